@@ -1,0 +1,51 @@
+"""Claims: finding them by name or path, and turning them into text.
+
+A name is first tried as it stands (names may be URLs), then as a path split at dots.
+Numbers keep their JSON text, lists and objects become compact JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+TRUE_WORDS = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+
+
+def find_claim(claims: Mapping[str, Any], name: str) -> Any:
+    """The claim called *name*, or at the path *name*; None when absent or null."""
+    if claims.get(name) is not None:
+        return claims[name]
+    value: Any = claims
+    for part in name.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(part)
+    return value
+
+
+def claim_text(value: Any) -> str:
+    """One claim as text."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def claim_list(value: Any) -> tuple[str, ...]:
+    """A claim as a list of texts: a list element by element, all else as one."""
+    if value is None:
+        return ()
+    if isinstance(value, list | tuple):
+        return tuple(claim_text(item) for item in value)
+    return (claim_text(value),)
+
+
+def claim_bool(value: Any) -> bool:
+    """A claim as a truth: a JSON boolean, a number that is not zero, a word for true."""
+    if isinstance(value, str):
+        return value in TRUE_WORDS
+    return bool(value) if isinstance(value, bool | int | float) else False

@@ -1,0 +1,134 @@
+"""The nine things that the core asks of its driver.
+
+A flow is a generator: it yields effects and in the end returns its result. An effect
+iterates over itself, so that ``answer = yield from Fetch(...)`` has the exact type of
+the answer. A driver sends the answer in, or throws an `EffectError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from msgspec import Struct
+
+from .errors import EffectError
+from .messages import Decision, Headers, Response
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Effect(Struct, Generic[T], frozen=True):
+    """A wish of the core whose answer has the type T."""
+
+    def __iter__(self) -> Generator[Effect[Any], Any, T]:
+        answer: T = yield self  # the only bare yield of the core
+        return answer
+
+
+Flow: TypeAlias = Generator[Effect[Any], Any, R]
+Outcome: TypeAlias = Decision | Flow[Decision]
+
+
+class Fetch(Effect[Response], frozen=True):
+    """One HTTP exchange with the identity provider; redirects are not followed.
+
+    Every status is an answer. ``timeout`` (seconds) covers the whole exchange,
+    ``max_body`` (bytes) limits the answer's body. Raises `FetchError`.
+    """
+
+    method: str
+    url: str
+    headers: Headers = ()
+    body: bytes = b""
+    timeout: float = 10.0
+    max_body: int = 1 << 20
+
+
+class ReadBody(Effect[bytes], frozen=True):
+    """The body of the request being answered, at most ``limit`` bytes.
+
+    Raises `BodyTooLarge` or `ClientGone`.
+    """
+
+    limit: int
+
+
+class Load(Effect[bytes | None], frozen=True):
+    """The value under a key of the store, None when absent. Raises `StoreError`."""
+
+    key: str
+
+
+class Save(Effect[None], frozen=True):
+    """Put a value under a key for ``ttl`` seconds. Raises `StoreError`."""
+
+    key: str
+    value: bytes
+    ttl: float
+
+
+class Delete(Effect[None], frozen=True):
+    """Forget a key of the store. Raises `StoreError`."""
+
+    key: str
+
+
+class Lock(Effect[bool], frozen=True):
+    """Take a lock that ends by itself after ``ttl`` seconds.
+
+    Waits up to ``wait`` seconds; False when it was not free by then. Raises
+    `StoreError`.
+    """
+
+    key: str
+    ttl: float
+    wait: float
+
+
+class Unlock(Effect[None], frozen=True):
+    """Give back a lock taken before; harmless when it has already ended.
+
+    Raises `StoreError`.
+    """
+
+    key: str
+
+
+class Sleep(Effect[None], frozen=True):
+    """Let time pass (seconds)."""
+
+    seconds: float
+
+
+class Offload(Effect[Any], frozen=True):
+    """Run a slow pure function off the loop; raises what the function raises."""
+
+    function: Callable[[], Any]
+
+
+def locked(key: str, flow: Flow[R], *, ttl: float, wait: float) -> Flow[R | None]:
+    """Run *flow* while holding the lock *key*; None when the lock was not to be had.
+
+    The lock is given back on return and on `Exception`, but not when the generator is
+    closed: a closed generator may not yield, and the lock's ttl ends it. It also ends a
+    lock that can't be given back: what was done under it (a refresh token redeemed and
+    rotated) must not be lost for that.
+    """
+    if not (yield from Lock(key, ttl, wait)):
+        flow.close()
+        return None
+    try:
+        result = yield from flow
+    except Exception:
+        yield from _unlocked(key)
+        raise
+    yield from _unlocked(key)
+    return result
+
+
+def _unlocked(key: str) -> Flow[None]:
+    with suppress(EffectError):
+        yield from Unlock(key)

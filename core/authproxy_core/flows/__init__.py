@@ -1,0 +1,1 @@
+"""The flows: what a request leads to when the identity provider is needed."""

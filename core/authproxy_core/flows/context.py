@@ -1,0 +1,100 @@
+"""What the flows have in common: the parts that an `AuthProxy` is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from msgspec import Struct
+
+from ..access import EmailRule
+from ..errors import RequestError
+from ..messages import Event, Headers, Request, Respond
+from ..original import Original, Trust
+from ..pages import NO_CACHE, Pages
+from ..providers.base import Provider
+from ..redirects import RedirectPolicy
+from ..session import Session
+from ..session_stores import CookieSessions
+from ..settings import Settings
+from ..login_state import LoginStates
+
+
+class Context(Struct, frozen=True, kw_only=True):
+    """The parts; each is built once and shared by all requests of one loop."""
+
+    settings: Settings
+    clock: Callable[[], float]
+    on_event: Callable[[Event], None]
+    trust: Trust
+    redirects: RedirectPolicy
+    sessions: CookieSessions
+    login_states: LoginStates
+    providers: Mapping[str, Provider]
+    emails: EmailRule
+    pages: Pages
+
+    @property
+    def default_provider(self) -> Provider:
+        """The first provider."""
+        return next(iter(self.providers.values()))
+
+    def provider_of(self, session: Session) -> Provider:
+        """The provider that made *session*."""
+        return self.providers.get(session.provider, self.default_provider)
+
+    def refusal(self, session: Session) -> str:
+        """Why the session may not come in: "" (it may), "email" or "groups"."""
+        if not self.emails.permits(session.email):
+            return "email"
+        return "" if self.provider_of(session).authorize(session) else "groups"
+
+    def redirect_target(
+        self, request: Request, form: Mapping[str, str], *, own_endpoints: bool = False
+    ) -> str:
+        """Where the user goes back to from here."""
+        original = self.trust.original(request)
+        return self.redirects.choose(
+            request, original, form, own_endpoints=own_endpoints
+        )
+
+    def host(self, request: Request) -> str:
+        """The original host, for cookies; raises `RequestError`."""
+        return self.trust.original(request).host
+
+    def callback_url(self, original: Original) -> str:
+        """The ``redirect_uri`` for a login that begins at *original*."""
+        settings = self.settings
+        path = f"{settings.proxy_prefix}/callback"
+        configured = settings.redirect_url
+        if settings.relative_redirect_url:
+            return configured or path
+        scheme, separator, rest = configured.partition("://")
+        if separator:
+            return configured if "/" in rest else f"{scheme}://{rest}{path}"
+        proto = "https" if settings.cookie.secure else original.scheme
+        return f"{proto}://{original.host}{configured or path}"
+
+
+def redirect(
+    location: str,
+    headers: Headers = (),
+    events: tuple[Event, ...] = (),
+    user: str = "",
+) -> Respond:
+    """Send the browser to *location* (RFC 9110 §15.4.3), never cached."""
+    field = (b"location", location_bytes(location))
+    return Respond(302, (field, *NO_CACHE, *headers), b"", events, user)
+
+
+def location_bytes(location: str) -> bytes:
+    """A URI for the Location field: what is not ASCII is percent-encoded.
+
+    Raises `RequestError` for blanks and control characters, which no URI has.
+    """
+    encoded = b"".join(
+        bytes([byte]) if byte < 0x80 else b"%%%02x" % byte
+        for byte in location.encode("utf-8", "surrogateescape")
+    )
+    if any(byte <= 0x20 or byte == 0x7F for byte in encoded):
+        raise RequestError("a redirect target with blanks or control characters")
+    return encoded

@@ -1,0 +1,106 @@
+"""What a failed login says: plain words for the user, a remedy for the operator."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from ..errors import (
+    AuthProxyError,
+    FetchError,
+    LoginStateError,
+    ProviderError,
+    SealError,
+    TokenError,
+)
+from ..messages import Event
+from ..oidc import short_code
+
+
+class Failure(Struct, frozen=True):
+    """A page's status and sentence, and the event for the log."""
+
+    status: int
+    message: str
+    event: Event
+
+
+ASK = "Please contact the administrator and name the request ID below."
+MESSAGES = {
+    "audience": "The identity provider issued a token that is not meant for this "
+    "application: its audience does not include it. The administrator has to add an "
+    f"audience mapper at the identity provider. {ASK}",
+    "authorized_party": "The identity provider issued a token that was made for "
+    f"another application. {ASK}",
+    "issuer": "The token comes from another issuer than the configured one. The "
+    f"administrator has to correct the issuer URL. {ASK}",
+    "expired": "The token has expired by this server's clock. The clocks of this "
+    f"server and of the identity provider differ too much. {ASK}",
+    "clock_skew": "The token was issued in the future by this server's clock. The "
+    f"clocks of this server and of the identity provider differ too much. {ASK}",
+    "nonce": "The answer of the identity provider does not belong to this login. "
+    "Please try again.",
+    "email_missing": "The identity provider did not name an e-mail address for your "
+    f"account. {ASK}",
+    "email_unverified": "Your e-mail address is not verified at the identity "
+    "provider. Please verify it there, then try again.",
+    "invalid_client": "The identity provider refused this application's credentials. "
+    f"The administrator has to check the client secret. {ASK}",
+    "unauthorized_client": "The identity provider refused this application's "
+    f"credentials. The administrator has to check the client secret. {ASK}",
+    "invalid_grant": "The identity provider did not accept the login any more; it may "
+    "have taken too long. Please try again.",
+    "access_denied": "The login was cancelled, or consent was not given. Without it "
+    "the identity provider does not say who you are.",
+    "login_required": "The identity provider wants you to log in. Please try again.",
+    "temporarily_unavailable": "The identity provider is not available right now. "
+    "Please try again in a moment.",
+    "not_ready": "The identity provider can't be reached at the moment, so nobody can "
+    "log in. Please try again in a moment.",
+    "provider_unreachable": "The identity provider can't be reached at the moment. "
+    "Please try again in a moment.",
+    "login_state_lost": "This login was not started in this browser, was finished "
+    "before, or took too long. Please try again; if it fails again, check that cookies "
+    "are allowed.",
+    "session_too_large": "The identity provider puts more into your session than "
+    f"cookies can hold. {ASK}",
+}
+DEFAULT = f"The login failed. {ASK}"
+
+
+def failure_of(error: AuthProxyError) -> Failure:
+    """What to show and to log for an error that ended a login."""
+    match error:
+        case LoginStateError():
+            reason, status, hint = "login_state_lost", 403, ""
+        case FetchError():
+            reason, status, hint = "provider_unreachable", 502, ""
+        case SealError():
+            reason, status = "session_too_large", 500
+            hint = "have the provider put fewer groups and claims into its tokens, or "
+            hint += "raise session_cookie_max_parts"
+        case TokenError() | ProviderError():
+            reason, status, hint = error.reason, 500, error.hint
+            status = 503 if reason == "not_ready" else status
+        case _:
+            reason, status, hint = error.code, error.status_hint, ""
+    return _failure(reason, status, f"{error}; {hint}" if hint else str(error))
+
+
+def refused_by_provider(code: str) -> Failure:
+    """The same for an ``error`` in the callback (RFC 6749 §4.1.2.1)."""
+    code = short_code(code)
+    detail = f"the identity provider ended the login with {code!r}"
+    return _failure(code if code in MESSAGES else "provider_error", 403, detail, code)
+
+
+def _failure(reason: str, status: int, detail: str, code: str = "") -> Failure:
+    message = MESSAGES.get(reason)
+    if message is None:
+        message = (
+            f"The identity provider ended the login ({code}). {ASK}"
+            if code
+            else DEFAULT
+        )
+    return Failure(
+        status, message, Event("login_failed", reason=code or reason, detail=detail)
+    )

@@ -1,0 +1,191 @@
+"""Logging in: off to the provider, and back with a code (OIDC Core §3.1.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..effects import Flow, ReadBody
+from ..errors import (
+    AuthProxyError,
+    EffectError,
+    LoginStateError,
+    ProviderError,
+    RequestError,
+)
+from ..forms import parse_form
+from ..login_state import LoginState
+from ..messages import Event, Headers, Request, Respond, first_header
+from ..pages import NO_CACHE
+from ..providers.base import Provider
+from .context import Context, redirect
+from .failures import Failure, failure_of, refused_by_provider
+
+MAX_FORM = 64 << 10  # bytes
+RETRY_AFTER: Headers = ((b"retry-after", b"5"),)
+
+
+def query_of(request: Request) -> bytes:
+    """The raw query of a request's target."""
+    return request.target.partition(b"?")[2]
+
+
+def form_of(request: Request) -> Flow[dict[str, str]]:
+    """The form values of a request: query, and the body of an urlencoded POST.
+
+    Raises `RequestError` or `EffectError`.
+    """
+    body = b""
+    kind = first_header(request.headers, b"content-type") or b""
+    if (
+        request.method == b"POST"
+        and kind.partition(b";")[0].strip().lower()
+        == b"application/x-www-form-urlencoded"
+    ):
+        body = yield from ReadBody(MAX_FORM)
+    return parse_form(query_of(request), body)
+
+
+def start(context: Context, request: Request, form: Mapping[str, str]) -> Respond:
+    """302 to the provider, with a login state; no I/O."""
+    original = context.trust.original(request)
+    rd = context.redirects.choose(request, original, form)
+    provider = (
+        context.providers.get(form.get("provider", "")) or context.default_provider
+    )
+    try:
+        begun = context.login_states.begin(
+            request.headers,
+            host=original.host,
+            provider=provider.id,
+            rd=rd,
+            redirect_uri=context.callback_url(original),
+            with_verifier=bool(provider.code_challenge_method),
+        )
+        url = provider.authorization_url(
+            redirect_uri=begun.login.redirect_uri,
+            state=begun.parameter,
+            nonce=begun.login.nonce,
+            code_verifier=begun.login.code_verifier,
+        )
+    except ProviderError as error:
+        return failed(context, request, failure_of(error), rd, RETRY_AFTER)
+    return redirect(url, begun.headers)
+
+
+def callback(context: Context, request: Request) -> Flow[Respond]:
+    """Redeem the authorization code and begin a session (OIDC Core §3.1.2.5)."""
+    if request.method not in (b"GET", b"POST"):
+        return Respond(405, ((b"allow", b"GET, POST"), *NO_CACHE), b"")
+    form = yield from form_of(request)
+    host = context.host(request)
+    try:
+        taken = context.login_states.take(
+            request.headers, form.get("state", ""), host=host
+        )
+    except LoginStateError as error:
+        return failed(context, request, failure_of(error), "/")
+    login, ended = taken.login, taken.headers
+    rd = login.rd if context.redirects.allows(login.rd, host) else "/"
+    try:
+        provider = _answering_provider(context, login, form)
+        if form.get("error"):
+            refusal = refused_by_provider(form["error"])
+            return failed(context, request, refusal, rd, ended)
+        return (yield from _redeem(context, request, provider, login, form, rd, ended))
+    except RequestError:
+        raise
+    except (AuthProxyError, EffectError) as error:
+        return failed(context, request, failure_of(error), rd, ended)
+
+
+def _answering_provider(
+    context: Context, login: LoginState, form: Mapping[str, str]
+) -> Provider:
+    """The provider that the login began with; it must be the one that answers.
+
+    RFC 9207 §2.4: an ``iss`` must be its issuer, and may only lack where the provider
+    does not announce it.
+    """
+    provider = context.providers.get(login.provider)
+    if provider is None or provider.metadata is None:
+        raise ProviderError(
+            "the provider of this login is not available", reason="not_ready"
+        )
+    issuer = form.get("iss")
+    announced = provider.metadata.authorization_response_iss_parameter_supported
+    if (issuer is None and announced) or issuer not in (None, provider.metadata.issuer):
+        raise ProviderError(
+            "the callback's iss is not the issuer that the login began with",
+            reason="issuer",
+            hint="the answer came from another identity provider (RFC 9207)",
+        )
+    return provider
+
+
+def _redeem(
+    context: Context,
+    request: Request,
+    provider: Provider,
+    login: LoginState,
+    form: Mapping[str, str],
+    rd: str,
+    ended: Headers,
+) -> Flow[Respond]:
+    code = form.get("code", "")
+    if not code:
+        raise ProviderError("the callback has no code", reason="no_code")
+    original = context.trust.original(request)
+    tokens = yield from provider.redeem(
+        code, login.redirect_uri or context.callback_url(original), login.code_verifier
+    )
+    session = yield from provider.session_from(tokens, login.nonce)
+    refusal = context.refusal(session)
+    if refusal:
+        event = Event("denied", session.name, refusal, _why(refusal))
+        return denied(context, request, event, ended)
+    _, cookies = context.sessions.save(
+        session, host=original.host, present=context.sessions.present(request.headers)
+    )
+    event = Event("logged_in", session.name, provider.id, f"authenticated: {session!r}")
+    return redirect(rd, (*ended, *cookies), (event,), session.name)
+
+
+def _why(refusal: str) -> str:
+    if refusal == "email":
+        return "the e-mail address is not among those that are let in (email_domains)"
+    return "the user has none of the allowed groups (allowed_groups, allowed_roles)"
+
+
+def denied(
+    context: Context, request: Request, event: Event, headers: Headers = ()
+) -> Respond:
+    """A page for a user who is known but may not come in."""
+    return context.pages.error(
+        status=403,
+        message="You are logged in, but your account has no permission to use this "
+        "application. Please ask the administrator for access.",
+        request_id=request.id,
+        redirect="/",
+        detail=event.detail,
+        headers=headers,
+        events=(event,),
+    )
+
+
+def failed(
+    context: Context,
+    request: Request,
+    failure: Failure,
+    rd: str,
+    headers: Headers = (),
+) -> Respond:
+    """The page of a failed login."""
+    return context.pages.error(
+        status=failure.status,
+        message=failure.message,
+        request_id=request.id,
+        redirect=rd,
+        detail=failure.event.detail,
+        headers=headers,
+        events=(failure.event,),
+    )

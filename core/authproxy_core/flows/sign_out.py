@@ -1,0 +1,72 @@
+"""Signing out: the session ends here, and on request at the provider too."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlsplit
+
+from ..effects import Flow
+from ..messages import Event, Request, Respond, first_header
+from ..session import Session
+from .context import Context, redirect
+from .login import form_of
+
+PLACEHOLDER = "{id_token}"
+
+
+def sign_out(context: Context, request: Request) -> Flow[Respond]:
+    """End the session in this browser and go on to where ``rd`` says."""
+    if _is_foreign_subrequest(request):
+        return Respond(
+            403, ((b"content-type", b"text/plain; charset=utf-8"),), b"Forbidden\n"
+        )
+    form = yield from form_of(request)
+    sessions = context.sessions
+    entry = sessions.recall(request.headers)
+    session = entry.session if entry else None
+    target = form.get("rd", "")
+    if PLACEHOLDER in target:
+        form = {**form, "rd": _filled(context, target, session)}
+    rd = context.redirect_target(request, form, own_endpoints=False)
+    headers = sessions.clear(
+        host=context.host(request), present=sessions.present(request.headers)
+    )
+    if entry is None or session is None:
+        return redirect(rd, headers)
+    sessions.forget(entry)
+    event = Event("logged_out", session.name, detail="signed out")
+    return redirect(rd, headers, (event,), session.name)
+
+
+def _is_foreign_subrequest(request: Request) -> bool:
+    """Whether another site's page loads this as an image or the like.
+
+    A link or a form of another site that the user follows is a navigation and works.
+    """
+    site = first_header(request.headers, b"sec-fetch-site")
+    mode = first_header(request.headers, b"sec-fetch-mode")
+    return site == b"cross-site" and mode not in (None, b"navigate")
+
+
+def _filled(context: Context, target: str, session: Session | None) -> str:
+    """*target* with the ID token, if it is a provider's own logout address.
+
+    Anywhere else the token would go to a stranger, so there the hint is left empty.
+    """
+    token = ""
+    for provider in context.providers.values():
+        endpoint = provider.end_session_url("", "").partition("?")[0]
+        if endpoint and session is not None and _same_page(target, endpoint):
+            token = session.id_token
+    return target.replace(PLACEHOLDER, quote(token, safe=""))
+
+
+def _same_page(target: str, endpoint: str) -> bool:
+    try:
+        one, other = urlsplit(target), urlsplit(endpoint)
+    except ValueError:
+        return False
+    return (one.scheme, one.netloc, one.path) == (
+        other.scheme,
+        other.netloc,
+        other.path,
+    )

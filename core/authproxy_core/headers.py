@@ -1,0 +1,171 @@
+"""Header mapping: what an upstream or a gateway is told about the user.
+
+Rules are compiled once. A claim that the session lacks still gives its header, empty,
+so that a gateway which copies headers overwrites what the client sent. Names that fold
+to a protected one in CGI, WSGI or PHP (``_``, ``.`` for ``-``) are stripped as well.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+
+from .claims import claim_list
+from .encoding import header_text
+from .messages import Header, Headers
+from .session import Session
+from .settings import ClaimSource, HeaderRule, Secret
+
+# RFC 9110 §7.6.1: fields that concern one connection only.
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+BUILT_IN_CLAIMS = frozenset(
+    {
+        "access_token",
+        "created_at",
+        "email",
+        "expires_on",
+        "groups",
+        "id_token",
+        "preferred_username",
+        "refresh_token",
+        "user",
+    }
+)
+FOLDED = bytes.maketrans(b"_.", b"--")
+
+
+def folded(name: bytes) -> bytes:
+    """How a lower-case header name arrives where ``-``, ``_`` and ``.`` are one."""
+    return name.translate(FOLDED)
+
+
+def claim_values(session: Session, claim: str) -> tuple[str, ...]:
+    """The values of a claim of the session; empty texts are none."""
+    if claim == "groups":
+        # A comma would end a group for whoever splits the joined list.
+        return tuple(group.replace(",", "%2C") for group in session.groups)
+    if claim in ("created_at", "expires_on"):
+        moment = session.created_at if claim == "created_at" else session.expires_at
+        return (_go_time(moment),) if moment else ()
+    if claim in BUILT_IN_CLAIMS:
+        value = str(getattr(session, claim))
+        return (value,) if value else ()
+    return tuple(value for value in claim_list(session.claims.get(claim)) if value)
+
+
+def _go_time(moment: float) -> str:
+    """A moment as Go prints a time in UTC, to whole seconds."""
+    return datetime.fromtimestamp(int(moment), UTC).strftime(
+        "%Y-%m-%d %H:%M:%S +0000 UTC"
+    )
+
+
+def extra_claims(rules: Iterable[HeaderRule]) -> tuple[str, ...]:
+    """The claims that rules ask for and that a session does not have by itself."""
+    names = {
+        value.claim
+        for rule in rules
+        for value in rule.values
+        if isinstance(value, ClaimSource) and value.claim not in BUILT_IN_CLAIMS
+    }
+    return tuple(sorted(names))
+
+
+def _render(source: ClaimSource | Secret, session: Session | None) -> list[bytes]:
+    if isinstance(source, Secret):
+        return [source.value]
+    if session is None:
+        return []
+    values = claim_values(session, source.claim)
+    if source.basic_auth_password is not None:
+        password = source.basic_auth_password.value
+        return [
+            b"Basic " + base64.b64encode(value.encode() + b":" + password)
+            for value in values
+        ]
+    return [header_text(source.prefix + value) for value in values]
+
+
+class Injector:
+    """The headers that a list of rules gives for a session."""
+
+    def __init__(self, rules: Sequence[HeaderRule]) -> None:
+        self._rules: list[tuple[bytes, tuple[ClaimSource | Secret, ...]]] = [
+            (rule.name.lower().encode(), rule.values) for rule in rules
+        ]
+        self.stripped = frozenset(
+            folded(rule.name.lower().encode())
+            for rule in rules
+            if not rule.preserve_request_value
+        )
+
+    def headers(self, session: Session | None) -> Headers:
+        """One field per rule, its values joined by commas; empty when there is none."""
+        return tuple(
+            (
+                name,
+                b",".join(
+                    [text for source in sources for text in _render(source, session)]
+                ),
+            )
+            for name, sources in self._rules
+        )
+
+
+def connection_options(headers: Iterable[Header]) -> set[bytes]:
+    """What the Connection fields name (RFC 9110 §7.6.1), lower-case."""
+    return {
+        option.strip().lower()
+        for name, value in headers
+        if name == b"connection"
+        for option in value.split(b",")
+    }
+
+
+def forwarded_headers(
+    headers: Iterable[Header],
+    injected: Headers,
+    *,
+    stripped: frozenset[bytes],
+    is_own_cookie: Callable[[bytes], bool],
+    replaced: Headers = (),
+) -> Headers:
+    """The head for an upstream: the client's fields, less what must not pass.
+
+    Left out are hop-by-hop fields and those that Connection names, all spellings of
+    protected and *replaced* names, and the proxy's own cookies. *injected* and
+    *replaced* come last and can't be removed by the client.
+    """
+    headers = list(headers)
+    dropped = HOP_BY_HOP | connection_options(headers)
+    protected = stripped | {folded(name) for name, _ in replaced}
+    kept: list[Header] = []
+    for name, value in headers:
+        if name in dropped or folded(name) in protected:
+            continue
+        if name == b"cookie":
+            value = _foreign_cookies(value, is_own_cookie)
+            if not value:
+                continue
+        kept.append((name, value))
+    return (*kept, *replaced, *injected)
+
+
+def _foreign_cookies(value: bytes, is_own: Callable[[bytes], bool]) -> bytes:
+    pairs = [pair.strip(b" \t") for pair in value.split(b";")]
+    return b"; ".join(
+        pair for pair in pairs if pair and not is_own(pair.partition(b"=")[0].strip())
+    )

@@ -1,0 +1,131 @@
+"""What goes into the core and what comes out.
+
+In comes one immutable `Request`; bodies stay with the driver. Out comes a decision:
+`Respond`, `Forward` or `ServeFile`. Names of headers are lower-case bytes, values are
+bytes as on the wire (RFC 9110 §5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+from msgspec import Struct
+
+Header: TypeAlias = tuple[bytes, bytes]
+Headers: TypeAlias = tuple[Header, ...]
+
+
+class Request(Struct, frozen=True):
+    """The head of a request.
+
+    ``target`` is the request target as received (RFC 9112 §3.2). ``peer`` is the
+    address of the TCP peer without port, before any X-Forwarded-For; it is empty for a
+    unix socket. ``secure`` says that the connection itself is TLS. ``id`` names the
+    request in logs and on error pages.
+    """
+
+    method: bytes
+    target: bytes
+    headers: Sequence[Header]
+    peer: str
+    secure: bool = False
+    id: str = ""
+
+
+class Event(Struct, frozen=True):
+    """A fact for logs and metrics; holds no token, code, cookie or secret.
+
+    ``kind`` and ``reason`` are stable words, ``detail`` is a sentence for the operator.
+    """
+
+    kind: str
+    user: str = ""
+    reason: str = ""
+    detail: str = ""
+
+
+class Response(Struct, frozen=True):
+    """A whole answer of the identity provider (what `effects.Fetch` returns)."""
+
+    status: int
+    headers: Headers = ()
+    body: bytes = b""
+
+
+class Respond(Struct, frozen=True):
+    """Answer the client with this.
+
+    The driver adds Content-Length, Date and, where needed, Connection.
+    """
+
+    status: int
+    headers: Headers = ()
+    body: bytes = b""
+    events: tuple[Event, ...] = ()
+    user: str = ""
+
+
+class Upstream(Struct, frozen=True):
+    """Where a request is forwarded to; ``timeout`` (seconds) is for its answer's head.
+
+    ``host`` is a name or an address; with ``unix`` set, that socket is used instead.
+    ``timeout`` 0 means no limit.
+    """
+
+    id: str
+    scheme: str
+    host: str
+    port: int
+    unix: str = ""
+    timeout: float = 30.0
+    verify: bool = True
+
+
+class Forward(Struct, frozen=True):
+    """Pass the request on; the driver streams its body.
+
+    ``headers`` is the whole head to send, hop-by-hop fields removed;
+    ``response_headers`` are added to the upstream's answer.
+    """
+
+    upstream: Upstream
+    method: bytes
+    target: bytes
+    headers: Headers
+    response_headers: Headers = ()
+    upgrade: bool = False
+    events: tuple[Event, ...] = ()
+    user: str = ""
+
+
+class ServeFile(Struct, frozen=True):
+    """Serve a file below ``root``; ``path`` is decoded and starts with a slash."""
+
+    root: str
+    path: str
+    response_headers: Headers = ()
+    events: tuple[Event, ...] = ()
+    user: str = ""
+
+
+Decision: TypeAlias = Respond | Forward | ServeFile
+
+
+def header_values(headers: Iterable[Header], name: bytes) -> list[bytes]:
+    """All values of the fields called *name* (lower-case), in their order."""
+    return [value for field, value in headers if field == name]
+
+
+def first_header(headers: Iterable[Header], name: bytes) -> bytes | None:
+    """The first value of the fields called *name* (lower-case), or None."""
+    for field, value in headers:
+        if field == name:
+            return value
+    return None
+
+
+def only_header(headers: Iterable[Header], name: bytes) -> bytes | None:
+    """The value of *name* when it stands there exactly once, else None."""
+    values = header_values(headers, name)
+    return values[0] if len(values) == 1 else None

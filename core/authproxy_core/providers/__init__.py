@@ -1,0 +1,1 @@
+"""Identity providers: data first, one small module for each true exception."""

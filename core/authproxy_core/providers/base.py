@@ -1,0 +1,407 @@
+"""Plain OpenID Connect, and the hooks by which a provider differs from it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from ..claims import claim_bool, claim_list, claim_text, find_claim
+from ..effects import Fetch, Flow
+from ..encoding import b64url
+from ..errors import ProviderError, TokenError
+from ..jwt import ALGORITHMS, Expected, check_access_token_hash, check_id_token, hashed
+from ..oidc import (
+    JSON,
+    Metadata,
+    Tokens,
+    discovery_request,
+    parse_metadata,
+    parse_tokens,
+    parse_userinfo,
+    token_request,
+    userinfo_request,
+    with_query,
+)
+from ..session import Session
+from ..settings import ProviderSettings
+from .keys import ProviderKeys
+
+DEFAULT_SCOPE = "openid email profile"
+
+
+class Provider:
+    """One identity provider as this client sees it.
+
+    Metadata and keys are caches, filled by `prepare`. ``extra_claims`` are the names of
+    further claims that headers ask for.
+    """
+
+    spec_name = "OpenID Connect"
+    keycloak = False
+
+    def __init__(
+        self,
+        settings: ProviderSettings,
+        *,
+        clock: Callable[[], float],
+        leeway: float = 30.0,
+        extra_claims: tuple[str, ...] = (),
+    ) -> None:
+        self.settings = settings
+        self.id = settings.id
+        self.name = settings.name or self.spec_name
+        self._clock = clock
+        self._leeway = leeway
+        self._extra_claims = extra_claims
+        self._keys = ProviderKeys(settings.id, clock)
+        self._allowed_groups = frozenset(settings.allowed_groups)
+        self.metadata = _configured(settings) if settings.skip_discovery else None
+        self._in_body = False
+
+    # -- getting ready
+
+    @property
+    def ready(self) -> bool:
+        """Whether metadata and keys are there, so that logins can succeed."""
+        return self.metadata is not None and self._keys.loaded
+
+    def prepare(self) -> Flow[None]:
+        """Fetch metadata and keys; raises `ProviderError` or `FetchError`."""
+        if self.metadata is None:
+            response = yield from discovery_request(self.settings.issuer)
+            metadata = parse_metadata(response, self._expected_issuer())
+            _allowed_algorithms(self.settings, metadata)
+            self._in_body = _prefers_body(metadata)
+            self.metadata = metadata
+        yield from self._keys.fetch(self.metadata.jwks_uri)
+
+    def _known(self) -> Metadata:
+        if self.metadata is None:
+            raise ProviderError(
+                "the provider's metadata could not be fetched yet", reason="not_ready"
+            )
+        return self.metadata
+
+    def _expected_issuer(self) -> str | None:
+        skip = self.settings.skip_issuer_verification
+        return None if skip else self.settings.issuer
+
+    # -- the authorization request
+
+    @property
+    def scope(self) -> str:
+        """The configured scope, or the default one."""
+        if self.settings.scope:
+            return self.settings.scope
+        groups = any(
+            not group.startswith("role:") for group in self.settings.allowed_groups
+        )
+        return f"{DEFAULT_SCOPE} groups" if groups else DEFAULT_SCOPE
+
+    @property
+    def code_challenge_method(self) -> str:
+        """S256, plain, or empty for no PKCE (RFC 7636)."""
+        configured = self.settings.code_challenge_method
+        if configured == "none":
+            return ""
+        offered = self.metadata and self.metadata.code_challenge_methods_supported
+        return configured or ("S256" if offered and "S256" in offered else "")
+
+    def authorization_url(
+        self, *, redirect_uri: str, state: str, nonce: bytes, code_verifier: str
+    ) -> str:
+        """Where the browser goes to log in (OIDC Core §3.1.2.1)."""
+        params = {
+            "client_id": self.settings.client_id,
+            "redirect_uri": redirect_uri,
+            "response_type": "code",
+            "scope": self.scope,
+            "state": state,
+        }
+        if not self.settings.skip_nonce:
+            params["nonce"] = hashed(nonce).decode()
+        if self.settings.response_mode:
+            params["response_mode"] = self.settings.response_mode
+        if code_verifier:
+            method = self.code_challenge_method
+            params["code_challenge_method"] = method
+            params["code_challenge"] = code_challenge(code_verifier, method)
+        pairs = list(params.items()) + [
+            (parameter.name, value)
+            for parameter in self.settings.login_parameters
+            for value in parameter.values
+            if parameter.name not in params
+        ]
+        return with_query(self._known().authorization_endpoint, sorted(pairs))
+
+    # -- the token endpoint
+
+    def redeem(self, code: str, redirect_uri: str, code_verifier: str) -> Flow[Tokens]:
+        """Redeem an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
+        params = [
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", redirect_uri),
+        ]
+        if code_verifier:
+            params.append(("code_verifier", code_verifier))
+        return (yield from self._ask_for_tokens(params))
+
+    def _ask_for_tokens(self, params: list[tuple[str, str]]) -> Flow[Tokens]:
+        """Ask with the client authentication that worked last.
+
+        Providers without discovery, or with a wrong one, are found out by one more try
+        when the client is refused: a code is not used up by that.
+        """
+        request = self._token_request(params, in_body=self._in_body)
+        response = yield from request
+        try:
+            return parse_tokens(response)
+        except ProviderError as error:
+            if error.reason != "invalid_client":
+                raise
+            first_error = error
+        response = yield from self._token_request(params, in_body=not self._in_body)
+        try:
+            tokens = parse_tokens(response)
+        except ProviderError:
+            raise first_error from None
+        self._in_body = not self._in_body
+        return tokens
+
+    def _token_request(self, params: list[tuple[str, str]], *, in_body: bool) -> Fetch:
+        return token_request(
+            self._known().token_endpoint,
+            params,
+            client_id=self.settings.client_id,
+            client_secret=self.settings.client_secret.value,
+            in_body=in_body,
+        )
+
+    # -- from tokens to a session
+
+    def session_from(self, tokens: Tokens, nonce: bytes) -> Flow[Session]:
+        """The session of a fresh login; raises `TokenError` or `ProviderError`."""
+        if not tokens.id_token:
+            raise ProviderError(
+                "the token endpoint's answer has no id_token",
+                reason="no_id_token",
+                hint="the scope must contain openid",
+            )
+        expected = None if self.settings.skip_nonce else nonce
+        claims = yield from self._verified(tokens, expected)
+        now = self._clock()
+        session = Session(
+            provider=self.id,
+            created_at=now,
+            login_at=now,
+            expires_at=now + tokens.expires_in if tokens.expires_in else 0.0,
+            access_token=tokens.access_token,
+            id_token=tokens.id_token,
+            refresh_token=tokens.refresh_token,
+            nonce=nonce,
+        )
+        session = yield from self._with_claims(session, claims)
+        return (yield from self.enrich(session))
+
+    def _verified(self, tokens: Tokens, nonce: bytes | None) -> Flow[dict[str, Any]]:
+        metadata = self._known()
+        claims = yield from self._keys.verify(
+            tokens.id_token,
+            metadata.jwks_uri,
+            _allowed_algorithms(self.settings, metadata),
+        )
+        check_id_token(claims, self._expected(nonce), self._clock())
+        check_access_token_hash(tokens.id_token, claims, tokens.access_token)
+        return claims
+
+    def _expected(self, nonce: bytes | None) -> Expected:
+        return Expected(
+            issuer=self._expected_issuer(),
+            client_id=self.settings.client_id,
+            audience_claims=self.settings.audience_claims,
+            extra_audiences=self.settings.extra_audiences,
+            leeway=self._leeway,
+            nonce=nonce,
+            keycloak=self.keycloak,
+        )
+
+    def _with_claims(
+        self, session: Session, claims: Mapping[str, Any]
+    ) -> Flow[Session]:
+        """*session* with what the ID token says, and userinfo where that is silent."""
+        claims = yield from self._completed(session, claims)
+        self._check_email_verified(claims)
+        email = claim_text(find_claim(claims, self.settings.email_claim))
+        if not email:
+            raise ProviderError(
+                f"neither the ID token nor userinfo has the claim "
+                f"{self.settings.email_claim!r}",
+                reason="email_missing",
+                hint="give the user an e-mail address at the provider, ask for the "
+                "scope email, or set oidc_email_claim to a claim that is there",
+            )
+        extra = {name: find_claim(claims, name) for name in self._extra_claims}
+        return msgspec.structs.replace(
+            session,
+            user=claim_text(claims.get("sub")),
+            email=email,
+            groups=self.groups_of(claims),
+            preferred_username=claim_text(claims.get("preferred_username")),
+            claims={name: value for name, value in extra.items() if value is not None},
+        )
+
+    def groups_of(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
+        """The groups in *claims*; an object's keys are no groups."""
+        return claim_list(find_claim(claims, self.settings.groups_claim))
+
+    def _completed(
+        self, session: Session, claims: Mapping[str, Any]
+    ) -> Flow[Mapping[str, Any]]:
+        """*claims*, and those of userinfo below them if one that we need is missing."""
+        needed = {
+            self.settings.email_claim,
+            self.settings.groups_claim,
+            "preferred_username",
+            *self._extra_claims,
+        }
+        if self._checks_email_verified:
+            needed.add("email_verified")
+        endpoint = self._known().userinfo_endpoint
+        missing = any(find_claim(claims, name) is None for name in needed)
+        if not missing or not endpoint or self.settings.skip_claims_from_profile_url:
+            return claims
+        response = yield from userinfo_request(endpoint, session.access_token)
+        return {**parse_userinfo(response, claims["sub"]), **_present(claims)}
+
+    @property
+    def _checks_email_verified(self) -> bool:
+        own_claim = self.settings.email_claim == "email"
+        return own_claim and not self.settings.allow_unverified_email
+
+    def _check_email_verified(self, claims: Mapping[str, Any]) -> None:
+        verified = claims.get("email_verified")
+        if not self._checks_email_verified or verified is None:
+            return
+        if not claim_bool(verified):
+            raise ProviderError(
+                "the provider says that the e-mail address is not verified",
+                reason="email_unverified",
+                hint="have the user verify the address, or set "
+                "insecure_oidc_allow_unverified_email",
+            )
+
+    def enrich(self, session: Session) -> Flow[Session]:
+        """Add what the provider keeps elsewhere; after login and refresh alike."""
+        yield from ()  # nothing here; a provider's own enrich may need effects
+        return session
+
+    # -- later in a session's life
+
+    def refresh(self, session: Session) -> Flow[Session]:
+        """A renewed session (RFC 6749 §6, OIDC Core §12).
+
+        Raises `ProviderError` with the reason ``invalid_grant`` when the refresh token
+        is spent for good, and `TokenError` when the new ID token is not acceptable.
+        """
+        tokens = yield from self._ask_for_tokens(
+            [("grant_type", "refresh_token"), ("refresh_token", session.refresh_token)]
+        )
+        now = self._clock()
+        renewed = msgspec.structs.replace(
+            session,
+            created_at=now,
+            expires_at=now + tokens.expires_in if tokens.expires_in else 0.0,
+            access_token=tokens.access_token,
+            refresh_token=tokens.refresh_token or session.refresh_token,
+        )
+        if tokens.id_token:
+            claims = yield from self._verified(tokens, None)
+            if claims["sub"] != session.user:
+                raise TokenError(
+                    "the refreshed ID token is of another user", reason="subject"
+                )
+            renewed = msgspec.structs.replace(renewed, id_token=tokens.id_token)
+            renewed = yield from self._with_claims(renewed, claims)
+        renewed = yield from self.enrich(renewed)
+        yield from self._validate(renewed)
+        return renewed
+
+    def _validate(self, session: Session) -> Flow[None]:
+        """Ask ``validate_url`` about the access token, where one is configured."""
+        if not self.settings.validate_url:
+            return
+        bearer = (b"authorization", b"Bearer " + session.access_token.encode())
+        response = yield from Fetch("GET", self.settings.validate_url, (*JSON, bearer))
+        if response.status in (401, 403):
+            raise TokenError(
+                "validate_url refused the access token", reason="validation"
+            )
+
+    def authorize(self, session: Session) -> bool:
+        """Whether the session has one of the allowed groups, if any are configured."""
+        allowed = self._allowed_groups
+        return not allowed or not allowed.isdisjoint(session.groups)
+
+    def end_session_url(self, id_token: str, return_to: str) -> str:
+        """Where RP-initiated logout goes; empty when the provider offers none."""
+        endpoint = self.metadata.end_session_endpoint if self.metadata else ""
+        if not endpoint:
+            return ""
+        params = [("client_id", self.settings.client_id)]
+        if id_token:
+            params.append(("id_token_hint", id_token))
+        if return_to:
+            params.append(("post_logout_redirect_uri", return_to))
+        return with_query(endpoint, params)
+
+
+def code_challenge(verifier: str, method: str) -> str:
+    """The challenge for *verifier* (RFC 7636 §4.2)."""
+    if method == "plain":
+        return verifier
+    return b64url(hashlib.sha256(verifier.encode()).digest()).decode()
+
+
+def _present(claims: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in claims.items() if value is not None}
+
+
+def _configured(settings: ProviderSettings) -> Metadata:
+    return Metadata(
+        issuer=settings.issuer,
+        authorization_endpoint=settings.login_url,
+        token_endpoint=settings.redeem_url,
+        jwks_uri=settings.jwks_url,
+        userinfo_endpoint=settings.profile_url,
+    )
+
+
+def _prefers_body(metadata: Metadata) -> bool:
+    offered = metadata.token_endpoint_auth_methods_supported
+    return "client_secret_post" in offered and "client_secret_basic" not in offered
+
+
+def _allowed_algorithms(
+    settings: ProviderSettings, metadata: Metadata
+) -> tuple[str, ...]:
+    """Configured and discovered algorithms together, of those that can be checked.
+
+    Symmetric ones and "none" are never allowed (RFC 8725 §3.1).
+    """
+    offered = metadata.id_token_signing_alg_values_supported
+    both = [
+        alg
+        for alg in settings.signing_algs or offered or ("RS256",)
+        if alg in ALGORITHMS and (not offered or alg in offered)
+    ]
+    if not both:
+        raise ProviderError(
+            "the provider offers none of the signing algorithms that are allowed",
+            reason="algorithms",
+            hint="set oidc_enabled_signing_algs to what the provider signs with",
+        )
+    return tuple(both)

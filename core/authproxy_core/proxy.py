@@ -1,0 +1,406 @@
+"""`AuthProxy`: routes a request to its decision.
+
+The usual auth check is the hot path: one header, one dict, two comparisons and an
+object that stands ready. Whatever needs the identity provider is a flow.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from . import challenge
+from .access import ConstraintCache, EmailRule
+from .effects import Flow, Outcome, Sleep
+from .encoding import header_text
+from .errors import EffectError, FetchError, ProviderError, RequestError
+from .flows.context import Context
+from .flows.login import callback, denied, form_of, query_of, start
+from .flows.refresh import renew
+from .flows.sign_out import sign_out
+from .forms import parse_form
+from .headers import Injector, extra_claims
+from .login_state import LoginStates
+from .messages import Decision, Event, Forward, Headers, Request, Respond
+from .original import Trust
+from .pages import NO_CACHE, Pages
+from .providers.table import PROVIDERS
+from .recall import Entry
+from .redirects import RedirectPolicy
+from .session import Session
+from .session_stores import CookieSessions
+from .settings import Settings, check
+from .upstreams import Upstreams
+
+BACK_OFF = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds between tries of discovery
+OK = Respond(200, ((b"content-type", b"text/plain; charset=utf-8"),), b"OK")
+NOT_READY = challenge.plain(
+    503, b"identity provider not ready\n", ((b"retry-after", b"5"),)
+)
+
+
+def _ignore(event: Event) -> None:
+    """Where events outside of decisions go when nobody wants them."""
+
+
+class AuthProxy:
+    """Decides about requests; belongs to one thread or event loop.
+
+    *clock* gives seconds since the epoch, *random_bytes* as many random bytes as asked
+    for, *on_event* gets facts that belong to no single answer. Raises `SettingsError`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        on_event: Callable[[Event], None] = _ignore,
+    ) -> None:
+        check(settings)
+        self.settings = settings
+        self._clock = clock
+        rules = (*settings.inject_request_headers, *settings.inject_response_headers)
+        self._providers = {
+            provider.id: PROVIDERS[provider.type](
+                provider,
+                clock=clock,
+                leeway=settings.clock_skew,
+                extra_claims=extra_claims(rules),
+            )
+            for provider in settings.providers
+        }
+        ids = list(self._providers)
+        self._sessions = CookieSessions(
+            settings, provider_ids=ids, clock=clock, random_bytes=random_bytes
+        )
+        self._pages = Pages(
+            settings, [(one.id, one.name) for one in self._providers.values()]
+        )
+        self._context = Context(
+            settings=settings,
+            clock=clock,
+            on_event=on_event,
+            trust=Trust(settings),
+            redirects=RedirectPolicy(settings),
+            sessions=self._sessions,
+            login_states=LoginStates(
+                settings, provider_ids=ids, clock=clock, random_bytes=random_bytes
+            ),
+            providers=self._providers,
+            emails=EmailRule(settings),
+            pages=self._pages,
+        )
+        self._constraints = ConstraintCache()
+        self._response_headers = Injector(settings.inject_response_headers)
+        self._upstreams = Upstreams(
+            settings.upstreams,
+            Injector(settings.inject_request_headers),
+            self._sessions.is_own_cookie,
+        )
+        self._unauthorized = challenge.unauthorized()
+        self._forbidden = challenge.forbidden()
+        self._routes = self._routing(settings)
+
+    def _routing(self, settings: Settings) -> dict[bytes, Callable[[Request], Outcome]]:
+        prefix = settings.proxy_prefix.encode()
+        routes: dict[bytes, Callable[[Request], Outcome]] = {
+            b"/robots.txt": lambda request: self._pages.robots(),
+            prefix + b"/auth": self.check,
+            prefix + b"/sign_in": self.sign_in,
+            prefix + b"/start": self.start,
+            prefix + b"/callback": self.callback,
+            prefix + b"/sign_out": self.sign_out,
+            prefix + b"/userinfo": self.userinfo,
+        }
+        if settings.ready_path:
+            routes[settings.ready_path.encode()] = self._ready
+        if settings.ping_path:
+            routes[settings.ping_path.encode()] = self._ping
+        return routes
+
+    # -- routing
+
+    def handle(self, request: Request) -> Outcome:
+        """The decision about a request, or the flow that leads to it."""
+        target = request.target
+        path = target.partition(b"?")[0] if b"?" in target else target
+        route = self._routes.get(path, self.proxy)
+        try:
+            outcome = route(request)
+        except RequestError as error:
+            return _bad_request(error)
+        if type(outcome) is Respond or isinstance(outcome, Decision):
+            return outcome
+        return _guarded(outcome)
+
+    def _ping(self, request: Request) -> Outcome:
+        agent = self.settings.ping_user_agent.encode()
+        if agent and (b"user-agent", agent) not in request.headers:
+            return self.proxy(request)
+        return OK
+
+    def _ready(self, request: Request) -> Respond:
+        return OK if self.ready else NOT_READY
+
+    @property
+    def ready(self) -> bool:
+        """Whether every provider's metadata and keys are there."""
+        return all(provider.ready for provider in self._providers.values())
+
+    def warm_up(self) -> Flow[None]:
+        """Discovery and key sets of all providers, with back-off; ends when all stand."""
+        for provider in self._providers.values():
+            tries = 0
+            while not provider.ready:
+                try:
+                    yield from provider.prepare()
+                except (ProviderError, FetchError) as error:
+                    self._context.on_event(_not_prepared(provider.id, error))
+                    yield from Sleep(BACK_OFF[min(tries, len(BACK_OFF) - 1)])
+                    tries += 1
+            self._context.on_event(Event("provider_ready", reason=provider.id))
+
+    # -- the auth check
+
+    def check(self, request: Request) -> Outcome:
+        """The answer for a gateway's auth request: 2xx, 401 or 403."""
+        entry = self._sessions.recall(request.headers)
+        if entry is None:
+            return self._anonymous(request)
+        if self._clock() < entry.fresh_until:
+            return self._checked(entry, request)
+        return self._check_stale(entry, request)
+
+    def _checked(self, entry: Entry, request: Request) -> Respond:
+        answer = entry.answer
+        if answer is None:
+            answer = entry.answer = self._answer(entry.session)
+        if b"?" in request.target and not self._meets_query(request, entry.session):
+            return self._forbidden
+        return answer
+
+    def _meets_query(self, request: Request, session: Session) -> bool:
+        return self._constraints.get(query_of(request)).permits(session)
+
+    def _answer(self, session: Session) -> Respond:
+        """The answer for a session that is fresh, whatever the query demands."""
+        refusal = self._context.refusal(session)
+        if refusal:
+            event = Event("denied", session.name, refusal)
+            return Respond(
+                403,
+                self._forbidden.headers,
+                self._forbidden.body,
+                (event,),
+                session.name,
+            )
+        headers = (
+            (b"gap-auth", header_text(session.name)),
+            *self._response_headers.headers(session),
+        )
+        return Respond(self.settings.auth_success_status, headers, user=session.name)
+
+    def _anonymous(self, request: Request) -> Respond:
+        present = self._sessions.present(request.headers)
+        if not any(not name.endswith(b"_csrf") for name in present):
+            return self._unauthorized
+        return challenge.unauthorized(self._cleared(request, present))
+
+    def _cleared(self, request: Request, present: tuple[bytes, ...]) -> Headers:
+        return self._sessions.clear(host=self._context.host(request), present=present)
+
+    def _check_stale(self, entry: Entry, request: Request) -> Flow[Decision]:
+        renewal = yield from renew(self._context, request, entry)
+        if renewal.entry is None:
+            return challenge.unauthorized(renewal.headers)
+        answer = self._checked(renewal.entry, request)
+        return _with_headers(answer, renewal.headers)
+
+    # -- pages and the login
+
+    def sign_in(self, request: Request) -> Outcome:
+        """The sign-in page, or the way to the provider when there is no button."""
+        form = parse_form(query_of(request))
+        if self.settings.skip_provider_button:
+            return start(self._context, request, form)
+        return self._sign_in_page(request, 200, form)
+
+    def _sign_in_page(
+        self, request: Request, status: int, form: dict[str, str]
+    ) -> Respond:
+        """The page; a cookie that holds no session is cleared, a good one stays."""
+        present = self._sessions.present(request.headers)
+        broken = any(not name.endswith(b"_csrf") for name in present) and (
+            self._sessions.recall(request.headers) is None
+        )
+        return self._pages.sign_in(
+            status=status,
+            redirect=self._context.redirect_target(request, form),
+            headers=self._cleared(request, present) if broken else (),
+        )
+
+    def start(self, request: Request) -> Outcome:
+        """302 to the provider, with the login's cookie."""
+        if request.method == b"POST":
+            return self._start_posted(request)
+        return start(self._context, request, parse_form(query_of(request)))
+
+    def _start_posted(self, request: Request) -> Flow[Decision]:
+        form = yield from form_of(request)
+        return start(self._context, request, form)
+
+    def callback(self, request: Request) -> Flow[Decision]:
+        """Back from the provider: redeem the code, save the session."""
+        return (yield from callback(self._context, request))
+
+    def sign_out(self, request: Request) -> Flow[Decision]:
+        """End the session."""
+        return (yield from sign_out(self._context, request))
+
+    def userinfo(self, request: Request) -> Flow[Decision]:
+        """Who is logged in, as JSON; no tokens."""
+        session, headers = yield from self._identified(request)
+        if session is None:
+            return challenge.unauthorized(headers)
+        if self._context.refusal(session):
+            return challenge.forbidden(headers)
+        document: dict[str, Any] = {"user": session.user, "email": session.email}
+        if session.groups:
+            document["groups"] = session.groups
+        if session.preferred_username:
+            document["preferredUsername"] = session.preferred_username
+        if session.claims:
+            document["additionalClaims"] = session.claims
+        return Respond(
+            200,
+            (*challenge.JSON, *NO_CACHE, *headers),
+            orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE),
+            user=session.name,
+        )
+
+    # -- everything else
+
+    def identify(self, request: Request) -> Session | None | Flow[Session | None]:
+        """Who sends this request; a flow when the session has to be refreshed.
+
+        Cookies of a refresh are lost here: use `handle` where answers are written.
+        """
+        entry = self._sessions.recall(request.headers)
+        if entry is None:
+            return None
+        if self._clock() < entry.fresh_until:
+            return self._permitted(entry.session)
+        return self._identify_stale(request)
+
+    def _permitted(self, session: Session) -> Session | None:
+        return None if self._context.refusal(session) else session
+
+    def _identify_stale(self, request: Request) -> Flow[Session | None]:
+        session, _ = yield from self._identified(request)
+        return self._permitted(session) if session else None
+
+    def _identified(self, request: Request) -> Flow[tuple[Session | None, Headers]]:
+        """The session, renewed if it was stale, and the cookies for the client."""
+        entry = self._sessions.recall(request.headers)
+        if entry is None:
+            present = self._sessions.present(request.headers)
+            broken = any(not name.endswith(b"_csrf") for name in present)
+            return None, self._cleared(request, present) if broken else ()
+        if self._clock() < entry.fresh_until:
+            return entry.session, ()
+        renewal = yield from renew(self._context, request, entry)
+        return (renewal.entry.session if renewal.entry else None), renewal.headers
+
+    def proxy(self, request: Request) -> Flow[Decision]:
+        """Pass the request on, or ask for a login."""
+        session, headers = yield from self._identified(request)
+        if session is None:
+            return self._challenge(request, headers)
+        refusal = self._context.refusal(session)
+        if refusal:
+            return denied(
+                self._context, request, Event("denied", session.name, refusal), headers
+            )
+        if b"?" in request.target and not self._meets_query(request, session):
+            return challenge.forbidden(headers)
+        original = self._context.trust.original(request)
+        own = self._response_headers.headers(session)
+        return self._upstreams.pass_on(request, original, session, (*own, *headers))
+
+    def _challenge(self, request: Request, headers: Headers) -> Respond:
+        if (
+            self.settings.force_json_errors
+            or challenge.wants_json(request.headers)
+            or challenge.is_upgrade(request)
+        ):
+            return challenge.unauthorized_json(headers)
+        form: dict[str, str] = {}
+        if self.settings.skip_provider_button:
+            return _with_headers(start(self._context, request, form), headers)
+        return self._sign_in_page(request, 403, form)
+
+    def upstream_failed(
+        self, request: Request, forward: Forward, reason: str
+    ) -> Respond:
+        """The page for an upstream that did not answer."""
+        timed_out = reason == "timeout"
+        return self._pages.error(
+            status=504 if timed_out else 502,
+            message="The application behind this login did not answer in time."
+            if timed_out
+            else "There was a problem connecting to the application behind this login.",
+            request_id=request.id,
+            detail=reason,
+            headers=forward.response_headers,
+            events=(
+                Event("upstream_failed", forward.user, reason, forward.upstream.id),
+            ),
+        )
+
+
+def _with_headers(answer: Respond, headers: Headers) -> Respond:
+    if not headers:
+        return answer
+    return Respond(
+        answer.status,
+        (*answer.headers, *headers),
+        answer.body,
+        answer.events,
+        answer.user,
+    )
+
+
+def _guarded(flow: Flow[Decision]) -> Flow[Decision]:
+    """The outer guard: what a flow left over becomes a denial."""
+    try:
+        return (yield from flow)
+    except RequestError as error:
+        return _bad_request(error)
+    except EffectError as error:
+        event = Event("effect_failed", reason=error.code, detail=str(error))
+        answer = challenge.plain(
+            error.status_hint, b"the request could not be answered\n"
+        )
+        return Respond(answer.status, answer.headers, answer.body, (event,))
+
+
+def _bad_request(error: RequestError) -> Respond:
+    answer = challenge.plain(400, b"Bad Request\n")
+    event = Event("bad_request", reason=error.code, detail=str(error))
+    return Respond(400, answer.headers, answer.body, (event,))
+
+
+def _not_prepared(provider_id: str, error: ProviderError | FetchError) -> Event:
+    hint = f"; {error.hint}" if isinstance(error, ProviderError) and error.hint else ""
+    reason = error.reason if isinstance(error, ProviderError) else error.code
+    return Event(
+        "provider_failed",
+        reason=reason,
+        detail=f"provider {provider_id!r} is not ready: {error}{hint}",
+    )

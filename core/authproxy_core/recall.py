@@ -1,0 +1,76 @@
+"""The recall cache: sealed values that were unsealed before.
+
+It is bounded in bytes and forgets what was not used for long: values live in a young
+generation, move to an old one when the young one is full, and come back when used.
+Expiry and rules are judged by whoever asks, on every hit.
+"""
+
+from __future__ import annotations
+
+from .messages import Respond
+from .session import Session
+
+OVERHEAD = 600  # bytes of an entry besides its texts
+
+
+class Entry:
+    """An unsealed session, until when it needs no thought, and its ready answer.
+
+    ``fresh_until`` is the moment at which it expires or has to be refreshed, whatever
+    comes first; ``ends_at`` the moment at which it expires.
+    """
+
+    __slots__ = ("answer", "ends_at", "fresh_until", "sealed", "session")
+
+    def __init__(
+        self, session: Session, sealed: bytes, fresh_until: float, ends_at: float
+    ) -> None:
+        self.session = session
+        self.sealed = sealed
+        self.fresh_until = fresh_until
+        self.ends_at = ends_at
+        self.answer: Respond | None = None
+
+    @property
+    def size(self) -> int:
+        """Roughly how many bytes the entry takes, its ready answer included."""
+        return OVERHEAD + len(self.sealed) + 2 * self.session.size
+
+
+class RecallCache:
+    """Sealed value → `Entry`, at most ``limit`` bytes together."""
+
+    def __init__(self, limit: int) -> None:
+        self._half = limit // 2
+        self._young: dict[bytes, Entry] = {}
+        self._old: dict[bytes, Entry] = {}
+        self._young_size = 0
+
+    def __len__(self) -> int:
+        return len(self._young.keys() | self._old.keys())
+
+    def get(self, sealed: bytes) -> Entry | None:
+        """The entry of a sealed value, or None."""
+        entry = self._young.get(sealed)
+        if entry is None:
+            entry = self._old.pop(sealed, None)
+            if entry is not None:
+                self.put(entry)
+        return entry
+
+    def put(self, entry: Entry) -> None:
+        """Remember an entry under its sealed value."""
+        size = entry.size
+        if size > self._half:
+            return
+        if self._young_size + size > self._half:
+            self._old, self._young, self._young_size = self._young, {}, 0
+        self._young[entry.sealed] = entry
+        self._young_size += size
+
+    def drop(self, sealed: bytes) -> None:
+        """Forget a sealed value."""
+        entry = self._young.pop(sealed, None)
+        if entry is not None:
+            self._young_size -= entry.size
+        self._old.pop(sealed, None)

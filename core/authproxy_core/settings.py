@@ -1,0 +1,371 @@
+"""What an `AuthProxy` is built from: frozen values, checked as a whole.
+
+Durations are float seconds. Nothing here reads a file or the environment; whoever
+builds the settings hands over contents, not names of files.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from typing import Annotated, Literal, TypeAlias
+
+from msgspec import Meta, Struct
+
+from .encoding import b64url_decode_lenient, host_is_valid, is_token
+from .errors import SettingsError
+
+Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
+
+# The headers that the answer's or request's framing depends on can't carry claims.
+FRAMING_HEADERS = frozenset(
+    {"connection", "content-length", "host", "transfer-encoding", "upgrade", "te"}
+)
+RESPONSE_MODES = ("", "query", "form_post")
+
+
+class Secret:
+    """Bytes that are never shown; compared in constant time."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: bytes | str) -> None:
+        self.value = value.encode() if isinstance(value, str) else value
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(
+            self.value, other.value
+        )
+
+    def __hash__(self) -> int:
+        return hash((Secret, self.value))
+
+
+class CookieSettings(Struct, frozen=True, kw_only=True):
+    """The session cookie and the login-state (CSRF) cookie.
+
+    ``secrets``: the first one seals, every one unseals. ``expire`` 0 means a cookie
+    that ends with the browser and no age check. ``max_parts`` limits how many cookies
+    one session may be split over. ``csrf_slots`` is how many logins may be under way
+    in one browser at once.
+    """
+
+    name: str = "_oauth2_proxy"
+    secrets: tuple[Secret, ...] = ()
+    domains: tuple[str, ...] = ()
+    path: str = "/"
+    expire: Seconds = 168 * 3600.0
+    refresh: Seconds = 0.0
+    secure: bool = True
+    httponly: bool = True
+    samesite: Literal["", "lax", "strict", "none"] = ""
+    csrf_expire: Seconds = 900.0
+    csrf_samesite: Literal["", "lax", "strict", "none"] = ""
+    csrf_slots: Annotated[int, Meta(ge=1, le=64)] = 8
+    csrf_per_request: bool = False
+    format: Literal["authproxy", "oauth2-proxy"] = "authproxy"
+    read_oauth2_proxy: bool = True
+    max_parts: Annotated[int, Meta(ge=1, le=64)] = 10
+    minimal: bool = False
+
+
+class LoginParameter(Struct, frozen=True):
+    """A fixed extra parameter of the authorization request."""
+
+    name: str
+    values: tuple[str, ...]
+
+
+class ProviderSettings(Struct, frozen=True, kw_only=True):
+    """One identity provider.
+
+    ``id`` stands in login states and sessions. ``code_challenge_method`` "" means S256
+    when the provider advertises it; "none" switches PKCE off.
+    """
+
+    id: str
+    type: str = "oidc"
+    name: str = ""
+    client_id: str = ""
+    client_secret: Secret = Secret(b"")
+    issuer: str = ""
+    login_url: str = ""
+    redeem_url: str = ""
+    profile_url: str = ""
+    jwks_url: str = ""
+    validate_url: str = ""
+    skip_discovery: bool = False
+    scope: str = ""
+    response_mode: str = ""
+    code_challenge_method: Literal["", "S256", "plain", "none"] = ""
+    skip_nonce: bool = False
+    skip_issuer_verification: bool = False
+    allow_unverified_email: bool = False
+    email_claim: str = "email"
+    groups_claim: str = "groups"
+    audience_claims: tuple[str, ...] = ("aud",)
+    extra_audiences: tuple[str, ...] = ()
+    signing_algs: tuple[str, ...] = ()
+    allowed_groups: tuple[str, ...] = ()
+    skip_claims_from_profile_url: bool = False
+    login_parameters: tuple[LoginParameter, ...] = ()
+
+
+class ClaimSource(Struct, frozen=True):
+    """A header value taken from the session, with an optional prefix.
+
+    With ``basic_auth_password`` the value is ``Basic base64(claim:password)`` instead.
+    """
+
+    claim: str
+    prefix: str = ""
+    basic_auth_password: Secret | None = None
+
+
+class HeaderRule(Struct, frozen=True):
+    """A header to inject, and whether a client's own value of it may stay.
+
+    ``values`` are claims, or fixed secrets.
+    """
+
+    name: str
+    values: tuple[ClaimSource | Secret, ...]
+    preserve_request_value: bool = False
+
+
+class UpstreamSettings(Struct, frozen=True, kw_only=True):
+    """An upstream as configured; ``path`` ending in a slash matches as a prefix.
+
+    ``uri`` is http, https, unix or file; ``static_code`` answers by itself.
+    """
+
+    id: str
+    path: str = "/"
+    uri: str = ""
+    static_code: int | None = None
+    pass_host_header: bool = True
+    insecure_skip_tls_verify: bool = False
+    timeout: Seconds = 30.0
+
+
+class PageSettings(Struct, frozen=True, kw_only=True):
+    """Texts of the pages; templates are in Go's html/template language.
+
+    ``banner`` and ``footer`` are HTML of the operator, "-" means none.
+    """
+
+    sign_in_template: str = ""
+    error_template: str = ""
+    robots: str = ""
+    banner: str = ""
+    footer: str = ""
+    logo: str = ""
+    show_debug_on_error: bool = False
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Everything that an `AuthProxy` is built from.
+
+    ``trusted_proxies`` are addresses or networks whose X-Forwarded-* fields are
+    believed when ``reverse_proxy`` is on; empty means loopback and private addresses.
+    ``clock_skew`` is the leeway (seconds) in judging times in tokens, and
+    ``session_cache_bytes`` bounds the cache of unsealed sessions.
+    """
+
+    cookie: CookieSettings = CookieSettings()
+    providers: tuple[ProviderSettings, ...] = ()
+    proxy_prefix: str = "/oauth2"
+    redirect_url: str = ""
+    relative_redirect_url: bool = False
+    whitelist_domains: tuple[str, ...] = ()
+    email_domains: tuple[str, ...] = ()
+    authenticated_emails: frozenset[str] | None = None
+    reverse_proxy: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+    real_client_ip_header: str = "x-real-ip"
+    skip_provider_button: bool = False
+    encode_state: bool = False
+    force_json_errors: bool = False
+    ping_path: str = "/ping"
+    ping_user_agent: str = ""
+    ready_path: str = "/ready"
+    auth_success_status: Literal[200, 202, 204] = 202
+    inject_request_headers: tuple[HeaderRule, ...] = ()
+    inject_response_headers: tuple[HeaderRule, ...] = ()
+    upstreams: tuple[UpstreamSettings, ...] = ()
+    pages: PageSettings = PageSettings()
+    clock_skew: Seconds = 30.0
+    session_cache_bytes: Annotated[int, Meta(ge=0)] = 16 << 20
+    version: str = ""
+
+
+def check(settings: Settings) -> None:
+    """Raise `SettingsError` with every problem of *settings*, or return.
+
+    Each problem is one line: the option, what came, what is expected. No secret is
+    ever part of it.
+    """
+    problems = (
+        *_cookie_problems(settings.cookie),
+        *_provider_problems(settings),
+        *_address_problems(settings),
+        *_header_problems(settings),
+    )
+    if problems:
+        raise SettingsError(tuple(problems))
+
+
+def _cookie_problems(cookie: CookieSettings) -> list[str]:
+    problems = []
+    if not cookie.secrets:
+        problems.append(
+            "cookie_secret: missing; expected a random secret of 16, 24 or 32 bytes, "
+            "raw or base64url encoded"
+        )
+    for secret in cookie.secrets:
+        size = len(aes_key(secret))
+        if size not in (16, 24, 32):
+            problems.append(
+                f"cookie_secret: got {size} bytes, expected 16, 24 or 32 (raw, or "
+                "base64url encoded)"
+            )
+    if cookie.expire and cookie.refresh >= cookie.expire:
+        problems.append(
+            f"cookie_refresh: got {cookie.refresh:g}s, expected less than "
+            f"cookie_expire ({cookie.expire:g}s)"
+        )
+    if not is_token(cookie.name.encode()) or len(cookie.name) > 256:
+        problems.append(
+            f"cookie_name: got {cookie.name!r}, expected a cookie name (RFC 6265 "
+            "token) of at most 256 bytes"
+        )
+    if cookie.minimal and cookie.refresh:
+        problems.append(
+            "session_cookie_minimal: can't be used with cookie_refresh, which needs "
+            "the refresh token in the session"
+        )
+    problems += [
+        f"cookie_domains: got {domain!r}, expected a host name"
+        for domain in cookie.domains
+        if not host_is_valid(domain.lstrip("."))
+    ]
+    if not cookie.path.startswith("/") or set(cookie.path) & set(";\r\n\0"):
+        problems.append(
+            f"cookie_path: got {cookie.path!r}, expected a path such as '/'"
+        )
+    if cookie.samesite == "none" and not cookie.secure:
+        problems.append(
+            "cookie_samesite: 'none' needs cookie_secure; browsers refuse it otherwise"
+        )
+    return problems
+
+
+def aes_key(secret: Secret) -> bytes:
+    """The AES key that oauth2-proxy derives from a cookie secret.
+
+    The base64url form without padding counts when it decodes to a legal key size,
+    else the text itself is the key. The caller judges the size.
+    """
+    decoded = b64url_decode_lenient(secret.value)
+    if decoded is not None and len(decoded) in (16, 24, 32):
+        return decoded
+    return secret.value
+
+
+def _provider_problems(settings: Settings) -> list[str]:
+    problems = []
+    if not settings.providers:
+        problems.append("provider: missing; at least one provider is needed")
+    ids = [provider.id for provider in settings.providers]
+    problems += [
+        f"provider: the id {name!r} is used twice"
+        for name in sorted({name for name in ids if ids.count(name) > 1})
+    ]
+    if settings.skip_provider_button and len(settings.providers) > 1:
+        problems.append(
+            "skip_provider_button: can't be used with more than one provider"
+        )
+    for provider in settings.providers:
+        if not provider.client_id:
+            problems.append("client_id: missing; expected the id of this client")
+        if not provider.client_secret:
+            problems.append("client_secret: missing (or client_secret_file)")
+        if not provider.issuer:
+            problems.append(
+                "oidc_issuer_url: missing; expected the issuer, for Keycloak "
+                "'https://HOST/realms/REALM'"
+            )
+        elif not provider.issuer.startswith(("https://", "http://")):
+            problems.append(
+                f"oidc_issuer_url: got {provider.issuer!r}, expected an https:// URL"
+            )
+        if provider.response_mode not in RESPONSE_MODES:
+            problems.append(
+                f"auth_request_response_mode: got {provider.response_mode!r}, "
+                "expected 'query' or 'form_post'"
+            )
+        if any(not group for group in provider.allowed_groups):
+            problems.append(
+                "allowed_groups: got an empty group; an empty entry would mean nobody"
+            )
+        if provider.skip_discovery and not provider.jwks_url:
+            problems.append("oidc_jwks_url: missing; needed with skip_oidc_discovery")
+    if not settings.email_domains and settings.authenticated_emails is None:
+        problems.append(
+            "email_domains: missing; expected e-mail domains, '*' for any, or "
+            "authenticated_emails_file"
+        )
+    return problems
+
+
+def _address_problems(settings: Settings) -> list[str]:
+    problems = []
+    for entry in settings.trusted_proxies:
+        try:
+            ipaddress.ip_network(entry)
+        except ValueError:
+            problems.append(
+                f"trusted_proxy_ips: got {entry!r}, expected an address or a network "
+                "without host bits, such as 10.0.0.0/8"
+            )
+    prefix = settings.proxy_prefix
+    if not prefix.startswith("/") or prefix.endswith("/"):
+        problems.append(
+            f"proxy_prefix: got {prefix!r}, expected a path such as '/oauth2'"
+        )
+    return problems
+
+
+def _header_problems(settings: Settings) -> list[str]:
+    problems = []
+    for option, rules in (
+        ("injectRequestHeaders", settings.inject_request_headers),
+        ("injectResponseHeaders", settings.inject_response_headers),
+    ):
+        names = [rule.name.lower() for rule in rules]
+        problems += [
+            f"{option}: the header {name!r} is there twice"
+            for name in sorted({name for name in names if names.count(name) > 1})
+        ]
+        problems += [
+            f"{option}: the header {rule.name!r} can't be injected; expected a header "
+            "name that has no part in the framing"
+            for rule in rules
+            if rule.name.lower() in FRAMING_HEADERS or not is_token(rule.name.encode())
+        ]
+        if settings.cookie.minimal:
+            problems += [
+                f"session_cookie_minimal: can't be used with {option}, which needs "
+                f"{value.claim}"
+                for rule in rules
+                for value in rule.values
+                if isinstance(value, ClaimSource)
+                and value.claim in ("access_token", "id_token", "refresh_token")
+            ]
+    return problems

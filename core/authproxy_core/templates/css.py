@@ -1,0 +1,79 @@
+"""How CSS moves the context on: strings, url(), comments; and decoding its escapes."""
+
+from __future__ import annotations
+
+import re
+
+from .context import Context, ContextProblem, State
+from .markup import url_step
+
+SPECIAL = re.compile(
+    r"(?P<url>(?<![A-Za-z0-9_\-\x80-\U0010ffff])url[ \t\n\f\r]*\([ \t\n\f\r]*)"
+    r"(?P<quote>[\"'])?|//|/\*|[\"']",
+    re.IGNORECASE | re.ASCII,
+)
+STRING_SPECIALS = {
+    State.CSS_DQ: re.compile(r'[\\"]'),
+    State.CSS_DQ_URL: re.compile(r'[\\"]'),
+    State.CSS_SQ: re.compile(r"[\\']"),
+    State.CSS_SQ_URL: re.compile(r"[\\']"),
+    State.CSS_URL: re.compile(r"[\\\t\n\f\r )]"),
+}
+URL_STATES = {None: State.CSS_URL, '"': State.CSS_DQ_URL, "'": State.CSS_SQ_URL}
+OPENED = {
+    "//": State.CSS_LINE_COMMENT,
+    "/*": State.CSS_BLOCK_COMMENT,
+    '"': State.CSS_DQ,
+    "'": State.CSS_SQ,
+}
+LINE_END = re.compile("[\n\f\r]")
+ESCAPE = re.compile(r"\\(?:([0-9a-fA-F]{1,6})(?:\r\n|[ \t\n\f\r])?|(.?))", re.DOTALL)
+
+
+def css_step(c: Context, s: str) -> tuple[Context, int]:
+    """Rules up to a string, a url() or a comment."""
+    match = SPECIAL.search(s)
+    if match is None:
+        return c, len(s)
+    if match["url"]:
+        return c.to(URL_STATES[match["quote"]]), match.end()
+    return c.to(OPENED[match[0]]), match.end()
+
+
+def string_step(c: Context, s: str) -> tuple[Context, int]:
+    """Inside a string or url(); either is taken for a URL, which harms no other text."""
+    pattern = STRING_SPECIALS[c.state]
+    at = 0
+    while match := pattern.search(s, at):
+        if match[0] != "\\":
+            return c.to(State.CSS), match.end()
+        if match.end() == len(s):
+            raise ContextProblem(f"unfinished escape sequence: {s[-32:]!r}")
+        at = match.end() + 1
+        c, _ = url_step(c, decode(s[:at]))
+    c, _ = url_step(c, decode(s[at:]))
+    return c, len(s)
+
+
+def line_comment_step(c: Context, s: str) -> tuple[Context, int]:
+    match = LINE_END.search(s)
+    return (c, len(s)) if match is None else (c.to(State.CSS), match.start())
+
+
+def decode(text: str) -> str:
+    r"""*text* with CSS escapes resolved: ``\41`` is A, ``\"`` is a quote.
+
+    A backslash at the very end stands for nothing.
+    """
+    return ESCAPE.sub(_unescape, text)
+
+
+def _unescape(match: re.Match[str]) -> str:
+    digits, character = match.groups()
+    if digits is None:
+        return character
+    code = int(digits, 16)
+    if code > 0x10FFFF:
+        # The last digit is not part of the number then.
+        return chr(code >> 4) + match[0][len(digits) :]
+    return "\ufffd" if 0xD800 <= code <= 0xDFFF else chr(code)

@@ -1,0 +1,409 @@
+"""Tokens to definitions; everything that can be refused without values is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from .functions import FUNCTIONS
+from .lexer import Token, tokens
+from .syntax import (
+    MAX_DEPTH,
+    Action,
+    Body,
+    Branch,
+    Call,
+    Chain,
+    Command,
+    Definition,
+    Dot,
+    Field,
+    Function,
+    If,
+    Literal,
+    Nil,
+    Node,
+    Operand,
+    Pipe,
+    Range,
+    TemplateError,
+    Text,
+    Variable,
+    With,
+    is_empty,
+)
+
+BRANCHES: dict[str, type[Branch]] = {"if": If, "with": With, "range": Range}
+UNSUPPORTED = ("break", "continue", "call")
+INTEGER = re.compile(
+    r"[+-]?(?:0[xX](?:_?[0-9a-fA-F])+|0[oO](?:_?[0-7])+|0[bB](?:_?[01])+|0(?:_?[0-7])*"
+    r"|[1-9](?:_?[0-9])*)"
+)
+ESCAPE = re.compile(
+    r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3})|(.))",
+    re.DOTALL,
+)
+SIMPLE_ESCAPES = {
+    "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
+    "\\": "\\",
+}  # fmt: skip
+
+
+def parse(sources: Mapping[str, str]) -> dict[str, Definition]:
+    """All named templates of *sources* (file name → text).
+
+    In one file a name is defined once; a later file replaces what an earlier one
+    defined, unless its own definition is only white space.
+    """
+    definitions: dict[str, Definition] = {}
+    for file, source in sources.items():
+        for name, definition in _Parser(file, source).file().items():
+            if name not in definitions or not is_empty(definition.body):
+                definitions[name] = definition
+    return definitions
+
+
+class _Parser:
+    """One file being parsed."""
+
+    def __init__(self, file: str, source: str) -> None:
+        self.file_name = file
+        self.tokens = list(tokens(file, source))
+        self.at = 0
+        self.depth = 0
+        self.variables = ["$"]
+        self.definitions: dict[str, Definition] = {}
+
+    # --- tokens ---
+
+    @property
+    def next(self) -> Token:
+        """The token to come."""
+        return self.tokens[self.at]
+
+    def take(self) -> Token:
+        token = self.tokens[self.at]
+        self.at += 1
+        return token
+
+    def skip_space(self) -> Token:
+        """Skip spaces and say which token comes then."""
+        if self.next.kind == "space":
+            self.at += 1
+        return self.next
+
+    def expect(self, kind: str, where: str) -> Token:
+        self.skip_space()
+        token = self.take()
+        if token.kind != kind:
+            raise self.unexpected(token, where)
+        return token
+
+    def error(self, message: str, line: int | None = None) -> TemplateError:
+        return TemplateError(
+            self.file_name, self.next.line if line is None else line, message
+        )
+
+    def unexpected(self, token: Token, where: str) -> TemplateError:
+        shown = "end of file" if token.kind == "end" else repr(token.text)
+        return self.error(f"unexpected {shown} in {where}", token.line)
+
+    def deeper(self) -> None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise self.error(f"nested more than {MAX_DEPTH} deep")
+
+    # --- definitions and bodies ---
+
+    def file(self) -> dict[str, Definition]:
+        """Everything the file defines, itself included."""
+        nodes: list[Node] = []
+        while self.next.kind != "end":
+            if self.keyword() == "define":
+                self.at += 2
+                self.define()
+            else:
+                nodes.append(self.node("template"))
+        self.add(self.file_name, tuple(nodes))
+        return self.definitions
+
+    def define(self) -> None:
+        name = self.template_name("define")
+        self.expect("close", "define")
+        self.add(name, self.own_scope())
+
+    def own_scope(self) -> Body:
+        """The body of a definition up to its end; it sees no variables from outside."""
+        outer, self.variables = self.variables, ["$"]
+        body, ending = self.body("define")
+        if ending != "end":
+            raise self.error(f"unexpected {{{{{ending}}}}} in define")
+        self.close("end")
+        self.variables = outer
+        return body
+
+    def add(self, name: str, body: Body) -> None:
+        """Define *name*; of two definitions in a file one must be white space."""
+        present = self.definitions.get(name)
+        if present is None or is_empty(present.body):
+            self.definitions[name] = Definition(self.file_name, body)
+        elif not is_empty(body):
+            raise self.error(f"multiple definition of template {name!r}")
+
+    def keyword(self) -> str:
+        """The first word of the action to come, "" if there is none."""
+        if self.next.kind != "open":
+            return ""
+        word = self.tokens[self.at + 1]
+        return word.text if word.kind == "name" else ""
+
+    def body(self, where: str) -> tuple[Body, str]:
+        """Nodes up to ``{{end}}`` or ``{{else``; that word is taken and returned."""
+        nodes: list[Node] = []
+        while self.next.kind != "end":
+            word = self.keyword()
+            if word in ("end", "else"):
+                self.at += 2
+                return tuple(nodes), word
+            nodes.append(self.node(where))
+        raise self.error(f"unexpected end of file in {where}")
+
+    def node(self, where: str) -> Node:
+        word = self.keyword()
+        token = self.take()
+        if token.kind == "text":
+            return Text(token.text, token.line)
+        if word in BRANCHES:
+            self.at += 1
+            return self.branch(word)
+        if word in ("template", "block"):
+            self.at += 1
+            return self.call(word)
+        if word in ("end", "else", "define"):
+            raise self.error(f"unexpected {{{{{word}}}}} in {where}")
+        return Action(self.pipeline("command"))
+
+    def close(self, where: str) -> None:
+        self.expect("close", where)
+
+    def branch(self, word: str) -> Branch:
+        """An if, with or range whose word has been taken, to the end."""
+        self.deeper()
+        mark = len(self.variables)
+        pipe = self.pipeline(word)
+        then, ending = self.body(word)
+        otherwise: Body = ()
+        if ending == "end":
+            self.close("end")
+        elif word != "range" and self.skip_space().text == word:
+            self.at += 1
+            otherwise = (self.branch(word),)
+        else:
+            self.close("else")
+            otherwise, ending = self.body("else")
+            if ending != "end":
+                raise self.error("expected {{end}}, found {{else}}")
+            self.close("end")
+        del self.variables[mark:]
+        self.depth -= 1
+        return BRANCHES[word](pipe, then, otherwise)
+
+    def call(self, word: str) -> Call:
+        """A template call; a block is a definition and a call."""
+        line = self.next.line
+        name = self.template_name(word)
+        if word == "template" and self.skip_space().kind == "close":
+            self.at += 1
+            return Call(name, None, line)
+        pipe = self.pipeline(word)
+        if word == "block":
+            self.deeper()
+            self.add(name, self.own_scope())
+            self.depth -= 1
+        return Call(name, pipe, line)
+
+    def template_name(self, where: str) -> str:
+        self.skip_space()
+        token = self.take()
+        if token.kind not in ("string", "raw"):
+            raise self.unexpected(token, where)
+        return self.unquote(token)
+
+    # --- pipelines ---
+
+    def pipeline(self, where: str, end: str = "close") -> Pipe:
+        """A pipeline with its declarations up to the token *end*, which is taken."""
+        line = self.skip_space().line
+        variables, assign = self.declarations(where)
+        commands: list[Command] = []
+        while self.skip_space().kind != end:
+            commands.append(self.command(end, piped=bool(commands)))
+        self.at += 1
+        if not commands:
+            raise self.error(f"missing value for {where}", line)
+        return Pipe(tuple(commands), line, variables, assign)
+
+    def declarations(self, where: str) -> tuple[tuple[str, ...], bool]:
+        """The variables before ``:=`` or ``=``, and whether it was ``=``."""
+        start = self.at
+        names: list[str] = []
+        while self.next.kind == "variable" and len(names) < 2:
+            names.append(self.take().text)
+            kind = self.skip_space().kind
+            if kind in ("declare", "assign"):
+                return self.declared(tuple(names), kind == "assign")
+            if kind != "comma" or where != "range":
+                break
+            self.at += 1
+            self.skip_space()
+        self.at = start
+        return (), False
+
+    def declared(
+        self, names: tuple[str, ...], assign: bool
+    ) -> tuple[tuple[str, ...], bool]:
+        self.at += 1
+        for name in names:
+            if assign:
+                self.check_variable(name)
+        self.variables += names
+        return names, assign
+
+    def check_variable(self, name: str) -> None:
+        if name not in self.variables:
+            raise self.error(f"undefined variable {name!r}")
+
+    def command(self, end: str, *, piped: bool) -> Command:
+        """One stage; the pipe sign behind it is taken, and then more must follow."""
+        line = self.next.line
+        words: list[Operand] = []
+        while True:
+            words.append(self.operand())
+            token = self.next
+            if token.kind == "space":
+                token = self.skip_space()
+                if token.kind not in ("pipe", end):
+                    continue
+            if token.kind == "pipe":
+                self.at += 1
+                if self.skip_space().kind == end:
+                    raise self.error("missing command after |", line)
+            elif token.kind != end:
+                raise self.unexpected(token, "operand")
+            self.check_call(words, line, piped=piped)
+            return Command(tuple(words))
+
+    def check_call(self, words: list[Operand], line: int, *, piped: bool) -> None:
+        """Only functions take arguments, and not any number of them."""
+        head, given = words[0], len(words) - 1 + piped
+        if isinstance(head, Nil):
+            raise self.error("nil is not a command", line)
+        if isinstance(head, Function):
+            self.check_count(head.name, given, line)
+        elif given:
+            raise self.error("can't give argument to non-function", line)
+        for word in words[1:]:
+            if isinstance(word, Function):
+                self.check_count(word.name, 0, line)
+
+    def check_count(self, name: str, given: int, line: int) -> None:
+        least, most = FUNCTIONS[name].arity
+        if not least <= given <= most:
+            raise self.error(f"wrong number of arguments for {name}: {given}", line)
+
+    def operand(self) -> Operand:
+        """A term and the fields directly behind it."""
+        token = self.next
+        term = self.term()
+        names: list[str] = []
+        while self.next.kind == "field":
+            names.append(self.take().text[1:])
+        if not names:
+            return term
+        if isinstance(term, Field):
+            return Field(term.names + tuple(names))
+        if isinstance(term, Variable):
+            return Variable(term.name, tuple(names))
+        if isinstance(term, (Literal, Nil, Dot)):
+            raise self.error(f"unexpected . after {token.text!r}", token.line)
+        return Chain(term, tuple(names))
+
+    def term(self) -> Operand:
+        token = self.take()
+        match token.kind:
+            case "dot":
+                return Dot()
+            case "field":
+                return Field((token.text[1:],))
+            case "variable":
+                self.check_variable(token.text)
+                return Variable(token.text)
+            case "string" | "raw":
+                return Literal(self.unquote(token))
+            case "char":
+                return Literal(self.character(token))
+            case "number":
+                return Literal(self.integer(token))
+            case "name":
+                return self.word(token)
+            case "left":
+                self.deeper()
+                pipe = self.pipeline("parentheses", "right")
+                self.depth -= 1
+                return pipe
+        raise self.unexpected(token, "operand")
+
+    def word(self, token: Token) -> Operand:
+        if token.text in ("true", "false"):
+            return Literal(token.text == "true")
+        if token.text == "nil":
+            return Nil()
+        if token.text in UNSUPPORTED:
+            raise self.error(f"{token.text} is not supported", token.line)
+        if token.text not in FUNCTIONS:
+            raise self.error(f"function {token.text!r} not defined", token.line)
+        return Function(token.text)
+
+    # --- literals ---
+
+    def integer(self, token: Token) -> int:
+        """Go's integer literals: 0x, 0o, 0b, a leading zero for octal, underscores."""
+        text = token.text
+        if not INTEGER.fullmatch(text):
+            raise self.error(f"expected an integer, got {text!r}", token.line)
+        digits = text.lstrip("+-").replace("_", "")
+        octal = digits[0] == "0" and digits.isdigit()
+        value = int(digits, 8 if octal else 0)
+        value = -value if text[0] == "-" else value
+        if not -(1 << 63) <= value < 1 << 63:
+            raise self.error(f"{text} overflows int", token.line)
+        return value
+
+    def character(self, token: Token) -> int:
+        text = self.unescape(token, "'")
+        if len(text) != 1:
+            raise self.error(f"malformed character {token.text}", token.line)
+        return ord(text)
+
+    def unquote(self, token: Token) -> str:
+        if token.kind == "raw":
+            return token.text[1:-1].replace("\r", "")
+        return self.unescape(token, '"')
+
+    def unescape(self, token: Token, quote: str) -> str:
+        """The text of a quoted literal; escapes are Go's."""
+
+        def replacement(match: re.Match[str]) -> str:
+            byte, short, long, octal, simple = match.groups()
+            if simple is not None:
+                found = quote if simple == quote else SIMPLE_ESCAPES.get(simple)
+                if found is None:
+                    raise self.error(f"unknown escape {match[0]!r}", token.line)
+                return found
+            code = int(octal, 8) if octal else int(byte or short or long, 16)
+            lone_byte = (octal or byte) and code > 0x7F
+            if lone_byte or code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
+                raise self.error(f"no character: {match[0]!r}", token.line)
+            return chr(code)
+
+        return ESCAPE.sub(replacement, token.text[1:-1])

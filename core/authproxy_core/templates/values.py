@@ -1,0 +1,126 @@
+"""Values as Go sees them: strings, trusted HTML, integers, booleans, lists, maps, nil.
+
+A value that a template asks something impossible of raises `ValueProblem`; whoever
+renders turns it into a `TemplateError` with its place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TypeGuard
+
+SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+class Html(str):
+    """HTML from the operator, shown as it is; never made from what a client sent."""
+
+    __slots__ = ()
+
+
+class ValueProblem(Exception):
+    """A value is of the wrong kind for what is done with it."""
+
+
+def is_list(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, (list, tuple))
+
+
+def kind(value: object) -> str:
+    """Go's name for the type of *value*."""
+    if value is None:
+        return "nil"
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int):
+        return "int"
+    if isinstance(value, Html):
+        return "template.HTML"
+    if isinstance(value, str):
+        return "string"
+    if isinstance(value, Mapping):
+        return "map"
+    if is_list(value):
+        return "list"
+    raise ValueProblem(f"can't use a {type(value).__name__} in a template")
+
+
+def clean(text: str) -> str:
+    """*text* without surrogates, which have no UTF-8 form."""
+    return SURROGATES.sub("\ufffd", text)
+
+
+def shown(value: object) -> str:
+    """*value* as Go's %v writes it."""
+    match kind(value):
+        case "nil":
+            return "<nil>"
+        case "bool":
+            return "true" if value else "false"
+        case "list":
+            assert is_list(value)  # noqa: S101 # tells the type checker
+            return "[" + " ".join(map(shown, value)) + "]"
+        case "map":
+            assert isinstance(value, Mapping)  # noqa: S101
+            items = (f"{key}:{shown(value[key])}" for key in sorted(value))
+            return "map[" + " ".join(items) + "]"
+    return clean(str(value))
+
+
+def to_text(value: object) -> str:
+    """*value* as the text that an escaper works on; nil is nothing."""
+    return "" if value is None else shown(value)
+
+
+def joined(values: Sequence[object]) -> str:
+    """Go's Sprint: a space between two values neither of which is a string."""
+    out: list[str] = []
+    for number, value in enumerate(values):
+        if number and not isinstance(value, str):
+            before = values[number - 1]
+            if not isinstance(before, str):
+                out.append(" ")
+        out.append(shown(value))
+    return "".join(out)
+
+
+def is_true(value: object) -> bool:
+    """Whether *value* counts as true: not zero, not empty, not nil."""
+    kind(value)
+    return bool(value)
+
+
+def field(value: object, name: str) -> object:
+    """``.name`` of *value*; only maps have fields, and nil has none of any name."""
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        return value.get(name)
+    raise ValueProblem(f"can't evaluate field {name} in type {kind(value)}")
+
+
+def comparable(value: object) -> str:
+    """The kind that decides whether two values can be compared."""
+    name = kind(value)
+    return "string" if name == "template.HTML" else name
+
+
+def equal(left: object, right: object) -> bool:
+    """Go's ==; different kinds are an error, nil equals only nil."""
+    kinds = {comparable(left), comparable(right)}
+    if "nil" in kinds:
+        return left is right
+    if len(kinds) > 1 or kinds & {"map", "list"}:
+        raise ValueProblem(f"incompatible types for comparison: {sorted(kinds)}")
+    return left == right
+
+
+def less(left: object, right: object) -> bool:
+    """Go's <; only between two integers or two strings."""
+    if isinstance(left, str) and isinstance(right, str):
+        return left < right
+    if comparable(left) == comparable(right) == "int":
+        assert isinstance(left, int) and isinstance(right, int)  # noqa: S101, PT018
+        return left < right
+    raise ValueProblem(f"invalid types for comparison: {kind(left)}, {kind(right)}")

@@ -1,0 +1,145 @@
+"""Where a request's body ends: decoders that take it out of the received bytes.
+
+Both kinds take from the front of a shared buffer and never more than the body, so
+that what remains is the next request. A chunked body is judged strictly (RFC 9112
+§7.1); chunk extensions and trailers are checked and dropped: nothing here needs them,
+and a trailer that reached an upstream could pose as a header.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+from authproxy_core.errors import RequestError
+
+CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?")
+TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
+LINE_BYTES = 1 << 10  # of a chunk-size line or a trailer
+OVERHEAD_BYTES = 16 << 10  # of all extensions and trailers of a body
+PIECE_BYTES = 64 << 10  # of what is handed on at once
+
+
+class Decoder(Protocol):
+    """Takes the body from the front of what was received."""
+
+    done: bool
+
+    def take(self, received: bytearray) -> bytes:
+        """The next piece of the body, b"" when more must be received (or it is done).
+
+        Raises `RequestError` on malformed framing.
+        """
+
+    def remaining(self) -> int | None:
+        """How many bytes are still to come, None when that can't be known."""
+
+
+class LengthDecoder:
+    """A body of a known size (0 for none)."""
+
+    __slots__ = ("_left", "done")
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.done = length == 0
+
+    def take(self, received: bytearray) -> bytes:
+        """The next piece, at most `PIECE_BYTES`."""
+        piece = bytes(received[: min(self._left, PIECE_BYTES)])
+        del received[: len(piece)]
+        self._left -= len(piece)
+        self.done = self._left == 0
+        return piece
+
+    def remaining(self) -> int | None:
+        """How many bytes are still to come."""
+        return self._left
+
+
+class ChunkedDecoder:
+    """A body in chunks."""
+
+    __slots__ = ("_in_trailers", "_left", "_overhead", "_wants_line_end", "done")
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._wants_line_end = False
+        self._in_trailers = False
+        self._overhead = 0
+        self.done = False
+
+    def take(self, received: bytearray) -> bytes:
+        """The next piece, at most `PIECE_BYTES`."""
+        while not self.done:
+            if self._left:
+                return self._take_data(received)
+            if self._in_trailers:
+                if not self._skip_trailer(received):
+                    return b""
+            elif not self._next_chunk(received):
+                return b""
+        return b""
+
+    def remaining(self) -> int | None:
+        """Not known before the end."""
+        return 0 if self.done else None
+
+    def _take_data(self, received: bytearray) -> bytes:
+        piece = bytes(received[: min(self._left, PIECE_BYTES)])
+        del received[: len(piece)]
+        self._left -= len(piece)
+        self._wants_line_end = self._left == 0
+        return piece
+
+    def _next_chunk(self, received: bytearray) -> bool:
+        if self._wants_line_end:
+            if not b"\r\n".startswith(bytes(received[:2])):
+                raise RequestError("chunk data without its line end")
+            if len(received) < 2:
+                return False
+            del received[:2]
+            self._wants_line_end = False
+        line = self._line(received)
+        if line is None:
+            return False
+        match = CHUNK_SIZE.fullmatch(line)
+        if match is None:
+            raise RequestError("malformed chunk size")
+        self._spend(len(match[2] or b""))
+        self._left = int(match[1], 16)
+        self._in_trailers = self._left == 0
+        return True
+
+    def _skip_trailer(self, received: bytearray) -> bool:
+        line = self._line(received)
+        if line is None:
+            return False
+        if not line:
+            self.done = True
+        elif not TRAILER.fullmatch(line):
+            raise RequestError("malformed trailer")
+        self._spend(len(line))
+        return True
+
+    def _line(self, received: bytearray) -> bytes | None:
+        end = received.find(b"\n", 0, LINE_BYTES)
+        if end < 0:
+            if len(received) >= LINE_BYTES:
+                raise RequestError("line too long in a chunked body")
+            return None
+        if received[end - 1 : end] != b"\r":
+            raise RequestError("bare line feed in a chunked body")
+        line = bytes(received[: end - 1])
+        del received[: end + 1]
+        return line
+
+    def _spend(self, size: int) -> None:
+        self._overhead += size
+        if self._overhead > OVERHEAD_BYTES:
+            raise RequestError("too many extensions and trailers in a chunked body")
+
+
+def decoder_for(length: int | None) -> Decoder:
+    """The decoder for a body of *length* bytes, or of chunks when that is None."""
+    return ChunkedDecoder() if length is None else LengthDecoder(length)

@@ -1,0 +1,106 @@
+"""The chosen value of each option, and what is wrong with them.
+
+Everything that reads options adds its findings here instead of raising, so that all
+problems of a configuration are told at once.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, TypeVar
+
+from authproxy_core.errors import SettingsError
+
+from .option import Option, Value
+from .options import BY_KEY
+
+T = TypeVar("T")
+
+LONGEST_SHOWN = 120  # characters of a value in a message
+USERINFO = re.compile(r"//[^/?#@\s]*@")
+
+
+class ConfigError(SettingsError):
+    """The configuration can't be used; ``problems`` lists everything, no secrets."""
+
+    code = "config_invalid"
+    exit_code = 1
+
+
+class UsageError(ConfigError):
+    """The command line can't be read."""
+
+    exit_code = 2
+
+
+class Given(NamedTuple):
+    """A value that somebody gave; ``origin`` says where, for messages."""
+
+    value: Value
+    origin: str
+
+
+def shown(option: Option, value: object) -> str:
+    """*value* for a message: secrets are hidden, long texts are cut."""
+    if option.secret:
+        return "a secret (not shown)"
+    text = USERINFO.sub("//***@", repr(value))
+    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"
+
+
+class Collected:
+    """Typed access to the values, and the list of problems and warnings so far.
+
+    ``failed`` holds the keys that have a problem: their values are the defaults.
+    """
+
+    def __init__(self) -> None:
+        self.given: dict[str, Given] = {}
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+        self.failed: set[str] = set()
+
+    def string(self, key: str) -> str:
+        return self._typed(key, str)
+
+    def boolean(self, key: str) -> bool:
+        return self._typed(key, bool)
+
+    def integer(self, key: str) -> int:
+        return self._typed(key, int)
+
+    def seconds(self, key: str) -> float:
+        return self._typed(key, float)
+
+    def strings(self, key: str) -> tuple[str, ...]:
+        return self._typed(key, tuple)
+
+    def _typed(self, key: str, kind: type[T]) -> T:
+        given = self.given.get(key)
+        value = BY_KEY[key].default if given is None else given.value
+        if not isinstance(value, kind):
+            raise TypeError(f"{key} is no {kind.__name__}")
+        return value
+
+    def is_default(self, key: str) -> bool:
+        """Whether *key* has its default value, given or not."""
+        given = self.given.get(key)
+        return given is None or given.value == BY_KEY[key].default
+
+    def label(self, key: str) -> str:
+        """*key*, with the place it came from when it was given."""
+        given = self.given.get(key)
+        return f"{key} ({given.origin})" if given is not None else key
+
+    def wrong(self, key: str, text: str) -> None:
+        """Note a problem with the value of *key*."""
+        self.failed.add(key)
+        self.problems.append(f"{self.label(key)}: {text}")
+
+    def warn(self, key: str, text: str) -> None:
+        """Note something about *key* that the operator should know."""
+        self.warnings.append(f"{self.label(key)}: {text}")
+
+    def got(self, key: str, value: object, expected: str) -> None:
+        """Note that *value* came where something else was expected."""
+        self.wrong(key, f"got {shown(BY_KEY[key], value)}, expected {expected}")

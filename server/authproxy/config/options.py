@@ -1,0 +1,66 @@
+"""The table of all options, in the order of OPTIONS.md, and its indexes."""
+
+from __future__ import annotations
+
+from .option import Option, in_group
+from .options_core import COOKIE_OPTIONS, CORE_OPTIONS, SESSION_OPTIONS
+from .options_provider import PROVIDER_OPTIONS
+from .options_server import (
+    HEADER_OPTIONS,
+    LIMIT_OPTIONS,
+    LISTENER_OPTIONS,
+    LOGGING_OPTIONS,
+    PAGE_OPTIONS,
+    UPSTREAM_OPTIONS,
+)
+
+# Flags that steer the program itself: no TOML key, no environment variable.
+CONTROL_OPTIONS = in_group(
+    "Control",
+    Option("", "string", "", "TOML file to read", flag="config"),
+    Option(
+        "",
+        "string",
+        "",
+        "YAML file with providers, headers and upstreams",
+        flag="alpha-config",
+        support="refused",
+    ),
+    Option("", "bool", False, "check the configuration and exit", flag="config-test"),
+    Option(
+        "",
+        "bool",
+        False,
+        "print the configuration as alpha YAML and exit",
+        flag="convert-config-to-alpha",
+        support="refused",
+    ),
+    Option("", "bool", False, "print the version and exit", flag="version"),
+)
+
+OPTIONS: tuple[Option, ...] = (
+    *CORE_OPTIONS,
+    *PROVIDER_OPTIONS,
+    *COOKIE_OPTIONS,
+    *SESSION_OPTIONS,
+    *HEADER_OPTIONS,
+    *UPSTREAM_OPTIONS,
+    *LISTENER_OPTIONS,
+    *LIMIT_OPTIONS,
+    *PAGE_OPTIONS,
+    *LOGGING_OPTIONS,
+)
+
+BY_KEY: dict[str, Option] = {option.key: option for option in OPTIONS}
+CONTROL_BY_FLAG: dict[str, Option] = {option.flag: option for option in CONTROL_OPTIONS}
+
+
+def _by_flag() -> dict[str, tuple[Option, ...]]:
+    """Flag to options: one flag (google-group) feeds two keys."""
+    index: dict[str, tuple[Option, ...]] = {}
+    for option in OPTIONS:
+        index[option.flag] = (*index.get(option.flag, ()), option)
+    return index
+
+
+BY_FLAG = _by_flag()

@@ -1,0 +1,416 @@
+"""Rows of the option table: headers, upstreams, listeners, limits, pages, logs."""
+
+from __future__ import annotations
+
+from .option import Option, in_group
+
+_REQUEST = "core.inject_request_headers"
+_RESPONSE = "core.inject_response_headers"
+_NO_METRICS = "this version has no metrics endpoint"
+_ROTATION = "log lines go to standard output and are rotated by who reads them"
+
+STANDARD_FORMAT = "[{{.Timestamp}}] [{{.File}}] {{.Message}}"
+AUTH_FORMAT = (
+    "{{.Client}} - {{.RequestID}} - {{.Username}} [{{.Timestamp}}] [{{.Status}}] "
+    "{{.Message}}"
+)
+REQUEST_FORMAT = (
+    "{{.Client}} - {{.RequestID}} - {{.Username}} [{{.Timestamp}}] {{.Host}} "
+    "{{.RequestMethod}} {{.Upstream}} {{.RequestURI}} {{.Protocol}} {{.UserAgent}} "
+    "{{.StatusCode}} {{.ResponseSize}} {{.RequestDuration}}"
+)
+
+HEADER_OPTIONS = in_group(
+    "Headers",
+    Option(
+        "set_xauthrequest",
+        "bool",
+        False,
+        "answer with X-Auth-Request-User, -Email, -Preferred-Username and -Groups",
+        _RESPONSE,
+    ),
+    Option(
+        "set_authorization_header",
+        "bool",
+        False,
+        "answer with Authorization: Bearer and the ID token",
+        _RESPONSE,
+    ),
+    Option(
+        "set_basic_auth",
+        "bool",
+        False,
+        "answer with Authorization: Basic, needs basic_auth_password",
+        _RESPONSE,
+    ),
+    Option(
+        "pass_access_token",
+        "bool",
+        False,
+        "pass X-Forwarded-Access-Token upstream; with set_xauthrequest also answer "
+        "with X-Auth-Request-Access-Token",
+        _REQUEST,
+    ),
+    Option(
+        "pass_authorization_header",
+        "bool",
+        False,
+        "pass Authorization: Bearer and the ID token upstream",
+        _REQUEST,
+    ),
+    Option(
+        "pass_basic_auth",
+        "bool",
+        True,
+        "pass the identity upstream, with basic_auth_password also as Authorization",
+        _REQUEST,
+    ),
+    Option(
+        "pass_user_headers",
+        "bool",
+        True,
+        "pass X-Forwarded-User, -Email, -Groups and -Preferred-Username upstream",
+        _REQUEST,
+    ),
+    Option(
+        "prefer_email_to_user",
+        "bool",
+        False,
+        "call the user by the e-mail address in headers",
+        _REQUEST,
+    ),
+    Option(
+        "basic_auth_password",
+        "string",
+        "",
+        "password of the Basic credentials in headers",
+        _REQUEST,
+        secret=True,
+    ),
+    Option(
+        "skip_auth_strip_headers",
+        "bool",
+        True,
+        "remove the client's own copies of the headers passed upstream",
+        _REQUEST,
+    ),
+)
+
+UPSTREAM_OPTIONS = in_group(
+    "Upstreams",
+    Option(
+        "upstreams",
+        "list",
+        (),
+        "where requests are passed on: http, https, unix or static addresses",
+        "core.upstreams",
+        "upstream",
+        note="file: only file:///dev/null, which answers 404",
+    ),
+    Option(
+        "upstream_timeout",
+        "duration",
+        30.0,
+        "time for the head of an upstream's answer; 0 means no limit",
+        "core.upstreams.timeout",
+    ),
+    Option(
+        "pass_host_header",
+        "bool",
+        True,
+        "pass the client's Host upstream",
+        "core.upstreams.pass_host_header",
+    ),
+    Option(
+        "ssl_upstream_insecure_skip_verify",
+        "bool",
+        False,
+        "do not verify the certificates of https upstreams (insecure)",
+        "core.upstreams.insecure_skip_tls_verify",
+    ),
+    Option(
+        "flush_interval",
+        "duration",
+        1.0,
+        "how long part of an answer may be held back",
+        support="idle",
+        note="answers are passed on as they come",
+        minimum=None,
+    ),
+    Option(
+        "proxy_websockets",
+        "bool",
+        True,
+        "pass WebSocket upgrades through a handler of their own",
+        support="idle",
+        note="upgrades are passed on, as oauth2-proxy does with false too",
+    ),
+    Option(
+        "disable_keep_alives",
+        "bool",
+        False,
+        "use each upstream connection for one request only",
+        support="idle",
+        note="connections are reused",
+    ),
+)
+
+LISTENER_OPTIONS = in_group(
+    "Listeners",
+    Option(
+        "http_address",
+        "string",
+        "127.0.0.1:4180",
+        "plain address: host:port, or unix://PATH,mode=0660; - disables it",
+        "listeners",
+    ),
+    Option(
+        "https_address",
+        "string",
+        ":443",
+        "TLS address, used instead of http_address with tls_cert_file",
+        "listeners",
+    ),
+    Option("tls_cert_file", "string", "", "PEM file of the certificate chain", "listeners"),
+    Option("tls_key_file", "string", "", "PEM file of the private key", "listeners"),
+    Option(
+        "tls_min_version",
+        "string",
+        "",
+        "lowest TLS version; empty means TLS1.2",
+        "listeners",
+        choices=("", "TLS1.2", "TLS1.3"),
+    ),
+    Option(
+        "tls_cipher_suites",
+        "list",
+        (),
+        "cipher suites of TLS 1.2, in the names of IANA and Go",
+        "listeners",
+        "tls-cipher-suite",
+    ),
+    Option(
+        "workers",
+        "int",
+        0,
+        "worker processes; 0 means one for each usable CPU",
+        "workers",
+        maximum=1024,
+        own=True,
+    ),
+    *(
+        Option(key, "string", "", help_, support="idle", note=_NO_METRICS)
+        for key, help_ in (
+            ("metrics_address", "plain address of the metrics endpoint"),
+            ("metrics_secure_address", "TLS address of the metrics endpoint"),
+            ("metrics_tls_cert_file", "PEM file of the metrics certificate"),
+            ("metrics_tls_key_file", "PEM file of the metrics key"),
+        )
+    ),
+)
+
+LIMIT_OPTIONS = in_group(
+    "Limits",
+    Option(
+        "max_head_bytes",
+        "int",
+        64 << 10,
+        "size of a request's head",
+        "limits.head_bytes",
+        minimum=4096,
+        own=True,
+    ),
+    Option(
+        "max_headers",
+        "int",
+        200,
+        "number of a request's header fields",
+        "limits.header_count",
+        minimum=16,
+        own=True,
+    ),
+    Option(
+        "max_form_bytes",
+        "int",
+        64 << 10,
+        "size of a form that the proxy itself reads",
+        "limits.body_bytes",
+        minimum=1024,
+        own=True,
+    ),
+    Option(
+        "max_connections",
+        "int",
+        10_000,
+        "open connections, per worker",
+        "limits.connections",
+        minimum=1,
+        own=True,
+    ),
+    Option(
+        "head_timeout",
+        "duration",
+        60.0,
+        "time for a request's head to arrive",
+        "limits.head_timeout",
+        minimum=0.1,
+        own=True,
+    ),
+    Option(
+        "idle_timeout",
+        "duration",
+        120.0,
+        "time between two requests of a connection",
+        "limits.idle_timeout",
+        minimum=0.1,
+        own=True,
+    ),
+    Option(
+        "write_timeout",
+        "duration",
+        60.0,
+        "time that a client may leave an answer unread",
+        "limits.write_timeout",
+        minimum=0.1,
+        own=True,
+    ),
+    Option(
+        "drain_timeout",
+        "duration",
+        30.0,
+        "time for requests in flight when stopping",
+        "limits.drain_timeout",
+        own=True,
+    ),
+)
+
+PAGE_OPTIONS = in_group(
+    "Pages",
+    Option(
+        "custom_templates_dir",
+        "string",
+        "",
+        "directory that may hold sign_in.html, error.html and robots.txt",
+        "core.pages",
+    ),
+    Option(
+        "custom_sign_in_logo",
+        "string",
+        "",
+        "logo: https address, or .svg, .png, .jpg or .jpeg file; - means none",
+        "core.pages.logo",
+    ),
+    Option(
+        "banner",
+        "string",
+        "",
+        "HTML above the sign-in button; - means none",
+        "core.pages.banner",
+    ),
+    Option(
+        "footer", "string", "", "HTML of the footer; - means none", "core.pages.footer"
+    ),
+    Option(
+        "display_htpasswd_form",
+        "bool",
+        True,
+        "show the password form when htpasswd_file is set",
+        support="idle",
+        note="only read with htpasswd_file",
+    ),
+    Option(
+        "show_debug_on_error",
+        "bool",
+        False,
+        "show internal details on error pages",
+        "core.pages.show_debug_on_error",
+    ),
+)
+
+LOGGING_OPTIONS = in_group(
+    "Logging",
+    Option("standard_logging", "bool", True, "log what the program does", "logs.standard"),
+    Option(
+        "standard_logging_format",
+        "string",
+        STANDARD_FORMAT,
+        "template of these lines",
+        "logs.standard_format",
+    ),
+    Option("auth_logging", "bool", True, "log logins and denials", "logs.auth"),
+    Option(
+        "auth_logging_format",
+        "string",
+        AUTH_FORMAT,
+        "template of these lines",
+        "logs.auth_format",
+    ),
+    Option("request_logging", "bool", True, "log each request", "logs.request"),
+    Option(
+        "request_logging_format",
+        "string",
+        REQUEST_FORMAT,
+        "template of these lines",
+        "logs.request_format",
+    ),
+    Option(
+        "errors_to_info_log",
+        "bool",
+        False,
+        "write errors where the other lines go, not to standard error",
+        "logs.errors_to_info",
+    ),
+    Option(
+        "exclude_logging_paths",
+        "list",
+        (),
+        "paths that are not request-logged",
+        "logs.exclude_paths",
+        "exclude-logging-path",
+    ),
+    Option(
+        "silence_ping_logging",
+        "bool",
+        False,
+        "do not log ping_path and ready_path",
+        "logs.silence_ping",
+    ),
+    Option(
+        "logging_local_time",
+        "bool",
+        True,
+        "write local times; false means UTC",
+        "logs.local_time",
+    ),
+    Option(
+        "request_id_header",
+        "string",
+        "X-Request-Id",
+        "header that carries the id of a request",
+        "request_id_header",
+    ),
+    Option(
+        "logging_filename",
+        "string",
+        "",
+        "file to log to",
+        support="refused",
+        note="log lines go to standard output; redirect it",
+    ),
+    *(
+        Option(key, "int", size, help_, support="idle", note=_ROTATION, minimum=None)
+        for key, size, help_ in (
+            ("logging_max_size", 100, "MiB at which the log file is rotated"),
+            ("logging_max_age", 7, "days that rotated files are kept"),
+            ("logging_max_backups", 0, "rotated files to keep; 0 means any number"),
+        )
+    ),
+    Option(
+        "logging_compress",
+        "bool",
+        False,
+        "compress rotated files",
+        support="idle",
+        note=_ROTATION,
+    ),
+)

@@ -1,0 +1,265 @@
+"""Where values come from: flags, environment variables, a TOML file.
+
+Precedence for each key: flag, non-empty environment variable, file, default. Lists
+replace each other, they are never merged. Only the value that wins is read, as in
+oauth2-proxy, except that a flag has to be right even when repeated.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from .collected import Collected, Given, UsageError, shown
+from .option import ENVIRONMENT_PREFIX, Option, Value
+from .options import BY_FLAG, BY_KEY, CONTROL_BY_FLAG, OPTIONS
+from .values import EXPECTED, format_duration, from_flag, from_text, from_toml
+
+SIMILAR = 0.6  # how alike a misspelt name has to be to be suggested
+# Kubernetes injects OAUTH2_PROXY_PORT and the like for a service of that name.
+VERY_SIMILAR = 0.85
+
+
+class Flags(NamedTuple):
+    """What the command line says; ``control`` is keyed by flag."""
+
+    values: dict[str, Value]
+    control: dict[str, Value]
+    help: bool
+
+
+def read_flags(arguments: Sequence[str]) -> Flags:
+    """Parse the command line; raises `UsageError` with all its problems.
+
+    ``--name=value`` and ``--name value``; a boolean never takes the next argument;
+    ``--`` ends the flags; positional arguments are ignored. Help ends the parsing.
+    """
+    values: dict[str, Value] = {}
+    control: dict[str, Value] = {}
+    problems: list[str] = []
+    wants_help = False
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--":
+            break
+        if argument == "--help" or argument.startswith("-h"):
+            wants_help = True
+            break
+        if argument.startswith("-") and argument != "-":
+            _read_flag(argument, rest, values, control, problems)
+    if problems:
+        raise UsageError(tuple(problems))
+    return Flags(values, control, wants_help)
+
+
+def _read_flag(
+    argument: str,
+    rest: Iterable[str],
+    values: dict[str, Value],
+    control: dict[str, Value],
+    problems: list[str],
+) -> None:
+    name, equals, text = argument[2:].partition("=")
+    options = BY_FLAG.get(name) or tuple(
+        filter(None, [CONTROL_BY_FLAG.get(name)])
+    )
+    if not argument.startswith("--") or not options:
+        problems.append(_unknown_flag(argument, name))
+        return
+    if not equals:
+        if options[0].kind == "bool":
+            text = "true"
+        else:
+            following = next(iter(rest), None)
+            if following is None:
+                problems.append(f"--{name}: a value is missing")
+                return
+            text = following
+    for option in options:
+        try:
+            value = from_flag(option, text)
+        except ValueError:
+            problems.append(
+                f"--{name}: got {shown(option, text)}, expected {_expected(option)}"
+            )
+            return
+        target = values if option.key else control
+        target_name = option.key or option.flag
+        earlier = target.get(target_name)
+        if isinstance(value, tuple) and isinstance(earlier, tuple):
+            value = earlier + value
+        target[target_name] = value
+
+
+def _expected(option: Option) -> str:
+    if option.kind == "list":
+        return 'texts with commas between them; "…" protects a comma'
+    return EXPECTED[option.kind]
+
+
+def _unknown_flag(argument: str, name: str) -> str:
+    shown_name = argument.partition("=")[0]
+    if not argument.startswith("--"):
+        return f"{shown_name}: flags are written with two dashes"
+    near = nearest(name, [*BY_FLAG, *CONTROL_BY_FLAG])
+    return f"{shown_name}: unknown flag" + (f"; did you mean --{near}?" if near else "")
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = SIMILAR) -> str:
+    """The name in *known* that is most like *name*, or ""."""
+    return next(iter(difflib.get_close_matches(name, list(known), 1, cutoff)), "")
+
+
+def collect(flags: Flags, environ: Mapping[str, str]) -> Collected:
+    """Choose a value for each option; what is wrong is noted in the result."""
+    collected = Collected()
+    path = flags.control.get("config")
+    file = _read_toml(collected, str(path)) if path else {}
+    for option in OPTIONS:
+        text = environ.get(option.environment, "")
+        if option.key in flags.values:
+            collected.given[option.key] = Given(
+                flags.values[option.key], f"--{option.flag}"
+            )
+        elif text:
+            _take(collected, option, text, option.environment)
+        elif option.key in file:
+            raw, origin = file[option.key]
+            _take(collected, option, raw, origin)
+        _judge(collected, option)
+    _warn_of_misspelt_variables(collected, environ)
+    return collected
+
+
+def _take(collected: Collected, option: Option, raw: Any, origin: str) -> None:
+    """Read *raw*, a text of the environment or a value of the file."""
+    collected.given[option.key] = Given(option.default, origin)
+    try:
+        value = (
+            from_text(option, raw)
+            if origin == option.environment
+            else from_toml(option, raw)
+        )
+    except (ValueError, OverflowError):
+        collected.got(option.key, raw, EXPECTED[option.kind])
+        return
+    collected.given[option.key] = Given(value, origin)
+    if option.kind == "duration" and not isinstance(raw, str) and raw:
+        collected.warn(
+            option.key,
+            f"the number {raw} is read as nanoseconds "
+            f"({format_duration(float(str(value)))}), as oauth2-proxy does; write it "
+            'with a unit, such as "1h"',
+        )
+
+
+def _judge(collected: Collected, option: Option) -> None:
+    """Check the choices and bounds of the table, and whether we support the value."""
+    key = option.key
+    if collected.is_default(key) or key in collected.failed:
+        return
+    value = collected.given[key].value
+    if option.choices and str(value) not in option.choices:
+        collected.got(key, value, _alternatives(option.choices))
+    elif isinstance(value, (int, float)) and not _in_bounds(option, value):
+        collected.got(key, value, _bounds(option))
+    elif option.support == "refused":
+        note = f"; {option.note}" if option.note else ""
+        collected.wrong(key, f"not supported yet by this version{note}")
+    elif option.support == "idle":
+        collected.warn(key, f"has no effect: {option.note}")
+
+
+def _in_bounds(option: Option, value: float) -> bool:
+    return (option.minimum is None or value >= option.minimum) and (
+        option.maximum is None or value <= option.maximum
+    )
+
+
+def _bounds(option: Option) -> str:
+    def text(bound: float) -> str:
+        return format_duration(bound) if option.kind == "duration" else f"{bound:g}"
+
+    limits = []
+    if option.minimum is not None:
+        limits.append(f"at least {text(option.minimum)}")
+    if option.maximum is not None:
+        limits.append(f"at most {text(option.maximum)}")
+    return " and ".join(limits)
+
+
+def _alternatives(choices: Sequence[str]) -> str:
+    *most, last = (repr(choice) if choice else "nothing" for choice in choices)
+    return f"{', '.join(most)} or {last}"
+
+
+def _read_toml(collected: Collected, path: str) -> dict[str, tuple[Any, str]]:
+    """The known keys of the file, with their value and origin."""
+    try:
+        with open(path, "rb") as stream:
+            text = stream.read().decode()
+        table = tomllib.loads(text)
+    except OSError as exc:
+        collected.problems.append(f"--config: can't read {path}: {exc.strerror}")
+        return {}
+    except UnicodeDecodeError:
+        collected.problems.append(f"--config: {path} is not UTF-8 text")
+        return {}
+    except tomllib.TOMLDecodeError as exc:
+        collected.problems.append(f"--config: {path} is not TOML: {exc}")
+        return {}
+    return _known_keys(collected, path, text, table)
+
+
+def _known_keys(
+    collected: Collected, path: str, text: str, table: dict[str, Any]
+) -> dict[str, tuple[Any, str]]:
+    found: dict[str, tuple[Any, str]] = {}
+    for name, value in table.items():
+        key = name.lower()
+        origin = f"{path}{_line_of(text, name)}"
+        if key not in BY_KEY:
+            kind = "table" if isinstance(value, dict) else "key"
+            collected.problems.append(
+                f"{name} ({origin}): unknown {kind}{_suggestion(key)}"
+            )
+        elif key in found:
+            collected.problems.append(
+                f"{name} ({origin}): given twice; keys are the same in upper and "
+                "lower case"
+            )
+        else:
+            found[key] = (value, origin)
+    return found
+
+
+def _suggestion(key: str) -> str:
+    near = nearest(key.replace("-", "_"), BY_KEY)
+    return f"; did you mean {near}?" if near else ""
+
+
+def _line_of(text: str, name: str) -> str:
+    """``:LINE`` of a top-level key or table, as far as a glance at the text tells."""
+    pattern = re.compile(rf"^\s*\[*\s*[\"']?{re.escape(name)}[\"']?\s*[=.\]]", re.M)
+    match = pattern.search(text)
+    if match is None:
+        return ""
+    return f":{text.count(chr(10), 0, match.end()) + 1}"
+
+
+def _warn_of_misspelt_variables(
+    collected: Collected, environ: Mapping[str, str]
+) -> None:
+    """A variable in singular is silently ignored by oauth2-proxy; we say so."""
+    for name in sorted(environ):
+        key = name.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if name == key or not name.startswith(ENVIRONMENT_PREFIX) or key in BY_KEY:
+            continue
+        if near := nearest(key, BY_KEY, VERY_SIMILAR):
+            collected.warnings.append(
+                f"{name}: no such option, ignored; did you mean "
+                f"{BY_KEY[near].environment}?"
+            )

@@ -1,0 +1,266 @@
+"""One client's connection: bytes to requests, requests to answers, in their order.
+
+The usual request, a head without a body that the application answers by itself, goes
+straight through: `data_received` parses it, asks the application, writes the answer
+and its log line, all in one call, without a task. Everything else becomes an
+`Exchange`, served by a task (`serving.serve`). While an exchange is under way, what
+the client sends stays in `received`, from which the exchange takes the body; the next
+request is looked at only when the answer before it is complete.
+
+Reading from the socket pauses while more than `RECEIVE_HIGH` bytes wait, and requests
+are not answered while the client does not read the answers. The time limits cost
+nothing per request: the worker calls `check` on every connection about once a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import cast
+
+from authproxy_core.errors import RequestError
+from authproxy_core.messages import Request, Respond
+
+from . import wire
+from .bodies import Decoder
+from .exchange import Exchange
+from .heads import BLANK_LINE, Head, HeadError, HeadReader
+from .hub import MODULE, Hub
+from .logs import Entry
+from .serving import serve
+
+RECEIVE_HIGH = 64 << 10  # bytes that wait before reading pauses
+DRAIN_BYTES = 64 << 10  # of an unread body that are skipped to keep a connection
+LINGER = 2.0  # seconds for a client to notice the end before the connection is cut
+LINGER_BYTES = 1 << 20  # that are read and dropped meanwhile
+TURN = 16  # pipelined requests that are answered before others get their turn
+
+
+class Connection(asyncio.Protocol):
+    """The protocol object of one accepted connection."""
+
+    __slots__ = (
+        "_client",
+        "_drain",
+        "_drain_left",
+        "_ended",
+        "_exchange",
+        "_fresh",
+        "_hub",
+        "_input_waiter",
+        "_lingering",
+        "_paused",
+        "_peer",
+        "_pending",
+        "_progress",
+        "_reader",
+        "_scanned",
+        "_secure",
+        "_since",
+        "_stalled_since",
+        "_writable",
+        "_write_waiter",
+        "lost",
+        "received",
+        "transport",
+    )
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._reader = HeadReader(hub.limits)
+        self.received = bytearray()
+        self.lost = False
+        self._exchange: Exchange | None = None
+        self._drain: Decoder | None = None  # of a body that nobody wants
+        self._drain_left = 0
+        self._scanned = 0
+        self._fresh = True
+        self._ended = False  # the client has sent its last byte
+        self._lingering = False
+        self._paused = False
+        self._writable = True
+        self._input_waiter: asyncio.Future[None] | None = None
+        self._write_waiter: asyncio.Future[None] | None = None
+        self._since = hub.clock.now
+        self._pending = 0
+        self._progress = False
+        self._stalled_since = 0.0
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember whom we talk to."""
+        self.transport = cast(asyncio.Transport, transport)
+        self._peer, self._client = _peer_names(transport.get_extra_info("peername"))
+        self._secure = transport.get_extra_info("sslcontext") is not None
+        self._hub.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come: nearly always exactly one head."""
+        if not self.received and self._exchange is None and self._is_ready():
+            head = self._reader.sole(data)
+            if head is not None:
+                self._answer(head)
+                return
+        if self._lingering:
+            self._drop(len(data))
+            return
+        if not self.received:
+            self._since = self._hub.clock.now
+        self.received += data
+        self._wake_reader()
+        self.advance()
+
+    def eof_received(self) -> bool:
+        """The client sends no more; it may still wait for its answer."""
+        self._ended = True
+        self._wake_reader()
+        return self._exchange is not None and not self._secure
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, in whatever way."""
+        self.lost = True
+        hub = self._hub
+        hub.connections.discard(self)
+        if self._exchange is not None:
+            self._exchange.gone.set()
+        self._wake_reader()
+        self._wake_writer()
+        hub.on_connection_lost()
+
+    def pause_writing(self) -> None:
+        """The client does not keep up with reading."""
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self._writable = True
+        self._progress = True
+        self._wake_writer()
+        self.advance()
+
+    # What the exchange uses.
+
+    async def wait_readable(self, timeout: float) -> bool:
+        """Wait until more has been received; False when there will be no more.
+
+        Raises TimeoutError after *timeout* seconds (0: no limit).
+        """
+        if self._ended or self.lost:
+            return False
+        self._regulate()
+        waiter = asyncio.get_running_loop().create_future()
+        self._input_waiter = waiter
+        try:
+            async with asyncio.timeout(timeout or None):
+                await waiter
+        finally:
+            self._input_waiter = None
+        return True
+
+    async def wait_writable(self) -> bool:
+        """Wait until the client has read enough; False when it is gone."""
+        while not self._writable and not self.lost:
+            waiter = asyncio.get_running_loop().create_future()
+            self._write_waiter = waiter
+            try:
+                await waiter
+            finally:
+                self._write_waiter = None
+        return not self.lost
+
+    def may_persist(self, head: Head) -> bool:
+        """Whether the connection can serve another request after this one."""
+        return head.keep_alive and not self._hub.stopping and not self._ended
+
+    def exchange_ended(self, exchange: Exchange, *, close: bool) -> None:
+        """The answer is complete; go on with the next request, or close."""
+        self._exchange = None
+        self._since = self._hub.clock.now
+        if self.lost:
+            return
+        if close:
+            self.close_gently()
+            return
+        if not exchange.decoder.done:
+            self._drain = exchange.decoder
+            self._drain_left = DRAIN_BYTES
+        self.advance()
+
+    def close_gently(self) -> None:
+        """Close so that the client can still read the answer.
+
+        Closing while unread bytes wait would reset the connection, and the answer
+        could be lost with them: our side ends first, what still comes is dropped.
+        """
+        self.received.clear()
+        if self._ended or self._secure or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self._lingering = True
+        self._drain_left = LINGER_BYTES
+        self._since = self._hub.clock.now
+        self._resume()
+        self.transport.write_eof()
+
+    # What the worker uses.
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being received or answered."""
+        return self._exchange is None and not self.received and self._drain is None
+
+    @property
+    def evictable(self) -> bool:
+        """Whether it may be closed to make room for another client."""
+        return self._exchange is None
+
+    @property
+    def since(self) -> float:
+        """When the present waiting began (the clock's monotonic seconds)."""
+        return self._since
+
+    def check(self, now: float) -> None:
+        """Apply the time limits."""
+        if self._stalled(now):
+            self.transport.abort()
+            return
+        limits = self._hub.limits
+        waited = now - self._since
+        if self._lingering:
+            if waited >= LINGER:
+                self.transport.abort()
+        elif self._exchange is not None:
+            pass  # its waits have their own limits
+        elif self._drain is not None:
+            if waited >= limits.head_timeout:
+                self.close_gently()
+        elif self.received:
+            if waited >= limits.head_timeout and self._writable:
+                self._refuse(408, "the head took too long")
+        elif waited >= (limits.head_timeout if self._fresh else limits.idle_timeout):
+            self.transport.close()
+
+    def advance(self) -> None:
+        """Answer the requests that have been received."""
+        for _ in range(TURN):
+            if not self.received or not self._is_ready() or not self._drained():
+                break
+            head = self._next_head()
+            if head is None:
+                break
+            self._answer(head)
+        else:
+            asyncio.get_running_loop().call_soon(self.advance)
+        if self._ended and self._exchange is None and not self.lost:
+            self.transport.close()
+        self._regulate()
+
+    def _is_ready(self) -> bool:
+        return (
+            self._exchange is None
+            and self._writable
+            and self._drain is None
+            and not self._lingering
+            and not self.transport.is_closing()
+        )

@@ -1,0 +1,117 @@
+"""What the provider says about itself, its users and their logins, as plain dicts.
+
+The overrides of `DemoConfig` are laid over each of them as the last step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from authproxy_core.encoding import b64url
+
+from .config import DemoConfig, Endpoint, User, merged
+from .grants import Login
+from .signing import ALGORITHMS
+
+
+def discovery(config: DemoConfig, url: Callable[[Endpoint], str]) -> dict[str, Any]:
+    """The metadata of OpenID Connect Discovery 1.0 §3; *url* gives endpoints."""
+    document = {
+        "issuer": config.issuer,
+        "authorization_endpoint": url("authorization"),
+        "token_endpoint": url("token"),
+        "userinfo_endpoint": url("userinfo"),
+        "jwks_uri": url("jwks"),
+        "end_session_endpoint": url("end_session"),
+        "scopes_supported": list(config.scopes),
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query", "form_post"],
+        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": list(ALGORITHMS),
+        "token_endpoint_auth_methods_supported": [
+            "client_secret_basic",
+            "client_secret_post",
+            "none",
+        ],
+        "code_challenge_methods_supported": ["S256", "plain"],
+        "authorization_response_iss_parameter_supported": True,
+        "request_parameter_supported": False,
+        "request_uri_parameter_supported": False,
+        "claims_supported": [
+            *("iss", "sub", "aud", "azp", "exp", "iat", "auth_time", "nonce"),
+            *("sid", "email", "email_verified", "preferred_username", "name"),
+            "groups",
+        ],
+    }
+    return merged(document, config.discovery)
+
+
+def id_token_claims(
+    config: DemoConfig, login: Login, *, now: float, access_token: str, refreshed: bool
+) -> dict[str, Any]:
+    """The claims of an ID token (OIDC Core §2, §12.2) that belongs to *access_token*."""
+    authorization = login.authorization
+    half_hash = hashlib.sha256(access_token.encode()).digest()[:16]
+    claims = {
+        "iss": config.issuer,
+        "sub": login.user.subject,
+        "aud": authorization.client.id,
+        "azp": authorization.client.id,
+        "iat": int(now),
+        "exp": int(now + config.id_token_lifetime),
+        "auth_time": int(login.auth_time),
+        "typ": "ID",
+        "sid": login.sid,
+        "at_hash": b64url(half_hash).decode(),
+        # OIDC Core §12.2: a refreshed ID token should have none.
+        "nonce": None if refreshed else authorization.nonce or None,
+        **user_claims(login.user),
+    }
+    return merged(claims, config.id_token_claims)
+
+
+def access_token_claims(
+    config: DemoConfig, login: Login, *, now: float, jti: str
+) -> dict[str, Any]:
+    """The claims of an access token in the shape of Keycloak's."""
+    client_id, user = login.authorization.client.id, login.user
+    claims = {
+        "iss": config.issuer,
+        "sub": user.subject,
+        "aud": [client_id, "account"],
+        "azp": client_id,
+        "iat": int(now),
+        "exp": int(now + config.access_token_lifetime),
+        "auth_time": int(login.auth_time),
+        "jti": jti,
+        "typ": "Bearer",
+        "sid": login.sid,
+        "scope": " ".join(login.authorization.scopes),
+        "realm_access": {"roles": [*user.roles]},
+        "resource_access": {
+            name: {"roles": [*roles]} for name, roles in user.client_roles.items()
+        },
+        **user_claims(user),
+    }
+    return merged(claims, config.access_token_claims)
+
+
+def userinfo_claims(config: DemoConfig, login: Login) -> dict[str, Any]:
+    """The userinfo response (OIDC Core §5.3.2)."""
+    claims = {"sub": login.user.subject, **user_claims(login.user)}
+    return merged(claims, config.userinfo_claims)
+
+
+def user_claims(user: User) -> dict[str, Any]:
+    """What ID token, access token and userinfo say alike about *user*."""
+    claims: dict[str, Any] = {
+        "preferred_username": user.name,
+        "groups": [*user.groups],
+        "name": user.full_name or None,
+        "email": user.address or None,
+        "email_verified": user.email_verified if user.address else None,
+    }
+    return merged(claims, user.claims)

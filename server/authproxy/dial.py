@@ -1,0 +1,217 @@
+"""Outgoing connections: TCP, TLS and unix sockets as a byte stream with bounds.
+
+`Stream` is a thin asyncio protocol instead of asyncio's reader and writer: a pool must
+see at once that an idle connection ended or that bytes came which nobody asked for,
+and a relay needs both back-pressure signals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import socket
+import ssl
+from typing import cast
+
+from authproxy_core.errors import SettingsError
+
+from .server_settings import ClientSettings
+
+READ_HIGH = 64 << 10  # bytes buffered before reading from the socket is paused
+HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS, where the caller has no shorter one
+
+
+class Stream(asyncio.Protocol):
+    """A connection to read from and write to, with back-pressure both ways.
+
+    It is in its owner's set *streams* for as long as it is open.
+    """
+
+    transport: asyncio.Transport
+
+    def __init__(self, streams: set[Stream]) -> None:
+        self._streams = streams
+        self.ended = False  # no more bytes will arrive
+        self.closed = asyncio.Event()  # the transport is gone
+        self._error: Exception | None = None
+        self._buffer = bytearray()
+        self._paused = False
+        self._readable = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
+        self._streams.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) > READ_HIGH and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+        self._readable.set()
+
+    def eof_received(self) -> None:
+        self.ended = True
+        self._readable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended = True
+        self._error = self._error or exc
+        self._readable.set()
+        self._writable.set()
+        self.closed.set()
+        self._streams.discard(self)
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether a pooled connection can still carry a request.
+
+        Bytes that came while nothing was asked are no answer to anything.
+        """
+        return not (self.ended or self._buffer or self.transport.is_closing())
+
+    async def read(self, size: int) -> bytes:
+        """At most *size* bytes as soon as there are any; empty at the clean end.
+
+        Raises OSError when the connection broke: a reset is never taken for the end of
+        a body.
+        """
+        await self._readable.wait()
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        if not data and self._error is not None:
+            raise self._error
+        if not self._buffer and not self.ended:
+            self._readable.clear()
+        if self._paused and len(self._buffer) <= READ_HIGH // 2:
+            self._paused = False
+            self.transport.resume_reading()
+        return data
+
+    def write(self, data: bytes) -> None:
+        """Send *data* as the peer reads; a broken connection shows in `read`."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the write buffer is below its mark; raises OSError when broken."""
+        await self._writable.wait()
+        if self.closed.is_set():
+            raise self._error or ConnectionResetError(
+                errno.ECONNRESET, "connection closed"
+            )
+
+    def abort(self) -> None:
+        """Close without flushing; harmless when already closed."""
+        self.transport.abort()
+
+
+async def dial(
+    streams: set[Stream], host: str, port: int, context: ssl.SSLContext | None = None
+) -> Stream:
+    """Connect to *host*, with *context* by TLS. Raises OSError; see `failure`."""
+    loop = asyncio.get_running_loop()
+    _, stream = await loop.create_connection(
+        lambda: Stream(streams),
+        host,
+        port,
+        ssl=context,
+        server_hostname=host if context else None,
+        ssl_handshake_timeout=HANDSHAKE_TIMEOUT if context else None,
+    )
+    return stream
+
+
+async def dial_unix(streams: set[Stream], path: str) -> Stream:
+    """Connect to a unix socket. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    _, stream = await loop.create_unix_connection(lambda: Stream(streams), path)
+    return stream
+
+
+async def close_all(streams: set[Stream]) -> None:
+    """Abort every stream of a set and wait until their sockets are closed."""
+    for stream in list(streams):
+        stream.abort()
+    for stream in list(streams):
+        await stream.closed.wait()
+
+
+async def start_tls(stream: Stream, context: ssl.SSLContext, name: str) -> None:
+    """Go on by TLS on *stream* (after a proxy's CONNECT). Raises OSError."""
+    loop = asyncio.get_running_loop()
+    transport = await loop.start_tls(
+        stream.transport,
+        stream,
+        context,
+        server_hostname=name,
+        ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
+    )
+    if transport is None:  # asyncio's answer when the peer left during the handshake
+        raise ConnectionResetError(errno.ECONNRESET, "connection closed")
+    stream.transport = transport
+
+
+def client_context(settings: ClientSettings, *, verify: bool = True) -> ssl.SSLContext:
+    """TLS towards servers: TLS 1.2 or later, HTTP/1.1, and whom to trust.
+
+    With ``ca_files`` only these are trusted, plus the system's store on request.
+    Raises `SettingsError` naming the file that can't be read.
+    """
+    first, *others = settings.ca_files or ("",)
+    path = first
+    try:
+        context = ssl.create_default_context(cafile=first or None)
+        for path in others:
+            context.load_verify_locations(cafile=path)
+    except OSError as error:
+        problem = f"provider_ca_files: can't read certificates from {path!r}: "
+        raise SettingsError((problem + (error.strerror or "no PEM"),)) from None
+    if settings.use_system_trust_store and first:
+        context.load_default_certs()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if settings.insecure_skip_verify or not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def failure(error: OSError, where: str) -> str:
+    """One lower-case sentence for what happened to the connection to *where*."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"certificate not trusted: {where}: {error.verify_message.lower()}"
+        case ssl.SSLError():
+            cause = (error.reason or "protocol error").lower().replace("_", " ")
+            return f"tls with {where} failed: {cause}"
+        case socket.gaierror():
+            return f"name not resolved: {where}"
+    match _errno(error):
+        case errno.ECONNREFUSED:
+            return f"connection refused by {where}"
+        case errno.ECONNRESET | errno.EPIPE:
+            return f"connection closed by {where}"
+        case None:
+            return f"connection to {where} failed"
+        case code:
+            return f"connection to {where} failed: {os.strerror(code).lower()}"
+
+
+def _errno(error: OSError) -> int | None:
+    """The error's number, also of asyncio's summary when several addresses failed."""
+    if error.errno is not None:
+        return error.errno
+    if isinstance(error, ConnectionError):  # "SSL handshake interrupted" and the like
+        return errno.ECONNRESET
+    codes = set(re.findall(r"\[Errno (\d+)\]", str(error)))
+    return int(codes.pop()) if len(codes) == 1 else None

@@ -1,0 +1,103 @@
+"""What the connections of one worker share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
+
+from authproxy_core.effects import Effect, Outcome
+from authproxy_core.messages import Forward, Request, Respond
+
+from .clock import Clock
+from .logs import Logs
+from .request_ids import RequestIds
+from .server_settings import Limits
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .exchange import Exchange
+
+MODULE = "server"
+Perform = Callable[[Effect[Any]], Awaitable[Any]]
+
+
+class Application(Protocol):
+    """What decides; `authproxy_core.proxy.AuthProxy` is one."""
+
+    def handle(self, request: Request) -> Outcome:
+        """The decision about *request*, or the flow that leads to it."""
+
+    def upstream_failed(
+        self, request: Request, forward: Forward, reason: str
+    ) -> Respond:
+        """The answer when the upstream of *forward* could not give one."""
+
+
+class BodySource(Protocol):
+    """Where the effect ReadBody finds the body of its request."""
+
+    async def read_all(self, limit: int) -> bytes:
+        """The whole body, at most *limit* bytes."""
+
+
+class EffectPerformer(Protocol):
+    """What performs the effects of flows; `perform.Performer` is one."""
+
+    def bound_to(self, body: BodySource) -> Perform:
+        """The function that performs the effects of the flow of one request."""
+
+
+class Forwarder(Protocol):
+    """What streams a request to its upstream and the answer back."""
+
+    async def __call__(self, exchange: Exchange, forward: Forward) -> None:
+        """Raises `UpstreamFailed` when no answer has begun."""
+
+
+class Hub:
+    """The shared parts of one worker, and its open connections and running tasks.
+
+    ``application`` may be replaced by a reload; a request keeps the one that it began
+    with. ``stopping`` makes every further answer the last one of its connection.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        performer: EffectPerformer,
+        forward: Forwarder | None,
+        logs: Logs,
+        clock: Clock,
+        limits: Limits,
+        request_id_header: str,
+    ) -> None:
+        self.application = application
+        self.performer = performer
+        self.forward = forward
+        self.logs = logs
+        self.clock = clock
+        self.limits = limits
+        self.request_id_header = request_id_header.lower().encode()
+        self.request_ids = RequestIds()
+        self.connections: set[Connection] = set()
+        self.stopping = False
+        self.on_connection_lost: Callable[[], None] = lambda: None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run *work* as a task that is held, and whose failure is logged."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    @property
+    def tasks(self) -> frozenset[asyncio.Task[None]]:
+        """The tasks that are still running."""
+        return frozenset(self._tasks)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.logs.exception(MODULE, "a task failed", error)

@@ -1,0 +1,132 @@
+"""Where an outgoing request goes: the URL's origin, and a proxy on the way there."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from ipaddress import ip_address, ip_network
+from typing import Final, NamedTuple
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
+
+from authproxy_core.errors import FetchError
+from authproxy_core.messages import Headers
+
+PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
+# Underscores are no DNS, but Docker's and Windows' networks have such names.
+HOST = re.compile(r"[a-z0-9_.-]{1,253}", re.ASCII)
+
+
+class Origin(NamedTuple):
+    """Scheme, host (an IPv6 address without brackets) and port of a server."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def where(self) -> str:
+        """For messages and CONNECT: ``host:port``."""
+        return f"{_bracketed(self.host)}:{self.port}"
+
+    @property
+    def authority(self) -> str:
+        """For the Host field: without the scheme's own port."""
+        if self.port == PORTS[self.scheme]:
+            return _bracketed(self.host)
+        return self.where
+
+
+class Proxy(NamedTuple):
+    """An HTTP proxy, and the fields that it wants to see (its credentials)."""
+
+    origin: Origin
+    fields: Headers
+
+
+def split_url(url: str) -> tuple[Origin, str]:
+    """The origin and the request target (path and query) of an http or https URL.
+
+    Raises `FetchError`; its text does not repeat the URL.
+    """
+    parts = _split(url)
+    if parts is None or "@" in parts.netloc:
+        raise FetchError("not an http or https url with a host")
+    origin = _origin(parts)
+    return origin, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
+def proxy_for(origin: Origin, proxies: Mapping[str, str]) -> Proxy | None:
+    """The proxy to use for *origin*, from `urllib.request.getproxies`.
+
+    As in Go, which oauth2-proxy's users rely on, loopback is always reached directly,
+    a proxy without scheme is an http one, and NO_PROXY may name networks.
+    Raises `FetchError` when the proxy's URL can't be used.
+    """
+    url = proxies.get(origin.scheme)
+    if not url or _is_local(origin.host):
+        return None
+    if any(_exempts(entry, origin) for entry in proxies.get("no", "").split(",")):
+        return None
+    parts = _split(url if "://" in url else f"http://{url}")
+    if parts is None or parts.scheme != "http":
+        raise FetchError(
+            f"the environment's proxy for {origin.scheme} is not http://HOST:PORT"
+        )
+    userinfo, at, _ = parts.netloc.rpartition("@")
+    if not at:
+        return Proxy(_origin(parts), ())
+    credentials = b"Basic " + b64encode(unquote_to_bytes(userinfo))
+    return Proxy(_origin(parts), ((b"proxy-authorization", credentials),))
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of an http or https URL with a plausible host and port, else None."""
+    if not all("!" <= char <= "~" for char in url):  # urlsplit would drop some silently
+        return None
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, (parts.hostname or "").lower()
+        if ":" in host:
+            ip_address(host)
+    except ValueError:
+        return None
+    if parts.scheme not in PORTS or port == 0:
+        return None
+    return parts if ":" in host or HOST.fullmatch(host) else None
+
+
+def _origin(parts: SplitResult) -> Origin:
+    host = (parts.hostname or "").lower()
+    return Origin(parts.scheme, host, parts.port or PORTS[parts.scheme])
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _exempts(entry: str, origin: Origin) -> bool:
+    """Whether one entry of NO_PROXY names *origin*.
+
+    An entry is ``*``, an address, a network, or a domain that stands for its
+    subdomains too (only for them when it begins with a dot); domains may have a port.
+    """
+    entry = entry.strip().lower()
+    if entry == "*":
+        return True
+    try:
+        return ip_address(origin.host) in ip_network(entry, strict=False)
+    except ValueError:
+        pass  # one of them is a name
+    domain, colon, port = entry.partition(":")
+    if not domain or (colon and port != str(origin.port)):
+        return False
+    domain = domain.removeprefix("*")
+    return origin.host == domain or origin.host.endswith("." + domain.lstrip("."))

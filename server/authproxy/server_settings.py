@@ -1,0 +1,81 @@
+"""What the server is started with; holds the core's settings.
+
+Built by ``config.load`` from flags, environment and files. Durations are seconds,
+sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from authproxy_core.settings import Seconds, Settings
+from msgspec import Struct
+
+
+class TlsSettings(Struct, frozen=True, kw_only=True):
+    """Certificate chain and key, PEM files; ``min_version`` is TLS1.2 or TLS1.3."""
+
+    cert_file: str
+    key_file: str
+    min_version: str = "TLS1.2"
+    cipher_suites: tuple[str, ...] = ()
+
+
+class Listener(Struct, frozen=True, kw_only=True):
+    """A place to listen: a TCP address, or a unix socket when ``path`` is set."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    mode: int | None = None
+    tls: TlsSettings | None = None
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What one client may ask of a worker."""
+
+    head_bytes: int = 64 << 10
+    header_count: int = 200
+    target_bytes: int = 32 << 10  # of the request line's target
+    head_timeout: Seconds = 60.0  # from the first byte of a head to its end
+    idle_timeout: Seconds = 120.0  # between two requests of a connection
+    write_timeout: Seconds = 60.0  # without the client reading anything
+    connections: int = 10_000  # per worker
+    body_bytes: int = 64 << 10  # of a form that the proxy itself reads
+    drain_timeout: Seconds = 30.0  # for requests in flight when stopping
+
+
+class ClientSettings(Struct, frozen=True, kw_only=True):
+    """How the identity provider is reached."""
+
+    insecure_skip_verify: bool = False
+    ca_files: tuple[str, ...] = ()
+    use_system_trust_store: bool = False
+    connect_timeout: Seconds = 5.0
+    pool_size: int = 16  # connections per origin and worker
+
+
+class LogSettings(Struct, frozen=True, kw_only=True):
+    """Which lines are written, and how; formats are Go templates over known fields."""
+
+    standard: bool = True
+    auth: bool = True
+    request: bool = True
+    standard_format: str = ""
+    auth_format: str = ""
+    request_format: str = ""
+    errors_to_info: bool = False
+    local_time: bool = True
+    silence_ping: bool = False
+    exclude_paths: frozenset[str] = frozenset()
+
+
+class ServerSettings(Struct, frozen=True, kw_only=True):
+    """Everything that the server is started with."""
+
+    core: Settings
+    listeners: tuple[Listener, ...]
+    workers: int = 1
+    limits: Limits = Limits()
+    client: ClientSettings = ClientSettings()
+    logs: LogSettings = LogSettings()
+    request_id_header: str = "x-request-id"
+    warnings: tuple[str, ...] = ()  # to be logged once at start

@@ -1,0 +1,146 @@
+"""The loops that run a flow, with and without await."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from authproxy_core.drive import decide, decide_sync, drive, drive_sync
+from authproxy_core.effects import Effect, Flow, Load, Offload, Sleep
+from authproxy_core.errors import StoreError
+from authproxy_core.messages import Decision, Respond
+
+Perform = Callable[[Effect[Any]], Any]
+Runner = Callable[[Flow[Any], Perform], Any]
+Decider = Callable[[Any, Perform], Decision]
+
+
+def awaited(perform: Perform) -> Callable[[Effect[Any]], Any]:
+    async def later(effect: Effect[Any]) -> Any:
+        await asyncio.sleep(0)
+        return perform(effect)
+
+    return later
+
+
+def run_async(flow: Flow[Any], perform: Perform) -> Any:
+    return asyncio.run(drive(flow, awaited(perform)))
+
+
+def decide_async(outcome: Any, perform: Perform) -> Decision:
+    return asyncio.run(decide(outcome, awaited(perform)))
+
+
+both = pytest.mark.parametrize("run", [drive_sync, run_async])
+
+
+def perform(effect: Effect[Any]) -> Any:
+    match effect:
+        case Load("away"):
+            raise StoreError("away")
+        case Load(key):
+            return key.encode()
+        case Offload(function):
+            return function()
+        case _:
+            return None
+
+
+def two_loads() -> Flow[bytes]:
+    first = yield from Load("a")
+    yield from Sleep(0.0)
+    second = yield from Load("b")
+    return (first or b"") + (second or b"")
+
+
+def recovers() -> Flow[str]:
+    try:
+        yield from Load("away")
+    except StoreError as error:
+        value = yield from Load("c")
+        return f"{error} {value!r}"
+    return "not reached"
+
+
+def immediate() -> Flow[int]:
+    return 7
+    yield  # makes it a generator
+
+
+def fails() -> Flow[None]:
+    yield from Load("away")
+
+
+def offloads(function: Callable[[], Any]) -> Flow[Any]:
+    return (yield from Offload(function))
+
+
+def answers() -> Flow[Decision]:
+    yield from Load("a")
+    return Respond(204)
+
+
+@both
+def test_answers_are_sent_in(run: Runner) -> None:
+    assert run(two_loads(), perform) == b"ab"
+
+
+@both
+def test_errors_are_thrown_in(run: Runner) -> None:
+    assert run(recovers(), perform) == "away b'c'"
+
+
+@both
+def test_a_flow_without_effects_ends_at_once(run: Runner) -> None:
+    assert run(immediate(), perform) == 7
+
+
+@both
+def test_what_the_flow_does_not_catch_comes_out(run: Runner) -> None:
+    with pytest.raises(StoreError, match="away"):
+        run(fails(), perform)
+
+
+@both
+def test_offload_raises_what_its_function_raises(run: Runner) -> None:
+    assert run(offloads(lambda: 3), perform) == 3
+    with pytest.raises(ZeroDivisionError):
+        run(offloads(lambda: 1 // 0), perform)
+
+
+@both
+def test_a_stop_iteration_does_not_end_a_flow_as_if_it_were_done(run: Runner) -> None:
+    with pytest.raises(RuntimeError):
+        run(offloads(lambda: next(iter(()))), perform)
+
+
+@pytest.mark.parametrize("judge", [decide_sync, decide_async])
+def test_decide_takes_either_kind_of_outcome(judge: Decider) -> None:
+    assert judge(Respond(202), perform) == Respond(202)
+    assert judge(answers(), perform) == Respond(204)
+
+
+def test_cancelling_goes_through_and_closes_the_flow() -> None:
+    closed: list[bool] = []
+
+    def flow() -> Flow[None]:
+        try:
+            yield from Sleep(3600.0)
+        except GeneratorExit:
+            closed.append(True)
+            raise
+
+    async def forever(effect: Effect[Any]) -> Any:
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        task = asyncio.ensure_future(drive(flow(), forever))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert closed == [True]

@@ -1,0 +1,94 @@
+"""Effects give typed answers, and `locked` gives back what it took."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from authproxy_core.drive import drive_sync
+from authproxy_core.effects import Effect, Fetch, Flow, Load, Lock, Unlock, locked
+from authproxy_core.errors import FetchError, StoreError
+from authproxy_core.messages import Response
+
+
+class Performer:
+    """Performs effects from a script: an answer, or an error, for each type."""
+
+    def __init__(self, script: dict[type[Effect[Any]], Any]) -> None:
+        self.script = script
+        self.seen: list[Effect[Any]] = []
+
+    def __call__(self, effect: Effect[Any]) -> Any:
+        self.seen.append(effect)
+        answer = self.script.get(type(effect))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def status(url: str) -> Flow[int]:
+    response = yield from Fetch("GET", url)
+    return response.status
+
+
+def test_an_effect_asks_and_returns_the_answer() -> None:
+    perform = Performer({Fetch: Response(204)})
+    assert drive_sync(status("https://idp.test/"), perform) == 204
+    assert perform.seen == [Fetch("GET", "https://idp.test/")]
+
+
+def test_locked_runs_the_flow_under_the_lock() -> None:
+    perform = Performer({Lock: True, Fetch: Response(200)})
+    flow = locked("key", status("u"), ttl=15.0, wait=2.0)
+    assert drive_sync(flow, perform) == 200
+    assert perform.seen == [Lock("key", 15.0, 2.0), Fetch("GET", "u"), Unlock("key")]
+
+
+def test_locked_without_the_lock_does_nothing() -> None:
+    perform = Performer({Lock: False})
+    inner = status("u")
+    assert drive_sync(locked("key", inner, ttl=15.0, wait=2.0), perform) is None
+    assert perform.seen == [Lock("key", 15.0, 2.0)]
+    with pytest.raises(StopIteration):  # closed: it can't be run by mistake
+        next(inner)
+
+
+def test_locked_gives_the_lock_back_on_an_error() -> None:
+    perform = Performer({Lock: True, Fetch: FetchError("refused")})
+    with pytest.raises(FetchError, match="refused"):
+        drive_sync(locked("key", status("u"), ttl=15.0, wait=2.0), perform)
+    assert perform.seen[-1] == Unlock("key")
+
+
+def test_locked_without_a_store_raises() -> None:
+    perform = Performer({Lock: StoreError("away")})
+    with pytest.raises(StoreError, match="away"):
+        drive_sync(locked("key", status("u"), ttl=15.0, wait=2.0), perform)
+
+
+def test_a_lock_that_can_not_be_given_back_loses_no_result() -> None:
+    perform = Performer({Lock: True, Fetch: Response(200), Unlock: StoreError("away")})
+    assert drive_sync(locked("key", status("u"), ttl=15.0, wait=2.0), perform) == 200
+
+
+def test_a_lock_that_can_not_be_given_back_hides_no_error() -> None:
+    perform = Performer(
+        {Lock: True, Fetch: FetchError("refused"), Unlock: StoreError("away")}
+    )
+    with pytest.raises(FetchError, match="refused"):
+        drive_sync(locked("key", status("u"), ttl=15.0, wait=2.0), perform)
+
+
+def test_closing_a_locked_flow_yields_nothing_more() -> None:
+    flow = locked("key", status("u"), ttl=15.0, wait=2.0)
+    assert next(flow) == Lock("key", 15.0, 2.0)
+    assert flow.send(True) == Fetch("GET", "u")
+    flow.close()  # a yield here would raise RuntimeError
+    with pytest.raises(StopIteration):
+        next(flow)
+
+
+def test_effects_are_values() -> None:
+    assert Load("a") == Load("a") != Load("b")
+    with pytest.raises(AttributeError):
+        Load("a").key = "b"  # type: ignore[misc]  # that it is refused is the test

@@ -1,0 +1,80 @@
+"""The lookups in a head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from authproxy_core.errors import AuthProxyError, ProviderError, SettingsError, TokenError
+from authproxy_core.messages import (
+    Event,
+    Forward,
+    Headers,
+    Request,
+    Respond,
+    Response,
+    ServeFile,
+    Upstream,
+    first_header,
+    header_values,
+    only_header,
+)
+
+HEADERS: Headers = ((b"host", b"a"), (b"cookie", b"x=1"), (b"cookie", b"y=2"))
+
+
+def test_header_values_come_in_order() -> None:
+    assert header_values(HEADERS, b"cookie") == [b"x=1", b"y=2"]
+    assert header_values(HEADERS, b"accept") == []
+
+
+def test_first_header() -> None:
+    assert first_header(HEADERS, b"cookie") == b"x=1"
+    assert first_header(HEADERS, b"accept") is None
+
+
+def test_only_header_refuses_doubles() -> None:
+    assert only_header(HEADERS, b"host") == b"a"
+    assert only_header(HEADERS, b"cookie") is None
+    assert only_header(HEADERS, b"accept") is None
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: Request(b"GET", b"/", (), "127.0.0.1"), "target"),
+        (lambda: Response(200), "status"),
+        (lambda: Respond(202), "headers"),
+        (lambda: Event("logged_in"), "kind"),
+        (lambda: ServeFile("/srv", "/x"), "path"),
+        (lambda: Upstream("a", "http", "a", 80), "host"),
+        (
+            lambda: Forward(Upstream("a", "http", "a", 80), b"GET", b"/", ()),
+            "headers",
+        ),
+    ],
+)
+def test_messages_are_immutable(make: Callable[[], Any], field: str) -> None:
+    with pytest.raises(AttributeError):
+        setattr(make(), field, None)
+
+
+def test_errors_are_one_tree_with_codes_of_their_own() -> None:
+    def below(kind: type[AuthProxyError]) -> list[type[AuthProxyError]]:
+        return [kind, *(kin for child in kind.__subclasses__() for kin in below(child))]
+
+    kinds = [kind for kind in below(AuthProxyError) if kind.__module__.endswith("errors")]
+    assert all(400 <= kind.status_hint < 600 for kind in kinds)
+    own = [kind.code for kind in kinds if "code" in vars(kind)]
+    assert len(own) == len(set(own)) > 8
+
+
+def test_errors_carry_reasons() -> None:
+    token = TokenError("expired", reason="expired", hint="check the clocks")
+    provider = ProviderError("no", reason="invalid_grant")
+    settings = SettingsError(("a: missing", "b: missing"))
+    assert (token.reason, token.hint) == ("expired", "check the clocks")
+    assert (provider.reason, provider.hint) == ("invalid_grant", "")
+    assert settings.problems == ("a: missing", "b: missing")
+    assert str(settings) == "a: missing\nb: missing"

@@ -1,0 +1,272 @@
+"""A real Keycloak with a realm set up as an operator would for oauth2-proxy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from support.certificates import Certificate
+from support.http import Client, Reply, form_action
+from support.ports import LOOPBACK, free_port
+from support.processes import Process
+
+ADMIN = "admin"
+REALM = "staff"
+CLIENT_ID = "oauth2-proxy"
+CLIENT_SECRET = "client-secret-of-the-tests"
+PASSWORD = "a-password-of-the-tests"
+APP = "https://app.example.com"
+MANY_ROLES = 60
+
+# Other clients, each like the first but for one thing.
+NO_MAPPER = "no-audience-mapper"  # the ID token's audience is still the client itself
+WRONG_AUDIENCE = "audience-account"  # the ID token is for "account" alone
+CONSENT = "asks-for-consent"
+OPTIONAL_GROUPS = "optional-groups"  # groups come only when the scope asks for them
+
+
+class Keycloak:
+    """Its addresses and its admin API; made by `start_keycloak`."""
+
+    def __init__(self, process: Process, http_port: int, https_port: int) -> None:
+        self.process = process
+        self.http_port = http_port
+        self.https_port = https_port
+        self._client = Client()
+        self._token = ""
+
+    @property
+    def issuer(self) -> str:
+        """The realm's issuer over TLS, with a certificate that nobody has signed."""
+        return f"https://{LOOPBACK}:{self.https_port}/realms/{REALM}"
+
+    @property
+    def plain_issuer(self) -> str:
+        """The same realm without TLS."""
+        return f"http://{LOOPBACK}:{self.http_port}/realms/{REALM}"
+
+    def answers(self) -> bool:
+        """Whether the master realm can be read."""
+        try:
+            reply = self._client.get(self._url("/realms/master"))
+        except OSError:
+            return False
+        return reply.status == 200
+
+    def admin(self, method: str, path: str, data: Any = None) -> Reply:
+        """Call the admin API; *path* begins behind ``/admin/realms``."""
+        if not self._token:
+            self._token = self._log_in_as_admin()
+        headers = [("authorization", f"Bearer {self._token}")]
+        body = b""
+        if data is not None:
+            headers.append(("content-type", "application/json"))
+            body = json.dumps(data).encode()
+        url = self._url(f"/admin/realms{path}")
+        reply = self._client.request(method, url, headers, body)
+        if reply.status == 401:  # this token lives for a minute only
+            self._token = ""
+            return self.admin(method, path, data)
+        assert reply.status < 400, f"{method} {path}: {reply.status} {reply.text}"
+        return reply
+
+    def client_uuid(self, client_id: str) -> str:
+        """Keycloak's own id of a client."""
+        found = self.admin("GET", f"/{REALM}/clients?clientId={client_id}").json
+        return str(found[0]["id"])
+
+    def user_uuid(self, name: str) -> str:
+        """Keycloak's own id of a user, the subject of the tokens."""
+        found = self.admin("GET", f"/{REALM}/users?exact=true&username={name}").json
+        return str(found[0]["id"])
+
+    def log_out_everywhere(self, name: str) -> None:
+        """End every session of a user, as an administrator does."""
+        self.admin("POST", f"/{REALM}/users/{self.user_uuid(name)}/logout", {})
+
+    def _log_in_as_admin(self) -> str:
+        reply = self._client.submit(
+            self._url("/realms/master/protocol/openid-connect/token"),
+            {
+                "grant_type": "password",
+                "client_id": "admin-cli",
+                "username": ADMIN,
+                "password": PASSWORD,
+            },
+        )
+        assert reply.status == 200, reply.text
+        return str(reply.json["access_token"])
+
+    def _url(self, path: str) -> str:
+        return f"http://{LOOPBACK}:{self.http_port}{path}"
+
+
+def start_keycloak(script: Path, folder: Path, certificate: Certificate) -> Keycloak:
+    """Start Keycloak in memory and set the realm up; the caller stops the process."""
+    http_port, https_port = free_port(), free_port()
+    process = Process(
+        "keycloak",
+        [
+            "bash",
+            script,
+            # Not start-dev, which would build the server anew at every start.
+            "start",
+            "--db=dev-mem",
+            "--cache=local",
+            "--http-enabled=true",
+            "--hostname-strict=false",
+            f"--http-host={LOOPBACK}",
+            f"--http-port={http_port}",
+            f"--https-port={https_port}",
+            f"--https-certificate-file={certificate.certificate}",
+            f"--https-certificate-key-file={certificate.key}",
+            f"--http-management-port={free_port()}",
+        ],
+        folder=folder,
+        environment={
+            "KC_BOOTSTRAP_ADMIN_USERNAME": ADMIN,
+            "KC_BOOTSTRAP_ADMIN_PASSWORD": PASSWORD,
+            # Starts in half the time; nothing here runs long enough to miss the rest.
+            "JAVA_OPTS_APPEND": "-XX:TieredStopAtLevel=1",
+            "JAVA_OPTS_KC_HEAP": "-Xms128m -Xmx512m",
+        },
+    )
+    keycloak = Keycloak(process, http_port, https_port)
+    process.wait_until(keycloak.answers, 180.0)
+    try:
+        _set_up(keycloak)
+    except BaseException:
+        process.stop()
+        raise
+    return keycloak
+
+
+def _set_up(keycloak: Keycloak) -> None:
+    """The realm, then the ``groups`` scope and the clients that use it."""
+    keycloak.admin("POST", "", _realm())
+    scope = keycloak.admin("POST", f"/{REALM}/client-scopes", _groups_scope())
+    scope_id = scope.header("location").rpartition("/")[2]
+    for client in _clients():
+        name = str(client["clientId"])
+        kind = "optional" if name == OPTIONAL_GROUPS else "default"
+        path = f"/{REALM}/clients/{keycloak.client_uuid(name)}"
+        keycloak.admin("PUT", f"{path}/{kind}-client-scopes/{scope_id}")
+
+
+def _realm() -> dict[str, Any]:
+    many = [f"role-with-quite-a-long-name-{number}" for number in range(MANY_ROLES)]
+    return {
+        "realm": REALM,
+        "enabled": True,
+        "groups": [{"name": "admin"}, {"name": "test-group"}],
+        "roles": {
+            "realm": [{"name": name} for name in ("staff-role", *many)],
+            "client": {CLIENT_ID: [{"name": "operator"}]},
+        },
+        "clients": _clients(),
+        "users": [
+            _user("lisan123", ["/admin", "/test-group"], ["staff-role"]),
+            _user("wangwu", ["/test-group"], []),
+            _user("bigrights", ["/admin", "/test-group"], many),
+        ],
+    }
+
+
+def _user(name: str, groups: list[str], roles: list[str]) -> dict[str, Any]:
+    return {
+        "username": name,
+        "email": f"{name}@example.com",
+        "firstName": name.title(),
+        "lastName": "Person",
+        "enabled": True,
+        "emailVerified": False,
+        "credentials": [{"type": "password", "value": PASSWORD}],
+        "groups": groups,
+        "realmRoles": ["default-roles-" + REALM, *roles],
+        "clientRoles": {CLIENT_ID: ["operator"]} if roles else {},
+    }
+
+
+def _clients() -> list[dict[str, Any]]:
+    mapper = _audience_mapper(CLIENT_ID)
+    return [
+        _client(CLIENT_ID, mapper),
+        _client(NO_MAPPER),
+        _client(WRONG_AUDIENCE, _hardcoded_audience("account")),
+        {**_client(CONSENT, _audience_mapper(CONSENT)), "consentRequired": True},
+        _client(OPTIONAL_GROUPS, _audience_mapper(OPTIONAL_GROUPS)),
+    ]
+
+
+def _client(client_id: str, *mappers: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "clientId": client_id,
+        "secret": CLIENT_SECRET,
+        "publicClient": False,
+        "standardFlowEnabled": True,
+        "redirectUris": [f"{APP}/oauth2/callback", f"{APP}/*"],
+        "attributes": {
+            "post.logout.redirect.uris": f"{APP}/oauth2/sign_out##{APP}/",
+        },
+        "protocolMappers": list(mappers),
+    }
+
+
+def _audience_mapper(client_id: str) -> dict[str, Any]:
+    """Without it the access token isn't for the client, only for "account"."""
+    return {
+        "name": f"aud-mapper-{client_id}",
+        "protocol": "openid-connect",
+        "protocolMapper": "oidc-audience-mapper",
+        "config": {
+            "included.client.audience": client_id,
+            "id.token.claim": "true",
+            "access.token.claim": "true",
+            "introspection.token.claim": "true",
+        },
+    }
+
+
+def _hardcoded_audience(audience: str) -> dict[str, Any]:
+    """Makes *audience* the only one, which a realm gone wrong looks like."""
+    return {
+        "name": "audience",
+        "protocol": "openid-connect",
+        "protocolMapper": "oidc-hardcoded-claim-mapper",
+        "config": {
+            "claim.name": "aud",
+            "claim.value": audience,
+            "jsonType.label": "String",
+            "id.token.claim": "true",
+            "access.token.claim": "true",
+        },
+    }
+
+
+def _groups_scope() -> dict[str, Any]:
+    return {
+        "name": "groups",
+        "protocol": "openid-connect",
+        "attributes": {"include.in.token.scope": "true"},
+        "protocolMappers": [
+            {
+                "name": "groups-mapper",
+                "protocol": "openid-connect",
+                "protocolMapper": "oidc-group-membership-mapper",
+                "config": {
+                    "claim.name": "groups",
+                    "full.path": "false",  # "admin", as in allowed_groups=admin
+                    "id.token.claim": "true",
+                    "access.token.claim": "true",
+                    "userinfo.token.claim": "true",
+                },
+            }
+        ],
+    }
+
+
+def submit_credentials(client: Client, page: Reply, name: str) -> Reply:
+    """Fill in Keycloak's login form on *page*; returns the answer to it."""
+    action = form_action(page, "kc-form-login")
+    return client.submit(action, {"username": name, "password": PASSWORD})

@@ -1,0 +1,183 @@
+"""Small servers whose every connection is played by a coroutine of the test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import uvloop
+
+T = TypeVar("T")
+WATCHDOG = 30.0  # seconds after which a test that hangs is ended
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
+
+def run(main: Coroutine[Any, Any, T], loop: str = "asyncio") -> T:
+    """Run *main* on a new loop of the kind *loop*; never for longer than `WATCHDOG`."""
+
+    async def watched() -> T:
+        async with asyncio.timeout(WATCHDOG):
+            return await main
+
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        return runner.run(watched())
+
+
+class Seen(NamedTuple):
+    """A request as it came over the wire; names of fields are lower-case."""
+
+    method: bytes
+    target: bytes
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+    def values(self, name: bytes) -> list[bytes]:
+        """The values of all fields called *name*."""
+        return [value for field, value in self.headers if field == name]
+
+
+class Peer:
+    """One accepted connection, seen from the server."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def head(self) -> Seen:
+        """Read the head of the next request."""
+        text = await self.reader.readuntil(b"\r\n\r\n")
+        first, *lines = text[:-4].split(b"\r\n")
+        method, target, _ = first.split(b" ")
+        pairs = [line.split(b":", 1) for line in lines]
+        headers = [(name.lower(), value.strip()) for name, value in pairs]
+        return Seen(method, target, headers, b"")
+
+    async def request(self) -> Seen:
+        """Read the next request with its body."""
+        seen = await self.head()
+        if seen.values(b"transfer-encoding"):
+            return seen._replace(body=await self.chunked())
+        length = int((seen.values(b"content-length") or [b"0"])[0])
+        return seen._replace(body=await self.reader.readexactly(length))
+
+    async def chunked(self) -> bytes:
+        """Read a chunked body to its end, which has no trailers."""
+        body = b""
+        while size := int(await self.reader.readuntil(b"\r\n"), 16):
+            body += (await self.reader.readexactly(size + 2))[:-2]
+        assert await self.reader.readexactly(2) == b"\r\n"
+        return body
+
+    async def send(self, data: bytes) -> None:
+        """Write *data* as the client reads."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(
+        self, body: bytes = b"", *, status: bytes = b"200 OK", head: bytes = b""
+    ) -> None:
+        """Answer with Content-Length; *head* are further lines, each with CRLF."""
+        length = b"content-length: %d\r\n" % len(body)
+        await self.send(
+            b"HTTP/1.1 " + status + b"\r\n" + length + head + b"\r\n" + body
+        )
+
+    async def gone(self) -> None:
+        """Wait until the client has closed the connection."""
+        try:
+            while await self.reader.read(1 << 16):
+                pass
+        except ConnectionError:
+            pass
+
+    def reset(self) -> None:
+        """End the connection with a TCP reset."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+Script: TypeAlias = Callable[[Peer], Awaitable[None]]
+
+
+class ScriptedServer:
+    """Plays *script* on each connection, then closes it.
+
+    Listens on a free loopback port, or on the unix socket *path*. Leaving the context
+    raises what a script raised, except for what a client's leaving causes.
+    """
+
+    def __init__(
+        self, script: Script, *, tls: ssl.SSLContext | None = None, path: str = ""
+    ) -> None:
+        self.connections = 0
+        self._script = script
+        self._tls = tls
+        self._path = path
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+        self._errors: list[BaseException] = []
+
+    @property
+    def port(self) -> int:
+        """The port of a TCP server."""
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def __aenter__(self) -> ScriptedServer:
+        self._server = await (
+            asyncio.start_unix_server(self._accept, self._path)
+            if self._path
+            else asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
+        )
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for writer in self._writers:
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+        if self._errors and kind is None:
+            raise self._errors[0]
+
+    def _accept(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.connections += 1
+        self._writers.append(writer)
+        task = asyncio.get_running_loop().create_task(self._play(Peer(reader, writer)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _play(self, peer: Peer) -> None:
+        try:
+            await self._script(peer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        except Exception as error:
+            self._errors.append(error)
+        finally:
+            peer.writer.close()
+
+
+async def accept_nobody() -> tuple[socket.socket, int]:
+    """A port that refuses: bound, but not listening. The caller closes the socket."""
+    held = socket.socket()
+    held.bind(("127.0.0.1", 0))
+    return held, held.getsockname()[1]
