@@ -15,6 +15,7 @@ nothing per request: the worker calls `check` on every connection about once a s
 from __future__ import annotations
 
 import asyncio
+import re
 from time import monotonic
 from typing import cast
 
@@ -33,6 +34,7 @@ RECEIVE_HIGH = 64 << 10  # bytes that wait before reading pauses
 DRAIN_BYTES = 64 << 10  # of an unread body that are skipped to keep a connection
 LINGER = 2.0  # seconds for a client to notice the end before the connection is cut
 LINGER_BYTES = 1 << 20  # that are read and dropped meanwhile
+BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 TURN = 16  # pipelined requests that are answered before others get their turn
 
 
@@ -244,7 +246,7 @@ class Connection(asyncio.Protocol):
     def advance(self) -> None:
         """Answer the requests that have been received."""
         for _ in range(TURN):
-            if not self.received or not self._is_ready() or not self._drained():
+            if not self.received or not self._drained() or not self._is_ready():
                 break
             head = self._next_head()
             if head is None:
@@ -264,3 +266,175 @@ class Connection(asyncio.Protocol):
             and not self._lingering
             and not self.transport.is_closing()
         )
+
+    # Parsing and answering.
+
+    def _next_head(self) -> Head | None:
+        """Cut the next head out of what was received; None when it isn't whole."""
+        received = self.received
+        # RFC 9112 §2.2: empty lines before a request line are skipped.
+        while received[:2] == b"\r\n":
+            del received[:2]
+            self._scanned = 0
+        end = received.find(BLANK_LINE, max(self._scanned - 3, 0))
+        limit = self._hub.limits.head_bytes
+        if end < 0 or end + 4 > limit:
+            self._scanned = len(received)
+            if end >= 0 or len(received) > limit:
+                self._refuse(431, f"a head of more than {limit} bytes")
+            elif BARE_LINE_FEED.search(received):
+                self._refuse(400, "a line feed without carriage return")
+            return None
+        data = bytes(received[: end + 4])
+        del received[: end + 4]
+        self._scanned = 0
+        try:
+            return self._reader.read(data)
+        except HeadError as error:
+            self._refuse(error.status, str(error))
+            return None
+
+    def _answer(self, head: Head) -> None:
+        """Ask the application; answer at once, or by an exchange."""
+        hub = self._hub
+        began = monotonic()
+        self._fresh = False
+        request = Request(
+            head.method,
+            head.target,
+            head.headers,
+            self._peer,
+            self._secure,
+            hub.request_ids.choose(head.fields.get(hub.request_id_header)),
+        )
+        application = hub.application
+        try:
+            outcome = application.handle(request)
+        except Exception as error:  # noqa: BLE001 - whatever fails is a denial
+            hub.logs.exception(MODULE, f"request {request.id} failed", error)
+            outcome = FAILED
+        if type(outcome) is Respond and head.length == 0:
+            self._respond(head, request, outcome, began)
+            return
+        exchange = Exchange(self, hub, head, request, application, self._client, began)
+        self._exchange = exchange
+        hub.spawn(serve(exchange, outcome))
+
+    def _respond(
+        self, head: Head, request: Request, respond: Respond, began: float
+    ) -> None:
+        hub = self._hub
+        persists = self.may_persist(head) and respond is not FAILED
+        persistence: wire.Persistence = "close"
+        if persists:
+            persistence = "" if head.minor else "keep-alive"
+        head_only = head.method == b"HEAD"
+        self.transport.write(
+            hub.answers.encoded(
+                respond, hub.clock.date, head_only=head_only, persistence=persistence
+            )
+        )
+        hub.logs.answered(
+            Entry(
+                head,
+                request,
+                self._client,
+                respond.status,
+                len(respond.body),
+                monotonic() - began,
+                respond.user,
+            ),
+            respond.events,
+        )
+        self._since = hub.clock.now
+        if not persists:
+            self.close_gently()
+
+    def _refuse(self, status: int, reason: str) -> None:
+        """The fixed answer to what never reaches the application, then the end."""
+        self._hub.logs.info(
+            MODULE, f"refused a request of {self._client} with {status}: {reason}"
+        )
+        self.transport.write(wire.refusal(status, self._hub.clock.date))
+        self.close_gently()
+
+    def _drained(self) -> bool:
+        """Skip the body that nobody wanted; False while some of it is missing."""
+        drain = self._drain
+        if drain is None:
+            return True
+        try:
+            while not drain.done:
+                piece = drain.take(self.received)
+                self._drain_left -= len(piece)
+                if self._drain_left < 0:
+                    self._drain = None
+                    self.close_gently()
+                    return False
+                if not piece and not drain.done:
+                    return False
+        except RequestError:
+            self._drain = None
+            self.close_gently()
+            return False
+        self._drain = None
+        self._since = self._hub.clock.now
+        return True
+
+    # Flow control.
+
+    def _regulate(self) -> None:
+        """Pause or resume reading by how much waits."""
+        if len(self.received) > RECEIVE_HIGH:
+            if not self._paused and not self.transport.is_closing():
+                self._paused = True
+                self.transport.pause_reading()
+        else:
+            self._resume()
+
+    def _resume(self) -> None:
+        if self._paused and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
+
+    def _drop(self, size: int) -> None:
+        self._drain_left -= size
+        if self._drain_left < 0:
+            self.transport.abort()
+
+    def _stalled(self, now: float) -> bool:
+        """Whether the client has read nothing for too long."""
+        pending = self.transport.get_write_buffer_size()
+        if not pending or pending != self._pending or self._progress:
+            self._pending, self._progress, self._stalled_since = pending, False, now
+            return False
+        return now - self._stalled_since >= self._hub.limits.write_timeout
+
+    def _wake_reader(self) -> None:
+        waiter = self._input_waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _wake_writer(self) -> None:
+        waiter = self._write_waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+FAILED = Respond(
+    500,
+    (
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+    ),
+    b"500 Internal Server Error\n",
+)
+
+
+def _peer_names(peername: object) -> tuple[str, str]:
+    """The peer's address, and as host:port for logs; "" and "@" for a unix socket."""
+    if not isinstance(peername, tuple) or len(peername) < 2:
+        return "", "@"
+    host, port = str(peername[0]), peername[1]
+    return host, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from authproxy_core.effects import Effect, Outcome
 from authproxy_core.messages import Forward, Request, Respond
 
+from .answer_cache import AnswerCache
 from .clock import Clock
 from .logs import Logs
 from .request_ids import RequestIds
@@ -82,6 +83,7 @@ class Hub:
         self.request_ids = RequestIds()
         self.connections: set[Connection] = set()
         self.stopping = False
+        self.answers = AnswerCache()
         self.on_connection_lost: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[None]] = set()
 

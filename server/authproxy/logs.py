@@ -54,6 +54,7 @@ AUTH_STATUS = {
     "store_unavailable": "AuthError",
 }
 ERRORS = frozenset({"AuthError"})
+GOOD_NEWS = frozenset({"provider_ready", "refreshed"})
 TEXTS_KEPT = 1024  # of each kind
 TEXT_BYTES_KEPT = 512
 
@@ -114,6 +115,12 @@ class Logs:
             self._events(entry, events)
         if self._settings.request and not (self._skips and self._skipped(entry.head)):
             self._write(self._request_line(entry))
+
+    def event(self, event: Event) -> None:
+        """Write a fact that belongs to no single request."""
+        log = self.info if event.kind in GOOD_NEWS else self.error
+        text = event.detail or event.reason
+        log(event.kind, f"{event.user}: {text}" if event.user else text)
 
     def info(self, module: str, message: str) -> None:
         """A line in the standard log."""

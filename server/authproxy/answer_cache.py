@@ -1,0 +1,49 @@
+"""Encoded heads of answers that the core hands out again and again.
+
+The core answers a repeated check with the same frozen object, so the bytes of its head
+are the same too. They are found by the object's identity; the object is kept beside
+them, so that its identity stays its own.
+"""
+
+from __future__ import annotations
+
+from authproxy_core.messages import Respond
+
+from . import wire
+
+LIMIT = 8 << 20  # bytes of encoded heads
+
+
+class AnswerCache:
+    """Respond → its encoded head, at most `LIMIT` bytes together."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._size = 0
+        self._heads: dict[int, tuple[Respond, bytes]] = {}
+
+    def encoded(
+        self,
+        respond: Respond,
+        date: bytes,
+        *,
+        head_only: bool,
+        persistence: wire.Persistence,
+    ) -> bytes:
+        """The whole answer; *date* is the Date field with its line end."""
+        found = self._heads.get(id(respond))
+        head = found[1] if found is not None else self._encode(respond)
+        if not persistence and not respond.body:
+            return b"%b%b\r\n" % (head, date)
+        body = b"" if head_only or not wire.has_body(respond.status) else respond.body
+        connection = wire.CONNECTION_FIELDS[persistence]
+        return b"".join((head, date, connection, b"\r\n", body))
+
+    def _encode(self, respond: Respond) -> bytes:
+        head = wire.answer_head(respond)
+        if self._size + len(head) > self._limit:
+            self._heads.clear()
+            self._size = 0
+        self._heads[id(respond)] = (respond, head)
+        self._size += len(head) + 200
+        return head

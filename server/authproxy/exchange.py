@@ -1,0 +1,234 @@
+"""One request being answered by a task: its body comes in, the answer goes out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from authproxy_core.errors import BodyTooLarge, ClientGone, RequestError
+from authproxy_core.messages import Event, Headers, Request, Respond
+
+from . import wire
+from .bodies import Decoder, decoder_for
+from .heads import Head
+from .logs import Entry
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .hub import Application, Hub
+
+DRAINABLE = 64 << 10  # bytes of an unread body that do not cost the connection
+
+
+class RequestBody:
+    """The body of a request, pulled piece by piece.
+
+    ``length`` is 0 without a body and None for chunks. Raises `ClientGone` when the
+    client leaves or stalls, `RequestError` on malformed chunks.
+    """
+
+    def __init__(self, connection: Connection, head: Head, timeout: float) -> None:
+        self.length = head.length
+        self.decoder: Decoder = decoder_for(head.length)
+        self.broken = False
+        self._connection = connection
+        self._timeout = timeout
+        self._owes_continue = head.expects
+
+    @property
+    def unasked(self) -> bool:
+        """Whether the client still waits to be told to send the body."""
+        return self._owes_continue
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while not self.decoder.done:
+            piece = self._take()
+            if piece:
+                yield piece
+            elif not self.decoder.done:
+                await self._more()
+
+    def _take(self) -> bytes:
+        try:
+            return self.decoder.take(self._connection.received)
+        except RequestError:
+            self.broken = True
+            raise
+
+    async def _more(self) -> None:
+        if self._owes_continue:
+            self._owes_continue = False
+            self._connection.transport.write(wire.informational(100))
+        try:
+            there = await self._connection.wait_readable(self._timeout)
+        except TimeoutError:
+            there = False
+        if not there:
+            self.broken = True
+            raise ClientGone("the client left before its body had arrived")
+
+    async def read_all(self, limit: int) -> bytes:
+        """The whole body; raises `BodyTooLarge` above *limit* bytes."""
+        if self.length is not None and self.length > limit:
+            raise BodyTooLarge(f"the body has {self.length} bytes, allowed: {limit}")
+        pieces, size = [], 0
+        async for piece in self:
+            size += len(piece)
+            if size > limit:
+                raise BodyTooLarge(f"the body has more than {limit} bytes")
+            pieces.append(piece)
+        return b"".join(pieces)
+
+
+class Exchange:
+    """One request and its answer on one connection."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        hub: Hub,
+        head: Head,
+        request: Request,
+        application: Application,
+        client: str,
+        began: float,
+    ) -> None:
+        self.hub = hub
+        self.head = head
+        self.request = request
+        self.application = application
+        self.body = RequestBody(connection, head, hub.limits.head_timeout)
+        self.started = False
+        self.finished = False
+        self.gone = asyncio.Event()
+        self._connection = connection
+        self._client = client
+        self._began = began
+        self._status = 0
+        self._size = 0
+        self._left: int | None = 0
+        self._chunked = False
+        self._persists = connection.may_persist(head)
+
+    @property
+    def decoder(self) -> Decoder:
+        """What is left of the request's body."""
+        return self.body.decoder
+
+    # The answer, streamed.
+
+    async def inform(self, status: int, headers: Headers) -> None:
+        """Pass on an interim answer; HTTP/1.0 knows none (RFC 9110 §15.2)."""
+        if self.head.minor and not self.started:
+            await self._send(wire.informational(status, headers))
+
+    async def start(
+        self, status: int, headers: Headers, *, length: int | None
+    ) -> None:
+        """Send the final head; *length* is the body's size in bytes, None if unknown."""
+        self.started = True
+        self._status = status
+        with_body = wire.has_body(status) and self.head.method != b"HEAD"
+        self._left = length if with_body else 0
+        self._chunked = with_body and length is None and self.head.minor == 1
+        if (with_body and length is None and not self._chunked) or not self._keeps():
+            self._persists = False
+        await self._send(
+            wire.stream_head(
+                status,
+                headers,
+                self.hub.clock.date,
+                length=length,
+                chunked=self._chunked,
+                persistence=self._persistence(),
+            )
+        )
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece of the body; waits for the client, raises `ClientGone`."""
+        if not data:
+            return
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0:
+                self.abort()
+                raise ClientGone("more bytes than announced")
+        self._size += len(data)
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        await self._send(data)
+
+    async def finish(self) -> None:
+        """The body is complete."""
+        if self._left:
+            self.abort()
+            return
+        if self._chunked:
+            await self._send(b"0\r\n\r\n")
+        self.finished = True
+
+    async def _send(self, data: bytes) -> None:
+        if self._connection.lost:
+            raise ClientGone("the client has left")
+        self._connection.transport.write(data)
+        if not await self._connection.wait_writable():
+            raise ClientGone("the client has left")
+
+    def abort(self) -> None:
+        """Cut the connection: the client sees an incomplete answer."""
+        self.gone.set()
+        self._persists = False
+        if not self._connection.lost:
+            self._connection.transport.abort()
+
+    # The answer as a whole.
+
+    def respond(self, respond: Respond) -> None:
+        """Send a complete answer."""
+        self.started = self.finished = True
+        self._status, self._size = respond.status, len(respond.body)
+        if not self._keeps():
+            self._persists = False
+        if not self._connection.lost:
+            self._connection.transport.write(
+                wire.answer(
+                    respond,
+                    self.hub.clock.date,
+                    head_only=self.head.method == b"HEAD",
+                    persistence=self._persistence(),
+                )
+            )
+
+    def _keeps(self) -> bool:
+        """Whether what is left of the request's body allows another request."""
+        if self.body.broken or self.body.unasked:
+            return False
+        remaining = self.decoder.remaining()
+        return remaining is None or remaining <= DRAINABLE
+
+    def _persistence(self) -> wire.Persistence:
+        if not self._persists:
+            return "close"
+        return "" if self.head.minor else "keep-alive"
+
+    def end(self, user: str, upstream: str, events: tuple[Event, ...]) -> None:
+        """Write the log lines, and give the connection to the next request."""
+        self.hub.logs.answered(
+            Entry(
+                self.head,
+                self.request,
+                self._client,
+                self._status,
+                self._size,
+                monotonic() - self._began,
+                user,
+                upstream,
+            ),
+            events,
+        )
+        if not self.finished:
+            self.abort()
+        closes = not self._persists or not self._keeps()
+        self._connection.exchange_ended(self, close=closes)

@@ -1,0 +1,111 @@
+"""The listening sockets: made once, before the workers are forked, shared by all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Iterator, Sequence
+
+from msgspec import Struct
+
+from .server_settings import Listener
+from .tls import server_context
+
+BACKLOG = 1024
+
+
+class ListenError(Exception):
+    """A listener could not be opened; the text says which, and why."""
+
+
+class Listening(Struct, frozen=True):
+    """An open listening socket and, for TLS, its context."""
+
+    socket: socket.socket
+    context: ssl.SSLContext | None = None
+
+    @property
+    def name(self) -> str:
+        """For logs, such as ``http://127.0.0.1:4180``."""
+        scheme = "https" if self.context else "http"
+        address = self.socket.getsockname()
+        if isinstance(address, str):
+            return f"unix://{address}"
+        host, port = address[:2]
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+@contextlib.contextmanager
+def opened(listeners: Sequence[Listener]) -> Iterator[list[Listening]]:
+    """Open all *listeners*; close them, and remove unix sockets, at the end."""
+    with contextlib.ExitStack() as stack:
+        sockets = []
+        for listener in listeners:
+            listening = open_listener(listener)
+            stack.callback(_close, listening.socket, listener.path)
+            sockets.append(listening)
+        yield sockets
+
+
+def open_listener(listener: Listener) -> Listening:
+    """Open one listener; raises `ListenError`."""
+    where = listener.path or f"{listener.host}:{listener.port}"
+    try:
+        context = server_context(listener.tls) if listener.tls else None
+        opened_socket = _unix(listener) if listener.path else _tcp(listener)
+    except (OSError, KeyError, ValueError) as error:
+        raise ListenError(f"can't listen on {where}: {error}") from None
+    opened_socket.setblocking(False)
+    return Listening(opened_socket, context)
+
+
+def _tcp(listener: Listener) -> socket.socket:
+    host = listener.host.strip("[]")
+    family, kind, proto, _, address = socket.getaddrinfo(
+        host or None, listener.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    opened_socket = socket.socket(family, kind, proto)
+    opened_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    opened_socket.bind(address)
+    opened_socket.listen(BACKLOG)
+    return opened_socket
+
+
+def _unix(listener: Listener) -> socket.socket:
+    _remove_stale(listener.path)
+    opened_socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # The mode must be right from the first moment, so it is set by the umask.
+    before = os.umask(0o777 & ~listener.mode) if listener.mode is not None else None
+    try:
+        opened_socket.bind(listener.path)
+    finally:
+        if before is not None:
+            os.umask(before)
+    opened_socket.listen(BACKLOG)
+    return opened_socket
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens on any more; raises OSError otherwise."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError(f"{path} exists and is no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+    raise OSError(f"{path} is in use")
+
+
+def _close(opened_socket: socket.socket, path: str) -> None:
+    opened_socket.close()
+    if path:
+        with contextlib.suppress(OSError):
+            os.unlink(path)

@@ -1,0 +1,228 @@
+"""One worker: accepts connections, serves them, and stops without losing a request.
+
+The listening sockets are shared by all workers. Each accepts one connection per round
+of its loop, so that an idle worker gets it rather than a busy one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import uvloop
+
+from authproxy_core import AuthProxy, drive
+from authproxy_core.messages import Event
+
+from .clock import Clock
+from .connection import Connection
+from .http_client import HttpClient
+from .hub import Hub
+from .listeners import Listening
+from .log_writer import LogWriter
+from .logs import Logs
+from .perform import Performer
+from .server_settings import ServerSettings
+from .upstream import Forwarder
+
+SWEEP = 1.0  # seconds between looks at time limits
+GRACE = 1.0  # seconds in which an open connection may still send a request when stopping
+ACCEPT_PAUSE = 0.1  # seconds after a failed accept (no file descriptors)
+# A young collection per 10 000 allocations instead of 700: most objects of a request
+# die by reference counting, and each collection is a pause for all connections.
+GC_THRESHOLDS = (10_000, 20, 50)
+
+
+class Worker:
+    """Serves the listening sockets on one event loop."""
+
+    def __init__(self, settings: ServerSettings, sockets: Sequence[Listening]) -> None:
+        self._settings = settings
+        self._sockets = sockets
+        self._accepting: set[Listening] = set()
+        self._stopping = asyncio.Event()
+        clock = Clock(local_time=settings.logs.local_time)
+        self._output = LogWriter(sys.stdout.fileno())
+        self._errors = LogWriter(sys.stderr.fileno())
+        self._logs = Logs(
+            settings.logs, settings.core, clock, self._output, self._errors
+        )
+        self._client = HttpClient(settings.client)
+        self._performer = Performer(self._client)
+        self._proxy = AuthProxy(settings.core, on_event=self._note)
+        self._forwarder = Forwarder()
+        self._hub = Hub(
+            self._proxy,
+            self._performer,
+            self._forwarder.forward,
+            self._logs,
+            clock,
+            settings.limits,
+            settings.request_id_header,
+        )
+
+    def _note(self, event: Event) -> None:
+        self._logs.event(event)
+
+    def stop(self) -> None:
+        """Stop gently; a second time, at once."""
+        if self._stopping.is_set():
+            self._abort_all()
+        self._stopping.set()
+
+    async def run(self, started: Callable[[], None] = lambda: None) -> None:
+        """Serve until `stop`, then finish what is in flight."""
+        loop = asyncio.get_running_loop()
+        sweeper = loop.create_task(self._sweep())
+        warm_up = self._hub.spawn(drive(self._proxy.warm_up(), self._performer.perform))
+        for listening in self._sockets:
+            self._accept_from(listening)
+        self._hub.on_connection_lost = self._make_room
+        started()
+        await self._stopping.wait()
+        self._stop_accepting()
+        warm_up.cancel()
+        await self._drain()
+        sweeper.cancel()
+        await self._forwarder.close()
+        await self._client.close()
+        self._output.close()
+        self._errors.close()
+
+    # Accepting.
+
+    def _accept_from(self, listening: Listening) -> None:
+        self._accepting.add(listening)
+        asyncio.get_running_loop().add_reader(
+            listening.socket.fileno(), self._accept_one, listening
+        )
+
+    def _stop_accepting(self) -> None:
+        loop = asyncio.get_running_loop()
+        for listening in self._accepting:
+            loop.remove_reader(listening.socket.fileno())
+        self._accepting.clear()
+
+    def _accept_one(self, listening: Listening) -> None:
+        if len(self._hub.connections) >= self._settings.limits.connections:
+            if not self._evict():
+                self._stop_accepting()
+            return
+        try:
+            accepted, _ = listening.socket.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # another worker was faster
+        except OSError as error:
+            self._logs.error("server", f"can't accept a connection: {error}")
+            self._stop_accepting()
+            asyncio.get_running_loop().call_later(ACCEPT_PAUSE, self._make_room)
+            return
+        accepted.setblocking(False)
+        if accepted.family != socket.AF_UNIX:
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._hub.spawn(self._attach(accepted, listening))
+
+    async def _attach(self, accepted: socket.socket, listening: Listening) -> None:
+        options: dict[str, Any] = {}
+        if listening.context is not None:
+            options = {
+                "ssl": listening.context,
+                "ssl_handshake_timeout": self._settings.limits.head_timeout,
+            }
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: Connection(self._hub), accepted, **options
+            )
+        except (OSError, TimeoutError):
+            accepted.close()  # a failed handshake is the client's affair
+
+    def _evict(self) -> bool:
+        """Close the connection that has been idle for longest; False if there is none."""
+        idle = [one for one in self._hub.connections if one.idle]
+        if not idle:
+            return False
+        min(idle, key=lambda one: one.since).transport.abort()
+        return True
+
+    def _make_room(self) -> None:
+        if not self._accepting and not self._stopping.is_set():
+            for listening in self._sockets:
+                self._accept_from(listening)
+
+    # Time limits, and stopping.
+
+    async def _sweep(self) -> None:
+        clock = self._hub.clock
+        while True:
+            await asyncio.sleep(min(SWEEP, clock.until_next_second() + 0.001))
+            clock.tick()
+            for connection in list(self._hub.connections):
+                connection.check(clock.now)
+
+    async def _drain(self) -> None:
+        """Let requests in flight finish, within ``drain_timeout``."""
+        self._hub.stopping = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE):
+                await self._until_empty()
+        for connection in list(self._hub.connections):
+            if connection.idle:
+                connection.transport.close()
+        try:
+            async with asyncio.timeout(self._settings.limits.drain_timeout):
+                await self._until_empty()
+        except TimeoutError:
+            self._logs.error("server", "requests were cut off when stopping")
+            self._abort_all()
+
+    async def _until_empty(self) -> None:
+        while self._hub.connections or self._hub.tasks:
+            if self._hub.tasks:
+                await asyncio.wait(self._hub.tasks, timeout=0.05)
+            else:
+                await asyncio.sleep(0.02)
+
+    def _abort_all(self) -> None:
+        for connection in list(self._hub.connections):
+            connection.transport.abort()
+        for task in self._hub.tasks:
+            task.cancel()
+
+
+def serve(
+    settings: ServerSettings,
+    sockets: Sequence[Listening],
+    *,
+    parent: int | None = None,
+    started: Callable[[], None] = lambda: None,
+) -> None:
+    """Run a worker in this process until SIGTERM or SIGINT.
+
+    *parent* is a file descriptor that becomes readable when the supervisor is gone.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+    async def main() -> None:
+        worker = Worker(settings, sockets)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, worker.stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        if parent is not None:
+            loop.add_reader(parent, _orphaned, loop, parent, worker)
+        await worker.run(started)
+
+    uvloop.run(main())
+
+
+def _orphaned(loop: asyncio.AbstractEventLoop, parent: int, worker: Worker) -> None:
+    loop.remove_reader(parent)
+    worker.stop()

@@ -1,0 +1,84 @@
+"""The task that serves an exchange: outcome to decision to answer.
+
+A flow runs to its end although the client has left: a redeemed code or a rotated
+refresh token must not be lost. Whatever fails is a denial.
+"""
+
+from __future__ import annotations
+
+from authproxy_core.drive import decide
+from authproxy_core.effects import Outcome
+from authproxy_core.errors import AuthProxyError, ClientGone
+from authproxy_core.messages import Decision, Event, Forward, Respond, ServeFile
+
+from .exchange import Exchange
+
+MODULE = "server"
+FAILURE = (
+    (b"content-type", b"text/plain; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+)
+FAILED = Respond(500, FAILURE, b"500 Internal Server Error\n")
+NO_FILES = Respond(404, FAILURE, b"404 page not found\n")
+
+
+class UpstreamFailed(AuthProxyError):
+    """The upstream gave no answer; nothing has been sent to the client yet."""
+
+    code = "upstream_failed"
+    status_hint = 502
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+async def serve(exchange: Exchange, outcome: Outcome) -> None:
+    """Answer one request."""
+    hub = exchange.hub
+    user, upstream = "", ""
+    events: tuple[Event, ...] = ()
+    try:
+        decision = await decide(outcome, hub.performer.bound_to(exchange.body))
+        user, events = decision.user, decision.events
+        if isinstance(decision, Forward):
+            upstream = decision.upstream.id
+        decision = await _carried_out(exchange, decision)
+        events += decision.events if decision is not None else ()
+    except ClientGone:
+        exchange.abort()
+    except Exception as error:  # noqa: BLE001 - whatever fails is a denial
+        hub.logs.exception(MODULE, f"request {exchange.request.id} failed", error)
+        if exchange.started:
+            exchange.abort()
+        else:
+            exchange.respond(FAILED)
+    finally:
+        exchange.end(user, upstream, events)
+
+
+async def _carried_out(exchange: Exchange, decision: Decision) -> Respond | None:
+    """Answer by *decision*; the page that stands in for an upstream that failed."""
+    match decision:
+        case Respond():
+            exchange.respond(decision)
+        case ServeFile():
+            exchange.respond(NO_FILES)
+        case Forward():
+            return await _forwarded(exchange, decision)
+    return None
+
+
+async def _forwarded(exchange: Exchange, forward: Forward) -> Respond | None:
+    try:
+        if exchange.hub.forward is None:
+            raise UpstreamFailed("no_forwarder")
+        await exchange.hub.forward(exchange, forward)
+    except UpstreamFailed as error:
+        page = exchange.application.upstream_failed(
+            exchange.request, forward, error.reason
+        )
+        exchange.respond(page)
+        return page
+    return None

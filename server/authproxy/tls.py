@@ -1,0 +1,23 @@
+"""TLS of the listeners."""
+
+from __future__ import annotations
+
+import ssl
+
+from .server_settings import TlsSettings
+
+VERSIONS = {"TLS1.2": ssl.TLSVersion.TLSv1_2, "TLS1.3": ssl.TLSVersion.TLSv1_3}
+
+
+def server_context(settings: TlsSettings) -> ssl.SSLContext:
+    """A context for a listener.
+
+    Raises OSError (unreadable files), ssl.SSLError (bad certificate or key), KeyError
+    (unknown version).
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = VERSIONS[settings.min_version or "TLS1.2"]
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(settings.cert_file, settings.key_file)
+    return context

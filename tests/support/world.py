@@ -1,0 +1,269 @@
+"""The core with a development provider as its peer: no network, a clock set by hand.
+
+`World` is a proxy, an identity provider and a browser's cookie jar. `play` runs a flow
+against a script of effects and answers.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from authproxy.demo.config import Client, DemoConfig, User
+from authproxy.demo.provider import DemoProvider
+from authproxy_core import (
+    AuthProxy,
+    ClaimSource,
+    CookieSettings,
+    Decision,
+    Event,
+    Fetch,
+    HeaderRule,
+    Lock,
+    Outcome,
+    ProviderSettings,
+    ReadBody,
+    Request,
+    Respond,
+    Secret,
+    Settings,
+    Sleep,
+    Unlock,
+    decide_sync,
+)
+from authproxy_core.messages import Header
+
+ISSUER = "https://idp.example.com/realms/main"
+HOST = b"app.example.com"
+START = 1_790_000_000.0
+SECRET = Secret(b"0123456789abcdef0123456789abcdef")
+
+ALICE = User(
+    name="alice",
+    password="pw",
+    full_name="Alice Example",
+    groups=("admins", "staff"),
+    roles=("admin",),
+    client_roles={"app": ("reader",)},
+)
+CLIENT = Client(redirect_uris=("https://app.example.com/oauth2/callback",))
+BOB = User(name="bob", password="pw", groups=("staff",))
+
+
+def rule(name: str, claim: str, prefix: str = "") -> HeaderRule:
+    """A header that carries a claim."""
+    return HeaderRule(name, (ClaimSource(claim, prefix),))
+
+
+RESPONSE_RULES = (
+    rule("X-Auth-Request-User", "user"),
+    rule("X-Auth-Request-Email", "email"),
+    rule("X-Auth-Request-Preferred-Username", "preferred_username"),
+    rule("X-Auth-Request-Groups", "groups"),
+    rule("Authorization", "id_token", "Bearer "),
+)
+
+
+class Clock:
+    """Seconds since the epoch, moved by hand."""
+
+    def __init__(self, now: float = START) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def provider_settings(**changes: Any) -> ProviderSettings:
+    """The development provider as Keycloak."""
+    values: dict[str, Any] = {
+        "id": "keycloak",
+        "type": "keycloak-oidc",
+        "name": "Keycloak",
+        "client_id": "authproxy",
+        "client_secret": Secret(b"demo-client-secret"),
+        "issuer": ISSUER,
+    }
+    return ProviderSettings(**(values | changes))
+
+
+def settings(
+    *, cookie: dict[str, Any] | None = None, provider: dict[str, Any] | None = None, **changes: Any
+) -> Settings:
+    """Good settings, with changes."""
+    values: dict[str, Any] = {
+        "cookie": CookieSettings(secrets=(SECRET,), **(cookie or {})),
+        "providers": (provider_settings(**(provider or {})),),
+        "email_domains": ("*",),
+        "inject_response_headers": RESPONSE_RULES,
+    }
+    if cookie and "secrets" in cookie:
+        values["cookie"] = CookieSettings(**cookie)
+    return Settings(**(values | changes))
+
+
+class World:
+    """A proxy, a provider, a browser; time stands still unless told otherwise."""
+
+    def __init__(self, given: Settings | None = None, *, ready: bool = True) -> None:
+        self.clock = Clock()
+        self.random = random.Random(7).randbytes
+        self.events: list[Event] = []
+        self.config = DemoConfig(
+            issuer=ISSUER, users=(ALICE, BOB), clients=(CLIENT,)
+        )
+        self.idp = DemoProvider(self.config, self.clock, self.random)
+        self.settings = given or settings()
+        self.proxy = self.new_proxy(self.settings)
+        self.jar: dict[bytes, bytes] = {}
+        self.body = b""
+        self.fetched: list[Fetch] = []
+        self.locks: list[str] = []
+        self.on_fetch: Callable[[Fetch], Any] = self.idp.fetch
+        if ready:
+            self.run(self.proxy.warm_up())
+
+    def new_proxy(self, given: Settings) -> AuthProxy:
+        """Another process with the same clock and randomness."""
+        return AuthProxy(
+            given,
+            clock=self.clock,
+            random_bytes=self.random,
+            on_event=self.events.append,
+        )
+
+    def perform(self, effect: Any) -> Any:
+        """One effect, done at once."""
+        match effect:
+            case Fetch():
+                self.fetched.append(effect)
+                return self.on_fetch(effect)
+            case Sleep(seconds):
+                self.clock.now += seconds
+            case ReadBody():
+                return self.body
+            case Lock(key):
+                self.locks.append(key)
+                return True
+            case Unlock():
+                return None
+        return None
+
+    def run(self, flow: Any) -> Any:
+        """The result of a flow."""
+        return decide_sync(flow, self.perform)
+
+    def request(
+        self,
+        target: str | bytes,
+        *headers: Header,
+        method: bytes = b"GET",
+        peer: str = "192.0.2.7",
+        secure: bool = True,
+        jar: dict[bytes, bytes] | None = None,
+    ) -> Request:
+        """A request of the browser, with its cookies."""
+        cookies = self.jar if jar is None else jar
+        fields: list[Header] = [*headers]
+        if not any(name == b"host" for name, _ in headers):
+            fields.insert(0, (b"host", HOST))
+        if cookies:
+            pairs = [name + b"=" + value for name, value in cookies.items()]
+            fields.append((b"cookie", b"; ".join(pairs)))
+        raw = target.encode() if isinstance(target, str) else target
+        return Request(method, raw, tuple(fields), peer, secure, "request-1")
+
+    def send(self, target: str | bytes, *headers: Header, **changes: Any) -> Decision:
+        """The decision about a request; its cookies go into the jar."""
+        return self.decide(self.proxy.handle(self.request(target, *headers, **changes)))
+
+    def decide(self, outcome: Outcome) -> Decision:
+        """The decision of an outcome; its cookies go into the jar."""
+        decision = decide_sync(outcome, self.perform)
+        if isinstance(decision, Respond):
+            keep_cookies(self.jar, decision)
+        return decision
+
+    def get(self, target: str | bytes, *headers: Header, **changes: Any) -> Respond:
+        """The same when an answer, not a forward, is expected."""
+        decision = self.send(target, *headers, **changes)
+        assert isinstance(decision, Respond)
+        return decision
+
+    def begin(self, rd: str = "/", *headers: Header) -> str:
+        """Start a login; the authorization URL."""
+        answer = self.get(f"/oauth2/start?rd={rd}", *headers)
+        assert answer.status == 302, answer
+        return header(answer, b"location").decode()
+
+    def finish(self, authorization_url: str, user: str = "alice") -> Respond:
+        """Log in at the provider and come back."""
+        url = self.idp.log_in(authorization_url, user)
+        return self.get(target_of(url))
+
+    def log_in(self, user: str = "alice", rd: str = "/") -> Respond:
+        """A whole login; the answer of the callback."""
+        return self.finish(self.begin(rd), user)
+
+
+def target_of(url: str) -> str:
+    """The request target of a URL."""
+    parts = urlsplit(url)
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
+
+
+def keep_cookies(jar: dict[bytes, bytes], answer: Respond) -> None:
+    """Do with Set-Cookie what a browser does."""
+    for name, value in answer.headers:
+        if name != b"set-cookie":
+            continue
+        pair, _, attributes = value.partition(b";")
+        cookie, _, text = pair.partition(b"=")
+        if b"max-age=0" in attributes.lower().replace(b" ", b""):
+            jar.pop(cookie, None)
+        else:
+            jar[cookie] = text
+
+
+def header(answer: Respond, name: bytes) -> bytes:
+    """The one value of a field of an answer."""
+    values = [value for field, value in answer.headers if field == name]
+    assert len(values) == 1, (name, values)
+    return values[0]
+
+
+def headers(answer: Respond, name: bytes) -> list[bytes]:
+    """All values of a field of an answer."""
+    return [value for field, value in answer.headers if field == name]
+
+
+def changed(given: Settings, **changes: Any) -> Settings:
+    """Settings with changes."""
+    return msgspec.structs.replace(given, **changes)
+
+
+def play(flow: Generator[Any, Any, Any], *script: tuple[type, Any]) -> Any:
+    """Run *flow*; each effect must be of the next scripted type and gets its answer.
+
+    An exception as an answer is thrown in. The result of the flow is returned.
+    """
+    steps: Sequence[tuple[type, Any]] = script
+    answer: Any = None
+    for kind, next_answer in steps:
+        effect = _step(flow, answer)
+        assert type(effect) is kind, effect
+        answer = next_answer
+    try:
+        effect = _step(flow, answer)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError(f"the script is over, but the flow asks for {effect!r}")
+
+
+def _step(flow: Generator[Any, Any, Any], answer: Any) -> Any:
+    if isinstance(answer, Exception):
+        return flow.throw(answer)
+    return flow.send(answer)
