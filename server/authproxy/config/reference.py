@@ -1,0 +1,85 @@
+"""The option table as text: ``--help`` and OPTIONS.md."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterator
+from itertools import groupby
+
+from .option import Option
+from .options import CONTROL_OPTIONS, OPTIONS
+from .values import format_duration
+
+INTRODUCTION = """\
+# Options
+
+Every option has a TOML key, a flag and an environment variable. A flag beats the
+variable, the variable beats the file. This page is made from the option table:
+`python -m authproxy.config.reference > server/OPTIONS.md`.
+
+An option marked *refused* is oauth2-proxy's, but not supported yet: a value other than
+its default is an error at start. One marked *idle* is accepted and has no effect. One
+marked *own* is not in oauth2-proxy.
+"""
+
+
+def usage() -> str:
+    """What ``--help`` prints."""
+    lines = ["usage: authproxy [--config FILE] [flags]", "       authproxy demo"]
+    for group, options in _groups(CONTROL_OPTIONS + OPTIONS):
+        lines += ["", f"{group}:"]
+        for option in options:
+            text = f"{option.help} (default {_default(option)}){_mark(option)}"
+            lines.append(f"  --{option.flag}")
+            lines += textwrap.wrap(text, 78, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join(lines)
+
+
+def markdown() -> str:
+    """The text of OPTIONS.md."""
+    parts = [INTRODUCTION]
+    for group, options in _groups(OPTIONS):
+        parts.append(f"\n## {group}\n\n")
+        parts.append("| TOML key, flag, variable | kind | default | meaning |\n")
+        parts.append("| --- | --- | --- | --- |\n")
+        parts += [_row(option) for option in options]
+    return "".join(parts)
+
+
+def _groups(options: tuple[Option, ...]) -> Iterator[tuple[str, list[Option]]]:
+    for group, members in groupby(options, key=lambda option: option.group):
+        yield group, list(members)
+
+
+def _row(option: Option) -> str:
+    names = f"`{option.key}`<br>`--{option.flag}`<br>`{option.environment}`"
+    text = option.help + _mark(option)
+    if option.choices:
+        known = ", ".join(f"`{choice}`" for choice in option.choices if choice)
+        text += f"; one of {known}"
+    if option.note:
+        text += f"; {option.note}"
+    text = text.replace("|", "\\|")
+    return f"| {names} | {option.kind} | {_default(option)} | {text} |\n"
+
+
+def _mark(option: Option) -> str:
+    marks = ["own"] if option.own else []
+    marks += [] if option.support == "full" else [option.support]
+    return f" [{', '.join(marks)}]" if marks else ""
+
+
+def _default(option: Option) -> str:
+    default = option.default
+    if option.kind == "duration":
+        return format_duration(float(str(default)))
+    if isinstance(default, bool):
+        return "true" if default else "false"
+    if isinstance(default, tuple):
+        return ", ".join(default) or "empty"
+    return str(default) or "empty"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())
