@@ -1,0 +1,11 @@
+(function () {
+  "use strict";
+  if (!location.hash) return;
+  var links = document.querySelectorAll("a[data-rd]");
+  for (var i = 0; i < links.length; i++) {
+    var url = new URL(links[i].href);
+    var rd = url.searchParams.get("rd") || "/";
+    url.searchParams.set("rd", rd.split("#")[0] + location.hash);
+    links[i].href = url.href;
+  }
+})();

@@ -1,0 +1,285 @@
+"""Fix how every action is escaped, by following the page around it.
+
+A template that is called in two contexts is compiled for each. What ends in two ways,
+or where no value can be put safely, is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+from msgspec.structs import replace
+
+from .context import (
+    COMMENTS,
+    START,
+    Context,
+    ContextProblem,
+    Delim,
+    Slash,
+    State,
+    UrlPart,
+    join,
+    nudge,
+)
+from .steps import follow
+from .syntax import (
+    Action,
+    Body,
+    Branch,
+    Call,
+    Chain,
+    Definition,
+    Field,
+    Function,
+    If,
+    Node,
+    Operand,
+    Pipe,
+    Range,
+    TemplateError,
+    Text,
+    Variable,
+    With,
+)
+
+Key = tuple[str, Context]
+
+URL_STATES = frozenset(
+    {
+        State.URL,
+        State.META_CONTENT_URL,
+        State.CSS_DQ,
+        State.CSS_SQ,
+        State.CSS_DQ_URL,
+        State.CSS_SQ_URL,
+        State.CSS_URL,
+    }
+)
+ESCAPER_OF = {
+    State.TEXT: "html_text",
+    State.RCDATA: "rcdata",
+    State.ATTR_NAME: "attr_name",
+    State.SRCSET: "srcset",
+    State.JS: "js_value",
+    State.JS_DQ: "js_string",
+    State.JS_SQ: "js_string",
+    State.JS_TEMPLATE: "js_template",
+    State.JS_REGEXP: "js_regexp",
+    State.CSS: "css_value",
+}
+# What a template's own html or urlquery at the end of a pipeline stands in for.
+EQUIVALENT = {
+    "html": frozenset({"attr", "html_text", "rcdata"}),
+    "urlquery": frozenset({"url_part", "url_normal"}),
+}
+
+
+class Compiler:
+    """Compiles named templates for the contexts that they are called in."""
+
+    def __init__(
+        self,
+        definitions: Mapping[str, Definition],
+        fields: Collection[str] | None,
+    ) -> None:
+        self._definitions = definitions
+        self._fields = fields
+        self._ends: dict[Key, Context] = {}
+        self.bodies: dict[Key, Body] = {}
+
+    def page(self, name: str) -> None:
+        """Compile the template *name* as a whole page."""
+        end = self.template(name, START, name, 1)
+        if end.state is not State.TEXT:
+            raise TemplateError(name, 1, f"ends inside {end.state.value}")
+
+    def template(self, name: str, c: Context, caller: str, line: int) -> Context:
+        """Compile *name* for the context *c*; the context behind it."""
+        key = (name, c)
+        if key in self._ends:
+            return self._ends[key]
+        definition = self._definitions.get(name)
+        if definition is None:
+            raise TemplateError(caller, line, f"no such template {name!r}")
+        # A template that calls itself is taken to end as it began; that is checked.
+        self._ends[key] = c
+        body, end = self._body(definition, definition.body, c)
+        if end != c and _calls(body, key):
+            raise TemplateError(
+                definition.file, 1, f"template {name!r} calls itself in two contexts"
+            )
+        self._ends[key] = end
+        self.bodies[key] = body
+        return end
+
+    def _body(
+        self, where: Definition, body: Body, c: Context
+    ) -> tuple[Body, Context]:
+        nodes: list[Node] = []
+        for node in body:
+            compiled, c = self._node(where, node, c)
+            nodes.append(compiled)
+        return tuple(nodes), c
+
+    def _node(self, where: Definition, node: Node, c: Context) -> tuple[Node, Context]:
+        match node:
+            case Text():
+                try:
+                    after, text = follow(c, node.text)
+                except ContextProblem as problem:
+                    raise TemplateError(where.file, node.line, str(problem)) from None
+                return replace(node, text=text), after
+            case Action():
+                self._check_fields(where, node.pipe)
+                return self._action(where, node, c)
+            case Call():
+                if node.pipe is not None:
+                    self._check_fields(where, node.pipe)
+                end = self.template(node.name, c, where.file, node.line)
+                return replace(node, key=(node.name, c)), end
+            case _:
+                self._check_fields(where, node.pipe)
+                return self._branch(where, node, c)
+
+    def _action(
+        self, where: Definition, node: Action, c: Context
+    ) -> tuple[Node, Context]:
+        pipe = node.pipe
+        if pipe.variables:
+            return node, c  # a declaration shows nothing
+        c = nudge(c)
+        try:
+            escapers = list(_escapers(c))
+        except ContextProblem as problem:
+            raise TemplateError(where.file, pipe.line, str(problem)) from None
+        pipe = self._merge_own(where, pipe, escapers)
+        if c.state is State.JS:
+            c = replace(c, slash=Slash.DIVISION)
+        elif c.state is State.TAG:
+            c = c.to(State.ATTR_NAME)
+        return Action(pipe, tuple(escapers)), c
+
+    def _merge_own(self, where: Definition, pipe: Pipe, escapers: list[str]) -> Pipe:
+        """Let a template's own escaper at the end count as the one it stands for."""
+        for command in pipe.commands[:-1]:
+            name = _own_escaper(command.words)
+            if name:
+                raise TemplateError(
+                    where.file, pipe.line, f"{name!r} is only allowed at the end"
+                )
+        *before, last = pipe.commands
+        own = _own_escaper(last.words)
+        for number, escaper in enumerate(escapers):
+            if own and escaper in EQUIVALENT[own]:
+                if len(last.words) > 1:
+                    del escapers[number]  # {{html .X}} is done by the command itself
+                    return pipe
+                escapers[number] = own
+                return replace(pipe, commands=tuple(before))
+        return pipe
+
+    def _branch(
+        self, where: Definition, node: Branch, c: Context
+    ) -> tuple[Node, Context]:
+        then, end = self._body(where, node.then, c)
+        if isinstance(node, Range):
+            joined = join(c, end)
+            if joined is None:
+                raise _two_ways(where, node)
+            # The second round begins where the first one ended.
+            then, end = self._body(where, node.then, joined)
+            if join(joined, end) is None:
+                raise _two_ways(where, node)
+        otherwise, other_end = self._body(where, node.otherwise, c)
+        after = join(end, other_end)
+        if after is None:
+            raise _two_ways(where, node)
+        kind: type[Branch] = type(node)
+        return kind(node.pipe, then, otherwise), after
+
+    def _check_fields(self, where: Definition, pipe: Pipe) -> None:
+        if self._fields is None:
+            return
+        for operand in _operands(pipe):
+            if isinstance(operand, Field) and operand.names[0] not in self._fields:
+                raise TemplateError(
+                    where.file, pipe.line, f"no such field .{operand.names[0]}"
+                )
+            if (
+                isinstance(operand, Variable)
+                and operand.name == "$"
+                and operand.names
+                and operand.names[0] not in self._fields
+            ):
+                raise TemplateError(
+                    where.file, pipe.line, f"no such field $.{operand.names[0]}"
+                )
+
+
+def _two_ways(where: Definition, node: Branch) -> TemplateError:
+    return TemplateError(
+        where.file, node.pipe.line, "the branches end in different contexts"
+    )
+
+
+def _escapers(c: Context) -> Iterator[str]:
+    """The names of the escapers for a value at *c*, in their order."""
+    if c.state in COMMENTS:
+        yield "comment"
+    elif c.state in URL_STATES:
+        yield from _url_escapers(c)
+    elif c.state is State.TAG:
+        yield "attr_name"
+    elif c.state in ESCAPER_OF:
+        yield ESCAPER_OF[c.state]
+    if c.delim is Delim.SPACE_OR_TAG_END:
+        yield "attr_unquoted"
+    elif c.delim is not Delim.NONE:
+        yield "attr"
+
+
+def _url_escapers(c: Context) -> Iterator[str]:
+    if c.url_part is UrlPart.UNKNOWN:
+        raise ContextProblem("a value in an ambiguous part of a URL")
+    if c.url_part is UrlPart.QUERY_OR_FRAGMENT:
+        yield "url_part"
+        return
+    if c.url_part is UrlPart.NONE:
+        yield "url_filter"
+    if c.state is State.META_CONTENT_URL:
+        return
+    yield "css_string" if c.state in (State.CSS_DQ, State.CSS_SQ) else "url_normal"
+
+
+def _own_escaper(words: tuple[Operand, ...]) -> str:
+    first = words[0]
+    if isinstance(first, Function) and first.name in EQUIVALENT:
+        return first.name
+    return ""
+
+
+def _operands(pipe: Pipe) -> Iterator[Operand]:
+    for command in pipe.commands:
+        for word in command.words:
+            yield from _inside(word)
+
+
+def _inside(word: Operand) -> Iterator[Operand]:
+    if isinstance(word, Pipe):
+        yield from _operands(word)
+    elif isinstance(word, Chain):
+        yield from _inside(word.base)
+    else:
+        yield word
+
+
+def _calls(body: Body, key: Key) -> bool:
+    for node in body:
+        if isinstance(node, Call) and node.key == key:
+            return True
+        if isinstance(node, If | With | Range) and (
+            _calls(node.then, key) or _calls(node.otherwise, key)
+        ):
+            return True
+    return False
