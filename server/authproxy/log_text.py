@@ -28,7 +28,7 @@ SECRET_NAMES = (
     b"state",
     b"token",
 )
-_NAMES = b"|".join(sorted(SECRET_NAMES, key=len, reverse=True))
+_NAMES = b"|".join(sorted(SECRET_NAMES, key=lambda name: -len(name)))
 # Also inside a percent-encoded URL, such as the value of rd.
 SECRET_VALUE = re.compile(
     rb"(?i)((?:[?&;]|%3f|%26|%3b)(?:" + _NAMES + rb")(?:=|%3d))"

@@ -44,8 +44,8 @@ async def serve(exchange: Exchange, outcome: Outcome) -> None:
         user, events = decision.user, decision.events
         if isinstance(decision, Forward):
             upstream = decision.upstream.id
-        decision = await _carried_out(exchange, decision)
-        events += decision.events if decision is not None else ()
+        stand_in = await _carried_out(exchange, decision)
+        events += stand_in.events if stand_in is not None else ()
     except ClientGone:
         exchange.abort()
     except Exception as error:  # noqa: BLE001 - whatever fails is a denial

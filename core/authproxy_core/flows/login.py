@@ -162,6 +162,7 @@ def denied(
     """A page for a user who is known but may not come in."""
     return context.pages.error(
         status=403,
+        title="No access",
         message="You are logged in, but your account has no permission to use this "
         "application. Please ask the administrator for access.",
         request_id=request.id,
@@ -182,6 +183,7 @@ def failed(
     """The page of a failed login."""
     return context.pages.error(
         status=failure.status,
+        title="Login failed",
         message=failure.message,
         request_id=request.id,
         redirect=rd,

@@ -64,7 +64,7 @@ JS_TYPES = frozenset(
 ) | {""}
 SCRIPT_TAG = re.compile(r"<(script|/script|!--)", re.IGNORECASE)
 STRAY_LESS = re.compile(r"<(?!!doctype)", re.IGNORECASE | re.ASCII)
-ATTR_ENDS = {
+ATTR_ENDS: dict[Delim, re.Pattern[str]] = {
     delim: re.compile(f"[{delim.value}]") for delim in Delim if delim is not Delim.NONE
 }
 BAD_UNQUOTED = re.compile("[\"'<=`]")
