@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from authproxy_core.drive import decide, decide_sync, drive, drive_sync
 from authproxy_core.effects import Effect, Flow, Load, Offload, Sleep
 from authproxy_core.errors import StoreError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from authproxy_core.drive import drive_sync
 from authproxy_core.effects import Effect, Fetch, Flow, Load, Lock, Unlock, locked
 from authproxy_core.errors import FetchError, StoreError

@@ -7,6 +7,9 @@ import itertools
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from authproxy_core.encoding import (
     b64url,
     b64url_decode,
@@ -17,10 +20,10 @@ from authproxy_core.encoding import (
     host_is_valid,
     is_token,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
-MESSY = st.binary(max_size=40) | st.text("AQgwz-_+/=\n\r .", max_size=12).map(str.encode)
+MESSY = st.binary(max_size=40) | st.text("AQgwz-_+/=\n\r .", max_size=12).map(
+    str.encode
+)
 
 
 def decoded_slowly(text: bytes) -> bytes | None:
@@ -109,13 +112,16 @@ def test_lenient_decoding_never_raises(text: bytes) -> None:
     assert isinstance(b64url_decode_lenient(text), bytes | None)
 
 
-@pytest.mark.parametrize("text", [b"a", b"_oauth2_proxy", b"x-y.z", b"!#$%&'*+-.^_`|~09"])
+@pytest.mark.parametrize(
+    "text", [b"a", b"_oauth2_proxy", b"x-y.z", b"!#$%&'*+-.^_`|~09"]
+)
 def test_token(text: bytes) -> None:
     assert is_token(text)
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"a b", b"a=", b"a;", b'"a"', b"a\n", b"\xc3\xa4", b"a\0", b"a,b", b"(a)"]
+    "text",
+    [b"", b"a b", b"a=", b"a;", b'"a"', b"a\n", b"\xc3\xa4", b"a\0", b"a,b", b"(a)"],
 )
 def test_not_a_token(text: bytes) -> None:
     assert not is_token(text)

@@ -6,7 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from authproxy_core.errors import AuthProxyError, ProviderError, SettingsError, TokenError
+
+from authproxy_core.errors import (
+    AuthProxyError,
+    ProviderError,
+    SettingsError,
+    TokenError,
+)
 from authproxy_core.messages import (
     Event,
     Forward,
@@ -64,7 +70,9 @@ def test_errors_are_one_tree_with_codes_of_their_own() -> None:
     def below(kind: type[AuthProxyError]) -> list[type[AuthProxyError]]:
         return [kind, *(kin for child in kind.__subclasses__() for kin in below(child))]
 
-    kinds = [kind for kind in below(AuthProxyError) if kind.__module__.endswith("errors")]
+    kinds = [
+        kind for kind in below(AuthProxyError) if kind.__module__.endswith("errors")
+    ]
     assert all(400 <= kind.status_hint < 600 for kind in kinds)
     own = [kind.code for kind in kinds if "code" in vars(kind)]
     assert len(own) == len(set(own)) > 8

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from authproxy_core.encoding import b64url, b64url_decode
-from authproxy_core.errors import SealError
-from authproxy_core.sealing import MAX_TEXT, Sealer, Unsealed
-from authproxy_core.settings import Secret
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
 from hypothesis import strategies as st
+
+from authproxy_core.encoding import b64url, b64url_decode
+from authproxy_core.errors import SealError
+from authproxy_core.sealing import MAX_TEXT, Sealer, Unsealed
+from authproxy_core.settings import Secret
 
 OLD, NEW = Secret(b"o" * 32), Secret(b"n" * 32)
 NOW = 1_700_000_000.25

@@ -21,7 +21,7 @@ def deployed_site(
     text: str, port: int, auth_port: int, app_port: int, certificate: Certificate
 ) -> str:
     """Our own ``deploy/Caddyfile``: addresses and the certificate are put in."""
-    tls = f"\tbind {LOOPBACK}\n\ttls {certificate.certificate} {certificate.key}\n"
+    tls = f"\tbind {LOOPBACK}\n\ttls {certificate.cert_file} {certificate.key_file}\n"
     site = (
         text.replace("\napp.example.com {\n", f"\napp.example.com:{port} {{\n{tls}", 1)
         .replace("127.0.0.1:4180", f"{LOOPBACK}:{auth_port}")

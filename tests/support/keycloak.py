@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,8 @@ def start_keycloak(script: Path, folder: Path, certificate: Certificate) -> Keyc
             f"--http-host={LOOPBACK}",
             f"--http-port={http_port}",
             f"--https-port={https_port}",
-            f"--https-certificate-file={certificate.certificate}",
-            f"--https-certificate-key-file={certificate.key}",
+            f"--https-certificate-file={certificate.cert_file}",
+            f"--https-certificate-key-file={certificate.key_file}",
             f"--http-management-port={free_port()}",
         ],
         folder=folder,
@@ -155,7 +156,11 @@ def _set_up(keycloak: Keycloak) -> None:
 
 
 def _realm() -> dict[str, Any]:
-    many = [f"role-with-quite-a-long-name-{number}" for number in range(MANY_ROLES)]
+    # Names without a pattern, which no compression makes small.
+    many = [
+        hashlib.sha256(str(number).encode()).hexdigest()[:40]
+        for number in range(MANY_ROLES)
+    ]
     return {
         "realm": REALM,
         "enabled": True,

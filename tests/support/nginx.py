@@ -68,8 +68,8 @@ def start_nginx(
         MAIN.format(
             # As root, nginx's workers would be "nobody" and couldn't read the folder.
             user="user root;" if os.geteuid() == 0 else "",
-            certificate=certificate.certificate,
-            key=certificate.key,
+            certificate=certificate.cert_file,
+            key=certificate.key_file,
             block=block,
         )
     )

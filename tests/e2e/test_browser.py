@@ -1,0 +1,127 @@
+"""A person with a browser: deep link, sign-in page, Keycloak, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+from support.browser import start_browser
+from support.keycloak import APP, PASSWORD, WRONG_AUDIENCE
+from support.peers import AuthServer
+from support.programs import ROOT
+
+from .conftest import DEPLOY_NGINX, SEED_NGINX, Gateway, need
+
+pytestmark = pytest.mark.e2e
+Start = Callable[..., AuthServer]
+MakeGateway = Callable[..., Gateway]
+WAIT = 20  # seconds
+
+
+@pytest.fixture
+def open_browser(tmp_path: Path) -> Iterator[Callable[[Gateway], Chrome]]:
+    """A browser that finds the application at the gateway."""
+    chromium, driver = need("chromium"), need("chromedriver")
+    browsers: list[Chrome] = []
+
+    def opener(front: Gateway) -> Chrome:
+        folder = tmp_path / f"browser-{len(browsers)}"
+        folder.mkdir()
+        resolve = {"app.example.com": front.port}
+        browsers.append(start_browser(chromium, driver, folder, resolve))
+        return browsers[-1]
+
+    yield opener
+    for browser in browsers:
+        browser.quit()
+
+
+def log_in_at_keycloak(browser: Chrome, user: str = "lisan123") -> None:
+    WebDriverWait(browser, WAIT).until(
+        lambda found: found.find_elements(By.ID, "username")
+    )
+    browser.find_element(By.ID, "username").send_keys(user)
+    browser.find_element(By.ID, "password").send_keys(PASSWORD)
+    browser.find_element(By.ID, "kc-login").click()
+
+
+def at(browser: Chrome, url: str) -> None:
+    """Wait until the browser shows *url*."""
+    WebDriverWait(browser, WAIT).until(lambda found: found.current_url == url)
+
+
+def violations(browser: Chrome) -> list[str]:
+    """What the browser complains about our own pages."""
+    return [
+        entry["message"]
+        for entry in browser.get_log("browser")
+        if "Content Security Policy" in entry["message"]
+    ]
+
+
+def test_deep_link_login_and_sign_out(
+    start: Start,
+    gateway: MakeGateway,
+    open_browser: Callable[[Gateway], Chrome],
+    tmp_path: Path,
+) -> None:
+    front = gateway(start(), DEPLOY_NGINX)
+    browser = open_browser(front)
+    deep = f"{APP}/deep/link?x=1&next=https://other.example/#part"
+    browser.get(deep)
+    button = browser.find_element(By.CSS_SELECTOR, "a.button")
+    assert button.text == "Sign in with Keycloak"
+    assert browser.save_screenshot(str(tmp_path / "sign_in.png"))
+    assert violations(browser) == []
+    button.click()
+    log_in_at_keycloak(browser)
+    at(browser, deep)
+    assert "lisan123@example.com" in browser.page_source
+    browser.get(f"{APP}/oauth2/sign_out?rd=/")
+    at(browser, f"{APP}/")
+    assert browser.find_element(By.CSS_SELECTOR, "a.button")
+    assert not [
+        cookie
+        for cookie in browser.get_cookies()
+        if cookie["name"].startswith("_oauth2_proxy")
+    ]
+
+
+def test_the_page_of_a_failed_login(
+    start: Start,
+    gateway: MakeGateway,
+    open_browser: Callable[[Gateway], Chrome],
+    tmp_path: Path,
+) -> None:
+    server = start(environment={"OAUTH2_PROXY_CLIENT_ID": WRONG_AUDIENCE})
+    browser = open_browser(gateway(server))
+    browser.get(f"{APP}/oauth2/start")
+    log_in_at_keycloak(browser)
+    WebDriverWait(browser, WAIT).until(
+        lambda found: found.find_elements(By.CSS_SELECTOR, ".id code")
+    )
+    assert "audience" in browser.find_element(By.CSS_SELECTOR, ".message").text
+    assert violations(browser) == []
+    assert browser.save_screenshot(str(tmp_path / "error.png"))
+
+
+def test_the_seeds_page_goes_on_by_itself(
+    start: Start,
+    gateway: MakeGateway,
+    open_browser: Callable[[Gateway], Chrome],
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "templates"
+    folder.mkdir()
+    text = (ROOT / "tests" / "e2e" / "seed_sign_in.html").read_text()
+    (folder / "sign_in.html").write_text(text)
+    server = start(environment={"OAUTH2_PROXY_CUSTOM_TEMPLATES_DIR": str(folder)})
+    browser = open_browser(gateway(server, SEED_NGINX))
+    browser.get(f"{APP}/")
+    log_in_at_keycloak(browser)
+    at(browser, f"{APP}/")
+    assert "lisan123@example.com" in browser.page_source

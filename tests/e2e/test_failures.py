@@ -1,0 +1,100 @@
+"""What goes wrong in real set-ups is said plainly: to the user, and to the operator."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from support.http import Client, Reply, form_action
+from support.keycloak import (
+    APP,
+    CONSENT,
+    WRONG_AUDIENCE,
+    Keycloak,
+    submit_credentials,
+)
+from support.peers import AuthServer
+from support.processes import wait_for
+
+from .conftest import callback_url
+
+pytestmark = pytest.mark.e2e
+Start = Callable[..., AuthServer]
+PLAIN = APP.replace("https", "http")
+
+
+def failed_login(server: AuthServer, user: str = "lisan123") -> Reply:
+    """The page at the end of a login that fails."""
+    client = Client({"app.example.com": server.port})
+    return client.get(callback_url(client, PLAIN, user).replace(APP, PLAIN, 1))
+
+
+def request_id(page: Reply) -> str:
+    found = re.search(r"Request ID: <code>([^<]+)</code>", page.text)
+    assert found, page.text
+    return found[1]
+
+
+def logged(server: AuthServer, *texts: str) -> None:
+    """Wait until the log has a line with all of *texts*."""
+
+    def there() -> bool:
+        lines = server.process.log().splitlines()
+        return any(all(text in line for text in texts) for line in lines)
+
+    wait_for(there, f"a log line with {texts}", 5)
+
+
+def test_a_missing_audience_mapper(start: Start) -> None:
+    server = start(environment={"OAUTH2_PROXY_CLIENT_ID": WRONG_AUDIENCE})
+    page = failed_login(server)
+    assert page.status == 500
+    assert "audience" in page.text
+    logged(
+        server,
+        request_id(page),
+        f"expected audience '{WRONG_AUDIENCE}' in the claim aud, got 'account'",
+        f"Clients -> {WRONG_AUDIENCE} -> Client scopes -> {WRONG_AUDIENCE}-dedicated",
+        "mapper",
+    )
+
+
+def test_a_wrong_client_secret(start: Start) -> None:
+    secret = "not-the-secret-of-this-client"
+    server = start(environment={"OAUTH2_PROXY_CLIENT_SECRET": secret})
+    page = failed_login(server)
+    assert page.status == 500
+    assert "credentials" in page.text
+    logged(server, request_id(page), "check client_id and client_secret")
+    assert secret not in server.process.log()
+
+
+def test_a_wrong_issuer(start: Start, keycloak: Keycloak) -> None:
+    server = start(issuer=keycloak.issuer + "/", path="/ping")
+    logged(server, "expected issuer", keycloak.issuer, "oidc_issuer_url")
+    assert Client().get(f"{server.url}/ready").status == 503
+    page = Client().get(f"{server.url}/oauth2/start")
+    assert page.status == 503
+    assert request_id(page)
+
+
+def test_denied_consent(start: Start) -> None:
+    server = start(environment={"OAUTH2_PROXY_CLIENT_ID": CONSENT})
+    client = Client({"app.example.com": server.port})
+    form = client.follow(client.get(f"{PLAIN}/oauth2/start"))
+    consent = client.follow(submit_credentials(client, form, "wangwu"), until=APP)
+    answer = client.submit(form_action(consent), {"cancel": "No"})
+    answer = client.follow(answer, until=APP)
+    page = client.get(answer.location.replace(APP, PLAIN, 1))
+    assert page.status == 403
+    assert "consent" in page.text
+    logged(server, request_id(page), "access_denied")
+
+
+def test_a_provider_that_is_away_at_start(start: Start, keycloak: Keycloak) -> None:
+    issuer = "http://127.0.0.1:1/realms/none"
+    server = start(issuer=issuer, path="/ping")
+    assert Client().get(f"{server.url}/ready").status == 503
+    assert Client().get(f"{server.url}/oauth2/auth").status == 401
+    logged(server, "is not ready", "connection refused")

@@ -1,0 +1,257 @@
+"""The user's deployment: Keycloak, a gateway, an application, the seed's configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support import caddy as caddy_support
+from support import peers
+from support.certificates import Certificate
+from support.echo import EchoApp
+from support.http import Client, Reply
+from support.keycloak import APP, Keycloak
+from support.peers import AUTHPROXY, OAUTH2_PROXY, SEED, AuthServer
+from support.ports import free_port
+from support.processes import wait_for
+from support.programs import ROOT
+
+from .conftest import DEPLOY_NGINX, SEED_NGINX, Gateway, log_in, need
+
+pytestmark = pytest.mark.e2e
+Start = Callable[..., AuthServer]
+MakeGateway = Callable[..., Gateway]
+PASS_ACCESS_TOKEN = {"OAUTH2_PROXY_PASS_ACCESS_TOKEN": "true"}
+
+
+def received(reply: Reply) -> dict[str, str]:
+    """The headers that the application got."""
+    assert reply.status == 200, reply.text
+    return dict(reply.json["headers"])
+
+
+@pytest.mark.parametrize("program", [AUTHPROXY, OAUTH2_PROXY])
+def test_the_seed_behind_nginx(
+    program: str, start: Start, gateway: MakeGateway, keycloak: Keycloak
+) -> None:
+    server = start(program, environment=PASS_ACCESS_TOKEN)
+    front = gateway(server)
+    page = front.get("/deep?x=1")
+    assert "/oauth2/start" in page.text
+    assert front.get("/oauth2/auth").status == 401
+    back = front.log_in(rd="/deep%3Fx=1")
+    assert back.status == 302
+    assert back.location == f"{APP}/deep?x=1"
+    headers = received(front.get("/deep?x=1"))
+    assert headers["x-user"] == keycloak.user_uuid("lisan123")
+    assert headers["x-email"] == "lisan123@example.com"
+    assert headers["x-access-token"].startswith("ey")
+    check = front.client.get(f"{APP}/oauth2/auth")
+    assert check.status == 202
+    assert check.header("x-auth-request-preferred-username") == "lisan123"
+    groups = check.header("x-auth-request-groups").split(",")
+    assert {"admin", "test-group", "role:staff-role"} <= set(groups)
+    assert "role:oauth2-proxy:operator" in groups
+    assert check.header("authorization").startswith("Bearer ey")
+    assert check.header("x-auth-request-access-token").startswith("ey")
+
+
+@pytest.mark.parametrize("program", [AUTHPROXY, OAUTH2_PROXY])
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("allowed_groups=admin", 202),
+        ("allowed_groups=nobody", 403),
+        ("allowed_groups=nobody,test-group", 202),
+        ("allowed_groups=role:staff-role", 202),
+        ("allowed_emails=lisan123@example.com", 202),
+        ("allowed_emails=other@example.com", 403),
+        ("allowed_email_domains=example.com", 202),
+        ("allowed_email_domains=other.example", 403),
+        ("allowed_groups=admin&allowed_emails=other@example.com", 403),
+    ],
+)
+def test_what_the_auth_endpoint_may_be_asked(
+    program: str, query: str, status: int, logged_in: dict[str, tuple[str, Client]]
+) -> None:
+    url, client = logged_in[program]
+    assert client.get(f"{url}/oauth2/auth?{query}").status == status
+
+
+@pytest.fixture(scope="module")
+def logged_in(
+    tmp_path_factory: pytest.TempPathFactory, keycloak: Keycloak
+) -> Iterator[dict[str, tuple[str, Client]]]:
+    """Both programs with a user logged in, asked as a gateway asks."""
+    found: dict[str, tuple[str, Client]] = {}
+    servers = []
+    for name in (AUTHPROXY, OAUTH2_PROXY):
+        if peers.command(name) is None:
+            pytest.skip(f"{name} is not installed")
+        folder = tmp_path_factory.mktemp(name)
+        server = peers.start_auth_server(name, folder, keycloak.issuer)
+        servers.append(server)
+        client = as_gateway(server)
+        assert log_in(client, APP.replace("https", "http"), "lisan123").status == 302
+        found[name] = (APP.replace("https", "http"), client)
+    yield found
+    for server in servers:
+        server.stop()
+
+
+def as_gateway(server: AuthServer) -> Client:
+    """A client that reaches the auth server under the application's name."""
+    return Client({"app.example.com": server.port})
+
+
+def test_our_nginx_example(start: Start, gateway: MakeGateway) -> None:
+    front = gateway(start(), DEPLOY_NGINX)
+    assert front.get("/").text.count("Sign in with Keycloak") == 1
+    front.log_in()
+    headers = received(front.get("/"))
+    assert headers["x-auth-request-preferred-username"] == "lisan123"
+    assert headers["authorization"].startswith("Bearer ey")
+    assert front.client.get(f"{APP}/oauth2/auth").status == 404  # internal
+
+
+def test_identity_headers_of_a_client_do_not_pass(
+    start: Start, gateway: MakeGateway
+) -> None:
+    front = gateway(start(), DEPLOY_NGINX)
+    front.log_in("wangwu")
+    reply = front.get("/", x_auth_request_groups="admin", x_auth_request_user="root")
+    headers = received(reply)
+    assert headers["x-auth-request-groups"].startswith("test-group")
+    assert headers["x-auth-request-user"] != "root"
+
+
+def test_a_session_above_4_kb_is_split_and_joined(
+    start: Start, gateway: MakeGateway
+) -> None:
+    front = gateway(start(environment=PASS_ACCESS_TOKEN))
+    front.log_in("bigrights")
+    names = set(front.client.cookies.named("_oauth2_proxy"))
+    assert {"_oauth2_proxy_0", "_oauth2_proxy_1"} <= names
+    assert "_oauth2_proxy" not in names
+    assert received(front.get("/"))["x-email"] == "bigrights@example.com"
+
+
+@pytest.mark.parametrize(
+    ("block", "user"),
+    [
+        (SEED_NGINX, "lisan123"),  # its ifs come too early for a second part
+        (DEPLOY_NGINX, "lisan123"),
+        (DEPLOY_NGINX, "bigrights"),
+    ],
+    ids=["seed", "ours", "ours-split"],
+)
+def test_a_refresh_passes_through_nginx(
+    start: Start, gateway: MakeGateway, block: str, user: str
+) -> None:
+    front = gateway(start(environment={"OAUTH2_PROXY_COOKIE_REFRESH": "1s"}), block)
+    front.log_in(user)
+    before = front.client.cookies.named("_oauth2_proxy")
+    assert before
+
+    def renewed() -> bool:
+        reply = front.get("/")
+        assert reply.status == 200
+        return bool(reply.all("set-cookie"))
+
+    wait_for(renewed, "a refreshed cookie", 10)
+    after = front.client.cookies.named("_oauth2_proxy")
+    assert set(after) == set(before)
+    changed = {name: after[name] != before[name] for name in before}
+    assert all(changed.values()), changed
+    assert received(front.get("/"))
+
+
+def test_sign_out_behind_nginx(start: Start, gateway: MakeGateway) -> None:
+    front = gateway(start())
+    front.log_in()
+    reply = front.get("/oauth2/sign_out?rd=/bye")
+    assert (reply.status, reply.location) == (302, f"{APP}/bye")
+    assert not front.client.cookies.named("_oauth2_proxy")
+    assert "/oauth2/start" in front.get("/").text
+
+
+@pytest.fixture
+def caddy(
+    tmp_path: Path, certificate: Certificate, app: EchoApp, start: Start
+) -> Iterator[Gateway]:
+    """Caddy with our example in front of authproxy."""
+    program = need("caddy")
+    server = start()
+    text = (ROOT / "deploy" / "Caddyfile").read_text()
+    port = free_port()
+    folder = tmp_path / "caddy"
+    folder.mkdir()
+    site = caddy_support.deployed_site(text, port, server.port, app.port, certificate)
+    site = site.replace("app.example.com:", "https://app.example.com:")
+    process = caddy_support.start_caddy(program, folder, site, port)
+    yield Gateway(port)
+    process.stop()
+
+
+def test_our_caddy_example(caddy: Gateway) -> None:
+    reply = caddy.get("/deep?x=1")
+    assert reply.status == 302
+    page = caddy.client.follow(reply)
+    assert "Sign in with Keycloak" in page.text
+    back = caddy.log_in(rd="/deep%3Fx=1")
+    assert back.location == f"{APP}/deep?x=1"
+    headers = received(caddy.get("/deep?x=1"))
+    assert headers["x-auth-request-preferred-username"] == "lisan123"
+    assert "role:staff-role" in headers["x-auth-request-groups"]
+    assert headers["authorization"].startswith("Bearer ey")
+
+
+def traefik_headers(path: str, **changes: str) -> dict[str, str]:
+    """What Traefik's forwardAuth sends about the original request."""
+    return {
+        "x_forwarded_method": "GET",
+        "x_forwarded_proto": "https",
+        "x_forwarded_host": "app.example.com",
+        "x_forwarded_uri": path,
+        "x_forwarded_for": "203.0.113.9",
+        **changes,
+    }
+
+
+def test_the_exchanges_of_traefik(start: Start) -> None:
+    """forwardAuth asks at /oauth2/auth, errors fetches /oauth2/sign_in."""
+    server = start()
+    client = Client()
+    forwarded = traefik_headers("/deep?x=1")
+    denied = client.get(f"{server.url}/oauth2/auth", **forwarded)
+    assert denied.status == 401
+    page = client.get(f"{server.url}/oauth2/sign_in", **forwarded)
+    assert page.status == 200
+    assert "rd=%2Fdeep%3Fx%3D1" in page.text or "deep%3Fx%3D1" in page.text
+    browser = Client({"app.example.com": server.port})
+    back = log_in(browser, APP.replace("https", "http"), "lisan123")
+    assert back.status == 302
+    cookies = browser.cookies.sent_to(APP.replace("https", "http"))
+    allowed = client.get(f"{server.url}/oauth2/auth", cookie=cookies, **forwarded)
+    assert allowed.status == 202
+    assert allowed.header("x-auth-request-user")
+    assert allowed.header("authorization").startswith("Bearer ey")
+
+
+def test_the_custom_sign_in_page_of_the_seed(start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "templates"
+    folder.mkdir()
+    text = (ROOT / "tests" / "e2e" / "seed_sign_in.html").read_text()
+    (folder / "sign_in.html").write_text(text)
+    environment = {"OAUTH2_PROXY_CUSTOM_TEMPLATES_DIR": str(folder)}
+    pages = [
+        Client().get(f"{start(name, environment=environment).url}/oauth2/sign_in")
+        for name in (AUTHPROXY, OAUTH2_PROXY)
+    ]
+    assert pages[0].text == pages[1].text
+    assert '"\\/oauth2/start?rd="' in pages[0].text or "oauth2" in pages[0].text
+
+
+def test_the_configuration_is_the_users_own() -> None:
+    assert 'upstreams = "file:///dev/null"' in SEED

@@ -1,0 +1,83 @@
+"""The real oauth2-proxy and authproxy read each other's cookies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from support.http import Client, Cookies
+from support.keycloak import APP, Keycloak
+from support.peers import AUTHPROXY, OAUTH2_PROXY, AuthServer
+
+from .conftest import callback_url, log_in
+
+pytestmark = pytest.mark.e2e
+Start = Callable[..., AuthServer]
+PLAIN = APP.replace("https", "http")
+AS_ORIGINAL = {"OAUTH2_PROXY_COOKIE_FORMAT": "oauth2-proxy"}
+COMPARED = (
+    "gap-auth",
+    "x-auth-request-user",
+    "x-auth-request-email",
+    "x-auth-request-preferred-username",
+    "x-auth-request-groups",
+    "authorization",
+)
+
+
+@pytest.fixture
+def pair(start: Start) -> tuple[AuthServer, AuthServer]:
+    """The original, and ours writing its format."""
+    return start(OAUTH2_PROXY), start(AUTHPROXY, environment=AS_ORIGINAL)
+
+
+def at(server: AuthServer, cookies: Cookies) -> Client:
+    """A browser with *cookies* that reaches *server*."""
+    return Client({"app.example.com": server.port}, cookies)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["theirs-here", "ours-there"])
+@pytest.mark.parametrize("user", ["lisan123", "bigrights"])
+def test_a_session_of_one_is_good_at_the_other(
+    pair: tuple[AuthServer, AuthServer], order: tuple[int, int], user: str
+) -> None:
+    maker, reader = pair[order[0]], pair[order[1]]
+    cookies = Cookies()
+    assert log_in(at(maker, cookies), PLAIN, user).status == 302
+    made = at(maker, cookies).get(f"{PLAIN}/oauth2/auth")
+    read = at(reader, cookies).get(f"{PLAIN}/oauth2/auth")
+    assert (made.status, read.status) == (202, 202)
+    for name in COMPARED:
+        theirs, ours = made.header(name).split(","), read.header(name).split(",")
+        assert sorted(theirs) == sorted(ours), name
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["theirs-here", "ours-there"])
+def test_a_login_begun_at_one_is_finished_at_the_other(
+    pair: tuple[AuthServer, AuthServer], order: tuple[int, int]
+) -> None:
+    first, second = pair[order[0]], pair[order[1]]
+    cookies = Cookies()
+    url = callback_url(at(first, cookies), PLAIN, "lisan123", "/deep%3Fx=1")
+    back = at(second, cookies).get(url.replace(APP, PLAIN, 1))
+    assert (back.status, back.header("location")) == (302, "/deep?x=1")
+    assert at(second, cookies).get(f"{PLAIN}/oauth2/auth").status == 202
+
+
+def test_the_original_format_is_read_by_default(
+    start: Start, keycloak: Keycloak
+) -> None:
+    theirs, ours = start(OAUTH2_PROXY), start(AUTHPROXY)
+    cookies = Cookies()
+    log_in(at(theirs, cookies), PLAIN, "lisan123")
+    assert at(ours, cookies).get(f"{PLAIN}/oauth2/auth").status == 202
+
+
+def test_sign_out_at_one_clears_the_cookies_of_the_other(
+    pair: tuple[AuthServer, AuthServer],
+) -> None:
+    cookies = Cookies()
+    log_in(at(pair[0], cookies), PLAIN, "bigrights")
+    assert cookies.named("_oauth2_proxy_1")
+    assert at(pair[1], cookies).get(f"{PLAIN}/oauth2/sign_out").status == 302
+    assert not cookies.named("_oauth2_proxy")
