@@ -33,7 +33,10 @@ VERIFIER_SIZE = 48  # bytes; 64 characters (RFC 7636 §4.1)
 
 
 class LoginState(Struct, frozen=True, array_like=True):
-    """What is remembered of a login; ``state`` and ``nonce`` are raw random bytes."""
+    """What is remembered of a login; ``state`` and ``nonce`` are raw random bytes.
+
+    ``foreign`` logins were begun by oauth2-proxy, which may not have sent its nonce.
+    """
 
     state: bytes
     nonce: bytes
@@ -41,6 +44,7 @@ class LoginState(Struct, frozen=True, array_like=True):
     provider: str
     rd: str
     redirect_uri: str
+    foreign: bool = False
 
     def __repr__(self) -> str:
         return f"LoginState(provider={self.provider!r})"
@@ -245,6 +249,7 @@ class LoginStates:
             provider=self._default_provider,
             rd=rd,
             redirect_uri="",
+            foreign=True,
         )
 
     def _use_once(self, state_hash: bytes) -> None:

@@ -138,7 +138,9 @@ def _redeem(
     tokens = yield from provider.redeem(
         code, login.redirect_uri or context.callback_url(original), login.code_verifier
     )
-    session = yield from provider.session_from(tokens, login.nonce)
+    session = yield from provider.session_from(
+        tokens, login.nonce, nonce_optional=login.foreign
+    )
     refusal = context.refusal(session)
     if refusal:
         event = Event("denied", session.name, refusal, _why(refusal))

@@ -183,8 +183,13 @@ class Provider:
 
     # -- from tokens to a session
 
-    def session_from(self, tokens: Tokens, nonce: bytes) -> Flow[Session]:
-        """The session of a fresh login; raises `TokenError` or `ProviderError`."""
+    def session_from(
+        self, tokens: Tokens, nonce: bytes, *, nonce_optional: bool = False
+    ) -> Flow[Session]:
+        """The session of a fresh login; raises `TokenError` or `ProviderError`.
+
+        With *nonce_optional* a token without nonce passes, one with another does not.
+        """
         if not tokens.id_token:
             raise ProviderError(
                 "the token endpoint's answer has no id_token",
@@ -192,7 +197,7 @@ class Provider:
                 hint="the scope must contain openid",
             )
         expected = None if self.settings.skip_nonce else nonce
-        claims = yield from self._verified(tokens, expected)
+        claims = yield from self._verified(tokens, expected, nonce_optional)
         now = self._clock()
         session = Session(
             provider=self.id,
@@ -207,18 +212,21 @@ class Provider:
         session = yield from self._with_claims(session, claims)
         return (yield from self.enrich(session))
 
-    def _verified(self, tokens: Tokens, nonce: bytes | None) -> Flow[dict[str, Any]]:
+    def _verified(
+        self, tokens: Tokens, nonce: bytes | None, nonce_optional: bool = False
+    ) -> Flow[dict[str, Any]]:
         metadata = self._known()
         claims = yield from self._keys.verify(
             tokens.id_token,
             metadata.jwks_uri,
             _allowed_algorithms(self.settings, metadata),
         )
-        check_id_token(claims, self._expected(nonce), self._clock())
+        expected = self._expected(nonce, nonce_optional)
+        check_id_token(claims, expected, self._clock())
         check_access_token_hash(tokens.id_token, claims, tokens.access_token)
         return claims
 
-    def _expected(self, nonce: bytes | None) -> Expected:
+    def _expected(self, nonce: bytes | None, nonce_optional: bool) -> Expected:
         return Expected(
             issuer=self._expected_issuer(),
             client_id=self.settings.client_id,
@@ -226,6 +234,7 @@ class Provider:
             extra_audiences=self.settings.extra_audiences,
             leeway=self._leeway,
             nonce=nonce,
+            nonce_optional=nonce_optional,
             keycloak=self.keycloak,
         )
 

@@ -6,6 +6,8 @@ list of users.
 
 from __future__ import annotations
 
+import re
+
 
 def read_records(
     text: str, *, comment: str = "", trim: bool = False
@@ -16,7 +18,7 @@ def read_records(
     which line the text is malformed.
     """
     records = []
-    lines = text.replace("\r\n", "\n").splitlines(keepends=True)
+    lines = re.findall(r"[^\n]*\n|[^\n]+", text.replace("\r\n", "\n"))
     at = 0
     while at < len(lines):
         line = lines[at]

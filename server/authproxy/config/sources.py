@@ -10,13 +10,13 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .collected import Collected, Given, UsageError, shown
 from .option import ENVIRONMENT_PREFIX, Option, Value
 from .options import BY_FLAG, BY_KEY, CONTROL_BY_FLAG, OPTIONS
-from .values import EXPECTED, format_duration, from_flag, from_text, from_toml
+from .values import EXPECTED, format_duration, from_flag, from_toml
 
 SIMILAR = 0.6  # how alike a misspelt name has to be to be suggested
 # Kubernetes injects OAUTH2_PROXY_PORT and the like for a service of that name.
@@ -57,7 +57,7 @@ def read_flags(arguments: Sequence[str]) -> Flags:
 
 def _read_flag(
     argument: str,
-    rest: Iterable[str],
+    rest: Iterator[str],
     values: dict[str, Value],
     control: dict[str, Value],
     problems: list[str],
@@ -73,7 +73,7 @@ def _read_flag(
         if options[0].kind == "bool":
             text = "true"
         else:
-            following = next(iter(rest), None)
+            following = next(rest, None)
             if following is None:
                 problems.append(f"--{name}: a value is missing")
                 return
@@ -121,9 +121,7 @@ def collect(flags: Flags, environ: Mapping[str, str]) -> Collected:
     for option in OPTIONS:
         text = environ.get(option.environment, "")
         if option.key in flags.values:
-            collected.given[option.key] = Given(
-                flags.values[option.key], f"--{option.flag}"
-            )
+            _take_flag(collected, option, flags.values[option.key])
         elif text:
             _take(collected, option, text, option.environment)
         elif option.key in file:
@@ -134,15 +132,20 @@ def collect(flags: Flags, environ: Mapping[str, str]) -> Collected:
     return collected
 
 
+def _take_flag(collected: Collected, option: Option, value: Value) -> None:
+    """Note the value of a flag; only string-bool is still text."""
+    origin = f"--{option.flag}"
+    if option.kind == "string-bool":
+        _take(collected, option, value, origin)
+    else:
+        collected.given[option.key] = Given(value, origin)
+
+
 def _take(collected: Collected, option: Option, raw: Any, origin: str) -> None:
-    """Read *raw*, a text of the environment or a value of the file."""
+    """Read *raw*: a text, which is the same from anywhere, or another TOML value."""
     collected.given[option.key] = Given(option.default, origin)
     try:
-        value = (
-            from_text(option, raw)
-            if origin == option.environment
-            else from_toml(option, raw)
-        )
+        value = from_toml(option, raw)
     except (ValueError, OverflowError):
         collected.got(option.key, raw, EXPECTED[option.kind])
         return

@@ -56,7 +56,7 @@ def from_flag(option: Option, text: str) -> Value:
                 raise ValueError("no record")
             return records[0]
         case "string-bool":
-            return text in TRUE_WORDS or text not in ("", *FALSE_WORDS) and _fail()
+            return text  # read later: a bad one is no usage error in oauth2-proxy
         case "bool":
             return parse_bool(text)
         case _:
@@ -94,10 +94,6 @@ def from_toml(option: Option, value: Any) -> Value:
             return int(_number(value))
         case "duration":  # a number without unit is nanoseconds
             return int(_number(value)) / 1e9
-
-
-def _fail() -> bool:
-    raise ValueError
 
 
 def _number(value: Any) -> int | float:
