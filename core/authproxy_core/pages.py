@@ -172,7 +172,7 @@ class Pages:
             values["Message"] = detail if self._debug and detail else message
         else:
             values["Detail"] = detail if self._debug else ""
-            sign_in = urlencode({"rd": redirect}, errors="surrogateescape")
+            sign_in = urlencode({"rd": redirect}, errors="replace")
             values["SignIn"] = f"{self._prefix}/sign_in?{sign_in}"
         body = self._templates.render("error.html", values)
         return Respond(status, (*self._error_headers, *headers), body, events)

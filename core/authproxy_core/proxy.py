@@ -200,11 +200,13 @@ class AuthProxy:
                 (event,),
                 session.name,
             )
-        headers = (
-            (b"gap-auth", header_text(session.name)),
-            *self._response_headers.headers(session),
-        )
+        headers = self._identity(session)
         return Respond(self.settings.auth_success_status, headers, user=session.name)
+
+    def _identity(self, session: Session) -> Headers:
+        """The answer's headers that say who it is."""
+        name = (b"gap-auth", header_text(session.name))
+        return (name, *self._response_headers.headers(session))
 
     def _anonymous(self, request: Request) -> Respond:
         present = self._sessions.present(request.headers)
@@ -330,8 +332,8 @@ class AuthProxy:
         if b"?" in request.target and not self._meets_query(request, session):
             return challenge.forbidden(headers)
         original = self._context.trust.original(request)
-        own = self._response_headers.headers(session)
-        return self._upstreams.pass_on(request, original, session, (*own, *headers))
+        own = (*self._identity(session), *headers)
+        return self._upstreams.pass_on(request, original, session, own)
 
     def _challenge(self, request: Request, headers: Headers) -> Respond:
         if (

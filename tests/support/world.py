@@ -95,13 +95,11 @@ def settings(
 ) -> Settings:
     """Good settings, with changes."""
     values: dict[str, Any] = {
-        "cookie": CookieSettings(secrets=(SECRET,), **(cookie or {})),
+        "cookie": CookieSettings(**({"secrets": (SECRET,)} | (cookie or {}))),
         "providers": (provider_settings(**(provider or {})),),
         "email_domains": ("*",),
         "inject_response_headers": RESPONSE_RULES,
     }
-    if cookie and "secrets" in cookie:
-        values["cookie"] = CookieSettings(**cookie)
     return Settings(**(values | changes))
 
 

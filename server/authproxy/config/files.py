@@ -1,15 +1,24 @@
-"""Files that options name: secrets, templates, lists of addresses, a logo."""
+"""Files that options name: templates, lists of addresses, a logo.
+
+A file that can't be used is a problem of the option that names it.
+"""
 
 from __future__ import annotations
 
 import base64
-import csv
+from html import escape
 from pathlib import Path
 
 from .collected import Collected
+from .gocsv import read_records
 
 MAX_LOGO = 1 << 20  # bytes
 IMAGE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
+TEMPLATES = {
+    "sign_in_template": "sign_in.html",
+    "error_template": "error.html",
+    "robots": "robots.txt",
+}
 
 
 def read_file(collected: Collected, key: str, path: str) -> bytes | None:
@@ -18,55 +27,81 @@ def read_file(collected: Collected, key: str, path: str) -> bytes | None:
         return Path(path).read_bytes()
     except OSError as error:
         collected.wrong(key, f"can't read {path}: {error.strerror}")
-        return None
+    except ValueError:  # a NUL in the name
+        collected.got(key, path, "the name of a file")
+    return None
 
 
-def read_text(collected: Collected, key: str, path: Path) -> str:
-    """The text of an optional file, "" when it is absent or not readable as text."""
-    if not path.exists():
-        return ""
-    content = read_file(collected, key, str(path))
+def read_text(collected: Collected, key: str, path: str) -> str | None:
+    """The content of the file that *key* names as text; None if unreadable."""
+    content = read_file(collected, key, path)
     try:
-        return (content or b"").decode()
+        return None if content is None else content.decode()
     except UnicodeDecodeError:
         collected.wrong(key, f"{path} is not UTF-8 text")
-        return ""
-
-
-def read_addresses(collected: Collected, key: str, path: str) -> frozenset[str] | None:
-    """The first column of a CSV file with ``#`` comments, lower-case."""
-    content = read_file(collected, key, path)
-    if content is None:
         return None
+
+
+def read_addresses(collected: Collected, key: str, path: str) -> frozenset[str]:
+    """The first column of a CSV file with ``#`` comments, lower-case.
+
+    As in oauth2-proxy all lines need as many columns as the first; it would go on
+    without any address otherwise, so that is a problem here.
+    """
+    text = read_text(collected, key, path)
+    if text is None:
+        return frozenset()
     try:
-        lines = content.decode().splitlines()
-        rows = list(csv.reader(line for line in lines if not line.startswith("#")))
-    except (UnicodeDecodeError, csv.Error) as error:
-        collected.wrong(key, f"{path} is not a CSV file: {error}")
-        return None
-    addresses = frozenset(row[0].strip().lower() for row in rows if row)
-    return addresses - {""}
+        records = read_records(text, comment="#", trim=True)
+    except ValueError as error:
+        collected.wrong(key, f"{path} is not CSV: {error}")
+        return frozenset()
+    widths = sorted({len(record) for record in records})
+    if len(widths) > 1:
+        columns = " and ".join(map(str, widths))
+        collected.wrong(
+            key, f"{path} has lines with {columns} columns, expected as many in each"
+        )
+    return frozenset(record[0].strip().lower() for record in records) - {""}
 
 
-def logo_html(collected: Collected, key: str, value: str) -> str:
+def read_templates(collected: Collected, key: str) -> dict[str, str]:
+    """The files that are there in the directory that *key* names, by setting."""
+    folder = Path(collected.string(key))
+    if not collected.string(key):
+        return {}
+    present = {
+        name: str(folder / file)
+        for name, file in TEMPLATES.items()
+        if (folder / file).exists()
+    }
+    if not present:
+        expected = ", ".join(TEMPLATES.values())
+        collected.warn(
+            key, f"{folder} has none of {expected}; the built-in pages are used"
+        )
+    return {
+        name: read_text(collected, key, path) or "" for name, path in present.items()
+    }
+
+
+def logo_html(collected: Collected, key: str) -> str:
     """The HTML of a logo: an https image, an inlined file, or "-" for none."""
+    value = collected.string(key)
     if value in ("", "-"):
         return value
     if value.startswith("https://"):
-        if set(value) & set("\"'<> "):
-            collected.got(key, value, "an https URL without quotes and blanks")
-            return ""
-        return f'<img src="{value}" alt="Logo" />'
+        return f'<img src="{escape(value)}" alt="Logo" />'
     suffix = Path(value).suffix.lower()
     if suffix != ".svg" and suffix not in IMAGE_TYPES:
-        collected.got(key, value, "an https URL, a .svg, .png or .jpg file, or '-'")
-        return ""
-    content = read_file(collected, key, value)
-    if content is None or len(content) > MAX_LOGO:
-        if content is not None:
-            collected.wrong(key, f"{value} has {len(content)} bytes, allowed {MAX_LOGO}")
+        collected.got(
+            key, value, "an https address, a .svg, .png, .jpg or .jpeg file, or '-'"
+        )
         return ""
     if suffix == ".svg":
-        return content.decode("utf-8", "replace")
+        return read_text(collected, key, value) or ""
+    content = read_file(collected, key, value) or b""
+    if len(content) > MAX_LOGO:
+        collected.wrong(key, f"{value} has {len(content)} bytes, at most {MAX_LOGO}")
     data = base64.b64encode(content).decode()
     return f'<img src="data:{IMAGE_TYPES[suffix]};base64,{data}" alt="Logo" />'

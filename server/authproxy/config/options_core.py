@@ -278,8 +278,8 @@ COOKIE_OPTIONS = in_group(
         "cookie_secrets",
         "list",
         (),
-        "key ring: the first secret seals, all of them unseal; cookie_secret comes "
-        "before these",
+        "key ring: the first secret seals, all of them unseal; cookie_secret, when "
+        "given, is the first",
         "core.cookie.secrets",
         secret=True,
         own=True,
@@ -353,7 +353,7 @@ COOKIE_OPTIONS = in_group(
         "cookie_csrf_per_request_limit",
         "int",
         0,
-        "how many of these cookies to keep; 0 means cookie_csrf_slots",
+        "how many of these cookies to keep beside a new one; 0 means cookie_csrf_slots",
         "core.cookie.csrf_slots",
         minimum=None,
     ),
@@ -404,8 +404,8 @@ SESSION_OPTIONS = in_group(
         "string",
         "cookie",
         "where sessions are kept",
-        choices=("cookie", "redis"),
-        note="this version has cookie",
+        choices=("cookie",),
+        note="redis is not supported yet",
     ),
     Option(
         "session_cookie_minimal",

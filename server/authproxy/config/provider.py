@@ -1,0 +1,111 @@
+"""The options about the identity provider, as `ProviderSettings`."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from authproxy_core.settings import LoginParameter, ProviderSettings
+
+from .collected import Collected
+from .secrets import read_secret
+
+SUPPORTED = ("keycloak-oidc", "oidc")
+ALGORITHMS = frozenset(
+    f"{kind}{size}" for kind in ("HS", "RS", "ES", "PS") for size in (256, 384, 512)
+) | {"EdDSA"}
+ENDPOINTS = ("login_url", "redeem_url", "profile_url", "oidc_jwks_url", "validate_url")
+
+
+def provider(collected: Collected, plain: dict[str, Any]) -> ProviderSettings:
+    """The provider; *plain* holds the fields that are options as they are."""
+    kind = _kind(collected)
+    _judge(collected)
+    name = plain["name"]
+    return ProviderSettings(
+        **{
+            **plain,
+            "id": name or f"{kind}={plain['client_id']}",
+            "type": kind,
+            "client_secret": read_secret(collected, "client_secret"),
+            "code_challenge_method": collected.string("code_challenge_method")
+            or collected.string("force_code_challenge_method"),
+            "email_claim": _email_claim(collected),
+            "allowed_groups": _allowed_groups(collected, kind),
+            "login_parameters": _login_parameters(collected),
+        }
+    )
+
+
+def _kind(collected: Collected) -> str:
+    kind = collected.string("provider")
+    if kind not in SUPPORTED:
+        expected = "'keycloak-oidc' or 'oidc', which this version supports"
+        if collected.is_default("provider"):
+            collected.wrong("provider", f"{kind!r} by default, expected {expected}")
+        else:
+            collected.got("provider", kind, expected)
+    return kind
+
+
+def _judge(collected: Collected) -> None:
+    """Note what makes no sense in options that are passed on as they are."""
+    for key in ENDPOINTS:
+        url = collected.string(key)
+        if url and not is_web_address(url):
+            collected.got(key, url, "an address such as https://HOST/PATH")
+    for name in collected.strings("oidc_enabled_signing_algs"):
+        if name not in ALGORITHMS:
+            collected.got(
+                "oidc_enabled_signing_algs", name, "an algorithm such as RS256 or ES256"
+            )
+    if not collected.strings("oidc_audience_claims"):
+        collected.wrong("oidc_audience_claims", "empty, expected claims such as aud")
+
+
+def is_web_address(text: str) -> bool:
+    """Whether *text* is an absolute http or https URL."""
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return False
+    return (
+        parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and text.isprintable()
+        and " " not in text
+    )
+
+
+def _email_claim(collected: Collected) -> str:
+    claim = collected.string("oidc_email_claim")
+    return collected.string("user_id_claim") if claim == "email" else claim
+
+
+def _allowed_groups(collected: Collected, kind: str) -> tuple[str, ...]:
+    """Groups, and roles in the form that keycloak-oidc gives to them."""
+    groups = collected.strings("allowed_groups")
+    roles = collected.strings("allowed_roles")
+    if roles and kind != "keycloak-oidc":
+        collected.wrong(
+            "allowed_roles",
+            f"only the provider keycloak-oidc knows roles; with {kind} nobody's would "
+            "be checked",
+        )
+    if "" in roles:
+        collected.wrong("allowed_roles", "got an empty role")
+    return (*groups, *(f"role:{role}" for role in roles))
+
+
+def _login_parameters(collected: Collected) -> tuple[LoginParameter, ...]:
+    """The fixed parameters; approval_prompt is always there unless prompt is."""
+    found = []
+    if acr_values := collected.string("acr_values"):
+        found.append(LoginParameter("acr_values", (acr_values,)))
+    if prompt := collected.string("prompt"):
+        found.append(LoginParameter("prompt", (prompt,)))
+    else:
+        approval = collected.string("approval_prompt") or "force"
+        found.append(LoginParameter("approval_prompt", (approval,)))
+    return tuple(found)
