@@ -54,7 +54,7 @@ _UNIQUE = _OWN | {_FORWARDED_HOST, _FORWARDED_URI, _FORWARDED_METHOD}
 
 _SCHEMES: dict[bytes, Scheme] = {b"http": "http", b"https": "https"}
 _HOST = re.compile(
-    rb"(?:[A-Za-z0-9_-]{1,63}\.)*+[A-Za-z0-9_-]{1,63}\.?(?::([0-9]{1,5}))?"
+    rb"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*+\.?(?::([0-9]{1,5}))?"
     rb"|\[([0-9A-Fa-f:.]{2,45})\](?::([0-9]{1,5}))?"
 )
 # RFC 9112 §3.2.1 without fragment, blanks and control characters. The escapes of the

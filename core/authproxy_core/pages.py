@@ -145,7 +145,7 @@ class Pages:
         params = {"rd": redirect}
         if len(self._providers) > 1:
             params["provider"] = provider
-        return f"{self._prefix}/start?{urlencode(params, errors='surrogateescape')}"
+        return f"{self._prefix}/start?{urlencode(params, errors='replace')}"
 
     def error(
         self,

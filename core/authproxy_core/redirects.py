@@ -190,17 +190,25 @@ def _readings(target: str) -> Iterator[str]:
 
 
 def _leads_away(path: str) -> bool:
-    """Whether *path* could be taken for something with a host in it."""
-    if _INVISIBLE.match(path, 1):
+    """Whether *path* could be taken for something with a host in it.
+
+    Two slashes at the start make a host before any dots are resolved, and dots can
+    bring two slashes to the start.
+    """
+    if _INVISIBLE.match(path, 1) or _visible(path).startswith("//"):
         return True
     return _resolved(path).startswith("//")
 
 
+def _visible(path: str) -> str:
+    """*path* without what browsers drop, backslashes as slashes."""
+    return _INVISIBLE.sub("", path).replace("\\", "/")
+
+
 def _resolved(path: str) -> str:
     """*path* without what browsers drop, backslashes as slashes, dots resolved."""
-    visible = _INVISIBLE.sub("", path).replace("\\", "/")
     kept: list[str] = []
-    for segment in visible.split("/")[1:]:
+    for segment in _visible(path).split("/")[1:]:
         if segment == "..":
             del kept[-1:]
         elif segment != ".":

@@ -11,7 +11,10 @@ from msgspec import Struct
 
 
 class TlsSettings(Struct, frozen=True, kw_only=True):
-    """Certificate chain and key, PEM files; ``min_version`` is TLS1.2 or TLS1.3."""
+    """Certificate chain and key, PEM files; ``min_version`` is TLS1.2 or TLS1.3.
+
+    ``cipher_suites`` are OpenSSL's names of suites for TLS 1.2; empty: its choice.
+    """
 
     cert_file: str
     key_file: str

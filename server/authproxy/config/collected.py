@@ -21,10 +21,19 @@ USERINFO = re.compile(r"//[^/?#@\s]*@")
 
 
 class ConfigError(SettingsError):
-    """The configuration can't be used; ``problems`` lists everything, no secrets."""
+    """The configuration can't be used; ``problems`` lists everything, no secrets.
+
+    ``warnings`` are what was found beside; they may explain a problem.
+    """
 
     code = "config_invalid"
     exit_code = 1
+
+    def __init__(
+        self, problems: tuple[str, ...], warnings: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(problems)
+        self.warnings = warnings
 
 
 class UsageError(ConfigError):
@@ -75,9 +84,13 @@ class Collected:
     def strings(self, key: str) -> tuple[str, ...]:
         return self._typed(key, tuple)
 
-    def _typed(self, key: str, kind: type[T]) -> T:
+    def value(self, key: str) -> Value:
+        """The value of *key*, of the type that its kind says."""
         given = self.given.get(key)
-        value = BY_KEY[key].default if given is None else given.value
+        return BY_KEY[key].default if given is None else given.value
+
+    def _typed(self, key: str, kind: type[T]) -> T:
+        value = self.value(key)
         if not isinstance(value, kind):
             raise TypeError(f"{key} is no {kind.__name__}")
         return value

@@ -30,9 +30,7 @@ def read_records(
     return records
 
 
-def _read_record(
-    lines: list[str], at: int, trim: bool
-) -> tuple[tuple[str, ...], int]:
+def _read_record(lines: list[str], at: int, trim: bool) -> tuple[tuple[str, ...], int]:
     """The record that begins in line *at*, and the number of the line after it."""
     fields = []
     rest = lines[at].removesuffix("\n")

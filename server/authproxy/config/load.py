@@ -1,62 +1,41 @@
 """From the command line, the environment and a file to `ServerSettings`.
 
-Most options go straight to the place that the table names; those that mean several
-things together are put together by the functions below and in `headers`, `listening`
-and `files`.
+Most options go as they are to the place that the table names. Those that mean
+something only together, or under another name, are put together here and in
+`provider`, `headers`, `upstreams`, `listening`, `secrets` and `files`. All of them
+note problems instead of raising, so that everything that is wrong is told at once.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
+from authproxy_core.encoding import is_token
 from authproxy_core.errors import SettingsError
-from authproxy_core.settings import (
-    CookieSettings,
-    LoginParameter,
-    PageSettings,
-    ProviderSettings,
-    Secret,
-    Settings,
-    check,
-)
+from authproxy_core.settings import CookieSettings, PageSettings, Settings, check
 
 from .. import __version__
 from ..server_settings import ClientSettings, Limits, LogSettings, ServerSettings
-from . import files, headers, listening
+from . import files, headers, secrets
+from .advice import add_warnings
 from .collected import Collected, ConfigError
-from .option import Option
-from .options import OPTIONS
+from .cpus import usable_cpus
+from .listening import listeners
+from .options import BY_KEY, CONTROL_OPTIONS, OPTIONS
+from .provider import is_web_address, provider
 from .sources import Flags, collect, read_flags
+from .trial import try_out
+from .upstreams import upstreams
 
-PROVIDER_TYPES = ("oidc", "keycloak-oidc")
-# These mean more than their value; the functions below read them.
-COMPOSED = frozenset(
-    {
-        "allowed_groups",
-        "allowed_roles",
-        "authenticated_emails_file",
-        "client_secret",
-        "client_secret_file",
-        "code_challenge_method",
-        "cookie_csrf_per_request_limit",
-        "cookie_csrf_slots",
-        "cookie_secret",
-        "cookie_secret_file",
-        "cookie_secrets",
-        "custom_sign_in_logo",
-        "custom_templates_dir",
-        "exclude_logging_paths",
-        "force_code_challenge_method",
-        "oidc_email_claim",
-        "provider",
-        "user_id_claim",
-        "workers",
-    }
+CLIENT_IP_HEADERS = (
+    "X-Forwarded-For",
+    "X-Real-IP",
+    "X-ProxyUser-IP",
+    "X-Envoy-External-Address",
+    "CF-Connecting-IP",
 )
 
 
@@ -68,208 +47,132 @@ def load(arguments: Sequence[str], environ: Mapping[str, str]) -> ServerSettings
 def build(flags: Flags, environ: Mapping[str, str]) -> ServerSettings:
     """The settings for a command line that has been read already."""
     collected = collect(flags, environ)
-    for name in ("alpha-config", "convert-config-to-alpha"):
-        if flags.control.get(name):
-            collected.problems.append(f"--{name}: not supported yet by this version")
+    collected.problems += [
+        f"--{option.flag}: not supported yet by this version"
+        for option in CONTROL_OPTIONS
+        if option.support == "refused" and flags.control.get(option.flag)
+    ]
     settings = _server_settings(collected)
-    problems = [*collected.problems, *_core_problems(settings.core, collected)]
-    if problems:
-        raise ConfigError(tuple(problems))
+    collected.problems += _problems_of_core(collected, settings.core)
+    if not collected.problems:  # what fails now would only repeat the reasons above
+        collected.problems += try_out(settings)
+    if collected.problems:
+        raise ConfigError(tuple(collected.problems), tuple(collected.warnings))
+    add_warnings(collected)
     return msgspec.structs.replace(settings, warnings=tuple(collected.warnings))
 
 
-def _core_problems(core: Settings, collected: Collected) -> list[str]:
-    """What the core finds, less what has been said already."""
+def _problems_of_core(collected: Collected, core: Settings) -> list[str]:
+    """What the core finds, with its origin, less what has been said already."""
     try:
         check(core)
     except SettingsError as error:
-        said = {key.removesuffix("_file") for key in collected.failed}
+        said = collected.failed | {
+            key.removesuffix("_file") for key in collected.failed
+        }
+        problems = [problem.partition(": ") for problem in error.problems]
         return [
-            problem
-            for problem in error.problems
-            if problem.partition(":")[0] not in said
+            f"{collected.label(key) if key in BY_KEY else key}: {text}"
+            for key, _, text in problems
+            if key not in said
         ]
     return []
 
 
 def _placed(collected: Collected, prefix: str) -> dict[str, Any]:
-    """The values of all simple options whose place is a field right below *prefix*."""
+    """The values of the options whose place is a field right below *prefix*."""
     return {
-        option.place.removeprefix(prefix): _value(collected, option)
+        name: collected.value(option.key)
         for option in OPTIONS
-        if option.support == "full"
-        and option.key not in COMPOSED
-        and option.place.startswith(prefix)
-        and "." not in option.place.removeprefix(prefix)
-        and option.place not in ("core.inject_response_headers", "core.upstreams")
-        and option.place not in ("core.inject_request_headers",)
-        and not option.place.endswith("login_parameters")
+        if option.place.startswith(prefix)
+        and "." not in (name := option.place.removeprefix(prefix))
     }
 
 
-def _value(collected: Collected, option: Option) -> Any:
-    given = collected.given.get(option.key)
-    return option.default if given is None else given.value
-
-
 def _server_settings(collected: Collected) -> ServerSettings:
-    logs = _placed(collected, "logs.")
-    for name in ("standard", "auth", "request"):
-        if collected.is_default(f"{name}_logging_format"):
-            logs[f"{name}_format"] = ""
-    exclude = frozenset(collected.strings("exclude_logging_paths"))
-    workers = collected.integer("workers") or _usable_cpus()
-    client = ClientSettings(**_placed(collected, "client."))
-    _warn(collected, client)
+    id_header = collected.string("request_id_header")
+    if not is_token(id_header.encode()):
+        collected.got("request_id_header", id_header, "the name of a header")
     return ServerSettings(
         core=_core(collected),
-        listeners=listening.listeners(collected),
-        workers=workers,
+        listeners=listeners(collected),
+        workers=collected.integer("workers") or usable_cpus(),
         limits=Limits(**_placed(collected, "limits.")),
-        client=client,
-        logs=LogSettings(**{**logs, "exclude_paths": exclude}),
-        request_id_header=collected.string("request_id_header").lower(),
+        client=ClientSettings(**_placed(collected, "client.")),
+        logs=_logs(collected),
+        request_id_header=id_header.lower(),
     )
 
 
-def _usable_cpus() -> int:
-    """The CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _warn(collected: Collected, client: ClientSettings) -> None:
-    if client.insecure_skip_verify:
-        collected.warn(
-            "ssl_insecure_skip_verify",
-            "the identity provider's certificate is not verified",
-        )
-    if collected.boolean("reverse_proxy") and not collected.strings("trusted_proxy_ips"):
-        collected.warn(
-            "reverse_proxy",
-            "no trusted_proxy_ips are given, so X-Forwarded-* fields are believed from "
-            "loopback and private addresses only",
-        )
-    if collected.boolean("insecure_oidc_skip_nonce"):
-        collected.warn("insecure_oidc_skip_nonce", "the nonce is not checked")
-    if collected.string("code_challenge_method") == "none":
-        collected.warn("code_challenge_method", "PKCE is off")
+def _logs(collected: Collected) -> LogSettings:
+    """The log settings; a format of "" is the default one, which is made faster."""
+    values = _placed(collected, "logs.")
+    for name in ("standard", "auth", "request"):
+        if collected.is_default(f"{name}_logging_format"):
+            values[f"{name}_format"] = ""
+    values["exclude_paths"] = frozenset(values["exclude_paths"])
+    return LogSettings(**values)
 
 
 def _core(collected: Collected) -> Settings:
-    values = _placed(collected, "core.")
-    emails = collected.string("authenticated_emails_file")
-    if emails:
-        key = "authenticated_emails_file"
-        values["authenticated_emails"] = files.read_addresses(collected, key, emails)
-    values["cookie"] = _cookie(collected)
-    values["providers"] = (_provider(collected),)
-    values["inject_request_headers"] = headers.request_rules(collected)
-    values["inject_response_headers"] = headers.response_rules(collected)
-    values["upstreams"] = listening.upstreams(collected)
-    values["pages"] = _pages(collected)
-    return Settings(**values, version=__version__)
-
-
-def _cookie(collected: Collected) -> CookieSettings:
-    values = _placed(collected, "core.cookie.")
-    limit = collected.integer("cookie_csrf_per_request_limit")
-    slots = collected.integer("cookie_csrf_slots")
-    # oauth2-proxy counts those that are there before the new one.
-    values["csrf_slots"] = min(limit + 1, 64) if limit else slots
-    return CookieSettings(**values, secrets=_cookie_secrets(collected))
-
-
-def _cookie_secrets(collected: Collected) -> tuple[Secret, ...]:
-    first = collected.string("cookie_secret").encode()
-    path = collected.string("cookie_secret_file")
-    if not first and path:
-        # Nothing is trimmed: every byte of the file is part of the secret.
-        first = files.read_file(collected, "cookie_secret_file", path) or b""
-    ring = [text.encode() for text in collected.strings("cookie_secrets")]
-    return tuple(Secret(text) for text in (first, *ring) if text)
-
-
-def _provider(collected: Collected) -> ProviderSettings:
-    values = _placed(collected, "core.providers.")
-    kind = collected.string("provider")
-    client_id = collected.string("client_id")
-    if kind not in PROVIDER_TYPES:
-        expected = " or ".join(repr(name) for name in PROVIDER_TYPES)
-        collected.got("provider", kind, f"{expected} (the types supported so far)")
-        kind = "oidc"
-    return ProviderSettings(
+    # Fields that several options share are overwritten by what is made of them.
+    return Settings(
         **{
-            **values,
-            "id": values["name"] or f"{kind}={client_id}",
-            "type": kind,
-            "client_secret": _client_secret(collected),
-            "code_challenge_method": collected.string("code_challenge_method")
-            or collected.string("force_code_challenge_method"),
-            "email_claim": _email_claim(collected),
-            "allowed_groups": _allowed_groups(collected, kind),
-            "login_parameters": _login_parameters(collected),
+            **_placed(collected, "core."),
+            "cookie": _cookie(collected),
+            "providers": (provider(collected, _placed(collected, "core.providers.")),),
+            "real_client_ip_header": _client_ip_header(collected),
+            "redirect_url": _redirect_url(collected),
+            "authenticated_emails": _authenticated_emails(collected),
+            "inject_request_headers": headers.request_rules(collected),
+            "inject_response_headers": headers.response_rules(collected),
+            "upstreams": upstreams(collected),
+            "pages": _pages(collected),
+            "version": __version__,
         }
     )
 
 
-def _client_secret(collected: Collected) -> Secret:
-    secret = collected.string("client_secret")
-    path = collected.string("client_secret_file")
-    if secret or not path:
-        return Secret(secret)
-    return Secret(files.read_file(collected, "client_secret_file", path) or b"")
+def _cookie(collected: Collected) -> CookieSettings:
+    values = _placed(collected, "core.cookie.")
+    values["csrf_slots"] = collected.integer("cookie_csrf_slots")
+    limit = collected.integer("cookie_csrf_per_request_limit")
+    if limit > 0 and collected.boolean("cookie_csrf_per_request"):
+        # oauth2-proxy counts those that are there before the new one.
+        values["csrf_slots"] = min(limit + 1, 64)
+    return CookieSettings(**{**values, "secrets": secrets.read_ring(collected)})
 
 
-def _email_claim(collected: Collected) -> str:
-    claim = collected.string("oidc_email_claim")
-    return collected.string("user_id_claim") if claim == "email" else claim
+def _client_ip_header(collected: Collected) -> str:
+    name = collected.string("real_client_ip_header")
+    known = {header.lower() for header in CLIENT_IP_HEADERS}
+    if collected.boolean("reverse_proxy") and name.lower() not in known:
+        expected = "one of " + ", ".join(CLIENT_IP_HEADERS)
+        collected.got("real_client_ip_header", name, expected)
+    return name.lower()
 
 
-def _allowed_groups(collected: Collected, kind: str) -> tuple[str, ...]:
-    groups = collected.strings("allowed_groups")
-    roles = collected.strings("allowed_roles")
-    if roles and kind != "keycloak-oidc":
-        collected.wrong("allowed_roles", "only the provider keycloak-oidc knows roles")
-    return (*groups, *(f"role:{role}" if role else "" for role in roles))
+def _redirect_url(collected: Collected) -> str:
+    url = collected.string("redirect_url")
+    if url and not is_web_address(url) and not url.startswith("/"):
+        collected.got(
+            "redirect_url", url, "an address such as https://HOST/oauth2/callback"
+        )
+    return url
 
 
-def _login_parameters(collected: Collected) -> tuple[LoginParameter, ...]:
-    """The fixed parameters; approval_prompt is always there unless prompt is."""
-    found = []
-    if acr_values := collected.string("acr_values"):
-        found.append(LoginParameter("acr_values", (acr_values,)))
-    if prompt := collected.string("prompt"):
-        found.append(LoginParameter("prompt", (prompt,)))
-    else:
-        approval = collected.string("approval_prompt") or "force"
-        found.append(LoginParameter("approval_prompt", (approval,)))
-    return tuple(found)
+def _authenticated_emails(collected: Collected) -> frozenset[str] | None:
+    """None: there is no list. An empty list lets nobody in."""
+    key = "authenticated_emails_file"
+    path = collected.string(key)
+    return files.read_addresses(collected, key, path) if path else None
 
 
 def _pages(collected: Collected) -> PageSettings:
-    values = _placed(collected, "core.pages.")
-    logo = collected.string("custom_sign_in_logo")
-    values["logo"] = files.logo_html(collected, "custom_sign_in_logo", logo)
-    folder = collected.string("custom_templates_dir")
-    if folder:
-        values |= _templates(collected, Path(folder))
-    return PageSettings(**values)
-
-
-def _templates(collected: Collected, folder: Path) -> dict[str, str]:
-    key = "custom_templates_dir"
-    if not folder.is_dir():
-        collected.got(key, str(folder), "a folder that exists")
-        return {}
-    return {
-        "sign_in_template": files.read_text(collected, key, folder / "sign_in.html"),
-        "error_template": files.read_text(collected, key, folder / "error.html"),
-        "robots": files.read_text(collected, key, folder / "robots.txt"),
-    }
-
-
-def flag_of(flags: Flags, name: str) -> bool:
-    """Whether a control flag is set."""
-    return bool(cast(object, flags.control.get(name)))
+    return PageSettings(
+        **{
+            **_placed(collected, "core.pages."),
+            **files.read_templates(collected, "custom_templates_dir"),
+            "logo": files.logo_html(collected, "custom_sign_in_logo"),
+        }
+    )

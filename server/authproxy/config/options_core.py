@@ -325,7 +325,11 @@ COOKIE_OPTIONS = in_group(
         "core.cookie.refresh",
     ),
     Option(
-        "cookie_secure", "bool", True, "send cookies over https only", "core.cookie.secure"
+        "cookie_secure",
+        "bool",
+        True,
+        "send cookies over https only",
+        "core.cookie.secure",
     ),
     Option(
         "cookie_httponly",

@@ -171,7 +171,9 @@ LISTENER_OPTIONS = in_group(
         "TLS address, used instead of http_address with tls_cert_file",
         "listeners",
     ),
-    Option("tls_cert_file", "string", "", "PEM file of the certificate chain", "listeners"),
+    Option(
+        "tls_cert_file", "string", "", "PEM file of the certificate chain", "listeners"
+    ),
     Option("tls_key_file", "string", "", "PEM file of the private key", "listeners"),
     Option(
         "tls_min_version",
@@ -338,7 +340,9 @@ PAGE_OPTIONS = in_group(
 
 LOGGING_OPTIONS = in_group(
     "Logging",
-    Option("standard_logging", "bool", True, "log what the program does", "logs.standard"),
+    Option(
+        "standard_logging", "bool", True, "log what the program does", "logs.standard"
+    ),
     Option(
         "standard_logging_format",
         "string",

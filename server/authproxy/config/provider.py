@@ -87,11 +87,11 @@ def _allowed_groups(collected: Collected, kind: str) -> tuple[str, ...]:
     """Groups, and roles in the form that keycloak-oidc gives to them."""
     groups = collected.strings("allowed_groups")
     roles = collected.strings("allowed_roles")
-    if roles and kind != "keycloak-oidc":
+    if roles and kind == "oidc":
         collected.wrong(
             "allowed_roles",
-            f"only the provider keycloak-oidc knows roles; with {kind} nobody's would "
-            "be checked",
+            "only the provider keycloak-oidc knows roles; with oidc nobody's would be "
+            "checked",
         )
     if "" in roles:
         collected.wrong("allowed_roles", "got an empty role")

@@ -23,17 +23,33 @@ its default is an error at start. One marked *idle* is accepted and has no effec
 marked *own* is not in oauth2-proxy.
 """
 
+INDENT = " " * 8
+
 
 def usage() -> str:
     """What ``--help`` prints."""
-    lines = ["usage: authproxy [--config FILE] [flags]", "       authproxy demo"]
+    lines = [
+        "usage: authproxy [--config FILE] [flags]",
+        "       authproxy demo",
+        "",
+        "Each flag is also a key of the TOML file and an environment variable; see",
+        "OPTIONS.md. Flags beat variables, and those beat the file.",
+    ]
     for group, options in _groups(CONTROL_OPTIONS + OPTIONS):
         lines += ["", f"{group}:"]
         for option in options:
-            text = f"{option.help} (default {_default(option)}){_mark(option)}"
-            lines.append(f"  --{option.flag}")
-            lines += textwrap.wrap(text, 78, initial_indent=" " * 8, subsequent_indent=" " * 8)
+            lines += _paragraph(option)
     return "\n".join(lines)
+
+
+def _paragraph(option: Option) -> list[str]:
+    kind = "" if option.kind == "bool" else f" {option.kind}"
+    default = f" (default {_default(option)})" if option.default else ""
+    text = f"{option.help}{default}{_mark(option)}"
+    return [
+        f"  --{option.flag}{kind}",
+        *textwrap.wrap(text, 78, initial_indent=INDENT, subsequent_indent=INDENT),
+    ]
 
 
 def markdown() -> str:

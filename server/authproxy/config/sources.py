@@ -63,9 +63,7 @@ def _read_flag(
     problems: list[str],
 ) -> None:
     name, equals, text = argument[2:].partition("=")
-    options = BY_FLAG.get(name) or tuple(
-        filter(None, [CONTROL_BY_FLAG.get(name)])
-    )
+    options = BY_FLAG.get(name) or tuple(filter(None, [CONTROL_BY_FLAG.get(name)]))
     if not argument.startswith("--") or not options:
         problems.append(_unknown_flag(argument, name))
         return
@@ -195,8 +193,11 @@ def _bounds(option: Option) -> str:
 
 
 def _alternatives(choices: Sequence[str]) -> str:
-    *most, last = (repr(choice) if choice else "nothing" for choice in choices)
-    return f"{', '.join(most)} or {last}"
+    words = [repr(choice) for choice in choices if choice]
+    if "" in choices:
+        words.append("nothing")
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _read_toml(collected: Collected, path: str) -> dict[str, tuple[Any, str]]:

@@ -59,9 +59,7 @@ def _upstream(collected: Collected, uri: str) -> UpstreamSettings | None:
             return None
 
 
-def _proxied(
-    collected: Collected, name: str, path: str, uri: str
-) -> UpstreamSettings:
+def _proxied(collected: Collected, name: str, path: str, uri: str) -> UpstreamSettings:
     return UpstreamSettings(
         id=name,
         path=path,

@@ -1,0 +1,75 @@
+"""Try what settings lead to: templates, certificates, formats of log lines.
+
+Only these know whether they can be used, so they are made once and dropped; a
+configuration that starts is one that works, and nothing is half-started.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+
+from authproxy_core.errors import AuthProxyError, SettingsError
+from authproxy_core.proxy import AuthProxy
+
+from ..dial import client_context
+from ..log_text import compile_format
+from ..logs import AUTH_FIELDS, REQUEST_FIELDS, STANDARD_FIELDS
+from ..server_settings import ServerSettings, TlsSettings
+from ..tls import server_context
+
+
+def try_out(settings: ServerSettings) -> list[str]:
+    """What goes wrong when *settings* are used."""
+    trials: list[Callable[[], object]] = [
+        lambda: AuthProxy(settings.core),
+        lambda: client_context(settings.client),
+    ]
+    for kind, fields in (
+        ("standard", STANDARD_FIELDS),
+        ("auth", AUTH_FIELDS),
+        ("request", REQUEST_FIELDS),
+    ):
+        template = getattr(settings.logs, f"{kind}_format")
+        trials.append(_compiling(f"{kind}_logging_format", template, fields))
+    problems = [problem for trial in trials for problem in _failures(trial)]
+    for listener in settings.listeners:
+        if listener.tls is not None:
+            problems += _tls_problems(listener.tls)
+    return problems
+
+
+def _compiling(
+    option: str, template: str, fields: tuple[str, ...]
+) -> Callable[[], object]:
+    return lambda: compile_format(option, template, fields)
+
+
+def _failures(trial: Callable[[], object]) -> Iterator[str]:
+    try:
+        trial()
+    except SettingsError as error:
+        yield from error.problems
+    except AuthProxyError as error:  # a page that is no template
+        yield f"custom_templates_dir: {error}"
+
+
+def _tls_problems(tls: TlsSettings) -> Iterator[str]:
+    for option, path in (
+        ("tls_cert_file", tls.cert_file),
+        ("tls_key_file", tls.key_file),
+    ):
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as error:
+            yield f"{option}: can't read {path}: {error.strerror}"
+            return
+    try:
+        server_context(tls)
+    except ssl.SSLError as error:
+        reason = (error.reason or "no PEM").lower().replace("_", " ")
+        yield (
+            f"tls_cert_file: {tls.cert_file} and {tls.key_file} can't be used "
+            f"together: {reason}"
+        )

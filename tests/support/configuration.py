@@ -1,0 +1,46 @@
+"""Configurations for tests: a valid base, and short ways to load variants of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from authproxy.config.collected import ConfigError
+from authproxy.config.load import load
+from authproxy.server_settings import ServerSettings
+
+BASE = {
+    "OAUTH2_PROXY_PROVIDER": "oidc",
+    "OAUTH2_PROXY_CLIENT_ID": "web",
+    "OAUTH2_PROXY_CLIENT_SECRET": "hidden-client-secret",
+    "OAUTH2_PROXY_COOKIE_SECRET": "0123456789abcdef",
+    "OAUTH2_PROXY_EMAIL_DOMAINS": "*",
+    "OAUTH2_PROXY_OIDC_ISSUER_URL": "https://idp.example.com/realms/r",
+}
+
+
+def settings(
+    *flags: str, env: Mapping[str, str] | None = None, file: Path | None = None
+) -> ServerSettings:
+    """The base with *flags*, variables and a file on top."""
+    config = [] if file is None else ["--config", str(file)]
+    return load([*config, *flags], {**BASE, **(env or {})})
+
+
+def problems(
+    *flags: str, env: Mapping[str, str] | None = None, file: Path | None = None
+) -> Sequence[str]:
+    """What is wrong with such a configuration; empty when nothing is."""
+    try:
+        settings(*flags, env=env, file=file)
+    except ConfigError as error:
+        return error.problems
+    return ()
+
+
+def problem(
+    *flags: str, env: Mapping[str, str] | None = None, file: Path | None = None
+) -> str:
+    """The only problem of such a configuration."""
+    [text] = problems(*flags, env=env, file=file)
+    return text
