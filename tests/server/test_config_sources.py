@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.configuration import problem, problems, settings
 
 from authproxy.config.collected import UsageError
 from authproxy.config.sources import read_flags
+from support.configuration import problem, problems, settings
 
 
 @pytest.fixture
@@ -97,8 +97,8 @@ def test_one_flag_feeds_both_google_keys() -> None:
         ('--cookie-secrets=top"secret',
          "--cookie-secrets: got a secret (not shown), expected texts with commas "
          'between them; "…" protects a comma'),
-        ("--cookie-secre=topsecret",
-         "--cookie-secre: unknown flag; did you mean --cookie-secret?"),
+        ("--cookie-secrt=topsecret",
+         "--cookie-secrt: unknown flag; did you mean --cookie-secret?"),
         ("--zzz", "--zzz: unknown flag"),
         ("-provider=oidc", "-provider: flags are written with two dashes"),
         ("--client-id", "--client-id: a value is missing"),
@@ -124,7 +124,7 @@ def test_all_bad_flags_are_told() -> None:
         ('\nemail-domains = "*"', "email-domains (FILE:2): unknown key; did you mean "
                                   "email_domains?"),
         ('config = "x"', "config (FILE:1): unknown key"),
-        ("[metrics]\na = 1", "metrics (FILE:1): unknown table"),
+        ("[zzz]\na = 1", "zzz (FILE:1): unknown table"),
         ("[email_domains]\na = 1", "email_domains (FILE:1): got {'a': 1}, expected a "
                                    "list of texts"),
         ("zzz = 1", "zzz (FILE:1): unknown key"),
@@ -141,10 +141,10 @@ def test_all_bad_flags_are_told() -> None:
                                       "'200', '202' or '204'"),
         ("workers = -1", "workers (FILE:1): got -1, expected at least 0 and at most "
                          "1024"),
-        ("cookie_refresh = '-1h'", "cookie_refresh (FILE:1): got -3600.0, expected at "
+        ("cookie_refresh = '-1h'", "cookie_refresh (FILE:1): got '-1h0m0s', expected at "
                                    "least 0s"),
         ("session_store_type = 'redis'", "session_store_type (FILE:1): got 'redis', "
-                                         "expected cookie"),
+                                         "expected 'cookie'"),
         ("skip_auth_routes = 'GET=/x'", "skip_auth_routes (FILE:1): not supported yet "
                                         "by this version"),
         ("logging_filename = 'x.log'", "logging_filename (FILE:1): not supported yet by "
@@ -169,11 +169,16 @@ def test_file_that_can_not_be_read(tmp_path: Path) -> None:
 
 
 def test_file_that_is_no_toml(file: Path) -> None:
-    file.write_text('provider = "oidc"\nbad')
+    file.write_text('provider = "oidc"\nbad\n')
     assert problem(file=file).startswith(f"--config: {file} is not TOML: ")
     assert "line 2" in problem(file=file)
     file.write_bytes(b'a = "\xff"')
     assert problem(file=file) == f"--config: {file} is not UTF-8 text"
+
+
+def test_key_that_is_not_found_in_the_text_has_no_line(file: Path) -> None:
+    file.write_text('"z\\u007Az" = 1')
+    assert problem(file=file) == f"zzz ({file}): unknown key"
 
 
 def test_bad_variables_are_named() -> None:

@@ -49,7 +49,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "+", "1", "3600", "1d", "1H", ".h", ".", "1h 2m", " 1h", "1h ", "1", "00",
+    ["", "+", "1", "3600", "1d", "1H", ".h", ".", "1h 2m", " 1h", "1h ", "00",
      "2562048h", "9" * 50 + "h", "٣h", "h", "1hm", "--1h", "1e3s"],
 )  # fmt: skip
 def test_bad_durations(text: str) -> None:

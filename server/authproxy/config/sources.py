@@ -166,7 +166,8 @@ def _judge(collected: Collected, option: Option) -> None:
     if option.choices and str(value) not in option.choices:
         collected.got(key, value, _alternatives(option.choices))
     elif isinstance(value, (int, float)) and not _in_bounds(option, value):
-        collected.got(key, value, _bounds(option))
+        text = format_duration(value) if option.kind == "duration" else value
+        collected.got(key, text, _bounds(option))
     elif option.support == "refused":
         note = f"; {option.note}" if option.note else ""
         collected.wrong(key, f"not supported yet by this version{note}")

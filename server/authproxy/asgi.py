@@ -1,0 +1,141 @@
+"""authproxy as ASGI middleware: the application is the upstream of every `Forward`.
+
+    app = AuthMiddleware(app, AuthProxy(settings))
+
+The application gets the headers that an upstream would get. Only HTTP is guarded here:
+a websocket is refused until its session can be checked as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from authproxy_core import (
+    AuthProxy,
+    BodyTooLarge,
+    ClientGone,
+    Forward,
+    Request,
+    Respond,
+    decide,
+    drive,
+)
+from authproxy_core.messages import Headers
+
+from .http_client import HttpClient
+from .perform import Performer
+from .server_settings import ClientSettings
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+
+class AuthMiddleware:
+    """Guards *app*; *proxy* must belong to this event loop alone."""
+
+    def __init__(
+        self, app: Application, proxy: AuthProxy, client: ClientSettings | None = None
+    ) -> None:
+        self._app = app
+        self._proxy = proxy
+        self._client = HttpClient(client or ClientSettings())
+        self._performer = Performer(self._client)
+        self._warm_up: asyncio.Task[None] | None = None
+
+    async def __call__(
+        self, scope: MutableMapping[str, Any], receive: Receive, send: Send
+    ) -> None:
+        """Answer a request, or hand it to the application with who it is."""
+        if self._warm_up is None:
+            self._warm_up = asyncio.create_task(
+                drive(self._proxy.warm_up(), self._performer.perform)
+            )
+        if scope["type"] == "lifespan":
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                await self.close()
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def close(self) -> None:
+        """Close what is open towards the provider; a lifespan's end does it too."""
+        if self._warm_up is not None:
+            self._warm_up.cancel()
+        await self._client.close()
+
+    async def _http(
+        self, scope: MutableMapping[str, Any], receive: Receive, send: Send
+    ) -> None:
+        request = request_of(scope)
+        perform = self._performer.bound_to(_Body(receive))
+        decision = await decide(self._proxy.handle(request), perform)
+        if isinstance(decision, Forward):
+            inner = {**scope, "headers": [list(field) for field in decision.headers]}
+            await self._app(inner, receive, _adding(send, decision.response_headers))
+            return
+        if not isinstance(decision, Respond):
+            decision = Respond(404)
+        await _answer(send, decision, head_only=request.method == b"HEAD")
+
+
+def request_of(scope: MutableMapping[str, Any]) -> Request:
+    """The request of an ASGI scope (its ``raw_path`` has no query)."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    query: bytes = scope.get("query_string", b"")
+    return Request(
+        scope["method"].encode(),
+        path + (b"?" + query if query else b""),
+        tuple((bytes(name).lower(), bytes(value)) for name, value in scope["headers"]),
+        scope["client"][0] if scope.get("client") else "",
+        scope.get("scheme") == "https",
+        str(uuid.uuid4()),
+    )
+
+
+class _Body:
+    """The request's body for the flows that read it."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+
+    async def read_all(self, limit: int) -> bytes:
+        """The whole body, at most *limit* bytes."""
+        body = bytearray()
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone("the client left before its body had arrived")
+            body += message.get("body", b"")
+            if len(body) > limit:
+                raise BodyTooLarge(f"the body has more than {limit} bytes")
+            if not message.get("more_body"):
+                return bytes(body)
+
+
+def _adding(send: Send, headers: Headers) -> Send:
+    """A *send* that adds *headers* to the head of the answer."""
+
+    async def adding(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *headers]}
+        await send(message)
+
+    return adding
+
+
+async def _answer(send: Send, respond: Respond, *, head_only: bool) -> None:
+    length = (b"content-length", str(len(respond.body)).encode())
+    headers = [*respond.headers, length]
+    await send(
+        {"type": "http.response.start", "status": respond.status, "headers": headers}
+    )
+    body = b"" if head_only else respond.body
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,104 @@
+"""The core under Starlette and uvicorn, over real sockets."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+import uvicorn
+from authproxy.asgi import AuthMiddleware, request_of
+from authproxy.demo.config import DemoConfig
+from authproxy.demo.provider import DemoProvider, serve
+from authproxy_core import AuthProxy, UpstreamSettings
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from support.http import Client
+from support.ports import free_port
+from support.processes import wait_for
+from support.world import ALICE, BOB, provider_settings, rule, settings
+
+
+async def shown(request: Request) -> JSONResponse:
+    body = await request.body()
+    return JSONResponse({"headers": dict(request.headers), "body": body.decode()})
+
+
+@pytest.fixture
+def running() -> Iterator[tuple[str, DemoProvider]]:
+    """The URL of a guarded Starlette application, and its provider."""
+    provider = DemoProvider(DemoConfig(users=(ALICE, BOB)))
+    with serve(provider) as idp:
+        given = settings(
+            cookie={"secure": False},
+            provider={"issuer": idp.url},
+            upstreams=(UpstreamSettings(id="app", uri="http://app.invalid"),),
+            inject_request_headers=(rule("X-Forwarded-Email", "email"),),
+        )
+        app = Starlette(routes=[Route("/{path:path}", shown, methods=["GET", "POST"])])
+        port = free_port()
+        guarded = AuthMiddleware(app, AuthProxy(given))  # type: ignore[arg-type]
+        server = uvicorn.Server(
+            uvicorn.Config(guarded, port=port, log_level="warning", lifespan="on", ws="none")
+        )
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        url = f"http://127.0.0.1:{port}"
+        wait_for(lambda: server.started, "uvicorn")
+        wait_for(lambda: Client().get(f"{url}/ready").status == 200, "the provider")
+        yield url, provider
+        server.should_exit = True
+        thread.join()
+
+
+def log_in(client: Client, url: str, provider: DemoProvider) -> None:
+    started = client.get(f"{url}/oauth2/start?rd=/deep")
+    callback = provider.log_in(started.location, "alice")
+    back = client.get(callback)
+    assert (back.status, back.location) == (302, f"{url}/deep")
+
+
+def test_login_and_a_guarded_page(running: tuple[str, DemoProvider]) -> None:
+    url, provider = running
+    client = Client()
+    page = client.get(f"{url}/deep")
+    assert page.status == 403
+    assert "Sign in with Keycloak" in page.text
+    log_in(client, url, provider)
+    reply = client.request("POST", f"{url}/deep", [("x-forwarded-email", "x@y")], b"body")
+    assert reply.status == 200
+    assert reply.json["headers"]["x-forwarded-email"] == "alice@example.com"
+    assert reply.json["body"] == "body"
+    assert reply.header("gap-auth") == "alice@example.com"
+    assert client.get(f"{url}/oauth2/auth").status == 202
+    head = client.request("HEAD", f"{url}/robots.txt")
+    assert (head.status, head.body) == (200, b"")
+
+
+def test_a_posted_form_is_read(running: tuple[str, DemoProvider]) -> None:
+    url, _ = running
+    client = Client()
+    reply = client.submit(f"{url}/oauth2/start", {"rd": "/posted"})
+    assert reply.status == 302
+    too_large = client.submit(f"{url}/oauth2/start", {"rd": "x" * 70_000})
+    assert too_large.status == 413
+
+
+def test_requests_without_everything() -> None:
+    scope = {"method": "GET", "path": "/é", "headers": [(b"Host", b"x")]}
+    request = request_of(scope)
+    assert request.target == "/é".encode()
+    assert request.headers == ((b"host", b"x"),)
+    assert (request.peer, request.secure) == ("", False)
+
+
+def test_settings_can_be_built_in_code() -> None:
+    given = msgspec.structs.replace(settings(), providers=(provider_settings(),))
+    assert AuthProxy(given).settings is given
+    assert urlsplit(given.providers[0].issuer).scheme == "https"
+    assert time.time() > 0

@@ -1,0 +1,121 @@
+"""Files that options name: lists of addresses, templates, the logo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.configuration import problem, settings
+
+EMAILS = "--authenticated-emails-file"
+LOGO = "--custom-sign-in-logo"
+TEMPLATES = "--custom-templates-dir"
+
+
+def test_addresses(tmp_path: Path) -> None:
+    file = tmp_path / "emails"
+    file.write_text('# people\n Ann@Example.com , x\n\n"bob@example.com",y\n')
+    found = settings(f"{EMAILS}={file}").core.authenticated_emails
+    assert found == frozenset({"ann@example.com", "bob@example.com"})
+
+
+def test_empty_list_lets_nobody_in(tmp_path: Path) -> None:
+    file = tmp_path / "emails"
+    file.touch()
+    assert settings(f"{EMAILS}={file}").core.authenticated_emails == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a@b\nc@d,x\n", "FILE has lines with 1 and 2 columns, expected as many in "
+                          "each"),
+        (b'a"b\n', "FILE is not CSV: line 1: a quote inside an unquoted field"),
+        (b"\xff\n", "FILE is not UTF-8 text"),
+        (None, "can't read FILE: No such file or directory"),
+    ],
+)  # fmt: skip
+def test_bad_lists(tmp_path: Path, content: bytes | None, message: str) -> None:
+    file = tmp_path / "emails"
+    if content is not None:
+        file.write_bytes(content)
+    assert problem(f"{EMAILS}={file}") == (
+        f"authenticated_emails_file ({EMAILS}): {message.replace('FILE', str(file))}"
+    )
+
+
+def test_templates(tmp_path: Path) -> None:
+    texts = {
+        "sign_in.html": '{{define "sign_in.html"}}{{.ProxyPrefix}}{{end}}',
+        "robots.txt": "User-agent: *\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    found = settings(f"{TEMPLATES}={tmp_path}")
+    pages = found.core.pages
+    assert (pages.sign_in_template, pages.robots) == tuple(texts.values())
+    assert pages.error_template == ""
+    assert found.warnings == ()
+
+
+def test_directory_without_templates_is_a_warning(tmp_path: Path) -> None:
+    found = settings(f"{TEMPLATES}={tmp_path}")
+    assert found.warnings == (
+        f"custom_templates_dir ({TEMPLATES}): {tmp_path} has none of sign_in.html, "
+        "error.html, robots.txt; the built-in pages are used",
+    )
+
+
+def test_template_that_does_not_compile(tmp_path: Path) -> None:
+    (tmp_path / "error.html").write_text("<p>\n{{.Title")
+    text = problem(f"{TEMPLATES}={tmp_path}")
+    assert text.startswith("custom_templates_dir: error.html:2: ")
+
+
+def test_template_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "error.html").write_bytes(b"\xff")
+    assert problem(f"{TEMPLATES}={tmp_path}").endswith("/error.html is not UTF-8 text")
+
+
+@pytest.mark.parametrize(
+    ("value", "html"),
+    [
+        ("", ""),
+        ("-", "-"),
+        ("https://a.example/l.png?a=1&b='\"><x>",
+         '<img src="https://a.example/l.png?a=1&amp;b=&#x27;&quot;&gt;&lt;x&gt;" '
+         'alt="Logo" />'),
+    ],
+)  # fmt: skip
+def test_logo(value: str, html: str) -> None:
+    assert settings(f"{LOGO}={value}").core.pages.logo == html
+
+
+def test_logo_files(tmp_path: Path) -> None:
+    svg, png = tmp_path / "l.svg", tmp_path / "l.PNG"
+    svg.write_text("<svg></svg>")
+    png.write_bytes(b"\x89PNG")
+    assert settings(f"{LOGO}={svg}").core.pages.logo == "<svg></svg>"
+    assert settings(f"{LOGO}={png}").core.pages.logo == (
+        '<img src="data:image/png;base64,iVBORw==" alt="Logo" />'
+    )
+
+
+@pytest.mark.parametrize("name", ["l.gif", "l", "http://a.example/l.png.gif"])
+def test_logo_of_unknown_kind(name: str) -> None:
+    assert problem(f"{LOGO}={name}") == (
+        f"custom_sign_in_logo ({LOGO}): got {name!r}, expected an https address, a "
+        ".svg, .png, .jpg or .jpeg file, or '-'"
+    )
+
+
+def test_logo_that_is_missing_or_too_big(tmp_path: Path) -> None:
+    file = tmp_path / "l.jpg"
+    assert problem(f"{LOGO}={file}").endswith("No such file or directory")
+    file.write_bytes(bytes((1 << 20) + 1))
+    assert problem(f"{LOGO}={file}").endswith("has 1048577 bytes, at most 1048576")
+
+
+def test_name_that_can_not_be_a_file() -> None:
+    assert problem(f"{EMAILS}=a\0b").endswith("expected the name of a file")

@@ -1,0 +1,245 @@
+"""The option table: complete, consistent, wired, and in step with its reference."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authproxy import __version__
+from authproxy.config.option import Option
+from authproxy.config.options import BY_KEY, CONTROL_OPTIONS, OPTIONS
+from authproxy.config.reference import markdown, usage
+from authproxy.config.values import format_duration
+from support.certificates import make_certificate
+from support.configuration import settings
+from support.programs import ROOT, find
+
+# Defaults that differ on purpose.
+OTHER_DEFAULTS = {"insecure-oidc-skip-nonce"}
+TYPES = {
+    "string": str,
+    "bool": bool,
+    "int": int,
+    "duration": float,
+    "list": tuple,
+    "string-bool": bool,
+}
+
+# For options that a changed default doesn't show: the value, and what goes with it.
+SAMPLES: dict[str, tuple[str, ...]] = {
+    "allowed_roles": ("--allowed-role=admin", "--provider=keycloak-oidc"),
+    "approval_prompt": ("--approval-prompt=auto",),
+    "auth_logging_format": ("--auth-logging-format={{.Status}}",),
+    "auth_request_response_mode": ("--auth-request-response-mode=form_post",),
+    "auth_success_status": ("--auth-success-status=204",),
+    "basic_auth_password": ("--basic-auth-password=p",),
+    "code_challenge_method": ("--code-challenge-method=S256",),
+    "cookie_csrf_per_request_limit": (
+        "--cookie-csrf-per-request-limit=3",
+        "--cookie-csrf-per-request",
+    ),
+    "cookie_csrf_samesite": ("--cookie-csrf-samesite=lax",),
+    "cookie_format": ("--cookie-format=oauth2-proxy",),
+    "cookie_path": ("--cookie-path=/x",),
+    "cookie_samesite": ("--cookie-samesite=lax",),
+    "cookie_secret": ("--cookie-secret=fedcba9876543210",),
+    "cookie_secrets": ("--cookie-secrets=fedcba9876543210",),
+    "custom_sign_in_logo": ("--custom-sign-in-logo=-",),
+    "force_code_challenge_method": ("--force-code-challenge-method=S256",),
+    "http_address": ("--http-address=127.0.0.1:8080",),
+    "https_address": ("--https-address=127.0.0.1:8443",),
+    "login_url": ("--login-url=https://idp/a",),
+    "oidc_enabled_signing_algs": ("--oidc-enabled-signing-alg=ES256",),
+    "oidc_issuer_url": ("--oidc-issuer-url=https://idp/",),
+    "oidc_jwks_url": ("--oidc-jwks-url=https://idp/a",),
+    "profile_url": ("--profile-url=https://idp/a",),
+    "provider": ("--provider=keycloak-oidc",),
+    "proxy_prefix": ("--proxy-prefix=/auth",),
+    "redeem_url": ("--redeem-url=https://idp/a",),
+    "redirect_url": ("--redirect-url=https://app/x",),
+    "request_logging_format": ("--request-logging-format={{.Host}}",),
+    "set_basic_auth": ("--set-basic-auth", "--basic-auth-password=p"),
+    "skip_oidc_discovery": ("--skip-oidc-discovery", "--oidc-jwks-url=https://idp/a"),
+    "standard_logging_format": ("--standard-logging-format={{.Message}}",),
+    "tls_cipher_suites": (
+        "--tls-cipher-suite=TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    ),
+    "tls_min_version": ("--tls-min-version=TLS1.3",),
+    "trusted_proxy_ips": ("--trusted-proxy-ip=10.0.0.0/8",),
+    "upstreams": ("--upstream=http://127.0.0.1:1/",),
+    "validate_url": ("--validate-url=https://idp/a",),
+    "workers": ("--workers=7",),
+}
+# What makes an option visible, in both the changed and the unchanged settings.
+AROUND: dict[str, tuple[str, ...]] = {
+    "pass_host_header": ("--upstream=http://127.0.0.1:1/",),
+    "pass_user_headers": ("--pass-basic-auth=false",),
+    "pass_basic_auth": ("--pass-user-headers=false",),
+    "ssl_upstream_insecure_skip_verify": ("--upstream=http://127.0.0.1:1/",),
+    "upstream_timeout": ("--upstream=http://127.0.0.1:1/",),
+}
+
+
+def wired() -> list[Option]:
+    return [option for option in OPTIONS if option.place]
+
+
+def sample(option: Option, folder: Path) -> tuple[str, ...]:
+    """Flags that set *option* to something else than its default."""
+    if option.key in SAMPLES:
+        return SAMPLES[option.key]
+    name = f"--{option.flag}"
+    match option.default:
+        case bool():
+            return (f"{name}={'false' if option.default else 'true'}",)
+        case int():
+            return (f"{name}={option.default + 1}",)
+        case float():
+            return (f"{name}={format_duration(option.default + 1)}",)
+    if option.key == "custom_templates_dir":
+        (folder / "sign_in.html").write_text("<p>x</p>")
+        return (f"{name}={folder}",)
+    if option.key.endswith(("_file", "_files")):
+        certificate = make_certificate(folder, "localhost")
+        return (f"{name}={certificate.cert_file}",)
+    return (f"{name}=sample",)
+
+
+def around(option: Option, folder: Path) -> tuple[str, ...]:
+    flags = AROUND.get(option.key, ())
+    if option.flag.startswith(("tls-", "https-")):
+        certificate = make_certificate(folder, "localhost")
+        flags = (
+            f"--tls-cert-file={certificate.cert_file}",
+            f"--tls-key-file={certificate.key_file}",
+        )
+    if option.key in ("client_secret_file", "cookie_secret_file"):
+        flags = (f"--{option.flag.removesuffix('-file')}=",)
+    return flags
+
+
+def at(value: Any, place: str) -> Any:
+    """What stands at *place*; of several providers, upstreams, listeners the first."""
+    for name in place.split("."):
+        value = value[0] if isinstance(value, tuple) else value
+        value = getattr(value, name)
+    return value
+
+
+@pytest.mark.parametrize("option", wired(), ids=lambda option: option.key)
+def test_each_option_changes_its_place(option: Option, tmp_path: Path) -> None:
+    if option.key in ("tls_cert_file", "tls_key_file"):
+        certificate = make_certificate(tmp_path, "localhost")
+        changed = settings(
+            f"--tls-cert-file={certificate.cert_file}",
+            f"--tls-key-file={certificate.key_file}",
+        )
+        assert changed.listeners != settings().listeners
+        return
+    if option.key in ("client_secret_file", "cookie_secret_file"):
+        file = tmp_path / "secret"
+        file.write_text("fedcba9876543210")
+        value = f"--{option.flag}={file}"
+        changed = settings(value, *around(option, tmp_path))
+        assert at(changed, option.place) != at(settings(), option.place)
+        return
+    common = around(option, tmp_path)
+    before = settings(*common)
+    after = settings(*common, *sample(option, tmp_path))
+    if option.key == "upstreams":
+        assert (before.core.upstreams, len(after.core.upstreams)) == ((), 1)
+    else:
+        assert at(after, option.place) != at(before, option.place)
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.key)
+def test_each_option_is_told_in_full(option: Option) -> None:
+    assert isinstance(option.default, TYPES[option.kind])
+    assert option.help
+    assert not option.help.endswith(".")
+    assert option.environment == f"OAUTH2_PROXY_{option.key.upper()}"
+    assert option.supported != (option.support != "full")
+    assert option.support != "idle" or option.note
+    assert bool(option.place) == (
+        option.supported and option.key != "session_store_type"
+    )
+
+
+def test_names_are_unique() -> None:
+    assert len(BY_KEY) == len(OPTIONS)
+    flags = [option.flag for option in (*OPTIONS, *CONTROL_OPTIONS)]
+    assert {flag for flag in flags if flags.count(flag) > 1} == {"google-group"}
+
+
+def test_all_keys_of_the_original_are_there() -> None:
+    assert sum(not option.own for option in OPTIONS) == 168
+
+
+def test_secrets_are_marked() -> None:
+    words = re.compile(r"secret|password|token$|jwt_key$|signature_key")
+    assert {
+        option.key
+        for option in OPTIONS
+        if words.search(option.key)
+        and not option.key.endswith("_file")
+        and option.kind in ("string", "list")
+    } <= {option.key for option in OPTIONS if option.secret}
+
+
+def test_reference_is_in_step() -> None:
+    assert (ROOT / "server" / "OPTIONS.md").read_text() == markdown()
+
+
+def test_help_names_every_flag() -> None:
+    text = usage()
+    for option in (*OPTIONS, *CONTROL_OPTIONS):
+        assert f"\n  --{option.flag}" in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert __version__ == project["version"]
+
+
+@pytest.mark.peers
+def test_flags_and_defaults_are_those_of_the_original() -> None:
+    program = find("oauth2-proxy")
+    if program is None:
+        pytest.skip("oauth2-proxy isn't installed")
+    text = subprocess.run(
+        [program, "--help"], capture_output=True, text=True, timeout=20, check=True
+    ).stderr
+    found = re.findall(
+        r'^ +--([a-z0-9-]+)\b.*?(?:\(default (?:"(.*)"|\[(.*)\]|(\S+))\))?$', text, re.M
+    )
+    theirs = {name: "".join(defaults) for name, *defaults in found}
+    ours = {
+        option.flag: as_go_writes(option)
+        for option in (*OPTIONS, *CONTROL_OPTIONS)
+        if not option.own
+    }
+    assert theirs.keys() == ours.keys()
+    zeros = {"false": "", "0": "", "0s": ""}
+    differing = {
+        name
+        for name, default in theirs.items()
+        if zeros.get(default, default) != zeros.get(ours[name], ours[name])
+    }
+    assert differing == OTHER_DEFAULTS
+
+
+def as_go_writes(option: Option) -> str:
+    match option.default:
+        case bool():
+            return "true" if option.default else "false"
+        case float():
+            return format_duration(option.default)
+        case tuple():
+            return ",".join(option.default)
+    return str(option.default)
