@@ -1,0 +1,28 @@
+-- Sends auth checks with the sessions of a file in rotation; prints one line of JSON.
+local requests = {}
+local at = 0
+
+function init(args)
+  local file = args[1]
+  if file then
+    for line in io.lines(file) do
+      requests[#requests + 1] = wrk.format("GET", "/oauth2/auth", {Cookie = line})
+    end
+  else
+    requests[1] = wrk.format("GET", "/oauth2/auth")
+  end
+end
+
+function request()
+  at = at % #requests + 1
+  return requests[at]
+end
+
+function done(summary, latency, _)
+  local errors = summary.errors
+  io.write(string.format(
+    '\nRESULT {"requests": %d, "seconds": %f, "p50_ms": %f, "p99_ms": %f, "errors": %d}\n',
+    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3,
+    latency:percentile(99) / 1e3,
+    errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+end
