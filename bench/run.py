@@ -90,7 +90,9 @@ def main() -> int:
 
 def judge(rows: list[dict[str, Any]]) -> int:
     """Fail when warm checks are not at least twice as fast as oauth2-proxy's."""
-    rates = {row["program"]: row["rate"] for row in rows if row["case"].startswith("warm")}
+    rates = {
+        row["program"]: row["rate"] for row in rows if row["case"].startswith("warm")
+    }
     if "oauth2-proxy" in rates and rates["authproxy"] < 2 * rates["oauth2-proxy"]:
         print("authproxy is not clearly faster than oauth2-proxy")
         return 1
@@ -114,7 +116,9 @@ def start_all(
         for case, count in (("warm", WARM), ("cold", COLD)):
             file = folder / f"{name}-{case}.txt"
             original = name == "oauth2-proxy"
-            sizes[name] = sessions.write_cookies(file, session, count, original=original)
+            sizes[name] = sessions.write_cookies(
+                file, session, count, original=original
+            )
             files[case] = file
         port, process = start_proxy(stack, folder, name, running.url)
         if name == "authproxy":
@@ -125,7 +129,15 @@ def start_all(
         port = free_port()
         text = NGINX.format(port=port, user="user root;")
         (folder / "nginx.conf").write_text(text)
-        command = [nginx, "-p", folder, "-c", folder / "nginx.conf", "-g", "daemon off;"]
+        command = [
+            nginx,
+            "-p",
+            folder,
+            "-c",
+            folder / "nginx.conf",
+            "-g",
+            "daemon off;",
+        ]
         process = Process("nginx", command, folder=folder)
         stack.callback(process.stop)
         process.wait_until(lambda: listens(port))
@@ -167,7 +179,9 @@ def start_proxy(
 
 def worker_memory(supervisor: int) -> float:
     """Resident memory of one worker, in MB."""
-    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    children = (
+        Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    )
     sizes = [
         int(line.split()[1])
         for child in children or [str(supervisor)]
@@ -208,7 +222,9 @@ def measure(
     return rows
 
 
-def wrk(port: int, cookies: Path | None, connections: int, seconds: int) -> dict[str, Any]:
+def wrk(
+    port: int, cookies: Path | None, connections: int, seconds: int
+) -> dict[str, Any]:
     """One measurement; raises when any answer was no 2xx."""
     command = [
         str(find("wrk")), "-t1", f"-c{connections}", f"-d{seconds}s", "-s",
@@ -222,8 +238,6 @@ def wrk(port: int, cookies: Path | None, connections: int, seconds: int) -> dict
         raise SystemExit(f"{result['errors']} answers were errors:\n{done.stdout}")
     result["rate"] = result["requests"] / result["seconds"]
     return result
-
-
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from authproxy.demo.config import Client, DemoConfig, User
 from authproxy.demo.provider import DemoProvider
 from authproxy_core import (
@@ -37,16 +38,22 @@ def realistic_session(issuer: str) -> Session:
     padding = 0
     while True:
         session = _logged_in(issuer, padding)
-        size = len(OAuth2ProxyFormat((SECRET,), NAME).write_session(session, iv=bytes(16)))
+        size = len(
+            OAuth2ProxyFormat((SECRET,), NAME).write_session(session, iv=bytes(16))
+        )
         if size >= TARGET:
             return session
         padding += max((TARGET - size) // 3, 8)
 
 
 def _logged_in(issuer: str, padding: int) -> Session:
-    user = User(name="alice", password="x", groups=("admins", "staff"), roles=("admin",))
+    user = User(
+        name="alice", password="x", groups=("admins", "staff"), roles=("admin",)
+    )
     client = Client(redirect_uris=(CALLBACK,))
-    config = DemoConfig(issuer=issuer, users=(user,), clients=(client,), padding=padding)
+    config = DemoConfig(
+        issuer=issuer, users=(user,), clients=(client,), padding=padding
+    )
     provider = DemoProvider(config)
     settings = Settings(
         cookie=CookieSettings(secrets=(SECRET,)),

@@ -68,9 +68,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_args(ours), theirs
 
 
-def _partition(
-    items: list[str], mark: str
-) -> tuple[list[str], list[str], list[str]]:
+def _partition(items: list[str], mark: str) -> tuple[list[str], list[str], list[str]]:
     """What stands before *mark*, the mark, and what stands after it."""
     if mark not in items:
         return items, [], []
@@ -116,9 +114,7 @@ def _passes(name: str, check: list[str]) -> bool:
     return done.returncode == 0
 
 
-def run_tests(
-    options: argparse.Namespace, arguments: list[str]
-) -> tuple[int, str]:
+def run_tests(options: argparse.Namespace, arguments: list[str]) -> tuple[int, str]:
     """Run pytest; returns its exit code and its closing line, which isn't shown yet."""
     command = [str(PYTHON), "-m", "pytest"]
     if not arguments:

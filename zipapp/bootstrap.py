@@ -117,7 +117,7 @@ def unpack(archive: str, digest: str, cache: str, folder: str) -> None:
         with open(inner, "wb") as stream:
             stream.write(payload)
         with zipfile.ZipFile(inner) as source:
-            source.extractall(staging)  # noqa: S202 - its digest is the one we expect
+            source.extractall(staging)
         os.unlink(inner)
         compileall.compile_dir(staging, quiet=2, workers=1)
         try:

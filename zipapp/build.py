@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         print(output)
         return 0
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, str(output), *run])  # noqa: S606
+    return os.execv(sys.executable, [sys.executable, str(output), *run])
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str] | None]:

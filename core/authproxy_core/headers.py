@@ -44,6 +44,7 @@ BUILT_IN_CLAIMS = frozenset(
         "user",
     }
 )
+TEXT_CLAIMS = BUILT_IN_CLAIMS - {"created_at", "expires_on", "groups"}
 FOLDED = bytes.maketrans(b"_.", b"--")
 
 
@@ -54,15 +55,15 @@ def folded(name: bytes) -> bytes:
 
 def claim_values(session: Session, claim: str) -> tuple[str, ...]:
     """The values of a claim of the session; empty texts are none."""
+    if claim in TEXT_CLAIMS:
+        text: str = getattr(session, claim)
+        return (text,) if text else ()
     if claim == "groups":
         # A comma would end a group for whoever splits the joined list.
         return tuple(group.replace(",", "%2C") for group in session.groups)
     if claim in ("created_at", "expires_on"):
         moment = session.created_at if claim == "created_at" else session.expires_at
         return (_go_time(moment),) if moment else ()
-    if claim in BUILT_IN_CLAIMS:
-        value = str(getattr(session, claim))
-        return (value,) if value else ()
     return tuple(value for value in claim_list(session.claims.get(claim)) if value)
 
 
@@ -115,13 +116,17 @@ class Injector:
     def headers(self, session: Session | None) -> Headers:
         """One field per rule, its values joined by commas; empty when there is none."""
         return tuple(
-            (
-                name,
-                b",".join(
-                    [text for source in sources for text in _render(source, session)]
-                ),
-            )
-            for name, sources in self._rules
+            [
+                (
+                    name,
+                    b",".join(_render(sources[0], session))
+                    if len(sources) == 1
+                    else b",".join(
+                        [text for one in sources for text in _render(one, session)]
+                    ),
+                )
+                for name, sources in self._rules
+            ]
         )
 
 

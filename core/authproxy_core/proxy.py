@@ -288,7 +288,7 @@ class AuthProxy:
 
     # -- everything else
 
-    def identify(self, request: Request) -> Session | None | Flow[Session | None]:
+    def identify(self, request: Request) -> Session | Flow[Session | None] | None:
         """Who sends this request; a flow when the session has to be refreshed.
 
         Cookies of a refresh are lost here: use `handle` where answers are written.

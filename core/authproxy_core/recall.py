@@ -10,7 +10,7 @@ from __future__ import annotations
 from .messages import Respond
 from .session import Session
 
-OVERHEAD = 600  # bytes of an entry besides its texts
+OVERHEAD = 2000  # bytes of an entry besides its texts
 
 
 class Entry:
@@ -33,8 +33,12 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Roughly how many bytes the entry takes, its ready answer included."""
-        return OVERHEAD + len(self.sealed) + 2 * self.session.size
+        """Roughly how many bytes the entry takes, its ready answer included.
+
+        The tokens are about as long as their sealed form, which is compressed, and half
+        of them stand in the answer again.
+        """
+        return OVERHEAD + 4 * len(self.sealed)
 
 
 class RecallCache:

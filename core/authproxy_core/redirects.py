@@ -207,12 +207,15 @@ def _visible(path: str) -> str:
 
 def _resolved(path: str) -> str:
     """*path* without what browsers drop, backslashes as slashes, dots resolved."""
+    visible = _visible(path)
     kept: list[str] = []
-    for segment in _visible(path).split("/")[1:]:
+    for segment in visible.split("/")[1:]:
         if segment == "..":
             del kept[-1:]
         elif segment != ".":
             kept.append(segment)
+    if visible.endswith(("/.", "/..")):
+        kept.append("")  # dots at the end leave their slash
     return "/" + "/".join(kept)
 
 

@@ -60,14 +60,3 @@ class Session(Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         """How logs call the user: the e-mail, else the user."""
         return self.email or self.user
-
-    @property
-    def size(self) -> int:
-        """Roughly how many bytes the session takes in memory."""
-        return (
-            512
-            + len(self.access_token)
-            + len(self.id_token)
-            + len(self.refresh_token)
-            + sum(len(group) + 60 for group in self.groups)
-        )

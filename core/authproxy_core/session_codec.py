@@ -20,7 +20,6 @@ from .encoding import b64url, b64url_decode
 from .errors import SealError
 from .session import Session
 
-
 MAX_RECORD = 1 << 20  # bytes
 
 

@@ -23,7 +23,15 @@ class Clock:
     ``timestamp`` is the one of the log lines.
     """
 
-    __slots__ = ("_local_time", "_monotonic", "_second", "_wall", "date", "now", "timestamp")
+    __slots__ = (
+        "_local_time",
+        "_monotonic",
+        "_second",
+        "_wall",
+        "date",
+        "now",
+        "timestamp",
+    )
 
     def __init__(
         self,

@@ -143,7 +143,7 @@ class Connection(asyncio.Protocol):
 
     # What the exchange uses.
 
-    async def wait_readable(self, timeout: float) -> bool:
+    async def wait_readable(self, timeout: float) -> bool:  # noqa: ASYNC109
         """Wait until more has been received; False when there will be no more.
 
         Raises TimeoutError after *timeout* seconds (0: no limit).
@@ -310,7 +310,7 @@ class Connection(asyncio.Protocol):
         application = hub.application
         try:
             outcome = application.handle(request)
-        except Exception as error:  # noqa: BLE001 - whatever fails is a denial
+        except Exception as error:
             hub.logs.exception(MODULE, f"request {request.id} failed", error)
             outcome = FAILED
         if type(outcome) is Respond and head.length == 0:

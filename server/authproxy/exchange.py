@@ -124,9 +124,7 @@ class Exchange:
         if self.head.minor and not self.started:
             await self._send(wire.informational(status, headers))
 
-    async def start(
-        self, status: int, headers: Headers, *, length: int | None
-    ) -> None:
+    async def start(self, status: int, headers: Headers, *, length: int | None) -> None:
         """Send the final head; *length* is the body's size in bytes, None if unknown."""
         self.started = True
         self._status = status

@@ -35,7 +35,11 @@ class Listening(Struct, frozen=True):
         if isinstance(address, str):
             return f"unix://{address}"
         host, port = address[:2]
-        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        return (
+            f"{scheme}://[{host}]:{port}"
+            if ":" in host
+            else f"{scheme}://{host}:{port}"
+        )
 
 
 @contextlib.contextmanager

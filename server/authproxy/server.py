@@ -32,7 +32,9 @@ from .server_settings import ServerSettings
 from .upstream import Forwarder
 
 SWEEP = 1.0  # seconds between looks at time limits
-GRACE = 1.0  # seconds in which an open connection may still send a request when stopping
+GRACE = (
+    1.0  # seconds in which an open connection may still send a request when stopping
+)
 ACCEPT_PAUSE = 0.1  # seconds after a failed accept (no file descriptors)
 # A young collection per 10 000 allocations instead of 700: most objects of a request
 # die by reference counting, and each collection is a pause for all connections.

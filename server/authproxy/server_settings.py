@@ -6,8 +6,9 @@ sizes are bytes.
 
 from __future__ import annotations
 
-from authproxy_core.settings import Seconds, Settings
 from msgspec import Struct
+
+from authproxy_core.settings import Seconds, Settings
 
 
 class TlsSettings(Struct, frozen=True, kw_only=True):

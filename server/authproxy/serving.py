@@ -48,7 +48,7 @@ async def serve(exchange: Exchange, outcome: Outcome) -> None:
         events += stand_in.events if stand_in is not None else ()
     except ClientGone:
         exchange.abort()
-    except Exception as error:  # noqa: BLE001 - whatever fails is a denial
+    except Exception as error:
         hub.logs.exception(MODULE, f"request {exchange.request.id} failed", error)
         if exchange.started:
             exchange.abort()

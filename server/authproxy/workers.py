@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 
 from .clock import log_timestamp
-from .listeners import Listening, ListenError, opened
+from .listeners import ListenError, Listening, opened
 from .server_settings import ServerSettings
 
 MIN_BACK_OFF, MAX_BACK_OFF = 0.1, 10.0  # seconds before a dead worker is replaced

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
+
 from authproxy.demo.config import UNUSABLE_KEYS
 from authproxy_core import Fetch, FetchError, Respond, Response
 from authproxy_core.jwt import hashed
@@ -210,9 +211,7 @@ def test_lg07_cookies_of_one_purpose_do_not_serve_another(world: World) -> None:
     "state",
     ["", "x", "A" * 100_000, "A" * 43, "*" * 43, ":", "a:b:c", "%00", "%C3%A9" * 43],
 )
-def test_lg10_a_state_that_is_none_of_ours_is_refused(
-    world: World, state: str
-) -> None:
+def test_lg10_a_state_that_is_none_of_ours_is_refused(world: World, state: str) -> None:
     world.begin()
     answer = world.get(f"/oauth2/callback?code=x&state={state}")
     assert answer.status in (400, 403)
@@ -304,7 +303,9 @@ def test_used_logins_are_remembered_within_bounds(
 # -- the callback: what the provider says
 
 
-@pytest.mark.parametrize("code", ["access_denied", "temporarily_unavailable", "odd_one"])
+@pytest.mark.parametrize(
+    "code", ["access_denied", "temporarily_unavailable", "odd_one"]
+)
 def test_lg17_an_error_of_the_provider_is_said_plainly(world: World, code: str) -> None:
     world.config.authorization_error = code
     answer = world.log_in()
@@ -626,7 +627,9 @@ def test_jw01_to_jw08_tokens_that_are_not_what_they_seem(world: World) -> None:
 
     for number in range(len(broken("a.b.c"))):
         world.jar.clear()
-        world.config.id_token_filter = lambda token, number=number: broken(token)[number]
+        world.config.id_token_filter = lambda token, number=number: broken(token)[
+            number
+        ]
         answer = world.log_in()
         assert answer.status == 500, number
         assert b"_oauth2_proxy" not in world.jar
@@ -868,7 +871,10 @@ def test_a_target_with_non_ascii_is_percent_encoded(world: World) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"redirect_url": "https://sso.example.com/back"}, "https://sso.example.com/back"),
+        (
+            {"redirect_url": "https://sso.example.com/back"},
+            "https://sso.example.com/back",
+        ),
         (
             {"redirect_url": "https://sso.example.com"},
             "https://sso.example.com/oauth2/callback",

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from authproxy_core import Fetch, FetchError, Lock, Respond, Response, Unlock
 from authproxy_core.recall import Entry
 from authproxy_core.session import Session
@@ -70,8 +71,8 @@ def test_a_sibling_that_waited_takes_what_was_made(refreshing: World) -> None:
     lock = next(waiting)
     assert isinstance(lock, Lock)
     refreshing.get("/oauth2/auth")
+    assert isinstance(waiting.send(True), Unlock)
     with pytest.raises(StopIteration) as stop:
-        assert isinstance(waiting.send(True), Unlock)
         waiting.send(None)
     assert stop.value.value.status == 202
     assert refreshing.idp.count("token") == 1
@@ -82,8 +83,8 @@ def test_siblings_that_waited_in_vain_do_not_try_again(refreshing: World) -> Non
     next(waiting)
     refreshing.config.failing["token"] = 503
     refreshing.get("/oauth2/auth")
+    assert isinstance(waiting.send(True), Unlock)
     with pytest.raises(StopIteration) as stop:
-        assert isinstance(waiting.send(True), Unlock)
         waiting.send(None)
     assert stop.value.value.status == 202
     assert refreshing.idp.count("token") == 1
@@ -100,7 +101,9 @@ def test_stale_survives_an_absent_provider(refreshing: World) -> None:
     assert not headers(answer, b"set-cookie")
     assert kinds(refreshing) == ["refresh_failed"]
     # The provider is left alone for a while.
-    assert play(refreshing.proxy.check(refreshing.request("/oauth2/auth"))).status == 202
+    assert (
+        play(refreshing.proxy.check(refreshing.request("/oauth2/auth"))).status == 202
+    )
 
 
 def test_stale_is_tried_again_after_a_while(refreshing: World) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from authproxy_core.errors import RequestError
 from authproxy_core.messages import Request
 from authproxy_core.original import (
@@ -17,8 +20,6 @@ from authproxy_core.original import (
     parse_address,
 )
 from authproxy_core.settings import Settings
-from hypothesis import given
-from hypothesis import strategies as st
 
 GATEWAY = "10.0.0.1"
 ATTACKER = "203.0.113.9"
@@ -109,6 +110,8 @@ def test_fh01_a_public_peer_forwards_nothing() -> None:
         ("169.254.8.1", True),
         ("100.64.0.1", False),
         ("::1", True),
+        ("::ffff:10.0.0.1", True),
+        (f"::ffff:{ATTACKER}", False),
         ("fd12::1", True),
         ("fe80::1", True),
         ("fe80::1%eth0", True),
@@ -255,6 +258,8 @@ def test_fh13_forwarded_for_of_a_public_peer_is_not_read(spoofed: str) -> None:
         ([f"10.0.0.5, ::ffff:{ATTACKER}"], ATTACKER),
         (["[2606:4700::1]:443, [2001:DB8::1]"], "2606:4700::1"),
         (["2606:4700::1, 2001:db8:0::1"], "2606:4700::1"),
+        ([f"127.0.0.1, {ATTACKER}, {GATEWAY}"], ATTACKER),
+        ([", ".join([GATEWAY] * 50)], GATEWAY),
         ([ATTACKER + ", 198.51.100.7" * 31], ATTACKER),
         # More hops than are walked: nobody vouches for what is further left.
         ([ATTACKER + ", 198.51.100.7" * 33], "198.51.100.7"),
@@ -448,11 +453,13 @@ BAD_HOSTS = [
     "::1",
     "[]",
     "[:::1]",
+    "[1:2]",
     "[::1]x",
     "[::1",
     "[::1]:99999",
     "a" * 64 + ".com",
     "a." * 130 + "com",
+    "x" * 300,
 ]
 
 

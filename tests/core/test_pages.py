@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import pytest
+
 from authproxy_core import Event, PageSettings, Respond
 from authproxy_core.pages import Pages
 from authproxy_core.templates import TemplateError
@@ -155,7 +156,7 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
 
 def test_custom_pages_get_all_variables() -> None:
     template = (
-        "{{define \"sign_in.html\"}}{{.ProviderName}}|{{.SignInMessage}}|{{.StatusCode}}|"
+        '{{define "sign_in.html"}}{{.ProviderName}}|{{.SignInMessage}}|{{.StatusCode}}|'
         "{{.CustomLogin}}|{{.Redirect}}|{{.Version}}|{{.ProxyPrefix}}|{{.Footer}}|"
         "{{if .LogoData}}logo{{end}}{{end}}"
     )
@@ -163,9 +164,7 @@ def test_custom_pages_get_all_variables() -> None:
         sign_in_template=template, banner="<b>hi</b>", footer="f", version="1.2"
     )
     answer = made.sign_in(status=403, redirect="/a&b")
-    assert answer.body == (
-        b"Keycloak|<b>hi</b>|403|false|/a&amp;b|1.2|/oauth2|f|logo"
-    )
+    assert answer.body == (b"Keycloak|<b>hi</b>|403|false|/a&amp;b|1.2|/oauth2|f|logo")
     csp = header(answer, b"content-security-policy")
     assert b"script-src" not in csp
     assert b"frame-ancestors 'none'" in csp

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from authproxy_core import (
     AuthProxy,
     ClientGone,
@@ -17,8 +20,6 @@ from authproxy_core import (
     UpstreamSettings,
 )
 from authproxy_core.settings import PageSettings
-from hypothesis import given
-from hypothesis import strategies as st
 from support.world import (
     World,
     header,
@@ -354,8 +355,14 @@ def test_lo04_the_id_token_goes_to_the_providers_logout_only() -> None:
     logout = "https://idp.example.com/realms/main/logout"
     kept = dict(world.jar)
     answer = world.get(f"/oauth2/sign_out?rd={logout}{hint}")
-    assert header(answer, b"location").startswith(logout.encode() + b"?id_token_hint=ey")
-    for other in ("https://other.example/realms/main/logout", f"{logout}/x", "https://["):
+    assert header(answer, b"location").startswith(
+        logout.encode() + b"?id_token_hint=ey"
+    )
+    for other in (
+        "https://other.example/realms/main/logout",
+        f"{logout}/x",
+        "https://[",
+    ):
         world.jar = dict(kept)
         location = header(world.get(f"/oauth2/sign_out?rd={other}{hint}"), b"location")
         assert b"hint=ey" not in location
@@ -553,9 +560,7 @@ def test_headers_of_every_kind() -> None:
         settings(
             inject_response_headers=(
                 HeaderRule("X-Secret", (Secret(b"s3cret"),)),
-                HeaderRule(
-                    "X-Basic", (ClaimSource("user", "", Secret(b"pw")),)
-                ),
+                HeaderRule("X-Basic", (ClaimSource("user", "", Secret(b"pw")),)),
                 rule("X-Created", "created_at"),
                 rule("X-Expires", "expires_on"),
                 rule("X-Empty", "refresh_token"),
@@ -723,7 +728,9 @@ def test_an_embedder_needs_no_callback_for_events() -> None:
 
 @given(
     st.binary(max_size=200).map(lambda text: b"/" + text),
-    st.lists(st.tuples(st.sampled_from([b"cookie", b"accept"]), st.binary(max_size=99))),
+    st.lists(
+        st.tuples(st.sampled_from([b"cookie", b"accept"]), st.binary(max_size=99))
+    ),
 )
 def test_whatever_comes_is_answered_and_never_2xx(target: bytes, fields: Any) -> None:
     for path in (target, b"/oauth2/auth?" + target, b"/oauth2/callback?" + target):

@@ -7,12 +7,13 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from authproxy_core.messages import Request
-from authproxy_core.original import Trust
-from authproxy_core.redirects import RedirectPolicy, listed_hosts
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+
+from authproxy_core.messages import Request
+from authproxy_core.original import Trust
+from authproxy_core.redirects import RedirectPolicy, listed_hosts
 from support import whatwg
 from support.programs import find
 from support.world import HOST, settings
@@ -35,6 +36,7 @@ REFUSED = {
         "/.//evil.com", "/./\\evil.com", "/..//evil.com", "/../\\evil.com",
         "/.%2f/evil.com", "/%2e%2f/evil.com", "/x/..//evil.com",
     ],
+    "or08_at_the_end": ["/.//.", "/%2e//.", "/x/..//.", "/..//x/.."],
     "or10": ["//evil.com/%2f..", "//evil.com/%2e%2e%2f", "////evil.com/%2f%2e%2e"],
     "or11": ["https:evil.com", "https:/evil.com", "https:///evil.com",
              "https:\\\\evil.com", "http:evil.com"],
@@ -60,7 +62,11 @@ REFUSED = {
     "or31": ["", "x", "/" + "x" * 100_000],
     "or44": ["/oauth2/sign_out", "/oauth2/start", "/oauth2/callback?code=1",
              "/x/../oauth2/sign_out", "/%6fauth2/sign_out",
-             "https://app.example.com/oauth2/start"],
+             "/oauth2\\start", "/oauth2/.", "//oauth2/start", "/x/%2e%2e/oauth2//start",
+             "https://app.example.com/oauth2/start", "https://APP.example.com/./oauth2/x"],
+    "scheme": ["HTTPS://app.example.com", "https:\\\\app.example.com", "//app.example.com"],
+    "port": ["https://any.test:080", "https://any.test:-1", "https://any.test:65536"],
+    "text": ["/a\x7f", "/a\ud800", "/\u200b/evil.com", "https://app.example.com/\n"],
 }  # fmt: skip
 
 
@@ -77,7 +83,9 @@ def test_or_rows_are_refused(row: str) -> None:
         "/a#b", "/a#//b", "/a/b/?x=/../y", "/%C3%A9", "/\u00e9", "/oauth2", "/oauth2x/",
         "https://app.example.com/x", "https://EXAMPLE.com/x", "http://a.b.example.com",
         "https://listed.test:8443/x", "https://any.test:1", "https://any.test",
-        "https://other.example.com/oauth2/start",
+        "https://other.example.com/oauth2/start", "https://app.example.com:",
+        "https://app.example.com/x//y?z=//w", "/a//b", "/my file?q=a b", "/q?p=100%",
+        "/x/..", "/x/.", "/a/../b//c",
     ],
 )  # fmt: skip
 def test_or32_legal_targets_are_allowed(target: str) -> None:
@@ -85,7 +93,9 @@ def test_or32_legal_targets_are_allowed(target: str) -> None:
 
 
 def test_or20_a_plain_entry_does_not_include_subdomains() -> None:
-    policy = RedirectPolicy(settings(whitelist_domains=("example.com", "[::1]", "bad host")))
+    policy = RedirectPolicy(
+        settings(whitelist_domains=("example.com", "[::1]", "bad host"))
+    )
     assert policy.allows("https://example.com/", OWN)
     assert not policy.allows("https://app.example.com/", OWN)
     assert policy.allows("https://[::1]/", OWN)
@@ -120,6 +130,24 @@ def test_or49_the_public_list_ends_at_home() -> None:
         assert where == ("https:", OWN), target
 
 
+def test_or26_a_listed_address_has_one_spelling() -> None:
+    listed = ("10.0.0.1", "[2001:db8::1]:8443", ".0.0.1", "0x7f", "*")
+    policy = RedirectPolicy(settings(whitelist_domains=listed))
+    for target in ("http://10.0.0.1/", "https://[2001:DB8::1]:8443/x"):
+        assert policy.allows(target, OWN), target
+    for target in (
+        "http://010.0.0.1/", "http://9.0.0.1/", "http://0x7f/", "http://10.1/",
+        "http://[2001:db8::1]/", "http://[2001:db8:0::1]:8443/", "http://*/",
+    ):  # fmt: skip
+        assert not policy.allows(target, OWN), target
+
+
+def test_or40_a_target_is_judged_by_the_list_of_now() -> None:
+    target = "https://app.example.com/x"
+    assert POLICY.allows(target, OWN)
+    assert not RedirectPolicy(settings()).allows(target, OWN)
+
+
 ALPHABET = "/\\.%:?#@;&= \t\n\r\0-_2fF5cC0o9aexmplhts[]\u3000\u2024\uff0f\u00ad"
 
 
@@ -128,14 +156,18 @@ ALPHABET = "/\\.%:?#@;&= \t\n\r\0-_2fF5cC0o9aexmplhts[]\u3000\u2024\uff0f\u00ad"
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["", "/", "//", "https://", "/x/", "https://app.example.com"]),
+            st.sampled_from(
+                ["", "/", "//", "https://", "/x/", "https://app.example.com"]
+            ),
             st.text(ALPHABET, max_size=12),
         ).map("".join),
         min_size=50,
         max_size=100,
     )
 )
-def test_or49_what_is_accepted_stays_by_a_browsers_judgement(targets: list[str]) -> None:
+def test_or49_what_is_accepted_stays_by_a_browsers_judgement(
+    targets: list[str],
+) -> None:
     accepted = [target for target in targets if POLICY.allows(target, OWN)]
     for target, where in zip(accepted, whatwg.resolve(accepted), strict=True):
         assert where is not None, target
@@ -149,12 +181,17 @@ def test_judging_never_fails(target: str) -> None:
 
 
 def chosen(
-    *fields: tuple[bytes, bytes], target: bytes = b"/own?x=1", rd: str = "", peer: str = "10.0.0.1"
+    *fields: tuple[bytes, bytes],
+    target: bytes = b"/own?x=1",
+    rd: str = "",
+    peer: str = "10.0.0.1",
 ) -> str:
     given_settings = settings(reverse_proxy=True, whitelist_domains=(".example.com",))
     request = Request(b"GET", target, ((b"host", HOST), *fields), peer)
     original = Trust(given_settings).original(request)
-    return RedirectPolicy(given_settings).choose(request, original, {"rd": rd} if rd else {})
+    return RedirectPolicy(given_settings).choose(
+        request, original, {"rd": rd} if rd else {}
+    )
 
 
 def test_the_first_good_candidate_is_chosen() -> None:
@@ -182,3 +219,47 @@ def test_or34_a_stranger_is_not_believed() -> None:
         (b"x-original-url", b"https://evil.com/"),
     )
     assert chosen(*fields, peer="203.0.113.9") == "/own?x=1"
+
+
+def test_or35_a_gateways_unlisted_host_is_no_target() -> None:
+    foreign = (b"x-forwarded-host", b"evil.com")
+    assert chosen(foreign, (b"x-forwarded-uri", b"/x")) == "/x"
+
+
+def test_or37_the_scheme_of_a_target_is_http_or_https() -> None:
+    host = (b"x-forwarded-host", b"other.example.com")
+    assert chosen(host, (b"x-forwarded-proto", b"javascript"), target=b"/x") == (
+        "http://other.example.com/x"
+    )
+    assert chosen(host, (b"x-forwarded-proto", b"HTTPS"), target=b"/x") == (
+        "https://other.example.com/x"
+    )
+
+
+def test_or44_own_endpoints_are_no_targets_of_a_login() -> None:
+    host = (b"x-forwarded-host", b"other.example.com")
+    uri = (b"x-forwarded-uri", b"/oauth2/auth")
+    assert chosen(host, uri) == "http://other.example.com/"
+    assert chosen(uri, rd="/oauth2/sign_out") == "/"
+
+
+def test_or41_a_sign_out_may_end_at_the_sign_in_page() -> None:
+    own_settings = settings()
+    policy = RedirectPolicy(own_settings)
+    request = Request(b"GET", b"/oauth2/sign_out", ((b"host", HOST),), "203.0.113.9")
+    original = Trust(own_settings).original(request)
+    for rd, target in (
+        ("/oauth2/sign_in", "/oauth2/sign_in"),
+        ("//evil.com", "/"),
+        ("https://evil.com", "/"),
+        ("", "/"),
+    ):
+        form = {"rd": rd}
+        assert policy.choose(request, original, form, own_endpoints=True) == target
+    assert policy.choose(request, original, {"rd": "/oauth2/sign_in"}) == "/"
+
+
+def test_a_target_of_nobody_is_home() -> None:
+    # The only candidate is the request's own target, which is no path to a browser.
+    assert chosen(target=b"//evil.com/x") == "/"
+    assert chosen(target=b"/\\evil.com/x") == "/"

@@ -29,9 +29,37 @@ LAYERS = (
     {"messages", "errors", "encoding"},
 )
 PURE = frozenset(
-    """__future__ base64 binascii collections contextlib csv dataclasses datetime enum
-    functools hashlib heapq hmac html http importlib ipaddress itertools json math
-    operator re string struct types typing unicodedata urllib zlib""".split()
+    [
+        "__future__",
+        "base64",
+        "binascii",
+        "collections",
+        "contextlib",
+        "csv",
+        "dataclasses",
+        "datetime",
+        "enum",
+        "functools",
+        "hashlib",
+        "heapq",
+        "hmac",
+        "html",
+        "http",
+        "importlib",
+        "ipaddress",
+        "itertools",
+        "json",
+        "math",
+        "operator",
+        "re",
+        "string",
+        "struct",
+        "types",
+        "typing",
+        "unicodedata",
+        "urllib",
+        "zlib",
+    ]
 )
 LIBRARIES = frozenset({"cryptography", "joserfc", "lz4", "msgspec", "orjson"})
 FORBIDDEN_PARTS = frozenset({"http.client", "http.server", "urllib.request"})
@@ -53,12 +81,11 @@ def own_imports(path: Path) -> Iterator[str]:
     """The first-level modules of the core that *path* imports."""
     depth = len(path.relative_to(CORE).parts)
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            if node.level == depth:
-                names = [node.module.split(".")[0]] if node.module else [
-                    alias.name for alias in node.names
-                ]
-                yield from names
+        if isinstance(node, ast.ImportFrom) and node.level == depth:
+            if node.module:
+                yield node.module.split(".")[0]
+            else:
+                yield from (alias.name for alias in node.names)
 
 
 def foreign_imports(path: Path) -> Iterator[str]:
@@ -111,7 +138,9 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
 
 
 def is_flow(function: ast.FunctionDef) -> bool:
-    return function.returns is not None and ast.unparse(function.returns).startswith("Flow[")
+    return function.returns is not None and ast.unparse(function.returns).startswith(
+        "Flow["
+    )
 
 
 def flow_names() -> set[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from support import keycloak as kc
 from support import nginx, peers
 from support.certificates import Certificate, make_certificate
@@ -32,7 +33,10 @@ def need(name: str) -> Path:
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """A certificate for everything on loopback."""
     return make_certificate(
-        tmp_path_factory.mktemp("certificate"), "127.0.0.1", "localhost", "app.example.com"
+        tmp_path_factory.mktemp("certificate"),
+        "127.0.0.1",
+        "localhost",
+        "app.example.com",
     )
 
 

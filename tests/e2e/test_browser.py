@@ -9,6 +9,7 @@ import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
+
 from support.browser import start_browser
 from support.keycloak import APP, PASSWORD, WRONG_AUDIENCE
 from support.peers import AuthServer

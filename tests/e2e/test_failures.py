@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
+
 from support.http import Client, Reply, form_action
 from support.keycloak import (
     APP,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from support import caddy as caddy_support
 from support import peers
 from support.certificates import Certificate

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from support.http import Client, Cookies
 from support.keycloak import APP, Keycloak
 from support.peers import AUTHPROXY, OAUTH2_PROXY, AuthServer

@@ -10,14 +10,15 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 import uvicorn
-from authproxy.asgi import AuthMiddleware, request_of
-from authproxy.demo.config import DemoConfig
-from authproxy.demo.provider import DemoProvider, serve
-from authproxy_core import AuthProxy, UpstreamSettings
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+
+from authproxy.asgi import AuthMiddleware, request_of
+from authproxy.demo.config import DemoConfig
+from authproxy.demo.provider import DemoProvider, serve
+from authproxy_core import AuthProxy, UpstreamSettings
 from support.http import Client
 from support.ports import free_port
 from support.processes import wait_for
@@ -44,7 +45,9 @@ def running() -> Iterator[tuple[str, DemoProvider]]:
         port = free_port()
         guarded = AuthMiddleware(app, AuthProxy(given))  # type: ignore[arg-type]
         server = uvicorn.Server(
-            uvicorn.Config(guarded, port=port, log_level="warning", lifespan="on", ws="none")
+            uvicorn.Config(
+                guarded, port=port, log_level="warning", lifespan="on", ws="none"
+            )
         )
         thread = threading.Thread(target=server.run)
         thread.start()
@@ -70,7 +73,9 @@ def test_login_and_a_guarded_page(running: tuple[str, DemoProvider]) -> None:
     assert page.status == 403
     assert "Sign in with Keycloak" in page.text
     log_in(client, url, provider)
-    reply = client.request("POST", f"{url}/deep", [("x-forwarded-email", "x@y")], b"body")
+    reply = client.request(
+        "POST", f"{url}/deep", [("x-forwarded-email", "x@y")], b"body"
+    )
     assert reply.status == 200
     assert reply.json["headers"]["x-forwarded-email"] == "alice@example.com"
     assert reply.json["body"] == "body"

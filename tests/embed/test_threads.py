@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+
 from authproxy.demo.config import DemoConfig
 from authproxy.demo.provider import DemoProvider, serve
 from authproxy_core import (
@@ -80,7 +81,10 @@ def running() -> Iterator[tuple[str, DemoProvider]]:
                     decision = decide_sync(proxy.handle(request), perform)
                 if isinstance(decision, Forward):
                     body = json.dumps(
-                        {name.decode(): value.decode() for name, value in decision.headers}
+                        {
+                            name.decode(): value.decode()
+                            for name, value in decision.headers
+                        }
                     ).encode()
                     self.answer(200, decision.response_headers, body)
                 else:

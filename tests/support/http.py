@@ -109,7 +109,7 @@ class Cookies:
         fitting = [
             (cookie_path, f"{name}={value}")
             for (domain, cookie_path, name), value in self._values.items()
-            if (host == domain or f".{host}".endswith(domain) and domain[0] == ".")
+            if (host == domain or (f".{host}".endswith(domain) and domain[0] == "."))
             and f"{path}/".startswith(cookie_path.rstrip("/") + "/")
         ]
         fitting.sort(key=lambda found: -len(found[0]))
@@ -194,9 +194,7 @@ class Client:
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        return http.client.HTTPSConnection(
-            host, port, timeout=TIMEOUT, context=context
-        )
+        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
 
 
 def exchange(
@@ -209,9 +207,7 @@ def exchange(
 ) -> Reply:
     """Send exactly these headers (and a length, for a body) and read the answer."""
     try:
-        connection.putrequest(
-            method, target, skip_host=True, skip_accept_encoding=True
-        )
+        connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
         for name, value in headers:
             connection.putheader(name, value)
         if body:

@@ -79,5 +79,3 @@ def start_nginx(
         folder=folder,
     )
     return process.wait_until(lambda: listens(port))
-
-

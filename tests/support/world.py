@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
+
 from authproxy.demo.config import Client, DemoConfig, User
 from authproxy.demo.provider import DemoProvider
 from authproxy_core import (
@@ -91,7 +92,10 @@ def provider_settings(**changes: Any) -> ProviderSettings:
 
 
 def settings(
-    *, cookie: dict[str, Any] | None = None, provider: dict[str, Any] | None = None, **changes: Any
+    *,
+    cookie: dict[str, Any] | None = None,
+    provider: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> Settings:
     """Good settings, with changes."""
     values: dict[str, Any] = {
@@ -110,9 +114,7 @@ class World:
         self.clock = Clock()
         self.random = random.Random(7).randbytes
         self.events: list[Event] = []
-        self.config = DemoConfig(
-            issuer=ISSUER, users=(ALICE, BOB), clients=(CLIENT,)
-        )
+        self.config = DemoConfig(issuer=ISSUER, users=(ALICE, BOB), clients=(CLIENT,))
         self.idp = DemoProvider(self.config, self.clock, self.random)
         self.settings = given or settings()
         self.proxy = self.new_proxy(self.settings)

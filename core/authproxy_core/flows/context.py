@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from ..access import EmailRule
 from ..errors import RequestError
+from ..login_state import LoginStates
 from ..messages import Event, Headers, Request, Respond
 from ..original import Original, Trust
 from ..pages import NO_CACHE, Pages
@@ -16,7 +17,6 @@ from ..redirects import RedirectPolicy
 from ..session import Session
 from ..session_stores import CookieSessions
 from ..settings import Settings
-from ..login_state import LoginStates
 
 
 class Context(Struct, frozen=True, kw_only=True):

@@ -113,9 +113,7 @@ class Compiler:
         self.bodies[key] = body
         return end
 
-    def _body(
-        self, where: Definition, body: Body, c: Context
-    ) -> tuple[Body, Context]:
+    def _body(self, where: Definition, body: Body, c: Context) -> tuple[Body, Context]:
         nodes: list[Node] = []
         for node in body:
             compiled, c = self._node(where, node, c)

@@ -27,7 +27,8 @@ _NOSPACE_NORM = _NORM | {
 }  # fmt: skip
 # Old browsers trip over these code points in unquoted attributes.
 _NOSPACE_NORM |= {
-    chr(code): f"&#x{code:x};" for code in (*range(0xFDD0, 0xFDF0), *range(0xFFF0, 1 << 16))
+    chr(code): f"&#x{code:x};"
+    for code in (*range(0xFDD0, 0xFDF0), *range(0xFFF0, 1 << 16))
 }
 NORM = str.maketrans(_NORM)
 HTML = str.maketrans(_NORM | {"&": "&amp;"})

@@ -96,9 +96,7 @@ def _comment_end(file: str, source: str, at: int, line: int) -> int:
     return close.end()
 
 
-def _action(
-    file: str, source: str, at: int, line: int
-) -> Iterator[tuple[Token, int]]:
+def _action(file: str, source: str, at: int, line: int) -> Iterator[tuple[Token, int]]:
     """Tokens inside one action, each with the position behind it; "close" is last.
 
     The space before the first word is left out.

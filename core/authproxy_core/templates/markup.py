@@ -44,24 +44,129 @@ LITERALS_AND_COMMENTS = SCRIPT_LITERALS | COMMENTS
 ELEMENTS = {element.value: element for element in Element}
 
 PLAIN_ATTRS = frozenset(
-    """accept alt autocomplete autofocus autoplay border checked class cols colspan
-    contenteditable contextmenu controls coords datetime default dir dirname disabled
-    draggable dropzone for formtarget headers height hidden high hreflang id ismap kind
-    label lang list loop low max maxlength media mediagroup min multiple name open
-    optimum placeholder preload pubdate radiogroup readonly required reversed rows
-    rowspan spellcheck scope scoped seamless selected shape size sizes span srclang
-    start step tabindex target title width wrap""".split()
+    [
+        "accept",
+        "alt",
+        "autocomplete",
+        "autofocus",
+        "autoplay",
+        "border",
+        "checked",
+        "class",
+        "cols",
+        "colspan",
+        "contenteditable",
+        "contextmenu",
+        "controls",
+        "coords",
+        "datetime",
+        "default",
+        "dir",
+        "dirname",
+        "disabled",
+        "draggable",
+        "dropzone",
+        "for",
+        "formtarget",
+        "headers",
+        "height",
+        "hidden",
+        "high",
+        "hreflang",
+        "id",
+        "ismap",
+        "kind",
+        "label",
+        "lang",
+        "list",
+        "loop",
+        "low",
+        "max",
+        "maxlength",
+        "media",
+        "mediagroup",
+        "min",
+        "multiple",
+        "name",
+        "open",
+        "optimum",
+        "placeholder",
+        "preload",
+        "pubdate",
+        "radiogroup",
+        "readonly",
+        "required",
+        "reversed",
+        "rows",
+        "rowspan",
+        "spellcheck",
+        "scope",
+        "scoped",
+        "seamless",
+        "selected",
+        "shape",
+        "size",
+        "sizes",
+        "span",
+        "srclang",
+        "start",
+        "step",
+        "tabindex",
+        "target",
+        "title",
+        "width",
+        "wrap",
+    ]
 )
 # These change what other content means or what is sent where; as plain as others when
 # written out, but never allowed as a name from a value.
 UNSAFE_ATTRS = frozenset(
-    """accept-charset async challenge charset content crossorigin defer enctype form
-    formenctype formmethod formnovalidate http-equiv keytype language method novalidate
-    pattern rel sandbox srcdoc type value""".split()
+    [
+        "accept-charset",
+        "async",
+        "challenge",
+        "charset",
+        "content",
+        "crossorigin",
+        "defer",
+        "enctype",
+        "form",
+        "formenctype",
+        "formmethod",
+        "formnovalidate",
+        "http-equiv",
+        "keytype",
+        "language",
+        "method",
+        "novalidate",
+        "pattern",
+        "rel",
+        "sandbox",
+        "srcdoc",
+        "type",
+        "value",
+    ]
 )
 URL_ATTRS = frozenset(
-    """action archive background cite classid codebase data formaction href icon
-    longdesc manifest poster profile src usemap xmlns""".split()
+    [
+        "action",
+        "archive",
+        "background",
+        "cite",
+        "classid",
+        "codebase",
+        "data",
+        "formaction",
+        "href",
+        "icon",
+        "longdesc",
+        "manifest",
+        "poster",
+        "profile",
+        "src",
+        "usemap",
+        "xmlns",
+    ]
 )
 SPECIAL_ATTRS = {"style": Attr.STYLE, "srcset": Attr.SRCSET}
 

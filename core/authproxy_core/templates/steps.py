@@ -10,9 +10,9 @@ from typing import TypeAlias
 from . import css, js, markup
 from .context import (
     COMMENTS,
+    IN_TAG,
     SCRIPT_LITERALS,
     START,
-    IN_TAG,
     Attr,
     Context,
     ContextProblem,
@@ -56,11 +56,27 @@ STEPS: dict[State, Step] = {
 }
 
 JS_TYPES = frozenset(
-    """application/ecmascript application/javascript application/json
-    application/ld+json application/x-ecmascript application/x-javascript module
-    text/ecmascript text/javascript text/javascript1.0 text/javascript1.1
-    text/javascript1.2 text/javascript1.3 text/javascript1.4 text/javascript1.5
-    text/jscript text/livescript text/x-ecmascript text/x-javascript""".split()
+    [
+        "application/ecmascript",
+        "application/javascript",
+        "application/json",
+        "application/ld+json",
+        "application/x-ecmascript",
+        "application/x-javascript",
+        "module",
+        "text/ecmascript",
+        "text/javascript",
+        "text/javascript1.0",
+        "text/javascript1.1",
+        "text/javascript1.2",
+        "text/javascript1.3",
+        "text/javascript1.4",
+        "text/javascript1.5",
+        "text/jscript",
+        "text/livescript",
+        "text/x-ecmascript",
+        "text/x-javascript",
+    ]
 ) | {""}
 SCRIPT_TAG = re.compile(r"<(script|/script|!--)", re.IGNORECASE)
 STRAY_LESS = re.compile(r"<(?!!doctype)", re.IGNORECASE | re.ASCII)
@@ -171,7 +187,9 @@ def strip_tags(text: str) -> str:
             break
         part = text[at : at + read]
         if c.state in (State.TEXT, State.RCDATA):
-            out.append(part if after.state is c.state else part[: max(part.rfind("<"), 0)])
+            out.append(
+                part if after.state is c.state else part[: max(part.rfind("<"), 0)]
+            )
         else:
             only_text = False
         c, at = after, at + read

@@ -1,31 +1,30 @@
-"""Start the demonstration: provider and sample application in threads, authproxy here."""
+"""Start the demonstration: provider and sample application in threads, authproxy here.
+
+authproxy is configured by the flags that anybody would use, so that what is shown is
+what is documented. The environment is left out: it may belong to a real deployment.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import secrets
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
-from authproxy_core.settings import (
-    CookieSettings,
-    ProviderSettings,
-    Secret,
-    Settings,
-    UpstreamSettings,
-)
-
-from .. import __version__
-from ..config.headers import request_rules
-from ..config.collected import Collected
-from ..server_settings import Limits, Listener, ServerSettings
-from ..workers import run
+from ..config.load import load
+from ..listeners import ListenError, Listening, opened
+from ..server import serve as serve_authproxy
+from ..server_settings import Listener, ServerSettings
 from . import sample_app
 from .config import Client, DemoConfig, example_users
 from .provider import DemoProvider, serve
 from .web import Running
 
 HOST = "127.0.0.1"
+PORT = 4180
 BANNER = """
   authproxy demo: NOT FOR PRODUCTION. Everything listens on this machine only.
 
@@ -34,49 +33,81 @@ BANNER = """
     password  {password}
 
   Stop with Ctrl-C.
+
 """
 
 
 def run_demo(arguments: Sequence[str]) -> int:
     """Run until SIGINT or SIGTERM; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="authproxy demo", description="a demonstration")
-    parser.add_argument("--port", type=int, default=4180, help="port of authproxy (4180)")
-    port: int = parser.parse_args(arguments).port
-    password, secret = secrets.token_hex(4), secrets.token_urlsafe(24)
-    callbacks = tuple(
-        f"http://{host}:{port}/oauth2/callback" for host in ("localhost", HOST)
+    port = _port(arguments)
+    # Until authproxy's loop has its own handlers, and after it: end in good order.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        with opened((Listener(host=HOST, port=port),)) as sockets:
+            _run(sockets)
+    except ListenError as error:
+        sys.stderr.write(f"authproxy demo: {error}; choose another with --port\n")
+        return 1
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _port(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="authproxy demo", description=f"A demonstration on {HOST}."
     )
-    client = Client(id="authproxy-demo", secret=secret, redirect_uris=callbacks)
+    help_ = f"port of authproxy, {PORT} unless given; 0 takes a free one"
+    parser.add_argument("--port", type=int, default=PORT, help=help_)
+    port: int = parser.parse_args(arguments).port
+    if not 0 <= port <= 65535:
+        parser.error(f"--port: got {port}, expected 0 to 65535")
+    return port
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(sockets: Sequence[Listening]) -> None:
+    """Provider, sample application and authproxy, until a signal ends authproxy."""
+    port = sockets[0].socket.getsockname()[1]
+    password = secrets.token_hex(4)
+    client = Client(
+        id="authproxy-demo",
+        secret=secrets.token_urlsafe(24),
+        redirect_uris=tuple(
+            f"http://{host}:{port}/oauth2/callback" for host in ("localhost", HOST)
+        ),
+    )
     config = DemoConfig(users=example_users(password), clients=(client,))
-    with serve(DemoProvider(config)) as provider, Running(sample_app.handle, HOST, 0) as app:
-        users = ", ".join(f"{u.name} ({' '.join(u.groups)})" for u in config.users)
-        text = BANNER.format(port=port, users=users, password=password)
-        sys.stdout.write(text)
-        sys.stdout.flush()
-        return run(_settings(port, provider.url, app.url, client))
+    with contextlib.ExitStack() as stack:
+        provider = stack.enter_context(serve(DemoProvider(config), HOST))
+        app = stack.enter_context(Running(sample_app.handle, HOST))
+
+        def announce() -> None:
+            users = ", ".join(f"{u.name} ({' '.join(u.groups)})" for u in config.users)
+            text = BANNER.format(port=port, users=users, password=password)
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+        settings = _settings(port, provider.url, app.url, client)
+        serve_authproxy(settings, sockets, started=announce)
 
 
 def _settings(port: int, issuer: str, app: str, client: Client) -> ServerSettings:
-    provider = ProviderSettings(
-        id="demo",
-        type="keycloak-oidc",
-        name="the demo provider",
-        client_id=client.id,
-        client_secret=Secret(client.secret),
-        issuer=issuer,
-    )
-    core = Settings(
-        # Plain http on this machine: a secure cookie would not come back.
-        cookie=CookieSettings(secrets=(Secret(secrets.token_bytes(32)),), secure=False),
-        providers=(provider,),
-        email_domains=("*",),
-        inject_request_headers=request_rules(Collected()),
-        upstreams=(UpstreamSettings(id="sample", path="/", uri=app),),
-        version=__version__,
-    )
-    return ServerSettings(
-        core=core,
-        listeners=(Listener(host=HOST, port=port),),
-        limits=Limits(drain_timeout=2.0),
-    )
-
+    flags = {
+        "http-address": f"{HOST}:{port}",
+        "provider": "keycloak-oidc",
+        "provider-display-name": "the demo provider",
+        "oidc-issuer-url": issuer,
+        "client-id": client.id,
+        "client-secret": client.secret,
+        "cookie-secret": secrets.token_urlsafe(32),
+        "cookie-secure": "false",  # plain http: a secure cookie would not come back
+        "email-domain": "*",
+        "upstream": app,
+        "drain-timeout": "2s",
+    }
+    return load([f"--{name}={value}" for name, value in flags.items()], {})

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from http import HTTPStatus
 from types import TracebackType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import h11
 
@@ -126,27 +126,39 @@ class Connection:
         await self.writer.drain()
 
 
-async def listen(
-    handler: Handler,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    tls: ssl.SSLContext | None = None,
-) -> asyncio.Server:
-    """A listening server for *handler* on the running loop; port 0 takes a free one."""
+class Clients:
+    """The connections of a server; ends them all when it stops."""
 
-    async def serve_client(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._open: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
+
+    async def serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        """Serve one client; called by asyncio in a task of its own."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # for the type checker
+        self._open[task] = writer
         try:
-            await Connection(handler, reader, writer).run()
+            await Connection(self._handler, reader, writer).run()
         except (OSError, TimeoutError):
             pass  # the client has left, or is silent
         finally:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+            del self._open[task]
 
-    return await asyncio.start_server(serve_client, host, port, ssl=tls)
+    async def drop(self) -> None:
+        """End all connections at once and wait until their tasks have ended.
+
+        They are not cancelled: early versions of 3.11 report that as an error.
+        """
+        while self._open:
+            for writer in self._open.values():
+                writer.transport.abort()
+            await asyncio.wait(self._open)
 
 
 class Running:
@@ -198,7 +210,10 @@ class Running:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        server = await listen(*self._listen)
+        handler, host, port, tls = self._listen
+        clients = Clients(handler)
+        server = await asyncio.start_server(clients.serve, host, port, ssl=tls)
         self._port.set_result(server.sockets[0].getsockname()[1])
         await self._stop.wait()
         server.close()
+        await clients.drop()

@@ -1,0 +1,151 @@
+"""``authproxy demo`` as a whole: three servers, a login, the end."""
+
+from __future__ import annotations
+
+import html
+import http.cookiejar
+import json
+import re
+import signal
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urljoin, urlsplit
+
+import pytest
+
+from support.processes import Process, listens
+
+# Must not reach the demonstration: it would guard something else, or not start.
+FOREIGN = {
+    "OAUTH2_PROXY_PROVIDER": "github",
+    "OAUTH2_PROXY_COOKIE_SECRET": "short",
+    "OAUTH2_PROXY_UPSTREAMS": "http://127.0.0.1:1/",
+}
+PATH = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+
+
+def start(folder: Path, *arguments: str) -> Process:
+    command = [sys.executable, "-m", "authproxy", "demo", *arguments]
+    return Process("demo", command, folder=folder, environment={**FOREIGN, **PATH})
+
+
+class Demo:
+    """The running demonstration, and a browser without scripts before it."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        said = process.log()
+        self.url = re.findall(r"open +(\S+)", said)[0]
+        self.password = re.findall(r"password +(\S+)", said)[0]
+        self.port = urlsplit(self.url).port or 0
+        self.cookies = http.cookiejar.CookieJar()
+        self._opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}),
+            urllib.request.HTTPCookieProcessor(self.cookies),
+        )
+
+    def open(
+        self, url: str, form: dict[str, str] | None = None
+    ) -> tuple[int, str, str]:
+        """Status, final URL and text after all redirects."""
+        data = urlencode(form).encode() if form is not None else None
+        try:
+            with self._opener.open(urljoin(self.url, url), data, 10) as answer:
+                return answer.status, answer.url, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.url, error.read().decode()
+
+    def sign_in(self, name: str, password: str, rd: str) -> tuple[int, str, str]:
+        """Begin at authproxy, fill in the provider's form; where that ends."""
+        _, url, page = self.open(f"/oauth2/start?{urlencode({'rd': rd})}")
+        action = html.unescape(re.findall(r'<form [^>]*action="([^"]*)"', page)[0])
+        form = {"username": name, "password": password, "action": "login"}
+        return self.open(urljoin(url, action), form)
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    with start(tmp_path, "--port", "0") as process:
+        process.wait_until(lambda: "Stop with Ctrl-C." in process.log())
+        yield Demo(process)
+
+
+def headers_of(text: str) -> dict[str, Any]:
+    return dict(json.loads(text)["headers"])
+
+
+def test_banner(demo: Demo) -> None:
+    said = demo.process.log()
+    assert "NOT FOR PRODUCTION" in said
+    assert "alice (admin staff), bob (staff)" in said
+
+
+def test_alice_and_bob(demo: Demo) -> None:
+    status, _, page = demo.open("/")
+    assert status == 403
+    assert "the demo provider" in page
+    target = "/headers.json?a=1&b=%2F"
+    status, url, text = demo.sign_in("alice", demo.password, target)
+    assert (status, url) == (200, urljoin(demo.url, target))
+    headers = headers_of(text)
+    assert headers["x-forwarded-email"] == "alice@example.com"
+    assert headers["x-forwarded-preferred-username"] == "alice"
+    assert headers["x-forwarded-groups"] == (
+        "admin,staff,role:admin,role:authproxy:editor"
+    )
+    assert "cookie" not in headers
+    status, _, page = demo.open("/")
+    assert "Hello, alice" in page
+    sign_out = re.findall(r'href="(/oauth2/sign_out[^"]*)"', page)[0]
+    assert demo.open(html.unescape(sign_out))[0] == 403
+    _, _, text = demo.sign_in("bob", demo.password, "/headers.json")
+    assert headers_of(text)["x-forwarded-groups"] == "staff"
+
+
+def test_wrong_password(demo: Demo) -> None:
+    status, url, page = demo.sign_in("alice", demo.password + "x", "/")
+    assert status == 200
+    assert urlsplit(url).path == "/authorize"
+    assert "wrong password" in page
+    assert demo.open("/")[0] == 403
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_everything(demo: Demo, number: int) -> None:
+    _, provider_url, _ = demo.open("/oauth2/start?rd=/")
+    provider_port = urlsplit(provider_url).port or 0
+    assert listens(demo.port)
+    assert listens(provider_port)
+    demo.process.signal(number)
+    assert demo.process.wait() == 0
+    assert not listens(demo.port)
+    assert not listens(provider_port)
+    assert "Traceback" not in demo.process.log()
+
+
+def test_only_loopback(demo: Demo) -> None:
+    # Another address of this machine: 127.0.0.2 would be reached by a wildcard.
+    assert not listens(demo.port, "127.0.0.2")
+
+
+def test_port_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with start(tmp_path, "--port", str(port)) as process:
+            assert process.wait() == 1
+            assert f"can't listen on 127.0.0.1:{port}" in process.log()
+            assert "--port" in process.log()
+            assert "password" not in process.log()
+
+
+@pytest.mark.parametrize("port", ["x", "65536", "-1"])
+def test_port_that_is_none(tmp_path: Path, port: str) -> None:
+    with start(tmp_path, f"--port={port}") as process:
+        assert process.wait() == 2
+        assert "--port" in process.log()
