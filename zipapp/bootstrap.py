@@ -3,38 +3,40 @@
 Native modules can't be imported from a zip, so the archive's files are unpacked into a
 private folder named by the archive's digest. They appear there by one atomic rename,
 so several processes may start at once. Only the standard library, and little of it: this
-runs at every start.
-"""
+runs at every start. Written so that older Pythons can still read it, and say so.
 
-from __future__ import annotations
+The folder is ``$AUTHPROXY_CACHE``, or ``authproxy`` in ``$XDG_CACHE_HOME`` or
+``~/.cache``, or one in the folder for temporary files when these can't be written to.
+Folders of other archives are left alone: a process may still be running from them.
+"""
 
 import os
 import sys
 import zipimport
+from importlib.machinery import EXTENSION_SUFFIXES
 
 MINIMUM = (3, 11)
+UNPACKING = ".unpacking-"  # beginning of the names of folders that are being filled
+ABANDONED = 24 * 3600.0  # seconds after which nobody is filling such a folder any more
+
+
+class StartError(Exception):
+    """The program can't be started; the text says why, and what to do."""
 
 
 def main() -> int:
     """Run the program; returns the exit code."""
     if sys.version_info < MINIMUM:
         return fail(f"Python 3.11 or later is needed, this is {sys.version.split()[0]}")
-    loader = __loader__
+    loader = globals().get("__loader__")
     if not isinstance(loader, zipimport.zipimporter):
         return fail("this file only works inside the archive")
-    archive = loader.archive
     try:
-        digest = loader.get_data(os.path.join(archive, "DIGEST")).decode().strip()
-        built_for = loader.get_data(os.path.join(archive, "PLATFORM")).decode().strip()
-    except (OSError, zipimport.ZipImportError) as error:
-        return fail(f"{archive} is damaged: {error}")
-    if built_for != platform():
-        return fail(f"{archive} was built for {built_for}, this is {platform()}")
-    try:
-        folder = unpacked(archive, digest)
-    except UnusableCache as error:
+        sys.path[0] = ready_folder(loader)
+    except StartError as error:
         return fail(str(error))
-    sys.path[0] = folder
+    except OSError as error:
+        return fail(f"can't unpack {loader.archive}: {error}; set AUTHPROXY_CACHE")
     from authproxy.cli import main as run
 
     return run()
@@ -47,19 +49,24 @@ def fail(text: str) -> int:
 
 
 def platform() -> str:
-    """What native modules depend on: implementation, version, system, machine."""
+    """What native modules depend on, such as ``cpython-311-x86_64-linux-gnu``."""
     machine = os.uname().machine
-    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    return f"{sys.implementation.name}-{version}-{sys.platform}-{machine}"
+    tag = EXTENSION_SUFFIXES[0].split(".")[1]
+    return tag if machine in tag else f"{tag}-{machine}"
 
 
-class UnusableCache(Exception):
-    """The folder to unpack into can't be used; the text says why."""
-
-
-def unpacked(archive: str, digest: str) -> str:
-    """The folder with the archive's files, unpacked if need be."""
-    cache = cache_folder()
+def ready_folder(loader: zipimport.zipimporter) -> str:
+    """The private folder with the archive's files, unpacked if need be."""
+    archive = loader.archive
+    built_for, digest = read_small(loader, "PLATFORM"), read_small(loader, "DIGEST")
+    if built_for != platform():
+        raise StartError(
+            f"{archive} was built for {built_for}, but this Python is {platform()}; "
+            "run it with a fitting one or build it again with this one"
+        )
+    if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+        raise StartError(f"{archive} is damaged: its digest can't be read")
+    cache = cache_folder(digest)
     folder = os.path.join(cache, digest)
     if not os.path.isdir(folder):
         unpack(archive, digest, cache, folder)
@@ -67,68 +74,118 @@ def unpacked(archive: str, digest: str) -> str:
     return folder
 
 
-def cache_folder() -> str:
-    """A folder that only we can write to."""
-    chosen = os.environ.get("AUTHPROXY_CACHE")
-    if not chosen:
-        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        chosen = os.path.join(base, "authproxy")
+def read_small(loader: zipimport.zipimporter, name: str) -> str:
+    """The text of one of the archive's small files."""
+    archive = loader.archive
     try:
-        os.makedirs(chosen, mode=0o700, exist_ok=True)
-        writable = os.access(chosen, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:
-        # A fixed name in a shared folder: private to us, or refused below.
+        return loader.get_data(os.path.join(archive, name)).decode("ascii").strip()
+    except (OSError, ValueError, zipimport.ZipImportError) as error:
+        raise StartError(f"{archive} is damaged: {error}") from None
+
+
+def cache_folder(digest: str) -> str:
+    """A folder that only we can write to, or that has our files already."""
+    chosen = preferred_cache()
+    usable = False
+    if chosen:
+        try:
+            os.makedirs(chosen, mode=0o700, exist_ok=True)
+        except OSError:
+            pass
+        else:
+            writable = os.access(chosen, os.W_OK | os.X_OK)
+            usable = writable or os.path.isdir(os.path.join(chosen, digest))
+    if not usable:
+        # A fixed name in a shared folder: it is ours, or it is refused below.
         import tempfile
 
         chosen = os.path.join(tempfile.gettempdir(), f"authproxy-{os.getuid()}")
         os.makedirs(chosen, mode=0o700, exist_ok=True)
     check_private(chosen)
+    check_above(chosen)
     return chosen
 
 
+def preferred_cache() -> str:
+    """The folder that the environment asks for, symbolic links resolved, or ""."""
+    chosen = os.environ.get("AUTHPROXY_CACHE")
+    if chosen:
+        return os.path.realpath(chosen)
+    # A relative XDG_CACHE_HOME is to be ignored; without a home, "~" stays as it is.
+    bases = (os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache"))
+    base = next((base for base in bases if os.path.isabs(base)), "")
+    return os.path.realpath(os.path.join(base, "authproxy")) if base else ""
+
+
 def check_private(folder: str) -> None:
-    """Refuse a folder that somebody else could have put code into."""
+    """Refuse a folder that somebody else (but root) could have put code into."""
     status = os.lstat(folder)
-    if status.st_uid != os.getuid():
-        raise UnusableCache(f"{folder} belongs to another user; set AUTHPROXY_CACHE")
+    if status.st_uid not in (os.getuid(), 0):
+        raise StartError(f"{folder} belongs to another user; set AUTHPROXY_CACHE")
     if status.st_mode & 0o022:
-        raise UnusableCache(
+        raise StartError(
             f"{folder} can be written to by others; chmod 700 it or set AUTHPROXY_CACHE"
         )
 
 
+def check_above(folder: str) -> None:
+    """Refuse a place where anybody could put another folder instead of ours."""
+    above = os.path.dirname(folder)
+    while above != folder:
+        # In a folder with the sticky bit, as /tmp, only the owner can move things.
+        if os.lstat(above).st_mode & 0o1002 == 0o002:
+            raise StartError(f"anybody can write to {above}; set AUTHPROXY_CACHE")
+        above, folder = os.path.dirname(above), above
+
+
 def unpack(archive: str, digest: str, cache: str, folder: str) -> None:
-    """Unpack beside, check the digest, then rename."""
-    import compileall
-    import hashlib
+    """Unpack beside, check the digest, compile, then rename to *folder*."""
     import shutil
     import tempfile
     import zipfile
+    import zlib
 
-    staging = tempfile.mkdtemp(prefix=".unpacking-", dir=cache)
+    sweep(cache)
+    staging = tempfile.mkdtemp(prefix=UNPACKING, dir=cache)  # mode 0700
     try:
-        with zipfile.ZipFile(archive) as source:
-            payload = source.read("payload.zip")
-            if hashlib.sha256(payload).hexdigest() != digest:
-                raise UnusableCache(f"{archive} is damaged: its digest is wrong")
-        inner = os.path.join(staging, ".payload.zip")
-        with open(inner, "wb") as stream:
-            stream.write(payload)
-        with zipfile.ZipFile(inner) as source:
-            source.extractall(staging)
-        os.unlink(inner)
-        compileall.compile_dir(staging, quiet=2, workers=1)
+        fill(staging, archive, digest, folder)
         try:
             os.rename(staging, folder)
         except OSError:
             if not os.path.isdir(folder):  # not just a sibling that was faster
                 raise
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise UnusableCache(f"{archive} is damaged: {error}") from None
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
+        raise StartError(f"{archive} is damaged: {error}") from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def fill(staging: str, archive: str, digest: str, folder: str) -> None:
+    """The archive's files into *staging*, compiled as if they were in *folder*."""
+    import compileall
+    import hashlib
+    import io
+    import zipfile
+
+    with zipfile.ZipFile(archive) as outer:
+        payload = outer.read("payload.zip")
+    if hashlib.sha256(payload).hexdigest() != digest:
+        raise StartError(f"{archive} is damaged: its content has another digest")
+    with zipfile.ZipFile(io.BytesIO(payload)) as inner:
+        inner.extractall(staging)  # it has the digest that we expect
+    compileall.compile_dir(staging, ddir=folder, quiet=2, workers=1)
+
+
+def sweep(cache: str) -> None:
+    """Remove what starts that were killed while unpacking have left behind."""
+    import shutil
+    import time
+
+    for entry in os.scandir(cache):
+        if entry.name.startswith(UNPACKING):
+            age = time.time() - entry.stat(follow_symlinks=False).st_mtime
+            if age > ABANDONED:
+                shutil.rmtree(entry.path, ignore_errors=True)
 
 
 if __name__ == "__main__":

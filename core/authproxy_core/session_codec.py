@@ -75,12 +75,7 @@ def decode_session(data: bytes) -> Session:
         raise SealError("the session is too large")
     try:
         stored = _DECODER.decode(lz4.block.decompress(data))
-    except (
-        lz4.block.LZ4BlockError,
-        ValueError,
-        msgspec.DecodeError,
-        RecursionError,
-    ):
+    except (lz4.block.LZ4BlockError, ValueError, RecursionError):
         raise SealError("the session is of another layout") from None
     return Session(
         provider=stored.provider,

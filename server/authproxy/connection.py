@@ -107,7 +107,8 @@ class Connection(asyncio.Protocol):
         if self._lingering:
             self._drop(len(data))
             return
-        if not self.received:
+        # Empty lines before a request are no sign of life.
+        if not self.received and data.strip(b"\r\n"):
             self._since = self._hub.clock.now
         self.received += data
         self._wake_reader()

@@ -13,7 +13,8 @@ import os
 import re
 import socket
 import ssl
-from typing import cast
+from collections.abc import Coroutine
+from typing import Any, cast
 
 from authproxy_core.errors import SettingsError
 
@@ -119,22 +120,36 @@ async def dial(
     streams: set[Stream], host: str, port: int, context: ssl.SSLContext | None = None
 ) -> Stream:
     """Connect to *host*, with *context* by TLS. Raises OSError; see `failure`."""
-    loop = asyncio.get_running_loop()
-    _, stream = await loop.create_connection(
-        lambda: Stream(streams),
+    stream = Stream(streams)
+    wish = asyncio.get_running_loop().create_connection(
+        lambda: stream,
         host,
         port,
         ssl=context,
         server_hostname=host if context else None,
         ssl_handshake_timeout=HANDSHAKE_TIMEOUT if context else None,
     )
-    return stream
+    return await _made(stream, wish)
 
 
 async def dial_unix(streams: set[Stream], path: str) -> Stream:
     """Connect to a unix socket. Raises OSError."""
+    stream = Stream(streams)
     loop = asyncio.get_running_loop()
-    _, stream = await loop.create_unix_connection(lambda: Stream(streams), path)
+    return await _made(stream, loop.create_unix_connection(lambda: stream, path))
+
+
+async def _made(stream: Stream, wish: Coroutine[Any, Any, object]) -> Stream:
+    """*stream* once *wish* has connected it; otherwise it counts as closed.
+
+    Cancelled between connecting and returning, uvloop closes the socket and tells the
+    protocol nothing; whoever waits for the stream's end would wait for ever.
+    """
+    try:
+        await wish
+    except BaseException:
+        stream.connection_lost(None)
+        raise
     return stream
 
 

@@ -29,6 +29,8 @@ AUTHORITY = rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5}
 HOST = re.compile(AUTHORITY)
 # User information in an http URL is an error (RFC 9110 §4.2.4).
 ABSOLUTE = re.compile(rb"(?i:https?)://" + AUTHORITY + rb"(?:[/?][!-\"$-~]*)?")
+# llhttp knows the methods, but skips line ends before them.
+METHOD = re.compile(rb"[A-Z-]+")
 CONTENT_LENGTH = re.compile(rb"[0-9]{1,18}")
 FORBIDDEN_METHODS = frozenset({b"CONNECT", b"TRACE", b"TRACK"})
 HOSTS_KEPT = 1024
@@ -99,7 +101,7 @@ class HeadReader:
             # A second head, or a body: not the usual case.
             if self._count == 1 and self._complete == 1:
                 return judge(data, self._headers, self._limits)
-        except (HttpParserError, HeadError):
+        except (HttpParserError, HttpParserUpgrade, HeadError):
             pass
         self._parser = HttpRequestParser(self)
         return None
@@ -133,6 +135,8 @@ def judge(data: bytes, headers: list[Header], limits: Limits) -> Head:
     if len(line) != 3:
         raise HeadError(400, "malformed request line")
     method, target, version = line
+    if not METHOD.fullmatch(method):
+        raise HeadError(400, "malformed method")
     minor = MINOR_VERSIONS.get(version)
     if minor is None:
         raise HeadError(400, "unsupported protocol version")

@@ -73,10 +73,19 @@ class Worker:
         self._logs.event(event)
 
     def stop(self) -> None:
+        """Stop gently."""
+        self._stopping.set()
+
+    def stop_or_abort(self) -> None:
         """Stop gently; a second time, at once."""
         if self._stopping.is_set():
             self._abort_all()
         self._stopping.set()
+
+    def abort(self) -> None:
+        """Stop at once."""
+        self._stopping.set()
+        self._abort_all()
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
         """Serve until `stop`, then finish what is in flight."""
@@ -88,7 +97,7 @@ class Worker:
         self._hub.on_connection_lost = self._make_room
         started()
         await self._stopping.wait()
-        self._stop_accepting()
+        self._stop_listening()
         warm_up.cancel()
         await self._drain()
         sweeper.cancel()
@@ -111,24 +120,38 @@ class Worker:
             loop.remove_reader(listening.socket.fileno())
         self._accepting.clear()
 
-    def _accept_one(self, listening: Listening) -> None:
+    def _stop_listening(self) -> None:
+        """Take those who wait for being accepted, and close our listening sockets.
+
+        When the last worker has closed them, who connects is refused at once instead
+        of waiting for nobody.
+        """
+        self._stop_accepting()
+        for listening in self._sockets:
+            while self._accept_one(listening):
+                pass
+            listening.socket.close()
+
+    def _accept_one(self, listening: Listening) -> bool:
+        """Accept a connection; False when there was none, or no room for it."""
         if len(self._hub.connections) >= self._settings.limits.connections:
             if not self._evict():
                 self._stop_accepting()
-            return
+            return False
         try:
             accepted, _ = listening.socket.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return  # another worker was faster
+            return False  # another worker was faster
         except OSError as error:
             self._logs.error("server", f"can't accept a connection: {error}")
             self._stop_accepting()
             asyncio.get_running_loop().call_later(ACCEPT_PAUSE, self._make_room)
-            return
+            return False
         accepted.setblocking(False)
         if accepted.family != socket.AF_UNIX:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._hub.spawn(self._attach(accepted, listening))
+        return True
 
     async def _attach(self, accepted: socket.socket, listening: Listening) -> None:
         options: dict[str, Any] = {}
@@ -207,6 +230,8 @@ def serve(
     """Run a worker in this process until SIGTERM or SIGINT.
 
     *parent* is a file descriptor that becomes readable when the supervisor is gone.
+    With a supervisor, SIGINT is its affair (a terminal sends it to all), SIGTERM may
+    come twice (from it and from a service manager), and SIGQUIT stops at once.
     """
     gc.collect()
     gc.freeze()
@@ -215,10 +240,14 @@ def serve(
     async def main() -> None:
         worker = Worker(settings, sockets)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, worker.stop)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
-        if parent is not None:
+        if parent is None:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, worker.stop_or_abort)
+        else:
+            loop.add_signal_handler(signal.SIGTERM, worker.stop)
+            loop.add_signal_handler(signal.SIGINT, lambda: None)
+            loop.add_signal_handler(signal.SIGQUIT, worker.abort)
             loop.add_reader(parent, _orphaned, loop, parent, worker)
         await worker.run(started)
 

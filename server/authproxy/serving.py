@@ -6,6 +6,8 @@ refresh token must not be lost. Whatever fails is a denial.
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from authproxy_core.drive import decide
 from authproxy_core.effects import Outcome
 from authproxy_core.errors import AuthProxyError, ClientGone
@@ -19,8 +21,12 @@ FAILURE = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
 )
-FAILED = Respond(500, FAILURE, b"500 Internal Server Error\n")
 NO_FILES = Respond(404, FAILURE, b"404 page not found\n")
+
+
+def failed(status: int) -> Respond:
+    """The plain answer when nobody else could give one."""
+    return Respond(status, FAILURE, f"{status} {HTTPStatus(status).phrase}\n".encode())
 
 
 class UpstreamFailed(AuthProxyError):
@@ -49,11 +55,16 @@ async def serve(exchange: Exchange, outcome: Outcome) -> None:
     except ClientGone:
         exchange.abort()
     except Exception as error:
-        hub.logs.exception(MODULE, f"request {exchange.request.id} failed", error)
+        status = error.status_hint if isinstance(error, AuthProxyError) else 500
+        what = f"request {exchange.request.id} failed"
+        if status < 500:  # the client's doing: no traceback
+            hub.logs.info(MODULE, f"{what}: {error}")
+        else:
+            hub.logs.exception(MODULE, what, error)
         if exchange.started:
             exchange.abort()
         else:
-            exchange.respond(FAILED)
+            exchange.respond(failed(status))
     finally:
         exchange.end(user, upstream, events)
 

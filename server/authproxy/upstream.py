@@ -181,7 +181,7 @@ class Forwarder:
         stream.write(request_head(forward, exchange.body.length))
         pump = asyncio.ensure_future(_send_body(exchange, stream))
         try:
-            await self._answer(exchange, forward, stream, answer)
+            await self._answer(exchange, forward, stream, answer, pump)
         except BaseException:
             stream.abort()
             raise
@@ -207,22 +207,32 @@ class Forwarder:
             stream.abort()
 
     async def _answer(
-        self, exchange: Exchange, forward: Forward, stream: Stream, answer: _Answer
+        self,
+        exchange: Exchange,
+        forward: Forward,
+        stream: Stream,
+        answer: _Answer,
+        pump: asyncio.Future[None],
     ) -> None:
-        await self._head(exchange, forward, stream, answer)
+        await self._head(exchange, forward, stream, answer, pump)
         headers = _end_to_end(answer.headers)
         await exchange.start(
             answer.status, (*headers, *forward.response_headers), length=answer.length
         )
         try:
-            await _pass_body(exchange, stream, answer)
+            await _pass_body(exchange, stream, answer, pump)
         except (UpstreamFailed, OSError):
             exchange.abort()
             raise ClientGone("the upstream ended in the middle of its answer") from None
         await exchange.finish()
 
     async def _head(
-        self, exchange: Exchange, forward: Forward, stream: Stream, answer: _Answer
+        self,
+        exchange: Exchange,
+        forward: Forward,
+        stream: Stream,
+        answer: _Answer,
+        pump: asyncio.Future[None],
     ) -> None:
         """Read up to the final head; interim answers are passed on."""
         passed = 0
@@ -230,7 +240,7 @@ class Forwarder:
         try:
             async with asyncio.timeout(forward.upstream.timeout or None):
                 while not answer.head_done:
-                    data = await _unless_gone(exchange, stream.read(READ_SIZE))
+                    data = await _unless_gone(exchange, pump, stream.read(READ_SIZE))
                     if not data:
                         raise _Stale if first else UpstreamFailed("closed_early")
                     first = False
@@ -270,13 +280,15 @@ async def _send_body(exchange: Exchange, stream: Stream) -> None:
         stream.write(b"0\r\n\r\n")
 
 
-async def _pass_body(exchange: Exchange, stream: Stream, answer: _Answer) -> None:
+async def _pass_body(
+    exchange: Exchange, stream: Stream, answer: _Answer, pump: asyncio.Future[None]
+) -> None:
     while True:
         while answer.pieces:
             await exchange.write(answer.pieces.popleft())
         if answer.done:
             return
-        data = await stream.read(READ_SIZE)
+        data = await _unless_gone(exchange, pump, stream.read(READ_SIZE))
         if data:
             answer.feed(data)
         elif answer.reads_to_end:
@@ -285,18 +297,34 @@ async def _pass_body(exchange: Exchange, stream: Stream, answer: _Answer) -> Non
             raise UpstreamFailed("closed_early")
 
 
-async def _unless_gone(exchange: Exchange, wish: Coroutine[Any, Any, T]) -> T:
-    """The result of *wish*, unless the client leaves before."""
+async def _unless_gone(
+    exchange: Exchange, pump: asyncio.Future[None], wish: Coroutine[Any, Any, T]
+) -> T:
+    """The result of *wish*, unless the client leaves or spoils its body before.
+
+    The upstream would wait in vain for the rest of that body.
+    """
     work = asyncio.ensure_future(wish)
     gone = asyncio.ensure_future(exchange.gone.wait())
     try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ClientGone("the client has left")
+        while not work.done():
+            _raise_fault(pump)
+            waits = [one for one in (work, gone, pump) if not one.done()]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done() and not work.done():
+                raise ClientGone("the client has left")
         return work.result()
     finally:
         gone.cancel()
         work.cancel()
+
+
+def _raise_fault(pump: asyncio.Future[None]) -> None:
+    """Raise the client's fault in sending its body; the upstream's shows elsewhere."""
+    if pump.done() and isinstance(
+        error := pump.exception(), ClientGone | RequestError
+    ):
+        raise error
 
 
 def _end_to_end(headers: list[Header]) -> Headers:

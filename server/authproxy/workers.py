@@ -131,10 +131,16 @@ class Supervisor:
             self._stop()
 
     def _stop(self) -> None:
-        if not self._stopping:
-            self._deadline = time.monotonic() + self._settings.limits.drain_timeout + 5
+        """Stop gently; a second time, at once."""
+        if self._stopping:
+            self._send(signal.SIGQUIT)
+            return
         self._stopping = True
+        self._deadline = time.monotonic() + self._settings.limits.drain_timeout + 5
         self._due.clear()
+        # Ours are closed first: when the last worker closes its own, nobody listens.
+        for listening in self._sockets:
+            listening.socket.close()
         self._send(signal.SIGTERM)
 
     def _send(self, number: int) -> None:

@@ -210,6 +210,13 @@ def test_the_format_of_oauth2_proxy_can_be_refused() -> None:
     assert answer.status == 403
 
 
+def test_another_process_reads_the_format_of_oauth2_proxy() -> None:
+    world = World(settings(cookie={"format": "oauth2-proxy"}))
+    world.log_in()
+    world.proxy = world.new_proxy(settings())
+    assert world.get("/oauth2/auth").status == 202
+
+
 def test_per_request_names_in_the_format_of_oauth2_proxy() -> None:
     cookie = {"format": "oauth2-proxy", "csrf_per_request": True}
     world = World(settings(cookie=cookie, encode_state=True))

@@ -24,7 +24,8 @@ POLICY = RedirectPolicy(
 OWN = "app.example.com"
 
 REFUSED = {
-    "or01": ["//evil.com", "//evil.com/..", "//evil.com/x/../..", "/\\evil.com/.."],
+    "or01": ["//evil.com", "//evil.com/..", "//evil.com/x/../..", "//evil.com/../../x",
+             "/\\evil.com/../../x", "/\\evil.com/.."],
     "or02": ["///evil.com", "////evil.com", "/////evil.com"],
     "or04": ["/%5cevil.com", "//%5cevil.com", "/%5c%5cevil.com", "/%255cevil.com"],
     "or05": ["/%09/evil.com", "/\t/evil.com", "%09//evil.com", "/%09%5cevil.com"],

@@ -114,6 +114,7 @@ def test_what_can_not_be_followed_is_refused(text: str) -> None:
         "{{index .M .N}}",
         "{{len .N}}",
         "{{slice .X 2 1}}",
+        "{{slice `abc` 2 1}}",
         "{{slice .N 1}}",
         "{{lt .X .N}}",
         "{{eq .X .N}}",
@@ -239,3 +240,100 @@ def test_ou01_no_value_leaves_its_place(value: str) -> None:
     parser.feed(PLACES_COMPILED.render("t", {"X": value}).decode())
     assert parser.tags == ["p", "a", "script", "style", "title", "a"]
     assert parser.attrs == ["title", "class", "href", "onclick", "href"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<b title='",
+        '{{define "r"}}{{if .}}{{template "r"}}{{end}}<b title="{{end}}{{template "r"}}',
+        '{{define "r"}}{{template "r"}}<b title="{{end}}{{template "r"}}',
+        "<style>p{content:'\\",
+        "<script>a = '\\",
+        "<script>{{if .X}}a{{else}}b+{{end}}/x/</script>",
+        "<b =>",
+        '{{define "a"}}{{else}}{{end}}',
+        "{{if .X}}{{else}}{{else}}{{end}}",
+        "{{.X | }}",
+        "{{.X | .Y}}",
+        "{{nil}}",
+        "{{print len}}",
+        '{{"x".Y}}',
+        "{{|}}",
+        '{{"\\z"}}',
+        '{{"\\xff"}}',
+        '{{"\\ud800"}}',
+        "{{/* a */ x}}",
+        "{{$x : 1}}",
+        "{{.X&}}",
+        "{{:}}",
+        "{{&}}",
+        "{{.X)}}",
+        "{{print .X `a` )}}",
+        "{{template `a` . x}}",
+        "{{end .X}}",
+        "{{if .X}}{{end .X}}",
+        "{{with .X .Y}}{{end}}",
+        "{{if .X}",
+        "{{template .X}}",
+        "{{range $a, $b, $c := .L}}{{end}}",
+    ],
+)
+def test_more_that_is_refused(text: str) -> None:
+    with pytest.raises(TemplateError):
+        compile_templates({"t": text})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<style>p{content:'\\{{.X}}\\41'; x: '\\110000'}</style>", None),
+        ("<script>a = 1.{{.N}}; b = 1. / 2; c = .5; d = a. / 2</script>", None),
+        ("<script>a = `\\`{{.X}}`; b = /\\//; c = /[/]/</script>", None),
+        ("<b title = {{.X}}>", "<b title = x>"),
+        ("<b title= '{{.X}}'>", "<b title= 'x'>"),
+        ("<a href=' {{.X}}'>", None),
+        ("<a href='{{.X}}{{.X}}'>", "<a href='xx'>"),
+        ('{{template "d"}}{{define "d"}}[{{.}}]{{end}}', "[]"),
+        ("{{printf `%`}}", "%!(NOVERB)"),
+        ("{{printf `a` 1 `b`}}", "a%!(EXTRA int=1, string=b)"),
+        ("{{printf `%d` true}}", "%!d(bool=true)"),
+        ("{{printf `%t%v` true false}}", "truefalse"),
+        ("{{printf `%v` .L}}", "[a b]"),
+        ("{{printf `%q` .Odd}}", None),
+        ("{{eq nil .Nothing}}{{eq .Nothing .X}}", "truefalse"),
+        ("{{.Nothing.X}}", ""),
+        ("{{printf `%v` .Nothing}}", "&lt;nil&gt;"),
+        ("{{lt `a` `b`}}", "true"),
+        ("{{ .X }}{{  .X | print  }}", "xx"),
+        ("{{printf `%s.` print}}", "."),
+        ("<style>p{content:'\\41 b'; x: '{{.X}}'; y: '\\110000'}</style>", None),
+        ("<p title='{{.Odder}}'>", None),
+        ("<style>p{content:'\\41 b{{.X}}'}</style>", None),
+        ("<style>p{content:'\\110000 {{.X}}'}</style>", None),
+        ("<p title='{{.Tagged}}'>", None),
+        ("<p title='{{.Broken}}'>", None),
+        ("{{html .X}}<p title={{html .X}}>", None),
+        ("{{(len .L)}}{{print}}", "2"),
+        ("{{$.X}}{{$x := .M}}{{$x.k}}", "x1"),
+        ("{{if and .X (eq .N 3)}}y{{end}}", "y"),
+        ("<textarea>{{.H}}</textarea>", None),
+    ],
+)
+def test_corners_of_the_language(text: str, expected: str | None) -> None:
+    values = {
+        "X": "x", "N": 3, "L": ["a", "b"], "M": {"k": 1}, "Nothing": None,
+        "Odd": "\x01\u200b\U0001d173\u00e9", "H": Html("<b>h</b>"),
+        "Tagged": Html("<a href=x title='y' alt=\"z\">t</a><!-- c --><b q>"),
+        "Broken": Html("a <b title='x"), "Odder": Html("a <b x'y> c"),
+    }  # fmt: skip
+    if expected is None:
+        with contextlib.suppress(TemplateError):
+            assert rendered(text, values)
+    else:
+        assert rendered(text, values) == expected
+
+
+def test_values_of_other_kinds_are_errors() -> None:
+    with pytest.raises(TemplateError, match="can't use"):
+        rendered("{{if .X}}{{end}}", {"X": 1.5})

@@ -73,7 +73,9 @@ class Demo:
 def demo(tmp_path: Path) -> Iterator[Demo]:
     with start(tmp_path, "--port", "0") as process:
         process.wait_until(lambda: "Stop with Ctrl-C." in process.log())
-        yield Demo(process)
+        demo = Demo(process)
+        process.wait_until(lambda: demo.open("/ready")[0] == 200)
+        yield demo
 
 
 def headers_of(text: str) -> dict[str, Any]:
@@ -127,6 +129,15 @@ def test_a_signal_stops_everything(demo: Demo, number: int) -> None:
     assert not listens(demo.port)
     assert not listens(provider_port)
     assert "Traceback" not in demo.process.log()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_the_start(tmp_path: Path, number: int) -> None:
+    with start(tmp_path, "--port", "0") as process:
+        process.wait_until(lambda: "Stop with Ctrl-C." in process.log())
+        process.signal(number)
+        assert process.wait(8) == 0
+        assert "Traceback" not in process.log()
 
 
 def test_only_loopback(demo: Demo) -> None:

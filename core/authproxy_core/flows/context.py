@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 
 from ..access import EmailRule
-from ..errors import RequestError
 from ..login_state import LoginStates
 from ..messages import Event, Headers, Request, Respond
 from ..original import Original, Trust
@@ -87,14 +86,12 @@ def redirect(
 
 
 def location_bytes(location: str) -> bytes:
-    """A URI for the Location field: what is not ASCII is percent-encoded.
+    """A URI for the Location field: what no URI may hold is percent-encoded.
 
-    Raises `RequestError` for blanks and control characters, which no URI has.
+    That is what is not ASCII, and blanks and control characters, so that nothing can
+    end the field.
     """
-    encoded = b"".join(
-        bytes([byte]) if byte < 0x80 else b"%%%02x" % byte
+    return b"".join(
+        bytes([byte]) if 0x20 < byte < 0x7F else b"%%%02x" % byte
         for byte in location.encode("utf-8", "surrogateescape")
     )
-    if any(byte <= 0x20 or byte == 0x7F for byte in encoded):
-        raise RequestError("a redirect target with blanks or control characters")
-    return encoded

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from ..effects import Flow, ReadBody
 from ..errors import (
     AuthProxyError,
-    EffectError,
     LoginStateError,
     ProviderError,
-    RequestError,
 )
 from ..forms import parse_form
 from ..login_state import LoginState
@@ -92,9 +90,7 @@ def callback(context: Context, request: Request) -> Flow[Respond]:
             refusal = refused_by_provider(form["error"])
             return failed(context, request, refusal, rd, ended)
         return (yield from _redeem(context, request, provider, login, form, rd, ended))
-    except RequestError:
-        raise
-    except (AuthProxyError, EffectError) as error:
+    except AuthProxyError as error:
         return failed(context, request, failure_of(error), rd, ended)
 
 

@@ -26,7 +26,10 @@ def sign_out(context: Context, request: Request) -> Flow[Respond]:
     target = form.get("rd", "")
     if PLACEHOLDER in target:
         form = {**form, "rd": _filled(context, target, session)}
-    rd = context.redirect_target(request, form, own_endpoints=False)
+    sign_in = f"{context.settings.proxy_prefix}/sign_in"
+    # Of the own pages only this one makes sense here; others would loop.
+    own = form.get("rd", "").partition("?")[0] == sign_in
+    rd = context.redirect_target(request, form, own_endpoints=own)
     headers = sessions.clear(
         host=context.host(request), present=sessions.present(request.headers)
     )

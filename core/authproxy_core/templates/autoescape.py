@@ -154,8 +154,6 @@ class Compiler:
         pipe = self._merge_own(where, pipe, escapers)
         if c.state is State.JS:
             c = replace(c, slash=Slash.DIVISION)
-        elif c.state is State.TAG:
-            c = c.to(State.ATTR_NAME)
         return Action(pipe, tuple(escapers)), c
 
     def _merge_own(self, where: Definition, pipe: Pipe, escapers: list[str]) -> Pipe:
@@ -187,8 +185,6 @@ class Compiler:
                 raise _two_ways(where, node)
             # The second round begins where the first one ended.
             then, end = self._body(where, node.then, joined)
-            if join(joined, end) is None:
-                raise _two_ways(where, node)
         otherwise, other_end = self._body(where, node.otherwise, c)
         after = join(end, other_end)
         if after is None:
@@ -227,8 +223,6 @@ def _escapers(c: Context) -> Iterator[str]:
         yield "comment"
     elif c.state in URL_STATES:
         yield from _url_escapers(c)
-    elif c.state is State.TAG:
-        yield "attr_name"
     elif c.state in ESCAPER_OF:
         yield ESCAPER_OF[c.state]
     if c.delim is Delim.SPACE_OR_TAG_END:

@@ -61,7 +61,10 @@ class TemplateSet:
     def render(self, name: str, values: Mapping[str, object]) -> bytes:
         """The page *name* for *values*; raises `TemplateError`."""
         run = _Run(name, self._bodies)
-        run.template((name, START), values)
+        try:
+            run.template((name, START), values)
+        except ValueProblem as problem:
+            raise run.error(problem) from None
         return "".join(run.out).encode("utf-8", "replace")
 
 
@@ -107,7 +110,7 @@ class _Run:
                         self._body(node.otherwise, dot)
                 case Range():
                     self._range(node, dot)
-                case Call():
+                case _:  # a Call
                     inner = self._value(node.pipe, dot) if node.pipe else None
                     self._line = node.line
                     self.template(cast(Key, node.key), inner)
@@ -117,11 +120,8 @@ class _Run:
         value = self._value(node.pipe, dot)
         if node.pipe.variables:
             return
-        try:
-            for escaper in node.escapers:
-                value = ESCAPERS[escaper](value)
-        except ValueProblem as problem:
-            raise self._error(problem) from None
+        for escaper in node.escapers:
+            value = ESCAPERS[escaper](value)
         self.out.append(cast(str, value))
 
     def _range(self, node: Range, dot: object) -> None:
@@ -145,7 +145,7 @@ class _Run:
             return []
         if isinstance(value, int) and not isinstance(value, bool):
             return [(number, number) for number in range(value)]
-        raise self._error(ValueProblem(f"range can't iterate over {kind(value)}"))
+        raise ValueProblem(f"range can't iterate over {kind(value)}")
 
     # Values.
 
@@ -159,20 +159,17 @@ class _Run:
     def _evaluated(self, pipe: Pipe, dot: object) -> object:
         self._line = pipe.line
         value: object = MISSING
-        try:
-            for command in pipe.commands:
-                value = self._command(command, dot, value)
-        except ValueProblem as problem:
-            raise self._error(problem) from None
+        for command in pipe.commands:
+            value = self._command(command, dot, value)
         return value
 
     def _set(self, name: str, value: object, *, assign: bool) -> None:
-        if assign:
-            for number in range(len(self._variables) - 1, -1, -1):
-                if self._variables[number][0] == name:
-                    self._variables[number] = (name, value)
-                    return
-        self._variables.append((name, value))
+        if not assign:
+            self._variables.append((name, value))
+            return
+        # The parser has seen to it that it exists; the innermost one is meant.
+        places = [at for at, (known, _) in enumerate(self._variables) if known == name]
+        self._variables[places[-1]] = (name, value)
 
     def _command(self, command: Command, dot: object, piped: object) -> object:
         first, *rest = command.words
@@ -212,7 +209,7 @@ class _Run:
                 return _fields(self._operand(word.base, dot), word.names)
             case Function():
                 return FUNCTIONS[word.name].call()
-            case Pipe():
+            case _:  # a Pipe
                 return self._evaluated(word, dot)
 
     def _variable(self, name: str) -> object:
@@ -220,7 +217,8 @@ class _Run:
             value for known, value in reversed(self._variables) if known == name
         )
 
-    def _error(self, problem: ValueProblem) -> TemplateError:
+    def error(self, problem: ValueProblem) -> TemplateError:
+        """What went wrong, with the line that it went wrong in."""
         return TemplateError(self._name, self._line, str(problem))
 
 

@@ -1,0 +1,319 @@
+"""Corners of small modules that a whole login does not reach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lz4.block
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+from authproxy_core import AuthProxyError, Response, Session
+from authproxy_core.access import Constraints, EmailRule, email_domain
+from authproxy_core.claims import claim_bool, claim_list, claim_text, find_claim
+from authproxy_core.cookies import read_cookies
+from authproxy_core.encoding import b64url
+from authproxy_core.errors import ProviderError, SealError
+from authproxy_core.flows.context import location_bytes
+from authproxy_core.flows.failures import DEFAULT, failure_of
+from authproxy_core.forms import parse_form
+from authproxy_core.headers import Injector, claim_values
+from authproxy_core.jwt import parse_key_set
+from authproxy_core.login_state import LoginState
+from authproxy_core.oidc import Tokens, parse_tokens, with_query
+from authproxy_core.recall import Entry, RecallCache
+from authproxy_core.session_codec import decode_session, encode_session
+from support.world import World, header, rule, settings
+
+# -- who may come in
+
+
+@pytest.mark.parametrize(
+    ("domains", "email", "good"),
+    [
+        (("*",), "anyone@anywhere.example", True),
+        (("*",), "", False),
+        (("company.com",), "x@company.com", True),
+        (("company.com",), "x@COMPANY.com", True),
+        (("Company.com",), "x@company.com", True),
+        (("company.com",), "x@sub.company.com", False),
+        (("company.com",), "x@badcompany.com", False),
+        ((".company.com",), "x@sub.company.com", True),
+        (("*.company.com",), "x@sub.company.com", True),
+        ((".company.com",), "x@company.com", False),
+        ((".company.com",), "x@badcompany.com", False),
+        (("company.com",), "attacker@evil.com@company.com", False),
+        (("company.com",), '"x@company.com"@evil.com', False),
+        (("company.com",), '"x y"@company.com', False),
+        (("company.com",), "x@evil.com\n@company.com", False),
+        (("company.com",), "x@company.com%00@evil.com", False),
+        (("company.com",), "x@company.com ", False),
+        (("company.com",), "x@company.com.", False),
+        (("company.com",), "x@company.com\n", False),
+        (("company.com",), "x@", False),
+        (("company.com",), "@company.com", False),
+        (("company.com",), "x", False),
+        (("company.com",), "x@\uff43ompany.com", False),
+        (("company.com",), "x@compan\u0131.com", False),
+        ((), "x@company.com", False),
+    ],
+)
+def test_az01_to_az05_addresses(
+    domains: tuple[str, ...], email: str, good: bool
+) -> None:
+    assert EmailRule(settings(email_domains=domains)).permits(email) is good
+
+
+def test_a_list_of_addresses_lets_in_beside_the_domains() -> None:
+    listed = EmailRule(
+        settings(
+            email_domains=("company.com",),
+            authenticated_emails=frozenset({"Guest@other.example"}),
+        )
+    )
+    assert listed.permits("guest@OTHER.example")
+    assert listed.permits("x@company.com")
+    assert not listed.permits("x@other.example")
+
+
+def test_constraints_without_a_readable_address() -> None:
+    session = Session(email="a b@c", groups=("g",))
+    assert Constraints().permits(session)
+    assert not Constraints(email_domains=()).permits(session)
+    assert email_domain("a b@c") is None
+
+
+# -- claims
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a", 1),
+        ("a.b", None),
+        ("deep.er.x", "y"),
+        ("https://x.example/c", [1]),
+        ("null", None),
+        ("none.at.all", None),
+    ],
+)
+def test_claims_are_found(name: str, expected: Any) -> None:
+    claims = {
+        "a": 1,
+        "deep": {"er": {"x": "y"}},
+        "https://x.example/c": [1],
+        "null": None,
+    }
+    assert find_claim(claims, name) == expected
+
+
+def test_claims_as_text_list_and_truth() -> None:
+    assert claim_text(True) == "true"
+    assert claim_text(1.5) == "1.5"
+    assert claim_text(None) == ""
+    assert claim_text({"b": [1], "a": None}) == '{"a":null,"b":[1]}'
+    assert claim_list("one") == ("one",)
+    assert claim_list(None) == ()
+    assert claim_list([1, "x"]) == ("1", "x")
+    assert [claim_bool(v) for v in (True, 1, "true", "t", 0, "no", [], None)] == [
+        True, True, True, True, False, False, False, False,
+    ]  # fmt: skip
+
+
+def test_headers_without_a_session_are_empty() -> None:
+    injector = Injector((rule("X-User", "user"),))
+    assert injector.headers(None) == ((b"x-user", b""),)
+    assert claim_values(Session(), "created_at") == ()
+
+
+# -- tokens and keys
+
+
+def public(key: Any) -> dict[str, Any]:
+    return dict(key.as_dict(private=False))
+
+
+RSA = public(RSAKey.generate_key(2048))
+
+
+@pytest.mark.parametrize(
+    ("data", "usable"),
+    [
+        (RSA, True),
+        ({**RSA, "alg": "RS256", "use": "sig", "kid": "k"}, True),
+        ({**RSA, "key_ops": ["verify"], "x5c": "nonsense", "kid": 7}, True),
+        ({**RSA, "use": "enc"}, False),
+        ({**RSA, "key_ops": ["encrypt"]}, False),
+        ({**RSA, "key_ops": "verify"}, False),
+        ({**RSA, "alg": "RSA-OAEP"}, False),
+        ({**RSA, "alg": "ES256"}, False),
+        ({**RSA, "e": "AQ"}, False),
+        ({**RSA, "n": "!"}, False),
+        ({**RSA, "n": None}, False),
+        ({**RSA, "n": RSA["n"][:172]}, False),
+        ({**RSA, "n": b64url(b"\x01" + bytes(254) + b"\x01").decode()}, False),
+        (public(ECKey.generate_key("P-256")), True),
+        (public(ECKey.generate_key("P-521")), True),
+        (public(ECKey.generate_key("secp256k1")), False),
+        ({**public(ECKey.generate_key("P-256")), "y": "AAAA"}, False),
+        (public(OKPKey.generate_key("Ed25519")), True),
+        (public(OKPKey.generate_key("X25519")), False),
+        ({"kty": "oct", "k": "c2VjcmV0"}, False),
+        ({"kty": "LATTICE"}, False),
+        ({}, False),
+        ("text", False),
+        (None, False),
+    ],
+)
+def test_jw05_jw07_which_keys_are_usable(data: Any, usable: bool) -> None:
+    keys = parse_key_set(msgspec.json.encode({"keys": [data]}))
+    assert (len(keys.keys), keys.unusable) == (int(usable), int(not usable))
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"keys": {}}', b"\xff", b"7"])
+def test_jw28_what_is_no_key_set(body: bytes) -> None:
+    with pytest.raises(ProviderError):
+        parse_key_set(body)
+
+
+def test_jw28_a_set_without_usable_keys_is_no_start() -> None:
+    world = World(ready=False)
+    original = world.idp.fetch
+    world.on_fetch = lambda effect: (
+        Response(200, (), b'{"keys": [{"kty": "oct"}]}')
+        if effect.url.endswith("/jwks")
+        else original(effect)
+    )
+    flow = world.proxy.warm_up()
+    answer: Any = None
+    while type(effect := flow.send(answer)).__name__ == "Fetch":
+        answer = world.on_fetch(effect)  # type: ignore[arg-type]
+    assert world.events[-1].reason == "jwks_empty"
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [(300, 300.0), ("300", 300.0), (None, 0.0), (True, 0.0), ("x", 0.0), (-5, 0.0)],
+)
+def test_expires_in(value: Any, seconds: float) -> None:
+    body = msgspec.json.encode({"access_token": "a", "expires_in": value})
+    tokens = parse_tokens(Response(200, (), body))
+    assert tokens.expires_in == seconds
+    assert "access_token" not in repr(tokens)
+    assert repr(Tokens("secret")) == "Tokens(expires_in=0.0)"
+
+
+def test_queries_are_added() -> None:
+    assert with_query("https://x/a", []) == "https://x/a"
+    assert with_query("https://x/a?b=1", [("c", "d e")]) == "https://x/a?b=1&c=d+e"
+
+
+# -- sessions
+
+
+SESSIONS = st.builds(
+    Session,
+    provider=st.text(),
+    created_at=st.floats(0, 1e10),
+    access_token=st.text(max_size=50)
+    | st.sampled_from(["aGVq.eyJ9.c2ln", "aGVq.eyJ9.c2lnx", "a.b", "..", "AAAA.AAAA"]),
+    id_token=st.text(max_size=50),
+    nonce=st.binary(max_size=40),
+    user=st.text(),
+    groups=st.lists(st.text()).map(tuple),
+    claims=st.dictionaries(
+        st.text(), st.none() | st.text() | st.lists(st.integers(0, 9))
+    ),
+)
+
+
+@given(SESSIONS)
+def test_a_session_survives_its_coding(session: Session) -> None:
+    assert decode_session(encode_session(session)) == session
+
+
+@given(st.binary())
+def test_other_bytes_are_no_session(data: bytes) -> None:
+    with pytest.raises(SealError):
+        decode_session(data)
+
+
+def test_ck13_a_bomb_is_not_unpacked() -> None:
+    bomb = lz4.block.compress(b"\0" * (2 << 20))
+    with pytest.raises(SealError, match="too large"):
+        decode_session(bomb)
+    with pytest.raises(SealError, match="layout"):
+        decode_session(lz4.block.compress(msgspec.msgpack.encode([1, 2])))
+    with pytest.raises(SealError):
+        decode_session(lz4.block.compress(b"\x91" * 100_000))
+
+
+def entry(name: bytes) -> Entry:
+    return Entry(Session(user=name.decode()), name, 1.0, 1.0)
+
+
+def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
+    size = entry(b"0").size
+    cache = RecallCache(6 * size)
+    for number in range(20):
+        cache.put(entry(b"%d" % number))
+        assert len(cache) <= 6
+        cache.get(b"0")
+    assert cache.get(b"0") is not None
+    assert cache.get(b"1") is None
+    assert cache.get(b"19") is not None
+
+
+def test_the_cache_forgets_on_demand() -> None:
+    cache = RecallCache(1 << 20)
+    cache.put(entry(b"a"))
+    cache.drop(b"a")
+    cache.drop(b"unknown")
+    assert cache.get(b"a") is None
+    small = RecallCache(10)
+    small.put(entry(b"a"))
+    assert len(small) == 0
+
+
+def test_states_are_not_shown() -> None:
+    state = LoginState(b"STATE", b"NONCE", "VERIFIER", "kc", "/rd", "https://x")
+    assert repr(state) == "LoginState(provider='kc')"
+
+
+def test_other_errors_have_a_page_too() -> None:
+    failure = failure_of(AuthProxyError("something"))
+    assert (failure.status, failure.message) == (500, DEFAULT)
+    assert failure.event.reason == "internal_error"
+
+
+@given(st.text())
+def test_ou19_a_location_has_no_line_ends(location: str) -> None:
+    try:
+        encoded = location_bytes(location)
+    except UnicodeEncodeError:
+        return
+    assert all(0x20 < byte < 0x7F for byte in encoded)
+
+
+def test_a_blank_in_a_target_is_encoded(world: World) -> None:
+    answer = world.log_in(rd="/a%20b")
+    assert header(answer, b"location") == b"/a%20b"
+
+
+def test_sign_out_may_lead_to_the_sign_in_page(world: World) -> None:
+    answer = world.get("/oauth2/sign_out?rd=/oauth2/sign_in%3Frd=/x")
+    assert header(answer, b"location") == b"/oauth2/sign_in?rd=/x"
+
+
+def test_a_state_of_another_length_is_none_of_ours(world: World) -> None:
+    world.begin()
+    long_state = "A" * (17 << 10)
+    assert world.get(f"/oauth2/callback?code=x&state={long_state}").status == 403
+
+
+def test_cookies_and_forms_of_the_test_world() -> None:
+    assert read_cookies(((b"cookie", b"a=1"),)) == [(b"a", b"1")]
+    assert parse_form(b"a=1") == {"a": "1"}

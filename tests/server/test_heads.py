@@ -1,0 +1,283 @@
+"""Malformed heads never reach the application; h11 is the judge beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import h11
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from authproxy.server_settings import Limits
+from authproxy_core.effects import Outcome, ReadBody
+from authproxy_core.messages import Request
+from support.server import Server, Wire, flow, talk
+
+HOST = b"Host: app.example.com\r\n"
+PLAIN = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def get(*fields: bytes) -> bytes:
+    """A GET with additional field lines."""
+    return b"GET / HTTP/1.1\r\n" + HOST + b"".join(fields) + b"\r\n"
+
+
+def reads_bodies(request: Request) -> Outcome:
+    """Answers after the body has been read."""
+    return flow(ReadBody(1 << 16))  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """One server for all: refused requests leave nothing behind."""
+    with Server(reads_bodies) as running:
+        yield running
+
+
+def lengths(*values: bytes) -> bytes:
+    """A POST of one byte with these Content-Length fields."""
+    fields = b"".join(b"Content-Length: %b\r\n" % value for value in values)
+    return b"POST / HTTP/1.1\r\n" + HOST + fields + b"\r\nx"
+
+
+MALFORMED = {
+    "HT01 CL.TE": b"POST / HTTP/1.1\r\n" + HOST
+    + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "HT01 TE.CL": b"POST / HTTP/1.1\r\n" + HOST
+    + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    "HT02 two": lengths(b"1", b"2"),
+    "HT02 same twice": lengths(b"1", b"1"),
+    "HT02 list": lengths(b"1,1"),
+    "HT02 plus": lengths(b"+1"),
+    "HT02 hex": lengths(b"0x1"),
+    "HT02 underscore": lengths(b"1_0"),
+    "HT02 exponent": lengths(b"1e3"),
+    "HT02 negative": lengths(b"-1"),
+    "HT02 long": lengths(b"9" * 30),
+    "HT02 unicode": lengths("١".encode()),
+    "HT02 empty": lengths(b""),
+    "HT02 inner blank": lengths(b"1 1"),
+    "HT03 xchunked": b"POST / HTTP/1.1\r\n" + HOST
+    + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "HT03 gzip, chunked": b"POST / HTTP/1.1\r\n" + HOST
+    + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "HT03 blank before colon": b"POST / HTTP/1.1\r\n" + HOST
+    + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    "HT03 twice": b"POST / HTTP/1.1\r\n" + HOST
+    + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+    "HT04": b"POST / HTTP/1.0\r\n" + HOST
+    + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "HT07 bare LF": b"GET / HTTP/1.1\nHost: a\n\n",
+    "HT07 LF in head": b"GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n",
+    "HT07 LF first": b"\nGET / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT07 CR first": b"\rGET / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT07 LF TRACE": b"\nTRACE / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT07 CR in head": b"GET / HTTP/1.1\r\nHost: a\rX: y\r\n\r\n",
+    "HT07 CR CR LF": b"GET / HTTP/1.1\r\nHost: a\r\r\nX: y\r\n\r\n",
+    "HT07 LF end": b"GET / HTTP/1.1\r\nHost: a\r\n\n",
+    "HT08 fold": get(b"X: a\r\n b\r\n"),
+    "HT08 fold first": b"GET / HTTP/1.1\r\n X: y\r\n" + HOST + b"\r\n",
+    "HT10 NUL": get(b"X: a\0b\r\n"),
+    "HT10 control": get(b"X: a\x01b\r\n"),
+    "HT10 NUL in name": get(b"X\0: a\r\n"),
+    "HT10 no colon": get(b"X\r\n"),
+    "HT10 no name": get(b": x\r\n"),
+    "HT11 two blanks": b"GET  / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT11 tab": b"GET\t/ HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT11 no version": b"GET /\r\n" + HOST + b"\r\n",
+    "HT11 1.2": b"GET / HTTP/1.2\r\n" + HOST + b"\r\n",
+    "HT11 9.9": b"GET / HTTP/9.9\r\n" + HOST + b"\r\n",
+    "HT11 0.9": b"GET / HTTP/0.9\r\n" + HOST + b"\r\n",
+    "HT11 lower case": b"GET / http/1.1\r\n" + HOST + b"\r\n",
+    "HT11 trailing blank": b"GET / HTTP/1.1 \r\n" + HOST + b"\r\n",
+    "HT11 blank in target": b"GET /a b HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT11 raw UTF-8": "GET /ä HTTP/1.1\r\n".encode() + HOST + b"\r\n",
+    "HT11 fragment": b"GET /#a HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT11 no slash": b"GET a HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT11 user information": b"GET http://a@b/ HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT13 foreign": b"CONNECT evil:443 HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT13 own": b"CONNECT app.example.com HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT14 TRACE": b"TRACE / HTTP/1.1\r\n" + HOST + b"Cookie: s=secret\r\n\r\n",
+    "HT14 TRACK": b"TRACK / HTTP/1.1\r\n" + HOST + b"Cookie: s=secret\r\n\r\n",
+    "HT14 DEBUG": b"DEBUG / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT14 PRI": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "HT14 1 kB": b"A" * 1024 + b" / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT14 lower case": b"get / HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT15 no host": b"GET / HTTP/1.1\r\n\r\n",
+    "HT15 two hosts": b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    "HT15 host with path": b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
+    "HT15 host with user": b"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n",
+    "HT15 host with blank": b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+    "HT15 empty host": b"GET / HTTP/1.1\r\nHost: \r\n\r\n",
+    "HT20": get(b"Expect: 200-ok\r\n"),
+    "TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+}  # fmt: skip
+
+BAD_CHUNKS = {
+    "0x5": b"0x5\r\nhello\r\n0\r\n\r\n",
+    "underscore": b"5_0\r\nhello\r\n0\r\n\r\n",
+    "plus": b"+5\r\nhello\r\n0\r\n\r\n",
+    "minus": b"-5\r\nhello\r\n0\r\n\r\n",
+    "blank": b"\r\nhello\r\n0\r\n\r\n",
+    "leading blank": b" 5\r\nhello\r\n0\r\n\r\n",
+    "40 digits": b"0" * 39 + b"5\r\nhello\r\n0\r\n\r\n",
+    "LF only": b"5\nhello\n0\n\n",
+    "LF after size": b"5\nhello\r\n0\r\n\r\n",
+    "no end after data": b"5\r\nhello0\r\n\r\n",
+    "LF after data": b"5\r\nhello\n0\r\n\r\n",
+    "NUL in extension": b"5;a\0\r\nhello\r\n0\r\n\r\n",
+    "bad trailer": b"0\r\nno colon\r\n\r\n",
+    "endless line": b"5;" + b"a" * 2000,
+    "many trailers": b"0\r\n" + b"X: aaaaaaaa\r\n" * 2000 + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("raw", MALFORMED.values(), ids=MALFORMED.keys())
+@pytest.mark.parametrize("divided", [False, True], ids=["at once", "divided"])
+def test_malformed_is_refused(server: Server, raw: bytes, divided: bool) -> None:
+    """One refusal, then the end; the request that follows is not looked at."""
+    seen = len(server.application.requests)
+    with Wire(server.port) as wire:
+        if divided:
+            for at in range(0, len(raw), 7):
+                wire.send(raw[at : at + 7])
+            wire.send(PLAIN)
+        else:
+            wire.send(raw + PLAIN)
+        answer = wire.answer()
+        assert answer.status in (400, 405, 417, 431, 501, 505)
+        assert answer.headers["connection"] == "close"
+        assert b"secret" not in answer.head + answer.body
+        assert wire.ended
+    assert len(server.application.requests) == seen
+
+
+@pytest.mark.parametrize("body", BAD_CHUNKS.values(), ids=BAD_CHUNKS.keys())
+def test_malformed_chunks_are_refused(server: Server, body: bytes) -> None:
+    """HT05: 400, and nothing after the body is taken for a request."""
+    seen = len(server.application.requests)
+    with Wire(server.port) as wire:
+        wire.send(CHUNKED + body + PLAIN)
+        answer = wire.answer()
+        assert answer.status == 400
+        assert answer.headers["connection"] == "close"
+        assert wire.ended
+    assert len(server.application.requests) == seen + 1
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        PLAIN,
+        b"\r\n\r\n" + PLAIN,
+        get(b"Connection: Upgrade\r\n", b"Upgrade: websocket\r\n"),
+        get(b"X:\r\n", b"Y: a\tb \r\n"),
+        b"GET http://app.example.com/a?b HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
+        b"HEAD / HTTP/1.0\r\n\r\n",
+    ],
+)
+def test_well_formed_is_answered(server: Server, raw: bytes) -> None:
+    """What the standard allows passes, whole or byte by byte."""
+    assert talk(server.port, raw).startswith(b"HTTP/1.1 200 ")
+    with Wire(server.port) as wire:
+        for at in range(len(raw)):
+            wire.send(raw[at : at + 1])
+        assert wire.line() == b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (get(b"X: " + b"a" * 3000 + b"\r\n"), 431),
+        (get(*[b"X%d: a\r\n" % number for number in range(30)]), 431),
+        (b"GET /" + b"a" * 600 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 414),
+        (b"GET /" + b"a" * 3000, 431),
+    ],
+    ids=["bytes", "fields", "target", "no end"],
+)
+def test_limits_of_heads(raw: bytes, status: int) -> None:
+    """HT26: refused without waiting for more."""
+    limits = Limits(head_bytes=2048, header_count=20, target_bytes=512)
+    with Server(limits=limits) as server, Wire(server.port) as wire:
+        wire.send(raw)
+        assert wire.answer().status == status
+        assert wire.ended
+        assert not server.application.requests
+
+
+def h11_refuses(raw: bytes) -> bool:
+    """Whether h11's server side finds fault with the first request in *raw*.
+
+    RFC 9112 §2.2 lets a server skip empty lines before it; h11 does not.
+    """
+    while raw.startswith(b"\r\n"):
+        raw = raw[2:]
+    judge = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+    try:
+        judge.receive_data(raw)
+        judge.receive_data(b"")
+        while True:
+            event = judge.next_event()
+            if isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
+                return False
+            if event in (h11.NEED_DATA, h11.PAUSED):
+                return False
+    except h11.RemoteProtocolError:
+        return True
+
+
+VALID = (
+    PLAIN,
+    get(b"Cookie: a=b\r\n", b"Accept: text/html, */*;q=0.8\r\n"),
+    lengths(b"1"),
+    CHUNKED + b"5;a=b\r\nhello\r\n0\r\nT: x\r\n\r\n",
+    b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+)
+PIECES = (
+    b"\r", b"\n", b"\r\n", b" ", b"\t", b"\0", b":", b",", b"1", b"\x80", b"\x0b",
+    b"Content-Length: 1\r\n", b"Transfer-Encoding: chunked\r\n", HOST, b"HTTP/1.1",
+)  # fmt: skip
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """A valid request with up to three cuts, insertions and doublings."""
+    raw = draw(st.sampled_from(VALID))
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(raw)))
+        to = min(len(raw), at + draw(st.integers(0, 4)))
+        piece = draw(st.sampled_from(PIECES) | st.binary(max_size=2))
+        raw = raw[:at] + piece + raw[to:]
+    return raw
+
+
+def refused_or_dropped(answer: bytes) -> bool:
+    """No 2xx first: a refusal, or the end without an answer."""
+    return not answer.startswith(b"HTTP/1.1 2")
+
+
+@pytest.mark.parametrize(
+    "raw", [*MALFORMED.values(), *(CHUNKED + body for body in BAD_CHUNKS.values())]
+)
+def test_what_h11_refuses_is_refused(server: Server, raw: bytes) -> None:
+    """The corpus, by the other judge (which takes more than we do)."""
+    if h11_refuses(raw):
+        assert refused_or_dropped(talk(server.port, raw))
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+@given(raw=mutated())
+def test_mutations(server: Server, raw: bytes) -> None:
+    """Whatever h11 refuses is refused; nothing makes the server fail."""
+    answer = talk(server.port, raw)
+    assert not answer.startswith(b"HTTP/1.1 5")
+    if h11_refuses(raw):
+        assert refused_or_dropped(answer), raw

@@ -1,0 +1,189 @@
+"""Whole processes: workers that die are replaced, stopping loses no request."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import pytest
+from support.ports import LOOPBACK
+from support.processes import Process, wait_for
+from support.server import Wire
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import sys
+from authproxy.server_settings import Limits, Listener, ServerSettings
+from authproxy.workers import run
+from authproxy_core.settings import *
+settings = ServerSettings(
+    core=Settings(
+        cookie=CookieSettings(secrets=(Secret(b"0123456789abcdef"),)),
+        providers=(ProviderSettings(id="p", client_id="c", skip_discovery=True,
+            issuer="http://127.0.0.1:9", login_url="http://127.0.0.1:9/a",
+            redeem_url="http://127.0.0.1:9/t", jwks_url="http://127.0.0.1:9/k"),),
+        email_domains=("*",),
+    ),
+    listeners=(Listener(host="127.0.0.1", port=0),),
+    workers=int(sys.argv[1]),
+    limits=Limits(drain_timeout=20.0),
+)
+sys.exit(run(settings))
+"""
+Start = Callable[[int], tuple[Process, int]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a server with so many workers; returns it and its port."""
+    started = []
+
+    def begin(workers: int) -> tuple[Process, int]:
+        path = os.pathsep.join(str(ROOT / part) for part in ("core", "server"))
+        process = Process(
+            "authproxy",
+            [sys.executable, "-c", SCRIPT, str(workers)],
+            folder=tmp_path,
+            environment={"PYTHONPATH": path},
+        )
+        started.append(process)
+        pattern = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
+        process.wait_until(lambda: bool(pattern.search(process.log())))
+        match = pattern.search(process.log())
+        assert match
+        port = int(match[1])
+        process.wait_until(lambda: len(workers_of(process)) == (workers > 1) * workers)
+        assert ping(port) == 200  # a worker runs: its signal handlers are there
+        return process, port
+
+    yield begin
+    for process in started:
+        process.stop()
+
+
+def workers_of(process: Process) -> list[int]:
+    """The process ids of the children."""
+    text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(pid) for pid in text.split()]
+
+
+def ping(port: int) -> int:
+    """The status of a health check over a connection of its own."""
+    connection = HTTPConnection(LOOPBACK, port, timeout=10)
+    try:
+        connection.request("GET", "/ping")
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_killed_worker_is_replaced(start: Start) -> None:
+    """kill -9: the others serve on, and a new one comes."""
+    process, port = start(2)
+    before = set(workers_of(process))
+    victim = before.pop()
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: len(set(workers_of(process)) - {victim}) == 2, "a new worker")
+    wait_for(lambda: f"worker {victim} ended with -9" in process.log(), "the log")
+    # Only the new one is left to answer.
+    os.kill(before.pop(), signal.SIGKILL)
+    assert ping(port) == 200
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_stopping_loses_no_request(start: Start, workers: int) -> None:
+    """Clients of both kinds go on until nobody listens; every request is answered."""
+    process, port = start(workers)
+    lost: list[str] = []
+    served = [0, 0]
+
+    def kept_alive() -> None:
+        connection = HTTPConnection(LOOPBACK, port, timeout=10)
+        while True:
+            try:
+                connection.connect()
+            except OSError:
+                return
+            while connection.sock is not None:  # None after "Connection: close"
+                try:
+                    connection.request("GET", "/ping")
+                    answer = connection.getresponse()
+                    answer.read()
+                except (OSError, HTTPException) as error:
+                    lost.append(f"kept alive: {error!r}")
+                    return
+                served[0] += answer.status == 200
+
+    def anew() -> None:
+        while True:
+            try:
+                served[1] += ping(port) == 200
+            except ConnectionRefusedError:
+                return
+            except (OSError, HTTPException) as error:
+                lost.append(f"new: {error!r}")
+
+    clients = [threading.Thread(target=loop) for loop in (kept_alive, anew) * 2]
+    for client in clients:
+        client.start()
+    wait_for(lambda: min(served) > 50, "both kinds to be served")
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+    for client in clients:
+        client.join(20)
+        assert not client.is_alive()
+    assert lost == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_second_signal_ends_at_once(start: Start, workers: int) -> None:
+    """A client that never finishes its request holds nobody up."""
+    process, port = start(workers)
+    with Wire(port) as wire:
+        wire.send(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\nGET /p")
+        assert wire.answer().status == 200
+        process.signal(signal.SIGTERM)
+        wait_for(lambda: not listening(port), "the listener to close")
+        assert process.exit_code is None
+        process.signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert wire.ended
+
+
+def test_signal_to_the_whole_group_is_one_signal(start: Start) -> None:
+    """A service manager signals all processes: that is not a second signal."""
+    process, port = start(2)
+    with Wire(port) as wire:
+        wire.send(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\nGET /p")
+        assert wire.answer().status == 200
+        os.killpg(process.pid, signal.SIGTERM)
+        wait_for(lambda: not listening(port), "the listener to close")
+        wire.send(b"ing HTTP/1.1\r\nHost: a\r\n\r\n")
+        answer = wire.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert process.wait() == 0
+
+
+def listening(port: int) -> bool:
+    """Whether the kernel's table has a listener on *port*."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any(
+        line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A"
+        for line in lines
+    )
+
+
+def test_workers_end_with_their_supervisor(start: Start) -> None:
+    """Nobody keeps the port when the supervisor is killed."""
+    process, port = start(2)
+    process.signal(signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not listening(port), "the port to be free")

@@ -1,0 +1,270 @@
+"""A server over real sockets, in a thread, with an application made for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import uvloop
+
+from authproxy.clock import Clock
+from authproxy.connection import Connection
+from authproxy.http_client import HttpClient
+from authproxy.hub import Hub
+from authproxy.log_writer import LogWriter
+from authproxy.logs import Logs
+from authproxy.perform import Performer
+from authproxy.server_settings import ClientSettings, Limits, LogSettings
+from authproxy.upstream import Forwarder
+from authproxy_core.effects import Effect, Outcome
+from authproxy_core.messages import Forward, Request, Respond
+from authproxy_core.settings import Settings
+from support.ports import LOOPBACK
+
+DEADLINE = 5.0  # seconds after which a test gives up
+TICK = 0.01  # seconds between two looks at the time limits
+Handler = Callable[[Request], Outcome]
+
+
+def hello(request: Request) -> Outcome:
+    """The plainest answer, which names the method and the target."""
+    return Respond(
+        200, ((b"content-type", b"text/plain"),), request.method + b" " + request.target
+    )
+
+
+@dataclass
+class Application:
+    """Answers by *handler* and remembers what it was asked."""
+
+    handler: Handler = hello
+    requests: list[Request] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def handle(self, request: Request) -> Outcome:
+        """The handler's outcome."""
+        self.requests.append(request)
+        return self.handler(request)
+
+    def upstream_failed(
+        self, request: Request, forward: Forward, reason: str
+    ) -> Respond:
+        """A page that names the reason."""
+        self.failures.append(reason)
+        return Respond(504 if reason == "timeout" else 502, (), reason.encode())
+
+
+class Server:
+    """Connections, performer and forwarder on a uvloop of their own."""
+
+    def __init__(self, handler: Handler = hello, limits: Limits | None = None) -> None:
+        self.application = Application(handler)
+        self.limits = limits or Limits()
+        self.port = 0
+        self.hub: Hub
+        self._log = tempfile.TemporaryFile()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: uvloop.run(self._main()))
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> Server:
+        self._thread.start()
+        assert self._ready.wait(DEADLINE)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.call(self._stop.set)
+        self._thread.join(DEADLINE)
+        self._log.close()
+        assert not self._thread.is_alive()
+        assert self._failure is None, self._failure
+
+    def call(self, function: Callable[[], Any]) -> None:
+        """Run *function* on the server's loop."""
+        self._loop.call_soon_threadsafe(function)
+
+    def log(self) -> str:
+        """All lines so far that have reached the file."""
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0).decode()
+
+    def logged(self, text: str) -> str:
+        """Wait until *text* is in the log; the whole log."""
+        until(lambda: text in self.log(), f"{text!r} in the log")
+        return self.log()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._failed)
+        self._stop = asyncio.Event()
+        clock, writer = Clock(), LogWriter(self._log.fileno())
+        client, forwarder = HttpClient(ClientSettings()), Forwarder()
+        logs = Logs(LogSettings(), Settings(), clock, writer, writer)
+        self.hub = Hub(
+            self.application,
+            Performer(client),
+            forwarder.forward,
+            logs,
+            clock,
+            self.limits,
+            "x-request-id",
+        )
+        server = await self._loop.create_server(
+            lambda: Connection(self.hub), LOOPBACK, 0
+        )
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        while not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK):
+                    await self._stop.wait()
+            clock.tick()
+            for connection in list(self.hub.connections):
+                connection.check(clock.now)
+        server.close()
+        for connection in list(self.hub.connections):
+            connection.transport.abort()
+        for task in self.hub.tasks:
+            task.cancel()
+        while self.hub.tasks:
+            await asyncio.wait(self.hub.tasks)
+        await forwarder.close()
+        await client.close()
+        writer.close()
+
+    def _failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What the loop reports is a bug: a callback raised."""
+        self._failure = context.get("exception") or RuntimeError(context["message"])
+
+
+@dataclass
+class Answer:
+    """One answer as it came over the wire."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    head: bytes
+
+
+class Wire:
+    """A raw client connection that reads answers strictly."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection((LOOPBACK, port), timeout=DEADLINE)
+        self.buffer = b""
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        """Send raw bytes; a server that has already closed is no error here."""
+        with contextlib.suppress(ConnectionError):
+            self.socket.sendall(data)
+
+    def line(self) -> bytes:
+        """The next line, with its end."""
+        while b"\n" not in self.buffer:
+            self._more()
+        end = self.buffer.index(b"\n") + 1
+        line, self.buffer = self.buffer[:end], self.buffer[end:]
+        return line
+
+    def take(self, size: int) -> bytes:
+        """Exactly *size* bytes."""
+        while len(self.buffer) < size:
+            self._more()
+        data, self.buffer = self.buffer[:size], self.buffer[size:]
+        return data
+
+    def answer(self, *, head_only: bool = False) -> Answer:
+        """The next answer, interim ones included."""
+        lines = [self.line()]
+        while lines[-1] != b"\r\n":
+            lines.append(self.line())
+        assert all(line.endswith(b"\r\n") for line in lines), lines
+        status = int(lines[0].split(b" ")[1])
+        fields = {}
+        for line in lines[1:-1]:
+            name, _, value = line.decode("latin-1").partition(":")
+            assert name.lower() not in fields or name.lower() == "set-cookie", lines
+            fields[name.lower()] = value.strip()
+        body = b""
+        if not head_only and status >= 200 and status not in (204, 304):
+            body = self._body(fields)
+        return Answer(status, fields, body, b"".join(lines))
+
+    def _body(self, fields: dict[str, str]) -> bytes:
+        if fields.get("transfer-encoding") == "chunked":
+            assert "content-length" not in fields
+            pieces = []
+            while size := int(self.line(), 16):
+                pieces.append(self.take(size))
+                assert self.take(2) == b"\r\n"
+            assert self.take(2) == b"\r\n"
+            return b"".join(pieces)
+        if "content-length" in fields:
+            return self.take(int(fields["content-length"]))
+        assert fields.get("connection") == "close", fields
+        return self.rest()
+
+    def rest(self) -> bytes:
+        """Everything until the server ends the connection, a reset included."""
+        with contextlib.suppress(EOFError, ConnectionError):
+            while True:
+                self._more()
+        data, self.buffer = self.buffer, b""
+        return data
+
+    @property
+    def ended(self) -> bool:
+        """Whether the server closes now, having sent nothing more."""
+        return self.rest() == b""
+
+    def _more(self) -> None:
+        data = self.socket.recv(1 << 16)
+        if not data:
+            raise EOFError(f"the server closed; unread: {self.buffer[:200]!r}")
+        self.buffer += data
+
+
+def talk(port: int, data: bytes) -> bytes:
+    """Send *data* and then no more; all that comes back."""
+    with Wire(port) as wire:
+        wire.send(data)
+        with contextlib.suppress(OSError):
+            wire.socket.shutdown(socket.SHUT_WR)
+        return wire.rest()
+
+
+def until(
+    condition: Callable[[], object], what: str, seconds: float = DEADLINE
+) -> None:
+    """Wait for *condition*; AssertionError when it does not come."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.005)
+
+
+def flow(effect: Effect[Any]) -> Iterator[Any]:
+    """A flow that answers with the result of one effect."""
+    result = yield effect
+    return Respond(200, (), result if isinstance(result, bytes) else b"%r" % (result,))
