@@ -124,12 +124,12 @@ def is_fresh(output: Path, mark: str) -> bool:
 
 def build(output: Path, mark: str) -> None:
     """Install everything into a folder and pack it."""
+    output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="authproxy-build-") as folder:
         staging = Path(folder) / "staging"
         install(staging, Path(folder))
         remove_unwanted(staging)
         payload = packed(staging)
-    output.parent.mkdir(parents=True, exist_ok=True)
     beside = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         beside.write_bytes(SHEBANG + archive_of(payload, mark))

@@ -334,6 +334,11 @@ def test_corners_of_the_language(text: str, expected: str | None) -> None:
         assert rendered(text, values) == expected
 
 
+def test_escapes_beyond_unicode_in_css_values() -> None:
+    text = rendered("<style>p{x:{{.X}}}</style>", {"X": "\\110000 \\41 \\d800 "})
+    assert text == "<style>p{x:\U000110000 A\ufffd}</style>"
+
+
 def test_values_of_other_kinds_are_errors() -> None:
     with pytest.raises(TemplateError, match="can't use"):
         rendered("{{if .X}}{{end}}", {"X": 1.5})

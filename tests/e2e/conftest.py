@@ -11,7 +11,7 @@ from support import keycloak as kc
 from support import nginx, peers
 from support.certificates import Certificate, make_certificate
 from support.echo import EchoApp
-from support.http import Client, Reply
+from support.http import Client, Cookies, Reply
 from support.keycloak import Keycloak, start_keycloak, submit_credentials
 from support.ports import free_port
 from support.processes import Process
@@ -104,9 +104,9 @@ def gateway(
 class Gateway:
     """A gateway that serves https://app.example.com, and a browser's client for it."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, cookies: Cookies | None = None) -> None:
         self.port = port
-        self.client = Client({"app.example.com": port})
+        self.client = Client({"app.example.com": port}, cookies)
 
     def get(self, path: str, **headers: str) -> Reply:
         """GET of the application."""

@@ -208,38 +208,6 @@ def test_our_caddy_example(caddy: Gateway) -> None:
     assert headers["authorization"].startswith("Bearer ey")
 
 
-def traefik_headers(path: str, **changes: str) -> dict[str, str]:
-    """What Traefik's forwardAuth sends about the original request."""
-    return {
-        "x_forwarded_method": "GET",
-        "x_forwarded_proto": "https",
-        "x_forwarded_host": "app.example.com",
-        "x_forwarded_uri": path,
-        "x_forwarded_for": "203.0.113.9",
-        **changes,
-    }
-
-
-def test_the_exchanges_of_traefik(start: Start) -> None:
-    """forwardAuth asks at /oauth2/auth, errors fetches /oauth2/sign_in."""
-    server = start()
-    client = Client()
-    forwarded = traefik_headers("/deep?x=1")
-    denied = client.get(f"{server.url}/oauth2/auth", **forwarded)
-    assert denied.status == 401
-    page = client.get(f"{server.url}/oauth2/sign_in", **forwarded)
-    assert page.status == 200
-    assert "rd=%2Fdeep%3Fx%3D1" in page.text or "deep%3Fx%3D1" in page.text
-    browser = Client({"app.example.com": server.port})
-    back = log_in(browser, APP.replace("https", "http"), "lisan123")
-    assert back.status == 302
-    cookies = browser.cookies.sent_to(APP.replace("https", "http"))
-    allowed = client.get(f"{server.url}/oauth2/auth", cookie=cookies, **forwarded)
-    assert allowed.status == 202
-    assert allowed.header("x-auth-request-user")
-    assert allowed.header("authorization").startswith("Bearer ey")
-
-
 def test_the_custom_sign_in_page_of_the_seed(start: Start, tmp_path: Path) -> None:
     folder = tmp_path / "templates"
     folder.mkdir()

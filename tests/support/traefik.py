@@ -1,0 +1,203 @@
+"""A gateway that sends the requests which Traefik's middlewares send.
+
+The real one is no Go module that can be installed. What it does is this, for version 3:
+
+- At the entry it drops X-Forwarded-* of clients and sets its own: Host, Port, Proto,
+  Server, and X-Real-Ip; X-Forwarded-For is set when a request is passed on.
+- ``forwardAuth`` sends GET to its address with the headers of the original request, and
+  X-Forwarded-Method and -Uri besides; the Host is the address's. An answer of 2xx lets
+  the request pass, with the listed headers taken from the answer (or dropped); any other
+  answer goes to the client. ``addAuthCookiesToResponse`` adds the listed cookies to the
+  app's answer.
+- ``errors`` replaces an answer with one of its statuses: GET of its query at its service,
+  with the original request's headers and Host, and no word of the original URI; the
+  status stays.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import cast
+
+from support.certificates import Certificate
+from support.http import Reply, exchange
+from support.ports import LOOPBACK
+
+HOP_BY_HOP = {
+    "connection", "keep-alive", "proxy-connection", "te", "trailer",
+    "transfer-encoding", "upgrade",
+}  # fmt: skip
+Pairs = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Middlewares:
+    """How ``errors`` and ``forwardAuth`` are configured."""
+
+    error_statuses: tuple[int, ...]
+    error_query: str
+    response_headers: tuple[str, ...]
+    cookies: tuple[str, ...] = ()
+
+
+SEED = Middlewares(
+    (401, 402, 403),
+    "/oauth2/sign_in",
+    (
+        "X-Auth-Request-User",
+        "X-Auth-Request-Preferred-Username",
+        "X-Auth-Request-Access-Token",
+        "X-Auth-Request-Groups",
+        "Authorization",
+        "Set-Cookie",
+    ),
+)
+
+
+class Traefik:
+    """The gateway in a thread; ``port`` is where it listens."""
+
+    def __init__(
+        self,
+        auth_port: int,
+        app_port: int,
+        certificate: Certificate,
+        middlewares: Middlewares = SEED,
+    ) -> None:
+        self.auth_port = auth_port
+        self.app_port = app_port
+        self.middlewares = middlewares
+        self._server = _Server((LOOPBACK, 0), _Handler)
+        self._server.gateway = self
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate.certificate, certificate.key)
+        self._server.socket = context.wrap_socket(
+            self._server.socket, server_side=True, do_handshake_on_connect=False
+        )
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def __enter__(self) -> Traefik:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def answer(self, method: str, target: str, headers: Pairs, body: bytes) -> Reply:
+        """What the client gets for a request whose headers are those of the entry."""
+        if target.startswith("/oauth2"):
+            reply = _passed_on(self.auth_port, method, target, headers, body)
+        else:
+            reply = self._guarded(method, target, headers, body)
+        if reply.status not in self.middlewares.error_statuses:
+            return reply
+        query = self.middlewares.error_query
+        page = _passed_on(self.auth_port, "GET", query, headers)
+        return Reply(page.url, reply.status, page.headers, page.body)
+
+    def _guarded(
+        self, method: str, target: str, headers: Pairs, body: bytes
+    ) -> Reply:
+        """The app's answer if forwardAuth lets the request pass, else the check's."""
+        check = _ask(
+            self.auth_port,
+            "GET",
+            "/oauth2/auth",
+            [
+                *_without(headers, "host"),
+                ("Host", f"{LOOPBACK}:{self.auth_port}"),
+                ("X-Forwarded-For", LOOPBACK),
+                ("X-Forwarded-Method", method),
+                ("X-Forwarded-Uri", target),
+            ],
+        )
+        if not 200 <= check.status < 300:
+            return check
+        listed = self.middlewares.response_headers
+        sent = _without(headers, *listed)
+        sent += [(name, value) for name in listed for value in check.all(name)]
+        reply = _passed_on(self.app_port, method, target, sent, body)
+        added = tuple(
+            ("Set-Cookie", line)
+            for line in check.all("set-cookie")
+            if line.partition("=")[0] in self.middlewares.cookies
+        )
+        return Reply(reply.url, reply.status, (*reply.headers, *added), reply.body)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    gateway: Traefik
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that breaks a handshake off is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        length = int(self.headers.get("content-length") or 0)
+        body = self.rfile.read(length)
+        gateway = cast(_Server, self.server).gateway
+        reply = gateway.answer(self.command, self.path, self._at_entry(), body)
+        self.send_response_only(reply.status)
+        for name, value in _without(reply.headers, "content-length", *HOP_BY_HOP):
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(reply.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(reply.body)
+
+    do_POST = do_HEAD = do_GET
+
+    def _at_entry(self) -> Pairs:
+        host = self.headers.get("host", "")
+        kept = _without(self.headers.items(), "content-length", *HOP_BY_HOP)
+        return [
+            *((name, value) for name, value in kept if not _is_forwarded(name)),
+            ("X-Forwarded-Host", host),
+            ("X-Forwarded-Port", "443"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Forwarded-Server", "traefik"),
+            ("X-Real-Ip", LOOPBACK),
+        ]
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Quiet."""
+
+
+def _is_forwarded(name: str) -> bool:
+    return name.lower().startswith(("x-forwarded-", "x-real-ip"))
+
+
+def _without(headers: Iterable[tuple[str, str]], *names: str) -> Pairs:
+    dropped = {name.lower() for name in names}
+    return [pair for pair in headers if pair[0].lower() not in dropped]
+
+
+def _passed_on(
+    port: int, method: str, target: str, headers: Pairs, body: bytes = b""
+) -> Reply:
+    return _ask(port, method, target, [*headers, ("X-Forwarded-For", LOOPBACK)], body)
+
+
+def _ask(
+    port: int, method: str, target: str, headers: Pairs, body: bytes = b""
+) -> Reply:
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=20.0)
+    return exchange(connection, method, target, headers, body)
