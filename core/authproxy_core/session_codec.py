@@ -9,6 +9,7 @@ byte is kept as it is.
 
 from __future__ import annotations
 
+from binascii import b2a_base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ import lz4.block
 import msgspec
 from msgspec import Struct
 
-from .encoding import b64url, b64url_decode
+from .encoding import TO_URL, b64url_decode
 from .errors import SealError
 from .session import Session
 
@@ -103,4 +104,5 @@ def _pack(token: str) -> str | list[bytes]:
 def _unpack(token: str | list[bytes]) -> str:
     if isinstance(token, str):
         return token
-    return b".".join([b64url(segment) for segment in token]).decode()
+    parts = [b2a_base64(segment, newline=False).rstrip(b"=") for segment in token]
+    return b".".join(parts).translate(TO_URL).decode()

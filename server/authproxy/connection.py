@@ -28,7 +28,7 @@ from .exchange import Exchange
 from .heads import BLANK_LINE, Head, HeadError, HeadReader
 from .hub import MODULE, Hub
 from .logs import Entry
-from .serving import serve
+from .serving import failed, serve
 
 RECEIVE_HIGH = 64 << 10  # bytes that wait before reading pauses
 DRAIN_BYTES = 64 << 10  # of an unread body that are skipped to keep a connection
@@ -36,6 +36,7 @@ LINGER = 2.0  # seconds for a client to notice the end before the connection is 
 LINGER_BYTES = 1 << 20  # that are read and dropped meanwhile
 BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 TURN = 16  # pipelined requests that are answered before others get their turn
+FAILED = failed(500)
 
 
 class Connection(asyncio.Protocol):
@@ -118,7 +119,14 @@ class Connection(asyncio.Protocol):
         """The client sends no more; it may still wait for its answer."""
         self._ended = True
         self._wake_reader()
-        return self._exchange is not None and not self._secure
+        # A client that has left looks the same. Its flow runs on, but no upstream
+        # works, or keeps silent, for one that is probably gone.
+        if self._exchange is not None:
+            self._exchange.gone.set()
+        if self._secure:
+            return False
+        self.advance()  # which closes when there is nothing left to answer
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, in whatever way."""
@@ -174,7 +182,11 @@ class Connection(asyncio.Protocol):
 
     def may_persist(self, head: Head) -> bool:
         """Whether the connection can serve another request after this one."""
-        return head.keep_alive and not self._hub.stopping and not self._ended
+        return (
+            head.keep_alive
+            and not self._hub.stopping
+            and not (self._ended and not self.received)
+        )
 
     def exchange_ended(self, exchange: Exchange, *, close: bool) -> None:
         """The answer is complete; go on with the next request, or close."""
@@ -255,7 +267,8 @@ class Connection(asyncio.Protocol):
             self._answer(head)
         else:
             asyncio.get_running_loop().call_soon(self.advance)
-        if self._ended and self._exchange is None and not self.lost:
+            return
+        if self._ended and self._exchange is None and self._writable and not self.lost:
             self.transport.close()
         self._regulate()
 
@@ -277,13 +290,15 @@ class Connection(asyncio.Protocol):
         while received[:2] == b"\r\n":
             del received[:2]
             self._scanned = 0
-        end = received.find(BLANK_LINE, max(self._scanned - 3, 0))
+        # What was looked at before is not looked at again.
+        start = max(self._scanned - 3, 0)
+        end = received.find(BLANK_LINE, start)
         limit = self._hub.limits.head_bytes
         if end < 0 or end + 4 > limit:
             self._scanned = len(received)
             if end >= 0 or len(received) > limit:
                 self._refuse(431, f"a head of more than {limit} bytes")
-            elif BARE_LINE_FEED.search(received):
+            elif BARE_LINE_FEED.search(received, start):
                 self._refuse(400, "a line feed without carriage return")
             return None
         data = bytes(received[: end + 4])
@@ -306,7 +321,7 @@ class Connection(asyncio.Protocol):
             head.headers,
             self._peer,
             self._secure,
-            hub.request_ids.choose(head.fields.get(hub.request_id_header)),
+            hub.request_ids.choose(head.sole(hub.request_id_header)),
         )
         application = hub.application
         try:
@@ -330,11 +345,15 @@ class Connection(asyncio.Protocol):
         if persists:
             persistence = "" if head.minor else "keep-alive"
         head_only = head.method == b"HEAD"
-        self.transport.write(
-            hub.answers.encoded(
+        try:
+            data = hub.answers.encoded(
                 respond, hub.clock.date, head_only=head_only, persistence=persistence
             )
-        )
+        except ValueError as error:
+            hub.logs.exception(MODULE, f"request {request.id} failed", error)
+            respond, persists = FAILED, False
+            data = wire.refusal(500, hub.clock.date)
+        self.transport.write(data)
         hub.logs.answered(
             Entry(
                 head,
@@ -386,7 +405,8 @@ class Connection(asyncio.Protocol):
 
     def _regulate(self) -> None:
         """Pause or resume reading by how much waits."""
-        if len(self.received) > RECEIVE_HIGH:
+        # A head must fit, or it could never become whole.
+        if len(self.received) > max(RECEIVE_HIGH, self._hub.limits.head_bytes):
             if not self._paused and not self.transport.is_closing():
                 self._paused = True
                 self.transport.pause_reading()
@@ -422,20 +442,10 @@ class Connection(asyncio.Protocol):
             waiter.set_result(None)
 
 
-FAILED = Respond(
-    500,
-    (
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"cache-control", b"no-store"),
-        (b"x-content-type-options", b"nosniff"),
-    ),
-    b"500 Internal Server Error\n",
-)
-
-
 def _peer_names(peername: object) -> tuple[str, str]:
     """The peer's address, and as host:port for logs; "" and "@" for a unix socket."""
     if not isinstance(peername, tuple) or len(peername) < 2:
         return "", "@"
-    host, port = str(peername[0]), peername[1]
+    # On a socket for both families, IPv4 peers come as ::ffff:192.0.2.1.
+    host, port = str(peername[0]).removeprefix("::ffff:"), peername[1]
     return host, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -147,6 +147,9 @@ async def _made(stream: Stream, wish: Coroutine[Any, Any, object]) -> Stream:
     """
     try:
         await wish
+    except UnicodeError:  # what the resolver says of a name with too long a label
+        stream.connection_lost(None)
+        raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None
     except BaseException:
         stream.connection_lost(None)
         raise
@@ -207,7 +210,9 @@ def failure(error: OSError, where: str) -> str:
         case ssl.SSLCertVerificationError():
             return f"certificate not trusted: {where}: {error.verify_message.lower()}"
         case ssl.SSLError():
-            cause = (error.reason or "protocol error").lower().replace("_", " ")
+            # The attribute is there only when OpenSSL itself gave a reason.
+            reason: str = getattr(error, "reason", None) or "protocol error"
+            cause = reason.lower().replace("_", " ")
             return f"tls with {where} failed: {cause}"
         case socket.gaierror():
             return f"name not resolved: {where}"

@@ -32,7 +32,9 @@ class RequestBody:
     def __init__(self, connection: Connection, head: Head, timeout: float) -> None:
         self.length = head.length
         self.decoder: Decoder = decoder_for(head.length)
-        self.broken = False
+        self.broken = False  # the rest of it can't be had
+        self.malformed = False
+        self.answered = False  # the answer has begun: it is too late for a 100
         self._connection = connection
         self._timeout = timeout
         self._owes_continue = head.expects
@@ -54,15 +56,17 @@ class RequestBody:
         try:
             return self.decoder.take(self._connection.received)
         except RequestError:
-            self.broken = True
+            self.broken = self.malformed = True
             raise
 
     async def _more(self) -> None:
-        if self._owes_continue:
+        # Who has seen the answer before "100 Continue" need not send the body at all.
+        there = not (self._owes_continue and self.answered)
+        if there and self._owes_continue:
             self._owes_continue = False
             self._connection.transport.write(wire.informational(100))
         try:
-            there = await self._connection.wait_readable(self._timeout)
+            there = there and await self._connection.wait_readable(self._timeout)
         except TimeoutError:
             there = False
         if not there:
@@ -70,9 +74,20 @@ class RequestBody:
             raise ClientGone("the client left before its body had arrived")
 
     async def read_all(self, limit: int) -> bytes:
-        """The whole body; raises `BodyTooLarge` above *limit* bytes."""
+        """The whole body; raises `BodyTooLarge` above *limit* bytes.
+
+        The time limit is for all of it: byte by byte it would take for ever.
+        """
         if self.length is not None and self.length > limit:
             raise BodyTooLarge(f"the body has {self.length} bytes, allowed: {limit}")
+        try:
+            async with asyncio.timeout(self._timeout or None):
+                return await self._collected(limit)
+        except TimeoutError:
+            self.broken = True
+            raise ClientGone("the body took too long") from None
+
+    async def _collected(self, limit: int) -> bytes:
         pieces, size = [], 0
         async for piece in self:
             size += len(piece)
@@ -126,23 +141,22 @@ class Exchange:
 
     async def start(self, status: int, headers: Headers, *, length: int | None) -> None:
         """Send the final head; *length* is the body's size in bytes, None if unknown."""
-        self.started = True
-        self._status = status
         with_body = wire.has_body(status) and self.head.method != b"HEAD"
         self._left = length if with_body else 0
         self._chunked = with_body and length is None and self.head.minor == 1
         if (with_body and length is None and not self._chunked) or not self._keeps():
             self._persists = False
-        await self._send(
-            wire.stream_head(
-                status,
-                headers,
-                self.hub.clock.date,
-                length=length,
-                chunked=self._chunked,
-                persistence=self._persistence(),
-            )
+        head = wire.stream_head(
+            status,
+            headers,
+            self.hub.clock.date,
+            length=length,
+            chunked=self._chunked,
+            persistence=self._persistence(),
         )
+        self.started = self.body.answered = True
+        self._status = status
+        await self._send(head)
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body; waits for the client, raises `ClientGone`."""
@@ -183,25 +197,24 @@ class Exchange:
 
     # The answer as a whole.
 
-    def respond(self, respond: Respond) -> None:
-        """Send a complete answer."""
-        self.started = self.finished = True
-        self._status, self._size = respond.status, len(respond.body)
-        if not self._keeps():
+    def respond(self, respond: Respond, *, last: bool = False) -> None:
+        """Send a complete answer, the *last* one of the connection if so."""
+        if last or not self._keeps():
             self._persists = False
+        data = wire.answer(
+            respond,
+            self.hub.clock.date,
+            head_only=self.head.method == b"HEAD",
+            persistence=self._persistence(),
+        )
+        self.started = self.finished = self.body.answered = True
+        self._status, self._size = respond.status, len(respond.body)
         if not self._connection.lost:
-            self._connection.transport.write(
-                wire.answer(
-                    respond,
-                    self.hub.clock.date,
-                    head_only=self.head.method == b"HEAD",
-                    persistence=self._persistence(),
-                )
-            )
+            self._connection.transport.write(data)
 
     def _keeps(self) -> bool:
-        """Whether what is left of the request's body allows another request."""
-        if self.body.broken or self.body.unasked:
+        """Whether another request may follow: no stop, and the body's rest is small."""
+        if self.hub.stopping or self.body.broken or self.body.unasked:
             return False
         remaining = self.decoder.remaining()
         return remaining is None or remaining <= DRAINABLE

@@ -17,7 +17,7 @@ import re
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from msgspec import Struct
 
-from authproxy_core.messages import Header
+from authproxy_core.messages import Header, only_header
 
 from .server_settings import Limits
 
@@ -63,6 +63,13 @@ class Head(Struct):
     length: int | None = 0
     expects: bool = False
 
+    def sole(self, name: bytes) -> bytes | None:
+        """The value of the field *name* when it stands there exactly once."""
+        value = self.fields.get(name)
+        if value is None or len(self.fields) == len(self.headers):
+            return value
+        return only_header(self.headers, name)
+
 
 class HeadReader:
     """Reads the heads of one connection."""
@@ -100,7 +107,9 @@ class HeadReader:
             self._feed(data)
             # A second head, or a body: not the usual case.
             if self._count == 1 and self._complete == 1:
-                return judge(data, self._headers, self._limits)
+                head = judge(data, self._headers, self._limits)
+                if head.length == 0:
+                    return head  # else a whole body is in *data*, which must be kept
         except (HttpParserError, HttpParserUpgrade, HeadError):
             pass
         self._parser = HttpRequestParser(self)

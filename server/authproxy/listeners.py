@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import ssl
 import stat
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from msgspec import Struct
 
@@ -15,6 +17,7 @@ from .server_settings import Listener
 from .tls import server_context
 
 BACKLOG = 1024
+NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENOPROTOOPT)
 
 
 class ListenError(Exception):
@@ -67,14 +70,33 @@ def open_listener(listener: Listener) -> Listening:
 
 
 def _tcp(listener: Listener) -> socket.socket:
+    """A TCP socket; without a host, for IPv6 and IPv4 alike where there is IPv6."""
     host = listener.host.strip("[]")
-    family, kind, proto, _, address = socket.getaddrinfo(
+    if not host:
+        try:
+            return _bound(socket.AF_INET6, ("::", listener.port), dual=True)
+        except OSError as error:
+            if error.errno not in NO_IPV6:
+                raise
+    family, _, _, _, address = socket.getaddrinfo(
         host or None, listener.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
-    opened_socket = socket.socket(family, kind, proto)
-    opened_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    opened_socket.bind(address)
-    opened_socket.listen(BACKLOG)
+    return _bound(family, address)
+
+
+def _bound(
+    family: int, address: tuple[Any, ...], *, dual: bool = False
+) -> socket.socket:
+    opened_socket = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        opened_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if dual:
+            opened_socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        opened_socket.bind(address)
+        opened_socket.listen(BACKLOG)
+    except OSError:
+        opened_socket.close()
+        raise
     return opened_socket
 
 
@@ -85,6 +107,9 @@ def _unix(listener: Listener) -> socket.socket:
     before = os.umask(0o777 & ~listener.mode) if listener.mode is not None else None
     try:
         opened_socket.bind(listener.path)
+    except OSError:
+        opened_socket.close()
+        raise
     finally:
         if before is not None:
             os.umask(before)

@@ -53,7 +53,6 @@ AUTH_STATUS = {
     "refresh_failed": "AuthError",
     "store_unavailable": "AuthError",
 }
-ERRORS = frozenset({"AuthError"})
 GOOD_NEWS = frozenset({"provider_ready", "refreshed"})
 TEXTS_KEPT = 1024  # of each kind
 TEXT_BYTES_KEPT = 512
@@ -213,8 +212,7 @@ class Logs:
         for event in events:
             status = AUTH_STATUS.get(event.kind)
             if status is not None and self._settings.auth:
-                write = self._write_error if status in ERRORS else self._write
-                write(self._auth_line(entry, event, status))
+                self._write(self._auth_line(entry, event, status))
             if event.detail:
                 log = self.info if status == "AuthSuccess" else self.error
                 log(event.kind, f"{event.detail} (request {entry.request.id})")

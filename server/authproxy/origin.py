@@ -14,7 +14,7 @@ from authproxy_core.messages import Headers
 
 PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
 # Underscores are no DNS, but Docker's and Windows' networks have such names.
-HOST = re.compile(r"[a-z0-9_.-]{1,253}", re.ASCII)
+HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?", re.ASCII)
 
 
 class Origin(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import heapq
 import signal
 import socket
 import sys
@@ -35,7 +36,9 @@ SWEEP = 1.0  # seconds between looks at time limits
 GRACE = (
     1.0  # seconds in which an open connection may still send a request when stopping
 )
+HANDSHAKE_TIMEOUT = 10.0  # seconds
 ACCEPT_PAUSE = 0.1  # seconds after a failed accept (no file descriptors)
+EVICTED = 64  # connections closed at once to make room: looking for them takes time
 # A young collection per 10 000 allocations instead of 700: most objects of a request
 # die by reference counting, and each collection is a pause for all connections.
 GC_THRESHOLDS = (10_000, 20, 50)
@@ -48,6 +51,7 @@ class Worker:
         self._settings = settings
         self._sockets = sockets
         self._accepting: set[Listening] = set()
+        self._attaching = 0  # accepted, but perhaps still in their TLS handshake
         self._stopping = asyncio.Event()
         clock = Clock(local_time=settings.logs.local_time)
         self._output = LogWriter(sys.stdout.fileno())
@@ -82,6 +86,10 @@ class Worker:
             self._abort_all()
         self._stopping.set()
 
+    def ignore_reload(self) -> None:
+        """Say that there is no reload."""
+        self._logs.info("server", "a reload by SIGHUP is not supported yet")
+
     def abort(self) -> None:
         """Stop at once."""
         self._stopping.set()
@@ -94,7 +102,7 @@ class Worker:
         warm_up = self._hub.spawn(drive(self._proxy.warm_up(), self._performer.perform))
         for listening in self._sockets:
             self._accept_from(listening)
-        self._hub.on_connection_lost = self._make_room
+        self._hub.on_connection_lost = self._go_on
         started()
         await self._stopping.wait()
         self._stop_listening()
@@ -134,9 +142,9 @@ class Worker:
 
     def _accept_one(self, listening: Listening) -> bool:
         """Accept a connection; False when there was none, or no room for it."""
-        if len(self._hub.connections) >= self._settings.limits.connections:
-            if not self._evict():
-                self._stop_accepting()
+        if self._is_full():
+            self._stop_accepting()  # `_go_on` follows when one has ended
+            self._evict()
             return False
         try:
             accepted, _ = listening.socket.accept()
@@ -145,11 +153,13 @@ class Worker:
         except OSError as error:
             self._logs.error("server", f"can't accept a connection: {error}")
             self._stop_accepting()
-            asyncio.get_running_loop().call_later(ACCEPT_PAUSE, self._make_room)
+            self._evict()
+            asyncio.get_running_loop().call_later(ACCEPT_PAUSE, self._go_on)
             return False
         accepted.setblocking(False)
         if accepted.family != socket.AF_UNIX:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._attaching += 1
         self._hub.spawn(self._attach(accepted, listening))
         return True
 
@@ -158,7 +168,7 @@ class Worker:
         if listening.context is not None:
             options = {
                 "ssl": listening.context,
-                "ssl_handshake_timeout": self._settings.limits.head_timeout,
+                "ssl_handshake_timeout": HANDSHAKE_TIMEOUT,
             }
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
@@ -166,17 +176,27 @@ class Worker:
             )
         except (OSError, TimeoutError):
             accepted.close()  # a failed handshake is the client's affair
+        finally:
+            self._attaching -= 1
+            self._go_on()
 
-    def _evict(self) -> bool:
-        """Close the connection that has been idle for longest; False if there is none."""
-        idle = [one for one in self._hub.connections if one.idle]
-        if not idle:
-            return False
-        min(idle, key=lambda one: one.since).transport.abort()
-        return True
+    def _is_full(self) -> bool:
+        count = len(self._hub.connections) + self._attaching
+        return count >= self._settings.limits.connections
 
-    def _make_room(self) -> None:
-        if not self._accepting and not self._stopping.is_set():
+    def _evict(self) -> None:
+        """Close those that have waited longest without a request being answered.
+
+        Many silent clients thus keep nobody out, not even the health check.
+        """
+        evictable = [one for one in self._hub.connections if one.evictable]
+        count = min(EVICTED, len(evictable) // 8 + 1)
+        for one in heapq.nsmallest(count, evictable, key=lambda one: one.since):
+            one.transport.abort()
+
+    def _go_on(self) -> None:
+        """Accept again, if there is room by now."""
+        if not (self._accepting or self._stopping.is_set() or self._is_full()):
             for listening in self._sockets:
                 self._accept_from(listening)
 
@@ -188,7 +208,13 @@ class Worker:
             await asyncio.sleep(min(SWEEP, clock.until_next_second() + 0.001))
             clock.tick()
             for connection in list(self._hub.connections):
-                connection.check(clock.now)
+                try:
+                    connection.check(clock.now)
+                except Exception as error:  # noqa: BLE001 - the sweep must live on
+                    self._logs.exception("server", "a time limit failed", error)
+                    connection.transport.abort()
+            if self._is_full() and not self._accepting:
+                self._evict()  # nobody may have been idle before
 
     async def _drain(self) -> None:
         """Let requests in flight finish, within ``drain_timeout``."""
@@ -240,7 +266,9 @@ def serve(
     async def main() -> None:
         worker = Worker(settings, sockets)
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        loop.add_signal_handler(
+            signal.SIGHUP, worker.ignore_reload if parent is None else lambda: None
+        )
         if parent is None:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, worker.stop_or_abort)

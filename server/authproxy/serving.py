@@ -10,7 +10,7 @@ from http import HTTPStatus
 
 from authproxy_core.drive import decide
 from authproxy_core.effects import Outcome
-from authproxy_core.errors import AuthProxyError, ClientGone
+from authproxy_core.errors import AuthProxyError, ClientGone, RequestError
 from authproxy_core.messages import Decision, Event, Forward, Respond, ServeFile
 
 from .exchange import Exchange
@@ -64,13 +64,15 @@ async def serve(exchange: Exchange, outcome: Outcome) -> None:
         if exchange.started:
             exchange.abort()
         else:
-            exchange.respond(failed(status))
+            exchange.respond(failed(status), last=True)
     finally:
         exchange.end(user, upstream, events)
 
 
 async def _carried_out(exchange: Exchange, decision: Decision) -> Respond | None:
     """Answer by *decision*; the page that stands in for an upstream that failed."""
+    if exchange.body.malformed:  # whatever was decided without the body
+        raise RequestError("malformed body")
     match decision:
         case Respond():
             exchange.respond(decision)

@@ -56,12 +56,12 @@ def fields(headers: Headers) -> bytes:
     The last guard against a split answer: a value with a line end is a bug of the
     core, and raises ValueError.
     """
+    parts: list[bytes] = []
     for name, value in headers:
         if b"\n" in value or b"\r" in value or b"\0" in value:
             raise ValueError(f"a line end inside the header field {name.decode()}")
-    return b"".join(
-        [b"%b: %b\r\n" % (canonical(name), value) for name, value in headers]
-    )
+        parts += (_names.get(name) or canonical(name), b": ", value, b"\r\n")
+    return b"".join(parts)
 
 
 def has_body(status: int) -> bool:

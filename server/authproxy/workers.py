@@ -88,8 +88,12 @@ class Supervisor:
             signal.signal(number, lambda *_: None)
 
     def _fork(self) -> None:
+        # A signal between the fork and its resetting would be swallowed by the worker,
+        # and reported to the supervisor by the socket that both still share.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
         if pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             self._born[pid] = time.monotonic()
             return
         # The worker: nothing of the supervisor may run in it after this.
@@ -98,6 +102,7 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             os.close(self._alive[1])
             self._wake_in.close()
             self._wake_out.close()

@@ -11,11 +11,14 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from support.browser import start_browser
+from support.certificates import Certificate
+from support.echo import EchoApp
 from support.keycloak import APP, PASSWORD, WRONG_AUDIENCE
-from support.peers import AuthServer
+from support.peers import AUTHPROXY, OAUTH2_PROXY, AuthServer
 from support.programs import ROOT
+from support.traefik import Traefik
 
-from .conftest import DEPLOY_NGINX, SEED_NGINX, Gateway, need
+from .conftest import DEPLOY_NGINX, Gateway, need
 
 pytestmark = pytest.mark.e2e
 Start = Callable[..., AuthServer]
@@ -110,19 +113,35 @@ def test_the_page_of_a_failed_login(
     assert browser.save_screenshot(str(tmp_path / "error.png"))
 
 
+@pytest.mark.parametrize("program", [AUTHPROXY, OAUTH2_PROXY])
 def test_the_seeds_page_goes_on_by_itself(
+    program: str,
     start: Start,
-    gateway: MakeGateway,
+    app: EchoApp,
+    certificate: Certificate,
     open_browser: Callable[[Gateway], Chrome],
     tmp_path: Path,
 ) -> None:
+    """As the seed has it: Traefik in front, and a page that begins the login.
+
+    The page names where it stands, as an absolute URL, so that the login ends there
+    although ``errors`` doesn't pass the original URI on.
+    """
     folder = tmp_path / "templates"
     folder.mkdir()
     text = (ROOT / "tests" / "e2e" / "seed_sign_in.html").read_text()
     (folder / "sign_in.html").write_text(text)
-    server = start(environment={"OAUTH2_PROXY_CUSTOM_TEMPLATES_DIR": str(folder)})
-    browser = open_browser(gateway(server, SEED_NGINX))
-    browser.get(f"{APP}/")
-    log_in_at_keycloak(browser)
-    at(browser, f"{APP}/")
-    assert "lisan123@example.com" in browser.page_source
+    server = start(
+        program,
+        environment={
+            "OAUTH2_PROXY_CUSTOM_TEMPLATES_DIR": str(folder),
+            "OAUTH2_PROXY_WHITELIST_DOMAINS": "app.example.com",
+        },
+    )
+    with Traefik(server.port, app.port, certificate) as traefik:
+        browser = open_browser(Gateway(traefik.port))
+        browser.get(f"{APP}/deep/link?x=1")
+        log_in_at_keycloak(browser)
+        at(browser, f"{APP}/deep/link?x=1")
+        assert "lisan123" in browser.page_source
+        assert violations(browser) == []

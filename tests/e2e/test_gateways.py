@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -11,8 +14,8 @@ from support import caddy as caddy_support
 from support import peers
 from support.certificates import Certificate
 from support.echo import EchoApp
-from support.http import Client, Reply
-from support.keycloak import APP, Keycloak
+from support.http import Client, Reply, parameters
+from support.keycloak import APP, OPTIONAL_GROUPS, Keycloak
 from support.peers import AUTHPROXY, OAUTH2_PROXY, SEED, AuthServer
 from support.ports import free_port
 from support.processes import wait_for
@@ -23,6 +26,15 @@ from .conftest import DEPLOY_NGINX, SEED_NGINX, Gateway, log_in, need
 pytestmark = pytest.mark.e2e
 Start = Callable[..., AuthServer]
 MakeGateway = Callable[..., Gateway]
+PLAIN = APP.replace("https", "http")
+IDENTITY = (
+    "x-auth-request-user",
+    "x-auth-request-email",
+    "x-auth-request-preferred-username",
+    "x-auth-request-groups",
+    "x-auth-request-access-token",
+    "authorization",
+)
 PASS_ACCESS_TOKEN = {"OAUTH2_PROXY_PASS_ACCESS_TOKEN": "true"}
 
 
@@ -63,6 +75,9 @@ def test_the_seed_behind_nginx(
     ("query", "status"),
     [
         ("allowed_groups=admin", 202),
+        ("allowed_groups=Admin", 403),
+        ("allowed_groups=role:oauth2-proxy:operator", 202),
+        ("allowed_groups=nobody&allowed_groups=admin", 202),
         ("allowed_groups=nobody", 403),
         ("allowed_groups=nobody,test-group", 202),
         ("allowed_groups=role:staff-role", 202),
@@ -94,8 +109,8 @@ def logged_in(
         server = peers.start_auth_server(name, folder, keycloak.issuer)
         servers.append(server)
         client = as_gateway(server)
-        assert log_in(client, APP.replace("https", "http"), "lisan123").status == 302
-        found[name] = (APP.replace("https", "http"), client)
+        assert log_in(client, PLAIN, "lisan123").status == 302
+        found[name] = (PLAIN, client)
     yield found
     for server in servers:
         server.stop()
@@ -121,21 +136,53 @@ def test_identity_headers_of_a_client_do_not_pass(
 ) -> None:
     front = gateway(start(), DEPLOY_NGINX)
     front.log_in("wangwu")
-    reply = front.get("/", x_auth_request_groups="admin", x_auth_request_user="root")
-    headers = received(reply)
+    sent = {name.replace("-", "_"): "forged" for name in IDENTITY}
+    headers = received(front.get("/", **sent))
     assert headers["x-auth-request-groups"].startswith("test-group")
-    assert headers["x-auth-request-user"] != "root"
+    assert "forged" not in [headers.get(name) for name in IDENTITY]
 
 
+@pytest.mark.parametrize("program", [AUTHPROXY, OAUTH2_PROXY])
 def test_a_session_above_4_kb_is_split_and_joined(
-    start: Start, gateway: MakeGateway
+    program: str, start: Start, gateway: MakeGateway
 ) -> None:
-    front = gateway(start(environment=PASS_ACCESS_TOKEN))
+    front = gateway(start(program, environment=PASS_ACCESS_TOKEN))
     front.log_in("bigrights")
-    names = set(front.client.cookies.named("_oauth2_proxy"))
-    assert {"_oauth2_proxy_0", "_oauth2_proxy_1"} <= names
-    assert "_oauth2_proxy" not in names
+    parts = front.client.cookies.named("_oauth2_proxy")
+    assert {"_oauth2_proxy_0", "_oauth2_proxy_1"} <= set(parts)
+    assert "_oauth2_proxy" not in parts
+    assert all(len(f"{name}={value}") <= 4000 for name, value in parts.items())
     assert received(front.get("/"))["x-email"] == "bigrights@example.com"
+
+
+def test_a_location_for_one_group(start: Start, gateway: MakeGateway) -> None:
+    one_group = "auth_request /oauth2/auth?allowed_groups=admin;"
+    assert f"# For one group only: {one_group}" in DEPLOY_NGINX
+    block = DEPLOY_NGINX.replace("auth_request /oauth2/auth;", one_group)
+    server = start()
+    member, other = gateway(server, block), gateway(server, block)
+    member.log_in("lisan123")
+    other.log_in("wangwu")
+    assert member.get("/").status == 200
+    assert other.get("/").status == 403
+
+
+@pytest.mark.parametrize("program", [AUTHPROXY, OAUTH2_PROXY])
+def test_groups_of_an_optional_scope_come_when_asked_for(
+    program: str, start: Start
+) -> None:
+    """In the seed ``groups`` is an optional scope of the client."""
+    environment = {"OAUTH2_PROXY_CLIENT_ID": OPTIONAL_GROUPS}
+    asking = {**environment, "OAUTH2_PROXY_SCOPE": "openid email profile groups"}
+    groups = []
+    for settings in (environment, asking):
+        client = as_gateway(start(program, environment=settings))
+        assert log_in(client, PLAIN, "lisan123").status == 302
+        reply = client.get(f"{PLAIN}/oauth2/auth")
+        groups.append(set(reply.header("x-auth-request-groups").split(",")))
+    without, with_groups = groups
+    assert with_groups - without == {"admin", "test-group"}
+    assert "role:staff-role" in without
 
 
 @pytest.mark.parametrize(
@@ -168,6 +215,48 @@ def test_a_refresh_passes_through_nginx(
     assert received(front.get("/"))
 
 
+@pytest.mark.parametrize("program", [AUTHPROXY, OAUTH2_PROXY])
+def test_a_session_ended_at_keycloak_ends_at_the_next_refresh(
+    program: str, start: Start, gateway: MakeGateway, keycloak: Keycloak
+) -> None:
+    environment = {"OAUTH2_PROXY_COOKIE_REFRESH": "1s"}
+    front = gateway(start(program, environment=environment), DEPLOY_NGINX)
+    front.log_in("wangwu")
+    assert front.get("/").text.startswith("{")
+    keycloak.log_out_everywhere("wangwu")
+    wait_for(lambda: "/oauth2/start" in front.get("/").text, "the sign-in page")
+
+
+def test_a_session_that_grows_or_shrinks_leaves_no_old_cookie(
+    start: Start, gateway: MakeGateway, keycloak: Keycloak
+) -> None:
+    """nginx shows no line that clears a cookie, so the example writes its own."""
+    environment = {"OAUTH2_PROXY_COOKIE_REFRESH": "1s"}
+    front = gateway(start(environment=environment), DEPLOY_NGINX)
+    front.log_in("wangwu")
+    assert set(front.client.cookies.named("_oauth2_proxy")) == {"_oauth2_proxy"}
+
+    def cookies_become(names: set[str]) -> None:
+        def are() -> bool:
+            assert front.get("/").status == 200
+            return set(front.client.cookies.named("_oauth2_proxy")) == names
+
+        wait_for(are, f"the cookies {names}")
+        assert received(front.get("/"))
+
+    with keycloak.given_many_roles("wangwu"):
+        cookies_become({"_oauth2_proxy_0", "_oauth2_proxy_1"})
+    # The parts stay unread beside the whole one, which wins.
+    wait_for(
+        lambda: (
+            front.get("/").status == 200
+            and "_oauth2_proxy" in front.client.cookies.named("_oauth2_proxy")
+        ),
+        "one cookie again",
+    )
+    assert received(front.get("/"))
+
+
 def test_sign_out_behind_nginx(start: Start, gateway: MakeGateway) -> None:
     front = gateway(start())
     front.log_in()
@@ -196,16 +285,33 @@ def caddy(
 
 
 def test_our_caddy_example(caddy: Gateway) -> None:
-    reply = caddy.get("/deep?x=1")
-    assert reply.status == 302
-    page = caddy.client.follow(reply)
+    page = caddy.get("/deep?x=1&y=2")
+    assert page.status == 200
     assert "Sign in with Keycloak" in page.text
-    back = caddy.log_in(rd="/deep%3Fx=1")
-    assert back.location == f"{APP}/deep?x=1"
+    start_link = re.search(r'href="([^"]*/oauth2/start[^"]*)"', page.text)
+    assert start_link
+    rd = parameters(html.unescape(start_link[1]))["rd"]
+    assert rd == "/deep?x=1&y=2"
+    back = caddy.log_in(rd=quote(rd))
+    assert back.location == f"{APP}/deep?x=1&y=2"
     headers = received(caddy.get("/deep?x=1"))
     assert headers["x-auth-request-preferred-username"] == "lisan123"
     assert "role:staff-role" in headers["x-auth-request-groups"]
     assert headers["authorization"].startswith("Bearer ey")
+
+
+def test_a_strangers_post_gets_the_sign_in_page_from_caddy(caddy: Gateway) -> None:
+    page = caddy.client.submit(f"{APP}/form", {"rd": "https://other.example/"})
+    assert "Sign in with Keycloak" in page.text
+    assert "other.example" not in page.text
+
+
+def test_caddy_passes_no_identity_header_of_a_client(caddy: Gateway) -> None:
+    caddy.log_in("wangwu")
+    sent = {name.replace("-", "_"): "forged" for name in IDENTITY}
+    headers = received(caddy.get("/", **sent))
+    assert headers["x-auth-request-groups"].startswith("test-group")
+    assert "forged" not in [headers.get(name) for name in IDENTITY]
 
 
 def test_the_custom_sign_in_page_of_the_seed(start: Start, tmp_path: Path) -> None:

@@ -60,7 +60,9 @@ def received(reply: Reply) -> dict[str, str]:
 
 def test_the_middlewares_are_those_of_our_example() -> None:
     text = (ROOT / "deploy" / "traefik.yaml").read_text()
-    listed = [line.strip()[2:] for line in text.splitlines() if line[:8] == " " * 6 + "- "]
+    listed = [
+        line.strip()[2:] for line in text.splitlines() if line[:8] == " " * 6 + "- "
+    ]
     assert listed == [*OURS.response_headers, *OURS.cookies]
     assert f"query: {OURS.error_query}" in text
     assert 'status: ["401"]' in text

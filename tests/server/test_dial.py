@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
+import ssl
 from pathlib import Path
 
 import pytest
 import uvloop
 
-from authproxy.dial import Stream, close_all, dial, dial_unix
+from authproxy.dial import Stream, close_all, dial, dial_unix, failure
+from support.scripted import LOOPS, run
 
 
 class CancelsOnConnect(set[Stream]):
@@ -46,3 +49,40 @@ def test_cancelled_when_connected(tmp_path: Path, unix: bool) -> None:
         assert not streams
 
     uvloop.run(main())
+
+
+@pytest.mark.parametrize("loop", sorted(LOOPS))
+def test_a_name_that_is_none(loop: str) -> None:
+    async def main() -> set[Stream]:
+        streams: set[Stream] = set()
+        with pytest.raises(socket.gaierror):
+            await dial(streams, "a" * 64 + ".test", 80)
+        return streams
+
+    assert run(main(), loop) == set()
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "x"), "connection refused by a:1"),
+        (BrokenPipeError(errno.EPIPE, "x"), "connection closed by a:1"),
+        (ConnectionAbortedError("handshake"), "connection closed by a:1"),
+        (socket.gaierror(socket.EAI_NONAME, "x"), "name not resolved: a:1"),
+        (
+            OSError(errno.EHOSTUNREACH, "x"),
+            "connection to a:1 failed: no route to host",
+        ),
+        (
+            OSError("Multiple exceptions: [Errno 111] x, [Errno 111] y"),
+            "connection refused by a:1",
+        ),
+        (
+            OSError("Multiple exceptions: [Errno 111] x, [Errno 101] y"),
+            "connection to a:1 failed",
+        ),
+        (ssl.SSLError(), "tls with a:1 failed: protocol error"),
+    ],
+)
+def test_what_happened_in_words(error: OSError, text: str) -> None:
+    assert failure(error, "a:1") == text

@@ -50,7 +50,10 @@ def test_parts_of_a_url(url: str, origin: Origin, target: str) -> None:
         "http://[::1/",
         "http://[nonsense:1]/",
         "http://a%2fb/",
-        "http://" + "a" * 254 + "/",
+        "http://" + "a" * 64 + ".test/",
+        "http://" + "a." * 127 + "/",
+        "http://a..b/",
+        "http://.idp.test/",
     ],
 )
 def test_what_is_no_usable_url(url: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import sys
 import threading
@@ -12,6 +13,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
+
 from support.ports import LOOPBACK
 from support.processes import Process, wait_for
 from support.server import Wire
@@ -25,14 +27,14 @@ from authproxy_core.settings import *
 settings = ServerSettings(
     core=Settings(
         cookie=CookieSettings(secrets=(Secret(b"0123456789abcdef"),)),
-        providers=(ProviderSettings(id="p", client_id="c", skip_discovery=True,
+        providers=(ProviderSettings(id="p", client_id="c", client_secret=Secret(b"s"), skip_discovery=True,
             issuer="http://127.0.0.1:9", login_url="http://127.0.0.1:9/a",
             redeem_url="http://127.0.0.1:9/t", jwks_url="http://127.0.0.1:9/k"),),
         email_domains=("*",),
     ),
     listeners=(Listener(host="127.0.0.1", port=0),),
     workers=int(sys.argv[1]),
-    limits=Limits(drain_timeout=20.0),
+    limits=Limits(drain_timeout=20.0, connections=20),
 )
 sys.exit(run(settings))
 """
@@ -187,3 +189,16 @@ def test_workers_end_with_their_supervisor(start: Start) -> None:
     process.signal(signal.SIGKILL)
     process.wait()
     wait_for(lambda: not listening(port), "the port to be free")
+
+
+def test_connection_limit(start: Start) -> None:
+    """HT25: idle connections make room for new ones."""
+    _, port = start(1)
+    idle = [Wire(port) for _ in range(60)]
+    assert ping(port) == 200
+    sockets = [wire.socket for wire in idle]
+    wait_for(
+        lambda: len(select.select(sockets, [], [], 0)[0]) >= 40, "40 ends of the 60"
+    )
+    for wire in idle:
+        wire.socket.close()

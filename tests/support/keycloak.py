@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ CLIENT_ID = "oauth2-proxy"
 CLIENT_SECRET = "client-secret-of-the-tests"
 PASSWORD = "a-password-of-the-tests"
 APP = "https://app.example.com"
-MANY_ROLES = 60
+MANY, MANY_ROLES = "role-with-quite-a-long-name-", 60
 
 # Other clients, each like the first but for one thing.
 NO_MAPPER = "no-audience-mapper"  # the ID token's audience is still the client itself
@@ -85,6 +87,18 @@ class Keycloak:
     def log_out_everywhere(self, name: str) -> None:
         """End every session of a user, as an administrator does."""
         self.admin("POST", f"/{REALM}/users/{self.user_uuid(name)}/logout", {})
+
+    @contextlib.contextmanager
+    def given_many_roles(self, name: str) -> Iterator[None]:
+        """Let a user have so many roles that his session needs two cookies."""
+        every = self.admin("GET", f"/{REALM}/roles").json
+        many = [role for role in every if role["name"].startswith(MANY)]
+        path = f"/{REALM}/users/{self.user_uuid(name)}/role-mappings/realm"
+        self.admin("POST", path, many)
+        try:
+            yield
+        finally:
+            self.admin("DELETE", path, many)
 
     def _log_in_as_admin(self) -> str:
         reply = self._client.submit(

@@ -16,6 +16,7 @@ from support.programs import ROOT, find
 AUTHPROXY = "authproxy"
 OAUTH2_PROXY = "oauth2-proxy"
 ZIPAPP = "authproxy.pyz"
+WORKERS = 2  # of authproxy, on machines with one CPU as well
 COOKIE_SECRET = "iSGfyi0EbDrkg6eNJpAXGLmwN1jZDZossmElq5GgXeI="
 SEED = (ROOT / "tests" / "e2e" / "seed.cfg").read_text()
 
@@ -86,6 +87,7 @@ def start_auth_server(
             "OAUTH2_PROXY_OIDC_ISSUER_URL": issuer,
             "OAUTH2_PROXY_REDIRECT_URL": "",
             "OAUTH2_PROXY_HTTP_ADDRESS": f"{LOOPBACK}:{port}",
+            "OAUTH2_PROXY_WORKERS": str(WORKERS),
             "PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'server'}",
             **(environment or {}),
         },
@@ -98,6 +100,10 @@ def start_auth_server(
 def _answers(server: AuthServer, path: str) -> bool:
     if not path:
         return listens(server.port)
+    # Each worker gets the provider's keys by itself; an answer tells of one of them.
+    ready = server.process.log().count("[provider_ready]")
+    if path == "/ready" and server.name != OAUTH2_PROXY and ready < WORKERS:
+        return False
     try:
         return Client().get(server.url + path).status == 200
     except OSError:

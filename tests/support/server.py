@@ -71,7 +71,7 @@ class Server:
         self.limits = limits or Limits()
         self.port = 0
         self.hub: Hub
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: uvloop.run(self._main()))
         self._failure: BaseException | None = None

@@ -17,7 +17,6 @@ The real one is no Go module that can be installed. What it does is this, for ve
 from __future__ import annotations
 
 import http.client
-import ssl
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -75,9 +74,7 @@ class Traefik:
         self.middlewares = middlewares
         self._server = _Server((LOOPBACK, 0), _Handler)
         self._server.gateway = self
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate.certificate, certificate.key)
-        self._server.socket = context.wrap_socket(
+        self._server.socket = certificate.server_context().wrap_socket(
             self._server.socket, server_side=True, do_handshake_on_connect=False
         )
         self.port: int = self._server.server_address[1]
@@ -109,9 +106,7 @@ class Traefik:
         page = _passed_on(self.auth_port, "GET", query, headers)
         return Reply(page.url, reply.status, page.headers, page.body)
 
-    def _guarded(
-        self, method: str, target: str, headers: Pairs, body: bytes
-    ) -> Reply:
+    def _guarded(self, method: str, target: str, headers: Pairs, body: bytes) -> Reply:
         """The app's answer if forwardAuth lets the request pass, else the check's."""
         check = _ask(
             self.auth_port,

@@ -29,10 +29,10 @@ from .syntax import (
     Branch,
     Call,
     Chain,
+    Command,
     Definition,
     Field,
     Function,
-    If,
     Node,
     Operand,
     Pipe,
@@ -40,7 +40,6 @@ from .syntax import (
     TemplateError,
     Text,
     Variable,
-    With,
 )
 
 Key = tuple[str, Context]
@@ -86,6 +85,8 @@ class Compiler:
         self._definitions = definitions
         self._fields = fields
         self._ends: dict[Key, Context] = {}
+        self._open: set[Key] = set()
+        self._reentered: set[Key] = set()
         self.bodies: dict[Key, Body] = {}
 
     def page(self, name: str) -> None:
@@ -97,15 +98,20 @@ class Compiler:
     def template(self, name: str, c: Context, caller: str, line: int) -> Context:
         """Compile *name* for the context *c*; the context behind it."""
         key = (name, c)
+        if key in self._open:
+            self._reentered.add(key)
         if key in self._ends:
             return self._ends[key]
         definition = self._definitions.get(name)
         if definition is None:
             raise TemplateError(caller, line, f"no such template {name!r}")
-        # A template that calls itself is taken to end as it began; that is checked.
+        # A template that calls itself, maybe through others, is taken to end as it
+        # began; what was compiled on that assumption stands only if it is true.
         self._ends[key] = c
+        self._open.add(key)
         body, end = self._body(definition, definition.body, c)
-        if end != c and _calls(body, key):
+        self._open.discard(key)
+        if end != c and key in self._reentered:
             raise TemplateError(
                 definition.file, 1, f"template {name!r} calls itself in two contexts"
             )
@@ -151,29 +157,37 @@ class Compiler:
             escapers = list(_escapers(c))
         except ContextProblem as problem:
             raise TemplateError(where.file, pipe.line, str(problem)) from None
-        pipe = self._merge_own(where, pipe, escapers)
+        pipe = self._merge_own(where, pipe, c, escapers)
         if c.state is State.JS:
             c = replace(c, slash=Slash.DIVISION)
         return Action(pipe, tuple(escapers)), c
 
-    def _merge_own(self, where: Definition, pipe: Pipe, escapers: list[str]) -> Pipe:
-        """Let a template's own escaper at the end count as the one it stands for."""
-        for command in pipe.commands[:-1]:
-            name = _own_escaper(command.words)
-            if name:
-                raise TemplateError(
-                    where.file, pipe.line, f"{name!r} is only allowed at the end"
-                )
+    def _merge_own(
+        self, where: Definition, pipe: Pipe, c: Context, escapers: list[str]
+    ) -> Pipe:
+        """Let a template's own escaper at the end count as the one it stands for.
+
+        It takes that one's place in the order: what has to be applied before it, is.
+        """
         *before, last = pipe.commands
         own = _own_escaper(last.words)
-        for number, escaper in enumerate(escapers):
-            if own and escaper in EQUIVALENT[own]:
-                if len(last.words) > 1:
-                    del escapers[number]  # {{html .X}} is done by the command itself
-                    return pipe
-                escapers[number] = own
-                return replace(pipe, commands=tuple(before))
-        return pipe
+        misplaced = [
+            name for command in before if (name := _own_escaper(command.words))
+        ]
+        # html leaves blanks alone, which end an attribute that has no quotes.
+        if own == "html" and c.state is State.ATTR and "attr_unquoted" in escapers:
+            misplaced.append(own)
+        if misplaced:
+            raise TemplateError(
+                where.file, pipe.line, f"{misplaced[0]!r} is not allowed here"
+            )
+        replaced = EQUIVALENT.get(own, frozenset()) & frozenset(escapers)
+        if not replaced:
+            return pipe
+        escapers[:] = [own if name in replaced else name for name in escapers]
+        if not before:
+            before = [Command((Function("print"), *last.words[1:]))]
+        return replace(pipe, commands=tuple(before))
 
     def _branch(
         self, where: Definition, node: Branch, c: Context
@@ -264,14 +278,3 @@ def _inside(word: Operand) -> Iterator[Operand]:
         yield from _inside(word.base)
     else:
         yield word
-
-
-def _calls(body: Body, key: Key) -> bool:
-    for node in body:
-        if isinstance(node, Call) and node.key == key:
-            return True
-        if isinstance(node, If | With | Range) and (
-            _calls(node.then, key) or _calls(node.otherwise, key)
-        ):
-            return True
-    return False

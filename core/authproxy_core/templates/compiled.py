@@ -14,7 +14,6 @@ from .syntax import (
     MAX_DEPTH,
     Action,
     Body,
-    Call,
     Chain,
     Command,
     Dot,

@@ -52,6 +52,8 @@ th { text-align: left; white-space: nowrap; vertical-align: top; }
 th, td { padding: .45rem .6rem; border-top: 1px solid var(--line); }
 td { overflow-wrap: anywhere; font-family: ui-monospace, monospace; }
 .identity th, .identity td { background: var(--mark); }
+@media (max-width: 38rem) { main { padding: 1.25rem; } th, td { display: block; }
+  td { border-top: 0; padding-top: 0; } }
 """
 SUBMIT_SCRIPT = "document.forms[0].submit()"
 

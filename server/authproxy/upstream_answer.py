@@ -1,0 +1,178 @@
+"""An upstream's answer: bytes to heads and to pieces of the body, strictly.
+
+The head is cut out and read by llhttp, whose lenient flags stay off; what it takes
+more easily than RFC 9112 allows is judged here. The body is taken by the decoders of
+`bodies`, never a byte more: what is left over would be the answer to a later request.
+"""
+
+from __future__ import annotations
+
+import re
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from msgspec import Struct
+
+from authproxy_core.errors import RequestError
+from authproxy_core.headers import HOP_BY_HOP, connection_options
+from authproxy_core.messages import Header, Headers, header_values
+
+from .bodies import ChunkedDecoder, Decoder, LengthDecoder
+from .serving import UpstreamFailed
+from .wire import has_body
+
+HEAD_LIMIT = 256 << 10  # bytes of all heads of an answer, interim ones included
+INFORMATIONAL_LIMIT = 16  # interim answers before the final one
+VERSION = b"HTTP/1."
+# A bare line feed is llhttp's to refuse: without this, it would be waited for more.
+HEAD_END = re.compile(rb"\r?\n\r?\n")
+CONTENT_LENGTH = re.compile(rb"[0-9]{1,18}")
+
+
+class AnswerHead(Struct, frozen=True):
+    """The head of an answer.
+
+    ``headers`` are the fields that are not for this connection alone; ``length`` is
+    Content-Length, None when it is absent. ``chunked`` is the framing, ``persists``
+    says that the connection may be used again after the body.
+    """
+
+    status: int
+    headers: Headers
+    length: int | None
+    chunked: bool
+    persists: bool
+
+
+class UntilEnd:
+    """A body that only the end of the connection ends."""
+
+    done = False
+
+    def take(self, received: bytearray) -> bytes:
+        """All that has come."""
+        piece = bytes(received)
+        received.clear()
+        return piece
+
+    def remaining(self) -> int | None:
+        """Not known before the end."""
+        return None
+
+
+class AnswerReader:
+    """Reads one answer from what the upstream sends; raises `UpstreamFailed`."""
+
+    def __init__(self, method: bytes) -> None:
+        self._method = method
+        self._received = bytearray()
+        self._scanned = 0
+        self._head_bytes = 0
+        self._interim = 0
+        self._decoder: Decoder = LengthDecoder(0)
+
+    def feed(self, data: bytes) -> None:
+        """Take what the upstream sent."""
+        self._received += data
+
+    def head(self) -> AnswerHead | None:
+        """The next head, an interim one or the final one; None until it is whole."""
+        received = self._received
+        if not VERSION.startswith(received[: len(VERSION)]):
+            raise UpstreamFailed("malformed_answer")
+        end = HEAD_END.search(received, max(self._scanned - 3, 0))
+        self._scanned = len(received)
+        size = end.end() if end else len(received)
+        if self._head_bytes + size > HEAD_LIMIT:
+            raise UpstreamFailed("head_too_large")
+        if end is None:
+            return None
+        head = _parse(bytes(received[:size]))
+        del received[:size]
+        self._scanned = 0
+        self._head_bytes += size
+        if head.status < 200:
+            self._interim += 1
+            if self._interim > INFORMATIONAL_LIMIT:
+                raise UpstreamFailed("malformed_answer")
+        else:
+            self._decoder = self._decoder_for(head)
+        return head
+
+    def _decoder_for(self, head: AnswerHead) -> Decoder:
+        """How the body ends (RFC 9112 §6.3)."""
+        if self._method == b"HEAD" or not has_body(head.status):
+            return LengthDecoder(0)
+        if head.chunked:
+            return ChunkedDecoder()
+        return UntilEnd() if head.length is None else LengthDecoder(head.length)
+
+    def piece(self) -> bytes:
+        """The next piece of the body; b"" when more must come, or when it is done."""
+        try:
+            return self._decoder.take(self._received)
+        except RequestError:
+            raise UpstreamFailed("malformed_answer") from None
+
+    @property
+    def done(self) -> bool:
+        """Whether the body is complete."""
+        return self._decoder.done
+
+    @property
+    def ends_with_connection(self) -> bool:
+        """Whether the end of the connection completes the body."""
+        return isinstance(self._decoder, UntilEnd)
+
+    @property
+    def surplus(self) -> bool:
+        """Whether bytes have come that do not belong to this answer."""
+        return bool(self._received)
+
+
+class _Fields:
+    """What llhttp calls; names of fields lower-case."""
+
+    def __init__(self) -> None:
+        self.headers: list[Header] = []
+        self.complete = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one field; llhttp leaves blanks at the value's end."""
+        self.headers.append((name.lower(), value.strip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        """Note the end: without it, the blank line was no end of a head."""
+        self.complete = True
+
+
+def _parse(data: bytes) -> AnswerHead:
+    fields = _Fields()
+    parser = HttpResponseParser(fields)
+    try:
+        parser.feed_data(data)
+    except (HttpParserError, HttpParserUpgrade):
+        raise UpstreamFailed("malformed_answer") from None
+    status, old = parser.get_status_code(), parser.get_http_version() == "1.0"
+    # 101 was not asked for. Without its end, the blank line was inside something else.
+    if status < 100 or status == 101 or not fields.complete:
+        raise UpstreamFailed("malformed_answer")
+    return _judged(status, fields.headers, old=old)
+
+
+def _judged(status: int, headers: list[Header], *, old: bool) -> AnswerHead:
+    """Judge the framing: what could be read in two ways is refused."""
+    lengths = header_values(headers, b"content-length")
+    codings = header_values(headers, b"transfer-encoding")
+    if codings and (lengths or old or [one.lower() for one in codings] != [b"chunked"]):
+        raise UpstreamFailed("malformed_answer")
+    if len(lengths) > 1 or not all(CONTENT_LENGTH.fullmatch(one) for one in lengths):
+        raise UpstreamFailed("malformed_answer")
+    options = connection_options(headers)
+    dropped = HOP_BY_HOP | options | {b"content-length"}
+    return AnswerHead(
+        status,
+        tuple([field for field in headers if field[0] not in dropped]),
+        int(lengths[0]) if lengths else None,
+        bool(codings),
+        not old and b"close" not in options,
+    )
