@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from html.parser import HTMLParser
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any
@@ -17,7 +18,7 @@ from urllib.parse import urlencode
 
 from .messages import Event, Headers, Respond
 from .settings import Settings
-from .templates import Html, TemplateSet, compile_templates
+from .templates import Html, TemplateError, TemplateSet, compile_templates
 
 NO_CACHE: Headers = (
     (b"cache-control", b"no-cache, no-store, must-revalidate, max-age=0"),
@@ -79,16 +80,59 @@ def _hash(text: str) -> str:
     return f"'sha256-{digest}'"
 
 
-def policy(*, images: str = "data:") -> bytes:
-    """The Content-Security-Policy of the built-in pages."""
+def policy(operator_html: str = "") -> bytes:
+    """The Content-Security-Policy of the built-in pages.
+
+    The banner, logo and footer in *operator_html* may have styles and https images of
+    their own, but no scripts.
+    """
+    found = _OperatorHtml()
+    found.feed(operator_html)
+    found.close()
+    styles = [_hash(text) for text in (STYLE, *found.style_elements)]
+    if found.style_attributes:
+        styles += ["'unsafe-hashes'", *map(_hash, found.style_attributes)]
+    images = "data: https:" if found.has_remote_image else "data:"
     return (
-        f"default-src 'none'; style-src {_hash(STYLE)}; script-src {_hash(SCRIPT)}; "
+        f"default-src 'none'; style-src {' '.join(styles)}; script-src {_hash(SCRIPT)}; "
         f"img-src {images}; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
     ).encode()
 
 
+class _OperatorHtml(HTMLParser):
+    """Collects what the operator's HTML needs from the policy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.style_attributes: list[str] = []
+        self.style_elements: list[str] = []
+        self.has_remote_image = False
+        self._in_style = False
+
+    def handle_starttag(
+        self, tag: str, attrs: Iterable[tuple[str, str | None]]
+    ) -> None:
+        self._in_style = tag == "style"
+        for name, value in attrs:
+            if name == "style" and value:
+                self.style_attributes.append(value)
+            if name == "src" and value and value.startswith("https://"):
+                self.has_remote_image = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_style = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_style:
+            self.style_elements.append(data)
+
+
 class Pages:
-    """The pages for given settings; *providers* are ids and display names."""
+    """The pages for given settings; *providers* are ids and display names.
+
+    Raises `TemplateError` for a custom template that can't be compiled, or can't be
+    rendered with plain values: at start, when someone is looking.
+    """
 
     def __init__(
         self, settings: Settings, providers: Sequence[tuple[str, str]]
@@ -99,29 +143,56 @@ class Pages:
         self._providers = providers
         self._robots = Respond(
             200,
-            ((b"content-type", b"text/plain; charset=utf-8"),),
+            ((b"content-type", b"text/plain; charset=utf-8"), *NO_CACHE, *SECURITY),
             (texts.robots or ROBOTS).encode(),
         )
-        self._custom_sign_in = bool(texts.sign_in_template)
-        self._custom_error = bool(texts.error_template)
-        self._templates = _compiled(settings)
-        remote_logo = texts.logo.startswith("<img") and "https://" in texts.logo
-        images = "data: https:" if remote_logo else "data:"
-        self._sign_in_headers = _headers(self._custom_sign_in, images)
-        self._error_headers = _headers(self._custom_error, "data:")
+        custom = {
+            "sign_in.html": texts.sign_in_template,
+            "error.html": texts.error_template,
+        }
+        self._custom = frozenset(name for name, text in custom.items() if text)
+        self._built_in_templates = _compiled({})
+        self._templates = (
+            _compiled(custom) if self._custom else self._built_in_templates
+        )
+        logo = "" if texts.logo == "-" else texts.logo or LOGO
+        message = _message(settings)
+        self._headers = _headers(policy(f"{message}{logo}{texts.footer}"))
+        self._custom_headers = _headers(CUSTOM_POLICY)
         self._common: dict[str, Any] = {
             "ProxyPrefix": settings.proxy_prefix,
             "Version": settings.version,
-            "Footer": Html("" if texts.footer == "-" else texts.footer),
+            # As configured: custom templates compare it with "-" and "" themselves.
+            "Footer": Html(texts.footer),
         }
-        logo = "" if texts.logo == "-" else texts.logo or LOGO
         self._sign_in_values = {
             **self._common,
             "ProviderName": providers[0][1],
-            "SignInMessage": Html(_message(settings)),
+            "SignInMessage": Html(message),
             "CustomLogin": False,
             "LogoData": Html(logo),
         }
+        self._try_custom()
+
+    def _try_custom(self) -> None:
+        """Render the custom templates once; most mistakes in them show then."""
+        samples = {
+            "sign_in.html": {
+                **self._sign_in_values,
+                "StatusCode": 200,
+                "Redirect": "/",
+            },
+            "error.html": {
+                **self._common,
+                "StatusCode": 500,
+                "Title": "Error",
+                "Message": "message",
+                "RequestID": "id",
+                "Redirect": "/",
+            },
+        }
+        for name in sorted(self._custom):
+            self._templates.render(name, samples[name])
 
     def sign_in(
         self,
@@ -133,13 +204,40 @@ class Pages:
     ) -> Respond:
         """The page that offers the login; *redirect* is where it leads in the end."""
         values = {**self._sign_in_values, "StatusCode": status, "Redirect": redirect}
-        if not self._custom_sign_in:
-            values["Providers"] = [
+        own = {
+            "Providers": [
                 {"Start": self._start(name, redirect), "Name": shown}
                 for name, shown in self._providers
             ]
-        body = self._templates.render("sign_in.html", values)
-        return Respond(status, (*self._sign_in_headers, *headers), body, events)
+        }
+        return self._page("sign_in.html", values, own, headers, events)
+
+    def _page(
+        self,
+        name: str,
+        values: dict[str, Any],
+        own: dict[str, Any],
+        headers: Headers,
+        events: tuple[Event, ...],
+    ) -> Respond:
+        """The custom page *name* with *values*, or the built-in one, which gets *own* too.
+
+        A custom page that fails with these values is no reason to show nothing: the
+        built-in one takes its place, and an event tells the operator.
+        """
+        status = values["StatusCode"]
+        if name in self._custom:
+            try:
+                body = self._templates.render(name, values)
+            except TemplateError as exc:
+                events = (
+                    *events,
+                    Event("page_failed", reason=exc.code, detail=str(exc)),
+                )
+            else:
+                return Respond(status, (*self._custom_headers, *headers), body, events)
+        body = self._built_in_templates.render(name, {**values, **own})
+        return Respond(status, (*self._headers, *headers), body, events)
 
     def _start(self, provider: str, redirect: str) -> str:
         params = {"rd": redirect}
@@ -168,41 +266,37 @@ class Pages:
             "RequestID": request_id,
             "Redirect": redirect,
         }
-        if self._custom_error:
-            values["Message"] = detail if self._debug and detail else message
-        else:
-            values["Detail"] = detail if self._debug else ""
-            sign_in = urlencode({"rd": redirect}, errors="replace")
-            values["SignIn"] = f"{self._prefix}/sign_in?{sign_in}"
-        body = self._templates.render("error.html", values)
-        return Respond(status, (*self._error_headers, *headers), body, events)
+        shown = detail if self._debug else ""
+        sign_in = urlencode({"rd": redirect}, errors="replace")
+        own = {
+            "Message": message,
+            "Detail": shown,
+            "SignIn": f"{self._prefix}/sign_in?{sign_in}",
+        }
+        values["Message"] = shown or message  # custom pages have one place for both
+        return self._page("error.html", values, own, headers, events)
 
     def robots(self) -> Respond:
         """robots.txt: nothing here is for crawlers."""
         return self._robots
 
 
-def _compiled(settings: Settings) -> TemplateSet:
-    """Both pages in one set; custom files replace the built-in ones.
+def _compiled(custom: Mapping[str, str]) -> TemplateSet:
+    """Both pages in one set; the texts in *custom* replace the built-in ones.
 
     Raises `TemplateError`.
     """
-    texts = settings.pages
     # Style and script are put in before compiling: their bytes must match their hash.
-    own = {
-        name: text.replace("{{.Style}}", STYLE).replace("{{.Script}}", SCRIPT)
-        for name, text in (("sign_in.html", SIGN_IN), ("error.html", ERROR))
-    }
     sources = {
-        "sign_in.html": texts.sign_in_template or own["sign_in.html"],
-        "error.html": texts.error_template or own["error.html"],
+        name: custom.get(name)
+        or text.replace("{{.Style}}", STYLE).replace("{{.Script}}", SCRIPT)
+        for name, text in (("sign_in.html", SIGN_IN), ("error.html", ERROR))
     }
     fields = SIGN_IN_FIELDS | ERROR_FIELDS | BUILT_IN_FIELDS | BUILT_IN_ITEMS
     return compile_templates(sources, fields)
 
 
-def _headers(custom: bool, images: str) -> Headers:
-    csp = CUSTOM_POLICY if custom else policy(images=images)
+def _headers(csp: bytes) -> Headers:
     return (*HTML, *NO_CACHE, *SECURITY, (b"content-security-policy", csp))
 
 
@@ -221,11 +315,10 @@ def _message(settings: Settings) -> str:
     if settings.authenticated_emails is not None or not settings.email_domains:
         return ""
     if len(settings.email_domains) > 1:
-        return "Authenticate using one of the following domains: " + _escaped(
-            ", ".join(settings.email_domains)
-        )
+        domains = _escaped(", ".join(settings.email_domains))
+        return f"Use an account of one of these domains: {domains}"
     [domain] = settings.email_domains
-    return "" if domain == "*" else f"Authenticate using {_escaped(domain)}"
+    return "" if domain == "*" else f"Use your {_escaped(domain)} account"
 
 
 def _escaped(text: str) -> str:

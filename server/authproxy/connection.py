@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
         "_stalled_since",
         "_writable",
         "_write_waiter",
+        "age",
         "lost",
         "received",
         "transport",
@@ -96,7 +97,7 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self._peer, self._client = _peer_names(transport.get_extra_info("peername"))
         self._secure = transport.get_extra_info("sslcontext") is not None
-        self._hub.connections.add(self)
+        self.age = self._hub.join(self)
 
     def data_received(self, data: bytes) -> None:
         """Take what has come: nearly always exactly one head."""
@@ -231,9 +232,9 @@ class Connection(asyncio.Protocol):
         return self._exchange is None
 
     @property
-    def since(self) -> float:
-        """When the present waiting began (the clock's monotonic seconds)."""
-        return self._since
+    def waiting(self) -> tuple[float, int]:
+        """Sorts connections by how long they have waited, the longest first."""
+        return self._since, self.age
 
     def check(self, now: float) -> None:
         """Apply the time limits."""

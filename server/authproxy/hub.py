@@ -86,6 +86,13 @@ class Hub:
         self.answers = AnswerCache()
         self.on_connection_lost: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._joined = 0
+
+    def join(self, connection: Connection) -> int:
+        """Take a new connection; returns its number, counting up."""
+        self.connections.add(connection)
+        self._joined += 1
+        return self._joined
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run *work* as a task that is held, and whose failure is logged."""

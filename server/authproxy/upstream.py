@@ -202,7 +202,6 @@ class _Relay:
             and head.persists
             and self._answer.done
             and not self._answer.surplus
-            and self.stream.fresh
         )
 
     # The request's side.

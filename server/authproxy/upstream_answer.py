@@ -134,15 +134,10 @@ class _Fields:
 
     def __init__(self) -> None:
         self.headers: list[Header] = []
-        self.complete = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one field; llhttp leaves blanks at the value's end."""
         self.headers.append((name.lower(), value.strip(b" \t")))
-
-    def on_headers_complete(self) -> None:
-        """Note the end: without it, the blank line was no end of a head."""
-        self.complete = True
 
 
 def _parse(data: bytes) -> AnswerHead:
@@ -150,11 +145,10 @@ def _parse(data: bytes) -> AnswerHead:
     parser = HttpResponseParser(fields)
     try:
         parser.feed_data(data)
-    except (HttpParserError, HttpParserUpgrade):
+    except (HttpParserError, HttpParserUpgrade):  # the latter by 101, unasked for
         raise UpstreamFailed("malformed_answer") from None
     status, old = parser.get_status_code(), parser.get_http_version() == "1.0"
-    # 101 was not asked for. Without its end, the blank line was inside something else.
-    if status < 100 or status == 101 or not fields.complete:
+    if status < 100:
         raise UpstreamFailed("malformed_answer")
     return _judged(status, fields.headers, old=old)
 

@@ -51,9 +51,9 @@ def test_several_providers_have_a_button_each() -> None:
     ("changes", "expected"),
     [
         ({}, None),
-        ({"email_domains": ("example.com",)}, "Authenticate using example.com"),
-        ({"email_domains": ("a.com", "*")}, "following domains: a.com, *"),
-        ({"email_domains": ("<b>",)}, "using &lt;b>"),
+        ({"email_domains": ("example.com",)}, "Use your example.com account"),
+        ({"email_domains": ("a.com", "*")}, "of one of these domains: a.com, *"),
+        ({"email_domains": ("<b>",)}, "Use your &lt;b> account"),
         ({"banner": "<b>Hello</b>"}, "<b>Hello</b>"),
         ({"banner": "-", "email_domains": ("example.com",)}, None),
         ({"authenticated_emails": frozenset(), "email_domains": ("x.com",)}, None),
@@ -62,7 +62,7 @@ def test_several_providers_have_a_button_each() -> None:
 def test_the_banner(changes: dict[str, Any], expected: str | None) -> None:
     text = sign_in(pages(**changes))
     if expected is None:
-        assert "Authenticate using" not in text
+        assert "account" not in text.split("<main>")[1]
     else:
         assert expected in text
 
@@ -175,5 +175,67 @@ def test_a_custom_page_with_an_unknown_variable_is_refused() -> None:
         pages(error_template="{{.Nothing}}")
 
 
+def test_custom_pages_see_the_footer_as_configured() -> None:
+    template = '{{if eq .Footer "-"}}none{{else if eq .Footer ""}}default{{else}}{{.Footer}}{{end}}'
+    for footer, expected in (("-", "none"), ("", "default"), ("<i>f</i>", "<i>f</i>")):
+        assert sign_in(pages(sign_in_template=template, footer=footer)) == expected
+
+
+def test_a_custom_page_that_can_not_be_rendered_is_refused_at_start() -> None:
+    for name in ("sign_in_template", "error_template"):
+        with pytest.raises(TemplateError, match="index out of range"):
+            pages(**{name: "{{index .Redirect 5}}"})
+
+
+def test_a_custom_page_that_fails_later_gives_way_to_the_built_in_one() -> None:
+    template = '{{if ne .Redirect "/"}}{{index .Redirect 5}}{{end}}ok'
+    made = pages(
+        sign_in_template=template, error_template=template, show_debug_on_error=True
+    )
+    assert sign_in(made) == "ok"
+    shown = made.sign_in(status=403, redirect="/x", headers=((b"x-a", b"1"),))
+    failed = error(made, redirect="/x", detail="a detail")
+    for answer, file in ((shown, "sign_in.html"), (failed, "error.html")):
+        assert b"<main" in answer.body
+        assert b"default-src 'none'" in header(answer, b"content-security-policy")
+        [event] = answer.events
+        assert event.kind == "page_failed"
+        assert event.detail == f"{file}:1: index out of range: 5"
+    assert header(shown, b"x-a") == b"1"
+    assert b"it failed" in failed.body
+    assert b"a detail" in failed.body
+
+
+def policy_of(**changes: Any) -> str:
+    answer = pages(**changes).sign_in(status=200, redirect="/")
+    return header(answer, b"content-security-policy").decode()
+
+
+def hash_of(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def test_the_operators_own_styles_work_and_scripts_do_not() -> None:
+    csp = policy_of(
+        banner='<b style="color:red&amp;">x</b>',
+        footer="<style>p{}</style>tail<script>f()</script>",
+        logo='<svg style><style>.a{fill:red}</style><path class="a"/></svg>',
+    )
+    styles = next(part for part in csp.split("; ") if part.startswith("style-src"))
+    for text in ("p{}", ".a{fill:red}", "color:red&"):
+        assert hash_of(text) in styles
+    assert styles.count("sha256") == 4
+    assert "'unsafe-hashes'" in styles
+    assert hash_of("f()") not in csp
+    assert "unsafe-hashes" not in policy_of(footer="<b>plain</b>")
+
+
+def test_images_come_from_elsewhere_only_when_the_operator_says_so() -> None:
+    assert "img-src data:;" in policy_of(footer="<img src='data:x'><img src>")
+    assert "img-src data: https:;" in policy_of(footer="<img src='https://h/x.png'>")
+
+
 def test_robots_can_be_replaced() -> None:
+    assert header(pages().robots(), b"x-content-type-options") == b"nosniff"
     assert pages(robots="User-agent: x\n").robots().body == b"User-agent: x\n"

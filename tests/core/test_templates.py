@@ -191,6 +191,27 @@ def test_more_of_the_language(text: str, expected: str | None) -> None:
         assert rendered(text, values) == expected
 
 
+def test_templates_that_call_each_other_must_end_as_they_began() -> None:
+    loop = '{{if .M}}{{template "b" .M}}{{end}}'
+    b = '{{define "b"}}{{template "a" .}}{{.X}}{{end}}{{template "a" .}}'
+    good = '{{define "a"}}<i>' + loop + "</i>{{end}}" + b
+    values = {"X": "1", "M": {"X": "2", "M": None}}
+    assert rendered(good, values) == "<i><i></i>2</i>"
+    bad = '{{define "a"}}' + loop + "<script>{{end}}" + b + "</script>"
+    with pytest.raises(TemplateError, match="calls itself in two contexts"):
+        compile_templates({"t": bad})
+
+
+def test_a_named_escaper_does_not_replace_what_its_place_needs() -> None:
+    for text in ("{{html .X}}", "{{.X | html}}"):
+        page = rendered(f'<b onclick="f({text})">', {"X": "');alert(1)//\""})
+        parser = _Parser()
+        parser.feed(page)
+        assert parser.attrs == ["onclick"]
+        with pytest.raises(TemplateError, match="'html' is not allowed here"):
+            compile_templates({"t": f"<b title={text}>"})
+
+
 def test_a_file_with_only_a_definition_of_itself() -> None:
     texts = {
         "a": '\n{{define "a"}}A{{end}}\n',

@@ -91,7 +91,7 @@ def gateway(
         port = free_port()
         folder = tmp_path / f"nginx-{len(processes)}"
         folder.mkdir()
-        make = nginx.seed_block if block is SEED_NGINX else nginx.deployed_block
+        make = nginx.seed_block if "oauth2-proxy.svc" in block else nginx.deployed_block
         text = make(block, port, server.port, app.port)
         processes.append(nginx.start_nginx(program, folder, text, port, certificate))
         return Gateway(port)

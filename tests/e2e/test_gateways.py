@@ -156,7 +156,7 @@ def test_a_session_above_4_kb_is_split_and_joined(
 
 
 def test_a_location_for_one_group(start: Start, gateway: MakeGateway) -> None:
-    one_group = "auth_request /oauth2/auth?allowed_groups=admin;"
+    one_group = "auth_request /oauth2/auth/admin;"
     assert f"# For one group only: {one_group}" in DEPLOY_NGINX
     block = DEPLOY_NGINX.replace("auth_request /oauth2/auth;", one_group)
     server = start()
@@ -165,6 +165,18 @@ def test_a_location_for_one_group(start: Start, gateway: MakeGateway) -> None:
     other.log_in("wangwu")
     assert member.get("/").status == 200
     assert other.get("/").status == 403
+
+
+@pytest.mark.parametrize("program", [AUTHPROXY, OAUTH2_PROXY])
+def test_a_query_in_an_auth_request_lets_nobody_in(
+    program: str, start: Start, gateway: MakeGateway
+) -> None:
+    """nginx makes it a part of the path, so it must at least fail closed."""
+    with_query = "auth_request /oauth2/auth?allowed_groups=admin;"
+    block = SEED_NGINX.replace("auth_request /oauth2/auth;", with_query)
+    front = gateway(start(program), block)
+    front.log_in("lisan123")
+    assert front.get("/").status == 500
 
 
 @pytest.mark.parametrize("program", [AUTHPROXY, OAUTH2_PROXY])

@@ -482,6 +482,16 @@ def test_interim_answers_do_not_hold_on() -> None:
     assert through(script, talk, timeout=0.05) == b"timeout"
 
 
+def test_the_body_may_take_longer_than_the_head() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK + b"content-length: 4\r\n\r\n")
+        await asyncio.sleep(0.4)
+        await peer.send(b"late")
+
+    assert through(script, asking(request()), timeout=0.2).body == b"late"
+
+
 def test_without_a_timeout_it_waits() -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -954,6 +964,41 @@ def test_an_unused_connection_is_closed_after_a_while() -> None:
     assert through(counted, talk)
 
 
+def test_a_request_that_was_not_sent_whole_ends_its_connection() -> None:
+    """What comes next on that connection would be read as the rest of the body."""
+
+    methods: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        methods.append((await peer.head()).method)
+        await peer.answer(b"x")
+        await peer.gone()
+
+    def talk(server: Server, wire: Wire) -> None:
+        wire.send(request(b"POST", b"Content-Length: 99"))
+        assert wire.answer().status == 200
+        with Wire(server.port) as other:
+            other.send(request())
+            assert other.answer().status == 200
+
+    through(script, talk)
+    assert methods == [b"POST", b"GET"]
+
+
+def test_a_connection_in_use_does_not_expire() -> None:
+    async def slow(peer: Peer, count: int) -> None:
+        await asyncio.sleep(0.3 if count == 2 else 0.0)
+        await peer.answer(b"x")
+
+    counted = Counted(slow)
+
+    def prepare(server: Server) -> None:
+        server.hub.forward = Forwarder(idle_timeout=0.1).forward
+
+    answers = kept(counted, request(), request(), prepare=prepare)
+    assert [one.status for one in answers] == [200, 200]
+
+
 def test_so_many_unused_connections_are_kept_and_no_more() -> None:
     number = POOL_SIZE + 2
     arrived = 0
@@ -985,11 +1030,13 @@ def test_so_many_unused_connections_are_kept_and_no_more() -> None:
 
 
 def test_a_connection_that_the_upstream_closed_is_not_taken() -> None:
-    gone = threading.Event()
+    answered, gone = threading.Event(), threading.Event()
 
     async def closes(peer: Peer, count: int) -> None:
         await peer.answer(b"x")
         if count == 1:
+            await asyncio.to_thread(answered.wait, 15.0)
+            await peer.answer(b"unasked for", status=b"500 No")
             peer.writer.write_eof()
             await peer.gone()  # the proxy has seen the end and closed as well
             gone.set()
@@ -999,9 +1046,10 @@ def test_a_connection_that_the_upstream_closed_is_not_taken() -> None:
     def talk(_: Server, wire: Wire) -> None:
         wire.send(request())
         wire.answer()
+        answered.set()
         assert gone.wait(15.0)
         wire.send(request())
-        wire.answer()
+        assert wire.answer().status == 200
 
     through(counted, talk)
     assert counted.seen == [(1, b"GET"), (2, b"GET")]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from authproxy.serving import UpstreamFailed
-from authproxy.upstream_answer import AnswerHead, AnswerReader
+from authproxy.upstream_answer import HEAD_LIMIT, AnswerHead, AnswerReader
 
 HEADS = [
     b"HTTP/1.1 200 OK\r\n\r\n",
@@ -67,6 +68,19 @@ def test_a_chunked_body_comes_out_as_it_went_in(chunks: list[bytes]) -> None:
     coded = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
     data = HEADS[2] + coded + b"0\r\n\r\n"
     assert read(b"GET", [data])[1:] == (b"".join(chunks), "done")
+
+
+@pytest.mark.parametrize("interim", [0, 1])
+@pytest.mark.parametrize(("surplus", "ending"), [(0, "done"), (1, "head_too_large")])
+def test_the_heads_together_are_bounded(
+    interim: int, surplus: int, ending: str
+) -> None:
+    before = HEADS[3] * interim
+    start, end = b"HTTP/1.1 204 No\r\nx: ", b"\r\n\r\n"
+    room = HEAD_LIMIT - len(before + start + end) + surplus
+    data = before + start + b"y" * room + end
+    assert read(b"GET", [data])[2] == ending
+    assert read(b"GET", [data[:1000], data[1000:]])[2] == ending
 
 
 def test_what_comes_after_the_answer_is_left_alone() -> None:

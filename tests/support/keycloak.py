@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,10 @@ CLIENT_ID = "oauth2-proxy"
 CLIENT_SECRET = "client-secret-of-the-tests"
 PASSWORD = "a-password-of-the-tests"
 APP = "https://app.example.com"
-MANY, MANY_ROLES = "role-with-quite-a-long-name-", 60
+# Names that no compression makes much shorter, so that a session needs two cookies.
+MANY_ROLES = tuple(
+    hashlib.sha256(str(number).encode()).hexdigest()[:40] for number in range(60)
+)
 
 # Other clients, each like the first but for one thing.
 NO_MAPPER = "no-audience-mapper"  # the ID token's audience is still the client itself
@@ -92,7 +95,7 @@ class Keycloak:
     def given_many_roles(self, name: str) -> Iterator[None]:
         """Let a user have so many roles that his session needs two cookies."""
         every = self.admin("GET", f"/{REALM}/roles").json
-        many = [role for role in every if role["name"].startswith(MANY)]
+        many = [role for role in every if role["name"] in MANY_ROLES]
         path = f"/{REALM}/users/{self.user_uuid(name)}/role-mappings/realm"
         self.admin("POST", path, many)
         try:
@@ -171,28 +174,24 @@ def _set_up(keycloak: Keycloak) -> None:
 
 def _realm() -> dict[str, Any]:
     # Names without a pattern, which no compression makes small.
-    many = [
-        hashlib.sha256(str(number).encode()).hexdigest()[:40]
-        for number in range(MANY_ROLES)
-    ]
     return {
         "realm": REALM,
         "enabled": True,
         "groups": [{"name": "admin"}, {"name": "test-group"}],
         "roles": {
-            "realm": [{"name": name} for name in ("staff-role", *many)],
+            "realm": [{"name": name} for name in ("staff-role", *MANY_ROLES)],
             "client": {CLIENT_ID: [{"name": "operator"}]},
         },
         "clients": _clients(),
         "users": [
             _user("lisan123", ["/admin", "/test-group"], ["staff-role"]),
             _user("wangwu", ["/test-group"], []),
-            _user("bigrights", ["/admin", "/test-group"], many),
+            _user("bigrights", ["/admin", "/test-group"], MANY_ROLES),
         ],
     }
 
 
-def _user(name: str, groups: list[str], roles: list[str]) -> dict[str, Any]:
+def _user(name: str, groups: list[str], roles: Sequence[str]) -> dict[str, Any]:
     return {
         "username": name,
         "email": f"{name}@example.com",
