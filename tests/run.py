@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -132,8 +133,8 @@ def _run_holding_last_line(command: list[str]) -> tuple[int, str]:
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, text=True, errors="replace"
     ) as process:
-        # Stopped politely, so that fixtures end the programs they have started.
-        guard = threading.Timer(TIME_LIMIT, process.terminate)
+        # As by Ctrl-C, so that fixtures still end the programs they have started.
+        guard = threading.Timer(TIME_LIMIT, process.send_signal, [signal.SIGINT])
         guard.start()
         try:
             for line in process.stdout or ():

@@ -35,7 +35,9 @@ class Observed:
 
 def observe(reply: Reply) -> Observed:
     """What *reply* amounts to."""
+    # A redirect's body is nobody's business: browsers don't show it.
     kind = reply.header("content-type").partition(";")[0]
+    kind = "" if reply.location else kind
     return Observed(
         status=reply.status,
         location=_location(reply.header("location")),
@@ -60,7 +62,7 @@ def differences(theirs: Observed, ours: Observed) -> dict[str, tuple[object, obj
 def _location(location: str) -> str:
     parts = urllib.parse.urlsplit(location)
     query = urllib.parse.parse_qsl(parts.query, keep_blank_values=True)
-    fixed = [(name, "*" if name in RANDOM else value) for name, value in query]
+    fixed = sorted((name, "*" if name in RANDOM else value) for name, value in query)
     return parts._replace(query=urllib.parse.urlencode(fixed)).geturl()
 
 
@@ -74,7 +76,7 @@ def _cookie(line: str) -> str:
 
 
 def _body(kind: str, reply: Reply) -> str:
-    """Pages are each one's own, and so is the courtesy of a redirect's body."""
+    """Pages are each one's own."""
     if kind == "text/html" or reply.location:
         return ""
     return reply.text
