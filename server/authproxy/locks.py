@@ -5,20 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+_NOBODY = object()
+
 
 class Locks:
-    """Named locks; one that nobody holds takes no memory."""
+    """Named locks; one that nobody holds takes no memory.
+
+    Each is held by an owner, any object: who gives back late, after its time was over,
+    does not take the lock from the one that holds it by then.
+    """
 
     def __init__(self) -> None:
-        self._held: dict[str, asyncio.TimerHandle] = {}
+        self._held: dict[str, tuple[asyncio.TimerHandle, object]] = {}
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
-    async def take(self, key: str, ttl: float, wait: float) -> bool:
+    async def take(
+        self, key: str, ttl: float, wait: float, owner: object = None
+    ) -> bool:
         """Hold *key* for at most *ttl* seconds; False when not free within *wait*."""
         if key in self._held and not await self._waited(key, wait):
             return False
         loop = asyncio.get_running_loop()
-        self._held[key] = loop.call_later(ttl, self.release, key)
+        self._held[key] = (loop.call_later(ttl, self._hand_over, key), owner)
         return True
 
     async def _waited(self, key: str, wait: float) -> bool:
@@ -32,7 +40,7 @@ class Locks:
             return self._given_up(key, turn)
         except asyncio.CancelledError:
             if self._given_up(key, turn):
-                self.release(key)
+                self._hand_over(key)
             raise
         return True
 
@@ -47,12 +55,18 @@ class Locks:
                 del self._waiting[key]
         return False
 
-    def release(self, key: str) -> None:
-        """Give *key* back, to the one that has waited longest."""
-        timer = self._held.get(key)
-        if timer is None:
-            return
+    def release(self, key: str, owner: object = None) -> None:
+        """Give *key* back, if *owner* still holds it."""
+        held = self._held.get(key)
+        if held is not None and held[1] is owner:
+            self._hand_over(key)
+
+    def _hand_over(self, key: str) -> None:
+        """Give *key* to the one that has waited longest."""
+        timer, _ = self._held[key]
         timer.cancel()
+        # Nobody's, until the one whose turn it is has come to run.
+        self._held[key] = (timer, _NOBODY)
         queue = self._waiting.get(key)
         while queue:
             turn = queue.popleft()
@@ -60,5 +74,5 @@ class Locks:
                 del self._waiting[key]
             if not turn.done():
                 turn.set_result(None)
-                return  # still held: by the one whose turn it is now
+                return
         del self._held[key]

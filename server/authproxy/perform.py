@@ -37,14 +37,19 @@ class Performer:
             Load: self._no_store,
             Save: self._no_store,
             Delete: self._no_store,
-            Lock: self._lock,
-            Unlock: self._unlock,
             Sleep: self._sleep,
             Offload: self._offload,
         }
 
     async def perform(self, effect: Effect[Any]) -> Any:
-        """The answer to an effect that belongs to no request's body."""
+        """The answer to an effect of a flow that belongs to no request."""
+        return await self._perform(effect, None)
+
+    async def _perform(self, effect: Effect[Any], owner: object) -> Any:
+        if type(effect) is Lock:
+            return await self._locks.take(effect.key, effect.ttl, effect.wait, owner)
+        if type(effect) is Unlock:
+            return self._locks.release(effect.key, owner)
         method = self._methods.get(type(effect))
         if method is None:
             raise ClientGone("there is no request whose body could be read")
@@ -56,18 +61,12 @@ class Performer:
         async def perform(effect: Effect[Any]) -> Any:
             if type(effect) is ReadBody:
                 return await body.read_all(effect.limit)
-            return await self.perform(effect)
+            return await self._perform(effect, body)  # one body, one flow
 
         return perform
 
     async def _fetch(self, effect: Fetch) -> Response:
         return await self._client.fetch(effect)
-
-    async def _lock(self, effect: Lock) -> bool:
-        return await self._locks.take(effect.key, effect.ttl, effect.wait)
-
-    async def _unlock(self, effect: Unlock) -> None:
-        self._locks.release(effect.key)
 
     async def _sleep(self, effect: Sleep) -> None:
         await asyncio.sleep(effect.seconds)

@@ -59,7 +59,7 @@ class Worker:
         self._logs = Logs(
             settings.logs, settings.core, clock, self._output, self._errors
         )
-        self._client = HttpClient(settings.client)
+        self._client = HttpClient(settings.client, version=settings.core.version)
         self._performer = Performer(self._client)
         self._proxy = AuthProxy(settings.core, on_event=self._note)
         self._forwarder = Forwarder()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import pytest
+
 from authproxy.answer_cache import AnswerCache
 from authproxy.server_settings import Limits
 from authproxy_core.effects import Offload, Outcome, ReadBody, Sleep
@@ -46,6 +48,8 @@ def site(request: Request) -> Outcome:
             return _later(SPLIT)  # type: ignore[no-any-return]
         case b"/careless":
             return _careless()  # type: ignore[no-any-return]
+        case b"/large":
+            return Respond(200, (), b"x" * (4 << 20))
         case b"/nap":
             return _nap()  # type: ignore[no-any-return]
         case b"/forward":
@@ -106,11 +110,63 @@ def test_body_in_driblets() -> None:
         assert b"Connection: close" in received
 
 
+CHUNKED = b"POST /other HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def test_unread_chunks_are_skipped() -> None:
+    """HT19: to their end, then the next request is read."""
+    with Server(site) as server, Wire(server.port) as wire:
+        wire.send(CHUNKED)
+        assert wire.answer().status == 200
+        wire.send(b"5\r\nGET /")
+        wire.send(b"\r\n0\r\n\r\n" + get(b"/next", b"X-Request-Id: n"))
+        assert wire.answer().body == b"n"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b"11170\r\n" + b"x" * 0x11170 + b"\r\n0\r\n\r\n", b"+5\r\nhello\r\n0\r\n\r\n"],
+    ids=["long", "malformed"],
+)
+def test_unread_chunks_that_end_the_connection(rest: bytes) -> None:
+    """HT19: too many, or malformed; what follows is not taken for a request."""
+    with Server(site) as server, Wire(server.port) as wire:
+        wire.send(CHUNKED)
+        assert wire.answer().status == 200
+        wire.send(rest + get(b"/next"))
+        assert wire.ended
+        assert [one.target for one in server.application.requests] == [b"/other"]
+
+
+def test_unread_body_that_never_comes() -> None:
+    """The connection ends by time."""
+    head = b"POST /other HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\n"
+    with Server(site, Limits(head_timeout=0.1)) as server, Wire(server.port) as wire:
+        wire.send(head + b"hell")
+        assert wire.answer().status == 200
+        assert wire.ended
+
+
+def test_slow_reader_gets_everything() -> None:
+    """Answers wait while the client does not read; none is lost, none piles up."""
+    with Server(site) as server, Wire(server.port) as wire:
+        wire.send(get(b"/large") * 12)
+        until(lambda: server.application.requests, "the first request")
+        until(
+            lambda: any(not one._writable for one in server.hub.connections),
+            "the buffers to be full",
+        )
+        assert len(server.application.requests) < 12
+        for _ in range(12):
+            assert len(wire.answer().body) == 4 << 20
+    assert len(server.application.requests) == 12
+
+
 def test_no_continue_after_the_answer() -> None:
     """HT20: an interim answer in the middle of the final one would garble it."""
     seen: list[str] = []
 
-    async def answers_first(exchange: Any, _: Forward) -> None:
+    async def answers_first(exchange: Any, forward: Forward) -> None:
         await exchange.start(200, (), length=2)
         try:
             await exchange.body.read_all(100)

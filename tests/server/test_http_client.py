@@ -843,7 +843,7 @@ def test_https_through_a_proxy(
         await peer.answer(b"tunnelled")
 
     answer = through_proxy(
-        "asyncio" if loop == "asyncio" else loop,
+        loop,
         script,
         "https://idp.test/a?b",
         monkeypatch,
@@ -885,6 +885,15 @@ def test_a_proxy_that_does_not_connect(
         through_proxy(loop, sends(data), "https://idp.test/", monkeypatch)
     assert "idp.test:443" in str(caught.value)
     assert "p@ss" not in str(caught.value)
+
+
+def test_a_proxy_that_resets(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.reset()
+
+    with pytest.raises(FetchError, match=r"closed by proxy 127.*: idp\.test:443$"):
+        through_proxy(loop, script, "https://idp.test/", monkeypatch)
 
 
 def test_a_proxy_that_is_not_there(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:

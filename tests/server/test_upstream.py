@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,6 +72,23 @@ def talking(upstream: Upstream, talk: Talk[T]) -> T:
     """What *talk* makes of a proxy to *upstream*."""
     with Server(forwarding(upstream)) as server, Wire(server.port) as wire:
         return talk(server, wire)
+
+
+@contextlib.contextmanager
+def forwarder(server: Server, own: Forwarder) -> Iterator[None]:
+    """Let *server* forward by *own*; closed at the end."""
+    server.hub.forward = own.forward
+    closed = threading.Event()
+
+    async def close() -> None:
+        await own.close()
+        closed.set()
+
+    try:
+        yield
+    finally:
+        server.call(lambda: server.hub.spawn(close()))
+        assert closed.wait(15.0)
 
 
 def request(
@@ -590,9 +607,9 @@ def test_connecting_has_its_own_timeout() -> None:
             return await asyncio.to_thread(talking, upstream, talk)
 
     def talk(server: Server, wire: Wire) -> bytes:
-        server.hub.forward = Forwarder(connect_timeout=0.05).forward
-        wire.send(request())
-        return wire.answer().body
+        with forwarder(server, Forwarder(connect_timeout=0.05)):
+            wire.send(request())
+            return wire.answer().body
 
     assert run(main()) == b"timeout"
 
@@ -819,21 +836,15 @@ async def plain_answer(peer: Peer, _: int) -> None:
     await peer.answer(b"x")
 
 
-def kept(
-    counted: Counted, *requests: bytes, prepare: Callable[[Server], None] | None = None
-) -> list[Answer]:
+def fetched(wire: Wire, data: bytes) -> Answer:
+    """The answer to the request *data*."""
+    wire.send(data)
+    return wire.answer(head_only=data.startswith(b"HEAD"))
+
+
+def kept(counted: Counted, *requests: bytes) -> list[Answer]:
     """The answers to requests, one after the other."""
-
-    def talk(server: Server, wire: Wire) -> list[Answer]:
-        if prepare:
-            prepare(server)
-        answers = []
-        for data in requests:
-            wire.send(data)
-            answers.append(wire.answer(head_only=data.startswith(b"HEAD")))
-        return answers
-
-    return through(counted, talk)
+    return through(counted, lambda _, wire: [fetched(wire, data) for data in requests])
 
 
 def test_a_connection_is_kept() -> None:
@@ -956,10 +967,10 @@ def test_an_unused_connection_is_closed_after_a_while() -> None:
     counted = Counted(plain_answer)
 
     def talk(server: Server, wire: Wire) -> bool:
-        server.hub.forward = Forwarder(idle_timeout=0.01).forward
-        wire.send(request())
-        wire.answer()
-        return counted.closed.wait(15.0)
+        with forwarder(server, Forwarder(idle_timeout=0.01)):
+            wire.send(request())
+            wire.answer()
+            return counted.closed.wait(15.0)
 
     assert through(counted, talk)
 
@@ -992,11 +1003,11 @@ def test_a_connection_in_use_does_not_expire() -> None:
 
     counted = Counted(slow)
 
-    def prepare(server: Server) -> None:
-        server.hub.forward = Forwarder(idle_timeout=0.1).forward
+    def talk(server: Server, wire: Wire) -> list[int]:
+        with forwarder(server, Forwarder(idle_timeout=0.1)):
+            return [fetched(wire, request()).status for _ in range(2)]
 
-    answers = kept(counted, request(), request(), prepare=prepare)
-    assert [one.status for one in answers] == [200, 200]
+    assert through(counted, talk) == [200, 200]
 
 
 def test_so_many_unused_connections_are_kept_and_no_more() -> None:
