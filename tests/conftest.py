@@ -1,16 +1,19 @@
 """What all tests share: the switch that forbids skips, and logs beside failures.
 
-Fixtures of real programs live with the tests that use them (``tests/e2e``).
+Fixtures of real programs live with the tests that use them (``tests/e2e``); the archive
+is here, for it is built once for all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support import processes
+from support.archive import NO_PACKAGES, build
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,3 +56,14 @@ def _forbid_skip(
         reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else ""
         report.outcome = "failed"
         report.longrepr = f"skipped, which --no-skips forbids: {reason}"
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``authproxy.pyz``, made from this tree."""
+    output = tmp_path_factory.mktemp("zipapp") / "authproxy.pyz"
+    done = build("--output", output)
+    if done.returncode == NO_PACKAGES:
+        pytest.skip(f"pip can't reach its index: {done.stderr.splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    return output

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from support.archive import BUILD, NO_PACKAGES, build
 from support.ports import LOOPBACK, free_port
 from support.processes import Process, listens
 
 ROOT = Path(__file__).resolve().parents[1]
-BUILD = ROOT / "zipapp" / "build.py"
-NO_PACKAGES = 69  # build.py's exit code when pip failed
 VERSION_LIMIT = 0.3  # seconds
 BAD_CONFIG = 'provider = "oidc"\nno_such_option = true\n'
 GOOD_CONFIG = """
@@ -33,27 +32,6 @@ email_domains = "*"
 upstreams = "static://200"
 http_address = "127.0.0.1:{port}"
 """
-
-
-def build(
-    *arguments: str | Path, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(BUILD), *map(str, arguments)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("zipapp") / "authproxy.pyz"
-    done = build("--output", output)
-    if done.returncode == NO_PACKAGES:
-        pytest.skip(f"pip can't reach its index: {done.stderr.splitlines()[-1]}")
-    assert done.returncode == 0, done.stderr
-    return output
 
 
 @pytest.fixture(scope="session")

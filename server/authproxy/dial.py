@@ -113,7 +113,8 @@ class Stream(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close without flushing; harmless when already closed."""
-        self.transport.abort()
+        if not self.closed.is_set():  # asyncio's transport can't always take it twice
+            self.transport.abort()
 
 
 async def dial(

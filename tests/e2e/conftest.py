@@ -69,7 +69,7 @@ def start(
         if peers.command(name) is None:
             pytest.skip(f"{name} is not installed")
         issuer = str(changes.pop("issuer", keycloak.issuer))
-        folder = tmp_path / f"{name}-{len(servers)}"
+        folder = tmp_path / f"{Path(name).name}-{len(servers)}"
         server = peers.start_auth_server(name, folder, issuer, **changes)  # type: ignore[arg-type]
         servers.append(server)
         return server

@@ -7,9 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
+from authproxy.demo.config import Client as DemoClient
+from authproxy.demo.config import DemoConfig, example_users
+from authproxy.demo.provider import DemoProvider, serve
 from support.http import Client, Reply, form_action
 from support.keycloak import (
     APP,
+    CLIENT_ID,
+    CLIENT_SECRET,
     CONSENT,
     WRONG_AUDIENCE,
     Keycloak,
@@ -91,6 +96,28 @@ def test_denied_consent(start: Start) -> None:
     assert page.status == 403
     assert "consent" in page.text
     logged(server, request_id(page), "access_denied")
+
+
+@pytest.mark.parametrize("offset", [3600.0, -3600.0])
+def test_a_clock_that_is_wrong(start: Start, offset: float) -> None:
+    """Keycloak's clock is ours, so the provider for development stands in for it."""
+    client = DemoClient(
+        id=CLIENT_ID,
+        secret=CLIENT_SECRET,
+        redirect_uris=(f"{APP}/oauth2/callback",),
+    )
+    users = example_users("secret")
+    config = DemoConfig(users=users, clients=(client,), clock_offset=offset)
+    provider = DemoProvider(config)
+    with serve(provider):
+        server = start(issuer=config.issuer)
+        browser = Client({"app.example.com": server.port})
+        started = browser.get(f"{PLAIN}/oauth2/start")
+        callback = provider.log_in(started.location, "alice")
+        page = browser.get(callback.replace(APP, PLAIN, 1))
+    assert page.status == 500
+    assert "clock" in page.text
+    logged(server, request_id(page), "clock")
 
 
 def test_a_provider_that_is_away_at_start(start: Start, keycloak: Keycloak) -> None:

@@ -70,6 +70,14 @@ def test_the_seed_behind_nginx(
     assert check.header("x-auth-request-access-token").startswith("ey")
 
 
+def test_the_archive_does_the_same(
+    built: Path, start: Start, gateway: MakeGateway
+) -> None:
+    front = gateway(start(str(built)))
+    assert front.log_in(rd="/deep%3Fx=1").location == f"{APP}/deep?x=1"
+    assert received(front.get("/deep?x=1"))["x-email"] == "lisan123@example.com"
+
+
 @pytest.mark.parametrize("program", [AUTHPROXY, OAUTH2_PROXY])
 @pytest.mark.parametrize(
     ("query", "status"),

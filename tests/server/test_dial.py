@@ -86,3 +86,31 @@ def test_a_name_that_is_none(loop: str) -> None:
 )
 def test_what_happened_in_words(error: OSError, text: str) -> None:
     assert failure(error, "a:1") == text
+
+
+def test_aborting_what_closed_with_bytes_to_send() -> None:
+    """asyncio's transport forgets its loop then, without knowing that it is lost."""
+
+    async def main() -> None:
+        served = asyncio.Event()
+
+        async def serve(
+            reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            while await reader.read(1 << 16):
+                pass
+            writer.close()
+            await writer.wait_closed()
+            served.set()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            stream = await dial(set(), "127.0.0.1", port)
+            stream.write(bytes(16 << 20))
+            stream.transport.close()
+            await stream.closed.wait()
+            await served.wait()
+            stream.abort()
+        assert stream.ended
+
+    run(main())

@@ -15,7 +15,7 @@ from support.programs import ROOT, find
 
 AUTHPROXY = "authproxy"
 OAUTH2_PROXY = "oauth2-proxy"
-ZIPAPP = "authproxy.pyz"
+SOURCES = f"{ROOT / 'core'}:{ROOT / 'server'}"
 WORKERS = 2  # of authproxy, on machines with one CPU as well
 COOKIE_SECRET = "iSGfyi0EbDrkg6eNJpAXGLmwN1jZDZossmElq5GgXeI="
 SEED = (ROOT / "tests" / "e2e" / "seed.cfg").read_text()
@@ -40,16 +40,25 @@ class AuthServer:
 
 
 def command(name: str) -> list[str | Path] | None:
-    """How the program is started; None when it isn't there."""
+    """How a program is started; None when it isn't there.
+
+    *name* is one of the two, or the path of an archive of authproxy.
+    """
     if name == OAUTH2_PROXY:
         program = find(OAUTH2_PROXY)
         return [program] if program else None
-    if name == ZIPAPP:
-        archive = ROOT / "dist" / ZIPAPP
-        return [sys.executable, archive] if archive.exists() else None
-    if not (ROOT / "server" / "authproxy" / "__main__.py").exists():
-        return None
-    return [sys.executable, "-m", "authproxy"]
+    if name == AUTHPROXY:
+        return [sys.executable, *_measured(), "-m", "authproxy"]
+    return [sys.executable, name]
+
+
+def _measured() -> list[str | Path]:
+    """When coverage is measured, measure the server's processes too."""
+    coverage = sys.modules.get("coverage")
+    if coverage is None or coverage.Coverage.current() is None:
+        return []
+    files = [f"--rcfile={ROOT / 'pyproject.toml'}", f"--data-file={ROOT / '.coverage'}"]
+    return ["-m", "coverage", "run", "--parallel-mode", *files]
 
 
 def start_auth_server(
@@ -73,6 +82,7 @@ def start_auth_server(
     started = command(name)
     assert started, f"{name} isn't installed"
     folder.mkdir(parents=True, exist_ok=True)
+    name = Path(name).name
     file = folder / f"{name}.cfg"
     file.write_text(config)
     port = free_port()
@@ -88,7 +98,8 @@ def start_auth_server(
             "OAUTH2_PROXY_REDIRECT_URL": "",
             "OAUTH2_PROXY_HTTP_ADDRESS": f"{LOOPBACK}:{port}",
             "OAUTH2_PROXY_WORKERS": str(WORKERS),
-            "PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'server'}",
+            "AUTHPROXY_CACHE": str(folder / "unpacked"),
+            **({"PYTHONPATH": SOURCES} if name == AUTHPROXY else {}),
             **(environment or {}),
         },
     )

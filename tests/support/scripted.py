@@ -150,7 +150,10 @@ class ScriptedServer:
         if self._tasks:
             await asyncio.wait(self._tasks)
         for writer in self._writers:
-            writer.transport.abort()
+            # asyncio's transport, once closed with bytes still to send, has no loop any
+            # more and does not know that it is lost: aborting it again fails.
+            with contextlib.suppress(AttributeError):
+                writer.transport.abort()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
         if self._errors and kind is None:
