@@ -51,7 +51,7 @@ uwsgi_temp_path u; scgi_temp_path s; large_client_header_buffers 4 32k;
 keepalive_requests 100000000;
 server {{ listen 127.0.0.1:{port}; location / {{ return 202; }} }} }}
 """
-WARM, COLD = 200, 12_000  # sessions in rotation
+WARM, COLD = 200, 24_000  # sessions in rotation
 CASES = (
     ("warm, 32 connections", 32, "warm"),
     ("cold, 32 connections", 32, "cold"),

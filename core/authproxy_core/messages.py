@@ -56,7 +56,8 @@ class Response(Struct, frozen=True):
 class Respond(Struct, frozen=True):
     """Answer the client with this.
 
-    The driver adds Content-Length, Date and, where needed, Connection.
+    The driver adds Content-Length, Date and, where needed, Connection. ``kept`` says
+    that this very object will be handed out again, so that its bytes are worth keeping.
     """
 
     status: int
@@ -64,6 +65,7 @@ class Respond(Struct, frozen=True):
     body: bytes = b""
     events: tuple[Event, ...] = ()
     user: str = ""
+    kept: bool = False
 
 
 class Upstream(Struct, frozen=True):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
+from msgspec.structs import replace
 
 from . import challenge
 from .access import ConstraintCache, EmailRule
@@ -103,8 +104,8 @@ class AuthProxy:
             Injector(settings.inject_request_headers),
             self._sessions.is_own_cookie,
         )
-        self._unauthorized = challenge.unauthorized()
-        self._forbidden = challenge.forbidden()
+        self._unauthorized = replace(challenge.unauthorized(), kept=True)
+        self._forbidden = replace(challenge.forbidden(), kept=True)
         self._routes = self._routing(settings)
 
     def _routing(self, settings: Settings) -> dict[bytes, Callable[[Request], Outcome]]:
@@ -180,7 +181,7 @@ class AuthProxy:
     def _checked(self, entry: Entry, request: Request) -> Respond:
         answer = entry.answer
         if answer is None:
-            answer = entry.answer = self._answer(entry.session)
+            answer = entry.answer = self._answer(entry.session, entry.kept)
         if b"?" in request.target and not self._meets_query(request, entry.session):
             return self._forbidden
         return answer
@@ -188,7 +189,7 @@ class AuthProxy:
     def _meets_query(self, request: Request, session: Session) -> bool:
         return self._constraints.get(query_of(request)).permits(session)
 
-    def _answer(self, session: Session) -> Respond:
+    def _answer(self, session: Session, kept: bool) -> Respond:
         """The answer for a session that is fresh, whatever the query demands."""
         refusal = self._context.refusal(session)
         if refusal:
@@ -199,9 +200,11 @@ class AuthProxy:
                 self._forbidden.body,
                 (event,),
                 session.name,
+                kept,
             )
         headers = self._identity(session)
-        return Respond(self.settings.auth_success_status, headers, user=session.name)
+        status = self.settings.auth_success_status
+        return Respond(status, headers, user=session.name, kept=kept)
 
     def _identity(self, session: Session) -> Headers:
         """The answer's headers that say who it is."""

@@ -2,6 +2,8 @@
 
 It is bounded in bytes and forgets what was not used for long: values live in a young
 generation, move to an old one when the young one is full, and come back when used.
+A value that was seen only once is not kept: most of those never come again, and keeping
+them costs a new session's check a third more and pushes others out.
 Expiry and rules are judged by whoever asks, on every hit.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 from .messages import Respond
 from .session import Session
 
+SEEN_ONCE = 4096  # values whose first sight is remembered
 OVERHEAD = 2000  # bytes of an entry besides its texts
 
 
@@ -20,7 +23,7 @@ class Entry:
     comes first; ``ends_at`` the moment at which it expires.
     """
 
-    __slots__ = ("answer", "ends_at", "fresh_until", "sealed", "session")
+    __slots__ = ("answer", "ends_at", "fresh_until", "kept", "sealed", "session")
 
     def __init__(
         self, session: Session, sealed: bytes, fresh_until: float, ends_at: float
@@ -30,6 +33,7 @@ class Entry:
         self.fresh_until = fresh_until
         self.ends_at = ends_at
         self.answer: Respond | None = None
+        self.kept = False  # whether a cache holds it, so that it comes again
 
     @property
     def size(self) -> int:
@@ -49,6 +53,7 @@ class RecallCache:
         self._young: dict[bytes, Entry] = {}
         self._old: dict[bytes, Entry] = {}
         self._young_size = 0
+        self._seen_once: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._young.keys() | self._old.keys())
@@ -62,6 +67,17 @@ class RecallCache:
                 self.put(entry)
         return entry
 
+    def offer(self, entry: Entry) -> None:
+        """Remember an entry if its value was offered before."""
+        mark = hash(entry.sealed)
+        if mark in self._seen_once:
+            self._seen_once.discard(mark)
+            self.put(entry)
+            return
+        if len(self._seen_once) >= SEEN_ONCE:
+            self._seen_once.clear()
+        self._seen_once.add(mark)
+
     def put(self, entry: Entry) -> None:
         """Remember an entry under its sealed value."""
         size = entry.size
@@ -69,6 +85,7 @@ class RecallCache:
             return
         if self._young_size + size > self._half:
             self._old, self._young, self._young_size = self._young, {}, 0
+        entry.kept = True
         self._young[entry.sealed] = entry
         self._young_size += size
 

@@ -75,7 +75,7 @@ class CookieSessions:
             entry = self._unsealed(value)
             if entry is None:
                 return None
-            self._recall.put(entry)
+            self._recall.offer(entry)
         if self._clock() >= entry.ends_at:
             self._recall.drop(value)
             return None

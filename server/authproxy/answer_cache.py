@@ -2,8 +2,8 @@
 
 The core answers a repeated check with the same frozen object, so the bytes of its head
 are the same too. They are found by the object's identity; the object is kept beside
-them, so that its identity stays its own. Pages are made anew each time, so answers with
-a long body are not kept.
+them, so that its identity stays its own. Whatever the core makes anew each time (pages, the
+answer to a session that was never seen before) is not kept; the core says which is which.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from authproxy_core.messages import Respond
 from . import wire
 
 LIMIT = 8 << 20  # bytes of encoded heads, and of the answers kept beside them
-BODY_LIMIT = 1 << 10  # bytes of body above which an answer is not kept
 FIELD_OVERHEAD = 150  # bytes: a tuple and two bytes objects
 ENTRY_OVERHEAD = 300  # bytes: the answer's and the table's own
 
@@ -45,10 +44,12 @@ class AnswerCache:
 
     def _encode(self, respond: Respond) -> bytes:
         head = wire.answer_head(respond)
+        if not respond.kept:
+            return head
         # The fields are kept twice: in the answer and in its encoded head.
         fields = len(respond.headers) * FIELD_OVERHEAD
         size = 2 * len(head) + len(respond.body) + fields + ENTRY_OVERHEAD
-        if len(respond.body) > BODY_LIMIT or size > self._limit:
+        if size > self._limit:
             return head
         if self._size + size > self._limit:
             self._heads.clear()

@@ -101,6 +101,15 @@ def test_az11_az14_demands_of_the_query(world: World, query: str, status: int) -
         assert world.get(f"/oauth2/auth?{query}").status == status
 
 
+def test_only_answers_that_come_again_are_marked_as_kept(world: World) -> None:
+    world.log_in()
+    world.proxy = world.new_proxy(world.settings)  # which has never seen the session
+    kept = [world.get("/oauth2/auth").kept for _ in range(3)]
+    assert kept == [False, True, True]
+    assert world.get("/oauth2/auth", jar={}).kept
+    assert not world.get("/page", jar={}).kept
+
+
 def test_queries_are_remembered_within_bounds(world: World) -> None:
     world.log_in()
     for number in range(600):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
-from authproxy_core import AuthProxyError, Response, Session
+from authproxy_core import AuthProxyError, Response, Session, recall
 from authproxy_core.access import Constraints, EmailRule, email_domain
 from authproxy_core.claims import claim_bool, claim_list, claim_text, find_claim
 from authproxy_core.cookies import read_cookies
@@ -265,6 +265,23 @@ def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
     assert cache.get(b"0") is not None
     assert cache.get(b"1") is None
     assert cache.get(b"19") is not None
+
+
+def test_a_value_is_kept_from_its_second_sight_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache = RecallCache(1 << 20)
+    cache.offer(entry(b"a"))
+    assert cache.get(b"a") is None
+    again = entry(b"a")
+    cache.offer(again)
+    assert cache.get(b"a") is again
+    assert again.kept
+    monkeypatch.setattr(recall, "SEEN_ONCE", 2)
+    for name in (b"b", b"c", b"d"):  # the first two are forgotten again
+        cache.offer(entry(name))
+    cache.offer(entry(b"b"))
+    assert cache.get(b"b") is None
 
 
 def test_the_cache_forgets_on_demand() -> None:
