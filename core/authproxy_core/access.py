@@ -24,7 +24,7 @@ class EmailRule:
             domain.removeprefix("*") for domain in domains if domain[:1] in "*."
         )
         self._listed = frozenset(
-            address.lower() for address in settings.authenticated_emails or ()
+            _folded(address) for address in settings.authenticated_emails or ()
         )
 
     def permits(self, email: str) -> bool:
@@ -42,8 +42,13 @@ class EmailRule:
                 domain.endswith(suffix) and len(domain) > len(suffix)
                 for suffix in self._below
             )
-            or email.lower() in self._listed
+            or _folded(email) in self._listed
         )
+
+
+def _folded(email: str) -> str:
+    """Lower-case, if that cannot make two different addresses one."""
+    return email.lower() if email.isascii() else email
 
 
 def email_domain(email: str) -> str | None:

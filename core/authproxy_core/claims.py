@@ -11,6 +11,10 @@ from typing import Any
 
 import orjson
 
+from .errors import ProviderError
+
+MAX_DEPTH = 12
+MIN_INTEGER, MAX_INTEGER = -(1 << 63), (1 << 63) - 1
 TRUE_WORDS = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 
 
@@ -24,6 +28,31 @@ def find_claim(claims: Mapping[str, Any], name: str) -> Any:
             return None
         value = value.get(part)
     return value
+
+
+def plain_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """*claims* as every format that we write can hold them.
+
+    Whole numbers beyond 64 bits become their text. Raises `ProviderError` for claims
+    nested deeper than `MAX_DEPTH`.
+    """
+    return {name: _plain(value, MAX_DEPTH) for name, value in claims.items()}
+
+
+def _plain(value: Any, depth: int) -> Any:
+    if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
+        return str(value)
+    if not isinstance(value, dict | list):
+        return value
+    if depth == 0:
+        raise ProviderError(
+            f"the claims are nested deeper than {MAX_DEPTH} levels",
+            reason="claims_too_deep",
+            hint="have the provider put a simpler value into the token",
+        )
+    if isinstance(value, dict):
+        return {name: _plain(item, depth - 1) for name, item in value.items()}
+    return [_plain(item, depth - 1) for item in value]
 
 
 def claim_text(value: Any) -> str:

@@ -104,7 +104,7 @@ def _usable_key(data: object) -> VerificationKey | None:
     if not isinstance(operations, list) or "verify" not in operations:
         return None
     alg, kid = data.get("alg"), data.get("kid")
-    if alg is not None and alg not in ALGORITHMS:
+    if alg is not None and (not isinstance(alg, str) or alg not in ALGORITHMS):
         return None
     if data.get("kty") == "RSA" and _bits(data.get("n")) < MIN_RSA_BITS:
         return None

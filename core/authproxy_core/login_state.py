@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 from msgspec import Struct
 
-from .cookies import CookieWriter, joined, read_cookies
+from .cookies import CookieWriter, read_cookies
 from .encoding import b64url, b64url_decode
 from .errors import LoginStateError, SealError
 from .interop import CsrfRecord, OAuth2ProxyFormat
@@ -26,7 +26,7 @@ from .settings import Settings
 HASH_SIZE = 43  # characters of base64url(SHA-256)
 SUFFIX = b"_csrf"
 MAX_STATE = 16 << 10  # bytes
-MAX_PARTS = 4
+MAX_RD = 2400  # bytes: with it, the login still fits into one cookie
 MAX_USED = 10_000
 RANDOM_SIZE = 32  # bytes of state and nonce
 VERIFIER_SIZE = 48  # bytes; 64 characters (RFC 7636 §4.1)
@@ -108,6 +108,7 @@ class LoginStates:
     ) -> Begun:
         """Start a login; the answer must carry the cookies that come with it."""
         verifier = b64url(self._random_bytes(VERIFIER_SIZE)) if with_verifier else b""
+        rd = rd if self._as_original else _bounded(rd)
         login = LoginState(
             state=self._random_bytes(RANDOM_SIZE),
             nonce=self._random_bytes(RANDOM_SIZE),
@@ -198,9 +199,7 @@ class LoginStates:
                 continue
             if hmac.compare_digest(hashed(login.state), state_hash):
                 self._use_once(state_hash)
-                ended = self._writer(name).clear(
-                    host=host, present=[name for name, _ in cookies]
-                )
+                ended = self._writer(name).clear(host=host, present=())
                 return Taken(login, ended)
         raise LoginStateError("this browser has no login under way with this state")
 
@@ -222,7 +221,7 @@ class LoginStates:
     def _found(
         self, cookies: Sequence[tuple[bytes, bytes]], name: bytes, rd: str
     ) -> LoginState | None:
-        value = joined(cookies, name, MAX_PARTS)
+        value = next((value for known, value in cookies if known == name), None)
         if value is None:
             return None
         now, lifetime = self._clock(), self._cookie.csrf_expire
@@ -258,3 +257,11 @@ class LoginStates:
         if len(self._used) >= MAX_USED:
             del self._used[next(iter(self._used))]
         self._used[state_hash] = None
+
+
+def _bounded(rd: str) -> str:
+    """*rd*, without its query when it is too long, or home when it still is."""
+    for target in (rd, rd.partition("#")[0], rd.partition("?")[0]):
+        if len(target.encode("utf-8", "surrogateescape")) <= MAX_RD:
+            return target
+    return "/"

@@ -156,16 +156,21 @@ class AuthProxy:
 
     def warm_up(self) -> Flow[None]:
         """Discovery and key sets of all providers, with back-off; ends when all stand."""
-        for provider in self._providers.values():
-            tries = 0
-            while not provider.ready:
+        missing = list(self._providers.values())
+        tries = 0
+        while missing:
+            for provider in missing:
                 try:
                     yield from provider.prepare()
                 except (ProviderError, FetchError) as error:
                     self._context.on_event(_not_prepared(provider.id, error))
-                    yield from Sleep(BACK_OFF[min(tries, len(BACK_OFF) - 1)])
-                    tries += 1
-            self._context.on_event(Event("provider_ready", reason=provider.id))
+                else:
+                    event = Event("provider_ready", reason=provider.id)
+                    self._context.on_event(event)
+            missing = [provider for provider in missing if not provider.ready]
+            if missing:
+                yield from Sleep(BACK_OFF[min(tries, len(BACK_OFF) - 1)])
+                tries += 1
 
     # -- the auth check
 
@@ -212,12 +217,14 @@ class AuthProxy:
         return (name, *self._response_headers.headers(session))
 
     def _anonymous(self, request: Request) -> Respond:
-        present = self._sessions.present(request.headers)
-        if not any(not name.endswith(b"_csrf") for name in present):
-            return self._unauthorized
-        return challenge.unauthorized(self._cleared(request, present))
+        cleared = self._cleared_if_broken(request)
+        return challenge.unauthorized(cleared) if cleared else self._unauthorized
 
-    def _cleared(self, request: Request, present: tuple[bytes, ...]) -> Headers:
+    def _cleared_if_broken(self, request: Request) -> Headers:
+        """Cookies that end a session's cookies which hold none; () without any."""
+        present = self._sessions.present(request.headers)
+        if not present or self._sessions.recall(request.headers) is not None:
+            return ()
         return self._sessions.clear(host=self._context.host(request), present=present)
 
     def _check_stale(self, entry: Entry, request: Request) -> Flow[Decision]:
@@ -234,21 +241,15 @@ class AuthProxy:
         form = parse_form(query_of(request))
         if self.settings.skip_provider_button:
             return start(self._context, request, form)
-        return self._sign_in_page(request, 200, form)
+        # A cookie that holds no session is cleared, a good one stays.
+        cleared = self._cleared_if_broken(request)
+        return self._sign_in_page(request, 200, form, cleared)
 
     def _sign_in_page(
-        self, request: Request, status: int, form: dict[str, str]
+        self, request: Request, status: int, form: dict[str, str], headers: Headers
     ) -> Respond:
-        """The page; a cookie that holds no session is cleared, a good one stays."""
-        present = self._sessions.present(request.headers)
-        broken = any(not name.endswith(b"_csrf") for name in present) and (
-            self._sessions.recall(request.headers) is None
-        )
-        return self._pages.sign_in(
-            status=status,
-            redirect=self._context.redirect_target(request, form),
-            headers=self._cleared(request, present) if broken else (),
-        )
+        target = self._context.redirect_target(request, form)
+        return self._pages.sign_in(status=status, redirect=target, headers=headers)
 
     def start(self, request: Request) -> Outcome:
         """302 to the provider, with the login's cookie."""
@@ -314,9 +315,7 @@ class AuthProxy:
         """The session, renewed if it was stale, and the cookies for the client."""
         entry = self._sessions.recall(request.headers)
         if entry is None:
-            present = self._sessions.present(request.headers)
-            broken = any(not name.endswith(b"_csrf") for name in present)
-            return None, self._cleared(request, present) if broken else ()
+            return None, self._cleared_if_broken(request)
         if self._clock() < entry.fresh_until:
             return entry.session, ()
         renewal = yield from renew(self._context, request, entry)
@@ -348,7 +347,7 @@ class AuthProxy:
         form: dict[str, str] = {}
         if self.settings.skip_provider_button:
             return _with_headers(start(self._context, request, form), headers)
-        return self._sign_in_page(request, 403, form)
+        return self._sign_in_page(request, 403, form, headers)
 
     def upstream_failed(
         self, request: Request, forward: Forward, reason: str

@@ -15,6 +15,7 @@ from .cookies import CookieWriter, joined, read_cookies
 from .errors import SealError
 from .interop import OAuth2ProxyFormat
 from .messages import Header, Headers
+from .oidc import Tokens
 from .recall import Entry, RecallCache
 from .sealing import Sealer
 from .session import Session
@@ -23,7 +24,12 @@ from .settings import Settings
 
 AFTERLIFE = 60.0  # seconds that siblings may come with the cookie from before a refresh
 RETRY_AFTER = 10.0  # seconds between tries to refresh while the provider is away
-MAX_REMEMBERED = 10_000
+MAX_REMEMBERED = 2_000
+
+
+def is_part(suffix: bytes) -> bool:
+    """Whether a cookie's name with this *suffix* is the whole one, or a part of it."""
+    return not suffix or (suffix[:1] == b"_" and suffix[1:].isdigit())
 
 
 class Renewal(Struct, frozen=True):
@@ -59,6 +65,7 @@ class CookieSessions:
         self._recall = RecallCache(settings.session_cache_bytes)
         self._renewals: dict[bytes, tuple[Renewal, float]] = {}
         self._retry_at: dict[bytes, float] = {}
+        self._unfinished: dict[bytes, Tokens] = {}
 
     # -- reading
 
@@ -84,20 +91,17 @@ class CookieSessions:
     def present(self, headers: Iterable[Header]) -> tuple[bytes, ...]:
         """The names of the session's cookies that a request carries, parts included."""
         return tuple(
-            name for name, _ in read_cookies(headers) if self.is_own_cookie(name)
+            name
+            for name, _ in read_cookies(headers)
+            if name.startswith(self._name) and is_part(name[len(self._name) :])
         )
 
     def is_own_cookie(self, name: bytes) -> bool:
-        """Whether a cookie of this name holds a session, a part or a login state."""
+        """Whether a cookie of this name holds a session, a part, or a login state."""
         if not name.startswith(self._name):
             return False
         rest = name[len(self._name) :]
-        return (
-            not rest
-            or (rest[:1] == b"_" and rest[1:].isdigit())
-            or (rest[:1] == b"_" and rest.endswith(b"_csrf"))
-            or rest == b"_csrf"
-        )
+        return is_part(rest) or (rest[:1] == b"_" and rest.endswith(b"_csrf"))
 
     def _unsealed(self, value: bytes) -> Entry | None:
         now, lifetime = self._clock(), self._settings.expire
@@ -185,12 +189,14 @@ class CookieSessions:
 
     def clear(self, *, host: str, present: Iterable[bytes]) -> Headers:
         """Cookies that end the session in the browser, all of its parts."""
-        own = [name for name in present if not name.endswith(b"_csrf")]
-        return self._writer.clear(host=host, present=own)
+        return self._writer.clear(host=host, present=present)
 
     def forget(self, entry: Entry) -> None:
-        """Drop an entry from the cache."""
+        """Drop an entry from the cache, and what siblings would be told of it."""
         self._recall.drop(entry.sealed)
+        for sealed, (renewal, until) in self._renewals.items():
+            if renewal.entry is entry:
+                self._renewals[sealed] = (Renewal(None), until)
 
     # -- around a refresh
 
@@ -204,14 +210,26 @@ class CookieSessions:
     def remember_renewal(self, entry: Entry, renewal: Renewal) -> None:
         """Keep what became of a stale session, for siblings with the cookie before."""
         now = self._clock()
-        if len(self._renewals) >= MAX_REMEMBERED:
-            self._renewals = {
-                sealed: found
-                for sealed, found in self._renewals.items()
-                if found[1] > now
-            }
+        # They went in by time: those in front are over first.
+        while self._renewals:
+            sealed, (_, until) = next(iter(self._renewals.items()))
+            if until > now and len(self._renewals) < MAX_REMEMBERED:
+                break
+            del self._renewals[sealed]
         self._renewals[entry.sealed] = (renewal, now + AFTERLIFE)
         self._recall.drop(entry.sealed)
+        self._retry_at.pop(entry.sealed, None)
+        self._unfinished.pop(entry.sealed, None)
+
+    def unfinished(self, entry: Entry) -> Tokens | None:
+        """Tokens of a refresh that failed later on: the old ones are spent already."""
+        return self._unfinished.get(entry.sealed)
+
+    def keep_unfinished(self, entry: Entry, tokens: Tokens) -> None:
+        """Keep new tokens until the session that they belong to is made."""
+        if len(self._unfinished) >= MAX_REMEMBERED:
+            del self._unfinished[next(iter(self._unfinished))]
+        self._unfinished[entry.sealed] = tokens
 
     def may_retry(self, entry: Entry) -> bool:
         """Whether a refresh may be tried (again) now."""

@@ -21,6 +21,7 @@ Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 FRAMING_HEADERS = frozenset(
     {"connection", "content-length", "host", "transfer-encoding", "upgrade", "te"}
 )
+MAX_COOKIE_NAME = 240  # bytes, so that the names of parts need no cutting
 RESPONSE_MODES = ("", "query", "form_post")
 
 
@@ -240,10 +241,10 @@ def _cookie_problems(cookie: CookieSettings) -> list[str]:
             f"cookie_refresh: got {cookie.refresh:g}s, expected less than "
             f"cookie_expire ({cookie.expire:g}s)"
         )
-    if not is_token(cookie.name.encode()) or len(cookie.name) > 256:
+    if not is_token(cookie.name.encode()) or len(cookie.name) > MAX_COOKIE_NAME:
         problems.append(
             f"cookie_name: got {cookie.name!r}, expected a cookie name (RFC 6265 "
-            "token) of at most 256 bytes"
+            f"token) of at most {MAX_COOKIE_NAME} bytes"
         )
     if cookie.minimal and cookie.refresh:
         problems.append(
@@ -314,8 +315,27 @@ def _provider_problems(settings: Settings) -> list[str]:
             problems.append(
                 "allowed_groups: got an empty group; an empty entry would mean nobody"
             )
-        if provider.skip_discovery and not provider.jwks_url:
-            problems.append("oidc_jwks_url: missing; needed with skip_oidc_discovery")
+        if provider.skip_discovery:
+            problems += [
+                f"{option}: missing; needed with skip_oidc_discovery"
+                for option, url in (
+                    ("login_url", provider.login_url),
+                    ("redeem_url", provider.redeem_url),
+                    ("oidc_jwks_url", provider.jwks_url),
+                )
+                if not url
+            ]
+    if len(settings.providers) > 1 and settings.cookie.format == "oauth2-proxy":
+        problems.append(
+            "cookie_format: 'oauth2-proxy' can't be used with more than one provider; "
+            "its cookies do not say whose they are"
+        )
+    problems += [
+        f"email_domains: got {domain!r}, expected '*.DOMAIN' for all below a domain"
+        for domain in settings.email_domains
+        # Without the dot it would end in the middle of a label.
+        if domain[:1] == "*" and domain[1:2] not in ("", ".")
+    ]
     if not settings.email_domains and settings.authenticated_emails is None:
         problems.append(
             "email_domains: missing; expected e-mail domains, '*' for any, or "
@@ -335,6 +355,14 @@ def _address_problems(settings: Settings) -> list[str]:
                 "without host bits, such as 10.0.0.0/8"
             )
     prefix = settings.proxy_prefix
+    problems += [
+        f"{option}: got {path!r}, which is one of the own endpoints below {prefix!r}"
+        for option, path in (
+            ("ping_path", settings.ping_path),
+            ("ready_path", settings.ready_path),
+        )
+        if path.startswith(f"{prefix}/")
+    ]
     if not prefix.startswith("/") or prefix.endswith("/"):
         problems.append(
             f"proxy_prefix: got {prefix!r}, expected a path such as '/oauth2'"

@@ -225,8 +225,11 @@ def test_no_problem_shows_a_secret() -> None:
         (("--login-url=https://[x/",),
          "login_url (--login-url): got 'https://[x/', expected an address such as "
          "https://HOST/PATH"),
-        (("--skip-oidc-discovery",),
+        (("--skip-oidc-discovery", "--login-url=https://i/a", "--redeem-url=https://i/b"),
          "oidc_jwks_url: missing; needed with skip_oidc_discovery"),
+        (("--skip-oidc-discovery", "--login-url=https://i/a",
+          "--oidc-jwks-url=https://i/b"),
+         "redeem_url: missing; needed with skip_oidc_discovery"),
         (("--redirect-url=app.example.com",),
          "redirect_url (--redirect-url): got 'app.example.com', expected an address "
          "such as https://HOST/oauth2/callback"),
@@ -561,6 +564,14 @@ def test_workers_follow_the_old_quota(
     assert settings().workers == 3
     (tmp_path / "OLD_QUOTA").write_text("200000")
     assert settings().workers == 2
+
+
+def test_one_worker_refreshes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert settings("--cookie-refresh=1h").workers == 1
+    several = settings("--cookie-refresh=1h", "--workers=3")
+    assert several.workers == 3
+    assert any("rotates refresh tokens" in text for text in several.warnings)
 
 
 def test_base_is_quiet() -> None:

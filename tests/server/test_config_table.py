@@ -64,7 +64,12 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "redirect_url": ("--redirect-url=https://app/x",),
     "request_logging_format": ("--request-logging-format={{.Host}}",),
     "set_basic_auth": ("--set-basic-auth", "--basic-auth-password=p"),
-    "skip_oidc_discovery": ("--skip-oidc-discovery", "--oidc-jwks-url=https://idp/a"),
+    "skip_oidc_discovery": (
+        "--skip-oidc-discovery",
+        "--oidc-jwks-url=https://idp/a",
+        "--login-url=https://idp/b",
+        "--redeem-url=https://idp/c",
+    ),
     "standard_logging_format": ("--standard-logging-format={{.Message}}",),
     "tls_cipher_suites": (
         "--tls-cipher-suite=TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ..claims import claim_bool, claim_list, claim_text, find_claim
+from ..claims import claim_bool, claim_list, claim_text, find_claim, plain_claims
 from ..effects import Fetch, Flow
 from ..encoding import b64url
 from ..errors import ProviderError, TokenError
@@ -242,7 +242,7 @@ class Provider:
         self, session: Session, claims: Mapping[str, Any]
     ) -> Flow[Session]:
         """*session* with what the ID token says, and userinfo where that is silent."""
-        claims = yield from self._completed(session, claims)
+        claims = plain_claims((yield from self._completed(session, claims)))
         self._check_email_verified(claims)
         email = claim_text(find_claim(claims, self.settings.email_claim))
         if not email:
@@ -310,15 +310,26 @@ class Provider:
 
     # -- later in a session's life
 
-    def refresh(self, session: Session) -> Flow[Session]:
-        """A renewed session (RFC 6749 §6, OIDC Core §12).
+    def refresh(self, session: Session) -> Flow[Tokens]:
+        """New tokens for a session (RFC 6749 §6).
 
         Raises `ProviderError` with the reason ``invalid_grant`` when the refresh token
-        is spent for good, and `TokenError` when the new ID token is not acceptable.
+        is spent for good.
         """
-        tokens = yield from self._ask_for_tokens(
-            [("grant_type", "refresh_token"), ("refresh_token", session.refresh_token)]
+        return (
+            yield from self._ask_for_tokens(
+                [
+                    ("grant_type", "refresh_token"),
+                    ("refresh_token", session.refresh_token),
+                ]
+            )
         )
+
+    def renewed(self, session: Session, tokens: Tokens) -> Flow[Session]:
+        """*session* with new *tokens* and what they say (OIDC Core §12).
+
+        Raises `TokenError` when the new ID token is not acceptable.
+        """
         now = self._clock()
         renewed = msgspec.structs.replace(
             session,

@@ -89,6 +89,24 @@ def _placed(collected: Collected, prefix: str) -> dict[str, Any]:
     }
 
 
+def _workers(collected: Collected) -> int:
+    """As many as given; else one for each CPU, but only one with refreshes.
+
+    Workers do not share yet who refreshes a session, and a provider that rotates
+    refresh tokens ends a session whose old token comes a second time.
+    """
+    given = collected.integer("workers")
+    if not collected.seconds("cookie_refresh"):
+        return given or usable_cpus()
+    if given > 1:
+        collected.warn(
+            "workers",
+            "several workers may refresh one session at the same time, which ends it at "
+            "a provider that rotates refresh tokens; use one with cookie_refresh",
+        )
+    return given or 1
+
+
 def _server_settings(collected: Collected) -> ServerSettings:
     id_header = collected.string("request_id_header")
     if not is_token(id_header.encode()):
@@ -96,7 +114,7 @@ def _server_settings(collected: Collected) -> ServerSettings:
     return ServerSettings(
         core=_core(collected),
         listeners=listeners(collected),
-        workers=collected.integer("workers") or usable_cpus(),
+        workers=_workers(collected),
         limits=Limits(**_placed(collected, "limits.")),
         client=ClientSettings(**_placed(collected, "client.")),
         logs=_logs(collected),

@@ -195,7 +195,7 @@ LISTENER_OPTIONS = in_group(
         "workers",
         "int",
         0,
-        "worker processes; 0 means one for each usable CPU",
+        "worker processes; 0 means one for each usable CPU, and one with cookie_refresh",
         "workers",
         maximum=1024,
         own=True,
