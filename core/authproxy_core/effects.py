@@ -1,4 +1,4 @@
-"""The nine things that the core asks of its driver.
+"""The things that the core asks of its driver.
 
 A flow is a generator: it yields effects and in the end returns its result. An effect
 iterates over itself, so that ``answer = yield from Fetch(...)`` has the exact type of
@@ -36,7 +36,8 @@ class Fetch(Effect[Response], frozen=True):
     """One HTTP exchange with the identity provider; redirects are not followed.
 
     Every status is an answer. ``timeout`` (seconds) covers the whole exchange,
-    ``max_body`` (bytes) limits the answer's body. Raises `FetchError`.
+    ``max_body`` (bytes) limits the answer's body, ``purpose`` is a stable word for
+    metrics (token, jwks, userinfo …). Raises `FetchError`.
     """
 
     method: str
@@ -45,6 +46,7 @@ class Fetch(Effect[Response], frozen=True):
     body: bytes = b""
     timeout: float = 10.0
     max_body: int = 1 << 20
+    purpose: str = ""
 
 
 class ReadBody(Effect[bytes], frozen=True):
@@ -62,8 +64,14 @@ class Load(Effect[bytes | None], frozen=True):
     key: str
 
 
+class LoadAll(Effect[tuple[bytes | None, ...]], frozen=True):
+    """The values under several keys, in their order. Raises `StoreError`."""
+
+    keys: tuple[str, ...]
+
+
 class Save(Effect[None], frozen=True):
-    """Put a value under a key for ``ttl`` seconds. Raises `StoreError`."""
+    """Put a value under a key for ``ttl`` seconds (0: for ever). Raises `StoreError`."""
 
     key: str
     value: bytes
@@ -74,6 +82,30 @@ class Delete(Effect[None], frozen=True):
     """Forget a key of the store. Raises `StoreError`."""
 
     key: str
+
+
+class Add(Effect[None], frozen=True):
+    """Put a member into the set under a key; it leaves after ``ttl`` seconds.
+
+    Adding it again renews its time. Raises `StoreError`.
+    """
+
+    key: str
+    member: bytes
+    ttl: float
+
+
+class Members(Effect[tuple[bytes, ...]], frozen=True):
+    """The members of the set under a key, none when absent. Raises `StoreError`."""
+
+    key: str
+
+
+class Remove(Effect[None], frozen=True):
+    """Take a member out of the set under a key. Raises `StoreError`."""
+
+    key: str
+    member: bytes
 
 
 class Lock(Effect[bool], frozen=True):

@@ -76,6 +76,26 @@ class CookieSettings(Struct, frozen=True, kw_only=True):
     minimal: bool = False
 
 
+class SessionSettings(Struct, frozen=True, kw_only=True):
+    """Where sessions are kept and how long they live.
+
+    ``kept_in`` "cookie": the sealed cookies hold all of it; "store": they hold a ticket
+    and the driver's store the session. ``shared`` says that the driver has a store that
+    all its processes see, for locks, renewed sessions and revocations. ``revocable``:
+    sessions in cookies are looked up in that store's list of revoked ones.
+    ``idle_timeout`` ends a session without requests, ``max_lifetime`` counts from the
+    login; 0 means never. ``refresh_before`` renews so many seconds before the access
+    token ends.
+    """
+
+    kept_in: Literal["cookie", "store"] = "cookie"
+    shared: bool = False
+    revocable: bool = False
+    idle_timeout: Seconds = 0.0
+    max_lifetime: Seconds = 0.0
+    refresh_before: Seconds = 0.0
+
+
 class LoginParameter(Struct, frozen=True):
     """A fixed extra parameter of the authorization request."""
 
@@ -180,6 +200,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """
 
     cookie: CookieSettings = CookieSettings()
+    sessions: SessionSettings = SessionSettings()
     providers: tuple[ProviderSettings, ...] = ()
     proxy_prefix: str = "/oauth2"
     redirect_url: str = ""

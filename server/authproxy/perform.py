@@ -7,13 +7,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from authproxy_core.effects import (
+    Add,
     Delete,
     Effect,
     Fetch,
     Load,
+    LoadAll,
     Lock,
+    Members,
     Offload,
     ReadBody,
+    Remove,
     Save,
     Sleep,
     Unlock,
@@ -35,8 +39,12 @@ class Performer:
         self._methods: dict[type[Effect[Any]], Callable[[Any], Awaitable[Any]]] = {
             Fetch: self._fetch,
             Load: self._no_store,
+            LoadAll: self._no_store,
             Save: self._no_store,
             Delete: self._no_store,
+            Add: self._no_store,
+            Members: self._no_store,
+            Remove: self._no_store,
             Sleep: self._sleep,
             Offload: self._offload,
         }

@@ -1,0 +1,1 @@
+"""Where sessions, locks and revocations are kept outside of the cookies."""
