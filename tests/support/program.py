@@ -1,0 +1,131 @@
+"""The whole program with a configuration file, and sessions that it accepts."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from authproxy_core.session import Session
+from authproxy_core.session_stores import CookieSessions
+from authproxy_core.settings import CookieSettings, Secret, Settings
+from support.ports import LOOPBACK
+from support.processes import Process
+
+ROOT = Path(__file__).parents[2]
+SECRET = "0123456789abcdef"
+# A provider that is never asked: sessions are sealed by the tests themselves.
+BASE: Mapping[str, Any] = {
+    "provider": "oidc",
+    "client_id": "web",
+    "client_secret": "hidden-client-secret",
+    "cookie_secret": SECRET,
+    "email_domains": ["*"],
+    "skip_oidc_discovery": True,
+    "oidc_issuer_url": "http://127.0.0.1:9",
+    "login_url": "http://127.0.0.1:9/auth",
+    "redeem_url": "http://127.0.0.1:9/token",
+    "oidc_jwks_url": "http://127.0.0.1:9/keys",
+    "http_address": f"{LOOPBACK}:0",
+    "workers": 1,
+}
+
+
+def toml(values: Mapping[str, Any]) -> str:
+    """*values* (texts, numbers, booleans, lists of texts) as TOML."""
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return str(value)
+
+
+class Program(Process):
+    """authproxy with a configuration file in *folder*; `BASE` with *changes*.
+
+    A change of None takes an option out. ``extra`` is TOML that comes last.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *flags: str,
+        extra: str = "",
+        environment: Mapping[str, str] | None = None,
+        wrapper: tuple[str, ...] = (),
+        **changes: Any,
+    ) -> None:
+        self.config = folder / "authproxy.toml"
+        self._changes: dict[str, Any] = {}
+        self.configure(extra, **changes)
+        path = os.pathsep.join(str(ROOT / part) for part in ("core", "server"))
+        super().__init__(
+            "authproxy",
+            [*self._command(wrapper), "--config", self.config, *flags],
+            folder=folder,
+            environment={"PYTHONPATH": path, **(environment or {})},
+        )
+
+    @staticmethod
+    def _command(wrapper: tuple[str, ...]) -> tuple[str, ...]:
+        return (sys.executable, *(wrapper or ("-m", "authproxy")))
+
+    def __enter__(self) -> Program:
+        return self
+
+    def configure(self, extra: str = "", **changes: Any) -> None:
+        """Write the file anew: as it was, with *changes*; replaced in one step."""
+        self._changes |= changes
+        values = {
+            key: value
+            for key, value in {**BASE, **self._changes}.items()
+            if value is not None
+        }
+        fresh = self.config.with_suffix(".new")
+        fresh.write_text(toml(values) + extra)
+        fresh.replace(self.config)
+
+    def started(self) -> Program:
+        """Wait until it listens."""
+        self.wait_until(lambda: "listening on" in self.log())
+        return self
+
+    @property
+    def port(self) -> int:
+        """The first TCP port from the log."""
+        self.started()
+        match = re.search(r"listening on https?://\S+:(\d+)", self.log())
+        assert match
+        return int(match[1])
+
+    @property
+    def workers(self) -> list[int]:
+        """The process ids of the workers; without a supervisor there are none."""
+        text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(pid) for pid in text.split()]
+
+
+def session_cookie(session: Session | None = None, *, secret: str = SECRET) -> str:
+    """A Cookie field's value for a session that began just now."""
+    given = session or Session(user="alice", email="alice@example.com")
+    now = time.time()
+    stored = Session(
+        **{name: getattr(given, name) for name in given.__struct_fields__}
+        | {"created_at": now, "login_at": now}
+    )
+    settings = Settings(cookie=CookieSettings(secrets=(Secret(secret),)))
+    sessions = CookieSessions(
+        settings, provider_ids=["oidc"], clock=time.time, random_bytes=os.urandom
+    )
+    _, headers = sessions.save(stored, host="localhost", present=())
+    return "; ".join(value.split(b";")[0].decode() for _, value in headers)
