@@ -29,15 +29,17 @@ def certificate(tmp_path: Path) -> Certificate:
 @pytest.fixture
 def program(tmp_path: Path, certificate: Certificate) -> Iterator[Program]:
     """The program with TLS in front of an app that says what it received."""
-    with EchoApp() as app:
-        with Program(
+    with (
+        EchoApp() as app,
+        Program(
             tmp_path,
             https_address=f"{LOOPBACK}:0",
             tls_cert_file=certificate.cert_file,
             tls_key_file=certificate.key_file,
             upstreams=[f"http://{LOOPBACK}:{app.port}/"],
-        ) as started:
-            yield started.started()
+        ) as started,
+    ):
+        yield started.started()
 
 
 def trusting(certificate: Certificate) -> ssl.SSLContext:
