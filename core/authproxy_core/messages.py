@@ -72,7 +72,9 @@ class Upstream(Struct, frozen=True):
     """Where a request is forwarded to; ``timeout`` (seconds) is for its answer's head.
 
     ``host`` is a name or an address; with ``unix`` set, that socket is used instead.
-    ``timeout`` 0 means no limit.
+    ``timeout`` 0 means no limit. ``verify``, ``ca_pem`` (certificates to trust),
+    ``trust_system`` and ``server_name`` ("": the host) are for TLS. ``keep_alive``
+    says whether a connection may carry more than one request.
     """
 
     id: str
@@ -82,6 +84,10 @@ class Upstream(Struct, frozen=True):
     unix: str = ""
     timeout: float = 30.0
     verify: bool = True
+    ca_pem: str = ""
+    trust_system: bool = True
+    server_name: str = ""
+    keep_alive: bool = True
 
 
 class Forward(Struct, frozen=True):

@@ -163,16 +163,31 @@ class HeaderRule(Struct, frozen=True):
 class UpstreamSettings(Struct, frozen=True, kw_only=True):
     """An upstream as configured; ``path`` ending in a slash matches as a prefix.
 
-    ``uri`` is http, https, unix or file; ``static_code`` answers by itself.
+    ``uri`` is http, https, unix or file; with ``static_code`` the upstream is none and
+    answers by itself. ``rewrite_target`` makes ``path`` a regular expression in Go's
+    syntax, and is the template (``$1``) of what replaces it.
+
+    ``timeout`` is for the head of an answer, 0 means no limit. ``flush_interval`` is
+    how long (seconds) part of an answer may be held back, negative for not at all.
+    ``ca_pem`` are the certificates (PEM text) to trust, ``trust_system`` says whether
+    the system's count as well; "" with ``trust_system`` is the usual case.
+    ``server_name`` stands in for the host of the URI in TLS: SNI and certificate.
     """
 
     id: str
     path: str = "/"
     uri: str = ""
-    static_code: int | None = None
+    rewrite_target: str = ""
+    static_code: Annotated[int, Meta(ge=200, le=599)] | None = None
     pass_host_header: bool = True
+    proxy_websockets: bool = True
     insecure_skip_tls_verify: bool = False
+    ca_pem: str = ""
+    trust_system: bool = True
+    server_name: str = ""
     timeout: Seconds = 30.0
+    flush_interval: float = 1.0
+    disable_keep_alives: bool = False
 
 
 class PageSettings(Struct, frozen=True, kw_only=True):
@@ -195,6 +210,9 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     ``trusted_proxies`` are addresses or networks whose X-Forwarded-* fields are
     believed when ``reverse_proxy`` is on; empty means loopback and private addresses.
+    ``proxy_raw_path`` matches upstreams on the path as it came, escapes and all.
+    ``websocket_origins`` are the origins, besides the own one, whose pages may open
+    WebSockets with a session; ``*`` means any.
     ``clock_skew`` is the leeway (seconds) in judging times in tokens, and
     ``session_cache_bytes`` bounds the cache of unsealed sessions.
     """
@@ -221,6 +239,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     inject_request_headers: tuple[HeaderRule, ...] = ()
     inject_response_headers: tuple[HeaderRule, ...] = ()
     upstreams: tuple[UpstreamSettings, ...] = ()
+    proxy_raw_path: bool = False
+    websocket_origins: tuple[str, ...] = ()
     pages: PageSettings = PageSettings()
     clock_skew: Seconds = 30.0
     session_cache_bytes: Annotated[int, Meta(ge=0)] = 16 << 20

@@ -137,6 +137,10 @@ def _route(settings: UpstreamSettings) -> Route:
         unix=parts.path if parts.scheme == "unix" else "",
         timeout=settings.timeout,
         verify=not settings.insecure_skip_tls_verify,
+        ca_pem=settings.ca_pem,
+        trust_system=settings.trust_system,
+        server_name=settings.server_name,
+        keep_alive=not settings.disable_keep_alives,
     )
     authority = (parts.netloc or "localhost").rpartition("@")[2].encode()
     return Route(path, upstream, None, settings.pass_host_header, authority)

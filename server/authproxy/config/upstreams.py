@@ -65,6 +65,9 @@ def _proxied(collected: Collected, name: str, path: str, uri: str) -> UpstreamSe
         path=path,
         uri=uri,
         pass_host_header=collected.boolean("pass_host_header"),
+        proxy_websockets=collected.boolean("proxy_websockets"),
+        flush_interval=collected.seconds("flush_interval"),
+        disable_keep_alives=collected.boolean("disable_keep_alives"),
         insecure_skip_tls_verify=collected.boolean("ssl_upstream_insecure_skip_verify"),
         timeout=collected.seconds("upstream_timeout"),
     )
