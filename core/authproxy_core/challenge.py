@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .messages import Header, Headers, Request, Respond, header_values
+from .messages import Header, Headers, Request, Respond, Verdict, header_values
 from .pages import NO_CACHE
 
 TEXT: Headers = (
@@ -18,24 +18,32 @@ JSON: Headers = (
 NO_STORE: Headers = ((b"cache-control", b"no-store"),)
 
 
-def plain(status: int, text: bytes, headers: Headers = ()) -> Respond:
+def plain(
+    status: int,
+    text: bytes,
+    headers: Headers = (),
+    verdict: Verdict = "",
+    reason: str = "",
+) -> Respond:
     """A short plain text answer that nobody may keep."""
-    return Respond(status, (*TEXT, *NO_STORE, *headers), text)
+    fields = (*TEXT, *NO_STORE, *headers)
+    return Respond(status, fields, text, verdict=verdict, reason=reason)
 
 
-def unauthorized(headers: Headers = ()) -> Respond:
+def unauthorized(headers: Headers = (), reason: str = "no_session") -> Respond:
     """401 for a gateway, or for whoever is no browser."""
-    return plain(401, b"Unauthorized\n", headers)
+    return plain(401, b"Unauthorized\n", headers, "unauthenticated", reason)
 
 
-def forbidden(headers: Headers = ()) -> Respond:
+def forbidden(headers: Headers = (), reason: str = "query") -> Respond:
     """403 for a gateway: the user is known but may not."""
-    return plain(403, b"Forbidden\n", headers)
+    return plain(403, b"Forbidden\n", headers, "denied", reason)
 
 
-def unauthorized_json(headers: Headers = ()) -> Respond:
+def unauthorized_json(headers: Headers = (), reason: str = "no_session") -> Respond:
     """401 for a script, which could do nothing with a page."""
-    return Respond(401, (*JSON, *NO_CACHE, *headers), b"{}")
+    fields = (*JSON, *NO_CACHE, *headers)
+    return Respond(401, fields, b"{}", verdict="unauthenticated", reason=reason)
 
 
 def wants_json(headers: Iterable[Header]) -> bool:

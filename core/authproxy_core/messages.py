@@ -8,12 +8,17 @@ bytes as on the wire (RFC 9110 §5).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
 Header: TypeAlias = tuple[bytes, bytes]
 Headers: TypeAlias = tuple[Header, ...]
+
+# What was decided about access, for logs and metrics. "": the request was not about
+# access (a page, a health check); "failed": who asked for it could not be found out.
+# Each comes with a reason, a stable word such as "session" or "groups".
+Verdict: TypeAlias = Literal["", "allowed", "unauthenticated", "denied", "failed"]
 
 
 class Request(Struct, frozen=True):
@@ -66,6 +71,8 @@ class Respond(Struct, frozen=True):
     events: tuple[Event, ...] = ()
     user: str = ""
     kept: bool = False
+    verdict: Verdict = ""
+    reason: str = ""
 
 
 class Upstream(Struct, frozen=True):
@@ -105,6 +112,8 @@ class Forward(Struct, frozen=True):
     upgrade: bool = False
     events: tuple[Event, ...] = ()
     user: str = ""
+    verdict: Verdict = ""
+    reason: str = ""
 
 
 class ServeFile(Struct, frozen=True):
@@ -115,6 +124,8 @@ class ServeFile(Struct, frozen=True):
     response_headers: Headers = ()
     events: tuple[Event, ...] = ()
     user: str = ""
+    verdict: Verdict = ""
+    reason: str = ""
 
 
 Decision: TypeAlias = Respond | Forward | ServeFile

@@ -206,10 +206,19 @@ class AuthProxy:
                 (event,),
                 session.name,
                 kept,
+                "denied",
+                refusal,
             )
         headers = self._identity(session)
         status = self.settings.auth_success_status
-        return Respond(status, headers, user=session.name, kept=kept)
+        return Respond(
+            status,
+            headers,
+            user=session.name,
+            kept=kept,
+            verdict="allowed",
+            reason="session",
+        )
 
     def _identity(self, session: Session) -> Headers:
         """The answer's headers that say who it is."""
@@ -274,8 +283,8 @@ class AuthProxy:
         session, headers = yield from self._identified(request)
         if session is None:
             return challenge.unauthorized(headers)
-        if self._context.refusal(session):
-            return challenge.forbidden(headers)
+        if refusal := self._context.refusal(session):
+            return challenge.forbidden(headers, refusal)
         document: dict[str, Any] = {"user": session.user, "email": session.email}
         if session.groups:
             document["groups"] = session.groups
@@ -346,8 +355,10 @@ class AuthProxy:
             return challenge.unauthorized_json(headers)
         form: dict[str, str] = {}
         if self.settings.skip_provider_button:
-            return _with_headers(start(self._context, request, form), headers)
-        return self._sign_in_page(request, 403, form, headers)
+            answer = _with_headers(start(self._context, request, form), headers)
+        else:
+            answer = self._sign_in_page(request, 403, form, headers)
+        return replace(answer, verdict="unauthenticated", reason="no_session")
 
     def upstream_failed(
         self, request: Request, forward: Forward, reason: str
@@ -377,6 +388,8 @@ def _with_headers(answer: Respond, headers: Headers) -> Respond:
         answer.body,
         answer.events,
         answer.user,
+        verdict=answer.verdict,
+        reason=answer.reason,
     )
 
 
@@ -391,7 +404,7 @@ def _guarded(flow: Flow[Decision]) -> Flow[Decision]:
         answer = challenge.plain(
             error.status_hint, b"the request could not be answered\n"
         )
-        return Respond(answer.status, answer.headers, answer.body, (event,))
+        return replace(answer, events=(event,), verdict="failed", reason=error.code)
 
 
 def _bad_request(error: RequestError) -> Respond:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from .challenge import plain
 from .errors import SettingsError
@@ -68,19 +69,13 @@ class Upstreams:
     ) -> Decision:
         """The decision for a request that may pass; *headers* go to the client."""
         path = request.target.partition(b"?")[0]
-        user = session.name if session else ""
         for route in self._routes:
             if route.matches(path):
                 break
         else:
-            return Respond(
-                404, (*NOT_FOUND.headers, *headers), NOT_FOUND.body, user=user
-            )
+            return _own_answer(NOT_FOUND, headers, session)
         if route.answer is not None:
-            answer = route.answer
-            return Respond(
-                answer.status, (*answer.headers, *headers), answer.body, user=user
-            )
+            return _own_answer(route.answer, headers, session)
         assert route.upstream is not None  # noqa: S101 - a route has one of the two
         return Forward(
             route.upstream,
@@ -88,7 +83,9 @@ class Upstreams:
             request.target,
             self._head(request, original, session, route),
             headers,
-            user=user,
+            user=session.name if session else "",
+            verdict="allowed",
+            reason=_reason(session),
         )
 
     def _head(
@@ -115,6 +112,21 @@ class Upstreams:
             is_own_cookie=self._is_own_cookie,
             replaced=replaced,
         )
+
+
+def _own_answer(answer: Respond, headers: Headers, session: Session | None) -> Respond:
+    return replace(
+        answer,
+        headers=(*answer.headers, *headers),
+        user=session.name if session else "",
+        verdict="allowed",
+        reason=_reason(session),
+    )
+
+
+def _reason(session: Session | None) -> str:
+    """Why a request may pass: by its session, or by a rule that asks for none."""
+    return "session" if session else "skipped"
 
 
 def _route(settings: UpstreamSettings) -> Route:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from ..effects import Flow, ReadBody
 from ..errors import (
     AuthProxyError,
@@ -158,7 +160,7 @@ def denied(
     context: Context, request: Request, event: Event, headers: Headers = ()
 ) -> Respond:
     """A page for a user who is known but may not come in."""
-    return context.pages.error(
+    page = context.pages.error(
         status=403,
         title="No access",
         message="You are logged in, but your account has no permission to use this "
@@ -169,6 +171,7 @@ def denied(
         headers=headers,
         events=(event,),
     )
+    return replace(page, verdict="denied", reason=event.reason)
 
 
 def failed(
