@@ -65,7 +65,7 @@ class AuthProxy:
     ) -> None:
         check(settings)
         self.settings = settings
-        self._clock = clock
+        self._clock, self._random_bytes, self._on_event = clock, random_bytes, on_event
         rules = (*settings.inject_request_headers, *settings.inject_response_headers)
         self._providers = {
             provider.id: PROVIDERS[provider.type](
@@ -107,6 +107,27 @@ class AuthProxy:
         self._unauthorized = replace(challenge.unauthorized(), kept=True)
         self._forbidden = replace(challenge.forbidden(), kept=True)
         self._routes = self._routing(settings)
+
+    def with_settings(self, settings: Settings) -> AuthProxy:
+        """A new one for *settings*; raises `SettingsError`, and `self` stays as it is.
+
+        Metadata and keys are taken over from providers that are reached as before, and
+        so is what is remembered of refreshes, for flows of the old one may still run.
+        Equal settings need no new one.
+        """
+        if settings == self.settings:
+            return self
+        fresh = AuthProxy(
+            settings,
+            clock=self._clock,
+            random_bytes=self._random_bytes,
+            on_event=self._on_event,
+        )
+        for name, provider in fresh._providers.items():
+            if name in self._providers:
+                provider.inherit(self._providers[name])
+        fresh._sessions.inherit(self._sessions)
+        return fresh
 
     def _routing(self, settings: Settings) -> dict[bytes, Callable[[Request], Outcome]]:
         prefix = settings.proxy_prefix.encode()
@@ -156,7 +177,7 @@ class AuthProxy:
 
     def warm_up(self) -> Flow[None]:
         """Discovery and key sets of all providers, with back-off; ends when all stand."""
-        missing = list(self._providers.values())
+        missing = [one for one in self._providers.values() if not one.ready]
         tries = 0
         while missing:
             for provider in missing:

@@ -195,7 +195,7 @@ class CookieSessions:
         """Drop an entry from the cache, and what siblings would be told of it."""
         self._recall.drop(entry.sealed)
         for sealed, (renewal, until) in self._renewals.items():
-            if renewal.entry is entry:
+            if renewal.entry is not None and renewal.entry.sealed == entry.sealed:
                 self._renewals[sealed] = (Renewal(None), until)
 
     # -- around a refresh
@@ -205,7 +205,28 @@ class CookieSessions:
         found = self._renewals.get(entry.sealed)
         if found is None or self._clock() >= found[1]:
             return None
-        return found[0]
+        renewal = found[0]
+        if renewal.entry is None:
+            return renewal
+        return Renewal(self._judged(renewal.entry.sealed), renewal.headers)
+
+    def _judged(self, sealed: bytes) -> Entry | None:
+        """The entry of a value that a sibling may have sealed by earlier settings."""
+        entry = self._recall.get(sealed)
+        if entry is None:
+            entry = self._unsealed(sealed)
+            if entry is not None:
+                self._recall.put(entry)
+        return entry
+
+    def inherit(self, previous: CookieSessions) -> None:
+        """Share what *previous* remembers of refreshes; its flows may still run.
+
+        Entries are not taken over: their answers were made by other rules.
+        """
+        self._renewals = previous._renewals
+        self._retry_at = previous._retry_at
+        self._unfinished = previous._unfinished
 
     def remember_renewal(self, entry: Entry, renewal: Renewal) -> None:
         """Keep what became of a stale session, for siblings with the cookie before."""

@@ -26,10 +26,28 @@ from ..oidc import (
     with_query,
 )
 from ..session import Session
-from ..settings import ProviderSettings
+from ..settings import ProviderSettings, Secret
 from .keys import ProviderKeys
 
 DEFAULT_SCOPE = "openid email profile"
+# Settings that have no part in what discovery and the key set say.
+APART: Mapping[str, Any] = {
+    "name": "",
+    "client_id": "",
+    "client_secret": Secret(b""),
+    "scope": "",
+    "response_mode": "",
+    "code_challenge_method": "",
+    "skip_nonce": False,
+    "allow_unverified_email": False,
+    "email_claim": "",
+    "groups_claim": "",
+    "audience_claims": (),
+    "extra_audiences": (),
+    "allowed_groups": (),
+    "skip_claims_from_profile_url": False,
+    "login_parameters": (),
+}
 
 
 class Provider:
@@ -77,6 +95,13 @@ class Provider:
             self._in_body = _prefers_body(metadata)
             self.metadata = metadata
         yield from self._keys.fetch(self.metadata.jwks_uri)
+
+    def inherit(self, previous: Provider) -> None:
+        """Take over metadata and keys of *previous* if they are found in the same way."""
+        if type(previous) is type(self) and _reach(previous) == _reach(self):
+            self.metadata = previous.metadata
+            self._in_body = previous._in_body
+            self._keys = previous._keys
 
     def _known(self) -> Metadata:
         if self.metadata is None:
@@ -377,6 +402,11 @@ class Provider:
         if return_to:
             params.append(("post_logout_redirect_uri", return_to))
         return with_query(endpoint, params)
+
+
+def _reach(provider: Provider) -> ProviderSettings:
+    """The settings by which the provider's metadata and keys are found and judged."""
+    return msgspec.structs.replace(provider.settings, **APART)
 
 
 def code_challenge(verifier: str, method: str) -> str:
