@@ -42,6 +42,9 @@ OK = Respond(200, ((b"content-type", b"text/plain; charset=utf-8"),), b"OK")
 NOT_READY = challenge.plain(
     503, b"identity provider not ready\n", ((b"retry-after", b"5"),)
 )
+STORE_AWAY = challenge.plain(
+    503, b"session store not available\n", ((b"retry-after", b"1"),)
+)
 
 
 def _ignore(event: Event) -> None:
@@ -53,6 +56,9 @@ class AuthProxy:
 
     *clock* gives seconds since the epoch, *random_bytes* as many random bytes as asked
     for, *on_event* gets facts that belong to no single answer. Raises `SettingsError`.
+
+    A driver with a store sets ``store_available`` whenever an exchange with it begins to
+    fail or to succeed; see also `store_changed` and `store_trusted`.
     """
 
     def __init__(
@@ -107,6 +113,8 @@ class AuthProxy:
         self._unauthorized = replace(challenge.unauthorized(), kept=True)
         self._forbidden = replace(challenge.forbidden(), kept=True)
         self._routes = self._routing(settings)
+        self._needs_store = settings.sessions.needs_store
+        self.store_available = True
 
     def with_settings(self, settings: Settings) -> AuthProxy:
         """A new one for *settings*; raises `SettingsError`, and `self` stays as it is.
@@ -168,12 +176,31 @@ class AuthProxy:
         return OK
 
     def _ready(self, request: Request) -> Respond:
+        if self._needs_store and not self.store_available:
+            return STORE_AWAY
         return OK if self.ready else NOT_READY
 
     @property
     def ready(self) -> bool:
-        """Whether every provider's metadata and keys are there."""
+        """Whether every provider's metadata and keys are there, and the store if needed."""
+        if self._needs_store and not self.store_available:
+            return False
         return all(provider.ready for provider in self._providers.values())
+
+    # -- what the driver says about its store
+
+    @property
+    def store_trusted(self) -> bool:
+        """Whether the store tells of every change, so that what it said may be kept."""
+        return self._sessions.store_trusted
+
+    @store_trusted.setter
+    def store_trusted(self, trusted: bool) -> None:
+        self._sessions.store_trusted = trusted
+
+    def store_changed(self, key: str | None) -> None:
+        """The value under *key* was written or deleted by anybody; None: any may be."""
+        self._sessions.store_changed(key)
 
     def warm_up(self) -> Flow[None]:
         """Discovery and key sets of all providers, with back-off; ends when all stand."""

@@ -66,6 +66,23 @@ class CookieSessions:
         self._renewals: dict[bytes, tuple[Renewal, float]] = {}
         self._retry_at: dict[bytes, float] = {}
         self._unfinished: dict[bytes, Tokens] = {}
+        self._store_trusted = False
+
+    # -- what the store tells
+
+    @property
+    def store_trusted(self) -> bool:
+        """Whether what the store said may be kept, because it tells of every change."""
+        return self._store_trusted
+
+    @store_trusted.setter
+    def store_trusted(self, trusted: bool) -> None:
+        if not trusted:
+            self.store_changed(None)
+        self._store_trusted = trusted
+
+    def store_changed(self, key: str | None) -> None:
+        """Drop what came from *key* of the store; None: all that came from it."""
 
     # -- reading
 

@@ -95,6 +95,11 @@ class SessionSettings(Struct, frozen=True, kw_only=True):
     max_lifetime: Seconds = 0.0
     refresh_before: Seconds = 0.0
 
+    @property
+    def needs_store(self) -> bool:
+        """Whether no session can be judged without the store."""
+        return self.kept_in == "store" or self.revocable
+
 
 class LoginParameter(Struct, frozen=True):
     """A fixed extra parameter of the authorization request."""
