@@ -6,7 +6,6 @@ builds the settings hands over contents, not names of files.
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 from typing import Annotated, Literal, TypeAlias
 
@@ -14,6 +13,10 @@ from msgspec import Meta, Struct
 
 from .encoding import b64url_decode_lenient, host_is_valid, is_token
 from .errors import SettingsError
+from .provider_settings import LoginParameter as LoginParameter
+from .provider_settings import ProviderSettings as ProviderSettings
+from .provider_settings import offers_a_choice, provider_problems
+from .secret import Secret as Secret
 
 Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 
@@ -22,30 +25,6 @@ FRAMING_HEADERS = frozenset(
     {"connection", "content-length", "host", "transfer-encoding", "upgrade", "te"}
 )
 MAX_COOKIE_NAME = 240  # bytes, so that the names of parts need no cutting
-RESPONSE_MODES = ("", "query", "form_post")
-
-
-class Secret:
-    """Bytes that are never shown; compared in constant time."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: bytes | str) -> None:
-        self.value = value.encode() if isinstance(value, str) else value
-
-    def __repr__(self) -> str:
-        return "Secret(...)"
-
-    def __bool__(self) -> bool:
-        return bool(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and hmac.compare_digest(
-            self.value, other.value
-        )
-
-    def __hash__(self) -> int:
-        return hash((Secret, self.value))
 
 
 class CookieSettings(Struct, frozen=True, kw_only=True):
@@ -99,48 +78,6 @@ class SessionSettings(Struct, frozen=True, kw_only=True):
     def needs_store(self) -> bool:
         """Whether no session can be judged without the store."""
         return self.kept_in == "store" or self.revocable
-
-
-class LoginParameter(Struct, frozen=True):
-    """A fixed extra parameter of the authorization request."""
-
-    name: str
-    values: tuple[str, ...]
-
-
-class ProviderSettings(Struct, frozen=True, kw_only=True):
-    """One identity provider.
-
-    ``id`` stands in login states and sessions. ``code_challenge_method`` "" means S256
-    when the provider advertises it; "none" switches PKCE off.
-    """
-
-    id: str
-    type: str = "oidc"
-    name: str = ""
-    client_id: str = ""
-    client_secret: Secret = Secret(b"")
-    issuer: str = ""
-    login_url: str = ""
-    redeem_url: str = ""
-    profile_url: str = ""
-    jwks_url: str = ""
-    validate_url: str = ""
-    skip_discovery: bool = False
-    scope: str = ""
-    response_mode: str = ""
-    code_challenge_method: Literal["", "S256", "plain", "none"] = ""
-    skip_nonce: bool = False
-    skip_issuer_verification: bool = False
-    allow_unverified_email: bool = False
-    email_claim: str = "email"
-    groups_claim: str = "groups"
-    audience_claims: tuple[str, ...] = ("aud",)
-    extra_audiences: tuple[str, ...] = ()
-    signing_algs: tuple[str, ...] = ()
-    allowed_groups: tuple[str, ...] = ()
-    skip_claims_from_profile_url: bool = False
-    login_parameters: tuple[LoginParameter, ...] = ()
 
 
 class ClaimSource(Struct, frozen=True):
@@ -326,51 +263,11 @@ def aes_key(secret: Secret) -> bytes:
 
 
 def _provider_problems(settings: Settings) -> list[str]:
-    problems = []
-    if not settings.providers:
-        problems.append("provider: missing; at least one provider is needed")
-    ids = [provider.id for provider in settings.providers]
-    problems += [
-        f"provider: the id {name!r} is used twice"
-        for name in sorted({name for name in ids if ids.count(name) > 1})
-    ]
-    if settings.skip_provider_button and len(settings.providers) > 1:
+    problems = provider_problems(settings.providers)
+    if settings.skip_provider_button and offers_a_choice(settings.providers):
         problems.append(
             "skip_provider_button: can't be used with more than one provider"
         )
-    for provider in settings.providers:
-        if not provider.client_id:
-            problems.append("client_id: missing; expected the id of this client")
-        if not provider.client_secret:
-            problems.append("client_secret: missing (or client_secret_file)")
-        if not provider.issuer:
-            problems.append(
-                "oidc_issuer_url: missing; expected the issuer, for Keycloak "
-                "'https://HOST/realms/REALM'"
-            )
-        elif not provider.issuer.startswith(("https://", "http://")):
-            problems.append(
-                f"oidc_issuer_url: got {provider.issuer!r}, expected an https:// URL"
-            )
-        if provider.response_mode not in RESPONSE_MODES:
-            problems.append(
-                f"auth_request_response_mode: got {provider.response_mode!r}, "
-                "expected 'query' or 'form_post'"
-            )
-        if any(not group for group in provider.allowed_groups):
-            problems.append(
-                "allowed_groups: got an empty group; an empty entry would mean nobody"
-            )
-        if provider.skip_discovery:
-            problems += [
-                f"{option}: missing; needed with skip_oidc_discovery"
-                for option, url in (
-                    ("login_url", provider.login_url),
-                    ("redeem_url", provider.redeem_url),
-                    ("oidc_jwks_url", provider.jwks_url),
-                )
-                if not url
-            ]
     if len(settings.providers) > 1 and settings.cookie.format == "oauth2-proxy":
         problems.append(
             "cookie_format: 'oauth2-proxy' can't be used with more than one provider; "

@@ -25,6 +25,8 @@ LAYERS = (
     {"original", "session_codec", "jwt", "interop"},
     {"session", "sealing", "cookies", "templates"},
     {"settings"},
+    {"provider_settings"},
+    {"provider_types", "secret"},
     {"drive", "effects"},
     {"messages", "errors", "encoding"},
 )

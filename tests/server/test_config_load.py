@@ -103,7 +103,6 @@ def test_nothing_given_tells_everything_missing() -> None:
         "cookie_secret",
         "client_id",
         "client_secret",
-        "oidc_issuer_url",
         "email_domains",
     ]
 
