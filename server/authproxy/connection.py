@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember whom we talk to."""
         self.transport = cast(asyncio.Transport, transport)
-        self._peer, self._client = _peer_names(transport.get_extra_info("peername"))
+        self._peer, self._client = peer_names(transport.get_extra_info("peername"))
         self._secure = transport.get_extra_info("sslcontext") is not None
         self.age = self._hub.join(self)
 
@@ -443,7 +443,7 @@ class Connection(asyncio.Protocol):
             waiter.set_result(None)
 
 
-def _peer_names(peername: object) -> tuple[str, str]:
+def peer_names(peername: object) -> tuple[str, str]:
     """The peer's address, and as host:port for logs; "" and "@" for a unix socket."""
     if not isinstance(peername, tuple) or len(peername) < 2:
         return "", "@"

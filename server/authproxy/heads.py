@@ -48,7 +48,8 @@ class Head(Struct):
     """One request's head.
 
     ``headers`` are all fields in order, ``fields`` maps a name to its last value.
-    ``host`` is the Host field, "" when it is absent (HTTP/1.0). ``length`` is the
+    ``host`` is the Host field, "" when it is absent (HTTP/1.0). ``minor`` is the minor
+    version of HTTP/1, or 2 for HTTP/2. ``length`` is the
     body's size in bytes, None when it is chunked. ``expects`` says that the client
     waits for "100 Continue" before it sends the body.
     """

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from authproxy_core.effects import Effect, Outcome
-from authproxy_core.messages import Forward, Request, Respond
+from authproxy_core.messages import Event, Forward, Headers, Request, Respond
 
 from .answer_cache import AnswerCache
 from .clock import Clock
@@ -16,8 +16,7 @@ from .request_ids import RequestIds
 from .server_settings import Limits
 
 if TYPE_CHECKING:
-    from .connection import Connection
-    from .exchange import Exchange
+    from .heads import Head
 
 MODULE = "server"
 Perform = Callable[[Effect[Any]], Awaitable[Any]]
@@ -42,6 +41,84 @@ class BodySource(Protocol):
         """The whole body, at most *limit* bytes."""
 
 
+class Body(BodySource, Protocol):
+    """The body of a request, pulled piece by piece.
+
+    ``length`` is its size in bytes, 0 without one and None when only its end tells.
+    Raises `ClientGone` when the client leaves or stalls, `RequestError` when it is
+    malformed.
+    """
+
+    length: int | None
+    malformed: bool
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The pieces, none of them empty."""
+
+
+class Answering(Protocol):
+    """One request being answered by a task, over whatever version of HTTP.
+
+    The answer is either whole (`respond`) or streamed: `inform` for interim ones,
+    then `start`, `write`, `finish`, which wait for the client and raise `ClientGone`.
+    ``gone`` is set when the client has left.
+    """
+
+    hub: Hub
+    head: Head
+    request: Request
+    application: Application
+    started: bool
+    finished: bool
+    gone: asyncio.Event
+
+    @property
+    def body(self) -> Body:
+        """The body of the request."""
+
+    async def inform(self, status: int, headers: Headers) -> None:
+        """Pass on an interim answer."""
+
+    async def start(self, status: int, headers: Headers, *, length: int | None) -> None:
+        """Send the final head; *length* is the body's size in bytes, None if unknown."""
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece of the body."""
+
+    async def finish(self) -> None:
+        """The body is complete."""
+
+    def abort(self) -> None:
+        """Break off: the client sees an incomplete answer."""
+
+    def respond(self, respond: Respond, *, last: bool = False) -> None:
+        """Send a complete answer, the *last* one of the connection if so."""
+
+    def end(self, user: str, upstream: str, events: tuple[Event, ...]) -> None:
+        """Write the log lines, and let the next request come."""
+
+
+class OpenConnection(Protocol):
+    """What the worker does with an open connection."""
+
+    transport: asyncio.Transport
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being received or answered."""
+
+    @property
+    def evictable(self) -> bool:
+        """Whether it may be closed to make room for another client."""
+
+    @property
+    def waiting(self) -> tuple[float, int]:
+        """Sorts connections by how long they have waited, the longest first."""
+
+    def check(self, now: float) -> None:
+        """Apply the time limits; about once a second."""
+
+
 class EffectPerformer(Protocol):
     """What performs the effects of flows; `perform.Performer` is one."""
 
@@ -52,7 +129,7 @@ class EffectPerformer(Protocol):
 class Forwarder(Protocol):
     """What streams a request to its upstream and the answer back."""
 
-    async def __call__(self, exchange: Exchange, forward: Forward) -> None:
+    async def __call__(self, exchange: Answering, forward: Forward) -> None:
         """Raises `UpstreamFailed` when no answer has begun."""
 
 
@@ -81,14 +158,14 @@ class Hub:
         self.limits = limits
         self.request_id_header = request_id_header.lower().encode()
         self.request_ids = RequestIds()
-        self.connections: set[Connection] = set()
+        self.connections: set[OpenConnection] = set()
         self.stopping = False
         self.answers = AnswerCache()
         self.on_connection_lost: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[None]] = set()
         self._joined = 0
 
-    def join(self, connection: Connection) -> int:
+    def join(self, connection: OpenConnection) -> int:
         """Take a new connection; returns its number, counting up."""
         self.connections.add(connection)
         self._joined += 1

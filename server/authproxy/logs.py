@@ -42,7 +42,7 @@ AUTH_FORMAT = (
     "[{{.Status}}] {{.Message}}"
 )
 STANDARD_FORMAT = "[{{.Timestamp}}] [{{.File}}] {{.Message}}"
-PROTOCOLS = ("HTTP/1.0", "HTTP/1.1")
+PROTOCOLS = ("HTTP/1.0", "HTTP/1.1", "HTTP/2.0")
 
 # What an event is in the authentication log; those not named here have no line there.
 AUTH_STATUS = {

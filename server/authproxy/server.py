@@ -28,6 +28,7 @@ from .hub import Hub
 from .listeners import Listening
 from .log_writer import LogWriter
 from .logs import Logs
+from .negotiation import Negotiation
 from .perform import Performer
 from .server_settings import ServerSettings
 from .upstream import Forwarder
@@ -165,14 +166,16 @@ class Worker:
 
     async def _attach(self, accepted: socket.socket, listening: Listening) -> None:
         options: dict[str, Any] = {}
+        protocol: Callable[[Hub], asyncio.Protocol] = Connection
         if listening.context is not None:
+            protocol = Negotiation
             options = {
                 "ssl": listening.context,
                 "ssl_handshake_timeout": HANDSHAKE_TIMEOUT,
             }
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: Connection(self._hub), accepted, **options
+                lambda: protocol(self._hub), accepted, **options
             )
         except (OSError, TimeoutError):
             accepted.close()  # a failed handshake is the client's affair

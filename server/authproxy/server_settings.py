@@ -15,12 +15,14 @@ class TlsSettings(Struct, frozen=True, kw_only=True):
     """Certificate chain and key, PEM files; ``min_version`` is TLS1.2 or TLS1.3.
 
     ``cipher_suites`` are OpenSSL's names of suites for TLS 1.2; empty: its choice.
+    ``http2`` offers HTTP/2 to clients (ALPN).
     """
 
     cert_file: str
     key_file: str
     min_version: str = "TLS1.2"
     cipher_suites: tuple[str, ...] = ()
+    http2: bool = True
 
 
 class Listener(Struct, frozen=True, kw_only=True):

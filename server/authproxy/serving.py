@@ -13,7 +13,7 @@ from authproxy_core.effects import Outcome
 from authproxy_core.errors import AuthProxyError, ClientGone, RequestError
 from authproxy_core.messages import Decision, Event, Forward, Respond, ServeFile
 
-from .exchange import Exchange
+from .hub import Answering
 
 MODULE = "server"
 FAILURE = (
@@ -40,7 +40,7 @@ class UpstreamFailed(AuthProxyError):
         self.reason = reason
 
 
-async def serve(exchange: Exchange, outcome: Outcome) -> None:
+async def serve(exchange: Answering, outcome: Outcome) -> None:
     """Answer one request."""
     hub = exchange.hub
     user, upstream = "", ""
@@ -69,7 +69,7 @@ async def serve(exchange: Exchange, outcome: Outcome) -> None:
         exchange.end(user, upstream, events)
 
 
-async def _carried_out(exchange: Exchange, decision: Decision) -> Respond | None:
+async def _carried_out(exchange: Answering, decision: Decision) -> Respond | None:
     """Answer by *decision*; the page that stands in for an upstream that failed."""
     if exchange.body.malformed:  # whatever was decided without the body
         raise RequestError("malformed body")
@@ -83,7 +83,7 @@ async def _carried_out(exchange: Exchange, decision: Decision) -> Respond | None
     return None
 
 
-async def _forwarded(exchange: Exchange, forward: Forward) -> Respond | None:
+async def _forwarded(exchange: Answering, forward: Forward) -> Respond | None:
     try:
         if exchange.hub.forward is None:
             raise UpstreamFailed("no_forwarder")

@@ -18,7 +18,7 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = VERSIONS[settings.min_version or "TLS1.2"]
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(["h2", "http/1.1"] if settings.http2 else ["http/1.1"])
     if settings.cipher_suites:  # of TLS 1.2; those of 1.3 are always on
         context.set_ciphers(":".join(settings.cipher_suites))
     # An encrypted key fails instead of asking on the terminal.

@@ -20,7 +20,7 @@ from authproxy_core.headers import HOP_BY_HOP
 from authproxy_core.messages import Forward, Upstream
 
 from .dial import Stream, client_context, close_all, dial, dial_unix, failure
-from .exchange import Exchange
+from .hub import Answering
 from .origin import Origin
 from .server_settings import ClientSettings
 from .serving import MODULE, UpstreamFailed
@@ -103,7 +103,7 @@ class Forwarder:
             idle.clear()
         await close_all(self._streams)
 
-    async def forward(self, exchange: Exchange, forward: Forward) -> None:
+    async def forward(self, exchange: Answering, forward: Forward) -> None:
         """Carry one request; raises `UpstreamFailed` while nothing has been sent."""
         idle = self._idle.setdefault(forward.upstream, _Idle(self._idle_timeout))
         repeatable = forward.method in IDEMPOTENT and exchange.body.length == 0
@@ -128,7 +128,7 @@ class Forwarder:
         else:
             relay.stream.abort()
 
-    async def _connect(self, exchange: Exchange, upstream: Upstream) -> Stream:
+    async def _connect(self, exchange: Answering, upstream: Upstream) -> Stream:
         origin = Origin(upstream.scheme, upstream.host, upstream.port)
         try:
             async with asyncio.timeout(self._connect_timeout) as deadline:
@@ -164,7 +164,7 @@ class _Relay:
 
     def __init__(
         self,
-        exchange: Exchange,
+        exchange: Answering,
         forward: Forward,
         stream: Stream,
         *,

@@ -43,9 +43,9 @@ def program(tmp_path: Path, certificate: Certificate) -> Iterator[Program]:
 
 
 def trusting(certificate: Certificate) -> ssl.SSLContext:
-    """A client that knows the certificate, and offers HTTP/2 as browsers do."""
+    """A client that knows the certificate and speaks HTTP/1.1."""
     context = ssl.create_default_context(cafile=certificate.cert_file)
-    context.set_alpn_protocols(["h2", "http/1.1"])
+    context.set_alpn_protocols(["http/1.1"])
     return context
 
 

@@ -75,6 +75,7 @@ def _secure(collected: Collected, cert: str, key: str) -> tuple[Listener, ...]:
         key_file=key,
         min_version=collected.string("tls_min_version") or "TLS1.2",
         cipher_suites=_cipher_suites(collected),
+        http2=collected.boolean("http2"),
     )
     return (Listener(host=host_port[0], port=host_port[1], tls=tls),)
 

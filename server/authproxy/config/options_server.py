@@ -176,6 +176,14 @@ LISTENER_OPTIONS = in_group(
     ),
     Option("tls_key_file", "string", "", "PEM file of the private key", "listeners"),
     Option(
+        "http2",
+        "bool",
+        True,
+        "offer HTTP/2 to the clients of the TLS address (ALPN)",
+        "listeners",
+        own=True,
+    ),
+    Option(
         "tls_min_version",
         "string",
         "",

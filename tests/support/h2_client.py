@@ -1,0 +1,155 @@
+"""A small HTTP/2 client over TLS, which can also misbehave."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from dataclasses import dataclass, field
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    InformationalResponseReceived,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+)
+
+from support.certificates import Certificate
+from support.ports import LOOPBACK
+
+DEADLINE = 10.0  # seconds after which a test gives up
+
+
+@dataclass
+class Answer:
+    """What has come of an answer so far."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    interim: list[int] = field(default_factory=list)
+    ended: bool = False
+    reset: int | None = None
+
+
+class H2Client:
+    """One connection; ``strict`` False sends what the library would refuse to."""
+
+    def __init__(
+        self, port: int, certificate: Certificate, *, strict: bool = True
+    ) -> None:
+        context = ssl.create_default_context(cafile=certificate.cert_file)
+        context.set_alpn_protocols(["h2"])
+        plain = socket.create_connection((LOOPBACK, port), timeout=DEADLINE)
+        self.socket = context.wrap_socket(plain, server_hostname=LOOPBACK)
+        self.connection = H2Connection(
+            H2Configuration(
+                header_encoding="latin-1",
+                validate_outbound_headers=strict,
+                normalize_outbound_headers=strict,
+            )
+        )
+        self.answers: dict[int, Answer] = {}
+        self.goaway: int | None = None
+        self.closed = False
+        self.acknowledges = True
+        self.connection.initiate_connection()
+        self.flush()
+
+    def __enter__(self) -> H2Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def flush(self) -> None:
+        """Send what is due; a server that has closed is no error here."""
+        try:
+            self.socket.sendall(self.connection.data_to_send())
+        except OSError:
+            self.closed = True
+
+    def send(
+        self,
+        path: str = "/ping",
+        *fields: tuple[str, str],
+        method: str = "GET",
+        ends: bool = True,
+        authority: str = "a.example.com",
+    ) -> int:
+        """Begin a request; its stream."""
+        number = self.connection.get_next_available_stream_id()
+        pseudo = [
+            (":method", method),
+            (":scheme", "https"),
+            (":authority", authority),
+            (":path", path),
+        ]
+        self.answers[number] = Answer()
+        self.connection.send_headers(number, [*pseudo, *fields], end_stream=ends)
+        self.flush()
+        return number
+
+    def send_body(self, number: int, data: bytes) -> None:
+        """Send a whole body as the server's windows allow."""
+        while data:
+            room = self.connection.local_flow_control_window(number)
+            room = min(room, self.connection.max_outbound_frame_size)
+            if room <= 0:
+                self.receive()
+                continue
+            piece, data = data[:room], data[room:]
+            self.connection.send_data(number, piece, end_stream=not data)
+            self.flush()
+
+    def receive(self) -> None:
+        """Take what comes next."""
+        try:
+            data = self.socket.recv(65536)
+        except ConnectionError:
+            data = b""
+        if not data:
+            self.closed = True
+            return
+        for event in self.connection.receive_data(data):
+            match event:
+                case ResponseReceived():
+                    answer = self.answers[event.stream_id]
+                    fields = {str(k): str(v) for k, v in event.headers}
+                    answer.status = int(fields.pop(":status"))
+                    answer.headers = fields
+                case InformationalResponseReceived():
+                    status = dict(event.headers)[":status"]  # type: ignore[index]
+                    self.answers[event.stream_id].interim.append(int(status))
+                case DataReceived():
+                    self.answers[event.stream_id].body += event.data or b""
+                    if self.acknowledges:
+                        self.connection.acknowledge_received_data(
+                            event.flow_controlled_length or 0, event.stream_id
+                        )
+                case StreamEnded():
+                    self.answers[event.stream_id].ended = True
+                case StreamReset():
+                    self.answers[event.stream_id].reset = int(event.error_code)
+                case ConnectionTerminated():
+                    self.goaway = int(event.error_code or 0)
+        self.flush()
+
+    def answer(self, number: int) -> Answer:
+        """The answer once it is complete, or reset, or the connection is closed."""
+        answer = self.answers[number]
+        while not answer.ended and answer.reset is None and not self.closed:
+            self.receive()
+        return answer
+
+    def ask(self, path: str = "/ping", *fields: tuple[str, str], **how: str) -> Answer:
+        """A request without body and its answer."""
+        return self.answer(self.send(path, *fields, **how))  # type: ignore[arg-type]
+
+    def until_closed(self) -> None:
+        """Read on until the server has closed the connection."""
+        while not self.closed:
+            self.receive()
