@@ -117,7 +117,7 @@ def sample(option: Option, folder: Path) -> tuple[str, ...]:
 
 def around(option: Option, folder: Path) -> tuple[str, ...]:
     flags = AROUND.get(option.key, ())
-    if option.flag.startswith(("tls-", "https-")):
+    if option.flag.startswith(("tls-", "https-", "http2")):
         certificate = make_certificate(folder, "localhost")
         flags = (
             f"--tls-cert-file={certificate.cert_file}",

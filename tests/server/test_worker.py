@@ -119,7 +119,7 @@ def test_tls(start: Start, tmp_path: Path) -> None:
     process = start({"host": LOOPBACK, "tls": tls}, connections=8)
     port = port_of(process)
     context = ssl.create_default_context(cafile=cert.cert_file)
-    context.set_alpn_protocols(["h2", "http/1.1"])
+    context.set_alpn_protocols(["http/1.1"])
     with contextlib.ExitStack() as stack:
         for _ in range(6):
             stack.enter_context(Wire(port))
