@@ -58,8 +58,16 @@ class Locks:
     def release(self, key: str, owner: object = None) -> None:
         """Give *key* back, if *owner* still holds it."""
         held = self._held.get(key)
-        if held is not None and held[1] is owner:
+        if held is not None and held[1] == owner:
             self._hand_over(key)
+
+    def renew(self, key: str, ttl: float, owner: object = None) -> None:
+        """Let *owner* hold *key* for *ttl* seconds from now, if it still holds it."""
+        held = self._held.get(key)
+        if held is not None and held[1] == owner:
+            held[0].cancel()
+            loop = asyncio.get_running_loop()
+            self._held[key] = (loop.call_later(ttl, self._hand_over, key), owner)
 
     def _hand_over(self, key: str) -> None:
         """Give *key* to the one that has waited longest."""

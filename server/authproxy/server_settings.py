@@ -6,6 +6,8 @@ sizes are bytes.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
 from authproxy_core.settings import Seconds, Settings
@@ -74,6 +76,17 @@ class LogSettings(Struct, frozen=True, kw_only=True):
     exclude_paths: frozenset[str] = frozenset()
 
 
+class StoreSettings(Struct, frozen=True, kw_only=True):
+    """The store that all processes share.
+
+    ``kind`` "none": there is none. "sqlite" keeps it in the file ``path``; when that is
+    empty, in one of a private temporary folder that lives as long as the server.
+    """
+
+    kind: Literal["none", "sqlite"] = "none"
+    path: str = ""
+
+
 class ServerSettings(Struct, frozen=True, kw_only=True):
     """Everything that the server is started with."""
 
@@ -83,5 +96,6 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     client: ClientSettings = ClientSettings()
     logs: LogSettings = LogSettings()
+    store: StoreSettings = StoreSettings()
     request_id_header: str = "x-request-id"
     warnings: tuple[str, ...] = ()  # to be logged once at start

@@ -7,7 +7,17 @@ from typing import Protocol
 
 # What a store calls when a key was written or deleted by anybody, this process
 # included; with None when changes may have been missed and all caches are void.
+#
+# The news of a change and the answer of a load under way come over different
+# connections: the news may be told first, and the answer still be the value from before.
+# Who caches what was loaded has to count the changes that were told in between.
 OnChange = Callable[[str | None], None]
+
+# What a store calls when `trustworthy` or `available` has changed.
+OnState = Callable[[], None]
+
+MAX_VALUE = 1 << 20  # bytes of a value; a longer one is a failure, not an answer
+MAX_MEMBERS = 10_000  # of a set that are given out
 
 
 class Store(Protocol):
@@ -25,7 +35,11 @@ class Store(Protocol):
     def available(self) -> bool:
         """Whether the last exchange with the store succeeded."""
 
-    async def start(self, on_change: OnChange) -> None:
+    @property
+    def problem(self) -> str:
+        """Why it is not available, for the log; no secrets."""
+
+    async def start(self, on_change: OnChange, on_state: OnState) -> None:
         """Connect in the background; does not fail when the store is away."""
 
     async def close(self) -> None:

@@ -1,0 +1,153 @@
+"""Stores for tests, seen from this process and from another one."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import msgspec
+
+from authproxy.server_settings import StoreSettings
+from authproxy.stores.base import Store
+from authproxy.stores.create import create
+
+NAME = "_oauth2_proxy"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Watched:
+    """A store that runs, and what it told of changes and of its state."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        store = create(settings, NAME)
+        assert store is not None
+        self.store: Store = store
+        self.changes: list[tuple[str | None, float]] = []
+        self.states: list[tuple[bool, bool]] = []
+
+    async def __aenter__(self) -> Watched:
+        await self.store.start(self._changed, self._noted)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.store.close()
+
+    def _changed(self, key: str | None) -> None:
+        self.changes.append((key, time.monotonic()))
+
+    def _noted(self) -> None:
+        self.states.append((self.store.available, self.store.trustworthy))
+
+    async def until(self, condition: Any, what: str, seconds: float = 10.0) -> None:
+        """Wait until *condition* of the store holds."""
+        deadline = time.monotonic() + seconds
+        while not condition(self.store):
+            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            await asyncio.sleep(0.005)
+
+    async def ready(self) -> Store:
+        """The store, once it answers and tells of changes."""
+        await self.until(lambda store: store.trustworthy, "trust")
+        await self.until(lambda store: store.available, "the store")
+        return self.store
+
+    async def told(self, key: str, since: float, seconds: float = 5.0) -> float:
+        """When a change of *key* (or of everything) was told after *since*."""
+        deadline = time.monotonic() + seconds
+        while True:
+            for changed, at in self.changes:
+                if changed in (key, None) and at >= since:
+                    return at
+            assert time.monotonic() < deadline, f"nobody told of {key}"
+            await asyncio.sleep(0.002)
+
+
+class Elsewhere:
+    """The same store in another process; methods by name, with what they return."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        path = os.pathsep.join(str(ROOT / part) for part in ("core", "server", "tests"))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "support.stores"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+            text=True,
+        )
+        self._send(base64.b64encode(msgspec.msgpack.encode(settings)).decode())
+
+    def __enter__(self) -> Elsewhere:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._input.close()
+        self._process.wait(10)
+        self._output.close()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def _input(self) -> IO[str]:
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    @property
+    def _output(self) -> IO[str]:
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    def _send(self, line: str) -> None:
+        self._input.write(line + "\n")
+        self._input.flush()
+
+    async def do(self, method: str, *arguments: Any) -> Any:
+        """What the method returned there; AssertionError when it failed."""
+        return (await self.timed(method, *arguments))[0]
+
+    async def timed(self, method: str, *arguments: Any) -> tuple[Any, float]:
+        """The same, and the monotonic moment at which it was done."""
+        packed = base64.b64encode(msgspec.msgpack.encode((method, arguments)))
+        self._send(packed.decode())
+        line = await asyncio.to_thread(self._output.readline)
+        answer = json.loads(line)
+        assert "error" not in answer, answer
+        result = msgspec.msgpack.decode(base64.b64decode(answer["result"]))
+        return result, answer["at"]
+
+
+async def _serve() -> None:
+    settings = msgspec.msgpack.decode(
+        base64.b64decode(sys.stdin.readline()), type=StoreSettings
+    )
+    async with Watched(settings) as watched:
+        await watched.ready()
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            method, arguments = msgspec.msgpack.decode(base64.b64decode(line))
+            try:
+                result = await getattr(watched.store, method)(*arguments)
+            except Exception as error:
+                answer: dict[str, Any] = {"error": repr(error)}
+            else:
+                packed = base64.b64encode(msgspec.msgpack.encode(result)).decode()
+                answer = {"result": packed, "at": time.monotonic()}
+            print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve())
