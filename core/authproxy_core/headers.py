@@ -8,7 +8,7 @@ to a protected one in CGI, WSGI or PHP (``_``, ``.`` for ``-``) are stripped as 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from .claims import claim_list
@@ -112,6 +112,11 @@ class Injector:
             for rule in rules
             if not rule.preserve_request_value
         )
+        self.kept = frozenset(
+            folded(rule.name.lower().encode())
+            for rule in rules
+            if rule.preserve_request_value
+        )
 
     def headers(self, session: Session | None) -> Headers:
         """One field per rule, its values joined by commas; empty when there is none."""
@@ -138,39 +143,3 @@ def connection_options(headers: Iterable[Header]) -> set[bytes]:
         if name == b"connection"
         for option in value.split(b",")
     }
-
-
-def forwarded_headers(
-    headers: Iterable[Header],
-    injected: Headers,
-    *,
-    stripped: frozenset[bytes],
-    is_own_cookie: Callable[[bytes], bool],
-    replaced: Headers = (),
-) -> Headers:
-    """The head for an upstream: the client's fields, less what must not pass.
-
-    Left out are hop-by-hop fields and those that Connection names, all spellings of
-    protected and *replaced* names, and the proxy's own cookies. *injected* and
-    *replaced* come last and can't be removed by the client.
-    """
-    headers = list(headers)
-    dropped = HOP_BY_HOP | connection_options(headers)
-    protected = stripped | {folded(name) for name, _ in replaced}
-    kept: list[Header] = []
-    for name, value in headers:
-        if name in dropped or folded(name) in protected:
-            continue
-        if name == b"cookie":
-            value = _foreign_cookies(value, is_own_cookie)
-            if not value:
-                continue
-        kept.append((name, value))
-    return (*kept, *replaced, *injected)
-
-
-def _foreign_cookies(value: bytes, is_own: Callable[[bytes], bool]) -> bytes:
-    pairs = [pair.strip(b" \t") for pair in value.split(b";")]
-    return b"; ".join(
-        pair for pair in pairs if pair and not is_own(pair.partition(b"=")[0].strip())
-    )

@@ -101,7 +101,10 @@ class Forward(Struct, frozen=True):
     """Pass the request on; the driver streams its body.
 
     ``headers`` is the whole head to send, hop-by-hop fields removed;
-    ``response_headers`` are added to the upstream's answer.
+    ``response_headers`` are added to the upstream's answer. With ``upgrade`` it asks
+    for another protocol, named in ``headers``, and bytes pass freely after a 101.
+    ``protected`` are the names that the client's trailers may not have either, as
+    `headers.folded` gives them.
     """
 
     upstream: Upstream
@@ -114,10 +117,14 @@ class Forward(Struct, frozen=True):
     user: str = ""
     verdict: Verdict = ""
     reason: str = ""
+    protected: frozenset[bytes] = frozenset()
 
 
 class ServeFile(Struct, frozen=True):
-    """Serve a file below ``root``; ``path`` is decoded and starts with a slash."""
+    """Serve a file below ``root``; ``path`` is decoded and starts with a slash.
+
+    ``upstream`` is the name of the upstream in logs.
+    """
 
     root: str
     path: str
@@ -126,6 +133,7 @@ class ServeFile(Struct, frozen=True):
     user: str = ""
     verdict: Verdict = ""
     reason: str = ""
+    upstream: str = ""
 
 
 Decision: TypeAlias = Respond | Forward | ServeFile

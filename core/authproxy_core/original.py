@@ -75,7 +75,8 @@ class Original(Struct, frozen=True):
     ``host`` is a valid ``host[:port]`` in the spelling that came (`host_name` is the
     form for rules), ``uri`` is in origin-form: path and query, never with a fragment.
     ``client`` is the client's address, empty for a unix socket. ``forwarded`` says that
-    a gateway named another host than the one that it asked us under.
+    a gateway named another host than the one that it asked us under, ``trusted`` that
+    the peer is a proxy whose word counts.
     """
 
     method: bytes
@@ -84,6 +85,7 @@ class Original(Struct, frozen=True):
     uri: bytes
     client: str
     forwarded: bool = False
+    trusted: bool = False
 
 
 class AddressSet:
@@ -179,6 +181,7 @@ class Trust:
             _own_uri(request.target) if uri is None else _forwarded_uri(uri),
             self._client(request.peer, found.get(self._client_header, b"")),
             host.lower() != own_host.lower(),
+            True,
         )
 
     def _client(self, peer: str, value: bytes) -> str:

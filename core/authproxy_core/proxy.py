@@ -35,6 +35,7 @@ from .redirects import RedirectPolicy
 from .session import Session
 from .session_stores import CookieSessions
 from .settings import Settings, check
+from .upstream_heads import UpstreamHeads
 from .upstreams import Upstreams
 
 BACK_OFF = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds between tries of discovery
@@ -106,9 +107,13 @@ class AuthProxy:
         self._constraints = ConstraintCache()
         self._response_headers = Injector(settings.inject_response_headers)
         self._upstreams = Upstreams(
-            settings.upstreams,
-            Injector(settings.inject_request_headers),
-            self._sessions.is_own_cookie,
+            settings,
+            UpstreamHeads(
+                Injector(settings.inject_request_headers),
+                self._sessions.is_own_cookie,
+                strips_identity=settings.strip_identity_headers,
+                via=settings.via.encode(),
+            ),
         )
         self._unauthorized = replace(challenge.unauthorized(), kept=True)
         self._forbidden = replace(challenge.forbidden(), kept=True)

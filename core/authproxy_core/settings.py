@@ -154,7 +154,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     believed when ``reverse_proxy`` is on; empty means loopback and private addresses.
     ``proxy_raw_path`` matches upstreams on the path as it came, escapes and all.
     ``websocket_origins`` are the origins, besides the own one, whose pages may open
-    WebSockets with a session; ``*`` means any.
+    WebSockets with a session; ``*`` means any. ``strip_identity_headers`` removes from
+    clients' requests whatever could name a user to an upstream, ``via`` is the name
+    to stand in Via fields.
     ``clock_skew`` is the leeway (seconds) in judging times in tokens, and
     ``session_cache_bytes`` bounds the cache of unsealed sessions.
     """
@@ -183,6 +185,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     upstreams: tuple[UpstreamSettings, ...] = ()
     proxy_raw_path: bool = False
     websocket_origins: tuple[str, ...] = ()
+    strip_identity_headers: bool = True
+    via: str = ""
     pages: PageSettings = PageSettings()
     clock_skew: Seconds = 30.0
     session_cache_bytes: Annotated[int, Meta(ge=0)] = 16 << 20

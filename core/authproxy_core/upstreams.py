@@ -1,64 +1,83 @@
-"""Upstreams: which one a path belongs to, and the whole head that it gets."""
+"""Upstreams: which one a path belongs to, and what is sent there.
+
+Paths are compared as oauth2-proxy does: decoded, and without empty and dot segments (a
+path with some is redirected to the one without). First come the upstreams that rewrite,
+those with the longer pattern before the shorter; then the others in the same order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from urllib.parse import urlsplit
+import re
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from .challenge import plain
+from .challenge import forbidden, plain
 from .errors import SettingsError
-from .headers import Injector, forwarded_headers
 from .messages import (
     Decision,
+    Event,
     Forward,
     Headers,
     Request,
     Respond,
+    ServeFile,
     Upstream,
-    header_values,
 )
 from .original import Original
+from .patterns import Pattern, compiled, quoted
+from .rewriting import Rewriting, cleaned, escaped, path_text
 from .session import Session
-from .settings import UpstreamSettings
+from .settings import Settings, UpstreamSettings
+from .upgrades import Origins, wanted_upgrade
+from .upstream_heads import UpstreamHeads
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 NOT_FOUND = plain(404, b"404 page not found\n")
+# What makes decoding or cleaning change a path.
+SPECIAL = re.compile(rb"%|//|/\.|\A[^/]")
+VARIABLE = re.compile(r"\{([^{}:]+)(?::((?:[^{}]|\{[^{}]*\})+))?\}")
 
 
 class Route(Struct, frozen=True):
-    """An upstream at a path: everything below it when it ends in a slash."""
+    """An upstream at a path: everything below it when it ends in a slash.
 
+    One of ``upstream``, ``root`` (a folder) and ``answer`` is set.
+    """
+
+    id: str
     path: bytes
-    upstream: Upstream | None
-    answer: Respond | None
-    pass_host_header: bool
-    authority: bytes
+    pattern: Pattern | None = None
+    rewriting: Rewriting | None = None
+    upstream: Upstream | None = None
+    root: str = ""
+    answer: Respond | None = None
+    authority: bytes = b""
+    pass_host_header: bool = True
+    upgrades: bool = False
 
     def matches(self, path: bytes) -> bool:
         """Whether a request's path, without query, belongs here."""
-        return (
-            path.startswith(self.path)
-            if self.path.endswith(b"/")
-            else path == self.path
-        )
+        if self.rewriting is not None:
+            return self.rewriting.matches(path)
+        if self.pattern is not None:
+            return self.pattern.search(path_text(path)) is not None
+        if self.path.endswith(b"/"):
+            return path.startswith(self.path)
+        return path == self.path
 
 
 class Upstreams:
-    """The configured upstreams, longest path first."""
+    """The configured upstreams; raises `SettingsError` for those that can't be."""
 
-    def __init__(
-        self,
-        settings: Sequence[UpstreamSettings],
-        injector: Injector,
-        is_own_cookie: Callable[[bytes], bool],
-    ) -> None:
-        routes = [_route(upstream) for upstream in settings]
-        self._routes = sorted(routes, key=lambda route: len(route.path), reverse=True)
-        self._injector = injector
-        self._is_own_cookie = is_own_cookie
+    def __init__(self, settings: Settings, heads: UpstreamHeads) -> None:
+        self._routes = _routes(settings.upstreams)
+        self._raw = settings.proxy_raw_path
+        self._origins = Origins(settings.websocket_origins)
+        self._heads = heads
 
     def pass_on(
         self,
@@ -68,49 +87,78 @@ class Upstreams:
         headers: Headers,
     ) -> Decision:
         """The decision for a request that may pass; *headers* go to the client."""
-        path = request.target.partition(b"?")[0]
-        for route in self._routes:
-            if route.matches(path):
-                break
+        path, mark, query = request.target.partition(b"?")
+        if SPECIAL.search(path):
+            decoded = path if self._raw else unquote_to_bytes(path)
+            clean = cleaned(decoded)
+            if clean != decoded:
+                target = clean if self._raw else escaped(clean)
+                return _moved(target + mark + query, headers, session)
         else:
+            decoded = path
+        route = self._route(decoded)
+        if route is None:
+            if not decoded.endswith(b"/") and self._route(decoded + b"/"):
+                return _moved(path + b"/" + mark + query, headers, session)
             return _own_answer(NOT_FOUND, headers, session)
         if route.answer is not None:
             return _own_answer(route.answer, headers, session)
-        assert route.upstream is not None  # noqa: S101 - a route has one of the two
-        return Forward(
-            route.upstream,
-            request.method,
-            request.target,
-            self._head(request, original, session, route),
-            headers,
-            user=session.name if session else "",
-            verdict="allowed",
-            reason=_reason(session),
+        target = request.target
+        if route.rewriting is not None:
+            target = route.rewriting.target(unquote_to_bytes(path), query)
+        if route.upstream is None:
+            file = _file(route, unquote_to_bytes(target.partition(b"?")[0]))
+            return ServeFile(
+                route.root,
+                file,
+                headers,
+                user=session.name if session else "",
+                verdict="allowed",
+                reason=_reason(session),
+                upstream=route.id,
+            )
+        return self._forward(
+            route, route.upstream, target, request, original, session, headers
         )
 
-    def _head(
+    def _route(self, path: bytes) -> Route | None:
+        for route in self._routes:
+            if route.matches(path):
+                return route
+        return None
+
+    def _forward(
         self,
+        route: Route,
+        upstream: Upstream,
+        target: bytes,
         request: Request,
         original: Original,
         session: Session | None,
-        route: Route,
-    ) -> Headers:
+        headers: Headers,
+    ) -> Decision:
+        user = session.name if session else ""
+        upgrade = wanted_upgrade(request.headers) if route.upgrades else b""
+        if upgrade and session and not self._origins.permits(request, original.host):
+            return replace(
+                forbidden(headers),
+                events=(Event("denied", user, "foreign_origin"),),
+                user=user,
+                verdict="denied",
+                reason="foreign_origin",
+            )
         host = original.host.encode() if route.pass_host_header else route.authority
-        chain = [*header_values(request.headers, b"x-forwarded-for")]
-        if request.peer:
-            chain.append(request.peer.encode())
-        replaced: Headers = (
-            (b"host", host),
-            (b"x-forwarded-for", b", ".join(chain)),
-            (b"x-forwarded-host", original.host.encode()),
-            (b"x-forwarded-proto", original.scheme.encode()),
-        )
-        return forwarded_headers(
-            request.headers,
-            self._injector.headers(session),
-            stripped=self._injector.stripped,
-            is_own_cookie=self._is_own_cookie,
-            replaced=replaced,
+        return Forward(
+            upstream,
+            request.method,
+            target,
+            self._heads.head(request, original, session, host, upgrade),
+            headers,
+            bool(upgrade),
+            user=user,
+            verdict="allowed",
+            reason=_reason(session),
+            protected=self._heads.protected,
         )
 
 
@@ -124,29 +172,82 @@ def _own_answer(answer: Respond, headers: Headers, session: Session | None) -> R
     )
 
 
+def _moved(target: bytes, headers: Headers, session: Session | None) -> Respond:
+    # Two slashes at its start would be another host's URL.
+    location = b"/" + target.lstrip(b"/")
+    answer = plain(301, b"", ((b"location", location),))
+    return _own_answer(answer, headers, session)
+
+
 def _reason(session: Session | None) -> str:
     """Why a request may pass: by its session, or by a rule that asks for none."""
     return "session" if session else "skipped"
 
 
+def _file(route: Route, path: bytes) -> str:
+    """The path below the folder: without what the route matched."""
+    text = path_text(path)
+    if route.rewriting is None and route.pattern is None:
+        text = text.removeprefix(route.path.decode())
+    return "/" + text.lstrip("/")
+
+
+def _routes(settings: Sequence[UpstreamSettings]) -> list[Route]:
+    """In the order of asking; of the same length, in that of the configuration."""
+    routes, problems = [], []
+    for upstream in settings:
+        try:
+            routes.append(_route(upstream))
+        except ValueError as error:
+            problems.append(f"upstreams: {upstream.id!r}: {error}")
+    for name, texts in (
+        ("id", [upstream.id for upstream in settings]),
+        ("path", [upstream.path for upstream in settings]),
+    ):
+        problems += [
+            f"upstreams: the {name} {text!r} is there twice"
+            for text in sorted({text for text in texts if texts.count(text) > 1})
+        ]
+    if problems:
+        raise SettingsError(tuple(problems))
+    return sorted(routes, key=lambda route: (route.rewriting is None, -len(route.path)))
+
+
 def _route(settings: UpstreamSettings) -> Route:
+    """Raises ValueError for what is wrong with an upstream."""
+    if not settings.id:
+        raise ValueError("an empty id")
     path = settings.path.encode()
+    rewriting = pattern = None
+    if settings.rewrite_target:
+        rewriting = Rewriting(settings.path, settings.rewrite_target)
+    elif not settings.path.startswith("/"):
+        raise ValueError(f"got the path {settings.path!r}, expected one that begins /")
+    elif "{" in settings.path or "}" in settings.path:
+        pattern = _variables(settings.path)
+    kind = _kind(settings)
+    return Route(settings.id, path, pattern, rewriting, **kind)
+
+
+def _kind(settings: UpstreamSettings) -> dict[str, Any]:
+    """What kind of upstream it is."""
     if settings.static_code is not None:
-        answer = plain(settings.static_code, b"Authenticated")
-        return Route(path, None, answer, True, b"")
-    if settings.uri.startswith("file:"):
-        # /dev/null, the customary way to say that there is no upstream.
-        return Route(path, None, NOT_FOUND, True, b"")
+        return {"answer": plain(settings.static_code, b"Authenticated")}
     parts = urlsplit(settings.uri)
+    if parts.scheme == "file" and parts.path.startswith("/"):
+        # /dev/null, the customary way to say that there is no upstream.
+        if parts.path == "/dev/null":
+            return {"answer": NOT_FOUND}
+        return {"root": unquote(parts.path)}
     if parts.scheme not in ("http", "https", "unix"):
-        raise SettingsError((f"upstreams: got {settings.uri!r}, expected a URL",))
+        raise ValueError(f"got {settings.uri!r}, expected a URL")
     scheme = "http" if parts.scheme == "unix" else parts.scheme
     upstream = Upstream(
         id=settings.id,
         scheme=scheme,
         host=parts.hostname or "localhost",
         port=parts.port or DEFAULT_PORTS[scheme],
-        unix=parts.path if parts.scheme == "unix" else "",
+        unix=unquote(parts.path) if parts.scheme == "unix" else "",
         timeout=settings.timeout,
         verify=not settings.insecure_skip_tls_verify,
         ca_pem=settings.ca_pem,
@@ -154,5 +255,23 @@ def _route(settings: UpstreamSettings) -> Route:
         server_name=settings.server_name,
         keep_alive=not settings.disable_keep_alives,
     )
-    authority = (parts.netloc or "localhost").rpartition("@")[2].encode()
-    return Route(path, upstream, None, settings.pass_host_header, authority)
+    return {
+        "upstream": upstream,
+        "authority": (parts.netloc or "localhost").rpartition("@")[2].encode(),
+        "pass_host_header": settings.pass_host_header,
+        "upgrades": settings.proxy_websockets,
+    }
+
+
+def _variables(path: str) -> Pattern:
+    """A path with ``{name}`` or ``{name:pattern}``: one segment, or what it says."""
+    parts: list[str] = []
+    end = 0
+    for variable in VARIABLE.finditer(path):
+        parts += (quoted(path[end : variable.start()]), f"({variable[2] or '[^/]+'})")
+        end = variable.end()
+    rest = path[end:]
+    if "{" in "".join(parts[::2]) + rest or "}" in "".join(parts[::2]) + rest:
+        raise ValueError(f"got the path {path!r}, expected pairs of braces")
+    whole = "" if path.endswith("/") else "$"
+    return compiled("^" + "".join(parts) + quoted(rest) + whole)

@@ -7,6 +7,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from authproxy_core.errors import RequestError
 from authproxy_core.messages import Request
@@ -79,12 +80,14 @@ def test_a_trusted_gateway_tells_the_original() -> None:
         uri=b"/admin?x=/public/",
         client="192.0.2.7",
         forwarded=True,
+        trusted=True,
     )
 
 
 def test_without_forwarded_fields_the_request_is_the_original() -> None:
     own = Original(b"GET", "https", "app.example.com", b"/x?y", GATEWAY)
-    assert LISTED.original(request(target=b"/x?y", secure=True)) == own
+    trusted = replace(own, trusted=True)
+    assert LISTED.original(request(target=b"/x?y", secure=True)) == trusted
     assert OFF.original(request(*FORWARDED, target=b"/x?y", secure=True)) == own
 
 

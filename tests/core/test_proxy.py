@@ -480,7 +480,7 @@ def test_hs07_hop_by_hop_fields_go_and_ours_stay() -> None:
         "/",
         (b"connection", b"X-Forwarded-User, x-custom, close"),
         (b"x-custom", b"1"),
-        (b"te", b"trailers"),
+        (b"te", b"deflate"),
         (b"upgrade-insecure-requests", b"1"),
     )
     names = [name for name, _ in decision.headers]

@@ -20,15 +20,16 @@ LAYERS = (
     {"proxy"},
     {"flows"},
     {"providers", "session_stores", "upstreams"},
+    {"upstream_heads", "upgrades"},
     {"oidc", "pages", "challenge", "access", "headers", "login_state"},
-    {"redirects", "claims", "forms", "recall"},
+    {"redirects", "claims", "forms", "recall", "rewriting"},
     {"original", "session_codec", "jwt", "interop"},
     {"session", "sealing", "cookies", "templates"},
     {"settings"},
     {"provider_settings"},
     {"provider_types", "secret"},
     {"drive", "effects"},
-    {"messages", "errors", "encoding"},
+    {"messages", "errors", "encoding", "patterns"},
 )
 PURE = frozenset(
     [
@@ -63,7 +64,7 @@ PURE = frozenset(
         "zlib",
     ]
 )
-LIBRARIES = frozenset({"cryptography", "joserfc", "lz4", "msgspec", "orjson"})
+LIBRARIES = frozenset({"cryptography", "joserfc", "lz4", "msgspec", "orjson", "re2"})
 FORBIDDEN_PARTS = frozenset({"http.client", "http.server", "urllib.request"})
 
 

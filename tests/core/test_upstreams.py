@@ -1,0 +1,361 @@
+"""Which upstream a request goes to, and the head that it gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from authproxy_core import Forward, Respond, ServeFile, UpstreamSettings
+from authproxy_core.errors import SettingsError
+from authproxy_core.messages import Header, Headers, header_values
+from authproxy_core.settings import ClaimSource, HeaderRule
+from authproxy_core.upstream_heads import MAX_NAMES
+from support.world import World, header, rule, settings
+
+APP = UpstreamSettings(id="app", uri="http://app.internal:8080")
+WEBSOCKET: Headers = (
+    (b"connection", b"keep-alive, Upgrade"),
+    (b"upgrade", b"websocket"),
+    (b"sec-websocket-version", b"13"),
+)
+
+
+def proxied(*upstreams: UpstreamSettings, **changes: Any) -> World:
+    """A world with a user logged in."""
+    world = World(settings(upstreams=upstreams or (APP,), **changes))
+    world.log_in()
+    return world
+
+
+def forward(world: World, target: str, *headers: Header, **changes: Any) -> Forward:
+    decision = world.send(target, *headers, **changes)
+    assert isinstance(decision, Forward), decision
+    return decision
+
+
+def at(path: str, rewrite: str = "", **changes: Any) -> UpstreamSettings:
+    return UpstreamSettings(
+        id=path, path=path, uri="http://x", rewrite_target=rewrite, **changes
+    )
+
+
+# Routing
+
+
+def test_rewriting_upstreams_come_first_then_the_longer_path() -> None:
+    world = proxied(
+        at("/"), at("/a/long/prefix/"), at("/x/"), at("^/a", "/r"), at("^/a/b", "/q")
+    )
+    for target, chosen in (
+        ("/a/long/prefix/x", "^/a"),
+        ("/a/bc", "^/a/b"),
+        ("/x/y", "/x/"),
+        ("/x", "/"),
+        ("/y", "/"),
+    ):
+        assert forward(world, target).upstream.id == chosen
+
+
+def test_a_rewritten_target() -> None:
+    world = proxied(at("^/api/(.*)$", "/$1?v=1"))
+    assert forward(world, "/api/a%20b?z=1&a=2").target == b"/a%20b?a=2&v=1&z=1"
+
+
+def test_without_a_rewriting_the_target_stays_as_it_came() -> None:
+    target = "/a%2fb%20;x?q=%zz&;"
+    assert forward(proxied(), target).target == target.encode()
+
+
+def test_paths_are_compared_decoded() -> None:
+    world = proxied(at("/a b/"), at("/c/"))
+    assert forward(world, "/%61%20b/x").upstream.id == "/a b/"
+    assert forward(world, "/%61%20b/x").target == b"/%61%20b/x"
+
+
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [
+        ("/a%2F%2Fb", b"/a/b"),
+        ("/%2F/?q", b"/?q"),
+        ("/%2e%2e/x", b"/x"),
+        ("/a/./b?q=//", b"/a/b?q=//"),
+        ("/a//", b"/a/"),
+        ("/a/..%2f..%2f%2fevil.example", b"/evil.example"),
+        ("/.%5C..//x", b"/.%5C../x"),
+    ],
+)
+def test_a_path_with_odd_segments_is_redirected(target: str, location: bytes) -> None:
+    answer = proxied().get(target)
+    assert (answer.status, answer.body) == (301, b"")
+    assert header(answer, b"location") == location
+
+
+def test_raw_paths_are_compared_as_they_came() -> None:
+    world = proxied(at("/a%2Fb/"), at("/"), proxy_raw_path=True)
+    assert forward(world, "/a%2Fb/x").upstream.id == "/a%2Fb/"
+    assert forward(world, "/a%2F%2Fb").upstream.id == "/"
+    assert header(world.get("/a//b?x"), b"location") == b"/a/b?x"
+
+
+def test_a_folder_without_its_slash_is_redirected() -> None:
+    world = proxied(at("/a/"), at("^/r/$", "/"))
+    assert header(world.get("/a?q=1"), b"location") == b"/a/?q=1"
+    assert header(world.get("/r"), b"location") == b"/r/"
+    assert world.get("/b").status == 404
+    assert world.get("/a/..%2Fb/").status == 301
+
+
+def test_variables_in_paths() -> None:
+    world = proxied(at("/u/{name}/"), at("/n/{id:[0-9]{2,3}}"), at("/c.d/{x}"))
+    assert forward(world, "/u/x/y").upstream.id == "/u/{name}/"
+    assert forward(world, "/n/12").upstream.id == "/n/{id:[0-9]{2,3}}"
+    assert forward(world, "/c.d/%C3%BC").upstream.id == "/c.d/{x}"
+    for target in ("/n/1", "/n/12/", "/n/1234", "/cxd/1"):
+        assert world.get(target).status == 404
+    assert world.get("/u/%FF/y").status == 400
+
+
+@pytest.mark.parametrize(
+    ("upstream", "problem"),
+    [
+        (at("/{a"), "braces"),
+        (at("/a}b{c}"), "braces"),
+        (at("/{a:(}"), "missing"),
+        (at("/{a}{b:[}"), "missing"),
+        (at("(", "/x"), "missing"),
+        (at("a"), "begins /"),
+        (UpstreamSettings(id="", uri="http://x"), "empty id"),
+        (UpstreamSettings(id="x", uri="file:x"), "expected a URL"),
+        (UpstreamSettings(id="x", uri="gopher://x"), "gopher"),
+    ],
+)
+def test_upstreams_that_can_not_be(upstream: UpstreamSettings, problem: str) -> None:
+    with pytest.raises(SettingsError, match="upstreams: .*" + problem):
+        World(settings(upstreams=(upstream,)))
+
+
+def test_all_problems_at_once() -> None:
+    twice = UpstreamSettings(id="x", uri="http://x")
+    with pytest.raises(SettingsError) as raised:
+        World(settings(upstreams=(twice, twice, at("a"))))
+    assert len(raised.value.problems) == 3
+
+
+def test_tls_and_connections_as_configured() -> None:
+    [upstream] = [
+        forward(
+            proxied(
+                UpstreamSettings(
+                    id="x",
+                    uri="https://10.0.0.1",
+                    ca_pem="PEM",
+                    trust_system=False,
+                    server_name="app.internal",
+                    disable_keep_alives=True,
+                    insecure_skip_tls_verify=True,
+                )
+            ),
+            "/",
+        ).upstream
+    ]
+    assert (upstream.ca_pem, upstream.trust_system) == ("PEM", False)
+    assert (upstream.server_name, upstream.port) == ("app.internal", 443)
+    assert not upstream.keep_alive
+    assert not upstream.verify
+
+
+# Files
+
+
+def served(world: World, target: str) -> ServeFile:
+    decision = world.send(target)
+    assert isinstance(decision, ServeFile), decision
+    return decision
+
+
+def test_files_below_a_folder() -> None:
+    world = proxied(
+        UpstreamSettings(id="root", path="/", uri="file:///srv/www/"),
+        UpstreamSettings(id="web", path="/web/", uri="file:///srv/a%20b"),
+        UpstreamSettings(id="one", path="/one", uri="file:///srv/one"),
+        UpstreamSettings(
+            id="re", path="^/old/(.*)", uri="file:///srv/new", rewrite_target="/n/$1"
+        ),
+        UpstreamSettings(id="var", path="/v/{x}/", uri="file:///srv/var"),
+    )
+    for target, root, path in (
+        ("/", "/srv/www/", "/"),
+        ("/a%20b/c?q", "/srv/www/", "/a b/c"),
+        ("/web/x/y", "/srv/a b", "/x/y"),
+        ("/one", "/srv/one", "/"),
+        ("/old/x%20y", "/srv/new", "/n/x y"),
+        ("/v/1/2", "/srv/var", "/v/1/2"),
+    ):
+        decision = served(world, target)
+        assert (decision.root, decision.path) == (root, path)
+    assert served(world, "/one").upstream == "one"
+    assert served(world, "/one").user == "alice@example.com"
+    assert world.get("/%FF").status == 400
+
+
+# Heads
+
+
+def names(decision: Forward) -> list[bytes]:
+    return [name for name, _ in decision.headers]
+
+
+@pytest.mark.parametrize("peer", ["10.0.0.1", "203.0.113.9"])
+def test_nobody_can_name_a_user_to_the_upstream(peer: str) -> None:
+    world = proxied(reverse_proxy=True)
+    spoofed = (
+        (b"x-forwarded-user", b"root"),
+        (b"x_auth_request.email", b"root"),
+        (b"gap-auth", b"root"),
+        (b"x-custom", b"1"),
+    )
+    found = names(forward(world, "/", *spoofed, peer=peer))
+    assert b"x-custom" in found
+    assert not {b"x-forwarded-user", b"x_auth_request.email", b"gap-auth"} & {*found}
+
+
+def test_a_rule_may_keep_what_the_client_says() -> None:
+    kept = HeaderRule("X-Forwarded-User", (ClaimSource("user"),), True)
+    world = proxied(inject_request_headers=(kept,))
+    decision = forward(world, "/", (b"x-forwarded-user", b"me"))
+    assert header_values(decision.headers, b"x-forwarded-user")[0] == b"me"
+    world = proxied(strip_identity_headers=False)
+    assert b"gap-auth" in names(forward(world, "/", (b"gap-auth", b"x")))
+
+
+def test_only_a_trusted_proxy_says_where_a_request_came_from() -> None:
+    world = proxied(reverse_proxy=True)
+    told = (
+        (b"x-forwarded-for", b"198.51.100.1"),
+        (b"x-forwarded-port", b"8443"),
+        (b"x-original-url", b"/admin"),
+        (b"forwarded", b"for=198.51.100.1"),
+    )
+    trusted = forward(world, "/", *told, peer="10.0.0.1")
+    chain = header_values(trusted.headers, b"x-forwarded-for")
+    assert chain == [b"198.51.100.1, 10.0.0.1"]
+    assert header_values(trusted.headers, b"forwarded") == [
+        b"for=198.51.100.1",
+        b"for=10.0.0.1",
+    ]
+    assert {b"x-forwarded-port", b"x-original-url"} <= {*names(trusted)}
+    stranger = forward(world, "/", *told, peer="203.0.113.9")
+    chain = header_values(stranger.headers, b"x-forwarded-for")
+    assert chain == [b"203.0.113.9"]
+    assert not {b"forwarded", b"x-forwarded-port", b"x-original-url"} & {
+        *names(stranger)
+    }
+    six = forward(world, "/", (b"forwarded", b"for=x"), peer="::1")
+    assert header_values(six.headers, b"forwarded")[1] == b'for="[::1]"'
+    assert b"x-forwarded-for" not in names(forward(world, "/", peer=""))
+
+
+def test_a_unix_peer_that_is_not_trusted_adds_no_hop() -> None:
+    found = names(forward(proxied(), "/", (b"x-forwarded-for", b"1.2.3.4"), peer=""))
+    assert b"x-forwarded-for" not in found
+
+
+def test_via_by_option() -> None:
+    decision = forward(proxied(via="authproxy"), "/", (b"via", b"1.1 edge"))
+    vias = header_values(decision.headers, b"via")
+    assert vias == [b"1.1 edge", b"1.1 authproxy"]
+
+
+def test_trailers_are_asked_for_when_the_client_takes_them() -> None:
+    decision = forward(proxied(), "/", (b"te", b"gzip"), (b"te", b"x, Trailers"))
+    assert header_values(decision.headers, b"te") == [b"trailers"]
+
+
+def test_names_are_remembered_within_bounds() -> None:
+    world = proxied()
+    for number in range(MAX_NAMES + 5):
+        field = (b"x-%d" % number, b"1")
+        assert b"x-%d" % number in names(forward(world, "/", field))
+
+
+# Upgrades
+
+
+def test_a_websocket_is_passed_on() -> None:
+    world = proxied(inject_request_headers=(rule("X-Forwarded-User", "user"),))
+    decision = forward(world, "/ws", *WEBSOCKET)
+    assert decision.upgrade
+    assert header_values(decision.headers, b"upgrade") == [b"websocket"]
+    assert b"sec-websocket-version" in names(decision)
+    assert header_values(decision.headers, b"x-forwarded-user") != [b""]
+    assert not forward(world, "/ws").upgrade
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ((b"upgrade", b"websocket"),),
+        ((b"upgrade", b"websocket"), (b"connection", b"close")),
+        ((b"upgrade", b"h2c"), (b"connection", b"upgrade, http2-settings")),
+        ((b"upgrade", b"HTTP/2.0"), (b"connection", b"upgrade")),
+        ((b"upgrade", b"TLS/1.0"), (b"connection", b"upgrade")),
+        ((b"upgrade", b"websocket, h2c"), (b"connection", b"upgrade")),
+        ((b"upgrade", b"a/"), (b"connection", b"upgrade")),
+        ((b"upgrade", b"websocket"), *WEBSOCKET),
+        ((b"content-length", b"5"), *WEBSOCKET),
+        ((b"transfer-encoding", b"chunked"), *WEBSOCKET),
+    ],
+)
+def test_upgrades_that_are_not_passed_on(headers: Headers) -> None:
+    decision = forward(proxied(), "/", *headers)
+    assert not decision.upgrade
+    assert b"upgrade" not in names(decision)
+
+
+def test_other_protocols_are_passed_on() -> None:
+    spdy = ((b"upgrade", b"SPDY/3.1"), (b"connection", b"Upgrade"))
+    decision = forward(proxied(), "/", *spdy, (b"content-length", b"0"))
+    assert header_values(decision.headers, b"upgrade") == [b"SPDY/3.1"]
+
+
+def test_websockets_by_option() -> None:
+    assert not forward(
+        proxied(at("/", proxy_websockets=False)), "/", *WEBSOCKET
+    ).upgrade
+
+
+def test_an_upgrade_without_a_session_is_refused_without_a_page() -> None:
+    world = World(settings(upstreams=(APP,)))
+    assert world.get("/", *WEBSOCKET).status == 401
+
+
+@pytest.mark.parametrize(
+    ("origin", "passes"),
+    [
+        (b"https://app.example.com", True),
+        (b"http://APP.example.com:80", True),
+        (b"https://app.example.com:443", True),
+        (b"https://app.example.com:8443", False),
+        (b"https://evil.example", False),
+        (b"https://app.example.com.evil.example", False),
+        (b"null", False),
+        (b"ftp://app.example.com", False),
+        (b"https://other.example.com", True),
+        (b"https://other.example.com:444", False),
+    ],
+)
+def test_only_own_pages_open_websockets(origin: bytes, passes: bool) -> None:
+    world = proxied(websocket_origins=("https://Other.example.com/",))
+    decision = world.send("/", (b"origin", origin), *WEBSOCKET)
+    assert isinstance(decision, Forward) == passes
+    if isinstance(decision, Respond):
+        assert (decision.status, decision.events[0].reason) == (403, "foreign_origin")
+    assert isinstance(world.send("/", (b"origin", origin)), Forward)
+
+
+def test_two_origins_are_none_and_any_may_be_allowed() -> None:
+    origin = (b"origin", b"https://app.example.com")
+    assert proxied().get("/", origin, origin, *WEBSOCKET).status == 403
+    foreign = (b"origin", b"https://evil.example")
+    assert forward(proxied(websocket_origins=("*",)), "/", foreign, *WEBSOCKET).upgrade
