@@ -14,6 +14,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        self.server.count += 1  # type: ignore[attr-defined]
         received = {
             "method": self.command,
             "target": self.path,
@@ -21,7 +22,7 @@ class _Handler(BaseHTTPRequestHandler):
             "body": self._body().decode(errors="replace"),
         }
         body = json.dumps(received).encode()
-        self.send_response(200)
+        self.send_response_only(200)  # without Server and Date
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -50,8 +51,15 @@ class EchoApp:
     def __init__(self) -> None:
         self._server = ThreadingHTTPServer((LOOPBACK, 0), _Handler)
         self._server.daemon_threads = True
+        self._server.count = 0  # type: ignore[attr-defined]
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    @property
+    def count(self) -> int:
+        """How many requests have come."""
+        number: int = self._server.count  # type: ignore[attr-defined]
+        return number
 
     def __enter__(self) -> EchoApp:
         self._thread.start()

@@ -164,8 +164,10 @@ class Answer:
 class Wire:
     """A raw client connection that reads answers strictly."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection((LOOPBACK, port), timeout=DEADLINE)
+    def __init__(self, port: int, source: str = LOOPBACK) -> None:
+        self.socket = socket.create_connection(
+            (LOOPBACK, port), timeout=DEADLINE, source_address=(source, 0)
+        )
         self.buffer = b""
 
     def __enter__(self) -> Wire:
