@@ -34,6 +34,7 @@ class RequestBody:
         self.decoder: Decoder = decoder_for(head.length)
         self.broken = False  # the rest of it can't be had
         self.malformed = False
+        self.trailers: Headers = ()
         self.answered = False  # the answer has begun: it is too late for a 100
         self._connection = connection
         self._timeout = timeout
@@ -172,13 +173,13 @@ class Exchange:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         await self._send(data)
 
-    async def finish(self) -> None:
-        """The body is complete."""
+    async def finish(self, trailers: Headers = ()) -> None:
+        """The body is complete; *trailers* need chunks (RFC 9112 §7.1.2)."""
         if self._left:
             self.abort()
             return
         if self._chunked:
-            await self._send(b"0\r\n\r\n")
+            await self._send(b"0\r\n%b\r\n" % wire.fields(trailers))
         self.finished = True
 
     async def _send(self, data: bytes) -> None:

@@ -28,6 +28,7 @@ from h2.events import (
     RequestReceived,
     StreamEnded,
     StreamReset,
+    TrailersReceived,
     WindowUpdated,
 )
 from h2.exceptions import ProtocolError, StreamClosedError
@@ -43,6 +44,7 @@ from .h2_stream import StreamExchange
 from .heads import Head, HeadError
 from .hub import MODULE, Hub
 from .serving import failed, serve
+from .trailers import passable
 
 MAX_STREAMS = 100  # requests of a connection that are being answered
 STREAM_WINDOW = 256 << 10  # bytes of a body that may wait to be taken
@@ -150,6 +152,9 @@ class H2Connection(asyncio.Protocol):
                 self._request(event)
             case DataReceived():
                 self._data(event)
+            case TrailersReceived(stream_id=number) if number in self._streams:
+                fields = [(bytes(k), bytes(v)) for k, v in event.headers or ()]
+                self._streams[number].body.trailers = passable(fields)
             case StreamEnded(stream_id=number) if number in self._streams:
                 self._streams[number].body.end()
             case StreamReset(stream_id=number) if number in self._streams:
@@ -255,6 +260,17 @@ class H2Connection(asyncio.Protocol):
                 self._protocol.send_data(number, data[:size])
                 data = data[size:]
             self._protocol.send_data(number, data, end_stream=ends)
+        except ProtocolError:
+            return
+        self._flush()
+
+    def send_end(self, number: int, trailers: Sequence[Header]) -> None:
+        """End a body, with trailers or without (RFC 9113 §8.1)."""
+        if not trailers:
+            self.send_data(number, b"", ends=True)
+            return
+        try:
+            self._protocol.send_headers(number, trailers, end_stream=True)
         except ProtocolError:
             return
         self._flush()

@@ -31,6 +31,7 @@ class StreamBody:
         self.length = head.length
         self.broken = False
         self.malformed = False
+        self.trailers: Headers = ()
         self.answered = False
         self.ended = head.length == 0
         self._owes_continue = head.expects
@@ -213,13 +214,13 @@ class StreamExchange:
             self.abort()
             raise ClientGone("the client does not read") from None
 
-    async def finish(self) -> None:
-        """The body is complete."""
+    async def finish(self, trailers: Headers = ()) -> None:
+        """The body is complete; *trailers* follow it if its length was not known."""
         if self._left:
             self.abort()
             return
         if self._open:
-            self._connection.send_data(self.number, b"", ends=True)
+            self._connection.send_end(self.number, _fields(trailers))
             self._open = False
         self.finished = True
 

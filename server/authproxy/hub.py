@@ -45,12 +45,15 @@ class Body(BodySource, Protocol):
     """The body of a request, pulled piece by piece.
 
     ``length`` is its size in bytes, 0 without one and None when only its end tells.
+    ``trailers`` are the fields behind it that may go on (`trailers.passable`), known
+    when it is over.
     Raises `ClientGone` when the client leaves or stalls, `RequestError` when it is
     malformed.
     """
 
     length: int | None
     malformed: bool
+    trailers: Headers
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The pieces, none of them empty."""
@@ -85,8 +88,8 @@ class Answering(Protocol):
     async def write(self, data: bytes) -> None:
         """Send a piece of the body."""
 
-    async def finish(self) -> None:
-        """The body is complete."""
+    async def finish(self, trailers: Headers = ()) -> None:
+        """The body is complete; *trailers* follow it where the client can take them."""
 
     def abort(self) -> None:
         """Break off: the client sees an incomplete answer."""
