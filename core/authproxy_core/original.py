@@ -48,9 +48,17 @@ _FORWARDED_HOST = b"x-forwarded-host"
 _FORWARDED_URI = b"x-forwarded-uri"
 _FORWARDED_METHOD = b"x-forwarded-method"
 _FORWARDED_FOR = b"x-forwarded-for"
+# How gateways that ask us name the original request, besides X-Forwarded-*.
+_ORIGINAL_URL = b"x-original-url"
+_ORIGINAL_URI = b"x-original-uri"
+_ORIGINAL_METHOD = b"x-original-method"
+_ENVOY_PATH = b"x-envoy-original-path"
 _OWN = frozenset({b"host"})
 # A second line of these makes the request ambiguous.
 _UNIQUE = _OWN | {_FORWARDED_HOST, _FORWARDED_URI, _FORWARDED_METHOD}
+_URIS = (_FORWARDED_URI, _ORIGINAL_URI, _ENVOY_PATH)
+_METHODS = (_FORWARDED_METHOD, _ORIGINAL_METHOD)
+_NAMED = frozenset({*_URIS, *_METHODS, _ORIGINAL_URL})
 
 _SCHEMES: dict[bytes, Scheme] = {b"http": "http", b"https": "https"}
 _HOST = re.compile(
@@ -61,6 +69,9 @@ _HOST = re.compile(
 # query are the application's affair: browsers send a bare % there.
 _ORIGIN_FORM = re.compile(
     rb"/(?:[^\x00-\x20\x7f%?#]++|%[0-9A-Fa-f]{2})*+(?:\?[^\x00-\x20\x7f#]*+)?"
+)
+_ABSOLUTE = re.compile(
+    rb"(https?)://([^/?#@\\\x00-\x20\x7f]++)(/.*+)?", re.DOTALL | re.IGNORECASE
 )
 _HOP = re.compile(
     rb"\[([0-9A-Fa-f:.]{2,45})\](?::[0-9]{1,5})?"
@@ -86,6 +97,48 @@ class Original(Struct, frozen=True):
     client: str
     forwarded: bool = False
     trusted: bool = False
+
+
+class _Told:
+    """What a gateway told about the original, from all fields that may tell it."""
+
+    def __init__(self) -> None:
+        self.uris: set[bytes] = set()
+        self._methods: set[bytes] = set()
+        self._hosts: dict[str, str] = {}
+        self._scheme: Scheme | None = None
+
+    def hear(self, name: bytes, value: bytes) -> None:
+        """Take in the field *name*, one of `_NAMED`; raises `RequestError`."""
+        if name in _METHODS:
+            self._methods.add(_method(value))
+            return
+        url = _ABSOLUTE.fullmatch(value) if name == _ORIGINAL_URL else None
+        if url is None:
+            self.uris.add(_forwarded_uri(value))
+            return
+        host = _host(url[2])
+        self._hosts[host.lower()] = host
+        self._scheme = _SCHEMES[url[1].lower()]
+        self.uris.add(_forwarded_uri(url[3] or b"/"))
+
+    def applied(self, original: Original, request: Request) -> Original:
+        """*original* with what was told; raises `RequestError` if that is twofold."""
+        if _FORWARDED_HOST in dict(request.headers):
+            self._hosts[original.host.lower()] = original.host
+        if max(map(len, (self.uris, self._methods, self._hosts))) > 1:
+            raise RequestError("expected one original request, got two")
+        own_host = first_header(request.headers, b"host") or b""
+        host = next(iter(self._hosts.values()), original.host)
+        scheme = first_header(request.headers, _FORWARDED_PROTO) and original.scheme
+        return Original(
+            next(iter(self._methods), original.method),
+            scheme or self._scheme or original.scheme,
+            host,
+            next(iter(self.uris), original.uri),
+            original.client,
+            host.lower().encode() != own_host.lower(),
+        )
 
 
 class AddressSet:
@@ -145,6 +198,24 @@ class Trust:
             _own_uri(request.target),
             request.peer,
         )
+
+    def asked(self, request: Request, tail: bytes = b"") -> Original:
+        """The original that a gateway asks about at the forward-auth endpoint.
+
+        *tail* is the original URI where the gateway appends it to the endpoint's path.
+        Whatever else of X-Forwarded-*, X-Original-* and X-Envoy-Original-Path a trusted
+        peer sends must say the same: nobody knows which of two the gateway wrote and
+        which the client. Raises `RequestError`.
+        """
+        original = self.original(request)
+        told = _Told()
+        if tail:
+            told.uris.add(_forwarded_uri(tail))
+        if self.trusts(request.peer):
+            for name, value in request.headers:
+                if name in _NAMED:
+                    told.hear(name, value)
+        return told.applied(original, request)
 
     def client(self, request: Request) -> str:
         """The client's address, else the peer's; cheap, and never raises."""

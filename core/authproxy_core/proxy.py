@@ -10,17 +10,20 @@ import os
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import orjson
 from msgspec.structs import replace
 
 from . import challenge
 from .access import ConstraintCache, EmailRule
-from .effects import Flow, Outcome, Sleep
+from .effects import Flow, Outcome
 from .encoding import header_text
-from .errors import EffectError, FetchError, ProviderError, RequestError
-from .flows.context import Context
-from .flows.login import callback, denied, form_of, query_of, start
+from .errors import EffectError, RequestError
+from .flows.context import Context, challenging, settled, with_headers
+from .flows.forward_auth import passed
+from .flows.login import begin, callback, denied, form_of, query_of
+from .flows.ready import Readiness
 from .flows.refresh import renew
 from .flows.sign_out import sign_out
 from .forms import parse_form
@@ -38,7 +41,6 @@ from .settings import Settings, check
 from .upstream_heads import UpstreamHeads
 from .upstreams import Upstreams
 
-BACK_OFF = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds between tries of discovery
 OK = Respond(200, ((b"content-type", b"text/plain; charset=utf-8"),), b"OK")
 NOT_READY = challenge.plain(
     503, b"identity provider not ready\n", ((b"retry-after", b"5"),)
@@ -90,6 +92,7 @@ class AuthProxy:
         self._pages = Pages(
             settings, [(one.id, one.name) for one in self._providers.values()]
         )
+        self._readiness = Readiness(self._providers, clock=clock, on_event=on_event)
         self._context = Context(
             settings=settings,
             clock=clock,
@@ -103,6 +106,7 @@ class AuthProxy:
             providers=self._providers,
             emails=EmailRule(settings),
             pages=self._pages,
+            readiness=self._readiness,
         )
         self._constraints = ConstraintCache()
         self._response_headers = Injector(settings.inject_response_headers)
@@ -117,6 +121,7 @@ class AuthProxy:
         )
         self._unauthorized = replace(challenge.unauthorized(), kept=True)
         self._forbidden = replace(challenge.forbidden(), kept=True)
+        self._own_prefix = settings.proxy_prefix.encode() + b"/"
         self._routes = self._routing(settings)
         self._needs_store = settings.sessions.needs_store
         self.store_available = True
@@ -147,6 +152,7 @@ class AuthProxy:
         routes: dict[bytes, Callable[[Request], Outcome]] = {
             b"/robots.txt": lambda request: self._pages.robots(),
             prefix + b"/auth": self.check,
+            prefix + b"/forward_auth": self.forward_auth,
             prefix + b"/sign_in": self.sign_in,
             prefix + b"/start": self.start,
             prefix + b"/callback": self.callback,
@@ -165,7 +171,7 @@ class AuthProxy:
         """The decision about a request, or the flow that leads to it."""
         target = request.target
         path = target.partition(b"?")[0] if b"?" in target else target
-        route = self._routes.get(path, self.proxy)
+        route = self._routes.get(path, self._elsewhere)
         try:
             outcome = route(request)
         except RequestError as error:
@@ -173,6 +179,18 @@ class AuthProxy:
         if type(outcome) is Respond or isinstance(outcome, Decision):
             return outcome
         return _guarded(outcome)
+
+    def _elsewhere(self, request: Request) -> Outcome:
+        """An own endpoint that is not found by its whole path, or all the rest."""
+        prefix = self._own_prefix
+        if request.target.startswith(prefix):
+            tail = request.target[len(prefix) :]
+            if tail.startswith(b"forward_auth/"):
+                return self.forward_auth(request, tail[len(b"forward_auth") :])
+            name, _, query = tail.partition(b"%")
+            if name in (b"auth", b"forward_auth") and query[:2].upper() == b"3F":
+                return self.handle(_with_query(request, prefix + name, query[2:]))
+        return self.proxy(request)
 
     def _ping(self, request: Request) -> Outcome:
         agent = self.settings.ping_user_agent.encode()
@@ -190,7 +208,7 @@ class AuthProxy:
         """Whether every provider's metadata and keys are there, and the store if needed."""
         if self._needs_store and not self.store_available:
             return False
-        return all(provider.ready for provider in self._providers.values())
+        return self._readiness.complete
 
     # -- what the driver says about its store
 
@@ -209,21 +227,7 @@ class AuthProxy:
 
     def warm_up(self) -> Flow[None]:
         """Discovery and key sets of all providers, with back-off; ends when all stand."""
-        missing = [one for one in self._providers.values() if not one.ready]
-        tries = 0
-        while missing:
-            for provider in missing:
-                try:
-                    yield from provider.prepare()
-                except (ProviderError, FetchError) as error:
-                    self._context.on_event(_not_prepared(provider.id, error))
-                else:
-                    event = Event("provider_ready", reason=provider.id)
-                    self._context.on_event(event)
-            missing = [provider for provider in missing if not provider.ready]
-            if missing:
-                yield from Sleep(BACK_OFF[min(tries, len(BACK_OFF) - 1)])
-                tries += 1
+        return self._readiness.warm_up()
 
     # -- the auth check
 
@@ -294,7 +298,21 @@ class AuthProxy:
         if renewal.entry is None:
             return challenge.unauthorized(renewal.headers)
         answer = self._checked(renewal.entry, request)
-        return _with_headers(answer, renewal.headers)
+        return with_headers(answer, renewal.headers)
+
+    # -- the check that also says what to do without a login
+
+    def forward_auth(self, request: Request, tail: bytes = b"") -> Outcome:
+        """2xx as the auth check; else a redirect to the login, or 401 as JSON.
+
+        *tail* is the original URI where a gateway appends it to the endpoint's path;
+        its query is the client's then, and demands nothing.
+        """
+        checked = request
+        if tail:
+            self._context.trust.asked(request, tail)  # or it is an error, for all
+            checked = replace(request, target=self._own_prefix + b"auth")
+        return passed(self._context, request, tail, self.check(checked))
 
     # -- pages and the login
 
@@ -302,7 +320,7 @@ class AuthProxy:
         """The sign-in page, or the way to the provider when there is no button."""
         form = parse_form(query_of(request))
         if self.settings.skip_provider_button:
-            return start(self._context, request, form)
+            return begin(self._context, request, form)
         # A cookie that holds no session is cleared, a good one stays.
         cleared = self._cleared_if_broken(request)
         return self._sign_in_page(request, 200, form, cleared)
@@ -317,11 +335,11 @@ class AuthProxy:
         """302 to the provider, with the login's cookie."""
         if request.method == b"POST":
             return self._start_posted(request)
-        return start(self._context, request, parse_form(query_of(request)))
+        return begin(self._context, request, parse_form(query_of(request)))
 
     def _start_posted(self, request: Request) -> Flow[Decision]:
         form = yield from form_of(request)
-        return start(self._context, request, form)
+        return (yield from settled(begin(self._context, request, form)))
 
     def callback(self, request: Request) -> Flow[Decision]:
         """Back from the provider: redeem the code, save the session."""
@@ -387,7 +405,7 @@ class AuthProxy:
         """Pass the request on, or ask for a login."""
         session, headers = yield from self._identified(request)
         if session is None:
-            return self._challenge(request, headers)
+            return (yield from settled(self._challenge(request, headers)))
         refusal = self._context.refusal(session)
         if refusal:
             return denied(
@@ -399,7 +417,7 @@ class AuthProxy:
         own = (*self._identity(session), *headers)
         return self._upstreams.pass_on(request, original, session, own)
 
-    def _challenge(self, request: Request, headers: Headers) -> Respond:
+    def _challenge(self, request: Request, headers: Headers) -> Outcome:
         if (
             self.settings.force_json_errors
             or challenge.wants_json(request.headers)
@@ -408,10 +426,8 @@ class AuthProxy:
             return challenge.unauthorized_json(headers)
         form: dict[str, str] = {}
         if self.settings.skip_provider_button:
-            answer = _with_headers(start(self._context, request, form), headers)
-        else:
-            answer = self._sign_in_page(request, 403, form, headers)
-        return replace(answer, verdict="unauthenticated", reason="no_session")
+            return begin(self._context, request, form, headers, challenge=True)
+        return challenging(self._sign_in_page(request, 403, form, headers))
 
     def upstream_failed(
         self, request: Request, forward: Forward, reason: str
@@ -432,18 +448,15 @@ class AuthProxy:
         )
 
 
-def _with_headers(answer: Respond, headers: Headers) -> Respond:
-    if not headers:
-        return answer
-    return Respond(
-        answer.status,
-        (*answer.headers, *headers),
-        answer.body,
-        answer.events,
-        answer.user,
-        verdict=answer.verdict,
-        reason=answer.reason,
-    )
+def _with_query(request: Request, path: bytes, query: bytes) -> Request:
+    """*request* at *path* with the query that was escaped as a part of the path.
+
+    nginx takes the ``?`` of an ``auth_request`` for a letter of the path and escapes it.
+    Raises `RequestError` when there is a query besides: which one is the gateway's?
+    """
+    if b"?" in request.target:
+        raise RequestError("expected one query, got one in the path besides")
+    return replace(request, target=path + b"?" + unquote_to_bytes(query))
 
 
 def _guarded(flow: Flow[Decision]) -> Flow[Decision]:
@@ -464,13 +477,3 @@ def _bad_request(error: RequestError) -> Respond:
     answer = challenge.plain(400, b"Bad Request\n")
     event = Event("bad_request", reason=error.code, detail=str(error))
     return Respond(400, answer.headers, answer.body, (event,))
-
-
-def _not_prepared(provider_id: str, error: ProviderError | FetchError) -> Event:
-    hint = f"; {error.hint}" if isinstance(error, ProviderError) and error.hint else ""
-    reason = error.reason if isinstance(error, ProviderError) else error.code
-    return Event(
-        "provider_failed",
-        reason=reason,
-        detail=f"provider {provider_id!r} is not ready: {error}{hint}",
-    )

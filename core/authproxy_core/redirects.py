@@ -117,9 +117,13 @@ class RedirectPolicy:
         """The first candidate that is allowed, else "/".
 
         *form* holds the request's form values. With *own_endpoints* (for sign-out) it
-        may lead to the proxy's own pages too.
+        may lead to the proxy's own pages too. An absolute URL of the original's own
+        origin needs no entry in the list; it becomes its path.
         """
-        for target in self._candidates(request, original, form):
+        for candidate in self._candidates(request, original, form):
+            target = candidate
+            if not self.is_safe(candidate):
+                target = _at_home(candidate, original)
             if self.is_safe(target) and (
                 own_endpoints or not self.is_own_endpoint(target, original.host)
             ):
@@ -167,6 +171,28 @@ def listed_hosts(entries: Iterable[str]) -> tuple[ListedHost, ...]:
         for match in matches
         if match is not None
     )
+
+
+def _at_home(target: str, original: Original) -> str:
+    """The path of an absolute *target* on the host of *original*, else *target*."""
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None:
+        return target
+    scheme = target.partition(":")[0]
+    host, port = match["host"], match["port"] or ""
+    own_host = host_name(original.host)
+    own_port = original.host[len(own_host) :].rpartition(":")[2].strip(".")
+    if scheme not in ("https", original.scheme) or host_name(host) != own_host:
+        return target
+    if _port(port, scheme) != _port(own_port, original.scheme):
+        return target
+    rest = match["rest"] or "/"
+    return rest if rest.startswith("/") else f"/{rest}"
+
+
+def _port(port: str, scheme: str) -> str:
+    """*port*, or "" if it is the one that *scheme* means without any."""
+    return "" if port == {"https": "443", "http": "80"}[scheme] else port
 
 
 def _text(raw: bytes) -> str:

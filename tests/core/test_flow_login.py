@@ -940,8 +940,15 @@ def test_one_of_several_providers_is_chosen_by_its_id() -> None:
 
 def test_start_before_discovery_says_so(world: World) -> None:
     fresh = World(ready=False)
+
+    def away(effect: Fetch) -> Response:
+        raise FetchError("connection refused")
+
+    fresh.on_fetch = away
+    began = fresh.clock.now
     answer = fresh.get("/oauth2/start")
     assert answer.status == 503
+    assert 4.0 < fresh.clock.now - began < 7.0
     assert header(answer, b"retry-after") == b"5"
     assert b"request-1" in answer.body
 

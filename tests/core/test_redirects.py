@@ -264,3 +264,36 @@ def test_a_target_of_nobody_is_home() -> None:
     # The only candidate is the request's own target, which is no path to a browser.
     assert chosen(target=b"//evil.com/x") == "/"
     assert chosen(target=b"/\\evil.com/x") == "/"
+
+
+@pytest.mark.parametrize(
+    ("rd", "fields", "target"),
+    [
+        ("https://app.example.com/x?y#z", (), "/x?y#z"),
+        ("https://APP.example.com:443?y", (), "/?y"),
+        ("http://app.example.com/x", (), "/x"),
+        ("https://app.example.com", (), "/"),
+        ("https://app.example.com:8443/x", (), "/own"),
+        ("http://app.example.com/x", ((b"x-forwarded-proto", b"https"),), "/own"),
+        ("https://app.example.com//evil.com", (), "/own"),
+        ("https://app.example.com/\\evil.com", (), "/own"),
+        ("https://app.example.com@evil.com/x", (), "/own"),
+        ("https://app.example.com/oauth2/sign_out", (), "/own"),
+        ("https:app.example.com/x", (), "/own"),
+        (
+            "https://app.example.com:8443/x",
+            ((b"x-forwarded-host", b"app.example.com:8443"),),
+            "/x",
+        ),
+        ("https://[::1]/x", ((b"x-forwarded-host", b"[::1]"),), "/x"),
+        ("https://[::1]:443/x", ((b"x-forwarded-host", b"[::1]:8443"),), "/own"),
+    ],
+)
+def test_the_own_origin_needs_no_entry_in_the_list(
+    rd: str, fields: tuple[tuple[bytes, bytes], ...], target: str
+) -> None:
+    own_settings = settings(reverse_proxy=True)
+    request = Request(b"GET", b"/own", ((b"host", HOST), *fields), "10.0.0.1")
+    original = Trust(own_settings).original(request)
+    policy = RedirectPolicy(own_settings)
+    assert policy.choose(request, original, {"rd": rd}) == target

@@ -175,16 +175,20 @@ def test_a_location_for_one_group(start: Start, gateway: MakeGateway) -> None:
     assert other.get("/").status == 403
 
 
-@pytest.mark.parametrize("program", [AUTHPROXY, OAUTH2_PROXY])
-def test_a_query_in_an_auth_request_lets_nobody_in(
-    program: str, start: Start, gateway: MakeGateway
+@pytest.mark.parametrize(
+    ("program", "member", "other"), [(AUTHPROXY, 200, 403), (OAUTH2_PROXY, 500, 500)]
+)
+def test_a_query_in_an_auth_request_is_a_query(
+    program: str, member: int, other: int, start: Start, gateway: MakeGateway
 ) -> None:
-    """nginx makes it a part of the path, so it must at least fail closed."""
+    """nginx makes it a part of the path; for the original that is no endpoint."""
     with_query = "auth_request /oauth2/auth?allowed_groups=admin;"
     block = SEED_NGINX.replace("auth_request /oauth2/auth;", with_query)
-    front = gateway(start(program), block)
-    front.log_in("lisan123")
-    assert front.get("/").status == 500
+    server = start(program)
+    for user, status in (("lisan123", member), ("wangwu", other)):
+        front = gateway(server, block)
+        front.log_in(user)
+        assert front.get("/").status == status
 
 
 @pytest.mark.parametrize("program", [AUTHPROXY, OAUTH2_PROXY])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
-from ..effects import Flow, ReadBody
+from ..effects import Flow, Outcome, ReadBody
 from ..errors import (
     AuthProxyError,
     LoginStateError,
@@ -14,10 +14,11 @@ from ..errors import (
 )
 from ..forms import parse_form
 from ..login_state import LoginState
-from ..messages import Event, Headers, Request, Respond, first_header
+from ..messages import Decision, Event, Headers, Request, Respond, first_header
+from ..original import Original
 from ..pages import NO_CACHE
 from ..providers.base import Provider
-from .context import Context, redirect
+from .context import Context, challenging, redirect, with_headers
 from .failures import Failure, failure_of, refused_by_provider
 
 MAX_FORM = 64 << 10  # bytes
@@ -45,13 +46,55 @@ def form_of(request: Request) -> Flow[dict[str, str]]:
     return parse_form(query_of(request), body)
 
 
-def start(context: Context, request: Request, form: Mapping[str, str]) -> Respond:
-    """302 to the provider, with a login state; no I/O."""
-    original = context.trust.original(request)
+def chosen_provider(context: Context, form: Mapping[str, str]) -> Provider:
+    """The provider that a login's form names, else the first."""
+    return context.providers.get(form.get("provider", "")) or context.default_provider
+
+
+def begin(
+    context: Context,
+    request: Request,
+    form: Mapping[str, str],
+    headers: Headers = (),
+    original: Original | None = None,
+    *,
+    challenge: bool = False,
+) -> Outcome:
+    """Start a login as soon as its provider is ready; *headers* go with the answer.
+
+    A *challenge* is for somebody who had asked for something else.
+    """
+
+    def begun() -> Respond:
+        answer = with_headers(start(context, request, form, original), headers)
+        return challenging(answer) if challenge else answer
+
+    provider = chosen_provider(context, form)
+    if provider.metadata is None:
+        return _begin_later(context, provider, begun)
+    return begun()
+
+
+def _begin_later(
+    context: Context, provider: Provider, begun: Callable[[], Respond]
+) -> Flow[Decision]:
+    yield from context.readiness.wait_for(provider)
+    return begun()
+
+
+def start(
+    context: Context,
+    request: Request,
+    form: Mapping[str, str],
+    original: Original | None = None,
+) -> Respond:
+    """302 to the provider, with a login state; no I/O.
+
+    *original* is the original request where the caller knows it better.
+    """
+    original = original or context.trust.original(request)
     rd = context.redirects.choose(request, original, form)
-    provider = (
-        context.providers.get(form.get("provider", "")) or context.default_provider
-    )
+    provider = chosen_provider(context, form)
     try:
         begun = context.login_states.begin(
             request.headers,

@@ -1,0 +1,88 @@
+"""Getting the providers ready, and waiting a moment for one that is not.
+
+A server answers as soon as it runs, while discovery may take some seconds more; who
+comes to log in just then had better wait than see an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ..effects import Flow, Sleep
+from ..errors import EffectError, FetchError, ProviderError
+from ..messages import Event
+from ..providers.base import Provider
+
+BACK_OFF = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds between tries of discovery
+LONGEST_WAIT = 5.0  # seconds that a login waits for the provider
+GLANCE = 0.25  # seconds between two looks
+RETRY_AFTER = 2.0  # seconds between tries that logins ask for
+
+
+class Readiness:
+    """Which providers are ready, and the flows that make them so."""
+
+    def __init__(
+        self,
+        providers: Mapping[str, Provider],
+        *,
+        clock: Callable[[], float],
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self._providers = providers
+        self._clock = clock
+        self._on_event = on_event
+        self._tried_at: dict[str, float] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every provider's metadata and keys are there."""
+        return all(provider.ready for provider in self._providers.values())
+
+    def warm_up(self) -> Flow[None]:
+        """Discovery and key sets of all providers, with back-off; ends when all stand."""
+        missing = [one for one in self._providers.values() if not one.ready]
+        tries = 0
+        while missing:
+            for provider in missing:
+                try:
+                    yield from self._prepare(provider)
+                except (ProviderError, FetchError) as error:
+                    self._on_event(_not_prepared(provider.id, error))
+                else:
+                    self._on_event(Event("provider_ready", reason=provider.id))
+            missing = [provider for provider in missing if not provider.ready]
+            if missing:
+                yield from Sleep(BACK_OFF[min(tries, len(BACK_OFF) - 1)])
+                tries += 1
+
+    def _prepare(self, provider: Provider) -> Flow[None]:
+        self._tried_at[provider.id] = self._clock()
+        yield from provider.prepare()
+
+    def wait_for(self, provider: Provider) -> Flow[None]:
+        """Wait until logins at *provider* can begin, for `LONGEST_WAIT` at most.
+
+        Whoever tries last is waited for; when that was a while ago, as with a provider
+        that was away, this tries itself.
+        """
+        patience = self._clock() + LONGEST_WAIT
+        while provider.metadata is None and self._clock() < patience:
+            tried_at = self._tried_at.get(provider.id, float("-inf"))
+            if self._clock() - tried_at < RETRY_AFTER:
+                yield from Sleep(GLANCE)
+                continue
+            try:
+                yield from self._prepare(provider)
+            except (ProviderError, EffectError):
+                continue  # the time of this try makes the next round wait
+
+
+def _not_prepared(provider_id: str, error: ProviderError | FetchError) -> Event:
+    hint = f"; {error.hint}" if isinstance(error, ProviderError) and error.hint else ""
+    reason = error.reason if isinstance(error, ProviderError) else error.code
+    return Event(
+        "provider_failed",
+        reason=reason,
+        detail=f"provider {provider_id!r} is not ready: {error}{hint}",
+    )
