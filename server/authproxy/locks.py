@@ -5,28 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-_NOBODY = object()
+_NOBODY = ""
 
 
 class Locks:
     """Named locks; one that nobody holds takes no memory.
 
-    Each is held by an owner, any object: who gives back late, after its time was over,
-    does not take the lock from the one that holds it by then.
+    Each is held by a token that its owner alone knows: who gives back late, after its
+    time was over, does not take the lock from the one that holds it by then.
     """
 
     def __init__(self) -> None:
-        self._held: dict[str, tuple[asyncio.TimerHandle, object]] = {}
+        self._held: dict[str, tuple[asyncio.TimerHandle, str]] = {}
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
-    async def take(
-        self, key: str, ttl: float, wait: float, owner: object = None
-    ) -> bool:
+    async def take_lock(self, key: str, ttl: float, wait: float, token: str) -> bool:
         """Hold *key* for at most *ttl* seconds; False when not free within *wait*."""
         if key in self._held and not await self._waited(key, wait):
             return False
         loop = asyncio.get_running_loop()
-        self._held[key] = (loop.call_later(ttl, self._hand_over, key), owner)
+        self._held[key] = (loop.call_later(ttl, self._hand_over, key), token)
         return True
 
     async def _waited(self, key: str, wait: float) -> bool:
@@ -55,19 +53,23 @@ class Locks:
                 del self._waiting[key]
         return False
 
-    def release(self, key: str, owner: object = None) -> None:
-        """Give *key* back, if *owner* still holds it."""
+    async def release_lock(self, key: str, token: str) -> None:
+        """Give *key* back, if *token* still holds it."""
+        self.release(key, token)
+
+    def release(self, key: str, token: str) -> None:
+        """The same, at once."""
         held = self._held.get(key)
-        if held is not None and held[1] == owner:
+        if held is not None and held[1] == token:
             self._hand_over(key)
 
-    def renew(self, key: str, ttl: float, owner: object = None) -> None:
-        """Let *owner* hold *key* for *ttl* seconds from now, if it still holds it."""
+    def renew(self, key: str, ttl: float, token: str) -> None:
+        """Let *token* hold *key* for *ttl* seconds from now, if it still holds it."""
         held = self._held.get(key)
-        if held is not None and held[1] == owner:
+        if held is not None and held[1] == token:
             held[0].cancel()
             loop = asyncio.get_running_loop()
-            self._held[key] = (loop.call_later(ttl, self._hand_over, key), owner)
+            self._held[key] = (loop.call_later(ttl, self._hand_over, key), token)
 
     def _hand_over(self, key: str) -> None:
         """Give *key* to the one that has waited longest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -28,36 +29,38 @@ from authproxy_core.messages import Response
 from .http_client import HttpClient
 from .hub import BodySource, Perform
 from .locks import Locks
+from .stores.base import Store
+
+Tokens = dict[str, str]  # key → token of a lock that is held
 
 
 class Performer:
-    """What performs the effects of one worker's flows."""
+    """What performs the effects of one worker's flows.
 
-    def __init__(self, client: HttpClient) -> None:
+    Without a store, locks hold within this process and all else of a store fails.
+    """
+
+    def __init__(self, client: HttpClient, store: Store | None = None) -> None:
         self._client = client
+        self._store = store
         self._locks = Locks()
+        self._tokens: Tokens = {}  # of flows that belong to no request
         self._methods: dict[type[Effect[Any]], Callable[[Any], Awaitable[Any]]] = {
             Fetch: self._fetch,
-            Load: self._no_store,
-            LoadAll: self._no_store,
-            Save: self._no_store,
-            Delete: self._no_store,
-            Add: self._no_store,
-            Members: self._no_store,
-            Remove: self._no_store,
             Sleep: self._sleep,
             Offload: self._offload,
+            **_store_methods(store),
         }
 
     async def perform(self, effect: Effect[Any]) -> Any:
         """The answer to an effect of a flow that belongs to no request."""
-        return await self._perform(effect, None)
+        return await self._perform(effect, self._tokens)
 
-    async def _perform(self, effect: Effect[Any], owner: object) -> Any:
+    async def _perform(self, effect: Effect[Any], tokens: Tokens) -> Any:
         if type(effect) is Lock:
-            return await self._locks.take(effect.key, effect.ttl, effect.wait, owner)
+            return await self._lock(effect, tokens)
         if type(effect) is Unlock:
-            return self._locks.release(effect.key, owner)
+            return await self._unlock(effect.key, tokens)
         method = self._methods.get(type(effect))
         if method is None:
             raise ClientGone("there is no request whose body could be read")
@@ -65,13 +68,31 @@ class Performer:
 
     def bound_to(self, body: BodySource) -> Perform:
         """The function that performs the effects of the flow of one request."""
+        tokens: Tokens = {}
 
         async def perform(effect: Effect[Any]) -> Any:
             if type(effect) is ReadBody:
                 return await body.read_all(effect.limit)
-            return await self._perform(effect, body)  # one body, one flow
+            return await self._perform(effect, tokens)
 
         return perform
+
+    # A lock is held by a token that nobody else knows: who gives back late, after its
+    # time was over, does not take the lock from the one that holds it by then.
+
+    async def _lock(self, effect: Lock, tokens: Tokens) -> bool:
+        token = secrets.token_urlsafe(16)
+        locks = self._locks if self._store is None else self._store
+        taken = await locks.take_lock(effect.key, effect.ttl, effect.wait, token)
+        if taken:
+            tokens[effect.key] = token
+        return taken
+
+    async def _unlock(self, key: str, tokens: Tokens) -> None:
+        token = tokens.pop(key, None)
+        if token is not None:
+            locks = self._locks if self._store is None else self._store
+            await locks.release_lock(key, token)
 
     async def _fetch(self, effect: Fetch) -> Response:
         return await self._client.fetch(effect)
@@ -82,5 +103,24 @@ class Performer:
     async def _offload(self, effect: Offload) -> Any:
         return await asyncio.get_running_loop().run_in_executor(None, effect.function)
 
-    async def _no_store(self, effect: Effect[Any]) -> Any:
-        raise StoreError("no session store is configured")
+
+def _store_methods(
+    store: Store | None,
+) -> dict[type[Effect[Any]], Callable[[Any], Awaitable[Any]]]:
+    """What performs the effects of the store."""
+    if store is None:
+        kinds = (Load, LoadAll, Save, Delete, Add, Members, Remove)
+        return dict.fromkeys(kinds, _no_store)
+    return {
+        Load: lambda effect: store.load(effect.key),
+        LoadAll: lambda effect: store.load_all(effect.keys),
+        Save: lambda effect: store.save(effect.key, effect.value, effect.ttl),
+        Delete: lambda effect: store.delete(effect.key),
+        Add: lambda effect: store.add(effect.key, effect.member, effect.ttl),
+        Members: lambda effect: store.members(effect.key),
+        Remove: lambda effect: store.remove(effect.key, effect.member),
+    }
+
+
+async def _no_store(effect: Effect[Any]) -> Any:
+    raise StoreError("no session store is configured")

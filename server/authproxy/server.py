@@ -31,6 +31,8 @@ from .logs import Logs
 from .negotiation import Negotiation
 from .perform import Performer
 from .server_settings import ServerSettings
+from .stores.create import create
+from .stores.keeper import StoreKeeper
 from .upstream import Forwarder
 
 SWEEP = 1.0  # seconds between looks at time limits
@@ -61,8 +63,10 @@ class Worker:
             settings.logs, settings.core, clock, self._output, self._errors
         )
         self._client = HttpClient(settings.client, version=settings.core.version)
-        self._performer = Performer(self._client)
+        store = create(settings.store, settings.core.cookie.name)
+        self._performer = Performer(self._client, store)
         self._proxy = AuthProxy(settings.core, on_event=self._note)
+        self._store = StoreKeeper(store, self._proxy, self._logs)
         self._forwarder = Forwarder()
         self._hub = Hub(
             self._proxy,
@@ -100,6 +104,7 @@ class Worker:
         """Serve until `stop`, then finish what is in flight."""
         loop = asyncio.get_running_loop()
         sweeper = loop.create_task(self._sweep())
+        await self._store.start()
         warm_up = self._hub.spawn(drive(self._proxy.warm_up(), self._performer.perform))
         for listening in self._sockets:
             self._accept_from(listening)
@@ -112,6 +117,7 @@ class Worker:
         sweeper.cancel()
         await self._forwarder.close()
         await self._client.close()
+        await self._store.close()
         self._output.close()
         self._errors.close()
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from authproxy_core.settings import Seconds, Settings
+from authproxy_core.settings import Seconds, Secret, Settings
 
 
 class TlsSettings(Struct, frozen=True, kw_only=True):
@@ -76,6 +76,39 @@ class LogSettings(Struct, frozen=True, kw_only=True):
     exclude_paths: frozenset[str] = frozenset()
 
 
+class RedisAddress(Struct, frozen=True, kw_only=True):
+    """Where a Redis server or sentinel is: TCP, or a unix socket when ``path`` is set."""
+
+    host: str = ""
+    port: int = 6379
+    path: str = ""
+
+
+class RedisSettings(Struct, frozen=True, kw_only=True):
+    """How Redis is reached.
+
+    ``addresses`` are the server's, the sentinels', or some of the cluster's. With
+    ``tls`` the certificate is verified for the address's host, by the authorities of
+    the system and of ``ca_file``, unless ``verify`` is off. ``idle_timeout`` closes a
+    connection that was not used for so long; 0: never.
+    """
+
+    mode: Literal["single", "sentinel", "cluster"] = "single"
+    addresses: tuple[RedisAddress, ...] = ()
+    db: int = 0
+    username: str = ""
+    password: Secret = Secret(b"")
+    master_name: str = ""
+    sentinel_password: Secret = Secret(b"")
+    tls: bool = False
+    verify: bool = True
+    ca_file: str = ""
+    client_name: str = ""
+    connect_timeout: Seconds = 2.0
+    answer_timeout: Seconds = 2.0
+    idle_timeout: Seconds = 0.0
+
+
 class StoreSettings(Struct, frozen=True, kw_only=True):
     """The store that all processes share.
 
@@ -83,8 +116,9 @@ class StoreSettings(Struct, frozen=True, kw_only=True):
     empty, in one of a private temporary folder that lives as long as the server.
     """
 
-    kind: Literal["none", "sqlite"] = "none"
+    kind: Literal["none", "sqlite", "redis"] = "none"
     path: str = ""
+    redis: RedisSettings = RedisSettings()
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from .clock import log_timestamp
 from .listeners import ListenError, Listening, opened
 from .server_settings import ServerSettings
+from .stores.shared_state import NoPlaceError, placed
 
 MIN_BACK_OFF, MAX_BACK_OFF = 0.1, 10.0  # seconds before a dead worker is replaced
 GOOD_LIFE = 10.0  # seconds after which a death counts as the first one
@@ -28,7 +29,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 def run(settings: ServerSettings) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code."""
     try:
-        with opened(settings.listeners) as sockets:
+        with opened(settings.listeners) as sockets, placed(settings) as settings:
             for warning in settings.warnings:
                 _say(f"warning: {warning}")
             for listening in sockets:
@@ -39,7 +40,7 @@ def run(settings: ServerSettings) -> int:
                 serve(settings, sockets)
                 return 0
             return Supervisor(settings, sockets).run()
-    except ListenError as error:
+    except (ListenError, NoPlaceError) as error:
         _say(str(error))
         return 1
 

@@ -143,8 +143,8 @@ def test_all_bad_flags_are_told() -> None:
                          "1024"),
         ("cookie_refresh = '-1h'", "cookie_refresh (FILE:1): got '-1h0m0s', expected at "
                                    "least 0s"),
-        ("session_store_type = 'redis'", "session_store_type (FILE:1): got 'redis', "
-                                         "expected 'cookie'"),
+        ("session_store_type = 'disk'", "session_store_type (FILE:1): got 'disk', "
+                                        "expected 'cookie', 'redis' or 'sqlite'"),
         ("skip_auth_routes = 'GET=/x'", "skip_auth_routes (FILE:1): not supported yet "
                                         "by this version"),
         ("logging_filename = 'x.log'", "logging_filename (FILE:1): not supported yet by "

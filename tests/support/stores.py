@@ -6,14 +6,13 @@ import asyncio
 import base64
 import json
 import os
+import pickle
 import subprocess
 import sys
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
-
-import msgspec
 
 from authproxy.server_settings import StoreSettings
 from authproxy.stores.base import Store
@@ -87,7 +86,7 @@ class Elsewhere:
             env={**os.environ, "PYTHONPATH": path},
             text=True,
         )
-        self._send(base64.b64encode(msgspec.msgpack.encode(settings)).decode())
+        self._send(base64.b64encode(pickle.dumps(settings)).decode())
 
     def __enter__(self) -> Elsewhere:
         return self
@@ -122,29 +121,27 @@ class Elsewhere:
 
     async def timed(self, method: str, *arguments: Any) -> tuple[Any, float]:
         """The same, and the monotonic moment at which it was done."""
-        packed = base64.b64encode(msgspec.msgpack.encode((method, arguments)))
+        packed = base64.b64encode(pickle.dumps((method, arguments)))
         self._send(packed.decode())
         line = await asyncio.to_thread(self._output.readline)
         answer = json.loads(line)
         assert "error" not in answer, answer
-        result = msgspec.msgpack.decode(base64.b64decode(answer["result"]))
+        result = pickle.loads(base64.b64decode(answer["result"]))
         return result, answer["at"]
 
 
 async def _serve() -> None:
-    settings = msgspec.msgpack.decode(
-        base64.b64decode(sys.stdin.readline()), type=StoreSettings
-    )
+    settings = pickle.loads(base64.b64decode(sys.stdin.readline()))
     async with Watched(settings) as watched:
         await watched.ready()
         while line := await asyncio.to_thread(sys.stdin.readline):
-            method, arguments = msgspec.msgpack.decode(base64.b64decode(line))
+            method, arguments = pickle.loads(base64.b64decode(line))
             try:
                 result = await getattr(watched.store, method)(*arguments)
             except Exception as error:
                 answer: dict[str, Any] = {"error": repr(error)}
             else:
-                packed = base64.b64encode(msgspec.msgpack.encode(result)).decode()
+                packed = base64.b64encode(pickle.dumps(result)).decode()
                 answer = {"result": packed, "at": time.monotonic()}
             print(json.dumps(answer), flush=True)
 

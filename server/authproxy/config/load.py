@@ -18,8 +18,14 @@ from authproxy_core.errors import SettingsError
 from authproxy_core.settings import CookieSettings, PageSettings, Settings, check
 
 from .. import __version__
-from ..server_settings import ClientSettings, Limits, LogSettings, ServerSettings
-from . import files, headers, secrets
+from ..server_settings import (
+    ClientSettings,
+    Limits,
+    LogSettings,
+    ServerSettings,
+    StoreSettings,
+)
+from . import files, headers, secrets, stores
 from .advice import add_warnings
 from .collected import Collected, ConfigError
 from .cpus import usable_cpus
@@ -89,11 +95,12 @@ def _placed(collected: Collected, prefix: str) -> dict[str, Any]:
     }
 
 
-def _workers(collected: Collected) -> int:
-    """As many as given; else one for each CPU, but only one with refreshes.
+def _workers(collected: Collected, store: StoreSettings) -> int:
+    """As many as given; else one for each CPU.
 
-    Workers do not share yet who refreshes a session, and a provider that rotates
-    refresh tokens ends a session whose old token comes a second time.
+    With refreshes and nothing shared it is one: workers would not know who refreshes a
+    session, and a provider that rotates refresh tokens ends a session whose old token
+    comes a second time.
     """
     given = collected.integer("workers")
     if not collected.seconds("cookie_refresh"):
@@ -102,7 +109,8 @@ def _workers(collected: Collected) -> int:
         collected.warn(
             "workers",
             "several workers may refresh one session at the same time, which ends it at "
-            "a provider that rotates refresh tokens; use one with cookie_refresh",
+            "a provider that rotates refresh tokens; use one with cookie_refresh, or "
+            "shared_state",
         )
     return given or 1
 
@@ -111,10 +119,12 @@ def _server_settings(collected: Collected) -> ServerSettings:
     id_header = collected.string("request_id_header")
     if not is_token(id_header.encode()):
         collected.got("request_id_header", id_header, "the name of a header")
+    store = stores.store(collected)
     return ServerSettings(
-        core=_core(collected),
+        core=_core(collected, store),
         listeners=listeners(collected),
-        workers=_workers(collected),
+        workers=_workers(collected, store),
+        store=store,
         limits=Limits(**_placed(collected, "limits.")),
         client=ClientSettings(**_placed(collected, "client.")),
         logs=_logs(collected),
@@ -132,12 +142,15 @@ def _logs(collected: Collected) -> LogSettings:
     return LogSettings(**values)
 
 
-def _core(collected: Collected) -> Settings:
+def _core(collected: Collected, store: StoreSettings) -> Settings:
     # Fields that several options share are overwritten by what is made of them.
     return Settings(
         **{
             **_placed(collected, "core."),
             "cookie": _cookie(collected),
+            "sessions": stores.sessions(
+                collected, _placed(collected, "core.sessions."), store.kind
+            ),
             "providers": (provider(collected, _placed(collected, "core.providers.")),),
             "real_client_ip_header": _client_ip_header(collected),
             "redirect_url": _redirect_url(collected),

@@ -13,6 +13,7 @@ from .options_server import (
     PAGE_OPTIONS,
     UPSTREAM_OPTIONS,
 )
+from .options_stores import STORE_OPTIONS
 
 # Flags that steer the program itself: no TOML key, no environment variable.
 CONTROL_OPTIONS = in_group(
@@ -43,6 +44,7 @@ OPTIONS: tuple[Option, ...] = (
     *PROVIDER_OPTIONS,
     *COOKIE_OPTIONS,
     *SESSION_OPTIONS,
+    *STORE_OPTIONS,
     *HEADER_OPTIONS,
     *UPSTREAM_OPTIONS,
     *LISTENER_OPTIONS,

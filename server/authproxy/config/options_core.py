@@ -5,7 +5,6 @@ from __future__ import annotations
 from .option import Option, in_group
 
 _SAMESITE = ("", "lax", "strict", "none")
-_WITH_REDIS = "only read when session_store_type is redis"
 _WITH_HTPASSWD = "only read with htpasswd_file"
 _WITH_BEARER = "only read with skip_jwt_bearer_tokens"
 
@@ -389,28 +388,8 @@ COOKIE_OPTIONS = in_group(
 )
 
 
-def _redis(key: str, help_: str) -> Option:
-    return Option(
-        key,
-        "string",
-        "",
-        help_,
-        support="idle",
-        note=_WITH_REDIS,
-        secret="password" in key or "url" in key,
-    )
-
-
 SESSION_OPTIONS = in_group(
     "Sessions",
-    Option(
-        "session_store_type",
-        "string",
-        "cookie",
-        "where sessions are kept",
-        choices=("cookie",),
-        note="redis is not supported yet",
-    ),
     Option(
         "session_cookie_minimal",
         "bool",
@@ -435,29 +414,5 @@ SESSION_OPTIONS = in_group(
         "bytes of unsealed sessions kept in memory, per worker; 0 disables the cache",
         "core.session_cache_bytes",
         own=True,
-    ),
-    _redis("redis_connection_url", "address of the Redis server"),
-    _redis("redis_username", "user name at Redis"),
-    _redis("redis_password", "password at Redis"),
-    _redis("redis_use_sentinel", "find Redis through sentinels")._replace(
-        kind="bool", default=False
-    ),
-    _redis("redis_sentinel_password", "password at the sentinels"),
-    _redis("redis_sentinel_master_name", "name of the master at the sentinels"),
-    _redis("redis_sentinel_connection_urls", "addresses of the sentinels")._replace(
-        kind="list", default=()
-    ),
-    _redis("redis_use_cluster", "Redis is a cluster")._replace(
-        kind="bool", default=False
-    ),
-    _redis("redis_cluster_connection_urls", "addresses of the cluster")._replace(
-        kind="list", default=()
-    ),
-    _redis("redis_ca_path", "PEM file of the authority of Redis"),
-    _redis(
-        "redis_insecure_skip_tls_verify", "do not verify the certificate of Redis"
-    )._replace(kind="bool", default=False),
-    _redis("redis_connection_idle_timeout", "seconds")._replace(
-        help="seconds that a connection to Redis may idle", kind="int", default=0
     ),
 )

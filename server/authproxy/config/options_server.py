@@ -203,7 +203,7 @@ LISTENER_OPTIONS = in_group(
         "workers",
         "int",
         0,
-        "worker processes; 0 means one for each usable CPU, and one with cookie_refresh",
+        "worker processes; 0 means one for each usable CPU",
         "workers",
         maximum=1024,
         own=True,

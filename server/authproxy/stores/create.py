@@ -18,3 +18,5 @@ def create(settings: StoreSettings, name: str) -> Store | None:
             from .sqlite import SqliteStore
 
             return SqliteStore(settings.path)
+        case "redis":
+            raise NotImplementedError

@@ -31,7 +31,7 @@ class SharedLocks:
         """Hold *key*; *attempt* tries once in the store, and may raise `StoreError`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
-        if not await self._own.take(key, ttl + wait, wait, token):
+        if not await self._own.take_lock(key, ttl + wait, wait, token):
             return False
         try:
             taken = await self._in_store(attempt, deadline)
