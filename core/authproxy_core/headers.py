@@ -107,10 +107,14 @@ class Injector:
         self._rules: list[tuple[bytes, tuple[ClaimSource | Secret, ...]]] = [
             (rule.name.lower().encode(), rule.values) for rule in rules
         ]
+        stripping = [rule for rule in rules if not rule.preserve_request_value]
         self.stripped = frozenset(
             folded(rule.name.lower().encode())
-            for rule in rules
-            if not rule.preserve_request_value
+            for rule in stripping
+            if not rule.strip_exactly
+        )
+        self.stripped_exactly = frozenset(
+            rule.name.lower().encode() for rule in stripping if rule.strip_exactly
         )
         self.kept = frozenset(
             folded(rule.name.lower().encode())

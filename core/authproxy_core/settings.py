@@ -94,12 +94,14 @@ class ClaimSource(Struct, frozen=True):
 class HeaderRule(Struct, frozen=True):
     """A header to inject, and whether a client's own value of it may stay.
 
-    ``values`` are claims, or fixed secrets.
+    ``values`` are claims, or fixed secrets. With ``strip_exactly`` a client's header
+    whose name only folds to this one (``_`` for ``-``) stays, which is insecure.
     """
 
     name: str
     values: tuple[ClaimSource | Secret, ...]
     preserve_request_value: bool = False
+    strip_exactly: bool = False
 
 
 class UpstreamSettings(Struct, frozen=True, kw_only=True):

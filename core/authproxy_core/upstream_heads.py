@@ -62,8 +62,9 @@ MAX_NAMES = 1024  # whose verdict is kept
 class _Names:
     """Which names of fields pass; a verdict is remembered, for they come again."""
 
-    def __init__(self, refused: frozenset[bytes]) -> None:
+    def __init__(self, refused: frozenset[bytes], exactly: frozenset[bytes]) -> None:
         self._refused = refused
+        self._exactly = exactly | HOP_BY_HOP
         self._verdicts: dict[bytes, bool] = {}
 
     def passes(self, name: bytes) -> bool:
@@ -72,7 +73,7 @@ class _Names:
         if verdict is None:
             if len(self._verdicts) >= MAX_NAMES:
                 self._verdicts.clear()
-            verdict = folded(name) not in self._refused and name not in HOP_BY_HOP
+            verdict = folded(name) not in self._refused and name not in self._exactly
             self._verdicts[name] = verdict
         return verdict
 
@@ -94,10 +95,10 @@ class UpstreamHeads:
     ) -> None:
         own = injector.stripped | REPLACED
         if strips_identity:
-            own |= IDENTITY_FIELDS - injector.kept
+            own |= IDENTITY_FIELDS - injector.kept - injector.stripped_exactly
         self.protected = own | ORIGIN_FIELDS
-        self._trusted = _Names(own)
-        self._untrusted = _Names(self.protected)
+        self._trusted = _Names(own, injector.stripped_exactly)
+        self._untrusted = _Names(self.protected, injector.stripped_exactly)
         self._injector = injector
         self._is_own_cookie = is_own_cookie
         self._via: Headers = ((b"via", b"1.1 " + via),) if via else ()

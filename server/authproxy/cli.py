@@ -1,4 +1,4 @@
-"""The command line: ``--config FILE``, ``--config-test``, ``--version``, ``demo``.
+"""The command line: ``--config FILE``, ``--alpha-config FILE``, ``demo`` and the like.
 
 Imports are inside the functions, so that ``--version`` and ``--help`` are quick.
 """
@@ -66,6 +66,13 @@ def _run(arguments: list[str]) -> int:
         from .config.reference import usage
 
         print(usage())
+        return 0
+    if flags.control.get("convert-config-to-alpha"):
+        from .config.alpha_convert import convert
+
+        text, warnings = convert(flags, os.environ)
+        _warn(warnings)
+        print(text, end="")
         return 0
     from .config.load import build
 

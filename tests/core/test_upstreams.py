@@ -229,6 +229,18 @@ def test_a_rule_may_keep_what_the_client_says() -> None:
     assert b"gap-auth" in names(forward(world, "/", (b"gap-auth", b"x")))
 
 
+def test_a_rule_may_strip_its_own_spelling_alone() -> None:
+    exact = HeaderRule("X-Forwarded-User", (ClaimSource("user"),), strip_exactly=True)
+    world = proxied(at("/"), inject_request_headers=(exact,))
+    sent = ((b"x-forwarded-user", b"eve"), (b"x_forwarded_user", b"eve"))
+
+    decision = forward(world, "/", *sent)
+
+    assert len(header_values(decision.headers, b"x-forwarded-user")) == 1
+    assert dict(decision.headers)[b"x-forwarded-user"] != b"eve"
+    assert dict(decision.headers)[b"x_forwarded_user"] == b"eve"
+
+
 def test_only_a_trusted_proxy_says_where_a_request_came_from() -> None:
     world = proxied(reverse_proxy=True)
     told = (

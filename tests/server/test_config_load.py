@@ -126,15 +126,6 @@ def test_a_problem_is_told_once() -> None:
     assert len(problems("--cookie-secret=", "--cookie-secret-file=/missing")) == 1
 
 
-def test_control_flags_that_are_not_supported() -> None:
-    assert problem("--alpha-config=x.yaml") == (
-        "--alpha-config: not supported yet by this version"
-    )
-    assert problem("--convert-config-to-alpha") == (
-        "--convert-config-to-alpha: not supported yet by this version"
-    )
-
-
 # --- secrets ---------------------------------------------------------------------------
 
 

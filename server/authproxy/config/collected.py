@@ -61,6 +61,7 @@ class Collected:
     """Typed access to the values, and the list of problems and warnings so far.
 
     ``failed`` holds the keys that have a problem: their values are the defaults.
+    ``names`` says how a key is called where it was given, when that is another name.
     """
 
     def __init__(self) -> None:
@@ -68,6 +69,7 @@ class Collected:
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.failed: set[str] = set()
+        self.names: dict[str, str] = {}
 
     def string(self, key: str) -> str:
         return self._typed(key, str)
@@ -103,7 +105,8 @@ class Collected:
     def label(self, key: str) -> str:
         """*key*, with the place it came from when it was given."""
         given = self.given.get(key)
-        return f"{key} ({given.origin})" if given is not None else key
+        name = self.names.get(key, key)
+        return f"{name} ({given.origin})" if given is not None else name
 
     def wrong(self, key: str, text: str) -> None:
         """Note a problem with the value of *key*."""

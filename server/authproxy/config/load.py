@@ -9,7 +9,6 @@ note problems instead of raising, so that everything that is wrong is told at on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
 
@@ -25,16 +24,15 @@ from ..server_settings import (
     ServerSettings,
     StoreSettings,
 )
-from . import files, headers, secrets, stores
+from . import files, secrets, stores
 from .advice import add_warnings
 from .collected import Collected, ConfigError
 from .cpus import usable_cpus
-from .listening import listeners
-from .options import BY_KEY, CONTROL_OPTIONS, OPTIONS
-from .provider import is_web_address, provider
+from .options import BY_KEY
+from .parts import Parts, flat_parts, placed
+from .provider import is_web_address
 from .sources import Flags, collect, read_flags
 from .trial import try_out
-from .upstreams import upstreams
 
 CLIENT_IP_HEADERS = (
     "X-Forwarded-For",
@@ -53,12 +51,8 @@ def load(arguments: Sequence[str], environ: Mapping[str, str]) -> ServerSettings
 def build(flags: Flags, environ: Mapping[str, str]) -> ServerSettings:
     """The settings for a command line that has been read already."""
     collected = collect(flags, environ)
-    collected.problems += [
-        f"--{option.flag}: not supported yet by this version"
-        for option in CONTROL_OPTIONS
-        if option.support == "refused" and flags.control.get(option.flag)
-    ]
-    settings = _server_settings(collected)
+    parts = _parts(collected, str(flags.control.get("alpha-config", "")), environ)
+    settings = _server_settings(collected, parts)
     collected.problems += _problems_of_core(collected, settings.core)
     if not collected.problems:  # what fails now would only repeat the reasons above
         collected.problems += try_out(settings)
@@ -66,6 +60,15 @@ def build(flags: Flags, environ: Mapping[str, str]) -> ServerSettings:
         raise ConfigError(tuple(collected.problems), tuple(collected.warnings))
     add_warnings(collected)
     return msgspec.structs.replace(settings, warnings=tuple(collected.warnings))
+
+
+def _parts(collected: Collected, alpha: str, environ: Mapping[str, str]) -> Parts:
+    """Providers, headers, upstreams and listeners, from the file *alpha* if given."""
+    if not alpha:
+        return flat_parts(collected)
+    from .alpha import alpha_parts  # few need it, and every start would pay for it
+
+    return alpha_parts(collected, alpha, environ)
 
 
 def _problems_of_core(collected: Collected, core: Settings) -> list[str]:
@@ -83,16 +86,6 @@ def _problems_of_core(collected: Collected, core: Settings) -> list[str]:
             if key not in said
         ]
     return []
-
-
-def _placed(collected: Collected, prefix: str) -> dict[str, Any]:
-    """The values of the options whose place is a field right below *prefix*."""
-    return {
-        name: collected.value(option.key)
-        for option in OPTIONS
-        if option.place.startswith(prefix)
-        and "." not in (name := option.place.removeprefix(prefix))
-    }
 
 
 def _workers(collected: Collected, store: StoreSettings) -> int:
@@ -115,18 +108,18 @@ def _workers(collected: Collected, store: StoreSettings) -> int:
     return given or 1
 
 
-def _server_settings(collected: Collected) -> ServerSettings:
+def _server_settings(collected: Collected, parts: Parts) -> ServerSettings:
     id_header = collected.string("request_id_header")
     if not is_token(id_header.encode()):
         collected.got("request_id_header", id_header, "the name of a header")
     store = stores.store(collected)
     return ServerSettings(
-        core=_core(collected, store),
-        listeners=listeners(collected),
+        core=_core(collected, parts, store),
+        listeners=parts.listeners,
         workers=_workers(collected, store),
         store=store,
-        limits=Limits(**_placed(collected, "limits.")),
-        client=ClientSettings(**_placed(collected, "client.")),
+        limits=Limits(**placed(collected, "limits.")),
+        client=ClientSettings(**placed(collected, "client.")),
         logs=_logs(collected),
         request_id_header=id_header.lower(),
     )
@@ -134,7 +127,7 @@ def _server_settings(collected: Collected) -> ServerSettings:
 
 def _logs(collected: Collected) -> LogSettings:
     """The log settings; a format of "" is the default one, which is made faster."""
-    values = _placed(collected, "logs.")
+    values = placed(collected, "logs.")
     for name in ("standard", "auth", "request"):
         if collected.is_default(f"{name}_logging_format"):
             values[f"{name}_format"] = ""
@@ -142,22 +135,23 @@ def _logs(collected: Collected) -> LogSettings:
     return LogSettings(**values)
 
 
-def _core(collected: Collected, store: StoreSettings) -> Settings:
+def _core(collected: Collected, parts: Parts, store: StoreSettings) -> Settings:
     # Fields that several options share are overwritten by what is made of them.
     return Settings(
         **{
-            **_placed(collected, "core."),
+            **placed(collected, "core."),
             "cookie": _cookie(collected),
             "sessions": stores.sessions(
-                collected, _placed(collected, "core.sessions."), store.kind
+                collected, placed(collected, "core.sessions."), store.kind
             ),
-            "providers": (provider(collected, _placed(collected, "core.providers.")),),
+            "providers": parts.providers,
             "real_client_ip_header": _client_ip_header(collected),
             "redirect_url": _redirect_url(collected),
             "authenticated_emails": _authenticated_emails(collected),
-            "inject_request_headers": headers.request_rules(collected),
-            "inject_response_headers": headers.response_rules(collected),
-            "upstreams": upstreams(collected),
+            "inject_request_headers": parts.request_headers,
+            "inject_response_headers": parts.response_headers,
+            "upstreams": parts.upstreams,
+            "proxy_raw_path": parts.proxy_raw_path,
             "pages": _pages(collected),
             "version": __version__,
         }
@@ -165,7 +159,7 @@ def _core(collected: Collected, store: StoreSettings) -> Settings:
 
 
 def _cookie(collected: Collected) -> CookieSettings:
-    values = _placed(collected, "core.cookie.")
+    values = placed(collected, "core.cookie.")
     values["csrf_slots"] = collected.integer("cookie_csrf_slots")
     limit = collected.integer("cookie_csrf_per_request_limit")
     if limit > 0 and collected.boolean("cookie_csrf_per_request"):
@@ -202,7 +196,7 @@ def _authenticated_emails(collected: Collected) -> frozenset[str] | None:
 def _pages(collected: Collected) -> PageSettings:
     return PageSettings(
         **{
-            **_placed(collected, "core.pages."),
+            **placed(collected, "core.pages."),
             **files.read_templates(collected, "custom_templates_dir"),
             "logo": files.logo_html(collected, "custom_sign_in_logo"),
         }

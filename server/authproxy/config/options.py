@@ -23,18 +23,16 @@ CONTROL_OPTIONS = in_group(
         "",
         "string",
         "",
-        "YAML file with providers, headers and upstreams",
+        "YAML file with providers, headers, upstreams and servers",
         flag="alpha-config",
-        support="refused",
     ),
     Option("", "bool", False, "check the configuration and exit", flag="config-test"),
     Option(
         "",
         "bool",
         False,
-        "print the configuration as alpha YAML and exit",
+        "print what is for the alpha configuration as YAML, secrets included, and exit",
         flag="convert-config-to-alpha",
-        support="refused",
     ),
     Option("", "bool", False, "print the version and exit", flag="version"),
 )
@@ -51,6 +49,16 @@ OPTIONS: tuple[Option, ...] = (
     *LIMIT_OPTIONS,
     *PAGE_OPTIONS,
     *LOGGING_OPTIONS,
+)
+
+# What the alpha configuration says instead; refused beside it.
+ALPHA_GROUPS = frozenset({"Provider", "Headers", "Upstreams", "Listeners"})
+FLAT_ONLY: frozenset[str] = frozenset(
+    option.key
+    for option in OPTIONS
+    if option.group in ALPHA_GROUPS
+    and not option.own
+    and option.key != "ssl_insecure_skip_verify"
 )
 
 BY_KEY: dict[str, Option] = {option.key: option for option in OPTIONS}

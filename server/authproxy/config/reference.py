@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from .option import Option
-from .options import CONTROL_OPTIONS, OPTIONS
+from .options import CONTROL_OPTIONS, FLAT_ONLY, OPTIONS
 from .values import format_duration
 
 INTRODUCTION = """\
@@ -20,7 +20,8 @@ variable, the variable beats the file. This page is made from the option table:
 
 An option marked *refused* is oauth2-proxy's, but not supported yet: a value other than
 its default is an error at start. One marked *idle* is accepted and has no effect. One
-marked *own* is not in oauth2-proxy.
+marked *own* is not in oauth2-proxy. One marked *flat* can't be used with `--alpha-config FILE`, a YAML
+file that says the same in the form of oauth2-proxy's alpha configuration.
 """
 
 INDENT = " " * 8
@@ -83,6 +84,7 @@ def _row(option: Option) -> str:
 def _mark(option: Option) -> str:
     marks = ["own"] if option.own else []
     marks += [] if option.support == "full" else [option.support]
+    marks += ["flat"] if option.key in FLAT_ONLY else []
     return f" [{', '.join(marks)}]" if marks else ""
 
 

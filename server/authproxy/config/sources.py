@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 from .collected import Collected, Given, UsageError, shown
 from .option import ENVIRONMENT_PREFIX, Option, Value
-from .options import BY_FLAG, BY_KEY, CONTROL_BY_FLAG, OPTIONS
+from .options import BY_FLAG, BY_KEY, CONTROL_BY_FLAG, FLAT_ONLY, OPTIONS
 from .values import EXPECTED, format_duration, from_flag, from_toml
 
 SIMILAR = 0.6  # how alike a misspelt name has to be to be suggested
 # Kubernetes injects OAUTH2_PROXY_PORT and the like for a service of that name.
 VERY_SIMILAR = 0.85
+NOT_WITH_ALPHA = "can't be used with --alpha-config, whose file says this instead"
 
 
 class Flags(NamedTuple):
@@ -112,12 +113,22 @@ def nearest(name: str, known: Iterable[str], cutoff: float = SIMILAR) -> str:
 
 
 def collect(flags: Flags, environ: Mapping[str, str]) -> Collected:
-    """Choose a value for each option; what is wrong is noted in the result."""
+    """Choose a value for each option; what is wrong is noted in the result.
+
+    Beside an alpha configuration the flags for which it stands are a `UsageError`,
+    such keys of the file are problems, and such variables are ignored.
+    """
+    alpha = bool(flags.control.get("alpha-config"))
+    if alpha:
+        _refuse_flat_flags(flags)
     collected = Collected()
     path = flags.control.get("config")
     file = _read_toml(collected, str(path)) if path else {}
     for option in OPTIONS:
         text = environ.get(option.environment, "")
+        if alpha and option.key in FLAT_ONLY:
+            _pass_over(collected, option, text, file)
+            continue
         if option.key in flags.values:
             _take_flag(collected, option, flags.values[option.key])
         elif text:
@@ -125,9 +136,28 @@ def collect(flags: Flags, environ: Mapping[str, str]) -> Collected:
         elif option.key in file:
             raw, origin = file[option.key]
             _take(collected, option, raw, origin)
-        _judge(collected, option)
+        judge(collected, option)
     _warn_of_misspelt_variables(collected, environ)
     return collected
+
+
+def _refuse_flat_flags(flags: Flags) -> None:
+    refused = sorted({BY_KEY[key].flag for key in flags.values if key in FLAT_ONLY})
+    if refused:
+        raise UsageError(tuple(f"--{flag}: {NOT_WITH_ALPHA}" for flag in refused))
+
+
+def _pass_over(
+    collected: Collected, option: Option, text: str, file: Mapping[str, tuple[Any, str]]
+) -> None:
+    """Note what says something that the alpha configuration is for."""
+    if text:
+        collected.warnings.append(
+            f"{option.environment}: ignored; {NOT_WITH_ALPHA}",
+        )
+    if option.key in file:
+        _, origin = file[option.key]
+        collected.problems.append(f"{option.key} ({origin}): {NOT_WITH_ALPHA}")
 
 
 def _take_flag(collected: Collected, option: Option, value: Value) -> None:
@@ -157,7 +187,7 @@ def _take(collected: Collected, option: Option, raw: Any, origin: str) -> None:
         )
 
 
-def _judge(collected: Collected, option: Option) -> None:
+def judge(collected: Collected, option: Option) -> None:
     """Check the choices and bounds of the table, and whether we support the value."""
     key = option.key
     if collected.is_default(key) or key in collected.failed:

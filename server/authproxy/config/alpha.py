@@ -1,0 +1,35 @@
+"""An alpha configuration as parts of the settings.
+
+It stands for the flat options about providers, headers, upstreams and servers, and has
+no defaults of its own beside theirs: there is no upstream, no header and no listener
+unless the file has one. All else comes from the flat options as usual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .alpha_headers import header_rules
+from .alpha_providers import providers
+from .alpha_read import read_alpha
+from .alpha_servers import listeners, take_metrics
+from .alpha_upstreams import upstreams
+from .collected import Collected
+from .parts import Parts
+
+
+def alpha_parts(collected: Collected, path: str, environ: Mapping[str, str]) -> Parts:
+    """What the file at *path* says; problems and warnings go to *collected*."""
+    tree, problems = read_alpha(path, environ)
+    parts = Parts(
+        providers=providers(tree.get("providers"), collected, problems),
+        request_headers=header_rules("injectRequestHeaders", tree, environ, problems),
+        response_headers=header_rules("injectResponseHeaders", tree, environ, problems),
+        upstreams=upstreams(tree.get("upstreamConfig", {}), problems),
+        listeners=listeners(tree.get("server", {}), collected, problems),
+        proxy_raw_path=tree.get("upstreamConfig", {}).get("proxyRawPath", False),
+    )
+    take_metrics(tree.get("metricsServer", {}), collected, problems)
+    collected.problems += problems.found
+    collected.warnings += problems.warnings
+    return parts
