@@ -210,6 +210,11 @@ class AuthProxy:
             return False
         return self._readiness.complete
 
+    @property
+    def sessions_unsealed(self) -> int:
+        """How many sessions no cache held so far, so that they had to be unsealed."""
+        return self._sessions.unsealed
+
     # -- what the driver says about its store
 
     @property

@@ -67,6 +67,7 @@ class CookieSessions:
         self._retry_at: dict[bytes, float] = {}
         self._unfinished: dict[bytes, Tokens] = {}
         self._store_trusted = False
+        self.unsealed = 0  # values that no cache held, so far
 
     # -- what the store tells
 
@@ -96,6 +97,7 @@ class CookieSessions:
             return None
         entry = self._recall.get(value)
         if entry is None:
+            self.unsealed += 1
             entry = self._unsealed(value)
             if entry is None:
                 return None

@@ -133,7 +133,7 @@ class Connection(asyncio.Protocol):
         """The connection is gone, in whatever way."""
         self.lost = True
         hub = self._hub
-        hub.connections.discard(self)
+        hub.leave(self)
         if self._exchange is not None:
             self._exchange.gone.set()
         self._wake_reader()
@@ -355,7 +355,7 @@ class Connection(asyncio.Protocol):
             respond, persists = FAILED, False
             data = wire.refusal(500, hub.clock.date)
         self.transport.write(data)
-        hub.logs.answered(
+        hub.answered(
             Entry(
                 head,
                 request,
@@ -364,6 +364,9 @@ class Connection(asyncio.Protocol):
                 len(respond.body),
                 monotonic() - began,
                 respond.user,
+                "",
+                respond.verdict,
+                respond.reason,
             ),
             respond.events,
         )

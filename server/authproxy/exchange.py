@@ -8,7 +8,14 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from authproxy_core.errors import BodyTooLarge, ClientGone, RequestError
-from authproxy_core.messages import Event, Headers, Request, Respond
+from authproxy_core.messages import (
+    Decision,
+    Event,
+    Forward,
+    Headers,
+    Request,
+    Respond,
+)
 
 from . import wire
 from .bodies import Decoder, decoder_for
@@ -127,6 +134,9 @@ class Exchange:
         self._left: int | None = 0
         self._chunked = False
         self._persists = connection.may_persist(head)
+        self.passed_on_at = 0.0
+        self._upstream_seconds: float | None = None
+        hub.metrics.begun()
 
     @property
     def decoder(self) -> Decoder:
@@ -157,6 +167,8 @@ class Exchange:
         )
         self.started = self.body.answered = True
         self._status = status
+        if self.passed_on_at:
+            self._upstream_seconds = monotonic() - self.passed_on_at
         await self._send(head)
 
     async def write(self, data: bytes) -> None:
@@ -225,9 +237,14 @@ class Exchange:
             return "close"
         return "" if self.head.minor else "keep-alive"
 
-    def end(self, user: str, upstream: str, events: tuple[Event, ...]) -> None:
-        """Write the log lines, and give the connection to the next request."""
-        self.hub.logs.answered(
+    def end(self, decision: Decision, events: tuple[Event, ...]) -> None:
+        """Write the log lines, and give the connection to the next request.
+
+        *decision* is the core's, *events* are its and those of what was answered
+        instead.
+        """
+        self.hub.metrics.ended()
+        self.hub.answered(
             Entry(
                 self.head,
                 self.request,
@@ -235,8 +252,11 @@ class Exchange:
                 self._status,
                 self._size,
                 monotonic() - self._began,
-                user,
-                upstream,
+                decision.user,
+                decision.upstream.id if isinstance(decision, Forward) else "",
+                decision.verdict,
+                decision.reason,
+                self._upstream_seconds,
             ),
             events,
         )

@@ -128,7 +128,7 @@ class H2Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """All of its requests have lost their client."""
         self.lost = True
-        self.hub.connections.discard(self)
+        self.hub.leave(self)
         for exchange in list(self._streams.values()):
             exchange.reset()
         self._streams.clear()
@@ -228,7 +228,7 @@ class H2Connection(asyncio.Protocol):
                 MODULE, f"request {exchange.request.id} failed", error
             )
             exchange.respond(failed(500))
-        exchange.end(respond.user, "", respond.events)
+        exchange.end(respond, respond.events)
 
     def _data(self, event: DataReceived) -> None:
         exchange = self._streams.get(event.stream_id)

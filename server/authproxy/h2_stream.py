@@ -9,7 +9,15 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from authproxy_core.errors import BodyTooLarge, ClientGone
-from authproxy_core.messages import Event, Header, Headers, Request, Respond
+from authproxy_core.messages import (
+    Decision,
+    Event,
+    Forward,
+    Header,
+    Headers,
+    Request,
+    Respond,
+)
 
 from . import wire
 from .h2_heads import CONNECTION_FIELDS
@@ -150,6 +158,9 @@ class StreamExchange:
         self._size = 0
         self._left: int | None = 0
         self._open = True  # our side of the stream
+        self.passed_on_at = 0.0
+        self._upstream_seconds: float | None = None
+        self.hub.metrics.begun()
 
     # What the connection tells.
 
@@ -174,6 +185,8 @@ class StreamExchange:
         if length is not None and wire.has_body(status):
             fields.append((b"content-length", b"%d" % length))
         self._check_open()
+        if self.passed_on_at:
+            self._upstream_seconds = monotonic() - self.passed_on_at
         self._send_head(status, fields, ends=self._left == 0)
 
     def _send_head(self, status: int, fields: list[Header], *, ends: bool) -> None:
@@ -271,9 +284,10 @@ class StreamExchange:
         finally:
             self._connection.release(self)
 
-    def end(self, user: str, upstream: str, events: tuple[Event, ...]) -> None:
+    def end(self, decision: Decision, events: tuple[Event, ...]) -> None:
         """Write the log lines, and let the stream go."""
-        self.hub.logs.answered(
+        self.hub.metrics.ended()
+        self.hub.answered(
             Entry(
                 self.head,
                 self.request,
@@ -281,8 +295,11 @@ class StreamExchange:
                 self._status,
                 self._size,
                 monotonic() - self._began,
-                user,
-                upstream,
+                decision.user,
+                decision.upstream.id if isinstance(decision, Forward) else "",
+                decision.verdict,
+                decision.reason,
+                self._upstream_seconds,
             ),
             events,
         )

@@ -7,11 +7,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from authproxy_core.effects import Effect, Outcome
-from authproxy_core.messages import Event, Forward, Headers, Request, Respond
+from authproxy_core.messages import (
+    Decision,
+    Event,
+    Forward,
+    Headers,
+    Request,
+    Respond,
+)
 
 from .answer_cache import AnswerCache
 from .clock import Clock
-from .logs import Logs
+from .logs import Entry, Logs
+from .metrics.metrics import Metrics
 from .request_ids import RequestIds
 from .server_settings import Limits
 
@@ -64,7 +72,8 @@ class Answering(Protocol):
 
     The answer is either whole (`respond`) or streamed: `inform` for interim ones,
     then `start`, `write`, `finish`, which wait for the client and raise `ClientGone`.
-    ``gone`` is set when the client has left.
+    ``gone`` is set when the client has left, ``passed_on_at`` (monotonic seconds) when
+    the request goes to an upstream.
     """
 
     hub: Hub
@@ -74,6 +83,7 @@ class Answering(Protocol):
     started: bool
     finished: bool
     gone: asyncio.Event
+    passed_on_at: float
 
     @property
     def body(self) -> Body:
@@ -97,8 +107,12 @@ class Answering(Protocol):
     def respond(self, respond: Respond, *, last: bool = False) -> None:
         """Send a complete answer, the *last* one of the connection if so."""
 
-    def end(self, user: str, upstream: str, events: tuple[Event, ...]) -> None:
-        """Write the log lines, and let the next request come."""
+    def end(self, decision: Decision, events: tuple[Event, ...]) -> None:
+        """Write the log lines, and let the next request come.
+
+        *decision* is the core's, *events* are its own and those of an answer that was
+        given instead.
+        """
 
 
 class OpenConnection(Protocol):
@@ -152,6 +166,7 @@ class Hub:
         clock: Clock,
         limits: Limits,
         request_id_header: str,
+        metrics: Metrics | None = None,
     ) -> None:
         self.application = application
         self.performer = performer
@@ -161,6 +176,7 @@ class Hub:
         self.limits = limits
         self.request_id_header = request_id_header.lower().encode()
         self.request_ids = RequestIds()
+        self.metrics = metrics or Metrics()
         self.connections: set[OpenConnection] = set()
         self.stopping = False
         self.answers = AnswerCache()
@@ -171,8 +187,30 @@ class Hub:
     def join(self, connection: OpenConnection) -> int:
         """Take a new connection; returns its number, counting up."""
         self.connections.add(connection)
+        self.metrics.connected()
         self._joined += 1
         return self._joined
+
+    def leave(self, connection: OpenConnection) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        self.metrics.disconnected()
+
+    def answered(self, entry: Entry, events: tuple[Event, ...]) -> None:
+        """Log and count an answered request, and what its decision told."""
+        metrics = self.metrics
+        if metrics.enabled:
+            request = entry.request
+            metrics.answered(
+                request.target, request.method, entry.status, entry.seconds
+            )
+            if entry.verdict:
+                metrics.decided(entry.verdict, entry.reason)
+            if entry.upstream_seconds is not None:
+                metrics.upstream_answered(entry.upstream_seconds)
+        for event in events:
+            metrics.event(event)
+        self.logs.answered(entry, events)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run *work* as a task that is held, and whose failure is logged."""

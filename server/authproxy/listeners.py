@@ -29,6 +29,7 @@ class Listening(Struct, frozen=True):
 
     socket: socket.socket
     context: ssl.SSLContext | None = None
+    metrics: bool = False
 
     @property
     def name(self) -> str:
@@ -66,7 +67,7 @@ def open_listener(listener: Listener) -> Listening:
     except (OSError, KeyError, ValueError) as error:
         raise ListenError(f"can't listen on {where}: {error}") from None
     opened_socket.setblocking(False)
-    return Listening(opened_socket, context)
+    return Listening(opened_socket, context, listener.metrics)
 
 
 def _tcp(listener: Listener) -> socket.socket:

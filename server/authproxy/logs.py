@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
 
-from authproxy_core.messages import Event, Request
+from authproxy_core.messages import Event, Request, Verdict
 from authproxy_core.original import Trust
 from authproxy_core.settings import Settings
 
@@ -49,6 +49,7 @@ AUTH_STATUS = {
     "logged_in": "AuthSuccess",
     "logged_out": "AuthSuccess",
     "denied": "AuthFailure",
+    "login_denied": "AuthFailure",
     "login_failed": "AuthFailure",
     "refresh_failed": "AuthError",
     "store_unavailable": "AuthError",
@@ -73,6 +74,9 @@ class Entry(Struct):
     seconds: float
     user: str = ""
     upstream: str = ""
+    verdict: Verdict = ""
+    reason: str = ""
+    upstream_seconds: float | None = None  # from passing it on to its answer's head
 
 
 class Logs:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from time import monotonic
+from typing import Any, Literal
 
 from authproxy_core.effects import (
     Add,
@@ -29,9 +30,21 @@ from authproxy_core.messages import Response
 from .http_client import HttpClient
 from .hub import BodySource, Perform
 from .locks import Locks
+from .metrics.metrics import Metrics
 from .stores.base import Store
 
 Tokens = dict[str, str]  # key → token of a lock that is held
+Method = Callable[[Any], Awaitable[Any]]
+
+OPERATIONS: Mapping[type[Effect[Any]], str] = {
+    Load: "load",
+    LoadAll: "load_all",
+    Save: "save",
+    Delete: "delete",
+    Add: "add",
+    Members: "members",
+    Remove: "remove",
+}
 
 
 class Performer:
@@ -40,16 +53,25 @@ class Performer:
     Without a store, locks hold within this process and all else of a store fails.
     """
 
-    def __init__(self, client: HttpClient, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        client: HttpClient,
+        store: Store | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._client = client
         self._store = store
+        self._metrics = metrics or Metrics()
         self._locks = Locks()
         self._tokens: Tokens = {}  # of flows that belong to no request
-        self._methods: dict[type[Effect[Any]], Callable[[Any], Awaitable[Any]]] = {
+        self._methods: dict[type[Effect[Any]], Method] = {
             Fetch: self._fetch,
             Sleep: self._sleep,
             Offload: self._offload,
-            **_store_methods(store),
+            **{
+                kind: self._timed(OPERATIONS[kind], method)
+                for kind, method in _store_methods(store).items()
+            },
         }
 
     async def perform(self, effect: Effect[Any]) -> Any:
@@ -77,6 +99,21 @@ class Performer:
 
         return perform
 
+    def _timed(self, operation: str, method: Method) -> Method:
+        """*method* of the store, with its time and its failures counted."""
+
+        async def timed(effect: Effect[Any]) -> Any:
+            outcome: Literal["ok", "error"] = "error"
+            began = monotonic()
+            try:
+                answer = await method(effect)
+                outcome = "ok"
+            finally:
+                self._metrics.store_done(operation, monotonic() - began, outcome)
+            return answer
+
+        return timed
+
     # A lock is held by a token that nobody else knows: who gives back late, after its
     # time was over, does not take the lock from the one that holds it by then.
 
@@ -95,7 +132,13 @@ class Performer:
             await locks.release_lock(key, token)
 
     async def _fetch(self, effect: Fetch) -> Response:
-        return await self._client.fetch(effect)
+        began, status = monotonic(), None
+        try:
+            response = await self._client.fetch(effect)
+            status = response.status
+        finally:
+            self._metrics.fetch_done(effect.purpose, monotonic() - began, status)
+        return response
 
     async def _sleep(self, effect: Sleep) -> None:
         await asyncio.sleep(effect.seconds)
@@ -104,9 +147,7 @@ class Performer:
         return await asyncio.get_running_loop().run_in_executor(None, effect.function)
 
 
-def _store_methods(
-    store: Store | None,
-) -> dict[type[Effect[Any]], Callable[[Any], Awaitable[Any]]]:
+def _store_methods(store: Store | None) -> dict[type[Effect[Any]], Method]:
     """What performs the effects of the store."""
     if store is None:
         kinds = (Load, LoadAll, Save, Delete, Add, Members, Remove)

@@ -28,8 +28,10 @@ from .hub import Hub
 from .listeners import Listening
 from .log_writer import LogWriter
 from .logs import Logs
+from .metrics.metrics import Metrics
 from .negotiation import Negotiation
 from .perform import Performer
+from .scrape import ScrapeHub
 from .server_settings import ServerSettings
 from .stores.create import create
 from .stores.keeper import StoreKeeper
@@ -50,7 +52,12 @@ GC_THRESHOLDS = (10_000, 20, 50)
 class Worker:
     """Serves the listening sockets on one event loop."""
 
-    def __init__(self, settings: ServerSettings, sockets: Sequence[Listening]) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        sockets: Sequence[Listening],
+        metrics: Metrics | None = None,
+    ) -> None:
         self._settings = settings
         self._sockets = sockets
         self._accepting: set[Listening] = set()
@@ -63,8 +70,9 @@ class Worker:
             settings.logs, settings.core, clock, self._output, self._errors
         )
         self._client = HttpClient(settings.client, version=settings.core.version)
+        self._metrics = metrics or Metrics()
         store = create(settings.store, settings.core.cookie.name)
-        self._performer = Performer(self._client, store)
+        self._performer = Performer(self._client, store, self._metrics)
         self._proxy = AuthProxy(settings.core, on_event=self._note)
         self._store = StoreKeeper(store, self._proxy, self._logs)
         self._forwarder = Forwarder()
@@ -76,10 +84,18 @@ class Worker:
             clock,
             settings.limits,
             settings.request_id_header,
+            self._metrics,
         )
+        self._scraped = ScrapeHub(self._hub, self._publish)
 
     def _note(self, event: Event) -> None:
+        self._metrics.event(event)
         self._logs.event(event)
+
+    def _publish(self) -> None:
+        """Bring the numbers up to date that are not counted where they arise."""
+        self._metrics.ready(self._proxy.ready)
+        self._metrics.unsealed(self._proxy.sessions_unsealed)
 
     def stop(self) -> None:
         """Stop gently."""
@@ -114,6 +130,7 @@ class Worker:
         self._stop_listening()
         warm_up.cancel()
         await self._drain()
+        self._scraped.stop()
         sweeper.cancel()
         await self._forwarder.close()
         await self._client.close()
@@ -149,7 +166,9 @@ class Worker:
 
     def _accept_one(self, listening: Listening) -> bool:
         """Accept a connection; False when there was none, or no room for it."""
-        if self._is_full():
+        if listening.metrics:
+            self._scraped.make_room()
+        elif self._is_full():
             self._stop_accepting()  # `_go_on` follows when one has ended
             self._evict()
             return False
@@ -171,6 +190,7 @@ class Worker:
         return True
 
     async def _attach(self, accepted: socket.socket, listening: Listening) -> None:
+        hub = self._scraped if listening.metrics else self._hub
         options: dict[str, Any] = {}
         protocol: Callable[[Hub], asyncio.Protocol] = Connection
         if listening.context is not None:
@@ -181,7 +201,7 @@ class Worker:
             }
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: protocol(self._hub), accepted, **options
+                lambda: protocol(hub), accepted, **options
             )
         except (OSError, TimeoutError):
             accepted.close()  # a failed handshake is the client's affair
@@ -216,7 +236,8 @@ class Worker:
         while True:
             await asyncio.sleep(min(SWEEP, clock.until_next_second() + 0.001))
             clock.tick()
-            for connection in list(self._hub.connections):
+            self._publish()
+            for connection in [*self._hub.connections, *self._scraped.connections]:
                 try:
                     connection.check(clock.now)
                 except Exception as error:  # noqa: BLE001 - the sweep must live on
@@ -261,6 +282,7 @@ def serve(
     *,
     parent: int | None = None,
     started: Callable[[], None] = lambda: None,
+    metrics: Metrics | None = None,
 ) -> None:
     """Run a worker in this process until SIGTERM or SIGINT.
 
@@ -268,12 +290,14 @@ def serve(
     With a supervisor, SIGINT is its affair (a terminal sends it to all), SIGTERM may
     come twice (from it and from a service manager), and SIGQUIT stops at once.
     """
+    if metrics is not None:
+        metrics.worker_started()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
 
     async def main() -> None:
-        worker = Worker(settings, sockets)
+        worker = Worker(settings, sockets, metrics)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(
             signal.SIGHUP, worker.ignore_reload if parent is None else lambda: None

@@ -35,6 +35,7 @@ class Listener(Struct, frozen=True, kw_only=True):
     path: str = ""
     mode: int | None = None
     tls: TlsSettings | None = None
+    metrics: bool = False  # for the metrics alone, and they for it alone
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -122,7 +123,7 @@ class StoreSettings(Struct, frozen=True, kw_only=True):
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True):
-    """Everything that the server is started with."""
+    """Everything that the server is started with; ``listeners`` include the metrics'."""
 
     core: Settings
     listeners: tuple[Listener, ...]

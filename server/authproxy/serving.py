@@ -7,6 +7,7 @@ refresh token must not be lost. Whatever fails is a denial.
 from __future__ import annotations
 
 from http import HTTPStatus
+from time import monotonic
 
 from authproxy_core.drive import decide
 from authproxy_core.effects import Outcome
@@ -21,6 +22,7 @@ FAILURE = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
 )
+UNDECIDED = Respond(500, FAILURE)
 NO_FILES = Respond(404, FAILURE, b"404 page not found\n")
 
 
@@ -43,13 +45,11 @@ class UpstreamFailed(AuthProxyError):
 async def serve(exchange: Answering, outcome: Outcome) -> None:
     """Answer one request."""
     hub = exchange.hub
-    user, upstream = "", ""
+    decision: Decision = UNDECIDED
     events: tuple[Event, ...] = ()
     try:
         decision = await decide(outcome, hub.performer.bound_to(exchange.body))
-        user, events = decision.user, decision.events
-        if isinstance(decision, Forward):
-            upstream = decision.upstream.id
+        events = decision.events
         stand_in = await _carried_out(exchange, decision)
         events += stand_in.events if stand_in is not None else ()
     except ClientGone:
@@ -66,7 +66,7 @@ async def serve(exchange: Answering, outcome: Outcome) -> None:
         else:
             exchange.respond(failed(status), last=True)
     finally:
-        exchange.end(user, upstream, events)
+        exchange.end(decision, events)
 
 
 async def _carried_out(exchange: Answering, decision: Decision) -> Respond | None:
@@ -87,6 +87,7 @@ async def _forwarded(exchange: Answering, forward: Forward) -> Respond | None:
     try:
         if exchange.hub.forward is None:
             raise UpstreamFailed("no_forwarder")
+        exchange.passed_on_at = monotonic()
         await exchange.hub.forward(exchange, forward)
     except UpstreamFailed as error:
         page = exchange.application.upstream_failed(

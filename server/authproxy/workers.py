@@ -18,6 +18,8 @@ from collections.abc import Sequence
 
 from .clock import log_timestamp
 from .listeners import ListenError, Listening, opened
+from .metrics.cells import SharedCells
+from .metrics.metrics import metrics_of
 from .server_settings import ServerSettings
 from .stores.shared_state import NoPlaceError, placed
 
@@ -33,11 +35,12 @@ def run(settings: ServerSettings) -> int:
             for warning in settings.warnings:
                 _say(f"warning: {warning}")
             for listening in sockets:
-                _say(f"listening on {listening.name}")
+                what = "metrics" if listening.metrics else "listening"
+                _say(f"{what} on {listening.name}")
             if settings.workers == 1:
                 from .server import serve
 
-                serve(settings, sockets)
+                serve(settings, sockets, metrics=metrics_of(settings, SharedCells(), 0))
                 return 0
             return Supervisor(settings, sockets).run()
     except (ListenError, NoPlaceError) as error:
@@ -59,6 +62,9 @@ class Supervisor:
         self._settings = settings
         self._sockets = sockets
         self._born: dict[int, float] = {}  # pid → monotonic seconds
+        # As many again, for workers that start before those that they replace have ended.
+        self._shared = SharedCells(2 * settings.workers)
+        self._slots: dict[int, int] = {}  # pid → slot
         self._due: list[float] = []  # when the missing ones are to be replaced
         self._back_off = MIN_BACK_OFF
         self._stopping = False
@@ -92,8 +98,10 @@ class Supervisor:
         # A signal between the fork and its resetting would be swallowed by the worker,
         # and reported to the supervisor by the socket that both still share.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        slot = self._free_slot()
         pid = os.fork()
         if pid:
+            self._slots[pid] = slot
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             self._born[pid] = time.monotonic()
             return
@@ -109,12 +117,18 @@ class Supervisor:
             self._wake_out.close()
             from .server import serve
 
-            serve(self._settings, self._sockets, parent=self._alive[0])
+            metrics = metrics_of(self._settings, self._shared, slot)
+            serve(self._settings, self._sockets, parent=self._alive[0], metrics=metrics)
             code = 0
         except BaseException as error:  # noqa: BLE001 - the border of the process
             _say(f"worker {os.getpid()} failed: {error!r}")
         finally:
             os._exit(code)
+
+    def _free_slot(self) -> int:
+        """The lowest one: who follows a dead worker takes its place in the metrics."""
+        used = set(self._slots.values())
+        return next(slot for slot in range(self._shared.slots) if slot not in used)
 
     def _wait(self) -> None:
         """Wait for a signal, or until something is due."""
@@ -165,6 +179,7 @@ class Supervisor:
 
     def _buried(self, pid: int, status: int) -> None:
         lived = time.monotonic() - self._born.pop(pid)
+        self._shared.retire(self._slots.pop(pid))
         if self._stopping:
             return
         if lived >= GOOD_LIFE:

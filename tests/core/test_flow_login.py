@@ -820,7 +820,7 @@ def test_a_user_without_an_allowed_group_is_refused_at_login() -> None:
     world = World(settings(provider={"allowed_groups": ("role:admin",)}))
     answer = world.log_in("bob")
     assert answer.status == 403
-    assert [event.kind for event in answer.events] == ["denied"]
+    assert [event.kind for event in answer.events] == ["login_denied"]
     assert reasons(answer) == ["groups"]
     assert b"_oauth2_proxy" not in world.jar
     assert world.log_in("alice").status == 302

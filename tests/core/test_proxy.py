@@ -110,6 +110,14 @@ def test_only_answers_that_come_again_are_marked_as_kept(world: World) -> None:
     assert not world.get("/page", jar={}).kept
 
 
+def test_sessions_that_no_cache_held_are_counted(world: World) -> None:
+    world.log_in()
+    world.proxy = world.new_proxy(world.settings)
+    for _ in range(5):
+        world.get("/oauth2/auth")
+    assert world.proxy.sessions_unsealed == 2  # what was seen once is not kept
+
+
 def test_queries_are_remembered_within_bounds(world: World) -> None:
     world.log_in()
     for number in range(600):

@@ -220,10 +220,9 @@ def test_numbers_as_durations_keep_their_meaning_and_are_a_warning(file: Path) -
 
 
 def test_options_without_effect_are_a_warning(file: Path) -> None:
-    file.write_text("logging_max_size = 7\nmetrics_address = ':1'\ngithub_org = 'x'")
+    file.write_text("logging_max_size = 7\ngithub_org = 'x'")
     assert [w.partition(": ")[2] for w in settings(file=file).warnings] == [
         "has no effect: only the provider github reads it",
-        "has no effect: this version has no metrics endpoint",
         "has no effect: log lines go to standard output and are rotated by who reads "
         "them",
     ]

@@ -54,6 +54,8 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "force_code_challenge_method": ("--force-code-challenge-method=S256",),
     "http_address": ("--http-address=127.0.0.1:8080",),
     "https_address": ("--https-address=127.0.0.1:8443",),
+    "metrics_address": ("--metrics-address=:9",),
+    "metrics_secure_address": ("--metrics-secure-address=:9",),
     "login_url": ("--login-url=https://idp/a",),
     "oidc_enabled_signing_algs": ("--oidc-enabled-signing-alg=ES256",),
     "oidc_issuer_url": ("--oidc-issuer-url=https://idp/",),
@@ -151,6 +153,12 @@ def around(option: Option, folder: Path) -> tuple[str, ...]:
             f"--tls-cert-file={certificate.cert_file}",
             f"--tls-key-file={certificate.key_file}",
         )
+    if option.key == "metrics_secure_address":
+        certificate = make_certificate(folder, "localhost")
+        flags = (
+            f"--metrics-tls-cert-file={certificate.cert_file}",
+            f"--metrics-tls-key-file={certificate.key_file}",
+        )
     if option.key in ("client_secret_file", "cookie_secret_file"):
         flags = (f"--{option.flag.removesuffix('-file')}=",)
     return flags
@@ -168,11 +176,14 @@ def at(value: Any, place: str) -> Any:
 def test_each_option_changes_its_place(option: Option, tmp_path: Path) -> None:
     if option.place == "store.redis":
         pytest.skip("no store yet")
-    if option.key in ("tls_cert_file", "tls_key_file"):
+    if option.key.endswith(("tls_cert_file", "tls_key_file")):
         certificate = make_certificate(tmp_path, "localhost")
+        prefix = "metrics-" if option.key.startswith("metrics_") else ""
         changed = settings(
-            f"--tls-cert-file={certificate.cert_file}",
-            f"--tls-key-file={certificate.key_file}",
+            f"--{prefix}tls-cert-file={certificate.cert_file}",
+            f"--{prefix}tls-key-file={certificate.key_file}",
+            "--metrics-secure-address=:9",
+            *around(BY_KEY["metrics_secure_address"], tmp_path),
         )
         assert changed.listeners != settings().listeners
         return

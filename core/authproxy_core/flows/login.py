@@ -184,7 +184,7 @@ def _redeem(
     )
     refusal = context.refusal(session)
     if refusal:
-        event = Event("denied", session.name, refusal, _why(refusal))
+        event = Event("login_denied", session.name, refusal, _why(refusal))
         return denied(context, request, event, ended)
     _, cookies = context.sessions.save(
         session, host=original.host, present=context.sessions.present(request.headers)

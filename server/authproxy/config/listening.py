@@ -28,31 +28,32 @@ def _plain(collected: Collected) -> tuple[Listener, ...]:
     if address in OFF:
         collected.wrong(key, "off, and no tls_cert_file is given: nothing would listen")
     elif address.startswith("unix://"):
-        return _unix(collected, address.removeprefix("unix://"))
+        path, mode = unix_socket(collected, key, address.removeprefix("unix://"))
+        return (Listener(path=path, mode=mode),)
     elif address.lower().startswith("fd:"):
         collected.wrong(key, "socket activation (fd:) is not supported yet")
-    elif host_port := _host_port(address.removeprefix("http://")):
-        return (Listener(host=host_port[0], port=host_port[1]),)
+    elif found := host_port(address.removeprefix("http://")):
+        return (Listener(host=found[0], port=found[1]),)
     else:
         collected.got(key, address, "HOST:PORT, unix://PATH[,mode=0660] or '-'")
     return ()
 
 
-def _unix(collected: Collected, text: str) -> tuple[Listener, ...]:
-    """A socket at a path; of the options behind it only the mode means something."""
+def unix_socket(collected: Collected, key: str, text: str) -> tuple[str, int | None]:
+    """Path and mode of a socket; of the options behind the path only mode counts."""
     path, *options = text.split(",")
     mode = None
     if not path:
-        collected.got("http_address", "unix://", "a path behind unix://")
+        collected.got(key, "unix://", "a path behind unix://")
     for option in options:
         name, equals, value = option.partition("=")
         if not equals:
-            collected.got("http_address", option, "an option such as mode=0660")
+            collected.got(key, option, "an option such as mode=0660")
         elif name == "mode":
             mode = _octal(value)
             if mode is None:
-                collected.got("http_address", value, "an octal mode such as 0660")
-    return (Listener(path=path, mode=mode),)
+                collected.got(key, value, "an octal mode such as 0660")
+    return path, mode
 
 
 def _octal(text: str) -> int | None:
@@ -66,8 +67,8 @@ def _secure(collected: Collected, cert: str, key: str) -> tuple[Listener, ...]:
     if address in OFF:
         collected.wrong("https_address", "off, although tls_cert_file is given")
         return ()
-    host_port = _host_port(address.removeprefix("https://"))
-    if host_port is None:
+    found = host_port(address.removeprefix("https://"))
+    if found is None:
         collected.got("https_address", address, "HOST:PORT")
         return ()
     tls = TlsSettings(
@@ -77,7 +78,7 @@ def _secure(collected: Collected, cert: str, key: str) -> tuple[Listener, ...]:
         cipher_suites=_cipher_suites(collected),
         http2=collected.boolean("http2"),
     )
-    return (Listener(host=host_port[0], port=host_port[1], tls=tls),)
+    return (Listener(host=found[0], port=found[1], tls=tls),)
 
 
 def _cipher_suites(collected: Collected) -> tuple[str, ...]:
@@ -100,7 +101,7 @@ def _cipher_suites(collected: Collected) -> tuple[str, ...]:
     return suites
 
 
-def _host_port(address: str) -> tuple[str, int] | None:
+def host_port(address: str) -> tuple[str, int] | None:
     """Host (empty: all addresses) and port of ``host:port`` or ``[v6]:port``."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > MAX_PORT:

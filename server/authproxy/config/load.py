@@ -28,6 +28,7 @@ from . import files, secrets, stores
 from .advice import add_warnings
 from .collected import Collected, ConfigError
 from .cpus import usable_cpus
+from .metrics import metrics_listeners
 from .options import BY_KEY
 from .parts import Parts, flat_parts, placed
 from .provider import is_web_address
@@ -115,7 +116,7 @@ def _server_settings(collected: Collected, parts: Parts) -> ServerSettings:
     store = stores.store(collected)
     return ServerSettings(
         core=_core(collected, parts, store),
-        listeners=parts.listeners,
+        listeners=(*parts.listeners, *metrics_listeners(collected)),
         workers=_workers(collected, store),
         store=store,
         limits=Limits(**placed(collected, "limits.")),

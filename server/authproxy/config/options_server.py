@@ -6,7 +6,6 @@ from .option import Option, in_group
 
 _REQUEST = "core.inject_request_headers"
 _RESPONSE = "core.inject_response_headers"
-_NO_METRICS = "this version has no metrics endpoint"
 _ROTATION = "log lines go to standard output and are rotated by who reads them"
 
 STANDARD_FORMAT = "[{{.Timestamp}}] [{{.File}}] {{.Message}}"
@@ -209,11 +208,17 @@ LISTENER_OPTIONS = in_group(
         own=True,
     ),
     *(
-        Option(key, "string", "", help_, support="idle", note=_NO_METRICS)
+        Option(key, "string", "", help_, "listeners")
         for key, help_ in (
-            ("metrics_address", "plain address of the metrics endpoint"),
-            ("metrics_secure_address", "TLS address of the metrics endpoint"),
-            ("metrics_tls_cert_file", "PEM file of the metrics certificate"),
+            (
+                "metrics_address",
+                "plain address of the metrics endpoint: host:port, or unix://PATH",
+            ),
+            (
+                "metrics_secure_address",
+                "TLS address of the metrics endpoint, which needs the next two",
+            ),
+            ("metrics_tls_cert_file", "PEM file of the metrics certificate chain"),
             ("metrics_tls_key_file", "PEM file of the metrics key"),
         )
     ),

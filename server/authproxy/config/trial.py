@@ -35,7 +35,8 @@ def try_out(settings: ServerSettings) -> list[str]:
     problems = [problem for trial in trials for problem in _failures(trial)]
     for listener in settings.listeners:
         if listener.tls is not None:
-            problems += _tls_problems(listener.tls)
+            prefix = "metrics_" if listener.metrics else ""
+            problems += _tls_problems(listener.tls, prefix)
     return problems
 
 
@@ -54,10 +55,11 @@ def _failures(trial: Callable[[], object]) -> Iterator[str]:
         yield f"custom_templates_dir: {error}"
 
 
-def _tls_problems(tls: TlsSettings) -> Iterator[str]:
+def _tls_problems(tls: TlsSettings, prefix: str) -> Iterator[str]:
+    """What is wrong with the files of the options whose names begin with *prefix*."""
     for option, path in (
-        ("tls_cert_file", tls.cert_file),
-        ("tls_key_file", tls.key_file),
+        (f"{prefix}tls_cert_file", tls.cert_file),
+        (f"{prefix}tls_key_file", tls.key_file),
     ):
         try:
             with open(path, "rb"):
@@ -70,6 +72,6 @@ def _tls_problems(tls: TlsSettings) -> Iterator[str]:
     except ssl.SSLError as error:
         reason = (error.reason or "no PEM").lower().replace("_", " ")
         yield (
-            f"tls_cert_file: {tls.cert_file} and {tls.key_file} can't be used "
+            f"{prefix}tls_cert_file: {tls.cert_file} and {tls.key_file} can't be used "
             f"together: {reason}"
         )

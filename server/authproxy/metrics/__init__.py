@@ -1,0 +1,1 @@
+"""Numbers about what the proxy does, for Prometheus."""

@@ -1,0 +1,224 @@
+"""What the parts of one worker call when something has happened.
+
+Each call adds to one or two numbers in the worker's slot of the shared memory; nothing
+is allocated, and no lock is taken. Only the worker's loop may call.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from typing import Literal
+
+from authproxy_core.messages import Event, Verdict
+
+from ..server_settings import ServerSettings
+from .cells import LAYOUT, SharedCells
+from .families import (
+    ACCEPTED,
+    BUCKETS,
+    CONNECTIONS,
+    DECISIONS,
+    DURATION,
+    EVENT,
+    FETCH_SECONDS,
+    FETCHES,
+    IN_FLIGHT,
+    LOGINS,
+    LOST_LINES,
+    METHODS,
+    OTHER,
+    PID,
+    READY,
+    REFRESH,
+    RELOAD,
+    SCRAPES,
+    STARTS,
+    STORE,
+    STORE_BUCKETS,
+    STORE_SECONDS,
+    UNSEALED,
+    UPSTREAM_FAILED,
+    UPSTREAM_SECONDS,
+    Family,
+    Labels,
+)
+
+SUM = len(BUCKETS) + 1  # of a histogram: behind its buckets and +Inf
+STORE_SUM = len(STORE_BUCKETS) + 1
+REFRESH_RESULTS = {
+    "refreshed": "refreshed",
+    "refresh_failed": "failed",
+    "session_ended": "ended",
+}
+
+
+class Metrics:
+    """The numbers of one worker, in slot *number* of *shared*.
+
+    ``enabled`` tells whether somebody can ask for them: `answered` and `decided`, which
+    cost something for every request, need not be called otherwise. Requests for the
+    paths in *uncounted* are not counted.
+    """
+
+    def __init__(
+        self,
+        shared: SharedCells | None = None,
+        number: int = 0,
+        *,
+        enabled: bool = False,
+        uncounted: frozenset[bytes] = frozenset(),
+    ) -> None:
+        self.shared = shared or SharedCells()
+        self.enabled = enabled
+        self._cells = self.shared.slot(number)
+        self._uncounted = uncounted
+        self._unsealed = 0
+        durations = LAYOUT.of(DURATION)
+        self._durations = {
+            name.upper().encode(): durations[(name,)] for name in METHODS[:-1]
+        }
+        self._other_duration = durations[(METHODS[-1],)]
+        self._decisions = LAYOUT.of(DECISIONS)
+
+    def worker_started(self) -> None:
+        """Begin with what a dead predecessor counted, but not with what it held."""
+        cells = self._cells
+        for at in LAYOUT.gauges:
+            cells[at] = 0.0
+        cells[LAYOUT.only(STARTS)] += 1
+        cells[LAYOUT.only(PID)] = os.getpid()
+
+    # For each request.
+
+    def answered(
+        self, target: bytes, method: bytes, status: int, seconds: float
+    ) -> None:
+        """A request has been answered; *status* 0 means that it could not be."""
+        if target in self._uncounted or (
+            b"?" in target and target.partition(b"?")[0] in self._uncounted
+        ):
+            return
+        cells = self._cells
+        cells[status] += 1  # `REQUESTS` comes first
+        at = self._durations.get(method, self._other_duration)
+        cells[at + bisect_left(BUCKETS, seconds)] += 1
+        cells[at + SUM] += seconds
+
+    def decided(self, verdict: Verdict, reason: str) -> None:
+        """A decision about access; *verdict* is not empty."""
+        at = self._decisions.get((verdict, reason))
+        if at is None:
+            at = self._decisions[(verdict, OTHER)]
+        self._cells[at] += 1
+
+    # For what takes longer.
+
+    def begun(self) -> None:
+        """A request is being answered by a task; `ended` must follow."""
+        self._cells[IN_FLIGHT_AT] += 1
+
+    def ended(self) -> None:
+        """The task has ended."""
+        self._cells[IN_FLIGHT_AT] -= 1
+
+    def connected(self) -> None:
+        """A client's connection is open; `disconnected` must follow."""
+        self._cells[CONNECTIONS_AT] += 1
+        self._cells[ACCEPTED_AT] += 1
+
+    def disconnected(self) -> None:
+        """A client's connection is gone."""
+        self._cells[CONNECTIONS_AT] -= 1
+
+    def event(self, event: Event) -> None:
+        """A fact that the core told, within a decision or outside of one."""
+        kind = event.kind
+        self._add(EVENT, (kind,), (OTHER,))
+        if kind in REFRESH_RESULTS:
+            self._add(REFRESH, (REFRESH_RESULTS[kind],))
+        elif kind == "logged_in":
+            self._add(LOGINS, ("success", ""))
+        elif kind == "login_failed":
+            self._add(LOGINS, ("failure", event.reason), ("failure", OTHER))
+        elif kind == "login_denied":
+            self._add(LOGINS, ("denied", event.reason), ("denied", OTHER))
+        elif kind == "upstream_failed":
+            self._add(UPSTREAM_FAILED, (event.reason,), (OTHER,))
+
+    def fetch_done(self, purpose: str, seconds: float, status: int | None) -> None:
+        """The identity provider has answered with *status*; None: it did not."""
+        if (purpose,) not in LAYOUT.of(FETCH_SECONDS):
+            purpose = OTHER
+        self._add(FETCHES, (purpose, _outcome(status)))
+        self._time(FETCH_SECONDS, (purpose,), seconds)
+
+    def store_done(
+        self, operation: str, seconds: float, outcome: Literal["ok", "error"]
+    ) -> None:
+        """The store has done *operation* (the effect's name in lower case)."""
+        if (operation,) not in LAYOUT.of(STORE_SECONDS):
+            operation = OTHER
+        self._add(STORE, (operation, outcome))
+        self._time(STORE_SECONDS, (operation,), seconds)
+
+    def upstream_answered(self, seconds: float) -> None:
+        """The head of an upstream's answer has come."""
+        self._time(UPSTREAM_SECONDS, (), seconds)
+
+    def reload(self, outcome: Literal["success", "failure"]) -> None:
+        """The configuration, or a file it names, was read anew."""
+        self._add(RELOAD, (outcome,))
+
+    def unsealed(self, total: int) -> None:
+        """So many sessions had to be unsealed by a core that counts from 0."""
+        grown = total - self._unsealed
+        self._unsealed = total
+        # Less than before: another core has taken over.
+        self._cells[LAYOUT.only(UNSEALED)] += grown if grown >= 0 else total
+
+    def lines_lost(self, count: int) -> None:
+        """So many log lines were lost since the last call."""
+        self._cells[LAYOUT.only(LOST_LINES)] += count
+
+    def ready(self, ready: bool) -> None:
+        """Whether this worker can log users in."""
+        self._cells[LAYOUT.only(READY)] = float(ready)
+
+    def scraped(self) -> None:
+        """Somebody reads the numbers."""
+        self._add(SCRAPES, ("200",))
+
+    def _add(self, family: Family, labels: Labels, fallback: Labels = ()) -> None:
+        places = LAYOUT.of(family)
+        at = places.get(labels)
+        self._cells[places[fallback] if at is None else at] += 1
+
+    def _time(self, family: Family, labels: Labels, seconds: float) -> None:
+        at = LAYOUT.of(family)[labels]
+        self._cells[at + bisect_left(family.buckets, seconds)] += 1
+        self._cells[at + len(family.buckets) + 1] += seconds
+
+
+IN_FLIGHT_AT = LAYOUT.only(IN_FLIGHT)
+CONNECTIONS_AT = LAYOUT.only(CONNECTIONS)
+ACCEPTED_AT = LAYOUT.only(ACCEPTED)
+
+
+def metrics_of(settings: ServerSettings, shared: SharedCells, slot: int) -> Metrics:
+    """The numbers of the worker that has *slot*, by what the settings ask for."""
+    core = settings.core
+    return Metrics(
+        shared,
+        slot,
+        enabled=any(listener.metrics for listener in settings.listeners),
+        uncounted=frozenset({core.ping_path.encode(), core.ready_path.encode()}),
+    )
+
+
+def _outcome(status: int | None) -> str:
+    if status is None:
+        return "failed"
+    if status >= 500:
+        return "error"
+    return "refused" if status >= 400 else "ok"

@@ -1,0 +1,90 @@
+"""Numbers about the worker processes themselves, where /proc tells them (Linux).
+
+The names are those of Prometheus' client libraries; with several workers they are sums.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from math import isinf
+from pathlib import Path
+
+from msgspec import Struct
+
+PROC = Path("/proc")
+
+
+class Process(Struct, frozen=True):
+    """What one process uses; times in seconds, sizes in bytes."""
+
+    cpu: float
+    resident: float
+    virtual: float
+    started_at: float
+    descriptors: float
+    max_descriptors: float
+
+
+def process_lines(pids: Iterable[int]) -> list[str]:
+    """The lines about the processes *pids*; none when there is no /proc."""
+    found = [one for pid in pids if pid and (one := _read(pid)) is not None]
+    if not found:
+        return []
+    rows = (
+        ("cpu_seconds_total", "counter", "CPU time", sum(one.cpu for one in found)),
+        ("resident_memory_bytes", "gauge", "Resident memory",
+         sum(one.resident for one in found)),
+        ("virtual_memory_bytes", "gauge", "Virtual memory",
+         sum(one.virtual for one in found)),
+        ("open_fds", "gauge", "Open file descriptors",
+         sum(one.descriptors for one in found)),
+        ("max_fds", "gauge", "Limit of file descriptors, of one worker",
+         min(one.max_descriptors for one in found)),
+        ("start_time_seconds", "gauge", "Start of the oldest worker",
+         min(one.started_at for one in found)),
+    )  # fmt: skip
+    lines = []
+    for name, kind, text, value in rows:
+        lines += [
+            f"# HELP process_{name} {text}, all workers together.",
+            f"# TYPE process_{name} {kind}",
+            f"process_{name} {'+Inf' if isinf(value) else repr(value)}",
+        ]
+    return lines
+
+
+def _read(pid: int) -> Process | None:
+    folder = PROC / str(pid)
+    try:
+        # The name, in parentheses, may hold blanks; proc(5) numbers fields from 1.
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        descriptors = len(os.listdir(folder / "fd"))
+        limit = _descriptor_limit((folder / "limits").read_text())
+        boot = _boot_time()
+    except (OSError, ValueError):
+        return None
+    ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    return Process(
+        cpu=(int(fields[11]) + int(fields[12])) / ticks,
+        resident=float(int(fields[21]) * page),
+        virtual=float(fields[20]),
+        started_at=boot + int(fields[19]) / ticks,
+        descriptors=float(descriptors),
+        max_descriptors=limit,
+    )
+
+
+def _descriptor_limit(text: str) -> float:
+    for line in text.splitlines():
+        if line.startswith("Max open files"):
+            soft = line.split()[3]
+            return float("inf") if soft == "unlimited" else float(soft)
+    raise ValueError("no limit of open files")
+
+
+def _boot_time() -> float:
+    for line in (PROC / "stat").read_text().splitlines():
+        if line.startswith("btime "):
+            return float(line.split()[1])
+    raise ValueError("no boot time")
