@@ -26,8 +26,9 @@ from .flows.login import begin, callback, denied, form_of, query_of
 from .flows.ready import Readiness
 from .flows.refresh import renew
 from .flows.sign_out import sign_out
-from .forms import parse_form
+from .forms import parse_form, semicolons_read
 from .headers import Injector, extra_claims
+from .health import HealthChecks
 from .login_state import LoginStates
 from .messages import Decision, Event, Forward, Headers, Request, Respond
 from .original import Trust
@@ -122,6 +123,7 @@ class AuthProxy:
         self._unauthorized = replace(challenge.unauthorized(), kept=True)
         self._forbidden = replace(challenge.forbidden(), kept=True)
         self._own_prefix = settings.proxy_prefix.encode() + b"/"
+        self._health = HealthChecks(settings)
         self._routes = self._routing(settings)
         self._needs_store = settings.sessions.needs_store
         self.store_available = True
@@ -161,8 +163,9 @@ class AuthProxy:
         }
         if settings.ready_path:
             routes[settings.ready_path.encode()] = self._ready
-        if settings.ping_path:
-            routes[settings.ping_path.encode()] = self._ping
+        routes |= dict.fromkeys(self._health.paths, self._ping)
+        if settings.allow_query_semicolons:
+            return {path: semicolons_read(route) for path, route in routes.items()}
         return routes
 
     # -- routing
@@ -193,10 +196,7 @@ class AuthProxy:
         return self.proxy(request)
 
     def _ping(self, request: Request) -> Outcome:
-        agent = self.settings.ping_user_agent.encode()
-        if agent and (b"user-agent", agent) not in request.headers:
-            return self.proxy(request)
-        return OK
+        return OK if self._health.asks(request) else self.proxy(request)
 
     def _ready(self, request: Request) -> Respond:
         if self._needs_store and not self.store_available:

@@ -159,6 +159,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     WebSockets with a session; ``*`` means any. ``strip_identity_headers`` removes from
     clients' requests whatever could name a user to an upstream, ``via`` is the name
     to stand in Via fields.
+    ``allow_query_semicolons`` reads ``;`` in a query for an own endpoint as ``&``.
     ``clock_skew`` is the leeway (seconds) in judging times in tokens, and
     ``session_cache_bytes`` bounds the cache of unsealed sessions.
     """
@@ -180,6 +181,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     force_json_errors: bool = False
     ping_path: str = "/ping"
     ping_user_agent: str = ""
+    gcp_healthchecks: bool = False
+    allow_query_semicolons: bool = False
     ready_path: str = "/ready"
     auth_success_status: Literal[200, 202, 204] = 202
     inject_request_headers: tuple[HeaderRule, ...] = ()

@@ -21,7 +21,7 @@ LAYERS = (
     {"flows"},
     {"providers", "session_stores", "upstreams"},
     {"upstream_heads", "upgrades"},
-    {"oidc", "pages", "challenge", "access", "headers", "login_state"},
+    {"oidc", "pages", "challenge", "access", "headers", "health", "login_state"},
     {"redirects", "claims", "forms", "recall", "rewriting"},
     {"original", "session_codec", "jwt", "interop"},
     {"session", "sealing", "cookies", "templates"},

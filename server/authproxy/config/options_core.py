@@ -227,8 +227,8 @@ CORE_OPTIONS = in_group(
         "allow_query_semicolons",
         "bool",
         False,
-        "read a semicolon in the query as an ampersand",
-        support="refused",
+        "read a semicolon in the query of an own endpoint as an ampersand",
+        "core.allow_query_semicolons",
     ),
     Option(
         "signature_key",
@@ -242,9 +242,9 @@ CORE_OPTIONS = in_group(
         "gcp_healthchecks",
         "bool",
         False,
-        "answer the health checks of Google's load balancers",
-        support="refused",
-        note="use ping_path",
+        "answer /liveness_check and /readiness_check, and with ping_path only to "
+        "Google's load balancers and ping_user_agent",
+        "core.gcp_healthchecks",
     ),
 )
 
