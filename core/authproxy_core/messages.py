@@ -81,7 +81,8 @@ class Upstream(Struct, frozen=True):
     ``host`` is a name or an address; with ``unix`` set, that socket is used instead.
     ``timeout`` 0 means no limit. ``verify``, ``ca_pem`` (certificates to trust),
     ``trust_system`` and ``server_name`` ("": the host) are for TLS. ``keep_alive``
-    says whether a connection may carry more than one request.
+    says whether a connection may carry more than one request, ``http2`` that it speaks
+    HTTP/2 and nothing else.
     """
 
     id: str
@@ -95,6 +96,7 @@ class Upstream(Struct, frozen=True):
     trust_system: bool = True
     server_name: str = ""
     keep_alive: bool = True
+    http2: bool = False
 
 
 class Forward(Struct, frozen=True):

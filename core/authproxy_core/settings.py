@@ -107,7 +107,7 @@ class HeaderRule(Struct, frozen=True):
 class UpstreamSettings(Struct, frozen=True, kw_only=True):
     """An upstream as configured; ``path`` ending in a slash matches as a prefix.
 
-    ``uri`` is http, https, unix or file; with ``static_code`` the upstream is none and
+    ``uri`` is http, https, h2c (HTTP/2 without TLS), h2 (with it), unix or file; with ``static_code`` the upstream is none and
     answers by itself. ``rewrite_target`` makes ``path`` a regular expression in Go's
     syntax, and is the template (``$1``) of what replaces it.
 

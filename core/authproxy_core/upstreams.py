@@ -36,6 +36,14 @@ from .upgrades import Origins, wanted_upgrade
 from .upstream_heads import UpstreamHeads
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+# HTTP/2 with TLS is h2, without it h2c.
+SCHEMES = {
+    "http": "http",
+    "https": "https",
+    "unix": "http",
+    "h2c": "http",
+    "h2": "https",
+}
 NOT_FOUND = plain(404, b"404 page not found\n")
 # What makes decoding or cleaning change a path.
 SPECIAL = re.compile(rb"%|//|/\.|\A[^/]")
@@ -239,9 +247,9 @@ def _kind(settings: UpstreamSettings) -> dict[str, Any]:
         if parts.path == "/dev/null":
             return {"answer": NOT_FOUND}
         return {"root": unquote(parts.path)}
-    if parts.scheme not in ("http", "https", "unix"):
+    scheme = SCHEMES.get(parts.scheme)
+    if scheme is None:
         raise ValueError(f"got {settings.uri!r}, expected a URL")
-    scheme = "http" if parts.scheme == "unix" else parts.scheme
     upstream = Upstream(
         id=settings.id,
         scheme=scheme,
@@ -254,6 +262,7 @@ def _kind(settings: UpstreamSettings) -> dict[str, Any]:
         trust_system=settings.trust_system,
         server_name=settings.server_name,
         keep_alive=not settings.disable_keep_alives,
+        http2=parts.scheme in ("h2", "h2c"),
     )
     return {
         "upstream": upstream,

@@ -14,6 +14,7 @@ MAX_FRAME = 16_384  # bytes; what our settings allow
 DATA, HEADERS, PRIORITY, RST_STREAM, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 8, 9
 END_STREAM, END_HEADERS = 0x1, 0x4
 RESET_COST = 5
+HEAD_UNIT = 2048  # bytes of a packed head that cost 1
 
 
 class FrameError(Exception):
@@ -23,12 +24,13 @@ class FrameError(Exception):
 class FrameMeter:
     """Reads the heads of frames in a stream of bytes.
 
-    *head_bytes* bounds the frames of one header block together, as they come.
+    *head_bytes* bounds the frames of one header block together, as they come;
+    *preface* is how many bytes come before the first frame.
     """
 
-    def __init__(self, head_bytes: int) -> None:
+    def __init__(self, head_bytes: int, *, preface: int = PREFACE) -> None:
         self._head_bytes = head_bytes
-        self._skip = PREFACE
+        self._skip = preface
         self._head = b""
         self._block = 0
 
@@ -59,7 +61,8 @@ class FrameMeter:
             self._block = length + (self._block if kind == CONTINUATION else 0)
             if self._block > self._head_bytes:
                 raise FrameError(f"a head of more than {self._head_bytes} bytes")
-            return 0 if length or flags & END_HEADERS else 1
+            # Unpacking takes time in proportion.
+            return length // HEAD_UNIT if length or flags & END_HEADERS else 1
         if kind == DATA:
             return 0 if length or flags & END_STREAM else 1
         if kind == WINDOW_UPDATE:

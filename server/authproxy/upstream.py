@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+from typing import TYPE_CHECKING
 
 from authproxy_core.errors import ClientGone
 from authproxy_core.headers import HOP_BY_HOP
@@ -26,6 +27,10 @@ from .server_settings import ClientSettings
 from .serving import MODULE, UpstreamFailed
 from .upstream_answer import AnswerHead, AnswerReader
 from .wire import fields
+
+if TYPE_CHECKING:
+    from .h2_upstream import H2Upstream
+    from .logs import Logs
 
 CONNECT_TIMEOUT = 10.0  # seconds, TLS included
 IDLE_TIMEOUT = 60.0  # seconds that an unused connection is kept
@@ -95,16 +100,24 @@ class Forwarder:
         self._idle_timeout = idle_timeout
         self._streams: set[Stream] = set()
         self._idle: dict[Upstream, _Idle] = {}
-        self._contexts: dict[bool, ssl.SSLContext] = {}
+        self._contexts: dict[tuple[bool, bool], ssl.SSLContext] = {}
+        self._http2: dict[Upstream, H2Upstream] = {}
 
     async def close(self) -> None:
         """Close every connection."""
         for idle in self._idle.values():
             idle.clear()
+        for upstream in self._http2.values():
+            await upstream.close()
         await close_all(self._streams)
 
     async def forward(self, exchange: Answering, forward: Forward) -> None:
         """Carry one request; raises `UpstreamFailed` while nothing has been sent."""
+        if forward.upstream.http2:
+            await self._over_http2(exchange, forward.upstream).forward(
+                exchange, forward
+            )
+            return
         idle = self._idle.setdefault(forward.upstream, _Idle(self._idle_timeout))
         repeatable = forward.method in IDEMPOTENT and exchange.body.length == 0
         if repeatable and (stream := idle.take()) is not None:
@@ -114,8 +127,20 @@ class Forwarder:
                 pass
             else:
                 return
-        stream = await self._connect(exchange, forward.upstream)
+        stream = await self._connect(exchange.hub.logs, forward.upstream)
         await self._carry(_Relay(exchange, forward, stream), idle)
+
+    def _over_http2(self, exchange: Answering, upstream: Upstream) -> H2Upstream:
+        found = self._http2.get(upstream)
+        if found is None:
+            # Loaded when the first request needs it.
+            from .h2_upstream import H2Upstream
+
+            logs = exchange.hub.logs
+            found = self._http2[upstream] = H2Upstream(
+                lambda: self._connect(logs, upstream), upstream.scheme.encode()
+            )
+        return found
 
     async def _carry(self, relay: _Relay, idle: _Idle) -> None:
         try:
@@ -128,7 +153,7 @@ class Forwarder:
         else:
             relay.stream.abort()
 
-    async def _connect(self, exchange: Answering, upstream: Upstream) -> Stream:
+    async def _connect(self, logs: Logs, upstream: Upstream) -> Stream:
         origin = Origin(upstream.scheme, upstream.host, upstream.port)
         try:
             async with asyncio.timeout(self._connect_timeout) as deadline:
@@ -137,7 +162,7 @@ class Forwarder:
             text = failure(error, upstream.unix or origin.where)
             if deadline.expired():
                 text = f"connecting timed out after {self._connect_timeout:g} s"
-            exchange.hub.logs.error(MODULE, f"upstream {upstream.id}: {text}")
+            logs.error(MODULE, f"upstream {upstream.id}: {text}")
             reason = "timeout" if deadline.expired() else "connection_failed"
             raise UpstreamFailed(reason) from None
 
@@ -146,13 +171,16 @@ class Forwarder:
             return await dial_unix(self._streams, upstream.unix)
         context = None
         if upstream.scheme == "https":
-            context = self._context(verify=upstream.verify)
+            context = self._context(verify=upstream.verify, http2=upstream.http2)
         return await dial(self._streams, upstream.host, upstream.port, context)
 
-    def _context(self, *, verify: bool) -> ssl.SSLContext:
-        if verify not in self._contexts:
-            self._contexts[verify] = client_context(ClientSettings(), verify=verify)
-        return self._contexts[verify]
+    def _context(self, *, verify: bool, http2: bool) -> ssl.SSLContext:
+        if (verify, http2) not in self._contexts:
+            context = client_context(ClientSettings(), verify=verify)
+            if http2:
+                context.set_alpn_protocols(["h2"])
+            self._contexts[verify, http2] = context
+        return self._contexts[verify, http2]
 
 
 class _Relay:

@@ -40,7 +40,7 @@ def _upstream(collected: Collected, uri: str) -> UpstreamSettings | None:
         collected.got(KEY, uri, "an address such as http://127.0.0.1:8080/")
         return None
     match parts.scheme:
-        case "http" | "https" if parts.hostname:
+        case "http" | "https" | "h2c" | "h2" if parts.hostname:
             path = unquote(parts.path) or "/"
             return _proxied(collected, path, path, uri)
         case "unix" if parts.path and not parts.netloc:
@@ -53,7 +53,8 @@ def _upstream(collected: Collected, uri: str) -> UpstreamSettings | None:
             collected.got(
                 KEY,
                 uri,
-                "http://HOST, https://HOST, unix:///PATH, static://CODE or "
+                "http://HOST, https://HOST, h2c://HOST, h2://HOST, unix:///PATH, "
+                "static://CODE or "
                 "file:///dev/null",
             )
             return None

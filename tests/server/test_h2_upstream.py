@@ -1,0 +1,226 @@
+"""Upstreams that speak HTTP/2: many requests on one connection, trailers, failures."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from h2.errors import ErrorCodes
+
+from authproxy_core.effects import Outcome
+from authproxy_core.messages import Forward, Request, Upstream
+from support.h2_server import Call, H2Server, Reply
+from support.ports import LOOPBACK, free_port
+from support.server import Answer, Server, Wire, until
+
+LARGE = 1_000_000  # bytes: more than all windows
+
+
+def to(port: int, timeout: float = 5.0) -> Callable[[Request], Outcome]:
+    """An application that forwards everything."""
+    upstream = Upstream(
+        id="grpc", scheme="http", host=LOOPBACK, port=port, timeout=timeout, http2=True
+    )
+
+    def forward(request: Request) -> Outcome:
+        return Forward(
+            upstream,
+            request.method,
+            request.target,
+            tuple(request.headers),
+            response_headers=((b"set-cookie", b"s=1"),),
+        )
+
+    return forward
+
+
+def ask(
+    server: Server, *lines: bytes, method: bytes = b"GET", body: bytes = b""
+) -> Answer:
+    """A request over a connection of its own, and its answer."""
+    with Wire(server.port) as wire:
+        fields = [b"Host: app.example.com", *lines]
+        if body:
+            fields.append(b"Content-Length: %d" % len(body))
+        wire.send(
+            b"%b /x?q=1 HTTP/1.1\r\n" % method + b"\r\n".join(fields) + b"\r\n\r\n"
+        )
+        wire.send(body)
+        return wire.answer(head_only=method == b"HEAD")
+
+
+def echo(call: Call) -> Reply:
+    """The body again, and what was asked."""
+    shown = " ".join(f"{name}={value}" for name, value in call.fields.items())
+    return Reply(fields=[("x-seen", shown), ("content-type", "a/b")], body=call.body)
+
+
+def test_a_request_and_its_answer() -> None:
+    with H2Server(echo) as app, Server(to(app.port)) as server:
+        answer = ask(server, b"X-A: 1", b"TE: trailers", method=b"POST", body=b"hello")
+        assert (answer.status, answer.body) == (200, b"hello")
+        assert answer.headers["set-cookie"] == "s=1"
+        seen = answer.headers["x-seen"]
+        for part in (
+            ":method=POST",
+            ":path=/x?q=1",
+            ":scheme=http",
+            ":authority=app.example.com",
+            "x-a=1",
+            "te=trailers",
+            "content-length=5",
+        ):
+            assert part in seen
+        assert " host=" not in seen
+        assert ask(server, method=b"HEAD").status == 200
+        assert "te=" not in ask(server).headers["x-seen"]
+        assert app.connections == 1
+
+
+def test_many_requests_share_a_connection() -> None:
+    together = threading.Barrier(20, timeout=5)
+    answers: list[Answer] = []
+
+    def one() -> None:
+        together.wait()
+        answers.append(ask(server, method=b"POST", body=b"x" * 70_000))
+
+    with H2Server(echo) as app, Server(to(app.port)) as server:
+        threads = [threading.Thread(target=one) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [len(answer.body) for answer in answers] == [70_000] * 20
+        assert app.connections == 1
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_large_bodies(chunked: bool) -> None:
+    with H2Server(echo) as app, Server(to(app.port)) as server:
+        if chunked:
+            with Wire(server.port) as wire:
+                wire.send(
+                    b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+                )
+                for _ in range(10):
+                    wire.send(b"%x\r\n%b\r\n" % (LARGE // 10, b"x" * (LARGE // 10)))
+                wire.send(b"0\r\n\r\n")
+                answer = wire.answer()
+        else:
+            answer = ask(server, method=b"POST", body=b"x" * LARGE)
+        assert answer.body == b"x" * LARGE
+        assert ("content-length" in answer.headers["x-seen"]) != chunked
+
+
+def test_trailers_reach_the_client() -> None:
+    """As gRPC sends them; those that could name somebody do not."""
+    reply = Reply(
+        body=b"data", trailers=[("grpc-status", "0"), ("x-forwarded-user", "root")]
+    )
+    with H2Server(lambda call: reply) as app, Server(to(app.port)) as server:
+        with Wire(server.port) as wire:
+            wire.send(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx")
+            text = b""
+            while not text.endswith(b"\r\n\r\n") or b"0\r\n" not in text:
+                text += wire.line()
+        assert text.endswith(b"0\r\nGrpc-Status: 0\r\n\r\n")
+
+
+def test_interim_answers_pass() -> None:
+    reply = Reply(interim=[("link", "</a>")], body=b"x")
+    with (
+        H2Server(lambda call: reply) as app,
+        Server(to(app.port)) as server,
+        Wire(server.port) as wire,
+    ):
+        wire.send(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert wire.line().startswith(b"HTTP/1.1 103")
+
+
+@pytest.mark.parametrize(
+    ("reply", "status", "reason"),
+    [
+        (Reply(reset=int(ErrorCodes.INTERNAL_ERROR)), 502, "closed_early"),
+        (Reply(reset=int(ErrorCodes.REFUSED_STREAM)), 502, "closed_early"),
+        (Reply(goaway=True), 502, "closed_early"),
+        (Reply(silent=True), 504, "timeout"),
+        (Reply(raw=b"HTTP/1.1 200 OK\r\n\r\n" * 9), 502, "closed_early"),
+        (Reply(status="banana"), 502, "malformed_answer"),
+        (Reply(fields=[("x-big", "x" * 70_000)]), 502, "closed_early"),
+    ],
+)
+def test_failures_are_told(reply: Reply, status: int, reason: str) -> None:
+    """Each gives its page, and the next request works."""
+    replies = [reply, reply]
+
+    def answer(call: Call) -> Reply:
+        return replies.pop() if replies else Reply(body=b"fine")
+
+    with H2Server(answer) as app, Server(to(app.port, timeout=1.0)) as server:
+        assert ask(server).status == status
+        assert server.application.failures == [reason]
+        replies.clear()
+        assert ask(server).body == b"fine"
+
+
+def test_a_refused_request_is_sent_again() -> None:
+    replies = [Reply(reset=int(ErrorCodes.REFUSED_STREAM))]
+
+    def answer(call: Call) -> Reply:
+        return replies.pop() if replies else Reply(body=b"fine")
+
+    with H2Server(answer) as app, Server(to(app.port)) as server:
+        assert ask(server).body == b"fine"
+
+
+def test_an_answer_that_breaks_off_is_cut() -> None:
+    reply = Reply(body=b"x" * 100, reset=int(ErrorCodes.INTERNAL_ERROR))
+    with H2Server(lambda call: reply) as app, Server(to(app.port)) as server:
+        with Wire(server.port) as wire:
+            wire.send(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+            text = b""
+            while piece := wire.socket.recv(65536):
+                text += piece
+        assert not text.endswith(b"0\r\n\r\n")
+        server.logged("closed_early in the middle of the answer")
+
+
+def test_a_client_that_leaves_cancels_its_request() -> None:
+    begun = threading.Event()
+
+    def answer(call: Call) -> Reply:
+        begun.set()
+        return Reply(silent=True)
+
+    with H2Server(answer) as app, Server(to(app.port)) as server:
+        with Wire(server.port) as wire:
+            wire.send(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert begun.wait(5)
+        until(lambda: app.resets == [int(ErrorCodes.CANCEL)], "the request cancelled")
+
+
+def test_a_slow_client_holds_up_only_itself() -> None:
+    """Its answer stops at its own window; the server in the test answers in turn."""
+    sizes = {"/slow": 4 * LARGE, "/x?q=1": 1}
+
+    def answer(call: Call) -> Reply:
+        return Reply(body=b"y" * sizes[call.fields[":path"]])
+
+    with (
+        H2Server(answer) as app,
+        Server(to(app.port)) as server,
+        Wire(server.port) as slow,
+    ):
+        slow.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        with Wire(server.port) as quick:
+            quick.send(b"GET /x?q=1 HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert len(slow.answer().body) == 4 * LARGE
+            assert quick.answer().body == b"y"
+
+
+def test_nobody_listens() -> None:
+    with Server(to(free_port())) as server:
+        assert ask(server).status == 502
+        assert server.application.failures == ["connection_failed"]

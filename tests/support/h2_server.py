@@ -1,0 +1,165 @@
+"""A small HTTP/2 server (h2c) whose answers are a function of the test."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import (
+    DataReceived,
+    Event,
+    RequestReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+)
+from h2.exceptions import ProtocolError
+
+from support.ports import LOOPBACK
+
+Fields = list[tuple[str, str]]
+
+
+@dataclass
+class Call:
+    """One request as it came, once it is complete."""
+
+    number: int
+    fields: dict[str, str]
+    body: bytes = b""
+    trailers: Fields = field(default_factory=list)
+
+
+@dataclass
+class Reply:
+    """What to answer; ``reset`` and ``goaway`` are error codes instead of an end."""
+
+    status: str = "200"
+    fields: Fields = field(default_factory=list)
+    body: bytes = b""
+    trailers: Fields = field(default_factory=list)
+    interim: Fields = field(default_factory=list)
+    reset: int | None = None
+    goaway: bool = False
+    silent: bool = False
+    raw: bytes = b""
+
+
+class H2Server:
+    """Listens on ``port``; every complete request is answered by *answer*."""
+
+    def __init__(self, answer: Callable[[Call], Reply]) -> None:
+        self._answer = answer
+        self._socket = socket.create_server((LOOPBACK, 0))
+        self.port: int = self._socket.getsockname()[1]
+        self.connections = 0
+        self.resets: list[int] = []
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> H2Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        for one in self._open:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                accepted, _ = self._socket.accept()
+                self.connections += 1
+                self._open.append(accepted)
+                threading.Thread(
+                    target=self._serve, args=(accepted,), daemon=True
+                ).start()
+
+    def _serve(self, wire: socket.socket) -> None:
+        connection = H2Connection(
+            H2Configuration(client_side=False, header_encoding="latin-1")
+        )
+        connection.initiate_connection()
+        calls: dict[int, Call] = {}
+        events: deque[Event] = deque()
+        with contextlib.suppress(OSError, ProtocolError):
+            wire.sendall(connection.data_to_send())
+            while data := wire.recv(65536):
+                events.extend(connection.receive_data(data))
+                while events:
+                    self._handle(wire, connection, calls, events)
+                wire.sendall(connection.data_to_send())
+
+    def _handle(
+        self,
+        wire: socket.socket,
+        connection: H2Connection,
+        calls: dict[int, Call],
+        events: deque[Event],
+    ) -> None:
+        match event := events.popleft():
+            case RequestReceived():
+                fields = {str(k): str(v) for k, v in event.headers}
+                calls[event.stream_id] = Call(event.stream_id, fields)
+            case DataReceived():
+                calls[event.stream_id].body += event.data or b""
+                connection.acknowledge_received_data(
+                    event.flow_controlled_length or 0, event.stream_id
+                )
+            case TrailersReceived():
+                calls[event.stream_id].trailers = [
+                    (str(k), str(v)) for k, v in event.headers
+                ]
+            case StreamReset():
+                self.resets.append(int(event.error_code))
+            case StreamEnded():
+                call = calls[event.stream_id]
+                self._reply(wire, connection, call, self._answer(call), events)
+
+    def _reply(
+        self,
+        wire: socket.socket,
+        connection: H2Connection,
+        call: Call,
+        reply: Reply,
+        events: deque[Event],
+    ) -> None:
+        if reply.silent:
+            return
+        if reply.raw:
+            wire.sendall(reply.raw)
+            return
+        if reply.goaway:
+            connection.close_connection(last_stream_id=0)
+            return
+        number = call.number
+        if reply.interim:
+            connection.send_headers(number, [(":status", "103"), *reply.interim])
+        if reply.reset is not None and not reply.body:
+            connection.reset_stream(number, reply.reset)
+            return
+        connection.send_headers(number, [(":status", reply.status), *reply.fields])
+        body = reply.body
+        while body:
+            room = connection.local_flow_control_window(number)
+            room = min(room, connection.max_outbound_frame_size)
+            if room <= 0:
+                wire.sendall(connection.data_to_send())
+                events.extend(connection.receive_data(wire.recv(65536)))
+                continue
+            piece, body = body[:room], body[room:]
+            connection.send_data(number, piece)
+        if reply.reset is not None:
+            connection.reset_stream(number, reply.reset)
+        elif reply.trailers:
+            connection.send_headers(number, reply.trailers, end_stream=True)
+        else:
+            connection.end_stream(number)
