@@ -1,0 +1,87 @@
+"""The manifests in deploy/ are what the program needs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from authproxy.config.load import load
+from authproxy.server_settings import ServerSettings
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((DEPLOY / name).read_text()))
+
+
+def of_kind(name: str, kind: str) -> dict[str, Any]:
+    (found,) = [one for one in documents(name) if one["kind"] == kind]
+    return found
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> ServerSettings:
+    """What the ConfigMap's file makes, with secrets where the pod has them."""
+    text = of_kind("kubernetes.yaml", "ConfigMap")["data"]["authproxy.cfg"]
+    for name in ("client-secret", "cookie-secret"):
+        (tmp_path / name).write_text("0123456789abcdef")
+    file = tmp_path / "authproxy.cfg"
+    file.write_text(text.replace("/secrets/", f"{tmp_path}/"))
+    return load(["--config", str(file)], {})
+
+
+def test_the_pod_fits_its_configuration(settings: ServerSettings) -> None:
+    pod = of_kind("kubernetes.yaml", "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (port,) = container["ports"]
+    assert settings.listeners[0].port == port["containerPort"]
+    assert container["livenessProbe"]["httpGet"]["path"] == settings.core.ping_path
+    assert container["readinessProbe"]["httpGet"]["path"] == settings.core.ready_path
+    assert pod["terminationGracePeriodSeconds"] > settings.limits.drain_timeout
+    mounted = {one["name"] for one in container["volumeMounts"]}
+    assert mounted == {one["name"] for one in pod["volumes"]}
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+
+
+@pytest.mark.parametrize("name", ["kubernetes.yaml", "traefik.yaml"])
+def test_every_identity_header_is_copied(settings: ServerSettings, name: str) -> None:
+    """One that is not listed, a client could send itself."""
+    (auth,) = [
+        one["spec"]["forwardAuth"]
+        for one in documents(name)
+        if "forwardAuth" in one.get("spec", {})
+    ]
+    ours = {rule.name.lower() for rule in settings.core.inject_response_headers}
+    assert ours <= {header.lower() for header in auth["authResponseHeaders"]}
+    assert re.search(r":4180/oauth2/(auth|forward_auth)$", auth["address"])
+    cookie = settings.core.cookie.name
+    assert {cookie, f"{cookie}_0"} <= set(auth["addAuthCookiesToResponse"])
+
+
+def test_the_image_has_what_it_copies() -> None:
+    text = (DEPLOY / "Containerfile").read_text()
+    for line in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE):
+        *sources, _ = line.split()
+        for source in sources:
+            assert (DEPLOY.parent / source).exists(), source
+    assert "USER 65532" in text
+
+
+@pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is missing"
+)
+def test_the_unit_is_one() -> None:
+    command = ["systemd-analyze", "verify", "--recursive-errors=no"]
+    done = subprocess.run(
+        [*command, str(DEPLOY / "authproxy.service")], capture_output=True, text=True
+    )
+    ours = [line for line in done.stderr.splitlines() if "authproxy" in line]
+    assert not ours, ours
+    assert done.returncode == 0
