@@ -2,8 +2,8 @@
 
 Both kinds take from the front of a shared buffer and never more than the body, so
 that what remains is the next request. A chunked body is judged strictly (RFC 9112
-§7.1); chunk extensions and trailers are checked and dropped: nothing here needs them,
-and a trailer that reached an upstream could pose as a header.
+§7.1); chunk extensions are checked and dropped, trailers are kept for whoever passes
+the body on, who has to choose among them: some would pose as headers.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import re
 from typing import Protocol
 
 from authproxy_core.errors import RequestError
+from authproxy_core.messages import Header
 
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?")
-TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
+TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")
 LINE_BYTES = 1 << 10  # of a chunk-size line or a trailer
 OVERHEAD_BYTES = 16 << 10  # of all extensions and trailers of a body
+NO_TRAILERS: list[Header] = []
 PIECE_BYTES = 64 << 10  # of what is handed on at once
 
 
@@ -24,6 +26,7 @@ class Decoder(Protocol):
     """Takes the body from the front of what was received."""
 
     done: bool
+    trailers: list[Header]
 
     def take(self, received: bytearray) -> bytes:
         """The next piece of the body, b"" when more must be received (or it is done).
@@ -38,9 +41,10 @@ class Decoder(Protocol):
 class LengthDecoder:
     """A body of a known size (0 for none)."""
 
-    __slots__ = ("_left", "done")
+    __slots__ = ("_left", "done", "trailers")
 
     def __init__(self, length: int) -> None:
+        self.trailers: list[Header] = NO_TRAILERS
         self._left = length
         self.done = length == 0
 
@@ -60,9 +64,17 @@ class LengthDecoder:
 class ChunkedDecoder:
     """A body in chunks."""
 
-    __slots__ = ("_in_trailers", "_left", "_overhead", "_wants_line_end", "done")
+    __slots__ = (
+        "_in_trailers",
+        "_left",
+        "_overhead",
+        "_wants_line_end",
+        "done",
+        "trailers",
+    )
 
     def __init__(self) -> None:
+        self.trailers: list[Header] = []
         self._left = 0
         self._wants_line_end = False
         self._in_trailers = False
@@ -75,7 +87,7 @@ class ChunkedDecoder:
             if self._left:
                 return self._take_data(received)
             if self._in_trailers:
-                if not self._skip_trailer(received):
+                if not self._take_trailer(received):
                     return b""
             elif not self._next_chunk(received):
                 return b""
@@ -111,15 +123,18 @@ class ChunkedDecoder:
         self._in_trailers = self._left == 0
         return True
 
-    def _skip_trailer(self, received: bytearray) -> bool:
+    def _take_trailer(self, received: bytearray) -> bool:
         line = self._line(received)
         if line is None:
             return False
+        self._spend(len(line))
         if not line:
             self.done = True
-        elif not TRAILER.fullmatch(line):
+            return True
+        trailer = TRAILER.fullmatch(line)
+        if trailer is None:
             raise RequestError("malformed trailer")
-        self._spend(len(line))
+        self.trailers.append((trailer[1].lower(), trailer[2].strip(b" \t")))
         return True
 
     def _line(self, received: bytearray) -> bytes | None:

@@ -29,6 +29,7 @@ from .heads import BLANK_LINE, Head, HeadError, HeadReader
 from .hub import MODULE, Hub
 from .logs import Entry
 from .serving import failed, serve
+from .tunnel import Switched
 
 RECEIVE_HIGH = 64 << 10  # bytes that wait before reading pauses
 DRAIN_BYTES = 64 << 10  # of an unread body that are skipped to keep a connection
@@ -189,6 +190,13 @@ class Connection(asyncio.Protocol):
             and not (self._ended and not self.received)
         )
 
+    def give_away(self) -> Switched:
+        """Let somebody else have the transport; what was received goes with it."""
+        early = bytes(self.received)
+        self.received.clear()
+        self._paused = False
+        return Switched(self.transport, self.connection_lost, early)
+
     def exchange_ended(self, exchange: Exchange, *, close: bool) -> None:
         """The answer is complete; go on with the next request, or close."""
         self._exchange = None
@@ -223,8 +231,14 @@ class Connection(asyncio.Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether no request is being received or answered."""
-        return self._exchange is None and not self.received and self._drain is None
+        """Whether no request is being received or answered.
+
+        What is no HTTP any more has no end that could be waited for.
+        """
+        exchange = self._exchange
+        if exchange is not None:
+            return exchange.switched
+        return not self.received and self._drain is None
 
     @property
     def evictable(self) -> bool:

@@ -13,10 +13,11 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from authproxy_core.errors import SettingsError
+from authproxy_core.messages import Upstream
 
 from .server_settings import ClientSettings
 
@@ -30,12 +31,27 @@ class Stream(asyncio.Protocol):
     It is in its owner's set *streams* for as long as it is open.
     """
 
+    __slots__ = (
+        "_buffer",
+        "_error",
+        "_paused",
+        "_readable",
+        "_streams",
+        "_writable",
+        "closed",
+        "ended",
+        "idle_since",
+        "on_closed",
+        "transport",
+    )
     transport: asyncio.Transport
 
     def __init__(self, streams: set[Stream]) -> None:
         self._streams = streams
         self.ended = False  # no more bytes will arrive
         self.closed = asyncio.Event()  # the transport is gone
+        self.idle_since = 0.0  # of its pool
+        self.on_closed: Callable[[], None] | None = None
         self._error: Exception | None = None
         self._buffer = bytearray()
         self._paused = False
@@ -65,6 +81,8 @@ class Stream(asyncio.Protocol):
         self._writable.set()
         self.closed.set()
         self._streams.discard(self)
+        if self.on_closed is not None:
+            self.on_closed()
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -103,6 +121,12 @@ class Stream(asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.write(data)
 
+    def release(self) -> bytes:
+        """Give the transport away; what has been received and not read."""
+        early = bytes(self._buffer)
+        self._buffer.clear()
+        return early
+
     async def drain(self) -> None:
         """Wait until the write buffer is below its mark; raises OSError when broken."""
         await self._writable.wait()
@@ -118,16 +142,23 @@ class Stream(asyncio.Protocol):
 
 
 async def dial(
-    streams: set[Stream], host: str, port: int, context: ssl.SSLContext | None = None
+    streams: set[Stream],
+    host: str,
+    port: int,
+    context: ssl.SSLContext | None = None,
+    name: str = "",
 ) -> Stream:
-    """Connect to *host*, with *context* by TLS. Raises OSError; see `failure`."""
+    """Connect to *host*, with *context* by TLS as *name*, if it is another.
+
+    Raises OSError; see `failure`.
+    """
     stream = Stream(streams)
     wish = asyncio.get_running_loop().create_connection(
         lambda: stream,
         host,
         port,
         ssl=context,
-        server_hostname=host if context else None,
+        server_hostname=(name or host) if context else None,
         ssl_handshake_timeout=HANDSHAKE_TIMEOUT if context else None,
     )
     return await _made(stream, wish)
@@ -200,6 +231,26 @@ def client_context(settings: ClientSettings, *, verify: bool = True) -> ssl.SSLC
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if settings.insecure_skip_verify or not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def upstream_context(upstream: Upstream) -> ssl.SSLContext:
+    """TLS towards an upstream: TLS 1.2 or later, its version of HTTP, its own trust.
+
+    Raises `SettingsError` for certificates that can't be read.
+    """
+    try:
+        context = ssl.create_default_context(cadata=upstream.ca_pem or None)
+    except (ssl.SSLError, ValueError):
+        problem = f"upstreams: {upstream.id!r}: its CA certificates are no PEM"
+        raise SettingsError((problem,)) from None
+    if upstream.ca_pem and upstream.trust_system:
+        context.load_default_certs()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2" if upstream.http2 else "http/1.1"])
+    if not upstream.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context

@@ -21,6 +21,8 @@ from . import wire
 from .bodies import Decoder, decoder_for
 from .heads import Head
 from .logs import Entry
+from .trailers import passable
+from .tunnel import Switched
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -41,11 +43,15 @@ class RequestBody:
         self.decoder: Decoder = decoder_for(head.length)
         self.broken = False  # the rest of it can't be had
         self.malformed = False
-        self.trailers: Headers = ()
         self.answered = False  # the answer has begun: it is too late for a 100
         self._connection = connection
         self._timeout = timeout
         self._owes_continue = head.expects
+
+    @property
+    def trailers(self) -> Headers:
+        """What came behind the chunks and may go on."""
+        return passable(self.decoder.trailers)
 
     @property
     def unasked(self) -> bool:
@@ -125,6 +131,7 @@ class Exchange:
         self.body = RequestBody(connection, head, hub.limits.head_timeout)
         self.started = False
         self.finished = False
+        self.switched = False  # the connection speaks another protocol now
         self.gone = asyncio.Event()
         self._connection = connection
         self._client = client
@@ -133,7 +140,8 @@ class Exchange:
         self._size = 0
         self._left: int | None = 0
         self._chunked = False
-        self._persists = connection.may_persist(head)
+        # What follows a refused Upgrade could be meant for the other protocol.
+        self._persists = connection.may_persist(head) and b"upgrade" not in head.fields
         self.passed_on_at = 0.0
         self._upstream_seconds: float | None = None
         hub.metrics.begun()
@@ -193,6 +201,19 @@ class Exchange:
         if self._chunked:
             await self._send(b"0\r\n%b\r\n" % wire.fields(trailers))
         self.finished = True
+
+    def switch(self, headers: Headers) -> Switched:
+        """Send 101, and give the connection away; raises `ClientGone`."""
+        if self._connection.lost:
+            raise ClientGone("the client has left")
+        self._connection.transport.write(wire.switching(headers))
+        self.started = self.finished = self.switched = True
+        self._status, self._persists = 101, False
+        return self._connection.give_away()
+
+    def count(self, size: int) -> None:
+        """Bytes that went to the client after `switch`, for the log."""
+        self._size += size
 
     async def _send(self, data: bytes) -> None:
         if self._connection.lost:

@@ -23,6 +23,7 @@ from . import wire
 from .h2_heads import CONNECTION_FIELDS
 from .heads import Head
 from .logs import Entry
+from .tunnel import Switched
 
 if TYPE_CHECKING:
     from .h2_connection import H2Connection
@@ -226,6 +227,13 @@ class StreamExchange:
         except TimeoutError:
             self.abort()
             raise ClientGone("the client does not read") from None
+
+    def switch(self, headers: Headers) -> Switched:
+        """HTTP/2 knows no Upgrade (RFC 9113 §8.6), so nobody has asked for it."""
+        raise ClientGone("a stream can't change its protocol")
+
+    def count(self, size: int) -> None:
+        """Nothing was switched."""
 
     async def finish(self, trailers: Headers = ()) -> None:
         """The body is complete; *trailers* follow it if its length was not known."""

@@ -22,6 +22,7 @@ from .logs import Entry, Logs
 from .metrics.metrics import Metrics
 from .request_ids import RequestIds
 from .server_settings import Limits
+from .tunnel import Switched
 
 if TYPE_CHECKING:
     from .heads import Head
@@ -61,7 +62,10 @@ class Body(BodySource, Protocol):
 
     length: int | None
     malformed: bool
-    trailers: Headers
+
+    @property
+    def trailers(self) -> Headers:
+        """What came behind it, once it is complete."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The pieces, none of them empty."""
@@ -88,6 +92,12 @@ class Answering(Protocol):
     @property
     def body(self) -> Body:
         """The body of the request."""
+
+    def switch(self, headers: Headers) -> Switched:
+        """Send 101 and give the connection away; only with HTTP/1.1."""
+
+    def count(self, size: int) -> None:
+        """Bytes that went to the client after `switch`, for the log."""
 
     async def inform(self, status: int, headers: Headers) -> None:
         """Pass on an interim answer."""

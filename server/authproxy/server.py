@@ -75,7 +75,7 @@ class Worker:
         self._performer = Performer(self._client, store, self._metrics)
         self._proxy = AuthProxy(settings.core, on_event=self._note)
         self._store = StoreKeeper(store, self._proxy, self._logs)
-        self._forwarder = Forwarder()
+        self._forwarder = Forwarder(settings.forward)
         self._hub = Hub(
             self._proxy,
             self._performer,

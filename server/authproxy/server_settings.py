@@ -52,6 +52,22 @@ class Limits(Struct, frozen=True, kw_only=True):
     drain_timeout: Seconds = 30.0  # for requests in flight when stopping
 
 
+class ForwardSettings(Struct, frozen=True, kw_only=True):
+    """How upstreams are reached; ``upgrade_lifetime`` ends tunnels, 0: never.
+
+    ``connections`` are at most open to one upstream, ``idle_connections`` of them kept
+    unused, for ``idle_timeout`` each; all per worker. For ``recent`` seconds after its
+    last answer a connection is taken to be alive.
+    """
+
+    connect_timeout: Seconds = 10.0  # TLS, and the wait for room, included
+    idle_timeout: Seconds = 60.0
+    recent: Seconds = 1.0
+    idle_connections: int = 64
+    connections: int = 2048
+    upgrade_lifetime: Seconds = 0.0
+
+
 class ClientSettings(Struct, frozen=True, kw_only=True):
     """How the identity provider is reached."""
 
@@ -130,6 +146,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     workers: int = 1
     limits: Limits = Limits()
     client: ClientSettings = ClientSettings()
+    forward: ForwardSettings = ForwardSettings()
     logs: LogSettings = LogSettings()
     store: StoreSettings = StoreSettings()
     request_id_header: str = "x-request-id"

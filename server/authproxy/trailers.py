@@ -46,19 +46,23 @@ FORBIDDEN_KINDS = (
     b"sec-",
     b"x-",
 )
+# In answers nothing else says who somebody is.
+FORBIDDEN_IN_ANSWERS = (b"access-control-", b"content-", b"proxy-", b"sec-")
 ALLOWED = frozenset({b"content-md5", b"content-digest"})
 
 
-def passable(trailers: Iterable[Header]) -> Headers:
+def passable(
+    trailers: Iterable[Header], kinds: tuple[bytes, ...] = FORBIDDEN_KINDS
+) -> Headers:
     """Those of *trailers* (lower-case names) that may go on, at most `MAX_COUNT`."""
-    kept = [(name, value) for name, value in trailers if _may_pass(name, value)]
+    kept = [(name, value) for name, value in trailers if _may_pass(name, value, kinds)]
     return tuple(kept[:MAX_COUNT])
 
 
-def _may_pass(name: bytes, value: bytes) -> bool:
+def _may_pass(name: bytes, value: bytes, kinds: tuple[bytes, ...]) -> bool:
     if not NAME.fullmatch(name) or not VALUE.fullmatch(value):
         return False
     if name in ALLOWED:
         return True
     known = folded(name)
-    return known not in FORBIDDEN and not known.startswith(FORBIDDEN_KINDS)
+    return known not in FORBIDDEN and not known.startswith(kinds)

@@ -16,8 +16,9 @@ from authproxy_core.errors import RequestError
 from authproxy_core.headers import HOP_BY_HOP, connection_options
 from authproxy_core.messages import Header, Headers, header_values
 
-from .bodies import ChunkedDecoder, Decoder, LengthDecoder
+from .bodies import NO_TRAILERS, ChunkedDecoder, Decoder, LengthDecoder
 from .serving import UpstreamFailed
+from .trailers import FORBIDDEN_IN_ANSWERS, passable
 from .wire import has_body
 
 HEAD_LIMIT = 256 << 10  # bytes of all heads of an answer, interim ones included
@@ -33,7 +34,8 @@ class AnswerHead(Struct, frozen=True):
 
     ``headers`` are the fields that are not for this connection alone; ``length`` is
     Content-Length, None when it is absent. ``chunked`` is the framing, ``persists``
-    says that the connection may be used again after the body.
+    says that the connection may be used again after the body. ``upgrade`` is what
+    Upgrade says, b"" without it.
     """
 
     status: int
@@ -41,12 +43,14 @@ class AnswerHead(Struct, frozen=True):
     length: int | None
     chunked: bool
     persists: bool
+    upgrade: bytes = b""
 
 
 class UntilEnd:
     """A body that only the end of the connection ends."""
 
     done = False
+    trailers = NO_TRAILERS
 
     def take(self, received: bytearray) -> bytes:
         """All that has come."""
@@ -60,10 +64,15 @@ class UntilEnd:
 
 
 class AnswerReader:
-    """Reads one answer from what the upstream sends; raises `UpstreamFailed`."""
+    """Reads one answer from what the upstream sends; raises `UpstreamFailed`.
 
-    def __init__(self, method: bytes) -> None:
+    *upgrade* is the protocol that was asked for: with a 101 that names it, it begins,
+    and what follows is its.
+    """
+
+    def __init__(self, method: bytes, upgrade: bytes = b"") -> None:
         self._method = method
+        self._upgrade = upgrade
         self._received = bytearray()
         self._scanned = 0
         self._head_bytes = 0
@@ -90,7 +99,10 @@ class AnswerReader:
         del received[:size]
         self._scanned = 0
         self._head_bytes += size
-        if head.status < 200:
+        if head.status == 101:
+            if not self._upgrade or head.upgrade.lower() != self._upgrade.lower():
+                raise UpstreamFailed("malformed_answer")
+        elif head.status < 200:
             self._interim += 1
             if self._interim > INFORMATIONAL_LIMIT:
                 raise UpstreamFailed("malformed_answer")
@@ -124,9 +136,14 @@ class AnswerReader:
         return isinstance(self._decoder, UntilEnd)
 
     @property
-    def surplus(self) -> bool:
-        """Whether bytes have come that do not belong to this answer."""
-        return bool(self._received)
+    def trailers(self) -> Headers:
+        """The trailers that may pass, once the body is complete."""
+        return passable(self._decoder.trailers, FORBIDDEN_IN_ANSWERS)
+
+    @property
+    def surplus(self) -> bytes:
+        """The bytes that do not belong to this answer."""
+        return bytes(self._received)
 
 
 class _Fields:
@@ -145,7 +162,9 @@ def _parse(data: bytes) -> AnswerHead:
     parser = HttpResponseParser(fields)
     try:
         parser.feed_data(data)
-    except (HttpParserError, HttpParserUpgrade):  # the latter by 101, unasked for
+    except HttpParserUpgrade:
+        pass  # a 101; what to do with it is not the parser's affair
+    except HttpParserError:
         raise UpstreamFailed("malformed_answer") from None
     status, old = parser.get_status_code(), parser.get_http_version() == "1.0"
     if status < 100:
@@ -169,4 +188,5 @@ def _judged(status: int, headers: list[Header], *, old: bool) -> AnswerHead:
         int(lengths[0]) if lengths else None,
         bool(codings),
         not old and b"close" not in options,
+        b", ".join(header_values(headers, b"upgrade")),
     )

@@ -125,6 +125,11 @@ def informational(status: int, headers: Headers = ()) -> bytes:
     return status_line(status) + fields(headers) + b"\r\n"
 
 
+def switching(headers: Headers) -> bytes:
+    """The head that ends HTTP on a connection; *headers* say what follows."""
+    return status_line(101) + fields(headers) + b"Connection: Upgrade\r\n\r\n"
+
+
 def refusal(status: int, date: bytes) -> bytes:
     """The fixed answer to what never reaches the application; it closes."""
     text = f"{status} {HTTPStatus(status).phrase}\n".encode()

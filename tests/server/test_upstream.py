@@ -13,7 +13,9 @@ from typing import TypeVar
 
 import pytest
 
-from authproxy.upstream import POOL_SIZE, Forwarder, request_head
+from authproxy.relay import request_head
+from authproxy.server_settings import ForwardSettings
+from authproxy.upstream import Forwarder
 from authproxy_core.effects import Outcome
 from authproxy_core.messages import Forward, Headers, Request, Upstream
 from support.certificates import Certificate, make_certificate
@@ -162,14 +164,15 @@ def test_a_body_of_known_length() -> None:
 
 
 def test_a_body_in_chunks() -> None:
-    chunks = b"2;x=y\r\nab\r\n1\r\nc\r\n0\r\nx: trailer\r\n\r\n"
+    chunks = b"2;x=y\r\nab\r\n1\r\nc\r\n0\r\nSum: 1\r\nHost: evil\r\n\r\n"
     seen = seen_by_upstream(request(b"POST", b"Transfer-Encoding: chunked") + chunks)
+    assert seen.trailers == [(b"sum", b"1")]
     assert (seen.values(b"transfer-encoding"), seen.body) == ([b"chunked"], b"abc")
     assert not seen.values(b"content-length")
 
 
 def test_what_belongs_to_one_connection_is_not_sent() -> None:
-    fields = (b"Expect: 100-continue", b"TE: trailers", b"Keep-Alive: 5", b"Upgrade: x")
+    fields = (b"Expect: 100-continue", b"TE: deflate", b"Keep-Alive: 5", b"Upgrade: x")
     seen = seen_by_upstream(request(b"POST", *fields, body=b"a"))
     names = {name for name, _ in seen.headers}
     assert names == {b"host", b"content-length"}
@@ -260,6 +263,14 @@ def test_every_framing_is_passed(data: bytes, framing: str, body: bytes) -> None
     answer = through(sends(OK + data), asking(request()))
     assert (answer.status, answer.body) == (200, body)
     assert framing in answer.headers
+    assert answer.trailers == ({"y": "z"} if b"y: z" in data else {})
+
+
+def test_only_harmless_trailers_pass() -> None:
+    trailers = b"x-sum: 1\r\nset-cookie: a=b\r\ncontent_length: 5\r\nx-sum: 2\r\n"
+    data = OK + b"transfer-encoding: chunked\r\n\r\n0\r\n" + trailers + b"\r\n"
+    answer = through(sends(data), asking(request()))
+    assert answer.trailers == {"x-sum": "2"}
 
 
 def test_an_old_client_gets_an_open_answer_until_the_end() -> None:
@@ -607,7 +618,7 @@ def test_connecting_has_its_own_timeout() -> None:
             return await asyncio.to_thread(talking, upstream, talk)
 
     def talk(server: Server, wire: Wire) -> bytes:
-        with forwarder(server, Forwarder(connect_timeout=0.05)):
+        with forwarder(server, Forwarder(ForwardSettings(connect_timeout=0.05))):
             wire.send(request())
             return wire.answer().body
 
@@ -858,8 +869,29 @@ def test_a_connection_is_kept() -> None:
 )
 def test_what_may_not_be_repeated_takes_a_new_connection(data: bytes) -> None:
     counted = Counted(plain_answer)
-    kept(counted, request(), data)
+
+    def talk(server: Server, wire: Wire) -> None:
+        with forwarder(server, Forwarder(ForwardSettings(recent=0.0))):
+            fetched(wire, request())
+            fetched(wire, data)
+
+    through(counted, talk)
     assert [number for number, _ in counted.seen] == [1, 2]
+
+
+@pytest.mark.parametrize("data", [request(b"POST"), request(b"PUT", body=b"a")])
+def test_a_connection_just_used_takes_every_request(data: bytes) -> None:
+    async def answer(peer: Peer, count: int) -> None:
+        if count < 3:
+            return await peer.answer(b"x")
+        peer.writer.close()  # in the moment of the reuse
+        return None
+
+    counted = Counted(answer)
+    answers = kept(counted, request(), data, data)
+    assert [number for number, _ in counted.seen] == [1, 1, 1]
+    # It may have been done already, so it is not sent again.
+    assert [one.status for one in answers] == [200, 200, 502]
 
 
 @pytest.mark.parametrize(
@@ -967,7 +999,7 @@ def test_an_unused_connection_is_closed_after_a_while() -> None:
     counted = Counted(plain_answer)
 
     def talk(server: Server, wire: Wire) -> bool:
-        with forwarder(server, Forwarder(idle_timeout=0.01)):
+        with forwarder(server, Forwarder(ForwardSettings(idle_timeout=0.01))):
             wire.send(request())
             wire.answer()
             return counted.closed.wait(15.0)
@@ -1004,14 +1036,14 @@ def test_a_connection_in_use_does_not_expire() -> None:
     counted = Counted(slow)
 
     def talk(server: Server, wire: Wire) -> list[int]:
-        with forwarder(server, Forwarder(idle_timeout=0.1)):
+        with forwarder(server, Forwarder(ForwardSettings(idle_timeout=0.1))):
             return [fetched(wire, request()).status for _ in range(2)]
 
     assert through(counted, talk) == [200, 200]
 
 
 def test_so_many_unused_connections_are_kept_and_no_more() -> None:
-    number = POOL_SIZE + 2
+    number = ForwardSettings().idle_connections + 2
     arrived = 0
     closed: list[bool] = []
     together = asyncio.Event()

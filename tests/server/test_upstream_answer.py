@@ -89,4 +89,4 @@ def test_what_comes_after_the_answer_is_left_alone() -> None:
     head = reader.head()
     assert head is not None
     assert (head.status, reader.piece(), reader.done) == (200, b"hello", True)
-    assert (reader.piece(), reader.surplus) == (b"", True)
+    assert (reader.piece(), reader.surplus) == (b"", b"HTTP/1.1 500 No\r\n\r\n")

@@ -39,6 +39,7 @@ class Seen(NamedTuple):
     target: bytes
     headers: list[tuple[bytes, bytes]]
     body: bytes
+    trailers: list[tuple[bytes, bytes]] = []  # noqa: RUF012 - a named tuple's default
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of all fields called *name*."""
@@ -53,6 +54,7 @@ class Peer:
     ) -> None:
         self.reader = reader
         self.writer = writer
+        self.trailers: list[tuple[bytes, bytes]] = []
 
     async def head(self) -> Seen:
         """Read the head of the next request."""
@@ -67,16 +69,20 @@ class Peer:
         """Read the next request with its body."""
         seen = await self.head()
         if seen.values(b"transfer-encoding"):
-            return seen._replace(body=await self.chunked())
+            body = await self.chunked()
+            return seen._replace(body=body, trailers=self.trailers)
         length = int((seen.values(b"content-length") or [b"0"])[0])
         return seen._replace(body=await self.reader.readexactly(length))
 
     async def chunked(self) -> bytes:
-        """Read a chunked body to its end, which has no trailers."""
+        """Read a chunked body to its end; its trailers are in ``trailers`` then."""
         body = b""
         while size := int(await self.reader.readuntil(b"\r\n"), 16):
             body += (await self.reader.readexactly(size + 2))[:-2]
-        assert await self.reader.readexactly(2) == b"\r\n"
+        self.trailers = []
+        while (line := await self.reader.readuntil(b"\r\n")) != b"\r\n":
+            name, _, value = line.partition(b":")
+            self.trailers.append((name.lower(), value.strip()))
         return body
 
     async def send(self, data: bytes) -> None:

@@ -159,6 +159,7 @@ class Answer:
     headers: dict[str, str]
     body: bytes
     head: bytes
+    trailers: dict[str, str] = field(default_factory=dict)
 
 
 class Wire:
@@ -209,9 +210,10 @@ class Wire:
             assert name.lower() not in fields or name.lower() == "set-cookie", lines
             fields[name.lower()] = value.strip()
         body = b""
+        self._trailers: dict[str, str] = {}
         if not head_only and status >= 200 and status not in (204, 304):
             body = self._body(fields)
-        return Answer(status, fields, body, b"".join(lines))
+        return Answer(status, fields, body, b"".join(lines), self._trailers)
 
     def _body(self, fields: dict[str, str]) -> bytes:
         if fields.get("transfer-encoding") == "chunked":
@@ -220,7 +222,9 @@ class Wire:
             while size := int(self.line(), 16):
                 pieces.append(self.take(size))
                 assert self.take(2) == b"\r\n"
-            assert self.take(2) == b"\r\n"
+            while (line := self.line()) != b"\r\n":
+                name, _, value = line.decode("latin-1").partition(":")
+                self._trailers[name.lower()] = value.strip()
             return b"".join(pieces)
         if "content-length" in fields:
             return self.take(int(fields["content-length"]))
