@@ -17,7 +17,8 @@ class TlsSettings(Struct, frozen=True, kw_only=True):
     """Certificate chain and key, PEM files; ``min_version`` is TLS1.2 or TLS1.3.
 
     ``cipher_suites`` are OpenSSL's names of suites for TLS 1.2; empty: its choice.
-    ``http2`` offers HTTP/2 to clients (ALPN).
+    ``http2`` offers HTTP/2 to clients (ALPN). ``pem`` has chain and key as text, and
+    stands for both files.
     """
 
     cert_file: str
@@ -25,6 +26,7 @@ class TlsSettings(Struct, frozen=True, kw_only=True):
     min_version: str = "TLS1.2"
     cipher_suites: tuple[str, ...] = ()
     http2: bool = True
+    pem: Secret = Secret(b"")
 
 
 class Listener(Struct, frozen=True, kw_only=True):

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import ssl
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from authproxy_core.settings import Secret
 
 from .server_settings import TlsSettings
 
@@ -22,5 +27,18 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
     if settings.cipher_suites:  # of TLS 1.2; those of 1.3 are always on
         context.set_ciphers(":".join(settings.cipher_suites))
     # An encrypted key fails instead of asking on the terminal.
-    context.load_cert_chain(settings.cert_file, settings.key_file, password="")
+    if settings.pem:
+        with _private_file(settings.pem) as path:
+            context.load_cert_chain(path, password="")
+    else:
+        context.load_cert_chain(settings.cert_file, settings.key_file, password="")
     return context
+
+
+@contextmanager
+def _private_file(content: Secret) -> Iterator[str]:
+    """A file of nobody else with *content*: OpenSSL reads nothing but files here."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content.value)
+        file.flush()
+        yield file.name

@@ -12,6 +12,7 @@ from authproxy.config.collected import ConfigError, UsageError
 from authproxy.config.load import load
 from authproxy.config.options import BY_KEY, FLAT_ONLY
 from authproxy.server_settings import Listener, ServerSettings
+from authproxy.tls import server_context
 from authproxy_core.provider_settings import AllowRule, LoginParameter
 from authproxy_core.settings import (
     ClaimSource,
@@ -326,6 +327,33 @@ def test_what_servers_lack(server: str, expected: list[str], tmp_path: Path) -> 
     found = problems(f"{PROVIDER}\nserver: {server}", tmp_path)
     assert [line.replace("HOST:PORT, fd:N,", "HOST:PORT,") for line in found
             ] == expected  # fmt: skip
+
+
+@pytest.mark.parametrize("block", ["server", "metricsServer"])
+def test_certificates_may_be_texts(block: str, tmp_path: Path) -> None:
+    made = make_certificate(tmp_path, "localhost")
+    chain = Path(made.cert_file).read_text()
+    tls = f"""{{secureBindAddress: ':8443', tls: {{
+        cert: {{fromEnv: CHAIN}}, key: {{fromFile: {made.key_file}}}}}}}"""
+    text = PROVIDER + f"{block}: {tls}\n" + (SERVER if block != "server" else "")
+    secure = settings(text, tmp_path, env={"CHAIN": chain}).listeners[-1]
+    assert secure.tls is not None
+    assert secure.metrics == (block == "metricsServer")
+    assert "PRIVATE" not in repr(secure)
+    assert server_context(secure.tls).minimum_version.name == "TLSv1_2"
+
+    [problem] = problems(text.replace("fromEnv: CHAIN", "value: broken"), tmp_path)
+    assert "can't be used together" in problem
+    found = problems(text, tmp_path)
+    assert f"{block}.tls.cert.fromEnv: the variable 'CHAIN' is not set" in found
+
+
+def test_a_metrics_server(tmp_path: Path) -> None:
+    text = BASE + "metricsServer: {bindAddress: ':9100'}"
+    plain, metrics = settings(text, tmp_path).listeners
+    assert (plain.metrics, metrics.metrics, metrics.port) == (False, True, 9100)
+    text = BASE + "metricsServer: {bindAddress: 'x'}"
+    assert problems(text, tmp_path)[0].startswith("metricsServer.bindAddress: got 'x'")
 
 
 # --- beside flat options ---------------------------------------------------------------

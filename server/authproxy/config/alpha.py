@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from .alpha_headers import header_rules
 from .alpha_providers import providers
 from .alpha_read import read_alpha
-from .alpha_servers import listeners, take_metrics
+from .alpha_servers import Servers
 from .alpha_upstreams import upstreams
 from .collected import Collected
 from .parts import Parts
@@ -21,15 +21,18 @@ from .parts import Parts
 def alpha_parts(collected: Collected, path: str, environ: Mapping[str, str]) -> Parts:
     """What the file at *path* says; problems and warnings go to *collected*."""
     tree, problems = read_alpha(path, environ)
+    servers = Servers(collected, environ, problems)
     parts = Parts(
         providers=providers(tree.get("providers"), collected, problems),
         request_headers=header_rules("injectRequestHeaders", tree, environ, problems),
         response_headers=header_rules("injectResponseHeaders", tree, environ, problems),
         upstreams=upstreams(tree.get("upstreamConfig", {}), problems),
-        listeners=listeners(tree.get("server", {}), collected, problems),
+        listeners=(
+            *servers.application(tree.get("server", {})),
+            *servers.metrics(tree.get("metricsServer", {})),
+        ),
         proxy_raw_path=tree.get("upstreamConfig", {}).get("proxyRawPath", False),
     )
-    take_metrics(tree.get("metricsServer", {}), collected, problems)
     collected.problems += problems.found
     collected.warnings += problems.warnings
     return parts

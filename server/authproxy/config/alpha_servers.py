@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
+from authproxy_core.settings import Secret
+
 from ..server_settings import Listener
 from . import listening
+from .alpha_headers import SOURCES, read_source
 from .alpha_providers import flat_view
 from .alpha_read import Problems
 from .collected import Collected, Given
@@ -15,101 +20,102 @@ from .options import BY_KEY
 from .sources import judge
 
 TLS_KEYS = {"minVersion": "tls_min_version", "cipherSuites": "tls_cipher_suites"}
+INLINE = "(not a file)"  # stands for the name of a file where the PEM text is given
 
 
-def listeners(
-    server: Mapping[str, Any], collected: Collected, problems: Problems
-) -> tuple[Listener, ...]:
-    """Plain and TLS listeners; here both may be there at once."""
-    plain, secure = (
-        _address(server, "bindAddress"),
-        _address(server, "secureBindAddress"),
-    )
-    if not plain and not secure:
-        problems.wrong(
-            "server", "neither bindAddress nor secureBindAddress: nothing would listen"
+class Servers:
+    """Makes the listeners of `server` and `metricsServer`; problems are noted."""
+
+    def __init__(
+        self, collected: Collected, environ: Mapping[str, str], problems: Problems
+    ) -> None:
+        self._collected = collected
+        self._environ = environ
+        self._problems = problems
+
+    def application(self, server: Mapping[str, Any]) -> tuple[Listener, ...]:
+        """Plain and TLS listeners; here both may be there at once."""
+        found = self._listeners(server, "server")
+        if not _address(server, "bindAddress") and not _address(
+            server, "secureBindAddress"
+        ):
+            self._problems.wrong(
+                "server",
+                "neither bindAddress nor secureBindAddress: nothing would listen",
+            )
+        return found
+
+    def metrics(self, server: Mapping[str, Any]) -> tuple[Listener, ...]:
+        """The listeners that answer with metrics; often there are none."""
+        found = self._listeners(server, "metricsServer")
+        return tuple(replace(listener, metrics=True) for listener in found)
+
+    def _listeners(self, server: Mapping[str, Any], block: str) -> tuple[Listener, ...]:
+        plain = _address(server, "bindAddress")
+        secure = _address(server, "secureBindAddress")
+        found: tuple[Listener, ...] = ()
+        if plain:
+            values: dict[str, tuple[Value, str]] = {
+                "http_address": (plain, "bindAddress")
+            }
+            found += listening.listeners(self._view(values, block))
+        if secure:
+            found += self._secure(server.get("tls", {}), secure, block)
+        return found
+
+    def _secure(
+        self, tls: Mapping[str, Any], address: str, block: str
+    ) -> tuple[Listener, ...]:
+        sources = {name: tls.get(name, {}) for name in ("cert", "key")}
+        bad = [name for name, source in sources.items() if len(source) != 1]
+        for name in bad:
+            self._problems.wrong(f"{block}.tls.{name}", f"expected {SOURCES}")
+        if bad:
+            return ()
+        pem = self._pem(sources, block)
+        if pem is None:
+            return ()
+        values: dict[str, tuple[Value, str]] = {
+            "https_address": (address, "secureBindAddress")
+        }
+        for name, source in sources.items():
+            file = INLINE if pem else source["fromFile"]
+            values[f"tls_{name}_file"] = (file, f"tls.{name}")
+        for name, option in TLS_KEYS.items():
+            if name in tls:
+                values[option] = (tls[name], f"tls.{name}")
+        made = listening.listeners(self._view(values, block))
+        return tuple(
+            replace(one, tls=replace(one.tls, pem=pem)) if pem and one.tls else one
+            for one in made
         )
-    found: tuple[Listener, ...] = ()
-    if plain:
-        found += listening.listeners(
-            _view({"http_address": (plain, "bindAddress")}, collected, problems)
-        )
-    if secure:
-        found += _secure(server, secure, collected, problems)
-    return found
+
+    def _pem(
+        self, sources: Mapping[str, Mapping[str, Any]], block: str
+    ) -> Secret | None:
+        """Chain and key as text when one of them is no file, else an empty secret.
+
+        None when one can't be had.
+        """
+        if all("fromFile" in source for source in sources.values()):
+            return Secret(b"")
+        texts = [
+            read_source(source, f"{block}.tls.{name}", self._environ, self._problems)
+            for name, source in sources.items()
+        ]
+        if None in texts:
+            return None
+        return Secret(b"\n".join(text for text in texts if text is not None))
+
+    def _view(self, values: Mapping[str, tuple[Value, str]], block: str) -> Collected:
+        view = flat_view(self._collected)
+        for key, (value, name) in values.items():
+            view.given[key] = Given(value, self._problems.file)
+            view.names[key] = f"{block}.{name}"
+            judge(view, BY_KEY[key])
+        return view
 
 
 def _address(server: Mapping[str, Any], name: str) -> str:
     address: str = server.get(name, "")
     return "" if address in listening.OFF else address
-
-
-def _secure(
-    server: Mapping[str, Any], address: str, collected: Collected, problems: Problems
-) -> tuple[Listener, ...]:
-    tls = server.get("tls", {})
-    cert = _file(tls, "cert", "server.tls", problems)
-    key = _file(tls, "key", "server.tls", problems)
-    values: dict[str, tuple[Value, str]] = {
-        "https_address": (address, "secureBindAddress"),
-        "tls_cert_file": (cert, "tls.cert"),
-        "tls_key_file": (key, "tls.key"),
-    }
-    for name, option in TLS_KEYS.items():
-        if name in tls:
-            values[option] = (tls[name], f"tls.{name}")
-    if not cert or not key:
-        return ()
-    return listening.listeners(_view(values, collected, problems))
-
-
-def _file(tls: Mapping[str, Any], name: str, path: str, problems: Problems) -> str:
-    """The file of a certificate or key; "" when that can't be had, which is noted."""
-    source = tls.get(name, {})
-    if len(source) != 1:
-        problems.wrong(f"{path}.{name}", "expected one of value, fromEnv and fromFile")
-        return ""
-    if "fromFile" not in source:
-        problems.wrong(
-            f"{path}.{name}", "not supported yet by this version; use fromFile"
-        )
-        return ""
-    file: str = source["fromFile"]
-    return file
-
-
-def _view(
-    values: Mapping[str, tuple[Value, str]], collected: Collected, problems: Problems
-) -> Collected:
-    view = flat_view(collected)
-    for key, (value, name) in values.items():
-        view.given[key] = Given(value, problems.file)
-        view.names[key] = f"server.{name}"
-        judge(view, BY_KEY[key])
-    return view
-
-
-def take_metrics(
-    server: Mapping[str, Any], collected: Collected, problems: Problems
-) -> None:
-    """Give *collected* the flat options that the metrics server stands for."""
-    values: dict[str, tuple[Value, str]] = {
-        "metrics_address": (_address(server, "bindAddress"), "bindAddress"),
-        "metrics_secure_address": (
-            _address(server, "secureBindAddress"),
-            "secureBindAddress",
-        ),
-    }
-    if "tls" in server:
-        path = "metricsServer.tls"
-        for name, key in (("cert", "cert_file"), ("key", "key_file")):
-            file = _file(server["tls"], name, path, problems)
-            values[f"metrics_tls_{key}"] = (file, f"tls.{name}")
-        for name in TLS_KEYS:
-            if name in server["tls"]:
-                problems.warn(f"{path}.{name}", "has no effect")
-    for key, (value, name) in values.items():
-        if value:
-            collected.given[key] = Given(value, problems.file)
-            collected.names[key] = f"metricsServer.{name}"
-            judge(collected, BY_KEY[key])

@@ -57,10 +57,11 @@ def _failures(trial: Callable[[], object]) -> Iterator[str]:
 
 def _tls_problems(tls: TlsSettings, prefix: str) -> Iterator[str]:
     """What is wrong with the files of the options whose names begin with *prefix*."""
-    for option, path in (
+    files = (
         (f"{prefix}tls_cert_file", tls.cert_file),
         (f"{prefix}tls_key_file", tls.key_file),
-    ):
+    )
+    for option, path in () if tls.pem else files:
         try:
             with open(path, "rb"):
                 pass
