@@ -83,7 +83,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     from .workers import run
 
-    return run(settings)
+    return run(settings, lambda: build(flags, os.environ))
 
 
 def _warn(warnings: Sequence[str]) -> None:

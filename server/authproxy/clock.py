@@ -20,15 +20,15 @@ class Clock:
     """Coarse time: ``now`` (monotonic seconds), ``date`` and ``timestamp``.
 
     ``date`` is the whole Date field with its line end (RFC 9110 §5.6.7), and
-    ``timestamp`` is the one of the log lines.
+    ``timestamp`` is the one of the log lines, in ``local_time`` or UTC.
     """
 
     __slots__ = (
-        "_local_time",
         "_monotonic",
         "_second",
         "_wall",
         "date",
+        "local_time",
         "now",
         "timestamp",
     )
@@ -40,7 +40,7 @@ class Clock:
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._local_time = local_time
+        self.local_time = local_time
         self._wall = wall
         self._monotonic = monotonic
         self._second = -1
@@ -56,7 +56,7 @@ class Clock:
         if second != self._second:
             self._second = second
             self.date = date_field(second)
-            self.timestamp = log_timestamp(second, local_time=self._local_time)
+            self.timestamp = log_timestamp(second, local_time=self.local_time)
 
     def until_next_second(self) -> float:
         """Seconds until the texts change."""

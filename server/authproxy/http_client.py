@@ -17,6 +17,7 @@ seconds, and only when those show no sign of having ended.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable
 from urllib.request import getproxies
@@ -173,6 +174,7 @@ class _Pool:
     def __init__(self, size: int) -> None:
         self.slots = asyncio.Semaphore(size)
         self.idle: list[_Connection] = []
+        self._closed = False
 
     def take(self, not_before: float) -> _Connection | None:
         """The connection used last, if it is alive and not older than *not_before*."""
@@ -187,7 +189,7 @@ class _Pool:
 
     def give_back(self, connection: _Connection, now: float, timeout: float) -> None:
         """Keep a connection for *timeout* seconds, or close it when it is used up."""
-        if not connection.recycle():
+        if self._closed or not connection.recycle():
             connection.stream.abort()
             return
         loop = asyncio.get_running_loop()
@@ -201,6 +203,14 @@ class _Pool:
             assert connection.expiry is not None  # noqa: S101 - for the types
             connection.expiry.cancel()
         self.idle.clear()
+
+    def abort(self) -> None:
+        """Close the unused connections, and keep none from now on."""
+        idle = list(self.idle)
+        self.clear()
+        for connection in idle:
+            connection.stream.abort()
+        self._closed = True
 
     def _expire(self, connection: _Connection) -> None:
         self.idle.remove(connection)
@@ -232,6 +242,13 @@ class HttpClient:
         self._pools: dict[Origin, _Pool] = {}
         self._streams: set[Stream] = set()
         self._closed = False
+
+    def use(self, settings: ClientSettings, context: ssl.SSLContext) -> None:
+        """Connect by *settings* from now on; what is under way ends as it began."""
+        self._settings, self._context = settings, context
+        pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            pool.abort()
 
     async def fetch(self, effect: Fetch) -> Response:
         """One exchange with the identity provider. Raises `FetchError`."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
 import os
 import socket
 import ssl
 import stat
+import struct
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,6 +20,15 @@ from .server_settings import Listener
 from .tls import server_context
 
 BACKLOG = 1024
+SO_ATTACH_FILTER = 26  # not in Python's socket module
+# Drops the first packet of a TCP handshake; the third one, which completes it, and
+# all others pass. Each instruction is code, jump if true, jump if false, operand.
+NO_SYN = (
+    (0x30, 0, 0, 13),  # load the byte with the flags
+    (0x45, 0, 1, 0x02),  # SYN?
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # pass all of it
+)
 NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENOPROTOOPT)
 
 
@@ -24,8 +36,8 @@ class ListenError(Exception):
     """A listener could not be opened; the text says which, and why."""
 
 
-class Listening(Struct, frozen=True):
-    """An open listening socket and, for TLS, its context."""
+class Listening(Struct, eq=False):
+    """An open listening socket and, for TLS, its context, which a reload replaces."""
 
     socket: socket.socket
     context: ssl.SSLContext | None = None
@@ -132,6 +144,28 @@ def _remove_stale(path: str) -> None:
             os.unlink(path)
             return
     raise OSError(f"{path} is in use")
+
+
+def refuse_new(listening: socket.socket) -> None:
+    """Let nobody new into the socket's queue; who is in it can still be accepted.
+
+    Who connects now waits, and is refused when the socket is closed (TCP sends the first
+    packet again after a second), or is refused at once (unix socket). Where the system
+    has no such filter nothing happens.
+    """
+    with contextlib.suppress(OSError):
+        if listening.family == socket.AF_UNIX:
+            listening.shutdown(socket.SHUT_RD)
+        elif sys.platform == "linux":
+            program = array.array(
+                "B", b"".join(struct.pack("HBBI", *i) for i in NO_SYN)
+            )
+            address, _ = program.buffer_info()
+            listening.setsockopt(
+                socket.SOL_SOCKET,
+                SO_ATTACH_FILTER,
+                struct.pack("HP", len(NO_SYN), address),
+            )
 
 
 def _close(opened_socket: socket.socket, path: str) -> None:

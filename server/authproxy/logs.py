@@ -112,6 +112,10 @@ class Logs:
             STANDARD_FIELDS,
         )
 
+    def become(self, other: Logs) -> None:
+        """Write as *other* does from now on, for everybody who holds this one."""
+        vars(self).update(vars(other))
+
     def answered(self, entry: Entry, events: tuple[Event, ...]) -> None:
         """Write the lines of an answered request."""
         if events:

@@ -14,23 +14,28 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import uvloop
 
 from authproxy_core import AuthProxy, drive
 from authproxy_core.messages import Event
 
+from .answer_cache import AnswerCache
+from .channel import Channel
 from .clock import Clock
 from .connection import Connection
+from .dial import client_context
 from .http_client import HttpClient
 from .hub import Hub
-from .listeners import Listening
+from .listeners import Listening, refuse_new
 from .log_writer import LogWriter
 from .logs import Logs
 from .metrics.metrics import Metrics
 from .negotiation import Negotiation
 from .perform import Performer
+from .reload import Prepared, Source, contexts
+from .reloading import Member, OwnReloads
 from .scrape import ScrapeHub
 from .server_settings import ServerSettings
 from .stores.create import create
@@ -41,6 +46,8 @@ SWEEP = 1.0  # seconds between looks at time limits
 GRACE = (
     1.0  # seconds in which an open connection may still send a request when stopping
 )
+LAST_HANDSHAKES = 0.25  # seconds for TCP handshakes under way when stopping
+WARM_UP = 3.0  # seconds for a new provider to get ready before a reload switches to it
 HANDSHAKE_TIMEOUT = 10.0  # seconds
 ACCEPT_PAUSE = 0.1  # seconds after a failed accept (no file descriptors)
 EVICTED = 64  # connections closed at once to make room: looking for them takes time
@@ -63,12 +70,12 @@ class Worker:
         self._accepting: set[Listening] = set()
         self._attaching = 0  # accepted, but perhaps still in their TLS handshake
         self._stopping = asyncio.Event()
+        self._warm_up: asyncio.Task[None] | None = None
         clock = Clock(local_time=settings.logs.local_time)
+        self._clock = clock
         self._output = LogWriter(sys.stdout.fileno())
         self._errors = LogWriter(sys.stderr.fileno())
-        self._logs = Logs(
-            settings.logs, settings.core, clock, self._output, self._errors
-        )
+        self._logs = self._new_logs(settings)
         self._client = HttpClient(settings.client, version=settings.core.version)
         self._metrics = metrics or Metrics()
         store = create(settings.store, settings.core.cookie.name)
@@ -107,9 +114,67 @@ class Worker:
             self._abort_all()
         self._stopping.set()
 
-    def ignore_reload(self) -> None:
-        """Say that there is no reload."""
-        self._logs.info("server", "a reload by SIGHUP is not supported yet")
+    # Reloads.
+
+    @property
+    def settings(self) -> ServerSettings:
+        """Those in force."""
+        return self._settings
+
+    async def prepare(self, settings: ServerSettings) -> Prepared:
+        """Make what *settings* need; raises what shows that they can't be used.
+
+        New providers are given a moment to get ready before they are relied on.
+        """
+        prepared = Prepared(
+            settings,
+            self._proxy.with_settings(settings.core),
+            contexts(settings),
+            client_context(settings.client),
+            self._new_logs(settings),
+        )
+        if not prepared.application.ready and self._proxy.ready:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WARM_UP):
+                    await drive(prepared.application.warm_up(), self._performer.perform)
+        return prepared
+
+    def switch(self, prepared: Prepared) -> None:
+        """Use what was prepared, from the next request and handshake on."""
+        settings = self._settings = prepared.settings
+        for listening, context in zip(self._sockets, prepared.contexts, strict=True):
+            listening.context = context
+        self._clock.local_time = settings.logs.local_time
+        self._client.use(settings.client, prepared.client_context)
+        self._logs.become(prepared.logs)
+        self._proxy = self._hub.application = prepared.application
+        self._hub.limits = settings.limits
+        self._hub.request_id_header = settings.request_id_header.lower().encode()
+        self._hub.answers = AnswerCache()
+        self._store.tell(self._proxy)
+        self._start_warm_up()
+
+    def count_reload(self, outcome: Literal["success", "failure"]) -> None:
+        """Count a reload."""
+        self._metrics.reload(outcome)
+
+    def notice(self, text: str) -> None:
+        """Log what somebody should look at."""
+        self._logs.error("server", text)
+
+    def _new_logs(self, settings: ServerSettings) -> Logs:
+        return Logs(
+            settings.logs, settings.core, self._clock, self._output, self._errors
+        )
+
+    def _start_warm_up(self) -> None:
+        if self._warm_up is not None:
+            self._warm_up.cancel()
+        self._warm_up = self._hub.spawn(
+            drive(self._proxy.warm_up(), self._performer.perform)
+        )
+
+    # Its life.
 
     def abort(self) -> None:
         """Stop at once."""
@@ -121,14 +186,15 @@ class Worker:
         loop = asyncio.get_running_loop()
         sweeper = loop.create_task(self._sweep())
         await self._store.start()
-        warm_up = self._hub.spawn(drive(self._proxy.warm_up(), self._performer.perform))
+        self._start_warm_up()
         for listening in self._sockets:
             self._accept_from(listening)
         self._hub.on_connection_lost = self._go_on
         started()
         await self._stopping.wait()
-        self._stop_listening()
-        warm_up.cancel()
+        if self._warm_up is not None:
+            self._warm_up.cancel()
+        await self._stop_listening()
         await self._drain()
         self._scraped.stop()
         sweeper.cancel()
@@ -152,12 +218,17 @@ class Worker:
             loop.remove_reader(listening.socket.fileno())
         self._accepting.clear()
 
-    def _stop_listening(self) -> None:
-        """Take those who wait for being accepted, and close our listening sockets.
+    async def _stop_listening(self) -> None:
+        """Let nobody new in, take those who are connected, close the sockets.
 
         When the last worker has closed them, who connects is refused at once instead
-        of waiting for nobody.
+        of waiting for nobody. Until then nobody may get into the queue of a socket that
+        is about to be closed: a request could be sent, and lost, there.
         """
+        self._hub.stopping = True
+        for listening in self._sockets:
+            refuse_new(listening.socket)
+        await asyncio.sleep(LAST_HANDSHAKES)
         self._stop_accepting()
         for listening in self._sockets:
             while self._accept_one(listening):
@@ -248,7 +319,6 @@ class Worker:
 
     async def _drain(self) -> None:
         """Let requests in flight finish, within ``drain_timeout``."""
-        self._hub.stopping = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE):
                 await self._until_empty()
@@ -281,14 +351,18 @@ def serve(
     sockets: Sequence[Listening],
     *,
     parent: int | None = None,
+    channel: Channel | None = None,
+    source: Source | None = None,
     started: Callable[[], None] = lambda: None,
     metrics: Metrics | None = None,
 ) -> None:
     """Run a worker in this process until SIGTERM or SIGINT.
 
-    *parent* is a file descriptor that becomes readable when the supervisor is gone.
-    With a supervisor, SIGINT is its affair (a terminal sends it to all), SIGTERM may
-    come twice (from it and from a service manager), and SIGQUIT stops at once.
+    *parent* is a file descriptor that becomes readable when the supervisor is gone, and
+    *channel* leads to it. With a supervisor, SIGINT is its affair (a terminal sends it
+    to all) and so is SIGHUP, SIGTERM may come twice (from it and from a service
+    manager), and SIGQUIT stops at once. Without, *source* is the configuration
+    for reloads.
     """
     if metrics is not None:
         metrics.worker_started()
@@ -299,18 +373,26 @@ def serve(
     async def main() -> None:
         worker = Worker(settings, sockets, metrics)
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(
-            signal.SIGHUP, worker.ignore_reload if parent is None else lambda: None
-        )
-        if parent is None:
+        reloads: Member | OwnReloads
+        if parent is None or channel is None:
+            reloads = OwnReloads(worker, source)
+            loop.add_signal_handler(signal.SIGHUP, reloads.ask)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, worker.stop_or_abort)
         else:
+            reloads = Member(worker, channel)
             loop.add_signal_handler(signal.SIGTERM, worker.stop)
-            loop.add_signal_handler(signal.SIGINT, lambda: None)
+            for number in (signal.SIGINT, signal.SIGHUP):
+                loop.add_signal_handler(number, lambda: None)
             loop.add_signal_handler(signal.SIGQUIT, worker.abort)
             loop.add_reader(parent, _orphaned, loop, parent, worker)
-        await worker.run(started)
+
+        def up() -> None:
+            reloads.start()
+            started()
+
+        await worker.run(up)
+        reloads.stop()
 
     uvloop.run(main())
 

@@ -152,4 +152,6 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     logs: LogSettings = LogSettings()
     store: StoreSettings = StoreSettings()
     request_id_header: str = "x-request-id"
+    reload_on_change: bool = True  # of one of the ``files``
+    files: tuple[str, ...] = ()  # that the settings were made from
     warnings: tuple[str, ...] = ()  # to be logged once at start

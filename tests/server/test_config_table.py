@@ -131,6 +131,9 @@ def sample(option: Option, folder: Path) -> tuple[str, ...]:
     if option.key == "custom_templates_dir":
         (folder / "sign_in.html").write_text("<p>x</p>")
         return (f"{name}={folder}",)
+    if option.key == "cookie_secrets_files":
+        (folder / "secret").write_text("fedcba9876543210")
+        return (f"{name}={folder / 'secret'}",)
     if option.key.endswith(("_file", "_files")):
         certificate = make_certificate(folder, "localhost")
         return (f"{name}={certificate.cert_file}",)
@@ -230,7 +233,7 @@ def test_secrets_are_marked() -> None:
         option.key
         for option in OPTIONS
         if words.search(option.key)
-        and not option.key.endswith("_file")
+        and not option.key.endswith(("_file", "_files"))
         and option.kind in ("string", "list")
     } <= {option.key for option in OPTIONS if option.secret}
 

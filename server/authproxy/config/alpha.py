@@ -33,6 +33,7 @@ def alpha_parts(collected: Collected, path: str, environ: Mapping[str, str]) -> 
         ),
         proxy_raw_path=tree.get("upstreamConfig", {}).get("proxyRawPath", False),
     )
+    collected.files |= problems.files
     collected.problems += problems.found
     collected.warnings += problems.warnings
     return parts

@@ -107,6 +107,7 @@ def read_source(
             problems.wrong(f"{path}.fromEnv", f"the variable {value!r} is not set")
             return None
         return environ[value].encode()
+    problems.files.add(value)
     try:
         return Path(value).read_bytes()
     except OSError as error:

@@ -37,10 +37,14 @@ TYPES = {
 
 
 class Problems:
-    """The problems of one file; ``warn`` notes what is allowed but worth a line."""
+    """The problems of one file; ``warn`` notes what is allowed but worth a line.
+
+    ``files`` are those that it names and that were read, or looked for.
+    """
 
     def __init__(self, file: str) -> None:
         self.file = file
+        self.files: set[str] = set()
         self.found: list[str] = []
         self.warnings: list[str] = []
 

@@ -23,17 +23,22 @@ USERINFO = re.compile(r"//[^/?#@\s]*@")
 class ConfigError(SettingsError):
     """The configuration can't be used; ``problems`` lists everything, no secrets.
 
-    ``warnings`` are what was found beside; they may explain a problem.
+    ``warnings`` are what was found beside; they may explain a problem. ``files`` are
+    those that the configuration names; a change of one may solve it.
     """
 
     code = "config_invalid"
     exit_code = 1
 
     def __init__(
-        self, problems: tuple[str, ...], warnings: tuple[str, ...] = ()
+        self,
+        problems: tuple[str, ...],
+        warnings: tuple[str, ...] = (),
+        files: tuple[str, ...] = (),
     ) -> None:
         super().__init__(problems)
         self.warnings = warnings
+        self.files = files
 
 
 class UsageError(ConfigError):
@@ -62,6 +67,7 @@ class Collected:
 
     ``failed`` holds the keys that have a problem: their values are the defaults.
     ``names`` says how a key is called where it was given, when that is another name.
+    ``files`` holds the names of files and folders that were read, or looked for.
     """
 
     def __init__(self) -> None:
@@ -70,6 +76,7 @@ class Collected:
         self.warnings: list[str] = []
         self.failed: set[str] = set()
         self.names: dict[str, str] = {}
+        self.files: set[str] = set()
 
     def string(self, key: str) -> str:
         return self._typed(key, str)

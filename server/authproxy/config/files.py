@@ -23,6 +23,7 @@ TEMPLATES = {
 
 def read_file(collected: Collected, key: str, path: str) -> bytes | None:
     """The content of the file that *key* names, byte for byte; None if unreadable."""
+    collected.files.add(path)
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -70,6 +71,11 @@ def read_templates(collected: Collected, key: str) -> dict[str, str]:
     folder = Path(collected.string(key))
     if not collected.string(key):
         return {}
+    # One that is not there may come.
+    collected.files |= {
+        str(folder),
+        *(str(folder / file) for file in TEMPLATES.values()),
+    }
     present = {
         name: str(folder / file)
         for name, file in TEMPLATES.items()

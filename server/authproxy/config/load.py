@@ -29,7 +29,7 @@ from .advice import add_warnings
 from .collected import Collected, ConfigError
 from .cpus import usable_cpus
 from .metrics import metrics_listeners
-from .options import BY_KEY
+from .options import BY_KEY, OPTIONS
 from .parts import Parts, flat_parts, placed
 from .provider import is_web_address
 from .sources import Flags, collect, read_flags
@@ -57,10 +57,29 @@ def build(flags: Flags, environ: Mapping[str, str]) -> ServerSettings:
     collected.problems += _problems_of_core(collected, settings.core)
     if not collected.problems:  # what fails now would only repeat the reasons above
         collected.problems += try_out(settings)
+    named = _files(collected, flags, settings)
     if collected.problems:
-        raise ConfigError(tuple(collected.problems), tuple(collected.warnings))
+        raise ConfigError(tuple(collected.problems), tuple(collected.warnings), named)
     add_warnings(collected)
-    return msgspec.structs.replace(settings, warnings=tuple(collected.warnings))
+    return msgspec.structs.replace(
+        settings, files=named, warnings=tuple(collected.warnings)
+    )
+
+
+def _files(
+    collected: Collected, flags: Flags, settings: ServerSettings
+) -> tuple[str, ...]:
+    """All files that the configuration comes from; a reload follows their changes."""
+    named = [str(flags.control.get(flag, "")) for flag in ("config", "alpha-config")]
+    for option in OPTIONS:
+        value = collected.value(option.key)
+        if option.key.endswith(("_file", "_files", "_ca_path")):
+            named += value if isinstance(value, tuple) else [str(value)]
+    for listener in settings.listeners:
+        if listener.tls is not None:
+            named += (listener.tls.cert_file, listener.tls.key_file)
+    named += settings.client.ca_files
+    return tuple(sorted(collected.files.union(filter(None, named))))
 
 
 def _parts(collected: Collected, alpha: str, environ: Mapping[str, str]) -> Parts:
@@ -123,6 +142,7 @@ def _server_settings(collected: Collected, parts: Parts) -> ServerSettings:
         client=ClientSettings(**placed(collected, "client.")),
         logs=_logs(collected),
         request_id_header=id_header.lower(),
+        reload_on_change=collected.boolean("reload_on_change"),
     )
 
 

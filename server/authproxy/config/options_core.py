@@ -284,6 +284,16 @@ COOKIE_OPTIONS = in_group(
         own=True,
     ),
     Option(
+        "cookie_secrets_files",
+        "list",
+        (),
+        "files with further secrets of the key ring, one in each, read byte for byte; "
+        "they come after cookie_secret and cookie_secrets",
+        "core.cookie.secrets",
+        "cookie-secrets-file",
+        own=True,
+    ),
+    Option(
         "cookie_format",
         "string",
         "authproxy",

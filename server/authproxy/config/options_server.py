@@ -207,6 +207,14 @@ LISTENER_OPTIONS = in_group(
         maximum=1024,
         own=True,
     ),
+    Option(
+        "reload_on_change",
+        "bool",
+        True,
+        "reload when one of the configuration's files has changed, as with SIGHUP",
+        "reload_on_change",
+        own=True,
+    ),
     *(
         Option(key, "string", "", help_, "listeners")
         for key, help_ in (

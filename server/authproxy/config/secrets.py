@@ -17,21 +17,28 @@ def read_secret(collected: Collected, key: str) -> Secret:
     value, path = collected.string(key), collected.string(f"{key}_file")
     if value or not path:
         return Secret(value)
-    content = read_file(collected, f"{key}_file", path)
+    return _from_file(collected, f"{key}_file", path)
+
+
+def _from_file(collected: Collected, key: str, path: str) -> Secret:
+    content = read_file(collected, key, path)
     if content == b"":
-        collected.wrong(f"{key}_file", f"{path} is empty")
+        collected.wrong(key, f"{path} is empty")
     elif content and content.endswith(b"\n"):
         collected.warn(
-            f"{key}_file",
-            f"{path} ends with a new line, which is taken as part of the secret",
+            key, f"{path} ends with a new line, which is taken as part of the secret"
         )
     return Secret(content or b"")
 
 
 def read_ring(collected: Collected) -> tuple[Secret, ...]:
-    """The cookie secrets: cookie_secret, then cookie_secrets, each once."""
+    """The key ring: cookie_secret, cookie_secrets, cookie_secrets_files, each once."""
     first = read_secret(collected, "cookie_secret")
     ring = [Secret(text) for text in collected.strings("cookie_secrets")]
     if not all(ring):
         collected.wrong("cookie_secrets", "one of the secrets is empty")
+    ring += [
+        _from_file(collected, "cookie_secrets_files", path)
+        for path in collected.strings("cookie_secrets_files")
+    ]
     return tuple(dict.fromkeys(secret for secret in (first, *ring) if secret))

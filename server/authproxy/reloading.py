@@ -1,0 +1,162 @@
+"""A worker's part in reloads: told by the supervisor, or of its own accord.
+
+`Member` obeys the words of `rollout`; `OwnReloads` does all of it in the only process
+of a server without supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Literal, Protocol
+
+from authproxy_core.errors import AuthProxyError
+
+from .channel import Channel
+from .reload import (
+    Prepared,
+    Source,
+    candidate,
+    reasons,
+    unpacked,
+)
+from .rollout import KEPT, LOOK_INTERVAL
+from .server_settings import ServerSettings
+from .watch import Watch
+
+
+class Reloadable(Protocol):
+    """A worker that can be given new settings."""
+
+    @property
+    def settings(self) -> ServerSettings:
+        """Those in force."""
+
+    async def prepare(self, settings: ServerSettings) -> Prepared:
+        """Make what *settings* need; raises what shows that they can't be used."""
+
+    def switch(self, prepared: Prepared) -> None:
+        """Use what was prepared, from the next request on."""
+
+    def count_reload(self, outcome: Literal["success", "failure"]) -> None:
+        """Count a reload."""
+
+    def notice(self, text: str) -> None:
+        """Log what somebody should look at."""
+
+
+class Member:
+    """One of several workers."""
+
+    def __init__(self, worker: Reloadable, channel: Channel) -> None:
+        self._worker = worker
+        self._channel = channel
+        self._prepared: Prepared | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Say that the worker serves, and listen from now on."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._channel.fileno(), self._listen)
+        self._channel.say("up")
+
+    def stop(self) -> None:
+        """Listen no more."""
+        asyncio.get_running_loop().remove_reader(self._channel.fileno())
+        self._drop()
+
+    def _listen(self) -> None:
+        while (heard := self._channel.heard()) is not None:
+            word, descriptor = heard
+            if word == "prepare" and descriptor is not None:
+                self._drop()
+                loop = asyncio.get_running_loop()
+                self._task = loop.create_task(self._prepare(descriptor))
+            elif word == "switch" and self._prepared is not None:
+                self._worker.switch(self._prepared)
+                self._drop()
+                self._channel.say("switched")
+            elif word == "drop":
+                self._drop()
+            elif word.startswith("count"):
+                failed = word.endswith("failure")
+                self._worker.count_reload("failure" if failed else "success")
+
+    def _drop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        self._task = self._prepared = None
+
+    async def _prepare(self, descriptor: int) -> None:
+        try:
+            self._prepared = await self._worker.prepare(unpacked(descriptor))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old ones stay
+            self._channel.say(f"failed {'; '.join(reasons(error))}")
+        else:
+            self._channel.say("ready")
+
+
+class OwnReloads:
+    """Reloads in a server of one process; *source* is the configuration."""
+
+    def __init__(self, worker: Reloadable, source: Source | None) -> None:
+        self._worker = worker
+        self._source = source
+        self._watch = Watch(worker.settings.files)
+        self._asked = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Look at the files from now on."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def stop(self) -> None:
+        """Reload no more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def ask(self) -> None:
+        """Reload as soon as possible."""
+        self._asked.set()
+
+    async def _run(self) -> None:
+        while True:
+            watching = self._worker.settings.reload_on_change and self._source
+            try:
+                async with asyncio.timeout(LOOK_INTERVAL if watching else None):
+                    await self._asked.wait()
+            except TimeoutError:
+                if not await asyncio.to_thread(self._watch.settled):
+                    continue
+            self._asked.clear()
+            await self._reload()
+
+    async def _reload(self) -> None:
+        worker, source = self._worker, self._source
+        if source is None:
+            worker.notice("there is no configuration to reload")
+            return
+        try:
+            # In a thread: it reads files and takes a while.
+            found = await asyncio.to_thread(candidate, worker.settings, source)
+            self._watch.follow(found.settings.files)
+            prepared = await worker.prepare(found.settings)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old ones stay
+            if isinstance(error, AuthProxyError):
+                named = getattr(error, "files", ())
+                self._watch.follow({*worker.settings.files, *named})
+            self._say((f"reload failed, {KEPT}", *indented(reasons(error))))
+            worker.count_reload("failure")
+            return
+        worker.switch(prepared)
+        worker.count_reload("success")
+        self._say((*found.notes, "configuration reloaded"))
+
+    def _say(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._worker.notice(line)
+
+
+def indented(lines: Iterable[str]) -> list[str]:
+    """*lines* below a heading."""
+    return [f"  {line}" for line in lines]

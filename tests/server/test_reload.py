@@ -1,0 +1,353 @@
+"""Reloads of the whole program: by signal, by a changed file, refused, under load."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.certificates import make_certificate
+from support.echo import EchoApp
+from support.ports import LOOPBACK
+from support.processes import wait_for
+from support.program import SECRET, Program, session_cookie
+from support.server import Wire
+
+NEW_SECRET = "fedcba9876543210"
+RELOADED = "configuration reloaded"
+REFUSED = "reload failed, the configuration stays as it was"
+Start = Callable[..., Program]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts the program; signals are the only cause of a reload unless told otherwise."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(*flags: str, **changes: Any) -> Program:
+            changes = {"reload_on_change": False, **changes}
+            program = stack.enter_context(Program(tmp_path, *flags, **changes))
+            assert check(program) in (202, 403)
+            workers = changes.get("workers", 1)
+            forks = workers if workers > 1 else 0
+            wait_for(lambda: len(program.workers) == forks, "the workers")
+            return program
+
+        yield begin
+
+
+def check(program: Program, cookie: str = "") -> int:
+    """The status of an auth check over a connection of its own."""
+    connection = HTTPConnection(LOOPBACK, program.port, timeout=10)
+    try:
+        headers = {"Cookie": cookie or session_cookie()}
+        connection.request("GET", "/oauth2/auth", headers=headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def reload(program: Program, expected: str = RELOADED) -> str:
+    """Send SIGHUP and wait for *expected*; what was logged since."""
+    program.mark()
+    program.signal(signal.SIGHUP)
+    return awaited(program, expected)
+
+
+def awaited(program: Program, expected: str = RELOADED) -> str:
+    program.wait_until(lambda: expected in program.log_since_mark())
+    return program.log_since_mark()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_signal_changes_all_workers_at_once(start: Start, workers: int) -> None:
+    program = start(workers=workers)
+    before = program.workers
+    assert {check(program) for _ in range(8)} == {202}
+    program.configure(email_domains=["other.example"])
+    reload(program)
+    assert {check(program) for _ in range(8)} == {403}
+    program.configure(email_domains=["example.com"])
+    reload(program)
+    assert {check(program) for _ in range(8)} == {202}
+    assert program.workers == before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_bad_configuration_is_refused(start: Start, workers: int) -> None:
+    """FA04: the old one stays, all problems are told, and a good one helps."""
+    program = start(workers=workers)
+    program.configure(email_domains=["*."], cookie_samesite="odd", typo=True)
+    log = reload(program, REFUSED)
+    program.wait_until(lambda: "typo" in program.log_since_mark())
+    assert "cookie_samesite" in program.log_since_mark()
+    assert {check(program) for _ in range(6)} == {202}
+    program.configure(email_domains=["x.example"], cookie_samesite=None, typo=None)
+    reload(program)
+    assert {check(program) for _ in range(6)} == {403}
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_file_that_changes(start: Start, tmp_path: Path, workers: int) -> None:
+    """FA05: the list of addresses is followed; an empty one lets nobody in."""
+    emails = tmp_path / "emails"
+    emails.write_text("alice@example.com\n")
+    program = start(
+        workers=workers,
+        reload_on_change=True,
+        email_domains=None,
+        authenticated_emails_file=str(emails),
+    )
+    for text, expected in (("", 403), ("alice@example.com\nx@y.z\n", 202)):
+        program.mark()
+        emails.write_text(text)
+        awaited(program)
+        assert {check(program) for _ in range(4)} == {expected}
+    program.mark()
+    emails.unlink()
+    awaited(program, REFUSED)
+    assert {check(program) for _ in range(4)} == {202}
+
+
+def test_swapped_link(start: Start, tmp_path: Path) -> None:
+    """Kubernetes: the file's name stays, the folder behind it changes."""
+    for number, name in enumerate(("example.com", "other.example")):
+        folder = tmp_path / f"version{number}"
+        folder.mkdir()
+        (folder / "emails").write_text(f"alice@{name}\n")
+    (tmp_path / "data").symlink_to("version0")
+    (tmp_path / "emails").symlink_to("data/emails")
+    program = start(
+        reload_on_change=True,
+        email_domains=None,
+        authenticated_emails_file=str(tmp_path / "emails"),
+    )
+    program.mark()
+    (tmp_path / "new").symlink_to("version1")
+    os.replace(tmp_path / "new", tmp_path / "data")
+    awaited(program)
+    assert check(program) == 403
+
+
+def test_file_that_was_missing_is_followed(start: Start, tmp_path: Path) -> None:
+    """A refused configuration is tried again when the file that it lacked is there."""
+    program = start(reload_on_change=True)
+    program.mark()
+    program.configure(
+        email_domains=None, authenticated_emails_file=str(tmp_path / "later")
+    )
+    awaited(program, REFUSED)
+    (tmp_path / "later").write_text("bob@example.com\n")
+    awaited(program)
+    assert check(program) == 403
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_only_a_restart_changes(start: Start, workers: int) -> None:
+    program = start(workers=workers)
+    program.configure(
+        http_address=f"{LOOPBACK}:1",
+        workers=workers + 1,
+        email_domains=["other.example"],
+    )
+    reload(program)
+    log = program.log_since_mark()
+    assert "listeners can't be changed by a reload" in log
+    assert "workers can't be changed by a reload" in log
+    assert len(program.workers) == (workers if workers > 1 else 0)
+    assert {check(program) for _ in range(4)} == {403}
+
+
+def test_new_worker_has_the_new_configuration(start: Start) -> None:
+    program = start(workers=2)
+    program.configure(email_domains=["other.example"])
+    reload(program)
+    old = program.workers
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: len(set(program.workers) - set(old)) == 2, "new workers")
+    assert {check(program) for _ in range(6)} == {403}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_reloads_lose_no_request(start: Start, workers: int) -> None:
+    """Clients of both kinds are served through good and bad reloads alike."""
+    program = start(workers=workers)
+    cookie, over = session_cookie(), threading.Event()
+    lost: list[str] = []
+    seen: set[int] = set()
+    served = [0, 0]
+
+    def ask(connection: HTTPConnection, kind: int) -> None:
+        connection.request("GET", "/oauth2/auth", headers={"Cookie": cookie})
+        answer = connection.getresponse()
+        answer.read()
+        seen.add(answer.status)
+        served[kind] += 1
+
+    def kept_alive() -> None:
+        connection = HTTPConnection(LOOPBACK, program.port, timeout=10)
+        with contextlib.closing(connection):
+            connection.connect()
+            while not over.is_set():
+                ask(connection, 0)
+                assert connection.sock is not None, "closed"
+
+    def anew() -> None:
+        while not over.is_set():
+            with contextlib.closing(
+                HTTPConnection(LOOPBACK, program.port, timeout=10)
+            ) as connection:
+                ask(connection, 1)
+
+    def guarded(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (OSError, HTTPException, AssertionError) as error:
+            lost.append(f"{work.__name__}: {error!r}")
+
+    clients = [
+        threading.Thread(target=guarded, args=(work,))
+        for work in (kept_alive, anew, kept_alive)
+    ]
+    for client in clients:
+        client.start()
+    for round_ in range(6):
+        status = 200 + 2 * (round_ % 2)
+        program.configure(auth_success_status=status, typo=None)
+        reload(program)
+        served[:] = 0, 0
+        wait_for(lambda: min(served) > 5, "requests of both kinds")
+        program.configure(typo=True)
+        reload(program, REFUSED)
+    over.set()
+    for client in clients:
+        client.join(20)
+        assert not client.is_alive()
+    assert lost == []
+    assert seen == {200, 202}
+
+
+def test_request_in_flight_keeps_what_it_began_with(start: Start) -> None:
+    """A body that is still coming goes to the upstream that it set out for."""
+    session = session_cookie().encode()
+
+    def seen_by(wire: Wire) -> list[str]:
+        """The Host field that the upstream received: its own address."""
+        fields = json.loads(wire.answer().body)["headers"]
+        return [value for name, value in fields if name == "host"]
+
+    with EchoApp() as old, EchoApp() as new:
+        program = start(
+            upstreams=[f"http://{LOOPBACK}:{old.port}/"], pass_host_header=False
+        )
+        with Wire(program.port) as wire:
+            wire.send(
+                b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n"
+                b"Expect: 100-continue\r\nCookie: " + session
+                + b"\r\n\r\n"
+            )  # fmt: skip
+            assert wire.answer().status == 100
+            program.configure(upstreams=[f"http://{LOOPBACK}:{new.port}/"])
+            reload(program)
+            wire.send(b"ab")
+            assert f"{LOOPBACK}:{old.port}" in seen_by(wire)
+            wire.send(b"GET /x HTTP/1.1\r\nHost: a\r\nCookie: " + session + b"\r\n\r\n")
+            assert f"{LOOPBACK}:{new.port}" in seen_by(wire)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_rotation_of_the_cookie_secret(
+    start: Start, tmp_path: Path, workers: int
+) -> None:
+    """Old sessions go on under a new first secret, until theirs leaves the ring."""
+    rings = [tmp_path / name for name in ("current", "previous")]
+    rings[0].write_text(SECRET)
+    program = start(
+        workers=workers, cookie_secret=None, cookie_secrets_files=[str(rings[0])]
+    )
+    old, new = session_cookie(), session_cookie(secret=NEW_SECRET)
+    assert (check(program, old), check(program, new)) == (202, 401)
+    rings[1].write_text(SECRET)
+    rings[0].write_text(NEW_SECRET)
+    program.configure(cookie_secrets_files=[str(path) for path in rings])
+    reload(program)
+    for _ in range(4):
+        assert (check(program, old), check(program, new)) == (202, 202)
+    program.configure(cookie_secrets_files=[str(rings[0])])
+    reload(program)
+    for _ in range(4):
+        assert (check(program, old), check(program, new)) == (401, 202)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_new_certificate(tmp_path: Path, workers: int) -> None:
+    """New handshakes get it; a connection that is there goes on, a bad one is refused."""
+    folders = [tmp_path / name for name in ("old", "new")]
+    for folder in folders:
+        folder.mkdir()
+    old, new = (make_certificate(folder, LOOPBACK) for folder in folders)
+    ping = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
+    with (
+        Program(
+            tmp_path,
+            workers=workers,
+            https_address=f"{LOOPBACK}:0",
+            tls_cert_file=old.cert_file,
+            tls_key_file=old.key_file,
+        ) as program,
+        Wire(program.port) as wire,
+    ):
+        wire.socket = _secure(wire, old.cert_file)
+        wire.send(ping)
+        assert wire.answer().status == 200
+        program.mark()
+        Path(old.cert_file).write_text("no certificate")
+        awaited(program, REFUSED)
+        assert _shakes_hands(program, new.cert_file) is False
+        Path(old.key_file).write_text(Path(new.key_file).read_text())
+        Path(old.cert_file).write_text(Path(new.cert_file).read_text())
+        awaited(program)
+        for _ in range(4):
+            assert _shakes_hands(program, new.cert_file)
+        wire.send(ping)
+        assert wire.answer().status == 200
+
+
+def _secure(wire: Wire, authority: str) -> ssl.SSLSocket:
+    context = ssl.create_default_context(cafile=authority)
+    return context.wrap_socket(wire.socket, server_hostname=LOOPBACK)
+
+
+def _shakes_hands(program: Program, authority: str) -> bool:
+    with Wire(program.port) as wire:
+        try:
+            wire.socket = _secure(wire, authority)
+        except ssl.SSLCertVerificationError:
+            return False
+        return True
+
+
+def test_settings_that_no_worker_can_use_end_the_start(tmp_path: Path) -> None:
+    """Several workers: it fails plainly instead of starting again for ever."""
+    script = (
+        "import sys; from authproxy.server_settings import *; "
+        "from authproxy.workers import run; from authproxy_core.settings import *; "
+        "sys.exit(run(ServerSettings(core=Settings(), workers=2, "
+        "listeners=(Listener(host='127.0.0.1'),))))"
+    )
+    with Program(tmp_path, wrapper=("-c", script)) as program:
+        assert program.wait() == 1
+        assert "can't use its settings" in program.log()
+        assert "cookie_secret: missing" in program.log()
+        assert "giving up" in program.log()
