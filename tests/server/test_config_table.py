@@ -177,8 +177,6 @@ def at(value: Any, place: str) -> Any:
 
 @pytest.mark.parametrize("option", wired(), ids=lambda option: option.key)
 def test_each_option_changes_its_place(option: Option, tmp_path: Path) -> None:
-    if option.place == "store.redis":
-        pytest.skip("no store yet")
     if option.key.endswith(("tls_cert_file", "tls_key_file")):
         certificate = make_certificate(tmp_path, "localhost")
         prefix = "metrics-" if option.key.startswith("metrics_") else ""

@@ -352,14 +352,15 @@ def test_frozen_process_trusts_nothing_old(path: Path) -> None:
     async def body(watched: Watched) -> None:
         store = await watched.ready()
         assert isinstance(store, SqliteStore)
-        blocked = asyncio.ensure_future(
-            store._reader.run(lambda _: time.sleep(0.5), 2.0)
-        )
-        await asyncio.sleep(0.01)
         with Elsewhere(settings(path)) as other:
+            await other.do("load", "k")
+            blocked = asyncio.ensure_future(
+                store._reader.run(lambda _: time.sleep(1.5), 5.0)
+            )
+            await watched.until(lambda one: not one.trustworthy, "the doubt")
             began = time.monotonic()
             await other.do("save", "k", b"v", 60.0)
-            await watched.until(lambda one: not one.trustworthy, "the doubt")
+            assert not store.trustworthy
             await blocked
             await watched.told("k", began)
             await watched.until(lambda one: one.trustworthy, "the trust")

@@ -7,20 +7,34 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from authproxy.server_settings import StoreSettings
+from authproxy.server_settings import RedisAddress, RedisSettings, StoreSettings
 from authproxy.stores.base import MAX_VALUE, Store
 from authproxy_core.errors import StoreError
+from authproxy_core.settings import Secret
+from support.ports import LOOPBACK, free_port
+from support.programs import find
+from support.redis import (
+    MASTER_NAME,
+    PASSWORD,
+    SENTINEL_PASSWORD,
+    USER,
+    ClusterSetup,
+    RedisServer,
+    SentinelSetup,
+    with_socket,
+    with_tls_and_user,
+)
 from support.scripted import run
 from support.stores import NAME, Elsewhere, Watched
 
-KINDS = ("sqlite",)
+KINDS = ("sqlite", "redis", "redis-tls-user", "redis-socket", "sentinel", "cluster")
 NEWS = 0.1  # seconds within which others hear of a change
 Body = Callable[[Store], Awaitable[None]]
 
@@ -37,6 +51,8 @@ def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
     """A store of each kind."""
+    if request.param != "sqlite" and find("redis-server") is None:
+        pytest.skip("redis-server isn't installed")
     folder = tmp_path_factory.mktemp("store")
     yield from PLACES[request.param](folder)
 
@@ -46,7 +62,74 @@ def sqlite_place(folder: Path) -> Iterator[Place]:
     yield Place("sqlite", StoreSettings(kind="sqlite", path=str(folder / "s.db")))
 
 
-PLACES = {"sqlite": sqlite_place}
+def redis_settings(**values: Any) -> StoreSettings:
+    """A store in Redis."""
+    return StoreSettings(kind="redis", redis=RedisSettings(**values))
+
+
+def redis_place(folder: Path) -> Iterator[Place]:
+    """One server, in another of its databases than the first."""
+    with RedisServer(folder) as server:
+        yield Place("redis", redis_settings(addresses=(server.address,), db=3))
+
+
+def secured_place(folder: Path) -> Iterator[Place]:
+    """TLS with a private authority; a user who may do no more than needed."""
+    server, authority = with_tls_and_user(folder)
+    with server:
+        given = redis_settings(
+            addresses=(server.address,),
+            username=USER,
+            password=Secret(PASSWORD),
+            tls=True,
+            ca_file=authority,
+            client_name="proxy",
+        )
+        yield Place("redis-tls-user", given)
+
+
+def socket_place(folder: Path) -> Iterator[Place]:
+    """A unix socket, and a password without a user."""
+    server, path = with_socket(folder)
+    with server:
+        given = redis_settings(
+            addresses=(RedisAddress(path=str(path)),), password=Secret(PASSWORD)
+        )
+        yield Place("redis-socket", given)
+
+
+def sentinel_place(folder: Path) -> Iterator[Place]:
+    """A master that a sentinel names; the first address is nobody's."""
+    with SentinelSetup(folder) as setup:
+        nobody = RedisAddress(host=LOOPBACK, port=free_port())
+        given = redis_settings(
+            mode="sentinel",
+            addresses=(nobody, setup.sentinel.address),
+            master_name=MASTER_NAME,
+            password=Secret(PASSWORD),
+            sentinel_password=Secret(SENTINEL_PASSWORD),
+        )
+        yield Place("sentinel", given)
+
+
+def cluster_place(folder: Path) -> Iterator[Place]:
+    """Three masters, of which one is named."""
+    with ClusterSetup(folder) as setup:
+        nobody = RedisAddress(host=LOOPBACK, port=free_port())
+        given = redis_settings(
+            mode="cluster", addresses=(nobody, setup.servers[1].address)
+        )
+        yield Place("cluster", given)
+
+
+PLACES: dict[str, Callable[[Path], Iterator[Place]]] = {
+    "sqlite": sqlite_place,
+    "redis": redis_place,
+    "redis-tls-user": secured_place,
+    "redis-socket": socket_place,
+    "sentinel": sentinel_place,
+    "cluster": cluster_place,
+}
 
 
 def with_store(place: Place, body: Body) -> None:

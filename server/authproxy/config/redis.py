@@ -215,6 +215,8 @@ def _optional(
 def _seconds(name: str, text: str) -> float:
     """A duration in Go's syntax or whole seconds; 0 when there is to be none."""
     try:
-        return max(0.0, float(text) if text.isdigit() else parse_duration(text))
+        digits = text.removeprefix("-")
+        whole = digits.isascii() and digits.isdigit()
+        return max(0.0, float(text) if whole else parse_duration(text))
     except ValueError:
         raise _BadUrl(f"got {name}={text!r}, expected a duration such as 5s") from None

@@ -24,7 +24,6 @@ def store(collected: Collected) -> StoreSettings:
         case "sqlite":
             return StoreSettings(kind="sqlite", path=_path(collected))
         case "redis":
-            collected.wrong("session_store_type", "redis is not supported yet")
             return StoreSettings(kind="redis", redis=redis(collected))
     return StoreSettings()
 

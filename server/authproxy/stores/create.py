@@ -19,4 +19,6 @@ def create(settings: StoreSettings, name: str) -> Store | None:
 
             return SqliteStore(settings.path)
         case "redis":
-            raise NotImplementedError
+            from .redis import RedisStore
+
+            return RedisStore(settings.redis, name)

@@ -149,11 +149,11 @@ class SqliteStore:
 
     async def release_lock(self, key: str, token: str) -> None:
         """Give the lock back if *token* still holds it."""
+        await self._locks.give_back(key, token, partial(self._release, key, token))
+
+    async def _release(self, key: str, token: str) -> None:
         work = partial(sqlite_file.release_lock, key=key, token=token)
-        try:
-            await self._writer.run(work, WRITE_LIMIT)
-        finally:
-            self._locks.release(key, token)
+        await self._writer.run(work, WRITE_LIMIT)
 
     # -- looking after it
 
@@ -193,6 +193,7 @@ class SqliteStore:
             with contextlib.suppress(StoreError):
                 if self._writer.problem:
                     await self._probe()
+                await self._locks.tidy(self._release)
                 if loop.time() >= look_at:
                     look_at = loop.time() + LOOK_FOR_FILE
                     await self._look_for_file()

@@ -9,16 +9,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from authproxy_core.errors import StoreError
+
 from ..locks import Locks
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.05  # seconds between two tries
+MAX_OWED = 1000  # locks
 
 
 class SharedLocks:
-    """Takes locks of a store by asking until they are free."""
+    """Takes locks of a store by asking until they are free.
+
+    When the store fails while a lock is taken or given back, it may be held by nobody
+    until its time is over. Such ones are given back as soon as the store answers.
+    """
 
     def __init__(self) -> None:
         self._own = Locks()
+        self._owed: dict[str, str] = {}  # token → key
 
     async def take(
         self,
@@ -29,13 +37,13 @@ class SharedLocks:
         attempt: Callable[[], Awaitable[bool]],
     ) -> bool:
         """Hold *key*; *attempt* tries once in the store, and may raise `StoreError`."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait
+        deadline = asyncio.get_running_loop().time() + wait
         if not await self._own.take_lock(key, ttl + wait, wait, token):
             return False
         try:
             taken = await self._in_store(attempt, deadline)
         except BaseException:
+            self._owe(key, token)
             self._own.release(key, token)
             raise
         if taken:
@@ -56,6 +64,24 @@ class SharedLocks:
             pause = min(pause * 1.5, LONGEST_PAUSE)
         return True
 
-    def release(self, key: str, token: str) -> None:
-        """Let the next one of this process try; the store's lock is given back before."""
-        self._own.release(key, token)
+    async def give_back(
+        self, key: str, token: str, release: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Free *key* in the store by *release*, and for the next of this process."""
+        try:
+            await release()
+        except StoreError:
+            self._owe(key, token)
+            raise
+        finally:
+            self._own.release(key, token)
+
+    def _owe(self, key: str, token: str) -> None:
+        if len(self._owed) < MAX_OWED:
+            self._owed[token] = key
+
+    async def tidy(self, release: Callable[[str, str], Awaitable[None]]) -> None:
+        """Give back what could not be given back before. Raises `StoreError`."""
+        for token, key in list(self._owed.items()):
+            await release(key, token)
+            del self._owed[token]

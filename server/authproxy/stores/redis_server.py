@@ -1,0 +1,246 @@
+"""One Redis server: a link for what is asked, another one for its news.
+
+Both are made anew whenever they are lost. Caches may rest on the news only while that
+link stands and answers; when it stands again, whatever was missed is one change: of
+everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from authproxy_core.errors import StoreError
+
+from ..server_settings import RedisAddress
+from .base import OnChange, OnState
+from .redis_link import (
+    Dialer,
+    Link,
+    LinkLostError,
+    RefusedError,
+    Word,
+    closing_on_failure,
+    name_of,
+)
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.4  # seconds between two tries to connect
+SOON = 0.3  # seconds that a question waits for a link that has just been lost
+HEARTBEAT, HEARTBEAT_LIMIT = 1.0, 1.0  # seconds; of the link for questions
+NEWS_HEARTBEAT, NEWS_LIMIT = 0.25, 0.5  # seconds; so old may be what caches say
+# Answers that say: this server is the wrong one, or not itself yet.
+LEAVE = frozenset({"READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "NOPERM"})
+Locate = Callable[[], Awaitable[RedisAddress]]
+
+
+class Server:
+    """The server that *locate* finds; asked again whenever the link was lost.
+
+    ``check_every`` (seconds; 0: never) asks *locate* while the link stands, and leaves
+    the server when it is not the one any more. ``must_be_master`` refuses replicas.
+    """
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        locate: Locate,
+        prefixes: tuple[str, ...],
+        on_change: OnChange,
+        on_state: OnState,
+        *,
+        must_be_master: bool = False,
+        idle_timeout: float = 0.0,
+    ) -> None:
+        self._dialer = dialer
+        self._locate = locate
+        self._prefixes = prefixes
+        self._on_change = on_change
+        self._on_state = on_state
+        self._must_be_master = must_be_master
+        self._idle_timeout = idle_timeout
+        self._link: Link | None = None
+        self._linked = asyncio.Event()
+        self._tries = 0  # that failed since the link stood
+        self._task: asyncio.Task[None] | None = None
+        self.problem = "no connection yet"
+        self.trustworthy = False
+
+    @property
+    def available(self) -> bool:
+        """Whether the link for questions stands."""
+        return self._link is not None
+
+    def start(self) -> None:
+        """Connect in the background."""
+        self._task = asyncio.get_running_loop().create_task(self._keep())
+
+    async def close(self) -> None:
+        """End the links."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    # -- asking
+
+    async def ask(self, *words: Word, again: bool = True) -> Any:
+        """The answer; asked *again* when the link was lost meanwhile.
+
+        Raises `StoreError`.
+        """
+        link = self._link or await self._soon()
+        try:
+            return await self._asked(link, words)
+        except LinkLostError:
+            if not again:
+                raise
+        return await self._asked(await self._soon(), words)
+
+    async def asking(self, *words: Word) -> Any:
+        """The answer about a key that is on its way to this server."""
+        link = self._link or await self._soon()
+        asking = link.send(("ASKING",))
+        answer = link.send(words)
+        await link.wait(asking)
+        return await link.wait(answer)
+
+    async def _asked(self, link: Link, words: tuple[Word, ...]) -> Any:
+        link.used_at = asyncio.get_running_loop().time()
+        try:
+            return await link.ask(*words)
+        except RefusedError as error:
+            if error.word in LEAVE:
+                link.abort(error.text)
+            raise
+
+    async def _soon(self) -> Link:
+        """The link, if it stands within moments; only then is waiting worth it."""
+        if self._tries == 0 and self._task is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SOON):
+                    await self._linked.wait()
+        if self._link is None:
+            raise StoreError(self.problem)
+        return self._link
+
+    # -- keeping the links
+
+    async def _keep(self) -> None:
+        try:
+            while True:
+                try:
+                    link = await self._connected()
+                except StoreError as error:
+                    self._tries += 1
+                    self._note(None, str(error))
+                else:
+                    self._tries = 0
+                    self._note(link, "")
+                    await self._used(link)
+                    self._note(None, link.reason)
+                await asyncio.sleep(_pause(self._tries))
+        finally:
+            if self._link is not None:
+                await self._link.close()
+            self._note(None, "closed")
+
+    async def _connected(self) -> Link:
+        link = await self._dialer.data(await self._locate())
+        if self._must_be_master:
+            async with closing_on_failure(link):
+                if (await link.ask("ROLE"))[0] != b"master":
+                    raise StoreError(f"{name_of(link.address)}: a replica")
+        return link
+
+    def _note(self, link: Link | None, problem: str) -> None:
+        changed = (link is None) != (self._link is None)
+        self._link = link
+        self.problem = problem
+        if link is None:
+            self._linked.clear()
+        else:
+            self._linked.set()
+        if changed:
+            self._on_state()
+
+    async def _used(self, link: Link) -> None:
+        """Look after a link, and the news beside it, until it is lost."""
+        news = asyncio.get_running_loop().create_task(self._keep_news(link.address))
+        try:
+            while await _beats(link, HEARTBEAT, HEARTBEAT_LIMIT):
+                await self._judge(link)
+        finally:
+            news.cancel()
+            await asyncio.gather(news, return_exceptions=True)
+
+    async def _judge(self, link: Link) -> None:
+        """Leave a server that is not the one any more, or that nobody asks."""
+        idle = asyncio.get_running_loop().time() - link.used_at
+        if self._idle_timeout and idle > self._idle_timeout:
+            link.abort("idle")
+        elif self._must_be_master:
+            with contextlib.suppress(StoreError):
+                if await self._locate() != link.address:
+                    link.abort("not the master any more")
+
+    async def _keep_news(self, address: RedisAddress) -> None:
+        tries = 0
+        try:
+            while True:
+                try:
+                    link = await self._dialer.news(address, self._prefixes, self._told)
+                except StoreError:
+                    tries += 1
+                else:
+                    tries = 0
+                    try:
+                        self._on_change(None)
+                        self._trust(True)
+                        while await _beats(link, NEWS_HEARTBEAT, NEWS_LIMIT):
+                            pass
+                    finally:
+                        self._trust(False)
+                        await link.close()
+                await asyncio.sleep(_pause(tries))
+        finally:
+            self._trust(False)
+
+    def _told(self, message: list[Any]) -> None:
+        """A push: ``invalidate`` with keys, or with None when the database was emptied."""
+        if message[0] != b"invalidate":
+            return
+        if message[1] is None:
+            self._on_change(None)
+            return
+        for key in message[1]:
+            self._on_change(key.decode("latin-1"))
+
+    def _trust(self, trustworthy: bool) -> None:
+        if trustworthy != self.trustworthy:
+            self.trustworthy = trustworthy
+            self._on_state()
+
+
+async def _beats(link: Link, interval: float, limit: float) -> bool:
+    """Whether *link* still answers after *interval* seconds."""
+    try:
+        async with asyncio.timeout(interval):
+            await link.lost.wait()
+            return False
+    except TimeoutError:
+        pass
+    try:
+        await link.ask("PING", limit=limit)
+    except StoreError:
+        return False
+    return True
+
+
+def _pause(tries: int) -> float:
+    """Seconds before the next try: at once, then longer and longer."""
+    if tries == 0:
+        return 0.0
+    pause = min(FIRST_PAUSE * 2.0 ** (tries - 1), LONGEST_PAUSE)
+    return pause * random.uniform(0.8, 1.2)  # noqa: S311 - no secret

@@ -1,0 +1,274 @@
+"""Redis for tests: servers with TLS, users and unix sockets, sentinels, a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from authproxy.server_settings import RedisAddress
+from support.certificates import make_certificate
+from support.ports import LOOPBACK, free_port
+from support.processes import Process, wait_for
+from support.programs import find
+
+MASTER_NAME = "main"
+USER, PASSWORD, SENTINEL_PASSWORD = "app", "redis-pass word", "sentinel-pass"
+# All that a user of the store needs.
+COMMANDS = (
+    "+get +mget +set +del +eval +zadd +zrem +zrange +zrangebyscore +zremrangebyscore "
+    "+persist +pexpireat +time +ping +auth +hello +select +role +client|tracking "
+    "+client|setname +cluster|slots +asking"
+)
+BASE = """\
+bind 127.0.0.1
+save ""
+appendonly no
+dir {folder}
+"""
+
+
+class RedisServer:
+    """A redis-server on a port of its own; it can be stopped, frozen and started."""
+
+    def __init__(self, folder: Path, *lines: str, sentinel: bool = False) -> None:
+        self.port = free_port()
+        self._folder = folder
+        self._sentinel = sentinel
+        self.name = f"redis-{self.port}"
+        self._config = folder / f"{self.name}.conf"
+        base = BASE.format(folder=folder) if not sentinel else "bind 127.0.0.1\n"
+        port = "" if any(line.startswith("port ") for line in lines) else self.port
+        first = f"port {port}\n" if port else ""
+        self._config.write_text(base + first + "".join(f"{one}\n" for one in lines))
+        self._process: Process | None = None
+        self._client: tuple[str, ...] = ("-p", str(self.port))
+
+    def __enter__(self) -> RedisServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def address(self) -> RedisAddress:
+        """Where it is."""
+        return RedisAddress(host=LOOPBACK, port=self.port)
+
+    @property
+    def url(self) -> str:
+        """The same as a URL."""
+        return f"redis://{LOOPBACK}:{self.port}"
+
+    def use_client(self, *flags: str) -> None:
+        """How redis-cli reaches it when not by its port."""
+        self._client = flags
+
+    def start(self) -> None:
+        """Start it, with the data of before if it had any."""
+        program = find("redis-server")
+        assert program is not None
+        command: list[str | Path] = [program, self._config]
+        if self._sentinel:
+            command.append("--sentinel")
+        self._process = Process(self.name, command, folder=self._folder)
+        self._process.wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(subprocess.SubprocessError):
+            text = self.ask("PING")
+            return "PONG" in text or "NOAUTH" in text
+        return False
+
+    def stop(self) -> None:
+        """End it, frozen or not."""
+        if self._process is not None:
+            self._process.signal(signal.SIGCONT)
+            self._process.stop()
+            self._process = None
+
+    def kill(self) -> None:
+        """End it at once, as a crash does."""
+        assert self._process is not None
+        self._process.signal(signal.SIGKILL)
+        self._process.wait()
+        self._process.stop()
+        self._process = None
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It accepts connections, but answers nothing."""
+        assert self._process is not None
+        self._process.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.signal(signal.SIGCONT)
+
+    def ask(self, *words: str) -> str:
+        """What redis-cli prints."""
+        program = find("redis-cli")
+        assert program is not None
+        done = subprocess.run(
+            [program, "--no-auth-warning", *self._client, *words],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+        return done.stdout + done.stderr
+
+
+def with_tls_and_user(folder: Path) -> tuple[RedisServer, str]:
+    """A server that speaks TLS to known users only; and the file of its authority."""
+    certificate = make_certificate(folder, LOOPBACK)
+    server = RedisServer(folder, "port 0", f"aclfile {folder}/users.acl")
+    (folder / "users.acl").write_text(
+        f"user default off\n"
+        f"user {USER} on #{sha256(PASSWORD)} ~_oauth2_proxy* resetchannels {COMMANDS}\n"
+        f"user admin on >admin ~* &* +@all\n"
+    )
+    with server._config.open("a") as config:
+        config.write(
+            f"tls-port {server.port}\n"
+            f"tls-cert-file {certificate.cert_file}\n"
+            f"tls-key-file {certificate.key_file}\n"
+            f"tls-ca-cert-file {certificate.cert_file}\n"
+            "tls-auth-clients no\n"
+        )
+    server.use_client(
+        "-p", str(server.port), "--tls", "--cacert", certificate.cert_file,
+        "--user", "admin", "--pass", "admin",
+    )  # fmt: skip
+    return server, certificate.cert_file
+
+
+def sha256(text: str) -> str:
+    """The digest that an ACL file holds instead of a password."""
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def with_socket(folder: Path) -> tuple[RedisServer, Path]:
+    """A server at a unix socket only; and its path."""
+    path = folder / "redis.sock"
+    server = RedisServer(
+        folder, "port 0", f"unixsocket {path}", f'requirepass "{PASSWORD}"'
+    )
+    server.use_client("-s", str(path), "-a", PASSWORD)
+    return server, path
+
+
+class SentinelSetup:
+    """A master, a replica, and a sentinel that swaps them within about two seconds."""
+
+    def __init__(self, folder: Path) -> None:
+        secured = (f'requirepass "{PASSWORD}"', f'masterauth "{PASSWORD}"')
+        self.first = RedisServer(folder, *secured)
+        self.second = RedisServer(
+            folder, *secured, f"replicaof {LOOPBACK} {self.first.port}"
+        )
+        for server in (self.first, self.second):
+            server.use_client("-p", str(server.port), "-a", PASSWORD)
+        self.sentinel = RedisServer(
+            folder,
+            f"dir {folder}",
+            f"requirepass {SENTINEL_PASSWORD}",
+            f"sentinel monitor {MASTER_NAME} {LOOPBACK} {self.first.port} 1",
+            f'sentinel auth-pass {MASTER_NAME} "{PASSWORD}"',
+            f"sentinel down-after-milliseconds {MASTER_NAME} 700",
+            f"sentinel failover-timeout {MASTER_NAME} 3000",
+            sentinel=True,
+        )
+        self.sentinel.use_client("-p", str(self.sentinel.port), "-a", SENTINEL_PASSWORD)
+
+    def __enter__(self) -> SentinelSetup:
+        for server in (self.first, self.second, self.sentinel):
+            server.start()
+        wait_for(
+            lambda: "master_link_status:up" in self.second.ask("INFO", "replication"),
+            "the replica",
+        )
+        wait_for(
+            lambda: (
+                str(self.second.port)
+                in self.sentinel.ask("SENTINEL", "REPLICAS", MASTER_NAME)
+            ),
+            "the sentinel to know the replica",
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in (self.sentinel, self.second, self.first):
+            server.stop()
+
+    def master(self) -> RedisServer:
+        """Whom the sentinel takes for the master."""
+        text = self.sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME)
+        return self.first if str(self.first.port) in text else self.second
+
+
+class ClusterSetup:
+    """Three masters, of which the first has a replica."""
+
+    def __init__(self, folder: Path) -> None:
+        self.nodes = []
+        for _ in range(4):
+            bus = free_port()
+            server = RedisServer(
+                folder,
+                "cluster-enabled yes",
+                f"cluster-port {bus}",
+                "cluster-node-timeout 1500",
+                f"cluster-config-file nodes-{bus}.conf",
+            )
+            self.nodes.append((server, bus))
+
+    @property
+    def servers(self) -> list[RedisServer]:
+        """The three masters, and the first one's replica."""
+        return [server for server, _ in self.nodes]
+
+    def __enter__(self) -> ClusterSetup:
+        for server in self.servers:
+            server.start()
+        bounds = [0, 5461, 10923, 16384]
+        for number, server in enumerate(self.servers[:3]):
+            server.ask("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
+            server.ask(
+                "CLUSTER",
+                "ADDSLOTSRANGE",
+                str(bounds[number]),
+                str(bounds[number + 1] - 1),
+            )
+        first = self.servers[0]
+        for server, bus in self.nodes[1:]:
+            first.ask("CLUSTER", "MEET", LOOPBACK, str(server.port), str(bus))
+        replica = self.servers[3]
+        identity = first.ask("CLUSTER", "MYID").strip()
+        wait_for(
+            lambda: replica.ask("CLUSTER", "REPLICATE", identity).strip() == "OK",
+            "the replica",
+        )
+        for server in self.servers:
+            wait_for(lambda s=server: self._is_good(s), "the cluster", 20.0)  # type: ignore[misc]
+        return self
+
+    @staticmethod
+    def _is_good(server: RedisServer) -> bool:
+        text = server.ask("CLUSTER", "INFO")
+        return "cluster_state:ok" in text and "cluster_known_nodes:4" in text
+
+    def __exit__(self, *_: object) -> None:
+        for server in self.servers:
+            server.stop()
