@@ -125,7 +125,8 @@ class Forward(Struct, frozen=True):
 class ServeFile(Struct, frozen=True):
     """Serve a file below ``root``; ``path`` is decoded and starts with a slash.
 
-    ``upstream`` is the name of the upstream in logs.
+    ``upstream`` is the name of the upstream in logs. With ``follow``, symbolic links may
+    lead out of ``root``.
     """
 
     root: str
@@ -136,6 +137,7 @@ class ServeFile(Struct, frozen=True):
     verdict: Verdict = ""
     reason: str = ""
     upstream: str = ""
+    follow: bool = False
 
 
 Decision: TypeAlias = Respond | Forward | ServeFile
@@ -158,3 +160,10 @@ def only_header(headers: Iterable[Header], name: bytes) -> bytes | None:
     """The value of *name* when it stands there exactly once, else None."""
     values = header_values(headers, name)
     return values[0] if len(values) == 1 else None
+
+
+def upstream_name(decision: Decision) -> str:
+    """The id of the upstream of *decision*, "" when it has none."""
+    if isinstance(decision, Forward):
+        return decision.upstream.id
+    return decision.upstream if isinstance(decision, ServeFile) else ""

@@ -158,7 +158,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     ``websocket_origins`` are the origins, besides the own one, whose pages may open
     WebSockets with a session; ``*`` means any. ``strip_identity_headers`` removes from
     clients' requests whatever could name a user to an upstream, ``via`` is the name
-    to stand in Via fields.
+    to stand in Via fields. ``follow_symlinks``: also out of the folder of an upstream.
     ``allow_query_semicolons`` reads ``;`` in a query for an own endpoint as ``&``.
     ``clock_skew`` is the leeway (seconds) in judging times in tokens, and
     ``session_cache_bytes`` bounds the cache of unsealed sessions.
@@ -192,6 +192,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     websocket_origins: tuple[str, ...] = ()
     strip_identity_headers: bool = True
     via: str = ""
+    follow_symlinks: bool = False
     pages: PageSettings = PageSettings()
     clock_skew: Seconds = 30.0
     session_cache_bytes: Annotated[int, Meta(ge=0)] = 16 << 20

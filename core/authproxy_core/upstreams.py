@@ -86,6 +86,7 @@ class Upstreams:
         self._raw = settings.proxy_raw_path
         self._origins = Origins(settings.websocket_origins)
         self._heads = heads
+        self._follow = settings.follow_symlinks
 
     def pass_on(
         self,
@@ -124,6 +125,7 @@ class Upstreams:
                 verdict="allowed",
                 reason=_reason(session),
                 upstream=route.id,
+                follow=self._follow,
             )
         return self._forward(
             route, route.upstream, target, request, original, session, headers

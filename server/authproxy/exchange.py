@@ -11,10 +11,10 @@ from authproxy_core.errors import BodyTooLarge, ClientGone, RequestError
 from authproxy_core.messages import (
     Decision,
     Event,
-    Forward,
     Headers,
     Request,
     Respond,
+    upstream_name,
 )
 
 from . import wire
@@ -274,7 +274,7 @@ class Exchange:
                 self._size,
                 monotonic() - self._began,
                 decision.user,
-                decision.upstream.id if isinstance(decision, Forward) else "",
+                upstream_name(decision),
                 decision.verdict,
                 decision.reason,
                 self._upstream_seconds,

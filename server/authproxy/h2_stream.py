@@ -12,11 +12,11 @@ from authproxy_core.errors import BodyTooLarge, ClientGone
 from authproxy_core.messages import (
     Decision,
     Event,
-    Forward,
     Header,
     Headers,
     Request,
     Respond,
+    upstream_name,
 )
 
 from . import wire
@@ -304,7 +304,7 @@ class StreamExchange:
                 self._size,
                 monotonic() - self._began,
                 decision.user,
-                decision.upstream.id if isinstance(decision, Forward) else "",
+                upstream_name(decision),
                 decision.verdict,
                 decision.reason,
                 self._upstream_seconds,

@@ -14,6 +14,7 @@ from authproxy_core.effects import Outcome
 from authproxy_core.errors import AuthProxyError, ClientGone, RequestError
 from authproxy_core.messages import Decision, Event, Forward, Respond, ServeFile
 
+from .files import serve_file
 from .hub import Answering
 
 MODULE = "server"
@@ -23,7 +24,6 @@ FAILURE = (
     (b"x-content-type-options", b"nosniff"),
 )
 UNDECIDED = Respond(500, FAILURE)
-NO_FILES = Respond(404, FAILURE, b"404 page not found\n")
 
 
 def failed(status: int) -> Respond:
@@ -77,7 +77,7 @@ async def _carried_out(exchange: Answering, decision: Decision) -> Respond | Non
         case Respond():
             exchange.respond(decision)
         case ServeFile():
-            exchange.respond(NO_FILES)
+            await serve_file(exchange, decision)
         case Forward():
             return await _forwarded(exchange, decision)
     return None

@@ -8,7 +8,7 @@ import pytest
 
 from authproxy_core import Forward, Respond, ServeFile, UpstreamSettings
 from authproxy_core.errors import SettingsError
-from authproxy_core.messages import Header, Headers, header_values
+from authproxy_core.messages import Header, Headers, header_values, upstream_name
 from authproxy_core.settings import ClaimSource, HeaderRule
 from authproxy_core.upstream_heads import MAX_NAMES
 from support.world import World, header, rule, settings
@@ -194,7 +194,9 @@ def test_files_below_a_folder() -> None:
     ):
         decision = served(world, target)
         assert (decision.root, decision.path) == (root, path)
-    assert served(world, "/one").upstream == "one"
+    assert upstream_name(served(world, "/one")) == "one"
+    assert upstream_name(forward(proxied(), "/")) == "app"
+    assert upstream_name(world.get("/%FF")) == ""
     assert served(world, "/one").user == "alice@example.com"
     assert world.get("/%FF").status == 400
 

@@ -363,6 +363,8 @@ def test_minimal_sessions_hold_no_tokens() -> None:
         ("static://ok", ("static://ok", "/", 200)),
         ("file:///dev/null", ("/dev/null", "/dev/null", None)),
         ("file:///dev/null#/", ("/", "/", None)),
+        ("file:///srv/a%20b/", ("/srv/a b/", "/srv/a b/", None)),
+        ("file:///srv/#/web/", ("/web/", "/web/", None)),
     ],
 )
 def test_upstreams(uri: str, expected: tuple[str, str, int | None]) -> None:
@@ -393,7 +395,7 @@ def test_options_of_upstreams() -> None:
     "uri",
     ["", "x", "127.0.0.1:8080", "ftp://h", "http://", "http:///x", "http://h:x/",
      "http://h:99999/", "http://h/%zz", "http://h /", "http://[::1/", "unix://",
-     "unix://run/x", "static://99", "static://1000", "static://600", "file:///srv",
+     "unix://run/x", "static://99", "static://1000", "static://600", "file:srv",
      "file://host/dev/null"],
 )  # fmt: skip
 def test_bad_upstreams(uri: str) -> None:
@@ -401,6 +403,62 @@ def test_bad_upstreams(uri: str) -> None:
     found = problems(env={"OAUTH2_PROXY_UPSTREAMS": uri or ","})
     assert found
     assert all(text.startswith("upstreams (") for text in found)
+
+
+def test_whom_upstreams_trust(tmp_path: Path) -> None:
+    provider = make_certificate(tmp_path, "provider").cert_file
+    own = make_certificate(tmp_path, "own").cert_file
+    app = "--upstream=https://app"
+    [found] = settings(app, f"--provider-ca-file={provider}").core.upstreams
+    assert (found.ca_pem, found.trust_system) == (Path(provider).read_text(), False)
+    system = "--use-system-trust-store"
+    [found] = settings(app, f"--provider-ca-file={provider}", system).core.upstreams
+    assert found.trust_system
+    both = (f"--provider-ca-file={provider}", f"--upstream-ca-files={own}", system)
+    [found] = settings(app, *both).core.upstreams
+    assert (found.ca_pem, found.trust_system) == (Path(own).read_text(), False)
+    [found] = settings(app).core.upstreams
+    assert (found.ca_pem, found.trust_system) == ("", True)
+
+
+def test_bad_trust_of_upstreams(tmp_path: Path) -> None:
+    key = "upstream_ca_files (--upstream-ca-files): "
+    assert problem("--upstream-ca-files=/missing").startswith(key + "can't read /mis")
+    (tmp_path / "x").write_text("no pem")
+    found = problem(f"--upstream-ca-files={tmp_path / 'x'}")
+    assert found.startswith(key + "got ")
+    assert found.endswith("expected files of certificates in PEM")
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("--via=a b", "a name without blanks"),
+        ("--websocket-origin=app.example.com", "scheme://host[:port], or *"),
+        ("--websocket-origin=https://a/b", "scheme://host[:port], or *"),
+        ("--upstream-connect-timeout=0s", "at least"),
+        ("--upstream-connections=-1", "at least"),
+    ],
+)
+def test_bad_options_about_upstreams(flag: str, expected: str) -> None:
+    assert expected in problem(flag)
+
+
+def test_options_about_upstreams() -> None:
+    found = settings(
+        "--websocket-origin=https://a.example:8443,http://[::1]/",
+        "--websocket-origin=*",
+        "--via=authproxy",
+        "--upgrade-max-lifetime=1h",
+        "--skip-auth-strip-headers=false",
+    )
+    assert found.core.websocket_origins == (
+        "https://a.example:8443",
+        "http://[::1]/",
+        "*",
+    )
+    assert found.forward.upgrade_lifetime == 3600.0
+    assert not found.core.strip_identity_headers
 
 
 def test_two_upstreams_on_one_path() -> None:

@@ -85,6 +85,7 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "tls_min_version": ("--tls-min-version=TLS1.3",),
     "trusted_proxy_ips": ("--trusted-proxy-ip=10.0.0.0/8",),
     "upstreams": ("--upstream=http://127.0.0.1:1/",),
+    "websocket_origins": ("--websocket-origin=https://pages.example.com",),
     "validate_url": ("--validate-url=https://idp/a",),
     "workers": ("--workers=7",),
 }
@@ -107,6 +108,10 @@ AROUND: dict[str, tuple[str, ...]] = {
     "pass_basic_auth": ("--pass-user-headers=false",),
     "ssl_upstream_insecure_skip_verify": ("--upstream=http://127.0.0.1:1/",),
     "upstream_timeout": ("--upstream=http://127.0.0.1:1/",),
+    "upstream_ca_files": ("--upstream=http://127.0.0.1:1/",),
+    "flush_interval": ("--upstream=http://127.0.0.1:1/",),
+    "proxy_websockets": ("--upstream=http://127.0.0.1:1/",),
+    "disable_keep_alives": ("--upstream=http://127.0.0.1:1/",),
 }
 
 

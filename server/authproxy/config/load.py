@@ -19,12 +19,13 @@ from authproxy_core.settings import CookieSettings, PageSettings, Settings, chec
 from .. import __version__
 from ..server_settings import (
     ClientSettings,
+    ForwardSettings,
     Limits,
     LogSettings,
     ServerSettings,
     StoreSettings,
 )
-from . import files, secrets, stores
+from . import files, secrets, stores, upstreams
 from .advice import add_warnings
 from .collected import Collected, ConfigError
 from .cpus import usable_cpus
@@ -132,6 +133,7 @@ def _server_settings(collected: Collected, parts: Parts) -> ServerSettings:
     id_header = collected.string("request_id_header")
     if not is_token(id_header.encode()):
         collected.got("request_id_header", id_header, "the name of a header")
+    upstreams.names(collected)
     store = stores.store(collected)
     return ServerSettings(
         core=_core(collected, parts, store),
@@ -140,6 +142,7 @@ def _server_settings(collected: Collected, parts: Parts) -> ServerSettings:
         store=store,
         limits=Limits(**placed(collected, "limits.")),
         client=ClientSettings(**placed(collected, "client.")),
+        forward=ForwardSettings(**placed(collected, "forward.")),
         logs=_logs(collected),
         request_id_header=id_header.lower(),
         reload_on_change=collected.boolean("reload_on_change"),
@@ -171,8 +174,9 @@ def _core(collected: Collected, parts: Parts, store: StoreSettings) -> Settings:
             "authenticated_emails": _authenticated_emails(collected),
             "inject_request_headers": parts.request_headers,
             "inject_response_headers": parts.response_headers,
-            "upstreams": parts.upstreams,
+            "upstreams": upstreams.trusted(collected, parts.upstreams),
             "proxy_raw_path": parts.proxy_raw_path,
+            "strip_identity_headers": collected.boolean("skip_auth_strip_headers"),
             "pages": _pages(collected),
             "version": __version__,
         }

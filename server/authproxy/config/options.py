@@ -11,9 +11,9 @@ from .options_server import (
     LISTENER_OPTIONS,
     LOGGING_OPTIONS,
     PAGE_OPTIONS,
-    UPSTREAM_OPTIONS,
 )
 from .options_stores import STORE_OPTIONS
+from .options_upstream import UPSTREAM_OPTIONS
 
 # Flags that steer the program itself: no TOML key, no environment variable.
 CONTROL_OPTIONS = in_group(

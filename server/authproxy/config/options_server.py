@@ -95,65 +95,6 @@ HEADER_OPTIONS = in_group(
     ),
 )
 
-UPSTREAM_OPTIONS = in_group(
-    "Upstreams",
-    Option(
-        "upstreams",
-        "list",
-        (),
-        "where requests are passed on: http, https, unix or static addresses",
-        "core.upstreams",
-        "upstream",
-        note="file: only file:///dev/null, which answers 404",
-    ),
-    Option(
-        "upstream_timeout",
-        "duration",
-        30.0,
-        "time for the head of an upstream's answer; 0 means no limit",
-        "core.upstreams.timeout",
-    ),
-    Option(
-        "pass_host_header",
-        "bool",
-        True,
-        "pass the client's Host upstream",
-        "core.upstreams.pass_host_header",
-    ),
-    Option(
-        "ssl_upstream_insecure_skip_verify",
-        "bool",
-        False,
-        "do not verify the certificates of https upstreams (insecure)",
-        "core.upstreams.insecure_skip_tls_verify",
-    ),
-    Option(
-        "flush_interval",
-        "duration",
-        1.0,
-        "how long part of an answer may be held back",
-        support="idle",
-        note="answers are passed on as they come",
-        minimum=None,
-    ),
-    Option(
-        "proxy_websockets",
-        "bool",
-        True,
-        "pass WebSocket upgrades through a handler of their own",
-        support="idle",
-        note="upgrades are passed on, as oauth2-proxy does with false too",
-    ),
-    Option(
-        "disable_keep_alives",
-        "bool",
-        False,
-        "use each upstream connection for one request only",
-        support="idle",
-        note="connections are reused",
-    ),
-)
-
 LISTENER_OPTIONS = in_group(
     "Listeners",
     Option(

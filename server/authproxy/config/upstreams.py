@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Sequence
+from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from msgspec.structs import replace
+
+from authproxy_core.encoding import is_token
 from authproxy_core.settings import UpstreamSettings
 
 from .collected import Collected
+from .files import read_text
 
 KEY = "upstreams"
+CA_KEY = "upstream_ca_files"
+ORIGIN = re.compile(
+    r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?/?"
+)
 BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 BAD_CHARACTER = re.compile(r"[\x00-\x20\x7f]")
 
@@ -54,8 +64,7 @@ def _upstream(collected: Collected, uri: str) -> UpstreamSettings | None:
                 KEY,
                 uri,
                 "http://HOST, https://HOST, h2c://HOST, h2://HOST, unix:///PATH, "
-                "static://CODE or "
-                "file:///dev/null",
+                "static://CODE or file:///FOLDER/",
             )
             return None
 
@@ -90,11 +99,62 @@ def _static(
 def _file(
     collected: Collected, uri: str, parts: SplitResult
 ) -> UpstreamSettings | None:
-    """The null device is the customary way to say that there is no upstream."""
-    if parts.path != "/dev/null" or parts.netloc:
-        collected.wrong(
-            KEY, f"{uri}: serving files is not supported yet, except file:///dev/null"
-        )
+    """A folder, for the path in the fragment or else for its own.
+
+    The null device is the customary way to say that there is no upstream.
+    """
+    if parts.netloc or not parts.path.startswith("/"):
+        collected.got(KEY, uri, "file:///FOLDER/ or file:///FOLDER/#/PATH/")
         return None
-    path = unquote(parts.fragment) or parts.path
-    return UpstreamSettings(id=path, path=path, uri="file:///dev/null")
+    path = unquote(parts.fragment) or unquote(parts.path)
+    return UpstreamSettings(id=path, path=path, uri=uri.partition("#")[0])
+
+
+def trusted(
+    collected: Collected, found: Sequence[UpstreamSettings]
+) -> tuple[UpstreamSettings, ...]:
+    """*found* with the authorities to trust, where they name none themselves.
+
+    As in oauth2-proxy, those for the provider count for upstreams too.
+    """
+    own = collected.strings(CA_KEY)
+    if own:
+        pem = _certificates(collected, own)
+    else:
+        # What is wrong with these is said where the provider's client is tried out.
+        files = collected.strings("provider_ca_files")
+        pem = "\n".join([_text(path) for path in files])
+    if not pem:
+        return tuple(found)
+    system = not own and collected.boolean("use_system_trust_store")
+    return tuple(
+        one if one.ca_pem else replace(one, ca_pem=pem, trust_system=system)
+        for one in found
+    )
+
+
+def _certificates(collected: Collected, files: Sequence[str]) -> str:
+    pem = "\n".join([read_text(collected, CA_KEY, path) or "" for path in files])
+    try:
+        ssl.create_default_context(cadata=pem)
+    except (ssl.SSLError, ValueError):
+        if CA_KEY not in collected.failed:
+            collected.got(CA_KEY, list(files), "files of certificates in PEM")
+    return pem
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except (OSError, ValueError):
+        return ""
+
+
+def names(collected: Collected) -> None:
+    """Note what is wrong with the options that are names."""
+    via = collected.string("via")
+    if via and not is_token(via.encode()):
+        collected.got("via", via, "a name without blanks, such as authproxy")
+    for origin in collected.strings("websocket_origins"):
+        if origin != "*" and not ORIGIN.fullmatch(origin):
+            collected.got("websocket_origins", origin, "scheme://host[:port], or *")
