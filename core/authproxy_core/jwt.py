@@ -14,6 +14,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwa import JWSAlgModel
@@ -35,6 +40,12 @@ ALGORITHMS: Mapping[str, str] = {
     "EdDSA": "Ed25519",
     "Ed25519": "Ed25519",  # its fully-specified name (RFC 9864)
 }
+GOOGLE = "https://accounts.google.com"
+PEM_TYPES = (
+    (RSAPublicKey, "RSA"),
+    (EllipticCurvePublicKey, "EC"),
+    (Ed25519PublicKey, "OKP"),
+)
 # What a JWT may carry as typ and still be an ID token (RFC 8725 §3.11).
 OTHER_KINDS = frozenset({"logout+jwt", "at+jwt", "application/at+jwt", "secevent+jwt"})
 
@@ -49,10 +60,14 @@ class VerificationKey(Struct, frozen=True):
 
 
 class KeySet(Struct, frozen=True):
-    """The usable keys of a provider, and how many were left out."""
+    """The usable keys of a provider, and how many were left out.
+
+    With ``any_kid`` every key is tried, whatever key id a token names.
+    """
 
     keys: tuple[VerificationKey, ...] = ()
     unusable: int = 0
+    any_kid: bool = False
 
     def candidates(self, kid: str | None, alg: str) -> list[VerificationKey]:
         """The keys that may have signed a token with this header."""
@@ -61,7 +76,7 @@ class KeySet(Struct, frozen=True):
             for key in self.keys
             if key.kind == ALGORITHMS[alg]
             and key.alg in (None, alg)
-            and (kid is None or key.kid == kid)
+            and (kid is None or self.any_kid or key.kid == kid)
         ]
 
 
@@ -120,6 +135,38 @@ def _usable_key(data: object) -> VerificationKey | None:
     if kind is None or (alg is not None and ALGORITHMS[alg] != kind):
         return None
     return VerificationKey(kid if isinstance(kid, str) else None, kind, alg, key)
+
+
+def parse_public_keys(texts: Iterable[str]) -> KeySet:
+    """Public keys in PEM, which may sign with any algorithm that fits their type.
+
+    Raises `ProviderError` for a key that can't be used.
+    """
+    keys = [_public_key(text) for text in texts]
+    if not all(keys):
+        raise ProviderError(
+            "expected public keys in PEM: RSA of at least 2048 bits, P-256, P-384, "
+            "P-521 or Ed25519",
+            reason="jwks_invalid",
+        )
+    return KeySet(tuple(key for key in keys if key is not None), any_kid=True)
+
+
+def _public_key(text: str) -> VerificationKey | None:
+    try:
+        public = load_pem_public_key(text.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    kind = next((name for type_, name in PEM_TYPES if isinstance(public, type_)), "")
+    if not kind or (
+        isinstance(public, RSAPublicKey) and public.key_size < MIN_RSA_BITS
+    ):
+        return None
+    try:
+        key = JWKRegistry.import_key(text.encode(), kind)
+        return _usable_key(key.as_dict(private=False))
+    except KeyError:  # a curve that the library does not know
+        return None
 
 
 def _bits(modulus: object) -> int:
@@ -246,6 +293,8 @@ def _check_issuer(claims: Mapping[str, Any], expected: Expected) -> None:
     issuer = claims.get("iss")
     if not isinstance(issuer, str):
         raise TokenError("expected a text in the claim iss", reason="issuer")
+    if expected.issuer == GOOGLE and issuer == GOOGLE.removeprefix("https://"):
+        return  # Google's documents name both forms
     if expected.issuer is not None and issuer != expected.issuer:
         raise TokenError(
             f"expected issuer {expected.issuer!r}, got {_shown(issuer)}",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import re
 from typing import Any
-from urllib.parse import quote_plus, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -21,10 +21,12 @@ from .errors import ProviderError
 from .messages import Headers, Response, first_header
 
 ERROR_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 FORM: Headers = (
     (b"content-type", b"application/x-www-form-urlencoded"),
     (b"accept", b"application/json"),
 )
+FORM_TYPES = (b"application/x-www-form-urlencoded", b"text/plain")
 JSON: Headers = ((b"accept", b"application/json"),)
 
 
@@ -58,7 +60,8 @@ class Tokens(Struct, frozen=True):
 def discovery_request(issuer: str) -> Fetch:
     """Ask for the provider's metadata (OIDC Discovery §4)."""
     base = issuer.removesuffix("/")
-    return Fetch("GET", f"{base}/.well-known/openid-configuration", JSON)
+    url = f"{base}/.well-known/openid-configuration"
+    return Fetch("GET", url, JSON, purpose="discovery")
 
 
 def parse_metadata(response: Response, issuer: str | None) -> Metadata:
@@ -184,15 +187,32 @@ def token_request(
     else:
         pair = f"{quote_plus(client_id)}:{quote_plus(secret)}".encode()
         headers = (*FORM, (b"authorization", b"Basic " + base64.b64encode(pair)))
-    return Fetch("POST", endpoint, headers, urlencode(params).encode())
+    body = urlencode(params).encode()
+    return Fetch("POST", endpoint, headers, body, purpose="token")
 
 
-def parse_tokens(response: Response) -> Tokens:
+def assertion_request(
+    endpoint: str, params: list[tuple[str, str]], assertion: str
+) -> Fetch:
+    """The same with a signed assertion in place of a secret (RFC 7523 §2.2)."""
+    params = [
+        *params,
+        ("client_assertion", assertion),
+        ("client_assertion_type", ASSERTION),
+    ]
+    return Fetch("POST", endpoint, FORM, urlencode(params).encode(), purpose="token")
+
+
+def parse_tokens(response: Response, now: float = 0.0) -> Tokens:
     """Read a token endpoint's answer (RFC 6749 §5); raises `ProviderError`.
 
     The error's reason is the ``error`` code that the provider gave, when it is one.
+    Answers older than the standard are understood too: form-encoded ones, and
+    ``expires_on``, which is a moment and needs *now*.
     """
     document = _decoded(response.body)
+    if document is None:
+        document = _decoded_form(response)
     code = (document or {}).get("error")
     if isinstance(code, str) and code:
         # RFC 6749 §5.2: some providers send the error with status 200.
@@ -221,8 +241,21 @@ def parse_tokens(response: Response) -> Tokens:
         access_token,
         _text(document, "id_token"),
         _text(document, "refresh_token"),
-        _seconds(document.get("expires_in")),
+        _seconds(document.get("expires_in"))
+        or max(_seconds(document.get("expires_on"), 1e12) - now, 0.0),
     )
+
+
+def _decoded_form(response: Response) -> dict[str, Any] | None:
+    """The fields of a form-encoded answer, None when it is of another type."""
+    kind = first_header(response.headers, b"content-type") or b""
+    if kind.partition(b";")[0].strip().lower() not in FORM_TYPES:
+        return None
+    try:
+        pairs = parse_qsl(response.body.decode(), max_num_fields=100)
+    except ValueError:
+        return None
+    return dict(pairs)
 
 
 TOKEN_HINTS = {
@@ -237,13 +270,13 @@ TOKEN_HINTS = {
 }
 
 
-def _seconds(value: object) -> float:
+def _seconds(value: object, largest: float = 10.0 * 365 * 86400) -> float:
     """expires_in as a number, or as a text of digits as some providers send it."""
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value[:12])
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0.0
-    return min(max(float(value), 0.0), 10.0 * 365 * 86400)
+    return min(max(float(value), 0.0), largest)
 
 
 def short_code(text: str) -> str:
@@ -254,7 +287,8 @@ def short_code(text: str) -> str:
 def userinfo_request(endpoint: str, access_token: str) -> Fetch:
     """Ask for the user's claims (OIDC Core §5.3.1)."""
     bearer = b"Bearer " + header_text(access_token)
-    return Fetch("GET", endpoint, (*JSON, (b"authorization", bearer)))
+    headers = (*JSON, (b"authorization", bearer))
+    return Fetch("GET", endpoint, headers, purpose="userinfo")
 
 
 def parse_userinfo(response: Response, subject: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Literal
 from msgspec import Struct
 
 from .encoding import host_is_valid
+from .patterns import compiled
 from .provider_types import PROVIDER_TYPES, ProviderType
 from .secret import Secret
 
@@ -287,6 +288,17 @@ def _parameter_problems(provider: ProviderSettings) -> Iterator[str]:
         yield f"loginURLParameters: the parameter {name!r} is there twice"
     if not all(names):
         yield "loginURLParameters: a parameter has no name"
+    for parameter in provider.login_parameters:
+        for rule in parameter.allow:
+            if rule.is_pattern:
+                yield from _pattern_problems(parameter.name, rule.text)
+
+
+def _pattern_problems(name: str, pattern: str) -> Iterator[str]:
+    try:
+        compiled(pattern)
+    except ValueError as error:
+        yield f"loginURLParameters: {name} allows the pattern {pattern!r}: {error}"
 
 
 def _of_one_type(provider: ProviderSettings) -> Iterator[str]:

@@ -11,6 +11,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from .messages import Headers
+
 OPENID = "openid email profile"
 
 
@@ -22,7 +24,8 @@ class ProviderType(Struct, frozen=True, kw_only=True):
     addresses here are the defaults; ``demands`` are the options without which the
     type can't work. ``secret`` says whether a client secret is needed, and
     ``in_body`` where it goes in the first try. ``pkce``: S256 is known to be
-    understood although no metadata says so. ``renews`` is how a session lives on: by
+    understood although no metadata says so. ``api_headers`` and ``token_scheme`` are
+    how the provider's own endpoints are asked. ``renews`` is how a session lives on: by
     a refresh token, or by asking again with the access token.
     """
 
@@ -39,12 +42,10 @@ class ProviderType(Struct, frozen=True, kw_only=True):
     secret: bool = True
     in_body: bool = False
     pkce: bool = False
+    issuer: str = ""
+    api_headers: Headers = ((b"accept", b"application/json"),)
+    token_scheme: bytes = b"Bearer"
     renews: Literal["refresh", "ask"] = "refresh"
-
-
-def _profile(name: str, scope: str, **values: str | bool) -> ProviderType:
-    """OAuth 2.0 without ID tokens: the provider's own endpoints say who it is."""
-    return ProviderType(name=name, scope=scope, in_body=True, renews="ask", **values)  # type: ignore[arg-type]  # the fields that differ
 
 
 PROVIDER_TYPES: Mapping[str, ProviderType] = {
@@ -74,6 +75,7 @@ PROVIDER_TYPES: Mapping[str, ProviderType] = {
         scope="openid profile email",
         in_body=True,
         pkce=True,
+        issuer="https://accounts.google.com",
         login_url="https://accounts.google.com/o/oauth2/auth?access_type=offline",
         redeem_url="https://www.googleapis.com/oauth2/v3/token",
         jwks_url="https://www.googleapis.com/oauth2/v3/certs",
@@ -83,54 +85,70 @@ PROVIDER_TYPES: Mapping[str, ProviderType] = {
         scope="email openid",
         secret=False,
         renews="ask",
+        issuer="https://secure.login.gov/",
         login_url="https://secure.login.gov/openid_connect/authorize",
         redeem_url="https://secure.login.gov/api/openid_connect/token",
         profile_url="https://secure.login.gov/api/openid_connect/userinfo",
         validate_url="https://secure.login.gov/api/openid_connect/userinfo",
         jwks_url="https://secure.login.gov/api/openid_connect/certs",
     ),
-    "github": _profile(
-        "GitHub",
-        "user:email read:org",
+    "github": ProviderType(
+        name="GitHub",
+        scope="user:email read:org",
+        in_body=True,
+        renews="ask",
         pkce=True,
         login_url="https://github.com/login/oauth/authorize",
         redeem_url="https://github.com/login/oauth/access_token",
         validate_url="https://api.github.com/",
+        api_headers=((b"accept", b"application/vnd.github.v3+json"),),
+        token_scheme=b"token",
     ),
-    "bitbucket": _profile(
-        "Bitbucket",
-        "email",
+    "bitbucket": ProviderType(
+        name="Bitbucket",
+        scope="email",
+        in_body=True,
+        renews="ask",
         login_url="https://bitbucket.org/site/oauth2/authorize",
         redeem_url="https://bitbucket.org/site/oauth2/access_token",
         validate_url="https://api.bitbucket.org/2.0/user/emails",
     ),
-    "digitalocean": _profile(
-        "DigitalOcean",
-        "read",
+    "digitalocean": ProviderType(
+        name="DigitalOcean",
+        scope="read",
+        in_body=True,
+        renews="ask",
         login_url="https://cloud.digitalocean.com/v1/oauth/authorize",
         redeem_url="https://cloud.digitalocean.com/v1/oauth/token",
         profile_url="https://api.digitalocean.com/v2/account",
         validate_url="https://api.digitalocean.com/v2/account",
     ),
-    "facebook": _profile(
-        "Facebook",
-        "public_profile email",
+    "facebook": ProviderType(
+        name="Facebook",
+        scope="public_profile email",
+        in_body=True,
+        renews="ask",
         login_url="https://www.facebook.com/v2.5/dialog/oauth",
         redeem_url="https://graph.facebook.com/v2.5/oauth/access_token",
         profile_url="https://graph.facebook.com/v2.5/me",
         validate_url="https://graph.facebook.com/v2.5/me",
     ),
-    "linkedin": _profile(
-        "LinkedIn",
-        "r_emailaddress r_liteprofile",
+    "linkedin": ProviderType(
+        name="LinkedIn",
+        scope="r_emailaddress r_liteprofile",
+        in_body=True,
+        renews="ask",
         login_url="https://www.linkedin.com/oauth/v2/authorization",
         redeem_url="https://www.linkedin.com/uas/oauth2/accessToken",
         profile_url="https://api.linkedin.com/v2/emailAddress",
         validate_url="https://api.linkedin.com/v2/me",
+        api_headers=((b"accept", b"application/json"), (b"x-li-format", b"json")),
     ),
-    "sourcehut": _profile(
-        "SourceHut",
-        "meta.sr.ht/PROFILE:RO",
+    "sourcehut": ProviderType(
+        name="SourceHut",
+        scope="meta.sr.ht/PROFILE:RO",
+        in_body=True,
+        renews="ask",
         login_url="https://meta.sr.ht/oauth2/authorize",
         redeem_url="https://meta.sr.ht/oauth2/access-token",
         profile_url="https://meta.sr.ht/query",

@@ -33,7 +33,7 @@ from .login_state import LoginStates
 from .messages import Decision, Event, Forward, Headers, Request, Respond
 from .original import Trust
 from .pages import NO_CACHE, Pages
-from .providers.table import PROVIDERS
+from .providers.table import build
 from .recall import Entry
 from .redirects import RedirectPolicy
 from .session import Session
@@ -78,7 +78,7 @@ class AuthProxy:
         self._clock, self._random_bytes, self._on_event = clock, random_bytes, on_event
         rules = (*settings.inject_request_headers, *settings.inject_response_headers)
         self._providers = {
-            provider.id: PROVIDERS[provider.type](
+            provider.id: build(
                 provider,
                 clock=clock,
                 leeway=settings.clock_skew,

@@ -16,6 +16,7 @@ from .errors import SealError
 from .interop import OAuth2ProxyFormat
 from .messages import Header, Headers
 from .oidc import Tokens
+from .provider_types import PROVIDER_TYPES
 from .recall import Entry, RecallCache
 from .sealing import Sealer
 from .session import Session
@@ -56,6 +57,12 @@ class CookieSessions:
         self._random_bytes = random_bytes
         self._providers = frozenset(provider_ids)
         self._default_provider = provider_ids[0]
+        # Their sessions live on by asking again with the access token.
+        self._asking = frozenset(
+            provider.id
+            for provider in settings.providers
+            if PROVIDER_TYPES[provider.type].renews == "ask"
+        )
         self._name = cookie.name.encode()
         # The name is part of the purpose: another instance's cookie is not ours.
         self._purpose = b"session:" + self._name
@@ -150,7 +157,8 @@ class CookieSessions:
         ends_at = issued_at + expire if expire else inf
         if not refresh:
             return Entry(session, sealed, ends_at, ends_at)
-        if not session.refresh_token:
+        asking = (session.provider or self._default_provider) in self._asking
+        if not session.refresh_token and not asking:
             # Nothing to refresh with: it ends with what the provider promised.
             ends_at = min(ends_at, session.expires_at or inf)
             return Entry(session, sealed, ends_at, ends_at)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from authproxy_core.provider_settings import (
+    AllowRule,
     EntraIdSettings,
     GithubSettings,
     GitlabSettings,
@@ -130,6 +131,16 @@ def test_a_choice_is_there_when_two_providers_are_bound_to_no_host() -> None:
         (
             {"login_parameters": (LoginParameter(""),)},
             "loginURLParameters: a parameter has no name",
+        ),
+        (
+            {
+                "login_parameters": (
+                    LoginParameter("p", allow=(AllowRule("a("),)),
+                    LoginParameter("q", allow=(AllowRule("a("[:1], True),)),
+                    LoginParameter("r", allow=(AllowRule("a(", True),)),
+                )
+            },
+            "loginURLParameters: r allows the pattern 'a(': missing )",
         ),
         (
             {"type": "gitlab", "gitlab": GitlabSettings(projects=("a/b=15",))},

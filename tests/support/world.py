@@ -24,6 +24,7 @@ from authproxy_core import (
     Fetch,
     HeaderRule,
     Lock,
+    Offload,
     Outcome,
     ProviderSettings,
     ReadBody,
@@ -150,6 +151,8 @@ class World:
                 return True
             case Unlock():
                 return None
+            case Offload(function):
+                return function()
         return None
 
     def run(self, flow: Any) -> Any:

@@ -43,6 +43,10 @@ MESSAGES = {
     f"account. {ASK}",
     "email_unverified": "Your e-mail address is not verified at the identity "
     "provider. Please verify it there, then try again.",
+    "not_allowed": "You are logged in at the identity provider, but your account has no "
+    "permission to use this application. Please ask the administrator for access.",
+    "tenant": "Your account belongs to an organisation that has no access to this "
+    "application. Please ask the administrator for access.",
     "invalid_client": "The identity provider refused this application's credentials. "
     f"The administrator has to check the client secret. {ASK}",
     "unauthorized_client": "The identity provider refused this application's "
@@ -64,6 +68,7 @@ MESSAGES = {
     "session_too_large": "The identity provider puts more into your session than "
     f"cookies can hold. {ASK}",
 }
+STATUSES = {"not_ready": 503, "not_allowed": 403, "tenant": 403}
 DEFAULT = f"The login failed. {ASK}"
 
 
@@ -80,7 +85,7 @@ def failure_of(error: AuthProxyError) -> Failure:
             hint += "raise session_cookie_max_parts"
         case TokenError() | ProviderError():
             reason, status, hint = error.reason, 500, error.hint
-            status = 503 if reason == "not_ready" else status
+            status = STATUSES.get(reason, status)
         case _:
             reason, status, hint = error.code, error.status_hint, ""
     return _failure(reason, status, f"{error}; {hint}" if hint else str(error))

@@ -109,6 +109,7 @@ def start(
             state=begun.parameter,
             nonce=begun.login.nonce,
             code_verifier=begun.login.code_verifier,
+            asked=form,
         )
     except ProviderError as error:
         return failed(context, request, failure_of(error), rd, RETRY_AFTER)
@@ -154,7 +155,9 @@ def _answering_provider(
         )
     issuer = form.get("iss")
     announced = provider.metadata.authorization_response_iss_parameter_supported
-    if (issuer is None and announced) or issuer not in (None, provider.metadata.issuer):
+    # Providers without ID tokens have no issuer to compare with.
+    expected = (None, provider.metadata.issuer or issuer)
+    if (issuer is None and announced) or issuer not in expected:
         raise ProviderError(
             "the callback's iss is not the issuer that the login began with",
             reason="issuer",

@@ -90,6 +90,7 @@ def _is_fatal(error: AuthProxyError) -> bool:
         "email_missing",
         "email_unverified",
         "userinfo_subject",
+        "not_allowed",
     )
 
 

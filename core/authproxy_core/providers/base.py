@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,11 +9,18 @@ import msgspec
 
 from ..claims import claim_bool, claim_list, claim_text, find_claim, plain_claims
 from ..effects import Fetch, Flow
-from ..encoding import b64url
-from ..errors import ProviderError, TokenError
-from ..jwt import ALGORITHMS, Expected, check_access_token_hash, check_id_token, hashed
+from ..encoding import header_text
+from ..errors import ProviderError, SettingsError, TokenError
+from ..jwt import (
+    Expected,
+    KeySet,
+    check_access_token_hash,
+    check_id_token,
+    hashed,
+    parse_public_keys,
+)
+from ..messages import Headers
 from ..oidc import (
-    JSON,
     Metadata,
     Tokens,
     discovery_request,
@@ -25,29 +31,13 @@ from ..oidc import (
     userinfo_request,
     with_query,
 )
+from ..provider_types import PROVIDER_TYPES
 from ..session import Session
-from ..settings import ProviderSettings, Secret
+from ..settings import ProviderSettings
+from .api import distinct, refusal, unverified
+from .authorization import LoginParameters, code_challenge, scope_of
+from .endpoints import allowed_algorithms, configured, prefers_body, reach
 from .keys import ProviderKeys
-
-DEFAULT_SCOPE = "openid email profile"
-# Settings that have no part in what discovery and the key set say.
-APART: Mapping[str, Any] = {
-    "name": "",
-    "client_id": "",
-    "client_secret": Secret(b""),
-    "scope": "",
-    "response_mode": "",
-    "code_challenge_method": "",
-    "skip_nonce": False,
-    "allow_unverified_email": False,
-    "email_claim": "",
-    "groups_claim": "",
-    "audience_claims": (),
-    "extra_audiences": (),
-    "allowed_groups": (),
-    "skip_claims_from_profile_url": False,
-    "login_parameters": (),
-}
 
 
 class Provider:
@@ -57,7 +47,6 @@ class Provider:
     further claims that headers ask for.
     """
 
-    spec_name = "OpenID Connect"
     keycloak = False
 
     def __init__(
@@ -69,15 +58,17 @@ class Provider:
         extra_claims: tuple[str, ...] = (),
     ) -> None:
         self.settings = settings
+        self.kind = PROVIDER_TYPES[settings.type]
         self.id = settings.id
-        self.name = settings.name or self.spec_name
+        self.name = settings.name or self.kind.name
         self._clock = clock
         self._leeway = leeway
-        self._extra_claims = extra_claims
-        self._keys = ProviderKeys(settings.id, clock)
-        self._allowed_groups = frozenset(settings.allowed_groups)
-        self.metadata = _configured(settings) if settings.skip_discovery else None
-        self._in_body = False
+        self._extra_claims = distinct(*extra_claims, *settings.additional_claims)
+        self._keys = ProviderKeys(settings.id, clock, _fixed_keys(settings))
+        self._allowed_groups = frozenset(self.allowed_groups())
+        self._parameters = LoginParameters(settings)
+        self.metadata = self._configured()
+        self._in_body = self.kind.in_body
 
     # -- getting ready
 
@@ -91,17 +82,22 @@ class Provider:
         if self.metadata is None:
             response = yield from discovery_request(self.settings.issuer)
             metadata = parse_metadata(response, self._expected_issuer())
-            _allowed_algorithms(self.settings, metadata)
-            self._in_body = _prefers_body(metadata)
+            allowed_algorithms(self.settings, metadata)
+            self._in_body = self.kind.in_body or prefers_body(metadata)
             self.metadata = metadata
         yield from self._keys.fetch(self.metadata.jwks_uri)
 
     def inherit(self, previous: Provider) -> None:
         """Take over metadata and keys of *previous* if they are found in the same way."""
-        if type(previous) is type(self) and _reach(previous) == _reach(self):
+        if reach(previous.settings) == reach(self.settings):
             self.metadata = previous.metadata
             self._in_body = previous._in_body
             self._keys = previous._keys
+
+    def _configured(self) -> Metadata | None:
+        """The endpoints, when they are not to be discovered."""
+        discovers = self.kind.discovers and not self.settings.skip_discovery
+        return None if discovers else configured(self.settings)
 
     def _known(self) -> Metadata:
         if self.metadata is None:
@@ -112,19 +108,14 @@ class Provider:
 
     def _expected_issuer(self) -> str | None:
         skip = self.settings.skip_issuer_verification
-        return None if skip else self.settings.issuer
+        return None if skip else self.settings.issuer or self.kind.issuer
 
     # -- the authorization request
 
     @property
     def scope(self) -> str:
-        """The configured scope, or the default one."""
-        if self.settings.scope:
-            return self.settings.scope
-        groups = any(
-            not group.startswith("role:") for group in self.settings.allowed_groups
-        )
-        return f"{DEFAULT_SCOPE} groups" if groups else DEFAULT_SCOPE
+        """What is asked for; empty for no ``scope`` parameter at all."""
+        return scope_of(self.settings)
 
     @property
     def code_challenge_method(self) -> str:
@@ -133,20 +124,32 @@ class Provider:
         if configured == "none":
             return ""
         offered = self.metadata and self.metadata.code_challenge_methods_supported
-        return configured or ("S256" if offered and "S256" in offered else "")
+        known = self.kind.pkce or (offered and "S256" in offered)
+        return configured or ("S256" if known else "")
 
     def authorization_url(
-        self, *, redirect_uri: str, state: str, nonce: bytes, code_verifier: str
+        self,
+        *,
+        redirect_uri: str,
+        state: str,
+        nonce: bytes,
+        code_verifier: str,
+        asked: Mapping[str, str] = {},
     ) -> str:
-        """Where the browser goes to log in (OIDC Core §3.1.2.1)."""
+        """Where the browser goes to log in (OIDC Core §3.1.2.1).
+
+        *asked* is what the request for the login brings; only what the configured
+        parameters allow is taken from it.
+        """
         params = {
             "client_id": self.settings.client_id,
             "redirect_uri": redirect_uri,
             "response_type": "code",
-            "scope": self.scope,
             "state": state,
         }
-        if not self.settings.skip_nonce:
+        if self.scope:
+            params["scope"] = self.scope
+        if self.sends_nonce:
             params["nonce"] = hashed(nonce).decode()
         if self.settings.response_mode:
             params["response_mode"] = self.settings.response_mode
@@ -154,13 +157,22 @@ class Provider:
             method = self.code_challenge_method
             params["code_challenge_method"] = method
             params["code_challenge"] = code_challenge(code_verifier, method)
+        params |= self.own_parameters(params)
         pairs = list(params.items()) + [
-            (parameter.name, value)
-            for parameter in self.settings.login_parameters
-            for value in parameter.values
-            if parameter.name not in params
+            (name, value)
+            for name, value in self._parameters.pairs(asked)
+            if name not in params
         ]
         return with_query(self._known().authorization_endpoint, sorted(pairs))
+
+    @property
+    def sends_nonce(self) -> bool:
+        """Whether ID tokens are bound to their login by a nonce."""
+        return not self.settings.skip_nonce
+
+    def own_parameters(self, params: Mapping[str, str]) -> dict[str, str]:
+        """What this type of provider adds to *params*, or has otherwise."""
+        return {}
 
     # -- the token endpoint
 
@@ -181,23 +193,32 @@ class Provider:
         Providers without discovery, or with a wrong one, are found out by one more try
         when the client is refused: a code is not used up by that.
         """
-        request = self._token_request(params, in_body=self._in_body)
+        params = [*params, *self.token_parameters()]
+        request = yield from self._token_request(params, in_body=self._in_body)
         response = yield from request
         try:
-            return parse_tokens(response)
+            return parse_tokens(response, self._clock())
         except ProviderError as error:
             if error.reason != "invalid_client":
                 raise
             first_error = error
-        response = yield from self._token_request(params, in_body=not self._in_body)
+        request = yield from self._token_request(params, in_body=not self._in_body)
+        response = yield from request
         try:
-            tokens = parse_tokens(response)
+            tokens = parse_tokens(response, self._clock())
         except ProviderError:
             raise first_error from None
         self._in_body = not self._in_body
         return tokens
 
-    def _token_request(self, params: list[tuple[str, str]], *, in_body: bool) -> Fetch:
+    def token_parameters(self) -> list[tuple[str, str]]:
+        """What this type of provider adds to a request to the token endpoint."""
+        return []
+
+    def _token_request(
+        self, params: list[tuple[str, str]], *, in_body: bool
+    ) -> Flow[Fetch]:
+        yield from ()  # a provider's own way may need effects
         return token_request(
             self._known().token_endpoint,
             params,
@@ -221,7 +242,7 @@ class Provider:
                 reason="no_id_token",
                 hint="the scope must contain openid",
             )
-        expected = None if self.settings.skip_nonce else nonce
+        expected = nonce if self.sends_nonce else None
         claims = yield from self._verified(tokens, expected, nonce_optional)
         now = self._clock()
         session = Session(
@@ -235,7 +256,19 @@ class Provider:
             nonce=nonce,
         )
         session = yield from self._with_claims(session, claims)
-        return (yield from self.enrich(session))
+        session = yield from self.enrich(session)
+        self._check_email(session)
+        return session
+
+    def _check_email(self, session: Session) -> None:
+        if session.email:
+            return
+        raise ProviderError(
+            f"the provider names no e-mail address (claim {self.settings.email_claim!r})",
+            reason="email_missing",
+            hint="give the user an e-mail address at the provider, ask for the scope "
+            "email, or set oidc_email_claim to a claim that is there",
+        )
 
     def _verified(
         self, tokens: Tokens, nonce: bytes | None, nonce_optional: bool = False
@@ -244,7 +277,7 @@ class Provider:
         claims = yield from self._keys.verify(
             tokens.id_token,
             metadata.jwks_uri,
-            _allowed_algorithms(self.settings, metadata),
+            allowed_algorithms(self.settings, metadata),
         )
         expected = self._expected(nonce, nonce_optional)
         check_id_token(claims, expected, self._clock())
@@ -269,20 +302,11 @@ class Provider:
         """*session* with what the ID token says, and userinfo where that is silent."""
         claims = plain_claims((yield from self._completed(session, claims)))
         self._check_email_verified(claims)
-        email = claim_text(find_claim(claims, self.settings.email_claim))
-        if not email:
-            raise ProviderError(
-                f"neither the ID token nor userinfo has the claim "
-                f"{self.settings.email_claim!r}",
-                reason="email_missing",
-                hint="give the user an e-mail address at the provider, ask for the "
-                "scope email, or set oidc_email_claim to a claim that is there",
-            )
         extra = {name: find_claim(claims, name) for name in self._extra_claims}
         return msgspec.structs.replace(
             session,
             user=claim_text(claims.get("sub")),
-            email=email,
+            email=claim_text(find_claim(claims, self.settings.email_claim)),
             groups=self.groups_of(claims),
             preferred_username=claim_text(claims.get("preferred_username")),
             claims={name: value for name, value in extra.items() if value is not None},
@@ -321,12 +345,7 @@ class Provider:
         if not self._checks_email_verified or verified is None:
             return
         if not claim_bool(verified):
-            raise ProviderError(
-                "the provider says that the e-mail address is not verified",
-                reason="email_unverified",
-                hint="have the user verify the address, or set "
-                "insecure_oidc_allow_unverified_email",
-            )
+            raise unverified()
 
     def enrich(self, session: Session) -> Flow[Session]:
         """Add what the provider keeps elsewhere; after login and refresh alike."""
@@ -365,26 +384,47 @@ class Provider:
         )
         if tokens.id_token:
             claims = yield from self._verified(tokens, None)
-            if claims["sub"] != session.user:
+            if claims["sub"] != self.subject_of(session):
                 raise TokenError(
                     "the refreshed ID token is of another user", reason="subject"
                 )
             renewed = msgspec.structs.replace(renewed, id_token=tokens.id_token)
             renewed = yield from self._with_claims(renewed, claims)
         renewed = yield from self.enrich(renewed)
+        self._check_email(renewed)
         yield from self._validate(renewed)
         return renewed
 
+    def subject_of(self, session: Session) -> str:
+        """The ``sub`` that refreshed ID tokens of *session* must have."""
+        return session.user
+
     def _validate(self, session: Session) -> Flow[None]:
-        """Ask ``validate_url`` about the access token, where one is configured."""
-        if not self.settings.validate_url:
+        """Ask ``validate_url`` about the access token, where one is configured.
+
+        Raises `TokenError` when the token is refused, and `ProviderError` when the
+        provider can't tell now.
+        """
+        url = self.settings.validate_url or self.kind.validate_url
+        if not url:
             return
-        bearer = (b"authorization", b"Bearer " + session.access_token.encode())
-        response = yield from Fetch("GET", self.settings.validate_url, (*JSON, bearer))
-        if response.status in (401, 403):
-            raise TokenError(
-                "validate_url refused the access token", reason="validation"
-            )
+        headers = self.api_headers(session)
+        response = yield from Fetch("GET", url, headers, purpose="validate")
+        if response.status != 200:
+            raise refusal(response, "validate_url", "validate")
+
+    def api_headers(self, session: Session) -> Headers:
+        """The fields of a request with the session's access token."""
+        token = header_text(session.access_token)
+        scheme = self.kind.token_scheme
+        return (*self.kind.api_headers, (b"authorization", scheme + b" " + token))
+
+    # -- who may come in
+
+    def allowed_groups(self) -> tuple[str, ...]:
+        """The groups of which a session needs one; none of them: everybody comes in."""
+        own = self.settings.keycloak_groups if self.settings.type == "keycloak" else ()
+        return own or self.settings.allowed_groups
 
     def authorize(self, session: Session) -> bool:
         """Whether the session has one of the allowed groups, if any are configured."""
@@ -404,54 +444,15 @@ class Provider:
         return with_query(endpoint, params)
 
 
-def _reach(provider: Provider) -> ProviderSettings:
-    """The settings by which the provider's metadata and keys are found and judged."""
-    return msgspec.structs.replace(provider.settings, **APART)
-
-
-def code_challenge(verifier: str, method: str) -> str:
-    """The challenge for *verifier* (RFC 7636 §4.2)."""
-    if method == "plain":
-        return verifier
-    return b64url(hashlib.sha256(verifier.encode()).digest()).decode()
-
-
 def _present(claims: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in claims.items() if value is not None}
 
 
-def _configured(settings: ProviderSettings) -> Metadata:
-    return Metadata(
-        issuer=settings.issuer,
-        authorization_endpoint=settings.login_url,
-        token_endpoint=settings.redeem_url,
-        jwks_uri=settings.jwks_url,
-        userinfo_endpoint=settings.profile_url,
-    )
-
-
-def _prefers_body(metadata: Metadata) -> bool:
-    offered = metadata.token_endpoint_auth_methods_supported
-    return "client_secret_post" in offered and "client_secret_basic" not in offered
-
-
-def _allowed_algorithms(
-    settings: ProviderSettings, metadata: Metadata
-) -> tuple[str, ...]:
-    """Configured and discovered algorithms together, of those that can be checked.
-
-    Symmetric ones and "none" are never allowed (RFC 8725 §3.1).
-    """
-    offered = metadata.id_token_signing_alg_values_supported
-    both = [
-        alg
-        for alg in settings.signing_algs or offered or ("RS256",)
-        if alg in ALGORITHMS and (not offered or alg in offered)
-    ]
-    if not both:
-        raise ProviderError(
-            "the provider offers none of the signing algorithms that are allowed",
-            reason="algorithms",
-            hint="set oidc_enabled_signing_algs to what the provider signs with",
-        )
-    return tuple(both)
+def _fixed_keys(settings: ProviderSettings) -> KeySet | None:
+    """The configured public keys, without discovery; raises `SettingsError`."""
+    if not settings.public_keys or not settings.skip_discovery:
+        return None
+    try:
+        return parse_public_keys(settings.public_keys)
+    except ProviderError as error:
+        raise SettingsError((f"oidc_public_key_files: {error}",)) from None

@@ -22,7 +22,6 @@ class KeycloakOidc(Provider):
     whose signature is therefore not what its trust rests on.
     """
 
-    spec_name = "Keycloak OIDC"
     keycloak = True
 
     def groups_of(self, claims: Mapping[str, Any]) -> tuple[str, ...]:

@@ -17,12 +17,18 @@ LOCK_TTL, LOCK_WAIT = 30.0, 15.0  # seconds; longer than the fetch under it
 
 
 class ProviderKeys:
-    """The keys of one provider; its memory is a cache."""
+    """The keys of one provider; its memory is a cache. *fixed* keys are never fetched."""
 
-    def __init__(self, provider_id: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        provider_id: str,
+        clock: Callable[[], float],
+        fixed: KeySet | None = None,
+    ) -> None:
         self._lock = f"jwks:{provider_id}"
         self._clock = clock
-        self._keys = KeySet()
+        self._fixed = fixed is not None
+        self._keys = fixed or KeySet()
         self._tried_at = float("-inf")
         self._fetched_at = float("-inf")
 
@@ -34,7 +40,7 @@ class ProviderKeys:
     def fetch(self, url: str) -> Flow[None]:
         """Fetch the keys now; raises `ProviderError` or `FetchError`, keeping the old."""
         self._tried_at = self._clock()
-        response = yield from Fetch("GET", url, JSON)
+        response = yield from Fetch("GET", url, JSON, purpose="jwks")
         self._keys = _usable(response)
         self._fetched_at = self._clock()
 
@@ -46,6 +52,8 @@ class ProviderKeys:
         A key that is unknown makes the set be fetched again, for all callers together
         at most once in `REFETCH_INTERVAL`.
         """
+        if self._fixed:
+            return verify(token, self._keys, allowed)
         if self._clock() - self._fetched_at > MAX_AGE:
             yield from self._refetch(url)
         try:

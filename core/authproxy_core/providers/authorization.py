@@ -1,0 +1,65 @@
+"""What is put into the authorization request besides the fixed parameters."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+from ..encoding import b64url
+from ..patterns import Pattern, compiled
+from ..provider_types import PROVIDER_TYPES
+from ..settings import ProviderSettings
+
+
+def code_challenge(verifier: str, method: str) -> str:
+    """The challenge for *verifier* (RFC 7636 §4.2)."""
+    if method == "plain":
+        return verifier
+    return b64url(hashlib.sha256(verifier.encode()).digest()).decode()
+
+
+def scope_of(settings: ProviderSettings) -> str:
+    """The configured scope or the type's default, and what the restrictions need."""
+    kind = PROVIDER_TYPES[settings.type]
+    scopes = [settings.scope or kind.scope]
+    if kind.groups_scope and not settings.scope:
+        # Roles come without a scope.
+        groups = any(not group.startswith("role:") for group in settings.allowed_groups)
+        scopes += ["groups"] if groups else []
+    if settings.type == "bitbucket":
+        scopes += ["team"] if settings.bitbucket.team else []
+        scopes += ["repository"] if settings.bitbucket.repository else []
+    if settings.type == "gitlab" and settings.gitlab.projects:
+        scopes.append("read_api")
+    return " ".join(scopes)
+
+
+class LoginParameters:
+    """The configured parameters, and which of them a browser may choose."""
+
+    def __init__(self, settings: ProviderSettings) -> None:
+        self._parameters = settings.login_parameters
+        self._texts: dict[str, set[str]] = {}
+        self._patterns: dict[str, list[Pattern]] = {}
+        for parameter in self._parameters:
+            rules = parameter.allow
+            self._texts[parameter.name] = {
+                rule.text for rule in rules if not rule.is_pattern
+            }
+            self._patterns[parameter.name] = [
+                compiled(rule.text) for rule in rules if rule.is_pattern
+            ]
+
+    def pairs(self, asked: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        """Names and values for a login; *asked* is the query of the request for it."""
+        for parameter in self._parameters:
+            value = asked.get(parameter.name)
+            if value is not None and self._allows(parameter.name, value):
+                yield parameter.name, value
+            else:
+                yield from ((parameter.name, fixed) for fixed in parameter.values)
+
+    def _allows(self, name: str, value: str) -> bool:
+        if value in self._texts[name]:
+            return True
+        return any(pattern.search(value) for pattern in self._patterns[name])

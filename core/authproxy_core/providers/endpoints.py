@@ -1,0 +1,82 @@
+"""Where a provider's endpoints are, and what follows from its metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ..errors import ProviderError
+from ..jwt import ALGORITHMS
+from ..oidc import Metadata
+from ..provider_types import PROVIDER_TYPES
+from ..settings import ProviderSettings
+
+# Settings that have no part in what discovery and the key set say.
+APART: Mapping[str, Any] = {
+    field.name: field.default
+    for field in msgspec.structs.fields(ProviderSettings)
+    if field.name
+    not in {
+        "id",
+        "type",
+        "issuer",
+        "login_url",
+        "redeem_url",
+        "profile_url",
+        "jwks_url",
+        "validate_url",
+        "public_keys",
+        "skip_discovery",
+        "skip_issuer_verification",
+        "signing_algs",
+        "azure",
+        "login_gov",
+    }
+}
+
+
+def reach(settings: ProviderSettings) -> ProviderSettings:
+    """The settings by which the provider's metadata and keys are found and judged."""
+    return msgspec.structs.replace(settings, **APART)
+
+
+def configured(settings: ProviderSettings) -> Metadata:
+    """The endpoints without discovery: as configured, else those of the type."""
+    kind = PROVIDER_TYPES[settings.type]
+    return Metadata(
+        issuer=settings.issuer or kind.issuer,
+        authorization_endpoint=settings.login_url or kind.login_url,
+        token_endpoint=settings.redeem_url or kind.redeem_url,
+        jwks_uri=settings.jwks_url or kind.jwks_url,
+        userinfo_endpoint=settings.profile_url or kind.profile_url,
+    )
+
+
+def prefers_body(metadata: Metadata) -> bool:
+    """Whether client credentials are only taken in the body (RFC 6749 §2.3.1)."""
+    offered = metadata.token_endpoint_auth_methods_supported
+    return "client_secret_post" in offered and "client_secret_basic" not in offered
+
+
+def allowed_algorithms(
+    settings: ProviderSettings, metadata: Metadata
+) -> tuple[str, ...]:
+    """Configured and discovered algorithms together, of those that can be checked.
+
+    Symmetric ones and "none" are never allowed (RFC 8725 §3.1).
+    """
+    offered = metadata.id_token_signing_alg_values_supported
+    both = [
+        alg
+        for alg in settings.signing_algs or offered or ("RS256",)
+        if alg in ALGORITHMS and (not offered or alg in offered)
+    ]
+    if not both:
+        raise ProviderError(
+            "the provider offers none of the signing algorithms that are allowed",
+            reason="algorithms",
+            hint="set oidc_enabled_signing_algs to what the provider signs with",
+        )
+    return tuple(both)

@@ -1,0 +1,272 @@
+"""A proxy with providers whose endpoints answer as a table says: no network.
+
+Answers are looked up by method and address without query. They are JSON values, whole
+`Response`s, errors to be thrown, functions of the `Fetch`, or `Turns` of these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import orjson
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from joserfc import jws
+from joserfc.jwk import RSAKey
+
+from authproxy_core import Fetch, ProviderSettings, Respond, Response, Secret
+from authproxy_core.encoding import b64url
+from authproxy_core.errors import EffectError
+from support.world import RESPONSE_RULES, SECRET, World, header, settings
+
+JSON_TYPE = ((b"content-type", b"application/json"),)
+FORM_TYPE = ((b"content-type", b"application/x-www-form-urlencoded"),)
+ISSUER = "https://idp.example.com"
+SUBJECT = "248289761001"
+
+
+class Turns:
+    """Answers one after the other; the last one stays."""
+
+    def __init__(self, *answers: Any) -> None:
+        self._answers = list(answers)
+
+    def next(self) -> Any:
+        """The answer whose turn it is."""
+        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+
+def json(value: Any, status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(status, JSON_TYPE, orjson.dumps(value))
+
+
+def status(code: int, *headers: tuple[bytes, bytes]) -> Response:
+    """An answer that has only a status."""
+    return Response(code, headers, b"")
+
+
+def signing_key(name: str = "one") -> RSAKey:
+    """A key of the scripted providers, made once for all tests."""
+    return _key(name)
+
+
+@cache
+def _key(name: str) -> RSAKey:
+    return RSAKey.generate_key(2048, {"kid": name})
+
+
+@cache
+def weak_key() -> rsa.RSAPrivateKey:
+    """An RSA key that is too small."""
+    return rsa.generate_private_key(65537, 1024)
+
+
+def public_pem(key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> str:
+    """A public key as PEM."""
+    return key.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    ).decode()
+
+
+def private_pem(
+    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, password: bytes = b""
+) -> bytes:
+    """A private key as PEM."""
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(password)
+        if password
+        else serialization.NoEncryption(),
+    )
+
+
+def jwks(name: str = "one") -> dict[str, Any]:
+    """The key set with that key."""
+    return {"keys": [{**signing_key(name).as_dict(private=False), "kid": name}]}
+
+
+def signed(claims: Mapping[str, Any], name: str = "one") -> str:
+    """A JWT with *claims*."""
+    header_ = {"alg": "RS256", "kid": name}
+    return jws.serialize_compact(header_, orjson.dumps(dict(claims)), signing_key(name))
+
+
+def discovery(issuer: str = ISSUER, **changes: Any) -> dict[str, Any]:
+    """A discovery document; all endpoints are below the issuer."""
+    return {
+        "issuer": issuer,
+        "authorization_endpoint": f"{issuer}/authorize",
+        "token_endpoint": f"{issuer}/token",
+        "jwks_uri": f"{issuer}/jwks",
+        "userinfo_endpoint": f"{issuer}/userinfo",
+        **changes,
+    }
+
+
+class Endpoints:
+    """A proxy, a browser, and providers that answer from a table.
+
+    ``claims`` go into ID tokens, besides those that every token has.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        answers: Mapping[str, Any],
+        *,
+        claims: Mapping[str, Any] | None = None,
+        core: Mapping[str, Any] | None = None,
+        cookie: Mapping[str, Any] | None = None,
+        ready: bool = True,
+        **provider: Any,
+    ) -> None:
+        self.claims: dict[str, Any] = dict(claims or {})
+        self.answers: dict[str, Any] = dict(answers)
+        self.asked: list[Fetch] = []
+        values = {
+            "id": kind,
+            "type": kind,
+            "name": "",
+            "client_id": "web",
+            "client_secret": Secret("hush"),
+            "issuer": "",
+        }
+        given = settings(
+            cookie={"secrets": (SECRET,), **(cookie or {})},
+            **{
+                "providers": (ProviderSettings(**(values | provider)),),
+                "inject_response_headers": RESPONSE_RULES,
+                **(core or {}),
+            },
+        )
+        self.world = World(given, ready=False)
+        self.world.on_fetch = self._answer
+        self.nonce: str | None = None
+        if ready:
+            self.world.run(self.world.proxy.warm_up())
+            self.asked.clear()
+
+    # -- the provider's side
+
+    def _answer(self, fetch: Fetch) -> Response:
+        self.asked.append(fetch)
+        assert fetch.purpose, f"{fetch.url} is asked without saying why"
+        answer = self.answers[f"{fetch.method} {fetch.url.partition('?')[0]}"]
+        if isinstance(answer, Turns):
+            answer = answer.next()
+        if callable(answer):
+            answer = answer(fetch)
+        if isinstance(answer, EffectError):
+            raise answer
+        return answer if isinstance(answer, Response) else json(answer)
+
+    def id_token(self, **changes: Any) -> str:
+        """An ID token for the login under way."""
+        now = int(self.world.clock())
+        claims = {
+            "iss": ISSUER,
+            "aud": "web",
+            "sub": SUBJECT,
+            "iat": now,
+            "exp": now + 300,
+            "nonce": self.nonce,
+            **self.claims,
+            **changes,
+        }
+        return signed({name: it for name, it in claims.items() if it is not None})
+
+    def tokens(self, **changes: Any) -> Callable[[Fetch], Response]:
+        """What the token endpoint answers; the ID token is of its moment."""
+
+        def answer(fetch: Fetch) -> Response:
+            document = {
+                "access_token": "access-1",
+                "token_type": "Bearer",
+                "expires_in": 300,
+                "refresh_token": "refresh-1",
+                "id_token": self.id_token(),
+                **changes,
+            }
+            kept = {name: it for name, it in document.items() if it is not None}
+            return json(kept)
+
+        return answer
+
+    def requests(self, purpose: str) -> list[Fetch]:
+        """What was asked for that purpose."""
+        return [fetch for fetch in self.asked if fetch.purpose == purpose]
+
+    # -- the browser's side
+
+    def begin(self, target: str = "/oauth2/start?rd=/") -> dict[str, str]:
+        """Start a login; the parameters of the authorization request."""
+        answer = self.world.get(target)
+        assert answer.status == 302, answer
+        self.location = header(answer, b"location").decode()
+        params = dict(parse_qsl(urlsplit(self.location).query))
+        self.nonce = params.get("nonce")
+        return params
+
+    def finish(self, params: Mapping[str, str], **more: str) -> Respond:
+        """Come back from the provider with a code."""
+        extra = "".join(f"&{name}={value}" for name, value in more.items())
+        return self.world.get(
+            f"/oauth2/callback?code=code-1&state={params['state']}{extra}"
+        )
+
+    def log_in(self) -> Respond:
+        """A whole login; the answer of the callback."""
+        return self.finish(self.begin())
+
+    def later(self, seconds: float) -> Respond:
+        """Ask whether the session is good, so many seconds later."""
+        self.world.clock.now += seconds
+        return self.who()
+
+    def who(self) -> Respond:
+        """The answer of the auth check."""
+        return self.world.get("/oauth2/auth")
+
+    def identity(self) -> tuple[str, str, str, str]:
+        """User, e-mail, groups and preferred user name of the session."""
+        answer = self.who()
+        assert answer.status == 202, answer
+        return (
+            header(answer, b"x-auth-request-user").decode(),
+            header(answer, b"x-auth-request-email").decode(),
+            header(answer, b"x-auth-request-groups").decode(),
+            header(answer, b"x-auth-request-preferred-username").decode(),
+        )
+
+    def failure(self) -> str:
+        """The reason why a login fails."""
+        answer = self.log_in()
+        assert answer.status >= 400, answer
+        assert self.who().status == 401
+        return answer.events[0].reason
+
+
+def form(fetch: Fetch) -> dict[str, str]:
+    """The form that a request carries."""
+    return dict(parse_qsl(fetch.body.decode(), keep_blank_values=True))
+
+
+def query(fetch: Fetch) -> dict[str, str]:
+    """The query of a request."""
+    return dict(parse_qsl(urlsplit(fetch.url).query, keep_blank_values=True))
+
+
+def field(fetch: Fetch, name: bytes) -> bytes:
+    """A field of a request; b"" when it is not there."""
+    return next((value for known, value in fetch.headers if known == name), b"")
+
+
+def challenge_of(verifier: str) -> str:
+    """The S256 challenge for a verifier."""
+    return b64url(hashlib.sha256(verifier.encode()).digest()).decode()
