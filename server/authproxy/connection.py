@@ -44,6 +44,7 @@ class Connection(asyncio.Protocol):
     """The protocol object of one accepted connection."""
 
     __slots__ = (
+        "_announced",
         "_client",
         "_drain",
         "_drain_left",
@@ -70,8 +71,9 @@ class Connection(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, client: tuple[str, int] | None = None) -> None:
         self._hub = hub
+        self._announced = client  # by the PROXY protocol
         self._reader = HeadReader(hub.limits)
         self.received = bytearray()
         self.lost = False
@@ -96,7 +98,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember whom we talk to."""
         self.transport = cast(asyncio.Transport, transport)
-        self._peer, self._client = peer_names(transport.get_extra_info("peername"))
+        peer = self._announced or transport.get_extra_info("peername")
+        self._peer, self._client = peer_names(peer)
         self._secure = transport.get_extra_info("sslcontext") is not None
         self.age = self._hub.join(self)
 

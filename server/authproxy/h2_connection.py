@@ -57,7 +57,7 @@ CREDIT_PER_SECOND = 100
 class H2Connection(asyncio.Protocol):
     """The protocol object of one connection."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, client: tuple[str, int] | None = None) -> None:
         self.hub = hub
         self.client = ""
         self.lost = False
@@ -70,6 +70,7 @@ class H2Connection(asyncio.Protocol):
         self._going = False  # no further requests are taken
         self._writable = True
         self._room: set[asyncio.Future[None]] = set()
+        self._announced = client  # by the PROXY protocol
         self._since = hub.clock.now
         self._checked = hub.clock.now
         self._pending = 0
@@ -80,7 +81,8 @@ class H2Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send our settings."""
         self.transport = cast(asyncio.Transport, transport)
-        self._peer, self.client = peer_names(transport.get_extra_info("peername"))
+        peer = self._announced or transport.get_extra_info("peername")
+        self._peer, self.client = peer_names(peer)
         self.age = self.hub.join(self)
         limit = self.hub.limits.head_bytes
         self._protocol.local_settings = Settings(

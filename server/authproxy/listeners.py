@@ -11,7 +11,7 @@ import ssl
 import stat
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -37,11 +37,15 @@ class ListenError(Exception):
 
 
 class Listening(Struct, eq=False):
-    """An open listening socket and, for TLS, its context, which a reload replaces."""
+    """An open listening socket and, for TLS, its context, which a reload replaces.
+
+    A ``lent`` one is systemd's, and goes on when we have ended.
+    """
 
     socket: socket.socket
     context: ssl.SSLContext | None = None
     metrics: bool = False
+    lent: bool = False
 
     @property
     def name(self) -> str:
@@ -73,13 +77,39 @@ def opened(listeners: Sequence[Listener]) -> Iterator[list[Listening]]:
 def open_listener(listener: Listener) -> Listening:
     """Open one listener; raises `ListenError`."""
     where = listener.path or f"{listener.host}:{listener.port}"
+    lent = listener.descriptor is not None
     try:
         context = server_context(listener.tls) if listener.tls else None
-        opened_socket = _unix(listener) if listener.path else _tcp(listener)
+        if listener.descriptor is not None:
+            where = f"fd:{listener.descriptor}"
+            opened_socket = _handed_over(listener.descriptor, os.environ)
+        else:
+            opened_socket = _unix(listener) if listener.path else _tcp(listener)
     except (OSError, KeyError, ValueError) as error:
         raise ListenError(f"can't listen on {where}: {error}") from None
     opened_socket.setblocking(False)
-    return Listening(opened_socket, context, listener.metrics)
+    return Listening(opened_socket, context, listener.metrics, lent)
+
+
+def _handed_over(descriptor: int, environ: Mapping[str, str]) -> socket.socket:
+    """The socket that systemd has opened for us (sd_listen_fds(3)).
+
+    Raises ValueError when it has not, or when it is none that one can listen on.
+    """
+    if environ.get("LISTEN_PID") != str(os.getpid()):
+        raise ValueError("LISTEN_PID does not name this process; is this a service of a "
+                         "systemd socket unit?")  # fmt: skip
+    count = environ.get("LISTEN_FDS", "")
+    if not count.isdecimal() or not 3 <= descriptor < 3 + int(count):
+        raise ValueError(f"LISTEN_FDS={count} does not cover it")
+    handed = socket.socket(fileno=descriptor)
+    if handed.type != socket.SOCK_STREAM or not handed.getsockopt(
+        socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+    ):
+        handed.detach()
+        raise ValueError("it is no listening stream socket")
+    handed.set_inheritable(False)
+    return handed
 
 
 def _tcp(listener: Listener) -> socket.socket:
@@ -146,22 +176,24 @@ def _remove_stale(path: str) -> None:
     raise OSError(f"{path} is in use")
 
 
-def refuse_new(listening: socket.socket) -> None:
+def refuse_new(listening: Listening) -> None:
     """Let nobody new into the socket's queue; who is in it can still be accepted.
 
-    Who connects now waits, and is refused when the socket is closed (TCP sends the first
+    A socket that is lent goes on without us. Who connects now waits, and is refused when the socket is closed (TCP sends the first
     packet again after a second), or is refused at once (unix socket). Where the system
     has no such filter nothing happens.
     """
+    if listening.lent:
+        return
     with contextlib.suppress(OSError):
-        if listening.family == socket.AF_UNIX:
-            listening.shutdown(socket.SHUT_RD)
+        if listening.socket.family == socket.AF_UNIX:
+            listening.socket.shutdown(socket.SHUT_RD)
         elif sys.platform == "linux":
             program = array.array(
                 "B", b"".join(struct.pack("HBBI", *i) for i in NO_SYN)
             )
             address, _ = program.buffer_info()
-            listening.setsockopt(
+            listening.socket.setsockopt(
                 socket.SOL_SOCKET,
                 SO_ATTACH_FILTER,
                 struct.pack("HP", len(NO_SYN), address),

@@ -15,8 +15,9 @@ class Negotiation(asyncio.Protocol):
     The module for HTTP/2 is loaded when the first client wants it.
     """
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, client: tuple[str, int] | None = None) -> None:
         self._hub = hub
+        self._client = client
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The handshake is done."""
@@ -30,5 +31,5 @@ class Negotiation(asyncio.Protocol):
         if tls is not None and tls.selected_alpn_protocol() == "h2":
             from .h2_connection import H2Connection
 
-            return H2Connection(self._hub)
-        return Connection(self._hub)
+            return H2Connection(self._hub, self._client)
+        return Connection(self._hub, self._client)

@@ -45,6 +45,7 @@ RELOADABLE = frozenset(
         "limits",
         "listeners",
         "logs",
+        "proxy_protocol_from",
         "reload_on_change",
         "request_id_header",
         "warnings",

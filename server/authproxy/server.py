@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import uvloop
 
@@ -34,6 +34,7 @@ from .logs import Logs
 from .metrics.metrics import Metrics
 from .negotiation import Negotiation
 from .perform import Performer
+from .proxy_protocol import HeaderError, Senders, read_header
 from .reload import Prepared, Source, contexts
 from .reloading import Member, OwnReloads
 from .scrape import ScrapeHub
@@ -56,6 +57,9 @@ EVICTED = 64  # connections closed at once to make room: looking for them takes 
 GC_THRESHOLDS = (10_000, 20, 50)
 
 
+Client: TypeAlias = tuple[str, int] | None  # address and port
+
+
 class Worker:
     """Serves the listening sockets on one event loop."""
 
@@ -70,6 +74,7 @@ class Worker:
         self._accepting: set[Listening] = set()
         self._attaching = 0  # accepted, but perhaps still in their TLS handshake
         self._stopping = asyncio.Event()
+        self._senders = _senders(settings)
         self._warm_up: asyncio.Task[None] | None = None
         clock = Clock(local_time=settings.logs.local_time)
         self._clock = clock
@@ -151,6 +156,7 @@ class Worker:
         self._hub.limits = settings.limits
         self._hub.request_id_header = settings.request_id_header.lower().encode()
         self._hub.answers = AnswerCache()
+        self._senders = _senders(settings)
         self._store.tell(self._proxy)
         self._start_warm_up()
 
@@ -227,7 +233,7 @@ class Worker:
         """
         self._hub.stopping = True
         for listening in self._sockets:
-            refuse_new(listening.socket)
+            refuse_new(listening)
         await asyncio.sleep(LAST_HANDSHAKES)
         self._stop_accepting()
         for listening in self._sockets:
@@ -263,7 +269,7 @@ class Worker:
     async def _attach(self, accepted: socket.socket, listening: Listening) -> None:
         hub = self._scraped if listening.metrics else self._hub
         options: dict[str, Any] = {}
-        protocol: Callable[[Hub], asyncio.Protocol] = Connection
+        protocol: Callable[[Hub, Client], asyncio.Protocol] = Connection
         if listening.context is not None:
             protocol = Negotiation
             options = {
@@ -271,14 +277,26 @@ class Worker:
                 "ssl_handshake_timeout": HANDSHAKE_TIMEOUT,
             }
         try:
+            client = await self._announced(accepted, listening)
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: protocol(hub), accepted, **options
+                lambda: protocol(hub, client), accepted, **options
             )
+        except HeaderError as error:
+            self._logs.info("server", f"refused a connection: {error}")
+            accepted.close()
         except (OSError, TimeoutError):
             accepted.close()  # a failed handshake is the client's affair
         finally:
             self._attaching -= 1
             self._go_on()
+
+    async def _announced(self, accepted: socket.socket, listening: Listening) -> Client:
+        """The client that a load balancer announces, None where none has to."""
+        if listening.metrics or self._senders is None:
+            return None
+        if not self._senders.include(accepted):
+            return None
+        return (await read_header(accepted)).client
 
     def _is_full(self) -> bool:
         count = len(self._hub.connections) + self._attaching
@@ -395,6 +413,12 @@ def serve(
         reloads.stop()
 
     uvloop.run(main())
+
+
+def _senders(settings: ServerSettings) -> Senders | None:
+    """Who speaks the PROXY protocol; None: nobody."""
+    listed = settings.proxy_protocol_from
+    return Senders(listed) if listed else None
 
 
 def _orphaned(loop: asyncio.AbstractEventLoop, parent: int, worker: Worker) -> None:

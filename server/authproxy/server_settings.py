@@ -30,12 +30,16 @@ class TlsSettings(Struct, frozen=True, kw_only=True):
 
 
 class Listener(Struct, frozen=True, kw_only=True):
-    """A place to listen: a TCP address, or a unix socket when ``path`` is set."""
+    """A place to listen: a TCP address, or a unix socket when ``path`` is set.
+
+    ``descriptor`` is a socket that systemd has opened (3 and up).
+    """
 
     host: str = ""
     port: int = 0
     path: str = ""
     mode: int | None = None
+    descriptor: int | None = None
     tls: TlsSettings | None = None
     metrics: bool = False  # for the metrics alone, and they for it alone
 
@@ -152,6 +156,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     logs: LogSettings = LogSettings()
     store: StoreSettings = StoreSettings()
     request_id_header: str = "x-request-id"
+    proxy_protocol_from: tuple[str, ...] = ()  # addresses, networks, "unix"
     reload_on_change: bool = True  # of one of the ``files``
     files: tuple[str, ...] = ()  # that the settings were made from
     warnings: tuple[str, ...] = ()  # to be logged once at start

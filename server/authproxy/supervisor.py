@@ -193,7 +193,7 @@ class Supervisor:
         self._due.clear()
         # Ours are closed first: when the last worker closes its own, nobody listens.
         for listening in self._sockets:
-            refuse_new(listening.socket)
+            refuse_new(listening)
             listening.socket.close()
         self._send(signal.SIGTERM)
 

@@ -83,6 +83,7 @@ SAMPLES: dict[str, tuple[str, ...]] = {
         "--tls-cipher-suite=TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
     ),
     "tls_min_version": ("--tls-min-version=TLS1.3",),
+    "proxy_protocol_from": ("--proxy-protocol-from=10.0.0.0/8",),
     "trusted_proxy_ips": ("--trusted-proxy-ip=10.0.0.0/8",),
     "upstreams": ("--upstream=http://127.0.0.1:1/",),
     "websocket_origins": ("--websocket-origin=https://pages.example.com",),

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
+
+from msgspec.structs import replace
+
+from ..proxy_protocol import UNIX
 from ..server_settings import Listener, TlsSettings
 from .ciphers import OPENSSL_NAMES
 from .collected import Collected
 
 OFF = ("", "-")
 MAX_PORT = 65535
+MAX_DESCRIPTOR = 1 << 20
 
 
 def listeners(collected: Collected) -> tuple[Listener, ...]:
@@ -31,12 +37,38 @@ def _plain(collected: Collected) -> tuple[Listener, ...]:
         path, mode = unix_socket(collected, key, address.removeprefix("unix://"))
         return (Listener(path=path, mode=mode),)
     elif address.lower().startswith("fd:"):
-        collected.wrong(key, "socket activation (fd:) is not supported yet")
+        if descriptor := _descriptor(collected, key, address):
+            return (Listener(descriptor=descriptor),)
     elif found := host_port(address.removeprefix("http://")):
         return (Listener(host=found[0], port=found[1]),)
     else:
-        collected.got(key, address, "HOST:PORT, unix://PATH[,mode=0660] or '-'")
+        expected = "HOST:PORT, fd:N, unix://PATH[,mode=0660] or '-'"
+        collected.got(key, address, expected)
     return ()
+
+
+def _descriptor(collected: Collected, key: str, address: str) -> int | None:
+    """N of ``fd:N``: a socket that systemd has opened; the first one is 3."""
+    text = address[len("fd:") :]
+    if text.isascii() and text.isdigit() and 3 <= int(text) <= MAX_DESCRIPTOR:
+        return int(text)
+    collected.got(key, address, "fd:N with a number from 3, for systemd's first socket")
+    return None
+
+
+def announcers(collected: Collected) -> tuple[str, ...]:
+    """Who has to announce clients by the PROXY protocol."""
+    key = "proxy_protocol_from"
+    entries = collected.strings(key)
+    for entry in entries:
+        try:
+            if entry != UNIX:
+                ipaddress.ip_network(entry)
+        except ValueError:
+            collected.got(
+                key, entry, "an address, a network such as 10.0.0.0/8, or unix"
+            )
+    return () if key in collected.failed else entries
 
 
 def unix_socket(collected: Collected, key: str, text: str) -> tuple[str, int | None]:
@@ -67,9 +99,8 @@ def _secure(collected: Collected, cert: str, key: str) -> tuple[Listener, ...]:
     if address in OFF:
         collected.wrong("https_address", "off, although tls_cert_file is given")
         return ()
-    found = host_port(address.removeprefix("https://"))
-    if found is None:
-        collected.got("https_address", address, "HOST:PORT")
+    place = _secure_place(collected, address)
+    if place is None:
         return ()
     tls = TlsSettings(
         cert_file=cert,
@@ -78,7 +109,20 @@ def _secure(collected: Collected, cert: str, key: str) -> tuple[Listener, ...]:
         cipher_suites=_cipher_suites(collected),
         http2=collected.boolean("http2"),
     )
-    return (Listener(host=found[0], port=found[1], tls=tls),)
+    return (replace(place, tls=tls),)
+
+
+def _secure_place(collected: Collected, address: str) -> Listener | None:
+    """Where TLS is spoken: TCP, or a socket of systemd."""
+    key = "https_address"
+    if address.lower().startswith("fd:"):
+        descriptor = _descriptor(collected, key, address)
+        return None if descriptor is None else Listener(descriptor=descriptor)
+    found = host_port(address.removeprefix("https://"))
+    if found is None:
+        collected.got(key, address, "HOST:PORT or fd:N")
+        return None
+    return Listener(host=found[0], port=found[1])
 
 
 def _cipher_suites(collected: Collected) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from . import files, secrets, stores, upstreams
 from .advice import add_warnings
 from .collected import Collected, ConfigError
 from .cpus import usable_cpus
+from .listening import announcers
 from .metrics import metrics_listeners
 from .options import BY_KEY, OPTIONS
 from .parts import Parts, flat_parts, placed
@@ -145,6 +146,7 @@ def _server_settings(collected: Collected, parts: Parts) -> ServerSettings:
         forward=ForwardSettings(**placed(collected, "forward.")),
         logs=_logs(collected),
         request_id_header=id_header.lower(),
+        proxy_protocol_from=announcers(collected),
         reload_on_change=collected.boolean("reload_on_change"),
     )
 

@@ -101,7 +101,8 @@ LISTENER_OPTIONS = in_group(
         "http_address",
         "string",
         "127.0.0.1:4180",
-        "plain address: host:port, or unix://PATH,mode=0660; - disables it",
+        "plain address: host:port, unix://PATH,mode=0660, or fd:3 for the first socket "
+        "that systemd has opened; - disables it",
         "listeners",
     ),
     Option(
@@ -146,6 +147,16 @@ LISTENER_OPTIONS = in_group(
         "worker processes; 0 means one for each usable CPU",
         "workers",
         maximum=1024,
+        own=True,
+    ),
+    Option(
+        "proxy_protocol_from",
+        "list",
+        (),
+        "load balancers that announce clients by the PROXY protocol (1 or 2): addresses "
+        "and networks, unix for peers on a unix socket; without its header their "
+        "connections are refused, those of others are as usual",
+        "proxy_protocol_from",
         own=True,
     ),
     Option(
