@@ -1,32 +1,67 @@
-"""Which requests are health checks: a path, and at times who asks.
+"""Paths that answer everybody: health checks and robots.txt.
 
-Google's load balancers ask under paths of their own and name themselves; whoever names
-user agents answers nobody else, not even under the usual path.
+A gateway may send its checks to any path by mistake, and takes each 2xx for a grant. So
+these answer only a request for themselves, not one that stands for another.
 """
 
 from __future__ import annotations
 
-from .messages import Request, first_header
+from collections.abc import Callable
+
+from .challenge import plain
+from .effects import Outcome
+from .front import Handler
+from .messages import Request, Respond
+from .original import Trust
 from .settings import Settings
 
+OK = Respond(200, ((b"content-type", b"text/plain; charset=utf-8"),), b"OK")
+NOT_READY = plain(503, b"identity provider not ready\n", ((b"retry-after", b"5"),))
+STORE_AWAY = plain(503, b"session store not available\n", ((b"retry-after", b"1"),))
+ROBOTS = b"/robots.txt"
+# What Google's load balancers ask, and as whom.
 GOOGLE_PATHS = (b"/liveness_check", b"/readiness_check")
 GOOGLE_AGENT = b"GoogleHC/1.0"
 
 
-class HealthChecks:
-    """The paths that say whether the process lives, and who may ask."""
+def health_routes(
+    settings: Settings,
+    trust: Trust,
+    *,
+    ready: Callable[[], Respond],
+    robots: Respond,
+    elsewhere: Handler,
+) -> dict[bytes, Handler]:
+    """The handlers by path; *elsewhere* gets what is not for them."""
+    agents = {settings.ping_user_agent.encode()} - {b""}
+    paths = [settings.ping_path.encode()]
+    if settings.gcp_healthchecks:
+        agents.add(GOOGLE_AGENT)
+        paths += GOOGLE_PATHS
 
-    def __init__(self, settings: Settings) -> None:
-        paths = [settings.ping_path.encode()]
-        agents = [settings.ping_user_agent.encode()]
-        if settings.gcp_healthchecks:
-            paths += GOOGLE_PATHS
-            agents.append(GOOGLE_AGENT)
-        self.paths = tuple(path for path in paths if path)
-        self._agents = frozenset(agent for agent in agents if agent)
+    def ping(request: Request) -> Outcome:
+        if not agents or any(
+            name == b"user-agent" and value in agents for name, value in request.headers
+        ):
+            return OK
+        return elsewhere(request)
 
-    def asks(self, request: Request) -> bool:
-        """Whether a request for one of the paths comes from one that is answered."""
-        if not self._agents:
-            return True
-        return first_header(request.headers, b"user-agent") in self._agents
+    handlers: dict[bytes, Handler] = {
+        ROBOTS: lambda request: robots,
+        settings.ready_path.encode(): lambda request: ready(),
+        **dict.fromkeys(paths, ping),
+    }
+    return {
+        path: _for_itself(handler, trust, elsewhere)
+        for path, handler in handlers.items()
+        if path
+    }
+
+
+def _for_itself(handler: Handler, trust: Trust, elsewhere: Handler) -> Handler:
+    def handle(request: Request) -> Outcome:
+        if trust.names_another(request):
+            return elsewhere(request)
+        return handler(request)
+
+    return handle

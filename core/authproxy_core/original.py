@@ -59,6 +59,7 @@ _UNIQUE = _OWN | {_FORWARDED_HOST, _FORWARDED_URI, _FORWARDED_METHOD}
 _URIS = (_FORWARDED_URI, _ORIGINAL_URI, _ENVOY_PATH)
 _METHODS = (_FORWARDED_METHOD, _ORIGINAL_METHOD)
 _NAMED = frozenset({*_URIS, *_METHODS, _ORIGINAL_URL})
+_CONTRADICTING = frozenset({_ORIGINAL_URI, _ORIGINAL_URL, _ENVOY_PATH})
 
 _SCHEMES: dict[bytes, Scheme] = {b"http": "http", b"https": "https"}
 _HOST = re.compile(
@@ -223,6 +224,43 @@ class Trust:
             return request.peer
         values = header_values(request.headers, self._client_header)
         return self._client(request.peer, b",".join(values))
+
+    def sure_client(self, request: Request) -> str:
+        """The client's address for rules, "" when a gateway does not surely tell it.
+
+        The gateway's own address must never stand in for that of its clients.
+        """
+        if not self.trusts(request.peer):
+            return request.peer
+        values = header_values(request.headers, self._client_header)
+        if self._client_header == _FORWARDED_FOR:
+            hops = b",".join(values).rsplit(b",", MAX_HOPS)[-MAX_HOPS:]
+            for text in reversed(hops):
+                address = _hop(text)
+                if not address or address not in self._proxies:
+                    return address
+            return _hop(hops[0])
+        return _hop(values[0]) if len(values) == 1 else ""
+
+    def names_another(self, request: Request) -> bool:
+        """Whether a trusted peer asks for another URI than that of *request* itself."""
+        return self.trusts(request.peer) and any(
+            name == _FORWARDED_URI and value != request.target
+            for name, value in request.headers
+        )
+
+    def is_contradicted(self, request: Request, original: Original) -> bool:
+        """Whether a trusted peer also tells of another URI than that of *original*."""
+        if not self.trusts(request.peer):
+            return False
+        told = _Told()
+        try:
+            for name, value in request.headers:
+                if name in _CONTRADICTING:
+                    told.hear(name, value)
+        except RequestError:
+            return True
+        return not told.uris <= {original.uri}
 
     def host(self, request: Request) -> str:
         """The original host for logs, "" if it is malformed; never raises."""

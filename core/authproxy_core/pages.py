@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import urlencode
 
-from .messages import Event, Headers, Respond
+from .messages import Event, Forward, Headers, Respond
 from .settings import Settings
 from .templates import Html, TemplateError, TemplateSet, compile_templates
 
@@ -275,6 +275,24 @@ class Pages:
         }
         values["Message"] = shown or message  # custom pages have one place for both
         return self._page("error.html", values, own, headers, events)
+
+    def upstream_failed(
+        self, request_id: str, forward: Forward, reason: str
+    ) -> Respond:
+        """The page for an upstream that did not answer; *reason* is a stable word."""
+        timed_out = reason == "timeout"
+        return self.error(
+            status=504 if timed_out else 502,
+            message="The application behind this login did not answer in time."
+            if timed_out
+            else "There was a problem connecting to the application behind this login.",
+            request_id=request_id,
+            detail=reason,
+            headers=forward.response_headers,
+            events=(
+                Event("upstream_failed", forward.user, reason, forward.upstream.id),
+            ),
+        )
 
     def robots(self) -> Respond:
         """robots.txt: nothing here is for crawlers."""

@@ -9,30 +9,38 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any
-from urllib.parse import unquote_to_bytes
 
-import orjson
 from msgspec.structs import replace
 
 from . import challenge
 from .access import ConstraintCache, EmailRule
 from .effects import Flow, Outcome
 from .encoding import header_text
-from .errors import EffectError, RequestError
-from .flows.context import Context, challenging, settled, with_headers
+from .errors import RequestError
+from .flows.answers import (
+    bad_request,
+    challenging,
+    guarded,
+    nobody,
+    settled,
+    userinfo,
+    with_headers,
+)
+from .flows.context import Context
 from .flows.forward_auth import passed
 from .flows.login import begin, callback, denied, form_of, query_of
 from .flows.ready import Readiness
 from .flows.refresh import renew
 from .flows.sign_out import sign_out
 from .forms import parse_form, semicolons_read
+from .front import Handler, fronted, with_query
+from .gate import Gate
 from .headers import Injector, extra_claims
-from .health import HealthChecks
+from .health import NOT_READY, OK, STORE_AWAY, health_routes
 from .login_state import LoginStates
 from .messages import Decision, Event, Forward, Headers, Request, Respond
-from .original import Trust
-from .pages import NO_CACHE, Pages
+from .original import Original, Trust
+from .pages import Pages
 from .providers.table import build
 from .recall import Entry
 from .redirects import RedirectPolicy
@@ -41,14 +49,6 @@ from .session_stores import CookieSessions
 from .settings import Settings, check
 from .upstream_heads import UpstreamHeads
 from .upstreams import Upstreams
-
-OK = Respond(200, ((b"content-type", b"text/plain; charset=utf-8"),), b"OK")
-NOT_READY = challenge.plain(
-    503, b"identity provider not ready\n", ((b"retry-after", b"5"),)
-)
-STORE_AWAY = challenge.plain(
-    503, b"session store not available\n", ((b"retry-after", b"1"),)
-)
 
 
 def _ignore(event: Event) -> None:
@@ -94,11 +94,14 @@ class AuthProxy:
             settings, [(one.id, one.name) for one in self._providers.values()]
         )
         self._readiness = Readiness(self._providers, clock=clock, on_event=on_event)
+        trust = Trust(settings)
+        gate = Gate(settings.gate, trust)
         self._context = Context(
             settings=settings,
             clock=clock,
             on_event=on_event,
-            trust=Trust(settings),
+            trust=trust,
+            gate=gate,
             redirects=RedirectPolicy(settings),
             sessions=self._sessions,
             login_states=LoginStates(
@@ -123,7 +126,7 @@ class AuthProxy:
         self._unauthorized = replace(challenge.unauthorized(), kept=True)
         self._forbidden = replace(challenge.forbidden(), kept=True)
         self._own_prefix = settings.proxy_prefix.encode() + b"/"
-        self._health = HealthChecks(settings)
+        self._gate = gate if settings.gate.skips else None
         self._routes = self._routing(settings)
         self._needs_store = settings.sessions.needs_store
         self.store_available = True
@@ -149,11 +152,19 @@ class AuthProxy:
         fresh._sessions.inherit(self._sessions)
         return fresh
 
-    def _routing(self, settings: Settings) -> dict[bytes, Callable[[Request], Outcome]]:
+    def _routing(self, settings: Settings) -> dict[bytes, Handler]:
         prefix = settings.proxy_prefix.encode()
-        routes: dict[bytes, Callable[[Request], Outcome]] = {
-            b"/robots.txt": lambda request: self._pages.robots(),
-            prefix + b"/auth": self.check,
+        routes: dict[bytes, Handler] = {
+            **health_routes(
+                settings,
+                self._context.trust,
+                ready=self._readiness_answer,
+                robots=self._pages.robots(),
+                elsewhere=self.proxy,
+            ),
+            prefix + b"/auth": self._check_session
+            if self._gate is None
+            else self.check,
             prefix + b"/forward_auth": self.forward_auth,
             prefix + b"/sign_in": self.sign_in,
             prefix + b"/start": self.start,
@@ -161,12 +172,21 @@ class AuthProxy:
             prefix + b"/sign_out": self.sign_out,
             prefix + b"/userinfo": self.userinfo,
         }
-        if settings.ready_path:
-            routes[settings.ready_path.encode()] = self._ready
-        routes |= dict.fromkeys(self._health.paths, self._ping)
         if settings.allow_query_semicolons:
-            return {path: semicolons_read(route) for path, route in routes.items()}
-        return routes
+            routes = {path: semicolons_read(route) for path, route in routes.items()}
+        self._elsewhere = fronted(settings, self._tailed, self._original)
+        return {
+            path: fronted(settings, handler, self._original)
+            for path, handler in routes.items()
+        }
+
+    def _original(self, request: Request) -> Original:
+        """The original request, also at the forward-auth endpoint with a path behind."""
+        endpoint = self._own_prefix + b"forward_auth"
+        if not request.target.startswith(endpoint):
+            return self._context.trust.original(request)
+        tail = request.target[len(endpoint) :]
+        return self._context.trust.asked(request, tail if tail[:1] == b"/" else b"")
 
     # -- routing
 
@@ -178,12 +198,12 @@ class AuthProxy:
         try:
             outcome = route(request)
         except RequestError as error:
-            return _bad_request(error)
+            return bad_request(error)
         if type(outcome) is Respond or isinstance(outcome, Decision):
             return outcome
-        return _guarded(outcome)
+        return guarded(outcome)
 
-    def _elsewhere(self, request: Request) -> Outcome:
+    def _tailed(self, request: Request) -> Outcome:
         """An own endpoint that is not found by its whole path, or all the rest."""
         prefix = self._own_prefix
         if request.target.startswith(prefix):
@@ -192,13 +212,10 @@ class AuthProxy:
                 return self.forward_auth(request, tail[len(b"forward_auth") :])
             name, _, query = tail.partition(b"%")
             if name in (b"auth", b"forward_auth") and query[:2].upper() == b"3F":
-                return self.handle(_with_query(request, prefix + name, query[2:]))
+                return self.handle(with_query(request, prefix + name, query[2:]))
         return self.proxy(request)
 
-    def _ping(self, request: Request) -> Outcome:
-        return OK if self._health.asks(request) else self.proxy(request)
-
-    def _ready(self, request: Request) -> Respond:
+    def _readiness_answer(self) -> Respond:
         if self._needs_store and not self.store_available:
             return STORE_AWAY
         return OK if self.ready else NOT_READY
@@ -238,6 +255,30 @@ class AuthProxy:
 
     def check(self, request: Request) -> Outcome:
         """The answer for a gateway's auth request: 2xx, 401 or 403."""
+        if self._gate is None:
+            return self._check_session(request)
+        return self._check_at_gate(request, self._context.trust.original(request))
+
+    def _check_at_gate(self, request: Request, original: Original) -> Outcome:
+        if self._gate is None or not self._gate.skips(request, original):
+            return self._check_session(request)
+        return self._check_skipped(request)
+
+    def _check_skipped(self, request: Request) -> Flow[Decision]:
+        """The answer for a request that needs no session; one that is there counts."""
+        session, headers = yield from self._identified(request)
+        status = self.settings.auth_success_status
+        if session is None:
+            fields = (*self._response_headers.headers(None), *headers)
+            return Respond(status, fields, verdict="allowed", reason="skipped")
+        if b"?" in request.target and not self._meets_query(request, session):
+            return challenge.forbidden(headers)
+        fields = (*self._identity(session), *headers)
+        return Respond(
+            status, fields, user=session.name, verdict="allowed", reason="skipped"
+        )
+
+    def _check_session(self, request: Request) -> Outcome:
         entry = self._sessions.recall(request.headers)
         if entry is None:
             return self._anonymous(request)
@@ -313,11 +354,14 @@ class AuthProxy:
         *tail* is the original URI where a gateway appends it to the endpoint's path;
         its query is the client's then, and demands nothing.
         """
+        if not tail and self._gate is None:
+            return passed(self._context, request, tail, self._check_session(request))
+        original = self._context.trust.asked(request, tail)
         checked = request
         if tail:
-            self._context.trust.asked(request, tail)  # or it is an error, for all
             checked = replace(request, target=self._own_prefix + b"auth")
-        return passed(self._context, request, tail, self.check(checked))
+        outcome = self._check_at_gate(checked, original)
+        return passed(self._context, request, tail, outcome)
 
     # -- pages and the login
 
@@ -357,23 +401,13 @@ class AuthProxy:
     def userinfo(self, request: Request) -> Flow[Decision]:
         """Who is logged in, as JSON; no tokens."""
         session, headers = yield from self._identified(request)
+        if self._gate and self._gate.skips(request, self._original(request)):
+            return userinfo(session, headers) if session else nobody(headers)
         if session is None:
             return challenge.unauthorized(headers)
         if refusal := self._context.refusal(session):
             return challenge.forbidden(headers, refusal)
-        document: dict[str, Any] = {"user": session.user, "email": session.email}
-        if session.groups:
-            document["groups"] = session.groups
-        if session.preferred_username:
-            document["preferredUsername"] = session.preferred_username
-        if session.claims:
-            document["additionalClaims"] = session.claims
-        return Respond(
-            200,
-            (*challenge.JSON, *NO_CACHE, *headers),
-            orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE),
-            user=session.name,
-        )
+        return userinfo(session, headers)
 
     # -- everything else
 
@@ -409,6 +443,15 @@ class AuthProxy:
     def proxy(self, request: Request) -> Flow[Decision]:
         """Pass the request on, or ask for a login."""
         session, headers = yield from self._identified(request)
+        if self._gate is not None:
+            original = self._context.trust.original(request)
+            if self._gate.skips(request, original):
+                decision = self._pass_on(request, original, session, headers)
+                # Only an answer of our own may pass for what a gateway names.
+                if isinstance(decision, Respond) or self._gate.skips_as_sent(
+                    request, original
+                ):
+                    return decision
         if session is None:
             return (yield from settled(self._challenge(request, headers)))
         refusal = self._context.refusal(session)
@@ -416,9 +459,21 @@ class AuthProxy:
             return denied(
                 self._context, request, Event("denied", session.name, refusal), headers
             )
+        original = self._context.trust.original(request)
+        return self._pass_on(request, original, session, headers)
+
+    def _pass_on(
+        self,
+        request: Request,
+        original: Original,
+        session: Session | None,
+        headers: Headers,
+    ) -> Decision:
+        if session is None:
+            own = (*self._response_headers.headers(None), *headers)
+            return self._upstreams.pass_on(request, original, None, own)
         if b"?" in request.target and not self._meets_query(request, session):
             return challenge.forbidden(headers)
-        original = self._context.trust.original(request)
         own = (*self._identity(session), *headers)
         return self._upstreams.pass_on(request, original, session, own)
 
@@ -427,6 +482,7 @@ class AuthProxy:
             self.settings.force_json_errors
             or challenge.wants_json(request.headers)
             or challenge.is_upgrade(request)
+            or self._context.gate.is_api(self._original(request))
         ):
             return challenge.unauthorized_json(headers)
         form: dict[str, str] = {}
@@ -438,47 +494,4 @@ class AuthProxy:
         self, request: Request, forward: Forward, reason: str
     ) -> Respond:
         """The page for an upstream that did not answer."""
-        timed_out = reason == "timeout"
-        return self._pages.error(
-            status=504 if timed_out else 502,
-            message="The application behind this login did not answer in time."
-            if timed_out
-            else "There was a problem connecting to the application behind this login.",
-            request_id=request.id,
-            detail=reason,
-            headers=forward.response_headers,
-            events=(
-                Event("upstream_failed", forward.user, reason, forward.upstream.id),
-            ),
-        )
-
-
-def _with_query(request: Request, path: bytes, query: bytes) -> Request:
-    """*request* at *path* with the query that was escaped as a part of the path.
-
-    nginx takes the ``?`` of an ``auth_request`` for a letter of the path and escapes it.
-    Raises `RequestError` when there is a query besides: which one is the gateway's?
-    """
-    if b"?" in request.target:
-        raise RequestError("expected one query, got one in the path besides")
-    return replace(request, target=path + b"?" + unquote_to_bytes(query))
-
-
-def _guarded(flow: Flow[Decision]) -> Flow[Decision]:
-    """The outer guard: what a flow left over becomes a denial."""
-    try:
-        return (yield from flow)
-    except RequestError as error:
-        return _bad_request(error)
-    except EffectError as error:
-        event = Event("effect_failed", reason=error.code, detail=str(error))
-        answer = challenge.plain(
-            error.status_hint, b"the request could not be answered\n"
-        )
-        return replace(answer, events=(event,), verdict="failed", reason=error.code)
-
-
-def _bad_request(error: RequestError) -> Respond:
-    answer = challenge.plain(400, b"Bad Request\n")
-    event = Event("bad_request", reason=error.code, detail=str(error))
-    return Respond(400, answer.headers, answer.body, (event,))
+        return self._pages.upstream_failed(request.id, forward, reason)

@@ -6,13 +6,13 @@ builds the settings hands over contents, not names of files.
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
 from .encoding import b64url_decode_lenient, host_is_valid, is_token
 from .errors import SettingsError
+from .gate_settings import GateSettings, address_problems, gate_problems
 from .provider_settings import LoginParameter as LoginParameter
 from .provider_settings import ProviderSettings as ProviderSettings
 from .provider_settings import offers_a_choice, provider_problems
@@ -166,6 +166,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     cookie: CookieSettings = CookieSettings()
     sessions: SessionSettings = SessionSettings()
+    gate: GateSettings = GateSettings()
     providers: tuple[ProviderSettings, ...] = ()
     proxy_prefix: str = "/oauth2"
     redirect_url: str = ""
@@ -210,6 +211,7 @@ def check(settings: Settings) -> None:
         *_provider_problems(settings),
         *_address_problems(settings),
         *_header_problems(settings),
+        *gate_problems(settings.gate),
     )
     if problems:
         raise SettingsError(tuple(problems))
@@ -298,15 +300,7 @@ def _provider_problems(settings: Settings) -> list[str]:
 
 
 def _address_problems(settings: Settings) -> list[str]:
-    problems = []
-    for entry in settings.trusted_proxies:
-        try:
-            ipaddress.ip_network(entry)
-        except ValueError:
-            problems.append(
-                f"trusted_proxy_ips: got {entry!r}, expected an address or a network "
-                "without host bits, such as 10.0.0.0/8"
-            )
+    problems = [*address_problems("trusted_proxy_ips", settings.trusted_proxies)]
     prefix = settings.proxy_prefix
     problems += [
         f"{option}: got {path!r}, which is one of the own endpoints below {prefix!r}"

@@ -6,8 +6,8 @@ import pytest
 
 from authproxy_core import StoreError, UpstreamSettings
 from authproxy_core.effects import Flow, Load
+from authproxy_core.flows.answers import guarded
 from authproxy_core.messages import Decision
-from authproxy_core.proxy import _guarded
 from support.world import World, settings
 
 STRICT = settings(provider={"allowed_groups": ("admins",)})
@@ -79,8 +79,8 @@ def test_a_store_that_is_away(world: World) -> None:
         yield from Load("key")
         raise AssertionError
 
-    guarded = _guarded(flow())
-    next(guarded)
+    outer = guarded(flow())
+    next(outer)
     with pytest.raises(StopIteration) as end:
-        guarded.throw(StoreError("away"))
+        outer.throw(StoreError("away"))
     assert verdict(end.value.value) == ("failed", "store_unavailable")

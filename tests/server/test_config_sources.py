@@ -145,8 +145,8 @@ def test_all_bad_flags_are_told() -> None:
                                    "least 0s"),
         ("session_store_type = 'disk'", "session_store_type (FILE:1): got 'disk', "
                                         "expected 'cookie', 'redis' or 'sqlite'"),
-        ("skip_auth_routes = 'GET=/x'", "skip_auth_routes (FILE:1): not supported yet "
-                                        "by this version"),
+        ("skip_auth_routes = 'GET=('", "skip_auth_routes (FILE:1): got '(', expected a "
+                                       "regular expression in Go's syntax: missing ): ("),
         ("logging_filename = 'x.log'", "logging_filename (FILE:1): not supported yet by "
                                        "this version; log lines go to standard output; "
                                        "redirect it"),

@@ -84,6 +84,7 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "tls_min_version": ("--tls-min-version=TLS1.3",),
     "proxy_protocol_from": ("--proxy-protocol-from=10.0.0.0/8",),
+    "trusted_ips": ("--trusted-ip=10.0.0.0/8",),
     "trusted_proxy_ips": ("--trusted-proxy-ip=10.0.0.0/8",),
     "upstreams": ("--upstream=http://127.0.0.1:1/",),
     "websocket_origins": ("--websocket-origin=https://pages.example.com",),
@@ -104,6 +105,7 @@ CLUSTER = (
 )
 # What makes an option visible, in both the changed and the unchanged settings.
 AROUND: dict[str, tuple[str, ...]] = {
+    "force_https": ("--reverse-proxy",),
     "pass_host_header": ("--upstream=http://127.0.0.1:1/",),
     "pass_user_headers": ("--pass-basic-auth=false",),
     "pass_basic_auth": ("--pass-user-headers=false",),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from ..access import EmailRule
-from ..effects import Flow, Outcome
+from ..gate import Gate
 from ..login_state import LoginStates
-from ..messages import Decision, Event, Headers, Request, Respond
+from ..messages import Event, Headers, Request, Respond
 from ..original import Original, Trust
 from ..pages import NO_CACHE, Pages
 from ..providers.base import Provider
@@ -28,6 +27,7 @@ class Context(Struct, frozen=True, kw_only=True):
     clock: Callable[[], float]
     on_event: Callable[[Event], None]
     trust: Trust
+    gate: Gate
     redirects: RedirectPolicy
     sessions: CookieSessions
     login_states: LoginStates
@@ -76,33 +76,6 @@ class Context(Struct, frozen=True, kw_only=True):
             return configured if "/" in rest else f"{scheme}://{rest}{path}"
         proto = "https" if settings.cookie.secure else original.scheme
         return f"{proto}://{original.host}{configured or path}"
-
-
-def settled(outcome: Outcome) -> Flow[Decision]:
-    """The decision of an outcome, be it one already or a flow."""
-    if isinstance(outcome, Generator):
-        return (yield from outcome)
-    return outcome
-
-
-def with_headers(answer: Respond, headers: Headers) -> Respond:
-    """*answer* with further *headers*; itself when there are none."""
-    if not headers:
-        return answer
-    return Respond(
-        answer.status,
-        (*answer.headers, *headers),
-        answer.body,
-        answer.events,
-        answer.user,
-        verdict=answer.verdict,
-        reason=answer.reason,
-    )
-
-
-def challenging(answer: Respond) -> Respond:
-    """*answer*, which is what somebody gets instead of what was asked for."""
-    return replace(answer, verdict="unauthenticated", reason="no_session")
 
 
 def redirect(

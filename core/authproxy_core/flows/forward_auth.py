@@ -12,7 +12,8 @@ from ..challenge import is_navigation, login_needed
 from ..effects import Flow, Outcome
 from ..messages import Decision, Event, Request, Respond
 from ..original import Original
-from .context import Context, challenging, redirect, settled
+from .answers import challenging, settled
+from .context import Context, redirect
 from .login import begin, denied
 
 REFUSALS = (401, 403)
@@ -56,8 +57,10 @@ def _challenged(
 
 def may_log_in(context: Context, request: Request, original: Original) -> bool:
     """Whether a redirect to the login is of any use for whoever asked."""
-    return not context.settings.force_json_errors and is_navigation(
-        original.method, request.headers
+    return (
+        not context.settings.force_json_errors
+        and not context.gate.is_api(original)
+        and is_navigation(original.method, request.headers)
     )
 
 

@@ -18,7 +18,8 @@ from ..messages import Decision, Event, Headers, Request, Respond, first_header
 from ..original import Original
 from ..pages import NO_CACHE
 from ..providers.base import Provider
-from .context import Context, challenging, redirect, with_headers
+from .answers import challenging, with_headers
+from .context import Context, redirect
 from .failures import Failure, failure_of, refused_by_provider
 
 MAX_FORM = 64 << 10  # bytes

@@ -25,7 +25,7 @@ from ..server_settings import (
     ServerSettings,
     StoreSettings,
 )
-from . import files, secrets, stores, upstreams
+from . import files, rules, secrets, stores, upstreams
 from .advice import add_warnings
 from .collected import Collected, ConfigError
 from .cpus import usable_cpus
@@ -63,6 +63,7 @@ def build(flags: Flags, environ: Mapping[str, str]) -> ServerSettings:
     if collected.problems:
         raise ConfigError(tuple(collected.problems), tuple(collected.warnings), named)
     add_warnings(collected)
+    rules.add_rule_warnings(collected, settings.core.gate)
     return msgspec.structs.replace(
         settings, files=named, warnings=tuple(collected.warnings)
     )
@@ -167,6 +168,9 @@ def _core(collected: Collected, parts: Parts, store: StoreSettings) -> Settings:
         **{
             **placed(collected, "core."),
             "cookie": _cookie(collected),
+            "gate": rules.gate(
+                collected, placed(collected, "core.gate."), parts.listeners
+            ),
             "sessions": stores.sessions(
                 collected, placed(collected, "core.sessions."), store.kind
             ),

@@ -1,0 +1,48 @@
+"""The options about what passes without a session: skip rules, https, addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from authproxy_core.gate_settings import GateSettings, gate_advice
+
+from ..server_settings import Listener
+from .collected import Collected
+
+HTTPS = 443
+
+
+def gate(
+    collected: Collected, values: Mapping[str, Any], listeners: Sequence[Listener]
+) -> GateSettings:
+    """The gate's settings; *values* are those of the options that go there as they are."""
+    if not collected.boolean("force_https"):
+        return GateSettings(**values)
+    secure = [one for one in listeners if one.tls is not None]
+    if not secure and not collected.boolean("reverse_proxy"):
+        collected.wrong(
+            "force_https",
+            "no request could ever come over https; expected tls_cert_file, or "
+            "reverse_proxy with a gateway that sends X-Forwarded-Proto",
+        )
+    port = secure[0].port if secure else _port(collected.string("https_address"))
+    return GateSettings(**{**values, "https_port": port or HTTPS})
+
+
+def _port(address: str) -> int:
+    """The port of *address*, 0 if it has none."""
+    port = address.rpartition(":")[2]
+    return int(port) if port.isascii() and port.isdigit() and int(port) < 65536 else 0
+
+
+def add_rule_warnings(collected: Collected, settings: GateSettings) -> None:
+    """Add what an operator should know about rules that are allowed."""
+    for key, text in gate_advice(settings):
+        collected.warn(key, text)
+    if collected.boolean("reverse_proxy") and settings.skips:
+        collected.warn(
+            "reverse_proxy",
+            "with rules that skip the login, the gateway must set X-Forwarded-Uri, "
+            "X-Forwarded-Method and real_client_ip_header itself, or a client does",
+        )
