@@ -24,6 +24,12 @@ GOOGLE_PATHS = (b"/liveness_check", b"/readiness_check")
 GOOGLE_AGENT = b"GoogleHC/1.0"
 
 
+def ping_paths(settings: Settings) -> tuple[bytes, ...]:
+    """Where it can be asked whether the process lives."""
+    google = GOOGLE_PATHS if settings.gcp_healthchecks else ()
+    return (settings.ping_path.encode(), *google)
+
+
 def health_routes(
     settings: Settings,
     trust: Trust,
@@ -34,10 +40,8 @@ def health_routes(
 ) -> dict[bytes, Handler]:
     """The handlers by path; *elsewhere* gets what is not for them."""
     agents = {settings.ping_user_agent.encode()} - {b""}
-    paths = [settings.ping_path.encode()]
     if settings.gcp_healthchecks:
         agents.add(GOOGLE_AGENT)
-        paths += GOOGLE_PATHS
 
     def ping(request: Request) -> Outcome:
         if not agents or any(
@@ -49,7 +53,7 @@ def health_routes(
     handlers: dict[bytes, Handler] = {
         ROBOTS: lambda request: robots,
         settings.ready_path.encode(): lambda request: ready(),
-        **dict.fromkeys(paths, ping),
+        **dict.fromkeys(ping_paths(settings), ping),
     }
     return {
         path: _for_itself(handler, trust, elsewhere)

@@ -13,6 +13,7 @@ from .headers import HOP_BY_HOP, Injector, connection_options, folded
 from .messages import Header, Headers, Request, header_values
 from .original import Original
 from .session import Session
+from .trace import without_bad_trace
 
 # Who a user is, in the spellings of this proxy and of its predecessor.
 IDENTITY_FIELDS = frozenset(
@@ -116,8 +117,9 @@ class UpstreamHeads:
         Ours come last, and nothing that the client says about its connection can
         remove them (RFC 9110 §7.6.1).
         """
+        passed = self._passed(request.headers, trusted=original.trusted)
         return (
-            *self._passed(request.headers, trusted=original.trusted),
+            *without_bad_trace(passed),
             (b"host", host),
             *_chain(request, trusted=original.trusted),
             (b"x-forwarded-host", original.host.encode()),

@@ -25,6 +25,8 @@ class Clock:
 
     __slots__ = (
         "_monotonic",
+        "_precise",
+        "_precise_for",
         "_second",
         "_wall",
         "date",
@@ -44,6 +46,8 @@ class Clock:
         self._wall = wall
         self._monotonic = monotonic
         self._second = -1
+        self._precise_for = (-1, False)
+        self._precise = ("", "")
         self.now = 0.0
         self.date = b""
         self.timestamp = ""
@@ -57,6 +61,17 @@ class Clock:
             self._second = second
             self.date = date_field(second)
             self.timestamp = log_timestamp(second, local_time=self.local_time)
+
+    def rfc3339(self, before: float = 0.0) -> str:
+        """The time *before* seconds ago with milliseconds and offset (RFC 3339)."""
+        wall = self._wall() - before
+        second = int(wall)
+        made_for = second, self.local_time
+        if made_for != self._precise_for:
+            self._precise_for = made_for
+            self._precise = precise_parts(second, local_time=self.local_time)
+        start, offset = self._precise
+        return f"{start}.{int((wall - second) * 1000):03}{offset}"
 
     def until_next_second(self) -> float:
         """Seconds until the texts change."""
@@ -76,3 +91,12 @@ def log_timestamp(second: float, *, local_time: bool) -> str:
     """``YYYY/MM/DD HH:MM:SS``, in local time or UTC."""
     moment = time.localtime(second) if local_time else time.gmtime(second)
     return time.strftime("%Y/%m/%d %H:%M:%S", moment)
+
+
+def precise_parts(second: float, *, local_time: bool) -> tuple[str, str]:
+    """What stands before and behind the fraction of an RFC 3339 time."""
+    if not local_time:
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)), "Z"
+    moment = time.localtime(second)
+    offset = time.strftime("%z", moment)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", moment), f"{offset[:3]}:{offset[3:]}"

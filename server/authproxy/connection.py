@@ -27,7 +27,7 @@ from .bodies import Decoder
 from .exchange import Exchange
 from .heads import BLANK_LINE, Head, HeadError, HeadReader
 from .hub import MODULE, Hub
-from .logs import Entry
+from .log_lines import Entry
 from .serving import failed, serve
 from .tunnel import Switched
 

@@ -20,7 +20,7 @@ from authproxy_core.messages import (
 from . import wire
 from .bodies import Decoder, decoder_for
 from .heads import Head
-from .logs import Entry
+from .log_lines import Entry
 from .trailers import passable
 from .tunnel import Switched
 

@@ -22,7 +22,7 @@ from authproxy_core.messages import (
 from . import wire
 from .h2_heads import CONNECTION_FIELDS
 from .heads import Head
-from .logs import Entry
+from .log_lines import Entry
 from .tunnel import Switched
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from authproxy_core.messages import (
 
 from .answer_cache import AnswerCache
 from .clock import Clock
-from .logs import Entry, Logs
+from .log_lines import Entry
+from .logs import Logs
 from .metrics.metrics import Metrics
 from .request_ids import RequestIds
 from .server_settings import Limits
@@ -212,10 +213,13 @@ class Hub:
         if metrics.enabled:
             request = entry.request
             metrics.answered(
-                request.target, request.method, entry.status, entry.seconds
+                request.target,
+                request.method,
+                entry.status,
+                entry.seconds,
+                entry.verdict,
+                entry.reason,
             )
-            if entry.verdict:
-                metrics.decided(entry.verdict, entry.reason)
             if entry.upstream_seconds is not None:
                 metrics.upstream_answered(entry.upstream_seconds)
         for event in events:

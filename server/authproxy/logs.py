@@ -1,51 +1,30 @@
 """Log lines: one for each request, one for each decision about a login, and texts.
 
-The formats are those of oauth2-proxy, so that what reads its logs reads ours. Lines
-are formatted on the loop's thread and written by another (`log_writer`). Nothing that
-is a credential gets into a line (`log_text.redact`).
+Which lines are written is decided here, what stands in them by `log_lines` (text) or
+`log_json`. They are made on the loop's thread and written by another (`log_writer`).
 """
 
 from __future__ import annotations
 
+import sys
 import traceback
-from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+from collections.abc import Callable, Mapping
 from urllib.parse import unquote_to_bytes
 
-from msgspec import Struct
-
-from authproxy_core.messages import Event, Request, Verdict
-from authproxy_core.original import Trust
+from authproxy_core.health import ping_paths
+from authproxy_core.messages import Event
 from authproxy_core.settings import Settings
 
 from .clock import Clock
-from .heads import Head
-from .log_text import compile_format, decoded, quoted, redact, safe, word
-from .log_writer import LogWriter
+from .log_file import LogFile
+from .log_json import JsonLines
+from .log_lines import AuthStatus, Entry, Lines, TextLines
+from .log_text import decoded
+from .log_writer import Descriptor, LogWriter, Sink
 from .server_settings import LogSettings
 
-Format: TypeAlias = Callable[[tuple[str, ...]], str]
-Key = TypeVar("Key")
-
-REQUEST_FIELDS = (
-    "Client", "Host", "Protocol", "RequestID", "RequestDuration", "RequestMethod",
-    "RequestURI", "ResponseSize", "StatusCode", "Timestamp", "Upstream", "UserAgent",
-    "Username",
-)  # fmt: skip
-AUTH_FIELDS = (
-    "Client", "Host", "Protocol", "RequestID", "RequestMethod", "Timestamp",
-    "UserAgent", "Username", "Status", "Message",
-)  # fmt: skip
-STANDARD_FIELDS = ("Timestamp", "File", "Message")
-AUTH_FORMAT = (
-    "{{.Client}} - {{.RequestID}} - {{.Username}} [{{.Timestamp}}] "
-    "[{{.Status}}] {{.Message}}"
-)
-STANDARD_FORMAT = "[{{.Timestamp}}] [{{.File}}] {{.Message}}"
-PROTOCOLS = ("HTTP/1.0", "HTTP/1.1", "HTTP/2.0")
-
 # What an event is in the authentication log; those not named here have no line there.
-AUTH_STATUS = {
+AUTH_STATUS: Mapping[str, AuthStatus] = {
     "logged_in": "AuthSuccess",
     "logged_out": "AuthSuccess",
     "denied": "AuthFailure",
@@ -55,32 +34,32 @@ AUTH_STATUS = {
     "store_unavailable": "AuthError",
 }
 GOOD_NEWS = frozenset({"provider_ready", "refreshed"})
-TEXTS_KEPT = 1024  # of each kind
-TEXT_BYTES_KEPT = 512
 
 
-class Entry(Struct):
-    """What the request line says about one request.
+def lines_of(settings: LogSettings, core: Settings, clock: Clock) -> Lines:
+    """What makes the lines; raises `SettingsError` for templates that are none."""
+    if settings.format == "json":
+        return JsonLines(core, clock)
+    return TextLines(settings, core, clock)
 
-    ``client`` is the peer as host:port, ``size`` is of the body in bytes, ``seconds``
-    is how long the answer took.
-    """
 
-    head: Head
-    request: Request
-    client: str
-    status: int
-    size: int
-    seconds: float
-    user: str = ""
-    upstream: str = ""
-    verdict: Verdict = ""
-    reason: str = ""
-    upstream_seconds: float | None = None  # from passing it on to its answer's head
+def log_writers(
+    settings: LogSettings, on_lost: Callable[[int], None]
+) -> tuple[LogWriter, LogWriter]:
+    """Where lines go, and where those about errors; make them after forking."""
+    output: Sink = Descriptor(sys.stdout.fileno())
+    if settings.file is not None:
+        output = LogFile(settings.file, local_time=settings.local_time)
+    errors = Descriptor(sys.stderr.fileno())
+    return LogWriter(output, on_lost=on_lost), LogWriter(errors, on_lost=on_lost)
 
 
 class Logs:
-    """Makes the lines of one worker."""
+    """Writes the lines of one worker.
+
+    *output* gets requests, authentication and good news, *errors* the rest, unless the
+    settings say that all goes to *output*.
+    """
 
     def __init__(
         self,
@@ -91,26 +70,13 @@ class Logs:
         errors: LogWriter,
     ) -> None:
         self._settings = settings
-        self._clock = clock
+        self._lines = lines_of(settings, core, clock)
         self._write = output.write
         self._write_error = output.write if settings.errors_to_info else errors.write
-        self._trust = Trust(core)
-        self._behind_proxy = core.reverse_proxy
-        self._ping = (core.ping_path, core.ping_user_agent)
-        self._agents: dict[bytes, str] = {}
-        self._users: dict[str, str] = {}
-        self._skips = settings.silence_ping or bool(settings.exclude_paths)
-        self._request_format = settings.request_format and compile_format(
-            "request_logging_format", settings.request_format, REQUEST_FIELDS
-        )
-        self._auth_format = compile_format(
-            "auth_logging_format", settings.auth_format or AUTH_FORMAT, AUTH_FIELDS
-        )
-        self._standard_format = compile_format(
-            "standard_logging_format",
-            settings.standard_format or STANDARD_FORMAT,
-            STANDARD_FIELDS,
-        )
+        self._silent_paths = _silent_paths(settings, core)
+        self._skips = bool(self._silent_paths or settings.exclude_paths)
+        for writer in (output, errors):
+            writer.lost_line = self._lost
 
     def become(self, other: Logs) -> None:
         """Write as *other* does from now on, for everybody who holds this one."""
@@ -120,8 +86,8 @@ class Logs:
         """Write the lines of an answered request."""
         if events:
             self._events(entry, events)
-        if self._settings.request and not (self._skips and self._skipped(entry.head)):
-            self._write(self._request_line(entry))
+        if self._settings.request and not (self._skips and self._skipped(entry)):
+            self._write(self._lines.request(entry))
 
     def event(self, event: Event) -> None:
         """Write a fact that belongs to no single request."""
@@ -129,15 +95,16 @@ class Logs:
         text = event.detail or event.reason
         log(event.kind, f"{event.user}: {text}" if event.user else text)
 
-    def info(self, module: str, message: str) -> None:
+    def info(self, module: str, message: str, request_id: str = "") -> None:
         """A line in the standard log."""
         if self._settings.standard:
-            self._write(self._standard_line(module, message))
+            self._write(self._lines.standard("info", module, message, request_id))
 
-    def error(self, module: str, message: str) -> None:
+    def error(self, module: str, message: str, request_id: str = "") -> None:
         """A line about something that somebody should look at."""
         if self._settings.standard:
-            self._write_error(self._standard_line(module, message))
+            line = self._lines.standard("error", module, message, request_id)
+            self._write_error(line)
 
     def exception(self, module: str, message: str, error: BaseException) -> None:
         """An error line, and the traceback, each of its lines as one of the log."""
@@ -146,73 +113,14 @@ class Logs:
             for line in text.rstrip("\n").split("\n"):
                 self.error(module, line)
 
-    def _standard_line(self, module: str, message: str) -> str:
-        return self._standard_format((self._clock.timestamp, module, safe(message)))
+    def _lost(self, count: int) -> str:
+        return self._lines.standard("error", "logs", f"{count} log lines were lost")
 
-    def _request_line(self, entry: Entry) -> str:
-        head, request = entry.head, entry.request
-        target = head.target
-        if b"?" in target:
-            target = redact(target)
-        uri = target.decode("ascii")
-        if '"' in uri or "\\" in uri:
-            uri = quoted(uri)[1:-1]
-        client, host = self._client(entry), self._host(head, request)
-        user = self._user(entry.user) if entry.user else "-"
-        agent = self._agent(head)
-        if self._request_format:
-            return self._request_format(
-                (
-                    client, host, PROTOCOLS[head.minor], request.id,
-                    f"{entry.seconds:.3f}", head.method.decode("ascii"), f'"{uri}"',
-                    str(entry.size), str(entry.status), self._clock.timestamp,
-                    entry.upstream or "-", agent, user,
-                )
-            )  # fmt: skip
-        return (
-            f"{client} - {request.id} - {user} [{self._clock.timestamp}] "
-            f"{host} {head.method.decode('ascii')} {entry.upstream or '-'} "
-            f'"{uri}" {PROTOCOLS[head.minor]} {agent} '
-            f"{entry.status} {entry.size} {entry.seconds:.3f}\n"
-        )
-
-    def _client(self, entry: Entry) -> str:
-        if self._behind_proxy:
-            return self._trust.client(entry.request) or "@"
-        return entry.client
-
-    def _host(self, head: Head, request: Request) -> str:
-        # The field is looked up before the peer is judged: it is rarely there.
-        if self._behind_proxy and b"x-forwarded-host" in head.fields:
-            return self._trust.host(request) or "-"
-        return head.host or "-"
-
-    def _agent(self, head: Head) -> str:
-        value = head.fields.get(b"user-agent", b"")
-        text = self._agents.get(value)
-        if text is None:
-            text = quoted(decoded(value))
-            if len(value) <= TEXT_BYTES_KEPT:
-                _keep(self._agents, value, text)
-        return text
-
-    def _user(self, user: str) -> str:
-        text = self._users.get(user)
-        if text is None:
-            text = word(user)
-            if len(user) <= TEXT_BYTES_KEPT:
-                _keep(self._users, user, text)
-        return text
-
-    def _skipped(self, head: Head) -> bool:
-        path = head.target.partition(b"?")[0]
-        if self._settings.silence_ping:
-            ping_path, ping_agent = self._ping
-            agent = head.fields.get(b"user-agent")
-            if path == ping_path.encode() or (
-                ping_agent and agent == ping_agent.encode()
-            ):
-                return True
+    def _skipped(self, entry: Entry) -> bool:
+        path = entry.head.target.partition(b"?")[0]
+        # With a verdict it was no health check, but a request like others.
+        if path in self._silent_paths and not entry.verdict:
+            return True
         exclude = self._settings.exclude_paths
         return bool(exclude) and decoded(unquote_to_bytes(path)) in exclude
 
@@ -220,27 +128,12 @@ class Logs:
         for event in events:
             status = AUTH_STATUS.get(event.kind)
             if status is not None and self._settings.auth:
-                self._write(self._auth_line(entry, event, status))
-            if event.detail:
-                log = self.info if status == "AuthSuccess" else self.error
-                log(event.kind, f"{event.detail} (request {entry.request.id})")
-
-    def _auth_line(self, entry: Entry, event: Event, status: str) -> str:
-        head, request = entry.head, entry.request
-        message = event.kind.replace("_", " ")
-        if event.reason:
-            message = f"{message}: {event.reason}"
-        return self._auth_format(
-            (
-                self._client(entry), self._host(head, request), PROTOCOLS[head.minor],
-                request.id, head.method.decode("ascii"), self._clock.timestamp,
-                self._agent(head), self._user(event.user) if event.user else "-",
-                status, safe(message),
-            )
-        )  # fmt: skip
+                self._write(self._lines.auth(entry, event, status))
+            if event.detail and status != "AuthSuccess":
+                self.error(event.kind, event.detail, entry.request.id)
 
 
-def _keep(known: dict[Key, str], key: Key, text: str) -> None:
-    if len(known) >= TEXTS_KEPT:
-        known.clear()
-    known[key] = text
+def _silent_paths(settings: LogSettings, core: Settings) -> frozenset[bytes]:
+    if not settings.silence_ping:
+        return frozenset()
+    return frozenset({*ping_paths(core), core.ready_path.encode()})

@@ -99,6 +99,9 @@ def merged(
     if list(map(_place, fresh.listeners)) != list(map(_place, first.listeners)):
         kept["listeners"] = current.listeners
         changed.append("listeners")
+    if fresh.logs.file != current.logs.file:  # which is open
+        kept["logs"] = replace(fresh.logs, file=current.logs.file)
+        changed.append("logging_filename and its rotation")
     core = fresh.core
     sessions = core.sessions
     for name in WITH_THE_STORE:

@@ -16,7 +16,7 @@ from authproxy_core.errors import AuthProxyError
 
 from .channel import Channel
 from .listeners import Listening
-from .notices import say, say_all
+from .notices import say, say_all, speak_by
 from .reload import Candidate, Source, candidate, contexts, packed, reasons
 from .server_settings import ServerSettings
 from .watch import Watch
@@ -153,9 +153,10 @@ class Rollouts:
 
     def _end(self, found: Candidate) -> None:
         self._candidate, self._switching = None, False
+        speak_by(found.settings)
         for note in found.notes:
             say(note)
-        say("configuration reloaded")
+        say("configuration reloaded", good=True)
         self._count("success")
 
     def _too_late(self, found: Candidate) -> None:

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Callable
 
 from .hub import Hub
-from .logs import Entry
+from .log_lines import Entry
 from .metrics.endpoint import MetricsPage
 from .metrics.metrics import Metrics
 

@@ -12,7 +12,6 @@ import gc
 import heapq
 import signal
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -29,8 +28,7 @@ from .dial import client_context
 from .http_client import HttpClient
 from .hub import Hub
 from .listeners import Listening, refuse_new
-from .log_writer import LogWriter
-from .logs import Logs
+from .logs import Logs, log_writers
 from .metrics.metrics import Metrics
 from .negotiation import Negotiation
 from .perform import Performer
@@ -78,11 +76,12 @@ class Worker:
         self._warm_up: asyncio.Task[None] | None = None
         clock = Clock(local_time=settings.logs.local_time)
         self._clock = clock
-        self._output = LogWriter(sys.stdout.fileno())
-        self._errors = LogWriter(sys.stderr.fileno())
+        self._metrics = metrics or Metrics()
+        self._output, self._errors = log_writers(
+            settings.logs, self._metrics.lines_lost
+        )
         self._logs = self._new_logs(settings)
         self._client = HttpClient(settings.client, version=settings.core.version)
-        self._metrics = metrics or Metrics()
         store = create(settings.store, settings.core.cookie.name)
         self._performer = Performer(self._client, store, self._metrics)
         self._proxy = AuthProxy(settings.core, on_event=self._note)

@@ -84,8 +84,26 @@ class ClientSettings(Struct, frozen=True, kw_only=True):
     pool_size: int = 16  # connections per origin and worker
 
 
+class LogFileSettings(Struct, frozen=True, kw_only=True):
+    """A log file and its rotation; 0 means no limit of age (days) or number."""
+
+    path: str
+    max_size: int = 100  # MiB
+    max_age: int = 7
+    max_backups: int = 0
+    compress: bool = False
+
+
 class LogSettings(Struct, frozen=True, kw_only=True):
-    """Which lines are written, and how; formats are Go templates over known fields."""
+    """Which lines are written, and how.
+
+    ``standard_format`` and its like are Go templates over known fields; an empty one
+    stands for the default. ``format`` "json" takes the place of all three. Without a
+    ``file``, lines go to standard output.
+    """
+
+    format: Literal["text", "json"] = "text"
+    file: LogFileSettings | None = None
 
     standard: bool = True
     auth: bool = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .listeners import ListenError, opened
 from .metrics.cells import SharedCells
 from .metrics.metrics import metrics_of
-from .notices import say
+from .notices import say, speak_by
 from .reload import Rebuild, Source
 from .server_settings import ServerSettings
 from .stores.shared_state import NoPlaceError, placed
@@ -16,6 +16,7 @@ def run(settings: ServerSettings, rebuild: Rebuild | None = None) -> int:
 
     *rebuild* reads the configuration again for a reload; without it there is none.
     """
+    speak_by(settings)
     source = Source(settings, rebuild) if rebuild is not None else None
     try:
         with opened(settings.listeners) as sockets, placed(settings) as settings:
@@ -23,7 +24,7 @@ def run(settings: ServerSettings, rebuild: Rebuild | None = None) -> int:
                 say(f"warning: {warning}")
             for listening in sockets:
                 what = "metrics" if listening.metrics else "listening"
-                say(f"{what} on {listening.name}")
+                say(f"{what} on {listening.name}", good=True)
             if settings.workers == 1:
                 from .server import serve
 

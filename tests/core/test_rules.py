@@ -32,7 +32,7 @@ LAYERS = (
     {"provider_settings", "gate_settings"},
     {"provider_types", "secret"},
     {"drive", "effects"},
-    {"messages", "errors", "encoding", "patterns"},
+    {"messages", "errors", "encoding", "patterns", "trace"},
 )
 PURE = frozenset(
     [

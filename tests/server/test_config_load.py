@@ -233,7 +233,7 @@ def test_no_problem_shows_a_secret() -> None:
         (("--request-logging-format={{.Nope}}",), "request_logging_format: got the "
          "unknown field .Nope, expected one of .Client, .Host, .Protocol, .RequestID, "
          ".RequestDuration, .RequestMethod, .RequestURI, .ResponseSize, .StatusCode, "
-         ".Timestamp, .Upstream, .UserAgent, .Username"),
+         ".Timestamp, .Upstream, .UserAgent, .Username, .TraceID"),
         (("--provider-ca-file=/missing",), "provider_ca_files: can't read certificates "
          "from '/missing': No such file or directory"),
     ],

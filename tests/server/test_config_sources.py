@@ -147,9 +147,12 @@ def test_all_bad_flags_are_told() -> None:
                                         "expected 'cookie', 'redis' or 'sqlite'"),
         ("skip_auth_routes = 'GET=('", "skip_auth_routes (FILE:1): got '(', expected a "
                                        "regular expression in Go's syntax: missing ): ("),
-        ("logging_filename = 'x.log'", "logging_filename (FILE:1): not supported yet by "
-                                       "this version; log lines go to standard output; "
-                                       "redirect it"),
+        ("logging_filename = '/missing/x'", "logging_filename: can't write /missing/x: "
+                                            "No such file or directory"),
+        ("logging_format = 'xml'", "logging_format (FILE:1): got 'xml', expected 'text' "
+                                   "or 'json'"),
+        ("logging_max_size = -1", "logging_max_size (FILE:1): got -1, expected at least "
+                                  "0"),
     ],
 )  # fmt: skip
 def test_bad_files(file: Path, text: str, message: str) -> None:
@@ -220,11 +223,9 @@ def test_numbers_as_durations_keep_their_meaning_and_are_a_warning(file: Path) -
 
 
 def test_options_without_effect_are_a_warning(file: Path) -> None:
-    file.write_text("logging_max_size = 7\ngithub_org = 'x'")
+    file.write_text("github_org = 'x'")
     assert [w.partition(": ")[2] for w in settings(file=file).warnings] == [
         "has no effect: only the provider github reads it",
-        "has no effect: log lines go to standard output and are rotated by who reads "
-        "them",
     ]
 
 

@@ -54,6 +54,7 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "force_code_challenge_method": ("--force-code-challenge-method=S256",),
     "http_address": ("--http-address=127.0.0.1:8080",),
     "https_address": ("--https-address=127.0.0.1:8443",),
+    "logging_format": ("--logging-format=json",),
     "metrics_address": ("--metrics-address=:9",),
     "metrics_secure_address": ("--metrics-secure-address=:9",),
     "login_url": ("--login-url=https://idp/a",),
@@ -136,6 +137,8 @@ def sample(option: Option, folder: Path) -> tuple[str, ...]:
             return (f"{name}={option.default + 1}",)
         case float():
             return (f"{name}={format_duration(option.default + 1)}",)
+    if option.key == "logging_filename":
+        return (f"{name}={folder / 'log'}",)
     if option.key == "custom_templates_dir":
         (folder / "sign_in.html").write_text("<p>x</p>")
         return (f"{name}={folder}",)
@@ -164,6 +167,8 @@ def around(option: Option, folder: Path) -> tuple[str, ...]:
             f"--tls-cert-file={certificate.cert_file}",
             f"--tls-key-file={certificate.key_file}",
         )
+    if option.place.startswith("logs.file."):
+        flags = (f"--logging-filename={folder / 'log'}",)
     if option.key == "metrics_secure_address":
         certificate = make_certificate(folder, "localhost")
         flags = (

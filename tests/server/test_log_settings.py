@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from authproxy.clock import Clock
 from authproxy.heads import HeadReader
+from authproxy.log_lines import Entry
 from authproxy.log_writer import LogWriter
-from authproxy.logs import Entry, Logs
+from authproxy.logs import Logs
 from authproxy.server_settings import Limits, LogSettings
 from authproxy_core.errors import SettingsError
 from authproxy_core.messages import Event, Request
@@ -92,13 +94,18 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     """Health checks and excluded paths, which are compared decoded."""
     entries = [
         entry(b"/ping"),
-        entry(b"/a", b"User-Agent: probe"),
+        entry(b"/ready?x"),
+        entry(b"/liveness_check"),
         entry(b"/%68idden?x"),
         entry(b"/shown"),
+        entry(b"/shown/ping", b"User-Agent: probe"),
+        # Somebody else than the probe: passed on like any request.
+        replace(entry(b"/ping"), verdict="allowed", reason="session"),
     ]
     settings = LogSettings(silence_ping=True, exclude_paths=frozenset({"/hidden"}))
-    out, _ = lines(tmp_path, entries, settings, Settings(ping_user_agent="probe"))
-    assert re.findall(r'"(/\S*)"', out) == ["/shown"]
+    core = Settings(ping_user_agent="probe", gcp_healthchecks=True)
+    out, _ = lines(tmp_path, entries, settings, core)
+    assert re.findall(r'"(/\S*)"', out) == ["/shown", "/shown/ping", "/ping"]
 
 
 def test_kinds_that_are_off(tmp_path: Path) -> None:
@@ -135,10 +142,10 @@ def test_where_events_go(tmp_path: Path, to_info: bool) -> None:
     settings = LogSettings(errors_to_info=to_info)
     out, err = lines(tmp_path, [entry(b"/")], settings, events=events)
     assert re.findall(r"\[(Auth\w+)\] (.*)", out) == [
-        ("AuthSuccess", "logged in"),
+        ("AuthSuccess", "welcome"),
         ("AuthError", "refresh failed: timeout"),
     ]
-    assert "[logged_in] welcome (request id-1)" in out
+    assert "[logged_in]" not in out + err
     assert ("the provider is away" in err) is not to_info
     assert ("the provider is away" in out) is to_info
 

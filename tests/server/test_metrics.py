@@ -116,6 +116,7 @@ def test_health_checks_are_not_counted() -> None:
     metrics.worker_started()
     for target in (b"/ping", b"/ping?x", b"/pings"):
         metrics.answered(target, b"GET", 200, 0.0)
+    metrics.answered(b"/ping", b"GET", 403, 0.0, "unauthenticated", "no_session")
     assert samples(summed(shared.used()))["oauth2_proxy_requests_total{code=200}"] == 1
 
 
@@ -123,8 +124,8 @@ def test_what_is_unknown_is_other() -> None:
     """No client, provider or later version can make new series."""
     shared = SharedCells()
     metrics = started(shared, 0)
-    metrics.decided("denied", "a\n\u2028")
-    metrics.decided("denied", "groups")
+    metrics.answered(b"/", b"GET", 403, 0.0, "denied", "a\n\u2028")
+    metrics.answered(b"/", b"GET", 403, 0.0, "denied", "groups")
     metrics.event(Event("login_failed", reason="so\nnew"))
     metrics.event(Event("login_denied", reason="so new"))
     metrics.event(Event("so new"))

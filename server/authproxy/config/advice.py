@@ -82,6 +82,11 @@ def _lists(collected: Collected) -> None:
 
 
 def _logs(collected: Collected) -> None:
+    if collected.string("logging_format") == "json":
+        for name in ("standard", "auth", "request"):
+            key = f"{name}_logging_format"
+            if not collected.is_default(key):
+                collected.warn(key, "has no effect with logging_format json")
     names = ("standard_logging", "auth_logging", "request_logging")
     if not any(collected.boolean(name) for name in names):
         collected.warnings.append(f"{', '.join(names)}: all of them are off")

@@ -21,6 +21,7 @@ from ..server_settings import (
     ClientSettings,
     ForwardSettings,
     Limits,
+    LogFileSettings,
     LogSettings,
     ServerSettings,
     StoreSettings,
@@ -37,6 +38,7 @@ from .provider import is_web_address
 from .sources import Flags, collect, read_flags
 from .trial import try_out
 
+LOG_SIZE = 100  # MiB, when the option says 0
 CLIENT_IP_HEADERS = (
     "X-Forwarded-For",
     "X-Real-IP",
@@ -159,7 +161,17 @@ def _logs(collected: Collected) -> LogSettings:
         if collected.is_default(f"{name}_logging_format"):
             values[f"{name}_format"] = ""
     values["exclude_paths"] = frozenset(values["exclude_paths"])
+    values["file"] = _log_file(collected)
     return LogSettings(**values)
+
+
+def _log_file(collected: Collected) -> LogFileSettings | None:
+    path = collected.string("logging_filename")
+    if not path:
+        return None
+    values = placed(collected, "logs.file.")
+    values["max_size"] = values["max_size"] or LOG_SIZE
+    return LogFileSettings(path=path, **values)
 
 
 def _core(collected: Collected, parts: Parts, store: StoreSettings) -> Settings:

@@ -6,7 +6,6 @@ from .option import Option, in_group
 
 _REQUEST = "core.inject_request_headers"
 _RESPONSE = "core.inject_response_headers"
-_ROTATION = "log lines go to standard output and are rotated by who reads them"
 
 STANDARD_FORMAT = "[{{.Timestamp}}] [{{.File}}] {{.Message}}"
 AUTH_FORMAT = (
@@ -379,24 +378,31 @@ LOGGING_OPTIONS = in_group(
         "logging_filename",
         "string",
         "",
-        "file to log to",
-        support="refused",
-        note="log lines go to standard output; redirect it",
+        "file to log to instead of standard output, shared by all workers",
+        "logs.file",
     ),
     *(
-        Option(key, "int", size, help_, support="idle", note=_ROTATION, minimum=None)
-        for key, size, help_ in (
-            ("logging_max_size", 100, "MiB at which the log file is rotated"),
-            ("logging_max_age", 7, "days that rotated files are kept"),
-            ("logging_max_backups", 0, "rotated files to keep; 0 means any number"),
+        Option(f"logging_{name}", "int", size, help_, f"logs.file.{name}")
+        for name, size, help_ in (
+            ("max_size", 100, "MiB at which the log file is rotated; 0 means 100"),
+            ("max_age", 7, "days that rotated files are kept; 0 means for ever"),
+            ("max_backups", 0, "rotated files to keep; 0 means any number"),
         )
     ),
     Option(
         "logging_compress",
         "bool",
         False,
-        "compress rotated files",
-        support="idle",
-        note=_ROTATION,
+        "compress rotated files with gzip",
+        "logs.file.compress",
+    ),
+    Option(
+        "logging_format",
+        "string",
+        "text",
+        "text, by the templates above, or json: one object a line",
+        "logs.format",
+        choices=("text", "json"),
+        own=True,
     ),
 )

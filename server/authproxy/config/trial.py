@@ -13,9 +13,10 @@ from authproxy_core.errors import AuthProxyError, SettingsError
 from authproxy_core.proxy import AuthProxy
 
 from ..dial import client_context
+from ..log_file import LogFile
+from ..log_lines import AUTH_FIELDS, REQUEST_FIELDS, STANDARD_FIELDS
 from ..log_text import compile_format
-from ..logs import AUTH_FIELDS, REQUEST_FIELDS, STANDARD_FIELDS
-from ..server_settings import ServerSettings, TlsSettings
+from ..server_settings import LogFileSettings, ServerSettings, TlsSettings
 from ..tls import server_context
 
 
@@ -33,6 +34,8 @@ def try_out(settings: ServerSettings) -> list[str]:
         template = getattr(settings.logs, f"{kind}_format")
         trials.append(_compiling(f"{kind}_logging_format", template, fields))
     problems = [problem for trial in trials for problem in _failures(trial)]
+    if settings.logs.file is not None:
+        problems += _file_problems(settings.logs.file)
     for listener in settings.listeners:
         if listener.tls is not None:
             prefix = "metrics_" if listener.metrics else ""
@@ -53,6 +56,16 @@ def _failures(trial: Callable[[], object]) -> Iterator[str]:
         yield from error.problems
     except AuthProxyError as error:  # a page that is no template
         yield f"custom_templates_dir: {error}"
+
+
+def _file_problems(settings: LogFileSettings) -> Iterator[str]:
+    file = LogFile(settings, local_time=True)
+    try:
+        file.open()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        yield f"logging_filename: can't write {settings.path}: {reason}"
+    file.close()
 
 
 def _tls_problems(tls: TlsSettings, prefix: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ import os
 from bisect import bisect_left
 from typing import Literal
 
+from authproxy_core.health import ping_paths
 from authproxy_core.messages import Event, Verdict
 
 from ..server_settings import ServerSettings
@@ -56,8 +57,8 @@ REFRESH_RESULTS = {
 class Metrics:
     """The numbers of one worker, in slot *number* of *shared*.
 
-    ``enabled`` tells whether somebody can ask for them: `answered` and `decided`, which
-    cost something for every request, need not be called otherwise. Requests for the
+    ``enabled`` tells whether somebody can ask for them: `answered`, which costs
+    something for every request, need not be called otherwise. Health checks under the
     paths in *uncounted* are not counted.
     """
 
@@ -92,25 +93,30 @@ class Metrics:
     # For each request.
 
     def answered(
-        self, target: bytes, method: bytes, status: int, seconds: float
+        self,
+        target: bytes,
+        method: bytes,
+        status: int,
+        seconds: float,
+        verdict: Verdict = "",
+        reason: str = "",
     ) -> None:
-        """A request has been answered; *status* 0 means that it could not be."""
-        if target in self._uncounted or (
-            b"?" in target and target.partition(b"?")[0] in self._uncounted
-        ):
-            return
+        """A request has been answered; *status* 0 means that it could not be.
+
+        Health checks have no verdict and are not counted.
+        """
         cells = self._cells
+        if verdict:
+            at = self._decisions.get((verdict, reason))
+            if at is None:
+                at = self._decisions[(verdict, OTHER)]
+            cells[at] += 1
+        elif target.partition(b"?")[0] in self._uncounted:
+            return
         cells[status] += 1  # `REQUESTS` comes first
         at = self._durations.get(method, self._other_duration)
         cells[at + bisect_left(BUCKETS, seconds)] += 1
         cells[at + SUM] += seconds
-
-    def decided(self, verdict: Verdict, reason: str) -> None:
-        """A decision about access; *verdict* is not empty."""
-        at = self._decisions.get((verdict, reason))
-        if at is None:
-            at = self._decisions[(verdict, OTHER)]
-        self._cells[at] += 1
 
     # For what takes longer.
 
@@ -212,7 +218,7 @@ def metrics_of(settings: ServerSettings, shared: SharedCells, slot: int) -> Metr
         shared,
         slot,
         enabled=any(listener.metrics for listener in settings.listeners),
-        uncounted=frozenset({core.ping_path.encode(), core.ready_path.encode()}),
+        uncounted=frozenset({*ping_paths(core), core.ready_path.encode()}),
     )
 
 

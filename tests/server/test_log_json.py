@@ -1,0 +1,173 @@
+"""Log lines as JSON: stable fields, the original request, nothing that ends a line."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authproxy.clock import Clock
+from authproxy.heads import Head
+from authproxy.log_json import JsonLines
+from authproxy.log_lines import Entry, TextLines
+from authproxy.server_settings import LogSettings
+from authproxy_core.messages import Event, Request
+from authproxy_core.settings import Settings
+
+TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+ABOUT = {
+    "request_id", "trace_id", "client", "method", "scheme", "host", "uri", "target",
+    "protocol", "user_agent", "user", "reason", "time", "kind",
+}  # fmt: skip
+
+
+def entry(target: bytes = b"/", *fields: tuple[bytes, bytes], **changes: Any) -> Entry:
+    """An answered request of the trusted gateway 10.0.0.1."""
+    headers = [(b"host", b"own.example"), *fields]
+    head = Head(b"GET", target, headers, dict(headers), "own.example", 1, True)
+    request = Request(b"GET", target, headers, "10.0.0.1", True, "id-1")
+    values: dict[str, Any] = {
+        "status": 202, "size": 3, "seconds": 0.0125, "user": "bob",
+    } | changes  # fmt: skip
+    return Entry(head, request, "10.0.0.1:99", **values)
+
+
+def lines(core: Settings | None = None, *, local: bool = False) -> JsonLines:
+    clock = Clock(local_time=local, wall=lambda: 1_790_000_000.75)
+    return JsonLines(core or Settings(), clock)
+
+
+def test_a_request() -> None:
+    one = entry(
+        b"/a?code=SECRET&b=1",
+        (b"user-agent", b'a "b" \xff'),
+        (b"traceparent", TRACE),
+        verdict="allowed",
+        reason="session",
+        upstream="app",
+        upstream_seconds=0.0100001,
+    )
+    line = lines().request(one)
+    assert json.loads(line) == {
+        "time": "2026-09-21T14:13:20.737Z",
+        "kind": "request",
+        "request_id": "id-1",
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+        "client": "10.0.0.1:99",
+        "method": "GET",
+        "scheme": "https",
+        "host": "own.example",
+        "uri": "/a?code=...&b=1",
+        "target": "/a?code=...&b=1",
+        "protocol": "HTTP/1.1",
+        "user_agent": 'a "b" \\xff',
+        "user": "bob",
+        "decision": "allowed",
+        "reason": "session",
+        "status": 202,
+        "size": 3,
+        "duration": 0.0125,
+        "upstream": "app",
+        "upstream_time": 0.01,
+    }
+    bare = json.loads(lines().request(entry(user="")))
+    assert bare.keys() == json.loads(line).keys()
+    assert [key for key, value in bare.items() if value is None] == [
+        "trace_id", "user_agent", "user", "decision", "reason", "upstream",
+        "upstream_time",
+    ]  # fmt: skip
+
+
+def test_the_original_request() -> None:
+    """What the gateway was asked, if it is one that may say so."""
+    fields = (
+        (b"x-real-ip", b"203.0.113.9"),
+        (b"x-forwarded-host", b"app.example"),
+        (b"x-forwarded-uri", b"/p?state=SECRET"),
+        (b"x-forwarded-method", b"POST"),
+        (b"x-forwarded-proto", b"http"),
+    )
+    core = Settings(reverse_proxy=True, trusted_proxies=("10.0.0.1",))
+    found = json.loads(lines(core).request(entry(b"/oauth2/auth", *fields)))
+    assert {key: found[key] for key in ("client", "method", "scheme", "host")} == {
+        "client": "203.0.113.9",
+        "method": "POST",
+        "scheme": "http",
+        "host": "app.example",
+    }
+    assert (found["uri"], found["target"]) == ("/p?state=...", "/oauth2/auth")
+    other = Settings(reverse_proxy=True, trusted_proxies=("10.0.0.2",))
+    found = json.loads(lines(other).request(entry(b"/oauth2/auth", *fields)))
+    assert (found["host"], found["uri"]) == ("own.example", "/oauth2/auth")
+    unclear = entry(b"/oauth2/auth", *fields, (b"x-forwarded-uri", b"/q"))
+    found = json.loads(lines(core).request(unclear))
+    assert (found["host"], found["uri"]) == ("own.example", "/oauth2/auth")
+
+
+def test_other_kinds() -> None:
+    event = Event("login_failed", "eve", "nonce", "it does not match")
+    found = json.loads(lines().auth(entry(), event, "AuthFailure"))
+    assert found.keys() == ABOUT | {"result", "event", "message"}
+    assert (found["result"], found["event"], found["user"], found["message"]) == (
+        "AuthFailure", "login_failed", "eve", "login failed: nonce",
+    )  # fmt: skip
+    assert json.loads(lines().standard("error", "server", "a\nb", "id-2")) == {
+        "time": "2026-09-21T14:13:20.750Z",
+        "kind": "standard",
+        "level": "error",
+        "module": "server",
+        "message": "a\nb",
+        "request_id": "id-2",
+    }
+
+
+def test_local_time_has_its_offset() -> None:
+    found = json.loads(lines(local=True).standard("info", "m", "x"))["time"]
+    moment = datetime.fromisoformat(found)
+    assert moment.timestamp() == pytest.approx(1_790_000_000.75, abs=0.001)
+    assert re.fullmatch(r"\S{23}[+-]\d\d:\d\d", found)
+
+
+@given(
+    st.text(st.characters(exclude_categories=()), max_size=40),
+    st.binary(max_size=40),
+    st.text('/?&=%;abc"\\<>', max_size=40),
+)
+def test_nothing_ends_a_line(text: str, raw: bytes, target: str) -> None:
+    """Log injection: whatever users and clients send stays inside its field."""
+    one = entry(
+        f"/{target}".encode(),
+        (b"user-agent", raw),
+        (b"x-forwarded-uri", raw),
+        (b"x-forwarded-host", raw),
+        (b"traceparent", raw),
+        user=text,
+        upstream="app",
+    )
+    event = Event("denied", text, text, text)
+    core = Settings(reverse_proxy=True)
+    as_text = TextLines(LogSettings(), core, Clock())
+    for made in (lines(core), as_text):
+        for line in (
+            made.request(one),
+            made.auth(one, event, "AuthFailure"),
+            made.auth(one, event, "AuthSuccess"),
+            made.standard("info", "m", text, "id-1"),
+        ):
+            written = line.encode("utf-8", "backslashreplace").decode()
+            assert written.endswith("\n")
+            assert written[:-1].isprintable()
+            assert len(written.splitlines()) == 1
+            if made is not as_text:
+                assert isinstance(json.loads(written), dict)
+
+
+def test_texts_are_whole() -> None:
+    text = 'a\n"b"\u2028\x9b\x7f\U000e0041é'
+    found = json.loads(lines().standard("info", "m", text))
+    assert found["message"] == text
