@@ -99,7 +99,6 @@ def test_nothing_given_tells_everything_missing() -> None:
         load([], {})
     assert caught.value.exit_code == 1
     assert [text.partition(":")[0] for text in caught.value.problems] == [
-        "provider",
         "cookie_secret",
         "client_id",
         "client_secret",
@@ -185,12 +184,15 @@ def test_no_problem_shows_a_secret() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--provider=github",),
-         "provider (--provider): got 'github', expected 'keycloak-oidc' or 'oidc', "
-         "which this version supports"),
-        (("--provider=google",),
-         "provider (--provider): 'google' by default, expected 'keycloak-oidc' or "
-         "'oidc', which this version supports"),
+        (("--provider=githup",),
+         "provider (--provider): got 'githup', expected one of adfs, azure, bitbucket, "
+         "cidaas, digitalocean, entra-id, facebook, github, gitlab, google, keycloak, "
+         "keycloak-oidc, linkedin, login.gov, nextcloud, oidc, sourcehut; did you mean "
+         "'github'?"),
+        (("--provider=github",), None),
+        (("--provider=google",), None),
+        (("--provider=nextcloud", "--login-url=https://i/a", "--redeem-url=https://i/b"),
+         "validate_url: missing; the provider nextcloud has no default"),
         (("--allowed-role=x",),
          "allowed_roles (--allowed-role): only the provider keycloak-oidc knows roles; "
          "with oidc nobody's would be checked"),

@@ -17,7 +17,7 @@ from authproxy.config.options import BY_KEY, CONTROL_OPTIONS, OPTIONS
 from authproxy.config.reference import markdown, usage
 from authproxy.config.values import format_duration
 from support.certificates import make_certificate
-from support.configuration import settings
+from support.configuration import account_file, key_file, settings
 from support.programs import ROOT, find
 
 # Defaults that differ on purpose.
@@ -33,6 +33,25 @@ TYPES = {
 
 # For options that a changed default doesn't show: the value, and what goes with it.
 SAMPLES: dict[str, tuple[str, ...]] = {
+    "azure_graph_group_field": (
+        "--azure-graph-group-field=name",
+        "--provider=azure",
+    ),
+    "azure_tenant": ("--azure-tenant=contoso", "--provider=azure"),
+    "bitbucket_repository": ("--bitbucket-repository=a/b", "--provider=bitbucket"),
+    "bitbucket_team": ("--bitbucket-team=a", "--provider=bitbucket"),
+    "entra_id_allowed_tenants": (
+        "--entra-id-allowed-tenant=t",
+        "--provider=entra-id",
+    ),
+    "github_org": ("--github-org=a", "--provider=github"),
+    "github_repo": ("--github-repo=a/b", "--provider=github"),
+    "github_team": ("--github-team=a:b", "--provider=github"),
+    "github_token": ("--github-token=t", "--provider=github"),
+    "github_users": ("--github-user=a", "--provider=github"),
+    "gitlab_groups": ("--gitlab-group=a", "--provider=gitlab"),
+    "gitlab_projects": ("--gitlab-project=a/b=30", "--provider=gitlab"),
+    "pubjwk_url": ("--pubjwk-url=https://idp/k",),
     "allowed_roles": ("--allowed-role=admin", "--provider=keycloak-oidc"),
     "approval_prompt": ("--approval-prompt=auto",),
     "auth_logging_format": ("--auth-logging-format={{.Status}}",),
@@ -119,8 +138,17 @@ AROUND: dict[str, tuple[str, ...]] = {
 }
 
 
+# They need the environment; test_config_providers has them.
+ELSEWHERE = {
+    "entra_id_federated_token_auth",
+    "google_use_application_default_credentials",
+}
+
+
 def wired() -> list[Option]:
-    return [option for option in OPTIONS if option.place]
+    return [
+        option for option in OPTIONS if option.place and option.key not in ELSEWHERE
+    ]
 
 
 def sample(option: Option, folder: Path) -> tuple[str, ...]:
@@ -139,6 +167,12 @@ def sample(option: Option, folder: Path) -> tuple[str, ...]:
             return (f"{name}={format_duration(option.default + 1)}",)
     if option.key == "logging_filename":
         return (f"{name}={folder / 'log'}",)
+    if option.key == "google_service_account_json":
+        return (f"{name}={account_file(folder, 'two')}",)
+    if option.key == "jwt_key":
+        return (f"{name}={key_file(folder, 'two').read_text()}",)
+    if option.key == "jwt_key_file":
+        return (f"{name}={key_file(folder, 'two')}",)
     if option.key == "custom_templates_dir":
         (folder / "sign_in.html").write_text("<p>x</p>")
         return (f"{name}={folder}",)
@@ -153,6 +187,18 @@ def sample(option: Option, folder: Path) -> tuple[str, ...]:
 
 def around(option: Option, folder: Path) -> tuple[str, ...]:
     flags = AROUND.get(option.key, ())
+    if option.key.startswith("google_"):
+        flags = (
+            "--provider=google",
+            f"--google-service-account-json={account_file(folder, 'one')}",
+            "--google-admin-email=admin@example.com",
+        )
+    if option.key == "jwt_key":
+        pem = key_file(folder, "one").read_text()
+        flags = ("--provider=login.gov", f"--jwt-key={pem}")
+    elif option.key in ("jwt_key_file", "pubjwk_url"):
+        key = key_file(folder, "one")
+        flags = ("--provider=login.gov", f"--jwt-key-file={key}")
     if option.key.startswith("redis_use_"):
         flags = (*REDIS, *SENTINEL[2:], *CLUSTER[2:])
     elif option.key.startswith("redis_sentinel_"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from authproxy.config.collected import ConfigError
 from authproxy.config.load import load
 from authproxy.server_settings import ServerSettings
+from support.endpoints import signing_key
 
 BASE = {
     "OAUTH2_PROXY_PROVIDER": "oidc",
@@ -44,3 +46,22 @@ def problem(
     """The only problem of such a configuration."""
     [text] = problems(*flags, env=env, file=file)
     return text
+
+
+def key_file(folder: Path, name: str) -> Path:
+    """A file with a private RSA key, one for each *name*."""
+    file = folder / f"{name}.pem"
+    file.write_bytes(signing_key(name).as_pem(private=True))
+    return file
+
+
+def account_file(folder: Path, name: str) -> Path:
+    """A file with a service account of Google's, one for each *name*."""
+    account = {
+        "type": "service_account",
+        "client_email": f"{name}@p.iam.gserviceaccount.com",
+        "private_key": signing_key(name).as_pem(private=True).decode(),
+    }
+    file = folder / f"{name}.json"
+    file.write_text(json.dumps(account))
+    return file

@@ -87,6 +87,7 @@ def flat_view(collected: Collected) -> Collected:
     Problems and warnings go to *collected*'s lists.
     """
     view = Collected()
+    view.environ, view.files = collected.environ, collected.files
     view.problems, view.warnings = collected.problems, collected.warnings
     view.given = {
         option.key: collected.given[option.key]
@@ -124,7 +125,8 @@ def _provider(
         problems.wrong(f"{path}.id", "missing; expected a name for the provider")
     if not view.string("client_id"):
         view.wrong("client_id", "missing; expected the id of this client")
-    if entry.get("ADFSConfig", {}).get("skipScope"):
+    skip_scope = entry.get("ADFSConfig", {}).get("skipScope", False)
+    if skip_scope and entry.get("provider") != "adfs":
         problems.warn(
             f"{path}.ADFSConfig.skipScope",
             "has no effect: only the provider adfs reads it",
@@ -137,6 +139,8 @@ def _provider(
             entry.get("loginURLParameters", ()), f"{path}.loginURLParameters", problems
         ),
         additional_claims=entry.get("additionalClaims", ()),
+        hosts=entry.get("hosts", ()),
+        skip_scope=skip_scope,
     )
 
 

@@ -167,6 +167,8 @@ def _provider() -> Schema:
         "ADFSConfig": {"skipScope": "bool"},
         "loginURLParameters": Many(LOGIN_PARAMETER),
         "additionalClaims": "texts",
+        # Not in oauth2-proxy: on these hosts this provider is offered alone.
+        "hosts": "texts",
     }
 
 

@@ -7,6 +7,7 @@ problems of a configuration are told at once.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 from authproxy_core.errors import SettingsError
@@ -67,7 +68,8 @@ class Collected:
 
     ``failed`` holds the keys that have a problem: their values are the defaults.
     ``names`` says how a key is called where it was given, when that is another name.
-    ``files`` holds the names of files and folders that were read, or looked for.
+    ``files`` holds the names of files and folders that were read, or looked for,
+    ``environ`` the environment's variables.
     """
 
     def __init__(self) -> None:
@@ -77,6 +79,7 @@ class Collected:
         self.failed: set[str] = set()
         self.names: dict[str, str] = {}
         self.files: set[str] = set()
+        self.environ: Mapping[str, str] = {}
 
     def string(self, key: str) -> str:
         return self._typed(key, str)

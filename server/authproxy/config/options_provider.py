@@ -5,28 +5,34 @@ from __future__ import annotations
 from .option import Option, in_group
 
 _P = "core.providers"
+# The core's table has them too; it is not imported, for --help has to be quick.
+TYPES = (
+    "adfs, azure, bitbucket, cidaas, digitalocean, entra-id, facebook, github, gitlab, "
+    "google, keycloak, keycloak-oidc, linkedin, login.gov, nextcloud, oidc, sourcehut"
+)
 
 
-def _of_other(key: str, provider: str, help_: str, *, flag: str = "") -> Option:
-    """A string that only a provider type reads which is not built in yet."""
+def _of_one(
+    key: str, provider: str, place: str, help_: str, *, flag: str = ""
+) -> Option:
+    """A string that only one type of provider reads."""
     return Option(
         key,
         "string",
         "",
-        help_,
-        flag=flag,
-        support="idle",
-        note=f"only the provider {provider} reads it",
+        f"{provider}: {help_}",
+        f"{_P}.{place}",
+        flag,
         secret=key in ("github_token", "jwt_key"),
     )
 
 
-def _lists_of_other(key: str, provider: str, help_: str, *, flag: str = "") -> Option:
-    return _of_other(key, provider, help_, flag=flag)._replace(kind="list", default=())
-
-
-def _bool_of_other(key: str, provider: str, help_: str) -> Option:
-    return _of_other(key, provider, help_)._replace(kind="bool", default=False)
+def _list_of_one(
+    key: str, provider: str, place: str, help_: str, *, flag: str = ""
+) -> Option:
+    return _of_one(key, provider, place, help_, flag=flag)._replace(
+        kind="list", default=()
+    )
 
 
 PROVIDER_OPTIONS = in_group(
@@ -35,10 +41,8 @@ PROVIDER_OPTIONS = in_group(
         "provider",
         "string",
         "google",
-        "type of the identity provider",
+        f"type of the identity provider: {TYPES}",
         f"{_P}.type",
-        note="this version has oidc and keycloak-oidc; the default of oauth2-proxy "
-        "is kept, so the option has to be given",
     ),
     Option(
         "provider_display_name",
@@ -159,9 +163,8 @@ PROVIDER_OPTIONS = in_group(
         "list",
         (),
         "PEM files with the provider's keys, without discovery",
-        flag="oidc-public-key-file",
-        support="refused",
-        note="use oidc_jwks_url",
+        f"{_P}.public_keys",
+        "oidc-public-key-file",
     ),
     Option(
         "scope",
@@ -312,57 +315,158 @@ PROVIDER_OPTIONS = in_group(
         "address called at sign-out, {id_token} is filled in",
         support="refused",
     ),
-    _of_other("resource", "azure or adfs", "resource parameter"),
-    _lists_of_other(
+    Option(
+        "resource",
+        "string",
+        "",
+        "resource that access tokens are asked for: azure, adfs, and types without ID "
+        "tokens",
+        f"{_P}.resource",
+    ),
+    _list_of_one(
         "keycloak_groups",
         "keycloak",
-        "groups to let in; use allowed_groups with keycloak-oidc",
+        "keycloak_groups",
+        "groups to let in; with keycloak-oidc use allowed_groups",
         flag="keycloak-group",
     ),
-    _of_other("azure_tenant", "azure", "tenant")._replace(default="common"),
-    _of_other("azure_graph_group_field", "azure", "field of Graph with the group name"),
-    _lists_of_other(
+    _of_one(
+        "azure_tenant",
+        "azure",
+        "azure.tenant",
+        "tenant whose endpoints are used without discovery",
+    )._replace(default="common"),
+    _of_one(
+        "azure_graph_group_field",
+        "azure",
+        "azure.graph_group_field",
+        "field of Graph with the group's name; empty means its id",
+    ),
+    _list_of_one(
         "entra_id_allowed_tenants",
         "entra-id",
+        "entra_id.allowed_tenants",
         "ids of the tenants to let in",
         flag="entra-id-allowed-tenant",
     ),
-    _bool_of_other(
+    Option(
         "entra_id_federated_token_auth",
-        "entra-id",
-        "authenticate with the workload identity's token file",
+        "bool",
+        False,
+        "entra-id: the token in the file that AZURE_FEDERATED_TOKEN_FILE names stands "
+        "for the client secret",
+        f"{_P}.entra_id.federated_token",
     ),
-    _of_other("bitbucket_team", "bitbucket", "team to let in"),
-    _of_other("bitbucket_repository", "bitbucket", "repository whose users to let in"),
-    _of_other("github_org", "github", "organisation to let in"),
-    _of_other("github_team", "github", "teams to let in, with commas between them"),
-    _of_other("github_repo", "github", "repository whose collaborators to let in"),
-    _of_other("github_token", "github", "token to read collaborators with"),
-    _lists_of_other("github_users", "github", "users to let in", flag="github-user"),
-    _lists_of_other("gitlab_groups", "gitlab", "groups to let in", flag="gitlab-group"),
-    _lists_of_other(
+    _of_one("bitbucket_team", "bitbucket", "bitbucket.team", "team to let in"),
+    _of_one(
+        "bitbucket_repository",
+        "bitbucket",
+        "bitbucket.repository",
+        "let in who contributes to this repository, OWNER/NAME",
+    ),
+    _of_one("github_org", "github", "github.org", "organisation to let in"),
+    _of_one(
+        "github_team",
+        "github",
+        "github.team",
+        "teams to let in, with commas between them; ORG:TEAM without github_org",
+    ),
+    _of_one(
+        "github_repo",
+        "github",
+        "github.repo",
+        "let in who works on this repository, OWNER/NAME; not with github_org",
+    ),
+    _of_one(
+        "github_token",
+        "github",
+        "github.token",
+        "token to read the collaborators of github_repo with",
+    ),
+    _list_of_one(
+        "github_users",
+        "github",
+        "github.users",
+        "users to let in, whatever else is demanded",
+        flag="github-user",
+    ),
+    _list_of_one(
+        "gitlab_groups",
+        "gitlab",
+        "gitlab.groups",
+        "groups to let in",
+        flag="gitlab-group",
+    ),
+    _list_of_one(
         "gitlab_projects",
         "gitlab",
-        "projects to let in, as path or path=level",
+        "gitlab.projects",
+        "projects whose members to let in, as PATH or PATH=LEVEL (10 to 40; 20)",
         flag="gitlab-project",
     ),
-    _lists_of_other("google_groups", "google", "groups to let in", flag="google-group"),
-    _lists_of_other(
-        "google_group", "google", "old name of google_groups", flag="google-group"
-    ),
-    _of_other("google_admin_email", "google", "admin to impersonate"),
-    _of_other("google_service_account_json", "google", "file of the service account"),
-    _of_other(
-        "google_use_application_default_credentials",
+    _list_of_one(
+        "google_groups",
         "google",
-        "use the application default credentials",
-    )._replace(kind="string-bool", default=False),
-    _of_other("google_target_principal", "google", "principal to impersonate"),
-    _of_other(
-        "google_use_organization_id", "google", "organisation id as preferred user name"
-    )._replace(kind="string-bool", default=False),
-    _of_other("google_admin_api_user_scope", "google", "scope: cloud or user"),
-    _of_other("jwt_key", "login.gov", "private key, PEM"),
-    _of_other("jwt_key_file", "login.gov", "file with the private key, PEM"),
-    _of_other("pubjwk_url", "login.gov", "key set of the provider"),
+        "google.groups",
+        "groups to let in",
+        flag="google-group",
+    ),
+    _list_of_one(
+        "google_group",
+        "google",
+        "google.groups",
+        "old name of google_groups; wins when both are given",
+        flag="google-group",
+    ),
+    _of_one(
+        "google_admin_email",
+        "google",
+        "google.admin_email",
+        "administrator as whom the directory is asked",
+    ),
+    _of_one(
+        "google_service_account_json",
+        "google",
+        "google.credentials",
+        "file with the key of the service account that asks the directory",
+    ),
+    Option(
+        "google_use_application_default_credentials",
+        "string-bool",
+        False,
+        "google: ask the directory with the application default credentials",
+        f"{_P}.google.metadata_server",
+    ),
+    _of_one(
+        "google_target_principal",
+        "google",
+        "google.target_principal",
+        "service account that the default credentials act for",
+    ),
+    Option(
+        "google_use_organization_id",
+        "string-bool",
+        False,
+        "google: the organisation id of the directory is the preferred user name",
+        f"{_P}.google.use_organization_id",
+    ),
+    _of_one(
+        "google_admin_api_user_scope",
+        "google",
+        "google.admin_api_user_scope",
+        "scope to read users with: cloud, user, else the read-only one",
+    ),
+    _of_one("jwt_key", "login.gov", "login_gov.jwt_key", "private RSA key, PEM"),
+    _of_one(
+        "jwt_key_file",
+        "login.gov",
+        "login_gov.jwt_key",
+        "file with the private RSA key, PEM",
+    ),
+    _of_one(
+        "pubjwk_url",
+        "login.gov",
+        "login_gov.pubjwk_url",
+        "key set of the provider; empty means login.gov's own",
+    ),
 )

@@ -5,22 +5,34 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
+from authproxy_core.provider_types import PROVIDER_TYPES
 from authproxy_core.settings import LoginParameter, ProviderSettings
 
+from . import provider_types as own
 from .collected import Collected
+from .files import read_text
 from .secrets import read_secret
+from .sources import nearest
 
-SUPPORTED = ("keycloak-oidc", "oidc")
 ALGORITHMS = frozenset(
     f"{kind}{size}" for kind in ("HS", "RS", "ES", "PS") for size in (256, 384, 512)
 ) | {"EdDSA"}
-ENDPOINTS = ("login_url", "redeem_url", "profile_url", "oidc_jwks_url", "validate_url")
+ENDPOINTS = (
+    "login_url",
+    "redeem_url",
+    "profile_url",
+    "oidc_jwks_url",
+    "validate_url",
+    "pubjwk_url",
+    "backend_logout_url",
+)
 
 
 def provider(collected: Collected, plain: dict[str, Any]) -> ProviderSettings:
     """The provider; *plain* holds the fields that are options as they are."""
     kind = _kind(collected)
     _judge(collected)
+    own.warn_of_others(collected, kind)
     name = plain["name"]
     return ProviderSettings(
         **{
@@ -28,24 +40,54 @@ def provider(collected: Collected, plain: dict[str, Any]) -> ProviderSettings:
             "id": name or f"{kind}={plain['client_id']}",
             "type": kind,
             "client_secret": read_secret(collected, "client_secret"),
+            "public_keys": _public_keys(collected),
             "code_challenge_method": collected.string("code_challenge_method")
             or collected.string("force_code_challenge_method"),
             "email_claim": _email_claim(collected),
             "allowed_groups": _allowed_groups(collected, kind),
             "login_parameters": _login_parameters(collected),
+            **_of_type(collected, kind),
         }
     )
 
 
 def _kind(collected: Collected) -> str:
     kind = collected.string("provider")
-    if kind not in SUPPORTED:
-        expected = "'keycloak-oidc' or 'oidc', which this version supports"
-        if collected.is_default("provider"):
-            collected.wrong("provider", f"{kind!r} by default, expected {expected}")
-        else:
-            collected.got("provider", kind, expected)
+    if kind not in PROVIDER_TYPES:
+        near = nearest(kind, PROVIDER_TYPES)
+        expected = f"one of {', '.join(sorted(PROVIDER_TYPES))}"
+        expected += f"; did you mean {near!r}?" if near else ""
+        collected.got("provider", kind, expected)
+        return "oidc"  # its problems are those of most types
     return kind
+
+
+def _of_type(collected: Collected, kind: str) -> dict[str, Any]:
+    """The settings that only this type of provider has."""
+    match kind:
+        case "github":
+            return {"github": own.github(collected)}
+        case "gitlab":
+            return {"gitlab": own.gitlab(collected)}
+        case "google":
+            return {"google": own.google(collected)}
+        case "bitbucket":
+            return {"bitbucket": own.bitbucket(collected)}
+        case "azure":
+            return {"azure": own.azure(collected)}
+        case "entra-id":
+            return {"entra_id": own.entra_id(collected)}
+        case "login.gov":
+            return {"login_gov": own.login_gov(collected)}
+    return {}
+
+
+def _public_keys(collected: Collected) -> tuple[str, ...]:
+    key = "oidc_public_key_files"
+    found = [read_text(collected, key, path) for path in collected.strings(key)]
+    if found and not collected.boolean("skip_oidc_discovery"):
+        collected.warn(key, "has no effect without skip_oidc_discovery")
+    return tuple(text for text in found if text is not None)
 
 
 def _judge(collected: Collected) -> None:
@@ -87,11 +129,11 @@ def _allowed_groups(collected: Collected, kind: str) -> tuple[str, ...]:
     """Groups, and roles in the form that keycloak-oidc gives to them."""
     groups = collected.strings("allowed_groups")
     roles = collected.strings("allowed_roles")
-    if roles and kind == "oidc":
+    if roles and kind != "keycloak-oidc":
         collected.wrong(
             "allowed_roles",
-            "only the provider keycloak-oidc knows roles; with oidc nobody's would be "
-            "checked",
+            f"only the provider keycloak-oidc knows roles; with {kind} nobody's would "
+            "be checked",
         )
     if "" in roles:
         collected.wrong("allowed_roles", "got an empty role")

@@ -122,6 +122,7 @@ def collect(flags: Flags, environ: Mapping[str, str]) -> Collected:
     if alpha:
         _refuse_flat_flags(flags)
     collected = Collected()
+    collected.environ = environ
     path = flags.control.get("config")
     file = _read_toml(collected, str(path)) if path else {}
     for option in OPTIONS:
