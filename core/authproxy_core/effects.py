@@ -111,22 +111,25 @@ class Remove(Effect[None], frozen=True):
 class Lock(Effect[bool], frozen=True):
     """Take a lock that ends by itself after ``ttl`` seconds.
 
-    Waits up to ``wait`` seconds; False when it was not free by then. Raises
-    `StoreError`.
+    Waits up to ``wait`` seconds; False when it was not free by then. A ``local`` one is
+    among the flows of this driver only, another among all that use the store, if there
+    is one. Raises `StoreError`, unless it is local.
     """
 
     key: str
     ttl: float
     wait: float
+    local: bool = False
 
 
 class Unlock(Effect[None], frozen=True):
     """Give back a lock taken before; harmless when it has already ended.
 
-    Raises `StoreError`.
+    Raises `StoreError`, unless it is local.
     """
 
     key: str
+    local: bool = False
 
 
 class Sleep(Effect[None], frozen=True):
@@ -141,7 +144,9 @@ class Offload(Effect[Any], frozen=True):
     function: Callable[[], Any]
 
 
-def locked(key: str, flow: Flow[R], *, ttl: float, wait: float) -> Flow[R | None]:
+def locked(
+    key: str, flow: Flow[R], *, ttl: float, wait: float, local: bool = False
+) -> Flow[R | None]:
     """Run *flow* while holding the lock *key*; None when the lock was not to be had.
 
     The lock is given back on return and on `Exception`, but not when the generator is
@@ -149,18 +154,19 @@ def locked(key: str, flow: Flow[R], *, ttl: float, wait: float) -> Flow[R | None
     lock that can't be given back: what was done under it (a refresh token redeemed and
     rotated) must not be lost for that.
     """
-    if not (yield from Lock(key, ttl, wait)):
+    if not (yield from Lock(key, ttl, wait, local)):
         flow.close()
         return None
     try:
         result = yield from flow
     except Exception:
-        yield from _unlocked(key)
+        yield from given_back(key, local=local)
         raise
-    yield from _unlocked(key)
+    yield from given_back(key, local=local)
     return result
 
 
-def _unlocked(key: str) -> Flow[None]:
+def given_back(key: str, *, local: bool = False) -> Flow[None]:
+    """Give a lock back; one that can't be given back ends by itself."""
     with suppress(EffectError):
-        yield from Unlock(key)
+        yield from Unlock(key, local)

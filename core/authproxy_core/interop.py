@@ -110,6 +110,19 @@ class OAuth2ProxyFormat:
         record = _decompress(_decrypt(cipher, payload))
         return _read_record(record, signed_at)
 
+    def read_cookie(
+        self, value: bytes, *, now: float, lifetime: float
+    ) -> tuple[Session | Ticket, float]:
+        """The session or the ticket of a cookie value, and the time in it.
+
+        Raises `SealError`. Random bytes that look like a ticket do not come about.
+        """
+        payload, signed_at, cipher = self._verified(self._name, value, now, lifetime)
+        if b"." in payload and payload.isascii():
+            return _parse_ticket(payload), signed_at
+        session = _read_record(_decompress(_decrypt(cipher, payload)), signed_at)
+        return session, signed_at
+
     def write_session(self, session: Session, *, iv: bytes) -> bytes:
         """*session* as a cookie value; *iv* is 16 fresh random bytes."""
         frame = _compress(_write_record(session))

@@ -30,7 +30,7 @@ from .flows.context import Context
 from .flows.forward_auth import passed
 from .flows.login import begin, callback, denied, form_of, query_of
 from .flows.ready import Readiness
-from .flows.refresh import renew
+from .flows.settle import settle
 from .flows.sign_out import sign_out
 from .forms import parse_form, semicolons_read
 from .front import Handler, fronted, with_query
@@ -45,7 +45,7 @@ from .providers.table import build
 from .recall import Entry
 from .redirects import RedirectPolicy
 from .session import Session
-from .session_stores import CookieSessions
+from .session_stores import Sessions
 from .settings import Settings, check
 from .upstream_heads import UpstreamHeads
 from .upstreams import Upstreams
@@ -87,7 +87,7 @@ class AuthProxy:
             for provider in settings.providers
         }
         ids = list(self._providers)
-        self._sessions = CookieSessions(
+        self._sessions = Sessions(
             settings, provider_ids=ids, clock=clock, random_bytes=random_bytes
         )
         self._pages = Pages(
@@ -150,6 +150,7 @@ class AuthProxy:
             if name in self._providers:
                 provider.inherit(self._providers[name])
         fresh._sessions.inherit(self._sessions)
+        fresh.store_available = self.store_available
         return fresh
 
     def _routing(self, settings: Settings) -> dict[bytes, Handler]:
@@ -340,11 +341,11 @@ class AuthProxy:
         return self._sessions.clear(host=self._context.host(request), present=present)
 
     def _check_stale(self, entry: Entry, request: Request) -> Flow[Decision]:
-        renewal = yield from renew(self._context, request, entry)
-        if renewal.entry is None:
-            return challenge.unauthorized(renewal.headers)
-        answer = self._checked(renewal.entry, request)
-        return with_headers(answer, renewal.headers)
+        found = yield from settle(self._context, request, entry)
+        if found.entry is None:
+            return challenge.unauthorized(found.headers)
+        answer = self._checked(found.entry, request)
+        return with_headers(answer, found.headers)
 
     # -- the check that also says what to do without a login
 
@@ -412,7 +413,7 @@ class AuthProxy:
     # -- everything else
 
     def identify(self, request: Request) -> Session | Flow[Session | None] | None:
-        """Who sends this request; a flow when the session has to be refreshed.
+        """Who sends this request; a flow when the session can't be used as it stands.
 
         Cookies of a refresh are lost here: use `handle` where answers are written.
         """
@@ -437,8 +438,8 @@ class AuthProxy:
             return None, self._cleared_if_broken(request)
         if self._clock() < entry.fresh_until:
             return entry.session, ()
-        renewal = yield from renew(self._context, request, entry)
-        return (renewal.entry.session if renewal.entry else None), renewal.headers
+        found = yield from settle(self._context, request, entry)
+        return (found.entry.session if found.entry else None), found.headers
 
     def proxy(self, request: Request) -> Flow[Decision]:
         """Pass the request on, or ask for a login."""

@@ -9,31 +9,66 @@ Expiry and rules are judged by whoever asks, on every hit.
 
 from __future__ import annotations
 
+from math import inf
+
+from .interop import Ticket
+from .lifetimes import Span
 from .messages import Respond
 from .session import Session
+from .watch import Group
 
 SEEN_ONCE = 4096  # values whose first sight is remembered
 OVERHEAD = 2000  # bytes of an entry besides its texts
 
 
 class Entry:
-    """An unsealed session, until when it needs no thought, and its ready answer.
+    """A session that a request carries, its moments, and its ready answer.
 
-    ``fresh_until`` is the moment at which it expires or has to be refreshed, whatever
-    comes first; ``ends_at`` the moment at which it expires.
+    ``fresh_until`` is the moment from which on it needs thought (it expires, has to be
+    refreshed …), ``ends_at`` the one at which it expires, ``issued_at`` the one at which its cookie was sealed. A ``cold`` entry
+    has to be looked up in the store first and is never fresh; if it has a ``ticket``,
+    the session itself is there and nothing is known of it yet. ``weight`` is the size
+    (bytes) of its sealed form.
     """
 
-    __slots__ = ("answer", "ends_at", "fresh_until", "kept", "sealed", "session")
+    __slots__ = (
+        "answer",
+        "cold",
+        "ends_at",
+        "fresh_until",
+        "issued_at",
+        "kept",
+        "sealed",
+        "session",
+        "span",
+        "ticket",
+        "watched",
+        "weight",
+    )
 
     def __init__(
-        self, session: Session, sealed: bytes, fresh_until: float, ends_at: float
+        self,
+        session: Session,
+        sealed: bytes,
+        span: Span,
+        issued_at: float,
+        *,
+        ticket: Ticket | None = None,
+        cold: bool = False,
+        weight: int = 0,
     ) -> None:
         self.session = session
         self.sealed = sealed
-        self.fresh_until = fresh_until
-        self.ends_at = ends_at
+        self.span = span
+        self.fresh_until = -inf if cold else span.fresh_until
+        self.ends_at = span.ends_at
+        self.issued_at = issued_at
+        self.ticket = ticket
+        self.cold = cold
+        self.weight = weight or len(sealed)
         self.answer: Respond | None = None
         self.kept = False  # whether a cache holds it, so that it comes again
+        self.watched: tuple[Group, ...] = ()
 
     @property
     def size(self) -> int:
@@ -42,7 +77,7 @@ class Entry:
         The tokens are about as long as their sealed form, which is compressed, and half
         of them stand in the answer again.
         """
-        return OVERHEAD + 4 * len(self.sealed)
+        return OVERHEAD + 4 * self.weight
 
 
 class RecallCache:
@@ -83,6 +118,7 @@ class RecallCache:
         size = entry.size
         if size > self._half:
             return
+        self.drop(entry.sealed)
         if self._young_size + size > self._half:
             self._old, self._young, self._young_size = self._young, {}, 0
         entry.kept = True
@@ -95,3 +131,7 @@ class RecallCache:
         if entry is not None:
             self._young_size -= entry.size
         self._old.pop(sealed, None)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._young, self._old, self._young_size = {}, {}, 0

@@ -7,10 +7,14 @@ A sealed value is base64url text without padding, in one canonical form, of
 encrypted with AES-256-GCM. What stands before the nonce and the purpose are
 authenticated with it, so a value sealed for one purpose is worthless for another. The
 key id says which secret of the ring to use: the first one seals, each one unseals.
+
+What lies in a store is sealed with a further secret that only the client has: neither
+who reads the store nor who holds the ring can open it alone.
 """
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidTag
@@ -46,26 +50,41 @@ class Sealer:
     def __init__(self, secrets: Sequence[Secret]) -> None:
         if not secrets or not all(secrets):
             raise ValueError("expected at least one secret, and none of them empty")
-        self._ring: dict[bytes, tuple[int, AESGCM]] = {}
+        self._ring: dict[bytes, tuple[int, AESGCM, bytes]] = {}
         for index, secret in enumerate(secrets):
             key = _derive(secret, b"authproxy v1 seal", 32)
-            self._ring.setdefault(_key_id(secret), (index, AESGCM(key)))
+            shared = _derive(secret, b"authproxy v1 seal with a secret", 32)
+            self._ring.setdefault(_key_id(secret), (index, AESGCM(key), shared))
         self._head = VERSION + _key_id(secrets[0])
-        self._cipher = self._ring[_key_id(secrets[0])][1]
+        _, self._cipher, self._shared = self._ring[_key_id(secrets[0])]
 
     def seal(
-        self, purpose: bytes, payload: bytes, *, issued_at: float, nonce: bytes
+        self,
+        purpose: bytes,
+        payload: bytes,
+        *,
+        issued_at: float,
+        nonce: bytes,
+        secret: bytes = b"",
     ) -> bytes:
-        """Seal *payload*; *nonce* is 12 fresh random bytes, never used twice."""
+        """Seal *payload*; *nonce* is 12 fresh random bytes, never used twice.
+
+        With a *secret* (random bytes), that is needed to unseal as well.
+        """
         if len(nonce) != NONCE_SIZE:
             raise ValueError(f"expected a nonce of {NONCE_SIZE} bytes")
+        cipher = _with_secret(self._shared, secret) if secret else self._cipher
         head = self._head + _microseconds(issued_at).to_bytes(8, "big")
-        return b64url(
-            head + nonce + self._cipher.encrypt(nonce, payload, head + purpose)
-        )
+        return b64url(head + nonce + cipher.encrypt(nonce, payload, head + purpose))
 
     def unseal(
-        self, purpose: bytes, text: bytes, *, now: float, lifetime: float
+        self,
+        purpose: bytes,
+        text: bytes,
+        *,
+        now: float,
+        lifetime: float,
+        secret: bytes = b"",
     ) -> Unsealed:
         """Open what `seal` made for the same purpose, or raise `SealError`.
 
@@ -78,7 +97,9 @@ class Sealer:
         found = self._ring.get(head[1:5])
         if head[:1] != VERSION or found is None:
             raise SealError("sealed in another version or with an unknown secret")
-        index, cipher = found
+        index, cipher, shared = found
+        if secret:
+            cipher = _with_secret(shared, secret)
         try:
             payload = cipher.decrypt(data[13:25], data[25:], head + purpose)
         except InvalidTag:
@@ -105,6 +126,10 @@ def _microseconds(moment: float) -> int:
 
 def _derive(secret: Secret, info: bytes, size: int) -> bytes:
     return HKDF(SHA256(), size, salt=None, info=info).derive(secret.value)
+
+
+def _with_secret(shared: bytes, secret: bytes) -> AESGCM:
+    return AESGCM(hmac.digest(shared, secret, "sha256"))
 
 
 def _key_id(secret: Secret) -> bytes:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from msgspec import Struct
-
-Freshness: TypeAlias = Literal["fresh", "stale", "expired"]
 
 
 class Session(Struct, frozen=True, kw_only=True):
@@ -15,7 +13,10 @@ class Session(Struct, frozen=True, kw_only=True):
 
     Moments are float seconds since the epoch; ``expires_at`` 0 means that the provider
     named no end. ``created_at`` is reset by a refresh, ``login_at`` is not. ``nonce``
-    is the raw OIDC nonce. ``claims`` holds additional claims that headers ask for.
+    is the raw OIDC nonce; it stays the same for the session's whole life, so it also
+    tells one session from another. ``claims`` holds additional claims that headers ask
+    for, ``sid`` is the session's name at the provider (Back-Channel Logout §2.1), and
+    ``seen_at`` the moment of a request that was noted last, 0 for none.
     """
 
     provider: str = ""
@@ -31,6 +32,8 @@ class Session(Struct, frozen=True, kw_only=True):
     groups: tuple[str, ...] = ()
     preferred_username: str = ""
     claims: Mapping[str, Any] = {}
+    sid: str = ""
+    seen_at: float = 0.0
 
     def __repr__(self) -> str:
         held = [
@@ -42,19 +45,6 @@ class Session(Struct, frozen=True, kw_only=True):
             f"Session(user={self.user!r}, email={self.email!r}, "
             f"provider={self.provider!r}, holds={held})"
         )
-
-    def freshness(self, now: float, *, refresh: float, lifetime: float) -> Freshness:
-        """Whether the session can be used as it is at *now*.
-
-        Past ``lifetime`` seconds after its creation it is expired (0: never); past
-        ``refresh`` seconds it is stale (0: never).
-        """
-        age = now - self.created_at
-        if lifetime and age >= lifetime:
-            return "expired"
-        if refresh and age > refresh:
-            return "stale"
-        return "fresh"
 
     @property
     def name(self) -> str:

@@ -40,6 +40,8 @@ class _Stored(Struct, frozen=True, array_like=True, forbid_unknown_fields=False)
     groups: tuple[str, ...]
     preferred_username: str
     claims: Mapping[str, Any]
+    sid: str = ""
+    seen_at: float = 0.0
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -63,6 +65,8 @@ def encode_session(session: Session) -> bytes:
             session.groups,
             session.preferred_username,
             session.claims,
+            session.sid,
+            session.seen_at,
         )
     )
     compressed: bytes = lz4.block.compress(record)
@@ -92,6 +96,8 @@ def decode_session(data: bytes) -> Session:
         groups=stored.groups,
         preferred_username=stored.preferred_username,
         claims=stored.claims,
+        sid=stored.sid,
+        seen_at=stored.seen_at,
     )
 
 

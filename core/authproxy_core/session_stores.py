@@ -1,31 +1,35 @@
-"""Where sessions are kept: in sealed cookies.
+"""Where sessions are kept: in sealed cookies, or in a store under a ticket.
 
-The cookie holds the whole session, so that reading it needs no I/O. What was renewed or
-ended a moment ago is remembered for requests that still carry the cookie from before.
+A cookie that holds the whole session is read without I/O. A ticket's session is loaded
+once, then answered from the recall cache for as long as the store tells of changes.
+Both kinds are accepted wherever there is a store; the settings say which is written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from math import inf
 
+import msgspec
 from msgspec import Struct
 
 from .cookies import CookieWriter, joined, read_cookies
-from .errors import SealError
-from .interop import OAuth2ProxyFormat
+from .effects import Flow, LoadAll, Save
+from .errors import SealError, StoreError
+from .interop import Ticket
+from .lifetimes import Lifetimes, Span
 from .messages import Header, Headers
-from .oidc import Tokens
-from .provider_types import PROVIDER_TYPES
 from .recall import Entry, RecallCache
-from .sealing import Sealer
+from .renewals import AFTERLIFE, Renewals
 from .session import Session
-from .session_codec import decode_session, encode_session
+from .session_formats import SessionFormats, generation, identity
+from .session_index import ENDED_TTL, SessionIndex, ended_mark
 from .settings import Settings
+from .watch import Watch
 
-AFTERLIFE = 60.0  # seconds that siblings may come with the cookie from before a refresh
-RETRY_AFTER = 10.0  # seconds between tries to refresh while the provider is away
-MAX_REMEMBERED = 2_000
+NOTHING = Session()
+RANDOM_NONCE = 32  # bytes; for sessions that no OIDC login began
 
 
 def is_part(suffix: bytes) -> bool:
@@ -33,15 +37,22 @@ def is_part(suffix: bytes) -> bool:
     return not suffix or (suffix[:1] == b"_" and suffix[1:].isdigit())
 
 
-class Renewal(Struct, frozen=True):
-    """What became of a stale session: an entry (None: it has ended), and its cookies."""
+class Browser(Struct, frozen=True):
+    """What cookies are written for: the original host, and the cookies that came."""
 
-    entry: Entry | None
-    headers: Headers = ()
+    host: str
+    present: tuple[bytes, ...] = ()
 
 
-class CookieSessions:
-    """Sessions in sealed cookies; the only memory is caches."""
+class Kept(Struct, frozen=True):
+    """A session that was written: its entry, and the cookies that carry it."""
+
+    entry: Entry
+    headers: Headers
+
+
+class Sessions:
+    """All sessions of one cookie name; the only memory is caches."""
 
     def __init__(
         self,
@@ -51,53 +62,65 @@ class CookieSessions:
         clock: Callable[[], float],
         random_bytes: Callable[[int], bytes],
     ) -> None:
-        cookie = settings.cookie
-        self._settings = cookie
+        self._settings = settings.cookie
+        self._life = settings.sessions
         self._clock = clock
         self._random_bytes = random_bytes
         self._providers = frozenset(provider_ids)
         self._default_provider = provider_ids[0]
-        # Their sessions live on by asking again with the access token.
-        self._asking = frozenset(
-            provider.id
-            for provider in settings.providers
-            if PROVIDER_TYPES[provider.type].renews == "ask"
-        )
-        self._name = cookie.name.encode()
-        # The name is part of the purpose: another instance's cookie is not ours.
-        self._purpose = b"session:" + self._name
-        self._sealer = Sealer(cookie.secrets)
-        self._interop = OAuth2ProxyFormat(cookie.secrets, cookie.name)
-        self._writer = CookieWriter(cookie.name, cookie)
+        self._name = settings.cookie.name.encode()
+        self._has_store = settings.sessions.shared or settings.sessions.needs_store
+        self._revocable = settings.sessions.revocable
+        self._writer = CookieWriter(settings.cookie.name, settings.cookie)
+        self._lifetimes = Lifetimes(settings)
         self._recall = RecallCache(settings.session_cache_bytes)
-        self._renewals: dict[bytes, tuple[Renewal, float]] = {}
-        self._retry_at: dict[bytes, float] = {}
-        self._unfinished: dict[bytes, Tokens] = {}
-        self._store_trusted = False
+        self._watch = Watch(self._recall.drop, self._recall.clear)
+        self.formats = SessionFormats(settings, clock=clock, random_bytes=random_bytes)
+        self.index = SessionIndex(
+            settings, clock=clock, random_bytes=random_bytes, formats=self.formats
+        )
+        self.renewals = Renewals(clock)
         self.unsealed = 0  # values that no cache held, so far
 
-    # -- what the store tells
+    def inherit(self, previous: Sessions) -> None:
+        """Share what *previous* remembers of refreshes; its flows may still run.
+
+        Entries are not taken over: their answers were made by other rules.
+        """
+        self.renewals = previous.renewals
+        self.store_trusted = previous.store_trusted
+
+    # -- what the driver says about its store
+
+    @property
+    def has_store(self) -> bool:
+        """Whether there is a store that all processes see."""
+        return self._has_store
 
     @property
     def store_trusted(self) -> bool:
         """Whether what the store said may be kept, because it tells of every change."""
-        return self._store_trusted
+        return self._watch.trusted
 
     @store_trusted.setter
     def store_trusted(self, trusted: bool) -> None:
-        if not trusted:
-            self.store_changed(None)
-        self._store_trusted = trusted
+        self._watch.trusted = trusted
 
     def store_changed(self, key: str | None) -> None:
         """Drop what came from *key* of the store; None: all that came from it."""
+        if key is not None:
+            ended = self.index.revocations.identity_in(key)
+            if ended:
+                self.renewals.mark_ended(ended)
+        self._watch.changed(key)
 
-    # -- reading
+    # -- reading without I/O
 
     def recall(self, headers: Iterable[Header]) -> Entry | None:
         """The session that a request carries, if its seal holds and it has not expired.
 
-        No I/O and no judgement about staleness or rules.
+        No I/O and no judgement about staleness or rules. A cold entry is yet to be
+        looked up by `load`.
         """
         value = joined(read_cookies(headers), self._name, self._settings.max_parts)
         if value is None:
@@ -105,10 +128,11 @@ class CookieSessions:
         entry = self._recall.get(value)
         if entry is None:
             self.unsealed += 1
-            entry = self._unsealed(value)
+            entry = self.entry_of(value)
             if entry is None:
                 return None
-            self._recall.offer(entry)
+            if not entry.cold:
+                self._recall.offer(entry)
         if self._clock() >= entry.ends_at:
             self._recall.drop(value)
             return None
@@ -129,162 +153,283 @@ class CookieSessions:
         rest = name[len(self._name) :]
         return is_part(rest) or (rest[:1] == b"_" and rest.endswith(b"_csrf"))
 
-    def _unsealed(self, value: bytes) -> Entry | None:
-        now, lifetime = self._clock(), self._settings.expire
+    def entry_of(self, value: bytes) -> Entry | None:
+        """The entry of a cookie's whole value; None when it holds no session."""
         try:
-            if b"|" in value:
-                if not self._settings.read_oauth2_proxy:
-                    return None
-                session = self._interop.read_session(value, now=now, lifetime=lifetime)
-                issued_at = float(int(session.created_at))
-            else:
-                unsealed = self._sealer.unseal(
-                    self._purpose, value, now=now, lifetime=lifetime
-                )
-                session, issued_at = (
-                    decode_session(unsealed.payload),
-                    unsealed.issued_at,
-                )
+            found, issued_at = self.formats.read(value)
         except SealError:
             return None
-        provider = session.provider or self._default_provider
-        if provider not in self._providers:
+        if isinstance(found, Ticket):
+            if not self._has_store:
+                return None
+            expire = self._settings.expire
+            span = Span(inf, inf, inf, issued_at + expire if expire else inf)
+            return Entry(NOTHING, value, span, issued_at, ticket=found, cold=True)
+        session = self._named(found)
+        if session is None:
             return None
-        return self._entry(session, value, issued_at)
+        span = self._lifetimes.span(session, issued_at)
+        return Entry(session, value, span, issued_at, cold=self._revocable)
 
-    def _entry(self, session: Session, sealed: bytes, issued_at: float) -> Entry:
-        expire, refresh = self._settings.expire, self._settings.refresh
-        ends_at = issued_at + expire if expire else inf
-        if not refresh:
-            return Entry(session, sealed, ends_at, ends_at)
-        asking = (session.provider or self._default_provider) in self._asking
-        if not session.refresh_token and not asking:
-            # Nothing to refresh with: it ends with what the provider promised.
-            ends_at = min(ends_at, session.expires_at or inf)
-            return Entry(session, sealed, ends_at, ends_at)
-        return Entry(
-            session, sealed, min(session.created_at + refresh, ends_at), ends_at
+    def _named(self, session: Session) -> Session | None:
+        """*session* with its provider, None when that is none of ours."""
+        if not session.provider:  # oauth2-proxy has but one
+            return msgspec.structs.replace(session, provider=self._default_provider)
+        return session if session.provider in self._providers else None
+
+    # -- identities
+
+    def identity(self, entry: Entry) -> str:
+        """What stays the same in the session's life."""
+        if entry.ticket is not None:
+            return ended_mark(entry.ticket.id)
+        return identity(entry.session, entry.sealed)
+
+    def generation(self, entry: Entry) -> str:
+        """The same between two refreshes."""
+        if entry.ticket is not None:
+            return f"{self.identity(entry)}:{entry.session.created_at!r}"
+        return generation(entry.session, entry.sealed)
+
+    # -- reading from the store
+
+    def load(self, entry: Entry) -> Flow[Entry | None]:
+        """What the store says of an entry; None when the session is over.
+
+        Raises `StoreError`.
+        """
+        if entry.ticket is None:
+            return (yield from self._look_up(entry))
+        return (yield from self._load(entry, entry.ticket))
+
+    def _look_up(self, entry: Entry) -> Flow[Entry | None]:
+        """The session in a cookie, unless it was revoked."""
+        revocations = self.index.revocations
+        keys = revocations.keys_of(entry.session, self.identity(entry))
+        reading = self._watch.reading(*keys)
+        values = yield from LoadAll(keys)
+        if revocations.mean(entry.session, keys, values):
+            return None
+        found = Entry(entry.session, entry.sealed, entry.span, entry.issued_at)
+        found.watched = self._watch.rest(entry.sealed, reading)
+        if found.watched:
+            self._recall.offer(found)
+        return found
+
+    def _load(self, entry: Entry, ticket: Ticket) -> Flow[Entry | None]:
+        wanted: tuple[str, ...] = (ticket.id,)
+        if self._idle:
+            wanted = (ticket.id, self._key("seen", ticket))
+        reading = self._watch.reading(ticket.id)
+        data, *seen = yield from LoadAll(wanted)
+        session = self._opened(ticket, data, seen)
+        if session is None or data is None:
+            return None
+        if self._revocable:
+            # What oauth2-proxy wrote is in no index.
+            revocations = self.index.revocations
+            keys = revocations.keys_of(session, ended_mark(ticket.id))
+            reading = self._watch.reading(ticket.id, *keys)
+            values = yield from LoadAll(keys)
+            if revocations.mean(session, keys, values):
+                return None
+        span = self._lifetimes.span(session, session.created_at)
+        if self._clock() >= span.ends_at:
+            return None
+        found = Entry(
+            session,
+            entry.sealed,
+            span,
+            entry.issued_at,
+            ticket=ticket,
+            weight=len(data),
         )
+        # A late request still gets the new cookie.
+        late = _is_outdated(found) and self._clock() < session.created_at + AFTERLIFE
+        found.watched = () if late else self._watch.rest(entry.sealed, reading)
+        if found.watched:
+            self._recall.put(found)
+        return found
+
+    @property
+    def _idle(self) -> float:
+        return self._life.idle_timeout
+
+    def _key(self, kind: str, ticket: Ticket) -> str:
+        return f"{self._settings.name}:{kind}:{ticket.id[len(self._name) + 1 :]}"
+
+    def _opened(
+        self, ticket: Ticket, data: bytes | None, seen: list[bytes | None]
+    ) -> Session | None:
+        if data is None:
+            return None
+        try:
+            session = self._named(self.formats.open_stored(ticket, data))
+        except SealError:
+            return None
+        if session is not None and seen and seen[0] is not None:
+            seen_at = max(session.seen_at, _moment(seen[0]))
+            session = msgspec.structs.replace(session, seen_at=seen_at)
+        return session
 
     # -- writing
 
-    def save(
-        self, session: Session, *, host: str, present: Iterable[bytes]
-    ) -> tuple[Entry, Headers]:
-        """Seal a session; its entry and the cookies that carry it.
+    def begin(
+        self, session: Session, headers: Iterable[Header], *, host: str
+    ) -> Flow[Kept]:
+        """Keep the session of a fresh login, and end the one that was there before.
 
-        Raises `SealError` when it needs more parts than allowed.
+        A new session never has an earlier one's ticket: that may have been planted.
+        Raises `SealError` when it needs too many cookies, and `StoreError`.
         """
-        stored = self._minimal(session) if self._settings.minimal else session
-        sealed = self._sealed(stored)
-        cookies = self._writer.set(
-            sealed, host=host, max_age=self._settings.expire, present=present
+        headers = tuple(headers)
+        browser = Browser(host, self.present(headers))
+        session = msgspec.structs.replace(
+            session,
+            nonce=session.nonce or self._random_bytes(RANDOM_NONCE),
+            seen_at=self._clock() if self._idle else 0.0,
         )
-        parts = self._writer.parts_needed(sealed, host, self._settings.expire)
-        if parts > self._settings.max_parts:
-            raise SealError(
-                f"the session needs {parts} cookies, allowed are "
-                f"{self._settings.max_parts}"
-            )
-        entry = self._entry(stored, sealed, stored.created_at)
-        self._recall.put(entry)
-        return entry, cookies
+        before = self.recall(headers)
+        kept = yield from self._keep(session, None, browser)
+        if kept.entry.ticket is not None:
+            yield from self.index.note(kept.entry.ticket, session)
+        if before is not None and (before.ticket is not None or self._revocable):
+            yield from self.end(before)
+        return kept
 
-    def _sealed(self, session: Session) -> bytes:
-        if self._settings.format == "oauth2-proxy":
-            return self._interop.write_session(session, iv=self._random_bytes(16))
-        return self._sealer.seal(
-            self._purpose,
-            encode_session(session),
-            issued_at=session.created_at,
-            nonce=self._random_bytes(12),
+    def rewrite(self, entry: Entry, session: Session, browser: Browser) -> Flow[Kept]:
+        """Keep *session* in place of the one of *entry*; its ticket stays the same.
+
+        Raises `SealError` when it needs too many cookies, and `StoreError`.
+        """
+        if self._idle:
+            session = msgspec.structs.replace(session, seen_at=self._clock())
+        kept = yield from self._keep(session, entry.ticket, browser)
+        ticket = kept.entry.ticket
+        if ticket is not None and (
+            entry.ticket is None or self.index.is_due(entry.session, session)
+        ):
+            yield from self.index.note(ticket, session)
+        return kept
+
+    def _keep(
+        self,
+        session: Session,
+        ticket: Ticket | None,
+        browser: Browser,
+    ) -> Flow[Kept]:
+        if ticket is None and self._life.kept_in == "cookie":
+            stored = _minimal(session) if self._settings.minimal else session
+            sealed = self.formats.write_session(stored)
+            if self._fits(stored, sealed, browser.host):
+                return self._in_cookies(stored, sealed, browser)
+        ticket = ticket or self.formats.new_ticket()
+        data = self.formats.seal_stored(ticket, session)
+        yield from Save(ticket.id, data, self._lifetimes.held(session, self._clock()))
+        span = self._lifetimes.span(session, session.created_at)
+        sealed = self.formats.write_ticket(ticket, session.created_at)
+        entry = Entry(
+            session,
+            sealed,
+            span,
+            session.created_at,
+            ticket=ticket,
+            weight=len(data),
+        )
+        return Kept(entry, self.cookies(entry, browser))
+
+    def _fits(self, session: Session, sealed: bytes, host: str) -> bool:
+        """Whether a session can be kept in cookies; else it goes to the store.
+
+        Raises `SealError` when there is none.
+        """
+        age = self._lifetimes.max_age(session, self._clock(), held=False)
+        parts = self._writer.parts_needed(sealed, host, age)
+        if parts <= self._settings.max_parts:
+            return True
+        if self._has_store:
+            return False
+        raise SealError(
+            f"the session needs {parts} cookies, allowed are "
+            f"{self._settings.max_parts} (session_cookie_max_parts)"
         )
 
-    @staticmethod
-    def _minimal(session: Session) -> Session:
-        return Session(
-            provider=session.provider,
-            created_at=session.created_at,
-            login_at=session.login_at,
-            expires_at=session.expires_at,
-            user=session.user,
-            email=session.email,
-            groups=session.groups,
-            preferred_username=session.preferred_username,
-            claims=session.claims,
+    def _in_cookies(self, session: Session, sealed: bytes, browser: Browser) -> Kept:
+        span = self._lifetimes.span(session, session.created_at)
+        entry = Entry(session, sealed, span, session.created_at)
+        if not self._revocable:
+            self._recall.put(entry)
+        return Kept(entry, self.cookies(entry, browser))
+
+    def cookies(self, entry: Entry, browser: Browser) -> Headers:
+        """The cookies that carry an entry's value; they end with the session."""
+        age = self._lifetimes.max_age(
+            entry.session, self._clock(), held=entry.ticket is not None
         )
+        return self._set(entry.sealed, age, browser)
+
+    def cookies_again(self, entry: Entry, browser: Browser) -> Headers:
+        """A ticket's cookies, if its session was renewed since they were written."""
+        ticket, session = entry.ticket, entry.session
+        if ticket is None or not _is_outdated(entry):
+            return ()
+        sealed = self.formats.write_ticket(ticket, session.created_at)
+        age = self._lifetimes.max_age(session, self._clock(), held=True)
+        return self._set(sealed, age, browser)
+
+    def _set(self, sealed: bytes, age: float, browser: Browser) -> Headers:
+        return self._writer.set(
+            sealed, host=browser.host, max_age=age, present=browser.present
+        )
+
+    def note_use(self, entry: Entry, browser: Browser) -> Flow[Kept]:
+        """Note that the session is in use, so that it is not idle. Raises `StoreError`."""
+        now = self._clock()
+        session = msgspec.structs.replace(entry.session, seen_at=now)
+        if entry.ticket is None:
+            sealed = self.formats.write_session(session)
+            return self._in_cookies(session, sealed, browser)
+        moment = f"{now:.6f}".encode()
+        yield from Save(self._key("seen", entry.ticket), moment, self._idle)
+        entry.session = session
+        entry.span = self._lifetimes.span(session, session.created_at)
+        entry.fresh_until, entry.ends_at = entry.span.fresh_until, entry.span.ends_at
+        return Kept(entry, ())
+
+    # -- ending
 
     def clear(self, *, host: str, present: Iterable[bytes]) -> Headers:
         """Cookies that end the session in the browser, all of its parts."""
         return self._writer.clear(host=host, present=present)
 
-    def forget(self, entry: Entry) -> None:
-        """Drop an entry from the cache, and what siblings would be told of it."""
+    def end(self, entry: Entry) -> Flow[None]:
+        """End a session everywhere, as far as its kind allows. Raises `StoreError`."""
         self._recall.drop(entry.sealed)
-        for sealed, (renewal, until) in self._renewals.items():
-            if renewal.entry is not None and renewal.entry.sealed == entry.sealed:
-                self._renewals[sealed] = (Renewal(None), until)
+        mark = self.identity(entry)
+        self.renewals.mark_ended(mark)
+        if entry.ticket is not None:
+            yield from self.index.end(entry.ticket)
+        elif self._revocable:
+            yield from self.index.revocations.revoke_one(mark)
+        elif self._has_store:
+            # Late requests and refreshes elsewhere look at this; nothing else does.
+            with suppress(StoreError):
+                yield from self.index.revocations.revoke_one(mark, ENDED_TTL)
 
-    # -- around a refresh
 
-    def renewal_of(self, entry: Entry) -> Renewal | None:
-        """What a sibling made of this stale session a moment ago, or None."""
-        found = self._renewals.get(entry.sealed)
-        if found is None or self._clock() >= found[1]:
-            return None
-        renewal = found[0]
-        if renewal.entry is None:
-            return renewal
-        return Renewal(self._judged(renewal.entry.sealed), renewal.headers)
+def _minimal(session: Session) -> Session:
+    return msgspec.structs.replace(
+        session, access_token="", id_token="", refresh_token=""
+    )
 
-    def _judged(self, sealed: bytes) -> Entry | None:
-        """The entry of a value that a sibling may have sealed by earlier settings."""
-        entry = self._recall.get(sealed)
-        if entry is None:
-            entry = self._unsealed(sealed)
-            if entry is not None:
-                self._recall.put(entry)
-        return entry
 
-    def inherit(self, previous: CookieSessions) -> None:
-        """Share what *previous* remembers of refreshes; its flows may still run.
+def _is_outdated(entry: Entry) -> bool:
+    """Whether a ticket's session was renewed since its cookie was written."""
+    return int(entry.session.created_at) > int(entry.issued_at)
 
-        Entries are not taken over: their answers were made by other rules.
-        """
-        self._renewals = previous._renewals
-        self._retry_at = previous._retry_at
-        self._unfinished = previous._unfinished
 
-    def remember_renewal(self, entry: Entry, renewal: Renewal) -> None:
-        """Keep what became of a stale session, for siblings with the cookie before."""
-        now = self._clock()
-        # They went in by time: those in front are over first.
-        while self._renewals:
-            sealed, (_, until) = next(iter(self._renewals.items()))
-            if until > now and len(self._renewals) < MAX_REMEMBERED:
-                break
-            del self._renewals[sealed]
-        self._renewals[entry.sealed] = (renewal, now + AFTERLIFE)
-        self._recall.drop(entry.sealed)
-        self._retry_at.pop(entry.sealed, None)
-        self._unfinished.pop(entry.sealed, None)
-
-    def unfinished(self, entry: Entry) -> Tokens | None:
-        """Tokens of a refresh that failed later on: the old ones are spent already."""
-        return self._unfinished.get(entry.sealed)
-
-    def keep_unfinished(self, entry: Entry, tokens: Tokens) -> None:
-        """Keep new tokens until the session that they belong to is made."""
-        if len(self._unfinished) >= MAX_REMEMBERED:
-            del self._unfinished[next(iter(self._unfinished))]
-        self._unfinished[entry.sealed] = tokens
-
-    def may_retry(self, entry: Entry) -> bool:
-        """Whether a refresh may be tried (again) now."""
-        return self._clock() >= self._retry_at.get(entry.sealed, 0.0)
-
-    def refresh_failed(self, entry: Entry) -> None:
-        """Wait a while before the next try: the provider is away."""
-        if len(self._retry_at) >= MAX_REMEMBERED:
-            self._retry_at.clear()
-        self._retry_at[entry.sealed] = self._clock() + RETRY_AFTER
+def _moment(text: bytes) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

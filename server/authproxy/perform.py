@@ -82,7 +82,7 @@ class Performer:
         if type(effect) is Lock:
             return await self._lock(effect, tokens)
         if type(effect) is Unlock:
-            return await self._unlock(effect.key, tokens)
+            return await self._unlock(effect, tokens)
         method = self._methods.get(type(effect))
         if method is None:
             raise ClientGone("there is no request whose body could be read")
@@ -119,17 +119,20 @@ class Performer:
 
     async def _lock(self, effect: Lock, tokens: Tokens) -> bool:
         token = secrets.token_urlsafe(16)
-        locks = self._locks if self._store is None else self._store
-        taken = await locks.take_lock(effect.key, effect.ttl, effect.wait, token)
+        taken = await self._locks_for(effect).take_lock(
+            effect.key, effect.ttl, effect.wait, token
+        )
         if taken:
             tokens[effect.key] = token
         return taken
 
-    async def _unlock(self, key: str, tokens: Tokens) -> None:
-        token = tokens.pop(key, None)
+    async def _unlock(self, effect: Unlock, tokens: Tokens) -> None:
+        token = tokens.pop(effect.key, None)
         if token is not None:
-            locks = self._locks if self._store is None else self._store
-            await locks.release_lock(key, token)
+            await self._locks_for(effect).release_lock(effect.key, token)
+
+    def _locks_for(self, effect: Lock | Unlock) -> Locks | Store:
+        return self._locks if effect.local or self._store is None else self._store
 
     async def _fetch(self, effect: Fetch) -> Response:
         began, status = monotonic(), None

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from authproxy_core import Fetch, FetchError, Lock, Respond, Response, Unlock
+from authproxy_core.lifetimes import Span
 from authproxy_core.recall import Entry
 from authproxy_core.session import Session
 from support.world import START, World, header, headers, play, settings
@@ -264,9 +265,9 @@ def test_identify_refreshes_for_embedders(refreshing: World) -> None:
 def test_memory_of_renewals_and_failures_is_bounded(
     refreshing: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from authproxy_core import session_stores
+    from authproxy_core import renewals
 
-    monkeypatch.setattr(session_stores, "MAX_REMEMBERED", 1)
+    monkeypatch.setattr(renewals, "MAX_REMEMBERED", 1)
     for _ in range(3):
         refreshing.decide(stale(refreshing))
     refreshing.config.failing["token"] = 503
@@ -282,30 +283,11 @@ def test_lo08_sign_out_after_a_refresh_leaves_nothing(refreshing: World) -> None
     assert refreshing.get("/oauth2/auth").status == 401
 
 
-@pytest.mark.parametrize(
-    ("age", "refresh", "lifetime", "expected"),
-    [
-        (0, 0, 0, "fresh"),
-        (1e9, 0, 0, "fresh"),
-        (60, 60, 0, "fresh"),
-        (61, 60, 0, "stale"),
-        (99, 60, 100, "stale"),
-        (100, 60, 100, "expired"),
-        (100, 0, 100, "expired"),
-        (99, 0, 100, "fresh"),
-    ],
-)
-def test_freshness(age: float, refresh: float, lifetime: float, expected: str) -> None:
-    session = Session(created_at=START)
-    now = START + age
-    assert session.freshness(now, refresh=refresh, lifetime=lifetime) == expected
-
-
 def test_sessions_show_no_tokens() -> None:
     session = Session(
         user="u", access_token="AT-1", id_token="IT-1", refresh_token="RT-1"
     )
-    entry = Entry(session, b"sealed-value", 1.0, 2.0)
+    entry = Entry(session, b"sealed-value", Span(1.0, 1.0, 1.0, 2.0), 0.0)
     for shown in (repr(session), repr(entry), str(session)):
         assert not {"AT-1", "IT-1", "RT-1", "sealed-value"} & set(shown.split("'"))
     assert "access_token" in repr(session)

@@ -14,7 +14,7 @@ from authproxy_core import (
     Response,
     SettingsError,
     Unlock,
-    session_stores,
+    renewals,
 )
 from authproxy_core.access import EmailRule
 from authproxy_core.jwt import parse_key_set
@@ -66,7 +66,7 @@ def test_new_tokens_are_not_lost_when_a_later_step_fails(refreshing: World) -> N
 def test_tokens_kept_for_a_retry_are_bounded(
     refreshing: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_stores, "MAX_REMEMBERED", 1)
+    monkeypatch.setattr(renewals, "MAX_REMEMBERED", 1)
     refreshing.config.id_token_claims["groups"] = None
     refreshing.config.failing["userinfo"] = 503
     jars = [dict(refreshing.jar)]
@@ -78,7 +78,7 @@ def test_tokens_kept_for_a_retry_are_bounded(
     refreshing.clock.now += 61
     for jar in jars:
         assert refreshing.get("/oauth2/auth", jar=jar).status == 202
-    assert len(refreshing.proxy._sessions._unfinished) == 1
+    assert len(refreshing.proxy._sessions.renewals._tokens) == 1
 
 
 def test_userinfo_of_somebody_else_ends_a_refreshed_session(refreshing: World) -> None:
@@ -139,7 +139,7 @@ def test_renewals_are_forgotten_in_time(refreshing: World) -> None:
     for _ in range(5):
         refreshing.clock.now += 61
         refreshing.get("/oauth2/auth")
-    assert len(refreshing.proxy._sessions._renewals) == 1
+    assert len(refreshing.proxy._sessions.renewals._renewed) == 1
 
 
 @pytest.mark.parametrize("format", ["authproxy", "oauth2-proxy"])

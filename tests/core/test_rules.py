@@ -24,9 +24,10 @@ LAYERS = (
     {"health"},
     {"front"},
     {"gate"},
-    {"oidc", "pages", "challenge", "access", "headers", "login_state"},
-    {"redirects", "claims", "forms", "recall", "rewriting"},
-    {"original", "session_codec", "jwt", "interop"},
+    {"oidc", "pages", "challenge", "access", "headers", "login_state"}
+    | {"renewals", "revocations", "session_index"},
+    {"redirects", "claims", "forms", "recall", "rewriting", "session_formats"},
+    {"original", "session_codec", "jwt", "interop", "lifetimes", "watch"},
     {"session", "sealing", "cookies", "templates"},
     {"settings"},
     {"provider_settings", "gate_settings"},
@@ -64,6 +65,7 @@ PURE = frozenset(
         "typing",
         "unicodedata",
         "urllib",
+        "weakref",
         "zlib",
     ]
 )

@@ -22,6 +22,7 @@ from authproxy_core.flows.failures import DEFAULT, failure_of
 from authproxy_core.forms import parse_form
 from authproxy_core.headers import Injector, claim_values
 from authproxy_core.jwt import parse_key_set
+from authproxy_core.lifetimes import Span
 from authproxy_core.login_state import LoginState
 from authproxy_core.oidc import Tokens, parse_tokens, with_query
 from authproxy_core.recall import Entry, RecallCache
@@ -252,7 +253,7 @@ def test_ck13_a_bomb_is_not_unpacked() -> None:
 
 
 def entry(name: bytes) -> Entry:
-    return Entry(Session(user=name.decode()), name, 1.0, 1.0)
+    return Entry(Session(user=name.decode()), name, Span(1.0, 1.0, 1.0, 1.0), 1.0)
 
 
 def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from authproxy_core.drive import drive_sync
 from authproxy_core.session import Session
-from authproxy_core.session_stores import CookieSessions
+from authproxy_core.session_stores import Sessions
 from authproxy_core.settings import CookieSettings, Secret, Settings
 from support.ports import LOOPBACK
 from support.processes import Process
@@ -124,8 +125,8 @@ def session_cookie(session: Session | None = None, *, secret: str = SECRET) -> s
         | {"created_at": now, "login_at": now}
     )
     settings = Settings(cookie=CookieSettings(secrets=(Secret(secret),)))
-    sessions = CookieSessions(
+    sessions = Sessions(
         settings, provider_ids=["oidc"], clock=time.time, random_bytes=os.urandom
     )
-    _, headers = sessions.save(stored, host="localhost", present=())
-    return "; ".join(value.split(b";")[0].decode() for _, value in headers)
+    kept = drive_sync(sessions.begin(stored, (), host="localhost"), lambda effect: None)
+    return "; ".join(value.split(b";")[0].decode() for _, value in kept.headers)

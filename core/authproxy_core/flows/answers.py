@@ -51,8 +51,11 @@ def guarded(flow: Flow[Decision]) -> Flow[Decision]:
         return bad_request(error)
     except EffectError as error:
         event = Event("effect_failed", reason=error.code, detail=str(error))
+        again: Headers = ()
+        if error.status_hint == 503:
+            again = ((b"retry-after", b"1"),)
         answer = challenge.plain(
-            error.status_hint, b"the request could not be answered\n"
+            error.status_hint, b"the request could not be answered\n", again
         )
         return replace(answer, events=(event,), verdict="failed", reason=error.code)
 

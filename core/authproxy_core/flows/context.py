@@ -13,11 +13,19 @@ from ..messages import Event, Headers, Request, Respond
 from ..original import Original, Trust
 from ..pages import NO_CACHE, Pages
 from ..providers.base import Provider
+from ..recall import Entry
 from ..redirects import RedirectPolicy
 from ..session import Session
-from ..session_stores import CookieSessions
+from ..session_stores import Browser, Sessions
 from ..settings import Settings
 from .ready import Readiness
+
+
+class Settled(Struct, frozen=True):
+    """A request's session as it can be used (None: there is none), and its cookies."""
+
+    entry: Entry | None
+    headers: Headers = ()
 
 
 class Context(Struct, frozen=True, kw_only=True):
@@ -29,7 +37,7 @@ class Context(Struct, frozen=True, kw_only=True):
     trust: Trust
     gate: Gate
     redirects: RedirectPolicy
-    sessions: CookieSessions
+    sessions: Sessions
     login_states: LoginStates
     providers: Mapping[str, Provider]
     emails: EmailRule
@@ -63,6 +71,10 @@ class Context(Struct, frozen=True, kw_only=True):
     def host(self, request: Request) -> str:
         """The original host, for cookies; raises `RequestError`."""
         return self.trust.original(request).host
+
+    def browser(self, request: Request) -> Browser:
+        """What the session's cookies are written for; raises `RequestError`."""
+        return Browser(self.host(request), self.sessions.present(request.headers))
 
     def callback_url(self, original: Original) -> str:
         """The ``redirect_uri`` for a login that begins at *original*."""

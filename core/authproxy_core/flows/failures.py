@@ -65,6 +65,8 @@ MESSAGES = {
     "login_state_lost": "This login was not started in this browser, was finished "
     "before, or took too long. Please try again; if it fails again, check that cookies "
     "are allowed.",
+    "store_unavailable": "Logins can't be kept at the moment. Please try again in a "
+    "moment.",
     "session_too_large": "The identity provider puts more into your session than "
     f"cookies can hold. {ASK}",
 }
@@ -81,8 +83,10 @@ def failure_of(error: AuthProxyError) -> Failure:
             reason, status, hint = "provider_unreachable", 502, ""
         case SealError():
             reason, status = "session_too_large", 500
-            hint = "have the provider put fewer groups and claims into its tokens, or "
-            hint += "raise session_cookie_max_parts"
+            hint = (
+                "keep sessions in a store (session_store_type), or have the provider "
+            )
+            hint += "put fewer groups and claims into its tokens"
         case TokenError() | ProviderError():
             reason, status, hint = error.reason, 500, error.hint
             status = STATUSES.get(reason, status)

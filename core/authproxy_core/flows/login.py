@@ -190,9 +190,10 @@ def _redeem(
     if refusal:
         event = Event("login_denied", session.name, refusal, _why(refusal))
         return denied(context, request, event, ended)
-    _, cookies = context.sessions.save(
-        session, host=original.host, present=context.sessions.present(request.headers)
+    kept = yield from context.sessions.begin(
+        session, request.headers, host=original.host
     )
+    cookies = kept.headers
     event = Event("logged_in", session.name, provider.id, f"authenticated: {session!r}")
     return redirect(rd, (*ended, *cookies), (event,), session.name)
 

@@ -22,6 +22,9 @@ def sign_out(context: Context, request: Request) -> Flow[Respond]:
     form = yield from form_of(request)
     sessions = context.sessions
     entry = sessions.recall(request.headers)
+    if entry is not None and entry.cold:
+        # One that is over is ended all the same: it may only have been idle.
+        entry = (yield from sessions.load(entry)) or entry
     session = entry.session if entry else None
     target = form.get("rd", "")
     if PLACEHOLDER in target:
@@ -35,7 +38,7 @@ def sign_out(context: Context, request: Request) -> Flow[Respond]:
     )
     if entry is None or session is None:
         return redirect(rd, headers)
-    sessions.forget(entry)
+    yield from sessions.end(entry)
     event = Event("logged_out", session.name, detail="signed out")
     return redirect(rd, headers, (event,), session.name)
 

@@ -39,6 +39,8 @@ from .authorization import LoginParameters, code_challenge, scope_of
 from .endpoints import allowed_algorithms, configured, prefers_body, reach
 from .keys import ProviderKeys
 
+MAX_SID = 256  # characters
+
 
 class Provider:
     """One identity provider as this client sees it.
@@ -309,6 +311,7 @@ class Provider:
             email=claim_text(find_claim(claims, self.settings.email_claim)),
             groups=self.groups_of(claims),
             preferred_username=claim_text(claims.get("preferred_username")),
+            sid=_sid(claims) or session.sid,
             claims={name: value for name, value in extra.items() if value is not None},
         )
 
@@ -442,6 +445,11 @@ class Provider:
         if return_to:
             params.append(("post_logout_redirect_uri", return_to))
         return with_query(endpoint, params)
+
+
+def _sid(claims: Mapping[str, Any]) -> str:
+    sid = claims.get("sid")
+    return sid if isinstance(sid, str) and len(sid) <= MAX_SID else ""
 
 
 def _present(claims: Mapping[str, Any]) -> dict[str, Any]:

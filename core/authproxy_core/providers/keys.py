@@ -67,7 +67,11 @@ class ProviderKeys:
     def _refetch(self, url: str) -> Flow[None]:
         seen = self._fetched_at
         yield from locked(
-            self._lock, self._refetch_locked(url, seen), ttl=LOCK_TTL, wait=LOCK_WAIT
+            self._lock,
+            self._refetch_locked(url, seen),
+            ttl=LOCK_TTL,
+            wait=LOCK_WAIT,
+            local=True,  # each process has a key set of its own
         )
 
     def _refetch_locked(self, url: str, seen: float) -> Flow[None]:

@@ -1,0 +1,91 @@
+"""Which remembered values rest on which keys of the store.
+
+A store that is trusted tells of every change of its keys. What was read from it may
+then be kept until its key changes. A value that was asked for before a change and comes
+after the news of it would be old for ever, so reads under way are marked as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from weakref import WeakSet, WeakValueDictionary
+
+
+class Group:
+    """The sealed values that rest on one key; it lives as long as one of them does."""
+
+    __slots__ = ("__weakref__", "values")
+
+    def __init__(self) -> None:
+        self.values: set[bytes] = set()
+
+
+class Reading:
+    """A read of some keys that is under way; ``clean`` while none of them changed."""
+
+    __slots__ = ("__weakref__", "clean", "keys")
+
+    def __init__(self, keys: tuple[str, ...], *, clean: bool) -> None:
+        self.keys = keys
+        self.clean = clean
+
+
+class Watch:
+    """Follows the changes of a store; *drop* forgets a value, *clear* all of them.
+
+    Nothing may be kept while ``trusted`` is False.
+    """
+
+    def __init__(
+        self, drop: Callable[[bytes], None], clear: Callable[[], None]
+    ) -> None:
+        self._drop = drop
+        self._clear = clear
+        self._groups: WeakValueDictionary[str, Group] = WeakValueDictionary()
+        self._readings: WeakSet[Reading] = WeakSet()
+        self._trusted = False
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the store tells of every change."""
+        return self._trusted
+
+    @trusted.setter
+    def trusted(self, trusted: bool) -> None:
+        if not trusted:
+            self.changed(None)
+        self._trusted = trusted
+
+    def reading(self, *keys: str) -> Reading:
+        """Begin to read *keys*; keep the result while what is to rest on them is made."""
+        reading = Reading(keys, clean=self._trusted)
+        self._readings.add(reading)
+        return reading
+
+    def rest(self, sealed: bytes, reading: Reading) -> tuple[Group, ...]:
+        """The groups that what was read for *sealed* belongs to; () if it can't be kept.
+
+        Whoever keeps the value holds the groups with it.
+        """
+        if not reading.clean:
+            return ()
+        groups = []
+        for key in reading.keys:
+            group = self._groups.get(key)
+            if group is None:
+                group = self._groups[key] = Group()
+            group.values.add(sealed)
+            groups.append(group)
+        return tuple(groups)
+
+    def changed(self, key: str | None) -> None:
+        """Forget what rests on *key*; None: on any."""
+        for reading in self._readings:
+            if key is None or key in reading.keys:
+                reading.clean = False
+        if key is None:
+            self._clear()
+            return
+        group = self._groups.pop(key, None)
+        for sealed in group.values if group is not None else ():
+            self._drop(sealed)

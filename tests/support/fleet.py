@@ -1,0 +1,249 @@
+"""Several processes on one store, played effect by effect in any order.
+
+`MemoryStore` is a store without I/O whose clock is set by hand. `Fleet` runs the flows
+of some processes together: which of them goes on next is drawn from a seed, so that a
+test can look at many interleavings, and each of them again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from authproxy_core import (
+    Add,
+    AuthProxy,
+    Decision,
+    Delete,
+    Load,
+    LoadAll,
+    Lock,
+    Members,
+    Outcome,
+    Remove,
+    Respond,
+    Save,
+    Settings,
+    StoreError,
+    Unlock,
+)
+
+from .world import World, keep_cookies
+
+BUSY = object()  # the answer of a lock that somebody else holds
+STORE_EFFECTS = (Load, LoadAll, Save, Delete, Add, Members, Remove)
+
+
+class MemoryStore:
+    """Values, sets and locks with an end; tells its listeners of every change."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.values: dict[str, tuple[bytes, float]] = {}
+        self.sets: dict[str, dict[bytes, float]] = {}
+        self.locks: dict[str, tuple[object, float]] = {}
+        self.listeners: list[Callable[[str | None], None]] = []
+        self.away = False
+        self.failing: Callable[[Any], bool] = lambda effect: False
+        self.seen: list[Any] = []
+
+    def held(self, part: str = "") -> list[str]:
+        """The keys that are there and have *part* in them."""
+        now = self.clock()
+        found = [key for key, (_, until) in self.values.items() if now < until]
+        found += [key for key, members in self.sets.items() if members]
+        return sorted(key for key in found if part in key)
+
+    def get(self, key: str) -> bytes | None:
+        """The value under a key."""
+        value, until = self.values.get(key, (None, 0.0))
+        return value if self.clock() < until else None
+
+    def put(self, key: str, value: bytes, ttl: float) -> None:
+        """Put a value, as another program would."""
+        self.values[key] = (value, self.clock() + ttl if ttl else float("inf"))
+        self._tell(key)
+
+    def _tell(self, key: str) -> None:
+        for listener in self.listeners:
+            listener(key)
+
+    def perform(self, effect: Any, owner: object) -> Any:
+        """The answer to an effect, or `BUSY`."""
+        self.seen.append(effect)
+        if self.away or self.failing(effect):
+            raise StoreError("the store is away")
+        now = self.clock()
+        match effect:
+            case Load(key):
+                return self.get(key)
+            case LoadAll(keys):
+                return tuple(self.get(key) for key in keys)
+            case Save(key, value, ttl):
+                self.put(key, value, ttl)
+            case Delete(key):
+                self.values.pop(key, None)
+                self._tell(key)
+            case Add(key, member, ttl):
+                self.sets.setdefault(key, {})[member] = now + ttl
+            case Members(key):
+                found = self.sets.get(key, {})
+                return tuple(member for member, until in found.items() if now < until)
+            case Remove(key, member):
+                self.sets.get(key, {}).pop(member, None)
+            case Lock(key, ttl):
+                held = self.locks.get(key)
+                if held is not None and now < held[1]:
+                    return BUSY
+                self.locks[key] = (owner, now + ttl)
+                return True
+            case Unlock(key):
+                if self.locks.get(key, (None,))[0] is owner:
+                    del self.locks[key]
+        return None
+
+    def count(self, kind: type) -> int:
+        """How many effects of a kind were asked for."""
+        return sum(type(effect) is kind for effect in self.seen)
+
+
+class Process:
+    """One proxy of a fleet, with locks of its own."""
+
+    def __init__(self, fleet: Fleet, settings: Settings, *, trusting: bool) -> None:
+        self.fleet = fleet
+        self.world = fleet.world
+        self.proxy: AuthProxy = fleet.world.new_proxy(settings)
+        self.world.run(self.proxy.warm_up())
+        self.local: dict[str, object] = {}
+        self.prefix = settings.cookie.name
+        if trusting:
+            self.proxy.store_trusted = True
+            fleet.store.listeners.append(lambda key: self.proxy.store_changed(key))
+
+    def perform(self, effect: Any, owner: object) -> Any:
+        """The answer to an effect, or `BUSY`."""
+        if isinstance(effect, STORE_EFFECTS):
+            return self.fleet.store.perform(effect, owner)
+        if isinstance(effect, Lock | Unlock):
+            if not effect.local:
+                assert effect.key.startswith((f"{self.prefix}-", f"{self.prefix}:"))
+                return self.fleet.store.perform(effect, owner)
+            if isinstance(effect, Unlock):
+                return self.local.pop(effect.key, None)
+            if effect.key in self.local:
+                return BUSY
+            self.local[effect.key] = owner
+            return True
+        return self.world.perform(effect)
+
+    def get(self, target: str, *, jar: dict[bytes, bytes] | None = None) -> Respond:
+        """The answer to a request; its cookies go into the jar."""
+        cookies = self.world.jar if jar is None else jar
+        outcome = self.proxy.handle(self.world.request(target, jar=cookies))
+        [answer] = self.fleet.together([(self, outcome)])
+        assert isinstance(answer, Respond)
+        keep_cookies(cookies, answer)
+        return answer
+
+    def run(self, flow: Any) -> Any:
+        """The result of a flow of this process."""
+        [result] = self.fleet.together([(self, flow)])
+        return result
+
+    def log_in(self, user: str = "alice", jar: dict[bytes, bytes] | None = None) -> Any:
+        """A whole login; the answer of the callback."""
+        cookies = self.world.jar if jar is None else jar
+        begun = self.get("/oauth2/start?rd=/", jar=cookies)
+        [location] = [v for n, v in begun.headers if n == b"location"]
+        url = self.world.idp.log_in(location.decode(), user)
+        return self.get(url[url.index("/oauth2") :], jar=cookies)
+
+
+class Fleet:
+    """Some processes with the same settings, one store, one provider, one clock."""
+
+    def __init__(
+        self, settings: Settings, *, size: int = 2, trusting: bool = True, seed: int = 0
+    ) -> None:
+        self.world = World(settings)
+        self.clock = self.world.clock
+        self.idp = self.world.idp
+        self.store = MemoryStore(self.clock)
+        self.random = random.Random(seed)
+        self.processes = [
+            Process(self, settings, trusting=trusting) for _ in range(size)
+        ]
+
+    def __getitem__(self, number: int) -> Process:
+        return self.processes[number]
+
+    def join(self, settings: Settings, *, trusting: bool = True) -> Process:
+        """One more process, with settings of its own."""
+        process = Process(self, settings, trusting=trusting)
+        self.processes.append(process)
+        return process
+
+    def check_together(
+        self, count: int, jar: dict[bytes, bytes], target: str = "/oauth2/auth"
+    ) -> list[Respond]:
+        """The answers to *count* requests with the same cookies, over all processes."""
+        outcomes = [
+            (process, process.proxy.handle(self.world.request(target, jar=jar)))
+            for number in range(count)
+            for process in [self.processes[number % len(self.processes)]]
+        ]
+        answers = self.together(outcomes)
+        assert all(isinstance(answer, Respond) for answer in answers)
+        return answers
+
+    def together(self, work: list[tuple[Process, Any]]) -> list[Any]:
+        """The results of flows (or decisions) that run at the same time."""
+        runs = [Run(process, outcome) for process, outcome in work]
+        self.finish(*runs)
+        return [run.result for run in runs]
+
+    def finish(self, *runs: Run) -> None:
+        """Let flows come to their end, in any order."""
+        while waiting := [run for run in runs if not run.done]:
+            self.random.shuffle(waiting)
+            if not any(run.step() for run in waiting):
+                self.clock.now += 1.0  # all of them wait for a lock
+                for run in waiting:
+                    run.waited += 1.0
+
+
+class Run:
+    """A flow under way, and the effect that it waits for."""
+
+    def __init__(self, process: Process, outcome: Outcome | Decision) -> None:
+        self.process = process
+        self.done = not hasattr(outcome, "send")
+        self.result: Any = outcome
+        self.flow: Any = outcome
+        self.effect: Any = None
+        self.waited = 0.0
+        if not self.done:
+            self._go(lambda: next(self.flow))
+
+    def step(self) -> bool:
+        """Do one effect; False when it has to wait."""
+        try:
+            answer = self.process.perform(self.effect, self)
+        except Exception as error:
+            self._go(lambda error=error: self.flow.throw(error))
+            return True
+        if answer is BUSY:
+            if self.waited < self.effect.wait:
+                return False
+            answer = False
+        self.waited = 0.0
+        self._go(lambda: self.flow.send(answer))
+        return True
+
+    def _go(self, step: Callable[[], Any]) -> None:
+        try:
+            self.effect = step()
+        except StopIteration as stop:
+            self.done, self.result = True, stop.value
