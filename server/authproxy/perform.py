@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from authproxy_core.effects import (
     Add,
@@ -35,16 +35,7 @@ from .stores.base import Store
 
 Tokens = dict[str, str]  # key → token of a lock that is held
 Method = Callable[[Any], Awaitable[Any]]
-
-OPERATIONS: Mapping[type[Effect[Any]], str] = {
-    Load: "load",
-    LoadAll: "load_all",
-    Save: "save",
-    Delete: "delete",
-    Add: "add",
-    Members: "members",
-    Remove: "remove",
-}
+T = TypeVar("T")
 
 
 class Performer:
@@ -68,10 +59,7 @@ class Performer:
             Fetch: self._fetch,
             Sleep: self._sleep,
             Offload: self._offload,
-            **{
-                kind: self._timed(OPERATIONS[kind], method)
-                for kind, method in _store_methods(store).items()
-            },
+            **self._store_methods(store),
         }
 
     async def perform(self, effect: Effect[Any]) -> Any:
@@ -99,40 +87,55 @@ class Performer:
 
         return perform
 
-    def _timed(self, operation: str, method: Method) -> Method:
-        """*method* of the store, with its time and its failures counted."""
+    def _store_methods(self, store: Store | None) -> dict[type[Effect[Any]], Method]:
+        """What performs the effects of the store, its time and failures counted."""
+        if store is None:
+            kinds = (Load, LoadAll, Save, Delete, Add, Members, Remove)
+            return dict.fromkeys(kinds, _no_store)
+        did = self._measured
+        return {
+            Load: lambda one: did("load", store.load(one.key)),
+            LoadAll: lambda one: did("load_all", store.load_all(one.keys)),
+            Save: lambda one: did("save", store.save(one.key, one.value, one.ttl)),
+            Delete: lambda one: did("delete", store.delete(one.key)),
+            Add: lambda one: did("add", store.add(one.key, one.member, one.ttl)),
+            Members: lambda one: did("members", store.members(one.key)),
+            Remove: lambda one: did("remove", store.remove(one.key, one.member)),
+        }
 
-        async def timed(effect: Effect[Any]) -> Any:
-            outcome: Literal["ok", "error"] = "error"
-            began = monotonic()
-            try:
-                answer = await method(effect)
-                outcome = "ok"
-            finally:
-                self._metrics.store_done(operation, monotonic() - began, outcome)
-            return answer
-
-        return timed
+    async def _measured(self, operation: str, work: Awaitable[T]) -> T:
+        outcome: Literal["ok", "error"] = "error"
+        began = monotonic()
+        try:
+            answer = await work
+            outcome = "ok"
+        finally:
+            self._metrics.store_done(operation, monotonic() - began, outcome)
+        return answer
 
     # A lock is held by a token that nobody else knows: who gives back late, after its
     # time was over, does not take the lock from the one that holds it by then.
 
     async def _lock(self, effect: Lock, tokens: Tokens) -> bool:
         token = secrets.token_urlsafe(16)
-        taken = await self._locks_for(effect).take_lock(
-            effect.key, effect.ttl, effect.wait, token
-        )
+        wish = effect.key, effect.ttl, effect.wait, token
+        if effect.local or self._store is None:
+            taken = await self._locks.take_lock(*wish)
+        else:
+            taken = await self._measured("lock", self._store.take_lock(*wish))
         if taken:
             tokens[effect.key] = token
         return taken
 
     async def _unlock(self, effect: Unlock, tokens: Tokens) -> None:
         token = tokens.pop(effect.key, None)
-        if token is not None:
-            await self._locks_for(effect).release_lock(effect.key, token)
-
-    def _locks_for(self, effect: Lock | Unlock) -> Locks | Store:
-        return self._locks if effect.local or self._store is None else self._store
+        if token is None:
+            return
+        if effect.local or self._store is None:
+            await self._locks.release_lock(effect.key, token)
+        else:
+            work = self._store.release_lock(effect.key, token)
+            await self._measured("unlock", work)
 
     async def _fetch(self, effect: Fetch) -> Response:
         began, status = monotonic(), None
@@ -148,22 +151,6 @@ class Performer:
 
     async def _offload(self, effect: Offload) -> Any:
         return await asyncio.get_running_loop().run_in_executor(None, effect.function)
-
-
-def _store_methods(store: Store | None) -> dict[type[Effect[Any]], Method]:
-    """What performs the effects of the store."""
-    if store is None:
-        kinds = (Load, LoadAll, Save, Delete, Add, Members, Remove)
-        return dict.fromkeys(kinds, _no_store)
-    return {
-        Load: lambda effect: store.load(effect.key),
-        LoadAll: lambda effect: store.load_all(effect.keys),
-        Save: lambda effect: store.save(effect.key, effect.value, effect.ttl),
-        Delete: lambda effect: store.delete(effect.key),
-        Add: lambda effect: store.add(effect.key, effect.member, effect.ttl),
-        Members: lambda effect: store.members(effect.key),
-        Remove: lambda effect: store.remove(effect.key, effect.member),
-    }
 
 
 async def _no_store(effect: Effect[Any]) -> Any:

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from authproxy.http_client import HttpClient
 from authproxy.hub import Perform
+from authproxy.metrics.exposition import summed
+from authproxy.metrics.metrics import Metrics
 from authproxy.perform import Performer
-from authproxy.server_settings import ClientSettings
+from authproxy.server_settings import ClientSettings, StoreSettings
 from authproxy_core.effects import (
+    Add,
     Delete,
     Fetch,
     Load,
+    LoadAll,
     Lock,
+    Members,
     Offload,
     ReadBody,
+    Remove,
     Save,
     Sleep,
     Unlock,
 )
 from authproxy_core.errors import BodyTooLarge, ClientGone, FetchError, StoreError
+from support.stores import Watched
 
 
 class Body:
@@ -109,5 +118,36 @@ def test_late_unlock_during_the_hand_over() -> None:
         assert not await third(Lock("k", 60.0, 0.0))
         assert await waits
         await second(Unlock("k"))
+
+    run(main())
+
+
+def test_store_and_provider_are_measured(tmp_path: Path) -> None:
+    """Each operation, and its failures."""
+
+    async def main() -> None:
+        metrics = Metrics()
+        metrics.worker_started()
+        path = str(tmp_path / "store.sqlite")
+        async with Watched(StoreSettings(kind="sqlite", path=path)) as watched:
+            client = HttpClient(ClientSettings())
+            perform = Performer(client, watched.store, metrics).bound_to(Body())
+            for effect in (
+                Save("k", b"v", 9.0), Load("k"), LoadAll(("k",)), Delete("k"),
+                Add("s", b"m", 9.0), Members("s"), Remove("s", b"m"),
+                Lock("l", 9.0, 0.0), Unlock("l"), Unlock("other"),
+            ):  # fmt: skip
+                await perform(effect)
+        with pytest.raises(StoreError):
+            await perform(Load("k"))
+        with pytest.raises(FetchError):
+            await perform(Fetch("GET", "http://127.0.0.1:9/", purpose="token"))
+        text = summed(metrics.shared.used())
+        counted = re.findall(r"store_operations_total\{(.*)\} 1\n", text)
+        assert [one for one in counted if "error" in one] == [
+            'operation="load",outcome="error"'
+        ]
+        assert len(counted) == 10
+        assert 'provider_requests_total{purpose="token",outcome="failed"} 1' in text
 
     run(main())

@@ -184,7 +184,7 @@ STORE = Family(
 STORE_SECONDS = Family(
     "authproxy_store_operation_duration_seconds",
     "histogram",
-    "Time that the session store took.",
+    "Time that the session store took; that of a lock includes waiting for it.",
     ("operation",),
     _each(OPERATIONS),
     STORE_BUCKETS,
