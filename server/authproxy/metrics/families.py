@@ -34,7 +34,8 @@ REASONS: Mapping[str, tuple[str, ...]] = {
     ),
     "unauthenticated": ("no_session", "session_expired", "bearer", "basic", OTHER),
     "denied": (
-        "email", "groups", "query", "rule", "bearer", "basic", "session", OTHER,
+        "email", "groups", "query", "rule", "foreign_origin", "bearer", "basic",
+        "session", OTHER,
     ),
     "failed": (
         "store_unavailable", "provider_unreachable", "body_too_large", "client_gone",
@@ -42,19 +43,30 @@ REASONS: Mapping[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 LOGIN_FAILURES = (
-    *MESSAGES, "algorithm", "at_hash", "discovery_invalid", "jwks_failed", "no_code",
-    "no_id_token", "provider_error", "signature", "subject", "token_endpoint_failed",
-    "token_endpoint_invalid", "unknown_key", "userinfo_invalid", "userinfo_subject",
-    "validation", OTHER,
+    *sorted(
+        {
+            *MESSAGES, "algorithm", "algorithms", "at_hash", "claims_too_deep",
+            "directory_failed", "directory_invalid", "directory_refused",
+            "discovery_failed", "discovery_invalid", "federated_token", "groups_failed",
+            "groups_invalid", "groups_too_many", "jwks_empty", "jwks_failed",
+            "jwks_invalid", "malformed", "no_code", "no_id_token", "no_session",
+            "not_allowed", "profile_failed", "profile_invalid", "provider_error",
+            "signature", "subject", "tenant", "token_endpoint_failed",
+            "token_endpoint_invalid", "token_failed", "type", "unknown_key",
+            "userinfo_failed", "userinfo_invalid", "userinfo_subject", "validation",
+        }
+    ),
+    OTHER,
 )  # fmt: skip
 EVENTS = (
-    "bad_request", "denied", "effect_failed", "logged_in", "logged_out", "login_denied", "login_failed",
-    "page_failed", "provider_failed", "provider_ready", "refresh_failed", "refreshed",
-    "session_ended", "session_revoked", "store_unavailable", "upstream_failed", OTHER,
+    "bad_request", "denied", "effect_failed", "logged_in", "logged_out", "login_denied",
+    "login_failed", "page_failed", "provider_failed", "provider_ready",
+    "refresh_failed", "refreshed", "session_ended", "session_revoked",
+    "store_unavailable", "upstream_failed", OTHER,
 )  # fmt: skip
 PURPOSES = (
-    "discovery", "jwks", "token", "refresh", "userinfo", "groups", "introspection",
-    "revocation", "logout", "validation", OTHER,
+    "discovery", "jwks", "token", "refresh", "userinfo", "profile", "groups",
+    "directory", "validate", "introspection", "revocation", "logout", OTHER,
 )  # fmt: skip
 FETCH_OUTCOMES = ("ok", "refused", "error", "failed")
 OPERATIONS = (
