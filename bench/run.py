@@ -41,7 +41,6 @@ set_xauthrequest = true
 set_authorization_header = true
 insecure_oidc_allow_unverified_email = true
 code_challenge_method = "S256"
-upstreams = "file:///dev/null"
 """
 NGINX = """\
 {user} worker_processes 1; pid nginx.pid; error_log stderr error;
@@ -146,11 +145,15 @@ def start_all(
 
 
 def start_proxy(
-    stack: contextlib.ExitStack, folder: Path, name: str, issuer: str
+    stack: contextlib.ExitStack,
+    folder: Path,
+    name: str,
+    issuer: str,
+    upstream: str = "file:///dev/null",
 ) -> tuple[int, Process]:
     """Start authproxy or oauth2-proxy with the same configuration."""
     file = folder / f"{name}.cfg"
-    file.write_text(CONFIG)
+    file.write_text(CONFIG + f'upstreams = "{upstream}"\n')
     port = free_port()
     start = [sys.executable, "-m", "authproxy"] if name == "authproxy" else [find(name)]
     process = Process(
@@ -223,13 +226,17 @@ def measure(
 
 
 def wrk(
-    port: int, cookies: Path | None, connections: int, seconds: int
+    port: int,
+    cookies: Path | None,
+    connections: int,
+    seconds: int,
+    target: str = "/oauth2/auth",
 ) -> dict[str, Any]:
     """One measurement; raises when any answer was no 2xx."""
     command = [
         str(find("wrk")), "-t1", f"-c{connections}", f"-d{seconds}s", "-s",
         str(ROOT / "bench" / "wrk.lua"), f"http://{LOOPBACK}:{port}", "--",
-        str(cookies),
+        str(cookies), target,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     [line] = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]

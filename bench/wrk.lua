@@ -1,15 +1,15 @@
--- Sends auth checks with the sessions of a file in rotation; prints one line of JSON.
+-- Sends requests with the sessions of a file in rotation; prints one line of JSON.
 local requests = {}
 local at = 0
 
 function init(args)
-  local file = args[1]
+  local file, target = args[1], args[2] or "/oauth2/auth"
   if file then
     for line in io.lines(file) do
-      requests[#requests + 1] = wrk.format("GET", "/oauth2/auth", {Cookie = line})
+      requests[#requests + 1] = wrk.format("GET", target, {Cookie = line})
     end
   else
-    requests[1] = wrk.format("GET", "/oauth2/auth")
+    requests[1] = wrk.format("GET", target)
   end
 end
 
