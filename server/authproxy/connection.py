@@ -20,7 +20,7 @@ from time import monotonic
 from typing import cast
 
 from authproxy_core.errors import RequestError
-from authproxy_core.messages import Request, Respond
+from authproxy_core.messages import Forward, Request, Respond
 
 from . import wire
 from .bodies import Decoder
@@ -352,6 +352,12 @@ class Connection(asyncio.Protocol):
             return
         exchange = Exchange(self, hub, head, request, application, self._client, began)
         self._exchange = exchange
+        if (
+            type(outcome) is Forward
+            and hub.forwarder is not None
+            and hub.forwarder.begin(exchange, outcome)
+        ):
+            return
         hub.spawn(serve(exchange, outcome))
 
     def _respond(

@@ -14,7 +14,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from authproxy_core.errors import SettingsError
 from authproxy_core.messages import Upstream
@@ -23,6 +23,16 @@ from .server_settings import ClientSettings
 
 READ_HIGH = 64 << 10  # bytes buffered before reading from the socket is paused
 HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS, where the caller has no shorter one
+
+
+class Listener(Protocol):
+    """Who takes what arrives at once, instead of asking for it."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes have come."""
+
+    def ended(self) -> None:
+        """No more will come; told once."""
 
 
 class Stream(asyncio.Protocol):
@@ -41,6 +51,7 @@ class Stream(asyncio.Protocol):
         "closed",
         "ended",
         "idle_since",
+        "listener",
         "on_closed",
         "transport",
     )
@@ -50,6 +61,7 @@ class Stream(asyncio.Protocol):
         self._streams = streams
         self.ended = False  # no more bytes will arrive
         self.closed = asyncio.Event()  # the transport is gone
+        self.listener: Listener | None = None
         self.idle_since = 0.0  # of its pool
         self.on_closed: Callable[[], None] | None = None
         self._error: Exception | None = None
@@ -64,6 +76,9 @@ class Stream(asyncio.Protocol):
         self._streams.add(self)
 
     def data_received(self, data: bytes) -> None:
+        if self.listener is not None:
+            self.listener.received(data)
+            return
         self._buffer += data
         if len(self._buffer) > READ_HIGH and not self._paused:
             self._paused = True
@@ -73,6 +88,7 @@ class Stream(asyncio.Protocol):
     def eof_received(self) -> None:
         self.ended = True
         self._readable.set()
+        self._tell_the_end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended = True
@@ -81,8 +97,14 @@ class Stream(asyncio.Protocol):
         self._writable.set()
         self.closed.set()
         self._streams.discard(self)
+        self._tell_the_end()
         if self.on_closed is not None:
             self.on_closed()
+
+    def _tell_the_end(self) -> None:
+        listener, self.listener = self.listener, None
+        if listener is not None:
+            listener.ended()
 
     def pause_writing(self) -> None:
         self._writable.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from authproxy_core.messages import (
 )
 
 from . import wire
-from .bodies import Decoder, decoder_for
+from .bodies import PIECE_BYTES, Decoder, decoder_for
 from .heads import Head
 from .log_lines import Entry
 from .trailers import passable
@@ -52,6 +52,22 @@ class RequestBody:
     def trailers(self) -> Headers:
         """What came behind the chunks and may go on."""
         return passable(self.decoder.trailers)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether all of it, a small one, has been received."""
+        if self.length == 0:
+            return True
+        received = len(self._connection.received)
+        return (
+            self.length is not None
+            and self.length <= min(received, PIECE_BYTES)
+            and not self._owes_continue
+        )
+
+    def take_all(self) -> bytes:
+        """All of a body that `is_here`."""
+        return self._take() if self.length else b""
 
     @property
     def unasked(self) -> bool:
@@ -111,6 +127,19 @@ class RequestBody:
         return b"".join(pieces)
 
 
+class Gone(asyncio.Event):
+    """Set when the client has left; a *watcher* is called then."""
+
+    watcher: Callable[[], None] | None = None
+
+    def set(self) -> None:
+        """The client has left."""
+        super().set()
+        watcher, self.watcher = self.watcher, None
+        if watcher is not None:
+            watcher()
+
+
 class Exchange:
     """One request and its answer on one connection."""
 
@@ -132,7 +161,7 @@ class Exchange:
         self.started = False
         self.finished = False
         self.switched = False  # the connection speaks another protocol now
-        self.gone = asyncio.Event()
+        self.gone = Gone()
         self._connection = connection
         self._client = client
         self._began = began
@@ -160,12 +189,20 @@ class Exchange:
 
     async def start(self, status: int, headers: Headers, *, length: int | None) -> None:
         """Send the final head; *length* is the body's size in bytes, None if unknown."""
+        await self._send(self._begun(status, headers, length))
+
+    def _begun(self, status: int, headers: Headers, length: int | None) -> bytes:
+        """The final head, which is as good as sent."""
         with_body = wire.has_body(status) and self.head.method != b"HEAD"
         self._left = length if with_body else 0
         self._chunked = with_body and length is None and self.head.minor == 1
         if (with_body and length is None and not self._chunked) or not self._keeps():
             self._persists = False
-        head = wire.stream_head(
+        self.started = self.body.answered = True
+        self._status = status
+        if self.passed_on_at:
+            self._upstream_seconds = monotonic() - self.passed_on_at
+        return wire.stream_head(
             status,
             headers,
             self.hub.clock.date,
@@ -173,11 +210,25 @@ class Exchange:
             chunked=self._chunked,
             persistence=self._persistence(),
         )
-        self.started = self.body.answered = True
-        self._status = status
-        if self.passed_on_at:
-            self._upstream_seconds = monotonic() - self.passed_on_at
-        await self._send(head)
+
+    def relay(
+        self,
+        status: int,
+        headers: Headers,
+        body: bytes,
+        *,
+        length: int | None,
+        trailers: Headers = (),
+    ) -> None:
+        """Send an upstream's answer that is whole already: head, body and trailers."""
+        head = self._begun(status, headers, length)
+        self._size = len(body)
+        if self._chunked:
+            last = b"0\r\n%b\r\n" % wire.fields(trailers)
+            body = b"%x\r\n%b\r\n%b" % (len(body), body, last) if body else last
+        self.finished = True
+        if not self._connection.lost:
+            self._connection.transport.write(head + body)
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body; waits for the client, raises `ClientGone`."""

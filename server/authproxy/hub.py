@@ -26,6 +26,7 @@ from .server_settings import Limits
 from .tunnel import Switched
 
 if TYPE_CHECKING:
+    from .exchange import Exchange
     from .heads import Head
 
 MODULE = "server"
@@ -87,8 +88,11 @@ class Answering(Protocol):
     application: Application
     started: bool
     finished: bool
-    gone: asyncio.Event
     passed_on_at: float
+
+    @property
+    def gone(self) -> asyncio.Event:
+        """Set when the client has left."""
 
     @property
     def body(self) -> Body:
@@ -154,11 +158,21 @@ class EffectPerformer(Protocol):
         """The function that performs the effects of the flow of one request."""
 
 
-class Forwarder(Protocol):
-    """What streams a request to its upstream and the answer back."""
+class Carry(Protocol):
+    """A way to stream a request to its upstream and the answer back."""
 
     async def __call__(self, exchange: Answering, forward: Forward) -> None:
         """Raises `UpstreamFailed` when no answer has begun."""
+
+
+class Forwarder(Protocol):
+    """What forwards requests; `upstream.Forwarder` is one."""
+
+    async def forward(self, exchange: Answering, forward: Forward) -> None:
+        """Carry one request; raises `UpstreamFailed` when no answer has begun."""
+
+    def begin(self, exchange: Exchange, forward: Forward) -> bool:
+        """Carry it without a task, if that can be; False leaves it as it was."""
 
 
 class Hub:
@@ -172,7 +186,7 @@ class Hub:
         self,
         application: Application,
         performer: EffectPerformer,
-        forward: Forwarder | None,
+        forwarder: Forwarder | None,
         logs: Logs,
         clock: Clock,
         limits: Limits,
@@ -181,7 +195,7 @@ class Hub:
     ) -> None:
         self.application = application
         self.performer = performer
-        self.forward = forward
+        self.forwarder = forwarder
         self.logs = logs
         self.clock = clock
         self.limits = limits

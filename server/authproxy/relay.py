@@ -16,6 +16,7 @@ from authproxy_core.messages import Forward, Headers, first_header
 
 from .dial import Stream
 from .hub import Answering
+from .pool import Pool
 from .serving import MODULE, UpstreamFailed
 from .tunnel import Switched, Tunnel
 from .upstream_answer import AnswerHead, AnswerReader
@@ -36,6 +37,8 @@ class Stale(Exception):
 class Relay:
     """Carries *forward* over *stream*, which is *reused* when it comes from the pool.
 
+    With *begun* the request has been sent already, and that is the answer so far.
+
     A second task sends the body and then watches whether the client stays. What it
     finds wrong is noted as the fault and ends the stream; the reading side raises it.
     """
@@ -47,6 +50,7 @@ class Relay:
         stream: Stream,
         *,
         reused: bool = False,
+        begun: bytes | None = None,
         lifetime: float = 0.0,
     ) -> None:
         self.stream = stream
@@ -56,6 +60,7 @@ class Relay:
         self._upgrade = upgrade_of(exchange, forward)
         self._answer = AnswerReader(forward.method, self._upgrade)
         self._untouched = reused  # pooled, and no byte of an answer has come
+        self._begun = begun
         self._lifetime = lifetime
         self._sent = False
         self._fault: Exception | None = None
@@ -63,8 +68,11 @@ class Relay:
 
     async def run(self) -> None:
         """Send the request, pass the answer on; sets ``reusable``."""
-        length = self._exchange.body.length
-        self.stream.write(request_head(self._forward, length, self._upgrade))
+        if self._begun is None:
+            length = self._exchange.body.length
+            self.stream.write(request_head(self._forward, length, self._upgrade))
+        else:
+            self._answer.feed(self._begun)
         sending = asyncio.create_task(self._send())
         try:
             head = await self._final_head()
@@ -222,6 +230,19 @@ class Relay:
         self._untouched = False
         self._answer.feed(data)
         return bool(data)
+
+
+async def carry(relay: Relay, pool: Pool) -> None:
+    """Run *relay*; then its connection is kept or closed."""
+    try:
+        await relay.run()
+    except BaseException:
+        relay.stream.abort()
+        raise
+    if relay.reusable:
+        pool.put(relay.stream)
+    else:
+        relay.stream.abort()
 
 
 def upgrade_of(exchange: Answering, forward: Forward) -> bytes:

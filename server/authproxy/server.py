@@ -90,7 +90,7 @@ class Worker:
         self._hub = Hub(
             self._proxy,
             self._performer,
-            self._forwarder.forward,
+            self._forwarder,
             self._logs,
             clock,
             settings.limits,

@@ -15,7 +15,7 @@ from authproxy_core.errors import AuthProxyError, ClientGone, RequestError
 from authproxy_core.messages import Decision, Event, Forward, Respond, ServeFile
 
 from .files import serve_file
-from .hub import Answering
+from .hub import Answering, Carry
 
 MODULE = "server"
 FAILURE = (
@@ -42,15 +42,17 @@ class UpstreamFailed(AuthProxyError):
         self.reason = reason
 
 
-async def serve(exchange: Answering, outcome: Outcome) -> None:
-    """Answer one request."""
+async def serve(
+    exchange: Answering, outcome: Outcome, carry: Carry | None = None
+) -> None:
+    """Answer one request; a `Forward` by *carry*, if that is another than usual."""
     hub = exchange.hub
     decision: Decision = UNDECIDED
     events: tuple[Event, ...] = ()
     try:
         decision = await decide(outcome, hub.performer.bound_to(exchange.body))
         events = decision.events
-        stand_in = await _carried_out(exchange, decision)
+        stand_in = await _carried_out(exchange, decision, carry)
         events += stand_in.events if stand_in is not None else ()
     except ClientGone:
         exchange.abort()
@@ -69,7 +71,9 @@ async def serve(exchange: Answering, outcome: Outcome) -> None:
         exchange.end(decision, events)
 
 
-async def _carried_out(exchange: Answering, decision: Decision) -> Respond | None:
+async def _carried_out(
+    exchange: Answering, decision: Decision, carry: Carry | None
+) -> Respond | None:
     """Answer by *decision*; the page that stands in for an upstream that failed."""
     if exchange.body.malformed:  # whatever was decided without the body
         raise RequestError("malformed body")
@@ -79,16 +83,20 @@ async def _carried_out(exchange: Answering, decision: Decision) -> Respond | Non
         case ServeFile():
             await serve_file(exchange, decision)
         case Forward():
-            return await _forwarded(exchange, decision)
+            return await _forwarded(exchange, decision, carry)
     return None
 
 
-async def _forwarded(exchange: Answering, forward: Forward) -> Respond | None:
+async def _forwarded(
+    exchange: Answering, forward: Forward, carry: Carry | None
+) -> Respond | None:
+    forwarder = exchange.hub.forwarder
     try:
-        if exchange.hub.forward is None:
+        if forwarder is None:
             raise UpstreamFailed("no_forwarder")
-        exchange.passed_on_at = monotonic()
-        await exchange.hub.forward(exchange, forward)
+        if carry is None:
+            carry, exchange.passed_on_at = forwarder.forward, monotonic()
+        await carry(exchange, forward)
     except UpstreamFailed as error:
         page = exchange.application.upstream_failed(
             exchange.request, forward, error.reason

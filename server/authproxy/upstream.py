@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 from authproxy_core.messages import Forward, Upstream
 
 from .dial import Stream, close_all, upstream_context
+from .direct import IDEMPOTENT, begin
+from .exchange import Exchange
 from .hub import Answering
 from .pool import Pool
-from .relay import Relay, Stale
+from .relay import Relay, Stale, carry
 from .server_settings import ForwardSettings
 from .serving import MODULE, UpstreamFailed
 
 if TYPE_CHECKING:
     from .h2_upstream import H2Upstream
     from .logs import Logs
-
-IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 
 class Forwarder:
@@ -47,6 +47,13 @@ class Forwarder:
         for pool in pools:
             await close_all(pool.streams)
 
+    def begin(self, exchange: Exchange, forward: Forward) -> bool:
+        """Carry a request without a task, if that can be."""
+        pool = self._pools.get(forward.upstream.id)
+        if pool is None or pool.upstream is not forward.upstream:
+            return False
+        return begin(pool, exchange, forward)
+
     async def forward(self, exchange: Answering, forward: Forward) -> None:
         """Carry one request; raises `UpstreamFailed` while nothing has been sent."""
         pool = self._pool(forward.upstream)
@@ -57,7 +64,7 @@ class Forwarder:
         stream = None if forward.upgrade else pool.take(repeatable=repeatable)
         if stream is not None:
             try:
-                await self._carry(Relay(exchange, forward, stream, reused=True), pool)
+                await carry(Relay(exchange, forward, stream, reused=True), pool)
             except Stale:
                 if not repeatable:
                     raise UpstreamFailed("closed_early") from None
@@ -65,7 +72,7 @@ class Forwarder:
                 return
         stream = await self._connect(exchange.hub.logs, pool)
         lifetime = self._settings.upgrade_lifetime
-        await self._carry(Relay(exchange, forward, stream, lifetime=lifetime), pool)
+        await carry(Relay(exchange, forward, stream, lifetime=lifetime), pool)
 
     def _over_http2(self, exchange: Answering, pool: Pool) -> H2Upstream:
         found = self._http2.get(pool)
@@ -81,9 +88,9 @@ class Forwarder:
 
     def _pool(self, upstream: Upstream) -> Pool:
         pool = self._pools.get(upstream.id)
-        if pool is None or (
-            pool.upstream is not upstream and pool.upstream != upstream
-        ):
+        if pool is not None and pool.upstream == upstream:
+            pool.upstream = upstream  # after a reload another object, but the same
+        else:
             if pool is not None:
                 self._replaced = [one for one in self._replaced if one.streams]
                 self._replaced.append(pool)
@@ -104,17 +111,6 @@ class Forwarder:
         if key not in self._contexts:
             self._contexts[key] = upstream_context(upstream)
         return self._contexts[key]
-
-    async def _carry(self, relay: Relay, pool: Pool) -> None:
-        try:
-            await relay.run()
-        except BaseException:
-            relay.stream.abort()
-            raise
-        if relay.reusable:
-            pool.put(relay.stream)
-        else:
-            relay.stream.abort()
 
     async def _connect(self, logs: Logs, pool: Pool) -> Stream:
         limit = self._settings.connect_timeout

@@ -125,6 +125,16 @@ class AnswerReader:
         except RequestError:
             raise UpstreamFailed("malformed_answer") from None
 
+    def whole(self) -> bytes | None:
+        """The whole body if it has come, else None; not to be used with `piece`."""
+        body = self.piece()
+        while not self._decoder.done:
+            piece = self.piece()
+            if not piece and not self._decoder.done:
+                return None
+            body += piece
+        return body
+
     @property
     def done(self) -> bool:
         """Whether the body is complete."""

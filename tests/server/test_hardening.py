@@ -166,18 +166,22 @@ def test_no_continue_after_the_answer() -> None:
     """HT20: an interim answer in the middle of the final one would garble it."""
     seen: list[str] = []
 
-    async def answers_first(exchange: Any, forward: Forward) -> None:
-        await exchange.start(200, (), length=2)
-        try:
-            await exchange.body.read_all(100)
-        except ClientGone as error:
-            seen.append(str(error))
-        await exchange.write(b"ok")
-        await exchange.finish()
+    class AnswersFirst:
+        async def forward(self, exchange: Any, forward: Forward) -> None:
+            await exchange.start(200, (), length=2)
+            try:
+                await exchange.body.read_all(100)
+            except ClientGone as error:
+                seen.append(str(error))
+            await exchange.write(b"ok")
+            await exchange.finish()
+
+        def begin(self, exchange: Any, forward: Forward) -> bool:
+            return False
 
     head = b"POST /forward HTTP/1.1\r\n" + HOST
     with Server(site) as server, Wire(server.port) as wire:
-        server.hub.forward = answers_first
+        server.hub.forwarder = AnswersFirst()
         wire.send(head + b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n")
         answer = wire.answer()
         assert (answer.status, answer.body) == (200, b"ok")

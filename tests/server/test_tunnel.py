@@ -85,7 +85,7 @@ def proxied(
         Wire(server.port) as wire,
     ):
         if settings is not None:
-            server.hub.forward = Forwarder(settings).forward
+            server.hub.forwarder = Forwarder(settings)
         yield server, wire
 
 

@@ -79,7 +79,7 @@ def talking(upstream: Upstream, talk: Talk[T]) -> T:
 @contextlib.contextmanager
 def forwarder(server: Server, own: Forwarder) -> Iterator[None]:
     """Let *server* forward by *own*; closed at the end."""
-    server.hub.forward = own.forward
+    server.hub.forwarder = own
     closed = threading.Event()
 
     async def close() -> None:

@@ -117,7 +117,7 @@ class Server:
         self.hub = Hub(
             self.application,
             Performer(client),
-            forwarder.forward,
+            forwarder,
             logs,
             clock,
             self.limits,
