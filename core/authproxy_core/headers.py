@@ -45,6 +45,7 @@ BUILT_IN_CLAIMS = frozenset(
     }
 )
 TEXT_CLAIMS = BUILT_IN_CLAIMS - {"created_at", "expires_on", "groups"}
+SESSIONS_KEPT = 512  # whose headers are remembered
 FOLDED = bytes.maketrans(b"_.", b"--")
 
 
@@ -108,6 +109,7 @@ class Injector:
             (rule.name.lower().encode(), rule.values) for rule in rules
         ]
         stripping = [rule for rule in rules if not rule.preserve_request_value]
+        self._known: dict[int, tuple[Session | None, Headers]] = {}
         self.stripped = frozenset(
             folded(rule.name.lower().encode())
             for rule in stripping
@@ -123,7 +125,20 @@ class Injector:
         )
 
     def headers(self, session: Session | None) -> Headers:
-        """One field per rule, its values joined by commas; empty when there is none."""
+        """One field per rule, its values joined by commas; empty when there is none.
+
+        What it is for a session is remembered: each comes with many requests.
+        """
+        known = self._known.get(id(session))
+        if known is not None and known[0] is session:
+            return known[1]
+        if len(self._known) >= SESSIONS_KEPT:
+            self._known.clear()
+        made = self._made(session)
+        self._known[id(session)] = (session, made)
+        return made
+
+    def _made(self, session: Session | None) -> Headers:
         return tuple(
             [
                 (

@@ -441,9 +441,20 @@ class AuthProxy:
         found = yield from settle(self._context, request, entry)
         return (found.entry.session if found.entry else None), found.headers
 
-    def proxy(self, request: Request) -> Flow[Decision]:
+    def proxy(self, request: Request) -> Outcome:
         """Pass the request on, or ask for a login."""
+        entry = self._sessions.recall(request.headers)
+        if entry is not None and self._clock() < entry.fresh_until:
+            return self._proxied(request, entry.session, ())
+        return self._proxy(request)
+
+    def _proxy(self, request: Request) -> Flow[Decision]:
         session, headers = yield from self._identified(request)
+        return (yield from settled(self._proxied(request, session, headers)))
+
+    def _proxied(
+        self, request: Request, session: Session | None, headers: Headers
+    ) -> Outcome:
         if self._gate is not None:
             original = self._context.trust.original(request)
             if self._gate.skips(request, original):
@@ -454,7 +465,7 @@ class AuthProxy:
                 ):
                     return decision
         if session is None:
-            return (yield from settled(self._challenge(request, headers)))
+            return self._challenge(request, headers)
         refusal = self._context.refusal(session)
         if refusal:
             return denied(
