@@ -99,6 +99,16 @@ def policy(operator_html: str = "") -> bytes:
     ).encode()
 
 
+UPSTREAM_FAILURE = (
+    502,
+    "There was a problem connecting to the application behind this login.",
+)
+UPSTREAM_FAILURES = {
+    "timeout": (504, "The application behind this login did not answer in time."),
+    "busy": (503, "The application behind this login has too much to do."),
+}
+
+
 class _OperatorHtml(HTMLParser):
     """Collects what the operator's HTML needs from the policy."""
 
@@ -280,12 +290,10 @@ class Pages:
         self, request_id: str, forward: Forward, reason: str
     ) -> Respond:
         """The page for an upstream that did not answer; *reason* is a stable word."""
-        timed_out = reason == "timeout"
+        status, message = UPSTREAM_FAILURES.get(reason, UPSTREAM_FAILURE)
         return self.error(
-            status=504 if timed_out else 502,
-            message="The application behind this login did not answer in time."
-            if timed_out
-            else "There was a problem connecting to the application behind this login.",
+            status=status,
+            message=message,
             request_id=request_id,
             detail=reason,
             headers=forward.response_headers,

@@ -47,7 +47,6 @@ from .redirects import RedirectPolicy
 from .session import Session
 from .session_stores import Sessions
 from .settings import Settings, check
-from .upstream_heads import UpstreamHeads
 from .upstreams import Upstreams
 
 
@@ -114,15 +113,7 @@ class AuthProxy:
         )
         self._constraints = ConstraintCache()
         self._response_headers = Injector(settings.inject_response_headers)
-        self._upstreams = Upstreams(
-            settings,
-            UpstreamHeads(
-                Injector(settings.inject_request_headers),
-                self._sessions.is_own_cookie,
-                strips_identity=settings.strip_identity_headers,
-                via=settings.via.encode(),
-            ),
-        )
+        self._upstreams = Upstreams(settings, self._sessions.is_own_cookie)
         self._unauthorized = replace(challenge.unauthorized(), kept=True)
         self._forbidden = replace(challenge.forbidden(), kept=True)
         self._own_prefix = settings.proxy_prefix.encode() + b"/"

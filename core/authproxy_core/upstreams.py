@@ -8,7 +8,7 @@ those with the longer pattern before the shorter; then the others in the same or
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from .challenge import forbidden, plain
 from .errors import SettingsError
+from .headers import Injector
 from .messages import (
     Decision,
     Event,
@@ -81,11 +82,18 @@ class Route(Struct, frozen=True):
 class Upstreams:
     """The configured upstreams; raises `SettingsError` for those that can't be."""
 
-    def __init__(self, settings: Settings, heads: UpstreamHeads) -> None:
+    def __init__(
+        self, settings: Settings, is_own_cookie: Callable[[bytes], bool]
+    ) -> None:
         self._routes = _routes(settings.upstreams)
         self._raw = settings.proxy_raw_path
         self._origins = Origins(settings.websocket_origins)
-        self._heads = heads
+        self._heads = UpstreamHeads(
+            Injector(settings.inject_request_headers),
+            is_own_cookie,
+            strips_identity=settings.strip_identity_headers,
+            via=settings.via.encode(),
+        )
         self._follow = settings.follow_symlinks
 
     def pass_on(

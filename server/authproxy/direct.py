@@ -74,13 +74,14 @@ class Direct:
     def received(self, data: bytes) -> None:
         """The first bytes of the answer: nearly always all of it."""
         self._detach()
+        reader = AnswerReader(self._forward.method)
+        reader.feed(data)
+        head = body = None
         try:
-            reader = AnswerReader(self._forward.method)
-            reader.feed(data)
             head = reader.head()
             body = reader.whole() if head is not None and head.status >= 200 else None
         except UpstreamFailed:
-            body = None  # found again, and told, by the other way
+            pass  # found again, and told, by the other way
         if head is None or body is None:
             self._leave_to(self._relayed(data))
             return

@@ -565,7 +565,9 @@ def test_demands_of_the_query_hold_for_pages_too() -> None:
     assert forward(world, "/page?allowed_groups=staff").target
 
 
-@pytest.mark.parametrize(("reason", "status"), [("timeout", 504), ("refused", 502)])
+@pytest.mark.parametrize(
+    ("reason", "status"), [("timeout", 504), ("refused", 502), ("busy", 503)]
+)
 def test_the_page_of_an_upstream_that_failed(reason: str, status: int) -> None:
     world = proxied(pages=PageSettings(show_debug_on_error=True))
     world.log_in()

@@ -20,7 +20,7 @@ from authproxy_core.errors import ProviderError, SealError
 from authproxy_core.flows.context import location_bytes
 from authproxy_core.flows.failures import DEFAULT, failure_of
 from authproxy_core.forms import parse_form
-from authproxy_core.headers import Injector, claim_values
+from authproxy_core.headers import SESSIONS_KEPT, Injector, claim_values
 from authproxy_core.jwt import parse_key_set
 from authproxy_core.lifetimes import Span
 from authproxy_core.login_state import LoginState
@@ -335,3 +335,12 @@ def test_a_state_of_another_length_is_none_of_ours(world: World) -> None:
 def test_cookies_and_forms_of_the_test_world() -> None:
     assert read_cookies(((b"cookie", b"a=1"),)) == [(b"a", b"1")]
     assert parse_form(b"a=1") == {"a": "1"}
+
+
+def test_headers_of_a_session_are_remembered_within_bounds() -> None:
+    injector = Injector((rule("X-User", "user"),))
+    sessions = [Session(user=f"u{number}") for number in range(SESSIONS_KEPT + 2)]
+    for _ in range(2):
+        for session in sessions:
+            assert injector.headers(session) == ((b"x-user", session.user.encode()),)
+    assert injector.headers(sessions[-1]) is injector.headers(sessions[-1])
