@@ -74,7 +74,7 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
     with start(tmp_path, "--port", "0") as process:
         process.wait_until(lambda: "Stop with Ctrl-C." in process.log())
         demo = Demo(process)
-        process.wait_until(lambda: demo.open("/ready")[0] == 200)
+        assert demo.open("/ready")[0] == 200  # else nobody could log in yet
         yield demo
 
 

@@ -7,6 +7,7 @@ what is documented. The environment is left out: it may belong to a real deploym
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import secrets
 import signal
@@ -25,6 +26,8 @@ from .web import Running
 
 HOST = "127.0.0.1"
 PORT = 4180
+POLL = 0.02  # seconds between looks whether the proxy is ready
+ASK_READY = b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 BANNER = """
   authproxy demo: NOT FOR PRODUCTION. Everything listens on this machine only.
 
@@ -86,14 +89,36 @@ def _run(sockets: Sequence[Listening]) -> None:
         provider = stack.enter_context(serve(DemoProvider(config), HOST))
         app = stack.enter_context(Running(sample_app.handle, HOST))
 
-        def announce() -> None:
-            users = ", ".join(f"{u.name} ({' '.join(u.groups)})" for u in config.users)
-            text = BANNER.format(port=port, users=users, password=password)
-            sys.stdout.write(text)
-            sys.stdout.flush()
+        users = ", ".join(f"{u.name} ({' '.join(u.groups)})" for u in config.users)
+        banner = BANNER.format(port=port, users=users, password=password)
+        tasks: list[asyncio.Task[None]] = []  # held here while it runs
+
+        def started() -> None:
+            loop = asyncio.get_running_loop()
+            tasks.append(loop.create_task(_show_when_ready(banner, port)))
 
         settings = _settings(port, provider.url, app.url, client)
-        serve_authproxy(settings, sockets, started=announce)
+        serve_authproxy(settings, sockets, started=started)
+
+
+async def _show_when_ready(banner: str, port: int) -> None:
+    """Show *banner* as soon as somebody who follows it can log in."""
+    while not await _is_ready(port):  # noqa: ASYNC110 - it asks as anybody would
+        await asyncio.sleep(POLL)
+    sys.stdout.write(banner)
+    sys.stdout.flush()
+
+
+async def _is_ready(port: int) -> bool:
+    try:
+        reader, writer = await asyncio.open_connection(HOST, port)
+        try:
+            writer.write(ASK_READY)
+            return b" 200 " in await reader.readline()
+        finally:
+            writer.close()
+    except OSError:
+        return False
 
 
 def _settings(port: int, issuer: str, app: str, client: Client) -> ServerSettings:
@@ -109,5 +134,6 @@ def _settings(port: int, issuer: str, app: str, client: Client) -> ServerSetting
         "email-domain": "*",
         "upstream": app,
         "drain-timeout": "2s",
+        "silence-ping-logging": "true",  # we ask a few times
     }
     return load([f"--{name}={value}" for name, value in flags.items()], {})
