@@ -40,6 +40,7 @@ def fleet_of(kind: str, **changes: Any) -> Fleet:
     fleet = Fleet(settings(**values), **changes)
     fleet[0].log_in()
     fleet.idp.seen.clear()
+    fleet.store.locks.clear()  # the login's
     return fleet
 
 

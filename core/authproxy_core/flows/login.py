@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
-from ..effects import Flow, Outcome, ReadBody
+from ..effects import Flow, Lock, Outcome, ReadBody
 from ..errors import (
     AuthProxyError,
     LoginStateError,
     ProviderError,
+    StoreError,
 )
 from ..forms import parse_form
 from ..login_state import LoginState
@@ -23,6 +25,7 @@ from .context import Context, redirect
 from .failures import Failure, failure_of, refused_by_provider
 
 MAX_FORM = 64 << 10  # bytes
+LOGIN_TTL = 3600.0  # seconds that a finished login is remembered at least
 RETRY_AFTER: Headers = ((b"retry-after", b"5"),)
 
 
@@ -133,12 +136,33 @@ def callback(context: Context, request: Request) -> Flow[Respond]:
     rd = login.rd if context.redirects.allows(login.rd, host) else "/"
     try:
         provider = _answering_provider(context, login, form)
+        yield from _only_here(context, login)
         if form.get("error"):
             refusal = refused_by_provider(form["error"])
             return failed(context, request, refusal, rd, ended)
         return (yield from _redeem(context, request, provider, login, form, rd, ended))
     except AuthProxyError as error:
         return failed(context, request, failure_of(error), rd, ended)
+
+
+def _only_here(context: Context, login: LoginState) -> Flow[None]:
+    """Finish a login in one process only, where there is a store that tells.
+
+    A provider that sees a code twice may end what it gave for it (RFC 6749 §4.1.2).
+    Raises `LoginStateError`, and `StoreError` where no session can be kept either.
+    """
+    if not context.sessions.has_store:
+        return
+    cookie = context.settings.cookie
+    key = f"{cookie.name}:login:{hashlib.sha256(login.state).hexdigest()}"
+    try:
+        first = yield from Lock(key, cookie.csrf_expire or LOGIN_TTL, 0.0)
+    except StoreError:
+        if context.settings.sessions.needs_store:
+            raise
+        return
+    if not first:
+        raise LoginStateError("this login was finished by another process")
 
 
 def _answering_provider(
