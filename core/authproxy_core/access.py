@@ -24,7 +24,7 @@ class EmailRule:
             domain.removeprefix("*") for domain in domains if domain[:1] in "*."
         )
         self._listed = frozenset(
-            _folded(address) for address in settings.authenticated_emails or ()
+            folded_email(address) for address in settings.authenticated_emails or ()
         )
 
     def permits(self, email: str) -> bool:
@@ -42,11 +42,11 @@ class EmailRule:
                 domain.endswith(suffix) and len(domain) > len(suffix)
                 for suffix in self._below
             )
-            or _folded(email) in self._listed
+            or folded_email(email) in self._listed
         )
 
 
-def _folded(email: str) -> str:
+def folded_email(email: str) -> str:
     """Lower-case, if that cannot make two different addresses one."""
     return email.lower() if email.isascii() else email
 

@@ -105,14 +105,14 @@ class _Told:
 
     def __init__(self) -> None:
         self.uris: set[bytes] = set()
-        self._methods: set[bytes] = set()
+        self.methods: set[bytes] = set()
         self._hosts: dict[str, str] = {}
         self._scheme: Scheme | None = None
 
     def hear(self, name: bytes, value: bytes) -> None:
         """Take in the field *name*, one of `_NAMED`; raises `RequestError`."""
         if name in _METHODS:
-            self._methods.add(_method(value))
+            self.methods.add(_method(value))
             return
         url = _ABSOLUTE.fullmatch(value) if name == _ORIGINAL_URL else None
         if url is None:
@@ -127,13 +127,13 @@ class _Told:
         """*original* with what was told; raises `RequestError` if that is twofold."""
         if _FORWARDED_HOST in dict(request.headers):
             self._hosts[original.host.lower()] = original.host
-        if max(map(len, (self.uris, self._methods, self._hosts))) > 1:
+        if max(map(len, (self.uris, self.methods, self._hosts))) > 1:
             raise RequestError("expected one original request, got two")
         own_host = first_header(request.headers, b"host") or b""
         host = next(iter(self._hosts.values()), original.host)
         scheme = first_header(request.headers, _FORWARDED_PROTO) and original.scheme
         return Original(
-            next(iter(self._methods), original.method),
+            next(iter(self.methods), original.method),
             scheme or self._scheme or original.scheme,
             host,
             next(iter(self.uris), original.uri),
@@ -208,6 +208,13 @@ class Trust:
         peer sends must say the same: nobody knows which of two the gateway wrote and
         which the client. Raises `RequestError`.
         """
+        return self.named(request, tail)[0]
+
+    def named(self, request: Request, tail: bytes) -> tuple[Original, bool, bool]:
+        """The same, and whether the method and the URI were told at all.
+
+        What was not told is that of the gateway's own request.
+        """
         original = self.original(request)
         told = _Told()
         if tail:
@@ -216,7 +223,8 @@ class Trust:
             for name, value in request.headers:
                 if name in _NAMED:
                     told.hear(name, value)
-        return told.applied(original, request)
+        applied = told.applied(original, request)
+        return applied, bool(told.methods), bool(told.uris)
 
     def client(self, request: Request) -> str:
         """The client's address, else the peer's; cheap, and never raises."""

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from . import challenge
-from .access import ConstraintCache, EmailRule
+from .access import EmailRule
 from .effects import Flow, Outcome
 from .encoding import header_text
 from .errors import RequestError
 from .flows.answers import (
+    allowed,
     bad_request,
     challenging,
     guarded,
@@ -27,6 +28,7 @@ from .flows.answers import (
     with_headers,
 )
 from .flows.context import Context
+from .flows.demands import Demands
 from .flows.forward_auth import passed
 from .flows.login import begin, callback, denied, form_of, query_of
 from .flows.ready import Readiness
@@ -34,8 +36,7 @@ from .flows.settle import settle
 from .flows.sign_out import sign_out
 from .forms import parse_form, semicolons_read
 from .front import Handler, fronted, with_query
-from .gate import Gate
-from .headers import Injector, extra_claims
+from .headers import Injector
 from .health import NOT_READY, OK, STORE_AWAY, health_routes
 from .login_state import LoginStates
 from .messages import Decision, Event, Forward, Headers, Request, Respond
@@ -44,6 +45,7 @@ from .pages import Pages
 from .providers.table import build
 from .recall import Entry
 from .redirects import RedirectPolicy
+from .rules import TAIL_FIELD, gate_and_rules, wanted_claims
 from .session import Session
 from .session_stores import Sessions
 from .settings import Settings, check
@@ -75,13 +77,12 @@ class AuthProxy:
         check(settings)
         self.settings = settings
         self._clock, self._random_bytes, self._on_event = clock, random_bytes, on_event
-        rules = (*settings.inject_request_headers, *settings.inject_response_headers)
         self._providers = {
             provider.id: build(
                 provider,
                 clock=clock,
                 leeway=settings.clock_skew,
-                extra_claims=extra_claims(rules),
+                extra_claims=wanted_claims(settings),
             )
             for provider in settings.providers
         }
@@ -94,7 +95,7 @@ class AuthProxy:
         )
         self._readiness = Readiness(self._providers, clock=clock, on_event=on_event)
         trust = Trust(settings)
-        gate = Gate(settings.gate, trust)
+        gate, access = gate_and_rules(settings, trust)
         self._context = Context(
             settings=settings,
             clock=clock,
@@ -111,13 +112,13 @@ class AuthProxy:
             pages=self._pages,
             readiness=self._readiness,
         )
-        self._constraints = ConstraintCache()
+        self._demands, self._ruled = Demands(access), access is not None
         self._response_headers = Injector(settings.inject_response_headers)
         self._upstreams = Upstreams(settings, self._sessions.is_own_cookie)
         self._unauthorized = replace(challenge.unauthorized(), kept=True)
         self._forbidden = replace(challenge.forbidden(), kept=True)
         self._own_prefix = settings.proxy_prefix.encode() + b"/"
-        self._gate = gate if settings.gate.skips else None
+        self._gate = gate if settings.gate.skips or self._ruled else None
         self._routes = self._routing(settings)
         self._needs_store = settings.sessions.needs_store
         self.store_available = True
@@ -252,6 +253,8 @@ class AuthProxy:
         return self._check_at_gate(request, self._context.trust.original(request))
 
     def _check_at_gate(self, request: Request, original: Original) -> Outcome:
+        if barred := self._demands.barred(request):
+            return barred
         if self._gate is None or not self._gate.skips(request, original):
             return self._check_session(request)
         return self._check_skipped(request)
@@ -262,13 +265,11 @@ class AuthProxy:
         status = self.settings.auth_success_status
         if session is None:
             fields = (*self._response_headers.headers(None), *headers)
-            return Respond(status, fields, verdict="allowed", reason="skipped")
-        if b"?" in request.target and not self._meets_query(request, session):
-            return challenge.forbidden(headers)
+            return allowed(status, fields, "", "skipped")
+        if unmet := self._demands.unmet(request, session):
+            return with_headers(unmet, headers)
         fields = (*self._identity(session), *headers)
-        return Respond(
-            status, fields, user=session.name, verdict="allowed", reason="skipped"
-        )
+        return allowed(status, fields, session.name, "skipped")
 
     def _check_session(self, request: Request) -> Outcome:
         entry = self._sessions.recall(request.headers)
@@ -282,38 +283,25 @@ class AuthProxy:
         answer = entry.answer
         if answer is None:
             answer = entry.answer = self._answer(entry.session, entry.kept)
-        if b"?" in request.target and not self._meets_query(request, entry.session):
-            return self._forbidden
+        if self._ruled or b"?" in request.target:
+            return self._demands.unmet(request, entry.session) or answer
         return answer
-
-    def _meets_query(self, request: Request, session: Session) -> bool:
-        return self._constraints.get(query_of(request)).permits(session)
 
     def _answer(self, session: Session, kept: bool) -> Respond:
         """The answer for a session that is fresh, whatever the query demands."""
         refusal = self._context.refusal(session)
         if refusal:
             event = Event("denied", session.name, refusal)
-            return Respond(
-                403,
-                self._forbidden.headers,
-                self._forbidden.body,
-                (event,),
-                session.name,
-                kept,
-                "denied",
-                refusal,
+            return replace(
+                self._forbidden,
+                events=(event,),
+                user=session.name,
+                kept=kept,
+                reason=refusal,
             )
         headers = self._identity(session)
         status = self.settings.auth_success_status
-        return Respond(
-            status,
-            headers,
-            user=session.name,
-            kept=kept,
-            verdict="allowed",
-            reason="session",
-        )
+        return allowed(status, headers, session.name, "session", kept)
 
     def _identity(self, session: Session) -> Headers:
         """The answer's headers that say who it is."""
@@ -351,7 +339,9 @@ class AuthProxy:
         original = self._context.trust.asked(request, tail)
         checked = request
         if tail:
-            checked = replace(request, target=self._own_prefix + b"auth")
+            headers = (*request.headers, (TAIL_FIELD, tail))
+            target = self._own_prefix + b"auth"
+            checked = replace(request, target=target, headers=headers)
         outcome = self._check_at_gate(checked, original)
         return passed(self._context, request, tail, outcome)
 
@@ -446,6 +436,8 @@ class AuthProxy:
     def _proxied(
         self, request: Request, session: Session | None, headers: Headers
     ) -> Outcome:
+        if barred := self._demands.barred(request):
+            return denied(self._context, request, barred.events[0], headers)
         if self._gate is not None:
             original = self._context.trust.original(request)
             if self._gate.skips(request, original):
@@ -474,11 +466,17 @@ class AuthProxy:
     ) -> Decision:
         if session is None:
             own = (*self._response_headers.headers(None), *headers)
-            return self._upstreams.pass_on(request, original, None, own)
-        if b"?" in request.target and not self._meets_query(request, session):
-            return challenge.forbidden(headers)
-        own = (*self._identity(session), *headers)
-        return self._upstreams.pass_on(request, original, session, own)
+        elif unmet := self._demands.unmet(request, session):
+            if unmet.events:
+                return denied(self._context, request, unmet.events[0], headers)
+            return with_headers(unmet, headers)
+        else:
+            own = (*self._identity(session), *headers)
+        decision = self._upstreams.pass_on(request, original, session, own)
+        if decision is not None:
+            return decision
+        event = Event("denied", session.name if session else "", "upstream")
+        return denied(self._context, request, event, headers)
 
     def _challenge(self, request: Request, headers: Headers) -> Outcome:
         if (

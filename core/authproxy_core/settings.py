@@ -16,6 +16,7 @@ from .gate_settings import GateSettings, address_problems, gate_problems
 from .provider_settings import LoginParameter as LoginParameter
 from .provider_settings import ProviderSettings as ProviderSettings
 from .provider_settings import offers_a_choice, provider_problems
+from .rule_settings import Condition, RuleSettings, condition_problems, rule_problems
 from .secret import Secret as Secret
 
 Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
@@ -116,6 +117,7 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True):
     ``ca_pem`` are the certificates (PEM text) to trust, ``trust_system`` says whether
     the system's count as well; "" with ``trust_system`` is the usual case.
     ``server_name`` stands in for the host of the URI in TLS: SNI and certificate.
+    Requests and people for which ``when`` does not hold go to the next upstream.
     """
 
     id: str
@@ -132,6 +134,7 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True):
     timeout: Seconds = 30.0
     flush_interval: float = 1.0
     disable_keep_alives: bool = False
+    when: Condition = Condition()
 
 
 class PageSettings(Struct, frozen=True, kw_only=True):
@@ -167,6 +170,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     cookie: CookieSettings = CookieSettings()
     sessions: SessionSettings = SessionSettings()
     gate: GateSettings = GateSettings()
+    access: RuleSettings = RuleSettings()
     providers: tuple[ProviderSettings, ...] = ()
     proxy_prefix: str = "/oauth2"
     redirect_url: str = ""
@@ -212,9 +216,19 @@ def check(settings: Settings) -> None:
         *_address_problems(settings),
         *_header_problems(settings),
         *gate_problems(settings.gate),
+        *rule_problems(settings.access),
+        *_condition_problems(settings.upstreams),
     )
     if problems:
         raise SettingsError(tuple(problems))
+
+
+def _condition_problems(upstreams: tuple[UpstreamSettings, ...]) -> list[str]:
+    return [
+        f"upstreams: {upstream.id!r}: {text}"
+        for upstream in upstreams
+        for text in condition_problems(upstream.when)
+    ]
 
 
 def _cookie_problems(cookie: CookieSettings) -> list[str]:

@@ -16,6 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from .challenge import forbidden, plain
+from .conditions import When
 from .errors import SettingsError
 from .headers import Injector
 from .messages import (
@@ -31,6 +32,7 @@ from .messages import (
 from .original import Original
 from .patterns import Pattern, compiled, quoted
 from .rewriting import Rewriting, cleaned, escaped, path_text
+from .rule_settings import Condition
 from .session import Session
 from .settings import Settings, UpstreamSettings
 from .upgrades import Origins, wanted_upgrade
@@ -64,6 +66,7 @@ class Route(Struct, frozen=True):
     upstream: Upstream | None = None
     root: str = ""
     answer: Respond | None = None
+    when: When | None = None
     authority: bytes = b""
     pass_host_header: bool = True
     upgrades: bool = False
@@ -102,8 +105,11 @@ class Upstreams:
         original: Original,
         session: Session | None,
         headers: Headers,
-    ) -> Decision:
-        """The decision for a request that may pass; *headers* go to the client."""
+    ) -> Decision | None:
+        """The decision for a request that may pass; *headers* go to the client.
+
+        None when there are upstreams for the path, but none of them for this request.
+        """
         path, mark, query = request.target.partition(b"?")
         if SPECIAL.search(path):
             decoded = path if self._raw else unquote_to_bytes(path)
@@ -113,9 +119,13 @@ class Upstreams:
                 return _moved(target + mark + query, headers, session)
         else:
             decoded = path
-        route = self._route(decoded)
+        route = self._route(decoded, request.method, original.host, session)
         if route is None:
-            if not decoded.endswith(b"/") and self._route(decoded + b"/"):
+            if any(one.matches(decoded) for one in self._routes):
+                return None
+            if not decoded.endswith(b"/") and any(
+                one.matches(decoded + b"/") for one in self._routes
+            ):
                 return _moved(path + b"/" + mark + query, headers, session)
             return _own_answer(NOT_FOUND, headers, session)
         if route.answer is not None:
@@ -139,9 +149,13 @@ class Upstreams:
             route, route.upstream, target, request, original, session, headers
         )
 
-    def _route(self, path: bytes) -> Route | None:
+    def _route(
+        self, path: bytes, method: bytes, host: str, session: Session | None
+    ) -> Route | None:
         for route in self._routes:
-            if route.matches(path):
+            if route.matches(path) and (
+                route.when is None or route.when.holds(host, method, session)
+            ):
                 return route
         return None
 
@@ -220,7 +234,8 @@ def _routes(settings: Sequence[UpstreamSettings]) -> list[Route]:
             problems.append(f"upstreams: {upstream.id!r}: {error}")
     for name, texts in (
         ("id", [upstream.id for upstream in settings]),
-        ("path", [upstream.path for upstream in settings]),
+        # One path may lead to several when it depends on a condition to which.
+        ("path", [one.path for one in settings if one.when == Condition()]),
     ):
         problems += [
             f"upstreams: the {name} {text!r} is there twice"
@@ -244,7 +259,8 @@ def _route(settings: UpstreamSettings) -> Route:
     elif "{" in settings.path or "}" in settings.path:
         pattern = _variables(settings.path)
     kind = _kind(settings)
-    return Route(settings.id, path, pattern, rewriting, **kind)
+    when = None if settings.when == Condition() else When(settings.when)
+    return Route(settings.id, path, pattern, rewriting, when=when, **kind)
 
 
 def _kind(settings: UpstreamSettings) -> dict[str, Any]:

@@ -28,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from .config.collected import ConfigError, UsageError
 
     try:
+        if given[:1] == ["explain"]:
+            from .explain import main as explain
+
+            return explain(given[1:])
         return _run(given)
     except UsageError as error:
         _tell("the command line can't be read:", error.problems)

@@ -22,7 +22,9 @@ LAYERS = (
     {"providers", "session_stores", "upstreams"},
     {"upstream_heads", "upgrades"},
     {"health"},
+    {"rules"},
     {"front"},
+    {"conditions"},
     {"gate"},
     {"oidc", "pages", "challenge", "access", "headers", "login_state"}
     | {"renewals", "revocations", "session_index"},
@@ -30,7 +32,7 @@ LAYERS = (
     {"original", "session_codec", "jwt", "interop", "lifetimes", "watch"},
     {"session", "sealing", "cookies", "templates"},
     {"settings"},
-    {"provider_settings", "gate_settings"},
+    {"provider_settings", "gate_settings", "rule_settings"},
     {"provider_types", "secret"},
     {"drive", "effects"},
     {"messages", "errors", "encoding", "patterns", "trace"},

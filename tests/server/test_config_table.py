@@ -52,6 +52,7 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "gitlab_groups": ("--gitlab-group=a", "--provider=gitlab"),
     "gitlab_projects": ("--gitlab-project=a/b=30", "--provider=gitlab"),
     "pubjwk_url": ("--pubjwk-url=https://idp/k",),
+    "access_rules_default": ("--access-rules-default=deny",),
     "allowed_roles": ("--allowed-role=admin", "--provider=keycloak-oidc"),
     "approval_prompt": ("--approval-prompt=auto",),
     "auth_logging_format": ("--auth-logging-format={{.Status}}",),

@@ -38,6 +38,15 @@ def with_headers(answer: Respond, headers: Headers) -> Respond:
     )
 
 
+def allowed(
+    status: int, headers: Headers, user: str, reason: str, kept: bool = False
+) -> Respond:
+    """The answer to a gateway that asks about a request which may pass."""
+    return Respond(
+        status, headers, user=user, kept=kept, verdict="allowed", reason=reason
+    )
+
+
 def challenging(answer: Respond) -> Respond:
     """*answer*, which is what somebody gets instead of what was asked for."""
     return replace(answer, verdict="unauthenticated", reason="no_session")

@@ -231,12 +231,15 @@ def _why(refusal: str) -> str:
 def denied(
     context: Context, request: Request, event: Event, headers: Headers = ()
 ) -> Respond:
-    """A page for a user who is known but may not come in."""
+    """A page for a user who is known but may not come in, or for what nobody may see."""
+    message = (
+        "You are logged in, but your account has no permission to use this "
+        "application. Please ask the administrator for access."
+    )
     page = context.pages.error(
         status=403,
         title="No access",
-        message="You are logged in, but your account has no permission to use this "
-        "application. Please ask the administrator for access.",
+        message=message if event.user else "Nobody may see this page.",
         request_id=request.id,
         redirect="/",
         detail=event.detail,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .access_rules import claim_values
 from .alpha_schema import ROOT, Field, Many, Schema
 from .sources import nearest
 from .substitute import substitute
@@ -25,6 +26,7 @@ EXPECTED = {
     "duration": "a duration such as 1h30m or 90s",
     "texts": "a list of texts",
     "bytes": "a text, or a list of byte values",
+    "claims": "a mapping of claims to values",
 }
 TYPES = {
     bool: "a truth value",
@@ -204,4 +206,5 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "duration": _duration,
     "texts": _texts,
     "bytes": _bytes,
+    "claims": claim_values,
 }

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, TypeAlias
 
-Scalar: TypeAlias = Literal["text", "bool", "int", "duration", "texts", "bytes"]
+Scalar: TypeAlias = Literal[
+    "text", "bool", "int", "duration", "texts", "bytes", "claims"
+]
 
 
 class Many(NamedTuple):
@@ -34,6 +36,24 @@ HEADER: Schema = {
     "InsecureSkipHeaderNormalization": "bool",
     "values": Many({"secretSource": SECRET_SOURCE, "claimSource": CLAIM_SOURCE}),
 }
+# Not in oauth2-proxy, as what is made of it.
+CONDITION: Schema = {
+    "hosts": "texts",
+    "methods": "texts",
+    "groups": "texts",
+    "roles": "texts",
+    "emails": "texts",
+    "emailDomains": "texts",
+    "claims": "claims",
+    "anyOf": "bool",
+}
+ACCESS_RULE: Schema = {
+    "name": "text",
+    "paths": "texts",
+    "patterns": "texts",
+    "policy": "text",
+    **CONDITION,
+}
 UPSTREAM: Schema = {
     "id": "text",
     "path": "text",
@@ -47,6 +67,8 @@ UPSTREAM: Schema = {
     "proxyWebSockets": "bool",
     "timeout": "duration",
     "disableKeepAlives": "bool",
+    # Not in oauth2-proxy: for which requests and people it is.
+    "when": CONDITION,
 }
 SERVER: Schema = {
     "bindAddress": "text",
@@ -180,4 +202,5 @@ ROOT: Schema = {
     "server": SERVER,
     "metricsServer": SERVER,
     "providers": Many(PROVIDER),
+    "accessRules": Many(ACCESS_RULE),
 }

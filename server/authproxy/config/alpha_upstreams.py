@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from authproxy_core.settings import UpstreamSettings
 
+from .access_rules import condition, snake_case
 from .alpha_read import Problems
 from .upstreams import BAD_CHARACTER, BAD_ESCAPE
 
@@ -33,7 +35,11 @@ def upstreams(
     """The upstreams; what is wrong is noted."""
     entries = config.get("upstreams", ())
     for name in ("id", "path"):
-        values = [entry.get(name, "") for entry in entries]
+        # One path may lead to several when it depends on a condition to which.
+        values = [
+            "" if name == "path" and "when" in entry else entry.get(name, "")
+            for entry in entries
+        ]
         for number, value in enumerate(values):
             if value and value in values[:number]:
                 problems.wrong(f"{KEY}[{number}].{name}", f"{value!r} is there twice")
@@ -52,6 +58,9 @@ def _upstream(
     if not entry.get("static") and "staticCode" in entry:
         problems.wrong(f"{path}.staticCode", "needs static: true")
     values = {"id": entry.get("id", path), "path": entry.get("path", "/")}
+    if "when" in entry:
+        wrong = partial(problems.wrong, f"{path}.when")
+        values["when"] = condition(snake_case(entry["when"]), wrong)
     if entry.get("static"):
         return UpstreamSettings(
             **values, static_code=_static_code(entry, path, problems)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from authproxy_core.errors import SettingsError
 
@@ -68,6 +68,7 @@ class Collected:
 
     ``failed`` holds the keys that have a problem: their values are the defaults.
     ``names`` says how a key is called where it was given, when that is another name.
+    ``tables`` are those of the TOML file that are no options, with their origin.
     ``files`` holds the names of files and folders that were read, or looked for,
     ``environ`` the environment's variables.
     """
@@ -77,6 +78,7 @@ class Collected:
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.failed: set[str] = set()
+        self.tables: dict[str, tuple[Any, str]] = {}
         self.names: dict[str, str] = {}
         self.files: set[str] = set()
         self.environ: Mapping[str, str] = {}

@@ -27,6 +27,7 @@ from ..server_settings import (
     StoreSettings,
 )
 from . import files, rules, secrets, stores, upstreams
+from .access_rules import toml_rules
 from .advice import add_warnings
 from .collected import Collected, ConfigError
 from .cpus import usable_cpus
@@ -183,6 +184,7 @@ def _core(collected: Collected, parts: Parts, store: StoreSettings) -> Settings:
             "gate": rules.gate(
                 collected, placed(collected, "core.gate."), parts.listeners
             ),
+            "access": toml_rules(collected, parts.access_rules),
             "sessions": stores.sessions(
                 collected, placed(collected, "core.sessions."), store.kind
             ),

@@ -148,6 +148,16 @@ CORE_OPTIONS = in_group(
         flag="api-route",
     ),
     Option(
+        "access_rules_default",
+        "string",
+        "login",
+        "what holds where no access rule does ([[access_rules]] tables of the file): a "
+        "login, as without rules, or deny",
+        "core.access.default",
+        choices=("login", "deny"),
+        own=True,
+    ),
+    Option(
         "skip_auth_routes",
         "list",
         (),

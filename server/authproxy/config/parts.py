@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from authproxy_core.rule_settings import AccessRule
 from authproxy_core.settings import HeaderRule, ProviderSettings, UpstreamSettings
 
 from ..server_settings import Listener
@@ -24,6 +25,7 @@ class Parts(NamedTuple):
     upstreams: tuple[UpstreamSettings, ...]
     listeners: tuple[Listener, ...]
     proxy_raw_path: bool = False
+    access_rules: tuple[AccessRule, ...] = ()
 
 
 def placed(collected: Collected, prefix: str) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def usage() -> str:
     lines = [
         "usage: authproxy [--config FILE] [flags]",
         "       authproxy demo",
+        "       authproxy explain --config FILE [flags] METHOD URL [--user USER] …",
         "",
         "Each flag is also a key of the TOML file and an environment variable; see",
         "OPTIONS.md. Flags beat variables, and those beat the file.",

@@ -18,6 +18,7 @@ from .option import ENVIRONMENT_PREFIX, Option, Value
 from .options import BY_FLAG, BY_KEY, CONTROL_BY_FLAG, FLAT_ONLY, OPTIONS
 from .values import EXPECTED, format_duration, from_flag, from_toml
 
+TABLES = ("access_rules",)  # of the file; no options
 SIMILAR = 0.6  # how alike a misspelt name has to be to be suggested
 # Kubernetes injects OAUTH2_PROXY_PORT and the like for a service of that name.
 VERY_SIMILAR = 0.85
@@ -257,7 +258,9 @@ def _known_keys(
     for name, value in table.items():
         key = name.lower()
         origin = f"{path}{_line_of(text, name)}"
-        if key not in BY_KEY:
+        if key in TABLES and key not in collected.tables:
+            collected.tables[key] = (value, origin)
+        elif key not in BY_KEY:
             kind = "table" if isinstance(value, dict) else "key"
             collected.problems.append(
                 f"{name} ({origin}): unknown {kind}{_suggestion(key)}"
@@ -273,7 +276,7 @@ def _known_keys(
 
 
 def _suggestion(key: str) -> str:
-    near = nearest(key.replace("-", "_"), BY_KEY)
+    near = nearest(key.replace("-", "_"), [*BY_KEY, *TABLES])
     return f"; did you mean {near}?" if near else ""
 
 

@@ -34,7 +34,7 @@ REASONS: Mapping[str, tuple[str, ...]] = {
     ),
     "unauthenticated": ("no_session", "session_expired", "bearer", "basic", OTHER),
     "denied": (
-        "email", "groups", "query", "rule", "foreign_origin", "bearer", "basic",
+        "email", "groups", "query", "rule", "upstream", "foreign_origin", "bearer", "basic",
         "session", OTHER,
     ),
     "failed": (

@@ -1,0 +1,274 @@
+"""Access rules: host, path and method, to what they demand. The first that fits counts.
+
+A path that programs read in different ways (dots, doubled or encoded separators, …) has
+several readings. A request for it must satisfy what each of them demands, and none of them
+makes it public. The same holds for what a gateway did not tell: a rule that may be meant
+is satisfied as well as the next one that surely is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from urllib.parse import unquote_to_bytes
+
+from msgspec import Struct
+
+from .conditions import People, Requests, Tells
+from .gate import Gate, clear_path
+from .gate_settings import GateSettings
+from .headers import BUILT_IN_CLAIMS, extra_claims
+from .messages import Request, first_header
+from .original import Original, Trust
+from .patterns import compiled
+from .rule_settings import AccessRule, Policy, RuleSettings, claims_of, label
+from .session import Session
+from .settings import Settings
+
+MAX_CACHED = 4096  # places whose ruling is remembered
+LONGEST_CACHED = 512  # bytes of a path
+DECODINGS = 3  # that some chain of programs may do
+# A field that no client can send: the tail of the forward-auth endpoint.
+TAIL_FIELD = b":original-uri"
+PARAMETERS = re.compile(r";[^/]*")
+CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+SLASHES = re.compile(r"[/\\]+")
+
+
+class Ruling(Struct, frozen=True):
+    """What the rules say of a place: for nobody, for all, or for whom.
+
+    ``matched`` is False when no rule is about it. ``rules`` are the names of those that
+    count.
+    """
+
+    policy: Policy
+    demands: tuple[People, ...]
+    rules: tuple[str, ...]
+    matched: bool
+
+    def permits(self, session: Session) -> bool:
+        """Whether the user may go there."""
+        return self.policy != "deny" and all(
+            one.permits(session) for one in self.demands
+        )
+
+    @property
+    def reason(self) -> str:
+        """For logs: the rules by which somebody is refused."""
+        return ", ".join(self.rules)
+
+
+class Rule:
+    """A compiled rule."""
+
+    def __init__(self, settings: AccessRule, number: int) -> None:
+        self.name = label(settings, number)
+        self.settings = settings
+        self.people = People(settings.when)
+        self._requests = Requests(settings.when)
+        self._exact = frozenset(settings.paths) | {
+            # Most programs answer for /admin as for /admin/.
+            path.removesuffix("/") or "/"
+            for path in settings.paths
+        }
+        self._below = tuple(path for path in settings.paths if path.endswith("/"))
+        self._patterns = [compiled(rf"\A(?:{text})") for text in settings.patterns]
+        self._any_path = not (settings.paths or settings.patterns)
+
+    def fits(self, host: str, method: bytes | None, path: str | None) -> Tells:
+        """Whether it is about a request; None when that can't be told."""
+        if not self._requests.at_host(host):
+            return False
+        by_method, by_path = self._requests.by_method(method), self._by_path(path)
+        if by_method is False or by_path is False:
+            return False
+        return True if by_method and by_path else None
+
+    def misses(self, host: str, method: bytes, path: str) -> str:
+        """Why it is not about a request: host, method, path, or "" (it is)."""
+        if not self._requests.at_host(host):
+            return "host"
+        if not self._requests.by_method(method):
+            return "method"
+        return "" if self._by_path(path) else "path"
+
+    def _by_path(self, path: str | None) -> Tells:
+        if self._any_path:
+            return True
+        if path is None:
+            return None
+        return (
+            path in self._exact
+            or path.startswith(self._below)
+            or any(pattern.search(path) for pattern in self._patterns)
+        )
+
+
+class RuleTable:
+    """All rules, in their order."""
+
+    def __init__(self, settings: RuleSettings) -> None:
+        self.rules = tuple(
+            Rule(rule, number) for number, rule in enumerate(settings.rules, 1)
+        )
+        self.default = settings.default
+        self._known: dict[tuple[str, bytes | None, bytes | None], Ruling] = {}
+
+    def ruling(self, host: str, method: bytes | None, path: bytes | None) -> Ruling:
+        """What is said of a request; None is what nobody has told."""
+        key = (host, method, path)
+        found = self._known.get(key)
+        if found is None:
+            found = self._judged(host, method, path)
+            if path is None or len(path) <= LONGEST_CACHED:
+                if len(self._known) >= MAX_CACHED:
+                    self._known.clear()
+                self._known[key] = found
+        return found
+
+    def _judged(self, host: str, method: bytes | None, path: bytes | None) -> Ruling:
+        seen, sure = readings(path)
+        hits: dict[str, Rule | None] = {}
+        for reading in seen:
+            for rule, certain in self.fitting(host, method, reading):
+                hits[rule.name if rule else "default"] = rule
+                sure = sure and certain
+        rules = [rule for rule in hits.values() if rule is not None]
+        policies = {
+            rule.settings.policy if rule else self.default for rule in hits.values()
+        }
+        policy: Policy = "login"
+        if "deny" in policies:
+            policy = "deny"
+        elif policies == {"public"} and sure:
+            policy = "public"
+        demands = tuple(rule.people for rule in rules)
+        return Ruling(policy, demands, tuple(hits), bool(rules))
+
+    def fitting(
+        self, host: str, method: bytes | None, path: str | None
+    ) -> Iterator[tuple[Rule | None, bool]]:
+        """The rules that may count, and whether they surely do; None: the default."""
+        for rule in self.rules:
+            fits = rule.fits(host, method, path)
+            if fits is not False:
+                yield rule, fits is True
+            if fits:
+                return
+        yield None, True
+
+
+def readings(path: bytes | None) -> tuple[tuple[str | None, ...], bool]:
+    """How a path may be read by who gets it; and whether that is all but sure.
+
+    None is a path that nobody told.
+    """
+    if path is None:
+        return (None,), False
+    clear = clear_path(path)
+    if clear is not None:
+        return (clear,), True
+    texts = [path]
+    for _ in range(DECODINGS):
+        texts.append(unquote_to_bytes(texts[-1]))
+    found: dict[str | None, None] = {}
+    for raw in texts:
+        text = raw.decode("utf-8", "replace")
+        for one in (text, PARAMETERS.sub("", text)):
+            found |= dict.fromkeys((one, _resolved(one)))
+    return tuple(found), False
+
+
+def _resolved(path: str) -> str:
+    """*path* with one kind of slash, and without dots (RFC 3986 §5.2.4).
+
+    Without control characters, too, and blanks around a segment: some drop them.
+    """
+    kept: list[str] = []
+    segments = [CONTROLS.sub("", one).strip() for one in SLASHES.split(path)]
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment not in ("", "."):
+            kept.append(segment)
+    end = "/" if segments[-1] in ("", ".", "..") and kept else ""
+    return "/" + "/".join(kept) + end
+
+
+class AccessRules:
+    """The table, asked about requests: those that we carry, and those of a gateway."""
+
+    def __init__(self, settings: RuleSettings, trust: Trust, prefix: str) -> None:
+        self.table = RuleTable(settings)
+        self._trust = trust
+        self._asking = (f"{prefix}/auth".encode(), f"{prefix}/forward_auth".encode())
+        self._last: tuple[Request, Ruling] | None = None
+
+    def ruling(self, request: Request) -> Ruling:
+        """What is said of *request*, or of what a gateway asks about by it.
+
+        Raises `RequestError`.
+        """
+        last = self._last
+        if last is not None and last[0] is request:
+            return last[1]
+        path = request.target.partition(b"?")[0]
+        found = self._asked(request) if path in self._asking else self._sent(request)
+        self._last = (request, found)
+        return found
+
+    def _sent(self, request: Request) -> Ruling:
+        """About the request itself: what else a gateway says is not what we carry."""
+        host = self._trust.original(request).host
+        return self.table.ruling(host, request.method, path_of(request.target))
+
+    def _asked(self, request: Request) -> Ruling:
+        tail = first_header(request.headers, TAIL_FIELD) or b""
+        original, method, uri = self._trust.named(request, tail)
+        return self.table.ruling(
+            original.host,
+            original.method if method else None,
+            path_of(original.uri) if uri else None,
+        )
+
+
+class RuledGate(Gate):
+    """A gate where access rules come first; what none is about passes as without them."""
+
+    def __init__(
+        self, settings: GateSettings, trust: Trust, rules: AccessRules
+    ) -> None:
+        super().__init__(settings, trust)
+        self._access = rules
+
+    def skips(self, request: Request, original: Original) -> bool:
+        """Whether *request* needs no login."""
+        ruling = self._access.ruling(request)
+        if ruling.matched or ruling.policy == "deny":
+            return ruling.policy == "public"
+        return super().skips(request, original)
+
+
+def path_of(uri: bytes) -> bytes:
+    """The path of a URI in origin-form."""
+    return uri.partition(b"?")[0]
+
+
+def gate_and_rules(settings: Settings, trust: Trust) -> tuple[Gate, AccessRules | None]:
+    """What judges requests before sessions are looked at; None: there are no rules."""
+    if not settings.access.any:
+        return Gate(settings.gate, trust), None
+    rules = AccessRules(settings.access, trust, settings.proxy_prefix)
+    return RuledGate(settings.gate, trust, rules), rules
+
+
+def wanted_claims(settings: Settings) -> tuple[str, ...]:
+    """The names of the claims that headers, rules and upstreams ask for."""
+    headers = (*settings.inject_request_headers, *settings.inject_response_headers)
+    conditions = (
+        *(rule.when for rule in settings.access.rules),
+        *(upstream.when for upstream in settings.upstreams),
+    )
+    asked = claims_of(conditions) - BUILT_IN_CLAIMS
+    return tuple(sorted(asked.union(extra_claims(headers))))
