@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import gzip
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -93,6 +94,39 @@ def test_several_processes_lose_and_tear_no_line(
             seen[name] += 1
     assert seen == {"a": 20_000, "b": 20_000, "c": 20_000}
     assert oct(path.stat().st_mode & 0o777) == "0o600"
+
+
+def test_rotation(tmp_path: Path) -> None:
+    """Before a chunk that would make it too large; one that is alone always fits."""
+    path = tmp_path / "log"
+    file = LogFile(settings(path, max_backups=1), local_time=True)
+    for letter in (b"a", b"b", b"c"):
+        file.write(letter * (MEBIBYTE + 1))
+        file.write(b"\n")
+    file.close()
+    assert path.read_bytes() == b"\n"
+    [backup] = [one for one in tmp_path.iterdir() if one != path]
+    assert backup.read_bytes() == b"c" * (MEBIBYTE + 1)
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """The file has a limit that only half of the second chunk fits below."""
+    path = tmp_path / "log"
+    file = LogFile(settings(path), local_time=True)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (15, before[1]))
+        file.write(b"0123456789")
+        with pytest.raises(OSError, match="too large"):
+            file.write(b"0123456789")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert path.read_bytes() == b"0123456789"
+    file.write(b"more")
+    assert path.read_bytes() == b"0123456789more"
+    file.close()
 
 
 def test_whoever_moves_the_file_away_is_understood(tmp_path: Path) -> None:

@@ -171,3 +171,9 @@ def test_texts_are_whole() -> None:
     text = 'a\n"b"\u2028\x9b\x7f\U000e0041é'
     found = json.loads(lines().standard("info", "m", text))
     assert found["message"] == text
+
+
+def test_half_of_a_surrogate_pair() -> None:
+    """No UTF-8 can hold it; the line is written nevertheless."""
+    found = json.loads(lines().standard("info", "m", "a\ud800b"))
+    assert found["message"] == "a\\ud800b"

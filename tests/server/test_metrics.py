@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import ssl
+import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from authproxy.metrics import process
 from authproxy.metrics.cells import LAYOUT, SharedCells
 from authproxy.metrics.exposition import by_worker, summed
 from authproxy.metrics.families import (
@@ -26,6 +28,7 @@ from authproxy.metrics.families import (
     REQUESTS,
 )
 from authproxy.metrics.metrics import Metrics
+from authproxy.metrics.process import process_lines
 from authproxy_core.messages import Event
 from support.certificates import make_certificate
 from support.ports import LOOPBACK
@@ -268,6 +271,19 @@ def test_the_words_of_the_core_are_known() -> None:
     reasons = {reason for some in REASONS.values() for reason in some}
     assert words({"Respond", "replace", "plain"}, "reason") <= reasons
     assert words({"Fetch", "fetch_json", "get_json"}, "purpose") <= set(PURPOSES)
+
+
+def test_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums over those that live; nothing where there is no /proc."""
+    mine, gone = os.getpid(), 2**22 + 1
+    one = samples("\n".join(process_lines([mine, gone, 0])) + "\n")
+    two = samples("\n".join(process_lines([mine, mine])) + "\n")
+    assert one["process_open_fds"] > 2
+    assert two["process_virtual_memory_bytes"] >= 2e6
+    assert two["process_start_time_seconds"] == one["process_start_time_seconds"]
+    assert abs(one["process_start_time_seconds"] - time.time()) < 7200
+    monkeypatch.setattr(process, "PROC", tmp_path)
+    assert process_lines([mine]) == []
 
 
 # -- the endpoint
