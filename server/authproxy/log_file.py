@@ -105,12 +105,13 @@ class LogFile:
 
     def _rotate(self) -> bool:
         """Rename the file; False when that can't be done: better too large than lost."""
+        backup = self._backups.fresh_name(time.time())
         try:
-            self._path.rename(self._backups.fresh_name(time.time()))
+            self._path.rename(backup)
         except OSError:
             return False
         with contextlib.suppress(OSError):
-            self._backups.tidy()
+            self._backups.tidy(backup)
         return True
 
 
@@ -136,28 +137,33 @@ class Backups:
         moment = datetime.fromtimestamp(now, None if self._local_time else UTC)
         return f"{moment:{STAMP_FORMAT}}.{moment.microsecond // 1000:03}"
 
-    def tidy(self) -> None:
-        """Remove what is too old or too much, and compress the rest in a thread."""
-        kept = self._kept(time.time())
+    def tidy(self, fresh: Path | None = None) -> None:
+        """Remove what is too old or too much, and compress the rest in a thread.
+
+        *fresh* stays in any case: clocks go back, local ones every autumn.
+        """
+        kept = self._kept(time.time(), fresh)
         if self._settings.compress and kept:
             threading.Thread(
                 target=_compress_all, args=(kept,), name="log compression", daemon=True
             ).start()
 
-    def _kept(self, now: float) -> list[Path]:
+    def _kept(self, now: float, fresh: Path | None) -> list[Path]:
         """The files that stay, the newest first; the others are removed."""
         found: dict[str, list[Path]] = {}
         for path in self._folder.iterdir():
             stamp = self._stamp_of(path.name)
             if stamp:
                 found.setdefault(stamp, []).append(path)
-        stamps = sorted(found, reverse=True)
+        newest = self._stamp_of(fresh.name) if fresh is not None else ""
+        stamps = sorted(found, key=lambda stamp: (stamp == newest, stamp), reverse=True)
         keep = set(stamps)
         if self._settings.max_backups > 0:
             keep &= set(stamps[: self._settings.max_backups])
         if self._settings.max_age > 0:
             days = timedelta(days=self._settings.max_age).total_seconds()
-            keep = {stamp for stamp in keep if stamp >= self._stamp(now - days)}
+            oldest = self._stamp(now - days)
+            keep = {stamp for stamp in keep if stamp >= oldest or stamp == newest}
         for stamp in set(stamps) - keep:
             for path in found[stamp]:
                 path.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ Which lines are written is decided here, what stands in them by `log_lines` (tex
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections.abc import Callable, Mapping
 from urllib.parse import unquote_to_bytes
@@ -33,6 +32,7 @@ AUTH_STATUS: Mapping[str, AuthStatus] = {
     "refresh_failed": "AuthError",
     "store_unavailable": "AuthError",
 }
+STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 GOOD_NEWS = frozenset({"provider_ready", "refreshed"})
 
 
@@ -47,10 +47,10 @@ def log_writers(
     settings: LogSettings, on_lost: Callable[[int], None]
 ) -> tuple[LogWriter, LogWriter]:
     """Where lines go, and where those about errors; make them after forking."""
-    output: Sink = Descriptor(sys.stdout.fileno())
+    output: Sink = Descriptor(STANDARD_OUTPUT)
     if settings.file is not None:
         output = LogFile(settings.file, local_time=settings.local_time)
-    errors = Descriptor(sys.stderr.fileno())
+    errors = Descriptor(STANDARD_ERROR)
     return LogWriter(output, on_lost=on_lost), LogWriter(errors, on_lost=on_lost)
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import sys
 from collections.abc import Iterable
 
 from authproxy_core.settings import Settings
 
 from .clock import Clock
 from .log_file import LogFile
-from .logs import lines_of
+from .logs import STANDARD_ERROR, STANDARD_OUTPUT, lines_of
 from .server_settings import LogSettings, ServerSettings
 
 MODULE = "server"
@@ -42,9 +41,9 @@ class Announcer:
         data = line.encode("utf-8", "backslashreplace")
         with contextlib.suppress(OSError):  # there is nobody to tell
             if not (good or self._settings.errors_to_info):
-                _write(sys.stderr.fileno(), data)
+                _write(STANDARD_ERROR, data)
             elif self._file is None:
-                _write(sys.stdout.fileno(), data)
+                _write(STANDARD_OUTPUT, data)
             else:
                 self._file.write(data)
                 self._file.close()  # a forked worker must not share the open file
@@ -53,6 +52,18 @@ class Announcer:
 def _write(fd: int, data: bytes) -> None:
     if select.select([], [fd], [], 0)[1]:
         os.write(fd, data)
+
+
+def hold_standard_streams() -> None:
+    """Open what of standard input, output and error is closed.
+
+    Else their numbers go to the next files and sockets, and lines of the log into them.
+    """
+    for fd in (0, STANDARD_OUTPUT, STANDARD_ERROR):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 _announcers: list[Announcer] = []  # one, as soon as there are settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .listeners import ListenError, opened
 from .metrics.cells import SharedCells
 from .metrics.metrics import metrics_of
-from .notices import say, speak_by
+from .notices import hold_standard_streams, say, speak_by
 from .reload import Rebuild, Source
 from .server_settings import ServerSettings
 from .stores.shared_state import NoPlaceError, placed
@@ -16,6 +16,7 @@ def run(settings: ServerSettings, rebuild: Rebuild | None = None) -> int:
 
     *rebuild* reads the configuration again for a reload; without it there is none.
     """
+    hold_standard_streams()
     speak_by(settings)
     source = Source(settings, rebuild) if rebuild is not None else None
     try:

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from support.program import ROOT
+from support.ports import LOOPBACK
+from support.program import ROOT, Program
+from support.server import talk
 
 SCRIPT = """
 import json, sys
@@ -89,3 +91,31 @@ def test_nobody_reads() -> None:
     assert len(err) == 2
     os.close(reader)
     os.close(writer)
+
+
+def test_closed_streams_are_not_taken_for_others(tmp_path: Path) -> None:
+    """No socket gets the number of standard output, and no line."""
+    log = tmp_path / "log"
+    shell = (
+        "sh",
+        "-c",
+        'exec "$0" "$@" <&- >&- 2>&-',
+        sys.executable,
+        "-m",
+        "authproxy",
+    )
+    with Closed(tmp_path, wrapper=shell, logging_filename=str(log)) as program:
+        program.wait_until(lambda: log.exists() and "listening on" in log.read_text())
+        folder = Path(f"/proc/{program.pid}/fd")
+        assert [os.readlink(folder / str(fd)) for fd in range(3)] == ["/dev/null"] * 3
+        port = int(log.read_text().partition(f"http://{LOOPBACK}:")[2].split()[0])
+        answer = talk(port, b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert answer.endswith(b"\r\n\r\nOK")
+
+
+class Closed(Program):
+    """Started by a shell that closes the standard streams."""
+
+    @staticmethod
+    def _command(wrapper: tuple[str, ...]) -> tuple[str, ...]:
+        return wrapper

@@ -28,11 +28,12 @@ class MetricsPage:
 
     def handle(self, request: Request) -> Outcome:
         """All numbers of all workers."""
-        self._metrics.scraped()
-        self._publish()
         _, _, query = request.target.partition(b"?")
         write = by_worker if b"by=worker" in query.split(b"&") else summed
-        return Respond(200, HEADERS, write(self._metrics.shared.used()).encode())
+        with self._metrics.scraped():
+            self._publish()
+            text = write(self._metrics.shared.used())
+        return Respond(200, HEADERS, text.encode())
 
     def upstream_failed(
         self, request: Request, forward: Forward, reason: str

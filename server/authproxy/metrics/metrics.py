@@ -6,8 +6,10 @@ is allocated, and no lock is taken. Only the worker's loop may call.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from bisect import bisect_left
+from collections.abc import Iterator
 from typing import Literal
 
 from authproxy_core.health import ping_paths
@@ -34,6 +36,7 @@ from .families import (
     REFRESH,
     RELOAD,
     SCRAPES,
+    SCRAPES_IN_FLIGHT,
     STARTS,
     STORE,
     STORE_BUCKETS,
@@ -191,9 +194,16 @@ class Metrics:
         """Whether this worker can log users in."""
         self._cells[LAYOUT.only(READY)] = float(ready)
 
-    def scraped(self) -> None:
-        """Somebody reads the numbers."""
-        self._add(SCRAPES, ("200",))
+    @contextlib.contextmanager
+    def scraped(self) -> Iterator[None]:
+        """Somebody reads the numbers; this request counts as one in flight."""
+        at = LAYOUT.only(SCRAPES_IN_FLIGHT)
+        self._cells[at] += 1
+        try:
+            yield
+        finally:
+            self._cells[at] -= 1
+            self._add(SCRAPES, ("200",))
 
     def _add(self, family: Family, labels: Labels, fallback: Labels = ()) -> None:
         places = LAYOUT.of(family)

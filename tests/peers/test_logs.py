@@ -1,0 +1,166 @@
+"""The same requests to oauth2-proxy and to authproxy: the lines they write are the same.
+
+What differs on purpose: values of secret query parameters are cut out, and the text of a
+message is our own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from authproxy.demo.config import Client as DemoClient
+from authproxy.demo.config import DemoConfig, example_users
+from authproxy.demo.provider import DemoProvider
+from authproxy.demo.provider import serve as serve_provider
+from support.keycloak import CLIENT_ID, CLIENT_SECRET
+from support.peers import (
+    AUTHPROXY,
+    OAUTH2_PROXY,
+    SEED,
+    AuthServer,
+    command,
+    start_auth_server,
+)
+from support.ports import LOOPBACK, free_port
+from support.processes import wait_for
+
+pytestmark = pytest.mark.peers
+
+FIELDS = "|".join(
+    f"{{{{.{name}}}}}"
+    for name in (
+        "RequestID", "Host", "Protocol", "RequestMethod", "RequestURI", "ResponseSize",
+        "StatusCode", "Upstream", "UserAgent", "Username",
+    )
+)  # fmt: skip
+CONFIG = f"""{SEED}
+request_logging_format = 'R|{FIELDS}|{{{{.Client}}}}|{{{{.Timestamp}}}}|{{{{.RequestDuration}}}}'
+silence_ping_logging = true
+exclude_logging_paths = ["/hidden", "/a b"]
+"""
+DEFAULTS = SEED
+# Target, method, headers.
+REQUESTS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("/oauth2/auth", "GET", {}),
+    ("/oauth2/auth?x=%22a%22&y=%5C", "GET", {"User-Agent": 'quoted "agent" \\ tab\t'}),
+    (
+        "/oauth2/auth",
+        "POST",
+        {"User-Agent": "caf\u00e9 \x01".encode().decode("latin-1")},
+    ),
+    ("/oauth2/userinfo", "HEAD", {"Host": "other.example.com"}),
+    ("/robots.txt", "GET", {"User-Agent": ""}),
+    ("/ping", "GET", {}),
+    ("/ready", "GET", {}),
+    ("/hidden", "GET", {}),
+    ("/hidden?x", "GET", {}),
+    ("/%68idden", "GET", {}),
+    ("/a%20b", "GET", {}),
+    ("/hidden/", "GET", {"Accept": "application/json"}),
+)
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[str]:
+    config = DemoConfig(
+        users=example_users("pw"),
+        clients=(DemoClient(id=CLIENT_ID, secret=CLIENT_SECRET),),
+    )
+    with serve_provider(DemoProvider(config)) as running:
+        yield running.url
+
+
+def both(
+    folder: Path, issuer: str, config: str, **environment: str
+) -> Iterator[AuthServer]:
+    """One after the other, each with the same configuration."""
+    for name in (OAUTH2_PROXY, AUTHPROXY):
+        if command(name) is None:
+            pytest.skip(f"{name} is not installed")
+        server = start_auth_server(
+            name, folder / name, issuer, config=config, environment=environment
+        )
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def send(server: AuthServer, number: int) -> None:
+    """Send the request *number*, whose id says so."""
+    target, method, headers = REQUESTS[number]
+    connection = HTTPConnection(LOOPBACK, server.port, timeout=10)
+    connection.request(
+        method, target, headers={"X-Request-Id": f"id-{number:02}", **headers}
+    )
+    connection.getresponse().read()
+    connection.close()
+
+
+def lines(server: AuthServer, pattern: str) -> list[str]:
+    """The lines about our requests, in the order of their ids."""
+    return sorted(re.findall(pattern, server.process.log(), re.M))
+
+
+def test_request_lines(tmp_path: Path, issuer: str) -> None:
+    """Every field, whatever the client puts into it; and which requests have a line."""
+    found = []
+    for server in both(tmp_path, issuer, CONFIG):
+        for number in range(len(REQUESTS)):
+            send(server, number)
+        last = f"id-{len(REQUESTS) - 1:02}"
+        wait_for(lambda: last in server.process.log(), "the last line")  # noqa: B023
+        found.append(
+            [
+                line.replace(f":{server.port}|", ":PORT|")
+                for line in lines(server, r"^R\|(id-\d\d\|.*)$")
+            ]
+        )
+    theirs, ours = ([one.rsplit("|", 3) for one in some] for some in found)
+    assert [one[0] for one in ours] == [one[0] for one in theirs]
+    for one in (*ours, *theirs):
+        assert re.fullmatch(r"127\.0\.0\.1(:\d+)?", one[1])
+        assert re.fullmatch(r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d", one[2])
+        assert re.fullmatch(r"\d+\.\d{3}", one[3])
+
+
+def test_default_lines(tmp_path: Path, issuer: str) -> None:
+    """The same shape: what reads one log reads the other."""
+    found = []
+    for server in both(tmp_path, issuer, DEFAULTS):
+        send(server, 0)
+        wait_for(lambda: "id-00" in server.process.log(), "the line")  # noqa: B023
+        [line] = lines(server, r"^.* - id-00 - .*$")
+        line = re.sub(r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d", "TIME", line)
+        line = line.replace(str(server.port), "PORT")
+        found.append(re.sub(r"\d\.\d{3}$", "SECONDS", line))
+    assert found[0] == found[1]
+
+
+def test_metrics(tmp_path: Path, issuer: str) -> None:
+    """The original's names, types and labels, with the same numbers."""
+    port = free_port()
+    found = []
+    for server in both(
+        tmp_path, issuer, SEED, OAUTH2_PROXY_METRICS_ADDRESS=f"{LOOPBACK}:{port}"
+    ):
+        for number in range(len(REQUESTS)):
+            send(server, number)
+        connection = HTTPConnection(LOOPBACK, port, timeout=10)
+        connection.request("GET", "/metrics")
+        answer = connection.getresponse()
+        found.append((answer.headers["Content-Type"], answer.read().decode()))
+        connection.close()
+    (their_type, theirs), (our_type, ours) = found
+    assert our_type == their_type
+    wanted = r"^(# TYPE )?(oauth2_proxy_|promhttp_)(?!.*_sum).*$"
+    for line in re.finditer(wanted, theirs, re.M):
+        if (
+            "_bucket" not in line[0] and "_count" not in line[0]
+        ) or 'le="+Inf"' in line[0]:
+            assert line[0] in ours.splitlines()
