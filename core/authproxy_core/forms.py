@@ -28,6 +28,7 @@ MAX_PAIRS = 256
 # Two values of these would mean one thing to us and another to somebody else.
 SINGLE = frozenset(
     {"code", "state", "iss", "error", "provider", "username", "password"}
+    | {"logout_token", "sid"}
 )
 
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")

@@ -198,10 +198,15 @@ class _Registry(jws.JWSRegistry):
 _REGISTRY = _Registry(strict_check_header=False)
 
 
-def verify(token: str, keys: KeySet, allowed: Iterable[str]) -> dict[str, Any]:
+def verify(
+    token: str,
+    keys: KeySet,
+    allowed: Iterable[str],
+    refused: frozenset[str] = OTHER_KINDS,
+) -> dict[str, Any]:
     """The claims of a compact JWS whose signature is good.
 
-    Raises `TokenError`; its reason is ``unknown_key`` when no key fits, so that the
+    *refused* are the values of ``typ`` that belong to other kinds of token. Raises `TokenError`; its reason is ``unknown_key`` when no key fits, so that the
     caller can fetch the key set again.
     """
     header = _header(token)
@@ -212,8 +217,8 @@ def verify(token: str, keys: KeySet, allowed: Iterable[str]) -> dict[str, Any]:
         )
     if kid is not None and not isinstance(kid, str):
         raise TokenError("the token's key id is not a text", reason="malformed")
-    if str(header.get("typ", "")).lower() in OTHER_KINDS:
-        raise TokenError("the token is not an ID token by its type", reason="type")
+    if str(header.get("typ", "")).lower() in refused:
+        raise TokenError("the token is of another kind by its type", reason="type")
     candidates = keys.candidates(kid, alg)
     if not candidates:
         raise TokenError(
@@ -274,10 +279,10 @@ def check_id_token(claims: Mapping[str, Any], expected: Expected, now: float) ->
     """
     if "events" in claims:
         raise TokenError("a logout token is not an ID token", reason="type")
-    _check_issuer(claims, expected)
-    _check_audience(claims, expected)
+    check_issuer(claims, expected)
+    check_audience(claims, expected)
     _check_authorized_party(claims, expected)
-    _check_times(claims, expected.leeway, now)
+    check_times(claims, expected.leeway, now)
     _check_subject(claims)
     if not (expected.nonce_optional and "nonce" not in claims):
         _check_nonce(claims, expected.nonce)
@@ -289,7 +294,8 @@ def _shown(value: object) -> str:
     return repr(text[:200])
 
 
-def _check_issuer(claims: Mapping[str, Any], expected: Expected) -> None:
+def check_issuer(claims: Mapping[str, Any], expected: Expected) -> None:
+    """Raise `TokenError` unless ``iss`` is the expected issuer."""
     issuer = claims.get("iss")
     if not isinstance(issuer, str):
         raise TokenError("expected a text in the claim iss", reason="issuer")
@@ -304,7 +310,8 @@ def _check_issuer(claims: Mapping[str, Any], expected: Expected) -> None:
         )
 
 
-def _check_audience(claims: Mapping[str, Any], expected: Expected) -> None:
+def check_audience(claims: Mapping[str, Any], expected: Expected) -> None:
+    """Raise `TokenError` unless the token is meant for this client."""
     for name in expected.audience_claims:
         if claims.get(name) is not None:
             audiences = _texts(claims[name])
@@ -374,7 +381,8 @@ def _moment(claims: Mapping[str, Any], name: str) -> float:
     return float(value) if abs(value) < 1e15 else 1e15
 
 
-def _check_times(claims: Mapping[str, Any], leeway: float, now: float) -> None:
+def check_times(claims: Mapping[str, Any], leeway: float, now: float) -> None:
+    """Raise `TokenError` for a token of the future or one that has expired."""
     hint = (
         "compare the clocks of this machine and of the provider (NTP); clock_skew "
         "sets the leeway"

@@ -31,8 +31,9 @@ from .flows.context import Context
 from .flows.demands import Demands
 from .flows.forward_auth import passed
 from .flows.login import begin, callback, denied, form_of, query_of
+from .flows.logout import logout_routes
 from .flows.ready import Readiness
-from .flows.settle import settle
+from .flows.settle import cleared_if_broken, identified, settle
 from .flows.sign_out import sign_out
 from .forms import parse_form, semicolons_read
 from .front import Handler, fronted, with_query
@@ -163,6 +164,7 @@ class AuthProxy:
             prefix + b"/start": self.start,
             prefix + b"/callback": self.callback,
             prefix + b"/sign_out": self.sign_out,
+            **dict(logout_routes(self._context)),
             prefix + b"/userinfo": self.userinfo,
         }
         if settings.allow_query_semicolons:
@@ -261,7 +263,7 @@ class AuthProxy:
 
     def _check_skipped(self, request: Request) -> Flow[Decision]:
         """The answer for a request that needs no session; one that is there counts."""
-        session, headers = yield from self._identified(request)
+        session, headers = yield from identified(self._context, request)
         status = self.settings.auth_success_status
         if session is None:
             fields = (*self._response_headers.headers(None), *headers)
@@ -309,15 +311,8 @@ class AuthProxy:
         return (name, *self._response_headers.headers(session))
 
     def _anonymous(self, request: Request) -> Respond:
-        cleared = self._cleared_if_broken(request)
+        cleared = cleared_if_broken(self._context, request)
         return challenge.unauthorized(cleared) if cleared else self._unauthorized
-
-    def _cleared_if_broken(self, request: Request) -> Headers:
-        """Cookies that end a session's cookies which hold none; () without any."""
-        present = self._sessions.present(request.headers)
-        if not present or self._sessions.recall(request.headers) is not None:
-            return ()
-        return self._sessions.clear(host=self._context.host(request), present=present)
 
     def _check_stale(self, entry: Entry, request: Request) -> Flow[Decision]:
         found = yield from settle(self._context, request, entry)
@@ -353,7 +348,7 @@ class AuthProxy:
         if self.settings.skip_provider_button:
             return begin(self._context, request, form)
         # A cookie that holds no session is cleared, a good one stays.
-        cleared = self._cleared_if_broken(request)
+        cleared = cleared_if_broken(self._context, request)
         return self._sign_in_page(request, 200, form, cleared)
 
     def _sign_in_page(
@@ -382,7 +377,7 @@ class AuthProxy:
 
     def userinfo(self, request: Request) -> Flow[Decision]:
         """Who is logged in, as JSON; no tokens."""
-        session, headers = yield from self._identified(request)
+        session, headers = yield from identified(self._context, request)
         if self._gate and self._gate.skips(request, self._original(request)):
             return userinfo(session, headers) if session else nobody(headers)
         if session is None:
@@ -409,18 +404,8 @@ class AuthProxy:
         return None if self._context.refusal(session) else session
 
     def _identify_stale(self, request: Request) -> Flow[Session | None]:
-        session, _ = yield from self._identified(request)
+        session, _ = yield from identified(self._context, request)
         return self._permitted(session) if session else None
-
-    def _identified(self, request: Request) -> Flow[tuple[Session | None, Headers]]:
-        """The session, renewed if it was stale, and the cookies for the client."""
-        entry = self._sessions.recall(request.headers)
-        if entry is None:
-            return None, self._cleared_if_broken(request)
-        if self._clock() < entry.fresh_until:
-            return entry.session, ()
-        found = yield from settle(self._context, request, entry)
-        return (found.entry.session if found.entry else None), found.headers
 
     def proxy(self, request: Request) -> Outcome:
         """Pass the request on, or ask for a login."""
@@ -430,7 +415,7 @@ class AuthProxy:
         return self._proxy(request)
 
     def _proxy(self, request: Request) -> Flow[Decision]:
-        session, headers = yield from self._identified(request)
+        session, headers = yield from identified(self._context, request)
         return (yield from settled(self._proxied(request, session, headers)))
 
     def _proxied(

@@ -25,6 +25,7 @@ Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 FRAMING_HEADERS = frozenset(
     {"connection", "content-length", "host", "transfer-encoding", "upgrade", "te"}
 )
+MIN_IDLE = 10.0  # seconds
 MAX_COOKIE_NAME = 240  # bytes, so that the names of parts need no cutting
 
 
@@ -152,6 +153,18 @@ class PageSettings(Struct, frozen=True, kw_only=True):
     show_debug_on_error: bool = False
 
 
+class LogoutSettings(Struct, frozen=True, kw_only=True):
+    """How sessions end at the provider, and with it.
+
+    ``at_provider``: signing out goes on to the provider's own logout (RP-Initiated
+    Logout). ``back_channel`` and ``front_channel``: a logout there ends sessions here.
+    """
+
+    at_provider: bool = False
+    back_channel: bool = False
+    front_channel: bool = False
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """Everything that an `AuthProxy` is built from.
 
@@ -169,6 +182,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     cookie: CookieSettings = CookieSettings()
     sessions: SessionSettings = SessionSettings()
+    logout: LogoutSettings = LogoutSettings()
     gate: GateSettings = GateSettings()
     access: RuleSettings = RuleSettings()
     providers: tuple[ProviderSettings, ...] = ()
@@ -212,6 +226,7 @@ def check(settings: Settings) -> None:
     """
     problems = (
         *_cookie_problems(settings.cookie),
+        *_session_problems(settings),
         *_provider_problems(settings),
         *_address_problems(settings),
         *_header_problems(settings),
@@ -255,11 +270,6 @@ def _cookie_problems(cookie: CookieSettings) -> list[str]:
             f"cookie_name: got {cookie.name!r}, expected a cookie name (RFC 6265 "
             f"token) of at most {MAX_COOKIE_NAME} bytes"
         )
-    if cookie.minimal and cookie.refresh:
-        problems.append(
-            "session_cookie_minimal: can't be used with cookie_refresh, which needs "
-            "the refresh token in the session"
-        )
     problems += [
         f"cookie_domains: got {domain!r}, expected a host name"
         for domain in cookie.domains
@@ -272,6 +282,48 @@ def _cookie_problems(cookie: CookieSettings) -> list[str]:
     if cookie.samesite == "none" and not cookie.secure:
         problems.append(
             "cookie_samesite: 'none' needs cookie_secure; browsers refuse it otherwise"
+        )
+    return problems
+
+
+def _session_problems(settings: Settings) -> list[str]:
+    cookie, life = settings.cookie, settings.sessions
+    problems = []
+    in_cookies = life.kept_in == "cookie"
+    if cookie.minimal and in_cookies:
+        problems += [
+            f"session_cookie_minimal: can't be used with {option}, which needs the "
+            "refresh token in the session"
+            for option, used in (
+                ("cookie_refresh", cookie.refresh),
+                ("session_refresh_before", life.refresh_before),
+            )
+            if used
+        ]
+    if 0 < life.idle_timeout < MIN_IDLE:
+        problems.append(
+            f"session_idle_timeout: got {life.idle_timeout:g}s, expected at least "
+            f"{MIN_IDLE:g}s, or 0 for never"
+        )
+    if cookie.format == "oauth2-proxy":
+        # Its session does not say when the login was, nor when it was used.
+        problems += [
+            f"{option}: can't be used with cookie_format 'oauth2-proxy', whose sessions "
+            f"do not say {what}"
+            for option, used, what in (
+                ("session_max_lifetime", life.max_lifetime, "when the login was"),
+                ("session_idle_timeout", life.idle_timeout, "when they were used"),
+            )
+            if used
+        ]
+    if life.revocable and not life.shared:
+        problems.append(
+            "session_revocation: needs a store; set shared_state or session_store_type"
+        )
+    if settings.logout.back_channel and not life.needs_store:
+        problems.append(
+            "backchannel_logout: sessions in cookies can't be ended from outside; set "
+            "session_revocation, or session_store_type to redis or sqlite"
         )
     return problems
 
@@ -348,7 +400,7 @@ def _header_problems(settings: Settings) -> list[str]:
             for rule in rules
             if rule.name.lower() in FRAMING_HEADERS or not is_token(rule.name.encode())
         ]
-        if settings.cookie.minimal:
+        if settings.cookie.minimal and settings.sessions.kept_in == "cookie":
             problems += [
                 f"session_cookie_minimal: can't be used with {option}, which needs "
                 f"{value.claim}"

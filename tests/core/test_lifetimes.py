@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from authproxy_core import CookieSettings, SessionSettings, Settings
+from authproxy_core import CookieSettings, SessionSettings, Settings, SettingsError
 from authproxy_core.lifetimes import LONGEST, Lifetimes, Span
 from authproxy_core.session import Session
+from authproxy_core.settings import LogoutSettings, check
+from support.world import settings
 
 T = 1_790_000_000.0  # the login
 HOUR = 3600.0
@@ -116,3 +118,54 @@ def test_a_store_keeps_what_can_still_be_used() -> None:
     assert int(lifetimes(max_lifetime=HOUR).held(session(), T + 60)) == HOUR - 60
     assert lifetimes().longest == LONGEST
     assert lifetimes(expire=HOUR, max_lifetime=60).longest == 60
+
+
+STORE = {"shared": True, "kept_in": "store"}
+
+
+@pytest.mark.parametrize(
+    ("cookie", "sessions", "logout", "problem"),
+    [
+        ({"minimal": True, "refresh": 60.0}, {}, {}, "session_cookie_minimal"),
+        ({"minimal": True}, {"refresh_before": 60.0}, {}, "session_refresh_before"),
+        ({}, {"idle_timeout": 9.0}, {}, "session_idle_timeout"),
+        ({}, {"revocable": True}, {}, "session_revocation"),
+        ({}, {"shared": True}, {"back_channel": True}, "backchannel_logout"),
+        (
+            {"format": "oauth2-proxy"},
+            {"idle_timeout": 60.0},
+            {},
+            "session_idle_timeout",
+        ),
+        (
+            {"format": "oauth2-proxy"},
+            {"max_lifetime": 60.0},
+            {},
+            "session_max_lifetime",
+        ),
+        ({"minimal": True, "refresh": 60.0}, STORE, {}, ""),
+        ({}, {"idle_timeout": 10.0, "max_lifetime": 60.0}, {}, ""),
+        ({}, {"revocable": True, "shared": True}, {"back_channel": True}, ""),
+        ({"format": "oauth2-proxy"}, STORE, {"back_channel": True}, ""),
+        ({}, {}, {"front_channel": True, "at_provider": True}, ""),
+    ],
+)
+def test_settings_that_would_go_wrong_are_refused(
+    cookie: dict[str, Any],
+    sessions: dict[str, Any],
+    logout: dict[str, bool],
+    problem: str,
+) -> None:
+    given = settings(
+        cookie=cookie,
+        sessions=SessionSettings(**sessions),
+        logout=LogoutSettings(**logout),
+        inject_response_headers=(),
+    )
+    if not problem:
+        check(given)
+        return
+    with pytest.raises(SettingsError) as error:
+        check(given)
+    [line] = error.value.problems
+    assert problem in line

@@ -17,6 +17,7 @@ from authproxy_core import (
     renewals,
 )
 from authproxy_core.access import EmailRule
+from authproxy_core.flows.settle import identified
 from authproxy_core.jwt import parse_key_set
 from support.world import (
     World,
@@ -264,8 +265,6 @@ def test_a_key_with_an_odd_algorithm_is_ignored() -> None:
 
 
 def test_a_refresh_that_is_not_needed_asks_nobody(refreshing: World) -> None:
-    answer = play(
-        refreshing.proxy._identified(refreshing.request("/"))  # type: ignore[arg-type]
-    )
+    answer = play(identified(refreshing.proxy._context, refreshing.request("/")))
     assert answer[0].email == "alice@example.com"
     assert isinstance(refreshing.get("/oauth2/auth"), Respond)

@@ -29,7 +29,15 @@ LAYERS = (
     {"oidc", "pages", "challenge", "access", "headers", "login_state"}
     | {"renewals", "revocations", "session_index"},
     {"redirects", "claims", "forms", "recall", "rewriting", "session_formats"},
-    {"original", "session_codec", "jwt", "interop", "lifetimes", "watch"},
+    {
+        "original",
+        "session_codec",
+        "jwt",
+        "interop",
+        "lifetimes",
+        "logout_token",
+        "watch",
+    },
     {"session", "sealing", "cookies", "templates"},
     {"settings"},
     {"provider_settings", "gate_settings", "rule_settings"},

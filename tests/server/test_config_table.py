@@ -58,6 +58,9 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "auth_logging_format": ("--auth-logging-format={{.Status}}",),
     "auth_request_response_mode": ("--auth-request-response-mode=form_post",),
     "auth_success_status": ("--auth-success-status=204",),
+    "backchannel_logout": ("--backchannel-logout", "--session-revocation"),
+    "backend_logout_url": ("--backend-logout-url=https://idp/end?t={id_token}",),
+    "session_idle_timeout": ("--session-idle-timeout=30m",),
     "basic_auth_password": ("--basic-auth-password=p",),
     "code_challenge_method": ("--code-challenge-method=S256",),
     "cookie_csrf_per_request_limit": (

@@ -12,6 +12,7 @@ from ..effects import Flow
 from ..errors import StoreError
 from ..messages import Headers, Request
 from ..recall import Entry
+from ..session import Session
 from .context import Context, Settled
 from .refresh import refresh
 
@@ -62,3 +63,27 @@ def _noted(
         kept = yield from context.sessions.note_use(entry, context.browser(request))
         return Settled(kept.entry, kept.headers or headers)
     return Settled(entry, headers)
+
+
+def identified(
+    context: Context, request: Request
+) -> Flow[tuple[Session | None, Headers]]:
+    """The session that a request carries, ready to be used, and cookies for the client.
+
+    Raises `StoreError` when the session needs the store, and that is away.
+    """
+    entry = context.sessions.recall(request.headers)
+    if entry is None:
+        return None, cleared_if_broken(context, request)
+    if context.clock() < entry.fresh_until:
+        return entry.session, ()
+    settled = yield from settle(context, request, entry)
+    return (settled.entry.session if settled.entry else None), settled.headers
+
+
+def cleared_if_broken(context: Context, request: Request) -> Headers:
+    """Cookies that end a session's cookies which hold none; () without any."""
+    present = context.sessions.present(request.headers)
+    if not present or context.sessions.recall(request.headers) is not None:
+        return ()
+    return over(context, request).headers

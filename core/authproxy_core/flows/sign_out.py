@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from urllib.parse import quote, urlsplit
 
-from ..effects import Flow
+from ..effects import Fetch, Flow
+from ..errors import FetchError
 from ..messages import Event, Request, Respond, first_header
 from ..session import Session
 from .context import Context, redirect
 from .login import form_of
 
+TIMEOUT = 5.0  # seconds for the provider to hear of it; the user waits
 PLACEHOLDER = "{id_token}"
 
 
@@ -38,9 +40,45 @@ def sign_out(context: Context, request: Request) -> Flow[Respond]:
     )
     if entry is None or session is None:
         return redirect(rd, headers)
+    # First here, whatever the provider says or does not say.
     yield from sessions.end(entry)
     event = Event("logged_out", session.name, detail="signed out")
-    return redirect(rd, headers, (event,), session.name)
+    failed = yield from _told(context, session)
+    location = _at_provider(context, request, session, rd) or rd
+    return redirect(location, headers, (event, *failed), session.name)
+
+
+def _told(context: Context, session: Session) -> Flow[tuple[Event, ...]]:
+    """Call ``backend_logout_url``; that it fails is noted and changes nothing."""
+    url = context.provider_of(session).settings.backend_logout_url
+    if not url:
+        return ()
+    url = url.replace(PLACEHOLDER, quote(session.id_token, safe=""))
+    try:
+        response = yield from Fetch("GET", url, timeout=TIMEOUT, purpose="logout")
+    except FetchError as error:
+        detail = str(error)
+    else:
+        if response.status in (200, 204):
+            return ()
+        detail = f"backend_logout_url answered with status {response.status}"
+    reason = "backend_logout"
+    return (Event("logout_failed", session.name, reason, detail),)
+
+
+def _at_provider(context: Context, request: Request, session: Session, rd: str) -> str:
+    """Where the session ends at the provider as well (RP-Initiated Logout §2).
+
+    Empty unless that is wanted and the provider offers it. The way back is *rd*, which
+    has to be registered there.
+    """
+    if not context.settings.logout.at_provider:
+        return ""
+    if rd.startswith("/"):
+        original = context.trust.original(request)
+        scheme = "https" if context.settings.cookie.secure else original.scheme
+        rd = f"{scheme}://{original.host}{rd}"
+    return context.provider_of(session).end_session_url(session.id_token, rd)
 
 
 def _is_foreign_subrequest(request: Request) -> bool:

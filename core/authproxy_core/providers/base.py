@@ -16,9 +16,11 @@ from ..jwt import (
     KeySet,
     check_access_token_hash,
     check_id_token,
+    claims_of,
     hashed,
     parse_public_keys,
 )
+from ..logout_token import REFUSED, LogoutToken, check_logout_token
 from ..messages import Headers
 from ..oidc import (
     Metadata,
@@ -433,6 +435,27 @@ class Provider:
         """Whether the session has one of the allowed groups, if any are configured."""
         allowed = self._allowed_groups
         return not allowed or not allowed.isdisjoint(session.groups)
+
+    # -- the end of a session
+
+    def logout_of(self, token: str) -> Flow[LogoutToken]:
+        """Whom a logout token means (Back-Channel Logout §2.6).
+
+        Its claims are judged before its signature: so that whoever sends nonsense does
+        not make us fetch keys. Raises `TokenError`, or `ProviderError` if not ready.
+        """
+        metadata = self._known()
+        expected = msgspec.structs.replace(
+            self._expected(None, False), audience_claims=("aud",)
+        )
+        found = check_logout_token(claims_of(token), expected, self._clock())
+        yield from self._keys.verify(
+            token,
+            metadata.jwks_uri,
+            allowed_algorithms(self.settings, metadata),
+            REFUSED,
+        )
+        return found
 
     def end_session_url(self, id_token: str, return_to: str) -> str:
         """Where RP-initiated logout goes; empty when the provider offers none."""

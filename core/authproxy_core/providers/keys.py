@@ -7,7 +7,7 @@ from typing import Any
 
 from ..effects import Fetch, Flow, locked
 from ..errors import EffectError, ProviderError, TokenError
-from ..jwt import KeySet, parse_key_set, verify
+from ..jwt import OTHER_KINDS, KeySet, parse_key_set, verify
 from ..messages import Response
 from ..oidc import JSON
 
@@ -45,7 +45,11 @@ class ProviderKeys:
         self._fetched_at = self._clock()
 
     def verify(
-        self, token: str, url: str, allowed: tuple[str, ...]
+        self,
+        token: str,
+        url: str,
+        allowed: tuple[str, ...],
+        refused: frozenset[str] = OTHER_KINDS,
     ) -> Flow[dict[str, Any]]:
         """The claims of *token* when a key signed it; raises `TokenError`.
 
@@ -53,16 +57,16 @@ class ProviderKeys:
         at most once in `REFETCH_INTERVAL`.
         """
         if self._fixed:
-            return verify(token, self._keys, allowed)
+            return verify(token, self._keys, allowed, refused)
         if self._clock() - self._fetched_at > MAX_AGE:
             yield from self._refetch(url)
         try:
-            return verify(token, self._keys, allowed)
+            return verify(token, self._keys, allowed, refused)
         except TokenError as error:
             if error.reason not in ("unknown_key", "signature"):
                 raise
         yield from self._refetch(url)
-        return verify(token, self._keys, allowed)
+        return verify(token, self._keys, allowed, refused)
 
     def _refetch(self, url: str) -> Flow[None]:
         seen = self._fetched_at

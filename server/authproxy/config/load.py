@@ -14,7 +14,13 @@ import msgspec
 
 from authproxy_core.encoding import is_token
 from authproxy_core.errors import SettingsError
-from authproxy_core.settings import CookieSettings, PageSettings, Settings, check
+from authproxy_core.settings import (
+    CookieSettings,
+    LogoutSettings,
+    PageSettings,
+    Settings,
+    check,
+)
 
 from .. import __version__
 from ..server_settings import (
@@ -122,14 +128,16 @@ def _workers(collected: Collected, store: StoreSettings) -> int:
     comes a second time.
     """
     given = collected.integer("workers")
-    if not collected.seconds("cookie_refresh"):
+    refreshes = collected.seconds("cookie_refresh") or collected.seconds(
+        "session_refresh_before"
+    )
+    if not refreshes or store.kind != "none":
         return given or usable_cpus()
     if given > 1:
         collected.warn(
             "workers",
             "several workers may refresh one session at the same time, which ends it at "
-            "a provider that rotates refresh tokens; use one with cookie_refresh, or "
-            "shared_state",
+            "a provider that rotates refresh tokens; use one, or shared_state",
         )
     return given or 1
 
@@ -197,6 +205,7 @@ def _core(collected: Collected, parts: Parts, store: StoreSettings) -> Settings:
             "upstreams": upstreams.trusted(collected, parts.upstreams),
             "proxy_raw_path": parts.proxy_raw_path,
             "strip_identity_headers": collected.boolean("skip_auth_strip_headers"),
+            "logout": LogoutSettings(**placed(collected, "core.logout.")),
             "pages": _pages(collected),
             "version": __version__,
         }

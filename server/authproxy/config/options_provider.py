@@ -312,8 +312,8 @@ PROVIDER_OPTIONS = in_group(
         "backend_logout_url",
         "string",
         "",
-        "address called at sign-out, {id_token} is filled in",
-        support="refused",
+        "address that is called when somebody signs out; {id_token} is filled in",
+        f"{_P}.backend_logout_url",
     ),
     Option(
         "resource",

@@ -51,6 +51,8 @@ def _is_needed(collected: Collected) -> bool:
     return (
         several
         or bool(collected.seconds("cookie_refresh"))
+        or bool(collected.seconds("session_refresh_before"))
+        or collected.boolean("session_revocation")
         or not collected.is_default("sqlite_path")
     )
 

@@ -53,6 +53,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -199,6 +200,11 @@ class DemoProvider:
         """End all logins of a user: codes, access and refresh tokens."""
         with self._lock:
             self._desk.revoke(lambda login: login.user.name == username)
+
+    def logout_token(self, username: str = "", **claims: Any) -> str:
+        """A logout token (Back-Channel Logout §2.4) for a user; *claims* override it."""
+        with self._lock:
+            return self._desk.logout_token(self._user(username), claims)
 
     def count(self, endpoint: Endpoint) -> int:
         """How many requests *endpoint* got so far."""

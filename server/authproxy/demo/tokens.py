@@ -140,6 +140,22 @@ class TokenDesk:
             claims = {**claims, "padding": b64url(filler).decode()}
         return self.keys.sign(claims, self._config.signing_alg, header)
 
+    def logout_token(self, user: User | None, changes: Overrides) -> str:
+        """A token that says that a user's sessions have ended."""
+        now = self._now()
+        claims: dict[str, Any] = {
+            "iss": self._config.issuer,
+            "sub": user.subject if user else None,
+            "aud": self._config.clients[0].id,
+            "iat": int(now),
+            "exp": int(now) + 120,
+            "jti": self._random_text(),
+            "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
+        }
+        return self.keys.sign(
+            merged(claims, changes), self._config.signing_alg, {"typ": "logout+jwt"}
+        )
+
     def login_of(self, access_token: str) -> Login | None:
         """The login that a valid access token belongs to."""
         login = self._access_tokens.get(access_token, now=self._now())
