@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .option import Option, in_group
-from .options_core import COOKIE_OPTIONS, CORE_OPTIONS, SESSION_OPTIONS
+from .options_core import COOKIE_OPTIONS, CORE_OPTIONS
 from .options_provider import PROVIDER_OPTIONS
 from .options_server import (
     HEADER_OPTIONS,
@@ -12,6 +12,7 @@ from .options_server import (
     LOGGING_OPTIONS,
     PAGE_OPTIONS,
 )
+from .options_sessions import SESSION_OPTIONS
 from .options_stores import STORE_OPTIONS
 from .options_upstream import UPSTREAM_OPTIONS
 
