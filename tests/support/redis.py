@@ -27,6 +27,7 @@ BASE = """\
 bind 127.0.0.1
 save ""
 appendonly no
+repl-diskless-sync-delay 0
 dir {folder}
 """
 
@@ -262,6 +263,10 @@ class ClusterSetup:
         )
         for server in self.servers:
             wait_for(lambda s=server: self._is_good(s), "the cluster", 20.0)  # type: ignore[misc]
+        wait_for(
+            lambda: "master_link_status:up" in replica.ask("INFO", "replication"),
+            "the replica's data",
+        )
         return self
 
     @staticmethod

@@ -71,7 +71,12 @@ class Server:
     @property
     def available(self) -> bool:
         """Whether the link for questions stands."""
-        return self._link is not None
+        return self._live is not None
+
+    @property
+    def _live(self) -> Link | None:
+        link = self._link
+        return None if link is None or link.lost.is_set() else link
 
     def start(self) -> None:
         """Connect in the background."""
@@ -90,7 +95,7 @@ class Server:
 
         Raises `StoreError`.
         """
-        link = self._link or await self._soon()
+        link = self._live or await self._soon()
         try:
             return await self._asked(link, words)
         except LinkLostError:
@@ -100,7 +105,7 @@ class Server:
 
     async def asking(self, *words: Word) -> Any:
         """The answer about a key that is on its way to this server."""
-        link = self._link or await self._soon()
+        link = self._live or await self._soon()
         asking = link.send(("ASKING",))
         answer = link.send(words)
         await link.wait(asking)
@@ -117,6 +122,8 @@ class Server:
 
     async def _soon(self) -> Link:
         """The link, if it stands within moments; only then is waiting worth it."""
+        if self._link is not None and self._live is None:
+            self._note(None, self._link.reason)
         if self._tries == 0 and self._task is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SOON):
@@ -139,11 +146,8 @@ class Server:
                     self._tries = 0
                     self._note(link, "")
                     await self._used(link)
-                    self._note(None, link.reason)
                 await asyncio.sleep(_pause(self._tries))
         finally:
-            if self._link is not None:
-                await self._link.close()
             self._note(None, "closed")
 
     async def _connected(self) -> Link:
@@ -172,6 +176,9 @@ class Server:
             while await _beats(link, HEARTBEAT, HEARTBEAT_LIMIT):
                 await self._judge(link)
         finally:
+            if self._link is link:
+                self._note(None, link.reason or "closed")
+            await link.close()
             news.cancel()
             await asyncio.gather(news, return_exceptions=True)
 
