@@ -191,6 +191,7 @@ class Pages:
                 **self._sign_in_values,
                 "StatusCode": 200,
                 "Redirect": "/",
+                "Providers": [{"Start": "/", "Name": "name"}],
             },
             "error.html": {
                 **self._common,
@@ -211,16 +212,29 @@ class Pages:
         redirect: str,
         headers: Headers = (),
         events: tuple[Event, ...] = (),
+        offered: Sequence[str] | None = None,
     ) -> Respond:
-        """The page that offers the login; *redirect* is where it leads in the end."""
-        values = {**self._sign_in_values, "StatusCode": status, "Redirect": redirect}
-        own = {
+        """The page that offers the login; *redirect* is where it leads in the end.
+
+        *offered* are the ids of the providers that it names, None means all of them.
+        """
+        names = [
+            (name, shown)
+            for name, shown in self._providers
+            if offered is None or name in offered
+        ]
+        values = {
+            **self._sign_in_values,
+            "StatusCode": status,
+            "Redirect": redirect,
             "Providers": [
                 {"Start": self._start(name, redirect), "Name": shown}
-                for name, shown in self._providers
-            ]
+                for name, shown in names
+            ],
         }
-        return self._page("sign_in.html", values, own, headers, events)
+        if names:
+            values["ProviderName"] = names[0][1]
+        return self._page("sign_in.html", values, {}, headers, events)
 
     def _page(
         self,

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from . import challenge
 from .access import EmailRule
+from .binding import HostBinding
 from .effects import Flow, Outcome
 from .encoding import header_text
 from .errors import RequestError
@@ -30,7 +31,7 @@ from .flows.answers import (
 from .flows.context import Context
 from .flows.demands import Demands
 from .flows.forward_auth import passed
-from .flows.login import begin, callback, denied, form_of, query_of
+from .flows.login import begin, callback, denied, form_of, query_of, sign_in_page
 from .flows.logout import logout_routes
 from .flows.ready import Readiness
 from .flows.settle import cleared_if_broken, identified, settle
@@ -109,11 +110,13 @@ class AuthProxy:
                 settings, provider_ids=ids, clock=clock, random_bytes=random_bytes
             ),
             providers=self._providers,
+            binding=HostBinding(settings),
             emails=EmailRule(settings),
             pages=self._pages,
             readiness=self._readiness,
         )
         self._demands, self._ruled = Demands(access), access is not None
+        self._bound = self._context.binding.active
         self._response_headers = Injector(settings.inject_response_headers)
         self._upstreams = Upstreams(settings, self._sessions.is_own_cookie)
         self._unauthorized = replace(challenge.unauthorized(), kept=True)
@@ -275,7 +278,7 @@ class AuthProxy:
 
     def _check_session(self, request: Request) -> Outcome:
         entry = self._sessions.recall(request.headers)
-        if entry is None:
+        if entry is None or (self._bound and self._context.foreign(request, entry)):
             return self._anonymous(request)
         if self._clock() < entry.fresh_until:
             return self._checked(entry, request)
@@ -349,13 +352,7 @@ class AuthProxy:
             return begin(self._context, request, form)
         # A cookie that holds no session is cleared, a good one stays.
         cleared = cleared_if_broken(self._context, request)
-        return self._sign_in_page(request, 200, form, cleared)
-
-    def _sign_in_page(
-        self, request: Request, status: int, form: dict[str, str], headers: Headers
-    ) -> Respond:
-        target = self._context.redirect_target(request, form)
-        return self._pages.sign_in(status=status, redirect=target, headers=headers)
+        return sign_in_page(self._context, request, 200, form, cleared)
 
     def start(self, request: Request) -> Outcome:
         """302 to the provider, with the login's cookie."""
@@ -394,7 +391,7 @@ class AuthProxy:
         Cookies of a refresh are lost here: use `handle` where answers are written.
         """
         entry = self._sessions.recall(request.headers)
-        if entry is None:
+        if entry is None or (self._bound and self._context.foreign(request, entry)):
             return None
         if self._clock() < entry.fresh_until:
             return self._permitted(entry.session)
@@ -409,7 +406,7 @@ class AuthProxy:
 
     def proxy(self, request: Request) -> Outcome:
         """Pass the request on, or ask for a login."""
-        entry = self._sessions.recall(request.headers)
+        entry = None if self._bound else self._sessions.recall(request.headers)
         if entry is not None and self._clock() < entry.fresh_until:
             return self._proxied(request, entry.session, ())
         return self._proxy(request)
@@ -474,7 +471,7 @@ class AuthProxy:
         form: dict[str, str] = {}
         if self.settings.skip_provider_button:
             return begin(self._context, request, form, headers, challenge=True)
-        return challenging(self._sign_in_page(request, 403, form, headers))
+        return challenging(sign_in_page(self._context, request, 403, form, headers))
 
     def upstream_failed(
         self, request: Request, forward: Forward, reason: str

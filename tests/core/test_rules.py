@@ -27,7 +27,7 @@ LAYERS = (
     {"conditions"},
     {"gate"},
     {"oidc", "pages", "challenge", "access", "headers", "login_state"}
-    | {"renewals", "revocations", "session_index"},
+    | {"renewals", "revocations", "session_index", "binding"},
     {"redirects", "claims", "forms", "recall", "rewriting", "session_formats"},
     {
         "original",

@@ -28,6 +28,7 @@ from authproxy_core import (
     StoreError,
     Unlock,
 )
+from authproxy_core.messages import Header
 
 from .world import World, keep_cookies
 
@@ -138,10 +139,12 @@ class Process:
             return True
         return self.world.perform(effect)
 
-    def get(self, target: str, *, jar: dict[bytes, bytes] | None = None) -> Respond:
+    def get(
+        self, target: str, *fields: Header, jar: dict[bytes, bytes] | None = None
+    ) -> Respond:
         """The answer to a request; its cookies go into the jar."""
         cookies = self.world.jar if jar is None else jar
-        outcome = self.proxy.handle(self.world.request(target, jar=cookies))
+        outcome = self.proxy.handle(self.world.request(target, *fields, jar=cookies))
         [answer] = self.fleet.together([(self, outcome)])
         assert isinstance(answer, Respond)
         keep_cookies(cookies, answer)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
 from ..access import EmailRule
+from ..binding import HostBinding
 from ..gate import Gate
 from ..login_state import LoginStates
 from ..messages import Event, Headers, Request, Respond
@@ -40,6 +42,7 @@ class Context(Struct, frozen=True, kw_only=True):
     sessions: Sessions
     login_states: LoginStates
     providers: Mapping[str, Provider]
+    binding: HostBinding
     emails: EmailRule
     pages: Pages
     readiness: Readiness
@@ -52,6 +55,20 @@ class Context(Struct, frozen=True, kw_only=True):
     def provider_of(self, session: Session) -> Provider:
         """The provider that made *session*."""
         return self.providers.get(session.provider, self.default_provider)
+
+    @staticmethod
+    def host_behind(host: str, rd: str) -> str:
+        """The host that *rd*, which must have been judged, leads to from *host*."""
+        return urlsplit(rd).netloc.rpartition("@")[2] if "://" in rd[:8] else host
+
+    def foreign(self, request: Request, entry: Entry) -> bool:
+        """Whether the session of *entry* does not count on the host of *request*.
+
+        While it has to be looked up, nobody knows; `settle` asks again.
+        """
+        if entry.cold and entry.ticket is not None:
+            return False
+        return not self.binding.serves(self.host(request), entry.session.provider)
 
     def refusal(self, session: Session) -> str:
         """Why the session may not come in: "" (it may), "email" or "groups"."""

@@ -45,6 +45,7 @@ MESSAGES = {
     "provider. Please verify it there, then try again.",
     "not_allowed": "You are logged in at the identity provider, but your account has no "
     "permission to use this application. Please ask the administrator for access.",
+    "no_provider": f"There is no login under this address. {ASK}",
     "tenant": "Your account belongs to an organisation that has no access to this "
     "application. Please ask the administrator for access.",
     "invalid_client": "The identity provider refused this application's credentials. "
@@ -70,7 +71,7 @@ MESSAGES = {
     "session_too_large": "The identity provider puts more into your session than "
     f"cookies can hold. {ASK}",
 }
-STATUSES = {"not_ready": 503, "not_allowed": 403, "tenant": 403}
+STATUSES = {"not_ready": 503, "not_allowed": 403, "tenant": 403, "no_provider": 404}
 DEFAULT = f"The login failed. {ASK}"
 
 

@@ -26,6 +26,11 @@ from .failures import Failure, failure_of, refused_by_provider
 
 MAX_FORM = 64 << 10  # bytes
 LOGIN_TTL = 3600.0  # seconds that a finished login is remembered at least
+NO_PROVIDER = ProviderError(
+    "no provider is offered on this host",
+    reason="no_provider",
+    hint="bind one to it (hosts), or leave one unbound",
+)
 RETRY_AFTER: Headers = ((b"retry-after", b"5"),)
 
 
@@ -50,9 +55,34 @@ def form_of(request: Request) -> Flow[dict[str, str]]:
     return parse_form(query_of(request), body)
 
 
-def chosen_provider(context: Context, form: Mapping[str, str]) -> Provider:
-    """The provider that a login's form names, else the first."""
-    return context.providers.get(form.get("provider", "")) or context.default_provider
+def chosen_provider(
+    context: Context, host: str, rd: str, form: Mapping[str, str]
+) -> Provider | None:
+    """The provider that a login's form names, else the first that is offered.
+
+    What counts is the host that the login leads back to, if that is not *host*.
+    """
+    host = context.host_behind(host, rd)
+    chosen = context.binding.chosen(host, form.get("provider", ""))
+    return context.providers[chosen] if chosen else None
+
+
+def sign_in_page(
+    context: Context,
+    request: Request,
+    status: int,
+    form: Mapping[str, str],
+    headers: Headers,
+) -> Respond:
+    """The page with the providers that are offered."""
+    rd = context.redirect_target(request, form)
+    host = context.host_behind(context.host(request), rd)
+    return context.pages.sign_in(
+        status=status,
+        redirect=rd,
+        headers=headers,
+        offered=context.binding.offered(host),
+    )
 
 
 def begin(
@@ -73,8 +103,10 @@ def begin(
         answer = with_headers(start(context, request, form, original), headers)
         return challenging(answer) if challenge else answer
 
-    provider = chosen_provider(context, form)
-    if provider.metadata is None:
+    seen = original or context.trust.original(request)
+    rd = context.redirects.choose(request, seen, form)
+    provider = chosen_provider(context, seen.host, rd, form)
+    if provider is not None and provider.metadata is None:
         return _begin_later(context, provider, begun)
     return begun()
 
@@ -98,7 +130,9 @@ def start(
     """
     original = original or context.trust.original(request)
     rd = context.redirects.choose(request, original, form)
-    provider = chosen_provider(context, form)
+    provider = chosen_provider(context, original.host, rd, form)
+    if provider is None:
+        return failed(context, request, failure_of(NO_PROVIDER), rd)
     try:
         begun = context.login_states.begin(
             request.headers,

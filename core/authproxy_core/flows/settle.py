@@ -46,6 +46,8 @@ def _settle(context: Context, request: Request, entry: Entry) -> Flow[Settled]:
         loaded = yield from context.sessions.load(entry)
         if loaded is None:
             return over(context, request)
+        if context.binding.active and context.foreign(request, loaded):
+            return Settled(None)  # its cookie is good elsewhere
         entry = loaded
         headers = context.sessions.cookies_again(entry, context.browser(request))
     if now >= entry.span.early_at:
@@ -73,7 +75,8 @@ def identified(
     Raises `StoreError` when the session needs the store, and that is away.
     """
     entry = context.sessions.recall(request.headers)
-    if entry is None:
+    bound = context.binding.active
+    if entry is None or (bound and context.foreign(request, entry)):
         return None, cleared_if_broken(context, request)
     if context.clock() < entry.fresh_until:
         return entry.session, ()

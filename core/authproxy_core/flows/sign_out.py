@@ -92,14 +92,15 @@ def _is_foreign_subrequest(request: Request) -> bool:
 
 
 def _filled(context: Context, target: str, session: Session | None) -> str:
-    """*target* with the ID token, if it is a provider's own logout address.
+    """*target* with the ID token, if it is the logout address of its own provider.
 
     Anywhere else the token would go to a stranger, so there the hint is left empty.
     """
     token = ""
-    for provider in context.providers.values():
+    if session is not None:
+        provider = context.provider_of(session)
         endpoint = provider.end_session_url("", "").partition("?")[0]
-        if endpoint and session is not None and _same_page(target, endpoint):
+        if endpoint and _same_page(target, endpoint):
             token = session.id_token
     return target.replace(PLACEHOLDER, quote(token, safe=""))
 
