@@ -107,11 +107,11 @@ class Logs:
             self._write_error(line)
 
     def exception(self, module: str, message: str, error: BaseException) -> None:
-        """An error line, and the traceback, each of its lines as one of the log."""
-        self.error(module, message)
-        for text in traceback.format_exception(error):
-            for line in text.rstrip("\n").split("\n"):
-                self.error(module, line)
+        """An error line, and the traceback: lines of text, or in the same object."""
+        trace = "".join(traceback.format_exception(error)).rstrip("\n")
+        whole = f"{message}\n{trace}"
+        for line in [whole] if self._settings.format == "json" else whole.split("\n"):
+            self.error(module, line)
 
     def _lost(self, count: int) -> str:
         return self._lines.standard("error", "logs", f"{count} log lines were lost")

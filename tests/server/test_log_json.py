@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from datetime import datetime
+from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +18,15 @@ from authproxy.clock import Clock
 from authproxy.heads import Head
 from authproxy.log_json import JsonLines
 from authproxy.log_lines import Entry, TextLines
+from authproxy.log_writer import LogWriter
+from authproxy.logs import Logs
 from authproxy.server_settings import LogSettings
 from authproxy_core.messages import Event, Request
 from authproxy_core.settings import Settings
+from support.echo import EchoApp
+from support.ports import LOOPBACK
+from support.processes import wait_for
+from support.program import Program, session_cookie
 
 TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ABOUT = {
@@ -177,3 +186,63 @@ def test_half_of_a_surrogate_pair() -> None:
     """No UTF-8 can hold it; the line is written nevertheless."""
     found = json.loads(lines().standard("info", "m", "a\ud800b"))
     assert found["message"] == "a\\ud800b"
+
+
+def test_the_whole_program(tmp_path: Path) -> None:
+    """A request that is passed on: its trace, its upstream, and how long that took."""
+    with (
+        EchoApp() as app,
+        Program(
+            tmp_path,
+            upstreams=[f"http://{LOOPBACK}:{app.port}/"],
+            metrics_address=f"{LOOPBACK}:0",
+            logging_format="json",
+        ) as program,
+    ):
+        fields = {"Cookie": session_cookie(), "Traceparent": TRACE.decode()}
+        got = received(program.port, fields)
+        assert dict(got["headers"])["traceparent"] == TRACE.decode()
+        got = received(program.port, fields | {"Traceparent": "00-bad"})
+        assert "traceparent" not in dict(got["headers"])
+        wait_for(lambda: program.log().count('"kind":"request"') == 2, "the lines")
+        logged = [json.loads(line) for line in program.log().splitlines()]
+    first, second = (one for one in logged if one["kind"] == "request")
+    assert first["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert second["trace_id"] is None
+    assert (
+        first.items()
+        >= {"decision": "allowed", "reason": "session", "status": 200}.items()
+    )
+    assert first["upstream"] == "/"
+    assert 0 < first["upstream_time"] <= first["duration"]
+    messages = [one["message"] for one in logged if one["kind"] == "standard"]
+    assert [text.partition(" on ")[0] for text in messages[:2]] == [
+        "listening",
+        "metrics",
+    ]
+
+
+def received(port: int, fields: dict[str, str]) -> dict[str, Any]:
+    """What the upstream has received of a request with *fields*."""
+    connection = HTTPConnection(LOOPBACK, port, timeout=10)
+    connection.request("GET", "/a", headers=fields)
+    found: dict[str, Any] = json.loads(connection.getresponse().read())
+    connection.close()
+    return found
+
+
+def test_a_traceback_is_one_object(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    writer = LogWriter(fd)
+    logs = Logs(LogSettings(format="json"), Settings(), Clock(), writer, writer)
+    try:
+        raise RuntimeError("a\nb")
+    except RuntimeError as error:
+        logs.exception("server", "it failed", error)
+    writer.close()
+    os.close(fd)
+    [line] = path.read_text().splitlines()
+    message = json.loads(line)["message"]
+    assert message.startswith("it failed\nTraceback ")
+    assert message.endswith("RuntimeError: a\nb")

@@ -85,7 +85,7 @@ class Browser:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_no_credential_is_logged(tmp_path: Path, form: str) -> None:
+def test_ou14_no_credential_is_logged(tmp_path: Path, form: str) -> None:
     config = DemoConfig(users=example_users(PASSWORD))
     provider = Recorder(config)
     with (

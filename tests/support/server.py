@@ -22,6 +22,8 @@ from authproxy.http_client import HttpClient
 from authproxy.hub import Hub
 from authproxy.log_writer import LogWriter
 from authproxy.logs import Logs
+from authproxy.metrics.cells import LAYOUT
+from authproxy.metrics.families import IN_FLIGHT
 from authproxy.perform import Performer
 from authproxy.server_settings import ClientSettings, Limits, LogSettings
 from authproxy.upstream import Forwarder
@@ -92,6 +94,8 @@ class Server:
         self._log.close()
         assert not self._thread.is_alive()
         assert self._failure is None, self._failure
+        numbers = self.hub.metrics.shared.slot(0)
+        assert numbers[LAYOUT.only(IN_FLIGHT)] == 0, "requests that never ended"
 
     def call(self, function: Callable[[], Any]) -> None:
         """Run *function* on the server's loop."""
