@@ -285,7 +285,7 @@ class Pages:
         values = {
             **self._common,
             "StatusCode": status,
-            "Title": title or _phrase(status),
+            "Title": _phrase(status),
             "Message": message,
             "RequestID": request_id,
             "Redirect": redirect,
@@ -293,6 +293,7 @@ class Pages:
         shown = detail if self._debug else ""
         sign_in = urlencode({"rd": redirect}, errors="replace")
         own = {
+            "Title": title or _phrase(status),
             "Message": message,
             "Detail": shown,
             "SignIn": f"{self._prefix}/sign_in?{sign_in}",

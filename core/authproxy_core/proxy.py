@@ -31,7 +31,7 @@ from .flows.answers import (
 from .flows.context import Context
 from .flows.demands import Demands
 from .flows.forward_auth import passed
-from .flows.login import begin, callback, denied, form_of, query_of, sign_in_page
+from .flows.login import begin, callback, form_of, query_of, refused, sign_in_page
 from .flows.logout import logout_routes
 from .flows.ready import Readiness
 from .flows.settle import cleared_if_broken, identified, settle
@@ -419,7 +419,7 @@ class AuthProxy:
         self, request: Request, session: Session | None, headers: Headers
     ) -> Outcome:
         if barred := self._demands.barred(request):
-            return denied(self._context, request, barred.events[0], headers)
+            return refused(self._context, request, barred.events[0], headers)
         if self._gate is not None:
             original = self._context.trust.original(request)
             if self._gate.skips(request, original):
@@ -433,7 +433,7 @@ class AuthProxy:
             return self._challenge(request, headers)
         refusal = self._context.refusal(session)
         if refusal:
-            return denied(
+            return refused(
                 self._context, request, Event("denied", session.name, refusal), headers
             )
         original = self._context.trust.original(request)
@@ -450,7 +450,7 @@ class AuthProxy:
             own = (*self._response_headers.headers(None), *headers)
         elif unmet := self._demands.unmet(request, session):
             if unmet.events:
-                return denied(self._context, request, unmet.events[0], headers)
+                return refused(self._context, request, unmet.events[0], headers)
             return with_headers(unmet, headers)
         else:
             own = (*self._identity(session), *headers)
@@ -458,7 +458,7 @@ class AuthProxy:
         if decision is not None:
             return decision
         event = Event("denied", session.name if session else "", "upstream")
-        return denied(self._context, request, event, headers)
+        return refused(self._context, request, event, headers)
 
     def _challenge(self, request: Request, headers: Headers) -> Outcome:
         if (

@@ -766,3 +766,23 @@ def test_whatever_comes_is_answered_and_never_2xx(target: bytes, fields: Any) ->
 
 
 SHARED = World()
+
+
+def test_a_page_that_a_user_may_not_see_leads_back_to_itself() -> None:
+    world = World(settings())
+    world.log_in()
+    strict = settings(email_domains=("example.org",))
+    world.proxy = world.new_proxy(strict)
+    page = world.get("/deep?x=1")
+    assert page.status == 403
+    assert b'href="/deep?x=1"' in page.body
+
+    strict = settings(email_domains=("example.org",), force_json_errors=True)
+    world.proxy = world.new_proxy(strict)
+    answer = world.get("/deep?x=1")
+    assert (answer.status, answer.body) == (403, b"{}")
+    assert header(answer, b"content-type") == b"application/json"
+    assert (answer.verdict, [event.kind for event in answer.events]) == (
+        "denied",
+        ["denied"],
+    )

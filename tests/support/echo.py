@@ -12,6 +12,7 @@ from support.ports import LOOPBACK
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet: two would wait for each other
 
     def do_GET(self) -> None:
         self.server.count += 1  # type: ignore[attr-defined]
@@ -39,7 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(pieces)
 
-    do_POST = do_PUT = do_DELETE = do_HEAD = do_GET
+    do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = do_OPTIONS = do_GET
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Quiet."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
+from .. import challenge
 from ..effects import Flow, Lock, Outcome, ReadBody
 from ..errors import (
     AuthProxyError,
@@ -262,8 +263,24 @@ def _why(refusal: str) -> str:
     return "the user has none of the allowed groups (allowed_groups, allowed_roles)"
 
 
+def refused(
+    context: Context, request: Request, event: Event, headers: Headers
+) -> Respond:
+    """The answer for a page that a user may not see: JSON by option, else a page."""
+    if context.settings.force_json_errors:
+        fields = (*challenge.JSON, *NO_CACHE, *headers)
+        answer = Respond(403, fields, b"{}", (event,))
+        return replace(answer, verdict="denied", reason=event.reason)
+    target = context.redirect_target(request, {})
+    return denied(context, request, event, headers, target)
+
+
 def denied(
-    context: Context, request: Request, event: Event, headers: Headers = ()
+    context: Context,
+    request: Request,
+    event: Event,
+    headers: Headers = (),
+    redirect: str = "/",
 ) -> Respond:
     """A page for a user who is known but may not come in, or for what nobody may see."""
     message = (
@@ -275,7 +292,7 @@ def denied(
         title="No access",
         message=message if event.user else "Nobody may see this page.",
         request_id=request.id,
-        redirect="/",
+        redirect=redirect,
         detail=event.detail,
         headers=headers,
         events=(event,),

@@ -1,0 +1,258 @@
+"""The requests that both programs get in every configuration.
+
+``{P}`` in a target is the prefix of the own endpoints.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Literal, TypeAlias
+
+# Whose credentials a request carries.
+Who: TypeAlias = Literal[
+    "nobody", "user", "broken cookie", "bearer", "bad bearer", "basic", "bad basic"
+]
+EVERYBODY: tuple[Who, ...] = (
+    "nobody",
+    "user",
+    "broken cookie",
+    "bearer",
+    "bad bearer",
+    "basic",
+    "bad basic",
+)
+BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+JSON = {"accept": "application/json"}
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+FORWARDED = {
+    "x-forwarded-method": "GET",
+    "x-forwarded-proto": "https",
+    "x-forwarded-host": "other.example.com",
+    "x-forwarded-uri": "/deep?x=1",
+    "x-forwarded-for": "203.0.113.9",
+}
+BROKEN = "bm90LWEtc2Vzc2lvbg==|1700000000|bm90LWEtc2lnbmF0dXJl"
+BAD_BEARER = "Bearer eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJldmUifQ.c2lnbmF0dXJl"
+
+
+def basic(user: str, password: str) -> str:
+    """The Basic credentials of *user*."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request; ``cookies`` come beside those of ``who``."""
+
+    name: str
+    target: str
+    method: str = "GET"
+    who: Who = "nobody"
+    headers: dict[str, str] = field(default_factory=dict)
+    body: str = ""
+    cookies: str = ""
+
+
+def _everybody() -> Iterator[Case]:
+    """The usual requests with every kind of credentials."""
+    for name, target, headers in (
+        ("auth", "{P}/auth", {}),
+        ("userinfo", "{P}/userinfo", {}),
+        ("page", "/deep?x=1", BROWSER),
+        ("json", "/deep?x=1", JSON),
+        ("sign in", "{P}/sign_in", BROWSER),
+        ("public", "/public/a", BROWSER),
+    ):
+        for who in EVERYBODY:
+            yield Case(f"{name}, {who}", target, "GET", who, headers)
+
+
+def _methods() -> Iterator[Case]:
+    for method in ("HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
+        yield Case(f"auth, {method}", "{P}/auth", method, "user")
+        yield Case(f"page, {method}, nobody", "/deep", method, headers=BROWSER)
+        yield Case(f"page, {method}, user", "/deep", method, "user")
+    for method in ("HEAD", "POST"):
+        yield Case(f"start, {method}", "{P}/start?rd=/deep", method)
+        yield Case(f"sign in, {method}", "{P}/sign_in", method, headers=BROWSER)
+        yield Case(f"sign out, {method}", "{P}/sign_out", method, "user")
+        yield Case(f"userinfo, {method}", "{P}/userinfo", method, "user")
+        yield Case(f"ping, {method}", "/ping", method)
+
+
+def _constraints() -> Iterator[Case]:
+    for name, query in {
+        "group": "allowed_groups=admin",
+        "one of the groups": "allowed_groups=x,staff",
+        "groups twice": "allowed_groups=x&allowed_groups=staff",
+        "no such group": "allowed_groups=nobody",
+        "empty groups": "allowed_groups=",
+        "group in other case": "allowed_groups=Admin",
+        "e-mail": "allowed_emails=alice@example.com,bob@example.com",
+        "other e-mail": "allowed_emails=a@b.c",
+        "domain": "allowed_email_domains=example.com",
+        "subdomain": "allowed_email_domains=.com",
+        "other domain": "allowed_email_domains=b.c",
+        "all domains": "allowed_email_domains=*",
+        "group and other domain": "allowed_groups=staff&allowed_email_domains=b.c",
+        "behind a semicolon": "x=1;allowed_groups=nobody",
+        "with a bad escape": "allowed_groups=staff&x=%zz",
+    }.items():
+        yield Case(f"auth, {name}", f"{{P}}/auth?{query}", who="user")
+    yield Case("auth, group, nobody", "{P}/auth?allowed_groups=admin")
+    yield Case("page, no such group", "/deep?allowed_groups=nobody", who="user")
+    yield Case("userinfo, group", "{P}/userinfo?allowed_groups=nobody", who="user")
+
+
+def _forwarded() -> Iterator[Case]:
+    for name, headers in {
+        "all": FORWARDED,
+        "proto": {"x-forwarded-proto": "https"},
+        "host": {"x-forwarded-host": "other.example.com"},
+        "uri": {"x-forwarded-uri": "/public/x"},
+        "real ip": {"x-real-ip": "203.0.113.7"},
+        "user ip": {"x-proxyuser-ip": "203.0.113.7"},
+    }.items():
+        yield Case(f"auth, forwarded {name}", "{P}/auth", who="user", headers=headers)
+        yield Case(f"auth, forwarded {name}, nobody", "{P}/auth", headers=headers)
+        yield Case(f"start, forwarded {name}", "{P}/start", headers=headers)
+        yield Case(f"page, forwarded {name}", "/deep", headers={**BROWSER, **headers})
+        yield Case(f"page, forwarded {name}, user", "/deep", "GET", "user", headers)
+
+
+RETURNS = (
+    "/deep?x=1",
+    "/deep#part",
+    "",
+    "deep",
+    "//evil.example",
+    "/\\evil.example",
+    "/%2Fevil.example",
+    "/a//b",
+    "/a/../b",
+    "/ok?next=https://evil.example/",
+    "https://evil.example/",
+    "https://app.example.com/x",
+    "http://app.example.com/x",
+    "https://sub.example.org/x",
+    "https://example.org/",
+    "https://evil.example:8443/x",
+    "https://a.wild.test:99/",
+    "javascript:alert(1)",
+    "{P}/sign_in",
+    "/\tx",
+)
+
+
+def _returns() -> Iterator[Case]:
+    """Where a login, a page or a sign-out leads in the end."""
+    for rd in RETURNS:
+        quoted = rd.replace("%", "%25").replace("#", "%23").replace("&", "%26")
+        quoted = quoted.replace("\\", "%5C").replace("\t", "%09").replace("?", "%3F")
+        target = f"{{P}}/sign_in?rd={quoted}"
+        yield Case(f"sign in to {rd!r}", target, headers=BROWSER)
+        yield Case(f"sign out to {rd!r}", f"{{P}}/sign_out?rd={quoted}", who="user")
+    header = {"x-auth-request-redirect": "/from-header"}
+    yield Case("sign in to a header", "{P}/sign_in", headers={**BROWSER, **header})
+    yield Case("start to a header", "{P}/start", headers=header)
+    yield Case("rd twice", "{P}/sign_in?rd=/a&rd=/b", headers=BROWSER)
+    yield Case("sign out by a form", "{P}/sign_out", "POST", "user", FORM, "rd=/bye")
+    yield Case("sign out, nobody", "{P}/sign_out")
+    yield Case("start", "{P}/start?rd=/deep")
+    yield Case("start, user", "{P}/start?rd=/deep", who="user")
+    yield Case("start with a semicolon", "{P}/start?a=1;rd=/deep")
+    yield Case("start with parameters", "{P}/start?prompt=none&login_hint=x")
+
+
+def _callbacks() -> Iterator[Case]:
+    for name, query in {
+        "nothing": "",
+        "unknown state": "?code=x&state=y%3A/deep",
+        "no code": "?state=y%3A/deep",
+        "error": "?error=access_denied&state=y:/",
+        "error with text": "?error=server_error&error_description=a%25b&state=y:/",
+        "bad state": "?code=x&state=%00",
+        "bad query": "?code=%zz",
+    }.items():
+        yield Case(f"callback, {name}", f"{{P}}/callback{query}", headers=BROWSER)
+    yield Case("callback, POST", "{P}/callback", "POST", headers=FORM, body="code=x")
+
+
+def _paths() -> Iterator[Case]:
+    """Endpoints that are none, odd paths, and what everybody may see."""
+    for target in (
+        "/", "/ping", "/ready", "/robots.txt", "/alive", "/isready", "/ping/",
+        "/liveness_check", "/open", "/api/v1", "/public", "/app", "/app/x", "/favicon.ico",
+        "{P}", "{P}/", "{P}/auth/", "{P}/unknown", "{P}/static/", "{P}/%61uth",
+    ):  # fmt: skip
+        yield Case(f"path {target}, nobody", target, headers=BROWSER)
+        yield Case(f"path {target}, user", target, who="user")
+    for target in (
+        "/a//b", "/a/../b", "/a/./b", "/a%2F%2Fb", "/%2e%2e/x", "/deep/..;/x", "/public/../deep",
+        "/deep?a=1;b=2", "/deep?x=%zz", "/public/%2e%2e/deep", "/files/a.txt", "/files/",
+        "/files/none", "/deep", "/deep/down/under?z=1&a=2",
+    ):  # fmt: skip
+        yield Case(f"odd {target}, nobody", target, headers=BROWSER)
+        yield Case(f"odd {target}, user", target, who="user")
+    probe = {"user-agent": "probe/1"}
+    google = {"user-agent": "GoogleHC/1.0"}
+    for path in ("/ping", "/alive", "/liveness_check"):
+        yield Case(f"probe of {path}", path, headers=probe)
+        yield Case(f"Google's check of {path}", path, headers=google)
+
+
+def _spoofed() -> Iterator[Case]:
+    for name in (
+        "X-Forwarded-User", "X_Forwarded_User", "X-Forwarded-Email", "X-Forwarded-Groups",
+        "X-Forwarded-Access-Token", "X-Auth-Request-User", "Authorization", "X-Mixed",
+    ):  # fmt: skip
+        yield Case(f"spoofed {name}", "/deep", who="user", headers={name: "spoofed"})
+    yield Case("foreign cookies", "/deep", who="user", cookies="a=1; b=2")
+    yield Case("a body", "/deep", "POST", "user", FORM, "a=1")
+
+
+def _negotiation() -> Iterator[Case]:
+    for name, headers in {
+        "no accept": {},
+        "json with weight": {"accept": "application/json;q=0.9"},
+        "html and json": {"accept": "text/html, application/json"},
+        "ajax": {**BROWSER, "x-requested-with": "XMLHttpRequest"},
+        "anything": {"accept": "*/*"},
+    }.items():
+        yield Case(f"page, {name}", "/deep", headers=headers)
+        yield Case(f"auth, {name}", "{P}/auth", headers=headers)
+    upgrade = {"connection": "Upgrade", "upgrade": "websocket"}
+    yield Case("page, websocket", "/deep", headers={**upgrade, "accept": "*/*"})
+
+
+def _in_order(cases: Iterator[Case]) -> tuple[Case, ...]:
+    """*cases*, those last that end the user's session where it is in a store."""
+    ends = ("{P}/sign_in", "{P}/sign_out")
+    return tuple(
+        sorted(
+            cases,
+            key=lambda case: (
+                ends.index(case.target.partition("?")[0]) + 1
+                if case.who == "user" and case.target.startswith(ends)
+                else 0
+            ),
+        )
+    )
+
+
+CASES: tuple[Case, ...] = _in_order(
+    chain(
+        _everybody(),
+        _methods(),
+        _constraints(),
+        _forwarded(),
+        _returns(),
+        _callbacks(),
+        _paths(),
+        _spoofed(),
+        _negotiation(),
+    )
+)

@@ -1,0 +1,368 @@
+"""Configurations that both programs are started with.
+
+Each changes what it names and nothing else, so that an answer that differs says which
+option it is about. ``{echo}`` is the port of an application that answers with what it
+received, ``{folder}`` a folder with the configuration's files, ``{port}`` the port to
+listen on, ``{issuer}`` the provider, ``{redis}`` the address of a Redis server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+HOST = "app.example.com"
+OTHER_HOST = "other.example.com"
+CALLBACK_HOSTS = (HOST, OTHER_HOST, "login.example.com")
+UPSTREAM = "http://127.0.0.1:{echo}/"
+BASE: dict[str, Any] = {
+    "provider": "oidc",
+    "email_domains": ["*"],
+    "upstreams": [UPSTREAM],
+}
+SIGN_IN = """\
+<!DOCTYPE html><p>{{.ProviderName}}|{{.StatusCode}}|{{.CustomLogin}}|{{.Redirect}}|\
+{{.ProxyPrefix}}|{{.SignInMessage}}|{{.Footer}}|{{ToUpper .ProviderName}}</p>
+<a href="{{.ProxyPrefix}}/start?rd={{.Redirect}}" title="{{.Redirect}}">in</a>
+<script>var rd = {{.Redirect}};</script>
+"""
+ERROR = """\
+<!DOCTYPE html><title>{{.StatusCode}} {{.Title}}</title>
+<p>{{if .Redirect}}<a href="{{.Redirect}}">{{.Redirect}}</a>{{end}}|{{.ProxyPrefix}}|\
+{{.Footer}}</p>
+"""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What both are started with; ``without`` takes keys of the base out.
+
+    ``alpha`` is the text of an alpha configuration, beside which the base's keys about
+    providers and upstreams are left out. ``user`` logs in, at ``host``. With ``whole``
+    pages are compared word by word, for the templates are the configuration's own.
+    ``flags`` and ``environment`` are given beside the file. ``relaxed`` are options with
+    which the user logs in before, when the configuration itself lets the user not in.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    alpha: str = ""
+    user: str = "alice"
+    host: str = HOST
+    whole: bool = False
+    relaxed: dict[str, Any] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def prefix(self) -> str:
+        """The path that its own endpoints are below."""
+        return str(self.options.get("proxy_prefix", "/oauth2"))
+
+    @property
+    def cookie(self) -> str:
+        """The name of its session cookie."""
+        return str(self.options.get("cookie_name", "_oauth2_proxy"))
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All options of the file."""
+        if self.alpha:
+            return {"email_domains": ["*"], **self.options}
+        return {**BASE, **self.options}
+
+
+def _alpha(more: str = "", upstreams: str = "") -> str:
+    default = "[{id: app, path: /, uri: 'http://127.0.0.1:{echo}'}]"
+    return (
+        f"""
+server: {{bindAddress: '127.0.0.1:{{port}}'}}
+providers:
+- id: demo
+  provider: oidc
+  clientID: oauth2-proxy
+  clientSecret: ${{OAUTH2_PROXY_CLIENT_SECRET}}
+  oidcConfig:
+    issuerURL: {{issuer}}
+    insecureSkipNonce: false
+    audienceClaims: [aud]
+    emailClaim: email
+    groupsClaim: groups
+upstreamConfig:
+  upstreams: {upstreams or default}
+"""
+        + more
+    )
+
+
+CONFIGURATIONS: tuple[Configuration, ...] = (
+    Configuration("defaults"),
+    Configuration(
+        "as the seed",
+        {
+            "reverse_proxy": True,
+            "provider": "keycloak-oidc",
+            "provider_display_name": "Keycloak",
+            "set_xauthrequest": True,
+            "set_authorization_header": True,
+            "ssl_insecure_skip_verify": True,
+            "insecure_oidc_allow_unverified_email": True,
+            "code_challenge_method": "S256",
+            "upstreams": "file:///dev/null",
+        },
+    ),
+    Configuration("set_xauthrequest", {"set_xauthrequest": True}),
+    Configuration(
+        "tokens in headers",
+        {
+            "set_xauthrequest": True,
+            "pass_access_token": True,
+            "set_authorization_header": True,
+            "pass_authorization_header": True,
+            "cookie_samesite": "lax",
+        },
+    ),
+    Configuration(
+        "basic credentials in headers",
+        {
+            "basic_auth_password": "pass:word",
+            "set_basic_auth": True,
+            "set_xauthrequest": True,
+        },
+    ),
+    Configuration(
+        "prefer_email_to_user",
+        {
+            "prefer_email_to_user": True,
+            "set_xauthrequest": True,
+            "basic_auth_password": "p",
+        },
+    ),
+    Configuration(
+        "no identity upstream",
+        {"pass_user_headers": False, "pass_basic_auth": False},
+    ),
+    Configuration("kept client headers", {"skip_auth_strip_headers": False}),
+    Configuration(
+        "skip rules",
+        {
+            "skip_auth_routes": [
+                "GET=^/public/",
+                "^/open$",
+                "POST!=^/api/",
+                "DELETE=/gone",
+            ],
+            "set_xauthrequest": True,
+        },
+    ),
+    Configuration("skip_auth_regex", {"skip_auth_regex": ["^/public", "/deep"]}),
+    Configuration("skip_auth_preflight", {"skip_auth_preflight": True}),
+    Configuration("trusted_ips", {"trusted_ips": ["127.0.0.0/8", "10.1.2.3"]}),
+    Configuration(
+        "trusted_ips behind a proxy",
+        {
+            "trusted_ips": ["203.0.113.0/24"],
+            "reverse_proxy": True,
+            "real_client_ip_header": "X-Forwarded-For",
+        },
+    ),
+    Configuration("api_routes", {"api_routes": ["^/api/", r"\?x=1$"]}),
+    Configuration("force_json_errors", {"force_json_errors": True}),
+    Configuration("reverse_proxy", {"reverse_proxy": True, "set_xauthrequest": True}),
+    Configuration(
+        "reverse_proxy with trusted_proxy_ips",
+        {"reverse_proxy": True, "trusted_proxy_ips": ["127.0.0.1"]},
+    ),
+    Configuration(
+        "reverse_proxy with others trusted",
+        {"reverse_proxy": True, "trusted_proxy_ips": ["10.0.0.0/8"]},
+    ),
+    Configuration("proxy_prefix", {"proxy_prefix": "/login/at"}),
+    Configuration(
+        "cookie attributes",
+        {
+            "cookie_name": "__Host-session",
+            "cookie_samesite": "strict",
+            "cookie_expire": "1h",
+            "cookie_csrf_expire": "5m",
+            "cookie_csrf_samesite": "none",
+        },
+    ),
+    Configuration(
+        "cookie domains and path",
+        {
+            "cookie_domains": [".example.com", "app.example.com", "other.org"],
+            "cookie_path": "/",
+            "cookie_secure": False,
+            "cookie_httponly": False,
+        },
+    ),
+    Configuration("cookies that end with the browser", {"cookie_expire": "0s"}),
+    Configuration("minimal cookies", {"session_cookie_minimal": True}),
+    Configuration("csrf per request", {"cookie_csrf_per_request": True}),
+    Configuration(
+        "csrf per request, limited",
+        {"cookie_csrf_per_request": True, "cookie_csrf_per_request_limit": 2},
+    ),
+    Configuration(
+        "whitelist_domains",
+        {"whitelist_domains": [".example.org", "evil.example:8443", "*.wild.test:*"]},
+    ),
+    Configuration("skip_provider_button", {"skip_provider_button": True}),
+    Configuration("allowed_groups, within", {"allowed_groups": ["x", "staff"]}),
+    Configuration(
+        "allowed_groups, without",
+        {"allowed_groups": ["admin"]},
+        user="bob",
+        relaxed={"allowed_groups": []},
+    ),
+    Configuration(
+        "e-mail domains",
+        {"email_domains": ["example.org", ".example.com"]},
+        relaxed={"email_domains": ["*"]},
+    ),
+    Configuration("e-mail domain", {"email_domains": ["example.com"]}),
+    Configuration(
+        "authenticated_emails_file",
+        {"authenticated_emails_file": "{folder}/emails", "email_domains": []},
+        {"emails": "# who\nalice@example.com,x\nbob@example.com,y\n"},
+    ),
+    Configuration(
+        "denied as JSON",
+        {"force_json_errors": True, "allowed_groups": ["x"], "set_xauthrequest": True},
+        relaxed={"allowed_groups": []},
+    ),
+    Configuration(
+        "sessions in Redis",
+        {
+            "session_store_type": "redis",
+            "redis_connection_url": "{redis}",
+            "set_xauthrequest": True,
+            "pass_access_token": True,
+        },
+    ),
+    Configuration(
+        "custom templates",
+        {
+            "custom_templates_dir": "{folder}",
+            "footer": "<b>f</b>",
+            "banner": "<i>b</i>",
+        },
+        {"sign_in.html": SIGN_IN, "error.html": ERROR, "robots.txt": "User-agent: x\n"},
+        whole=True,
+    ),
+    Configuration(
+        "custom templates, one domain",
+        {
+            "custom_templates_dir": "{folder}",
+            "footer": "-",
+            "email_domains": ["example.com"],
+            "provider_display_name": "Our <IdP>",
+            "proxy_prefix": "/p",
+        },
+        {"sign_in.html": SIGN_IN, "error.html": ERROR},
+        whole=True,
+    ),
+    Configuration(
+        "custom templates, several domains",
+        {
+            "custom_templates_dir": "{folder}",
+            "email_domains": ["example.com", "example.org"],
+            "banner": "-",
+            "footer": "-",
+        },
+        {"sign_in.html": SIGN_IN, "error.html": ERROR},
+        whole=True,
+    ),
+    Configuration(
+        "health checks",
+        {"ping_path": "/alive", "ready_path": "/isready", "ping_user_agent": "probe/1"},
+    ),
+    Configuration("no health checks", {"ping_path": "", "ready_path": ""}),
+    Configuration("gcp_healthchecks", {"gcp_healthchecks": True}),
+    Configuration("encode_state", {"encode_state": True}),
+    Configuration("relative_redirect_url", {"relative_redirect_url": True}),
+    Configuration(
+        "redirect_url", {"redirect_url": "https://app.example.com/oauth2/callback"}
+    ),
+    Configuration(
+        "real_client_ip_header",
+        {"reverse_proxy": True, "real_client_ip_header": "X-ProxyUser-IP"},
+    ),
+    Configuration("allow_query_semicolons", {"allow_query_semicolons": True}),
+    Configuration(
+        "login parameters",
+        {
+            "prompt": "login",
+            "acr_values": "1",
+            "scope": "openid email",
+            "auth_request_response_mode": "query",
+            "code_challenge_method": "plain",
+        },
+    ),
+    Configuration(
+        "several upstreams",
+        {
+            "upstreams": [
+                "http://127.0.0.1:{echo}/deep/",
+                "http://127.0.0.1:{echo}/app",
+                "file://{folder}/#/files/",
+                "static://418",
+            ],
+            "pass_host_header": False,
+        },
+        {"a.txt": "a file\n", "index.html": "<!DOCTYPE html><p>index</p>\n"},
+    ),
+    Configuration("a static upstream", {"upstreams": ["static://202"]}),
+    Configuration("no upstreams", {"upstreams": []}),
+    Configuration("an upstream that is away", {"upstreams": ["http://127.0.0.1:1/"]}),
+    Configuration(
+        "other claims",
+        {
+            "oidc_groups_claim": "realm_access.roles",
+            "oidc_email_claim": "preferred_username",
+            "set_xauthrequest": True,
+        },
+    ),
+    Configuration(
+        "variables and flags",
+        {"set_xauthrequest": False, "cookie_name": "from_file"},
+        flags=("--set-xauthrequest", "--email-domain=example.com,example.org"),
+        environment={"OAUTH2_PROXY_FORCE_JSON_ERRORS": "true"},
+    ),
+    Configuration(
+        "alpha headers",
+        {"reverse_proxy": True},
+        alpha=_alpha("""
+injectRequestHeaders:
+- {name: X-Forwarded-User, values: [{claimSource: {claim: user}}]}
+- name: X-Mixed
+  preserveRequestValue: true
+  values:
+  - claimSource: {claim: email, prefix: 'mail:'}
+  - secretSource: {value: fixed}
+- {name: x-GROUPS, values: [{claimSource: {claim: groups, prefix: 'g-'}}]}
+- name: Authorization
+  values: [{claimSource: {claim: email, basicAuthPassword: {value: p}}}]
+injectResponseHeaders:
+- {name: X-Static, values: [{secretSource: {value: a static secret}}]}
+- {name: X-Auth-Request-Groups, values: [{claimSource: {claim: groups}}]}
+- {name: X-Auth-Request-User, values: [{claimSource: {claim: preferred_username}},
+                                       {claimSource: {claim: email}}]}
+"""),
+    ),
+    Configuration(
+        "alpha upstreams",
+        alpha=_alpha(
+            "injectRequestHeaders:\n"
+            "- {name: X-Forwarded-Email, values: [{claimSource: {claim: email}}]}\n",
+            """
+  - {id: rewritten, path: '^/deep/?(.*)$', rewriteTarget: '/new/$1',
+     uri: 'http://127.0.0.1:{echo}'}
+  - {id: teapot, path: /app/, static: true, staticCode: 418}
+  - {id: all, path: /, uri: 'http://127.0.0.1:{echo}', passHostHeader: false}
+""",
+        ),
+    ),
+)
