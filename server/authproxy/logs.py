@@ -26,9 +26,12 @@ from .server_settings import LogSettings
 AUTH_STATUS: Mapping[str, AuthStatus] = {
     "logged_in": "AuthSuccess",
     "logged_out": "AuthSuccess",
+    "logged_out_by_provider": "AuthSuccess",
     "denied": "AuthFailure",
     "login_denied": "AuthFailure",
     "login_failed": "AuthFailure",
+    "logout_failed": "AuthError",
+    "logout_refused": "AuthFailure",
     "refresh_failed": "AuthError",
     "store_unavailable": "AuthError",
 }

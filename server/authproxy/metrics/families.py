@@ -60,7 +60,8 @@ LOGIN_FAILURES = (
 )  # fmt: skip
 EVENTS = (
     "bad_request", "denied", "effect_failed", "logged_in", "logged_out", "login_denied",
-    "login_failed", "page_failed", "provider_failed", "provider_ready",
+    "login_failed", "logged_out_by_provider", "logout_failed", "logout_refused",
+    "page_failed", "provider_failed", "provider_ready",
     "refresh_failed", "refreshed", "session_ended", "session_revoked",
     "store_unavailable", "upstream_failed", OTHER,
 )  # fmt: skip
