@@ -619,6 +619,7 @@ def test_workers_follow_the_old_quota(
 def test_one_worker_refreshes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     alone = ("--cookie-refresh=1h", "--shared-state=none")
+    assert settings("--cookie-refresh=1h").workers == 8
     assert settings(*alone).workers == 1
     several = settings(*alone, "--workers=3")
     assert several.workers == 3

@@ -17,7 +17,7 @@ OnChange = Callable[[str | None], None]
 OnState = Callable[[], None]
 
 MAX_VALUE = 1 << 20  # bytes of a value; a longer one is a failure, not an answer
-MAX_MEMBERS = 10_000  # of a set that are given out
+MAX_MEMBERS = 100_000  # of a set that are given out
 
 
 class Store(Protocol):

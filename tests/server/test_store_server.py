@@ -1,0 +1,212 @@
+"""Whole servers on stores: outages, restarts, several workers and instances."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.login import Browser, Provider
+from support.processes import wait_for
+from support.program import Program
+from support.programs import find
+from support.redis import RedisServer
+
+BACK = 1.0  # seconds after which all is as before
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    """The provider of up to two servers."""
+    with Provider(2) as found:
+        yield found
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis that runs."""
+    if find("redis-server") is None:
+        pytest.skip("redis-server isn't installed")
+    with RedisServer(tmp_path) as server:
+        yield server
+
+
+def in_redis(server: RedisServer) -> dict[str, Any]:
+    """Options for sessions in Redis."""
+    return {"session_store_type": "redis", "redis_connection_url": server.url}
+
+
+def started(
+    folder: Path, provider: Provider, number: int = 0, **options: Any
+) -> Program:
+    """A server that is ready."""
+    place = folder / f"server{number}"
+    place.mkdir(exist_ok=True)
+    program = Program(place, **provider.options(number), **options)
+    browser = provider.browser(number)
+
+    def ready() -> bool:
+        with contextlib.suppress(OSError):
+            return browser.get("/ready").status == 200
+        return False
+
+    program.wait_until(ready)
+    return program
+
+
+def soon(condition: Callable[[], object], what: str) -> float:
+    """Seconds until *condition* holds, which must be fewer than `BACK`."""
+    began = time.monotonic()
+    wait_for(lambda: bool(condition()), what, 10.0)
+    took = time.monotonic() - began
+    assert took < BACK, f"{what} took {took:.2f} s"
+    return took
+
+
+@pytest.mark.parametrize("how", ["frozen", "killed"])
+def test_redis_is_away(
+    tmp_path: Path, provider: Provider, redis: RedisServer, how: str
+) -> None:
+    """503 with Retry-After, no cookie cleared, not ready; back: as before."""
+    with started(tmp_path, provider, workers=2, **in_redis(redis)) as program:
+        browser = provider.browser()
+        browser.log_in()
+        assert browser.check() == 202
+        if how == "frozen":
+            with redis.frozen():
+                judge_outage(browser)
+        else:
+            dump = tmp_path / "dump.rdb"
+            assert "OK" in redis.ask("SAVE")
+            assert dump.exists()
+            redis.kill()
+            judge_outage(browser)
+            redis.start()
+        soon(lambda: browser.check() == 202, "the session")
+        # Each of the workers.
+        soon(lambda: all(browser.get("/ready").status == 200 for _ in range(20)), "it")
+        assert browser.check() == 202
+        log = program.log()
+        assert "the session store is away" in log
+        assert "the session store is available again" in log
+
+
+def judge_outage(browser: Browser) -> None:
+    """What a browser sees of it."""
+    wait_for(
+        lambda: all(browser.get("/ready").status == 503 for _ in range(20)),
+        "the failure of all workers",
+    )
+    assert b"session store" in browser.get("/ready").body
+    before = browser.jar.named("_oauth2_proxy")
+    for target in ("/oauth2/auth", "/", "/oauth2/userinfo"):
+        answer = browser.get(target)
+        assert (target, answer.status) == (target, 503)
+        assert answer.headers["retry-after"]
+        assert answer.cookies == []
+    assert browser.jar.named("_oauth2_proxy") == before
+    assert browser.get("/ping").status == 200
+    stranger = browser.provider.browser()
+    assert stranger.check() == 401  # who has no session needs no store
+
+
+def test_start_without_redis(
+    tmp_path: Path, provider: Provider, redis: RedisServer
+) -> None:
+    """It starts, is not ready, and is as soon as Redis is there."""
+    redis.stop()
+    browser = provider.browser()
+    with Program(tmp_path, **provider.options(), **in_redis(redis)) as program:
+        program.started().wait_until(
+            lambda: b"session store" in browser.get("/ready").body
+        )
+        redis.start()
+        soon(lambda: browser.get("/ready").status == 200, "being ready")
+        browser.log_in()
+        assert browser.check() == 202
+
+
+def test_sign_out_elsewhere(
+    tmp_path: Path, provider: Provider, redis: RedisServer
+) -> None:
+    """ST11: two instances on one Redis; signed out at one is out at the other."""
+    options = in_redis(redis)
+    with (
+        started(tmp_path, provider, 0, **options),
+        started(tmp_path, provider, 1, **options),
+    ):
+        other = provider.ports[1]
+        delays = []
+        for _ in range(10):
+            browser = provider.browser()
+            browser.log_in()
+            for _ in range(3):
+                assert browser.check(port=other) == 202  # in its cache by now
+            kept = provider.browser()
+            kept.jar = browser.jar
+            copy = dict(browser.jar._values)
+            browser.get("/oauth2/sign_out")
+            signed_out = time.monotonic()
+            browser.jar._values = copy
+            wait_for(lambda b=browser: b.check(port=other) == 401, "the end")  # type: ignore[misc]
+            delays.append(time.monotonic() - signed_out)
+        print(f"median {statistics.median(delays) * 1000:.1f} ms")
+        assert statistics.median(delays) < 0.1
+
+
+def sqlite_options(folder: Path) -> dict[str, Any]:
+    """Options for sessions in a file."""
+    return {
+        "session_store_type": "sqlite",
+        "sqlite_path": str(folder / "sessions.db"),
+    }
+
+
+def test_sessions_in_a_file(tmp_path: Path, provider: Provider) -> None:
+    """All workers know them, they outlive a restart, and signing out ends them."""
+    options = {**sqlite_options(tmp_path), "workers": 2}
+    browser = provider.browser()
+    with started(tmp_path, provider, **options):
+        browser.log_in()
+        assert {browser.check() for _ in range(20)} == {202}
+    with started(tmp_path, provider, **options):
+        assert {browser.check() for _ in range(20)} == {202}
+        copy = dict(browser.jar._values)
+        browser.get("/oauth2/sign_out")
+        browser.jar._values = copy
+        time.sleep(0.1)
+        assert {browser.check() for _ in range(20)} == {401}
+
+
+@pytest.mark.parametrize("store", ["cookie", "sqlite", "redis"])
+def test_refresh_over_all_workers(
+    tmp_path: Path, provider: Provider, store: str, request: pytest.FixtureRequest
+) -> None:
+    """20 requests at once with one stale session: one token request, 20 successes."""
+    options: dict[str, Any] = {"workers": 2, "cookie_refresh": "2s"}
+    if store == "sqlite":
+        options |= sqlite_options(tmp_path)
+    elif store == "redis":
+        options |= in_redis(request.getfixturevalue("redis"))
+    with started(tmp_path, provider, **options):
+        browser = provider.browser()
+        browser.log_in()
+        assert browser.check() == 202
+        time.sleep(2.1)
+        before = provider.idp.count("token")
+        with ThreadPoolExecutor(20) as pool:
+            jar = dict(browser.jar._values)
+
+            def one(_: int) -> int:
+                copy = provider.browser()
+                copy.jar._values = dict(jar)
+                return copy.check()
+
+            assert list(pool.map(one, range(20))) == [202] * 20
+        assert provider.idp.count("token") - before == 1

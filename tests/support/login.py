@@ -1,0 +1,110 @@
+"""A provider for whole servers, and browsers that log in there without a page."""
+
+from __future__ import annotations
+
+import http.client
+from types import TracebackType
+from urllib.parse import urlsplit
+
+from authproxy.demo.config import Client, DemoConfig, User
+from authproxy.demo.provider import DemoProvider, serve
+from support.http import Cookies
+from support.ports import LOOPBACK, free_port
+
+USERS = tuple(User(name=name, password="pw") for name in ("alice", "bob"))
+
+
+class Provider:
+    """The development provider, for one or more servers on ports of their own."""
+
+    def __init__(self, servers: int = 1) -> None:
+        self.ports = [free_port() for _ in range(servers)]
+        client = Client(
+            redirect_uris=tuple(
+                f"http://{LOOPBACK}:{port}/oauth2/callback" for port in self.ports
+            )
+        )
+        self.idp = DemoProvider(DemoConfig(users=USERS, clients=(client,)))
+        self._client = client
+        self._running = serve(self.idp, LOOPBACK)
+
+    def __enter__(self) -> Provider:
+        self.url = self._running.__enter__().url
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._running.__exit__(kind, error, trace)
+
+    def options(self, number: int = 0) -> dict[str, object]:
+        """What the configuration of a server says about it."""
+        return {
+            "oidc_issuer_url": self.url,
+            "client_id": self._client.id,
+            "client_secret": self._client.secret,
+            "skip_oidc_discovery": None,
+            "login_url": None,
+            "redeem_url": None,
+            "oidc_jwks_url": None,
+            "cookie_secure": False,
+            "http_address": f"{LOOPBACK}:{self.ports[number]}",
+        }
+
+    def browser(self, number: int = 0) -> Browser:
+        """A browser before one of the servers."""
+        return Browser(self, self.ports[number])
+
+
+class Answer:
+    """Status, fields and body of an answer."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.body = response.read()
+
+    @property
+    def cookies(self) -> list[str]:
+        """What it sets."""
+        return self.headers.get_all("set-cookie") or []
+
+
+class Browser:
+    """A cookie jar, and requests on connections of their own."""
+
+    def __init__(self, provider: Provider, port: int) -> None:
+        self.provider = provider
+        self.port = port
+        self.jar = Cookies()
+
+    def get(self, target: str, *, port: int = 0) -> Answer:
+        """The answer of the server, or of another one."""
+        url = f"http://{LOOPBACK}:{port or self.port}{target}"
+        connection = http.client.HTTPConnection(LOOPBACK, port or self.port, timeout=20)
+        try:
+            headers = {}
+            if cookies := self.jar.sent_to(url):
+                headers["Cookie"] = cookies
+            connection.request("GET", target, headers=headers)
+            answer = Answer(connection.getresponse())
+        finally:
+            connection.close()
+        self.jar.take(url, answer.cookies)
+        return answer
+
+    def log_in(self, user: str = "alice") -> Answer:
+        """A whole login; the callback's answer."""
+        begun = self.get("/oauth2/start?rd=/")
+        assert begun.status == 302, (begun.status, begun.body)
+        back = urlsplit(self.provider.idp.log_in(begun.headers["location"], user))
+        answer = self.get(f"{back.path}?{back.query}")
+        assert answer.status == 302, (answer.status, answer.body)
+        return answer
+
+    def check(self, *, port: int = 0) -> int:
+        """The status of an auth check."""
+        return self.get("/oauth2/auth", port=port).status
