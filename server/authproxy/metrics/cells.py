@@ -15,7 +15,7 @@ from .families import FAMILIES, STARTS, Family, Labels
 DOUBLE = 8  # bytes
 
 
-def _width(family: Family) -> int:
+def width(family: Family) -> int:
     """How many doubles a series has: for a histogram its buckets, +Inf, and the sum."""
     return len(family.buckets) + 2 if family.kind == "histogram" else 1
 
@@ -33,7 +33,7 @@ class Layout:
                 places[labels] = at
                 if family.kind == "gauge":
                     self.gauges.append(at)
-                at += _width(family)
+                at += width(family)
         self.size = at
 
     def of(self, family: Family) -> dict[Labels, int]:
@@ -71,4 +71,8 @@ class SharedCells:
         """The numbers of all slots that a worker has ever had."""
         starts = LAYOUT.only(STARTS)
         slots = {number: self.slot(number) for number in range(self.slots)}
-        return {number: list(one) for number, one in slots.items() if one[starts]}
+        return {
+            number: list[float](one.tolist())
+            for number, one in slots.items()
+            if one[starts]
+        }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from .. import __version__
-from .cells import LAYOUT
+from .cells import LAYOUT, width
 from .families import (
     CONNECTIONS,
     FAMILIES,
@@ -66,10 +66,12 @@ def _family(family: Family, sets: Mapping[str, Sequence[float]]) -> Iterator[str
     yield from _head(family.name, family.kind, family.help)
     for common, cells in sets.items():
         for labels, at in LAYOUT.of(family).items():
+            if not family.listed and not any(cells[at : at + width(family)]):
+                continue
             pairs = _pairs(family.labels, labels, common)
             if family.kind == "histogram":
                 yield from _histogram(family, pairs, cells, at)
-            elif family.listed or cells[at]:
+            else:
                 yield f"{family.name}{_braced(pairs)} {_number(cells[at])}"
 
 
@@ -82,8 +84,6 @@ def _histogram(
 ) -> Iterator[str]:
     counts = cells[at : at + len(family.buckets) + 1]
     total = sum(counts)
-    if not (family.listed or total):
-        return
     name, running = family.name, 0.0
     for bound, count in zip((*family.buckets, None), counts, strict=True):
         running += count

@@ -28,7 +28,11 @@ class Process(Struct, frozen=True):
 
 def process_lines(pids: Iterable[int]) -> list[str]:
     """The lines about the processes *pids*; none when there is no /proc."""
-    found = [one for pid in pids if pid and (one := _read(pid)) is not None]
+    try:
+        boot = _boot_time()
+    except (OSError, ValueError):
+        return []
+    found = [one for pid in pids if pid and (one := _read(pid, boot)) is not None]
     if not found:
         return []
     rows = (
@@ -54,14 +58,13 @@ def process_lines(pids: Iterable[int]) -> list[str]:
     return lines
 
 
-def _read(pid: int) -> Process | None:
+def _read(pid: int, boot: float) -> Process | None:
     folder = PROC / str(pid)
     try:
         # The name, in parentheses, may hold blanks; proc(5) numbers fields from 1.
         fields = (folder / "stat").read_text().rpartition(")")[2].split()
         descriptors = len(os.listdir(folder / "fd"))
         limit = _descriptor_limit((folder / "limits").read_text())
-        boot = _boot_time()
     except (OSError, ValueError):
         return None
     ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
