@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -43,6 +44,14 @@ request_logging_format = 'R|{FIELDS}|{{{{.Client}}}}|{{{{.Timestamp}}}}|{{{{.Req
 silence_ping_logging = true
 exclude_logging_paths = ["/hidden", "/a b"]
 """
+AUTH_FIELDS = "|".join(
+    f"{{{{.{name}}}}}"
+    for name in (
+        "RequestID", "Host", "Protocol", "RequestMethod", "UserAgent", "Username",
+        "Status", "Client", "Timestamp", "Message",
+    )
+)  # fmt: skip
+AUTH_CONFIG = f"{SEED}\nauth_logging_format = 'A|{AUTH_FIELDS}'\n"
 DEFAULTS = SEED
 # Target, method, headers.
 REQUESTS: tuple[tuple[str, str, dict[str, str]], ...] = (
@@ -66,12 +75,14 @@ REQUESTS: tuple[tuple[str, str, dict[str, str]], ...] = (
 
 
 @pytest.fixture(scope="module")
-def issuer() -> Iterator[str]:
-    config = DemoConfig(
-        users=example_users("pw"),
-        clients=(DemoClient(id=CLIENT_ID, secret=CLIENT_SECRET),),
-    )
-    with serve_provider(DemoProvider(config)) as running:
+def provider() -> DemoProvider:
+    client = DemoClient(id=CLIENT_ID, secret=CLIENT_SECRET)
+    return DemoProvider(DemoConfig(users=example_users("pw"), clients=(client,)))
+
+
+@pytest.fixture(scope="module")
+def issuer(provider: DemoProvider) -> Iterator[str]:
+    with serve_provider(provider) as running:
         yield running.url
 
 
@@ -140,6 +151,37 @@ def test_default_lines(tmp_path: Path, issuer: str) -> None:
         line = line.replace(str(server.port), "PORT")
         found.append(re.sub(r"\d\.\d{3}$", "SECONDS", line))
     assert found[0] == found[1]
+
+
+def test_auth_lines(tmp_path: Path, issuer: str, provider: DemoProvider) -> None:
+    """A login: in both logs it is a success, told with the same facts."""
+    found = []
+    for server in both(tmp_path, issuer, AUTH_CONFIG):
+        status, location, cookies = ask(server, "/oauth2/start?rd=/")
+        assert status == 302
+        callback = urlsplit(provider.log_in(location, "alice"))
+        target = f"{callback.path}?{callback.query}"
+        assert ask(server, target, cookies)[0] == 302
+        wait_for(lambda: "A|id-00" in server.process.log(), "the line")  # noqa: B023
+        [line] = lines(server, r"^A\|(id-00\|.*)$")
+        found.append(line.replace(f":{server.port}|", ":PORT|").rsplit("|", 3)[0])
+    assert found[0] == found[1]
+
+
+def ask(server: AuthServer, target: str, cookies: str = "") -> tuple[int, str, str]:
+    """Status, Location and the cookies of the answer to a request."""
+    connection = HTTPConnection(LOOPBACK, server.port, timeout=10)
+    fields = {"X-Request-Id": "id-00", "User-Agent": 'a "b"', "Cookie": cookies}
+    connection.request("GET", target, headers=fields)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    new = answer.headers.get_all("Set-Cookie", [])
+    return (
+        answer.status,
+        answer.headers.get("Location", ""),
+        "; ".join(one.partition(";")[0] for one in new),
+    )
 
 
 def test_metrics(tmp_path: Path, issuer: str) -> None:
