@@ -1,4 +1,4 @@
-"""What comes before every endpoint: https only, and a query that became a part of the path.
+"""What is around every endpoint: https only, and for long; a query that became a path.
 
 Built only for settings that ask for it, so that others pay nothing.
 """
@@ -11,10 +11,10 @@ from urllib.parse import unquote_to_bytes
 
 from msgspec.structs import replace
 
-from .effects import Outcome
+from .effects import Flow, Outcome
 from .errors import RequestError
 from .gate import Https
-from .messages import Request
+from .messages import Decision, Header, Request, Respond
 from .original import Original
 from .settings import Settings
 
@@ -27,6 +27,8 @@ def fronted(
     """*handler*, behind what *settings* want before it."""
     if settings.gate.force_https:
         handler = _https_only(Https(settings.gate), handler, original)
+    if settings.hsts:
+        handler = _strict(settings.hsts.encode(), handler, original)
     return handler
 
 
@@ -37,6 +39,35 @@ def _https_only(
         return https.redirect(original(request)) or handler(request)
 
     return handle
+
+
+def _strict(
+    value: bytes, handler: Handler, original: Callable[[Request], Original]
+) -> Handler:
+    """Strict-Transport-Security on what goes to browsers over https (RFC 6797 §7.2)."""
+    field: Header = (b"strict-transport-security", value)
+
+    def handle(request: Request) -> Outcome:
+        outcome = handler(request)
+        # What is kept are answers for gateways: they hand none of it to a browser.
+        if type(outcome) is Respond and outcome.kept:
+            return outcome
+        if original(request).scheme != "https":
+            return outcome
+        if isinstance(outcome, Decision):
+            return _with_field(outcome, field)
+        return later(outcome)
+
+    def later(flow: Flow[Decision]) -> Flow[Decision]:
+        return _with_field((yield from flow), field)
+
+    return handle
+
+
+def _with_field(decision: Decision, field: Header) -> Decision:
+    if isinstance(decision, Respond):
+        return replace(decision, headers=(*decision.headers, field))
+    return replace(decision, response_headers=(*decision.response_headers, field))
 
 
 def with_query(request: Request, path: bytes, query: bytes) -> Request:

@@ -147,6 +147,7 @@ class AuthProxy:
                 provider.inherit(self._providers[name])
         fresh._sessions.inherit(self._sessions)
         fresh.store_available = self.store_available
+        fresh.store_available = self.store_available
         return fresh
 
     def _routing(self, settings: Settings) -> dict[bytes, Handler]:

@@ -178,6 +178,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     ``allow_query_semicolons`` reads ``;`` in a query for an own endpoint as ``&``.
     ``clock_skew`` is the leeway (seconds) in judging times in tokens, and
     ``session_cache_bytes`` bounds the cache of unsealed sessions.
+    ``hsts`` is the value of Strict-Transport-Security, "" for none.
     """
 
     cookie: CookieSettings = CookieSettings()
@@ -185,6 +186,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     logout: LogoutSettings = LogoutSettings()
     gate: GateSettings = GateSettings()
     access: RuleSettings = RuleSettings()
+    hsts: str = ""
     providers: tuple[ProviderSettings, ...] = ()
     proxy_prefix: str = "/oauth2"
     redirect_url: str = ""

@@ -26,6 +26,12 @@ def test_equal_settings_change_nothing(world: World) -> None:
     assert world.proxy.with_settings(settings()) is world.proxy
 
 
+def test_what_the_store_said_holds(world: World) -> None:
+    world.proxy.store_available = world.proxy.store_trusted = False
+    reload(world, auth_success_status=204)
+    assert (world.proxy.store_available, world.proxy.store_trusted) == (False, False)
+
+
 def test_bad_settings_leave_all_as_it_is(world: World) -> None:
     world.log_in()
     with pytest.raises(SettingsError, match="cookie_secret"):

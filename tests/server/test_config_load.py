@@ -629,3 +629,12 @@ def test_one_worker_refreshes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_base_is_quiet() -> None:
     assert settings().warnings == ()
     assert BASE["OAUTH2_PROXY_CLIENT_SECRET"] not in repr(settings())
+
+
+def test_strict_transport_security() -> None:
+    assert settings().core.hsts == ""
+    assert settings("--hsts-max-age=8760h").core.hsts == "max-age=31536000"
+    subdomains = settings("--hsts-max-age=1h", "--hsts-include-subdomains")
+    assert subdomains.core.hsts == "max-age=3600; includeSubDomains"
+    [warning] = settings("--hsts-include-subdomains").warnings
+    assert "has no effect" in warning

@@ -130,6 +130,7 @@ CLUSTER = (
 # What makes an option visible, in both the changed and the unchanged settings.
 AROUND: dict[str, tuple[str, ...]] = {
     "force_https": ("--reverse-proxy",),
+    "hsts_include_subdomains": ("--hsts-max-age=1h",),
     "pass_host_header": ("--upstream=http://127.0.0.1:1/",),
     "pass_user_headers": ("--pass-basic-auth=false",),
     "pass_basic_auth": ("--pass-user-headers=false",),

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import ssl
 import threading
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from authproxy_core.session import Session
 from support.certificates import make_certificate
 from support.echo import EchoApp
 from support.ports import LOOPBACK
@@ -288,6 +291,95 @@ def test_rotation_of_the_cookie_secret(
     reload(program)
     for _ in range(4):
         assert (check(program, old), check(program, new)) == (401, 202)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_old_session_is_sealed_anew_when_it_is_written(
+    start: Start, workers: int
+) -> None:
+    """A session of the old secret is refreshed under the new one, and outlives the old."""
+    with TokenEndpoint() as endpoint:
+        program = start(
+            workers=workers,
+            cookie_refresh="1h",
+            redeem_url=f"http://{LOOPBACK}:{endpoint.port}/token",
+        )
+        session = Session(user="a", email="a@example.com", refresh_token="r1")
+        old = session_cookie(session, age=4000)
+        program.configure(cookie_secret=NEW_SECRET, cookie_secrets=[SECRET])
+        reload(program)
+        connection = HTTPConnection(LOOPBACK, program.port, timeout=10)
+        connection.request("GET", "/oauth2/auth", headers={"Cookie": old})
+        answer = connection.getresponse()
+        connection.close()
+        assert answer.status == 202
+        fresh = (answer.getheader("set-cookie") or "").partition(";")[0]
+        program.configure(cookie_secrets=None)
+        reload(program)
+        for _ in range(2 * workers):
+            assert (check(program, fresh), check(program, old)) == (202, 401)
+        assert endpoint.asked == 1
+
+
+class TokenEndpoint:
+    """Answers each refresh with new tokens, and counts them."""
+
+    def __init__(self) -> None:
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                endpoint.asked += 1
+                body = (
+                    b'{"access_token": "a", "token_type": "Bearer", "expires_in": 900}'
+                )
+                self.send_response(200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *arguments: object) -> None:
+                """Quiet."""
+
+        self.asked = 0
+        self._server = HTTPServer((LOOPBACK, 0), Handler)
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever)
+
+    def __enter__(self) -> TokenEndpoint:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_reloads_are_counted(start: Start, workers: int) -> None:
+    """Once for all workers together: the alarm of a bad configuration."""
+    program = start(workers=workers, metrics_address=f"{LOOPBACK}:0")
+    match = re.search(r"metrics on http://\S+:(\d+)", program.log())
+    assert match
+
+    def counted(outcome: str) -> str:
+        connection = HTTPConnection(LOOPBACK, int(match[1]), timeout=10)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        line = re.search(rf'authproxy_reloads_total{{.*"{outcome}".*}} (\S+)', text)
+        return line[1] if line else ""
+
+    reload(program)
+    program.configure(typo=True)
+    reload(program, REFUSED)
+    program.configure(typo=None)
+    reload(program)
+    wait_for(lambda: float(counted("success")) == 2, "the count of successes")
+    assert float(counted("failure")) == 1
 
 
 @pytest.mark.parametrize("workers", [1, 2])

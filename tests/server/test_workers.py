@@ -6,6 +6,7 @@ import os
 import re
 import select
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import pytest
 
 from support.ports import LOOPBACK
 from support.processes import Process, wait_for
+from support.program import Program
 from support.server import Wire
 
 ROOT = Path(__file__).parents[2]
@@ -142,6 +144,45 @@ def test_stopping_loses_no_request(start: Start, workers: int) -> None:
     for client in clients:
         client.join(20)
         assert not client.is_alive()
+    assert lost == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_stopping_loses_no_request_of_a_unix_socket(
+    tmp_path: Path, workers: int
+) -> None:
+    """Who is in the queue is served, who comes later is refused."""
+    path = tmp_path / "socket"
+    served, lost = [0], []
+
+    def anew() -> None:
+        while True:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(10)
+                try:
+                    client.connect(str(path))
+                except (ConnectionRefusedError, FileNotFoundError):
+                    return
+                try:
+                    client.sendall(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
+                    if client.recv(1000).startswith(b"HTTP/1.1 200 "):
+                        served[0] += 1
+                    else:
+                        lost.append("no answer")
+                except OSError as error:
+                    lost.append(repr(error))
+
+    with Program(tmp_path, http_address=f"unix://{path}", workers=workers) as program:
+        program.started()
+        clients = [threading.Thread(target=anew) for _ in range(4)]
+        for client in clients:
+            client.start()
+        wait_for(lambda: served[0] > 50, "requests")
+        program.signal(signal.SIGTERM)
+        assert program.wait() == 0
+        for client in clients:
+            client.join(20)
+            assert not client.is_alive()
     assert lost == []
 
 

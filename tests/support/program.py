@@ -116,10 +116,12 @@ class Program(Process):
         return [int(pid) for pid in text.split()]
 
 
-def session_cookie(session: Session | None = None, *, secret: str = SECRET) -> str:
-    """A Cookie field's value for a session that began just now."""
+def session_cookie(
+    session: Session | None = None, *, secret: str = SECRET, age: float = 0.0
+) -> str:
+    """A Cookie field's value for a session that began *age* seconds ago."""
     given = session or Session(user="alice", email="alice@example.com")
-    now = time.time()
+    now = time.time() - age
     stored = Session(
         **{name: getattr(given, name) for name in given.__struct_fields__}
         | {"created_at": now, "login_at": now}

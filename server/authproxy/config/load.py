@@ -192,6 +192,7 @@ def _core(collected: Collected, parts: Parts, store: StoreSettings) -> Settings:
             "gate": rules.gate(
                 collected, placed(collected, "core.gate."), parts.listeners
             ),
+            "hsts": rules.hsts(collected),
             "access": toml_rules(collected, parts.access_rules),
             "sessions": stores.sessions(
                 collected, placed(collected, "core.sessions."), store.kind

@@ -148,6 +148,23 @@ CORE_OPTIONS = in_group(
         flag="api-route",
     ),
     Option(
+        "hsts_max_age",
+        "duration",
+        0.0,
+        "how long browsers shall use https only (Strict-Transport-Security), such as "
+        "8760h; sent over https, also when a trusted gateway speaks it; 0 means off",
+        "core.hsts",
+        own=True,
+    ),
+    Option(
+        "hsts_include_subdomains",
+        "bool",
+        False,
+        "the same for all names below the host",
+        "core.hsts",
+        own=True,
+    ),
+    Option(
         "access_rules_default",
         "string",
         "login",

@@ -30,6 +30,19 @@ def gate(
     return GateSettings(**{**values, "https_port": port or HTTPS})
 
 
+def hsts(collected: Collected) -> str:
+    """The value of Strict-Transport-Security, "" when it is off."""
+    seconds = collected.seconds("hsts_max_age")
+    subdomains = collected.boolean("hsts_include_subdomains")
+    if not seconds:
+        if subdomains:
+            collected.warn(
+                "hsts_include_subdomains", "has no effect without hsts_max_age"
+            )
+        return ""
+    return f"max-age={int(seconds)}" + ("; includeSubDomains" if subdomains else "")
+
+
 def _port(address: str) -> int:
     """The port of *address*, 0 if it has none."""
     port = address.rpartition(":")[2]
