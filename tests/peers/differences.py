@@ -182,6 +182,43 @@ DIFFERENCES: tuple[Difference, ...] = (
         proof="core/test_flow_login.py::test_az14_a_group_can_not_pass_for_a_role",
     ),
     Difference(
+        "groups called `project:…` are dropped for `gitlab`",
+        "they would pass for projects",
+        proof="core/test_providers_openid.py::test_gitlab_says_who_it_is",
+    ),
+    Difference(
+        "ID tokens of `google`, `azure` and `login.gov` are checked like all others, "
+        "and `google` is asked for `openid` as well",
+        "the original takes Google's unchecked, and Azure's access token in place of one",
+        "`scope` for what is asked",
+        proof="core/test_providers_google.py::test_the_signature_is_checked",
+    ),
+    Difference(
+        "`allowed_groups` counts for `gitlab`, `keycloak` and `google` when their own "
+        "option is not given",
+        "there it is ignored, and everybody comes in",
+        proof="core/test_providers_openid.py::test_groups_of_gitlab",
+    ),
+    Difference(
+        "a `redeem_url` of one's own needs a `validate_url` and a `profile_url`",
+        "the default ones would get the tokens of another server",
+        proof="core/test_provider_settings.py::test_each_mistake_has_its_line",
+    ),
+    Difference(
+        "addresses that `bitbucket`, `digitalocean` or `keycloak` call unverified are "
+        "refused too",
+        "anybody can claim them",
+        "`insecure_oidc_allow_unverified_email = true`",
+        proof="core/test_providers_profiles.py::"
+        "test_an_unverified_address_is_refused_unless_allowed",
+    ),
+    Difference(
+        "who is let in by organisation, team, repository, project or directory is asked "
+        "again at every refresh, and lists that can't be read let nobody in",
+        "who has left would stay until the session ends",
+        proof="core/test_providers_github.py::test_who_leaves_the_organisation_is_out",
+    ),
+    Difference(
         "`created_at` and `expires_on` in headers are UTC and whole seconds, and empty "
         "when unknown",
         "the original ends the connection when they are unknown",
