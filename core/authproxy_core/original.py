@@ -59,6 +59,8 @@ _UNIQUE = _OWN | {_FORWARDED_HOST, _FORWARDED_URI, _FORWARDED_METHOD}
 _URIS = (_FORWARDED_URI, _ORIGINAL_URI, _ENVOY_PATH)
 _METHODS = (_FORWARDED_METHOD, _ORIGINAL_METHOD)
 _NAMED = frozenset({*_URIS, *_METHODS, _ORIGINAL_URL})
+# The fields that may say which host, method and URI the original has.
+NAMING = _NAMED | {b"host", _FORWARDED_HOST}
 _CONTRADICTING = frozenset({_ORIGINAL_URI, _ORIGINAL_URL, _ENVOY_PATH})
 
 _SCHEMES: dict[bytes, Scheme] = {b"http": "http", b"https": "https"}

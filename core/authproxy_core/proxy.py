@@ -254,7 +254,7 @@ class AuthProxy:
 
     def check(self, request: Request) -> Outcome:
         """The answer for a gateway's auth request: 2xx, 401 or 403."""
-        if self._gate is None:
+        if self._gate is None or self._demands.ask_for_a_session(request):
             return self._check_session(request)
         return self._check_at_gate(request, self._context.trust.original(request))
 

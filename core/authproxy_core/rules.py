@@ -18,8 +18,8 @@ from .conditions import People, Requests, Tells
 from .gate import Gate, clear_path
 from .gate_settings import GateSettings
 from .headers import BUILT_IN_CLAIMS, extra_claims
-from .messages import Request, first_header
-from .original import Original, Trust
+from .messages import Headers, Request, first_header
+from .original import NAMING, Original, Trust
 from .patterns import compiled
 from .rule_settings import AccessRule, Policy, RuleSettings, claims_of, label
 from .session import Session
@@ -30,6 +30,8 @@ LONGEST_CACHED = 512  # bytes of a path
 DECODINGS = 3  # that some chain of programs may do
 # A field that no client can send: the tail of the forward-auth endpoint.
 TAIL_FIELD = b":original-uri"
+# All that `Trust.named` makes host, method and URI of, for a peer.
+TELLING = NAMING | {TAIL_FIELD}
 PARAMETERS = re.compile(r";[^/]*")
 CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 SLASHES = re.compile(r"[/\\]+")
@@ -204,6 +206,7 @@ class AccessRules:
         self._trust = trust
         self._asking = (f"{prefix}/auth".encode(), f"{prefix}/forward_auth".encode())
         self._last: tuple[Request, Ruling] | None = None
+        self._told: dict[tuple[str, Headers], Ruling] = {}
 
     def ruling(self, request: Request) -> Ruling:
         """What is said of *request*, or of what a gateway asks about by it.
@@ -224,6 +227,19 @@ class AccessRules:
         return self.table.ruling(host, request.method, path_of(request.target))
 
     def _asked(self, request: Request) -> Ruling:
+        """About what a gateway tells; the same is told again and again."""
+        fields = tuple([field for field in request.headers if field[0] in TELLING])
+        key = (request.peer, fields)
+        found = self._told.get(key)
+        if found is None:
+            found = self._told_by(request)
+            if sum(len(value) for _, value in fields) <= LONGEST_CACHED:
+                if len(self._told) >= MAX_CACHED:
+                    self._told.clear()
+                self._told[key] = found
+        return found
+
+    def _told_by(self, request: Request) -> Ruling:
         tail = first_header(request.headers, TAIL_FIELD) or b""
         original, method, uri = self._trust.named(request, tail)
         return self.table.ruling(

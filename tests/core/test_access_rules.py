@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from authproxy_core import Forward, Respond, SettingsError
 from authproxy_core.conditions import People, When
 from authproxy_core.gate_settings import GateSettings
+from authproxy_core.original import Trust
 from authproxy_core.rule_settings import (
     AccessRule,
     Condition,
@@ -18,7 +19,7 @@ from authproxy_core.rule_settings import (
     condition_problems,
     rule_problems,
 )
-from authproxy_core.rules import MAX_CACHED, RuleTable, readings
+from authproxy_core.rules import MAX_CACHED, AccessRules, RuleTable, Ruling, readings
 from authproxy_core.session import Session
 from authproxy_core.settings import UpstreamSettings
 from support.world import World, header, settings
@@ -404,6 +405,26 @@ def test_gateway_that_tells_nothing() -> None:
     assert asked(world, "/x", peer="203.0.113.9").status == 403
     world.log_in("alice")
     assert world.get("/oauth2/auth", peer=GATEWAY).status == 202
+
+
+def test_what_gateways_tell_is_remembered_within_bounds() -> None:
+    """By whom and with all that may say it; never what is long."""
+    rules = AccessRules(GUARDED, Trust(settings(reverse_proxy=True)), "/oauth2")
+    world = world_of()
+
+    def told(uri: str, peer: str = GATEWAY) -> Ruling:
+        request = world.request("/oauth2/auth", *about(uri), peer=peer)
+        return rules.ruling(request)
+
+    assert told("/public/").policy == "public"
+    assert told("/public/", "203.0.113.9").policy == "deny"  # nobody to be believed
+    assert told("/admin/").rules == ("rule 3",)
+    remembered = len(rules._told)
+    told("/" + "x" * 600)
+    assert len(rules._told) == remembered
+    for number in range(MAX_CACHED):
+        told(f"/{number}")
+    assert len(rules._told) <= MAX_CACHED
 
 
 def test_forward_auth_with_the_uri_behind_it() -> None:

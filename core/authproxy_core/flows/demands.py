@@ -31,6 +31,13 @@ class Demands:
         meets = self._constraints.get(query_of(request)).permits(session)
         return None if meets else self._forbidden
 
+    def ask_for_a_session(self, request: Request) -> bool:
+        """Whether a rule says that there is no way around one."""
+        if self._rules is None:
+            return False
+        ruling = self._rules.ruling(request)
+        return ruling.matched and ruling.policy == "login"
+
     def barred(self, request: Request) -> Respond | None:
         """403 if *request* is for nobody, so that no login would help."""
         if self._rules is None:
