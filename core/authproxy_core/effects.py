@@ -52,10 +52,12 @@ class Fetch(Effect[Response], frozen=True):
 class ReadBody(Effect[bytes], frozen=True):
     """The body of the request being answered, at most ``limit`` bytes.
 
-    Raises `BodyTooLarge` or `ClientGone`.
+    With ``keep`` it can be read again, by whom the request is passed on to. Raises
+    `BodyTooLarge` or `ClientGone`.
     """
 
     limit: int
+    keep: bool = False
 
 
 class Load(Effect[bytes | None], frozen=True):

@@ -51,6 +51,7 @@ from .rules import TAIL_FIELD, gate_and_rules, wanted_claims
 from .session import Session
 from .session_stores import Sessions
 from .settings import Settings, check
+from .signing import signed
 from .upstreams import Upstreams
 
 
@@ -152,13 +153,14 @@ class AuthProxy:
 
     def _routing(self, settings: Settings) -> dict[bytes, Handler]:
         prefix = settings.proxy_prefix.encode()
+        tailed, proxy = signed(settings, self._tailed), signed(settings, self.proxy)
         routes: dict[bytes, Handler] = {
             **health_routes(
                 settings,
                 self._context.trust,
                 ready=self._readiness_answer,
                 robots=self._pages.robots(),
-                elsewhere=self.proxy,
+                elsewhere=proxy,
             ),
             prefix + b"/auth": self._check_session
             if self._gate is None
@@ -173,7 +175,7 @@ class AuthProxy:
         }
         if settings.allow_query_semicolons:
             routes = {path: semicolons_read(route) for path, route in routes.items()}
-        self._elsewhere = fronted(settings, self._tailed, self._original)
+        self._elsewhere = fronted(settings, tailed, self._original)
         return {
             path: fronted(settings, handler, self._original)
             for path, handler in routes.items()

@@ -26,6 +26,7 @@ FRAMING_HEADERS = frozenset(
     {"connection", "content-length", "host", "transfer-encoding", "upgrade", "te"}
 )
 MIN_IDLE = 10.0  # seconds
+SIGNATURE_ALGORITHMS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
 MAX_COOKIE_NAME = 240  # bytes, so that the names of parts need no cutting
 
 
@@ -175,6 +176,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     WebSockets with a session; ``*`` means any. ``strip_identity_headers`` removes from
     clients' requests whatever could name a user to an upstream, ``via`` is the name
     to stand in Via fields. ``follow_symlinks``: also out of the folder of an upstream.
+    ``signature_key`` (``algorithm:key``) signs what is passed on.
     ``allow_query_semicolons`` reads ``;`` in a query for an own endpoint as ``&``.
     ``clock_skew`` is the leeway (seconds) in judging times in tokens, and
     ``session_cache_bytes`` bounds the cache of unsealed sessions.
@@ -213,6 +215,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     websocket_origins: tuple[str, ...] = ()
     strip_identity_headers: bool = True
     via: str = ""
+    signature_key: Secret = Secret(b"")
     follow_symlinks: bool = False
     pages: PageSettings = PageSettings()
     clock_skew: Seconds = 30.0
@@ -235,9 +238,22 @@ def check(settings: Settings) -> None:
         *gate_problems(settings.gate),
         *rule_problems(settings.access),
         *_condition_problems(settings.upstreams),
+        *_signature_problems(settings.signature_key),
     )
     if problems:
         raise SettingsError(tuple(problems))
+
+
+def _signature_problems(key: Secret) -> list[str]:
+    algorithm, colon, secret = key.value.partition(b":")
+    known = algorithm.decode("latin-1") in SIGNATURE_ALGORITHMS
+    if not key or (known and colon and secret and b":" not in secret):
+        return []
+    names = ", ".join(SIGNATURE_ALGORITHMS)
+    return [
+        f"signature_key: got a secret (not shown), expected ALGORITHM:KEY with one of "
+        f"{names} and a key without ':'"
+    ]
 
 
 def _condition_problems(upstreams: tuple[UpstreamSettings, ...]) -> list[str]:

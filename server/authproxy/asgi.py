@@ -75,11 +75,14 @@ class AuthMiddleware:
         self, scope: MutableMapping[str, Any], receive: Receive, send: Send
     ) -> None:
         request = request_of(scope)
-        perform = self._performer.bound_to(_Body(receive))
+        body = _Body(receive)
+        perform = self._performer.bound_to(body)
         decision = await decide(self._proxy.handle(request), perform)
         if isinstance(decision, Forward):
             inner = {**scope, "headers": [list(field) for field in decision.headers]}
-            await self._app(inner, receive, _adding(send, decision.response_headers))
+            await self._app(
+                inner, body.receive, _adding(send, decision.response_headers)
+            )
             return
         if not isinstance(decision, Respond):
             decision = Respond(404)
@@ -105,6 +108,16 @@ class _Body:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
+        self._unread: list[Message] = []
+
+    async def receive(self) -> Message:
+        """The next message for the application."""
+        return self._unread.pop() if self._unread else await self._receive()
+
+    def unread(self, data: bytes) -> None:
+        """Put the whole body back."""
+        message = {"type": "http.request", "body": data, "more_body": False}
+        self._unread.append(message)
 
     async def read_all(self, limit: int) -> bytes:
         """The whole body, at most *limit* bytes."""

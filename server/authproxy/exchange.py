@@ -117,6 +117,12 @@ class RequestBody:
             self.broken = True
             raise ClientGone("the body took too long") from None
 
+    def unread(self, data: bytes) -> None:
+        """Put the whole body back in front of what follows it; its size is known now."""
+        self._connection.received[:0] = data
+        self.length = len(data)
+        self.decoder = decoder_for(len(data))
+
     async def _collected(self, limit: int) -> bytes:
         pieces, size = [], 0
         async for piece in self:

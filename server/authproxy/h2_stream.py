@@ -122,6 +122,12 @@ class StreamBody:
             self.broken = True
             raise ClientGone("the body took too long") from None
 
+    def unread(self, data: bytes) -> None:
+        """Put the whole body back; its window was given back when it was read."""
+        self.length = len(data)
+        if data:
+            self._pieces.appendleft((data, 0))
+
     async def _collected(self, limit: int) -> bytes:
         pieces, size = [], 0
         async for piece in self:

@@ -51,6 +51,9 @@ class BodySource(Protocol):
     async def read_all(self, limit: int) -> bytes:
         """The whole body, at most *limit* bytes."""
 
+    def unread(self, data: bytes) -> None:
+        """Put *data*, the whole body, back: it will be read again."""
+
 
 class Body(BodySource, Protocol):
     """The body of a request, pulled piece by piece.

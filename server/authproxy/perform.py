@@ -82,7 +82,10 @@ class Performer:
 
         async def perform(effect: Effect[Any]) -> Any:
             if type(effect) is ReadBody:
-                return await body.read_all(effect.limit)
+                data = await body.read_all(effect.limit)
+                if effect.keep:
+                    body.unread(data)
+                return data
             return await self._perform(effect, tokens)
 
         return perform

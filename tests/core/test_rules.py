@@ -18,6 +18,7 @@ MODULES = sorted(CORE.rglob("*.py"))
 # Imports point down only, within a layer they may point anywhere.
 LAYERS = (
     {"proxy"},
+    {"signing"},
     {"flows"},
     {"providers", "session_stores", "upstreams"},
     {"upstream_heads", "upgrades"},

@@ -96,6 +96,7 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "set_basic_auth": ("--set-basic-auth", "--basic-auth-password=p"),
     "shared_state": ("--shared-state=none",),
     "sqlite_path": ("--sqlite-path=/tmp/s.db",),
+    "signature_key": ("--signature-key=sha256:key",),
     "skip_oidc_discovery": (
         "--skip-oidc-discovery",
         "--oidc-jwks-url=https://idp/a",

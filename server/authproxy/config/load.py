@@ -18,6 +18,7 @@ from authproxy_core.settings import (
     CookieSettings,
     LogoutSettings,
     PageSettings,
+    Secret,
     Settings,
     check,
 )
@@ -200,6 +201,7 @@ def _core(collected: Collected, parts: Parts, store: StoreSettings) -> Settings:
             "providers": parts.providers,
             "real_client_ip_header": _client_ip_header(collected),
             "redirect_url": _redirect_url(collected),
+            "signature_key": Secret(collected.string("signature_key")),
             "authenticated_emails": _authenticated_emails(collected),
             "inject_request_headers": parts.request_headers,
             "inject_response_headers": parts.response_headers,

@@ -261,8 +261,9 @@ CORE_OPTIONS = in_group(
         "signature_key",
         "string",
         "",
-        "sign upstream requests, as algorithm:key",
-        support="refused",
+        "sign upstream requests (Gap-Signature), as algorithm:key",
+        "core.signature_key",
+        note="bodies above 1 MiB are answered 413",
         secret=True,
     ),
     Option(
