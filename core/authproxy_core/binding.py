@@ -6,6 +6,7 @@ count only where their provider is offered.
 
 from __future__ import annotations
 
+from .credential_settings import HTPASSWD
 from .settings import Settings
 
 
@@ -42,4 +43,6 @@ class HostBinding:
 
     def serves(self, host: str, provider: str) -> bool:
         """Whether sessions of *provider* ("": the first one) count on *host*."""
+        if provider == HTPASSWD:
+            return True  # there is but one file, for all hosts
         return (provider or self._default) in self.offered(host)

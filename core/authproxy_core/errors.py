@@ -66,6 +66,13 @@ class RequestError(AuthProxyError):
     status_hint = 400
 
 
+class CredentialsRefused(AuthProxyError):
+    """The Authorization field can't be used, and nothing else may stand in for it."""
+
+    code = "credentials_refused"
+    status_hint = 403
+
+
 class SealError(AuthProxyError):
     """A sealed value is not ours, was changed, is of another purpose, or too old."""
 

@@ -47,7 +47,9 @@ PEM_TYPES = (
     (Ed25519PublicKey, "OKP"),
 )
 # What a JWT may carry as typ and still be an ID token (RFC 8725 §3.11).
-OTHER_KINDS = frozenset({"logout+jwt", "at+jwt", "application/at+jwt", "secevent+jwt"})
+ACCESS_TOKENS = frozenset({"at+jwt", "application/at+jwt"})  # RFC 9068 §2.1
+NO_BEARERS = frozenset({"logout+jwt", "secevent+jwt"})
+OTHER_KINDS = NO_BEARERS | ACCESS_TOKENS
 
 
 class VerificationKey(Struct, frozen=True):
@@ -83,7 +85,8 @@ class KeySet(Struct, frozen=True):
 class Expected(Struct, frozen=True, kw_only=True):
     """What an ID token is judged by; ``leeway`` in seconds, ``nonce`` is the raw one.
 
-    ``issuer`` None switches the comparison off; ``nonce`` None means that none was
+    ``issuer`` None switches the comparison off; ``authorized_parties`` are accepted in
+    ``azp`` besides the client, "*" means any; ``nonce`` None means that none was
     sent, and ``nonce_optional`` that it is not known whether one was.
     """
 
@@ -91,6 +94,7 @@ class Expected(Struct, frozen=True, kw_only=True):
     client_id: str
     audience_claims: tuple[str, ...] = ("aud",)
     extra_audiences: tuple[str, ...] = ()
+    authorized_parties: tuple[str, ...] = ()
     leeway: float = 30.0
     nonce: bytes | None = None
     nonce_optional: bool = False
@@ -352,13 +356,21 @@ def _texts(value: object) -> set[str]:
 
 
 def _check_authorized_party(claims: Mapping[str, Any], expected: Expected) -> None:
-    own = {expected.client_id, *expected.extra_audiences}
+    own = {
+        expected.client_id,
+        *expected.extra_audiences,
+        *expected.authorized_parties,
+    }
+    if "*" in expected.authorized_parties:
+        return
     party = claims.get("azp")
     if party is not None and (not isinstance(party, str) or party not in own):
         raise TokenError(
             f"expected authorized party {expected.client_id!r} in the claim azp, got "
             f"{_shown(party)}",
             reason="authorized_party",
+            hint="list the client in bearer_authorized_parties if its bearer tokens "
+            "shall be accepted",
         )
     # OIDC Core §3.1.3.7 (3, 4): untrusted further audiences are only acceptable when
     # the token says for whom it was made.

@@ -31,6 +31,8 @@ SECURITY: Headers = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
 )
+# A form on a page without referrer is sent with "Origin: null", from wherever it is.
+NAMES_ITS_ORIGIN = (b"referrer-policy", b"same-origin")
 HTML: Headers = ((b"content-type", b"text/html; charset=utf-8"),)
 CUSTOM_POLICY = b"frame-ancestors 'none'; base-uri 'none'; object-src 'none'"
 ROBOTS = "User-agent: *\nDisallow: /\n"
@@ -149,6 +151,8 @@ class Pages:
     ) -> None:
         texts = settings.pages
         self._prefix = settings.proxy_prefix
+        credentials = settings.credentials
+        self._has_form = credentials.users is not None and credentials.display_form
         self._debug = texts.show_debug_on_error
         self._providers = providers
         self._robots = Respond(
@@ -179,7 +183,7 @@ class Pages:
             **self._common,
             "ProviderName": providers[0][1],
             "SignInMessage": Html(message),
-            "CustomLogin": False,
+            "CustomLogin": self._has_form,
             "LogoData": Html(logo),
         }
         self._try_custom()
@@ -232,6 +236,8 @@ class Pages:
                 for name, shown in names
             ],
         }
+        if self._has_form:
+            headers = (*headers, NAMES_ITS_ORIGIN)
         if names:
             values["ProviderName"] = names[0][1]
         return self._page("sign_in.html", values, {}, headers, events)
@@ -259,9 +265,10 @@ class Pages:
                     Event("page_failed", reason=exc.code, detail=str(exc)),
                 )
             else:
-                return Respond(status, (*self._custom_headers, *headers), body, events)
+                fields = _merged(self._custom_headers, headers)
+                return Respond(status, fields, body, events)
         body = self._built_in_templates.render(name, {**values, **own})
-        return Respond(status, (*self._headers, *headers), body, events)
+        return Respond(status, _merged(self._headers, headers), body, events)
 
     def _start(self, provider: str, redirect: str) -> str:
         params = {"rd": redirect}
@@ -335,6 +342,13 @@ def _compiled(custom: Mapping[str, str]) -> TemplateSet:
     }
     fields = SIGN_IN_FIELDS | ERROR_FIELDS | BUILT_IN_FIELDS | BUILT_IN_ITEMS
     return compile_templates(sources, fields)
+
+
+def _merged(own: Headers, headers: Headers) -> Headers:
+    """*own* fields of a page with *headers*, which may bring another policy."""
+    if NAMES_ITS_ORIGIN in headers:
+        own = tuple(field for field in own if field[0] != NAMES_ITS_ORIGIN[0])
+    return (*own, *headers)
 
 
 def _headers(csp: bytes) -> Headers:

@@ -13,8 +13,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from . import challenge
-from .access import EmailRule
-from .binding import HostBinding
+from .authorization import field_of
 from .effects import Flow, Outcome
 from .encoding import header_text
 from .errors import RequestError
@@ -28,28 +27,24 @@ from .flows.answers import (
     userinfo,
     with_headers,
 )
-from .flows.context import Context
+from .flows.credentials import Credentials, credentials_of
 from .flows.demands import Demands
 from .flows.forward_auth import passed
 from .flows.login import begin, callback, form_of, query_of, refused, sign_in_page
 from .flows.logout import logout_routes
-from .flows.ready import Readiness
+from .flows.parts import parts
 from .flows.settle import cleared_if_broken, identified, settle
+from .flows.sign_in import sign_in
 from .flows.sign_out import sign_out
 from .forms import parse_form, semicolons_read
 from .front import Handler, fronted, with_query
 from .headers import Injector
 from .health import NOT_READY, OK, STORE_AWAY, health_routes
-from .login_state import LoginStates
 from .messages import Decision, Event, Forward, Headers, Request, Respond
-from .original import Original, Trust
-from .pages import Pages
-from .providers.table import build
+from .original import Original
 from .recall import Entry
-from .redirects import RedirectPolicy
-from .rules import TAIL_FIELD, gate_and_rules, wanted_claims
+from .rules import TAIL_FIELD
 from .session import Session
-from .session_stores import Sessions
 from .settings import Settings, check
 from .signing import signed
 from .upstreams import Upstreams
@@ -80,50 +75,20 @@ class AuthProxy:
         check(settings)
         self.settings = settings
         self._clock, self._random_bytes, self._on_event = clock, random_bytes, on_event
-        self._providers = {
-            provider.id: build(
-                provider,
-                clock=clock,
-                leeway=settings.clock_skew,
-                extra_claims=wanted_claims(settings),
-            )
-            for provider in settings.providers
-        }
-        ids = list(self._providers)
-        self._sessions = Sessions(
-            settings, provider_ids=ids, clock=clock, random_bytes=random_bytes
-        )
-        self._pages = Pages(
-            settings, [(one.id, one.name) for one in self._providers.values()]
-        )
-        self._readiness = Readiness(self._providers, clock=clock, on_event=on_event)
-        trust = Trust(settings)
-        gate, access = gate_and_rules(settings, trust)
-        self._context = Context(
-            settings=settings,
-            clock=clock,
-            on_event=on_event,
-            trust=trust,
-            gate=gate,
-            redirects=RedirectPolicy(settings),
-            sessions=self._sessions,
-            login_states=LoginStates(
-                settings, provider_ids=ids, clock=clock, random_bytes=random_bytes
-            ),
-            providers=self._providers,
-            binding=HostBinding(settings),
-            emails=EmailRule(settings),
-            pages=self._pages,
-            readiness=self._readiness,
-        )
+        self._context, access = parts(settings, clock, random_bytes, on_event)
+        context = self._context
+        self._providers, self._sessions = context.providers, context.sessions
+        self._pages, self._readiness = context.pages, context.readiness
+        self._credentials = credentials_of(context, random_bytes)
         self._demands, self._ruled = Demands(access), access is not None
-        self._bound = self._context.binding.active
+        self._bound = context.binding.active
         self._response_headers = Injector(settings.inject_response_headers)
         self._upstreams = Upstreams(settings, self._sessions.is_own_cookie)
         self._unauthorized = replace(challenge.unauthorized(), kept=True)
         self._forbidden = replace(challenge.forbidden(), kept=True)
         self._own_prefix = settings.proxy_prefix.encode() + b"/"
-        self._gate = gate if settings.gate.skips or self._ruled else None
+        self._gate = context.gate if settings.gate.skips or self._ruled else None
+        self._guarded = self._gate is not None or self._credentials is not None
         self._routes = self._routing(settings)
         self._needs_store = settings.sessions.needs_store
         self.store_available = True
@@ -162,9 +127,7 @@ class AuthProxy:
                 robots=self._pages.robots(),
                 elsewhere=proxy,
             ),
-            prefix + b"/auth": self._check_session
-            if self._gate is None
-            else self.check,
+            prefix + b"/auth": self.check if self._guarded else self._check_session,
             prefix + b"/forward_auth": self.forward_auth,
             prefix + b"/sign_in": self.sign_in,
             prefix + b"/start": self.start,
@@ -257,19 +220,37 @@ class AuthProxy:
     def check(self, request: Request) -> Outcome:
         """The answer for a gateway's auth request: 2xx, 401 or 403."""
         if self._gate is None or self._demands.ask_for_a_session(request):
-            return self._check_session(request)
+            return self._check_field(request)
         return self._check_at_gate(request, self._context.trust.original(request))
 
     def _check_at_gate(self, request: Request, original: Original) -> Outcome:
         if barred := self._demands.barred(request):
             return barred
         if self._gate is None or not self._gate.skips(request, original):
-            return self._check_session(request)
+            return self._check_field(request)
         return self._check_skipped(request)
+
+    def _check_field(self, request: Request) -> Outcome:
+        """The answer by the Authorization field, or by the session without one."""
+        credentials = self._credentials
+        if credentials is None or field_of(request.headers) is None:
+            return self._check_session(request)
+        entry = credentials.recall(request)
+        if entry is not None:
+            return self._checked(entry, request)
+        return self._check_unknown(request, credentials)
+
+    def _check_unknown(
+        self, request: Request, credentials: Credentials
+    ) -> Flow[Decision]:
+        entry = yield from credentials.identify(request)
+        if entry is None:
+            return (yield from settled(self._check_session(request)))
+        return self._checked(entry, request)
 
     def _check_skipped(self, request: Request) -> Flow[Decision]:
         """The answer for a request that needs no session; one that is there counts."""
-        session, headers = yield from identified(self._context, request)
+        session, headers = yield from self._who(request)
         status = self.settings.auth_success_status
         if session is None:
             fields = (*self._response_headers.headers(None), *headers)
@@ -335,27 +316,23 @@ class AuthProxy:
         *tail* is the original URI where a gateway appends it to the endpoint's path;
         its query is the client's then, and demands nothing.
         """
-        if not tail and self._gate is None:
-            return passed(self._context, request, tail, self._check_session(request))
-        original = self._context.trust.asked(request, tail)
         checked = request
         if tail:
             headers = (*request.headers, (TAIL_FIELD, tail))
             target = self._own_prefix + b"auth"
             checked = replace(request, target=target, headers=headers)
-        outcome = self._check_at_gate(checked, original)
-        return passed(self._context, request, tail, outcome)
+        if not tail and self._gate is None:
+            return passed(self._context, request, tail, self._check_field(request))
+        original = self._context.trust.asked(request, tail)
+        check = self._check_at_gate(checked, original)
+        return passed(self._context, request, tail, check)
 
     # -- pages and the login
 
     def sign_in(self, request: Request) -> Outcome:
         """The sign-in page, or the way to the provider when there is no button."""
-        form = parse_form(query_of(request))
-        if self.settings.skip_provider_button:
-            return begin(self._context, request, form)
-        # A cookie that holds no session is cleared, a good one stays.
         cleared = cleared_if_broken(self._context, request)
-        return sign_in_page(self._context, request, 200, form, cleared)
+        return sign_in(self._context, request, cleared)
 
     def start(self, request: Request) -> Outcome:
         """302 to the provider, with the login's cookie."""
@@ -377,7 +354,7 @@ class AuthProxy:
 
     def userinfo(self, request: Request) -> Flow[Decision]:
         """Who is logged in, as JSON; no tokens."""
-        session, headers = yield from identified(self._context, request)
+        session, headers = yield from self._who(request)
         if self._gate and self._gate.skips(request, self._original(request)):
             return userinfo(session, headers) if session else nobody(headers)
         if session is None:
@@ -393,29 +370,41 @@ class AuthProxy:
 
         Cookies of a refresh are lost here: use `handle` where answers are written.
         """
+        if self._credentials is not None and field_of(request.headers) is not None:
+            return self._identify_later(request)
         entry = self._sessions.recall(request.headers)
         if entry is None or (self._bound and self._context.foreign(request, entry)):
             return None
         if self._clock() < entry.fresh_until:
             return self._permitted(entry.session)
-        return self._identify_stale(request)
+        return self._identify_later(request)
 
     def _permitted(self, session: Session) -> Session | None:
         return None if self._context.refusal(session) else session
 
-    def _identify_stale(self, request: Request) -> Flow[Session | None]:
-        session, _ = yield from identified(self._context, request)
+    def _identify_later(self, request: Request) -> Flow[Session | None]:
+        session, _ = yield from self._who(request)
         return self._permitted(session) if session else None
+
+    def _who(self, request: Request) -> Flow[tuple[Session | None, Headers]]:
+        """Who sends a request, by its Authorization field or its session."""
+        if self._credentials is not None:
+            entry = yield from self._credentials.identify(request)
+            if entry is not None:
+                return entry.session, ()
+        return (yield from identified(self._context, request))
 
     def proxy(self, request: Request) -> Outcome:
         """Pass the request on, or ask for a login."""
-        entry = None if self._bound else self._sessions.recall(request.headers)
+        entry = None
+        if not self._bound and self._credentials is None:
+            entry = self._sessions.recall(request.headers)
         if entry is not None and self._clock() < entry.fresh_until:
             return self._proxied(request, entry.session, ())
         return self._proxy(request)
 
     def _proxy(self, request: Request) -> Flow[Decision]:
-        session, headers = yield from identified(self._context, request)
+        session, headers = yield from self._who(request)
         return (yield from settled(self._proxied(request, session, headers)))
 
     def _proxied(

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from .cookies import CookieWriter, joined, read_cookies
+from .credential_settings import HTPASSWD
 from .effects import Flow, LoadAll, Save
 from .errors import SealError, StoreError
 from .interop import Ticket
@@ -173,8 +174,11 @@ class Sessions:
 
     def _named(self, session: Session) -> Session | None:
         """*session* with its provider, None when that is none of ours."""
-        if not session.provider:  # oauth2-proxy has but one
-            return msgspec.structs.replace(session, provider=self._default_provider)
+        if not session.provider:  # oauth2-proxy has but one, and users of a file
+            held = session.email or session.access_token or session.id_token
+            local = HTPASSWD in self._providers and not held
+            provider = HTPASSWD if local else self._default_provider
+            return msgspec.structs.replace(session, provider=provider)
         return session if session.provider in self._providers else None
 
     # -- identities

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
+from .credential_settings import CredentialSettings, credential_problems
 from .encoding import b64url_decode_lenient, host_is_valid, is_token
 from .errors import SettingsError
 from .gate_settings import GateSettings, address_problems, gate_problems
@@ -189,6 +190,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     gate: GateSettings = GateSettings()
     access: RuleSettings = RuleSettings()
     hsts: str = ""
+    credentials: CredentialSettings = CredentialSettings()
     providers: tuple[ProviderSettings, ...] = ()
     proxy_prefix: str = "/oauth2"
     redirect_url: str = ""
@@ -239,6 +241,9 @@ def check(settings: Settings) -> None:
         *rule_problems(settings.access),
         *_condition_problems(settings.upstreams),
         *_signature_problems(settings.signature_key),
+        *credential_problems(
+            settings.credentials, tuple(one.id for one in settings.providers)
+        ),
     )
     if problems:
         raise SettingsError(tuple(problems))
@@ -375,10 +380,14 @@ def _provider_problems(settings: Settings) -> list[str]:
         # Without the dot it would end in the middle of a label.
         if domain[:1] == "*" and domain[1:2] not in ("", ".")
     ]
-    if not settings.email_domains and settings.authenticated_emails is None:
+    if (
+        not settings.email_domains
+        and settings.authenticated_emails is None
+        and settings.credentials.users is None
+    ):
         problems.append(
             "email_domains: missing; expected e-mail domains, '*' for any, or "
-            "authenticated_emails_file"
+            "authenticated_emails_file or htpasswd_file"
         )
     return problems
 

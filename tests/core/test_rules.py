@@ -29,7 +29,16 @@ LAYERS = (
     {"gate"},
     {"oidc", "pages", "challenge", "access", "headers", "login_state"}
     | {"renewals", "revocations", "session_index", "binding"},
-    {"redirects", "claims", "forms", "recall", "rewriting", "session_formats"},
+    {"htpasswd"},
+    {
+        "redirects",
+        "claims",
+        "forms",
+        "recall",
+        "rewriting",
+        "session_formats",
+        "authorization",
+    },
     {
         "original",
         "session_codec",
@@ -41,7 +50,7 @@ LAYERS = (
     },
     {"session", "sealing", "cookies", "templates"},
     {"settings"},
-    {"provider_settings", "gate_settings", "rule_settings"},
+    {"provider_settings", "gate_settings", "rule_settings", "credential_settings"},
     {"provider_types", "secret"},
     {"drive", "effects"},
     {"messages", "errors", "encoding", "patterns", "trace"},
@@ -80,7 +89,9 @@ PURE = frozenset(
         "zlib",
     ]
 )
-LIBRARIES = frozenset({"cryptography", "joserfc", "lz4", "msgspec", "orjson", "re2"})
+LIBRARIES = frozenset(
+    {"bcrypt", "cryptography", "joserfc", "lz4", "msgspec", "orjson", "re2"}
+)
 FORBIDDEN_PARTS = frozenset({"http.client", "http.server", "urllib.request"})
 
 

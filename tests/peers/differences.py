@@ -219,6 +219,31 @@ DIFFERENCES: tuple[Difference, ...] = (
         proof="core/test_providers_github.py::test_who_leaves_the_organisation_is_out",
     ),
     Difference(
+        "what we pass on ourselves must fit a skip rule by its own path and method too, "
+        "not only by `X-Forwarded-Uri`; a rule without `^` is named at start",
+        "a gateway may leave the client's field",
+        proof="core/test_gate.py::test_what_we_pass_on_ourselves_must_fit_as_it_is",
+    ),
+    Difference(
+        "a gateway that does not name its client gets nobody past `trusted_ips`; health "
+        "paths and robots.txt answer requests for themselves only",
+        "its own address is trusted, and it takes each 2xx for a grant",
+        proof="core/test_gate.py::test_fh13_to_fh17_the_address_of_the_client",
+    ),
+    Difference(
+        "bearer JWTs are refused when they were issued to another client (`azp`)",
+        "a token that was made for somebody else",
+        '`bearer_authorized_parties = ["*"]`',
+        proof="core/test_bearer.py::"
+        "test_clients_whose_tokens_are_accepted_can_be_named",
+    ),
+    Difference(
+        "users of `htpasswd_file`: wrong tries are bounded, cost and say the same; the "
+        "form is accepted from the own page only; a session ends with its user's line",
+        "guessing, login CSRF",
+        proof="core/test_htpasswd.py::test_tries_are_bounded_by_client",
+    ),
+    Difference(
         "`created_at` and `expires_on` in headers are UTC and whole seconds, and empty "
         "when unknown",
         "the original ends the connection when they are unknown",

@@ -109,6 +109,10 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "tls_min_version": ("--tls-min-version=TLS1.3",),
     "proxy_protocol_from": ("--proxy-protocol-from=10.0.0.0/8",),
+    "extra_jwt_issuers": (
+        "--extra-jwt-issuers=https://a.example=b",
+        "--skip-jwt-bearer-tokens",
+    ),
     "trusted_ips": ("--trusted-ip=10.0.0.0/8",),
     "trusted_proxy_ips": ("--trusted-proxy-ip=10.0.0.0/8",),
     "upstreams": ("--upstream=http://127.0.0.1:1/",),
@@ -162,6 +166,10 @@ def sample(option: Option, folder: Path) -> tuple[str, ...]:
     if option.key in SAMPLES:
         return SAMPLES[option.key]
     name = f"--{option.flag}"
+    if option.key == "htpasswd_file":
+        file = folder / "htpasswd"
+        file.write_text("sam:{SHA}qUqP5cyxm6YcTAhz05Hph5gvu9M=\n")
+        return (f"{name}={file}",)
     if option.key.endswith("_connection_urls"):
         return (f"{name}=redis://other",)
     match option.default:

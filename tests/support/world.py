@@ -146,6 +146,8 @@ class World:
                 self.clock.now += seconds
             case ReadBody():
                 return self.body
+            case Offload(function):
+                return function()
             case Lock(key):
                 self.locks.append(key)
                 return True
@@ -206,6 +208,23 @@ class World:
         """Log in at the provider and come back."""
         url = self.idp.log_in(authorization_url, user)
         return self.get(target_of(url))
+
+    def token(self, header: dict[str, Any] | None = None, **claims: Any) -> str:
+        """A JWT of the provider for Alice, with other *claims*; None takes one out."""
+        now = int(self.clock.now)
+        values = {
+            "iss": ISSUER,
+            "sub": "service-1",
+            "aud": "authproxy",
+            "azp": "authproxy",
+            "iat": now,
+            "exp": now + 300,
+            "email": "service@example.com",
+            "groups": ["staff"],
+            "preferred_username": "service",
+        } | claims
+        kept = {name: value for name, value in values.items() if value is not None}
+        return self.idp._desk.keys.sign(kept, "RS256", header or {})
 
     def log_in(self, user: str = "alice", rd: str = "/") -> Respond:
         """A whole login; the answer of the callback."""

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from .. import challenge
 from ..effects import Flow, Outcome
-from ..errors import EffectError, RequestError
+from ..errors import CredentialsRefused, EffectError, RequestError
 from ..messages import Decision, Event, Headers, Respond
 from ..pages import NO_CACHE
 from ..session import Session
@@ -58,6 +58,8 @@ def guarded(flow: Flow[Decision]) -> Flow[Decision]:
         return (yield from flow)
     except RequestError as error:
         return bad_request(error)
+    except CredentialsRefused as error:
+        return challenge.forbidden((), error.code)
     except EffectError as error:
         event = Event("effect_failed", reason=error.code, detail=str(error))
         again: Headers = ()

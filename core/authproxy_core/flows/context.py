@@ -9,7 +9,9 @@ from msgspec import Struct
 
 from ..access import EmailRule
 from ..binding import HostBinding
+from ..credential_settings import HTPASSWD
 from ..gate import Gate
+from ..htpasswd import Htpasswd
 from ..login_state import LoginStates
 from ..messages import Event, Headers, Request, Respond
 from ..original import Original, Trust
@@ -46,6 +48,7 @@ class Context(Struct, frozen=True, kw_only=True):
     emails: EmailRule
     pages: Pages
     readiness: Readiness
+    htpasswd: Htpasswd | None
 
     @property
     def default_provider(self) -> Provider:
@@ -71,8 +74,14 @@ class Context(Struct, frozen=True, kw_only=True):
         return not self.binding.serves(self.host(request), entry.session.provider)
 
     def refusal(self, session: Session) -> str:
-        """Why the session may not come in: "" (it may), "email" or "groups"."""
-        if not self.emails.permits(session.email):
+        """Why the session may not come in: "" (it may), "email", "groups" or "user"."""
+        if session.provider == HTPASSWD:
+            # A name is no address, unless it was made one.
+            if self.htpasswd is None or not self.htpasswd.knows(session.user):
+                return "user"
+            if session.email and not self.emails.permits(session.email):
+                return "email"
+        elif not self.emails.permits(session.email):
             return "email"
         return "" if self.provider_of(session).authorize(session) else "groups"
 

@@ -74,6 +74,7 @@ def sign_in_page(
     status: int,
     form: Mapping[str, str],
     headers: Headers,
+    events: tuple[Event, ...] = (),
 ) -> Respond:
     """The page with the providers that are offered."""
     rd = context.redirect_target(request, form)
@@ -82,6 +83,7 @@ def sign_in_page(
         status=status,
         redirect=rd,
         headers=headers,
+        events=events,
         offered=context.binding.offered(host),
     )
 

@@ -8,4 +8,8 @@
     url.searchParams.set("rd", rd.split("#")[0] + location.hash);
     links[i].href = url.href;
   }
+  var fields = document.querySelectorAll('input[name="rd"]');
+  for (var j = 0; j < fields.length; j++) {
+    fields[j].value = fields[j].value.split("#")[0] + location.hash;
+  }
 })();

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from ..claims import claim_bool, claim_list, claim_text, find_claim, plain_claims
 from ..effects import Fetch, Flow
 from ..encoding import header_text
 from ..errors import ProviderError, SettingsError, TokenError
 from ..jwt import (
+    NO_BEARERS,
+    OTHER_KINDS,
     Expected,
     KeySet,
     check_access_token_hash,
@@ -38,7 +40,7 @@ from ..session import Session
 from ..settings import ProviderSettings
 from .api import distinct, refusal, unverified
 from .authorization import LoginParameters, code_challenge, scope_of
-from .endpoints import allowed_algorithms, configured, prefers_body, reach
+from .endpoints import allowed_algorithms, configured, logout_url, prefers_body, reach
 from .keys import ProviderKeys
 
 MAX_SID = 256  # characters
@@ -275,25 +277,34 @@ class Provider:
         )
 
     def _verified(
-        self, tokens: Tokens, nonce: bytes | None, nonce_optional: bool = False
+        self,
+        tokens: Tokens,
+        nonce: bytes | None,
+        nonce_optional: bool = False,
+        parties: tuple[str, ...] | None = None,
     ) -> Flow[dict[str, Any]]:
+        """The claims of the ID token; with *parties*, of a bearer JWT in its place."""
         metadata = self._known()
         claims = yield from self._keys.verify(
             tokens.id_token,
             metadata.jwks_uri,
             allowed_algorithms(self.settings, metadata),
+            OTHER_KINDS if parties is None else NO_BEARERS,
         )
-        expected = self._expected(nonce, nonce_optional)
+        expected = self._expected(nonce, nonce_optional, parties or ())
         check_id_token(claims, expected, self._clock())
         check_access_token_hash(tokens.id_token, claims, tokens.access_token)
         return claims
 
-    def _expected(self, nonce: bytes | None, nonce_optional: bool) -> Expected:
+    def _expected(
+        self, nonce: bytes | None, nonce_optional: bool, parties: tuple[str, ...]
+    ) -> Expected:
         return Expected(
             issuer=self._expected_issuer(),
             client_id=self.settings.client_id,
             audience_claims=self.settings.audience_claims,
             extra_audiences=self.settings.extra_audiences,
+            authorized_parties=parties,
             leeway=self._leeway,
             nonce=nonce,
             nonce_optional=nonce_optional,
@@ -304,10 +315,14 @@ class Provider:
         self, session: Session, claims: Mapping[str, Any]
     ) -> Flow[Session]:
         """*session* with what the ID token says, and userinfo where that is silent."""
-        claims = plain_claims((yield from self._completed(session, claims)))
+        return self.filled(session, (yield from self._completed(session, claims)))
+
+    def filled(self, session: Session, claims: Mapping[str, Any]) -> Session:
+        """*session* with what *claims* say."""
+        claims = plain_claims(claims)
         self._check_email_verified(claims)
         extra = {name: find_claim(claims, name) for name in self._extra_claims}
-        return msgspec.structs.replace(
+        return replace(
             session,
             user=claim_text(claims.get("sub")),
             email=claim_text(find_claim(claims, self.settings.email_claim)),
@@ -357,6 +372,10 @@ class Provider:
         yield from ()  # nothing here; a provider's own enrich may need effects
         return session
 
+    def bearer_enriched(self, session: Session) -> Session:
+        """*session* of a bearer JWT with what else the token itself says."""
+        return session
+
     # -- later in a session's life
 
     def refresh(self, session: Session) -> Flow[Tokens]:
@@ -380,7 +399,7 @@ class Provider:
         Raises `TokenError` when the new ID token is not acceptable.
         """
         now = self._clock()
-        renewed = msgspec.structs.replace(
+        renewed = replace(
             session,
             created_at=now,
             expires_at=now + tokens.expires_in if tokens.expires_in else 0.0,
@@ -393,7 +412,7 @@ class Provider:
                 raise TokenError(
                     "the refreshed ID token is of another user", reason="subject"
                 )
-            renewed = msgspec.structs.replace(renewed, id_token=tokens.id_token)
+            renewed = replace(renewed, id_token=tokens.id_token)
             renewed = yield from self._with_claims(renewed, claims)
         renewed = yield from self.enrich(renewed)
         self._check_email(renewed)
@@ -445,9 +464,7 @@ class Provider:
         not make us fetch keys. Raises `TokenError`, or `ProviderError` if not ready.
         """
         metadata = self._known()
-        expected = msgspec.structs.replace(
-            self._expected(None, False), audience_claims=("aud",)
-        )
+        expected = replace(self._expected(None, False, ()), audience_claims=("aud",))
         found = check_logout_token(claims_of(token), expected, self._clock())
         yield from self._keys.verify(
             token,
@@ -460,14 +477,7 @@ class Provider:
     def end_session_url(self, id_token: str, return_to: str) -> str:
         """Where RP-initiated logout goes; empty when the provider offers none."""
         endpoint = self.metadata.end_session_endpoint if self.metadata else ""
-        if not endpoint:
-            return ""
-        params = [("client_id", self.settings.client_id)]
-        if id_token:
-            params.append(("id_token_hint", id_token))
-        if return_to:
-            params.append(("post_logout_redirect_uri", return_to))
-        return with_query(endpoint, params)
+        return logout_url(endpoint, self.settings.client_id, id_token, return_to)
 
 
 def _sid(claims: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from ..errors import ProviderError
 from ..jwt import ALGORITHMS
-from ..oidc import Metadata
+from ..oidc import Metadata, with_query
 from ..provider_types import PROVIDER_TYPES
 from ..settings import ProviderSettings
 
@@ -80,3 +80,15 @@ def allowed_algorithms(
             hint="set oidc_enabled_signing_algs to what the provider signs with",
         )
     return tuple(both)
+
+
+def logout_url(endpoint: str, client_id: str, id_token: str, return_to: str) -> str:
+    """Where RP-initiated logout goes (its §2); empty without an *endpoint*."""
+    if not endpoint:
+        return ""
+    params = [("client_id", client_id)]
+    if id_token:
+        params.append(("id_token_hint", id_token))
+    if return_to:
+        params.append(("post_logout_redirect_uri", return_to))
+    return with_query(endpoint, params)

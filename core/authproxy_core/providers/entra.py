@@ -24,9 +24,13 @@ class EntraId(Provider):
     """Plain OIDC, for the tenants that are let in."""
 
     def _verified(
-        self, tokens: Tokens, nonce: bytes | None, nonce_optional: bool = False
+        self,
+        tokens: Tokens,
+        nonce: bytes | None,
+        nonce_optional: bool = False,
+        parties: tuple[str, ...] | None = None,
     ) -> Flow[dict[str, Any]]:
-        claims = yield from super()._verified(tokens, nonce, nonce_optional)
+        claims = yield from super()._verified(tokens, nonce, nonce_optional, parties)
         found = ISSUER.fullmatch(claims["iss"])
         allowed = self.settings.entra_id.allowed_tenants
         if found is None or (allowed and found.group(1) not in allowed):

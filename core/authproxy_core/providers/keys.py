@@ -31,6 +31,7 @@ class ProviderKeys:
         self._keys = fixed or KeySet()
         self._tried_at = float("-inf")
         self._fetched_at = float("-inf")
+        self._fetching = False
 
     @property
     def loaded(self) -> bool:
@@ -39,8 +40,11 @@ class ProviderKeys:
 
     def fetch(self, url: str) -> Flow[None]:
         """Fetch the keys now; raises `ProviderError` or `FetchError`, keeping the old."""
-        self._tried_at = self._clock()
-        response = yield from Fetch("GET", url, JSON, purpose="jwks")
+        self._tried_at, self._fetching = self._clock(), True
+        try:
+            response = yield from Fetch("GET", url, JSON, purpose="jwks")
+        finally:
+            self._fetching = False
         self._keys = _usable(response)
         self._fetched_at = self._clock()
 
@@ -63,10 +67,19 @@ class ProviderKeys:
         try:
             return verify(token, self._keys, allowed, refused)
         except TokenError as error:
-            if error.reason not in ("unknown_key", "signature"):
+            # Bad tokens in a flood must not even queue for the lock.
+            if self._fetched_recently or error.reason not in (
+                "unknown_key",
+                "signature",
+            ):
                 raise
         yield from self._refetch(url)
         return verify(token, self._keys, allowed, refused)
+
+    @property
+    def _fetched_recently(self) -> bool:
+        """Whether a fetch was tried a moment ago, and is not under way any more."""
+        return not self._fetching and self._clock() - self._tried_at < REFETCH_INTERVAL
 
     def _refetch(self, url: str) -> Flow[None]:
         seen = self._fetched_at

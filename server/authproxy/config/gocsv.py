@@ -10,7 +10,7 @@ import re
 
 
 def read_records(
-    text: str, *, comment: str = "", trim: bool = False
+    text: str, *, comment: str = "", trim: bool = False, separator: str = ","
 ) -> list[tuple[str, ...]]:
     """All records of *text*; empty lines and lines starting with *comment* are skipped.
 
@@ -25,12 +25,14 @@ def read_records(
         if line == "\n" or (comment and line.startswith(comment)):
             at += 1
             continue
-        record, at = _read_record(lines, at, trim)
+        record, at = _read_record(lines, at, trim, separator)
         records.append(record)
     return records
 
 
-def _read_record(lines: list[str], at: int, trim: bool) -> tuple[tuple[str, ...], int]:
+def _read_record(
+    lines: list[str], at: int, trim: bool, separator: str
+) -> tuple[tuple[str, ...], int]:
     """The record that begins in line *at*, and the number of the line after it."""
     fields = []
     rest = lines[at].removesuffix("\n")
@@ -38,9 +40,9 @@ def _read_record(lines: list[str], at: int, trim: bool) -> tuple[tuple[str, ...]
         if trim:
             rest = rest.lstrip()
         if rest.startswith('"'):
-            field, rest, at = _read_quoted(lines, at, rest[1:])
+            field, rest, at = _read_quoted(lines, at, rest[1:], separator)
         else:
-            field, comma, after = rest.partition(",")
+            field, comma, after = rest.partition(separator)
             if '"' in field:
                 raise ValueError(f"line {at + 1}: a quote inside an unquoted field")
             rest = comma + after
@@ -50,7 +52,9 @@ def _read_record(lines: list[str], at: int, trim: bool) -> tuple[tuple[str, ...]
         rest = rest[1:]
 
 
-def _read_quoted(lines: list[str], at: int, rest: str) -> tuple[str, str, int]:
+def _read_quoted(
+    lines: list[str], at: int, rest: str, separator: str
+) -> tuple[str, str, int]:
     """The field behind an opening quote, what follows it, and the line it ended in."""
     parts = []
     while True:
@@ -65,7 +69,7 @@ def _read_quoted(lines: list[str], at: int, rest: str) -> tuple[str, str, int]:
         elif after.startswith('"'):  # a doubled quote is a quote
             parts.append('"')
             rest = after[1:]
-        elif not after or after.startswith(","):
+        elif not after or after.startswith(separator):
             return "".join(parts), after, at
         else:
             raise ValueError(f"line {at + 1}: text behind a closing quote")

@@ -38,6 +38,7 @@ from .access_rules import toml_rules
 from .advice import add_warnings
 from .collected import Collected, ConfigError
 from .cpus import usable_cpus
+from .credentials import credentials
 from .listening import announcers
 from .metrics import metrics_listeners
 from .options import BY_KEY, OPTIONS
@@ -190,6 +191,7 @@ def _core(collected: Collected, parts: Parts, store: StoreSettings) -> Settings:
         **{
             **placed(collected, "core."),
             "cookie": _cookie(collected),
+            "credentials": credentials(collected),
             "gate": rules.gate(
                 collected, placed(collected, "core.gate."), parts.listeners
             ),

@@ -298,7 +298,7 @@ PAGE_OPTIONS = in_group(
         "bool",
         True,
         "show the password form when htpasswd_file is set",
-        support="idle",
+        "core.credentials.display_form",
         note="only read with htpasswd_file",
     ),
     Option(

@@ -1,0 +1,72 @@
+"""Settings of credentials that requests bring along: bearer JWTs, names and passwords."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from .secret import Secret
+
+HTPASSWD = "htpasswd"  # the provider's name in sessions of users from the file
+_HASH = re.compile(
+    rb"\{SHA\}[A-Za-z0-9+/]{27}=|\$2[abxy]\$(?:0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}"
+)
+
+
+class JwtIssuer(Struct, frozen=True):
+    """A further issuer of bearer JWTs, and whom its tokens have to be for."""
+
+    issuer: str
+    audience: str
+
+
+class CredentialSettings(Struct, frozen=True, kw_only=True):
+    """What is accepted in the Authorization field, and in the form for passwords.
+
+    ``jwt_authorized_parties`` are clients (``azp``) whose tokens are accepted besides
+    the own one's, "*" means any. ``users`` maps names to bcrypt or ``{SHA}`` hashes;
+    None means that there is no such file, an empty mapping lets nobody in.
+    """
+
+    jwt_bearer_tokens: bool = False
+    bearer_login_fallback: bool = True
+    jwt_issuers: tuple[JwtIssuer, ...] = ()
+    jwt_authorized_parties: tuple[str, ...] = ()
+    users: Mapping[str, Secret] | None = None
+    user_groups: tuple[str, ...] = ()
+    display_form: bool = True
+    email_is_user: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether the Authorization field is looked at."""
+        return self.jwt_bearer_tokens or self.users is not None
+
+
+def is_hash(text: bytes) -> bool:
+    """Whether *text* is a hash of a kind that can be judged: bcrypt, or SHA-1."""
+    return _HASH.fullmatch(text) is not None
+
+
+def credential_problems(
+    settings: CredentialSettings, provider_ids: tuple[str, ...]
+) -> list[str]:
+    """What is wrong with *settings*, one line each, beginning with the option."""
+    problems = [
+        f"extra_jwt_issuers: got {entry.issuer!r}, expected ISSUER=AUDIENCE with an "
+        "issuer that begins with https://"
+        for entry in settings.jwt_issuers
+        if not entry.issuer.startswith(("https://", "http://")) or not entry.audience
+    ]
+    if settings.users is not None and HTPASSWD in provider_ids:
+        problems.append(
+            f"provider: the id {HTPASSWD!r} stands for the users of htpasswd_file"
+        )
+    problems += [
+        f"htpasswd_file: the hash of {name!r} is neither bcrypt nor {{SHA}}"
+        for name, hashed in (settings.users or {}).items()
+        if not is_hash(hashed.value)
+    ]
+    return problems

@@ -1,0 +1,90 @@
+"""The sign-in page, and the form for a name and a password on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from ..authorization import Basic, basic
+from ..challenge import forbidden
+from ..effects import Flow, Outcome
+from ..forms import parse_form
+from ..htpasswd import Htpasswd
+from ..messages import Decision, Event, Headers, Request, Respond, first_header
+from ..original import Original
+from .answers import settled
+from .context import Context, redirect
+from .credentials import local_session, refused_password
+from .login import begin, form_of, query_of, sign_in_page
+
+SAME_SITE = (b"same-origin", b"none")
+
+
+def sign_in(context: Context, request: Request, cleared: Headers) -> Outcome:
+    """The page, or the way to the provider when there is no button.
+
+    *cleared* ends a cookie that holds no session; a good one stays.
+    """
+    if request.method == b"POST" and context.htpasswd is not None:
+        return _posted(context, context.htpasswd, request, cleared)
+    form = parse_form(query_of(request))
+    if context.settings.skip_provider_button:
+        return begin(context, request, form)
+    return sign_in_page(context, request, 200, form, cleared)
+
+
+def _posted(
+    context: Context, htpasswd: Htpasswd, request: Request, cleared: Headers
+) -> Flow[Decision]:
+    form = yield from form_of(request)
+    original = context.trust.original(request)
+    if "username" not in form and context.settings.skip_provider_button:
+        return (yield from settled(begin(context, request, form)))
+    if _is_from_elsewhere(request, original):
+        return forbidden(cleared, "foreign_form")
+    name = form.get("username", "")
+    if not name:
+        return sign_in_page(context, request, 400, form, cleared)
+    given = basic(name.encode(), form.get("password", "").encode())
+    right: bool | None = False
+    if isinstance(given, Basic):
+        right = yield from htpasswd.verify(given, original.client)
+    if not isinstance(given, Basic) or not right:
+        status = 429 if right is None else 401
+        event = refused_password(name[:64], right)
+        return sign_in_page(context, request, status, form, cleared, (event,))
+    return (yield from _logged_in(context, request, original, form, given.user))
+
+
+def _logged_in(
+    context: Context,
+    request: Request,
+    original: Original,
+    form: Mapping[str, str],
+    user: str,
+) -> Flow[Respond]:
+    settings = context.settings.credentials
+    session = local_session(settings, user, context.clock(), stored=True)
+    kept = yield from context.sessions.begin(
+        session, request.headers, host=original.host
+    )
+    rd = context.redirect_target(request, form)
+    event = Event("logged_in", user, session.provider, f"authenticated: {session!r}")
+    return redirect(rd, kept.headers, (event,), user)
+
+
+def _is_from_elsewhere(request: Request, original: Original) -> bool:
+    """Whether another site's page sent the form, to log its visitor in as somebody.
+
+    Browsers say where a form comes from; who says nothing is none, and has no visitor.
+    """
+    site = first_header(request.headers, b"sec-fetch-site")
+    if site is not None:
+        return site not in SAME_SITE
+    origin = first_header(request.headers, b"origin")
+    if origin is None:
+        return False
+    try:
+        return urlsplit(origin.decode()).netloc.lower() != original.host.lower()
+    except ValueError:
+        return True

@@ -1,0 +1,144 @@
+"""Bearer JWTs, of a provider or of a further issuer (``extra_jwt_issuers``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec.structs import replace
+
+from ..claims import claim_bool, claim_text
+from ..credential_settings import JwtIssuer
+from ..effects import Flow
+from ..errors import EffectError, ProviderError, TokenError
+from ..jwt import ALGORITHMS, NO_BEARERS, Expected, check_id_token
+from ..oidc import Metadata, Tokens, discovery_request, parse_metadata
+from ..session import Session
+from ..settings import ProviderSettings
+from .base import Provider
+from .keys import ProviderKeys
+
+RETRY_AFTER = 30.0  # seconds between tries of discovery
+DEFAULT_ALGORITHMS = ("RS256",)
+
+
+class BearerIssuer:
+    """One further issuer; its metadata and keys are fetched when a token asks for them.
+
+    Without discovery the keys are looked for at ``/.well-known/jwks.json``. *provider*
+    says which claims hold the audience, and what else is accepted there.
+    """
+
+    def __init__(
+        self,
+        settings: JwtIssuer,
+        provider: ProviderSettings,
+        *,
+        clock: Callable[[], float],
+        leeway: float,
+    ) -> None:
+        self.issuer = settings.issuer
+        self._clock = clock
+        self._keys = ProviderKeys(f"bearer:{settings.issuer}", clock)
+        self._metadata: Metadata | None = None
+        self._tried_at = float("-inf")
+        self._expected = Expected(
+            issuer=settings.issuer,
+            client_id=settings.audience,
+            audience_claims=provider.audience_claims,
+            extra_audiences=provider.extra_audiences,
+            # It is the audience that says whom such a token is for; who got it issued
+            # is another service's client.
+            authorized_parties=("*",),
+            leeway=leeway,
+        )
+
+    def bearer_session(self, token: str) -> Flow[Session]:
+        """The session of *token*; raises `TokenError`."""
+        yield from self._discover()
+        claims = yield from self._keys.verify(
+            token, self._jwks_uri, self._algorithms, NO_BEARERS
+        )
+        now = self._clock()
+        check_id_token(claims, self._expected, now)
+        verified = claims.get("email_verified")
+        if verified is not None and not claim_bool(verified):
+            raise TokenError(
+                "the token says that its e-mail address is not verified",
+                reason="email_unverified",
+            )
+        user = claim_text(claims.get("sub"))
+        return Session(
+            created_at=now,
+            login_at=now,
+            expires_at=float(claims["exp"]),
+            access_token=token,
+            id_token=token,
+            user=user,
+            email=claim_text(claims.get("email")) or user,
+            groups=_groups(claims),
+            preferred_username=claim_text(claims.get("preferred_username")),
+        )
+
+    def _discover(self) -> Flow[None]:
+        if self._metadata or self._clock() - self._tried_at < RETRY_AFTER:
+            return
+        self._tried_at = self._clock()
+        try:
+            response = yield from discovery_request(self.issuer)
+            self._metadata = parse_metadata(response, self.issuer)
+        except (ProviderError, EffectError):
+            return
+
+    @property
+    def _jwks_uri(self) -> str:
+        if self._metadata:
+            return self._metadata.jwks_uri
+        return f"{self.issuer.rstrip('/')}/.well-known/jwks.json"
+
+    @property
+    def _algorithms(self) -> tuple[str, ...]:
+        offered = (
+            self._metadata.id_token_signing_alg_values_supported
+            if self._metadata
+            else ()
+        )
+        return tuple(alg for alg in offered if alg in ALGORITHMS) or DEFAULT_ALGORITHMS
+
+
+def may_have_issued(provider: Provider, issuer: object) -> bool:
+    """Whether a token of *issuer* could be one of *provider*."""
+    metadata = provider.metadata
+    if metadata is None or not (metadata.jwks_uri or provider._keys.loaded):
+        return False
+    return provider._expected_issuer() in (None, issuer)
+
+
+def provider_session(
+    provider: Provider, token: str, parties: tuple[str, ...], now: float
+) -> Flow[Session]:
+    """The session that a bearer JWT of a provider alone tells.
+
+    Raises `TokenError` or `ProviderError`.
+    """
+    claims = yield from provider._verified(Tokens("", token), None, parties=parties)
+    session = Session(
+        provider=provider.id,
+        created_at=now,
+        login_at=now,
+        expires_at=float(claims["exp"]),
+        access_token=token,
+        id_token=token,
+    )
+    session = provider.filled(session, claims)
+    email = session.email or session.user  # a service's token may name none
+    return provider.bearer_enriched(replace(session, email=email))
+
+
+def _groups(claims: Mapping[str, Any]) -> tuple[str, ...]:
+    groups = claims.get("groups", [])
+    if not isinstance(groups, list) or any(not isinstance(one, str) for one in groups):
+        raise TokenError(
+            "expected a list of texts in the claim groups", reason="groups"
+        )
+    return tuple(groups)
