@@ -32,6 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from .explain import main as explain
 
             return explain(given[1:])
+        if given[:1] == ["sessions"]:
+            from .admin import main as sessions
+
+            return sessions(given[1:])
         return _run(given)
     except UsageError as error:
         _tell("the command line can't be read:", error.problems)

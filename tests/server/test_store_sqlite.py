@@ -164,6 +164,20 @@ def test_restart(path: Path) -> None:
     with_watched(path, later)
 
 
+def test_others_come_and_go(path: Path) -> None:
+    """Who closes the file as the last but one leaves it to those who still use it."""
+
+    async def body(watched: Watched) -> None:
+        store = await watched.ready()
+        for number in range(3):
+            await store.save(f"before{number}", b"v", 60.0)
+            with Elsewhere(settings(path)) as other:
+                assert await other.do("load", f"before{number}") == b"v"
+            assert path.with_name("sessions.db-wal").exists()
+
+    with_watched(path, body)
+
+
 def test_locked_file(path: Path) -> None:
     """Somebody keeps the file locked: writes fail in time, reads and news go on."""
 

@@ -33,6 +33,7 @@ def usage() -> str:
         "usage: authproxy [--config FILE] [flags]",
         "       authproxy demo",
         "       authproxy explain --config FILE [flags] METHOD URL [--user USER] …",
+        "       authproxy sessions list|show|revoke --config FILE [flags] …",
         "",
         "Each flag is also a key of the TOML file and an environment variable; see",
         "OPTIONS.md. Flags beat variables, and those beat the file.",

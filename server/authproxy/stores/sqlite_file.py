@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import threading
 from math import inf
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ NEWS_LIMIT = 1000  # changes that are told one by one; more of them mean "everyt
 NEWS_KEPT = 60.0  # seconds; who has not looked for longer has to forget everything
 PURGED_AT_ONCE = 500  # rows, so that other writers get their turn in between
 
+# No thread opens a file that another one has just made, and has not closed yet.
+_OPENING = threading.Lock()
 LAYOUT = """
 CREATE TABLE entry (key TEXT PRIMARY KEY, value BLOB NOT NULL, ends_at REAL NOT NULL);
 CREATE INDEX entry_ends_at ON entry (ends_at);
@@ -57,10 +60,11 @@ def opened(path: str) -> sqlite3.Connection:
     Raises `StoreError` when the file is somebody else's or of a later version, and
     sqlite3.Error or OSError when it can't be used.
     """
-    _make_private(path)
-    connection = sqlite3.connect(
-        path, timeout=BUSY, isolation_level=None, check_same_thread=False
-    )
+    with _OPENING:
+        _make_private(path)
+        connection = sqlite3.connect(
+            path, timeout=BUSY, isolation_level=None, check_same_thread=False
+        )
     try:
         [(mode,)] = connection.execute("PRAGMA journal_mode = WAL")
         if mode != "wal":
@@ -75,16 +79,21 @@ def opened(path: str) -> sqlite3.Connection:
 
 
 def _make_private(path: str) -> None:
-    # SQLite gives the files beside it the same mode.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Make the file if there is none; SQLite gives those beside it the same mode.
+
+    A file that exists must not be opened here: closing it would take away the locks by
+    which SQLite's connections of this process tell others that they are there.
+    """
     try:
-        found = os.fstat(descriptor)
+        os.close(
+            os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        )
+    except FileExistsError:
+        found = os.stat(path)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-            raise StoreError(f"{path}: expected a file of our own user")
+            raise StoreError(f"{path}: expected a file of our own user") from None
         if found.st_mode & 0o077:
-            os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
+            os.chmod(path, 0o600)
 
 
 def _lay_out(connection: sqlite3.Connection, path: str) -> None:
