@@ -25,7 +25,8 @@ class ProviderType(Struct, frozen=True, kw_only=True):
     type can't work. ``secret`` says whether a client secret is needed, and
     ``in_body`` where it goes in the first try. ``pkce``: S256 is known to be
     understood although no metadata says so. ``api_headers`` and ``token_scheme`` are
-    how the provider's own endpoints are asked. ``renews`` is how a session lives on: by
+    how the provider's own endpoints are asked, ``token_in_query`` how ``validate_url``
+    is, where it takes no header. ``renews`` is how a session lives on: by
     a refresh token, or by asking again with the access token.
     """
 
@@ -45,6 +46,7 @@ class ProviderType(Struct, frozen=True, kw_only=True):
     issuer: str = ""
     api_headers: Headers = ((b"accept", b"application/json"),)
     token_scheme: bytes = b"Bearer"
+    token_in_query: bool = False
     renews: Literal["refresh", "ask"] = "refresh"
 
 
@@ -76,6 +78,7 @@ PROVIDER_TYPES: Mapping[str, ProviderType] = {
         in_body=True,
         pkce=True,
         issuer="https://accounts.google.com",
+        token_in_query=True,
         login_url="https://accounts.google.com/o/oauth2/auth?access_type=offline",
         redeem_url="https://www.googleapis.com/oauth2/v3/token",
         jwks_url="https://www.googleapis.com/oauth2/v3/certs",

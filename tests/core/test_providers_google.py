@@ -150,6 +150,18 @@ def test_a_refresh_keeps_the_refresh_token() -> None:
     assert [one["refresh_token"] for one in refreshed] == ["refresh-1", "refresh-1"]
 
 
+def test_a_configured_validate_url_gets_the_token_in_its_query() -> None:
+    url = "https://www.googleapis.com/oauth2/v1/tokeninfo"
+    idp = google({f"GET {url}": {}}, cookie={"refresh": 60.0}, validate_url=url)
+    idp.log_in()
+    assert idp.later(61).status == 202
+    [asked] = idp.requests("validate")
+    assert query(asked) == {"access_token": "access-1"}
+    assert field(asked, b"authorization") == b""
+    idp.answers[f"GET {url}"] = status(400)
+    assert idp.later(61).status == 401
+
+
 # -- the directory
 
 

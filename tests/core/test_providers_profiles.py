@@ -431,29 +431,44 @@ def test_validate_url_is_asked_at_login_and_later() -> None:
 # -- Bitbucket's restrictions
 
 API = "https://api.bitbucket.org/2.0"
+WORKSPACES = f"{API}/user/permissions/workspaces"
 TEAM = BitbucketSettings(team="eng")
 REPOSITORY = BitbucketSettings(repository="eng/app")
+
+
+def member(slug: str, permission: str = "member") -> dict[str, Any]:
+    return {
+        "type": "workspace_membership",
+        "permission": permission,
+        "user": {"type": "user", "nickname": "alice"},
+        "workspace": {"type": "workspace", "slug": slug, "name": "Engineering"},
+    }
+
+
+MEMBER = member("eng")
 
 
 def test_bitbucket_asks_for_more_where_it_needs_it() -> None:
     both = BitbucketSettings(team="eng", repository="eng/app")
     assert endpoints("bitbucket", bitbucket=both).begin()["scope"] == (
-        "email team repository"
+        "email account repository"
     )
 
 
 @pytest.mark.parametrize(
     ("pages", "reason"),
     [
-        ([{"values": [{"username": "eng"}]}], ""),
+        ([{"values": [MEMBER]}], ""),
         (
             [
-                {"values": [{"username": "x"}], "next": f"{API}/teams?page=2"},
-                {"values": [{"username": "eng"}]},
+                {"values": [member("x")], "next": f"{WORKSPACES}?page=2"},
+                {"values": [MEMBER]},
             ],
             "",
         ),
-        ([{"values": [{"username": "ENG"}, 7]}], "not_allowed"),
+        ([{"values": [member("ENG"), 7]}], "not_allowed"),
+        ([{"values": [member("eng", "owner")]}], ""),
+        ([{"values": [member("eng", "collaborator")]}], "not_allowed"),
         ([{"values": []}], "not_allowed"),
         ([{}], "not_allowed"),
         ([[]], "groups_invalid"),
@@ -461,20 +476,20 @@ def test_bitbucket_asks_for_more_where_it_needs_it() -> None:
         ([status(403)], "validation"),
         ([{"values": [], "next": "https://evil.example.com/"}], "groups_invalid"),
         ([{"values": [], "next": "https://[evil/"}], "groups_invalid"),
-        ([{"values": [], "next": f"{API}/teams?page=2"}], "groups_too_many"),
+        ([{"values": [], "next": f"{WORKSPACES}?page=2"}], "groups_too_many"),
     ],
 )
 def test_teams_of_bitbucket(pages: list[Any], reason: str) -> None:
-    idp = endpoints("bitbucket", {f"GET {API}/teams": Turns(*pages)}, bitbucket=TEAM)
+    idp = endpoints("bitbucket", {f"GET {WORKSPACES}": Turns(*pages)}, bitbucket=TEAM)
     if reason:
         assert idp.failure() == reason
     else:
         assert idp.log_in().status == 302
-        assert query(idp.requests("groups")[0]) == {"role": "member"}
+        assert query(idp.requests("groups")[0]) == {"q": 'workspace.slug="eng"'}
 
 
 def test_who_is_not_in_the_team_is_told_so() -> None:
-    idp = endpoints("bitbucket", {f"GET {API}/teams": {"values": []}}, bitbucket=TEAM)
+    idp = endpoints("bitbucket", {f"GET {WORKSPACES}": {"values": []}}, bitbucket=TEAM)
     answer = idp.log_in()
     assert answer.status == 403
     assert b"has no permission to use this application" in answer.body
@@ -498,11 +513,11 @@ def test_repositories_of_bitbucket() -> None:
 def test_who_leaves_the_team_is_out() -> None:
     idp = endpoints(
         "bitbucket",
-        {f"GET {API}/teams": {"values": [{"username": "eng"}]}},
+        {f"GET {WORKSPACES}": {"values": [MEMBER]}},
         bitbucket=TEAM,
         cookie={"refresh": 60.0},
     )
     idp.log_in()
-    idp.answers[f"GET {API}/teams"] = {"values": []}
+    idp.answers[f"GET {WORKSPACES}"] = {"values": []}
     assert idp.later(61).status == 401
     assert idp.world.events[-1].reason == "not_allowed"

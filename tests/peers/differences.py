@@ -205,6 +205,11 @@ DIFFERENCES: tuple[Difference, ...] = (
         proof="core/test_provider_settings.py::test_each_mistake_has_its_line",
     ),
     Difference(
+        "`bitbucket_team` means a workspace, and asks for the scope `account`",
+        "Bitbucket has made workspaces of its teams; nobody would come in",
+        proof="core/test_providers_profiles.py::test_teams_of_bitbucket",
+    ),
+    Difference(
         "addresses that `bitbucket`, `digitalocean` or `keycloak` call unverified are "
         "refused too",
         "anybody can claim them",

@@ -27,7 +27,7 @@ def scope_of(settings: ProviderSettings) -> str:
         groups = any(not group.startswith("role:") for group in settings.allowed_groups)
         scopes += ["groups"] if groups else []
     if settings.type == "bitbucket":
-        scopes += ["team"] if settings.bitbucket.team else []
+        scopes += ["account"] if settings.bitbucket.team else []
         scopes += ["repository"] if settings.bitbucket.repository else []
     if settings.type == "gitlab" and settings.gitlab.projects:
         scopes.append("read_api")

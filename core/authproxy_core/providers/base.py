@@ -10,17 +10,15 @@ from msgspec.structs import replace
 from ..claims import claim_bool, claim_list, claim_text, find_claim, plain_claims
 from ..effects import Fetch, Flow
 from ..encoding import header_text
-from ..errors import ProviderError, SettingsError, TokenError
+from ..errors import ProviderError, TokenError
 from ..jwt import (
     NO_BEARERS,
     OTHER_KINDS,
     Expected,
-    KeySet,
     check_access_token_hash,
     check_id_token,
     claims_of,
     hashed,
-    parse_public_keys,
 )
 from ..logout_token import REFUSED, LogoutToken, check_logout_token
 from ..messages import Headers
@@ -40,7 +38,14 @@ from ..session import Session
 from ..settings import ProviderSettings
 from .api import distinct, refusal, unverified
 from .authorization import LoginParameters, code_challenge, scope_of
-from .endpoints import allowed_algorithms, configured, logout_url, prefers_body, reach
+from .endpoints import (
+    allowed_algorithms,
+    configured,
+    fixed_keys,
+    logout_url,
+    prefers_body,
+    reach,
+)
 from .keys import ProviderKeys
 
 MAX_SID = 256  # characters
@@ -70,7 +75,7 @@ class Provider:
         self._clock = clock
         self._leeway = leeway
         self._extra_claims = distinct(*extra_claims, *settings.additional_claims)
-        self._keys = ProviderKeys(settings.id, clock, _fixed_keys(settings))
+        self._keys = ProviderKeys(settings.id, clock, fixed_keys(settings))
         self._allowed_groups = frozenset(self.allowed_groups())
         self._parameters = LoginParameters(settings)
         self.metadata = self._configured()
@@ -433,6 +438,9 @@ class Provider:
         if not url:
             return
         headers = self.api_headers(session)
+        if self.kind.token_in_query:
+            headers = self.kind.api_headers
+            url = with_query(url, [("access_token", session.access_token)])
         response = yield from Fetch("GET", url, headers, purpose="validate")
         if response.status != 200:
             raise refusal(response, "validate_url", "validate")
@@ -487,13 +495,3 @@ def _sid(claims: Mapping[str, Any]) -> str:
 
 def _present(claims: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in claims.items() if value is not None}
-
-
-def _fixed_keys(settings: ProviderSettings) -> KeySet | None:
-    """The configured public keys, without discovery; raises `SettingsError`."""
-    if not settings.public_keys or not settings.skip_discovery:
-        return None
-    try:
-        return parse_public_keys(settings.public_keys)
-    except ProviderError as error:
-        raise SettingsError((f"oidc_public_key_files: {error}",)) from None

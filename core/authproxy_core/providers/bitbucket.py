@@ -1,6 +1,9 @@
-"""Bitbucket: the primary address, and who belongs to a team or may see a repository."""
+"""Bitbucket: the primary address, and who belongs to a workspace or may see a repository."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 from ..effects import Flow
 from ..errors import ProviderError
@@ -32,30 +35,61 @@ def read(provider: ProfileProvider, session: Session) -> Flow[Session]:
         raise unverified()
     restrictions = provider.settings.bitbucket
     if restrictions.team:
-        url = at(provider.validate_url, "/2.0/teams")
-        url = with_query(url, [("role", "member")])
-        yield from _demand(provider, session, url, "username", restrictions.team)
+        yield from _demand_workspace(provider, session, restrictions.team)
     if restrictions.repository:
-        owner = segment(restrictions.repository.partition("/")[0])
-        url = at(provider.validate_url, f"/2.0/repositories/{owner}")
-        wanted = restrictions.repository.replace('"', "")
-        query = [("role", "contributor"), ("q", f'full_name="{wanted}"')]
-        url = with_query(url, query)
-        name = restrictions.repository
-        yield from _demand(provider, session, url, "full_name", name)
+        yield from _demand_repository(provider, session, restrictions.repository)
     return identified(session, email=text_at(primary, "email"))
 
 
-def _demand(
-    provider: ProfileProvider, session: Session, url: str, field: str, wanted: str
+def _demand_workspace(
+    provider: ProfileProvider, session: Session, team: str
 ) -> Flow[None]:
-    """Raise `ProviderError` unless the list at *url* has an item called *wanted*."""
+    """Raise `ProviderError` unless the user is a member of the workspace *team*.
+
+    Teams have become workspaces; the address that oauth2-proxy asks is no more.
+    """
+    url = at(provider.validate_url, "/2.0/user/permissions/workspaces")
+    url = with_query(url, [("q", f'workspace.slug="{_quoted(team)}"')])
+
+    def fits(item: dict[str, Any]) -> bool:
+        own = text_at(item, "workspace", "slug") == team
+        return own and item.get("permission") in ("owner", "member")
+
+    yield from _demand(provider, session, url, fits, team)
+
+
+def _demand_repository(
+    provider: ProfileProvider, session: Session, repository: str
+) -> Flow[None]:
+    """Raise `ProviderError` unless the user contributes to *repository*."""
+    owner = segment(repository.partition("/")[0])
+    url = at(provider.validate_url, f"/2.0/repositories/{owner}")
+    query = [("role", "contributor"), ("q", f'full_name="{_quoted(repository)}"')]
+
+    def fits(item: dict[str, Any]) -> bool:
+        return item.get("full_name") == repository
+
+    yield from _demand(provider, session, with_query(url, query), fits, repository)
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "").replace('"', "")
+
+
+def _demand(
+    provider: ProfileProvider,
+    session: Session,
+    url: str,
+    fits: Callable[[dict[str, Any]], bool],
+    wanted: str,
+) -> Flow[None]:
+    """Raise `ProviderError` unless an item of the list at *url* *fits*."""
     what = "the list of what the user belongs to"
     for _ in range(MAX_PAGES):
         document = yield from provider.get(session, url, what, "groups")
         if not isinstance(document, dict):
             raise ProviderError(f"{what} is not an object", reason="groups_invalid")
-        if any(item.get(field) == wanted for item in objects(document.get("values"))):
+        if any(map(fits, objects(document.get("values")))):
             return
         url = next_page(text_at(document, "next"), provider.validate_url, what)
         if not url:

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from ..errors import ProviderError
-from ..jwt import ALGORITHMS
+from ..errors import ProviderError, SettingsError
+from ..jwt import ALGORITHMS, KeySet, parse_public_keys
 from ..oidc import Metadata, with_query
 from ..provider_types import PROVIDER_TYPES
 from ..settings import ProviderSettings
@@ -92,3 +92,13 @@ def logout_url(endpoint: str, client_id: str, id_token: str, return_to: str) -> 
     if return_to:
         params.append(("post_logout_redirect_uri", return_to))
     return with_query(endpoint, params)
+
+
+def fixed_keys(settings: ProviderSettings) -> KeySet | None:
+    """The configured public keys, without discovery; raises `SettingsError`."""
+    if not settings.public_keys or not settings.skip_discovery:
+        return None
+    try:
+        return parse_public_keys(settings.public_keys)
+    except ProviderError as error:
+        raise SettingsError((f"oidc_public_key_files: {error}",)) from None

@@ -357,7 +357,12 @@ PROVIDER_OPTIONS = in_group(
         "for the client secret",
         f"{_P}.entra_id.federated_token",
     ),
-    _of_one("bitbucket_team", "bitbucket", "bitbucket.team", "team to let in"),
+    _of_one(
+        "bitbucket_team",
+        "bitbucket",
+        "bitbucket.team",
+        "workspace (as teams are called now) to let in",
+    ),
     _of_one(
         "bitbucket_repository",
         "bitbucket",
