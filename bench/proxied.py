@@ -79,7 +79,7 @@ def measured(
     issuer = stack.enter_context(serve(DemoProvider(DemoConfig()))).url
     session = sessions.realistic_session(issuer)
     app = start_nginx(stack, folder, options.size)
-    target = "/fixed" if options.size <= 4096 else "/file"
+    target = "/fixed" if options.size <= 2048 else "/file"
     programs = {}
     for name in ("authproxy", "oauth2-proxy"):
         if find(name) is None and name != "authproxy":
@@ -118,7 +118,7 @@ def start_nginx(stack: contextlib.ExitStack, folder: Path, size: int) -> int:
     root.chmod(0o755)
     folder.chmod(0o755)
     user = "user root;" if os.geteuid() == 0 else ""
-    body = "x" * min(size, 4096)
+    body = "x" * min(size, 2048)
     conf.write_text(NGINX.format(port=port, user=user, body=body, root=root))
     command = [find("nginx"), "-p", folder, "-c", conf, "-g", "daemon off;"]
     process = Process("nginx", command, folder=folder)

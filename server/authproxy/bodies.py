@@ -19,7 +19,7 @@ TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)"
 LINE_BYTES = 1 << 10  # of a chunk-size line or a trailer
 OVERHEAD_BYTES = 16 << 10  # of all extensions and trailers of a body
 NO_TRAILERS: list[Header] = []
-PIECE_BYTES = 64 << 10  # of what is handed on at once
+PIECE_BYTES = 256 << 10  # of what is handed on at once
 
 
 class Decoder(Protocol):
@@ -32,6 +32,12 @@ class Decoder(Protocol):
         """The next piece of the body, b"" when more must be received (or it is done).
 
         Raises `RequestError` on malformed framing.
+        """
+
+    def passed(self, data: bytes) -> bytes:
+        """*data* if nothing in it has to be decoded or left, else b"".
+
+        It is for what comes while nothing else waits in front of it.
         """
 
     def remaining(self) -> int | None:
@@ -50,11 +56,18 @@ class LengthDecoder:
 
     def take(self, received: bytearray) -> bytes:
         """The next piece, at most `PIECE_BYTES`."""
-        piece = bytes(received[: min(self._left, PIECE_BYTES)])
-        del received[: len(piece)]
+        piece = _cut(received, min(self._left, PIECE_BYTES))
         self._left -= len(piece)
         self.done = self._left == 0
         return piece
+
+    def passed(self, data: bytes) -> bytes:
+        """All of it, if the body does not end within."""
+        if len(data) > self._left:
+            return b""
+        self._left -= len(data)
+        self.done = self._left == 0
+        return data
 
     def remaining(self) -> int | None:
         """How many bytes are still to come."""
@@ -93,13 +106,19 @@ class ChunkedDecoder:
                 return b""
         return b""
 
+    def passed(self, data: bytes) -> bytes:
+        """All of it, if it is within one chunk."""
+        if len(data) >= self._left:
+            return b""
+        self._left -= len(data)
+        return data
+
     def remaining(self) -> int | None:
         """Not known before the end."""
         return 0 if self.done else None
 
     def _take_data(self, received: bytearray) -> bytes:
-        piece = bytes(received[: min(self._left, PIECE_BYTES)])
-        del received[: len(piece)]
+        piece = _cut(received, min(self._left, PIECE_BYTES))
         self._left -= len(piece)
         self._wants_line_end = self._left == 0
         return piece
@@ -153,6 +172,18 @@ class ChunkedDecoder:
         self._overhead += size
         if self._overhead > OVERHEAD_BYTES:
             raise RequestError("too many extensions and trailers in a chunked body")
+
+
+def _cut(received: bytearray, size: int) -> bytes:
+    """The first *size* bytes, taken out."""
+    if size >= len(received):
+        piece = bytes(received)
+        received.clear()
+        return piece
+    with memoryview(received) as view:
+        piece = bytes(view[:size])
+    del received[:size]
+    return piece
 
 
 def decoder_for(length: int | None) -> Decoder:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from time import monotonic
 from typing import cast
 
@@ -31,7 +32,8 @@ from .log_lines import Entry
 from .serving import failed, serve
 from .tunnel import Switched
 
-RECEIVE_HIGH = 64 << 10  # bytes that wait before reading pauses
+# Bytes that wait before reading pauses; uvloop reads 250 kB at once.
+RECEIVE_HIGH = 256 << 10
 DRAIN_BYTES = 64 << 10  # of an unread body that are skipped to keep a connection
 LINGER = 2.0  # seconds for a client to notice the end before the connection is cut
 LINGER_BYTES = 1 << 20  # that are read and dropped meanwhile
@@ -45,6 +47,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_announced",
+        "_chunk_bytes",
+        "_chunks",
         "_client",
         "_drain",
         "_drain_left",
@@ -76,6 +80,8 @@ class Connection(asyncio.Protocol):
         self._announced = client  # by the PROXY protocol
         self._reader = HeadReader(hub.limits)
         self.received = bytearray()
+        self._chunks: deque[bytes] = deque()  # behind `received`, for the exchange
+        self._chunk_bytes = 0
         self.lost = False
         self._exchange: Exchange | None = None
         self._drain: Decoder | None = None  # of a body that nobody wants
@@ -112,6 +118,12 @@ class Connection(asyncio.Protocol):
                 return
         if self._lingering:
             self._drop(len(data))
+            return
+        if self._exchange is not None and (self._chunks or not self.received):
+            self._chunks.append(data)  # of a large body: it is not copied
+            self._chunk_bytes += len(data)
+            self._wake_reader()
+            self._regulate()
             return
         # Empty lines before a request are no sign of life.
         if not self.received and data.strip(b"\r\n"):
@@ -157,6 +169,19 @@ class Connection(asyncio.Protocol):
 
     # What the exchange uses.
 
+    def next_chunk(self) -> bytes:
+        """What has come behind `received`, as it came; b"" for nothing."""
+        if not self._chunks:
+            return b""
+        chunk = self._chunks.popleft()
+        self._chunk_bytes -= len(chunk)
+        return chunk
+
+    def _gather(self) -> None:
+        """Let all that has come be in `received`."""
+        while self._chunks:
+            self.received += self.next_chunk()
+
     async def wait_readable(self, timeout: float) -> bool:  # noqa: ASYNC109
         """Wait until more has been received; False when there will be no more.
 
@@ -195,6 +220,7 @@ class Connection(asyncio.Protocol):
 
     def give_away(self) -> Switched:
         """Let somebody else have the transport; what was received goes with it."""
+        self._gather()
         early = bytes(self.received)
         self.received.clear()
         self._paused = False
@@ -203,6 +229,7 @@ class Connection(asyncio.Protocol):
     def exchange_ended(self, exchange: Exchange, *, close: bool) -> None:
         """The answer is complete; go on with the next request, or close."""
         self._exchange = None
+        self._gather()
         self._since = self._hub.clock.now
         if self.lost:
             return
@@ -433,7 +460,8 @@ class Connection(asyncio.Protocol):
     def _regulate(self) -> None:
         """Pause or resume reading by how much waits."""
         # A head must fit, or it could never become whole.
-        if len(self.received) > max(RECEIVE_HIGH, self._hub.limits.head_bytes):
+        waiting = len(self.received) + self._chunk_bytes
+        if waiting > max(RECEIVE_HIGH, self._hub.limits.head_bytes):
             if not self._paused and not self.transport.is_closing():
                 self._paused = True
                 self.transport.pause_reading()

@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, cast
 
@@ -21,7 +22,8 @@ from authproxy_core.messages import Upstream
 
 from .server_settings import ClientSettings
 
-READ_HIGH = 64 << 10  # bytes buffered before reading from the socket is paused
+# Bytes buffered before reading from the socket is paused; uvloop reads 250 kB at once.
+READ_HIGH = 256 << 10
 HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS, where the caller has no shorter one
 
 
@@ -42,10 +44,11 @@ class Stream(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_buffer",
+        "_chunks",
         "_error",
         "_paused",
         "_readable",
+        "_size",
         "_streams",
         "_writable",
         "closed",
@@ -65,7 +68,8 @@ class Stream(asyncio.Protocol):
         self.idle_since = 0.0  # of its pool
         self.on_closed: Callable[[], None] | None = None
         self._error: Exception | None = None
-        self._buffer = bytearray()
+        self._chunks: deque[bytes] = deque()
+        self._size = 0  # of all chunks
         self._paused = False
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
@@ -79,8 +83,9 @@ class Stream(asyncio.Protocol):
         if self.listener is not None:
             self.listener.received(data)
             return
-        self._buffer += data
-        if len(self._buffer) > READ_HIGH and not self._paused:
+        self._chunks.append(data)
+        self._size += len(data)
+        if self._size > READ_HIGH and not self._paused:
             self._paused = True
             self.transport.pause_reading()
         self._readable.set()
@@ -118,7 +123,7 @@ class Stream(asyncio.Protocol):
 
         Bytes that came while nothing was asked are no answer to anything.
         """
-        return not (self.ended or self._buffer or self.transport.is_closing())
+        return not (self.ended or self._chunks or self.transport.is_closing())
 
     async def read(self, size: int) -> bytes:
         """At most *size* bytes as soon as there are any; empty at the clean end.
@@ -127,13 +132,18 @@ class Stream(asyncio.Protocol):
         a body.
         """
         await self._readable.wait()
-        data = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        if not data and self._error is not None:
-            raise self._error
-        if not self._buffer and not self.ended:
+        if not self._chunks:
+            if self._error is not None:
+                raise self._error
+            return b""
+        data = self._chunks.popleft()  # as it came: large bodies are not copied here
+        if len(data) > size:
+            data, rest = data[:size], data[size:]
+            self._chunks.appendleft(rest)
+        self._size -= len(data)
+        if not self._chunks and not self.ended:
             self._readable.clear()
-        if self._paused and len(self._buffer) <= READ_HIGH // 2:
+        if self._paused and self._size <= READ_HIGH // 2:
             self._paused = False
             self.transport.resume_reading()
         return data
@@ -145,9 +155,14 @@ class Stream(asyncio.Protocol):
 
     def release(self) -> bytes:
         """Give the transport away; what has been received and not read."""
-        early = bytes(self._buffer)
-        self._buffer.clear()
+        early = b"".join(self._chunks)
+        self._chunks.clear()
         return early
+
+    @property
+    def writable(self) -> bool:
+        """Whether the peer takes what is written, so that there is nothing to wait for."""
+        return self._writable.is_set() and not self.closed.is_set()
 
     async def drain(self) -> None:
         """Wait until the write buffer is below its mark; raises OSError when broken."""

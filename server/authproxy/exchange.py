@@ -83,11 +83,23 @@ class RequestBody:
                 await self._more()
 
     def _take(self) -> bytes:
+        """The next piece; b"" when more must be received, or when it is complete."""
+        connection, decoder = self._connection, self.decoder
+        if not connection.received:
+            chunk = connection.next_chunk()
+            piece = decoder.passed(chunk)
+            if piece:
+                return piece
+            connection.received += chunk
         try:
-            return self.decoder.take(self._connection.received)
+            piece = decoder.take(connection.received)
+            while not (piece or decoder.done) and (chunk := connection.next_chunk()):
+                connection.received += chunk
+                piece = decoder.take(connection.received)
         except RequestError:
             self.broken = self.malformed = True
             raise
+        return piece
 
     async def _more(self) -> None:
         # Who has seen the answer before "100 Continue" need not send the body at all.

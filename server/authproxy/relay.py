@@ -22,7 +22,7 @@ from .tunnel import Switched, Tunnel
 from .upstream_answer import AnswerHead, AnswerReader
 from .wire import fields
 
-READ_SIZE = 64 << 10  # bytes
+READ_SIZE = 256 << 10  # bytes
 EXPECT_BODY = frozenset(
     {b"POST", b"PUT", b"PATCH"}
 )  # RFC 9110 §8.6: say that it's empty
@@ -160,6 +160,8 @@ class Relay:
             )
 
     async def _drain(self) -> None:
+        if self.stream.writable:
+            return
         try:
             async with asyncio.timeout(self._forward.upstream.timeout or None):
                 await self.stream.drain()
@@ -208,13 +210,24 @@ class Relay:
             piece = self._answer.piece()
             if piece or self._answer.done:
                 return piece
-            if not await self._more():
+            data = await self._read()
+            if not data:
                 if self._answer.ends_with_connection:
                     return b""
                 raise UpstreamFailed("closed_early")
+            piece = self._answer.passed(data)
+            if piece:
+                return piece
+            self._answer.feed(data)
 
     async def _more(self) -> bool:
         """Read on; False at the clean end of the connection."""
+        data = await self._read()
+        self._answer.feed(data)
+        return bool(data)
+
+    async def _read(self) -> bytes:
+        """What has come next; b"" at the clean end of the connection."""
         try:
             data = await self.stream.read(READ_SIZE)
         except OSError:
@@ -228,8 +241,7 @@ class Relay:
         if broken:
             raise UpstreamFailed("closed_early")
         self._untouched = False
-        self._answer.feed(data)
-        return bool(data)
+        return data
 
 
 async def carry(relay: Relay, pool: Pool) -> None:

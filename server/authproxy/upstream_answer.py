@@ -52,6 +52,10 @@ class UntilEnd:
     done = False
     trailers = NO_TRAILERS
 
+    def passed(self, data: bytes) -> bytes:
+        """All of it."""
+        return data
+
     def take(self, received: bytearray) -> bytes:
         """All that has come."""
         piece = bytes(received)
@@ -117,6 +121,13 @@ class AnswerReader:
         if head.chunked:
             return ChunkedDecoder()
         return UntilEnd() if head.length is None else LengthDecoder(head.length)
+
+    def passed(self, data: bytes) -> bytes:
+        """What of *data*, just received, is the next piece of the body as it stands.
+
+        b"" when it is not that simple; then `feed` and `piece` are for it.
+        """
+        return b"" if self._received else self._decoder.passed(data)
 
     def piece(self) -> bytes:
         """The next piece of the body; b"" when more must come, or when it is done."""
