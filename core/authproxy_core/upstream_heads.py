@@ -65,7 +65,7 @@ class _Names:
 
     def __init__(self, refused: frozenset[bytes], exactly: frozenset[bytes]) -> None:
         self._refused = refused
-        self._exactly = exactly | HOP_BY_HOP
+        self._exactly = exactly
         self._verdicts: dict[bytes, bool] = {}
 
     def passes(self, name: bytes) -> bool:
@@ -74,7 +74,14 @@ class _Names:
         if verdict is None:
             if len(self._verdicts) >= MAX_NAMES:
                 self._verdicts.clear()
-            verdict = folded(name) not in self._refused and name not in self._exactly
+            # Twins of what frames a message stay here too: some upstream folds them.
+            known = folded(name)
+            verdict = (
+                known not in self._refused
+                and known not in HOP_BY_HOP
+                and name not in self._exactly
+                and (known == name or known != b"content-length")
+            )
             self._verdicts[name] = verdict
         return verdict
 

@@ -43,6 +43,7 @@ class RequestBody:
         self.decoder: Decoder = decoder_for(head.length)
         self.broken = False  # the rest of it can't be had
         self.malformed = False
+        self._previewed = b""
         self.answered = False  # the answer has begun: it is too late for a 100
         self._connection = connection
         self._timeout = timeout
@@ -74,7 +75,20 @@ class RequestBody:
         """Whether the client still waits to be told to send the body."""
         return self._owes_continue
 
+    def preview(self) -> None:
+        """Decode what has come of a chunked body, so that nonsense is seen at once.
+
+        Raises `RequestError`. What comes later can still be malformed, but then the
+        request is on its way.
+        """
+        if self.length is None:
+            while len(self._previewed) < PIECE_BYTES and (piece := self._take()):
+                self._previewed += piece
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._previewed:
+            piece, self._previewed = self._previewed, b""
+            yield piece
         while not self.decoder.done:
             piece = self._take()
             if piece:

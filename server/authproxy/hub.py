@@ -72,6 +72,9 @@ class Body(BodySource, Protocol):
     def trailers(self) -> Headers:
         """What came behind it, once it is complete."""
 
+    def preview(self) -> None:
+        """Look at what has come already; raises `RequestError` when it is malformed."""
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The pieces, none of them empty."""
 

@@ -94,6 +94,7 @@ async def _forwarded(
     try:
         if forwarder is None:
             raise UpstreamFailed("no_forwarder")
+        exchange.body.preview()
         if carry is None:
             carry, exchange.passed_on_at = forwarder.forward, monotonic()
         await carry(exchange, forward)

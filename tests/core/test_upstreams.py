@@ -215,11 +215,13 @@ def test_nobody_can_name_a_user_to_the_upstream(peer: str) -> None:
         (b"x-forwarded-user", b"root"),
         (b"x_auth_request.email", b"root"),
         (b"gap-auth", b"root"),
+        (b"transfer_encoding", b"chunked"),
+        (b"content_length", b"5"),
         (b"x-custom", b"1"),
     )
     found = names(forward(world, "/", *spoofed, peer=peer))
     assert b"x-custom" in found
-    assert not {b"x-forwarded-user", b"x_auth_request.email", b"gap-auth"} & {*found}
+    assert not {name for name, _ in spoofed[:-1]} & {*found}
 
 
 def test_a_rule_may_keep_what_the_client_says() -> None:
