@@ -29,6 +29,7 @@ from .exchange import Exchange
 from .heads import BLANK_LINE, Head, HeadError, HeadReader
 from .hub import MODULE, Hub
 from .log_lines import Entry
+from .peer_names import peer_names
 from .serving import failed, serve
 from .tunnel import Switched
 
@@ -495,12 +496,3 @@ class Connection(asyncio.Protocol):
         waiter = self._write_waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-
-
-def peer_names(peername: object) -> tuple[str, str]:
-    """The peer's address, and as host:port for logs; "" and "@" for a unix socket."""
-    if not isinstance(peername, tuple) or len(peername) < 2:
-        return "", "@"
-    # On a socket for both families, IPv4 peers come as ::ffff:192.0.2.1.
-    host, port = str(peername[0]).removeprefix("::ffff:"), peername[1]
-    return host, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -37,12 +37,12 @@ from hyperframe.frame import GoAwayFrame
 
 from authproxy_core.messages import Header, Request, Respond
 
-from .connection import peer_names
 from .h2_frames import FrameError, FrameMeter
 from .h2_heads import head_of
 from .h2_stream import StreamExchange
 from .heads import Head, HeadError
 from .hub import MODULE, Hub
+from .peer_names import peer_names
 from .serving import failed, serve
 from .trailers import passable
 

@@ -758,13 +758,29 @@ def test_a_malformed_body_ends_at_the_upstream_and_is_the_clients_fault() -> Non
     answers: list[Answer] = []
 
     def begin(_: Server, wire: Wire) -> None:
-        chunks = b"3\r\nabc\r\nzz\r\n"
-        wire.send(request(b"POST", b"Transfer-Encoding: chunked") + chunks)
+        # An interim answer tells that the request is on its way.
+        wire.send(request(b"POST", b"Transfer-Encoding: chunked") + b"3\r\nabc\r\n")
+        assert wire.answer().status == 103
+        wire.send(b"zz\r\n")
         answers.append(wire.answer())
 
-    assert upstream_left(begin).body in (b"", b"3\r\nabc\r\n")
+    early = b"HTTP/1.1 103 Early\r\n\r\n"
+    assert upstream_left(begin, early).body in (b"", b"3\r\nabc\r\n")
     assert answers[0].status == 400
     assert answers[0].headers["connection"] == "close"
+
+
+def test_a_body_that_is_malformed_at_once_reaches_nobody() -> None:
+    def talk(_: Server, wire: Wire) -> Answer:
+        chunks = b"3\r\nabc\r\nzz\r\n"
+        wire.send(request(b"POST", b"Transfer-Encoding: chunked") + chunks)
+        return wire.answer()
+
+    async def script(peer: Peer) -> None:
+        raise AssertionError("a connection")
+
+    answer = through(script, talk)
+    assert (answer.status, answer.headers["connection"]) == (400, "close")
 
 
 # Back-pressure

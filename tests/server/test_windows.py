@@ -62,8 +62,12 @@ class App:
             else:
                 head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
                 await peer.send(head)
-                await asyncio.gather(self._send_chunks(peer), peer.chunked())
+                await asyncio.gather(self._send_chunks(peer), self._taken(peer))
                 await peer.send(b"0\r\n\r\n")
+
+    async def _taken(self, peer: Peer) -> None:
+        while size := int(await peer.reader.readuntil(b"\r\n"), 16):
+            await peer.reader.readexactly(size + 2)
 
     async def _send_chunks(self, peer: Peer) -> None:
         for _ in range(SIZE // len(PIECE)):
