@@ -51,6 +51,10 @@ RELOADABLE = frozenset(
         "warnings",
     }
 )
+CALLED = {
+    "forward": "limits of upstream connections",
+    "store": "the session store",
+}
 # Of the core's sessions; they go with the store, which is opened once, and which knows
 # the cookie's name, for its keys begin with it.
 WITH_THE_STORE = ("kept_in", "shared", "revocable")
@@ -112,7 +116,10 @@ def merged(
     if cookie != core.cookie:
         changed.append("cookie_name")
     kept["core"] = replace(core, sessions=sessions, cookie=cookie)
-    notes = [f"{name} can't be changed by a reload; restart for it" for name in changed]
+    notes = [
+        f"{CALLED.get(name, name)} can't be changed by a reload; restart for it"
+        for name in changed
+    ]
     return replace(fresh, **kept), tuple(notes)
 
 

@@ -72,10 +72,7 @@ def read_templates(collected: Collected, key: str) -> dict[str, str]:
     if not collected.string(key):
         return {}
     # One that is not there may come.
-    collected.files |= {
-        str(folder),
-        *(str(folder / file) for file in TEMPLATES.values()),
-    }
+    collected.files.update(str(folder / file) for file in TEMPLATES.values())
     present = {
         name: str(folder / file)
         for name, file in TEMPLATES.items()
