@@ -309,13 +309,16 @@ def caddy(
 
 
 def test_our_caddy_example(caddy: Gateway) -> None:
-    page = caddy.get("/deep?x=1&y=2")
-    assert page.status == 200
+    sent = caddy.get("/deep?x=1&y=2", accept="text/html")
+    assert sent.status == 302
+    assert sent.location.startswith(f"{APP}/oauth2/sign_in?rd=")
+    rd = parameters(sent.location)["rd"]
+    assert rd == "/deep?x=1&y=2"
+    page = caddy.client.get(sent.location)
     assert "Sign in with Keycloak" in page.text
     start_link = re.search(r'href="([^"]*/oauth2/start[^"]*)"', page.text)
     assert start_link
-    rd = parameters(html.unescape(start_link[1]))["rd"]
-    assert rd == "/deep?x=1&y=2"
+    assert parameters(html.unescape(start_link[1]))["rd"] == rd
     back = caddy.log_in(rd=quote(rd))
     assert back.location == f"{APP}/deep?x=1&y=2"
     headers = received(caddy.get("/deep?x=1"))
@@ -324,10 +327,10 @@ def test_our_caddy_example(caddy: Gateway) -> None:
     assert headers["authorization"].startswith("Bearer ey")
 
 
-def test_a_strangers_post_gets_the_sign_in_page_from_caddy(caddy: Gateway) -> None:
-    page = caddy.client.submit(f"{APP}/form", {"rd": "https://other.example/"})
-    assert "Sign in with Keycloak" in page.text
-    assert "other.example" not in page.text
+def test_a_strangers_post_gets_401_from_caddy(caddy: Gateway) -> None:
+    answer = caddy.client.submit(f"{APP}/form", {"rd": "https://other.example/"})
+    assert answer.status == 401
+    assert "other.example" not in answer.text
 
 
 def test_caddy_passes_no_identity_header_of_a_client(caddy: Gateway) -> None:

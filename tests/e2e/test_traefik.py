@@ -23,8 +23,8 @@ Start = Callable[..., AuthServer]
 MakeTraefik = Callable[..., Gateway]
 BOTH = pytest.mark.parametrize("program", [AUTHPROXY, OAUTH2_PROXY])
 OURS = traefik.Middlewares(
-    (401,),
-    "/oauth2/sign_in",
+    (),
+    "",
     (
         "X-Auth-Request-User",
         "X-Auth-Request-Email",
@@ -34,6 +34,7 @@ OURS = traefik.Middlewares(
         "Authorization",
     ),
     ("_oauth2_proxy", "_oauth2_proxy_0", "_oauth2_proxy_1", "_oauth2_proxy_2"),
+    "/oauth2/forward_auth",
 )
 
 
@@ -64,8 +65,8 @@ def test_the_middlewares_are_those_of_our_example() -> None:
         line.strip()[2:] for line in text.splitlines() if line[:8] == " " * 6 + "- "
     ]
     assert listed == [*OURS.response_headers, *OURS.cookies]
-    assert f"query: {OURS.error_query}" in text
-    assert 'status: ["401"]' in text
+    assert f"address: http://authproxy:4180{OURS.check}\n" in text
+    assert "errors" not in text
 
 
 @BOTH

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import cast
+from urllib.parse import urljoin
 
 from support.certificates import Certificate
 from support.http import Reply, exchange
@@ -37,12 +38,16 @@ Pairs = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Middlewares:
-    """How ``errors`` and ``forwardAuth`` are configured."""
+    """How ``errors`` and ``forwardAuth`` are configured; without statuses no ``errors``.
+
+    ``check`` is the path of the address that ``forwardAuth`` asks.
+    """
 
     error_statuses: tuple[int, ...]
     error_query: str
     response_headers: tuple[str, ...]
     cookies: tuple[str, ...] = ()
+    check: str = "/oauth2/auth"
 
 
 SEED = Middlewares(
@@ -106,12 +111,24 @@ class Traefik:
         page = _passed_on(self.auth_port, "GET", query, headers)
         return Reply(page.url, reply.status, page.headers, page.body)
 
+    def at_entry(self, headers: Pairs) -> Pairs:
+        """What Traefik makes of a client's headers as they come."""
+        host = {name.lower(): value for name, value in headers}.get("host", "")
+        return [
+            *((name, value) for name, value in headers if not _is_forwarded(name)),
+            ("X-Forwarded-Host", host),
+            ("X-Forwarded-Port", "443"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Forwarded-Server", "traefik"),
+            ("X-Real-Ip", LOOPBACK),
+        ]
+
     def _guarded(self, method: str, target: str, headers: Pairs, body: bytes) -> Reply:
         """The app's answer if forwardAuth lets the request pass, else the check's."""
         check = _ask(
             self.auth_port,
             "GET",
-            "/oauth2/auth",
+            self.middlewares.check,
             [
                 *_without(headers, "host"),
                 ("Host", f"{LOOPBACK}:{self.auth_port}"),
@@ -121,7 +138,7 @@ class Traefik:
             ],
         )
         if not 200 <= check.status < 300:
-            return check
+            return _resolved(check, self.auth_port, self.middlewares.check)
         listed = self.middlewares.response_headers
         sent = _without(headers, *listed)
         sent += [(name, value) for name in listed for value in check.all(name)]
@@ -161,19 +178,21 @@ class _Handler(BaseHTTPRequestHandler):
     do_POST = do_HEAD = do_GET
 
     def _at_entry(self) -> Pairs:
-        host = self.headers.get("host", "")
-        kept = _without(self.headers.items(), "content-length", *HOP_BY_HOP)
-        return [
-            *((name, value) for name, value in kept if not _is_forwarded(name)),
-            ("X-Forwarded-Host", host),
-            ("X-Forwarded-Port", "443"),
-            ("X-Forwarded-Proto", "https"),
-            ("X-Forwarded-Server", "traefik"),
-            ("X-Real-Ip", LOOPBACK),
-        ]
+        headers = _without(self.headers.items(), "content-length", *HOP_BY_HOP)
+        return cast(_Server, self.server).gateway.at_entry(headers)
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Quiet."""
+
+
+def _resolved(check: Reply, port: int, path: str) -> Reply:
+    """*check* with its Location as Traefik passes it on: resolved by its own address."""
+    base = f"http://{LOOPBACK}:{port}{path}"
+    headers = tuple(
+        (name, urljoin(base, value) if name.lower() == "location" else value)
+        for name, value in check.headers
+    )
+    return Reply(check.url, check.status, headers, check.body)
 
 
 def _is_forwarded(name: str) -> bool:
