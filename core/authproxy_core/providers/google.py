@@ -60,6 +60,10 @@ class Google(Provider):
         """The groups of Google's own option, else the general ones."""
         return self.settings.google.groups or super().allowed_groups()
 
+    def groups_of(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
+        """None: only the directory names groups."""
+        return ()
+
     def _completed(
         self, session: Session, claims: Mapping[str, Any]
     ) -> Flow[Mapping[str, Any]]:
@@ -74,7 +78,6 @@ class Google(Provider):
         """*session* with groups and organisation id of the directory."""
         session = yield from super().enrich(session)
         directory = self._directory
-        # The claims of a user's token name no groups of the directory.
         groups: tuple[str, ...] = ()
         preferred_username = ""
         if directory is not None and session.email:
