@@ -18,7 +18,7 @@ from starlette.routing import Route
 from authproxy.asgi import AuthMiddleware, request_of
 from authproxy.demo.config import DemoConfig
 from authproxy.demo.provider import DemoProvider, serve
-from authproxy_core import AuthProxy, UpstreamSettings
+from authproxy_core import AuthProxy, Secret, UpstreamSettings
 from support.http import Client
 from support.ports import free_port
 from support.processes import wait_for
@@ -40,6 +40,7 @@ def running() -> Iterator[tuple[str, DemoProvider]]:
             provider={"issuer": idp.url},
             upstreams=(UpstreamSettings(id="app", uri="http://app.invalid"),),
             inject_request_headers=(rule("X-Forwarded-Email", "email"),),
+            signature_key=Secret("sha256:key"),
         )
         app = Starlette(routes=[Route("/{path:path}", shown, methods=["GET", "POST"])])
         port = free_port()
@@ -78,7 +79,8 @@ def test_login_and_a_guarded_page(running: tuple[str, DemoProvider]) -> None:
     )
     assert reply.status == 200
     assert reply.json["headers"]["x-forwarded-email"] == "alice@example.com"
-    assert reply.json["body"] == "body"
+    assert reply.json["body"] == "body"  # although it was read to be signed
+    assert reply.json["headers"]["gap-signature"].startswith("sha256 ")
     assert reply.header("gap-auth") == "alice@example.com"
     assert client.get(f"{url}/oauth2/auth").status == 202
     head = client.request("HEAD", f"{url}/robots.txt")
