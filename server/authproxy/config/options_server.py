@@ -329,6 +329,7 @@ LOGGING_OPTIONS = in_group(
         AUTH_FORMAT,
         "template of these lines",
         "logs.auth_format",
+        note="{{.TraceID}} is a field of ours",
     ),
     Option("request_logging", "bool", True, "log each request", "logs.request"),
     Option(
@@ -337,6 +338,7 @@ LOGGING_OPTIONS = in_group(
         REQUEST_FORMAT,
         "template of these lines",
         "logs.request_format",
+        note="{{.TraceID}} is a field of ours",
     ),
     Option(
         "errors_to_info_log",
