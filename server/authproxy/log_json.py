@@ -17,8 +17,18 @@ from authproxy_core.original import Trust
 from authproxy_core.settings import Settings
 
 from .clock import Clock
-from .log_lines import PROTOCOLS, AuthStatus, Entry, Level, message_of, trace_of
+from .log_lines import (
+    PROTOCOLS,
+    AuthStatus,
+    Entry,
+    Level,
+    Whose,
+    message_of,
+    trace_of,
+)
 from .log_text import redact
+
+DELETE = "\x7f"  # the only character of ASCII that JSON lets pass and nobody can print
 
 
 class JsonLines:
@@ -26,6 +36,7 @@ class JsonLines:
 
     def __init__(self, core: Settings, clock: Clock) -> None:
         self._clock = clock
+        self._whose = Whose(core)
         self._trust = Trust(core)
         self._behind_proxy = core.reverse_proxy
 
@@ -85,9 +96,7 @@ class JsonLines:
         head, request = entry.head, entry.request
         target = redact(head.target).decode("ascii")
         method, host, uri, scheme = head.method, head.host, target, None
-        client = entry.client
         if self._behind_proxy:
-            client = self._trust.client(request) or "@"
             try:
                 original = self._trust.original(request)
             except RequestError:
@@ -101,7 +110,7 @@ class JsonLines:
         return {
             "request_id": request.id,
             "trace_id": trace_of(head) or None,
-            "client": client,
+            "client": self._whose.client(entry),
             "method": _text(method),
             "scheme": scheme,
             "host": host or None,
@@ -123,7 +132,7 @@ def _line(fields: Mapping[str, Any]) -> str:
         text = orjson.dumps(
             {key: _sound(value) for key, value in fields.items()}
         ).decode()
-    if not text.isprintable():
+    if not (text.isascii() and DELETE not in text) and not text.isprintable():
         text = "".join([one if one.isprintable() else _escaped(one) for one in text])
     return text + "\n"
 

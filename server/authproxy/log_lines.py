@@ -42,6 +42,7 @@ AUTH_FORMAT = (
 )
 STANDARD_FORMAT = "[{{.Timestamp}}] [{{.File}}] {{.Message}}"
 PROTOCOLS = ("HTTP/1.0", "HTTP/1.1", "HTTP/2.0")
+FORWARDED_HOST = b"x-forwarded-host"
 TEXTS_KEPT = 1024  # of each kind
 TEXT_BYTES_KEPT = 512
 
@@ -66,6 +67,51 @@ class Entry(Struct):
     upstream_seconds: float | None = None  # from passing it on to its answer's head
 
 
+class Whose:
+    """Who sent a request, and to which host, before any gateway in front of us.
+
+    Both are looked up for each line and come again, so what a peer's fields amounted to
+    is remembered.
+    """
+
+    def __init__(self, core: Settings) -> None:
+        self._trust = Trust(core)
+        self._behind_proxy = core.reverse_proxy
+        self._client_field = core.real_client_ip_header.lower().encode()
+        self._clients: dict[tuple[str, bytes], str] = {}
+        self._hosts: dict[tuple[str, bytes], str] = {}
+
+    def client(self, entry: Entry) -> str:
+        """The client's address; the peer's, with its port, when there is no gateway."""
+        if not self._behind_proxy:
+            return entry.client
+        request = entry.request
+        value = entry.head.sole(self._client_field)
+        if value is None:  # none, or several
+            return self._trust.client(request) or "@"
+        client = self._clients.get((request.peer, value))
+        if client is None:
+            client = self._trust.client(request) or "@"
+            if len(value) <= TEXT_BYTES_KEPT:
+                _keep(self._clients, (request.peer, value), client)
+        return client
+
+    def host(self, entry: Entry) -> str:
+        """The original host, "-" if it is malformed or missing."""
+        head, request = entry.head, entry.request
+        if not self._behind_proxy or FORWARDED_HOST not in head.fields:
+            return head.host or "-"
+        value = head.sole(FORWARDED_HOST)
+        if value is None:  # several
+            return self._trust.host(request) or "-"
+        host = self._hosts.get((request.peer, value))
+        if host is None:
+            host = self._trust.host(request) or "-"
+            if len(value) <= TEXT_BYTES_KEPT:
+                _keep(self._hosts, (request.peer, value), host)
+        return host
+
+
 class Lines(Protocol):
     """Makes lines, each with its end."""
 
@@ -86,8 +132,7 @@ class TextLines:
 
     def __init__(self, settings: LogSettings, core: Settings, clock: Clock) -> None:
         self._clock = clock
-        self._trust = Trust(core)
-        self._behind_proxy = core.reverse_proxy
+        self._whose = Whose(core)
         self._agents: dict[bytes, str] = {}
         self._users: dict[str, str] = {}
         self._request_format = settings.request_format and compile_format(
@@ -119,7 +164,7 @@ class TextLines:
         uri = target.decode("ascii")
         if '"' in uri or "\\" in uri:
             uri = quoted(uri)[1:-1]
-        client, host = self._client(entry), self._host(head, request)
+        client, host = self._whose.client(entry), self._whose.host(entry)
         user = self._user(entry.user) if entry.user else "-"
         agent = self._agent(head)
         if self._request_format:
@@ -143,23 +188,13 @@ class TextLines:
         head, request = entry.head, entry.request
         return self._auth_format(
             (
-                self._client(entry), self._host(head, request), PROTOCOLS[head.minor],
+                self._whose.client(entry), self._whose.host(entry),
+                PROTOCOLS[head.minor],
                 request.id, head.method.decode("ascii"), self._clock.timestamp,
                 self._agent(head), self._user(event.user) if event.user else "-",
                 status, safe(message_of(event, status)), trace_of(head) or "-",
             )
         )  # fmt: skip
-
-    def _client(self, entry: Entry) -> str:
-        if self._behind_proxy:
-            return self._trust.client(entry.request) or "@"
-        return entry.client
-
-    def _host(self, head: Head, request: Request) -> str:
-        # The field is looked up before the peer is judged: it is rarely there.
-        if self._behind_proxy and b"x-forwarded-host" in head.fields:
-            return self._trust.host(request) or "-"
-        return head.host or "-"
 
     def _agent(self, head: Head) -> str:
         value = head.fields.get(b"user-agent", b"")

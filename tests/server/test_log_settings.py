@@ -131,6 +131,25 @@ def test_behind_a_gateway(tmp_path: Path) -> None:
     ]
 
 
+def test_what_is_remembered_of_a_gateway(tmp_path: Path) -> None:
+    """By peer and field: neither another peer nor several fields profit from it."""
+    one = (b"X-Real-Ip: 203.0.113.9", b"X-Forwarded-Host: app.example")
+    two = (b"X-Forwarded-Host: first.example", b"X-Forwarded-Host: app.example")
+    bad = (b"X-Real-Ip: x", b"X-Forwarded-Host: a b")
+    core = Settings(reverse_proxy=True, trusted_proxies=("192.0.2.1",))
+    sent = [entry(b"/", *fields) for fields in (one, one, two, bad, bad)]
+    sent.append(entry(b"/", *one, peer="198.51.100.7"))
+    out, _ = lines(tmp_path, sent, core=core)
+    assert re.findall(r"(?m)^(\S+) .*\] (\S+) GET", out) == [
+        ("203.0.113.9", "app.example"),
+        ("203.0.113.9", "app.example"),
+        ("192.0.2.1", "first.example"),
+        ("192.0.2.1", "-"),
+        ("192.0.2.1", "-"),
+        ("198.51.100.7", "own.example"),
+    ]
+
+
 @pytest.mark.parametrize("to_info", [False, True])
 def test_where_events_go(tmp_path: Path, to_info: bool) -> None:
     """Authentication lines to standard output, errors where the operator wants them."""
