@@ -21,6 +21,30 @@ Headers: TypeAlias = tuple[Header, ...]
 Verdict: TypeAlias = Literal["", "allowed", "unauthenticated", "denied", "failed"]
 
 
+# What an event may be. Metrics count each of them, logs know which are about logins.
+EventKind: TypeAlias = Literal[
+    "bad_request",
+    "denied",
+    "effect_failed",
+    "logged_in",
+    "logged_out",
+    "logged_out_by_provider",
+    "login_denied",
+    "login_failed",
+    "logout_failed",
+    "logout_refused",
+    "page_failed",
+    "provider_failed",
+    "provider_ready",
+    "refresh_failed",
+    "refresh_not_shared",
+    "refreshed",
+    "session_ended",
+    "token_refused",
+    "upstream_failed",
+]
+
+
 class Request(Struct, frozen=True):
     """The head of a request.
 
@@ -44,7 +68,7 @@ class Event(Struct, frozen=True):
     ``kind`` and ``reason`` are stable words, ``detail`` is a sentence for the operator.
     """
 
-    kind: str
+    kind: EventKind
     user: str = ""
     reason: str = ""
     detail: str = ""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from urllib.parse import unquote_to_bytes
 
 from authproxy_core.health import ping_paths
-from authproxy_core.messages import Event
+from authproxy_core.messages import Event, EventKind
 from authproxy_core.settings import Settings
 
 from .clock import Clock
@@ -23,7 +23,7 @@ from .log_writer import Descriptor, LogWriter, Sink
 from .server_settings import LogSettings
 
 # What an event is in the authentication log; those not named here have no line there.
-AUTH_STATUS: Mapping[str, AuthStatus] = {
+AUTH_STATUS: Mapping[EventKind, AuthStatus] = {
     "logged_in": "AuthSuccess",
     "logged_out": "AuthSuccess",
     "logged_out_by_provider": "AuthSuccess",
@@ -33,10 +33,9 @@ AUTH_STATUS: Mapping[str, AuthStatus] = {
     "logout_failed": "AuthError",
     "logout_refused": "AuthFailure",
     "refresh_failed": "AuthError",
-    "store_unavailable": "AuthError",
 }
 STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
-GOOD_NEWS = frozenset({"provider_ready", "refreshed"})
+GOOD_NEWS: frozenset[EventKind] = frozenset({"provider_ready", "refreshed"})
 
 
 def lines_of(settings: LogSettings, core: Settings, clock: Clock) -> Lines:

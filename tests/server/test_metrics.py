@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import os
 import re
@@ -20,11 +19,7 @@ from authproxy.metrics import process
 from authproxy.metrics.cells import LAYOUT, SharedCells
 from authproxy.metrics.exposition import by_worker, summed
 from authproxy.metrics.families import (
-    EVENTS,
     FAMILIES,
-    LOGIN_FAILURES,
-    PURPOSES,
-    REASONS,
     REQUESTS,
 )
 from authproxy.metrics.metrics import Metrics
@@ -33,7 +28,7 @@ from authproxy_core.messages import Event
 from support.certificates import make_certificate
 from support.ports import LOOPBACK
 from support.processes import wait_for
-from support.program import ROOT, Program, session_cookie
+from support.program import Program, session_cookie
 from support.server import Wire
 
 Samples = dict[str, float]
@@ -241,37 +236,6 @@ def test_the_numbers_of_each_worker() -> None:
     assert found["oauth2_proxy_requests_total{code=200,worker=0}"] == 1
     assert found["oauth2_proxy_requests_total{code=201,worker=1}"] == 1
     assert "oauth2_proxy_requests_total{code=201,worker=0}" not in found
-
-
-def words(called: set[str], argument: str, position: int = 99) -> set[str]:
-    """The words that the core passes to what is *called*, as *argument*."""
-    found = set()
-    for path in (ROOT / "core").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and name_of(node.func) in called:
-                values = [one.value for one in node.keywords if one.arg == argument]
-                values += node.args[position : position + 1]
-                found |= {
-                    one.value
-                    for one in values
-                    if isinstance(one, ast.Constant) and isinstance(one.value, str)
-                }
-    assert found
-    return found
-
-
-def name_of(node: ast.expr) -> str:
-    return node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
-
-
-def test_the_words_of_the_core_are_known() -> None:
-    """What it says by a new word would be counted as "other"."""
-    assert words({"Event"}, "kind", 0) <= set(EVENTS)
-    known = {*LOGIN_FAILURES, "events", "jti", "replay"}  # those of logout tokens
-    assert words({"ProviderError", "TokenError"}, "reason") <= known
-    reasons = {reason for some in REASONS.values() for reason in some}
-    assert words({"Respond", "replace", "plain"}, "reason") <= reasons
-    assert words({"Fetch", "fetch_json", "get_json"}, "purpose") <= set(PURPOSES)
 
 
 def test_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from ..errors import (
     TokenError,
 )
 from ..interop import Ticket
-from ..messages import Event, Request
+from ..messages import Event, EventKind, Request
 from ..recall import Entry
 from ..renewals import AFTERLIFE, FRESH_TOKENS, LONG_AFTERLIFE, KeptTokens, Renewed
 from ..session import Session
@@ -366,6 +366,6 @@ def _is_fatal(error: AuthProxyError) -> bool:
     )
 
 
-def _event(kind: str, entry: Entry, error: AuthProxyError) -> Event:
+def _event(kind: EventKind, entry: Entry, error: AuthProxyError) -> Event:
     reason = getattr(error, "reason", error.code)
     return Event(kind, entry.session.name, reason, str(error))

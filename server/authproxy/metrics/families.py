@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from authproxy_core.flows.failures import MESSAGES
+from authproxy_core.messages import EventKind
 
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 Labels: TypeAlias = tuple[str, ...]
@@ -58,13 +59,7 @@ LOGIN_FAILURES = (
     ),
     OTHER,
 )  # fmt: skip
-EVENTS = (
-    "bad_request", "denied", "effect_failed", "logged_in", "logged_out", "login_denied",
-    "login_failed", "logged_out_by_provider", "logout_failed", "logout_refused",
-    "page_failed", "provider_failed", "provider_ready",
-    "refresh_failed", "refreshed", "session_ended", "session_revoked",
-    "store_unavailable", "upstream_failed", OTHER,
-)  # fmt: skip
+EVENTS = (*get_args(EventKind), OTHER)
 PURPOSES = (
     "discovery", "jwks", "token", "refresh", "userinfo", "profile", "groups",
     "directory", "validate", "introspection", "revocation", "logout", OTHER,
