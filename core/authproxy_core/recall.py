@@ -80,6 +80,11 @@ class Entry:
         return OVERHEAD + 4 * self.weight
 
 
+def is_outdated(entry: Entry) -> bool:
+    """Whether a ticket's session was renewed since its cookie was written."""
+    return int(entry.session.created_at) > int(entry.issued_at)
+
+
 class RecallCache:
     """Sealed value → `Entry`, at most ``limit`` bytes together."""
 

@@ -21,7 +21,7 @@ from .errors import SealError, StoreError
 from .interop import Ticket
 from .lifetimes import Lifetimes, Span
 from .messages import Header, Headers
-from .recall import Entry, RecallCache
+from .recall import Entry, RecallCache, is_outdated
 from .renewals import AFTERLIFE, Renewals
 from .session import Session
 from .session_formats import SessionFormats, generation, identity
@@ -249,7 +249,7 @@ class Sessions:
             weight=len(data),
         )
         # A late request still gets the new cookie.
-        late = _is_outdated(found) and self._clock() < session.created_at + AFTERLIFE
+        late = is_outdated(found) and self._clock() < session.created_at + AFTERLIFE
         found.watched = () if late else self._watch.rest(entry.sealed, reading)
         if found.watched:
             self._recall.put(found)
@@ -375,7 +375,7 @@ class Sessions:
     def cookies_again(self, entry: Entry, browser: Browser) -> Headers:
         """A ticket's cookies, if its session was renewed since they were written."""
         ticket, session = entry.ticket, entry.session
-        if ticket is None or not _is_outdated(entry):
+        if ticket is None or not is_outdated(entry):
             return ()
         sealed = self.formats.write_ticket(ticket, session.created_at)
         age = self._lifetimes.max_age(session, self._clock(), held=True)
@@ -425,11 +425,6 @@ def _minimal(session: Session) -> Session:
     return msgspec.structs.replace(
         session, access_token="", id_token="", refresh_token=""
     )
-
-
-def _is_outdated(entry: Entry) -> bool:
-    """Whether a ticket's session was renewed since its cookie was written."""
-    return int(entry.session.created_at) > int(entry.issued_at)
 
 
 def _moment(text: bytes) -> float:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from ..effects import Flow
 from ..errors import StoreError
 from ..messages import Headers, Request
-from ..recall import Entry
+from ..recall import Entry, is_outdated
 from ..session import Session
 from .context import Context, Settled
 from .refresh import refresh
@@ -49,7 +49,8 @@ def _settle(context: Context, request: Request, entry: Entry) -> Flow[Settled]:
         if context.binding.active and context.foreign(request, loaded):
             return Settled(None)  # its cookie is good elsewhere
         entry = loaded
-        headers = context.sessions.cookies_again(entry, context.browser(request))
+        if is_outdated(entry):
+            headers = context.sessions.cookies_again(entry, context.browser(request))
     if now >= entry.span.early_at:
         settled = yield from refresh(context, request, entry)
         return settled if settled.headers else Settled(settled.entry, headers)
