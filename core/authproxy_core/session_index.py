@@ -1,7 +1,8 @@
 """The index of the sessions in the store: who has which, without any token.
 
-    NAME:index:all, NAME:index:sub:HASH, NAME:index:sid:HASH     sets of 32 digits
-    NAME:info:DIGITS                                             a sealed `SessionInfo`
+    NAME:index:all                                        sets of 32 digits
+    NAME:index:sub:HASH, :sid:HASH, :name:HASH
+    NAME:info:DIGITS                                      a sealed `SessionInfo`
 
 The digits are those of the session's ticket. They are no secret: without the ticket's
 own secret the session under them is sealed. Names of users are hashed in keys and
@@ -50,10 +51,14 @@ class SessionInfo(Struct, frozen=True, array_like=True):
     created_at: float
     subject: str
 
+    @property
+    def names(self) -> set[str]:
+        """What the user is called besides ``subject``."""
+        return {self.user, self.email, self.preferred_username} - {self.subject}
+
     def matches(self, name: str) -> bool:
         """Whether *name* is the session's user, by any of its names."""
-        names = (self.user, self.subject, self.email, self.preferred_username)
-        return name in names
+        return name == self.subject or name in self.names
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -109,6 +114,8 @@ class SessionIndex:
         yield self._set("sub", info.provider, info.subject)
         if info.sid:
             yield self._set("sid", info.provider, info.sid)
+        for name in sorted(info.names - {""}):
+            yield self._set("name", name)
 
     # -- noting
 
@@ -165,8 +172,13 @@ class SessionIndex:
         if sid:
             found = yield from self._found("sid", sid)
             return tuple(info for info in found if not user or info.matches(user))
-        everyone = yield from self._infos((self._all(),))
-        return tuple(info for info in everyone if not user or info.matches(user))
+        if not user:
+            return (yield from self._infos((self._all(),)))
+        found = yield from self._found("sub", user)
+        named = yield from self._infos(self._set("name", user))
+        known = {info.id for info in found}
+        both = (*found, *(info for info in named if info.id not in known))
+        return tuple(sorted(both, key=lambda info: info.login_at))
 
     def of_subject(
         self, provider: str, *, subject: str = "", sid: str = ""
@@ -225,14 +237,24 @@ class SessionIndex:
         """
         if not (user or sid or everything):
             raise ValueError("expected a user, a sid, or everything")
-        found = yield from self.find(user=user, sid=sid)
-        listed = False
-        if self._revocable and not (user and sid):
+        listed = self._revocable and not (user and sid)
+        if listed:
             yield from self._list(user, sid)
-            listed = True
+        if not (user or sid):
+            return Revoked((yield from self._end_all()), listed)
+        found = yield from self.find(user=user, sid=sid)
         for info in found:
             yield from self._end(info.id, info)
         return Revoked(len(found), listed)
+
+    def _end_all(self) -> Flow[int]:
+        """End what is in the index; a store gives out a large set in parts."""
+        count = 0
+        while members := (yield from Members(self._all())):
+            for member in members:
+                yield from self._end(member.decode("ascii", "replace"))
+            count += len(members)
+        return count
 
     def _list(self, user: str, sid: str) -> Flow[None]:
         if not user and not sid:
