@@ -150,10 +150,11 @@ def start_proxy(
     name: str,
     issuer: str,
     upstream: str = "file:///dev/null",
+    extra: str = "",
 ) -> tuple[int, Process]:
-    """Start authproxy or oauth2-proxy with the same configuration."""
+    """Start authproxy or oauth2-proxy with the same configuration, and *extra* TOML."""
     file = folder / f"{name}.cfg"
-    file.write_text(CONFIG + f'upstreams = "{upstream}"\n')
+    file.write_text(CONFIG + f'upstreams = "{upstream}"\n{extra}')
     port = free_port()
     start = [sys.executable, "-m", "authproxy"] if name == "authproxy" else [find(name)]
     process = Process(

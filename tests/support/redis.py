@@ -61,6 +61,12 @@ class RedisServer:
         self.stop()
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def address(self) -> RedisAddress:
         """Where it is."""
         return RedisAddress(host=LOOPBACK, port=self.port)
