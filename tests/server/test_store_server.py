@@ -160,6 +160,25 @@ def test_sign_out_elsewhere(
         assert statistics.median(delays) < 0.1
 
 
+def test_redis_that_may_not_tell(
+    tmp_path: Path, provider: Provider, redis: RedisServer
+) -> None:
+    """Without CLIENT TRACKING every session is looked up, and the log says why."""
+    redis.ask("ACL", "SETUSER", "default", "-client")
+    with started(tmp_path, provider, **in_redis(redis)) as program:
+        browser = provider.browser()
+        browser.log_in()
+        assert browser.check() == 202
+        key = redis.ask("KEYS", "_oauth2_proxy-*").strip()
+        redis.ask("DEL", key)
+        assert browser.check() == 401
+        wait_for(lambda: "does not tell of changes" in program.log(), "the reason")
+        assert "NOPERM" in program.log()
+        redis.ask("ACL", "SETUSER", "default", "+client")
+        wait_for(lambda: "tells of changes again" in program.log(), "the news")
+        assert "away" not in program.log()
+
+
 def sqlite_options(folder: Path) -> dict[str, Any]:
     """Options for sessions in a file."""
     return {

@@ -32,6 +32,10 @@ class Store(Protocol):
         """Whether changes by others arrive (within 100 ms), so that caches hold."""
 
     @property
+    def doubt(self) -> str:
+        """Why it is not trustworthy, for the log; no secrets."""
+
+    @property
     def available(self) -> bool:
         """Whether the last exchange with the store succeeded."""
 

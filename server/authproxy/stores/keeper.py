@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Protocol
 
 from ..logs import Logs
 from .base import Store
 
 MODULE = "store"
+PATIENCE = 1.0  # seconds that a start waits for the store
+DOUBT_AFTER = 3.0  # seconds
 
 
 class Application(Protocol):
@@ -29,16 +33,29 @@ class StoreKeeper:
         self._store = store
         self._application = application
         self._logs = logs
-        self._was_available = True
+        self._started = False
+        self._answers = asyncio.Event()
+        self._said_away = self._said_doubt = False
+        self._doubting: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Connect; returns although the store may be away."""
-        if self._store is not None:
-            await self._store.start(self._changed, self._noted)
-            self._noted()
+        """Connect, and wait a moment for it; returns although the store may be away."""
+        store = self._store
+        if store is None:
+            return
+        await store.start(self._application_changed, lambda: self._noted(store))
+        self._noted(store)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self._answers.wait()
+        self._started = True
+        self._noted(store)
 
     async def close(self) -> None:
         """End the connections."""
+        self._started = False  # nothing is to be said about that
+        if self._doubting is not None:
+            self._doubting.cancel()
         if self._store is not None:
             await self._store.close()
 
@@ -49,18 +66,41 @@ class StoreKeeper:
             application.store_available = self._store.available
             application.store_trusted = self._store.trustworthy
 
-    def _changed(self, key: str | None) -> None:
+    def _application_changed(self, key: str | None) -> None:
         self._application.store_changed(key)
 
-    def _noted(self) -> None:
-        assert self._store is not None  # noqa: S101 - it calls this
+    def _noted(self, store: Store) -> None:
         self.tell(self._application)
-        available = self._store.available
-        if available == self._was_available:
+        if store.available:
+            self._answers.set()
+        if self._started:
+            self._say_whether_away(store)
+            self._say_whether_doubtful(store)
+
+    def _say_whether_away(self, store: Store) -> None:
+        if store.available != self._said_away:
             return
-        self._was_available = available
-        if available:
+        self._said_away = not store.available
+        if store.available:
             self._logs.info(MODULE, "the session store is available again")
         else:
-            problem = self._store.problem or "no connection yet"
-            self._logs.error(MODULE, f"the session store is away: {problem}")
+            self._logs.error(MODULE, f"the session store is away: {store.problem}")
+
+    def _say_whether_doubtful(self, store: Store) -> None:
+        """Say it when a store that answers does not tell of changes for a while."""
+        if store.trustworthy and self._said_doubt:
+            self._said_doubt = False
+            self._logs.info(MODULE, "the session store tells of changes again")
+        elif not store.trustworthy and self._doubting is None:
+            loop = asyncio.get_running_loop()
+            self._doubting = loop.call_later(DOUBT_AFTER, self._judge_doubt, store)
+
+    def _judge_doubt(self, store: Store) -> None:
+        self._doubting = None
+        if store.available and not store.trustworthy and not self._said_doubt:
+            self._said_doubt = True
+            self._logs.error(
+                MODULE,
+                "the session store does not tell of changes, so it is asked for every "
+                f"session: {store.doubt}",
+            )

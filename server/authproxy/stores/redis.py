@@ -61,6 +61,10 @@ class Router(Protocol):
     def problem(self) -> str:
         """Why it is not available."""
 
+    @property
+    def doubt(self) -> str:
+        """Why it is not trustworthy."""
+
     def start(self) -> None:
         """Connect in the background."""
 
@@ -92,6 +96,11 @@ class OneMaster:
     def problem(self) -> str:
         """Why it is not available."""
         return self._server.problem
+
+    @property
+    def doubt(self) -> str:
+        """Why it is not trustworthy."""
+        return self._server.doubt
 
     def start(self) -> None:
         """Connect in the background."""
@@ -181,6 +190,11 @@ class RedisStore:
     def problem(self) -> str:
         """Why it is not available."""
         return self._router.problem or self._refusal
+
+    @property
+    def doubt(self) -> str:
+        """Why it is not trustworthy."""
+        return self._router.doubt
 
     async def start(self, on_change: OnChange, on_state: OnState) -> None:
         """Connect in the background."""

@@ -75,6 +75,12 @@ class Cluster:
         problems = [one.problem for one in self._masters.values() if one.problem]
         return self._problem or "; ".join(problems)
 
+    @property
+    def doubt(self) -> str:
+        """Why it is not trustworthy."""
+        masters = self._masters.values()
+        return "; ".join(one.doubt for one in masters if not one.trustworthy)
+
     def start(self) -> None:
         """Look for the masters in the background."""
         self._task = asyncio.get_running_loop().create_task(self._keep_looking())

@@ -32,7 +32,7 @@ SOON = 0.3  # seconds that a question waits for a link that has just been lost
 HEARTBEAT, HEARTBEAT_LIMIT = 1.0, 1.0  # seconds; of the link for questions
 NEWS_HEARTBEAT, NEWS_LIMIT = 0.25, 0.5  # seconds; so old may be what caches say
 # Answers that say: this server is the wrong one, or not itself yet.
-LEAVE = frozenset({"READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "NOPERM"})
+LEAVE = frozenset({"READONLY", "LOADING", "MASTERDOWN", "NOAUTH"})
 Locate = Callable[[], Awaitable[RedisAddress]]
 
 
@@ -66,6 +66,7 @@ class Server:
         self._tries = 0  # that failed since the link stood
         self._task: asyncio.Task[None] | None = None
         self.problem = "no connection yet"
+        self.doubt = "no connection yet"
         self.trustworthy = False
 
     @property
@@ -198,8 +199,9 @@ class Server:
             while True:
                 try:
                     link = await self._dialer.news(address, self._prefixes, self._told)
-                except StoreError:
+                except StoreError as error:
                     tries += 1
+                    self.doubt = str(error)
                 else:
                     tries = 0
                     try:
@@ -208,6 +210,7 @@ class Server:
                         while await _beats(link, NEWS_HEARTBEAT, NEWS_LIMIT):
                             pass
                     finally:
+                        self.doubt = link.reason
                         self._trust(False)
                         await link.close()
                 await asyncio.sleep(_pause(tries))

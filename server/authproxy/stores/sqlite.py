@@ -52,6 +52,11 @@ class SqliteStore:
         self.trustworthy = False
 
     @property
+    def doubt(self) -> str:
+        """Why it is not trustworthy."""
+        return self._reader.problem or f"no look at {self._path} within {POLL_LIMIT} s"
+
+    @property
     def available(self) -> bool:
         """Whether both reading and writing succeeded when last tried."""
         return not self.problem
