@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from authproxy.server_settings import RedisAddress, RedisSettings
@@ -110,6 +111,7 @@ def test_bad_addresses(url: str, text: str) -> None:
 
 
 @given(st.text(max_size=60))
+@hypothesis_settings(deadline=None)
 def test_any_text_is_read_or_refused(text: str) -> None:
     """Nothing else than a problem comes of it."""
     for url in (text, f"redis://{text}", f"unix://{text}", f"redis://h?{text}"):

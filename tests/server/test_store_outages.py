@@ -12,6 +12,7 @@ import pytest
 
 from authproxy.server_settings import RedisAddress, RedisSettings, StoreSettings
 from authproxy.stores.base import MAX_VALUE, Store
+from authproxy.stores.redis_cluster import slot_of
 from authproxy_core.errors import StoreError
 from authproxy_core.settings import Secret
 from support.certificates import make_certificate
@@ -551,6 +552,9 @@ def test_cluster_moves_a_slot(tmp_path: Path) -> None:
         slots = {
             name: int(source.ask("CLUSTER", "KEYSLOT", name)) for name in names[:40]
         }
+        assert all(slot_of(name) == slot for name, slot in slots.items())
+        for name in ("a{b}c", "{}x", "a{", "a{}b{c}", "foo{{bar}}zap", "}{x}"):
+            assert str(slot_of(name)) == source.ask("CLUSTER", "KEYSLOT", name).strip()
         key = next(name for name in slots if slots[name] < 5461)
         slot = str(slots[key])
         ids = [one.ask("CLUSTER", "MYID").strip() for one in (source, target)]
