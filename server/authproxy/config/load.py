@@ -74,7 +74,7 @@ def build(flags: Flags, environ: Mapping[str, str]) -> ServerSettings:
     if collected.problems:
         raise ConfigError(tuple(collected.problems), tuple(collected.warnings), named)
     add_warnings(collected)
-    rules.add_rule_warnings(collected, settings.core.gate)
+    rules.add_rule_warnings(collected, settings.core)
     return msgspec.structs.replace(
         settings, files=named, warnings=tuple(collected.warnings)
     )

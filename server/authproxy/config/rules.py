@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from authproxy_core.gate_settings import GateSettings, gate_advice
+from authproxy_core.settings import Settings
 
 from ..server_settings import Listener
 from .collected import Collected
@@ -49,13 +50,21 @@ def _port(address: str) -> int:
     return int(port) if port.isascii() and port.isdigit() and int(port) < 65536 else 0
 
 
-def add_rule_warnings(collected: Collected, settings: GateSettings) -> None:
+def add_rule_warnings(collected: Collected, settings: Settings) -> None:
     """Add what an operator should know about rules that are allowed."""
-    for key, text in gate_advice(settings):
+    for key, text in gate_advice(settings.gate):
         collected.warn(key, text)
-    if collected.boolean("reverse_proxy") and settings.skips:
+    if not collected.boolean("reverse_proxy"):
+        return
+    if settings.gate.skips:
         collected.warn(
             "reverse_proxy",
             "with rules that skip the login, the gateway must set X-Forwarded-Uri, "
             "X-Forwarded-Method and real_client_ip_header itself, or a client does",
+        )
+    elif settings.access.any:
+        collected.warn(
+            "reverse_proxy",
+            "with access rules, a gateway that asks must set X-Forwarded-Host, "
+            "X-Forwarded-Uri and X-Forwarded-Method itself, or a client does",
         )
