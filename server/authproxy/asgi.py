@@ -2,8 +2,9 @@
 
     app = AuthMiddleware(app, AuthProxy(settings))
 
-The application gets the headers that an upstream would get. Only HTTP is guarded here:
-a websocket is refused until its session can be checked as well.
+The application gets the headers that an upstream would get, and the bodies as they come:
+nothing is gathered here. A websocket needs a session as a request does, and a page of
+ours; who has none gets 401 where the server can say so, else 403.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from authproxy_core import (
     decide,
     drive,
 )
-from authproxy_core.messages import Headers
+from authproxy_core.messages import Decision, Headers
 
 from .http_client import HttpClient
 from .perform import Performer
 from .server_settings import ClientSettings
 
+UPGRADE: Headers = ((b"connection", b"Upgrade"), (b"upgrade", b"websocket"))
+UPGRADE_NAMES = {name for name, _ in UPGRADE}
+HEADS = {"http.response.start", "websocket.accept"}  # messages that have headers
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -36,12 +40,21 @@ Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None
 
 
 class AuthMiddleware:
-    """Guards *app*; *proxy* must belong to this event loop alone."""
+    """Guards *app*; *proxy* must belong to this event loop alone.
+
+    A websocket lasts *websocket_lifetime* seconds at most, 0 means no limit.
+    """
 
     def __init__(
-        self, app: Application, proxy: AuthProxy, client: ClientSettings | None = None
+        self,
+        app: Application,
+        proxy: AuthProxy,
+        client: ClientSettings | None = None,
+        *,
+        websocket_lifetime: float = 0.0,
     ) -> None:
         self._app = app
+        self._websocket_lifetime = websocket_lifetime
         self._proxy = proxy
         self._client = HttpClient(client or ClientSettings())
         self._performer = Performer(self._client)
@@ -62,8 +75,10 @@ class AuthMiddleware:
                 await self.close()
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
         else:
-            await send({"type": "websocket.close", "code": 1008})
+            raise ValueError(f"an unknown kind of scope: {scope['type']!r}")
 
     async def close(self) -> None:
         """Close what is open towards the provider; a lifespan's end does it too."""
@@ -88,17 +103,45 @@ class AuthMiddleware:
             decision = Respond(404)
         await _answer(send, decision, head_only=request.method == b"HEAD")
 
+    async def _websocket(
+        self, scope: MutableMapping[str, Any], receive: Receive, send: Send
+    ) -> None:
+        request = request_of(scope)
+        outcome = self._proxy.handle(request)
+        decision = await decide(outcome, self._performer.bound_to(_NoBody()))
+        if not isinstance(decision, Forward) or not decision.upgrade:
+            await _refuse(scope, receive, send, decision)
+            return
+        inner = {**scope, "headers": [list(field) for field in decision.headers]}
+        adding = _adding(send, decision.response_headers)
+        try:
+            async with asyncio.timeout(self._websocket_lifetime or None) as deadline:
+                await self._app(inner, receive, adding)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            # RFC 6455 §7.4.1: 1001, the server goes away.
+            await send({"type": "websocket.close", "code": 1001})
+
 
 def request_of(scope: MutableMapping[str, Any]) -> Request:
-    """The request of an ASGI scope (its ``raw_path`` has no query)."""
+    """The request of an ASGI scope (its ``raw_path`` has no query).
+
+    That of a websocket may lack the fields that its server has dealt with.
+    """
     path: bytes = scope.get("raw_path") or scope["path"].encode()
     query: bytes = scope.get("query_string", b"")
+    headers = tuple(
+        (bytes(name).lower(), bytes(value)) for name, value in scope["headers"]
+    )
+    if scope.get("type") == "websocket":
+        headers = (*(one for one in headers if one[0] not in UPGRADE_NAMES), *UPGRADE)
     return Request(
-        scope["method"].encode(),
+        scope.get("method", "GET").encode(),
         path + (b"?" + query if query else b""),
-        tuple((bytes(name).lower(), bytes(value)) for name, value in scope["headers"]),
+        headers,
         scope["client"][0] if scope.get("client") else "",
-        scope.get("scheme") == "https",
+        scope.get("scheme") in ("https", "wss"),
         str(uuid.uuid4()),
     )
 
@@ -133,11 +176,40 @@ class _Body:
                 return bytes(body)
 
 
+class _NoBody:
+    """The body of a websocket's request."""
+
+    def unread(self, data: bytes) -> None:
+        """There is none to put back."""
+
+    async def read_all(self, limit: int) -> bytes:
+        """Nothing."""
+        return b""
+
+
+async def _refuse(
+    scope: MutableMapping[str, Any], receive: Receive, send: Send, decision: Decision
+) -> None:
+    """Refuse a websocket: never with a redirect, which nobody would follow."""
+    await receive()  # websocket.connect
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    respond = Respond(403)
+    if isinstance(decision, Respond) and decision.status >= 400:
+        respond = decision
+    kind = "websocket.http.response"
+    headers = [*respond.headers]
+    start = {"type": f"{kind}.start", "status": respond.status, "headers": headers}
+    await send(start)
+    await send({"type": f"{kind}.body", "body": respond.body})
+
+
 def _adding(send: Send, headers: Headers) -> Send:
     """A *send* that adds *headers* to the head of the answer."""
 
     async def adding(message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] in HEADS:
             message = {**message, "headers": [*message.get("headers", ()), *headers]}
         await send(message)
 
