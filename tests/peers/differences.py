@@ -290,6 +290,30 @@ DIFFERENCES: tuple[Difference, ...] = (
         "nothing half-started",
         proof="server/test_config_load.py::test_a_problem_is_told_once",
     ),
+    Difference(
+        "a WebSocket that a page of another site opens with the user's session gets 403",
+        "the same-origin policy does not keep it from reading everything (RFC 6455 §10.2)",
+        '`websocket_origins = ["*"]`',
+        proof="core/test_upstreams.py::test_only_own_pages_open_websockets",
+    ),
+    Difference(
+        "`proxy_websockets = false` switches upgrades off; `h2c` is never passed on",
+        "the original passes upgrades even then; behind `h2c` any request could hide",
+        "`proxy_websockets = true`",
+        proof="core/test_upstreams.py::test_upgrades_that_are_not_passed_on",
+    ),
+    Difference(
+        "a folder of files is not left by symbolic links, and a file without a known "
+        "ending is text or bytes, never HTML",
+        "what others can write there would be read, or run, as ours",
+        "`file_follow_symlinks = true`",
+        proof="server/test_files.py::test_what_is_not_served",
+    ),
+    Difference(
+        "the slash that is missing at the end of a path is put before the query",
+        "it is a part of the path",
+        proof="core/test_upstreams.py::test_a_folder_without_its_slash_is_redirected",
+    ),
 )
 
 
