@@ -29,11 +29,18 @@ from .server_settings import LogFileSettings
 
 MODE = 0o600  # lines name users
 MEBIBYTE = 1 << 20
+DEVICES = Path("/dev")
 COMPRESSED = ".gz"
 UNFINISHED = ".tmp"  # behind the name of a file that is being made
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3}")
 STAMP_FORMAT = "%Y-%m-%dT%H-%M-%S"
 COPY_SIZE = 1 << 20
+
+
+def path_of(settings: LogFileSettings) -> Path:
+    """The file itself: where a link leads to, but not from standard output's name."""
+    path = Path(settings.path)
+    return path if path.is_relative_to(DEVICES) else Path(os.path.realpath(path))
 
 
 class LogFile:
@@ -44,7 +51,7 @@ class LogFile:
     """
 
     def __init__(self, settings: LogFileSettings, *, local_time: bool) -> None:
-        self._path = Path(settings.path)
+        self._path = path_of(settings)
         self._max_size = settings.max_size * MEBIBYTE
         self._local_time = local_time
         self._backups = Backups(settings, local_time=local_time)
@@ -105,6 +112,8 @@ class LogFile:
 
     def _rotate(self) -> bool:
         """Rename the file; False when that can't be done: better too large than lost."""
+        if self._path.is_relative_to(DEVICES):
+            return False  # /dev/stdout may lead to a regular file
         backup = self._backups.fresh_name(time.time())
         try:
             self._path.rename(backup)
@@ -119,7 +128,7 @@ class Backups:
     """The rotated files of a log file."""
 
     def __init__(self, settings: LogFileSettings, *, local_time: bool) -> None:
-        path = Path(settings.path)
+        path = path_of(settings)
         self._folder = path.parent
         self._prefix, self._suffix = f"{path.stem}-", path.suffix
         self._settings = settings

@@ -142,6 +142,41 @@ def test_whoever_moves_the_file_away_is_understood(tmp_path: Path) -> None:
     file.close()
 
 
+def test_links(tmp_path: Path) -> None:
+    """The file that a link leads to is rotated, not the link."""
+    folder = tmp_path / "real"
+    folder.mkdir()
+    link = tmp_path / "log"
+    link.symlink_to(folder / "access.log")
+    file = LogFile(settings(link), local_time=True)
+    for _ in range(2):
+        file.write(b"x" * MEBIBYTE)
+    file.close()
+    assert link.is_symlink()
+    assert len(names(folder)) == 2
+
+
+def test_standard_output_by_name(tmp_path: Path) -> None:
+    """It is not ours to rename, not even when it is a regular file."""
+    script = """
+from authproxy.log_file import LogFile
+from authproxy.server_settings import LogFileSettings
+file = LogFile(LogFileSettings(path="/dev/stdout", max_size=1), local_time=True)
+for _ in range(3):
+    file.write(b"x" * (1 << 20))
+"""
+    path = tmp_path / "out"
+    with path.open("wb") as out:
+        subprocess.run(
+            [sys.executable, "-c", script],
+            stdout=out,
+            check=True,
+            env={**os.environ, "PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'server'}"},
+        )
+    assert path.stat().st_size == 3 * MEBIBYTE
+    assert names(tmp_path) == ["out"]
+
+
 def test_what_stays(tmp_path: Path) -> None:
     """The newest, by their names; files that only look similar are left alone."""
     path = tmp_path / "a.log"
