@@ -1,0 +1,73 @@
+"""A provider's endpoints over real sockets, which answer from a table."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+from support.ports import LOOPBACK
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        api: ApiServer = self.server.api  # type: ignore[attr-defined]
+        length = int(self.headers.get("content-length") or 0)
+        body = self.rfile.read(length).decode()
+        status, value = api.answer(self.command, self.path, body)
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Quiet."""
+
+
+class ApiServer:
+    """Answers by method and path without query, 404 for what is not in the table.
+
+    A value may be a function of the request's target and body. ``seen`` holds what was
+    asked, as ``METHOD target``.
+    """
+
+    def __init__(self, answers: Mapping[str, Any] | None = None) -> None:
+        self.answers = dict(answers or {})
+        self.seen: list[str] = []
+        self._server = ThreadingHTTPServer((LOOPBACK, 0), _Handler)
+        self._server.daemon_threads = True
+        self._server.api = self  # type: ignore[attr-defined]
+        self.url = f"http://{LOOPBACK}:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def answer(self, method: str, target: str, body: str) -> tuple[int, Any]:
+        """The status and the JSON value of an answer."""
+        self.seen.append(f"{method} {target}")
+        key = f"{method} {target.partition('?')[0]}"
+        if key not in self.answers:
+            return 404, {}
+        value = self.answers[key]
+        return 200, value(target, body) if callable(value) else value
+
+    def __enter__(self) -> ApiServer:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
