@@ -19,12 +19,14 @@ from .encoding import b64url, b64url_decode
 from .errors import LoginStateError, SealError
 from .interop import CsrfRecord, OAuth2ProxyFormat
 from .jwt import hashed
+from .login_loop import SUFFIX as LOOP_SUFFIX
 from .messages import Header, Headers
 from .sealing import Sealer
 from .settings import Settings
 
 HASH_SIZE = 43  # characters of base64url(SHA-256)
 SUFFIX = b"_csrf"
+AGAIN = ".again"  # behind the state of a login that takes the place of a lost one
 MAX_STATE = 16 << 10  # bytes
 MAX_RD = 2400  # bytes: with it, the login still fits into one cookie
 MAX_USED = 10_000
@@ -86,6 +88,7 @@ class LoginStates:
         self._clock = clock
         self._random_bytes = random_bytes
         self._prefix = settings.cookie.name.encode() + b"_"
+        self._loop_cookie = self._prefix[:-1] + LOOP_SUFFIX
         self._sealer = Sealer(settings.cookie.secrets)
         self._interop = OAuth2ProxyFormat(settings.cookie.secrets, settings.cookie.name)
         self._used: dict[bytes, None] = {}
@@ -105,8 +108,12 @@ class LoginStates:
         rd: str,
         redirect_uri: str,
         with_verifier: bool,
+        again: bool = False,
     ) -> Begun:
-        """Start a login; the answer must carry the cookies that come with it."""
+        """Start a login; the answer must carry the cookies that come with it.
+
+        *again* marks one that takes the place of a login that was lost.
+        """
         verifier = b64url(self._random_bytes(VERIFIER_SIZE)) if with_verifier else b""
         rd = rd if self._as_original else _bounded(rd)
         login = LoginState(
@@ -124,7 +131,8 @@ class LoginStates:
             self._sealed(name, login), host=host, max_age=self._cookie.csrf_expire
         )
         room = self._make_room(headers, host)
-        return Begun(login, self._parameter(state_hash, rd), (*room, *cookies))
+        parameter = self._parameter(state_hash, rd) + AGAIN * again
+        return Begun(login, parameter, (*room, *cookies))
 
     def _name_for(self, state_hash: bytes) -> bytes:
         if self._as_original and not self._cookie.csrf_per_request:
@@ -159,7 +167,11 @@ class LoginStates:
         """Cookies that end the oldest logins, so that the new one has a slot."""
         logins: dict[bytes, bytes] = {}
         for name, value in read_cookies(headers):
-            if name.startswith(self._prefix) and name.endswith(SUFFIX):
+            if (
+                name.startswith(self._prefix)
+                and name.endswith(SUFFIX)
+                and name != self._loop_cookie
+            ):
                 logins.setdefault(name, value)
         surplus = len(logins) + 1 - self._cookie.csrf_slots
         if surplus <= 0:
@@ -181,6 +193,19 @@ class LoginStates:
             return 0.0
 
     # -- finding again
+
+    def rd_to_begin_again(self, parameter: str) -> str | None:
+        """Where a login whose state is lost was to lead, None: it is not begun again.
+
+        A login is begun again once: then either this browser keeps no cookies, or
+        somebody plays with it. Our own states do not tell where they lead.
+        """
+        if self._as_original or parameter.endswith(AGAIN):
+            return None
+        try:
+            return self._parsed(parameter)[1]
+        except LoginStateError:
+            return None
 
     def take(self, headers: Iterable[Header], parameter: str, *, host: str) -> Taken:
         """The login that *parameter* belongs to, in this browser, once.
@@ -207,6 +232,7 @@ class LoginStates:
         """The hash in the state parameter, and oauth2-proxy's rd behind it."""
         if len(parameter) > MAX_STATE:
             raise LoginStateError("the state is too long")
+        parameter = parameter.removesuffix(AGAIN)
         decoded = b64url_decode(parameter.encode("utf-8", "replace"))
         if len(parameter) != HASH_SIZE and decoded is not None:
             parameter = decoded.decode("utf-8", "replace")

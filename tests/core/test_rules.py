@@ -27,7 +27,7 @@ LAYERS = (
     {"front"},
     {"conditions"},
     {"gate"},
-    {"oidc", "pages", "challenge", "access", "headers", "login_state"}
+    {"oidc", "pages", "challenge", "access", "headers", "login_state", "login_loop"}
     | {"renewals", "revocations", "session_index", "binding"},
     {"htpasswd"},
     {

@@ -224,6 +224,13 @@ DIFFERENCES: tuple[Difference, ...] = (
         proof="core/test_providers_github.py::test_who_leaves_the_organisation_is_out",
     ),
     Difference(
+        "a browser that comes back from a login that is lost (too old, finished in "
+        "another tab, begun on another host) is sent to log in again, once; a loop of "
+        "logins ends in a page that says why",
+        "the original ends in an error page, or in the browser's own about redirects",
+        proof="core/test_login_loop.py::test_a_lost_login_begins_again_once",
+    ),
+    Difference(
         "what we pass on ourselves must fit a skip rule by its own path and method too, "
         "not only by `X-Forwarded-Uri`; a rule without `^` is named at start",
         "a gateway may leave the client's field",

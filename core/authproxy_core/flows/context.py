@@ -12,6 +12,7 @@ from ..binding import HostBinding
 from ..credential_settings import HTPASSWD
 from ..gate import Gate
 from ..htpasswd import Htpasswd
+from ..login_loop import LoginLoops
 from ..login_state import LoginStates
 from ..messages import Event, Headers, Request, Respond
 from ..original import Original, Trust
@@ -49,6 +50,7 @@ class Context(Struct, frozen=True, kw_only=True):
     pages: Pages
     readiness: Readiness
     htpasswd: Htpasswd | None
+    loops: LoginLoops
 
     @property
     def default_provider(self) -> Provider:

@@ -72,6 +72,11 @@ MESSAGES = {
     f"cookies can hold. {ASK}",
 }
 STATUSES = {"not_ready": 503, "not_allowed": 403, "tenant": 403, "no_provider": 404}
+LOOP = (
+    "You were logged in several times just now, but your browser does not bring the "
+    "login back. Please check that it accepts cookies from this site, then try again. "
+    f"If it happens again: {ASK[0].lower()}{ASK[1:]}"
+)
 DEFAULT = f"The login failed. {ASK}"
 
 
@@ -114,3 +119,14 @@ def _failure(reason: str, status: int, detail: str, code: str = "") -> Failure:
     return Failure(
         status, message, Event("login_failed", reason=code or reason, detail=detail)
     )
+
+
+def loop_of(count: int) -> Failure:
+    """What to show for *count* logins in a row that left no session."""
+    detail = (
+        f"logged in {count} times within a minute, yet no session came back: compare "
+        "cookie_domains, cookie_path, cookie_secure and cookie_samesite with the "
+        "address in the browser, and see that the gateway passes Set-Cookie and Cookie "
+        "on"
+    )
+    return Failure(403, LOOP, Event("login_failed", reason="login_loop", detail=detail))

@@ -23,7 +23,7 @@ from ..pages import NO_CACHE
 from ..providers.base import Provider
 from .answers import challenging, with_headers
 from .context import Context, redirect
-from .failures import Failure, failure_of, refused_by_provider
+from .failures import Failure, failure_of, loop_of, refused_by_provider
 
 MAX_FORM = 64 << 10  # bytes
 LOGIN_TTL = 3600.0  # seconds that a finished login is remembered at least
@@ -126,16 +126,23 @@ def start(
     request: Request,
     form: Mapping[str, str],
     original: Original | None = None,
+    *,
+    again: bool = False,
 ) -> Respond:
     """302 to the provider, with a login state; no I/O.
 
-    *original* is the original request where the caller knows it better.
+    *original* is the original request where the caller knows it better. *again* says
+    that the login takes the place of one that was lost.
     """
     original = original or context.trust.original(request)
+    looping = context.loops.found(request.headers)
     rd = context.redirects.choose(request, original, form)
     provider = chosen_provider(context, original.host, rd, form)
     if provider is None:
         return failed(context, request, failure_of(NO_PROVIDER), rd)
+    if looping and context.sessions.recall(request.headers) is None:
+        forgotten = context.loops.forget(original.host)
+        return failed(context, request, loop_of(looping), rd, forgotten)
     try:
         begun = context.login_states.begin(
             request.headers,
@@ -144,6 +151,7 @@ def start(
             rd=rd,
             redirect_uri=context.callback_url(original),
             with_verifier=bool(provider.code_challenge_method),
+            again=again,
         )
         url = provider.authorization_url(
             redirect_uri=begun.login.redirect_uri,
@@ -168,7 +176,9 @@ def callback(context: Context, request: Request) -> Flow[Respond]:
             request.headers, form.get("state", ""), host=host
         )
     except LoginStateError as error:
-        return failed(context, request, failure_of(error), "/")
+        return _begun_again(context, request, form) or failed(
+            context, request, failure_of(error), "/"
+        )
     login, ended = taken.login, taken.headers
     rd = login.rd if context.redirects.allows(login.rd, host) else "/"
     try:
@@ -180,6 +190,22 @@ def callback(context: Context, request: Request) -> Flow[Respond]:
         return (yield from _redeem(context, request, provider, login, form, rd, ended))
     except AuthProxyError as error:
         return failed(context, request, failure_of(error), rd, ended)
+
+
+def _begun_again(
+    context: Context, request: Request, form: Mapping[str, str]
+) -> Respond | None:
+    """A new login in the place of one that this browser does not know (any more).
+
+    It took too long, was finished in another tab, or began on another host. The code
+    that came with it is not used. None where a page has to say what is wrong.
+    """
+    rd = context.login_states.rd_to_begin_again(form.get("state", ""))
+    navigates = challenge.is_navigation(request.method, request.headers)
+    if rd is None or not navigates or not form.get("code"):
+        return None
+    again = start(context, request, {"rd": rd}, again=True)
+    return again if again.status == 302 else None
 
 
 def _only_here(context: Context, login: LoginState) -> Flow[None]:
@@ -251,10 +277,16 @@ def _redeem(
     if refusal:
         event = Event("login_denied", session.name, refusal, _why(refusal))
         return denied(context, request, event, ended)
+    before = context.sessions.recall(request.headers)
     kept = yield from context.sessions.begin(
         session, request.headers, host=original.host
     )
-    cookies = kept.headers
+    counted: Headers = ()
+    if before is None:  # else the browser does bring sessions back
+        counted = context.loops.finished(
+            request.headers, session.name, original.client, original.host
+        )
+    cookies = (*kept.headers, *counted)
     event = Event("logged_in", session.name, provider.id, f"authenticated: {session!r}")
     return redirect(rd, (*ended, *cookies), (event,), session.name)
 

@@ -8,6 +8,7 @@ from ..access import EmailRule
 from ..binding import HostBinding
 from ..credential_settings import HTPASSWD
 from ..htpasswd import Htpasswd
+from ..login_loop import LoginLoops
 from ..login_state import LoginStates
 from ..messages import Event
 from ..original import Trust
@@ -65,5 +66,6 @@ def parts(
         pages=Pages(settings, [(one.id, one.name) for one in providers.values()]),
         readiness=Readiness(providers, clock=clock, on_event=on_event),
         htpasswd=htpasswd,
+        loops=LoginLoops(settings, clock),
     )
     return context, access
