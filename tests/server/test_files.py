@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import socket
+import tempfile
 from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
@@ -20,6 +21,7 @@ from authproxy_core.messages import Request, ServeFile
 from support.server import Answer, Server, Wire
 
 MOMENT = 1_700_000_000
+NOBODY = 65534
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +55,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "indexless").mkdir()
     (folder / "indexless" / "index.html").mkdir()
     os.mkfifo(folder / "pipe")
-    (folder / "closed").write_text("x")
-    (folder / "closed").chmod(0)
     for name in ("a.txt", "big.bin", "sub"):
         os.utime(folder / name, (MOMENT, MOMENT))
     return folder
@@ -240,9 +240,27 @@ def test_what_is_not_served(wire: Wire, path: str, status: int) -> None:
     assert b"secret" not in answer.body
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read(wire: Wire) -> None:
-    assert get(wire, "/closed").status == 403
+def test_what_may_not_be_read() -> None:
+    """Root may read everything, so it becomes somebody else for a moment."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        for name, mode in (("open", 0o644), ("closed", 0o600)):
+            (Path(folder) / name).write_text("x")
+            (Path(folder) / name).chmod(mode if os.geteuid() == 0 else mode & 0o044)
+        (Path(folder) / "open").chmod(0o644)
+
+        def handle(request: Request) -> ServeFile:
+            return ServeFile(folder, request.target.decode(), upstream="files")
+
+        with Server(handle) as server, Wire(server.port) as wire:
+            user = os.geteuid()
+            if user == 0:
+                os.seteuid(NOBODY)
+            try:
+                answers = [get(wire, "/open"), get(wire, "/closed")]
+            finally:
+                os.seteuid(user)
+    assert [answer.status for answer in answers] == [200, 403]
 
 
 def test_links_that_stay_inside_are_followed(wire: Wire) -> None:

@@ -158,7 +158,8 @@ def test_failures_are_told(reply: Reply, status: int, reason: str) -> None:
     def answer(call: Call) -> Reply:
         return replies.pop() if replies else Reply(body=b"fine")
 
-    with H2Server(answer) as app, Server(to(app.port, timeout=1.0)) as server:
+    limit = 0.5 if reply.silent else 30.0
+    with H2Server(answer) as app, Server(to(app.port, limit)) as server:
         assert ask(server).status == status
         assert server.application.failures == [reason]
         replies.clear()

@@ -18,7 +18,7 @@ from typing import Any
 
 from support.ports import LOOPBACK
 
-TIMEOUT = 20.0  # seconds for one answer
+TIMEOUT = 60.0  # seconds for one answer
 REDIRECTS = (301, 302, 303, 307, 308)
 
 

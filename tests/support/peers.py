@@ -48,11 +48,11 @@ def command(name: str) -> list[str | Path] | None:
         program = find(OAUTH2_PROXY)
         return [program] if program else None
     if name == AUTHPROXY:
-        return [sys.executable, *_measured(), "-m", "authproxy"]
+        return [sys.executable, *measured(), "-m", "authproxy"]
     return [sys.executable, name]
 
 
-def _measured() -> list[str | Path]:
+def measured() -> list[str | Path]:
     """When coverage is measured, measure the server's processes too."""
     coverage = sys.modules.get("coverage")
     if coverage is None or coverage.Coverage.current() is None:

@@ -14,6 +14,7 @@ from authproxy_core.drive import drive_sync
 from authproxy_core.session import Session
 from authproxy_core.session_stores import Sessions
 from authproxy_core.settings import CookieSettings, Secret, Settings
+from support.peers import measured
 from support.ports import LOOPBACK
 from support.processes import Process
 
@@ -79,7 +80,8 @@ class Program(Process):
 
     @staticmethod
     def _command(wrapper: tuple[str, ...]) -> tuple[str, ...]:
-        return (sys.executable, *(wrapper or ("-m", "authproxy")))
+        started = wrapper or (*measured(), "-m", "authproxy")
+        return (sys.executable, *map(str, started))
 
     def __enter__(self) -> Program:
         return self
