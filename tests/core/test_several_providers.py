@@ -17,6 +17,7 @@ from authproxy_core import (
     SessionSettings,
 )
 from authproxy_core.binding import HostBinding
+from authproxy_core.credential_settings import HTPASSWD
 from authproxy_core.errors import FetchError
 from support.endpoints import (
     ISSUER,
@@ -191,6 +192,22 @@ def test_a_provider_that_is_away_harms_its_own_logins_only() -> None:
     assert idp.finish(idp.begin("/oauth2/start?provider=staff")).status == 302
 
 
+def test_a_lost_login_is_not_begun_again_with_another_provider() -> None:
+    navigates = ((b"accept", b"text/html"), (b"sec-fetch-mode", b"navigate"))
+    idp = endpoints()
+    params = idp.begin("/oauth2/start?provider=partners")
+    idp.world.jar.clear()
+    target = f"/oauth2/callback?code=code-1&state={params['state']}"
+    assert idp.world.get(target, *navigates).status == 403
+    idp = bound()  # here there is but one
+    answer = idp.world.get("/oauth2/start", on(B))
+    params = dict(parse_qsl(urlsplit(header(answer, b"location").decode()).query))
+    idp.world.jar.clear()
+    target = f"/oauth2/callback?code=code-1&state={params['state']}"
+    again = idp.world.get(target, on(B), *navigates)
+    assert header(again, b"location").startswith(b"https://www.facebook.com/")
+
+
 # -- bound to hosts
 
 A, B, OTHER = "a.example.com", "b.example.com", "other.example.com"
@@ -310,6 +327,9 @@ def test_sessions_without_a_name_are_the_first_providers() -> None:
     assert binding.serves(A, "")
     assert not binding.serves(B, "")
     assert binding.offered("[::1]") == ("partners",)
+    # Those by a password of our own count on all hosts.
+    assert binding.serves(A, HTPASSWD)
+    assert binding.serves(B, HTPASSWD)
 
 
 @given(st.text(), st.text())

@@ -204,6 +204,9 @@ def _begun_again(
     navigates = challenge.is_navigation(request.method, request.headers)
     if rd is None or not navigates or not form.get("code"):
         return None
+    host = context.host_behind(context.host(request), rd)
+    if len(context.binding.offered(host)) > 1:
+        return None  # with the state it is lost which provider was chosen
     again = start(context, request, {"rd": rd}, again=True)
     return again if again.status == 302 else None
 
