@@ -404,7 +404,7 @@ def test_unverified_addresses_of_gitlab_may_be_allowed() -> None:
         (Response(200, (), b"<html>"), "eng/app", 403),
         (status(404), "eng/app", 403),
         (status(403), "eng/app", 403),
-        (status(503), "eng/app", 500),
+        (status(503), "eng/app", 502),
     ],
 )
 def test_projects_of_gitlab(project_: Any, demanded: str, status_: int) -> None:

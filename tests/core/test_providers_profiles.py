@@ -282,6 +282,13 @@ def test_refusals_are_no_login(kind: str, answer: Any, reason: str) -> None:
     assert endpoints(kind, {profile_of(kind): answer}).failure() == reason
 
 
+def test_a_provider_that_can_not_tell_is_named_as_the_cause() -> None:
+    answer = endpoints("facebook", {profile_of("facebook"): status(503)}).log_in()
+    assert answer.status == 502
+    assert b"did not say who you are" in answer.body
+    assert b"try again in a moment" in answer.body
+
+
 def test_a_user_without_address_is_told_so() -> None:
     idp = endpoints("facebook", {profile_of("facebook"): {"name": "Alice", "id": "1"}})
     answer = idp.log_in()

@@ -25,6 +25,10 @@ class Failure(Struct, frozen=True):
 
 
 ASK = "Please contact the administrator and name the request ID below."
+AWAY = (
+    "The identity provider did not say who you are, or which groups you are in. Please "
+    f"try again in a moment. If it happens again: {ASK[0].lower()}{ASK[1:]}"
+)
 MESSAGES = {
     "audience": "The identity provider issued a token that is not meant for this "
     "application: its audience does not include it. The administrator has to add an "
@@ -46,6 +50,10 @@ MESSAGES = {
     "not_allowed": "You are logged in at the identity provider, but your account has no "
     "permission to use this application. Please ask the administrator for access.",
     "no_provider": f"There is no login under this address. {ASK}",
+    "profile_failed": AWAY,
+    "groups_failed": AWAY,
+    "directory_failed": AWAY,
+    "groups_too_many": "You are in more groups than can be looked through. " + ASK,
     "tenant": "Your account belongs to an organisation that has no access to this "
     "application. Please ask the administrator for access.",
     "invalid_client": "The identity provider refused this application's credentials. "
@@ -71,7 +79,15 @@ MESSAGES = {
     "session_too_large": "The identity provider puts more into your session than "
     f"cookies can hold. {ASK}",
 }
-STATUSES = {"not_ready": 503, "not_allowed": 403, "tenant": 403, "no_provider": 404}
+STATUSES = {
+    "not_ready": 503,
+    "not_allowed": 403,
+    "tenant": 403,
+    "no_provider": 404,
+    "profile_failed": 502,
+    "groups_failed": 502,
+    "directory_failed": 502,
+}
 LOOP = (
     "You were logged in several times just now, but your browser does not bring the "
     "login back. Please check that it accepts cookies from this site, then try again. "
