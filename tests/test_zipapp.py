@@ -18,6 +18,8 @@ import pytest
 from support.archive import BUILD, NO_PACKAGES, build
 from support.ports import LOOPBACK, free_port
 from support.processes import Process, listens
+from support.programs import find
+from support.redis import RedisServer
 
 ROOT = Path(__file__).resolve().parents[1]
 VERSION_LIMIT = 0.3  # seconds
@@ -122,6 +124,30 @@ class TestStart:
             connection.close()
             process.signal(signal.SIGTERM)
             assert process.wait() == 0
+
+    @pytest.mark.skipif(find("redis-server") is None, reason="no redis-server")
+    def test_redis(self, built: Path, filled: Path, tmp_path: Path) -> None:
+        """The store's own libraries are in it: both of its links stand."""
+        with RedisServer(tmp_path) as redis:
+            config = tmp_path / "config.toml"
+            config.write_text(
+                GOOD_CONFIG.format(port=free_port())
+                + f'session_store_type = "redis"\nredis_connection_url = "{redis.url}"'
+                + "\nworkers = 1\n"
+            )
+            with Process(
+                "authproxy",
+                [sys.executable, built, "--config", config],
+                folder=tmp_path,
+                environment={"AUTHPROXY_CACHE": str(filled)},
+            ) as process:
+                process.wait_until(
+                    lambda: (
+                        "cmd=client|tracking" in redis.ask("CLIENT", "LIST")
+                        or "flags=tB" in redis.ask("CLIENT", "LIST")
+                    ),
+                    30.0,
+                )
 
     def test_demo(self, built: Path, filled: Path, tmp_path: Path) -> None:
         with Process(

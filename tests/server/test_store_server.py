@@ -16,7 +16,14 @@ from support.login import Browser, Provider
 from support.processes import wait_for
 from support.program import Program
 from support.programs import find
-from support.redis import RedisServer
+from support.redis import (
+    MASTER_NAME,
+    PASSWORD,
+    SENTINEL_PASSWORD,
+    ClusterSetup,
+    RedisServer,
+    SentinelSetup,
+)
 
 BACK = 1.0  # seconds after which all is as before
 
@@ -177,6 +184,62 @@ def test_redis_that_may_not_tell(
         redis.ask("ACL", "SETUSER", "default", "+client")
         wait_for(lambda: "tells of changes again" in program.log(), "the news")
         assert "away" not in program.log()
+
+
+def in_sentinels(setup: SentinelSetup) -> dict[str, Any]:
+    """Options for sessions at the master that sentinels name."""
+    return {
+        "session_store_type": "redis",
+        "redis_use_sentinel": True,
+        "redis_sentinel_master_name": MASTER_NAME,
+        "redis_sentinel_connection_urls": [setup.sentinel.url],
+        "redis_sentinel_password": SENTINEL_PASSWORD,
+        "redis_password": PASSWORD,
+    }
+
+
+def in_cluster(setup: ClusterSetup) -> dict[str, Any]:
+    """Options for sessions in a cluster."""
+    return {
+        "session_store_type": "redis",
+        "redis_use_cluster": True,
+        "redis_cluster_connection_urls": [one.url for one in setup.servers[:3]],
+    }
+
+
+@pytest.mark.skipif(find("redis-server") is None, reason="no redis-server")
+@pytest.mark.parametrize("kind", ["sentinel", "cluster"])
+def test_failover_under_load(tmp_path: Path, provider: Provider, kind: str) -> None:
+    """A master dies: 503 for a while, and nobody is logged out."""
+    with contextlib.ExitStack() as stack:
+        setup: SentinelSetup | ClusterSetup
+        if kind == "sentinel":
+            sentinels = stack.enter_context(SentinelSetup(tmp_path))
+            setup, first, options = sentinels, sentinels.first, in_sentinels(sentinels)
+        else:
+            cluster = stack.enter_context(ClusterSetup(tmp_path))
+            setup, first, options = cluster, cluster.servers[0], in_cluster(cluster)
+        stack.enter_context(started(tmp_path, provider, workers=2, **options))
+        browsers = [provider.browser() for _ in range(12)]
+        for browser in browsers:
+            browser.log_in()
+        time.sleep(0.5)  # for the replica
+        first.kill()
+        killed = time.monotonic()
+        seen: list[int] = []
+        good_since = killed
+        while time.monotonic() - good_since < 1.0:
+            for browser in browsers:
+                seen.append(browser.check())
+                if seen[-1] != 202:
+                    good_since = time.monotonic()
+            assert time.monotonic() - killed < 20.0, setup
+        print(f"{kind}: the last 503 after {good_since - killed:.2f} s")
+        assert set(seen) <= {202, 503}
+        assert [browser.check() for browser in browsers] == [202] * len(browsers)
+        fresh = provider.browser()
+        fresh.log_in()
+        assert fresh.check() == 202
 
 
 def sqlite_options(folder: Path) -> dict[str, Any]:
