@@ -786,3 +786,16 @@ def test_a_page_that_a_user_may_not_see_leads_back_to_itself() -> None:
         "denied",
         ["denied"],
     )
+
+
+@pytest.mark.parametrize("button", [True, False])
+def test_a_form_may_say_where_a_login_ends(button: bool) -> None:
+    world = World(settings(skip_provider_button=not button))
+    world.body = b"rd=/deep&username=carol"
+    form = (b"content-type", b"application/x-www-form-urlencoded")
+    answer = world.get("/oauth2/sign_in", form, method=b"POST")
+    if button:
+        assert b"rd=%2Fdeep" in answer.body
+    else:
+        world.finish(header(answer, b"location").decode())
+        assert answer.status == 302

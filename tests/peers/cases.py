@@ -159,12 +159,29 @@ def _returns() -> Iterator[Case]:
     yield Case("sign in to a header", "{P}/sign_in", headers={**BROWSER, **header})
     yield Case("start to a header", "{P}/start", headers=header)
     yield Case("rd twice", "{P}/sign_in?rd=/a&rd=/b", headers=BROWSER)
+    form = {**BROWSER, **FORM}
+    yield Case("rd in a form", "{P}/sign_in", "POST", headers=form, body="rd=/deep")
     yield Case("sign out by a form", "{P}/sign_out", "POST", "user", FORM, "rd=/bye")
     yield Case("sign out, nobody", "{P}/sign_out")
     yield Case("start", "{P}/start?rd=/deep")
     yield Case("start, user", "{P}/start?rd=/deep", who="user")
     yield Case("start with a semicolon", "{P}/start?a=1;rd=/deep")
     yield Case("start with parameters", "{P}/start?prompt=none&login_hint=x")
+
+
+def _passwords() -> Iterator[Case]:
+    for name, body in {
+        "right": "username=carol&password=secret&rd=/deep",
+        "bcrypt": "username=dave&password=secret",
+        "wrong": "username=carol&password=wrong",
+        "unknown": "username=eve&password=secret",
+        "empty": "username=&password=secret",
+        "half": "username=carol",
+    }.items():
+        yield Case(
+            f"password, {name}", "{P}/sign_in", "POST", "nobody", {**BROWSER, **FORM},
+            body,
+        )  # fmt: skip
 
 
 def _callbacks() -> Iterator[Case]:
@@ -250,6 +267,7 @@ CASES: tuple[Case, ...] = _in_order(
         _constraints(),
         _forwarded(),
         _returns(),
+        _passwords(),
         _callbacks(),
         _paths(),
         _spoofed(),

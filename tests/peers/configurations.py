@@ -20,6 +20,11 @@ BASE: dict[str, Any] = {
     "email_domains": ["*"],
     "upstreams": [UPSTREAM],
 }
+# Passwords are "secret": SHA-1, then bcrypt.
+HTPASSWD = """\
+carol:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=
+dave:$2b$04$BMfNELkBhYdI9d/Fi1xTMOlFNsyScCLgF3Fj2zeYQUmZ9j53gMul2
+"""
 SIGN_IN = """\
 <!DOCTYPE html><p>{{.ProviderName}}|{{.StatusCode}}|{{.CustomLogin}}|{{.Redirect}}|\
 {{.ProxyPrefix}}|{{.SignInMessage}}|{{.Footer}}|{{ToUpper .ProviderName}}</p>
@@ -210,6 +215,31 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
         {"whitelist_domains": [".example.org", "evil.example:8443", "*.wild.test:*"]},
     ),
     Configuration("skip_provider_button", {"skip_provider_button": True}),
+    Configuration(
+        "htpasswd",
+        {
+            "htpasswd_file": "{folder}/htpasswd",
+            "htpasswd_user_groups": ["local", "staff"],
+            "set_xauthrequest": True,
+        },
+        {"htpasswd": HTPASSWD},
+    ),
+    Configuration(
+        "htpasswd without its form",
+        {
+            "htpasswd_file": "{folder}/htpasswd",
+            "display_htpasswd_form": False,
+            "prefer_email_to_user": True,
+        },
+        {"htpasswd": HTPASSWD},
+    ),
+    Configuration(
+        "bearer tokens", {"skip_jwt_bearer_tokens": True, "set_xauthrequest": True}
+    ),
+    Configuration(
+        "bearer tokens without fallback",
+        {"skip_jwt_bearer_tokens": True, "bearer_token_login_fallback": False},
+    ),
     Configuration("allowed_groups, within", {"allowed_groups": ["x", "staff"]}),
     Configuration(
         "allowed_groups, without",

@@ -25,7 +25,7 @@ def sign_in(context: Context, request: Request, cleared: Headers) -> Outcome:
 
     *cleared* ends a cookie that holds no session; a good one stays.
     """
-    if request.method == b"POST" and context.htpasswd is not None:
+    if request.method == b"POST":
         return _posted(context, context.htpasswd, request, cleared)
     form = parse_form(query_of(request))
     if context.settings.skip_provider_button:
@@ -34,12 +34,15 @@ def sign_in(context: Context, request: Request, cleared: Headers) -> Outcome:
 
 
 def _posted(
-    context: Context, htpasswd: Htpasswd, request: Request, cleared: Headers
+    context: Context, htpasswd: Htpasswd | None, request: Request, cleared: Headers
 ) -> Flow[Decision]:
     form = yield from form_of(request)
-    original = context.trust.original(request)
-    if "username" not in form and context.settings.skip_provider_button:
+    asks = htpasswd is None or "username" not in form
+    if asks and context.settings.skip_provider_button:
         return (yield from settled(begin(context, request, form)))
+    if htpasswd is None:
+        return sign_in_page(context, request, 200, form, cleared)
+    original = context.trust.original(request)
     if _is_from_elsewhere(request, original):
         return forbidden(cleared, "foreign_form")
     name = form.get("username", "")
