@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from authproxy.config.collected import ConfigError
 from authproxy.config.load import load
 from authproxy.config.options_provider import TYPES
 from authproxy.config.provider_types import READERS, TokenFile
@@ -314,3 +315,21 @@ def test_several_providers_some_bound_to_hosts(tmp_path: Path) -> None:
     # With one provider for each host there is nothing to choose.
     found = load([*alpha(SEVERAL, tmp_path), "--skip-provider-button"], ENV)
     assert found.core.skip_provider_button
+
+
+def test_options_of_adfs_are_for_adfs(tmp_path: Path) -> None:
+    text = SEVERAL.replace("provider: adfs", "provider: oidc")
+    found = load(alpha(text, tmp_path), ENV)
+    [warning] = found.warnings
+    assert warning.startswith("providers[2].ADFSConfig.skipScope")
+    assert "only the provider adfs reads it" in warning
+
+
+def test_mistakes_of_several_providers_name_which(tmp_path: Path) -> None:
+    text = SEVERAL.replace("hosts: [adfs.example.com]", "hosts: [partners.example.com]")
+    text = text.replace("clientSecret: one", "clientSecret: ''")
+    with pytest.raises(ConfigError) as caught:
+        load(alpha(text, tmp_path), ENV)
+    found = "\n".join(caught.value.problems)
+    assert "'partners.example.com' is bound to two providers" in found
+    assert "(provider 'keycloak')" in found
