@@ -40,25 +40,30 @@ SLASHES = re.compile(r"[/\\]+")
 class Ruling(Struct, frozen=True):
     """What the rules say of a place: for nobody, for all, or for whom.
 
-    ``matched`` is False when no rule is about it. ``rules`` are the names of those that
-    count.
+    ``demands`` are names of rules, each with what it says of people, and ``denials`` are
+    the names of those by which it is for nobody. ``matched`` is False when no rule is
+    about it.
     """
 
     policy: Policy
-    demands: tuple[People, ...]
-    rules: tuple[str, ...]
+    demands: tuple[tuple[str, People], ...]
+    denials: tuple[str, ...]
     matched: bool
 
     def permits(self, session: Session) -> bool:
         """Whether the user may go there."""
         return self.policy != "deny" and all(
-            one.permits(session) for one in self.demands
+            people.permits(session) for _, people in self.demands
         )
 
-    @property
-    def reason(self) -> str:
+    def reason(self, session: Session | None = None) -> str:
         """For logs: the rules by which somebody is refused."""
-        return ", ".join(self.rules)
+        unmet = [
+            name
+            for name, people in self.demands
+            if session is not None and not people.permits(session)
+        ]
+        return ", ".join(self.denials or unmet)
 
 
 class Rule:
@@ -136,17 +141,16 @@ class RuleTable:
             for rule, certain in self.fitting(host, method, reading):
                 hits[rule.name if rule else "default"] = rule
                 sure = sure and certain
-        rules = [rule for rule in hits.values() if rule is not None]
         policies = {
-            rule.settings.policy if rule else self.default for rule in hits.values()
+            name: rule.settings.policy if rule else self.default
+            for name, rule in hits.items()
         }
-        policy: Policy = "login"
-        if "deny" in policies:
-            policy = "deny"
-        elif policies == {"public"} and sure:
+        denials = tuple(name for name, said in policies.items() if said == "deny")
+        policy: Policy = "deny" if denials else "login"
+        if sure and set(policies.values()) == {"public"}:
             policy = "public"
-        demands = tuple(rule.people for rule in rules)
-        return Ruling(policy, demands, tuple(hits), bool(rules))
+        demands = tuple((rule.name, rule.people) for rule in hits.values() if rule)
+        return Ruling(policy, demands, denials, bool(demands))
 
     def fitting(
         self, host: str, method: bytes | None, path: str | None

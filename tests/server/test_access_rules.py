@@ -221,7 +221,7 @@ def test_over_the_wire(program: tuple[Program, EchoApp]) -> None:
     ):
         fields = {"X_Forwarded_Uri": uri, "X_Forwarded_Method": "GET"}
         assert get(running, "/oauth2/auth", cookie, **fields)[0] == expected, uri
-    assert "denied by rule 3 (admin area)" in running.log()
+    running.wait_until(lambda: "denied by rule 3 (admin area)" in running.log())
 
 
 def explain(capsys: pytest.CaptureFixture[str], file: Path, *arguments: str) -> str:

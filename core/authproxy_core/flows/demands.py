@@ -25,7 +25,7 @@ class Demands:
         if self._rules is not None:
             ruling = self._rules.ruling(request)
             if not ruling.permits(session):
-                return _refused(session.name, ruling.reason)
+                return _refused(session.name, ruling.reason(session))
         if b"?" not in request.target:
             return None
         meets = self._constraints.get(query_of(request)).permits(session)
@@ -43,7 +43,7 @@ class Demands:
         if self._rules is None:
             return None
         ruling = self._rules.ruling(request)
-        return _refused("", ruling.reason) if ruling.policy == "deny" else None
+        return _refused("", ruling.reason()) if ruling.policy == "deny" else None
 
 
 def _refused(user: str, rules: str) -> Respond:
