@@ -30,6 +30,7 @@ from .flows.answers import (
 from .flows.credentials import Credentials, credentials_of
 from .flows.demands import Demands
 from .flows.forward_auth import passed
+from .flows.lasting import lasts
 from .flows.login import begin, callback, form_of, query_of, refused, sign_in_page
 from .flows.logout import logout_routes
 from .flows.parts import parts
@@ -464,6 +465,15 @@ class AuthProxy:
         if self.settings.skip_provider_button:
             return begin(self._context, request, form, headers, challenge=True)
         return challenging(sign_in_page(self._context, request, 403, form, headers))
+
+    def lasts(self, request: Request) -> Flow[bool]:
+        """Whether what *request* began, and goes on, may go on.
+
+        For what a session opened; a request with other credentials was judged once.
+        """
+        if not self._sessions.present(request.headers):
+            return True
+        return (yield from lasts(self._context, request))
 
     def upstream_failed(
         self, request: Request, forward: Forward, reason: str

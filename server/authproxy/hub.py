@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
-from authproxy_core.effects import Effect, Outcome
+from authproxy_core.effects import Effect, Flow, Outcome
 from authproxy_core.messages import (
     Decision,
     Event,
@@ -38,6 +38,9 @@ class Application(Protocol):
 
     def handle(self, request: Request) -> Outcome:
         """The decision about *request*, or the flow that leads to it."""
+
+    def lasts(self, request: Request) -> Flow[bool]:
+        """Whether what *request* began, and goes on, may go on."""
 
     def upstream_failed(
         self, request: Request, forward: Forward, reason: str

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 
+from authproxy_core.drive import drive
 from authproxy_core.errors import ClientGone
 from authproxy_core.headers import HOP_BY_HOP, folded
 from authproxy_core.messages import Forward, Headers, first_header
@@ -17,6 +18,7 @@ from authproxy_core.messages import Forward, Headers, first_header
 from .dial import Stream
 from .hub import Answering
 from .pool import Pool
+from .server_settings import ForwardSettings
 from .serving import MODULE, UpstreamFailed
 from .tunnel import Switched, Tunnel
 from .upstream_answer import AnswerHead, AnswerReader
@@ -51,7 +53,7 @@ class Relay:
         *,
         reused: bool = False,
         begun: bytes | None = None,
-        lifetime: float = 0.0,
+        settings: ForwardSettings | None = None,
     ) -> None:
         self.stream = stream
         self.reusable = False
@@ -61,7 +63,7 @@ class Relay:
         self._answer = AnswerReader(forward.method, self._upgrade)
         self._untouched = reused  # pooled, and no byte of an answer has come
         self._begun = begun
-        self._lifetime = lifetime
+        self._settings = settings or ForwardSettings()
         self._sent = False
         self._fault: Exception | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -118,12 +120,27 @@ class Relay:
             self.stream.closed.is_set(),
         )
         tunnel = Tunnel(client, upstream)
-        if self._lifetime:
-            tunnel.end_within(self._lifetime)
+        if self._settings.upgrade_lifetime:
+            tunnel.end_within(self._settings.upgrade_lifetime)
         try:
-            await tunnel.wait()
+            while not await tunnel.wait(self._settings.upgrade_check_interval):
+                if not await self._lasts():
+                    tunnel.abort()
         finally:
             self._exchange.count(tunnel.sent)
+
+    async def _lasts(self) -> bool:
+        """Whether the session that began the tunnel still holds."""
+        hub, request = self._exchange.hub, self._exchange.request
+        perform = hub.performer.bound_to(self._exchange.body)
+        try:
+            lasts = await drive(hub.application.lasts(request), perform)
+        except Exception as error:
+            hub.logs.exception(MODULE, f"request {request.id} failed", error)
+            return False
+        if not lasts:
+            hub.logs.info(MODULE, f"request {request.id}: the session is over")
+        return lasts
 
     # The request's side.
 

@@ -61,6 +61,8 @@ class Limits(Struct, frozen=True, kw_only=True):
 class ForwardSettings(Struct, frozen=True, kw_only=True):
     """How upstreams are reached; ``upgrade_lifetime`` ends tunnels, 0: never.
 
+    Every ``upgrade_check_interval`` a tunnel's session must still hold, 0: never asked.
+
     ``connections`` are at most open to one upstream, ``idle_connections`` of them kept
     unused, for ``idle_timeout`` each; all per worker. For ``recent`` seconds after its
     last answer a connection is taken to be alive.
@@ -72,6 +74,7 @@ class ForwardSettings(Struct, frozen=True, kw_only=True):
     idle_connections: int = 64
     connections: int = 2048
     upgrade_lifetime: Seconds = 0.0
+    upgrade_check_interval: Seconds = 60.0
 
 
 class ClientSettings(Struct, frozen=True, kw_only=True):

@@ -112,13 +112,17 @@ class Tunnel:
         """How many bytes went to the client."""
         return self._upstream.size
 
-    async def wait(self) -> None:
-        """Until both connections are gone; cut off when cancelled."""
+    async def wait(self, seconds: float) -> bool:
+        """Until both connections are gone, or *seconds* (0: no limit) are over.
+
+        Whether they are gone; they are cut off when this is cancelled.
+        """
         try:
-            await self._ended
+            done, _ = await asyncio.wait([self._ended], timeout=seconds or None)
         except BaseException:
             self.abort()
             raise
+        return bool(done)
 
     def end_within(self, seconds: float) -> None:
         """Cut both sides after *seconds*, if they are still there and not cut before."""

@@ -71,8 +71,7 @@ class Forwarder:
             else:
                 return
         stream = await self._connect(exchange.hub.logs, pool)
-        lifetime = self._settings.upgrade_lifetime
-        await carry(Relay(exchange, forward, stream, lifetime=lifetime), pool)
+        await carry(Relay(exchange, forward, stream, settings=self._settings), pool)
 
     def _over_http2(self, exchange: Answering, pool: Pool) -> H2Upstream:
         found = self._http2.get(pool)

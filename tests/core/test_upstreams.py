@@ -9,9 +9,10 @@ import pytest
 from authproxy_core import Forward, Respond, ServeFile, UpstreamSettings
 from authproxy_core.errors import SettingsError
 from authproxy_core.messages import Header, Headers, header_values, upstream_name
-from authproxy_core.settings import ClaimSource, HeaderRule
+from authproxy_core.settings import ClaimSource, HeaderRule, SessionSettings
 from authproxy_core.upstream_heads import MAX_NAMES
-from support.world import World, header, rule, settings
+from support.fleet import Fleet
+from support.world import World, changed, header, rule, settings
 
 APP = UpstreamSettings(id="app", uri="http://app.internal:8080")
 WEBSOCKET: Headers = (
@@ -375,3 +376,46 @@ def test_two_origins_are_none_and_any_may_be_allowed() -> None:
     assert proxied().get("/", origin, origin, *WEBSOCKET).status == 403
     foreign = (b"origin", b"https://evil.example")
     assert forward(proxied(websocket_origins=("*",)), "/", foreign, *WEBSOCKET).upgrade
+
+
+# What goes on
+
+
+def lasts(world: World, *headers: Header) -> bool:
+    request = world.request("/ws", *headers)
+    found: bool = world.run(world.proxy.lasts(request))
+    return found
+
+
+def test_a_websocket_lasts_as_long_as_its_session() -> None:
+    world = proxied()
+    assert lasts(world)
+    world.clock.now += 167 * 3600
+    assert lasts(world)
+    world.clock.now += 3600
+    assert not lasts(world)
+
+
+def test_a_session_that_does_not_do_any_more_ends_it() -> None:
+    world = proxied()
+    given = changed(world.settings, email_domains=("other.example",))
+    world.proxy = world.proxy.with_settings(given)
+    assert not lasts(world)
+
+
+def test_what_began_without_a_session_goes_on() -> None:
+    assert lasts(World(settings(upstreams=(APP,))))
+
+
+@pytest.mark.parametrize("trusting", [True, False])
+def test_the_store_knows_who_was_signed_out(trusting: bool) -> None:
+    kept = SessionSettings(kept_in="store", shared=True)
+    fleet = Fleet(settings(upstreams=(APP,), sessions=kept), trusting=trusting)
+    fleet[0].log_in()
+    request = fleet.world.request("/ws")
+    assert fleet[1].run(fleet[1].proxy.lasts(request))
+    fleet.store.away = not trusting
+    assert fleet[1].run(fleet[1].proxy.lasts(request))
+    fleet.store.away = False
+    fleet[0].get("/oauth2/sign_out", (b"sec-fetch-site", b"same-origin"))
+    assert not fleet[1].run(fleet[1].proxy.lasts(request))

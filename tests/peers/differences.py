@@ -304,6 +304,12 @@ DIFFERENCES: tuple[Difference, ...] = (
         proof="core/test_upstreams.py::test_only_own_pages_open_websockets",
     ),
     Difference(
+        "a WebSocket ends within a minute when its session has expired or was revoked",
+        "it would outlive the login for as long as it likes",
+        '`upgrade_check_interval = "0s"`',
+        proof="server/test_tunnel.py::test_a_tunnel_ends_with_its_session",
+    ),
+    Difference(
         "`proxy_websockets = false` switches upgrades off; `h2c` is never passed on",
         "the original passes upgrades even then; behind `h2c` any request could hide",
         "`proxy_websockets = true`",

@@ -229,6 +229,25 @@ def test_a_tunnel_lives_no_longer_than_it_may() -> None:
         assert wire.rest() == b"x"
 
 
+def test_a_tunnel_ends_with_its_session() -> None:
+    with proxied(echo, ForwardSettings(upgrade_check_interval=0.05)) as (server, wire):
+        switched(wire)
+        for _ in range(5):
+            wire.send(b"x")
+            assert wire.take(1) == b"x"
+            threading.Event().wait(0.03)
+        server.application.lasting = False
+        assert wire.rest() == b""
+        server.logged("the session is over")
+
+
+def test_a_tunnel_whose_session_can_not_be_judged_ends() -> None:
+    with proxied(echo, ForwardSettings(upgrade_check_interval=0.05)) as (server, wire):
+        switched(wire)
+        server.application.lasts = None  # type: ignore[method-assign,assignment]
+        assert wire.rest() == b""
+
+
 def test_a_tunnel_is_not_waited_for() -> None:
     with proxied(echo) as (server, wire):
         switched(wire)

@@ -27,7 +27,7 @@ from authproxy.metrics.families import IN_FLIGHT
 from authproxy.perform import Performer
 from authproxy.server_settings import ClientSettings, Limits, LogSettings
 from authproxy.upstream import Forwarder
-from authproxy_core.effects import Effect, Outcome
+from authproxy_core.effects import Effect, Flow, Outcome
 from authproxy_core.messages import Forward, Request, Respond
 from authproxy_core.settings import Settings
 from support.ports import LOOPBACK
@@ -51,11 +51,17 @@ class Application:
     handler: Handler = hello
     requests: list[Request] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    lasting: bool = True
 
     def handle(self, request: Request) -> Outcome:
         """The handler's outcome."""
         self.requests.append(request)
         return self.handler(request)
+
+    def lasts(self, request: Request) -> Flow[bool]:
+        """What ``lasting`` says by then."""
+        yield from ()
+        return self.lasting
 
     def upstream_failed(
         self, request: Request, forward: Forward, reason: str

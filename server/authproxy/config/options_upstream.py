@@ -89,6 +89,14 @@ UPSTREAM_OPTIONS = in_group(
         own=True,
     ),
     Option(
+        "upgrade_check_interval",
+        "duration",
+        60.0,
+        "how often a WebSocket's session must still hold; 0 means that nobody asks",
+        "forward.upgrade_check_interval",
+        own=True,
+    ),
+    Option(
         "upstream_connect_timeout",
         "duration",
         10.0,

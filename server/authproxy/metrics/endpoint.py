@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from authproxy_core.effects import Outcome
+from authproxy_core.effects import Flow, Outcome
 from authproxy_core.messages import Forward, Headers, Request, Respond
 
 from .exposition import CONTENT_TYPE, by_worker, summed
@@ -34,6 +34,10 @@ class MetricsPage:
             self._publish()
             text = write(self._metrics.shared.used())
         return Respond(200, HEADERS, text.encode())
+
+    def lasts(self, request: Request) -> Flow[bool]:
+        """Nothing goes on here."""
+        raise AssertionError
 
     def upstream_failed(
         self, request: Request, forward: Forward, reason: str
