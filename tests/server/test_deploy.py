@@ -77,10 +77,11 @@ def test_the_image_has_what_it_copies() -> None:
 @pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is missing"
 )
-def test_the_unit_is_one() -> None:
+@pytest.mark.parametrize("unit", ["authproxy.service", "authproxy.socket"])
+def test_the_unit_is_one(unit: str) -> None:
     command = ["systemd-analyze", "verify", "--recursive-errors=no"]
     done = subprocess.run(
-        [*command, str(DEPLOY / "authproxy.service")], capture_output=True, text=True
+        [*command, str(DEPLOY / unit)], capture_output=True, text=True
     )
     ours = [line for line in done.stderr.splitlines() if "authproxy" in line]
     assert not ours, ours

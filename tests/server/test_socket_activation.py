@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import ssl
+import threading
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from support.certificates import make_certificate
 from support.configuration import problem, settings
 from support.ports import LOOPBACK
 from support.program import Program
-from support.server import Wire
+from support.server import Wire, until
 
 PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
 # Does what systemd does: a listening socket is descriptor 3 of the program.
@@ -30,6 +32,64 @@ os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
 from authproxy.cli import main
 sys.exit(main())
 """
+
+
+# The same with Restart=always: a program that has ended is started again.
+SERVICE = """
+import os, socket, sys
+listening = socket.socket()
+listening.bind(("127.0.0.1", 0))
+listening.listen(1024)
+while True:
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(listening.fileno(), 3)
+        os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+        from authproxy.cli import main
+        sys.exit(main())
+    os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_restarts_lose_nobody(tmp_path: Path, workers: int) -> None:
+    """Who connects while there is no program waits for the next one."""
+    over = threading.Event()
+    served, lost = [0], []
+
+    def anew() -> None:
+        while not over.is_set():
+            connection = HTTPConnection(LOOPBACK, program.port, timeout=30)
+            try:
+                connection.request("GET", "/ping")
+                served[0] += connection.getresponse().status == 200
+            except (OSError, HTTPException) as error:
+                lost.append(repr(error))
+            finally:
+                connection.close()
+
+    with Program(
+        tmp_path, wrapper=("-c", SERVICE), http_address="fd:3", workers=workers
+    ) as program:
+        program.started()
+        clients = [threading.Thread(target=anew) for _ in range(3)]
+        for client in clients:
+            client.start()
+        for _ in range(2):
+            served[0] = 0
+            until(lambda: served[0] > 20, "requests", 30)
+            [current] = program.workers
+            os.kill(current, signal.SIGTERM)
+            until(
+                lambda old=current: program.workers not in ([], [old]), "the next", 30
+            )
+        served[0] = 0
+        until(lambda: served[0] > 20, "requests of the last one", 30)
+        over.set()
+        for client in clients:
+            client.join(30)
+            assert not client.is_alive()
+    assert lost == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])
