@@ -25,6 +25,7 @@ from support.redis import (
     ClusterSetup,
     RedisServer,
     SentinelSetup,
+    wait_for_copy,
     with_socket,
     with_tls_and_user,
 )
@@ -441,7 +442,7 @@ def test_failover(tmp_path: Path) -> None:
         async def body(watched: Watched) -> None:
             store = await watched.ready()
             await store.save(KEY, b"v", 60.0)
-            await asyncio.sleep(0.2)  # for the replica
+            await asyncio.to_thread(wait_for_copy, setup.first, setup.second)
             load = Load(store)
             async with load.running():
                 killed = await threaded(setup.first.kill)
@@ -518,7 +519,8 @@ def test_cluster_loses_a_node(tmp_path: Path) -> None:
             keys = [f"{NAME}-{number:032x}" for number in range(60)]
             await asyncio.gather(*[store.save(key, b"v", 60.0) for key in keys])
             assert await store.load_all(tuple(keys)) == (b"v",) * 60
-            await asyncio.sleep(0.3)
+            first, *_, replica = setup.servers
+            await asyncio.to_thread(wait_for_copy, first, replica)
             killed = await threaded(setup.servers[0].kill)
             results = await asyncio.gather(
                 *[store.load(key) for key in keys], return_exceptions=True

@@ -176,6 +176,14 @@ def with_socket(folder: Path) -> tuple[RedisServer, Path]:
     return server, path
 
 
+def wait_for_copy(master: RedisServer, replica: RedisServer) -> None:
+    """Wait until the replica has as many keys as its master."""
+    wait_for(
+        lambda: master.ask("DBSIZE") == replica.ask("DBSIZE") != "(integer) 0\n",
+        "the replica's copy",
+    )
+
+
 class SentinelSetup:
     """A master, a replica, and a sentinel that swaps them within about two seconds."""
 
@@ -200,15 +208,17 @@ class SentinelSetup:
         self.sentinel.use_client("-p", str(self.sentinel.port), "-a", SENTINEL_PASSWORD)
 
     def __enter__(self) -> SentinelSetup:
-        for server in (self.first, self.second, self.sentinel):
+        for server in (self.first, self.second):
             server.start()
         wait_for(
             lambda: "master_link_status:up" in self.second.ask("INFO", "replication"),
             "the replica",
         )
+        # A sentinel asks a replica how it is only now and then.
+        self.sentinel.start()
         wait_for(
             lambda: (
-                str(self.second.port)
+                "master-link-status\nok"
                 in self.sentinel.ask("SENTINEL", "REPLICAS", MASTER_NAME)
             ),
             "the sentinel to know the replica",

@@ -60,7 +60,8 @@ class Link(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
         self._transport: asyncio.Transport | None = None
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._watch: asyncio.TimerHandle | None = None
         self._unsent: list[bytes] = []
         self._unread = 0  # bytes of an answer that is not complete
 
@@ -99,7 +100,7 @@ class Link(asyncio.Protocol):
         if not self._waiting:
             self.abort("an answer that nobody asked for")
             return
-        future = self._waiting.popleft()
+        future, _ = self._waiting.popleft()
         if not future.done():
             future.set_result(reply)
 
@@ -112,7 +113,9 @@ class Link(asyncio.Protocol):
         if len(self._waiting) >= MAX_WAITING:
             raise StoreError("too much waits for the session store")
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append(future)
+        self._waiting.append((future, self._loop.time()))
+        if self._watch is None:
+            self._watch = self._loop.call_later(self._limit / 4, self._look)
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append(hiredis.pack_command(words))  # type: ignore[arg-type] # its stub knows tuples of one
@@ -123,32 +126,47 @@ class Link(asyncio.Protocol):
             self._transport.write(b"".join(self._unsent))
         self._unsent.clear()
 
-    async def wait(
-        self, future: asyncio.Future[Any], limit: float | None = None
-    ) -> Any:
-        """The answer to what was sent. Raises `StoreError`.
+    def _look(self) -> None:
+        """End the connection when an answer is late: what follows it would be, too.
 
-        One that is late ends the connection: whatever comes after it would be late, too.
+        One timer for all questions; a timeout for each costs a fifth of the exchange.
         """
-        try:
-            async with asyncio.timeout(limit or self._limit):
-                reply = await future
-        except TimeoutError:
-            text = (
-                f"{name_of(self.address)}: no answer within {limit or self._limit:g} s"
-            )
-            self.abort(text)
-            raise StoreError(text) from None
+        self._watch = None
+        if not self._waiting:
+            return
+        _, asked_at = self._waiting[0]
+        if self._loop.time() - asked_at >= self._limit:
+            self._late(self._limit)
+        else:
+            self._watch = self._loop.call_later(self._limit / 4, self._look)
+
+    def _late(self, limit: float) -> None:
+        self.abort(f"no answer within {limit:g} s", StoreError)
+
+    @staticmethod
+    async def wait(future: asyncio.Future[Any]) -> Any:
+        """The answer to what was sent. Raises `StoreError`."""
+        reply = await future
         if isinstance(reply, hiredis.ReplyError):
             raise RefusedError(str(reply))
         return reply
 
-    async def ask(self, *words: Word, limit: float | None = None) -> Any:
-        """The answer to a question. Raises `StoreError`."""
-        return await self.wait(self.send(words), limit)
+    async def ask(self, *words: Word) -> Any:
+        """The answer to a question, within the settings' limit. Raises `StoreError`."""
+        return await self.wait(self.send(words))
 
-    def abort(self, reason: str) -> None:
-        """End the connection at once."""
+    async def ping(self, limit: float) -> None:
+        """Raise `StoreError` unless the server answers within *limit* seconds."""
+        future = self.send(("PING",))
+        try:
+            async with asyncio.timeout(limit):
+                await self.wait(future)
+        except TimeoutError:
+            self._late(limit)
+            raise StoreError(self.reason) from None
+
+    def abort(self, reason: str, error: type[StoreError] = LinkLostError) -> None:
+        """End the connection at once; what waits for an answer fails with *error*."""
         if self.lost.is_set():
             return
         self.reason = f"{name_of(self.address)}: {reason}"
@@ -156,9 +174,12 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
-        for future in self._waiting:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        for future, _ in self._waiting:
             if not future.done():
-                future.set_exception(LinkLostError(self.reason))
+                future.set_exception(error(self.reason))
                 future.exception()  # whoever waits has perhaps gone: no complaint
         self._waiting.clear()
 

@@ -242,7 +242,7 @@ async def _beats(link: Link, interval: float, limit: float) -> bool:
     except TimeoutError:
         pass
     try:
-        await link.ask("PING", limit=limit)
+        await link.ping(limit)
     except StoreError:
         return False
     return True
