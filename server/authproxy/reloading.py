@@ -41,8 +41,8 @@ class Reloadable(Protocol):
     def count_reload(self, outcome: Literal["success", "failure"]) -> None:
         """Count a reload."""
 
-    def notice(self, text: str) -> None:
-        """Log what somebody should look at."""
+    def notice(self, text: str, *, good: bool = False) -> None:
+        """Log a line; *good* if nobody needs to look at it."""
 
 
 class Member:
@@ -140,7 +140,7 @@ class OwnReloads:
             # In a thread: it reads files and takes a while.
             found = await asyncio.to_thread(candidate, worker.settings, source)
             self._watch.follow(found.settings.files)
-            prepared = await worker.prepare(found.settings)
+            worker.switch(await worker.prepare(found.settings))
         except Exception as error:  # noqa: BLE001 - whatever it is, the old ones stay
             if isinstance(error, AuthProxyError):
                 named = getattr(error, "files", ())
@@ -148,9 +148,9 @@ class OwnReloads:
             self._say((f"reload failed, {KEPT}", *indented(reasons(error))))
             worker.count_reload("failure")
             return
-        worker.switch(prepared)
         worker.count_reload("success")
-        self._say((*found.notes, "configuration reloaded"))
+        self._say(found.notes)
+        worker.notice("configuration reloaded", good=True)
 
     def _say(self, lines: Iterable[str]) -> None:
         for line in lines:

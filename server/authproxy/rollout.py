@@ -12,8 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from authproxy_core.errors import AuthProxyError
-
 from .channel import Channel
 from .listeners import Listening
 from .notices import say, say_all, speak_by
@@ -110,7 +108,7 @@ class Rollouts:
         try:
             found = candidate(self.settings, self._source)
             descriptor = packed(found.settings)
-        except AuthProxyError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old ones stay
             self._refused(error)
             return
         self._watch.follow(found.settings.files)
@@ -122,7 +120,7 @@ class Rollouts:
         os.close(descriptor)
         self._go_on()
 
-    def _refused(self, error: AuthProxyError) -> None:
+    def _refused(self, error: Exception) -> None:
         self._watch.follow({*self.settings.files, *getattr(error, "files", ())})
         say_all(f"reload failed, {KEPT}", reasons(error))
         self._count("failure")

@@ -163,9 +163,10 @@ class Worker:
         """Count a reload."""
         self._metrics.reload(outcome)
 
-    def notice(self, text: str) -> None:
-        """Log what somebody should look at."""
-        self._logs.error("server", text)
+    def notice(self, text: str, *, good: bool = False) -> None:
+        """Log a line; *good* if nobody needs to look at it."""
+        log = self._logs.info if good else self._logs.error
+        log("server", text)
 
     def _new_logs(self, settings: ServerSettings) -> Logs:
         return Logs(

@@ -50,7 +50,7 @@ class Fleet:
     ) -> None:
         first = first if sockets else replace(first, listeners=())
         self.first = self.fresh = first
-        self.failure: ConfigError | None = None
+        self.failure: Exception | None = None
         self.followers = {1: Follower(), 2: Follower()}
         source = Source(first, self.read)
         self.rollouts = Rollouts(first, sockets, self.followers, source)
@@ -170,6 +170,18 @@ def test_bad_configuration_reaches_nobody(
     err = capfd.readouterr().err
     assert "a: bad" in err
     assert "b: worse" in err
+
+
+def test_even_a_bug_leaves_the_old_one_in_force(
+    fleet: Fleet, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fleet.failure = RuntimeError("a bug")
+    fleet.begin()
+    assert fleet.heard() == [["count failure"], []]
+    assert "RuntimeError('a bug')" in capfd.readouterr().err
+    fleet.failure = None
+    fleet.begin()
+    assert fleet.heard() == [["prepare"], ["prepare"]]
 
 
 def test_two_requests_one_after_the_other(fleet: Fleet) -> None:
