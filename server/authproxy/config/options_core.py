@@ -98,7 +98,7 @@ CORE_OPTIONS = in_group(
         "",
         "CSV file whose first column has the addresses to let in",
         "core.authenticated_emails",
-        note="read once at start",
+        note="read again when it changes",
     ),
     Option(
         "auth_success_status",

@@ -18,10 +18,9 @@ Every option has a TOML key, a flag and an environment variable. A flag beats th
 variable, the variable beats the file. This page is made from the option table:
 `python -m authproxy.config.reference > server/OPTIONS.md`.
 
-An option marked *refused* is oauth2-proxy's, but not supported yet: a value other than
-its default is an error at start. One marked *idle* is accepted and has no effect. One
-marked *own* is not in oauth2-proxy. One marked *flat* can't be used with `--alpha-config FILE`, a YAML
-file that says the same in the form of oauth2-proxy's alpha configuration.
+An option marked *own* is not in oauth2-proxy. One marked *flat* can't be used with
+`--alpha-config FILE`, a YAML file that says the same in the form of oauth2-proxy's alpha
+configuration.
 """
 
 INDENT = " " * 8
