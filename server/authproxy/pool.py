@@ -98,7 +98,12 @@ class Pool:
                 self._idle.pop(0).abort()
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
-            await waiter
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled():
+                    self._wake()  # it was our turn: let the next one have it
+                raise
 
     def _wake(self) -> None:
         while self._waiters:
