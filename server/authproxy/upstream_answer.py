@@ -24,6 +24,8 @@ from .wire import has_body
 HEAD_LIMIT = 256 << 10  # bytes of all heads of an answer, interim ones included
 INFORMATIONAL_LIMIT = 16  # interim answers before the final one
 VERSION = b"HTTP/1."
+JUDGED = HOP_BY_HOP | {b"content-length"}
+USUAL_OPTIONS = frozenset({b"close", b"keep-alive"})
 # A bare line feed is llhttp's to refuse: without this, it would be waited for more.
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 CONTENT_LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -195,19 +197,24 @@ def _parse(data: bytes) -> AnswerHead:
 
 def _judged(status: int, headers: list[Header], *, old: bool) -> AnswerHead:
     """Judge the framing: what could be read in two ways is refused."""
-    lengths = header_values(headers, b"content-length")
-    codings = header_values(headers, b"transfer-encoding")
+    kept: list[Header] = []
+    judged: list[Header] = []
+    for field in headers:
+        (judged if field[0] in JUDGED else kept).append(field)
+    lengths = header_values(judged, b"content-length")
+    codings = header_values(judged, b"transfer-encoding")
     if codings and (lengths or old or [one.lower() for one in codings] != [b"chunked"]):
         raise UpstreamFailed("malformed_answer")
     if len(lengths) > 1 or not all(CONTENT_LENGTH.fullmatch(one) for one in lengths):
         raise UpstreamFailed("malformed_answer")
-    options = connection_options(headers)
-    dropped = HOP_BY_HOP | options | {b"content-length"}
+    options = connection_options(judged)
+    if options - USUAL_OPTIONS:
+        kept = [field for field in kept if field[0] not in options]
     return AnswerHead(
         status,
-        tuple([field for field in headers if field[0] not in dropped]),
+        tuple(kept),
         int(lengths[0]) if lengths else None,
         bool(codings),
         not old and b"close" not in options,
-        b", ".join(header_values(headers, b"upgrade")),
+        b", ".join(header_values(judged, b"upgrade")),
     )

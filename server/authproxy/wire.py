@@ -58,10 +58,21 @@ def fields(headers: Headers) -> bytes:
     """
     parts: list[bytes] = []
     for name, value in headers:
-        if b"\n" in value or b"\r" in value or b"\0" in value:
-            raise ValueError(f"a line end inside the header field {name.decode()}")
         parts += (_names.get(name) or canonical(name), b": ", value, b"\r\n")
-    return b"".join(parts)
+    text = b"".join(parts)
+    count = len(headers)
+    # One look at all of it is quicker than one at each value.
+    if text.count(b"\n") != count or text.count(b"\r") != count or b"\0" in text:
+        raise ValueError(f"a line end inside the header field {_broken(headers)}")
+    return text
+
+
+def _broken(headers: Headers) -> str:
+    """The name of the first field that is more than one line."""
+    for name, value in headers:
+        if any(end in name + value for end in (b"\n", b"\r", b"\0")):
+            return name.decode("latin-1")
+    return ""
 
 
 def has_body(status: int) -> bool:
