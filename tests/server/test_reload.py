@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -120,6 +122,39 @@ def test_file_that_changes(start: Start, tmp_path: Path, workers: int) -> None:
     emails.unlink()
     awaited(program, REFUSED)
     assert {check(program) for _ in range(4)} == {202}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_passwords_that_change(start: Start, tmp_path: Path, workers: int) -> None:
+    """FA05: an old password ends with the reload, although it was just verified."""
+    file = tmp_path / "htpasswd"
+
+    def write(password: str) -> None:
+        digest = base64.b64encode(hashlib.sha1(password.encode()).digest())
+        file.write_text(f"alice:{{SHA}}{digest.decode()}\n")
+
+    def logs_in(password: str) -> bool:
+        field = base64.b64encode(f"alice:{password}".encode()).decode()
+        connection = HTTPConnection(LOOPBACK, program.port, timeout=10)
+        headers = {"Authorization": f"Basic {field}"}
+        connection.request("GET", "/oauth2/auth", headers=headers)
+        status = connection.getresponse().status
+        connection.close()
+        return status == 202
+
+    write("old")
+    program = start(workers=workers, htpasswd_file=str(file))
+    for _ in range(2 * workers):
+        assert logs_in("old")
+    write("new")
+    reload(program)
+    for _ in range(2 * workers):
+        assert (logs_in("old"), logs_in("new")) == (False, True)
+    file.write_text("")
+    program.mark()
+    program.signal(signal.SIGHUP)
+    program.wait_until(lambda: "reload" in program.log_since_mark())
+    assert not logs_in("old")
 
 
 def test_swapped_link(start: Start, tmp_path: Path) -> None:
