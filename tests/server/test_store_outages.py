@@ -392,6 +392,42 @@ def test_foreign_certificate(tmp_path: Path) -> None:
         with_watched(in_redis(server.address, tls=True, verify=False), accepted)
 
 
+def test_nonsense_from_a_cluster() -> None:
+    """Answers of the right kind that mean nothing are an outage, not the end."""
+
+    async def main() -> None:
+        slots = b"*1\r\n*3\r\n:0\r\n:16383\r\n*1\r\n+x\r\n"
+        for answer, text in (
+            (slots, "expected an address"),
+            (b"*1\r\n+x\r\n", "expected ranges of slots"),
+            (b"*0\r\n", "knows of no slots"),
+        ):
+
+            async def talk(
+                reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+            ) -> None:
+                with contextlib.suppress(ConnectionError):
+                    while data := await reader.read(1000):
+                        writer.write(answer if b"CLUSTER" in data else b"+PONG\r\n")  # noqa: B023
+                writer.transport.abort()
+
+            port = free_port()
+            listener = await asyncio.start_server(talk, LOOPBACK, port)
+            settings = in_redis(
+                RedisAddress(host=LOOPBACK, port=port),
+                RedisAddress(host="no..host"),
+                mode="cluster",
+            )
+            async with Watched(settings) as watched:
+                await watched.until(lambda one: text in one.problem, text)  # noqa: B023
+                await asyncio.sleep(0.3)
+                assert not watched.store.available
+            listener.close()
+            await listener.wait_closed()
+
+    run(main())
+
+
 def test_no_redis() -> None:
     """Something else that listens there, and something that talks too much."""
 

@@ -268,6 +268,25 @@ def test_all_keys_and_values(place: Place) -> None:
     with_store(place, body)
 
 
+def test_impossible_key(place: Place) -> None:
+    """A key that is no text fails by itself; everything else goes on."""
+
+    async def body(store: Store) -> None:
+        results = await asyncio.gather(
+            store.save(key("before"), b"v", 60.0),
+            store.load("\ud800"),
+            return_exceptions=True,
+        )
+        assert isinstance(results[1], StoreError)
+        with pytest.raises(StoreError):
+            await store.save("\ud800", b"v", 60.0)
+        await store.save(key("after"), b"w", 60.0)
+        assert await store.load(key("after")) == b"w"
+        assert await store.load(key("before")) in (b"v", None)
+
+    with_store(place, body)
+
+
 def test_many_at_once(place: Place) -> None:
     """Concurrent requests get their own answers."""
 

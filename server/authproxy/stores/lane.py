@@ -114,7 +114,7 @@ class Lane:
             results = self._worked(batch)
         except StoreError as error:
             failure = error
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - or those who wait would wait on
             failure = StoreError(f"{self._path}: {error}")
         if failure is not None:
             self._drop()

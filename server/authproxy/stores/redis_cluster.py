@@ -23,7 +23,7 @@ TRY_AGAIN = 0.05  # seconds
 
 def slot_of(key: str) -> int:
     """The slot of a key (CRC16/XMODEM); only what is in braces counts, if there is."""
-    raw = key.encode()
+    raw = key.encode(errors="replace")  # a key is ASCII
     start = raw.find(b"{")
     if start >= 0:
         end = raw.find(b"}", start + 1)
@@ -130,6 +130,8 @@ class Cluster:
     def _at(self, moved: str) -> Server:
         """The server that ``MOVED slot host:port`` names."""
         host, _, port = moved.split(" ")[-1].rpartition(":")
+        if not host or not (port.isascii() and port.isdigit()):
+            raise StoreError(f"expected the address of a node, got {moved!r}")
         return self._server(RedisAddress(host=host, port=int(port)))
 
     def _server(self, address: RedisAddress) -> Server:
@@ -207,8 +209,7 @@ class Cluster:
     async def _take(self, ranges: list[Any], asked: RedisAddress) -> None:
         slots: list[Server | None] = [None] * SLOTS
         masters = set()
-        for first, last, master, *_ in ranges:
-            address = address_of(master) if master[0] else asked
+        for first, last, address in _masters(ranges, asked):
             masters.add(address)
             server = self._server(address)
             slots[first : last + 1] = [server] * (last + 1 - first)
@@ -216,3 +217,20 @@ class Cluster:
         self._covered = None not in slots
         gone = [one for one in self._masters if one not in masters]
         await asyncio.gather(*[self._masters.pop(one).close() for one in gone])
+
+
+def _masters(
+    ranges: list[Any], asked: RedisAddress
+) -> list[tuple[int, int, RedisAddress]]:
+    """First slot, last slot and master, as CLUSTER SLOTS says. Raises `StoreError`.
+
+    A node that does not know its own address leaves it out; it is where it was *asked*.
+    """
+    try:
+        return [
+            (first, last, address_of(master) if master[0] else asked)
+            for first, last, master, *_ in ranges
+            if 0 <= first <= last < SLOTS
+        ]
+    except (TypeError, ValueError, IndexError):
+        raise StoreError(f"expected ranges of slots, got {ranges!r}"[:200]) from None

@@ -112,13 +112,17 @@ class Link(asyncio.Protocol):
             raise LinkLostError(self.reason)
         if len(self._waiting) >= MAX_WAITING:
             raise StoreError("too much waits for the session store")
+        try:
+            packed = hiredis.pack_command(words)  # type: ignore[arg-type] # its stub knows tuples of one
+        except UnicodeError:
+            raise StoreError("a key is no text that can be sent") from None
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append((future, self._loop.time()))
         if self._watch is None:
             self._watch = self._loop.call_later(self._limit / 4, self._look)
         if not self._unsent:
             self._loop.call_soon(self._flush)
-        self._unsent.append(hiredis.pack_command(words))  # type: ignore[arg-type] # its stub knows tuples of one
+        self._unsent.append(packed)
         return future
 
     def _flush(self) -> None:
@@ -279,7 +283,7 @@ class Dialer:
                 f"{name_of(address)}: no connection within "
                 f"{settings.connect_timeout:g} s"
             ) from None
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # no name of a host, as well
             raise StoreError(f"{name_of(address)}: {error}") from None
         return link
 

@@ -50,7 +50,10 @@ class Sentinels:
             self._link = None
 
 
-def address_of(found: list[Any]) -> RedisAddress:
-    """An address as Redis gives it: host and port."""
-    host, port = found[0], found[1]
-    return RedisAddress(host=bytes(host).decode("latin-1"), port=int(port))
+def address_of(found: Any) -> RedisAddress:
+    """An address as Redis gives it: host and port. Raises `StoreError`."""
+    try:
+        host, port = found[0], found[1]
+        return RedisAddress(host=bytes(host).decode("latin-1"), port=int(port))
+    except (TypeError, ValueError, IndexError):
+        raise StoreError(f"expected an address, got {found!r}") from None

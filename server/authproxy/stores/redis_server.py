@@ -155,7 +155,8 @@ class Server:
         link = await self._dialer.data(await self._locate())
         if self._must_be_master:
             async with closing_on_failure(link):
-                if (await link.ask("ROLE"))[0] != b"master":
+                role = await link.ask("ROLE")
+                if not isinstance(role, list) or role[:1] != [b"master"]:
                     raise StoreError(f"{name_of(link.address)}: a replica")
         return link
 
@@ -219,13 +220,12 @@ class Server:
 
     def _told(self, message: list[Any]) -> None:
         """A push: ``invalidate`` with keys, or with None when the database was emptied."""
-        if message[0] != b"invalidate":
-            return
-        if message[1] is None:
-            self._on_change(None)
-            return
-        for key in message[1]:
-            self._on_change(key.decode("latin-1"))
+        match message:
+            case [b"invalidate", [*keys]]:
+                for key in keys:
+                    self._on_change(bytes(key).decode("latin-1"))
+            case [b"invalidate", *_]:
+                self._on_change(None)
 
     def _trust(self, trustworthy: bool) -> None:
         if trustworthy != self.trustworthy:
