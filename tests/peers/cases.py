@@ -162,6 +162,8 @@ def _returns() -> Iterator[Case]:
     form = {**BROWSER, **FORM}
     yield Case("rd in a form", "{P}/sign_in", "POST", headers=form, body="rd=/deep")
     yield Case("sign out by a form", "{P}/sign_out", "POST", "user", FORM, "rd=/bye")
+    placeholder = "{P}/sign_out?rd=/bye%3Fhint%3D%7Bid_token%7D"
+    yield Case("sign out with a placeholder", placeholder, who="user")
     yield Case("sign out, nobody", "{P}/sign_out")
     yield Case("start", "{P}/start?rd=/deep")
     yield Case("start, user", "{P}/start?rd=/deep", who="user")

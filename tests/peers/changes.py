@@ -38,8 +38,9 @@ def own_cookies(seen: Seen) -> Change:
 
 def identity_spoofs(seen: Seen) -> Change:
     """All names that could name a user are taken from the client's fields."""
-    if seen.options.get("skip_auth_strip_headers") is False:
-        return {}
+    for option in ("skip_auth_strip_headers", "strip_identity_headers"):
+        if seen.options.get(option) is False:
+            return {}
     names = ("x-forwarded-", "x_forwarded_", "x-auth-request-")
     kept = tuple(
         line
@@ -147,6 +148,8 @@ def cleared_session(seen: Seen) -> Change:
     """Signing out clears the cookie even when the request didn't show it."""
     if not seen.case.target.startswith("{P}/sign_out") or seen.theirs.cookies:
         return {}
+    if seen.theirs.status != 302:
+        return {}
     [cleared] = seen.ours.cookies
     assert cleared.startswith(f"{seen.configuration.cookie}=; ")
     return {"cookies": (cleared,)}
@@ -186,7 +189,8 @@ def login_request(seen: Seen) -> Change:
     pairs = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
     if "code_challenge" not in pairs:
         pairs |= {"code_challenge": "*", "code_challenge_method": "S256"}
-    pairs["nonce"] = "*"
+    if not seen.options.get("insecure_oidc_skip_nonce"):
+        pairs["nonce"] = "*"
     query = urllib.parse.urlencode(sorted(pairs.items()))
     location = parts._replace(query=query).geturl()
     return {} if location == seen.theirs.location else {"location": location}
@@ -204,7 +208,7 @@ def semicolons(seen: Seen) -> Change:
 
 
 def callback_statuses(seen: Seen) -> Change:
-    if seen.case.name == "callback, bad query":
+    if seen.case.name == "callback, bad query" and seen.theirs.status != 308:
         return {"status": 400, "kind": "text/plain", "body": "Bad Request\n"}
     if seen.case.target.startswith("{P}/callback") and seen.theirs.status == 500:
         body = seen.theirs.body
@@ -212,6 +216,24 @@ def callback_statuses(seen: Seen) -> Change:
             body = body.replace("500 Internal Server Error", "403 Forbidden")
         return {"status": 403, "body": body}
     return {}
+
+
+def placeholders(seen: Seen) -> Change:
+    """A token is filled into addresses that were configured, and into no others."""
+    if seen.case.name != "sign out with a placeholder":
+        return {}
+    location = seen.theirs.location
+    for said in ("TOKEN", "{id_token}"):  # without a session it stays as it is
+        location = location.replace(said, "")
+    return {} if location == seen.theirs.location else {"location": location}
+
+
+def https_targets(seen: Seen) -> Change:
+    """The way to https leads to the address that a trusted proxy says."""
+    uri = seen.case.headers.get("x-forwarded-uri")
+    if seen.theirs.status != 308 or not uri:
+        return {}
+    return {"location": f"https://{seen.configuration.host}{uri}"}
 
 
 def websocket(seen: Seen) -> Change:
@@ -240,7 +262,7 @@ BY_CASE = {f"sign {way} to {rd!r}": rd for rd in RETURNS for way in ("in", "out"
 
 def redirect_targets(seen: Seen) -> Change:
     ours = TARGETS.get(BY_CASE.get(seen.case.name, ""))
-    if ours is None:
+    if ours is None or seen.theirs.status == 308:
         return {}
     if seen.case.name.startswith("sign out"):
         return {"location": ours}
@@ -260,7 +282,7 @@ def clean_paths(seen: Seen) -> Change:
     ours = seen.ours
     if seen.ours.status == 301:
         return {"headers": ours.headers, "cookies": ours.cookies}
-    assert ours.status in (302, 401, 403, 502)
+    assert ours.status in (302, 308, 401, 403, 502)
     return {
         field: getattr(ours, field)
         for field in ("status", "location", "cookies", "headers", "kind", "body")

@@ -3,7 +3,8 @@
 Each changes what it names and nothing else, so that an answer that differs says which
 option it is about. ``{echo}`` is the port of an application that answers with what it
 received, ``{folder}`` a folder with the configuration's files, ``{port}`` the port to
-listen on, ``{issuer}`` the provider, ``{redis}`` the address of a Redis server.
+listen on, ``{issuer}`` the provider, ``{redis}`` the address of a Redis server,
+``{cert}`` and ``{key}`` files for TLS, ``{tls}`` another port.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Configuration:
     ``alpha`` is the text of an alpha configuration, beside which the base's keys about
     providers and upstreams are left out. ``user`` logs in, at ``host``. With ``whole``
     pages are compared word by word, for the templates are the configuration's own.
+    ``only_ours`` are options that the original does not know.
     ``flags`` and ``environment`` are given beside the file. ``relaxed`` are options with
     which the user logs in before, when the configuration itself lets the user not in.
     """
@@ -57,6 +59,7 @@ class Configuration:
     host: str = HOST
     whole: bool = False
     relaxed: dict[str, Any] = field(default_factory=dict)
+    only_ours: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -70,12 +73,15 @@ class Configuration:
         """The name of its session cookie."""
         return str(self.options.get("cookie_name", "_oauth2_proxy"))
 
-    @property
-    def values(self) -> dict[str, Any]:
-        """All options of the file."""
-        if self.alpha:
-            return {"email_domains": ["*"], **self.options}
-        return {**BASE, **self.options}
+    def values(self, *, ours: bool) -> dict[str, Any]:
+        """All options of the file, for ours or for the original."""
+        base = {"email_domains": ["*"]} if self.alpha else BASE
+        skipped = () if ours else self.only_ours
+        return {
+            key: value
+            for key, value in {**base, **self.options}.items()
+            if key not in skipped
+        }
 
 
 def _alpha(more: str = "", upstreams: str = "") -> str:
@@ -319,6 +325,33 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
     Configuration(
         "real_client_ip_header",
         {"reverse_proxy": True, "real_client_ip_header": "X-ProxyUser-IP"},
+    ),
+    Configuration(
+        "as open as the original",
+        {
+            "insecure_oidc_skip_nonce": True,
+            "code_challenge_method": "S256",
+            "strip_identity_headers": False,
+            "pass_access_token": True,
+            "set_xauthrequest": True,
+        },
+        only_ours=("strip_identity_headers",),
+    ),
+    Configuration(
+        "signed requests",
+        {"signature_key": "sha1:key", "show_debug_on_error": True},
+    ),
+    Configuration(
+        "https only",
+        {"force_https": True, "reverse_proxy": True, "api_routes": ["^/api"]},
+        alpha=_alpha(
+            """
+server:
+  bindAddress: 127.0.0.1:{port}
+  secureBindAddress: 127.0.0.1:{tls}
+  tls: {cert: {fromFile: '{cert}'}, key: {fromFile: '{key}'}}
+""",
+        ).replace("server: {bindAddress: '127.0.0.1:{port}'}\n", "", 1),
     ),
     Configuration("allow_query_semicolons", {"allow_query_semicolons": True}),
     Configuration(

@@ -115,6 +115,18 @@ DIFFERENCES: tuple[Difference, ...] = (
         change=changes.redirect_targets,
     ),
     Difference(
+        "`{id_token}` is filled into configured addresses only, not into what `rd` of a "
+        "sign-out says",
+        "any site could have the browser bring it the token",
+        "`sign_out_at_provider`, `backend_logout_url`",
+        changes.placeholders,
+    ),
+    Difference(
+        "`force_https` leads to the address that a trusted `X-Forwarded-Uri` says",
+        "that is where the browser was",
+        change=changes.https_targets,
+    ),
+    Difference(
         "a path is cleaned (`//`, `..`) for those who are logged in only, and for others "
         "after the login",
         "a request is judged as it came",

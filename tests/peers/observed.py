@@ -43,7 +43,16 @@ REQUEST_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 RD = re.compile(r'name="rd"[^>]*value="([^"]*)"')
 LINK = re.compile(r'href="[^"]*/(?:start|sign_in)\?([^"]*)"')
 # What an upstream is told and acts upon.
-TOLD = ("authorization", "cookie", "host", "content-type", "x-mixed", "x-groups")
+TOLD = (
+    "gap-auth",
+    "gap-signature",
+    "authorization",
+    "cookie",
+    "host",
+    "content-type",
+    "x-mixed",
+    "x-groups",
+)
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,7 @@ def differences(theirs: Observed, ours: Observed) -> dict[str, tuple[Any, Any]]:
 def _location(location: str) -> str:
     parts = urllib.parse.urlsplit(location)
     if not parts.path.endswith("/authorize"):
-        return location
+        return TOKEN.sub("TOKEN", location)
     query = urllib.parse.parse_qsl(parts.query, keep_blank_values=True)
     fixed = sorted((name, "*" if name in RANDOM else value) for name, value in query)
     return parts._replace(query=urllib.parse.urlencode(fixed)).geturl()
@@ -140,6 +149,8 @@ def _told(received: dict[str, Any], cookie: str) -> tuple[str, ...]:
         if name in TOLD or name.startswith(("x-forwarded", "x_forwarded", "x-auth")):
             if name == "cookie":
                 value = re.sub(rf"{re.escape(cookie)}\w*=[^;]*", f"{cookie}=…", value)
+            if name == "gap-signature":  # of tokens, and of what only one of them sends
+                value = value.partition(" ")[0]
             values.setdefault(name, []).append(TOKEN.sub("TOKEN", value))
     told = sorted(f"{name}: {','.join(found)}" for name, found in values.items())
     line = f"{received['method']} {received['target']}"

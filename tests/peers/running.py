@@ -57,6 +57,8 @@ class Peer:
         client = Client({host: self.port}, cookies)
         query = urllib.parse.urlencode({"rd": rd})
         started = client.get(f"{origin}{self.configuration.prefix}/start?{query}")
+        if not started.location.startswith(provider.config.issuer):
+            return started, started  # https only: nobody can log in
         callback = provider.log_in(started.location, self.configuration.user)
         parts = urllib.parse.urlsplit(callback)
         return started, client.get(f"{origin}{parts.path}?{parts.query}")
@@ -172,11 +174,18 @@ class Peers:
         assert program, f"{name} isn't installed"
         folder.mkdir(parents=True)
         port = free_port()
-        places = {**self._places, "{folder}": str(folder), "{port}": str(port)}
+        places = {
+            **self._places,
+            "{folder}": str(folder),
+            "{port}": str(port),
+            "{tls}": str(free_port()),
+        }
         for file, content in configuration.files.items():
             (folder / file).write_text(content)
         config = folder / "proxy.cfg"
-        config.write_text(_filled(toml(configuration.values), places))
+        config.write_text(
+            _filled(toml(configuration.values(ours=name == AUTHPROXY)), places)
+        )
         arguments: list[str | Path] = ["--config", config, *configuration.flags]
         if configuration.alpha:
             alpha = folder / "alpha.yaml"

@@ -15,9 +15,11 @@ import pytest
 
 from authproxy.demo.config import Client, DemoConfig, example_users
 from authproxy.demo.provider import DemoProvider, serve
+from support.certificates import make_certificate
 from support.echo import EchoApp
 from support.keycloak import CLIENT_ID, CLIENT_SECRET
 from support.peers import OAUTH2_PROXY, command
+from support.ports import LOOPBACK
 from support.programs import ROOT, find
 from support.redis import RedisServer
 
@@ -69,7 +71,12 @@ def peers(
         pytest.skip("oauth2-proxy isn't installed")
     with ExitStack() as stack:
         echo = stack.enter_context(EchoApp())
-        places = {"{echo}": str(echo.port)}
+        made = make_certificate(tmp_path_factory.mktemp("tls"), LOOPBACK)
+        places = {
+            "{echo}": str(echo.port),
+            "{cert}": made.cert_file,
+            "{key}": made.key_file,
+        }
         if find("redis-server"):
             server = RedisServer(tmp_path_factory.mktemp("redis"))
             redis = stack.enter_context(server)
@@ -164,3 +171,9 @@ def test_there_is_enough_of_both() -> None:
     assert len(CONFIGURATIONS) >= 40
     assert len({case.name for case in CASES}) == len(CASES) >= 150
     assert len(set(NAMES)) == len(NAMES)
+
+
+def test_the_readme_tells_how_much() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert f"{len(CONFIGURATIONS)} configurations" in text
+    assert f"{len(CASES)} requests" in text

@@ -209,7 +209,8 @@ def _core(collected: Collected, parts: Parts, store: StoreSettings) -> Settings:
             "inject_response_headers": parts.response_headers,
             "upstreams": upstreams.trusted(collected, parts.upstreams),
             "proxy_raw_path": parts.proxy_raw_path,
-            "strip_identity_headers": collected.boolean("skip_auth_strip_headers"),
+            "strip_identity_headers": collected.boolean("strip_identity_headers")
+            and collected.boolean("skip_auth_strip_headers"),
             "logout": LogoutSettings(**placed(collected, "core.logout.")),
             "pages": _pages(collected),
             "version": __version__,

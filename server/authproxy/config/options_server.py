@@ -92,6 +92,15 @@ HEADER_OPTIONS = in_group(
         "remove the client's own copies of the headers passed upstream",
         _REQUEST,
     ),
+    Option(
+        "strip_identity_headers",
+        "bool",
+        True,
+        "remove other headers that could name a user as well (X-Forwarded-User, "
+        "X-Auth-Request-Email …); off with skip_auth_strip_headers = false",
+        "core.strip_identity_headers",
+        own=True,
+    ),
 )
 
 LISTENER_OPTIONS = in_group(
