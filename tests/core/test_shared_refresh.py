@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 
-from authproxy_core import Fetch, LoadAll, Lock, Save, SessionSettings
+from authproxy_core import (
+    Delete,
+    Fetch,
+    Load,
+    LoadAll,
+    Lock,
+    Response,
+    Save,
+    SessionSettings,
+)
 from authproxy_core.oidc import Tokens
 from authproxy_core.renewals import KeptTokens
 from support.fleet import Fleet, Run
@@ -442,3 +451,60 @@ def test_a_refresh_is_use_of_the_session(kind: str) -> None:
 
 def test_tokens_that_are_kept_are_not_shown() -> None:
     assert "RT" not in repr(KeptTokens(Tokens("AT", "IT", "RT"), 1.0, "RT-0"))
+
+
+@kinds
+def test_a_lock_that_was_stolen_in_the_middle_of_a_refresh(kind: str) -> None:
+    """Another process refreshes meanwhile: its session is the good one, for all."""
+    fleet = fleet_of(kind)
+    fleet.clock.now += 61
+    old = dict(fleet.world.jar)
+    run = Run(fleet[0], fleet[0].proxy.check(fleet.world.request("/oauth2/auth")))
+    while not isinstance(run.effect, Fetch):
+        run.step()
+    fleet.store.locks.clear()
+    assert headers(fleet[1].get("/oauth2/auth"), b"set-cookie")
+    fleet.world.on_fetch = lambda effect: Response(
+        400, (), b'{"error":"invalid_grant"}'
+    )
+    fleet.finish(run)
+    assert run.result.status == 202
+    assert headers(run.result, b"set-cookie")
+    assert "session_ended" not in [event.kind for event in fleet.world.events]
+    for process in fleet.processes:
+        assert process.get("/oauth2/auth", jar=dict(old)).status == 202
+
+
+@kinds
+def test_a_refusal_while_the_store_goes_away_ends_the_session(kind: str) -> None:
+    fleet = fleet_of(kind)
+    fleet.clock.now += 61
+    run = Run(fleet[0], fleet[0].proxy.check(fleet.world.request("/oauth2/auth")))
+    while not isinstance(run.effect, Fetch):
+        run.step()
+    fleet.store.failing = lambda effect: type(effect) in (Load, Save, Delete)
+    fleet.world.on_fetch = lambda effect: Response(
+        400, (), b'{"error":"invalid_grant"}'
+    )
+    fleet.finish(run)
+    assert run.result.status == 401
+
+
+@kinds
+def test_lo08_a_sign_out_is_final_although_the_store_goes_away(kind: str) -> None:
+    fleet = fleet_of(kind)
+    fleet.clock.now += 61
+    run = Run(fleet[0], fleet[0].proxy.check(fleet.world.request("/oauth2/auth")))
+    while not isinstance(run.effect, Fetch):
+        run.step()
+    assert fleet[1].get("/oauth2/sign_out").status == 302
+    # The note of its end is still read, but nothing can be written any more.
+    fleet[0].proxy._sessions.renewals._ended = type(
+        fleet[0].proxy._sessions.renewals._ended
+    )(fleet.clock, 60.0)
+    saves = iter([False])
+    fleet.store.failing = lambda effect: (
+        type(effect) in (Save, Delete) and next(saves, True)
+    )
+    fleet.finish(run)
+    assert run.result.status in (401, 503)

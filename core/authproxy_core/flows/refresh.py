@@ -154,13 +154,19 @@ class _Refresh:
         renewed, tokens, ended = yield from LoadAll(keys)
         if ended is not None:
             return self._over()
-        if renewed is not None:
-            found = self._opened(keys[0], renewed)
-            if found is not None:
-                value = None if found == ENDED else found
-                self._memory.remember(self._generation, Renewed(value))
-                return (yield from self._taken(Renewed(value)))
+        left = self._read_left(renewed)
+        if left is not None:
+            return (yield from self._taken(left))
         return (yield from self._renew(self._entry, self._tokens(keys[1], tokens)))
+
+    def _read_left(self, data: bytes | None) -> Renewed | None:
+        """What was left for siblings, which is remembered here from now on."""
+        value = self._opened(self._key("renewed"), data) if data is not None else None
+        if value is None:
+            return None
+        left = Renewed(None if value == ENDED else value)
+        self._memory.remember(self._generation, left)
+        return left
 
     def _opened(self, key: str, data: bytes) -> bytes | None:
         try:
@@ -297,8 +303,9 @@ class _Refresh:
                 self._context.on_event(_event("refresh_not_shared", entry, error))
             if ended:
                 self._memory.remember(self._generation, Renewed(None))
-                yield from self._left(ENDED)
-                yield from self._sessions.end(kept.entry)
+                with suppress(StoreError):
+                    yield from self._left(ENDED)
+                    yield from self._sessions.end(kept.entry)
                 return self._over()
         return Settled(kept.entry, kept.headers)
 
@@ -326,21 +333,34 @@ class _Refresh:
 
     def _end(self, entry: Entry, error: AuthProxyError) -> Flow[Settled]:
         """The session is over at the provider, so it is here and everywhere."""
+        faster = yield from self._made_meanwhile(entry)
+        if faster is not None:
+            return faster
+        with suppress(StoreError):
+            if entry.ticket is not None:
+                yield from self._sessions.end(entry)
+            else:
+                self._memory.remember(self._generation, Renewed(None))
+                if self._sessions.has_store:
+                    yield from self._left(ENDED)
+        self._context.on_event(_event("session_ended", entry, error))
+        return self._over()
+
+    def _made_meanwhile(self, entry: Entry) -> Flow[Settled | None]:
+        """What somebody made who did not know of our lock, for it was over or stolen.
+
+        Theirs is the good session: the provider refused our token because of theirs.
+        """
         if entry.ticket is not None:
             current = yield from self._sessions.load(entry)
             moment = entry.session.created_at
             if current is not None and current.session.created_at != moment:
-                # Somebody whose lock was over was faster: theirs is the good one.
                 return self._with_cookies(current)
+        elif self._sessions.has_store:
             with suppress(StoreError):
-                yield from self._sessions.end(entry)
-        else:
-            self._memory.remember(self._generation, Renewed(None))
-            if self._sessions.has_store:
-                with suppress(StoreError):
-                    yield from self._left(ENDED)
-        self._context.on_event(_event("session_ended", entry, error))
-        return self._over()
+                left = self._read_left((yield from Load(self._key("renewed"))))
+                return (yield from self._taken(left)) if left is not None else None
+        return None
 
 
 def _insist(make: Callable[[], Flow[R]]) -> Flow[R]:
