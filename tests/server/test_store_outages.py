@@ -207,6 +207,23 @@ def test_frozen(server: RedisServer) -> None:
     with_watched(in_redis(server.address, answer_timeout=1.5), body)
 
 
+def test_stopped_ourselves(server: RedisServer) -> None:
+    """A process that was stopped for a while finds the answers, and no outage."""
+
+    async def body(watched: Watched) -> None:
+        store = await watched.ready()
+        await store.save(KEY, b"v", 60.0)
+        watched.states.clear()
+        asked = [asyncio.ensure_future(store.load(KEY)) for _ in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        time.sleep(0.5)
+        assert await asyncio.gather(*asked) == [b"v"] * 3
+        assert all(available for available, _ in watched.states)
+
+    with_watched(in_redis(server.address, answer_timeout=0.3), body)
+
+
 def test_frozen_at_start(server: RedisServer) -> None:
     """The same when it has never answered."""
 

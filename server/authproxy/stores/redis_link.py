@@ -119,7 +119,7 @@ class Link(asyncio.Protocol):
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append((future, self._loop.time()))
         if self._watch is None:
-            self._watch = self._loop.call_later(self._limit / 4, self._look)
+            self._look_later()
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append(packed)
@@ -130,19 +130,26 @@ class Link(asyncio.Protocol):
             self._transport.write(b"".join(self._unsent))
         self._unsent.clear()
 
-    def _look(self) -> None:
+    def _look_later(self) -> None:
+        pause = self._limit / 4
+        due = self._loop.time() + pause
+        self._watch = self._loop.call_later(pause, self._look, due)
+
+    def _look(self, due: float) -> None:
         """End the connection when an answer is late: what follows it would be, too.
 
-        One timer for all questions; a timeout for each costs a fifth of the exchange.
+        One timer for all questions; a timeout for each costs a third of the exchange.
         """
         self._watch = None
         if not self._waiting:
             return
+        now = self._loop.time()
         _, asked_at = self._waiting[0]
-        if self._loop.time() - asked_at >= self._limit:
+        # When we were stopped ourselves, the answer is there and waits to be read.
+        if now - asked_at >= self._limit and now - due < self._limit / 4:
             self._late(self._limit)
         else:
-            self._watch = self._loop.call_later(self._limit / 4, self._look)
+            self._look_later()
 
     def _late(self, limit: float) -> None:
         self.abort(f"no answer within {limit:g} s", StoreError)

@@ -67,7 +67,12 @@ class Server:
         self._task: asyncio.Task[None] | None = None
         self.problem = "no connection yet"
         self.doubt = "no connection yet"
-        self.trustworthy = False
+        self._tells = False
+
+    @property
+    def trustworthy(self) -> bool:
+        """Whether the news of the server that is asked arrive."""
+        return self._tells and self.available
 
     @property
     def available(self) -> bool:
@@ -228,8 +233,8 @@ class Server:
                 self._on_change(None)
 
     def _trust(self, trustworthy: bool) -> None:
-        if trustworthy != self.trustworthy:
-            self.trustworthy = trustworthy
+        if trustworthy != self._tells:
+            self._tells = trustworthy
             self._on_state()
 
 

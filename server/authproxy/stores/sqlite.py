@@ -26,7 +26,7 @@ from .waiting import SharedLocks
 READ_LIMIT = 1.0  # seconds for one answer
 WRITE_LIMIT = 2.0  # seconds; longer than one wait for another writer (`BUSY`)
 POLL = 0.04  # seconds between two looks for news
-POLL_LIMIT = 0.2  # seconds; without an answer by then, news may be older than allowed
+POLL_LIMIT = 0.5  # seconds; without an answer by then, news may be older than allowed
 TEND = 0.25  # seconds between two looks after what failed
 LOOK_FOR_FILE = 1.0  # seconds between two looks whether the file is still there
 PURGE = 60.0  # seconds between two removals of what has ended
