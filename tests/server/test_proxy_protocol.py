@@ -23,8 +23,11 @@ from authproxy.proxy_protocol import (
 )
 from support.certificates import make_certificate
 from support.configuration import problem, settings
-from support.ports import LOOPBACK
+from support.h2_client import H2Client
+from support.ports import LOOPBACK, free_port
+from support.processes import Process, listens
 from support.program import Program, session_cookie
+from support.programs import find
 from support.server import Wire, until
 
 ADDRESS = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))
@@ -182,6 +185,61 @@ def test_header_before_tls(tmp_path: Path) -> None:
         wire.send(PING)
         assert wire.answer().status == 200
         program.wait_until(lambda: "[2001:db8::7]:4711 - " in program.log())
+
+
+def test_header_before_http2(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path, LOOPBACK)
+    with Program(
+        tmp_path,
+        https_address=f"{LOOPBACK}:0",
+        tls_cert_file=certificate.cert_file,
+        tls_key_file=certificate.key_file,
+        proxy_protocol_from=[LOOPBACK],
+    ) as program:
+        opening = binary("2001:db8::8", 4712)
+        with H2Client(program.port, certificate, opening=opening) as client:
+            assert client.ask("/ping").status == 200
+        program.wait_until(lambda: "[2001:db8::8]:4712 - " in program.log())
+
+
+HAPROXY = """
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 20s
+    timeout server 20s
+listen balancer
+    bind {bind}
+    server authproxy {server} {how}
+"""
+
+
+@pytest.mark.parametrize("how", ["send-proxy", "send-proxy-v2"])
+def test_real_haproxy(tmp_path: Path, how: str) -> None:
+    """Both versions as HAProxy writes them; its health checks are of the balancer itself."""
+    haproxy = find("haproxy")
+    if haproxy is None:
+        pytest.skip("haproxy is not installed")
+    port = free_port()
+    configuration = tmp_path / "haproxy.cfg"
+    with Program(tmp_path, proxy_protocol_from=[LOOPBACK]) as program:
+        text = HAPROXY.format(
+            bind=f"{LOOPBACK}:{port}",
+            server=f"{LOOPBACK}:{program.port}",
+            how=f"{how} check inter 200ms",
+        )
+        configuration.write_text(text)
+        with Process(
+            "haproxy", [haproxy, "-db", "-f", configuration], folder=tmp_path
+        ) as balancer:
+            balancer.wait_until(lambda: listens(port))
+            with Wire(port) as wire:
+                client = wire.socket.getsockname()
+                wire.send(PING + PING)
+                assert [wire.answer().status, wire.answer().status] == [200, 200]
+        expected = f"{client[0]}:{client[1]} - "
+        program.wait_until(lambda: program.log().count(expected) == 2)
+        assert "refused a connection" not in program.log()
 
 
 def test_others_are_as_usual(tmp_path: Path) -> None:

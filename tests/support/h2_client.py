@@ -36,14 +36,23 @@ class Answer:
 
 
 class H2Client:
-    """One connection; ``strict`` False sends what the library would refuse to."""
+    """One connection; ``strict`` False sends what the library would refuse to.
+
+    ``opening`` is sent before the handshake.
+    """
 
     def __init__(
-        self, port: int, certificate: Certificate, *, strict: bool = True
+        self,
+        port: int,
+        certificate: Certificate,
+        *,
+        strict: bool = True,
+        opening: bytes = b"",
     ) -> None:
         context = ssl.create_default_context(cafile=certificate.cert_file)
         context.set_alpn_protocols(["h2"])
         plain = socket.create_connection((LOOPBACK, port), timeout=DEADLINE)
+        plain.sendall(opening)
         self.socket = context.wrap_socket(plain, server_hostname=LOOPBACK)
         self.connection = H2Connection(
             H2Configuration(
