@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sqlite3
 import statistics
 import time
@@ -101,9 +102,8 @@ def test_redis_is_away(
         # Each of the workers.
         soon(lambda: all(browser.get("/ready").status == 200 for _ in range(20)), "it")
         assert browser.check() == 202
-        log = program.log()
-        assert "the session store is away" in log
-        assert "the session store is available again" in log
+        for text in ("is away: ", "is available again"):
+            wait_for(lambda t=text: f"session store {t}" in program.log(), text)  # type: ignore[misc]
 
 
 def judge_outage(browser: Browser) -> None:
@@ -139,6 +139,22 @@ def test_start_without_redis(
         soon(lambda: browser.get("/ready").status == 200, "being ready")
         browser.log_in()
         assert browser.check() == 202
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_stop_while_redis_is_away(
+    tmp_path: Path, provider: Provider, redis: RedisServer, workers: int
+) -> None:
+    """Stopping does not wait for an answer that never comes."""
+    with started(tmp_path, provider, workers=workers, **in_redis(redis)) as program:
+        browser = provider.browser()
+        browser.log_in()
+        with redis.frozen():
+            assert browser.check() in (202, 503)
+            began = time.monotonic()
+            program.signal(signal.SIGTERM)
+            assert program.wait() == 0
+            assert time.monotonic() - began < 6.0
 
 
 def test_sign_out_elsewhere(
