@@ -398,7 +398,9 @@ class AuthProxy:
     def proxy(self, request: Request) -> Outcome:
         """Pass the request on, or ask for a login."""
         entry = None
-        if not self._bound and self._credentials is None:
+        if self._credentials is not None and field_of(request.headers) is not None:
+            entry = self._credentials.recall(request)
+        elif not self._bound:
             entry = self._sessions.recall(request.headers)
         if entry is not None and self._clock() < entry.fresh_until:
             return self._proxied(request, entry.session, ())

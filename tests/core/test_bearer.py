@@ -331,6 +331,8 @@ def test_a_bearer_gets_to_the_application_and_to_embedders() -> None:
     world = accepting(upstreams=(UpstreamSettings(id="a", uri="http://10.0.0.9/"),))
     field = bearer(world.token())
     assert isinstance(world.send("/page", field, jar={}), Forward)
+    again = world.proxy.proxy(world.request("/page", field, jar={}))
+    assert isinstance(again, Forward)  # at once
     request = world.request("/page", field, jar={})
     session = world.run(world.proxy.identify(request))
     assert session.email == "service@example.com"
