@@ -16,7 +16,7 @@ from . import challenge
 from .authorization import field_of
 from .effects import Flow, Outcome
 from .encoding import header_text
-from .errors import RequestError
+from .errors import RequestError, StoreError
 from .flows.answers import (
     allowed,
     bad_request,
@@ -251,7 +251,10 @@ class AuthProxy:
 
     def _check_skipped(self, request: Request) -> Flow[Decision]:
         """The answer for a request that needs no session; one that is there counts."""
-        session, headers = yield from self._who(request)
+        try:
+            session, headers = yield from self._who(request)
+        except StoreError:
+            session, headers = None, ()
         status = self.settings.auth_success_status
         if session is None:
             fields = (*self._response_headers.headers(None), *headers)
@@ -407,7 +410,14 @@ class AuthProxy:
         return self._proxy(request)
 
     def _proxy(self, request: Request) -> Flow[Decision]:
-        session, headers = yield from self._who(request)
+        try:
+            session, headers = yield from self._who(request)
+        except StoreError:
+            # What needs no session goes on without one.
+            original = self._context.trust.original(request)
+            if self._gate is None or not self._gate.skips(request, original):
+                raise
+            session, headers = None, ()
         return (yield from settled(self._proxied(request, session, headers)))
 
     def _proxied(

@@ -18,7 +18,8 @@ from authproxy_core import (
     Settings,
 )
 from authproxy_core.encoding import b64url_decode, b64url_padded_decode
-from authproxy_core.settings import LogoutSettings
+from authproxy_core.gate_settings import GateSettings
+from authproxy_core.settings import LogoutSettings, UpstreamSettings
 from support.fleet import Fleet
 from support.world import (
     changed,
@@ -336,3 +337,29 @@ def test_lo25_no_answer_of_a_session_is_kept_by_a_cache(kind: str) -> None:
     for target in ("/oauth2/userinfo", "/oauth2/sign_out", "/oauth2/sign_in"):
         answer = fleet[0].get(target)
         assert b"no-store" in header(answer, b"cache-control")
+
+
+@kinds
+def test_what_needs_no_session_needs_no_store_either(kind: str) -> None:
+    """Public paths go on without a session; all others stay closed."""
+    public = GateSettings(skip_auth_routes=("GET=^/public/",))
+    upstream = UpstreamSettings(id="app", path="/", uri="http://127.0.0.1:1")
+    fleet = fleet_of(kind, gate=public, upstreams=(upstream,))
+    fleet.store.away = True
+    needs_store = not kind.startswith("cookie")
+    for target, closed in (("/public/logo", False), ("/private", needs_store)):
+        request = fleet.world.request(target)
+        [decision] = fleet.together([(fleet[0], fleet[0].proxy.handle(request))])
+        assert isinstance(decision, Respond) == closed
+        if closed:
+            assert decision.status == 503
+            assert not headers(decision, b"set-cookie")
+        elif needs_store:
+            assert not decision.user
+    uri = (b"x-forwarded-uri", b"/public/logo")
+    trusted = changed(fleet.world.settings, reverse_proxy=True)
+    gateway = fleet.join(trusted)
+    for field, expected in ((uri, 202), ((uri[0], b"/private"), 503)):
+        request = fleet.world.request("/oauth2/auth", field, peer="127.0.0.1")
+        [answer] = fleet.together([(gateway, gateway.proxy.handle(request))])
+        assert answer.status == (expected if needs_store else 202)
