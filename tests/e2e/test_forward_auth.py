@@ -13,7 +13,7 @@ from authproxy.demo.config import Client as IdpClient
 from authproxy.demo.config import DemoConfig, User
 from authproxy.demo.provider import DemoProvider, serve
 from support import caddy as caddy_support
-from support import processes
+from support import nginx, processes
 from support.certificates import Certificate
 from support.echo import EchoApp
 from support.envoy import Envoy
@@ -25,7 +25,7 @@ from support.program import Program
 from support.programs import ROOT
 from support.traefik import Traefik
 
-from .conftest import need
+from .conftest import SEED_NGINX, need
 from .test_traefik import OURS
 
 pytestmark = pytest.mark.e2e
@@ -49,7 +49,7 @@ class Front:
         self.client = Client({HOST: port})
         self.app = app
         self._port = port
-        self._provider = provider
+        self.provider = provider
 
     def get(self, path: str, **headers: str) -> Reply:
         """GET as a browser that navigates, unless *headers* say otherwise."""
@@ -64,7 +64,7 @@ class Front:
         assert "Sign in with" in page.text
         start = sent.location.replace("/sign_in?", "/start?")
         login = self.client.get(start)
-        return self.client.get(self._provider.log_in(login.location, user))
+        return self.client.get(self.provider.log_in(login.location, user))
 
     def stranger(self) -> Client:
         """Somebody else."""
@@ -152,6 +152,19 @@ def _haproxy(
         certificate=certificate,
     )
     running.enter_context(process)
+    return port
+
+
+def _nginx(
+    running: ExitStack, folder: Path, auth: int, app: int, certificate: Certificate
+) -> int:
+    """nginx with a query where it reads none, for one group alone."""
+    program, port = need("nginx"), free_port()
+    asked = "auth_request /oauth2/auth?allowed_groups=admins;"
+    assert "auth_request /oauth2/auth;" in SEED_NGINX
+    block = SEED_NGINX.replace("auth_request /oauth2/auth;", asked)
+    text = nginx.seed_block(block, port, auth, app)
+    running.enter_context(nginx.start_nginx(program, folder, text, port, certificate))
     return port
 
 
@@ -249,3 +262,12 @@ def test_without_authproxy_nobody_passes(name: str, start: Start) -> None:
     reply = front.get("/")
     assert reply.status >= 500
     assert front.app.count == before
+
+
+@pytest.mark.parametrize(("user", "status"), [("alice", 200), ("bob", 403)])
+def test_nginx_may_ask_with_a_query(user: str, status: int, start: Start) -> None:
+    front = start("nginx")
+    assert "/oauth2/start" in front.get("/").text
+    login = front.get("/oauth2/start?rd=/")
+    front.client.get(front.provider.log_in(login.location, user))
+    assert front.get("/").status == status
