@@ -127,6 +127,7 @@ class Injector:
     def headers(self, session: Session | None) -> Headers:
         """One field per rule, its values joined by commas; empty when there is none.
 
+        Cookies can't be joined (RFC 6265 §3): each value is a field of its own.
         What it is for a session is remembered: each comes with many requests.
         """
         known = self._known.get(id(session))
@@ -139,6 +140,19 @@ class Injector:
         return made
 
     def _made(self, session: Session | None) -> Headers:
+        fields = self._joined(session)
+        if not any(name == b"set-cookie" for name, _ in fields):
+            return fields
+        cookies = [
+            (name, text)
+            for name, sources in self._rules
+            if name == b"set-cookie"
+            for source in sources
+            for text in _render(source, session)
+        ]
+        return (*(one for one in fields if one[0] != b"set-cookie"), *cookies)
+
+    def _joined(self, session: Session | None) -> Headers:
         return tuple(
             [
                 (

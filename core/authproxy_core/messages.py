@@ -127,7 +127,7 @@ class Forward(Struct, frozen=True):
     """Pass the request on; the driver streams its body.
 
     ``headers`` is the whole head to send, hop-by-hop fields removed;
-    ``response_headers`` are added to the upstream's answer. With ``upgrade`` it asks
+    ``response_headers`` are added to the upstream's answer, cookies last among them. With ``upgrade`` it asks
     for another protocol, named in ``headers``, and bytes pass freely after a 101.
     ``protected`` are the names that the client's trailers may not have either, as
     `headers.folded` gives them.
@@ -144,6 +144,19 @@ class Forward(Struct, frozen=True):
     verdict: Verdict = ""
     reason: str = ""
     protected: frozenset[bytes] = frozenset()
+
+    def answer_headers(self, theirs: Headers) -> Headers:
+        """The upstream's fields and ours.
+
+        Ours come first, for who reads the first of two must not read what the upstream
+        says about the user; but of two cookies the last one counts.
+        """
+        ours = self.response_headers
+        if not ours or ours[-1][0] != b"set-cookie":
+            return (*ours, *theirs)
+        cookies = [field for field in ours if field[0] == b"set-cookie"]
+        rest = [field for field in ours if field[0] != b"set-cookie"]
+        return (*rest, *theirs, *cookies)
 
 
 class ServeFile(Struct, frozen=True):

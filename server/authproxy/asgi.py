@@ -95,9 +95,7 @@ class AuthMiddleware:
         decision = await decide(self._proxy.handle(request), perform)
         if isinstance(decision, Forward):
             inner = {**scope, "headers": [list(field) for field in decision.headers]}
-            await self._app(
-                inner, body.receive, _adding(send, decision.response_headers)
-            )
+            await self._app(inner, body.receive, _adding(send, decision))
             return
         if not isinstance(decision, Respond):
             decision = Respond(404)
@@ -113,7 +111,7 @@ class AuthMiddleware:
             await _refuse(scope, receive, send, decision)
             return
         inner = {**scope, "headers": [list(field) for field in decision.headers]}
-        adding = _adding(send, decision.response_headers)
+        adding = _adding(send, decision)
         try:
             async with asyncio.timeout(self._websocket_lifetime or None) as deadline:
                 await self._app(inner, receive, adding)
@@ -205,12 +203,13 @@ async def _refuse(
     await send({"type": f"{kind}.body", "body": respond.body})
 
 
-def _adding(send: Send, headers: Headers) -> Send:
-    """A *send* that adds *headers* to the head of the answer."""
+def _adding(send: Send, forward: Forward) -> Send:
+    """A *send* that adds our headers to the head of the answer."""
 
     async def adding(message: Message) -> None:
         if message["type"] in HEADS:
-            message = {**message, "headers": [*message.get("headers", ()), *headers]}
+            theirs = tuple((name, value) for name, value in message.get("headers", ()))
+            message = {**message, "headers": list(forward.answer_headers(theirs))}
         await send(message)
 
     return adding

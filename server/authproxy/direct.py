@@ -88,7 +88,7 @@ class Direct:
         try:
             self._exchange.relay(
                 head.status,
-                (*head.headers, *self._forward.response_headers),
+                self._forward.answer_headers(head.headers),
                 body,
                 length=head.length,
                 trailers=reader.trailers,

@@ -163,7 +163,7 @@ class _Relay:
         if self._exchange.gone.is_set():
             raise ClientGone("the client has left")
         await self._exchange.start(
-            status, (*headers, *self._forward.response_headers), length=length
+            status, self._forward.answer_headers(headers), length=length
         )
         try:
             while True:

@@ -99,7 +99,7 @@ class Relay:
     async def _pass_on(self, head: AnswerHead) -> None:
         await self._exchange.start(
             head.status,
-            (*head.headers, *self._forward.response_headers),
+            self._forward.answer_headers(head.headers),
             length=head.length,
         )
         await self._pass_body()
@@ -107,9 +107,8 @@ class Relay:
     async def _tunnel(self, head: AnswerHead) -> None:
         """Join the two connections until one of them ends."""
         headers: Headers = (
-            *head.headers,
+            *self._forward.answer_headers(head.headers),
             (b"upgrade", head.upgrade),
-            *self._forward.response_headers,
         )
         client = self._exchange.switch(headers)
         early = self._answer.surplus + self.stream.release()

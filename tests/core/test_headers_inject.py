@@ -69,3 +69,17 @@ def test_times_in_headers(
                          "user": "a", **changes})  # fmt: skip
     assert value(ClaimSource("created_at"), session=session) == created
     assert value(ClaimSource("expires_on"), session=session) == expires
+
+
+def test_cookies_are_not_joined() -> None:
+    rules = [
+        HeaderRule("Set-Cookie", (Secret("a=1"), ClaimSource("groups", "g="))),
+        HeaderRule("X-User", (ClaimSource("user"),)),
+    ]
+    assert Injector(rules).headers(SESSION) == (
+        (b"x-user", b"alice"),
+        (b"set-cookie", b"a=1"),
+        (b"set-cookie", b"g=a"),
+        (b"set-cookie", b"g=b%2Cc"),
+    )
+    assert Injector(rules).headers(None) == ((b"x-user", b""), (b"set-cookie", b"a=1"))

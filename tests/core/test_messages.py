@@ -16,6 +16,7 @@ from authproxy_core.errors import (
 from authproxy_core.messages import (
     Event,
     Forward,
+    Header,
     Headers,
     Request,
     Respond,
@@ -86,3 +87,17 @@ def test_errors_carry_reasons() -> None:
     assert (provider.reason, provider.hint) == ("invalid_grant", "")
     assert settings.problems == ("a: missing", "b: missing")
     assert str(settings) == "a: missing\nb: missing"
+
+
+def test_ours_come_first_and_cookies_last() -> None:
+    user, cookie = (b"gap-auth", b"alice"), (b"set-cookie", b"a=1")
+    theirs = ((b"gap-auth", b"eve"), (b"set-cookie", b"a=2"))
+    upstream = Upstream("app", "http", "h", 80)
+
+    def answered(*ours: Header) -> Headers:
+        forward = Forward(upstream, b"GET", b"/", (), ours)
+        return forward.answer_headers(theirs)
+
+    assert answered() == theirs
+    assert answered(user) == (user, *theirs)
+    assert answered(user, cookie) == (user, *theirs, cookie)

@@ -229,6 +229,13 @@ def _spoofed() -> Iterator[Case]:
         "X-Forwarded-Access-Token", "X-Auth-Request-User", "Authorization", "X-Mixed",
     ):  # fmt: skip
         yield Case(f"spoofed {name}", "/deep", who="user", headers={name: "spoofed"})
+    for answer in (
+        "X-Auth-Request-User=app", "Set-Cookie=a=1; Path=/", "Gap-Auth=app", "Server=app",
+        "X-Static=app", "Cache-Control=max-age=60", "X-Frame-Options=DENY",
+    ):  # fmt: skip
+        asked = {"X-Answer-With": answer}
+        name = f"the application answers with {answer}"
+        yield Case(name, "/deep", who="user", headers=asked)
     yield Case("foreign cookies", "/deep", who="user", cookies="a=1; b=2")
     yield Case("a body", "/deep", "POST", "user", FORM, "a=1")
 

@@ -1,4 +1,7 @@
-"""An app that answers with what it received."""
+"""An app that answers with what it received.
+
+A request's field ``X-Answer-With: NAME=VALUE`` asks for a field of the answer.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.dumps(received).encode()
         self.send_response_only(200)  # without Server and Date
         self.send_header("content-type", "application/json")
+        for asked in self.headers.get_all("x-answer-with", ()):
+            name, _, value = asked.partition("=")
+            self.send_header(name, value)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
