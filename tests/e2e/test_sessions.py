@@ -455,4 +455,4 @@ def test_keycloak_ends_a_session_over_the_back_channel(
             "the logout",
         )
         assert instance.check(bystander) == 202
-    wait_for(lambda: "logged_out_by_provider" in one.process.log(), "the log")
+    wait_for(lambda: "sessions ended in the store" in one.process.log(), "the log")
