@@ -13,6 +13,7 @@ import orjson
 
 from .errors import ProviderError
 
+MAX_SID = 256  # characters
 MAX_DEPTH = 12
 MIN_INTEGER, MAX_INTEGER = -(1 << 63), (1 << 63) - 1
 TRUE_WORDS = frozenset({"1", "t", "T", "true", "TRUE", "True"})
@@ -37,6 +38,17 @@ def plain_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
     nested deeper than `MAX_DEPTH`.
     """
     return {name: _plain(value, MAX_DEPTH) for name, value in claims.items()}
+
+
+def claim_sid(claims: Mapping[str, Any]) -> str:
+    """The provider's name of the session (OIDC Back-Channel Logout §2.1), or ""."""
+    sid = claims.get("sid")
+    return sid if isinstance(sid, str) and len(sid) <= MAX_SID else ""
+
+
+def present_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """*claims* less those that are null."""
+    return {name: value for name, value in claims.items() if value is not None}
 
 
 def _plain(value: Any, depth: int) -> Any:

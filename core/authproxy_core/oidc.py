@@ -39,6 +39,7 @@ class Metadata(Struct, frozen=True, kw_only=True):
     jwks_uri: str
     userinfo_endpoint: str = ""
     end_session_endpoint: str = ""
+    revocation_endpoint: str = ""
     id_token_signing_alg_values_supported: tuple[str, ...] = ()
     code_challenge_methods_supported: tuple[str, ...] = ()
     token_endpoint_auth_methods_supported: tuple[str, ...] = ()
@@ -91,6 +92,7 @@ def parse_metadata(response: Response, issuer: str | None) -> Metadata:
         jwks_uri=document["jwks_uri"],
         userinfo_endpoint=_text(document, "userinfo_endpoint"),
         end_session_endpoint=_text(document, "end_session_endpoint"),
+        revocation_endpoint=_text(document, "revocation_endpoint"),
         id_token_signing_alg_values_supported=_names(
             document, "id_token_signing_alg_values_supported"
         ),
@@ -118,6 +120,7 @@ def _check_schemes(metadata: Metadata) -> None:
         metadata.jwks_uri,
         metadata.userinfo_endpoint,
         metadata.end_session_endpoint,
+        metadata.revocation_endpoint,
     ):
         allowed = ("https://",) if secure else ("https://", "http://")
         if url and not url.startswith(allowed):

@@ -160,9 +160,11 @@ class LogoutSettings(Struct, frozen=True, kw_only=True):
 
     ``at_provider``: signing out goes on to the provider's own logout (RP-Initiated
     Logout). ``back_channel`` and ``front_channel``: a logout there ends sessions here.
+    ``revokes_tokens``: signing out revokes the refresh token (RFC 7009).
     """
 
     at_provider: bool = False
+    revokes_tokens: bool = False
     back_channel: bool = False
     front_channel: bool = False
 
@@ -178,6 +180,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     clients' requests whatever could name a user to an upstream, ``via`` is the name
     to stand in Via fields. ``follow_symlinks``: also out of the folder of an upstream.
     ``signature_key`` (``algorithm:key``) signs what is passed on.
+    ``restart_lost_logins``: a callback with a lost state begins the login again, once.
     ``allow_query_semicolons`` reads ``;`` in a query for an own endpoint as ``&``.
     ``clock_skew`` is the leeway (seconds) in judging times in tokens, and
     ``session_cache_bytes`` bounds the cache of unsealed sessions.
@@ -203,6 +206,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     real_client_ip_header: str = "x-real-ip"
     skip_provider_button: bool = False
     encode_state: bool = False
+    restart_lost_logins: bool = True
     force_json_errors: bool = False
     ping_path: str = "/ping"
     ping_user_agent: str = ""

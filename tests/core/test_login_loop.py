@@ -47,6 +47,15 @@ def test_a_lost_login_begins_again_once(world: World) -> None:
     assert world.get("/oauth2/auth").status == 202
 
 
+def test_a_lost_login_can_end_in_a_page() -> None:
+    world = World(settings(restart_lost_logins=False))
+    url = world.begin("/deep")
+    world.jar.clear()
+    page = came_back(world, url, *PAGE)
+    assert page.status == 403
+    assert world.idp.count("token") == 0
+
+
 def test_a_browser_without_cookies_gets_a_page(world: World) -> None:
     again = came_back(world, world.begin(), *PAGE, jar={})
     location = header(again, b"location").decode()

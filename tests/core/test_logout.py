@@ -487,3 +487,51 @@ def test_nobody_is_told_of_a_logout_without_a_session() -> None:
     world.fetched.clear()
     assert world.get("/oauth2/sign_out").status == 302
     assert not world.fetched
+
+
+REVOKES = LogoutSettings(revokes_tokens=True)
+
+
+def revoking(outcome: Any, **provider: Any) -> tuple[list[Fetch], Respond]:
+    """Signing out when tokens are to be revoked, and the provider answers so."""
+    world = World(settings(logout=REVOKES, provider=provider), ready=False)
+    world.config.discovery["revocation_endpoint"] = f"{ISSUER}/revoke"
+    world.run(world.proxy.warm_up())
+    world.log_in()
+    asked: list[Fetch] = []
+
+    def fetch(effect: Fetch) -> Any:
+        asked.append(effect)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    world.on_fetch = fetch
+    answer = world.get("/oauth2/sign_out?rd=/bye")
+    assert NAME not in world.jar
+    assert header(answer, b"location") == b"/bye"
+    return asked, answer
+
+
+def test_lo10_the_refresh_token_is_revoked() -> None:
+    [asked], answer = revoking(Response(200))
+    assert (asked.method, asked.url) == ("POST", f"{ISSUER}/revoke")
+    assert asked.purpose == "revocation"
+    assert b"token_type_hint=refresh_token" in asked.body
+    assert any(name == b"authorization" for name, _ in asked.headers)
+    assert [event.kind for event in answer.events] == ["logged_out"]
+
+
+@pytest.mark.parametrize("outcome", [Response(503), FetchError("connection refused")])
+def test_lo10_a_failed_revocation_keeps_nobody_in(outcome: Any) -> None:
+    _, answer = revoking(outcome)
+    assert [event.kind for event in answer.events] == ["logged_out", "logout_failed"]
+    assert answer.events[1].reason == "revocation"
+
+
+def test_lo10_without_an_endpoint_nothing_is_asked() -> None:
+    world = World(settings(logout=REVOKES))
+    world.log_in()
+    world.fetched.clear()
+    assert world.get("/oauth2/sign_out").status == 302
+    assert not world.fetched

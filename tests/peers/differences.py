@@ -240,6 +240,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "another tab, begun on another host) is sent to log in again, once; a loop of "
         "logins ends in a page that says why",
         "the original ends in an error page, or in the browser's own about redirects",
+        "`restart_lost_logins = false`",
         proof="core/test_login_loop.py::test_a_lost_login_begins_again_once",
     ),
     Difference(

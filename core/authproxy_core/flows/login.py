@@ -200,6 +200,8 @@ def _begun_again(
     It took too long, was finished in another tab, or began on another host. The code
     that came with it is not used. None where a page has to say what is wrong.
     """
+    if not context.settings.restart_lost_logins:
+        return None
     rd = context.login_states.rd_to_begin_again(form.get("state", ""))
     navigates = challenge.is_navigation(request.method, request.headers)
     if rd is None or not navigates or not form.get("code"):

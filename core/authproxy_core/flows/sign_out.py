@@ -7,6 +7,7 @@ from urllib.parse import quote, urlsplit
 from ..effects import Fetch, Flow
 from ..errors import FetchError
 from ..messages import Event, Request, Respond, first_header
+from ..providers.revocation import revoke
 from ..session import Session
 from .context import Context, redirect
 from .login import form_of
@@ -44,6 +45,7 @@ def sign_out(context: Context, request: Request) -> Flow[Respond]:
     yield from sessions.end(entry)
     event = Event("logged_out", session.name, detail="signed out")
     failed = yield from _told(context, session)
+    failed += yield from _revoked(context, session)
     location = _at_provider(context, request, session, rd) or rd
     return redirect(location, headers, (event, *failed), session.name)
 
@@ -64,6 +66,16 @@ def _told(context: Context, session: Session) -> Flow[tuple[Event, ...]]:
         detail = f"backend_logout_url answered with status {response.status}"
     reason = "backend_logout"
     return (Event("logout_failed", session.name, reason, detail),)
+
+
+def _revoked(context: Context, session: Session) -> Flow[tuple[Event, ...]]:
+    """Revoke the session's tokens, if wanted; that it fails changes nothing."""
+    if not context.settings.logout.revokes_tokens:
+        return ()
+    detail = yield from revoke(context.provider_of(session), session)
+    if not detail:
+        return ()
+    return (Event("logout_failed", session.name, "revocation", detail),)
 
 
 def _at_provider(context: Context, request: Request, session: Session, rd: str) -> str:

@@ -7,7 +7,15 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..claims import claim_bool, claim_list, claim_text, find_claim, plain_claims
+from ..claims import (
+    claim_bool,
+    claim_list,
+    claim_sid,
+    claim_text,
+    find_claim,
+    plain_claims,
+    present_claims,
+)
 from ..effects import Fetch, Flow
 from ..encoding import header_text
 from ..errors import ProviderError, TokenError
@@ -47,8 +55,6 @@ from .endpoints import (
     reach,
 )
 from .keys import ProviderKeys
-
-MAX_SID = 256  # characters
 
 
 class Provider:
@@ -205,7 +211,7 @@ class Provider:
         when the client is refused: a code is not used up by that.
         """
         params = [*params, *self.token_parameters()]
-        request = yield from self._token_request(params, in_body=self._in_body)
+        request = yield from self.client_request(params)
         response = yield from request
         try:
             return parse_tokens(response, self._clock())
@@ -225,6 +231,10 @@ class Provider:
     def token_parameters(self) -> list[tuple[str, str]]:
         """What this type of provider adds to a request to the token endpoint."""
         return []
+
+    def client_request(self, params: list[tuple[str, str]]) -> Flow[Fetch]:
+        """A request to the provider with the client authentication that works."""
+        return (yield from self._token_request(params, in_body=self._in_body))
 
     def _token_request(
         self, params: list[tuple[str, str]], *, in_body: bool
@@ -333,7 +343,7 @@ class Provider:
             email=claim_text(find_claim(claims, self.settings.email_claim)),
             groups=self.groups_of(claims),
             preferred_username=claim_text(claims.get("preferred_username")),
-            sid=_sid(claims) or session.sid,
+            sid=claim_sid(claims) or session.sid,
             claims={name: value for name, value in extra.items() if value is not None},
         )
 
@@ -358,7 +368,7 @@ class Provider:
         if not missing or not endpoint or self.settings.skip_claims_from_profile_url:
             return claims
         response = yield from userinfo_request(endpoint, session.access_token)
-        return {**parse_userinfo(response, claims["sub"]), **_present(claims)}
+        return {**parse_userinfo(response, claims["sub"]), **present_claims(claims)}
 
     @property
     def _checks_email_verified(self) -> bool:
@@ -486,12 +496,3 @@ class Provider:
         """Where RP-initiated logout goes; empty when the provider offers none."""
         endpoint = self.metadata.end_session_endpoint if self.metadata else ""
         return logout_url(endpoint, self.settings.client_id, id_token, return_to)
-
-
-def _sid(claims: Mapping[str, Any]) -> str:
-    sid = claims.get("sid")
-    return sid if isinstance(sid, str) and len(sid) <= MAX_SID else ""
-
-
-def _present(claims: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in claims.items() if value is not None}

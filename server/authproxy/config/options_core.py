@@ -124,6 +124,15 @@ CORE_OPTIONS = in_group(
         "core.encode_state",
     ),
     Option(
+        "restart_lost_logins",
+        "bool",
+        True,
+        "begin a login again, once, whose state is lost or foreign; off: a page says so, "
+        "as in oauth2-proxy",
+        "core.restart_lost_logins",
+        own=True,
+    ),
+    Option(
         "force_json_errors",
         "bool",
         False,

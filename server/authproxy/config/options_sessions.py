@@ -70,6 +70,15 @@ SESSION_OPTIONS = in_group(
         own=True,
     ),
     Option(
+        "revoke_tokens_at_sign_out",
+        "bool",
+        False,
+        "signing out revokes the refresh token at the provider (RFC 7009); with Keycloak "
+        "that ends the user's other sessions of this client as well",
+        "core.logout.revokes_tokens",
+        own=True,
+    ),
+    Option(
         "backchannel_logout",
         "bool",
         False,
