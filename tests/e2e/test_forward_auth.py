@@ -257,7 +257,7 @@ def test_without_authproxy_nobody_passes(name: str, start: Start) -> None:
     front = start(name)
     front.log_in()
     before = front.app.count
-    [server] = [one for one in processes.running() if one.name == "authproxy"]
+    *_, server = [one for one in processes.running() if one.name == "authproxy"]
     server.stop()
     reply = front.get("/")
     assert reply.status >= 500
