@@ -20,7 +20,8 @@ import sys
 import threading
 import tomllib
 import venv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +32,10 @@ CODE = ("core", "server", "tests", "bench", "zipapp")
 SERVER_FLOOR = 94  # percent of the server's branches, in a run without skips
 TIME_LIMIT = 18 * 60.0  # seconds for all tests together
 UNIT_ONLY = "not e2e and not peers"
+# Two runs side by side, for each waits a lot or keeps one processor busy: the tests in
+# these folders, and all others.
+UNITS = ("core", "server")
+GROUPS = ("units", "programs")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -118,20 +123,57 @@ def _passes(name: str, check: list[str]) -> bool:
 def run_tests(options: argparse.Namespace, arguments: list[str]) -> tuple[int, str]:
     """Run pytest; returns its exit code and its closing line, which isn't shown yet."""
     command = [str(PYTHON), "-m", "pytest"]
-    if not arguments:
-        command += ["--cov", "--cov-branch", "--cov-report="]
     if options.no_skips:
         command.append("--no-skips")
     if options.fast:
         command += ["-m", UNIT_ONLY]
-    return _run_holding_last_line([*command, *arguments])
+    if arguments:
+        return _run_holding_last_line([*command, *arguments], say)
+    command += ["--cov", "--cov-branch", "--cov-report="]
+    with ThreadPoolExecutor(len(GROUPS)) as pool:
+        results = list(pool.map(lambda name: _run_group(name, command), GROUPS))
+    _combine_coverage()
+    return max(code for code, _ in results), "; ".join(line for _, line in results)
 
 
-def _run_holding_last_line(command: list[str]) -> tuple[int, str]:
+def _run_group(name: str, command: list[str]) -> tuple[int, str]:
+    """Run the tests of one group; its output is shown in one piece when it is done."""
+    tests = ROOT / "tests"
+    units = [str(tests / folder) for folder in UNITS]
+    others = [str(tests), *(f"--ignore={folder}" for folder in units)]
+    lines: list[str] = []
+    code, last = _run_holding_last_line(
+        [*command, *(units if name == "units" else others)],
+        lines.append,
+        COVERAGE_FILE=str(_data_file(name)),
+    )
+    say("\n".join([f"-- {name}", *lines, last]))
+    return code, last.strip("= ")
+
+
+def _data_file(name: str) -> Path:
+    return ROOT / f".coverage-{name}"
+
+
+def _combine_coverage() -> None:
+    """Put what the groups measured together."""
+    (ROOT / ".coverage").unlink(missing_ok=True)
+    files = [str(_data_file(name)) for name in GROUPS if _data_file(name).exists()]
+    _output([str(PYTHON), "-m", "coverage", "combine", *files])
+
+
+def _run_holding_last_line(
+    command: list[str], show: Callable[[str], object], **environment: str
+) -> tuple[int, str]:
     """Run *command*, showing its output as it comes, all but the last line."""
     last = ""
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, errors="replace"
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        errors="replace",
     ) as process:
         # As by Ctrl-C, so that fixtures still end the programs they have started.
         guard = threading.Timer(TIME_LIMIT, process.send_signal, [signal.SIGINT])
@@ -140,7 +182,7 @@ def _run_holding_last_line(command: list[str]) -> tuple[int, str]:
             for line in process.stdout or ():
                 if line.strip():
                     if last:
-                        say(last)
+                        show(last)
                     last = line.rstrip("\n")
         finally:
             guard.cancel()

@@ -88,10 +88,14 @@ class Requests:
         return name in self._hosts or name.endswith(self._below or "\0")
 
     def by_method(self, method: bytes | None) -> Tells:
-        """Whether it is for *method*; None when that is not known and matters."""
+        """Whether it is for *method*; None when that is not known and matters.
+
+        Methods are case-sensitive (RFC 9110 §9.1), but not to every program.
+        """
         if not self._methods:
             return True
-        return None if method is None else method in self._methods
+        known = method is not None and method == method.upper()
+        return method in self._methods if known else None
 
 
 class When:

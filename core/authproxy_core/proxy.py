@@ -16,7 +16,7 @@ from . import challenge
 from .authorization import field_of
 from .effects import Flow, Outcome
 from .encoding import header_text
-from .errors import RequestError, StoreError
+from .errors import CredentialsRefused, RequestError, StoreError
 from .flows.answers import (
     allowed,
     bad_request,
@@ -113,7 +113,6 @@ class AuthProxy:
             if name in self._providers:
                 provider.inherit(self._providers[name])
         fresh._sessions.inherit(self._sessions)
-        fresh.store_available = self.store_available
         fresh.store_available = self.store_available
         return fresh
 
@@ -372,7 +371,8 @@ class AuthProxy:
     def identify(self, request: Request) -> Session | Flow[Session | None] | None:
         """Who sends this request; a flow when the session can't be used as it stands.
 
-        Cookies of a refresh are lost here: use `handle` where answers are written.
+        Cookies of a refresh are lost here: use `handle` where answers are written. The
+        flow raises `RequestError` and `StoreError`.
         """
         if self._credentials is not None and field_of(request.headers) is not None:
             return self._identify_later(request)
@@ -387,7 +387,10 @@ class AuthProxy:
         return None if self._context.refusal(session) else session
 
     def _identify_later(self, request: Request) -> Flow[Session | None]:
-        session, _ = yield from self._who(request)
+        try:
+            session, _ = yield from self._who(request)
+        except CredentialsRefused:
+            return None
         return self._permitted(session) if session else None
 
     def _who(self, request: Request) -> Flow[tuple[Session | None, Headers]]:
@@ -478,12 +481,13 @@ class AuthProxy:
             return begin(self._context, request, form, headers, challenge=True)
         return challenging(sign_in_page(self._context, request, 403, form, headers))
 
-    def lasts(self, request: Request) -> Flow[bool]:
-        """Whether what *request* began, and goes on, may go on.
+    def lasts(self, request: Request, forward: Forward) -> Flow[bool]:
+        """Whether what *request* began by *forward*, and goes on, may go on.
 
         For what a session opened; a request with other credentials was judged once.
         """
-        if not self._sessions.present(request.headers):
+        cookies = self._sessions.present(request.headers)
+        if not cookies or forward.reason == "skipped":
             return True
         return (yield from lasts(self._context, request))
 

@@ -32,6 +32,7 @@ class Entry:
     """
 
     __slots__ = (
+        "__weakref__",
         "answer",
         "cold",
         "ends_at",

@@ -47,8 +47,9 @@ class Revocations:
         if sid:
             yield from self._keys("sid", session.provider, sid)
         yield from self._keys("sub", session.provider, subject_of(session))
-        if session.email:
-            yield from self._keys("email", session.email)
+        names = {session.user, session.email, session.preferred_username}
+        for name in sorted(names - {"", subject_of(session)}):
+            yield from self._keys("name", name)
 
     @property
     def _all(self) -> str:
@@ -99,9 +100,9 @@ class Revocations:
         """Revoke all present sessions of a provider's user."""
         yield from self._save(self._keys("sub", provider, subject)[0])
 
-    def revoke_email(self, email: str) -> Flow[None]:
-        """Revoke all present sessions with this e-mail address."""
-        yield from self._save(self._keys("email", email)[0])
+    def revoke_name(self, name: str) -> Flow[None]:
+        """Revoke all present sessions of who is called so, by whatever claim."""
+        yield from self._save(self._keys("name", name)[0])
 
     def revoke_all(self) -> Flow[None]:
         """Revoke all present sessions."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from unicodedata import normalize
 from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
@@ -33,6 +34,7 @@ TAIL_FIELD = b":original-uri"
 # All that `Trust.named` makes host, method and URI of, for a peer.
 TELLING = NAMING | {TAIL_FIELD}
 PARAMETERS = re.compile(r";[^/]*")
+CUTS = re.compile(r"[?#\x00]")
 CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 SLASHES = re.compile(r"[/\\]+")
 
@@ -173,7 +175,7 @@ def readings(path: bytes | None) -> tuple[tuple[str | None, ...], bool]:
     if path is None:
         return (None,), False
     clear = clear_path(path)
-    if clear is not None:
+    if clear is not None and normalize("NFKC", clear) == clear:
         return (clear,), True
     texts = [path]
     for _ in range(DECODINGS):
@@ -181,9 +183,17 @@ def readings(path: bytes | None) -> tuple[tuple[str | None, ...], bool]:
     found: dict[str | None, None] = {}
     for raw in texts:
         text = raw.decode("utf-8", "replace")
-        for one in (text, PARAMETERS.sub("", text)):
+        for one in _variants(text):
             found |= dict.fromkeys((one, _resolved(one)))
     return tuple(found), False
+
+
+def _variants(text: str) -> Iterator[str]:
+    """*text*, cut where a decoded path may end, without parameters, made plain."""
+    for whole in (text, normalize("NFKC", text)):
+        for one in (whole, CUTS.split(whole, maxsplit=1)[0]):
+            yield one
+            yield PARAMETERS.sub("", one)
 
 
 def _resolved(path: str) -> str:

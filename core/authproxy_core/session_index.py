@@ -21,6 +21,7 @@ from contextlib import suppress
 import msgspec
 from msgspec import Struct
 
+from .credential_settings import HTPASSWD
 from .effects import Add, Delete, Flow, LoadAll, Members, Remove, Save
 from .errors import SealError
 from .interop import Ticket
@@ -90,6 +91,8 @@ class SessionIndex:
         self._name = settings.cookie.name
         self._revocable = settings.sessions.revocable
         self._providers = [provider.id for provider in settings.providers]
+        if settings.credentials.users is not None:
+            self._providers.append(HTPASSWD)
         self._formats = formats or SessionFormats(
             settings, clock=clock, random_bytes=random_bytes
         )
@@ -266,7 +269,7 @@ class SessionIndex:
             else:
                 yield from self.revocations.revoke_subject(provider, user)
         if user:
-            yield from self.revocations.revoke_email(user)
+            yield from self.revocations.revoke_name(user)
 
     def log_out(
         self, provider: str, *, subject: str = "", sid: str = ""

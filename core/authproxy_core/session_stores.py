@@ -215,7 +215,7 @@ class Sessions:
         if revocations.mean(entry.session, keys, values):
             return None
         found = Entry(entry.session, entry.sealed, entry.span, entry.issued_at)
-        found.watched = self._watch.rest(entry.sealed, reading)
+        found.watched = self._watch.rest(found, reading)
         if found.watched:
             self._recall.offer(found)
         return found
@@ -250,7 +250,7 @@ class Sessions:
         )
         # A late request still gets the new cookie.
         late = is_outdated(found) and self._clock() < session.created_at + AFTERLIFE
-        found.watched = () if late else self._watch.rest(entry.sealed, reading)
+        found.watched = () if late else self._watch.rest(found, reading)
         if found.watched:
             self._recall.put(found)
         return found

@@ -17,9 +17,11 @@ from .effects import Flow, Outcome, ReadBody
 from .encoding import header_text
 from .flows.answers import settled
 from .front import Handler
+from .headers import folded
 from .messages import Decision, Forward, Headers, Request, header_values
 from .settings import Secret, Settings
 
+OURS = (b"gap-auth", b"gap-signature")
 LIMIT = 1 << 20  # bytes of a body that is signed; it is held in memory for that
 # What is signed, in this order; an absent field counts as an empty one.
 SIGNED = (
@@ -64,7 +66,8 @@ class Signer:
         if not isinstance(decision, Forward):
             return decision
         body = yield from ReadBody(LIMIT, keep=True)
-        headers = (*decision.headers, (b"gap-auth", header_text(decision.user)))
+        kept = [field for field in decision.headers if folded(field[0]) not in OURS]
+        headers = (*kept, (b"gap-auth", header_text(decision.user)))
         value = self.signature(request, decision.target, headers, body)
         return replace(decision, headers=(*headers, (b"gap-signature", value)))
 

@@ -8,16 +8,26 @@ after the news of it would be old for ever, so reads under way are marked as wel
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 from weakref import WeakSet, WeakValueDictionary
 
 
-class Group:
-    """The sealed values that rest on one key; it lives as long as one of them does."""
+class Kept(Protocol):
+    """What is kept under its sealed value."""
 
-    __slots__ = ("__weakref__", "values")
+    sealed: bytes
+
+
+class Group:
+    """What rests on one key; the group lives as long as one of them does.
+
+    It holds them weakly: what the cache lets go is gone.
+    """
+
+    __slots__ = ("__weakref__", "members")
 
     def __init__(self) -> None:
-        self.values: set[bytes] = set()
+        self.members: WeakSet[Kept] = WeakSet()
 
 
 class Reading:
@@ -62,10 +72,10 @@ class Watch:
         self._readings.add(reading)
         return reading
 
-    def rest(self, sealed: bytes, reading: Reading) -> tuple[Group, ...]:
-        """The groups that what was read for *sealed* belongs to; () if it can't be kept.
+    def rest(self, kept: Kept, reading: Reading) -> tuple[Group, ...]:
+        """The groups that *kept*, which was read, belongs to; () if it can't be kept.
 
-        Whoever keeps the value holds the groups with it.
+        Whoever keeps it holds the groups with it.
         """
         if not reading.clean:
             return ()
@@ -74,7 +84,7 @@ class Watch:
             group = self._groups.get(key)
             if group is None:
                 group = self._groups[key] = Group()
-            group.values.add(sealed)
+            group.members.add(kept)
             groups.append(group)
         return tuple(groups)
 
@@ -87,5 +97,5 @@ class Watch:
             self._clear()
             return
         group = self._groups.pop(key, None)
-        for sealed in group.values if group is not None else ():
-            self._drop(sealed)
+        for kept in list(group.members) if group is not None else ():
+            self._drop(kept.sealed)

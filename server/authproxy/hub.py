@@ -39,7 +39,7 @@ class Application(Protocol):
     def handle(self, request: Request) -> Outcome:
         """The decision about *request*, or the flow that leads to it."""
 
-    def lasts(self, request: Request) -> Flow[bool]:
+    def lasts(self, request: Request, forward: Forward) -> Flow[bool]:
         """Whether what *request* began, and goes on, may go on."""
 
     def upstream_failed(

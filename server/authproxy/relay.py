@@ -133,7 +133,7 @@ class Relay:
         hub, request = self._exchange.hub, self._exchange.request
         perform = hub.performer.bound_to(self._exchange.body)
         try:
-            lasts = await drive(hub.application.lasts(request), perform)
+            lasts = await drive(hub.application.lasts(request, self._forward), perform)
         except Exception as error:
             hub.logs.exception(MODULE, f"request {request.id} failed", error)
             return False

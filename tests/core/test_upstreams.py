@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from authproxy_core import Forward, Respond, ServeFile, UpstreamSettings
+from authproxy_core import Forward, Respond, ServeFile, Upstream, UpstreamSettings
 from authproxy_core.errors import SettingsError
 from authproxy_core.messages import Header, Headers, header_values, upstream_name
 from authproxy_core.settings import ClaimSource, HeaderRule, SessionSettings
@@ -381,9 +382,14 @@ def test_two_origins_are_none_and_any_may_be_allowed() -> None:
 # What goes on
 
 
+BEGAN = Forward(
+    Upstream(id="app", scheme="http", host="10.0.0.9", port=80), b"GET", b"/ws", ()
+)
+
+
 def lasts(world: World, *headers: Header) -> bool:
     request = world.request("/ws", *headers)
-    found: bool = world.run(world.proxy.lasts(request))
+    found: bool = world.run(world.proxy.lasts(request, BEGAN))
     return found
 
 
@@ -404,7 +410,13 @@ def test_a_session_that_does_not_do_any_more_ends_it() -> None:
 
 
 def test_what_began_without_a_session_goes_on() -> None:
-    assert lasts(World(settings(upstreams=(APP,))))
+    world = World(settings(upstreams=(APP,)))
+    assert lasts(world)
+    world.jar[b"_oauth2_proxy"] = b"of-a-session-that-is-over"
+    assert not lasts(world)
+    request = world.request("/ws")
+    skipped = msgspec.structs.replace(BEGAN, reason="skipped")
+    assert world.run(world.proxy.lasts(request, skipped))
 
 
 @pytest.mark.parametrize("trusting", [True, False])
@@ -413,9 +425,9 @@ def test_the_store_knows_who_was_signed_out(trusting: bool) -> None:
     fleet = Fleet(settings(upstreams=(APP,), sessions=kept), trusting=trusting)
     fleet[0].log_in()
     request = fleet.world.request("/ws")
-    assert fleet[1].run(fleet[1].proxy.lasts(request))
+    assert fleet[1].run(fleet[1].proxy.lasts(request, BEGAN))
     fleet.store.away = not trusting
-    assert fleet[1].run(fleet[1].proxy.lasts(request))
+    assert fleet[1].run(fleet[1].proxy.lasts(request, BEGAN))
     fleet.store.away = False
     fleet[0].get("/oauth2/sign_out", (b"sec-fetch-site", b"same-origin"))
-    assert not fleet[1].run(fleet[1].proxy.lasts(request))
+    assert not fleet[1].run(fleet[1].proxy.lasts(request, BEGAN))

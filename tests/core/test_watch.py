@@ -7,6 +7,13 @@ import pytest
 from authproxy_core.watch import Watch
 
 
+class Value:
+    """What is kept under a sealed value."""
+
+    def __init__(self, sealed: bytes) -> None:
+        self.sealed = sealed
+
+
 class Memory:
     """Remembers values by what `Watch` says, and what was dropped."""
 
@@ -29,8 +36,9 @@ def memory() -> Memory:
 
 def test_a_change_drops_what_rests_on_its_key(memory: Memory) -> None:
     watch = memory.watch
-    first = watch.rest(b"1", watch.reading("a", "b"))
-    second = watch.rest(b"2", watch.reading("b"))
+    one, two = Value(b"1"), Value(b"2")
+    first = watch.rest(one, watch.reading("a", "b"))
+    second = watch.rest(two, watch.reading("b"))
     assert first
     assert second
     watch.changed("c")
@@ -43,7 +51,7 @@ def test_a_change_drops_what_rests_on_its_key(memory: Memory) -> None:
 
 def test_what_nobody_holds_takes_no_memory(memory: Memory) -> None:
     watch = memory.watch
-    watch.rest(b"1", watch.reading("a"))
+    watch.rest(Value(b"1"), watch.reading("a"))
     assert not len(watch._groups)
     watch.changed("a")
     assert not memory.dropped
@@ -53,11 +61,11 @@ def test_news_that_overtake_a_read_make_it_useless(memory: Memory) -> None:
     watch = memory.watch
     reading, other = watch.reading("a"), watch.reading("b")
     watch.changed("a")
-    assert watch.rest(b"1", reading) == ()
-    assert watch.rest(b"2", other)
+    assert watch.rest(Value(b"1"), reading) == ()
+    assert watch.rest(Value(b"2"), other)
     every = watch.reading("a")
     watch.changed(None)
-    assert watch.rest(b"1", every) == ()
+    assert watch.rest(Value(b"1"), every) == ()
     assert memory.cleared == 1
 
 
@@ -69,6 +77,6 @@ def test_nothing_is_kept_without_trust(memory: Memory) -> None:
     while_off = watch.reading("a")
     watch.trusted = True
     # What was read before news could be missed, or while they were, may be old.
-    assert watch.rest(b"1", before) == ()
-    assert watch.rest(b"1", while_off) == ()
-    assert watch.rest(b"1", watch.reading("a"))
+    assert watch.rest(Value(b"1"), before) == ()
+    assert watch.rest(Value(b"1"), while_off) == ()
+    assert watch.rest(Value(b"1"), watch.reading("a"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ def measured() -> list[str | Path]:
     coverage = sys.modules.get("coverage")
     if coverage is None or coverage.Coverage.current() is None:
         return []
-    files = [f"--rcfile={ROOT / 'pyproject.toml'}", f"--data-file={ROOT / '.coverage'}"]
+    data = os.environ.get("COVERAGE_FILE") or ROOT / ".coverage"
+    files = [f"--rcfile={ROOT / 'pyproject.toml'}", f"--data-file={data}"]
     return ["-m", "coverage", "run", "--parallel-mode", *files]
 
 

@@ -58,7 +58,7 @@ class Application:
         self.requests.append(request)
         return self.handler(request)
 
-    def lasts(self, request: Request) -> Flow[bool]:
+    def lasts(self, request: Request, forward: Forward) -> Flow[bool]:
         """What ``lasting`` says by then."""
         yield from ()
         return self.lasting

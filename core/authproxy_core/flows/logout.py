@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from ..challenge import JSON, NO_STORE
+from ..claims import claim_list
 from ..effects import Flow, Load, ReadBody, Save
 from ..errors import (
     AuthProxyError,
@@ -97,15 +98,28 @@ def _posted(request: Request) -> Flow[str]:
 
 
 def _issuer_of(context: Context, token: str) -> Provider:
-    """The provider that the token says to be of; its signature is yet to be judged."""
-    issuer = claims_of(token).get("iss")
-    for provider in context.providers.values():
-        known = provider.metadata.issuer if provider.metadata else None
-        if issuer is not None and issuer in (known, provider.settings.issuer):
-            return provider
-    raise TokenError(
-        "the logout token is of no provider that is known", reason="issuer"
-    )
+    """The provider that the token says to be of; its signature is yet to be judged.
+
+    Several clients may have one issuer: the audience tells which is meant.
+    """
+    claims = claims_of(token)
+    issuer, audience = claims.get("iss"), claim_list(claims.get("aud"))
+    found = [
+        provider
+        for provider in context.providers.values()
+        if issuer is not None and issuer in _issuers_of(provider)
+    ]
+    if not found:
+        raise TokenError(
+            "the logout token is of no provider that is known", reason="issuer"
+        )
+    meant = (one for one in found if one.settings.client_id in audience)
+    return next(meant, found[0])
+
+
+def _issuers_of(provider: Provider) -> tuple[str, ...]:
+    known = provider.metadata.issuer if provider.metadata else ""
+    return (known, provider.settings.issuer)
 
 
 def _key_of(context: Context, provider: Provider, logout: LogoutToken) -> str:

@@ -82,7 +82,8 @@ class Azure(Provider):
         session = yield from super().enrich(session)
         headers = self.api_headers(session)
         email = session.email or (yield from address(self.profile_url, headers))
-        groups = session.groups
+        # What Graph said before, and the session still has, may be true no more.
+        groups = self.groups_of(claims_of(session.id_token))
         if self._second_version:
             field = self.settings.azure.graph_group_field or "id"
             fields = ",".join(distinct("displayName", "id", field))

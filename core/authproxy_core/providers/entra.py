@@ -61,7 +61,8 @@ class EntraId(Provider):
                 "hold assigned groups only",
             ) from None
         return msgspec.structs.replace(
-            session, groups=distinct(*session.groups, *groups)
+            session,
+            groups=distinct(*self.groups_of(claims_of(session.id_token)), *groups),
         )
 
     def _token_request(

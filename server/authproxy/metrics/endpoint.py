@@ -35,7 +35,7 @@ class MetricsPage:
             text = write(self._metrics.shared.used())
         return Respond(200, HEADERS, text.encode())
 
-    def lasts(self, request: Request) -> Flow[bool]:
+    def lasts(self, request: Request, forward: Forward) -> Flow[bool]:
         """Nothing goes on here."""
         raise AssertionError
 
