@@ -13,6 +13,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import quote
 
 from authproxy_core import (
     AuthProxy,
@@ -32,6 +33,7 @@ from .server_settings import ClientSettings
 
 UPGRADE: Headers = ((b"connection", b"Upgrade"), (b"upgrade", b"websocket"))
 UPGRADE_NAMES = {name for name, _ in UPGRADE}
+SAFE = "/:@!$&'()*+,;=~-._"  # of a path (RFC 3986 §3.3)
 HEADS = {"http.response.start", "websocket.accept"}  # messages that have headers
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -127,7 +129,7 @@ def request_of(scope: MutableMapping[str, Any]) -> Request:
 
     That of a websocket may lack the fields that its server has dealt with.
     """
-    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    path: bytes = scope.get("raw_path") or quote(scope["path"], safe=SAFE).encode()
     query: bytes = scope.get("query_string", b"")
     headers = tuple(
         (bytes(name).lower(), bytes(value)) for name, value in scope["headers"]

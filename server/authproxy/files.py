@@ -198,7 +198,8 @@ def _answer(entry: int, name: str, conditions: Conditions) -> Respond | Opened:
         NOSNIFF,
     )
     start, part = 0, size
-    if refusal is None and (wanted := _wanted(conditions, modified)) is not None:
+    wanted = _wanted(conditions, modified) if size and refusal is None else None
+    if wanted is not None:
         span = _span(wanted, size)
         if span is not None and not span.size:
             refusal = Respond(

@@ -38,6 +38,7 @@ from hyperframe.frame import GoAwayFrame
 from authproxy_core.messages import Header, Request, Respond
 
 from .h2_frames import FrameError, FrameMeter
+from .h2_goaway import LastingState
 from .h2_heads import head_of
 from .h2_stream import StreamExchange
 from .heads import Head, HeadError
@@ -63,6 +64,7 @@ class H2Connection(asyncio.Protocol):
         self.lost = False
         self._peer = ""
         self._protocol = Protocol(H2Configuration(client_side=False))
+        self._protocol.state_machine = LastingState()
         self._streams: dict[int, StreamExchange] = {}
         self._meter = FrameMeter(hub.limits.head_bytes)
         self._credit = float(CREDIT)
@@ -251,6 +253,7 @@ class H2Connection(asyncio.Protocol):
                 number, [(b":status", b"%d" % status), *fields], end_stream=ends
             )
         except ProtocolError:
+            self._lose(number)
             return
         self._flush()
 
@@ -263,6 +266,7 @@ class H2Connection(asyncio.Protocol):
                 data = data[size:]
             self._protocol.send_data(number, data, end_stream=ends)
         except ProtocolError:
+            self._lose(number)
             return
         self._flush()
 
@@ -274,8 +278,14 @@ class H2Connection(asyncio.Protocol):
         try:
             self._protocol.send_headers(number, trailers, end_stream=True)
         except ProtocolError:
+            self._lose(number)
             return
         self._flush()
+
+    def _lose(self, number: int) -> None:
+        """The stream is over on the wire, whatever its exchange thinks."""
+        if (exchange := self._streams.get(number)) is not None:
+            exchange.reset()
 
     def window(self, number: int) -> int:
         """How many bytes the client takes now on this stream."""

@@ -33,6 +33,7 @@ from authproxy_core.messages import Header
 
 from .dial import Stream
 from .h2_frames import FrameError, FrameMeter
+from .h2_goaway import LastingState
 from .serving import UpstreamFailed
 
 MAX_CALLS = 100  # requests of one connection at the same time
@@ -82,6 +83,11 @@ class Call:
             self.fault, self.unseen = UpstreamFailed(reason), unseen
         self._changed.set()
 
+    @property
+    def is_head_alone(self) -> bool:
+        """Whether the answer ended with its head: no body, no trailers."""
+        return self.ended and not (self._pieces or self.trailers)
+
     async def head(self) -> list[Header]:
         """The next head; raises `UpstreamFailed`."""
         while not self.heads:
@@ -117,6 +123,7 @@ class Link:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._protocol = H2Connection(H2Configuration(client_side=True))
+        self._protocol.state_machine = LastingState()
         self._protocol.local_settings = Settings(
             client=True,
             initial_values={
@@ -153,6 +160,15 @@ class Link:
         await asyncio.wait([self._reading])
         self._fail_all()
         self._stream.abort()
+
+    def retire(self) -> None:
+        """Take no more calls, and end when the last one has."""
+        self._going = True
+        self._close_if_over()
+
+    def _close_if_over(self) -> None:
+        if self._going and not self._calls:
+            self._stream.abort()
 
     # Requests.
 
@@ -209,6 +225,7 @@ class Link:
         self.acknowledge(call, call.drop())
         self._flush()
         self._wake()
+        self._close_if_over()
 
     async def _room_for(self, call: Call) -> int:
         while call.number in self._calls and call.fault is None:

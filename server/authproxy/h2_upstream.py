@@ -15,7 +15,7 @@ from .h2_heads import CONNECTION_FIELDS
 from .h2_link import Call, Link
 from .hub import Answering
 from .serving import MODULE, UpstreamFailed
-from .trailers import NAME, VALUE, passable
+from .trailers import FORBIDDEN_IN_ANSWERS, NAME, VALUE, passable, unprotected
 
 MAX_LINKS = 16  # connections to one upstream
 GONE = "client_gone"
@@ -40,6 +40,11 @@ class H2Upstream:
         """Close every connection."""
         for link in self._links:
             await link.close()
+
+    def retire(self) -> None:
+        """Close every connection as soon as nothing is under way on it."""
+        for link in self._links:
+            link.retire()
 
     async def forward(self, exchange: Answering, forward: Forward) -> None:
         """Carry one request; raises `UpstreamFailed` while nothing has been sent."""
@@ -81,6 +86,7 @@ class _Relay:
         self._forward = forward
         self._link = link
         self._scheme = scheme
+        self._timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Send the request, pass the answer on."""
@@ -97,6 +103,8 @@ class _Relay:
         finally:
             sending.cancel()
             await asyncio.wait([sending])
+            if self._timer is not None:
+                self._timer.cancel()
             self._link.release(call)
 
     def _head(self, length: int | None) -> list[Header]:
@@ -125,7 +133,7 @@ class _Relay:
             if not ends:
                 await self._send_body(call)
             if not self._exchange.started and self._forward.upstream.timeout:
-                asyncio.get_running_loop().call_later(
+                self._timer = asyncio.get_running_loop().call_later(
                     self._forward.upstream.timeout, self._time_is_over, call
                 )
             await self._exchange.gone.wait()
@@ -145,7 +153,8 @@ class _Relay:
                     await self._link.send(call, piece)
             except TimeoutError:
                 raise UpstreamFailed("timeout") from None
-        self._link.end(call, passable(body.trailers))
+        trailers = unprotected(passable(body.trailers), self._forward.protected)
+        self._link.end(call, trailers)
 
     def _time_is_over(self, call: Call) -> None:
         if not self._exchange.started:
@@ -162,6 +171,8 @@ class _Relay:
                 await self._exchange.inform(status, headers)
         if self._exchange.gone.is_set():
             raise ClientGone("the client has left")
+        if length is None and call.is_head_alone:
+            length = 0  # gRPC's answers without a message are told apart by that
         await self._exchange.start(
             status, self._forward.answer_headers(headers), length=length
         )
@@ -180,7 +191,7 @@ class _Relay:
                     f"middle of the answer to request {self._exchange.request.id}",
                 )
             raise ClientGone("the answer can't be completed") from None
-        await self._exchange.finish(passable(call.trailers))
+        await self._exchange.finish(passable(call.trailers, FORBIDDEN_IN_ANSWERS))
 
 
 def _read_head(fields: list[Header]) -> tuple[int, Headers, int | None]:

@@ -46,11 +46,14 @@ def path_of(settings: LogFileSettings) -> Path:
 class LogFile:
     """The file that *settings* name; opened by the first `write`, or by `open`.
 
-    Belongs to one thread; other processes may have the same file. All methods raise
-    OSError.
+    Belongs to one thread; other processes may have the same file, and rotate it where
+    this one does not (*rotates*): that may start a thread. All methods raise OSError.
     """
 
-    def __init__(self, settings: LogFileSettings, *, local_time: bool) -> None:
+    def __init__(
+        self, settings: LogFileSettings, *, local_time: bool, rotates: bool = True
+    ) -> None:
+        self._rotates = rotates
         self._path = path_of(settings)
         self._max_size = settings.max_size * MEBIBYTE
         self._local_time = local_time
@@ -89,7 +92,7 @@ class LogFile:
             if self._is_current(status):
                 size = status.st_size
                 fits = not size or size + len(chunk) <= self._max_size
-                if fits or not self._rotate():
+                if fits or not self._rotates or not self._rotate():
                     self._write_or_undo(chunk, size)
                     return True
         self.close()

@@ -30,7 +30,10 @@ class Announcer:
         self._lines = lines_of(settings, core, self._clock)
         self._file: LogFile | None = None
         if settings.file is not None:
-            self._file = LogFile(settings.file, local_time=settings.local_time)
+            # The supervisor has no threads, for it forks.
+            self._file = LogFile(
+                settings.file, local_time=settings.local_time, rotates=False
+            )
 
     def say(self, text: str, *, good: bool) -> None:
         """Write a line, to where *good* news or other lines go."""

@@ -60,9 +60,15 @@ class Pool:
             self._sweep_at(stream.idle_since + self._settings.idle_timeout)
         self._wake()
 
-    async def connect(self) -> Stream:
-        """A new connection; waits when there are too many. Raises OSError."""
-        await self._room()
+    async def connect(self, *, repeatable: bool | None = None) -> Stream:
+        """A new connection; waits when there are too many. Raises OSError.
+
+        Who waited may get one that has just become unused, as `take` gives it (its
+        ``idle_since`` is set); with None only a new one.
+        """
+        reused = await self._room(repeatable)
+        if reused is not None:
+            return reused
         self._connecting += 1
         try:
             stream = await self._dial()
@@ -92,8 +98,12 @@ class Pool:
         limit = self._settings.connections
         return bool(limit) and len(self.streams) + self._connecting >= limit
 
-    async def _room(self) -> None:
+    async def _room(self, repeatable: bool | None) -> Stream | None:
         while self.is_full:
+            if repeatable is not None:
+                stream = self.take(repeatable=repeatable)
+                if stream is not None:
+                    return stream
             if self._idle:  # none of those that the request could have taken
                 self._idle.pop(0).abort()
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -104,6 +114,7 @@ class Pool:
                 if waiter.done() and not waiter.cancelled():
                     self._wake()  # it was our turn: let the next one have it
                 raise
+        return None
 
     def _wake(self) -> None:
         while self._waiters:

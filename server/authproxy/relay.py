@@ -12,7 +12,7 @@ import re
 
 from authproxy_core.drive import drive
 from authproxy_core.errors import ClientGone
-from authproxy_core.headers import HOP_BY_HOP, folded
+from authproxy_core.headers import HOP_BY_HOP
 from authproxy_core.messages import Forward, Headers, first_header
 
 from .dial import Stream
@@ -20,6 +20,7 @@ from .hub import Answering
 from .pool import Pool
 from .server_settings import ForwardSettings
 from .serving import MODULE, UpstreamFailed
+from .trailers import unprotected
 from .tunnel import Switched, Tunnel
 from .upstream_answer import AnswerHead, AnswerReader
 from .wire import fields
@@ -163,10 +164,7 @@ class Relay:
         except OSError:
             return  # no longer read: an answer may have come already
         if chunked:
-            protected = self._forward.protected
-            trailers = tuple(
-                [one for one in body.trailers if folded(one[0]) not in protected]
-            )
+            trailers = unprotected(body.trailers, self._forward.protected)
             self.stream.write(b"0\r\n" + fields(trailers) + b"\r\n")
         self._sent = True
         if not self._exchange.started and self._forward.upstream.timeout:

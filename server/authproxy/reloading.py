@@ -70,8 +70,7 @@ class Member:
             word, descriptor = heard
             if word == "prepare" and descriptor is not None:
                 self._drop()
-                loop = asyncio.get_running_loop()
-                self._task = loop.create_task(self._prepare(descriptor))
+                self._begin(descriptor)
             elif word == "switch" and self._prepared is not None:
                 self._worker.switch(self._prepared)
                 self._drop()
@@ -87,9 +86,18 @@ class Member:
             self._task.cancel()
         self._task = self._prepared = None
 
-    async def _prepare(self, descriptor: int) -> None:
+    def _begin(self, descriptor: int) -> None:
         try:
-            self._prepared = await self._worker.prepare(unpacked(descriptor))
+            settings = unpacked(descriptor)  # at once: it closes the file of secrets
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old ones stay
+            self._channel.say(f"failed {'; '.join(reasons(error))}")
+            return
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._prepare(settings))
+
+    async def _prepare(self, settings: ServerSettings) -> None:
+        try:
+            self._prepared = await self._worker.prepare(settings)
         except Exception as error:  # noqa: BLE001 - whatever it is, the old ones stay
             self._channel.say(f"failed {'; '.join(reasons(error))}")
         else:

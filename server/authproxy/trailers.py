@@ -59,6 +59,11 @@ def passable(
     return tuple(kept[:MAX_COUNT])
 
 
+def unprotected(trailers: Headers, protected: frozenset[bytes]) -> Headers:
+    """*trailers* less the names (folded) that only we say to an upstream."""
+    return tuple([one for one in trailers if folded(one[0]) not in protected])
+
+
 def _may_pass(name: bytes, value: bytes, kinds: tuple[bytes, ...]) -> bool:
     if not NAME.fullmatch(name) or not VALUE.fullmatch(value):
         return False

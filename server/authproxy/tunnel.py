@@ -97,15 +97,18 @@ class Tunnel:
         self._client = _Side(self, client)
         self._upstream = _Side(self, upstream)
         self._client.other, self._upstream.other = self._upstream, self._client
-        for side, switched in ((self._client, client), (self._upstream, upstream)):
+        sides = ((self._client, client), (self._upstream, upstream))
+        for side, switched in sides:
+            if not switched.gone:
+                switched.transport.set_protocol(side)
+                if not switched.transport.is_closing():
+                    switched.transport.resume_reading()
+        # Only now: what is early may be so much that the other side has to pause.
+        for side, switched in sides:
             if switched.early:
                 side.data_received(switched.early)
             if switched.gone:
                 side.connection_lost(None)
-                continue
-            switched.transport.set_protocol(side)
-            if not switched.transport.is_closing():
-                switched.transport.resume_reading()
 
     @property
     def sent(self) -> int:

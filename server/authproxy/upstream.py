@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from authproxy_core.messages import Forward, Upstream
 
@@ -26,6 +26,19 @@ if TYPE_CHECKING:
     from .h2_upstream import H2Upstream
     from .logs import Logs
 
+Trust: TypeAlias = tuple[str, bool, str, bool, bool]
+
+
+def _trust_of(upstream: Upstream) -> Trust:
+    """What a TLS context is made from."""
+    return (
+        upstream.scheme,
+        upstream.verify,
+        upstream.ca_pem,
+        upstream.trust_system,
+        upstream.http2,
+    )
+
 
 class Forwarder:
     """Forwards to upstreams; keeps a pool of connections to each. One per worker."""
@@ -34,7 +47,7 @@ class Forwarder:
         self._settings = settings or ForwardSettings()
         self._pools: dict[str, Pool] = {}
         self._replaced: list[Pool] = []  # by a reload; some may still be in use
-        self._contexts: dict[tuple[bool, str, bool, bool], ssl.SSLContext] = {}
+        self._contexts: dict[Trust, ssl.SSLContext] = {}
         self._http2: dict[Pool, H2Upstream] = {}
 
     async def close(self) -> None:
@@ -56,22 +69,30 @@ class Forwarder:
 
     async def forward(self, exchange: Answering, forward: Forward) -> None:
         """Carry one request; raises `UpstreamFailed` while nothing has been sent."""
+        await self._prepare(forward.upstream)
         pool = self._pool(forward.upstream)
         if forward.upstream.http2:
             await self._over_http2(exchange, pool).forward(exchange, forward)
             return
         repeatable = forward.method in IDEMPOTENT and exchange.body.length == 0
+        may_reuse = None if forward.upgrade else repeatable
         stream = None if forward.upgrade else pool.take(repeatable=repeatable)
-        if stream is not None:
+        while True:
+            reused = stream is not None
+            if stream is None:
+                stream = await self._connect(exchange.hub.logs, pool, may_reuse)
+                reused = stream.idle_since > 0.0
+            relay = Relay(
+                exchange, forward, stream, reused=reused, settings=self._settings
+            )
             try:
-                await carry(Relay(exchange, forward, stream, reused=True), pool)
+                await carry(relay, pool)
             except Stale:
                 if not repeatable:
                     raise UpstreamFailed("closed_early") from None
+                stream = None
             else:
                 return
-        stream = await self._connect(exchange.hub.logs, pool)
-        await carry(Relay(exchange, forward, stream, settings=self._settings), pool)
 
     def _over_http2(self, exchange: Answering, pool: Pool) -> H2Upstream:
         found = self._http2.get(pool)
@@ -94,28 +115,28 @@ class Forwarder:
                 self._replaced = [one for one in self._replaced if one.streams]
                 self._replaced.append(pool)
                 pool.retire()
+                if (http2 := self._http2.pop(pool, None)) is not None:
+                    http2.retire()
             pool = Pool(upstream, self._context(upstream), self._settings)
             self._pools[upstream.id] = pool
         return pool
 
-    def _context(self, upstream: Upstream) -> ssl.SSLContext | None:
-        if upstream.scheme != "https":
-            return None
-        key = (
-            upstream.verify,
-            upstream.ca_pem,
-            upstream.trust_system,
-            upstream.http2,
-        )
-        if key not in self._contexts:
-            self._contexts[key] = upstream_context(upstream)
-        return self._contexts[key]
+    async def _prepare(self, upstream: Upstream) -> None:
+        """Make the TLS context, which reads the system's certificates, in a thread."""
+        key = _trust_of(upstream)
+        if upstream.scheme == "https" and key not in self._contexts:
+            self._contexts[key] = await asyncio.to_thread(upstream_context, upstream)
 
-    async def _connect(self, logs: Logs, pool: Pool) -> Stream:
+    def _context(self, upstream: Upstream) -> ssl.SSLContext | None:
+        return self._contexts.get(_trust_of(upstream))
+
+    async def _connect(
+        self, logs: Logs, pool: Pool, repeatable: bool | None = None
+    ) -> Stream:
         limit = self._settings.connect_timeout
         try:
             async with asyncio.timeout(limit) as deadline:
-                return await pool.connect()
+                return await pool.connect(repeatable=repeatable)
         except OSError as error:
             text, reason = pool.failure(error), "connection_failed"
             if deadline.expired():

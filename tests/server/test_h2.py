@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from h2.connection import ConnectionState
 from h2.errors import ErrorCodes
+from hyperframe.frame import GoAwayFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -321,6 +322,16 @@ def test_http2_can_be_off(tmp_path: Path, certificate: Certificate) -> None:
             context.wrap_socket(plain, server_hostname=LOOPBACK) as secure,
         ):
             assert secure.selected_alpn_protocol() == "http/1.1"
+
+
+def test_a_client_that_begins_no_more_gets_its_answers(client: H2Client) -> None:
+    """GOAWAY is about later streams only (RFC 9113 §6.8)."""
+    kind = ("content-type", "application/x-www-form-urlencoded")
+    number = client.send("/oauth2/start", kind, method="POST", ends=False)
+    client.socket.sendall(GoAwayFrame(0, last_stream_id=0, error_code=0).serialize())
+    client.send_body(number, b"rd=/x")
+    assert client.answer(number).status == 302
+    client.until_closed()
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")

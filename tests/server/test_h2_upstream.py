@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from h2.errors import ErrorCodes
 
@@ -115,9 +116,10 @@ def test_large_bodies(chunked: bool) -> None:
 
 
 def test_trailers_reach_the_client() -> None:
-    """As gRPC sends them; those that could name somebody do not."""
+    """As gRPC sends them; those that would change the answer do not."""
     reply = Reply(
-        body=b"data", trailers=[("grpc-status", "0"), ("x-forwarded-user", "root")]
+        body=b"data",
+        trailers=[("grpc-status", "0"), ("x-cost", "7"), ("set-cookie", "a=b")],
     )
     with H2Server(lambda call: reply) as app, Server(to(app.port)) as server:
         with Wire(server.port) as wire:
@@ -125,7 +127,7 @@ def test_trailers_reach_the_client() -> None:
             text = b""
             while not text.endswith(b"\r\n\r\n") or b"0\r\n" not in text:
                 text += wire.line()
-        assert text.endswith(b"0\r\nGrpc-Status: 0\r\n\r\n")
+        assert text.endswith(b"0\r\nGrpc-Status: 0\r\nX-Cost: 7\r\n\r\n")
 
 
 def test_interim_answers_pass() -> None:
@@ -225,3 +227,41 @@ def test_nobody_listens() -> None:
     with Server(to(free_port())) as server:
         assert ask(server).status == 502
         assert server.application.failures == ["connection_failed"]
+
+
+def test_goaway_lets_the_requests_under_way_finish() -> None:
+    """An upstream that retires a connection says so and answers what it has."""
+    reply = Reply(body=b"fine", retires=True)
+    with H2Server(lambda call: reply) as app, Server(to(app.port)) as server:
+        assert ask(server).body == b"fine"
+        assert ask(server).body == b"fine"
+        assert app.connections == 2
+
+
+def test_protected_names_are_no_trailers() -> None:
+    calls: list[Call] = []
+
+    def answer(call: Call) -> Reply:
+        calls.append(call)
+        return Reply(body=b"x")
+
+    def forward(request: Request) -> Outcome:
+        decision = to(app.port)(request)
+        assert isinstance(decision, Forward)
+        return msgspec.structs.replace(decision, protected=frozenset({b"user-id"}))
+
+    with H2Server(answer) as app, Server(forward) as server, Wire(server.port) as wire:
+        wire.send(
+            b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"1\r\nx\r\n0\r\nUser_Id: root\r\nChecksum: 1\r\n\r\n"
+        )
+        assert wire.answer().status == 200
+    assert calls[0].trailers == [("checksum", "1")]
+
+
+def test_an_answer_that_is_a_head_alone_stays_one() -> None:
+    reply = Reply(fields=[("grpc-status", "5")])
+    with H2Server(lambda call: reply) as app, Server(to(app.port)) as server:
+        answer = ask(server, method=b"POST", body=b"x")
+        assert answer.headers["grpc-status"] == "5"
+        assert answer.headers["content-length"] == "0"

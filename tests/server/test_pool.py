@@ -74,6 +74,22 @@ def test_who_comes_too_late_waits_for_a_connection() -> None:
     pooled(work, ForwardSettings(connections=2))
 
 
+def test_who_waited_takes_what_is_put_back() -> None:
+    """No handshake for each request when all connections are in use."""
+
+    async def work(pool: Pool) -> None:
+        stream = await pool.connect()
+        for _ in range(20):
+            waiting = asyncio.ensure_future(pool.connect(repeatable=True))
+            await asyncio.sleep(0)
+            pool.put(stream)
+            assert await waiting is stream
+            assert stream.idle_since > 0.0
+        stream.abort()
+
+    pooled(work, ForwardSettings(connections=1))
+
+
 def test_who_gives_up_waiting_lets_the_next_one_in() -> None:
     async def work(pool: Pool) -> None:
         only = await pool.connect()

@@ -14,10 +14,11 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.sync.client import ClientConnection, connect
 
 from authproxy.server_settings import ForwardSettings, Limits
+from authproxy.tunnel import Switched, Tunnel
 from authproxy.upstream import Forwarder
 from authproxy_core.effects import Outcome
 from authproxy_core.messages import Forward, Headers, Request, Upstream
-from support.scripted import Peer, Script, ScriptedServer
+from support.scripted import Peer, Script, ScriptedServer, run
 from support.server import Server, Wire, until
 
 COOKIE: Headers = ((b"set-cookie", b"renewed=1"),)
@@ -374,3 +375,36 @@ def test_the_code_of_the_clients_close_arrives() -> None:
     with websocket() as client:
         client.close(4000, "bye")
         assert client.close_code == 4000
+
+
+def test_much_that_is_early_does_not_end_back_pressure() -> None:
+    """What comes right behind the 101 may be more than the client reads at once."""
+
+    class Side(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport)
+            transport.pause_reading()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        client, peer = socket.socketpair()
+        upstream, source = socket.socketpair()
+        for one in (client, peer, upstream, source):
+            one.setblocking(False)
+        to_client, _ = await loop.create_connection(Side, sock=client)
+        to_upstream, _ = await loop.create_connection(Side, sock=upstream)
+        early = b"x" * (400 << 10)
+        tunnel = Tunnel(
+            Switched(to_client, lambda error: None),
+            Switched(to_upstream, lambda error: None, early),
+        )
+        for _ in range(1000):
+            with contextlib.suppress(BlockingIOError):
+                source.send(b"y" * 65536)
+            await asyncio.sleep(0)
+        assert to_client.get_write_buffer_size() < 2 * len(early)
+        tunnel.abort()
+        peer.close()
+        source.close()
+
+    run(main(), "uvloop")

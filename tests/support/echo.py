@@ -59,6 +59,8 @@ class EchoApp:
         self._server = ThreadingHTTPServer((LOOPBACK, 0), _Handler)
         self._server.daemon_threads = True
         self._server.count = 0  # type: ignore[attr-defined]
+        # A client that breaks off is no news.
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 

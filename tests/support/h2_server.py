@@ -20,6 +20,7 @@ from h2.events import (
     TrailersReceived,
 )
 from h2.exceptions import ProtocolError
+from hyperframe.frame import GoAwayFrame
 
 from support.ports import LOOPBACK
 
@@ -47,6 +48,7 @@ class Reply:
     interim: Fields = field(default_factory=list)
     reset: int | None = None
     goaway: bool = False
+    retires: bool = False  # says GOAWAY for later requests, then answers
     silent: bool = False
     raw: bytes = b""
 
@@ -141,12 +143,20 @@ class H2Server:
             connection.close_connection(last_stream_id=0)
             return
         number = call.number
+        if reply.retires:
+            frame = GoAwayFrame(0, last_stream_id=number, error_code=0)
+            wire.sendall(frame.serialize())
         if reply.interim:
             connection.send_headers(number, [(":status", "103"), *reply.interim])
         if reply.reset is not None and not reply.body:
             connection.reset_stream(number, reply.reset)
             return
-        connection.send_headers(number, [(":status", reply.status), *reply.fields])
+        alone = not (reply.body or reply.trailers or reply.reset is not None)
+        connection.send_headers(
+            number, [(":status", reply.status), *reply.fields], end_stream=alone
+        )
+        if alone:
+            return
         body = reply.body
         while body:
             room = connection.local_flow_control_window(number)
