@@ -31,6 +31,7 @@ from .http_client import HttpClient
 from .hub import BodySource, Perform
 from .locks import Locks
 from .metrics.metrics import Metrics
+from .server_settings import Limits
 from .stores.base import Store
 
 Tokens = dict[str, str]  # key → token of a lock that is held
@@ -42,6 +43,7 @@ class Performer:
     """What performs the effects of one worker's flows.
 
     Without a store, locks hold within this process and all else of a store fails.
+    *form_bytes* bounds the forms that the core reads, below its own limit.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class Performer:
         client: HttpClient,
         store: Store | None = None,
         metrics: Metrics | None = None,
+        form_bytes: int = Limits().body_bytes,
     ) -> None:
+        self._form_bytes = form_bytes
         self._client = client
         self._store = store
         self._metrics = metrics or Metrics()
@@ -82,9 +86,10 @@ class Performer:
 
         async def perform(effect: Effect[Any]) -> Any:
             if type(effect) is ReadBody:
+                if not effect.keep:
+                    return await body.read_all(min(effect.limit, self._form_bytes))
                 data = await body.read_all(effect.limit)
-                if effect.keep:
-                    body.unread(data)
+                body.unread(data)
                 return data
             return await self._perform(effect, tokens)
 

@@ -83,7 +83,9 @@ class Worker:
         self._logs = self._new_logs(settings)
         self._client = HttpClient(settings.client, version=settings.core.version)
         store = create(settings.store, settings.core.cookie.name)
-        self._performer = Performer(self._client, store, self._metrics)
+        self._performer = Performer(
+            self._client, store, self._metrics, settings.limits.body_bytes
+        )
         self._proxy = AuthProxy(settings.core, on_event=self._note)
         self._store = StoreKeeper(store, self._proxy, self._logs)
         self._forwarder = Forwarder(settings.forward)

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,7 +147,6 @@ def test_sessions_in_cookies(tmp_path: Path, provider: Provider) -> None:
         done = shell.run("list")
         assert (done.returncode, len(done.stdout.splitlines())) == (0, 1)
         assert "sessions in cookies are not listed" in done.stderr
-        time.sleep(0.01)
         text = shell.told("revoke", "--user=alice@example.com")
         assert text.splitlines() == [
             "0 sessions ended",
@@ -158,7 +156,6 @@ def test_sessions_in_cookies(tmp_path: Path, provider: Provider) -> None:
         assert bob.check() == 202
         shell.told("revoke", "--all")
         ended(bob)
-        time.sleep(1.0)
         logged_in(provider, "alice")
 
 

@@ -376,7 +376,7 @@ def test_each_of_them_is_refused_ignored_or_wrong(key: str, tmp_path: Path) -> N
     assert caught.value.problems == (f"--{option.flag}: {refusal}",)
 
     found = settings(BASE, tmp_path, env={option.environment: value})
-    assert f"{option.environment}: ignored; {refusal}" in found.warnings
+    assert f"{option.environment}: ignored as an option; {refusal}" in found.warnings
 
     file = tmp_path / "flat.cfg"
     file.write_text(f"{key} = '{value}'")

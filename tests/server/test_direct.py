@@ -289,7 +289,6 @@ def test_the_upstream_is_told_when_the_client_leaves(closes: str) -> None:
 
 def test_pipelined_requests_stay_in_their_order() -> None:
     async def act(peer: Peer, seen: Seen) -> None:
-        await asyncio.sleep(0.05)
         await peer.answer(b"slow")
 
     def talk(server: Server, wire: Wire) -> None:

@@ -151,3 +151,27 @@ def test_store_and_provider_are_measured(tmp_path: Path) -> None:
         assert 'provider_requests_total{purpose="token",outcome="failed"} 1' in text
 
     run(main())
+
+
+def test_forms_are_read_up_to_the_configured_size() -> None:
+    async def main() -> None:
+        client = HttpClient(ClientSettings())
+        performer = Performer(client, form_bytes=100)
+        asked: list[int] = []
+
+        class Body:
+            async def read_all(self, limit: int) -> bytes:
+                asked.append(limit)
+                return b""
+
+            def unread(self, data: bytes) -> None:
+                """Nothing to keep."""
+
+        perform = performer.bound_to(Body())
+        await perform(ReadBody(64 << 10))
+        await perform(ReadBody(50))
+        await perform(ReadBody(1 << 20, keep=True))
+        assert asked == [100, 50, 1 << 20]
+        await client.close()
+
+    run(main())

@@ -228,6 +228,7 @@ LIMIT_OPTIONS = in_group(
         "size of a form that the proxy itself reads",
         "limits.body_bytes",
         minimum=1024,
+        maximum=64 << 10,
         own=True,
     ),
     Option(

@@ -155,7 +155,7 @@ def _pass_over(
     """Note what says something that the alpha configuration is for."""
     if text:
         collected.warnings.append(
-            f"{option.environment}: ignored; {NOT_WITH_ALPHA}",
+            f"{option.environment}: ignored as an option; {NOT_WITH_ALPHA}",
         )
     if option.key in file:
         _, origin = file[option.key]
