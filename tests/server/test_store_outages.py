@@ -16,7 +16,7 @@ from authproxy.stores.redis_cluster import slot_of
 from authproxy_core.errors import StoreError
 from authproxy_core.settings import Secret
 from support.certificates import make_certificate
-from support.ports import LOOPBACK, free_port
+from support.ports import LOOPBACK
 from support.programs import find
 from support.redis import (
     MASTER_NAME,
@@ -29,7 +29,7 @@ from support.redis import (
     with_socket,
     with_tls_and_user,
 )
-from support.scripted import run
+from support.scripted import Peer, ScriptedServer, run
 from support.stores import NAME, Elsewhere, Watched
 
 pytestmark = pytest.mark.skipif(
@@ -420,27 +420,21 @@ def test_nonsense_from_a_cluster() -> None:
             (b"*0\r\n", "knows of no slots"),
         ):
 
-            async def talk(
-                reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-            ) -> None:
-                with contextlib.suppress(ConnectionError):
-                    while data := await reader.read(1000):
-                        writer.write(answer if b"CLUSTER" in data else b"+PONG\r\n")  # noqa: B023
-                writer.transport.abort()
+            async def talk(peer: Peer) -> None:
+                while data := await peer.reader.read(1000):
+                    known = b"CLUSTER" in data
+                    peer.writer.write(answer if known else b"+PONG\r\n")  # noqa: B023
 
-            port = free_port()
-            listener = await asyncio.start_server(talk, LOOPBACK, port)
-            settings = in_redis(
-                RedisAddress(host=LOOPBACK, port=port),
-                RedisAddress(host="no..host"),
-                mode="cluster",
-            )
-            async with Watched(settings) as watched:
-                await watched.until(lambda one: text in one.problem, text)  # noqa: B023
-                await asyncio.sleep(0.3)
-                assert not watched.store.available
-            listener.close()
-            await listener.wait_closed()
+            async with ScriptedServer(talk) as listener:
+                settings = in_redis(
+                    RedisAddress(host=LOOPBACK, port=listener.port),
+                    RedisAddress(host="no..host"),
+                    mode="cluster",
+                )
+                async with Watched(settings) as watched:
+                    await watched.until(lambda one: text in one.problem, text)  # noqa: B023
+                    await asyncio.sleep(0.3)
+                    assert not watched.store.available
 
     run(main())
 
@@ -455,21 +449,14 @@ def test_no_redis() -> None:
             (b"$500000000\r\n" + b"x" * 9_000_000, "longer than"),
         ):
 
-            async def talk(
-                reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-            ) -> None:
-                writer.write(greeting)  # noqa: B023 - one server for each
-                with contextlib.suppress(ConnectionError):
-                    await reader.read()
-                writer.transport.abort()
+            async def talk(peer: Peer) -> None:
+                peer.writer.write(greeting)  # noqa: B023 - one server for each
+                await peer.reader.read()
 
-            port = free_port()
-            listener = await asyncio.start_server(talk, LOOPBACK, port)
-            settings = in_redis(RedisAddress(host=LOOPBACK, port=port))
-            async with Watched(settings) as watched:
-                await watched.until(lambda one: text in one.problem, text)  # noqa: B023
-            listener.close()
-            await listener.wait_closed()
+            async with ScriptedServer(talk) as listener:
+                settings = in_redis(RedisAddress(host=LOOPBACK, port=listener.port))
+                async with Watched(settings) as watched:
+                    await watched.until(lambda one: text in one.problem, text)  # noqa: B023
 
     run(main())
 

@@ -151,6 +151,7 @@ class ScriptedServer:
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._server.close()
+        await asyncio.sleep(0)  # whom the loop has just accepted becomes a task
         for task in self._tasks:
             task.cancel()
         if self._tasks:
