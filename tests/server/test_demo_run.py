@@ -86,6 +86,7 @@ def test_banner(demo: Demo) -> None:
     said = demo.process.log()
     assert "NOT FOR PRODUCTION" in said
     assert "alice (admin staff), bob (staff)" in said
+    assert "away" not in said
 
 
 def test_alice_and_bob(demo: Demo) -> None:

@@ -134,6 +134,7 @@ def _settings(port: int, issuer: str, app: str, client: Client) -> ServerSetting
         "email-domain": "*",
         "upstream": app,
         "drain-timeout": "2s",
+        "workers": "1",  # this process; nothing is shared
         "silence-ping-logging": "true",  # we ask a few times
     }
     return load([f"--{name}={value}" for name, value in flags.items()], {})
