@@ -22,6 +22,7 @@ from support.world import (
     keep_cookies,
     provider_settings,
     settings,
+    target_of,
 )
 
 FORM = (b"content-type", b"application/x-www-form-urlencoded")
@@ -160,6 +161,16 @@ def test_an_embedder_is_told_of_nobody_when_credentials_are_refused() -> None:
     world = World(settings(credentials=given))
     request = world.request("/", (b"authorization", b"Bearer nope"))
     assert world.run(world.proxy.identify(request)) is None
+
+
+def test_a_process_that_has_just_begun_finishes_a_login() -> None:
+    world = World()
+    url = world.idp.log_in(world.begin("/deep"), "alice")
+    world.proxy = world.new_proxy(world.settings)
+    assert not world.proxy.ready
+    answer = world.get(target_of(url))
+    assert answer.status == 302
+    assert world.get("/oauth2/auth").status == 202
 
 
 def test_a_public_websocket_does_not_hang_on_a_cookie() -> None:

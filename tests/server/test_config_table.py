@@ -33,6 +33,7 @@ TYPES = {
 
 # For options that a changed default doesn't show: the value, and what goes with it.
 SAMPLES: dict[str, tuple[str, ...]] = {
+    "max_form_bytes": ("--max-form-bytes=4096",),
     "azure_graph_group_field": (
         "--azure-graph-group-field=name",
         "--provider=azure",

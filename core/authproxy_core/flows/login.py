@@ -182,6 +182,7 @@ def callback(context: Context, request: Request) -> Flow[Respond]:
     login, ended = taken.login, taken.headers
     rd = login.rd if context.redirects.allows(login.rd, host) else "/"
     try:
+        yield from _until_ready(context, login)
         provider = _answering_provider(context, login, form)
         yield from _only_here(context, login)
         if form.get("error"):
@@ -211,6 +212,13 @@ def _begun_again(
         return None  # with the state it is lost which provider was chosen
     again = start(context, request, {"rd": rd}, again=True)
     return again if again.status == 302 else None
+
+
+def _until_ready(context: Context, login: LoginState) -> Flow[None]:
+    """Wait a moment for the provider: this process may have just been started."""
+    provider = context.providers.get(login.provider)
+    if provider is not None and provider.metadata is None:
+        yield from context.readiness.wait_for(provider)
 
 
 def _only_here(context: Context, login: LoginState) -> Flow[None]:
