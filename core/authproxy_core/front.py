@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from .effects import Flow, Outcome
 from .errors import RequestError
 from .gate import Https
-from .messages import Decision, Header, Request, Respond
+from .messages import Decision, Forward, Header, Request, Respond
 from .original import Original
 from .settings import Settings
 
@@ -67,7 +67,10 @@ def _strict(
 def _with_field(decision: Decision, field: Header) -> Decision:
     if isinstance(decision, Respond):
         return replace(decision, headers=(*decision.headers, field))
-    return replace(decision, response_headers=(*decision.response_headers, field))
+    fields = (*decision.response_headers, field)
+    if isinstance(decision, Forward):
+        return replace(decision, response_headers=fields, kept=False)
+    return replace(decision, response_headers=fields)
 
 
 def with_query(request: Request, path: bytes, query: bytes) -> Request:

@@ -102,9 +102,13 @@ def _render(source: ClaimSource | Secret, session: Session | None) -> list[bytes
 
 
 class Injector:
-    """The headers that a list of rules gives for a session."""
+    """The headers that a list of rules gives for a session.
 
-    def __init__(self, rules: Sequence[HeaderRule]) -> None:
+    With *named* they begin with GAP-Auth, the name of the session's user.
+    """
+
+    def __init__(self, rules: Sequence[HeaderRule], *, named: bool = False) -> None:
+        self._named = named
         self._rules: list[tuple[bytes, tuple[ClaimSource | Secret, ...]]] = [
             (rule.name.lower().encode(), rule.values) for rule in rules
         ]
@@ -128,7 +132,8 @@ class Injector:
         """One field per rule, its values joined by commas; empty when there is none.
 
         Cookies can't be joined (RFC 6265 §3): each value is a field of its own.
-        What it is for a session is remembered: each comes with many requests.
+        What it is for a session is remembered, and the same object is given again: each
+        session comes with many requests.
         """
         known = self._known.get(id(session))
         if known is not None and known[0] is session:
@@ -141,6 +146,8 @@ class Injector:
 
     def _made(self, session: Session | None) -> Headers:
         fields = self._joined(session)
+        if self._named and session is not None:
+            fields = ((b"gap-auth", header_text(session.name)), *fields)
         if not any(name == b"set-cookie" for name, _ in fields):
             return fields
         cookies = [

@@ -126,11 +126,13 @@ class Upstream(Struct, frozen=True):
 class Forward(Struct, frozen=True):
     """Pass the request on; the driver streams its body.
 
-    ``headers`` is the whole head to send, hop-by-hop fields removed;
-    ``response_headers`` are added to the upstream's answer, cookies last among them. With ``upgrade`` it asks
-    for another protocol, named in ``headers``, and bytes pass freely after a 101.
-    ``protected`` are the names that the client's trailers may not have either, as
-    `headers.folded` gives them.
+    ``headers`` is the whole head to send, hop-by-hop fields removed; ``identity`` are the
+    last of them, which say who the user is: one object for all requests of a session.
+    ``response_headers`` are added to the upstream's answer, cookies last among them;
+    ``kept`` says that they are such an object too, so that their bytes are worth keeping.
+    With ``upgrade`` it asks for another protocol, named in ``headers``, and bytes pass
+    freely after a 101. ``protected`` are the names that the client's trailers may not
+    have either, as `headers.folded` gives them.
     """
 
     upstream: Upstream
@@ -144,6 +146,8 @@ class Forward(Struct, frozen=True):
     verdict: Verdict = ""
     reason: str = ""
     protected: frozenset[bytes] = frozenset()
+    identity: Headers = ()
+    kept: bool = False
 
     def answer_headers(self, theirs: Headers) -> Headers:
         """The upstream's fields and ours.

@@ -291,6 +291,9 @@ class Trust:
         host, method, uri = own_host, request.method, found.get(_FORWARDED_URI)
         if _FORWARDED_HOST in found:
             host = _host(found[_FORWARDED_HOST])
+        client = request.peer
+        if self._client_header in found:
+            client = self._client(client, found[self._client_header])
         if _FORWARDED_METHOD in found:
             method = _method(found[_FORWARDED_METHOD])
         return Original(
@@ -298,8 +301,8 @@ class Trust:
             _scheme(found.get(_FORWARDED_PROTO, b""), request.secure),
             host,
             _own_uri(request.target) if uri is None else _forwarded_uri(uri),
-            self._client(request.peer, found.get(self._client_header, b"")),
-            host.lower() != own_host.lower(),
+            client,
+            host is not own_host and host.lower() != own_host.lower(),
             True,
         )
 
@@ -366,7 +369,9 @@ def _joined(name: bytes, first: bytes, second: bytes) -> bytes:
     return first + b"," + second
 
 
+@lru_cache(MAX_REMEMBERED)
 def _host(value: bytes) -> str:
+    """*value* if it is a host; the same few come all the time."""
     match = _HOST.fullmatch(value) if len(value) <= MAX_HOST else None
     if match is None:
         raise RequestError("expected a host of the form name[:port]")

@@ -15,7 +15,6 @@ from msgspec.structs import replace
 from . import challenge
 from .authorization import field_of
 from .effects import Flow, Outcome
-from .encoding import header_text
 from .errors import CredentialsRefused, RequestError, StoreError
 from .flows.answers import (
     allowed,
@@ -83,7 +82,7 @@ class AuthProxy:
         self._credentials = credentials_of(context, random_bytes)
         self._demands, self._ruled = Demands(access), access is not None
         self._bound = context.binding.active
-        self._response_headers = Injector(settings.inject_response_headers)
+        self._response_headers = Injector(settings.inject_response_headers, named=True)
         self._upstreams = Upstreams(settings, self._sessions.is_own_cookie)
         self._unauthorized = replace(challenge.unauthorized(), kept=True)
         self._forbidden = replace(challenge.forbidden(), kept=True)
@@ -260,7 +259,7 @@ class AuthProxy:
             return allowed(status, fields, "", "skipped")
         if unmet := self._demands.unmet(request, session):
             return with_headers(unmet, headers)
-        fields = (*self._identity(session), *headers)
+        fields = (*self._response_headers.headers(session), *headers)
         return allowed(status, fields, session.name, "skipped")
 
     def _check_session(self, request: Request) -> Outcome:
@@ -291,14 +290,9 @@ class AuthProxy:
                 kept=kept,
                 reason=refusal,
             )
-        headers = self._identity(session)
+        headers = self._response_headers.headers(session)
         status = self.settings.auth_success_status
         return allowed(status, headers, session.name, "session", kept)
-
-    def _identity(self, session: Session) -> Headers:
-        """The answer's headers that say who it is."""
-        name = (b"gap-auth", header_text(session.name))
-        return (name, *self._response_headers.headers(session))
 
     def _anonymous(self, request: Request) -> Respond:
         cleared = cleared_if_broken(self._context, request)
@@ -454,15 +448,18 @@ class AuthProxy:
         session: Session | None,
         headers: Headers,
     ) -> Decision:
-        if session is None:
-            own = (*self._response_headers.headers(None), *headers)
-        elif unmet := self._demands.unmet(request, session):
+        if session is not None and (unmet := self._demands.unmet(request, session)):
             if unmet.events:
                 return refused(self._context, request, unmet.events[0], headers)
             return with_headers(unmet, headers)
-        else:
-            own = (*self._identity(session), *headers)
-        decision = self._upstreams.pass_on(request, original, session, own)
+        own = self._response_headers.headers(session)
+        decision = self._upstreams.pass_on(
+            request,
+            original,
+            session,
+            (*own, *headers) if headers else own,
+            kept=not headers,
+        )
         if decision is not None:
             return decision
         event = Event("denied", session.name if session else "", "upstream")

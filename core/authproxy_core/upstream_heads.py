@@ -7,13 +7,13 @@ that name the user always: an upstream behind us takes them for ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from .headers import HOP_BY_HOP, Injector, connection_options, folded
-from .messages import Header, Headers, Request, header_values
+from .messages import Header, Headers, Request
 from .original import Original
 from .session import Session
-from .trace import without_bad_trace
+from .trace import TRACEPARENT, without_bad_trace
 
 # Who a user is, in the spellings of this proxy and of its predecessor.
 IDENTITY_FIELDS = frozenset(
@@ -57,33 +57,47 @@ ORIGIN_FIELDS = frozenset(
 REPLACED = frozenset(
     {b"host", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"}
 )
-MAX_NAMES = 1024  # whose verdict is kept
+MAX_NAMES = 1024  # whose kind is kept
+# What is to be done with a client's field.
+PASS, DROP, COOKIE, CONNECTION, TE, CHAIN, FORWARDED, TRACE = range(8)
+TRAILERS: Headers = ((b"te", b"trailers"),)
+SPECIAL = {
+    b"cookie": COOKIE,
+    b"connection": CONNECTION,
+    b"te": TE,
+    b"x-forwarded-for": CHAIN,
+    TRACEPARENT: TRACE,
+}
 
 
 class _Names:
-    """Which names of fields pass; a verdict is remembered, for they come again."""
+    """What to do with fields by their names; remembered, for they come again."""
 
     def __init__(self, refused: frozenset[bytes], exactly: frozenset[bytes]) -> None:
         self._refused = refused
         self._exactly = exactly
-        self._verdicts: dict[bytes, bool] = {}
+        self.kinds: dict[bytes, int] = {}
 
-    def passes(self, name: bytes) -> bool:
-        """Whether a client's field of this name passes."""
-        verdict = self._verdicts.get(name)
-        if verdict is None:
-            if len(self._verdicts) >= MAX_NAMES:
-                self._verdicts.clear()
+    def kind(self, name: bytes) -> int:
+        """What to do with a client's field of this name."""
+        if len(self.kinds) >= MAX_NAMES:
+            self.kinds.clear()
+        kind = SPECIAL.get(name, PASS)
+        if kind in (PASS, TRACE):
             # Twins of what frames a message stay here too: some upstream folds them.
             known = folded(name)
-            verdict = (
+            passes = (
                 known not in self._refused
                 and known not in HOP_BY_HOP
                 and name not in self._exactly
                 and (known == name or known != b"content-length")
             )
-            self._verdicts[name] = verdict
-        return verdict
+            if not passes:
+                kind = DROP
+            elif name == b"forwarded":
+                kind = FORWARDED
+        self.kinds[name] = kind
+        return kind
 
 
 class UpstreamHeads:
@@ -118,69 +132,109 @@ class UpstreamHeads:
         session: Session | None,
         host: bytes,
         upgrade: bytes = b"",
-    ) -> Headers:
+    ) -> tuple[Headers, Headers]:
         """The whole head, framing aside; *upgrade* is the protocol to ask for.
 
         Ours come last, and nothing that the client says about its connection can
-        remove them (RFC 9110 §7.6.1).
+        remove them (RFC 9110 §7.6.1). The last of them, which the rules give for the
+        session, are given once more by themselves.
         """
-        passed = self._passed(request.headers, trusted=original.trusted)
-        return (
-            *without_bad_trace(passed),
+        trusted = original.trusted
+        passed = _Passed(self._trusted if trusted else self._untrusted)
+        passed.sort(request.headers, self._is_own_cookie)
+        identity = self._injector.headers(session)
+        head = (
+            *passed.fields(),
             (b"host", host),
-            *_chain(request, trusted=original.trusted),
+            *passed.chain(request.peer, trusted=trusted),
             (b"x-forwarded-host", original.host.encode()),
             (b"x-forwarded-proto", original.scheme.encode()),
             *self._via,
-            *_connection(request.headers, upgrade),
-            *self._injector.headers(session),
+            *(((b"upgrade", upgrade),) if upgrade else ()),
+            *passed.trailers,
+            *identity,
         )
+        return head, identity
 
-    def _passed(self, headers: Iterable[Header], *, trusted: bool) -> list[Header]:
-        passes = (self._trusted if trusted else self._untrusted).passes
-        kept: list[Header] = []
-        named: set[bytes] = set()
+
+class _Passed:
+    """What passes of a client's fields, in one look at each."""
+
+    __slots__ = (
+        "_forwarded",
+        "_hops",
+        "_kept",
+        "_named",
+        "_names",
+        "_traced",
+        "trailers",
+    )
+
+    def __init__(self, names: _Names) -> None:
+        self._names = names
+        self._kept: list[Header] = []
+        self._hops: list[bytes] = []  # of X-Forwarded-For
+        self._named: set[bytes] = set()  # by Connection
+        self._traced = self._forwarded = False
+        self.trailers: Headers = ()  # said about the next connection, but no other
+
+    def sort(self, headers: Iterable[Header], is_own: Callable[[bytes], bool]) -> None:
+        """Take the fields *headers*; cookies of a name that *is_own* do not pass."""
+        known, kept = self._names.kinds.get, self._kept
         for field in headers:
-            name = field[0]
-            if name == b"cookie":
-                kept += self._cookies(field[1])
-            elif passes(name):
+            name, value = field
+            kind = known(name)
+            if kind is None:
+                kind = self._names.kind(name)
+            if kind == PASS:
                 kept.append(field)
-            elif name == b"connection":
-                named |= connection_options((field,))
-        if named:
-            return [field for field in kept if field[0] not in named]
-        return kept
+            elif kind == COOKIE:
+                kept += _foreign_cookies(value, is_own)
+            elif kind == CHAIN:
+                self._hops.append(value)
+            elif kind == CONNECTION:
+                self._named |= connection_options((field,))
+            elif kind == TE:
+                if b"trailers" in [part.strip().lower() for part in value.split(b",")]:
+                    self.trailers = TRAILERS
+            elif kind != DROP:
+                kept.append(field)
+                self._traced |= kind == TRACE
+                self._forwarded |= kind == FORWARDED
 
-    def _cookies(self, value: bytes) -> Headers:
-        pairs = [pair.strip(b" \t") for pair in value.split(b";")]
-        foreign = [
-            pair
-            for pair in pairs
-            if pair and not self._is_own_cookie(pair.partition(b"=")[0].strip())
-        ]
-        return ((b"cookie", b"; ".join(foreign)),) if foreign else ()
+    def fields(self) -> Sequence[Header]:
+        """Those that pass."""
+        kept: Sequence[Header] = self._kept
+        if self._named:
+            kept = [field for field in kept if field[0] not in self._named]
+        return without_bad_trace(kept) if self._traced else kept
+
+    def chain(self, peer: str, *, trusted: bool) -> Headers:
+        """Who it came from: X-Forwarded-For, and Forwarded where a proxy began it."""
+        node = peer.encode()
+        if not trusted:
+            return ((b"x-forwarded-for", node),) if node else ()
+        hops = [*self._hops, node] if node else self._hops
+        fields: Headers = ((b"x-forwarded-for", b", ".join(hops)),) if hops else ()
+        if node and self._forwarded:
+            # RFC 7239 §4: each proxy adds an element of its own, as a field of its own here.
+            node = b'"[%b]"' % node if b":" in node else node
+            fields += ((b"forwarded", b"for=" + node),)
+        return fields
 
 
-def _chain(request: Request, *, trusted: bool) -> Headers:
-    """Who it came from: X-Forwarded-For, and Forwarded where a proxy began it."""
-    peer = request.peer.encode()
-    hops = [peer] if peer else []
-    if not trusted:
-        return ((b"x-forwarded-for", peer),) if peer else ()
-    hops = [*header_values(request.headers, b"x-forwarded-for"), *hops]
-    fields: Headers = ((b"x-forwarded-for", b", ".join(hops)),) if hops else ()
-    if peer and header_values(request.headers, b"forwarded"):
-        # RFC 7239 §4: each proxy adds an element of its own, as a field of its own here.
-        node = b'"[%b]"' % peer if b":" in peer else peer
-        fields += ((b"forwarded", b"for=" + node),)
-    return fields
-
-
-def _connection(headers: Iterable[Header], upgrade: bytes) -> Headers:
-    """What is said about the connection to the upstream, but about no other."""
-    fields: Headers = ((b"upgrade", upgrade),) if upgrade else ()
-    for value in header_values(headers, b"te"):
-        if b"trailers" in [part.strip().lower() for part in value.split(b",")]:
-            return (*fields, (b"te", b"trailers"))
-    return fields
+def _foreign_cookies(line: bytes, is_own: Callable[[bytes], bool]) -> Headers:
+    """The Cookie field *line* without our own, which are for nobody else."""
+    foreign: list[bytes] = []
+    start, size = 0, len(line)
+    while start < size:
+        # Looking for the semicolons one by one beats split(), which walks byte by byte.
+        end = line.find(b";", start)
+        end = size if end < 0 else end
+        equals = line.find(b"=", start, end)
+        if not is_own(line[start : end if equals < 0 else equals].strip()):
+            pair = line[start:end].strip(b" \t")
+            if pair:
+                foreign.append(pair)
+        start = end + 1
+    return ((b"cookie", b"; ".join(foreign)),) if foreign else ()

@@ -105,9 +105,12 @@ class Upstreams:
         original: Original,
         session: Session | None,
         headers: Headers,
+        *,
+        kept: bool = False,
     ) -> Decision | None:
         """The decision for a request that may pass; *headers* go to the client.
 
+        They may be *kept*: this very object will come again. The answer is
         None when there are upstreams for the path, but none of them for this request.
         """
         path, mark, query = request.target.partition(b"?")
@@ -146,7 +149,7 @@ class Upstreams:
                 follow=self._follow,
             )
         return self._forward(
-            route, route.upstream, target, request, original, session, headers
+            route, route.upstream, target, request, original, session, headers, kept
         )
 
     def _route(
@@ -168,6 +171,7 @@ class Upstreams:
         original: Original,
         session: Session | None,
         headers: Headers,
+        kept: bool,
     ) -> Decision:
         user = session.name if session else ""
         upgrade = wanted_upgrade(request.headers) if route.upgrades else b""
@@ -180,17 +184,20 @@ class Upstreams:
                 reason="foreign_origin",
             )
         host = original.host.encode() if route.pass_host_header else route.authority
+        head, identity = self._heads.head(request, original, session, host, upgrade)
         return Forward(
             upstream,
             request.method,
             target,
-            self._heads.head(request, original, session, host, upgrade),
+            head,
             headers,
             bool(upgrade),
             user=user,
             verdict="allowed",
             reason=_reason(session),
             protected=self._heads.protected,
+            identity=identity,
+            kept=kept,
         )
 
 

@@ -29,6 +29,7 @@ from .exchange import Exchange
 from .heads import BLANK_LINE, Head, HeadError, HeadReader
 from .hub import MODULE, Hub
 from .log_lines import Entry
+from .outbox import Outgoing
 from .peer_names import peer_names
 from .serving import failed, serve
 from .tunnel import Switched
@@ -61,17 +62,15 @@ class Connection(asyncio.Protocol):
         "_lingering",
         "_paused",
         "_peer",
-        "_pending",
-        "_progress",
         "_reader",
         "_scanned",
         "_secure",
         "_since",
-        "_stalled_since",
         "_writable",
         "_write_waiter",
         "age",
         "lost",
+        "out",
         "received",
         "transport",
     )
@@ -96,15 +95,13 @@ class Connection(asyncio.Protocol):
         self._input_waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
         self._since = hub.clock.now
-        self._pending = 0
-        self._progress = False
-        self._stalled_since = 0.0
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember whom we talk to."""
         self.transport = cast(asyncio.Transport, transport)
+        self.out = Outgoing(self._hub.outbox, self.transport)
         peer = self._announced or transport.get_extra_info("peername")
         self._peer, self._client = peer_names(peer)
         self._secure = transport.get_extra_info("sslcontext") is not None
@@ -164,7 +161,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client has caught up."""
         self._writable = True
-        self._progress = True
+        self.out.progress = True
         self._wake_writer()
         self.advance()
 
@@ -230,10 +227,14 @@ class Connection(asyncio.Protocol):
     def exchange_ended(self, exchange: Exchange, *, close: bool) -> None:
         """The answer is complete; go on with the next request, or close."""
         self._exchange = None
-        self._gather()
         self._since = self._hub.clock.now
         if self.lost:
             return
+        more = self.received or self._chunks or self._ended
+        if not more and not close and exchange.decoder.done:
+            self._resume()
+            return
+        self._gather()
         if close:
             self.close_gently()
             return
@@ -250,13 +251,13 @@ class Connection(asyncio.Protocol):
         """
         self.received.clear()
         if self._ended or self._secure or not self.transport.can_write_eof():
-            self.transport.close()
+            self.out.close()
             return
         self._lingering = True
         self._drain_left = LINGER_BYTES
         self._since = self._hub.clock.now
         self._resume()
-        self.transport.write_eof()
+        self.out.write_eof()
 
     # What the worker uses.
 
@@ -283,14 +284,14 @@ class Connection(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Apply the time limits."""
-        if self._stalled(now):
-            self.transport.abort()
-            return
         limits = self._hub.limits
+        if self.out.stalled(now, limits.write_timeout):
+            self.out.abort()
+            return
         waited = now - self._since
         if self._lingering:
             if waited >= LINGER:
-                self.transport.abort()
+                self.out.abort()
         elif self._exchange is not None:
             pass  # its waits have their own limits
         elif self._drain is not None:
@@ -300,7 +301,7 @@ class Connection(asyncio.Protocol):
             if waited >= limits.head_timeout and self._writable:
                 self._refuse(408, "the head took too long")
         elif waited >= (limits.head_timeout if self._fresh else limits.idle_timeout):
-            self.transport.close()
+            self.out.close()
 
     def advance(self) -> None:
         """Answer the requests that have been received."""
@@ -311,11 +312,13 @@ class Connection(asyncio.Protocol):
             if head is None:
                 break
             self._answer(head)
+            if self.received:  # no answers are piled up for who does not read them
+                self._hub.outbox.flush()
         else:
             asyncio.get_running_loop().call_soon(self.advance)
             return
         if self._ended and self._exchange is None and self._writable and not self.lost:
-            self.transport.close()
+            self.out.close()
         self._regulate()
 
     def _is_ready(self) -> bool:
@@ -405,7 +408,7 @@ class Connection(asyncio.Protocol):
             hub.logs.exception(MODULE, f"request {request.id} failed", error)
             respond, persists = FAILED, False
             data = wire.refusal(500, hub.clock.date)
-        self.transport.write(data)
+        self.out.write(data)
         hub.answered(
             Entry(
                 head,
@@ -430,7 +433,7 @@ class Connection(asyncio.Protocol):
         self._hub.logs.info(
             MODULE, f"refused a request of {self._client} with {status}: {reason}"
         )
-        self.transport.write(wire.refusal(status, self._hub.clock.date))
+        self.out.write(wire.refusal(status, self._hub.clock.date))
         self.close_gently()
 
     def _drained(self) -> bool:
@@ -477,15 +480,7 @@ class Connection(asyncio.Protocol):
     def _drop(self, size: int) -> None:
         self._drain_left -= size
         if self._drain_left < 0:
-            self.transport.abort()
-
-    def _stalled(self, now: float) -> bool:
-        """Whether the client has read nothing for too long."""
-        pending = self.transport.get_write_buffer_size()
-        if not pending or pending != self._pending or self._progress:
-            self._pending, self._progress, self._stalled_since = pending, False, now
-            return False
-        return now - self._stalled_since >= self._hub.limits.write_timeout
+            self.out.abort()
 
     def _wake_reader(self) -> None:
         waiter = self._input_waiter

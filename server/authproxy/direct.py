@@ -8,23 +8,26 @@ free again. Whatever is not so is left to `Relay`, which begins with the same by
 
 from __future__ import annotations
 
-import asyncio
 from time import monotonic
 
 from authproxy_core.messages import Forward
 
 from .dial import Stream
 from .exchange import Exchange
+from .field_cache import FieldCache
 from .hub import Answering, Carry
+from .plain_answer import PlainAnswer, plain_answer
 from .pool import Pool
 from .relay import Relay, carry, request_head
 from .serving import MODULE, UpstreamFailed, serve
-from .upstream_answer import AnswerReader
+from .upstream_answer import AnswerHead, AnswerReader
 
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 
-def begin(pool: Pool, exchange: Exchange, forward: Forward) -> bool:
+def begin(
+    pool: Pool, identities: FieldCache, exchange: Exchange, forward: Forward
+) -> bool:
     """Send the request at once if that can be; False leaves it as it was."""
     body = exchange.body
     repeatable = body.length == 0 and forward.method in IDEMPOTENT
@@ -33,14 +36,15 @@ def begin(pool: Pool, exchange: Exchange, forward: Forward) -> bool:
     stream = pool.take(repeatable=repeatable)
     if stream is None:
         return False
-    Direct(pool, stream, exchange, forward, repeatable=repeatable).send()
+    direct = Direct(pool, stream, exchange, forward, repeatable=repeatable)
+    direct.send(request_head(forward, body.length, encoded=identities.encoded))
     return True
 
 
 class Direct:
     """One request on its way over a connection of *pool*."""
 
-    __slots__ = ("_exchange", "_forward", "_pool", "_repeatable", "_stream", "_timer")
+    __slots__ = ("_exchange", "_forward", "_pool", "_repeatable", "_stream")
 
     def __init__(
         self,
@@ -56,53 +60,59 @@ class Direct:
         self._exchange = exchange
         self._forward = forward
         self._repeatable = repeatable
-        self._timer: asyncio.TimerHandle | None = None
 
-    def send(self) -> None:
-        """Send the request, and wait for what comes back."""
-        forward, exchange, stream = self._forward, self._exchange, self._stream
-        head = request_head(forward, exchange.body.length)
+    def send(self, head: bytes) -> None:
+        """Send the request with this *head*, and wait for what comes back."""
+        exchange, stream = self._exchange, self._stream
         stream.listener = self
         exchange.gone.watcher = self.client_left
-        exchange.passed_on_at = monotonic()
-        stream.write(head + exchange.body.take_all())
-        if forward.upstream.timeout:
-            self._timer = asyncio.get_running_loop().call_later(
-                forward.upstream.timeout, self.timed_out
-            )
+        exchange.passed_on_at = now = monotonic()
+        exchange.hub.outbox.write(stream.transport, head + exchange.body.take_all())
+        self._pool.deadlines.add(self, now)
 
     def received(self, data: bytes) -> None:
         """The first bytes of the answer: nearly always all of it."""
         self._detach()
-        reader = AnswerReader(self._forward.method)
-        reader.feed(data)
-        head = body = None
+        forward, exchange = self._forward, self._exchange
+        answer = self._plain(data)
+        reader = None if answer else _whole(data, forward.method)
         try:
-            head = reader.head()
-            body = reader.whole() if head is not None and head.status >= 200 else None
-        except UpstreamFailed:
-            pass  # found again, and told, by the other way
-        if head is None or body is None:
-            self._leave_to(self._relayed(data))
-            return
-        try:
-            self._exchange.relay(
-                head.status,
-                self._forward.answer_headers(head.headers),
-                body,
-                length=head.length,
-                trailers=reader.trailers,
-            )
-        except Exception as error:
-            self._exchange.hub.logs.exception(MODULE, "an answer failed", error)
-            self._stream.abort()
-            self._exchange.abort()
-        else:
-            if head.persists and not reader.surplus:
-                self._pool.put(self._stream)
+            if answer is not None:
+                exchange.relay_plain(answer, forward.response_headers)
+                persists = True
+            elif reader is not None:
+                persists = self._relay(*reader)
             else:
-                self._stream.abort()
-        self._exchange.end(self._forward, self._forward.events)
+                self._leave_to(self._relayed(data))
+                return
+        except Exception as error:
+            exchange.hub.logs.exception(MODULE, "an answer failed", error)
+            persists = False
+            exchange.abort()
+        if persists:
+            self._pool.put(self._stream)
+        else:
+            self._stream.abort()
+        exchange.end(forward, forward.events)
+
+    def _plain(self, data: bytes) -> PlainAnswer | None:
+        forward = self._forward
+        ours = forward.response_headers
+        # Cookies of ours would have to come behind the upstream's.
+        if not forward.kept or (ours and ours[-1][0] == b"set-cookie"):
+            return None
+        return plain_answer(data, bodiless=forward.method == b"HEAD")
+
+    def _relay(self, reader: AnswerReader, head: AnswerHead, body: bytes) -> bool:
+        """Pass an answer on; whether the connection may be used again."""
+        self._exchange.relay(
+            head.status,
+            self._forward.answer_headers(head.headers),
+            body,
+            length=head.length,
+            trailers=reader.trailers,
+        )
+        return head.persists and not reader.surplus
 
     def ended(self) -> None:
         """The connection has ended before anything came."""
@@ -126,8 +136,7 @@ class Direct:
     def _detach(self) -> None:
         self._stream.listener = None
         self._exchange.gone.watcher = None
-        if self._timer is not None:
-            self._timer.cancel()
+        self._pool.deadlines.discard(self)
 
     def _leave_to(self, way: Carry | None) -> None:
         self._exchange.hub.spawn(serve(self._exchange, self._forward, way))
@@ -147,3 +156,15 @@ def _failing(reason: str) -> Carry:
         raise UpstreamFailed(reason)
 
     return failing
+
+
+def _whole(data: bytes, method: bytes) -> tuple[AnswerReader, AnswerHead, bytes] | None:
+    """The answer that *data* begins with, if it is whole and final."""
+    reader = AnswerReader(method)
+    reader.feed(data)
+    try:
+        head = reader.head()
+        body = reader.whole() if head is not None and head.status >= 200 else None
+    except UpstreamFailed:
+        return None  # found again, and told, by the other way
+    return None if head is None or body is None else (reader, head, body)

@@ -21,6 +21,7 @@ from . import wire
 from .bodies import PIECE_BYTES, Decoder, decoder_for
 from .heads import Head
 from .log_lines import Entry
+from .plain_answer import PlainAnswer
 from .trailers import passable
 from .tunnel import Switched
 
@@ -120,7 +121,7 @@ class RequestBody:
         there = not (self._owes_continue and self.answered)
         if there and self._owes_continue:
             self._owes_continue = False
-            self._connection.transport.write(wire.informational(100))
+            self._connection.out.write_now(wire.informational(100))
         try:
             there = there and await self._connection.wait_readable(self._timeout)
         except TimeoutError:
@@ -159,14 +160,34 @@ class RequestBody:
         return b"".join(pieces)
 
 
-class Gone(asyncio.Event):
-    """Set when the client has left; a *watcher* is called then."""
+class Gone:
+    """Set when the client has left; a *watcher* is called then.
 
-    watcher: Callable[[], None] | None = None
+    Nearly nobody ever waits for it, so the event itself is made for who does.
+    """
+
+    __slots__ = ("_event", "_set", "watcher")
+
+    def __init__(self) -> None:
+        self.watcher: Callable[[], None] | None = None
+        self._event: asyncio.Event | None = None
+        self._set = False
+
+    def is_set(self) -> bool:
+        """Whether the client has left."""
+        return self._set
+
+    async def wait(self) -> None:
+        """Wait until the client has left."""
+        if not self._set:
+            self._event = self._event or asyncio.Event()
+            await self._event.wait()
 
     def set(self) -> None:
         """The client has left."""
-        super().set()
+        self._set = True
+        if self._event is not None:
+            self._event.set()
         watcher, self.watcher = self.watcher, None
         if watcher is not None:
             watcher()
@@ -228,12 +249,9 @@ class Exchange:
         with_body = wire.has_body(status) and self.head.method != b"HEAD"
         self._left = length if with_body else 0
         self._chunked = with_body and length is None and self.head.minor == 1
-        if (with_body and length is None and not self._chunked) or not self._keeps():
+        if with_body and length is None and not self._chunked:
             self._persists = False
-        self.started = self.body.answered = True
-        self._status = status
-        if self.passed_on_at:
-            self._upstream_seconds = monotonic() - self.passed_on_at
+        self._answered(status)
         return wire.stream_head(
             status,
             headers,
@@ -242,6 +260,15 @@ class Exchange:
             chunked=self._chunked,
             persistence=self._persistence(),
         )
+
+    def _answered(self, status: int) -> None:
+        """The final answer has begun."""
+        if self._persists and not self._keeps():
+            self._persists = False
+        self.started = self.body.answered = True
+        self._status = status
+        if self.passed_on_at:
+            self._upstream_seconds = monotonic() - self.passed_on_at
 
     def relay(
         self,
@@ -260,7 +287,25 @@ class Exchange:
             body = b"%x\r\n%b\r\n%b" % (len(body), body, last) if body else last
         self.finished = True
         if not self._connection.lost:
-            self._connection.transport.write(head + body)
+            self._connection.out.write(head + body)
+
+    def relay_plain(self, answer: PlainAnswer, ours: Headers) -> None:
+        """Send *answer* with *ours*, fields that come again, before its own."""
+        self._answered(answer.status)
+        self._size = len(answer.body)
+        self.finished = True
+        hub = self.hub
+        data = wire.whole_answer(
+            answer.status,
+            hub.fields.encoded(ours),
+            answer.fields,
+            b"" if answer.dated else hub.clock.date,
+            answer.body,
+            length=answer.length,
+            persistence=self._persistence(),
+        )
+        if not self._connection.lost:
+            self._connection.out.write(data)
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body; waits for the client, raises `ClientGone`."""
@@ -289,7 +334,7 @@ class Exchange:
         """Send 101, and give the connection away; raises `ClientGone`."""
         if self._connection.lost:
             raise ClientGone("the client has left")
-        self._connection.transport.write(wire.switching(headers))
+        self._connection.out.write_now(wire.switching(headers))
         self.started = self.finished = self.switched = True
         self._status, self._persists = 101, False
         return self._connection.give_away()
@@ -301,7 +346,7 @@ class Exchange:
     async def _send(self, data: bytes) -> None:
         if self._connection.lost:
             raise ClientGone("the client has left")
-        self._connection.transport.write(data)
+        self._connection.out.write_now(data)
         if not await self._connection.wait_writable():
             raise ClientGone("the client has left")
 
@@ -310,7 +355,7 @@ class Exchange:
         self.gone.set()
         self._persists = False
         if not self._connection.lost:
-            self._connection.transport.abort()
+            self._connection.out.abort()
 
     # The answer as a whole.
 
@@ -327,7 +372,7 @@ class Exchange:
         self.started = self.finished = self.body.answered = True
         self._status, self._size = respond.status, len(respond.body)
         if not self._connection.lost:
-            self._connection.transport.write(data)
+            self._connection.out.write(data)
 
     def _keeps(self) -> bool:
         """Whether another request may follow: no stop, and the body's rest is small."""

@@ -18,9 +18,11 @@ from authproxy_core.messages import (
 
 from .answer_cache import AnswerCache
 from .clock import Clock
+from .field_cache import FieldCache
 from .log_lines import Entry
 from .logs import Logs
 from .metrics.metrics import Metrics
+from .outbox import Outbox
 from .request_ids import RequestIds
 from .server_settings import Limits
 from .tunnel import Switched
@@ -82,6 +84,16 @@ class Body(BodySource, Protocol):
         """The pieces, none of them empty."""
 
 
+class Departure(Protocol):
+    """Whether somebody has left; an `asyncio.Event` is one."""
+
+    def is_set(self) -> bool:
+        """Whether it has happened."""
+
+    async def wait(self) -> object:
+        """Wait for it."""
+
+
 class Answering(Protocol):
     """One request being answered by a task, over whatever version of HTTP.
 
@@ -100,7 +112,7 @@ class Answering(Protocol):
     passed_on_at: float
 
     @property
-    def gone(self) -> asyncio.Event:
+    def gone(self) -> Departure:
         """Set when the client has left."""
 
     @property
@@ -214,6 +226,8 @@ class Hub:
         self.connections: set[OpenConnection] = set()
         self.stopping = False
         self.answers = AnswerCache()
+        self.fields = FieldCache()
+        self.outbox = Outbox()
         self.on_connection_lost: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[None]] = set()
         self._joined = 0

@@ -85,9 +85,11 @@ class Whose:
         """The client's address; the peer's, with its port, when there is no gateway."""
         if not self._behind_proxy:
             return entry.client
-        request = entry.request
-        value = entry.head.sole(self._client_field)
-        if value is None:  # none, or several
+        request, head = entry.request, entry.head
+        if self._client_field not in head.fields:
+            return request.peer or "@"
+        value = head.sole(self._client_field)
+        if value is None:  # several
             return self._trust.client(request) or "@"
         client = self._clients.get((request.peer, value))
         if client is None:

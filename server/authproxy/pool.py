@@ -13,6 +13,7 @@ from collections import deque
 
 from authproxy_core.messages import Upstream
 
+from .deadlines import Deadlines
 from .dial import Stream, dial, dial_unix, failure
 from .origin import Origin
 from .server_settings import ForwardSettings
@@ -29,6 +30,7 @@ class Pool:
     ) -> None:
         self.upstream = upstream
         self.streams: set[Stream] = set()
+        self.deadlines = Deadlines(upstream.timeout)  # for answers
         self._context = context
         self._settings = settings
         self._idle: list[Stream] = []
@@ -154,6 +156,11 @@ class Pool:
             self._sweeper.cancel()
             self._sweeper = None
         self._idle.clear()
+
+    def close(self) -> None:
+        """The end: no time limit matters any more."""
+        self.clear()
+        self.deadlines.clear()
 
 
 def _now() -> float:

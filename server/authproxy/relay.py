@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable, Sequence
 
 from authproxy_core.drive import drive
 from authproxy_core.errors import ClientGone
 from authproxy_core.headers import HOP_BY_HOP
-from authproxy_core.messages import Forward, Headers, first_header
+from authproxy_core.messages import Forward, Header, Headers, first_header
 
 from .dial import Stream
 from .hub import Answering
@@ -278,8 +279,22 @@ def upgrade_of(exchange: Answering, forward: Forward) -> bytes:
     return first_header(forward.headers, b"upgrade") or b""
 
 
-def request_head(forward: Forward, length: int | None, upgrade: bytes = b"") -> bytes:
-    """The head for the upstream, with our framing; *length* None means chunks."""
+def own_fields(headers: Sequence[Header]) -> bytes:
+    """Fields for an upstream, less those that are ours to say."""
+    return fields([field for field in headers if field[0] not in OWN_FIELDS])
+
+
+def request_head(
+    forward: Forward,
+    length: int | None,
+    upgrade: bytes = b"",
+    *,
+    encoded: Callable[[Headers], bytes] = own_fields,
+) -> bytes:
+    """The head for the upstream, with our framing; *length* None means chunks.
+
+    *encoded* does as `own_fields`, and may remember what it made of an identity.
+    """
     line = b"%b %b HTTP/1.1\r\n" % (forward.method, forward.target)
     if not START_LINE.fullmatch(line):  # as in `wire.fields`: the last guard
         raise ValueError("a start line that is none")
@@ -288,13 +303,17 @@ def request_head(forward: Forward, length: int | None, upgrade: bytes = b"") -> 
         framing = b"Transfer-Encoding: chunked\r\n"
     elif length or forward.method in EXPECT_BODY:
         framing = b"Content-Length: %d\r\n" % length
-    if upgrade:
-        own: Headers = ((b"upgrade", upgrade), (b"connection", b"Upgrade"))
-    elif (b"te", b"trailers") in forward.headers:
-        own = ((b"te", b"trailers"), (b"connection", b"TE"))  # RFC 9110 §10.1.4
-    elif not forward.upstream.keep_alive:
-        own = ((b"connection", b"close"),)
+    headers, identity = forward.headers, forward.identity
+    if identity and headers[-len(identity) :] == identity:
+        headers = headers[: -len(identity)]
     else:
-        own = ()
-    kept = tuple([field for field in forward.headers if field[0] not in OWN_FIELDS])
-    return b"".join((line, fields((*kept, *own)), framing, b"\r\n"))
+        identity = ()
+    kept = [field for field in headers if field[0] not in OWN_FIELDS]
+    if upgrade:
+        kept += ((b"upgrade", upgrade), (b"connection", b"Upgrade"))
+    elif len(kept) < len(headers) and (b"te", b"trailers") in headers:
+        kept += ((b"te", b"trailers"), (b"connection", b"TE"))  # RFC 9110 §10.1.4
+    elif not forward.upstream.keep_alive:
+        kept.append((b"connection", b"close"))
+    own = encoded(identity) if identity else b""
+    return b"".join((line, fields(kept), own, framing, b"\r\n"))

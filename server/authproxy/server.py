@@ -25,6 +25,7 @@ from .channel import Channel
 from .clock import Clock
 from .connection import Connection
 from .dial import client_context
+from .field_cache import FieldCache
 from .http_client import HttpClient
 from .hub import Hub
 from .listeners import Listening, refuse_new
@@ -156,7 +157,7 @@ class Worker:
         self._proxy = self._hub.application = prepared.application
         self._hub.limits = settings.limits
         self._hub.request_id_header = settings.request_id_header.lower().encode()
-        self._hub.answers = AnswerCache()
+        self._hub.answers, self._hub.fields = AnswerCache(), FieldCache()
         self._senders = _senders(settings)
         self._store.tell(self._proxy)
         self._start_warm_up()
@@ -309,6 +310,7 @@ class Worker:
 
         Many silent clients thus keep nobody out, not even the health check.
         """
+        self._hub.outbox.flush()
         evictable = [one for one in self._hub.connections if one.evictable]
         count = min(EVICTED, len(evictable) // 8 + 1)
         for one in heapq.nsmallest(count, evictable, key=lambda one: one.waiting):
@@ -342,6 +344,7 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE):
                 await self._until_empty()
+        self._hub.outbox.flush()
         for connection in list(self._hub.connections):
             if connection.idle:
                 connection.transport.close()
@@ -360,6 +363,7 @@ class Worker:
                 await asyncio.sleep(0.02)
 
     def _abort_all(self) -> None:
+        self._hub.outbox.flush()
         for connection in list(self._hub.connections):
             connection.transport.abort()
         for task in self._hub.tasks:

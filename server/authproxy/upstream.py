@@ -16,9 +16,10 @@ from authproxy_core.messages import Forward, Upstream
 from .dial import Stream, close_all, upstream_context
 from .direct import IDEMPOTENT, begin
 from .exchange import Exchange
+from .field_cache import FieldCache
 from .hub import Answering
 from .pool import Pool
-from .relay import Relay, Stale, carry
+from .relay import Relay, Stale, carry, own_fields
 from .server_settings import ForwardSettings
 from .serving import MODULE, UpstreamFailed
 
@@ -46,6 +47,7 @@ class Forwarder:
     def __init__(self, settings: ForwardSettings | None = None) -> None:
         self._settings = settings or ForwardSettings()
         self._pools: dict[str, Pool] = {}
+        self._identities = FieldCache(own_fields)
         self._replaced: list[Pool] = []  # by a reload; some may still be in use
         self._contexts: dict[Trust, ssl.SSLContext] = {}
         self._http2: dict[Pool, H2Upstream] = {}
@@ -54,7 +56,7 @@ class Forwarder:
         """Close every connection."""
         pools = [*self._pools.values(), *self._replaced]
         for pool in pools:
-            pool.clear()
+            pool.close()
         for http2 in self._http2.values():
             await http2.close()
         for pool in pools:
@@ -65,7 +67,7 @@ class Forwarder:
         pool = self._pools.get(forward.upstream.id)
         if pool is None or pool.upstream is not forward.upstream:
             return False
-        return begin(pool, exchange, forward)
+        return begin(pool, self._identities, exchange, forward)
 
     async def forward(self, exchange: Answering, forward: Forward) -> None:
         """Carry one request; raises `UpstreamFailed` while nothing has been sent."""

@@ -6,10 +6,11 @@ needed. Names go out capitalised word by word. There is no Server field.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Literal, TypeAlias
 
-from authproxy_core.messages import Headers, Respond
+from authproxy_core.messages import Header, Headers, Respond
 
 Persistence: TypeAlias = Literal["", "keep-alive", "close"]
 
@@ -25,23 +26,23 @@ CONNECTION_FIELDS = {
 NAMES_KEPT = 1024
 # The names whose capitals are not those of the words.
 SPECIAL_NAMES = {
-    b"etag": b"ETag",
-    b"te": b"TE",
-    b"www-authenticate": b"WWW-Authenticate",
+    b"etag": b"ETag: ",
+    b"te": b"TE: ",
+    b"www-authenticate": b"WWW-Authenticate: ",
 }
-_names: dict[bytes, bytes] = dict(SPECIAL_NAMES)
+_prefixes: dict[bytes, bytes] = dict(SPECIAL_NAMES)
 
 
-def canonical(name: bytes) -> bytes:
-    """*name* with each word capitalised, such as ``Set-Cookie``."""
-    known = _names.get(name)
+def prefix(name: bytes) -> bytes:
+    """What a field of this name begins with, such as ``Set-Cookie:`` and a blank."""
+    known = _prefixes.get(name)
     if known is None:
-        if len(_names) >= NAMES_KEPT:
-            _names.clear()
-            _names.update(SPECIAL_NAMES)
-        known = _names[name] = b"-".join(
-            word.capitalize() for word in name.lower().split(b"-")
-        )
+        if len(_prefixes) >= NAMES_KEPT:
+            _prefixes.clear()
+            _prefixes.update(SPECIAL_NAMES)
+        words = name.lower().split(b"-")
+        known = b"-".join(word.capitalize() for word in words) + b": "
+        _prefixes[name] = known
     return known
 
 
@@ -50,15 +51,16 @@ def status_line(status: int) -> bytes:
     return STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n".encode()
 
 
-def fields(headers: Headers) -> bytes:
+def fields(headers: Sequence[Header]) -> bytes:
     """The fields, each with its line end.
 
     The last guard against a split answer: a value with a line end is a bug of the
     core, and raises ValueError.
     """
     parts: list[bytes] = []
+    known = _prefixes.get
     for name, value in headers:
-        parts += (_names.get(name) or canonical(name), b": ", value, b"\r\n")
+        parts += (known(name) or prefix(name), value, b"\r\n")
     text = b"".join(parts)
     count = len(headers)
     # One look at all of it is quicker than one at each value.
@@ -67,7 +69,7 @@ def fields(headers: Headers) -> bytes:
     return text
 
 
-def _broken(headers: Headers) -> str:
+def _broken(headers: Sequence[Header]) -> str:
     """The name of the first field that is more than one line."""
     for name, value in headers:
         if any(end in name + value for end in (b"\n", b"\r", b"\0")):
@@ -127,6 +129,38 @@ def stream_head(
             b"" if dated else date,
             CONNECTION_FIELDS[persistence],
             b"\r\n",
+        )
+    )
+
+
+def whole_answer(
+    status: int,
+    ours: bytes,
+    theirs: list[bytes],
+    date: bytes,
+    body: bytes,
+    *,
+    length: int | None,
+    persistence: Persistence,
+) -> bytes:
+    """An upstream's answer that is whole already.
+
+    *ours* and *theirs* are the fields, encoded; *date* is b"" when it is among them,
+    *length* is Content-Length, None without.
+    """
+    framing = b""
+    if length is not None and status != 204:
+        framing = b"Content-Length: %d\r\n" % length
+    return b"".join(
+        (
+            status_line(status),
+            ours,
+            *theirs,
+            framing,
+            date,
+            CONNECTION_FIELDS[persistence],
+            b"\r\n",
+            body,
         )
     )
 

@@ -14,7 +14,8 @@ FIELD = (b"strict-transport-security", VALUE.encode())
 
 def world_of(**changes: Any) -> World:
     upstream = UpstreamSettings(id="app", path="/", uri="http://127.0.0.1:1/")
-    return World(settings(hsts=VALUE, upstreams=(upstream,), **changes))
+    files = UpstreamSettings(id="files", path="/files/", uri="file:///srv/files")
+    return World(settings(hsts=VALUE, upstreams=(upstream, files), **changes))
 
 
 def has_it(decision: Decision) -> bool:
@@ -41,6 +42,8 @@ def test_answers_over_https() -> None:
     forward = world.send("/")
     assert isinstance(forward, Forward)
     assert has_it(forward)
+    assert not forward.kept  # made for this answer
+    assert has_it(world.send("/files/x"))
     failed = world.proxy.upstream_failed(world.request("/"), forward, "timeout")
     assert has_it(failed)
 

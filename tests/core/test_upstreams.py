@@ -45,6 +45,21 @@ def at(path: str, rewrite: str = "", **changes: Any) -> UpstreamSettings:
 # Routing
 
 
+def test_own_cookies_are_for_nobody_else() -> None:
+    world = proxied()
+    session = next(
+        value for name, value in world.request("/").headers if name == b"cookie"
+    )
+    for line, passed in (
+        (session, []),
+        (session + b"; a=1;b=2 ;; c; ", [b"a=1; b=2; c"]),
+        (b"a=1; " + session, [b"a=1"]),
+        (session + b"; ;", []),
+    ):
+        sent = forward(world, "/", (b"cookie", line), jar={})
+        assert header_values(sent.headers, b"cookie") == passed
+
+
 def test_rewriting_upstreams_come_first_then_the_longer_path() -> None:
     world = proxied(
         at("/"), at("/a/long/prefix/"), at("/x/"), at("^/a", "/r"), at("^/a/b", "/q")
@@ -277,6 +292,24 @@ def test_only_a_trusted_proxy_says_where_a_request_came_from() -> None:
 def test_a_unix_peer_that_is_not_trusted_adds_no_hop() -> None:
     found = names(forward(proxied(), "/", (b"x-forwarded-for", b"1.2.3.4"), peer=""))
     assert b"x-forwarded-for" not in found
+
+
+def test_what_says_who_it_is_comes_again() -> None:
+    """So that its bytes can be kept; what is made for one answer can't."""
+    user = HeaderRule("X-Forwarded-User", (ClaimSource("email"),))
+    world = proxied(inject_request_headers=(user,))
+    one, two = forward(world, "/a"), forward(world, "/b", (b"x-a", b"b"))
+    assert one.identity is two.identity
+    assert one.headers[-len(one.identity) :] == one.identity
+    assert two.headers[-len(two.identity) :] == two.identity
+    assert one.kept
+    assert one.response_headers is two.response_headers
+    assert one.response_headers[0] == (b"gap-auth", b"alice@example.com")
+    refreshing = proxied(cookie={"refresh": 60.0})
+    refreshing.clock.now += 61
+    renewed = forward(refreshing, "/")
+    assert header_values(renewed.response_headers, b"set-cookie")
+    assert not renewed.kept
 
 
 def test_via_by_option() -> None:

@@ -15,13 +15,25 @@ from support.server import Answer, Server, Wire, until
 
 Act = Callable[[Peer, Seen], Awaitable[None]]
 COOKIE: Headers = ((b"set-cookie", b"renewed=1"),)
+NAMED: Headers = ((b"gap-auth", b"alice"),)
+IDENTITY: Headers = ((b"x-forwarded-user", b"alice"), (b"proxy-authorization", b"x"))
 OK = b"HTTP/1.1 200 OK\r\n"
+CLOSE = b"\r\nConnection: close\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
 
 
+@pytest.fixture(params=["made", "kept", "kept cookies"], autouse=True)
+def ours(request: pytest.FixtureRequest) -> str:
+    """What our own fields of the answer are: made for it, or the same ones again."""
+    Scene.ours = request.param
+    return Scene.ours
+
+
 class Scene:
     """An upstream that answers the first request plainly and the second by *act*."""
+
+    ours = "made"
 
     def __init__(self, act: Act) -> None:
         self.act = act
@@ -53,8 +65,16 @@ def warm(
 
     def talking(upstream: Upstream) -> None:
         def handle(request: Request) -> Outcome:
-            headers = tuple(field for field in request.headers if field[0] == b"host")
-            return Forward(upstream, request.method, request.target, headers, COOKIE)
+            host = [field for field in request.headers if field[0] == b"host"]
+            return Forward(
+                upstream,
+                request.method,
+                request.target,
+                (*host, *IDENTITY),
+                NAMED if Scene.ours == "kept" else COOKIE,
+                identity=IDENTITY,
+                kept=Scene.ours != "made",
+            )
 
         with Server(handle) as server, Wire(server.port) as wire:
             wire.send(GET)
@@ -109,11 +129,35 @@ def sends(*pieces: bytes) -> Act:
         ([b"content-length: 200000\r\n\r\n" + b"x" * 200_000], b"x" * 200_000),
     ],
 )  # fmt: skip
-def test_answers_of_every_form(pieces: list[bytes], body: bytes) -> None:
+def test_answers_of_every_form(pieces: list[bytes], body: bytes, ours: str) -> None:
     answer = second(sends(OK + pieces[0], *pieces[1:]))
     assert (answer.status, answer.body) == (200, body)
-    assert answer.headers["set-cookie"] == "renewed=1"
+    name, value = (
+        ("gap-auth", "alice") if ours == "kept" else ("set-cookie", "renewed=1")
+    )
+    assert answer.headers[name] == value
     assert "connection" not in answer.headers
+
+
+@pytest.mark.parametrize("field", [b"x: a\r\n", b"date: yesterday\r\n"])
+def test_the_date_is_the_upstreams_if_it_has_one(field: bytes) -> None:
+    answer = second(sends(OK + field + b"content-length: 0\r\n\r\n"))
+    assert (answer.headers["date"] == "yesterday") == (b"date" in field)
+
+
+def test_our_cookies_come_last_and_our_names_first(ours: str) -> None:
+    theirs = b"gap-auth: mallory\r\nset-cookie: renewed=theirs\r\n"
+
+    def talk(server: Server, wire: Wire) -> None:
+        wire.send(GET.replace(b"\r\n\r\n", CLOSE))
+        text = wire.rest()
+        cookie, name = text.rfind(b"Set-Cookie:"), text.find(b"Gap-Auth:")
+        if ours == "kept":
+            assert text[name:].startswith(b"Gap-Auth: alice\r\n")
+        else:
+            assert text[cookie:].startswith(b"Set-Cookie: renewed=1\r\n")
+
+    warm(sends(OK + theirs + b"content-length: 0\r\n\r\n"), talk)
 
 
 def test_trailers() -> None:
@@ -167,6 +211,8 @@ def test_a_small_body_goes_along() -> None:
     async def act(peer: Peer, seen: Seen) -> None:
         assert (seen.method, seen.body) == (b"POST", b"abc")
         assert seen.values(b"content-length") == [b"3"]
+        assert seen.values(b"x-forwarded-user") == [b"alice"]
+        assert seen.values(b"proxy-authorization") == []
         await peer.answer(b"done")
 
     assert second(act, POST).body == b"done"
