@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from . import challenge
 from .authorization import field_of
+from .driver_side import DriverSide
 from .effects import Flow, Outcome
 from .errors import CredentialsRefused, RequestError, StoreError
 from .flows.answers import (
@@ -54,7 +55,7 @@ def _ignore(event: Event) -> None:
     """Where events outside of decisions go when nobody wants them."""
 
 
-class AuthProxy:
+class AuthProxy(DriverSide):
     """Decides about requests; belongs to one thread or event loop.
 
     *clock* gives seconds since the epoch, *random_bytes* as many random bytes as asked
@@ -91,7 +92,6 @@ class AuthProxy:
         self._guarded = self._gate is not None or self._credentials is not None
         self._routes = self._routing(settings)
         self._needs_store = settings.sessions.needs_store
-        self.store_available = True
 
     def with_settings(self, settings: Settings) -> AuthProxy:
         """A new one for *settings*; raises `SettingsError`, and `self` stays as it is.
@@ -190,26 +190,6 @@ class AuthProxy:
             return False
         return self._readiness.complete
 
-    @property
-    def sessions_unsealed(self) -> int:
-        """How many sessions no cache held so far, so that they had to be unsealed."""
-        return self._sessions.unsealed
-
-    # -- what the driver says about its store
-
-    @property
-    def store_trusted(self) -> bool:
-        """Whether the store tells of every change, so that what it said may be kept."""
-        return self._sessions.store_trusted
-
-    @store_trusted.setter
-    def store_trusted(self, trusted: bool) -> None:
-        self._sessions.store_trusted = trusted
-
-    def store_changed(self, key: str | None) -> None:
-        """The value under *key* was written or deleted by anybody; None: any may be."""
-        self._sessions.store_changed(key)
-
     def warm_up(self) -> Flow[None]:
         """Discovery and key sets of all providers, with back-off; ends when all stand."""
         return self._readiness.warm_up()
@@ -220,7 +200,26 @@ class AuthProxy:
         """The answer for a gateway's auth request: 2xx, 401 or 403."""
         if self._gate is None or self._demands.ask_for_a_session(request):
             return self._check_field(request)
+        if not self._ruled and (answer := self._welcome(request)):
+            return answer
         return self._check_at_gate(request, self._context.trust.original(request))
+
+    def _welcome(self, request: Request) -> Respond | None:
+        """The answer for a fresh session that may come in, which needs no gate."""
+        entry = self._recalled(request)
+        if entry is None or self._clock() >= entry.fresh_until:
+            return None
+        answer = self._checked(entry, request)
+        return answer if answer.verdict == "allowed" else None
+
+    def _recalled(self, request: Request) -> Entry | None:
+        """What is remembered of who sends a request, be it stale."""
+        if self._credentials is not None and field_of(request.headers) is not None:
+            return self._credentials.recall(request)
+        entry = self._sessions.recall(request.headers)
+        if entry and self._bound and self._context.foreign(request, entry):
+            return None
+        return entry
 
     def _check_at_gate(self, request: Request, original: Original) -> Outcome:
         if barred := self._demands.barred(request):
@@ -397,11 +396,7 @@ class AuthProxy:
 
     def proxy(self, request: Request) -> Outcome:
         """Pass the request on, or ask for a login."""
-        entry = None
-        if self._credentials is not None and field_of(request.headers) is not None:
-            entry = self._credentials.recall(request)
-        elif not self._bound:
-            entry = self._sessions.recall(request.headers)
+        entry = self._recalled(request)
         if entry is not None and self._clock() < entry.fresh_until:
             return self._proxied(request, entry.session, ())
         return self._proxy(request)
@@ -422,7 +417,9 @@ class AuthProxy:
     ) -> Outcome:
         if barred := self._demands.barred(request):
             return refused(self._context, request, barred.events[0], headers)
-        if self._gate is not None:
+        refusal = self._context.refusal(session) if session else "none"
+        # Without rules, the gate is only for who could not come in.
+        if self._gate is not None and (refusal or self._ruled):
             original = self._context.trust.original(request)
             if self._gate.skips(request, original):
                 decision = self._pass_on(request, original, session, headers)
@@ -433,7 +430,6 @@ class AuthProxy:
                     return decision
         if session is None:
             return self._challenge(request, headers)
-        refusal = self._context.refusal(session)
         if refusal:
             return refused(
                 self._context, request, Event("denied", session.name, refusal), headers

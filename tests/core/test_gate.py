@@ -19,7 +19,7 @@ from authproxy_core.gate_settings import (
 )
 from authproxy_core.original import Original, Trust
 from authproxy_core.settings import check
-from support.world import World, header, headers, rule, settings
+from support.world import World, changed, header, headers, rule, settings
 
 GATEWAY = "10.0.0.1"
 STRANGER = "203.0.113.9"
@@ -325,6 +325,26 @@ def test_a_session_counts_where_none_is_needed() -> None:
     assert any(name == b"set-cookie" for name, _ in decision.response_headers)
     assert isinstance(ruled.send("/public/x?allowed_groups=no", peer=STRANGER), Respond)
     assert isinstance(ruled.send("/admin", peer=STRANGER), Forward)
+
+
+def test_who_may_come_in_anyway_is_answered_before_the_rules() -> None:
+    """A rule lets in who may not; what a request demands holds for both."""
+    user = world("^/public/", email_domains=("example.com",))
+    user.log_in()
+    uri = (b"x-forwarded-uri", b"/public/x")
+    for _ in range(2):
+        first = user.get("/oauth2/auth", uri, peer=GATEWAY)
+        assert (first.status, first.reason) == (202, "session")
+    assert user.get("/oauth2/auth", uri, peer=GATEWAY) is first  # at full speed
+    demanding = "/oauth2/auth?allowed_groups=nobody"
+    assert user.get(demanding, uri, peer=GATEWAY).status == 403
+    others = changed(user.settings, email_domains=("elsewhere.com",))
+    user.proxy = user.proxy.with_settings(others)
+    assert user.get("/oauth2/auth", peer=GATEWAY).status == 403
+    let_in = user.get("/oauth2/auth", uri, peer=GATEWAY)
+    assert (let_in.status, let_in.reason) == (202, "skipped")
+    assert isinstance(user.send("/public/x", peer=STRANGER), Forward)
+    assert isinstance(user.send("/closed", peer=STRANGER), Respond)
 
 
 def test_a_broken_session_is_cleared_on_the_way() -> None:

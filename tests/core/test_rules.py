@@ -20,6 +20,7 @@ LAYERS = (
     {"proxy"},
     {"signing"},
     {"flows"},
+    {"driver_side"},
     {"providers", "session_stores", "upstreams"},
     {"upstream_heads", "upgrades"},
     {"health"},
