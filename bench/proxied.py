@@ -75,7 +75,6 @@ def measured(
     stack: contextlib.ExitStack, folder: Path, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """The medians of each program's rounds."""
-    os.environ["OAUTH2_PROXY_WORKERS"] = str(options.workers)
     issuer = stack.enter_context(serve(DemoProvider(DemoConfig()))).url
     session = sessions.realistic_session(issuer)
     app = start_nginx(stack, folder, options.size)
@@ -89,7 +88,9 @@ def measured(
             original = name == "oauth2-proxy"
             sessions.write_cookies(file, session, SESSIONS, original=original)
             upstream = f"http://{LOOPBACK}:{app}/"
-            port, process = run.start_proxy(stack, folder, name, issuer, upstream)
+            port, process = run.start_proxy(
+                stack, folder, name, issuer, upstream, workers=options.workers
+            )
             programs[name] = (port, process, file)
     found: dict[str, list[dict[str, Any]]] = {}
     for _ in range(options.rounds):

@@ -151,8 +151,14 @@ def start_proxy(
     issuer: str,
     upstream: str = "file:///dev/null",
     extra: str = "",
+    workers: int = 0,
 ) -> tuple[int, Process]:
-    """Start authproxy or oauth2-proxy with the same configuration, and *extra* TOML."""
+    """Start authproxy or oauth2-proxy with the same configuration, and *extra* TOML.
+
+    *workers* are for authproxy; 0 leaves their number to it.
+    """
+    if workers and name == "authproxy":
+        extra += f"workers = {workers}\n"
     file = folder / f"{name}.cfg"
     file.write_text(CONFIG + f'upstreams = "{upstream}"\n{extra}')
     port = free_port()

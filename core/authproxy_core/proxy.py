@@ -27,7 +27,7 @@ from .flows.answers import (
     userinfo,
     with_headers,
 )
-from .flows.credentials import Credentials, credentials_of
+from .flows.credentials import Credentials, by_field, credentials_of, who
 from .flows.demands import Demands
 from .flows.forward_auth import passed
 from .flows.lasting import lasts
@@ -249,7 +249,7 @@ class AuthProxy(DriverSide):
     def _check_skipped(self, request: Request) -> Flow[Decision]:
         """The answer for a request that needs no session; one that is there counts."""
         try:
-            session, headers = yield from self._who(request)
+            session, headers = yield from who(self._context, self._credentials, request)
         except StoreError:
             session, headers = None, ()
         status = self.settings.auth_success_status
@@ -350,7 +350,7 @@ class AuthProxy(DriverSide):
 
     def userinfo(self, request: Request) -> Flow[Decision]:
         """Who is logged in, as JSON; no tokens."""
-        session, headers = yield from self._who(request)
+        session, headers = yield from who(self._context, self._credentials, request)
         if self._gate and self._gate.skips(request, self._original(request)):
             return userinfo(session, headers) if session else nobody(headers)
         if session is None:
@@ -381,29 +381,36 @@ class AuthProxy(DriverSide):
 
     def _identify_later(self, request: Request) -> Flow[Session | None]:
         try:
-            session, _ = yield from self._who(request)
+            session, _ = yield from who(self._context, self._credentials, request)
         except CredentialsRefused:
             return None
         return self._permitted(session) if session else None
 
-    def _who(self, request: Request) -> Flow[tuple[Session | None, Headers]]:
-        """Who sends a request, by its Authorization field or its session."""
-        if self._credentials is not None:
-            entry = yield from self._credentials.identify(request)
-            if entry is not None:
-                return entry.session, ()
-        return (yield from identified(self._context, request))
-
     def proxy(self, request: Request) -> Outcome:
         """Pass the request on, or ask for a login."""
+        credentials = self._credentials
+        if credentials is not None and field_of(request.headers) is not None:
+            entry = credentials.recall(request)
+            if entry is None:
+                return self._proxy_unknown(request, credentials)
+            return by_field(self._proxied(request, entry.session, ()), entry)
         entry = self._recalled(request)
         if entry is not None and self._clock() < entry.fresh_until:
             return self._proxied(request, entry.session, ())
         return self._proxy(request)
 
+    def _proxy_unknown(
+        self, request: Request, credentials: Credentials
+    ) -> Flow[Decision]:
+        entry = yield from credentials.identify(request)
+        if entry is None:
+            return (yield from self._proxy(request))
+        outcome = by_field(self._proxied(request, entry.session, ()), entry)
+        return (yield from settled(outcome))
+
     def _proxy(self, request: Request) -> Flow[Decision]:
         try:
-            session, headers = yield from self._who(request)
+            session, headers = yield from identified(self._context, request)
         except StoreError:
             # What needs no session goes on without one.
             original = self._context.trust.original(request)
@@ -475,14 +482,8 @@ class AuthProxy(DriverSide):
         return challenging(sign_in_page(self._context, request, 403, form, headers))
 
     def lasts(self, request: Request, forward: Forward) -> Flow[bool]:
-        """Whether what *request* began by *forward*, and goes on, may go on.
-
-        For what a session opened; a request with other credentials was judged once.
-        """
-        cookies = self._sessions.present(request.headers)
-        if not cookies or forward.reason == "skipped":
-            return True
-        return (yield from lasts(self._context, request))
+        """Whether what *request* began by *forward*, and goes on, may go on."""
+        return (yield from lasts(self._context, request, forward))
 
     def upstream_failed(
         self, request: Request, forward: Forward, reason: str

@@ -15,6 +15,7 @@ import os
 import re
 import stat
 from email.utils import formatdate, parsedate_to_datetime
+from itertools import islice
 from urllib.parse import quote
 
 from msgspec import Struct
@@ -161,11 +162,11 @@ def _listed(folder: int, conditions: Conditions) -> Respond:
         if _is_unmodified(conditions, modified):
             return Respond(304, (_last_modified(modified),))
         with os.scandir(folder) as entries:
-            names = []
-            for entry in entries:
-                names.append(entry.name + "/" * entry.is_dir(follow_symlinks=False))
-                if len(names) >= MAX_ENTRIES:
-                    break
+            names = [
+                entry.name + "/" * entry.is_dir(follow_symlinks=False)
+                for entry in islice(entries, MAX_ENTRIES)
+            ]
+            rest = next(entries, None)
     except OSError:
         return FAILED
     finally:
@@ -174,6 +175,8 @@ def _listed(folder: int, conditions: Conditions) -> Respond:
         f'<a href="./{_quoted(name)}">{html.escape(_shown(name))}</a>\n'
         for name in sorted(names)
     )
+    if rest is not None:
+        lines += f"\nThere are more: only {MAX_ENTRIES} entries are shown.\n"
     page = (
         '<!doctype html>\n<meta name="viewport" content="width=device-width">\n'
         f"<pre>\n{lines}</pre>\n"

@@ -150,6 +150,10 @@ class Pool:
             stream.abort()
         self.clear()
 
+    def resume(self) -> None:
+        """Keep connections again."""
+        self._retired = not self.upstream.keep_alive
+
     def clear(self) -> None:
         """Forget the unused ones; whoever closes the streams does the rest."""
         if self._sweeper is not None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .h2_upstream import H2Upstream
     from .logs import Logs
 
+REMEMBERED = 16  # pools without connections that a reload replaced
+
 Trust: TypeAlias = tuple[str, bool, str, bool, bool]
 
 
@@ -112,16 +114,35 @@ class Forwarder:
         pool = self._pools.get(upstream.id)
         if pool is not None and pool.upstream == upstream:
             pool.upstream = upstream  # after a reload another object, but the same
-        else:
+            return pool
+        # After a reload; or it is from before it, of a request that took its time, and
+        # then the pool that it takes the place of keeps its connections.
+        found = self._replaced_pool(upstream)
+        if found is None:
+            found = Pool(upstream, self._context(upstream), self._settings)
             if pool is not None:
-                self._replaced = [one for one in self._replaced if one.streams]
-                self._replaced.append(pool)
-                pool.retire()
-                if (http2 := self._http2.pop(pool, None)) is not None:
-                    http2.retire()
-            pool = Pool(upstream, self._context(upstream), self._settings)
-            self._pools[upstream.id] = pool
-        return pool
+                self._retire(pool)
+        else:
+            found.resume()
+        if pool is not None:
+            self._replaced.append(pool)
+        self._pools[upstream.id] = found
+        return found
+
+    def _replaced_pool(self, upstream: Upstream) -> Pool | None:
+        """The pool of *upstream* among the replaced ones, which it leaves."""
+        found = next((one for one in self._replaced if one.upstream == upstream), None)
+        unused = [one for one in self._replaced if not one.streams and one is not found]
+        gone = (found, *unused[:-REMEMBERED])
+        for pool in unused[:-REMEMBERED]:
+            self._retire(pool)
+        self._replaced = [one for one in self._replaced if one not in gone]
+        return found
+
+    def _retire(self, pool: Pool) -> None:
+        pool.retire()
+        if (http2 := self._http2.pop(pool, None)) is not None:
+            http2.retire()
 
     async def _prepare(self, upstream: Upstream) -> None:
         """Make the TLS context, which reads the system's certificates, in a thread."""

@@ -238,6 +238,8 @@ def test_a_host_takes_its_own_sessions_only() -> None:
     assert not [one for one in check(idp, B).headers if one[0] == b"set-cookie"]
     assert idp.world.get("/oauth2/userinfo", on(B)).status == 401
     assert idp.world.get("/app", on(B)).status == 403  # the sign-in page
+    # A session that is fresh where it counts needs no flow.
+    assert isinstance(idp.world.proxy.proxy(idp.world.request("/app", on(A))), Respond)
     request = idp.world.request("/", on(B))
     assert idp.world.proxy.identify(request) is None
     request = idp.world.request("/", on(A))

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from hashlib import sha1
 from typing import Any
 
 import msgspec
 import pytest
 
-from authproxy_core import Forward, Respond, ServeFile, Upstream, UpstreamSettings
+from authproxy_core import (
+    Forward,
+    Respond,
+    Secret,
+    ServeFile,
+    Upstream,
+    UpstreamSettings,
+)
+from authproxy_core.credential_settings import CredentialSettings
 from authproxy_core.errors import SettingsError
 from authproxy_core.messages import Header, Headers, header_values, upstream_name
 from authproxy_core.settings import ClaimSource, HeaderRule, SessionSettings
@@ -444,12 +454,54 @@ def test_a_session_that_does_not_do_any_more_ends_it() -> None:
 
 def test_what_began_without_a_session_goes_on() -> None:
     world = World(settings(upstreams=(APP,)))
-    assert lasts(world)
+    assert not lasts(world)
     world.jar[b"_oauth2_proxy"] = b"of-a-session-that-is-over"
     assert not lasts(world)
     request = world.request("/ws")
     skipped = msgspec.structs.replace(BEGAN, reason="skipped")
     assert world.run(world.proxy.lasts(request, skipped))
+
+
+@pytest.mark.parametrize("cookie", [b"", b"of-a-session-that-is-over"])
+@pytest.mark.parametrize("kind", ["bearer", "basic"])
+def test_a_websocket_by_other_credentials_hangs_on_no_cookie(
+    kind: str, cookie: bytes
+) -> None:
+    bob = Secret(b"{SHA}" + b64encode(sha1(b"bob").digest()))
+    accepted = CredentialSettings(jwt_bearer_tokens=True, users={"bob": bob})
+    world = World(settings(upstreams=(APP,), credentials=accepted))
+    if cookie:
+        world.jar[b"_oauth2_proxy"] = cookie
+    value = {"bearer": f"Bearer {world.token()}", "basic": "Basic Ym9iOmJvYg=="}[kind]
+    field = (b"authorization", value.encode())
+    for _ in range(3):  # verified, verified and remembered, remembered
+        decision = forward(world, "/ws", field, *WEBSOCKET)
+        assert (decision.verdict, decision.reason) == ("allowed", kind)
+    request = world.request("/ws", field, *WEBSOCKET)
+    assert world.run(world.proxy.lasts(request, decision))
+    world.clock.now += 24 * 3600
+    assert world.run(world.proxy.lasts(request, decision))
+
+
+def test_who_is_refused_is_refused_with_other_credentials_too() -> None:
+    accepted = CredentialSettings(jwt_bearer_tokens=True)
+    given = {"upstreams": (APP,), "email_domains": ("other.example",)}
+    world = World(settings(credentials=accepted, **given))
+    field = (b"authorization", f"Bearer {world.token()}".encode())
+    answer = world.get("/ws", field, *WEBSOCKET)
+    assert (answer.status, answer.verdict, answer.reason) == (403, "denied", "email")
+
+
+def test_a_field_that_says_nobody_leaves_it_to_the_session() -> None:
+    accepted = CredentialSettings(jwt_bearer_tokens=True)
+    world = proxied(credentials=accepted)
+    field = (b"authorization", b"Bearer opaque")
+    decision = forward(world, "/ws", field, *WEBSOCKET)
+    assert decision.reason == "session"
+    request = world.request("/ws", field, *WEBSOCKET)
+    assert world.run(world.proxy.lasts(request, decision))
+    world.clock.now += 168 * 3600
+    assert not world.run(world.proxy.lasts(request, decision))
 
 
 @pytest.mark.parametrize("trusting", [True, False])

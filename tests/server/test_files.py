@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authproxy.files import PIECE
-from authproxy.folders import open_below
+from authproxy.files import MAX_ENTRIES, PIECE
+from authproxy.folders import MAX_LINKS, open_below
 from authproxy_core.messages import Request, ServeFile
 from support.server import Answer, Server, Wire
 
@@ -322,3 +322,31 @@ def test_no_descriptor_is_left_open(root: Path) -> None:
                 os.close(open_below(str(root), path, follow=follow))
     assert opened() == before
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > before
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_list_that_is_cut_says_so(tmp_path: Path, more: int) -> None:
+    for number in range(MAX_ENTRIES + more):
+        os.close(os.open(tmp_path / f"f{number}", os.O_CREAT, 0o600))
+
+    def handle(request: Request) -> ServeFile:
+        return ServeFile(str(tmp_path), "/")
+
+    with Server(handle) as server, Wire(server.port) as wire:
+        body = get(wire, "/").body
+    assert body.count(b"<a href") == MAX_ENTRIES
+    assert (b"only 10000 entries are shown" in body) == bool(more)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_way_over_too_many_links_is_refused(tmp_path: Path, more: int) -> None:
+    (tmp_path / "link0").write_text("here")
+    for number in range(MAX_LINKS + more):
+        (tmp_path / f"link{number + 1}").symlink_to(f"link{number}")
+
+    def handle(request: Request) -> ServeFile:
+        return ServeFile(str(tmp_path), request.target.decode())
+
+    with Server(handle) as server, Wire(server.port) as wire:
+        answer = get(wire, f"/link{MAX_LINKS + more}")
+    assert answer.status == (403 if more else 200)

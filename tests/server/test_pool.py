@@ -191,26 +191,38 @@ def test_after_a_reload_old_connections_are_not_used() -> None:
         wire.send(GET)
         assert wire.answer().body == b"ok"
 
-    async def main() -> int:
+    async def main() -> None:
         nonlocal app
         async with ScriptedServer(serving) as played:
             app = upstream(played.port)
-            await asyncio.to_thread(go)
-            return played.connections
+            await asyncio.to_thread(go, played)
 
-    def go() -> None:
+    def go(played: ScriptedServer) -> None:
         nonlocal app
         with Server(handle) as server, Wire(server.port) as wire:
             talk(wire)
             app = replace(app)  # equal: the same connection
             talk(wire)
             talk(wire)
+            old = app
             for timeout in (6.0, 7.0):
                 app = replace(app, timeout=timeout)
                 talk(wire)
+            assert played.connections == 3
+            # Who was let in before the reloads and comes late disturbs nobody.
+            new, app = app, old
+            talk(wire)
+            assert played.connections == 4
+            app = new
+            talk(wire)
+            assert played.connections == 4
+            app = replace(old)  # taken back: its connections are kept again
+            talk(wire)
+            talk(wire)
+            assert played.connections == 4
 
     app = upstream(1)
-    assert run(main()) == 3
+    run(main())
 
 
 # TLS

@@ -11,9 +11,11 @@ import hashlib
 from collections.abc import Callable
 from math import inf
 
+from msgspec.structs import replace
+
 from ..authorization import Basic, Bearer, basic_of, bearer_of, field_of
 from ..credential_settings import HTPASSWD, CredentialSettings
-from ..effects import Flow
+from ..effects import Flow, Outcome
 from ..errors import (
     AuthProxyError,
     CredentialsRefused,
@@ -24,12 +26,14 @@ from ..errors import (
 from ..htpasswd import REMEMBERED
 from ..jwt import claims_of
 from ..lifetimes import Span
-from ..messages import Event, Request
+from ..messages import Decision, Event, Headers, Request
 from ..providers.bearer import BearerIssuer, may_have_issued, provider_session
 from ..recall import Entry, RecallCache
 from ..session import Session
 from .context import Context
+from .settle import identified
 
+BEARER, BASIC = "bearer", "basic"  # reasons
 TOKEN_REMEMBERED = 300.0  # seconds until a token's signature is looked at again
 
 
@@ -40,6 +44,25 @@ def credentials_of(
     if not context.settings.credentials.any:
         return None
     return Credentials(context, random_bytes)
+
+
+def who(
+    context: Context, credentials: Credentials | None, request: Request
+) -> Flow[tuple[Session | None, Headers]]:
+    """Who sends a request, by its Authorization field or its session."""
+    if credentials is not None:
+        entry = yield from credentials.identify(request)
+        if entry is not None:
+            return entry.session, ()
+    return (yield from identified(context, request))
+
+
+def by_field(outcome: Outcome, entry: Entry) -> Outcome:
+    """*outcome* of a request that the field let in: it does not hang on a session."""
+    if isinstance(outcome, Decision) and outcome.verdict == "allowed":
+        basic = entry.session.provider == HTPASSWD
+        return replace(outcome, reason=BASIC if basic else BEARER)
+    return outcome
 
 
 class Credentials:

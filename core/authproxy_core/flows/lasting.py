@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from ..effects import Flow
 from ..errors import StoreError
-from ..messages import Request
+from ..messages import Forward, Request
 from .context import Context
+from .credentials import BASIC, BEARER
+
+NO_SESSION = (BEARER, BASIC, "skipped")
 
 
-def lasts(context: Context, request: Request) -> Flow[bool]:
+def lasts(context: Context, request: Request, forward: Forward) -> Flow[bool]:
     """Whether the session of *request* has neither ended nor been revoked.
 
-    A store that is away ends nothing.
+    A request that something else let in, as *forward* says, was judged once, whatever
+    cookies came with it. A store that is away ends nothing.
     """
+    if forward.reason in NO_SESSION:
+        return True
     entry = context.sessions.recall(request.headers)
     if entry is None:
         return False
