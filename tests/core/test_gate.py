@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authproxy_core import Forward, Respond, Settings, SettingsError, UpstreamSettings
+from authproxy_core.credential_settings import CredentialSettings
 from authproxy_core.gate import Gate, Https, clear_path
 from authproxy_core.gate_settings import (
     GateSettings,
@@ -345,6 +346,18 @@ def test_who_may_come_in_anyway_is_answered_before_the_rules() -> None:
     assert (let_in.status, let_in.reason) == (202, "skipped")
     assert isinstance(user.send("/public/x", peer=STRANGER), Forward)
     assert isinstance(user.send("/closed", peer=STRANGER), Respond)
+
+
+def test_a_token_that_was_verified_is_answered_before_the_rules() -> None:
+    accepted = CredentialSettings(jwt_bearer_tokens=True)
+    caller = world("^/public/", credentials=accepted)
+    field = (b"authorization", f"Bearer {caller.token()}".encode())
+    for _ in range(3):  # what was seen only once is not remembered
+        assert caller.get("/oauth2/auth", field, peer=GATEWAY).status == 202
+    request = caller.request("/oauth2/auth", field, peer=GATEWAY)
+    assert isinstance(caller.proxy.check(request), Respond)
+    caller.clock.now += 24 * 3600
+    assert caller.get("/oauth2/auth", field, peer=GATEWAY).status == 401
 
 
 def test_a_broken_session_is_cleared_on_the_way() -> None:
