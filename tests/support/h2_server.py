@@ -15,11 +15,13 @@ from h2.events import (
     DataReceived,
     Event,
     RequestReceived,
+    SettingsAcknowledged,
     StreamEnded,
     StreamReset,
     TrailersReceived,
 )
 from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 
 from support.ports import LOOPBACK
@@ -46,6 +48,7 @@ class Reply:
     body: bytes = b""
     trailers: Fields = field(default_factory=list)
     interim: Fields = field(default_factory=list)
+    interims: int = 1  # how many of them
     reset: int | None = None
     goaway: bool = False
     retires: bool = False  # says GOAWAY for later requests, then answers
@@ -54,10 +57,16 @@ class Reply:
 
 
 class H2Server:
-    """Listens on ``port``; every complete request is answered by *answer*."""
+    """Listens on ``port``; every complete request is answered by *answer*.
 
-    def __init__(self, answer: Callable[[Call], Reply]) -> None:
+    *streams* are taken on one connection at the same time; ``acknowledged`` counts the
+    connections whose client knows that.
+    """
+
+    def __init__(self, answer: Callable[[Call], Reply], *, streams: int = 100) -> None:
         self._answer = answer
+        self._streams = streams
+        self.acknowledged = 0
         self._socket = socket.create_server((LOOPBACK, 0))
         self.port: int = self._socket.getsockname()[1]
         self.connections = 0
@@ -88,6 +97,10 @@ class H2Server:
     def _serve(self, wire: socket.socket) -> None:
         connection = H2Connection(
             H2Configuration(client_side=False, header_encoding="latin-1")
+        )
+        connection.local_settings = Settings(
+            client=False,
+            initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: self._streams},
         )
         connection.initiate_connection()
         calls: dict[int, Call] = {}
@@ -120,6 +133,8 @@ class H2Server:
                 calls[event.stream_id].trailers = [
                     (str(k), str(v)) for k, v in event.headers
                 ]
+            case SettingsAcknowledged():
+                self.acknowledged += 1
             case StreamReset():
                 self.resets.append(int(event.error_code))
             case StreamEnded():
@@ -146,7 +161,7 @@ class H2Server:
         if reply.retires:
             frame = GoAwayFrame(0, last_stream_id=number, error_code=0)
             wire.sendall(frame.serialize())
-        if reply.interim:
+        for _ in range(reply.interims if reply.interim else 0):
             connection.send_headers(number, [(":status", "103"), *reply.interim])
         if reply.reset is not None and not reply.body:
             connection.reset_stream(number, reply.reset)
