@@ -72,6 +72,7 @@ class Connection(asyncio.Protocol):
         "lost",
         "out",
         "received",
+        "switched",
         "transport",
     )
 
@@ -83,6 +84,7 @@ class Connection(asyncio.Protocol):
         self._chunks: deque[bytes] = deque()  # behind `received`, for the exchange
         self._chunk_bytes = 0
         self.lost = False
+        self.switched = False  # it speaks another protocol now
         self._exchange: Exchange | None = None
         self._drain: Decoder | None = None  # of a body that nobody wants
         self._drain_left = 0
@@ -217,11 +219,15 @@ class Connection(asyncio.Protocol):
         )
 
     def give_away(self) -> Switched:
-        """Let somebody else have the transport; what was received goes with it."""
+        """Let somebody else have the transport; what was received goes with it.
+
+        What only HTTP needs is let go: it may be for hours, and for thousands.
+        """
         self._gather()
         early = bytes(self.received)
-        self.received.clear()
-        self._paused = False
+        self.switched = True
+        self._exchange = None
+        del self._reader, self._chunks, self.received
         return Switched(self.transport, self.connection_lost, early)
 
     def exchange_ended(self, exchange: Exchange, *, close: bool) -> None:
@@ -267,15 +273,14 @@ class Connection(asyncio.Protocol):
 
         What is no HTTP any more has no end that could be waited for.
         """
-        exchange = self._exchange
-        if exchange is not None:
-            return exchange.switched
-        return not self.received and self._drain is None
+        if self.switched:
+            return True
+        return self._exchange is None and not self.received and self._drain is None
 
     @property
     def evictable(self) -> bool:
         """Whether it may be closed to make room for another client."""
-        return self._exchange is None
+        return self._exchange is None and not self.switched
 
     @property
     def waiting(self) -> tuple[float, int]:
@@ -287,6 +292,8 @@ class Connection(asyncio.Protocol):
         limits = self._hub.limits
         if self.out.stalled(now, limits.write_timeout):
             self.out.abort()
+            return
+        if self.switched:
             return
         waited = now - self._since
         if self._lingering:

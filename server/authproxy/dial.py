@@ -20,6 +20,7 @@ from typing import Any, Protocol, cast
 from authproxy_core.errors import SettingsError
 from authproxy_core.messages import Upstream
 
+from .flag import Flag
 from .server_settings import ClientSettings
 
 # Bytes buffered before reading from the socket is paused; uvloop reads 250 kB at once.
@@ -63,7 +64,7 @@ class Stream(asyncio.Protocol):
     def __init__(self, streams: set[Stream]) -> None:
         self._streams = streams
         self.ended = False  # no more bytes will arrive
-        self.closed = asyncio.Event()  # the transport is gone
+        self.closed = Flag()  # the transport is gone
         self.listener: Listener | None = None
         self.idle_since = 0.0  # of its pool
         self.on_closed: Callable[[], None] | None = None
@@ -71,8 +72,8 @@ class Stream(asyncio.Protocol):
         self._chunks: deque[bytes] = deque()
         self._size = 0  # of all chunks
         self._paused = False
-        self._readable = asyncio.Event()
-        self._writable = asyncio.Event()
+        self._readable = Flag()
+        self._writable = Flag()
         self._writable.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -156,8 +157,15 @@ class Stream(asyncio.Protocol):
     def release(self) -> bytes:
         """Give the transport away; what has been received and not read."""
         early = b"".join(self._chunks)
-        self._chunks.clear()
+        del self._chunks  # an empty one is more than half of a waiting tunnel's stream
         return early
+
+    def move(self, streams: set[Stream]) -> None:
+        """Let *streams* be its owner's set."""
+        if self in self._streams:
+            self._streams.remove(self)
+            streams.add(self)
+        self._streams = streams
 
     @property
     def writable(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,12 @@ from authproxy_core.messages import (
 
 from . import wire
 from .bodies import PIECE_BYTES, Decoder, decoder_for
+from .flag import Flag
 from .heads import Head
 from .log_lines import Entry
 from .plain_answer import PlainAnswer
 from .trailers import passable
-from .tunnel import Switched
+from .tunnel import Switched, Tunnel
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -160,34 +162,18 @@ class RequestBody:
         return b"".join(pieces)
 
 
-class Gone:
-    """Set when the client has left; a *watcher* is called then.
+class Gone(Flag):
+    """Set when the client has left; a *watcher* is called then."""
 
-    Nearly nobody ever waits for it, so the event itself is made for who does.
-    """
-
-    __slots__ = ("_event", "_set", "watcher")
+    __slots__ = ("watcher",)
 
     def __init__(self) -> None:
+        super().__init__()
         self.watcher: Callable[[], None] | None = None
-        self._event: asyncio.Event | None = None
-        self._set = False
-
-    def is_set(self) -> bool:
-        """Whether the client has left."""
-        return self._set
-
-    async def wait(self) -> None:
-        """Wait until the client has left."""
-        if not self._set:
-            self._event = self._event or asyncio.Event()
-            await self._event.wait()
 
     def set(self) -> None:
         """The client has left."""
-        self._set = True
-        if self._event is not None:
-            self._event.set()
+        super().set()
         watcher, self.watcher = self.watcher, None
         if watcher is not None:
             watcher()
@@ -213,7 +199,7 @@ class Exchange:
         self.body = RequestBody(connection, head, hub.limits.head_timeout)
         self.started = False
         self.finished = False
-        self.switched = False  # the connection speaks another protocol now
+        self._tunnel: Tunnel | None = None  # the connection is a part of it now
         self.gone = Gone()
         self._connection = connection
         self._client = client
@@ -335,13 +321,13 @@ class Exchange:
         if self._connection.lost:
             raise ClientGone("the client has left")
         self._connection.out.write_now(wire.switching(headers))
-        self.started = self.finished = self.switched = True
+        self.started = self.finished = True
         self._status, self._persists = 101, False
         return self._connection.give_away()
 
-    def count(self, size: int) -> None:
-        """Bytes that went to the client after `switch`, for the log."""
-        self._size += size
+    def joined(self, tunnel: Tunnel) -> None:
+        """After `switch`: the request lasts as long as *tunnel*."""
+        self._tunnel = tunnel
 
     async def _send(self, data: bytes) -> None:
         if self._connection.lost:
@@ -392,24 +378,38 @@ class Exchange:
         *decision* is the core's, *events* are its and those of what was answered
         instead.
         """
-        self.hub.metrics.ended()
-        self.hub.answered(
-            Entry(
-                self.head,
-                self.request,
-                self._client,
-                self._status,
-                self._size,
-                monotonic() - self._began,
-                decision.user,
-                upstream_name(decision),
-                decision.verdict,
-                decision.reason,
-                self._upstream_seconds,
-            ),
-            events,
+        entry = Entry(
+            self.head,
+            self.request,
+            self._client,
+            self._status,
+            self._size,
+            monotonic() - self._began,
+            decision.user,
+            upstream_name(decision),
+            decision.verdict,
+            decision.reason,
+            self._upstream_seconds,
         )
+        if self._tunnel is not None:
+            # Nothing of this exchange is kept meanwhile, but what the line tells.
+            told = partial(
+                _tunnel_ended, self.hub, self._tunnel, entry, events, self._began
+            )
+            self._tunnel.at_end(told)
+            return
+        self.hub.metrics.ended()
+        self.hub.answered(entry, events)
         if not self.finished:
             self.abort()
         closes = not self._persists or not self._keeps()
         self._connection.exchange_ended(self, close=closes)
+
+
+def _tunnel_ended(
+    hub: Hub, tunnel: Tunnel, entry: Entry, events: tuple[Event, ...], began: float
+) -> None:
+    """Write the log line of the request that began *tunnel*."""
+    entry.size, entry.seconds = tunnel.sent, monotonic() - began
+    hub.metrics.ended()
+    hub.answered(entry, events)

@@ -23,7 +23,7 @@ from . import wire
 from .h2_heads import CONNECTION_FIELDS
 from .heads import Head
 from .log_lines import Entry
-from .tunnel import Switched
+from .tunnel import Switched, Tunnel
 
 if TYPE_CHECKING:
     from .h2_connection import H2Connection
@@ -241,7 +241,7 @@ class StreamExchange:
         """HTTP/2 knows no Upgrade (RFC 9113 §8.6), so nobody has asked for it."""
         raise ClientGone("a stream can't change its protocol")
 
-    def count(self, size: int) -> None:
+    def joined(self, tunnel: Tunnel) -> None:
         """Nothing was switched."""
 
     async def finish(self, trailers: Headers = ()) -> None:

@@ -25,7 +25,7 @@ from .metrics.metrics import Metrics
 from .outbox import Outbox
 from .request_ids import RequestIds
 from .server_settings import Limits
-from .tunnel import Switched
+from .tunnel import Switched, Tunnel
 
 if TYPE_CHECKING:
     from .exchange import Exchange
@@ -122,8 +122,8 @@ class Answering(Protocol):
     def switch(self, headers: Headers) -> Switched:
         """Send 101 and give the connection away; only with HTTP/1.1."""
 
-    def count(self, size: int) -> None:
-        """Bytes that went to the client after `switch`, for the log."""
+    def joined(self, tunnel: Tunnel) -> None:
+        """After `switch`: the request lasts as long as *tunnel*."""
 
     async def inform(self, status: int, headers: Headers) -> None:
         """Pass on an interim answer."""

@@ -30,6 +30,7 @@ class Pool:
     ) -> None:
         self.upstream = upstream
         self.streams: set[Stream] = set()
+        self.tunnels: set[Stream] = set()
         self.deadlines = Deadlines(upstream.timeout)  # for answers
         self._context = context
         self._settings = settings
@@ -99,6 +100,19 @@ class Pool:
         """Whether there are as many connections as may be."""
         limit = self._settings.connections
         return bool(limit) and len(self.streams) + self._connecting >= limit
+
+    @property
+    def used(self) -> bool:
+        """Whether it has any connection, a tunnel's included."""
+        return bool(self.streams or self.tunnels)
+
+    def part_with(self, stream: Stream) -> None:
+        """*stream* belongs to a tunnel now, and takes no room among the others.
+
+        There may be as many of these as there may be clients.
+        """
+        stream.move(self.tunnels)
+        self._wake()
 
     async def _room(self, repeatable: bool | None) -> Stream | None:
         while self.is_full:

@@ -11,7 +11,6 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 
-from authproxy_core.drive import drive
 from authproxy_core.errors import ClientGone
 from authproxy_core.headers import HOP_BY_HOP
 from authproxy_core.messages import Forward, Header, Headers, first_header
@@ -19,10 +18,10 @@ from authproxy_core.messages import Forward, Header, Headers, first_header
 from .dial import Stream
 from .hub import Answering
 from .pool import Pool
-from .server_settings import ForwardSettings
 from .serving import MODULE, UpstreamFailed
 from .trailers import unprotected
 from .tunnel import Switched, Tunnel
+from .tunnels import Tunnels
 from .upstream_answer import AnswerHead, AnswerReader
 from .wire import fields
 
@@ -55,17 +54,18 @@ class Relay:
         *,
         reused: bool = False,
         begun: bytes | None = None,
-        settings: ForwardSettings | None = None,
+        tunnels: Tunnels | None = None,
     ) -> None:
         self.stream = stream
         self.reusable = False
+        self.tunnel: Tunnel | None = None  # that the connection has become a part of
         self._exchange = exchange
         self._forward = forward
         self._upgrade = upgrade_of(exchange, forward)
         self._answer = AnswerReader(forward.method, self._upgrade)
         self._untouched = reused  # pooled, and no byte of an answer has come
         self._begun = begun
-        self._settings = settings or ForwardSettings()
+        self._tunnels = tunnels
         self._sent = False
         self._fault: Exception | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -88,7 +88,7 @@ class Relay:
             sending.cancel()
             await asyncio.wait([sending])
         if head.status == 101:
-            await self._tunnel(head)
+            self._join(head)
             return
         self.reusable = (
             self._sent
@@ -106,8 +106,8 @@ class Relay:
         )
         await self._pass_body()
 
-    async def _tunnel(self, head: AnswerHead) -> None:
-        """Join the two connections until one of them ends."""
+    def _join(self, head: AnswerHead) -> None:
+        """Join the two connections; from now on they are on their own."""
         headers: Headers = (
             *self._forward.answer_headers(head.headers),
             (b"upgrade", head.upgrade),
@@ -120,28 +120,11 @@ class Relay:
             early,
             self.stream.closed.is_set(),
         )
-        tunnel = Tunnel(client, upstream)
-        if self._settings.upgrade_lifetime:
-            tunnel.end_within(self._settings.upgrade_lifetime)
-        try:
-            while not await tunnel.wait(self._settings.upgrade_check_interval):
-                if not await self._lasts():
-                    tunnel.abort()
-        finally:
-            self._exchange.count(tunnel.sent)
-
-    async def _lasts(self) -> bool:
-        """Whether the session that began the tunnel still holds."""
-        hub, request = self._exchange.hub, self._exchange.request
-        perform = hub.performer.bound_to(self._exchange.body)
-        try:
-            lasts = await drive(hub.application.lasts(request, self._forward), perform)
-        except Exception as error:
-            hub.logs.exception(MODULE, f"request {request.id} failed", error)
-            return False
-        if not lasts:
-            hub.logs.info(MODULE, f"request {request.id}: the session is over")
-        return lasts
+        exchange = self._exchange
+        self.tunnel = tunnel = Tunnel(client, upstream)
+        exchange.joined(tunnel)
+        if self._tunnels is not None:
+            self._tunnels.keep(tunnel, exchange.hub, exchange.request, self._forward)
 
     # The request's side.
 
@@ -260,13 +243,15 @@ class Relay:
 
 
 async def carry(relay: Relay, pool: Pool) -> None:
-    """Run *relay*; then its connection is kept or closed."""
+    """Run *relay*; then its connection is kept, or closed, or a tunnel's."""
     try:
         await relay.run()
     except BaseException:
         relay.stream.abort()
         raise
-    if relay.reusable:
+    if relay.tunnel is not None:
+        pool.part_with(relay.stream)
+    elif relay.reusable:
         pool.put(relay.stream)
     else:
         relay.stream.abort()

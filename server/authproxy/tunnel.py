@@ -87,12 +87,17 @@ class _Side(asyncio.Protocol):
 
 
 class Tunnel:
-    """Two connections joined; ``sent`` counts the bytes to the client."""
+    """Two connections joined; ``sent`` counts the bytes to the client.
 
-    __slots__ = ("_client", "_ended", "_timer", "_upstream")
+    Nobody waits for its end: it tells it. Most tunnels only wait, and there may be
+    thousands, so this is all that one keeps.
+    """
+
+    __slots__ = ("_at_end", "_client", "_timer", "_upstream", "over")
 
     def __init__(self, client: Switched, upstream: Switched) -> None:
-        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.over = False  # both connections are gone
+        self._at_end: tuple[Callable[[], None], ...] = ()
         self._timer: asyncio.TimerHandle | None = None
         self._client = _Side(self, client)
         self._upstream = _Side(self, upstream)
@@ -115,17 +120,12 @@ class Tunnel:
         """How many bytes went to the client."""
         return self._upstream.size
 
-    async def wait(self, seconds: float) -> bool:
-        """Until both connections are gone, or *seconds* (0: no limit) are over.
-
-        Whether they are gone; they are cut off when this is cancelled.
-        """
-        try:
-            done, _ = await asyncio.wait([self._ended], timeout=seconds or None)
-        except BaseException:
-            self.abort()
-            raise
-        return bool(done)
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Have *call* called when both connections are gone, which may be at once."""
+        if self.over:
+            call()
+        else:
+            self._at_end += (call,)
 
     def end_within(self, seconds: float) -> None:
         """Cut both sides after *seconds*, if they are still there and not cut before."""
@@ -147,5 +147,8 @@ class Tunnel:
         """Both connections are gone."""
         if self._timer is not None:
             self._timer.cancel()
-        if not self._ended.done():
-            self._ended.set_result(None)
+            self._timer = None
+        self.over = True
+        calls, self._at_end = self._at_end, ()
+        for call in calls:
+            call()

@@ -22,6 +22,7 @@ from .pool import Pool
 from .relay import Relay, Stale, carry, own_fields
 from .server_settings import ForwardSettings
 from .serving import MODULE, UpstreamFailed
+from .tunnels import Tunnels
 
 if TYPE_CHECKING:
     from .h2_upstream import H2Upstream
@@ -48,6 +49,7 @@ class Forwarder:
 
     def __init__(self, settings: ForwardSettings | None = None) -> None:
         self._settings = settings or ForwardSettings()
+        self._tunnels = Tunnels(self._settings)
         self._pools: dict[str, Pool] = {}
         self._identities = FieldCache(own_fields)
         self._replaced: list[Pool] = []  # by a reload; some may still be in use
@@ -57,12 +59,14 @@ class Forwarder:
     async def close(self) -> None:
         """Close every connection."""
         pools = [*self._pools.values(), *self._replaced]
+        self._tunnels.close()
         for pool in pools:
             pool.close()
         for http2 in self._http2.values():
             await http2.close()
         for pool in pools:
             await close_all(pool.streams)
+            await close_all(pool.tunnels)
 
     def begin(self, exchange: Exchange, forward: Forward) -> bool:
         """Carry a request without a task, if that can be."""
@@ -87,7 +91,7 @@ class Forwarder:
                 stream = await self._connect(exchange.hub.logs, pool, may_reuse)
                 reused = stream.idle_since > 0.0
             relay = Relay(
-                exchange, forward, stream, reused=reused, settings=self._settings
+                exchange, forward, stream, reused=reused, tunnels=self._tunnels
             )
             try:
                 await carry(relay, pool)
@@ -132,7 +136,7 @@ class Forwarder:
     def _replaced_pool(self, upstream: Upstream) -> Pool | None:
         """The pool of *upstream* among the replaced ones, which it leaves."""
         found = next((one for one in self._replaced if one.upstream == upstream), None)
-        unused = [one for one in self._replaced if not one.streams and one is not found]
+        unused = [one for one in self._replaced if not one.used and one is not found]
         gone = (found, *unused[:-REMEMBERED])
         for pool in unused[:-REMEMBERED]:
             self._retire(pool)

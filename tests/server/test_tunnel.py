@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import threading
 from collections.abc import Iterator
@@ -312,9 +313,54 @@ def test_an_old_client_can_not_switch() -> None:
 def test_nothing_is_left_when_the_process_stops() -> None:
     with proxied(echo) as (server, wire):
         switched(wire)
-        [task] = server.hub.tasks
-        server.call(task.cancel)
+        until(lambda: not server.hub.tasks, "the end of the task")
+        [connection] = server.hub.connections
+        server.call(connection.transport.abort)
         assert wire.rest() == b""
+        server.logged(" 101 0 ")
+
+
+def test_a_waiting_tunnel_keeps_nothing_of_http() -> None:
+    with proxied(echo) as (server, wire):
+        switched(wire)
+        until(lambda: not server.hub.tasks, "the end of the task")
+        gc.collect()
+        kept = {type(one).__name__ for one in gc.get_objects()}
+        assert not kept & {"Exchange", "RequestBody", "Relay", "AnswerReader"}
+        wire.send(b"x")
+        assert wire.take(1) == b"x"
+
+
+def test_what_is_known_of_a_tunnel_goes_with_it() -> None:
+    with proxied(echo, ForwardSettings(upgrade_check_interval=600)) as (server, wire):
+        switched(wire)
+        wire.socket.close()
+        server.logged(" 101 0 ")
+
+        def watched() -> list[object]:
+            return [one for one in gc.get_objects() if type(one).__name__ == "_Watched"]
+
+        until(lambda: not watched(), "the end of what is known")
+
+
+def test_tunnels_take_no_room_from_requests() -> None:
+    async def script(peer: Peer) -> None:
+        seen = await peer.request()
+        if not seen.values(b"upgrade"):
+            await peer.answer(b"plain")
+            return
+        await peer.send(SWITCH)
+        await peer.gone()
+
+    with proxied(script, ForwardSettings(connections=1)) as (server, wire):
+        switched(wire)
+        for _ in range(2):
+            with Wire(server.port) as other:
+                switched(other)
+                other.send(b"x")
+        with Wire(server.port) as other:
+            other.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert other.answer().body == b"plain"
 
 
 # With the library that others use

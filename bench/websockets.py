@@ -1,0 +1,213 @@
+#!/usr/bin/env python3
+"""What idle WebSockets cost in memory: authproxy and oauth2-proxy, one after the other.
+
+    python bench/websockets.py [--sockets N[,N...]] [--workers N] [--only NAME]
+                               [--output FILE]
+
+Every socket has a session's cookie, has exchanged one message and then keeps silent.
+Told are the resident memory of all of a proxy's processes before and with the sockets,
+as RSS and as PSS: processes that were forked share pages, which the sum of RSS counts
+once for each of them and PSS once in all. PSS is what the machine has to give.
+oauth2-proxy takes part when it is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "tests")]
+
+import uvloop  # noqa: E402
+
+import run  # noqa: E402
+import sessions  # noqa: E402
+from authproxy.demo.config import DemoConfig  # noqa: E402
+from authproxy.demo.provider import DemoProvider, serve  # noqa: E402
+from support.ports import LOOPBACK, free_port  # noqa: E402
+from support.processes import Process, listens  # noqa: E402
+from support.programs import find  # noqa: E402
+
+SESSIONS = 200  # in rotation
+AT_ONCE = 50  # sockets that are being opened
+SETTLE = 3.0  # seconds of silence before memory is read
+MESSAGE = b"\x81\x85\x00\x00\x00\x00hello"  # a text frame, its mask is zeros
+ASK = (
+    b"GET /socket HTTP/1.1\r\nHost: app.example.com\r\nConnection: Upgrade\r\n"
+    b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"User-Agent: Mozilla/5.0 (X11; Linux x86_64) Chrome/140.0 Safari/537.36\r\n"
+    b"Accept-Language: en-US,en;q=0.9\r\nCookie: %b\r\n\r\n"
+)
+SWITCH = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+)
+
+
+def main() -> int:
+    """Measure and print a table; JSON on request."""
+    parser = argparse.ArgumentParser(prog="bench/websockets.py")
+    parser.add_argument("--sockets", default="1000")
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--echo", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if options.echo:
+        uvloop.run(echo(options.echo))
+        return 0
+    os.environ["OAUTH2_PROXY_WORKERS"] = str(options.workers)
+    rows = []
+    for count in map(int, options.sockets.split(",")):
+        for name in ("authproxy", "oauth2-proxy"):
+            if options.only not in ("", name) or (
+                name == "oauth2-proxy" and find(name) is None
+            ):
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                rows.append(measured(Path(folder), name, count))
+            print(line(rows[-1]), flush=True)
+    if options.output is not None:
+        options.output.write_text(json.dumps(rows, indent=1) + "\n")
+    return 0
+
+
+def line(row: dict[str, Any]) -> str:
+    """One measurement as text."""
+    before, after = row["before"], row["after"]
+    each = (after["pss_kb"] - before["pss_kb"]) / row["sockets"]
+    return (
+        f"{row['program']:13} {row['sockets']:6,} sockets, {row['processes']} processes: "
+        f"PSS {before['pss_kb'] / 1024:6.1f} -> {after['pss_kb'] / 1024:6.1f} MB, "
+        f"{each:5.1f} kB a socket; "
+        f"RSS {before['rss_kb'] / 1024:6.1f} -> {after['rss_kb'] / 1024:6.1f} MB"
+    )
+
+
+def measured(folder: Path, name: str, count: int) -> dict[str, Any]:
+    """The memory of the proxy *name* before and with *count* sockets."""
+    with contextlib.ExitStack() as stack:
+        issuer = stack.enter_context(serve(DemoProvider(DemoConfig()))).url
+        app = start_echo(stack, folder)
+        session = sessions.realistic_session(issuer)
+        cookies = folder / "cookies.txt"
+        original = name == "oauth2-proxy"
+        sessions.write_cookies(cookies, session, SESSIONS, original=original)
+        upstream = f"http://{LOOPBACK}:{app}/"
+        port, process = run.start_proxy(stack, folder, name, issuer, upstream)
+        time.sleep(SETTLE)
+        before = memory(process.pid)
+        before.pop("processes")
+        after = uvloop.run(held(port, cookies, count, process.pid))
+    return {
+        "program": name,
+        "sockets": count,
+        "processes": after.pop("processes"),
+        "before": before,
+        "after": after,
+    }
+
+
+async def held(port: int, cookies: Path, count: int, pid: int) -> dict[str, int]:
+    """The memory while *count* sockets are open."""
+    values = itertools.cycle(cookies.read_bytes().splitlines())
+    turn = asyncio.Semaphore(AT_ONCE)
+    writers: list[asyncio.StreamWriter] = []
+
+    async def opened(cookie: bytes) -> None:
+        async with turn:
+            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+            writers.append(writer)
+            writer.write(ASK % cookie)
+            head = await reader.readuntil(b"\r\n\r\n")
+            if not head.startswith(b"HTTP/1.1 101"):
+                raise SystemExit(f"no WebSocket: {head!r}")
+            writer.write(MESSAGE)
+            await reader.readexactly(len(MESSAGE))
+
+    await asyncio.gather(*(opened(next(values)) for _ in range(count)))
+    await asyncio.sleep(SETTLE)
+    found = memory(pid)
+    if any(writer.transport.is_closing() for writer in writers):
+        raise SystemExit("sockets were closed meanwhile")
+    for writer in writers:
+        writer.transport.abort()
+    return found
+
+
+class Echo(asyncio.Protocol):
+    """The upstream: switches, then sends back whatever comes."""
+
+    def __init__(self) -> None:
+        self._head: bytes | None = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep it."""
+        self._transport: Any = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Switch once the head is whole."""
+        if self._head is None:
+            self._transport.write(data)
+            return
+        self._head += data
+        if self._head.endswith(b"\r\n\r\n"):
+            self._head = None
+            self._transport.write(SWITCH)
+
+
+async def echo(port: int) -> None:
+    """Serve until the end."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Echo, LOOPBACK, port, backlog=1024)
+    async with server:
+        await server.serve_forever()
+
+
+def start_echo(stack: contextlib.ExitStack, folder: Path) -> int:
+    """Start the upstream in a process of its own; its port."""
+    port = free_port()
+    path = f"{ROOT / 'core'}:{ROOT / 'server'}"
+    command = [sys.executable, Path(__file__).resolve(), "--echo", str(port)]
+    process = Process("echo", command, folder=folder, environment={"PYTHONPATH": path})
+    stack.callback(process.stop)
+    process.wait_until(lambda: listens(port))
+    return port
+
+
+def tree(pid: int) -> list[int]:
+    """A process and its children."""
+    with contextlib.suppress(OSError):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid, *map(int, children)]
+    return []
+
+
+def memory(pid: int) -> dict[str, int]:
+    """RSS and PSS of a process and its children, in kB."""
+    pids = tree(pid)
+    found = {"rss_kb": 0, "pss_kb": 0, "processes": len(pids)}
+    for one in pids:
+        for text in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
+            key, _, value = text.partition(":")
+            if key in ("Rss", "Pss"):
+                found[f"{key.lower()}_kb"] += int(value.split()[0])
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
