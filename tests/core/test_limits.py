@@ -1,0 +1,345 @@
+"""Limits on what clients and providers may make us read: what just passes, and what
+just does not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from joserfc.jwk import RSAKey
+
+from authproxy_core import Respond, Response, Session
+from authproxy_core.authorization import (
+    MAX_CREDENTIALS,
+    MAX_PASSWORD,
+    Basic,
+    Bearer,
+    Unusable,
+    basic,
+    bearer_of,
+)
+from authproxy_core.claims import MAX_DEPTH, MAX_SID, claim_sid, plain_claims
+from authproxy_core.cookies import MAX_CLEARED, CookieWriter
+from authproxy_core.credential_settings import CredentialSettings
+from authproxy_core.encoding import b64url
+from authproxy_core.errors import ProviderError, RequestError, SealError, TokenError
+from authproxy_core.interop import MAX_CLAIM_DEPTH, OAuth2ProxyFormat
+from authproxy_core.jwt import (
+    MAX_KEYS,
+    MAX_SUBJECT,
+    MAX_TOKEN,
+    MIN_RSA_BITS,
+    Expected,
+    claims_of,
+    parse_key_set,
+)
+from authproxy_core.login_state import HASH_SIZE, MAX_RD, MAX_STATE
+from authproxy_core.logout_token import EVENT, MAX_AGE, MAX_ID, check_logout_token
+from authproxy_core.messages import Request
+from authproxy_core.original import MAX_HOP, MAX_HOPS, MAX_HOST, MAX_URI, Trust
+from authproxy_core.providers.api import MAX_PAGES
+from authproxy_core.providers.graph import member_of
+from authproxy_core.redirects import MAX_TARGET, RedirectPolicy
+from authproxy_core.sealing import MAX_TEXT, Sealer
+from authproxy_core.session_formats import MAX_STORED, SessionFormats
+from authproxy_core.settings import CookieSettings, Settings
+from support.world import SECRET, START, World, header, settings, target_of
+
+more = pytest.mark.parametrize("more", [0, 1])
+
+
+# Sealed values
+
+
+def test_the_longest_sealed_value() -> None:
+    sealer = Sealer([SECRET])
+
+    def sealed(length: int) -> bytes:
+        size = length * 3 // 4 - 13 - 12 - 16
+        text = sealer.seal(b"p", bytes(size), issued_at=START, nonce=bytes(12))
+        assert len(text) == length
+        return text
+
+    longest = sealed(MAX_TEXT)
+    assert sealer.unseal(b"p", longest, now=START, lifetime=0).issued_at == START
+    with pytest.raises(SealError, match="something else"):
+        sealer.unseal(b"p", sealed(MAX_TEXT + 2), now=START, lifetime=0)
+
+
+def test_the_longest_stored_session() -> None:
+    given = settings(cookie={"read_oauth2_proxy": False})
+    formats = SessionFormats(given, clock=lambda: START, random_bytes=bytes)
+    ticket = formats.new_ticket()
+    # It is refused unread, so it does not matter what it is.
+    for size, match in ((MAX_STORED, "something else"), (MAX_STORED + 1, "too large")):
+        with pytest.raises(SealError, match=match):
+            formats.open_stored(ticket, bytes(size))
+
+
+@pytest.mark.parametrize("ticket", [True, False])
+def test_the_oldest_cookie_of_another_format(ticket: bool) -> None:
+    given = settings(cookie={"format": "oauth2-proxy"})
+    now = START
+    formats = SessionFormats(given, clock=lambda: now, random_bytes=bytes)
+    if ticket:
+        value = formats.write_ticket(formats.new_ticket(), START)
+    else:
+        value = formats.write_session(Session(created_at=START))
+    now = START + given.cookie.expire - 1
+    assert formats.read(value)
+    now += 1
+    with pytest.raises(SealError, match="older"):
+        formats.read(value)
+
+
+# Logins
+
+
+def callback(state: str, world: World) -> Respond:
+    """The answer to a callback of a login, with another *state*."""
+    url = world.idp.log_in(world.begin("/deep"), "alice")
+    own = target_of(url).partition("state=")[2].partition("&")[0]
+    assert len(own) == HASH_SIZE
+    return world.get(target_of(url).replace(own, own + state))
+
+
+@more
+def test_the_longest_state(more: int) -> None:
+    answer = callback(":" + "x" * (MAX_STATE - HASH_SIZE - 1 + more), World())
+    if more:
+        assert answer.status == 403
+        assert [event.kind for event in answer.events] == ["login_failed"]
+    else:
+        assert (answer.status, header(answer, b"location")) == (302, b"/deep")
+
+
+@more
+def test_the_longest_way_back(more: int) -> None:
+    world = World()
+    rd = "/a?" + "x" * (MAX_RD - 3 + more)
+    location = header(world.log_in(rd=rd), b"location").decode()
+    assert location == ("/a" if more else rd)
+
+
+def test_the_longest_redirect() -> None:
+    policy = RedirectPolicy(Settings())
+    assert policy.is_safe("/" + "a" * (MAX_TARGET - 1))
+    assert not policy.is_safe("/" + "a" * MAX_TARGET)
+
+
+# Tokens
+
+
+def accepting() -> World:
+    accepted = CredentialSettings(jwt_bearer_tokens=True)
+    return World(settings(credentials=accepted))
+
+
+@more
+def test_the_longest_subject(more: int) -> None:
+    world = accepting()
+    token = world.token(sub="s" * (MAX_SUBJECT + more))
+    field = (b"authorization", f"Bearer {token}".encode())
+    assert world.get("/oauth2/auth", field).status == (401 if more else 202)
+
+
+def test_the_longest_token() -> None:
+    head = b64url(b'{"alg":"none"}').decode()
+    body = b64url(b'{"a":1}').decode()
+    fixed = len(head) + len(body) + 2
+
+    def token(length: int) -> str:
+        return f"{head}.{body}.{'A' * (length - fixed)}"
+
+    for length in range(MAX_TOKEN - 3, MAX_TOKEN + 1):
+        if (length - fixed) % 4 != 1:  # else it is no base64url
+            assert claims_of(token(length)) == {"a": 1}
+    for length in range(MAX_TOKEN + 1, MAX_TOKEN + 5):
+        with pytest.raises(TokenError, match="compact"):
+            claims_of(token(length))
+
+
+KEY = RSAKey.generate_key(2048).as_dict(private=False)
+
+
+def key_set(*keys: Any) -> Any:
+    return parse_key_set(orjson.dumps({"keys": keys}))
+
+
+def test_the_most_keys() -> None:
+    assert len(key_set(*[KEY] * MAX_KEYS).keys) == MAX_KEYS
+    found = key_set(*[KEY] * (MAX_KEYS + 1))
+    assert (len(found.keys), found.unusable) == (MAX_KEYS, 1)
+
+
+@more
+def test_the_shortest_rsa_key(more: int) -> None:
+    modulus = (1 << (MIN_RSA_BITS - more)) - 1
+    n = b64url(modulus.to_bytes(MIN_RSA_BITS // 8, "big")).decode()
+    assert len(key_set({**KEY, "n": n}).keys) == 1 - more
+
+
+@more
+@pytest.mark.parametrize("name", ["sid", "jti"])
+def test_names_in_a_logout_token(name: str, more: int) -> None:
+    judged(more, **{name: "x" * (MAX_ID + more)})
+
+
+@more
+def test_the_oldest_logout_token(more: int) -> None:
+    leeway = 30
+    judged(more, iat=START - MAX_AGE - leeway - more)
+
+
+def judged(more: int, **changes: Any) -> None:
+    """Judge a logout token with *changes*, which is good unless there is *more*."""
+    claims = {
+        "iss": "i", "aud": "c", "iat": START, "exp": START + 60, "jti": "1",
+        "sub": "s", "events": {EVENT: {}},
+    } | changes  # fmt: skip
+    expected = Expected(issuer="i", client_id="c", leeway=30.0)
+    if not more:
+        assert check_logout_token(claims, expected, START).subject == "s"
+        return
+    with pytest.raises(TokenError):
+        check_logout_token(claims, expected, START)
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for number in range(depth):
+        value = [value] if number % 2 else {"a": value}
+    return value
+
+
+def test_the_deepest_claims() -> None:
+    claims = {"c": nested(MAX_DEPTH)}
+    assert plain_claims(claims) == claims
+    with pytest.raises(ProviderError, match="deeper"):
+        plain_claims({"c": nested(MAX_DEPTH + 1)})
+
+
+def test_the_deepest_claims_of_another_format() -> None:
+    interop = OAuth2ProxyFormat([SECRET], "_oauth2_proxy")
+
+    def written(depth: int) -> bytes:
+        session = Session(created_at=START, claims={"c": nested(depth)})
+        return interop.write_session(session, iv=bytes(16))
+
+    value = written(MAX_CLAIM_DEPTH)
+    assert interop.read_session(value, now=START, lifetime=0).claims
+    with pytest.raises(ValueError, match="nested"):
+        written(MAX_CLAIM_DEPTH + 1)
+
+
+def test_the_longest_sid() -> None:
+    assert claim_sid({"sid": "s" * MAX_SID}) == "s" * MAX_SID
+    assert claim_sid({"sid": "s" * (MAX_SID + 1)}) == ""
+
+
+# The Authorization field
+
+
+def test_the_longest_credentials() -> None:
+    start = b"Bearer eyA.eyA."
+    longest = start + b"A" * (MAX_CREDENTIALS - len(start))
+    assert isinstance(bearer_of(longest), Bearer)
+    assert isinstance(bearer_of(longest + b"A"), Unusable)
+
+
+def test_the_longest_password() -> None:
+    longest = b"x" * MAX_PASSWORD
+    for user, password in ((longest, b"p"), (b"u", longest)):
+        assert isinstance(basic(user, password), Basic)
+    for user, password in ((longest + b"x", b"p"), (b"u", longest + b"x")):
+        assert isinstance(basic(user, password), Unusable)
+
+
+# What a gateway tells
+
+TRUST = Trust(
+    Settings(
+        reverse_proxy=True,
+        trusted_proxies=("10.0.0.0/8",),
+        real_client_ip_header="x-forwarded-for",
+    )
+)
+
+
+def told(*fields: tuple[bytes, bytes], host: bytes = b"a", target: bytes = b"/") -> Any:
+    headers = ((b"host", host), *fields)
+    return TRUST.original(Request(b"GET", target, headers, "10.0.0.1"))
+
+
+def test_the_most_hops() -> None:
+    def client(hops: int) -> tuple[str, str]:
+        chain = b",".join([b"192.0.2.1", *[b"10.0.0.2"] * hops])
+        fields = ((b"host", b"a"), (b"x-forwarded-for", chain))
+        request = Request(b"GET", b"/", fields, "10.0.0.1")
+        return TRUST.client(request), TRUST.sure_client(request)
+
+    assert client(MAX_HOPS - 1) == ("192.0.2.1", "192.0.2.1")
+    # Further away than is looked: the last one that is known.
+    assert client(MAX_HOPS) == ("10.0.0.2", "10.0.0.2")
+
+
+def test_the_longest_hop() -> None:
+    def client(size: int) -> str:
+        value = b"192.0.2.1".ljust(size)
+        found: str = told((b"x-forwarded-for", value)).client
+        return found
+
+    assert client(MAX_HOP) == "192.0.2.1"
+    assert client(MAX_HOP + 1) == "10.0.0.1"
+
+
+def test_the_longest_host() -> None:
+    labels = b".".join([b"a" * 63] * 3)
+    longest = labels + b"." + b"b" * (MAX_HOST - len(labels) - 1 - 6) + b":12345"
+    assert len(longest) == MAX_HOST
+    assert told(host=longest).host == longest.decode()
+    with pytest.raises(RequestError):
+        told(host=longest.replace(b".", b".c.", 1)[: MAX_HOST + 1])
+
+
+def test_the_longest_target() -> None:
+    longest = b"/" + b"a" * (MAX_URI - 1)
+    assert told(target=longest).uri == longest
+    assert told((b"x-forwarded-uri", longest)).uri == longest
+    for fields, target in (
+        ((), longest + b"a"),
+        (((b"x-forwarded-uri", longest + b"a"),), b"/"),
+    ):
+        with pytest.raises(RequestError):
+            told(*fields, target=target)
+
+
+# Other things
+
+
+def test_the_most_parts_that_are_cleared() -> None:
+    writer = CookieWriter("s", CookieSettings(secrets=(SECRET,)))
+    for parts in (MAX_CLEARED, MAX_CLEARED + 5):
+        names = [b"s", *[b"s_%d" % number for number in range(parts)]]
+        cleared = writer.clear(host="a", present=names)
+        assert len(cleared) == 1 + MAX_CLEARED
+
+
+@more
+def test_the_most_pages_of_groups(more: int) -> None:
+    flow = member_of("https://graph.example/g", ())
+    next(flow)
+    for page in range(1, MAX_PAGES):
+        link = f"https://graph.example/g?{page}"
+        flow.send(answer({"value": [{"id": f"g{page}"}], "@odata.nextLink": link}))
+    last = {"@odata.nextLink": "https://graph.example/g"} if more else {}
+    with pytest.raises(ProviderError if more else StopIteration) as ended:
+        flow.send(answer({"value": [{"id": "last"}], **last}))
+    if isinstance(ended.value, StopIteration):
+        assert len(ended.value.value) == MAX_PAGES
+
+
+def answer(document: Any) -> Any:
+    return Response(200, (), orjson.dumps(document))
