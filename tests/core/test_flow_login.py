@@ -965,3 +965,25 @@ def test_hosts_and_names_of_the_test_world_are_as_they_seem() -> None:
     assert HOST == b"app.example.com"
     assert (ALICE.groups, BOB.groups) == (("admins", "staff"), ("staff",))
     assert len(hashed(b"x")) == 43
+
+
+@pytest.mark.parametrize(
+    ("changes", "wait", "status"),
+    [
+        ({}, 899.0, 302),
+        ({}, 900.0, 403),
+        ({"read_oauth2_proxy": False}, 0.0, 403),
+    ],
+)
+def test_logins_that_another_program_began(
+    changes: dict[str, Any], wait: float, status: int
+) -> None:
+    """Read as long as they live, and where they are to be read."""
+    world = World(settings(cookie={"format": "oauth2-proxy", "csrf_expire": 900.0}))
+    url = world.begin("/deep")
+    [cookie] = world.jar.values()
+    assert b"|" in cookie
+    world.proxy = world.new_proxy(settings(cookie={"csrf_expire": 900.0, **changes}))
+    world.run(world.proxy.warm_up())
+    world.clock.now += wait
+    assert world.finish(url).status == status

@@ -27,6 +27,7 @@ from authproxy_core import (
     drive_sync,
 )
 from support.http import Client
+from support.in_thread import InThread
 from support.ports import LOOPBACK
 from support.world import ALICE, rule, settings
 
@@ -102,12 +103,8 @@ def running() -> Iterator[tuple[str, DemoProvider]]:
                 """Quiet."""
 
         server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://{LOOPBACK}:{server.server_address[1]}", provider
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        with InThread(server) as running:
+            yield f"http://{LOOPBACK}:{running.port}", provider
 
 
 def test_login_and_a_guarded_page(running: tuple[str, DemoProvider]) -> None:

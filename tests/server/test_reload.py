@@ -22,6 +22,7 @@ import pytest
 from authproxy_core.session import Session
 from support.certificates import make_certificate
 from support.echo import EchoApp
+from support.in_thread import InThread
 from support.ports import LOOPBACK
 from support.processes import wait_for
 from support.program import SECRET, Program, session_cookie
@@ -356,7 +357,7 @@ def test_old_session_is_sealed_anew_when_it_is_written(
         assert endpoint.asked == 1
 
 
-class TokenEndpoint:
+class TokenEndpoint(InThread):
     """Answers each refresh with new tokens, and counts them."""
 
     def __init__(self) -> None:
@@ -379,18 +380,7 @@ class TokenEndpoint:
                 """Quiet."""
 
         self.asked = 0
-        self._server = HTTPServer((LOOPBACK, 0), Handler)
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever)
-
-    def __enter__(self) -> TokenEndpoint:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(HTTPServer((LOOPBACK, 0), Handler))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from support.http import Client, Reply
+from support.in_thread import InThread
 from support.ports import LOOPBACK
 from support.processes import Process
 from support.program import ROOT, SECRET
@@ -74,12 +74,8 @@ def apis() -> Iterator[str]:
     """Where the providers are."""
     server = ThreadingHTTPServer((LOOPBACK, 0), _Apis)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://{LOOPBACK}:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with InThread(server) as running:
+        yield f"http://{LOOPBACK}:{running.port}"
 
 
 ALPHA = """

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any
 
+from support.in_thread import InThread
 from support.ports import LOOPBACK
 
 
@@ -33,7 +32,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
 
-class ApiServer:
+class ApiServer(InThread):
     """Answers by method and path without query, 404 for what is not in the table.
 
     A value may be a function of the request's target and body. ``seen`` holds what was
@@ -46,8 +45,8 @@ class ApiServer:
         self._server = ThreadingHTTPServer((LOOPBACK, 0), _Handler)
         self._server.daemon_threads = True
         self._server.api = self  # type: ignore[attr-defined]
-        self.url = f"http://{LOOPBACK}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        super().__init__(self._server)
+        self.url = f"http://{LOOPBACK}:{self.port}"
 
     def answer(self, method: str, target: str, body: str) -> tuple[int, Any]:
         """The status and the JSON value of an answer."""
@@ -57,17 +56,3 @@ class ApiServer:
             return 404, {}
         value = self.answers[key]
         return 200, value(target, body) if callable(value) else value
-
-    def __enter__(self) -> ApiServer:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

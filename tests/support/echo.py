@@ -6,10 +6,9 @@ A request's field ``X-Answer-With: NAME=VALUE`` asks for a field of the answer.
 from __future__ import annotations
 
 import json
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 
+from support.in_thread import InThread
 from support.ports import LOOPBACK
 
 
@@ -52,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
 
-class EchoApp:
+class EchoApp(InThread):
     """The app in a thread; ``port`` is where it listens."""
 
     def __init__(self) -> None:
@@ -61,25 +60,10 @@ class EchoApp:
         self._server.count = 0  # type: ignore[attr-defined]
         # A client that breaks off is no news.
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        super().__init__(self._server)
 
     @property
     def count(self) -> int:
         """How many requests have come."""
         number: int = self._server.count  # type: ignore[attr-defined]
         return number
-
-    def __enter__(self) -> EchoApp:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

@@ -17,16 +17,15 @@ The real one is no Go module that can be installed. What it does is this, for ve
 from __future__ import annotations
 
 import http.client
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import cast
 from urllib.parse import urljoin
 
 from support.certificates import Certificate
 from support.http import Reply, exchange
+from support.in_thread import InThread
 from support.ports import LOOPBACK
 
 HOP_BY_HOP = {
@@ -64,7 +63,7 @@ SEED = Middlewares(
 )
 
 
-class Traefik:
+class Traefik(InThread):
     """The gateway in a thread; ``port`` is where it listens."""
 
     def __init__(
@@ -82,22 +81,7 @@ class Traefik:
         self._server.socket = certificate.server_context().wrap_socket(
             self._server.socket, server_side=True, do_handshake_on_connect=False
         )
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-
-    def __enter__(self) -> Traefik:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(self._server)
 
     def answer(self, method: str, target: str, headers: Pairs, body: bytes) -> Reply:
         """What the client gets for a request whose headers are those of the entry."""
