@@ -25,7 +25,15 @@ from authproxy_core.cookies import MAX_CLEARED, CookieWriter
 from authproxy_core.credential_settings import CredentialSettings
 from authproxy_core.encoding import b64url
 from authproxy_core.errors import ProviderError, RequestError, SealError, TokenError
-from authproxy_core.interop import MAX_CLAIM_DEPTH, OAuth2ProxyFormat
+from authproxy_core.interop import (
+    MAX_CLAIM_DEPTH,
+    MAX_RECORD,
+    MAX_VALUE,
+    OAuth2ProxyFormat,
+    Ticket,
+    read_stored_session,
+    write_stored_session,
+)
 from authproxy_core.jwt import (
     MAX_KEYS,
     MAX_SUBJECT,
@@ -43,7 +51,12 @@ from authproxy_core.providers.api import MAX_PAGES
 from authproxy_core.providers.graph import member_of
 from authproxy_core.redirects import MAX_TARGET, RedirectPolicy
 from authproxy_core.sealing import MAX_TEXT, Sealer
-from authproxy_core.session_formats import MAX_STORED, SessionFormats
+from authproxy_core.session_formats import (
+    MAX_STORED,
+    NONCE_MIN,
+    SessionFormats,
+    identity,
+)
 from authproxy_core.settings import CookieSettings, Settings
 from support.world import SECRET, START, World, header, settings, target_of
 
@@ -94,6 +107,50 @@ def test_the_oldest_cookie_of_another_format(ticket: bool) -> None:
         formats.read(value)
 
 
+def test_the_longest_value_of_another_format() -> None:
+    interop = OAuth2ProxyFormat([SECRET], "_oauth2_proxy")
+    # Refused unread: what would fit is refused for its signature.
+    rest = b"|1700000000|"
+    for size, match in ((MAX_VALUE, "changed"), (MAX_VALUE + 1, "three fields")):
+        value = b"A" * (size - len(rest)) + rest
+        with pytest.raises(SealError, match=match):
+            interop.read_cookie(value, now=START, lifetime=0)
+
+
+def test_the_longest_record_of_another_format() -> None:
+    interop = OAuth2ProxyFormat([SECRET], "_oauth2_proxy")
+    ticket = Ticket("_oauth2_proxy-1", bytes(16))
+
+    def session(size: int) -> Session:
+        return Session(created_at=START, user="x" * size)
+
+    def stored(size: int) -> bytes:
+        return write_stored_session(ticket, session(size), nonce=bytes(12))
+
+    around = 12 + 16  # bytes, of the nonce and the tag
+    overhead = len(stored(100_000)) - around - 100_000
+    longest = MAX_RECORD - overhead
+    value = interop.write_session(session(longest), iv=bytes(16))
+    assert interop.read_session(value, now=START, lifetime=0) == session(longest)
+    value = interop.write_session(session(longest + 1), iv=bytes(16))
+    with pytest.raises(SealError, match="size limit"):
+        interop.read_session(value, now=START, lifetime=0)
+    longest -= around
+    found = read_stored_session(ticket, stored(longest), created_at=0.0)
+    assert found.user == "x" * longest
+    with pytest.raises(SealError, match="too large"):
+        read_stored_session(ticket, stored(longest + 1), created_at=0.0)
+
+
+def test_the_shortest_nonce_that_tells_sessions_apart() -> None:
+    def same(nonce: bytes) -> bool:
+        session = Session(created_at=START, nonce=nonce)
+        return identity(session, b"one") == identity(session, b"two")
+
+    assert same(bytes(NONCE_MIN))
+    assert not same(bytes(NONCE_MIN - 1))
+
+
 # Logins
 
 
@@ -127,6 +184,19 @@ def test_the_longest_redirect() -> None:
     policy = RedirectPolicy(Settings())
     assert policy.is_safe("/" + "a" * (MAX_TARGET - 1))
     assert not policy.is_safe("/" + "a" * MAX_TARGET)
+
+
+def test_the_largest_port() -> None:
+    policy = RedirectPolicy(Settings(whitelist_domains=("any.test:*",)))
+    assert policy.is_safe("https://any.test:65535/")
+    assert not policy.is_safe("https://any.test:65536/")
+
+
+def test_what_is_encoded_thrice_leads_nowhere_else() -> None:
+    policy = RedirectPolicy(Settings())
+    for target in ("/%2Fevil.com", "/%252Fevil.com"):
+        assert not policy.is_safe(target)
+    assert policy.is_safe("/%25252Fevil.com")
 
 
 # Tokens

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -192,3 +194,17 @@ def test_a_nonce_has_twelve_bytes(nonce: bytes) -> None:
 def test_a_moment_that_does_not_fit_is_a_bug(moment: float) -> None:
     with pytest.raises(ValueError, match="moment"):
         SEALER.seal(b"p", b"x", issued_at=moment, nonce=NONCE)
+
+
+def test_the_layout_with_a_secret_is_as_written_down() -> None:
+    def derived(info: bytes, size: int) -> bytes:
+        return HKDF(SHA256(), size, salt=None, info=info).derive(NEW.value)
+
+    secret = b"s" * 32
+    shared = derived(b"authproxy v1 seal with a secret", 32)
+    cipher = AESGCM(blake2b(secret, key=shared, digest_size=32).digest())
+    head = b"\x01" + derived(b"authproxy v1 key id", 4)
+    head += (1_700_000_000_250_000).to_bytes(8, "big")
+    text = b64url(head + NONCE + cipher.encrypt(NONCE, b"payload", head + b"stored"))
+    found = SEALER.unseal(b"stored", text, now=NOW, lifetime=0, secret=secret)
+    assert found.payload == b"payload"

@@ -603,3 +603,10 @@ def test_sid_is_found_in_the_id_token_where_it_is_not_kept() -> None:
     assert sid_of(Session()) == ""
     assert sid_of(Session(id_token="nonsense")) == ""
     assert sid_of(Session(id_token="e30.eyJzaWQiOjF9.e30")) == ""
+
+
+def test_no_part_of_a_hashed_key_reaches_into_the_next() -> None:
+    formats = formats_of()
+    assert formats.hashes("sub", "ab", "c") == formats.hashes("sub", "ab", "c")
+    assert formats.hashes("sub", "ab", "c") != formats.hashes("sub", "a", "bc")
+    assert formats.hashes("sub", "a") != formats.hashes("suba")
