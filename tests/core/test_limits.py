@@ -131,7 +131,8 @@ def test_the_longest_record_of_another_format() -> None:
     overhead = len(stored(100_000)) - around - 100_000
     longest = MAX_RECORD - overhead
     value = interop.write_session(session(longest), iv=bytes(16))
-    assert interop.read_session(value, now=START, lifetime=0) == session(longest)
+    found = interop.read_session(value, now=START, lifetime=0)
+    assert found.user == "x" * longest
     value = interop.write_session(session(longest + 1), iv=bytes(16))
     with pytest.raises(SealError, match="size limit"):
         interop.read_session(value, now=START, lifetime=0)
