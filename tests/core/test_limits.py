@@ -200,6 +200,13 @@ def test_what_is_encoded_thrice_leads_nowhere_else() -> None:
     assert policy.is_safe("/%25252Fevil.com")
 
 
+def test_a_query_leads_nowhere() -> None:
+    policy = RedirectPolicy(Settings())
+    for target in ("/?/..//other.example", "/a?b=/../..//c", "/a#/../..//c"):
+        assert policy.is_safe(target)
+    assert not policy.is_safe("/a/../..//other.example?b")
+
+
 # Tokens
 
 

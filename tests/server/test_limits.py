@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from authproxy.bodies import LINE_BYTES, OVERHEAD_BYTES
+from authproxy.connection import DRAIN_BYTES
+from authproxy.exchange import DRAINABLE
 from authproxy.h2_link import INTERIM_LIMIT, MAX_CALLS
 from authproxy.h2_upstream import MAX_LINKS
 from authproxy.proxy_protocol import (
@@ -83,6 +85,36 @@ def test_extensions_and_trailers_together(more: int, status: int) -> None:
         trailers.append(b"T:" + b"v" * (size - 2) + b"\r\n")
         rest -= size
     assert status_of(chunk * 10 + b"0\r\n" + b"".join(trailers) + b"\r\n") == status
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_bodies_that_nobody_reads(more: int) -> None:
+    """What is short is skipped, and the connection kept."""
+    size = DRAINABLE + more
+    with Server() as server, Wire(server.port) as wire:
+        wire.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+        answer = wire.answer()
+        assert answer.status == 200
+        assert answer.headers.get("connection") == ("close" if more else None)
+        wire.send(b"x" * size + GET)
+        if more:
+            assert wire.ended
+        else:
+            assert wire.answer().body == b"GET /"
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_chunks_that_nobody_reads(more: int) -> None:
+    """Nobody knows how many there will be, so the connection may end later."""
+    size = DRAIN_BYTES + more
+    with Server() as server, Wire(server.port) as wire:
+        wire.send(CHUNKED)
+        assert wire.answer().status == 200
+        wire.send(b"%x\r\n" % size + b"x" * size + b"\r\n0\r\n\r\n" + GET)
+        if more:
+            assert wire.ended
+        else:
+            assert wire.answer().body == b"GET /"
 
 
 # The PROXY protocol
