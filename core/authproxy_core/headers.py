@@ -8,8 +8,9 @@ to a protected one in CGI, WSGI or PHP (``_``, ``.`` for ``-``) are stripped as 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 
 from .claims import claim_list
 from .encoding import header_text
@@ -112,6 +113,8 @@ class Injector:
         self._rules: list[tuple[bytes, tuple[ClaimSource | Secret, ...]]] = [
             (rule.name.lower().encode(), rule.values) for rule in rules
         ]
+        self._values = [(name, _value_of(sources)) for name, sources in self._rules]
+        self._sets_cookies = any(name == b"set-cookie" for name, _ in self._rules)
         stripping = [rule for rule in rules if not rule.preserve_request_value]
         self._known: dict[int, tuple[Session | None, Headers]] = {}
         self.stripped = frozenset(
@@ -148,7 +151,7 @@ class Injector:
         fields = self._joined(session)
         if self._named and session is not None:
             fields = ((b"gap-auth", header_text(session.name)), *fields)
-        if not any(name == b"set-cookie" for name, _ in fields):
+        if not self._sets_cookies:
             return fields
         cookies = [
             (name, text)
@@ -160,19 +163,34 @@ class Injector:
         return (*(one for one in fields if one[0] != b"set-cookie"), *cookies)
 
     def _joined(self, session: Session | None) -> Headers:
-        return tuple(
-            [
-                (
-                    name,
-                    b",".join(_render(sources[0], session))
-                    if len(sources) == 1
-                    else b",".join(
-                        [text for one in sources for text in _render(one, session)]
-                    ),
-                )
-                for name, sources in self._rules
-            ]
-        )
+        return tuple([(name, value(session)) for name, value in self._values])
+
+
+def _value_of(
+    sources: tuple[ClaimSource | Secret, ...],
+) -> Callable[[Session | None], bytes]:
+    """What gives the value of a rule's field for a session."""
+    source = sources[0] if len(sources) == 1 else None
+    if (
+        isinstance(source, ClaimSource)
+        and source.claim in TEXT_CLAIMS
+        and source.basic_auth_password is None
+    ):
+        return _text_of(source.claim, source.prefix)
+    return lambda session: b",".join(
+        [text for one in sources for text in _render(one, session)]
+    )
+
+
+def _text_of(claim: str, prefix: str) -> Callable[[Session | None], bytes]:
+    """The same for the usual rule: one claim that is a text."""
+    attribute = attrgetter(claim)
+
+    def value(session: Session | None) -> bytes:
+        text: str = attribute(session) if session is not None else ""
+        return header_text(prefix + text) if text else b""
+
+    return value
 
 
 def connection_options(headers: Iterable[Header]) -> set[bytes]:
