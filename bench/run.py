@@ -50,6 +50,7 @@ uwsgi_temp_path u; scgi_temp_path s; large_client_header_buffers 4 32k;
 keepalive_requests 100000000;
 server {{ listen 127.0.0.1:{port}; location / {{ return 202; }} }} }}
 """
+ONE_WORKER = "authproxy, 1 worker"
 WARM, COLD = 200, 24_000  # sessions in rotation
 CASES = (
     ("warm, 32 connections", 32, "warm"),
@@ -83,7 +84,10 @@ def main() -> int:
     document = {"rows": rows, "cookie_bytes": sizes, "idle_worker_mb": memory}
     (options.output / "results.json").write_text(json.dumps(document, indent=1) + "\n")
     (options.output / "results.md").write_text(chart.table(rows) + "\n")
-    (options.output / "chart.svg").write_text(chart.svg(rows[:6]))
+    shown = [
+        row for row in rows if "32" in row["case"] and row["program"] in chart.COLOURS
+    ]
+    (options.output / "chart.svg").write_text(chart.svg(shown))
     return 0
 
 
@@ -120,9 +124,15 @@ def start_all(
             )
             files[case] = file
         port, process = start_proxy(stack, folder, name, running.url)
+        programs[name] = (port, files)
         if name == "authproxy":
             memory = worker_memory(process.pid)
-        programs[name] = (port, files)
+            apart = folder / "one"
+            apart.mkdir()
+            port, _ = start_proxy(
+                stack, apart, name, running.url, extra="workers = 1\n"
+            )
+            programs[ONE_WORKER] = (port, files)
     nginx = find("nginx")
     if nginx is not None:
         port = free_port()

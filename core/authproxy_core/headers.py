@@ -46,7 +46,7 @@ BUILT_IN_CLAIMS = frozenset(
     }
 )
 TEXT_CLAIMS = BUILT_IN_CLAIMS - {"created_at", "expires_on", "groups"}
-SESSIONS_KEPT = 512  # whose headers are remembered
+SESSIONS_KEPT = 1024  # whose headers are remembered
 FOLDED = bytes.maketrans(b"_.", b"--")
 
 

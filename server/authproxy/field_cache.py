@@ -13,7 +13,7 @@ from authproxy_core.messages import Headers
 
 from .wire import fields
 
-LIMIT = 4 << 20  # bytes of encoded fields, and of the tuples kept beside them
+LIMIT = 8 << 20  # bytes of encoded fields, and of the tuples kept beside them
 FIELD_OVERHEAD = 150  # bytes: a tuple and two bytes objects
 ENTRY_OVERHEAD = 300  # bytes: the tuple's and the table's own
 

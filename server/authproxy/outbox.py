@@ -40,7 +40,14 @@ class Outbox:
             waiting, self._waiting = self._waiting, []
             for transport, data in waiting:
                 if not transport.is_closing():
-                    transport.write(data)
+                    _write(transport, data)
+
+
+def _write(transport: asyncio.WriteTransport, data: bytes) -> None:
+    try:
+        transport.write(data)
+    except Exception:  # noqa: BLE001 - what others are to get waits behind it
+        transport.abort()
 
 
 class Outgoing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
@@ -114,6 +115,25 @@ def test_what_is_closed_gets_nothing() -> None:
         transport.abort()
         outbox.flush()
         assert await reader.read() == b""
+
+    connected(scene)
+
+
+def test_what_can_not_be_written_hinders_nobody() -> None:
+    """Writing behind the end is an error; what waits behind it arrives."""
+
+    async def scene(transport: asyncio.Transport, reader: asyncio.StreamReader) -> None:
+        first, second = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        ended, _ = await loop.create_connection(asyncio.Protocol, sock=first)
+        ended.write(b"x" * 4_000_000)  # so that it can't be closed yet
+        ended.write_eof()
+        outbox = Outbox()
+        outbox.write(ended, b"too late")
+        outbox.write(transport, b"arrives")
+        outbox.flush()
+        assert await reader.readexactly(7) == b"arrives"
+        second.close()
 
     connected(scene)
 
