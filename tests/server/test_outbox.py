@@ -41,9 +41,11 @@ def connected(scene: Scene) -> None:
             transport, _ = await loop.create_connection(
                 asyncio.Protocol, LOOPBACK, port
             )
-            await scene(transport, await accepted)
-            transport.abort()
-            open_end.set()
+            try:
+                await scene(transport, await accepted)
+            finally:
+                transport.abort()
+                open_end.set()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
@@ -131,9 +133,12 @@ def test_what_can_not_be_written_hinders_nobody() -> None:
         outbox = Outbox()
         outbox.write(ended, b"too late")
         outbox.write(transport, b"arrives")
-        outbox.flush()
-        assert await reader.readexactly(7) == b"arrives"
-        second.close()
+        try:
+            outbox.flush()
+            assert await reader.readexactly(7) == b"arrives"
+        finally:
+            ended.abort()
+            second.close()
 
     connected(scene)
 
