@@ -313,15 +313,14 @@ class Pages:
     ) -> Respond:
         """The page for an upstream that did not answer; *reason* is a stable word."""
         status, message = UPSTREAM_FAILURES.get(reason, UPSTREAM_FAILURE)
+        detail = f"upstream {forward.upstream.id}: {reason}"
         return self.error(
             status=status,
             message=message,
             request_id=request_id,
             detail=reason,
             headers=forward.response_headers,
-            events=(
-                Event("upstream_failed", forward.user, reason, forward.upstream.id),
-            ),
+            events=(Event("upstream_failed", forward.user, reason, detail),),
         )
 
     def robots(self) -> Respond:

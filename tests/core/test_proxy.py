@@ -576,7 +576,7 @@ def test_the_page_of_an_upstream_that_failed(reason: str, status: int) -> None:
     page = world.proxy.upstream_failed(request, decision, reason)
     assert page.status == status
     assert reason.encode() in page.body
-    assert page.events[0].detail == "app"
+    assert page.events[0].detail == f"upstream app: {reason}"
 
 
 def test_headers_of_every_kind() -> None:
