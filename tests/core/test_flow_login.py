@@ -831,7 +831,7 @@ def test_a_user_of_another_domain_is_refused_at_login() -> None:
     assert reasons(world.log_in()) == ["email"]
 
 
-def test_a_session_too_large_for_cookies_is_said_plainly() -> None:
+def test_ck29_a_session_too_large_for_cookies_is_said_plainly() -> None:
     world = World(settings(cookie={"max_parts": 2}))
     world.config.padding = 20_000
     answer = world.log_in()

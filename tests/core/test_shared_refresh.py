@@ -454,7 +454,7 @@ def test_tokens_that_are_kept_are_not_shown() -> None:
 
 
 @kinds
-def test_a_lock_that_was_stolen_in_the_middle_of_a_refresh(kind: str) -> None:
+def test_st08_a_lock_that_was_stolen_in_the_middle_of_a_refresh(kind: str) -> None:
     """Another process refreshes meanwhile: its session is the good one, for all."""
     fleet = fleet_of(kind)
     fleet.clock.now += 61

@@ -40,14 +40,14 @@ from support.world import World, header, rule, settings
         (("company.com",), "x@company.com", True),
         (("company.com",), "x@COMPANY.com", True),
         (("Company.com",), "x@company.com", True),
-        (("company.com",), "x@sub.company.com", False),
+        (("company.com",), "x@sub.company.com", False),  # AZ04
         (("company.com",), "x@badcompany.com", False),
         ((".company.com",), "x@sub.company.com", True),
         (("*.company.com",), "x@sub.company.com", True),
         ((".company.com",), "x@company.com", False),
         ((".company.com",), "x@badcompany.com", False),
         (("company.com",), "attacker@evil.com@company.com", False),
-        (("company.com",), '"x@company.com"@evil.com', False),
+        (("company.com",), '"x@company.com"@evil.com', False),  # AZ02
         (("company.com",), '"x y"@company.com', False),
         (("company.com",), "x@evil.com\n@company.com", False),
         (("company.com",), "x@company.com%00@evil.com", False),

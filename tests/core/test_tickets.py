@@ -486,7 +486,7 @@ def _many_groups() -> list[str]:
     return [random.Random(number).randbytes(20).hex() for number in range(300)]
 
 
-def test_a_session_too_large_without_a_store_says_so(world: Any) -> None:
+def test_ck29_a_session_too_large_without_a_store_says_so(world: Any) -> None:
     fleet = Fleet(settings(cookie={"max_parts": 1}))
     fleet.world.config.id_token_claims["groups"] = _many_groups()
     answer = fleet[0].log_in()

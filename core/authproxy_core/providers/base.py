@@ -340,7 +340,8 @@ class Provider:
         return replace(
             session,
             user=claim_text(claims.get("sub")),
-            email=claim_text(find_claim(claims, self.settings.email_claim)),
+            # An empty list would be the same text for everybody: no address.
+            email=claim_text(find_claim(claims, self.settings.email_claim) or None),
             groups=self.groups_of(claims),
             preferred_username=claim_text(claims.get("preferred_username")),
             sid=claim_sid(claims) or session.sid,
