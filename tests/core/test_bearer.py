@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -168,10 +170,33 @@ def test_access_tokens_are_accepted_by_their_type(typ: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed",
+    "more",
     [
         {"typ": "logout+jwt"},  # JW37
+        {"typ": "Logout+JWT"},
         {"typ": "secevent+jwt"},
+        {"crit": ["x"], "x": 1},
+        {"crit": []},
+    ],
+)
+def test_a_good_signature_does_not_make_a_bearer(more: dict[str, Any]) -> None:
+    head, payload, _ = SHARED.token().split(".")
+    decoded = orjson.loads(base64.urlsafe_b64decode(head + "=="))
+    key = SHARED.idp._desk.keys._current()["RS256"].private_key
+
+    def signed(head: dict[str, Any]) -> str:
+        text = f"{b64url(orjson.dumps(head)).decode()}.{payload}"
+        signature = key.sign(text.encode(), PKCS1v15(), SHA256())
+        return f"{text}.{b64url(signature).decode()}"
+
+    assert not refused(signed(decoded | {"x": 1}))
+    assert refused(signed(decoded | more))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"typ": "logout+jwt"},
         {"alg": "none"},  # JW01
         {"kid": 7},
         {"crit": ["x"], "x": 1},

@@ -200,6 +200,13 @@ def test_what_is_encoded_thrice_leads_nowhere_else() -> None:
     assert policy.is_safe("/%25252Fevil.com")
 
 
+def test_nothing_invisible_stands_behind_the_first_slash() -> None:
+    policy = RedirectPolicy(Settings())
+    for target in ("/%09evil.com", "/%a0evil.com", "/\u200bevil.com", "/ evil.com"):
+        assert not policy.is_safe(target)
+    assert policy.is_safe("/a%20b")
+
+
 def test_a_query_leads_nowhere() -> None:
     policy = RedirectPolicy(Settings())
     for target in ("/?/..//other.example", "/a?b=/../..//c", "/a#/../..//c"):

@@ -40,6 +40,9 @@ def proxied(*upstreams: UpstreamSettings, **changes: Any) -> World:
     return world
 
 
+OPEN = proxied(reverse_proxy=True)
+
+
 def forward(world: World, target: str, *headers: Header, **changes: Any) -> Forward:
     decision = world.send(target, *headers, **changes)
     assert isinstance(decision, Forward), decision
@@ -297,6 +300,32 @@ def test_only_a_trusted_proxy_says_where_a_request_came_from() -> None:
     six = forward(world, "/", (b"forwarded", b"for=x"), peer="::1")
     assert header_values(six.headers, b"forwarded")[1] == b'for="[::1]"'
     assert b"x-forwarded-for" not in names(forward(world, "/", peer=""))
+
+
+# Written out: what is taken from the list that is used would be missed here as well.
+ORIGINS = (
+    b"forwarded x-client-ip x-cluster-client-ip x-forwarded-method x-forwarded-port "
+    b"x-forwarded-prefix x-forwarded-scheme x-forwarded-server x-forwarded-ssl "
+    b"x-forwarded-uri x-original-host x-original-method x-original-uri x-original-url "
+    b"x-real-ip x-rewrite-url"
+).split()
+IDENTITIES = (
+    b"gap-auth gap-signature x-auth-request-access-token x-auth-request-email "
+    b"x-auth-request-groups x-auth-request-preferred-username x-auth-request-user "
+    b"x-forwarded-access-token x-forwarded-email x-forwarded-groups "
+    b"x-forwarded-preferred-username x-forwarded-user"
+).split()
+
+
+@pytest.mark.parametrize("name", [*ORIGINS, *IDENTITIES])
+def test_a_stranger_names_neither_an_origin_nor_a_user(name: bytes) -> None:
+    value = b"/forged" if name.endswith(b"uri") else b"forged"
+    for spelt in (name, name.replace(b"-", b"_"), name.replace(b"-", b".")):
+        field = (spelt, value)
+        assert field not in forward(OPEN, "/", field, peer="203.0.113.9").headers
+        passes = name in ORIGINS
+        trusted = forward(OPEN, "/", field, peer="10.0.0.1").headers
+        assert (field in trusted) is passes
 
 
 def test_a_unix_peer_that_is_not_trusted_adds_no_hop() -> None:
