@@ -219,7 +219,10 @@ class StreamExchange:
             if self._left < 0:
                 self.abort()
                 raise ClientGone("more bytes than announced")
-            ends = self._left == 0
+            # Trailers may follow a body of known length too; who takes them asks so.
+            ends = self._left == 0 and b"trailers" not in self.head.fields.get(
+                b"te", b""
+            )
         self._size += len(data)
         await self._send(data, ends=ends)
 
@@ -245,7 +248,7 @@ class StreamExchange:
         """Nothing was switched."""
 
     async def finish(self, trailers: Headers = ()) -> None:
-        """The body is complete; *trailers* follow it if its length was not known."""
+        """The body is complete; *trailers* follow it if it has not told that it is."""
         if self._left:
             self.abort()
             return

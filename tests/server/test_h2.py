@@ -434,3 +434,18 @@ def test_long_frames_are_not_collected(
             client.socket.sendall(data)
             client.until_closed()
             assert client.goaway == ErrorCodes.FRAME_SIZE_ERROR
+
+
+@pytest.mark.parametrize("payload", [b"", b"x"])
+def test_a_head_without_end_is_not_waited_for(
+    program: Program, certificate: Certificate, payload: bytes
+) -> None:
+    """Not even when its frames are small, or empty."""
+    begun = (1).to_bytes(3) + bytes([1, 0]) + b"\0\0\0\1x"
+    part = len(payload).to_bytes(3) + bytes([9, 0]) + b"\0\0\0\1" + payload
+    with H2Client(program.port, certificate) as client:
+        client.socket.sendall(begun + part * 1000)
+        client.until_closed()
+        assert client.goaway is not None
+    with H2Client(program.port, certificate) as client:
+        assert client.ask().status == 200

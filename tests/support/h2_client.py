@@ -15,6 +15,7 @@ from h2.events import (
     ResponseReceived,
     StreamEnded,
     StreamReset,
+    TrailersReceived,
 )
 
 from support.certificates import Certificate
@@ -30,6 +31,7 @@ class Answer:
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
+    trailers: dict[str, str] = field(default_factory=dict)
     interim: list[int] = field(default_factory=list)
     ended: bool = False
     reset: int | None = None
@@ -139,6 +141,9 @@ class H2Client:
                         self.connection.acknowledge_received_data(
                             event.flow_controlled_length or 0, event.stream_id
                         )
+                case TrailersReceived():
+                    fields = {str(k): str(v) for k, v in event.headers}
+                    self.answers[event.stream_id].trailers = fields
                 case StreamEnded():
                     self.answers[event.stream_id].ended = True
                 case StreamReset():

@@ -61,6 +61,18 @@ func own(w http.ResponseWriter, r *http.Request) bool {
 		for ; size > 0; size -= len(piece) {
 			w.Write(piece)
 		}
+	case "/grpc":
+		body, _ := io.ReadAll(r.Body)
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Trailer", "Grpc-Status, Grpc-Message")
+		w.Write(body)
+		w.Header().Set("Grpc-Status", "0")
+		w.Header().Set("Grpc-Message", r.Proto+" "+r.Header.Get("Te"))
+	case "/reset":
+		w.Header().Set("Content-Length", "100")
+		fmt.Fprint(w, "half")
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
 	case "/never":
 		<-r.Context().Done()
 	default:
@@ -92,5 +104,9 @@ func main() {
 		}
 		fmt.Fprint(w, "ok")
 	}
-	panic(http.Serve(listener, http.HandlerFunc(answer)))
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	server := http.Server{Handler: http.HandlerFunc(answer), Protocols: protocols}
+	panic(server.Serve(listener))
 }
