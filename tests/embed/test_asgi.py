@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,6 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from authproxy.asgi import AuthMiddleware, request_of
+from authproxy.demo.config import Client as DemoClient
 from authproxy.demo.config import DemoConfig
 from authproxy.demo.provider import DemoProvider, serve
 from authproxy_core import AuthProxy, Secret, UpstreamSettings
@@ -43,28 +48,63 @@ def running() -> Iterator[tuple[str, DemoProvider]]:
             signature_key=Secret("sha256:key"),
         )
         app = Starlette(routes=[Route("/{path:path}", shown, methods=["GET", "POST"])])
-        port = free_port()
         guarded = AuthMiddleware(app, AuthProxy(given))  # type: ignore[arg-type]
-        server = uvicorn.Server(
-            uvicorn.Config(
-                guarded, port=port, log_level="warning", lifespan="on", ws="none"
-            )
-        )
-        thread = threading.Thread(target=server.run)
-        thread.start()
+        with served(guarded) as url:
+            yield url, provider
+
+
+@contextlib.contextmanager
+def served(app: Any) -> Iterator[str]:
+    """The URL of a guarded application under uvicorn, when its provider is there."""
+    port = free_port()
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=port, log_level="warning", lifespan="on", ws="none")
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: server.started, "uvicorn")
         wait_for(lambda: Client().get(f"{url}/ready").status == 200, "the provider")
-        yield url, provider
+        yield url
+    finally:
         server.should_exit = True
         thread.join()
 
 
-def log_in(client: Client, url: str, provider: DemoProvider) -> None:
-    started = client.get(f"{url}/oauth2/start?rd=/deep")
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_example_of_the_readme() -> None:
+    """Word by word, but for the provider's address and secret, and plain HTTP."""
+    [code] = re.findall(
+        r"```python\n(import authproxy_core.*?)```", README.read_text(), re.DOTALL
+    )
+    assert len(code.splitlines()) <= 25
+    client = DemoClient(id="app", secret="s3cret")
+    provider = DemoProvider(DemoConfig(users=(ALICE,), clients=(client,)))
+    with serve(provider) as idp:
+        for word, meant in (
+            ("https://keycloak.example.com/realms/main", idp.url),
+            ("…", client.secret),
+            ("CookieSettings(", "CookieSettings(secure=False, "),
+        ):
+            assert word in code
+            code = code.replace(word, meant)
+        names: dict[str, Any] = {}
+        exec(code, names)
+        with served(names["app"]) as url:
+            browser = Client()
+            assert browser.get(f"{url}/").status == 403
+            log_in(browser, url, provider, "/")
+            assert browser.get(f"{url}/").text == "Hello, alice@example.com"
+
+
+def log_in(client: Client, url: str, provider: DemoProvider, rd: str = "/deep") -> None:
+    started = client.get(f"{url}/oauth2/start?rd={rd}")
     callback = provider.log_in(started.location, "alice")
     back = client.get(callback)
-    assert (back.status, back.location) == (302, f"{url}/deep")
+    assert (back.status, back.location) == (302, f"{url}{rd}")
 
 
 def test_login_and_a_guarded_page(running: tuple[str, DemoProvider]) -> None:
