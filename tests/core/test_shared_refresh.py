@@ -79,6 +79,22 @@ def test_az25_twenty_requests_refresh_once(kind: str, seed: int) -> None:
 
 
 @kinds
+def test_late_requests_with_the_old_cookie_are_let_in_for_a_minute(kind: str) -> None:
+    """In the process that refreshed and in the other one; they get the new session."""
+    fleet = fleet_of(kind)
+    fleet.clock.now += 61
+    old = dict(fleet.world.jar)
+    assert headers(fleet[0].get("/oauth2/auth"), b"set-cookie")
+    for moment in (0.0, 30.0, 29.0):
+        fleet.clock.now += moment
+        for process in fleet.processes:
+            answer = process.get("/oauth2/auth", jar=dict(old))
+            assert answer.status == 202
+            assert headers(answer, b"set-cookie") or kind.endswith("ticket")
+    assert fleet.idp.count("token") == 1
+
+
+@kinds
 def test_az23_an_ended_session_is_ended_everywhere(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.clock.now += 61

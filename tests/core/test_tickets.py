@@ -183,6 +183,7 @@ def test_a_login_without_the_store_fails_with_503(form: str) -> None:
     fleet.store.away = True
     answer = fleet[0].log_in()
     assert answer.status == 503
+    assert b"retry-after" in dict(answer.headers)
     assert NAME not in fleet.world.jar
     fleet.store.away = False
     assert fleet[0].log_in().status == 302

@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from authproxy.demo.config import DemoConfig
+from authproxy.demo.provider import DemoProvider, serve
 from authproxy_core.session import Session
 from support.certificates import make_certificate
 from support.echo import EchoApp
@@ -439,6 +441,54 @@ def test_new_certificate(tmp_path: Path, workers: int) -> None:
             assert _shakes_hands(program, new.cert_file)
         wire.send(ping)
         assert wire.answer().status == 200
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_new_authority(tmp_path: Path, workers: int) -> None:
+    """The bundle of authorities that vouch for the provider is followed."""
+    folders = [tmp_path / name for name in ("other", "right")]
+    for folder in folders:
+        folder.mkdir()
+    other, right = (make_certificate(folder, LOOPBACK) for folder in folders)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(right.cert_file, right.key_file)
+    bundle = tmp_path / "authorities.pem"
+    bundle.write_text(Path(other.cert_file).read_text())
+    provider = DemoProvider(DemoConfig())
+    discovered = dict.fromkeys(
+        ("skip_oidc_discovery", "login_url", "redeem_url", "oidc_jwks_url")
+    )
+    with (
+        serve(provider, LOOPBACK, tls=context) as idp,
+        Program(
+            tmp_path,
+            workers=workers,
+            reload_on_change=True,
+            oidc_issuer_url=idp.url,
+            provider_ca_files=[str(bundle)],
+            **discovered,
+        ) as program,
+    ):
+
+        def ready() -> set[int]:
+            found = set()
+            for _ in range(6):
+                with contextlib.closing(
+                    HTTPConnection(LOOPBACK, program.port, timeout=10)
+                ) as connection:
+                    connection.request("GET", "/ready")
+                    found.add(connection.getresponse().status)
+            return found
+
+        program.wait_until(lambda: "[provider_failed]" in program.log())
+        assert ready() == {503}
+        program.mark()
+        bundle.write_text("no certificate")
+        awaited(program, REFUSED)
+        program.mark()
+        bundle.write_text(Path(right.cert_file).read_text())
+        awaited(program)
+        wait_for(lambda: ready() == {200}, "the provider")
 
 
 def _secure(wire: Wire, authority: str) -> ssl.SSLSocket:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import resource
 import signal
 import sqlite3
 import statistics
@@ -14,7 +16,9 @@ from typing import Any
 
 import pytest
 
+from support.http import Client
 from support.login import Browser, Provider
+from support.ports import LOOPBACK
 from support.processes import wait_for
 from support.program import Program
 from support.programs import find
@@ -84,10 +88,12 @@ def test_redis_is_away(
     tmp_path: Path, provider: Provider, redis: RedisServer, how: str
 ) -> None:
     """503 with Retry-After, no cookie cleared, not ready; back: as before."""
-    with started(tmp_path, provider, workers=2, **in_redis(redis)) as program:
+    options = {**in_redis(redis), "metrics_address": f"{LOOPBACK}:0"}
+    with started(tmp_path, provider, workers=2, **options) as program:
         browser = provider.browser()
         browser.log_in()
         assert browser.check() == 202
+        assert failures(program) == 0
         if how == "frozen":
             with redis.frozen():
                 judge_outage(browser)
@@ -99,11 +105,21 @@ def test_redis_is_away(
             judge_outage(browser)
             redis.start()
         soon(lambda: browser.check() == 202, "the session")
+        assert failures(program) > 0  # metrics have counted it
         # Each of the workers.
         soon(lambda: all(browser.get("/ready").status == 200 for _ in range(20)), "it")
         assert browser.check() == 202
         for text in ("is away: ", "is available again"):
             wait_for(lambda t=text: f"session store {t}" in program.log(), text)  # type: ignore[misc]
+
+
+def failures(program: Program) -> float:
+    """How many operations of the store have failed, by the metrics."""
+    found = re.search(r"metrics on (http://\S+)", program.log())
+    assert found
+    text = Client().get(f"{found[1]}/metrics").text
+    lines = re.findall(r"authproxy_store_operations_total{(.*)} (\S+)", text)
+    return sum(float(count) for labels, count in lines if 'outcome="ok"' not in labels)
 
 
 def judge_outage(browser: Browser) -> None:
@@ -298,7 +314,9 @@ def test_file_is_locked(tmp_path: Path, provider: Provider) -> None:
         answer = late.get(back.removeprefix(f"http://127.0.0.1:{late.port}"))
         assert answer.status == 503
         assert {browser.check() for _ in range(10)} == {202}
-        assert browser.get("/oauth2/sign_out").status == 503
+        refused = browser.get("/oauth2/sign_out")
+        for one in (answer, refused):
+            assert (one.status, bool(one.headers["retry-after"])) == (503, True)
         intruder.execute("COMMIT")
         intruder.close()
         soon(
@@ -306,6 +324,46 @@ def test_file_is_locked(tmp_path: Path, provider: Provider) -> None:
             "being ready",
         )
         assert browser.check() == 202
+        late.log_in("bob")
+        assert late.check() == 202
+
+
+def test_disk_is_full(tmp_path: Path, provider: Provider) -> None:
+    """No file may grow: sessions go on, logins are 503; with room again: as before."""
+    options = sqlite_options(tmp_path)
+    with started(tmp_path, provider, workers=2, **options) as program:
+        browser, late = provider.browser(), provider.browser()
+        browser.log_in()
+        assert {browser.check() for _ in range(10)} == {202}
+        files = [Path(options["sqlite_path"] + end) for end in ("", "-wal")]
+        size = max(file.stat().st_size for file in files)
+        limits = {
+            pid: resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in program.workers
+        }
+        for pid, (_, hard) in limits.items():
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
+        seen = set()
+        for _ in range(60):  # until the room of what is there already is used up
+            begun = late.get("/oauth2/start?rd=/")
+            back = provider.idp.log_in(begun.headers["location"], "bob")
+            answer = late.get(back.removeprefix(f"http://{LOOPBACK}:{late.port}"))
+            seen.add(answer.status)
+            if answer.status == 503:
+                break
+            late.jar = type(late.jar)()
+        assert seen <= {302, 503}
+        assert answer.status == 503
+        assert answer.headers["retry-after"]
+        assert not late.jar.named("_oauth2_proxy")
+        assert {browser.check() for _ in range(10)} == {202}
+        assert browser.jar.named("_oauth2_proxy")
+        for pid, before in limits.items():
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+        soon(
+            lambda: all(browser.get("/ready").status == 200 for _ in range(20)),
+            "being ready",
+        )
+        assert {browser.check() for _ in range(10)} == {202}
         late.log_in("bob")
         assert late.check() == 202
 

@@ -161,7 +161,7 @@ def start(
             asked=form,
         )
     except ProviderError as error:
-        return failed(context, request, failure_of(error), rd, RETRY_AFTER)
+        return failed(context, request, failure_of(error), rd)
     return redirect(url, begun.headers)
 
 
@@ -354,7 +354,9 @@ def failed(
     rd: str,
     headers: Headers = (),
 ) -> Respond:
-    """The page of a failed login."""
+    """The page of a failed login; when the cause may pass, it says when to try again."""
+    if failure.status == 503:
+        headers = (*headers, *RETRY_AFTER)
     return context.pages.error(
         status=failure.status,
         title="Login failed",
