@@ -1,4 +1,4 @@
-"""Paths that answer everybody: health checks and robots.txt.
+"""Paths that answer everybody: health checks, robots.txt, stylesheets.
 
 A gateway may send its checks to any path by mistake, and takes each 2xx for a grant. So
 these answer only a request for themselves, not one that stands for another.
@@ -14,6 +14,7 @@ from .front import Handler
 from .messages import Request, Respond
 from .original import Trust
 from .settings import Settings
+from .static import static_handlers
 
 OK = Respond(200, ((b"content-type", b"text/plain; charset=utf-8"),), b"OK")
 NOT_READY = plain(503, b"identity provider not ready\n", ((b"retry-after", b"5"),))
@@ -54,6 +55,7 @@ def health_routes(
         ROBOTS: lambda request: robots,
         settings.ready_path.encode(): lambda request: ready(),
         **dict.fromkeys(ping_paths(settings), ping),
+        **static_handlers(settings.proxy_prefix.encode()),
     }
     return {
         path: _for_itself(handler, trust, elsewhere)

@@ -29,6 +29,7 @@ from .flows.answers import (
 )
 from .flows.credentials import Credentials, by_field, credentials_of, who
 from .flows.demands import Demands
+from .flows.forbidden import ending
 from .flows.forward_auth import passed
 from .flows.lasting import lasts
 from .flows.login import begin, callback, form_of, query_of, refused, sign_in_page
@@ -48,6 +49,7 @@ from .rules import TAIL_FIELD
 from .session import Session
 from .settings import Settings, check
 from .signing import signed
+from .static import NOT_FOUND
 from .upstreams import Upstreams
 
 
@@ -137,6 +139,8 @@ class AuthProxy(DriverSide):
         }
         if settings.allow_query_semicolons:
             routes = {path: semicolons_read(route) for path, route in routes.items()}
+        if settings.forbidden_session == "clear":
+            routes, tailed = ending(self._context, routes, tailed)
         self._elsewhere = fronted(settings, tailed, self._original)
         return {
             path: fronted(settings, handler, self._original)
@@ -171,6 +175,8 @@ class AuthProxy(DriverSide):
         prefix = self._own_prefix
         if request.target.startswith(prefix):
             tail = request.target[len(prefix) :]
+            if tail.startswith(b"static/"):
+                return NOT_FOUND
             if tail.startswith(b"forward_auth/"):
                 return self.forward_auth(request, tail[len(b"forward_auth") :])
             name, _, query = tail.partition(b"%")

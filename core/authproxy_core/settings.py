@@ -181,6 +181,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     to stand in Via fields. ``follow_symlinks``: also out of the folder of an upstream.
     ``signature_key`` (``algorithm:key``) signs what is passed on.
     ``restart_lost_logins``: a callback with a lost state begins the login again, once.
+    ``forbidden_session``: what becomes of a session that may not come in; "clear" ends it.
     ``allow_query_semicolons`` reads ``;`` in a query for an own endpoint as ``&``.
     ``clock_skew`` is the leeway (seconds) in judging times in tokens, and
     ``session_cache_bytes`` bounds the cache of unsealed sessions.
@@ -214,6 +215,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     allow_query_semicolons: bool = False
     ready_path: str = "/ready"
     auth_success_status: Literal[200, 202, 204] = 202
+    forbidden_session: Literal["keep", "clear"] = "keep"
     inject_request_headers: tuple[HeaderRule, ...] = ()
     inject_response_headers: tuple[HeaderRule, ...] = ()
     upstreams: tuple[UpstreamSettings, ...] = ()

@@ -24,6 +24,7 @@ LAYERS = (
     {"providers", "session_stores", "upstreams"},
     {"upstream_heads", "upgrades"},
     {"health"},
+    {"static"},
     {"rules"},
     {"front"},
     {"conditions"},

@@ -206,6 +206,7 @@ def _paths() -> Iterator[Case]:
         "/", "/ping", "/ready", "/robots.txt", "/alive", "/isready", "/ping/",
         "/liveness_check", "/open", "/api/v1", "/public", "/app", "/app/x", "/favicon.ico",
         "{P}", "{P}/", "{P}/auth/", "{P}/unknown", "{P}/static/", "{P}/%61uth",
+        "{P}/static/css/bulma.min.css", "{P}/static/none",
     ):  # fmt: skip
         yield Case(f"path {target}, nobody", target, headers=BROWSER)
         yield Case(f"path {target}, user", target, who="user")

@@ -135,10 +135,15 @@ def constraints(seen: Seen) -> Change:
     return FORBIDDEN if seen.case.method != "HEAD" else {**FORBIDDEN, "body": ""}
 
 
+def _ends_sessions(seen: Seen) -> bool:
+    """Whether a session that may not come in ends in ours, too."""
+    return seen.options.get("forbidden_session") == "clear"
+
+
 def kept_session(seen: Seen) -> Change:
     """A sign-in page that is only looked at leaves a good session alone."""
     page = seen.case.target.startswith("{P}/sign_in")
-    if not page or seen.case.who != "user":
+    if not page or seen.case.who != "user" or _ends_sessions(seen):
         return {}
     kept = tuple(line for line in seen.theirs.cookies if "=; " not in line)
     return {"cookies": kept} if kept != seen.theirs.cookies else {}
@@ -168,6 +173,8 @@ def upstream_host(seen: Seen) -> Change:
 def kept_denied(seen: Seen) -> Change:
     """Who is logged in and may not come in gets 403, and stays logged in."""
     if not seen.configuration.relaxed or seen.case.who != "user":
+        return {}
+    if _ends_sessions(seen):
         return {}
     cleared = f"{seen.configuration.cookie}=; "
     if not any(line.startswith(cleared) for line in seen.theirs.cookies):
@@ -312,8 +319,13 @@ def unseen_cookies(seen: Seen) -> Change:
 
 
 def static(seen: Seen) -> Change:
-    if not seen.case.target.startswith("{P}/static/"):
+    """No list of what is there, and nothing but two stylesheets is."""
+    if not seen.case.target.startswith("{P}/static/") or seen.ours.status == 308:
         return {}
+    if seen.case.target == "{P}/static/css/bulma.min.css":
+        assert (seen.ours.status, seen.ours.kind) == (200, "text/css")
+    else:
+        assert seen.ours.status == 404
     return {field: getattr(seen.ours, field) for field in Observed.__dataclass_fields__}
 
 

@@ -270,6 +270,24 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
         relaxed={"allowed_groups": []},
     ),
     Configuration(
+        "forbidden_session",
+        {"allowed_groups": ["admin"], "forbidden_session": "clear"},
+        user="bob",
+        relaxed={"allowed_groups": []},
+        only_ours=("forbidden_session",),
+    ),
+    Configuration(
+        "forbidden_session, in Redis",
+        {
+            "session_store_type": "redis",
+            "redis_connection_url": "{redis}",
+            "email_domains": ["example.org"],
+            "forbidden_session": "clear",
+        },
+        relaxed={"email_domains": ["*"]},
+        only_ours=("forbidden_session",),
+    ),
+    Configuration(
         "sessions in Redis",
         {
             "session_store_type": "redis",

@@ -20,7 +20,7 @@ from .observed import Observed
 
 @dataclass(frozen=True)
 class Difference:
-    """A row: what differs, why, and how to have it as in the original.
+    """A row: what differs, why, and how to have it as in the original, if one may.
 
     ``change`` gives the fields of the original's answer that are different in ours,
     nothing when it does not apply. Without it ``proof`` names a test, FILE::FUNCTION.
@@ -33,6 +33,9 @@ class Difference:
     proof: str = ""
 
 
+HOLE = "nothing: it is a hole"
+DEFECT = "nothing: it is a defect"
+
 # The order counts: each entry sees what the ones before have made.
 DIFFERENCES: tuple[Difference, ...] = (
     Difference(
@@ -44,6 +47,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference(
         "a session or login cookie of our own is not passed to the upstream",
         "it could use it",
+        instead=HOLE,
         change=changes.own_cookies,
     ),
     Difference(
@@ -57,11 +61,13 @@ DIFFERENCES: tuple[Difference, ...] = (
         "`X-Forwarded-Host` and `-Proto` are always sent upstream; `X-Forwarded-*` and "
         "the like from peers that are not trusted are not passed on",
         "the upstream can rely on them",
+        instead="`trusted_proxy_ips` for those who are believed; the rest is a hole",
         change=changes.origin_headers,
     ),
     Difference(
         "identity headers are always sent, empty if need be",
         "gateways that copy headers keep what the client sent otherwise",
+        instead=HOLE,
         change=changes.empty_identity,
     ),
     Difference(
@@ -73,22 +79,26 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference(
         "a session that may not come in gets 403 and is kept",
         "a gateway would send it to log in again, for ever",
-        change=changes.kept_denied,
+        '`forbidden_session = "clear"`',
+        changes.kept_denied,
     ),
     Difference(
         "a constraint without a value (`allowed_groups=`) lets nobody in; one behind a "
         "`;` counts",
         "a variable that was empty in a gateway's template let everybody in",
+        instead=HOLE,
         change=changes.constraints,
     ),
     Difference(
         "looking at the sign-in page does not end a good session",
         "any site can make a browser look at it",
+        instead=HOLE,
         change=changes.kept_session,
     ),
     Difference(
         "signing out clears the session cookie even when the request did not show it",
         "a path or a domain may have kept it away",
+        instead=DEFECT,
         change=changes.cleared_session,
     ),
     Difference(
@@ -101,17 +111,20 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference(
         "a callback that nobody asked for is answered 403, a malformed one 400, not 500",
         "the client is wrong, not the server",
+        instead=DEFECT,
         change=changes.callback_statuses,
     ),
     Difference(
         "a WebSocket without a session gets 401, not a page",
         "no browser shows a page for it",
+        instead=DEFECT,
         change=changes.websocket,
     ),
     Difference(
         "where a login or sign-out leads is judged as a browser reads it; addresses of "
         "the own origin and legal queries survive",
         "open redirects, lost deep links",
+        instead=HOLE,
         change=changes.redirect_targets,
     ),
     Difference(
@@ -124,29 +137,35 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference(
         "`force_https` leads to the address that a trusted `X-Forwarded-Uri` says",
         "that is where the browser was",
+        instead=DEFECT,
         change=changes.https_targets,
     ),
     Difference(
         "a path is cleaned (`//`, `..`) for those who are logged in only, and for others "
         "after the login",
         "a request is judged as it came",
+        instead=DEFECT,
         change=changes.clean_paths,
     ),
     Difference(
         "an ambiguous path (`..`, `//`, `;`, an encoded separator …) is skipped past the "
         "login by no rule",
         "the upstream may read it as another path than the one that was judged",
+        instead=HOLE,
         change=changes.ambiguous_paths,
     ),
     Difference(
         "with a store, a page clears the session cookie only when the request shows it",
         "there is nothing to clear",
+        instead=DEFECT,
         change=changes.unseen_cookies,
     ),
     Difference(
-        "there is nothing below `{prefix}/static/`",
-        "pages bring their style along, and may load nothing (CSP)",
-        change=changes.static,
+        "below `{prefix}/static/` there are two stylesheets of our own with the names and "
+        "classes of the original's, and nothing else",
+        "our pages bring their style along; templates made for the original look decent",
+        "serve its files at these paths in front, or name them elsewhere in your templates",
+        changes.static,
     ),
     Difference(
         "sentences on pages are our own",
@@ -157,6 +176,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference(
         "what is ours (401, 403, userinfo, JSON, robots.txt) is never to be stored",
         "the original leaves that to caches on the way",
+        instead=HOLE,
         change=changes.caching,
     ),
     # What one request does not show.
@@ -165,13 +185,14 @@ DIFFERENCES: tuple[Difference, ...] = (
         "`trusted_proxy_ips` only; without that option, from loopback and private "
         "addresses; the client is found from right to left over trusted hops",
         "anybody could choose the URL that is judged, and an address",
-        "name your gateways in `trusted_proxy_ips`",
+        'name your gateways in `trusted_proxy_ips`; `["0.0.0.0/0", "::/0"]` are all',
         proof="core/test_original.py::test_fh02_nobody_listed_means_private_peers_only",
     ),
     Difference(
         "state is compared before the code is redeemed, `iss` is checked (RFC 9207), and "
         "a login is finished once",
         "login CSRF, mix-up",
+        instead=HOLE,
         proof="core/test_flow_login.py::"
         "test_lg02_a_wrong_state_is_refused_before_the_code_is_redeemed",
     ),
@@ -179,6 +200,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "`azp`, `at_hash`, `iat`, `sub` of ID tokens and the `sub` of userinfo are "
         "checked",
         "OpenID Connect Core",
+        instead=HOLE,
         proof="core/test_flow_login.py::"
         "test_jw16_to_jw37_lg29_claims_that_do_not_fit_end_the_login",
     ),
@@ -186,16 +208,19 @@ DIFFERENCES: tuple[Difference, ...] = (
         "commas in group names are escaped (`%2C`); request headers are not joined with "
         "commas",
         "a group `a,b` would pass for two (RFC 9110 §5.3)",
+        instead=HOLE,
         proof="core/test_flow_login.py::test_hs11_a_comma_in_a_group_does_not_make_two",
     ),
     Difference(
         "groups called `role:…` are dropped for `keycloak-oidc`",
         "they would pass for roles",
+        instead=HOLE,
         proof="core/test_flow_login.py::test_az14_a_group_can_not_pass_for_a_role",
     ),
     Difference(
         "groups called `project:…` are dropped for `gitlab`",
         "they would pass for projects",
+        instead=HOLE,
         proof="core/test_providers_openid.py::test_gitlab_says_who_it_is",
     ),
     Difference(
@@ -209,16 +234,19 @@ DIFFERENCES: tuple[Difference, ...] = (
         "`allowed_groups` counts for `gitlab`, `keycloak` and `google` when their own "
         "option is not given",
         "there it is ignored, and everybody comes in",
+        instead=HOLE,
         proof="core/test_providers_openid.py::test_groups_of_gitlab",
     ),
     Difference(
         "a `redeem_url` of one's own needs a `validate_url` and a `profile_url`",
         "the default ones would get the tokens of another server",
+        instead="name all three addresses",
         proof="core/test_provider_settings.py::test_each_mistake_has_its_line",
     ),
     Difference(
         "`bitbucket_team` means a workspace, and asks for the scope `account`",
         "Bitbucket has made workspaces of its teams; nobody would come in",
+        instead=DEFECT,
         proof="core/test_providers_profiles.py::test_teams_of_bitbucket",
     ),
     Difference(
@@ -233,6 +261,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "who is let in by organisation, team, repository, project or directory is asked "
         "again at every refresh, and lists that can't be read let nobody in",
         "who has left would stay until the session ends",
+        instead=HOLE,
         proof="core/test_providers_github.py::test_who_leaves_the_organisation_is_out",
     ),
     Difference(
@@ -247,12 +276,14 @@ DIFFERENCES: tuple[Difference, ...] = (
         "what we pass on ourselves must fit a skip rule by its own path and method too, "
         "not only by `X-Forwarded-Uri`; a rule without `^` is named at start",
         "a gateway may leave the client's field",
+        instead=HOLE,
         proof="core/test_gate.py::test_what_we_pass_on_ourselves_must_fit_as_it_is",
     ),
     Difference(
         "a gateway that does not name its client gets nobody past `trusted_ips`; health "
         "paths and robots.txt answer requests for themselves only",
         "its own address is trusted, and it takes each 2xx for a grant",
+        instead=HOLE,
         proof="core/test_gate.py::test_fh13_to_fh17_the_address_of_the_client",
     ),
     Difference(
@@ -266,12 +297,14 @@ DIFFERENCES: tuple[Difference, ...] = (
         "users of `htpasswd_file`: wrong tries are bounded, cost and say the same; the "
         "form is accepted from the own page only; a session ends with its user's line",
         "guessing, login CSRF",
+        instead=HOLE,
         proof="core/test_htpasswd.py::test_tries_are_bounded_by_client",
     ),
     Difference(
         "`created_at` and `expires_on` in headers are UTC and whole seconds, and empty "
         "when unknown",
         "the original ends the connection when they are unknown",
+        instead=DEFECT,
         proof="core/test_headers_inject.py::test_times_in_headers",
     ),
     Difference(
@@ -284,17 +317,20 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference(
         "pages carry a strict Content-Security-Policy; custom ones may run their scripts",
         "clickjacking, injected scripts",
+        instead="custom templates, for scripts and styles; the rest is a hole",
         proof="core/test_pages.py::test_ou07_ou08_ou10_headers_of_own_pages",
     ),
     Difference(
         "`/ready` is 503 until the provider's metadata and keys are there; the program "
         "starts without them",
         "a provider that is away must not keep it from starting",
+        instead=DEFECT,
         proof="core/test_flow_login.py::test_start_before_discovery_says_so",
     ),
     Difference(
         "`$1`, `$2` … in an alpha file stay what they are",
         "the original makes `$1` of each",
+        instead=DEFECT,
         proof="server/test_alpha_read.py::test_variables_are_filled_in",
     ),
     Difference(
@@ -308,6 +344,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "`code_challenge_method`, `cookie_csrf_samesite`, unknown provider types, log "
         "templates, TLS files, misspelt keys), is told by `--config-test`, all at once",
         "nothing half-started",
+        instead=DEFECT,
         proof="server/test_config_load.py::test_a_problem_is_told_once",
     ),
     Difference(
@@ -338,6 +375,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference(
         "the slash that is missing at the end of a path is put before the query",
         "it is a part of the path",
+        instead=DEFECT,
         proof="core/test_upstreams.py::test_a_folder_without_its_slash_is_redirected",
     ),
 )

@@ -162,6 +162,10 @@ def test_every_entry_is_shown_or_proved() -> None:
             assert re.search(rf"\bdef {function}\(", source), entry.proof
 
 
+def test_every_entry_says_how_to_have_it_as_in_the_original() -> None:
+    assert not [entry.what for entry in DIFFERENCES if not entry.instead]
+
+
 def test_the_readme_shows_the_table() -> None:
     """``python -m peers.differences`` in the folder of the tests writes it anew."""
     assert table() in (ROOT / "README.md").read_text()

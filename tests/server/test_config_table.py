@@ -75,6 +75,7 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "cookie_secret": ("--cookie-secret=fedcba9876543210",),
     "cookie_secrets": ("--cookie-secrets=fedcba9876543210",),
     "custom_sign_in_logo": ("--custom-sign-in-logo=-",),
+    "forbidden_session": ("--forbidden-session=clear",),
     "force_code_challenge_method": ("--force-code-challenge-method=S256",),
     "http_address": ("--http-address=127.0.0.1:8080",),
     "https_address": ("--https-address=127.0.0.1:8443",),

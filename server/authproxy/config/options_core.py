@@ -110,6 +110,17 @@ CORE_OPTIONS = in_group(
         own=True,
     ),
     Option(
+        "forbidden_session",
+        "string",
+        "keep",
+        "what becomes of a session that fails the rules for e-mail addresses, groups or "
+        "roles: keep, and answer 403; or clear, as in oauth2-proxy: its cookies and what "
+        "the store has of it are deleted, and the auth endpoint answers 401",
+        "core.forbidden_session",
+        choices=("keep", "clear"),
+        own=True,
+    ),
+    Option(
         "skip_provider_button",
         "bool",
         False,

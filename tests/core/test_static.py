@@ -1,0 +1,96 @@
+"""The stylesheets for custom templates that were made for oauth2-proxy."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from support.world import World, header, headers, settings
+
+NAMES = ("css/bulma.min.css", "css/all.min.css")
+# fmt: off
+CLASSES = (
+    "box", "block", "button", "card", "card-content", "card-header",
+    "card-header-icon", "card-header-title", "column", "columns", "container",
+    "content", "control", "field", "footer", "has-background-light",
+    "has-text-centered", "has-text-grey", "has-text-left", "hero", "hero-body",
+    "input", "is-1", "is-danger", "is-fullwidth", "is-hidden", "is-primary",
+    "is-shadowless", "is-size-7", "label", "notification", "section", "subtitle",
+    "title",
+)
+# fmt: on
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_there_for_everybody_and_may_be_kept(name: str) -> None:
+    world = World(settings(proxy_prefix="/p"))
+    answer = world.get(f"/p/static/{name}?v=1")
+    assert (answer.status, answer.verdict) == (200, "")
+    assert header(answer, b"content-type") == b"text/css; charset=utf-8"
+    assert header(answer, b"x-content-type-options") == b"nosniff"
+    assert header(answer, b"cache-control") == b"public, max-age=3600"
+    assert world.get(f"/p/static/{name}", method=b"HEAD").status == 200
+    assert world.get(f"/oauth2/static/{name}").status == 403
+
+
+def test_it_loads_nothing() -> None:
+    for name in NAMES:
+        text = World().get(f"/oauth2/static/{name}").body
+        assert not re.search(rb"url\(|@import|//", text)
+
+
+def test_the_classes_of_the_pages_are_there() -> None:
+    text = World().get(f"/oauth2/static/{NAMES[0]}").body.decode()
+    missing = [name for name in CLASSES if not re.search(rf"\.{name}\b(?!-)", text)]
+    assert not missing
+
+
+@pytest.mark.parametrize("given", ["{}", "W/{}", '"x", {}', "*"])
+def test_who_has_it_gets_none_again(world: World, given: str) -> None:
+    target = f"/oauth2/static/{NAMES[0]}"
+    etag = header(world.get(target), b"etag").decode()
+    same = world.get(target, (b"if-none-match", given.format(etag).encode()))
+    assert (same.status, same.body) == (304, b"")
+    assert headers(same, b"etag") == [etag.encode()]
+    assert world.get(target, (b"if-none-match", b'"other"')).status == 200
+
+
+@pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"OPTIONS"])
+def test_it_is_only_for_reading(world: World, method: bytes) -> None:
+    answer = world.get(f"/oauth2/static/{NAMES[0]}", method=method)
+    assert answer.status == 405
+    assert header(answer, b"allow") == b"GET, HEAD"
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "",
+        "css/",
+        "css/bulma.css",
+        "css/bulma.min.css/",
+        "CSS/bulma.min.css",
+        "css/../css/bulma.min.css",
+        "css%2Fbulma.min.css",
+        "../sign_in",
+        "%2e%2e/%2e%2e/etc/passwd",
+        "css/../../../../etc/passwd",
+        "webfonts/fa-solid-900.woff2",
+        "css/classes.css",
+    ],
+)
+def test_there_is_nothing_else(world: World, tail: str) -> None:
+    answer = world.get(f"/oauth2/static/{tail}")
+    assert (answer.status, answer.body) == (404, b"Not Found\n")
+    world.log_in()
+    assert world.get(f"/oauth2/static/{tail}").status == 404
+
+
+def test_no_gateway_takes_it_for_a_grant() -> None:
+    world = World(settings(reverse_proxy=True))
+    told = (b"x-forwarded-uri", b"/deep")
+    target = f"/oauth2/static/{NAMES[0]}"
+    assert world.get(target, told, peer="127.0.0.1").status == 403
+    same = (b"x-forwarded-uri", target.encode())
+    assert world.get(target, same, peer="127.0.0.1").status == 200
