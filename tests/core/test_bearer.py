@@ -27,6 +27,7 @@ from authproxy_core.authorization import Basic, Bearer, Unusable, basic_of, bear
 from authproxy_core.credential_settings import CredentialSettings, JwtIssuer
 from authproxy_core.encoding import b64url
 from authproxy_core.flows.credentials import TOKEN_REMEMBERED
+from authproxy_core.jwt import parse_key_set
 from authproxy_core.settings import check
 from support.world import ISSUER, World, header, headers, provider_settings, settings
 
@@ -207,6 +208,16 @@ def test_jw_headers_of_a_token_are_judged(changed: dict[str, Any]) -> None:
     decoded = orjson.loads(base64.urlsafe_b64decode(head + "=="))
     forged = b64url(orjson.dumps(decoded | changed)).decode()
     assert refused(f"{forged}.{payload}.{signature}")
+
+
+def test_a_key_signs_by_its_own_algorithm_alone() -> None:
+    [key] = [one for one in SHARED.idp._desk.keys.published() if one["kty"] == "RSA"]
+    for alg, fits in (("RS256", True), ("RS512", False), (None, True)):
+        document = {"keys": [{**key, "alg": alg}]}
+        keys = parse_key_set(orjson.dumps(document))
+        assert bool(keys.candidates(None, "RS256")) is fits
+        assert not keys.candidates("another", "RS256")
+        assert not keys.candidates(None, "ES256")
 
 
 @pytest.mark.parametrize(

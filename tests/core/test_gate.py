@@ -297,6 +297,21 @@ def test_fh13_to_fh17_the_address_of_the_client(
     assert isinstance(ruled.send("/a", *fields, jar={}, peer=peer), Forward) == passes
 
 
+@pytest.mark.parametrize("name", ["x-real-ip", "x-forwarded-for"])
+@pytest.mark.parametrize("told", [[], ["nonsense"], [""], ["198.51.100.1", "x"]])
+def test_the_address_of_a_gateway_lets_none_of_its_clients_pass(
+    name: str, told: list[str]
+) -> None:
+    """Also where the gateway itself is among those who may."""
+    ruled = world(trusted_ips=("10.0.0.0/8",), real_client_ip_header=name)
+    fields = [(name.encode(), value.encode()) for value in told]
+    answer = ruled.get("/oauth2/auth", *fields, jar={}, peer=GATEWAY)
+    assert answer.status == 401
+    assert ruled.get("/a", *fields, jar={}, peer=GATEWAY).status == 403
+    known = (name.encode(), b"10.0.0.9")
+    assert ruled.get("/oauth2/auth", known, jar={}, peer=GATEWAY).status == 202
+
+
 def test_az32_an_address_gives_no_identity_and_takes_none() -> None:
     ruled = world(trusted_ips=("192.0.2.7",), provider={"allowed_groups": ("none",)})
     answer = ruled.get("/oauth2/auth", jar={})

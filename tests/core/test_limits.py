@@ -232,15 +232,13 @@ def test_the_longest_subject(more: int) -> None:
 
 def test_the_longest_token() -> None:
     head = b64url(b'{"alg":"none"}').decode()
-    body = b64url(b'{"a":1}').decode()
+    body = b64url(b'{"a":1 }').decode()
     fixed = len(head) + len(body) + 2
 
     def token(length: int) -> str:
         return f"{head}.{body}.{'A' * (length - fixed)}"
 
-    for length in range(MAX_TOKEN - 3, MAX_TOKEN + 1):
-        if (length - fixed) % 4 != 1:  # else it is no base64url
-            assert claims_of(token(length)) == {"a": 1}
+    assert claims_of(token(MAX_TOKEN)) == {"a": 1}
     for length in range(MAX_TOKEN + 1, MAX_TOKEN + 5):
         with pytest.raises(TokenError, match="compact"):
             claims_of(token(length))

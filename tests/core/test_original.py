@@ -334,6 +334,9 @@ def test_fh17_mapped_addresses_are_ipv4_in_both_directions() -> None:
         assert "::203.0.113.9" not in addresses
     assert "192.0.2.1" in mapped
     assert "192.0.2.2" not in mapped
+    everything = AddressSet(["::ffff:0:0/96"])
+    assert ATTACKER in everything
+    assert "2001:db8::1" not in everything
     # Other networks of IPv6 hold no IPv4 address.
     assert ATTACKER not in AddressSet(["::/0", "64:ff9b::/96"])
     assert LISTED.trusts(f"::ffff:{GATEWAY}")

@@ -59,6 +59,11 @@ from support.world import World, header, rule, settings
         (("company.com",), "x", False),
         (("company.com",), "x@\uff43ompany.com", False),
         (("company.com",), "x@compan\u0131.com", False),
+        # A lower-case letter would become of it.
+        (("kompany.com",), "x@\u212aompany.com", False),
+        ((".company.com",), "attacker@evil.com@x.company.com", False),
+        (("company.com",), "x\n@company.com", False),
+        (("company.com",), "x\u202e@company.com", False),
         ((), "x@company.com", False),
     ],
 )
