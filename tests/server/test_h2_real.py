@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,8 @@ from support.processes import wait_for
 from support.program import Program, session_cookie
 from support.programs import find
 
+LARGE = 128 << 20  # bytes; as a number it has nine digits
+GROWTH = 20 << 20  # bytes that the program may grow by
 MESSAGE = b"\0\0\0\0\5hello"  # of gRPC: not compressed, its length, its bytes
 
 
@@ -108,3 +112,34 @@ def test_uploads(client: H2Client, size: int) -> None:
     if size:
         client.send_body(number, bytes(size))
     assert client.answer(number).body == b"%d" % size
+
+
+def test_large_bodies_pass_in_a_fixed_window(
+    tmp_path: Path, program: Program, certificate: Certificate
+) -> None:
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(LARGE)
+    url = f"https://{LOOPBACK}:{program.port}"
+    assert curl(certificate, f"{url}/big?size=65536") == "2 200 65536"
+    before = program.peak()
+    assert curl(certificate, f"{url}/big?size={LARGE}") == f"2 200 {LARGE}"
+    # What curl leaves unread within its limit of the rate has to wait at the upstream.
+    slow = curl(certificate, "--limit-rate", "4M", "-m", "1", f"{url}/big?size={LARGE}")
+    assert slow.startswith("2 200 ")
+    assert curl(certificate, "-T", str(large), f"{url}/count") == "2 200 9"
+    assert program.peak() - before < GROWTH
+
+
+def curl(certificate: Certificate, *arguments: str) -> str:
+    """The version, the status and the size of the answer."""
+    program = find("curl")
+    if program is None:
+        pytest.skip("curl is not installed")
+    command = [
+        str(program), "-s", "--http2", "--cacert", certificate.cert_file,
+        "-H", f"Cookie: {session_cookie()}", "-o", "/dev/null",
+        "-w", "%{http_version} %{http_code} %{size_download}", *arguments,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return done.stdout

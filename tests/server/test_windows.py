@@ -83,16 +83,6 @@ def program(tmp_path: Path) -> Iterator[Program]:
             yield running
 
 
-def peak(program: Program) -> int:
-    """The most memory that any process of the program has had, in bytes."""
-    sizes = []
-    for pid in (program.pid, *program.workers):
-        text = Path(f"/proc/{pid}/status").read_text()
-        [line] = [line for line in text.splitlines() if line.startswith("VmHWM")]
-        sizes.append(int(line.split()[1]) << 10)
-    return max(sizes)
-
-
 def connected(program: Program, method: str, path: str, *fields: str) -> socket.socket:
     client = socket.create_connection((LOOPBACK, program.port), timeout=60)
     lines = [f"{method} {path} HTTP/1.1", "Host: a", f"Cookie: {session_cookie()}"]
@@ -103,30 +93,30 @@ def connected(program: Program, method: str, path: str, *fields: str) -> socket.
 def test_a_download_to_a_slow_client(program: Program) -> None:
     with connected(program, "GET", "/down") as client:
         received = len(client.recv(1 << 16))
-        before = peak(program)
+        before = program.peak()
         threading.Event().wait(0.5)  # the upstream sends on meanwhile, if it may
         while received < SIZE:
             received += len(client.recv(1 << 20))
-    assert peak(program) - before < GROWTH
+    assert program.peak() - before < GROWTH
 
 
 def test_an_upload(program: Program) -> None:
     with connected(program, "POST", "/up", f"Content-Length: {SIZE}") as client:
         client.sendall(PIECE)
-        before = peak(program)
+        before = program.peak()
         for _ in range(SIZE // len(PIECE) - 1):
             client.sendall(PIECE)
         answer = b""
         while not answer.endswith(b"took it"):
             answer += client.recv(1 << 16)
     assert answer.startswith(b"HTTP/1.1 200 ")
-    assert peak(program) - before < GROWTH
+    assert program.peak() - before < GROWTH
 
 
 def test_chunks_both_ways_at_once(program: Program) -> None:
     chunked = "Transfer-Encoding: chunked"
     with connected(program, "POST", "/chunks", chunked) as client:
-        before = peak(program)
+        before = program.peak()
 
         def send() -> None:
             for _ in range(SIZE // len(PIECE)):
@@ -142,4 +132,4 @@ def test_chunks_both_ways_at_once(program: Program) -> None:
             received, last = received + len(data), (last + data)[-16:]
         sender.join()
     assert received > SIZE
-    assert peak(program) - before < GROWTH
+    assert program.peak() - before < GROWTH

@@ -117,6 +117,15 @@ class Program(Process):
         text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         return [int(pid) for pid in text.split()]
 
+    def peak(self) -> int:
+        """The most memory that any of its processes has had, in bytes."""
+        sizes = []
+        for pid in (self.pid, *self.workers):
+            status = Path(f"/proc/{pid}/status").read_text()
+            [line] = [one for one in status.splitlines() if one.startswith("VmHWM")]
+            sizes.append(int(line.split()[1]) << 10)
+        return max(sizes)
+
 
 def session_cookie(
     session: Session | None = None, *, secret: str = SECRET, age: float = 0.0
