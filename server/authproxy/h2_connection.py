@@ -40,6 +40,7 @@ from authproxy_core.messages import Header, Request, Respond
 from .h2_frames import FrameError, FrameMeter
 from .h2_goaway import LastingState
 from .h2_heads import head_of
+from .h2_packing import PlainEncoder
 from .h2_stream import StreamExchange
 from .heads import Head, HeadError
 from .hub import MODULE, Hub
@@ -65,6 +66,7 @@ class H2Connection(asyncio.Protocol):
         self._peer = ""
         self._protocol = Protocol(H2Configuration(client_side=False))
         self._protocol.state_machine = LastingState()
+        self._protocol.encoder = PlainEncoder()
         self._streams: dict[int, StreamExchange] = {}
         self._meter = FrameMeter(hub.limits.head_bytes)
         self._credit = float(CREDIT)

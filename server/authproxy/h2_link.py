@@ -34,6 +34,7 @@ from authproxy_core.messages import Header
 from .dial import Stream
 from .h2_frames import FrameError, FrameMeter
 from .h2_goaway import LastingState
+from .h2_packing import PlainEncoder
 from .serving import UpstreamFailed
 
 MAX_CALLS = 100  # requests of one connection at the same time
@@ -124,6 +125,7 @@ class Link:
         self._stream = stream
         self._protocol = H2Connection(H2Configuration(client_side=True))
         self._protocol.state_machine = LastingState()
+        self._protocol.encoder = PlainEncoder()
         self._protocol.local_settings = Settings(
             client=True,
             initial_values={
