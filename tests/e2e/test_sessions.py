@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import html
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -187,10 +189,12 @@ PLACES: dict[str, dict[str, Any]] = {
     "cookie": {},
     "cookie-redis": {"shared_state": "redis"},
     "cookie-revocable": {"shared_state": "redis", "session_revocation": True},
+    "cookie-file": {"session_revocation": True},
     "redis": {"session_store_type": "redis"},
     "redis-original": {"session_store_type": "redis", "cookie_format": "oauth2-proxy"},
     "sqlite": {"session_store_type": "sqlite"},
 }
+REVOCABLE = ("cookie-revocable", "cookie-file", "redis", "sqlite")
 
 
 def started(
@@ -202,7 +206,7 @@ def started(
         changes["redis_connection_url"] = redis.url
     if place == "cookie":
         return [fleet.ours(**changes)]
-    if place == "sqlite":
+    if place in ("sqlite", "cookie-file"):
         changes["sqlite_path"] = str(tmp_path / "sessions.db")
     return [fleet.ours(**changes) for _ in range(2)]
 
@@ -317,7 +321,7 @@ def test_both_programs_share_sessions_refreshes_and_sign_outs(
 # -- the end of a session
 
 
-@pytest.mark.parametrize("place", ["cookie-revocable", "redis", "sqlite"])
+@pytest.mark.parametrize("place", [*REVOCABLE])
 def test_st11_signing_out_here_ends_it_there(
     fleet: Fleet, redis: RedisServer, tmp_path: Path, place: str
 ) -> None:
@@ -333,7 +337,7 @@ def test_st11_signing_out_here_ends_it_there(
     assert one.check(copied(copy)) == 401
 
 
-@pytest.mark.parametrize("place", ["cookie-revocable", "redis"])
+@pytest.mark.parametrize("place", [*REVOCABLE])
 def test_lo11_a_logout_token_ends_it_everywhere(
     fleet: Fleet, redis: RedisServer, tmp_path: Path, place: str
 ) -> None:
@@ -396,10 +400,16 @@ class Browser(Instance):
 
 
 def browsers(
-    start: Start, redis: RedisServer, place: str, **more: str
+    start: Start, redis: RedisServer, tmp_path: Path, place: str, **more: str
 ) -> list[Instance]:
+    """Two instances, or twice the same one (with its workers) where no other shares."""
+    if place in ("sqlite", "cookie-file"):
+        more = {"SQLITE_PATH": str(tmp_path / "sessions.db"), **more}
     given = environment(redis, place, **more)
-    servers = [start(AUTHPROXY, environment=given) for _ in range(2)]
+    if place == "cookie":
+        servers = [start(AUTHPROXY, environment=given)] * 2
+    else:
+        servers = [start(AUTHPROXY, environment=given) for _ in range(2)]
     return [Browser(server.port, server.process) for server in servers]
 
 
@@ -410,11 +420,15 @@ def log_in(instance: Instance, user: str = "lisan123") -> Cookies:
     return cookies
 
 
-@pytest.mark.parametrize("place", ["cookie-redis", "redis"])
+@pytest.mark.parametrize("place", ["cookie", "cookie-redis", "redis", "sqlite"])
 def test_keycloak_sees_one_refresh(
-    start: Start, strict_keycloak: Keycloak, redis: RedisServer, place: str
+    start: Start,
+    strict_keycloak: Keycloak,
+    redis: RedisServer,
+    tmp_path: Path,
+    place: str,
 ) -> None:
-    instances = browsers(start, redis, place)
+    instances = browsers(start, redis, tmp_path, place)
     cookies = log_in(instances[0])
     time.sleep(REFRESH + 0.2)
     answers = check_together(instances, cookies)
@@ -432,12 +446,12 @@ def refreshes(keycloak: Keycloak) -> list[str]:
     return [event["type"] for event in keycloak.admin("GET", f"/{REALM}/events").json]
 
 
-@pytest.mark.parametrize("place", ["cookie-revocable", "redis"])
+@pytest.mark.parametrize("place", ["cookie-revocable", "cookie-file", "redis"])
 def test_keycloak_ends_a_session_over_the_back_channel(
-    start: Start, keycloak: Keycloak, redis: RedisServer, place: str
+    start: Start, keycloak: Keycloak, redis: RedisServer, tmp_path: Path, place: str
 ) -> None:
     more = {"BACKCHANNEL_LOGOUT": "true", "COOKIE_REFRESH": "1h"}
-    one, other = browsers(start, redis, place, **more)
+    one, other = browsers(start, redis, tmp_path, place, **more)
     uuid = keycloak.client_uuid(CLIENT_ID)
     client = keycloak.admin("GET", f"/{REALM}/clients/{uuid}").json
     client["attributes"] |= {
@@ -456,3 +470,55 @@ def test_keycloak_ends_a_session_over_the_back_channel(
         )
         assert instance.check(bystander) == 202
     wait_for(lambda: "sessions ended in the store" in one.process.log(), "the log")
+
+
+def test_signing_out_goes_on_to_keycloak(start: Start, keycloak: Keycloak) -> None:
+    """RP-initiated: the login at Keycloak ends as well, and the way leads back."""
+    server = start(AUTHPROXY, environment={"OAUTH2_PROXY_SIGN_OUT_AT_PROVIDER": "true"})
+    client = Client({"app.example.com": server.port})
+    assert log_in_at_keycloak(client, PLAIN, "lisan123").status == 302
+    https = {"x-forwarded-proto": "https"}
+    answer = client.get(f"{PLAIN}/oauth2/sign_out?rd=/", **https)
+    assert answer.location.startswith(f"{keycloak.issuer}/protocol/openid-connect/")
+    back = client.follow(answer, until=APP)
+    assert back.location.partition("?")[0] == f"{APP}/"
+    assert client.get(f"{PLAIN}/oauth2/auth").status == 401
+    again = client.follow(client.get(f"{PLAIN}/oauth2/start?rd=/"), until=APP)
+    assert "kc-form-login" in again.text  # no single sign-on any more
+
+
+def test_keycloak_ends_a_session_over_the_front_channel(
+    start: Start, keycloak: Keycloak
+) -> None:
+    server = start(AUTHPROXY, environment={"OAUTH2_PROXY_FRONTCHANNEL_LOGOUT": "true"})
+    path = f"/{REALM}/clients/{keycloak.client_uuid(CLIENT_ID)}"
+    before = keycloak.admin("GET", path).json
+    told = {
+        "frontchannel.logout.url": f"{PLAIN}/oauth2/frontchannel-logout",
+        "frontchannel.logout.session.required": "true",
+    }
+    keycloak.admin(
+        "PUT",
+        path,
+        before
+        | {"frontchannelLogout": True, "attributes": before["attributes"] | told},
+    )
+    try:
+        client = Client({"app.example.com": server.port})
+        assert log_in_at_keycloak(client, PLAIN, "lisan123").status == 302
+        check = client.get(f"{PLAIN}/oauth2/auth")
+        assert check.status == 202
+        hint = check.header("authorization").removeprefix("Bearer ")
+        page = client.get(
+            f"{keycloak.issuer}/protocol/openid-connect/logout?id_token_hint={hint}"
+        )
+        [frame] = re.findall(r'<iframe[^>]* src="([^"]+)"', page.text)
+        frame = html.unescape(frame)
+        assert frame.startswith(f"{PLAIN}/oauth2/frontchannel-logout?")
+        other = re.sub(r"sid=[^&]+", "sid=other", frame)
+        client.get(other)
+        assert client.get(f"{PLAIN}/oauth2/auth").status == 202
+        assert client.get(frame).status == 200
+        assert client.get(f"{PLAIN}/oauth2/auth").status == 401
+    finally:
+        keycloak.admin("PUT", path, before)
