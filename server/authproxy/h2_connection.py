@@ -51,6 +51,7 @@ from .trailers import passable
 MAX_STREAMS = 100  # requests of a connection that are being answered
 STREAM_WINDOW = 256 << 10  # bytes of a body that may wait to be taken
 CONNECTION_WINDOW = 512 << 10  # of all bodies together
+TOGETHER = 16 << 10  # bytes of a piece that may wait for others to be sent with
 OUTPUT_HIGH = 1 << 20  # bytes of frames that a client may leave unread
 CREDIT = 1000  # see above
 CREDIT_PER_SECOND = 100
@@ -71,6 +72,7 @@ class H2Connection(asyncio.Protocol):
         self._meter = FrameMeter(hub.limits.head_bytes)
         self._credit = float(CREDIT)
         self._fresh = True
+        self._flushing = False  # at the end of this turn
         self._going = False  # no further requests are taken
         self._writable = True
         self._room: set[asyncio.Future[None]] = set()
@@ -173,7 +175,7 @@ class H2Connection(asyncio.Protocol):
             case ConnectionTerminated():
                 self._going = True
                 if not self._streams:
-                    self.transport.close()
+                    self._close()
 
     def _request(self, event: RequestReceived) -> None:
         number = event.stream_id
@@ -257,10 +259,11 @@ class H2Connection(asyncio.Protocol):
         except ProtocolError:
             self._lose(number)
             return
-        self._flush()
+        self._flush_soon()
 
     def send_data(self, number: int, data: bytes, *, ends: bool) -> None:
         """Send a piece of a body that fits into the windows."""
+        large = len(data) > TOGETHER
         try:
             size = self._protocol.max_outbound_frame_size
             while len(data) > size:
@@ -270,7 +273,10 @@ class H2Connection(asyncio.Protocol):
         except ProtocolError:
             self._lose(number)
             return
-        self._flush()
+        if large:
+            self._flush()  # so that it is seen whether the client keeps up
+        else:
+            self._flush_soon()
 
     def send_end(self, number: int, trailers: Sequence[Header]) -> None:
         """End a body, with trailers or without (RFC 9113 §8.1)."""
@@ -346,7 +352,7 @@ class H2Connection(asyncio.Protocol):
             self._reset(exchange.number, ErrorCodes.NO_ERROR)
         exchange.body.drop()
         if self._going and not self._streams:
-            self.transport.close()
+            self._close()
 
     # What the worker uses; as `Connection` has them.
 
@@ -378,12 +384,12 @@ class H2Connection(asyncio.Protocol):
             self._going = True
             self._go_away(ErrorCodes.NO_ERROR)
             if not self._streams:
-                self.transport.close()
+                self._close()
         elif not self._streams:
             limit = limits.head_timeout if self._fresh else limits.idle_timeout
             if now - self._since >= limit:
                 self._go_away(ErrorCodes.NO_ERROR)
-                self.transport.close()
+                self._close()
 
     def _stalled(self, now: float) -> bool:
         pending = self.transport.get_write_buffer_size()
@@ -402,6 +408,7 @@ class H2Connection(asyncio.Protocol):
             last_stream_id=self._protocol.highest_inbound_stream_id,
             error_code=int(code),
         )
+        self._flush()
         self.transport.write(frame.serialize())
 
     def _end(self, reason: str) -> None:
@@ -409,10 +416,20 @@ class H2Connection(asyncio.Protocol):
         self.hub.logs.info(
             MODULE, f"ended an HTTP/2 connection of {self.client}: {reason}"
         )
+        self._close()
+
+    def _close(self) -> None:
         self._flush()
         self.transport.close()
 
+    def _flush_soon(self) -> None:
+        """Write what is to be said at the end of this turn, with all that joins it."""
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
     def _flush(self) -> None:
+        self._flushing = False
         data = self._protocol.data_to_send()
         if data and not self.lost and not self.transport.is_closing():
             self.transport.write(data)
