@@ -556,3 +556,19 @@ def test_any_field_is_read(value: bytes) -> None:
 def test_whatever_the_field_holds_nobody_comes_in(value: bytes) -> None:
     answer = ask(SHARED, (b"authorization", value))
     assert answer.status == 401
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [b"a\n:pw", b"a\x00:pw", "a\u202e:pw".encode(), b"\xff:pw", b"no colon"],
+)
+def test_names_that_nobody_can_have(pair: bytes) -> None:
+    assert basic_of(b"Basic " + base64.b64encode(pair)) == Unusable()
+
+
+@pytest.mark.parametrize(
+    "text", [b"Y*TpwdzE=", b"YTpwdzE=\n", b"-YTpwdzE=", b"YTpwdzE"]
+)
+def test_base64_has_one_form(text: bytes) -> None:
+    assert basic_of(b"Basic YTpwdzE=") == Basic("a", b"pw1")
+    assert basic_of(b"Basic " + text) == Unusable()
