@@ -575,3 +575,25 @@ def test_one_path_may_lead_to_several_only_with_conditions() -> None:
     world_of(upstreams=(upstream("a", groups=("x",)), upstream("b")))
     with pytest.raises(SettingsError, match="upstreams: 'a': got the method 'get'"):
         world_of(upstreams=(upstream("a", methods=("get",)),))
+
+
+@pytest.mark.parametrize(
+    "path", ["/%EF%BD%81dmin/x", "/public/%EF%BC%8E%EF%BC%8E/admin/x"]
+)
+def test_full_width_letters_may_become_plain_ones(path: str) -> None:
+    rules = table(rule("/admin/", policy="deny"), rule("/", policy="public"))
+    assert rules.ruling("a", b"GET", path.encode()).policy == "deny"
+
+
+def test_methods_are_not_case_sensitive_everywhere() -> None:
+    rules = table(rule(methods=("POST",), policy="deny"), rule("/", policy="public"))
+    assert rules.ruling("a", b"post", b"/").policy == "deny"
+    assert rules.ruling("a", b"GET", b"/").policy == "public"
+
+
+def test_the_method_of_the_gateways_own_request_is_nobodys() -> None:
+    public = RuleSettings(rules=(rule("/x", methods=("GET",), policy="public"),))
+    world = world_of(access=public)
+    assert asked(world, "/x").status == 202
+    untold = [field for field in about("/x") if field[0] != b"x-forwarded-method"]
+    assert world.get("/oauth2/auth", *untold, peer=GATEWAY).status == 401

@@ -572,3 +572,24 @@ def test_names_that_nobody_can_have(pair: bytes) -> None:
 def test_base64_has_one_form(text: bytes) -> None:
     assert basic_of(b"Basic YTpwdzE=") == Basic("a", b"pw1")
     assert basic_of(b"Basic " + text) == Unusable()
+
+
+def test_a_token_that_is_remembered_ends_when_it_ends() -> None:
+    world = accepting()
+    field = bearer(world.token(exp=int(world.clock.now) + 60))
+    for _ in range(3):
+        assert ask(world, field).status == 202
+    world.clock.now += 60 + world.settings.clock_skew - 1
+    assert ask(world, field).status == 202
+    world.clock.now += 1
+    assert ask(world, field).status == 401
+
+
+def test_a_token_counts_on_the_hosts_of_its_provider_alone() -> None:
+    """Also when it was verified a moment ago, for another host."""
+    world = accepting(provider={"hosts": ("app.example.com",)})
+    field = bearer(world.token())
+    for _ in range(3):
+        assert ask(world, field).status == 202
+    assert ask(world, field, (b"host", b"b.example.com")).status == 401
+    assert ask(world, field).status == 202

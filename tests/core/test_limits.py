@@ -276,6 +276,19 @@ def test_the_oldest_logout_token(more: int) -> None:
     judged(more, iat=START - MAX_AGE - leeway - more)
 
 
+def test_a_logout_token_of_another_issuer() -> None:
+    judged(1, iss="other")
+    judged(0, iss="i")
+
+
+@more
+def test_the_times_of_a_token(more: int) -> None:
+    """Our clock and the provider's may differ by the leeway, and no more."""
+    judged(more, iat=START + 30 + more)
+    judged(more, exp=START - 30 + 1 - more)
+    judged(more, nbf=START + 30 + more)
+
+
 def judged(more: int, **changes: Any) -> None:
     """Judge a logout token with *changes*, which is good unless there is *more*."""
     claims = {

@@ -21,7 +21,7 @@ from authproxy_core import (
     SessionSettings,
 )
 from authproxy_core.errors import TokenError
-from authproxy_core.jwt import Expected
+from authproxy_core.jwt import Expected, claims_of
 from authproxy_core.logout_token import EVENT, check_logout_token
 from authproxy_core.settings import LogoutSettings
 from support.fleet import Fleet
@@ -215,6 +215,16 @@ def test_an_id_token_is_no_logout_token() -> None:
     scene = Scene("cookie")
     assert scene.send(scene.sessions["alice"].id_token).status == 400
     assert scene.send(scene.sessions["alice"].access_token).status == 400
+
+
+@pytest.mark.parametrize("typ", ["at+jwt", "secevent+jwt", "logout+jwt"])
+def test_only_its_own_type_does_for_a_logout_token(typ: str) -> None:
+    scene = Scene("ticket")
+    claims = claims_of(scene.idp.logout_token("alice"))
+    token = scene.idp._desk.keys.sign(claims, "RS256", {"typ": typ})
+    good = typ == "logout+jwt"
+    assert scene.send(token).status == (200 if good else 400)
+    assert ("alice" in scene.inside()) is not good
 
 
 def test_lo22_nonsense_does_not_make_us_fetch_keys() -> None:
