@@ -278,6 +278,7 @@ def test_the_oldest_logout_token(more: int) -> None:
 
 def test_a_logout_token_of_another_issuer() -> None:
     judged(1, iss="other")
+    judged(1, iss="accounts.google.com")  # Google's other name is Google's alone
     judged(0, iss="i")
 
 
