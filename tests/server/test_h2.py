@@ -449,3 +449,19 @@ def test_a_head_without_end_is_not_waited_for(
         assert client.goaway is not None
     with H2Client(program.port, certificate) as client:
         assert client.ask().status == 200
+
+
+@pytest.mark.parametrize("body", [b"", b"abc", b"abcdefgh"])
+def test_a_length_that_is_not_the_bodys(
+    program: Program, certificate: Certificate, body: bytes
+) -> None:
+    """Over HTTP/1.1 the upstream would take the rest for another request, or wait."""
+    with H2Client(program.port, certificate, strict=False) as client:
+        length = ("content-length", "5")
+        fields = (*crumbs(), length)
+        number = client.send("/app", *fields, method="POST", ends=not body)
+        if body:
+            client.send_body(number, body)
+        answer = client.answer(number)
+        assert answer.status in (0, 400, 502)
+        assert b'"target"' not in answer.body
