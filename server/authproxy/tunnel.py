@@ -85,6 +85,11 @@ class _Side(asyncio.Protocol):
             self.other.transport.close()
             self._tunnel.end_within(FLUSH)
 
+    def part(self) -> None:
+        """Both are gone: nothing is told to this side any more."""
+        self._lost = None
+        del self.other, self._tunnel, self.transport
+
 
 class Tunnel:
     """Two connections joined; ``sent`` counts the bytes to the client.
@@ -152,3 +157,6 @@ class Tunnel:
         calls, self._at_end = self._at_end, ()
         for call in calls:
             call()
+        # Else the four would hold each other until the garbage is collected, rarely.
+        self._client.part()
+        self._upstream.part()
