@@ -282,11 +282,12 @@ def _cookie_problems(cookie: CookieSettings) -> list[str]:
             "cookie_secret: missing; expected a random secret of 16, 24 or 32 bytes, "
             "raw or base64url encoded"
         )
-    for secret in cookie.secrets:
+    for number, secret in enumerate(cookie.secrets):
         size = len(aes_key(secret))
         if size not in (16, 24, 32):
+            key = "cookie_secrets" if number else "cookie_secret"
             problems.append(
-                f"cookie_secret: got {size} bytes, expected 16, 24 or 32 (raw, or "
+                f"{key}: got {size} bytes, expected 16, 24 or 32 (raw, or "
                 "base64url encoded)"
             )
     if cookie.expire and cookie.refresh >= cookie.expire:

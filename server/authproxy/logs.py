@@ -77,12 +77,17 @@ class Logs:
         self._write_error = output.write if settings.errors_to_info else errors.write
         self._silent_paths = _silent_paths(settings, core)
         self._skips = bool(self._silent_paths or settings.exclude_paths)
-        for writer in (output, errors):
+        self._writers = (output, errors)
+
+    def lead(self) -> None:
+        """Have the writers tell of lost lines in the form of these."""
+        for writer in self._writers:
             writer.lost_line = self._lost
 
     def become(self, other: Logs) -> None:
         """Write as *other* does from now on, for everybody who holds this one."""
         vars(self).update(vars(other))
+        self.lead()
 
     def answered(self, entry: Entry, events: tuple[Event, ...]) -> None:
         """Write the lines of an answered request."""

@@ -82,6 +82,7 @@ class Worker:
             settings.logs, self._metrics.lines_lost
         )
         self._logs = self._new_logs(settings)
+        self._logs.lead()
         self._client = HttpClient(settings.client, version=settings.core.version)
         store = create(settings.store, settings.core.cookie.name)
         self._performer = Performer(

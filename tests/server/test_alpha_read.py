@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authproxy.config.alpha_read import read_alpha
-from authproxy.config.substitute import substitute
+from authproxy.config.substitute import substitute, unset
 from authproxy.config.yaml_text import read_yaml, write_yaml
 
 ENV = {"NAME": "value", "EMPTY": "", "OTHER": "x$NAME"}
@@ -41,6 +41,14 @@ def test_variables_are_filled_in(text: str, expected: str) -> None:
 def test_a_broken_reference_is_told_with_its_line(text: str) -> None:
     with pytest.raises(ValueError, match=r"^line 2: a reference"):
         substitute("\n" + text, ENV)
+
+
+def test_variables_that_are_not_set_are_told() -> None:
+    text = (
+        "a: $NAME ${NONE}\n  # $NONE\nb: pa$word $$x $1\n"
+        "c: ${EMPTY} ${NONE:-} ${NONE+x} ${"
+    )
+    assert list(unset(text, ENV)) == [("${NONE}", 1), ("$word", 3)]
 
 
 @given(st.text(alphabet="$ {}:-+=aB1_\n"))

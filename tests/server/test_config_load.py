@@ -142,6 +142,18 @@ def test_secret_files_are_read_byte_for_byte(tmp_path: Path) -> None:
 def test_a_secret_beats_its_file(tmp_path: Path) -> None:
     found = settings(f"--client-secret-file={tmp_path / 'missing'}")
     assert found.core.providers[0].client_secret == Secret("hidden-client-secret")
+    assert (
+        "client_secret_file (--client-secret-file): not read, for client_secret is "
+        "given too"
+    ) in found.warnings
+
+
+def test_an_address_without_certificate_is_named() -> None:
+    assert (
+        "https_address (--https-address): nothing listens there, for no tls_cert_file "
+        "is given"
+    ) in settings("--https-address=127.0.0.1:0").warnings
+    assert not [text for text in settings().warnings if "https_address" in text]
 
 
 def test_unusable_secret_files(tmp_path: Path) -> None:
@@ -162,6 +174,9 @@ def test_key_ring() -> None:
     first, second = "0123456789abcdef", "fedcba9876543210"
     ring = settings(f"--cookie-secrets={second},{first}").core.cookie.secrets
     assert ring == (Secret(first), Secret(second))
+    assert problem("--cookie-secrets=short").startswith(
+        "cookie_secrets (--cookie-secrets): got 5 bytes"
+    )
     alone = settings("--cookie-secret=", f"--cookie-secrets={second},{first}")
     assert alone.core.cookie.secrets == (Secret(second), Secret(first))
     assert problem(f"--cookie-secrets={first},").startswith("cookie_secrets (")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from authproxy.config.collected import UsageError
+from authproxy.config.collected import ConfigError, UsageError
+from authproxy.config.load import load
 from authproxy.config.sources import read_flags
 from support.configuration import problem, problems, settings
 
@@ -177,6 +178,17 @@ def test_file_that_is_no_toml(file: Path) -> None:
     assert "line 2" in problem(file=file)
     file.write_bytes(b'a = "\xff"')
     assert problem(file=file) == f"--config: {file} is not UTF-8 text"
+
+
+def test_a_file_that_can_not_be_read_is_the_only_problem(tmp_path: Path) -> None:
+    """What is in it is not missing; and a reload waits for its change."""
+    path = str(tmp_path / "missing")
+    with pytest.raises(ConfigError) as caught:
+        load([f"--config={path}"], {})
+    assert caught.value.problems == (
+        f"--config: can't read {path}: No such file or directory",
+    )
+    assert caught.value.files == (path,)
 
 
 def test_key_that_is_not_found_in_the_text_has_no_line(file: Path) -> None:

@@ -246,3 +246,17 @@ def test_a_traceback_is_one_object(tmp_path: Path) -> None:
     message = json.loads(line)["message"]
     assert message.startswith("it failed\nTraceback ")
     assert message.endswith("RuntimeError: a\nb")
+
+
+def test_lost_lines_are_told_in_the_form_in_use(tmp_path: Path) -> None:
+    """Logs that are prepared for a reload, and perhaps dropped, change nothing."""
+    fd = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    writer = LogWriter(fd)
+    logs = Logs(LogSettings(format="json"), Settings(), Clock(), writer, writer)
+    logs.lead()
+    prepared = Logs(LogSettings(), Settings(), Clock(), writer, writer)
+    assert json.loads(writer.lost_line(3))["message"] == "3 log lines were lost"
+    logs.become(prepared)
+    assert writer.lost_line(3).endswith("[logs] 3 log lines were lost\n")
+    writer.close()
+    os.close(fd)

@@ -31,6 +31,7 @@ def add_warnings(collected: Collected) -> None:
     _callback(collected)
     _lists(collected)
     _logs(collected)
+    _listeners(collected)
 
 
 def _pkce(collected: Collected) -> None:
@@ -90,3 +91,9 @@ def _logs(collected: Collected) -> None:
     names = ("standard_logging", "auth_logging", "request_logging")
     if not any(collected.boolean(name) for name in names):
         collected.warnings.append(f"{', '.join(names)}: all of them are off")
+
+
+def _listeners(collected: Collected) -> None:
+    key = "https_address"
+    if not collected.is_default(key) and not collected.string("tls_cert_file"):
+        collected.warn(key, "nothing listens there, for no tls_cert_file is given")

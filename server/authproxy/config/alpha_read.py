@@ -15,7 +15,7 @@ from typing import Any
 from .access_rules import claim_values
 from .alpha_schema import ROOT, Field, Many, Schema
 from .sources import nearest
-from .substitute import substitute
+from .substitute import substitute, unset
 from .values import INT_LIMIT, parse_duration
 from .yaml_text import read_yaml
 
@@ -83,6 +83,11 @@ def read_alpha(
 def _document(path: str, environ: Mapping[str, str], problems: Problems) -> Any:
     try:
         text = Path(path).read_bytes().decode()
+        problems.warnings += [
+            f"--alpha-config: {path}, line {line}: {reference} is not set, so nothing "
+            "stands there; $$ is a dollar sign"
+            for reference, line in unset(text, environ)
+        ]
         return read_yaml(substitute(text, environ))
     except OSError as error:
         problems.found.append(f"--alpha-config: can't read {path}: {error.strerror}")

@@ -15,6 +15,8 @@ from .files import read_file
 def read_secret(collected: Collected, key: str) -> Secret:
     """The secret *key*, or the content of the file that ``<key>_file`` names."""
     value, path = collected.string(key), collected.string(f"{key}_file")
+    if value and path:
+        collected.warn(f"{key}_file", f"not read, for {key} is given too")
     if value or not path:
         return Secret(value)
     return _from_file(collected, f"{key}_file", path)

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .collected import Collected, Given, UsageError, shown
+from .collected import Collected, ConfigError, Given, UsageError, shown
 from .option import ENVIRONMENT_PREFIX, Option, Value
 from .options import BY_FLAG, BY_KEY, CONTROL_BY_FLAG, FLAT_ONLY, OPTIONS
 from .values import EXPECTED, format_duration, from_flag, from_toml
@@ -234,21 +234,24 @@ def _alternatives(choices: Sequence[str]) -> str:
 
 
 def _read_toml(collected: Collected, path: str) -> dict[str, tuple[Any, str]]:
-    """The known keys of the file, with their value and origin."""
+    """The known keys of the file, with their value and origin.
+
+    Raises `ConfigError` when there are none to be had: that all of them are missing
+    would only hide the reason.
+    """
     try:
         with open(path, "rb") as stream:
             text = stream.read().decode()
         table = tomllib.loads(text)
     except OSError as exc:
-        collected.problems.append(f"--config: can't read {path}: {exc.strerror}")
-        return {}
+        why = f"can't read {path}: {exc.strerror}"
     except UnicodeDecodeError:
-        collected.problems.append(f"--config: {path} is not UTF-8 text")
-        return {}
+        why = f"{path} is not UTF-8 text"
     except tomllib.TOMLDecodeError as exc:
-        collected.problems.append(f"--config: {path} is not TOML: {exc}")
-        return {}
-    return _known_keys(collected, path, text, table)
+        why = f"{path} is not TOML: {exc}"
+    else:
+        return _known_keys(collected, path, text, table)
+    raise ConfigError((f"--config: {why}",), files=(path,))
 
 
 def _known_keys(

@@ -9,7 +9,7 @@ and ``${NAME:+text}``, where the text may be another ``$NAME``. A number is no n
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 REFERENCE = re.compile(
     r"\$(?:"
@@ -38,6 +38,20 @@ def substitute(text: str, environ: Mapping[str, str]) -> str:
         return _value(match, environ)
 
     return REFERENCE.sub(value, text)
+
+
+def unset(text: str, environ: Mapping[str, str]) -> Iterator[tuple[str, int]]:
+    """References to variables that are not set and have no default, with their lines.
+
+    Those in lines that are comments do not count.
+    """
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.lstrip().startswith("#"):
+            continue
+        for match in REFERENCE.finditer(line):
+            name = match["name"] or match["braced"]
+            if name and not match["operator"] and name not in environ:
+                yield match[0], number
 
 
 def _value(match: re.Match[str], environ: Mapping[str, str]) -> str:
