@@ -67,6 +67,12 @@ def discovery_request(issuer: str) -> Fetch:
 
 def parse_metadata(response: Response, issuer: str | None) -> Metadata:
     """Read the metadata; with an *issuer*, it must be exactly that (Discovery §4.3)."""
+    if response.status == 404:
+        raise ProviderError(
+            "there is no discovery document: status 404",
+            reason="discovery_invalid",
+            hint="check oidc_issuer_url, for Keycloak 'https://HOST/realms/REALM'",
+        )
     document = _json_object(response, "the discovery document", "discovery")
     for name in (
         "issuer",

@@ -953,6 +953,35 @@ def test_start_before_discovery_says_so(world: World) -> None:
     assert b"request-1" in answer.body
 
 
+@pytest.mark.parametrize(
+    ("document", "reason", "text"),
+    [
+        ({"issuer": ISSUER + "/"}, "wrong_issuer", "expected issuer"),
+        ({"token_endpoint": None}, "wrong_issuer", "token_endpoint"),
+        (404, "wrong_issuer", "check oidc_issuer_url"),
+        (503, "not_ready", "could not be fetched"),
+    ],
+)
+def test_start_with_a_wrong_issuer_says_so(
+    document: Any, reason: str, text: str
+) -> None:
+    """The page does not promise that waiting helps; the log says what to correct."""
+    fresh = World(ready=False)
+    if isinstance(document, int):
+        fresh.config.failing["discovery"] = document
+    else:
+        fresh.config.discovery.update(document)
+    for _ in range(2):
+        answer = fresh.get("/oauth2/start")
+        assert (answer.status, reasons(answer)) == (503, [reason])
+        assert (b"issuer URL" in answer.body) == (reason == "wrong_issuer")
+        assert text in answer.events[0].detail
+    fresh.config.failing.clear()
+    fresh.config.discovery.clear()
+    fresh.clock.now += 10
+    assert fresh.log_in().status == 302
+
+
 def test_a_thread_of_its_own_needs_no_event_loop() -> None:
     results: list[int] = []
     thread = threading.Thread(target=lambda: results.append(World().log_in().status))

@@ -82,7 +82,16 @@ def test_a_wrong_issuer(start: Start, keycloak: Keycloak) -> None:
     assert Client().get(f"{server.url}/ready").status == 503
     page = Client().get(f"{server.url}/oauth2/start")
     assert page.status == 503
-    assert request_id(page)
+    assert "issuer URL" in page.text
+    logged(server, request_id(page), "expected issuer")
+
+
+def test_a_realm_that_is_not_there(start: Start, keycloak: Keycloak) -> None:
+    server = start(issuer=keycloak.issuer + "-typo", path="/ping")
+    logged(server, "status 404", "check oidc_issuer_url")
+    page = Client().get(f"{server.url}/oauth2/start")
+    assert page.status == 503
+    assert "issuer URL" in page.text
 
 
 def test_denied_consent(start: Start) -> None:

@@ -37,6 +37,9 @@ MESSAGES = {
     f"another application. {ASK}",
     "issuer": "The token comes from another issuer than the configured one. The "
     f"administrator has to correct the issuer URL. {ASK}",
+    "wrong_issuer": "The identity provider answers, but not as the issuer that is "
+    "configured here, so nobody can log in. The administrator has to correct the issuer "
+    f"URL. {ASK}",
     "expired": "The token has expired by this server's clock. The clocks of this "
     f"server and of the identity provider differ too much. {ASK}",
     "clock_skew": "The token was issued in the future by this server's clock. The "
@@ -81,6 +84,7 @@ MESSAGES = {
 }
 STATUSES = {
     "not_ready": 503,
+    "wrong_issuer": 503,
     "not_allowed": 403,
     "tenant": 403,
     "no_provider": 404,

@@ -161,6 +161,7 @@ def start(
             asked=form,
         )
     except ProviderError as error:
+        error = context.readiness.cause(provider, error)
         return failed(context, request, failure_of(error), rd)
     return redirect(url, begun.headers)
 

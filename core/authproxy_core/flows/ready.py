@@ -17,6 +17,8 @@ BACK_OFF = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds between tries of discover
 LONGEST_WAIT = 5.0  # seconds that a login waits for the provider
 GLANCE = 0.25  # seconds between two looks
 RETRY_AFTER = 2.0  # seconds between tries that logins ask for
+NOT_READY = "not_ready"
+LASTING = frozenset({"issuer", "discovery_invalid"})  # reasons of a wrong configuration
 
 
 class Readiness:
@@ -33,6 +35,7 @@ class Readiness:
         self._clock = clock
         self._on_event = on_event
         self._tried_at: dict[str, float] = {}
+        self._misread: dict[str, ProviderError] = {}
 
     @property
     def complete(self) -> bool:
@@ -58,7 +61,23 @@ class Readiness:
 
     def _prepare(self, provider: Provider) -> Flow[None]:
         self._tried_at[provider.id] = self._clock()
-        yield from provider.prepare()
+        self._misread.pop(provider.id, None)
+        try:
+            yield from provider.prepare()
+        except ProviderError as error:
+            self._misread[provider.id] = error
+            raise
+
+    def cause(self, provider: Provider, error: ProviderError) -> ProviderError:
+        """*error*, or what is behind it when waiting will not help.
+
+        That is a provider which answers, but not as the issuer that is configured.
+        """
+        found = self._misread.get(provider.id)
+        if error.reason != NOT_READY or found is None or found.reason not in LASTING:
+            return error
+        text = f"provider {provider.id!r} is not ready: {found}"
+        return ProviderError(text, reason="wrong_issuer", hint=found.hint)
 
     def wait_for(self, provider: Provider) -> Flow[None]:
         """Wait until logins at *provider* can begin, for `LONGEST_WAIT` at most.
