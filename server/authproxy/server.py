@@ -49,6 +49,9 @@ GRACE = (
 LAST_HANDSHAKES = 0.25  # seconds for TCP handshakes under way when stopping
 WARM_UP = 3.0  # seconds for a new provider to get ready before a reload switches to it
 HANDSHAKE_TIMEOUT = 10.0  # seconds
+WAY = 0.002  # seconds in which a worker with fewer connections may take the next one
+EVENLY = 8  # a worker may have one and an eighth more than who has the fewest
+CHURN = 32  # connections that end within one or two seconds: they are short-lived
 ACCEPT_PAUSE = 0.1  # seconds after a failed accept (no file descriptors)
 EVICTED = 64  # connections closed at once to make room: looking for them takes time
 # Requests die by reference counting: 100 000 checks cause three young collections with
@@ -71,6 +74,7 @@ class Worker:
         self._settings = settings
         self._sockets = sockets
         self._accepting: set[Listening] = set()
+        self._lost = [0, 0]  # connections that ended in the second before, and in this
         self._attaching = 0  # accepted, but perhaps still in their TLS handshake
         self._stopping = asyncio.Event()
         self._senders = _senders(settings)
@@ -199,7 +203,7 @@ class Worker:
         self._start_warm_up()
         for listening in self._sockets:
             self._accept_from(listening)
-        self._hub.on_connection_lost = self._go_on
+        self._hub.on_connection_lost = self._on_lost
         started()
         await self._stopping.wait()
         if self._warm_up is not None:
@@ -219,7 +223,7 @@ class Worker:
     def _accept_from(self, listening: Listening) -> None:
         self._accepting.add(listening)
         asyncio.get_running_loop().add_reader(
-            listening.socket.fileno(), self._accept_one, listening
+            listening.socket.fileno(), self._offered, listening
         )
 
     def _stop_accepting(self) -> None:
@@ -244,6 +248,28 @@ class Worker:
             while self._accept_one(listening):
                 pass
             listening.socket.close()
+
+    def _offered(self, listening: Listening) -> None:
+        """A connection waits; a worker with fewer of them may have it first.
+
+        Else who is awake takes all that come at once, and keeps them. Where connections
+        last for a request only, they are spread as it is.
+        """
+        count = len(self._hub.connections) + self._attaching
+        surplus = count - self._metrics.fewest_connections()
+        if surplus <= 1 + count // EVENLY or sum(self._lost) > CHURN:
+            self._accept_one(listening)
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listening.socket.fileno())
+        loop.call_later(WAY, self._insist, listening)
+
+    def _insist(self, listening: Listening) -> None:
+        """Accept what nobody else has taken meanwhile."""
+        if listening in self._accepting:
+            self._accept_one(listening)
+        if listening in self._accepting:
+            self._accept_from(listening)
 
     def _accept_one(self, listening: Listening) -> bool:
         """Accept a connection; False when there was none, or no room for it."""
@@ -317,6 +343,10 @@ class Worker:
         for one in heapq.nsmallest(count, evictable, key=lambda one: one.waiting):
             one.transport.abort()
 
+    def _on_lost(self) -> None:
+        self._lost[1] += 1
+        self._go_on()
+
     def _go_on(self) -> None:
         """Accept again, if there is room by now."""
         if not (self._accepting or self._stopping.is_set() or self._is_full()):
@@ -330,6 +360,7 @@ class Worker:
         while True:
             await asyncio.sleep(min(SWEEP, clock.until_next_second() + 0.001))
             clock.tick()
+            self._lost = [self._lost[1], 0]
             self._publish()
             for connection in [*self._hub.connections, *self._scraped.connections]:
                 try:

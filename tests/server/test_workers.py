@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -243,3 +244,45 @@ def test_connection_limit(start: Start) -> None:
     )
     for wire in idle:
         wire.socket.close()
+
+
+def sockets_of(pid: int) -> int:
+    """How many sockets a process has open."""
+    found = 0
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found += os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:")
+    return found
+
+
+@contextmanager
+def held(port: int, count: int) -> Iterator[None]:
+    """So many connections at once, each with an answered request, still open."""
+    with ExitStack() as stack:
+        wires = [stack.enter_context(Wire(port)) for _ in range(count)]
+        for wire in wires:
+            wire.send(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
+        for wire in wires:
+            assert wire.answer().status == 200
+        yield
+
+
+def test_connections_that_last_are_spread_evenly(start: Start) -> None:
+    process, port = start(2)
+    before = {pid: sockets_of(pid) for pid in workers_of(process)}
+    with held(port, 12):
+        taken = sorted(sockets_of(pid) - count for pid, count in before.items())
+    # About six each; one that was there before may have ended meanwhile.
+    assert taken[0] >= 3, taken
+
+
+def test_a_worker_that_hangs_keeps_nobody_out(start: Start) -> None:
+    """Though it has the fewest connections and would be let go first."""
+    process, port = start(2)
+    victim = workers_of(process)[0]
+    os.kill(victim, signal.SIGSTOP)
+    try:
+        with held(port, 8):
+            pass
+    finally:
+        os.kill(victim, signal.SIGCONT)

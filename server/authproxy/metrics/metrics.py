@@ -10,6 +10,7 @@ import contextlib
 import os
 from bisect import bisect_left
 from collections.abc import Iterator
+from math import inf
 from typing import Literal
 
 from authproxy_core.health import ping_paths
@@ -76,6 +77,7 @@ class Metrics:
         self.shared = shared or SharedCells()
         self.enabled = enabled
         self._cells = self.shared.slot(number)
+        self._others = [one for one in range(self.shared.slots) if one != number]
         self._uncounted = uncounted
         self._unsealed = 0
         durations = LAYOUT.of(DURATION)
@@ -139,6 +141,13 @@ class Metrics:
     def disconnected(self) -> None:
         """A client's connection is gone."""
         self._cells[CONNECTIONS_AT] -= 1
+
+    def fewest_connections(self) -> float:
+        """How many clients' connections the other worker with the fewest of them has."""
+        others = (self.shared.slot(number) for number in self._others)
+        return min(
+            (cells[CONNECTIONS_AT] for cells in others if cells[PID_AT]), default=inf
+        )
 
     def event(self, event: Event) -> None:
         """A fact that the core told, within a decision or outside of one."""
@@ -218,6 +227,7 @@ class Metrics:
 
 IN_FLIGHT_AT = LAYOUT.only(IN_FLIGHT)
 CONNECTIONS_AT = LAYOUT.only(CONNECTIONS)
+PID_AT = LAYOUT.only(PID)
 ACCEPTED_AT = LAYOUT.only(ACCEPTED)
 
 
