@@ -26,8 +26,8 @@ sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "tests")]
 
 import run  # noqa: E402
 import sessions  # noqa: E402
-from authproxy.demo.config import DemoConfig  # noqa: E402
-from authproxy.demo.provider import DemoProvider, serve  # noqa: E402
+from authproxy_demo.config import DemoConfig  # noqa: E402
+from authproxy_demo.provider import DemoProvider, serve  # noqa: E402
 from support.ports import LOOPBACK, free_port  # noqa: E402
 from support.processes import Process, listens  # noqa: E402
 from support.programs import find  # noqa: E402

@@ -9,8 +9,6 @@ from typing import Any
 
 import msgspec
 
-from authproxy.demo.config import Client, DemoConfig, User
-from authproxy.demo.provider import DemoProvider
 from authproxy_core import (
     AuthProxy,
     CookieSettings,
@@ -23,9 +21,11 @@ from authproxy_core import (
     Settings,
     drive_sync,
 )
-from authproxy_core.interop import OAuth2ProxyFormat
-from authproxy_core.sealing import Sealer
-from authproxy_core.session_codec import encode_session
+from authproxy_core.sessions.codec import encode_session
+from authproxy_core.sessions.oauth2_proxy_format import OAuth2ProxyFormat
+from authproxy_core.sessions.sealing import Sealer
+from authproxy_demo.config import Client, DemoConfig, User
+from authproxy_demo.provider import DemoProvider
 
 NAME = "_oauth2_proxy"
 SECRET = Secret(b"0123456789abcdef0123456789abcdef")

@@ -33,16 +33,12 @@ import msgspec  # noqa: E402
 
 import run  # noqa: E402
 import sessions  # noqa: E402
-from authproxy.demo.config import DemoConfig  # noqa: E402
-from authproxy.demo.provider import DemoProvider, serve  # noqa: E402
 from authproxy.stores import sqlite_file  # noqa: E402
 from authproxy_core import Add, Save, Session, drive_sync  # noqa: E402
-from authproxy_core.session_stores import Sessions  # noqa: E402
-from authproxy_core.settings import (  # noqa: E402
-    CookieSettings,
-    SessionSettings,
-    Settings,
-)
+from authproxy_core.sessions.sessions import Sessions  # noqa: E402
+from authproxy_core.settings.root import CookieSettings, SessionSettings, Settings  # noqa: E402
+from authproxy_demo.config import DemoConfig  # noqa: E402
+from authproxy_demo.provider import DemoProvider, serve  # noqa: E402
 from proxied import cpu_seconds  # noqa: E402
 from support.processes import Process  # noqa: E402
 from support.programs import find  # noqa: E402
@@ -164,7 +160,7 @@ def fill(file: Path, put: Put, session: Session, count: int, *, original: bool) 
             secrets=(sessions.SECRET,),
             format="oauth2-proxy" if original else "authproxy",
         ),
-        sessions=SessionSettings(kept_in="store", shared=True),
+        sessions=SessionSettings(backend="store", shared=True),
     )
     writer = Sessions(
         settings,
@@ -208,7 +204,7 @@ def into_redis(server: RedisServer) -> Put:
 
 def into_file(path: Path) -> Put:
     """What puts sessions into a file."""
-    connection = sqlite_file.opened(str(path))
+    connection = sqlite_file.open_database(str(path))
 
     def put(effect: Any) -> None:
         now = time.time()

@@ -37,7 +37,7 @@ def main() -> int:
         return fail(str(error))
     except OSError as error:
         return fail(f"can't unpack {loader.archive}: {error}; set AUTHPROXY_CACHE")
-    from authproxy.cli import main as run
+    from authproxy.commands.cli import main as run
 
     return run()
 

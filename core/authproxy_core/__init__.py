@@ -46,7 +46,7 @@ from .messages import (
 )
 from .proxy import AuthProxy
 from .session import Session
-from .settings import (
+from .settings.root import (
     ClaimSource,
     CookieSettings,
     HeaderRule,

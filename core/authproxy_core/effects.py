@@ -146,7 +146,7 @@ class Offload(Effect[Any], frozen=True):
     function: Callable[[], Any]
 
 
-def locked(
+def with_lock(
     key: str, flow: Flow[R], *, ttl: float, wait: float, local: bool = False
 ) -> Flow[R | None]:
     """Run *flow* while holding the lock *key*; None when the lock was not to be had.
@@ -162,13 +162,13 @@ def locked(
     try:
         result = yield from flow
     except Exception:
-        yield from given_back(key, local=local)
+        yield from release_quietly(key, local=local)
         raise
-    yield from given_back(key, local=local)
+    yield from release_quietly(key, local=local)
     return result
 
 
-def given_back(key: str, *, local: bool = False) -> Flow[None]:
+def release_quietly(key: str, *, local: bool = False) -> Flow[None]:
     """Give a lock back; one that can't be given back ends by itself."""
     with suppress(EffectError):
         yield from Unlock(key, local)

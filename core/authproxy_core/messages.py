@@ -94,7 +94,7 @@ class Respond(Struct, frozen=True):
     body: bytes = b""
     events: tuple[Event, ...] = ()
     user: str = ""
-    kept: bool = False
+    reusable: bool = False
     verdict: Verdict = ""
     reason: str = ""
 
@@ -147,9 +147,9 @@ class Forward(Struct, frozen=True):
     reason: str = ""
     protected: frozenset[bytes] = frozenset()
     identity: Headers = ()
-    kept: bool = False
+    reusable: bool = False
 
-    def answer_headers(self, theirs: Headers) -> Headers:
+    def merge_response_headers(self, theirs: Headers) -> Headers:
         """The upstream's fields and ours.
 
         Ours come first, for who reads the first of two must not read what the upstream
@@ -197,7 +197,7 @@ def first_header(headers: Iterable[Header], name: bytes) -> bytes | None:
     return None
 
 
-def only_header(headers: Iterable[Header], name: bytes) -> bytes | None:
+def single_header(headers: Iterable[Header], name: bytes) -> bytes | None:
     """The value of *name* when it stands there exactly once, else None."""
     values = header_values(headers, name)
     return values[0] if len(values) == 1 else None

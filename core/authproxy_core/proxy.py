@@ -12,52 +12,63 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from . import challenge
-from .authorization import field_of
-from .driver_side import DriverSide
+from .access.credentials import Credentials, authenticate, by_field, credentials_of
+from .access.rules import TAIL_FIELD
+from .build import build_context
 from .effects import Flow, Outcome
+from .endpoints.clear_forbidden import with_session_clearing
+from .endpoints.forward_auth import forward_auth_response
+from .endpoints.health import NOT_READY, OK, STORE_UNAVAILABLE, health_routes
+from .endpoints.middleware import Handler, restore_query, wrap_handler
+from .endpoints.requirements import Requirements
+from .endpoints.session_recheck import is_session_valid
 from .errors import CredentialsRefused, RequestError, StoreError
-from .flows.answers import (
+from .identity.headers import HeaderInjector
+from .login.flow import (
+    callback,
+    deny,
+    form_of,
+    query_of,
+    sign_in_page,
+    start_login_when_ready,
+)
+from .login.sign_in import sign_in
+from .logout.provider_initiated import logout_routes
+from .logout.sign_out import sign_out
+from .messages import Decision, Event, Forward, Headers, Request, Respond
+from .pages import challenge
+from .pages.outcomes import (
     allowed,
+    anonymous_userinfo,
+    as_challenge,
     bad_request,
-    challenging,
-    guarded,
-    nobody,
-    settled,
+    resolve_outcome,
     userinfo,
+    with_error_handling,
     with_headers,
 )
-from .flows.credentials import Credentials, by_field, credentials_of, who
-from .flows.demands import Demands
-from .flows.forbidden import ending
-from .flows.forward_auth import passed
-from .flows.lasting import lasts
-from .flows.login import begin, callback, form_of, query_of, refused, sign_in_page
-from .flows.logout import logout_routes
-from .flows.parts import parts
-from .flows.settle import cleared_if_broken, identified, settle
-from .flows.sign_in import sign_in
-from .flows.sign_out import sign_out
-from .forms import parse_form, semicolons_read
-from .front import Handler, fronted, with_query
-from .headers import Injector
-from .health import NOT_READY, OK, STORE_AWAY, health_routes
-from .messages import Decision, Event, Forward, Headers, Request, Respond
-from .original import Original
-from .recall import Entry
-from .rules import TAIL_FIELD
+from .pages.stylesheet import NOT_FOUND
+from .request.authorization import field_of
+from .request.forms import parse_form, semicolons_read
+from .request.original import OriginalRequest
 from .session import Session
-from .settings import Settings, check
-from .signing import signed
-from .static import NOT_FOUND
-from .upstreams import Upstreams
+from .sessions.session_cache import SessionEntry
+from .sessions.session_resolver import (
+    clear_invalid_cookies,
+    resolve_session,
+    session_of_request,
+)
+from .settings.root import Settings, check
+from .store_hooks import StoreHooks
+from .upstreams.routes import Upstreams
+from .upstreams.signing import signed
 
 
 def _ignore(event: Event) -> None:
     """Where events outside of decisions go when nobody wants them."""
 
 
-class AuthProxy(DriverSide):
+class AuthProxy(StoreHooks):
     """Decides about requests; belongs to one thread or event loop.
 
     *clock* gives seconds since the epoch, *random_bytes* as many random bytes as asked
@@ -78,19 +89,23 @@ class AuthProxy(DriverSide):
         check(settings)
         self.settings = settings
         self._clock, self._random_bytes, self._on_event = clock, random_bytes, on_event
-        self._context, access = parts(settings, clock, random_bytes, on_event)
+        self._context, access = build_context(settings, clock, random_bytes, on_event)
         context = self._context
         self._providers, self._sessions = context.providers, context.sessions
         self._pages, self._readiness = context.pages, context.readiness
-        self._credentials = credentials_of(context, random_bytes)
-        self._demands, self._ruled = Demands(access), access is not None
+        self._credentials = credentials_of(context, context.htpasswd, random_bytes)
+        self._demands, self._ruled = Requirements(access), access is not None
         self._bound = context.binding.active
-        self._response_headers = Injector(settings.inject_response_headers, named=True)
+        self._response_headers = HeaderInjector(
+            settings.inject_response_headers, named=True
+        )
         self._upstreams = Upstreams(settings, self._sessions.is_own_cookie)
-        self._unauthorized = replace(challenge.unauthorized(), kept=True)
-        self._forbidden = replace(challenge.forbidden(), kept=True)
+        self._unauthorized = replace(challenge.unauthorized(), reusable=True)
+        self._forbidden = replace(challenge.forbidden(), reusable=True)
         self._own_prefix = settings.proxy_prefix.encode() + b"/"
-        self._gate = context.gate if settings.gate.skips or self._ruled else None
+        self._gate = (
+            context.auth_bypass if settings.auth_bypass.skips or self._ruled else None
+        )
         self._guarded = self._gate is not None or self._credentials is not None
         self._routes = self._routing(settings)
         self._needs_store = settings.sessions.needs_store
@@ -112,18 +127,21 @@ class AuthProxy(DriverSide):
         )
         for name, provider in fresh._providers.items():
             if name in self._providers:
-                provider.inherit(self._providers[name])
-        fresh._sessions.inherit(self._sessions)
+                provider.adopt_cache(self._providers[name])
+        fresh._sessions.adopt_cache(self._sessions)
         fresh.store_available = self.store_available
         return fresh
 
     def _routing(self, settings: Settings) -> dict[bytes, Handler]:
         prefix = settings.proxy_prefix.encode()
-        tailed, proxy = signed(settings, self._tailed), signed(settings, self.proxy)
+        tailed, proxy = (
+            signed(settings, self._route_prefix),
+            signed(settings, self.proxy),
+        )
         routes: dict[bytes, Handler] = {
             **health_routes(
                 settings,
-                self._context.trust,
+                self._context.trusted_proxies,
                 ready=self._readiness_answer,
                 robots=self._pages.robots(),
                 elsewhere=proxy,
@@ -140,20 +158,22 @@ class AuthProxy(DriverSide):
         if settings.allow_query_semicolons:
             routes = {path: semicolons_read(route) for path, route in routes.items()}
         if settings.forbidden_session == "clear":
-            routes, tailed = ending(self._context, routes, tailed)
-        self._elsewhere = fronted(settings, tailed, self._original)
+            routes, tailed = with_session_clearing(self._context, routes, tailed)
+        self._elsewhere = wrap_handler(settings, tailed, self._original)
         return {
-            path: fronted(settings, handler, self._original)
+            path: wrap_handler(settings, handler, self._original)
             for path, handler in routes.items()
         }
 
-    def _original(self, request: Request) -> Original:
+    def _original(self, request: Request) -> OriginalRequest:
         """The original request, also at the forward-auth endpoint with a path behind."""
         endpoint = self._own_prefix + b"forward_auth"
         if not request.target.startswith(endpoint):
-            return self._context.trust.original(request)
+            return self._context.trusted_proxies.original(request)
         tail = request.target[len(endpoint) :]
-        return self._context.trust.asked(request, tail if tail[:1] == b"/" else b"")
+        return self._context.trusted_proxies.original_for_auth(
+            request, tail if tail[:1] == b"/" else b""
+        )
 
     # -- routing
 
@@ -168,9 +188,9 @@ class AuthProxy(DriverSide):
             return bad_request(error)
         if type(outcome) is Respond or isinstance(outcome, Decision):
             return outcome
-        return guarded(outcome)
+        return with_error_handling(outcome)
 
-    def _tailed(self, request: Request) -> Outcome:
+    def _route_prefix(self, request: Request) -> Outcome:
         """An own endpoint that is not found by its whole path, or all the rest."""
         prefix = self._own_prefix
         if request.target.startswith(prefix):
@@ -181,12 +201,12 @@ class AuthProxy(DriverSide):
                 return self.forward_auth(request, tail[len(b"forward_auth") :])
             name, _, query = tail.partition(b"%")
             if name in (b"auth", b"forward_auth") and query[:2].upper() == b"3F":
-                return self.handle(with_query(request, prefix + name, query[2:]))
+                return self.handle(restore_query(request, prefix + name, query[2:]))
         return self.proxy(request)
 
     def _readiness_answer(self) -> Respond:
         if self._needs_store and not self.store_available:
-            return STORE_AWAY
+            return STORE_UNAVAILABLE
         return OK if self.ready else NOT_READY
 
     @property
@@ -194,7 +214,7 @@ class AuthProxy(DriverSide):
         """Whether every provider's metadata and keys are there, and the store if needed."""
         if self._needs_store and not self.store_available:
             return False
-        return self._readiness.complete
+        return self._readiness.is_ready
 
     def warm_up(self) -> Flow[None]:
         """Discovery and key sets of all providers, with back-off; ends when all stand."""
@@ -204,13 +224,15 @@ class AuthProxy(DriverSide):
 
     def check(self, request: Request) -> Outcome:
         """The answer for a gateway's auth request: 2xx, 401 or 403."""
-        if self._gate is None or self._demands.ask_for_a_session(request):
+        if self._gate is None or self._demands.requires_session(request):
             return self._check_field(request)
-        if not self._ruled and (answer := self._welcome(request)):
+        if not self._ruled and (answer := self._allow_fresh_session(request)):
             return answer
-        return self._check_at_gate(request, self._context.trust.original(request))
+        return self._check_at_gate(
+            request, self._context.trusted_proxies.original(request)
+        )
 
-    def _welcome(self, request: Request) -> Respond | None:
+    def _allow_fresh_session(self, request: Request) -> Respond | None:
         """The answer for a fresh session that may come in, which needs no gate."""
         entry = self._recalled(request)
         if entry is None or self._clock() >= entry.fresh_until:
@@ -218,19 +240,19 @@ class AuthProxy(DriverSide):
         answer = self._checked(entry, request)
         return answer if answer.verdict == "allowed" else None
 
-    def _recalled(self, request: Request) -> Entry | None:
+    def _recalled(self, request: Request) -> SessionEntry | None:
         """What is remembered of who sends a request, be it stale."""
         if self._credentials is not None and field_of(request.headers) is not None:
-            return self._credentials.recall(request)
-        entry = self._sessions.recall(request.headers)
-        if entry and self._bound and self._context.foreign(request, entry):
+            return self._credentials.cached(request)
+        entry = self._sessions.lookup(request.headers)
+        if entry and self._bound and self._context.is_unbound_session(request, entry):
             return None
         return entry
 
-    def _check_at_gate(self, request: Request, original: Original) -> Outcome:
-        if barred := self._demands.barred(request):
+    def _check_at_gate(self, request: Request, original: OriginalRequest) -> Outcome:
+        if barred := self._demands.check_deny_all(request):
             return barred
-        if self._gate is None or not self._gate.skips(request, original):
+        if self._gate is None or not self._gate.applies(request, original):
             return self._check_field(request)
         return self._check_skipped(request)
 
@@ -239,7 +261,7 @@ class AuthProxy(DriverSide):
         credentials = self._credentials
         if credentials is None or field_of(request.headers) is None:
             return self._check_session(request)
-        entry = credentials.recall(request)
+        entry = credentials.cached(request)
         if entry is not None:
             return self._checked(entry, request)
         return self._check_unknown(request, credentials)
@@ -247,52 +269,56 @@ class AuthProxy(DriverSide):
     def _check_unknown(
         self, request: Request, credentials: Credentials
     ) -> Flow[Decision]:
-        entry = yield from credentials.identify(request)
+        entry = yield from credentials.verify(request)
         if entry is None:
-            return (yield from settled(self._check_session(request)))
+            return (yield from resolve_outcome(self._check_session(request)))
         return self._checked(entry, request)
 
     def _check_skipped(self, request: Request) -> Flow[Decision]:
         """The answer for a request that needs no session; one that is there counts."""
         try:
-            session, headers = yield from who(self._context, self._credentials, request)
+            session, headers = yield from authenticate(
+                self._context, self._credentials, request
+            )
         except StoreError:
             session, headers = None, ()
         status = self.settings.auth_success_status
         if session is None:
             fields = (*self._response_headers.headers(None), *headers)
             return allowed(status, fields, "", "skipped")
-        if unmet := self._demands.unmet(request, session):
+        if unmet := self._demands.check(request, session):
             return with_headers(unmet, headers)
         fields = (*self._response_headers.headers(session), *headers)
         return allowed(status, fields, session.name, "skipped")
 
     def _check_session(self, request: Request) -> Outcome:
-        entry = self._sessions.recall(request.headers)
-        if entry is None or (self._bound and self._context.foreign(request, entry)):
+        entry = self._sessions.lookup(request.headers)
+        if entry is None or (
+            self._bound and self._context.is_unbound_session(request, entry)
+        ):
             return self._anonymous(request)
         if self._clock() < entry.fresh_until:
             return self._checked(entry, request)
         return self._check_stale(entry, request)
 
-    def _checked(self, entry: Entry, request: Request) -> Respond:
+    def _checked(self, entry: SessionEntry, request: Request) -> Respond:
         answer = entry.answer
         if answer is None:
             answer = entry.answer = self._answer(entry.session, entry.kept)
         if self._ruled or b"?" in request.target:
-            return self._demands.unmet(request, entry.session) or answer
+            return self._demands.check(request, entry.session) or answer
         return answer
 
     def _answer(self, session: Session, kept: bool) -> Respond:
         """The answer for a session that is fresh, whatever the query demands."""
-        refusal = self._context.refusal(session)
+        refusal = self._context.denial_reason(session)
         if refusal:
             event = Event("denied", session.name, refusal)
             return replace(
                 self._forbidden,
                 events=(event,),
                 user=session.name,
-                kept=kept,
+                reusable=kept,
                 reason=refusal,
             )
         headers = self._response_headers.headers(session)
@@ -300,11 +326,11 @@ class AuthProxy(DriverSide):
         return allowed(status, headers, session.name, "session", kept)
 
     def _anonymous(self, request: Request) -> Respond:
-        cleared = cleared_if_broken(self._context, request)
+        cleared = clear_invalid_cookies(self._context, request)
         return challenge.unauthorized(cleared) if cleared else self._unauthorized
 
-    def _check_stale(self, entry: Entry, request: Request) -> Flow[Decision]:
-        found = yield from settle(self._context, request, entry)
+    def _check_stale(self, entry: SessionEntry, request: Request) -> Flow[Decision]:
+        found = yield from resolve_session(self._context, request, entry)
         if found.entry is None:
             return challenge.unauthorized(found.headers)
         answer = self._checked(found.entry, request)
@@ -324,27 +350,35 @@ class AuthProxy(DriverSide):
             target = self._own_prefix + b"auth"
             checked = replace(request, target=target, headers=headers)
         if not tail and self._gate is None:
-            return passed(self._context, request, tail, self._check_field(request))
-        original = self._context.trust.asked(request, tail)
+            return forward_auth_response(
+                self._context, request, tail, self._check_field(request)
+            )
+        original = self._context.trusted_proxies.original_for_auth(request, tail)
         check = self._check_at_gate(checked, original)
-        return passed(self._context, request, tail, check)
+        return forward_auth_response(self._context, request, tail, check)
 
     # -- pages and the login
 
     def sign_in(self, request: Request) -> Outcome:
         """The sign-in page, or the way to the provider when there is no button."""
-        cleared = cleared_if_broken(self._context, request)
+        cleared = clear_invalid_cookies(self._context, request)
         return sign_in(self._context, request, cleared)
 
     def start(self, request: Request) -> Outcome:
         """302 to the provider, with the login's cookie."""
         if request.method == b"POST":
             return self._start_posted(request)
-        return begin(self._context, request, parse_form(query_of(request)))
+        return start_login_when_ready(
+            self._context, request, parse_form(query_of(request))
+        )
 
     def _start_posted(self, request: Request) -> Flow[Decision]:
         form = yield from form_of(request)
-        return (yield from settled(begin(self._context, request, form)))
+        return (
+            yield from resolve_outcome(
+                start_login_when_ready(self._context, request, form)
+            )
+        )
 
     def callback(self, request: Request) -> Flow[Decision]:
         """Back from the provider: redeem the code, save the session."""
@@ -356,12 +390,16 @@ class AuthProxy(DriverSide):
 
     def userinfo(self, request: Request) -> Flow[Decision]:
         """Who is logged in, as JSON; no tokens."""
-        session, headers = yield from who(self._context, self._credentials, request)
-        if self._gate and self._gate.skips(request, self._original(request)):
-            return userinfo(session, headers) if session else nobody(headers)
+        session, headers = yield from authenticate(
+            self._context, self._credentials, request
+        )
+        if self._gate and self._gate.applies(request, self._original(request)):
+            return (
+                userinfo(session, headers) if session else anonymous_userinfo(headers)
+            )
         if session is None:
             return challenge.unauthorized(headers)
-        if refusal := self._context.refusal(session):
+        if refusal := self._context.denial_reason(session):
             return challenge.forbidden(headers, refusal)
         return userinfo(session, headers)
 
@@ -375,19 +413,23 @@ class AuthProxy(DriverSide):
         """
         if self._credentials is not None and field_of(request.headers) is not None:
             return self._identify_later(request)
-        entry = self._sessions.recall(request.headers)
-        if entry is None or (self._bound and self._context.foreign(request, entry)):
+        entry = self._sessions.lookup(request.headers)
+        if entry is None or (
+            self._bound and self._context.is_unbound_session(request, entry)
+        ):
             return None
         if self._clock() < entry.fresh_until:
             return self._permitted(entry.session)
         return self._identify_later(request)
 
     def _permitted(self, session: Session) -> Session | None:
-        return None if self._context.refusal(session) else session
+        return None if self._context.denial_reason(session) else session
 
     def _identify_later(self, request: Request) -> Flow[Session | None]:
         try:
-            session, _ = yield from who(self._context, self._credentials, request)
+            session, _ = yield from authenticate(
+                self._context, self._credentials, request
+            )
         except CredentialsRefused:
             return None
         return self._permitted(session) if session else None
@@ -396,7 +438,7 @@ class AuthProxy(DriverSide):
         """Pass the request on, or ask for a login."""
         credentials = self._credentials
         if credentials is not None and field_of(request.headers) is not None:
-            entry = credentials.recall(request)
+            entry = credentials.cached(request)
             if entry is None:
                 return self._proxy_unknown(request, credentials)
             return by_field(self._proxied(request, entry.session, ()), entry)
@@ -408,88 +450,90 @@ class AuthProxy(DriverSide):
     def _proxy_unknown(
         self, request: Request, credentials: Credentials
     ) -> Flow[Decision]:
-        entry = yield from credentials.identify(request)
+        entry = yield from credentials.verify(request)
         if entry is None:
             return (yield from self._proxy(request))
         outcome = by_field(self._proxied(request, entry.session, ()), entry)
-        return (yield from settled(outcome))
+        return (yield from resolve_outcome(outcome))
 
     def _proxy(self, request: Request) -> Flow[Decision]:
         try:
-            session, headers = yield from identified(self._context, request)
+            session, headers = yield from session_of_request(self._context, request)
         except StoreError:
             # What needs no session goes on without one.
-            original = self._context.trust.original(request)
-            if self._gate is None or not self._gate.skips(request, original):
+            original = self._context.trusted_proxies.original(request)
+            if self._gate is None or not self._gate.applies(request, original):
                 raise
             session, headers = None, ()
-        return (yield from settled(self._proxied(request, session, headers)))
+        return (yield from resolve_outcome(self._proxied(request, session, headers)))
 
     def _proxied(
         self, request: Request, session: Session | None, headers: Headers
     ) -> Outcome:
-        if barred := self._demands.barred(request):
-            return refused(self._context, request, barred.events[0], headers)
-        refusal = self._context.refusal(session) if session else "none"
+        if barred := self._demands.check_deny_all(request):
+            return deny(self._context, request, barred.events[0], headers)
+        refusal = self._context.denial_reason(session) if session else "none"
         # Without rules, the gate is only for who could not come in.
         if self._gate is not None and (refusal or self._ruled):
-            original = self._context.trust.original(request)
-            if self._gate.skips(request, original):
-                decision = self._pass_on(request, original, session, headers)
+            original = self._context.trusted_proxies.original(request)
+            if self._gate.applies(request, original):
+                decision = self._forward(request, original, session, headers)
                 # Only an answer of our own may pass for what a gateway names.
-                if isinstance(decision, Respond) or self._gate.skips_as_sent(
+                if isinstance(decision, Respond) or self._gate.applies_as_forwarded(
                     request, original
                 ):
                     return decision
         if session is None:
             return self._challenge(request, headers)
         if refusal:
-            return refused(
+            return deny(
                 self._context, request, Event("denied", session.name, refusal), headers
             )
-        original = self._context.trust.original(request)
-        return self._pass_on(request, original, session, headers)
+        original = self._context.trusted_proxies.original(request)
+        return self._forward(request, original, session, headers)
 
-    def _pass_on(
+    def _forward(
         self,
         request: Request,
-        original: Original,
+        original: OriginalRequest,
         session: Session | None,
         headers: Headers,
     ) -> Decision:
-        if session is not None and (unmet := self._demands.unmet(request, session)):
+        if session is not None and (unmet := self._demands.check(request, session)):
             if unmet.events:
-                return refused(self._context, request, unmet.events[0], headers)
+                return deny(self._context, request, unmet.events[0], headers)
             return with_headers(unmet, headers)
         own = self._response_headers.headers(session)
-        decision = self._upstreams.pass_on(
+        decision = self._upstreams.forward(
             request,
             original,
             session,
             (*own, *headers) if headers else own,
-            kept=not headers,
+            reusable=not headers,
         )
         if decision is not None:
             return decision
         event = Event("denied", session.name if session else "", "upstream")
-        return refused(self._context, request, event, headers)
+        return deny(self._context, request, event, headers)
 
     def _challenge(self, request: Request, headers: Headers) -> Outcome:
         if (
             self.settings.force_json_errors
             or challenge.wants_json(request.headers)
             or challenge.is_upgrade(request)
-            or self._context.gate.is_api(self._original(request))
+            or self._context.auth_bypass.is_api(self._original(request))
         ):
             return challenge.unauthorized_json(headers)
         form: dict[str, str] = {}
         if self.settings.skip_provider_button:
-            return begin(self._context, request, form, headers, challenge=True)
-        return challenging(sign_in_page(self._context, request, 403, form, headers))
+            return start_login_when_ready(
+                self._context, request, form, headers, challenge=True
+            )
+        return as_challenge(sign_in_page(self._context, request, 403, form, headers))
 
-    def lasts(self, request: Request, forward: Forward) -> Flow[bool]:
+    def is_session_valid(self, request: Request, forward: Forward) -> Flow[bool]:
         """Whether what *request* began by *forward*, and goes on, may go on."""
-        return (yield from lasts(self._context, request, forward))
+        return (yield from is_session_valid(self._context, request, forward))
 
     def upstream_failed(
         self, request: Request, forward: Forward, reason: str

@@ -16,7 +16,7 @@ class Session(Struct, frozen=True, kw_only=True):
     is the raw OIDC nonce; it stays the same for the session's whole life, so it also
     tells one session from another. ``claims`` holds additional claims that headers ask
     for, ``sid`` is the session's name at the provider (Back-Channel Logout §2.1), and
-    ``seen_at`` the moment of a request that was noted last, 0 for none.
+    ``last_used_at`` the moment of a request that was noted last, 0 for none.
     """
 
     provider: str = ""
@@ -33,7 +33,7 @@ class Session(Struct, frozen=True, kw_only=True):
     preferred_username: str = ""
     claims: Mapping[str, Any] = {}
     sid: str = ""
-    seen_at: float = 0.0
+    last_used_at: float = 0.0
 
     def __repr__(self) -> str:
         held = [

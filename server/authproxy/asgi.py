@@ -27,8 +27,8 @@ from authproxy_core import (
 )
 from authproxy_core.messages import Decision, Headers
 
-from .http_client import HttpClient
-from .perform import Performer
+from .net.idp_client import HttpClient
+from .serve.perform import Performer
 from .server_settings import ClientSettings
 
 UPGRADE: Headers = ((b"connection", b"Upgrade"), (b"upgrade", b"websocket"))
@@ -211,7 +211,10 @@ def _adding(send: Send, forward: Forward) -> Send:
     async def adding(message: Message) -> None:
         if message["type"] in HEADS:
             theirs = tuple((name, value) for name, value in message.get("headers", ()))
-            message = {**message, "headers": list(forward.answer_headers(theirs))}
+            message = {
+                **message,
+                "headers": list(forward.merge_response_headers(theirs)),
+            }
         await send(message)
 
     return adding

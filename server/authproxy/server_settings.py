@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from authproxy_core.settings import Seconds, Secret, Settings
+from authproxy_core.settings.root import Seconds, Secret, Settings
 
 
 class TlsSettings(Struct, frozen=True, kw_only=True):

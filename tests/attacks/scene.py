@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from authproxy.demo.config import Client as DemoClient
-from authproxy.demo.config import DemoConfig, User
-from authproxy.demo.provider import DemoProvider
-from authproxy.demo.provider import serve as serve_provider
+from authproxy_demo.config import Client as DemoClient
+from authproxy_demo.config import DemoConfig, User
+from authproxy_demo.provider import DemoProvider
+from authproxy_demo.provider import serve as serve_provider
 from support.echo import EchoApp
 from support.program import Program
 from support.server import Answer, Wire

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from authproxy_core.drive import drive_sync
-from authproxy_core.effects import Effect, Fetch, Flow, Load, Lock, Unlock, locked
+from authproxy_core.effects import Effect, Fetch, Flow, Load, Lock, Unlock, with_lock
 from authproxy_core.errors import FetchError, StoreError
 from authproxy_core.messages import Response
 
@@ -40,7 +40,7 @@ def test_an_effect_asks_and_returns_the_answer() -> None:
 
 def test_locked_runs_the_flow_under_the_lock() -> None:
     perform = Performer({Lock: True, Fetch: Response(200)})
-    flow = locked("key", status("u"), ttl=15.0, wait=2.0)
+    flow = with_lock("key", status("u"), ttl=15.0, wait=2.0)
     assert drive_sync(flow, perform) == 200
     assert perform.seen == [Lock("key", 15.0, 2.0), Fetch("GET", "u"), Unlock("key")]
 
@@ -48,7 +48,7 @@ def test_locked_runs_the_flow_under_the_lock() -> None:
 def test_locked_without_the_lock_does_nothing() -> None:
     perform = Performer({Lock: False})
     inner = status("u")
-    assert drive_sync(locked("key", inner, ttl=15.0, wait=2.0), perform) is None
+    assert drive_sync(with_lock("key", inner, ttl=15.0, wait=2.0), perform) is None
     assert perform.seen == [Lock("key", 15.0, 2.0)]
     with pytest.raises(StopIteration):  # closed: it can't be run by mistake
         next(inner)
@@ -57,19 +57,19 @@ def test_locked_without_the_lock_does_nothing() -> None:
 def test_locked_gives_the_lock_back_on_an_error() -> None:
     perform = Performer({Lock: True, Fetch: FetchError("refused")})
     with pytest.raises(FetchError, match="refused"):
-        drive_sync(locked("key", status("u"), ttl=15.0, wait=2.0), perform)
+        drive_sync(with_lock("key", status("u"), ttl=15.0, wait=2.0), perform)
     assert perform.seen[-1] == Unlock("key")
 
 
 def test_locked_without_a_store_raises() -> None:
     perform = Performer({Lock: StoreError("away")})
     with pytest.raises(StoreError, match="away"):
-        drive_sync(locked("key", status("u"), ttl=15.0, wait=2.0), perform)
+        drive_sync(with_lock("key", status("u"), ttl=15.0, wait=2.0), perform)
 
 
 def test_a_lock_that_can_not_be_given_back_loses_no_result() -> None:
     perform = Performer({Lock: True, Fetch: Response(200), Unlock: StoreError("away")})
-    assert drive_sync(locked("key", status("u"), ttl=15.0, wait=2.0), perform) == 200
+    assert drive_sync(with_lock("key", status("u"), ttl=15.0, wait=2.0), perform) == 200
 
 
 def test_a_lock_that_can_not_be_given_back_hides_no_error() -> None:
@@ -77,11 +77,11 @@ def test_a_lock_that_can_not_be_given_back_hides_no_error() -> None:
         {Lock: True, Fetch: FetchError("refused"), Unlock: StoreError("away")}
     )
     with pytest.raises(FetchError, match="refused"):
-        drive_sync(locked("key", status("u"), ttl=15.0, wait=2.0), perform)
+        drive_sync(with_lock("key", status("u"), ttl=15.0, wait=2.0), perform)
 
 
 def test_closing_a_locked_flow_yields_nothing_more() -> None:
-    flow = locked("key", status("u"), ttl=15.0, wait=2.0)
+    flow = with_lock("key", status("u"), ttl=15.0, wait=2.0)
     assert next(flow) == Lock("key", 15.0, 2.0)
     assert flow.send(True) == Fetch("GET", "u")
     flow.close()  # a yield here would raise RuntimeError

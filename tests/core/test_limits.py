@@ -11,30 +11,18 @@ import pytest
 from joserfc.jwk import RSAKey
 
 from authproxy_core import Respond, Response, Session
-from authproxy_core.authorization import (
-    MAX_CREDENTIALS,
-    MAX_PASSWORD,
-    Basic,
-    Bearer,
-    Unusable,
-    basic,
-    bearer_of,
-)
-from authproxy_core.claims import MAX_DEPTH, MAX_SID, claim_sid, plain_claims
-from authproxy_core.cookies import MAX_CLEARED, CookieWriter
-from authproxy_core.credential_settings import CredentialSettings
 from authproxy_core.encoding import b64url
 from authproxy_core.errors import ProviderError, RequestError, SealError, TokenError
-from authproxy_core.interop import (
-    MAX_CLAIM_DEPTH,
-    MAX_RECORD,
-    MAX_VALUE,
-    OAuth2ProxyFormat,
-    Ticket,
-    read_stored_session,
-    write_stored_session,
+from authproxy_core.identity.claims import (
+    MAX_DEPTH,
+    MAX_SID,
+    claim_sid,
+    serializable_claims,
 )
-from authproxy_core.jwt import (
+from authproxy_core.login.redirects import MAX_TARGET, RedirectPolicy
+from authproxy_core.login.state import HASH_SIZE, MAX_RD, MAX_STATE
+from authproxy_core.messages import Request
+from authproxy_core.oidc.jwt import (
     MAX_KEYS,
     MAX_SUBJECT,
     MAX_TOKEN,
@@ -43,21 +31,44 @@ from authproxy_core.jwt import (
     claims_of,
     parse_key_set,
 )
-from authproxy_core.login_state import HASH_SIZE, MAX_RD, MAX_STATE
-from authproxy_core.logout_token import EVENT, MAX_AGE, MAX_ID, check_logout_token
-from authproxy_core.messages import Request
-from authproxy_core.original import MAX_HOP, MAX_HOPS, MAX_HOST, MAX_URI, Trust
+from authproxy_core.oidc.logout_token import EVENT, MAX_AGE, MAX_ID, check_logout_token
+from authproxy_core.providers.adapters.graph import member_of
 from authproxy_core.providers.api import MAX_PAGES
-from authproxy_core.providers.graph import member_of
-from authproxy_core.redirects import MAX_TARGET, RedirectPolicy
-from authproxy_core.sealing import MAX_TEXT, Sealer
-from authproxy_core.session_formats import (
+from authproxy_core.request.authorization import (
+    MAX_CREDENTIALS,
+    MAX_PASSWORD,
+    Basic,
+    Bearer,
+    Unusable,
+    basic,
+    bearer_of,
+)
+from authproxy_core.request.original import (
+    MAX_HOP,
+    MAX_HOPS,
+    MAX_HOST,
+    MAX_URI,
+    TrustedProxies,
+)
+from authproxy_core.sessions.cookies import MAX_CLEARED, CookieWriter
+from authproxy_core.sessions.formats import (
     MAX_STORED,
     NONCE_MIN,
     SessionFormats,
     identity,
 )
-from authproxy_core.settings import CookieSettings, Settings
+from authproxy_core.sessions.oauth2_proxy_format import (
+    MAX_CLAIM_DEPTH,
+    MAX_RECORD,
+    MAX_VALUE,
+    OAuth2ProxyFormat,
+    Ticket,
+    read_stored_session,
+    write_stored_session,
+)
+from authproxy_core.sessions.sealing import MAX_TEXT, Sealer
+from authproxy_core.settings.credentials import CredentialSettings
+from authproxy_core.settings.root import CookieSettings, Settings
 from support.world import SECRET, START, World, header, settings, target_of
 
 more = pytest.mark.parametrize("more", [0, 1])
@@ -313,9 +324,9 @@ def nested(depth: int) -> Any:
 
 def test_the_deepest_claims() -> None:
     claims = {"c": nested(MAX_DEPTH)}
-    assert plain_claims(claims) == claims
+    assert serializable_claims(claims) == claims
     with pytest.raises(ProviderError, match="deeper"):
-        plain_claims({"c": nested(MAX_DEPTH + 1)})
+        serializable_claims({"c": nested(MAX_DEPTH + 1)})
 
 
 def test_the_deepest_claims_of_another_format() -> None:
@@ -356,7 +367,7 @@ def test_the_longest_password() -> None:
 
 # What a gateway tells
 
-TRUST = Trust(
+TRUST = TrustedProxies(
     Settings(
         reverse_proxy=True,
         trusted_proxies=("10.0.0.0/8",),
@@ -375,7 +386,7 @@ def test_the_most_hops() -> None:
         chain = b",".join([b"192.0.2.1", *[b"10.0.0.2"] * hops])
         fields = ((b"host", b"a"), (b"x-forwarded-for", chain))
         request = Request(b"GET", b"/", fields, "10.0.0.1")
-        return TRUST.client(request), TRUST.sure_client(request)
+        return TRUST.client(request), TRUST.client_for_rules(request)
 
     assert client(MAX_HOPS - 1) == ("192.0.2.1", "192.0.2.1")
     # Further away than is looked: the last one that is known.

@@ -25,7 +25,7 @@ from authproxy_core.messages import (
     Upstream,
     first_header,
     header_values,
-    only_header,
+    single_header,
 )
 
 HEADERS: Headers = ((b"host", b"a"), (b"cookie", b"x=1"), (b"cookie", b"y=2"))
@@ -42,9 +42,9 @@ def test_first_header() -> None:
 
 
 def test_only_header_refuses_doubles() -> None:
-    assert only_header(HEADERS, b"host") == b"a"
-    assert only_header(HEADERS, b"cookie") is None
-    assert only_header(HEADERS, b"accept") is None
+    assert single_header(HEADERS, b"host") == b"a"
+    assert single_header(HEADERS, b"cookie") is None
+    assert single_header(HEADERS, b"accept") is None
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_ours_come_first_and_cookies_last() -> None:
 
     def answered(*ours: Header) -> Headers:
         forward = Forward(upstream, b"GET", b"/", (), ours)
-        return forward.answer_headers(theirs)
+        return forward.merge_response_headers(theirs)
 
     assert answered() == theirs
     assert answered(user) == (user, *theirs)

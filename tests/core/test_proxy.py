@@ -19,7 +19,7 @@ from authproxy_core import (
     SettingsError,
     UpstreamSettings,
 )
-from authproxy_core.settings import PageSettings
+from authproxy_core.settings.root import PageSettings
 from support.world import (
     World,
     header,
@@ -104,10 +104,10 @@ def test_az11_az14_demands_of_the_query(world: World, query: str, status: int) -
 def test_only_answers_that_come_again_are_marked_as_kept(world: World) -> None:
     world.log_in()
     world.proxy = world.new_proxy(world.settings)  # which has never seen the session
-    kept = [world.get("/oauth2/auth").kept for _ in range(3)]
+    kept = [world.get("/oauth2/auth").reusable for _ in range(3)]
     assert kept == [False, True, True]
-    assert world.get("/oauth2/auth", jar={}).kept
-    assert not world.get("/page", jar={}).kept
+    assert world.get("/oauth2/auth", jar={}).reusable
+    assert not world.get("/page", jar={}).reusable
 
 
 def test_sessions_that_no_cache_held_are_counted(world: World) -> None:

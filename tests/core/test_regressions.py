@@ -14,11 +14,11 @@ from authproxy_core import (
     Response,
     SettingsError,
     Unlock,
-    renewals,
 )
-from authproxy_core.access import EmailRule
-from authproxy_core.flows.settle import identified
-from authproxy_core.jwt import parse_key_set
+from authproxy_core.access.membership import EmailRule
+from authproxy_core.oidc.jwt import parse_key_set
+from authproxy_core.sessions import refresh_cache
+from authproxy_core.sessions.session_resolver import session_of_request
 from support.world import (
     World,
     header,
@@ -67,7 +67,7 @@ def test_new_tokens_are_not_lost_when_a_later_step_fails(refreshing: World) -> N
 def test_tokens_kept_for_a_retry_are_bounded(
     refreshing: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(renewals, "MAX_REMEMBERED", 1)
+    monkeypatch.setattr(refresh_cache, "MAX_REMEMBERED", 1)
     refreshing.config.id_token_claims["groups"] = None
     refreshing.config.failing["userinfo"] = 503
     jars = [dict(refreshing.jar)]
@@ -265,6 +265,8 @@ def test_a_key_with_an_odd_algorithm_is_ignored() -> None:
 
 
 def test_a_refresh_that_is_not_needed_asks_nobody(refreshing: World) -> None:
-    answer = play(identified(refreshing.proxy._context, refreshing.request("/")))
+    answer = play(
+        session_of_request(refreshing.proxy._context, refreshing.request("/"))
+    )
     assert answer[0].email == "alice@example.com"
     assert isinstance(refreshing.get("/oauth2/auth"), Respond)

@@ -11,22 +11,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
-from authproxy_core import AuthProxyError, Response, Session, recall
-from authproxy_core.access import Constraints, EmailRule, email_domain
-from authproxy_core.claims import claim_bool, claim_list, claim_text, find_claim
-from authproxy_core.cookies import read_cookies
+from authproxy_core import AuthProxyError, Response, Session
+from authproxy_core.access.membership import Constraints, EmailRule, email_domain
 from authproxy_core.encoding import b64url
 from authproxy_core.errors import ProviderError, SealError
-from authproxy_core.flows.context import location_bytes
-from authproxy_core.flows.failures import DEFAULT, failure_of
-from authproxy_core.forms import parse_form
-from authproxy_core.headers import SESSIONS_KEPT, Injector, claim_values
-from authproxy_core.jwt import parse_key_set
-from authproxy_core.lifetimes import Span
-from authproxy_core.login_state import LoginState
-from authproxy_core.oidc import Tokens, parse_tokens, with_query
-from authproxy_core.recall import Entry, RecallCache
-from authproxy_core.session_codec import decode_session, encode_session
+from authproxy_core.identity.claims import (
+    claim_bool,
+    claim_list,
+    claim_text,
+    find_claim,
+)
+from authproxy_core.identity.headers import (
+    MAX_CACHED_SESSIONS,
+    HeaderInjector,
+    claim_values,
+)
+from authproxy_core.login.context import location_bytes
+from authproxy_core.login.failures import DEFAULT, failure_of
+from authproxy_core.login.state import LoginState
+from authproxy_core.oidc.jwt import parse_key_set
+from authproxy_core.oidc.protocol import Tokens, parse_tokens, with_query
+from authproxy_core.request.forms import parse_form
+from authproxy_core.sessions import session_cache
+from authproxy_core.sessions.codec import decode_session, encode_session
+from authproxy_core.sessions.cookies import read_cookies
+from authproxy_core.sessions.lifetimes import SessionDeadlines
+from authproxy_core.sessions.session_cache import SessionCache, SessionEntry
 from support.world import World, header, rule, settings
 
 # -- who may come in
@@ -130,7 +140,7 @@ def test_claims_as_text_list_and_truth() -> None:
 
 
 def test_headers_without_a_session_are_empty() -> None:
-    injector = Injector((rule("X-User", "user"),))
+    injector = HeaderInjector((rule("X-User", "user"),))
     assert injector.headers(None) == ((b"x-user", b""),)
     assert claim_values(Session(), "created_at") == ()
 
@@ -257,13 +267,15 @@ def test_ck13_a_bomb_is_not_unpacked() -> None:
         decode_session(lz4.block.compress(b"\x91" * 100_000))
 
 
-def entry(name: bytes) -> Entry:
-    return Entry(Session(user=name.decode()), name, Span(1.0, 1.0, 1.0, 1.0), 1.0)
+def entry(name: bytes) -> SessionEntry:
+    return SessionEntry(
+        Session(user=name.decode()), name, SessionDeadlines(1.0, 1.0, 1.0, 1.0), 1.0
+    )
 
 
 def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
     size = entry(b"0").size
-    cache = RecallCache(6 * size)
+    cache = SessionCache(6 * size)
     for number in range(20):
         cache.put(entry(b"%d" % number))
         assert len(cache) <= 6
@@ -276,27 +288,27 @@ def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
 def test_a_value_is_kept_from_its_second_sight_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cache = RecallCache(1 << 20)
-    cache.offer(entry(b"a"))
+    cache = SessionCache(1 << 20)
+    cache.admit(entry(b"a"))
     assert cache.get(b"a") is None
     again = entry(b"a")
-    cache.offer(again)
+    cache.admit(again)
     assert cache.get(b"a") is again
     assert again.kept
-    monkeypatch.setattr(recall, "SEEN_ONCE", 2)
+    monkeypatch.setattr(session_cache, "MAX_CANDIDATES", 2)
     for name in (b"b", b"c", b"d"):  # the first two are forgotten again
-        cache.offer(entry(name))
-    cache.offer(entry(b"b"))
+        cache.admit(entry(name))
+    cache.admit(entry(b"b"))
     assert cache.get(b"b") is None
 
 
 def test_the_cache_forgets_on_demand() -> None:
-    cache = RecallCache(1 << 20)
+    cache = SessionCache(1 << 20)
     cache.put(entry(b"a"))
     cache.drop(b"a")
     cache.drop(b"unknown")
     assert cache.get(b"a") is None
-    small = RecallCache(10)
+    small = SessionCache(10)
     small.put(entry(b"a"))
     assert len(small) == 0
 
@@ -343,8 +355,8 @@ def test_cookies_and_forms_of_the_test_world() -> None:
 
 
 def test_headers_of_a_session_are_remembered_within_bounds() -> None:
-    injector = Injector((rule("X-User", "user"),))
-    sessions = [Session(user=f"u{number}") for number in range(SESSIONS_KEPT + 2)]
+    injector = HeaderInjector((rule("X-User", "user"),))
+    sessions = [Session(user=f"u{number}") for number in range(MAX_CACHED_SESSIONS + 2)]
     for _ in range(2):
         for session in sessions:
             assert injector.headers(session) == ((b"x-user", session.user.encode()),)

@@ -6,8 +6,8 @@ import pytest
 
 from authproxy_core import StoreError, UpstreamSettings
 from authproxy_core.effects import Flow, Load
-from authproxy_core.flows.answers import guarded
 from authproxy_core.messages import Decision
+from authproxy_core.pages.outcomes import with_error_handling
 from support.world import World, settings
 
 STRICT = settings(provider={"allowed_groups": ("admins",)})
@@ -79,7 +79,7 @@ def test_a_store_that_is_away(world: World) -> None:
         yield from Load("key")
         raise AssertionError
 
-    outer = guarded(flow())
+    outer = with_error_handling(flow())
     next(outer)
     with pytest.raises(StopIteration) as end:
         outer.throw(StoreError("away"))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from authproxy_core import FetchError, Lock, Respond, Secret, SettingsError
-from authproxy_core.settings import CookieSettings, Settings
+from authproxy_core.settings.root import CookieSettings, Settings
 from support.world import SECRET, World, changed, headers, provider_settings, settings
 
 NEW_SECRET = Secret(b"fedcba9876543210fedcba9876543210")
@@ -27,9 +27,9 @@ def test_equal_settings_change_nothing(world: World) -> None:
 
 
 def test_what_the_store_said_holds(world: World) -> None:
-    world.proxy.store_available = world.proxy.store_trusted = False
+    world.proxy.store_available = world.proxy.store_notifies = False
     reload(world, auth_success_status=204)
-    assert (world.proxy.store_available, world.proxy.store_trusted) == (False, False)
+    assert (world.proxy.store_available, world.proxy.store_notifies) == (False, False)
 
 
 def test_bad_settings_leave_all_as_it_is(world: World) -> None:

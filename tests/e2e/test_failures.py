@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from authproxy.demo.config import Client as DemoClient
-from authproxy.demo.config import DemoConfig, example_users
-from authproxy.demo.provider import DemoProvider, serve
+from authproxy_demo.config import Client as DemoClient
+from authproxy_demo.config import DemoConfig, example_users
+from authproxy_demo.provider import DemoProvider, serve
 from support.http import Client, Reply, form_action
 from support.keycloak import (
     APP,

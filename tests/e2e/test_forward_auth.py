@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from authproxy.demo.config import Client as IdpClient
-from authproxy.demo.config import DemoConfig, User
-from authproxy.demo.provider import DemoProvider, serve
+from authproxy_demo.config import Client as IdpClient
+from authproxy_demo.config import DemoConfig, User
+from authproxy_demo.provider import DemoProvider, serve
 from support import caddy as caddy_support
 from support import nginx, processes
 from support.certificates import Certificate

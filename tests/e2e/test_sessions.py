@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from authproxy.demo.config import Client as DemoClient
-from authproxy.demo.config import DemoConfig, example_users
-from authproxy.demo.provider import DemoProvider, serve
+from authproxy_demo.config import Client as DemoClient
+from authproxy_demo.config import DemoConfig, example_users
+from authproxy_demo.provider import DemoProvider, serve
 from support.http import Client, Cookies, Reply
 from support.keycloak import APP, CLIENT_ID, REALM, Keycloak
 from support.peers import AUTHPROXY, OAUTH2_PROXY, WORKERS, AuthServer

@@ -14,10 +14,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 from websockets.sync.server import ServerConnection
 from websockets.sync.server import serve as serve_websockets
 
-from authproxy.demo.config import Client as DemoClient
-from authproxy.demo.config import DemoConfig, example_users
-from authproxy.demo.provider import DemoProvider
-from authproxy.demo.provider import serve as serve_provider
+from authproxy_demo.config import Client as DemoClient
+from authproxy_demo.config import DemoConfig, example_users
+from authproxy_demo.provider import DemoProvider
+from authproxy_demo.provider import serve as serve_provider
 from support.browser import start_browser
 from support.certificates import make_certificate
 from support.ports import LOOPBACK

@@ -20,10 +20,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from authproxy.asgi import AuthMiddleware, request_of
-from authproxy.demo.config import Client as DemoClient
-from authproxy.demo.config import DemoConfig
-from authproxy.demo.provider import DemoProvider, serve
 from authproxy_core import AuthProxy, Secret, UpstreamSettings
+from authproxy_demo.config import Client as DemoClient
+from authproxy_demo.config import DemoConfig
+from authproxy_demo.provider import DemoProvider, serve
 from support.http import Client
 from support.ports import free_port
 from support.processes import wait_for

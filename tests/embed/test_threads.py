@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-from authproxy.demo.config import DemoConfig
-from authproxy.demo.provider import DemoProvider, serve
 from authproxy_core import (
     AuthProxy,
     Fetch,
@@ -26,6 +24,8 @@ from authproxy_core import (
     decide_sync,
     drive_sync,
 )
+from authproxy_demo.config import DemoConfig
+from authproxy_demo.provider import DemoProvider, serve
 from support.http import Client
 from support.in_thread import InThread
 from support.ports import LOOPBACK

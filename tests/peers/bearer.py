@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import urllib.parse
 
-from authproxy.demo.provider import DemoProvider
 from authproxy_core.effects import Fetch
+from authproxy_demo.provider import DemoProvider
 from support.keycloak import CLIENT_ID, CLIENT_SECRET
 
 REDIRECT_URI = "https://app.example.com/oauth2/callback"

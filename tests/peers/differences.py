@@ -186,14 +186,14 @@ DIFFERENCES: tuple[Difference, ...] = (
         "addresses; the client is found from right to left over trusted hops",
         "anybody could choose the URL that is judged, and an address",
         'name your gateways in `trusted_proxy_ips`; `["0.0.0.0/0", "::/0"]` are all',
-        proof="core/test_original.py::test_fh02_nobody_listed_means_private_peers_only",
+        proof="core/request/test_original.py::test_fh02_nobody_listed_means_private_peers_only",
     ),
     Difference(
         "state is compared before the code is redeemed, `iss` is checked (RFC 9207), and "
         "a login is finished once",
         "login CSRF, mix-up",
         instead=HOLE,
-        proof="core/test_flow_login.py::"
+        proof="core/login/test_flow.py::"
         "test_lg02_a_wrong_state_is_refused_before_the_code_is_redeemed",
     ),
     Difference(
@@ -201,7 +201,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "checked",
         "OpenID Connect Core",
         instead=HOLE,
-        proof="core/test_flow_login.py::"
+        proof="core/login/test_flow.py::"
         "test_jw16_to_jw37_lg29_claims_that_do_not_fit_end_the_login",
     ),
     Difference(
@@ -209,52 +209,52 @@ DIFFERENCES: tuple[Difference, ...] = (
         "commas",
         "a group `a,b` would pass for two (RFC 9110 §5.3)",
         instead=HOLE,
-        proof="core/test_flow_login.py::test_hs11_a_comma_in_a_group_does_not_make_two",
+        proof="core/login/test_flow.py::test_hs11_a_comma_in_a_group_does_not_make_two",
     ),
     Difference(
         "groups called `role:…` are dropped for `keycloak-oidc`",
         "they would pass for roles",
         instead=HOLE,
-        proof="core/test_flow_login.py::test_az14_a_group_can_not_pass_for_a_role",
+        proof="core/login/test_flow.py::test_az14_a_group_can_not_pass_for_a_role",
     ),
     Difference(
         "groups called `project:…` are dropped for `gitlab`",
         "they would pass for projects",
         instead=HOLE,
-        proof="core/test_providers_openid.py::test_gitlab_says_who_it_is",
+        proof="core/providers/test_openid.py::test_gitlab_says_who_it_is",
     ),
     Difference(
         "ID tokens of `google`, `azure` and `login.gov` are checked like all others, "
         "and `google` is asked for `openid` as well",
         "the original takes Google's unchecked, and Azure's access token in place of one",
         "`scope` for what is asked",
-        proof="core/test_providers_google.py::test_the_signature_is_checked",
+        proof="core/providers/test_google.py::test_the_signature_is_checked",
     ),
     Difference(
         "`allowed_groups` counts for `gitlab`, `keycloak` and `google` when their own "
         "option is not given",
         "there it is ignored, and everybody comes in",
         instead=HOLE,
-        proof="core/test_providers_openid.py::test_groups_of_gitlab",
+        proof="core/providers/test_openid.py::test_groups_of_gitlab",
     ),
     Difference(
         "a `redeem_url` of one's own needs a `validate_url` and a `profile_url`",
         "the default ones would get the tokens of another server",
         instead="name all three addresses",
-        proof="core/test_provider_settings.py::test_each_mistake_has_its_line",
+        proof="core/settings/test_providers.py::test_each_mistake_has_its_line",
     ),
     Difference(
         "`bitbucket_team` means a workspace, and asks for the scope `account`",
         "Bitbucket has made workspaces of its teams; nobody would come in",
         instead=DEFECT,
-        proof="core/test_providers_profiles.py::test_teams_of_bitbucket",
+        proof="core/providers/test_profiles.py::test_teams_of_bitbucket",
     ),
     Difference(
         "addresses that `bitbucket`, `digitalocean` or `keycloak` call unverified are "
         "refused too",
         "anybody can claim them",
         "`insecure_oidc_allow_unverified_email = true`",
-        proof="core/test_providers_profiles.py::"
+        proof="core/providers/test_profiles.py::"
         "test_an_unverified_address_is_refused_unless_allowed",
     ),
     Difference(
@@ -262,7 +262,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "again at every refresh, and lists that can't be read let nobody in",
         "who has left would stay until the session ends",
         instead=HOLE,
-        proof="core/test_providers_github.py::test_who_leaves_the_organisation_is_out",
+        proof="core/providers/test_github.py::test_who_leaves_the_organisation_is_out",
     ),
     Difference(
         "a browser that comes back from a login that is lost (too old, finished in "
@@ -270,27 +270,27 @@ DIFFERENCES: tuple[Difference, ...] = (
         "logins ends in a page that says why",
         "the original ends in an error page, or in the browser's own about redirects",
         "`restart_lost_logins = false`",
-        proof="core/test_login_loop.py::test_a_lost_login_begins_again_once",
+        proof="core/login/test_loop_guard.py::test_a_lost_login_begins_again_once",
     ),
     Difference(
         "what we pass on ourselves must fit a skip rule by its own path and method too, "
         "not only by `X-Forwarded-Uri`; a rule without `^` is named at start",
         "a gateway may leave the client's field",
         instead=HOLE,
-        proof="core/test_gate.py::test_what_we_pass_on_ourselves_must_fit_as_it_is",
+        proof="core/access/test_auth_bypass.py::test_what_we_pass_on_ourselves_must_fit_as_it_is",
     ),
     Difference(
         "a gateway that does not name its client gets nobody past `trusted_ips`; health "
         "paths and robots.txt answer requests for themselves only",
         "its own address is trusted, and it takes each 2xx for a grant",
         instead=HOLE,
-        proof="core/test_gate.py::test_fh13_to_fh17_the_address_of_the_client",
+        proof="core/access/test_auth_bypass.py::test_fh13_to_fh17_the_address_of_the_client",
     ),
     Difference(
         "bearer JWTs are refused when they were issued to another client (`azp`)",
         "a token that was made for somebody else",
         '`bearer_authorized_parties = ["*"]`',
-        proof="core/test_bearer.py::"
+        proof="core/access/test_credentials_bearer.py::"
         "test_clients_whose_tokens_are_accepted_can_be_named",
     ),
     Difference(
@@ -298,46 +298,46 @@ DIFFERENCES: tuple[Difference, ...] = (
         "form is accepted from the own page only; a session ends with its user's line",
         "guessing, login CSRF",
         instead=HOLE,
-        proof="core/test_htpasswd.py::test_tries_are_bounded_by_client",
+        proof="core/access/test_htpasswd.py::test_tries_are_bounded_by_client",
     ),
     Difference(
         "`created_at` and `expires_on` in headers are UTC and whole seconds, and empty "
         "when unknown",
         "the original ends the connection when they are unknown",
         instead=DEFECT,
-        proof="core/test_headers_inject.py::test_times_in_headers",
+        proof="core/identity/test_headers.py::test_times_in_headers",
     ),
     Difference(
         "sessions have a format of their own (AES-256-GCM), and old parts are cleared",
         "one key for encryption and signature, parts that stay behind",
         '`cookie_format = "oauth2-proxy"`; its cookies are always read unless '
         "`cookie_read_oauth2_proxy = false`",
-        proof="core/test_interop.py::test_the_session_cookie_of_the_original_is_read",
+        proof="core/sessions/test_oauth2_proxy_format.py::test_the_session_cookie_of_the_original_is_read",
     ),
     Difference(
         "pages carry a strict Content-Security-Policy; custom ones may run their scripts",
         "clickjacking, injected scripts",
         instead="custom templates, for scripts and styles; the rest is a hole",
-        proof="core/test_pages.py::test_ou07_ou08_ou10_headers_of_own_pages",
+        proof="core/pages/test_pages.py::test_ou07_ou08_ou10_headers_of_own_pages",
     ),
     Difference(
         "`/ready` is 503 until the provider's metadata and keys are there; the program "
         "starts without them",
         "a provider that is away must not keep it from starting",
         instead=DEFECT,
-        proof="core/test_flow_login.py::test_start_before_discovery_says_so",
+        proof="core/login/test_flow.py::test_start_before_discovery_says_so",
     ),
     Difference(
         "`$1`, `$2` … in an alpha file stay what they are",
         "the original makes `$1` of each",
         instead=DEFECT,
-        proof="server/test_alpha_read.py::test_variables_are_filled_in",
+        proof="server/config/test_alpha_read.py::test_variables_are_filled_in",
     ),
     Difference(
         "`--convert-config-to-alpha` prints references to variables in place of secrets",
         "its output ends in tickets and repositories",
         "set the variable that it names",
-        proof="server/test_alpha_convert.py::test_secrets_are_not_printed",
+        proof="server/config/test_alpha_convert.py::test_secrets_are_not_printed",
     ),
     Difference(
         "what an original would find out when a request comes, or pass over (bad "
@@ -345,38 +345,38 @@ DIFFERENCES: tuple[Difference, ...] = (
         "templates, TLS files, misspelt keys), is told by `--config-test`, all at once",
         "nothing half-started",
         instead=DEFECT,
-        proof="server/test_config_load.py::test_a_problem_is_told_once",
+        proof="server/config/test_load.py::test_a_problem_is_told_once",
     ),
     Difference(
         "a WebSocket that a page of another site opens with the user's session gets 403",
         "the same-origin policy does not keep it from reading everything (RFC 6455 §10.2)",
         '`websocket_origins = ["*"]`',
-        proof="core/test_upstreams.py::test_only_own_pages_open_websockets",
+        proof="core/upstreams/test_routes.py::test_only_own_pages_open_websockets",
     ),
     Difference(
         "a WebSocket ends within a minute when its session has expired or was revoked",
         "it would outlive the login for as long as it likes",
         '`upgrade_check_interval = "0s"`',
-        proof="server/test_tunnel.py::test_a_tunnel_ends_with_its_session",
+        proof="server/net/test_tunnel.py::test_a_tunnel_ends_with_its_session",
     ),
     Difference(
         "`proxy_websockets = false` switches upgrades off; `h2c` is never passed on",
         "the original passes upgrades even then; behind `h2c` any request could hide",
         "`proxy_websockets = true`",
-        proof="core/test_upstreams.py::test_upgrades_that_are_not_passed_on",
+        proof="core/upstreams/test_routes.py::test_upgrades_that_are_not_passed_on",
     ),
     Difference(
         "a folder of files is not left by symbolic links, and a file without a known "
         "ending is text or bytes, never HTML",
         "what others can write there would be read, or run, as ours",
         "`file_follow_symlinks = true`",
-        proof="server/test_files.py::test_what_is_not_served",
+        proof="server/static/test_static_files.py::test_what_is_not_served",
     ),
     Difference(
         "the slash that is missing at the end of a path is put before the query",
         "it is a part of the path",
         instead=DEFECT,
-        proof="core/test_upstreams.py::test_a_folder_without_its_slash_is_redirected",
+        proof="core/upstreams/test_routes.py::test_a_folder_without_its_slash_is_redirected",
     ),
 )
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from authproxy.demo.provider import DemoProvider
+from authproxy_demo.provider import DemoProvider
 from support.http import Client, Cookies, Reply
 from support.keycloak import CLIENT_ID, CLIENT_SECRET
 from support.peers import AUTHPROXY, COOKIE_SECRET, OAUTH2_PROXY, SOURCES, command

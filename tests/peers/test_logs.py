@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from authproxy.demo.config import Client as DemoClient
-from authproxy.demo.config import DemoConfig, example_users
-from authproxy.demo.provider import DemoProvider
-from authproxy.demo.provider import serve as serve_provider
+from authproxy_demo.config import Client as DemoClient
+from authproxy_demo.config import DemoConfig, example_users
+from authproxy_demo.provider import DemoProvider
+from authproxy_demo.provider import serve as serve_provider
 from support.keycloak import CLIENT_ID, CLIENT_SECRET
 from support.peers import (
     AUTHPROXY,

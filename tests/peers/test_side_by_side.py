@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from authproxy.demo.config import Client, DemoConfig, example_users
-from authproxy.demo.provider import DemoProvider, serve
+from authproxy_demo.config import Client, DemoConfig, example_users
+from authproxy_demo.provider import DemoProvider, serve
 from support.certificates import make_certificate
 from support.echo import EchoApp
 from support.keycloak import CLIENT_ID, CLIENT_SECRET

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from authproxy.config.collected import ConfigError
 from authproxy.config.load import load
+from authproxy.config.read.resolved import ConfigError
 from authproxy.server_settings import ServerSettings
 from support.endpoints import signing_key
 

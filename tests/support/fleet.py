@@ -120,7 +120,7 @@ class Process:
         self.local: dict[str, object] = {}
         self.prefix = settings.cookie.name
         if trusting:
-            self.proxy.store_trusted = True
+            self.proxy.store_notifies = True
             fleet.store.listeners.append(lambda key: self.proxy.store_changed(key))
 
     def perform(self, effect: Any, owner: object) -> Any:

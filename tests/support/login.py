@@ -6,8 +6,8 @@ import http.client
 from types import TracebackType
 from urllib.parse import urlsplit
 
-from authproxy.demo.config import Client, DemoConfig, User
-from authproxy.demo.provider import DemoProvider, serve
+from authproxy_demo.config import Client, DemoConfig, User
+from authproxy_demo.provider import DemoProvider, serve
 from support.http import Cookies
 from support.ports import LOOPBACK, free_port
 

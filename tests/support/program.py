@@ -12,8 +12,8 @@ from typing import Any
 
 from authproxy_core.drive import drive_sync
 from authproxy_core.session import Session
-from authproxy_core.session_stores import Sessions
-from authproxy_core.settings import CookieSettings, Secret, Settings
+from authproxy_core.sessions.sessions import Sessions
+from authproxy_core.settings.root import CookieSettings, Secret, Settings
 from support.peers import measured
 from support.ports import LOOPBACK
 from support.processes import Process

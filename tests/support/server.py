@@ -16,20 +16,20 @@ from typing import Any
 
 import uvloop
 
-from authproxy.clock import Clock
-from authproxy.connection import Connection
-from authproxy.http_client import HttpClient
-from authproxy.hub import Hub
-from authproxy.log_writer import LogWriter
-from authproxy.logs import Logs
-from authproxy.metrics.cells import LAYOUT
+from authproxy.downstream.h1_connection import Connection
+from authproxy.logs.log_writer import LogWriter
+from authproxy.logs.logger import Logs
 from authproxy.metrics.families import IN_FLIGHT
-from authproxy.perform import Performer
+from authproxy.metrics.shared_memory import LAYOUT
+from authproxy.net.clock import Clock
+from authproxy.net.idp_client import HttpClient
+from authproxy.serve.perform import Performer
+from authproxy.serve.worker_context import WorkerContext
 from authproxy.server_settings import ClientSettings, Limits, LogSettings
-from authproxy.upstream import Forwarder
+from authproxy.upstream.forwarder import Forwarder
 from authproxy_core.effects import Effect, Flow, Outcome
 from authproxy_core.messages import Forward, Request, Respond
-from authproxy_core.settings import Settings
+from authproxy_core.settings.root import Settings
 from support.ports import LOOPBACK
 
 DEADLINE = 5.0  # seconds after which a test gives up
@@ -58,7 +58,7 @@ class Application:
         self.requests.append(request)
         return self.handler(request)
 
-    def lasts(self, request: Request, forward: Forward) -> Flow[bool]:
+    def is_session_valid(self, request: Request, forward: Forward) -> Flow[bool]:
         """What ``lasting`` says by then."""
         yield from ()
         return self.lasting
@@ -78,7 +78,7 @@ class Server:
         self.application = Application(handler)
         self.limits = limits or Limits()
         self.port = 0
-        self.hub: Hub
+        self.hub: WorkerContext
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: uvloop.run(self._main()))
@@ -124,7 +124,7 @@ class Server:
         clock, writer = Clock(), LogWriter(self._log.fileno())
         client, forwarder = HttpClient(ClientSettings()), Forwarder()
         logs = Logs(LogSettings(), Settings(), clock, writer, writer)
-        self.hub = Hub(
+        self.hub = WorkerContext(
             self.application,
             Performer(client),
             forwarder,

@@ -48,7 +48,7 @@ class Watched:
         self.changes.append((key, time.monotonic()))
 
     def _noted(self) -> None:
-        self.states.append((self.store.available, self.store.trustworthy))
+        self.states.append((self.store.available, self.store.notifies))
 
     async def until(self, condition: Any, what: str, seconds: float = 10.0) -> None:
         """Wait until *condition* of the store holds."""

@@ -13,8 +13,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from authproxy.demo.config import Client, DemoConfig, User
-from authproxy.demo.provider import DemoProvider
 from authproxy_core import (
     AuthProxy,
     ClaimSource,
@@ -37,6 +35,8 @@ from authproxy_core import (
     decide_sync,
 )
 from authproxy_core.messages import Header
+from authproxy_demo.config import Client, DemoConfig, User
+from authproxy_demo.provider import DemoProvider
 
 ISSUER = "https://idp.example.com/realms/main"
 HOST = b"app.example.com"

@@ -12,16 +12,16 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
 
-from ..claims import claim_bool
 from ..effects import Fetch, Flow
 from ..errors import AuthProxyError, ProviderError, TokenError
+from ..identity.claims import claim_bool
 from ..messages import Response, first_header
 
-NOT_NOW = frozenset({408, 425, 429})
+TRANSIENT_STATUSES = frozenset({408, 425, 429})
 MAX_PAGES = 30
 
 
-def ask(fetch: Fetch, what: str) -> Flow[Any]:
+def get_json(fetch: Fetch, what: str) -> Flow[Any]:
     """The JSON that answers *fetch*; *what* is asked, for messages.
 
     Raises `TokenError` when the access token is refused, and `ProviderError` for all
@@ -29,7 +29,7 @@ def ask(fetch: Fetch, what: str) -> Flow[Any]:
     """
     response = yield from fetch
     if response.status != 200:
-        raise refusal(response, what, fetch.purpose)
+        raise status_error(response, what, fetch.purpose)
     try:
         return msgspec.json.decode(response.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -39,17 +39,17 @@ def ask(fetch: Fetch, what: str) -> Flow[Any]:
         ) from None
 
 
-def refusal(response: Response, what: str, purpose: str) -> AuthProxyError:
+def status_error(response: Response, what: str, purpose: str) -> AuthProxyError:
     """The error for a status that is not 200."""
     text = f"{what} answered with status {response.status}, expected 200"
-    if 400 <= response.status < 500 and not is_passing(response):
+    if 400 <= response.status < 500 and not is_transient(response):
         return TokenError(text, reason="validation")
     return ProviderError(text, reason=f"{purpose}_failed")
 
 
-def is_passing(response: Response) -> bool:
+def is_transient(response: Response) -> bool:
     """Whether the provider is only too busy now, or counts our requests."""
-    if response.status in NOT_NOW or response.status >= 500:
+    if response.status in TRANSIENT_STATUSES or response.status >= 500:
         return True
     return response.status == 403 and (
         first_header(response.headers, b"x-ratelimit-remaining") == b"0"
@@ -78,12 +78,12 @@ def texts(value: Any) -> list[str]:
     return [item for item in value if isinstance(item, str) and item]
 
 
-def distinct(*groups: str) -> tuple[str, ...]:
+def unique_groups(*groups: str) -> tuple[str, ...]:
     """*groups* in their order, each once, without empty names."""
     return tuple(group for group in dict.fromkeys(groups) if group)
 
 
-def at(base: str, path: str) -> str:
+def url_at(base: str, path: str) -> str:
     """The address *path* on the server of *base*, without query."""
     parts = urlsplit(base)
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))

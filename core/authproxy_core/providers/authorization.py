@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterator, Mapping
 
 from ..encoding import b64url
-from ..patterns import Pattern, compiled
-from ..provider_types import PROVIDER_TYPES
-from ..settings import ProviderSettings
+from ..go_regex import Pattern, compile_pattern
+from ..settings.provider_types import PROVIDER_TYPES
+from ..settings.root import ProviderSettings
 
 
 def code_challenge(verifier: str, method: str) -> str:
@@ -47,7 +47,7 @@ class LoginParameters:
                 rule.text for rule in rules if not rule.is_pattern
             }
             self._patterns[parameter.name] = [
-                compiled(rule.text) for rule in rules if rule.is_pattern
+                compile_pattern(rule.text) for rule in rules if rule.is_pattern
             ]
 
     def pairs(self, asked: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -7,19 +7,20 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..claims import (
+from ..effects import Fetch, Flow
+from ..encoding import header_text
+from ..errors import ProviderError, TokenError
+from ..identity.claims import (
     claim_bool,
     claim_list,
     claim_sid,
     claim_text,
     find_claim,
-    plain_claims,
-    present_claims,
+    non_null_claims,
+    serializable_claims,
 )
-from ..effects import Fetch, Flow
-from ..encoding import header_text
-from ..errors import ProviderError, TokenError
-from ..jwt import (
+from ..messages import Headers
+from ..oidc.jwt import (
     NO_BEARERS,
     OTHER_KINDS,
     Expected,
@@ -28,9 +29,8 @@ from ..jwt import (
     claims_of,
     hashed,
 )
-from ..logout_token import REFUSED, LogoutToken, check_logout_token
-from ..messages import Headers
-from ..oidc import (
+from ..oidc.logout_token import REFUSED, LogoutToken, check_logout_token
+from ..oidc.protocol import (
     Metadata,
     Tokens,
     discovery_request,
@@ -41,20 +41,20 @@ from ..oidc import (
     userinfo_request,
     with_query,
 )
-from ..provider_types import PROVIDER_TYPES
 from ..session import Session
-from ..settings import ProviderSettings
-from .api import distinct, refusal, unverified
+from ..settings.provider_types import PROVIDER_TYPES
+from ..settings.root import ProviderSettings
+from .api import status_error, unique_groups, unverified
 from .authorization import LoginParameters, code_challenge, scope_of
 from .endpoints import (
     allowed_algorithms,
-    configured,
+    configured_metadata,
+    discovery_key,
     fixed_keys,
     logout_url,
     prefers_body,
-    reach,
 )
-from .keys import ProviderKeys
+from .jwks import JwksCache
 
 
 class Provider:
@@ -80,8 +80,8 @@ class Provider:
         self.name = settings.name or self.kind.name
         self._clock = clock
         self._leeway = leeway
-        self._extra_claims = distinct(*extra_claims, *settings.additional_claims)
-        self._keys = ProviderKeys(settings.id, clock, fixed_keys(settings))
+        self._extra_claims = unique_groups(*extra_claims, *settings.additional_claims)
+        self._keys = JwksCache(settings.id, clock, fixed_keys(settings))
         self._allowed_groups = frozenset(self.allowed_groups())
         self._parameters = LoginParameters(settings)
         self.metadata = self._configured()
@@ -104,9 +104,9 @@ class Provider:
             self.metadata = metadata
         yield from self._keys.fetch(self.metadata.jwks_uri)
 
-    def inherit(self, previous: Provider) -> None:
+    def adopt_cache(self, previous: Provider) -> None:
         """Take over metadata and keys of *previous* if they are found in the same way."""
-        if reach(previous.settings) == reach(self.settings):
+        if discovery_key(previous.settings) == discovery_key(self.settings):
             self.metadata = previous.metadata
             self._in_body = previous._in_body
             self._keys = previous._keys
@@ -114,7 +114,7 @@ class Provider:
     def _configured(self) -> Metadata | None:
         """The endpoints, when they are not to be discovered."""
         discovers = self.kind.discovers and not self.settings.skip_discovery
-        return None if discovers else configured(self.settings)
+        return None if discovers else configured_metadata(self.settings)
 
     def _known(self) -> Metadata:
         if self.metadata is None:
@@ -174,7 +174,7 @@ class Provider:
             method = self.code_challenge_method
             params["code_challenge_method"] = method
             params["code_challenge"] = code_challenge(code_verifier, method)
-        params |= self.own_parameters(params)
+        params |= self.extra_authorization_parameters(params)
         pairs = list(params.items()) + [
             (name, value)
             for name, value in self._parameters.pairs(asked)
@@ -187,7 +187,9 @@ class Provider:
         """Whether ID tokens are bound to their login by a nonce."""
         return not self.settings.skip_nonce
 
-    def own_parameters(self, params: Mapping[str, str]) -> dict[str, str]:
+    def extra_authorization_parameters(
+        self, params: Mapping[str, str]
+    ) -> dict[str, str]:
         """What this type of provider adds to *params*, or has otherwise."""
         return {}
 
@@ -330,11 +332,13 @@ class Provider:
         self, session: Session, claims: Mapping[str, Any]
     ) -> Flow[Session]:
         """*session* with what the ID token says, and userinfo where that is silent."""
-        return self.filled(session, (yield from self._completed(session, claims)))
+        return self.with_claims(
+            session, (yield from self._with_userinfo(session, claims))
+        )
 
-    def filled(self, session: Session, claims: Mapping[str, Any]) -> Session:
+    def with_claims(self, session: Session, claims: Mapping[str, Any]) -> Session:
         """*session* with what *claims* say."""
-        claims = plain_claims(claims)
+        claims = serializable_claims(claims)
         self._check_email_verified(claims)
         extra = {name: find_claim(claims, name) for name in self._extra_claims}
         return replace(
@@ -352,7 +356,7 @@ class Provider:
         """The groups in *claims*; an object's keys are no groups."""
         return claim_list(find_claim(claims, self.settings.groups_claim))
 
-    def _completed(
+    def _with_userinfo(
         self, session: Session, claims: Mapping[str, Any]
     ) -> Flow[Mapping[str, Any]]:
         """*claims*, and those of userinfo below them if one that we need is missing."""
@@ -369,7 +373,7 @@ class Provider:
         if not missing or not endpoint or self.settings.skip_claims_from_profile_url:
             return claims
         response = yield from userinfo_request(endpoint, session.access_token)
-        return {**parse_userinfo(response, claims["sub"]), **present_claims(claims)}
+        return {**parse_userinfo(response, claims["sub"]), **non_null_claims(claims)}
 
     @property
     def _checks_email_verified(self) -> bool:
@@ -409,7 +413,7 @@ class Provider:
             )
         )
 
-    def renewed(self, session: Session, tokens: Tokens) -> Flow[Session]:
+    def apply_refresh(self, session: Session, tokens: Tokens) -> Flow[Session]:
         """*session* with new *tokens* and what they say (OIDC Core §12).
 
         Raises `TokenError` when the new ID token is not acceptable.
@@ -454,7 +458,7 @@ class Provider:
             url = with_query(url, [("access_token", session.access_token)])
         response = yield from Fetch("GET", url, headers, purpose="validate")
         if response.status != 200:
-            raise refusal(response, "validate_url", "validate")
+            raise status_error(response, "validate_url", "validate")
 
     def api_headers(self, session: Session) -> Headers:
         """The fields of a request with the session's access token."""
@@ -476,7 +480,7 @@ class Provider:
 
     # -- the end of a session
 
-    def logout_of(self, token: str) -> Flow[LogoutToken]:
+    def verify_logout_token(self, token: str) -> Flow[LogoutToken]:
         """Whom a logout token means (Back-Channel Logout §2.6).
 
         Its claims are judged before its signature: so that whoever sends nonsense does

@@ -7,16 +7,16 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..claims import claim_bool, claim_text
-from ..credential_settings import JwtIssuer
 from ..effects import Flow
 from ..errors import EffectError, ProviderError, TokenError
-from ..jwt import ALGORITHMS, NO_BEARERS, Expected, check_id_token
-from ..oidc import Metadata, Tokens, discovery_request, parse_metadata
+from ..identity.claims import claim_bool, claim_text
+from ..oidc.jwt import ALGORITHMS, NO_BEARERS, Expected, check_id_token
+from ..oidc.protocol import Metadata, Tokens, discovery_request, parse_metadata
 from ..session import Session
-from ..settings import ProviderSettings
+from ..settings.credentials import JwtIssuer
+from ..settings.root import ProviderSettings
 from .base import Provider
-from .keys import ProviderKeys
+from .jwks import JwksCache
 
 RETRY_AFTER = 30.0  # seconds between tries of discovery
 DEFAULT_ALGORITHMS = ("RS256",)
@@ -39,7 +39,7 @@ class BearerIssuer:
     ) -> None:
         self.issuer = settings.issuer
         self._clock = clock
-        self._keys = ProviderKeys(f"bearer:{settings.issuer}", clock)
+        self._keys = JwksCache(f"bearer:{settings.issuer}", clock)
         self._metadata: Metadata | None = None
         self._tried_at = float("-inf")
         self._expected = Expected(
@@ -130,7 +130,7 @@ def provider_session(
         access_token=token,
         id_token=token,
     )
-    session = provider.filled(session, claims)
+    session = provider.with_claims(session, claims)
     email = session.email or session.user  # a service's token may name none
     return provider.bearer_enriched(replace(session, email=email))
 

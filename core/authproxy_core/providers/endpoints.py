@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 
 from ..errors import ProviderError, SettingsError
-from ..jwt import ALGORITHMS, KeySet, parse_public_keys
-from ..oidc import Metadata, with_query
-from ..provider_types import PROVIDER_TYPES
-from ..settings import ProviderSettings
+from ..oidc.jwt import ALGORITHMS, KeySet, parse_public_keys
+from ..oidc.protocol import Metadata, with_query
+from ..settings.provider_types import PROVIDER_TYPES
+from ..settings.root import ProviderSettings
 
 # Settings that have no part in what discovery and the key set say.
-APART: Mapping[str, Any] = {
+NON_DISCOVERY_FIELDS: Mapping[str, Any] = {
     field.name: field.default
     for field in msgspec.structs.fields(ProviderSettings)
     if field.name
@@ -37,12 +37,12 @@ APART: Mapping[str, Any] = {
 }
 
 
-def reach(settings: ProviderSettings) -> ProviderSettings:
+def discovery_key(settings: ProviderSettings) -> ProviderSettings:
     """The settings by which the provider's metadata and keys are found and judged."""
-    return msgspec.structs.replace(settings, **APART)
+    return msgspec.structs.replace(settings, **NON_DISCOVERY_FIELDS)
 
 
-def configured(settings: ProviderSettings) -> Metadata:
+def configured_metadata(settings: ProviderSettings) -> Metadata:
     """The endpoints without discovery: as configured, else those of the type."""
     kind = PROVIDER_TYPES[settings.type]
     return Metadata(

@@ -14,7 +14,7 @@ import msgspec
 
 from authproxy_core.encoding import is_token
 from authproxy_core.errors import SettingsError
-from authproxy_core.settings import (
+from authproxy_core.settings.root import (
     CookieSettings,
     LogoutSettings,
     PageSettings,
@@ -33,19 +33,20 @@ from ..server_settings import (
     ServerSettings,
     StoreSettings,
 )
-from . import files, rules, secrets, stores, upstreams
-from .access_rules import toml_rules
-from .advice import add_warnings
-from .collected import Collected, ConfigError
-from .cpus import usable_cpus
-from .credentials import credentials
-from .listening import announcers
-from .metrics import metrics_listeners
-from .options import BY_KEY, OPTIONS
-from .parts import Parts, flat_parts, placed
-from .provider import is_web_address
-from .sources import Flags, collect, read_flags
-from .trial import try_out
+from .build import auth_bypass, stores, upstreams
+from .build.access_rules import toml_rules
+from .build.cpus import usable_cpus
+from .build.credentials import credentials
+from .build.listeners import proxy_protocol_sources
+from .build.metrics import metrics_listeners
+from .build.provider import is_web_address
+from .build.sections import Sections, flat_sections, option_fields
+from .config_warnings import add_warnings
+from .options.table import BY_KEY, OPTIONS
+from .preflight import preflight_problems
+from .read import files, secrets
+from .read.resolved import ConfigError, ResolvedOptions
+from .read.sources import Flags, collect, read_flags
 
 LOG_SIZE = 100  # MiB, when the option says 0
 CLIENT_IP_HEADERS = (
@@ -69,19 +70,19 @@ def build(flags: Flags, environ: Mapping[str, str]) -> ServerSettings:
     settings = _server_settings(collected, parts)
     collected.problems += _problems_of_core(collected, settings.core)
     if not collected.problems:  # what fails now would only repeat the reasons above
-        collected.problems += try_out(settings)
+        collected.problems += preflight_problems(settings)
     named = _files(collected, flags, settings)
     if collected.problems:
         raise ConfigError(tuple(collected.problems), tuple(collected.warnings), named)
     add_warnings(collected)
-    rules.add_rule_warnings(collected, settings.core)
+    auth_bypass.add_rule_warnings(collected, settings.core)
     return msgspec.structs.replace(
         settings, files=named, warnings=tuple(collected.warnings)
     )
 
 
 def _files(
-    collected: Collected, flags: Flags, settings: ServerSettings
+    collected: ResolvedOptions, flags: Flags, settings: ServerSettings
 ) -> tuple[str, ...]:
     """All files that the configuration comes from; a reload follows their changes."""
     named = [str(flags.control.get(flag, "")) for flag in ("config", "alpha-config")]
@@ -96,16 +97,20 @@ def _files(
     return tuple(sorted(collected.files.union(filter(None, named))))
 
 
-def _parts(collected: Collected, alpha: str, environ: Mapping[str, str]) -> Parts:
+def _parts(
+    collected: ResolvedOptions, alpha: str, environ: Mapping[str, str]
+) -> Sections:
     """Providers, headers, upstreams and listeners, from the file *alpha* if given."""
     if not alpha:
-        return flat_parts(collected)
-    from .alpha import alpha_parts  # few need it, and every start would pay for it
+        return flat_sections(collected)
+    from .alpha.sections import (
+        alpha_sections,  # few need it, and every start would pay for it
+    )
 
-    return alpha_parts(collected, alpha, environ)
+    return alpha_sections(collected, alpha, environ)
 
 
-def _problems_of_core(collected: Collected, core: Settings) -> list[str]:
+def _problems_of_core(collected: ResolvedOptions, core: Settings) -> list[str]:
     """What the core finds, with its origin, less what has been said already."""
     try:
         check(core)
@@ -122,7 +127,7 @@ def _problems_of_core(collected: Collected, core: Settings) -> list[str]:
     return []
 
 
-def _workers(collected: Collected, store: StoreSettings) -> int:
+def _workers(collected: ResolvedOptions, store: StoreSettings) -> int:
     """As many as given; else one for each CPU.
 
     With refreshes and nothing shared it is one: workers would not know who refreshes a
@@ -136,7 +141,7 @@ def _workers(collected: Collected, store: StoreSettings) -> int:
     if not refreshes or store.kind != "none":
         return given or usable_cpus()
     if given > 1:
-        collected.warn(
+        collected.add_warning(
             "workers",
             "several workers may refresh one session at the same time, which ends it at "
             "a provider that rotates refresh tokens; use one, or shared_state",
@@ -144,10 +149,10 @@ def _workers(collected: Collected, store: StoreSettings) -> int:
     return given or 1
 
 
-def _server_settings(collected: Collected, parts: Parts) -> ServerSettings:
+def _server_settings(collected: ResolvedOptions, parts: Sections) -> ServerSettings:
     id_header = collected.string("request_id_header")
     if not is_token(id_header.encode()):
-        collected.got("request_id_header", id_header, "the name of a header")
+        collected.add_mismatch("request_id_header", id_header, "the name of a header")
     upstreams.names(collected)
     store = stores.store(collected)
     return ServerSettings(
@@ -155,19 +160,19 @@ def _server_settings(collected: Collected, parts: Parts) -> ServerSettings:
         listeners=(*parts.listeners, *metrics_listeners(collected)),
         workers=_workers(collected, store),
         store=store,
-        limits=Limits(**placed(collected, "limits.")),
-        client=ClientSettings(**placed(collected, "client.")),
-        forward=ForwardSettings(**placed(collected, "forward.")),
+        limits=Limits(**option_fields(collected, "limits.")),
+        client=ClientSettings(**option_fields(collected, "client.")),
+        forward=ForwardSettings(**option_fields(collected, "forward.")),
         logs=_logs(collected),
         request_id_header=id_header.lower(),
-        proxy_protocol_from=announcers(collected),
+        proxy_protocol_from=proxy_protocol_sources(collected),
         reload_on_change=collected.boolean("reload_on_change"),
     )
 
 
-def _logs(collected: Collected) -> LogSettings:
+def _logs(collected: ResolvedOptions) -> LogSettings:
     """The log settings; a format of "" is the default one, which is made faster."""
-    values = placed(collected, "logs.")
+    values = option_fields(collected, "logs.")
     for name in ("standard", "auth", "request"):
         if collected.is_default(f"{name}_logging_format"):
             values[f"{name}_format"] = ""
@@ -176,29 +181,33 @@ def _logs(collected: Collected) -> LogSettings:
     return LogSettings(**values)
 
 
-def _log_file(collected: Collected) -> LogFileSettings | None:
+def _log_file(collected: ResolvedOptions) -> LogFileSettings | None:
     path = collected.string("logging_filename")
     if not path:
         return None
-    values = placed(collected, "logs.file.")
+    values = option_fields(collected, "logs.file.")
     values["max_size"] = values["max_size"] or LOG_SIZE
     return LogFileSettings(path=path, **values)
 
 
-def _core(collected: Collected, parts: Parts, store: StoreSettings) -> Settings:
+def _core(
+    collected: ResolvedOptions, parts: Sections, store: StoreSettings
+) -> Settings:
     # Fields that several options share are overwritten by what is made of them.
     return Settings(
         **{
-            **placed(collected, "core."),
+            **option_fields(collected, "core."),
             "cookie": _cookie(collected),
             "credentials": credentials(collected),
-            "gate": rules.gate(
-                collected, placed(collected, "core.gate."), parts.listeners
+            "auth_bypass": auth_bypass.auth_bypass(
+                collected,
+                option_fields(collected, "core.auth_bypass."),
+                parts.listeners,
             ),
-            "hsts": rules.hsts(collected),
+            "hsts": auth_bypass.hsts(collected),
             "access": toml_rules(collected, parts.access_rules),
             "sessions": stores.sessions(
-                collected, placed(collected, "core.sessions."), store.kind
+                collected, option_fields(collected, "core.sessions."), store.kind
             ),
             "providers": parts.providers,
             "real_client_ip_header": _client_ip_header(collected),
@@ -211,15 +220,15 @@ def _core(collected: Collected, parts: Parts, store: StoreSettings) -> Settings:
             "proxy_raw_path": parts.proxy_raw_path,
             "strip_identity_headers": collected.boolean("strip_identity_headers")
             and collected.boolean("skip_auth_strip_headers"),
-            "logout": LogoutSettings(**placed(collected, "core.logout.")),
+            "logout": LogoutSettings(**option_fields(collected, "core.logout.")),
             "pages": _pages(collected),
             "version": __version__,
         }
     )
 
 
-def _cookie(collected: Collected) -> CookieSettings:
-    values = placed(collected, "core.cookie.")
+def _cookie(collected: ResolvedOptions) -> CookieSettings:
+    values = option_fields(collected, "core.cookie.")
     values["csrf_slots"] = collected.integer("cookie_csrf_slots")
     limit = collected.integer("cookie_csrf_per_request_limit")
     if limit > 0 and collected.boolean("cookie_csrf_per_request"):
@@ -228,35 +237,35 @@ def _cookie(collected: Collected) -> CookieSettings:
     return CookieSettings(**{**values, "secrets": secrets.read_ring(collected)})
 
 
-def _client_ip_header(collected: Collected) -> str:
+def _client_ip_header(collected: ResolvedOptions) -> str:
     name = collected.string("real_client_ip_header")
     known = {header.lower() for header in CLIENT_IP_HEADERS}
     if collected.boolean("reverse_proxy") and name.lower() not in known:
         expected = "one of " + ", ".join(CLIENT_IP_HEADERS)
-        collected.got("real_client_ip_header", name, expected)
+        collected.add_mismatch("real_client_ip_header", name, expected)
     return name.lower()
 
 
-def _redirect_url(collected: Collected) -> str:
+def _redirect_url(collected: ResolvedOptions) -> str:
     url = collected.string("redirect_url")
     if url and not is_web_address(url) and not url.startswith("/"):
-        collected.got(
+        collected.add_mismatch(
             "redirect_url", url, "an address such as https://HOST/oauth2/callback"
         )
     return url
 
 
-def _authenticated_emails(collected: Collected) -> frozenset[str] | None:
+def _authenticated_emails(collected: ResolvedOptions) -> frozenset[str] | None:
     """None: there is no list. An empty list lets nobody in."""
     key = "authenticated_emails_file"
     path = collected.string(key)
     return files.read_addresses(collected, key, path) if path else None
 
 
-def _pages(collected: Collected) -> PageSettings:
+def _pages(collected: ResolvedOptions) -> PageSettings:
     return PageSettings(
         **{
-            **placed(collected, "core.pages."),
+            **option_fields(collected, "core.pages."),
             **files.read_templates(collected, "custom_templates_dir"),
             "logo": files.logo_html(collected, "custom_sign_in_logo"),
         }

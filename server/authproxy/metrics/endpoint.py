@@ -10,7 +10,7 @@ from collections.abc import Callable
 from authproxy_core.effects import Flow, Outcome
 from authproxy_core.messages import Forward, Headers, Request, Respond
 
-from .exposition import CONTENT_TYPE, by_worker, summed
+from .exposition import CONTENT_TYPE, render_per_worker, render_totals
 from .metrics import Metrics
 
 HEADERS: Headers = ((b"content-type", CONTENT_TYPE), (b"cache-control", b"no-store"))
@@ -29,13 +29,15 @@ class MetricsPage:
     def handle(self, request: Request) -> Outcome:
         """All numbers of all workers."""
         _, _, query = request.target.partition(b"?")
-        write = by_worker if b"by=worker" in query.split(b"&") else summed
+        write = (
+            render_per_worker if b"by=worker" in query.split(b"&") else render_totals
+        )
         with self._metrics.scraped():
             self._publish()
             text = write(self._metrics.shared.used())
         return Respond(200, HEADERS, text.encode())
 
-    def lasts(self, request: Request, forward: Forward) -> Flow[bool]:
+    def is_session_valid(self, request: Request, forward: Forward) -> Flow[bool]:
         """Nothing goes on here."""
         raise AssertionError
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from .. import __version__
-from .cells import LAYOUT, width
 from .families import (
     CONNECTIONS,
     FAMILIES,
@@ -21,6 +20,7 @@ from .families import (
     Labels,
 )
 from .process import process_lines
+from .shared_memory import LAYOUT, width
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
 
@@ -34,7 +34,7 @@ PER_WORKER = (
 Slots = Mapping[int, Sequence[float]]
 
 
-def summed(slots: Slots) -> str:
+def render_totals(slots: Slots) -> str:
     """All metrics, summed over the workers; and some numbers of each worker."""
     total = list(map(sum, zip(*slots.values(), strict=True)))
     lines = [line for family in _shown() for line in _family(family, {"": total})]
@@ -50,7 +50,7 @@ def summed(slots: Slots) -> str:
     return "\n".join(lines) + "\n"
 
 
-def by_worker(slots: Slots) -> str:
+def render_per_worker(slots: Slots) -> str:
     """All metrics of each worker, told apart by the label ``worker``."""
     named = {f'worker="{number}"': cells for number, cells in slots.items()}
     lines = [line for family in _shown() for line in _family(family, named)]

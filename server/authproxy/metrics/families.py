@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
-from authproxy_core.flows.failures import MESSAGES
+from authproxy_core.login.failures import MESSAGES
 from authproxy_core.messages import EventKind
 
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
@@ -211,7 +211,7 @@ UPSTREAM_FAILED = Family(
     ("reason",),
     _each(UPSTREAM_FAILURES),
 )
-UNSEALED = Family(
+CACHE_MISSES = Family(
     "authproxy_sessions_unsealed_total",
     "counter",
     "Sessions that no cache held, so that they were unsealed. "
@@ -228,7 +228,7 @@ CONNECTIONS = Family("authproxy_connections", "gauge", "Open connections of clie
 ACCEPTED = Family(
     "authproxy_connections_total", "counter", "Connections of clients so far."
 )
-LOST_LINES = Family(
+DROPPED_LINES = Family(
     "authproxy_log_lines_lost_total",
     "counter",
     "Log lines that nobody took: the reader is too slow or gone, or the disk is full.",
@@ -243,6 +243,6 @@ PID = Family("authproxy_worker_pid", "gauge", "For the numbers of the process.")
 FAMILIES = (
     REQUESTS, IN_FLIGHT, DURATION, SCRAPES, SCRAPES_IN_FLIGHT, DECISIONS, LOGINS,
     REFRESH, EVENT, FETCHES, FETCH_SECONDS, STORE, STORE_SECONDS, UPSTREAM_SECONDS,
-    UPSTREAM_FAILED, UNSEALED, RELOAD, CONNECTIONS, ACCEPTED, LOST_LINES, STARTS, READY,
+    UPSTREAM_FAILED, CACHE_MISSES, RELOAD, CONNECTIONS, ACCEPTED, DROPPED_LINES, STARTS, READY,
     PID,
 )  # fmt: skip

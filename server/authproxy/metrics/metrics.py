@@ -13,23 +13,23 @@ from collections.abc import Iterator
 from math import inf
 from typing import Literal
 
-from authproxy_core.health import ping_paths
+from authproxy_core.endpoints.health import ping_paths
 from authproxy_core.messages import Event, Verdict
 
 from ..server_settings import ServerSettings
-from .cells import LAYOUT, SharedCells
 from .families import (
     ACCEPTED,
     BUCKETS,
+    CACHE_MISSES,
     CONNECTIONS,
     DECISIONS,
+    DROPPED_LINES,
     DURATION,
     EVENT,
     FETCH_SECONDS,
     FETCHES,
     IN_FLIGHT,
     LOGINS,
-    LOST_LINES,
     METHODS,
     OTHER,
     PID,
@@ -42,12 +42,12 @@ from .families import (
     STORE,
     STORE_BUCKETS,
     STORE_SECONDS,
-    UNSEALED,
     UPSTREAM_FAILED,
     UPSTREAM_SECONDS,
     Family,
     Labels,
 )
+from .shared_memory import LAYOUT, SharedMetrics
 
 SUM = len(BUCKETS) + 1  # of a histogram: behind its buckets and +Inf
 STORE_SUM = len(STORE_BUCKETS) + 1
@@ -68,13 +68,13 @@ class Metrics:
 
     def __init__(
         self,
-        shared: SharedCells | None = None,
+        shared: SharedMetrics | None = None,
         number: int = 0,
         *,
         enabled: bool = False,
         uncounted: frozenset[bytes] = frozenset(),
     ) -> None:
-        self.shared = shared or SharedCells()
+        self.shared = shared or SharedMetrics()
         self.enabled = enabled
         self._cells = self.shared.slot(number)
         self._others = [one for one in range(self.shared.slots) if one != number]
@@ -97,7 +97,7 @@ class Metrics:
 
     # For each request.
 
-    def answered(
+    def record_response(
         self,
         target: bytes,
         method: bytes,
@@ -193,11 +193,11 @@ class Metrics:
         grown = total - self._unsealed
         self._unsealed = total
         # Less than before: another core has taken over.
-        self._cells[LAYOUT.only(UNSEALED)] += grown if grown >= 0 else total
+        self._cells[LAYOUT.only(CACHE_MISSES)] += grown if grown >= 0 else total
 
     def lines_lost(self, count: int) -> None:
         """So many log lines were lost since the last call."""
-        self._cells[LAYOUT.only(LOST_LINES)] += count
+        self._cells[LAYOUT.only(DROPPED_LINES)] += count
 
     def ready(self, ready: bool) -> None:
         """Whether this worker can log users in."""
@@ -231,7 +231,7 @@ PID_AT = LAYOUT.only(PID)
 ACCEPTED_AT = LAYOUT.only(ACCEPTED)
 
 
-def metrics_of(settings: ServerSettings, shared: SharedCells, slot: int) -> Metrics:
+def metrics_of(settings: ServerSettings, shared: SharedMetrics, slot: int) -> Metrics:
     """The numbers of the worker that has *slot*, by what the settings ask for."""
     core = settings.core
     return Metrics(

@@ -28,11 +28,11 @@ class Store(Protocol):
     """
 
     @property
-    def trustworthy(self) -> bool:
+    def notifies(self) -> bool:
         """Whether changes by others arrive (within 100 ms), so that caches hold."""
 
     @property
-    def doubt(self) -> str:
+    def notify_error(self) -> str:
         """Why it is not trustworthy, for the log; no secrets."""
 
     @property
@@ -40,7 +40,7 @@ class Store(Protocol):
         """Whether the last exchange with the store succeeded."""
 
     @property
-    def problem(self) -> str:
+    def error(self) -> str:
         """Why it is not available, for the log; no secrets."""
 
     async def start(self, on_change: OnChange, on_state: OnState) -> None:

@@ -16,10 +16,10 @@ from authproxy_core.errors import StoreError
 from ..server_settings import RedisAddress, RedisSettings
 from .base import MAX_MEMBERS, MAX_VALUE, OnChange, OnState
 from .redis_cluster import Cluster
-from .redis_link import Dialer, RefusedError, Word
-from .redis_places import Sentinels
-from .redis_server import Server
-from .waiting import SharedLocks
+from .redis_connection import CommandArgument, Dialer, ReplyError
+from .redis_sentinel import Sentinels
+from .redis_server import RedisServer
+from .store_locks import StoreLocks
 
 NOW = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000) "
 # Of the set itself the end is that of the member that lives longest.
@@ -54,15 +54,15 @@ class Router(Protocol):
         """Whether all servers answer."""
 
     @property
-    def trustworthy(self) -> bool:
+    def notifies(self) -> bool:
         """Whether all of them tell of changes."""
 
     @property
-    def problem(self) -> str:
+    def error(self) -> str:
         """Why it is not available."""
 
     @property
-    def doubt(self) -> str:
+    def notify_error(self) -> str:
         """Why it is not trustworthy."""
 
     def start(self) -> None:
@@ -71,14 +71,14 @@ class Router(Protocol):
     async def close(self) -> None:
         """End all connections."""
 
-    async def ask(self, key: str, *words: Word, again: bool = True) -> Any:
+    async def ask(self, key: str, *words: CommandArgument, again: bool = True) -> Any:
         """The answer of the server of *key*. Raises `StoreError`."""
 
 
-class OneMaster:
+class SingleMaster:
     """The router when one server has all keys."""
 
-    def __init__(self, server: Server, sentinels: Sentinels | None) -> None:
+    def __init__(self, server: RedisServer, sentinels: Sentinels | None) -> None:
         self._server = server
         self._sentinels = sentinels
 
@@ -88,19 +88,19 @@ class OneMaster:
         return self._server.available
 
     @property
-    def trustworthy(self) -> bool:
+    def notifies(self) -> bool:
         """Whether it tells of changes."""
-        return self._server.trustworthy
+        return self._server.notifies
 
     @property
-    def problem(self) -> str:
+    def error(self) -> str:
         """Why it is not available."""
-        return self._server.problem
+        return self._server.error
 
     @property
-    def doubt(self) -> str:
+    def notify_error(self) -> str:
         """Why it is not trustworthy."""
-        return self._server.doubt
+        return self._server.notify_error
 
     def start(self) -> None:
         """Connect in the background."""
@@ -112,7 +112,7 @@ class OneMaster:
         if self._sentinels is not None:
             await self._sentinels.close()
 
-    async def ask(self, key: str, *words: Word, again: bool = True) -> Any:
+    async def ask(self, key: str, *words: CommandArgument, again: bool = True) -> Any:
         """The server's answer, whatever the *key*. Raises `StoreError`."""
         return await self._server.ask(*words, again=again)
 
@@ -140,7 +140,7 @@ def router(
         locate = sentinels.master
     else:
         locate = partial(_fixed, settings.addresses[0])
-    server = Server(
+    server = RedisServer(
         dialer,
         locate,
         prefixes,
@@ -149,7 +149,7 @@ def router(
         must_be_master=sentinels is not None,
         idle_timeout=settings.idle_timeout,
     )
-    return OneMaster(server, sentinels)
+    return SingleMaster(server, sentinels)
 
 
 async def _fixed(address: RedisAddress) -> RedisAddress:
@@ -171,15 +171,15 @@ class RedisStore:
         self._settings = settings
         self._name = name
         self._router: Router
-        self._locks = SharedLocks()
+        self._locks = StoreLocks()
         self._on_state: OnState = _nothing
         self._refusal = ""  # of the last write
         self._task: asyncio.Task[None] | None = None
 
     @property
-    def trustworthy(self) -> bool:
+    def notifies(self) -> bool:
         """Whether Redis tells of changes."""
-        return self._router.trustworthy
+        return self._router.notifies
 
     @property
     def available(self) -> bool:
@@ -187,14 +187,14 @@ class RedisStore:
         return self._router.available and not self._refusal
 
     @property
-    def problem(self) -> str:
+    def error(self) -> str:
         """Why it is not available."""
-        return self._router.problem or self._refusal
+        return self._router.error or self._refusal
 
     @property
-    def doubt(self) -> str:
+    def notify_error(self) -> str:
         """Why it is not trustworthy."""
-        return self._router.doubt
+        return self._router.notify_error
 
     async def start(self, on_change: OnChange, on_state: OnState) -> None:
         """Connect in the background."""
@@ -263,17 +263,19 @@ class RedisStore:
 
     async def release_lock(self, key: str, token: str) -> None:
         """Give the lock back if *token* still holds it."""
-        await self._locks.give_back(key, token, partial(self._release, key, token))
+        await self._locks.release(key, token, partial(self._release, key, token))
 
     async def _release(self, key: str, token: str) -> None:
         await self._write(key, "EVAL", RELEASE, 1, key, token)
 
     # -- looking after it
 
-    async def _write(self, key: str, *words: Word, again: bool = True) -> Any:
+    async def _write(
+        self, key: str, *words: CommandArgument, again: bool = True
+    ) -> Any:
         try:
             reply = await self._router.ask(key, *words, again=again)
-        except RefusedError as error:  # out of memory, not allowed …
+        except ReplyError as error:  # out of memory, not allowed …
             self._note(str(error))
             raise
         if self._refusal:
@@ -294,7 +296,7 @@ class RedisStore:
                 if self._refusal:
                     await self._write(probe, "SET", probe, "", "PX", 1000)
                 if self.available:
-                    await self._locks.tidy(self._release)
+                    await self._locks.release_deferred(self._release)
 
 
 def _value(reply: bytes | None) -> bytes | None:

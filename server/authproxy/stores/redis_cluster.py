@@ -11,14 +11,14 @@ from authproxy_core.errors import StoreError
 
 from ..server_settings import RedisAddress
 from .base import OnChange, OnState
-from .redis_link import Dialer, RefusedError, Word, name_of
-from .redis_places import address_of
-from .redis_server import Server
+from .redis_connection import CommandArgument, Dialer, ReplyError, name_of
+from .redis_sentinel import address_of
+from .redis_server import RedisServer
 
 SLOTS = 16384
-LOOK, LOOK_SOON = 2.0, 0.2  # seconds between two looks at the slots
-MOVES = 4  # times that one question may be sent elsewhere
-TRY_AGAIN = 0.05  # seconds
+SLOTS_REFRESH_INTERVAL, LOOK_SOON = 2.0, 0.2  # seconds between two looks at the slots
+MAX_REDIRECTIONS = 4  # times that one question may be sent elsewhere
+RETRY_DELAY = 0.05  # seconds
 
 
 def slot_of(key: str) -> int:
@@ -51,8 +51,8 @@ class Cluster:
         self._on_change = on_change
         self._on_state = on_state
         self._idle_timeout = idle_timeout
-        self._masters: dict[RedisAddress, Server] = {}
-        self._slots: list[Server | None] = [None] * SLOTS
+        self._masters: dict[RedisAddress, RedisServer] = {}
+        self._slots: list[RedisServer | None] = [None] * SLOTS
         self._covered = False
         self._look_now = asyncio.Event()
         self._looked = asyncio.Event()
@@ -65,21 +65,21 @@ class Cluster:
         return self._covered and all(one.available for one in self._masters.values())
 
     @property
-    def trustworthy(self) -> bool:
+    def notifies(self) -> bool:
         """Whether all masters tell of changes."""
-        return self._covered and all(one.trustworthy for one in self._masters.values())
+        return self._covered and all(one.notifies for one in self._masters.values())
 
     @property
-    def problem(self) -> str:
+    def error(self) -> str:
         """Why it is not available."""
-        problems = [one.problem for one in self._masters.values() if one.problem]
+        problems = [one.error for one in self._masters.values() if one.error]
         return self._problem or "; ".join(problems)
 
     @property
-    def doubt(self) -> str:
+    def notify_error(self) -> str:
         """Why it is not trustworthy."""
         masters = self._masters.values()
-        return "; ".join(one.doubt for one in masters if not one.trustworthy)
+        return "; ".join(one.notify_error for one in masters if not one.notifies)
 
     def start(self) -> None:
         """Look for the masters in the background."""
@@ -94,13 +94,13 @@ class Cluster:
 
     # -- asking
 
-    async def ask(self, key: str, *words: Word, again: bool = True) -> Any:
+    async def ask(self, key: str, *words: CommandArgument, again: bool = True) -> Any:
         """The answer of the master of *key*. Raises `StoreError`."""
         server = await self._master_of(key)
-        for _ in range(MOVES):
+        for _ in range(MAX_REDIRECTIONS):
             try:
                 return await server.ask(*words, again=again)
-            except RefusedError as error:
+            except ReplyError as error:
                 moved = error
             match moved.word:
                 case "MOVED":
@@ -111,37 +111,37 @@ class Cluster:
                     return await self._at(moved.text).asking(*words)
                 case "TRYAGAIN" | "CLUSTERDOWN":
                     self._look_now.set()
-                    await asyncio.sleep(TRY_AGAIN)
+                    await asyncio.sleep(RETRY_DELAY)
                 case _:
                     raise moved
         raise moved
 
-    async def _master_of(self, key: str) -> Server:
+    async def _master_of(self, key: str) -> RedisServer:
         slot = slot_of(key)
         if self._slots[slot] is None and not self._looked.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TRY_AGAIN):
+                async with asyncio.timeout(RETRY_DELAY):
                     await self._looked.wait()
         server = self._slots[slot]
         if server is None:
-            raise StoreError(self.problem or "no master is known for this key")
+            raise StoreError(self.error or "no master is known for this key")
         return server
 
-    def _at(self, moved: str) -> Server:
+    def _at(self, moved: str) -> RedisServer:
         """The server that ``MOVED slot host:port`` names."""
         host, _, port = moved.split(" ")[-1].rpartition(":")
         if not host or not (port.isascii() and port.isdigit()):
             raise StoreError(f"expected the address of a node, got {moved!r}")
         return self._server(RedisAddress(host=host, port=int(port)))
 
-    def _server(self, address: RedisAddress) -> Server:
+    def _server(self, address: RedisAddress) -> RedisServer:
         server = self._masters.get(address)
         if server is None:
 
             async def locate() -> RedisAddress:
                 return address
 
-            server = Server(
+            server = RedisServer(
                 self._dialer,
                 locate,
                 self._prefixes,
@@ -175,7 +175,7 @@ class Cluster:
             await asyncio.sleep(LOOK_SOON)
             if self.available:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK):
+                    async with asyncio.timeout(SLOTS_REFRESH_INTERVAL):
                         await self._look_now.wait()
 
     async def _look(self) -> None:
@@ -194,7 +194,7 @@ class Cluster:
         server = self._masters.get(address)
         if server is not None:
             if not server.available:
-                raise StoreError(server.problem)
+                raise StoreError(server.error)
             found = await server.ask("CLUSTER", "SLOTS", again=False)
         else:
             link = await self._dialer.data(address)
@@ -207,7 +207,7 @@ class Cluster:
         return list(found)
 
     async def _take(self, ranges: list[Any], asked: RedisAddress) -> None:
-        slots: list[Server | None] = [None] * SLOTS
+        slots: list[RedisServer | None] = [None] * SLOTS
         masters = set()
         for first, last, address in _masters(ranges, asked):
             masters.add(address)

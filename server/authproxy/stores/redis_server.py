@@ -17,26 +17,26 @@ from authproxy_core.errors import StoreError
 
 from ..server_settings import RedisAddress
 from .base import OnChange, OnState
-from .redis_link import (
+from .redis_connection import (
+    CommandArgument,
+    ConnectionLostError,
     Dialer,
-    Link,
-    LinkLostError,
-    RefusedError,
-    Word,
+    RedisConnection,
+    ReplyError,
     closing_on_failure,
     name_of,
 )
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.4  # seconds between two tries to connect
-SOON = 0.3  # seconds that a question waits for a link that has just been lost
+RECONNECT_WAIT = 0.3  # seconds that a question waits for a link that has just been lost
 HEARTBEAT, HEARTBEAT_LIMIT = 1.0, 1.0  # seconds; of the link for questions
-NEWS_HEARTBEAT, NEWS_LIMIT = 0.25, 0.5  # seconds; so old may be what caches say
+INVALIDATION_HEARTBEAT, NEWS_LIMIT = 0.25, 0.5  # seconds; so old may be what caches say
 # Answers that say: this server is the wrong one, or not itself yet.
-LEAVE = frozenset({"READONLY", "LOADING", "MASTERDOWN", "NOAUTH"})
+RECONNECT_ERRORS = frozenset({"READONLY", "LOADING", "MASTERDOWN", "NOAUTH"})
 Locate = Callable[[], Awaitable[RedisAddress]]
 
 
-class Server:
+class RedisServer:
     """The server that *locate* finds; asked again whenever the link was lost.
 
     ``check_every`` (seconds; 0: never) asks *locate* while the link stands, and leaves
@@ -61,16 +61,16 @@ class Server:
         self._on_state = on_state
         self._must_be_master = must_be_master
         self._idle_timeout = idle_timeout
-        self._link: Link | None = None
+        self._link: RedisConnection | None = None
         self._linked = asyncio.Event()
         self._tries = 0  # that failed since the link stood
         self._task: asyncio.Task[None] | None = None
-        self.problem = "no connection yet"
-        self.doubt = "no connection yet"
+        self.error = "no connection yet"
+        self.notify_error = "no connection yet"
         self._tells = False
 
     @property
-    def trustworthy(self) -> bool:
+    def notifies(self) -> bool:
         """Whether the news of the server that is asked arrive."""
         return self._tells and self.available
 
@@ -80,7 +80,7 @@ class Server:
         return self._live is not None
 
     @property
-    def _live(self) -> Link | None:
+    def _live(self) -> RedisConnection | None:
         link = self._link
         return None if link is None or link.lost.is_set() else link
 
@@ -96,7 +96,7 @@ class Server:
 
     # -- asking
 
-    async def ask(self, *words: Word, again: bool = True) -> Any:
+    async def ask(self, *words: CommandArgument, again: bool = True) -> Any:
         """The answer; asked *again* when the link was lost meanwhile.
 
         Raises `StoreError`.
@@ -104,12 +104,12 @@ class Server:
         link = self._live or await self._soon()
         try:
             return await self._asked(link, words)
-        except LinkLostError:
+        except ConnectionLostError:
             if not again:
                 raise
         return await self._asked(await self._soon(), words)
 
-    async def asking(self, *words: Word) -> Any:
+    async def asking(self, *words: CommandArgument) -> Any:
         """The answer about a key that is on its way to this server."""
         link = self._live or await self._soon()
         asking = link.send(("ASKING",))
@@ -117,25 +117,27 @@ class Server:
         await link.wait(asking)
         return await link.wait(answer)
 
-    async def _asked(self, link: Link, words: tuple[Word, ...]) -> Any:
+    async def _asked(
+        self, link: RedisConnection, words: tuple[CommandArgument, ...]
+    ) -> Any:
         link.used_at = asyncio.get_running_loop().time()
         try:
             return await link.ask(*words)
-        except RefusedError as error:
-            if error.word in LEAVE:
+        except ReplyError as error:
+            if error.word in RECONNECT_ERRORS:
                 link.abort(error.text)
             raise
 
-    async def _soon(self) -> Link:
+    async def _soon(self) -> RedisConnection:
         """The link, if it stands within moments; only then is waiting worth it."""
         if self._link is not None and self._live is None:
             self._note(None, self._link.reason)
         if self._tries == 0 and self._task is not None:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SOON):
+                async with asyncio.timeout(RECONNECT_WAIT):
                     await self._linked.wait()
         if self._link is None:
-            raise StoreError(self.problem)
+            raise StoreError(self.error)
         return self._link
 
     # -- keeping the links
@@ -156,7 +158,7 @@ class Server:
         finally:
             self._note(None, "closed")
 
-    async def _connected(self) -> Link:
+    async def _connected(self) -> RedisConnection:
         link = await self._dialer.data(await self._locate())
         if self._must_be_master:
             async with closing_on_failure(link):
@@ -165,10 +167,10 @@ class Server:
                     raise StoreError(f"{name_of(link.address)}: a replica")
         return link
 
-    def _note(self, link: Link | None, problem: str) -> None:
+    def _note(self, link: RedisConnection | None, problem: str) -> None:
         changed = (link is None) != (self._link is None)
         self._link = link
-        self.problem = problem
+        self.error = problem
         if link is None:
             self._linked.clear()
         else:
@@ -176,12 +178,12 @@ class Server:
         if changed:
             self._on_state()
 
-    async def _used(self, link: Link) -> None:
+    async def _used(self, link: RedisConnection) -> None:
         """Look after a link, and the news beside it, until it is lost."""
         news = asyncio.get_running_loop().create_task(self._keep_news(link.address))
         try:
             while await _beats(link, HEARTBEAT, HEARTBEAT_LIMIT):
-                await self._judge(link)
+                await self._check_master(link)
         finally:
             if self._link is link:
                 self._note(None, link.reason or "closed")
@@ -189,7 +191,7 @@ class Server:
             news.cancel()
             await asyncio.gather(news, return_exceptions=True)
 
-    async def _judge(self, link: Link) -> None:
+    async def _check_master(self, link: RedisConnection) -> None:
         """Leave a server that is not the one any more, or that nobody asks."""
         idle = asyncio.get_running_loop().time() - link.used_at
         if self._idle_timeout and idle > self._idle_timeout:
@@ -204,26 +206,28 @@ class Server:
         try:
             while True:
                 try:
-                    link = await self._dialer.news(address, self._prefixes, self._told)
+                    link = await self._dialer.open_invalidation(
+                        address, self._prefixes, self._on_push
+                    )
                 except StoreError as error:
                     tries += 1
-                    self.doubt = str(error)
+                    self.notify_error = str(error)
                 else:
                     tries = 0
                     try:
                         self._on_change(None)
                         self._trust(True)
-                        while await _beats(link, NEWS_HEARTBEAT, NEWS_LIMIT):
+                        while await _beats(link, INVALIDATION_HEARTBEAT, NEWS_LIMIT):
                             pass
                     finally:
-                        self.doubt = link.reason
+                        self.notify_error = link.reason
                         self._trust(False)
                         await link.close()
                 await asyncio.sleep(_pause(tries))
         finally:
             self._trust(False)
 
-    def _told(self, message: list[Any]) -> None:
+    def _on_push(self, message: list[Any]) -> None:
         """A push: ``invalidate`` with keys, or with None when the database was emptied."""
         match message:
             case [b"invalidate", [*keys]]:
@@ -238,7 +242,7 @@ class Server:
             self._on_state()
 
 
-async def _beats(link: Link, interval: float, limit: float) -> bool:
+async def _beats(link: RedisConnection, interval: float, limit: float) -> bool:
     """Whether *link* still answers after *interval* seconds."""
     try:
         async with asyncio.timeout(interval):

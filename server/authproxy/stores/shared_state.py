@@ -19,12 +19,12 @@ from ..server_settings import ServerSettings
 FALLBACK = "/dev/shm"  # noqa: S108 - what goes there is a private folder
 
 
-class NoPlaceError(Exception):
+class NoDirectoryError(Exception):
     """No private folder can be made for what the workers share."""
 
 
 @contextlib.contextmanager
-def placed(settings: ServerSettings) -> Iterator[ServerSettings]:
+def with_store_path(settings: ServerSettings) -> Iterator[ServerSettings]:
     """The settings with the store's path; the folder is removed in the end.
 
     Raises `NoPlaceError`.
@@ -50,7 +50,7 @@ def _private_folder() -> str:
             return tempfile.mkdtemp(prefix="authproxy-", dir=parent)
         except OSError as error:
             problems.append(f"{parent}: {error.strerror}")
-    raise NoPlaceError(
+    raise NoDirectoryError(
         "no folder for what the workers share can be made "
         f"({'; '.join(problems)}); set sqlite_path, or shared_state = 'none'"
     )

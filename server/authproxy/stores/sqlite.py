@@ -20,15 +20,15 @@ from authproxy_core.errors import StoreError
 
 from . import sqlite_file
 from .base import MAX_VALUE, OnChange, OnState
-from .lane import Lane
-from .waiting import SharedLocks
+from .sqlite_thread import SqliteThread
+from .store_locks import StoreLocks
 
 READ_LIMIT = 1.0  # seconds for one answer
 WRITE_LIMIT = 2.0  # seconds; longer than one wait for another writer (`BUSY`)
 POLL = 0.04  # seconds between two looks for news
 POLL_LIMIT = 0.5  # seconds; without an answer by then, news may be older than allowed
-TEND = 0.25  # seconds between two looks after what failed
-LOOK_FOR_FILE = 1.0  # seconds between two looks whether the file is still there
+RECOVERY_INTERVAL = 0.25  # seconds between two looks after what failed
+FILE_CHECK_INTERVAL = 1.0  # seconds between two looks whether the file is still there
 PURGE = 60.0  # seconds between two removals of what has ended
 PROBE = "authproxy:probe"
 
@@ -44,27 +44,27 @@ class SqliteStore:
         self._path = os.path.abspath(path)
         self._clock = clock
         told = lambda: self._on_state()  # noqa: E731 - known only at the start
-        self._reader = Lane(self._path, writes=False, on_state=told)
-        self._writer = Lane(self._path, writes=True, on_state=told)
-        self._locks = SharedLocks()
+        self._reader = SqliteThread(self._path, writes=False, on_state=told)
+        self._writer = SqliteThread(self._path, writes=True, on_state=told)
+        self._locks = StoreLocks()
         self._tasks: list[asyncio.Task[None]] = []
         self._on_state: OnState = _nobody
-        self.trustworthy = False
+        self.notifies = False
 
     @property
-    def doubt(self) -> str:
+    def notify_error(self) -> str:
         """Why it is not trustworthy."""
-        return self._reader.problem or f"no look at {self._path} within {POLL_LIMIT} s"
+        return self._reader.error or f"no look at {self._path} within {POLL_LIMIT} s"
 
     @property
     def available(self) -> bool:
         """Whether both reading and writing succeeded when last tried."""
-        return not self.problem
+        return not self.error
 
     @property
-    def problem(self) -> str:
+    def error(self) -> str:
         """Why it is not available."""
-        return self._writer.problem or self._reader.problem
+        return self._writer.error or self._reader.error
 
     async def start(self, on_change: OnChange, on_state: OnState) -> None:
         """Open the file, and watch it from now on."""
@@ -154,7 +154,7 @@ class SqliteStore:
 
     async def release_lock(self, key: str, token: str) -> None:
         """Give the lock back if *token* still holds it."""
-        await self._locks.give_back(key, token, partial(self._release, key, token))
+        await self._locks.release(key, token, partial(self._release, key, token))
 
     async def _release(self, key: str, token: str) -> None:
         work = partial(sqlite_file.release_lock, key=key, token=token)
@@ -164,12 +164,12 @@ class SqliteStore:
 
     async def _watch(self, on_change: OnChange) -> None:
         generation = 0
-        last: sqlite_file.News | None = None
+        last: sqlite_file.ChangeBatch | None = None
 
-        def look(connection: sqlite3.Connection) -> tuple[int, sqlite_file.News]:
+        def look(connection: sqlite3.Connection) -> tuple[int, sqlite_file.ChangeBatch]:
             # Counts of commits belong to one connection.
             known = last if self._reader.generation == generation else None
-            return self._reader.generation, sqlite_file.news(connection, known)
+            return self._reader.generation, sqlite_file.changes_since(connection, known)
 
         while True:
             try:
@@ -184,23 +184,23 @@ class SqliteStore:
             await asyncio.sleep(POLL)
 
     def _trust(self, trustworthy: bool) -> None:
-        if trustworthy != self.trustworthy:
-            self.trustworthy = trustworthy
+        if trustworthy != self.notifies:
+            self.notifies = trustworthy
             self._on_state()
 
     async def _tend(self) -> None:
         loop = asyncio.get_running_loop()
         # Workers that were started together do not purge together.
         purge_at = loop.time() + random.uniform(0.0, PURGE)  # noqa: S311 - no secret
-        look_at = loop.time() + LOOK_FOR_FILE
+        look_at = loop.time() + FILE_CHECK_INTERVAL
         while True:
-            await asyncio.sleep(TEND)
+            await asyncio.sleep(RECOVERY_INTERVAL)
             with contextlib.suppress(StoreError):
-                if self._writer.problem:
+                if self._writer.error:
                     await self._probe()
-                await self._locks.tidy(self._release)
+                await self._locks.release_deferred(self._release)
                 if loop.time() >= look_at:
-                    look_at = loop.time() + LOOK_FOR_FILE
+                    look_at = loop.time() + FILE_CHECK_INTERVAL
                     await self._look_for_file()
                 if loop.time() >= purge_at:
                     purge_at = loop.time() + PURGE
@@ -218,7 +218,7 @@ class SqliteStore:
         # The writer first: once caches are void, nothing goes to the old file any more.
         for lane, limit in ((self._writer, WRITE_LIMIT), (self._reader, READ_LIMIT)):
             with contextlib.suppress(StoreError):
-                await lane.run(lane.leave_lost_file, limit)
+                await lane.run(lane.check_file, limit)
 
     async def _purge(self) -> None:
         work = partial(sqlite_file.purge, now=self._clock())

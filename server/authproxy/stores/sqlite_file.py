@@ -20,9 +20,11 @@ from .base import MAX_MEMBERS, MAX_VALUE
 BUSY = 1.5  # seconds that a writer waits for another one
 NEVER = inf
 VERSION = 1  # of the layout
-NEWS_LIMIT = 1000  # changes that are told one by one; more of them mean "everything"
-NEWS_KEPT = 60.0  # seconds; who has not looked for longer has to forget everything
-PURGED_AT_ONCE = 500  # rows, so that other writers get their turn in between
+MAX_CHANGES = 1000  # changes that are told one by one; more of them mean "everything"
+CHANGE_RETENTION = (
+    60.0  # seconds; who has not looked for longer has to forget everything
+)
+PURGE_BATCH = 500  # rows, so that other writers get their turn in between
 
 # No thread opens a file that another one has just made, and has not closed yet.
 _OPENING = threading.Lock()
@@ -43,7 +45,7 @@ CREATE TABLE change (
 """
 
 
-class News(NamedTuple):
+class ChangeBatch(NamedTuple):
     """What was changed up to the change *seen*; ``keys`` None: more than can be told.
 
     ``version`` is SQLite's count of commits by others: the same means no news.
@@ -54,7 +56,7 @@ class News(NamedTuple):
     keys: tuple[str, ...] | None = ()
 
 
-def opened(path: str) -> sqlite3.Connection:
+def open_database(path: str) -> sqlite3.Connection:
     """A connection to the file, which is made when missing, readable by us alone.
 
     Raises `StoreError` when the file is somebody else's or of a later version, and
@@ -174,23 +176,25 @@ def lock_is_free(connection: sqlite3.Connection, key: str, now: float) -> bool:
     return not rows.fetchall()
 
 
-def news(connection: sqlite3.Connection, last: News | None) -> News:
+def changes_since(
+    connection: sqlite3.Connection, last: ChangeBatch | None
+) -> ChangeBatch:
     """What was committed since *last*; None: begin with what there is by now."""
     [(version,)] = connection.execute("PRAGMA data_version")
     if last is not None and version == last.version:
-        return News(version, last.seen)
+        return ChangeBatch(version, last.seen)
     if last is None:
-        return News(version, _last_change(connection), None)
+        return ChangeBatch(version, _last_change(connection), None)
     newest = _last_change(connection)
     rows = connection.execute(
         "SELECT key FROM change WHERE number > ? AND number <= ? LIMIT ?",
-        (last.seen, newest, NEWS_LIMIT + 1),
+        (last.seen, newest, MAX_CHANGES + 1),
     ).fetchall()
     # Numbers have no gaps, but the oldest go.
     complete = len(rows) == newest - last.seen
-    if not complete or len(rows) > NEWS_LIMIT:
-        return News(version, newest, None)
-    return News(version, newest, tuple(dict.fromkeys(key for (key,) in rows)))
+    if not complete or len(rows) > MAX_CHANGES:
+        return ChangeBatch(version, newest, None)
+    return ChangeBatch(version, newest, tuple(dict.fromkeys(key for (key,) in rows)))
 
 
 def _last_change(connection: sqlite3.Connection) -> int:
@@ -210,7 +214,7 @@ def save(
         "DO UPDATE SET value = excluded.value, ends_at = excluded.ends_at",
         (key, value, ends_at),
     )
-    _tell(connection, key, now)
+    _record_change(connection, key, now)
 
 
 def delete(connection: sqlite3.Connection, key: str, now: float) -> None:
@@ -218,7 +222,7 @@ def delete(connection: sqlite3.Connection, key: str, now: float) -> None:
     found = connection.execute("DELETE FROM entry WHERE key = ?", (key,)).rowcount
     found += connection.execute("DELETE FROM member WHERE key = ?", (key,)).rowcount
     if found:
-        _tell(connection, key, now)
+        _record_change(connection, key, now)
 
 
 def add(
@@ -230,7 +234,7 @@ def add(
         "DO UPDATE SET ends_at = excluded.ends_at",
         (key, member, ends_at),
     )
-    _tell(connection, key, now)
+    _record_change(connection, key, now)
 
 
 def remove(connection: sqlite3.Connection, key: str, member: bytes, now: float) -> None:
@@ -239,7 +243,7 @@ def remove(connection: sqlite3.Connection, key: str, member: bytes, now: float) 
         "DELETE FROM member WHERE key = ? AND member = ?", (key, member)
     ).rowcount
     if found:
-        _tell(connection, key, now)
+        _record_change(connection, key, now)
 
 
 def take_lock(
@@ -274,13 +278,13 @@ def purge(connection: sqlite3.Connection, now: float) -> bool:
         (
             "change WHERE number IN "
             "(SELECT number FROM change WHERE made_at <= ? ORDER BY number LIMIT ?)",
-            now - NEWS_KEPT,
+            now - CHANGE_RETENTION,
         ),
     ):
-        done = connection.execute(f"DELETE FROM {statement}", (end, PURGED_AT_ONCE))  # noqa: S608 - fixed texts
-        more = more or done.rowcount == PURGED_AT_ONCE
+        done = connection.execute(f"DELETE FROM {statement}", (end, PURGE_BATCH))  # noqa: S608 - fixed texts
+        more = more or done.rowcount == PURGE_BATCH
     return more
 
 
-def _tell(connection: sqlite3.Connection, key: str, now: float) -> None:
+def _record_change(connection: sqlite3.Connection, key: str, now: float) -> None:
     connection.execute("INSERT INTO change (key, made_at) VALUES (?, ?)", (key, now))

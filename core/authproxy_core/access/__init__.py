@@ -1,0 +1,1 @@
+"""Who may pass: rules, matchers, public paths, credentials, group membership."""

@@ -1,0 +1,71 @@
+"""Puts the parts together that an `AuthProxy` and its flows are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .access.htpasswd import Htpasswd
+from .access.membership import EmailRule
+from .access.rules import AccessRules, build_access_control, required_claims
+from .login.context import Context
+from .login.loop_guard import LoginLoopDetector
+from .login.redirects import RedirectPolicy
+from .login.state import LoginStates
+from .messages import Event
+from .pages.pages import Pages
+from .providers.hosts import HostBinding
+from .providers.readiness import Readiness
+from .providers.registry import create_provider
+from .request.original import TrustedProxies
+from .sessions.sessions import Sessions
+from .settings.credentials import HTPASSWD
+from .settings.root import Settings
+
+
+def build_context(
+    settings: Settings,
+    clock: Callable[[], float],
+    random_bytes: Callable[[int], bytes],
+    on_event: Callable[[Event], None],
+) -> tuple[Context, AccessRules | None]:
+    """The parts for valid *settings*; raises `SettingsError` for what can't be used."""
+    providers = {
+        provider.id: create_provider(
+            provider,
+            clock=clock,
+            leeway=settings.clock_skew,
+            extra_claims=required_claims(settings),
+        )
+        for provider in settings.providers
+    }
+    ids, users = list(providers), settings.credentials.users
+    htpasswd = None
+    if users is not None:
+        htpasswd = Htpasswd(users, clock=clock, random_bytes=random_bytes)
+    trust = TrustedProxies(settings)
+    gate, access = build_access_control(settings, trust)
+    context = Context(
+        settings=settings,
+        clock=clock,
+        on_event=on_event,
+        trusted_proxies=trust,
+        auth_bypass=gate,
+        redirects=RedirectPolicy(settings),
+        sessions=Sessions(
+            settings,
+            provider_ids=[*ids, HTPASSWD] if htpasswd else ids,
+            clock=clock,
+            random_bytes=random_bytes,
+        ),
+        login_states=LoginStates(
+            settings, provider_ids=ids, clock=clock, random_bytes=random_bytes
+        ),
+        providers=providers,
+        binding=HostBinding(settings),
+        emails=EmailRule(settings),
+        pages=Pages(settings, [(one.id, one.name) for one in providers.values()]),
+        readiness=Readiness(providers, clock=clock, on_event=on_event),
+        htpasswd=htpasswd,
+        loops=LoginLoopDetector(settings, clock),
+    )
+    return context, access

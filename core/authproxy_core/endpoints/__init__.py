@@ -1,0 +1,1 @@
+"""Endpoints below the proxy prefix, and the middleware around all of them."""

@@ -1,0 +1,75 @@
+"""Paths that answer everybody: health checks, robots.txt, stylesheets.
+
+A gateway may send its checks to any path by mistake, and takes each 2xx for a grant. So
+these answer only a request for themselves, not one that stands for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..effects import Outcome
+from ..messages import Request, Respond
+from ..pages.challenge import plain
+from ..pages.stylesheet import static_handlers
+from ..request.original import TrustedProxies
+from ..settings.root import Settings
+from .middleware import Handler
+
+OK = Respond(200, ((b"content-type", b"text/plain; charset=utf-8"),), b"OK")
+NOT_READY = plain(503, b"identity provider not ready\n", ((b"retry-after", b"5"),))
+STORE_UNAVAILABLE = plain(
+    503, b"session store not available\n", ((b"retry-after", b"1"),)
+)
+ROBOTS = b"/robots.txt"
+# What Google's load balancers ask, and as whom.
+GOOGLE_PATHS = (b"/liveness_check", b"/readiness_check")
+GOOGLE_AGENT = b"GoogleHC/1.0"
+
+
+def ping_paths(settings: Settings) -> tuple[bytes, ...]:
+    """Where it can be asked whether the process lives."""
+    google = GOOGLE_PATHS if settings.gcp_healthchecks else ()
+    return (settings.ping_path.encode(), *google)
+
+
+def health_routes(
+    settings: Settings,
+    trust: TrustedProxies,
+    *,
+    ready: Callable[[], Respond],
+    robots: Respond,
+    elsewhere: Handler,
+) -> dict[bytes, Handler]:
+    """The handlers by path; *elsewhere* gets what is not for them."""
+    agents = {settings.ping_user_agent.encode()} - {b""}
+    if settings.gcp_healthchecks:
+        agents.add(GOOGLE_AGENT)
+
+    def ping(request: Request) -> Outcome:
+        if not agents or any(
+            name == b"user-agent" and value in agents for name, value in request.headers
+        ):
+            return OK
+        return elsewhere(request)
+
+    handlers: dict[bytes, Handler] = {
+        ROBOTS: lambda request: robots,
+        settings.ready_path.encode(): lambda request: ready(),
+        **dict.fromkeys(ping_paths(settings), ping),
+        **static_handlers(settings.proxy_prefix.encode()),
+    }
+    return {
+        path: _for_itself(handler, trust, elsewhere)
+        for path, handler in handlers.items()
+        if path
+    }
+
+
+def _for_itself(handler: Handler, trust: TrustedProxies, elsewhere: Handler) -> Handler:
+    def handle(request: Request) -> Outcome:
+        if trust.overrides_uri(request):
+            return elsewhere(request)
+        return handler(request)
+
+    return handle

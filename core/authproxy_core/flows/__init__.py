@@ -1,1 +1,0 @@
-"""The flows: what a request leads to when the identity provider is needed."""

@@ -1,0 +1,1 @@
+"""Claims of tokens, and the identity headers that are made from them."""

@@ -1,0 +1,92 @@
+"""Claims: finding them by name or path, and turning them into text.
+
+A name is first tried as it stands (names may be URLs), then as a path split at dots.
+Numbers keep their JSON text, lists and objects become compact JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from ..errors import ProviderError
+
+MAX_SID = 256  # characters
+MAX_DEPTH = 12
+MIN_INTEGER, MAX_INTEGER = -(1 << 63), (1 << 63) - 1
+TRUE_VALUES = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+
+
+def find_claim(claims: Mapping[str, Any], name: str) -> Any:
+    """The claim called *name*, or at the path *name*; None when absent or null."""
+    if claims.get(name) is not None:
+        return claims[name]
+    value: Any = claims
+    for part in name.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(part)
+    return value
+
+
+def serializable_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """*claims* as every format that we write can hold them.
+
+    Whole numbers beyond 64 bits become their text. Raises `ProviderError` for claims
+    nested deeper than `MAX_DEPTH`.
+    """
+    return {name: _plain(value, MAX_DEPTH) for name, value in claims.items()}
+
+
+def claim_sid(claims: Mapping[str, Any]) -> str:
+    """The provider's name of the session (OIDC Back-Channel Logout §2.1), or ""."""
+    sid = claims.get("sid")
+    return sid if isinstance(sid, str) and len(sid) <= MAX_SID else ""
+
+
+def non_null_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """*claims* less those that are null."""
+    return {name: value for name, value in claims.items() if value is not None}
+
+
+def _plain(value: Any, depth: int) -> Any:
+    if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
+        return str(value)
+    if not isinstance(value, dict | list):
+        return value
+    if depth == 0:
+        raise ProviderError(
+            f"the claims are nested deeper than {MAX_DEPTH} levels",
+            reason="claims_too_deep",
+            hint="have the provider put a simpler value into the token",
+        )
+    if isinstance(value, dict):
+        return {name: _plain(item, depth - 1) for name, item in value.items()}
+    return [_plain(item, depth - 1) for item in value]
+
+
+def claim_text(value: Any) -> str:
+    """One claim as text."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def claim_list(value: Any) -> tuple[str, ...]:
+    """A claim as a list of texts: a list element by element, all else as one."""
+    if value is None:
+        return ()
+    if isinstance(value, list | tuple):
+        return tuple(claim_text(item) for item in value)
+    return (claim_text(value),)
+
+
+def claim_bool(value: Any) -> bool:
+    """A claim as a truth: a JSON boolean, a number that is not zero, a word for true."""
+    if isinstance(value, str):
+        return value in TRUE_VALUES
+    return bool(value) if isinstance(value, bool | int | float) else False

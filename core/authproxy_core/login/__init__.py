@@ -1,0 +1,1 @@
+"""Login: authorization request, callback, login state, sign-in page."""

@@ -1,0 +1,95 @@
+"""What the flows have in common: the parts that an `AuthProxy` is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from ..access.auth_bypass import AuthBypass
+from ..access.htpasswd import Htpasswd
+from ..access.membership import EmailRule
+from ..messages import Event, Headers, Request, Respond
+from ..pages.pages import NO_CACHE, Pages
+from ..providers.readiness import Readiness
+from ..request.original import OriginalRequest
+from ..session import Session
+from ..sessions.context import SessionContext
+from ..settings.credentials import HTPASSWD
+from .loop_guard import LoginLoopDetector
+from .redirects import RedirectPolicy
+from .state import LoginStates
+
+
+class Context(SessionContext, frozen=True, kw_only=True):
+    """The parts of an `AuthProxy`; built once and shared by all its requests."""
+
+    auth_bypass: AuthBypass
+    redirects: RedirectPolicy
+    login_states: LoginStates
+    emails: EmailRule
+    pages: Pages
+    readiness: Readiness
+    htpasswd: Htpasswd | None
+    loops: LoginLoopDetector
+
+    @staticmethod
+    def host_behind(host: str, rd: str) -> str:
+        """The host that *rd*, which must have been judged, leads to from *host*."""
+        return urlsplit(rd).netloc.rpartition("@")[2] if "://" in rd[:8] else host
+
+    def denial_reason(self, session: Session) -> str:
+        """Why the session may not come in: "" (it may), "email", "groups" or "user"."""
+        if session.provider == HTPASSWD:
+            # A name is no address, unless it was made one.
+            if self.htpasswd is None or not self.htpasswd.knows(session.user):
+                return "user"
+            if session.email and not self.emails.permits(session.email):
+                return "email"
+        elif not self.emails.permits(session.email):
+            return "email"
+        return "" if self.provider_of(session).authorize(session) else "groups"
+
+    def redirect_target(
+        self, request: Request, form: Mapping[str, str], *, own_endpoints: bool = False
+    ) -> str:
+        """Where the user goes back to from here."""
+        original = self.trusted_proxies.original(request)
+        return self.redirects.choose(
+            request, original, form, own_endpoints=own_endpoints
+        )
+
+    def callback_url(self, original: OriginalRequest) -> str:
+        """The ``redirect_uri`` for a login that begins at *original*."""
+        settings = self.settings
+        path = f"{settings.proxy_prefix}/callback"
+        configured = settings.redirect_url
+        if settings.relative_redirect_url:
+            return configured or path
+        scheme, separator, rest = configured.partition("://")
+        if separator:
+            return configured if "/" in rest else f"{scheme}://{rest}{path}"
+        proto = "https" if settings.cookie.secure else original.scheme
+        return f"{proto}://{original.host}{configured or path}"
+
+
+def redirect(
+    location: str,
+    headers: Headers = (),
+    events: tuple[Event, ...] = (),
+    user: str = "",
+) -> Respond:
+    """Send the browser to *location* (RFC 9110 §15.4.3), never cached."""
+    field = (b"location", location_bytes(location))
+    return Respond(302, (field, *NO_CACHE, *headers), b"", events, user)
+
+
+def location_bytes(location: str) -> bytes:
+    """A URI for the Location field: what no URI may hold is percent-encoded.
+
+    That is what is not ASCII, and blanks and control characters, so that nothing can
+    end the field.
+    """
+    return b"".join(
+        bytes([byte]) if 0x20 < byte < 0x7F else b"%%%02x" % byte
+        for byte in location.encode("utf-8", "surrogateescape")
+    )

@@ -1,0 +1,1 @@
+"""Logout: sign-out, and back-channel and front-channel logout."""

@@ -1,0 +1,1 @@
+"""OpenID Connect and JOSE: requests, responses, tokens, keys."""

@@ -1,0 +1,1 @@
+"""HTML pages, challenges and plain responses."""

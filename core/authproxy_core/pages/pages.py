@@ -1,0 +1,379 @@
+"""Sign-in and error pages: pure functions from values to answers.
+
+The built-in pages load nothing from anywhere and carry a policy that allows just their
+own style and script, by hash. A custom template is the operator's: its policy leaves
+scripts and styles alone and still forbids framing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from html.parser import HTMLParser
+from http import HTTPStatus
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlencode
+
+from ..messages import Event, Forward, Headers, Respond
+from ..settings.root import Settings
+from ..templates import Html, TemplateError, TemplateSet, compile_templates
+
+NO_CACHE: Headers = (
+    (b"cache-control", b"no-cache, no-store, must-revalidate, max-age=0"),
+    (b"expires", b"Thu, 01 Jan 1970 00:00:00 UTC"),
+    (b"x-accel-expires", b"0"),
+)
+SECURITY: Headers = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+# A form on a page without referrer is sent with "Origin: null", from wherever it is.
+NAMES_ITS_ORIGIN = (b"referrer-policy", b"same-origin")
+HTML: Headers = ((b"content-type", b"text/html; charset=utf-8"),)
+CUSTOM_POLICY = b"frame-ancestors 'none'; base-uri 'none'; object-src 'none'"
+ROBOTS = "User-agent: *\nDisallow: /\n"
+
+SIGN_IN_FIELDS = frozenset(
+    {
+        "CustomLogin",
+        "Footer",
+        "LogoData",
+        "ProviderName",
+        "ProxyPrefix",
+        "Redirect",
+        "SignInMessage",
+        "StatusCode",
+        "Version",
+    }
+)
+ERROR_FIELDS = frozenset(
+    {
+        "Footer",
+        "Message",
+        "ProxyPrefix",
+        "Redirect",
+        "RequestID",
+        "StatusCode",
+        "Title",
+        "Version",
+    }
+)
+BUILT_IN_FIELDS = frozenset({"Detail", "Providers", "SignIn"})
+BUILT_IN_ITEMS = frozenset({"Start", "Name"})
+
+
+def _data(name: str) -> str:
+    return files(__package__).joinpath("data", name).read_text("utf-8")
+
+
+STYLE = _data("style.css")
+SCRIPT = _data("fragment.js")
+LOGO = _data("logo.svg").strip()
+SIGN_IN = _data("sign_in.html")
+ERROR = _data("error.html")
+
+
+def _hash(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def policy(operator_html: str = "") -> bytes:
+    """The Content-Security-Policy of the built-in pages.
+
+    The banner, logo and footer in *operator_html* may have styles and https images of
+    their own, but no scripts.
+    """
+    found = _OperatorHtml()
+    found.feed(operator_html)
+    found.close()
+    styles = [_hash(text) for text in (STYLE, *found.style_elements)]
+    if found.style_attributes:
+        styles += ["'unsafe-hashes'", *map(_hash, found.style_attributes)]
+    images = "data: https:" if found.has_remote_image else "data:"
+    return (
+        f"default-src 'none'; style-src {' '.join(styles)}; script-src {_hash(SCRIPT)}; "
+        f"img-src {images}; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+    ).encode()
+
+
+UPSTREAM_FAILURE = (
+    502,
+    "There was a problem connecting to the application behind this login.",
+)
+UPSTREAM_FAILURES = {
+    "timeout": (504, "The application behind this login did not answer in time."),
+    "busy": (503, "The application behind this login has too much to do."),
+}
+
+
+class _OperatorHtml(HTMLParser):
+    """Collects what the operator's HTML needs from the policy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.style_attributes: list[str] = []
+        self.style_elements: list[str] = []
+        self.has_remote_image = False
+        self._in_style = False
+
+    def handle_starttag(
+        self, tag: str, attrs: Iterable[tuple[str, str | None]]
+    ) -> None:
+        self._in_style = tag == "style"
+        for name, value in attrs:
+            if name == "style" and value:
+                self.style_attributes.append(value)
+            if name == "src" and value and value.startswith("https://"):
+                self.has_remote_image = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_style = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_style:
+            self.style_elements.append(data)
+
+
+class Pages:
+    """The pages for given settings; *providers* are ids and display names.
+
+    Raises `TemplateError` for a custom template that can't be compiled, or can't be
+    rendered with plain values: at start, when someone is looking.
+    """
+
+    def __init__(
+        self, settings: Settings, providers: Sequence[tuple[str, str]]
+    ) -> None:
+        texts = settings.pages
+        self._prefix = settings.proxy_prefix
+        credentials = settings.credentials
+        self._has_form = credentials.users is not None and credentials.display_form
+        self._debug = texts.show_debug_on_error
+        self._providers = providers
+        self._robots = Respond(
+            200,
+            ((b"content-type", b"text/plain; charset=utf-8"), *NO_CACHE, *SECURITY),
+            (texts.robots or ROBOTS).encode(),
+        )
+        custom = {
+            "sign_in.html": texts.sign_in_template,
+            "error.html": texts.error_template,
+        }
+        self._custom = frozenset(name for name, text in custom.items() if text)
+        self._built_in_templates = _compiled({})
+        self._templates = (
+            _compiled(custom) if self._custom else self._built_in_templates
+        )
+        logo = "" if texts.logo == "-" else texts.logo or LOGO
+        message = _message(settings)
+        self._headers = _headers(policy(f"{message}{logo}{texts.footer}"))
+        self._custom_headers = _headers(CUSTOM_POLICY)
+        self._common: dict[str, Any] = {
+            "ProxyPrefix": settings.proxy_prefix,
+            "Version": settings.version,
+            # As configured: custom templates compare it with "-" and "" themselves.
+            "Footer": Html(texts.footer),
+        }
+        self._sign_in_values = {
+            **self._common,
+            "ProviderName": providers[0][1],
+            "SignInMessage": Html(message),
+            "CustomLogin": self._has_form,
+            "LogoData": Html(logo),
+        }
+        self._try_custom()
+
+    def _try_custom(self) -> None:
+        """Render the custom templates once; most mistakes in them show then."""
+        samples = {
+            "sign_in.html": {
+                **self._sign_in_values,
+                "StatusCode": 200,
+                "Redirect": "/",
+                "Providers": [{"Start": "/", "Name": "name"}],
+            },
+            "error.html": {
+                **self._common,
+                "StatusCode": 500,
+                "Title": "Error",
+                "Message": "message",
+                "RequestID": "id",
+                "Redirect": "/",
+            },
+        }
+        for name in sorted(self._custom):
+            self._templates.render(name, samples[name])
+
+    def sign_in(
+        self,
+        *,
+        status: int,
+        redirect: str,
+        headers: Headers = (),
+        events: tuple[Event, ...] = (),
+        offered: Sequence[str] | None = None,
+    ) -> Respond:
+        """The page that offers the login; *redirect* is where it leads in the end.
+
+        *offered* are the ids of the providers that it names, None means all of them.
+        """
+        names = [
+            (name, shown)
+            for name, shown in self._providers
+            if offered is None or name in offered
+        ]
+        values = {
+            **self._sign_in_values,
+            "StatusCode": status,
+            "Redirect": redirect,
+            "Providers": [
+                {"Start": self._start(name, redirect), "Name": shown}
+                for name, shown in names
+            ],
+        }
+        if self._has_form:
+            headers = (*headers, NAMES_ITS_ORIGIN)
+        if names:
+            values["ProviderName"] = names[0][1]
+        return self._page("sign_in.html", values, {}, headers, events)
+
+    def _page(
+        self,
+        name: str,
+        values: dict[str, Any],
+        own: dict[str, Any],
+        headers: Headers,
+        events: tuple[Event, ...],
+    ) -> Respond:
+        """The custom page *name* with *values*, or the built-in one, which gets *own* too.
+
+        A custom page that fails with these values is no reason to show nothing: the
+        built-in one takes its place, and an event tells the operator.
+        """
+        status = values["StatusCode"]
+        if name in self._custom:
+            try:
+                body = self._templates.render(name, values)
+            except TemplateError as exc:
+                events = (
+                    *events,
+                    Event("page_failed", reason=exc.code, detail=str(exc)),
+                )
+            else:
+                fields = _merged(self._custom_headers, headers)
+                return Respond(status, fields, body, events)
+        body = self._built_in_templates.render(name, {**values, **own})
+        return Respond(status, _merged(self._headers, headers), body, events)
+
+    def _start(self, provider: str, redirect: str) -> str:
+        params = {"rd": redirect}
+        if len(self._providers) > 1:
+            params["provider"] = provider
+        return f"{self._prefix}/start?{urlencode(params, errors='replace')}"
+
+    def error(
+        self,
+        *,
+        status: int,
+        message: str,
+        request_id: str,
+        redirect: str = "",
+        title: str = "",
+        detail: str = "",
+        headers: Headers = (),
+        events: tuple[Event, ...] = (),
+    ) -> Respond:
+        """The page that says what is wrong; *detail* only shows when debugging."""
+        values = {
+            **self._common,
+            "StatusCode": status,
+            "Title": _phrase(status),
+            "Message": message,
+            "RequestID": request_id,
+            "Redirect": redirect,
+        }
+        shown = detail if self._debug else ""
+        sign_in = urlencode({"rd": redirect}, errors="replace")
+        own = {
+            "Title": title or _phrase(status),
+            "Message": message,
+            "Detail": shown,
+            "SignIn": f"{self._prefix}/sign_in?{sign_in}",
+        }
+        values["Message"] = shown or message  # custom pages have one place for both
+        return self._page("error.html", values, own, headers, events)
+
+    def upstream_failed(
+        self, request_id: str, forward: Forward, reason: str
+    ) -> Respond:
+        """The page for an upstream that did not answer; *reason* is a stable word."""
+        status, message = UPSTREAM_FAILURES.get(reason, UPSTREAM_FAILURE)
+        detail = f"upstream {forward.upstream.id}: {reason}"
+        return self.error(
+            status=status,
+            message=message,
+            request_id=request_id,
+            detail=reason,
+            headers=forward.response_headers,
+            events=(Event("upstream_failed", forward.user, reason, detail),),
+        )
+
+    def robots(self) -> Respond:
+        """robots.txt: nothing here is for crawlers."""
+        return self._robots
+
+
+def _compiled(custom: Mapping[str, str]) -> TemplateSet:
+    """Both pages in one set; the texts in *custom* replace the built-in ones.
+
+    Raises `TemplateError`.
+    """
+    # Style and script are put in before compiling: their bytes must match their hash.
+    sources = {
+        name: custom.get(name)
+        or text.replace("{{.Style}}", STYLE).replace("{{.Script}}", SCRIPT)
+        for name, text in (("sign_in.html", SIGN_IN), ("error.html", ERROR))
+    }
+    fields = SIGN_IN_FIELDS | ERROR_FIELDS | BUILT_IN_FIELDS | BUILT_IN_ITEMS
+    return compile_templates(sources, fields)
+
+
+def _merged(own: Headers, headers: Headers) -> Headers:
+    """*own* fields of a page with *headers*, which may bring another policy."""
+    if NAMES_ITS_ORIGIN in headers:
+        own = tuple(field for field in own if field[0] != NAMES_ITS_ORIGIN[0])
+    return (*own, *headers)
+
+
+def _headers(csp: bytes) -> Headers:
+    return (*HTML, *NO_CACHE, *SECURITY, (b"content-security-policy", csp))
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+def _message(settings: Settings) -> str:
+    """The banner, or a sentence about the domains that are let in."""
+    banner = settings.pages.banner
+    if banner:
+        return "" if banner == "-" else banner
+    if settings.authenticated_emails is not None or not settings.email_domains:
+        return ""
+    if len(settings.email_domains) > 1:
+        domains = _escaped(", ".join(settings.email_domains))
+        return f"Use an account of one of these domains: {domains}"
+    [domain] = settings.email_domains
+    return "" if domain == "*" else f"Use your {_escaped(domain)} account"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")

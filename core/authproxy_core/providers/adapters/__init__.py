@@ -1,0 +1,1 @@
+"""Providers that differ from plain OpenID Connect, one module each."""

@@ -1,0 +1,92 @@
+"""Microsoft Entra ID: tenants, more groups than a token holds, workload identity."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from ...effects import Fetch, Flow, Offload
+from ...errors import ProviderError, TokenError
+from ...oidc.jwt import claims_of
+from ...oidc.protocol import Tokens, assertion_request
+from ...session import Session
+from ..api import unique_groups
+from ..base import Provider
+from .graph import GRAPH, member_of
+
+ISSUER = re.compile(r"https://login\.microsoftonline\.com/([^/]+)/v2\.0")
+OVERAGE = f"{GRAPH}/v1.0/me/transitiveMemberOf?$select=id&$top=100"
+
+
+class EntraId(Provider):
+    """Plain OIDC, for the tenants that are let in."""
+
+    def _verified(
+        self,
+        tokens: Tokens,
+        nonce: bytes | None,
+        nonce_optional: bool = False,
+        parties: tuple[str, ...] | None = None,
+    ) -> Flow[dict[str, Any]]:
+        claims = yield from super()._verified(tokens, nonce, nonce_optional, parties)
+        found = ISSUER.fullmatch(claims["iss"])
+        allowed = self.settings.entra_id.allowed_tenants
+        if found is None or (allowed and found.group(1) not in allowed):
+            raise TokenError(
+                "the token's tenant is not one that is let in", reason="tenant"
+            )
+        return claims
+
+    def enrich(self, session: Session) -> Flow[Session]:
+        """*session* with the groups of Graph when there were too many for the token.
+
+        Without a rule about groups, Graph may refuse to tell them: the application need
+        not have that permission. With one, that ends the login.
+        """
+        session = yield from super().enrich(session)
+        if not session.id_token or not _has_overage(claims_of(session.id_token)):
+            return session
+        try:
+            groups = yield from member_of(OVERAGE, self.api_headers(session))
+        except TokenError as error:
+            if not self._allowed_groups:
+                return session
+            raise ProviderError(
+                str(error),
+                reason="groups_failed",
+                hint="the user is in more groups than a token holds; grant the "
+                "application the permission GroupMember.Read.All, or have the token "
+                "hold assigned groups only",
+            ) from None
+        return msgspec.structs.replace(
+            session,
+            groups=unique_groups(*self.groups_of(claims_of(session.id_token)), *groups),
+        )
+
+    def _token_request(
+        self, params: list[tuple[str, str]], *, in_body: bool
+    ) -> Flow[Fetch]:
+        read = self.settings.entra_id.federated_token
+        if read is None:
+            return (yield from super()._token_request(params, in_body=in_body))
+        try:
+            assertion: bytes = yield from Offload(read)
+        except OSError:
+            raise ProviderError(
+                "the file with the federated token can't be read",
+                reason="federated_token",
+                hint="check AZURE_FEDERATED_TOKEN_FILE",
+            ) from None
+        return assertion_request(
+            self._known().token_endpoint,
+            [*params, ("client_id", self.settings.client_id)],
+            assertion.decode("utf-8", "replace").strip(),
+        )
+
+
+def _has_overage(claims: dict[str, Any]) -> bool:
+    """Whether the groups are too many for the token (OIDC Core §5.6.2)."""
+    names = claims.get("_claim_names")
+    return isinstance(names, dict) and "groups" in names

@@ -1,0 +1,116 @@
+"""GitLab: its userinfo, and which projects the user works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ...effects import Fetch, Flow
+from ...errors import ProviderError
+from ...identity.claims import claim_bool, claim_list
+from ...oidc.jwt import claims_of
+from ...session import Session
+from ..api import (
+    get_json,
+    is_transient,
+    segment,
+    status_error,
+    text_at,
+    unique_groups,
+    unverified,
+    url_at,
+)
+from ..base import Provider
+
+PROJECT = "project:"
+DEFAULT_LEVEL = 20  # reporter
+
+
+class Gitlab(Provider):
+    """Projects with enough access are groups ``project:PATH``."""
+
+    def allowed_groups(self) -> tuple[str, ...]:
+        """The groups and projects of GitLab's own options, else the general ones."""
+        gitlab = self.settings.gitlab
+        projects = [f"{PROJECT}{path_and_level(one)[0]}" for one in gitlab.projects]
+        return (*gitlab.groups, *projects) or super().allowed_groups()
+
+    def groups_of(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
+        """The groups, but none that would pass for a project."""
+        return _no_projects(super().groups_of(claims))
+
+    def subject_of(self, session: Session) -> str:
+        """That of the ID token: the session's user is the nickname."""
+        return text_at(claims_of(session.id_token), "sub")
+
+    def enrich(self, session: Session) -> Flow[Session]:
+        """*session* with what GitLab itself says, about the user and the projects."""
+        session = yield from super().enrich(session)
+        url = url_at(self._known().authorization_endpoint, "/oauth/userinfo")
+        headers = self.api_headers(session)
+        info = yield from get_json(
+            Fetch("GET", url, headers, purpose="profile"), "userinfo"
+        )
+        if not isinstance(info, dict):
+            raise ProviderError("userinfo is not an object", reason="profile_invalid")
+        verified = claim_bool(info.get("email_verified"))
+        if not verified and not self.settings.allow_unverified_email:
+            raise unverified()
+        groups = _no_projects(session.groups)
+        if info.get("groups") is not None:
+            groups = _no_projects(claim_list(info["groups"]))
+        projects = yield from self._projects(session)
+        return msgspec.structs.replace(
+            session,
+            user=text_at(info, "nickname") or session.user,
+            email=text_at(info, "email") or session.email,
+            groups=unique_groups(*groups, *projects),
+        )
+
+    def _projects(self, session: Session) -> Flow[list[str]]:
+        found = []
+        for project in self.settings.gitlab.projects:
+            path, level = path_and_level(project)
+            if (yield from self._works_on(session, path, level)):
+                found.append(f"{PROJECT}{path}")
+        return found
+
+    def _works_on(self, session: Session, path: str, level: int) -> Flow[bool]:
+        base = self._known().authorization_endpoint
+        url = url_at(base, f"/api/v4/projects/{segment(path)}")
+        headers = self.api_headers(session)
+        response = yield from Fetch("GET", url, headers, purpose="groups")
+        if is_transient(response):
+            raise status_error(response, "the project", "groups")
+        if response.status != 200:
+            return False  # hidden from the user
+        try:
+            document = msgspec.json.decode(response.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        return access_level(document) >= level
+
+
+def path_and_level(project: str) -> tuple[str, int]:
+    """A project's path and the access that is demanded, from ``path=level``."""
+    path, _, level = project.partition("=")
+    return path, int(level or DEFAULT_LEVEL)
+
+
+def access_level(project: Any) -> int:
+    """The user's access to a project as GitLab describes it; 0 for none."""
+    if not isinstance(project, dict) or project.get("archived") is True:
+        return 0
+    permissions = project.get("permissions")
+    for name in ("project_access", "group_access"):
+        access = permissions.get(name) if isinstance(permissions, dict) else None
+        if isinstance(access, dict):
+            level = access.get("access_level")
+            return level if isinstance(level, int) else 0
+    return 0
+
+
+def _no_projects(groups: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(group for group in groups if not group.startswith(PROJECT))

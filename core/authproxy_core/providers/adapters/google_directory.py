@@ -1,0 +1,304 @@
+"""Google's directory (Admin SDK): who is in which group.
+
+It is asked by a service account that may act as an administrator ("domain-wide
+delegation"): a signed assertion that names both is exchanged for a token (RFC 7523).
+The assertion is signed with the account's own key or, for credentials without one, by
+Google on behalf of ``target_principal``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+import orjson
+
+from ...effects import Fetch, Flow
+from ...encoding import header_text
+from ...errors import ProviderError, SettingsError
+from ...messages import Headers, Response
+from ...oidc.protocol import FORM, parse_tokens, with_query
+from ...settings.providers import GoogleSettings
+from ..api import MAX_PAGES, objects, segment, text_at, too_many_pages
+from .assertion import SigningKey, signing_key
+
+SCOPES = "https://www.googleapis.com/auth"
+DIRECTORY = "https://admin.googleapis.com/admin/directory/v1"
+TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105  # an address
+METADATA = (
+    "http://metadata.google.internal/computeMetadata/v1/instance/"
+    "service-accounts/default"
+)
+CREDENTIALS = "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts"
+GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+# The first that is granted is used; the later ones may also write, and are not needed.
+GROUP_SCOPES = (
+    "admin.directory.group.member.readonly",
+    "admin.directory.group.readonly",
+    "admin.directory.group.member",
+    "admin.directory.group",
+)
+LIFETIME = 3600  # seconds
+EARLY = 60.0  # seconds before its end that a token is not used any more
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """The credentials: a service account with its key, or a user's refresh token."""
+
+    email: str = ""
+    key: SigningKey | None = None
+    token_uri: str = TOKEN_URI
+    refresh: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Account(email={self.email!r})"
+
+
+class Directory:
+    """The directory of one Workspace; its token is a cache.
+
+    Raises `SettingsError` for credentials that can't be used.
+    """
+
+    def __init__(self, settings: GoogleSettings, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._account = _account(settings)
+        self._token = ""
+        self._good_until = 0.0
+
+    @property
+    def reached(self) -> bool:
+        """Whether there was a token for it already."""
+        return bool(self._token)
+
+    # -- what it says
+
+    def groups_of(self, email: str) -> Flow[tuple[str, ...]]:
+        """The configured groups that *email* is in, or all of them.
+
+        Raises `ProviderError` or `FetchError`.
+        """
+        if not self._settings.groups:
+            return (yield from self._all_groups(email))
+        found = []
+        for group in self._settings.groups:
+            if (yield from self._has_member(group, email)):
+                found.append(group)
+        return tuple(found)
+
+    def _all_groups(self, email: str) -> Flow[tuple[str, ...]]:
+        found: list[str] = []
+        query = [("userKey", email), ("maxResults", "200")]
+        page = ""
+        for _ in range(MAX_PAGES):
+            params = [*query, ("pageToken", page)] if page else query
+            url = with_query(f"{DIRECTORY}/groups", params)
+            document = yield from self._get(url, "the list of groups")
+            groups = objects(document.get("groups"))
+            found += [text_at(group, "email") for group in groups]
+            page = text_at(document, "nextPageToken")
+            if not page:
+                return tuple(found)
+        raise too_many_pages("the list of groups")
+
+    def _has_member(self, group: str, email: str) -> Flow[bool]:
+        """Whether *email* is in *group*, directly or through other groups.
+
+        Google can't tell that of members outside of the domain, but it names those that
+        are direct members.
+        """
+        base = f"{DIRECTORY}/groups/{segment(group)}"
+        headers = yield from self._headers()
+        url = f"{base}/hasMember/{segment(email)}"
+        response = yield from Fetch("GET", url, headers, purpose="groups")
+        if response.status == 404:
+            return False
+        if response.status != 400:
+            document = _read(response, "hasMember")
+            return document.get("isMember") is True
+        url = f"{base}/members/{segment(email)}"
+        response = yield from Fetch("GET", url, headers, purpose="groups")
+        if response.status in (400, 404):
+            return False
+        return _read(response, "the member").get("status") == "ACTIVE"
+
+    def organization_id(self, email: str) -> Flow[str]:
+        """The external id of type "organization"; raises `ProviderError` without one."""
+        url = f"{DIRECTORY}/users/{segment(email)}"
+        document = yield from self._get(url, "the user")
+        for entry in objects(document.get("externalIds")):
+            if entry.get("type") == "organization" and text_at(entry, "value"):
+                return text_at(entry, "value")
+        raise ProviderError(
+            "the user has no organization id in the directory",
+            reason="profile_invalid",
+            hint="set it, or google_use_organization_id = false",
+        )
+
+    def _get(self, url: str, what: str) -> Flow[dict[str, Any]]:
+        headers = yield from self._headers()
+        response = yield from Fetch("GET", url, headers, purpose="groups")
+        return _read(response, what)
+
+    def _headers(self) -> Flow[Headers]:
+        return _bearer((yield from self.token()))
+
+    # -- the token to ask with
+
+    def token(self) -> Flow[str]:
+        """An access token for the directory; raises `ProviderError` or `FetchError`."""
+        if self._clock() < self._good_until:
+            return self._token
+        refused: ProviderError | None = None
+        for scope in self._scopes():
+            assertion = yield from self._assertion(scope)
+            params = [("grant_type", GRANT), ("assertion", assertion)]
+            try:
+                token, lifetime = yield from _exchange(self._account.token_uri, params)
+            except ProviderError as error:
+                refused = error
+                continue
+            self._token = token
+            self._good_until = self._clock() + lifetime - EARLY
+            return token
+        raise ProviderError(
+            f"Google grants no token for the directory: {refused}",
+            reason="directory_refused",
+            hint="delegate one of these scopes to the service account in the admin "
+            f"console (domain-wide delegation): {', '.join(GROUP_SCOPES)}",
+        )
+
+    def _scopes(self) -> list[str]:
+        """Each scope to be tried; several in one are for groups and users."""
+        if not self._settings.use_organization_id:
+            return [f"{SCOPES}/{scope}" for scope in GROUP_SCOPES]
+        user = {
+            "cloud": "cloud-platform",
+            "user": "admin.directory.user",
+        }.get(self._settings.admin_api_user_scope, "admin.directory.user.readonly")
+        return [f"{SCOPES}/{scope} {SCOPES}/{user}" for scope in GROUP_SCOPES]
+
+    def _assertion(self, scope: str) -> Flow[str]:
+        """A signed wish to act as the administrator (RFC 7523 §3)."""
+        now = int(self._clock())
+        claims = {
+            "iss": self._account.email or self._settings.target_principal,
+            "sub": self._settings.admin_email,
+            "scope": scope,
+            "aud": self._account.token_uri,
+            "iat": now,
+            "exp": now + LIFETIME,
+        }
+        if self._account.key is not None:
+            return self._account.key.sign(claims)
+        return (yield from self._signed_by_google(claims))
+
+    def _signed_by_google(self, claims: dict[str, Any]) -> Flow[str]:
+        headers = _bearer((yield from self._own_token()))
+        if not claims["iss"]:
+            url = f"{METADATA}/email"
+            response = yield from Fetch("GET", url, FLAVOR, purpose="directory")
+            _check_status(response, "the metadata server")
+            claims = {**claims, "iss": response.body.decode("ascii", "replace")}
+        url = f"{CREDENTIALS}/{segment(claims['iss'])}:signJwt"
+        body = orjson.dumps({"payload": orjson.dumps(claims).decode()})
+        headers = (*headers, (b"content-type", b"application/json"))
+        response = yield from Fetch("POST", url, headers, body, purpose="directory")
+        signed = text_at(_read(response, "signJwt"), "signedJwt")
+        if not signed:
+            raise ProviderError(
+                "signJwt answered without a JWT", reason="directory_invalid"
+            )
+        return signed
+
+    def _own_token(self) -> Flow[str]:
+        """A token of the credentials themselves, to have assertions signed."""
+        if self._account.refresh:
+            params = [("grant_type", "refresh_token"), *self._account.refresh]
+            token, _ = yield from _exchange(self._account.token_uri, params)
+            return token
+        url = f"{METADATA}/token"
+        response = yield from Fetch("GET", url, FLAVOR, purpose="directory")
+        return text_at(_read(response, "the metadata server"), "access_token")
+
+
+FLAVOR: Headers = ((b"metadata-flavor", b"Google"),)
+
+
+def _bearer(token: str) -> Headers:
+    return (
+        (b"accept", b"application/json"),
+        (b"authorization", b"Bearer " + header_text(token)),
+    )
+
+
+def _exchange(url: str, params: list[tuple[str, str]]) -> Flow[tuple[str, float]]:
+    """An access token and its lifetime in seconds."""
+    body = urlencode(params).encode()
+    response = yield from Fetch("POST", url, FORM, body, purpose="directory")
+    tokens = parse_tokens(response)
+    return tokens.access_token, tokens.expires_in or LIFETIME
+
+
+def _check_status(response: Response, what: str) -> None:
+    """Raise `ProviderError` unless the status is 200.
+
+    The token is ours, not the user's: a refusal of it ends nobody's session.
+    """
+    if response.status != 200:
+        raise ProviderError(
+            f"{what} answered with status {response.status}, expected 200",
+            reason="directory_failed",
+            hint="check the rights of the service account and of google_admin_email",
+        )
+
+
+def _read(response: Response, what: str) -> dict[str, Any]:
+    """The JSON object of an answer; raises `ProviderError`."""
+    _check_status(response, what)
+    try:
+        document = msgspec.json.decode(response.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise ProviderError(
+            f"{what} did not answer with a JSON object", reason="directory_invalid"
+        )
+    return document
+
+
+def _account(settings: GoogleSettings) -> Account:
+    """The account in the credentials' JSON; raises `SettingsError`."""
+    if settings.metadata_server:
+        return Account(email=settings.target_principal)
+    try:
+        document = msgspec.json.decode(settings.credentials.value)
+        return _read_account(document, settings.target_principal)
+    except (ValueError, RecursionError) as error:
+        reason = "it is no JSON" if isinstance(error, msgspec.DecodeError) else error
+        raise SettingsError((f"google_service_account_json: {reason}",)) from None
+
+
+def _read_account(document: Any, principal: str) -> Account:
+    """Raises `ValueError` for credentials of a kind that can't be used."""
+    match text_at(document, "type"):
+        case "service_account":
+            pem = text_at(document, "private_key").encode()
+            email = text_at(document, "client_email")
+            if not email:
+                raise ValueError("client_email is missing")
+            return Account(
+                email=email,
+                key=signing_key(pem, text_at(document, "private_key_id")),
+                token_uri=text_at(document, "token_uri") or TOKEN_URI,
+            )
+        case "authorized_user" if principal:
+            names = ("client_id", "client_secret", "refresh_token")
+            refresh = tuple((name, text_at(document, name)) for name in names)
+            return Account(email=principal, refresh=refresh)
+        case "authorized_user":
+            raise ValueError("a user's credentials need google_target_principal")
+    raise ValueError("expected credentials of type service_account or authorized_user")

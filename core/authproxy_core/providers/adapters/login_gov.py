@@ -1,0 +1,136 @@
+"""login.gov: a signed assertion instead of a secret, the address from userinfo."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from ...effects import Fetch, Flow
+from ...encoding import b64url
+from ...errors import ProviderError, SettingsError, TokenError
+from ...identity.claims import claim_bool
+from ...oidc.jwt import claims_of
+from ...oidc.protocol import (
+    Metadata,
+    Tokens,
+    assertion_request,
+    parse_userinfo,
+    userinfo_request,
+)
+from ...session import Session
+from ...settings.root import ProviderSettings
+from ..api import status_error, text_at, unverified, url_at
+from ..base import Provider
+from ..endpoints import configured_metadata
+from .assertion import SigningKey, signing_key
+
+ASSERTION_LIFETIME = 300.0  # seconds
+DEFAULT_ACR = "http://idmanagement.gov/ns/assurance/loa/1"
+
+
+class LoginGov(Provider):
+    """There are no refresh tokens: userinfo says whether a session is still good."""
+
+    def __init__(
+        self,
+        settings: ProviderSettings,
+        *,
+        clock: Callable[[], float],
+        leeway: float = 30.0,
+        extra_claims: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(
+            settings, clock=clock, leeway=leeway, extra_claims=extra_claims
+        )
+        self._key = _own_key(settings)
+
+    def _configured(self) -> Metadata | None:
+        found = configured_metadata(self.settings)
+        own = self.settings.login_gov.pubjwk_url
+        issuer = self.settings.issuer or url_at(found.authorization_endpoint, "/")
+        return msgspec.structs.replace(
+            found, issuer=issuer, jwks_uri=own or found.jwks_uri
+        )
+
+    def _expected_issuer(self) -> str | None:
+        skip = self.settings.skip_issuer_verification
+        return None if skip else self._known().issuer
+
+    def extra_authorization_parameters(
+        self, params: Mapping[str, str]
+    ) -> dict[str, str]:
+        """The level of assurance that is asked for, if none is configured."""
+        given = {parameter.name for parameter in self.settings.login_parameters}
+        return {} if "acr_values" in given else {"acr_values": DEFAULT_ACR}
+
+    def _token_request(
+        self, params: list[tuple[str, str]], *, in_body: bool
+    ) -> Flow[Fetch]:
+        yield from ()
+        endpoint = self._known().token_endpoint
+        now = int(self._clock())
+        claims = {
+            "iss": self.settings.client_id,
+            "sub": self.settings.client_id,
+            "aud": [endpoint],
+            # Every code is used once, so this is unique as well.
+            "jti": b64url(hashlib.sha256(urlencode(params).encode()).digest()).decode(),
+            "exp": now + int(ASSERTION_LIFETIME),
+        }
+        params = [pair for pair in params if pair[0] != "redirect_uri"]
+        return assertion_request(endpoint, params, self._key.sign(claims))
+
+    def _with_userinfo(
+        self, session: Session, claims: Mapping[str, Any]
+    ) -> Flow[Mapping[str, Any]]:
+        """*claims* as they are: userinfo is asked once, by `enrich`."""
+        yield from ()
+        return claims
+
+    def enrich(self, session: Session) -> Flow[Session]:
+        """*session* with the verified address of userinfo; no user, as ever."""
+        session = yield from super().enrich(session)
+        email = yield from self._address(session)
+        return msgspec.structs.replace(
+            session, user="", email=email, groups=(), preferred_username=""
+        )
+
+    def _address(self, session: Session) -> Flow[str]:
+        endpoint = self._known().userinfo_endpoint
+        response = yield from userinfo_request(endpoint, session.access_token)
+        if response.status != 200:
+            raise status_error(response, "userinfo", "userinfo")
+        info = parse_userinfo(response, text_at(claims_of(session.id_token), "sub"))
+        verified = claim_bool(info.get("email_verified"))
+        if not verified and not self.settings.allow_unverified_email:
+            raise unverified()
+        return text_at(info, "email")
+
+    def refresh(self, session: Session) -> Flow[Tokens]:
+        """The access token as it is: there is no refresh token."""
+        yield from ()
+        return Tokens(session.access_token)
+
+    def apply_refresh(self, session: Session, tokens: Tokens) -> Flow[Session]:
+        """*session* if userinfo still answers to its access token."""
+        if not session.id_token:
+            raise TokenError("the session has no ID token", reason="validation")
+        email = yield from self._address(session)
+        if email != session.email:
+            raise ProviderError(
+                "the user has another e-mail address now", reason="userinfo_subject"
+            )
+        return msgspec.structs.replace(session, created_at=self._clock())
+
+
+def _own_key(settings: ProviderSettings) -> SigningKey:
+    try:
+        return signing_key(settings.login_gov.jwt_key.value)
+    except ValueError:
+        raise SettingsError(
+            ("jwt_key: expected a private RSA key of at least 2048 bits in PEM",)
+        ) from None

@@ -1,0 +1,55 @@
+"""Which types of provider there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ..settings.root import ProviderSettings
+from .adapters import bitbucket, github, profiles
+from .adapters.adfs import Adfs
+from .adapters.azure import Azure
+from .adapters.cidaas import Cidaas
+from .adapters.entra import EntraId
+from .adapters.gitlab import Gitlab
+from .adapters.google import Google
+from .adapters.keycloak import KeycloakOidc
+from .adapters.login_gov import LoginGov
+from .adapters.profile import ProfileProvider, Reader
+from .base import Provider
+
+OPENID: Mapping[str, type[Provider]] = {
+    "oidc": Provider,
+    "keycloak-oidc": KeycloakOidc,
+    "entra-id": EntraId,
+    "azure": Azure,
+    "adfs": Adfs,
+    "gitlab": Gitlab,
+    "cidaas": Cidaas,
+    "google": Google,
+    "login.gov": LoginGov,
+}
+PROFILES: Mapping[str, Reader] = {
+    "github": github.read,
+    "bitbucket": bitbucket.read,
+    "digitalocean": profiles.read_digitalocean,
+    "facebook": profiles.read_facebook,
+    "linkedin": profiles.read_linkedin,
+    "sourcehut": profiles.read_sourcehut,
+    "keycloak": profiles.read_keycloak,
+    "nextcloud": profiles.read_nextcloud,
+}
+
+
+def create_provider(
+    settings: ProviderSettings,
+    *,
+    clock: Callable[[], float],
+    leeway: float,
+    extra_claims: tuple[str, ...],
+) -> Provider:
+    """The provider for *settings*; raises `SettingsError` for keys that can't be used."""
+    read = PROFILES.get(settings.type)
+    if read is not None:
+        return ProfileProvider(settings, read=read, clock=clock, leeway=leeway)
+    kind = OPENID[settings.type]
+    return kind(settings, clock=clock, leeway=leeway, extra_claims=extra_claims)

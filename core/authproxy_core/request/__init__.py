@@ -1,0 +1,1 @@
+"""What a request contains: original request, hosts, forms, credentials, trace."""

@@ -1,0 +1,1 @@
+"""Sessions: formats, cookies, stored sessions, cache, refresh, revocation."""

@@ -1,0 +1,27 @@
+"""Settings of an `AuthProxy`: frozen values, one module for each group of options."""
+
+from .root import (
+    ClaimSource,
+    CookieSettings,
+    HeaderRule,
+    LogoutSettings,
+    PageSettings,
+    ProviderSettings,
+    Secret,
+    SessionSettings,
+    Settings,
+    UpstreamSettings,
+)
+
+__all__ = [
+    "ClaimSource",
+    "CookieSettings",
+    "HeaderRule",
+    "LogoutSettings",
+    "PageSettings",
+    "ProviderSettings",
+    "Secret",
+    "SessionSettings",
+    "Settings",
+    "UpstreamSettings",
+]

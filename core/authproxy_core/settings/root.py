@@ -1,0 +1,446 @@
+"""What an `AuthProxy` is built from: frozen values, checked as a whole.
+
+Durations are float seconds. Nothing here reads a file or the environment; whoever
+builds the settings hands over contents, not names of files.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from msgspec import Meta, Struct
+
+from ..encoding import b64url_decode_lenient, host_is_valid, is_token
+from ..errors import SettingsError
+from .auth_bypass import AuthBypassSettings, address_problems, gate_problems
+from .credentials import CredentialSettings, credential_problems
+from .providers import LoginParameter as LoginParameter
+from .providers import ProviderSettings as ProviderSettings
+from .providers import offers_a_choice, provider_problems
+from .rules import Condition, RuleSettings, condition_problems, rule_problems
+from .secret import Secret as Secret
+
+Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
+
+# The headers that the answer's or request's framing depends on can't carry claims.
+FRAMING_HEADERS = frozenset(
+    {"connection", "content-length", "host", "transfer-encoding", "upgrade", "te"}
+)
+MIN_IDLE_TIMEOUT = 10.0  # seconds
+SIGNATURE_ALGORITHMS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
+MAX_COOKIE_NAME = 240  # bytes, so that the names of parts need no cutting
+
+
+class CookieSettings(Struct, frozen=True, kw_only=True):
+    """The session cookie and the login-state (CSRF) cookie.
+
+    ``secrets``: the first one seals, every one unseals. ``expire`` 0 means a cookie
+    that ends with the browser and no age check. ``max_parts`` limits how many cookies
+    one session may be split over. ``csrf_slots`` is how many logins may be under way
+    in one browser at once.
+    """
+
+    name: str = "_oauth2_proxy"
+    secrets: tuple[Secret, ...] = ()
+    domains: tuple[str, ...] = ()
+    path: str = "/"
+    expire: Seconds = 168 * 3600.0
+    refresh: Seconds = 0.0
+    secure: bool = True
+    httponly: bool = True
+    samesite: Literal["", "lax", "strict", "none"] = ""
+    csrf_expire: Seconds = 900.0
+    csrf_samesite: Literal["", "lax", "strict", "none"] = ""
+    csrf_slots: Annotated[int, Meta(ge=1, le=64)] = 8
+    csrf_per_request: bool = False
+    format: Literal["authproxy", "oauth2-proxy"] = "authproxy"
+    read_oauth2_proxy: bool = True
+    max_parts: Annotated[int, Meta(ge=1, le=64)] = 10
+    minimal: bool = False
+
+
+class SessionSettings(Struct, frozen=True, kw_only=True):
+    """Where sessions are kept and how long they live.
+
+    ``kept_in`` "cookie": the sealed cookies hold all of it; "store": they hold a ticket
+    and the driver's store the session. ``shared`` says that the driver has a store that
+    all its processes see, for locks, renewed sessions and revocations. ``revocable``:
+    sessions in cookies are looked up in that store's list of revoked ones.
+    ``idle_timeout`` ends a session without requests, ``max_lifetime`` counts from the
+    login; 0 means never. ``refresh_before`` renews so many seconds before the access
+    token ends.
+    """
+
+    backend: Literal["cookie", "store"] = "cookie"
+    shared: bool = False
+    revocable: bool = False
+    idle_timeout: Seconds = 0.0
+    max_lifetime: Seconds = 0.0
+    refresh_before: Seconds = 0.0
+
+    @property
+    def needs_store(self) -> bool:
+        """Whether no session can be judged without the store."""
+        return self.backend == "store" or self.revocable
+
+
+class ClaimSource(Struct, frozen=True):
+    """A header value taken from the session, with an optional prefix.
+
+    With ``basic_auth_password`` the value is ``Basic base64(claim:password)`` instead.
+    """
+
+    claim: str
+    prefix: str = ""
+    basic_auth_password: Secret | None = None
+
+
+class HeaderRule(Struct, frozen=True):
+    """A header to inject, and whether a client's own value of it may stay.
+
+    ``values`` are claims, or fixed secrets. With ``strip_exactly`` a client's header
+    whose name only folds to this one (``_`` for ``-``) stays, which is insecure.
+    """
+
+    name: str
+    values: tuple[ClaimSource | Secret, ...]
+    preserve_request_value: bool = False
+    strip_exactly: bool = False
+
+
+class UpstreamSettings(Struct, frozen=True, kw_only=True):
+    """An upstream as configured; ``path`` ending in a slash matches as a prefix.
+
+    ``uri`` is http, https, h2c (HTTP/2 without TLS), h2 (with it), unix or file; with ``static_code`` the upstream is none and
+    answers by itself. ``rewrite_target`` makes ``path`` a regular expression in Go's
+    syntax, and is the template (``$1``) of what replaces it.
+
+    ``timeout`` is for the head of an answer, 0 means no limit. ``flush_interval`` is
+    how long (seconds) part of an answer may be held back, negative for not at all.
+    ``ca_pem`` are the certificates (PEM text) to trust, ``trust_system`` says whether
+    the system's count as well; "" with ``trust_system`` is the usual case.
+    ``server_name`` stands in for the host of the URI in TLS: SNI and certificate.
+    Requests and people for which ``when`` does not hold go to the next upstream.
+    """
+
+    id: str
+    path: str = "/"
+    uri: str = ""
+    rewrite_target: str = ""
+    static_code: Annotated[int, Meta(ge=200, le=599)] | None = None
+    pass_host_header: bool = True
+    proxy_websockets: bool = True
+    insecure_skip_tls_verify: bool = False
+    ca_pem: str = ""
+    trust_system: bool = True
+    server_name: str = ""
+    timeout: Seconds = 30.0
+    flush_interval: float = 1.0
+    disable_keep_alives: bool = False
+    condition: Condition = Condition()
+
+
+class PageSettings(Struct, frozen=True, kw_only=True):
+    """Texts of the pages; templates are in Go's html/template language.
+
+    ``banner`` and ``footer`` are HTML of the operator, "-" means none.
+    """
+
+    sign_in_template: str = ""
+    error_template: str = ""
+    robots: str = ""
+    banner: str = ""
+    footer: str = ""
+    logo: str = ""
+    show_debug_on_error: bool = False
+
+
+class LogoutSettings(Struct, frozen=True, kw_only=True):
+    """How sessions end at the provider, and with it.
+
+    ``at_provider``: signing out goes on to the provider's own logout (RP-Initiated
+    Logout). ``back_channel`` and ``front_channel``: a logout there ends sessions here.
+    ``revokes_tokens``: signing out revokes the refresh token (RFC 7009).
+    """
+
+    at_provider: bool = False
+    revokes_tokens: bool = False
+    back_channel: bool = False
+    front_channel: bool = False
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Everything that an `AuthProxy` is built from.
+
+    ``trusted_proxies`` are addresses or networks whose X-Forwarded-* fields are
+    believed when ``reverse_proxy`` is on; empty means loopback and private addresses.
+    ``proxy_raw_path`` matches upstreams on the path as it came, escapes and all.
+    ``websocket_origins`` are the origins, besides the own one, whose pages may open
+    WebSockets with a session; ``*`` means any. ``strip_identity_headers`` removes from
+    clients' requests whatever could name a user to an upstream, ``via`` is the name
+    to stand in Via fields. ``follow_symlinks``: also out of the folder of an upstream.
+    ``signature_key`` (``algorithm:key``) signs what is passed on.
+    ``restart_lost_logins``: a callback with a lost state begins the login again, once.
+    ``forbidden_session``: what becomes of a session that may not come in; "clear" ends it.
+    ``allow_query_semicolons`` reads ``;`` in a query for an own endpoint as ``&``.
+    ``clock_skew`` is the leeway (seconds) in judging times in tokens, and
+    ``session_cache_bytes`` bounds the cache of unsealed sessions.
+    ``hsts`` is the value of Strict-Transport-Security, "" for none.
+    """
+
+    cookie: CookieSettings = CookieSettings()
+    sessions: SessionSettings = SessionSettings()
+    logout: LogoutSettings = LogoutSettings()
+    auth_bypass: AuthBypassSettings = AuthBypassSettings()
+    access: RuleSettings = RuleSettings()
+    hsts: str = ""
+    credentials: CredentialSettings = CredentialSettings()
+    providers: tuple[ProviderSettings, ...] = ()
+    proxy_prefix: str = "/oauth2"
+    redirect_url: str = ""
+    relative_redirect_url: bool = False
+    whitelist_domains: tuple[str, ...] = ()
+    email_domains: tuple[str, ...] = ()
+    authenticated_emails: frozenset[str] | None = None
+    reverse_proxy: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+    real_client_ip_header: str = "x-real-ip"
+    skip_provider_button: bool = False
+    encode_state: bool = False
+    restart_lost_logins: bool = True
+    force_json_errors: bool = False
+    ping_path: str = "/ping"
+    ping_user_agent: str = ""
+    gcp_healthchecks: bool = False
+    allow_query_semicolons: bool = False
+    ready_path: str = "/ready"
+    auth_success_status: Literal[200, 202, 204] = 202
+    forbidden_session: Literal["keep", "clear"] = "keep"
+    inject_request_headers: tuple[HeaderRule, ...] = ()
+    inject_response_headers: tuple[HeaderRule, ...] = ()
+    upstreams: tuple[UpstreamSettings, ...] = ()
+    proxy_raw_path: bool = False
+    websocket_origins: tuple[str, ...] = ()
+    strip_identity_headers: bool = True
+    via: str = ""
+    signature_key: Secret = Secret(b"")
+    follow_symlinks: bool = False
+    pages: PageSettings = PageSettings()
+    clock_skew: Seconds = 30.0
+    session_cache_bytes: Annotated[int, Meta(ge=0)] = 16 << 20
+    version: str = ""
+
+
+def check(settings: Settings) -> None:
+    """Raise `SettingsError` with every problem of *settings*, or return.
+
+    Each problem is one line: the option, what came, what is expected. No secret is
+    ever part of it.
+    """
+    problems = (
+        *_cookie_problems(settings.cookie),
+        *_session_problems(settings),
+        *_provider_problems(settings),
+        *_address_problems(settings),
+        *_header_problems(settings),
+        *gate_problems(settings.auth_bypass),
+        *rule_problems(settings.access),
+        *_condition_problems(settings.upstreams),
+        *_signature_problems(settings.signature_key),
+        *credential_problems(
+            settings.credentials, tuple(one.id for one in settings.providers)
+        ),
+    )
+    if problems:
+        raise SettingsError(tuple(problems))
+
+
+def _signature_problems(key: Secret) -> list[str]:
+    algorithm, colon, secret = key.value.partition(b":")
+    known = algorithm.decode("latin-1") in SIGNATURE_ALGORITHMS
+    if not key or (known and colon and secret and b":" not in secret):
+        return []
+    names = ", ".join(SIGNATURE_ALGORITHMS)
+    return [
+        f"signature_key: got a secret (not shown), expected ALGORITHM:KEY with one of "
+        f"{names} and a key without ':'"
+    ]
+
+
+def _condition_problems(upstreams: tuple[UpstreamSettings, ...]) -> list[str]:
+    return [
+        f"upstreams: {upstream.id!r}: {text}"
+        for upstream in upstreams
+        for text in condition_problems(upstream.condition)
+    ]
+
+
+def _cookie_problems(cookie: CookieSettings) -> list[str]:
+    problems = []
+    if not cookie.secrets:
+        problems.append(
+            "cookie_secret: missing; expected a random secret of 16, 24 or 32 bytes, "
+            "raw or base64url encoded"
+        )
+    for number, secret in enumerate(cookie.secrets):
+        size = len(aes_key(secret))
+        if size not in (16, 24, 32):
+            key = "cookie_secrets" if number else "cookie_secret"
+            problems.append(
+                f"{key}: got {size} bytes, expected 16, 24 or 32 (raw, or "
+                "base64url encoded)"
+            )
+    if cookie.expire and cookie.refresh >= cookie.expire:
+        problems.append(
+            f"cookie_refresh: got {cookie.refresh:g}s, expected less than "
+            f"cookie_expire ({cookie.expire:g}s)"
+        )
+    if not is_token(cookie.name.encode()) or len(cookie.name) > MAX_COOKIE_NAME:
+        problems.append(
+            f"cookie_name: got {cookie.name!r}, expected a cookie name (RFC 6265 "
+            f"token) of at most {MAX_COOKIE_NAME} bytes"
+        )
+    problems += [
+        f"cookie_domains: got {domain!r}, expected a host name"
+        for domain in cookie.domains
+        if not host_is_valid(domain.lstrip("."))
+    ]
+    if not cookie.path.startswith("/") or set(cookie.path) & set(";\r\n\0"):
+        problems.append(
+            f"cookie_path: got {cookie.path!r}, expected a path such as '/'"
+        )
+    if cookie.samesite == "none" and not cookie.secure:
+        problems.append(
+            "cookie_samesite: 'none' needs cookie_secure; browsers refuse it otherwise"
+        )
+    return problems
+
+
+def _session_problems(settings: Settings) -> list[str]:
+    cookie, life = settings.cookie, settings.sessions
+    problems = []
+    in_cookies = life.backend == "cookie"
+    if cookie.minimal and in_cookies:
+        problems += [
+            f"session_cookie_minimal: can't be used with {option}, which needs the "
+            "refresh token in the session"
+            for option, used in (
+                ("cookie_refresh", cookie.refresh),
+                ("session_refresh_before", life.refresh_before),
+            )
+            if used
+        ]
+    if 0 < life.idle_timeout < MIN_IDLE_TIMEOUT:
+        problems.append(
+            f"session_idle_timeout: got {life.idle_timeout:g}s, expected at least "
+            f"{MIN_IDLE_TIMEOUT:g}s, or 0 for never"
+        )
+    if cookie.format == "oauth2-proxy":
+        # Its session does not say when the login was, nor when it was used.
+        problems += [
+            f"{option}: can't be used with cookie_format 'oauth2-proxy', whose sessions "
+            f"do not say {what}"
+            for option, used, what in (
+                ("session_max_lifetime", life.max_lifetime, "when the login was"),
+                ("session_idle_timeout", life.idle_timeout, "when they were used"),
+            )
+            if used
+        ]
+    if life.revocable and not life.shared:
+        problems.append(
+            "session_revocation: needs a store; set shared_state or session_store_type"
+        )
+    if settings.logout.back_channel and not life.needs_store:
+        problems.append(
+            "backchannel_logout: sessions in cookies can't be ended from outside; set "
+            "session_revocation, or session_store_type to redis or sqlite"
+        )
+    return problems
+
+
+def aes_key(secret: Secret) -> bytes:
+    """The AES key that oauth2-proxy derives from a cookie secret.
+
+    The base64url form without padding counts when it decodes to a legal key size,
+    else the text itself is the key. The caller judges the size.
+    """
+    decoded = b64url_decode_lenient(secret.value)
+    if decoded is not None and len(decoded) in (16, 24, 32):
+        return decoded
+    return secret.value
+
+
+def _provider_problems(settings: Settings) -> list[str]:
+    problems = provider_problems(settings.providers)
+    if settings.skip_provider_button and offers_a_choice(settings.providers):
+        problems.append(
+            "skip_provider_button: can't be used with more than one provider"
+        )
+    if len(settings.providers) > 1 and settings.cookie.format == "oauth2-proxy":
+        problems.append(
+            "cookie_format: 'oauth2-proxy' can't be used with more than one provider; "
+            "its cookies do not say whose they are"
+        )
+    problems += [
+        f"email_domains: got {domain!r}, expected '*.DOMAIN' for all below a domain"
+        for domain in settings.email_domains
+        # Without the dot it would end in the middle of a label.
+        if domain[:1] == "*" and domain[1:2] not in ("", ".")
+    ]
+    if (
+        not settings.email_domains
+        and settings.authenticated_emails is None
+        and settings.credentials.users is None
+    ):
+        problems.append(
+            "email_domains: missing; expected e-mail domains, '*' for any, or "
+            "authenticated_emails_file or htpasswd_file"
+        )
+    return problems
+
+
+def _address_problems(settings: Settings) -> list[str]:
+    problems = [*address_problems("trusted_proxy_ips", settings.trusted_proxies)]
+    prefix = settings.proxy_prefix
+    problems += [
+        f"{option}: got {path!r}, which is one of the own endpoints below {prefix!r}"
+        for option, path in (
+            ("ping_path", settings.ping_path),
+            ("ready_path", settings.ready_path),
+        )
+        if path.startswith(f"{prefix}/")
+    ]
+    if not prefix.startswith("/") or prefix.endswith("/"):
+        problems.append(
+            f"proxy_prefix: got {prefix!r}, expected a path such as '/oauth2'"
+        )
+    return problems
+
+
+def _header_problems(settings: Settings) -> list[str]:
+    problems = []
+    for option, rules in (
+        ("injectRequestHeaders", settings.inject_request_headers),
+        ("injectResponseHeaders", settings.inject_response_headers),
+    ):
+        names = [rule.name.lower() for rule in rules]
+        problems += [
+            f"{option}: the header {name!r} is there twice"
+            for name in sorted({name for name in names if names.count(name) > 1})
+        ]
+        problems += [
+            f"{option}: the header {rule.name!r} can't be injected; expected a header "
+            "name that has no part in the framing"
+            for rule in rules
+            if rule.name.lower() in FRAMING_HEADERS or not is_token(rule.name.encode())
+        ]
+        if settings.cookie.minimal and settings.sessions.backend == "cookie":
+            problems += [
+                f"session_cookie_minimal: can't be used with {option}, which needs "
+                f"{value.claim}"
+                for rule in rules
+                for value in rule.values
+                if isinstance(value, ClaimSource)
+                and value.claim in ("access_token", "id_token", "refresh_token")
+            ]
+    return problems

@@ -1,0 +1,1 @@
+"""Requests to upstreams: routes, headers, rewriting, upgrades, signatures."""

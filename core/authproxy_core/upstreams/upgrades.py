@@ -1,0 +1,78 @@
+"""Upgrades to another protocol: which are passed on, and whose pages may ask for them.
+
+A browser sends cookies with every WebSocket, from whatever page it is opened, and the
+same-origin policy does not keep the page from reading it. Origin, which scripts can't
+change, is all there is against it (RFC 6455 §10.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..encoding import is_token
+from ..identity.headers import connection_options
+from ..messages import Header, Request, header_values
+
+# Behind these the client could send any request to the upstream, unseen by us.
+REFUSED_PROTOCOLS = (b"h2", b"http", b"tls")
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+def requested_upgrade(headers: Sequence[Header]) -> bytes:
+    """The protocol that a request asks for, b"" for none that could be passed on.
+
+    A request with a body goes on as it is: RFC 9110 §7.8 lets a server ignore Upgrade.
+    """
+    values = header_values(headers, b"upgrade")
+    if not values:
+        return b""
+    if len(values) > 1 or b"upgrade" not in connection_options(headers):
+        return b""
+    protocol = values[0]
+    name, slash, version = protocol.partition(b"/")
+    if not is_token(name) or (slash and not is_token(version)):
+        return b""
+    if name.lower().startswith(REFUSED_PROTOCOLS):
+        return b""
+    names = {name for name, _ in headers}
+    if b"transfer-encoding" in names or not _is_empty(headers):
+        return b""
+    return protocol
+
+
+def _is_empty(headers: Iterable[Header]) -> bool:
+    return all(
+        value.strip(b"0") == b"" for value in header_values(headers, b"content-length")
+    )
+
+
+class AllowedOrigins:
+    """The origins whose pages may open WebSockets with the user's session.
+
+    Each entry is ``scheme://host[:port]``, or ``*`` for any.
+    """
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        self._entries = frozenset(entry.lower().rstrip("/") for entry in entries)
+
+    def permits(self, request: Request, host: str) -> bool:
+        """Whether the page that asks is one of ours; *host* is the original one.
+
+        Without Origin it is no browser, and what a program sends is its own affair.
+        """
+        values = header_values(request.headers, b"origin")
+        if not values or "*" in self._entries:
+            return True
+        origin = values[0].decode("latin-1").lower()
+        if len(values) > 1:
+            return False
+        return origin in self._entries or _is_same(origin, host.lower())
+
+
+def _is_same(origin: str, host: str) -> bool:
+    """Whether *origin* is a page of *host*; TLS may have ended before us."""
+    scheme, separator, authority = origin.partition("://")
+    if not separator or scheme not in DEFAULT_PORTS:
+        return False
+    default = DEFAULT_PORTS[scheme]
+    return authority.removesuffix(default) == host.removesuffix(default)

@@ -1,0 +1,1 @@
+"""Alpha configuration files (YAML)."""

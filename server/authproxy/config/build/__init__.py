@@ -1,0 +1,1 @@
+"""Build settings from resolved options."""

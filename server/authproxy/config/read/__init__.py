@@ -1,0 +1,1 @@
+"""Read options: flags, environment, TOML, files."""

@@ -1,0 +1,1 @@
+"""Sans-IO codecs: heads, bodies, responses, PROXY protocol."""

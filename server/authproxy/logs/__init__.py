@@ -1,0 +1,1 @@
+"""Log lines: records, formats, redaction, writers, files."""

@@ -1,0 +1,1 @@
+"""Sockets, TLS, timers, tunnels and the HTTP client for providers."""

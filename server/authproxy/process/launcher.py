@@ -1,0 +1,43 @@
+"""Start: one worker in this process, or a supervisor with several forked ones."""
+
+from __future__ import annotations
+
+from ..logs.supervisor_log import configure, log, reserve_standard_fds
+from ..metrics.metrics import metrics_of
+from ..metrics.shared_memory import SharedMetrics
+from ..net.listeners import ListenError, open_listeners
+from ..reload.reload_settings import ConfigSource, Rebuild
+from ..server_settings import ServerSettings
+from ..stores.shared_state import NoDirectoryError, with_store_path
+
+
+def run(settings: ServerSettings, rebuild: Rebuild | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code.
+
+    *rebuild* reads the configuration again for a reload; without it there is none.
+    """
+    reserve_standard_fds()
+    configure(settings)
+    source = ConfigSource(settings, rebuild) if rebuild is not None else None
+    try:
+        with (
+            open_listeners(settings.listeners) as sockets,
+            with_store_path(settings) as settings,
+        ):
+            for warning in settings.warnings:
+                log(f"warning: {warning}")
+            for listening in sockets:
+                what = "metrics" if listening.metrics else "listening"
+                log(f"{what} on {listening.name}", good=True)
+            if settings.workers == 1:
+                from ..worker.worker import serve
+
+                metrics = metrics_of(settings, SharedMetrics(), 0)
+                serve(settings, sockets, source=source, metrics=metrics)
+                return 0
+            from .supervisor import Supervisor
+
+            return Supervisor(settings, sockets, source).run()
+    except (ListenError, NoDirectoryError) as error:
+        log(str(error))
+        return 1

@@ -1,0 +1,1 @@
+"""Reload of the configuration."""

@@ -1,0 +1,1 @@
+"""Forwarding to upstreams: pools, relay, tunnels."""

@@ -1,0 +1,141 @@
+"""Start the demonstration: provider and sample application in threads, authproxy here.
+
+authproxy is configured by the flags that anybody would use, so that what is shown is
+what is documented. The environment is left out: it may belong to a real deployment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import secrets
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from authproxy.config.load import load
+from authproxy.net.listeners import ListenError, ListeningSocket, open_listeners
+from authproxy.server_settings import Listener, ServerSettings
+from authproxy.worker.worker import serve as serve_authproxy
+
+from . import sample_app
+from .config import Client, DemoConfig, example_users
+from .provider import DemoProvider, serve
+from .web import Running
+
+HOST = "127.0.0.1"
+PORT = 4180
+POLL = 0.02  # seconds between looks whether the proxy is ready
+ASK_READY = b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+BANNER = """
+  authproxy demo: NOT FOR PRODUCTION. Everything listens on this machine only.
+
+    open      http://localhost:{port}/
+    users     {users}
+    password  {password}
+
+  Stop with Ctrl-C.
+
+"""
+
+
+def run_demo(arguments: Sequence[str]) -> int:
+    """Run until SIGINT or SIGTERM; returns the exit code."""
+    port = _port(arguments)
+    # Until authproxy's loop has its own handlers, and after it: end in good order.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        with open_listeners((Listener(host=HOST, port=port),)) as sockets:
+            _run(sockets)
+    except ListenError as error:
+        sys.stderr.write(f"authproxy demo: {error}; choose another with --port\n")
+        return 1
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _port(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="authproxy demo", description=f"A demonstration on {HOST}."
+    )
+    help_ = f"port of authproxy, {PORT} unless given; 0 takes a free one"
+    parser.add_argument("--port", type=int, default=PORT, help=help_)
+    port: int = parser.parse_args(arguments).port
+    if not 0 <= port <= 65535:
+        parser.error(f"--port: got {port}, expected 0 to 65535")
+    return port
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(sockets: Sequence[ListeningSocket]) -> None:
+    """Provider, sample application and authproxy, until a signal ends authproxy."""
+    port = sockets[0].socket.getsockname()[1]
+    password = secrets.token_hex(4)
+    client = Client(
+        id="authproxy-demo",
+        secret=secrets.token_urlsafe(24),
+        redirect_uris=tuple(
+            f"http://{host}:{port}/oauth2/callback" for host in ("localhost", HOST)
+        ),
+    )
+    config = DemoConfig(users=example_users(password), clients=(client,))
+    with contextlib.ExitStack() as stack:
+        provider = stack.enter_context(serve(DemoProvider(config), HOST))
+        app = stack.enter_context(Running(sample_app.handle, HOST))
+
+        users = ", ".join(f"{u.name} ({' '.join(u.groups)})" for u in config.users)
+        banner = BANNER.format(port=port, users=users, password=password)
+        tasks: list[asyncio.Task[None]] = []  # held here while it runs
+
+        def started() -> None:
+            loop = asyncio.get_running_loop()
+            tasks.append(loop.create_task(_show_when_ready(banner, port)))
+
+        settings = _settings(port, provider.url, app.url, client)
+        serve_authproxy(settings, sockets, started=started)
+
+
+async def _show_when_ready(banner: str, port: int) -> None:
+    """Show *banner* as soon as somebody who follows it can log in."""
+    while not await _is_ready(port):  # noqa: ASYNC110 - it asks as anybody would
+        await asyncio.sleep(POLL)
+    sys.stdout.write(banner)
+    sys.stdout.flush()
+
+
+async def _is_ready(port: int) -> bool:
+    try:
+        reader, writer = await asyncio.open_connection(HOST, port)
+        try:
+            writer.write(ASK_READY)
+            return b" 200 " in await reader.readline()
+        finally:
+            writer.close()
+    except OSError:
+        return False
+
+
+def _settings(port: int, issuer: str, app: str, client: Client) -> ServerSettings:
+    flags = {
+        "http-address": f"{HOST}:{port}",
+        "provider": "keycloak-oidc",
+        "provider-display-name": "the demo provider",
+        "oidc-issuer-url": issuer,
+        "client-id": client.id,
+        "client-secret": client.secret,
+        "cookie-secret": secrets.token_urlsafe(32),
+        "cookie-secure": "false",  # plain http: a secure cookie would not come back
+        "email-domain": "*",
+        "upstream": app,
+        "drain-timeout": "2s",
+        "workers": "1",  # this process; nothing is shared
+        "silence-ping-logging": "true",  # we ask a few times
+    }
+    return load([f"--{name}={value}" for name, value in flags.items()], {})

@@ -1,0 +1,86 @@
+"""A sample application behind the proxy: it shows the request that reached it.
+
+The page is for people; ``/headers.json`` says the same, uncut, to programs.
+"""
+
+from __future__ import annotations
+
+import json
+from html import escape
+
+from authproxy_core.messages import Headers
+
+from .config import Answer
+from .pages import page
+
+IDENTITY = (
+    b"x-forwarded-user",
+    b"x-forwarded-email",
+    b"x-forwarded-preferred-username",
+    b"x-forwarded-groups",
+)
+TOKENS = (b"authorization", b"x-forwarded-access-token", b"cookie")
+SHOWN_OF_TOKEN = 24  # characters
+
+
+def handle(method: bytes, target: bytes, headers: Headers, body: bytes) -> Answer:
+    """Answer any request by telling what came in."""
+    if target.partition(b"?")[0] == b"/headers.json":
+        return _as_json(method, target, headers, body)
+    return _as_page(method, target, headers)
+
+
+def _as_json(method: bytes, target: bytes, headers: Headers, body: bytes) -> Answer:
+    value = {
+        "method": _text(method),
+        "target": _text(target),
+        "headers": [[_text(name), _text(value)] for name, value in headers],
+        "body_bytes": len(body),
+    }
+    fields = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
+    return 200, fields, json.dumps(value, indent=2).encode()
+
+
+def _as_page(method: bytes, target: bytes, headers: Headers) -> Answer:
+    known = [header for name in IDENTITY for header in headers if header[0] == name]
+    others = [header for header in headers if header[0] not in IDENTITY]
+    names = [
+        value for name, value in known if name == b"x-forwarded-preferred-username"
+    ]
+    greeting = f"Hello, {_text(names[0])}" if names else "Hello"
+    content = (
+        f'<div class="top"><div><h1>{escape(greeting)}</h1>'
+        f"<p>This is the sample application. It received "
+        f"<strong>{escape(_text(method))} {escape(_text(target))}</strong>.</p></div>"
+        '<a class="button" href="/oauth2/sign_out?rd=/">Sign out</a></div>'
+        f"<h2>Who you are</h2>{_table(known, 'identity')}"
+        f"<h2>Other headers</h2>{_table(others, '')}"
+        '<p class="note">The same for programs: '
+        '<a href="/headers.json">/headers.json</a></p>'
+    )
+    return page(200, "Sample application", content, wide=True)
+
+
+def _table(headers: list[tuple[bytes, bytes]], style: str) -> str:
+    if not headers:
+        return "<p>None: this request did not come through authproxy.</p>"
+    rows = "".join(
+        f"<tr><th scope=row>{escape(_title(name))}</th><td>{escape(_cut(name, value))}</td>"
+        for name, value in headers
+    )
+    return f'<div class="scroll"><table class="{style}">{rows}</table></div>'
+
+
+def _title(name: bytes) -> str:
+    return "-".join(word.capitalize() for word in _text(name).split("-"))
+
+
+def _cut(name: bytes, value: bytes) -> str:
+    text = _text(value)
+    if name in TOKENS and len(text) > SHOWN_OF_TOKEN:
+        return f"{text[:SHOWN_OF_TOKEN]}… ({len(text)} characters)"
+    return text
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")

@@ -1,0 +1,611 @@
+"""Access rules and conditions of upstreams: what a place demands, and of whom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authproxy_core import Forward, Respond, SettingsError
+from authproxy_core.access.matchers import ConditionMatcher, UserMatcher
+from authproxy_core.access.rules import (
+    MAX_CACHED,
+    AccessRules,
+    RuleResult,
+    RuleTable,
+    path_variants,
+)
+from authproxy_core.request.original import TrustedProxies
+from authproxy_core.session import Session
+from authproxy_core.settings.auth_bypass import AuthBypassSettings
+from authproxy_core.settings.root import UpstreamSettings
+from authproxy_core.settings.rules import (
+    AccessRule,
+    Condition,
+    RuleSettings,
+    condition_problems,
+    rule_problems,
+)
+from support.world import World, header, settings
+
+ALICE = Session(
+    user="u1",
+    email="Alice@Example.com",
+    groups=("admins", "staff", "role:editor"),
+    claims={"department": ["it", "hr"], "level": 3},
+)
+BOB = Session(user="u2", email="bob@sub.example.com", groups=("staff",))
+NOBODY = Session(user="u3", email="broken")
+
+
+def rule(*paths: str, **values: Any) -> AccessRule:
+    """A rule; what is not its own is of its condition."""
+    own = {
+        name: values.pop(name)
+        for name in ("name", "patterns", "policy")
+        if name in values
+    }
+    return AccessRule(paths=paths, when=Condition(**values), **own)
+
+
+def table(*rules: AccessRule, **values: Any) -> RuleTable:
+    return RuleTable(RuleSettings(rules=rules, **values))
+
+
+@pytest.mark.parametrize(
+    ("condition", "alice", "bob"),
+    [
+        ({}, True, True),
+        ({"groups": ("admins",)}, True, False),
+        ({"groups": ("x", "staff")}, True, True),
+        ({"roles": ("editor",)}, True, False),
+        ({"roles": ("admins",)}, False, False),
+        ({"emails": ("alice@example.com",)}, True, False),
+        ({"emails": ("BOB@sub.example.com",)}, False, True),
+        ({"email_domains": ("example.com",)}, True, False),
+        ({"email_domains": ("*.example.com",)}, True, True),
+        ({"claims": (("department", ("hr", "x")),)}, True, False),
+        ({"claims": (("level", ("3",)),)}, True, False),
+        ({"claims": (("email", ("bob@sub.example.com",)),)}, False, True),
+        ({"groups": ("admins",), "emails": ("bob@sub.example.com",)}, False, False),
+        (
+            {"groups": ("admins",), "emails": ("bob@sub.example.com",), "any_of": True},
+            True,
+            True,
+        ),
+        ({"any_of": True}, True, True),
+    ],
+)
+def test_people(condition: dict[str, Any], alice: bool, bob: bool) -> None:
+    people = UserMatcher(Condition(**condition))
+    assert (people.permits(ALICE), people.permits(BOB)) == (alice, bob)
+    assert bool(people.missing(ALICE)) is not alice
+    assert people.permits(NOBODY) is not Condition(**condition).restricts_users
+
+
+@pytest.mark.parametrize(
+    ("hosts", "host", "fits"),
+    [
+        ((), "any.example", True),
+        (("app.example",), "app.example", True),
+        (("app.example",), "APP.example.:8443", True),
+        (("App.Example.",), "app.example", True),
+        (("app.example",), "xapp.example", False),
+        (("*.example",), "a.b.example", True),
+        (("*.example",), "example", False),
+        (("a.example", "*.b.example"), "x.b.example:1", True),
+    ],
+)
+def test_hosts(hosts: tuple[str, ...], host: str, fits: bool) -> None:
+    """FH19, CVE-2026-48794: a host is found in any spelling."""
+    assert ConditionMatcher(Condition(hosts=hosts)).matches(host, b"GET", None) is fits
+
+
+def test_methods_and_nobody() -> None:
+    reading = ConditionMatcher(Condition(methods=("GET",)))
+    assert reading.matches("a", b"GET", None)
+    assert reading.matches("a", b"HEAD", None)
+    assert not reading.matches("a", b"POST", None)
+    assert not ConditionMatcher(Condition(methods=("POST",))).matches(
+        "a", b"HEAD", None
+    )
+    assert not ConditionMatcher(Condition(groups=("a",))).matches("a", b"GET", None)
+    assert ConditionMatcher(Condition(groups=("admins",))).matches("a", b"GET", ALICE)
+
+
+@pytest.mark.parametrize(
+    ("path", "fits"),
+    [
+        (b"/admin/", True),
+        (b"/admin/x", True),
+        (b"/admin", True),
+        (b"/%61dmin/x", True),
+        (b"/administrator", False),
+        (b"/exact", True),
+        (b"/exact/", False),
+        (b"/api/v1/x", True),
+        (b"/x/api/v1/", False),
+        ("/caf\N{LATIN SMALL LETTER E WITH ACUTE}/".encode(), True),
+        (b"/caf%C3%A9/x", True),
+        (b"/", False),
+    ],
+)
+def test_paths(path: bytes, fits: bool) -> None:
+    rules = table(
+        rule("/admin/", "/exact", "/caf\N{LATIN SMALL LETTER E WITH ACUTE}/",
+             patterns=("/api/v[0-9]+/|/nowhere",), policy="deny"),
+    )  # fmt: skip
+    found = rules.evaluate("a", b"GET", path)
+    assert (found.policy == "deny") is fits
+    assert found.matched is fits
+
+
+def test_why_a_rule_is_not_about_a_request() -> None:
+    [one] = table(rule("/a/", hosts=("h.example",), methods=("GET",))).rules
+    asked = [("x", b"GET", "/a/"), ("h.example", b"POST", "/a/"),
+             ("h.example", b"GET", "/b"), ("h.example", b"GET", "/a/b")]  # fmt: skip
+    assert [one.mismatch(*place) for place in asked] == ["host", "method", "path", ""]
+
+
+def test_what_somebody_lacks() -> None:
+    people = UserMatcher(
+        Condition(groups=("admins",), claims=(("department", ("x",)),))
+    )
+    assert people.missing(ALICE) == ("claims.department",)
+    assert people.missing(BOB) == ("groups", "claims.department")
+
+
+def test_first_rule_counts() -> None:
+    rules = table(
+        rule("/admin/health", policy="public"),
+        rule("/admin/", groups=("admins",), name="admin area"),
+        rule("/", hosts=("open.example",), policy="public"),
+        rule("/", methods=("DELETE",), policy="deny"),
+    )
+    assert rules.evaluate("a", b"GET", b"/admin/health").policy == "public"
+    admin = rules.evaluate("open.example", b"GET", b"/admin/")
+    assert (admin.permits(ALICE), admin.permits(BOB)) == (True, False)
+    assert admin.reason(BOB) == "rule 2 (admin area)"
+    assert rules.evaluate("open.example", b"DELETE", b"/x").policy == "public"
+    assert not rules.evaluate("a", b"DELETE", b"/x").permits(ALICE)
+    default = rules.evaluate("a", b"GET", b"/x")
+    assert (default.policy, default.matched, default.reason(BOB)) == (
+        "login",
+        False,
+        "",
+    )
+    closed = table(default="deny").evaluate("a", b"GET", b"/")
+    assert (closed.policy, closed.reason()) == ("deny", "default")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/public/../admin/x",
+        b"/public/%2e%2e/admin/x",
+        b"/public/..%2fadmin/x",
+        b"/public/..%5cadmin/x",
+        b"/public/..\\admin/x",
+        b"/public/%252e%252e/admin/x",
+        b"/public/x/..;/..;a=b/admin/x",
+        b"/public//../admin/x",
+        b"//admin/x",
+        b"/./admin/x",
+        b"/admin;x/x",
+        b"/%2fadmin/x",
+        b"/public/.. /admin/x",
+        b"/public/\xff/../../admin/x",
+        b"/public/..%00/../admin/x",
+        b"/admin%2fx",
+        b"/admin%252fx",
+        b"/admin/.",
+        b"/public/%2e%2e%2fadmin",
+    ],
+)
+def test_sk_ambiguous_paths_satisfy_every_reading(path: bytes) -> None:
+    """SK rows: no spelling of a guarded path is public, or does with less."""
+    rules = table(
+        rule("/admin/", groups=("admins",)),
+        rule("/public/", policy="public"),
+        rule("/"),
+    )
+    found = rules.evaluate("a", b"GET", path)
+    assert found.policy == "login"
+    assert (found.permits(ALICE), found.permits(BOB)) == (True, False)
+    denied = table(rule("/admin/", policy="deny"), rule("/", policy="public"))
+    assert denied.evaluate("a", b"GET", path).policy == "deny"
+
+
+def test_ambiguous_path_of_a_legal_application() -> None:
+    """A slash within a segment needs a login, and no more than its rules demand."""
+    rules = table(rule("/api/", groups=("staff",)), rule("/public/", policy="public"))
+    found = rules.evaluate("a", b"GET", b"/api/projects/group%2Fname")
+    assert (found.policy, found.permits(BOB), found.permits(NOBODY)) == (
+        "login",
+        True,
+        False,
+    )
+    assert rules.evaluate("a", b"GET", b"/public/a%2Fb").policy == "login"
+
+
+@given(st.binary(max_size=40))
+def test_any_path_has_readings(path: bytes) -> None:
+    found, _ = path_variants(b"/" + path)
+    assert found
+    rules = table(rule("/", patterns=("x+",), groups=("a",)), default="deny")
+    assert rules.evaluate("a", b"GET", b"/" + path).policy == "login"
+
+
+@given(
+    st.lists(
+        st.sampled_from(["admin", "..", ".", "", "x", "%2e%2e", "admin;a", "%2f", "\\"])
+    )
+)
+def test_resolving_finds_the_guarded_folder(segments: list[str]) -> None:
+    """Whatever a plain resolution of dots calls /admin is found to be that."""
+    path = "/" + "/".join(segments)
+    kept: list[str] = []
+    for segment in segments:
+        if segment == "..":
+            kept = kept[:-1]
+        elif segment not in ("", "."):
+            kept.append(segment)
+    if kept[:1] == ["admin"]:
+        rules = table(rule("/admin/", policy="deny"), rule("/", policy="public"))
+        assert rules.evaluate("a", b"GET", path.encode()).policy == "deny"
+
+
+def test_what_nobody_told() -> None:
+    """A gateway that tells neither path nor method gets no more than all rules allow."""
+    rules = table(
+        rule("/public/", methods=("GET",), policy="public"),
+        rule("/admin/", groups=("admins",)),
+        rule("/", groups=("staff",)),
+    )
+    unknown = rules.evaluate("a", b"GET", None)
+    assert (unknown.policy, unknown.permits(ALICE), unknown.permits(BOB)) == (
+        "login",
+        True,
+        False,
+    )
+    method = rules.evaluate("a", None, b"/public/x")
+    assert (method.policy, method.permits(BOB), method.permits(NOBODY)) == (
+        "login",
+        True,
+        False,
+    )
+    hosts = table(rule(hosts=("open.example",), policy="public"))
+    assert hosts.evaluate("open.example", None, None).policy == "login"
+
+
+def test_rulings_are_remembered_within_bounds() -> None:
+    rules = table(rule("/", policy="public"))
+    first = rules.evaluate("a", b"GET", b"/0")
+    assert rules.evaluate("a", b"GET", b"/0") is first
+    long = b"/" + b"x" * 600
+    assert rules.evaluate("a", b"GET", long) is not rules.evaluate("a", b"GET", long)
+    for number in range(MAX_CACHED + 10):
+        rules.evaluate("a", b"GET", b"/%d" % number)
+    assert len(rules._known) <= MAX_CACHED
+
+
+@pytest.mark.parametrize(
+    ("bad", "text"),
+    [
+        (rule("/", groups=("a",), policy="public"), "for some people only"),
+        (rule("admin"), "the path 'admin'"),
+        (rule("/a%20b"), "the path"),
+        (rule("/a//b"), "the path"),
+        (rule(patterns=("(",)), "the pattern '('"),
+        (rule(hosts=("a:80",)), "the host 'a:80'"),
+        (rule(hosts=("*",)), "the host '*'"),
+        (rule(hosts=("[::1]:8",)), "the host"),
+        (rule(methods=("get",)), "the method 'get'"),
+        (rule(methods=("A B",)), "the method"),
+        (rule(email_domains=("@x",)), "the domain '@x'"),
+        (rule(claims=(("access_token", ("x",)),)), "no token"),
+        (rule(groups=("",)), "means nobody"),
+    ],
+)
+def test_rules_that_can_not_be(bad: AccessRule, text: str) -> None:
+    [problem] = rule_problems(RuleSettings(rules=(rule("/"), bad)))
+    assert problem.startswith("access_rules: rule 2: ")
+    assert text in problem
+
+
+def test_good_conditions() -> None:
+    good = Condition(hosts=("a.b", "*.c.d"), methods=("GET",), email_domains=("*.x.y",))
+    assert not list(condition_problems(good))
+
+
+# Through the whole core.
+
+GUARDED = RuleSettings(
+    rules=(
+        rule("/public/", policy="public"),
+        rule("/.git/", policy="deny"),
+        rule("/admin/", groups=("admins",)),
+        rule("/api/", methods=("DELETE",), groups=("admins",)),
+        rule("/hr/", claims=(("department", ("hr",)),)),
+    )
+)
+APP = UpstreamSettings(id="app", path="/", uri="http://127.0.0.1:1/")
+GATEWAY = "10.0.0.1"
+
+
+def world_of(**changes: Any) -> World:
+    values = {"access": GUARDED, "upstreams": (APP,), "reverse_proxy": True, **changes}
+    return World(settings(**values))
+
+
+def about(uri: str, method: str = "GET") -> tuple[tuple[bytes, bytes], ...]:
+    """What a gateway says of the original request."""
+    return (
+        (b"x-forwarded-uri", uri.encode()),
+        (b"x-forwarded-method", method.encode()),
+        (b"x-forwarded-host", b"app.example.com"),
+    )
+
+
+def asked(world: World, uri: str, method: str = "GET", **changes: Any) -> Respond:
+    given = {"peer": GATEWAY, **changes}
+    return world.get("/oauth2/auth", *about(uri, method), **given)
+
+
+def status(world: World, target: str, **changes: Any) -> int:
+    decision = world.send(target, **changes)
+    return 200 if isinstance(decision, Forward) else decision.status  # type: ignore[union-attr]
+
+
+def test_rules_of_a_gateways_requests() -> None:
+    world = world_of()
+    assert asked(world, "/public/x").status == 202
+    assert asked(world, "/x").status == 401
+    assert asked(world, "/.git/config").status == 403
+    world.log_in("bob")
+    for uri, expected in (
+        ("/public/x", 202),
+        ("/x", 202),
+        ("/.git/config", 403),
+        ("/admin/x", 403),
+        ("/x/../admin/x", 403),
+        ("/hr/", 403),
+    ):
+        assert asked(world, uri).status == expected, uri
+    assert asked(world, "/api/x").status == 202
+    assert asked(world, "/api/x", "DELETE").status == 403
+    world.log_in("alice")
+    assert asked(world, "/admin/x").status == 202
+    assert asked(world, "/api/x", "DELETE").status == 202
+
+
+def test_refusal_says_which_rule() -> None:
+    world = world_of()
+    world.log_in("bob")
+    answer = asked(world, "/admin/x")
+    [event] = answer.events
+    assert (event.kind, event.reason, event.detail) == (
+        "denied",
+        "rule",
+        "denied by rule 3",
+    )
+    assert (answer.verdict, answer.reason, answer.user) == (
+        "denied",
+        "rule",
+        "bob@example.com",
+    )
+
+
+def test_public_places_carry_the_identity_that_is_there() -> None:
+    world = world_of()
+    assert header(asked(world, "/public/"), b"x-auth-request-email") == b""
+    world.log_in("bob")
+    assert (
+        header(asked(world, "/public/"), b"x-auth-request-email") == b"bob@example.com"
+    )
+
+
+def test_gateway_that_tells_nothing() -> None:
+    """Without the original URI only who may go everywhere passes."""
+    world = world_of(access=RuleSettings(rules=GUARDED.rules[2:4]))
+    assert world.get("/oauth2/auth", peer=GATEWAY).status == 401
+    world.log_in("bob")
+    assert world.get("/oauth2/auth", peer=GATEWAY).status == 403
+    assert asked(world, "/x", peer="203.0.113.9").status == 403
+    world.log_in("alice")
+    assert world.get("/oauth2/auth", peer=GATEWAY).status == 202
+
+
+def test_what_gateways_tell_is_remembered_within_bounds() -> None:
+    """By whom and with all that may say it; never what is long."""
+    rules = AccessRules(
+        GUARDED, TrustedProxies(settings(reverse_proxy=True)), "/oauth2"
+    )
+    world = world_of()
+
+    def told(uri: str, peer: str = GATEWAY) -> RuleResult:
+        request = world.request("/oauth2/auth", *about(uri), peer=peer)
+        return rules.evaluate(request)
+
+    assert told("/public/").policy == "public"
+    assert told("/public/", "203.0.113.9").policy == "deny"  # nobody to be believed
+    assert [name for name, _ in told("/admin/").requirements] == ["rule 3"]
+    remembered = len(rules._told)
+    told("/" + "x" * 600)
+    assert len(rules._told) == remembered
+    for number in range(MAX_CACHED):
+        told(f"/{number}")
+    assert len(rules._told) <= MAX_CACHED
+
+
+def test_forward_auth_with_the_uri_behind_it() -> None:
+    world = world_of()
+    prefix = "/oauth2/forward_auth"
+    assert world.get(f"{prefix}/public/x", peer=GATEWAY).status == 202
+    world.log_in("bob")
+    assert world.get(f"{prefix}/admin/x?a=b", peer=GATEWAY).status == 403
+    assert world.get(f"{prefix}/x?a=b", peer=GATEWAY).status == 202
+    world.log_in("alice")
+    assert world.get(f"{prefix}/admin/x", peer=GATEWAY).status == 202
+    page = world.get(
+        "/oauth2/forward_auth",
+        *about("/.git/"),
+        (b"accept", b"text/html"),
+        (b"sec-fetch-mode", b"navigate"),
+        peer=GATEWAY,
+    )
+    assert page.status == 403
+    assert b"Nobody may see this page" in page.body
+
+
+def test_rules_of_carried_requests() -> None:
+    world = world_of()
+    assert status(world, "/public/x") == 200
+    assert status(world, "/x") == 403  # the sign-in page
+    git = world.get("/.git/config")
+    assert git.status == 403
+    assert b"Nobody may see this page" in git.body
+    world.log_in("bob")
+    assert status(world, "/x") == 200
+    denied = world.get("/admin/x")
+    assert denied.status == 403
+    assert b"no permission" in denied.body
+    assert [event.reason for event in denied.events] == ["rule"]
+    assert status(world, "/api/x", method=b"DELETE") == 403
+    world.log_in("alice")
+    assert status(world, "/admin/x") == 200
+    assert status(world, "/admin/x?allowed_groups=nobody") == 403
+
+
+def test_fh_forwarded_uri_does_not_choose_the_rule_of_a_carried_request() -> None:
+    """CVE-2026-40575: what we carry is judged, not what a header says of it."""
+    world = world_of()
+    world.log_in("bob")
+    assert status(world, "/admin/x", peer=GATEWAY) == 403
+    decision = world.send("/admin/x", *about("/public/"), peer=GATEWAY)
+    assert isinstance(decision, Respond)
+    assert decision.status == 403
+
+
+def test_rules_come_before_what_skips_the_login() -> None:
+    """AZ32: a rule that is about a request decides; else it is as without rules."""
+    gate = AuthBypassSettings(skip_auth_regex=("^/",))
+    world = world_of(auth_bypass=gate)
+    assert status(world, "/x") == 200
+    assert asked(world, "/x").status == 202
+    assert asked(world, "/admin/x").status == 401
+    assert status(world, "/admin/x") == 403
+    closed = world_of(auth_bypass=gate, access=RuleSettings(default="deny"))
+    assert asked(closed, "/x").status == 403
+    assert status(closed, "/x") == 403
+
+
+def test_stale_sessions_are_judged_by_the_rules_too() -> None:
+    world = world_of(cookie={"refresh": 60.0})
+    world.log_in("bob")
+    world.clock.now += 61
+    assert asked(world, "/admin/x").status == 403
+    assert asked(world, "/x").status == 202
+
+
+def test_claims_of_rules_are_asked_for() -> None:
+    """What only a rule asks for is kept in the session, and nothing that is there anyway."""
+    claims = (("department", ("hr",)), ("email", ("x",)))
+    upstream = UpstreamSettings(
+        id="hr",
+        path="/",
+        uri="http://127.0.0.1:1/",
+        condition=Condition(claims=(("level", ("3",)),)),
+    )
+    world = world_of(
+        access=RuleSettings(rules=(rule("/", claims=claims),)), upstreams=(upstream,)
+    )
+    [provider] = world.proxy._providers.values()
+    assert provider._extra_claims == ("department", "level")
+
+
+# Upstreams with conditions.
+
+
+def upstream(name: str, path: str = "/", **when: Any) -> UpstreamSettings:
+    return UpstreamSettings(
+        id=name, path=path, uri="http://127.0.0.1:1/", condition=Condition(**when)
+    )
+
+
+def test_upstreams_by_who_and_what() -> None:
+    """The first whose condition holds; none: 403, if there is one for the path at all."""
+    world = world_of(
+        access=RuleSettings(),
+        upstreams=(
+            upstream("admins", groups=("admins",)),
+            upstream("writes", methods=("POST",)),
+            upstream("staff", groups=("staff",)),
+            upstream("deep", "/deep/", groups=("admins",)),
+            upstream("exact", "/only/x/", groups=("nobody",)),
+        ),
+    )
+    world.log_in("bob")
+
+    def chosen(target: str, method: bytes = b"GET") -> str:
+        decision = world.send(target, method=method)
+        return (
+            decision.upstream.id
+            if isinstance(decision, Forward)
+            else str(decision.status)
+        )  # type: ignore[union-attr]
+
+    assert chosen("/x") == "staff"
+    assert chosen("/x", b"POST") == "writes"
+    assert chosen("/deep/x") == "staff"
+    world.log_in("alice")
+    assert chosen("/x", b"POST") == "admins"
+    assert chosen("/deep/x") == "deep"
+
+
+def test_no_upstream_for_somebody() -> None:
+    world = world_of(
+        access=RuleSettings(), upstreams=(upstream("app", "/app/", groups=("admins",)),)
+    )
+    world.log_in("bob")
+    page = world.get("/app/x")
+    assert (page.status, page.reason) == (403, "upstream")
+    assert world.get("/elsewhere").status == 404
+    assert world.get("/app").status == 301
+    skipped = world_of(
+        access=RuleSettings(rules=(rule("/", policy="public"),)),
+        upstreams=(upstream("app", groups=("admins",)),),
+    )
+    assert status(skipped, "/") == 403
+
+
+def test_one_path_may_lead_to_several_only_with_conditions() -> None:
+    with pytest.raises(SettingsError, match="the path '/' is there twice"):
+        world_of(upstreams=(upstream("a"), upstream("b")))
+    world_of(upstreams=(upstream("a", groups=("x",)), upstream("b")))
+    with pytest.raises(SettingsError, match="upstreams: 'a': got the method 'get'"):
+        world_of(upstreams=(upstream("a", methods=("get",)),))
+
+
+@pytest.mark.parametrize(
+    "path", ["/%EF%BD%81dmin/x", "/public/%EF%BC%8E%EF%BC%8E/admin/x"]
+)
+def test_full_width_letters_may_become_plain_ones(path: str) -> None:
+    rules = table(rule("/admin/", policy="deny"), rule("/", policy="public"))
+    assert rules.evaluate("a", b"GET", path.encode()).policy == "deny"
+
+
+def test_methods_are_not_case_sensitive_everywhere() -> None:
+    rules = table(rule(methods=("POST",), policy="deny"), rule("/", policy="public"))
+    assert rules.evaluate("a", b"post", b"/").policy == "deny"
+    assert rules.evaluate("a", b"GET", b"/").policy == "public"
+
+
+def test_the_method_of_the_gateways_own_request_is_nobodys() -> None:
+    public = RuleSettings(rules=(rule("/x", methods=("GET",), policy="public"),))
+    world = world_of(access=public)
+    assert asked(world, "/x").status == 202
+    untold = [field for field in about("/x") if field[0] != b"x-forwarded-method"]
+    assert world.get("/oauth2/auth", *untold, peer=GATEWAY).status == 401

@@ -1,0 +1,606 @@
+"""What passes without a login: rows SK, FH and AZ32 of the attack catalogue."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from authproxy_core import Forward, Respond, Settings, SettingsError, UpstreamSettings
+from authproxy_core.access.auth_bypass import (
+    AuthBypass,
+    HttpsRedirect,
+    unambiguous_path,
+)
+from authproxy_core.request.original import OriginalRequest, TrustedProxies
+from authproxy_core.settings.auth_bypass import (
+    AuthBypassSettings,
+    auth_bypass_warnings,
+    gate_problems,
+    parse_route,
+)
+from authproxy_core.settings.credentials import CredentialSettings
+from authproxy_core.settings.root import check
+from support.world import World, changed, header, headers, rule, settings
+
+GATEWAY = "10.0.0.1"
+STRANGER = "203.0.113.9"
+ROUTES = ("^/public/", "GET=^/healthz$")
+APP = UpstreamSettings(id="app", uri="http://10.0.0.9:8080/")
+ACCEPTED = UpstreamSettings(id="ok", uri="static://202", static_code=202)
+
+
+def world(*routes: str, upstream: UpstreamSettings = APP, **changes: Any) -> World:
+    """A world whose gate has *routes* and what *changes* say."""
+    names = set(AuthBypassSettings.__struct_fields__)
+    gate = {name: changes.pop(name) for name in [*changes] if name in names}
+    return World(
+        settings(
+            reverse_proxy=True,
+            trusted_proxies=(GATEWAY,),
+            upstreams=(upstream,),
+            inject_request_headers=(rule("X-Forwarded-Email", "email"),),
+            auth_bypass=AuthBypassSettings(**({"skip_auth_routes": routes} | gate)),
+            **changes,
+        )
+    )
+
+
+RULED = world(*ROUTES)
+STATIC = world(*ROUTES, upstream=ACCEPTED)
+
+
+def skipped(
+    target: str | bytes, *fields: Any, given: World = RULED, **changes: Any
+) -> bool:
+    """Whether a request without session passes, in every way there is to ask.
+
+    As a request of a client in proxy mode, and as what a gateway asks about. Where they
+    differ the request is refused in one of them for its form.
+    """
+    raw = target.encode() if isinstance(target, str) else target
+    forwarded = given.send(raw, *fields, jar={}, **{"peer": STRANGER, **changes})
+    method = changes.get("method", b"GET")
+    about = (
+        (b"x-forwarded-uri", raw),
+        (b"x-forwarded-method", method),
+        (b"x-real-ip", STRANGER.encode()),
+    )
+    asked = given.get("/oauth2/auth", *about, *fields, jar={}, peer=GATEWAY)
+    passed = isinstance(forwarded, Forward)
+    assert passed or (isinstance(forwarded, Respond) and forwarded.status != 202)
+    assert (asked.status == 202) == passed or asked.status == 400
+    return passed
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/public/", "/public/x?y=//z/../;#"[:-1], "/%70ublic/x", "/public/é%C3%A9", "/public/a%20b.c", "/public/100%25.pdf", "/healthz", "/healthz?x"],
+)  # fmt: skip
+def test_what_a_rule_fits_passes(target: str) -> None:
+    assert skipped(target)
+    for path in ("/oauth2/auth", "/oauth2/forward_auth"):
+        fields = ((b"x-forwarded-uri", target.encode()),)
+        assert RULED.get(path, *fields, jar={}, peer=GATEWAY).status == 202
+    tail = RULED.get(b"/oauth2/forward_auth" + target.encode(), jar={}, peer=GATEWAY)
+    assert tail.status == 202
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/admin?x=/public/", "/admin?/public/", "/admin?a=1#/public/",  # SK01, SK02
+        "/admin%3f/public/", "/healthz%23/../admin", "/healthz#x", "/healthz%23x",  # SK04
+        "/public/../admin", "/public/./../admin", "/public/x/../../admin",  # SK05
+        "/public/.", "/public/..", "/public/x/.",
+        "/public%2f..%2fadmin", "/public/..%2fadmin", "/public%2F%2e%2e%2fadmin",  # SK07
+        "/public/%2e%2e/admin", "/public/.%2e/admin", "/public/%2e/admin",
+        "/public/..%5cadmin", "/public\\..\\admin", "/public/..\\admin",  # SK08
+        "/public/..;/admin", "/public;/../admin", "/public/;x=/../admin",  # SK10
+        "/admin;/public/", "/public/x;y", "/public/x%3by",
+        "//public/../admin", "///admin", "/.//admin", "//admin", "//public/x",  # SK11
+        "/public//x", "/public/%2fx",
+        "/public%00/../admin", "/public/%00", "/admin%00.png",  # SK13
+        "/public/%c0%ae%c0%ae/admin", "/public/%e0%80%ae", "/public/%ed%a0%80",  # SK14
+        "/public/%ff",
+        "/public/%0a/../admin", "/x%0a/public/", "/healthz%0a", "/public/%7f",  # SK16
+        "/public/%0d%0ax", "/public/%C2%85",
+        "/public/%252e%252e/admin", "/public/%252fx", "/public/%2541",  # twice encoded
+        "/public/..%20/admin", "/public/.../admin", "/public/%20/x",
+        "/public/\uff0e\uff0e/admin", "/public\uff0f..\uff0fadmin",  # full width
+        "/public/x%EF%BC%BCy",
+        "/public/%zz", "/public/%", "/public/%u002e",
+    ],
+)  # fmt: skip
+def test_sk_what_can_be_read_in_two_ways_passes_by_no_rule(target: str) -> None:
+    assert not skipped(target)
+    assert not skipped(target, given=world("^/public/", "!=^/admin", *ROUTES))
+
+
+@pytest.mark.parametrize("target", ["/admin", "/", "/publi", "/Public/", "/x/public/"])
+def test_what_no_rule_fits_needs_a_login(target: str) -> None:
+    assert not skipped(target)
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "passes"),
+    [
+        (b"GET", "/healthz", True),
+        (b"POST", "/healthz", False),  # SK19
+        (b"HEAD", "/healthz", False),  # SK20
+        (b"get", "/healthz", False),
+        (b"FOO", "/healthz", False),
+        (b"FOO", "/public/x", True),
+    ],
+)
+def test_sk19_sk20_methods_are_compared_exactly(
+    method: bytes, target: str, passes: bool
+) -> None:
+    assert skipped(target, method=method) == passes
+
+
+@pytest.mark.parametrize(
+    ("route", "method", "target", "passes"),
+    [
+        ("!=^/admin", b"GET", "/x", True),
+        ("!=^/admin", b"GET", "/admin", False),
+        ("!=^/admin", b"GET", "/%61dmin", False),
+        ("post!=^/admin", b"POST", "/x", True),
+        ("post!=^/admin", b"GET", "/x", False),
+        ("=^/x", b"PUT", "/x", True),
+        ("^/a=b", b"GET", "/a=b", False),  # "^/a" is no method of anybody
+        ("GET=^/a=b$", b"GET", "/a=b", True),
+        ("GET=^/a!=b$", b"GET", "/a!=b", True),
+        ("GET=^/a!=b$", b"GET", "/x", False),  # oauth2-proxy negates it
+        ("/mid", b"GET", "/a/mid/b", True),
+        (r"^/(?i:X)/\d+$", b"GET", "/x/12", True),
+        (r"^/\d$", b"GET", "/%D9%A1", False),  # Go's \d is ASCII
+    ],
+)
+def test_the_forms_of_a_rule(
+    route: str, method: bytes, target: str, passes: bool
+) -> None:
+    assert skipped(target, given=world(route), method=method) == passes
+
+
+def test_the_old_form_of_rules() -> None:
+    ruled = world(skip_auth_regex=("^/a=b$",))
+    assert skipped("/a=b", given=ruled, method=b"PUT")
+    assert not skipped("/a=c", given=ruled)
+
+
+def test_sk17_a_rule_takes_linear_time() -> None:
+    ruled = world("^(a+)+$", "^/(a*)*b$")
+    assert not skipped("/" + "a" * 30_000 + "!", given=ruled)
+
+
+def test_sk22_a_preflight_passes_without_identity() -> None:
+    ruled = world(skip_auth_preflight=True)
+    assert skipped("/admin", given=ruled, method=b"OPTIONS")
+    assert not skipped("/admin", given=ruled)
+    decision = ruled.send("/admin", jar={}, method=b"OPTIONS", peer=STRANGER)
+    assert isinstance(decision, Forward)
+    assert (b"x-forwarded-email", b"") in decision.headers
+
+
+def test_fh11_a_strangers_word_makes_no_preflight() -> None:
+    ruled = world(skip_auth_preflight=True)
+    field = (b"x-forwarded-method", b"OPTIONS")
+    answer = ruled.get("/oauth2/auth", field, jar={}, peer=STRANGER)
+    assert answer.status == 401
+    assert ruled.get("/oauth2/auth", field, jar={}, peer=GATEWAY).status == 202
+
+
+# -- who says what the original is
+
+
+def test_fh01_fh02_a_strangers_uri_is_not_believed() -> None:
+    field = (b"x-forwarded-uri", b"/public/x")
+    for path in ("/oauth2/auth", "/oauth2/forward_auth", "/admin"):
+        for given_world in (
+            RULED,
+            STATIC,
+            World(settings(auth_bypass=RULED.settings.auth_bypass)),
+        ):
+            answer = given_world.get(path, field, jar={}, peer=STRANGER)
+            assert answer.status in (401, 403)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ((b"x-forwarded-uri", b"/public/"), (b"x-forwarded-uri", b"/admin")),  # FH05
+        ((b"x-forwarded-uri", b"/public/, /admin"),),
+        ((b"x-forwarded-uri", b"https://app.example.com/public/"),),  # FH08
+        ((b"x-forwarded-uri", b"//public/x"),),
+        ((b"x-forwarded-uri", b"public/"),),
+        ((b"x-forwarded-uri", b"*"),),
+        ((b"x-forwarded-uri", b""),),
+        ((b"x-forwarded-uri", b"%"),),  # FH07
+        ((b"x-forwarded-uri", b"http://["),),
+        ((b"x-forwarded-uri", b"/\x00"),),
+        ((b"x-forwarded-uri", b"/public/\xff"),),
+        ((b"x-forwarded-uri", b"/public/" + b"x" * 65_536),),
+        ((b"x-forwarded-uri", b"/public/"), (b"x-original-url", b"https://h/admin")),
+        ((b"x-forwarded-uri", b"/public/"), (b"x-original-uri", b"/admin")),  # FH04
+        ((b"x-forwarded-uri", b"/public/"), (b"x-original-uri", b"admin")),
+        ((b"x-forwarded-uri", b"/healthz"), (b"x-forwarded-method", b"get")),  # FH10
+        ((b"x-forwarded-uri", b"/healthz"), (b"x-forwarded-method", b"GET, POST")),
+        ((b"x-forwarded-uri", b"/healthz"), (b"x-forwarded-method", b"TRACE")),
+        ((b"x-forwarded-uri", b"/healthz"), (b"x-forwarded-method", b"")),
+        ((b"x_forwarded_uri", b"/public/"),),  # FH25
+        ((b"x.forwarded.uri", b"/public/"), (b"x-forwarded-uri", b"/admin")),
+        ((b"x-forwarded-uri", b"/admin"), (b"connection", b"x-forwarded-uri")),  # FH26
+    ],
+)
+def test_fh_what_a_gateway_says_wrongly_passes_nobody(fields: Any) -> None:
+    for ruled in (RULED, STATIC):
+        for path in ("/oauth2/auth", "/oauth2/forward_auth", "/", "/admin"):
+            answer = ruled.get(path, *fields, jar={}, peer=GATEWAY)
+            assert answer.status in (400, 401, 403), path
+
+
+def test_fh04_what_is_said_twice_and_agrees_is_believed() -> None:
+    fields = (
+        (b"x-forwarded-uri", b"/public/x"),
+        (b"x-original-url", b"https://app.example.com/public/x"),
+    )
+    assert RULED.get("/oauth2/auth", *fields, jar={}, peer=GATEWAY).status == 202
+
+
+def test_what_we_pass_on_ourselves_must_fit_as_it_is() -> None:
+    """A gateway may leave a client's X-Forwarded-Uri; the app gets the request's own."""
+    field = (b"x-forwarded-uri", b"/public/x")
+    answer = RULED.send("/admin", field, jar={}, peer=GATEWAY)
+    assert not isinstance(answer, Forward)
+    assert isinstance(RULED.send("/public/y", field, jar={}, peer=GATEWAY), Forward)
+    method = (b"x-forwarded-method", b"GET")
+    sent = RULED.send("/healthz", method, jar={}, peer=GATEWAY, method=b"POST")
+    assert not isinstance(sent, Forward)
+    # Behind an answer of our own it is the gateway that passes the request on.
+    assert STATIC.get("/", field, jar={}, peer=GATEWAY).status == 202
+    assert STATIC.get("/", jar={}, peer=GATEWAY).status == 403
+
+
+# -- addresses of clients
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "peer", "passes"),
+    [
+        ("x-real-ip", (), "192.0.2.7", True),  # connected directly
+        ("x-real-ip", (), STRANGER, False),
+        ("x-real-ip", (), "", False),  # a unix socket
+        ("x-real-ip", (), GATEWAY, False),  # it must say who the client is
+        ("x-real-ip", ((b"x-real-ip", b"192.0.2.7"),), GATEWAY, True),
+        ("x-real-ip", ((b"x-real-ip", b"[2001:db8::7]:80"),), GATEWAY, True),
+        ("x-real-ip", ((b"x-real-ip", b"::ffff:192.0.2.7"),), GATEWAY, True),  # FH17
+        ("x-real-ip", ((b"x-real-ip", b"192.0.2.7"),), "", True),
+        ("x-real-ip", ((b"x-real-ip", b"192.0.2.7"),), STRANGER, False),  # FH13
+        ("x-real-ip", ((b"x-real-ip", b"192.0.2.7, 1.2.3.4"),), GATEWAY, False),
+        ("x-real-ip", 2 * ((b"x-real-ip", b"192.0.2.7"),), GATEWAY, False),
+        ("x-real-ip", ((b"x-real-ip", b"localhost"),), GATEWAY, False),
+        ("x-real-ip", ((b"x-forwarded-for", b"192.0.2.7"),), GATEWAY, False),  # FH16
+        ("x-forwarded-for", ((b"x-forwarded-for", b"192.0.2.7"),), GATEWAY, True),
+        ("x-forwarded-for", ((b"x-forwarded-for", b"192.0.2.7, 10.0.0.1"),), GATEWAY, True),
+        ("x-forwarded-for", ((b"x-forwarded-for", b"192.0.2.7, 203.0.113.9"),), GATEWAY, False),  # FH14
+        ("x-forwarded-for", ((b"x-forwarded-for", b"192.0.2.7"), (b"x-forwarded-for", b"203.0.113.9")), GATEWAY, False),
+        ("x-forwarded-for", ((b"x-forwarded-for", b"192.0.2.7, x"),), GATEWAY, False),
+        ("x-forwarded-for", ((b"x-forwarded-for", b"10.0.0.1"),), GATEWAY, False),
+        ("x-forwarded-for", ((b"x-forwarded-for", b""),), GATEWAY, False),
+        ("x-forwarded-for", ((b"forwarded", b"for=192.0.2.7"),), GATEWAY, False),
+    ],
+)  # fmt: skip
+def test_fh13_to_fh17_the_address_of_the_client(
+    name: str, fields: Any, peer: str, passes: bool
+) -> None:
+    ruled = world(
+        trusted_ips=("192.0.2.0/24", "2001:db8::/32"), real_client_ip_header=name
+    )
+    answer = ruled.get("/oauth2/auth", *fields, jar={}, peer=peer)
+    assert answer.status == (202 if passes else 401)
+    assert isinstance(ruled.send("/a", *fields, jar={}, peer=peer), Forward) == passes
+
+
+@pytest.mark.parametrize("name", ["x-real-ip", "x-forwarded-for"])
+@pytest.mark.parametrize("told", [[], ["nonsense"], [""], ["198.51.100.1", "x"]])
+def test_the_address_of_a_gateway_lets_none_of_its_clients_pass(
+    name: str, told: list[str]
+) -> None:
+    """Also where the gateway itself is among those who may."""
+    ruled = world(trusted_ips=("10.0.0.0/8",), real_client_ip_header=name)
+    fields = [(name.encode(), value.encode()) for value in told]
+    answer = ruled.get("/oauth2/auth", *fields, jar={}, peer=GATEWAY)
+    assert answer.status == 401
+    assert ruled.get("/a", *fields, jar={}, peer=GATEWAY).status == 403
+    known = (name.encode(), b"10.0.0.9")
+    assert ruled.get("/oauth2/auth", known, jar={}, peer=GATEWAY).status == 202
+
+
+def test_az32_an_address_gives_no_identity_and_takes_none() -> None:
+    ruled = world(trusted_ips=("192.0.2.7",), provider={"allowed_groups": ("none",)})
+    answer = ruled.get("/oauth2/auth", jar={})
+    assert answer.status == 202
+    assert header(answer, b"x-auth-request-email") == b""
+    assert not headers(answer, b"gap-auth")
+    ruled.proxy = ruled.new_proxy(world(trusted_ips=("192.0.2.7",)).settings)
+    ruled.log_in()
+    ruled.proxy = ruled.new_proxy(ruled.settings)
+    # The rule is about the request, so the groups are not asked for.
+    answer = ruled.get("/oauth2/auth")
+    assert (answer.status, answer.user) == (202, "alice@example.com")
+    assert ruled.get("/oauth2/auth?allowed_groups=nobody").status == 403
+    assert ruled.get("/oauth2/auth?allowed_groups=nobody", jar={}).status == 202
+
+
+# -- sessions beside the rules
+
+
+def test_a_session_counts_where_none_is_needed() -> None:
+    ruled = world("^/public/", cookie={"refresh": 60.0})
+    ruled.log_in()
+    ruled.clock.now += 100
+    decision = ruled.send("/public/x", peer=STRANGER)
+    assert isinstance(decision, Forward)
+    assert (b"x-forwarded-email", b"alice@example.com") in decision.headers
+    assert any(name == b"set-cookie" for name, _ in decision.response_headers)
+    assert isinstance(ruled.send("/public/x?allowed_groups=no", peer=STRANGER), Respond)
+    assert isinstance(ruled.send("/admin", peer=STRANGER), Forward)
+
+
+def test_who_may_come_in_anyway_is_answered_before_the_rules() -> None:
+    """A rule lets in who may not; what a request demands holds for both."""
+    user = world("^/public/", email_domains=("example.com",))
+    user.log_in()
+    uri = (b"x-forwarded-uri", b"/public/x")
+    for _ in range(2):
+        first = user.get("/oauth2/auth", uri, peer=GATEWAY)
+        assert (first.status, first.reason) == (202, "session")
+    assert user.get("/oauth2/auth", uri, peer=GATEWAY) is first  # at full speed
+    demanding = "/oauth2/auth?allowed_groups=nobody"
+    assert user.get(demanding, uri, peer=GATEWAY).status == 403
+    others = changed(user.settings, email_domains=("elsewhere.com",))
+    user.proxy = user.proxy.with_settings(others)
+    assert user.get("/oauth2/auth", peer=GATEWAY).status == 403
+    let_in = user.get("/oauth2/auth", uri, peer=GATEWAY)
+    assert (let_in.status, let_in.reason) == (202, "skipped")
+    assert isinstance(user.send("/public/x", peer=STRANGER), Forward)
+    assert isinstance(user.send("/closed", peer=STRANGER), Respond)
+
+
+def test_a_token_that_was_verified_is_answered_before_the_rules() -> None:
+    accepted = CredentialSettings(jwt_bearer_tokens=True)
+    caller = world("^/public/", credentials=accepted)
+    field = (b"authorization", f"Bearer {caller.token()}".encode())
+    for _ in range(3):  # what was seen only once is not remembered
+        assert caller.get("/oauth2/auth", field, peer=GATEWAY).status == 202
+    request = caller.request("/oauth2/auth", field, peer=GATEWAY)
+    assert isinstance(caller.proxy.check(request), Respond)
+    caller.clock.now += 24 * 3600
+    assert caller.get("/oauth2/auth", field, peer=GATEWAY).status == 401
+
+
+def test_a_broken_session_is_cleared_on_the_way() -> None:
+    jar = {b"_oauth2_proxy": b"broken"}
+    decision = RULED.send("/public/x", peer=STRANGER, jar=jar)
+    assert isinstance(decision, Forward)
+    [(_, value)] = [f for f in decision.response_headers if f[0] == b"set-cookie"]
+    assert b"Max-Age=0" in value
+
+
+def test_userinfo_of_nobody() -> None:
+    field = (b"x-forwarded-uri", b"/public/x")
+    answer = RULED.get("/oauth2/userinfo", field, jar={}, peer=GATEWAY)
+    assert (answer.status, answer.body) == (200, b"{}")
+    assert RULED.get("/oauth2/userinfo", jar={}, peer=GATEWAY).status == 401
+    user = world(*ROUTES)
+    user.log_in()
+    answer = user.get("/oauth2/userinfo", field, peer=GATEWAY)
+    assert b"alice@example.com" in answer.body
+
+
+# -- scripts' paths
+
+
+@pytest.mark.parametrize(
+    ("target", "fields", "status"),
+    [
+        ("/api/x", (), 401),
+        ("/x?y=/api/", (), 401),
+        ("/page", (), 403),
+        ("/page", ((b"x-forwarded-uri", b"/api/x"),), 401),
+        ("/api/x", ((b"x-forwarded-uri", b"/page"),), 403),
+    ],
+)
+def test_api_routes_get_json(target: str, fields: Any, status: int) -> None:
+    ruled = world(api_routes=("/api/",))
+    answer = ruled.get(target, *fields, jar={}, peer=GATEWAY)
+    assert answer.status == status
+    assert (answer.body == b"{}") == (status == 401)
+
+
+def test_api_routes_are_not_sent_to_the_login() -> None:
+    ruled = world(api_routes=("^/api/",), skip_provider_button=True)
+    browser = ((b"sec-fetch-mode", b"navigate"), (b"x-forwarded-proto", b"https"))
+    for uri, status in ((b"/api/x", 401), (b"/page", 302)):
+        fields = ((b"x-forwarded-uri", uri), *browser)
+        answer = ruled.get("/oauth2/forward_auth", *fields, jar={}, peer=GATEWAY)
+        assert answer.status == status
+
+
+# -- https only
+
+
+@pytest.mark.parametrize(
+    ("fields", "secure", "port", "location"),
+    [
+        ((), False, 443, "https://app.example.com/x?y"),
+        ((), True, 443, ""),
+        (((b"x-forwarded-proto", b"HTTPS"),), False, 443, ""),
+        (((b"x-forwarded-proto", b"http"),), True, 443, "https://app.example.com/x?y"),
+        (((b"host", b"a.example:8080"),), False, 8443, "https://a.example:8443/x?y"),
+        (((b"host", b"a.example:8080"),), False, 443, "https://a.example/x?y"),
+        (((b"host", b"a.example"),), False, 8443, "https://a.example/x?y"),
+        (((b"host", b"[::1]"),), False, 8443, "https://[::1]/x?y"),
+        (((b"host", b"[::1]:80"),), False, 8443, "https://[::1]:8443/x?y"),
+        (((b"x-forwarded-host", b"b.example"),), False, 443, "https://b.example/x?y"),
+        (((b"x-forwarded-uri", b"/z"),), False, 443, "https://app.example.com/z"),
+    ],
+)
+def test_plain_requests_are_sent_to_https(
+    fields: Any, secure: bool, port: int, location: str
+) -> None:
+    strict = world(force_https=True, https_port=port)
+    answer = strict.get("/x?y", *fields, jar={}, secure=secure, peer=GATEWAY)
+    assert answer.status == (308 if location else 403)
+    if location:
+        assert header(answer, b"location") == location.encode()
+        ping = strict.get("/ping", *fields, jar={}, secure=secure, peer=GATEWAY)
+        assert ping.status == 308
+
+
+def test_plain_checks_are_sent_to_https_of_the_page() -> None:
+    strict = world(force_https=True)
+    answer = strict.get("/oauth2/forward_auth/deep?x", jar={}, secure=False)
+    assert header(answer, b"location") == b"https://app.example.com/deep?x"
+    fields = ((b"x-forwarded-uri", b"/deep"), (b"x-forwarded-proto", b"http"))
+    answer = strict.get("/oauth2/forward_auth", *fields, jar={}, peer=GATEWAY)
+    assert header(answer, b"location") == b"https://app.example.com/deep"
+    assert strict.get("/x", (b"host", b"a b"), jar={}).status == 400
+
+
+# -- health paths
+
+
+def test_sk28_sk31_health_paths_answer_for_themselves_only() -> None:
+    for path in ("/ping", "/ready", "/robots.txt"):
+        about = (b"x-forwarded-uri", b"/admin")
+        assert RULED.get(path, about, jar={}, peer=GATEWAY).status == 403
+        own = (b"x-forwarded-uri", path.encode())
+        assert RULED.get(path, own, jar={}, peer=GATEWAY).status == 200
+        assert RULED.get(path, about, jar={}, peer=STRANGER).status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "agent", "status"),
+    [
+        ("/liveness_check", b"GoogleHC/1.0", 200),
+        ("/readiness_check", b"GoogleHC/1.0", 200),
+        ("/ping", b"GoogleHC/1.0", 200),
+        ("/ping", b"probe", 200),
+        ("/liveness_check", b"probe", 200),
+        ("/liveness_check", b"other", 403),
+        ("/ping", b"other", 403),
+        ("/admin", b"GoogleHC/1.0", 403),
+    ],
+)
+def test_googles_health_checks(path: str, agent: bytes, status: int) -> None:
+    checked = world(gcp_healthchecks=True, ping_user_agent="probe")
+    answer = checked.get(path, (b"user-agent", agent), jar={})
+    assert answer.status == status
+
+
+# -- settings
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        ({"skip_auth_routes": ("GET=(",)}, "skip_auth_routes: got '(', expected"),
+        ({"skip_auth_routes": ("=(?=x)",)}, "skip_auth_routes"),
+        ({"skip_auth_regex": (r"\1",)}, "skip_auth_regex"),
+        ({"api_routes": ("a{2000}",)}, "api_routes"),
+        ({"trusted_ips": ("10.0.0.1/8",)}, "trusted_ips: got '10.0.0.1/8', expected"),
+        ({"trusted_ips": ("home",)}, "trusted_ips"),
+    ],
+)
+def test_bad_rules_are_problems(gate: Any, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        check(settings(auth_bypass=AuthBypassSettings(**gate)))
+    assert len(caught.value.problems) == 1
+    assert said in caught.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "anchored"),
+    [
+        ("^/a", True),
+        (r"\A/a", True),
+        ("(?i)^/a", True),
+        ("^(/a|/b)$", True),
+        ("^/a[|]b", True),
+        (r"^/a\|b", True),
+        ("^/a|/b", False),
+        ("/a", False),
+        ("(^/a)", False),
+        ("", False),
+    ],
+)
+def test_rules_without_an_anchor_are_named(pattern: str, anchored: bool) -> None:
+    gate = AuthBypassSettings(
+        skip_auth_regex=(pattern,),
+        skip_auth_routes=(f"GET={pattern}", f"GET!={pattern}"),
+    )
+    options = ["skip_auth_regex", "skip_auth_routes"]
+    found = list(auth_bypass_warnings(gate))
+    assert [option for option, _ in found] == ([] if anchored else options)
+    assert all("not anchored" in text for _, text in found)
+
+
+@pytest.mark.parametrize(
+    ("route", "said"),
+    [("^/a=b", "write =^/a=b"), ("=^/a!=b", "not negated here"), ("=^/a=b", "")],
+)
+def test_rules_that_are_not_what_they_seem_are_named(route: str, said: str) -> None:
+    found = list(auth_bypass_warnings(AuthBypassSettings(skip_auth_routes=(route,))))
+    assert bool(found) == bool(said)
+    assert said in "".join(text for _, text in found)
+
+
+# -- whatever comes
+
+
+@given(st.binary(max_size=40))
+@example(b"")
+def test_a_clear_path_has_one_reading(tail: bytes) -> None:
+    path = unambiguous_path(b"/" + tail)
+    if path is None:
+        return
+    assert unquote(path) == path
+    assert path.startswith("/")
+    assert not path.startswith("//")
+    assert not set(path) & set("\\;#?\0\r\n")
+    assert not {".", ".."} & set(path.split("/"))
+
+
+@given(st.binary(max_size=40).map(lambda tail: b"/public/" + tail))
+def test_what_passes_is_below_the_rule(target: bytes) -> None:
+    gate = AuthBypass(
+        AuthBypassSettings(skip_auth_routes=("^/public/",)), TrustedProxies(Settings())
+    )
+    request = RULED.request(target, jar={})
+    original = OriginalRequest(b"GET", "https", "h", target, "")
+    if gate.applies(request, original):
+        raw = target.partition(b"?")[0].lower()
+        assert b"%2f" not in raw
+        assert b".." not in raw.split(b"/")
+
+
+@given(st.text(max_size=30))
+def test_a_route_has_its_parts_or_is_a_problem(route: str) -> None:
+    method, _, pattern = parse_route(route)
+    assert route.startswith(method)
+    assert route.endswith(pattern)
+    gate = AuthBypassSettings(skip_auth_routes=(route,))
+    assert all("skip_auth_routes: got" in text for text in gate_problems(gate))
+    assert all(option == "skip_auth_routes" for option, _ in auth_bypass_warnings(gate))
+
+
+def test_https_needs_no_trust() -> None:
+    plain = OriginalRequest(b"GET", "http", "h:80", b"/", "")
+    answer = HttpsRedirect(AuthBypassSettings(force_https=True)).redirect(plain)
+    assert answer is not None
+    assert header(answer, b"location") == b"https://h/"

@@ -1,0 +1,601 @@
+"""Bearer JWTs in place of a session: rows JW of the attack catalogue."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import orjson
+import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authproxy_core import (
+    Fetch,
+    FetchError,
+    Forward,
+    Lock,
+    Respond,
+    Response,
+    Settings,
+    SettingsError,
+    UpstreamSettings,
+)
+from authproxy_core.access.credentials import TOKEN_CACHE_TTL
+from authproxy_core.encoding import b64url
+from authproxy_core.oidc.jwt import parse_key_set
+from authproxy_core.request.authorization import (
+    Basic,
+    Bearer,
+    Unusable,
+    basic_of,
+    bearer_of,
+)
+from authproxy_core.settings.credentials import CredentialSettings, JwtIssuer
+from authproxy_core.settings.root import check
+from support.world import ISSUER, World, header, headers, provider_settings, settings
+
+OTHER = "https://tokens.example.net"
+
+
+def accepting(
+    *, provider: dict[str, Any] | None = None, ready: bool = True, **changes: Any
+) -> World:
+    """A world that accepts bearer JWTs."""
+    names = set(CredentialSettings.__struct_fields__)
+    given = {name: changes.pop(name) for name in [*changes] if name in names}
+    credentials = CredentialSettings(**({"jwt_bearer_tokens": True} | given))
+    values: dict[str, Any] = {"credentials": credentials, "provider": provider}
+    return World(settings(**(values | changes)), ready=ready)
+
+
+def bearer(token: str | bytes, scheme: bytes = b"Bearer") -> tuple[bytes, bytes]:
+    raw = token.encode() if isinstance(token, str) else token
+    return (b"authorization", scheme + b" " + raw)
+
+
+def basic(user: str, password: str) -> tuple[bytes, bytes]:
+    pair = base64.b64encode(f"{user}:{password}".encode())
+    return bearer(pair, b"Basic")
+
+
+def ask(world: World, *fields: Any, target: str = "/oauth2/auth") -> Respond:
+    return world.get(target, *fields, jar={})
+
+
+SHARED = accepting()
+
+
+def refused(token: str, world: World = SHARED) -> bool:
+    """Whether *token* is refused, and a good one is accepted right after it."""
+    answer = ask(world, bearer(token))
+    names = {name for name, _ in answer.headers}
+    assert answer.status in (202, 401)
+    assert answer.status == 202 or not {b"gap-auth", b"authorization"} & names
+    assert ask(world, bearer(world.token())).status == 202
+    return answer.status == 401
+
+
+def test_a_token_stands_in_for_a_session() -> None:
+    token = SHARED.token(realm_access={"roles": ["robot"]})
+    answer = ask(SHARED, bearer(token))
+    assert answer.status == 202
+    assert header(answer, b"gap-auth") == b"service@example.com"
+    assert header(answer, b"x-auth-request-user") == b"service-1"
+    assert header(answer, b"x-auth-request-groups") == b"staff,role:robot"
+    assert header(answer, b"authorization") == b"Bearer " + token.encode()
+    assert not headers(answer, b"set-cookie")
+    document = orjson.loads(ask(SHARED, bearer(token), target="/oauth2/userinfo").body)
+    assert document["email"] == "service@example.com"
+    assert ask(SHARED, bearer(token), target="/oauth2/forward_auth").status == 202
+
+
+def test_without_the_option_a_token_is_nothing(world: World) -> None:
+    assert ask(world, bearer(world.token())).status == 401
+
+
+def test_a_token_is_verified_once_and_judged_always() -> None:
+    world = accepting()
+    field = bearer(world.token())
+    assert ask(world, field).status == 202
+    again = world.proxy.check(world.request("/oauth2/auth", field, jar={}))
+    assert type(again) is Respond  # no flow, no look at the signature
+    assert again.reusable
+    world.clock.now += 299
+    assert ask(world, field).status == 202
+    world.clock.now += 32  # past its end and the leeway
+    assert ask(world, field).status == 401
+    assert [event.reason for event in world.events[-1:]] == ["expired"]
+
+
+def test_a_token_that_lives_long_is_verified_again_in_time() -> None:
+    world = accepting()
+    field = bearer(world.token(exp=int(world.clock.now) + 10**6))
+    assert ask(world, field).status == 202
+    world.clock.now += TOKEN_CACHE_TTL + 1
+    outcome = world.proxy.check(world.request("/oauth2/auth", field, jar={}))
+    assert not isinstance(outcome, Respond)
+    assert world.decide(outcome).status == 202  # type: ignore[union-attr]
+
+
+def test_remembered_tokens_are_bounded() -> None:
+    world = accepting(session_cache_bytes=60_000)
+    for number in range(40):
+        assert ask(world, bearer(world.token(jti=str(number)))).status == 202
+    credentials = world.proxy._credentials
+    assert credentials is not None
+    assert len(credentials._verified) < 20
+    tiny = accepting(session_cache_bytes=0)
+    assert ask(tiny, bearer(tiny.token())).status == 202
+
+
+@pytest.mark.parametrize(
+    ("claims", "status"),
+    [
+        ({}, 202),
+        ({"aud": ["authproxy", "account"]}, 202),
+        ({"azp": None}, 202),
+        ({"email": None}, 202),  # a service's token: the user stands in
+        ({"email_verified": True}, 202),
+        ({"iss": "https://other.example"}, 401),  # JW16
+        ({"iss": ISSUER + "/"}, 401),
+        ({"iss": ISSUER.upper()}, 401),
+        ({"iss": None}, 401),
+        ({"iss": [ISSUER]}, 401),
+        ({"iss": ISSUER.replace("main", "other")}, 401),  # JW17
+        ({"aud": "other"}, 401),  # JW38
+        ({"aud": None}, 401),
+        ({"aud": ["authproxy", "other"], "azp": None}, 401),  # JW19
+        ({"azp": "other"}, 401),  # JW20
+        ({"exp": None}, 401),
+        ({"exp": "9999999999"}, 401),
+        ({"exp": 1}, 401),
+        ({"exp": 10**30}, 202),
+        ({"nbf": 9_999_999_999}, 401),  # JW22
+        ({"iat": 9_999_999_999}, 401),
+        ({"iat": None}, 401),
+        ({"sub": None}, 401),  # JW23
+        ({"sub": ""}, 401),
+        ({"sub": 7}, 401),
+        ({"sub": "x" * 10_000}, 401),
+        ({"sub": "a\r\nb"}, 401),
+        ({"email_verified": False}, 401),  # AZ07
+        ({"email_verified": "false"}, 401),
+        ({"events": {"http://schemas.openid.net/event/backchannel-logout": {}}}, 401),
+    ],
+)
+def test_jw_claims_of_a_token_are_judged(claims: Any, status: int) -> None:
+    assert ask(SHARED, bearer(SHARED.token(**claims))).status == status
+    assert ask(SHARED, bearer(SHARED.token())).status == 202
+
+
+@pytest.mark.parametrize("typ", ["JWT", "at+jwt", "application/at+jwt", "AT+JWT"])
+def test_access_tokens_are_accepted_by_their_type(typ: str) -> None:
+    assert not refused(SHARED.token({"typ": typ}))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"typ": "logout+jwt"},  # JW37
+        {"typ": "Logout+JWT"},
+        {"typ": "secevent+jwt"},
+        {"crit": ["x"], "x": 1},
+        {"crit": []},
+    ],
+)
+def test_a_good_signature_does_not_make_a_bearer(more: dict[str, Any]) -> None:
+    head, payload, _ = SHARED.token().split(".")
+    decoded = orjson.loads(base64.urlsafe_b64decode(head + "=="))
+    key = SHARED.idp._desk.keys._current()["RS256"].private_key
+
+    def signed(head: dict[str, Any]) -> str:
+        text = f"{b64url(orjson.dumps(head)).decode()}.{payload}"
+        signature = key.sign(text.encode(), PKCS1v15(), SHA256())
+        return f"{text}.{b64url(signature).decode()}"
+
+    assert not refused(signed(decoded | {"x": 1}))
+    assert refused(signed(decoded | more))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"typ": "logout+jwt"},
+        {"alg": "none"},  # JW01
+        {"kid": 7},
+        {"crit": ["x"], "x": 1},
+    ],
+)
+def test_jw_headers_of_a_token_are_judged(changed: dict[str, Any]) -> None:
+    head, payload, signature = SHARED.token().split(".")
+    decoded = orjson.loads(base64.urlsafe_b64decode(head + "=="))
+    forged = b64url(orjson.dumps(decoded | changed)).decode()
+    assert refused(f"{forged}.{payload}.{signature}")
+
+
+def test_a_key_signs_by_its_own_algorithm_alone() -> None:
+    [key] = [one for one in SHARED.idp._desk.keys.published() if one["kty"] == "RSA"]
+    for alg, fits in (("RS256", True), ("RS512", False), (None, True)):
+        document = {"keys": [{**key, "alg": alg}]}
+        keys = parse_key_set(orjson.dumps(document))
+        assert bool(keys.candidates(None, "RS256")) is fits
+        assert not keys.candidates("another", "RS256")
+        assert not keys.candidates(None, "ES256")
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        lambda token: token[:-4],  # JW08
+        lambda token: token + "AAAA",
+        lambda token: token + ".x",
+        lambda token: token.rsplit(".", 1)[0] + ".",
+        lambda token: token.rsplit(".", 1)[0] + ".AAAA",
+        lambda token: "eyJ.eyJ.x",
+        lambda token: token.replace("_", "/").replace("-", "+") + "=",  # JW26
+        lambda token: token + "\n",
+        lambda token: "ey" + "x" * 40_000 + ".ey.x",  # JW43
+        lambda token: "e30." + token.split(".", 1)[1],
+        lambda token: "eyJhIjoxfQ.eyJh.eyJh",
+    ],
+)
+def test_jw_tokens_of_another_form_are_refused(spoilt: Any) -> None:
+    assert refused(spoilt(SHARED.token()))
+
+
+def test_jw02_symmetric_and_foreign_keys_are_refused() -> None:
+    stranger = World()  # has keys of its own
+    assert refused(stranger.token())
+    alg = b64url(b'{"alg":"HS256","typ":"JWT"}').decode()
+    assert refused(f"{alg}.{SHARED.token().split('.')[1]}.c2lnbmF0dXJl")
+
+
+def test_jw10_jw11_unknown_keys_ask_the_provider_rarely() -> None:
+    world = accepting()
+    world.clock.now += 60
+    world.fetched.clear()
+    world.locks.clear()
+    for number in range(50):
+        assert ask(world, bearer(world.token({"kid": str(number)}))).status == 401
+    assert len(world.fetched) == 1
+    assert len(world.locks) == 1  # the rest did not even queue
+    assert ask(world, bearer(world.token())).status == 202
+
+
+def test_jw29_a_new_key_is_fetched_at_once_for_all() -> None:
+    world = accepting()
+    world.clock.now += 60
+    world.idp.rotate_keys()
+    field = bearer(world.token())
+    first = world.proxy.handle(world.request("/oauth2/auth", field, jar={}))
+    second = world.proxy.handle(world.request("/oauth2/auth", field, jar={}))
+    assert not isinstance(first, Respond)
+    assert not isinstance(second, Respond)
+    assert type(next(first)) is Lock  # type: ignore[call-overload]
+    fetch = first.send(True)  # type: ignore[union-attr]
+    assert type(fetch) is Fetch
+    assert type(next(second)) is Lock  # type: ignore[call-overload]
+    # The first one has its answer; the second gets the lock after it.
+    assert finished(first, world.on_fetch(fetch), None).status == 202
+    assert finished(second, True, None).status == 202
+
+
+def finished(flow: Any, *answers: Any) -> Any:
+    """The result of a flow that ends after these answers to its effects."""
+    try:
+        for answer in answers:
+            flow.send(answer)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("the flow goes on")
+
+
+def test_jw41_the_field_comes_before_the_cookie_and_never_mixes() -> None:
+    world = accepting()
+    world.log_in()
+    field = bearer(world.token())
+    assert world.get("/oauth2/auth", field).user == "service@example.com"
+    assert world.get("/oauth2/auth").user == "alice@example.com"
+    # With a bad token the cookie stands.
+    for bad in (bearer("opaque"), basic("a", "b"), bearer("x", b"Digest")):
+        assert world.get("/oauth2/auth", bad).user == "alice@example.com"
+    two = (field, field)
+    assert world.get("/oauth2/auth", *two).user == "alice@example.com"
+    assert ask(world, *two).status == 401
+
+
+@pytest.mark.parametrize(
+    "target", ["/oauth2/auth", "/oauth2/forward_auth", "/oauth2/userinfo", "/page"]
+)
+def test_without_the_fallback_a_bad_field_is_the_end(target: str) -> None:
+    world = accepting(bearer_login_fallback=False)
+    world.log_in()
+    for bad in (
+        bearer("opaque"),
+        bearer(world.token(aud="other")),
+        basic("a", "b"),
+        bearer("x", b"Digest"),
+        (b"authorization", b""),
+    ):
+        answer = world.get(target, bad)
+        assert (answer.status, answer.body[:9]) == (403, b"Forbidden")
+    assert world.get(target, bearer(world.token())).status in (202, 200, 404)
+    assert world.get(target).status in (202, 200, 404)
+    for own in ("/oauth2/sign_in", "/oauth2/start", "/ping", "/robots.txt"):
+        assert world.get(own, bearer("opaque")).status in (200, 302)
+
+
+@pytest.mark.parametrize(
+    ("field", "status"),
+    [
+        (lambda token: basic(token, ""), 202),  # JW40
+        (lambda token: basic(token, "x-oauth-basic"), 202),
+        (lambda token: basic("git", token), 202),
+        (lambda token: basic(token, "other"), 401),
+        (lambda token: basic("git", "other"), 401),
+        (lambda token: bearer(token, b"bearer"), 401),
+        (lambda token: bearer(token, b"Bearer "), 401),
+        (lambda token: (b"authorization", token.encode()), 401),
+        (lambda token: bearer("%%%", b"Basic"), 401),
+        (lambda token: bearer(base64.b64encode(b"nocolon"), b"Basic"), 401),
+    ],
+)
+def test_the_forms_of_the_field(field: Any, status: int) -> None:
+    assert ask(SHARED, field(SHARED.token())).status == status
+
+
+def test_rules_hold_for_bearers_too() -> None:
+    strict = accepting(provider={"allowed_groups": ("staff",)})
+    assert ask(strict, bearer(strict.token())).status == 202
+    assert ask(strict, bearer(strict.token(groups=["none"]))).status == 403
+    url = "/oauth2/auth?allowed_groups=admins"
+    assert ask(strict, bearer(strict.token()), target=url).status == 403
+    domains = accepting(email_domains=("example.com",))
+    assert ask(domains, bearer(domains.token())).status == 202
+    assert ask(domains, bearer(domains.token(email=None))).status == 403
+    assert ask(domains, bearer(domains.token(email="a@b@example.com"))).status == 403
+
+
+def test_clients_whose_tokens_are_accepted_can_be_named() -> None:
+    named = accepting(jwt_authorized_parties=("batch",))
+    assert ask(named, bearer(named.token(azp="batch"))).status == 202
+    assert ask(named, bearer(named.token(azp="other"))).status == 401
+    assert "bearer_authorized_parties" in named.events[-1].detail
+    any_client = accepting(jwt_authorized_parties=("*",))
+    assert ask(any_client, bearer(any_client.token(azp="other"))).status == 202
+    assert ask(any_client, bearer(any_client.token(aud="other"))).status == 401
+
+
+def test_a_bearer_gets_to_the_application_and_to_embedders() -> None:
+    world = accepting(upstreams=(UpstreamSettings(id="a", uri="http://10.0.0.9/"),))
+    field = bearer(world.token())
+    assert isinstance(world.send("/page", field, jar={}), Forward)
+    again = world.proxy.proxy(world.request("/page", field, jar={}))
+    assert isinstance(again, Forward)  # at once
+    request = world.request("/page", field, jar={})
+    session = world.run(world.proxy.identify(request))
+    assert session.email == "service@example.com"
+    assert "service" not in repr(bearer_of(field[1]))
+    nobody = world.request("/page", bearer("opaque"), jar={})
+    assert world.run(world.proxy.identify(nobody)) is None
+    world.log_in()
+    assert world.run(world.proxy.identify(world.request("/page"))) is not None
+
+
+def test_plain_providers_accept_tokens_too() -> None:
+    plain = accepting(provider={"type": "oidc"})
+    answer = ask(plain, bearer(plain.token(realm_access={"roles": ["robot"]})))
+    assert header(answer, b"x-auth-request-groups") == b"staff"
+
+
+def test_before_the_provider_is_ready_a_token_is_refused() -> None:
+    world = accepting(ready=False)
+    assert ask(world, bearer(world.token())).status == 401
+    world.run(world.proxy.warm_up())
+    assert ask(world, bearer(world.token())).status == 202
+
+
+# -- further issuers
+
+
+class Further:
+    """A further issuer: its own keys, at addresses of its own."""
+
+    def __init__(self, world: World, *, discovers: bool = True) -> None:
+        self.keys = World().idp._desk.keys
+        self.discovers = discovers
+        self.away = False
+        self._world = world
+        self._fetch = world.on_fetch
+        world.on_fetch = self.fetch
+
+    def fetch(self, effect: Fetch) -> Response:
+        if not effect.url.startswith(OTHER):
+            return self._fetch(effect)
+        if self.away:
+            raise FetchError("connection refused")
+        if effect.url.endswith("/openid-configuration"):
+            document = {
+                "issuer": OTHER,
+                "authorization_endpoint": f"{OTHER}/a",
+                "token_endpoint": f"{OTHER}/t",
+                "jwks_uri": f"{OTHER}/keys",
+                "id_token_signing_alg_values_supported": ["ES256", "RS256"],
+                "response_types_supported": ["code"],
+                "subject_types_supported": ["public"],
+            }
+            if self.discovers:
+                return Response(200, (), orjson.dumps(document))
+            return Response(404)
+        keys = {"keys": self.keys.published()}
+        wanted = "/keys" if self.discovers else "/.well-known/jwks.json"
+        found = effect.url == OTHER + wanted
+        return Response(200 if found else 404, (), orjson.dumps(keys))
+
+    def token(self, alg: str = "RS256", **claims: Any) -> str:
+        now = int(self._world.clock.now)
+        values = {
+            "iss": OTHER,
+            "sub": "robot",
+            "aud": "api",
+            "azp": "somebody",
+            "iat": now,
+            "exp": now + 60,
+        } | claims
+        kept = {name: value for name, value in values.items() if value is not None}
+        return self.keys.sign(kept, alg, {})
+
+
+def with_issuer(discovers: bool = True) -> tuple[World, Further]:
+    world = accepting(jwt_issuers=(JwtIssuer(OTHER, "api"),))
+    return world, Further(world, discovers=discovers)
+
+
+@pytest.mark.parametrize("discovers", [True, False])
+def test_tokens_of_a_further_issuer(discovers: bool) -> None:
+    world, further = with_issuer(discovers)
+    answer = ask(world, bearer(further.token(groups=["a", "b"], email="r@example.org")))
+    assert answer.status == 202
+    assert header(answer, b"gap-auth") == b"r@example.org"
+    assert header(answer, b"x-auth-request-groups") == b"a,b"
+    assert ask(world, bearer(further.token())).user == "robot"
+    assert ask(world, bearer(world.token())).status == 202
+    assert ask(world, bearer(further.token("ES256"))).status == (
+        202 if discovers else 401
+    )
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"aud": "authproxy"},
+        {"iss": OTHER + "/"},
+        {"email_verified": False},
+        {"groups": "admins"},
+        {"groups": ["a", 7]},
+        {"exp": 1},
+        {"sub": ""},
+    ],
+)
+def test_what_a_further_issuer_says_is_judged(claims: Any) -> None:
+    world, further = with_issuer()
+    assert ask(world, bearer(further.token(**claims))).status == 401
+    assert ask(world, bearer(further.token(email_verified=True))).status == 202
+
+
+def test_jw38_an_issuer_can_not_speak_for_another() -> None:
+    world, further = with_issuer()
+    assert ask(world, bearer(further.token(iss=ISSUER, aud="authproxy"))).status == 401
+    forged = world.token(iss=OTHER, aud="api")
+    assert ask(world, bearer(forged)).status == 401
+
+
+def test_a_further_issuer_may_be_away_for_a_while() -> None:
+    world, further = with_issuer()
+    further.away = True
+    assert ask(world, bearer(further.token())).status == 401
+    world.fetched.clear()
+    assert ask(world, bearer(further.token())).status == 401
+    assert not world.fetched  # not so soon
+    further.away = False
+    world.clock.now += 31
+    assert ask(world, bearer(further.token())).status == 202
+
+
+def test_tokens_of_any_issuer_where_that_is_not_compared() -> None:
+    world = accepting(provider={"skip_issuer_verification": True})
+    assert ask(world, bearer(world.token(iss="https://alias.example"))).status == 202
+
+
+def test_keys_that_are_nowhere_verify_nothing() -> None:
+    github = provider_settings(id="github", type="github", issuer="")
+    world = accepting(providers=(github,), ready=False)
+    assert ask(world, bearer(world.token())).status == 401
+
+
+# -- settings
+
+
+@pytest.mark.parametrize("issuer", [JwtIssuer("x", "y"), JwtIssuer(OTHER, "")])
+def test_bad_issuers_are_problems(issuer: JwtIssuer) -> None:
+    bad = settings(credentials=CredentialSettings(jwt_issuers=(issuer,)))
+    with pytest.raises(SettingsError, match="extra_jwt_issuers: got"):
+        check(bad)
+
+
+def test_nothing_is_looked_at_unless_asked_for() -> None:
+    assert not Settings().credentials.any
+    assert CredentialSettings(jwt_bearer_tokens=True).any
+    assert CredentialSettings(users={}).any
+
+
+# -- whatever comes
+
+
+def test_names_are_text_and_passwords_are_not_shown() -> None:
+    pair = base64.b64encode(b"\xff:secret")
+    assert basic_of(b"Basic " + pair) == Unusable()
+    assert "secret" not in repr(Basic("ann", b"secret"))
+
+
+@given(st.binary(max_size=80))
+def test_any_field_is_read(value: bytes) -> None:
+    assert isinstance(bearer_of(value), Bearer | Unusable)
+    assert isinstance(basic_of(value), Basic | Unusable)
+    assert bearer_of(None) is None
+    assert basic_of(None) is None
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=60),
+        st.binary(max_size=60).map(lambda raw: b"Bearer " + raw),
+        st.binary(max_size=60).map(lambda raw: b"Basic " + base64.b64encode(raw)),
+        st.lists(st.binary(max_size=20), min_size=3, max_size=3).map(
+            lambda parts: b"Bearer ey" + b".ey".join(map(b64url, parts))
+        ),
+    )
+)
+def test_whatever_the_field_holds_nobody_comes_in(value: bytes) -> None:
+    answer = ask(SHARED, (b"authorization", value))
+    assert answer.status == 401
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [b"a\n:pw", b"a\x00:pw", "a\u202e:pw".encode(), b"\xff:pw", b"no colon"],
+)
+def test_names_that_nobody_can_have(pair: bytes) -> None:
+    assert basic_of(b"Basic " + base64.b64encode(pair)) == Unusable()
+
+
+@pytest.mark.parametrize(
+    "text", [b"Y*TpwdzE=", b"YTpwdzE=\n", b"-YTpwdzE=", b"YTpwdzE"]
+)
+def test_base64_has_one_form(text: bytes) -> None:
+    assert basic_of(b"Basic YTpwdzE=") == Basic("a", b"pw1")
+    assert basic_of(b"Basic " + text) == Unusable()
+
+
+def test_a_token_that_is_remembered_ends_when_it_ends() -> None:
+    world = accepting()
+    field = bearer(world.token(exp=int(world.clock.now) + 60))
+    for _ in range(3):
+        assert ask(world, field).status == 202
+    world.clock.now += 60 + world.settings.clock_skew - 1
+    assert ask(world, field).status == 202
+    world.clock.now += 1
+    assert ask(world, field).status == 401
+
+
+def test_a_token_counts_on_the_hosts_of_its_provider_alone() -> None:
+    """Also when it was verified a moment ago, for another host."""
+    world = accepting(provider={"hosts": ("app.example.com",)})
+    field = bearer(world.token())
+    for _ in range(3):
+        assert ask(world, field).status == 202
+    assert ask(world, field, (b"host", b"b.example.com")).status == 401
+    assert ask(world, field).status == 202

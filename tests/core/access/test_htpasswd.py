@@ -1,0 +1,464 @@
+"""Names and passwords: Basic credentials, and the form on the sign-in page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from typing import Any
+from urllib.parse import urlencode
+
+import bcrypt
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from authproxy_core import Offload, Respond, Secret, SettingsError
+from authproxy_core.access.htpasswd import (
+    MAX_ATTEMPTS_PER_CLIENT,
+    MAX_ATTEMPTS_PER_USER,
+    MAX_ATTEMPTS_TOTAL,
+    VERIFIED_TTL,
+    WINDOW,
+    AttemptLimiter,
+    Htpasswd,
+)
+from authproxy_core.request.authorization import Basic
+from authproxy_core.settings.credentials import CredentialSettings, is_hash
+from authproxy_core.settings.root import PageSettings, check
+from support.world import (
+    START,
+    Clock,
+    World,
+    header,
+    headers,
+    provider_settings,
+    settings,
+)
+
+
+def sha(password: str) -> Secret:
+    digest = hashlib.sha1(password.encode()).digest()
+    return Secret(b"{SHA}" + base64.b64encode(digest))
+
+
+def crypt(password: str, version: bytes = b"$2y$") -> Secret:
+    hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4))
+    return Secret(version + hashed[4:])
+
+
+USERS = {"ann": crypt("pw-ann"), "sam": sha("pw-sam"), "zoë": crypt("pä:ss")}
+FAST = {"sam": sha("pw-sam")}
+
+
+def local(users: Any = USERS, **changes: Any) -> World:
+    """A world with users of its own."""
+    names = set(CredentialSettings.__struct_fields__)
+    given = {name: changes.pop(name) for name in [*changes] if name in names}
+    credentials = CredentialSettings(**({"users": users} | given))
+    return World(settings(**({"credentials": credentials} | changes)))
+
+
+def basic(user: str, password: str) -> tuple[bytes, bytes]:
+    pair = base64.b64encode(f"{user}:{password}".encode())
+    return (b"authorization", b"Basic " + pair)
+
+
+def ask(world: World, user: str, password: str, **changes: Any) -> Respond:
+    field = basic(user, password)
+    return world.get("/oauth2/auth", field, **({"jar": {}} | changes))
+
+
+def submit(world: World, *fields: Any, **form: str) -> Respond:
+    """Send the form as a browser does."""
+    world.body = urlencode(form).encode()
+    kind = (b"content-type", b"application/x-www-form-urlencoded")
+    return world.get("/oauth2/sign_in", kind, *fields, method=b"POST")
+
+
+# -- Basic credentials
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "status"),
+    [
+        ("ann", "pw-ann", 202),
+        ("sam", "pw-sam", 202),
+        ("zoë", "pä:ss", 202),
+        ("ann", "pw-sam", 401),
+        ("sam", "", 401),
+        ("Ann", "pw-ann", 401),
+        ("eve", "pw-ann", 401),
+        ("", "", 401),
+    ],
+)
+def test_names_and_passwords(user: str, password: str, status: int) -> None:
+    answer = ask(local(user_groups=("crew",)), user, password)
+    assert answer.status == status
+    assert not headers(answer, b"set-cookie")
+    if status == 202:
+        assert header(answer, b"gap-auth") == user.encode()
+        assert header(answer, b"x-auth-request-user") == user.encode()
+        assert header(answer, b"x-auth-request-email") == b""  # AZ37
+        assert header(answer, b"x-auth-request-groups") == b"crew"
+
+
+@pytest.mark.parametrize("version", [b"$2a$", b"$2b$", b"$2x$", b"$2y$"])
+def test_lg46_all_kinds_of_bcrypt(version: bytes) -> None:
+    world = local({"a": crypt("x" * 72, version)})
+    assert ask(world, "a", "x" * 72).status == 202
+    assert ask(world, "a", "x" * 200).status == 202  # the rest means nothing to it
+    assert ask(world, "a", "x" * 2000).status == 401
+    assert ask(world, "a", "x\0y").status == 401
+
+
+def test_rules_hold_for_users_of_the_file() -> None:
+    groups = {"allowed_groups": ("crew",)}
+    assert ask(local(provider=groups), "ann", "pw-ann").status == 403
+    inside = local(provider=groups, user_groups=("crew",))
+    assert ask(inside, "ann", "pw-ann").status == 202
+    # A name is no address, so no rule about those applies; unless it was made one.
+    domains = local({"ann": USERS["ann"]}, email_domains=("example.com",))
+    assert ask(domains, "ann", "pw-ann").status == 202
+    made = local(email_is_user=True, email_domains=("example.com",))
+    assert ask(made, "ann", "pw-ann").status == 403
+    address = local({"a@example.com": crypt("x")}, email_is_user=True)
+    answer = ask(address, "a@example.com", "x")
+    assert header(answer, b"x-auth-request-email") == b"a@example.com"
+
+
+def test_without_any_domain_only_the_file_counts() -> None:
+    world = local(email_domains=())
+    assert ask(world, "ann", "pw-ann").status == 202
+    assert world.log_in().status == 403
+
+
+def test_what_was_right_is_remembered_for_a_moment() -> None:
+    world = local()
+    field = basic("ann", "pw-ann")
+    request = world.request("/oauth2/auth", field, jar={})
+    flow = world.proxy.check(request)
+    assert type(next(flow)) is Offload  # type: ignore[call-overload]
+    assert ask(world, "ann", "pw-ann").status == 202
+    again = world.proxy.check(request)
+    assert type(again) is Respond
+    assert again.reusable
+    credentials = world.proxy._credentials
+    assert credentials is not None
+    kept = repr(credentials._verified._young)
+    assert "pw-ann" not in kept
+    assert base64.b64encode(b"ann:pw-ann").decode() not in kept
+    world.clock.now += VERIFIED_TTL + 1
+    assert type(world.proxy.check(request)) is not Respond
+
+
+def test_a_password_that_changed_counts_at_once() -> None:
+    world = local()
+    assert ask(world, "ann", "pw-ann").status == 202
+    world.proxy = world.proxy.with_settings(local({"ann": crypt("new")}).settings)
+    assert ask(world, "ann", "pw-ann").status == 401
+    assert ask(world, "ann", "new").status == 202
+
+
+def test_unknown_users_cost_as_much() -> None:
+    """As many looks at a hash, of the same cost."""
+    costly = {"ann": Secret(bcrypt.hashpw(b"x", bcrypt.gensalt(8))), "sam": sha("x")}
+    table = Htpasswd(costly, clock=Clock(), random_bytes=World().random)
+
+    def taken(user: str) -> float:
+        flow = table.verify(Basic(user, b"wrong"), user)
+        effect: Any = next(flow)
+        began = time.perf_counter()
+        assert effect.function() is False
+        return time.perf_counter() - began
+
+    known = min(taken("ann") for _ in range(3))
+    for user in ("eve", "sam"):
+        assert min(taken(user) for _ in range(3)) > known / 2
+    fast = Htpasswd(FAST, clock=Clock(), random_bytes=World().random)
+    for user in ("sam", "eve"):
+        with pytest.raises(StopIteration) as end:
+            next(fast.verify(Basic(user, b"wrong"), user))
+        assert end.value.value is False
+    nobody = Htpasswd({}, clock=Clock(), random_bytes=World().random)
+    with pytest.raises(StopIteration) as end:
+        next(nobody.verify(Basic("eve", b"wrong"), "x"))
+    assert end.value.value is False
+
+
+def test_a_damaged_hash_is_nobodys() -> None:
+    damaged = {"ann": Secret(b"$2b$04$" + b"~" * 53)}
+    table = Htpasswd(damaged, clock=Clock(), random_bytes=World().random)
+    effect: Any = next(table.verify(Basic("ann", b"x"), "x"))
+    assert effect.function() is False
+
+
+def test_bearer_and_basic_side_by_side() -> None:
+    both = local(jwt_bearer_tokens=True)
+    assert ask(both, "ann", "pw-ann").status == 202
+    field = (b"authorization", b"Bearer " + both.token().encode())
+    assert both.get("/oauth2/auth", field, jar={}).user == "service@example.com"
+    strict = local(jwt_bearer_tokens=True, bearer_login_fallback=False)
+    assert ask(strict, "ann", "pw-ann").status == 403  # as in oauth2-proxy
+
+
+# -- tries
+
+
+def test_tries_are_bounded_by_client() -> None:
+    world = local()
+    for _ in range(MAX_ATTEMPTS_PER_CLIENT):
+        assert ask(world, "ann", "wrong").status == 401
+    assert ask(world, "sam", "pw-sam").status == 401  # now nothing is right
+    assert world.events[-1].reason == "too_many_tries"
+    assert ask(world, "sam", "pw-sam", peer="192.0.2.9").status == 202
+    world.clock.now += WINDOW
+    assert ask(world, "sam", "pw-sam").status == 202
+
+
+def test_what_was_right_before_needs_no_try() -> None:
+    world = local()
+    assert ask(world, "sam", "pw-sam").status == 202
+    for _ in range(MAX_ATTEMPTS_PER_CLIENT + 1):
+        assert ask(world, "sam", "wrong").status == 401
+    assert ask(world, "sam", "pw-sam").status == 202
+
+
+def test_tries_are_counted_while_they_are_under_way() -> None:
+    table = Htpasswd(USERS, clock=Clock(), random_bytes=World().random)
+    flows = [
+        table.verify(Basic("ann", b"x"), "c") for _ in range(MAX_ATTEMPTS_PER_CLIENT)
+    ]
+    effects: Any = [next(flow) for flow in flows]
+    assert all(type(effect) is Offload for effect in effects)
+    with pytest.raises(StopIteration) as end:
+        next(table.verify(Basic("ann", b"pw-ann"), "c"))
+    assert end.value.value is None
+
+
+def test_tries_for_a_user_and_in_all() -> None:
+    tries = AttemptLimiter(Clock())
+    # In whatever case the name is written, from whatever address.
+    for number in range(MAX_ATTEMPTS_PER_USER):
+        assert tries.begin(f"10.0.{number}.1", "Ann" if number % 2 else "aNN")
+    assert not tries.begin("10.9.9.9", "ann")
+    for number in range(MAX_ATTEMPTS_TOTAL - MAX_ATTEMPTS_PER_USER):
+        assert tries.begin(f"10.1.{number // 250}.{number % 250}", f"u{number}")
+    assert not tries.begin("10.8.8.8", "bob")
+    tries.succeed("10.1.0.0", "u0")
+    assert tries.begin("10.8.8.8", "bob")
+
+
+def test_an_ipv6_client_is_its_network() -> None:
+    tries = AttemptLimiter(Clock())
+    for number in range(MAX_ATTEMPTS_PER_CLIENT):
+        assert tries.begin(f"2001:db8::{number}", f"u{number}")
+    assert not tries.begin("2001:db8::ffff", "x")
+    assert tries.begin("2001:db8:0:1::1", "x")
+    assert tries.begin("what:ever", "x")
+
+
+# -- the form
+
+
+def test_the_page_has_a_form() -> None:
+    world = local()
+    page = world.get("/oauth2/sign_in?rd=/deep?x=1")
+    assert page.status == 200
+    assert b'<form class="actions" method="post" action="/oauth2/sign_in">' in page.body
+    assert b'name="rd" value="/deep?x=1"' in page.body
+    assert b"Sign in with Keycloak" in page.body
+    # Else a browser would not say where the form comes from.
+    assert headers(page, b"referrer-policy") == [b"same-origin"]
+    for other in (local(display_form=False), World()):
+        page = other.get("/oauth2/sign_in")
+        assert b"<form" not in page.body
+        assert headers(page, b"referrer-policy") == [b"no-referrer"]
+    assert b"<form" in world.get("/page", jar={}).body
+
+
+def test_custom_pages_know_of_the_form() -> None:
+    pages = PageSettings(
+        sign_in_template="{{if .CustomLogin}}form{{end}}{{.StatusCode}}"
+    )
+    world = local(pages=pages)
+    page = world.get("/oauth2/sign_in")
+    assert page.body == b"form200"
+    assert headers(page, b"referrer-policy") == [b"same-origin"]
+    assert submit(world, username="ann", password="x").body == b"form401"
+
+
+@pytest.mark.parametrize("format", ["authproxy", "oauth2-proxy"])
+def test_a_login_by_the_form(format: str) -> None:
+    world = local(cookie={"format": format}, user_groups=("crew",), email_is_user=True)
+    answer = submit(world, username="ann", password="pw-ann", rd="/deep?x=1")
+    assert (answer.status, header(answer, b"location")) == (302, b"/deep?x=1")
+    assert [event.kind for event in answer.events] == ["logged_in"]
+    check = world.get("/oauth2/auth")
+    assert check.status == 202
+    assert header(check, b"x-auth-request-user") == b"ann"
+    assert header(check, b"x-auth-request-email") == b""
+    assert header(check, b"x-auth-request-groups") == b"crew"
+    document = orjson.loads(world.get("/oauth2/userinfo").body)
+    assert document == {"user": "ann", "email": "", "groups": ["crew"]}
+    world.proxy = world.new_proxy(world.settings)
+    assert world.get("/oauth2/auth").status == 202
+    assert world.get("/oauth2/sign_out").status == 302
+    assert not world.jar
+
+
+def test_a_session_of_the_form_outlives_refreshes_but_not_its_user() -> None:
+    world = local(cookie={"refresh": 60.0})
+    submit(world, username="ann", password="pw-ann")
+    world.clock.now += 3600
+    assert world.get("/oauth2/auth").status == 202
+    world.proxy = world.proxy.with_settings(local(FAST).settings)
+    assert world.get("/oauth2/auth").status == 403
+    world.proxy = world.new_proxy(settings())  # without any file
+    assert world.get("/oauth2/auth").status == 401
+
+
+def test_a_file_does_not_open_sessions_of_providers() -> None:
+    world = local(email_domains=("other.example",))
+    login = World(settings())
+    login.log_in()
+    world.jar = login.jar
+    assert world.get("/oauth2/auth").status == 403
+
+
+@pytest.mark.parametrize(
+    ("form", "status", "said"),
+    [
+        ({}, 400, b"enter your user name"),
+        ({"username": "", "password": "x"}, 400, b"enter your user name"),
+        ({"username": "ann"}, 401, b"user name or the password is wrong"),
+        ({"username": "ann", "password": "no"}, 401, b"or the password is wrong"),
+        ({"username": "eve", "password": "no"}, 401, b"or the password is wrong"),
+        ({"username": "a\nb", "password": "no"}, 401, b"or the password is wrong"),
+        ({"username": "a" * 5000, "password": "x"}, 401, b"or the password is wrong"),
+    ],
+)
+def test_what_a_wrong_form_says(form: Any, status: int, said: bytes) -> None:
+    world = local()
+    answer = submit(world, **form, rd="/deep")
+    assert answer.status == status
+    assert said in answer.body
+    assert b'value="/deep"' in answer.body
+    assert not headers(answer, b"set-cookie")
+    assert b"eve" not in answer.body
+
+
+def test_the_same_page_for_unknown_users_and_wrong_passwords() -> None:
+    world = local()
+    one = submit(world, username="ann", password="no")
+    assert one.body == submit(world, username="eve", password="no").body
+    for _ in range(MAX_ATTEMPTS_PER_CLIENT):
+        answer = submit(world, username="eve", password="no")
+    assert answer.status == 429
+    assert b"too many tries" in answer.body
+    assert answer.events[0].reason == "too_many_tries"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        (((b"sec-fetch-site", b"same-origin"),), 302),
+        (((b"sec-fetch-site", b"none"),), 302),
+        (((b"origin", b"https://app.example.com"),), 302),
+        ((), 302),  # no browser
+        (((b"sec-fetch-site", b"cross-site"),), 403),  # LG44
+        (((b"sec-fetch-site", b"same-site"),), 403),
+        (((b"origin", b"https://evil.example"),), 403),
+        (((b"origin", b"https://app.example.com.evil.example"),), 403),
+        (((b"origin", b"null"),), 403),
+        (((b"origin", b"\xff"),), 403),
+        (((b"origin", b"https://[x"),), 403),
+        (
+            (
+                (b"sec-fetch-site", b"cross-site"),
+                (b"origin", b"https://app.example.com"),
+            ),
+            403,
+        ),
+    ],
+)
+def test_lg44_the_form_of_another_site_logs_nobody_in(fields: Any, status: int) -> None:
+    answer = submit(local(), *fields, username="ann", password="pw-ann")
+    assert answer.status == status
+    assert bool(headers(answer, b"set-cookie")) == (status == 302)
+
+
+@pytest.mark.parametrize(
+    "rd", ["//evil.example", "https://evil.example", "/oauth2/start"]
+)
+def test_or_the_form_leads_nowhere_else(rd: str) -> None:
+    answer = submit(local(), username="ann", password="pw-ann", rd=rd)
+    assert header(answer, b"location") == b"/"
+
+
+def test_lg08_an_empty_post_is_no_login() -> None:
+    world = local()
+    assert world.get("/oauth2/sign_in", method=b"POST").status == 400
+    # Not every post is from the form.
+    direct = local(skip_provider_button=True)
+    assert direct.get("/oauth2/sign_in", method=b"POST").status == 302
+    assert submit(direct, username="ann", password="no").status == 401
+    assert World().get("/oauth2/sign_in", method=b"POST").status == 200
+
+
+def test_ck26_a_broken_cookie_is_cleared_by_a_wrong_form() -> None:
+    world = local()
+    world.jar = {b"_oauth2_proxy": b"broken"}
+    answer = submit(world, username="ann", password="no")
+    assert b"Max-Age=0" in header(answer, b"set-cookie")
+
+
+def test_ck23_a_login_makes_a_new_session() -> None:
+    world = local()
+    submit(world, username="ann", password="pw-ann")
+    before = world.jar[b"_oauth2_proxy"]
+    world.clock.now += 1
+    submit(world, username="ann", password="pw-ann")
+    assert world.jar[b"_oauth2_proxy"] != before
+
+
+# -- settings
+
+
+def test_bad_tables_are_problems() -> None:
+    users = {"a": Secret(b"plain"), "b": sha("x")}
+    with pytest.raises(SettingsError) as caught:
+        check(settings(credentials=CredentialSettings(users=users)))
+    [problem] = caught.value.problems
+    assert problem == "htpasswd_file: the hash of 'a' is neither bcrypt nor {SHA}"
+    taken = (provider_settings(id="htpasswd"),)
+    with pytest.raises(SettingsError, match="stands for the users"):
+        check(settings(providers=taken, credentials=CredentialSettings(users=FAST)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"x", b"$apr1$x$y", b"{SHA}", b"{SHA}AAAA", b"$2b$04$short", b"$2b$99$" + b"a" * 53],
+)  # fmt: skip
+def test_other_hashes_are_none(text: bytes) -> None:
+    assert not is_hash(text)
+    assert is_hash(sha("x").value)
+    assert is_hash(crypt("x").value)
+
+
+FORMS = local(FAST)
+
+
+@hypothesis_settings(deadline=None)
+@given(st.binary(max_size=80))
+def test_whatever_the_form_holds_nobody_comes_in(body: bytes) -> None:
+    world = FORMS
+    world.body = body
+    world.jar = {}
+    kind = (b"content-type", b"application/x-www-form-urlencoded")
+    answer = world.get("/oauth2/sign_in", kind, method=b"POST")
+    assert answer.status in (400, 401, 429)
+    assert not world.jar
+    assert world.clock.now == START

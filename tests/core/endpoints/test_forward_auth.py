@@ -1,0 +1,438 @@
+"""The forward-auth endpoint: pass, log in, or 401, and back to where the user was."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authproxy_core import FetchError, Respond, Settings
+from authproxy_core.errors import RequestError
+from authproxy_core.pages.challenge import is_navigation
+from authproxy_core.request.original import TrustedProxies
+from support.world import World, header, headers, provider_settings, settings
+
+GATEWAY = "10.0.0.1"
+STRANGER = "203.0.113.9"
+BROWSER = (
+    (b"accept", b"text/html,application/xhtml+xml,*/*;q=0.8"),
+    (b"sec-fetch-mode", b"navigate"),
+    (b"sec-fetch-dest", b"document"),
+)
+TRAEFIK = (
+    (b"host", b"authproxy:4180"),
+    (b"x-forwarded-method", b"GET"),
+    (b"x-forwarded-proto", b"https"),
+    (b"x-forwarded-host", b"app.example.com"),
+    (b"x-forwarded-uri", b"/deep/page?x=1&y=https://other.example/#"[:-1]),
+)
+DEEP = "/deep/page?x=1&y=https://other.example/"
+
+
+def behind(**changes: Any) -> World:
+    """A world behind a gateway that is trusted."""
+    return World(settings(reverse_proxy=True, trusted_proxies=(GATEWAY,), **changes))
+
+
+def ask(
+    world: World, *fields: Any, target: str = "/oauth2/forward_auth", **changes: Any
+) -> Respond:
+    """What the gateway gets when it asks with *fields*."""
+    return world.get(target, *fields, **{"peer": GATEWAY, **changes})
+
+
+def location(answer: Respond) -> str:
+    return header(answer, b"location").decode()
+
+
+def rd_of(answer: Respond) -> str:
+    [rd] = parse_qs(urlsplit(location(answer)).query)["rd"]
+    return rd
+
+
+@pytest.mark.parametrize("skip_button", [False, True])
+def test_a_browser_behind_traefik_logs_in_and_comes_back(skip_button: bool) -> None:
+    world = behind(skip_provider_button=skip_button)
+    answer = ask(world, *TRAEFIK, *BROWSER)
+    assert answer.status == 302
+    if not skip_button:
+        # Absolute: Traefik would take a relative one for a page of ours.
+        assert location(answer).startswith("https://app.example.com/oauth2/sign_in?rd=")
+        assert rd_of(answer) == DEEP
+        answer = world.get(f"/oauth2/start?{urlsplit(location(answer)).query}")
+    back = world.finish(location(answer))
+    assert location(back) == DEEP
+    passed = ask(world, *TRAEFIK, *BROWSER)
+    assert passed.status == 202
+    assert header(passed, b"x-auth-request-email") == b"alice@example.com"
+    assert passed.reusable or ask(world, *TRAEFIK).reusable
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (),
+        ((b"accept", b"*/*"),),
+        ((b"accept", b"application/json"),),
+        ((b"accept", b"text/html;q=0, application/json"),),
+        ((b"accept", b"text/html"), (b"x-requested-with", b"XMLHttpRequest")),
+        ((b"accept", b"text/html"), (b"upgrade", b"websocket")),
+        (*BROWSER[:1], (b"sec-fetch-mode", b"cors"), (b"sec-fetch-dest", b"empty")),
+        (*BROWSER[:2], (b"sec-fetch-dest", b"image")),
+        ((b"accept", b"application/json"), *BROWSER[1:]),
+        (*BROWSER, (b"x-forwarded-method", b"POST")),
+    ],
+)
+def test_whoever_can_not_follow_a_redirect_gets_401_as_json(fields: Any) -> None:
+    world = behind()
+    names = {name for name, _ in fields}
+    gateway = [field for field in TRAEFIK if field[0] not in names]
+    answer = ask(world, *gateway, *fields)
+    assert answer.status == 401
+    assert header(answer, b"content-type") == b"application/json"
+    document = orjson.loads(answer.body)
+    assert document["error"] == "login_required"
+    assert document["sign_in"].startswith("https://app.example.com/oauth2/sign_in?rd=")
+    assert b"no-store" in header(answer, b"cache-control")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        BROWSER,
+        BROWSER[1:],
+        (*BROWSER[:2], (b"sec-fetch-dest", b"iframe")),
+        BROWSER[:2],
+        ((b"accept", b"application/xhtml+xml;q=0.1"),),
+        ((b"accept", b"text/html;q=0.05"),),
+    ],
+)
+def test_who_shows_pages_is_sent_to_the_login(fields: Any) -> None:
+    assert is_navigation(b"GET", fields)
+    assert is_navigation(b"HEAD", fields)
+    assert not is_navigation(b"POST", fields)
+    assert ask(behind(), *TRAEFIK, *fields).status == 302
+
+
+def test_json_can_be_forced_for_all() -> None:
+    world = behind(force_json_errors=True)
+    assert ask(world, *TRAEFIK, *BROWSER).status == 401
+
+
+@pytest.mark.parametrize("skip_button", [False, True])
+def test_the_login_may_be_at_another_host(skip_button: bool) -> None:
+    world = behind(
+        redirect_url="https://auth.example.com/oauth2/callback",
+        whitelist_domains=(".example.com",),
+        skip_provider_button=skip_button,
+    )
+    answer = ask(world, *TRAEFIK, *BROWSER)
+    page = "start" if skip_button else "sign_in"
+    assert location(answer).startswith(f"https://auth.example.com/oauth2/{page}?rd=")
+    assert rd_of(answer) == f"https://app.example.com{DEEP}"
+    assert not headers(answer, b"set-cookie")  # it would be set for the wrong host
+
+
+def test_several_providers_are_offered() -> None:
+    second = provider_settings(id="second", name="Second")
+    world = behind(providers=(provider_settings(), second))
+    assert "/oauth2/sign_in?" in location(ask(world, *TRAEFIK, *BROWSER))
+
+
+def test_http_stays_http_where_cookies_may() -> None:
+    world = behind(cookie={"secure": False})
+    fields = [field for field in TRAEFIK if field[0] != b"x-forwarded-proto"]
+    answer = ask(world, *fields, *BROWSER, secure=False)
+    assert location(answer).startswith("http://app.example.com/")
+
+
+def test_a_broken_session_is_cleared_on_the_way() -> None:
+    world = behind()
+    for fields, status in ((BROWSER, 302), ((), 401)):
+        jar = {b"_oauth2_proxy": b"broken"}
+        answer = ask(world, *TRAEFIK, *fields, jar=jar)
+        assert answer.status == status
+        [line] = headers(answer, b"set-cookie")
+        assert b"Max-Age=0" in line
+
+
+@pytest.mark.parametrize("fields", [BROWSER, ()])
+def test_who_may_not_come_in_gets_403_and_stays_logged_in(fields: Any) -> None:
+    world = behind()
+    world.log_in("bob")
+    url = "/oauth2/forward_auth?allowed_groups=admins"
+    answer = ask(world, *TRAEFIK, *fields, target=url)
+    assert answer.status == 403
+    assert not headers(answer, b"set-cookie")
+    assert (b"No access" in answer.body) == bool(fields)
+    url = "/oauth2/forward_auth?allowed_groups=staff"
+    assert ask(world, *TRAEFIK, target=url).status == 202
+    world.proxy = world.new_proxy(settings(provider={"allowed_groups": ("admins",)}))
+    answer = ask(world, *TRAEFIK, *fields)
+    assert (answer.status, answer.events[0].reason) == (403, "groups")
+
+
+def test_a_stale_session_is_refreshed_here_too() -> None:
+    world = behind(cookie={"refresh": 60.0})
+    world.log_in()
+    world.clock.now += 100
+    answer = ask(world, *TRAEFIK, *BROWSER)
+    assert answer.status == 202
+    assert headers(answer, b"set-cookie")
+    world.clock.now += 10**7
+    assert ask(world, *TRAEFIK, *BROWSER).status == 302
+
+
+def test_a_session_that_ends_at_its_refresh_leads_to_the_login() -> None:
+    world = behind(cookie={"refresh": 60.0})
+    world.log_in()
+    world.clock.now += 100
+    refused = {"error": "invalid_grant"}
+    world.on_fetch = lambda effect: type(world.idp.fetch(effect))(
+        400, ((b"content-type", b"application/json"),), orjson.dumps(refused)
+    )
+    answer = ask(world, *TRAEFIK, *BROWSER)
+    assert answer.status == 302
+    assert headers(answer, b"set-cookie")
+
+
+# -- the original request behind other gateways
+
+
+@pytest.mark.parametrize(
+    ("target", "fields"),
+    [
+        # Envoy appends the original path to its prefix and keeps the Host.
+        ("/oauth2/forward_auth/deep?x=1", ((b"x-forwarded-proto", b"https"),)),
+        # ingress-nginx, and others after it
+        (
+            "/oauth2/forward_auth",
+            (
+                (b"host", b"authproxy:4180"),
+                (b"x-original-url", b"https://app.example.com/deep?x=1"),
+                (b"x-original-method", b"GET"),
+            ),
+        ),
+        ("/oauth2/forward_auth", ((b"x-original-url", b"/deep?x=1"),)),
+        ("/oauth2/forward_auth", ((b"x-original-uri", b"/deep?x=1"),)),
+        ("/oauth2/forward_auth", ((b"x-envoy-original-path", b"/deep?x=1"),)),
+        (
+            "/oauth2/forward_auth/deep?x=1",
+            (
+                (b"x-forwarded-uri", b"/deep?x=1"),
+                (b"x-original-url", b"https://APP.example.com/deep?x=1"),
+                (b"x-forwarded-host", b"app.example.com"),
+            ),
+        ),
+    ],
+)
+def test_other_gateways_tell_the_original_in_their_way(
+    target: str, fields: Any
+) -> None:
+    answer = ask(behind(), *fields, *BROWSER, target=target)
+    assert location(answer).lower().startswith("https://app.example.com/oauth2/sign_in")
+    assert rd_of(answer) == "/deep?x=1"
+
+
+def test_az13_the_clients_query_demands_and_allows_nothing() -> None:
+    world = behind()
+    world.log_in("bob")
+    for query, status in (
+        ("allowed_groups=admins", 202),
+        ("allowed_groups=", 202),
+        ("%zz", 202),
+    ):
+        target = f"/oauth2/forward_auth/x?{query}"
+        assert ask(world, target=target).status == status
+
+
+@pytest.mark.parametrize(
+    ("target", "fields"),
+    [
+        (
+            "/oauth2/forward_auth",
+            ((b"x-forwarded-uri", b"/a"), (b"x-original-url", b"https://h/b")),
+        ),
+        (
+            "/oauth2/forward_auth",
+            ((b"x-forwarded-host", b"a"), (b"x-original-url", b"https://b/")),
+        ),
+        ("/oauth2/forward_auth/a", ((b"x-forwarded-uri", b"/b"),)),
+        ("/oauth2/forward_auth/a", ((b"x-envoy-original-path", b"/b"),)),
+        (
+            "/oauth2/forward_auth/a",
+            ((b"x-forwarded-method", b"GET"), (b"x-original-method", b"POST")),
+        ),
+        ("/oauth2/forward_auth", ((b"x-original-url", b"https://a@b/"),)),
+        ("/oauth2/forward_auth", ((b"x-original-url", b"https://a?b"),)),
+        ("/oauth2/forward_auth", ((b"x-original-url", b"ftp://a/"),)),
+        ("/oauth2/forward_auth", ((b"x-forwarded-uri", b"/%zz"),)),
+        ("/oauth2/forward_auth//evil.example/x", ()),
+        ("/oauth2/forward_auth/\\evil.example", ()),
+        ("/oauth2/forward_auth/%zz", ()),
+    ],
+)
+def test_fh04_fh07_what_is_said_twice_or_wrong_is_refused(
+    target: str, fields: Any
+) -> None:
+    world = behind()
+    answer = ask(world, *fields, *BROWSER, target=target)
+    assert answer.status == 400
+    assert not headers(answer, b"location")
+    if "/forward_auth/" in target:  # the path was judged, so for everybody
+        world.log_in()
+        assert ask(world, *fields, target=target).status == 400
+
+
+def test_fh01_or34_a_stranger_is_not_believed() -> None:
+    world = behind()
+    fields = (
+        (b"x-forwarded-host", b"evil.example"),
+        (b"x-forwarded-uri", b"/evil"),
+        (b"x-original-url", b"https://evil.example/evil"),
+        (b"x-envoy-original-path", b"/evil"),
+    )
+    answer = ask(world, *fields, *BROWSER, peer=STRANGER)
+    assert (
+        location(answer)
+        == "https://app.example.com/oauth2/sign_in?rd=/oauth2/forward_auth"
+    )
+    world.log_in()
+    assert ask(world, *fields, peer=STRANGER).status == 202  # for the stranger alone
+
+
+def test_a_login_never_ends_at_the_endpoint_itself() -> None:
+    world = behind(skip_provider_button=True)
+    answer = ask(world, *BROWSER)
+    assert location(world.finish(location(answer))) == "/"
+
+
+# -- a query that became a part of the path
+
+
+@pytest.mark.parametrize("endpoint", ["auth", "forward_auth"])
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("%3Fallowed_groups=admins", 202),
+        ("%3fallowed_groups=nobody", 403),
+        ("%3Fallowed_groups=nobody,role:admin", 202),
+        ("%3Fallowed_groups=", 403),
+        ("%3F", 202),
+        ("%3Fallowed_groups=rol%2565%253aadmin", 202),  # nginx escaped "rol%65%3a…"
+        ("%3Fallowed_groups=admins?allowed_groups=nobody", 400),
+        ("%3Fallowed_groups=%25zz", 400),
+    ],
+)
+def test_the_query_that_nginx_takes_for_path_is_a_query(
+    endpoint: str, query: str, status: int
+) -> None:
+    world = behind()
+    world.log_in()
+    for _ in range(2):
+        answer = ask(world, target=f"/oauth2/{endpoint}{query}")
+        assert answer.status == status
+    assert ask(world, target=f"/oauth2/{endpoint}{query}", jar={}).status in (400, 401)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/oauth2/auth%3", "/oauth2/auth%20x", "/oauth2/auth/x", "/oauth2/authx%3Fa"],
+)
+def test_sk26_other_paths_are_no_endpoints(path: str) -> None:
+    world = behind()
+    world.log_in()
+    assert ask(world, target=path).status in (400, 404)
+    assert ask(world, target=path, jar={}).status in (400, 403)
+
+
+# -- whatever comes
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [
+                    b"x-forwarded-uri",
+                    b"x-forwarded-host",
+                    b"x-forwarded-method",
+                    b"x-forwarded-proto",
+                    b"x-original-url",
+                    b"x-original-uri",
+                    b"x-envoy-original-path",
+                    b"accept",
+                    b"sec-fetch-mode",
+                ]
+            ),
+            st.one_of(
+                st.binary(max_size=40),
+                st.sampled_from([b"/a", b"https://h/a", b"GET", b"navigate", b"h"]),
+            ),
+        ),
+        max_size=5,
+    ),
+    st.sampled_from([GATEWAY, STRANGER, ""]),
+    st.one_of(st.just(b""), st.binary(max_size=30).map(lambda tail: b"/" + tail)),
+)
+def test_whatever_a_gateway_says_is_answered_and_never_2xx(
+    fields: Any, peer: str, tail: bytes
+) -> None:
+    world = WORLD
+    answer = world.get(b"/oauth2/forward_auth" + tail, *fields, peer=peer, jar={})
+    assert answer.status in (302, 400, 401)
+    for value in headers(answer, b"location"):
+        assert value.startswith(b"https://")
+        assert all(0x20 < byte < 0x7F for byte in value)
+
+
+WORLD = behind()
+
+
+@given(st.binary(max_size=60), st.sampled_from([b"x-original-url", b"x-forwarded-uri"]))
+def test_an_original_is_told_or_refused(value: bytes, name: bytes) -> None:
+    trust = TrustedProxies(Settings(reverse_proxy=True))
+    request = WORLD.request("/oauth2/forward_auth", (name, value), peer=GATEWAY)
+    try:
+        original = trust.original_for_auth(request)
+    except RequestError:
+        return
+    assert original.uri.startswith(b"/")
+    assert not original.uri.startswith((b"//", b"/\\"))
+
+
+# -- the first moments
+
+
+def test_a_login_waits_for_a_provider_that_is_about_to_come() -> None:
+    world = World(ready=False)
+    began = world.clock.now
+    down = iter([True, True, False])
+    fetch = world.on_fetch
+
+    def fetched(effect: Any) -> Any:
+        if next(down, False):
+            raise FetchError("connection refused")
+        return fetch(effect)
+
+    world.on_fetch = fetched
+    assert world.get("/oauth2/start?rd=/x").status == 302
+    assert world.clock.now - began < 6.0
+
+
+def test_a_login_waits_for_what_another_has_begun() -> None:
+    world = World(ready=False)
+    warm_up = world.proxy.warm_up()
+    next(warm_up)  # discovery is under way
+    flow = world.proxy.start(world.request("/oauth2/start"))
+    assert not isinstance(flow, Respond)
+    effect: Any = next(flow)  # type: ignore[call-overload]
+    assert type(effect).__name__ == "Sleep"
+    world.run(world.proxy.warm_up())
+    answer = world.decide(flow)
+    assert answer.status == 302  # type: ignore[union-attr]
+    warm_up.close()

@@ -1,0 +1,88 @@
+"""Headers made of claims and secrets: every kind of source, many values, none."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from authproxy_core.identity.headers import HeaderInjector
+from authproxy_core.session import Session
+from authproxy_core.settings.root import ClaimSource, HeaderRule, Secret
+
+SESSION = Session(
+    user="alice",
+    email="alice@example.com",
+    groups=("a", "b,c"),
+    created_at=1_764_000_000.75,
+    expires_at=1_764_003_600.0,
+    claims={"numbers": [1, 2], "object": {"b": 1, "a": True}, "none": None},
+)
+
+
+def value(*sources: ClaimSource | Secret, session: Session | None = SESSION) -> bytes:
+    rule = HeaderRule("X-Test", sources)
+    [(name, text)] = HeaderInjector([rule]).headers(session)
+    assert name == b"x-test"
+    return text
+
+
+def test_many_values_are_joined_in_their_order() -> None:
+    mixed = (ClaimSource("user", "u:"), Secret("fixed"), ClaimSource("groups", "g-"))
+    assert value(*mixed) == b"u:alice,fixed,g-a,g-b%2Cc"
+    assert value(*mixed, session=None) == b"fixed"
+    assert value() == b""
+
+
+@pytest.mark.parametrize(
+    ("claim", "expected"),
+    [
+        ("numbers", b"1,2"),
+        ("object", b'{"a":true,"b":1}'),
+        ("none", b""),
+        ("unknown", b""),
+        ("preferred_username", b""),
+    ],
+)
+def test_other_claims(claim: str, expected: bytes) -> None:
+    assert value(ClaimSource(claim)) == expected
+
+
+def test_basic_credentials_are_made_of_each_value() -> None:
+    source = ClaimSource("groups", "ignored ", Secret("p:w"))
+    parts = [part.removeprefix(b"Basic ") for part in value(source).split(b",")]
+    assert [base64.b64decode(part) for part in parts] == [b"a:p:w", b"b%2Cc:p:w"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "created", "expires"),
+    [
+        ({}, b"2025-11-24 16:00:00 +0000 UTC", b"2025-11-24 17:00:00 +0000 UTC"),
+        ({"created_at": 0.0, "expires_at": 0.0}, b"", b""),
+    ],
+)
+def test_times_in_headers(
+    changes: dict[str, Any], created: bytes, expires: bytes
+) -> None:
+    session = Session(**{"created_at": 1_764_000_000.75, "expires_at": 1_764_003_600.0,
+                         "user": "a", **changes})  # fmt: skip
+    assert value(ClaimSource("created_at"), session=session) == created
+    assert value(ClaimSource("expires_on"), session=session) == expires
+
+
+def test_cookies_are_not_joined() -> None:
+    rules = [
+        HeaderRule("Set-Cookie", (Secret("a=1"), ClaimSource("groups", "g="))),
+        HeaderRule("X-User", (ClaimSource("user"),)),
+    ]
+    assert HeaderInjector(rules).headers(SESSION) == (
+        (b"x-user", b"alice"),
+        (b"set-cookie", b"a=1"),
+        (b"set-cookie", b"g=a"),
+        (b"set-cookie", b"g=b%2Cc"),
+    )
+    assert HeaderInjector(rules).headers(None) == (
+        (b"x-user", b""),
+        (b"set-cookie", b"a=1"),
+    )

@@ -1,0 +1,314 @@
+"""Attacks on logins, tokens and who is let in that stand nowhere else; names are rows."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
+
+import msgspec
+import pytest
+from joserfc import jws
+
+from authproxy_core import Respond, SettingsError
+from authproxy_core.oidc.jwt import parse_key_set
+from authproxy_core.settings.root import check
+from authproxy_demo.protocol import OAuthError
+from support.world import (
+    ISSUER,
+    World,
+    header,
+    headers,
+    provider_settings,
+    settings,
+    target_of,
+)
+
+NAME = b"_oauth2_proxy"
+
+
+def params_of(url: str) -> dict[str, str]:
+    return {name: value for name, [value] in parse_qs(urlsplit(url).query).items()}
+
+
+def replaced(url: str, **changes: str) -> str:
+    """*url* with other values in its query."""
+    parts = urlsplit(url)
+    query = urlencode(dict(parse_qsl(parts.query)) | changes)
+    return urlunsplit(parts._replace(query=query))
+
+
+def failed(world: World, answer: Respond, reason: str = "") -> None:
+    """The login came to nothing: a page says so, and no cookie is a session."""
+    assert answer.status in (400, 403, 500), answer
+    assert not reason or [event.reason for event in answer.events] == [reason]
+    assert NAME not in world.jar
+    assert world.get("/oauth2/auth").status == 401
+
+
+# -- where a login leads
+
+
+@pytest.mark.parametrize("form", ["authproxy", "oauth2-proxy"])
+@pytest.mark.parametrize("evil", ["//evil.com", "https://evil.com/", "/\\evil.com"])
+def test_or38_another_target_in_the_state_is_not_followed(form: str, evil: str) -> None:
+    world = World(settings(cookie={"format": form}))
+    callback = world.idp.log_in(world.begin("/good"), "alice")
+    state = params_of(callback)["state"].partition(":")[0]
+    answer = world.get(target_of(replaced(callback, state=f"{state}:{evil}")))
+    # Our own logins have it sealed in the cookie; what the state says is nothing.
+    home = b"/good" if form == "authproxy" else b"/"
+    assert header(answer, b"location") == home
+
+
+@pytest.mark.parametrize("name", ["error_uri", "redirect_uri", "rd", "redirect"])
+def test_or43_an_error_leads_nowhere(world: World, name: str) -> None:
+    state = params_of(world.begin())["state"]
+    query = urlencode(
+        {
+            "error": "access_denied",
+            "state": state,
+            "iss": ISSUER,
+            name: "https://evil.example/x",
+        }
+    )
+    answer = world.get(f"/oauth2/callback?{query}")
+    assert answer.status == 403
+    assert not headers(answer, b"location")
+    assert b"evil.example" not in answer.body
+
+
+def test_or46_a_strangers_host_does_not_move_the_callback() -> None:
+    """With the address configured, no Host and no forwarded one changes it."""
+    world = World(settings(redirect_url="https://app.example.com/oauth2/callback"))
+    for fields in (
+        ((b"host", b"evil.com"),),
+        ((b"host", b"app.example.com"), (b"x-forwarded-host", b"evil.com")),
+    ):
+        answer = world.get("/oauth2/start", *fields)
+        params = params_of(header(answer, b"location").decode())
+        assert params["redirect_uri"] == "https://app.example.com/oauth2/callback"
+
+
+def test_or46_without_an_address_the_provider_judges_the_host(world: World) -> None:
+    """Then the callback is the Host's, which the provider does not know."""
+    answer = world.get("/oauth2/start", (b"host", b"evil.com"))
+    with pytest.raises(OAuthError, match="redirect_uri"):
+        world.idp.log_in(header(answer, b"location").decode(), "alice")
+    before = world.get("/oauth2/start", (b"x-forwarded-host", b"evil.com"))
+    params = params_of(header(before, b"location").decode())
+    assert params["redirect_uri"] == "https://app.example.com/oauth2/callback"
+
+
+# -- logins
+
+
+def test_lg28_a_stolen_code_is_worth_nothing_in_another_login() -> None:
+    """PKCE stops it; where the provider has none, the nonce does."""
+    for offered in (True, False):
+        victim, thief = World(ready=False), World(ready=False)
+        if not offered:
+            thief.config.discovery["code_challenge_methods_supported"] = None
+        victim.idp = thief.idp
+        for one in (victim, thief):
+            one.on_fetch = thief.idp.fetch
+            one.run(one.proxy.warm_up())
+        stolen = params_of(thief.idp.log_in(victim.begin(), "alice"))["code"]
+        own = thief.idp.log_in(thief.begin(), "bob")
+        answer = thief.get(target_of(replaced(own, code=stolen)))
+        failed(thief, answer, "invalid_grant" if offered else "nonce")
+
+
+def test_lg37_every_redirect_makes_a_get(world: World) -> None:
+    begun = world.get("/oauth2/start")
+    callback = world.idp.log_in(header(begun, b"location").decode(), "alice")
+    ended = world.get(target_of(callback))
+    out = world.get("/oauth2/sign_out")
+    world.body = b"rd=%2F"
+    form = (b"content-type", b"application/x-www-form-urlencoded")
+    posted = world.get("/oauth2/start", form, method=b"POST")
+    assert {one.status for one in (begun, ended, out, posted)} <= {302, 303}
+
+
+def test_lg38_lg40_pages_tell_no_address_and_can_not_be_framed(world: World) -> None:
+    frame = (b"sec-fetch-dest", b"iframe")
+    for answer in (
+        world.get("/oauth2/sign_in"),
+        world.get("/oauth2/sign_in", frame),
+        world.get("/oauth2/callback?code=secret-code&state=x", frame),
+        world.get("/page", frame),
+    ):
+        assert header(answer, b"referrer-policy") == b"no-referrer"
+        assert header(answer, b"x-frame-options") == b"DENY"
+        assert b"frame-ancestors 'none'" in header(answer, b"content-security-policy")
+        assert b"secret-code" not in answer.body
+
+
+def test_lg43_nobody_else_begins_a_login_elsewhere(world: World) -> None:
+    """What OIDC Core §4 calls a third-party initiated login is not offered."""
+    query = urlencode(
+        {
+            "iss": "https://evil.example",
+            "login_hint": "victim",
+            "target_link_uri": "//evil.example",
+        }
+    )
+    answer = world.get(f"/oauth2/start?{query}")
+    location = header(answer, b"location").decode()
+    assert location.startswith(ISSUER)
+    assert "evil" not in location
+    assert "victim" not in location
+    assert header(world.finish(location), b"location") == b"/"
+
+
+# -- tokens
+
+
+def test_jw13_of_keys_with_one_name_the_type_decides() -> None:
+    """RSA and EC keys share a name, whichever comes first: a token meets its own kind."""
+    for alg in ("RS256", "ES256"):
+        world = World(ready=False)
+        world.config.signing_alg = alg  # type: ignore[assignment]
+        world.config.id_token_header["kid"] = "one"
+        keys = [key | {"kid": "one"} for key in World().idp._desk.keys.published()]
+        assert {key["kty"] for key in keys} == {"RSA", "EC"}
+        own = [key | {"kid": "one"} for key in world.idp._desk.keys.published()]
+        world.config.jwks_before = (*own, *reversed(own))
+        world.run(world.proxy.warm_up())
+        assert world.log_in().status == 302
+        foreign = World(ready=False)
+        foreign.config.signing_alg = alg  # type: ignore[assignment]
+        foreign.config.id_token_header["kid"] = "one"
+        foreign.config.jwks_before = tuple(keys)
+        foreign.run(foreign.proxy.warm_up())
+        failed(foreign, foreign.log_in())
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"[]",
+        b'"text"',
+        b"null",
+        b"7",
+        b"",
+        b"\xef\xbb\xbf{}",
+        b'{"iss": "\xff"}',
+        b"[" * 10_000 + b"]" * 10_000,
+        b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
+        b'{"a": "' + b"x" * 5_000_000 + b'"}',
+    ],
+    ids=lambda payload: repr(payload[:12]),
+)
+def test_jw25_a_payload_that_is_no_object_of_bounds(
+    world: World, payload: bytes
+) -> None:
+    """Even a signature of the provider makes nothing of it."""
+
+    def signed(token: str) -> str:
+        key = world.idp._desk.keys._current()["RS256"]
+        head = {"alg": "RS256", "kid": key.kid}
+        return jws.serialize_compact(head, payload, key)
+
+    world.config.id_token_filter = signed
+    failed(world, world.log_in())
+
+
+@pytest.mark.parametrize("value", ["AAAA", "", 7, [], {}])
+def test_jw32_the_hash_of_another_access_token(world: World, value: Any) -> None:
+    world.config.id_token_claims["at_hash"] = value
+    failed(world, world.log_in(), "at_hash")
+
+
+def test_jw28_of_too_many_keys_some_are_read() -> None:
+    key, *_ = World().idp._desk.keys.published()
+    found = parse_key_set(
+        msgspec.json.encode({"keys": [key | {"kid": str(n)} for n in range(10_000)]})
+    )
+    assert len(found.keys) <= 100
+
+
+# -- who is let in
+
+
+def test_az08_anybody_of_a_group_is_not_anybody() -> None:
+    """``*`` for e-mail domains leaves the groups as they are."""
+    strict = {"allowed_groups": ("admins",)}
+    world = World(settings(email_domains=("*",), provider=strict))
+    assert world.log_in("bob").status == 403
+    assert world.get("/oauth2/auth").status == 401
+    assert world.log_in("alice").status == 302
+    for demand, status in (("allowed_groups=staff", 202), ("allowed_groups=x", 403)):
+        assert world.get(f"/oauth2/auth?{demand}").status == status
+
+
+@pytest.mark.parametrize("groups", [("",), ("", ""), ("admins", "")])
+def test_az10_a_group_without_a_name_is_no_configuration(
+    groups: tuple[str, ...],
+) -> None:
+    given = settings(providers=(provider_settings(allowed_groups=groups),))
+    with pytest.raises(SettingsError, match="allowed_groups"):
+        check(given)
+
+
+@pytest.mark.parametrize(
+    ("claim", "admin"),
+    [
+        (["admins"], True),
+        ("admins", True),  # one group as a text, as oauth2-proxy has it
+        ("staff admins", False),
+        ({"admins": True}, False),
+        ([{"admins": True}], False),
+        ([["admins"]], False),
+        (7, False),
+        (True, False),
+    ],
+)
+def test_az16_groups_of_another_shape(world: World, claim: Any, admin: bool) -> None:
+    world.config.id_token_claims["groups"] = claim
+    world.config.userinfo_claims["groups"] = claim
+    answer = world.log_in("bob")
+    if answer.status != 302:
+        assert not admin
+        return
+    status = world.get("/oauth2/auth?allowed_groups=admins").status
+    assert status == (202 if admin else 403)
+
+
+def test_az31_a_login_that_is_half_done_is_no_session(world: World) -> None:
+    """No cookie from before the callback lets anybody in, under any name."""
+    world.begin("/a")
+    refused = world.idp.log_in(world.begin("/b"), "alice")
+    world.get(target_of(replaced(refused, code="wrong")))
+    values = [*world.jar.values()]
+    assert values
+    for value in values:
+        for name in (NAME, NAME + b"_0", *world.jar):
+            assert world.get("/oauth2/auth", jar={name: value}).status == 401
+
+
+@pytest.mark.parametrize("claim", ["sub", "email"])
+@pytest.mark.parametrize("value", [None, "", [], {}])
+def test_az35_nobody_shares_an_identity_that_is_missing(claim: str, value: Any) -> None:
+    world = World()
+    world.config.id_token_claims[claim] = value
+    if claim == "email":
+        world.config.userinfo_claims[claim] = value
+    for user in ("alice", "bob"):
+        answer = world.log_in(user)
+        failed(world, answer, "subject" if claim == "sub" else "email_missing")
+
+
+def test_az38_the_subject_reaches_the_application_beside_the_name(
+    world: World,
+) -> None:
+    """A user may choose preferred_username at the provider, but not the subject."""
+    world.config.id_token_claims["preferred_username"] = "admin"
+    world.log_in("bob")
+    answer = world.get("/oauth2/auth")
+    assert header(answer, b"x-auth-request-preferred-username") == b"admin"
+    subject = header(answer, b"x-auth-request-user")
+    assert subject not in (b"admin", b"bob", b"")
+    world.config.id_token_claims.clear()
+    world.jar.clear()
+    world.log_in("bob")
+    assert header(world.get("/oauth2/auth"), b"x-auth-request-user") == subject

@@ -1,0 +1,218 @@
+"""Lost logins begin again once; loops of logins end in a page that says why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authproxy_core import Respond
+from authproxy_core.login.loop_guard import (
+    COUNTER_TTL,
+    LOOP_THRESHOLD,
+    MAX_REMEMBERED,
+    REPEAT_WINDOW,
+    LoginLoopDetector,
+)
+from support.world import Clock, World, header, headers, settings, target_of
+
+PAGE = (
+    (b"accept", b"text/html"),
+    (b"sec-fetch-mode", b"navigate"),
+    (b"sec-fetch-dest", b"document"),
+)
+COOKIE = b"_oauth2_proxy_loop_csrf"
+
+
+def came_back(world: World, url: str, *fields: Any, **changes: Any) -> Respond:
+    """The answer for a browser that comes back from the provider."""
+    return world.get(target_of(world.idp.log_in(url, "alice")), *fields, **changes)
+
+
+# -- lost states
+
+
+def test_a_lost_login_begins_again_once(world: World) -> None:
+    url = world.begin("/deep")
+    world.jar.clear()
+    again = came_back(world, url, *PAGE)
+    assert again.status == 302
+    location = header(again, b"location").decode()
+    assert location.startswith("https://idp.example.com/realms/main/authorize?")
+    assert world.idp.count("token") == 0  # LG01: the code that came was not used
+    # The browser keeps this one's cookie: all is well.
+    assert came_back(world, location, *PAGE).status == 302
+    assert world.get("/oauth2/auth").status == 202
+
+
+def test_a_lost_login_can_end_in_a_page() -> None:
+    world = World(settings(restart_lost_logins=False))
+    url = world.begin("/deep")
+    world.jar.clear()
+    page = came_back(world, url, *PAGE)
+    assert page.status == 403
+    assert world.idp.count("token") == 0
+
+
+def test_a_browser_without_cookies_gets_a_page(world: World) -> None:
+    again = came_back(world, world.begin(), *PAGE, jar={})
+    location = header(again, b"location").decode()
+    page = came_back(world, location, *PAGE, jar={})
+    assert page.status == 403
+    assert page.events[0].reason == "login_state_lost"
+    assert b"check that cookies" in page.body
+    assert world.idp.count("token") == 0
+
+
+def test_a_login_that_took_too_long_begins_again(world: World) -> None:
+    url = world.begin()
+    world.clock.now += 3600
+    assert came_back(world, url, *PAGE).status == 302
+    assert not world.idp.count("token")
+
+
+def test_lg04_a_reloaded_callback_is_not_redeemed_twice(world: World) -> None:
+    target = target_of(world.idp.log_in(world.begin(), "alice"))
+    jar = dict(world.jar)
+    assert world.get(target, *PAGE).status == 302
+    assert world.get(target, *PAGE, jar=jar).status == 302
+    assert world.idp.count("token") == 1
+
+
+def test_where_a_login_of_oauth2_proxy_was_to_lead_is_not_lost() -> None:
+    original = World(settings(cookie={"format": "oauth2-proxy"}))
+    url = original.begin("/deep%3Fx=1")
+    world = World()
+    for rd, end in (("/deep?x=1", b"/deep?x=1"), ("//evil.example", b"/")):
+        target = target_of(original.idp.log_in(url, "alice"))
+        target = target.replace("%2Fdeep%3Fx%3D1", rd.replace("?", "%3F"))
+        again = world.get(target, *PAGE, jar={})
+        assert again.status == 302
+        location = header(again, b"location").decode()
+        for name, value in again.headers:
+            if name == b"set-cookie":
+                cookie, _, text = value.partition(b";")[0].partition(b"=")
+                world.jar[cookie] = text
+        back = came_back(world, location, *PAGE)
+        assert header(back, b"location") == end
+
+
+@pytest.mark.parametrize(
+    ("target", "fields", "method"),
+    [
+        ("?code=x&state=" + "a" * 43, (), b"GET"),  # no browser
+        (
+            "?code=x&state=" + "a" * 43,
+            (*PAGE[:1], (b"sec-fetch-mode", b"cors")),
+            b"GET",
+        ),
+        ("?code=x&state=" + "a" * 43, PAGE, b"POST"),
+        ("?code=x&state=" + "a" * 43 + ".again", PAGE, b"GET"),
+        ("?state=" + "a" * 43, PAGE, b"GET"),
+        ("?error=access_denied&state=" + "a" * 43, PAGE, b"GET"),
+        ("?code=x&state=", PAGE, b"GET"),
+        ("?code=x", PAGE, b"GET"),
+        ("?code=x&state=" + "a" * 42, PAGE, b"GET"),
+        ("?code=x&state=" + "a" * 20_000, PAGE, b"GET"),
+    ],
+)
+def test_lg01_lg10_other_callbacks_stay_what_they_are(
+    world: World, target: str, fields: Any, method: bytes
+) -> None:
+    answer = world.get(f"/oauth2/callback{target}", *fields, method=method)
+    assert answer.status == 403
+    assert not world.idp.count("token")
+
+
+def test_the_format_of_oauth2_proxy_has_no_place_for_the_mark() -> None:
+    world = World(settings(cookie={"format": "oauth2-proxy"}))
+    url = world.begin()
+    assert came_back(world, url, *PAGE, jar={}).status == 403
+
+
+def test_without_the_provider_there_is_a_page() -> None:
+    world = World(ready=False)
+    answer = world.get(f"/oauth2/callback?code=x&state={'a' * 43}", *PAGE)
+    assert answer.status == 403
+
+
+# -- loops
+
+
+def rejected(world: World) -> None:
+    """The browser does not keep the session's cookie."""
+    for name in [*world.jar]:
+        if name == b"_oauth2_proxy" or name.startswith(b"_oauth2_proxy_0"):
+            del world.jar[name]
+
+
+def test_a_loop_of_logins_ends_in_a_page(world: World) -> None:
+    logins = 0
+    while (answer := world.get("/oauth2/start?rd=/deep")).status == 302:
+        back = came_back(world, header(answer, b"location").decode())
+        assert back.status == 302
+        rejected(world)
+        world.clock.now += 1
+        logins += 1
+        assert logins < 5  # a browser gives up after 20 redirects
+    assert logins == LOOP_THRESHOLD
+    assert answer.status == 403
+    assert b"does not bring the login back" in answer.body
+    assert b"/oauth2/sign_in?rd=%2Fdeep" in answer.body
+    [event] = answer.events
+    assert event.reason == "login_loop"
+    assert "cookie_domains" in event.detail
+    # Trying again begins a new count.
+    assert COOKIE not in world.jar
+    assert world.get("/oauth2/start").status == 302
+
+
+def test_usual_logins_are_not_counted(world: World) -> None:
+    for _ in range(6):
+        assert world.log_in().status == 302  # with a session that came back
+        assert COOKIE not in world.jar
+    world.jar.clear()
+    world.clock.now += REPEAT_WINDOW + 1
+    assert world.log_in().status == 302
+    assert COOKIE not in world.jar
+
+
+def test_who_has_a_session_is_in_no_loop(world: World) -> None:
+    world.log_in()
+    world.jar[COOKIE] = b"9"
+    assert world.get("/oauth2/start").status == 302
+
+
+def test_the_cookie_is_one_of_our_own(world: World) -> None:
+    for _ in range(2):
+        world.log_in()
+        rejected(world)
+    assert world.jar[COOKIE] == b"2"
+    assert world.proxy._sessions.is_own_cookie(COOKIE)
+    # It takes no login's slot.
+    for _ in range(20):
+        world.get("/oauth2/start")
+    assert COOKIE in world.jar
+
+
+def test_users_are_remembered_within_bounds() -> None:
+    loops = LoginLoopDetector(settings(), Clock())
+    for number in range(MAX_REMEMBERED + 5):
+        assert not loops.record_login((), f"u{number}", "192.0.2.7", "app.example.com")
+    assert len(loops._logged_in_at) == MAX_REMEMBERED
+    assert not loops.record_login((), "u0", "192.0.2.7", "app.example.com")
+    [line] = headers(
+        Respond(200, loops.record_login((), "u0", "192.0.2.7", "app.example.com")),
+        b"set-cookie",
+    )
+    assert line.startswith(COOKIE + b"=2; ")
+    assert b"Max-Age=%d" % COUNTER_TTL in line
+
+
+@given(st.binary(max_size=6))
+def test_any_count_is_read(value: bytes) -> None:
+    loops = LoginLoopDetector(settings(), Clock())
+    cookie = ((b"cookie", COOKIE + b"=" + value),)
+    assert 0 <= loops.login_count(cookie) <= 9

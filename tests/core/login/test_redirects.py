@@ -1,0 +1,300 @@
+"""Open redirects: what is accepted stays here, by a browser's own judgement."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from authproxy_core.login.redirects import RedirectPolicy
+from authproxy_core.messages import Request
+from authproxy_core.request.hosts import listed_hosts
+from authproxy_core.request.original import TrustedProxies
+from support import whatwg
+from support.programs import find
+from support.world import HOST, settings
+
+POLICY = RedirectPolicy(
+    settings(whitelist_domains=(".example.com", "listed.test:8443", "any.test:*"))
+)
+OWN = "app.example.com"
+
+REFUSED = {
+    "or01": ["//evil.com", "//evil.com/..", "//evil.com/x/../..", "//evil.com/../../x",
+             "/\\evil.com/../../x", "/\\evil.com/.."],
+    "or02": ["///evil.com", "////evil.com", "/////evil.com"],
+    "or04": ["/%5cevil.com", "//%5cevil.com", "/%5c%5cevil.com", "/%255cevil.com"],
+    "or05": ["/%09/evil.com", "/\t/evil.com", "%09//evil.com", "/%09%5cevil.com"],
+    "or07": [
+        "/%0b/evil.com", "/%0c/evil.com", "/%00/evil.com", "/%20/evil.com",
+        "/%a0/evil.com", "/%e2%80%80/evil.com", "/%e3%80%80/evil.com",
+    ],
+    "or08": [
+        "/.//evil.com", "/./\\evil.com", "/..//evil.com", "/../\\evil.com",
+        "/.%2f/evil.com", "/%2e%2f/evil.com", "/x/..//evil.com",
+    ],
+    "or08_at_the_end": ["/.//.", "/%2e//.", "/x/..//.", "/..//x/.."],
+    "or10": ["//evil.com/%2f..", "//evil.com/%2e%2e%2f", "////evil.com/%2f%2e%2e"],
+    "or11": ["https:evil.com", "https:/evil.com", "https:///evil.com",
+             "https:\\\\evil.com", "http:evil.com"],
+    "or13": ["ht\ttps://evil.com", "ht\ntp://evil.com", "ht%09tps://evil.com"],
+    "or14": ["https://app.example.com@evil.com", "https://app.example.com:pw@evil.com",
+             "//app.example.com%40evil.com", "https://u@app.example.com"],
+    "or16": ["https://evil.com#@app.example.com", "https://evil.com?.example.com",
+             "https://evil.com%23.example.com", "https://evil.com%3F.example.com"],
+    "or17": ["https://evil.com;.example.com", "https://evil.com%00.example.com",
+             "https://evil.com%0a.example.com", "https://evil.com%2f.example.com"],
+    "or19": ["https://example.com.evil.com", "https://app.example.com.evil.com",
+             "https://badexample.com"],
+    "or22": ["https://app.example.com:8443", "https://listed.test",
+             "https://listed.test:80", "https://any.test:99999"],
+    "or23": ["https://app.example.com:80@evil.com",
+             "https://app.example.com:443%40evil.com"],
+    "or25": ["javascript:alert(1)", "/%09/javascript:alert(1)", "data:text/html,x",
+             "vbscript:x", "file:///x", "ftp://app.example.com"],
+    "or26": ["//[::ffff:1.2.3.4]", "http://0x7f.1", "http://017700000001",
+             "//2130706433", "http://[::]"],
+    "or28": ["https://xn--exmple-cua.com", "https://ex\u0430mple.com"],
+    "or29": ["https://ex%61mple.com/", "https://app.example.com%2eevil.com"],
+    "or31": ["", "x", "/" + "x" * 100_000],
+    "or44": ["/oauth2/sign_out", "/oauth2/start", "/oauth2/callback?code=1",
+             "/x/../oauth2/sign_out", "/%6fauth2/sign_out",
+             "/oauth2\\start", "/oauth2/.", "//oauth2/start", "/x/%2e%2e/oauth2//start",
+             "https://app.example.com/oauth2/start", "https://APP.example.com/./oauth2/x"],
+    "scheme": ["HTTPS://app.example.com", "https:\\\\app.example.com", "//app.example.com"],
+    "port": ["https://any.test:080", "https://any.test:-1", "https://any.test:65536"],
+    "text": ["/a\x7f", "/a\ud800", "/\u200b/evil.com", "https://app.example.com/\n"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", REFUSED)
+def test_or_rows_are_refused(row: str) -> None:
+    for target in REFUSED[row]:
+        assert not POLICY.allows(target, OWN), target
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/", "/ok", "/ok?next=https://other", "/ok?u=https://other.org/x", "/ok?u=//x",
+        "/a#b", "/a#//b", "/a/b/?x=/../y", "/%C3%A9", "/\u00e9", "/oauth2", "/oauth2x/",
+        "https://app.example.com/x", "https://EXAMPLE.com/x", "http://a.b.example.com",
+        "https://listed.test:8443/x", "https://any.test:1", "https://any.test",
+        "https://other.example.com/oauth2/start", "https://app.example.com:",
+        "https://app.example.com/x//y?z=//w", "/a//b", "/my file?q=a b", "/q?p=100%",
+        "/x/..", "/x/.", "/a/../b//c",
+    ],
+)  # fmt: skip
+def test_or32_legal_targets_are_allowed(target: str) -> None:
+    assert POLICY.allows(target, OWN)
+
+
+def test_or20_a_plain_entry_does_not_include_subdomains() -> None:
+    policy = RedirectPolicy(
+        settings(whitelist_domains=("example.com", "[::1]", "bad host"))
+    )
+    assert policy.allows("https://example.com/", OWN)
+    assert not policy.allows("https://app.example.com/", OWN)
+    assert policy.allows("https://[::1]/", OWN)
+    assert not policy.allows("https://[::2]/", OWN)
+    assert not policy.allows("https://example.com./", OWN)
+    dotted = RedirectPolicy(settings(whitelist_domains=("*.example.com",)))
+    assert dotted.allows("https://example.com/", OWN)
+    assert len(listed_hosts(["a", "b c", "*.d:*"])) == 2
+
+
+@pytest.mark.skipif(not whatwg.available(), reason="node is not installed")
+def test_or49_the_public_list_ends_at_home() -> None:
+    go = find("go")
+    if go is None:
+        pytest.skip("go is not installed")
+    done = subprocess.run(
+        [str(go), "env", "GOMODCACHE"], capture_output=True, text=True, check=True
+    )
+    found = sorted(
+        Path(done.stdout.strip()).glob(
+            "github.com/oauth2-proxy/oauth2-proxy/v7@*/testdata/openredirects.txt"
+        )
+    )
+    if not found:
+        pytest.skip("oauth2-proxy's module is not installed")
+    payloads = found[-1].read_text(errors="replace").splitlines()
+    assert len(payloads) > 500
+    targets = [form for line in payloads for form in (line, unquote(line))]
+    strict = RedirectPolicy(settings())
+    accepted = [target for target in targets if strict.allows(target, OWN)]
+    for target, where in zip(accepted, whatwg.resolve(accepted), strict=True):
+        assert where == ("https:", OWN), target
+
+
+def test_or26_a_listed_address_has_one_spelling() -> None:
+    listed = ("10.0.0.1", "[2001:db8::1]:8443", ".0.0.1", "0x7f", "*")
+    policy = RedirectPolicy(settings(whitelist_domains=listed))
+    for target in ("http://10.0.0.1/", "https://[2001:DB8::1]:8443/x"):
+        assert policy.allows(target, OWN), target
+    for target in (
+        "http://010.0.0.1/", "http://9.0.0.1/", "http://0x7f/", "http://10.1/",
+        "http://[2001:db8::1]/", "http://[2001:db8:0::1]:8443/", "http://*/",
+    ):  # fmt: skip
+        assert not policy.allows(target, OWN), target
+
+
+def test_or40_a_target_is_judged_by_the_list_of_now() -> None:
+    target = "https://app.example.com/x"
+    assert POLICY.allows(target, OWN)
+    assert not RedirectPolicy(settings()).allows(target, OWN)
+
+
+ALPHABET = "/\\.%:?#@;&= \t\n\r\0-_2fF5cC0o9aexmplhts[]\u3000\u2024\uff0f\u00ad"
+
+
+@pytest.mark.skipif(not whatwg.available(), reason="node is not installed")
+@hypothesis_settings(max_examples=20, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                ["", "/", "//", "https://", "/x/", "https://app.example.com"]
+            ),
+            st.text(ALPHABET, max_size=12),
+        ).map("".join),
+        min_size=50,
+        max_size=100,
+    )
+)
+def test_or49_what_is_accepted_stays_by_a_browsers_judgement(
+    targets: list[str],
+) -> None:
+    accepted = [target for target in targets if POLICY.allows(target, OWN)]
+    for target, where in zip(accepted, whatwg.resolve(accepted), strict=True):
+        assert where is not None, target
+        name = where[1].partition(":")[0]
+        assert name == "example.com" or name.endswith(".example.com"), target
+
+
+@given(st.text() | st.text(ALPHABET))
+def test_judging_never_fails(target: str) -> None:
+    assert POLICY.allows(target, OWN) in (True, False)
+
+
+def chosen(
+    *fields: tuple[bytes, bytes],
+    target: bytes = b"/own?x=1",
+    rd: str = "",
+    peer: str = "10.0.0.1",
+) -> str:
+    given_settings = settings(reverse_proxy=True, whitelist_domains=(".example.com",))
+    request = Request(b"GET", target, ((b"host", HOST), *fields), peer)
+    original = TrustedProxies(given_settings).original(request)
+    return RedirectPolicy(given_settings).choose(
+        request, original, {"rd": rd} if rd else {}
+    )
+
+
+def test_the_first_good_candidate_is_chosen() -> None:
+    header = (b"x-auth-request-redirect", b"/header")
+    uri = (b"x-forwarded-uri", b"/forwarded?y=2")
+    host = (b"x-forwarded-host", b"other.example.com")
+    foreign = (b"x-forwarded-host", b"evil.com")
+    assert chosen(header, uri, rd="/rd") == "/rd"
+    assert chosen(header, uri, rd="//evil.com") == "/header"
+    assert chosen(header, header, uri) == "/forwarded?y=2"
+    assert chosen(uri) == "/forwarded?y=2"
+    assert chosen(host, uri) == "http://other.example.com/forwarded?y=2"
+    assert chosen(foreign, uri) == "/forwarded?y=2"
+    assert chosen() == "/own?x=1"
+    assert chosen(target=b"/oauth2/sign_in?x=1") == "/"
+    assert chosen((b"x-forwarded-uri", b"/oauth2/auth")) == "/"
+    assert chosen((b"x-auth-request-redirect", b"/\xff")) == "/own?x=1"
+
+
+def test_or34_a_stranger_is_not_believed() -> None:
+    fields = (
+        (b"x-forwarded-host", b"other.example.com"),
+        (b"x-forwarded-uri", b"/forwarded"),
+        (b"forwarded", b"host=evil.com"),
+        (b"x-original-url", b"https://evil.com/"),
+    )
+    assert chosen(*fields, peer="203.0.113.9") == "/own?x=1"
+
+
+def test_or35_a_gateways_unlisted_host_is_no_target() -> None:
+    foreign = (b"x-forwarded-host", b"evil.com")
+    assert chosen(foreign, (b"x-forwarded-uri", b"/x")) == "/x"
+
+
+def test_or37_the_scheme_of_a_target_is_http_or_https() -> None:
+    host = (b"x-forwarded-host", b"other.example.com")
+    assert chosen(host, (b"x-forwarded-proto", b"javascript"), target=b"/x") == (
+        "http://other.example.com/x"
+    )
+    assert chosen(host, (b"x-forwarded-proto", b"HTTPS"), target=b"/x") == (
+        "https://other.example.com/x"
+    )
+
+
+def test_or44_own_endpoints_are_no_targets_of_a_login() -> None:
+    host = (b"x-forwarded-host", b"other.example.com")
+    uri = (b"x-forwarded-uri", b"/oauth2/auth")
+    assert chosen(host, uri) == "http://other.example.com/"
+    assert chosen(uri, rd="/oauth2/sign_out") == "/"
+
+
+def test_or41_a_sign_out_may_end_at_the_sign_in_page() -> None:
+    own_settings = settings()
+    policy = RedirectPolicy(own_settings)
+    request = Request(b"GET", b"/oauth2/sign_out", ((b"host", HOST),), "203.0.113.9")
+    original = TrustedProxies(own_settings).original(request)
+    for rd, target in (
+        ("/oauth2/sign_in", "/oauth2/sign_in"),
+        ("//evil.com", "/"),
+        ("https://evil.com", "/"),
+        ("", "/"),
+    ):
+        form = {"rd": rd}
+        assert policy.choose(request, original, form, own_endpoints=True) == target
+    assert policy.choose(request, original, {"rd": "/oauth2/sign_in"}) == "/"
+
+
+def test_a_target_of_nobody_is_home() -> None:
+    # The only candidate is the request's own target, which is no path to a browser.
+    assert chosen(target=b"//evil.com/x") == "/"
+    assert chosen(target=b"/\\evil.com/x") == "/"
+
+
+@pytest.mark.parametrize(
+    ("rd", "fields", "target"),
+    [
+        ("https://app.example.com/x?y#z", (), "/x?y#z"),
+        ("https://APP.example.com:443?y", (), "/?y"),
+        ("http://app.example.com/x", (), "/x"),
+        ("https://app.example.com", (), "/"),
+        ("https://app.example.com:8443/x", (), "/own"),
+        ("http://app.example.com/x", ((b"x-forwarded-proto", b"https"),), "/own"),
+        ("https://app.example.com//evil.com", (), "/own"),
+        ("https://app.example.com/\\evil.com", (), "/own"),
+        ("https://app.example.com@evil.com/x", (), "/own"),
+        ("https://app.example.com/oauth2/sign_out", (), "/own"),
+        ("https:app.example.com/x", (), "/own"),
+        (
+            "https://app.example.com:8443/x",
+            ((b"x-forwarded-host", b"app.example.com:8443"),),
+            "/x",
+        ),
+        ("https://[::1]/x", ((b"x-forwarded-host", b"[::1]"),), "/x"),
+        ("https://[::1]:443/x", ((b"x-forwarded-host", b"[::1]:8443"),), "/own"),
+    ],
+)
+def test_the_own_origin_needs_no_entry_in_the_list(
+    rd: str, fields: tuple[tuple[bytes, bytes], ...], target: str
+) -> None:
+    own_settings = settings(reverse_proxy=True)
+    request = Request(b"GET", b"/own", ((b"host", HOST), *fields), "10.0.0.1")
+    original = TrustedProxies(own_settings).original(request)
+    policy = RedirectPolicy(own_settings)
+    assert policy.choose(request, original, {"rd": rd}) == target

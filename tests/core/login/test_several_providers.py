@@ -1,0 +1,350 @@
+"""Several providers at once: chosen at login, kept in the session, bound to hosts."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authproxy_core import (
+    PageSettings,
+    ProviderSettings,
+    Respond,
+    Secret,
+    SessionSettings,
+)
+from authproxy_core.errors import FetchError
+from authproxy_core.providers.hosts import HostBinding
+from authproxy_core.settings.credentials import HTPASSWD
+from support.endpoints import (
+    ISSUER,
+    SUBJECT,
+    Endpoints,
+    discovery,
+    form,
+    jwks,
+    status,
+)
+from support.fleet import Fleet
+from support.world import header, provider_settings, settings
+
+STAFF = {
+    "id": "staff",
+    "type": "oidc",
+    "name": "Staff <login>",
+    "client_id": "web",
+    "client_secret": Secret("hush"),
+    "issuer": ISSUER,
+}
+PARTNERS = {
+    "id": "partners",
+    "type": "facebook",
+    "client_id": "app",
+    "client_secret": Secret("hush"),
+}
+CLAIMS = {
+    "iss": ISSUER,
+    "email": "alice@example.com",
+    "email_verified": True,
+    "groups": ["staff"],
+    "preferred_username": "alice",
+}
+
+
+def endpoints(
+    staff: dict[str, Any] | None = None,
+    partners: dict[str, Any] | None = None,
+    *,
+    core: dict[str, Any] | None = None,
+    **more: Any,
+) -> Endpoints:
+    idp = Endpoints(
+        "oidc",
+        {
+            f"GET {ISSUER}/.well-known/openid-configuration": discovery(),
+            f"GET {ISSUER}/jwks": jwks(),
+            "POST https://graph.facebook.com/v2.5/oauth/access_token": {
+                "access_token": "facebook-1"
+            },
+            "GET https://graph.facebook.com/v2.5/me": {"email": "bob@example.com"},
+            **more.pop("answers", {}),
+        },
+        claims=CLAIMS,
+        core={
+            "providers": (
+                ProviderSettings(**(STAFF | (staff or {}))),
+                ProviderSettings(**(PARTNERS | (partners or {}))),
+            ),
+            **(core or {}),
+        },
+        **more,
+    )
+    idp.answers[f"POST {ISSUER}/token"] = idp.tokens()
+    return idp
+
+
+def page(idp: Endpoints, target: str = "/oauth2/sign_in?rd=/deep", **more: Any) -> str:
+    return idp.world.get(target, **more).body.decode()
+
+
+def on(host: str) -> tuple[bytes, bytes]:
+    return (b"host", host.encode())
+
+
+def log_in(idp: Endpoints, host: str, provider: str = "") -> Respond:
+    """A login on *host*; the answer of the callback."""
+    answer = idp.world.get(f"/oauth2/start?rd=/&provider={provider}", on(host))
+    location = header(answer, b"location").decode()
+    params = dict(parse_qsl(urlsplit(location).query))
+    idp.nonce = params.get("nonce")
+    target = f"/oauth2/callback?code=code-1&state={params['state']}"
+    return idp.world.get(target, on(host))
+
+
+def check(idp: Endpoints, host: str) -> Respond:
+    return idp.world.get("/oauth2/auth", on(host))
+
+
+def test_the_sign_in_page_has_a_button_for_each() -> None:
+    text = page(endpoints())
+    assert "Sign in with Staff &lt;login&gt;" in text
+    assert "Sign in with Facebook" in text
+    assert 'href="/oauth2/start?rd=%2Fdeep&amp;provider=staff"' in text
+    assert 'href="/oauth2/start?rd=%2Fdeep&amp;provider=partners"' in text
+
+
+def test_custom_pages_may_list_them() -> None:
+    template = "{{.ProviderName}}{{range .Providers}}|{{.Name}} {{.Start}}{{end}}|{{.Redirect}}"
+    pages = PageSettings(sign_in_template=template)
+    text = page(endpoints(core={"pages": pages}))
+    assert text == (
+        "Staff &lt;login&gt;"
+        "|Staff &lt;login&gt; /oauth2/start?rd=%2Fdeep&amp;provider=staff"
+        "|Facebook /oauth2/start?rd=%2Fdeep&amp;provider=partners|/deep"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("&provider=partners", "www.facebook.com"),
+        ("&provider=staff", "idp.example.com"),
+        ("&provider=unknown", "idp.example.com"),
+        ("", "idp.example.com"),
+    ],
+)
+def test_a_login_goes_to_the_provider_that_is_asked_for(
+    asked: str, expected: str
+) -> None:
+    idp = endpoints()
+    idp.begin(f"/oauth2/start?rd=/{asked}")
+    assert urlsplit(idp.location).netloc == expected
+
+
+def test_each_session_belongs_to_the_provider_that_made_it() -> None:
+    idp = endpoints(cookie={"refresh": 60.0})
+    assert idp.finish(idp.begin("/oauth2/start?provider=partners")).status == 302
+    assert idp.identity()[1] == "bob@example.com"
+    assert [form(fetch)["client_id"] for fetch in idp.requests("token")] == ["app"]
+    idp.asked.clear()
+    assert idp.later(61).status == 202
+    assert {urlsplit(fetch.url).netloc for fetch in idp.asked} == {"graph.facebook.com"}
+    assert idp.finish(idp.begin("/oauth2/start?provider=staff")).status == 302
+    assert idp.identity()[:2] == (SUBJECT, "alice@example.com")
+    idp.asked.clear()
+    assert idp.later(61).status == 202
+    assert {urlsplit(fetch.url).netloc for fetch in idp.asked} == {"idp.example.com"}
+
+
+def test_each_provider_has_groups_of_its_own() -> None:
+    idp = endpoints({"allowed_groups": ("other",)})
+    assert idp.finish(idp.begin("/oauth2/start?provider=staff")).status == 403
+    assert idp.finish(idp.begin("/oauth2/start?provider=partners")).status == 302
+    assert idp.who().status == 202
+
+
+def test_lg25_an_answer_of_another_provider_is_refused() -> None:
+    idp = endpoints()
+    params = idp.begin("/oauth2/start?provider=staff")
+    answer = idp.finish(params, iss="https://www.facebook.com")
+    assert answer.status == 500
+    assert answer.events[0].reason == "issuer"
+    assert idp.requests("token") == []
+
+
+def test_a_provider_that_is_away_harms_its_own_logins_only() -> None:
+    away = {
+        f"GET {ISSUER}/.well-known/openid-configuration": FetchError("refused"),
+    }
+    idp = endpoints(answers=away, ready=False)
+    assert not idp.world.proxy.ready
+    answer = idp.world.get("/oauth2/start?provider=staff")
+    assert answer.status == 503
+    assert b"can&#39;t be reached at the moment" in answer.body
+    assert idp.finish(idp.begin("/oauth2/start?provider=partners")).status == 302
+    assert idp.who().status == 202
+    assert page(idp).count("Sign in with") == 2
+    idp.answers[f"GET {ISSUER}/.well-known/openid-configuration"] = discovery()
+    idp.world.clock.now += 60
+    assert idp.finish(idp.begin("/oauth2/start?provider=staff")).status == 302
+
+
+def test_a_lost_login_is_not_begun_again_with_another_provider() -> None:
+    navigates = ((b"accept", b"text/html"), (b"sec-fetch-mode", b"navigate"))
+    idp = endpoints()
+    params = idp.begin("/oauth2/start?provider=partners")
+    idp.world.jar.clear()
+    target = f"/oauth2/callback?code=code-1&state={params['state']}"
+    assert idp.world.get(target, *navigates).status == 403
+    idp = bound()  # here there is but one
+    answer = idp.world.get("/oauth2/start", on(B))
+    params = dict(parse_qsl(urlsplit(header(answer, b"location").decode()).query))
+    idp.world.jar.clear()
+    target = f"/oauth2/callback?code=code-1&state={params['state']}"
+    again = idp.world.get(target, on(B), *navigates)
+    assert header(again, b"location").startswith(b"https://www.facebook.com/")
+
+
+# -- bound to hosts
+
+A, B, OTHER = "a.example.com", "b.example.com", "other.example.com"
+
+
+def bound(**more: Any) -> Endpoints:
+    return endpoints({"hosts": (A,)}, {"hosts": (B,)}, **more)
+
+
+def test_a_host_offers_the_provider_that_is_bound_to_it() -> None:
+    idp = endpoints(None, {"hosts": ("B.Example.com",)})
+    for host in (B, f"{B}:8443"):
+        text = idp.world.get("/oauth2/sign_in", on(host)).body.decode()
+        assert text.count("Sign in with") == 1
+        assert "Facebook" in text
+    text = idp.world.get("/oauth2/sign_in", on(OTHER)).body.decode()
+    assert text.count("Sign in with") == 1
+    assert "Staff" in text
+
+
+def test_a_host_takes_its_own_sessions_only() -> None:
+    idp = bound(cookie={"refresh": 60.0})
+    assert log_in(idp, A).status == 302
+    assert check(idp, A).status == 202
+    assert check(idp, B).status == 401
+    assert check(idp, OTHER).status == 401
+    # The cookie is good elsewhere, so it is not cleared.
+    assert not [one for one in check(idp, B).headers if one[0] == b"set-cookie"]
+    assert idp.world.get("/oauth2/userinfo", on(B)).status == 401
+    assert idp.world.get("/app", on(B)).status == 403  # the sign-in page
+    # A session that is fresh where it counts needs no flow.
+    assert isinstance(idp.world.proxy.proxy(idp.world.request("/app", on(A))), Respond)
+    request = idp.world.request("/", on(B))
+    assert idp.world.proxy.identify(request) is None
+    request = idp.world.request("/", on(A))
+    assert idp.world.proxy.identify(request) is not None
+    idp.asked.clear()
+    idp.world.clock.now += 61
+    assert check(idp, B).status == 401
+    assert idp.asked == []
+    assert check(idp, A).status == 202
+    assert idp.asked
+
+
+def test_sessions_in_a_store_are_bound_as_well() -> None:
+    staff = provider_settings(hosts=("app.example.com",))
+    given_ = settings(
+        providers=(staff, ProviderSettings(**PARTNERS)),
+        sessions=SessionSettings(shared=True, backend="store"),
+    )
+    fleet = Fleet(given_)
+    assert fleet[0].log_in().status == 302
+    assert fleet[1].get("/oauth2/auth", on(B)).status == 401  # looked up, then refused
+    assert fleet[1].get("/oauth2/auth").status == 202
+    assert fleet[1].get("/oauth2/auth", on(B)).status == 401
+
+
+def test_an_id_token_goes_to_the_provider_that_issued_it_only() -> None:
+    end = f"{ISSUER}/end"
+    other = discovery("https://other.example.com", end_session_endpoint=end)
+    idp = endpoints(
+        None,
+        {**STAFF, "id": "other", "issuer": "https://other.example.com"},
+        answers={
+            "GET https://other.example.com/.well-known/openid-configuration": other,
+            "GET https://other.example.com/jwks": jwks(),
+        },
+        core={"whitelist_domains": ("idp.example.com",)},
+    )
+    assert idp.finish(idp.begin("/oauth2/start?provider=staff")).status == 302
+    answer = idp.world.get(f"/oauth2/sign_out?rd={end}?id_token_hint={{id_token}}")
+    assert header(answer, b"location") == f"{end}?id_token_hint=".encode()
+
+
+def test_another_provider_can_not_be_chosen_where_one_is_bound() -> None:
+    idp = bound()
+    assert log_in(idp, B, "staff").status == 302
+    assert check(idp, B).status == 202
+    assert check(idp, A).status == 401
+
+
+def test_without_a_provider_there_is_no_login() -> None:
+    idp = bound()
+    assert (
+        "Sign in with" not in idp.world.get("/oauth2/sign_in", on(OTHER)).body.decode()
+    )
+    answer = idp.world.get("/oauth2/start?provider=staff", on(OTHER))
+    assert answer.status == 404
+    assert b"There is no login under this address" in answer.body
+    assert answer.events[0].reason == "no_provider"
+
+
+def test_a_login_elsewhere_is_for_the_host_that_it_leads_back_to() -> None:
+    idp = bound(
+        core={
+            "redirect_url": "https://auth.example.com/oauth2/callback",
+            "whitelist_domains": (".example.com",),
+            "skip_provider_button": True,
+        }
+    )
+    answer = idp.world.get(f"/oauth2/start?rd=https://{B}/deep", on("auth.example.com"))
+    assert header(answer, b"location").startswith(b"https://www.facebook.com/")
+    answer = idp.world.get(
+        f"/oauth2/sign_in?rd=https://{A}/deep", on("auth.example.com")
+    )
+    assert header(answer, b"location").startswith(ISSUER.encode())
+
+
+def test_without_a_choice_the_button_may_be_skipped() -> None:
+    idp = bound(core={"skip_provider_button": True})
+    answer = idp.world.get("/app", on(B), (b"accept", b"text/html"))
+    assert header(answer, b"location").startswith(b"https://www.facebook.com/")
+
+
+def test_sessions_without_a_name_are_the_first_providers() -> None:
+    one = ProviderSettings(**STAFF, hosts=(A,))
+    two = ProviderSettings(**PARTNERS)
+    binding = HostBinding(settings(providers=(one, two)))
+    assert binding.serves(A, "")
+    assert not binding.serves(B, "")
+    assert binding.offered("[::1]") == ("partners",)
+    # Those by a password of our own count on all hosts.
+    assert binding.serves(A, HTPASSWD)
+    assert binding.serves(B, HTPASSWD)
+
+
+@given(st.text(), st.text())
+def test_any_host_has_an_answer(host: str, asked: str) -> None:
+    one = ProviderSettings(**STAFF, hosts=(A,))
+    two = ProviderSettings(**PARTNERS, hosts=(B,))
+    binding = HostBinding(settings(providers=(one, two)))
+    chosen = binding.chosen(host, asked)
+    assert chosen in (None, "staff", "partners")
+    assert chosen is None or binding.serves(host, chosen)
+
+
+def test_refusals_of_the_provider_stay_with_it() -> None:
+    idp = endpoints(answers={"GET https://graph.facebook.com/v2.5/me": status(400)})
+    answer = idp.finish(idp.begin("/oauth2/start?provider=partners"))
+    assert answer.events[0].reason == "validation"

@@ -1,0 +1,55 @@
+"""A login that several processes could finish is finished by one of them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as budget
+from hypothesis import strategies as st
+
+from authproxy_core import SessionSettings
+from support.fleet import Fleet
+from support.world import settings, target_of
+
+KINDS = {
+    "cookie": SessionSettings(shared=True),
+    "ticket": SessionSettings(shared=True, backend="store"),
+}
+kinds = pytest.mark.parametrize("kind", list(KINDS))
+
+
+def begun(kind: str, seed: int = 0) -> tuple[Fleet, str]:
+    """Two processes, and the target of a callback."""
+    fleet = Fleet(settings(sessions=KINDS[kind]), seed=seed)
+    answer = fleet[0].get("/oauth2/start?rd=/deep")
+    [location] = [value for name, value in answer.headers if name == b"location"]
+    return fleet, target_of(fleet.idp.log_in(location.decode(), "alice"))
+
+
+@kinds
+@given(seed=st.integers(0, 1 << 32))
+@budget(max_examples=10, deadline=None)
+def test_lg05_two_callbacks_at_once_redeem_one_code(kind: str, seed: int) -> None:
+    fleet, target = begun(kind, seed)
+    answers = fleet.check_together(4, dict(fleet.world.jar), target)
+    assert sorted(answer.status for answer in answers) == [302, 403, 403, 403]
+    assert fleet.idp.count("token") == 1
+
+
+@kinds
+def test_lg04_another_process_knows_that_a_login_is_over(kind: str) -> None:
+    fleet, target = begun(kind)
+    jar = dict(fleet.world.jar)
+    assert fleet[0].get(target, jar=dict(jar)).status == 302
+    assert fleet[1].get(target, jar=dict(jar)).status == 403
+    assert fleet.idp.count("token") == 1
+
+
+@pytest.mark.parametrize(("kind", "status"), [("cookie", 302), ("ticket", 503)])
+def test_a_login_without_the_store(kind: str, status: int) -> None:
+    """Who needs the store for the session keeps the code for another try."""
+    fleet, target = begun(kind)
+    fleet.store.away = True
+    jar = dict(fleet.world.jar)
+    assert fleet[0].get(target, jar=jar).status == status
+    assert fleet.idp.count("token") == (1 if status == 302 else 0)

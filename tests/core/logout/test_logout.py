@@ -1,0 +1,547 @@
+"""Logouts that the provider begins, and signing out there as well."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import settings as budget
+from hypothesis import strategies as st
+
+from authproxy_core import (
+    Add,
+    Delete,
+    Fetch,
+    FetchError,
+    Respond,
+    Response,
+    SessionSettings,
+)
+from authproxy_core.errors import TokenError
+from authproxy_core.oidc.jwt import Expected, claims_of
+from authproxy_core.oidc.logout_token import EVENT, check_logout_token
+from authproxy_core.settings.root import LogoutSettings
+from support.fleet import Fleet
+from support.world import ISSUER, START, World, header, headers, settings
+
+NAME = b"_oauth2_proxy"
+FORM = (b"content-type", b"application/x-www-form-urlencoded")
+CHANNELS = LogoutSettings(back_channel=True, front_channel=True)
+KINDS = {
+    "ticket": SessionSettings(shared=True, backend="store"),
+    "cookie": SessionSettings(shared=True, revocable=True),
+}
+kinds = pytest.mark.parametrize("kind", list(KINDS))
+
+
+class Scene:
+    """Two processes, alice twice and bob once."""
+
+    def __init__(self, kind: str, **changes: Any) -> None:
+        given = settings(sessions=KINDS[kind], logout=CHANNELS, **changes)
+        self.fleet = Fleet(given)
+        self.idp = self.fleet.idp
+        self.jars: dict[str, dict[bytes, bytes]] = {}
+        self.sessions: dict[str, Any] = {}
+        for name in ("alice", "alice-again", "bob"):
+            jar: dict[bytes, bytes] = {}
+            self.fleet.clock.now += 1
+            self.fleet[0].log_in(name.partition("-")[0], jar)
+            self.jars[name] = jar
+            entry = self.fleet[0].proxy._sessions.entry_of(jar[NAME])
+            loaded = self.fleet[0].run(self.fleet[0].proxy._sessions.load(entry))
+            self.sessions[name] = loaded.session
+        self.fleet.clock.now += 1
+
+    def sid(self, name: str) -> str:
+        sid: str = self.sessions[name].sid
+        return sid
+
+    def inside(self) -> set[str]:
+        found = [
+            {
+                name
+                for name, jar in self.jars.items()
+                if process.get("/oauth2/auth", jar=dict(jar)).status == 202
+            }
+            for process in self.fleet.processes
+        ]
+        assert all(one == found[0] for one in found)
+        return found[0]
+
+    def post(self, body: bytes, *more: Any, number: int = 0) -> Respond:
+        """What the provider posts to the back channel."""
+        process = self.fleet[number]
+        process.world.body = body
+        request = process.world.request(
+            "/oauth2/backchannel-logout", *(more or (FORM,)), method=b"POST", jar={}
+        )
+        answer = process.run(process.proxy.handle(request))
+        assert isinstance(answer, Respond)
+        assert header(answer, b"cache-control") == b"no-store"
+        return answer
+
+    def send(self, token: str, number: int = 0) -> Respond:
+        return self.post(b"logout_token=" + token.encode(), number=number)
+
+
+# -- the back channel
+
+
+@kinds
+def test_lo11_a_user_is_logged_out_everywhere(kind: str) -> None:
+    scene = Scene(kind)
+    assert scene.inside() == {"alice", "alice-again", "bob"}
+    answer = scene.send(scene.idp.logout_token("alice"))
+    assert answer.status == 200
+    assert answer.body == b""
+    assert [event.kind for event in answer.events] == ["logged_out_by_provider"]
+    assert scene.inside() == {"bob"}
+
+
+@kinds
+def test_lo11_one_session_is_logged_out(kind: str) -> None:
+    scene = Scene(kind)
+    token = scene.idp.logout_token("", sid=scene.sid("alice"))
+    assert scene.send(token, number=1).status == 200
+    assert scene.inside() == {"alice-again", "bob"}
+    both = scene.idp.logout_token("bob", sid=scene.sid("bob"))
+    assert scene.send(both).status == 200
+    assert scene.inside() == {"alice-again"}
+
+
+@kinds
+def test_lo19_sid_and_sub_both_have_to_match(kind: str) -> None:
+    scene = Scene(kind)
+    token = scene.idp.logout_token("bob", sid=scene.sid("alice"))
+    assert scene.send(token).status == 200
+    assert scene.inside() == {"alice", "alice-again", "bob"}
+
+
+@kinds
+def test_who_logs_in_again_is_in_again(kind: str) -> None:
+    scene = Scene(kind)
+    scene.send(scene.idp.logout_token("alice"))
+    scene.fleet.clock.now += 1
+    scene.fleet[0].log_in("alice", scene.jars["alice"])
+    assert scene.inside() == {"alice", "bob"}
+
+
+@kinds
+def test_lo17_a_logout_token_is_used_once(kind: str) -> None:
+    scene = Scene(kind)
+    token = scene.idp.logout_token("alice")
+    assert scene.send(token).status == 200
+    scene.fleet.clock.now += 1
+    scene.fleet[0].log_in("alice", scene.jars["alice"])
+    for number in (0, 1):
+        answer = scene.send(token, number=number)
+        assert answer.status == 400
+        assert answer.events[0].reason == "replay"
+    assert scene.inside() == {"alice", "bob"}
+    other = scene.idp.logout_token("alice", jti="x" * 257)
+    assert scene.send(other).status == 400
+
+
+BAD: dict[str, dict[str, Any]] = {
+    "LO13 nonce": {"nonce": "n"},
+    "LO14 no events": {"events": None},
+    "LO14 other event": {"events": {"http://other": {}}},
+    "LO14 no object": {"events": {EVENT: True}},
+    "LO14 text": {"events": EVENT},
+    "LO16 issuer": {"iss": "https://evil.example.com"},
+    "LO16 no issuer": {"iss": None},
+    "LO16 issuer of another kind": {"iss": [ISSUER]},
+    "LO16 audience": {"aud": "other"},
+    "LO16 no audience": {"aud": None},
+    "LO16 expired": {"exp": int(START) - 100},
+    "LO16 no exp": {"exp": None},
+    "LO16 exp of another kind": {"exp": "never"},
+    "LO16 no iat": {"iat": None},
+    "LO16 old iat": {"iat": int(START) - 3600},
+    "LO16 future iat": {"iat": int(START) + 3600},
+    "LO17 no jti": {"jti": None},
+    "neither sub nor sid": {"sub": None},
+    "LO20 sub": {"sub": "x" * 10_000},
+    "LO20 control": {"sub": "a\r\nb"},
+    "sid of another kind": {"sid": 7},
+}
+
+
+@kinds
+@pytest.mark.parametrize("name", list(BAD))
+def test_lo13_lo14_lo16_lo17_lo20_bad_tokens_log_nobody_out(
+    kind: str, name: str
+) -> None:
+    scene = Scene(kind)
+    answer = scene.send(scene.idp.logout_token("alice", **BAD[name]))
+    assert answer.status == 400
+    assert header(answer, b"content-type") == b"application/json"
+    document = orjson.loads(answer.body)
+    assert document["error"] == "invalid_request"
+    assert [event.kind for event in answer.events] == ["logout_refused"]
+    assert scene.inside() == {"alice", "alice-again", "bob"}
+
+
+@pytest.mark.parametrize("subject", ["*", "_oauth2_proxy:index:all", "all"])
+def test_lo20_a_subject_is_looked_up_as_it_is(subject: str) -> None:
+    scene = Scene("ticket")
+    assert scene.send(scene.idp.logout_token("", sub=subject)).status == 200
+    assert scene.inside() == {"alice", "alice-again", "bob"}
+
+
+def test_lo16_signatures_are_judged() -> None:
+    scene = Scene("ticket")
+    good = scene.idp.logout_token("alice")
+    head, body, signature = good.split(".")
+    none = "eyJhbGciOiJub25lIn0"
+    for token in (
+        f"{none}.{body}.",
+        f"{none}.{body}.{signature}",
+        f"{head}.{body}.{signature[:-8]}AAAAAAAA",
+        f"{head}.{body}.AAAA",
+        good + "x",
+        "a.b.c",
+        "",
+    ):
+        assert scene.send(token).status == 400
+    assert scene.inside() == {"alice", "alice-again", "bob"}
+
+
+def test_an_id_token_is_no_logout_token() -> None:
+    scene = Scene("cookie")
+    assert scene.send(scene.sessions["alice"].id_token).status == 400
+    assert scene.send(scene.sessions["alice"].access_token).status == 400
+
+
+@pytest.mark.parametrize("typ", ["at+jwt", "secevent+jwt", "logout+jwt"])
+def test_only_its_own_type_does_for_a_logout_token(typ: str) -> None:
+    scene = Scene("ticket")
+    claims = claims_of(scene.idp.logout_token("alice"))
+    token = scene.idp._desk.keys.sign(claims, "RS256", {"typ": typ})
+    good = typ == "logout+jwt"
+    assert scene.send(token).status == (200 if good else 400)
+    assert ("alice" in scene.inside()) is not good
+
+
+def test_lo22_nonsense_does_not_make_us_fetch_keys() -> None:
+    scene = Scene("ticket")
+    scene.idp.seen.clear()
+    scene.fleet.world.clock.now += 60
+    for _ in range(20):
+        token = scene.idp.logout_token("alice", aud="other")
+        assert scene.send(token).status == 400
+    assert scene.idp.count("jwks") == 0
+    scene.idp.rotate_keys(keep_old=False)
+    stranger = World(ready=False).idp  # keys that are not the provider's
+    for _ in range(20):
+        assert scene.send(stranger.logout_token("alice")).status == 400
+    assert scene.idp.count("jwks") <= 1
+
+
+def test_a_key_that_was_rotated_is_fetched() -> None:
+    scene = Scene("ticket")
+    scene.idp.rotate_keys()
+    scene.fleet.clock.now += 60
+    assert scene.send(scene.idp.logout_token("alice")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"", FORM),
+        (b"other=1", FORM),
+        (b"logout_token=", FORM),
+        (b"logout_token=a&logout_token=b", FORM),
+        (b"logout_token=%ff", FORM),
+        (b"logout_token=TOKEN", (b"content-type", b"application/json")),
+        (b"logout_token=TOKEN", (b"content-type", b"")),
+    ],
+)
+def test_only_a_posted_form_counts(body: bytes, field: tuple[bytes, bytes]) -> None:
+    scene = Scene("ticket")
+    token = scene.idp.logout_token("alice").encode()
+    assert scene.post(body.replace(b"TOKEN", token), field).status == 400
+    assert scene.inside() == {"alice", "alice-again", "bob"}
+
+
+def test_other_methods_and_queries_log_nobody_out() -> None:
+    scene = Scene("ticket")
+    token = scene.idp.logout_token("alice")
+    target = f"/oauth2/backchannel-logout?logout_token={token}"
+    answer = scene.fleet[0].get(target, jar={})
+    assert answer.status == 405
+    assert header(answer, b"allow") == b"POST"
+    assert scene.inside() == {"alice", "alice-again", "bob"}
+
+
+@kinds
+def test_a_logout_that_fails_can_be_sent_again(kind: str) -> None:
+    scene = Scene(kind)
+    token = scene.idp.logout_token("alice")
+    scene.fleet.store.away = True
+    answer = scene.send(token)
+    assert answer.status == 400
+    assert orjson.loads(answer.body)["error"] == "logout_failed"
+    scene.fleet.store.away = False
+    scene.fleet.store.failing = lambda effect: type(effect) in (Delete, Add)
+    scene.send(token)
+    scene.fleet.store.failing = lambda effect: False
+    if kind == "ticket":
+        assert scene.send(token).status == 200
+    assert scene.inside() == {"bob"}
+
+
+def test_a_provider_that_is_not_ready_logs_nobody_out() -> None:
+    given = settings(sessions=KINDS["ticket"], logout=CHANNELS)
+    world = World(given, ready=False)
+    world.body = b"logout_token=" + world.idp.logout_token("alice").encode()
+    answer = world.get("/oauth2/backchannel-logout", FORM, method=b"POST")
+    assert answer.status == 400
+    assert answer.events[0].reason == "not_ready"
+
+
+def test_without_the_options_there_are_no_endpoints() -> None:
+    world = World(settings(sessions=KINDS["ticket"]))
+    for path in ("/oauth2/backchannel-logout", "/oauth2/frontchannel-logout"):
+        answer = world.get(path, FORM, method=b"POST")
+        assert answer.status == 403  # a page that asks for a login
+
+
+json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=10), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+NAMES = ("iss", "aud", "iat", "exp", "sub", "sid", "jti", "events", "nonce")
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), json))
+@budget(max_examples=200)
+def test_any_claims_are_judged_or_refused(changes: dict[str, Any]) -> None:
+    good = {
+        "iss": ISSUER,
+        "aud": "web",
+        "iat": START,
+        "exp": START + 60,
+        "sub": "s",
+        "jti": "j",
+        "events": {EVENT: {}},
+    }
+    expected = Expected(issuer=ISSUER, client_id="web")
+    try:
+        found = check_logout_token(good | changes, expected, START)
+    except TokenError:
+        return
+    assert found.subject or found.sid
+    assert found.jti
+
+
+# -- the front channel
+
+
+def frame(scene: Scene, name: str, query: str) -> Respond:
+    return scene.fleet[0].get(
+        f"/oauth2/frontchannel-logout?{query}", jar=scene.jars[name]
+    )
+
+
+@kinds
+def test_the_provider_ends_the_session_in_an_iframe(kind: str) -> None:
+    scene = Scene(kind)
+    copy = dict(scene.jars["alice"])
+    answer = frame(scene, "alice", f"iss={ISSUER}&sid={scene.sid('alice')}")
+    assert answer.status == 200
+    assert not scene.jars["alice"]
+    policy = header(answer, b"content-security-policy")
+    assert policy == b"default-src 'none'; frame-ancestors https://idp.example.com"
+    assert not headers(answer, b"x-frame-options")
+    assert b"no-store" in header(answer, b"cache-control")
+    scene.jars["alice"] = copy
+    assert scene.inside() == {"alice-again", "bob"}
+
+
+@kinds
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "iss=ISS",
+        "sid=SID",
+        "iss=ISS&sid=other",
+        "iss=https://evil.example.com&sid=SID",
+        "iss=ISS&sid=BOB",
+        "iss=ISS&sid=",
+    ],
+)
+def test_only_the_session_that_is_meant_is_ended(kind: str, query: str) -> None:
+    scene = Scene(kind)
+    query = query.replace("ISS", ISSUER).replace("SID", scene.sid("alice"))
+    query = query.replace("BOB", scene.sid("bob"))
+    answer = frame(scene, "alice", query)
+    assert answer.status == 400
+    assert not headers(answer, b"set-cookie")
+    assert scene.inside() == {"alice", "alice-again", "bob"}
+
+
+def test_without_a_session_nothing_is_ended() -> None:
+    scene = Scene("ticket")
+    scene.jars["nobody"] = {}
+    query = f"iss={ISSUER}&sid={scene.sid('alice')}"
+    assert frame(scene, "nobody", query).status == 400
+    scene.fleet.store.values.clear()
+    scene.fleet[0].proxy.store_changed(None)
+    assert frame(scene, "alice", query).status == 400
+
+
+def test_nobody_may_frame_it_before_the_provider_is_known() -> None:
+    given = settings(sessions=KINDS["ticket"], logout=CHANNELS)
+    answer = World(given, ready=False).get("/oauth2/frontchannel-logout")
+    policy = header(answer, b"content-security-policy")
+    assert policy == b"default-src 'none'; frame-ancestors 'none'"
+
+
+# -- signing out at the provider
+
+
+def at_provider(**changes: Any) -> World:
+    logout = LogoutSettings(at_provider=True)
+    world = World(settings(logout=logout, **changes))
+    world.log_in()
+    return world
+
+
+def test_lo05_signing_out_goes_on_to_the_provider() -> None:
+    world = at_provider()
+    token = world.proxy._sessions.lookup(world.request("/").headers)
+    assert token is not None
+    answer = world.get("/oauth2/sign_out?rd=/bye")
+    assert answer.status == 302
+    location = header(answer, b"location").decode()
+    assert location.startswith(f"{ISSUER}/")
+    params = parse_qs(urlsplit(location).query)
+    assert params["id_token_hint"] == [token.session.id_token]
+    assert params["client_id"] == ["authproxy"]
+    assert params["post_logout_redirect_uri"] == ["https://app.example.com/bye"]
+    assert NAME not in world.jar
+    assert header(world.get("/oauth2/sign_out?rd=/bye"), b"location") == b"/bye"
+
+
+def test_the_way_back_has_the_scheme_of_the_request() -> None:
+    world = at_provider(cookie={"secure": False})
+    location = header(world.get("/oauth2/sign_out", secure=False), b"location")
+    assert b"post_logout_redirect_uri=http%3A%2F%2Fapp.example.com%2F" in location
+
+
+def test_the_way_back_may_lead_to_another_host() -> None:
+    world = at_provider(whitelist_domains=(".example.com",))
+    answer = world.get("/oauth2/sign_out?rd=https://www.example.com/x")
+    assert b"uri=https%3A%2F%2Fwww.example.com%2Fx" in header(answer, b"location")
+
+
+def test_a_provider_without_logout_is_left_alone() -> None:
+    logout = LogoutSettings(at_provider=True)
+    world = World(settings(logout=logout), ready=False)
+    world.config.discovery["end_session_endpoint"] = None
+    world.run(world.proxy.warm_up())
+    world.log_in()
+    assert header(world.get("/oauth2/sign_out"), b"location") == b"/"
+
+
+def backend(outcome: Any) -> tuple[World, list[Fetch], Respond]:
+    """Signing out with a backend_logout_url that answers so."""
+    url = "https://idp.example.com/end?token={id_token}"
+    world = World(settings(provider={"backend_logout_url": url}))
+    world.log_in()
+    asked: list[Fetch] = []
+
+    def fetch(effect: Fetch) -> Any:
+        asked.append(effect)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    world.on_fetch = fetch
+    answer = world.get("/oauth2/sign_out?rd=/bye")
+    return world, asked, answer
+
+
+@pytest.mark.parametrize("status", [200, 204])
+def test_the_provider_is_told_of_a_logout(status: int) -> None:
+    world, [asked], answer = backend(Response(status))
+    assert asked.method == "GET"
+    assert asked.url.startswith("https://idp.example.com/end?token=ey")
+    assert header(answer, b"location") == b"/bye"
+    assert [event.kind for event in answer.events] == ["logged_out"]
+    assert NAME not in world.jar
+
+
+@pytest.mark.parametrize("outcome", [Response(500), FetchError("connection refused")])
+def test_a_provider_that_does_not_listen_keeps_nobody_in(outcome: Any) -> None:
+    world, _, answer = backend(outcome)
+    assert answer.status == 302
+    assert [event.kind for event in answer.events] == ["logged_out", "logout_failed"]
+    assert "ey" not in answer.events[1].detail
+    assert NAME not in world.jar
+
+
+def test_nobody_is_told_of_a_logout_without_a_session() -> None:
+    url = "https://idp.example.com/end?token={id_token}"
+    world = World(settings(provider={"backend_logout_url": url}))
+    world.fetched.clear()
+    assert world.get("/oauth2/sign_out").status == 302
+    assert not world.fetched
+
+
+REVOKES = LogoutSettings(revokes_tokens=True)
+
+
+def revoking(outcome: Any, **provider: Any) -> tuple[list[Fetch], Respond]:
+    """Signing out when tokens are to be revoked, and the provider answers so."""
+    world = World(settings(logout=REVOKES, provider=provider), ready=False)
+    world.config.discovery["revocation_endpoint"] = f"{ISSUER}/revoke"
+    world.run(world.proxy.warm_up())
+    world.log_in()
+    asked: list[Fetch] = []
+
+    def fetch(effect: Fetch) -> Any:
+        asked.append(effect)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    world.on_fetch = fetch
+    answer = world.get("/oauth2/sign_out?rd=/bye")
+    assert NAME not in world.jar
+    assert header(answer, b"location") == b"/bye"
+    return asked, answer
+
+
+def test_lo10_the_refresh_token_is_revoked() -> None:
+    [asked], answer = revoking(Response(200))
+    assert (asked.method, asked.url) == ("POST", f"{ISSUER}/revoke")
+    assert asked.purpose == "revocation"
+    assert b"token_type_hint=refresh_token" in asked.body
+    assert any(name == b"authorization" for name, _ in asked.headers)
+    assert [event.kind for event in answer.events] == ["logged_out"]
+
+
+@pytest.mark.parametrize("outcome", [Response(503), FetchError("connection refused")])
+def test_lo10_a_failed_revocation_keeps_nobody_in(outcome: Any) -> None:
+    _, answer = revoking(outcome)
+    assert [event.kind for event in answer.events] == ["logged_out", "logout_failed"]
+    assert answer.events[1].reason == "revocation"
+
+
+def test_lo10_without_an_endpoint_nothing_is_asked() -> None:
+    world = World(settings(logout=REVOKES))
+    world.log_in()
+    world.fetched.clear()
+    assert world.get("/oauth2/sign_out").status == 302
+    assert not world.fetched

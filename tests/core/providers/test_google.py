@@ -1,0 +1,528 @@
+"""Google: verified ID tokens, and the groups of a Workspace's directory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from joserfc import jws
+from joserfc.jwk import RSAKey
+from msgspec.structs import replace
+
+from authproxy_core import Fetch, Secret, SettingsError
+from authproxy_core.errors import FetchError
+from authproxy_core.messages import Response
+from authproxy_core.settings.providers import GoogleSettings
+from support.endpoints import (
+    SUBJECT,
+    Endpoints,
+    Turns,
+    challenge_of,
+    field,
+    form,
+    json,
+    jwks,
+    private_pem,
+    query,
+    signed,
+    status,
+)
+
+ISSUER = "https://accounts.google.com"
+TOKEN_URL = "POST https://www.googleapis.com/oauth2/v3/token"
+EXCHANGE = "POST https://oauth2.googleapis.com/token"
+DIRECTORY = "https://admin.googleapis.com/admin/directory/v1"
+METADATA = (
+    "http://metadata.google.internal/computeMetadata/v1/instance/"
+    "service-accounts/default"
+)
+SIGN_JWT = "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts"
+ALICE = {"email": "alice@example.com", "email_verified": True, "hd": "example.com"}
+KEY = RSAKey.generate_key(2048)
+GRANTED = {"access_token": "directory-1", "expires_in": 3599, "token_type": "Bearer"}
+REFUSED = json({"error": "unauthorized_client"}, 401)
+ACCOUNT = {
+    "type": "service_account",
+    "project_id": "p",
+    "private_key_id": "kid-1",
+    "private_key": KEY.as_pem(private=True).decode(),
+    "client_email": "proxy@p.iam.gserviceaccount.com",
+    "client_id": "1",
+    "token_uri": "https://oauth2.googleapis.com/token",
+}
+
+
+def google(
+    answers: dict[str, Any] | None = None,
+    *,
+    claims: dict[str, Any] | None = None,
+    **more: Any,
+) -> Endpoints:
+    idp = Endpoints(
+        "google",
+        {
+            "GET https://www.googleapis.com/oauth2/v3/certs": jwks(),
+            EXCHANGE: GRANTED,
+            **(answers or {}),
+        },
+        claims={"iss": ISSUER, **(ALICE if claims is None else claims)},
+        **more,
+    )
+    idp.answers.setdefault(TOKEN_URL, idp.tokens())
+    return idp
+
+
+def workspace(answers: dict[str, Any] | None = None, **more: Any) -> Endpoints:
+    """Google with a service account."""
+    return google(
+        answers,
+        google=GoogleSettings(
+            admin_email="admin@example.com",
+            **{"credentials": Secret(orjson.dumps(ACCOUNT)), **more.pop("google", {})},
+        ),
+        **more,
+    )
+
+
+def test_google_says_who_it_is() -> None:
+    idp = google()
+    params = idp.begin()
+    assert idp.location.startswith(
+        "https://accounts.google.com/o/oauth2/auth?access_type=offline&"
+    )
+    assert params["scope"] == "openid profile email"
+    assert params["nonce"]
+    assert idp.finish(params).status == 302
+    assert idp.identity() == (SUBJECT, "alice@example.com", "", "")
+    redeemed = form(idp.requests("token")[0])
+    assert redeemed["client_secret"] == "hush"
+    assert params["code_challenge"] == challenge_of(redeemed["code_verifier"])
+
+
+def test_the_issuer_may_be_without_scheme() -> None:
+    idp = google()
+    idp.claims["iss"] = "accounts.google.com"
+    assert idp.log_in().status == 302
+
+
+def test_the_signature_is_checked() -> None:
+    idp = google()
+    params = idp.begin()
+    forged = signed({**idp.claims, "nonce": idp.nonce, "aud": "web"}, "other")
+    idp.answers[TOKEN_URL] = idp.tokens(id_token=forged)
+    answer = idp.finish(params)
+    assert answer.events[0].reason in ("unknown_key", "signature")
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({"email": "a@b.c", "email_verified": False}, "email_unverified"),
+        ({"email": "a@b.c"}, "email_unverified"),
+        ({"email_verified": True}, "email_missing"),
+        ({**ALICE, "iss": "https://evil.example"}, "issuer"),
+        ({**ALICE, "aud": "other"}, "audience"),
+    ],
+)
+def test_id_tokens_that_do_not_do(claims: dict[str, Any], reason: str) -> None:
+    assert google(claims=claims).failure() == reason
+
+
+def test_unverified_addresses_may_be_allowed() -> None:
+    idp = google(claims={"email": "a@b.c"}, allow_unverified_email=True)
+    assert idp.log_in().status == 302
+
+
+def test_groups_of_the_token_are_none() -> None:
+    idp = google(claims={**ALICE, "groups": ["admins"]}, allowed_groups=("admins",))
+    assert idp.log_in().status == 403
+
+
+def test_a_refresh_keeps_the_refresh_token() -> None:
+    idp = google(cookie={"refresh": 60.0})
+    idp.log_in()
+    idp.answers[TOKEN_URL] = idp.tokens(refresh_token=None, access_token="access-2")
+    assert idp.later(61).status == 202
+    assert idp.later(61).status == 202
+    refreshed = [form(fetch) for fetch in idp.requests("token")[1:]]
+    assert [one["refresh_token"] for one in refreshed] == ["refresh-1", "refresh-1"]
+
+
+def test_a_configured_validate_url_gets_the_token_in_its_query() -> None:
+    url = "https://www.googleapis.com/oauth2/v1/tokeninfo"
+    idp = google({f"GET {url}": {}}, cookie={"refresh": 60.0}, validate_url=url)
+    idp.log_in()
+    assert idp.later(61).status == 202
+    [asked] = idp.requests("validate")
+    assert query(asked) == {"access_token": "access-1"}
+    assert field(asked, b"authorization") == b""
+    idp.answers[f"GET {url}"] = status(400)
+    assert idp.later(61).status == 401
+
+
+# -- the directory
+
+
+def test_the_token_for_the_directory_is_asked_as_an_administrator() -> None:
+    idp = workspace({f"GET {DIRECTORY}/groups": {"groups": []}}, ready=False)
+    idp.world.run(idp.world.proxy.warm_up())
+    assert idp.world.proxy.ready
+    [asked] = idp.requests("directory")
+    sent = form(asked)
+    assert sent["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
+    made = jws.deserialize_compact(sent["assertion"], KEY)
+    assert made.headers() == {"alg": "RS256", "typ": "JWT", "kid": "kid-1"}
+    now = int(idp.world.clock())
+    assert orjson.loads(made.payload) == {
+        "iss": "proxy@p.iam.gserviceaccount.com",
+        "sub": "admin@example.com",
+        "scope": "https://www.googleapis.com/auth/admin.directory.group.member.readonly",
+        "aud": "https://oauth2.googleapis.com/token",
+        "iat": now,
+        "exp": now + 3600,
+    }
+    assert idp.log_in().status == 302
+    assert len(idp.requests("directory")) == 1  # it is kept
+    idp.world.clock.now += 3600
+    idp.world.jar.clear()
+    assert idp.log_in().status == 302
+    assert len(idp.requests("directory")) == 2
+
+
+def test_the_first_scope_that_is_granted_is_used() -> None:
+    idp = workspace(
+        {EXCHANGE: Turns(REFUSED, REFUSED, GRANTED), f"GET {DIRECTORY}/groups": {}}
+    )
+    assert idp.log_in().status == 302
+
+
+@pytest.mark.parametrize(
+    ("user_scope", "expected"),
+    [
+        ("", "admin.directory.user.readonly"),
+        ("cloud", "cloud-platform"),
+        ("user", "admin.directory.user"),
+    ],
+)
+def test_scopes_for_organization_ids(user_scope: str, expected: str) -> None:
+    idp = workspace(
+        google={"use_organization_id": True, "admin_api_user_scope": user_scope},
+        ready=False,
+    )
+    idp.world.run(idp.world.proxy.warm_up())
+    [asked] = idp.requests("directory")
+    claims = orjson.loads(
+        jws.deserialize_compact(form(asked)["assertion"], KEY).payload
+    )
+    auth = "https://www.googleapis.com/auth"
+    assert claims["scope"] == (
+        f"{auth}/admin.directory.group.member.readonly {auth}/{expected}"
+    )
+
+
+def test_without_any_scope_nobody_logs_in() -> None:
+    idp = workspace({EXCHANGE: Turns(REFUSED, REFUSED, REFUSED, REFUSED, GRANTED)})
+    failed = [event for event in idp.world.events if event.kind == "provider_failed"]
+    assert failed[0].reason == "directory_refused"
+    assert "domain-wide delegation" in failed[0].detail
+    assert idp.world.events[-1].kind == "provider_ready"
+
+
+def member(group: str) -> str:
+    return f"GET {DIRECTORY}/groups/{group}/hasMember/alice%40example.com"
+
+
+def direct(group: str) -> str:
+    return f"GET {DIRECTORY}/groups/{group}/members/alice%40example.com"
+
+
+DEVS, OPS = "devs%40example.com", "ops%40example.com"
+
+
+@pytest.mark.parametrize(
+    ("answers", "groups"),
+    [
+        ({member(DEVS): {"isMember": True}, member(OPS): {"isMember": False}}, "devs"),
+        ({member(DEVS): status(404), member(OPS): {"isMember": True}}, "ops"),
+        # For members of other domains Google answers 400.
+        (
+            {
+                member(DEVS): status(400),
+                direct(DEVS): {"status": "ACTIVE"},
+                member(OPS): status(400),
+                direct(OPS): {"status": "SUSPENDED"},
+            },
+            "devs",
+        ),
+        ({member(DEVS): {"isMember": "true"}, member(OPS): {"isMember": 1}}, ""),
+        (
+            {
+                member(DEVS): status(400),
+                direct(DEVS): status(404),
+                member(OPS): status(400),
+                direct(OPS): status(400),
+            },
+            "",
+        ),
+    ],
+)
+def test_members_of_groups(answers: dict[str, Any], groups: str) -> None:
+    idp = workspace(
+        answers,
+        google={"groups": ("devs@example.com", "ops@example.com")},
+        allowed_groups=("not counted",),
+    )
+    answer = idp.log_in()
+    if not groups:
+        assert answer.status == 403
+        return
+    assert answer.status == 302
+    assert idp.identity()[2] == f"{groups}@example.com"
+    assert field(idp.requests("groups")[0], b"authorization") == b"Bearer directory-1"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (status(401), "directory_failed"),
+        (status(403), "directory_failed"),
+        (status(500), "directory_failed"),
+        (json([]), "directory_invalid"),
+        (Response(200, (), b"<html>"), "directory_invalid"),
+        (FetchError("timeout"), "provider_unreachable"),
+    ],
+)
+def test_az19_a_directory_that_can_not_tell_lets_nobody_in(
+    answer: Any, reason: str
+) -> None:
+    more: dict[str, Any] = {"google": {"groups": ("devs@example.com",)}}
+    assert workspace({member(DEVS): answer}, **more).failure() == reason
+    answers = {member(DEVS): status(400), direct(DEVS): answer}
+    assert workspace(answers, **more).failure() == reason
+    assert workspace({f"GET {DIRECTORY}/groups": answer}).failure() == reason
+
+
+def test_all_groups_of_a_user() -> None:
+    pages = Turns(
+        {"groups": [{"email": "a@example.com"}, {"id": 1}, 7], "nextPageToken": "2"},
+        {"groups": [{"email": "b@example.com"}]},
+    )
+    idp = workspace(
+        {f"GET {DIRECTORY}/groups": pages}, allowed_groups=("b@example.com",)
+    )
+    assert idp.log_in().status == 302
+    assert idp.identity()[2] == "a@example.com,b@example.com"
+    first, second = (query(fetch) for fetch in idp.requests("groups"))
+    assert first == {"userKey": "alice@example.com", "maxResults": "200"}
+    assert second == {**first, "pageToken": "2"}
+
+
+def test_a_list_without_end_is_no_login() -> None:
+    answers = {f"GET {DIRECTORY}/groups": {"nextPageToken": "2"}}
+    assert workspace(answers).failure() == "groups_too_many"
+
+
+USER = f"GET {DIRECTORY}/users/alice%40example.com"
+
+
+@pytest.mark.parametrize(
+    ("user", "name"),
+    [
+        ({"externalIds": [{"type": "organization", "value": "A-17"}]}, "A-17"),
+        (
+            {
+                "externalIds": [
+                    {"type": "account", "value": "x"},
+                    {"type": "organization", "value": 7},
+                    {"type": "organization", "value": "B"},
+                ]
+            },
+            "B",
+        ),
+        ({"externalIds": []}, ""),
+        ({}, ""),
+    ],
+)
+def test_organization_ids_are_the_preferred_names(user: Any, name: str) -> None:
+    idp = workspace(
+        {USER: user, f"GET {DIRECTORY}/groups": {}},
+        google={"use_organization_id": True},
+    )
+    if name:
+        assert idp.log_in().status == 302
+        assert idp.identity()[3] == name
+    else:
+        assert idp.failure() == "profile_invalid"
+
+
+def test_who_leaves_the_group_is_out_and_may_come_back() -> None:
+    idp = workspace(
+        {member(DEVS): {"isMember": True}},
+        google={"groups": ("devs@example.com",)},
+        cookie={"refresh": 60.0},
+    )
+    idp.log_in()
+    idp.answers[member(DEVS)] = status(503)
+    assert idp.later(61).status == 202  # it can't tell now
+    idp.answers[member(DEVS)] = {"isMember": False}
+    assert idp.later(61).status == 403
+
+
+# -- other credentials
+
+
+def signs(fetch: Fetch) -> Response:
+    """What signJwt answers; the payload that it signs."""
+    return json({"keyId": "k", "signedJwt": orjson.loads(fetch.body)["payload"]})
+
+
+def impersonating(
+    answers: dict[str, Any], credentials: dict[str, Any] | None = None, **more: Any
+) -> Endpoints:
+    return workspace(
+        {f"GET {DIRECTORY}/groups": {}, **answers},
+        google={
+            "credentials": Secret(orjson.dumps(credentials) if credentials else b""),
+            "metadata_server": credentials is None,
+            **more,
+        },
+        ready=False,
+    )
+
+
+def test_the_metadata_server_has_the_assertion_signed_by_google() -> None:
+    principal = "vm@p.iam.gserviceaccount.com"
+    idp = impersonating(
+        {
+            f"GET {METADATA}/token": {"access_token": "vm-1", "expires_in": 3599},
+            f"GET {METADATA}/email": Response(200, (), principal.encode()),
+            f"POST {SIGN_JWT}/vm%40p.iam.gserviceaccount.com:signJwt": signs,
+        }
+    )
+    idp.world.run(idp.world.proxy.warm_up())
+    assert idp.log_in().status == 302
+    token, email, sign, exchange = idp.requests("directory")
+    assert field(token, b"metadata-flavor") == b"Google"
+    assert field(email, b"metadata-flavor") == b"Google"
+    assert field(sign, b"authorization") == b"Bearer vm-1"
+    claims = orjson.loads(form(exchange)["assertion"])
+    assert (claims["iss"], claims["sub"]) == (principal, "admin@example.com")
+
+
+def test_a_principal_is_named_for_a_users_credentials() -> None:
+    idp = impersonating(
+        {
+            EXCHANGE: Turns({"access_token": "user-1"}, GRANTED),
+            f"POST {SIGN_JWT}/sa%40p:signJwt": signs,
+        },
+        {
+            "type": "authorized_user",
+            "client_id": "c",
+            "client_secret": "s",
+            "refresh_token": "r",
+        },
+        target_principal="sa@p",
+    )
+    idp.world.run(idp.world.proxy.warm_up())
+    refresh, sign, exchange = idp.requests("directory")
+    assert form(refresh) == {
+        "grant_type": "refresh_token",
+        "client_id": "c",
+        "client_secret": "s",
+        "refresh_token": "r",
+    }
+    assert field(sign, b"authorization") == b"Bearer user-1"
+    assert orjson.loads(form(exchange)["assertion"])["iss"] == "sa@p"
+
+
+@pytest.mark.parametrize("answer", [status(403), {"keyId": "k"}])
+def test_an_assertion_that_is_not_signed_gives_no_token(answer: Any) -> None:
+    good = {"access_token": "vm-1"}
+    idp = impersonating(
+        {
+            f"GET {METADATA}/token": good,
+            f"POST {SIGN_JWT}/sa:signJwt": Turns(answer, signs),
+        },
+        target_principal="sa",
+    )
+    idp.world.run(idp.world.proxy.warm_up())
+    assert [event.kind for event in idp.world.events] == [
+        "provider_failed",
+        "provider_ready",
+    ]
+
+
+def test_who_we_are_has_to_be_known() -> None:
+    answers = {
+        f"GET {METADATA}/token": {"access_token": "vm-1"},
+        f"GET {METADATA}/email": Turns(status(404), Response(200, (), b"sa")),
+        f"POST {SIGN_JWT}/sa:signJwt": signs,
+    }
+    idp = impersonating(answers)
+    idp.world.run(idp.world.proxy.warm_up())
+    assert idp.world.events[0].reason == "directory_failed"
+
+
+@pytest.mark.parametrize(
+    ("credentials", "text"),
+    [
+        (b"no json", "it is no JSON"),
+        (b"[]", "expected credentials of type service_account or authorized_user"),
+        (orjson.dumps({"type": "external_account"}), "expected credentials of type"),
+        (orjson.dumps({"type": "authorized_user"}), "need google_target_principal"),
+        (orjson.dumps({**ACCOUNT, "private_key": "x"}), ""),
+        (
+            orjson.dumps(
+                {
+                    **ACCOUNT,
+                    "private_key": private_pem(
+                        ec.generate_private_key(ec.SECP256R1())
+                    ).decode(),
+                }
+            ),
+            "no RSA key",
+        ),
+        (orjson.dumps({**ACCOUNT, "client_email": None}), "client_email"),
+    ],
+)
+def test_credentials_that_are_none_are_told_at_start(
+    credentials: bytes, text: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        workspace(google={"credentials": Secret(credentials)})
+    [problem] = caught.value.problems
+    assert problem.startswith("google_service_account_json: ")
+    assert text in problem
+
+
+def test_credentials_are_not_shown() -> None:
+    from authproxy_core.providers.adapters.google_directory import Directory
+
+    settings = GoogleSettings(
+        admin_email="a@b.c", credentials=Secret(orjson.dumps(ACCOUNT))
+    )
+    directory = Directory(settings, lambda: 0.0)
+    shown = f"{settings!r} {directory._account!r} {directory._account.key!r}"
+    assert "PRIVATE" not in shown
+    assert "proxy@p.iam" in shown
+
+
+def test_new_settings_keep_the_directory_that_is_asked_as_before() -> None:
+    idp = workspace({f"GET {DIRECTORY}/groups": {}})
+    [provider] = idp.world.settings.providers
+    named = replace(provider, name="Staff")
+    other = replace(provider, google=replace(provider.google, admin_email="b@b.c"))
+    same = idp.world.proxy.with_settings(
+        replace(idp.world.settings, providers=(named,))
+    )
+    assert same.ready
+    new = idp.world.proxy.with_settings(replace(idp.world.settings, providers=(other,)))
+    assert not new.ready
+    idp.world.run(new.warm_up())
+    assert new.ready
+    github = replace(provider, type="github")
+    assert idp.world.proxy.with_settings(
+        replace(idp.world.settings, providers=(github,))
+    ).ready

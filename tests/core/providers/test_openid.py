@@ -1,0 +1,875 @@
+"""Providers that differ from plain OpenID Connect, played with documented answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa, x448
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from joserfc import jws
+from joserfc.jwk import RSAKey
+
+from authproxy_core import Secret, Session, SettingsError
+from authproxy_core.errors import FetchError, TokenError
+from authproxy_core.messages import Response
+from authproxy_core.oidc.protocol import Tokens
+from authproxy_core.providers.adapters.login_gov import LoginGov
+from authproxy_core.settings.providers import (
+    AllowRule,
+    AzureSettings,
+    EntraIdSettings,
+    GitlabSettings,
+    LoginGovSettings,
+    LoginParameter,
+)
+from support.endpoints import (
+    ISSUER,
+    SUBJECT,
+    Endpoints,
+    Turns,
+    discovery,
+    field,
+    form,
+    json,
+    jwks,
+    private_pem,
+    public_pem,
+    query,
+    signed,
+    signing_key,
+    status,
+    weak_key,
+)
+
+ALICE = {
+    "email": "alice@example.com",
+    "email_verified": True,
+    "preferred_username": "alice",
+    "groups": ["staff"],
+}
+
+
+def openid(
+    kind: str,
+    answers: dict[str, Any] | None = None,
+    *,
+    issuer: str = ISSUER,
+    claims: dict[str, Any] | None = None,
+    document: dict[str, Any] | None = None,
+    **more: Any,
+) -> Endpoints:
+    """A provider with discovery at *issuer*."""
+    found = {**discovery(issuer), **(document or {})}
+    idp = Endpoints(
+        kind,
+        {
+            f"GET {issuer}/.well-known/openid-configuration": found,
+            f"GET {found['jwks_uri']}": jwks(),
+            **(answers or {}),
+        },
+        claims={"iss": issuer, **(ALICE if claims is None else claims)},
+        **{"issuer": issuer, **more},
+    )
+    idp.answers.setdefault(f"POST {found['token_endpoint']}", idp.tokens())
+    return idp
+
+
+# -- plain
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "scope"),
+    [
+        ("oidc", {}, "openid email profile"),
+        ("oidc", {"allowed_groups": ("a",)}, "openid email profile groups"),
+        ("oidc", {"allowed_groups": ("a",), "scope": "openid"}, "openid"),
+        ("keycloak-oidc", {"allowed_groups": ("role:a",)}, "openid email profile"),
+        ("entra-id", {"allowed_groups": ("a",)}, "openid email profile groups"),
+        ("adfs", {"allowed_groups": ("a",)}, "openid email profile"),
+        ("gitlab", {"allowed_groups": ("a",)}, "openid email"),
+        (
+            "gitlab",
+            {"gitlab": GitlabSettings(projects=("a/b",)), "scope": "openid"},
+            "openid read_api",
+        ),
+        ("cidaas", {}, "openid email profile roles groups"),
+        ("azure", {}, "openid"),
+    ],
+)
+def test_scopes(kind: str, changes: dict[str, Any], scope: str) -> None:
+    assert openid(kind, **changes).begin()["scope"] == scope
+
+
+def test_what_is_asked_has_a_purpose() -> None:
+    idp = openid("oidc", ready=False)
+    idp.world.run(idp.world.proxy.warm_up())
+    idp.answers[f"GET {ISSUER}/userinfo"] = {"sub": SUBJECT}
+    idp.claims = {"email": "alice@example.com", "iss": ISSUER}
+    assert idp.log_in().status == 302
+    purposes = [fetch.purpose for fetch in idp.asked]
+    assert purposes == ["discovery", "jwks", "token", "userinfo"]
+
+
+def test_a_login_parameter_may_be_chosen_where_a_rule_allows_it() -> None:
+    idp = openid(
+        "oidc",
+        login_parameters=(
+            LoginParameter("fixed", ("f",)),
+            LoginParameter("prompt", ("login", "consent"), (AllowRule("none"),)),
+            LoginParameter("hint", (), (AllowRule("^[a-z]+@example[.]com$", True),)),
+            LoginParameter("nonce", (), (AllowRule("x"),)),
+        ),
+    )
+    params = idp.begin("/oauth2/start?prompt=none&hint=a@example.com&fixed=g&nonce=x")
+    assert (params["prompt"], params["hint"], params["fixed"]) == (
+        "none",
+        "a@example.com",
+        "f",
+    )
+    assert params["nonce"] != "x"
+    params = idp.begin("/oauth2/start?prompt=x&hint=a@example.org&scope=x")
+    assert "prompt=login&prompt=consent".replace("prompt=login&", "") in idp.location
+    assert "hint" not in params
+    assert params["scope"] == "openid email profile"
+
+
+def test_additional_claims_are_kept() -> None:
+    idp = openid(
+        "oidc",
+        claims={**ALICE, "department": "R&D", "other": 1},
+        additional_claims=("department",),
+    )
+    idp.log_in()
+    answer = idp.world.get("/oauth2/userinfo")
+    document = orjson.loads(answer.body)
+    assert document["additionalClaims"] == {"department": "R&D"}
+
+
+def test_public_keys_from_files_verify_tokens_without_any_fetch() -> None:
+    pem = signing_key().as_pem(private=False).decode()
+    idp = Endpoints(
+        "oidc",
+        {},
+        claims=ALICE,
+        issuer=ISSUER,
+        skip_discovery=True,
+        public_keys=(pem,),
+        login_url=f"{ISSUER}/authorize",
+        redeem_url=f"{ISSUER}/token",
+    )
+    idp.answers[f"POST {ISSUER}/token"] = idp.tokens()
+    assert idp.world.proxy.ready
+    assert idp.log_in().status == 302
+    other = signed({**idp.claims, "iss": ISSUER}, "two")
+    idp.answers[f"POST {ISSUER}/token"] = idp.tokens(id_token=other)
+    idp.world.jar.clear()
+    assert idp.failure() == "signature"
+    assert idp.requests("jwks") == []
+
+
+@pytest.mark.parametrize(
+    "pem",
+    [
+        "",
+        "no pem",
+        "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+        public_pem(weak_key().public_key()),
+        public_pem(ec.generate_private_key(ec.SECP192R1()).public_key()),
+        x448.X448PrivateKey.generate()
+        .public_key()
+        .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        .decode(),
+    ],
+)
+def test_a_public_key_that_is_none_is_told_at_start(pem: str) -> None:
+    good = signing_key().as_pem(private=False).decode()
+    with pytest.raises(SettingsError) as caught:
+        Endpoints(
+            "oidc",
+            {},
+            issuer=ISSUER,
+            skip_discovery=True,
+            public_keys=(good, pem),
+            login_url=f"{ISSUER}/authorize",
+            redeem_url=f"{ISSUER}/token",
+        )
+    [problem] = caught.value.problems
+    assert problem.startswith("oidc_public_key_files: expected public keys in PEM")
+
+
+def test_azure_is_asked_with_its_moment_of_expiry() -> None:
+    idp = openid("azure", cookie={"refresh": 60.0})
+    later = str(int(idp.world.clock()) + 100)
+    idp.answers[f"POST {ISSUER}/token"] = idp.tokens(
+        expires_in=None, expires_on=later, refresh_token=None
+    )
+    idp.log_in()
+    assert idp.later(99).status == 202
+    assert idp.later(2).status == 401
+
+
+# -- ADFS
+
+
+@pytest.mark.parametrize(
+    ("changes", "scope"),
+    [
+        ({"resource": "https://app"}, "https://app/openid email profile"),
+        ({"resource": "https://app/"}, "https://app/openid email profile"),
+        (
+            {"resource": "https://app", "scope": "https://app/openid"},
+            "https://app/openid",
+        ),
+        ({"skip_scope": True}, None),
+    ],
+)
+def test_scopes_of_adfs(changes: dict[str, Any], scope: str | None) -> None:
+    assert openid("adfs", **changes).begin().get("scope") == scope
+
+
+def test_the_state_for_adfs_is_encoded_once_more() -> None:
+    idp = openid("adfs", cookie={"format": "oauth2-proxy"})
+    params = idp.begin("/oauth2/start?rd=/a")
+    assert params["state"].endswith("%3A%2Fa")
+
+
+def test_the_upn_stands_for_a_missing_address() -> None:
+    claims = {"upn": "alice@corp.example.com", "groups": [], "preferred_username": "a"}
+    more = {"answers": {f"GET {ISSUER}/userinfo": {"sub": SUBJECT}}}
+    idp = openid("adfs", claims=claims, **more)
+    assert idp.log_in().status == 302
+    assert idp.identity()[1] == "alice@corp.example.com"
+    assert openid("adfs", claims={**claims, "upn": None}, **more).failure() == (
+        "email_missing"
+    )
+
+
+def test_an_address_is_kept_by_adfs() -> None:
+    idp = openid("adfs", claims={**ALICE, "upn": "other@example.com"})
+    assert idp.log_in().status == 302
+    assert idp.identity()[1] == "alice@example.com"
+
+
+def test_the_upn_after_a_refresh() -> None:
+    claims = {"upn": "alice@corp.example.com", "groups": []}
+    idp = openid("adfs", claims=claims, document={"userinfo_endpoint": ""})
+    assert idp.log_in().status == 302
+
+
+# -- cidaas
+
+CIDAAS_USER = {
+    "sub": SUBJECT,
+    "email": "alice@example.com",
+    "groups": [
+        {"groupId": "STAFF", "roles": ["USER", "", 7]},
+        {"groupId": "cidaas", "roles": ["ADMIN"]},
+        {"groupId": "EMPTY", "roles": None},
+        {"roles": ["LOST"]},
+        "text",
+    ],
+    "roles": ["USER", None],
+}
+
+
+def test_groups_of_cidaas_stand_in_userinfo() -> None:
+    idp = openid(
+        "cidaas",
+        {f"GET {ISSUER}/userinfo": CIDAAS_USER},
+        claims={"email": None, "groups": ["forged"], "roles": ["forged"]},
+    )
+    assert idp.log_in().status == 302
+    assert idp.identity()[1:3] == ("alice@example.com", "STAFF:USER,cidaas:USER")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (status(500), "userinfo_failed"),
+        ({**CIDAAS_USER, "sub": "other"}, "userinfo_subject"),
+        ({"sub": SUBJECT}, "email_missing"),
+    ],
+)
+def test_cidaas_without_userinfo_is_no_login(answer: Any, reason: str) -> None:
+    answers = {f"GET {ISSUER}/userinfo": answer}
+    assert openid("cidaas", answers, claims={}).failure() == reason
+
+
+def test_cidaas_without_userinfo_endpoint_has_no_groups() -> None:
+    idp = openid("cidaas", document={"userinfo_endpoint": ""})
+    assert idp.log_in().status == 302
+    assert idp.identity()[2] == ""
+
+
+# -- GitLab
+
+GITLAB_USER = {
+    "sub": SUBJECT,
+    "nickname": "alice",
+    "email": "alice@example.com",
+    "email_verified": True,
+    "groups": ["eng", "eng/core", "project:eng/secret"],
+}
+
+
+def project(level: Any, **more: Any) -> dict[str, Any]:
+    return {
+        "id": 1,
+        "archived": False,
+        "permissions": {
+            "project_access": {"access_level": level, "notification_level": 3},
+            "group_access": None,
+        },
+        **more,
+    }
+
+
+def gitlab(
+    answers: dict[str, Any] | None = None,
+    *,
+    user: Any = None,
+    projects: tuple[str, ...] = (),
+    groups: tuple[str, ...] = (),
+    **more: Any,
+) -> Endpoints:
+    return openid(
+        "gitlab",
+        {
+            f"GET {ISSUER}/oauth/userinfo": GITLAB_USER if user is None else user,
+            **(answers or {}),
+        },
+        gitlab=GitlabSettings(groups=groups, projects=projects),
+        **more,
+    )
+
+
+def test_gitlab_says_who_it_is() -> None:
+    idp = gitlab()
+    assert idp.log_in().status == 302
+    assert idp.identity() == ("alice", "alice@example.com", "eng,eng/core", "alice")
+    [asked] = idp.requests("profile")
+    assert field(asked, b"authorization") == b"Bearer access-1"
+
+
+def test_what_userinfo_leaves_out_the_token_says() -> None:
+    idp = gitlab(user={"sub": SUBJECT, "email_verified": True})
+    assert idp.log_in().status == 302
+    assert idp.identity() == (SUBJECT, "alice@example.com", "staff", "alice")
+
+
+@pytest.mark.parametrize(
+    ("user", "reason"),
+    [
+        ({**GITLAB_USER, "email_verified": False}, "email_unverified"),
+        ({"sub": SUBJECT, "email": "a@b.c"}, "email_unverified"),
+        ([], "profile_invalid"),
+        (status(500), "profile_failed"),
+        (status(401), "validation"),
+    ],
+)
+def test_gitlab_without_a_good_userinfo_is_no_login(user: Any, reason: str) -> None:
+    assert gitlab(user=json(user) if user == [] else user).failure() == reason
+
+
+def test_unverified_addresses_of_gitlab_may_be_allowed() -> None:
+    user = {**GITLAB_USER, "email_verified": False}
+    assert gitlab(user=user, allow_unverified_email=True).log_in().status == 302
+
+
+@pytest.mark.parametrize(
+    ("project_", "demanded", "status_"),
+    [
+        (project(20), "eng/app", 302),
+        (project(10), "eng/app", 403),
+        (project(10), "eng/app=10", 302),
+        (project(30), "eng/app=40", 403),
+        (project(40, archived=True), "eng/app", 403),
+        (project("40"), "eng/app", 403),
+        (
+            {
+                "permissions": {
+                    "project_access": None,
+                    "group_access": {"access_level": 30},
+                }
+            },
+            "eng/app",
+            302,
+        ),
+        ({"permissions": {}}, "eng/app", 403),
+        ({"permissions": []}, "eng/app", 403),
+        ({}, "eng/app", 403),
+        (json([]), "eng/app", 403),
+        (Response(200, (), b"<html>"), "eng/app", 403),
+        (status(404), "eng/app", 403),
+        (status(403), "eng/app", 403),
+        (status(503), "eng/app", 502),
+    ],
+)
+def test_projects_of_gitlab(project_: Any, demanded: str, status_: int) -> None:
+    url = f"GET {ISSUER}/api/v4/projects/eng%2Fapp"
+    idp = gitlab({url: project_}, projects=(demanded,))
+    assert idp.log_in().status == status_
+    if status_ == 302:
+        assert idp.identity()[2] == "eng,eng/core,project:eng/app"
+
+
+@pytest.mark.parametrize(
+    ("changes", "status_"),
+    [
+        ({"groups": ("eng/core",)}, 302),
+        ({"groups": ("ops",)}, 403),
+        ({"groups": ("eng",), "allowed_groups": ("ops",)}, 302),
+        # oauth2-proxy lets everybody in here.
+        ({"allowed_groups": ("ops",)}, 403),
+        ({"allowed_groups": ("eng",)}, 302),
+    ],
+)
+def test_groups_of_gitlab(changes: dict[str, Any], status_: int) -> None:
+    assert gitlab(**changes).log_in().status == status_
+
+
+def test_gitlab_refreshes() -> None:
+    idp = gitlab(cookie={"refresh": 60.0}, groups=("eng",))
+    idp.log_in()
+    idp.answers[f"POST {ISSUER}/token"] = idp.tokens(
+        access_token="access-2", nonce=None
+    )
+    assert idp.later(61).status == 202
+    assert idp.identity()[0] == "alice"
+    assert form(idp.requests("token")[-1])["refresh_token"] == "refresh-1"
+    idp.claims["sub"] = "somebody else"
+    assert idp.later(61).status == 401
+
+
+def test_who_leaves_the_group_of_gitlab_is_out() -> None:
+    idp = gitlab(cookie={"refresh": 60.0}, groups=("eng",))
+    idp.log_in()
+    idp.answers[f"GET {ISSUER}/oauth/userinfo"] = {**GITLAB_USER, "groups": []}
+    assert idp.later(61).status == 403
+
+
+# -- Entra ID
+
+TENANT = "9188040d-6c67-4c5b-b112-36a304b66dad"
+ENTRA = f"https://login.microsoftonline.com/{TENANT}/v2.0"
+GROUPS_URL = "GET https://graph.microsoft.com/v1.0/me/transitiveMemberOf"
+OVERAGE = {
+    "_claim_names": {"groups": "src1"},
+    "_claim_sources": {"src1": {"endpoint": "https://graph.windows.net/…"}},
+    "groups": None,
+}
+
+
+def entra(answers: dict[str, Any] | None = None, **more: Any) -> Endpoints:
+    return openid("entra-id", answers, issuer=more.pop("issuer", ENTRA), **more)
+
+
+def test_entra_says_who_it_is() -> None:
+    idp = entra()
+    params = idp.begin()
+    assert params["code_challenge_method"] == "S256"
+    assert idp.finish(params).status == 302
+    assert idp.identity() == (SUBJECT, "alice@example.com", "staff", "alice")
+
+
+@pytest.mark.parametrize(
+    ("tenants", "allowed"), [((), True), ((TENANT,), True), (("other",), False)]
+)
+def test_tenants_of_entra(tenants: tuple[str, ...], allowed: bool) -> None:
+    idp = entra(entra_id=EntraIdSettings(allowed_tenants=tenants))
+    answer = idp.log_in()
+    assert answer.status == (302 if allowed else 403)
+    if not allowed:
+        assert b"organisation that has no access" in answer.body
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    [
+        f"https://sts.windows.net/{TENANT}/",
+        f"https://login.microsoftonline.com/{TENANT}/v2.0/",
+        f"https://login.microsoftonline.com.evil.example/{TENANT}/v2.0",
+        f"https://login.microsoftonline.com/a/{TENANT}/v2.0",
+    ],
+)
+def test_other_issuers_are_not_entra(issuer: str) -> None:
+    idp = entra(skip_issuer_verification=True)
+    idp.claims["iss"] = issuer
+    assert idp.failure() == "tenant"
+
+
+def test_many_tenants_share_one_configuration() -> None:
+    common = "https://login.microsoftonline.com/common/v2.0"
+    document = {"issuer": "https://login.microsoftonline.com/{tenantid}/v2.0"}
+    idp = openid(
+        "entra-id",
+        issuer=common,
+        document=document,
+        skip_issuer_verification=True,
+        entra_id=EntraIdSettings(allowed_tenants=(TENANT,)),
+    )
+    idp.claims["iss"] = ENTRA
+    assert idp.log_in().status == 302
+
+
+def test_more_groups_than_a_token_holds() -> None:
+    pages = Turns(
+        {
+            "value": [{"id": "g1"}, {"id": "g2"}, {"id": 7}, "x"],
+            "@odata.nextLink": "https://graph.microsoft.com/v1.0/me/transitiveMemberOf?$skiptoken=2",
+        },
+        {"value": [{"id": "g2"}, {"id": "g3"}]},
+    )
+    answers = {GROUPS_URL: pages, f"GET {ENTRA}/userinfo": {"sub": SUBJECT}}
+    idp = entra(answers, claims={**ALICE, **OVERAGE}, allowed_groups=("g3",))
+    assert idp.log_in().status == 302
+    assert idp.identity()[2] == "g1,g2,g3"
+    first, second = idp.requests("groups")
+    assert query(first) == {"$select": "id", "$top": "100"}
+    assert query(second) == {"$skiptoken": "2"}
+    assert field(first, b"consistencylevel") == b"eventual"
+    assert field(first, b"authorization") == b"Bearer access-1"
+
+
+@pytest.mark.parametrize(
+    ("answer", "with_rule", "without_rule"),
+    [
+        (status(403), "groups_failed", ""),
+        (status(503), "groups_failed", "groups_failed"),
+        (FetchError("timeout"), "provider_unreachable", "provider_unreachable"),
+        (json([]), "groups_invalid", "groups_invalid"),
+        (
+            {"@odata.nextLink": "https://evil.example/"},
+            "groups_invalid",
+            "groups_invalid",
+        ),
+        (
+            {
+                "@odata.nextLink": "https://graph.microsoft.com/v1.0/me/transitiveMemberOf"
+            },
+            "groups_too_many",
+            "groups_too_many",
+        ),
+    ],
+)
+def test_az17_az19_groups_that_can_not_be_told(
+    answer: Any, with_rule: str, without_rule: str
+) -> None:
+    answers = {GROUPS_URL: answer, f"GET {ENTRA}/userinfo": {"sub": SUBJECT}}
+    more: dict[str, Any] = {"claims": {**ALICE, **OVERAGE}}
+    assert entra(answers, **more, allowed_groups=("g1",)).failure() == with_rule
+    idp = entra(answers, **more)
+    if without_rule:
+        assert idp.failure() == without_rule
+    else:
+        assert idp.log_in().status == 302
+        assert idp.identity()[2] == ""
+
+
+def test_a_token_file_stands_for_the_secret() -> None:
+    reads: list[bytes] = [b"first\n", b"second\n"]
+    idp = entra(
+        client_secret=Secret(""),
+        entra_id=EntraIdSettings(federated_token=lambda: reads.pop(0)),
+        cookie={"refresh": 60.0},
+    )
+    assert idp.log_in().status == 302
+    redeemed = form(idp.requests("token")[0])
+    assert redeemed["client_assertion"] == "first"
+    assert redeemed["client_assertion_type"] == (
+        "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+    )
+    assert redeemed["client_id"] == "web"
+    assert "client_secret" not in redeemed
+    assert idp.later(61).status == 202
+    refreshed = form(idp.requests("token")[1])
+    assert refreshed["client_assertion"] == "second"
+    assert refreshed["grant_type"] == "refresh_token"
+
+
+def test_a_token_file_that_can_not_be_read() -> None:
+    def read() -> bytes:
+        raise FileNotFoundError("/var/run/secrets/token")
+
+    idp = entra(entra_id=EntraIdSettings(federated_token=read))
+    assert idp.failure() == "federated_token"
+
+
+# -- Azure
+
+GRAPH_ME = "GET https://graph.microsoft.com/v1.0/me"
+V2 = {
+    "authorization_endpoint": f"{ISSUER}/oauth2/v2.0/authorize",
+    "token_endpoint": f"{ISSUER}/oauth2/v2.0/token",
+}
+
+
+def test_azure_says_who_it_is() -> None:
+    idp = openid("azure", resource="https://graph.windows.net")
+    params = idp.begin()
+    assert params["resource"] == "https://graph.windows.net"
+    assert params["scope"] == "openid"
+    assert idp.finish(params).status == 302
+    assert idp.identity() == ("", "alice@example.com", "staff", "")
+    redeemed = form(idp.requests("token")[0])
+    assert redeemed["client_secret"] == "hush"
+    assert redeemed["resource"] == "https://graph.windows.net"
+
+
+def test_the_second_version_of_azure() -> None:
+    idp = openid(
+        "azure",
+        {GROUPS_URL: {"value": [{"id": "g1", "displayName": "One"}, {"id": "staff"}]}},
+        document=V2,
+        resource="ignored",
+        scope="openid groups",
+    )
+    params = idp.begin()
+    assert "resource" not in params
+    assert params["scope"] == "openid https://graph.microsoft.com/.default"
+    assert idp.finish(params).status == 302
+    assert idp.identity()[2] == "staff,g1"
+    assert "resource" not in form(idp.requests("token")[0])
+    [asked] = idp.requests("groups")
+    assert query(asked) == {
+        "$count": "true",
+        "$filter": "securityEnabled eq true",
+        "$select": "displayName,id",
+    }
+
+
+def test_another_field_names_the_groups_of_azure() -> None:
+    idp = openid(
+        "azure",
+        {GROUPS_URL: {"value": [{"id": "g1", "mailNickname": "one"}, {"id": "g2"}]}},
+        claims={**ALICE, "groups": None},
+        document=V2,
+        azure=AzureSettings(graph_group_field="mailNickname"),
+    )
+    assert idp.log_in().status == 302
+    assert idp.identity()[2] == "one"
+    [asked] = idp.requests("groups")
+    assert query(asked)["$select"] == "displayName,id,mailNickname"
+
+
+@pytest.mark.parametrize("answer", [status(403), status(500), json([])])
+def test_azure_without_groups_is_no_login(answer: Any) -> None:
+    assert openid("azure", {GROUPS_URL: answer}, document=V2).failure()
+
+
+@pytest.mark.parametrize(
+    ("profile", "email"),
+    [
+        ({"mail": "a@b.c", "otherMails": ["x@b.c"]}, "a@b.c"),
+        ({"mail": None, "otherMails": ["x@b.c", "y@b.c"]}, "x@b.c"),
+        ({"otherMails": [], "userPrincipalName": "upn@b.c"}, "upn@b.c"),
+        ({}, ""),
+        (json([]), ""),
+    ],
+)
+def test_graph_says_an_address_that_is_missing(profile: Any, email: str) -> None:
+    idp = openid("azure", {GRAPH_ME: profile}, claims={"groups": ["a"]})
+    if email:
+        assert idp.log_in().status == 302
+        assert idp.identity()[1] == email
+    else:
+        assert idp.failure() == "email_missing"
+
+
+def test_azure_without_discovery() -> None:
+    tenant = "https://login.microsoftonline.com/contoso/oauth2"
+    idp = Endpoints(
+        "azure",
+        {f"GET {ISSUER}/jwks": jwks()},
+        claims=ALICE,
+        issuer=ISSUER,
+        skip_discovery=True,
+        jwks_url=f"{ISSUER}/jwks",
+        azure=AzureSettings(tenant="contoso"),
+    )
+    idp.answers[f"POST {tenant}/token"] = idp.tokens()
+    assert idp.log_in().status == 302
+    assert idp.location.startswith(f"{tenant}/authorize?")
+
+
+def test_azure_refreshes() -> None:
+    idp = openid("azure", cookie={"refresh": 60.0})
+    idp.log_in()
+    assert idp.later(61).status == 202
+    assert form(idp.requests("token")[-1])["grant_type"] == "refresh_token"
+    idp.claims["sub"] = "somebody else"
+    assert idp.later(61).status == 401
+
+
+# -- login.gov
+
+SANDBOX = "https://secure.login.gov"
+LOGIN_GOV_USER = {"sub": SUBJECT, "email": "alice@example.com", "email_verified": True}
+PRIVATE_KEY = RSAKey.generate_key(2048)
+PEM = Secret(PRIVATE_KEY.as_pem(private=True))
+
+
+def login_gov(answers: dict[str, Any] | None = None, **more: Any) -> Endpoints:
+    idp = Endpoints(
+        "login.gov",
+        {
+            f"GET {SANDBOX}/api/openid_connect/certs": jwks(),
+            f"GET {SANDBOX}/api/openid_connect/userinfo": LOGIN_GOV_USER,
+            **(answers or {}),
+        },
+        claims={"iss": f"{SANDBOX}/", "acr": "x"},
+        **{
+            "login_gov": LoginGovSettings(jwt_key=PEM),
+            "client_secret": Secret(""),
+            **more,
+        },
+    )
+    idp.answers.setdefault(
+        f"POST {SANDBOX}/api/openid_connect/token", idp.tokens(refresh_token=None)
+    )
+    return idp
+
+
+def test_login_gov_says_who_it_is() -> None:
+    idp = login_gov()
+    params = idp.begin()
+    assert params["acr_values"] == "http://idmanagement.gov/ns/assurance/loa/1"
+    assert params["scope"] == "email openid"
+    assert params["nonce"]
+    assert idp.location.startswith(f"{SANDBOX}/openid_connect/authorize?")
+    assert idp.finish(params).status == 302
+    assert idp.identity() == ("", "alice@example.com", "", "")
+    redeemed = form(idp.requests("token")[0])
+    assert set(redeemed) == {
+        "grant_type",
+        "code",
+        "client_assertion",
+        "client_assertion_type",
+    }
+    made = jws.deserialize_compact(redeemed["client_assertion"], PRIVATE_KEY)
+    assert made.headers()["alg"] == "RS256"
+    claims = orjson.loads(made.payload)
+    assert claims.pop("jti")
+    assert claims == {
+        "iss": "web",
+        "sub": "web",
+        "aud": [f"{SANDBOX}/api/openid_connect/token"],
+        "exp": int(idp.world.clock()) + 300,
+    }
+
+
+def test_each_login_has_its_own_assertion_and_nonce() -> None:
+    idp = login_gov()
+    first = idp.begin()["nonce"]
+    assert idp.begin()["nonce"] != first
+
+
+def test_levels_of_assurance_may_be_configured() -> None:
+    idp = login_gov(login_parameters=(LoginParameter("acr_values", ("ial2",)),))
+    assert idp.begin()["acr_values"] == "ial2"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ({**LOGIN_GOV_USER, "email_verified": False}, "email_unverified"),
+        ({"sub": SUBJECT, "email": "a@b.c"}, "email_unverified"),
+        ({"sub": SUBJECT, "email_verified": True}, "email_missing"),
+        ({**LOGIN_GOV_USER, "sub": "other"}, "userinfo_subject"),
+        (status(401), "validation"),
+        (status(500), "userinfo_failed"),
+    ],
+)
+def test_login_gov_without_a_verified_address(answer: Any, reason: str) -> None:
+    url = f"GET {SANDBOX}/api/openid_connect/userinfo"
+    assert login_gov({url: answer}).failure() == reason
+
+
+def test_unverified_addresses_of_login_gov_may_be_allowed() -> None:
+    answers = {
+        f"GET {SANDBOX}/api/openid_connect/userinfo": {"sub": SUBJECT, "email": "a@b.c"}
+    }
+    assert login_gov(answers, allow_unverified_email=True).log_in().status == 302
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"nonce": "other"}, "nonce"),
+        ({"nonce": None}, "nonce"),
+        ({"iss": "https://evil.example/"}, "issuer"),
+        ({"aud": "other"}, "audience"),
+    ],
+)
+def test_id_tokens_of_login_gov_are_checked(
+    changes: dict[str, Any], reason: str
+) -> None:
+    idp = login_gov()
+    idp.claims.update(changes)
+    assert idp.failure() == reason
+
+
+def test_the_sandbox_of_login_gov() -> None:
+    host = "https://idp.int.identitysandbox.gov"
+    idp = Endpoints(
+        "login.gov",
+        {f"GET {host}/certs": jwks(), f"GET {host}/userinfo": LOGIN_GOV_USER},
+        claims={"iss": f"{host}/"},
+        login_gov=LoginGovSettings(jwt_key=PEM, pubjwk_url=f"{host}/certs"),
+        login_url=f"{host}/authorize",
+        redeem_url=f"{host}/token",
+        profile_url=f"{host}/userinfo",
+        validate_url=f"{host}/userinfo",
+    )
+    idp.answers[f"POST {host}/token"] = idp.tokens()
+    assert idp.log_in().status == 302
+    idp.claims["iss"] = f"{SANDBOX}/"
+    idp.world.jar.clear()
+    assert idp.failure() == "issuer"
+
+
+def test_a_session_of_login_gov_lives_as_long_as_userinfo_answers() -> None:
+    url = f"GET {SANDBOX}/api/openid_connect/userinfo"
+    idp = login_gov(cookie={"refresh": 60.0})
+    idp.log_in()
+    idp.asked.clear()
+    assert idp.later(61).status == 202
+    assert [fetch.purpose for fetch in idp.asked] == ["userinfo"]
+    idp.answers[url] = status(503)
+    assert idp.later(61).status == 202
+    idp.answers[url] = status(401)
+    assert idp.later(61).status == 401
+
+
+def test_another_address_ends_the_session_of_login_gov() -> None:
+    idp = login_gov(cookie={"refresh": 60.0})
+    idp.log_in()
+    url = f"GET {SANDBOX}/api/openid_connect/userinfo"
+    idp.answers[url] = {**LOGIN_GOV_USER, "email": "other@example.com"}
+    assert idp.later(61).status == 401
+
+
+def test_without_id_token_login_gov_can_not_be_asked() -> None:
+    [given] = login_gov().world.settings.providers
+    provider = LoginGov(given, clock=lambda: 0.0)
+    with pytest.raises(TokenError, match="no ID token"):
+        next(provider.apply_refresh(Session(access_token="a"), Tokens("a")))
+
+
+@pytest.mark.parametrize(
+    "pem",
+    [
+        b"no pem",
+        signing_key().as_pem(private=False),
+        private_pem(weak_key()),
+        private_pem(ec.generate_private_key(ec.SECP256R1())),
+        private_pem(rsa.generate_private_key(65537, 2048), b"password"),
+    ],
+)
+def test_a_key_for_login_gov_that_is_none_is_told_at_start(pem: bytes) -> None:
+    with pytest.raises(SettingsError) as caught:
+        login_gov(login_gov=LoginGovSettings(jwt_key=Secret(pem)))
+    [problem] = caught.value.problems
+    assert problem.startswith("jwt_key: expected a private RSA key")

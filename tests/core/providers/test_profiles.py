@@ -1,0 +1,530 @@
+"""Providers without ID tokens, played with the answers that they document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from authproxy_core.errors import FetchError
+from authproxy_core.messages import Response
+from authproxy_core.providers.registry import OPENID, PROFILES, create_provider
+from authproxy_core.settings.provider_types import PROVIDER_TYPES
+from authproxy_core.settings.providers import BitbucketSettings
+from support.endpoints import (
+    FORM_TYPE,
+    Endpoints,
+    Turns,
+    challenge_of,
+    field,
+    form,
+    json,
+    query,
+    status,
+)
+
+TOKEN = {"access_token": "access-1", "token_type": "bearer"}
+IDP = "https://idp.example.com"
+OWN = {
+    "login_url": f"{IDP}/authorize",
+    "redeem_url": f"{IDP}/token",
+    "validate_url": f"{IDP}/me",
+}
+
+DIGITALOCEAN_ACCOUNT = {
+    "account": {
+        "droplet_limit": 25,
+        "email": "alice@example.com",
+        "uuid": "b6fr89dbf6d9156cace5f3c78dc9851d957381ef",
+        "email_verified": True,
+        "status": "active",
+    }
+}
+LINKEDIN_EMAIL = {
+    "elements": [
+        {
+            "handle": "urn:li:emailAddress:3775708763",
+            "handle~": {"emailAddress": "alice@example.com"},
+        }
+    ]
+}
+NEXTCLOUD_USER = {
+    "ocs": {
+        "meta": {"status": "ok", "statuscode": 100},
+        "data": {
+            "id": "alice",
+            "enabled": True,
+            "email": "alice@example.com",
+            "groups": ["staff", "admin"],
+        },
+    }
+}
+KEYCLOAK_USER = {
+    "sub": "1",
+    "email": "alice@example.com",
+    "email_verified": True,
+    "preferred_username": "alice",
+    "groups": ["staff", "", "admins", 7],
+}
+SOURCEHUT_USER = {"data": {"me": {"username": "alice", "email": "alice@example.com"}}}
+BITBUCKET_EMAILS = {
+    "values": [
+        {"email": "old@example.com", "is_primary": False, "is_confirmed": True},
+        {"email": "alice@example.com", "is_primary": True, "is_confirmed": True},
+    ],
+    "page": 1,
+    "size": 2,
+}
+# Each type: its settings, its endpoints with their answers, who it is then.
+TYPES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, str, str, str]]] = {
+    "digitalocean": (
+        {},
+        {
+            "POST https://cloud.digitalocean.com/v1/oauth/token": TOKEN,
+            "GET https://api.digitalocean.com/v2/account": DIGITALOCEAN_ACCOUNT,
+        },
+        ("", "alice@example.com", "", ""),
+    ),
+    "facebook": (
+        {},
+        {
+            "POST https://graph.facebook.com/v2.5/oauth/access_token": TOKEN,
+            "GET https://graph.facebook.com/v2.5/me": {
+                "name": "Alice Example",
+                "email": "alice@example.com",
+                "id": "10203040506070809",
+            },
+        },
+        ("", "alice@example.com", "", ""),
+    ),
+    "linkedin": (
+        {},
+        {
+            "POST https://www.linkedin.com/uas/oauth2/accessToken": TOKEN,
+            "GET https://api.linkedin.com/v2/emailAddress": LINKEDIN_EMAIL,
+            "GET https://api.linkedin.com/v2/me": {"id": "REDACTED"},
+        },
+        ("", "alice@example.com", "", ""),
+    ),
+    "bitbucket": (
+        {},
+        {
+            "POST https://bitbucket.org/site/oauth2/access_token": TOKEN,
+            "GET https://api.bitbucket.org/2.0/user/emails": BITBUCKET_EMAILS,
+        },
+        ("", "alice@example.com", "", ""),
+    ),
+    "sourcehut": (
+        {},
+        {
+            "POST https://meta.sr.ht/oauth2/access-token": TOKEN,
+            "POST https://meta.sr.ht/query": SOURCEHUT_USER,
+            "GET https://meta.sr.ht/profile": {},
+        },
+        ("alice", "alice@example.com", "", "alice"),
+    ),
+    "nextcloud": (
+        OWN,
+        {f"POST {IDP}/token": TOKEN, f"GET {IDP}/me": NEXTCLOUD_USER},
+        ("alice", "alice@example.com", "staff,admin", ""),
+    ),
+    "keycloak": (
+        OWN,
+        {f"POST {IDP}/token": TOKEN, f"GET {IDP}/me": KEYCLOAK_USER},
+        ("alice", "alice@example.com", "staff,admins", "alice"),
+    ),
+}
+
+
+def endpoints(
+    kind: str, answers: dict[str, Any] | None = None, **more: Any
+) -> Endpoints:
+    provider, standard, _ = TYPES[kind]
+    return Endpoints(kind, {**standard, **(answers or {})}, **(provider | more))
+
+
+def profile_of(kind: str) -> str:
+    """The endpoint that says who the user is: the one after the token's."""
+    return list(TYPES[kind][1])[1]
+
+
+@pytest.mark.parametrize("kind", sorted(TYPES))
+def test_a_login_says_who_it_is(kind: str) -> None:
+    idp = endpoints(kind)
+    answer = idp.log_in()
+    assert answer.status == 302
+    assert idp.identity() == TYPES[kind][2]
+    [redeemed] = idp.requests("token")
+    assert form(redeemed) == {
+        "grant_type": "authorization_code",
+        "code": "code-1",
+        "redirect_uri": "https://app.example.com/oauth2/callback",
+        "client_id": "web",
+        "client_secret": "hush",
+    }
+    for fetch in idp.requests("profile") + idp.requests("validate"):
+        assert field(fetch, b"authorization") == b"Bearer access-1"
+        assert field(fetch, b"accept") == b"application/json"
+        assert "access-1" not in fetch.url
+
+
+@pytest.mark.parametrize(
+    ("kind", "scope"),
+    [
+        ("digitalocean", "read"),
+        ("facebook", "public_profile email"),
+        ("linkedin", "r_emailaddress r_liteprofile"),
+        ("bitbucket", "email"),
+        ("sourcehut", "meta.sr.ht/PROFILE:RO"),
+        ("keycloak", "api"),
+    ],
+)
+def test_the_authorization_request(kind: str, scope: str) -> None:
+    params = endpoints(kind).begin()
+    assert params.pop("state")
+    assert params == {
+        "client_id": "web",
+        "redirect_uri": "https://app.example.com/oauth2/callback",
+        "response_type": "code",
+        "scope": scope,
+    }
+
+
+def test_every_type_has_its_adapter() -> None:
+    assert {*OPENID, *PROFILES} == set(PROVIDER_TYPES)
+    assert not {*OPENID} & {*PROFILES}
+
+
+def test_nothing_has_to_be_fetched_before_a_login() -> None:
+    idp = endpoints("facebook", ready=False)
+    assert idp.world.proxy.ready
+    [given] = idp.world.settings.providers
+    provider = create_provider(given, clock=lambda: 0.0, leeway=0.0, extra_claims=())
+    assert list(provider.prepare()) == []
+
+
+def test_without_a_scope_none_is_asked_for() -> None:
+    assert "scope" not in endpoints("nextcloud").begin()
+
+
+def test_pkce_where_it_is_asked_for() -> None:
+    idp = endpoints("facebook", code_challenge_method="S256")
+    params = idp.begin()
+    idp.finish(params)
+    [redeemed] = idp.requests("token")
+    verifier = form(redeemed)["code_verifier"]
+    assert params["code_challenge"] == challenge_of(verifier)
+
+
+def test_a_resource_is_asked_for_at_the_token_endpoint() -> None:
+    idp = endpoints("keycloak", resource="https://api.example.com")
+    assert idp.log_in().status == 302
+    assert form(idp.requests("token")[0])["resource"] == "https://api.example.com"
+
+
+def test_the_queries_of_facebook_and_linkedin() -> None:
+    idp = endpoints("facebook")
+    idp.log_in()
+    assert query(idp.requests("profile")[0]) == {"fields": "name,email"}
+    idp = endpoints("linkedin")
+    idp.log_in()
+    [asked] = idp.requests("profile")
+    assert asked.url.endswith("?q=members&projection=(elements*(handle~))")
+    assert field(asked, b"x-li-format") == b"json"
+    idp = endpoints(
+        "linkedin",
+        {f"GET {IDP}/email": LINKEDIN_EMAIL},
+        profile_url=f"{IDP}/email?version=2",
+    )
+    idp.log_in()
+    assert "?version=2&q=members&projection=" in idp.requests("profile")[0].url
+
+
+def test_sourcehut_is_asked_by_graphql() -> None:
+    idp = endpoints("sourcehut")
+    idp.log_in()
+    [asked] = idp.requests("profile")
+    assert asked.body == b'{"query":"{ me { username, email } }"}'
+    assert field(asked, b"content-type") == b"application/json"
+
+
+@pytest.mark.parametrize("kind", sorted(TYPES))
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        [],
+        None,
+        "text",
+        {"account": 7, "elements": 7, "values": 7, "ocs": 7, "data": 7},
+        {"ocs": {"data": []}, "data": {"me": []}, "account": [], "elements": [7]},
+    ],
+)
+def test_answers_of_another_shape_are_no_login(kind: str, answer: Any) -> None:
+    reason = endpoints(kind, {profile_of(kind): json(answer)}).failure()
+    assert reason in ("email_missing", "profile_invalid")
+
+
+@pytest.mark.parametrize("kind", sorted(TYPES))
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (status(401), "validation"),
+        (status(404), "validation"),
+        (status(500), "profile_failed"),
+        (status(429), "profile_failed"),
+        (Response(200, (), b"<html>"), "profile_invalid"),
+        (Response(200, (), b"\xff\xfe"), "profile_invalid"),
+        (FetchError("connection refused"), "provider_unreachable"),
+    ],
+)
+def test_refusals_are_no_login(kind: str, answer: Any, reason: str) -> None:
+    assert endpoints(kind, {profile_of(kind): answer}).failure() == reason
+
+
+def test_a_provider_that_can_not_tell_is_named_as_the_cause() -> None:
+    answer = endpoints("facebook", {profile_of("facebook"): status(503)}).log_in()
+    assert answer.status == 502
+    assert b"did not say who you are" in answer.body
+    assert b"try again in a moment" in answer.body
+
+
+def test_a_user_without_address_is_told_so() -> None:
+    idp = endpoints("facebook", {profile_of("facebook"): {"name": "Alice", "id": "1"}})
+    answer = idp.log_in()
+    assert answer.status == 500
+    assert b"did not name an e-mail address" in answer.body
+
+
+@pytest.mark.parametrize("kind", ["digitalocean", "keycloak", "bitbucket"])
+def test_an_unverified_address_is_refused_unless_allowed(kind: str) -> None:
+    unverified: dict[str, Any] = {
+        "digitalocean": {
+            "account": {"email": "a@example.com", "email_verified": False}
+        },
+        "keycloak": {"email": "a@example.com", "email_verified": "false", "user": "a"},
+        "bitbucket": {
+            "values": [
+                {"email": "a@example.com", "is_primary": True, "is_confirmed": False}
+            ]
+        },
+    }[kind]
+    answers = {profile_of(kind): unverified}
+    assert endpoints(kind, answers).failure() == "email_unverified"
+    idp = endpoints(kind, answers, allow_unverified_email=True)
+    assert idp.log_in().status == 302
+    assert idp.identity()[1] == "a@example.com"
+
+
+def test_a_user_without_name_is_none() -> None:
+    answers = {"POST https://meta.sr.ht/query": {"data": {"me": {"email": "a@b.c"}}}}
+    assert endpoints("sourcehut", answers).failure() == "profile_invalid"
+    answers = {f"GET {IDP}/me": {"ocs": {"data": {"email": "a@b.c"}}}}
+    assert endpoints("nextcloud", answers).failure() == "profile_invalid"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (json({"error": "invalid_grant"}, 400), "invalid_grant"),
+        (json({"error": "bad_verification_code"}), "bad_verification_code"),
+        (json({"token_type": "bearer"}), "token_endpoint_invalid"),
+        (json([]), "token_endpoint_invalid"),
+        (status(500), "token_endpoint_failed"),
+        (Response(200, FORM_TYPE, b"\xff\xfe"), "token_endpoint_invalid"),
+        (Response(200, FORM_TYPE, b"error=denied"), "denied"),
+        (Response(200, (), b"access_token=a"), "token_endpoint_invalid"),
+        (FetchError("timeout"), "provider_unreachable"),
+    ],
+)
+def test_token_endpoints_that_refuse(answer: Any, reason: str) -> None:
+    assert endpoints("keycloak", {f"POST {IDP}/token": answer}).failure() == reason
+
+
+def test_form_encoded_tokens_are_understood() -> None:
+    body = b"access_token=access-1&scope=user%3Aemail&token_type=bearer"
+    idp = endpoints("keycloak", {f"POST {IDP}/token": Response(200, FORM_TYPE, body)})
+    assert idp.log_in().status == 302
+
+
+def test_a_provider_without_issuer_may_name_one() -> None:
+    idp = endpoints("keycloak")
+    assert idp.finish(idp.begin(), iss="https://any.example.com").status == 302
+
+
+@pytest.mark.parametrize(
+    ("changes", "status_"),
+    [
+        ({"keycloak_groups": ("staff",)}, 302),
+        ({"keycloak_groups": ("other",)}, 403),
+        # The provider's own option counts, as in oauth2-proxy.
+        ({"keycloak_groups": ("staff",), "allowed_groups": ("other",)}, 302),
+        # Without it the general one must not be lost, as it is in oauth2-proxy.
+        ({"allowed_groups": ("other",)}, 403),
+        ({"allowed_groups": ("staff",)}, 302),
+    ],
+)
+def test_groups_of_the_old_keycloak(changes: dict[str, Any], status_: int) -> None:
+    assert endpoints("keycloak", **changes).log_in().status == status_
+
+
+def test_groups_of_nextcloud() -> None:
+    assert endpoints("nextcloud", allowed_groups=("admin",)).log_in().status == 302
+    assert endpoints("nextcloud", allowed_groups=("root",)).log_in().status == 403
+
+
+# -- later in a session's life
+
+
+@pytest.mark.parametrize("kind", sorted(TYPES))
+def test_a_session_lives_on_while_the_token_is_good(kind: str) -> None:
+    idp = endpoints(kind, cookie={"refresh": 60.0})
+    idp.log_in()
+    idp.asked.clear()
+    assert idp.later(30).status == 202
+    assert idp.asked == []
+    answer = idp.later(31)
+    assert answer.status == 202
+    assert idp.asked
+    assert idp.requests("token") == []
+    assert idp.identity() == TYPES[kind][2]
+    idp.asked.clear()
+    assert idp.later(59).status == 202
+    assert idp.asked == []
+
+
+@pytest.mark.parametrize("kind", sorted(TYPES))
+def test_a_session_ends_with_its_token(kind: str) -> None:
+    idp = endpoints(kind, cookie={"refresh": 60.0})
+    idp.log_in()
+    idp.answers[profile_of(kind)] = status(401)
+    assert idp.later(61).status == 401
+    assert idp.world.events[-1].kind == "session_ended"
+    idp.answers[profile_of(kind)] = TYPES[kind][1][profile_of(kind)]
+    assert idp.who().status == 401
+
+
+@pytest.mark.parametrize(
+    "away", [status(503), status(429), FetchError("connection refused")]
+)
+def test_a_session_outlives_a_provider_that_is_away(away: Any) -> None:
+    idp = endpoints("digitalocean", cookie={"refresh": 60.0})
+    idp.log_in()
+    idp.answers[profile_of("digitalocean")] = away
+    assert idp.later(61).status == 202
+    assert idp.world.events[-1].kind == "refresh_failed"
+
+
+def test_groups_are_those_of_now() -> None:
+    idp = endpoints("nextcloud", cookie={"refresh": 60.0}, allowed_groups=("admin",))
+    idp.log_in()
+    left = {"ocs": {"data": {"id": "alice", "email": "a@b.c", "groups": ["staff"]}}}
+    idp.answers[f"GET {IDP}/me"] = left
+    assert idp.later(61).status == 403
+
+
+def test_validate_url_is_asked_at_login_and_later() -> None:
+    answers = {f"GET {IDP}/profile": KEYCLOAK_USER, f"GET {IDP}/me": status(403)}
+    more = {"profile_url": f"{IDP}/profile", "cookie": {"refresh": 60.0}}
+    assert endpoints("keycloak", answers, **more).failure() == "validation"
+    idp = endpoints("keycloak", answers | {f"GET {IDP}/me": {}}, **more)
+    assert idp.log_in().status == 302
+    idp.answers[f"GET {IDP}/me"] = status(502)
+    assert idp.later(61).status == 202  # it can't tell now
+    idp.answers[f"GET {IDP}/me"] = status(400)
+    assert idp.later(61).status == 401
+
+
+# -- Bitbucket's restrictions
+
+API = "https://api.bitbucket.org/2.0"
+WORKSPACES = f"{API}/user/permissions/workspaces"
+TEAM = BitbucketSettings(team="eng")
+REPOSITORY = BitbucketSettings(repository="eng/app")
+
+
+def member(slug: str, permission: str = "member") -> dict[str, Any]:
+    return {
+        "type": "workspace_membership",
+        "permission": permission,
+        "user": {"type": "user", "nickname": "alice"},
+        "workspace": {"type": "workspace", "slug": slug, "name": "Engineering"},
+    }
+
+
+MEMBER = member("eng")
+
+
+def test_bitbucket_asks_for_more_where_it_needs_it() -> None:
+    both = BitbucketSettings(team="eng", repository="eng/app")
+    assert endpoints("bitbucket", bitbucket=both).begin()["scope"] == (
+        "email account repository"
+    )
+
+
+@pytest.mark.parametrize(
+    ("pages", "reason"),
+    [
+        ([{"values": [MEMBER]}], ""),
+        (
+            [
+                {"values": [member("x")], "next": f"{WORKSPACES}?page=2"},
+                {"values": [MEMBER]},
+            ],
+            "",
+        ),
+        ([{"values": [member("ENG"), 7]}], "not_allowed"),
+        ([{"values": [member("eng", "owner")]}], ""),
+        ([{"values": [member("eng", "collaborator")]}], "not_allowed"),
+        ([{"values": []}], "not_allowed"),
+        ([{}], "not_allowed"),
+        ([[]], "groups_invalid"),
+        ([status(500)], "groups_failed"),
+        ([status(403)], "validation"),
+        ([{"values": [], "next": "https://evil.example.com/"}], "groups_invalid"),
+        ([{"values": [], "next": "https://[evil/"}], "groups_invalid"),
+        ([{"values": [], "next": f"{WORKSPACES}?page=2"}], "groups_too_many"),
+    ],
+)
+def test_teams_of_bitbucket(pages: list[Any], reason: str) -> None:
+    idp = endpoints("bitbucket", {f"GET {WORKSPACES}": Turns(*pages)}, bitbucket=TEAM)
+    if reason:
+        assert idp.failure() == reason
+    else:
+        assert idp.log_in().status == 302
+        assert query(idp.requests("groups")[0]) == {"q": 'workspace.slug="eng"'}
+
+
+def test_who_is_not_in_the_team_is_told_so() -> None:
+    idp = endpoints("bitbucket", {f"GET {WORKSPACES}": {"values": []}}, bitbucket=TEAM)
+    answer = idp.log_in()
+    assert answer.status == 403
+    assert b"has no permission to use this application" in answer.body
+
+
+def test_repositories_of_bitbucket() -> None:
+    url = f"GET {API}/repositories/eng"
+    allowed = {url: {"values": [{"full_name": "eng/app"}]}}
+    idp = endpoints("bitbucket", allowed, bitbucket=REPOSITORY)
+    assert idp.log_in().status == 302
+    assert query(idp.requests("groups")[0]) == {
+        "role": "contributor",
+        "q": 'full_name="eng/app"',
+    }
+    denied = {url: {"values": [{"full_name": "eng/other"}]}}
+    assert endpoints("bitbucket", denied, bitbucket=REPOSITORY).failure() == (
+        "not_allowed"
+    )
+
+
+def test_who_leaves_the_team_is_out() -> None:
+    idp = endpoints(
+        "bitbucket",
+        {f"GET {WORKSPACES}": {"values": [MEMBER]}},
+        bitbucket=TEAM,
+        cookie={"refresh": 60.0},
+    )
+    idp.log_in()
+    idp.answers[f"GET {WORKSPACES}"] = {"values": []}
+    assert idp.later(61).status == 401
+    assert idp.world.events[-1].reason == "not_allowed"

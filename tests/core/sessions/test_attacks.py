@@ -1,0 +1,358 @@
+"""Attacks on sessions, for each place where they are kept; names are catalogue rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as budget
+from hypothesis import strategies as st
+
+from authproxy_core import Load, LoadAll, Respond, Save, SessionSettings, Settings
+from authproxy_core.encoding import b64url_decode, b64url_padded_decode
+from authproxy_core.settings.auth_bypass import AuthBypassSettings
+from authproxy_core.settings.root import LogoutSettings, UpstreamSettings
+from support.fleet import Fleet
+from support.world import (
+    changed,
+    header,
+    headers,
+    keep_cookies,
+    provider_settings,
+    settings,
+)
+
+NAME = b"_oauth2_proxy"
+PLACES: dict[str, SessionSettings] = {
+    "cookie": SessionSettings(shared=True),
+    "revocable": SessionSettings(shared=True, revocable=True),
+    "store": SessionSettings(shared=True, backend="store"),
+}
+FORMATS = ("authproxy", "oauth2-proxy")
+KINDS = [f"{place}-{form}" for place in PLACES for form in FORMATS]
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+def settings_of(kind: str, **changes: Any) -> Settings:
+    place, _, form = kind.partition("-")
+    cookie = {"format": form} | changes.pop("cookie", {})
+    return settings(cookie=cookie, sessions=PLACES[place], **changes)
+
+
+def fleet_of(kind: str, **changes: Any) -> Fleet:
+    """Two processes; alice has logged in."""
+    fleet = Fleet(settings_of(kind, **changes))
+    fleet[0].log_in()
+    return fleet
+
+
+def statuses(fleet: Fleet, jar: dict[bytes, bytes]) -> set[int]:
+    """What an auth check with these cookies comes to in every process."""
+    return {
+        process.get("/oauth2/auth", jar=dict(jar)).status for process in fleet.processes
+    }
+
+
+# -- the cookie
+
+
+@kinds
+def test_ck01_ck02_no_changed_cookie_is_a_session(kind: str) -> None:
+    fleet = fleet_of(kind)
+    value = fleet.world.jar[NAME]
+    step = max(1, len(value) // 60)
+    for at in range(0, len(value), step):
+        for other in {value[at] ^ 1, value[at] ^ 32} - {0, 10, 13, 34, 44, 59, 92}:
+            forged = value[:at] + bytes([other]) + value[at + 1 :]
+            assert statuses(fleet, {NAME: forged}) == {401}
+        assert statuses(fleet, {NAME: value[:at]}) == {401}
+    for longer in (value + b"A", value + b"=", value + value, b"A" + value):
+        assert statuses(fleet, {NAME: longer}) == {401}
+
+
+@kinds
+@given(data=st.binary(min_size=1, max_size=200))
+@budget(max_examples=8, deadline=None)
+def test_ck10_ck13_any_bytes_are_no_session(kind: str, data: bytes) -> None:
+    fleet = Fleet(settings_of(kind), size=1)
+    seen = len(fleet.store.seen)
+    assert statuses(fleet, {NAME: data}) == {401}
+    assert len(fleet.store.seen) == seen  # the store is not asked about it
+
+
+@kinds
+def test_ck05_the_cookie_of_another_name_is_none(kind: str) -> None:
+    fleet = fleet_of(kind)
+    other = fleet.join(settings_of(kind, cookie={"name": "_other"}))
+    jar = {b"_other": fleet.world.jar[NAME]}
+    assert other.get("/oauth2/auth", jar=jar).status == 401
+
+
+@kinds
+def test_ck17_of_two_cookies_with_one_name_the_first_counts(kind: str) -> None:
+    fleet = fleet_of(kind)
+    bob: dict[bytes, bytes] = {}
+    fleet[0].log_in("bob", bob)
+    for first, second, expected in (
+        (b"garbage", bob[NAME], 401),
+        (fleet.world.jar[NAME], b"garbage", 202),
+    ):
+        line = NAME + b"=" + first + b"; " + NAME + b"=" + second
+        request = fleet.world.request("/oauth2/auth", (b"cookie", line), jar={})
+        [answer] = fleet.together([(fleet[0], fleet[0].proxy.handle(request))])
+        assert answer.status == expected
+
+
+@kinds
+def test_ck23_what_was_planted_before_a_login_is_not_the_session(kind: str) -> None:
+    fleet = fleet_of(kind)
+    planted = dict(fleet.world.jar)
+    fleet[1].log_in("bob")
+    assert fleet.world.jar[NAME] != planted[NAME]
+    answer = fleet[0].get("/oauth2/auth")
+    assert header(answer, b"x-auth-request-email") == b"bob@example.com"
+    if not kind.startswith("cookie"):  # without a list nothing ends a sealed cookie
+        assert statuses(fleet, planted) == {401}
+
+
+@kinds
+def test_ck25_lo08_a_copy_is_worth_nothing_after_signing_out(kind: str) -> None:
+    fleet = fleet_of(kind)
+    assert statuses(fleet, fleet.world.jar) == {202}
+    copy = dict(fleet.world.jar)
+    assert fleet[0].get("/oauth2/sign_out").status == 302
+    assert not fleet.world.jar
+    expected = {202} if kind.startswith("cookie") else {401}
+    assert statuses(fleet, copy) == expected
+
+
+@kinds
+def test_ck26_a_broken_cookie_is_cleared_where_it_is_shown(kind: str) -> None:
+    fleet = fleet_of(kind)
+    for target in ("/oauth2/auth", "/oauth2/userinfo", "/page", "/oauth2/sign_in"):
+        jar = {NAME: fleet.world.jar[NAME][:-3]}
+        answer = fleet[0].get(target, jar=jar)
+        assert answer.status in (200, 401, 403)
+        assert headers(answer, b"set-cookie")
+        assert not jar
+
+
+@kinds
+def test_ck32_no_two_sealed_values_have_a_nonce_in_common(kind: str) -> None:
+    fleet = fleet_of(kind)
+    seen = set()
+    for _ in range(200):
+        fleet[0].log_in(jar={})
+    for effect in fleet.store.seen:
+        if type(effect) is Save and effect.key.startswith("_oauth2_proxy-"):
+            data = effect.value
+            seen.add((b64url_decode(data) or data)[:25])
+    formats = fleet[0].proxy._sessions.formats
+    entry = fleet[0].proxy._sessions.entry_of(fleet.world.jar[NAME])
+    assert entry is not None
+    for _ in range(200):
+        value = (
+            formats.write_session(entry.session)
+            if entry.ticket is None
+            else formats.seal_stored(entry.ticket, entry.session)
+        )
+        plain = b64url_decode(value) or b64url_padded_decode(value.split(b"|")[0])
+        start = (plain or value)[:25]
+        assert start not in seen
+        seen.add(start)
+
+
+# -- the store
+
+
+@kinds
+@pytest.mark.parametrize("broken", [Load, LoadAll, Save])
+def test_st10_whatever_fails_never_lets_anybody_in(kind: str, broken: type) -> None:
+    fleet = fleet_of(kind, cookie={"refresh": 60.0})
+    fleet.store.failing = lambda effect: type(effect) is broken
+    jars = [dict(fleet.world.jar), {NAME: b"garbage"}, {}]
+    for moment in (0, 61):
+        fleet.clock.now += moment
+        for target in ("/oauth2/auth", "/oauth2/userinfo", "/page"):
+            good, *bad = [fleet[1].get(target, jar=dict(jar)).status for jar in jars]
+            assert all(status in (401, 403) for status in bad)
+            assert good in (202, 200, 404, 503)
+            if good == 503:
+                assert not kind.startswith("cookie")
+
+
+@kinds
+def test_st10_an_answer_of_the_wrong_kind_is_no_session(kind: str) -> None:
+    fleet = fleet_of(kind)
+    for key in list(fleet.store.values):
+        for junk in (b"", b"\xff" * 40, b"null", b"{}", b"0"):
+            fleet.store.put(key, junk, 600)
+            expected = {401} if kind.startswith("store") else {202}
+            assert statuses(fleet, fleet.world.jar) == expected
+
+
+@kinds
+def test_st02_st05_what_the_store_has_of_one_is_worth_nothing_to_another(
+    kind: str,
+) -> None:
+    """Every value is put under every other key: nobody becomes somebody else."""
+    fleet = fleet_of(kind, cookie={"refresh": 60.0})
+    bob: dict[bytes, bytes] = {}
+    fleet[0].log_in("bob", bob)
+    fleet.clock.now += 61
+    old = dict(fleet.world.jar)
+    fleet[0].get("/oauth2/auth", jar=bob)  # leaves a renewed session
+    fleet[0].get("/oauth2/auth")
+    values = {key: value for key, (value, _) in fleet.store.values.items()}
+    for key in values:
+        for other in values.values():
+            fleet.store.put(key, other, 600)
+            for jar, name in ((old, b"alice"), (bob, b"bob")):
+                answer = fleet[1].get("/oauth2/auth", jar=dict(jar))
+                if answer.status == 202:
+                    email = header(answer, b"x-auth-request-email")
+                    assert email == name + b"@example.com"
+            fleet.store.put(key, values[key], 600)
+
+
+# -- refreshing
+
+
+@kinds
+def test_az26_a_stolen_refresh_token_ends_the_session(kind: str) -> None:
+    """Whoever refreshes with a copy: the provider notices, and the session is over."""
+    fleet = fleet_of(kind, cookie={"refresh": 60.0})
+    entry = fleet[0].proxy._sessions.entry_of(fleet.world.jar[NAME])
+    if entry is not None and entry.ticket is not None:
+        entry = fleet[0].run(fleet[0].proxy._sessions.load(entry))
+    assert entry is not None
+    thief = fleet.world.proxy._providers["keycloak"].refresh(entry.session)
+    assert fleet.world.run(thief).refresh_token
+    fleet.clock.now += 61
+    copy = dict(fleet.world.jar)
+    answer = fleet[0].get("/oauth2/auth")
+    assert answer.status == 401
+    assert not fleet.world.jar
+    assert fleet.world.events[-1].kind == "session_ended"
+    assert statuses(fleet, copy) == {401}
+
+
+@kinds
+def test_az20_who_was_disabled_at_the_provider_is_out_with_the_refresh(
+    kind: str,
+) -> None:
+    fleet = fleet_of(kind, cookie={"refresh": 60.0})
+    fleet.idp.revoke("alice")
+    assert statuses(fleet, fleet.world.jar) == {202}
+    fleet.clock.now += 61
+    assert statuses(fleet, fleet.world.jar) == {401}
+
+
+@kinds
+def test_az34_groups_are_judged_at_every_use(kind: str) -> None:
+    fleet = fleet_of(kind)
+    assert statuses(fleet, fleet.world.jar) == {202}
+    strict = provider_settings(allowed_groups=("nobody",))
+    later = fleet.join(changed(fleet.world.settings, providers=(strict,)))
+    assert later.get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 403
+    assert later.get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 403
+
+
+@kinds
+def test_az28_az29_no_answer_is_given_to_somebody_else(kind: str) -> None:
+    """Many users at once, over all caches: each is who they are."""
+    fleet = fleet_of(kind, cookie={"refresh": 60.0})
+    jars: dict[bytes, dict[bytes, bytes]] = {}
+    for number in range(6):
+        jar: dict[bytes, bytes] = {}
+        fleet[number % 2].log_in(("alice", "bob")[number % 2], jar)
+        jars[b"%d" % number] = jar
+    for _ in range(3):
+        work = [
+            (
+                process,
+                process.proxy.handle(fleet.world.request("/oauth2/auth", jar=jar)),
+            )
+            for jar in jars.values()
+            for process in fleet.processes
+        ]
+        answers = fleet.together(work)
+        for index, answer in enumerate(answers):
+            assert isinstance(answer, Respond)
+            expected = (b"alice", b"bob")[(index // 2) % 2] + b"@example.com"
+            assert header(answer, b"x-auth-request-email") == expected
+            keep_cookies(jars[b"%d" % (index // 2)], answer)
+        fleet.clock.now += 61
+
+
+# -- signing out
+
+
+@kinds
+def test_lo07_signing_out_twice_or_with_nothing_works(kind: str) -> None:
+    fleet = fleet_of(kind)
+    good = dict(fleet.world.jar)
+    for jar in (good, dict(good), {}, {NAME: b"garbage"}, {NAME: good[NAME][:-1]}):
+        for process in fleet.processes:
+            answer = process.get("/oauth2/sign_out", jar=dict(jar))
+            assert answer.status == 302
+            cleared = headers(answer, b"set-cookie")
+            assert any(line.startswith(NAME + b"=;") for line in cleared)
+
+
+@kinds
+def test_lo02_looking_at_the_sign_in_page_ends_nothing(kind: str) -> None:
+    fleet = fleet_of(kind)
+    assert fleet[0].get("/oauth2/sign_in").status == 200
+    assert fleet[0].get("/oauth2/start").status == 302
+    assert statuses(fleet, fleet.world.jar) == {202}
+
+
+@kinds
+def test_lo01_another_site_signs_nobody_out_behind_their_back(kind: str) -> None:
+    fleet = fleet_of(kind)
+    fields = ((b"sec-fetch-site", b"cross-site"), (b"sec-fetch-mode", b"no-cors"))
+    request = fleet.world.request("/oauth2/sign_out", *fields)
+    [answer] = fleet.together([(fleet[0], fleet[0].proxy.handle(request))])
+    assert answer.status == 403
+    assert statuses(fleet, fleet.world.jar) == {202}
+
+
+def test_lo23_a_logout_that_could_end_nothing_is_refused_at_start() -> None:
+    with pytest.raises(Exception, match="backchannel_logout"):
+        Fleet(settings(logout=LogoutSettings(back_channel=True)))
+
+
+@kinds
+def test_lo25_no_answer_of_a_session_is_kept_by_a_cache(kind: str) -> None:
+    fleet = fleet_of(kind)
+    for target in ("/oauth2/userinfo", "/oauth2/sign_out", "/oauth2/sign_in"):
+        answer = fleet[0].get(target)
+        assert b"no-store" in header(answer, b"cache-control")
+
+
+@kinds
+def test_what_needs_no_session_needs_no_store_either(kind: str) -> None:
+    """Public paths go on without a session; all others stay closed."""
+    public = AuthBypassSettings(skip_auth_routes=("GET=^/public/",))
+    upstream = UpstreamSettings(id="app", path="/", uri="http://127.0.0.1:1")
+    fleet = fleet_of(kind, auth_bypass=public, upstreams=(upstream,))
+    fleet.store.away = True
+    needs_store = not kind.startswith("cookie")
+    for target, closed in (("/public/logo", False), ("/private", needs_store)):
+        request = fleet.world.request(target)
+        [decision] = fleet.together([(fleet[0], fleet[0].proxy.handle(request))])
+        assert isinstance(decision, Respond) == closed
+        if closed:
+            assert decision.status == 503
+            assert not headers(decision, b"set-cookie")
+        elif needs_store:
+            assert not decision.user
+    uri = (b"x-forwarded-uri", b"/public/logo")
+    trusted = changed(fleet.world.settings, reverse_proxy=True)
+    gateway = fleet.join(trusted)
+    for field, expected in ((uri, 202), ((uri[0], b"/private"), 503)):
+        request = fleet.world.request("/oauth2/auth", field, peer="127.0.0.1")
+        [answer] = fleet.together([(gateway, gateway.proxy.handle(request))])
+        assert answer.status == (expected if needs_store else 202)

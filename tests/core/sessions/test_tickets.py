@@ -1,0 +1,611 @@
+"""Sessions in the store: tickets, what opens them, and what remembers them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authproxy_core import Delete, LoadAll, Save, Secret, SessionSettings
+from authproxy_core.errors import SealError
+from authproxy_core.session import Session
+from authproxy_core.sessions.formats import (
+    MAX_STORED,
+    SessionFormats,
+    generation,
+    identity,
+    sid_of,
+)
+from authproxy_core.sessions.oauth2_proxy_format import (
+    OAuth2ProxyFormat,
+    Ticket,
+    write_stored_session,
+)
+from authproxy_core.settings.root import CookieSettings, Settings
+from support.fleet import Fleet
+from support.world import SECRET, START, changed, headers, settings
+
+NAME = b"_oauth2_proxy"
+OTHER = Secret(b"fedcba9876543210fedcba9876543210")
+IN_STORE = SessionSettings(shared=True, backend="store")
+FORMATS = ["authproxy", "oauth2-proxy"]
+formats = pytest.mark.parametrize("form", FORMATS)
+
+
+def stored(form: str = "authproxy", **changes: Any) -> Settings:
+    cookie = {"format": form} | changes.pop("cookie", {})
+    return settings(cookie=cookie, **({"sessions": IN_STORE} | changes))
+
+
+def fleet_of(form: str = "authproxy", *, logged_in: bool = True, **more: Any) -> Fleet:
+    trusting = more.pop("trusting", True)
+    fleet = Fleet(stored(form, **more), trusting=trusting)
+    if logged_in:
+        assert fleet[0].log_in().status == 302
+        fleet.store.seen.clear()
+    return fleet
+
+
+def ticket_keys(fleet: Fleet) -> list[str]:
+    return fleet.store.held("_oauth2_proxy-")
+
+
+# -- the usual
+
+
+@formats
+def test_the_cookie_is_short_and_the_store_opens_for_it_only(form: str) -> None:
+    fleet = fleet_of(form)
+    [key] = ticket_keys(fleet)
+    assert len(fleet.world.jar[NAME]) < 300
+    held = fleet.store.get(key)
+    assert held is not None
+    assert b"alice" not in held
+    assert fleet[1].get("/oauth2/auth").status == 202
+
+
+@formats
+def test_a_cold_check_is_one_load_and_a_warm_one_none(form: str) -> None:
+    fleet = fleet_of(form)
+    first = fleet[1].get("/oauth2/auth")
+    assert [type(effect) for effect in fleet.store.seen] == [LoadAll]
+    outcome = fleet[1].proxy.check(fleet.world.request("/oauth2/auth"))
+    assert outcome is fleet[1].proxy.check(fleet.world.request("/oauth2/auth"))
+    assert outcome == first
+    assert fleet.store.count(LoadAll) == 1
+
+
+@formats
+def test_without_trust_every_check_asks_the_store(form: str) -> None:
+    fleet = fleet_of(form, trusting=False)
+    for _ in range(3):
+        assert fleet[1].get("/oauth2/auth").status == 202
+    assert fleet.store.count(LoadAll) == 3
+
+
+@formats
+def test_trust_that_ends_ends_the_cache(form: str) -> None:
+    fleet = fleet_of(form)
+    assert fleet[0].get("/oauth2/auth").status == 202
+    fleet[0].proxy.store_notifies = False
+    fleet.store.away = True
+    assert fleet[0].get("/oauth2/auth").status == 503
+
+
+@formats
+def test_st11_signing_out_here_ends_it_there(form: str) -> None:
+    fleet = fleet_of(form)
+    old = dict(fleet.world.jar)
+    assert fleet[1].get("/oauth2/auth").status == 202
+    assert fleet[0].get("/oauth2/sign_out").status == 302
+    assert fleet[1].get("/oauth2/auth", jar=old).status == 401
+    assert not old
+    assert fleet.store.held("-") == []
+
+
+@formats
+def test_a_dead_ticket_is_cleared(form: str) -> None:
+    fleet = fleet_of(form)
+    fleet.store.values.clear()
+    jar = dict(fleet.world.jar)
+    assert fleet[0].get("/oauth2/userinfo", jar=jar).status == 401
+    assert not jar
+
+
+def test_a_session_ends_with_its_time() -> None:
+    fleet = fleet_of(cookie={"expire": 3600.0})
+    assert fleet[0].get("/oauth2/auth").status == 202
+    fleet.clock.now += 3601
+    for process in fleet.processes:
+        assert process.get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 401
+    assert not ticket_keys(fleet)
+
+
+def test_a_session_whose_tokens_can_not_be_refreshed_ends_with_them() -> None:
+    fleet = fleet_of(logged_in=False, cookie={"refresh": 60.0})
+    fleet.world.config.issue_refresh_token = False
+    fleet[0].log_in()
+    fleet.clock.now += 299
+    assert fleet[1].get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 202
+    fleet.clock.now += 2
+    assert fleet[0].get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 401
+
+
+def test_sign_in_pages_and_userinfo_know_the_session() -> None:
+    fleet = fleet_of()
+    assert fleet[1].get("/oauth2/userinfo").status == 200
+    assert fleet[1].get("/oauth2/sign_in").status == 200
+    assert fleet.world.jar
+    request = fleet.world.request("/")
+    session = fleet[0].run(fleet[0].proxy.identify(request))
+    assert session.email == "alice@example.com"
+    fleet.store.values.clear()
+    gone = fleet[1].run(fleet[1].proxy.identify(fleet.world.request("/")))
+    assert gone is not None  # nobody told of it
+    fleet[1].proxy.store_changed(None)
+    assert fleet[1].run(fleet[1].proxy.identify(fleet.world.request("/"))) is None
+
+
+def test_a_session_of_a_provider_that_is_gone_is_none() -> None:
+    fleet = fleet_of()
+    other = msgspec.structs.replace(fleet.world.settings.providers[0], id="other")
+    third = fleet.join(changed(fleet.world.settings, providers=(other,)))
+    assert third.get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 401
+
+
+# -- a login
+
+
+@formats
+def test_ck23_a_ticket_planted_before_the_login_is_not_used(form: str) -> None:
+    """Session fixation: who knows the cookie from before knows nothing afterwards."""
+    fleet = fleet_of(form)
+    planted = dict(fleet.world.jar)
+    [old_key] = ticket_keys(fleet)
+    fleet[1].log_in("bob")
+    [new_key] = ticket_keys(fleet)
+    assert new_key != old_key
+    assert fleet.world.jar[NAME] != planted[NAME]
+    for process in fleet.processes:
+        assert process.get("/oauth2/auth", jar=dict(planted)).status == 401
+        assert process.get("/oauth2/auth").status == 202
+
+
+@formats
+def test_a_login_without_the_store_fails_with_503(form: str) -> None:
+    fleet = fleet_of(form, logged_in=False)
+    fleet.store.away = True
+    answer = fleet[0].log_in()
+    assert answer.status == 503
+    assert b"retry-after" in dict(answer.headers)
+    assert NAME not in fleet.world.jar
+    fleet.store.away = False
+    assert fleet[0].log_in().status == 302
+
+
+@formats
+def test_after_a_refresh_the_ticket_stays(form: str) -> None:
+    fleet = fleet_of(form, cookie={"refresh": 60.0})
+    keys, old = ticket_keys(fleet), dict(fleet.world.jar)
+    fleet.clock.now += 61
+    answer = fleet[0].get("/oauth2/auth")
+    assert answer.status == 202
+    assert headers(answer, b"set-cookie")
+    assert ticket_keys(fleet) == keys
+    fleet.clock.now += 30
+    late = fleet[1].get("/oauth2/auth", jar=old)
+    assert late.status == 202
+    assert headers(late, b"set-cookie")
+
+
+def test_who_deletes_a_session_while_it_is_refreshed_has_the_last_word() -> None:
+    """As oauth2-proxy signs out: it leaves no mark."""
+    fleet = fleet_of("oauth2-proxy", cookie={"refresh": 60.0})
+    [key] = ticket_keys(fleet)
+    fleet.clock.now += 61
+
+    def fetch(effect: Any) -> Any:
+        fleet.store.perform(Delete(key), None)
+        return fleet.idp.fetch(effect)
+
+    fleet.world.on_fetch = fetch
+    assert fleet[0].get("/oauth2/auth").status == 401
+    assert not ticket_keys(fleet)
+
+
+def test_who_refreshed_behind_our_back_wins() -> None:
+    """Its lock ends after two seconds, so oauth2-proxy's refresh can meet ours."""
+    fleet = fleet_of("oauth2-proxy", cookie={"refresh": 60.0})
+    fleet.clock.now += 61
+    seen: list[Any] = []
+
+    def fetch(effect: Any) -> Any:
+        fleet.world.on_fetch = fleet.idp.fetch
+        fleet.store.locks.clear()
+        seen.append(fleet[1].get("/oauth2/auth", jar=dict(fleet.world.jar)))
+        return fleet.idp.fetch(effect)
+
+    fleet.world.on_fetch = fetch
+    answer = fleet[0].get("/oauth2/auth")
+    assert seen[0].status == 202
+    assert answer.status in (202, 401)
+    ended = [event.kind for event in fleet.world.events].count("session_ended")
+    assert ended == (answer.status == 401)
+
+
+# -- what can be read
+
+
+def formats_of(**cookie: Any) -> SessionFormats:
+    given = Settings(
+        cookie=CookieSettings(**({"secrets": (SECRET,)} | cookie)), sessions=IN_STORE
+    )
+    return SessionFormats(
+        given, clock=lambda: START, random_bytes=random.Random(3).randbytes
+    )
+
+
+def test_st01_a_ticket_is_no_free_text() -> None:
+    """The id becomes a key of the store, so nothing but ours may stand there."""
+    foreign = OAuth2ProxyFormat((SECRET,), NAME.decode())
+    digits = "0123456789abcdef0123456789abcdef"
+    good = Ticket(f"_oauth2_proxy-{digits}", b"s" * 16)
+    reader = formats_of()
+    assert reader.read(foreign.write_ticket(good, created_at=START))[0] == good
+    for bad in (
+        digits,
+        "_oauth2_proxy-" + digits.upper(),
+        "_oauth2_proxy-" + digits[1:],
+        "_oauth2_proxy-" + digits + "0",
+        "_oauth2_proxy-*",
+        "_oauth2_proxy-../" + digits[3:],
+        f"_oauth2_proxy-{digits}\r\n",
+        f"_oauth2_proxy:revoked:{digits}",
+        f"_other-{digits}",
+        "_oauth2_proxy-" + "0" * 10_000,
+        "_oauth2_proxy-\0" + digits[1:],
+    ):
+        value = foreign.write_ticket(Ticket(bad, b"s" * 16), created_at=START)
+        with pytest.raises(SealError):
+            reader.read(value)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    reader = formats_of()
+    with pytest.raises(SealError):
+        reader.read(data)
+    ticket = reader.new_ticket()
+    with pytest.raises(SealError):
+        reader.open_stored(ticket, data)
+
+
+texts = st.text(max_size=40)
+sessions = st.builds(
+    Session,
+    provider=st.just("keycloak"),
+    created_at=st.floats(START - 1000, START),
+    login_at=st.floats(START - 1000, START),
+    expires_at=st.floats(START, START + 1000),
+    access_token=texts,
+    id_token=texts,
+    refresh_token=texts,
+    user=texts,
+    email=texts,
+    groups=st.tuples(texts, texts),
+    nonce=st.binary(max_size=40),
+    sid=texts,
+    last_used_at=st.floats(0, START),
+)
+
+
+@given(sessions)
+def test_sealing_and_opening_are_inverses(session: Session) -> None:
+    own = formats_of()
+    ticket = own.new_ticket()
+    assert own.open_stored(ticket, own.seal_stored(ticket, session)) == session
+    value = own.write_ticket(ticket, session.created_at)
+    found, issued_at = own.read(value)
+    assert found == ticket
+    assert issued_at == pytest.approx(session.created_at, abs=1e-6)
+    assert own.read(own.write_session(session))[0] == session
+
+
+@formats
+def test_st02_a_ticket_with_the_secret_of_another_opens_nothing(form: str) -> None:
+    reader = formats_of(format=form)
+    mine, yours = reader.new_ticket(), reader.new_ticket()
+    data = reader.seal_stored(mine, Session(user="a", created_at=START))
+    forged = Ticket(mine.id, yours.secret)
+    with pytest.raises(SealError):
+        reader.open_stored(forged, data)
+
+
+def test_st05_a_session_moved_to_another_key_opens_nothing() -> None:
+    """With our own format; oauth2-proxy's value does not say under which key it is."""
+    reader = formats_of()
+    mine = reader.new_ticket()
+    data = reader.seal_stored(mine, Session(user="a", created_at=START))
+    moved = Ticket(reader.new_ticket().id, mine.secret)
+    with pytest.raises(SealError):
+        reader.open_stored(moved, data)
+
+
+def test_st04_a_blob_that_was_planted_in_the_store_opens_nothing() -> None:
+    fleet = fleet_of()
+    [key] = ticket_keys(fleet)
+    planted = formats_of().seal_stored(
+        Ticket(key, b"k" * 32), Session(user="root", email="root@example.com")
+    )
+    for blob in (b"", b"{}", planted, b"\0" * 100, b"A" * 100):
+        fleet.store.put(key, blob, 600)
+        assert fleet[0].get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 401
+
+
+@formats
+def test_st07_a_huge_value_is_refused_unread(form: str) -> None:
+    reader = formats_of(format=form)
+    with pytest.raises(SealError, match="too large"):
+        reader.open_stored(reader.new_ticket(), b"A" * (MAX_STORED + 1))
+
+
+def test_ck04_a_ticket_is_no_session_and_no_login() -> None:
+    fleet = fleet_of()
+    value = fleet.world.jar[NAME]
+    login = {b"_oauth2_proxy_12345678_csrf": value}
+    assert fleet[0].get("/oauth2/callback?state=x&code=y", jar=login).status == 403
+    note = formats_of().seal_note("key", b"x" * 48)
+    assert fleet[0].get("/oauth2/auth", jar={NAME: note}).status == 401
+
+
+def test_ck05_a_ticket_of_another_instance_is_none() -> None:
+    fleet = fleet_of()
+    other = fleet.join(stored(cookie={"name": "_other"}))
+    jar = {b"_other": fleet.world.jar[NAME]}
+    assert other.get("/oauth2/auth", jar=jar).status == 401
+
+
+@formats
+def test_ck01_ck02_a_changed_ticket_is_none(form: str) -> None:
+    fleet = fleet_of(form)
+    value = fleet.world.jar[NAME]
+    loads = fleet.store.count(LoadAll)
+    for at in range(0, len(value), 7):
+        for byte in (value[at] ^ 1, ord("A") if value[at] != 65 else 66):
+            forged = value[:at] + bytes([byte]) + value[at + 1 :]
+            assert fleet[0].get("/oauth2/auth", jar={NAME: forged}).status == 401
+        assert fleet[0].get("/oauth2/auth", jar={NAME: value[:at]}).status == 401
+    for more in (b"=", b"A", b"|"):
+        assert fleet[0].get("/oauth2/auth", jar={NAME: value + more}).status == 401
+    assert fleet.store.count(LoadAll) == loads  # no I/O for what is not ours
+
+
+# -- both formats, and both kinds
+
+
+@pytest.mark.parametrize("reads", FORMATS)
+@formats
+def test_either_format_is_read_whatever_is_written(form: str, reads: str) -> None:
+    fleet = fleet_of(form, cookie={"refresh": 60.0})
+    other = fleet.join(stored(reads, cookie={"refresh": 60.0}))
+    assert other.get("/oauth2/auth").status == 202
+    fleet.clock.now += 61
+    keys = ticket_keys(fleet)
+    assert headers(other.get("/oauth2/auth"), b"set-cookie")
+    assert ticket_keys(fleet) == keys
+    if form == reads or reads == "oauth2-proxy":
+        # Written by the other one now, in its format.
+        assert fleet[0].get("/oauth2/auth").status == 202
+
+
+def test_reading_the_foreign_format_can_be_switched_off() -> None:
+    fleet = fleet_of("oauth2-proxy")
+    strict = fleet.join(stored(cookie={"read_oauth2_proxy": False}))
+    assert strict.get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 401
+    reader = formats_of(read_oauth2_proxy=False)
+    ticket = reader.new_ticket()
+    blob = write_stored_session(ticket, Session(created_at=START), nonce=b"n" * 12)
+    with pytest.raises(SealError):
+        reader.open_stored(ticket, blob)
+
+
+def test_a_session_in_cookies_moves_to_the_store_when_it_is_refreshed() -> None:
+    before = settings(cookie={"refresh": 60.0}, sessions=SessionSettings(shared=True))
+    fleet = Fleet(before)
+    fleet[0].log_in()
+    fleet.idp.seen.clear()
+    moved = fleet.join(stored(cookie={"refresh": 60.0}))
+    old = dict(fleet.world.jar)
+    assert moved.get("/oauth2/auth").status == 202
+    assert not ticket_keys(fleet)
+    fleet.clock.now += 61
+    assert headers(moved.get("/oauth2/auth"), b"set-cookie")
+    assert ticket_keys(fleet)
+    assert len(fleet.world.jar[NAME]) < 300
+    # Siblings with the cookie from before get the ticket, in every process.
+    for process in (moved, fleet[1]):
+        jar = dict(old)
+        assert process.get("/oauth2/auth", jar=jar).status == 202
+        assert len(jar[NAME]) < 300
+    assert fleet.idp.count("token") == 1
+    assert moved.get("/oauth2/sign_out").status == 302
+    assert not ticket_keys(fleet)
+
+
+def test_a_move_that_fails_changes_nothing() -> None:
+    before = settings(cookie={"refresh": 60.0}, sessions=SessionSettings(shared=True))
+    fleet = Fleet(before)
+    fleet[0].log_in()
+    fleet.idp.seen.clear()
+    moved = fleet.join(stored(cookie={"refresh": 60.0}))
+    fleet.clock.now += 61
+    fleet.store.failing = lambda effect: type(effect) is Save
+    answer = moved.get("/oauth2/auth")
+    assert answer.status == 202
+    assert not headers(answer, b"set-cookie")
+    fleet.store.failing = lambda effect: False
+    fleet.clock.now += 11
+    assert headers(moved.get("/oauth2/auth"), b"set-cookie")
+    assert fleet.idp.count("token") == 1
+
+
+def test_a_session_in_the_store_is_read_where_cookies_are_written() -> None:
+    fleet = fleet_of(cookie={"refresh": 60.0})
+    back = fleet.join(
+        settings(cookie={"refresh": 60.0}, sessions=SessionSettings(shared=True))
+    )
+    assert back.get("/oauth2/auth").status == 202
+    fleet.clock.now += 61
+    assert headers(back.get("/oauth2/auth"), b"set-cookie")
+    assert len(ticket_keys(fleet)) == 1
+    back.log_in()
+    assert not ticket_keys(fleet)  # a new login is kept as the settings say
+
+
+def test_without_a_store_a_ticket_is_none() -> None:
+    fleet = fleet_of()
+    lonely = fleet.join(settings())
+    assert lonely.get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 401
+
+
+def test_a_session_too_large_for_cookies_goes_to_the_store_if_there_is_one() -> None:
+    limits = {"max_parts": 1}
+    fleet = Fleet(settings(cookie=limits, sessions=SessionSettings(shared=True)))
+    fleet.world.config.id_token_claims["groups"] = _many_groups()
+    assert fleet[0].log_in().status == 302
+    assert ticket_keys(fleet)
+    assert fleet[1].get("/oauth2/auth").status == 202
+
+
+def _many_groups() -> list[str]:
+    return [random.Random(number).randbytes(20).hex() for number in range(300)]
+
+
+def test_ck29_a_session_too_large_without_a_store_says_so(world: Any) -> None:
+    fleet = Fleet(settings(cookie={"max_parts": 1}))
+    fleet.world.config.id_token_claims["groups"] = _many_groups()
+    answer = fleet[0].log_in()
+    assert answer.status == 500
+    event = answer.events[0]
+    assert "session_cookie_max_parts" in event.detail
+    assert "session_store_type" in event.detail
+
+
+# -- the key ring
+
+
+@formats
+def test_ck07_an_old_secret_opens_and_the_new_one_seals_again(form: str) -> None:
+    fleet = fleet_of(form, cookie={"refresh": 60.0})
+    both = fleet.join(
+        stored(form, cookie={"refresh": 60.0, "secrets": (OTHER, SECRET)})
+    )
+    alone = fleet.join(stored(form, cookie={"refresh": 60.0, "secrets": (OTHER,)}))
+    assert alone.get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 401
+    assert both.get("/oauth2/auth").status == 202
+    fleet.clock.now += 61
+    assert headers(both.get("/oauth2/auth"), b"set-cookie")
+    assert alone.get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 202
+
+
+# -- idle sessions in the store
+
+
+def idle(**changes: Any) -> Settings:
+    life = SessionSettings(shared=True, backend="store", idle_timeout=600.0)
+    return stored(sessions=life, **changes)
+
+
+def test_use_is_noted_for_all_processes() -> None:
+    fleet = Fleet(idle())
+    fleet[0].log_in()
+    for _ in range(5):
+        fleet.clock.now += 500
+        assert fleet[1].get("/oauth2/auth").status == 202
+    # The other one has not seen it for long, but the store has.
+    assert fleet[0].get("/oauth2/auth").status == 202
+    assert fleet.store.held(":seen:")
+    fleet.clock.now += 601
+    for process in fleet.processes:
+        assert process.get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 401
+
+
+def test_use_is_noted_seldom() -> None:
+    fleet = Fleet(idle())
+    fleet[0].log_in()
+    fleet.store.seen.clear()
+    for _ in range(100):
+        fleet.clock.now += 3
+        assert fleet[0].get("/oauth2/auth").status == 202
+    assert fleet.store.count(Save) in (4, 5)
+
+
+def test_use_that_can_not_be_noted_is_noted_later() -> None:
+    fleet = Fleet(idle())
+    fleet[0].log_in()
+    fleet.clock.now += 100
+    fleet.store.failing = lambda effect: type(effect) is Save
+    assert fleet[0].get("/oauth2/auth").status == 202
+    fleet.store.failing = lambda effect: False
+    fleet.clock.now += 100
+    assert fleet[0].get("/oauth2/auth").status == 202
+    assert fleet.store.held(":seen:")
+
+
+def test_a_note_that_can_not_be_read_is_none() -> None:
+    fleet = Fleet(idle())
+    fleet[0].log_in()
+    fleet.clock.now += 100
+    fleet[0].get("/oauth2/auth")
+    [key] = fleet.store.held(":seen:")
+    fleet.store.put(key, b"garbage", 600)
+    fleet.clock.now += 550
+    assert fleet[0].get("/oauth2/auth").status == 401
+
+
+def test_an_idle_session_in_cookies_is_written_anew() -> None:
+    life = SessionSettings(idle_timeout=600.0)
+    fleet = Fleet(settings(sessions=life))
+    fleet[0].log_in()
+    for _ in range(5):
+        fleet.clock.now += 500
+        answer = fleet[0].get("/oauth2/auth")
+        assert answer.status == 202
+        [line] = headers(answer, b"set-cookie")
+        assert b"Max-Age=600;" in line
+        assert not headers(fleet[0].get("/oauth2/auth"), b"set-cookie")
+    fleet.clock.now += 601
+    assert fleet[0].get("/oauth2/auth").status == 401
+
+
+# -- names of sessions
+
+
+def test_identities() -> None:
+    one = Session(nonce=b"n" * 32, created_at=START)
+    later = Session(nonce=b"n" * 32, created_at=START + 60)
+    assert identity(one, b"a") == identity(later, b"b")
+    assert generation(one, b"a") == generation(one, b"b")
+    assert generation(one, b"a") != generation(later, b"a")
+    # What another program made may have none.
+    assert identity(Session(), b"a") != identity(Session(), b"b")
+
+
+def test_sid_is_found_in_the_id_token_where_it_is_not_kept() -> None:
+    token = "e30.eyJzaWQiOiJTMSJ9.e30"
+    assert sid_of(Session(id_token=token)) == "S1"
+    assert sid_of(Session(id_token=token, sid="S2")) == "S2"
+    assert sid_of(Session()) == ""
+    assert sid_of(Session(id_token="nonsense")) == ""
+    assert sid_of(Session(id_token="e30.eyJzaWQiOjF9.e30")) == ""
+
+
+def test_no_part_of_a_hashed_key_reaches_into_the_next() -> None:
+    formats = formats_of()
+    assert formats.hashes("sub", "ab", "c") == formats.hashes("sub", "ab", "c")
+    assert formats.hashes("sub", "ab", "c") != formats.hashes("sub", "a", "bc")
+    assert formats.hashes("sub", "a") != formats.hashes("suba")

@@ -1,0 +1,185 @@
+"""Defects that a second careful read found; each is here so that it stays away."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import random
+from typing import Any
+
+import pytest
+
+from authproxy_core import Forward, SessionSettings, UpstreamSettings
+from authproxy_core.sessions.index import SessionIndex
+from authproxy_core.settings.auth_bypass import AuthBypassSettings
+from authproxy_core.settings.credentials import CredentialSettings
+from authproxy_core.settings.root import LogoutSettings, Secret
+from authproxy_core.settings.rules import AccessRule, Condition, RuleSettings
+from support.fleet import Fleet
+from support.world import (
+    World,
+    changed,
+    keep_cookies,
+    provider_settings,
+    settings,
+    target_of,
+)
+
+FORM = (b"content-type", b"application/x-www-form-urlencoded")
+HASH = Secret(b"{SHA}" + base64.b64encode(hashlib.sha1(b"pw").digest()))
+APP = UpstreamSettings(id="app", path="/", uri="http://up:80")
+API = UpstreamSettings(
+    id="api", path="^/api/(.*)$", uri="http://up:80", rewrite_target="/$1"
+)
+
+
+def guarded(**when: Any) -> RuleSettings:
+    """A rule for /api/admin/ that nobody satisfies."""
+    condition = Condition(groups=("nobody",), **when)
+    return RuleSettings(
+        rules=(AccessRule(name="admin", paths=("/api/admin/",), when=condition),)
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/admin",
+        "/api/admin/x",
+        "/api/admin%3F",
+        "/api/admin%3Fx=1",
+        "/api/admin%253Fx",
+        "/api/admin%23x",
+        "/api/admin%00x",
+        "/api%EF%BC%8Fadmin/x",
+    ],
+)
+def test_a_path_is_judged_by_what_rewriting_makes_of_it(path: str) -> None:
+    world = World(settings(access=guarded(), upstreams=(API, APP)))
+    world.log_in("bob")
+    assert not isinstance(world.send(path), Forward)
+
+
+@pytest.mark.parametrize("method", [b"POST", b"post", b"Post"])
+def test_a_rule_for_a_method_holds_for_its_spellings(method: bytes) -> None:
+    world = World(settings(access=guarded(methods=("POST",)), reverse_proxy=True))
+    world.log_in("bob")
+    answer = world.get(
+        "/oauth2/auth",
+        (b"x-forwarded-method", method),
+        (b"x-forwarded-uri", b"/api/admin/x"),
+        (b"x-forwarded-proto", b"https"),
+        peer="10.0.0.1",
+    )
+    assert answer.status == 403
+
+
+@pytest.mark.parametrize("kind", ["cookie", "store"])
+@pytest.mark.parametrize("name", ["ann", "alice", "alice@example.com"])
+def test_every_name_of_a_user_revokes(kind: str, name: str) -> None:
+    life = SessionSettings(shared=True, backend=kind, revocable=kind == "cookie")
+    given = settings(sessions=life, credentials=CredentialSettings(users={"ann": HASH}))
+    fleet = Fleet(given)
+    fleet.clock.now += 1
+    jar: dict[bytes, bytes] = {}
+    if name == "ann":
+        fleet.world.body = b"username=ann&password=pw"
+        form = fleet.world.request("/oauth2/sign_in", FORM, method=b"POST", jar={})
+        keep_cookies(jar, fleet[0].run(fleet[0].proxy.handle(form)))
+    else:
+        fleet[0].log_in("alice", jar)
+    assert fleet[1].get("/oauth2/auth", jar=dict(jar)).status == 202
+    fleet.clock.now += 1
+    index = SessionIndex(
+        given, clock=fleet.clock, random_bytes=random.Random(5).randbytes
+    )
+    fleet[1].run(index.revoke(user=name))
+    for process in fleet.processes:
+        assert process.get("/oauth2/auth", jar=dict(jar)).status == 401
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_logout_token_is_for_the_client_that_it_names(turned: bool) -> None:
+    providers = [
+        provider_settings(id="other", client_id="other-client"),
+        provider_settings(id="ours"),
+    ]
+    given = changed(
+        settings(
+            sessions=SessionSettings(shared=True, backend="store"),
+            logout=LogoutSettings(back_channel=True),
+        ),
+        providers=tuple(reversed(providers) if turned else providers),
+    )
+    fleet = Fleet(given)
+    fleet.world.body = b"logout_token=" + fleet.idp.logout_token("alice").encode()
+    request = fleet.world.request(
+        "/oauth2/backchannel-logout", FORM, method=b"POST", jar={}
+    )
+    assert fleet[0].run(fleet[0].proxy.handle(request)).status == 200
+
+
+@pytest.mark.parametrize("kind", ["cookie", "store"])
+def test_what_the_cache_lets_go_is_not_watched(kind: str) -> None:
+    life = SessionSettings(shared=True, backend=kind, revocable=True)
+    fleet = Fleet(settings(sessions=life, session_cache_bytes=100_000))
+    for _ in range(60):
+        jar: dict[bytes, bytes] = {}
+        fleet[0].log_in("alice", jar)
+        for _ in range(2):
+            assert fleet[0].get("/oauth2/auth", jar=jar).status == 202
+    watch = fleet[0].proxy._sessions._watch
+    sizes = [len(group.members) for group in watch._groups.values()]
+    assert max(sizes) <= len(fleet[0].proxy._sessions._recall) < 30
+
+
+def test_the_signed_fields_are_ours_alone() -> None:
+    world = World(
+        settings(
+            upstreams=(APP,),
+            signature_key=Secret(b"sha256:key"),
+            strip_identity_headers=False,
+        )
+    )
+    world.log_in()
+    forged = (
+        (b"gap-auth", b"admin"),
+        (b"gap_auth", b"admin"),
+        (b"gap-signature", b"z"),
+    )
+    decision = world.send("/", *forged)
+    assert isinstance(decision, Forward)
+    values = [
+        v for n, v in decision.headers if n.replace(b"_", b"-").startswith(b"gap-")
+    ]
+    assert len(values) == 2
+    assert values[0] == b"alice@example.com"
+
+
+def test_an_embedder_is_told_of_nobody_when_credentials_are_refused() -> None:
+    given = CredentialSettings(jwt_bearer_tokens=True, bearer_login_fallback=False)
+    world = World(settings(credentials=given))
+    request = world.request("/", (b"authorization", b"Bearer nope"))
+    assert world.run(world.proxy.identify(request)) is None
+
+
+def test_a_process_that_has_just_begun_finishes_a_login() -> None:
+    world = World()
+    url = world.idp.log_in(world.begin("/deep"), "alice")
+    world.proxy = world.new_proxy(world.settings)
+    assert not world.proxy.ready
+    answer = world.get(target_of(url))
+    assert answer.status == 302
+    assert world.get("/oauth2/auth").status == 202
+
+
+def test_a_public_websocket_does_not_hang_on_a_cookie() -> None:
+    gate = AuthBypassSettings(skip_auth_routes=("^/pub/",))
+    world = World(settings(auth_bypass=gate, upstreams=(APP,)))
+    world.jar[b"_oauth2_proxy"] = b"of-a-session-that-is-over"
+    request = world.request(
+        "/pub/ws", (b"upgrade", b"websocket"), (b"connection", b"upgrade")
+    )
+    decision = world.decide(world.proxy.handle(request))
+    assert isinstance(decision, Forward)
+    assert world.run(world.proxy.is_session_valid(request, decision))

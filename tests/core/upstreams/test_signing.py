@@ -1,0 +1,103 @@
+"""Signed requests: what is signed, and how."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from typing import Any
+
+import pytest
+
+from authproxy_core import Forward, ReadBody, Respond, UpstreamSettings
+from authproxy_core.drive import drive_sync
+from authproxy_core.messages import Header, first_header
+from authproxy_core.settings.root import Secret, SettingsError
+from support.world import World, settings
+
+APP = UpstreamSettings(id="app", uri="http://10.0.0.9:8080/")
+
+
+def signing(**changes: Any) -> World:
+    changes = {"upstreams": (APP,), "signature_key": Secret("sha256:key"), **changes}
+    world = World(settings(**changes))
+    world.log_in()
+    return world
+
+
+def forward(world: World, target: str, *headers: Header, **changes: Any) -> Forward:
+    decision = world.send(target, *headers, **changes)
+    assert isinstance(decision, Forward)
+    return decision
+
+
+def test_a_signature_covers_method_headers_target_and_body() -> None:
+    world = signing(inject_request_headers=())
+    world.body = b"a=1"
+    decision = forward(
+        world,
+        "/a%20b?x=%20&y",
+        (b"content-length", b"3"),
+        (b"content-type", b"text/plain"),
+        (b"cookie", b"other=1"),
+        (b"gap-signature", b"forged"),
+        (b"gap-auth", b"forged"),
+        method=b"POST",
+    )
+    expected = (
+        b"POST\n3\n\ntext/plain\n\n\n\n\n\n\nother=1\nalice@example.com\n"
+        b"/a b?x=%20&y\na=1"
+    )
+    digest = hmac.new(b"key", expected, hashlib.sha256).digest()
+    assert first_header(decision.headers, b"gap-signature") == (
+        b"sha256 " + base64.b64encode(digest)
+    )
+    assert first_header(decision.headers, b"gap-auth") == b"alice@example.com"
+
+
+def test_the_body_can_be_read_again() -> None:
+    world = signing()
+    seen = []
+
+    def perform(effect: Any) -> bytes:
+        seen.append(effect)
+        return b""
+
+    request = world.request("/")
+    outcome = world.proxy.handle(request)
+    assert not isinstance(outcome, Respond | Forward)
+    drive_sync(outcome, perform)
+    [read] = seen
+    assert isinstance(read, ReadBody)
+    assert (read.limit, read.keep) == (1 << 20, True)
+
+
+def test_the_length_of_chunks_is_signed_as_it_is_sent() -> None:
+    world = signing(inject_request_headers=())
+    world.body = b"a=1"
+    signatures = {
+        first_header(forward(world, "/", *fields).headers, b"gap-signature")
+        for fields in ((), ((b"content-length", b"3"),))
+    }
+    assert len(signatures) == 1
+
+
+def test_own_answers_are_not_signed() -> None:
+    world = signing()
+    world.jar.clear()
+    assert world.get("/").status == 403
+
+
+@pytest.mark.parametrize(
+    ("key", "good"),
+    [("sha1:k", True), ("md5:k", True), ("", True), ("sha1", False), ("sha1:", False),
+     ("sha3:k", False), ("sha1:a:b", False), (":k", False)],
+)  # fmt: skip
+def test_keys(key: str, good: bool) -> None:
+    if good:
+        World(settings(signature_key=Secret(key)))
+        return
+    with pytest.raises(SettingsError) as caught:
+        World(settings(signature_key=Secret(key)))
+    [problem] = caught.value.problems
+    assert problem.startswith("signature_key: got a secret (not shown), expected")

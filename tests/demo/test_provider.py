@@ -1,0 +1,897 @@
+"""The development provider and the sample application, from outside."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import http.client
+import json
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+from joserfc import jwt
+from joserfc.jwk import KeySet
+
+from authproxy_core.effects import Fetch
+from authproxy_core.messages import first_header
+from authproxy_demo import sample_app
+from authproxy_demo.config import (
+    UNUSABLE_KEYS,
+    Answer,
+    Client,
+    DemoConfig,
+    User,
+    example_users,
+)
+from authproxy_demo.pages import PAGE_HEADERS, SUBMIT_SCRIPT, csp_hash
+from authproxy_demo.protocol import OAuthError
+from authproxy_demo.provider import DemoProvider, serve
+from authproxy_demo.web import Running
+
+ISSUER = "http://127.0.0.1:9"
+CALLBACK = "http://127.0.0.1:4180/oauth2/callback"
+SECRET = "demo-client-secret"
+VERIFIER = "v" * 43
+CHALLENGE = (
+    base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest())
+    .rstrip(b"=")
+    .decode()
+)
+FORM = ((b"content-type", b"application/x-www-form-urlencoded"),)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def config() -> DemoConfig:
+    return DemoConfig(issuer=ISSUER, users=example_users("pass word"))
+
+
+@pytest.fixture
+def provider(config: DemoConfig, clock: Clock) -> DemoProvider:
+    return DemoProvider(config, clock)
+
+
+def get(provider: DemoProvider, target: str, *headers: tuple[bytes, bytes]) -> Answer:
+    return provider.handle(b"GET", target.encode(), headers, b"")
+
+
+def post(
+    provider: DemoProvider,
+    target: str,
+    form: dict[str, str],
+    *headers: tuple[bytes, bytes],
+) -> Answer:
+    body = urlencode(form).encode()
+    return provider.handle(b"POST", target.encode(), (*FORM, *headers), body)
+
+
+def authorization_target(**changes: str | None) -> str:
+    params: dict[str, str | None] = {
+        "response_type": "code",
+        "client_id": "authproxy",
+        "redirect_uri": CALLBACK,
+        "scope": "openid email profile",
+        "state": "the state",
+        "nonce": "the-nonce",
+        "code_challenge": CHALLENGE,
+        "code_challenge_method": "S256",
+        **changes,
+    }
+    given = {name: value for name, value in params.items() if value is not None}
+    return f"/authorize?{urlencode(given)}"
+
+
+def callback_params(answer: Answer) -> dict[str, str]:
+    status, headers, _ = answer
+    assert status == 303
+    location = (first_header(headers, b"location") or b"").decode()
+    assert location.startswith(CALLBACK + "?")
+    return {
+        name: values[0] for name, values in parse_qs(urlsplit(location).query).items()
+    }
+
+
+def log_in(
+    provider: DemoProvider, user: str = "alice", /, **changes: str | None
+) -> str:
+    """The code that a login of *user* leads to."""
+    url = ISSUER + authorization_target(**changes)
+    query = urlsplit(provider.log_in(url, user)).query
+    return parse_qs(query)["code"][0]
+
+
+def redeem(provider: DemoProvider, code: str, /, **changes: str | None) -> Answer:
+    form: dict[str, str | None] = {
+        "grant_type": "authorization_code",
+        "code": code,
+        "redirect_uri": CALLBACK,
+        "code_verifier": VERIFIER,
+        "client_id": "authproxy",
+        "client_secret": SECRET,
+        **changes,
+    }
+    return post(provider, "/token", {k: v for k, v in form.items() if v is not None})
+
+
+def refresh(provider: DemoProvider, token: str, **changes: str) -> Answer:
+    form = {
+        "grant_type": "refresh_token",
+        "refresh_token": token,
+        "client_id": "authproxy",
+        "client_secret": SECRET,
+        **changes,
+    }
+    return post(provider, "/token", form)
+
+
+def tokens_of(answer: Answer) -> dict[str, Any]:
+    status, headers, body = answer
+    assert status == 200, body
+    assert first_header(headers, b"cache-control") == b"no-store"
+    value: dict[str, Any] = json.loads(body)
+    return value
+
+
+def error_of(answer: Answer) -> tuple[int, str]:
+    return answer[0], json.loads(answer[2])["error"]
+
+
+def verified(
+    provider: DemoProvider, token: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Header and claims, the signature checked with the published keys."""
+    keys = json.loads(get(provider, "/jwks")[2])["keys"]
+    usable = KeySet.import_key_set(
+        {"keys": [key for key in keys if key.get("alg") in ("RS256", "ES256")]}
+    )
+    decoded = jwt.decode(token, usable, algorithms=["RS256", "ES256"])
+    return decoded.header, decoded.claims
+
+
+class TestDiscovery:
+    def test_endpoints_are_below_the_issuer(self, provider: DemoProvider) -> None:
+        _, _, body = get(provider, "/.well-known/openid-configuration")
+        document = json.loads(body)
+        assert document["issuer"] == ISSUER
+        for name in ("authorization", "token", "userinfo", "end_session"):
+            assert document[f"{name}_endpoint"].startswith(ISSUER + "/")
+        assert document["jwks_uri"] == ISSUER + "/jwks"
+        assert document["code_challenge_methods_supported"] == ["S256", "plain"]
+        assert document["authorization_response_iss_parameter_supported"] is True
+        assert document["id_token_signing_alg_values_supported"] == ["RS256", "ES256"]
+
+    def test_issuer_with_a_path(self, clock: Clock) -> None:
+        provider = DemoProvider(DemoConfig(issuer=ISSUER + "/realms/demo"), clock)
+        target = "/realms/demo/.well-known/openid-configuration"
+        document = json.loads(get(provider, target)[2])
+        assert document["token_endpoint"] == ISSUER + "/realms/demo/token"
+        assert get(provider, "/.well-known/openid-configuration")[0] == 404
+
+    def test_overrides(self, provider: DemoProvider, config: DemoConfig) -> None:
+        config.discovery = {"jwks_uri": None, "issuer": "https://other.test"}
+        document = json.loads(get(provider, "/.well-known/openid-configuration")[2])
+        assert "jwks_uri" not in document
+        assert document["issuer"] == "https://other.test"
+
+    def test_failing(self, provider: DemoProvider, config: DemoConfig) -> None:
+        config.failing["discovery"] = 500
+        config.failing["jwks"] = (200, (), b"not json")
+        assert get(provider, "/.well-known/openid-configuration")[0] == 500
+        assert get(provider, "/jwks") == (200, (), b"not json")
+        del config.failing["discovery"]
+        assert get(provider, "/.well-known/openid-configuration")[0] == 200
+
+    def test_keys_are_public_and_can_be_polluted(
+        self, provider: DemoProvider, config: DemoConfig
+    ) -> None:
+        config.jwks_before = UNUSABLE_KEYS
+        keys = json.loads(get(provider, "/jwks")[2])["keys"]
+        assert [key["kid"] for key in keys[: len(UNUSABLE_KEYS)]] == [
+            key["kid"] for key in UNUSABLE_KEYS
+        ]
+        own = keys[len(UNUSABLE_KEYS) :]
+        assert {key["alg"] for key in own} == {"RS256", "ES256"}
+        assert not any({"d", "p", "q"} & set(key) for key in own)
+
+
+class TestAuthorization:
+    def test_form_then_callback(self, provider: DemoProvider) -> None:
+        status, headers, body = get(provider, authorization_target())
+        assert status == 200
+        csp = (first_header(headers, b"content-security-policy") or b"").decode()
+        assert "default-src 'none'" in csp
+        assert "unsafe" not in csp
+        style = re.findall(r"<style>(.*?)</style>", body.decode(), re.DOTALL)
+        assert csp_hash(style[0]) in csp
+        action = html.unescape(re.findall(r'action="([^"]+)"', body.decode())[0])
+        form = {"username": "alice", "password": "pass word", "action": "login"}
+        params = callback_params(post(provider, "/authorize" + action, form))
+        assert set(params) == {"code", "state", "iss"}
+        assert params["state"] == "the state"
+        assert params["iss"] == ISSUER
+
+    @pytest.mark.parametrize(
+        ("username", "password"),
+        [("alice", "wrong"), ("nobody", "pass word"), ("nobody", ""), ("", "")],
+    )
+    def test_wrong_password(
+        self, provider: DemoProvider, username: str, password: str
+    ) -> None:
+        form = {"username": username, "password": password, "action": "login"}
+        status, headers, body = post(provider, authorization_target(), form)
+        assert status == 200
+        assert b"wrong password" in body
+        assert first_header(headers, b"location") is None
+
+    def test_username_is_escaped(self, provider: DemoProvider) -> None:
+        form = {"username": '"><script>', "password": "x"}
+        _, _, body = post(provider, authorization_target(), form)
+        assert b'"><script>' not in body
+        assert b"&quot;&gt;&lt;script&gt;" in body
+
+    def test_cancel(self, provider: DemoProvider) -> None:
+        answer = post(provider, authorization_target(), {"action": "cancel"})
+        params = callback_params(answer)
+        assert params["error"] == "access_denied"
+        assert (params["state"], params["iss"]) == ("the state", ISSUER)
+        assert "code" not in params
+
+    @pytest.mark.parametrize(
+        ("changes", "error"),
+        [
+            ({"prompt": "none"}, "login_required"),
+            ({"prompt": "none login"}, "invalid_request"),
+            ({"response_type": "token"}, "unsupported_response_type"),
+            ({"response_type": None}, "unsupported_response_type"),
+            ({"response_mode": "fragment"}, "invalid_request"),
+            ({"request": "x"}, "request_not_supported"),
+            ({"request_uri": "x"}, "request_uri_not_supported"),
+            ({"scope": "openid universe"}, "invalid_scope"),
+            ({"code_challenge_method": "S512"}, "invalid_request"),
+            ({"code_challenge": "short"}, "invalid_request"),
+            ({"code_challenge": None}, "invalid_request"),
+        ],
+    )
+    def test_errors_go_to_the_callback(
+        self, provider: DemoProvider, changes: dict[str, str | None], error: str
+    ) -> None:
+        params = callback_params(get(provider, authorization_target(**changes)))
+        assert params["error"] == error
+        assert (params["state"], params["iss"]) == ("the state", ISSUER)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"client_id": "other"},
+            {"client_id": None},
+            {"redirect_uri": None},
+            {"redirect_uri": "https://evil.test/oauth2/callback"},
+            {"redirect_uri": "http://127.0.0.1.evil.test/"},
+            {"redirect_uri": "http://127.0.0.1@evil.test/"},
+            {"redirect_uri": "http://evil.test@127.0.0.1/"},
+            {"redirect_uri": "javascript://localhost/%0aalert(1)"},
+            {"redirect_uri": "http://localhost/\r\nx: y"},
+            {"redirect_uri": "http://[::1/"},
+        ],
+    )
+    def test_never_redirects_to_an_unknown_place(
+        self, provider: DemoProvider, changes: dict[str, str | None]
+    ) -> None:
+        status, headers, _ = get(provider, authorization_target(**changes))
+        assert status == 400
+        assert first_header(headers, b"location") is None
+
+    def test_registered_redirect_uris_match_exactly(self, clock: Clock) -> None:
+        client = Client(redirect_uris=("https://app.test/oauth2/callback",))
+        provider = DemoProvider(DemoConfig(issuer=ISSUER, clients=(client,)), clock)
+        good = authorization_target(redirect_uri="https://app.test/oauth2/callback")
+        assert get(provider, good)[0] == 200
+        for uri in ("https://app.test/oauth2/callback/", CALLBACK):
+            target = authorization_target(redirect_uri=uri)
+            assert get(provider, target)[0] == 400
+
+    def test_repeated_parameter(self, provider: DemoProvider) -> None:
+        target = authorization_target() + "&client_id=authproxy"
+        assert get(provider, target)[0] == 400
+
+    def test_malformed_query(self, provider: DemoProvider) -> None:
+        assert get(provider, authorization_target() + "&x=\xe4")[0] == 400
+        assert get(provider, authorization_target() + "&x=%ff")[0] == 400
+
+    def test_request_as_form(self, provider: DemoProvider) -> None:
+        query = urlsplit(authorization_target()).query
+        form = {name: values[0] for name, values in parse_qs(query).items()}
+        status, _, body = post(provider, "/authorize", form)
+        assert status == 200
+        assert b"code_challenge=" in body
+
+    def test_form_post(self, provider: DemoProvider) -> None:
+        target = authorization_target(response_mode="form_post")
+        form = {"username": "bob", "password": "pass word"}
+        status, headers, body = post(provider, target, form)
+        text = body.decode()
+        assert status == 200
+        assert f'action="{CALLBACK}"' in text
+        assert 'name="code"' in text
+        assert 'name="state" value="the state"' in text
+        csp = (first_header(headers, b"content-security-policy") or b"").decode()
+        assert csp_hash(SUBMIT_SCRIPT) in csp
+
+    def test_login_hint(self, provider: DemoProvider) -> None:
+        _, _, body = get(provider, authorization_target(login_hint="bob"))
+        assert b'value="bob"' in body
+
+    def test_configured_error(self, provider: DemoProvider, config: DemoConfig) -> None:
+        config.authorization_error = "temporarily_unavailable"
+        params = callback_params(get(provider, authorization_target()))
+        assert params["error"] == "temporarily_unavailable"
+        url = provider.log_in(ISSUER + authorization_target(), "alice")
+        assert "error=temporarily_unavailable" in url
+
+    def test_wrong_issuer_in_the_response(
+        self, provider: DemoProvider, config: DemoConfig
+    ) -> None:
+        config.authorization_response["iss"] = None
+        url = provider.log_in(ISSUER + authorization_target(), "alice")
+        assert "iss=" not in url
+
+    def test_log_in_of_an_unknown_user(self, provider: DemoProvider) -> None:
+        with pytest.raises(OAuthError, match="no user 'eve'"):
+            provider.log_in(ISSUER + authorization_target(), "eve")
+
+
+class TestCode:
+    def test_tokens(self, provider: DemoProvider, clock: Clock) -> None:
+        tokens = tokens_of(redeem(provider, log_in(provider)))
+        assert tokens["token_type"] == "Bearer"
+        assert tokens["expires_in"] == 300
+        header, claims = verified(provider, tokens["id_token"])
+        assert header["alg"] == "RS256"
+        half_hash = hashlib.sha256(tokens["access_token"].encode()).digest()[:16]
+        at_hash = base64.urlsafe_b64encode(half_hash).rstrip(b"=").decode()
+        assert claims == {
+            "iss": ISSUER,
+            "sub": claims["sub"],
+            "aud": "authproxy",
+            "azp": "authproxy",
+            "iat": int(clock.now),
+            "exp": int(clock.now) + 300,
+            "auth_time": int(clock.now),
+            "nonce": "the-nonce",
+            "sid": claims["sid"],
+            "typ": "ID",
+            "at_hash": at_hash,
+            "email": "alice@example.com",
+            "email_verified": True,
+            "preferred_username": "alice",
+            "name": "Alice Example",
+            "groups": ["admin", "staff"],
+        }
+        _, access = verified(provider, tokens["access_token"])
+        assert access["aud"] == ["authproxy", "account"]
+        assert access["realm_access"] == {"roles": ["admin"]}
+        assert access["resource_access"] == {"authproxy": {"roles": ["editor"]}}
+        assert access["sub"] == claims["sub"]
+
+    def test_without_openid_there_is_no_id_token(self, provider: DemoProvider) -> None:
+        tokens = tokens_of(redeem(provider, log_in(provider, scope="email")))
+        assert "id_token" not in tokens
+
+    def test_es256(self, provider: DemoProvider, config: DemoConfig) -> None:
+        config.signing_alg = "ES256"
+        tokens = tokens_of(redeem(provider, log_in(provider)))
+        assert verified(provider, tokens["id_token"])[0]["alg"] == "ES256"
+
+    def test_single_use_and_reuse_ends_the_login(self, provider: DemoProvider) -> None:
+        code = log_in(provider)
+        tokens = tokens_of(redeem(provider, code))
+        assert error_of(redeem(provider, code)) == (400, "invalid_grant")
+        assert error_of(refresh(provider, tokens["refresh_token"])) == (
+            400,
+            "invalid_grant",
+        )
+        bearer = (b"authorization", b"Bearer " + tokens["access_token"].encode())
+        assert get(provider, "/userinfo", bearer)[0] == 401
+
+    @pytest.mark.parametrize(("age", "status"), [(59.9, 200), (60.0, 400)])
+    def test_lives_for_a_minute(
+        self, provider: DemoProvider, clock: Clock, age: float, status: int
+    ) -> None:
+        code = log_in(provider)
+        clock.now += age
+        assert redeem(provider, code)[0] == status
+
+    @pytest.mark.parametrize(
+        ("changes", "expected"),
+        [
+            ({"code_verifier": "w" * 43}, (400, "invalid_grant")),
+            ({"code_verifier": "short"}, (400, "invalid_grant")),
+            ({"code_verifier": None}, (400, "invalid_grant")),
+            ({"redirect_uri": CALLBACK + "/"}, (400, "invalid_grant")),
+            ({"redirect_uri": None}, (400, "invalid_grant")),
+            ({"code": "unknown"}, (400, "invalid_grant")),
+            ({"code": None}, (400, "invalid_request")),
+            ({"client_secret": "wrong"}, (401, "invalid_client")),
+            ({"client_secret": None}, (401, "invalid_client")),
+            ({"client_id": "other"}, (401, "invalid_client")),
+            ({"grant_type": "password"}, (400, "unsupported_grant_type")),
+            ({"grant_type": None}, (400, "invalid_request")),
+        ],
+    )
+    def test_refused(
+        self,
+        provider: DemoProvider,
+        changes: dict[str, str | None],
+        expected: tuple[int, str],
+    ) -> None:
+        answer = redeem(provider, log_in(provider), **changes)
+        assert error_of(answer) == expected
+        challenge = first_header(answer[1], b"www-authenticate")
+        assert (challenge is not None) == (expected[0] == 401)
+
+    def test_wrong_verifier_uses_the_code_up(self, provider: DemoProvider) -> None:
+        code = log_in(provider)
+        redeem(provider, code, code_verifier="w" * 43)
+        assert error_of(redeem(provider, code)) == (400, "invalid_grant")
+
+    def test_plain_challenge(self, provider: DemoProvider) -> None:
+        for method in ("plain", None):
+            code = log_in(
+                provider, code_challenge="p" * 43, code_challenge_method=method
+            )
+            assert redeem(provider, code, code_verifier="p" * 43)[0] == 200
+
+    def test_no_downgrade_of_pkce(self, provider: DemoProvider) -> None:
+        code = log_in(provider, code_challenge=None, code_challenge_method=None)
+        assert error_of(redeem(provider, code)) == (400, "invalid_grant")
+        code = log_in(provider, code_challenge=None, code_challenge_method=None)
+        assert redeem(provider, code, code_verifier=None)[0] == 200
+
+    def test_code_of_another_client(self, provider: DemoProvider) -> None:
+        other = Client(id="other", secret="other-secret")
+        provider.config.clients = (Client(), other)
+        code = log_in(provider)
+        changes = {"client_id": "other", "client_secret": "other-secret"}
+        assert error_of(redeem(provider, code, **changes)) == (400, "invalid_grant")
+
+    def test_public_client_needs_pkce(self, provider: DemoProvider) -> None:
+        provider.config.clients = (Client(id="public", secret=""),)
+        code = log_in(provider, client_id="public")
+        answer = redeem(provider, code, client_id="public", client_secret=None)
+        assert answer[0] == 200
+        target = authorization_target(
+            client_id="public", code_challenge=None, code_challenge_method=None
+        )
+        assert callback_params(get(provider, target))["error"] == "invalid_request"
+
+    def test_token_request_must_be_a_form(self, provider: DemoProvider) -> None:
+        answer = provider.handle(b"POST", b"/token", (), b"{}")
+        assert error_of(answer) == (400, "invalid_request")
+        assert get(provider, "/token")[0] == 405
+
+
+class TestClientAuthentication:
+    def redeem_with(self, provider: DemoProvider, header: bytes, **more: str) -> Answer:
+        form = {
+            "grant_type": "authorization_code",
+            "code": log_in(provider),
+            "redirect_uri": CALLBACK,
+            "code_verifier": VERIFIER,
+            **more,
+        }
+        return post(provider, "/token", form, (b"authorization", header))
+
+    def basic(self, text: str) -> bytes:
+        return b"Basic " + base64.b64encode(text.encode())
+
+    def test_basic(self, provider: DemoProvider) -> None:
+        assert self.redeem_with(provider, self.basic(f"authproxy:{SECRET}"))[0] == 200
+
+    def test_basic_is_form_decoded(self, provider: DemoProvider) -> None:
+        provider.config.clients = (Client(secret="a b:c%"),)
+        assert self.redeem_with(provider, self.basic("authproxy:a+b%3Ac%25"))[0] == 200
+
+    @pytest.mark.parametrize(
+        "header",
+        [b"Basic !!!", b"Basic YWJj", b"Basic /w==", b"Bearer abc", b"Basic"],
+    )
+    def test_malformed(self, provider: DemoProvider, header: bytes) -> None:
+        assert error_of(self.redeem_with(provider, header)) == (401, "invalid_client")
+
+    def test_contradictions(self, provider: DemoProvider) -> None:
+        header = self.basic(f"authproxy:{SECRET}")
+        for more in ({"client_id": "other"}, {"client_secret": SECRET}):
+            answer = self.redeem_with(provider, header, **more)
+            assert error_of(answer) == (400, "invalid_request")
+
+
+class TestRefresh:
+    def test_rotation_and_reuse(self, provider: DemoProvider) -> None:
+        first = tokens_of(redeem(provider, log_in(provider)))["refresh_token"]
+        tokens = tokens_of(refresh(provider, first))
+        second = tokens["refresh_token"]
+        assert second != first
+        _, claims = verified(provider, tokens["id_token"])
+        assert "nonce" not in claims
+        assert error_of(refresh(provider, first)) == (400, "invalid_grant")
+        # The family is gone: the stolen copy may be the second one.
+        assert error_of(refresh(provider, second)) == (400, "invalid_grant")
+
+    def test_identity_stays(self, provider: DemoProvider, clock: Clock) -> None:
+        before = tokens_of(redeem(provider, log_in(provider)))
+        clock.now += 100
+        after = tokens_of(refresh(provider, before["refresh_token"]))
+        _, old = verified(provider, before["id_token"])
+        _, new = verified(provider, after["id_token"])
+        for name in ("sub", "sid", "auth_time", "iss", "aud"):
+            assert new[name] == old[name]
+        assert new["iat"] == old["iat"] + 100
+
+    def test_without_rotation(self, provider: DemoProvider, config: DemoConfig) -> None:
+        config.rotate_refresh_tokens = False
+        config.id_token_on_refresh = False
+        token = tokens_of(redeem(provider, log_in(provider)))["refresh_token"]
+        for _ in range(2):
+            tokens = tokens_of(refresh(provider, token))
+            assert "refresh_token" not in tokens
+            assert "id_token" not in tokens
+
+    def test_expires(self, provider: DemoProvider, clock: Clock) -> None:
+        token = tokens_of(redeem(provider, log_in(provider)))["refresh_token"]
+        clock.now += 1800
+        assert error_of(refresh(provider, token)) == (400, "invalid_grant")
+
+    def test_revoke(self, provider: DemoProvider) -> None:
+        alice = tokens_of(redeem(provider, log_in(provider)))["refresh_token"]
+        bob = tokens_of(redeem(provider, log_in(provider, "bob")))["refresh_token"]
+        provider.revoke("alice")
+        assert error_of(refresh(provider, alice)) == (400, "invalid_grant")
+        assert refresh(provider, bob)[0] == 200
+
+    def test_scope_can_not_grow(self, provider: DemoProvider) -> None:
+        token = tokens_of(redeem(provider, log_in(provider)))["refresh_token"]
+        assert error_of(refresh(provider, token, scope="openid groups")) == (
+            400,
+            "invalid_scope",
+        )
+        assert refresh(provider, token, scope="openid")[0] == 200
+
+    def test_missing_token(self, provider: DemoProvider) -> None:
+        assert error_of(refresh(provider, "")) == (400, "invalid_request")
+
+    def test_none_issued(self, provider: DemoProvider, config: DemoConfig) -> None:
+        config.issue_refresh_token = False
+        assert "refresh_token" not in tokens_of(redeem(provider, log_in(provider)))
+
+
+class TestKnobs:
+    def id_claims(self, provider: DemoProvider) -> dict[str, Any]:
+        tokens = tokens_of(redeem(provider, log_in(provider)))
+        return verified(provider, tokens["id_token"])[1]
+
+    def test_claims(self, provider: DemoProvider, config: DemoConfig) -> None:
+        config.id_token_claims = {"nonce": None, "iss": "x", "aud": ["other"]}
+        config.access_token_claims = {"aud": ["account"]}
+        tokens = tokens_of(redeem(provider, log_in(provider)))
+        _, claims = verified(provider, tokens["id_token"])
+        assert "nonce" not in claims
+        assert (claims["iss"], claims["aud"]) == ("x", ["other"])
+        _, access = verified(provider, tokens["access_token"])
+        assert access["aud"] == ["account"]
+
+    def test_clock_offset(
+        self, provider: DemoProvider, config: DemoConfig, clock: Clock
+    ) -> None:
+        config.clock_offset = 3600
+        assert self.id_claims(provider)["iat"] == int(clock.now) + 3600
+
+    def test_padding(self, provider: DemoProvider, config: DemoConfig) -> None:
+        config.padding = 4000
+        assert len(self.id_claims(provider)["padding"]) == 4000
+
+    def test_header_without_kid(
+        self, provider: DemoProvider, config: DemoConfig
+    ) -> None:
+        config.id_token_header["kid"] = None
+        tokens = tokens_of(redeem(provider, log_in(provider)))
+        head = tokens["id_token"].split(".")[0]
+        assert json.loads(base64.urlsafe_b64decode(head + "==")) == {
+            "alg": "RS256",
+            "typ": "JWT",
+        }
+
+    def test_filter_and_response(
+        self, provider: DemoProvider, config: DemoConfig
+    ) -> None:
+        config.id_token_filter = lambda token: token[:10]
+        config.token_response["refresh_token"] = None
+        tokens = tokens_of(redeem(provider, log_in(provider)))
+        assert len(tokens["id_token"]) == 10
+        assert "refresh_token" not in tokens
+
+    @pytest.mark.parametrize("keep_old", [True, False])
+    def test_key_rotation(self, provider: DemoProvider, keep_old: bool) -> None:
+        before = tokens_of(redeem(provider, log_in(provider)))["id_token"]
+        kids = {key["kid"] for key in json.loads(get(provider, "/jwks")[2])["keys"]}
+        provider.rotate_keys(keep_old=keep_old)
+        after = tokens_of(redeem(provider, log_in(provider)))["id_token"]
+        header, _ = verified(provider, after)
+        assert header["kid"] not in kids
+        published = {
+            key["kid"] for key in json.loads(get(provider, "/jwks")[2])["keys"]
+        }
+        assert (kids <= published) is keep_old
+        if keep_old:
+            verified(provider, before)
+
+    def test_user_without_verified_email(self, provider: DemoProvider) -> None:
+        provider.config.users = (
+            User(name="carol", password="x", email_verified=False),
+            User(name="dave", password="x", email="", claims={"dept": 7}, sub="d"),
+        )
+        tokens = tokens_of(redeem(provider, log_in(provider, "carol")))
+        _, claims = verified(provider, tokens["id_token"])
+        assert claims["email_verified"] is False
+        tokens = tokens_of(redeem(provider, log_in(provider, "dave")))
+        _, claims = verified(provider, tokens["id_token"])
+        assert "email" not in claims
+        assert "email_verified" not in claims
+        assert (claims["dept"], claims["sub"]) == (7, "d")
+
+    def test_record_of_requests(self, provider: DemoProvider) -> None:
+        get(provider, "/jwks")
+        redeem(provider, log_in(provider))
+        get(provider, "/nowhere")
+        assert provider.count("jwks") == 1
+        assert [(seen.endpoint, seen.method, seen.path) for seen in provider.seen] == [
+            ("jwks", "GET", "/jwks"),
+            ("token", "POST", "/token"),
+            ("", "GET", "/nowhere"),
+        ]
+        assert provider.seen[1].form["grant_type"] == "authorization_code"
+
+
+class TestUserinfo:
+    def userinfo(self, provider: DemoProvider, header: bytes) -> Answer:
+        return get(provider, "/userinfo", (b"authorization", header))
+
+    def test_claims(self, provider: DemoProvider, config: DemoConfig) -> None:
+        token = tokens_of(redeem(provider, log_in(provider, "bob")))["access_token"]
+        claims = json.loads(self.userinfo(provider, b"Bearer " + token.encode())[2])
+        assert claims["preferred_username"] == "bob"
+        assert claims["groups"] == ["staff"]
+        config.userinfo_claims["sub"] = "somebody else"
+        claims = json.loads(self.userinfo(provider, b"bearer " + token.encode())[2])
+        assert claims["sub"] == "somebody else"
+
+    @pytest.mark.parametrize("header", [b"Bearer abc", b"Bearer \xff", b"Bearer"])
+    def test_unknown_token(self, provider: DemoProvider, header: bytes) -> None:
+        status, headers, _ = self.userinfo(provider, header)
+        assert status == 401
+        assert first_header(headers, b"www-authenticate") == (
+            b'Bearer error="invalid_token"'
+        )
+
+    def test_other_scheme(self, provider: DemoProvider) -> None:
+        status, headers, _ = self.userinfo(provider, b"Basic abc")
+        assert (status, first_header(headers, b"www-authenticate")) == (401, b"Bearer")
+
+    def test_expired_token(self, provider: DemoProvider, clock: Clock) -> None:
+        token = tokens_of(redeem(provider, log_in(provider)))["access_token"]
+        clock.now += 300
+        assert self.userinfo(provider, b"Bearer " + token.encode())[0] == 401
+
+
+class TestEndSession:
+    def test_ends_the_login_and_redirects(self, provider: DemoProvider) -> None:
+        tokens = tokens_of(redeem(provider, log_in(provider)))
+        params = {
+            "id_token_hint": tokens["id_token"],
+            "post_logout_redirect_uri": "http://localhost:4180/bye?a=1",
+            "state": "s",
+        }
+        status, headers, _ = get(provider, f"/logout?{urlencode(params)}")
+        assert status == 303
+        location = first_header(headers, b"location")
+        assert location == b"http://localhost:4180/bye?a=1&state=s"
+        assert error_of(refresh(provider, tokens["refresh_token"])) == (
+            400,
+            "invalid_grant",
+        )
+
+    def test_without_redirect(self, provider: DemoProvider) -> None:
+        status, _, body = post(provider, "/logout", {"client_id": "authproxy"})
+        assert status == 200
+        assert b"signed out" in body
+
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {"id_token_hint": "nonsense"},
+            {"post_logout_redirect_uri": "http://localhost/"},
+            {"client_id": "other", "post_logout_redirect_uri": "http://localhost/"},
+            {"client_id": "authproxy", "post_logout_redirect_uri": "https://evil.test"},
+        ],
+    )
+    def test_refused(self, provider: DemoProvider, params: dict[str, str]) -> None:
+        status, headers, _ = get(provider, f"/logout?{urlencode(params)}")
+        assert status == 400
+        assert first_header(headers, b"location") is None
+
+    def test_contradicting_client(self, provider: DemoProvider) -> None:
+        token = tokens_of(redeem(provider, log_in(provider)))["id_token"]
+        params = {"id_token_hint": token, "client_id": "other"}
+        assert get(provider, f"/logout?{urlencode(params)}")[0] == 400
+
+
+def test_fetch_answers_without_network(provider: DemoProvider) -> None:
+    response = provider.fetch(Fetch("GET", ISSUER + "/jwks?x=y"))
+    assert response.status == 200
+    assert "keys" in json.loads(response.body)
+
+
+class TestServer:
+    @pytest.fixture
+    def running(self) -> Iterator[Running]:
+        provider = DemoProvider(DemoConfig(users=example_users("secret")))
+        with serve(provider) as running:
+            yield running
+
+    @pytest.fixture
+    def connection(self, running: Running) -> Iterator[http.client.HTTPConnection]:
+        connection = http.client.HTTPConnection(running.host, running.port, timeout=10)
+        yield connection
+        connection.close()
+
+    def ask(
+        self, connection: http.client.HTTPConnection, *args: Any, **more: Any
+    ) -> tuple[int, bytes]:
+        connection.request(*args, **more)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    def test_becomes_its_own_issuer(
+        self, running: Running, connection: http.client.HTTPConnection
+    ) -> None:
+        _, body = self.ask(connection, "GET", "/.well-known/openid-configuration")
+        assert json.loads(body)["issuer"] == running.url
+
+    def test_issuer_with_a_path(self) -> None:
+        provider = DemoProvider(DemoConfig(issuer="/realms/demo"))
+        with serve(provider) as running:
+            assert provider.config.issuer == running.url + "/realms/demo"
+
+    def test_login_on_one_connection(
+        self, running: Running, connection: http.client.HTTPConnection
+    ) -> None:
+        target = authorization_target()
+        assert self.ask(connection, "HEAD", target) == (200, b"")
+        form = urlencode({"username": "alice", "password": "secret"})
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        connection.request("POST", target, form, kind)
+        answer = connection.getresponse()
+        answer.read()
+        location = urlsplit(answer.headers["Location"])
+        form = urlencode(
+            {
+                "grant_type": "authorization_code",
+                "code": parse_qs(location.query)["code"][0],
+                "redirect_uri": CALLBACK,
+                "code_verifier": VERIFIER,
+                "client_id": "authproxy",
+                "client_secret": SECRET,
+            }
+        )
+        status, body = self.ask(connection, "POST", "/token", form, kind)
+        assert status == 200
+        assert "id_token" in json.loads(body)
+
+    def test_expect_continue(self, running: Running) -> None:
+        with socket.create_connection((running.host, running.port), 10) as client:
+            client.sendall(
+                b"POST /token HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
+                b"Expect: 100-continue\r\n\r\n"
+            )
+            assert client.recv(100).startswith(b"HTTP/1.1 100 ")
+            client.sendall(b"a=")
+            assert client.recv(4000).startswith(b"HTTP/1.1 400 ")
+
+    def test_malformed_head_closes(self, running: Running) -> None:
+        with socket.create_connection((running.host, running.port), 10) as client:
+            client.sendall(b"nonsense\r\n\r\n")
+            answer = b"".join(iter(lambda: client.recv(4000), b""))
+        assert answer.startswith(b"HTTP/1.1 400 ")
+
+    def test_body_above_the_limit(self, running: Running) -> None:
+        with socket.create_connection((running.host, running.port), 10) as client:
+            client.sendall(
+                b"POST /token HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n"
+            )
+            client.sendall(b"x" * ((1 << 20) + 1))
+            assert client.recv(4000).startswith(b"HTTP/1.1 413 ")
+
+    def test_client_that_leaves_early(self, running: Running) -> None:
+        with socket.create_connection((running.host, running.port), 10) as client:
+            client.sendall(
+                b"POST /token HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
+            )
+        with socket.create_connection((running.host, running.port), 10) as client:
+            client.sendall(b"GET /jwks HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(4000).startswith(b"HTTP/1.1 200 ")
+
+    def test_port_taken(self, running: Running) -> None:
+        with pytest.raises(OSError, match="address already in use"):
+            Running(sample_app.handle, port=running.port)
+
+    def test_close_twice_ends_the_thread(self) -> None:
+        before = threading.active_count()
+        running = Running(sample_app.handle)
+        running.close()
+        running.close()
+        assert threading.active_count() == before
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection((running.host, running.port), 10)
+
+    def test_broken_handler(self, caplog: pytest.LogCaptureFixture) -> None:
+        def broken(*_request: object) -> Answer:
+            raise RuntimeError("broken")
+
+        with Running(broken) as running:
+            connection = http.client.HTTPConnection(running.host, running.port)
+            assert self.ask(connection, "GET", "/")[0] == 500
+            connection.close()
+        assert "handler failed" in caplog.text
+
+
+class TestSampleApp:
+    HEADERS = (
+        (b"host", b"app"),
+        (b"x-forwarded-preferred-username", b"<alice>"),
+        (b"x-forwarded-user", b"sub"),
+        (b"authorization", b"Bearer " + b"t" * 100),
+    )
+
+    def test_page(self) -> None:
+        status, headers, body = sample_app.handle(b"GET", b"/a?b", self.HEADERS, b"")
+        text = body.decode()
+        assert status == 200
+        assert headers == PAGE_HEADERS
+        assert "Hello, &lt;alice&gt;" in text
+        assert "<alice>" not in text
+        identity, others = text.split("Other headers")
+        assert "X-Forwarded-User" in identity
+        assert "X-Forwarded-User" not in others
+        assert "t" * 30 not in text
+        assert "(107 characters)" in others
+        assert 'href="/oauth2/sign_out?rd=/"' in text
+
+    def test_json(self) -> None:
+        _, _, body = sample_app.handle(
+            b"POST", b"/headers.json?x", self.HEADERS, b"12345"
+        )
+        value = json.loads(body)
+        assert value["target"] == "/headers.json?x"
+        assert ["authorization", "Bearer " + "t" * 100] in value["headers"]
+        assert value["body_bytes"] == 5
+
+    def test_direct_visit(self) -> None:
+        _, _, body = sample_app.handle(b"GET", b"/", ((b"host", b"app"),), b"")
+        assert b"did not come through authproxy" in body

@@ -1,0 +1,154 @@
+"""The command line: what is printed where, exit codes, and how long it takes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from authproxy.commands.cli import main
+from support.configuration import BASE
+from support.ports import LOOPBACK, free_port
+from support.processes import Process, listens
+from support.programs import ROOT
+
+HOME = {"PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'server'}"}
+
+
+@pytest.fixture
+def base(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A valid configuration in the environment, and nothing else of ours."""
+    for name in list(os.environ):
+        if name.startswith("OAUTH2_PROXY_"):
+            monkeypatch.delenv(name)
+    for name, value in BASE.items():
+        monkeypatch.setenv(name, value)
+
+
+def run(
+    arguments: Sequence[str], env: Mapping[str, str] = BASE
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "authproxy", *arguments],
+        env={**HOME, **env},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_version() -> None:
+    done = run(["--version"], {})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "authproxy 0.1.0\n", "")
+
+
+def test_version_imports_next_to_nothing() -> None:
+    probe = (
+        "import sys; before = set(sys.modules); from authproxy.commands.cli import main; "
+        "main(['--version']); print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe],
+        env=HOME,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    loaded = set(done.stdout.splitlines()[1].split())
+    assert loaded <= {"__future__", "authproxy", "authproxy.commands", "authproxy.commands.cli", "collections.abc",
+                      "collections", "itertools", "keyword", "operator", "_operator",
+                      "reprlib", "_collections", "_collections_abc"}  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([flag]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("usage: authproxy [--config FILE] [flags]\n")
+    assert "  --cookie-expire duration\n" in out
+    assert err == ""
+
+
+@pytest.mark.usefixtures("base")
+def test_config_test_of_a_good_configuration(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--config-test", "--reverse-proxy"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "configuration is valid\n"
+    assert err.startswith("warning: reverse_proxy (--reverse-proxy): ")
+
+
+@pytest.mark.usefixtures("base")
+def test_config_test_lists_all_problems(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "file.cfg"
+    file.write_text('email_domain = "*"\ncookie_expire = "1d"\n')
+    assert main(["--config-test", "--config", str(file), "--client-secret="]) == 1
+    assert capsys.readouterr() == (
+        "",
+        "invalid configuration:\n"
+        f"  email_domain ({file}:1): unknown key; did you mean email_domains?\n"
+        f"  cookie_expire ({file}:2): got '1d', expected a duration with a unit, such "
+        "as 1h30m or 90s\n"
+        "  client_secret (--client-secret): missing (or client_secret_file)\n",
+    )
+
+
+@pytest.mark.usefixtures("base")
+def test_warnings_stand_beside_problems(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OAUTH2_PROXY_EMAIL_DOMAINS")
+    monkeypatch.setenv("OAUTH2_PROXY_EMAIL_DOMAIN", "*")
+    assert main([]) == 1
+    assert capsys.readouterr().err.startswith(
+        "warning: OAUTH2_PROXY_EMAIL_DOMAIN: no such option, ignored; did you mean "
+        "OAUTH2_PROXY_EMAIL_DOMAINS?\ninvalid configuration:\n  email_domains: missing"
+    )
+
+
+def test_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--cookie-secre=topsecret", "-x", "--workers=many"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("the command line can't be read:\n  --cookie-secre: unknown")
+    assert err.count("\n") == 5
+    assert err.endswith("authproxy --help lists all flags\n")
+    assert "topsecret" not in err
+
+
+def test_nothing_starts_with_a_bad_configuration() -> None:
+    port = free_port()
+    done = run([f"--http-address={LOOPBACK}:{port}", "--cookie-secret=short"])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "listening" not in done.stderr
+
+
+def test_demo_gets_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["demo", "--help"])
+    assert caught.value.code == 0
+    assert "authproxy demo" in capsys.readouterr().out
+
+
+def test_serves_and_stops(tmp_path: Path) -> None:
+    port = free_port()
+    process = Process(
+        "authproxy",
+        [sys.executable, "-m", "authproxy", f"--http-address={LOOPBACK}:{port}",
+         "--workers=1"],
+        folder=tmp_path,
+        environment={**HOME, **BASE, "OAUTH2_PROXY_OIDC_ISSUER_URL": "http://127.0.0.1:9"},
+    )  # fmt: skip
+    try:
+        process.wait_until(lambda: listens(port), 20.0)
+    finally:
+        process.stop()

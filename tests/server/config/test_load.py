@@ -1,0 +1,655 @@
+"""What options mean together: `load` from the outside."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from authproxy.config.build import cpus
+from authproxy.config.load import load
+from authproxy.config.read.resolved import ConfigError
+from authproxy.server_settings import Listener
+from authproxy_core.settings.root import (
+    ClaimSource,
+    HeaderRule,
+    LoginParameter,
+    Secret,
+    UpstreamSettings,
+)
+from support.certificates import make_certificate
+from support.configuration import BASE, problem, problems, settings
+
+SEED = """
+reverse_proxy = true
+provider = "keycloak-oidc"
+provider_display_name = "Keycloak"
+email_domains = "*"
+set_xauthrequest = true
+set_authorization_header = true
+ssl_insecure_skip_verify = true
+insecure_oidc_allow_unverified_email = true
+code_challenge_method = "S256"
+upstreams = "file:///dev/null"
+"""
+
+
+def claim(name: str, source: str, prefix: str = "", keep: bool = False) -> HeaderRule:
+    return HeaderRule(name, (ClaimSource(source, prefix),), keep)
+
+
+IDENTITY = (
+    claim("X-Forwarded-Groups", "groups"),
+    claim("X-Forwarded-User", "user"),
+    claim("X-Forwarded-Email", "email"),
+    claim("X-Forwarded-Preferred-Username", "preferred_username"),
+)
+
+
+def test_the_seed(tmp_path: Path) -> None:
+    file = tmp_path / "seed.cfg"
+    file.write_text(SEED)
+    found = load(
+        ["--config", str(file)],
+        {
+            "OAUTH2_PROXY_CLIENT_ID": "web",
+            "OAUTH2_PROXY_CLIENT_SECRET": "s",
+            "OAUTH2_PROXY_COOKIE_SECRET": "0123456789abcdef",
+            "OAUTH2_PROXY_OIDC_ISSUER_URL": "https://idp/realms/r",
+            "OAUTH2_PROXY_REDIRECT_URL": "",
+        },
+    )
+    core = found.core
+    [provider] = core.providers
+    assert (provider.id, provider.name, provider.type) == (
+        "Keycloak",
+        "Keycloak",
+        "keycloak-oidc",
+    )
+    assert (provider.client_id, provider.client_secret) == ("web", Secret("s"))
+    assert provider.issuer == "https://idp/realms/r"
+    assert provider.code_challenge_method == "S256"
+    assert provider.allow_unverified_email
+    assert not provider.skip_nonce
+    assert provider.login_parameters == (LoginParameter("approval_prompt", ("force",)),)
+    assert core.reverse_proxy
+    assert core.email_domains == ("*",)
+    assert core.cookie.secrets == (Secret("0123456789abcdef"),)
+    assert core.redirect_url == ""
+    assert core.inject_request_headers == IDENTITY
+    assert core.inject_response_headers == (
+        claim("X-Auth-Request-User", "user"),
+        claim("X-Auth-Request-Email", "email"),
+        claim("X-Auth-Request-Preferred-Username", "preferred_username"),
+        claim("X-Auth-Request-Groups", "groups"),
+        claim("Authorization", "id_token", "Bearer "),
+    )
+    assert [upstream.uri for upstream in core.upstreams] == ["file:///dev/null"]
+    assert found.client.insecure_skip_verify
+    assert found.listeners == (Listener(host="127.0.0.1", port=4180),)
+    assert [warning.split(" ")[0] for warning in found.warnings] == [
+        "ssl_insecure_skip_verify",
+        "reverse_proxy",
+    ]
+
+
+def test_nothing_given_tells_everything_missing() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load([], {})
+    assert caught.value.exit_code == 1
+    assert [text.partition(":")[0] for text in caught.value.problems] == [
+        "cookie_secret",
+        "client_id",
+        "client_secret",
+        "email_domains",
+    ]
+
+
+def test_what_the_core_finds_has_its_origin() -> None:
+    assert problem("--cookie-refresh=200h") == (
+        "cookie_refresh (--cookie-refresh): got 720000s, expected less than "
+        "cookie_expire (604800s)"
+    )
+    assert problem("--trusted-proxy-ip=10.0.0.1/8") == (
+        "trusted_proxy_ips (--trusted-proxy-ip): got '10.0.0.1/8', expected an address "
+        "or a network without host bits, such as 10.0.0.0/8"
+    )
+    short = problem("--cookie-secret=topsecret")
+    assert short.startswith("cookie_secret (--cookie-secret): got 9 bytes")
+    assert "topsecret" not in short
+
+
+def test_a_problem_is_told_once() -> None:
+    assert len(problems("--client-secret=", "--client-secret-file=/missing")) == 1
+    assert len(problems("--cookie-secret=", "--cookie-secret-file=/missing")) == 1
+
+
+# --- secrets ---------------------------------------------------------------------------
+
+
+def test_secret_files_are_read_byte_for_byte(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(b" a\n")
+    found = settings("--client-secret=", f"--client-secret-file={file}")
+    assert found.core.providers[0].client_secret == Secret(b" a\n")
+    assert found.warnings == (
+        f"client_secret_file (--client-secret-file): {file} ends with a new line, "
+        "which is taken as part of the secret",
+    )
+
+
+def test_a_secret_beats_its_file(tmp_path: Path) -> None:
+    found = settings(f"--client-secret-file={tmp_path / 'missing'}")
+    assert found.core.providers[0].client_secret == Secret("hidden-client-secret")
+    assert (
+        "client_secret_file (--client-secret-file): not read, for client_secret is "
+        "given too"
+    ) in found.warnings
+
+
+def test_an_address_without_certificate_is_named() -> None:
+    assert (
+        "https_address (--https-address): nothing listens there, for no tls_cert_file "
+        "is given"
+    ) in settings("--https-address=127.0.0.1:0").warnings
+    assert not [text for text in settings().warnings if "https_address" in text]
+
+
+def test_unusable_secret_files(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.touch()
+    for path, text in (
+        (tmp_path / "missing", f"can't read {tmp_path}/missing: No such file or "
+         "directory"),
+        (tmp_path, f"can't read {tmp_path}: Is a directory"),
+        (empty, f"{empty} is empty"),
+    ):  # fmt: skip
+        assert problem("--client-secret=", f"--client-secret-file={path}") == (
+            f"client_secret_file (--client-secret-file): {text}"
+        )
+
+
+def test_key_ring() -> None:
+    first, second = "0123456789abcdef", "fedcba9876543210"
+    ring = settings(f"--cookie-secrets={second},{first}").core.cookie.secrets
+    assert ring == (Secret(first), Secret(second))
+    assert problem("--cookie-secrets=short").startswith(
+        "cookie_secrets (--cookie-secrets): got 5 bytes"
+    )
+    alone = settings("--cookie-secret=", f"--cookie-secrets={second},{first}")
+    assert alone.core.cookie.secrets == (Secret(second), Secret(first))
+    assert problem(f"--cookie-secrets={first},").startswith("cookie_secrets (")
+
+
+def test_no_problem_shows_a_secret() -> None:
+    given = ("--cookie-secret=topsecret", "--basic-auth-password=topsecret",
+             "--set-basic-auth", "--set-authorization-header",
+             "--pass-authorization-header", "--signature-key=topsecret",
+             "--redis-connection-url=redis://:topsecret@x", "--jwt-key=topsecret",
+             "--cookie-secrets=topsecret")  # fmt: skip
+    found = problems(*given)
+    assert len(found) >= 4
+    assert "topsecret" not in "\n".join(found)
+
+
+# --- provider --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--provider=githup",),
+         "provider (--provider): got 'githup', expected one of adfs, azure, bitbucket, "
+         "cidaas, digitalocean, entra-id, facebook, github, gitlab, google, keycloak, "
+         "keycloak-oidc, linkedin, login.gov, nextcloud, oidc, sourcehut; did you mean "
+         "'github'?"),
+        (("--provider=github",), None),
+        (("--provider=google",), None),
+        (("--provider=nextcloud", "--login-url=https://i/a", "--redeem-url=https://i/b"),
+         "validate_url: missing; the provider nextcloud has no default"),
+        (("--allowed-role=x",),
+         "allowed_roles (--allowed-role): only the provider keycloak-oidc knows roles; "
+         "with oidc nobody's would be checked"),
+        (("--provider=keycloak-oidc", "--allowed-role=x,"),
+         "allowed_roles (--allowed-role): got an empty role"),
+        (("--allowed-group=",), None),
+        (("--allowed-group=,",),
+         "allowed_groups (--allowed-group): got an empty group; an empty entry would "
+         "mean nobody"),
+        (("--code-challenge-method=s256",),
+         "code_challenge_method (--code-challenge-method): got 's256', expected 'S256', "
+         "'plain', 'none' or nothing"),
+        (("--oidc-enabled-signing-alg=none",),
+         "oidc_enabled_signing_algs (--oidc-enabled-signing-alg): got 'none', expected "
+         "an algorithm such as RS256 or ES256"),
+        (("--oidc-audience-claim=",),
+         "oidc_audience_claims (--oidc-audience-claim): empty, expected claims such as "
+         "aud"),
+        (("--login-url=idp.example.com",),
+         "login_url (--login-url): got 'idp.example.com', expected an address such as "
+         "https://HOST/PATH"),
+        (("--login-url=https://[x/",),
+         "login_url (--login-url): got 'https://[x/', expected an address such as "
+         "https://HOST/PATH"),
+        (("--skip-oidc-discovery", "--login-url=https://i/a", "--redeem-url=https://i/b"),
+         "oidc_jwks_url: missing; needed with skip_oidc_discovery"),
+        (("--skip-oidc-discovery", "--login-url=https://i/a",
+          "--oidc-jwks-url=https://i/b"),
+         "redeem_url: missing; needed with skip_oidc_discovery"),
+        (("--redirect-url=app.example.com",),
+         "redirect_url (--redirect-url): got 'app.example.com', expected an address "
+         "such as https://HOST/oauth2/callback"),
+        (("--reverse-proxy", "--real-client-ip-header=X"),
+         "real_client_ip_header (--real-client-ip-header): got 'X', expected one of "
+         "X-Forwarded-For, X-Real-IP, X-ProxyUser-IP, X-Envoy-External-Address, "
+         "CF-Connecting-IP"),
+        (("--request-id-header=x y",),
+         "request_id_header (--request-id-header): got 'x y', expected the name of a "
+         "header"),
+        (("--request-logging-format={{.Nope}}",), "request_logging_format: got the "
+         "unknown field .Nope, expected one of .Client, .Host, .Protocol, .RequestID, "
+         ".RequestDuration, .RequestMethod, .RequestURI, .ResponseSize, .StatusCode, "
+         ".Timestamp, .Upstream, .UserAgent, .Username, .TraceID"),
+        (("--provider-ca-file=/missing",), "provider_ca_files: can't read certificates "
+         "from '/missing': No such file or directory"),
+    ],
+)  # fmt: skip
+def test_bad_provider_options(flags: tuple[str, ...], message: str | None) -> None:
+    assert list(problems(*flags)) == ([message] if message else [])
+
+
+def test_provider_id() -> None:
+    assert settings().core.providers[0].id == "oidc=web"
+    assert settings("--provider-display-name=SSO").core.providers[0].id == "SSO"
+
+
+def test_roles_become_groups() -> None:
+    found = settings(
+        "--provider=keycloak-oidc", "--allowed-group=/staff", "--allowed-role=admin,c:r"
+    )
+    assert found.core.providers[0].allowed_groups == (
+        "/staff",
+        "role:admin",
+        "role:c:r",
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "parameters"),
+    [
+        ((), {"approval_prompt": "force"}),
+        (("--approval-prompt=",), {"approval_prompt": "force"}),
+        (("--approval-prompt=auto",), {"approval_prompt": "auto"}),
+        (("--prompt=login",), {"prompt": "login"}),
+        (("--acr-values=a b",), {"acr_values": "a b", "approval_prompt": "force"}),
+    ],
+)
+def test_login_parameters(flags: tuple[str, ...], parameters: dict[str, str]) -> None:
+    found = settings(*flags).core.providers[0].login_parameters
+    assert {one.name: one.values for one in found} == {
+        name: (value,) for name, value in parameters.items()
+    }
+
+
+def test_old_names() -> None:
+    old = ("--user-id-claim=upn", "--force-code-challenge-method=plain")
+    provider = settings(*old).core.providers[0]
+    assert (provider.email_claim, provider.code_challenge_method) == ("upn", "plain")
+    new = ("--oidc-email-claim=mail", "--code-challenge-method=S256")
+    provider = settings(*old, *new).core.providers[0]
+    assert (provider.email_claim, provider.code_challenge_method) == ("mail", "S256")
+
+
+# --- headers ---------------------------------------------------------------------------
+
+
+def test_request_headers() -> None:
+    assert settings().core.inject_request_headers == IDENTITY
+    off = ("--pass-basic-auth=false", "--pass-user-headers=false")
+    assert settings(*off).core.inject_request_headers == ()
+    assert settings(*off, "--pass-access-token").core.inject_request_headers == (
+        claim("X-Forwarded-Access-Token", "access_token"),
+    )
+    assert settings(
+        *off, "--pass-authorization-header"
+    ).core.inject_request_headers == (claim("Authorization", "id_token", "Bearer "),)
+    found = settings("--skip-auth-strip-headers=false").core.inject_request_headers
+    assert all(rule.preserve_request_value for rule in found)
+
+
+def test_access_token_goes_both_ways() -> None:
+    found = settings("--set-xauthrequest", "--pass-access-token").core
+    for rules, name in (
+        (found.inject_request_headers, "X-Forwarded-Access-Token"),
+        (found.inject_response_headers, "X-Auth-Request-Access-Token"),
+    ):
+        assert rules[-1] == claim(name, "access_token")
+
+
+def test_basic_credentials_in_headers() -> None:
+    password = "--basic-auth-password=p"
+    basic = HeaderRule("Authorization", (ClaimSource("user", "", Secret("p")),))
+    assert settings(password).core.inject_request_headers == (basic, *IDENTITY)
+    off = settings(password, "--pass-basic-auth=false")
+    assert off.core.inject_request_headers == IDENTITY
+    found = settings(password, "--set-basic-auth", "--prefer-email-to-user").core
+    by_email = HeaderRule("Authorization", (ClaimSource("email", "", Secret("p")),))
+    assert found.inject_response_headers == (by_email,)
+    assert found.inject_request_headers == (
+        by_email,
+        claim("X-Forwarded-Groups", "groups"),
+        claim("X-Forwarded-User", "email"),
+        claim("X-Forwarded-Preferred-Username", "preferred_username"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--set-basic-auth",),
+         "set_basic_auth (--set-basic-auth): needs basic_auth_password"),
+        (("--set-basic-auth", "--set-authorization-header", "--basic-auth-password=p"),
+         "set_basic_auth (--set-basic-auth): can't be used with "
+         "set_authorization_header; both set Authorization"),
+        (("--pass-authorization-header", "--basic-auth-password=p"),
+         "pass_authorization_header (--pass-authorization-header): can't be used with "
+         "basic_auth_password; both set Authorization"),
+    ],
+)  # fmt: skip
+def test_headers_that_exclude_each_other(flags: tuple[str, ...], message: str) -> None:
+    assert problem(*flags) == message
+
+
+def test_minimal_sessions_hold_no_tokens() -> None:
+    found = problems("--session-cookie-minimal", "--pass-access-token")
+    assert len(found) == 1
+    assert "session_cookie_minimal (--session-cookie-minimal)" in found[0]
+
+
+# --- upstreams -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("http://127.0.0.1:1", ("/", "/", None)),
+        ("https://h/a%20b/", ("/a b/", "/a b/", None)),
+        ("unix:///run/app.sock", ("/run/app.sock", "/", None)),
+        ("static://204", ("static://204", "/", 204)),
+        ("static://ok", ("static://ok", "/", 200)),
+        ("file:///dev/null", ("/dev/null", "/dev/null", None)),
+        ("file:///dev/null#/", ("/", "/", None)),
+        ("file:///srv/a%20b/", ("/srv/a b/", "/srv/a b/", None)),
+        ("file:///srv/#/web/", ("/web/", "/web/", None)),
+    ],
+)
+def test_upstreams(uri: str, expected: tuple[str, str, int | None]) -> None:
+    [found] = settings(f"--upstream={uri}").core.upstreams
+    assert (found.id, found.path, found.static_code) == expected
+
+
+def test_options_of_upstreams() -> None:
+    found = settings(
+        "--upstream=https://h:8443/app/",
+        "--pass-host-header=false",
+        "--ssl-upstream-insecure-skip-verify",
+        "--upstream-timeout=5s",
+    )
+    assert found.core.upstreams == (
+        UpstreamSettings(
+            id="/app/",
+            path="/app/",
+            uri="https://h:8443/app/",
+            pass_host_header=False,
+            insecure_skip_tls_verify=True,
+            timeout=5.0,
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["", "x", "127.0.0.1:8080", "ftp://h", "http://", "http:///x", "http://h:x/",
+     "http://h:99999/", "http://h/%zz", "http://h /", "http://[::1/", "unix://",
+     "unix://run/x", "static://99", "static://1000", "static://600", "file:srv",
+     "file://host/dev/null"],
+)  # fmt: skip
+def test_bad_upstreams(uri: str) -> None:
+    # A variable ending in a comma is a list with an empty entry.
+    found = problems(env={"OAUTH2_PROXY_UPSTREAMS": uri or ","})
+    assert found
+    assert all(text.startswith("upstreams (") for text in found)
+
+
+def test_whom_upstreams_trust(tmp_path: Path) -> None:
+    provider = make_certificate(tmp_path, "provider").cert_file
+    own = make_certificate(tmp_path, "own").cert_file
+    app = "--upstream=https://app"
+    [found] = settings(app, f"--provider-ca-file={provider}").core.upstreams
+    assert (found.ca_pem, found.trust_system) == (Path(provider).read_text(), False)
+    system = "--use-system-trust-store"
+    [found] = settings(app, f"--provider-ca-file={provider}", system).core.upstreams
+    assert found.trust_system
+    both = (f"--provider-ca-file={provider}", f"--upstream-ca-files={own}", system)
+    [found] = settings(app, *both).core.upstreams
+    assert (found.ca_pem, found.trust_system) == (Path(own).read_text(), False)
+    [found] = settings(app).core.upstreams
+    assert (found.ca_pem, found.trust_system) == ("", True)
+
+
+def test_bad_trust_of_upstreams(tmp_path: Path) -> None:
+    key = "upstream_ca_files (--upstream-ca-files): "
+    assert problem("--upstream-ca-files=/missing").startswith(key + "can't read /mis")
+    (tmp_path / "x").write_text("no pem")
+    found = problem(f"--upstream-ca-files={tmp_path / 'x'}")
+    assert found.startswith(key + "got ")
+    assert found.endswith("expected files of certificates in PEM")
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("--via=a b", "a name without blanks"),
+        ("--websocket-origin=app.example.com", "scheme://host[:port], or *"),
+        ("--websocket-origin=https://a/b", "scheme://host[:port], or *"),
+        ("--upstream-connect-timeout=0s", "at least"),
+        ("--upstream-connections=-1", "at least"),
+    ],
+)
+def test_bad_options_about_upstreams(flag: str, expected: str) -> None:
+    assert expected in problem(flag)
+
+
+def test_options_about_upstreams() -> None:
+    found = settings(
+        "--websocket-origin=https://a.example:8443,http://[::1]/",
+        "--websocket-origin=*",
+        "--via=authproxy",
+        "--upgrade-max-lifetime=1h",
+        "--skip-auth-strip-headers=false",
+    )
+    assert found.core.websocket_origins == (
+        "https://a.example:8443",
+        "http://[::1]/",
+        "*",
+    )
+    assert found.forward.upgrade_lifetime == 3600.0
+    assert not found.core.strip_identity_headers
+
+
+def test_two_upstreams_on_one_path() -> None:
+    assert problem("--upstream=http://a", "--upstream=static://200") == (
+        "upstreams (--upstream): two of them answer for the path '/'; expected one for "
+        "each path"
+    )
+
+
+# --- listeners -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "listener"),
+    [
+        (":80", Listener(port=80)),
+        ("http://localhost:80", Listener(host="localhost", port=80)),
+        ("[::1]:80", Listener(host="::1", port=80)),
+        ("[::]:80", Listener(host="::", port=80)),
+        ("unix:///run/x.sock", Listener(path="/run/x.sock")),
+        ("unix:///run/x.sock,mode=0660", Listener(path="/run/x.sock", mode=0o660)),
+        ("unix://x.sock,a=b", Listener(path="x.sock")),
+    ],
+)
+def test_plain_listeners(address: str, listener: Listener) -> None:
+    assert settings(f"--http-address={address}").listeners == (listener,)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "-", "x", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "::1:80",
+     "[::1:80", "https://h:80", "a b:80", "unix://", "unix://x,mode=9", "unix://x,mode",
+     "unix://x,mode=7777", "unix://x,mode=", "fd:2", "FD:x", "h:٣"],
+)  # fmt: skip
+def test_bad_plain_listeners(address: str) -> None:
+    found = problem(f"--http-address={address}")
+    assert found.startswith("http_address (--http-address): ")
+
+
+def test_tls_listener_replaces_the_plain_one(tmp_path: Path) -> None:
+    cert, key = make_certificate(tmp_path, "localhost")
+    found = settings(f"--tls-cert-file={cert}", f"--tls-key-file={key}")
+    [listener] = found.listeners
+    assert (listener.host, listener.port) == ("", 443)
+    assert listener.tls is not None
+    assert (listener.tls.min_version, listener.tls.cipher_suites) == ("TLS1.2", ())
+
+
+def test_cipher_suites_get_openssl_names(tmp_path: Path) -> None:
+    cert, key = make_certificate(tmp_path, "localhost")
+    tls = (f"--tls-cert-file={cert}", f"--tls-key-file={key}")
+    suites = "--tls-cipher-suite=TLS_AES_128_GCM_SHA256,TLS_RSA_WITH_RC4_128_SHA"
+    good = f"{suites},TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"
+    [listener] = settings(*tls, good).listeners
+    assert listener.tls is not None
+    assert listener.tls.cipher_suites == ("ECDHE-ECDSA-CHACHA20-POLY1305",)
+    assert problem(*tls, suites).startswith("tls_cipher_suites (--tls-cipher-suite): n")
+    assert problem(*tls, "--tls-cipher-suite=AES").startswith(
+        "tls_cipher_suites (--tls-cipher-suite): got 'AES', expected a name such as"
+    )
+
+
+def test_bad_tls(tmp_path: Path) -> None:
+    cert, key = make_certificate(tmp_path, "localhost")
+    other = make_certificate(tmp_path, "other")
+    assert problem(f"--tls-cert-file={cert}") == (
+        "tls_key_file: missing; a certificate and its key go together"
+    )
+    assert problem(f"--tls-key-file={key}") == (
+        "tls_cert_file: missing; a certificate and its key go together"
+    )
+    assert problem("--tls-cert-file=/missing", f"--tls-key-file={key}") == (
+        "tls_cert_file: can't read /missing: No such file or directory"
+    )
+    assert problem(f"--tls-cert-file={cert}", f"--tls-key-file={other.key_file}") == (
+        f"tls_cert_file: {cert} and {other.key_file} can't be used together: key values "
+        "mismatch"
+    )
+    both = (f"--tls-cert-file={cert}", f"--tls-key-file={key}")
+    assert problem(*both, "--https-address=-").startswith("https_address (")
+    assert problem(*both, "--https-address=x").startswith("https_address (")
+
+
+# --- the rest --------------------------------------------------------------------------
+
+
+def test_slots_of_logins() -> None:
+    limit = "--cookie-csrf-per-request-limit="
+    per_request = "--cookie-csrf-per-request"
+    assert settings(f"{limit}3").core.cookie.csrf_slots == 8
+    assert settings(f"{limit}3", per_request).core.cookie.csrf_slots == 4
+    assert settings(f"{limit}-1", per_request).core.cookie.csrf_slots == 8
+    assert settings(f"{limit}999", per_request).core.cookie.csrf_slots == 64
+
+
+def test_default_formats_are_left_to_the_logs() -> None:
+    assert settings().logs.request_format == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (("--insecure-oidc-skip-nonce",), "the nonce is not checked"),
+        (("--insecure-oidc-skip-issuer-verification",), "the issuer is not compared"),
+        (("--ssl-upstream-insecure-skip-verify",), "certificates of upstreams"),
+        (("--code-challenge-method=none",), "PKCE is off"),
+        (("--force-code-challenge-method=plain",), "use S256"),
+        (("--reverse-proxy",), "loopback and private addresses"),
+        (("--cookie-secure=false",), "will be http://"),
+        (("--whitelist-domain=https://a.example",), "matches nothing"),
+        (("--email-domain=@a.example",), "matches nothing"),
+        (("--upstream=static://x",), "it answers 200"),
+        (("--custom-templates-dir=/missing",), "the built-in pages are used"),
+        (("--standard-logging=false", "--auth-logging=false",
+          "--request-logging=false"), "all of them are off"),
+    ],
+)  # fmt: skip
+def test_warnings(flags: tuple[str, ...], word: str) -> None:
+    [warning] = settings(*flags).warnings
+    assert word in warning
+
+
+def test_listed_hosts_are_no_warning() -> None:
+    hosts = "a.example,.a.example,*.a.example,a.example:8080,a.example:*,[::1]:80"
+    assert settings(f"--whitelist-domain={hosts}").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus_allowed"),
+    [("max 100000", 64), ("150000 100000", 2), ("10000 100000", 1), ("x", 64)],
+)
+def test_workers_follow_the_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, cpus_allowed: int
+) -> None:
+    quota = tmp_path / "cpu.max"
+    quota.write_text(text)
+    monkeypatch.setattr(cpus, "QUOTA", quota)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert settings().workers == cpus_allowed
+
+
+def test_workers_follow_the_old_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpus, "QUOTA", tmp_path / "missing")
+    for name, text in (("OLD_QUOTA", "-1"), ("OLD_PERIOD", "100000")):
+        (tmp_path / name).write_text(text)
+        monkeypatch.setattr(cpus, name, tmp_path / name)
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert settings().workers == 3
+    (tmp_path / "OLD_QUOTA").write_text("200000")
+    assert settings().workers == 2
+
+
+def test_one_worker_refreshes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    alone = ("--cookie-refresh=1h", "--shared-state=none")
+    assert settings("--cookie-refresh=1h").workers == 8
+    assert settings(*alone).workers == 1
+    several = settings(*alone, "--workers=3")
+    assert several.workers == 3
+    assert any("rotates refresh tokens" in text for text in several.warnings)
+
+
+def test_base_is_quiet() -> None:
+    assert settings().warnings == ()
+    assert BASE["OAUTH2_PROXY_CLIENT_SECRET"] not in repr(settings())
+
+
+def test_strict_transport_security() -> None:
+    assert settings().core.hsts == ""
+    assert settings("--hsts-max-age=8760h").core.hsts == "max-age=31536000"
+    subdomains = settings("--hsts-max-age=1h", "--hsts-include-subdomains")
+    assert subdomains.core.hsts == "max-age=3600; includeSubDomains"
+    [warning] = settings("--hsts-include-subdomains").warnings
+    assert "has no effect" in warning

@@ -1,0 +1,365 @@
+"""The option table: complete, consistent, wired, and in step with its reference."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authproxy import __version__
+from authproxy.config.options.option import Option
+from authproxy.config.options.reference import markdown, usage
+from authproxy.config.options.table import BY_KEY, CONTROL_OPTIONS, OPTIONS
+from authproxy.config.read.values import format_duration
+from support.certificates import make_certificate
+from support.configuration import account_file, key_file, settings
+from support.programs import ROOT, find
+
+# Defaults that differ on purpose.
+OTHER_DEFAULTS = {"insecure-oidc-skip-nonce"}
+TYPES = {
+    "string": str,
+    "bool": bool,
+    "int": int,
+    "duration": float,
+    "list": tuple,
+    "string-bool": bool,
+}
+
+# For options that a changed default doesn't show: the value, and what goes with it.
+SAMPLES: dict[str, tuple[str, ...]] = {
+    "max_form_bytes": ("--max-form-bytes=4096",),
+    "azure_graph_group_field": (
+        "--azure-graph-group-field=name",
+        "--provider=azure",
+    ),
+    "azure_tenant": ("--azure-tenant=contoso", "--provider=azure"),
+    "bitbucket_repository": ("--bitbucket-repository=a/b", "--provider=bitbucket"),
+    "bitbucket_team": ("--bitbucket-team=a", "--provider=bitbucket"),
+    "entra_id_allowed_tenants": (
+        "--entra-id-allowed-tenant=t",
+        "--provider=entra-id",
+    ),
+    "github_org": ("--github-org=a", "--provider=github"),
+    "github_repo": ("--github-repo=a/b", "--provider=github"),
+    "github_team": ("--github-team=a:b", "--provider=github"),
+    "github_token": ("--github-token=t", "--provider=github"),
+    "github_users": ("--github-user=a", "--provider=github"),
+    "gitlab_groups": ("--gitlab-group=a", "--provider=gitlab"),
+    "gitlab_projects": ("--gitlab-project=a/b=30", "--provider=gitlab"),
+    "pubjwk_url": ("--pubjwk-url=https://idp/k",),
+    "access_rules_default": ("--access-rules-default=deny",),
+    "allowed_roles": ("--allowed-role=admin", "--provider=keycloak-oidc"),
+    "approval_prompt": ("--approval-prompt=auto",),
+    "auth_logging_format": ("--auth-logging-format={{.Status}}",),
+    "auth_request_response_mode": ("--auth-request-response-mode=form_post",),
+    "auth_success_status": ("--auth-success-status=204",),
+    "backchannel_logout": ("--backchannel-logout", "--session-revocation"),
+    "backend_logout_url": ("--backend-logout-url=https://idp/end?t={id_token}",),
+    "session_idle_timeout": ("--session-idle-timeout=30m",),
+    "basic_auth_password": ("--basic-auth-password=p",),
+    "code_challenge_method": ("--code-challenge-method=S256",),
+    "cookie_csrf_per_request_limit": (
+        "--cookie-csrf-per-request-limit=3",
+        "--cookie-csrf-per-request",
+    ),
+    "cookie_csrf_samesite": ("--cookie-csrf-samesite=lax",),
+    "cookie_format": ("--cookie-format=oauth2-proxy",),
+    "cookie_path": ("--cookie-path=/x",),
+    "cookie_samesite": ("--cookie-samesite=lax",),
+    "cookie_secret": ("--cookie-secret=fedcba9876543210",),
+    "cookie_secrets": ("--cookie-secrets=fedcba9876543210",),
+    "custom_sign_in_logo": ("--custom-sign-in-logo=-",),
+    "forbidden_session": ("--forbidden-session=clear",),
+    "force_code_challenge_method": ("--force-code-challenge-method=S256",),
+    "http_address": ("--http-address=127.0.0.1:8080",),
+    "https_address": ("--https-address=127.0.0.1:8443",),
+    "logging_format": ("--logging-format=json",),
+    "metrics_address": ("--metrics-address=:9",),
+    "metrics_secure_address": ("--metrics-secure-address=:9",),
+    "login_url": ("--login-url=https://idp/a",),
+    "oidc_enabled_signing_algs": ("--oidc-enabled-signing-alg=ES256",),
+    "oidc_issuer_url": ("--oidc-issuer-url=https://idp/",),
+    "oidc_jwks_url": ("--oidc-jwks-url=https://idp/a",),
+    "profile_url": ("--profile-url=https://idp/a",),
+    "provider": ("--provider=keycloak-oidc",),
+    "proxy_prefix": ("--proxy-prefix=/auth",),
+    "redeem_url": ("--redeem-url=https://idp/a",),
+    "redis_ca_path": (f"--redis-ca-path={ssl.get_default_verify_paths().cafile}",),
+    "redis_connection_url": ("--redis-connection-url=redis://other",),
+    "redirect_url": ("--redirect-url=https://app/x",),
+    "request_logging_format": ("--request-logging-format={{.Host}}",),
+    "session_store_type": ("--session-store-type=sqlite", "--sqlite-path=/tmp/s.db"),
+    "set_basic_auth": ("--set-basic-auth", "--basic-auth-password=p"),
+    "shared_state": ("--shared-state=none",),
+    "sqlite_path": ("--sqlite-path=/tmp/s.db",),
+    "signature_key": ("--signature-key=sha256:key",),
+    "skip_oidc_discovery": (
+        "--skip-oidc-discovery",
+        "--oidc-jwks-url=https://idp/a",
+        "--login-url=https://idp/b",
+        "--redeem-url=https://idp/c",
+    ),
+    "standard_logging_format": ("--standard-logging-format={{.Message}}",),
+    "tls_cipher_suites": (
+        "--tls-cipher-suite=TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    ),
+    "tls_min_version": ("--tls-min-version=TLS1.3",),
+    "proxy_protocol_from": ("--proxy-protocol-from=10.0.0.0/8",),
+    "extra_jwt_issuers": (
+        "--extra-jwt-issuers=https://a.example=b",
+        "--skip-jwt-bearer-tokens",
+    ),
+    "trusted_ips": ("--trusted-ip=10.0.0.0/8",),
+    "trusted_proxy_ips": ("--trusted-proxy-ip=10.0.0.0/8",),
+    "upstreams": ("--upstream=http://127.0.0.1:1/",),
+    "websocket_origins": ("--websocket-origin=https://pages.example.com",),
+    "validate_url": ("--validate-url=https://idp/a",),
+    "workers": ("--workers=7",),
+}
+REDIS = ("--session-store-type=redis", "--redis-connection-url=redis://r")
+SENTINEL = (
+    "--session-store-type=redis",
+    "--redis-use-sentinel",
+    "--redis-sentinel-master-name=m",
+    "--redis-sentinel-connection-urls=redis://s",
+)
+CLUSTER = (
+    "--session-store-type=redis",
+    "--redis-use-cluster",
+    "--redis-cluster-connection-urls=redis://c",
+)
+# What makes an option visible, in both the changed and the unchanged settings.
+AROUND: dict[str, tuple[str, ...]] = {
+    "force_https": ("--reverse-proxy",),
+    "hsts_include_subdomains": ("--hsts-max-age=1h",),
+    "pass_host_header": ("--upstream=http://127.0.0.1:1/",),
+    "pass_user_headers": ("--pass-basic-auth=false",),
+    "pass_basic_auth": ("--pass-user-headers=false",),
+    "ssl_upstream_insecure_skip_verify": ("--upstream=http://127.0.0.1:1/",),
+    "upstream_timeout": ("--upstream=http://127.0.0.1:1/",),
+    "upstream_ca_files": ("--upstream=http://127.0.0.1:1/",),
+    "flush_interval": ("--upstream=http://127.0.0.1:1/",),
+    "proxy_websockets": ("--upstream=http://127.0.0.1:1/",),
+    "disable_keep_alives": ("--upstream=http://127.0.0.1:1/",),
+}
+
+
+# They need the environment; test_config_providers has them.
+ELSEWHERE = {
+    "entra_id_federated_token_auth",
+    "google_use_application_default_credentials",
+}
+
+
+def wired() -> list[Option]:
+    return [
+        option for option in OPTIONS if option.setting and option.key not in ELSEWHERE
+    ]
+
+
+def sample(option: Option, folder: Path) -> tuple[str, ...]:
+    """Flags that set *option* to something else than its default."""
+    if option.key in SAMPLES:
+        return SAMPLES[option.key]
+    name = f"--{option.flag}"
+    if option.key == "htpasswd_file":
+        file = folder / "htpasswd"
+        file.write_text("sam:{SHA}qUqP5cyxm6YcTAhz05Hph5gvu9M=\n")
+        return (f"{name}={file}",)
+    if option.key.endswith("_connection_urls"):
+        return (f"{name}=redis://other",)
+    match option.default:
+        case bool():
+            return (f"{name}={'false' if option.default else 'true'}",)
+        case int():
+            return (f"{name}={option.default + 1}",)
+        case float():
+            return (f"{name}={format_duration(option.default + 1)}",)
+    if option.key == "logging_filename":
+        return (f"{name}={folder / 'log'}",)
+    if option.key == "google_service_account_json":
+        return (f"{name}={account_file(folder, 'two')}",)
+    if option.key == "jwt_key":
+        return (f"{name}={key_file(folder, 'two').read_text()}",)
+    if option.key == "jwt_key_file":
+        return (f"{name}={key_file(folder, 'two')}",)
+    if option.key == "custom_templates_dir":
+        (folder / "sign_in.html").write_text("<p>x</p>")
+        return (f"{name}={folder}",)
+    if option.key == "cookie_secrets_files":
+        (folder / "secret").write_text("fedcba9876543210")
+        return (f"{name}={folder / 'secret'}",)
+    if option.key.endswith(("_file", "_files")):
+        certificate = make_certificate(folder, "localhost")
+        return (f"{name}={certificate.cert_file}",)
+    return (f"{name}=sample",)
+
+
+def around(option: Option, folder: Path) -> tuple[str, ...]:
+    flags = AROUND.get(option.key, ())
+    if option.key.startswith("google_"):
+        flags = (
+            "--provider=google",
+            f"--google-service-account-json={account_file(folder, 'one')}",
+            "--google-admin-email=admin@example.com",
+        )
+    if option.key == "jwt_key":
+        pem = key_file(folder, "one").read_text()
+        flags = ("--provider=login.gov", f"--jwt-key={pem}")
+    elif option.key in ("jwt_key_file", "pubjwk_url"):
+        key = key_file(folder, "one")
+        flags = ("--provider=login.gov", f"--jwt-key-file={key}")
+    if option.key.startswith("redis_use_"):
+        flags = (*REDIS, *SENTINEL[2:], *CLUSTER[2:])
+    elif option.key.startswith("redis_sentinel_"):
+        flags = SENTINEL
+    elif option.key.startswith("redis_cluster_"):
+        flags = CLUSTER
+    elif option.key.startswith("redis_"):
+        flags = REDIS
+    if option.flag.startswith(("tls-", "https-", "http2")):
+        certificate = make_certificate(folder, "localhost")
+        flags = (
+            f"--tls-cert-file={certificate.cert_file}",
+            f"--tls-key-file={certificate.key_file}",
+        )
+    if option.setting.startswith("logs.file."):
+        flags = (f"--logging-filename={folder / 'log'}",)
+    if option.key == "metrics_secure_address":
+        certificate = make_certificate(folder, "localhost")
+        flags = (
+            f"--metrics-tls-cert-file={certificate.cert_file}",
+            f"--metrics-tls-key-file={certificate.key_file}",
+        )
+    if option.key in ("client_secret_file", "cookie_secret_file"):
+        flags = (f"--{option.flag.removesuffix('-file')}=",)
+    return flags
+
+
+def at(value: Any, place: str) -> Any:
+    """What stands at *place*; of several providers, upstreams, listeners the first."""
+    for name in place.split("."):
+        value = value[0] if isinstance(value, tuple) else value
+        value = getattr(value, name)
+    return value
+
+
+@pytest.mark.parametrize("option", wired(), ids=lambda option: option.key)
+def test_each_option_changes_its_place(option: Option, tmp_path: Path) -> None:
+    if option.key.endswith(("tls_cert_file", "tls_key_file")):
+        certificate = make_certificate(tmp_path, "localhost")
+        prefix = "metrics-" if option.key.startswith("metrics_") else ""
+        changed = settings(
+            f"--{prefix}tls-cert-file={certificate.cert_file}",
+            f"--{prefix}tls-key-file={certificate.key_file}",
+            "--metrics-secure-address=:9",
+            *around(BY_KEY["metrics_secure_address"], tmp_path),
+        )
+        assert changed.listeners != settings().listeners
+        return
+    if option.key in ("client_secret_file", "cookie_secret_file"):
+        file = tmp_path / "secret"
+        file.write_text("fedcba9876543210")
+        value = f"--{option.flag}={file}"
+        changed = settings(value, *around(option, tmp_path))
+        assert at(changed, option.setting) != at(settings(), option.setting)
+        return
+    common = around(option, tmp_path)
+    before = settings(*common)
+    after = settings(*common, *sample(option, tmp_path))
+    if option.key == "upstreams":
+        assert (before.core.upstreams, len(after.core.upstreams)) == ((), 1)
+    else:
+        assert at(after, option.setting) != at(before, option.setting)
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.key)
+def test_each_option_is_told_in_full(option: Option) -> None:
+    assert isinstance(option.default, TYPES[option.kind])
+    assert option.help
+    assert not option.help.endswith(".")
+    assert option.environment == f"OAUTH2_PROXY_{option.key.upper()}"
+    assert option.supported != (option.support != "full")
+    assert option.support != "idle" or option.note
+    assert bool(option.setting) == option.supported
+
+
+def test_names_are_unique() -> None:
+    assert len(BY_KEY) == len(OPTIONS)
+    flags = [option.flag for option in (*OPTIONS, *CONTROL_OPTIONS)]
+    assert {flag for flag in flags if flags.count(flag) > 1} == {"google-group"}
+
+
+def test_all_keys_of_the_original_are_there() -> None:
+    assert sum(not option.is_extension for option in OPTIONS) == 168
+
+
+def test_secrets_are_marked() -> None:
+    words = re.compile(r"secret|password|token$|jwt_key$|signature_key")
+    assert {
+        option.key
+        for option in OPTIONS
+        if words.search(option.key)
+        and not option.key.endswith(("_file", "_files"))
+        and option.kind in ("string", "list")
+    } <= {option.key for option in OPTIONS if option.secret}
+
+
+def test_reference_is_in_step() -> None:
+    assert (ROOT / "server" / "OPTIONS.md").read_text() == markdown()
+
+
+def test_help_names_every_flag() -> None:
+    text = usage()
+    for option in (*OPTIONS, *CONTROL_OPTIONS):
+        assert f"\n  --{option.flag}" in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert __version__ == project["version"]
+
+
+@pytest.mark.peers
+def test_flags_and_defaults_are_those_of_the_original() -> None:
+    program = find("oauth2-proxy")
+    if program is None:
+        pytest.skip("oauth2-proxy isn't installed")
+    text = subprocess.run(
+        [program, "--help"], capture_output=True, text=True, timeout=20, check=True
+    ).stderr
+    found = re.findall(
+        r'^ +--([a-z0-9-]+)\b.*?(?:\(default (?:"(.*)"|\[(.*)\]|(\S+))\))?$', text, re.M
+    )
+    theirs = {name: "".join(defaults) for name, *defaults in found}
+    ours = {
+        option.flag: as_go_writes(option)
+        for option in (*OPTIONS, *CONTROL_OPTIONS)
+        if not option.is_extension
+    }
+    assert theirs.keys() == ours.keys()
+    zeros = {"false": "", "0": "", "0s": ""}
+    differing = {
+        name
+        for name, default in theirs.items()
+        if zeros.get(default, default) != zeros.get(ours[name], ours[name])
+    }
+    assert differing == OTHER_DEFAULTS
+
+
+def as_go_writes(option: Option) -> str:
+    match option.default:
+        case bool():
+            return "true" if option.default else "false"
+        case float():
+            return format_duration(option.default)
+        case tuple():
+            return ",".join(option.default)
+    return str(option.default)

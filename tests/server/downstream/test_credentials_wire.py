@@ -1,0 +1,158 @@
+"""Skip rules, passwords and bearer tokens through the whole program."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import pytest
+
+from authproxy_demo.config import Client as IdpClient
+from authproxy_demo.config import DemoConfig, User
+from authproxy_demo.provider import DemoProvider, serve
+from support.echo import EchoApp
+from support.http import Client
+from support.processes import wait_for
+from support.program import Program
+from support.server import Wire
+
+PASSWORD = "right horse"
+
+
+@pytest.fixture
+def provider() -> Iterator[DemoProvider]:
+    """A provider of tokens."""
+    user = User(name="alice", password="pw")
+    made = DemoProvider(DemoConfig(users=(user,), clients=(IdpClient(id="web"),)))
+    with serve(made):
+        yield made
+
+
+@pytest.fixture
+def program(tmp_path: Path, provider: DemoProvider) -> Iterator[Program]:
+    """The program in front of an application, with everything that lets pass."""
+    table = tmp_path / "htpasswd"
+    hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(5)).decode()
+    table.write_text(f"ann:{hashed}\n")
+    with ExitStack() as running:
+        app = running.enter_context(EchoApp())
+        values: dict[str, Any] = {
+            "oidc_issuer_url": provider.config.issuer,
+            "skip_oidc_discovery": None,
+            "login_url": None,
+            "redeem_url": None,
+            "oidc_jwks_url": None,
+            "cookie_secure": False,
+            "upstreams": [f"http://127.0.0.1:{app.port}/"],
+            "skip_auth_routes": ["GET=^/public/"],
+            "skip_jwt_bearer_tokens": True,
+            "htpasswd_file": str(table),
+            "htpasswd_user_groups": ["crew"],
+        }
+        started = running.enter_context(Program(tmp_path, **values))
+        wait_for(lambda: "[provider_ready]" in started.log(), "the provider", 20.0)
+        yield started
+
+
+def url(program: Program, path: str) -> str:
+    return f"http://127.0.0.1:{program.port}{path}"
+
+
+def token(provider: DemoProvider, **claims: Any) -> str:
+    now = int(time.time())
+    values = {
+        "iss": provider.config.issuer,
+        "sub": "robot",
+        "aud": "web",
+        "azp": "web",
+        "iat": now,
+        "exp": now + 60,
+        "email": "robot@example.com",
+    } | claims
+    return provider._desk.keys.sign(values, "RS256", {})
+
+
+def test_paths_are_judged_as_they_come_over_the_wire(program: Program) -> None:
+    for target, status in (
+        ("/public/x?y", 200),
+        ("/admin", 403),
+        ("/public/../admin", 403),
+        ("/public/%2e%2e/admin", 403),
+        ("/public/..%2fadmin", 403),
+        ("/public//admin", 403),
+        ("/public/..;/admin", 403),
+        ("/public/%00", 403),
+        ("/public/#/../admin", 400),
+        ("//public/x", 403),
+    ):
+        with Wire(program.port) as wire:
+            wire.send(f"GET {target} HTTP/1.1\r\nhost: a.example\r\n\r\n".encode())
+            answer = wire.answer()
+        assert answer.status == status, target
+        assert (b'"target"' in answer.body) == (status == 200), target
+    with Wire(program.port) as wire:
+        wire.send(b"POST /public/x HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
+        assert wire.answer().status == 403
+
+
+def test_sk17_a_long_path_takes_no_time(program: Program) -> None:
+    began = time.monotonic()
+    with Wire(program.port) as wire:
+        wire.send(b"GET /" + b"a" * 12_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert wire.answer().status == 403
+    assert time.monotonic() - began < 3.0
+
+
+def test_a_password_opens_by_the_field_and_by_the_form(program: Program) -> None:
+    pair = base64.b64encode(f"ann:{PASSWORD}".encode()).decode()
+    client = Client()
+    reply = client.get(url(program, "/x"), authorization=f"Basic {pair}")
+    headers = dict(reply.json["headers"])
+    assert headers["x-forwarded-user"] == "ann"
+    assert headers["x-forwarded-groups"] == "crew"
+    assert not client.cookies.named("_oauth2_proxy")
+    page = client.get(url(program, "/oauth2/sign_in?rd=/deep"))
+    assert '<form class="actions" method="post"' in page.text
+    form = {"username": "ann", "password": PASSWORD, "rd": "/deep"}
+    wrong = client.submit(url(program, "/oauth2/sign_in"), {**form, "password": "no"})
+    assert wrong.status == 401
+    back = client.submit(url(program, "/oauth2/sign_in"), form)
+    assert (back.status, back.location) == (302, url(program, "/deep"))
+    page = client.get(url(program, "/deep"))
+    assert dict(page.json["headers"])["x-forwarded-user"] == "ann"
+    assert PASSWORD not in program.log()
+    assert pair not in program.log()
+
+
+def test_a_table_that_changes_is_read_again(program: Program, tmp_path: Path) -> None:
+    pair = base64.b64encode(f"ann:{PASSWORD}".encode()).decode()
+    field = {"authorization": f"Basic {pair}"}
+    assert Client().get(url(program, "/oauth2/auth"), **field).status == 202
+    hashed = bcrypt.hashpw(b"other", bcrypt.gensalt(5)).decode()
+    fresh = tmp_path / "htpasswd.new"
+    fresh.write_text(f"ann:{hashed}\n")
+    fresh.replace(tmp_path / "htpasswd")
+    wait_for(
+        lambda: Client().get(url(program, "/oauth2/auth"), **field).status == 401,
+        "the new table",
+        15.0,
+    )
+
+
+def test_a_token_opens_and_a_forged_one_does_not(
+    program: Program, provider: DemoProvider
+) -> None:
+    good = token(provider)
+    for _ in range(2):
+        reply = Client().get(url(program, "/x"), authorization=f"Bearer {good}")
+        assert dict(reply.json["headers"])["x-forwarded-email"] == "robot@example.com"
+    for bad in (token(provider, aud="other"), good[:-8] + "AAAAAAAA", "opaque"):
+        field = {"authorization": f"Bearer {bad}"}
+        assert Client().get(url(program, "/oauth2/auth"), **field).status == 401
+    wait_for(lambda: "a bearer token was refused" in program.log(), "a line", 5.0)
+    assert good not in program.log()

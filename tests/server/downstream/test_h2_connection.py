@@ -1,0 +1,467 @@
+"""HTTP/2 through the whole program: the same decisions, and its own limits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from h2.connection import ConnectionState
+from h2.errors import ErrorCodes
+from hyperframe.frame import GoAwayFrame
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authproxy.http.h2_flood import FrameMeter
+from authproxy.http.h2_request_head import head_of
+from authproxy.http.request_head import HeadError
+from authproxy.server_settings import Limits
+from support.certificates import Certificate, make_certificate
+from support.echo import EchoApp
+from support.h2_client import H2Client
+from support.ports import LOOPBACK
+from support.program import Program, session_cookie
+from support.server import until
+
+LARGE = 1_000_000  # bytes: more than all windows
+CONNECTION_FLOOD = 400  # cancelled requests, more than the credit allows
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("tls"), LOOPBACK)
+
+
+@pytest.fixture(scope="module")
+def program(
+    tmp_path_factory: pytest.TempPathFactory, certificate: Certificate
+) -> Iterator[Program]:
+    """The program with TLS in front of an app that says what it received."""
+    folder = tmp_path_factory.mktemp("h2")
+    with EchoApp() as app, tls_program(folder, certificate, app.port) as started:
+        yield started.started()
+
+
+def tls_program(folder: Path, certificate: Certificate, app: int) -> Program:
+    return Program(
+        folder,
+        https_address=f"{LOOPBACK}:0",
+        tls_cert_file=certificate.cert_file,
+        tls_key_file=certificate.key_file,
+        upstreams=[f"http://{LOOPBACK}:{app}/"],
+    )
+
+
+@pytest.fixture
+def client(program: Program, certificate: Certificate) -> Iterator[H2Client]:
+    with H2Client(program.port, certificate) as connected:
+        yield connected
+
+
+def crumbs() -> list[tuple[str, str]]:
+    """A session's cookies, each a field of its own as browsers send them."""
+    return [("cookie", one) for one in session_cookie().split("; ")]
+
+
+def test_decisions_are_the_same(client: H2Client) -> None:
+    """Many requests at once: health, stranger, user, page, login."""
+    numbers = [
+        client.send("/ping"),
+        client.send("/oauth2/auth"),
+        client.send("/oauth2/auth", *crumbs()),
+        client.send("/app", ("accept", "text/html")),
+        client.send("/oauth2/start?rd=/x"),
+        client.send("/oauth2/auth?allowed_groups=none", *crumbs()),
+    ]
+    answers = [client.answer(number) for number in numbers]
+    assert [one.status for one in answers] == [200, 401, 202, 403, 302, 403]
+    assert answers[0].body == b"OK"
+    assert answers[2].headers["gap-auth"] == "alice@example.com"
+    assert answers[2].headers["date"].endswith(" GMT")
+    assert b"Sign in" in answers[3].body
+    assert all("connection" not in one.headers for one in answers)
+    assert client.ask("/ping", method="HEAD").body == b""
+
+
+def test_requests_reach_the_upstream(client: H2Client) -> None:
+    """As HTTP/1.1: one Cookie field without ours, Host from the authority."""
+    answer = client.ask("/deep?q=1", *crumbs(), ("cookie", "a=1"), ("cookie", "b=2"))
+    received = json.loads(answer.body)
+    fields = dict(received["headers"])
+    assert (received["method"], received["target"]) == ("GET", "/deep?q=1")
+    assert fields["host"] == "a.example.com"
+    assert fields["cookie"] == "a=1; b=2"
+    assert fields["x-forwarded-proto"] == "https"
+    assert fields["x-forwarded-email"] == "alice@example.com"
+    assert "te" not in fields
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_bodies(client: H2Client, announced: bool) -> None:
+    """A body above all windows goes up and comes back."""
+    length = [("content-length", str(LARGE))] if announced else []
+    number = client.send("/up", *crumbs(), *length, method="POST", ends=False)
+    client.send_body(number, b"x" * LARGE)
+    answer = client.answer(number)
+    if announced:  # the app reads no chunks
+        assert json.loads(answer.body)["body"] == "x" * LARGE
+    assert answer.status == 200
+    assert client.ask().status == 200
+
+
+def test_forms_are_read(client: H2Client) -> None:
+    kind = ("content-type", "application/x-www-form-urlencoded")
+    number = client.send("/oauth2/start", kind, method="POST", ends=False)
+    client.send_body(number, b"rd=/deep")
+    assert client.answer(number).status == 302
+
+
+def test_continue(client: H2Client) -> None:
+    """A client that waits to be asked for the body is asked."""
+    fields = (("expect", "100-continue"), ("content-length", "7"))
+    kind = ("content-type", "application/x-www-form-urlencoded")
+    number = client.send("/oauth2/start", *fields, kind, method="POST", ends=False)
+    while not client.answers[number].interim:
+        client.receive()
+    assert client.answers[number].interim == [100]
+    client.send_body(number, b"rd=/dee")
+    assert client.answer(number).status == 302
+
+
+def test_unread_bodies_do_not_block(client: H2Client) -> None:
+    """Answers that come without the body; the windows are given back."""
+    client.ask()  # its windows have come
+    for _ in range(8):
+        number = client.send("/app", method="POST", ends=False)
+        for _ in range(6):
+            client.connection.send_data(number, b"x" * 16_000)
+        client.flush()
+        answer = client.answer(number)
+        assert answer.status in (401, 403)
+    assert client.ask().status == 200
+
+
+def test_slow_readers_hold_up_only_themselves(client: H2Client) -> None:
+    """A client that takes nothing of one answer still gets the others."""
+    client.acknowledges = False
+    number = client.send(
+        "/up", *crumbs(), ("content-length", str(LARGE)), method="POST", ends=False
+    )
+    client.send_body(number, b"x" * LARGE)
+    while len(client.answers[number].body) < 65_535:
+        client.receive()
+    window = client.connection.inbound_flow_control_window
+    client.connection.increment_flow_control_window(100_000 - window)
+    assert client.ask().status == 200
+    assert not client.answers[number].ended
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "how", "status"),
+    [
+        ("no-slash", [], {}, 400),
+        ("/a b", [], {}, 400),
+        ("/a#b", [], {}, 400),
+        ("/", [("host", "other.example.com")], {}, 0),
+        ("/", [], {"authority": "a@b"}, 400),
+        ("/", [("x", "a\x01b")], {}, 400),
+        ("/", [("x y", "1")], {}, 0),
+        ("/", [("expect", "magic")], {}, 417),
+        ("/", [("content-length", "0"), ("content-length", "0")], {}, 400),
+        ("/", [], {"method": "TRACE"}, 405),
+        ("/", [], {"method": "get"}, 400),
+        ("/" + "a" * 40_000, [], {}, 414),
+        ("/", [(f"x-{n}", "1") for n in range(201)], {}, 431),
+    ],
+)
+def test_bad_heads(
+    program: Program,
+    certificate: Certificate,
+    path: str,
+    fields: list[tuple[str, str]],
+    how: dict[str, str],
+    status: int,
+) -> None:
+    """What HTTP/1.1 refuses; at 0 the library ends the whole connection."""
+    with H2Client(program.port, certificate, strict=False) as client:
+        assert client.ask(path, *fields, **how).status == status
+        assert client.goaway == (None if status else ErrorCodes.PROTOCOL_ERROR)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        ("connection", "close"),
+        ("transfer-encoding", "chunked"),
+        ("upgrade", "websocket"),
+        ("te", "gzip"),
+        ("X-Upper", "1"),
+        ("x-line", "a\r\nx-user: root"),
+        ("x-nul", "a\0b"),
+    ],
+)
+def test_fields_of_other_versions(
+    program: Program, certificate: Certificate, field: tuple[str, str]
+) -> None:
+    """Never passed on, whoever refuses them (RFC 9113 §8.2)."""
+    with H2Client(program.port, certificate, strict=False) as client:
+        answer = client.ask("/app", *crumbs(), field)
+        assert answer.status in (0, 400)
+        assert b'"target"' not in answer.body
+
+
+def test_too_long_head(program: Program, certificate: Certificate) -> None:
+    """Above ``MAX_HEADER_LIST_SIZE`` the connection ends."""
+    with H2Client(program.port, certificate) as client:
+        # The same text again takes a byte, and 60 kB when it is unpacked.
+        fields = [("x-bomb", "b" * 4000)] * 100
+        client.send("/ping", *fields)
+        client.until_closed()
+        assert client.goaway is not None
+
+
+@pytest.mark.parametrize("kind", ["reset", "ping", "settings", "empty"])
+def test_floods(program: Program, certificate: Certificate, kind: str) -> None:
+    """Whoever costs and brings nothing is sent away, others are served."""
+    before = program.log().count("a flood")
+    with H2Client(program.port, certificate) as client:
+        number = client.send("/oauth2/start", method="POST", ends=False)
+        for _ in range(8 * CONNECTION_FLOOD):
+            match kind:
+                case "reset":
+                    client.connection.reset_stream(client.send("/app"))
+                case "ping":
+                    client.connection.ping(b"12345678")
+                case "settings":
+                    client.connection.update_settings({})
+                case "empty":
+                    client.connection.send_data(number, b"")
+            client.flush()
+            if client.closed:
+                break
+        try:
+            client.until_closed()
+        except TimeoutError:
+            pytest.fail("the connection was not closed")
+    with H2Client(program.port, certificate) as client:
+        assert client.ask().status == 200
+    until(lambda: program.log().count("a flood") == before + 1, "its line")
+
+
+def test_more_streams_than_allowed(program: Program, certificate: Certificate) -> None:
+    """Requests that wait for a body take places; the rest is refused or waits."""
+    with H2Client(program.port, certificate) as client:
+        client.ask()  # our settings have come
+        assert client.connection.remote_settings.max_concurrent_streams == 100
+        kind = ("content-type", "application/x-www-form-urlencoded")
+        for _ in range(100):
+            client.send("/oauth2/start", kind, method="POST", ends=False)
+        client.connection.remote_settings.update({3: 1000})
+        client.connection.remote_settings.acknowledge()
+        client.send()
+        client.until_closed()
+        assert client.goaway is not None
+
+
+def test_rubbish(program: Program, certificate: Certificate) -> None:
+    """Frames that are none end the connection."""
+    with H2Client(program.port, certificate) as client:
+        client.ask()
+        client.socket.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 10)
+        client.until_closed()
+        assert client.goaway is not None
+
+
+def test_cancelled_requests(client: H2Client) -> None:
+    """A request that is cancelled in the middle leaves nothing behind."""
+    for _ in range(20):
+        number = client.send("/up", *crumbs(), method="POST", ends=False)
+        client.connection.send_data(number, b"x" * 1000)
+        client.connection.reset_stream(number)
+        client.flush()
+    assert client.ask("/app", *crumbs()).status == 200
+
+
+def test_stopping_says_so(tmp_path: Path, certificate: Certificate) -> None:
+    """GOAWAY, and the request under way is answered."""
+    kind = ("content-type", "application/x-www-form-urlencoded")
+    with (
+        tls_program(tmp_path, certificate, 9) as program,
+        H2Client(program.port, certificate) as client,
+    ):
+        number = client.send("/oauth2/start", kind, method="POST", ends=False)
+        assert client.ask().status == 200
+        program.signal(signal.SIGTERM)
+        while client.goaway is None:
+            client.receive()
+        assert client.goaway == ErrorCodes.NO_ERROR
+        # The library thinks that all is over by that.
+        client.connection.state_machine.state = ConnectionState.CLIENT_OPEN
+        client.send_body(number, b"rd=/x")
+        assert client.answer(number).status == 302
+        client.until_closed()
+
+
+def test_http2_can_be_off(tmp_path: Path, certificate: Certificate) -> None:
+    with Program(
+        tmp_path,
+        https_address=f"{LOOPBACK}:0",
+        tls_cert_file=certificate.cert_file,
+        tls_key_file=certificate.key_file,
+        http2=False,
+    ) as program:
+        context = ssl.create_default_context(cafile=certificate.cert_file)
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        with (
+            socket.create_connection((LOOPBACK, program.port), timeout=5) as plain,
+            context.wrap_socket(plain, server_hostname=LOOPBACK) as secure,
+        ):
+            assert secure.selected_alpn_protocol() == "http/1.1"
+
+
+def test_a_client_that_begins_no_more_gets_its_answers(client: H2Client) -> None:
+    """GOAWAY is about later streams only (RFC 9113 §6.8)."""
+    kind = ("content-type", "application/x-www-form-urlencoded")
+    number = client.send("/oauth2/start", kind, method="POST", ends=False)
+    client.socket.sendall(GoAwayFrame(0, last_stream_id=0, error_code=0).serialize())
+    client.send_body(number, b"rd=/x")
+    assert client.answer(number).status == 302
+    client.until_closed()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")
+def test_curl(program: Program, certificate: Certificate) -> None:
+    """Another implementation of the protocol."""
+    done = subprocess.run(
+        [
+            "curl",
+            "--http2",
+            "--silent",
+            "--cacert",
+            certificate.cert_file,
+            "--cookie",
+            session_cookie(),
+            "--data-binary",
+            "@-",
+            "--write-out",
+            "%{http_version} %{http_code}",
+            f"https://{LOOPBACK}:{program.port}/up",
+        ],
+        input=b"y" * 300_000,
+        capture_output=True,
+        timeout=20,
+    )
+    assert done.stdout.endswith(b"2 200")
+    assert b'"method": "POST"' in done.stdout
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [b":method", b":path", b":authority", b"host", b"cookie", b"x", b"te"]
+            )
+            | st.binary(max_size=8),
+            st.sampled_from([b"GET", b"/", b"/x", b"a.example.com"])
+            | st.binary(max_size=12),
+        ),
+        max_size=12,
+    ),
+    st.booleans(),
+)
+def test_heads_or_their_error(fields: list[tuple[bytes, bytes]], ended: bool) -> None:
+    """Any list of fields gives a head that HTTP/1.1 could carry, or a refusal."""
+    try:
+        head = head_of(fields, Limits(), ended=ended)
+    except HeadError:
+        return
+    assert head.target.startswith(b"/")
+    assert head.host
+    assert [name for name, _ in head.headers].count(b"host") == 1
+    assert not any(b"\n" in value or b"\r" in value for _, value in head.headers)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_limits_of_heads_at_their_edge(more: int) -> None:
+    limits = Limits(head_bytes=2048, header_count=20, target_bytes=512)
+    first = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a")]
+    start = [*first, (b":path", b"/")]
+    size = sum(len(name) + len(value) + 32 for name, value in start)
+    for fields, refusal in (
+        ([*first, (b":path", b"/" + b"a" * (511 + more))], 414),
+        ([*start, *((b"x-%d" % n, b"1") for n in range(20 + more))], 431),
+        ([*start, (b"x", b"a" * (2048 - size - 33 + more))], 431),
+    ):
+        if not more:
+            assert head_of(fields, limits, ended=True).host == "a"
+            continue
+        with pytest.raises(HeadError) as refused:
+            head_of(fields, limits, ended=True)
+        assert refused.value.status == refusal
+
+
+@given(st.lists(st.integers(0, 9), max_size=20), st.integers(1, 40))
+def test_frames_are_counted_however_cut(kinds: list[int], cut: int) -> None:
+    """The meter finds the same frames in any pieces."""
+    frames = b"".join(
+        len(kind.to_bytes()).to_bytes(3) + bytes([kind, 0]) + b"\0\0\0\1" + b"x"
+        for kind in kinds
+    )
+    data = b"x" * 24 + frames
+    whole = FrameMeter(1000).cost(data)
+    meter = FrameMeter(1000)
+    pieces = [data[at : at + cut] for at in range(0, len(data), cut)]
+    assert sum(meter.cost(piece) for piece in pieces) == whole
+    assert whole == sum({0: 0, 1: 0, 3: 5, 8: 0, 9: 0}.get(kind, 1) for kind in kinds)
+
+
+def test_long_frames_are_not_collected(
+    program: Program, certificate: Certificate
+) -> None:
+    """A frame above the limit, and a head in too many frames, end the connection."""
+    frame = (16_385).to_bytes(3) + bytes([0, 0]) + b"\0\0\0\1"
+    part = (16_000).to_bytes(3) + bytes([9, 0]) + b"\0\0\0\1" + b"x" * 16_000
+    begun = (1).to_bytes(3) + bytes([1, 0]) + b"\0\0\0\1x"
+    for data in (frame, begun + part * 5):
+        with H2Client(program.port, certificate) as client:
+            client.ask()
+            client.socket.sendall(data)
+            client.until_closed()
+            assert client.goaway == ErrorCodes.FRAME_SIZE_ERROR
+
+
+@pytest.mark.parametrize("payload", [b"", b"x"])
+def test_a_head_without_end_is_not_waited_for(
+    program: Program, certificate: Certificate, payload: bytes
+) -> None:
+    """Not even when its frames are small, or empty."""
+    begun = (1).to_bytes(3) + bytes([1, 0]) + b"\0\0\0\1x"
+    part = len(payload).to_bytes(3) + bytes([9, 0]) + b"\0\0\0\1" + payload
+    with H2Client(program.port, certificate) as client:
+        client.socket.sendall(begun + part * 1000)
+        client.until_closed()
+        assert client.goaway is not None
+    with H2Client(program.port, certificate) as client:
+        assert client.ask().status == 200
+
+
+@pytest.mark.parametrize("body", [b"", b"abc", b"abcdefgh"])
+def test_a_length_that_is_not_the_bodys(
+    program: Program, certificate: Certificate, body: bytes
+) -> None:
+    """Over HTTP/1.1 the upstream would take the rest for another request, or wait."""
+    with H2Client(program.port, certificate, strict=False) as client:
+        length = ("content-length", "5")
+        fields = (*crumbs(), length)
+        number = client.send("/app", *fields, method="POST", ends=not body)
+        if body:
+            client.send_body(number, body)
+        answer = client.answer(number)
+        assert answer.status in (0, 400, 502)
+        assert b'"target"' not in answer.body

@@ -1,0 +1,48 @@
+"""Which trailers may pass on."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authproxy.http.trailers import FORBIDDEN, MAX_COUNT, forwardable_trailers
+
+
+@pytest.mark.parametrize("name", [b"grpc-status", b"server-timing", b"content-digest"])
+def test_harmless_fields_pass(name: bytes) -> None:
+    assert forwardable_trailers([(name, b"1")]) == ((name, b"1"),)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"x-forwarded-user",
+        b"x_forwarded_user",
+        b"x.auth-request-groups",
+        b"transfer-encoding",
+        b"transfer_encoding",
+        b"content-length",
+        b"authorization",
+        b"set-cookie",
+        b"host",
+        b"remote_user",
+        b"Upper",
+        b"a b",
+        b":status",
+    ],
+)
+def test_fields_that_name_or_frame_do_not(name: bytes) -> None:
+    assert forwardable_trailers([(name, b"1")]) == ()
+
+
+@given(st.lists(st.tuples(st.binary(max_size=12), st.binary(max_size=12))))
+def test_nothing_can_end_a_field(fields: list[tuple[bytes, bytes]]) -> None:
+    for name, value in forwardable_trailers([*fields, (b"ok", b"1")] * 20):
+        assert name not in FORBIDDEN
+        assert not set(name) & set(b"\r\n: ")
+        assert not set(value) & set(b"\r\n\0")
+
+
+def test_there_are_not_many() -> None:
+    assert len(forwardable_trailers([(b"a", b"1")] * 1000)) == MAX_COUNT

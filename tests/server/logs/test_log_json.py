@@ -1,0 +1,264 @@
+"""Log lines as JSON: stable fields, the original request, nothing that ends a line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from datetime import datetime
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authproxy.http.request_head import RequestHead
+from authproxy.logs.log_format import RequestRecord, TextFormatter
+from authproxy.logs.log_json import JsonFormatter
+from authproxy.logs.log_writer import LogWriter
+from authproxy.logs.logger import Logs
+from authproxy.net.clock import Clock
+from authproxy.server_settings import LogSettings
+from authproxy_core.messages import Event, Request
+from authproxy_core.settings.root import Settings
+from support.echo import EchoApp
+from support.ports import LOOPBACK
+from support.processes import wait_for
+from support.program import Program, session_cookie
+
+TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+ABOUT = {
+    "request_id", "trace_id", "client", "method", "scheme", "host", "uri", "target",
+    "protocol", "user_agent", "user", "reason", "time", "kind",
+}  # fmt: skip
+
+
+def entry(
+    target: bytes = b"/", *fields: tuple[bytes, bytes], **changes: Any
+) -> RequestRecord:
+    """An answered request of the trusted gateway 10.0.0.1."""
+    headers = [(b"host", b"own.example"), *fields]
+    head = RequestHead(b"GET", target, headers, dict(headers), "own.example", 1, True)
+    request = Request(b"GET", target, headers, "10.0.0.1", True, "id-1")
+    values: dict[str, Any] = {
+        "status": 202, "size": 3, "seconds": 0.0125, "user": "bob",
+    } | changes  # fmt: skip
+    return RequestRecord(head, request, "10.0.0.1:99", **values)
+
+
+def lines(core: Settings | None = None, *, local: bool = False) -> JsonFormatter:
+    clock = Clock(local_time=local, wall=lambda: 1_790_000_000.75)
+    return JsonFormatter(core or Settings(), clock)
+
+
+def test_a_request() -> None:
+    one = entry(
+        b"/a?code=SECRET&b=1",
+        (b"user-agent", b'a "b" \xff'),
+        (b"traceparent", TRACE),
+        verdict="allowed",
+        reason="session",
+        upstream="app",
+        upstream_seconds=0.0100001,
+    )
+    line = lines().request(one)
+    assert json.loads(line) == {
+        "time": "2026-09-21T14:13:20.737Z",
+        "kind": "request",
+        "request_id": "id-1",
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+        "client": "10.0.0.1:99",
+        "method": "GET",
+        "scheme": "https",
+        "host": "own.example",
+        "uri": "/a?code=...&b=1",
+        "target": "/a?code=...&b=1",
+        "protocol": "HTTP/1.1",
+        "user_agent": 'a "b" \\xff',
+        "user": "bob",
+        "decision": "allowed",
+        "reason": "session",
+        "status": 202,
+        "size": 3,
+        "duration": 0.0125,
+        "upstream": "app",
+        "upstream_time": 0.01,
+    }
+    bare = json.loads(lines().request(entry(user="")))
+    assert bare.keys() == json.loads(line).keys()
+    assert [key for key, value in bare.items() if value is None] == [
+        "trace_id", "user_agent", "user", "decision", "reason", "upstream",
+        "upstream_time",
+    ]  # fmt: skip
+
+
+def test_the_original_request() -> None:
+    """What the gateway was asked, if it is one that may say so."""
+    fields = (
+        (b"x-real-ip", b"203.0.113.9"),
+        (b"x-forwarded-host", b"app.example"),
+        (b"x-forwarded-uri", b"/p?state=SECRET"),
+        (b"x-forwarded-method", b"POST"),
+        (b"x-forwarded-proto", b"http"),
+    )
+    core = Settings(reverse_proxy=True, trusted_proxies=("10.0.0.1",))
+    found = json.loads(lines(core).request(entry(b"/oauth2/auth", *fields)))
+    assert {key: found[key] for key in ("client", "method", "scheme", "host")} == {
+        "client": "203.0.113.9",
+        "method": "POST",
+        "scheme": "http",
+        "host": "app.example",
+    }
+    assert (found["uri"], found["target"]) == ("/p?state=...", "/oauth2/auth")
+    other = Settings(reverse_proxy=True, trusted_proxies=("10.0.0.2",))
+    found = json.loads(lines(other).request(entry(b"/oauth2/auth", *fields)))
+    assert (found["host"], found["uri"]) == ("own.example", "/oauth2/auth")
+    unclear = entry(b"/oauth2/auth", *fields, (b"x-forwarded-uri", b"/q"))
+    found = json.loads(lines(core).request(unclear))
+    assert (found["host"], found["uri"]) == ("own.example", "/oauth2/auth")
+
+
+def test_other_kinds() -> None:
+    event = Event("login_failed", "eve", "nonce", "it does not match")
+    found = json.loads(lines().auth(entry(), event, "AuthFailure"))
+    assert found.keys() == ABOUT | {"result", "event", "message"}
+    assert (found["result"], found["event"], found["user"], found["message"]) == (
+        "AuthFailure", "login_failed", "eve", "login failed: nonce",
+    )  # fmt: skip
+    assert json.loads(lines().standard("error", "server", "a\nb", "id-2")) == {
+        "time": "2026-09-21T14:13:20.750Z",
+        "kind": "standard",
+        "level": "error",
+        "module": "server",
+        "message": "a\nb",
+        "request_id": "id-2",
+    }
+
+
+def test_local_time_has_its_offset() -> None:
+    found = json.loads(lines(local=True).standard("info", "m", "x"))["time"]
+    moment = datetime.fromisoformat(found)
+    assert moment.timestamp() == pytest.approx(1_790_000_000.75, abs=0.001)
+    assert re.fullmatch(r"\S{23}[+-]\d\d:\d\d", found)
+
+
+@given(
+    st.text(st.characters(exclude_categories=()), max_size=40),
+    st.binary(max_size=40),
+    st.text('/?&=%;abc"\\<>', max_size=40),
+)
+def test_nothing_ends_a_line(text: str, raw: bytes, target: str) -> None:
+    """Log injection: whatever users and clients send stays inside its field."""
+    one = entry(
+        f"/{target}".encode(),
+        (b"user-agent", raw),
+        (b"x-forwarded-uri", raw),
+        (b"x-forwarded-host", raw),
+        (b"traceparent", raw),
+        user=text,
+        upstream="app",
+    )
+    event = Event("denied", text, text, text)
+    core = Settings(reverse_proxy=True)
+    as_text = TextFormatter(LogSettings(), core, Clock())
+    for made in (lines(core), as_text):
+        for line in (
+            made.request(one),
+            made.auth(one, event, "AuthFailure"),
+            made.auth(one, event, "AuthSuccess"),
+            made.standard("info", "m", text, "id-1"),
+        ):
+            written = line.encode("utf-8", "backslashreplace").decode()
+            assert written.endswith("\n")
+            assert written[:-1].isprintable()
+            assert len(written.splitlines()) == 1
+            if made is not as_text:
+                assert isinstance(json.loads(written), dict)
+
+
+def test_texts_are_whole() -> None:
+    text = 'a\n"b"\u2028\x9b\x7f\U000e0041é'
+    found = json.loads(lines().standard("info", "m", text))
+    assert found["message"] == text
+
+
+def test_half_of_a_surrogate_pair() -> None:
+    """No UTF-8 can hold it; the line is written nevertheless."""
+    found = json.loads(lines().standard("info", "m", "a\ud800b"))
+    assert found["message"] == "a\\ud800b"
+
+
+def test_the_whole_program(tmp_path: Path) -> None:
+    """A request that is passed on: its trace, its upstream, and how long that took."""
+    with (
+        EchoApp() as app,
+        Program(
+            tmp_path,
+            upstreams=[f"http://{LOOPBACK}:{app.port}/"],
+            metrics_address=f"{LOOPBACK}:0",
+            logging_format="json",
+        ) as program,
+    ):
+        fields = {"Cookie": session_cookie(), "Traceparent": TRACE.decode()}
+        got = received(program.port, fields)
+        assert dict(got["headers"])["traceparent"] == TRACE.decode()
+        got = received(program.port, fields | {"Traceparent": "00-bad"})
+        assert "traceparent" not in dict(got["headers"])
+        wait_for(lambda: program.log().count('"kind":"request"') == 2, "the lines")
+        logged = [json.loads(line) for line in program.log().splitlines()]
+    first, second = (one for one in logged if one["kind"] == "request")
+    assert first["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert second["trace_id"] is None
+    assert (
+        first.items()
+        >= {"decision": "allowed", "reason": "session", "status": 200}.items()
+    )
+    assert first["upstream"] == "/"
+    assert 0 < first["upstream_time"] <= first["duration"]
+    messages = [one["message"] for one in logged if one["kind"] == "standard"]
+    assert [text.partition(" on ")[0] for text in messages[:2]] == [
+        "listening",
+        "metrics",
+    ]
+
+
+def received(port: int, fields: dict[str, str]) -> dict[str, Any]:
+    """What the upstream has received of a request with *fields*."""
+    connection = HTTPConnection(LOOPBACK, port, timeout=10)
+    connection.request("GET", "/a", headers=fields)
+    found: dict[str, Any] = json.loads(connection.getresponse().read())
+    connection.close()
+    return found
+
+
+def test_a_traceback_is_one_object(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    writer = LogWriter(fd)
+    logs = Logs(LogSettings(format="json"), Settings(), Clock(), writer, writer)
+    try:
+        raise RuntimeError("a\nb")
+    except RuntimeError as error:
+        logs.exception("server", "it failed", error)
+    writer.close()
+    os.close(fd)
+    [line] = path.read_text().splitlines()
+    message = json.loads(line)["message"]
+    assert message.startswith("it failed\nTraceback ")
+    assert message.endswith("RuntimeError: a\nb")
+
+
+def test_lost_lines_are_told_in_the_form_in_use(tmp_path: Path) -> None:
+    """Logs that are prepared for a reload, and perhaps dropped, change nothing."""
+    fd = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    writer = LogWriter(fd)
+    logs = Logs(LogSettings(format="json"), Settings(), Clock(), writer, writer)
+    logs.attach_writers()
+    prepared = Logs(LogSettings(), Settings(), Clock(), writer, writer)
+    assert json.loads(writer.lost_line(3))["message"] == "3 log lines were lost"
+    logs.replace_with(prepared)
+    assert writer.lost_line(3).endswith("[logs] 3 log lines were lost\n")
+    writer.close()
+    os.close(fd)

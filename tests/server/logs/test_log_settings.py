@@ -1,0 +1,244 @@
+"""What the operator may choose about the log, and how lines reach their file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from authproxy.http.request_head import HeadReader
+from authproxy.logs.log_format import RequestRecord
+from authproxy.logs.log_writer import LogWriter
+from authproxy.logs.logger import Logs
+from authproxy.net.clock import Clock
+from authproxy.server_settings import Limits, LogSettings
+from authproxy_core.errors import SettingsError
+from authproxy_core.messages import Event, Request
+from authproxy_core.settings.root import Settings
+
+
+class Files:
+    """Logs that write to two files."""
+
+    def __init__(self, folder: Path, settings: LogSettings, core: Settings) -> None:
+        self._paths = folder / "out", folder / "err"
+        self._fds = [os.open(path, os.O_RDWR | os.O_CREAT) for path in self._paths]
+        self._writers = [LogWriter(fd) for fd in self._fds]
+        self.logs = Logs(settings, core, Clock(local_time=False), *self._writers)
+
+    def read(self) -> tuple[str, str]:
+        """Both files, when all lines have reached them."""
+        for writer in self._writers:
+            writer.close()
+        for fd in self._fds:
+            os.close(fd)
+        out, err = (path.read_text() for path in self._paths)
+        return out, err
+
+
+def entry(target: bytes, *fields: bytes, peer: str = "192.0.2.1") -> RequestRecord:
+    """An answered request."""
+    lines = b"".join(field + b"\r\n" for field in fields)
+    raw = b"GET " + target + b" HTTP/1.1\r\nHost: own.example\r\n" + lines + b"\r\n"
+    head = HeadReader(Limits()).read(raw)
+    request = Request(head.method, head.target, head.headers, peer, False, "id-1")
+    return RequestRecord(head, request, f"{peer}:99", 202, 3, 0.0125, "bob", "app")
+
+
+def lines(
+    folder: Path,
+    entries: list[RequestRecord],
+    settings: LogSettings | None = None,
+    core: Settings | None = None,
+    events: tuple[Event, ...] = (),
+) -> tuple[str, str]:
+    """What the logs say about *entries* on standard output and on standard error."""
+    files = Files(folder, settings or LogSettings(), core or Settings())
+    for one in entries:
+        files.logs.record_response(one, events)
+    return files.read()
+
+
+def test_custom_format(tmp_path: Path) -> None:
+    """All fields of a request."""
+    template = (
+        "{{.Client}}|{{.Host}}|{{.Protocol}}|{{.RequestID}}|{{.RequestDuration}}|"
+        "{{.RequestMethod}}|{{.RequestURI}}|{{.ResponseSize}}|{{.StatusCode}}|"
+        "{{.Upstream}}|{{.UserAgent}}|{{.Username}}"
+    )
+    out, _ = lines(
+        tmp_path,
+        [entry(b'/"a"?code=SECRET', b"User-Agent: x")],
+        LogSettings(request_format=template),
+    )
+    assert out == (
+        '192.0.2.1:99|own.example|HTTP/1.1|id-1|0.013|GET|"/\\"a\\"?code=..."|3|202|'
+        'app|"x"|bob\n'
+    )
+
+
+def test_unknown_field(tmp_path: Path) -> None:
+    """Refused at the start, naming the option."""
+    with pytest.raises(SettingsError, match=r"request_logging_format.*Cookie"):
+        Files(tmp_path, LogSettings(request_format="{{.Cookie}}"), Settings())
+
+
+def test_what_is_left_out(tmp_path: Path) -> None:
+    """Health checks and excluded paths, which are compared decoded."""
+    entries = [
+        entry(b"/ping"),
+        entry(b"/ready?x"),
+        entry(b"/liveness_check"),
+        entry(b"/%68idden?x"),
+        entry(b"/shown"),
+        entry(b"/shown/ping", b"User-Agent: probe"),
+        # Somebody else than the probe: passed on like any request.
+        replace(entry(b"/ping"), verdict="allowed", reason="session"),
+    ]
+    settings = LogSettings(silence_ping=True, exclude_paths=frozenset({"/hidden"}))
+    core = Settings(ping_user_agent="probe", gcp_healthchecks=True)
+    out, _ = lines(tmp_path, entries, settings, core)
+    assert re.findall(r'"(/\S*)"', out) == ["/shown", "/shown/ping", "/ping"]
+
+
+def test_kinds_that_are_off(tmp_path: Path) -> None:
+    """Nothing is left of any of the three."""
+    silent = LogSettings(standard=False, auth=False, request=False)
+    events = (Event("denied", "eve", "r", "detail"),)
+    assert lines(tmp_path, [entry(b"/")], silent, events=events) == ("", "")
+
+
+def test_behind_a_gateway(tmp_path: Path) -> None:
+    """The client and the host that a trusted gateway names; nobody else's word."""
+    fields = (b"X-Real-Ip: 203.0.113.9", b"X-Forwarded-Host: app.example")
+    core = Settings(reverse_proxy=True, trusted_proxies=("192.0.2.1",))
+    out, _ = lines(
+        tmp_path,
+        [entry(b"/", *fields), entry(b"/", *fields, peer="198.51.100.7"), entry(b"/")],
+        core=core,
+    )
+    assert re.findall(r"(?m)^(\S+) .*\] (\S+) GET", out) == [
+        ("203.0.113.9", "app.example"),
+        ("198.51.100.7", "own.example"),
+        ("192.0.2.1", "own.example"),
+    ]
+
+
+def test_what_is_remembered_of_a_gateway(tmp_path: Path) -> None:
+    """By peer and field: neither another peer nor several fields profit from it."""
+    one = (b"X-Real-Ip: 203.0.113.9", b"X-Forwarded-Host: app.example")
+    two = (b"X-Forwarded-Host: first.example", b"X-Forwarded-Host: app.example")
+    bad = (b"X-Real-Ip: x", b"X-Forwarded-Host: a b")
+    core = Settings(reverse_proxy=True, trusted_proxies=("192.0.2.1",))
+    sent = [entry(b"/", *fields) for fields in (one, one, two, bad, bad)]
+    sent.append(entry(b"/", *one, peer="198.51.100.7"))
+    out, _ = lines(tmp_path, sent, core=core)
+    assert re.findall(r"(?m)^(\S+) .*\] (\S+) GET", out) == [
+        ("203.0.113.9", "app.example"),
+        ("203.0.113.9", "app.example"),
+        ("192.0.2.1", "first.example"),
+        ("192.0.2.1", "-"),
+        ("192.0.2.1", "-"),
+        ("198.51.100.7", "own.example"),
+    ]
+
+
+@pytest.mark.parametrize("to_info", [False, True])
+def test_where_events_go(tmp_path: Path, to_info: bool) -> None:
+    """Authentication lines to standard output, errors where the operator wants them."""
+    events = (
+        Event("logged_in", "bob", "", "welcome"),
+        Event("refresh_failed", "bob", "timeout", "the provider is away"),
+        Event("allowed", "bob"),
+    )
+    settings = LogSettings(errors_to_info=to_info)
+    out, err = lines(tmp_path, [entry(b"/")], settings, events=events)
+    assert re.findall(r"\[(Auth\w+)\] (.*)", out) == [
+        ("AuthSuccess", "welcome"),
+        ("AuthError", "refresh failed: timeout"),
+    ]
+    assert "[logged_in]" not in out + err
+    assert ("the provider is away" in err) is not to_info
+    assert ("the provider is away" in out) is to_info
+
+
+def test_traceback_stays_in_its_lines(tmp_path: Path) -> None:
+    """Each line of it is one of the log, whatever a client put into the message."""
+    files = Files(tmp_path, LogSettings(), Settings())
+    try:
+        raise RuntimeError("a\r\nb\x1b[2J\u2028c")
+    except RuntimeError as error:
+        files.logs.exception("server", "it failed", error)
+    _, err = files.read()
+    stamp = re.compile(r"\[\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\] \[server\] ")
+    assert all(stamp.match(line) for line in err.splitlines())
+    assert "\x1b" not in err
+    assert "RuntimeError: a" in err
+
+
+@contextlib.contextmanager
+def pipe() -> Iterator[tuple[int, int]]:
+    """A pipe's reading end, closed at last, and its writing end."""
+    reader, writer = os.pipe()
+    try:
+        yield reader, writer
+    finally:
+        os.close(reader)
+
+
+def test_pipe_gets_whole_lines_at_a_time() -> None:
+    """Workers share a pipe: a piece that could be torn holds no part of a line."""
+    with pipe() as (reader, fd):
+        writer = LogWriter(fd)
+        pieces: list[bytes] = []
+        sent = [f"{number} {'x' * (number % 900)}\n" for number in range(400)]
+        sent.insert(200, "y" * 10_000 + "\n")
+
+        def read() -> None:
+            while piece := os.read(reader, 1 << 16):
+                pieces.append(piece)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        for line in sent:
+            writer.write(line)
+        writer.close()
+        os.close(fd)
+        thread.join(10)
+        assert b"".join(pieces).decode() == "".join(sent)
+
+
+def test_writer_of_a_pipe_that_does_not_block() -> None:
+    """It waits for the reader instead of losing what did not fit."""
+    with pipe() as (reader, fd):
+        os.set_blocking(fd, False)
+        writer = LogWriter(fd)
+        line = "x" * 999 + "\n"
+        for _ in range(300):
+            writer.write(line)
+        received = b""
+        while len(received) < 300_000:
+            assert select.select([reader], [], [], 5)[0]
+            received += os.read(reader, 7000)
+        writer.close()
+        os.close(fd)
+        assert received.decode() == line * 300
+
+
+def test_reader_that_is_gone() -> None:
+    """No end of the program: the lines are just lost."""
+    reader, fd = os.pipe()
+    os.close(reader)
+    writer = LogWriter(fd)
+    for _ in range(3):
+        writer.write("lost\n")
+    writer.close()
+    os.close(fd)
+    assert writer._finished == writer._handed_over > 0

@@ -1,0 +1,116 @@
+"""Outgoing connections that are given up."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from authproxy.net.dial import Stream, close_all, describe_error, dial, dial_unix
+from support.scripted import LOOPS, run
+
+
+class CancelsOnConnect(set[Stream]):
+    """Cancels whoever is dialling as soon as the connection is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dialling: asyncio.Task[Stream] | None = None
+
+    def add(self, stream: Stream) -> None:
+        super().add(stream)
+        assert self.dialling is not None
+        self.dialling.cancel()
+
+
+@pytest.mark.parametrize("unix", [False, True])
+def test_cancelled_when_connected(tmp_path: Path, unix: bool) -> None:
+    async def main() -> None:
+        streams = CancelsOnConnect()
+        path = str(tmp_path / "socket")
+        family = socket.AF_UNIX if unix else socket.AF_INET
+        with socket.socket(family) as listener:
+            listener.bind(path if unix else ("127.0.0.1", 0))
+            listener.listen()
+            port = 0 if unix else listener.getsockname()[1]
+            wish = (
+                dial_unix(streams, path) if unix else dial(streams, "127.0.0.1", port)
+            )
+            streams.dialling = asyncio.create_task(wish)
+            with pytest.raises(asyncio.CancelledError):
+                await streams.dialling
+            async with asyncio.timeout(5):
+                await close_all(streams)
+        assert not streams
+
+    uvloop.run(main())
+
+
+@pytest.mark.parametrize("loop", sorted(LOOPS))
+def test_a_name_that_is_none(loop: str) -> None:
+    async def main() -> set[Stream]:
+        streams: set[Stream] = set()
+        with pytest.raises(socket.gaierror):
+            await dial(streams, "a" * 64 + ".test", 80)
+        return streams
+
+    assert run(main(), loop) == set()
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "x"), "connection refused by a:1"),
+        (BrokenPipeError(errno.EPIPE, "x"), "connection closed by a:1"),
+        (ConnectionAbortedError("handshake"), "connection closed by a:1"),
+        (socket.gaierror(socket.EAI_NONAME, "x"), "name not resolved: a:1"),
+        (
+            OSError(errno.EHOSTUNREACH, "x"),
+            "connection to a:1 failed: no route to host",
+        ),
+        (
+            OSError("Multiple exceptions: [Errno 111] x, [Errno 111] y"),
+            "connection refused by a:1",
+        ),
+        (
+            OSError("Multiple exceptions: [Errno 111] x, [Errno 101] y"),
+            "connection to a:1 failed",
+        ),
+        (ssl.SSLError(), "tls with a:1 failed: protocol error"),
+    ],
+)
+def test_what_happened_in_words(error: OSError, text: str) -> None:
+    assert describe_error(error, "a:1") == text
+
+
+def test_aborting_what_closed_with_bytes_to_send() -> None:
+    """asyncio's transport forgets its loop then, without knowing that it is lost."""
+
+    async def main() -> None:
+        served = asyncio.Event()
+
+        async def serve(
+            reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            while await reader.read(1 << 16):
+                pass
+            writer.close()
+            await writer.wait_closed()
+            served.set()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            stream = await dial(set(), "127.0.0.1", port)
+            stream.write(bytes(16 << 20))
+            stream.transport.close()
+            await stream.closed.wait()
+            await served.wait()
+            stream.abort()
+        assert stream.ended
+
+    run(main())

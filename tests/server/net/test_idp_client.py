@@ -1,0 +1,919 @@
+"""The client towards the identity provider, against small servers with every fault."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from authproxy.net.dial import client_context
+from authproxy.net.idp_client import HttpClient
+from authproxy.server_settings import ClientSettings
+from authproxy_core.effects import Fetch
+from authproxy_core.errors import FetchError, SettingsError
+from authproxy_core.messages import Headers, Response, header_values
+from support.certificates import Certificate, make_certificate
+from support.scripted import LOOPS, Peer, Script, ScriptedServer, Seen, accept_nobody
+from support.scripted import run as run_on
+
+SECRET = "s3cr3t"
+
+
+@pytest.fixture(params=sorted(LOOPS))
+def loop(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    folder = tmp_path_factory.mktemp("tls")
+    return make_certificate(folder, "127.0.0.1", "idp.test")
+
+
+def settings(**values: object) -> ClientSettings:
+    return ClientSettings(**values)  # type: ignore[arg-type] # as given by each test
+
+
+def fetch(
+    port: int,
+    method: str = "GET",
+    *,
+    scheme: str = "http",
+    headers: Headers = (),
+    body: bytes = b"",
+    timeout: float = 20.0,
+    max_body: int = 1000,
+) -> Fetch:
+    url = f"{scheme}://127.0.0.1:{port}/{SECRET}?code={SECRET}#{SECRET}"
+    return Fetch(method, url, headers, body, timeout, max_body)
+
+
+def exchange(
+    loop: str,
+    script: Script,
+    *,
+    method: str = "GET",
+    body: bytes = b"",
+    timeout: float = 20.0,
+    max_body: int = 1000,
+) -> Response:
+    """One fetch from a server that plays *script*."""
+
+    async def main() -> Response:
+        async with ScriptedServer(script) as server:
+            client = HttpClient(settings())
+            effect = fetch(
+                server.port, method, body=body, timeout=timeout, max_body=max_body
+            )
+            try:
+                return await client.fetch(effect)
+            finally:
+                await client.close()
+
+    return run_on(main(), loop)
+
+
+def refused(
+    loop: str,
+    script: Script,
+    *,
+    method: str = "GET",
+    body: bytes = b"",
+    timeout: float = 20.0,
+) -> str:
+    """The message of a fetch that fails; no message repeats what may be secret."""
+    with pytest.raises(FetchError) as caught:
+        exchange(loop, script, method=method, body=body, timeout=timeout)
+    text = str(caught.value)
+    assert SECRET not in text
+    assert "127.0.0.1:" in text
+    return text
+
+
+def sends(data: bytes) -> Script:
+    """A script that reads a request, writes *data* and closes."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(data)
+
+    return script
+
+
+# What is sent
+
+
+def seen_by_server(loop: str, effect: Callable[[int], Fetch]) -> Seen:
+    seen: list[Seen] = []
+
+    async def script(peer: Peer) -> None:
+        seen.append(await peer.request())
+        await peer.answer()
+
+    async def main() -> None:
+        async with ScriptedServer(script) as server:
+            client = HttpClient(settings(), version="1.2.3")
+            await client.fetch(effect(server.port))
+            await client.close()
+
+    run_on(main(), loop)
+    return seen[0]
+
+
+def test_a_get_carries_only_what_it_needs(loop: str) -> None:
+    ports: list[int] = []
+    seen = seen_by_server(loop, lambda port: ports.append(port) or fetch(port))  # type: ignore[func-returns-value] # notes the port
+    assert (seen.method, seen.target) == (b"GET", f"/{SECRET}?code={SECRET}".encode())
+    assert seen.headers == [
+        (b"host", b"127.0.0.1:%d" % ports[0]),
+        (b"accept-encoding", b"identity"),
+        (b"user-agent", b"authproxy/1.2.3"),
+    ]
+
+
+def test_a_post_carries_its_body_and_headers(loop: str) -> None:
+    headers = ((b"content-type", b"text/x"), (b"authorization", b"Basic abc"))
+    seen = seen_by_server(
+        loop, lambda port: fetch(port, "POST", headers=headers, body=b"a=b")
+    )
+    assert (seen.method, seen.body) == (b"POST", b"a=b")
+    assert set(headers) < set(seen.headers)
+    assert seen.values(b"content-length") == [b"3"]
+
+
+def test_a_post_without_body_says_so(loop: str) -> None:
+    seen = seen_by_server(loop, lambda port: fetch(port, "POST"))
+    assert seen.values(b"content-length") == [b"0"]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        (b"host", b"other"),
+        (b"content-length", b"99"),
+        (b"transfer-encoding", b"chunked"),
+        (b"accept-encoding", b"gzip"),
+        (b"expect", b"100-continue"),
+        (b"connection", b"close"),
+    ],
+)
+def test_a_caller_does_not_touch_the_framing(field: tuple[bytes, bytes]) -> None:
+    seen = seen_by_server(
+        "asyncio", lambda port: fetch(port, "POST", headers=(field,), body=b"a=b")
+    )
+    assert field not in seen.headers
+    assert seen.body == b"a=b"
+
+
+def test_the_callers_user_agent_stays() -> None:
+    field = (b"user-agent", b"other")
+    seen = seen_by_server("asyncio", lambda port: fetch(port, headers=(field,)))
+    assert seen.values(b"user-agent") == [b"other"]
+
+
+def test_a_header_that_would_split_the_request_is_refused(loop: str) -> None:
+    async def main() -> str:
+        client = HttpClient(settings())
+        async with ScriptedServer(sends(b"")) as server:
+            bad = fetch(server.port, headers=((b"x", b"a\r\nb: c"),))
+            with pytest.raises(FetchError) as caught:
+                await client.fetch(bad)
+        await client.close()
+        return str(caught.value)
+
+    assert run_on(main(), loop).endswith(" is malformed")
+
+
+# What comes back
+
+
+def test_an_answer_is_whole(loop: str) -> None:
+    answer = exchange(
+        loop,
+        sends(b"HTTP/1.1 400 Bad\r\nContent-Length: 2\r\nX-A: 1\r\nx-a: 2\r\n\r\nno"),
+    )
+    assert (answer.status, answer.body) == (400, b"no")
+    assert header_values(answer.headers, b"x-a") == [b"1", b"2"]
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 200, b""),
+        (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", 200, b"until the end"),
+        (b"HTTP/1.0 200 OK\r\n\r\nold", 200, b"old"),
+        (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"2;x=y\r\nab\r\n1\r\nc\r\n0\r\nx: trailer\r\n\r\n",
+            200,
+            b"abc",
+        ),
+        (b"HTTP/1.1 204 No\r\n\r\n", 204, b""),
+        (b"HTTP/1.1 302 F\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n", 302, b""),
+        (
+            b"HTTP/1.1 103 E\r\nx: y\r\n\r\n" * 16
+            + b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx",
+            200,
+            b"x",
+        ),
+    ],
+)
+def test_every_framing_is_read(
+    loop: str, data: bytes, status: int, body: bytes
+) -> None:
+    answer = exchange(loop, sends(data))
+    assert (answer.status, answer.body) == (status, body)
+
+
+def test_head_has_a_length_but_no_body(loop: str) -> None:
+    data = b"HTTP/1.1 200 OK\r\ncontent-length: 999999\r\n\r\n"
+    answer = exchange(loop, sends(data), method="HEAD")
+    assert (answer.status, answer.body) == (200, b"")
+
+
+def test_an_answer_in_single_bytes(loop: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        for byte in b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc":
+            await peer.send(bytes((byte,)))
+            await asyncio.sleep(0)
+
+    assert exchange(loop, script).body == b"abc"
+
+
+def test_an_early_answer_is_heard_while_the_body_is_unread(loop: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.answer(b"too large", status=b"413 Too Large")
+        await peer.gone()
+
+    answer = exchange(loop, script, method="POST", body=bytes(8 << 20))
+    assert (answer.status, answer.body) == (413, b"too large")
+
+
+# Bounds
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000])
+def test_a_body_up_to_the_limit(loop: str, size: int) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(bytes(size))
+
+    assert exchange(loop, script, max_body=1000).body == bytes(size)
+
+
+def test_an_announced_body_above_the_limit_is_not_read(loop: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1001\r\n\r\n")
+        await peer.gone()  # no byte of the body is needed to refuse it
+
+    assert "answer above 1000 bytes" in refused(loop, script)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"\r\n", b"transfer-encoding: chunked\r\n\r\n7D0\r\n"],
+    ids=["until-close", "chunked"],
+)
+def test_an_endless_body_ends_at_the_limit(loop: str, head: bytes) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n" + head)
+        while not peer.writer.transport.is_closing():
+            await peer.send(bytes(2000))
+            await asyncio.sleep(0)
+
+    assert "answer above 1000 bytes" in refused(loop, script)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [b"x: y\r\n", b"x", b"HTTP/1.1 100 C\r\n\r\n"],
+    ids=["fields", "one-line", "informational"],
+)
+def test_an_endless_head_is_cut(loop: str, piece: bytes) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n" if b"HTTP" not in piece else b"")
+        while not peer.writer.transport.is_closing():
+            await peer.send(piece * 1000)
+            await asyncio.sleep(0)
+
+    text = refused(loop, script)
+    assert "malformed" in text or "more than 16 informational answers" in text
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"SSH-2.0-OpenSSH_9.9\r\n\r\n",
+        b"\x15\x03\x01\x00\x02\x02\x46",
+        b"HTTP/1.1 2x0 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 101 Switch\r\nupgrade: x\r\n\r\n",
+    ],
+)
+def test_a_malformed_answer(loop: str, data: bytes) -> None:
+    assert refused(loop, sends(data)).startswith("malformed answer from 127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"HTTP/1.1 200 O",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nabc",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    ],
+)
+def test_a_server_that_leaves_early(loop: str, data: bytes) -> None:
+    text = refused(loop, sends(data))
+    assert text.startswith("connection closed before the answer was complete: ")
+
+
+@pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 OK\r\n\r\nuntil the"])
+def test_a_reset_is_no_end_of_an_answer(loop: str, data: bytes) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(data)
+        peer.reset()
+
+    assert refused(loop, script).startswith("connection closed by 127.0.0.1:")
+
+
+def test_nobody_listens(loop: str) -> None:
+    async def main() -> str:
+        held, port = await accept_nobody()
+        client = HttpClient(settings())
+        with held, pytest.raises(FetchError) as caught:
+            await client.fetch(fetch(port))
+        await client.close()
+        return str(caught.value).replace(str(port), "PORT")
+
+    assert run_on(main(), loop) == "connection refused by 127.0.0.1:PORT"
+
+
+def test_a_server_that_never_answers(loop: str) -> None:
+    text = refused(loop, Peer.gone, timeout=0.05)
+    assert text.startswith("timed out after 0.05 s: 127.0.0.1:")
+
+
+def test_the_timeout_is_for_the_whole_exchange(loop: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        while not peer.writer.transport.is_closing():
+            await peer.send(b".")
+            await asyncio.sleep(0.005)
+
+    assert refused(loop, script, timeout=0.1).startswith("timed out after 0.1 s: ")
+
+
+def test_a_timeout_closes_the_connection(loop: str) -> None:
+    left = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.gone()
+        left.set()
+
+    async def main() -> None:
+        async with ScriptedServer(script) as server:
+            client = HttpClient(settings())
+            with pytest.raises(FetchError):
+                await client.fetch(fetch(server.port, timeout=0.05))
+            await left.wait()
+            await client.close()
+
+    run_on(main(), loop)
+
+
+# TLS
+
+
+def over_tls(
+    loop: str, certificate: Certificate, client_settings: ClientSettings, host: str
+) -> Response:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(b"over tls")
+
+    async def main() -> Response:
+        tls = certificate.server_context()
+        async with ScriptedServer(script, tls=tls) as server:
+            client = HttpClient(client_settings)
+            try:
+                url = f"https://{host}:{server.port}/"
+                return await client.fetch(Fetch("GET", url))
+            finally:
+                await client.close()
+
+    return run_on(main(), loop)
+
+
+def test_a_certificate_of_the_configured_authority(
+    loop: str, certificate: Certificate
+) -> None:
+    trusting = settings(ca_files=(certificate.cert_file,))
+    assert over_tls(loop, certificate, trusting, "127.0.0.1").body == b"over tls"
+
+
+def test_an_unknown_certificate_is_not_trusted(
+    loop: str, certificate: Certificate
+) -> None:
+    with pytest.raises(FetchError, match=r"^certificate not trusted: 127\.0\.0\.1:"):
+        over_tls(loop, certificate, settings(), "127.0.0.1")
+
+
+def test_the_certificate_must_be_for_the_host(
+    loop: str, certificate: Certificate
+) -> None:
+    trusting = settings(ca_files=(certificate.cert_file,))
+    with pytest.raises(FetchError, match=r"^certificate not trusted: .*mismatch"):
+        over_tls(loop, certificate, trusting, "localhost")
+
+
+def test_verification_can_be_switched_off(loop: str, certificate: Certificate) -> None:
+    careless = settings(insecure_skip_verify=True)
+    assert over_tls(loop, certificate, careless, "localhost").body == b"over tls"
+
+
+def test_the_system_store_is_added_only_on_request(certificate: Certificate) -> None:
+    files = (certificate.cert_file,)
+    own = client_context(settings(ca_files=files))
+    assert own.cert_store_stats()["x509"] == 1
+    both = client_context(settings(ca_files=files, use_system_trust_store=True))
+    bare = ssl.create_default_context()
+    assert (
+        both.cert_store_stats()["x509"] == bare.cert_store_stats()["x509"] + 1
+        or not bare.cert_store_stats()["x509"]  # a machine that keeps a folder only
+    )
+    assert own.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+def test_several_files_of_authorities(tmp_path: Path, certificate: Certificate) -> None:
+    other = make_certificate(tmp_path, "other.test")
+    files = (certificate.cert_file, other.cert_file)
+    stats = client_context(settings(ca_files=files)).cert_store_stats()
+    assert stats["x509"] == 2
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_file_of_authorities_that_is_none(
+    tmp_path: Path, certificate: Certificate, content: str | None
+) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    for files in ((str(path),), (certificate.cert_file, str(path))):
+        with pytest.raises(SettingsError, match=r"ca\.pem"):
+            HttpClient(settings(ca_files=files))
+
+
+def test_a_plain_server_is_no_tls_server(loop: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await peer.gone()
+
+    async def main() -> str:
+        async with ScriptedServer(script) as server:
+            client = HttpClient(settings())
+            with pytest.raises(FetchError) as caught:
+                await client.fetch(fetch(server.port, scheme="https"))
+            await client.close()
+            return str(caught.value)
+
+    assert run_on(main(), loop).startswith("tls with 127.0.0.1:")
+
+
+def test_connecting_has_its_own_timeout(loop: str) -> None:
+    async def main() -> str:
+        async with ScriptedServer(Peer.gone) as server:  # never shakes hands
+            client = HttpClient(settings(connect_timeout=0.05))
+            with pytest.raises(FetchError) as caught:
+                await client.fetch(fetch(server.port, scheme="https"))
+            await client.close()
+            return str(caught.value)
+
+    assert run_on(main(), loop).startswith("connecting timed out after 0.05 s: 127.")
+
+
+# The pool
+
+
+class Counted:
+    """Answers every request of a connection and notes what came on which one."""
+
+    def __init__(self, answer: Callable[[Peer, int], Awaitable[None]]) -> None:
+        self.seen: list[tuple[int, bytes]] = []  # number of the connection, method
+        self.closed = asyncio.Queue[int]()
+        self._connections = 0
+        self._answer = answer
+
+    async def __call__(self, peer: Peer) -> None:
+        self._connections += 1
+        number = self._connections
+        try:
+            while True:
+                self.seen.append((number, (await peer.request()).method))
+                await self._answer(peer, len(self.seen))
+        finally:
+            self.closed.put_nowait(number)
+
+
+async def plain_answer(peer: Peer, _: int) -> None:
+    await peer.answer(b"x")
+
+
+def methods_seen(
+    loop: str,
+    counted: Counted,
+    *methods: str,
+    client_settings: ClientSettings | None = None,
+    step: float = 0.0,
+) -> list[tuple[int, bytes]]:
+    """Fetch one after the other; *step* seconds pass by the client's clock between."""
+    now = 0.0
+
+    async def main() -> None:
+        nonlocal now
+        async with ScriptedServer(counted) as server:
+            client = HttpClient(client_settings or settings(), clock=lambda: now)
+            for method in methods:
+                await client.fetch(fetch(server.port, method))
+                now += step
+            await client.close()
+
+    run_on(main(), loop)
+    return counted.seen
+
+
+def test_a_connection_is_kept(loop: str) -> None:
+    seen = methods_seen(loop, Counted(plain_answer), "GET", "POST", "GET")
+    assert seen == [(1, b"GET"), (1, b"POST"), (1, b"GET")]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\nHTTP/1.1 200 OK\r\n",
+    ],
+    ids=["close", "http/1.0", "more-than-asked"],
+)
+def test_a_connection_that_is_not_kept(loop: str, data: bytes) -> None:
+    async def answer(peer: Peer, _: int) -> None:
+        await peer.send(data)
+
+    assert methods_seen(loop, Counted(answer), "GET", "GET") == [
+        (1, b"GET"),
+        (2, b"GET"),
+    ]
+
+
+def test_a_post_takes_no_connection_that_rested_long(loop: str) -> None:
+    seen = methods_seen(loop, Counted(plain_answer), "GET", "GET", "POST", step=3.0)
+    assert seen == [(1, b"GET"), (1, b"GET"), (2, b"POST")]
+
+
+def test_no_connection_is_kept_for_ever(loop: str) -> None:
+    seen = methods_seen(loop, Counted(plain_answer), "GET", "GET", step=61.0)
+    assert seen == [(1, b"GET"), (2, b"GET")]
+
+
+def test_an_idle_connection_is_closed(loop: str) -> None:
+    counted = Counted(plain_answer)
+
+    async def main() -> None:
+        async with ScriptedServer(counted) as server:
+            client = HttpClient(settings(), idle_timeout=0.01)
+            await client.fetch(fetch(server.port))
+            assert await counted.closed.get() == 1
+            await client.close()
+
+    run_on(main(), loop)
+
+
+async def dies_on_second(peer: Peer, count: int) -> None:
+    """Answers, then leaves without answering what comes second on the connection."""
+    if count == 2:
+        raise ConnectionResetError
+    await peer.answer(b"x")
+
+
+def test_a_get_on_a_dead_connection_is_sent_once_more(loop: str) -> None:
+    seen = methods_seen(loop, Counted(dies_on_second), "GET", "GET")
+    assert seen == [(1, b"GET"), (1, b"GET"), (2, b"GET")]
+
+
+def test_a_get_is_not_sent_a_third_time(loop: str) -> None:
+    async def dies(peer: Peer, count: int) -> None:
+        if count > 1:
+            raise ConnectionResetError
+        await peer.answer(b"x")
+
+    counted = Counted(dies)
+    with pytest.raises(FetchError, match="before the answer was complete"):
+        methods_seen(loop, counted, "GET", "GET")
+    assert len(counted.seen) == 3
+
+
+def test_a_post_is_never_sent_twice(loop: str) -> None:
+    counted = Counted(dies_on_second)
+    with pytest.raises(FetchError, match=r"^connection closed by 127\.0\.0\.1:"):
+        methods_seen(loop, counted, "GET", "POST")
+    assert counted.seen == [(1, b"GET"), (1, b"POST")]
+
+
+def test_a_get_whose_answer_had_begun_is_not_sent_again(loop: str) -> None:
+    async def breaks(peer: Peer, count: int) -> None:
+        if count == 2:
+            await peer.send(b"H")
+            raise ConnectionResetError
+        await peer.answer(b"x")
+
+    counted = Counted(breaks)
+    with pytest.raises(FetchError, match="before the answer was complete"):
+        methods_seen(loop, counted, "GET", "GET")
+    assert len(counted.seen) == 2
+
+
+def test_a_reset_of_a_kept_connection_counts_as_dead(loop: str) -> None:
+    async def resets(peer: Peer, count: int) -> None:
+        if count == 2:
+            peer.reset()
+            raise ConnectionResetError
+        await peer.answer(b"x")
+
+    seen = methods_seen(loop, Counted(resets), "GET", "GET")
+    assert seen == [(1, b"GET"), (1, b"GET"), (2, b"GET")]
+
+
+def test_a_post_after_the_server_closed_takes_a_new_connection(loop: str) -> None:
+    closed = asyncio.Event()
+
+    async def closes(peer: Peer, count: int) -> None:
+        await peer.answer(b"x")
+        if count == 1:
+            peer.writer.write_eof()
+            await peer.gone()  # the client has seen the end and closed as well
+            closed.set()
+
+    counted = Counted(closes)
+
+    async def main() -> None:
+        async with ScriptedServer(counted) as server:
+            client = HttpClient(settings())
+            await client.fetch(fetch(server.port))
+            await closed.wait()
+            await client.fetch(fetch(server.port, "POST"))
+            await client.close()
+
+    run_on(main(), loop)
+    assert counted.seen == [(1, b"GET"), (2, b"POST")]
+
+
+def test_the_pool_is_bounded(loop: str) -> None:
+    open_now = most = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal open_now, most
+        await peer.request()
+        open_now += 1
+        most = max(most, open_now)
+        await asyncio.sleep(0)  # others that may come do so now
+        open_now -= 1
+        await peer.answer(b"x", head=b"connection: close\r\n")
+
+    async def main() -> list[Response]:
+        async with ScriptedServer(script) as server:
+            client = HttpClient(settings(pool_size=2))
+            every = [client.fetch(fetch(server.port)) for _ in range(8)]
+            answers = await asyncio.gather(*every)
+            await client.close()
+            return answers
+
+    assert [answer.body for answer in run_on(main(), loop)] == [b"x"] * 8
+    assert 1 <= most <= 2
+
+
+def test_waiting_for_the_pool_counts(loop: str) -> None:
+    async def main() -> None:
+        async with ScriptedServer(Peer.gone) as server:
+            client = HttpClient(settings(pool_size=1))
+            first = asyncio.create_task(client.fetch(fetch(server.port)))
+            with pytest.raises(FetchError, match=r"timed out after 0.05 s"):
+                await client.fetch(fetch(server.port, timeout=0.05))
+            await client.close()
+            with pytest.raises(FetchError):
+                await first
+
+    run_on(main(), loop)
+
+
+def test_close_ends_what_is_kept(loop: str) -> None:
+    counted = Counted(plain_answer)
+
+    async def main() -> None:
+        async with ScriptedServer(counted) as server:
+            client = HttpClient(settings())
+            await client.fetch(fetch(server.port))
+            await client.close()
+            assert await counted.closed.get() == 1
+            with pytest.raises(FetchError, match="the client is closed"):
+                await client.fetch(fetch(server.port))
+
+    run_on(main(), loop)
+
+
+def test_close_ends_what_is_under_way(loop: str) -> None:
+    begun = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        begun.set()
+        await peer.gone()
+
+    async def main() -> None:
+        async with ScriptedServer(script) as server:
+            client = HttpClient(settings())
+            task = asyncio.create_task(client.fetch(fetch(server.port)))
+            await begun.wait()
+            await client.close()
+            with pytest.raises(FetchError):
+                await task
+
+    run_on(main(), loop)
+
+
+def test_cancelling_closes_the_connection(loop: str) -> None:
+    begun, left = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        begun.set()
+        await peer.gone()
+        left.set()
+
+    async def main() -> None:
+        async with ScriptedServer(script) as server:
+            client = HttpClient(settings())
+            task = asyncio.create_task(client.fetch(fetch(server.port)))
+            await begun.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await left.wait()
+            await client.close()
+
+    run_on(main(), loop)
+
+
+# Proxies of the environment
+
+
+def through_proxy(
+    loop: str,
+    script: Script,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    **values: object,
+) -> Response:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+    async def main() -> Response:
+        async with ScriptedServer(script) as server:
+            proxy = f"http://user:p%40ss@127.0.0.1:{server.port}"
+            monkeypatch.setenv("HTTP_PROXY", proxy)
+            monkeypatch.setenv("HTTPS_PROXY", proxy)
+            client = HttpClient(settings(**values))
+            try:
+                return await client.fetch(Fetch("GET", url))
+            finally:
+                await client.close()
+
+    return run_on(main(), loop)
+
+
+CREDENTIALS = (b"proxy-authorization", b"Basic dXNlcjpwQHNz")
+
+
+def test_http_through_a_proxy(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Seen] = []
+
+    async def script(peer: Peer) -> None:
+        seen.append(await peer.request())
+        await peer.answer(b"proxied")
+
+    answer = through_proxy(loop, script, "http://idp.test/a?b", monkeypatch)
+    assert answer.body == b"proxied"
+    assert seen[0].target == b"http://idp.test/a?b"
+    assert seen[0].values(b"host") == [b"idp.test"]
+    assert CREDENTIALS in seen[0].headers
+
+
+def test_https_through_a_proxy(
+    loop: str, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connects: list[Seen] = []
+    seen: list[Seen] = []
+
+    async def script(peer: Peer) -> None:
+        connects.append(await peer.head())
+        await peer.send(b"HTTP/1.1 200 Connected\r\n\r\n")
+        await peer.writer.start_tls(certificate.server_context())
+        seen.append(await peer.request())
+        await peer.answer(b"tunnelled")
+
+    answer = through_proxy(
+        loop,
+        script,
+        "https://idp.test/a?b",
+        monkeypatch,
+        ca_files=(certificate.cert_file,),
+    )
+    assert answer.body == b"tunnelled"
+    assert (connects[0].method, connects[0].target) == (b"CONNECT", b"idp.test:443")
+    assert connects[0].headers == [(b"host", b"idp.test:443"), CREDENTIALS]
+    assert seen[0].target == b"/a?b"
+    assert CREDENTIALS not in seen[0].headers
+
+
+def test_the_certificate_behind_a_proxy_is_judged(
+    loop: str, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 Connected\r\n\r\n")
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await peer.writer.start_tls(certificate.server_context())
+
+    with pytest.raises(FetchError, match=r"certificate not trusted: idp.test:443"):
+        through_proxy(loop, script, "https://idp.test/", monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"HTTP/1.1 407 Who\r\n\r\n", "refused to connect: status 407"),
+        (b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200", "malformed answer from proxy"),
+        (b"nonsense\r\n\r\n", "malformed answer from proxy"),
+        (b"", "closed before the answer was complete"),
+    ],
+)
+def test_a_proxy_that_does_not_connect(
+    loop: str, monkeypatch: pytest.MonkeyPatch, data: bytes, message: str
+) -> None:
+    with pytest.raises(FetchError, match=message) as caught:
+        through_proxy(loop, sends(data), "https://idp.test/", monkeypatch)
+    assert "idp.test:443" in str(caught.value)
+    assert "p@ss" not in str(caught.value)
+
+
+def test_a_proxy_that_resets(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.reset()
+
+    with pytest.raises(FetchError, match=r"closed by proxy 127.*: idp\.test:443$"):
+        through_proxy(loop, script, "https://idp.test/", monkeypatch)
+
+
+def test_a_proxy_that_is_not_there(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> str:
+        held, port = await accept_nobody()
+        monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{port}")
+        client = HttpClient(settings())
+        with held, pytest.raises(FetchError) as caught:
+            await client.fetch(Fetch("GET", "http://idp.test/"))
+        await client.close()
+        return str(caught.value).replace(str(port), "PORT")
+
+    text = run_on(main(), loop)
+    assert text == "connection refused by proxy 127.0.0.1:PORT: idp.test:80"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://idp.test/", "http://", "http://u:p@idp.test/", "/path", "http://a b/"],
+)
+def test_a_url_that_is_none(url: str) -> None:
+    with pytest.raises(FetchError, match=r"^not an http or https url with a host$"):
+        run_on(HttpClient(settings()).fetch(Fetch("GET", url)))

@@ -1,0 +1,228 @@
+"""Writes that wait for the end of the turn, time limits, and fields that come again."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+import pytest
+import uvloop
+
+from authproxy.http.response_encoder import fields
+from authproxy.net.timeout_queue import TimeoutQueue
+from authproxy.net.write_coalescing import (
+    MAX_COALESCED_WRITES,
+    ConnectionWriter,
+    WriteCoalescer,
+)
+from authproxy.serve.field_cache import FieldCache
+from authproxy.upstream.relay import forwardable_fields, request_head
+from authproxy_core.messages import Forward, Header, Headers, Upstream
+from support.ports import LOOPBACK
+
+Scene = Callable[[asyncio.Transport, asyncio.StreamReader], Awaitable[None]]
+
+
+def connected(scene: Scene) -> None:
+    """Run *scene* with one end of a connection and a reader at the other."""
+
+    async def main() -> None:
+        accepted: asyncio.Future[asyncio.StreamReader] = asyncio.Future()
+        open_end = asyncio.Event()
+
+        async def accept(
+            reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            accepted.set_result(reader)
+            await open_end.wait()
+            writer.close()
+
+        loop = asyncio.get_running_loop()
+        async with await asyncio.start_server(accept, LOOPBACK, 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            transport, _ = await loop.create_connection(
+                asyncio.Protocol, LOOPBACK, port
+            )
+            try:
+                await scene(transport, await accepted)
+            finally:
+                transport.abort()
+                open_end.set()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+async def nothing_comes(reader: asyncio.StreamReader) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await reader.read(1)
+
+
+def test_writes_come_in_their_order_at_the_end_of_the_turn() -> None:
+    async def scene(transport: asyncio.Transport, reader: asyncio.StreamReader) -> None:
+        outbox = WriteCoalescer()
+        outbox.write(transport, b"a")
+        outbox.write(transport, b"b")
+        assert await reader.readexactly(2) == b"ab"
+        outbox.write(transport, b"c")
+        assert await reader.readexactly(1) == b"c"
+
+    connected(scene)
+
+
+def test_many_are_written_before() -> None:
+    async def scene(transport: asyncio.Transport, reader: asyncio.StreamReader) -> None:
+        outbox = WriteCoalescer()
+        loop = asyncio.get_running_loop()
+        turns = []
+        loop.call_soon(turns.append, "next turn")
+        for number in range(MAX_COALESCED_WRITES):
+            outbox.write(transport, b"%d," % number)
+        # Nothing waits any more: what closes now loses nothing.
+        transport.close()
+        assert not turns
+        expected = b"".join(b"%d," % number for number in range(MAX_COALESCED_WRITES))
+        assert await reader.read() == expected
+
+    connected(scene)
+
+
+@pytest.mark.parametrize("how", ["close", "write_eof", "abort", "write_now"])
+def test_what_waits_is_not_overtaken(how: str) -> None:
+    async def scene(transport: asyncio.Transport, reader: asyncio.StreamReader) -> None:
+        outbox = WriteCoalescer()
+        out = ConnectionWriter(outbox, transport)
+        out.write(b"first")
+        match how:
+            case "close":
+                out.close()
+            case "write_eof":
+                out.write_eof()
+            case "abort":
+                out.abort()
+            case _:
+                out.write_now(b", second")
+        assert await reader.readexactly(5) == b"first"
+        if how == "write_now":
+            assert await reader.readexactly(8) == b", second"
+        else:
+            assert await reader.read() == b""
+
+    connected(scene)
+
+
+def test_what_is_closed_gets_nothing() -> None:
+    async def scene(transport: asyncio.Transport, reader: asyncio.StreamReader) -> None:
+        outbox = WriteCoalescer()
+        outbox.write(transport, b"lost")
+        transport.abort()
+        outbox.flush()
+        assert await reader.read() == b""
+
+    connected(scene)
+
+
+def test_what_can_not_be_written_hinders_nobody() -> None:
+    """Writing behind the end is an error; what waits behind it arrives."""
+
+    async def scene(transport: asyncio.Transport, reader: asyncio.StreamReader) -> None:
+        first, second = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        ended, _ = await loop.create_connection(asyncio.Protocol, sock=first)
+        ended.write(b"x" * 4_000_000)  # so that it can't be closed yet
+        ended.write_eof()
+        outbox = WriteCoalescer()
+        outbox.write(ended, b"too late")
+        outbox.write(transport, b"arrives")
+        try:
+            outbox.flush()
+            assert await reader.readexactly(7) == b"arrives"
+        finally:
+            ended.abort()
+            second.close()
+
+    connected(scene)
+
+
+class Waiter:
+    """Notes when its time is over."""
+
+    def __init__(self, notes: list[str], name: str) -> None:
+        self.notes, self.name = notes, name
+
+    def timed_out(self) -> None:
+        self.notes.append(self.name)
+
+
+def test_deadlines() -> None:
+    """Each gets its full time and is told once; who is done hears nothing."""
+    notes: list[str] = []
+
+    async def main() -> None:
+        deadlines = TimeoutQueue(0.05)
+        first, second, third = (Waiter(notes, name) for name in ("a", "b", "c"))
+        now = monotonic()
+        deadlines.add(first, now)
+        deadlines.add(second, now)
+        deadlines.add(third, now + 0.02)
+        deadlines.discard(second)
+        deadlines.discard(second)
+        while "a" not in notes:
+            await asyncio.sleep(0.001)
+        assert monotonic() >= now + 0.05
+        while "c" not in notes:
+            await asyncio.sleep(0.001)
+        assert monotonic() >= now + 0.07
+        deadlines.add(first, monotonic())
+        deadlines.clear()
+        deadlines.add(second, monotonic() - 1)  # already late, and a timer of its own
+        while "b" not in notes:
+            await asyncio.sleep(0.001)
+        TimeoutQueue(0).add(first, now)
+        await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+    assert notes == ["a", "c", "b"]
+
+
+def test_encoded_fields_are_remembered_within_bounds() -> None:
+    cache = FieldCache(limit=2000)
+    tuples: list[Headers] = [((b"x-number", b"%d" % number),) for number in range(20)]
+    for _ in range(2):
+        for headers in tuples:
+            assert cache.encoded(headers) == fields(headers)
+    assert cache.encoded(tuples[-1]) is cache.encoded(tuples[-1])
+    large: Headers = ((b"x", b"y" * 3000),)
+    assert cache.encoded(large) == fields(large)
+    assert cache.encoded(large) is not cache.encoded(large)
+
+
+HOST: Header = (b"host", b"a")
+USER: Header = (b"x-forwarded-user", b"alice")
+
+
+@pytest.mark.parametrize(
+    ("headers", "identity"),
+    [
+        ((HOST, USER), (USER,)),
+        ((HOST, USER), ()),
+        ((USER, HOST), (USER,)),  # not where it should be: nothing is lost or doubled
+        ((HOST, USER, HOST), (USER, USER)),
+    ],
+)
+def test_the_identity_is_sent_once(headers: Headers, identity: Headers) -> None:
+    app = Upstream("a", "http", "h", 1)
+    forward = Forward(app, b"GET", b"/", headers, identity=identity)
+    for encoded in (forwardable_fields, FieldCache(forwardable_fields).encoded):
+        head = request_head(forward, 0, encoded=encoded)
+        assert head == b"GET / HTTP/1.1\r\n" + fields(headers) + b"\r\n"
+
+
+def test_an_identity_does_not_frame_the_request() -> None:
+    app = Upstream("a", "http", "h", 1)
+    identity: Headers = ((b"proxy-authorization", b"x"), (b"transfer-encoding", b"x"))
+    forward = Forward(app, b"GET", b"/", (HOST, *identity), identity=identity)
+    assert request_head(forward, 0) == b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

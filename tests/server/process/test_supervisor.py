@@ -1,0 +1,288 @@
+"""Whole processes: workers that die are replaced, stopping loses no request."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import pytest
+
+from support.ports import LOOPBACK
+from support.processes import Process, wait_for
+from support.program import Program
+from support.server import Wire
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = """
+import sys
+from authproxy.server_settings import Limits, Listener, ServerSettings
+from authproxy.workers import run
+from authproxy_core.settings import *
+settings = ServerSettings(
+    core=Settings(
+        cookie=CookieSettings(secrets=(Secret(b"0123456789abcdef"),)),
+        providers=(ProviderSettings(id="p", client_id="c", client_secret=Secret(b"s"), skip_discovery=True,
+            issuer="http://127.0.0.1:9", login_url="http://127.0.0.1:9/a",
+            redeem_url="http://127.0.0.1:9/t", jwks_url="http://127.0.0.1:9/k"),),
+        email_domains=("*",),
+    ),
+    listeners=(Listener(host="127.0.0.1", port=0),),
+    workers=int(sys.argv[1]),
+    limits=Limits(drain_timeout=20.0, connections=20),
+)
+sys.exit(run(settings))
+"""
+Start = Callable[[int], tuple[Process, int]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a server with so many workers; returns it and its port."""
+    started = []
+
+    def begin(workers: int) -> tuple[Process, int]:
+        path = os.pathsep.join(str(ROOT / part) for part in ("core", "server"))
+        process = Process(
+            "authproxy",
+            [sys.executable, "-c", SCRIPT, str(workers)],
+            folder=tmp_path,
+            environment={"PYTHONPATH": path},
+        )
+        started.append(process)
+        pattern = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
+        process.wait_until(lambda: bool(pattern.search(process.log())))
+        match = pattern.search(process.log())
+        assert match
+        port = int(match[1])
+        process.wait_until(lambda: len(workers_of(process)) == (workers > 1) * workers)
+        assert ping(port) == 200  # a worker runs: its signal handlers are there
+        return process, port
+
+    yield begin
+    for process in started:
+        process.stop()
+
+
+def workers_of(process: Process) -> list[int]:
+    """The process ids of the children."""
+    text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(pid) for pid in text.split()]
+
+
+def ping(port: int) -> int:
+    """The status of a health check over a connection of its own."""
+    connection = HTTPConnection(LOOPBACK, port, timeout=10)
+    try:
+        connection.request("GET", "/ping")
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_killed_worker_is_replaced(start: Start) -> None:
+    """kill -9: the others serve on, and a new one comes."""
+    process, port = start(2)
+    before = set(workers_of(process))
+    victim = before.pop()
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: len(set(workers_of(process)) - {victim}) == 2, "a new worker")
+    wait_for(lambda: f"worker {victim} ended with -9" in process.log(), "the log")
+    # Only the new one is left to answer.
+    os.kill(before.pop(), signal.SIGKILL)
+    assert ping(port) == 200
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_stopping_loses_no_request(start: Start, workers: int) -> None:
+    """Clients of both kinds go on until nobody listens; every request is answered."""
+    process, port = start(workers)
+    lost: list[str] = []
+    served = [0, 0]
+
+    def kept_alive() -> None:
+        connection = HTTPConnection(LOOPBACK, port, timeout=10)
+        while True:
+            try:
+                connection.connect()
+            except OSError:
+                return
+            while connection.sock is not None:  # None after "Connection: close"
+                try:
+                    connection.request("GET", "/ping")
+                    answer = connection.getresponse()
+                    answer.read()
+                except (OSError, HTTPException) as error:
+                    lost.append(f"kept alive: {error!r}")
+                    return
+                served[0] += answer.status == 200
+
+    def anew() -> None:
+        while True:
+            try:
+                served[1] += ping(port) == 200
+            except ConnectionRefusedError:
+                return
+            except (OSError, HTTPException) as error:
+                lost.append(f"new: {error!r}")
+
+    clients = [threading.Thread(target=loop) for loop in (kept_alive, anew) * 2]
+    for client in clients:
+        client.start()
+    wait_for(lambda: min(served) > 50, "both kinds to be served")
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+    for client in clients:
+        client.join(20)
+        assert not client.is_alive()
+    assert lost == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_stopping_loses_no_request_of_a_unix_socket(
+    tmp_path: Path, workers: int
+) -> None:
+    """Who is in the queue is served, who comes later is refused."""
+    path = tmp_path / "socket"
+    served, lost = [0], []
+
+    def anew() -> None:
+        while True:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(10)
+                try:
+                    client.connect(str(path))
+                except (ConnectionRefusedError, FileNotFoundError):
+                    return
+                try:
+                    client.sendall(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
+                    if client.recv(1000).startswith(b"HTTP/1.1 200 "):
+                        served[0] += 1
+                    else:
+                        lost.append("no answer")
+                except OSError as error:
+                    lost.append(repr(error))
+
+    with Program(tmp_path, http_address=f"unix://{path}", workers=workers) as program:
+        program.started()
+        clients = [threading.Thread(target=anew) for _ in range(4)]
+        for client in clients:
+            client.start()
+        wait_for(lambda: served[0] > 50, "requests")
+        program.signal(signal.SIGTERM)
+        assert program.wait() == 0
+        for client in clients:
+            client.join(20)
+            assert not client.is_alive()
+    assert lost == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_second_signal_ends_at_once(start: Start, workers: int) -> None:
+    """A client that never finishes its request holds nobody up."""
+    process, port = start(workers)
+    with Wire(port) as wire:
+        wire.send(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\nGET /p")
+        assert wire.answer().status == 200
+        process.signal(signal.SIGTERM)
+        wait_for(lambda: not listening(port), "the listener to close")
+        assert process.exit_code is None
+        process.signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert wire.ended
+
+
+def test_signal_to_the_whole_group_is_one_signal(start: Start) -> None:
+    """A service manager signals all processes: that is not a second signal."""
+    process, port = start(2)
+    with Wire(port) as wire:
+        wire.send(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\nGET /p")
+        assert wire.answer().status == 200
+        os.killpg(process.pid, signal.SIGTERM)
+        wait_for(lambda: not listening(port), "the listener to close")
+        wire.send(b"ing HTTP/1.1\r\nHost: a\r\n\r\n")
+        answer = wire.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert process.wait() == 0
+
+
+def listening(port: int) -> bool:
+    """Whether the kernel's table has a listener on *port*."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any(
+        line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A"
+        for line in lines
+    )
+
+
+def test_workers_end_with_their_supervisor(start: Start) -> None:
+    """Nobody keeps the port when the supervisor is killed."""
+    process, port = start(2)
+    process.signal(signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not listening(port), "the port to be free")
+
+
+def test_connection_limit(start: Start) -> None:
+    """HT25: idle connections make room for new ones."""
+    _, port = start(1)
+    idle = [Wire(port) for _ in range(60)]
+    assert ping(port) == 200
+    sockets = [wire.socket for wire in idle]
+    wait_for(
+        lambda: len(select.select(sockets, [], [], 0)[0]) >= 40, "40 ends of the 60"
+    )
+    for wire in idle:
+        wire.socket.close()
+
+
+def sockets_of(pid: int) -> int:
+    """How many sockets a process has open."""
+    found = 0
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found += os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:")
+    return found
+
+
+@contextmanager
+def held(port: int, count: int) -> Iterator[None]:
+    """So many connections at once, each with an answered request, still open."""
+    with ExitStack() as stack:
+        wires = [stack.enter_context(Wire(port)) for _ in range(count)]
+        for wire in wires:
+            wire.send(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
+        for wire in wires:
+            assert wire.answer().status == 200
+        yield
+
+
+def test_connections_that_last_are_spread_evenly(start: Start) -> None:
+    process, port = start(2)
+    before = {pid: sockets_of(pid) for pid in workers_of(process)}
+    with held(port, 12):
+        taken = sorted(sockets_of(pid) - count for pid, count in before.items())
+    # About six each; one that was there before may have ended meanwhile.
+    assert taken[0] >= 3, taken
+
+
+def test_a_worker_that_hangs_keeps_nobody_out(start: Start) -> None:
+    """Though it has the fewest connections and would be let go first."""
+    process, port = start(2)
+    victim = workers_of(process)[0]
+    os.kill(victim, signal.SIGSTOP)
+    try:
+        with held(port, 8):
+            pass
+    finally:
+        os.kill(victim, signal.SIGCONT)

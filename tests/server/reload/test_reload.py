@@ -1,0 +1,520 @@
+"""Reloads of the whole program: by signal, by a changed file, refused, under load."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import re
+import signal
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authproxy_core.session import Session
+from authproxy_demo.config import DemoConfig
+from authproxy_demo.provider import DemoProvider, serve
+from support.certificates import make_certificate
+from support.echo import EchoApp
+from support.in_thread import InThread
+from support.ports import LOOPBACK
+from support.processes import wait_for
+from support.program import SECRET, Program, session_cookie
+from support.server import Wire
+
+NEW_SECRET = "fedcba9876543210"
+RELOADED = "configuration reloaded"
+REFUSED = "reload failed, the configuration stays as it was"
+Start = Callable[..., Program]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts the program; signals are the only cause of a reload unless told otherwise."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(*flags: str, **changes: Any) -> Program:
+            changes = {"reload_on_change": False, **changes}
+            program = stack.enter_context(Program(tmp_path, *flags, **changes))
+            assert check(program) in (202, 403)
+            workers = changes.get("workers", 1)
+            forks = workers if workers > 1 else 0
+            wait_for(lambda: len(program.workers) == forks, "the workers")
+            return program
+
+        yield begin
+
+
+def check(program: Program, cookie: str = "") -> int:
+    """The status of an auth check over a connection of its own."""
+    connection = HTTPConnection(LOOPBACK, program.port, timeout=10)
+    try:
+        headers = {"Cookie": cookie or session_cookie()}
+        connection.request("GET", "/oauth2/auth", headers=headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def reload(program: Program, expected: str = RELOADED) -> str:
+    """Send SIGHUP and wait for *expected*; what was logged since."""
+    program.mark()
+    program.signal(signal.SIGHUP)
+    return awaited(program, expected)
+
+
+def awaited(program: Program, expected: str = RELOADED) -> str:
+    program.wait_until(lambda: expected in program.log_since_mark())
+    return program.log_since_mark()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_signal_changes_all_workers_at_once(start: Start, workers: int) -> None:
+    program = start(workers=workers)
+    before = program.workers
+    assert {check(program) for _ in range(8)} == {202}
+    program.configure(email_domains=["other.example"])
+    reload(program)
+    assert {check(program) for _ in range(8)} == {403}
+    program.configure(email_domains=["example.com"])
+    reload(program)
+    assert {check(program) for _ in range(8)} == {202}
+    assert program.workers == before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_bad_configuration_is_refused(start: Start, workers: int) -> None:
+    """FA04: the old one stays, all problems are told, and a good one helps."""
+    program = start(workers=workers)
+    program.configure(email_domains=["*."], cookie_samesite="odd", typo=True)
+    log = reload(program, REFUSED)
+    program.wait_until(lambda: "typo" in program.log_since_mark())
+    assert "cookie_samesite" in program.log_since_mark()
+    assert {check(program) for _ in range(6)} == {202}
+    program.configure(email_domains=["x.example"], cookie_samesite=None, typo=None)
+    reload(program)
+    assert {check(program) for _ in range(6)} == {403}
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_file_that_changes(start: Start, tmp_path: Path, workers: int) -> None:
+    """FA05: the list of addresses is followed; an empty one lets nobody in."""
+    emails = tmp_path / "emails"
+    emails.write_text("alice@example.com\n")
+    program = start(
+        workers=workers,
+        reload_on_change=True,
+        email_domains=None,
+        authenticated_emails_file=str(emails),
+    )
+    for text, expected in (("", 403), ("alice@example.com\nx@y.z\n", 202)):
+        program.mark()
+        emails.write_text(text)
+        awaited(program)
+        assert {check(program) for _ in range(4)} == {expected}
+    program.mark()
+    emails.unlink()
+    awaited(program, REFUSED)
+    assert {check(program) for _ in range(4)} == {202}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_passwords_that_change(start: Start, tmp_path: Path, workers: int) -> None:
+    """FA05: an old password ends with the reload, although it was just verified."""
+    file = tmp_path / "htpasswd"
+
+    def write(password: str) -> None:
+        digest = base64.b64encode(hashlib.sha1(password.encode()).digest())
+        file.write_text(f"alice:{{SHA}}{digest.decode()}\n")
+
+    def logs_in(password: str) -> bool:
+        field = base64.b64encode(f"alice:{password}".encode()).decode()
+        connection = HTTPConnection(LOOPBACK, program.port, timeout=10)
+        headers = {"Authorization": f"Basic {field}"}
+        connection.request("GET", "/oauth2/auth", headers=headers)
+        status = connection.getresponse().status
+        connection.close()
+        return status == 202
+
+    write("old")
+    program = start(workers=workers, htpasswd_file=str(file))
+    for _ in range(2 * workers):
+        assert logs_in("old")
+    write("new")
+    reload(program)
+    for _ in range(2 * workers):
+        assert (logs_in("old"), logs_in("new")) == (False, True)
+    file.write_text("")
+    program.mark()
+    program.signal(signal.SIGHUP)
+    program.wait_until(lambda: "reload" in program.log_since_mark())
+    assert not logs_in("old")
+
+
+def test_swapped_link(start: Start, tmp_path: Path) -> None:
+    """Kubernetes: the file's name stays, the folder behind it changes."""
+    for number, name in enumerate(("example.com", "other.example")):
+        folder = tmp_path / f"version{number}"
+        folder.mkdir()
+        (folder / "emails").write_text(f"alice@{name}\n")
+    (tmp_path / "data").symlink_to("version0")
+    (tmp_path / "emails").symlink_to("data/emails")
+    program = start(
+        reload_on_change=True,
+        email_domains=None,
+        authenticated_emails_file=str(tmp_path / "emails"),
+    )
+    program.mark()
+    (tmp_path / "new").symlink_to("version1")
+    os.replace(tmp_path / "new", tmp_path / "data")
+    awaited(program)
+    assert check(program) == 403
+
+
+def test_file_that_was_missing_is_followed(start: Start, tmp_path: Path) -> None:
+    """A refused configuration is tried again when the file that it lacked is there."""
+    program = start(reload_on_change=True)
+    program.mark()
+    program.configure(
+        email_domains=None, authenticated_emails_file=str(tmp_path / "later")
+    )
+    awaited(program, REFUSED)
+    (tmp_path / "later").write_text("bob@example.com\n")
+    awaited(program)
+    assert check(program) == 403
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_only_a_restart_changes(start: Start, workers: int) -> None:
+    program = start(workers=workers)
+    program.configure(
+        http_address=f"{LOOPBACK}:1",
+        workers=workers + 1,
+        email_domains=["other.example"],
+    )
+    reload(program)
+    for what in ("listeners", "workers"):
+        told = f"{what} can't be changed by a reload"
+        program.wait_until(lambda told=told: told in program.log_since_mark())
+    assert len(program.workers) == (workers if workers > 1 else 0)
+    assert {check(program) for _ in range(4)} == {403}
+
+
+def test_new_worker_has_the_new_configuration(start: Start) -> None:
+    program = start(workers=2)
+    program.configure(email_domains=["other.example"])
+    reload(program)
+    old = program.workers
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: len(set(program.workers) - set(old)) == 2, "new workers")
+    assert {check(program) for _ in range(6)} == {403}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_reloads_lose_no_request(start: Start, workers: int) -> None:
+    """Clients of both kinds are served through good and bad reloads alike."""
+    program = start(workers=workers)
+    cookie, over = session_cookie(), threading.Event()
+    lost: list[str] = []
+    seen: set[int] = set()
+    served = [0, 0]
+
+    def ask(connection: HTTPConnection, kind: int) -> None:
+        connection.request("GET", "/oauth2/auth", headers={"Cookie": cookie})
+        answer = connection.getresponse()
+        answer.read()
+        seen.add(answer.status)
+        served[kind] += 1
+
+    def kept_alive() -> None:
+        connection = HTTPConnection(LOOPBACK, program.port, timeout=10)
+        with contextlib.closing(connection):
+            connection.connect()
+            while not over.is_set():
+                ask(connection, 0)
+                assert connection.sock is not None, "closed"
+
+    def anew() -> None:
+        while not over.is_set():
+            with contextlib.closing(
+                HTTPConnection(LOOPBACK, program.port, timeout=10)
+            ) as connection:
+                ask(connection, 1)
+
+    def guarded(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (OSError, HTTPException, AssertionError) as error:
+            lost.append(f"{work.__name__}: {error!r}")
+
+    clients = [
+        threading.Thread(target=guarded, args=(work,))
+        for work in (kept_alive, anew, kept_alive)
+    ]
+    for client in clients:
+        client.start()
+    for round_ in range(6):
+        status = 200 + 2 * (round_ % 2)
+        program.configure(auth_success_status=status, typo=None)
+        reload(program)
+        served[:] = 0, 0
+        wait_for(lambda: min(served) > 5, "requests of both kinds")
+        program.configure(typo=True)
+        reload(program, REFUSED)
+    over.set()
+    for client in clients:
+        client.join(20)
+        assert not client.is_alive()
+    assert lost == []
+    assert seen == {200, 202}
+
+
+def test_request_in_flight_keeps_what_it_began_with(start: Start) -> None:
+    """A body that is still coming goes to the upstream that it set out for."""
+    session = session_cookie().encode()
+
+    def seen_by(wire: Wire) -> list[str]:
+        """The Host field that the upstream received: its own address."""
+        fields = json.loads(wire.answer().body)["headers"]
+        return [value for name, value in fields if name == "host"]
+
+    with EchoApp() as old, EchoApp() as new:
+        program = start(
+            upstreams=[f"http://{LOOPBACK}:{old.port}/"], pass_host_header=False
+        )
+        with Wire(program.port) as wire:
+            wire.send(
+                b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n"
+                b"Expect: 100-continue\r\nCookie: " + session
+                + b"\r\n\r\n"
+            )  # fmt: skip
+            assert wire.answer().status == 100
+            program.configure(upstreams=[f"http://{LOOPBACK}:{new.port}/"])
+            reload(program)
+            wire.send(b"ab")
+            assert f"{LOOPBACK}:{old.port}" in seen_by(wire)
+            wire.send(b"GET /x HTTP/1.1\r\nHost: a\r\nCookie: " + session + b"\r\n\r\n")
+            assert f"{LOOPBACK}:{new.port}" in seen_by(wire)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_rotation_of_the_cookie_secret(
+    start: Start, tmp_path: Path, workers: int
+) -> None:
+    """Old sessions go on under a new first secret, until theirs leaves the ring."""
+    rings = [tmp_path / name for name in ("current", "previous")]
+    rings[0].write_text(SECRET)
+    program = start(
+        workers=workers, cookie_secret=None, cookie_secrets_files=[str(rings[0])]
+    )
+    old, new = session_cookie(), session_cookie(secret=NEW_SECRET)
+    assert (check(program, old), check(program, new)) == (202, 401)
+    rings[1].write_text(SECRET)
+    rings[0].write_text(NEW_SECRET)
+    program.configure(cookie_secrets_files=[str(path) for path in rings])
+    reload(program)
+    for _ in range(4):
+        assert (check(program, old), check(program, new)) == (202, 202)
+    program.configure(cookie_secrets_files=[str(rings[0])])
+    reload(program)
+    for _ in range(4):
+        assert (check(program, old), check(program, new)) == (401, 202)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_old_session_is_sealed_anew_when_it_is_written(
+    start: Start, workers: int
+) -> None:
+    """A session of the old secret is refreshed under the new one, and outlives the old."""
+    with TokenEndpoint() as endpoint:
+        program = start(
+            workers=workers,
+            cookie_refresh="1h",
+            redeem_url=f"http://{LOOPBACK}:{endpoint.port}/token",
+        )
+        session = Session(user="a", email="a@example.com", refresh_token="r1")
+        old = session_cookie(session, age=4000)
+        program.configure(cookie_secret=NEW_SECRET, cookie_secrets=[SECRET])
+        reload(program)
+        connection = HTTPConnection(LOOPBACK, program.port, timeout=10)
+        connection.request("GET", "/oauth2/auth", headers={"Cookie": old})
+        answer = connection.getresponse()
+        connection.close()
+        assert answer.status == 202
+        fresh = (answer.getheader("set-cookie") or "").partition(";")[0]
+        program.configure(cookie_secrets=None)
+        reload(program)
+        for _ in range(2 * workers):
+            assert (check(program, fresh), check(program, old)) == (202, 401)
+        assert endpoint.asked == 1
+
+
+class TokenEndpoint(InThread):
+    """Answers each refresh with new tokens, and counts them."""
+
+    def __init__(self) -> None:
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                endpoint.asked += 1
+                body = (
+                    b'{"access_token": "a", "token_type": "Bearer", "expires_in": 900}'
+                )
+                self.send_response(200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *arguments: object) -> None:
+                """Quiet."""
+
+        self.asked = 0
+        super().__init__(HTTPServer((LOOPBACK, 0), Handler))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_reloads_are_counted(start: Start, workers: int) -> None:
+    """Once for all workers together: the alarm of a bad configuration."""
+    program = start(workers=workers, metrics_address=f"{LOOPBACK}:0")
+    match = re.search(r"metrics on http://\S+:(\d+)", program.log())
+    assert match
+
+    def counted(outcome: str) -> str:
+        connection = HTTPConnection(LOOPBACK, int(match[1]), timeout=10)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        line = re.search(rf'authproxy_reloads_total{{.*"{outcome}".*}} (\S+)', text)
+        return line[1] if line else ""
+
+    reload(program)
+    program.configure(typo=True)
+    reload(program, REFUSED)
+    program.configure(typo=None)
+    reload(program)
+    wait_for(lambda: float(counted("success")) == 2, "the count of successes")
+    assert float(counted("failure")) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_new_certificate(tmp_path: Path, workers: int) -> None:
+    """New handshakes get it; a connection that is there goes on, a bad one is refused."""
+    folders = [tmp_path / name for name in ("old", "new")]
+    for folder in folders:
+        folder.mkdir()
+    old, new = (make_certificate(folder, LOOPBACK) for folder in folders)
+    ping = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
+    with (
+        Program(
+            tmp_path,
+            workers=workers,
+            https_address=f"{LOOPBACK}:0",
+            tls_cert_file=old.cert_file,
+            tls_key_file=old.key_file,
+        ) as program,
+        Wire(program.port) as wire,
+    ):
+        wire.socket = _secure(wire, old.cert_file)
+        wire.send(ping)
+        assert wire.answer().status == 200
+        program.mark()
+        Path(old.cert_file).write_text("no certificate")
+        awaited(program, REFUSED)
+        assert _shakes_hands(program, new.cert_file) is False
+        Path(old.key_file).write_text(Path(new.key_file).read_text())
+        Path(old.cert_file).write_text(Path(new.cert_file).read_text())
+        awaited(program)
+        for _ in range(4):
+            assert _shakes_hands(program, new.cert_file)
+        wire.send(ping)
+        assert wire.answer().status == 200
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_new_authority(tmp_path: Path, workers: int) -> None:
+    """The bundle of authorities that vouch for the provider is followed."""
+    folders = [tmp_path / name for name in ("other", "right")]
+    for folder in folders:
+        folder.mkdir()
+    other, right = (make_certificate(folder, LOOPBACK) for folder in folders)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(right.cert_file, right.key_file)
+    bundle = tmp_path / "authorities.pem"
+    bundle.write_text(Path(other.cert_file).read_text())
+    provider = DemoProvider(DemoConfig())
+    discovered = dict.fromkeys(
+        ("skip_oidc_discovery", "login_url", "redeem_url", "oidc_jwks_url")
+    )
+    with (
+        serve(provider, LOOPBACK, tls=context) as idp,
+        Program(
+            tmp_path,
+            workers=workers,
+            reload_on_change=True,
+            oidc_issuer_url=idp.url,
+            provider_ca_files=[str(bundle)],
+            **discovered,
+        ) as program,
+    ):
+
+        def ready() -> set[int]:
+            found = set()
+            for _ in range(6):
+                with contextlib.closing(
+                    HTTPConnection(LOOPBACK, program.port, timeout=10)
+                ) as connection:
+                    connection.request("GET", "/ready")
+                    found.add(connection.getresponse().status)
+            return found
+
+        program.wait_until(lambda: "[provider_failed]" in program.log())
+        assert ready() == {503}
+        program.mark()
+        bundle.write_text("no certificate")
+        awaited(program, REFUSED)
+        program.mark()
+        bundle.write_text(Path(right.cert_file).read_text())
+        awaited(program)
+        wait_for(lambda: ready() == {200}, "the provider")
+
+
+def _secure(wire: Wire, authority: str) -> ssl.SSLSocket:
+    context = ssl.create_default_context(cafile=authority)
+    return context.wrap_socket(wire.socket, server_hostname=LOOPBACK)
+
+
+def _shakes_hands(program: Program, authority: str) -> bool:
+    with Wire(program.port) as wire:
+        try:
+            wire.socket = _secure(wire, authority)
+        except ssl.SSLCertVerificationError:
+            return False
+        return True
+
+
+def test_settings_that_no_worker_can_use_end_the_start(tmp_path: Path) -> None:
+    """Several workers: it fails plainly instead of starting again for ever."""
+    script = (
+        "import sys; from authproxy.server_settings import *; "
+        "from authproxy.workers import run; from authproxy_core.settings import *; "
+        "sys.exit(run(ServerSettings(core=Settings(), workers=2, "
+        "listeners=(Listener(host='127.0.0.1'),))))"
+    )
+    with Program(tmp_path, wrapper=("-c", script)) as program:
+        assert program.wait() == 1
+        assert "can't use its settings" in program.log()
+        assert "cookie_secret: missing" in program.log()
+        assert "giving up" in program.log()

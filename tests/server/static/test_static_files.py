@@ -1,0 +1,356 @@
+"""Files and folders of a ``file://`` upstream, over real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+import tempfile
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authproxy.static.open_beneath import MAX_SYMLINKS, open_beneath
+from authproxy.static.static_files import MAX_ENTRIES, READ_BYTES
+from authproxy_core.messages import Request, ServeFile
+from support.server import Answer, Server, Wire
+
+MOMENT = 1_700_000_000
+NOBODY = 65534
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with files, links and other things; a secret beside it."""
+    base = tmp_path_factory.mktemp("files")
+    (base / "secret").write_text("secret")
+    folder = base / "www"
+    (folder / "sub" / "deep").mkdir(parents=True)
+    (folder / "index.html").write_text("<h1>start</h1>")
+    (folder / "a.txt").write_text("0123456789")
+    (folder / ".dot").write_text("dot")
+    (folder / "page.html").write_text("<p>")
+    (folder / "noext").write_text("just text ü")
+    (folder / "script").write_text("<script>alert(1)</script>")
+    (folder / "binary").write_bytes(b"\x00\x01\xff")
+    (folder / "latin").write_bytes(b"caf\xe9 au lait")
+    (folder / "cut").write_bytes(b"x" * 511 + "ü".encode())
+    (folder / "x.tar.gz").write_bytes(b"gz")
+    (folder / "x.tar.bz2").write_bytes(b"bz")
+    (folder / "empty").write_bytes(b"")
+    (folder / "big.bin").write_bytes(bytes(range(256)) * (READ_BYTES // 64))
+    (folder / "sub" / 'a <b>&"c".txt').write_text("odd")
+    (folder / "sub" / "a:b").mkdir()
+    (folder / "out").symlink_to(base / "secret")
+    (folder / "up").symlink_to("../secret")
+    (folder / "updir").symlink_to("..")
+    (folder / "sub" / "in").symlink_to("../a.txt")
+    (folder / "sub" / "round").symlink_to("deep/../../sub/./in")
+    (folder / "loop").symlink_to("loop")
+    (folder / "indexless").mkdir()
+    (folder / "indexless" / "index.html").mkdir()
+    os.mkfifo(folder / "pipe")
+    for name in ("a.txt", "big.bin", "sub"):
+        os.utime(folder / name, (MOMENT, MOMENT))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wire(root: Path) -> Iterator[Wire]:
+    """A connection to a server that serves *root*; ``/+`` follows links."""
+
+    def handle(request: Request) -> ServeFile:
+        path = request.target.partition(b"?")[0].decode()
+        follow = path.startswith("/+")
+        path = path.removeprefix("/+")
+        own = ((b"x-own", b"1"),)
+        return ServeFile(str(root), path, own, upstream="files", follow=follow)
+
+    with Server(handle) as server, Wire(server.port) as connection:
+        yield connection
+
+
+def get(wire: Wire, path: str, *fields: str, method: str = "GET") -> Answer:
+    lines = [f"{method} {path} HTTP/1.1", "Host: a", *fields, "", ""]
+    wire.send("\r\n".join(lines).encode())
+    return wire.answer(head_only=method == "HEAD")
+
+
+def test_a_file(wire: Wire) -> None:
+    answer = get(wire, "/a.txt")
+    assert (answer.status, answer.body) == (200, b"0123456789")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["last-modified"] == formatdate(MOMENT, usegmt=True)
+    assert answer.headers["accept-ranges"] == "bytes"
+    assert answer.headers["content-length"] == "10"
+    assert answer.headers["x-own"] == "1"
+
+
+def test_a_large_file_comes_in_pieces(wire: Wire, root: Path) -> None:
+    answer = get(wire, "/big.bin")
+    assert answer.body == (root / "big.bin").read_bytes()
+    assert answer.headers["content-length"] == str(4 * READ_BYTES)
+
+
+def test_heads_have_no_body(wire: Wire) -> None:
+    for path, size in (
+        ("/a.txt", "10"),
+        ("/big.bin", str(4 * READ_BYTES)),
+        ("/", "14"),
+    ):
+        answer = get(wire, path, method="HEAD")
+        assert (answer.status, answer.headers["content-length"]) == (200, size)
+
+
+def test_other_methods_are_answered_like_get(wire: Wire) -> None:
+    assert get(wire, "/a.txt", "Range: bytes=0-1", method="POST").status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/page.html", "text/html; charset=utf-8"),
+        ("/noext", "text/plain; charset=utf-8"),
+        ("/script", "text/plain; charset=utf-8"),  # a browser must not run it
+        ("/binary", "application/octet-stream"),
+        ("/latin", "application/octet-stream"),
+        ("/cut", "text/plain; charset=utf-8"),
+        ("/empty", "text/plain; charset=utf-8"),
+        ("/x.tar.gz", "application/gzip"),
+        ("/x.tar.bz2", "application/octet-stream"),
+    ],
+)
+def test_types(wire: Wire, path: str, kind: str) -> None:
+    answer = get(wire, path)
+    assert answer.headers["content-type"] == kind
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status", "body"),
+    [
+        ("bytes=0-3", 206, b"0123"),
+        ("bytes=8-", 206, b"89"),
+        ("bytes=8-99", 206, b"89"),
+        ("bytes=-3", 206, b"789"),
+        ("bytes=-99", 206, b"0123456789"),
+        ("bytes= 2-2 ", 206, b"2"),
+        ("bytes=10-", 416, b"invalid range: failed to overlap\n"),
+        ("bytes=-0", 416, b"invalid range: failed to overlap\n"),
+        ("bytes=3-1", 200, b"0123456789"),
+        ("bytes=0-1,3-4", 200, b"0123456789"),
+        ("bytes=-", 200, b"0123456789"),
+        ("lines=0-1", 200, b"0123456789"),
+    ],
+)
+def test_ranges(wire: Wire, wanted: str, status: int, body: bytes) -> None:
+    answer = get(wire, "/a.txt", f"Range: {wanted}")
+    assert (answer.status, answer.body) == (status, body)
+    if status == 206:
+        start = b"0123456789".index(body)
+        place = f"bytes {start}-{start + len(body) - 1}/10"
+        assert answer.headers["content-range"] == place
+    if status == 416:
+        assert answer.headers["content-range"] == "bytes */10"
+
+
+def test_a_range_of_a_large_file(wire: Wire, root: Path) -> None:
+    answer = get(wire, "/big.bin", f"Range: bytes=100-{READ_BYTES + 100}")
+    assert answer.body == (root / "big.bin").read_bytes()[100 : READ_BYTES + 101]
+
+
+NOW, BEFORE, AFTER = (formatdate(MOMENT + shift, usegmt=True) for shift in (0, -10, 10))
+
+
+@pytest.mark.parametrize(
+    ("field", "status"),
+    [
+        (f"If-Modified-Since: {NOW}", 304),
+        (f"If-Modified-Since: {AFTER}", 304),
+        (f"If-Modified-Since: {BEFORE}", 200),
+        ("If-Modified-Since: yesterday", 200),
+        (f"If-Unmodified-Since: {NOW}", 200),
+        (f"If-Unmodified-Since: {BEFORE}", 412),
+        ('If-Match: "x"', 412),
+        ("If-Match: *", 200),
+        ('If-None-Match: "x"', 200),
+        ("If-None-Match: *", 304),
+        (f'If-None-Match: "x"\r\nIf-Modified-Since: {NOW}', 200),
+        (f"Range: bytes=0-0\r\nIf-Range: {NOW}", 206),
+        (f"Range: bytes=0-0\r\nIf-Range: {BEFORE}", 200),
+        ('Range: bytes=0-0\r\nIf-Range: "x"', 200),
+        (f"Range: bytes=0-0\r\nIf-Modified-Since: {NOW}", 304),
+    ],
+)
+def test_conditions(wire: Wire, field: str, status: int) -> None:
+    answer = get(wire, "/a.txt", field)
+    assert answer.status == status
+    if status == 304:
+        assert "content-length" not in answer.headers
+        assert "content-type" not in answer.headers
+
+
+def test_conditions_of_other_methods(wire: Wire) -> None:
+    field = f"If-Modified-Since: {NOW}"
+    assert get(wire, "/a.txt", field, method="POST").status == 200
+    assert get(wire, "/a.txt", "If-None-Match: *", method="POST").status == 412
+
+
+def test_folders(wire: Wire) -> None:
+    assert get(wire, "/").body == b"<h1>start</h1>"
+    for path, location in (
+        ("/index.html", "./"),
+        ("/index.html?q=1", "./?q=1"),
+        ("/sub", "./sub/"),
+        ("/sub?q", "./sub/?q"),
+        ("/sub/a:b", "./a%3Ab/"),
+        ("/a.txt/", "../a.txt"),
+    ):
+        answer = get(wire, path)
+        assert (answer.status, answer.headers["location"]) == (301, location)
+    page = get(wire, "/sub/").body.decode()
+    assert '<a href="./a%20%3Cb%3E%26%22c%22.txt">a &lt;b&gt;&amp;&quot;c&quot;' in page
+    assert '<a href="./a%3Ab/">a:b/</a>' in page
+    assert get(wire, "/sub/", f"If-Modified-Since: {NOW}").status == 304
+    assert get(wire, "/indexless/").status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/missing", 404),
+        ("/a.txt/x", 404),
+        ("/" + "x" * 300, 404),
+        ("/../secret", 404),
+        ("/sub/../../secret", 404),
+        ("/..", 404),
+        ("/pipe", 404),
+        ("/out", 403),
+        ("/up", 403),
+        ("/updir/secret", 403),
+        ("/loop", 403),
+        ("/+/missing", 404),
+        ("/+/pipe", 404),
+    ],
+)
+def test_what_is_not_served(wire: Wire, path: str, status: int) -> None:
+    answer = get(wire, path)
+    assert answer.status == status
+    assert b"secret" not in answer.body
+
+
+def test_what_may_not_be_read() -> None:
+    """Root may read everything, so it becomes somebody else for a moment."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        for name, mode in (("open", 0o644), ("closed", 0o600)):
+            (Path(folder) / name).write_text("x")
+            (Path(folder) / name).chmod(mode if os.geteuid() == 0 else mode & 0o044)
+        (Path(folder) / "open").chmod(0o644)
+
+        def handle(request: Request) -> ServeFile:
+            return ServeFile(folder, request.target.decode(), upstream="files")
+
+        with Server(handle) as server, Wire(server.port) as wire:
+            user = os.geteuid()
+            if user == 0:
+                os.seteuid(NOBODY)
+            try:
+                answers = [get(wire, "/open"), get(wire, "/closed")]
+            finally:
+                os.seteuid(user)
+    assert [answer.status for answer in answers] == [200, 403]
+
+
+def test_links_that_stay_inside_are_followed(wire: Wire) -> None:
+    for path in ("/sub/in", "/sub/round", "/.dot"):
+        assert get(wire, path).status == 200
+
+
+def test_links_out_by_option(wire: Wire) -> None:
+    for path in ("/+/out", "/+/up", "/+/updir/secret"):
+        assert get(wire, path).body == b"secret"
+
+
+def test_a_file_that_shrinks_cuts_the_connection(root: Path) -> None:
+    file = root / "shrinking"
+    file.write_bytes(bytes(64 << 20))
+
+    def handle(request: Request) -> ServeFile:
+        return ServeFile(str(root), "/shrinking")
+
+    with Server(handle) as server, Wire(server.port) as wire:
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        wire.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        wire.take(1 << 16)
+        os.truncate(file, 1 << 20)
+        assert len(wire.rest()) < 60 << 20
+    file.unlink()
+
+
+def test_a_missing_root() -> None:
+    def handle(request: Request) -> ServeFile:
+        return ServeFile("/nowhere/at/all", "/x")
+
+    with Server(handle) as server, Wire(server.port) as wire:
+        assert get(wire, "/").status == 404
+
+
+@given(st.text(alphabet="ab./\0\\üsecrt%", max_size=30))
+def test_no_path_leads_out(path: str) -> None:
+    root = str(Path(__file__).parent)
+    try:
+        descriptor = open_beneath(root, path)
+    except OSError:
+        return
+    try:
+        target = os.readlink(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+    assert target == root or target.startswith(root + "/")
+
+
+def test_no_descriptor_is_left_open(root: Path) -> None:
+    def opened() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = opened()
+    for path in ("/a.txt", "/sub/round", "/missing", "/out", "/a.txt/x", "/pipe", "/"):
+        for follow in (False, True):
+            with contextlib.suppress(OSError):
+                os.close(open_beneath(str(root), path, follow=follow))
+    assert opened() == before
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > before
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_list_that_is_cut_says_so(tmp_path: Path, more: int) -> None:
+    for number in range(MAX_ENTRIES + more):
+        os.close(os.open(tmp_path / f"f{number}", os.O_CREAT, 0o600))
+
+    def handle(request: Request) -> ServeFile:
+        return ServeFile(str(tmp_path), "/")
+
+    with Server(handle) as server, Wire(server.port) as wire:
+        body = get(wire, "/").body
+    assert body.count(b"<a href") == MAX_ENTRIES
+    assert (b"only 10000 entries are shown" in body) == bool(more)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_way_over_too_many_links_is_refused(tmp_path: Path, more: int) -> None:
+    (tmp_path / "link0").write_text("here")
+    for number in range(MAX_SYMLINKS + more):
+        (tmp_path / f"link{number + 1}").symlink_to(f"link{number}")
+
+    def handle(request: Request) -> ServeFile:
+        return ServeFile(str(tmp_path), request.target.decode())
+
+    with Server(handle) as server, Wire(server.port) as wire:
+        answer = get(wire, f"/link{MAX_SYMLINKS + more}")
+    assert answer.status == (403 if more else 200)

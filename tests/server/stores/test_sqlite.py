@@ -1,0 +1,382 @@
+"""The embedded store: its file, and what happens when it can't be used."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from authproxy.server_settings import StoreSettings
+from authproxy.stores import sqlite, sqlite_file
+from authproxy.stores.base import Store
+from authproxy.stores.sqlite import SqliteStore
+from authproxy_core.errors import StoreError
+from support.scripted import run
+from support.stores import Elsewhere, Watched
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the file is to be."""
+    return tmp_path / "sessions.db"
+
+
+def settings(path: Path) -> StoreSettings:
+    """A store in that file."""
+    return StoreSettings(kind="sqlite", path=str(path))
+
+
+def with_watched(path: Path, body: Callable[[Watched], Awaitable[None]]) -> None:
+    """Run *body* with a store that has been started."""
+
+    async def main() -> None:
+        async with Watched(settings(path)) as watched:
+            await body(watched)
+
+    run(main(), "uvloop")
+
+
+async def fails(store: Store, text: str, seconds: float = 3.0) -> None:
+    """Writing fails with *text* within *seconds*."""
+    began = time.monotonic()
+    with pytest.raises(StoreError, match=text):
+        await store.save("k", b"v" * 50_000, 60.0)
+    assert time.monotonic() - began < seconds
+
+
+def test_only_we_may_read_it(path: Path) -> None:
+    """The file and those beside it are private, even if there was a laxer one."""
+    path.touch(mode=0o644)
+    path.chmod(0o644)
+
+    async def body(watched: Watched) -> None:
+        store = await watched.ready()
+        await store.save("k", b"v", 60.0)
+        files = sorted(path.parent.iterdir())
+        assert [one.name for one in files] == [
+            "sessions.db",
+            "sessions.db-shm",
+            "sessions.db-wal",
+        ]
+        assert {one.stat().st_mode & 0o777 for one in files} == {0o600}
+
+    with_watched(path, body)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_file_of_somebody_else(path: Path) -> None:
+    """A file that another user has put there is not used."""
+    path.touch()
+    os.chown(path, 12345, 12345)
+
+    async def body(watched: Watched) -> None:
+        assert not watched.store.available
+        await fails(watched.store, "our own user")
+        path.unlink()
+        await watched.ready()
+
+    with_watched(path, body)
+
+
+def test_no_database(path: Path) -> None:
+    """A file that holds something else is left as it is."""
+    path.write_bytes(b"precious" * 1000)
+
+    async def body(watched: Watched) -> None:
+        await fails(watched.store, "not a database")
+        assert not watched.store.available
+        assert not watched.store.notifies
+
+    with_watched(path, body)
+    assert path.read_bytes() == b"precious" * 1000
+
+
+def test_later_version(path: Path) -> None:
+    """A file of a later version is not touched."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 9")
+    connection.close()
+    with_watched(path, lambda watched: fails(watched.store, "later version"))
+
+
+def test_file_system_without_shared_memory(path: Path) -> None:
+    """Nothing else than WAL will do."""
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE t (a)")
+    connection.execute("BEGIN EXCLUSIVE")  # keeps SQLite from changing the mode
+
+    async def body(watched: Watched) -> None:
+        assert not watched.store.available
+        connection.rollback()
+        await watched.ready()
+
+    with_watched(path, body)
+    connection.close()
+
+
+def test_folder_that_comes_late(tmp_path: Path) -> None:
+    """A start without the folder: away, and there as soon as the folder is."""
+    path = tmp_path / "late" / "sessions.db"
+
+    async def body(watched: Watched) -> None:
+        assert not watched.store.available
+        assert "No such file" in watched.store.error
+        with pytest.raises(StoreError):
+            await watched.store.load("k")
+        path.parent.mkdir()
+        began = time.monotonic()
+        store = await watched.ready()
+        assert time.monotonic() - began < 1.0
+        await store.save("k", b"v", 60.0)
+        assert watched.states[-1] == (True, True)
+
+    with_watched(path, body)
+
+
+def test_restart(path: Path) -> None:
+    """What was saved is there after a restart, and after a kill."""
+
+    async def body(watched: Watched) -> None:
+        store = await watched.ready()
+        await store.save("kept", b"v", 60.0)
+        await store.add("set", b"m", 0.0)
+        with Elsewhere(settings(path)) as other:
+            for number in range(50):
+                await other.do("save", f"n{number}", b"v", 60.0)
+            os.kill(other.pid, signal.SIGKILL)
+
+    with_watched(path, body)
+
+    async def later(watched: Watched) -> None:
+        store = await watched.ready()
+        assert await store.load("kept") == b"v"
+        assert await store.members("set") == (b"m",)
+        names = tuple(f"n{number}" for number in range(50))
+        assert await store.load_all(names) == (b"v",) * 50
+
+    with_watched(path, later)
+
+
+def test_others_come_and_go(path: Path) -> None:
+    """Who closes the file as the last but one leaves it to those who still use it."""
+
+    async def body(watched: Watched) -> None:
+        store = await watched.ready()
+        for number in range(3):
+            await store.save(f"before{number}", b"v", 60.0)
+            with Elsewhere(settings(path)) as other:
+                assert await other.do("load", f"before{number}") == b"v"
+            assert path.with_name("sessions.db-wal").exists()
+
+    with_watched(path, body)
+
+
+def test_locked_file(path: Path) -> None:
+    """Somebody keeps the file locked: writes fail in time, reads and news go on."""
+
+    async def body(watched: Watched) -> None:
+        store = await watched.ready()
+        await store.save("k", b"v", 60.0)
+        intruder = sqlite3.connect(path, isolation_level=None)
+        intruder.execute("BEGIN IMMEDIATE")
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.01)
+                ticks += 1
+
+        ticking = asyncio.ensure_future(tick())
+        await fails(store, "locked")
+        assert ticks > 50  # the loop was never held up
+        ticking.cancel()
+        assert not store.available
+        assert store.notifies
+        assert await store.load("k") == b"v"
+        with pytest.raises(StoreError):
+            await store.take_lock("l", 10.0, 0.1, "t")
+        intruder.execute("COMMIT")
+        intruder.close()
+        began = time.monotonic()
+        await watched.until(lambda one: one.available, "the store", 5.0)
+        # One look after it every 250 ms, and one wait for the lock under way.
+        assert time.monotonic() - began < 1.0
+        assert await store.take_lock("l", 10.0, 0.1, "t")
+
+    with_watched(path, body)
+
+
+def test_disk_full(path: Path) -> None:
+    """No room: failures in time; afterwards all is as before."""
+
+    async def main() -> None:
+        with Elsewhere(settings(path)) as other:
+            await other.do("save", "k", b"v", 60.0)
+            _, hard = resource.prlimit(other.pid, resource.RLIMIT_FSIZE)
+            size = sum(one.stat().st_size for one in path.parent.iterdir())
+            resource.prlimit(other.pid, resource.RLIMIT_FSIZE, (size, hard))
+
+            async def fill() -> None:
+                for number in range(200):
+                    await other.do("save", f"n{number}", b"v" * 50_000, 60.0)
+
+            with pytest.raises(AssertionError, match="StoreError"):
+                await fill()
+            assert await other.do("load", "k") == b"v"
+            resource.prlimit(other.pid, resource.RLIMIT_FSIZE, (hard, hard))
+            await other.do("save", "k", b"w" * 50_000, 60.0)
+            assert await other.do("load", "k") == b"w" * 50_000
+
+    run(main())
+
+
+def test_removed_file(path: Path) -> None:
+    """A file that was removed under us is made anew, and caches are void."""
+
+    async def body(watched: Watched) -> None:
+        store = await watched.ready()
+        await store.save("k", b"v", 60.0)
+        watched.changes.clear()
+        began = time.monotonic()
+        for one in path.parent.iterdir():
+            one.unlink()
+        await watched.until(lambda _: path.exists(), "a new file")
+        await watched.until(lambda one: one.available and one.trustworthy, "the store")
+        await watched.told("everything", began)
+        assert await store.load("k") is None
+        await store.save("k", b"v", 60.0)
+        with Elsewhere(settings(path)) as other:
+            assert await other.do("load", "k") == b"v"
+
+    with_watched(path, body)
+
+
+def test_too_long_a_value(path: Path) -> None:
+    """ST07: what somebody else put there is not read whole, and harms nobody else."""
+
+    async def body(watched: Watched) -> None:
+        store = await watched.ready()
+        await store.save("good", b"v", 60.0)
+        with sqlite3.connect(path) as intruder:
+            intruder.execute(
+                "INSERT INTO entry VALUES ('huge', zeroblob(50000000), 9e999)"
+            )
+        intruder.close()
+        results = await asyncio.gather(
+            *[store.load(name) for name in ("good", "huge", "good")],
+            return_exceptions=True,
+        )
+        assert results[::2] == [b"v", b"v"]
+        assert isinstance(results[1], StoreError)
+        assert store.available
+
+    with_watched(path, body)
+
+
+def test_purge(path: Path) -> None:
+    """What has ended goes away, some rows at a time."""
+    connection = sqlite_file.open_database(str(path))
+    for number in range(1200):
+        sqlite_file.save(connection, f"k{number}", b"v", 10.0, 1.0)
+        sqlite_file.add(connection, "set", b"%d" % number, 10.0, 1.0)
+    sqlite_file.save(connection, "kept", b"v", 100.0, 50.0)
+    sqlite_file.take_lock(connection, "ended", "t", 10.0, 1.0)
+    sqlite_file.take_lock(connection, "held", "t", 100.0, 1.0)
+    rounds = 1
+    while sqlite_file.purge(connection, 62.0):
+        rounds += 1
+    assert rounds == 5  # 2401 changes, 500 at a time
+    counts = {
+        table: next(connection.execute(f"SELECT count(*) FROM {table}"))[0]
+        for table in ("entry", "member", "lock", "change")
+    }
+    assert counts == {"entry": 1, "member": 0, "lock": 1, "change": 1}
+    connection.close()
+
+
+def test_purge_by_itself(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A running store does that from time to time, and marks its file as used."""
+    monkeypatch.setattr(sqlite, "PURGE", 0.1)
+
+    async def body(watched: Watched) -> None:
+        store = await watched.ready()
+        await store.save("k", b"v", 0.1)
+        os.utime(path, (1.0, 1.0))
+        connection = sqlite3.connect(path)
+        await watched.until(
+            lambda _: not connection.execute("SELECT * FROM entry").fetchall(),
+            "the purge",
+        )
+        connection.close()
+        await watched.until(lambda _: path.stat().st_mtime > 1.0, "a new time")
+
+    with_watched(path, body)
+
+
+def test_news_that_were_missed(path: Path) -> None:
+    """Who slept while changes came and went forgets everything."""
+    writer = sqlite_file.open_database(str(path))
+    reader = sqlite_file.open_database(str(path))
+    first = sqlite_file.changes_since(reader, None)
+    assert first.keys is None
+    assert sqlite_file.changes_since(reader, first).keys == ()
+    sqlite_file.save(writer, "a", b"v", 100.0, 1.0)
+    sqlite_file.save(writer, "a", b"v", 100.0, 1.0)
+    sqlite_file.save(writer, "b", b"v", 100.0, 1.0)
+    second = sqlite_file.changes_since(reader, first)
+    assert second.keys == ("a", "b")
+    sqlite_file.save(writer, "c", b"v", 100.0, 1.0)
+    sqlite_file.purge(writer, 90.0)
+    third = sqlite_file.changes_since(reader, second)
+    assert third.keys is None
+    for number in range(sqlite_file.MAX_CHANGES + 1):
+        sqlite_file.save(writer, f"k{number}", b"v", 100.0, 90.0)
+    fourth = sqlite_file.changes_since(reader, third)
+    assert fourth.keys is None
+    assert sqlite_file.changes_since(reader, fourth).keys == ()
+    for connection in (writer, reader):
+        connection.close()
+
+
+def test_idle_store_is_cheap(path: Path) -> None:
+    """Waiting for news costs next to nothing."""
+
+    async def body(watched: Watched) -> None:
+        await watched.ready()
+        before = time.process_time()
+        await asyncio.sleep(2.0)
+        share = (time.process_time() - before) / 2.0
+        print(f"{share * 100:.2f} % of a CPU")
+        assert share < 0.05
+
+    with_watched(path, body)
+
+
+def test_frozen_process_trusts_nothing_old(path: Path) -> None:
+    """A poll that takes too long ends the trust; the news are not lost by that."""
+
+    async def body(watched: Watched) -> None:
+        store = await watched.ready()
+        assert isinstance(store, SqliteStore)
+        with Elsewhere(settings(path)) as other:
+            await other.do("load", "k")
+            blocked = asyncio.ensure_future(
+                store._reader.run(lambda _: time.sleep(1.5), 5.0)
+            )
+            await watched.until(lambda one: not one.trustworthy, "the doubt")
+            began = time.monotonic()
+            await other.do("save", "k", b"v", 60.0)
+            assert not store.notifies
+            await blocked
+            await watched.told("k", began)
+            await watched.until(lambda one: one.trustworthy, "the trust")
+
+    with_watched(path, body)

@@ -1,0 +1,210 @@
+"""The store inside the server: shared by its workers, made and removed with it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import stat
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from authproxy.net.idp_client import HttpClient
+from authproxy.serve.perform import Performer
+from authproxy.server_settings import ClientSettings, ServerSettings, StoreSettings
+from authproxy.stores import shared_state
+from authproxy.stores.create import create
+from authproxy.stores.shared_state import NoDirectoryError, with_store_path
+from authproxy_core import (
+    Add,
+    Delete,
+    Load,
+    LoadAll,
+    Lock,
+    Members,
+    Remove,
+    Save,
+    Unlock,
+)
+from support.configuration import BASE, problem, settings
+from support.processes import Process
+from support.programs import ROOT
+from support.scripted import run
+from support.stores import NAME, Watched
+
+
+def with_store(given: ServerSettings, store: StoreSettings) -> ServerSettings:
+    """Settings with another store."""
+    return msgspec.structs.replace(given, store=store)
+
+
+def test_place_that_lives_with_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A private folder, where the service manager says; gone in the end."""
+    monkeypatch.setenv("RUNTIME_DIRECTORY", f"{tmp_path}:/elsewhere")
+    with with_store_path(with_store(settings(), StoreSettings(kind="sqlite"))) as found:
+        path = Path(found.store.path)
+        assert path.parent.parent == tmp_path
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        path.touch()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_place_that_is_given(tmp_path: Path) -> None:
+    """A path of the configuration, or no store at all, stays as it is."""
+    for store in (
+        StoreSettings(),
+        StoreSettings(kind="sqlite", path=str(tmp_path / "s.db")),
+    ):
+        with with_store_path(with_store(settings(), store)) as found:
+            assert found.store == store
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be written: it says so, and what to do."""
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/nowhere/at/all")
+    monkeypatch.setattr(shared_state, "FALLBACK", "/proc")
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "")
+    given = with_store(settings(), StoreSettings(kind="sqlite"))
+    with pytest.raises(NoDirectoryError, match="set sqlite_path, or shared_state"):
+        with_store_path(given).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind", "kept_in"),
+    [
+        (("--workers=1",), "none", "cookie"),
+        (("--workers=2",), "sqlite", "cookie"),
+        (("--workers=1", "--cookie-refresh=1h"), "sqlite", "cookie"),
+        (("--workers=1", "--sqlite-path=/tmp/s.db"), "sqlite", "cookie"),
+        (("--workers=2", "--shared-state=none"), "none", "cookie"),
+        (("--workers=1", "--shared-state=sqlite"), "sqlite", "cookie"),
+        (("--session-store-type=sqlite", "--sqlite-path=/tmp/s.db"), "sqlite", "store"),
+    ],
+)
+def test_choice(flags: tuple[str, ...], kind: str, kept_in: str) -> None:
+    """What is shared, by what needs it."""
+    found = settings(*flags)
+    assert found.store.kind == kind
+    assert found.core.sessions.backend == kept_in
+    assert found.core.sessions.shared == (kind != "none")
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (("--session-store-type=sqlite",), "sqlite_path: missing"),
+        (("--sqlite-path=/tmp", "--shared-state=sqlite"), "is a folder"),
+        (("--sqlite-path=/no/such/s.db",), "/no/such does not exist"),
+        (
+            (
+                "--session-store-type=sqlite",
+                "--sqlite-path=/tmp/s.db",
+                "--shared-state=none",
+            ),
+            "sessions are kept in sqlite, which is shared",
+        ),
+    ],
+)
+def test_bad_choice(flags: tuple[str, ...], text: str) -> None:
+    """What does not fit together is told."""
+    assert text in problem(*flags)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--sqlite-path=/tmp/s.db", "--shared-state=none"),
+        ("--redis-connection-url=redis://secret-host",),
+    ],
+)
+def test_unread_options(flags: tuple[str, ...]) -> None:
+    """What is given in vain is told, too, without secrets."""
+    [warning] = settings(*flags).warnings
+    assert "has no effect: only read when" in warning
+    assert "secret" not in warning
+
+
+class Body:
+    """No body."""
+
+    async def read_all(self, limit: int) -> bytes:
+        """Nothing."""
+        return b""
+
+
+def test_effects_of_the_store(tmp_path: Path) -> None:
+    """Every effect of the store is performed by it, locks for each flow."""
+    given = StoreSettings(kind="sqlite", path=str(tmp_path / "s.db"))
+
+    async def main() -> None:
+        async with Watched(given) as watched, Watched(given) as other:
+            performers = [
+                Performer(HttpClient(ClientSettings()), await one.ready())
+                for one in (watched, other)
+            ]
+            near, sibling, far = (
+                performers[0].bound_to(Body()),
+                performers[0].bound_to(Body()),
+                performers[1].bound_to(Body()),
+            )
+            await near(Save("k", b"v", 60.0))
+            assert await far(Load("k")) == b"v"
+            assert await far(LoadAll(("k", "none"))) == (b"v", None)
+            await far(Delete("k"))
+            assert await near(Load("k")) is None
+            await near(Add("s", b"m", 60.0))
+            assert await far(Members("s")) == (b"m",)
+            await far(Remove("s", b"m"))
+            assert await near(Members("s")) == ()
+            assert await near(Lock("l", 60.0, 0.0))
+            await far(Unlock("l"))
+            await sibling(Unlock("l"))
+            assert not await far(Lock("l", 60.0, 0.0))
+            assert not await sibling(Lock("l", 60.0, 0.0))
+            waits = asyncio.ensure_future(far(Lock("l", 60.0, 10.0)))
+            await asyncio.sleep(0.02)
+            await near(Unlock("l"))
+            assert await waits
+            await far(Unlock("l"))
+            assert await performers[0].perform(Lock("l", 60.0, 0.0))
+            await performers[0].perform(Unlock("l"))
+
+    run(main(), "uvloop")
+
+
+def test_no_store() -> None:
+    """None is made when none is asked for."""
+    assert create(StoreSettings(), NAME) is None
+
+
+def test_workers_share_a_file(tmp_path: Path) -> None:
+    """It is there while the server runs, whoever of the workers dies."""
+    environment = {
+        **BASE,
+        "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("core", "server")),
+        "TMPDIR": str(tmp_path),
+    }
+    command = [sys.executable, "-m", "authproxy", "--http-address=127.0.0.1:0"]
+    folders = lambda: list(tmp_path.glob("authproxy-*"))  # noqa: E731
+    with Process(
+        "server", [*command, "--workers=2"], folder=tmp_path,
+        environment=environment,
+    ) as process:  # fmt: skip
+        process.wait_until(lambda: any(map(files_of, folders())))
+        [folder] = folders()
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+    assert folders() == []
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files in a folder."""
+    return list(folder.iterdir())

@@ -1,0 +1,440 @@
+"""What every store does, with real servers and from two processes."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from authproxy.server_settings import RedisAddress, RedisSettings, StoreSettings
+from authproxy.stores.base import MAX_VALUE, Store
+from authproxy_core.errors import StoreError
+from authproxy_core.settings.root import Secret
+from support.ports import LOOPBACK, free_port
+from support.programs import find
+from support.redis import (
+    MASTER_NAME,
+    PASSWORD,
+    SENTINEL_PASSWORD,
+    USER,
+    ClusterSetup,
+    RedisServer,
+    SentinelSetup,
+    with_socket,
+    with_tls_and_user,
+)
+from support.scripted import run
+from support.stores import NAME, Elsewhere, Watched
+
+KINDS = ("sqlite", "redis", "redis-tls-user", "redis-socket", "sentinel", "cluster")
+NEWS = 0.1  # seconds within which others hear of a change
+Body = Callable[[Store], Awaitable[None]]
+
+
+class Place(NamedTuple):
+    """Where a store is."""
+
+    kind: str
+    settings: StoreSettings
+
+
+@pytest.fixture(params=KINDS, scope="module")
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    """A store of each kind."""
+    if request.param != "sqlite" and find("redis-server") is None:
+        pytest.skip("redis-server isn't installed")
+    folder = tmp_path_factory.mktemp("store")
+    yield from PLACES[request.param](folder)
+
+
+def sqlite_place(folder: Path) -> Iterator[Place]:
+    """A file."""
+    yield Place("sqlite", StoreSettings(kind="sqlite", path=str(folder / "s.db")))
+
+
+def redis_settings(**values: Any) -> StoreSettings:
+    """A store in Redis."""
+    return StoreSettings(kind="redis", redis=RedisSettings(**values))
+
+
+def redis_place(folder: Path) -> Iterator[Place]:
+    """One server, in another of its databases than the first."""
+    with RedisServer(folder) as server:
+        yield Place("redis", redis_settings(addresses=(server.address,), db=3))
+
+
+def secured_place(folder: Path) -> Iterator[Place]:
+    """TLS with a private authority; a user who may do no more than needed."""
+    server, authority = with_tls_and_user(folder)
+    with server:
+        given = redis_settings(
+            addresses=(server.address,),
+            username=USER,
+            password=Secret(PASSWORD),
+            tls=True,
+            ca_file=authority,
+            client_name="proxy",
+        )
+        yield Place("redis-tls-user", given)
+
+
+def socket_place(folder: Path) -> Iterator[Place]:
+    """A unix socket, and a password without a user."""
+    server, path = with_socket(folder)
+    with server:
+        given = redis_settings(
+            addresses=(RedisAddress(path=str(path)),), password=Secret(PASSWORD)
+        )
+        yield Place("redis-socket", given)
+
+
+def sentinel_place(folder: Path) -> Iterator[Place]:
+    """A master that a sentinel names; the first address is nobody's."""
+    with SentinelSetup(folder) as setup:
+        nobody = RedisAddress(host=LOOPBACK, port=free_port())
+        given = redis_settings(
+            mode="sentinel",
+            addresses=(nobody, setup.sentinel.address),
+            master_name=MASTER_NAME,
+            password=Secret(PASSWORD),
+            sentinel_password=Secret(SENTINEL_PASSWORD),
+        )
+        yield Place("sentinel", given)
+
+
+def cluster_place(folder: Path) -> Iterator[Place]:
+    """Three masters, of which one is named."""
+    with ClusterSetup(folder) as setup:
+        nobody = RedisAddress(host=LOOPBACK, port=free_port())
+        given = redis_settings(
+            mode="cluster", addresses=(nobody, setup.servers[1].address)
+        )
+        yield Place("cluster", given)
+
+
+PLACES: dict[str, Callable[[Path], Iterator[Place]]] = {
+    "sqlite": sqlite_place,
+    "redis": redis_place,
+    "redis-tls-user": secured_place,
+    "redis-socket": socket_place,
+    "sentinel": sentinel_place,
+    "cluster": cluster_place,
+}
+
+
+def with_store(place: Place, body: Body) -> None:
+    """Run *body* with a store that is ready."""
+
+    async def main() -> None:
+        async with Watched(place.settings) as watched:
+            await body(await watched.ready())
+
+    run(main(), "uvloop")
+
+
+def key(name: str) -> str:
+    """A key as the core makes them."""
+    return f"{NAME}:{name}"
+
+
+def test_values(place: Place) -> None:
+    """Written, overwritten, read alone and together, deleted."""
+
+    async def body(store: Store) -> None:
+        assert await store.load(key("none")) is None
+        await store.save(key("a"), b"one", 60.0)
+        await store.save(key("b"), b"", 0.0)
+        assert await store.load(key("a")) == b"one"
+        found = await store.load_all((key("b"), key("none"), key("a")))
+        assert found == (b"", None, b"one")
+        assert await store.load_all(()) == ()
+        await store.save(key("a"), b"two", 60.0)
+        assert await store.load(key("a")) == b"two"
+        await store.delete(key("a"))
+        await store.delete(key("a"))
+        assert await store.load(key("a")) is None
+        await store.delete(key("b"))
+
+    with_store(place, body)
+
+
+def test_values_end(place: Place) -> None:
+    """A value is absent once its time is over, and a new one has a new time."""
+
+    async def body(store: Store) -> None:
+        await store.save(key("short"), b"v", 0.3)
+        await store.save(key("renewed"), b"v", 0.3)
+        await store.save(key("renewed"), b"w", 60.0)
+        await store.save(key("always"), b"v", 0.3)
+        await store.save(key("always"), b"w", 0.0)
+        assert await store.load(key("short")) == b"v"
+        await asyncio.sleep(0.35)
+        names = ("short", "renewed", "always")
+        found = await store.load_all(tuple(map(key, names)))
+        assert found == (None, b"w", b"w")
+
+    with_store(place, body)
+
+
+def test_sets(place: Place) -> None:
+    """Members have ends of their own, which can be renewed; deleting takes all."""
+
+    async def body(store: Store) -> None:
+        assert await store.members(key("set")) == ()
+        await store.add(key("set"), b"short", 0.3)
+        await store.add(key("set"), b"long", 60.0)
+        await store.add(key("set"), b"renewed", 0.3)
+        await store.add(key("set"), b"renewed", 60.0)
+        await store.add(key("set"), b"\x00\xff\r\n", 0.0)
+        assert set(await store.members(key("set"))) == {
+            b"short",
+            b"long",
+            b"renewed",
+            b"\x00\xff\r\n",
+        }
+        await asyncio.sleep(0.35)
+        found = set(await store.members(key("set")))
+        assert found == {b"long", b"renewed", b"\x00\xff\r\n"}
+        await store.remove(key("set"), b"long")
+        await store.remove(key("set"), b"long")
+        await store.remove(key("nothing"), b"long")
+        found = set(await store.members(key("set")))
+        assert found == {b"renewed", b"\x00\xff\r\n"}
+        await store.delete(key("set"))
+        assert await store.members(key("set")) == ()
+
+    with_store(place, body)
+
+
+def test_long_values(place: Place) -> None:
+    """ST07: the longest value comes back whole; a longer one is refused."""
+
+    async def body(store: Store) -> None:
+        longest = bytes(range(256)) * (MAX_VALUE // 256)
+        await store.save(key("long"), longest, 60.0)
+        assert await store.load(key("long")) == longest
+        with pytest.raises(StoreError, match="too long"):
+            await store.save(key("long"), longest + b"x", 60.0)
+        assert await store.load(key("long")) == longest
+        await store.delete(key("long"))
+
+    with_store(place, body)
+
+
+PRINTABLE = st.text(
+    st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=200
+)
+
+
+def test_all_keys_and_values(place: Place) -> None:
+    """ST01: what is in a key has no meaning; what goes in comes out."""
+
+    async def body(store: Store) -> None:
+        loop = asyncio.get_running_loop()
+
+        @given(PRINTABLE, st.binary(max_size=300), st.binary(max_size=50))
+        @hypothesis_settings(
+            max_examples=60,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        def examples(name: str, value: bytes, member: bytes) -> None:
+            asyncio.run_coroutine_threadsafe(one(name, value, member), loop).result(5)
+
+        async def one(name: str, value: bytes, member: bytes) -> None:
+            value_key, set_key = f"{NAME}-{name}", f"{NAME}:set:{name}"
+            await store.save(value_key, value, 60.0)
+            await store.add(set_key, member, 60.0)
+            assert await store.load(value_key) == value
+            assert await store.members(set_key) == (member,)
+            assert await store.take_lock(f"{value_key}.lock", 5.0, 0.0, "t")
+            await store.release_lock(f"{value_key}.lock", "t")
+            await store.delete(value_key)
+            await store.delete(set_key)
+            assert await store.load(value_key) is None
+
+        await asyncio.to_thread(examples)
+
+    with_store(place, body)
+
+
+def test_impossible_key(place: Place) -> None:
+    """A key that is no text fails by itself; everything else goes on."""
+
+    async def body(store: Store) -> None:
+        results = await asyncio.gather(
+            store.save(key("before"), b"v", 60.0),
+            store.load("\ud800"),
+            return_exceptions=True,
+        )
+        assert isinstance(results[1], StoreError)
+        with pytest.raises(StoreError):
+            await store.save("\ud800", b"v", 60.0)
+        await store.save(key("after"), b"w", 60.0)
+        assert await store.load(key("after")) == b"w"
+        assert await store.load(key("before")) in (b"v", None)
+
+    with_store(place, body)
+
+
+def test_many_at_once(place: Place) -> None:
+    """Concurrent requests get their own answers."""
+
+    async def body(store: Store) -> None:
+        names = [key(f"many:{number}") for number in range(300)]
+        await asyncio.gather(*[store.save(one, one.encode(), 60.0) for one in names])
+        found = await asyncio.gather(*[store.load(one) for one in names])
+        assert found == [one.encode() for one in names]
+        assert await store.load_all(tuple(names)) == tuple(found)
+        await asyncio.gather(*[store.delete(one) for one in names])
+
+    with_store(place, body)
+
+
+def test_locks(place: Place) -> None:
+    """One holder; who waits gets it next; only the holder gives it back."""
+
+    async def body(store: Store) -> None:
+        name = key("lock")
+        assert await store.take_lock(name, 60.0, 0.0, "a")
+        assert not await store.take_lock(name, 60.0, 0.05, "b")
+        await store.release_lock(name, "b")
+        assert not await store.take_lock(name, 60.0, 0.0, "b")
+        waits = asyncio.ensure_future(store.take_lock(name, 60.0, 10.0, "b"))
+        await asyncio.sleep(0.02)
+        assert not waits.done()
+        await store.release_lock(name, "a")
+        assert await waits
+        await store.release_lock(name, "a")
+        assert not await store.take_lock(name, 60.0, 0.0, "c")
+        await store.release_lock(name, "b")
+        assert await store.take_lock(name, 60.0, 0.0, "c")
+        await store.release_lock(name, "c")
+
+    with_store(place, body)
+
+
+def test_locks_between_processes(place: Place) -> None:
+    """The same with a holder in another process, whom a late unlock does not rob."""
+
+    async def body(store: Store) -> None:
+        name = key("far")
+        with Elsewhere(place.settings) as other:
+            assert await other.do("take_lock", name, 60.0, 0.0, "far")
+            assert not await store.take_lock(name, 60.0, 0.1, "near")
+            await store.release_lock(name, "near")
+            assert not await store.take_lock(name, 60.0, 0.0, "near")
+            waits = asyncio.ensure_future(store.take_lock(name, 60.0, 10.0, "near"))
+            queued = asyncio.ensure_future(store.take_lock(name, 60.0, 10.0, "next"))
+            await asyncio.sleep(0.05)
+            assert not waits.done()
+            _, at = await other.timed("release_lock", name, "far")
+            assert await waits
+            assert time.monotonic() - at < 0.2
+            await other.do("release_lock", name, "far")
+            assert not await other.do("take_lock", name, 60.0, 0.0, "far")
+            await store.release_lock(name, "near")
+            assert await queued
+            await store.release_lock(name, "next")
+            assert await other.do("take_lock", name, 60.0, 1.0, "far")
+            await other.do("release_lock", name, "far")
+
+    with_store(place, body)
+
+
+def test_locks_end(place: Place) -> None:
+    """ST08: a holder that dies holds nobody up for longer than the lock lives."""
+
+    async def body(store: Store) -> None:
+        name = key("dies")
+        with Elsewhere(place.settings) as other:
+            assert await other.do("take_lock", name, 0.4, 0.0, "dead")
+            assert not await store.take_lock(name, 60.0, 0.0, "heir")
+            assert await store.take_lock(name, 0.3, 5.0, "heir")
+            # Its time was over: what it gives back is not its own any more.
+            await other.do("release_lock", name, "dead")
+            assert not await other.do("take_lock", name, 60.0, 0.0, "third")
+            # And in one process.
+            assert await store.take_lock(name, 60.0, 5.0, "fourth")
+            await store.release_lock(name, "heir")
+            assert not await other.do("take_lock", name, 60.0, 0.0, "third")
+            await store.release_lock(name, "fourth")
+
+    with_store(place, body)
+
+
+def test_waiter_that_leaves(place: Place) -> None:
+    """One that is cancelled while waiting leaves the lock to the next."""
+
+    async def body(store: Store) -> None:
+        name = key("left")
+        with Elsewhere(place.settings) as other:
+            assert await other.do("take_lock", name, 60.0, 0.0, "far")
+            first = asyncio.ensure_future(store.take_lock(name, 60.0, 10.0, "1"))
+            second = asyncio.ensure_future(store.take_lock(name, 60.0, 10.0, "2"))
+            await asyncio.sleep(0.03)
+            first.cancel()
+            await asyncio.sleep(0.03)
+            await other.do("release_lock", name, "far")
+            assert await second
+            await store.release_lock(name, "2")
+
+    with_store(place, body)
+
+
+def test_news(place: Place) -> None:
+    """ST11: every kind of change is heard of within 100 ms, also one's own."""
+
+    async def main() -> None:
+        async with Watched(place.settings) as watched:
+            store = await watched.ready()
+            with Elsewhere(place.settings) as other:
+                delays = []
+                for number in range(10):
+                    one = f"{NAME}-{number:032x}"
+                    for method, *arguments in (
+                        ("save", one, b"v", 60.0),
+                        ("save", one, b"w", 60.0),
+                        ("delete", one),
+                        ("add", key(f"set{number}"), b"m", 60.0),
+                        ("remove", key(f"set{number}"), b"m"),
+                    ):
+                        since = time.monotonic()
+                        _, at = await other.timed(method, *arguments)
+                        told = await watched.told(str(arguments[0]), since)
+                        delays.append(told - at)
+                print(f"median {statistics.median(delays) * 1000:.1f} ms")
+                assert statistics.median(delays) < NEWS
+            since = time.monotonic()
+            await store.save(key("own"), b"v", 60.0)
+            await watched.told(key("own"), since)
+
+    run(main(), "uvloop")
+
+
+def test_no_news_without_changes(place: Place) -> None:
+    """Reading, and locks that are refused, tell nobody anything."""
+
+    async def main() -> None:
+        async with Watched(place.settings) as watched:
+            store = await watched.ready()
+            await store.save(key("quiet"), b"v", 60.0)
+            await asyncio.sleep(0.15)
+            watched.changes.clear()
+            await store.load(key("quiet"))
+            await store.delete(key("absent"))
+            await asyncio.sleep(0.15)
+            assert watched.changes == []
+            await store.delete(key("quiet"))
+
+    run(main(), "uvloop")

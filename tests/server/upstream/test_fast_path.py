@@ -1,0 +1,344 @@
+"""Requests over a connection that stands unused already: the way without a task."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from authproxy_core.effects import Outcome
+from authproxy_core.messages import Forward, Headers, Request, Upstream
+from support.scripted import Peer, ScriptedServer, Seen, run
+from support.server import Answer, Server, Wire, until
+
+Act = Callable[[Peer, Seen], Awaitable[None]]
+COOKIE: Headers = ((b"set-cookie", b"renewed=1"),)
+NAMED: Headers = ((b"gap-auth", b"alice"),)
+IDENTITY: Headers = ((b"x-forwarded-user", b"alice"), (b"proxy-authorization", b"x"))
+OK = b"HTTP/1.1 200 OK\r\n"
+CLOSE = b"\r\nConnection: close\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+
+
+@pytest.fixture(params=["made", "kept", "kept cookies"], autouse=True)
+def ours(request: pytest.FixtureRequest) -> str:
+    """What our own fields of the answer are: made for it, or the same ones again."""
+    Scene.ours = request.param
+    return Scene.ours
+
+
+class Scene:
+    """An upstream that answers the first request plainly and the second by *act*."""
+
+    ours = "made"
+
+    def __init__(self, act: Act) -> None:
+        self.act = act
+        self.seen: list[tuple[int, Seen]] = []
+        self._connections = 0
+
+    async def __call__(self, peer: Peer) -> None:
+        self._connections += 1
+        number = self._connections
+        while True:
+            seen = await peer.request()
+            self.seen.append((number, seen))
+            if len(self.seen) == 2:
+                await self.act(peer, seen)
+            else:
+                await peer.answer(b"plain")
+
+
+def warm(
+    act: Act, talk: Callable[[Server, Wire], None], *, timeout: float = 10.0
+) -> Scene:
+    """Let *talk* happen when one connection to the upstream stands unused."""
+    scene = Scene(act)
+
+    async def main() -> None:
+        async with ScriptedServer(scene) as played:
+            upstream = Upstream("app", "http", "127.0.0.1", played.port, "", timeout)
+            await asyncio.to_thread(talking, upstream)
+
+    def talking(upstream: Upstream) -> None:
+        def handle(request: Request) -> Outcome:
+            host = [field for field in request.headers if field[0] == b"host"]
+            return Forward(
+                upstream,
+                request.method,
+                request.target,
+                (*host, *IDENTITY),
+                NAMED if Scene.ours == "kept" else COOKIE,
+                identity=IDENTITY,
+                reusable=Scene.ours != "made",
+            )
+
+        with Server(handle) as server, Wire(server.port) as wire:
+            wire.send(GET)
+            assert wire.answer().body == b"plain"
+            talk(server, wire)
+
+    run(main())
+    return scene
+
+
+def second(act: Act, data: bytes = GET, *, timeout: float = 10.0) -> Answer:
+    """The answer to *data* when *act* plays the upstream; a third request works."""
+    answers: list[Answer] = []
+
+    def talk(server: Server, wire: Wire) -> None:
+        wire.send(data)
+        answers.append(wire.answer(head_only=data.startswith(b"HEAD")))
+        if answers[0].headers.get("connection") == "close":
+            assert wire.ended
+            return
+        wire.send(GET)
+        assert wire.answer().body == b"plain"
+        until(lambda: not server.hub.tasks, "the end of all tasks")
+
+    scene = warm(act, talk, timeout=timeout)
+    assert scene.seen[1][0] == 1  # the same connection
+    return answers[0]
+
+
+def sends(*pieces: bytes) -> Act:
+    """Send *pieces*, each when the one before has certainly gone."""
+
+    async def act(peer: Peer, seen: Seen) -> None:
+        for number, piece in enumerate(pieces):
+            if number:
+                await asyncio.sleep(0.02)
+            await peer.send(piece)
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("pieces", "body"),
+    [
+        ([b"content-length: 3\r\n\r\nabc"], b"abc"),
+        ([b"content-length: 0\r\n\r\n"], b""),
+        ([b"content-length: 3\r\n\r\n", b"ab", b"c"], b"abc"),
+        ([b"content-le", b"ngth: 3\r\n\r\nabc"], b"abc"),
+        ([b"transfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"], b"abc"),
+        ([b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n"], b""),
+        ([b"transfer-encoding: chunked\r\n\r\n2\r\nab\r\n", b"1\r\nc\r\n0\r\n\r\n"], b"abc"),
+        ([b"content-length: 200000\r\n\r\n" + b"x" * 200_000], b"x" * 200_000),
+    ],
+)  # fmt: skip
+def test_answers_of_every_form(pieces: list[bytes], body: bytes, ours: str) -> None:
+    answer = second(sends(OK + pieces[0], *pieces[1:]))
+    assert (answer.status, answer.body) == (200, body)
+    name, value = (
+        ("gap-auth", "alice") if ours == "kept" else ("set-cookie", "renewed=1")
+    )
+    assert answer.headers[name] == value
+    assert "connection" not in answer.headers
+
+
+@pytest.mark.parametrize("field", [b"x: a\r\n", b"date: yesterday\r\n"])
+def test_the_date_is_the_upstreams_if_it_has_one(field: bytes) -> None:
+    answer = second(sends(OK + field + b"content-length: 0\r\n\r\n"))
+    assert (answer.headers["date"] == "yesterday") == (b"date" in field)
+
+
+def test_our_cookies_come_last_and_our_names_first(ours: str) -> None:
+    theirs = b"gap-auth: mallory\r\nset-cookie: renewed=theirs\r\n"
+
+    def talk(server: Server, wire: Wire) -> None:
+        wire.send(GET.replace(b"\r\n\r\n", CLOSE))
+        text = wire.rest()
+        cookie, name = text.rfind(b"Set-Cookie:"), text.find(b"Gap-Auth:")
+        if ours == "kept":
+            assert text[name:].startswith(b"Gap-Auth: alice\r\n")
+        else:
+            assert text[cookie:].startswith(b"Set-Cookie: renewed=1\r\n")
+
+    warm(sends(OK + theirs + b"content-length: 0\r\n\r\n"), talk)
+
+
+def test_trailers() -> None:
+    data = OK + b"transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Sum: 1\r\n\r\n"
+    assert second(sends(data)).trailers == {"x-sum": "1"}
+
+
+def test_interim_answers() -> None:
+    def talk(server: Server, wire: Wire) -> None:
+        wire.send(GET)
+        assert wire.answer().status == 103
+        assert wire.answer().body == b"x"
+
+    early = b"HTTP/1.1 103 Early\r\nLink: </a>\r\n\r\n"
+    warm(sends(early + OK + b"content-length: 1\r\n\r\nx"), talk)
+
+
+def test_heads() -> None:
+    data = OK + b"content-length: 3\r\n\r\n"
+    answer = second(sends(data), b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert answer.headers["content-length"] == "3"
+
+
+@pytest.mark.parametrize("status", [b"204 No", b"304 Not"])
+def test_answers_without_body(status: bytes) -> None:
+    answer = second(sends(b"HTTP/1.1 " + status + b"\r\n\r\n"))
+    assert answer.body == b""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        OK + b"connection: close\r\ncontent-length: 1\r\n\r\nx",
+        OK + b"content-length: 1\r\n\r\nxHTTP/1.1 500 No\r\n\r\n",
+    ],
+)
+def test_the_connection_is_not_kept_after(data: bytes) -> None:
+    scene_numbers = []
+
+    def talk(server: Server, wire: Wire) -> None:
+        for _ in range(2):
+            wire.send(GET)
+            assert wire.answer().status == 200
+
+    scene = warm(sends(data), talk)
+    scene_numbers = [number for number, _ in scene.seen]
+    assert scene_numbers == [1, 1, 2]
+
+
+def test_a_small_body_goes_along() -> None:
+    async def act(peer: Peer, seen: Seen) -> None:
+        assert (seen.method, seen.body) == (b"POST", b"abc")
+        assert seen.values(b"content-length") == [b"3"]
+        assert seen.values(b"x-forwarded-user") == [b"alice"]
+        assert seen.values(b"proxy-authorization") == []
+        await peer.answer(b"done")
+
+    assert second(act, POST).body == b"done"
+
+
+def test_a_body_that_is_not_there_yet() -> None:
+    async def act(peer: Peer, seen: Seen) -> None:
+        await peer.answer(seen.body)
+
+    def talk(server: Server, wire: Wire) -> None:
+        wire.send(POST[:-1])
+        until(lambda: server.hub.tasks, "a task")
+        wire.send(POST[-1:])
+        assert wire.answer().body == b"abc"
+
+    warm(act, talk)
+
+
+def test_an_old_client_sees_the_end() -> None:
+    async def act(peer: Peer, seen: Seen) -> None:
+        await peer.send(OK + b"transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n")
+
+    def talk(server: Server, wire: Wire) -> None:
+        wire.send(GET.replace(b"1.1", b"1.0"))
+        assert wire.rest().endswith(b"\r\n\r\nx")
+
+    warm(act, talk)
+
+
+async def leaves(peer: Peer, seen: Seen) -> None:
+    """Close the connection instead of answering."""
+    peer.writer.close()
+    await peer.gone()
+
+
+async def resets(peer: Peer, seen: Seen) -> None:
+    """Reset the connection instead of answering."""
+    peer.reset()
+    await peer.gone()
+
+
+@pytest.mark.parametrize("act", [leaves, resets])
+def test_a_dead_connection_is_replaced_for_what_may_be_repeated(act: Act) -> None:
+    def talk(server: Server, wire: Wire) -> None:
+        wire.send(GET)
+        assert wire.answer().body == b"plain"
+        wire.send(GET)
+        assert wire.answer().body == b"plain"
+
+    scene = warm(act, talk)
+    assert [number for number, _ in scene.seen] == [1, 1, 2, 2]
+
+
+def test_but_not_for_what_may_not() -> None:
+    answer = second(leaves, POST)
+    assert (answer.status, answer.body) == (502, b"closed_early")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"SSH-2.0-x\r\n", b"malformed_answer"),
+        (OK + b"content-length: x\r\n\r\n", b"malformed_answer"),
+        (
+            b"HTTP/1.1 101 Go\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+            b"malformed_",
+        ),
+        (OK + b"x: " + b"y" * 300_000 + b"\r\n\r\n", b"head_too_large"),
+    ],
+)
+def test_an_answer_that_is_none(data: bytes, reason: bytes) -> None:
+    answer = second(sends(data))
+    assert answer.status == 502
+    assert answer.body.startswith(reason)
+
+
+def test_an_answer_that_stops_is_cut() -> None:
+    async def act(peer: Peer, seen: Seen) -> None:
+        await peer.send(OK + b"content-length: 5\r\n\r\nab")
+        peer.writer.close()
+        await peer.gone()
+
+    def talk(server: Server, wire: Wire) -> None:
+        wire.send(GET)
+        assert wire.rest().endswith(b"\r\n\r\nab")
+        server.logged("closed_early in the middle of the answer")
+
+    warm(act, talk)
+
+
+def test_an_upstream_that_never_answers() -> None:
+    async def act(peer: Peer, seen: Seen) -> None:
+        await peer.gone()
+
+    answer = second(act, timeout=0.1)
+    assert (answer.status, answer.body) == (504, b"timeout")
+
+
+@pytest.mark.parametrize("closes", ["all", "half"])
+def test_the_upstream_is_told_when_the_client_leaves(closes: str) -> None:
+    arrived, gone = threading.Event(), threading.Event()
+
+    async def act(peer: Peer, seen: Seen) -> None:
+        arrived.set()
+        await peer.gone()
+        gone.set()
+
+    def talk(server: Server, wire: Wire) -> None:
+        wire.send(GET)
+        assert arrived.wait(5)
+        if closes == "all":
+            wire.socket.close()
+        else:
+            wire.socket.shutdown(1)
+        assert gone.wait(5)
+        until(lambda: not server.hub.connections, "the end of the connection")
+
+    warm(act, talk)
+
+
+def test_pipelined_requests_stay_in_their_order() -> None:
+    async def act(peer: Peer, seen: Seen) -> None:
+        await peer.answer(b"slow")
+
+    def talk(server: Server, wire: Wire) -> None:
+        wire.send(GET * 3)
+        assert [wire.answer().body for _ in range(3)] == [b"slow", b"plain", b"plain"]
+
+    warm(act, talk)

@@ -1,0 +1,1141 @@
+"""Forwarding, from a client's socket to an upstream's, with every fault."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from authproxy.server_settings import ForwardSettings
+from authproxy.upstream.forwarder import Forwarder
+from authproxy.upstream.relay import request_head
+from authproxy_core.effects import Outcome
+from authproxy_core.messages import Forward, Headers, Request, Upstream
+from support.certificates import Certificate, make_certificate
+from support.scripted import Peer, Script, ScriptedServer, Seen, run
+from support.server import Answer, Server, Wire, until
+
+T = TypeVar("T")
+Talk = Callable[[Server, Wire], T]
+COOKIE: Headers = ((b"set-cookie", b"renewed=1"),)
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+def forwarding(upstream: Upstream) -> Callable[[Request], Outcome]:
+    """An application that forwards everything."""
+
+    def handle(request: Request) -> Outcome:
+        headers = tuple(
+            field
+            for field in request.headers
+            if field[0] not in (b"connection", b"transfer-encoding")
+        )
+        return Forward(upstream, request.method, request.target, headers, COOKIE)
+
+    return handle
+
+
+def through(
+    script: Script,
+    talk: Talk[T],
+    *,
+    timeout: float = 20.0,
+    tls: Certificate | None = None,
+    path: str = "",
+    verify: bool = True,
+) -> T:
+    """What *talk* makes of a proxy whose upstream plays *script*."""
+
+    async def main() -> T:
+        context = tls.server_context() if tls else None
+        async with ScriptedServer(script, tls=context, path=path) as played:
+            upstream = Upstream(
+                "app",
+                "https" if tls else "http",
+                "127.0.0.1",
+                1 if path else played.port,
+                path,
+                timeout,
+                verify,
+            )
+            return await asyncio.to_thread(talking, upstream, talk)
+
+    return run(main())
+
+
+def talking(upstream: Upstream, talk: Talk[T]) -> T:
+    """What *talk* makes of a proxy to *upstream*."""
+    with Server(forwarding(upstream)) as server, Wire(server.port) as wire:
+        return talk(server, wire)
+
+
+@contextlib.contextmanager
+def forwarder(server: Server, own: Forwarder) -> Iterator[None]:
+    """Let *server* forward by *own*; closed at the end."""
+    server.hub.forwarder = own
+    closed = threading.Event()
+
+    async def close() -> None:
+        await own.close()
+        closed.set()
+
+    try:
+        yield
+    finally:
+        server.call(lambda: server.hub.spawn(close()))
+        assert closed.wait(15.0)
+
+
+def request(
+    method: bytes = b"GET",
+    *fields: bytes,
+    target: bytes = b"/",
+    body: bytes = b"",
+    version: bytes = b"1.1",
+) -> bytes:
+    lines = [b"%b %b HTTP/%b" % (method, target, version), b"Host: app.test", *fields]
+    if body:
+        lines.append(b"Content-Length: %d" % len(body))
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def asking(data: bytes, *, head_only: bool = False) -> Talk[Answer]:
+    """Send *data*, read one answer."""
+
+    def talk(_: Server, wire: Wire) -> Answer:
+        wire.send(data)
+        return wire.answer(head_only=head_only)
+
+    return talk
+
+
+def sends(data: bytes) -> Script:
+    """A script that reads a request, writes *data* and closes."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(data)
+
+    return script
+
+
+def seen_by_upstream(data: bytes) -> Seen:
+    """What the upstream gets when the client sends *data*."""
+    seen: list[Seen] = []
+
+    async def script(peer: Peer) -> None:
+        seen.append(await peer.request())
+        await peer.answer()
+
+    through(script, asking(data))
+    return seen[0]
+
+
+# The request
+
+
+def test_the_head_goes_out_as_the_core_gave_it() -> None:
+    target = b"/a%2F..//b;c?d=%zz&&e"
+    seen = seen_by_upstream(request(b"DELETE", b"X-A: 1", b"x-a: 2", target=target))
+    assert (seen.method, seen.target) == (b"DELETE", target)
+    assert seen.headers == [(b"host", b"app.test"), (b"x-a", b"1"), (b"x-a", b"2")]
+
+
+@pytest.mark.parametrize(
+    ("method", "lengths"), [(b"GET", []), (b"POST", [b"0"]), (b"PUT", [b"0"])]
+)
+def test_no_body_is_told_where_one_is_usual(
+    method: bytes, lengths: list[bytes]
+) -> None:
+    assert seen_by_upstream(request(method)).values(b"content-length") == lengths
+
+
+def test_a_body_of_known_length() -> None:
+    seen = seen_by_upstream(request(b"POST", body=b"a=b"))
+    assert (seen.values(b"content-length"), seen.body) == ([b"3"], b"a=b")
+    assert not seen.values(b"transfer-encoding")
+
+
+def test_a_body_in_chunks() -> None:
+    chunks = b"2;x=y\r\nab\r\n1\r\nc\r\n0\r\nSum: 1\r\nHost: evil\r\n\r\n"
+    seen = seen_by_upstream(request(b"POST", b"Transfer-Encoding: chunked") + chunks)
+    assert seen.trailers == [(b"sum", b"1")]
+    assert (seen.values(b"transfer-encoding"), seen.body) == ([b"chunked"], b"abc")
+    assert not seen.values(b"content-length")
+
+
+def test_what_belongs_to_one_connection_is_not_sent() -> None:
+    fields = (b"Expect: 100-continue", b"TE: deflate", b"Keep-Alive: 5", b"Upgrade: x")
+    seen = seen_by_upstream(request(b"POST", *fields, body=b"a"))
+    names = {name for name, _ in seen.headers}
+    assert names == {b"host", b"content-length"}
+
+
+def test_a_client_that_waits_for_continue_gets_it_once() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await peer.answer(await peer.reader.readexactly(3))
+
+    def talk(_: Server, wire: Wire) -> tuple[Answer, Answer]:
+        wire.send(request(b"POST", b"Expect: 100-continue", b"Content-Length: 3"))
+        interim = wire.answer()
+        wire.send(b"abc")
+        return interim, wire.answer()
+
+    interim, answer = through(script, talk)
+    assert interim.status == 100
+    assert (answer.status, answer.body) == (200, b"abc")
+
+
+def test_a_large_body_both_ways() -> None:
+    body = bytes(range(256)) * (32 << 10)
+
+    async def script(peer: Peer) -> None:
+        seen = await peer.request()
+        await peer.answer(seen.body)
+
+    answer = through(script, asking(request(b"POST", body=body)))
+    assert hashlib.sha256(answer.body).digest() == hashlib.sha256(body).digest()
+
+
+def test_both_bodies_pass_at_once() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(OK + b"content-length: 6\r\n\r\n")
+        for _ in range(3):
+            await peer.send(await peer.reader.readexactly(2))
+
+    def talk(_: Server, wire: Wire) -> bytes:
+        wire.send(request(b"POST", b"Content-Length: 6"))
+        while wire.line() != b"\r\n":
+            pass
+        echoed = b""
+        for piece in (b"ab", b"cd", b"ef"):
+            wire.send(piece)
+            echoed += wire.take(2)
+        return echoed
+
+    assert through(script, talk) == b"abcdef"
+
+
+@pytest.mark.parametrize(
+    ("target", "headers"),
+    [
+        (b"/", ((b"x", b"a\r\nb: c"),)),
+        (b"/", ((b"x", b"a\nb"),)),
+        (b"/ HTTP/1.1\r\nx: y\r\n\r\n", ()),
+        (b"/a b", ()),
+        (b"", ()),
+    ],
+)
+def test_no_head_can_be_split(target: bytes, headers: Headers) -> None:
+    forward = Forward(Upstream("a", "http", "h", 1), b"GET", target, headers)
+    with pytest.raises(ValueError, match="line"):
+        request_head(forward, 0)
+
+
+# The answer
+
+
+@pytest.mark.parametrize(
+    ("data", "framing", "body"),
+    [
+        (b"content-length: 3\r\n\r\nabc", "content-length", b"abc"),
+        (b"content-length: 0\r\n\r\n", "content-length", b""),
+        (
+            b"transfer-encoding: chunked\r\n\r\n2\r\nab\r\n1;x\r\nc\r\n0\r\ny: z\r\n\r\n",
+            "transfer-encoding",
+            b"abc",
+        ),
+        (b"\r\nabc", "transfer-encoding", b"abc"),
+        (b"\r\n", "transfer-encoding", b""),
+    ],
+)
+def test_every_framing_is_passed(data: bytes, framing: str, body: bytes) -> None:
+    answer = through(sends(OK + data), asking(request()))
+    assert (answer.status, answer.body) == (200, body)
+    assert framing in answer.headers
+    assert answer.trailers == ({"y": "z"} if b"y: z" in data else {})
+
+
+def test_only_harmless_trailers_pass() -> None:
+    trailers = b"x-sum: 1\r\nset-cookie: a=b\r\ncontent_length: 5\r\nx-sum: 2\r\n"
+    data = OK + b"transfer-encoding: chunked\r\n\r\n0\r\n" + trailers + b"\r\n"
+    answer = through(sends(data), asking(request()))
+    assert answer.trailers == {"x-sum": "2"}
+
+
+def test_an_old_client_gets_an_open_answer_until_the_end() -> None:
+    def talk(_: Server, wire: Wire) -> bytes:
+        wire.send(request(version=b"1.0"))
+        return wire.rest()
+
+    raw = through(
+        sends(OK + b"transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"), talk
+    )
+    assert raw.endswith(b"\r\n\r\nx")
+    assert b"chunked" not in raw
+
+
+def test_old_upstreams_are_understood() -> None:
+    answer = through(sends(b"HTTP/1.0 200 OK\r\n\r\nabc"), asking(request()))
+    assert answer.body == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("method", "data", "status", "length"),
+    [
+        (b"HEAD", OK + b"content-length: 5\r\n\r\n", 200, "5"),
+        (b"HEAD", OK + b"transfer-encoding: chunked\r\n\r\n", 200, None),
+        (b"GET", b"HTTP/1.1 204 No\r\n\r\n", 204, None),
+        (b"GET", b"HTTP/1.1 304 Not\r\ncontent-length: 5\r\n\r\n", 304, "5"),
+        (b"GET", b"HTTP/1.1 204 No\r\ncontent-length: 5\r\n\r\n", 204, None),
+    ],
+)
+def test_answers_without_a_body(
+    method: bytes, data: bytes, status: int, length: str | None
+) -> None:
+    def talk(_: Server, wire: Wire) -> tuple[Answer, Answer]:
+        wire.send(request(method))
+        first = wire.answer(head_only=True)
+        wire.send(request(method))
+        return first, wire.answer(head_only=True)
+
+    for answer in through(sends(data), talk):
+        assert answer.status == status
+        assert answer.headers.get("content-length") == length
+
+
+def test_headers_of_the_answer() -> None:
+    data = (
+        b"HTTP/1.1 418 Teapot\r\nServer: app\r\nDate: then\r\nX-Utf8: \xc3\xa9\r\n"
+        b"Connection: close, X-Private\r\nX-Private: 1\r\nKeep-Alive: timeout=5\r\n"
+        b"Proxy-Authenticate: x\r\nUpgrade: h2c\r\nTrailer: x\r\nTE: x\r\n"
+        b"Set-Cookie: a=1\r\nContent-Length: 0\r\n\r\n"
+    )
+    answer = through(sends(data), asking(request()))
+    assert answer.status == 418
+    assert set(answer.headers) == {
+        "server",
+        "date",
+        "x-utf8",
+        "set-cookie",
+        "content-length",
+    }
+    assert answer.headers["date"] == "then"
+    assert b"Set-Cookie: a=1\r\nSet-Cookie: renewed=1\r\n" in answer.head
+    assert b"X-Utf8: \xc3\xa9\r\n" in answer.head
+
+
+def test_interim_answers_are_passed_except_continue() -> None:
+    data = (
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: </a>\r\n\r\n"
+        + OK
+        + b"content-length: 0\r\n\r\n"
+    )
+
+    def talk(_: Server, wire: Wire) -> tuple[Answer, Answer]:
+        wire.send(request())
+        return wire.answer(), wire.answer()
+
+    interim, answer = through(sends(data), talk)
+    assert (interim.status, interim.headers) == (103, {"link": "</a>"})
+    assert answer.status == 200
+
+
+def test_pieces_are_passed_as_they_come() -> None:
+    got = threading.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK + b"content-type: text/event-stream\r\n\r\nfirst")
+        await asyncio.to_thread(got.wait, 15.0)
+        await peer.send(b"second")
+
+    def talk(_: Server, wire: Wire) -> bytes:
+        wire.send(request())
+        while wire.line() != b"\r\n":
+            pass
+        first = wire.line() + wire.take(7)  # the chunk's size comes before
+        got.set()
+        return first + wire.line() + wire.take(8)
+
+    assert through(script, talk) == b"5\r\nfirst\r\n6\r\nsecond\r\n"
+
+
+def test_an_early_answer_does_not_wait_for_the_body() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.answer(b"no", status=b"413 Too Large")
+        await peer.gone()
+
+    answer = through(script, asking(request(b"POST", b"Content-Length: 99")))
+    assert (answer.status, answer.body) == (413, b"no")
+
+
+# Failures before the answer has begun
+
+
+def failed(script: Script, *, timeout: float = 20.0) -> tuple[Answer, list[str]]:
+    """The answer of the application for an upstream that failed, and its reasons."""
+
+    def talk(server: Server, wire: Wire) -> tuple[Answer, list[str]]:
+        wire.send(request())
+        return wire.answer(), server.application.failures
+
+    return through(script, talk, timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"SSH-2.0-x\r\n",
+        b"HTTP/2.0 200 OK\r\n\r\n",
+        b"HTTP/1.2 200 OK\r\n\r\n",
+        b"HTTP/1.10 200 OK\r\n\r\n",
+        b"HTTP/1.1 2x0 OK\r\n\r\n",
+        b"HTTP/1.1 099 Odd\r\n\r\n",
+        b"\r\nHTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\nx: y\n\n",
+        b"HTTP/1.1 200 OK\r\nx: y\n\r\n",
+        OK + b"x: y\r\n z\r\n\r\n",
+        OK + b"x : y\r\n\r\n",
+        OK + b"no colon\r\n\r\n",
+        OK + b"x: a\0b\r\n\r\n",
+        OK + b"x: a\rb\r\n\r\n",
+        OK + b"content-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+        OK + b"transfer-encoding: chunked\r\ncontent-length: 1\r\n\r\n",
+        OK + b"transfer-encoding: gzip, chunked\r\n\r\n",
+        OK + b"transfer-encoding: identity\r\n\r\n",
+        OK + b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        OK + b"content-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        OK + b"content-length: 1, 1\r\n\r\na",
+        OK + b"content-length: +1\r\n\r\na",
+        OK + b"content-length: -1\r\n\r\n",
+        OK + b"content-length: 1234567890123456789\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\n\r\n",
+    ],
+)
+def test_a_malformed_answer(data: bytes) -> None:
+    answer, reasons = failed(sends(data))
+    assert (answer.status, reasons) == (502, ["malformed_answer"])
+
+
+@pytest.mark.parametrize(("number", "status"), [(16, 200), (17, 502)])
+def test_interim_answers_are_counted(number: int, status: int) -> None:
+    data = b"HTTP/1.1 103 Early\r\n\r\n" * number + OK + b"content-length: 0\r\n\r\n"
+
+    def talk(_: Server, wire: Wire) -> list[int]:
+        wire.send(request())
+        statuses = [wire.answer().status]
+        while statuses[-1] < 200:
+            statuses.append(wire.answer().status)
+        return statuses
+
+    assert through(sends(data), talk) == [103] * 16 + [status]
+
+
+@pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 O", OK + b"x: y\r\n"])
+def test_an_upstream_that_leaves_early(data: bytes) -> None:
+    answer, reasons = failed(sends(data))
+    assert (answer.status, reasons) == (502, ["closed_early"])
+
+
+def test_an_upstream_that_resets() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        peer.reset()
+
+    assert failed(script)[1] == ["closed_early"]
+
+
+@pytest.mark.parametrize("piece", [b"x: y\r\n", b"x"], ids=["fields", "one-line"])
+def test_an_endless_head_is_cut(piece: bytes) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK)
+        while not peer.writer.transport.is_closing():
+            await peer.send(piece * 1000)
+            await asyncio.sleep(0)
+
+    assert failed(script)[1] == ["head_too_large"]
+
+
+def test_a_large_head_is_passed() -> None:
+    big = b"x-big: " + b"y" * (60 << 10) + b"\r\n"
+    answer = through(
+        sends(OK + big * 1 + b"content-length: 0\r\n\r\n"), asking(request())
+    )
+    assert len(answer.headers["x-big"]) == 60 << 10
+
+
+def test_an_upstream_that_never_answers() -> None:
+    answer, reasons = failed(Peer.gone, timeout=0.05)
+    assert (answer.status, reasons) == (504, ["timeout"])
+
+
+def test_a_dripping_head_does_not_hold_on() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK + b"x: ")
+        while not peer.writer.transport.is_closing():
+            await peer.send(b"y")
+            await asyncio.sleep(0.005)
+
+    assert failed(script, timeout=0.1)[1] == ["timeout"]
+
+
+def test_interim_answers_do_not_hold_on() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 102 Processing\r\n\r\n")
+        await peer.gone()
+
+    def talk(_: Server, wire: Wire) -> bytes:
+        wire.send(request())
+        while (answer := wire.answer()).status < 200:
+            pass
+        return answer.body
+
+    assert through(script, talk, timeout=0.05) == b"timeout"
+
+
+def test_the_body_may_take_longer_than_the_head() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK + b"content-length: 4\r\n\r\n")
+        await asyncio.sleep(0.4)
+        await peer.send(b"late")
+
+    assert through(script, asking(request()), timeout=0.2).body == b"late"
+
+
+def test_without_a_timeout_it_waits() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await asyncio.sleep(0.05)
+        await peer.answer(b"late")
+
+    assert through(script, asking(request()), timeout=0.0).body == b"late"
+
+
+def test_the_time_begins_when_the_request_is_complete() -> None:
+    waited = 0.5
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.reader.readexactly(1)
+        await asyncio.sleep(waited * 1.5)  # nothing may have ended by then
+        await peer.send(b"HTTP/1.1 103 Go\r\n\r\n")
+        await peer.reader.readexactly(1)
+        await peer.answer(b"done")
+
+    def talk(_: Server, wire: Wire) -> Answer:
+        wire.send(request(b"POST", b"Content-Length: 2") + b"a")
+        assert wire.answer().status == 103
+        wire.send(b"b")
+        return wire.answer()
+
+    assert through(script, talk, timeout=waited).body == b"done"
+
+
+def test_an_upstream_that_does_not_take_the_body() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # it's a socket's
+        await left.wait()
+
+    left = asyncio.Event()
+
+    def talk(server: Server, wire: Wire) -> list[str]:
+        wire.socket.settimeout(1.0)
+        wire.send(request(b"POST", b"Content-Length: %d" % (1 << 30)))
+        with contextlib.suppress(OSError):
+            while True:
+                wire.socket.sendall(bytes(1 << 20))
+        until(lambda: server.application.failures, "the end of the wait")
+        return server.application.failures
+
+    assert through(script, talk, timeout=0.2) == ["timeout"]
+
+
+def test_an_answer_that_has_begun_may_ignore_the_body() -> None:
+    full = threading.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # it's a socket's
+        await peer.send(OK + b"content-length: 5\r\n\r\nfirst"[:-2])
+        await asyncio.to_thread(full.wait, 15.0)
+        await asyncio.sleep(0.3)  # longer than the upstream may take no byte
+        await peer.send(b"st")
+
+    def talk(_: Server, wire: Wire) -> bytes:
+        wire.send(request(b"POST", b"Content-Length: %d" % (1 << 30)))
+        first = wire.line()
+        wire.socket.settimeout(0.3)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                wire.socket.sendall(bytes(1 << 20))
+        full.set()
+        wire.socket.settimeout(15.0)
+        while wire.line() != b"\r\n":
+            pass
+        return first + wire.take(5)
+
+    assert through(script, talk, timeout=0.1) == OK + b"first"
+
+
+def test_nobody_listens() -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+
+        def talk(server: Server, wire: Wire) -> tuple[Answer, str]:
+            wire.send(request())
+            answer = wire.answer()
+            return answer, server.logged(f"refused by 127.0.0.1:{port}")
+
+        answer, log = talking(Upstream("app", "http", "127.0.0.1", port), talk)
+    assert (answer.status, answer.body) == (502, b"connection_failed")
+    assert "upstream app: connection refused" in log
+
+
+def test_connecting_has_its_own_timeout() -> None:
+    async def main() -> bytes:
+        async with ScriptedServer(Peer.gone) as played:  # never shakes hands
+            upstream = Upstream("app", "https", "127.0.0.1", played.port)
+            return await asyncio.to_thread(talking, upstream, talk)
+
+    def talk(server: Server, wire: Wire) -> bytes:
+        with forwarder(server, Forwarder(ForwardSettings(connect_timeout=0.05))):
+            wire.send(request())
+            return wire.answer().body
+
+    assert run(main()) == b"timeout"
+
+
+def test_a_name_that_is_none() -> None:
+    upstream = Upstream("app", "http", "a" * 64, 80)
+    assert talking(upstream, asking(request())).body == b"connection_failed"
+
+
+def test_no_such_socket(tmp_path: Path) -> None:
+    upstream = Upstream("app", "http", "localhost", 80, str(tmp_path / "none"))
+    assert talking(upstream, asking(request())).body == b"connection_failed"
+
+
+def test_a_client_stays_connected_after_a_failure() -> None:
+    def talk(_: Server, wire: Wire) -> list[int]:
+        statuses = []
+        for _number in range(2):
+            wire.send(request())
+            statuses.append(wire.answer().status)
+        return statuses
+
+    assert through(sends(b"nonsense\r\n\r\n"), talk) == [502, 502]
+
+
+# Failures in the middle of the answer
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"content-length: 9\r\n\r\nabc", "closed_early"),
+        (b"transfer-encoding: chunked\r\n\r\n9\r\nabc", "closed_early"),
+        (b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n", "closed_early"),
+        (b"transfer-encoding: chunked\r\n\r\n3\r\nabcd\r\n", "malformed_answer"),
+        (b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n", "malformed_answer"),
+    ],
+)
+def test_an_answer_that_breaks_off_is_seen_to(data: bytes, reason: str) -> None:
+    def talk(server: Server, wire: Wire) -> tuple[bytes, str]:
+        wire.send(request())
+        raw = wire.rest()
+        return raw, server.logged(f"{reason} in the middle")
+
+    raw, _ = through(sends(OK + data), talk)
+    assert raw.startswith(OK)
+    assert not raw.endswith(b"0\r\n\r\n")
+    assert b"502" not in raw
+
+
+def test_a_reset_is_no_end_of_an_open_answer() -> None:
+    passed = threading.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK + b"\r\nabc")
+        await asyncio.to_thread(passed.wait, 15.0)
+        peer.reset()
+
+    def talk(_: Server, wire: Wire) -> bytes:
+        wire.send(request())
+        while wire.line() != b"\r\n":
+            pass
+        assert wire.line() == b"3\r\n"
+        passed.set()
+        return wire.rest()
+
+    assert through(script, talk) == b"abc\r\n"
+
+
+# The client's faults
+
+
+def upstream_left(begin: Callable[[Server, Wire], None], answer: bytes = b"") -> Seen:
+    """What the upstream had got when *begin* made the proxy leave it."""
+    seen: list[Seen] = []
+    left = threading.Event()
+
+    async def script(peer: Peer) -> None:
+        head = await peer.head()
+        await peer.send(answer)
+        body = b""
+        with contextlib.suppress(ConnectionError):
+            while piece := await peer.reader.read(1 << 16):
+                body += piece
+        seen.append(head._replace(body=body))
+        left.set()
+
+    def talk(server: Server, wire: Wire) -> None:
+        begin(server, wire)
+        assert left.wait(15.0)
+
+    through(script, talk)
+    return seen[0]
+
+
+def reset(wire: Wire) -> None:
+    """Leave at once."""
+    wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    wire.socket.close()
+
+
+def test_a_client_that_leaves_while_waiting() -> None:
+    def begin(server: Server, wire: Wire) -> None:
+        wire.send(request())
+        until(lambda: server.application.requests, "the request")
+        reset(wire)
+
+    assert upstream_left(begin).body == b""
+
+
+def test_a_client_that_leaves_in_the_middle_of_the_answer() -> None:
+    def begin(_: Server, wire: Wire) -> None:
+        wire.send(request())
+        while wire.line() != b"\r\n":
+            pass
+        reset(wire)
+
+    upstream_left(begin, OK + b"\r\nfirst")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_leaves_in_the_middle_of_its_body(chunked: bool) -> None:
+    framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 9"
+
+    def begin(_: Server, wire: Wire) -> None:
+        wire.send(request(b"POST", framing) + (b"3\r\nabc\r\n" if chunked else b"abc"))
+        wire.socket.shutdown(socket.SHUT_WR)
+
+    body = upstream_left(begin).body
+    assert body == (b"3\r\nabc\r\n" if chunked else b"abc")
+
+
+def test_a_malformed_body_ends_at_the_upstream_and_is_the_clients_fault() -> None:
+    answers: list[Answer] = []
+
+    def begin(_: Server, wire: Wire) -> None:
+        # An interim answer tells that the request is on its way.
+        wire.send(request(b"POST", b"Transfer-Encoding: chunked") + b"3\r\nabc\r\n")
+        assert wire.answer().status == 103
+        wire.send(b"zz\r\n")
+        answers.append(wire.answer())
+
+    early = b"HTTP/1.1 103 Early\r\n\r\n"
+    assert upstream_left(begin, early).body in (b"", b"3\r\nabc\r\n")
+    assert answers[0].status == 400
+    assert answers[0].headers["connection"] == "close"
+
+
+def test_a_body_that_is_malformed_at_once_reaches_nobody() -> None:
+    def talk(_: Server, wire: Wire) -> Answer:
+        chunks = b"3\r\nabc\r\nzz\r\n"
+        wire.send(request(b"POST", b"Transfer-Encoding: chunked") + chunks)
+        return wire.answer()
+
+    async def script(peer: Peer) -> None:
+        raise AssertionError("a connection")
+
+    answer = through(script, talk)
+    assert (answer.status, answer.headers["connection"]) == (400, "close")
+
+
+# Back-pressure
+
+
+def test_an_upstream_is_not_read_faster_than_the_client_reads() -> None:
+    total = 128 << 20
+    sent = 0
+    full = threading.Event()
+
+    async def script(peer: Peer) -> None:
+        nonlocal sent
+        await peer.request()
+        await peer.send(OK + b"content-length: %d\r\n\r\n" % total)
+        try:
+            while sent < total:
+                async with asyncio.timeout(0.5):
+                    await peer.send(bytes(1 << 18))
+                sent += 1 << 18
+        except TimeoutError:
+            pass
+        full.set()
+
+    def talk(_: Server, wire: Wire) -> None:
+        wire.send(request())
+        assert full.wait(15.0)
+
+    through(script, talk)
+    assert sent < total // 2
+
+
+def test_a_client_is_not_read_faster_than_the_upstream_reads() -> None:
+    total = 128 << 20
+    done = threading.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # it's a socket's
+        await asyncio.to_thread(done.wait, 15.0)
+
+    def talk(_: Server, wire: Wire) -> int:
+        sent = 0
+        wire.socket.settimeout(0.5)
+        try:
+            wire.socket.sendall(request(b"POST", b"Content-Length: %d" % total))
+            while sent < total:
+                sent += wire.socket.send(bytes(1 << 18))
+        except TimeoutError:
+            pass
+        done.set()
+        return sent
+
+    assert through(script, talk) < total // 2
+
+
+# Connections that are kept
+
+
+class Counted:
+    """Answers the requests of each connection and notes which came on which one."""
+
+    def __init__(self, answer: Callable[[Peer, int], Awaitable[None]]) -> None:
+        self.seen: list[tuple[int, bytes]] = []  # number of the connection, method
+        self.closed = threading.Event()
+        self._connections = 0
+        self._answer = answer
+
+    async def __call__(self, peer: Peer) -> None:
+        self._connections += 1
+        number = self._connections
+        try:
+            while True:
+                self.seen.append((number, (await peer.request()).method))
+                await self._answer(peer, len(self.seen))
+        finally:
+            self.closed.set()
+
+
+async def plain_answer(peer: Peer, _: int) -> None:
+    await peer.answer(b"x")
+
+
+def fetched(wire: Wire, data: bytes) -> Answer:
+    """The answer to the request *data*."""
+    wire.send(data)
+    return wire.answer(head_only=data.startswith(b"HEAD"))
+
+
+def kept(counted: Counted, *requests: bytes) -> list[Answer]:
+    """The answers to requests, one after the other."""
+    return through(counted, lambda _, wire: [fetched(wire, data) for data in requests])
+
+
+def test_a_connection_is_kept() -> None:
+    counted = Counted(plain_answer)
+    kept(counted, request(), request(), request(b"PUT"))
+    assert counted.seen == [(1, b"GET"), (1, b"GET"), (1, b"PUT")]
+
+
+@pytest.mark.parametrize(
+    "data", [request(b"POST"), request(b"PATCH"), request(b"PUT", body=b"a")]
+)
+def test_what_may_not_be_repeated_takes_a_new_connection(data: bytes) -> None:
+    counted = Counted(plain_answer)
+
+    def talk(server: Server, wire: Wire) -> None:
+        with forwarder(server, Forwarder(ForwardSettings(recent=0.0))):
+            fetched(wire, request())
+            fetched(wire, data)
+
+    through(counted, talk)
+    assert [number for number, _ in counted.seen] == [1, 2]
+
+
+@pytest.mark.parametrize("data", [request(b"POST"), request(b"PUT", body=b"a")])
+def test_a_connection_just_used_takes_every_request(data: bytes) -> None:
+    async def answer(peer: Peer, count: int) -> None:
+        if count < 3:
+            return await peer.answer(b"x")
+        peer.writer.close()  # in the moment of the reuse
+        return None
+
+    counted = Counted(answer)
+    answers = kept(counted, request(), data, data)
+    assert [number for number, _ in counted.seen] == [1, 1, 1]
+    # It may have been done already, so it is not sent again.
+    assert [one.status for one in answers] == [200, 200, 502]
+
+
+@pytest.mark.parametrize(
+    ("data", "method"),
+    [
+        (OK + b"content-length: 1\r\nconnection: close\r\n\r\nx", b"GET"),
+        (b"HTTP/1.0 200 OK\r\ncontent-length: 1\r\n\r\nx", b"GET"),
+        (OK + b"content-length: 1\r\n\r\nxHTTP/1.1 500 No\r\n\r\n", b"GET"),
+        (OK + b"transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n\r\n", b"GET"),
+        (OK + b"content-length: 1\r\n\r\nx", b"HEAD"),
+        (b"HTTP/1.1 204 No\r\n\r\nx", b"GET"),
+    ],
+    ids=["close", "http/1.0", "second-answer", "more", "head-body", "204-body"],
+)
+def test_a_connection_that_is_not_kept(data: bytes, method: bytes) -> None:
+    async def answer(peer: Peer, _: int) -> None:
+        await peer.send(data)
+
+    counted = Counted(answer)
+    answers = kept(counted, request(method), request(method))
+    assert [number for number, _ in counted.seen] == [1, 2]
+    expected = 204 if b" 204 " in data else 200
+    assert [one.status for one in answers] == [expected, expected]
+
+
+@pytest.mark.parametrize("method", [b"HEAD", b"GET"])
+def test_a_connection_is_kept_after_an_answer_without_body(method: bytes) -> None:
+    async def answer(peer: Peer, _: int) -> None:
+        status = b"200 OK" if method == b"HEAD" else b"304 Not"
+        await peer.send(b"HTTP/1.1 " + status + b"\r\ncontent-length: 9\r\n\r\n")
+
+    counted = Counted(answer)
+
+    def talk(_: Server, wire: Wire) -> None:
+        for _number in range(2):
+            wire.send(request(method))
+            wire.answer(head_only=True)
+
+    through(counted, talk)
+    assert counted.seen == [(1, method), (1, method)]
+
+
+async def dies_on_second(peer: Peer, count: int) -> None:
+    """Answers, then leaves without answering what comes second on the connection."""
+    if count == 2:
+        raise ConnectionResetError
+    await peer.answer(b"x")
+
+
+async def resets_on_second(peer: Peer, count: int) -> None:
+    """The same, by a reset."""
+    if count == 2:
+        peer.reset()
+        raise ConnectionResetError
+    await peer.answer(b"x")
+
+
+@pytest.mark.parametrize("answer", [dies_on_second, resets_on_second])
+@pytest.mark.parametrize("method", [b"GET", b"DELETE"])
+def test_a_dead_connection_costs_nothing(
+    answer: Callable[[Peer, int], Awaitable[None]], method: bytes
+) -> None:
+    counted = Counted(answer)
+    answers = kept(counted, request(), request(method))
+    assert [one.status for one in answers] == [200, 200]
+    assert counted.seen == [(1, b"GET"), (1, method), (2, method)]
+
+
+def test_nothing_is_sent_a_third_time() -> None:
+    async def dies(peer: Peer, count: int) -> None:
+        if count > 1:
+            raise ConnectionResetError
+        await peer.answer(b"x")
+
+    counted = Counted(dies)
+    answers = kept(counted, request(), request())
+    assert [one.status for one in answers] == [200, 502]
+    assert len(counted.seen) == 3
+
+
+def test_an_answer_that_had_begun_is_not_asked_for_again() -> None:
+    async def breaks(peer: Peer, count: int) -> None:
+        if count == 2:
+            await peer.send(b"H")
+            raise ConnectionResetError
+        await peer.answer(b"x")
+
+    counted = Counted(breaks)
+    answers = kept(counted, request(), request())
+    assert [one.status for one in answers] == [200, 502]
+    assert len(counted.seen) == 2
+
+
+def test_a_post_is_sent_once() -> None:
+    async def dies(peer: Peer, count: int) -> None:
+        raise ConnectionResetError
+
+    counted = Counted(dies)
+    answers = kept(counted, request(b"POST", body=b"a"))
+    assert [one.status for one in answers] == [502]
+    assert counted.seen == [(1, b"POST")]
+
+
+def test_an_unused_connection_is_closed_after_a_while() -> None:
+    counted = Counted(plain_answer)
+
+    def talk(server: Server, wire: Wire) -> bool:
+        with forwarder(server, Forwarder(ForwardSettings(idle_timeout=0.01))):
+            wire.send(request())
+            wire.answer()
+            return counted.closed.wait(15.0)
+
+    assert through(counted, talk)
+
+
+def test_a_request_that_was_not_sent_whole_ends_its_connection() -> None:
+    """What comes next on that connection would be read as the rest of the body."""
+
+    methods: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        methods.append((await peer.head()).method)
+        await peer.answer(b"x")
+        await peer.gone()
+
+    def talk(server: Server, wire: Wire) -> None:
+        wire.send(request(b"POST", b"Content-Length: 99"))
+        assert wire.answer().status == 200
+        with Wire(server.port) as other:
+            other.send(request())
+            assert other.answer().status == 200
+
+    through(script, talk)
+    assert methods == [b"POST", b"GET"]
+
+
+def test_a_connection_in_use_does_not_expire() -> None:
+    async def slow(peer: Peer, count: int) -> None:
+        await asyncio.sleep(0.3 if count == 2 else 0.0)
+        await peer.answer(b"x")
+
+    counted = Counted(slow)
+
+    def talk(server: Server, wire: Wire) -> list[int]:
+        with forwarder(server, Forwarder(ForwardSettings(idle_timeout=0.1))):
+            return [fetched(wire, request()).status for _ in range(2)]
+
+    assert through(counted, talk) == [200, 200]
+
+
+def test_so_many_unused_connections_are_kept_and_no_more() -> None:
+    number = ForwardSettings().idle_connections + 2
+    arrived = 0
+    closed: list[bool] = []
+    together = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        nonlocal arrived
+        await peer.request()
+        arrived += 1
+        if arrived == number:
+            together.set()
+        await together.wait()
+        await peer.answer(b"x")
+        await peer.gone()
+        closed.append(True)
+
+    def talk(server: Server, _: Wire) -> int:
+        with contextlib.ExitStack() as stack:
+            wires = [stack.enter_context(Wire(server.port)) for _ in range(number)]
+            for wire in wires:
+                wire.send(request())
+            for wire in wires:
+                wire.answer()
+            until(lambda: len(closed) >= 2, "those that are too many")
+            return len(closed)
+
+    assert through(script, talk) == 2
+
+
+def test_a_connection_that_the_upstream_closed_is_not_taken() -> None:
+    answered, gone = threading.Event(), threading.Event()
+
+    async def closes(peer: Peer, count: int) -> None:
+        await peer.answer(b"x")
+        if count == 1:
+            await asyncio.to_thread(answered.wait, 15.0)
+            await peer.answer(b"unasked for", status=b"500 No")
+            peer.writer.write_eof()
+            await peer.gone()  # the proxy has seen the end and closed as well
+            gone.set()
+
+    counted = Counted(closes)
+
+    def talk(_: Server, wire: Wire) -> None:
+        wire.send(request())
+        wire.answer()
+        answered.set()
+        assert gone.wait(15.0)
+        wire.send(request())
+        assert wire.answer().status == 200
+
+    through(counted, talk)
+    assert counted.seen == [(1, b"GET"), (2, b"GET")]
+
+
+# Other transports
+
+
+def test_over_a_unix_socket(tmp_path: Path) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(b"unix")
+
+    answer = through(script, asking(request()), path=str(tmp_path / "app.sock"))
+    assert answer.body == b"unix"
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_over_tls(tmp_path: Path, verify: bool) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(b"tls")
+
+    answer = through(
+        script,
+        asking(request()),
+        tls=make_certificate(tmp_path, "127.0.0.1"),
+        verify=verify,
+    )
+    assert answer.body == (b"connection_failed" if verify else b"tls")

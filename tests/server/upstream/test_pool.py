@@ -1,0 +1,275 @@
+"""How many connections go to an upstream, whom they trust, and how long they stay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from authproxy.net.dial import upstream_context
+from authproxy.server_settings import ForwardSettings
+from authproxy.upstream.forwarder import Forwarder
+from authproxy.upstream.pool import ConnectionPool
+from authproxy_core.effects import Outcome
+from authproxy_core.errors import SettingsError
+from authproxy_core.messages import Forward, Request, Upstream
+from support.certificates import make_certificate
+from support.scripted import Peer, ScriptedServer, run
+from support.server import Server, Wire, until
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+
+
+async def serving(peer: Peer) -> None:
+    """Answer whatever comes."""
+    while True:
+        await peer.request()
+        await peer.answer(b"ok")
+
+
+def upstream(port: int, **changes: object) -> Upstream:
+    plain = Upstream("app", "http", "127.0.0.1", port, "", 5.0)
+    return replace(plain, **changes)
+
+
+def pooled(
+    work: Callable[[ConnectionPool], Awaitable[None]],
+    settings: ForwardSettings,
+    **changes: object,
+) -> int:
+    """How many connections came while *work* had a pool."""
+
+    async def main() -> int:
+        async with ScriptedServer(serving) as played:
+            pool = ConnectionPool(upstream(played.port, **changes), None, settings)
+            try:
+                await work(pool)
+            finally:
+                pool.retire()
+                for stream in list(pool.streams):
+                    stream.abort()
+                    await stream.closed.wait()
+            return played.connections
+
+    return run(main())
+
+
+def test_who_comes_too_late_waits_for_a_connection() -> None:
+    async def work(pool: ConnectionPool) -> None:
+        first, second = await pool.connect(), await pool.connect()
+        assert pool.is_full
+        waiting = [asyncio.ensure_future(pool.connect()) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        assert not any(task.done() for task in waiting)
+        first.abort()  # makes room by its end
+        await waiting[0]
+        pool.put(second)  # makes room, since nobody could have taken it
+        await waiting[1]
+        assert second.transport.is_closing()
+
+    pooled(work, ForwardSettings(connections=2))
+
+
+def test_who_waited_takes_what_is_put_back() -> None:
+    """No handshake for each request when all connections are in use."""
+
+    async def work(pool: ConnectionPool) -> None:
+        stream = await pool.connect()
+        for _ in range(20):
+            waiting = asyncio.ensure_future(pool.connect(repeatable=True))
+            await asyncio.sleep(0)
+            pool.put(stream)
+            assert await waiting is stream
+            assert stream.idle_since > 0.0
+        stream.abort()
+
+    pooled(work, ForwardSettings(connections=1))
+
+
+def test_who_gives_up_waiting_lets_the_next_one_in() -> None:
+    async def work(pool: ConnectionPool) -> None:
+        only = await pool.connect()
+        first, second = (asyncio.ensure_future(pool.connect()) for _ in range(2))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        await asyncio.wait([first])
+        only.abort()
+        await second
+
+    pooled(work, ForwardSettings(connections=1))
+
+
+def test_a_connection_that_was_not_made_leaves_its_room() -> None:
+    async def work(pool: ConnectionPool) -> None:
+        pool.upstream = replace(pool.upstream, unix="/nowhere")
+        for _ in range(2):
+            with pytest.raises(OSError, match="No such file"):
+                await pool.connect()
+        assert not pool.is_full
+
+    pooled(work, ForwardSettings(connections=1))
+
+
+def test_unused_connections_have_bounds() -> None:
+    async def work(pool: ConnectionPool) -> None:
+        one, two, three = [await pool.connect() for _ in range(3)]
+        for stream in (one, two, three):
+            pool.put(stream)
+        assert three.transport.is_closing()
+        assert pool.take(repeatable=True) is two
+        assert pool.take(repeatable=True) is one
+        pool.put(one)
+        await asyncio.sleep(0.3)
+        assert one.transport.is_closing()
+        assert pool.take(repeatable=True) is None
+
+    pooled(work, ForwardSettings(idle_connections=2, idle_timeout=0.1))
+
+
+def test_one_request_for_each_connection_by_option() -> None:
+    def handle(request: Request) -> Outcome:
+        return Forward(app, request.method, request.target, tuple(request.headers))
+
+    async def main() -> int:
+        nonlocal app
+        async with ScriptedServer(serving) as played:
+            app = upstream(played.port, keep_alive=False)
+            await asyncio.to_thread(talk)
+            return played.connections
+
+    def talk() -> None:
+        with Server(handle) as server, Wire(server.port) as wire:
+            for _ in range(3):
+                wire.send(GET)
+                assert wire.answer().body == b"ok"
+
+    app = upstream(1)
+    assert run(main()) == 3
+
+
+def test_an_upstream_with_too_much_to_do() -> None:
+    arrived: list[Peer] = []
+
+    async def silent(peer: Peer) -> None:
+        arrived.append(peer)
+        await peer.gone()
+
+    def handle(request: Request) -> Outcome:
+        return Forward(app, request.method, request.target, tuple(request.headers))
+
+    def talk() -> None:
+        settings = ForwardSettings(connections=1, connect_timeout=0.1)
+        with Server(handle) as server, Wire(server.port) as one:
+            forwarder = Forwarder(settings)
+            server.hub.forwarder = forwarder
+            one.send(GET)
+            until(lambda: arrived, "the first request")
+            with Wire(server.port) as two:
+                two.send(GET)
+                assert two.answer().body == b"busy"
+            server.logged("no connection became free after 0.1 s")
+
+    async def main() -> None:
+        nonlocal app
+        async with ScriptedServer(silent) as played:
+            app = upstream(played.port)
+            await asyncio.to_thread(talk)
+
+    app = upstream(1)
+    run(main())
+
+
+def test_after_a_reload_old_connections_are_not_used() -> None:
+    def handle(request: Request) -> Outcome:
+        return Forward(app, request.method, request.target, tuple(request.headers))
+
+    def talk(wire: Wire) -> None:
+        wire.send(GET)
+        assert wire.answer().body == b"ok"
+
+    async def main() -> None:
+        nonlocal app
+        async with ScriptedServer(serving) as played:
+            app = upstream(played.port)
+            await asyncio.to_thread(go, played)
+
+    def go(played: ScriptedServer) -> None:
+        nonlocal app
+        with Server(handle) as server, Wire(server.port) as wire:
+            talk(wire)
+            app = replace(app)  # equal: the same connection
+            talk(wire)
+            talk(wire)
+            old = app
+            for timeout in (6.0, 7.0):
+                app = replace(app, timeout=timeout)
+                talk(wire)
+            assert played.connections == 3
+            # Who was let in before the reloads and comes late disturbs nobody.
+            new, app = app, old
+            talk(wire)
+            assert played.connections == 4
+            app = new
+            talk(wire)
+            assert played.connections == 4
+            app = replace(old)  # taken back: its connections are kept again
+            talk(wire)
+            talk(wire)
+            assert played.connections == 4
+
+    app = upstream(1)
+    run(main())
+
+
+# TLS
+
+
+def over_tls(folder: Path, name: str, **changes: object) -> int:
+    """The status of a request to an upstream whose certificate is for *name*."""
+    certificate = make_certificate(folder, name)
+
+    def handle(request: Request) -> Outcome:
+        return Forward(app, request.method, request.target, tuple(request.headers))
+
+    def talk() -> int:
+        with Server(handle) as server, Wire(server.port) as wire:
+            wire.send(GET)
+            return wire.answer().status
+
+    async def main() -> int:
+        nonlocal app
+        context = certificate.server_context()
+        async with ScriptedServer(serving, tls=context) as played:
+            app = upstream(played.port, scheme="https", host="localhost")
+            own = Path(certificate.cert_file).read_text()
+            changed = {"ca_pem": own, "trust_system": False, **changes}
+            app = replace(app, **changed)
+            return await asyncio.to_thread(talk)
+
+    app = upstream(1)
+    return run(main())
+
+
+def test_a_trusted_authority_and_the_right_name(tmp_path: Path) -> None:
+    assert over_tls(tmp_path, "localhost") == 200
+    assert over_tls(tmp_path, "app.internal", server_name="app.internal") == 200
+
+
+def test_others_are_refused(tmp_path: Path) -> None:
+    assert over_tls(tmp_path, "app.internal") == 502
+    assert over_tls(tmp_path, "localhost", server_name="app.internal") == 502
+    for system in (False, True):
+        other = make_certificate(tmp_path, "other").cert_file
+        pem = Path(other).read_text()
+        assert over_tls(tmp_path, "localhost", ca_pem=pem, trust_system=system) == 502
+    assert over_tls(tmp_path, "localhost", ca_pem="", trust_system=True) == 502
+    assert over_tls(tmp_path, "localhost", ca_pem="", verify=False) == 200
+
+
+def test_certificates_that_are_none() -> None:
+    with pytest.raises(SettingsError, match="'app': its CA certificates are no PEM"):
+        upstream_context(upstream(1, ca_pem="nothing"))

@@ -1,0 +1,181 @@
+"""A whole worker: room for connections, TLS, unix sockets, both families, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.certificates import make_certificate
+from support.ports import LOOPBACK
+from support.processes import Process
+from support.server import Wire, talk
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = """
+import json, sys
+import msgspec
+from authproxy.server_settings import *
+from authproxy.workers import run
+from authproxy_core.settings import *
+given = json.loads(sys.argv[1])
+settings = ServerSettings(
+    core=Settings(
+        cookie=CookieSettings(secrets=(Secret(b"0123456789abcdef"),)),
+        providers=(ProviderSettings(
+            id="p", client_id="c", client_secret=Secret(b"s"), skip_discovery=True,
+            issuer="http://127.0.0.1:9", login_url="http://127.0.0.1:9/a",
+            redeem_url="http://127.0.0.1:9/t", jwks_url="http://127.0.0.1:9/k"),),
+        email_domains=("*",),
+    ),
+    listeners=msgspec.convert(given["listeners"], tuple[Listener, ...]),
+    limits=msgspec.convert(given["limits"], Limits),
+)
+sys.exit(run(settings))
+"""
+PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a worker with these limits and this listener."""
+    started: list[Process] = []
+
+    def begin(listener: dict[str, Any], **limits: float) -> Process:
+        path = os.pathsep.join(str(ROOT / part) for part in ("core", "server"))
+        given = json.dumps({"listeners": [listener], "limits": limits})
+        process = Process(
+            "authproxy",
+            [sys.executable, "-c", SCRIPT, given],
+            folder=tmp_path,
+            environment={"PYTHONPATH": path},
+        )
+        started.append(process)
+        process.wait_until(lambda: "listening on" in process.log())
+        return process
+
+    yield begin
+    for process in started:
+        process.stop()
+
+
+def port_of(process: Process) -> int:
+    """The port from the log."""
+    match = re.search(r"listening on https?://\S+:(\d+)", process.log())
+    assert match
+    return int(match[1])
+
+
+def ping(port: int, host: str = LOOPBACK) -> int:
+    """The status of a health check over a connection of its own."""
+    with Wire(port) as wire:
+        if host != LOOPBACK:
+            wire.socket.close()
+            wire.socket = socket.create_connection((host, port), timeout=5)
+        wire.send(PING)
+        return wire.answer().status
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\n", PING])
+def test_silent_clients_keep_nobody_out(start: Start, begun: bytes) -> None:
+    """HT25: at the limit those that have waited longest make room."""
+    process = start({"host": LOOPBACK}, connections=40)
+    port = port_of(process)
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(Wire(port)) for _ in range(120)]
+        for wire in silent:
+            wire.send(begun)
+        for _ in range(5):
+            assert ping(port) == 200
+        # The oldest is gone, and no more are open than allowed.
+        assert silent[0].rest().count(b"HTTP/1.1") == begun.count(b"ping")
+        status = Path(f"/proc/{process.pid}/fd")
+        sockets = [one for one in status.iterdir() if "socket:" in _link(one)]
+        assert len(sockets) <= 40 + 10
+
+
+def _link(path: Path) -> str:
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:
+        return ""
+
+
+def test_tls(start: Start, tmp_path: Path) -> None:
+    """TLS 1.2 at least, HTTP/1.1 by ALPN; who never shakes hands does no harm."""
+    cert = make_certificate(tmp_path, LOOPBACK)
+    tls = {"cert_file": cert.cert_file, "key_file": cert.key_file}
+    process = start({"host": LOOPBACK, "tls": tls}, connections=8)
+    port = port_of(process)
+    context = ssl.create_default_context(cafile=cert.cert_file)
+    context.set_alpn_protocols(["http/1.1"])
+    with contextlib.ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(Wire(port))
+        with Wire(port) as wire:
+            secure = context.wrap_socket(wire.socket, server_hostname=LOOPBACK)
+            assert secure.selected_alpn_protocol() == "http/1.1"
+            wire.socket = secure
+            for _ in range(3):
+                wire.send(PING)
+                assert wire.answer().body == b"OK"
+            wire.send(PING.replace(b"a\r\n", b"a\r\nConnection: close\r\n"))
+            assert wire.answer().headers["connection"] == "close"
+            assert wire.ended
+        old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+        old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+            old.maximum_version = ssl.TLSVersion.TLSv1_1
+        with Wire(port) as wire, pytest.raises((ssl.SSLError, OSError)):
+            old.wrap_socket(wire.socket)
+        assert talk(port, PING).count(b"HTTP/1.1 200") == 0  # plain text
+
+
+def test_unix_socket(start: Start, tmp_path: Path) -> None:
+    """Served like TCP; the peer is an @ in the log; the file goes at the end."""
+    path = tmp_path / "s"
+    process = start({"path": str(path), "mode": 0o600})
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        client.connect(str(path))
+        client.sendall(PING)
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+    process.wait_until(lambda: 'GET - "/ping"' in process.log())
+    assert re.search(r"(?m)^@ - \S+ - - \[", process.log())
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+    assert not path.exists()
+
+
+def test_both_families(start: Start) -> None:
+    """Without a host IPv4 and IPv6 are served, and IPv4 peers look like IPv4."""
+    process = start({"host": ""})
+    port = port_of(process)
+    assert ping(port) == 200
+    process.wait_until(lambda: 'GET - "/ping"' in process.log())
+    assert re.search(r"(?m)^127\.0\.0\.1:\d+ - ", process.log())
+    if "[::]" in process.log():
+        assert ping(port, "::1") == 200
+        process.wait_until(lambda: "[::1]:" in process.log())
+
+
+def test_reload_is_not_an_end(start: Start) -> None:
+    """SIGHUP leaves a word in the log, and the server running."""
+    process = start({"host": LOOPBACK})
+    port = port_of(process)
+    assert ping(port) == 200
+    process.signal(signal.SIGHUP)
+    process.wait_until(lambda: "no configuration to reload" in process.log())
+    assert ping(port) == 200
