@@ -17,8 +17,8 @@ from typing import Any
 import uvloop
 
 from authproxy.downstream.h1_connection import Connection
-from authproxy.logs.log_writer import LogWriter
 from authproxy.logs.logger import Logs
+from authproxy.logs.writer import LogWriter
 from authproxy.metrics.families import IN_FLIGHT
 from authproxy.metrics.shared_memory import LAYOUT
 from authproxy.net.clock import Clock

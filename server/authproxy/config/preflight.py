@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 from authproxy_core.errors import AuthProxyError, SettingsError
 from authproxy_core.proxy import AuthProxy
 
-from ..logs.log_file import LogFile
-from ..logs.log_format import AUTH_FIELDS, REQUEST_FIELDS, STANDARD_FIELDS
+from ..logs.file import LogFile
+from ..logs.formatter import AUTH_FIELDS, REQUEST_FIELDS, STANDARD_FIELDS
 from ..logs.redact import compile_format
-from ..net.dial import client_context
-from ..net.tls import server_context
+from ..net.tls import client_context, server_context
 from ..server_settings import LogFileSettings, ServerSettings, TlsSettings
 
 

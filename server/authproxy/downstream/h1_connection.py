@@ -26,8 +26,8 @@ from authproxy_core.messages import Forward, Request, Respond
 from ..http import response_encoder
 from ..http.body_decoders import Decoder
 from ..http.request_head import BLANK_LINE, HeadError, HeadReader, RequestHead
-from ..logs.log_format import RequestRecord
-from ..net.peer_address import format_peer
+from ..logs.formatter import RequestRecord
+from ..net.addresses import format_peer
 from ..net.tunnel import UpgradedConnection
 from ..net.write_coalescing import ConnectionWriter
 from ..serve.request_task import failed, serve_exchange

@@ -23,7 +23,7 @@ from ..http.body_decoders import MAX_READ_BYTES, Decoder, decoder_for
 from ..http.request_head import RequestHead
 from ..http.simple_response import SimpleResponse
 from ..http.trailers import forwardable_trailers
-from ..logs.log_format import RequestRecord
+from ..logs.formatter import RequestRecord
 from ..net.lazy_event import LazyEvent
 from ..net.tunnel import Tunnel, UpgradedConnection
 

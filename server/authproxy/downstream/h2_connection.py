@@ -17,8 +17,6 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import cast
 
-from h2.config import H2Configuration
-from h2.connection import H2Connection as Protocol
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
@@ -37,13 +35,12 @@ from hyperframe.frame import GoAwayFrame
 
 from authproxy_core.messages import Header, Request, Respond
 
-from ..http.h2_flood import FrameError, FrameMeter
-from ..http.h2_goaway import GoawayStateMachine
-from ..http.h2_hpack import NoHuffmanEncoder
+from ..http.h2_frame_meter import FrameError, FrameMeter
+from ..http.h2_protocol import create_h2_connection
 from ..http.h2_request_head import head_of
 from ..http.request_head import HeadError, RequestHead
 from ..http.trailers import forwardable_trailers
-from ..net.peer_address import format_peer
+from ..net.addresses import format_peer
 from ..serve.request_task import failed, serve_exchange
 from ..serve.worker_context import MODULE, WorkerContext
 from .h2_stream import StreamExchange
@@ -67,9 +64,7 @@ class H2Connection(asyncio.Protocol):
         self.client = ""
         self.lost = False
         self._peer = ""
-        self._protocol = Protocol(H2Configuration(client_side=False))
-        self._protocol.state_machine = GoawayStateMachine()
-        self._protocol.encoder = NoHuffmanEncoder()
+        self._protocol = create_h2_connection(client_side=False)
         self._streams: dict[int, StreamExchange] = {}
         self._meter = FrameMeter(hub.limits.head_bytes)
         self._credit = float(ABUSE_CREDIT)

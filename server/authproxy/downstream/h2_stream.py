@@ -22,7 +22,7 @@ from authproxy_core.messages import (
 from ..http import response_encoder
 from ..http.h2_request_head import CONNECTION_FIELDS
 from ..http.request_head import RequestHead
-from ..logs.log_format import RequestRecord
+from ..logs.formatter import RequestRecord
 from ..net.tunnel import Tunnel, UpgradedConnection
 
 if TYPE_CHECKING:

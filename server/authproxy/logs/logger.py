@@ -16,11 +16,11 @@ from authproxy_core.settings.root import Settings
 
 from ..net.clock import Clock
 from ..server_settings import LogSettings
-from .log_file import LogFile
-from .log_format import AuthStatus, LogFormatter, RequestRecord, TextFormatter
-from .log_json import JsonFormatter
-from .log_writer import FdSink, LogWriter, Sink
+from .file import LogFile
+from .formatter import AuthStatus, LogFormatter, RequestRecord, TextFormatter
+from .json_formatter import JsonFormatter
 from .redact import decoded
+from .writer import FdSink, LogWriter, Sink
 
 # What an event is in the authentication log; those not named here have no line there.
 AUTH_STATUS: Mapping[EventKind, AuthStatus] = {

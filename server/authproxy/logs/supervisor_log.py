@@ -15,7 +15,7 @@ from authproxy_core.settings.root import Settings
 
 from ..net.clock import Clock
 from ..server_settings import LogSettings, ServerSettings
-from .log_file import LogFile
+from .file import LogFile
 from .logger import STANDARD_ERROR, STANDARD_OUTPUT, create_formatter
 
 MODULE = "server"

@@ -17,10 +17,6 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, cast
 
-from authproxy_core.errors import SettingsError
-from authproxy_core.messages import Upstream
-
-from ..server_settings import ClientSettings
 from .lazy_event import LazyEvent
 
 # Bytes buffered before reading from the socket is paused; uvloop reads 250 kB at once.
@@ -254,51 +250,6 @@ async def start_tls(stream: Stream, context: ssl.SSLContext, name: str) -> None:
     if transport is None:  # asyncio's answer when the peer left during the handshake
         raise ConnectionResetError(errno.ECONNRESET, "connection closed")
     stream.transport = transport
-
-
-def client_context(settings: ClientSettings, *, verify: bool = True) -> ssl.SSLContext:
-    """TLS towards servers: TLS 1.2 or later, HTTP/1.1, and whom to trust.
-
-    With ``ca_files`` only these are trusted, plus the system's store on request.
-    Raises `SettingsError` naming the file that can't be read.
-    """
-    first, *others = settings.ca_files or ("",)
-    path = first
-    try:
-        context = ssl.create_default_context(cafile=first or None)
-        for path in others:
-            context.load_verify_locations(cafile=path)
-    except OSError as error:
-        problem = f"provider_ca_files: can't read certificates from {path!r}: "
-        raise SettingsError((problem + (error.strerror or "no PEM"),)) from None
-    if settings.use_system_trust_store and first:
-        context.load_default_certs()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    if settings.insecure_skip_verify or not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def upstream_context(upstream: Upstream) -> ssl.SSLContext:
-    """TLS towards an upstream: TLS 1.2 or later, its version of HTTP, its own trust.
-
-    Raises `SettingsError` for certificates that can't be read.
-    """
-    try:
-        context = ssl.create_default_context(cadata=upstream.ca_pem or None)
-    except (ssl.SSLError, ValueError):
-        problem = f"upstreams: {upstream.id!r}: its CA certificates are no PEM"
-        raise SettingsError((problem,)) from None
-    if upstream.ca_pem and upstream.trust_system:
-        context.load_default_certs()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2" if upstream.http2 else "http/1.1"])
-    if not upstream.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def describe_error(error: OSError, where: str) -> str:

@@ -29,8 +29,9 @@ from authproxy_core.errors import FetchError
 from authproxy_core.messages import Header, Headers, Response
 
 from ..server_settings import ClientSettings
-from .dial import Stream, client_context, close_all, describe_error, dial, start_tls
+from .dial import Stream, close_all, describe_error, dial, start_tls
 from .origin import Origin, Proxy, proxy_for, split_url
+from .tls import client_context
 
 HEAD_LIMIT = 64 << 10  # bytes of an answer's head, a chunk's head, or trailers
 READ_SIZE = 16 << 10  # bytes given to h11 at once

@@ -17,6 +17,7 @@ from typing import Any
 from msgspec import Struct
 
 from ..server_settings import Listener
+from .addresses import bracket_ipv6
 from .tls import server_context
 
 BACKLOG = 1024
@@ -55,11 +56,7 @@ class ListeningSocket(Struct, eq=False):
         if isinstance(address, str):
             return f"unix://{address}"
         host, port = address[:2]
-        return (
-            f"{scheme}://[{host}]:{port}"
-            if ":" in host
-            else f"{scheme}://{host}:{port}"
-        )
+        return f"{scheme}://{bracket_ipv6(host)}:{port}"
 
 
 @contextlib.contextmanager

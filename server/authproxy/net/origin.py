@@ -12,6 +12,8 @@ from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 from authproxy_core.errors import FetchError
 from authproxy_core.messages import Headers
 
+from .addresses import bracket_ipv6
+
 PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
 # Underscores are no DNS, but Docker's and Windows' networks have such names.
 HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?", re.ASCII)
@@ -27,13 +29,13 @@ class Origin(NamedTuple):
     @property
     def where(self) -> str:
         """For messages and CONNECT: ``host:port``."""
-        return f"{_bracketed(self.host)}:{self.port}"
+        return f"{bracket_ipv6(self.host)}:{self.port}"
 
     @property
     def authority(self) -> str:
         """For the Host field: without the scheme's own port."""
         if self.port == PORTS[self.scheme]:
-            return _bracketed(self.host)
+            return bracket_ipv6(self.host)
         return self.where
 
 
@@ -99,10 +101,6 @@ def _split(url: str) -> SplitResult | None:
 def _origin(parts: SplitResult) -> Origin:
     host = (parts.hostname or "").lower()
     return Origin(parts.scheme, host, parts.port or PORTS[parts.scheme])
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _is_local(host: str) -> bool:

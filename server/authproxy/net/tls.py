@@ -7,9 +7,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from authproxy_core.errors import SettingsError
+from authproxy_core.messages import Upstream
 from authproxy_core.settings.root import Secret
 
-from ..server_settings import TlsSettings
+from ..server_settings import ClientSettings, TlsSettings
 
 VERSIONS = {"TLS1.2": ssl.TLSVersion.TLSv1_2, "TLS1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -32,6 +34,51 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
             context.load_cert_chain(path, password="")
     else:
         context.load_cert_chain(settings.cert_file, settings.key_file, password="")
+    return context
+
+
+def client_context(settings: ClientSettings, *, verify: bool = True) -> ssl.SSLContext:
+    """TLS towards servers: TLS 1.2 or later, HTTP/1.1, and whom to trust.
+
+    With ``ca_files`` only these are trusted, plus the system's store on request.
+    Raises `SettingsError` naming the file that can't be read.
+    """
+    first, *others = settings.ca_files or ("",)
+    path = first
+    try:
+        context = ssl.create_default_context(cafile=first or None)
+        for path in others:
+            context.load_verify_locations(cafile=path)
+    except OSError as error:
+        problem = f"provider_ca_files: can't read certificates from {path!r}: "
+        raise SettingsError((problem + (error.strerror or "no PEM"),)) from None
+    if settings.use_system_trust_store and first:
+        context.load_default_certs()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if settings.insecure_skip_verify or not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def upstream_context(upstream: Upstream) -> ssl.SSLContext:
+    """TLS towards an upstream: TLS 1.2 or later, its version of HTTP, its own trust.
+
+    Raises `SettingsError` for certificates that can't be read.
+    """
+    try:
+        context = ssl.create_default_context(cadata=upstream.ca_pem or None)
+    except (ssl.SSLError, ValueError):
+        problem = f"upstreams: {upstream.id!r}: its CA certificates are no PEM"
+        raise SettingsError((problem,)) from None
+    if upstream.ca_pem and upstream.trust_system:
+        context.load_default_certs()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2" if upstream.http2 else "http/1.1"])
+    if not upstream.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     return context
 
 

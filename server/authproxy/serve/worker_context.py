@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from authproxy_core.effects import Effect, Flow, Outcome
 from authproxy_core.messages import Decision, Event, Forward, Headers, Request, Respond
 
-from ..logs.log_format import RequestRecord
+from ..logs.formatter import RequestRecord
 from ..logs.logger import Logs
 from ..metrics.metrics import Metrics
 from ..net.clock import Clock
-from ..net.request_ids import RequestIds
 from ..net.tunnel import Tunnel, UpgradedConnection
 from ..net.write_coalescing import WriteCoalescer
 from ..server_settings import Limits
 from .field_cache import FieldCache
+from .request_ids import RequestIds
 from .response_head_cache import ResponseHeadCache
 
 if TYPE_CHECKING:

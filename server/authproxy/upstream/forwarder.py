@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from authproxy_core.messages import Forward, Upstream
 
 from ..downstream.h1_exchange import Exchange
-from ..net.dial import Stream, close_all, upstream_context
+from ..net.dial import Stream, close_all
+from ..net.tls import upstream_context
 from ..serve.field_cache import FieldCache
 from ..serve.request_task import MODULE, UpstreamError
 from ..serve.worker_context import ExchangeProtocol

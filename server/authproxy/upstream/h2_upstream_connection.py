@@ -11,8 +11,6 @@ import contextlib
 from collections import deque
 from collections.abc import Sequence
 
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
@@ -31,9 +29,8 @@ from h2.settings import SettingCodes, Settings
 
 from authproxy_core.messages import Header
 
-from ..http.h2_flood import FrameError, FrameMeter
-from ..http.h2_goaway import GoawayStateMachine
-from ..http.h2_hpack import NoHuffmanEncoder
+from ..http.h2_frame_meter import FrameError, FrameMeter
+from ..http.h2_protocol import create_h2_connection
 from ..net.dial import Stream
 from ..serve.request_task import UpstreamError
 
@@ -123,9 +120,7 @@ class UpstreamH2Connection:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._protocol = H2Connection(H2Configuration(client_side=True))
-        self._protocol.state_machine = GoawayStateMachine()
-        self._protocol.encoder = NoHuffmanEncoder()
+        self._protocol = create_h2_connection(client_side=True)
         self._protocol.local_settings = Settings(
             client=True,
             initial_values={

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-from ..logs.log_format import RequestRecord
+from ..logs.formatter import RequestRecord
 from ..metrics.endpoint import MetricsPage
 from ..metrics.metrics import Metrics
 from ..serve.worker_context import WorkerContext

@@ -22,14 +22,14 @@ from authproxy_core.messages import Event
 
 from ..downstream.alpn import AlpnProtocol
 from ..downstream.h1_connection import Connection
-from ..http.proxy_protocol import HeaderError, TrustedSources, read_header
 from ..logs.logger import Logs, log_writers
 from ..metrics.metrics import Metrics
 from ..net.clock import Clock
 from ..net.control_channel import ControlChannel
-from ..net.dial import client_context
 from ..net.idp_client import HttpClient
 from ..net.listeners import ListeningSocket, refuse_connections
+from ..net.proxy_protocol import HeaderError, TrustedSources, read_header
+from ..net.tls import client_context
 from ..reload.reload_settings import ConfigSource, Prepared, contexts
 from ..reload.worker_reload import SingleProcessReload, WorkerReload
 from ..serve.field_cache import FieldCache

@@ -18,7 +18,7 @@ from hyperframe.frame import GoAwayFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authproxy.http.h2_flood import FrameMeter
+from authproxy.http.h2_frame_meter import FrameMeter
 from authproxy.http.h2_request_head import head_of
 from authproxy.http.request_head import HeadError
 from authproxy.server_settings import Limits

@@ -16,7 +16,7 @@ import pytest
 from authproxy.downstream.h1_connection import DRAIN_BYTES
 from authproxy.downstream.h1_exchange import MAX_DRAIN_BYTES
 from authproxy.http.body_decoders import LINE_BYTES, OVERHEAD_BYTES
-from authproxy.http.proxy_protocol import (
+from authproxy.net.proxy_protocol import (
     MAX_HEADER_BYTES,
     MAX_V1_HEADER_BYTES,
     SIGNATURE,

@@ -14,9 +14,9 @@ import pytest
 from msgspec.structs import replace
 
 from authproxy.http.request_head import HeadReader
-from authproxy.logs.log_format import RequestRecord
-from authproxy.logs.log_writer import LogWriter
+from authproxy.logs.formatter import RequestRecord
 from authproxy.logs.logger import Logs
+from authproxy.logs.writer import LogWriter
 from authproxy.net.clock import Clock
 from authproxy.server_settings import Limits, LogSettings
 from authproxy_core.errors import SettingsError

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from authproxy.logs.log_writer import LogWriter
 from authproxy.logs.redact import compile_format, quoted, redact, safe
+from authproxy.logs.writer import LogWriter
 from authproxy_core.effects import Outcome
 from authproxy_core.errors import SettingsError
 from authproxy_core.messages import Event, Request, Respond

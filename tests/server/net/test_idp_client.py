@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from authproxy.net.dial import client_context
 from authproxy.net.idp_client import HttpClient
+from authproxy.net.tls import client_context
 from authproxy.server_settings import ClientSettings
 from authproxy_core.effects import Fetch
 from authproxy_core.errors import FetchError, SettingsError

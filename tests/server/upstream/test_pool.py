@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from authproxy.net.dial import upstream_context
+from authproxy.net.tls import upstream_context
 from authproxy.server_settings import ForwardSettings
 from authproxy.upstream.forwarder import Forwarder
 from authproxy.upstream.pool import ConnectionPool

@@ -6,7 +6,7 @@ import ipaddress
 
 from msgspec.structs import replace
 
-from ...http.proxy_protocol import UNIX
+from ...net.proxy_protocol import UNIX
 from ...server_settings import Listener, TlsSettings
 from ..read.resolved import ResolvedOptions
 from .ciphers import OPENSSL_NAMES

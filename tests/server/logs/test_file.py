@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from authproxy.logs.log_file import Backups, LogFile
+from authproxy.logs.file import Backups, LogFile
 from authproxy.server_settings import LogFileSettings
 from support.ports import LOOPBACK
 from support.processes import wait_for
@@ -25,7 +25,7 @@ from support.server import until
 MEBIBYTE = 1 << 20
 WRITER = """
 import sys
-from authproxy.logs.log_file import LogFile
+from authproxy.logs.file import LogFile
 from authproxy.server_settings import LogFileSettings
 path, name, compress = sys.argv[1:]
 file = LogFile(
@@ -159,7 +159,7 @@ def test_links(tmp_path: Path) -> None:
 def test_standard_output_by_name(tmp_path: Path) -> None:
     """It is not ours to rename, not even when it is a regular file."""
     script = """
-from authproxy.logs.log_file import LogFile
+from authproxy.logs.file import LogFile
 from authproxy.server_settings import LogFileSettings
 file = LogFile(LogFileSettings(path="/dev/stdout", max_size=1), local_time=True)
 for _ in range(3):
@@ -248,8 +248,8 @@ def test_compression_that_another_worker_does(tmp_path: Path) -> None:
 
 FULL = """
 import resource, signal, sys
-from authproxy.logs.log_file import LogFile
-from authproxy.logs.log_writer import LogWriter
+from authproxy.logs.file import LogFile
+from authproxy.logs.writer import LogWriter
 from authproxy.server_settings import LogFileSettings
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

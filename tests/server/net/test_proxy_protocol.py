@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authproxy.http.proxy_protocol import (
+from authproxy.net.proxy_protocol import (
     HEAD_SIZE,
     MAX_HEADER_BYTES,
     SIGNATURE,

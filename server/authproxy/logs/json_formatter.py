@@ -17,7 +17,7 @@ from authproxy_core.request.original import TrustedProxies
 from authproxy_core.settings.root import Settings
 
 from ..net.clock import Clock
-from .log_format import (
+from .formatter import (
     PROTOCOLS,
     AuthStatus,
     ClientResolver,

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authproxy.http.request_head import RequestHead
-from authproxy.logs.log_format import RequestRecord, TextFormatter
-from authproxy.logs.log_json import JsonFormatter
-from authproxy.logs.log_writer import LogWriter
+from authproxy.logs.formatter import RequestRecord, TextFormatter
+from authproxy.logs.json_formatter import JsonFormatter
 from authproxy.logs.logger import Logs
+from authproxy.logs.writer import LogWriter
 from authproxy.net.clock import Clock
 from authproxy.server_settings import LogSettings
 from authproxy_core.messages import Event, Request

@@ -6,7 +6,7 @@ from hpack import Decoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authproxy.http.h2_hpack import NO_INDEX_BYTES, NoHuffmanEncoder
+from authproxy.http.h2_protocol import NO_INDEX_BYTES, NoHuffmanEncoder
 
 field = st.tuples(
     st.sampled_from([b":status", b"content-type", b"x-a", b"set-cookie"]),

@@ -1,0 +1,61 @@
+"""The `h2` library's protocol engine, adapted for both sides of the proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from h2.config import H2Configuration
+from h2.connection import (
+    ConnectionInputs,
+    ConnectionState,
+    H2Connection,
+    H2ConnectionStateMachine,
+)
+from hpack import Encoder
+
+NO_INDEX_BYTES = 512  # length of a field value; the whole dynamic table has 4096 bytes
+
+
+class GoawayStateMachine(H2ConnectionStateMachine):
+    """State machine in which GOAWAY lets open streams finish (RFC 9113 §6.8).
+
+    The library's state machine closes the connection when it receives GOAWAY.
+    """
+
+    _transitions = {  # noqa: RUF012 - the library's name, never changed
+        **H2ConnectionStateMachine._transitions,
+        **{
+            (state, ConnectionInputs.RECV_GOAWAY): (None, state)
+            for state in (ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN)
+        },
+    }
+
+
+class NoHuffmanEncoder(Encoder):
+    """HPACK encoder without Huffman coding (optional for senders, RFC 7541 §5.2).
+
+    The library's Huffman coding takes longer than the rest of a request, and saves only
+    a quarter of the bytes. Long values, mostly tokens, are not indexed: each would evict
+    all other fields from the dynamic table, and would hardly ever be sent again.
+    """
+
+    def encode(self, headers: Iterable[Any], huffman: bool = False) -> bytes:
+        """Return the header block of *headers*."""
+        return super().encode(headers, huffman)
+
+    def add(
+        self, to_add: tuple[bytes, bytes], sensitive: bool, huffman: bool = False
+    ) -> bytes:
+        """Return one encoded field; *sensitive* or long ones are never indexed."""
+        return super().add(
+            to_add, sensitive or len(to_add[1]) > NO_INDEX_BYTES, huffman
+        )
+
+
+def create_h2_connection(*, client_side: bool) -> H2Connection:
+    """Return a protocol engine for one HTTP/2 connection; it does no I/O."""
+    connection = H2Connection(H2Configuration(client_side=client_side))
+    connection.state_machine = GoawayStateMachine()
+    connection.encoder = NoHuffmanEncoder()
+    return connection
