@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from support.world import World
+from support.harness import Harness
 
 
 @pytest.fixture
-def world() -> World:
+def harness() -> Harness:
     """A proxy that is ready, its provider, and an empty cookie jar."""
-    return World()
+    return Harness()

@@ -69,7 +69,7 @@ from authproxy_core.sessions.oauth2_proxy_format import (
 from authproxy_core.sessions.sealing import MAX_TEXT, Sealer
 from authproxy_core.settings.credentials import CredentialSettings
 from authproxy_core.settings.root import CookieSettings, Settings
-from support.world import SECRET, START, World, header, settings, target_of
+from support.harness import SECRET, START, Harness, header, settings, target_of
 
 more = pytest.mark.parametrize("more", [0, 1])
 
@@ -166,17 +166,17 @@ def test_the_shortest_nonce_that_tells_sessions_apart() -> None:
 # Logins
 
 
-def callback(state: str, world: World) -> Respond:
+def callback(state: str, harness: Harness) -> Respond:
     """The answer to a callback of a login, with another *state*."""
-    url = world.idp.log_in(world.begin("/deep"), "alice")
+    url = harness.idp.log_in(harness.start_login("/deep"), "alice")
     own = target_of(url).partition("state=")[2].partition("&")[0]
     assert len(own) == HASH_SIZE
-    return world.get(target_of(url).replace(own, own + state))
+    return harness.get(target_of(url).replace(own, own + state))
 
 
 @more
 def test_the_longest_state(more: int) -> None:
-    answer = callback(":" + "x" * (MAX_STATE - HASH_SIZE - 1 + more), World())
+    answer = callback(":" + "x" * (MAX_STATE - HASH_SIZE - 1 + more), Harness())
     if more:
         assert answer.status == 403
         assert [event.kind for event in answer.events] == ["login_failed"]
@@ -186,9 +186,9 @@ def test_the_longest_state(more: int) -> None:
 
 @more
 def test_the_longest_way_back(more: int) -> None:
-    world = World()
+    harness = Harness()
     rd = "/a?" + "x" * (MAX_RD - 3 + more)
-    location = header(world.log_in(rd=rd), b"location").decode()
+    location = header(harness.log_in(rd=rd), b"location").decode()
     assert location == ("/a" if more else rd)
 
 
@@ -228,17 +228,17 @@ def test_a_query_leads_nowhere() -> None:
 # Tokens
 
 
-def accepting() -> World:
+def accepting() -> Harness:
     accepted = CredentialSettings(jwt_bearer_tokens=True)
-    return World(settings(credentials=accepted))
+    return Harness(settings(credentials=accepted))
 
 
 @more
 def test_the_longest_subject(more: int) -> None:
-    world = accepting()
-    token = world.token(sub="s" * (MAX_SUBJECT + more))
+    harness = accepting()
+    token = harness.token(sub="s" * (MAX_SUBJECT + more))
     field = (b"authorization", f"Bearer {token}".encode())
-    assert world.get("/oauth2/auth", field).status == (401 if more else 202)
+    assert harness.get("/oauth2/auth", field).status == (401 if more else 202)
 
 
 def test_the_longest_token() -> None:

@@ -20,8 +20,8 @@ from authproxy_core import (
     UpstreamSettings,
 )
 from authproxy_core.settings.root import PageSettings
-from support.world import (
-    World,
+from support.harness import (
+    Harness,
     header,
     headers,
     provider_settings,
@@ -37,17 +37,17 @@ REQUEST_RULES = (
 )
 
 
-def proxied(**changes: Any) -> World:
-    """A world with an application behind the proxy."""
+def proxied(**changes: Any) -> Harness:
+    """A harness with an application behind the proxy."""
     values: dict[str, Any] = {
         "upstreams": (APP,),
         "inject_request_headers": REQUEST_RULES,
     }
-    return World(settings(**(values | changes)))
+    return Harness(settings(**(values | changes)))
 
 
-def forward(world: World, target: str, *fields: Any, **changes: Any) -> Forward:
-    decision = world.send(target, *fields, **changes)
+def forward(harness: Harness, target: str, *fields: Any, **changes: Any) -> Forward:
+    decision = harness.send(target, *fields, **changes)
     assert isinstance(decision, Forward), decision
     return decision
 
@@ -55,8 +55,8 @@ def forward(world: World, target: str, *fields: Any, **changes: Any) -> Forward:
 # -- the auth check
 
 
-def test_anonymous_is_401_without_page_or_identity(world: World) -> None:
-    answer = world.get("/oauth2/auth")
+def test_anonymous_is_401_without_page_or_identity(harness: Harness) -> None:
+    answer = harness.get("/oauth2/auth")
     assert (answer.status, answer.body) == (401, b"Unauthorized\n")
     assert header(answer, b"cache-control") == b"no-store"
     names = {name for name, _ in answer.headers}
@@ -65,9 +65,9 @@ def test_anonymous_is_401_without_page_or_identity(world: World) -> None:
 
 @pytest.mark.parametrize("status", [200, 202, 204])
 def test_the_status_of_a_good_check_can_be_chosen(status: int) -> None:
-    world = World(settings(auth_success_status=status))
-    world.log_in()
-    assert world.get("/oauth2/auth").status == status
+    harness = Harness(settings(auth_success_status=status))
+    harness.log_in()
+    assert harness.get("/oauth2/auth").status == status
 
 
 @pytest.mark.parametrize(
@@ -95,132 +95,136 @@ def test_the_status_of_a_good_check_can_be_chosen(status: int) -> None:
         ("other=x", 202),
     ],
 )
-def test_az11_az14_demands_of_the_query(world: World, query: str, status: int) -> None:
-    world.log_in()
+def test_az11_az14_demands_of_the_query(
+    harness: Harness, query: str, status: int
+) -> None:
+    harness.log_in()
     for _ in range(2):
-        assert world.get(f"/oauth2/auth?{query}").status == status
+        assert harness.get(f"/oauth2/auth?{query}").status == status
 
 
-def test_only_answers_that_come_again_are_marked_as_kept(world: World) -> None:
-    world.log_in()
-    world.proxy = world.new_proxy(world.settings)  # which has never seen the session
-    kept = [world.get("/oauth2/auth").reusable for _ in range(3)]
+def test_only_answers_that_come_again_are_marked_as_kept(harness: Harness) -> None:
+    harness.log_in()
+    harness.proxy = harness.new_proxy(
+        harness.settings
+    )  # which has never seen the session
+    kept = [harness.get("/oauth2/auth").reusable for _ in range(3)]
     assert kept == [False, True, True]
-    assert world.get("/oauth2/auth", jar={}).reusable
-    assert not world.get("/page", jar={}).reusable
+    assert harness.get("/oauth2/auth", jar={}).reusable
+    assert not harness.get("/page", jar={}).reusable
 
 
-def test_sessions_that_no_cache_held_are_counted(world: World) -> None:
-    world.log_in()
-    world.proxy = world.new_proxy(world.settings)
+def test_sessions_that_no_cache_held_are_counted(harness: Harness) -> None:
+    harness.log_in()
+    harness.proxy = harness.new_proxy(harness.settings)
     for _ in range(5):
-        world.get("/oauth2/auth")
-    assert world.proxy.sessions_unsealed == 2  # what was seen once is not kept
+        harness.get("/oauth2/auth")
+    assert harness.proxy.sessions_unsealed == 2  # what was seen once is not kept
 
 
-def test_queries_are_remembered_within_bounds(world: World) -> None:
-    world.log_in()
+def test_queries_are_remembered_within_bounds(harness: Harness) -> None:
+    harness.log_in()
     for number in range(600):
-        assert world.get(f"/oauth2/auth?allowed_groups=g{number}").status == 403
-    assert world.get("/oauth2/auth?allowed_groups=staff").status == 202
+        assert harness.get(f"/oauth2/auth?allowed_groups=g{number}").status == 403
+    assert harness.get("/oauth2/auth?allowed_groups=staff").status == 202
 
 
-def test_az34_limits_are_judged_on_each_use(world: World) -> None:
-    world.log_in("bob")
-    assert world.get("/oauth2/auth").status == 202
+def test_az34_limits_are_judged_on_each_use(harness: Harness) -> None:
+    harness.log_in("bob")
+    assert harness.get("/oauth2/auth").status == 202
     stricter = settings(provider={"allowed_groups": ("admins",)})
-    world.proxy = world.new_proxy(stricter)
-    answer = world.get("/oauth2/auth")
+    harness.proxy = harness.new_proxy(stricter)
+    answer = harness.get("/oauth2/auth")
     assert (answer.status, answer.body) == (403, b"Forbidden\n")
     assert [event.reason for event in answer.events] == ["groups"]
-    assert b"_oauth2_proxy" in world.jar  # it is kept
-    assert world.get("/oauth2/userinfo").status == 403
-    assert world.get("/page").status == 403
-    assert world.run(world.proxy.identify(world.request("/"))) is None
+    assert b"_oauth2_proxy" in harness.jar  # it is kept
+    assert harness.get("/oauth2/userinfo").status == 403
+    assert harness.get("/page").status == 403
+    assert harness.run(harness.proxy.identify(harness.request("/"))) is None
 
 
-def test_fa01_a_broken_cookie_is_401_and_cleared(world: World) -> None:
+def test_fa01_a_broken_cookie_is_401_and_cleared(harness: Harness) -> None:
     for jar in (
         {b"_oauth2_proxy": b"broken"},
         {b"_oauth2_proxy": b"a|b|c"},
         {b"_oauth2_proxy_0": b"x", b"_oauth2_proxy_1": b"y"},
     ):
-        answer = world.get("/oauth2/auth", jar=jar)
+        answer = harness.get("/oauth2/auth", jar=jar)
         assert answer.status == 401
         cleared = {line.partition(b"=")[0] for line in headers(answer, b"set-cookie")}
         assert set(jar) <= cleared
         assert all(b"Max-Age=0" in line for line in headers(answer, b"set-cookie"))
 
 
-def test_ck05_a_session_of_another_instance_is_not_ours(world: World) -> None:
-    world.log_in()
-    other = World(settings(cookie={"name": "_other"}))
-    jar = {b"_other": world.jar[b"_oauth2_proxy"]}
+def test_ck05_a_session_of_another_instance_is_not_ours(harness: Harness) -> None:
+    harness.log_in()
+    other = Harness(settings(cookie={"name": "_other"}))
+    jar = {b"_other": harness.jar[b"_oauth2_proxy"]}
     assert other.get("/oauth2/auth", jar=jar).status == 401
 
 
-def test_ck07_an_older_secret_still_unseals(world: World) -> None:
-    world.log_in()
-    old = world.settings.cookie.secrets[0]
+def test_ck07_an_older_secret_still_unseals(harness: Harness) -> None:
+    harness.log_in()
+    old = harness.settings.cookie.secrets[0]
     new = Secret(b"another-secret-of-32-bytes-here!")
     both = CookieSettings(secrets=(new, old))
-    world.proxy = world.new_proxy(settings(cookie={"secrets": both.secrets}))
-    assert world.get("/oauth2/auth").status == 202
-    world.proxy = world.new_proxy(settings(cookie={"secrets": (new,)}))
-    assert world.get("/oauth2/auth").status == 401
+    harness.proxy = harness.new_proxy(settings(cookie={"secrets": both.secrets}))
+    assert harness.get("/oauth2/auth").status == 202
+    harness.proxy = harness.new_proxy(settings(cookie={"secrets": (new,)}))
+    assert harness.get("/oauth2/auth").status == 401
 
 
-def test_ck14_parts_of_two_sessions_do_not_make_one(world: World) -> None:
-    world.config.padding = 9000
+def test_ck14_parts_of_two_sessions_do_not_make_one(harness: Harness) -> None:
+    harness.config.padding = 9000
     jars = []
     for user in ("alice", "bob"):
-        world.jar.clear()
-        world.log_in(user)
-        jars.append(dict(world.jar))
+        harness.jar.clear()
+        harness.log_in(user)
+        jars.append(dict(harness.jar))
     mixed = {**jars[0], b"_oauth2_proxy_1": jars[1][b"_oauth2_proxy_1"]}
-    assert world.get("/oauth2/auth", jar=jars[0]).status == 202
-    assert world.get("/oauth2/auth", jar=mixed).status == 401
+    assert harness.get("/oauth2/auth", jar=jars[0]).status == 202
+    assert harness.get("/oauth2/auth", jar=mixed).status == 401
 
 
 def test_ck26_the_sign_in_page_clears_a_broken_cookie_and_keeps_a_good_one(
-    world: World,
+    harness: Harness,
 ) -> None:
-    answer = world.get("/oauth2/sign_in", jar={b"_oauth2_proxy": b"broken"})
+    answer = harness.get("/oauth2/sign_in", jar={b"_oauth2_proxy": b"broken"})
     assert headers(answer, b"set-cookie")
-    world.log_in()
-    assert not headers(world.get("/oauth2/sign_in"), b"set-cookie")
-    assert world.get("/oauth2/auth").status == 202
+    harness.log_in()
+    assert not headers(harness.get("/oauth2/sign_in"), b"set-cookie")
+    assert harness.get("/oauth2/auth").status == 202
 
 
 def test_minimal_sessions_hold_no_tokens() -> None:
-    world = World(
+    harness = Harness(
         settings(
             cookie={"minimal": True},
             inject_response_headers=(rule("X-User", "user"),),
         )
     )
-    world.log_in()
-    assert len(world.jar[b"_oauth2_proxy"]) < 700
-    assert header(world.get("/oauth2/auth"), b"gap-auth") == b"alice@example.com"
+    harness.log_in()
+    assert len(harness.jar[b"_oauth2_proxy"]) < 700
+    assert header(harness.get("/oauth2/auth"), b"gap-auth") == b"alice@example.com"
 
 
 @pytest.mark.parametrize("format", ["authproxy", "oauth2-proxy"])
 def test_both_cookie_formats_serve_a_whole_life(format: str) -> None:
-    world = World(settings(cookie={"format": format, "refresh": 60.0}))
-    assert world.log_in(rd="/x").status == 302
-    assert world.get("/oauth2/auth").status == 202
-    world.clock.now += 61
-    assert headers(world.get("/oauth2/auth"), b"set-cookie")
-    world.get("/oauth2/sign_out")
-    assert world.jar == {}
+    harness = Harness(settings(cookie={"format": format, "refresh": 60.0}))
+    assert harness.log_in(rd="/x").status == 302
+    assert harness.get("/oauth2/auth").status == 202
+    harness.clock.now += 61
+    assert headers(harness.get("/oauth2/auth"), b"set-cookie")
+    harness.get("/oauth2/sign_out")
+    assert harness.jar == {}
 
 
 def test_the_format_of_oauth2_proxy_can_be_refused() -> None:
-    writer = World(settings(cookie={"format": "oauth2-proxy"}))
-    url = writer.begin()
+    writer = Harness(settings(cookie={"format": "oauth2-proxy"}))
+    url = writer.start_login()
     login = dict(writer.jar)
-    writer.finish(url)
-    reader = World(settings(cookie={"read_oauth2_proxy": False}))
+    writer.finish_login(url)
+    reader = Harness(settings(cookie={"read_oauth2_proxy": False}))
     assert reader.get("/oauth2/auth", jar=writer.jar).status == 401
     state = url.partition("state=")[2].partition("&")[0]
     answer = reader.get(f"/oauth2/callback?code=x&state={state}", jar=login)
@@ -228,105 +232,105 @@ def test_the_format_of_oauth2_proxy_can_be_refused() -> None:
 
 
 def test_another_process_reads_the_format_of_oauth2_proxy() -> None:
-    world = World(settings(cookie={"format": "oauth2-proxy"}))
-    world.log_in()
-    world.proxy = world.new_proxy(settings())
-    assert world.get("/oauth2/auth").status == 202
+    harness = Harness(settings(cookie={"format": "oauth2-proxy"}))
+    harness.log_in()
+    harness.proxy = harness.new_proxy(settings())
+    assert harness.get("/oauth2/auth").status == 202
 
 
 def test_per_request_names_in_the_format_of_oauth2_proxy() -> None:
     cookie = {"format": "oauth2-proxy", "csrf_per_request": True}
-    world = World(settings(cookie=cookie, encode_state=True))
-    first, second = world.begin("/1"), world.begin("/2")
-    assert len(world.jar) == 2
-    assert header(world.finish(second), b"location") == b"/2"
-    assert header(world.finish(first), b"location") == b"/1"
+    harness = Harness(settings(cookie=cookie, encode_state=True))
+    first, second = harness.start_login("/1"), harness.start_login("/2")
+    assert len(harness.jar) == 2
+    assert header(harness.finish_login(second), b"location") == b"/2"
+    assert header(harness.finish_login(first), b"location") == b"/1"
 
 
 def test_a_login_of_oauth2_proxy_may_lack_a_nonce_but_not_have_another() -> None:
-    world = World(settings(cookie={"format": "oauth2-proxy"}))
-    world.config.id_token_claims["nonce"] = None
-    assert world.log_in().status == 302
-    world.config.id_token_claims["nonce"] = "other"
-    assert world.log_in().status == 500
+    harness = Harness(settings(cookie={"format": "oauth2-proxy"}))
+    harness.config.id_token_claims["nonce"] = None
+    assert harness.log_in().status == 302
+    harness.config.id_token_claims["nonce"] = "other"
+    assert harness.log_in().status == 500
 
 
 # -- small endpoints
 
 
-def test_ping_and_ready(world: World) -> None:
-    assert world.get("/ping").body == b"OK"
-    assert world.get("/ready").status == 200
-    waiting = World(ready=False)
+def test_ping_and_ready(harness: Harness) -> None:
+    assert harness.get("/ping").body == b"OK"
+    assert harness.get("/ready").status == 200
+    waiting = Harness(ready=False)
     assert waiting.get("/ping").status == 200
     answer = waiting.get("/ready")
     assert (answer.status, header(answer, b"retry-after")) == (503, b"5")
 
 
-def test_sk29_sk31_health_paths_are_exact(world: World) -> None:
+def test_sk29_sk31_health_paths_are_exact(harness: Harness) -> None:
     for path in ("/ping/", "/ping/../admin", "/ping%2f", "/PING", "/ready/x"):
-        assert world.get(path).status in (400, 403)
-    named = World(settings(ping_user_agent="Probe/1"))
+        assert harness.get(path).status in (400, 403)
+    named = Harness(settings(ping_user_agent="Probe/1"))
     assert named.get("/ping").status == 403
     assert named.get("/ping", (b"user-agent", b"Probe/1")).status == 200
     assert named.get("/admin", (b"user-agent", b"Probe/1")).status == 403
 
 
 def test_health_paths_can_be_off() -> None:
-    world = World(settings(ping_path="", ready_path=""))
-    assert world.get("/ping").status == 403
-    assert world.get("/ready").status == 403
+    harness = Harness(settings(ping_path="", ready_path=""))
+    assert harness.get("/ping").status == 403
+    assert harness.get("/ready").status == 403
 
 
-def test_robots(world: World) -> None:
-    assert world.get("/robots.txt").body == b"User-agent: *\nDisallow: /\n"
+def test_robots(harness: Harness) -> None:
+    assert harness.get("/robots.txt").body == b"User-agent: *\nDisallow: /\n"
 
 
-def test_userinfo(world: World) -> None:
-    assert world.get("/oauth2/userinfo").status == 401
-    world.log_in()
-    answer = world.get("/oauth2/userinfo")
+def test_userinfo(harness: Harness) -> None:
+    assert harness.get("/oauth2/userinfo").status == 401
+    harness.log_in()
+    answer = harness.get("/oauth2/userinfo")
     assert header(answer, b"content-type") == b"application/json"
     assert b'"email":"alice@example.com"' in answer.body
     assert b'"preferredUsername":"alice"' in answer.body
     assert b"token" not in answer.body
-    broken = world.get("/oauth2/userinfo", jar={b"_oauth2_proxy": b"x"})
+    broken = harness.get("/oauth2/userinfo", jar={b"_oauth2_proxy": b"x"})
     assert headers(broken, b"set-cookie")
 
 
 def test_userinfo_leaves_out_what_is_empty() -> None:
-    world = World(
+    harness = Harness(
         settings(
             provider={"type": "oidc", "skip_claims_from_profile_url": True},
             inject_response_headers=(rule("X-Team", "team"),),
         )
     )
-    world.config.id_token_claims.update(
+    harness.config.id_token_claims.update(
         {"groups": None, "preferred_username": None, "team": "red"}
     )
-    world.log_in()
-    body = world.get("/oauth2/userinfo").body
+    harness.log_in()
+    body = harness.get("/oauth2/userinfo").body
     assert b"groups" not in body
     assert b"preferredUsername" not in body
     assert b'"additionalClaims":{"team":"red"}' in body
 
 
 @pytest.mark.parametrize("target", ["/oauth2/start?x=%zz", "/oauth2/sign_in?rd=%zz"])
-def test_a_malformed_query_is_400(world: World, target: str) -> None:
-    answer = world.get(target)
+def test_a_malformed_query_is_400(harness: Harness, target: str) -> None:
+    answer = harness.get(target)
     assert answer.status == 400
     assert [event.kind for event in answer.events] == ["bad_request"]
 
 
 @pytest.mark.parametrize("host", [b"", b"a b", b"app.example.com/evil", b"a@b"])
-def test_or47_a_malformed_host_is_400(world: World, host: bytes) -> None:
-    assert world.get("/oauth2/start", (b"host", host)).status == 400
-    assert world.get("/page", (b"host", host)).status == 400
+def test_or47_a_malformed_host_is_400(harness: Harness, host: bytes) -> None:
+    assert harness.get("/oauth2/start", (b"host", host)).status == 400
+    assert harness.get("/page", (b"host", host)).status == 400
 
 
-def test_a_client_that_leaves_with_its_form_is_answered(world: World) -> None:
+def test_a_client_that_leaves_with_its_form_is_answered(harness: Harness) -> None:
     form = (b"content-type", b"application/x-www-form-urlencoded")
-    flow = world.proxy.handle(world.request("/oauth2/start", form, method=b"POST"))
+    flow = harness.proxy.handle(harness.request("/oauth2/start", form, method=b"POST"))
     next(flow)  # type: ignore[arg-type]
     with pytest.raises(StopIteration) as stop:
         flow.throw(ClientGone("the client left"))  # type: ignore[union-attr]
@@ -334,51 +338,51 @@ def test_a_client_that_leaves_with_its_form_is_answered(world: World) -> None:
     assert stop.value.value.events[0].reason == "client_gone"
 
 
-def test_start_takes_a_posted_form(world: World) -> None:
-    world.body = b"rd=/posted"
+def test_start_takes_a_posted_form(harness: Harness) -> None:
+    harness.body = b"rd=/posted"
     form = (b"content-type", b"application/x-www-form-urlencoded; charset=utf-8")
-    answer = world.get("/oauth2/start", form, method=b"POST")
+    answer = harness.get("/oauth2/start", form, method=b"POST")
     url = header(answer, b"location").decode()
-    assert header(world.finish(url), b"location") == b"/posted"
+    assert header(harness.finish_login(url), b"location") == b"/posted"
 
 
 # -- signing out
 
 
 @pytest.mark.parametrize("rd", ["//evil.com", "https://evil.com/", "/oauth2/sign_out"])
-def test_or41_or44_sign_out_goes_home(world: World, rd: str) -> None:
-    world.log_in()
-    answer = world.get(f"/oauth2/sign_out?rd={rd}")
+def test_or41_or44_sign_out_goes_home(harness: Harness, rd: str) -> None:
+    harness.log_in()
+    answer = harness.get(f"/oauth2/sign_out?rd={rd}")
     assert header(answer, b"location") == b"/"
     assert [event.kind for event in answer.events] == ["logged_out"]
 
 
-def test_lo07_sign_out_without_a_session(world: World) -> None:
+def test_lo07_sign_out_without_a_session(harness: Harness) -> None:
     for _ in range(2):
-        answer = world.get("/oauth2/sign_out?rd=/bye")
+        answer = harness.get("/oauth2/sign_out?rd=/bye")
         assert (answer.status, header(answer, b"location")) == (302, b"/bye")
         assert answer.events == ()
 
 
-def test_lo01_another_sites_image_does_not_sign_out(world: World) -> None:
-    world.log_in()
+def test_lo01_another_sites_image_does_not_sign_out(harness: Harness) -> None:
+    harness.log_in()
     foreign = (
         (b"sec-fetch-site", b"cross-site"),
         (b"sec-fetch-mode", b"no-cors"),
     )
-    assert world.get("/oauth2/sign_out", *foreign).status == 403
-    assert world.get("/oauth2/auth").status == 202
+    assert harness.get("/oauth2/sign_out", *foreign).status == 403
+    assert harness.get("/oauth2/auth").status == 202
     navigation = (foreign[0], (b"sec-fetch-mode", b"navigate"))
-    assert world.get("/oauth2/sign_out", *navigation).status == 302
+    assert harness.get("/oauth2/sign_out", *navigation).status == 302
 
 
 def test_lo04_the_id_token_goes_to_the_providers_logout_only() -> None:
-    world = World(settings(whitelist_domains=("idp.example.com", "other.example")))
-    world.log_in()
+    harness = Harness(settings(whitelist_domains=("idp.example.com", "other.example")))
+    harness.log_in()
     hint = "%3Fid_token_hint%3D%7Bid_token%7D"
     logout = "https://idp.example.com/realms/main/logout"
-    kept = dict(world.jar)
-    answer = world.get(f"/oauth2/sign_out?rd={logout}{hint}")
+    kept = dict(harness.jar)
+    answer = harness.get(f"/oauth2/sign_out?rd={logout}{hint}")
     assert header(answer, b"location").startswith(
         logout.encode() + b"?id_token_hint=ey"
     )
@@ -387,23 +391,25 @@ def test_lo04_the_id_token_goes_to_the_providers_logout_only() -> None:
         f"{logout}/x",
         "https://[",
     ):
-        world.jar = dict(kept)
-        location = header(world.get(f"/oauth2/sign_out?rd={other}{hint}"), b"location")
+        harness.jar = dict(kept)
+        location = header(
+            harness.get(f"/oauth2/sign_out?rd={other}{hint}"), b"location"
+        )
         assert b"hint=ey" not in location
-    anonymous = world.get(f"/oauth2/sign_out?rd={logout}{hint}", jar={})
+    anonymous = harness.get(f"/oauth2/sign_out?rd={logout}{hint}", jar={})
     assert header(anonymous, b"location") == logout.encode() + b"?id_token_hint="
 
 
 def test_sign_out_without_an_offer_of_logout() -> None:
-    world = World(settings(whitelist_domains=("idp.example.com",)), ready=False)
-    answer = world.get(
+    harness = Harness(settings(whitelist_domains=("idp.example.com",)), ready=False)
+    answer = harness.get(
         "/oauth2/sign_out?rd=https://idp.example.com/x%3Fh%3D%7Bid_token%7D"
     )
     assert header(answer, b"location") == b"https://idp.example.com/x?h="
 
 
-def test_the_logout_address_of_the_provider(world: World) -> None:
-    provider = world.proxy._providers["keycloak"]
+def test_the_logout_address_of_the_provider(harness: Harness) -> None:
+    provider = harness.proxy._providers["keycloak"]
     url = provider.end_session_url("IT", "https://app.example.com/")
     assert "id_token_hint=IT" in url
     assert "post_logout_redirect_uri=https%3A%2F%2Fapp.example.com%2F" in url
@@ -412,8 +418,8 @@ def test_the_logout_address_of_the_provider(world: World) -> None:
 # -- pages and forwarding
 
 
-def test_an_anonymous_page_request_gets_the_sign_in_page(world: World) -> None:
-    answer = world.get("/deep?x=1")
+def test_an_anonymous_page_request_gets_the_sign_in_page(harness: Harness) -> None:
+    answer = harness.get("/deep?x=1")
     assert answer.status == 403
     assert b"Sign in with Keycloak" in answer.body
     assert b"rd=%2Fdeep%3Fx%3D1" in answer.body
@@ -427,28 +433,28 @@ def test_an_anonymous_page_request_gets_the_sign_in_page(world: World) -> None:
         (b"upgrade", b"websocket"),
     ],
 )
-def test_who_can_not_use_a_page_gets_401(world: World, field: Any) -> None:
-    answer = world.get("/page", field)
+def test_who_can_not_use_a_page_gets_401(harness: Harness, field: Any) -> None:
+    answer = harness.get("/page", field)
     assert (answer.status, answer.body) == (401, b"{}")
 
 
 def test_json_can_be_forced() -> None:
-    assert World(settings(force_json_errors=True)).get("/page").status == 401
+    assert Harness(settings(force_json_errors=True)).get("/page").status == 401
 
 
 def test_without_the_button_the_login_begins_at_once() -> None:
-    world = World(settings(skip_provider_button=True))
+    harness = Harness(settings(skip_provider_button=True))
     for target in ("/deep", "/oauth2/sign_in?rd=/deep"):
-        answer = world.get(target, jar={b"_oauth2_proxy": b"broken"})
+        answer = harness.get(target, jar={b"_oauth2_proxy": b"broken"})
         assert answer.status == 302
         url = header(answer, b"location").decode()
-        assert header(world.finish(url), b"location") == b"/deep"
+        assert header(harness.finish_login(url), b"location") == b"/deep"
 
 
 def test_a_request_is_forwarded_with_who_it_is() -> None:
-    world = proxied()
-    world.log_in()
-    decision = forward(world, "/x?y=1", (b"x-custom", b"1"))
+    harness = proxied()
+    harness.log_in()
+    decision = forward(harness, "/x?y=1", (b"x-custom", b"1"))
     assert decision.upstream.id == "app"
     assert (decision.upstream.host, decision.upstream.port) == ("10.0.0.9", 8080)
     assert decision.target == b"/x?y=1"
@@ -473,18 +479,18 @@ def test_a_request_is_forwarded_with_who_it_is() -> None:
     ],
 )
 def test_hs01_hs04_what_a_client_says_of_itself_is_stripped(name: bytes) -> None:
-    world = proxied()
-    world.log_in("bob")
-    decision = forward(world, "/", (name, b"admin"))
+    harness = proxied()
+    harness.log_in("bob")
+    decision = forward(harness, "/", (name, b"admin"))
     values = [value for _, value in decision.headers]
     assert b"admin" not in values
 
 
 def test_hs07_hop_by_hop_fields_go_and_ours_stay() -> None:
-    world = proxied()
-    world.log_in()
+    harness = proxied()
+    harness.log_in()
     decision = forward(
-        world,
+        harness,
         "/",
         (b"connection", b"X-Forwarded-User, x-custom, close"),
         (b"x-custom", b"1"),
@@ -499,32 +505,32 @@ def test_hs07_hop_by_hop_fields_go_and_ours_stay() -> None:
 
 
 def test_own_cookies_are_not_passed_on() -> None:
-    world = proxied()
-    world.log_in()
-    world.jar[b"app"] = b"1"
-    world.jar[b"_oauth2_proxy_x_csrf"] = b"2"
-    world.jar[b"_oauth2_proxy_csrf"] = b"3"
-    world.jar[b"_oauth2_proxy_settings"] = b"4"
-    decision = forward(world, "/")
+    harness = proxied()
+    harness.log_in()
+    harness.jar[b"app"] = b"1"
+    harness.jar[b"_oauth2_proxy_x_csrf"] = b"2"
+    harness.jar[b"_oauth2_proxy_csrf"] = b"3"
+    harness.jar[b"_oauth2_proxy_settings"] = b"4"
+    decision = forward(harness, "/")
     cookie = dict(decision.headers)[b"cookie"]
     assert cookie == b"app=1; _oauth2_proxy_settings=4"
     for name in (b"app", b"_oauth2_proxy_settings"):
-        del world.jar[name]
-    assert b"cookie" not in dict(forward(world, "/").headers)
+        del harness.jar[name]
+    assert b"cookie" not in dict(forward(harness, "/").headers)
 
 
 def test_forwarded_for_grows_behind_a_gateway_and_a_socket() -> None:
-    world = proxied(reverse_proxy=True)
-    world.log_in()
+    harness = proxied(reverse_proxy=True)
+    harness.log_in()
     chain = (b"x-forwarded-for", b"203.0.113.9")
-    decision = forward(world, "/", chain, peer="10.0.0.1")
+    decision = forward(harness, "/", chain, peer="10.0.0.1")
     assert dict(decision.headers)[b"x-forwarded-for"] == b"203.0.113.9, 10.0.0.1"
-    decision = forward(world, "/", chain, peer="")
+    decision = forward(harness, "/", chain, peer="")
     assert dict(decision.headers)[b"x-forwarded-for"] == b"203.0.113.9"
 
 
 def test_upstreams_are_chosen_by_path() -> None:
-    world = proxied(
+    harness = proxied(
         upstreams=(
             APP,
             UpstreamSettings(id="api", path="/api/", uri="https://api.internal"),
@@ -536,44 +542,44 @@ def test_upstreams_are_chosen_by_path() -> None:
             ),
         )
     )
-    world.log_in()
-    assert forward(world, "/api/x").upstream.scheme == "https"
-    assert forward(world, "/api/x").upstream.port == 443
-    assert forward(world, "/exact").upstream.unix == "/run/app.sock"
-    assert forward(world, "/exact/x").upstream.id == "app"
-    assert dict(forward(world, "/own/").headers)[b"host"] == b"own:81"
-    assert world.get("/fixed").status == 204
-    assert world.get("/dev/null").status == 404
+    harness.log_in()
+    assert forward(harness, "/api/x").upstream.scheme == "https"
+    assert forward(harness, "/api/x").upstream.port == 443
+    assert forward(harness, "/exact").upstream.unix == "/run/app.sock"
+    assert forward(harness, "/exact/x").upstream.id == "app"
+    assert dict(forward(harness, "/own/").headers)[b"host"] == b"own:81"
+    assert harness.get("/fixed").status == 204
+    assert harness.get("/dev/null").status == 404
 
 
-def test_without_upstreams_there_is_nothing(world: World) -> None:
-    world.log_in()
-    answer = world.get("/page")
+def test_without_upstreams_there_is_nothing(harness: Harness) -> None:
+    harness.log_in()
+    answer = harness.get("/page")
     assert (answer.status, answer.body) == (404, b"404 page not found\n")
 
 
 def test_an_upstream_of_another_kind_is_refused() -> None:
     bad = UpstreamSettings(id="x", uri="gopher://x")
     with pytest.raises(SettingsError, match="gopher"):
-        World(settings(upstreams=(bad,)))
+        Harness(settings(upstreams=(bad,)))
 
 
 def test_demands_of_the_query_hold_for_pages_too() -> None:
-    world = proxied()
-    world.log_in("bob")
-    assert world.get("/page?allowed_groups=admins").status == 403
-    assert forward(world, "/page?allowed_groups=staff").target
+    harness = proxied()
+    harness.log_in("bob")
+    assert harness.get("/page?allowed_groups=admins").status == 403
+    assert forward(harness, "/page?allowed_groups=staff").target
 
 
 @pytest.mark.parametrize(
     ("reason", "status"), [("timeout", 504), ("refused", 502), ("busy", 503)]
 )
 def test_the_page_of_an_upstream_that_failed(reason: str, status: int) -> None:
-    world = proxied(pages=PageSettings(show_debug_on_error=True))
-    world.log_in()
-    request = world.request("/x")
-    decision = forward(world, "/x")
-    page = world.proxy.upstream_failed(request, decision, reason)
+    harness = proxied(pages=PageSettings(show_debug_on_error=True))
+    harness.log_in()
+    request = harness.request("/x")
+    decision = forward(harness, "/x")
+    page = harness.proxy.upstream_failed(request, decision, reason)
     assert page.status == status
     assert reason.encode() in page.body
     assert page.events[0].detail == f"upstream app: {reason}"
@@ -582,7 +588,7 @@ def test_the_page_of_an_upstream_that_failed(reason: str, status: int) -> None:
 def test_headers_of_every_kind() -> None:
     from authproxy_core import ClaimSource
 
-    world = World(
+    harness = Harness(
         settings(
             inject_response_headers=(
                 HeaderRule("X-Secret", (Secret(b"s3cret"),)),
@@ -598,16 +604,16 @@ def test_headers_of_every_kind() -> None:
             upstreams=(APP,),
         )
     )
-    world.config.issue_refresh_token = False
-    world.log_in()
-    answer = world.get("/oauth2/auth")
+    harness.config.issue_refresh_token = False
+    harness.log_in()
+    answer = harness.get("/oauth2/auth")
     assert header(answer, b"x-secret") == b"s3cret"
     assert header(answer, b"x-basic").startswith(b"Basic ")
     assert header(answer, b"x-created").endswith(b" +0000 UTC")
     assert header(answer, b"x-expires").endswith(b" +0000 UTC")
     assert header(answer, b"x-empty") == b""
     assert header(answer, b"x-two").count(b",") == 1
-    decision = forward(world, "/", (b"x-kept", b"client"))
+    decision = forward(harness, "/", (b"x-kept", b"client"))
     kept = [value for name, value in decision.headers if name == b"x-kept"]
     assert kept[0] == b"client"
     assert len(kept) == 2
@@ -683,22 +689,22 @@ def test_secrets_are_not_shown_and_compared_as_a_whole() -> None:
 
 
 def test_warm_up_goes_on_until_the_provider_is_there() -> None:
-    world = World(ready=False)
-    world.config.failing["discovery"] = 500
+    harness = Harness(ready=False)
+    harness.config.failing["discovery"] = 500
     tries = []
 
     def fetch(effect: Any) -> Any:
         tries.append(effect.url)
         if len(tries) == 3:
-            del world.config.failing["discovery"]
-        return world.idp.fetch(effect)
+            del harness.config.failing["discovery"]
+        return harness.idp.fetch(effect)
 
-    world.on_fetch = fetch
-    world.run(world.proxy.warm_up())
-    assert world.proxy.ready
-    kinds = [event.kind for event in world.events]
+    harness.on_fetch = fetch
+    harness.run(harness.proxy.warm_up())
+    assert harness.proxy.ready
+    kinds = [event.kind for event in harness.events]
     assert kinds == ["provider_failed", "provider_failed", "provider_ready"]
-    assert world.clock.now > 1_790_000_000
+    assert harness.clock.now > 1_790_000_000
 
 
 @pytest.mark.parametrize(
@@ -716,19 +722,19 @@ def test_warm_up_goes_on_until_the_provider_is_there() -> None:
 def test_jw31_a_discovery_document_that_does_not_fit(
     discovery: dict[str, Any], reason: str
 ) -> None:
-    world = World(ready=False)
-    world.config.discovery.update(discovery)
-    flow = world.proxy.warm_up()
+    harness = Harness(ready=False)
+    harness.config.discovery.update(discovery)
+    flow = harness.proxy.warm_up()
     answer: Any = None
     while type(effect := flow.send(answer)).__name__ == "Fetch":
-        answer = world.idp.fetch(effect)  # type: ignore[arg-type]
-    assert world.events[-1].reason == reason
-    assert not world.proxy.ready
+        answer = harness.idp.fetch(effect)  # type: ignore[arg-type]
+    assert harness.events[-1].reason == reason
+    assert not harness.proxy.ready
 
 
 def test_without_discovery_the_configured_endpoints_are_used() -> None:
     base = "https://idp.example.com/realms/main"
-    world = World(
+    harness = Harness(
         settings(
             provider={
                 "skip_discovery": True,
@@ -740,15 +746,17 @@ def test_without_discovery_the_configured_endpoints_are_used() -> None:
             }
         )
     )
-    assert world.begin().startswith(f"{base}/authorize?kc_idp_hint=x&")
-    assert world.log_in().status == 302
-    assert world.idp.count("discovery") == 0
+    assert harness.start_login().startswith(f"{base}/authorize?kc_idp_hint=x&")
+    assert harness.log_in().status == 302
+    assert harness.idp.count("discovery") == 0
 
 
 def test_an_embedder_needs_no_callback_for_events() -> None:
-    world = World()
-    proxy = AuthProxy(world.settings, clock=world.clock, random_bytes=world.random)
-    world.run(proxy.warm_up())
+    harness = Harness()
+    proxy = AuthProxy(
+        harness.settings, clock=harness.clock, random_bytes=harness.random
+    )
+    harness.run(proxy.warm_up())
     assert proxy.ready
 
 
@@ -765,21 +773,21 @@ def test_whatever_comes_is_answered_and_never_2xx(target: bytes, fields: Any) ->
         assert decision.status >= 300
 
 
-SHARED = World()
+SHARED = Harness()
 
 
 def test_a_page_that_a_user_may_not_see_leads_back_to_itself() -> None:
-    world = World(settings())
-    world.log_in()
+    harness = Harness(settings())
+    harness.log_in()
     strict = settings(email_domains=("example.org",))
-    world.proxy = world.new_proxy(strict)
-    page = world.get("/deep?x=1")
+    harness.proxy = harness.new_proxy(strict)
+    page = harness.get("/deep?x=1")
     assert page.status == 403
     assert b'href="/deep?x=1"' in page.body
 
     strict = settings(email_domains=("example.org",), force_json_errors=True)
-    world.proxy = world.new_proxy(strict)
-    answer = world.get("/deep?x=1")
+    harness.proxy = harness.new_proxy(strict)
+    answer = harness.get("/deep?x=1")
     assert (answer.status, answer.body) == (403, b"{}")
     assert header(answer, b"content-type") == b"application/json"
     assert (answer.verdict, [event.kind for event in answer.events]) == (
@@ -790,12 +798,12 @@ def test_a_page_that_a_user_may_not_see_leads_back_to_itself() -> None:
 
 @pytest.mark.parametrize("button", [True, False])
 def test_a_form_may_say_where_a_login_ends(button: bool) -> None:
-    world = World(settings(skip_provider_button=not button))
-    world.body = b"rd=/deep&username=carol"
+    harness = Harness(settings(skip_provider_button=not button))
+    harness.body = b"rd=/deep&username=carol"
     form = (b"content-type", b"application/x-www-form-urlencoded")
-    answer = world.get("/oauth2/sign_in", form, method=b"POST")
+    answer = harness.get("/oauth2/sign_in", form, method=b"POST")
     if button:
         assert b"rd=%2Fdeep" in answer.body
     else:
-        world.finish(header(answer, b"location").decode())
+        harness.finish_login(header(answer, b"location").decode())
         assert answer.status == 302

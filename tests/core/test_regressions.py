@@ -19,26 +19,26 @@ from authproxy_core.access.membership import EmailRule
 from authproxy_core.oidc.jwt import parse_key_set
 from authproxy_core.sessions import refresh_cache
 from authproxy_core.sessions.session_resolver import session_of_request
-from support.world import (
-    World,
+from support.harness import (
+    Harness,
     header,
     headers,
-    play,
     provider_settings,
     rule,
+    run_scripted,
     settings,
 )
 
 
 @pytest.fixture
-def refreshing() -> World:
-    world = World(settings(cookie={"refresh": 60.0}))
-    world.log_in()
-    return world
+def refreshing() -> Harness:
+    harness = Harness(settings(cookie={"refresh": 60.0}))
+    harness.log_in()
+    return harness
 
 
 def test_an_ended_session_is_cleared_by_the_page_and_stays_ended(
-    refreshing: World,
+    refreshing: Harness,
 ) -> None:
     refreshing.idp.revoke("alice")
     refreshing.clock.now += 61
@@ -48,7 +48,7 @@ def test_an_ended_session_is_cleared_by_the_page_and_stays_ended(
     assert b"_oauth2_proxy" not in refreshing.jar
 
 
-def test_new_tokens_are_not_lost_when_a_later_step_fails(refreshing: World) -> None:
+def test_new_tokens_are_not_lost_when_a_later_step_fails(refreshing: Harness) -> None:
     refreshing.config.id_token_claims["groups"] = None  # so that userinfo is needed
     refreshing.config.failing["userinfo"] = 503
     refreshing.clock.now += 61
@@ -65,7 +65,7 @@ def test_new_tokens_are_not_lost_when_a_later_step_fails(refreshing: World) -> N
 
 
 def test_tokens_kept_for_a_retry_are_bounded(
-    refreshing: World, monkeypatch: pytest.MonkeyPatch
+    refreshing: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(refresh_cache, "MAX_REMEMBERED", 1)
     refreshing.config.id_token_claims["groups"] = None
@@ -82,7 +82,9 @@ def test_tokens_kept_for_a_retry_are_bounded(
     assert len(refreshing.proxy._sessions.renewals._tokens) == 1
 
 
-def test_userinfo_of_somebody_else_ends_a_refreshed_session(refreshing: World) -> None:
+def test_userinfo_of_somebody_else_ends_a_refreshed_session(
+    refreshing: Harness,
+) -> None:
     refreshing.config.id_token_claims["groups"] = None
     refreshing.config.userinfo_claims["sub"] = "somebody-else"
     refreshing.clock.now += 61
@@ -90,7 +92,7 @@ def test_userinfo_of_somebody_else_ends_a_refreshed_session(refreshing: World) -
 
 
 def test_a_session_that_expired_while_waiting_is_not_accepted(
-    refreshing: World,
+    refreshing: Harness,
 ) -> None:
     refreshing.clock.now += 168 * 3600 - 5
     flow = refreshing.proxy.check(refreshing.request("/oauth2/auth"))
@@ -104,7 +106,9 @@ def test_a_session_that_expired_while_waiting_is_not_accepted(
     assert headers(stop.value.value, b"set-cookie")
 
 
-def test_a_sibling_does_not_bring_a_signed_out_session_back(refreshing: World) -> None:
+def test_a_sibling_does_not_bring_a_signed_out_session_back(
+    refreshing: Harness,
+) -> None:
     old = dict(refreshing.jar)
     refreshing.clock.now += 61
     refreshing.get("/oauth2/auth")
@@ -114,7 +118,7 @@ def test_a_sibling_does_not_bring_a_signed_out_session_back(refreshing: World) -
     assert b"_oauth2_proxy" not in refreshing.jar
 
 
-def test_signing_out_leaves_the_renewals_of_others(refreshing: World) -> None:
+def test_signing_out_leaves_the_renewals_of_others(refreshing: Harness) -> None:
     old = dict(refreshing.jar)
     refreshing.clock.now += 61
     refreshing.get("/oauth2/auth")
@@ -124,7 +128,7 @@ def test_signing_out_leaves_the_renewals_of_others(refreshing: World) -> None:
     assert refreshing.get("/oauth2/auth", jar=old).status == 202
 
 
-def test_renewals_of_several_users_stand_side_by_side(refreshing: World) -> None:
+def test_renewals_of_several_users_stand_side_by_side(refreshing: Harness) -> None:
     jars = [dict(refreshing.jar)]
     refreshing.jar.clear()
     refreshing.log_in("bob")
@@ -136,7 +140,7 @@ def test_renewals_of_several_users_stand_side_by_side(refreshing: World) -> None
     assert refreshing.idp.count("token") == 4  # two logins, two refreshes
 
 
-def test_renewals_are_forgotten_in_time(refreshing: World) -> None:
+def test_renewals_are_forgotten_in_time(refreshing: Harness) -> None:
     for _ in range(5):
         refreshing.clock.now += 61
         refreshing.get("/oauth2/auth")
@@ -149,44 +153,52 @@ def test_renewals_are_forgotten_in_time(refreshing: World) -> None:
     [(2**64, b"18446744073709551616"), (-(2**70), str(-(2**70)).encode()), (7, b"7")],
 )
 def test_numbers_of_any_size_are_kept(format: str, level: int, shown: bytes) -> None:
-    world = World(
+    harness = Harness(
         settings(
             cookie={"format": format},
             inject_response_headers=(rule("X-Level", "level"),),
         )
     )
-    world.config.id_token_claims["level"] = [level]
-    assert world.log_in().status == 302
-    assert header(world.get("/oauth2/auth"), b"x-level") == shown
-    assert world.get("/oauth2/userinfo").status == 200
+    harness.config.id_token_claims["level"] = [level]
+    assert harness.log_in().status == 302
+    assert header(harness.get("/oauth2/auth"), b"x-level") == shown
+    assert harness.get("/oauth2/userinfo").status == 200
 
 
 def test_claims_nested_too_deep_end_the_login_with_a_page() -> None:
-    world = World(settings(inject_response_headers=(rule("X-Level", "level"),)))
+    harness = Harness(settings(inject_response_headers=(rule("X-Level", "level"),)))
     value: Any = "x"
     for _ in range(20):
         value = {"a": [value]}
-    world.config.id_token_claims["level"] = value
-    answer = world.log_in()
+    harness.config.id_token_claims["level"] = value
+    answer = harness.log_in()
     assert answer.status == 500
     assert [event.reason for event in answer.events] == ["claims_too_deep"]
 
 
-def test_long_deep_links_do_not_fill_the_cookie_header(world: World) -> None:
+def test_long_deep_links_do_not_fill_the_cookie_header(harness: Harness) -> None:
     for number in range(20):
-        world.clock.now += 1
-        world.begin(f"/{number}%3F" + "x" * 7000)
-    assert len(world.jar) <= 8
-    assert sum(map(len, world.jar.values())) < 40_000
-    assert header(world.finish(world.begin("/x%3F" + "y" * 7000)), b"location") == b"/x"
-    assert header(world.finish(world.begin("/" + "y" * 7000)), b"location") == b"/"
+        harness.clock.now += 1
+        harness.start_login(f"/{number}%3F" + "x" * 7000)
+    assert len(harness.jar) <= 8
+    assert sum(map(len, harness.jar.values())) < 40_000
+    assert (
+        header(
+            harness.finish_login(harness.start_login("/x%3F" + "y" * 7000)), b"location"
+        )
+        == b"/x"
+    )
+    assert (
+        header(harness.finish_login(harness.start_login("/" + "y" * 7000)), b"location")
+        == b"/"
+    )
     kept = "/x%3F" + "y" * 2000
-    location = header(world.finish(world.begin(kept)), b"location")
+    location = header(harness.finish_login(harness.start_login(kept)), b"location")
     assert location == b"/x?" + b"y" * 2000
 
 
 def test_one_absent_provider_does_not_block_the_others() -> None:
-    world = World(
+    harness = Harness(
         settings(
             providers=(
                 provider_settings(id="a", issuer="https://away.example"),
@@ -195,14 +207,14 @@ def test_one_absent_provider_does_not_block_the_others() -> None:
         ),
         ready=False,
     )
-    original = world.idp.fetch
+    original = harness.idp.fetch
 
     def fetch(effect: Fetch) -> Response:
         if "away" in effect.url:
             raise FetchError("connection refused")
         return original(effect)
 
-    flow = world.proxy.warm_up()
+    flow = harness.proxy.warm_up()
     effect: Any = next(flow)
     while isinstance(effect, Fetch):
         try:
@@ -211,15 +223,15 @@ def test_one_absent_provider_does_not_block_the_others() -> None:
             effect = flow.throw(error)
         else:
             effect = flow.send(answer)
-    assert not world.proxy.ready
-    assert world.get("/oauth2/start?provider=b").status == 302
-    assert world.get("/oauth2/start?provider=a").status == 503
+    assert not harness.proxy.ready
+    assert harness.get("/oauth2/start?provider=b").status == 302
+    assert harness.get("/oauth2/start?provider=a").status == 503
 
 
 @pytest.mark.parametrize("domain", ["*example.com", "**", "*x*"])
 def test_email_domains_of_another_form_are_refused(domain: str) -> None:
     with pytest.raises(SettingsError, match="email_domains"):
-        World(settings(email_domains=(domain,)))
+        Harness(settings(email_domains=(domain,)))
 
 
 def test_letters_that_become_others_in_lower_case() -> None:
@@ -256,7 +268,7 @@ def test_settings_that_would_go_wrong_are_refused(
     changes: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(SettingsError, match=problem):
-        World(settings(**changes))
+        Harness(settings(**changes))
 
 
 def test_a_key_with_an_odd_algorithm_is_ignored() -> None:
@@ -264,8 +276,8 @@ def test_a_key_with_an_odd_algorithm_is_ignored() -> None:
     assert parse_key_set(body).unusable == 2
 
 
-def test_a_refresh_that_is_not_needed_asks_nobody(refreshing: World) -> None:
-    answer = play(
+def test_a_refresh_that_is_not_needed_asks_nobody(refreshing: Harness) -> None:
+    answer = run_scripted(
         session_of_request(refreshing.proxy._context, refreshing.request("/"))
     )
     assert answer[0].email == "alice@example.com"

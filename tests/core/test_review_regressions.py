@@ -16,13 +16,13 @@ from authproxy_core.settings.credentials import CredentialSettings
 from authproxy_core.settings.root import LogoutSettings, Secret
 from authproxy_core.settings.rules import AccessRule, Condition, RuleSettings
 from support.fleet import Fleet
-from support.world import (
-    World,
-    changed,
+from support.harness import (
+    Harness,
     keep_cookies,
     provider_settings,
     settings,
     target_of,
+    with_changes,
 )
 
 FORM = (b"content-type", b"application/x-www-form-urlencoded")
@@ -55,16 +55,16 @@ def guarded(**when: Any) -> RuleSettings:
     ],
 )
 def test_a_path_is_judged_by_what_rewriting_makes_of_it(path: str) -> None:
-    world = World(settings(access=guarded(), upstreams=(API, APP)))
-    world.log_in("bob")
-    assert not isinstance(world.send(path), Forward)
+    harness = Harness(settings(access=guarded(), upstreams=(API, APP)))
+    harness.log_in("bob")
+    assert not isinstance(harness.send(path), Forward)
 
 
 @pytest.mark.parametrize("method", [b"POST", b"post", b"Post"])
 def test_a_rule_for_a_method_holds_for_its_spellings(method: bytes) -> None:
-    world = World(settings(access=guarded(methods=("POST",)), reverse_proxy=True))
-    world.log_in("bob")
-    answer = world.get(
+    harness = Harness(settings(access=guarded(methods=("POST",)), reverse_proxy=True))
+    harness.log_in("bob")
+    answer = harness.get(
         "/oauth2/auth",
         (b"x-forwarded-method", method),
         (b"x-forwarded-uri", b"/api/admin/x"),
@@ -83,8 +83,8 @@ def test_every_name_of_a_user_revokes(kind: str, name: str) -> None:
     fleet.clock.now += 1
     jar: dict[bytes, bytes] = {}
     if name == "ann":
-        fleet.world.body = b"username=ann&password=pw"
-        form = fleet.world.request("/oauth2/sign_in", FORM, method=b"POST", jar={})
+        fleet.harness.body = b"username=ann&password=pw"
+        form = fleet.harness.request("/oauth2/sign_in", FORM, method=b"POST", jar={})
         keep_cookies(jar, fleet[0].run(fleet[0].proxy.handle(form)))
     else:
         fleet[0].log_in("alice", jar)
@@ -104,7 +104,7 @@ def test_a_logout_token_is_for_the_client_that_it_names(turned: bool) -> None:
         provider_settings(id="other", client_id="other-client"),
         provider_settings(id="ours"),
     ]
-    given = changed(
+    given = with_changes(
         settings(
             sessions=SessionSettings(shared=True, backend="store"),
             logout=LogoutSettings(back_channel=True),
@@ -112,8 +112,8 @@ def test_a_logout_token_is_for_the_client_that_it_names(turned: bool) -> None:
         providers=tuple(reversed(providers) if turned else providers),
     )
     fleet = Fleet(given)
-    fleet.world.body = b"logout_token=" + fleet.idp.logout_token("alice").encode()
-    request = fleet.world.request(
+    fleet.harness.body = b"logout_token=" + fleet.idp.logout_token("alice").encode()
+    request = fleet.harness.request(
         "/oauth2/backchannel-logout", FORM, method=b"POST", jar={}
     )
     assert fleet[0].run(fleet[0].proxy.handle(request)).status == 200
@@ -134,20 +134,20 @@ def test_what_the_cache_lets_go_is_not_watched(kind: str) -> None:
 
 
 def test_the_signed_fields_are_ours_alone() -> None:
-    world = World(
+    harness = Harness(
         settings(
             upstreams=(APP,),
             signature_key=Secret(b"sha256:key"),
             strip_identity_headers=False,
         )
     )
-    world.log_in()
+    harness.log_in()
     forged = (
         (b"gap-auth", b"admin"),
         (b"gap_auth", b"admin"),
         (b"gap-signature", b"z"),
     )
-    decision = world.send("/", *forged)
+    decision = harness.send("/", *forged)
     assert isinstance(decision, Forward)
     values = [
         v for n, v in decision.headers if n.replace(b"_", b"-").startswith(b"gap-")
@@ -158,28 +158,28 @@ def test_the_signed_fields_are_ours_alone() -> None:
 
 def test_an_embedder_is_told_of_nobody_when_credentials_are_refused() -> None:
     given = CredentialSettings(jwt_bearer_tokens=True, bearer_login_fallback=False)
-    world = World(settings(credentials=given))
-    request = world.request("/", (b"authorization", b"Bearer nope"))
-    assert world.run(world.proxy.identify(request)) is None
+    harness = Harness(settings(credentials=given))
+    request = harness.request("/", (b"authorization", b"Bearer nope"))
+    assert harness.run(harness.proxy.identify(request)) is None
 
 
 def test_a_process_that_has_just_begun_finishes_a_login() -> None:
-    world = World()
-    url = world.idp.log_in(world.begin("/deep"), "alice")
-    world.proxy = world.new_proxy(world.settings)
-    assert not world.proxy.ready
-    answer = world.get(target_of(url))
+    harness = Harness()
+    url = harness.idp.log_in(harness.start_login("/deep"), "alice")
+    harness.proxy = harness.new_proxy(harness.settings)
+    assert not harness.proxy.ready
+    answer = harness.get(target_of(url))
     assert answer.status == 302
-    assert world.get("/oauth2/auth").status == 202
+    assert harness.get("/oauth2/auth").status == 202
 
 
 def test_a_public_websocket_does_not_hang_on_a_cookie() -> None:
     gate = AuthBypassSettings(skip_auth_routes=("^/pub/",))
-    world = World(settings(auth_bypass=gate, upstreams=(APP,)))
-    world.jar[b"_oauth2_proxy"] = b"of-a-session-that-is-over"
-    request = world.request(
+    harness = Harness(settings(auth_bypass=gate, upstreams=(APP,)))
+    harness.jar[b"_oauth2_proxy"] = b"of-a-session-that-is-over"
+    request = harness.request(
         "/pub/ws", (b"upgrade", b"websocket"), (b"connection", b"upgrade")
     )
-    decision = world.decide(world.proxy.handle(request))
+    decision = harness.decide(harness.proxy.handle(request))
     assert isinstance(decision, Forward)
-    assert world.run(world.proxy.is_session_valid(request, decision))
+    assert harness.run(harness.proxy.is_session_valid(request, decision))

@@ -37,7 +37,7 @@ from authproxy_core.sessions.codec import decode_session, encode_session
 from authproxy_core.sessions.cookies import read_cookies
 from authproxy_core.sessions.lifetimes import SessionDeadlines
 from authproxy_core.sessions.session_cache import SessionCache, SessionEntry
-from support.world import World, header, rule, settings
+from support.harness import Harness, header, rule, settings
 
 # -- who may come in
 
@@ -196,18 +196,18 @@ def test_jw28_what_is_no_key_set(body: bytes) -> None:
 
 
 def test_jw28_a_set_without_usable_keys_is_no_start() -> None:
-    world = World(ready=False)
-    original = world.idp.fetch
-    world.on_fetch = lambda effect: (
+    harness = Harness(ready=False)
+    original = harness.idp.fetch
+    harness.on_fetch = lambda effect: (
         Response(200, (), b'{"keys": [{"kty": "oct"}]}')
         if effect.url.endswith("/jwks")
         else original(effect)
     )
-    flow = world.proxy.warm_up()
+    flow = harness.proxy.warm_up()
     answer: Any = None
     while type(effect := flow.send(answer)).__name__ == "Fetch":
-        answer = world.on_fetch(effect)  # type: ignore[arg-type]
-    assert world.events[-1].reason == "jwks_empty"
+        answer = harness.on_fetch(effect)  # type: ignore[arg-type]
+    assert harness.events[-1].reason == "jwks_empty"
 
 
 @pytest.mark.parametrize(
@@ -333,23 +333,23 @@ def test_ou19_a_location_has_no_line_ends(location: str) -> None:
     assert all(0x20 < byte < 0x7F for byte in encoded)
 
 
-def test_a_blank_in_a_target_is_encoded(world: World) -> None:
-    answer = world.log_in(rd="/a%20b")
+def test_a_blank_in_a_target_is_encoded(harness: Harness) -> None:
+    answer = harness.log_in(rd="/a%20b")
     assert header(answer, b"location") == b"/a%20b"
 
 
-def test_sign_out_may_lead_to_the_sign_in_page(world: World) -> None:
-    answer = world.get("/oauth2/sign_out?rd=/oauth2/sign_in%3Frd=/x")
+def test_sign_out_may_lead_to_the_sign_in_page(harness: Harness) -> None:
+    answer = harness.get("/oauth2/sign_out?rd=/oauth2/sign_in%3Frd=/x")
     assert header(answer, b"location") == b"/oauth2/sign_in?rd=/x"
 
 
-def test_a_state_of_another_length_is_none_of_ours(world: World) -> None:
-    world.begin()
+def test_a_state_of_another_length_is_none_of_ours(harness: Harness) -> None:
+    harness.start_login()
     long_state = "A" * (17 << 10)
-    assert world.get(f"/oauth2/callback?code=x&state={long_state}").status == 403
+    assert harness.get(f"/oauth2/callback?code=x&state={long_state}").status == 403
 
 
-def test_cookies_and_forms_of_the_test_world() -> None:
+def test_cookies_and_forms_of_the_test_harness() -> None:
     assert read_cookies(((b"cookie", b"a=1"),)) == [(b"a", b"1")]
     assert parse_form(b"a=1") == {"a": "1"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from authproxy_core import SessionSettings
-from support.world import World, header, settings
+from support.harness import Harness, header, settings
 
 
 @pytest.mark.parametrize(
@@ -18,25 +18,25 @@ from support.world import World, header, settings
 def test_not_ready_while_a_store_that_is_needed_is_away(
     sessions: SessionSettings,
 ) -> None:
-    world = World(settings(sessions=sessions))
-    assert world.get("/ready").status == 200
-    world.proxy.store_available = False
-    answer = world.get("/ready")
+    harness = Harness(settings(sessions=sessions))
+    assert harness.get("/ready").status == 200
+    harness.proxy.store_available = False
+    answer = harness.get("/ready")
     assert answer.status == 503
     assert header(answer, b"retry-after") == b"1"
-    assert not world.proxy.ready
-    world.proxy.store_available = True
-    assert world.get("/ready").status == 200
+    assert not harness.proxy.ready
+    harness.proxy.store_available = True
+    assert harness.get("/ready").status == 200
 
 
 def test_ready_without_a_store_that_only_helps() -> None:
-    world = World(settings(sessions=SessionSettings(shared=True)))
-    world.proxy.store_available = False
-    assert world.get("/ready").status == 200
+    harness = Harness(settings(sessions=SessionSettings(shared=True)))
+    harness.proxy.store_available = False
+    assert harness.get("/ready").status == 200
 
 
 def test_trust_in_the_store_is_off_until_the_driver_says_otherwise() -> None:
-    proxy = World().proxy
+    proxy = Harness().proxy
     assert not proxy.store_notifies
     proxy.store_notifies = True
     assert proxy.store_notifies

@@ -8,57 +8,69 @@ import pytest
 
 from authproxy_core import FetchError, Lock, Respond, Secret, SettingsError
 from authproxy_core.settings.root import CookieSettings, Settings
-from support.world import SECRET, World, changed, headers, provider_settings, settings
+from support.harness import (
+    SECRET,
+    Harness,
+    headers,
+    provider_settings,
+    settings,
+    with_changes,
+)
 
 NEW_SECRET = Secret(b"fedcba9876543210fedcba9876543210")
 
 
-def reload(world: World, **changes: Any) -> None:
+def reload(harness: Harness, **changes: Any) -> None:
     """Go on with changed settings."""
-    world.proxy = world.proxy.with_settings(changed(world.proxy.settings, **changes))
+    harness.proxy = harness.proxy.with_settings(
+        with_changes(harness.proxy.settings, **changes)
+    )
 
 
 def ring(*secrets: Secret, **changes: Any) -> CookieSettings:
     return CookieSettings(secrets=secrets, **changes)
 
 
-def test_equal_settings_change_nothing(world: World) -> None:
-    assert world.proxy.with_settings(settings()) is world.proxy
+def test_equal_settings_change_nothing(harness: Harness) -> None:
+    assert harness.proxy.with_settings(settings()) is harness.proxy
 
 
-def test_what_the_store_said_holds(world: World) -> None:
-    world.proxy.store_available = world.proxy.store_notifies = False
-    reload(world, auth_success_status=204)
-    assert (world.proxy.store_available, world.proxy.store_notifies) == (False, False)
+def test_what_the_store_said_holds(harness: Harness) -> None:
+    harness.proxy.store_available = harness.proxy.store_notifies = False
+    reload(harness, auth_success_status=204)
+    assert (harness.proxy.store_available, harness.proxy.store_notifies) == (
+        False,
+        False,
+    )
 
 
-def test_bad_settings_leave_all_as_it_is(world: World) -> None:
-    world.log_in()
+def test_bad_settings_leave_all_as_it_is(harness: Harness) -> None:
+    harness.log_in()
     with pytest.raises(SettingsError, match="cookie_secret"):
-        reload(world, cookie=CookieSettings())
-    assert world.get("/oauth2/auth").status == 202
+        reload(harness, cookie=CookieSettings())
+    assert harness.get("/oauth2/auth").status == 202
 
 
-def test_sessions_outlive_a_change_and_rules_hold_at_once(world: World) -> None:
+def test_sessions_outlive_a_change_and_rules_hold_at_once(harness: Harness) -> None:
     """AZ34: who may not come in any more is out with the next request."""
-    world.log_in()
-    assert world.get("/oauth2/auth").status == 202
-    assert world.get("/oauth2/auth").status == 202
-    reload(world, email_domains=("other.example",))
-    assert world.get("/oauth2/auth").status == 403
-    reload(world, email_domains=("*",), auth_success_status=204)
-    assert world.get("/oauth2/auth").status == 204
+    harness.log_in()
+    assert harness.get("/oauth2/auth").status == 202
+    assert harness.get("/oauth2/auth").status == 202
+    reload(harness, email_domains=("other.example",))
+    assert harness.get("/oauth2/auth").status == 403
+    reload(harness, email_domains=("*",), auth_success_status=204)
+    assert harness.get("/oauth2/auth").status == 204
 
 
-def test_metadata_and_keys_are_kept(world: World) -> None:
+def test_metadata_and_keys_are_kept(harness: Harness) -> None:
     """Nothing is fetched again, and logins go on, while the provider is away."""
-    world.fetched.clear()
+    harness.fetched.clear()
     changes = {"allowed_groups": ("admins",), "client_secret": Secret(b"other")}
-    reload(world, providers=(provider_settings(**changes),))
-    world.run(world.proxy.warm_up())
-    assert world.proxy.ready
-    assert not world.fetched
-    world.begin()
+    reload(harness, providers=(provider_settings(**changes),))
+    harness.run(harness.proxy.warm_up())
+    assert harness.proxy.ready
+    assert not harness.fetched
+    harness.start_login()
 
 
 @pytest.mark.parametrize(
@@ -71,45 +83,47 @@ def test_metadata_and_keys_are_kept(world: World) -> None:
         {"type": "oidc"},
     ],
 )
-def test_another_provider_is_asked_anew(world: World, changes: dict[str, Any]) -> None:
-    reload(world, providers=(provider_settings(**changes),))
-    assert not world.proxy.ready
+def test_another_provider_is_asked_anew(
+    harness: Harness, changes: dict[str, Any]
+) -> None:
+    reload(harness, providers=(provider_settings(**changes),))
+    assert not harness.proxy.ready
 
 
-def test_key_ring_is_rotated(world: World) -> None:
+def test_key_ring_is_rotated(harness: Harness) -> None:
     """The old secret unseals what it sealed; what is written, the new one seals."""
-    world.log_in()
-    old = dict(world.jar)
-    reload(world, cookie=ring(NEW_SECRET, SECRET))
-    assert world.get("/oauth2/auth").status == 202
-    world.log_in()
-    fresh = dict(world.jar)
-    reload(world, cookie=ring(NEW_SECRET))
-    assert world.get("/oauth2/auth", jar=fresh).status == 202
-    assert world.get("/oauth2/auth", jar=old).status == 401
+    harness.log_in()
+    old = dict(harness.jar)
+    reload(harness, cookie=ring(NEW_SECRET, SECRET))
+    assert harness.get("/oauth2/auth").status == 202
+    harness.log_in()
+    fresh = dict(harness.jar)
+    reload(harness, cookie=ring(NEW_SECRET))
+    assert harness.get("/oauth2/auth", jar=fresh).status == 202
+    assert harness.get("/oauth2/auth", jar=old).status == 401
 
 
 def test_rotation_seals_anew_with_a_refresh() -> None:
-    world = World(settings(cookie={"refresh": 60.0}))
-    world.log_in()
-    reload(world, cookie=ring(NEW_SECRET, SECRET, refresh=60.0))
-    world.clock.now += 61
-    assert headers(world.get("/oauth2/auth"), b"set-cookie")
-    reload(world, cookie=ring(NEW_SECRET, refresh=60.0))
-    assert world.get("/oauth2/auth").status == 202
+    harness = Harness(settings(cookie={"refresh": 60.0}))
+    harness.log_in()
+    reload(harness, cookie=ring(NEW_SECRET, SECRET, refresh=60.0))
+    harness.clock.now += 61
+    assert headers(harness.get("/oauth2/auth"), b"set-cookie")
+    reload(harness, cookie=ring(NEW_SECRET, refresh=60.0))
+    assert harness.get("/oauth2/auth").status == 202
 
 
 @pytest.fixture
-def refreshing() -> World:
+def refreshing() -> Harness:
     """A session that is stale, and a proxy that remembers nothing of it."""
-    world = World(settings(cookie={"refresh": 60.0}))
-    world.log_in()
-    world.clock.now += 61
-    world.idp.seen.clear()
-    return world
+    harness = Harness(settings(cookie={"refresh": 60.0}))
+    harness.log_in()
+    harness.clock.now += 61
+    harness.idp.seen.clear()
+    return harness
 
 
-def test_refresh_of_an_old_flow_is_known_to_the_new_proxy(refreshing: World) -> None:
+def test_refresh_of_an_old_flow_is_known_to_the_new_proxy(refreshing: Harness) -> None:
     """A flow that began before the change spends the refresh token for both."""
     old_jar = dict(refreshing.jar)
     flow = refreshing.proxy.check(refreshing.request("/oauth2/auth"))
@@ -133,7 +147,7 @@ def test_refresh_of_an_old_flow_is_known_to_the_new_proxy(refreshing: World) -> 
     assert before is not refreshing.proxy
 
 
-def test_renewals_are_judged_by_the_new_settings(refreshing: World) -> None:
+def test_renewals_are_judged_by_the_new_settings(refreshing: Harness) -> None:
     """A session that was renewed a moment ago is no way around another key ring."""
     old_jar = dict(refreshing.jar)
     reload(refreshing, cookie=ring(NEW_SECRET, SECRET, refresh=60.0))
@@ -143,7 +157,7 @@ def test_renewals_are_judged_by_the_new_settings(refreshing: World) -> None:
     assert refreshing.get("/oauth2/auth", jar=old_jar).status == 401
 
 
-def test_provider_that_failed_is_left_alone_after_a_change(refreshing: World) -> None:
+def test_provider_that_failed_is_left_alone_after_a_change(refreshing: Harness) -> None:
     def away(_: object) -> None:
         raise FetchError("connection refused")
 

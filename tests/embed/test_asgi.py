@@ -24,10 +24,10 @@ from authproxy_core import AuthProxy, Secret, UpstreamSettings
 from authproxy_demo.config import Client as DemoClient
 from authproxy_demo.config import DemoConfig
 from authproxy_demo.provider import DemoProvider, serve
+from support.harness import ALICE, BOB, provider_settings, rule, settings
 from support.http import Client
 from support.ports import free_port
 from support.processes import wait_for
-from support.world import ALICE, BOB, provider_settings, rule, settings
 
 
 async def shown(request: Request) -> JSONResponse:

@@ -20,10 +20,10 @@ from websockets.sync.client import ClientConnection, connect
 
 from authproxy.asgi import AuthMiddleware
 from authproxy_core import AuthProxy, Secret, UpstreamSettings
+from support.harness import rule, settings
 from support.ports import free_port
 from support.processes import wait_for
 from support.program import SECRET, session_cookie
-from support.world import rule, settings
 
 go_on = threading.Event()
 

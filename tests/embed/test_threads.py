@@ -26,10 +26,10 @@ from authproxy_core import (
 )
 from authproxy_demo.config import DemoConfig
 from authproxy_demo.provider import DemoProvider, serve
+from support.harness import ALICE, rule, settings
 from support.http import Client
 from support.in_thread import InThread
 from support.ports import LOOPBACK
-from support.world import ALICE, rule, settings
 
 
 def perform(effect: Any) -> Any:

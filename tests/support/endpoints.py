@@ -21,7 +21,7 @@ from joserfc.jwk import RSAKey
 from authproxy_core import Fetch, ProviderSettings, Respond, Response, Secret
 from authproxy_core.encoding import b64url
 from authproxy_core.errors import EffectError
-from support.world import RESPONSE_RULES, SECRET, World, header, settings
+from support.harness import RESPONSE_RULES, SECRET, Harness, header, settings
 
 JSON_TYPE = ((b"content-type", b"application/json"),)
 FORM_TYPE = ((b"content-type", b"application/x-www-form-urlencoded"),)
@@ -145,11 +145,11 @@ class Endpoints:
                 **(core or {}),
             },
         )
-        self.world = World(given, ready=False)
-        self.world.on_fetch = self._answer
+        self.harness = Harness(given, ready=False)
+        self.harness.on_fetch = self._answer
         self.nonce: str | None = None
         if ready:
-            self.world.run(self.world.proxy.warm_up())
+            self.harness.run(self.harness.proxy.warm_up())
             self.asked.clear()
 
     # -- the provider's side
@@ -168,7 +168,7 @@ class Endpoints:
 
     def id_token(self, **changes: Any) -> str:
         """An ID token for the login under way."""
-        now = int(self.world.clock())
+        now = int(self.harness.clock())
         claims = {
             "iss": ISSUER,
             "aud": "web",
@@ -206,7 +206,7 @@ class Endpoints:
 
     def begin(self, target: str = "/oauth2/start?rd=/") -> dict[str, str]:
         """Start a login; the parameters of the authorization request."""
-        answer = self.world.get(target)
+        answer = self.harness.get(target)
         assert answer.status == 302, answer
         self.location = header(answer, b"location").decode()
         params = dict(parse_qsl(urlsplit(self.location).query))
@@ -216,7 +216,7 @@ class Endpoints:
     def finish(self, params: Mapping[str, str], **more: str) -> Respond:
         """Come back from the provider with a code."""
         extra = "".join(f"&{name}={value}" for name, value in more.items())
-        return self.world.get(
+        return self.harness.get(
             f"/oauth2/callback?code=code-1&state={params['state']}{extra}"
         )
 
@@ -226,12 +226,12 @@ class Endpoints:
 
     def later(self, seconds: float) -> Respond:
         """Ask whether the session is good, so many seconds later."""
-        self.world.clock.now += seconds
+        self.harness.clock.now += seconds
         return self.who()
 
     def who(self) -> Respond:
         """The answer of the auth check."""
-        return self.world.get("/oauth2/auth")
+        return self.harness.get("/oauth2/auth")
 
     def identity(self) -> tuple[str, str, str, str]:
         """User, e-mail, groups and preferred user name of the session."""

@@ -30,7 +30,7 @@ from authproxy_core import (
 )
 from authproxy_core.messages import Header
 
-from .world import World, keep_cookies
+from .harness import Harness, keep_cookies
 
 BUSY = object()  # the answer of a lock that somebody else holds
 STORE_EFFECTS = (Load, LoadAll, Save, Delete, Add, Members, Remove)
@@ -114,9 +114,9 @@ class Process:
 
     def __init__(self, fleet: Fleet, settings: Settings, *, trusting: bool) -> None:
         self.fleet = fleet
-        self.world = fleet.world
-        self.proxy: AuthProxy = fleet.world.new_proxy(settings)
-        self.world.run(self.proxy.warm_up())
+        self.harness = fleet.harness
+        self.proxy: AuthProxy = fleet.harness.new_proxy(settings)
+        self.harness.run(self.proxy.warm_up())
         self.local: dict[str, object] = {}
         self.prefix = settings.cookie.name
         if trusting:
@@ -137,14 +137,14 @@ class Process:
                 return BUSY
             self.local[effect.key] = owner
             return True
-        return self.world.perform(effect)
+        return self.harness.perform(effect)
 
     def get(
         self, target: str, *fields: Header, jar: dict[bytes, bytes] | None = None
     ) -> Respond:
         """The answer to a request; its cookies go into the jar."""
-        cookies = self.world.jar if jar is None else jar
-        outcome = self.proxy.handle(self.world.request(target, *fields, jar=cookies))
+        cookies = self.harness.jar if jar is None else jar
+        outcome = self.proxy.handle(self.harness.request(target, *fields, jar=cookies))
         [answer] = self.fleet.together([(self, outcome)])
         assert isinstance(answer, Respond)
         keep_cookies(cookies, answer)
@@ -157,10 +157,10 @@ class Process:
 
     def log_in(self, user: str = "alice", jar: dict[bytes, bytes] | None = None) -> Any:
         """A whole login; the answer of the callback."""
-        cookies = self.world.jar if jar is None else jar
+        cookies = self.harness.jar if jar is None else jar
         begun = self.get("/oauth2/start?rd=/", jar=cookies)
         [location] = [v for n, v in begun.headers if n == b"location"]
-        url = self.world.idp.log_in(location.decode(), user)
+        url = self.harness.idp.log_in(location.decode(), user)
         return self.get(url[url.index("/oauth2") :], jar=cookies)
 
 
@@ -170,9 +170,9 @@ class Fleet:
     def __init__(
         self, settings: Settings, *, size: int = 2, trusting: bool = True, seed: int = 0
     ) -> None:
-        self.world = World(settings)
-        self.clock = self.world.clock
-        self.idp = self.world.idp
+        self.harness = Harness(settings)
+        self.clock = self.harness.clock
+        self.idp = self.harness.idp
         self.store = MemoryStore(self.clock)
         self.random = random.Random(seed)
         self.processes = [
@@ -193,7 +193,7 @@ class Fleet:
     ) -> list[Respond]:
         """The answers to *count* requests with the same cookies, over all processes."""
         outcomes = [
-            (process, process.proxy.handle(self.world.request(target, jar=jar)))
+            (process, process.proxy.handle(self.harness.request(target, jar=jar)))
             for number in range(count)
             for process in [self.processes[number % len(self.processes)]]
         ]

@@ -28,7 +28,7 @@ from authproxy_core.settings.rules import (
     condition_problems,
     rule_problems,
 )
-from support.world import World, header, settings
+from support.harness import Harness, header, settings
 
 ALICE = Session(
     user="u1",
@@ -335,9 +335,9 @@ APP = UpstreamSettings(id="app", path="/", uri="http://127.0.0.1:1/")
 GATEWAY = "10.0.0.1"
 
 
-def world_of(**changes: Any) -> World:
+def harness_with(**changes: Any) -> Harness:
     values = {"access": GUARDED, "upstreams": (APP,), "reverse_proxy": True, **changes}
-    return World(settings(**values))
+    return Harness(settings(**values))
 
 
 def about(uri: str, method: str = "GET") -> tuple[tuple[bytes, bytes], ...]:
@@ -349,22 +349,22 @@ def about(uri: str, method: str = "GET") -> tuple[tuple[bytes, bytes], ...]:
     )
 
 
-def asked(world: World, uri: str, method: str = "GET", **changes: Any) -> Respond:
+def asked(harness: Harness, uri: str, method: str = "GET", **changes: Any) -> Respond:
     given = {"peer": GATEWAY, **changes}
-    return world.get("/oauth2/auth", *about(uri, method), **given)
+    return harness.get("/oauth2/auth", *about(uri, method), **given)
 
 
-def status(world: World, target: str, **changes: Any) -> int:
-    decision = world.send(target, **changes)
+def status(harness: Harness, target: str, **changes: Any) -> int:
+    decision = harness.send(target, **changes)
     return 200 if isinstance(decision, Forward) else decision.status  # type: ignore[union-attr]
 
 
 def test_rules_of_a_gateways_requests() -> None:
-    world = world_of()
-    assert asked(world, "/public/x").status == 202
-    assert asked(world, "/x").status == 401
-    assert asked(world, "/.git/config").status == 403
-    world.log_in("bob")
+    harness = harness_with()
+    assert asked(harness, "/public/x").status == 202
+    assert asked(harness, "/x").status == 401
+    assert asked(harness, "/.git/config").status == 403
+    harness.log_in("bob")
     for uri, expected in (
         ("/public/x", 202),
         ("/x", 202),
@@ -373,18 +373,18 @@ def test_rules_of_a_gateways_requests() -> None:
         ("/x/../admin/x", 403),
         ("/hr/", 403),
     ):
-        assert asked(world, uri).status == expected, uri
-    assert asked(world, "/api/x").status == 202
-    assert asked(world, "/api/x", "DELETE").status == 403
-    world.log_in("alice")
-    assert asked(world, "/admin/x").status == 202
-    assert asked(world, "/api/x", "DELETE").status == 202
+        assert asked(harness, uri).status == expected, uri
+    assert asked(harness, "/api/x").status == 202
+    assert asked(harness, "/api/x", "DELETE").status == 403
+    harness.log_in("alice")
+    assert asked(harness, "/admin/x").status == 202
+    assert asked(harness, "/api/x", "DELETE").status == 202
 
 
 def test_refusal_says_which_rule() -> None:
-    world = world_of()
-    world.log_in("bob")
-    answer = asked(world, "/admin/x")
+    harness = harness_with()
+    harness.log_in("bob")
+    answer = asked(harness, "/admin/x")
     [event] = answer.events
     assert (event.kind, event.reason, event.detail) == (
         "denied",
@@ -399,23 +399,24 @@ def test_refusal_says_which_rule() -> None:
 
 
 def test_public_places_carry_the_identity_that_is_there() -> None:
-    world = world_of()
-    assert header(asked(world, "/public/"), b"x-auth-request-email") == b""
-    world.log_in("bob")
+    harness = harness_with()
+    assert header(asked(harness, "/public/"), b"x-auth-request-email") == b""
+    harness.log_in("bob")
     assert (
-        header(asked(world, "/public/"), b"x-auth-request-email") == b"bob@example.com"
+        header(asked(harness, "/public/"), b"x-auth-request-email")
+        == b"bob@example.com"
     )
 
 
 def test_gateway_that_tells_nothing() -> None:
     """Without the original URI only who may go everywhere passes."""
-    world = world_of(access=RuleSettings(rules=GUARDED.rules[2:4]))
-    assert world.get("/oauth2/auth", peer=GATEWAY).status == 401
-    world.log_in("bob")
-    assert world.get("/oauth2/auth", peer=GATEWAY).status == 403
-    assert asked(world, "/x", peer="203.0.113.9").status == 403
-    world.log_in("alice")
-    assert world.get("/oauth2/auth", peer=GATEWAY).status == 202
+    harness = harness_with(access=RuleSettings(rules=GUARDED.rules[2:4]))
+    assert harness.get("/oauth2/auth", peer=GATEWAY).status == 401
+    harness.log_in("bob")
+    assert harness.get("/oauth2/auth", peer=GATEWAY).status == 403
+    assert asked(harness, "/x", peer="203.0.113.9").status == 403
+    harness.log_in("alice")
+    assert harness.get("/oauth2/auth", peer=GATEWAY).status == 202
 
 
 def test_what_gateways_tell_is_remembered_within_bounds() -> None:
@@ -423,10 +424,10 @@ def test_what_gateways_tell_is_remembered_within_bounds() -> None:
     rules = AccessRules(
         GUARDED, TrustedProxies(settings(reverse_proxy=True)), "/oauth2"
     )
-    world = world_of()
+    harness = harness_with()
 
     def told(uri: str, peer: str = GATEWAY) -> RuleResult:
-        request = world.request("/oauth2/auth", *about(uri), peer=peer)
+        request = harness.request("/oauth2/auth", *about(uri), peer=peer)
         return rules.evaluate(request)
 
     assert told("/public/").policy == "public"
@@ -441,15 +442,15 @@ def test_what_gateways_tell_is_remembered_within_bounds() -> None:
 
 
 def test_forward_auth_with_the_uri_behind_it() -> None:
-    world = world_of()
+    harness = harness_with()
     prefix = "/oauth2/forward_auth"
-    assert world.get(f"{prefix}/public/x", peer=GATEWAY).status == 202
-    world.log_in("bob")
-    assert world.get(f"{prefix}/admin/x?a=b", peer=GATEWAY).status == 403
-    assert world.get(f"{prefix}/x?a=b", peer=GATEWAY).status == 202
-    world.log_in("alice")
-    assert world.get(f"{prefix}/admin/x", peer=GATEWAY).status == 202
-    page = world.get(
+    assert harness.get(f"{prefix}/public/x", peer=GATEWAY).status == 202
+    harness.log_in("bob")
+    assert harness.get(f"{prefix}/admin/x?a=b", peer=GATEWAY).status == 403
+    assert harness.get(f"{prefix}/x?a=b", peer=GATEWAY).status == 202
+    harness.log_in("alice")
+    assert harness.get(f"{prefix}/admin/x", peer=GATEWAY).status == 202
+    page = harness.get(
         "/oauth2/forward_auth",
         *about("/.git/"),
         (b"accept", b"text/html"),
@@ -461,30 +462,30 @@ def test_forward_auth_with_the_uri_behind_it() -> None:
 
 
 def test_rules_of_carried_requests() -> None:
-    world = world_of()
-    assert status(world, "/public/x") == 200
-    assert status(world, "/x") == 403  # the sign-in page
-    git = world.get("/.git/config")
+    harness = harness_with()
+    assert status(harness, "/public/x") == 200
+    assert status(harness, "/x") == 403  # the sign-in page
+    git = harness.get("/.git/config")
     assert git.status == 403
     assert b"Nobody may see this page" in git.body
-    world.log_in("bob")
-    assert status(world, "/x") == 200
-    denied = world.get("/admin/x")
+    harness.log_in("bob")
+    assert status(harness, "/x") == 200
+    denied = harness.get("/admin/x")
     assert denied.status == 403
     assert b"no permission" in denied.body
     assert [event.reason for event in denied.events] == ["rule"]
-    assert status(world, "/api/x", method=b"DELETE") == 403
-    world.log_in("alice")
-    assert status(world, "/admin/x") == 200
-    assert status(world, "/admin/x?allowed_groups=nobody") == 403
+    assert status(harness, "/api/x", method=b"DELETE") == 403
+    harness.log_in("alice")
+    assert status(harness, "/admin/x") == 200
+    assert status(harness, "/admin/x?allowed_groups=nobody") == 403
 
 
 def test_fh_forwarded_uri_does_not_choose_the_rule_of_a_carried_request() -> None:
     """CVE-2026-40575: what we carry is judged, not what a header says of it."""
-    world = world_of()
-    world.log_in("bob")
-    assert status(world, "/admin/x", peer=GATEWAY) == 403
-    decision = world.send("/admin/x", *about("/public/"), peer=GATEWAY)
+    harness = harness_with()
+    harness.log_in("bob")
+    assert status(harness, "/admin/x", peer=GATEWAY) == 403
+    decision = harness.send("/admin/x", *about("/public/"), peer=GATEWAY)
     assert isinstance(decision, Respond)
     assert decision.status == 403
 
@@ -492,22 +493,22 @@ def test_fh_forwarded_uri_does_not_choose_the_rule_of_a_carried_request() -> Non
 def test_rules_come_before_what_skips_the_login() -> None:
     """AZ32: a rule that is about a request decides; else it is as without rules."""
     gate = AuthBypassSettings(skip_auth_regex=("^/",))
-    world = world_of(auth_bypass=gate)
-    assert status(world, "/x") == 200
-    assert asked(world, "/x").status == 202
-    assert asked(world, "/admin/x").status == 401
-    assert status(world, "/admin/x") == 403
-    closed = world_of(auth_bypass=gate, access=RuleSettings(default="deny"))
+    harness = harness_with(auth_bypass=gate)
+    assert status(harness, "/x") == 200
+    assert asked(harness, "/x").status == 202
+    assert asked(harness, "/admin/x").status == 401
+    assert status(harness, "/admin/x") == 403
+    closed = harness_with(auth_bypass=gate, access=RuleSettings(default="deny"))
     assert asked(closed, "/x").status == 403
     assert status(closed, "/x") == 403
 
 
 def test_stale_sessions_are_judged_by_the_rules_too() -> None:
-    world = world_of(cookie={"refresh": 60.0})
-    world.log_in("bob")
-    world.clock.now += 61
-    assert asked(world, "/admin/x").status == 403
-    assert asked(world, "/x").status == 202
+    harness = harness_with(cookie={"refresh": 60.0})
+    harness.log_in("bob")
+    harness.clock.now += 61
+    assert asked(harness, "/admin/x").status == 403
+    assert asked(harness, "/x").status == 202
 
 
 def test_claims_of_rules_are_asked_for() -> None:
@@ -519,10 +520,10 @@ def test_claims_of_rules_are_asked_for() -> None:
         uri="http://127.0.0.1:1/",
         condition=Condition(claims=(("level", ("3",)),)),
     )
-    world = world_of(
+    harness = harness_with(
         access=RuleSettings(rules=(rule("/", claims=claims),)), upstreams=(upstream,)
     )
-    [provider] = world.proxy._providers.values()
+    [provider] = harness.proxy._providers.values()
     assert provider._extra_claims == ("department", "level")
 
 
@@ -537,7 +538,7 @@ def upstream(name: str, path: str = "/", **when: Any) -> UpstreamSettings:
 
 def test_upstreams_by_who_and_what() -> None:
     """The first whose condition holds; none: 403, if there is one for the path at all."""
-    world = world_of(
+    harness = harness_with(
         access=RuleSettings(),
         upstreams=(
             upstream("admins", groups=("admins",)),
@@ -547,10 +548,10 @@ def test_upstreams_by_who_and_what() -> None:
             upstream("exact", "/only/x/", groups=("nobody",)),
         ),
     )
-    world.log_in("bob")
+    harness.log_in("bob")
 
     def chosen(target: str, method: bytes = b"GET") -> str:
-        decision = world.send(target, method=method)
+        decision = harness.send(target, method=method)
         return (
             decision.upstream.id
             if isinstance(decision, Forward)
@@ -560,21 +561,21 @@ def test_upstreams_by_who_and_what() -> None:
     assert chosen("/x") == "staff"
     assert chosen("/x", b"POST") == "writes"
     assert chosen("/deep/x") == "staff"
-    world.log_in("alice")
+    harness.log_in("alice")
     assert chosen("/x", b"POST") == "admins"
     assert chosen("/deep/x") == "deep"
 
 
 def test_no_upstream_for_somebody() -> None:
-    world = world_of(
+    harness = harness_with(
         access=RuleSettings(), upstreams=(upstream("app", "/app/", groups=("admins",)),)
     )
-    world.log_in("bob")
-    page = world.get("/app/x")
+    harness.log_in("bob")
+    page = harness.get("/app/x")
     assert (page.status, page.reason) == (403, "upstream")
-    assert world.get("/elsewhere").status == 404
-    assert world.get("/app").status == 301
-    skipped = world_of(
+    assert harness.get("/elsewhere").status == 404
+    assert harness.get("/app").status == 301
+    skipped = harness_with(
         access=RuleSettings(rules=(rule("/", policy="public"),)),
         upstreams=(upstream("app", groups=("admins",)),),
     )
@@ -583,10 +584,10 @@ def test_no_upstream_for_somebody() -> None:
 
 def test_one_path_may_lead_to_several_only_with_conditions() -> None:
     with pytest.raises(SettingsError, match="the path '/' is there twice"):
-        world_of(upstreams=(upstream("a"), upstream("b")))
-    world_of(upstreams=(upstream("a", groups=("x",)), upstream("b")))
+        harness_with(upstreams=(upstream("a"), upstream("b")))
+    harness_with(upstreams=(upstream("a", groups=("x",)), upstream("b")))
     with pytest.raises(SettingsError, match="upstreams: 'a': got the method 'get'"):
-        world_of(upstreams=(upstream("a", methods=("get",)),))
+        harness_with(upstreams=(upstream("a", methods=("get",)),))
 
 
 @pytest.mark.parametrize(
@@ -605,7 +606,7 @@ def test_methods_are_not_case_sensitive_everywhere() -> None:
 
 def test_the_method_of_the_gateways_own_request_is_nobodys() -> None:
     public = RuleSettings(rules=(rule("/x", methods=("GET",), policy="public"),))
-    world = world_of(access=public)
-    assert asked(world, "/x").status == 202
+    harness = harness_with(access=public)
+    assert asked(harness, "/x").status == 202
     untold = [field for field in about("/x") if field[0] != b"x-forwarded-method"]
-    assert world.get("/oauth2/auth", *untold, peer=GATEWAY).status == 401
+    assert harness.get("/oauth2/auth", *untold, peer=GATEWAY).status == 401

@@ -24,7 +24,7 @@ from authproxy_core.settings.auth_bypass import (
 )
 from authproxy_core.settings.credentials import CredentialSettings
 from authproxy_core.settings.root import check
-from support.world import World, changed, header, headers, rule, settings
+from support.harness import Harness, header, headers, rule, settings, with_changes
 
 GATEWAY = "10.0.0.1"
 STRANGER = "203.0.113.9"
@@ -33,11 +33,11 @@ APP = UpstreamSettings(id="app", uri="http://10.0.0.9:8080/")
 ACCEPTED = UpstreamSettings(id="ok", uri="static://202", static_code=202)
 
 
-def world(*routes: str, upstream: UpstreamSettings = APP, **changes: Any) -> World:
-    """A world whose gate has *routes* and what *changes* say."""
+def harness(*routes: str, upstream: UpstreamSettings = APP, **changes: Any) -> Harness:
+    """A harness whose gate has *routes* and what *changes* say."""
     names = set(AuthBypassSettings.__struct_fields__)
     gate = {name: changes.pop(name) for name in [*changes] if name in names}
-    return World(
+    return Harness(
         settings(
             reverse_proxy=True,
             trusted_proxies=(GATEWAY,),
@@ -49,12 +49,12 @@ def world(*routes: str, upstream: UpstreamSettings = APP, **changes: Any) -> Wor
     )
 
 
-RULED = world(*ROUTES)
-STATIC = world(*ROUTES, upstream=ACCEPTED)
+RULED = harness(*ROUTES)
+STATIC = harness(*ROUTES, upstream=ACCEPTED)
 
 
 def skipped(
-    target: str | bytes, *fields: Any, given: World = RULED, **changes: Any
+    target: str | bytes, *fields: Any, given: Harness = RULED, **changes: Any
 ) -> bool:
     """Whether a request without session passes, in every way there is to ask.
 
@@ -117,7 +117,7 @@ def test_what_a_rule_fits_passes(target: str) -> None:
 )  # fmt: skip
 def test_sk_what_can_be_read_in_two_ways_passes_by_no_rule(target: str) -> None:
     assert not skipped(target)
-    assert not skipped(target, given=world("^/public/", "!=^/admin", *ROUTES))
+    assert not skipped(target, given=harness("^/public/", "!=^/admin", *ROUTES))
 
 
 @pytest.mark.parametrize("target", ["/admin", "/", "/publi", "/Public/", "/x/public/"])
@@ -163,22 +163,22 @@ def test_sk19_sk20_methods_are_compared_exactly(
 def test_the_forms_of_a_rule(
     route: str, method: bytes, target: str, passes: bool
 ) -> None:
-    assert skipped(target, given=world(route), method=method) == passes
+    assert skipped(target, given=harness(route), method=method) == passes
 
 
 def test_the_old_form_of_rules() -> None:
-    ruled = world(skip_auth_regex=("^/a=b$",))
+    ruled = harness(skip_auth_regex=("^/a=b$",))
     assert skipped("/a=b", given=ruled, method=b"PUT")
     assert not skipped("/a=c", given=ruled)
 
 
 def test_sk17_a_rule_takes_linear_time() -> None:
-    ruled = world("^(a+)+$", "^/(a*)*b$")
+    ruled = harness("^(a+)+$", "^/(a*)*b$")
     assert not skipped("/" + "a" * 30_000 + "!", given=ruled)
 
 
 def test_sk22_a_preflight_passes_without_identity() -> None:
-    ruled = world(skip_auth_preflight=True)
+    ruled = harness(skip_auth_preflight=True)
     assert skipped("/admin", given=ruled, method=b"OPTIONS")
     assert not skipped("/admin", given=ruled)
     decision = ruled.send("/admin", jar={}, method=b"OPTIONS", peer=STRANGER)
@@ -187,7 +187,7 @@ def test_sk22_a_preflight_passes_without_identity() -> None:
 
 
 def test_fh11_a_strangers_word_makes_no_preflight() -> None:
-    ruled = world(skip_auth_preflight=True)
+    ruled = harness(skip_auth_preflight=True)
     field = (b"x-forwarded-method", b"OPTIONS")
     answer = ruled.get("/oauth2/auth", field, jar={}, peer=STRANGER)
     assert answer.status == 401
@@ -203,7 +203,7 @@ def test_fh01_fh02_a_strangers_uri_is_not_believed() -> None:
         for given_world in (
             RULED,
             STATIC,
-            World(settings(auth_bypass=RULED.settings.auth_bypass)),
+            Harness(settings(auth_bypass=RULED.settings.auth_bypass)),
         ):
             answer = given_world.get(path, field, jar={}, peer=STRANGER)
             assert answer.status in (401, 403)
@@ -297,7 +297,7 @@ def test_what_we_pass_on_ourselves_must_fit_as_it_is() -> None:
 def test_fh13_to_fh17_the_address_of_the_client(
     name: str, fields: Any, peer: str, passes: bool
 ) -> None:
-    ruled = world(
+    ruled = harness(
         trusted_ips=("192.0.2.0/24", "2001:db8::/32"), real_client_ip_header=name
     )
     answer = ruled.get("/oauth2/auth", *fields, jar={}, peer=peer)
@@ -311,7 +311,7 @@ def test_the_address_of_a_gateway_lets_none_of_its_clients_pass(
     name: str, told: list[str]
 ) -> None:
     """Also where the gateway itself is among those who may."""
-    ruled = world(trusted_ips=("10.0.0.0/8",), real_client_ip_header=name)
+    ruled = harness(trusted_ips=("10.0.0.0/8",), real_client_ip_header=name)
     fields = [(name.encode(), value.encode()) for value in told]
     answer = ruled.get("/oauth2/auth", *fields, jar={}, peer=GATEWAY)
     assert answer.status == 401
@@ -321,12 +321,12 @@ def test_the_address_of_a_gateway_lets_none_of_its_clients_pass(
 
 
 def test_az32_an_address_gives_no_identity_and_takes_none() -> None:
-    ruled = world(trusted_ips=("192.0.2.7",), provider={"allowed_groups": ("none",)})
+    ruled = harness(trusted_ips=("192.0.2.7",), provider={"allowed_groups": ("none",)})
     answer = ruled.get("/oauth2/auth", jar={})
     assert answer.status == 202
     assert header(answer, b"x-auth-request-email") == b""
     assert not headers(answer, b"gap-auth")
-    ruled.proxy = ruled.new_proxy(world(trusted_ips=("192.0.2.7",)).settings)
+    ruled.proxy = ruled.new_proxy(harness(trusted_ips=("192.0.2.7",)).settings)
     ruled.log_in()
     ruled.proxy = ruled.new_proxy(ruled.settings)
     # The rule is about the request, so the groups are not asked for.
@@ -340,7 +340,7 @@ def test_az32_an_address_gives_no_identity_and_takes_none() -> None:
 
 
 def test_a_session_counts_where_none_is_needed() -> None:
-    ruled = world("^/public/", cookie={"refresh": 60.0})
+    ruled = harness("^/public/", cookie={"refresh": 60.0})
     ruled.log_in()
     ruled.clock.now += 100
     decision = ruled.send("/public/x", peer=STRANGER)
@@ -353,7 +353,7 @@ def test_a_session_counts_where_none_is_needed() -> None:
 
 def test_who_may_come_in_anyway_is_answered_before_the_rules() -> None:
     """A rule lets in who may not; what a request demands holds for both."""
-    user = world("^/public/", email_domains=("example.com",))
+    user = harness("^/public/", email_domains=("example.com",))
     user.log_in()
     uri = (b"x-forwarded-uri", b"/public/x")
     for _ in range(2):
@@ -362,7 +362,7 @@ def test_who_may_come_in_anyway_is_answered_before_the_rules() -> None:
     assert user.get("/oauth2/auth", uri, peer=GATEWAY) is first  # at full speed
     demanding = "/oauth2/auth?allowed_groups=nobody"
     assert user.get(demanding, uri, peer=GATEWAY).status == 403
-    others = changed(user.settings, email_domains=("elsewhere.com",))
+    others = with_changes(user.settings, email_domains=("elsewhere.com",))
     user.proxy = user.proxy.with_settings(others)
     assert user.get("/oauth2/auth", peer=GATEWAY).status == 403
     let_in = user.get("/oauth2/auth", uri, peer=GATEWAY)
@@ -373,7 +373,7 @@ def test_who_may_come_in_anyway_is_answered_before_the_rules() -> None:
 
 def test_a_token_that_was_verified_is_answered_before_the_rules() -> None:
     accepted = CredentialSettings(jwt_bearer_tokens=True)
-    caller = world("^/public/", credentials=accepted)
+    caller = harness("^/public/", credentials=accepted)
     field = (b"authorization", f"Bearer {caller.token()}".encode())
     for _ in range(3):  # what was seen only once is not remembered
         assert caller.get("/oauth2/auth", field, peer=GATEWAY).status == 202
@@ -396,7 +396,7 @@ def test_userinfo_of_nobody() -> None:
     answer = RULED.get("/oauth2/userinfo", field, jar={}, peer=GATEWAY)
     assert (answer.status, answer.body) == (200, b"{}")
     assert RULED.get("/oauth2/userinfo", jar={}, peer=GATEWAY).status == 401
-    user = world(*ROUTES)
+    user = harness(*ROUTES)
     user.log_in()
     answer = user.get("/oauth2/userinfo", field, peer=GATEWAY)
     assert b"alice@example.com" in answer.body
@@ -416,14 +416,14 @@ def test_userinfo_of_nobody() -> None:
     ],
 )
 def test_api_routes_get_json(target: str, fields: Any, status: int) -> None:
-    ruled = world(api_routes=("/api/",))
+    ruled = harness(api_routes=("/api/",))
     answer = ruled.get(target, *fields, jar={}, peer=GATEWAY)
     assert answer.status == status
     assert (answer.body == b"{}") == (status == 401)
 
 
 def test_api_routes_are_not_sent_to_the_login() -> None:
-    ruled = world(api_routes=("^/api/",), skip_provider_button=True)
+    ruled = harness(api_routes=("^/api/",), skip_provider_button=True)
     browser = ((b"sec-fetch-mode", b"navigate"), (b"x-forwarded-proto", b"https"))
     for uri, status in ((b"/api/x", 401), (b"/page", 302)):
         fields = ((b"x-forwarded-uri", uri), *browser)
@@ -453,7 +453,7 @@ def test_api_routes_are_not_sent_to_the_login() -> None:
 def test_plain_requests_are_sent_to_https(
     fields: Any, secure: bool, port: int, location: str
 ) -> None:
-    strict = world(force_https=True, https_port=port)
+    strict = harness(force_https=True, https_port=port)
     answer = strict.get("/x?y", *fields, jar={}, secure=secure, peer=GATEWAY)
     assert answer.status == (308 if location else 403)
     if location:
@@ -463,7 +463,7 @@ def test_plain_requests_are_sent_to_https(
 
 
 def test_plain_checks_are_sent_to_https_of_the_page() -> None:
-    strict = world(force_https=True)
+    strict = harness(force_https=True)
     answer = strict.get("/oauth2/forward_auth/deep?x", jar={}, secure=False)
     assert header(answer, b"location") == b"https://app.example.com/deep?x"
     fields = ((b"x-forwarded-uri", b"/deep"), (b"x-forwarded-proto", b"http"))
@@ -498,7 +498,7 @@ def test_sk28_sk31_health_paths_answer_for_themselves_only() -> None:
     ],
 )
 def test_googles_health_checks(path: str, agent: bytes, status: int) -> None:
-    checked = world(gcp_healthchecks=True, ping_user_agent="probe")
+    checked = harness(gcp_healthchecks=True, ping_user_agent="probe")
     answer = checked.get(path, (b"user-agent", agent), jar={})
     assert answer.status == status
 

@@ -35,20 +35,27 @@ from authproxy_core.request.authorization import (
 )
 from authproxy_core.settings.credentials import CredentialSettings, JwtIssuer
 from authproxy_core.settings.root import check
-from support.world import ISSUER, World, header, headers, provider_settings, settings
+from support.harness import (
+    ISSUER,
+    Harness,
+    header,
+    headers,
+    provider_settings,
+    settings,
+)
 
 OTHER = "https://tokens.example.net"
 
 
 def accepting(
     *, provider: dict[str, Any] | None = None, ready: bool = True, **changes: Any
-) -> World:
-    """A world that accepts bearer JWTs."""
+) -> Harness:
+    """A harness that accepts bearer JWTs."""
     names = set(CredentialSettings.__struct_fields__)
     given = {name: changes.pop(name) for name in [*changes] if name in names}
     credentials = CredentialSettings(**({"jwt_bearer_tokens": True} | given))
     values: dict[str, Any] = {"credentials": credentials, "provider": provider}
-    return World(settings(**(values | changes)), ready=ready)
+    return Harness(settings(**(values | changes)), ready=ready)
 
 
 def bearer(token: str | bytes, scheme: bytes = b"Bearer") -> tuple[bytes, bytes]:
@@ -61,20 +68,20 @@ def basic(user: str, password: str) -> tuple[bytes, bytes]:
     return bearer(pair, b"Basic")
 
 
-def ask(world: World, *fields: Any, target: str = "/oauth2/auth") -> Respond:
-    return world.get(target, *fields, jar={})
+def ask(harness: Harness, *fields: Any, target: str = "/oauth2/auth") -> Respond:
+    return harness.get(target, *fields, jar={})
 
 
 SHARED = accepting()
 
 
-def refused(token: str, world: World = SHARED) -> bool:
+def refused(token: str, harness: Harness = SHARED) -> bool:
     """Whether *token* is refused, and a good one is accepted right after it."""
-    answer = ask(world, bearer(token))
+    answer = ask(harness, bearer(token))
     names = {name for name, _ in answer.headers}
     assert answer.status in (202, 401)
     assert answer.status == 202 or not {b"gap-auth", b"authorization"} & names
-    assert ask(world, bearer(world.token())).status == 202
+    assert ask(harness, bearer(harness.token())).status == 202
     return answer.status == 401
 
 
@@ -92,39 +99,39 @@ def test_a_token_stands_in_for_a_session() -> None:
     assert ask(SHARED, bearer(token), target="/oauth2/forward_auth").status == 202
 
 
-def test_without_the_option_a_token_is_nothing(world: World) -> None:
-    assert ask(world, bearer(world.token())).status == 401
+def test_without_the_option_a_token_is_nothing(harness: Harness) -> None:
+    assert ask(harness, bearer(harness.token())).status == 401
 
 
 def test_a_token_is_verified_once_and_judged_always() -> None:
-    world = accepting()
-    field = bearer(world.token())
-    assert ask(world, field).status == 202
-    again = world.proxy.check(world.request("/oauth2/auth", field, jar={}))
+    harness = accepting()
+    field = bearer(harness.token())
+    assert ask(harness, field).status == 202
+    again = harness.proxy.check(harness.request("/oauth2/auth", field, jar={}))
     assert type(again) is Respond  # no flow, no look at the signature
     assert again.reusable
-    world.clock.now += 299
-    assert ask(world, field).status == 202
-    world.clock.now += 32  # past its end and the leeway
-    assert ask(world, field).status == 401
-    assert [event.reason for event in world.events[-1:]] == ["expired"]
+    harness.clock.now += 299
+    assert ask(harness, field).status == 202
+    harness.clock.now += 32  # past its end and the leeway
+    assert ask(harness, field).status == 401
+    assert [event.reason for event in harness.events[-1:]] == ["expired"]
 
 
 def test_a_token_that_lives_long_is_verified_again_in_time() -> None:
-    world = accepting()
-    field = bearer(world.token(exp=int(world.clock.now) + 10**6))
-    assert ask(world, field).status == 202
-    world.clock.now += TOKEN_CACHE_TTL + 1
-    outcome = world.proxy.check(world.request("/oauth2/auth", field, jar={}))
+    harness = accepting()
+    field = bearer(harness.token(exp=int(harness.clock.now) + 10**6))
+    assert ask(harness, field).status == 202
+    harness.clock.now += TOKEN_CACHE_TTL + 1
+    outcome = harness.proxy.check(harness.request("/oauth2/auth", field, jar={}))
     assert not isinstance(outcome, Respond)
-    assert world.decide(outcome).status == 202  # type: ignore[union-attr]
+    assert harness.decide(outcome).status == 202  # type: ignore[union-attr]
 
 
 def test_remembered_tokens_are_bounded() -> None:
-    world = accepting(session_cache_bytes=60_000)
+    harness = accepting(session_cache_bytes=60_000)
     for number in range(40):
-        assert ask(world, bearer(world.token(jti=str(number)))).status == 202
-    credentials = world.proxy._credentials
+        assert ask(harness, bearer(harness.token(jti=str(number)))).status == 202
+    credentials = harness.proxy._credentials
     assert credentials is not None
     assert len(credentials._verified) < 20
     tiny = accepting(session_cache_bytes=0)
@@ -247,31 +254,31 @@ def test_jw_tokens_of_another_form_are_refused(spoilt: Any) -> None:
 
 
 def test_jw02_symmetric_and_foreign_keys_are_refused() -> None:
-    stranger = World()  # has keys of its own
+    stranger = Harness()  # has keys of its own
     assert refused(stranger.token())
     alg = b64url(b'{"alg":"HS256","typ":"JWT"}').decode()
     assert refused(f"{alg}.{SHARED.token().split('.')[1]}.c2lnbmF0dXJl")
 
 
 def test_jw10_jw11_unknown_keys_ask_the_provider_rarely() -> None:
-    world = accepting()
-    world.clock.now += 60
-    world.fetched.clear()
-    world.locks.clear()
+    harness = accepting()
+    harness.clock.now += 60
+    harness.fetched.clear()
+    harness.locks.clear()
     for number in range(50):
-        assert ask(world, bearer(world.token({"kid": str(number)}))).status == 401
-    assert len(world.fetched) == 1
-    assert len(world.locks) == 1  # the rest did not even queue
-    assert ask(world, bearer(world.token())).status == 202
+        assert ask(harness, bearer(harness.token({"kid": str(number)}))).status == 401
+    assert len(harness.fetched) == 1
+    assert len(harness.locks) == 1  # the rest did not even queue
+    assert ask(harness, bearer(harness.token())).status == 202
 
 
 def test_jw29_a_new_key_is_fetched_at_once_for_all() -> None:
-    world = accepting()
-    world.clock.now += 60
-    world.idp.rotate_keys()
-    field = bearer(world.token())
-    first = world.proxy.handle(world.request("/oauth2/auth", field, jar={}))
-    second = world.proxy.handle(world.request("/oauth2/auth", field, jar={}))
+    harness = accepting()
+    harness.clock.now += 60
+    harness.idp.rotate_keys()
+    field = bearer(harness.token())
+    first = harness.proxy.handle(harness.request("/oauth2/auth", field, jar={}))
+    second = harness.proxy.handle(harness.request("/oauth2/auth", field, jar={}))
     assert not isinstance(first, Respond)
     assert not isinstance(second, Respond)
     assert type(next(first)) is Lock  # type: ignore[call-overload]
@@ -279,7 +286,7 @@ def test_jw29_a_new_key_is_fetched_at_once_for_all() -> None:
     assert type(fetch) is Fetch
     assert type(next(second)) is Lock  # type: ignore[call-overload]
     # The first one has its answer; the second gets the lock after it.
-    assert finished(first, world.on_fetch(fetch), None).status == 202
+    assert finished(first, harness.on_fetch(fetch), None).status == 202
     assert finished(second, True, None).status == 202
 
 
@@ -294,38 +301,38 @@ def finished(flow: Any, *answers: Any) -> Any:
 
 
 def test_jw41_the_field_comes_before_the_cookie_and_never_mixes() -> None:
-    world = accepting()
-    world.log_in()
-    field = bearer(world.token())
-    assert world.get("/oauth2/auth", field).user == "service@example.com"
-    assert world.get("/oauth2/auth").user == "alice@example.com"
+    harness = accepting()
+    harness.log_in()
+    field = bearer(harness.token())
+    assert harness.get("/oauth2/auth", field).user == "service@example.com"
+    assert harness.get("/oauth2/auth").user == "alice@example.com"
     # With a bad token the cookie stands.
     for bad in (bearer("opaque"), basic("a", "b"), bearer("x", b"Digest")):
-        assert world.get("/oauth2/auth", bad).user == "alice@example.com"
+        assert harness.get("/oauth2/auth", bad).user == "alice@example.com"
     two = (field, field)
-    assert world.get("/oauth2/auth", *two).user == "alice@example.com"
-    assert ask(world, *two).status == 401
+    assert harness.get("/oauth2/auth", *two).user == "alice@example.com"
+    assert ask(harness, *two).status == 401
 
 
 @pytest.mark.parametrize(
     "target", ["/oauth2/auth", "/oauth2/forward_auth", "/oauth2/userinfo", "/page"]
 )
 def test_without_the_fallback_a_bad_field_is_the_end(target: str) -> None:
-    world = accepting(bearer_login_fallback=False)
-    world.log_in()
+    harness = accepting(bearer_login_fallback=False)
+    harness.log_in()
     for bad in (
         bearer("opaque"),
-        bearer(world.token(aud="other")),
+        bearer(harness.token(aud="other")),
         basic("a", "b"),
         bearer("x", b"Digest"),
         (b"authorization", b""),
     ):
-        answer = world.get(target, bad)
+        answer = harness.get(target, bad)
         assert (answer.status, answer.body[:9]) == (403, b"Forbidden")
-    assert world.get(target, bearer(world.token())).status in (202, 200, 404)
-    assert world.get(target).status in (202, 200, 404)
+    assert harness.get(target, bearer(harness.token())).status in (202, 200, 404)
+    assert harness.get(target).status in (202, 200, 404)
     for own in ("/oauth2/sign_in", "/oauth2/start", "/ping", "/robots.txt"):
-        assert world.get(own, bearer("opaque")).status in (200, 302)
+        assert harness.get(own, bearer("opaque")).status in (200, 302)
 
 
 @pytest.mark.parametrize(
@@ -370,19 +377,19 @@ def test_clients_whose_tokens_are_accepted_can_be_named() -> None:
 
 
 def test_a_bearer_gets_to_the_application_and_to_embedders() -> None:
-    world = accepting(upstreams=(UpstreamSettings(id="a", uri="http://10.0.0.9/"),))
-    field = bearer(world.token())
-    assert isinstance(world.send("/page", field, jar={}), Forward)
-    again = world.proxy.proxy(world.request("/page", field, jar={}))
+    harness = accepting(upstreams=(UpstreamSettings(id="a", uri="http://10.0.0.9/"),))
+    field = bearer(harness.token())
+    assert isinstance(harness.send("/page", field, jar={}), Forward)
+    again = harness.proxy.proxy(harness.request("/page", field, jar={}))
     assert isinstance(again, Forward)  # at once
-    request = world.request("/page", field, jar={})
-    session = world.run(world.proxy.identify(request))
+    request = harness.request("/page", field, jar={})
+    session = harness.run(harness.proxy.identify(request))
     assert session.email == "service@example.com"
     assert "service" not in repr(bearer_of(field[1]))
-    nobody = world.request("/page", bearer("opaque"), jar={})
-    assert world.run(world.proxy.identify(nobody)) is None
-    world.log_in()
-    assert world.run(world.proxy.identify(world.request("/page"))) is not None
+    nobody = harness.request("/page", bearer("opaque"), jar={})
+    assert harness.run(harness.proxy.identify(nobody)) is None
+    harness.log_in()
+    assert harness.run(harness.proxy.identify(harness.request("/page"))) is not None
 
 
 def test_plain_providers_accept_tokens_too() -> None:
@@ -392,10 +399,10 @@ def test_plain_providers_accept_tokens_too() -> None:
 
 
 def test_before_the_provider_is_ready_a_token_is_refused() -> None:
-    world = accepting(ready=False)
-    assert ask(world, bearer(world.token())).status == 401
-    world.run(world.proxy.warm_up())
-    assert ask(world, bearer(world.token())).status == 202
+    harness = accepting(ready=False)
+    assert ask(harness, bearer(harness.token())).status == 401
+    harness.run(harness.proxy.warm_up())
+    assert ask(harness, bearer(harness.token())).status == 202
 
 
 # -- further issuers
@@ -404,13 +411,13 @@ def test_before_the_provider_is_ready_a_token_is_refused() -> None:
 class Further:
     """A further issuer: its own keys, at addresses of its own."""
 
-    def __init__(self, world: World, *, discovers: bool = True) -> None:
-        self.keys = World().idp._desk.keys
+    def __init__(self, harness: Harness, *, discovers: bool = True) -> None:
+        self.keys = Harness().idp._desk.keys
         self.discovers = discovers
         self.away = False
-        self._world = world
-        self._fetch = world.on_fetch
-        world.on_fetch = self.fetch
+        self._world = harness
+        self._fetch = harness.on_fetch
+        harness.on_fetch = self.fetch
 
     def fetch(self, effect: Fetch) -> Response:
         if not effect.url.startswith(OTHER):
@@ -449,21 +456,23 @@ class Further:
         return self.keys.sign(kept, alg, {})
 
 
-def with_issuer(discovers: bool = True) -> tuple[World, Further]:
-    world = accepting(jwt_issuers=(JwtIssuer(OTHER, "api"),))
-    return world, Further(world, discovers=discovers)
+def with_issuer(discovers: bool = True) -> tuple[Harness, Further]:
+    harness = accepting(jwt_issuers=(JwtIssuer(OTHER, "api"),))
+    return harness, Further(harness, discovers=discovers)
 
 
 @pytest.mark.parametrize("discovers", [True, False])
 def test_tokens_of_a_further_issuer(discovers: bool) -> None:
-    world, further = with_issuer(discovers)
-    answer = ask(world, bearer(further.token(groups=["a", "b"], email="r@example.org")))
+    harness, further = with_issuer(discovers)
+    answer = ask(
+        harness, bearer(further.token(groups=["a", "b"], email="r@example.org"))
+    )
     assert answer.status == 202
     assert header(answer, b"gap-auth") == b"r@example.org"
     assert header(answer, b"x-auth-request-groups") == b"a,b"
-    assert ask(world, bearer(further.token())).user == "robot"
-    assert ask(world, bearer(world.token())).status == 202
-    assert ask(world, bearer(further.token("ES256"))).status == (
+    assert ask(harness, bearer(further.token())).user == "robot"
+    assert ask(harness, bearer(harness.token())).status == 202
+    assert ask(harness, bearer(further.token("ES256"))).status == (
         202 if discovers else 401
     )
 
@@ -481,39 +490,43 @@ def test_tokens_of_a_further_issuer(discovers: bool) -> None:
     ],
 )
 def test_what_a_further_issuer_says_is_judged(claims: Any) -> None:
-    world, further = with_issuer()
-    assert ask(world, bearer(further.token(**claims))).status == 401
-    assert ask(world, bearer(further.token(email_verified=True))).status == 202
+    harness, further = with_issuer()
+    assert ask(harness, bearer(further.token(**claims))).status == 401
+    assert ask(harness, bearer(further.token(email_verified=True))).status == 202
 
 
 def test_jw38_an_issuer_can_not_speak_for_another() -> None:
-    world, further = with_issuer()
-    assert ask(world, bearer(further.token(iss=ISSUER, aud="authproxy"))).status == 401
-    forged = world.token(iss=OTHER, aud="api")
-    assert ask(world, bearer(forged)).status == 401
+    harness, further = with_issuer()
+    assert (
+        ask(harness, bearer(further.token(iss=ISSUER, aud="authproxy"))).status == 401
+    )
+    forged = harness.token(iss=OTHER, aud="api")
+    assert ask(harness, bearer(forged)).status == 401
 
 
 def test_a_further_issuer_may_be_away_for_a_while() -> None:
-    world, further = with_issuer()
+    harness, further = with_issuer()
     further.away = True
-    assert ask(world, bearer(further.token())).status == 401
-    world.fetched.clear()
-    assert ask(world, bearer(further.token())).status == 401
-    assert not world.fetched  # not so soon
+    assert ask(harness, bearer(further.token())).status == 401
+    harness.fetched.clear()
+    assert ask(harness, bearer(further.token())).status == 401
+    assert not harness.fetched  # not so soon
     further.away = False
-    world.clock.now += 31
-    assert ask(world, bearer(further.token())).status == 202
+    harness.clock.now += 31
+    assert ask(harness, bearer(further.token())).status == 202
 
 
 def test_tokens_of_any_issuer_where_that_is_not_compared() -> None:
-    world = accepting(provider={"skip_issuer_verification": True})
-    assert ask(world, bearer(world.token(iss="https://alias.example"))).status == 202
+    harness = accepting(provider={"skip_issuer_verification": True})
+    assert (
+        ask(harness, bearer(harness.token(iss="https://alias.example"))).status == 202
+    )
 
 
 def test_keys_that_are_nowhere_verify_nothing() -> None:
     github = provider_settings(id="github", type="github", issuer="")
-    world = accepting(providers=(github,), ready=False)
-    assert ask(world, bearer(world.token())).status == 401
+    harness = accepting(providers=(github,), ready=False)
+    assert ask(harness, bearer(harness.token())).status == 401
 
 
 # -- settings
@@ -581,21 +594,21 @@ def test_base64_has_one_form(text: bytes) -> None:
 
 
 def test_a_token_that_is_remembered_ends_when_it_ends() -> None:
-    world = accepting()
-    field = bearer(world.token(exp=int(world.clock.now) + 60))
+    harness = accepting()
+    field = bearer(harness.token(exp=int(harness.clock.now) + 60))
     for _ in range(3):
-        assert ask(world, field).status == 202
-    world.clock.now += 60 + world.settings.clock_skew - 1
-    assert ask(world, field).status == 202
-    world.clock.now += 1
-    assert ask(world, field).status == 401
+        assert ask(harness, field).status == 202
+    harness.clock.now += 60 + harness.settings.clock_skew - 1
+    assert ask(harness, field).status == 202
+    harness.clock.now += 1
+    assert ask(harness, field).status == 401
 
 
 def test_a_token_counts_on_the_hosts_of_its_provider_alone() -> None:
     """Also when it was verified a moment ago, for another host."""
-    world = accepting(provider={"hosts": ("app.example.com",)})
-    field = bearer(world.token())
+    harness = accepting(provider={"hosts": ("app.example.com",)})
+    field = bearer(harness.token())
     for _ in range(3):
-        assert ask(world, field).status == 202
-    assert ask(world, field, (b"host", b"b.example.com")).status == 401
-    assert ask(world, field).status == 202
+        assert ask(harness, field).status == 202
+    assert ask(harness, field, (b"host", b"b.example.com")).status == 401
+    assert ask(harness, field).status == 202

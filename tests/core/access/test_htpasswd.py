@@ -28,10 +28,10 @@ from authproxy_core.access.htpasswd import (
 from authproxy_core.request.authorization import Basic
 from authproxy_core.settings.credentials import CredentialSettings, is_hash
 from authproxy_core.settings.root import PageSettings, check
-from support.world import (
+from support.harness import (
     START,
     Clock,
-    World,
+    Harness,
     header,
     headers,
     provider_settings,
@@ -53,12 +53,12 @@ USERS = {"ann": crypt("pw-ann"), "sam": sha("pw-sam"), "zoë": crypt("pä:ss")}
 FAST = {"sam": sha("pw-sam")}
 
 
-def local(users: Any = USERS, **changes: Any) -> World:
-    """A world with users of its own."""
+def local(users: Any = USERS, **changes: Any) -> Harness:
+    """A harness with users of its own."""
     names = set(CredentialSettings.__struct_fields__)
     given = {name: changes.pop(name) for name in [*changes] if name in names}
     credentials = CredentialSettings(**({"users": users} | given))
-    return World(settings(**({"credentials": credentials} | changes)))
+    return Harness(settings(**({"credentials": credentials} | changes)))
 
 
 def basic(user: str, password: str) -> tuple[bytes, bytes]:
@@ -66,16 +66,16 @@ def basic(user: str, password: str) -> tuple[bytes, bytes]:
     return (b"authorization", b"Basic " + pair)
 
 
-def ask(world: World, user: str, password: str, **changes: Any) -> Respond:
+def ask(harness: Harness, user: str, password: str, **changes: Any) -> Respond:
     field = basic(user, password)
-    return world.get("/oauth2/auth", field, **({"jar": {}} | changes))
+    return harness.get("/oauth2/auth", field, **({"jar": {}} | changes))
 
 
-def submit(world: World, *fields: Any, **form: str) -> Respond:
+def submit(harness: Harness, *fields: Any, **form: str) -> Respond:
     """Send the form as a browser does."""
-    world.body = urlencode(form).encode()
+    harness.body = urlencode(form).encode()
     kind = (b"content-type", b"application/x-www-form-urlencoded")
-    return world.get("/oauth2/sign_in", kind, *fields, method=b"POST")
+    return harness.get("/oauth2/sign_in", kind, *fields, method=b"POST")
 
 
 # -- Basic credentials
@@ -107,11 +107,11 @@ def test_names_and_passwords(user: str, password: str, status: int) -> None:
 
 @pytest.mark.parametrize("version", [b"$2a$", b"$2b$", b"$2x$", b"$2y$"])
 def test_lg46_all_kinds_of_bcrypt(version: bytes) -> None:
-    world = local({"a": crypt("x" * 72, version)})
-    assert ask(world, "a", "x" * 72).status == 202
-    assert ask(world, "a", "x" * 200).status == 202  # the rest means nothing to it
-    assert ask(world, "a", "x" * 2000).status == 401
-    assert ask(world, "a", "x\0y").status == 401
+    harness = local({"a": crypt("x" * 72, version)})
+    assert ask(harness, "a", "x" * 72).status == 202
+    assert ask(harness, "a", "x" * 200).status == 202  # the rest means nothing to it
+    assert ask(harness, "a", "x" * 2000).status == 401
+    assert ask(harness, "a", "x\0y").status == 401
 
 
 def test_rules_hold_for_users_of_the_file() -> None:
@@ -130,42 +130,42 @@ def test_rules_hold_for_users_of_the_file() -> None:
 
 
 def test_without_any_domain_only_the_file_counts() -> None:
-    world = local(email_domains=())
-    assert ask(world, "ann", "pw-ann").status == 202
-    assert world.log_in().status == 403
+    harness = local(email_domains=())
+    assert ask(harness, "ann", "pw-ann").status == 202
+    assert harness.log_in().status == 403
 
 
 def test_what_was_right_is_remembered_for_a_moment() -> None:
-    world = local()
+    harness = local()
     field = basic("ann", "pw-ann")
-    request = world.request("/oauth2/auth", field, jar={})
-    flow = world.proxy.check(request)
+    request = harness.request("/oauth2/auth", field, jar={})
+    flow = harness.proxy.check(request)
     assert type(next(flow)) is Offload  # type: ignore[call-overload]
-    assert ask(world, "ann", "pw-ann").status == 202
-    again = world.proxy.check(request)
+    assert ask(harness, "ann", "pw-ann").status == 202
+    again = harness.proxy.check(request)
     assert type(again) is Respond
     assert again.reusable
-    credentials = world.proxy._credentials
+    credentials = harness.proxy._credentials
     assert credentials is not None
     kept = repr(credentials._verified._young)
     assert "pw-ann" not in kept
     assert base64.b64encode(b"ann:pw-ann").decode() not in kept
-    world.clock.now += VERIFIED_TTL + 1
-    assert type(world.proxy.check(request)) is not Respond
+    harness.clock.now += VERIFIED_TTL + 1
+    assert type(harness.proxy.check(request)) is not Respond
 
 
 def test_a_password_that_changed_counts_at_once() -> None:
-    world = local()
-    assert ask(world, "ann", "pw-ann").status == 202
-    world.proxy = world.proxy.with_settings(local({"ann": crypt("new")}).settings)
-    assert ask(world, "ann", "pw-ann").status == 401
-    assert ask(world, "ann", "new").status == 202
+    harness = local()
+    assert ask(harness, "ann", "pw-ann").status == 202
+    harness.proxy = harness.proxy.with_settings(local({"ann": crypt("new")}).settings)
+    assert ask(harness, "ann", "pw-ann").status == 401
+    assert ask(harness, "ann", "new").status == 202
 
 
 def test_unknown_users_cost_as_much() -> None:
     """As many looks at a hash, of the same cost."""
     costly = {"ann": Secret(bcrypt.hashpw(b"x", bcrypt.gensalt(8))), "sam": sha("x")}
-    table = Htpasswd(costly, clock=Clock(), random_bytes=World().random)
+    table = Htpasswd(costly, clock=Clock(), random_bytes=Harness().random)
 
     def taken(user: str) -> float:
         flow = table.verify(Basic(user, b"wrong"), user)
@@ -177,12 +177,12 @@ def test_unknown_users_cost_as_much() -> None:
     known = min(taken("ann") for _ in range(3))
     for user in ("eve", "sam"):
         assert min(taken(user) for _ in range(3)) > known / 2
-    fast = Htpasswd(FAST, clock=Clock(), random_bytes=World().random)
+    fast = Htpasswd(FAST, clock=Clock(), random_bytes=Harness().random)
     for user in ("sam", "eve"):
         with pytest.raises(StopIteration) as end:
             next(fast.verify(Basic(user, b"wrong"), user))
         assert end.value.value is False
-    nobody = Htpasswd({}, clock=Clock(), random_bytes=World().random)
+    nobody = Htpasswd({}, clock=Clock(), random_bytes=Harness().random)
     with pytest.raises(StopIteration) as end:
         next(nobody.verify(Basic("eve", b"wrong"), "x"))
     assert end.value.value is False
@@ -190,7 +190,7 @@ def test_unknown_users_cost_as_much() -> None:
 
 def test_a_damaged_hash_is_nobodys() -> None:
     damaged = {"ann": Secret(b"$2b$04$" + b"~" * 53)}
-    table = Htpasswd(damaged, clock=Clock(), random_bytes=World().random)
+    table = Htpasswd(damaged, clock=Clock(), random_bytes=Harness().random)
     effect: Any = next(table.verify(Basic("ann", b"x"), "x"))
     assert effect.function() is False
 
@@ -208,26 +208,26 @@ def test_bearer_and_basic_side_by_side() -> None:
 
 
 def test_tries_are_bounded_by_client() -> None:
-    world = local()
+    harness = local()
     for _ in range(MAX_ATTEMPTS_PER_CLIENT):
-        assert ask(world, "ann", "wrong").status == 401
-    assert ask(world, "sam", "pw-sam").status == 401  # now nothing is right
-    assert world.events[-1].reason == "too_many_tries"
-    assert ask(world, "sam", "pw-sam", peer="192.0.2.9").status == 202
-    world.clock.now += WINDOW
-    assert ask(world, "sam", "pw-sam").status == 202
+        assert ask(harness, "ann", "wrong").status == 401
+    assert ask(harness, "sam", "pw-sam").status == 401  # now nothing is right
+    assert harness.events[-1].reason == "too_many_tries"
+    assert ask(harness, "sam", "pw-sam", peer="192.0.2.9").status == 202
+    harness.clock.now += WINDOW
+    assert ask(harness, "sam", "pw-sam").status == 202
 
 
 def test_what_was_right_before_needs_no_try() -> None:
-    world = local()
-    assert ask(world, "sam", "pw-sam").status == 202
+    harness = local()
+    assert ask(harness, "sam", "pw-sam").status == 202
     for _ in range(MAX_ATTEMPTS_PER_CLIENT + 1):
-        assert ask(world, "sam", "wrong").status == 401
-    assert ask(world, "sam", "pw-sam").status == 202
+        assert ask(harness, "sam", "wrong").status == 401
+    assert ask(harness, "sam", "pw-sam").status == 202
 
 
 def test_tries_are_counted_while_they_are_under_way() -> None:
-    table = Htpasswd(USERS, clock=Clock(), random_bytes=World().random)
+    table = Htpasswd(USERS, clock=Clock(), random_bytes=Harness().random)
     flows = [
         table.verify(Basic("ann", b"x"), "c") for _ in range(MAX_ATTEMPTS_PER_CLIENT)
     ]
@@ -264,68 +264,70 @@ def test_an_ipv6_client_is_its_network() -> None:
 
 
 def test_the_page_has_a_form() -> None:
-    world = local()
-    page = world.get("/oauth2/sign_in?rd=/deep?x=1")
+    harness = local()
+    page = harness.get("/oauth2/sign_in?rd=/deep?x=1")
     assert page.status == 200
     assert b'<form class="actions" method="post" action="/oauth2/sign_in">' in page.body
     assert b'name="rd" value="/deep?x=1"' in page.body
     assert b"Sign in with Keycloak" in page.body
     # Else a browser would not say where the form comes from.
     assert headers(page, b"referrer-policy") == [b"same-origin"]
-    for other in (local(display_form=False), World()):
+    for other in (local(display_form=False), Harness()):
         page = other.get("/oauth2/sign_in")
         assert b"<form" not in page.body
         assert headers(page, b"referrer-policy") == [b"no-referrer"]
-    assert b"<form" in world.get("/page", jar={}).body
+    assert b"<form" in harness.get("/page", jar={}).body
 
 
 def test_custom_pages_know_of_the_form() -> None:
     pages = PageSettings(
         sign_in_template="{{if .CustomLogin}}form{{end}}{{.StatusCode}}"
     )
-    world = local(pages=pages)
-    page = world.get("/oauth2/sign_in")
+    harness = local(pages=pages)
+    page = harness.get("/oauth2/sign_in")
     assert page.body == b"form200"
     assert headers(page, b"referrer-policy") == [b"same-origin"]
-    assert submit(world, username="ann", password="x").body == b"form401"
+    assert submit(harness, username="ann", password="x").body == b"form401"
 
 
 @pytest.mark.parametrize("format", ["authproxy", "oauth2-proxy"])
 def test_a_login_by_the_form(format: str) -> None:
-    world = local(cookie={"format": format}, user_groups=("crew",), email_is_user=True)
-    answer = submit(world, username="ann", password="pw-ann", rd="/deep?x=1")
+    harness = local(
+        cookie={"format": format}, user_groups=("crew",), email_is_user=True
+    )
+    answer = submit(harness, username="ann", password="pw-ann", rd="/deep?x=1")
     assert (answer.status, header(answer, b"location")) == (302, b"/deep?x=1")
     assert [event.kind for event in answer.events] == ["logged_in"]
-    check = world.get("/oauth2/auth")
+    check = harness.get("/oauth2/auth")
     assert check.status == 202
     assert header(check, b"x-auth-request-user") == b"ann"
     assert header(check, b"x-auth-request-email") == b""
     assert header(check, b"x-auth-request-groups") == b"crew"
-    document = orjson.loads(world.get("/oauth2/userinfo").body)
+    document = orjson.loads(harness.get("/oauth2/userinfo").body)
     assert document == {"user": "ann", "email": "", "groups": ["crew"]}
-    world.proxy = world.new_proxy(world.settings)
-    assert world.get("/oauth2/auth").status == 202
-    assert world.get("/oauth2/sign_out").status == 302
-    assert not world.jar
+    harness.proxy = harness.new_proxy(harness.settings)
+    assert harness.get("/oauth2/auth").status == 202
+    assert harness.get("/oauth2/sign_out").status == 302
+    assert not harness.jar
 
 
 def test_a_session_of_the_form_outlives_refreshes_but_not_its_user() -> None:
-    world = local(cookie={"refresh": 60.0})
-    submit(world, username="ann", password="pw-ann")
-    world.clock.now += 3600
-    assert world.get("/oauth2/auth").status == 202
-    world.proxy = world.proxy.with_settings(local(FAST).settings)
-    assert world.get("/oauth2/auth").status == 403
-    world.proxy = world.new_proxy(settings())  # without any file
-    assert world.get("/oauth2/auth").status == 401
+    harness = local(cookie={"refresh": 60.0})
+    submit(harness, username="ann", password="pw-ann")
+    harness.clock.now += 3600
+    assert harness.get("/oauth2/auth").status == 202
+    harness.proxy = harness.proxy.with_settings(local(FAST).settings)
+    assert harness.get("/oauth2/auth").status == 403
+    harness.proxy = harness.new_proxy(settings())  # without any file
+    assert harness.get("/oauth2/auth").status == 401
 
 
 def test_a_file_does_not_open_sessions_of_providers() -> None:
-    world = local(email_domains=("other.example",))
-    login = World(settings())
+    harness = local(email_domains=("other.example",))
+    login = Harness(settings())
     login.log_in()
-    world.jar = login.jar
-    assert world.get("/oauth2/auth").status == 403
+    harness.jar = login.jar
+    assert harness.get("/oauth2/auth").status == 403
 
 
 @pytest.mark.parametrize(
@@ -341,8 +343,8 @@ def test_a_file_does_not_open_sessions_of_providers() -> None:
     ],
 )
 def test_what_a_wrong_form_says(form: Any, status: int, said: bytes) -> None:
-    world = local()
-    answer = submit(world, **form, rd="/deep")
+    harness = local()
+    answer = submit(harness, **form, rd="/deep")
     assert answer.status == status
     assert said in answer.body
     assert b'value="/deep"' in answer.body
@@ -351,11 +353,11 @@ def test_what_a_wrong_form_says(form: Any, status: int, said: bytes) -> None:
 
 
 def test_the_same_page_for_unknown_users_and_wrong_passwords() -> None:
-    world = local()
-    one = submit(world, username="ann", password="no")
-    assert one.body == submit(world, username="eve", password="no").body
+    harness = local()
+    one = submit(harness, username="ann", password="no")
+    assert one.body == submit(harness, username="eve", password="no").body
     for _ in range(MAX_ATTEMPTS_PER_CLIENT):
-        answer = submit(world, username="eve", password="no")
+        answer = submit(harness, username="eve", password="no")
     assert answer.status == 429
     assert b"too many tries" in answer.body
     assert answer.events[0].reason == "too_many_tries"
@@ -399,29 +401,29 @@ def test_or_the_form_leads_nowhere_else(rd: str) -> None:
 
 
 def test_lg08_an_empty_post_is_no_login() -> None:
-    world = local()
-    assert world.get("/oauth2/sign_in", method=b"POST").status == 400
+    harness = local()
+    assert harness.get("/oauth2/sign_in", method=b"POST").status == 400
     # Not every post is from the form.
     direct = local(skip_provider_button=True)
     assert direct.get("/oauth2/sign_in", method=b"POST").status == 302
     assert submit(direct, username="ann", password="no").status == 401
-    assert World().get("/oauth2/sign_in", method=b"POST").status == 200
+    assert Harness().get("/oauth2/sign_in", method=b"POST").status == 200
 
 
 def test_ck26_a_broken_cookie_is_cleared_by_a_wrong_form() -> None:
-    world = local()
-    world.jar = {b"_oauth2_proxy": b"broken"}
-    answer = submit(world, username="ann", password="no")
+    harness = local()
+    harness.jar = {b"_oauth2_proxy": b"broken"}
+    answer = submit(harness, username="ann", password="no")
     assert b"Max-Age=0" in header(answer, b"set-cookie")
 
 
 def test_ck23_a_login_makes_a_new_session() -> None:
-    world = local()
-    submit(world, username="ann", password="pw-ann")
-    before = world.jar[b"_oauth2_proxy"]
-    world.clock.now += 1
-    submit(world, username="ann", password="pw-ann")
-    assert world.jar[b"_oauth2_proxy"] != before
+    harness = local()
+    submit(harness, username="ann", password="pw-ann")
+    before = harness.jar[b"_oauth2_proxy"]
+    harness.clock.now += 1
+    submit(harness, username="ann", password="pw-ann")
+    assert harness.jar[b"_oauth2_proxy"] != before
 
 
 # -- settings
@@ -454,11 +456,11 @@ FORMS = local(FAST)
 @hypothesis_settings(deadline=None)
 @given(st.binary(max_size=80))
 def test_whatever_the_form_holds_nobody_comes_in(body: bytes) -> None:
-    world = FORMS
-    world.body = body
-    world.jar = {}
+    harness = FORMS
+    harness.body = body
+    harness.jar = {}
     kind = (b"content-type", b"application/x-www-form-urlencoded")
-    answer = world.get("/oauth2/sign_in", kind, method=b"POST")
+    answer = harness.get("/oauth2/sign_in", kind, method=b"POST")
     assert answer.status in (400, 401, 429)
-    assert not world.jar
-    assert world.clock.now == START
+    assert not harness.jar
+    assert harness.clock.now == START

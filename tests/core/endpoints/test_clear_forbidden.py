@@ -9,7 +9,7 @@ import pytest
 from authproxy_core import Secret, SessionSettings, Settings
 from authproxy_core.settings.credentials import CredentialSettings
 from support.fleet import Fleet
-from support.world import World, changed, headers, settings
+from support.harness import Harness, headers, settings, with_changes
 
 IN_STORE = SessionSettings(shared=True, backend="store")
 NAVIGATION = (
@@ -24,112 +24,116 @@ def strict(**changes: Any) -> Settings:
     return settings(provider=provider, forbidden_session="clear", **changes)
 
 
-def world_of(user: str = "bob", given: Settings | None = None, **before: Any) -> World:
+def harness_with(
+    user: str = "bob", given: Settings | None = None, **before: Any
+) -> Harness:
     """A *user* who logged in while everybody was let in."""
-    world = World(settings(**before))
-    world.log_in(user)
-    world.proxy = world.new_proxy(given or strict())
-    world.run(world.proxy.warm_up())
-    return world
+    harness = Harness(settings(**before))
+    harness.log_in(user)
+    harness.proxy = harness.new_proxy(given or strict())
+    harness.run(harness.proxy.warm_up())
+    return harness
 
 
 @pytest.mark.parametrize(
     "target", ["/oauth2/auth", "/oauth2/userinfo", "/oauth2/auth%3F"]
 )
 def test_who_asks_for_somebody_is_told_that_there_is_nobody(target: str) -> None:
-    world = world_of()
-    answer = world.get(target)
+    harness = harness_with()
+    answer = harness.get(target)
     assert (answer.status, answer.body) == (401, b"Unauthorized\n")
     assert (answer.verdict, answer.reason) == ("denied", "groups")
-    assert not world.jar
-    assert world.get(target).reason == "no_session"
+    assert not harness.jar
+    assert harness.get(target).reason == "no_session"
 
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_page_says_that_there_is_no_access_once(as_json: bool) -> None:
-    world = world_of(given=strict(force_json_errors=as_json))
-    answer = world.get("/page")
+    harness = harness_with(given=strict(force_json_errors=as_json))
+    answer = harness.get("/page")
     assert (answer.status, answer.reason) == (403, "groups")
     assert (answer.body == b"{}") == as_json
-    assert not world.jar
-    assert world.get("/page").reason == "no_session"
+    assert not harness.jar
+    assert harness.get("/page").reason == "no_session"
 
 
 def test_the_gateways_own_endpoint_says_so_as_well() -> None:
     for target in ("/oauth2/forward_auth", "/oauth2/forward_auth/deep"):
-        world = world_of()
-        answer = world.get(target, *NAVIGATION)
+        harness = harness_with()
+        answer = harness.get(target, *NAVIGATION)
         assert (answer.status, answer.reason) == (403, "groups")
-        assert not world.jar
-        assert world.get(target, *NAVIGATION).status == 302
+        assert not harness.jar
+        assert harness.get(target, *NAVIGATION).status == 302
 
 
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
 def test_the_sign_in_page_ends_it(method: bytes) -> None:
-    world = world_of()
-    answer = world.get("/oauth2/sign_in", method=method)
+    harness = harness_with()
+    answer = harness.get("/oauth2/sign_in", method=method)
     assert (answer.status, answer.verdict) == (200, "")
-    assert not world.jar
+    assert not harness.jar
 
 
 def test_the_way_to_the_provider_ends_nothing() -> None:
-    world = world_of(given=strict(skip_provider_button=True))
-    before = dict(world.jar)
-    assert world.get("/oauth2/sign_in").status == 302
-    assert before.items() <= world.jar.items()
+    harness = harness_with(given=strict(skip_provider_button=True))
+    before = dict(harness.jar)
+    assert harness.get("/oauth2/sign_in").status == 302
+    assert before.items() <= harness.jar.items()
 
 
 def test_the_sign_in_page_leaves_others_alone() -> None:
-    world = world_of("alice")
-    before = dict(world.jar)
-    assert world.get("/oauth2/sign_in").status == 200
-    assert world.get("/oauth2/auth").status == 202
-    assert world.get("/oauth2/sign_in", jar={}).status == 200
-    assert world.jar == before
+    harness = harness_with("alice")
+    before = dict(harness.jar)
+    assert harness.get("/oauth2/sign_in").status == 200
+    assert harness.get("/oauth2/auth").status == 202
+    assert harness.get("/oauth2/sign_in", jar={}).status == 200
+    assert harness.jar == before
 
 
 @pytest.mark.parametrize(
     "target", ["/oauth2/auth?allowed_groups=nobody", "/page?allowed_groups=nobody"]
 )
 def test_what_a_query_demands_ends_nothing(target: str) -> None:
-    world = world_of("alice")
-    before = dict(world.jar)
-    assert world.get(target).status == 403
-    assert world.jar == before
+    harness = harness_with("alice")
+    before = dict(harness.jar)
+    assert harness.get(target).status == 403
+    assert harness.jar == before
 
 
 @pytest.mark.parametrize(("target", "status"), [("/oauth2/auth", 401), ("/page", 403)])
 def test_who_may_not_come_in_is_that_whatever_the_query_demands(
     target: str, status: int
 ) -> None:
-    world = world_of()
-    assert world.get(f"{target}?allowed_groups=nobody").status == status
-    assert not world.jar
+    harness = harness_with()
+    assert harness.get(f"{target}?allowed_groups=nobody").status == status
+    assert not harness.jar
 
 
 def test_others_are_answered_as_ever() -> None:
-    world = world_of("alice")
-    request = world.request("/oauth2/auth")
-    assert world.get("/oauth2/auth").status == 202
-    assert world.proxy.handle(request) is world.proxy.handle(request)
-    assert world.get("/ping").status == 200
-    assert world.get("/oauth2/userinfo").status == 200
+    harness = harness_with("alice")
+    request = harness.request("/oauth2/auth")
+    assert harness.get("/oauth2/auth").status == 202
+    assert harness.proxy.handle(request) is harness.proxy.handle(request)
+    assert harness.get("/ping").status == 200
+    assert harness.get("/oauth2/userinfo").status == 200
 
 
 def test_cookies_of_a_refresh_are_not_given_with_their_end() -> None:
-    world = world_of(given=strict(cookie={"refresh": 60.0}), cookie={"refresh": 60.0})
-    world.clock.now += 61
-    answer = world.get("/oauth2/auth")
+    harness = harness_with(
+        given=strict(cookie={"refresh": 60.0}), cookie={"refresh": 60.0}
+    )
+    harness.clock.now += 61
+    answer = harness.get("/oauth2/auth")
     assert answer.status == 401
     assert all(b"=;" in value for value in headers(answer, b"set-cookie"))
-    assert not world.jar
+    assert not harness.jar
 
 
 def test_a_bearer_token_has_no_cookie_to_clear() -> None:
     given = strict(credentials=CredentialSettings(jwt_bearer_tokens=True))
-    world = world_of("alice", given)
-    token = b"Bearer " + world.token().encode()
-    answer = world.get("/oauth2/auth", (b"authorization", token), jar={})
+    harness = harness_with("alice", given)
+    token = b"Bearer " + harness.token().encode()
+    answer = harness.get("/oauth2/auth", (b"authorization", token), jar={})
     assert (answer.status, answer.reason) == (401, "groups")
     assert not headers(answer, b"set-cookie")
 
@@ -137,26 +141,26 @@ def test_a_bearer_token_has_no_cookie_to_clear() -> None:
 def test_a_password_begins_a_session_in_place_of_the_other() -> None:
     users = {"carol": Secret(b"{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=")}
     given = strict(credentials=CredentialSettings(users=users))
-    world = world_of(given=given)
-    world.body = b"username=carol&password=secret"
+    harness = harness_with(given=given)
+    harness.body = b"username=carol&password=secret"
     form = (b"content-type", b"application/x-www-form-urlencoded")
-    assert world.get("/oauth2/sign_in", form, method=b"POST").status == 302
-    assert world.jar
+    assert harness.get("/oauth2/sign_in", form, method=b"POST").status == 302
+    assert harness.jar
 
 
 def test_the_sign_in_page_leaves_a_session_of_another_host_alone() -> None:
     bound = settings().providers[0]
     providers = (
-        changed(bound, hosts=("app.example.com",), allowed_groups=("admins",)),
-        changed(bound, id="other", name="Other", hosts=("other.example.com",)),
+        with_changes(bound, hosts=("app.example.com",), allowed_groups=("admins",)),
+        with_changes(bound, id="other", name="Other", hosts=("other.example.com",)),
     )
     given = settings(providers=providers, forbidden_session="clear")
-    world = world_of(given=given)
+    harness = harness_with(given=given)
     elsewhere = (b"host", b"other.example.com")
-    assert world.get("/oauth2/sign_in", elsewhere).status == 200
-    assert world.jar
-    assert world.get("/oauth2/sign_in").status == 200
-    assert not world.jar
+    assert harness.get("/oauth2/sign_in", elsewhere).status == 200
+    assert harness.jar
+    assert harness.get("/oauth2/sign_in").status == 200
+    assert not harness.jar
 
 
 # -- in a store
@@ -172,12 +176,12 @@ def fleet_of(user: str = "bob") -> Fleet:
 @pytest.mark.parametrize("target", ["/oauth2/auth", "/page", "/oauth2/sign_in"])
 def test_it_is_taken_from_the_store(target: str) -> None:
     fleet = fleet_of()
-    old = dict(fleet.world.jar)
+    old = dict(fleet.harness.jar)
     assert fleet[0].get("/oauth2/auth").status == 202
     assert fleet.store.held("_oauth2_proxy-")
     fleet[2].get(target)
     assert not fleet.store.held("_oauth2_proxy-")
-    assert not fleet.world.jar
+    assert not fleet.harness.jar
     assert fleet[0].get("/oauth2/auth", jar=old).status == 401
 
 
@@ -191,18 +195,18 @@ def test_the_sign_in_page_clears_the_cookie_of_one_that_is_over() -> None:
     fleet = fleet_of("alice")
     fleet.store.values.clear()
     assert fleet[2].get("/oauth2/sign_in").status == 200
-    assert not fleet.world.jar
+    assert not fleet.harness.jar
 
 
 def test_without_the_store_nobody_comes_in_all_the_same() -> None:
     fleet = fleet_of()
     fleet.store.failing = lambda effect: type(effect).__name__ != "LoadAll"
     assert fleet[2].get("/oauth2/auth").status == 401
-    assert not fleet.world.jar
+    assert not fleet.harness.jar
 
 
 def test_the_sign_in_page_is_shown_without_the_store() -> None:
     fleet = fleet_of()
     fleet.store.away = True
     assert fleet[2].get("/oauth2/sign_in").status == 200
-    assert fleet.world.jar
+    assert fleet.harness.jar

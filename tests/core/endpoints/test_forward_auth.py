@@ -14,7 +14,7 @@ from authproxy_core import FetchError, Respond, Settings
 from authproxy_core.errors import RequestError
 from authproxy_core.pages.challenge import is_navigation
 from authproxy_core.request.original import TrustedProxies
-from support.world import World, header, headers, provider_settings, settings
+from support.harness import Harness, header, headers, provider_settings, settings
 
 GATEWAY = "10.0.0.1"
 STRANGER = "203.0.113.9"
@@ -33,16 +33,16 @@ TRAEFIK = (
 DEEP = "/deep/page?x=1&y=https://other.example/"
 
 
-def behind(**changes: Any) -> World:
-    """A world behind a gateway that is trusted."""
-    return World(settings(reverse_proxy=True, trusted_proxies=(GATEWAY,), **changes))
+def behind(**changes: Any) -> Harness:
+    """A harness behind a gateway that is trusted."""
+    return Harness(settings(reverse_proxy=True, trusted_proxies=(GATEWAY,), **changes))
 
 
 def ask(
-    world: World, *fields: Any, target: str = "/oauth2/forward_auth", **changes: Any
+    harness: Harness, *fields: Any, target: str = "/oauth2/forward_auth", **changes: Any
 ) -> Respond:
     """What the gateway gets when it asks with *fields*."""
-    return world.get(target, *fields, **{"peer": GATEWAY, **changes})
+    return harness.get(target, *fields, **{"peer": GATEWAY, **changes})
 
 
 def location(answer: Respond) -> str:
@@ -56,20 +56,20 @@ def rd_of(answer: Respond) -> str:
 
 @pytest.mark.parametrize("skip_button", [False, True])
 def test_a_browser_behind_traefik_logs_in_and_comes_back(skip_button: bool) -> None:
-    world = behind(skip_provider_button=skip_button)
-    answer = ask(world, *TRAEFIK, *BROWSER)
+    harness = behind(skip_provider_button=skip_button)
+    answer = ask(harness, *TRAEFIK, *BROWSER)
     assert answer.status == 302
     if not skip_button:
         # Absolute: Traefik would take a relative one for a page of ours.
         assert location(answer).startswith("https://app.example.com/oauth2/sign_in?rd=")
         assert rd_of(answer) == DEEP
-        answer = world.get(f"/oauth2/start?{urlsplit(location(answer)).query}")
-    back = world.finish(location(answer))
+        answer = harness.get(f"/oauth2/start?{urlsplit(location(answer)).query}")
+    back = harness.finish_login(location(answer))
     assert location(back) == DEEP
-    passed = ask(world, *TRAEFIK, *BROWSER)
+    passed = ask(harness, *TRAEFIK, *BROWSER)
     assert passed.status == 202
     assert header(passed, b"x-auth-request-email") == b"alice@example.com"
-    assert passed.reusable or ask(world, *TRAEFIK).reusable
+    assert passed.reusable or ask(harness, *TRAEFIK).reusable
 
 
 @pytest.mark.parametrize(
@@ -88,10 +88,10 @@ def test_a_browser_behind_traefik_logs_in_and_comes_back(skip_button: bool) -> N
     ],
 )
 def test_whoever_can_not_follow_a_redirect_gets_401_as_json(fields: Any) -> None:
-    world = behind()
+    harness = behind()
     names = {name for name, _ in fields}
     gateway = [field for field in TRAEFIK if field[0] not in names]
-    answer = ask(world, *gateway, *fields)
+    answer = ask(harness, *gateway, *fields)
     assert answer.status == 401
     assert header(answer, b"content-type") == b"application/json"
     document = orjson.loads(answer.body)
@@ -119,18 +119,18 @@ def test_who_shows_pages_is_sent_to_the_login(fields: Any) -> None:
 
 
 def test_json_can_be_forced_for_all() -> None:
-    world = behind(force_json_errors=True)
-    assert ask(world, *TRAEFIK, *BROWSER).status == 401
+    harness = behind(force_json_errors=True)
+    assert ask(harness, *TRAEFIK, *BROWSER).status == 401
 
 
 @pytest.mark.parametrize("skip_button", [False, True])
 def test_the_login_may_be_at_another_host(skip_button: bool) -> None:
-    world = behind(
+    harness = behind(
         redirect_url="https://auth.example.com/oauth2/callback",
         whitelist_domains=(".example.com",),
         skip_provider_button=skip_button,
     )
-    answer = ask(world, *TRAEFIK, *BROWSER)
+    answer = ask(harness, *TRAEFIK, *BROWSER)
     page = "start" if skip_button else "sign_in"
     assert location(answer).startswith(f"https://auth.example.com/oauth2/{page}?rd=")
     assert rd_of(answer) == f"https://app.example.com{DEEP}"
@@ -139,22 +139,22 @@ def test_the_login_may_be_at_another_host(skip_button: bool) -> None:
 
 def test_several_providers_are_offered() -> None:
     second = provider_settings(id="second", name="Second")
-    world = behind(providers=(provider_settings(), second))
-    assert "/oauth2/sign_in?" in location(ask(world, *TRAEFIK, *BROWSER))
+    harness = behind(providers=(provider_settings(), second))
+    assert "/oauth2/sign_in?" in location(ask(harness, *TRAEFIK, *BROWSER))
 
 
 def test_http_stays_http_where_cookies_may() -> None:
-    world = behind(cookie={"secure": False})
+    harness = behind(cookie={"secure": False})
     fields = [field for field in TRAEFIK if field[0] != b"x-forwarded-proto"]
-    answer = ask(world, *fields, *BROWSER, secure=False)
+    answer = ask(harness, *fields, *BROWSER, secure=False)
     assert location(answer).startswith("http://app.example.com/")
 
 
 def test_a_broken_session_is_cleared_on_the_way() -> None:
-    world = behind()
+    harness = behind()
     for fields, status in ((BROWSER, 302), ((), 401)):
         jar = {b"_oauth2_proxy": b"broken"}
-        answer = ask(world, *TRAEFIK, *fields, jar=jar)
+        answer = ask(harness, *TRAEFIK, *fields, jar=jar)
         assert answer.status == status
         [line] = headers(answer, b"set-cookie")
         assert b"Max-Age=0" in line
@@ -162,40 +162,42 @@ def test_a_broken_session_is_cleared_on_the_way() -> None:
 
 @pytest.mark.parametrize("fields", [BROWSER, ()])
 def test_who_may_not_come_in_gets_403_and_stays_logged_in(fields: Any) -> None:
-    world = behind()
-    world.log_in("bob")
+    harness = behind()
+    harness.log_in("bob")
     url = "/oauth2/forward_auth?allowed_groups=admins"
-    answer = ask(world, *TRAEFIK, *fields, target=url)
+    answer = ask(harness, *TRAEFIK, *fields, target=url)
     assert answer.status == 403
     assert not headers(answer, b"set-cookie")
     assert (b"No access" in answer.body) == bool(fields)
     url = "/oauth2/forward_auth?allowed_groups=staff"
-    assert ask(world, *TRAEFIK, target=url).status == 202
-    world.proxy = world.new_proxy(settings(provider={"allowed_groups": ("admins",)}))
-    answer = ask(world, *TRAEFIK, *fields)
+    assert ask(harness, *TRAEFIK, target=url).status == 202
+    harness.proxy = harness.new_proxy(
+        settings(provider={"allowed_groups": ("admins",)})
+    )
+    answer = ask(harness, *TRAEFIK, *fields)
     assert (answer.status, answer.events[0].reason) == (403, "groups")
 
 
 def test_a_stale_session_is_refreshed_here_too() -> None:
-    world = behind(cookie={"refresh": 60.0})
-    world.log_in()
-    world.clock.now += 100
-    answer = ask(world, *TRAEFIK, *BROWSER)
+    harness = behind(cookie={"refresh": 60.0})
+    harness.log_in()
+    harness.clock.now += 100
+    answer = ask(harness, *TRAEFIK, *BROWSER)
     assert answer.status == 202
     assert headers(answer, b"set-cookie")
-    world.clock.now += 10**7
-    assert ask(world, *TRAEFIK, *BROWSER).status == 302
+    harness.clock.now += 10**7
+    assert ask(harness, *TRAEFIK, *BROWSER).status == 302
 
 
 def test_a_session_that_ends_at_its_refresh_leads_to_the_login() -> None:
-    world = behind(cookie={"refresh": 60.0})
-    world.log_in()
-    world.clock.now += 100
+    harness = behind(cookie={"refresh": 60.0})
+    harness.log_in()
+    harness.clock.now += 100
     refused = {"error": "invalid_grant"}
-    world.on_fetch = lambda effect: type(world.idp.fetch(effect))(
+    harness.on_fetch = lambda effect: type(harness.idp.fetch(effect))(
         400, ((b"content-type", b"application/json"),), orjson.dumps(refused)
     )
-    answer = ask(world, *TRAEFIK, *BROWSER)
+    answer = ask(harness, *TRAEFIK, *BROWSER)
     assert answer.status == 302
     assert headers(answer, b"set-cookie")
 
@@ -239,15 +241,15 @@ def test_other_gateways_tell_the_original_in_their_way(
 
 
 def test_az13_the_clients_query_demands_and_allows_nothing() -> None:
-    world = behind()
-    world.log_in("bob")
+    harness = behind()
+    harness.log_in("bob")
     for query, status in (
         ("allowed_groups=admins", 202),
         ("allowed_groups=", 202),
         ("%zz", 202),
     ):
         target = f"/oauth2/forward_auth/x?{query}"
-        assert ask(world, target=target).status == status
+        assert ask(harness, target=target).status == status
 
 
 @pytest.mark.parametrize(
@@ -279,36 +281,36 @@ def test_az13_the_clients_query_demands_and_allows_nothing() -> None:
 def test_fh04_fh07_what_is_said_twice_or_wrong_is_refused(
     target: str, fields: Any
 ) -> None:
-    world = behind()
-    answer = ask(world, *fields, *BROWSER, target=target)
+    harness = behind()
+    answer = ask(harness, *fields, *BROWSER, target=target)
     assert answer.status == 400
     assert not headers(answer, b"location")
     if "/forward_auth/" in target:  # the path was judged, so for everybody
-        world.log_in()
-        assert ask(world, *fields, target=target).status == 400
+        harness.log_in()
+        assert ask(harness, *fields, target=target).status == 400
 
 
 def test_fh01_or34_a_stranger_is_not_believed() -> None:
-    world = behind()
+    harness = behind()
     fields = (
         (b"x-forwarded-host", b"evil.example"),
         (b"x-forwarded-uri", b"/evil"),
         (b"x-original-url", b"https://evil.example/evil"),
         (b"x-envoy-original-path", b"/evil"),
     )
-    answer = ask(world, *fields, *BROWSER, peer=STRANGER)
+    answer = ask(harness, *fields, *BROWSER, peer=STRANGER)
     assert (
         location(answer)
         == "https://app.example.com/oauth2/sign_in?rd=/oauth2/forward_auth"
     )
-    world.log_in()
-    assert ask(world, *fields, peer=STRANGER).status == 202  # for the stranger alone
+    harness.log_in()
+    assert ask(harness, *fields, peer=STRANGER).status == 202  # for the stranger alone
 
 
 def test_a_login_never_ends_at_the_endpoint_itself() -> None:
-    world = behind(skip_provider_button=True)
-    answer = ask(world, *BROWSER)
-    assert location(world.finish(location(answer))) == "/"
+    harness = behind(skip_provider_button=True)
+    answer = ask(harness, *BROWSER)
+    assert location(harness.finish_login(location(answer))) == "/"
 
 
 # -- a query that became a part of the path
@@ -331,12 +333,15 @@ def test_a_login_never_ends_at_the_endpoint_itself() -> None:
 def test_the_query_that_nginx_takes_for_path_is_a_query(
     endpoint: str, query: str, status: int
 ) -> None:
-    world = behind()
-    world.log_in()
+    harness = behind()
+    harness.log_in()
     for _ in range(2):
-        answer = ask(world, target=f"/oauth2/{endpoint}{query}")
+        answer = ask(harness, target=f"/oauth2/{endpoint}{query}")
         assert answer.status == status
-    assert ask(world, target=f"/oauth2/{endpoint}{query}", jar={}).status in (400, 401)
+    assert ask(harness, target=f"/oauth2/{endpoint}{query}", jar={}).status in (
+        400,
+        401,
+    )
 
 
 @pytest.mark.parametrize(
@@ -344,10 +349,10 @@ def test_the_query_that_nginx_takes_for_path_is_a_query(
     ["/oauth2/auth%3", "/oauth2/auth%20x", "/oauth2/auth/x", "/oauth2/authx%3Fa"],
 )
 def test_sk26_other_paths_are_no_endpoints(path: str) -> None:
-    world = behind()
-    world.log_in()
-    assert ask(world, target=path).status in (400, 404)
-    assert ask(world, target=path, jar={}).status in (400, 403)
+    harness = behind()
+    harness.log_in()
+    assert ask(harness, target=path).status in (400, 404)
+    assert ask(harness, target=path, jar={}).status in (400, 403)
 
 
 # -- whatever comes
@@ -382,8 +387,8 @@ def test_sk26_other_paths_are_no_endpoints(path: str) -> None:
 def test_whatever_a_gateway_says_is_answered_and_never_2xx(
     fields: Any, peer: str, tail: bytes
 ) -> None:
-    world = WORLD
-    answer = world.get(b"/oauth2/forward_auth" + tail, *fields, peer=peer, jar={})
+    harness = WORLD
+    answer = harness.get(b"/oauth2/forward_auth" + tail, *fields, peer=peer, jar={})
     assert answer.status in (302, 400, 401)
     for value in headers(answer, b"location"):
         assert value.startswith(b"https://")
@@ -409,30 +414,30 @@ def test_an_original_is_told_or_refused(value: bytes, name: bytes) -> None:
 
 
 def test_a_login_waits_for_a_provider_that_is_about_to_come() -> None:
-    world = World(ready=False)
-    began = world.clock.now
+    harness = Harness(ready=False)
+    began = harness.clock.now
     down = iter([True, True, False])
-    fetch = world.on_fetch
+    fetch = harness.on_fetch
 
     def fetched(effect: Any) -> Any:
         if next(down, False):
             raise FetchError("connection refused")
         return fetch(effect)
 
-    world.on_fetch = fetched
-    assert world.get("/oauth2/start?rd=/x").status == 302
-    assert world.clock.now - began < 6.0
+    harness.on_fetch = fetched
+    assert harness.get("/oauth2/start?rd=/x").status == 302
+    assert harness.clock.now - began < 6.0
 
 
 def test_a_login_waits_for_what_another_has_begun() -> None:
-    world = World(ready=False)
-    warm_up = world.proxy.warm_up()
+    harness = Harness(ready=False)
+    warm_up = harness.proxy.warm_up()
     next(warm_up)  # discovery is under way
-    flow = world.proxy.start(world.request("/oauth2/start"))
+    flow = harness.proxy.start(harness.request("/oauth2/start"))
     assert not isinstance(flow, Respond)
     effect: Any = next(flow)  # type: ignore[call-overload]
     assert type(effect).__name__ == "Sleep"
-    world.run(world.proxy.warm_up())
-    answer = world.decide(flow)
+    harness.run(harness.proxy.warm_up())
+    answer = harness.decide(flow)
     assert answer.status == 302  # type: ignore[union-attr]
     warm_up.close()

@@ -13,9 +13,9 @@ from authproxy_core import Respond, SettingsError
 from authproxy_core.oidc.jwt import parse_key_set
 from authproxy_core.settings.root import check
 from authproxy_demo.protocol import OAuthError
-from support.world import (
+from support.harness import (
     ISSUER,
-    World,
+    Harness,
     header,
     headers,
     provider_settings,
@@ -37,12 +37,12 @@ def replaced(url: str, **changes: str) -> str:
     return urlunsplit(parts._replace(query=query))
 
 
-def failed(world: World, answer: Respond, reason: str = "") -> None:
+def failed(harness: Harness, answer: Respond, reason: str = "") -> None:
     """The login came to nothing: a page says so, and no cookie is a session."""
     assert answer.status in (400, 403, 500), answer
     assert not reason or [event.reason for event in answer.events] == [reason]
-    assert NAME not in world.jar
-    assert world.get("/oauth2/auth").status == 401
+    assert NAME not in harness.jar
+    assert harness.get("/oauth2/auth").status == 401
 
 
 # -- where a login leads
@@ -51,18 +51,18 @@ def failed(world: World, answer: Respond, reason: str = "") -> None:
 @pytest.mark.parametrize("form", ["authproxy", "oauth2-proxy"])
 @pytest.mark.parametrize("evil", ["//evil.com", "https://evil.com/", "/\\evil.com"])
 def test_or38_another_target_in_the_state_is_not_followed(form: str, evil: str) -> None:
-    world = World(settings(cookie={"format": form}))
-    callback = world.idp.log_in(world.begin("/good"), "alice")
+    harness = Harness(settings(cookie={"format": form}))
+    callback = harness.idp.log_in(harness.start_login("/good"), "alice")
     state = params_of(callback)["state"].partition(":")[0]
-    answer = world.get(target_of(replaced(callback, state=f"{state}:{evil}")))
+    answer = harness.get(target_of(replaced(callback, state=f"{state}:{evil}")))
     # Our own logins have it sealed in the cookie; what the state says is nothing.
     home = b"/good" if form == "authproxy" else b"/"
     assert header(answer, b"location") == home
 
 
 @pytest.mark.parametrize("name", ["error_uri", "redirect_uri", "rd", "redirect"])
-def test_or43_an_error_leads_nowhere(world: World, name: str) -> None:
-    state = params_of(world.begin())["state"]
+def test_or43_an_error_leads_nowhere(harness: Harness, name: str) -> None:
+    state = params_of(harness.start_login())["state"]
     query = urlencode(
         {
             "error": "access_denied",
@@ -71,7 +71,7 @@ def test_or43_an_error_leads_nowhere(world: World, name: str) -> None:
             name: "https://evil.example/x",
         }
     )
-    answer = world.get(f"/oauth2/callback?{query}")
+    answer = harness.get(f"/oauth2/callback?{query}")
     assert answer.status == 403
     assert not headers(answer, b"location")
     assert b"evil.example" not in answer.body
@@ -79,22 +79,22 @@ def test_or43_an_error_leads_nowhere(world: World, name: str) -> None:
 
 def test_or46_a_strangers_host_does_not_move_the_callback() -> None:
     """With the address configured, no Host and no forwarded one changes it."""
-    world = World(settings(redirect_url="https://app.example.com/oauth2/callback"))
+    harness = Harness(settings(redirect_url="https://app.example.com/oauth2/callback"))
     for fields in (
         ((b"host", b"evil.com"),),
         ((b"host", b"app.example.com"), (b"x-forwarded-host", b"evil.com")),
     ):
-        answer = world.get("/oauth2/start", *fields)
+        answer = harness.get("/oauth2/start", *fields)
         params = params_of(header(answer, b"location").decode())
         assert params["redirect_uri"] == "https://app.example.com/oauth2/callback"
 
 
-def test_or46_without_an_address_the_provider_judges_the_host(world: World) -> None:
+def test_or46_without_an_address_the_provider_judges_the_host(harness: Harness) -> None:
     """Then the callback is the Host's, which the provider does not know."""
-    answer = world.get("/oauth2/start", (b"host", b"evil.com"))
+    answer = harness.get("/oauth2/start", (b"host", b"evil.com"))
     with pytest.raises(OAuthError, match="redirect_uri"):
-        world.idp.log_in(header(answer, b"location").decode(), "alice")
-    before = world.get("/oauth2/start", (b"x-forwarded-host", b"evil.com"))
+        harness.idp.log_in(header(answer, b"location").decode(), "alice")
+    before = harness.get("/oauth2/start", (b"x-forwarded-host", b"evil.com"))
     params = params_of(header(before, b"location").decode())
     assert params["redirect_uri"] == "https://app.example.com/oauth2/callback"
 
@@ -105,37 +105,39 @@ def test_or46_without_an_address_the_provider_judges_the_host(world: World) -> N
 def test_lg28_a_stolen_code_is_worth_nothing_in_another_login() -> None:
     """PKCE stops it; where the provider has none, the nonce does."""
     for offered in (True, False):
-        victim, thief = World(ready=False), World(ready=False)
+        victim, thief = Harness(ready=False), Harness(ready=False)
         if not offered:
             thief.config.discovery["code_challenge_methods_supported"] = None
         victim.idp = thief.idp
         for one in (victim, thief):
             one.on_fetch = thief.idp.fetch
             one.run(one.proxy.warm_up())
-        stolen = params_of(thief.idp.log_in(victim.begin(), "alice"))["code"]
-        own = thief.idp.log_in(thief.begin(), "bob")
+        stolen = params_of(thief.idp.log_in(victim.start_login(), "alice"))["code"]
+        own = thief.idp.log_in(thief.start_login(), "bob")
         answer = thief.get(target_of(replaced(own, code=stolen)))
         failed(thief, answer, "invalid_grant" if offered else "nonce")
 
 
-def test_lg37_every_redirect_makes_a_get(world: World) -> None:
-    begun = world.get("/oauth2/start")
-    callback = world.idp.log_in(header(begun, b"location").decode(), "alice")
-    ended = world.get(target_of(callback))
-    out = world.get("/oauth2/sign_out")
-    world.body = b"rd=%2F"
+def test_lg37_every_redirect_makes_a_get(harness: Harness) -> None:
+    begun = harness.get("/oauth2/start")
+    callback = harness.idp.log_in(header(begun, b"location").decode(), "alice")
+    ended = harness.get(target_of(callback))
+    out = harness.get("/oauth2/sign_out")
+    harness.body = b"rd=%2F"
     form = (b"content-type", b"application/x-www-form-urlencoded")
-    posted = world.get("/oauth2/start", form, method=b"POST")
+    posted = harness.get("/oauth2/start", form, method=b"POST")
     assert {one.status for one in (begun, ended, out, posted)} <= {302, 303}
 
 
-def test_lg38_lg40_pages_tell_no_address_and_can_not_be_framed(world: World) -> None:
+def test_lg38_lg40_pages_tell_no_address_and_can_not_be_framed(
+    harness: Harness,
+) -> None:
     frame = (b"sec-fetch-dest", b"iframe")
     for answer in (
-        world.get("/oauth2/sign_in"),
-        world.get("/oauth2/sign_in", frame),
-        world.get("/oauth2/callback?code=secret-code&state=x", frame),
-        world.get("/page", frame),
+        harness.get("/oauth2/sign_in"),
+        harness.get("/oauth2/sign_in", frame),
+        harness.get("/oauth2/callback?code=secret-code&state=x", frame),
+        harness.get("/page", frame),
     ):
         assert header(answer, b"referrer-policy") == b"no-referrer"
         assert header(answer, b"x-frame-options") == b"DENY"
@@ -143,7 +145,7 @@ def test_lg38_lg40_pages_tell_no_address_and_can_not_be_framed(world: World) -> 
         assert b"secret-code" not in answer.body
 
 
-def test_lg43_nobody_else_begins_a_login_elsewhere(world: World) -> None:
+def test_lg43_nobody_else_begins_a_login_elsewhere(harness: Harness) -> None:
     """What OIDC Core §4 calls a third-party initiated login is not offered."""
     query = urlencode(
         {
@@ -152,12 +154,12 @@ def test_lg43_nobody_else_begins_a_login_elsewhere(world: World) -> None:
             "target_link_uri": "//evil.example",
         }
     )
-    answer = world.get(f"/oauth2/start?{query}")
+    answer = harness.get(f"/oauth2/start?{query}")
     location = header(answer, b"location").decode()
     assert location.startswith(ISSUER)
     assert "evil" not in location
     assert "victim" not in location
-    assert header(world.finish(location), b"location") == b"/"
+    assert header(harness.finish_login(location), b"location") == b"/"
 
 
 # -- tokens
@@ -166,16 +168,16 @@ def test_lg43_nobody_else_begins_a_login_elsewhere(world: World) -> None:
 def test_jw13_of_keys_with_one_name_the_type_decides() -> None:
     """RSA and EC keys share a name, whichever comes first: a token meets its own kind."""
     for alg in ("RS256", "ES256"):
-        world = World(ready=False)
-        world.config.signing_alg = alg  # type: ignore[assignment]
-        world.config.id_token_header["kid"] = "one"
-        keys = [key | {"kid": "one"} for key in World().idp._desk.keys.published()]
+        harness = Harness(ready=False)
+        harness.config.signing_alg = alg  # type: ignore[assignment]
+        harness.config.id_token_header["kid"] = "one"
+        keys = [key | {"kid": "one"} for key in Harness().idp._desk.keys.published()]
         assert {key["kty"] for key in keys} == {"RSA", "EC"}
-        own = [key | {"kid": "one"} for key in world.idp._desk.keys.published()]
-        world.config.jwks_before = (*own, *reversed(own))
-        world.run(world.proxy.warm_up())
-        assert world.log_in().status == 302
-        foreign = World(ready=False)
+        own = [key | {"kid": "one"} for key in harness.idp._desk.keys.published()]
+        harness.config.jwks_before = (*own, *reversed(own))
+        harness.run(harness.proxy.warm_up())
+        assert harness.log_in().status == 302
+        foreign = Harness(ready=False)
         foreign.config.signing_alg = alg  # type: ignore[assignment]
         foreign.config.id_token_header["kid"] = "one"
         foreign.config.jwks_before = tuple(keys)
@@ -200,27 +202,27 @@ def test_jw13_of_keys_with_one_name_the_type_decides() -> None:
     ids=lambda payload: repr(payload[:12]),
 )
 def test_jw25_a_payload_that_is_no_object_of_bounds(
-    world: World, payload: bytes
+    harness: Harness, payload: bytes
 ) -> None:
     """Even a signature of the provider makes nothing of it."""
 
     def signed(token: str) -> str:
-        key = world.idp._desk.keys._current()["RS256"]
+        key = harness.idp._desk.keys._current()["RS256"]
         head = {"alg": "RS256", "kid": key.kid}
         return jws.serialize_compact(head, payload, key)
 
-    world.config.id_token_filter = signed
-    failed(world, world.log_in())
+    harness.config.id_token_filter = signed
+    failed(harness, harness.log_in())
 
 
 @pytest.mark.parametrize("value", ["AAAA", "", 7, [], {}])
-def test_jw32_the_hash_of_another_access_token(world: World, value: Any) -> None:
-    world.config.id_token_claims["at_hash"] = value
-    failed(world, world.log_in(), "at_hash")
+def test_jw32_the_hash_of_another_access_token(harness: Harness, value: Any) -> None:
+    harness.config.id_token_claims["at_hash"] = value
+    failed(harness, harness.log_in(), "at_hash")
 
 
 def test_jw28_of_too_many_keys_some_are_read() -> None:
-    key, *_ = World().idp._desk.keys.published()
+    key, *_ = Harness().idp._desk.keys.published()
     found = parse_key_set(
         msgspec.json.encode({"keys": [key | {"kid": str(n)} for n in range(10_000)]})
     )
@@ -233,12 +235,12 @@ def test_jw28_of_too_many_keys_some_are_read() -> None:
 def test_az08_anybody_of_a_group_is_not_anybody() -> None:
     """``*`` for e-mail domains leaves the groups as they are."""
     strict = {"allowed_groups": ("admins",)}
-    world = World(settings(email_domains=("*",), provider=strict))
-    assert world.log_in("bob").status == 403
-    assert world.get("/oauth2/auth").status == 401
-    assert world.log_in("alice").status == 302
+    harness = Harness(settings(email_domains=("*",), provider=strict))
+    assert harness.log_in("bob").status == 403
+    assert harness.get("/oauth2/auth").status == 401
+    assert harness.log_in("alice").status == 302
     for demand, status in (("allowed_groups=staff", 202), ("allowed_groups=x", 403)):
-        assert world.get(f"/oauth2/auth?{demand}").status == status
+        assert harness.get(f"/oauth2/auth?{demand}").status == status
 
 
 @pytest.mark.parametrize("groups", [("",), ("", ""), ("admins", "")])
@@ -263,52 +265,54 @@ def test_az10_a_group_without_a_name_is_no_configuration(
         (True, False),
     ],
 )
-def test_az16_groups_of_another_shape(world: World, claim: Any, admin: bool) -> None:
-    world.config.id_token_claims["groups"] = claim
-    world.config.userinfo_claims["groups"] = claim
-    answer = world.log_in("bob")
+def test_az16_groups_of_another_shape(
+    harness: Harness, claim: Any, admin: bool
+) -> None:
+    harness.config.id_token_claims["groups"] = claim
+    harness.config.userinfo_claims["groups"] = claim
+    answer = harness.log_in("bob")
     if answer.status != 302:
         assert not admin
         return
-    status = world.get("/oauth2/auth?allowed_groups=admins").status
+    status = harness.get("/oauth2/auth?allowed_groups=admins").status
     assert status == (202 if admin else 403)
 
 
-def test_az31_a_login_that_is_half_done_is_no_session(world: World) -> None:
+def test_az31_a_login_that_is_half_done_is_no_session(harness: Harness) -> None:
     """No cookie from before the callback lets anybody in, under any name."""
-    world.begin("/a")
-    refused = world.idp.log_in(world.begin("/b"), "alice")
-    world.get(target_of(replaced(refused, code="wrong")))
-    values = [*world.jar.values()]
+    harness.start_login("/a")
+    refused = harness.idp.log_in(harness.start_login("/b"), "alice")
+    harness.get(target_of(replaced(refused, code="wrong")))
+    values = [*harness.jar.values()]
     assert values
     for value in values:
-        for name in (NAME, NAME + b"_0", *world.jar):
-            assert world.get("/oauth2/auth", jar={name: value}).status == 401
+        for name in (NAME, NAME + b"_0", *harness.jar):
+            assert harness.get("/oauth2/auth", jar={name: value}).status == 401
 
 
 @pytest.mark.parametrize("claim", ["sub", "email"])
 @pytest.mark.parametrize("value", [None, "", [], {}])
 def test_az35_nobody_shares_an_identity_that_is_missing(claim: str, value: Any) -> None:
-    world = World()
-    world.config.id_token_claims[claim] = value
+    harness = Harness()
+    harness.config.id_token_claims[claim] = value
     if claim == "email":
-        world.config.userinfo_claims[claim] = value
+        harness.config.userinfo_claims[claim] = value
     for user in ("alice", "bob"):
-        answer = world.log_in(user)
-        failed(world, answer, "subject" if claim == "sub" else "email_missing")
+        answer = harness.log_in(user)
+        failed(harness, answer, "subject" if claim == "sub" else "email_missing")
 
 
 def test_az38_the_subject_reaches_the_application_beside_the_name(
-    world: World,
+    harness: Harness,
 ) -> None:
     """A user may choose preferred_username at the provider, but not the subject."""
-    world.config.id_token_claims["preferred_username"] = "admin"
-    world.log_in("bob")
-    answer = world.get("/oauth2/auth")
+    harness.config.id_token_claims["preferred_username"] = "admin"
+    harness.log_in("bob")
+    answer = harness.get("/oauth2/auth")
     assert header(answer, b"x-auth-request-preferred-username") == b"admin"
     subject = header(answer, b"x-auth-request-user")
     assert subject not in (b"admin", b"bob", b"")
-    world.config.id_token_claims.clear()
-    world.jar.clear()
-    world.log_in("bob")
-    assert header(world.get("/oauth2/auth"), b"x-auth-request-user") == subject
+    harness.config.id_token_claims.clear()
+    harness.jar.clear()
+    harness.log_in("bob")
+    assert header(harness.get("/oauth2/auth"), b"x-auth-request-user") == subject

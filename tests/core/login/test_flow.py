@@ -12,19 +12,19 @@ import pytest
 from authproxy_core import Fetch, FetchError, Respond, Response
 from authproxy_core.oidc.jwt import hashed
 from authproxy_demo.config import UNUSABLE_KEYS
-from support.world import (
+from support.harness import (
     ALICE,
     BOB,
     HOST,
     ISSUER,
     START,
-    World,
-    changed,
+    Harness,
     header,
     headers,
     provider_settings,
     settings,
     target_of,
+    with_changes,
 )
 
 
@@ -36,12 +36,12 @@ def reasons(answer: Respond) -> list[str]:
     return [event.reason for event in answer.events]
 
 
-def test_a_login_ends_on_the_deep_link_with_a_session(world: World) -> None:
-    answer = world.log_in(rd="/deep%3Fx=1%26y=2")
+def test_a_login_ends_on_the_deep_link_with_a_session(harness: Harness) -> None:
+    answer = harness.log_in(rd="/deep%3Fx=1%26y=2")
     assert answer.status == 302
     assert header(answer, b"location") == b"/deep?x=1&y=2"
     assert [event.kind for event in answer.events] == ["logged_in"]
-    check = world.get("/oauth2/auth")
+    check = harness.get("/oauth2/auth")
     assert check.status == 202
     assert header(check, b"x-auth-request-email") == b"alice@example.com"
     assert header(check, b"x-auth-request-preferred-username") == b"alice"
@@ -53,8 +53,8 @@ def test_a_login_ends_on_the_deep_link_with_a_session(world: World) -> None:
     assert header(check, b"gap-auth") == b"alice@example.com"
 
 
-def test_the_authorization_request_has_all_that_binds_it(world: World) -> None:
-    params = params_of(world.begin("/"))
+def test_the_authorization_request_has_all_that_binds_it(harness: Harness) -> None:
+    params = params_of(harness.start_login("/"))
     assert params["response_type"] == "code"
     assert params["client_id"] == "authproxy"
     assert params["redirect_uri"] == "https://app.example.com/oauth2/callback"
@@ -66,9 +66,9 @@ def test_the_authorization_request_has_all_that_binds_it(world: World) -> None:
 
 
 def test_lg32_parameters_of_the_request_do_not_reach_the_provider(
-    world: World,
+    harness: Harness,
 ) -> None:
-    answer = world.get(
+    answer = harness.get(
         "/oauth2/start?prompt=none&client_id=evil&redirect_uri=//evil&scope=x&request=y"
         "&acr_values=z&rd=/"
     )
@@ -78,17 +78,17 @@ def test_lg32_parameters_of_the_request_do_not_reach_the_provider(
     assert {"prompt", "request", "acr_values"}.isdisjoint(params)
 
 
-def test_lg26_lg31_every_login_has_its_own_random_values(world: World) -> None:
+def test_lg26_lg31_every_login_has_its_own_random_values(harness: Harness) -> None:
     seen: set[str] = set()
     for _ in range(200):
-        world.jar.clear()
-        params = params_of(world.begin("/"))
+        harness.jar.clear()
+        params = params_of(harness.start_login("/"))
         seen |= {params["state"], params["nonce"], params["code_challenge"]}
     assert len(seen) == 600
 
 
-def test_lg35_the_login_cookie_is_protected(world: World) -> None:
-    answer = world.get("/oauth2/start")
+def test_lg35_the_login_cookie_is_protected(harness: Harness) -> None:
+    answer = harness.get("/oauth2/start")
     cookie = header(answer, b"set-cookie").decode()
     assert cookie.startswith("_oauth2_proxy_")
     assert "; HttpOnly" in cookie
@@ -98,12 +98,12 @@ def test_lg35_the_login_cookie_is_protected(world: World) -> None:
     assert state[:8] in cookie.partition("=")[0]
 
 
-def test_without_an_offer_there_is_no_pkce(world: World) -> None:
-    world.config.discovery["code_challenge_methods_supported"] = None
-    fresh = World(world.settings, ready=False)
+def test_without_an_offer_there_is_no_pkce(harness: Harness) -> None:
+    harness.config.discovery["code_challenge_methods_supported"] = None
+    fresh = Harness(harness.settings, ready=False)
     fresh.config.discovery["code_challenge_methods_supported"] = None
     fresh.run(fresh.proxy.warm_up())
-    assert "code_challenge" not in params_of(fresh.begin())
+    assert "code_challenge" not in params_of(fresh.start_login())
     assert fresh.log_in().status == 302
 
 
@@ -111,21 +111,21 @@ def test_without_an_offer_there_is_no_pkce(world: World) -> None:
     ("method", "expected"), [("plain", "plain"), ("S256", "S256"), ("none", None)]
 )
 def test_a_configured_pkce_method_is_used(method: str, expected: str | None) -> None:
-    world = World(settings(provider={"code_challenge_method": method}))
-    world.config.discovery["code_challenge_methods_supported"] = ["S256", "plain"]
-    assert params_of(world.begin()).get("code_challenge_method") == expected
+    harness = Harness(settings(provider={"code_challenge_method": method}))
+    harness.config.discovery["code_challenge_methods_supported"] = ["S256", "plain"]
+    assert params_of(harness.start_login()).get("code_challenge_method") == expected
 
 
 def test_the_nonce_can_be_switched_off() -> None:
-    world = World(settings(provider={"skip_nonce": True}))
-    assert "nonce" not in params_of(world.begin())
-    assert world.log_in().status == 302
+    harness = Harness(settings(provider={"skip_nonce": True}))
+    assert "nonce" not in params_of(harness.start_login())
+    assert harness.log_in().status == 302
 
 
 def test_configured_parameters_are_sent_but_replace_none_of_ours() -> None:
     from authproxy_core.settings.root import LoginParameter
 
-    world = World(
+    harness = Harness(
         settings(
             provider={
                 "login_parameters": (
@@ -138,7 +138,7 @@ def test_configured_parameters_are_sent_but_replace_none_of_ours() -> None:
             }
         )
     )
-    params = params_of(world.begin())
+    params = params_of(harness.start_login())
     assert params["acr_values"] == "loa2"
     assert params["state"] != "fixed"
     assert params["response_mode"] == "query"
@@ -156,54 +156,54 @@ def test_configured_parameters_are_sent_but_replace_none_of_ours() -> None:
 def test_the_groups_scope_is_asked_for_when_groups_matter(
     groups: tuple[str, ...], scope: str
 ) -> None:
-    world = World(settings(provider={"allowed_groups": groups}))
-    assert params_of(world.begin())["scope"] == scope
+    harness = Harness(settings(provider={"allowed_groups": groups}))
+    assert params_of(harness.start_login())["scope"] == scope
 
 
 # -- the callback: state
 
 
-def test_lg01_no_login_cookie_no_redeem(world: World) -> None:
-    url = world.idp.log_in(world.begin(), "alice")
-    before = world.idp.count("token")
-    answer = world.get(target_of(url), jar={})
+def test_lg01_no_login_cookie_no_redeem(harness: Harness) -> None:
+    url = harness.idp.log_in(harness.start_login(), "alice")
+    before = harness.idp.count("token")
+    answer = harness.get(target_of(url), jar={})
     assert answer.status == 403
     assert reasons(answer) == ["login_state_lost"]
     assert b"request-1" in answer.body
-    assert world.idp.count("token") == before
+    assert harness.idp.count("token") == before
 
 
 def test_lg02_a_wrong_state_is_refused_before_the_code_is_redeemed(
-    world: World,
+    harness: Harness,
 ) -> None:
-    url = world.idp.log_in(world.begin(), "alice")
+    url = harness.idp.log_in(harness.start_login(), "alice")
     params = params_of(url)
     forged = params["state"][:8] + "A" * 35
-    answer = world.get(f"/oauth2/callback?code={params['code']}&state={forged}")
+    answer = harness.get(f"/oauth2/callback?code={params['code']}&state={forged}")
     assert answer.status == 403
-    assert world.idp.count("token") == 0
-    assert world.get(target_of(url)).status == 302
+    assert harness.idp.count("token") == 0
+    assert harness.get(target_of(url)).status == 302
 
 
-def test_lg04_lg05_a_login_is_finished_once(world: World) -> None:
-    url = world.idp.log_in(world.begin(), "alice")
-    jar = dict(world.jar)
-    assert world.get(target_of(url), jar=jar).status == 302
-    again = world.get(target_of(url), jar=jar)
+def test_lg04_lg05_a_login_is_finished_once(harness: Harness) -> None:
+    url = harness.idp.log_in(harness.start_login(), "alice")
+    jar = dict(harness.jar)
+    assert harness.get(target_of(url), jar=jar).status == 302
+    again = harness.get(target_of(url), jar=jar)
     assert again.status == 403
-    assert world.idp.count("token") == 1
+    assert harness.idp.count("token") == 1
 
 
-def test_lg07_cookies_of_one_purpose_do_not_serve_another(world: World) -> None:
-    world.begin()
-    [(_, login)] = world.jar.items()
-    assert world.get("/oauth2/auth", jar={b"_oauth2_proxy": login}).status == 401
-    world.log_in()
-    session = world.jar[b"_oauth2_proxy"]
-    url = world.begin()
+def test_lg07_cookies_of_one_purpose_do_not_serve_another(harness: Harness) -> None:
+    harness.start_login()
+    [(_, login)] = harness.jar.items()
+    assert harness.get("/oauth2/auth", jar={b"_oauth2_proxy": login}).status == 401
+    harness.log_in()
+    session = harness.jar[b"_oauth2_proxy"]
+    url = harness.start_login()
     state = params_of(url)["state"]
     name = f"_oauth2_proxy_{state[:8]}_csrf".encode()
-    answer = world.get(f"/oauth2/callback?code=x&state={state}", jar={name: session})
+    answer = harness.get(f"/oauth2/callback?code=x&state={state}", jar={name: session})
     assert answer.status == 403
 
 
@@ -211,93 +211,95 @@ def test_lg07_cookies_of_one_purpose_do_not_serve_another(world: World) -> None:
     "state",
     ["", "x", "A" * 100_000, "A" * 43, "*" * 43, ":", "a:b:c", "%00", "%C3%A9" * 43],
 )
-def test_lg10_a_state_that_is_none_of_ours_is_refused(world: World, state: str) -> None:
-    world.begin()
-    answer = world.get(f"/oauth2/callback?code=x&state={state}")
+def test_lg10_a_state_that_is_none_of_ours_is_refused(
+    harness: Harness, state: str
+) -> None:
+    harness.start_login()
+    answer = harness.get(f"/oauth2/callback?code=x&state={state}")
     assert answer.status in (400, 403)
-    assert world.idp.count("token") == 0
+    assert harness.idp.count("token") == 0
 
 
-def test_lg10_a_callback_without_state_is_refused(world: World) -> None:
-    assert world.get("/oauth2/callback").status == 403
+def test_lg10_a_callback_without_state_is_refused(harness: Harness) -> None:
+    assert harness.get("/oauth2/callback").status == 403
 
 
 @pytest.mark.parametrize("name", ["code", "state", "iss"])
-def test_lg11_a_parameter_given_twice_is_refused(world: World, name: str) -> None:
-    url = world.idp.log_in(world.begin(), "alice")
+def test_lg11_a_parameter_given_twice_is_refused(harness: Harness, name: str) -> None:
+    url = harness.idp.log_in(harness.start_login(), "alice")
     value = params_of(url)[name]
-    answer = world.get(f"{target_of(url)}&{name}={value}")
+    answer = harness.get(f"{target_of(url)}&{name}={value}")
     assert answer.status == 400
-    assert world.idp.count("token") == 0
+    assert harness.idp.count("token") == 0
 
 
-def test_lg13_a_form_post_needs_the_login_cookie(world: World) -> None:
-    url = world.idp.log_in(world.begin(), "alice")
-    world.body = urlsplit(url).query.encode()
+def test_lg13_a_form_post_needs_the_login_cookie(harness: Harness) -> None:
+    url = harness.idp.log_in(harness.start_login(), "alice")
+    harness.body = urlsplit(url).query.encode()
     form = (b"content-type", b"application/x-www-form-urlencoded")
-    foreign = world.get("/oauth2/callback", form, method=b"POST", jar={})
+    foreign = harness.get("/oauth2/callback", form, method=b"POST", jar={})
     assert foreign.status == 403
-    answer = world.get("/oauth2/callback", form, method=b"POST")
+    answer = harness.get("/oauth2/callback", form, method=b"POST")
     assert answer.status == 302
 
 
 @pytest.mark.parametrize("method", [b"HEAD", b"OPTIONS", b"PUT", b"DELETE"])
-def test_lg14_other_methods_do_not_redeem(world: World, method: bytes) -> None:
-    url = world.idp.log_in(world.begin(), "alice")
-    answer = world.get(target_of(url), method=method)
+def test_lg14_other_methods_do_not_redeem(harness: Harness, method: bytes) -> None:
+    url = harness.idp.log_in(harness.start_login(), "alice")
+    answer = harness.get(target_of(url), method=method)
     assert answer.status == 405
     assert header(answer, b"allow") == b"GET, POST"
-    assert world.idp.count("token") == 0
+    assert harness.idp.count("token") == 0
 
 
-def test_lg08_an_empty_post_is_harmless(world: World) -> None:
+def test_lg08_an_empty_post_is_harmless(harness: Harness) -> None:
     for path in ("callback", "start", "sign_in", "sign_out"):
-        answer = world.get(f"/oauth2/{path}", method=b"POST")
+        answer = harness.get(f"/oauth2/{path}", method=b"POST")
         assert answer.status in (200, 302, 403)
-        assert world.idp.count("token") == 0
-    assert world.get("/oauth2/auth").status == 401
+        assert harness.idp.count("token") == 0
+    assert harness.get("/oauth2/auth").status == 401
 
 
-def test_lg34_two_tabs_finish_in_reverse_order(world: World) -> None:
-    first, second = world.begin("/first"), world.begin("/second")
-    assert header(world.finish(second, "bob"), b"location") == b"/second"
-    assert header(world.finish(first), b"location") == b"/first"
+def test_lg34_two_tabs_finish_in_reverse_order(harness: Harness) -> None:
+    first, second = harness.start_login("/first"), harness.start_login("/second")
+    assert header(harness.finish_login(second, "bob"), b"location") == b"/second"
+    assert header(harness.finish_login(first), b"location") == b"/first"
 
 
 def test_slots_are_bounded_and_the_oldest_login_makes_room() -> None:
-    world = World(settings(cookie={"csrf_slots": 3}))
+    harness = Harness(settings(cookie={"csrf_slots": 3}))
     urls = []
     for number in range(5):
-        world.clock.now += 1
-        urls.append(world.begin(f"/{number}"))
-        assert len(world.jar) <= 3
-    assert world.finish(urls[0]).status == 403
-    assert header(world.finish(urls[4]), b"location") == b"/4"
+        harness.clock.now += 1
+        urls.append(harness.start_login(f"/{number}"))
+        assert len(harness.jar) <= 3
+    assert harness.finish_login(urls[0]).status == 403
+    assert header(harness.finish_login(urls[4]), b"location") == b"/4"
 
 
 def test_a_broken_login_cookie_is_the_first_to_make_room() -> None:
-    world = World(settings(cookie={"csrf_slots": 2}))
-    url = world.begin("/kept")
-    world.jar[b"_oauth2_proxy_AAAAAAAA_csrf"] = b"broken"
-    world.begin("/new")
-    assert b"_oauth2_proxy_AAAAAAAA_csrf" not in world.jar
-    assert header(world.finish(url), b"location") == b"/kept"
+    harness = Harness(settings(cookie={"csrf_slots": 2}))
+    url = harness.start_login("/kept")
+    harness.jar[b"_oauth2_proxy_AAAAAAAA_csrf"] = b"broken"
+    harness.start_login("/new")
+    assert b"_oauth2_proxy_AAAAAAAA_csrf" not in harness.jar
+    assert header(harness.finish_login(url), b"location") == b"/kept"
 
 
-def test_a_login_that_took_too_long_is_lost(world: World) -> None:
-    url = world.begin()
-    world.clock.now += 901
-    assert world.finish(url).status == 403
+def test_a_login_that_took_too_long_is_lost(harness: Harness) -> None:
+    url = harness.start_login()
+    harness.clock.now += 901
+    assert harness.finish_login(url).status == 403
 
 
 def test_used_logins_are_remembered_within_bounds(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from authproxy_core.login import state
 
     monkeypatch.setattr(state, "MAX_USED", 2)
     for _ in range(4):
-        assert world.log_in().status == 302
+        assert harness.log_in().status == 302
 
 
 # -- the callback: what the provider says
@@ -306,18 +308,20 @@ def test_used_logins_are_remembered_within_bounds(
 @pytest.mark.parametrize(
     "code", ["access_denied", "temporarily_unavailable", "odd_one"]
 )
-def test_lg17_an_error_of_the_provider_is_said_plainly(world: World, code: str) -> None:
-    world.config.authorization_error = code
-    answer = world.log_in()
+def test_lg17_an_error_of_the_provider_is_said_plainly(
+    harness: Harness, code: str
+) -> None:
+    harness.config.authorization_error = code
+    answer = harness.log_in()
     assert answer.status == 403
     assert reasons(answer) == [code]
     assert b"request-1" in answer.body
     assert len(headers(answer, b"set-cookie")) == 1  # the login is spent
 
 
-def test_lg19_a_hostile_error_shows_nothing_of_itself(world: World) -> None:
-    state = params_of(world.begin())["state"]
-    answer = world.get(
+def test_lg19_a_hostile_error_shows_nothing_of_itself(harness: Harness) -> None:
+    state = params_of(harness.start_login())["state"]
+    answer = harness.get(
         f"/oauth2/callback?state={state}&iss={ISSUER}"
         "&error=%3Cscript%3Ealert(1)%3C/script%3E&error_description=a%0d%0aSet-Cookie:x"
     )
@@ -327,37 +331,37 @@ def test_lg19_a_hostile_error_shows_nothing_of_itself(world: World) -> None:
     assert "script" not in answer.events[0].detail
 
 
-def test_lg20_error_and_code_together_are_an_error(world: World) -> None:
-    url = world.idp.log_in(world.begin(), "alice")
-    answer = world.get(f"{target_of(url)}&error=access_denied")
+def test_lg20_error_and_code_together_are_an_error(harness: Harness) -> None:
+    url = harness.idp.log_in(harness.start_login(), "alice")
+    answer = harness.get(f"{target_of(url)}&error=access_denied")
     assert answer.status == 403
-    assert world.idp.count("token") == 0
+    assert harness.idp.count("token") == 0
 
 
 @pytest.mark.parametrize(
     "issuer", [None, "https://other.test", ISSUER + "/", ISSUER.upper()]
 )
 def test_lg22_lg23_lg25_the_issuer_must_be_the_one_that_began(
-    world: World, issuer: str | None
+    harness: Harness, issuer: str | None
 ) -> None:
-    world.config.authorization_response["iss"] = issuer
-    answer = world.log_in()
+    harness.config.authorization_response["iss"] = issuer
+    answer = harness.log_in()
     assert answer.status == 500
     assert reasons(answer) == ["issuer"]
-    assert world.idp.count("token") == 0
+    assert harness.idp.count("token") == 0
 
 
-def test_an_unannounced_issuer_may_lack(world: World) -> None:
-    quiet = World(ready=False)
+def test_an_unannounced_issuer_may_lack(harness: Harness) -> None:
+    quiet = Harness(ready=False)
     quiet.config.discovery["authorization_response_iss_parameter_supported"] = None
     quiet.config.authorization_response["iss"] = None
     quiet.run(quiet.proxy.warm_up())
     assert quiet.log_in().status == 302
 
 
-def test_a_callback_without_code_fails(world: World) -> None:
-    state = params_of(world.begin())["state"]
-    answer = world.get(f"/oauth2/callback?state={state}&iss={ISSUER}")
+def test_a_callback_without_code_fails(harness: Harness) -> None:
+    state = params_of(harness.start_login())["state"]
+    answer = harness.get(f"/oauth2/callback?state={state}&iss={ISSUER}")
     assert answer.status == 500
     assert reasons(answer) == ["no_code"]
 
@@ -378,27 +382,27 @@ def test_a_callback_without_code_fails(world: World) -> None:
     ],
 )
 def test_lg16_whatever_the_token_endpoint_does_there_is_no_session(
-    world: World, answer: Response | Exception, reason: str
+    harness: Harness, answer: Response | Exception, reason: str
 ) -> None:
     def fetch(effect: Fetch) -> Response:
         if "/token" not in effect.url:
-            return world.idp.fetch(effect)
+            return harness.idp.fetch(effect)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    world.on_fetch = fetch
-    page = world.log_in()
+    harness.on_fetch = fetch
+    page = harness.log_in()
     assert page.status in (500, 502)
     assert reasons(page) == [reason]
-    assert b"_oauth2_proxy" not in world.jar
+    assert b"_oauth2_proxy" not in harness.jar
 
 
 def test_a_wrong_client_secret_says_where_to_look() -> None:
     from authproxy_core import Secret
 
-    world = World(settings(provider={"client_secret": Secret(b"wrong")}))
-    answer = world.log_in()
+    harness = Harness(settings(provider={"client_secret": Secret(b"wrong")}))
+    answer = harness.log_in()
     assert answer.status == 500
     assert b"credentials" in answer.body
     assert "client_secret" in answer.events[0].detail
@@ -406,37 +410,37 @@ def test_a_wrong_client_secret_says_where_to_look() -> None:
 
 
 def test_client_authentication_moves_into_the_body_when_that_is_what_works(
-    world: World,
+    harness: Harness,
 ) -> None:
     def fetch(effect: Fetch) -> Response:
         basic = any(name == b"authorization" for name, _ in effect.headers)
         if effect.url.endswith("/token") and basic:
             return Response(401, (), b'{"error": "invalid_client"}')
-        return world.idp.fetch(effect)
+        return harness.idp.fetch(effect)
 
-    world.on_fetch = fetch
-    assert world.log_in().status == 302
-    assert world.log_in().status == 302
-    assert sum(effect.url.endswith("/token") for effect in world.fetched) == 3
+    harness.on_fetch = fetch
+    assert harness.log_in().status == 302
+    assert harness.log_in().status == 302
+    assert sum(effect.url.endswith("/token") for effect in harness.fetched) == 3
 
 
 def test_client_authentication_follows_discovery() -> None:
-    world = World(ready=False)
-    world.config.discovery["token_endpoint_auth_methods_supported"] = [
+    harness = Harness(ready=False)
+    harness.config.discovery["token_endpoint_auth_methods_supported"] = [
         "client_secret_post"
     ]
-    world.run(world.proxy.warm_up())
-    assert world.log_in().status == 302
-    [token] = [effect for effect in world.fetched if effect.url.endswith("/token")]
+    harness.run(harness.proxy.warm_up())
+    assert harness.log_in().status == 302
+    [token] = [effect for effect in harness.fetched if effect.url.endswith("/token")]
     assert b"client_secret=" in token.body
 
 
 # -- the ID token
 
 
-def test_the_missing_audience_mapper_is_explained(world: World) -> None:
-    world.config.id_token_claims["aud"] = "account"
-    answer = world.log_in()
+def test_the_missing_audience_mapper_is_explained(harness: Harness) -> None:
+    harness.config.id_token_claims["aud"] = "account"
+    answer = harness.log_in()
     assert answer.status == 500
     assert b"audience" in answer.body
     detail = answer.events[0].detail
@@ -446,9 +450,9 @@ def test_the_missing_audience_mapper_is_explained(world: World) -> None:
 
 
 def test_the_audience_hint_for_other_providers_names_the_option() -> None:
-    world = World(settings(provider={"type": "oidc"}))
-    world.config.id_token_claims["aud"] = "account"
-    assert "oidc_extra_audiences" in world.log_in().events[0].detail
+    harness = Harness(settings(provider={"type": "oidc"}))
+    harness.config.id_token_claims["aud"] = "account"
+    assert "oidc_extra_audiences" in harness.log_in().events[0].detail
 
 
 @pytest.mark.parametrize(
@@ -487,13 +491,13 @@ def test_the_audience_hint_for_other_providers_names_the_option() -> None:
     ],
 )
 def test_jw16_to_jw37_lg29_claims_that_do_not_fit_end_the_login(
-    world: World, claims: dict[str, Any], reason: str
+    harness: Harness, claims: dict[str, Any], reason: str
 ) -> None:
-    world.config.id_token_claims.update(claims)
-    answer = world.log_in()
+    harness.config.id_token_claims.update(claims)
+    answer = harness.log_in()
     assert answer.status == 500
     assert reasons(answer) == [reason]
-    assert b"_oauth2_proxy" not in world.jar
+    assert b"_oauth2_proxy" not in harness.jar
 
 
 @pytest.mark.parametrize(
@@ -509,33 +513,33 @@ def test_jw16_to_jw37_lg29_claims_that_do_not_fit_end_the_login(
     ],
 )
 def test_claims_within_the_rules_are_accepted(
-    world: World, claims: dict[str, Any]
+    harness: Harness, claims: dict[str, Any]
 ) -> None:
-    world.config.id_token_claims.update(claims)
-    assert world.log_in().status == 302
+    harness.config.id_token_claims.update(claims)
+    assert harness.log_in().status == 302
 
 
 def test_further_audiences_and_audience_claims_can_be_configured() -> None:
-    world = World(
+    harness = Harness(
         settings(
             provider={"audience_claims": ("x", "aud"), "extra_audiences": ("account",)}
         )
     )
-    world.config.id_token_claims["aud"] = ["account", "authproxy"]
-    assert world.log_in().status == 302
-    world.config.id_token_claims["x"] = "nobody"
-    assert reasons(world.log_in()) == ["audience"]
+    harness.config.id_token_claims["aud"] = ["account", "authproxy"]
+    assert harness.log_in().status == 302
+    harness.config.id_token_claims["x"] = "nobody"
+    assert reasons(harness.log_in()) == ["audience"]
 
 
 def test_the_issuer_check_can_be_switched_off() -> None:
-    world = World(settings(provider={"skip_issuer_verification": True}))
-    world.config.id_token_claims["iss"] = "https://other.test"
-    assert world.log_in().status == 302
+    harness = Harness(settings(provider={"skip_issuer_verification": True}))
+    harness.config.id_token_claims["iss"] = "https://other.test"
+    assert harness.log_in().status == 302
 
 
-def test_clock_skew_is_said_plainly(world: World) -> None:
-    world.config.clock_offset = 3600.0
-    answer = world.log_in()
+def test_clock_skew_is_said_plainly(harness: Harness) -> None:
+    harness.config.clock_offset = 3600.0
+    answer = harness.log_in()
     assert reasons(answer) == ["clock_skew"]
     assert b"clocks" in answer.body
     assert "3600 s in the future" in answer.events[0].detail
@@ -544,64 +548,64 @@ def test_clock_skew_is_said_plainly(world: World) -> None:
 
 @pytest.mark.parametrize("alg", ["RS256", "ES256"])
 def test_both_common_algorithms_work(alg: str) -> None:
-    world = World(ready=False)
-    world.config.signing_alg = alg  # type: ignore[assignment]
-    world.run(world.proxy.warm_up())
-    assert world.log_in().status == 302
+    harness = Harness(ready=False)
+    harness.config.signing_alg = alg  # type: ignore[assignment]
+    harness.run(harness.proxy.warm_up())
+    assert harness.log_in().status == 302
 
 
 def test_unusable_keys_are_ignored() -> None:
-    world = World(ready=False)
-    world.config.jwks_before = UNUSABLE_KEYS
-    world.run(world.proxy.warm_up())
-    assert world.log_in().status == 302
+    harness = Harness(ready=False)
+    harness.config.jwks_before = UNUSABLE_KEYS
+    harness.run(harness.proxy.warm_up())
+    assert harness.log_in().status == 302
 
 
-def test_jw29_rotated_keys_cost_one_fetch_and_no_login(world: World) -> None:
-    world.clock.now += 60
-    world.idp.rotate_keys(keep_old=False)
-    before = world.idp.count("jwks")
-    assert world.log_in().status == 302
-    assert world.log_in("bob").status == 302
-    assert world.idp.count("jwks") == before + 1
+def test_jw29_rotated_keys_cost_one_fetch_and_no_login(harness: Harness) -> None:
+    harness.clock.now += 60
+    harness.idp.rotate_keys(keep_old=False)
+    before = harness.idp.count("jwks")
+    assert harness.log_in().status == 302
+    assert harness.log_in("bob").status == 302
+    assert harness.idp.count("jwks") == before + 1
 
 
-def test_jw10_jw11_unknown_keys_do_not_hammer_the_provider(world: World) -> None:
-    world.clock.now += 60
-    world.config.id_token_header["kid"] = "nobody"
-    before = world.idp.count("jwks")
+def test_jw10_jw11_unknown_keys_do_not_hammer_the_provider(harness: Harness) -> None:
+    harness.clock.now += 60
+    harness.config.id_token_header["kid"] = "nobody"
+    before = harness.idp.count("jwks")
     for _ in range(20):
-        assert reasons(world.log_in()) == ["unknown_key"]
-    assert world.idp.count("jwks") == before + 1
+        assert reasons(harness.log_in()) == ["unknown_key"]
+    assert harness.idp.count("jwks") == before + 1
 
 
-def test_jw28_a_failing_key_set_keeps_the_old_keys(world: World) -> None:
-    world.clock.now += 4000
-    world.config.failing["jwks"] = 500
-    assert world.log_in().status == 302
+def test_jw28_a_failing_key_set_keeps_the_old_keys(harness: Harness) -> None:
+    harness.clock.now += 4000
+    harness.config.failing["jwks"] = 500
+    assert harness.log_in().status == 302
 
 
-def test_a_sibling_that_fetched_the_keys_is_enough(world: World) -> None:
+def test_a_sibling_that_fetched_the_keys_is_enough(harness: Harness) -> None:
     """While one login waits for the lock, another may have renewed the keys."""
-    world.clock.now += 60
-    world.idp.rotate_keys(keep_old=False)
-    url = world.idp.log_in(world.begin(), "alice")
-    provider = world.proxy._providers["keycloak"]
+    harness.clock.now += 60
+    harness.idp.rotate_keys(keep_old=False)
+    url = harness.idp.log_in(harness.start_login(), "alice")
+    provider = harness.proxy._providers["keycloak"]
     done = []
 
-    original = world.perform
+    original = harness.perform
 
     def perform(effect: Any) -> Any:
         if type(effect).__name__ == "Lock" and not done:
             done.append(1)
-            world.run(provider._keys.fetch(f"{ISSUER}/jwks"))
+            harness.run(provider._keys.fetch(f"{ISSUER}/jwks"))
         return original(effect)
 
-    world.perform = perform  # type: ignore[method-assign]
-    assert world.get(target_of(url)).status == 302
+    harness.perform = perform  # type: ignore[method-assign]
+    assert harness.get(target_of(url)).status == 302
 
 
-def test_jw01_to_jw08_tokens_that_are_not_what_they_seem(world: World) -> None:
+def test_jw01_to_jw08_tokens_that_are_not_what_they_seem(harness: Harness) -> None:
     def broken(token: str) -> list[str]:
         head, body, signature = token.split(".")
         return [
@@ -626,13 +630,13 @@ def test_jw01_to_jw08_tokens_that_are_not_what_they_seem(world: World) -> None:
         ]
 
     for number in range(len(broken("a.b.c"))):
-        world.jar.clear()
-        world.config.id_token_filter = lambda token, number=number: broken(token)[
+        harness.jar.clear()
+        harness.config.id_token_filter = lambda token, number=number: broken(token)[
             number
         ]
-        answer = world.log_in()
+        answer = harness.log_in()
         assert answer.status == 500, number
-        assert b"_oauth2_proxy" not in world.jar
+        assert b"_oauth2_proxy" not in harness.jar
 
 
 @pytest.mark.parametrize(
@@ -648,10 +652,10 @@ def test_jw01_to_jw08_tokens_that_are_not_what_they_seem(world: World) -> None:
     ],
 )
 def test_jw04_headers_that_are_not_acceptable(
-    world: World, header_change: dict[str, Any], reason: str
+    harness: Harness, header_change: dict[str, Any], reason: str
 ) -> None:
-    world.config.id_token_filter = lambda token: with_header(token, header_change)
-    assert reasons(world.log_in()) == [reason]
+    harness.config.id_token_filter = lambda token: with_header(token, header_change)
+    assert reasons(harness.log_in()) == [reason]
 
 
 def with_header(token: str, changes: dict[str, Any]) -> str:
@@ -663,42 +667,42 @@ def with_header(token: str, changes: dict[str, Any]) -> str:
     return f"{b64url(msgspec.json.encode(fields)).decode()}.{body}.{signature}"
 
 
-def test_jw14_keys_named_in_the_header_are_not_fetched(world: World) -> None:
-    world.config.id_token_header.update(
+def test_jw14_keys_named_in_the_header_are_not_fetched(harness: Harness) -> None:
+    harness.config.id_token_header.update(
         {"jku": "https://evil.test/jwks", "x5u": "https://evil.test/x"}
     )
-    world.log_in()
-    assert all(effect.url.startswith(ISSUER) for effect in world.fetched)
+    harness.log_in()
+    assert all(effect.url.startswith(ISSUER) for effect in harness.fetched)
 
 
-def test_a_token_without_key_id_is_tried_with_every_key(world: World) -> None:
-    world.idp.rotate_keys()
-    world.config.id_token_header["kid"] = None
-    world.clock.now += 60
-    assert world.log_in().status == 302
+def test_a_token_without_key_id_is_tried_with_every_key(harness: Harness) -> None:
+    harness.idp.rotate_keys()
+    harness.config.id_token_header["kid"] = None
+    harness.clock.now += 60
+    assert harness.log_in().status == 302
 
 
 # -- claims and userinfo
 
 
-def test_claims_that_lack_in_the_id_token_come_from_userinfo(world: World) -> None:
-    world.config.id_token_claims.update({"email": None, "groups": None})
-    assert world.log_in().status == 302
-    assert world.idp.count("userinfo") == 1
-    check = world.get("/oauth2/auth")
+def test_claims_that_lack_in_the_id_token_come_from_userinfo(harness: Harness) -> None:
+    harness.config.id_token_claims.update({"email": None, "groups": None})
+    assert harness.log_in().status == 302
+    assert harness.idp.count("userinfo") == 1
+    check = harness.get("/oauth2/auth")
     assert header(check, b"x-auth-request-email") == b"alice@example.com"
     assert header(check, b"x-auth-request-groups").startswith(b"admins,staff")
 
 
-def test_userinfo_is_not_asked_when_nothing_lacks(world: World) -> None:
-    world.log_in()
-    assert world.idp.count("userinfo") == 0
+def test_userinfo_is_not_asked_when_nothing_lacks(harness: Harness) -> None:
+    harness.log_in()
+    assert harness.idp.count("userinfo") == 0
 
 
-def test_jw34_userinfo_of_somebody_else_ends_the_login(world: World) -> None:
-    world.config.id_token_claims["email"] = None
-    world.config.userinfo_claims["sub"] = "somebody else"
-    assert reasons(world.log_in()) == ["userinfo_subject"]
+def test_jw34_userinfo_of_somebody_else_ends_the_login(harness: Harness) -> None:
+    harness.config.id_token_claims["email"] = None
+    harness.config.userinfo_claims["sub"] = "somebody else"
+    assert reasons(harness.log_in()) == ["userinfo_subject"]
 
 
 @pytest.mark.parametrize(
@@ -714,55 +718,57 @@ def test_jw34_userinfo_of_somebody_else_ends_the_login(world: World) -> None:
     ],
 )
 def test_jw35_az19_userinfo_that_fails_ends_the_login(
-    world: World, answer: Response, reason: str
+    harness: Harness, answer: Response, reason: str
 ) -> None:
-    world.config.id_token_claims["groups"] = None
-    world.on_fetch = lambda effect: (
-        answer if effect.url.endswith("/userinfo") else world.idp.fetch(effect)
+    harness.config.id_token_claims["groups"] = None
+    harness.on_fetch = lambda effect: (
+        answer if effect.url.endswith("/userinfo") else harness.idp.fetch(effect)
     )
-    assert reasons(world.log_in()) == [reason]
+    assert reasons(harness.log_in()) == [reason]
 
 
 def test_userinfo_can_be_switched_off() -> None:
-    world = World(settings(provider={"skip_claims_from_profile_url": True}))
-    world.config.id_token_claims["email"] = None
-    answer = world.log_in()
+    harness = Harness(settings(provider={"skip_claims_from_profile_url": True}))
+    harness.config.id_token_claims["email"] = None
+    answer = harness.log_in()
     assert reasons(answer) == ["email_missing"]
     assert "oidc_email_claim" in answer.events[0].detail
-    assert world.idp.count("userinfo") == 0
+    assert harness.idp.count("userinfo") == 0
 
 
 @pytest.mark.parametrize("verified", [False, "false", 0, "no"])
-def test_az07_an_unverified_address_is_refused(world: World, verified: Any) -> None:
-    world.config.id_token_claims["email_verified"] = verified
-    answer = world.log_in()
+def test_az07_an_unverified_address_is_refused(harness: Harness, verified: Any) -> None:
+    harness.config.id_token_claims["email_verified"] = verified
+    answer = harness.log_in()
     assert reasons(answer) == ["email_unverified"]
 
 
 def test_az07_unverified_addresses_can_be_allowed() -> None:
-    world = World(settings(provider={"allow_unverified_email": True}))
-    world.config.id_token_claims["email_verified"] = False
-    assert world.log_in().status == 302
+    harness = Harness(settings(provider={"allow_unverified_email": True}))
+    harness.config.id_token_claims["email_verified"] = False
+    assert harness.log_in().status == 302
 
 
 def test_az07_a_missing_email_verified_is_no_refusal() -> None:
-    world = World(settings(provider={"skip_claims_from_profile_url": True}))
-    world.config.id_token_claims["email_verified"] = None
-    assert world.log_in().status == 302
+    harness = Harness(settings(provider={"skip_claims_from_profile_url": True}))
+    harness.config.id_token_claims["email_verified"] = None
+    assert harness.log_in().status == 302
 
 
 def test_another_claim_can_be_the_address() -> None:
-    world = World(settings(provider={"email_claim": "upn", "type": "oidc"}))
-    world.config.id_token_claims.update({"upn": "a@b.example", "email_verified": False})
-    world.log_in()
-    check = world.get("/oauth2/auth")
+    harness = Harness(settings(provider={"email_claim": "upn", "type": "oidc"}))
+    harness.config.id_token_claims.update(
+        {"upn": "a@b.example", "email_verified": False}
+    )
+    harness.log_in()
+    check = harness.get("/oauth2/auth")
     assert header(check, b"gap-auth") == b"a@b.example"
 
 
 def test_further_claims_reach_headers_by_path() -> None:
-    from support.world import rule
+    from support.harness import rule
 
-    world = World(
+    harness = Harness(
         settings(
             inject_response_headers=(
                 rule("X-Department", "org.department"),
@@ -770,17 +776,17 @@ def test_further_claims_reach_headers_by_path() -> None:
             )
         )
     )
-    world.config.id_token_claims["org"] = {"department": ["a", 7, None, {"b": "<"}]}
-    world.log_in()
-    check = world.get("/oauth2/auth")
+    harness.config.id_token_claims["org"] = {"department": ["a", 7, None, {"b": "<"}]}
+    harness.log_in()
+    check = harness.get("/oauth2/auth")
     assert header(check, b"x-department") == b'a,7,{"b":"<"}'
     assert header(check, b"x-nothing") == b""
 
 
-def test_az14_a_group_can_not_pass_for_a_role(world: World) -> None:
-    world.config.id_token_claims["groups"] = ["staff", "role:admin", "role:x:y"]
-    world.log_in("bob")
-    assert header(world.get("/oauth2/auth"), b"x-auth-request-groups") == b"staff"
+def test_az14_a_group_can_not_pass_for_a_role(harness: Harness) -> None:
+    harness.config.id_token_claims["groups"] = ["staff", "role:admin", "role:x:y"]
+    harness.log_in("bob")
+    assert header(harness.get("/oauth2/auth"), b"x-auth-request-groups") == b"staff"
 
 
 @pytest.mark.parametrize(
@@ -792,24 +798,26 @@ def test_az14_a_group_can_not_pass_for_a_role(world: World) -> None:
         {"realm_access": {"roles": [7, ""]}, "resource_access": {"app": {"roles": {}}}},
     ],
 )
-def test_roles_of_odd_shapes_are_no_roles(world: World, access: dict[str, Any]) -> None:
-    world.config.access_token_claims.update(access)
-    world.log_in()
-    groups = header(world.get("/oauth2/auth"), b"x-auth-request-groups")
+def test_roles_of_odd_shapes_are_no_roles(
+    harness: Harness, access: dict[str, Any]
+) -> None:
+    harness.config.access_token_claims.update(access)
+    harness.log_in()
+    groups = header(harness.get("/oauth2/auth"), b"x-auth-request-groups")
     assert groups == b"admins,staff"
 
 
-def test_hs11_a_comma_in_a_group_does_not_make_two(world: World) -> None:
-    world.config.id_token_claims["groups"] = ["a,admins"]
-    world.log_in("bob")
-    groups = header(world.get("/oauth2/auth"), b"x-auth-request-groups")
+def test_hs11_a_comma_in_a_group_does_not_make_two(harness: Harness) -> None:
+    harness.config.id_token_claims["groups"] = ["a,admins"]
+    harness.log_in("bob")
+    groups = header(harness.get("/oauth2/auth"), b"x-auth-request-groups")
     assert groups == b"a%2Cadmins"
 
 
-def test_hs10_line_ends_in_claims_do_not_reach_a_header(world: World) -> None:
-    world.config.id_token_claims["preferred_username"] = "a\r\nX-Evil: 1\0"
-    world.log_in()
-    name = header(world.get("/oauth2/auth"), b"x-auth-request-preferred-username")
+def test_hs10_line_ends_in_claims_do_not_reach_a_header(harness: Harness) -> None:
+    harness.config.id_token_claims["preferred_username"] = "a\r\nX-Evil: 1\0"
+    harness.log_in()
+    name = header(harness.get("/oauth2/auth"), b"x-auth-request-preferred-username")
     assert name == b"a%0D%0AX-Evil: 1%00"
 
 
@@ -817,24 +825,24 @@ def test_hs10_line_ends_in_claims_do_not_reach_a_header(world: World) -> None:
 
 
 def test_a_user_without_an_allowed_group_is_refused_at_login() -> None:
-    world = World(settings(provider={"allowed_groups": ("role:admin",)}))
-    answer = world.log_in("bob")
+    harness = Harness(settings(provider={"allowed_groups": ("role:admin",)}))
+    answer = harness.log_in("bob")
     assert answer.status == 403
     assert [event.kind for event in answer.events] == ["login_denied"]
     assert reasons(answer) == ["groups"]
-    assert b"_oauth2_proxy" not in world.jar
-    assert world.log_in("alice").status == 302
+    assert b"_oauth2_proxy" not in harness.jar
+    assert harness.log_in("alice").status == 302
 
 
 def test_a_user_of_another_domain_is_refused_at_login() -> None:
-    world = World(settings(email_domains=("company.example",)))
-    assert reasons(world.log_in()) == ["email"]
+    harness = Harness(settings(email_domains=("company.example",)))
+    assert reasons(harness.log_in()) == ["email"]
 
 
 def test_ck29_a_session_too_large_for_cookies_is_said_plainly() -> None:
-    world = World(settings(cookie={"max_parts": 2}))
-    world.config.padding = 20_000
-    answer = world.log_in()
+    harness = Harness(settings(cookie={"max_parts": 2}))
+    harness.config.padding = 20_000
+    answer = harness.log_in()
     assert answer.status == 500
     assert reasons(answer) == ["session_too_large"]
     assert "session_cookie_max_parts" in answer.events[0].detail
@@ -844,27 +852,27 @@ def test_ck29_a_session_too_large_for_cookies_is_said_plainly() -> None:
 
 
 @pytest.mark.parametrize("rd", ["//evil.com", "https://evil.com", "/%5Cevil.com"])
-def test_or01_a_login_ends_at_home_not_elsewhere(world: World, rd: str) -> None:
-    answer = world.log_in(rd=rd)
+def test_or01_a_login_ends_at_home_not_elsewhere(harness: Harness, rd: str) -> None:
+    answer = harness.log_in(rd=rd)
     assert header(answer, b"location") == b"/"
 
 
 def test_or40_the_target_is_judged_again_at_the_callback() -> None:
-    world = World(settings(whitelist_domains=(".example.com",)))
-    url = world.begin("https://other.example.com/x")
-    world.proxy = world.new_proxy(settings())
-    world.run(world.proxy.warm_up())
-    assert header(world.finish(url), b"location") == b"/"
+    harness = Harness(settings(whitelist_domains=(".example.com",)))
+    url = harness.start_login("https://other.example.com/x")
+    harness.proxy = harness.new_proxy(settings())
+    harness.run(harness.proxy.warm_up())
+    assert header(harness.finish_login(url), b"location") == b"/"
 
 
 def test_a_listed_host_is_a_good_target() -> None:
-    world = World(settings(whitelist_domains=(".example.com",)))
-    answer = world.log_in(rd="https://other.example.com/x")
+    harness = Harness(settings(whitelist_domains=(".example.com",)))
+    answer = harness.log_in(rd="https://other.example.com/x")
     assert header(answer, b"location") == b"https://other.example.com/x"
 
 
-def test_a_target_with_non_ascii_is_percent_encoded(world: World) -> None:
-    answer = world.log_in(rd="/%C3%A9")
+def test_a_target_with_non_ascii_is_percent_encoded(harness: Harness) -> None:
+    answer = harness.log_in(rd="/%C3%A9")
     assert header(answer, b"location") == b"/%c3%a9"
 
 
@@ -886,16 +894,16 @@ def test_a_target_with_non_ascii_is_percent_encoded(world: World) -> None:
     ],
 )
 def test_lg41_the_callback_address(changes: dict[str, Any], expected: str) -> None:
-    world = World(settings(**changes))
+    harness = Harness(settings(**changes))
     prefix = changes.get("proxy_prefix", "/oauth2")
-    answer = world.get(f"{prefix}/start")
+    answer = harness.get(f"{prefix}/start")
     params = params_of(header(answer, b"location").decode())
     assert params["redirect_uri"] == expected
 
 
 def test_without_secure_cookies_the_scheme_is_that_of_the_request() -> None:
-    world = World(settings(cookie={"secure": False}))
-    answer = world.get("/oauth2/start", secure=False)
+    harness = Harness(settings(cookie={"secure": False}))
+    answer = harness.get("/oauth2/start", secure=False)
     params = params_of(header(answer, b"location").decode())
     assert params["redirect_uri"] == "http://app.example.com/oauth2/callback"
 
@@ -903,43 +911,47 @@ def test_without_secure_cookies_the_scheme_is_that_of_the_request() -> None:
 # -- another process, another provider
 
 
-def test_fa26_a_login_is_finished_by_another_process(world: World) -> None:
-    url = world.begin("/x")
-    world.proxy = world.new_proxy(world.settings)
-    world.run(world.proxy.warm_up())
-    assert header(world.finish(url), b"location") == b"/x"
-    world.proxy = world.new_proxy(world.settings)
-    assert world.get("/oauth2/auth").status == 202
+def test_fa26_a_login_is_finished_by_another_process(harness: Harness) -> None:
+    url = harness.start_login("/x")
+    harness.proxy = harness.new_proxy(harness.settings)
+    harness.run(harness.proxy.warm_up())
+    assert header(harness.finish_login(url), b"location") == b"/x"
+    harness.proxy = harness.new_proxy(harness.settings)
+    assert harness.get("/oauth2/auth").status == 202
 
 
-def test_the_provider_of_a_login_must_still_be_there(world: World) -> None:
-    url = world.begin()
+def test_the_provider_of_a_login_must_still_be_there(harness: Harness) -> None:
+    url = harness.start_login()
     other = provider_settings(id="other")
-    world.proxy = world.new_proxy(changed(world.settings, providers=(other,)))
-    world.run(world.proxy.warm_up())
-    answer = world.finish(url)
+    harness.proxy = harness.new_proxy(
+        with_changes(harness.settings, providers=(other,))
+    )
+    harness.run(harness.proxy.warm_up())
+    answer = harness.finish_login(url)
     assert answer.status == 503
     assert reasons(answer) == ["not_ready"]
 
 
-def test_a_session_of_an_unknown_provider_is_none(world: World) -> None:
-    world.log_in()
+def test_a_session_of_an_unknown_provider_is_none(harness: Harness) -> None:
+    harness.log_in()
     other = provider_settings(id="other")
-    world.proxy = world.new_proxy(changed(world.settings, providers=(other,)))
-    assert world.get("/oauth2/auth").status == 401
+    harness.proxy = harness.new_proxy(
+        with_changes(harness.settings, providers=(other,))
+    )
+    assert harness.get("/oauth2/auth").status == 401
 
 
 def test_one_of_several_providers_is_chosen_by_its_id() -> None:
     second = provider_settings(id="second", client_id="app2", name="Second")
-    world = World(settings(providers=(provider_settings(), second)))
-    answer = world.get("/oauth2/start?provider=second")
+    harness = Harness(settings(providers=(provider_settings(), second)))
+    answer = harness.get("/oauth2/start?provider=second")
     assert params_of(header(answer, b"location").decode())["client_id"] == "app2"
-    answer = world.get("/oauth2/start?provider=unknown")
+    answer = harness.get("/oauth2/start?provider=unknown")
     assert params_of(header(answer, b"location").decode())["client_id"] == "authproxy"
 
 
-def test_start_before_discovery_says_so(world: World) -> None:
-    fresh = World(ready=False)
+def test_start_before_discovery_says_so(harness: Harness) -> None:
+    fresh = Harness(ready=False)
 
     def away(effect: Fetch) -> Response:
         raise FetchError("connection refused")
@@ -966,7 +978,7 @@ def test_start_with_a_wrong_issuer_says_so(
     document: Any, reason: str, text: str
 ) -> None:
     """The page does not promise that waiting helps; the log says what to correct."""
-    fresh = World(ready=False)
+    fresh = Harness(ready=False)
     if isinstance(document, int):
         fresh.config.failing["discovery"] = document
     else:
@@ -984,13 +996,13 @@ def test_start_with_a_wrong_issuer_says_so(
 
 def test_a_thread_of_its_own_needs_no_event_loop() -> None:
     results: list[int] = []
-    thread = threading.Thread(target=lambda: results.append(World().log_in().status))
+    thread = threading.Thread(target=lambda: results.append(Harness().log_in().status))
     thread.start()
     thread.join()
     assert results == [302]
 
 
-def test_hosts_and_names_of_the_test_world_are_as_they_seem() -> None:
+def test_hosts_and_names_of_the_test_harness_are_as_they_seem() -> None:
     assert HOST == b"app.example.com"
     assert (ALICE.groups, BOB.groups) == (("admins", "staff"), ("staff",))
     assert len(hashed(b"x")) == 43
@@ -1008,11 +1020,13 @@ def test_logins_that_another_program_began(
     changes: dict[str, Any], wait: float, status: int
 ) -> None:
     """Read as long as they live, and where they are to be read."""
-    world = World(settings(cookie={"format": "oauth2-proxy", "csrf_expire": 900.0}))
-    url = world.begin("/deep")
-    [cookie] = world.jar.values()
+    harness = Harness(settings(cookie={"format": "oauth2-proxy", "csrf_expire": 900.0}))
+    url = harness.start_login("/deep")
+    [cookie] = harness.jar.values()
     assert b"|" in cookie
-    world.proxy = world.new_proxy(settings(cookie={"csrf_expire": 900.0, **changes}))
-    world.run(world.proxy.warm_up())
-    world.clock.now += wait
-    assert world.finish(url).status == status
+    harness.proxy = harness.new_proxy(
+        settings(cookie={"csrf_expire": 900.0, **changes})
+    )
+    harness.run(harness.proxy.warm_up())
+    harness.clock.now += wait
+    assert harness.finish_login(url).status == status

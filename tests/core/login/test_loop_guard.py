@@ -16,7 +16,7 @@ from authproxy_core.login.loop_guard import (
     REPEAT_WINDOW,
     LoginLoopDetector,
 )
-from support.world import Clock, World, header, headers, settings, target_of
+from support.harness import Clock, Harness, header, headers, settings, target_of
 
 PAGE = (
     (b"accept", b"text/html"),
@@ -26,76 +26,76 @@ PAGE = (
 COOKIE = b"_oauth2_proxy_loop_csrf"
 
 
-def came_back(world: World, url: str, *fields: Any, **changes: Any) -> Respond:
+def came_back(harness: Harness, url: str, *fields: Any, **changes: Any) -> Respond:
     """The answer for a browser that comes back from the provider."""
-    return world.get(target_of(world.idp.log_in(url, "alice")), *fields, **changes)
+    return harness.get(target_of(harness.idp.log_in(url, "alice")), *fields, **changes)
 
 
 # -- lost states
 
 
-def test_a_lost_login_begins_again_once(world: World) -> None:
-    url = world.begin("/deep")
-    world.jar.clear()
-    again = came_back(world, url, *PAGE)
+def test_a_lost_login_begins_again_once(harness: Harness) -> None:
+    url = harness.start_login("/deep")
+    harness.jar.clear()
+    again = came_back(harness, url, *PAGE)
     assert again.status == 302
     location = header(again, b"location").decode()
     assert location.startswith("https://idp.example.com/realms/main/authorize?")
-    assert world.idp.count("token") == 0  # LG01: the code that came was not used
+    assert harness.idp.count("token") == 0  # LG01: the code that came was not used
     # The browser keeps this one's cookie: all is well.
-    assert came_back(world, location, *PAGE).status == 302
-    assert world.get("/oauth2/auth").status == 202
+    assert came_back(harness, location, *PAGE).status == 302
+    assert harness.get("/oauth2/auth").status == 202
 
 
 def test_a_lost_login_can_end_in_a_page() -> None:
-    world = World(settings(restart_lost_logins=False))
-    url = world.begin("/deep")
-    world.jar.clear()
-    page = came_back(world, url, *PAGE)
+    harness = Harness(settings(restart_lost_logins=False))
+    url = harness.start_login("/deep")
+    harness.jar.clear()
+    page = came_back(harness, url, *PAGE)
     assert page.status == 403
-    assert world.idp.count("token") == 0
+    assert harness.idp.count("token") == 0
 
 
-def test_a_browser_without_cookies_gets_a_page(world: World) -> None:
-    again = came_back(world, world.begin(), *PAGE, jar={})
+def test_a_browser_without_cookies_gets_a_page(harness: Harness) -> None:
+    again = came_back(harness, harness.start_login(), *PAGE, jar={})
     location = header(again, b"location").decode()
-    page = came_back(world, location, *PAGE, jar={})
+    page = came_back(harness, location, *PAGE, jar={})
     assert page.status == 403
     assert page.events[0].reason == "login_state_lost"
     assert b"check that cookies" in page.body
-    assert world.idp.count("token") == 0
+    assert harness.idp.count("token") == 0
 
 
-def test_a_login_that_took_too_long_begins_again(world: World) -> None:
-    url = world.begin()
-    world.clock.now += 3600
-    assert came_back(world, url, *PAGE).status == 302
-    assert not world.idp.count("token")
+def test_a_login_that_took_too_long_begins_again(harness: Harness) -> None:
+    url = harness.start_login()
+    harness.clock.now += 3600
+    assert came_back(harness, url, *PAGE).status == 302
+    assert not harness.idp.count("token")
 
 
-def test_lg04_a_reloaded_callback_is_not_redeemed_twice(world: World) -> None:
-    target = target_of(world.idp.log_in(world.begin(), "alice"))
-    jar = dict(world.jar)
-    assert world.get(target, *PAGE).status == 302
-    assert world.get(target, *PAGE, jar=jar).status == 302
-    assert world.idp.count("token") == 1
+def test_lg04_a_reloaded_callback_is_not_redeemed_twice(harness: Harness) -> None:
+    target = target_of(harness.idp.log_in(harness.start_login(), "alice"))
+    jar = dict(harness.jar)
+    assert harness.get(target, *PAGE).status == 302
+    assert harness.get(target, *PAGE, jar=jar).status == 302
+    assert harness.idp.count("token") == 1
 
 
 def test_where_a_login_of_oauth2_proxy_was_to_lead_is_not_lost() -> None:
-    original = World(settings(cookie={"format": "oauth2-proxy"}))
-    url = original.begin("/deep%3Fx=1")
-    world = World()
+    original = Harness(settings(cookie={"format": "oauth2-proxy"}))
+    url = original.start_login("/deep%3Fx=1")
+    harness = Harness()
     for rd, end in (("/deep?x=1", b"/deep?x=1"), ("//evil.example", b"/")):
         target = target_of(original.idp.log_in(url, "alice"))
         target = target.replace("%2Fdeep%3Fx%3D1", rd.replace("?", "%3F"))
-        again = world.get(target, *PAGE, jar={})
+        again = harness.get(target, *PAGE, jar={})
         assert again.status == 302
         location = header(again, b"location").decode()
         for name, value in again.headers:
             if name == b"set-cookie":
                 cookie, _, text = value.partition(b";")[0].partition(b"=")
-                world.jar[cookie] = text
-        back = came_back(world, location, *PAGE)
+                harness.jar[cookie] = text
+        back = came_back(harness, location, *PAGE)
         assert header(back, b"location") == end
 
 
@@ -119,42 +119,42 @@ def test_where_a_login_of_oauth2_proxy_was_to_lead_is_not_lost() -> None:
     ],
 )
 def test_lg01_lg10_other_callbacks_stay_what_they_are(
-    world: World, target: str, fields: Any, method: bytes
+    harness: Harness, target: str, fields: Any, method: bytes
 ) -> None:
-    answer = world.get(f"/oauth2/callback{target}", *fields, method=method)
+    answer = harness.get(f"/oauth2/callback{target}", *fields, method=method)
     assert answer.status == 403
-    assert not world.idp.count("token")
+    assert not harness.idp.count("token")
 
 
 def test_the_format_of_oauth2_proxy_has_no_place_for_the_mark() -> None:
-    world = World(settings(cookie={"format": "oauth2-proxy"}))
-    url = world.begin()
-    assert came_back(world, url, *PAGE, jar={}).status == 403
+    harness = Harness(settings(cookie={"format": "oauth2-proxy"}))
+    url = harness.start_login()
+    assert came_back(harness, url, *PAGE, jar={}).status == 403
 
 
 def test_without_the_provider_there_is_a_page() -> None:
-    world = World(ready=False)
-    answer = world.get(f"/oauth2/callback?code=x&state={'a' * 43}", *PAGE)
+    harness = Harness(ready=False)
+    answer = harness.get(f"/oauth2/callback?code=x&state={'a' * 43}", *PAGE)
     assert answer.status == 403
 
 
 # -- loops
 
 
-def rejected(world: World) -> None:
+def rejected(harness: Harness) -> None:
     """The browser does not keep the session's cookie."""
-    for name in [*world.jar]:
+    for name in [*harness.jar]:
         if name == b"_oauth2_proxy" or name.startswith(b"_oauth2_proxy_0"):
-            del world.jar[name]
+            del harness.jar[name]
 
 
-def test_a_loop_of_logins_ends_in_a_page(world: World) -> None:
+def test_a_loop_of_logins_ends_in_a_page(harness: Harness) -> None:
     logins = 0
-    while (answer := world.get("/oauth2/start?rd=/deep")).status == 302:
-        back = came_back(world, header(answer, b"location").decode())
+    while (answer := harness.get("/oauth2/start?rd=/deep")).status == 302:
+        back = came_back(harness, header(answer, b"location").decode())
         assert back.status == 302
-        rejected(world)
-        world.clock.now += 1
+        rejected(harness)
+        harness.clock.now += 1
         logins += 1
         assert logins < 5  # a browser gives up after 20 redirects
     assert logins == LOOP_THRESHOLD
@@ -165,36 +165,36 @@ def test_a_loop_of_logins_ends_in_a_page(world: World) -> None:
     assert event.reason == "login_loop"
     assert "cookie_domains" in event.detail
     # Trying again begins a new count.
-    assert COOKIE not in world.jar
-    assert world.get("/oauth2/start").status == 302
+    assert COOKIE not in harness.jar
+    assert harness.get("/oauth2/start").status == 302
 
 
-def test_usual_logins_are_not_counted(world: World) -> None:
+def test_usual_logins_are_not_counted(harness: Harness) -> None:
     for _ in range(6):
-        assert world.log_in().status == 302  # with a session that came back
-        assert COOKIE not in world.jar
-    world.jar.clear()
-    world.clock.now += REPEAT_WINDOW + 1
-    assert world.log_in().status == 302
-    assert COOKIE not in world.jar
+        assert harness.log_in().status == 302  # with a session that came back
+        assert COOKIE not in harness.jar
+    harness.jar.clear()
+    harness.clock.now += REPEAT_WINDOW + 1
+    assert harness.log_in().status == 302
+    assert COOKIE not in harness.jar
 
 
-def test_who_has_a_session_is_in_no_loop(world: World) -> None:
-    world.log_in()
-    world.jar[COOKIE] = b"9"
-    assert world.get("/oauth2/start").status == 302
+def test_who_has_a_session_is_in_no_loop(harness: Harness) -> None:
+    harness.log_in()
+    harness.jar[COOKIE] = b"9"
+    assert harness.get("/oauth2/start").status == 302
 
 
-def test_the_cookie_is_one_of_our_own(world: World) -> None:
+def test_the_cookie_is_one_of_our_own(harness: Harness) -> None:
     for _ in range(2):
-        world.log_in()
-        rejected(world)
-    assert world.jar[COOKIE] == b"2"
-    assert world.proxy._sessions.is_own_cookie(COOKIE)
+        harness.log_in()
+        rejected(harness)
+    assert harness.jar[COOKIE] == b"2"
+    assert harness.proxy._sessions.is_own_cookie(COOKIE)
     # It takes no login's slot.
     for _ in range(20):
-        world.get("/oauth2/start")
-    assert COOKIE in world.jar
+        harness.get("/oauth2/start")
+    assert COOKIE in harness.jar
 
 
 def test_users_are_remembered_within_bounds() -> None:

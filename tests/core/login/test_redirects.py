@@ -16,8 +16,8 @@ from authproxy_core.messages import Request
 from authproxy_core.request.hosts import listed_hosts
 from authproxy_core.request.original import TrustedProxies
 from support import whatwg
+from support.harness import HOST, settings
 from support.programs import find
-from support.world import HOST, settings
 
 POLICY = RedirectPolicy(
     settings(whitelist_domains=(".example.com", "listed.test:8443", "any.test:*"))

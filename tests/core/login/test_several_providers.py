@@ -29,7 +29,7 @@ from support.endpoints import (
     status,
 )
 from support.fleet import Fleet
-from support.world import header, provider_settings, settings
+from support.harness import header, provider_settings, settings
 
 STAFF = {
     "id": "staff",
@@ -87,7 +87,7 @@ def endpoints(
 
 
 def page(idp: Endpoints, target: str = "/oauth2/sign_in?rd=/deep", **more: Any) -> str:
-    return idp.world.get(target, **more).body.decode()
+    return idp.harness.get(target, **more).body.decode()
 
 
 def on(host: str) -> tuple[bytes, bytes]:
@@ -96,16 +96,16 @@ def on(host: str) -> tuple[bytes, bytes]:
 
 def log_in(idp: Endpoints, host: str, provider: str = "") -> Respond:
     """A login on *host*; the answer of the callback."""
-    answer = idp.world.get(f"/oauth2/start?rd=/&provider={provider}", on(host))
+    answer = idp.harness.get(f"/oauth2/start?rd=/&provider={provider}", on(host))
     location = header(answer, b"location").decode()
     params = dict(parse_qsl(urlsplit(location).query))
     idp.nonce = params.get("nonce")
     target = f"/oauth2/callback?code=code-1&state={params['state']}"
-    return idp.world.get(target, on(host))
+    return idp.harness.get(target, on(host))
 
 
 def check(idp: Endpoints, host: str) -> Respond:
-    return idp.world.get("/oauth2/auth", on(host))
+    return idp.harness.get("/oauth2/auth", on(host))
 
 
 def test_the_sign_in_page_has_a_button_for_each() -> None:
@@ -180,15 +180,15 @@ def test_a_provider_that_is_away_harms_its_own_logins_only() -> None:
         f"GET {ISSUER}/.well-known/openid-configuration": FetchError("refused"),
     }
     idp = endpoints(answers=away, ready=False)
-    assert not idp.world.proxy.ready
-    answer = idp.world.get("/oauth2/start?provider=staff")
+    assert not idp.harness.proxy.ready
+    answer = idp.harness.get("/oauth2/start?provider=staff")
     assert answer.status == 503
     assert b"can&#39;t be reached at the moment" in answer.body
     assert idp.finish(idp.begin("/oauth2/start?provider=partners")).status == 302
     assert idp.who().status == 202
     assert page(idp).count("Sign in with") == 2
     idp.answers[f"GET {ISSUER}/.well-known/openid-configuration"] = discovery()
-    idp.world.clock.now += 60
+    idp.harness.clock.now += 60
     assert idp.finish(idp.begin("/oauth2/start?provider=staff")).status == 302
 
 
@@ -196,15 +196,15 @@ def test_a_lost_login_is_not_begun_again_with_another_provider() -> None:
     navigates = ((b"accept", b"text/html"), (b"sec-fetch-mode", b"navigate"))
     idp = endpoints()
     params = idp.begin("/oauth2/start?provider=partners")
-    idp.world.jar.clear()
+    idp.harness.jar.clear()
     target = f"/oauth2/callback?code=code-1&state={params['state']}"
-    assert idp.world.get(target, *navigates).status == 403
+    assert idp.harness.get(target, *navigates).status == 403
     idp = bound()  # here there is but one
-    answer = idp.world.get("/oauth2/start", on(B))
+    answer = idp.harness.get("/oauth2/start", on(B))
     params = dict(parse_qsl(urlsplit(header(answer, b"location").decode()).query))
-    idp.world.jar.clear()
+    idp.harness.jar.clear()
     target = f"/oauth2/callback?code=code-1&state={params['state']}"
-    again = idp.world.get(target, on(B), *navigates)
+    again = idp.harness.get(target, on(B), *navigates)
     assert header(again, b"location").startswith(b"https://www.facebook.com/")
 
 
@@ -220,10 +220,10 @@ def bound(**more: Any) -> Endpoints:
 def test_a_host_offers_the_provider_that_is_bound_to_it() -> None:
     idp = endpoints(None, {"hosts": ("B.Example.com",)})
     for host in (B, f"{B}:8443"):
-        text = idp.world.get("/oauth2/sign_in", on(host)).body.decode()
+        text = idp.harness.get("/oauth2/sign_in", on(host)).body.decode()
         assert text.count("Sign in with") == 1
         assert "Facebook" in text
-    text = idp.world.get("/oauth2/sign_in", on(OTHER)).body.decode()
+    text = idp.harness.get("/oauth2/sign_in", on(OTHER)).body.decode()
     assert text.count("Sign in with") == 1
     assert "Staff" in text
 
@@ -236,16 +236,18 @@ def test_a_host_takes_its_own_sessions_only() -> None:
     assert check(idp, OTHER).status == 401
     # The cookie is good elsewhere, so it is not cleared.
     assert not [one for one in check(idp, B).headers if one[0] == b"set-cookie"]
-    assert idp.world.get("/oauth2/userinfo", on(B)).status == 401
-    assert idp.world.get("/app", on(B)).status == 403  # the sign-in page
+    assert idp.harness.get("/oauth2/userinfo", on(B)).status == 401
+    assert idp.harness.get("/app", on(B)).status == 403  # the sign-in page
     # A session that is fresh where it counts needs no flow.
-    assert isinstance(idp.world.proxy.proxy(idp.world.request("/app", on(A))), Respond)
-    request = idp.world.request("/", on(B))
-    assert idp.world.proxy.identify(request) is None
-    request = idp.world.request("/", on(A))
-    assert idp.world.proxy.identify(request) is not None
+    assert isinstance(
+        idp.harness.proxy.proxy(idp.harness.request("/app", on(A))), Respond
+    )
+    request = idp.harness.request("/", on(B))
+    assert idp.harness.proxy.identify(request) is None
+    request = idp.harness.request("/", on(A))
+    assert idp.harness.proxy.identify(request) is not None
     idp.asked.clear()
-    idp.world.clock.now += 61
+    idp.harness.clock.now += 61
     assert check(idp, B).status == 401
     assert idp.asked == []
     assert check(idp, A).status == 202
@@ -278,7 +280,7 @@ def test_an_id_token_goes_to_the_provider_that_issued_it_only() -> None:
         core={"whitelist_domains": ("idp.example.com",)},
     )
     assert idp.finish(idp.begin("/oauth2/start?provider=staff")).status == 302
-    answer = idp.world.get(f"/oauth2/sign_out?rd={end}?id_token_hint={{id_token}}")
+    answer = idp.harness.get(f"/oauth2/sign_out?rd={end}?id_token_hint={{id_token}}")
     assert header(answer, b"location") == f"{end}?id_token_hint=".encode()
 
 
@@ -292,9 +294,10 @@ def test_another_provider_can_not_be_chosen_where_one_is_bound() -> None:
 def test_without_a_provider_there_is_no_login() -> None:
     idp = bound()
     assert (
-        "Sign in with" not in idp.world.get("/oauth2/sign_in", on(OTHER)).body.decode()
+        "Sign in with"
+        not in idp.harness.get("/oauth2/sign_in", on(OTHER)).body.decode()
     )
-    answer = idp.world.get("/oauth2/start?provider=staff", on(OTHER))
+    answer = idp.harness.get("/oauth2/start?provider=staff", on(OTHER))
     assert answer.status == 404
     assert b"There is no login under this address" in answer.body
     assert answer.events[0].reason == "no_provider"
@@ -308,9 +311,11 @@ def test_a_login_elsewhere_is_for_the_host_that_it_leads_back_to() -> None:
             "skip_provider_button": True,
         }
     )
-    answer = idp.world.get(f"/oauth2/start?rd=https://{B}/deep", on("auth.example.com"))
+    answer = idp.harness.get(
+        f"/oauth2/start?rd=https://{B}/deep", on("auth.example.com")
+    )
     assert header(answer, b"location").startswith(b"https://www.facebook.com/")
-    answer = idp.world.get(
+    answer = idp.harness.get(
         f"/oauth2/sign_in?rd=https://{A}/deep", on("auth.example.com")
     )
     assert header(answer, b"location").startswith(ISSUER.encode())
@@ -318,7 +323,7 @@ def test_a_login_elsewhere_is_for_the_host_that_it_leads_back_to() -> None:
 
 def test_without_a_choice_the_button_may_be_skipped() -> None:
     idp = bound(core={"skip_provider_button": True})
-    answer = idp.world.get("/app", on(B), (b"accept", b"text/html"))
+    answer = idp.harness.get("/app", on(B), (b"accept", b"text/html"))
     assert header(answer, b"location").startswith(b"https://www.facebook.com/")
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from authproxy_core import SessionSettings
 from support.fleet import Fleet
-from support.world import settings, target_of
+from support.harness import settings, target_of
 
 KINDS = {
     "cookie": SessionSettings(shared=True),
@@ -31,7 +31,7 @@ def begun(kind: str, seed: int = 0) -> tuple[Fleet, str]:
 @budget(max_examples=10, deadline=None)
 def test_lg05_two_callbacks_at_once_redeem_one_code(kind: str, seed: int) -> None:
     fleet, target = begun(kind, seed)
-    answers = fleet.check_together(4, dict(fleet.world.jar), target)
+    answers = fleet.check_together(4, dict(fleet.harness.jar), target)
     assert sorted(answer.status for answer in answers) == [302, 403, 403, 403]
     assert fleet.idp.count("token") == 1
 
@@ -39,7 +39,7 @@ def test_lg05_two_callbacks_at_once_redeem_one_code(kind: str, seed: int) -> Non
 @kinds
 def test_lg04_another_process_knows_that_a_login_is_over(kind: str) -> None:
     fleet, target = begun(kind)
-    jar = dict(fleet.world.jar)
+    jar = dict(fleet.harness.jar)
     assert fleet[0].get(target, jar=dict(jar)).status == 302
     assert fleet[1].get(target, jar=dict(jar)).status == 403
     assert fleet.idp.count("token") == 1
@@ -50,6 +50,6 @@ def test_a_login_without_the_store(kind: str, status: int) -> None:
     """Who needs the store for the session keeps the code for another try."""
     fleet, target = begun(kind)
     fleet.store.away = True
-    jar = dict(fleet.world.jar)
+    jar = dict(fleet.harness.jar)
     assert fleet[0].get(target, jar=jar).status == status
     assert fleet.idp.count("token") == (1 if status == 302 else 0)

@@ -25,7 +25,7 @@ from authproxy_core.oidc.jwt import Expected, claims_of
 from authproxy_core.oidc.logout_token import EVENT, check_logout_token
 from authproxy_core.settings.root import LogoutSettings
 from support.fleet import Fleet
-from support.world import ISSUER, START, World, header, headers, settings
+from support.harness import ISSUER, START, Harness, header, headers, settings
 
 NAME = b"_oauth2_proxy"
 FORM = (b"content-type", b"application/x-www-form-urlencoded")
@@ -75,8 +75,8 @@ class Scene:
     def post(self, body: bytes, *more: Any, number: int = 0) -> Respond:
         """What the provider posts to the back channel."""
         process = self.fleet[number]
-        process.world.body = body
-        request = process.world.request(
+        process.harness.body = body
+        request = process.harness.request(
             "/oauth2/backchannel-logout", *(more or (FORM,)), method=b"POST", jar={}
         )
         answer = process.run(process.proxy.handle(request))
@@ -230,13 +230,13 @@ def test_only_its_own_type_does_for_a_logout_token(typ: str) -> None:
 def test_lo22_nonsense_does_not_make_us_fetch_keys() -> None:
     scene = Scene("ticket")
     scene.idp.seen.clear()
-    scene.fleet.world.clock.now += 60
+    scene.fleet.harness.clock.now += 60
     for _ in range(20):
         token = scene.idp.logout_token("alice", aud="other")
         assert scene.send(token).status == 400
     assert scene.idp.count("jwks") == 0
     scene.idp.rotate_keys(keep_old=False)
-    stranger = World(ready=False).idp  # keys that are not the provider's
+    stranger = Harness(ready=False).idp  # keys that are not the provider's
     for _ in range(20):
         assert scene.send(stranger.logout_token("alice")).status == 400
     assert scene.idp.count("jwks") <= 1
@@ -297,17 +297,17 @@ def test_a_logout_that_fails_can_be_sent_again(kind: str) -> None:
 
 def test_a_provider_that_is_not_ready_logs_nobody_out() -> None:
     given = settings(sessions=KINDS["ticket"], logout=CHANNELS)
-    world = World(given, ready=False)
-    world.body = b"logout_token=" + world.idp.logout_token("alice").encode()
-    answer = world.get("/oauth2/backchannel-logout", FORM, method=b"POST")
+    harness = Harness(given, ready=False)
+    harness.body = b"logout_token=" + harness.idp.logout_token("alice").encode()
+    answer = harness.get("/oauth2/backchannel-logout", FORM, method=b"POST")
     assert answer.status == 400
     assert answer.events[0].reason == "not_ready"
 
 
 def test_without_the_options_there_are_no_endpoints() -> None:
-    world = World(settings(sessions=KINDS["ticket"]))
+    harness = Harness(settings(sessions=KINDS["ticket"]))
     for path in ("/oauth2/backchannel-logout", "/oauth2/frontchannel-logout"):
-        answer = world.get(path, FORM, method=b"POST")
+        answer = harness.get(path, FORM, method=b"POST")
         assert answer.status == 403  # a page that asks for a login
 
 
@@ -402,7 +402,7 @@ def test_without_a_session_nothing_is_ended() -> None:
 
 def test_nobody_may_frame_it_before_the_provider_is_known() -> None:
     given = settings(sessions=KINDS["ticket"], logout=CHANNELS)
-    answer = World(given, ready=False).get("/oauth2/frontchannel-logout")
+    answer = Harness(given, ready=False).get("/oauth2/frontchannel-logout")
     policy = header(answer, b"content-security-policy")
     assert policy == b"default-src 'none'; frame-ancestors 'none'"
 
@@ -410,18 +410,18 @@ def test_nobody_may_frame_it_before_the_provider_is_known() -> None:
 # -- signing out at the provider
 
 
-def at_provider(**changes: Any) -> World:
+def at_provider(**changes: Any) -> Harness:
     logout = LogoutSettings(at_provider=True)
-    world = World(settings(logout=logout, **changes))
-    world.log_in()
-    return world
+    harness = Harness(settings(logout=logout, **changes))
+    harness.log_in()
+    return harness
 
 
 def test_lo05_signing_out_goes_on_to_the_provider() -> None:
-    world = at_provider()
-    token = world.proxy._sessions.lookup(world.request("/").headers)
+    harness = at_provider()
+    token = harness.proxy._sessions.lookup(harness.request("/").headers)
     assert token is not None
-    answer = world.get("/oauth2/sign_out?rd=/bye")
+    answer = harness.get("/oauth2/sign_out?rd=/bye")
     assert answer.status == 302
     location = header(answer, b"location").decode()
     assert location.startswith(f"{ISSUER}/")
@@ -429,36 +429,36 @@ def test_lo05_signing_out_goes_on_to_the_provider() -> None:
     assert params["id_token_hint"] == [token.session.id_token]
     assert params["client_id"] == ["authproxy"]
     assert params["post_logout_redirect_uri"] == ["https://app.example.com/bye"]
-    assert NAME not in world.jar
-    assert header(world.get("/oauth2/sign_out?rd=/bye"), b"location") == b"/bye"
+    assert NAME not in harness.jar
+    assert header(harness.get("/oauth2/sign_out?rd=/bye"), b"location") == b"/bye"
 
 
 def test_the_way_back_has_the_scheme_of_the_request() -> None:
-    world = at_provider(cookie={"secure": False})
-    location = header(world.get("/oauth2/sign_out", secure=False), b"location")
+    harness = at_provider(cookie={"secure": False})
+    location = header(harness.get("/oauth2/sign_out", secure=False), b"location")
     assert b"post_logout_redirect_uri=http%3A%2F%2Fapp.example.com%2F" in location
 
 
 def test_the_way_back_may_lead_to_another_host() -> None:
-    world = at_provider(whitelist_domains=(".example.com",))
-    answer = world.get("/oauth2/sign_out?rd=https://www.example.com/x")
+    harness = at_provider(whitelist_domains=(".example.com",))
+    answer = harness.get("/oauth2/sign_out?rd=https://www.example.com/x")
     assert b"uri=https%3A%2F%2Fwww.example.com%2Fx" in header(answer, b"location")
 
 
 def test_a_provider_without_logout_is_left_alone() -> None:
     logout = LogoutSettings(at_provider=True)
-    world = World(settings(logout=logout), ready=False)
-    world.config.discovery["end_session_endpoint"] = None
-    world.run(world.proxy.warm_up())
-    world.log_in()
-    assert header(world.get("/oauth2/sign_out"), b"location") == b"/"
+    harness = Harness(settings(logout=logout), ready=False)
+    harness.config.discovery["end_session_endpoint"] = None
+    harness.run(harness.proxy.warm_up())
+    harness.log_in()
+    assert header(harness.get("/oauth2/sign_out"), b"location") == b"/"
 
 
-def backend(outcome: Any) -> tuple[World, list[Fetch], Respond]:
+def backend(outcome: Any) -> tuple[Harness, list[Fetch], Respond]:
     """Signing out with a backend_logout_url that answers so."""
     url = "https://idp.example.com/end?token={id_token}"
-    world = World(settings(provider={"backend_logout_url": url}))
-    world.log_in()
+    harness = Harness(settings(provider={"backend_logout_url": url}))
+    harness.log_in()
     asked: list[Fetch] = []
 
     def fetch(effect: Fetch) -> Any:
@@ -467,36 +467,36 @@ def backend(outcome: Any) -> tuple[World, list[Fetch], Respond]:
             raise outcome
         return outcome
 
-    world.on_fetch = fetch
-    answer = world.get("/oauth2/sign_out?rd=/bye")
-    return world, asked, answer
+    harness.on_fetch = fetch
+    answer = harness.get("/oauth2/sign_out?rd=/bye")
+    return harness, asked, answer
 
 
 @pytest.mark.parametrize("status", [200, 204])
 def test_the_provider_is_told_of_a_logout(status: int) -> None:
-    world, [asked], answer = backend(Response(status))
+    harness, [asked], answer = backend(Response(status))
     assert asked.method == "GET"
     assert asked.url.startswith("https://idp.example.com/end?token=ey")
     assert header(answer, b"location") == b"/bye"
     assert [event.kind for event in answer.events] == ["logged_out"]
-    assert NAME not in world.jar
+    assert NAME not in harness.jar
 
 
 @pytest.mark.parametrize("outcome", [Response(500), FetchError("connection refused")])
 def test_a_provider_that_does_not_listen_keeps_nobody_in(outcome: Any) -> None:
-    world, _, answer = backend(outcome)
+    harness, _, answer = backend(outcome)
     assert answer.status == 302
     assert [event.kind for event in answer.events] == ["logged_out", "logout_failed"]
     assert "ey" not in answer.events[1].detail
-    assert NAME not in world.jar
+    assert NAME not in harness.jar
 
 
 def test_nobody_is_told_of_a_logout_without_a_session() -> None:
     url = "https://idp.example.com/end?token={id_token}"
-    world = World(settings(provider={"backend_logout_url": url}))
-    world.fetched.clear()
-    assert world.get("/oauth2/sign_out").status == 302
-    assert not world.fetched
+    harness = Harness(settings(provider={"backend_logout_url": url}))
+    harness.fetched.clear()
+    assert harness.get("/oauth2/sign_out").status == 302
+    assert not harness.fetched
 
 
 REVOKES = LogoutSettings(revokes_tokens=True)
@@ -504,10 +504,10 @@ REVOKES = LogoutSettings(revokes_tokens=True)
 
 def revoking(outcome: Any, **provider: Any) -> tuple[list[Fetch], Respond]:
     """Signing out when tokens are to be revoked, and the provider answers so."""
-    world = World(settings(logout=REVOKES, provider=provider), ready=False)
-    world.config.discovery["revocation_endpoint"] = f"{ISSUER}/revoke"
-    world.run(world.proxy.warm_up())
-    world.log_in()
+    harness = Harness(settings(logout=REVOKES, provider=provider), ready=False)
+    harness.config.discovery["revocation_endpoint"] = f"{ISSUER}/revoke"
+    harness.run(harness.proxy.warm_up())
+    harness.log_in()
     asked: list[Fetch] = []
 
     def fetch(effect: Fetch) -> Any:
@@ -516,9 +516,9 @@ def revoking(outcome: Any, **provider: Any) -> tuple[list[Fetch], Respond]:
             raise outcome
         return outcome
 
-    world.on_fetch = fetch
-    answer = world.get("/oauth2/sign_out?rd=/bye")
-    assert NAME not in world.jar
+    harness.on_fetch = fetch
+    answer = harness.get("/oauth2/sign_out?rd=/bye")
+    assert NAME not in harness.jar
     assert header(answer, b"location") == b"/bye"
     return asked, answer
 
@@ -540,8 +540,8 @@ def test_lo10_a_failed_revocation_keeps_nobody_in(outcome: Any) -> None:
 
 
 def test_lo10_without_an_endpoint_nothing_is_asked() -> None:
-    world = World(settings(logout=REVOKES))
-    world.log_in()
-    world.fetched.clear()
-    assert world.get("/oauth2/sign_out").status == 302
-    assert not world.fetched
+    harness = Harness(settings(logout=REVOKES))
+    harness.log_in()
+    harness.fetched.clear()
+    assert harness.get("/oauth2/sign_out").status == 302
+    assert not harness.fetched

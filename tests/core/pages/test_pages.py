@@ -12,7 +12,7 @@ import pytest
 from authproxy_core import Event, PageSettings, Respond
 from authproxy_core.pages.pages import Pages
 from authproxy_core.templates import TemplateError
-from support.world import header, settings
+from support.harness import header, settings
 
 ONE = (("kc", "Keycloak"),)
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from support.world import World, header, headers, settings
+from support.harness import Harness, header, headers, settings
 
 NAMES = ("css/bulma.min.css", "css/all.min.css")
 # fmt: off
@@ -24,41 +24,41 @@ CLASSES = (
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_there_for_everybody_and_may_be_kept(name: str) -> None:
-    world = World(settings(proxy_prefix="/p"))
-    answer = world.get(f"/p/static/{name}?v=1")
+    harness = Harness(settings(proxy_prefix="/p"))
+    answer = harness.get(f"/p/static/{name}?v=1")
     assert (answer.status, answer.verdict) == (200, "")
     assert header(answer, b"content-type") == b"text/css; charset=utf-8"
     assert header(answer, b"x-content-type-options") == b"nosniff"
     assert header(answer, b"cache-control") == b"public, max-age=3600"
-    assert world.get(f"/p/static/{name}", method=b"HEAD").status == 200
-    assert world.get(f"/oauth2/static/{name}").status == 403
+    assert harness.get(f"/p/static/{name}", method=b"HEAD").status == 200
+    assert harness.get(f"/oauth2/static/{name}").status == 403
 
 
 def test_it_loads_nothing() -> None:
     for name in NAMES:
-        text = World().get(f"/oauth2/static/{name}").body
+        text = Harness().get(f"/oauth2/static/{name}").body
         assert not re.search(rb"url\(|@import|//", text)
 
 
 def test_the_classes_of_the_pages_are_there() -> None:
-    text = World().get(f"/oauth2/static/{NAMES[0]}").body.decode()
+    text = Harness().get(f"/oauth2/static/{NAMES[0]}").body.decode()
     missing = [name for name in CLASSES if not re.search(rf"\.{name}\b(?!-)", text)]
     assert not missing
 
 
 @pytest.mark.parametrize("given", ["{}", "W/{}", '"x", {}', "*"])
-def test_who_has_it_gets_none_again(world: World, given: str) -> None:
+def test_who_has_it_gets_none_again(harness: Harness, given: str) -> None:
     target = f"/oauth2/static/{NAMES[0]}"
-    etag = header(world.get(target), b"etag").decode()
-    same = world.get(target, (b"if-none-match", given.format(etag).encode()))
+    etag = header(harness.get(target), b"etag").decode()
+    same = harness.get(target, (b"if-none-match", given.format(etag).encode()))
     assert (same.status, same.body) == (304, b"")
     assert headers(same, b"etag") == [etag.encode()]
-    assert world.get(target, (b"if-none-match", b'"other"')).status == 200
+    assert harness.get(target, (b"if-none-match", b'"other"')).status == 200
 
 
 @pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"OPTIONS"])
-def test_it_is_only_for_reading(world: World, method: bytes) -> None:
-    answer = world.get(f"/oauth2/static/{NAMES[0]}", method=method)
+def test_it_is_only_for_reading(harness: Harness, method: bytes) -> None:
+    answer = harness.get(f"/oauth2/static/{NAMES[0]}", method=method)
     assert answer.status == 405
     assert header(answer, b"allow") == b"GET, HEAD"
 
@@ -80,17 +80,17 @@ def test_it_is_only_for_reading(world: World, method: bytes) -> None:
         "css/classes.css",
     ],
 )
-def test_there_is_nothing_else(world: World, tail: str) -> None:
-    answer = world.get(f"/oauth2/static/{tail}")
+def test_there_is_nothing_else(harness: Harness, tail: str) -> None:
+    answer = harness.get(f"/oauth2/static/{tail}")
     assert (answer.status, answer.body) == (404, b"Not Found\n")
-    world.log_in()
-    assert world.get(f"/oauth2/static/{tail}").status == 404
+    harness.log_in()
+    assert harness.get(f"/oauth2/static/{tail}").status == 404
 
 
 def test_no_gateway_takes_it_for_a_grant() -> None:
-    world = World(settings(reverse_proxy=True))
+    harness = Harness(settings(reverse_proxy=True))
     told = (b"x-forwarded-uri", b"/deep")
     target = f"/oauth2/static/{NAMES[0]}"
-    assert world.get(target, told, peer="127.0.0.1").status == 403
+    assert harness.get(target, told, peer="127.0.0.1").status == 403
     same = (b"x-forwarded-uri", target.encode())
-    assert world.get(target, same, peer="127.0.0.1").status == 200
+    assert harness.get(target, same, peer="127.0.0.1").status == 200

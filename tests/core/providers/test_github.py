@@ -253,7 +253,7 @@ def test_who_leaves_the_organisation_is_out() -> None:
     idp.answers[f"GET {API}/user/orgs"] = Turns(ORGS[1:], [])
     idp.answers[f"GET {API}/user/teams"] = []
     assert idp.later(61).status == 401
-    assert idp.world.events[-1].reason == "not_allowed"
+    assert idp.harness.events[-1].reason == "not_allowed"
 
 
 def test_allowed_groups_count_as_well() -> None:

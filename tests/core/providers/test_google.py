@@ -167,14 +167,14 @@ def test_a_configured_validate_url_gets_the_token_in_its_query() -> None:
 
 def test_the_token_for_the_directory_is_asked_as_an_administrator() -> None:
     idp = workspace({f"GET {DIRECTORY}/groups": {"groups": []}}, ready=False)
-    idp.world.run(idp.world.proxy.warm_up())
-    assert idp.world.proxy.ready
+    idp.harness.run(idp.harness.proxy.warm_up())
+    assert idp.harness.proxy.ready
     [asked] = idp.requests("directory")
     sent = form(asked)
     assert sent["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
     made = jws.deserialize_compact(sent["assertion"], KEY)
     assert made.headers() == {"alg": "RS256", "typ": "JWT", "kid": "kid-1"}
-    now = int(idp.world.clock())
+    now = int(idp.harness.clock())
     assert orjson.loads(made.payload) == {
         "iss": "proxy@p.iam.gserviceaccount.com",
         "sub": "admin@example.com",
@@ -185,8 +185,8 @@ def test_the_token_for_the_directory_is_asked_as_an_administrator() -> None:
     }
     assert idp.log_in().status == 302
     assert len(idp.requests("directory")) == 1  # it is kept
-    idp.world.clock.now += 3600
-    idp.world.jar.clear()
+    idp.harness.clock.now += 3600
+    idp.harness.jar.clear()
     assert idp.log_in().status == 302
     assert len(idp.requests("directory")) == 2
 
@@ -211,7 +211,7 @@ def test_scopes_for_organization_ids(user_scope: str, expected: str) -> None:
         google={"use_organization_id": True, "admin_api_user_scope": user_scope},
         ready=False,
     )
-    idp.world.run(idp.world.proxy.warm_up())
+    idp.harness.run(idp.harness.proxy.warm_up())
     [asked] = idp.requests("directory")
     claims = orjson.loads(
         jws.deserialize_compact(form(asked)["assertion"], KEY).payload
@@ -224,10 +224,10 @@ def test_scopes_for_organization_ids(user_scope: str, expected: str) -> None:
 
 def test_without_any_scope_nobody_logs_in() -> None:
     idp = workspace({EXCHANGE: Turns(REFUSED, REFUSED, REFUSED, REFUSED, GRANTED)})
-    failed = [event for event in idp.world.events if event.kind == "provider_failed"]
+    failed = [event for event in idp.harness.events if event.kind == "provider_failed"]
     assert failed[0].reason == "directory_refused"
     assert "domain-wide delegation" in failed[0].detail
-    assert idp.world.events[-1].kind == "provider_ready"
+    assert idp.harness.events[-1].kind == "provider_ready"
 
 
 def member(group: str) -> str:
@@ -401,7 +401,7 @@ def test_the_metadata_server_has_the_assertion_signed_by_google() -> None:
             f"POST {SIGN_JWT}/vm%40p.iam.gserviceaccount.com:signJwt": signs,
         }
     )
-    idp.world.run(idp.world.proxy.warm_up())
+    idp.harness.run(idp.harness.proxy.warm_up())
     assert idp.log_in().status == 302
     token, email, sign, exchange = idp.requests("directory")
     assert field(token, b"metadata-flavor") == b"Google"
@@ -425,7 +425,7 @@ def test_a_principal_is_named_for_a_users_credentials() -> None:
         },
         target_principal="sa@p",
     )
-    idp.world.run(idp.world.proxy.warm_up())
+    idp.harness.run(idp.harness.proxy.warm_up())
     refresh, sign, exchange = idp.requests("directory")
     assert form(refresh) == {
         "grant_type": "refresh_token",
@@ -447,8 +447,8 @@ def test_an_assertion_that_is_not_signed_gives_no_token(answer: Any) -> None:
         },
         target_principal="sa",
     )
-    idp.world.run(idp.world.proxy.warm_up())
-    assert [event.kind for event in idp.world.events] == [
+    idp.harness.run(idp.harness.proxy.warm_up())
+    assert [event.kind for event in idp.harness.events] == [
         "provider_failed",
         "provider_ready",
     ]
@@ -461,8 +461,8 @@ def test_who_we_are_has_to_be_known() -> None:
         f"POST {SIGN_JWT}/sa:signJwt": signs,
     }
     idp = impersonating(answers)
-    idp.world.run(idp.world.proxy.warm_up())
-    assert idp.world.events[0].reason == "directory_failed"
+    idp.harness.run(idp.harness.proxy.warm_up())
+    assert idp.harness.events[0].reason == "directory_failed"
 
 
 @pytest.mark.parametrize(
@@ -511,18 +511,20 @@ def test_credentials_are_not_shown() -> None:
 
 def test_new_settings_keep_the_directory_that_is_asked_as_before() -> None:
     idp = workspace({f"GET {DIRECTORY}/groups": {}})
-    [provider] = idp.world.settings.providers
+    [provider] = idp.harness.settings.providers
     named = replace(provider, name="Staff")
     other = replace(provider, google=replace(provider.google, admin_email="b@b.c"))
-    same = idp.world.proxy.with_settings(
-        replace(idp.world.settings, providers=(named,))
+    same = idp.harness.proxy.with_settings(
+        replace(idp.harness.settings, providers=(named,))
     )
     assert same.ready
-    new = idp.world.proxy.with_settings(replace(idp.world.settings, providers=(other,)))
+    new = idp.harness.proxy.with_settings(
+        replace(idp.harness.settings, providers=(other,))
+    )
     assert not new.ready
-    idp.world.run(new.warm_up())
+    idp.harness.run(new.warm_up())
     assert new.ready
     github = replace(provider, type="github")
-    assert idp.world.proxy.with_settings(
-        replace(idp.world.settings, providers=(github,))
+    assert idp.harness.proxy.with_settings(
+        replace(idp.harness.settings, providers=(github,))
     ).ready

@@ -104,7 +104,7 @@ def test_scopes(kind: str, changes: dict[str, Any], scope: str) -> None:
 
 def test_what_is_asked_has_a_purpose() -> None:
     idp = openid("oidc", ready=False)
-    idp.world.run(idp.world.proxy.warm_up())
+    idp.harness.run(idp.harness.proxy.warm_up())
     idp.answers[f"GET {ISSUER}/userinfo"] = {"sub": SUBJECT}
     idp.claims = {"email": "alice@example.com", "iss": ISSUER}
     assert idp.log_in().status == 302
@@ -142,7 +142,7 @@ def test_additional_claims_are_kept() -> None:
         additional_claims=("department",),
     )
     idp.log_in()
-    answer = idp.world.get("/oauth2/userinfo")
+    answer = idp.harness.get("/oauth2/userinfo")
     document = orjson.loads(answer.body)
     assert document["additionalClaims"] == {"department": "R&D"}
 
@@ -160,11 +160,11 @@ def test_public_keys_from_files_verify_tokens_without_any_fetch() -> None:
         redeem_url=f"{ISSUER}/token",
     )
     idp.answers[f"POST {ISSUER}/token"] = idp.tokens()
-    assert idp.world.proxy.ready
+    assert idp.harness.proxy.ready
     assert idp.log_in().status == 302
     other = signed({**idp.claims, "iss": ISSUER}, "two")
     idp.answers[f"POST {ISSUER}/token"] = idp.tokens(id_token=other)
-    idp.world.jar.clear()
+    idp.harness.jar.clear()
     assert idp.failure() == "signature"
     assert idp.requests("jwks") == []
 
@@ -201,7 +201,7 @@ def test_a_public_key_that_is_none_is_told_at_start(pem: str) -> None:
 
 def test_azure_is_asked_with_its_moment_of_expiry() -> None:
     idp = openid("azure", cookie={"refresh": 60.0})
-    later = str(int(idp.world.clock()) + 100)
+    later = str(int(idp.harness.clock()) + 100)
     idp.answers[f"POST {ISSUER}/token"] = idp.tokens(
         expires_in=None, expires_on=later, refresh_token=None
     )
@@ -756,7 +756,7 @@ def test_login_gov_says_who_it_is() -> None:
         "iss": "web",
         "sub": "web",
         "aud": [f"{SANDBOX}/api/openid_connect/token"],
-        "exp": int(idp.world.clock()) + 300,
+        "exp": int(idp.harness.clock()) + 300,
     }
 
 
@@ -826,7 +826,7 @@ def test_the_sandbox_of_login_gov() -> None:
     idp.answers[f"POST {host}/token"] = idp.tokens()
     assert idp.log_in().status == 302
     idp.claims["iss"] = f"{SANDBOX}/"
-    idp.world.jar.clear()
+    idp.harness.jar.clear()
     assert idp.failure() == "issuer"
 
 
@@ -852,7 +852,7 @@ def test_another_address_ends_the_session_of_login_gov() -> None:
 
 
 def test_without_id_token_login_gov_can_not_be_asked() -> None:
-    [given] = login_gov().world.settings.providers
+    [given] = login_gov().harness.settings.providers
     provider = LoginGov(given, clock=lambda: 0.0)
     with pytest.raises(TokenError, match="no ID token"):
         next(provider.apply_refresh(Session(access_token="a"), Tokens("a")))

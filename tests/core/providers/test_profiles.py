@@ -197,8 +197,8 @@ def test_every_type_has_its_adapter() -> None:
 
 def test_nothing_has_to_be_fetched_before_a_login() -> None:
     idp = endpoints("facebook", ready=False)
-    assert idp.world.proxy.ready
-    [given] = idp.world.settings.providers
+    assert idp.harness.proxy.ready
+    [given] = idp.harness.settings.providers
     provider = create_provider(given, clock=lambda: 0.0, leeway=0.0, extra_claims=())
     assert list(provider.prepare()) == []
 
@@ -399,7 +399,7 @@ def test_a_session_ends_with_its_token(kind: str) -> None:
     idp.log_in()
     idp.answers[profile_of(kind)] = status(401)
     assert idp.later(61).status == 401
-    assert idp.world.events[-1].kind == "session_ended"
+    assert idp.harness.events[-1].kind == "session_ended"
     idp.answers[profile_of(kind)] = TYPES[kind][1][profile_of(kind)]
     assert idp.who().status == 401
 
@@ -412,7 +412,7 @@ def test_a_session_outlives_a_provider_that_is_away(away: Any) -> None:
     idp.log_in()
     idp.answers[profile_of("digitalocean")] = away
     assert idp.later(61).status == 202
-    assert idp.world.events[-1].kind == "refresh_failed"
+    assert idp.harness.events[-1].kind == "refresh_failed"
 
 
 def test_groups_are_those_of_now() -> None:
@@ -527,4 +527,4 @@ def test_who_leaves_the_team_is_out() -> None:
     idp.log_in()
     idp.answers[f"GET {WORKSPACES}"] = {"values": []}
     assert idp.later(61).status == 401
-    assert idp.world.events[-1].reason == "not_allowed"
+    assert idp.harness.events[-1].reason == "not_allowed"

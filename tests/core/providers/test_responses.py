@@ -126,7 +126,7 @@ def test_any_answer_of_its_endpoints_ends_in_a_decision(kind: str) -> None:
         left = list(bodies)
         idp.body = lambda: left.pop(0) if len(left) > 1 else left[0]
         idp.status = status
-        idp.world.jar.clear()
+        idp.harness.jar.clear()
         answer = idp.log_in()
         assert answer.status in (302, 403, 500, 502)
         session = idp.who()
@@ -168,7 +168,7 @@ def test_small_readers_take_any_document(document: Any) -> None:
     assert isinstance(access_level(document), int)
     claims = {"groups": document, "roles": document}
     groups = Cidaas.groups_of(
-        anything("cidaas").world.proxy._providers["cidaas"], claims
+        anything("cidaas").harness.proxy._providers["cidaas"], claims
     )
     assert all(isinstance(group, str) and ":" in group for group in groups)
     assert is_transient(json(document, 503))

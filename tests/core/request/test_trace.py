@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from authproxy_core import Forward, UpstreamSettings
 from authproxy_core.request.trace import trace_id, without_bad_trace
-from support.world import World, settings
+from support.harness import Harness, settings
 
 ID = b"4bf92f3577b34da6a3ce929d0e0e4736"
 GOOD = b"00-" + ID + b"-00f067aa0ba902b7-01"
@@ -53,10 +53,10 @@ def test_any_bytes(value: bytes) -> None:
 def test_what_an_upstream_gets(values: list[bytes], passed: list[bytes]) -> None:
     """The state goes with its parent."""
     app = UpstreamSettings(id="app", uri="http://10.0.0.9:8080/")
-    world = World(settings(upstreams=(app,)))
-    world.log_in()
+    harness = Harness(settings(upstreams=(app,)))
+    harness.log_in()
     fields = [(b"traceparent", value) for value in values]
-    forward = world.send("/", *fields, (b"tracestate", b"a=1"))
+    forward = harness.send("/", *fields, (b"tracestate", b"a=1"))
     assert isinstance(forward, Forward)
     found = {name: value for name, value in forward.headers if b"trace" in name}
     if values and not passed:

@@ -14,13 +14,13 @@ from authproxy_core.encoding import b64url_decode, b64url_padded_decode
 from authproxy_core.settings.auth_bypass import AuthBypassSettings
 from authproxy_core.settings.root import LogoutSettings, UpstreamSettings
 from support.fleet import Fleet
-from support.world import (
-    changed,
+from support.harness import (
     header,
     headers,
     keep_cookies,
     provider_settings,
     settings,
+    with_changes,
 )
 
 NAME = b"_oauth2_proxy"
@@ -60,7 +60,7 @@ def statuses(fleet: Fleet, jar: dict[bytes, bytes]) -> set[int]:
 @kinds
 def test_ck01_ck02_no_changed_cookie_is_a_session(kind: str) -> None:
     fleet = fleet_of(kind)
-    value = fleet.world.jar[NAME]
+    value = fleet.harness.jar[NAME]
     step = max(1, len(value) // 60)
     for at in range(0, len(value), step):
         for other in {value[at] ^ 1, value[at] ^ 32} - {0, 10, 13, 34, 44, 59, 92}:
@@ -85,7 +85,7 @@ def test_ck10_ck13_any_bytes_are_no_session(kind: str, data: bytes) -> None:
 def test_ck05_the_cookie_of_another_name_is_none(kind: str) -> None:
     fleet = fleet_of(kind)
     other = fleet.join(settings_of(kind, cookie={"name": "_other"}))
-    jar = {b"_other": fleet.world.jar[NAME]}
+    jar = {b"_other": fleet.harness.jar[NAME]}
     assert other.get("/oauth2/auth", jar=jar).status == 401
 
 
@@ -96,10 +96,10 @@ def test_ck17_of_two_cookies_with_one_name_the_first_counts(kind: str) -> None:
     fleet[0].log_in("bob", bob)
     for first, second, expected in (
         (b"garbage", bob[NAME], 401),
-        (fleet.world.jar[NAME], b"garbage", 202),
+        (fleet.harness.jar[NAME], b"garbage", 202),
     ):
         line = NAME + b"=" + first + b"; " + NAME + b"=" + second
-        request = fleet.world.request("/oauth2/auth", (b"cookie", line), jar={})
+        request = fleet.harness.request("/oauth2/auth", (b"cookie", line), jar={})
         [answer] = fleet.together([(fleet[0], fleet[0].proxy.handle(request))])
         assert answer.status == expected
 
@@ -107,9 +107,9 @@ def test_ck17_of_two_cookies_with_one_name_the_first_counts(kind: str) -> None:
 @kinds
 def test_ck23_what_was_planted_before_a_login_is_not_the_session(kind: str) -> None:
     fleet = fleet_of(kind)
-    planted = dict(fleet.world.jar)
+    planted = dict(fleet.harness.jar)
     fleet[1].log_in("bob")
-    assert fleet.world.jar[NAME] != planted[NAME]
+    assert fleet.harness.jar[NAME] != planted[NAME]
     answer = fleet[0].get("/oauth2/auth")
     assert header(answer, b"x-auth-request-email") == b"bob@example.com"
     if not kind.startswith("cookie"):  # without a list nothing ends a sealed cookie
@@ -119,10 +119,10 @@ def test_ck23_what_was_planted_before_a_login_is_not_the_session(kind: str) -> N
 @kinds
 def test_ck25_lo08_a_copy_is_worth_nothing_after_signing_out(kind: str) -> None:
     fleet = fleet_of(kind)
-    assert statuses(fleet, fleet.world.jar) == {202}
-    copy = dict(fleet.world.jar)
+    assert statuses(fleet, fleet.harness.jar) == {202}
+    copy = dict(fleet.harness.jar)
     assert fleet[0].get("/oauth2/sign_out").status == 302
-    assert not fleet.world.jar
+    assert not fleet.harness.jar
     expected = {202} if kind.startswith("cookie") else {401}
     assert statuses(fleet, copy) == expected
 
@@ -131,7 +131,7 @@ def test_ck25_lo08_a_copy_is_worth_nothing_after_signing_out(kind: str) -> None:
 def test_ck26_a_broken_cookie_is_cleared_where_it_is_shown(kind: str) -> None:
     fleet = fleet_of(kind)
     for target in ("/oauth2/auth", "/oauth2/userinfo", "/page", "/oauth2/sign_in"):
-        jar = {NAME: fleet.world.jar[NAME][:-3]}
+        jar = {NAME: fleet.harness.jar[NAME][:-3]}
         answer = fleet[0].get(target, jar=jar)
         assert answer.status in (200, 401, 403)
         assert headers(answer, b"set-cookie")
@@ -149,7 +149,7 @@ def test_ck32_no_two_sealed_values_have_a_nonce_in_common(kind: str) -> None:
             data = effect.value
             seen.add((b64url_decode(data) or data)[:25])
     formats = fleet[0].proxy._sessions.formats
-    entry = fleet[0].proxy._sessions.entry_of(fleet.world.jar[NAME])
+    entry = fleet[0].proxy._sessions.entry_of(fleet.harness.jar[NAME])
     assert entry is not None
     for _ in range(200):
         value = (
@@ -171,7 +171,7 @@ def test_ck32_no_two_sealed_values_have_a_nonce_in_common(kind: str) -> None:
 def test_st10_whatever_fails_never_lets_anybody_in(kind: str, broken: type) -> None:
     fleet = fleet_of(kind, cookie={"refresh": 60.0})
     fleet.store.failing = lambda effect: type(effect) is broken
-    jars = [dict(fleet.world.jar), {NAME: b"garbage"}, {}]
+    jars = [dict(fleet.harness.jar), {NAME: b"garbage"}, {}]
     for moment in (0, 61):
         fleet.clock.now += moment
         for target in ("/oauth2/auth", "/oauth2/userinfo", "/page"):
@@ -189,7 +189,7 @@ def test_st10_an_answer_of_the_wrong_kind_is_no_session(kind: str) -> None:
         for junk in (b"", b"\xff" * 40, b"null", b"{}", b"0"):
             fleet.store.put(key, junk, 600)
             expected = {401} if kind.startswith("store") else {202}
-            assert statuses(fleet, fleet.world.jar) == expected
+            assert statuses(fleet, fleet.harness.jar) == expected
 
 
 @kinds
@@ -201,7 +201,7 @@ def test_st02_st05_what_the_store_has_of_one_is_worth_nothing_to_another(
     bob: dict[bytes, bytes] = {}
     fleet[0].log_in("bob", bob)
     fleet.clock.now += 61
-    old = dict(fleet.world.jar)
+    old = dict(fleet.harness.jar)
     fleet[0].get("/oauth2/auth", jar=bob)  # leaves a renewed session
     fleet[0].get("/oauth2/auth")
     values = {key: value for key, (value, _) in fleet.store.values.items()}
@@ -223,18 +223,18 @@ def test_st02_st05_what_the_store_has_of_one_is_worth_nothing_to_another(
 def test_az26_a_stolen_refresh_token_ends_the_session(kind: str) -> None:
     """Whoever refreshes with a copy: the provider notices, and the session is over."""
     fleet = fleet_of(kind, cookie={"refresh": 60.0})
-    entry = fleet[0].proxy._sessions.entry_of(fleet.world.jar[NAME])
+    entry = fleet[0].proxy._sessions.entry_of(fleet.harness.jar[NAME])
     if entry is not None and entry.ticket is not None:
         entry = fleet[0].run(fleet[0].proxy._sessions.load(entry))
     assert entry is not None
-    thief = fleet.world.proxy._providers["keycloak"].refresh(entry.session)
-    assert fleet.world.run(thief).refresh_token
+    thief = fleet.harness.proxy._providers["keycloak"].refresh(entry.session)
+    assert fleet.harness.run(thief).refresh_token
     fleet.clock.now += 61
-    copy = dict(fleet.world.jar)
+    copy = dict(fleet.harness.jar)
     answer = fleet[0].get("/oauth2/auth")
     assert answer.status == 401
-    assert not fleet.world.jar
-    assert fleet.world.events[-1].kind == "session_ended"
+    assert not fleet.harness.jar
+    assert fleet.harness.events[-1].kind == "session_ended"
     assert statuses(fleet, copy) == {401}
 
 
@@ -244,19 +244,19 @@ def test_az20_who_was_disabled_at_the_provider_is_out_with_the_refresh(
 ) -> None:
     fleet = fleet_of(kind, cookie={"refresh": 60.0})
     fleet.idp.revoke("alice")
-    assert statuses(fleet, fleet.world.jar) == {202}
+    assert statuses(fleet, fleet.harness.jar) == {202}
     fleet.clock.now += 61
-    assert statuses(fleet, fleet.world.jar) == {401}
+    assert statuses(fleet, fleet.harness.jar) == {401}
 
 
 @kinds
 def test_az34_groups_are_judged_at_every_use(kind: str) -> None:
     fleet = fleet_of(kind)
-    assert statuses(fleet, fleet.world.jar) == {202}
+    assert statuses(fleet, fleet.harness.jar) == {202}
     strict = provider_settings(allowed_groups=("nobody",))
-    later = fleet.join(changed(fleet.world.settings, providers=(strict,)))
-    assert later.get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 403
-    assert later.get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 403
+    later = fleet.join(with_changes(fleet.harness.settings, providers=(strict,)))
+    assert later.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 403
+    assert later.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 403
 
 
 @kinds
@@ -272,7 +272,7 @@ def test_az28_az29_no_answer_is_given_to_somebody_else(kind: str) -> None:
         work = [
             (
                 process,
-                process.proxy.handle(fleet.world.request("/oauth2/auth", jar=jar)),
+                process.proxy.handle(fleet.harness.request("/oauth2/auth", jar=jar)),
             )
             for jar in jars.values()
             for process in fleet.processes
@@ -292,7 +292,7 @@ def test_az28_az29_no_answer_is_given_to_somebody_else(kind: str) -> None:
 @kinds
 def test_lo07_signing_out_twice_or_with_nothing_works(kind: str) -> None:
     fleet = fleet_of(kind)
-    good = dict(fleet.world.jar)
+    good = dict(fleet.harness.jar)
     for jar in (good, dict(good), {}, {NAME: b"garbage"}, {NAME: good[NAME][:-1]}):
         for process in fleet.processes:
             answer = process.get("/oauth2/sign_out", jar=dict(jar))
@@ -306,17 +306,17 @@ def test_lo02_looking_at_the_sign_in_page_ends_nothing(kind: str) -> None:
     fleet = fleet_of(kind)
     assert fleet[0].get("/oauth2/sign_in").status == 200
     assert fleet[0].get("/oauth2/start").status == 302
-    assert statuses(fleet, fleet.world.jar) == {202}
+    assert statuses(fleet, fleet.harness.jar) == {202}
 
 
 @kinds
 def test_lo01_another_site_signs_nobody_out_behind_their_back(kind: str) -> None:
     fleet = fleet_of(kind)
     fields = ((b"sec-fetch-site", b"cross-site"), (b"sec-fetch-mode", b"no-cors"))
-    request = fleet.world.request("/oauth2/sign_out", *fields)
+    request = fleet.harness.request("/oauth2/sign_out", *fields)
     [answer] = fleet.together([(fleet[0], fleet[0].proxy.handle(request))])
     assert answer.status == 403
-    assert statuses(fleet, fleet.world.jar) == {202}
+    assert statuses(fleet, fleet.harness.jar) == {202}
 
 
 def test_lo23_a_logout_that_could_end_nothing_is_refused_at_start() -> None:
@@ -341,7 +341,7 @@ def test_what_needs_no_session_needs_no_store_either(kind: str) -> None:
     fleet.store.away = True
     needs_store = not kind.startswith("cookie")
     for target, closed in (("/public/logo", False), ("/private", needs_store)):
-        request = fleet.world.request(target)
+        request = fleet.harness.request(target)
         [decision] = fleet.together([(fleet[0], fleet[0].proxy.handle(request))])
         assert isinstance(decision, Respond) == closed
         if closed:
@@ -350,9 +350,9 @@ def test_what_needs_no_session_needs_no_store_either(kind: str) -> None:
         elif needs_store:
             assert not decision.user
     uri = (b"x-forwarded-uri", b"/public/logo")
-    trusted = changed(fleet.world.settings, reverse_proxy=True)
+    trusted = with_changes(fleet.harness.settings, reverse_proxy=True)
     gateway = fleet.join(trusted)
     for field, expected in ((uri, 202), ((uri[0], b"/private"), 503)):
-        request = fleet.world.request("/oauth2/auth", field, peer="127.0.0.1")
+        request = fleet.harness.request("/oauth2/auth", field, peer="127.0.0.1")
         [answer] = fleet.together([(gateway, gateway.proxy.handle(request))])
         assert answer.status == (expected if needs_store else 202)

@@ -11,7 +11,7 @@ from authproxy_core import Add, LoadAll, Members, Secret, SessionSettings, Setti
 from authproxy_core.session import Session
 from authproxy_core.sessions.index import Revoked, SessionIndex
 from support.fleet import Fleet
-from support.world import SECRET, START, headers, settings
+from support.harness import SECRET, START, headers, settings
 
 NAME = b"_oauth2_proxy"
 OTHER = Secret(b"fedcba9876543210fedcba9876543210")

@@ -11,7 +11,7 @@ from authproxy_core import CookieSettings, SessionSettings, Settings, SettingsEr
 from authproxy_core.session import Session
 from authproxy_core.sessions.lifetimes import MAX_LIFETIME, Lifetimes, SessionDeadlines
 from authproxy_core.settings.root import LogoutSettings, check
-from support.world import settings
+from support.harness import settings
 
 T = 1_790_000_000.0  # the login
 HOUR = 3600.0

@@ -11,29 +11,29 @@ from authproxy_core import Fetch, FetchError, Lock, Respond, Response, Unlock
 from authproxy_core.session import Session
 from authproxy_core.sessions.lifetimes import SessionDeadlines
 from authproxy_core.sessions.session_cache import SessionEntry
-from support.world import START, World, header, headers, play, settings
+from support.harness import START, Harness, header, headers, run_scripted, settings
 
 
 @pytest.fixture
-def refreshing() -> World:
+def refreshing() -> Harness:
     """A session that is refreshed after a minute, just logged in."""
-    world = World(settings(cookie={"refresh": 60.0}))
-    world.log_in()
-    world.idp.seen.clear()
-    return world
+    harness = Harness(settings(cookie={"refresh": 60.0}))
+    harness.log_in()
+    harness.idp.seen.clear()
+    return harness
 
 
-def stale(world: World) -> Any:
+def stale(harness: Harness) -> Any:
     """The flow of a check with the session gone stale."""
-    world.clock.now += 61
-    return world.proxy.check(world.request("/oauth2/auth"))
+    harness.clock.now += 61
+    return harness.proxy.check(harness.request("/oauth2/auth"))
 
 
-def kinds(world: World) -> list[str]:
-    return [event.kind for event in world.events if event.kind != "provider_ready"]
+def kinds(harness: Harness) -> list[str]:
+    return [event.kind for event in harness.events if event.kind != "provider_ready"]
 
 
-def test_fresh_needs_no_effect(refreshing: World) -> None:
+def test_fresh_needs_no_effect(refreshing: Harness) -> None:
     decision = refreshing.proxy.check(refreshing.request("/oauth2/auth"))
     assert isinstance(decision, Respond)
     assert decision.status == 202
@@ -41,7 +41,7 @@ def test_fresh_needs_no_effect(refreshing: World) -> None:
     assert again is decision
 
 
-def test_stale_is_refreshed_under_the_lock(refreshing: World) -> None:
+def test_stale_is_refreshed_under_the_lock(refreshing: Harness) -> None:
     before = dict(refreshing.jar)
     answer = refreshing.decide(stale(refreshing))
     assert isinstance(answer, Respond)
@@ -56,7 +56,7 @@ def test_stale_is_refreshed_under_the_lock(refreshing: World) -> None:
 
 
 def test_az25_a_sibling_with_the_old_cookie_gets_the_new_session(
-    refreshing: World,
+    refreshing: Harness,
 ) -> None:
     old = dict(refreshing.jar)
     refreshing.decide(stale(refreshing))
@@ -67,7 +67,7 @@ def test_az25_a_sibling_with_the_old_cookie_gets_the_new_session(
     assert refreshing.idp.count("token") == 1
 
 
-def test_a_sibling_that_waited_takes_what_was_made(refreshing: World) -> None:
+def test_a_sibling_that_waited_takes_what_was_made(refreshing: Harness) -> None:
     waiting = stale(refreshing)
     lock = next(waiting)
     assert isinstance(lock, Lock)
@@ -79,7 +79,7 @@ def test_a_sibling_that_waited_takes_what_was_made(refreshing: World) -> None:
     assert refreshing.idp.count("token") == 1
 
 
-def test_siblings_that_waited_in_vain_do_not_try_again(refreshing: World) -> None:
+def test_siblings_that_waited_in_vain_do_not_try_again(refreshing: Harness) -> None:
     waiting = stale(refreshing)
     next(waiting)
     refreshing.config.failing["token"] = 503
@@ -91,8 +91,8 @@ def test_siblings_that_waited_in_vain_do_not_try_again(refreshing: World) -> Non
     assert refreshing.idp.count("token") == 1
 
 
-def test_stale_survives_an_absent_provider(refreshing: World) -> None:
-    answer = play(
+def test_stale_survives_an_absent_provider(refreshing: Harness) -> None:
+    answer = run_scripted(
         stale(refreshing),
         (Lock, True),
         (Fetch, FetchError("connection refused")),
@@ -103,11 +103,12 @@ def test_stale_survives_an_absent_provider(refreshing: World) -> None:
     assert kinds(refreshing) == ["refresh_failed"]
     # The provider is left alone for a while.
     assert (
-        play(refreshing.proxy.check(refreshing.request("/oauth2/auth"))).status == 202
+        run_scripted(refreshing.proxy.check(refreshing.request("/oauth2/auth"))).status
+        == 202
     )
 
 
-def test_stale_is_tried_again_after_a_while(refreshing: World) -> None:
+def test_stale_is_tried_again_after_a_while(refreshing: Harness) -> None:
     refreshing.config.failing["token"] = 503
     refreshing.decide(stale(refreshing))
     del refreshing.config.failing["token"]
@@ -116,12 +117,12 @@ def test_stale_is_tried_again_after_a_while(refreshing: World) -> None:
     assert headers(answer, b"set-cookie")
 
 
-def test_stale_without_the_lock_in_time_is_still_good(refreshing: World) -> None:
-    answer = play(stale(refreshing), (Lock, False))
+def test_stale_without_the_lock_in_time_is_still_good(refreshing: Harness) -> None:
+    answer = run_scripted(stale(refreshing), (Lock, False))
     assert answer.status == 202
 
 
-def test_az23_invalid_grant_ends_the_session(refreshing: World) -> None:
+def test_az23_invalid_grant_ends_the_session(refreshing: Harness) -> None:
     refreshing.idp.revoke("alice")
     old = dict(refreshing.jar)
     answer = refreshing.decide(stale(refreshing))
@@ -134,7 +135,7 @@ def test_az23_invalid_grant_ends_the_session(refreshing: World) -> None:
     assert refreshing.idp.count("token") == 1
 
 
-def test_a_changed_subject_ends_the_session(refreshing: World) -> None:
+def test_a_changed_subject_ends_the_session(refreshing: Harness) -> None:
     refreshing.config.id_token_claims["sub"] = "somebody-else"
     answer = refreshing.decide(stale(refreshing))
     assert isinstance(answer, Respond)
@@ -142,7 +143,7 @@ def test_a_changed_subject_ends_the_session(refreshing: World) -> None:
     assert refreshing.events[-1].reason == "subject"
 
 
-def test_az22_a_refresh_without_id_token_keeps_who_it_is(refreshing: World) -> None:
+def test_az22_a_refresh_without_id_token_keeps_who_it_is(refreshing: Harness) -> None:
     refreshing.config.id_token_on_refresh = False
     answer = refreshing.decide(stale(refreshing))
     assert isinstance(answer, Respond)
@@ -152,7 +153,7 @@ def test_az22_a_refresh_without_id_token_keeps_who_it_is(refreshing: World) -> N
     assert len(groups) == len(set(groups))
 
 
-def test_a_refresh_token_that_is_not_rotated_is_kept(refreshing: World) -> None:
+def test_a_refresh_token_that_is_not_rotated_is_kept(refreshing: Harness) -> None:
     refreshing.config.rotate_refresh_tokens = False
     refreshing.config.token_response["refresh_token"] = None
     refreshing.decide(stale(refreshing))
@@ -162,82 +163,82 @@ def test_a_refresh_token_that_is_not_rotated_is_kept(refreshing: World) -> None:
 
 
 def test_without_a_refresh_token_the_session_ends_with_the_access_token() -> None:
-    world = World(settings(cookie={"refresh": 60.0}))
-    world.config.issue_refresh_token = False
-    world.log_in()
-    world.clock.now += 299
-    assert world.get("/oauth2/auth").status == 202
-    world.clock.now += 2
-    assert world.get("/oauth2/auth").status == 401
-    assert world.idp.count("token") == 1
+    harness = Harness(settings(cookie={"refresh": 60.0}))
+    harness.config.issue_refresh_token = False
+    harness.log_in()
+    harness.clock.now += 299
+    assert harness.get("/oauth2/auth").status == 202
+    harness.clock.now += 2
+    assert harness.get("/oauth2/auth").status == 401
+    assert harness.idp.count("token") == 1
 
 
-def test_expired_is_anonymous(world: World) -> None:
-    world.log_in()
-    world.clock.now += 168 * 3600
-    answer = world.get("/oauth2/auth")
+def test_expired_is_anonymous(harness: Harness) -> None:
+    harness.log_in()
+    harness.clock.now += 168 * 3600
+    answer = harness.get("/oauth2/auth")
     assert answer.status == 401
-    assert b"_oauth2_proxy" not in world.jar
+    assert b"_oauth2_proxy" not in harness.jar
 
 
-def test_expired_is_noticed_in_the_cache(world: World) -> None:
-    world.log_in()
-    assert world.get("/oauth2/auth").status == 202
-    world.clock.now += 168 * 3600
-    assert world.get("/oauth2/auth").status == 401
+def test_expired_is_noticed_in_the_cache(harness: Harness) -> None:
+    harness.log_in()
+    assert harness.get("/oauth2/auth").status == 202
+    harness.clock.now += 168 * 3600
+    assert harness.get("/oauth2/auth").status == 401
 
 
 def test_a_session_without_end_is_a_browser_session() -> None:
-    world = World(settings(cookie={"expire": 0.0}))
-    answer = world.log_in()
+    harness = Harness(settings(cookie={"expire": 0.0}))
+    answer = harness.log_in()
     assert all(
         b"Max-Age=0" in line or b"Max-Age" not in line
         for line in headers(answer, b"set-cookie")
     )
-    world.clock.now += 10 * 365 * 86400
-    assert world.get("/oauth2/auth").status == 202
+    harness.clock.now += 10 * 365 * 86400
+    assert harness.get("/oauth2/auth").status == 202
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_validate_url_can_end_a_refreshed_session(status: int) -> None:
-    world = World(
+    harness = Harness(
         settings(
             cookie={"refresh": 60.0},
             provider={"validate_url": "https://idp.example.com/validate"},
         )
     )
-    world.log_in()
-    good = world.on_fetch
+    harness.log_in()
+    good = harness.on_fetch
 
     def fetch(effect: Fetch) -> Any:
         if effect.url.endswith("/validate"):
             return Response(status)
         return good(effect)
 
-    world.on_fetch = fetch
-    answer = world.decide(stale(world))
+    harness.on_fetch = fetch
+    answer = harness.decide(stale(harness))
     assert isinstance(answer, Respond)
     assert answer.status == 401
 
 
 def test_validate_url_that_agrees_keeps_it() -> None:
-    world = World(
+    harness = Harness(
         settings(
             cookie={"refresh": 60.0},
             provider={"validate_url": "https://idp.example.com/validate"},
         )
     )
-    world.log_in()
-    good = world.on_fetch
-    world.on_fetch = lambda effect: (
+    harness.log_in()
+    good = harness.on_fetch
+    harness.on_fetch = lambda effect: (
         Response(200) if effect.url.endswith("/validate") else good(effect)
     )
-    answer = world.decide(stale(world))
+    answer = harness.decide(stale(harness))
     assert isinstance(answer, Respond)
     assert answer.status == 202
 
 
-def test_pages_and_userinfo_refresh_as_well(refreshing: World) -> None:
+def test_pages_and_userinfo_refresh_as_well(refreshing: Harness) -> None:
     refreshing.clock.now += 61
     answer = refreshing.get("/oauth2/userinfo")
     assert answer.status == 200
@@ -248,7 +249,7 @@ def test_pages_and_userinfo_refresh_as_well(refreshing: World) -> None:
     assert headers(answer, b"set-cookie")
 
 
-def test_identify_refreshes_for_embedders(refreshing: World) -> None:
+def test_identify_refreshes_for_embedders(refreshing: Harness) -> None:
     request = refreshing.request("/")
     session = refreshing.run(refreshing.proxy.identify(request))
     assert session.email == "alice@example.com"
@@ -263,7 +264,7 @@ def test_identify_refreshes_for_embedders(refreshing: World) -> None:
 
 
 def test_memory_of_renewals_and_failures_is_bounded(
-    refreshing: World, monkeypatch: pytest.MonkeyPatch
+    refreshing: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from authproxy_core.sessions import refresh_cache
 
@@ -277,7 +278,7 @@ def test_memory_of_renewals_and_failures_is_bounded(
     assert refreshing.get("/oauth2/auth").status == 202
 
 
-def test_lo08_sign_out_after_a_refresh_leaves_nothing(refreshing: World) -> None:
+def test_lo08_sign_out_after_a_refresh_leaves_nothing(refreshing: Harness) -> None:
     refreshing.decide(stale(refreshing))
     refreshing.get("/oauth2/sign_out")
     assert refreshing.get("/oauth2/auth").status == 401

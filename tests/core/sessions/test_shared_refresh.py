@@ -23,7 +23,7 @@ from authproxy_core import (
 from authproxy_core.oidc.protocol import Tokens
 from authproxy_core.sessions.refresh_cache import PendingTokens
 from support.fleet import Fleet, Run
-from support.world import header, headers, keep_cookies, settings
+from support.harness import header, headers, keep_cookies, settings
 
 KINDS: dict[str, dict[str, Any]] = {
     "cookie": {"sessions": SessionSettings(shared=True)},
@@ -59,7 +59,7 @@ def fleet_of(kind: str, **changes: Any) -> Fleet:
 def test_az25_twenty_requests_refresh_once(kind: str, seed: int) -> None:
     fleet = fleet_of(kind, seed=seed)
     fleet.clock.now += 61
-    old = dict(fleet.world.jar)
+    old = dict(fleet.harness.jar)
     answers = fleet.check_together(20, old)
     assert [answer.status for answer in answers] == [202] * 20
     assert all(headers(answer, b"set-cookie") for answer in answers)
@@ -83,7 +83,7 @@ def test_late_requests_with_the_old_cookie_are_let_in_for_a_minute(kind: str) ->
     """In the process that refreshed and in the other one; they get the new session."""
     fleet = fleet_of(kind)
     fleet.clock.now += 61
-    old = dict(fleet.world.jar)
+    old = dict(fleet.harness.jar)
     assert headers(fleet[0].get("/oauth2/auth"), b"set-cookie")
     for moment in (0.0, 30.0, 29.0):
         fleet.clock.now += moment
@@ -99,12 +99,12 @@ def test_az23_an_ended_session_is_ended_everywhere(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.clock.now += 61
     fleet.idp.revoke("alice")
-    old = dict(fleet.world.jar)
+    old = dict(fleet.harness.jar)
     answers = fleet.check_together(6, old)
     assert {answer.status for answer in answers} == {401}
     assert all(headers(answer, b"set-cookie") for answer in answers)
     assert fleet.idp.count("token") == 1
-    third = fleet.join(fleet.world.settings)
+    third = fleet.join(fleet.harness.settings)
     assert third.get("/oauth2/auth", jar=dict(old)).status == 401
     assert fleet.idp.count("token") == 1
 
@@ -113,12 +113,12 @@ def test_az23_an_ended_session_is_ended_everywhere(kind: str) -> None:
 def test_a_provider_that_is_away_ends_nothing(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.clock.now += 61
-    fleet.world.config.failing["token"] = 503
-    answers = fleet.check_together(6, dict(fleet.world.jar))
+    fleet.harness.config.failing["token"] = 503
+    answers = fleet.check_together(6, dict(fleet.harness.jar))
     assert {answer.status for answer in answers} == {202}
-    del fleet.world.config.failing["token"]
+    del fleet.harness.config.failing["token"]
     fleet.clock.now += 11
-    answers = fleet.check_together(6, dict(fleet.world.jar))
+    answers = fleet.check_together(6, dict(fleet.harness.jar))
     assert {answer.status for answer in answers} == {202}
     assert all(headers(answer, b"set-cookie") for answer in answers)
 
@@ -127,12 +127,12 @@ def test_a_provider_that_is_away_ends_nothing(kind: str) -> None:
 def test_another_process_finishes_what_one_began(kind: str) -> None:
     """The provider rotates: whoever comes next has to know the new refresh token."""
     fleet = fleet_of(kind)
-    fleet.world.config.id_token_claims["groups"] = None  # so that userinfo is needed
-    fleet.world.config.failing["userinfo"] = 503
+    fleet.harness.config.id_token_claims["groups"] = None  # so that userinfo is needed
+    fleet.harness.config.failing["userinfo"] = 503
     fleet.clock.now += 61
-    jar = dict(fleet.world.jar)
+    jar = dict(fleet.harness.jar)
     assert fleet[0].get("/oauth2/auth", jar=jar).status == 202
-    del fleet.world.config.failing["userinfo"]
+    del fleet.harness.config.failing["userinfo"]
     answer = fleet[1].get("/oauth2/auth", jar=jar)
     assert answer.status == 202
     assert headers(answer, b"set-cookie")
@@ -143,14 +143,14 @@ def test_another_process_finishes_what_one_began(kind: str) -> None:
 @kinds
 def test_tokens_that_waited_too_long_are_renewed_themselves(kind: str) -> None:
     fleet = fleet_of(kind)
-    fleet.world.config.id_token_claims["groups"] = None
-    fleet.world.config.failing["userinfo"] = 503
+    fleet.harness.config.id_token_claims["groups"] = None
+    fleet.harness.config.failing["userinfo"] = 503
     fleet.clock.now += 61
-    jar = dict(fleet.world.jar)
+    jar = dict(fleet.harness.jar)
     for _ in range(3):
         assert fleet[0].get("/oauth2/auth", jar=jar).status == 202
         fleet.clock.now += 400  # longer than an ID token is good for
-    del fleet.world.config.failing["userinfo"]
+    del fleet.harness.config.failing["userinfo"]
     answer = fleet[1].get("/oauth2/auth", jar=jar)
     assert answer.status == 202
     assert headers(answer, b"set-cookie")
@@ -161,7 +161,7 @@ def test_without_the_store_a_cookie_session_lives_on(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.clock.now += 61
     fleet.store.away = True
-    jar = dict(fleet.world.jar)
+    jar = dict(fleet.harness.jar)
     answers = fleet.check_together(6, jar)
     assert {answer.status for answer in answers} == {202}
     assert fleet.idp.count("token") == 0
@@ -178,7 +178,7 @@ def test_without_the_store_a_ticket_session_is_503_and_nothing_is_cleared(
     fleet = fleet_of(kind)
     fleet.clock.now += 61
     fleet.store.away = True
-    jar = dict(fleet.world.jar)
+    jar = dict(fleet.harness.jar)
     for target in ("/oauth2/auth", "/page", "/oauth2/userinfo", "/oauth2/sign_out"):
         answer = fleet[0].get(target, jar=jar)
         assert answer.status == 503
@@ -196,7 +196,7 @@ def test_a_store_that_fails_for_a_moment_loses_no_refresh(kind: str) -> None:
     fleet.clock.now += 61
     failures = iter([True, True])
     fleet.store.failing = lambda effect: type(effect) is Save and next(failures, False)
-    jar = dict(fleet.world.jar)
+    jar = dict(fleet.harness.jar)
     assert fleet[0].get("/oauth2/auth", jar=dict(jar)).status == 202
     assert fleet[1].get("/oauth2/auth", jar=jar).status == 202
     assert fleet.idp.count("token") == 1
@@ -209,11 +209,11 @@ def test_a_refresh_that_can_not_be_shared_keeps_others_from_trying(kind: str) ->
     fleet = fleet_of(kind)
     fleet.clock.now += 61
     fleet.store.failing = lambda effect: type(effect) is Save
-    jar = dict(fleet.world.jar)
+    jar = dict(fleet.harness.jar)
     answer = fleet[0].get("/oauth2/auth", jar=dict(jar))
     assert answer.status == 202
     assert headers(answer, b"set-cookie")
-    assert [event.kind for event in fleet.world.events][-2:] == [
+    assert [event.kind for event in fleet.harness.events][-2:] == [
         "refresh_not_shared",
         "refreshed",
     ]
@@ -228,7 +228,7 @@ def test_a_ticket_whose_refresh_was_not_saved_is_saved_later(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.clock.now += 61
     fleet.store.failing = lambda effect: type(effect) is Save
-    jar = dict(fleet.world.jar)
+    jar = dict(fleet.harness.jar)
     assert fleet[0].get("/oauth2/auth", jar=jar).status == 503
     fleet.store.failing = lambda effect: False
     assert headers(fleet[0].get("/oauth2/auth", jar=jar), b"set-cookie")
@@ -241,8 +241,8 @@ def test_lo08_signing_out_while_a_refresh_runs(kind: str) -> None:
     for steps in range(0, 12, 1 if kind in ("ticket", "cookie") else 4):
         fleet = fleet_of(kind)
         fleet.clock.now += 61
-        old = dict(fleet.world.jar)
-        request = fleet.world.request("/oauth2/auth", jar=old)
+        old = dict(fleet.harness.jar)
+        request = fleet.harness.request("/oauth2/auth", jar=old)
         run = Run(fleet[0], fleet[0].proxy.check(request))
         for _ in range(steps):
             if not run.done:
@@ -265,8 +265,8 @@ def test_lo08_signing_out_while_a_refresh_runs(kind: str) -> None:
 def test_st08_a_holder_that_died_delays_nobody_for_long(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.clock.now += 61
-    jar = dict(fleet.world.jar)
-    flow: Any = fleet[0].proxy.check(fleet.world.request("/oauth2/auth", jar=jar))
+    jar = dict(fleet.harness.jar)
+    flow: Any = fleet[0].proxy.check(fleet.harness.request("/oauth2/auth", jar=jar))
     effect = next(flow)
     while type(effect) is not Lock or not effect.key.startswith("_oauth2_proxy"):
         effect = flow.send(fleet[0].perform(effect, "dead"))
@@ -300,8 +300,8 @@ def test_a_session_that_ends_while_it_waits_is_not_refreshed(kind: str) -> None:
     fleet[0].log_in()
     fleet.idp.seen.clear()
     fleet.clock.now += 75
-    jar = dict(fleet.world.jar)
-    flow: Any = fleet[0].proxy.check(fleet.world.request("/oauth2/auth", jar=jar))
+    jar = dict(fleet.harness.jar)
+    flow: Any = fleet[0].proxy.check(fleet.harness.request("/oauth2/auth", jar=jar))
     run = Run(fleet[0], flow)
     while not (isinstance(run.effect, Lock) and run.effect.key.startswith("refresh:")):
         run.step()
@@ -321,7 +321,7 @@ def test_records_that_were_planted_or_broken_are_ignored(kind: str) -> None:
     keys = [key for key in keys if ":revoked:" not in key]
     for key in keys:
         note = fleet[0].proxy._sessions.formats.seal_note(key, b"other layout")
-        good = note if ":un" in key else fleet.world.jar[b"_oauth2_proxy"]
+        good = note if ":un" in key else fleet.harness.jar[b"_oauth2_proxy"]
         fleet.store.put(key, good, 600)
     answer = fleet[0].get("/oauth2/auth")
     assert answer.status == 202
@@ -330,7 +330,7 @@ def test_records_that_were_planted_or_broken_are_ignored(kind: str) -> None:
 
 def _effects(fleet: Fleet) -> list[Any]:
     """The effects of a refresh in another process, up to the token request."""
-    run = Run(fleet[1], fleet[1].proxy.check(fleet.world.request("/oauth2/auth")))
+    run = Run(fleet[1], fleet[1].proxy.check(fleet.harness.request("/oauth2/auth")))
     fleet.store.seen.clear()
     while not isinstance(run.effect, Fetch):
         run.step()
@@ -342,33 +342,33 @@ def _effects(fleet: Fleet) -> list[Any]:
 @kinds
 def test_two_processes_that_fail_in_turn_keep_the_newest_token(kind: str) -> None:
     fleet = fleet_of(kind)
-    fleet.world.config.id_token_claims["groups"] = None
-    fleet.world.config.failing["userinfo"] = 503
+    fleet.harness.config.id_token_claims["groups"] = None
+    fleet.harness.config.failing["userinfo"] = 503
     fleet.clock.now += 61
-    jar = dict(fleet.world.jar)
+    jar = dict(fleet.harness.jar)
     for process in (fleet[0], fleet[1], fleet[0], fleet[1]):
         assert process.get("/oauth2/auth", jar=jar).status == 202
         fleet.clock.now += 61  # what was kept is too old to be used as it is
-    del fleet.world.config.failing["userinfo"]
+    del fleet.harness.config.failing["userinfo"]
     for process in (fleet[0], fleet[1]):
         assert headers(process.get("/oauth2/auth", jar=jar), b"set-cookie")
         fleet.clock.now += 61
-    assert "session_ended" not in [event.kind for event in fleet.world.events]
+    assert "session_ended" not in [event.kind for event in fleet.harness.events]
 
 
 @in_store
 def test_a_provider_that_does_not_rotate_leaves_nothing_behind(kind: str) -> None:
     fleet = fleet_of(kind)
-    fleet.world.config.rotate_refresh_tokens = False
-    fleet.world.config.token_response["refresh_token"] = None
-    fleet.world.config.id_token_claims["groups"] = None
-    fleet.world.config.failing["userinfo"] = 503
+    fleet.harness.config.rotate_refresh_tokens = False
+    fleet.harness.config.token_response["refresh_token"] = None
+    fleet.harness.config.id_token_claims["groups"] = None
+    fleet.harness.config.failing["userinfo"] = 503
     fleet.clock.now += 61
-    jar = dict(fleet.world.jar)
+    jar = dict(fleet.harness.jar)
     fleet.store.seen.clear()
     assert fleet[0].get("/oauth2/auth", jar=jar).status == 202
     assert fleet.store.count(Save) == 0
-    del fleet.world.config.failing["userinfo"]
+    del fleet.harness.config.failing["userinfo"]
     fleet.clock.now += 11
     assert headers(fleet[1].get("/oauth2/auth", jar=jar), b"set-cookie")
 
@@ -376,16 +376,16 @@ def test_a_provider_that_does_not_rotate_leaves_nothing_behind(kind: str) -> Non
 @kinds
 def test_a_provider_that_stops_rotating_keeps_the_newest_token(kind: str) -> None:
     fleet = fleet_of(kind)
-    fleet.world.config.id_token_claims["groups"] = None
-    fleet.world.config.failing["userinfo"] = 503
+    fleet.harness.config.id_token_claims["groups"] = None
+    fleet.harness.config.failing["userinfo"] = 503
     fleet.clock.now += 61
-    jar = dict(fleet.world.jar)
+    jar = dict(fleet.harness.jar)
     assert fleet[0].get("/oauth2/auth", jar=jar).status == 202
-    fleet.world.config.rotate_refresh_tokens = False
-    fleet.world.config.token_response["refresh_token"] = None
+    fleet.harness.config.rotate_refresh_tokens = False
+    fleet.harness.config.token_response["refresh_token"] = None
     fleet.clock.now += 61
     assert fleet[0].get("/oauth2/auth", jar=jar).status == 202
-    del fleet.world.config.failing["userinfo"]
+    del fleet.harness.config.failing["userinfo"]
     fleet.clock.now += 11
     assert headers(fleet[0].get("/oauth2/auth", jar=jar), b"set-cookie")
     fleet.clock.now += 61
@@ -409,12 +409,12 @@ def early(kind: str) -> Fleet:
 @kinds
 def test_early_one_refreshes_and_nobody_waits(kind: str) -> None:
     fleet = early(kind)
-    jar = dict(fleet.world.jar)
+    jar = dict(fleet.harness.jar)
     fleet.clock.now += 239
     assert not headers(fleet[0].get("/oauth2/auth", jar=dict(jar)), b"set-cookie")
     fleet.clock.now += 2
     run = Run(
-        fleet[0], fleet[0].proxy.check(fleet.world.request("/oauth2/auth", jar=jar))
+        fleet[0], fleet[0].proxy.check(fleet.harness.request("/oauth2/auth", jar=jar))
     )
     while not isinstance(run.effect, Fetch):
         run.step()
@@ -434,7 +434,7 @@ def test_early_one_refreshes_and_nobody_waits(kind: str) -> None:
 def test_when_the_token_has_ended_requests_wait(kind: str) -> None:
     fleet = early(kind)
     fleet.clock.now += 301
-    answers = fleet.check_together(10, dict(fleet.world.jar))
+    answers = fleet.check_together(10, dict(fleet.harness.jar))
     assert {answer.status for answer in answers} == {202}
     assert all(headers(answer, b"set-cookie") for answer in answers)
     assert fleet.idp.count("token") == 1
@@ -443,11 +443,11 @@ def test_when_the_token_has_ended_requests_wait(kind: str) -> None:
 @kinds
 def test_an_early_refresh_that_fails_is_tried_again(kind: str) -> None:
     fleet = early(kind)
-    fleet.world.config.failing["token"] = 503
+    fleet.harness.config.failing["token"] = 503
     fleet.clock.now += 245
-    jar = dict(fleet.world.jar)
+    jar = dict(fleet.harness.jar)
     assert fleet[0].get("/oauth2/auth", jar=jar).status == 202
-    del fleet.world.config.failing["token"]
+    del fleet.harness.config.failing["token"]
     fleet.clock.now += 11
     assert headers(fleet[0].get("/oauth2/auth", jar=jar), b"set-cookie")
 
@@ -474,19 +474,19 @@ def test_st08_a_lock_that_was_stolen_in_the_middle_of_a_refresh(kind: str) -> No
     """Another process refreshes meanwhile: its session is the good one, for all."""
     fleet = fleet_of(kind)
     fleet.clock.now += 61
-    old = dict(fleet.world.jar)
-    run = Run(fleet[0], fleet[0].proxy.check(fleet.world.request("/oauth2/auth")))
+    old = dict(fleet.harness.jar)
+    run = Run(fleet[0], fleet[0].proxy.check(fleet.harness.request("/oauth2/auth")))
     while not isinstance(run.effect, Fetch):
         run.step()
     fleet.store.locks.clear()
     assert headers(fleet[1].get("/oauth2/auth"), b"set-cookie")
-    fleet.world.on_fetch = lambda effect: Response(
+    fleet.harness.on_fetch = lambda effect: Response(
         400, (), b'{"error":"invalid_grant"}'
     )
     fleet.finish(run)
     assert run.result.status == 202
     assert headers(run.result, b"set-cookie")
-    assert "session_ended" not in [event.kind for event in fleet.world.events]
+    assert "session_ended" not in [event.kind for event in fleet.harness.events]
     for process in fleet.processes:
         assert process.get("/oauth2/auth", jar=dict(old)).status == 202
 
@@ -495,11 +495,11 @@ def test_st08_a_lock_that_was_stolen_in_the_middle_of_a_refresh(kind: str) -> No
 def test_a_refusal_while_the_store_goes_away_ends_the_session(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.clock.now += 61
-    run = Run(fleet[0], fleet[0].proxy.check(fleet.world.request("/oauth2/auth")))
+    run = Run(fleet[0], fleet[0].proxy.check(fleet.harness.request("/oauth2/auth")))
     while not isinstance(run.effect, Fetch):
         run.step()
     fleet.store.failing = lambda effect: type(effect) in (Load, Save, Delete)
-    fleet.world.on_fetch = lambda effect: Response(
+    fleet.harness.on_fetch = lambda effect: Response(
         400, (), b'{"error":"invalid_grant"}'
     )
     fleet.finish(run)
@@ -510,7 +510,7 @@ def test_a_refusal_while_the_store_goes_away_ends_the_session(kind: str) -> None
 def test_lo08_a_sign_out_is_final_although_the_store_goes_away(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.clock.now += 61
-    run = Run(fleet[0], fleet[0].proxy.check(fleet.world.request("/oauth2/auth")))
+    run = Run(fleet[0], fleet[0].proxy.check(fleet.harness.request("/oauth2/auth")))
     while not isinstance(run.effect, Fetch):
         run.step()
     assert fleet[1].get("/oauth2/sign_out").status == 302

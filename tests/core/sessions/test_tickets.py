@@ -27,7 +27,7 @@ from authproxy_core.sessions.oauth2_proxy_format import (
 )
 from authproxy_core.settings.root import CookieSettings, Settings
 from support.fleet import Fleet
-from support.world import SECRET, START, changed, headers, settings
+from support.harness import SECRET, START, headers, settings, with_changes
 
 NAME = b"_oauth2_proxy"
 OTHER = Secret(b"fedcba9876543210fedcba9876543210")
@@ -61,7 +61,7 @@ def ticket_keys(fleet: Fleet) -> list[str]:
 def test_the_cookie_is_short_and_the_store_opens_for_it_only(form: str) -> None:
     fleet = fleet_of(form)
     [key] = ticket_keys(fleet)
-    assert len(fleet.world.jar[NAME]) < 300
+    assert len(fleet.harness.jar[NAME]) < 300
     held = fleet.store.get(key)
     assert held is not None
     assert b"alice" not in held
@@ -73,8 +73,8 @@ def test_a_cold_check_is_one_load_and_a_warm_one_none(form: str) -> None:
     fleet = fleet_of(form)
     first = fleet[1].get("/oauth2/auth")
     assert [type(effect) for effect in fleet.store.seen] == [LoadAll]
-    outcome = fleet[1].proxy.check(fleet.world.request("/oauth2/auth"))
-    assert outcome is fleet[1].proxy.check(fleet.world.request("/oauth2/auth"))
+    outcome = fleet[1].proxy.check(fleet.harness.request("/oauth2/auth"))
+    assert outcome is fleet[1].proxy.check(fleet.harness.request("/oauth2/auth"))
     assert outcome == first
     assert fleet.store.count(LoadAll) == 1
 
@@ -99,7 +99,7 @@ def test_trust_that_ends_ends_the_cache(form: str) -> None:
 @formats
 def test_st11_signing_out_here_ends_it_there(form: str) -> None:
     fleet = fleet_of(form)
-    old = dict(fleet.world.jar)
+    old = dict(fleet.harness.jar)
     assert fleet[1].get("/oauth2/auth").status == 202
     assert fleet[0].get("/oauth2/sign_out").status == 302
     assert fleet[1].get("/oauth2/auth", jar=old).status == 401
@@ -111,7 +111,7 @@ def test_st11_signing_out_here_ends_it_there(form: str) -> None:
 def test_a_dead_ticket_is_cleared(form: str) -> None:
     fleet = fleet_of(form)
     fleet.store.values.clear()
-    jar = dict(fleet.world.jar)
+    jar = dict(fleet.harness.jar)
     assert fleet[0].get("/oauth2/userinfo", jar=jar).status == 401
     assert not jar
 
@@ -121,40 +121,40 @@ def test_a_session_ends_with_its_time() -> None:
     assert fleet[0].get("/oauth2/auth").status == 202
     fleet.clock.now += 3601
     for process in fleet.processes:
-        assert process.get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 401
+        assert process.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 401
     assert not ticket_keys(fleet)
 
 
 def test_a_session_whose_tokens_can_not_be_refreshed_ends_with_them() -> None:
     fleet = fleet_of(logged_in=False, cookie={"refresh": 60.0})
-    fleet.world.config.issue_refresh_token = False
+    fleet.harness.config.issue_refresh_token = False
     fleet[0].log_in()
     fleet.clock.now += 299
-    assert fleet[1].get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 202
+    assert fleet[1].get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 202
     fleet.clock.now += 2
-    assert fleet[0].get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 401
+    assert fleet[0].get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 401
 
 
 def test_sign_in_pages_and_userinfo_know_the_session() -> None:
     fleet = fleet_of()
     assert fleet[1].get("/oauth2/userinfo").status == 200
     assert fleet[1].get("/oauth2/sign_in").status == 200
-    assert fleet.world.jar
-    request = fleet.world.request("/")
+    assert fleet.harness.jar
+    request = fleet.harness.request("/")
     session = fleet[0].run(fleet[0].proxy.identify(request))
     assert session.email == "alice@example.com"
     fleet.store.values.clear()
-    gone = fleet[1].run(fleet[1].proxy.identify(fleet.world.request("/")))
+    gone = fleet[1].run(fleet[1].proxy.identify(fleet.harness.request("/")))
     assert gone is not None  # nobody told of it
     fleet[1].proxy.store_changed(None)
-    assert fleet[1].run(fleet[1].proxy.identify(fleet.world.request("/"))) is None
+    assert fleet[1].run(fleet[1].proxy.identify(fleet.harness.request("/"))) is None
 
 
 def test_a_session_of_a_provider_that_is_gone_is_none() -> None:
     fleet = fleet_of()
-    other = msgspec.structs.replace(fleet.world.settings.providers[0], id="other")
-    third = fleet.join(changed(fleet.world.settings, providers=(other,)))
-    assert third.get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 401
+    other = msgspec.structs.replace(fleet.harness.settings.providers[0], id="other")
+    third = fleet.join(with_changes(fleet.harness.settings, providers=(other,)))
+    assert third.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 401
 
 
 # -- a login
@@ -164,12 +164,12 @@ def test_a_session_of_a_provider_that_is_gone_is_none() -> None:
 def test_ck23_a_ticket_planted_before_the_login_is_not_used(form: str) -> None:
     """Session fixation: who knows the cookie from before knows nothing afterwards."""
     fleet = fleet_of(form)
-    planted = dict(fleet.world.jar)
+    planted = dict(fleet.harness.jar)
     [old_key] = ticket_keys(fleet)
     fleet[1].log_in("bob")
     [new_key] = ticket_keys(fleet)
     assert new_key != old_key
-    assert fleet.world.jar[NAME] != planted[NAME]
+    assert fleet.harness.jar[NAME] != planted[NAME]
     for process in fleet.processes:
         assert process.get("/oauth2/auth", jar=dict(planted)).status == 401
         assert process.get("/oauth2/auth").status == 202
@@ -182,7 +182,7 @@ def test_a_login_without_the_store_fails_with_503(form: str) -> None:
     answer = fleet[0].log_in()
     assert answer.status == 503
     assert b"retry-after" in dict(answer.headers)
-    assert NAME not in fleet.world.jar
+    assert NAME not in fleet.harness.jar
     fleet.store.away = False
     assert fleet[0].log_in().status == 302
 
@@ -190,7 +190,7 @@ def test_a_login_without_the_store_fails_with_503(form: str) -> None:
 @formats
 def test_after_a_refresh_the_ticket_stays(form: str) -> None:
     fleet = fleet_of(form, cookie={"refresh": 60.0})
-    keys, old = ticket_keys(fleet), dict(fleet.world.jar)
+    keys, old = ticket_keys(fleet), dict(fleet.harness.jar)
     fleet.clock.now += 61
     answer = fleet[0].get("/oauth2/auth")
     assert answer.status == 202
@@ -212,7 +212,7 @@ def test_who_deletes_a_session_while_it_is_refreshed_has_the_last_word() -> None
         fleet.store.perform(Delete(key), None)
         return fleet.idp.fetch(effect)
 
-    fleet.world.on_fetch = fetch
+    fleet.harness.on_fetch = fetch
     assert fleet[0].get("/oauth2/auth").status == 401
     assert not ticket_keys(fleet)
 
@@ -224,16 +224,16 @@ def test_who_refreshed_behind_our_back_wins() -> None:
     seen: list[Any] = []
 
     def fetch(effect: Any) -> Any:
-        fleet.world.on_fetch = fleet.idp.fetch
+        fleet.harness.on_fetch = fleet.idp.fetch
         fleet.store.locks.clear()
-        seen.append(fleet[1].get("/oauth2/auth", jar=dict(fleet.world.jar)))
+        seen.append(fleet[1].get("/oauth2/auth", jar=dict(fleet.harness.jar)))
         return fleet.idp.fetch(effect)
 
-    fleet.world.on_fetch = fetch
+    fleet.harness.on_fetch = fetch
     answer = fleet[0].get("/oauth2/auth")
     assert seen[0].status == 202
     assert answer.status in (202, 401)
-    ended = [event.kind for event in fleet.world.events].count("session_ended")
+    ended = [event.kind for event in fleet.harness.events].count("session_ended")
     assert ended == (answer.status == 401)
 
 
@@ -343,7 +343,7 @@ def test_st04_a_blob_that_was_planted_in_the_store_opens_nothing() -> None:
     )
     for blob in (b"", b"{}", planted, b"\0" * 100, b"A" * 100):
         fleet.store.put(key, blob, 600)
-        assert fleet[0].get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 401
+        assert fleet[0].get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 401
 
 
 @formats
@@ -355,7 +355,7 @@ def test_st07_a_huge_value_is_refused_unread(form: str) -> None:
 
 def test_ck04_a_ticket_is_no_session_and_no_login() -> None:
     fleet = fleet_of()
-    value = fleet.world.jar[NAME]
+    value = fleet.harness.jar[NAME]
     login = {b"_oauth2_proxy_12345678_csrf": value}
     assert fleet[0].get("/oauth2/callback?state=x&code=y", jar=login).status == 403
     note = formats_of().seal_note("key", b"x" * 48)
@@ -365,14 +365,14 @@ def test_ck04_a_ticket_is_no_session_and_no_login() -> None:
 def test_ck05_a_ticket_of_another_instance_is_none() -> None:
     fleet = fleet_of()
     other = fleet.join(stored(cookie={"name": "_other"}))
-    jar = {b"_other": fleet.world.jar[NAME]}
+    jar = {b"_other": fleet.harness.jar[NAME]}
     assert other.get("/oauth2/auth", jar=jar).status == 401
 
 
 @formats
 def test_ck01_ck02_a_changed_ticket_is_none(form: str) -> None:
     fleet = fleet_of(form)
-    value = fleet.world.jar[NAME]
+    value = fleet.harness.jar[NAME]
     loads = fleet.store.count(LoadAll)
     for at in range(0, len(value), 7):
         for byte in (value[at] ^ 1, ord("A") if value[at] != 65 else 66):
@@ -405,7 +405,7 @@ def test_either_format_is_read_whatever_is_written(form: str, reads: str) -> Non
 def test_reading_the_foreign_format_can_be_switched_off() -> None:
     fleet = fleet_of("oauth2-proxy")
     strict = fleet.join(stored(cookie={"read_oauth2_proxy": False}))
-    assert strict.get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 401
+    assert strict.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 401
     reader = formats_of(read_oauth2_proxy=False)
     ticket = reader.new_ticket()
     blob = write_stored_session(ticket, Session(created_at=START), nonce=b"n" * 12)
@@ -419,13 +419,13 @@ def test_a_session_in_cookies_moves_to_the_store_when_it_is_refreshed() -> None:
     fleet[0].log_in()
     fleet.idp.seen.clear()
     moved = fleet.join(stored(cookie={"refresh": 60.0}))
-    old = dict(fleet.world.jar)
+    old = dict(fleet.harness.jar)
     assert moved.get("/oauth2/auth").status == 202
     assert not ticket_keys(fleet)
     fleet.clock.now += 61
     assert headers(moved.get("/oauth2/auth"), b"set-cookie")
     assert ticket_keys(fleet)
-    assert len(fleet.world.jar[NAME]) < 300
+    assert len(fleet.harness.jar[NAME]) < 300
     # Siblings with the cookie from before get the ticket, in every process.
     for process in (moved, fleet[1]):
         jar = dict(old)
@@ -469,13 +469,13 @@ def test_a_session_in_the_store_is_read_where_cookies_are_written() -> None:
 def test_without_a_store_a_ticket_is_none() -> None:
     fleet = fleet_of()
     lonely = fleet.join(settings())
-    assert lonely.get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 401
+    assert lonely.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 401
 
 
 def test_a_session_too_large_for_cookies_goes_to_the_store_if_there_is_one() -> None:
     limits = {"max_parts": 1}
     fleet = Fleet(settings(cookie=limits, sessions=SessionSettings(shared=True)))
-    fleet.world.config.id_token_claims["groups"] = _many_groups()
+    fleet.harness.config.id_token_claims["groups"] = _many_groups()
     assert fleet[0].log_in().status == 302
     assert ticket_keys(fleet)
     assert fleet[1].get("/oauth2/auth").status == 202
@@ -485,9 +485,9 @@ def _many_groups() -> list[str]:
     return [random.Random(number).randbytes(20).hex() for number in range(300)]
 
 
-def test_ck29_a_session_too_large_without_a_store_says_so(world: Any) -> None:
+def test_ck29_a_session_too_large_without_a_store_says_so(harness: Any) -> None:
     fleet = Fleet(settings(cookie={"max_parts": 1}))
-    fleet.world.config.id_token_claims["groups"] = _many_groups()
+    fleet.harness.config.id_token_claims["groups"] = _many_groups()
     answer = fleet[0].log_in()
     assert answer.status == 500
     event = answer.events[0]
@@ -505,11 +505,11 @@ def test_ck07_an_old_secret_opens_and_the_new_one_seals_again(form: str) -> None
         stored(form, cookie={"refresh": 60.0, "secrets": (OTHER, SECRET)})
     )
     alone = fleet.join(stored(form, cookie={"refresh": 60.0, "secrets": (OTHER,)}))
-    assert alone.get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 401
+    assert alone.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 401
     assert both.get("/oauth2/auth").status == 202
     fleet.clock.now += 61
     assert headers(both.get("/oauth2/auth"), b"set-cookie")
-    assert alone.get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 202
+    assert alone.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 202
 
 
 # -- idle sessions in the store
@@ -531,7 +531,7 @@ def test_use_is_noted_for_all_processes() -> None:
     assert fleet.store.held(":seen:")
     fleet.clock.now += 601
     for process in fleet.processes:
-        assert process.get("/oauth2/auth", jar=dict(fleet.world.jar)).status == 401
+        assert process.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 401
 
 
 def test_use_is_noted_seldom() -> None:

@@ -23,7 +23,7 @@ from authproxy_core.settings.credentials import CredentialSettings
 from authproxy_core.settings.root import ClaimSource, HeaderRule, SessionSettings
 from authproxy_core.upstreams.headers import MAX_NAMES
 from support.fleet import Fleet
-from support.world import World, changed, header, rule, settings
+from support.harness import Harness, header, rule, settings, with_changes
 
 APP = UpstreamSettings(id="app", uri="http://app.internal:8080")
 WEBSOCKET: Headers = (
@@ -33,18 +33,18 @@ WEBSOCKET: Headers = (
 )
 
 
-def proxied(*upstreams: UpstreamSettings, **changes: Any) -> World:
-    """A world with a user logged in."""
-    world = World(settings(upstreams=upstreams or (APP,), **changes))
-    world.log_in()
-    return world
+def proxied(*upstreams: UpstreamSettings, **changes: Any) -> Harness:
+    """A harness with a user logged in."""
+    harness = Harness(settings(upstreams=upstreams or (APP,), **changes))
+    harness.log_in()
+    return harness
 
 
 OPEN = proxied(reverse_proxy=True)
 
 
-def forward(world: World, target: str, *headers: Header, **changes: Any) -> Forward:
-    decision = world.send(target, *headers, **changes)
+def forward(harness: Harness, target: str, *headers: Header, **changes: Any) -> Forward:
+    decision = harness.send(target, *headers, **changes)
     assert isinstance(decision, Forward), decision
     return decision
 
@@ -59,9 +59,9 @@ def at(path: str, rewrite: str = "", **changes: Any) -> UpstreamSettings:
 
 
 def test_own_cookies_are_for_nobody_else() -> None:
-    world = proxied()
+    harness = proxied()
     session = next(
-        value for name, value in world.request("/").headers if name == b"cookie"
+        value for name, value in harness.request("/").headers if name == b"cookie"
     )
     for line, passed in (
         (session, []),
@@ -69,12 +69,12 @@ def test_own_cookies_are_for_nobody_else() -> None:
         (b"a=1; " + session, [b"a=1"]),
         (session + b"; ;", []),
     ):
-        sent = forward(world, "/", (b"cookie", line), jar={})
+        sent = forward(harness, "/", (b"cookie", line), jar={})
         assert header_values(sent.headers, b"cookie") == passed
 
 
 def test_rewriting_upstreams_come_first_then_the_longer_path() -> None:
-    world = proxied(
+    harness = proxied(
         at("/"), at("/a/long/prefix/"), at("/x/"), at("^/a", "/r"), at("^/a/b", "/q")
     )
     for target, chosen in (
@@ -84,12 +84,12 @@ def test_rewriting_upstreams_come_first_then_the_longer_path() -> None:
         ("/x", "/"),
         ("/y", "/"),
     ):
-        assert forward(world, target).upstream.id == chosen
+        assert forward(harness, target).upstream.id == chosen
 
 
 def test_a_rewritten_target() -> None:
-    world = proxied(at("^/api/(.*)$", "/$1?v=1"))
-    assert forward(world, "/api/a%20b?z=1&a=2").target == b"/a%20b?a=2&v=1&z=1"
+    harness = proxied(at("^/api/(.*)$", "/$1?v=1"))
+    assert forward(harness, "/api/a%20b?z=1&a=2").target == b"/a%20b?a=2&v=1&z=1"
 
 
 def test_without_a_rewriting_the_target_stays_as_it_came() -> None:
@@ -98,9 +98,9 @@ def test_without_a_rewriting_the_target_stays_as_it_came() -> None:
 
 
 def test_paths_are_compared_decoded() -> None:
-    world = proxied(at("/a b/"), at("/c/"))
-    assert forward(world, "/%61%20b/x").upstream.id == "/a b/"
-    assert forward(world, "/%61%20b/x").target == b"/%61%20b/x"
+    harness = proxied(at("/a b/"), at("/c/"))
+    assert forward(harness, "/%61%20b/x").upstream.id == "/a b/"
+    assert forward(harness, "/%61%20b/x").target == b"/%61%20b/x"
 
 
 @pytest.mark.parametrize(
@@ -122,28 +122,28 @@ def test_a_path_with_odd_segments_is_redirected(target: str, location: bytes) ->
 
 
 def test_raw_paths_are_compared_as_they_came() -> None:
-    world = proxied(at("/a%2Fb/"), at("/"), proxy_raw_path=True)
-    assert forward(world, "/a%2Fb/x").upstream.id == "/a%2Fb/"
-    assert forward(world, "/a%2F%2Fb").upstream.id == "/"
-    assert header(world.get("/a//b?x"), b"location") == b"/a/b?x"
+    harness = proxied(at("/a%2Fb/"), at("/"), proxy_raw_path=True)
+    assert forward(harness, "/a%2Fb/x").upstream.id == "/a%2Fb/"
+    assert forward(harness, "/a%2F%2Fb").upstream.id == "/"
+    assert header(harness.get("/a//b?x"), b"location") == b"/a/b?x"
 
 
 def test_a_folder_without_its_slash_is_redirected() -> None:
-    world = proxied(at("/a/"), at("^/r/$", "/"))
-    assert header(world.get("/a?q=1"), b"location") == b"/a/?q=1"
-    assert header(world.get("/r"), b"location") == b"/r/"
-    assert world.get("/b").status == 404
-    assert world.get("/a/..%2Fb/").status == 301
+    harness = proxied(at("/a/"), at("^/r/$", "/"))
+    assert header(harness.get("/a?q=1"), b"location") == b"/a/?q=1"
+    assert header(harness.get("/r"), b"location") == b"/r/"
+    assert harness.get("/b").status == 404
+    assert harness.get("/a/..%2Fb/").status == 301
 
 
 def test_variables_in_paths() -> None:
-    world = proxied(at("/u/{name}/"), at("/n/{id:[0-9]{2,3}}"), at("/c.d/{x}"))
-    assert forward(world, "/u/x/y").upstream.id == "/u/{name}/"
-    assert forward(world, "/n/12").upstream.id == "/n/{id:[0-9]{2,3}}"
-    assert forward(world, "/c.d/%C3%BC").upstream.id == "/c.d/{x}"
+    harness = proxied(at("/u/{name}/"), at("/n/{id:[0-9]{2,3}}"), at("/c.d/{x}"))
+    assert forward(harness, "/u/x/y").upstream.id == "/u/{name}/"
+    assert forward(harness, "/n/12").upstream.id == "/n/{id:[0-9]{2,3}}"
+    assert forward(harness, "/c.d/%C3%BC").upstream.id == "/c.d/{x}"
     for target in ("/n/1", "/n/12/", "/n/1234", "/cxd/1"):
-        assert world.get(target).status == 404
-    assert world.get("/u/%FF/y").status == 400
+        assert harness.get(target).status == 404
+    assert harness.get("/u/%FF/y").status == 400
 
 
 @pytest.mark.parametrize(
@@ -162,13 +162,13 @@ def test_variables_in_paths() -> None:
 )
 def test_upstreams_that_can_not_be(upstream: UpstreamSettings, problem: str) -> None:
     with pytest.raises(SettingsError, match="upstreams: .*" + problem):
-        World(settings(upstreams=(upstream,)))
+        Harness(settings(upstreams=(upstream,)))
 
 
 def test_all_problems_at_once() -> None:
     twice = UpstreamSettings(id="x", uri="http://x")
     with pytest.raises(SettingsError) as raised:
-        World(settings(upstreams=(twice, twice, at("a"))))
+        Harness(settings(upstreams=(twice, twice, at("a"))))
     assert len(raised.value.problems) == 3
 
 
@@ -198,14 +198,14 @@ def test_tls_and_connections_as_configured() -> None:
 # Files
 
 
-def served(world: World, target: str) -> ServeFile:
-    decision = world.send(target)
+def served(harness: Harness, target: str) -> ServeFile:
+    decision = harness.send(target)
     assert isinstance(decision, ServeFile), decision
     return decision
 
 
 def test_files_below_a_folder() -> None:
-    world = proxied(
+    harness = proxied(
         UpstreamSettings(id="root", path="/", uri="file:///srv/www/"),
         UpstreamSettings(id="web", path="/web/", uri="file:///srv/a%20b"),
         UpstreamSettings(id="one", path="/one", uri="file:///srv/one"),
@@ -222,13 +222,13 @@ def test_files_below_a_folder() -> None:
         ("/old/x%20y", "/srv/new", "/n/x y"),
         ("/v/1/2", "/srv/var", "/v/1/2"),
     ):
-        decision = served(world, target)
+        decision = served(harness, target)
         assert (decision.root, decision.path) == (root, path)
-    assert upstream_name(served(world, "/one")) == "one"
+    assert upstream_name(served(harness, "/one")) == "one"
     assert upstream_name(forward(proxied(), "/")) == "app"
-    assert upstream_name(world.get("/%FF")) == ""
-    assert served(world, "/one").user == "alice@example.com"
-    assert world.get("/%FF").status == 400
+    assert upstream_name(harness.get("/%FF")) == ""
+    assert served(harness, "/one").user == "alice@example.com"
+    assert harness.get("/%FF").status == 400
 
 
 # Heads
@@ -240,7 +240,7 @@ def names(decision: Forward) -> list[bytes]:
 
 @pytest.mark.parametrize("peer", ["10.0.0.1", "203.0.113.9"])
 def test_nobody_can_name_a_user_to_the_upstream(peer: str) -> None:
-    world = proxied(reverse_proxy=True)
+    harness = proxied(reverse_proxy=True)
     spoofed = (
         (b"x-forwarded-user", b"root"),
         (b"x_auth_request.email", b"root"),
@@ -249,26 +249,26 @@ def test_nobody_can_name_a_user_to_the_upstream(peer: str) -> None:
         (b"content_length", b"5"),
         (b"x-custom", b"1"),
     )
-    found = names(forward(world, "/", *spoofed, peer=peer))
+    found = names(forward(harness, "/", *spoofed, peer=peer))
     assert b"x-custom" in found
     assert not {name for name, _ in spoofed[:-1]} & {*found}
 
 
 def test_a_rule_may_keep_what_the_client_says() -> None:
     kept = HeaderRule("X-Forwarded-User", (ClaimSource("user"),), True)
-    world = proxied(inject_request_headers=(kept,))
-    decision = forward(world, "/", (b"x-forwarded-user", b"me"))
+    harness = proxied(inject_request_headers=(kept,))
+    decision = forward(harness, "/", (b"x-forwarded-user", b"me"))
     assert header_values(decision.headers, b"x-forwarded-user")[0] == b"me"
-    world = proxied(strip_identity_headers=False)
-    assert b"gap-auth" in names(forward(world, "/", (b"gap-auth", b"x")))
+    harness = proxied(strip_identity_headers=False)
+    assert b"gap-auth" in names(forward(harness, "/", (b"gap-auth", b"x")))
 
 
 def test_a_rule_may_strip_its_own_spelling_alone() -> None:
     exact = HeaderRule("X-Forwarded-User", (ClaimSource("user"),), strip_exactly=True)
-    world = proxied(at("/"), inject_request_headers=(exact,))
+    harness = proxied(at("/"), inject_request_headers=(exact,))
     sent = ((b"x-forwarded-user", b"eve"), (b"x_forwarded_user", b"eve"))
 
-    decision = forward(world, "/", *sent)
+    decision = forward(harness, "/", *sent)
 
     assert len(header_values(decision.headers, b"x-forwarded-user")) == 1
     assert dict(decision.headers)[b"x-forwarded-user"] != b"eve"
@@ -276,14 +276,14 @@ def test_a_rule_may_strip_its_own_spelling_alone() -> None:
 
 
 def test_only_a_trusted_proxy_says_where_a_request_came_from() -> None:
-    world = proxied(reverse_proxy=True)
+    harness = proxied(reverse_proxy=True)
     told = (
         (b"x-forwarded-for", b"198.51.100.1"),
         (b"x-forwarded-port", b"8443"),
         (b"x-original-url", b"/admin"),
         (b"forwarded", b"for=198.51.100.1"),
     )
-    trusted = forward(world, "/", *told, peer="10.0.0.1")
+    trusted = forward(harness, "/", *told, peer="10.0.0.1")
     chain = header_values(trusted.headers, b"x-forwarded-for")
     assert chain == [b"198.51.100.1, 10.0.0.1"]
     assert header_values(trusted.headers, b"forwarded") == [
@@ -291,15 +291,15 @@ def test_only_a_trusted_proxy_says_where_a_request_came_from() -> None:
         b"for=10.0.0.1",
     ]
     assert {b"x-forwarded-port", b"x-original-url"} <= {*names(trusted)}
-    stranger = forward(world, "/", *told, peer="203.0.113.9")
+    stranger = forward(harness, "/", *told, peer="203.0.113.9")
     chain = header_values(stranger.headers, b"x-forwarded-for")
     assert chain == [b"203.0.113.9"]
     assert not {b"forwarded", b"x-forwarded-port", b"x-original-url"} & {
         *names(stranger)
     }
-    six = forward(world, "/", (b"forwarded", b"for=x"), peer="::1")
+    six = forward(harness, "/", (b"forwarded", b"for=x"), peer="::1")
     assert header_values(six.headers, b"forwarded")[1] == b'for="[::1]"'
-    assert b"x-forwarded-for" not in names(forward(world, "/", peer=""))
+    assert b"x-forwarded-for" not in names(forward(harness, "/", peer=""))
 
 
 # Written out: what is taken from the list that is used would be missed here as well.
@@ -336,8 +336,8 @@ def test_a_unix_peer_that_is_not_trusted_adds_no_hop() -> None:
 def test_what_says_who_it_is_comes_again() -> None:
     """So that its bytes can be kept; what is made for one answer can't."""
     user = HeaderRule("X-Forwarded-User", (ClaimSource("email"),))
-    world = proxied(inject_request_headers=(user,))
-    one, two = forward(world, "/a"), forward(world, "/b", (b"x-a", b"b"))
+    harness = proxied(inject_request_headers=(user,))
+    one, two = forward(harness, "/a"), forward(harness, "/b", (b"x-a", b"b"))
     assert one.identity is two.identity
     assert one.headers[-len(one.identity) :] == one.identity
     assert two.headers[-len(two.identity) :] == two.identity
@@ -363,23 +363,23 @@ def test_trailers_are_asked_for_when_the_client_takes_them() -> None:
 
 
 def test_names_are_remembered_within_bounds() -> None:
-    world = proxied()
+    harness = proxied()
     for number in range(MAX_NAMES + 5):
         field = (b"x-%d" % number, b"1")
-        assert b"x-%d" % number in names(forward(world, "/", field))
+        assert b"x-%d" % number in names(forward(harness, "/", field))
 
 
 # Upgrades
 
 
 def test_a_websocket_is_passed_on() -> None:
-    world = proxied(inject_request_headers=(rule("X-Forwarded-User", "user"),))
-    decision = forward(world, "/ws", *WEBSOCKET)
+    harness = proxied(inject_request_headers=(rule("X-Forwarded-User", "user"),))
+    decision = forward(harness, "/ws", *WEBSOCKET)
     assert decision.upgrade
     assert header_values(decision.headers, b"upgrade") == [b"websocket"]
     assert b"sec-websocket-version" in names(decision)
     assert header_values(decision.headers, b"x-forwarded-user") != [b""]
-    assert not forward(world, "/ws").upgrade
+    assert not forward(harness, "/ws").upgrade
 
 
 @pytest.mark.parametrize(
@@ -416,8 +416,8 @@ def test_websockets_by_option() -> None:
 
 
 def test_an_upgrade_without_a_session_is_refused_without_a_page() -> None:
-    world = World(settings(upstreams=(APP,)))
-    assert world.get("/", *WEBSOCKET).status == 401
+    harness = Harness(settings(upstreams=(APP,)))
+    assert harness.get("/", *WEBSOCKET).status == 401
 
 
 @pytest.mark.parametrize(
@@ -436,12 +436,12 @@ def test_an_upgrade_without_a_session_is_refused_without_a_page() -> None:
     ],
 )
 def test_only_own_pages_open_websockets(origin: bytes, passes: bool) -> None:
-    world = proxied(websocket_origins=("https://Other.example.com/",))
-    decision = world.send("/", (b"origin", origin), *WEBSOCKET)
+    harness = proxied(websocket_origins=("https://Other.example.com/",))
+    decision = harness.send("/", (b"origin", origin), *WEBSOCKET)
     assert isinstance(decision, Forward) == passes
     if isinstance(decision, Respond):
         assert (decision.status, decision.events[0].reason) == (403, "foreign_origin")
-    assert isinstance(world.send("/", (b"origin", origin)), Forward)
+    assert isinstance(harness.send("/", (b"origin", origin)), Forward)
 
 
 def test_two_origins_are_none_and_any_may_be_allowed() -> None:
@@ -459,36 +459,36 @@ BEGAN = Forward(
 )
 
 
-def lasts(world: World, *headers: Header) -> bool:
-    request = world.request("/ws", *headers)
-    found: bool = world.run(world.proxy.is_session_valid(request, BEGAN))
+def lasts(harness: Harness, *headers: Header) -> bool:
+    request = harness.request("/ws", *headers)
+    found: bool = harness.run(harness.proxy.is_session_valid(request, BEGAN))
     return found
 
 
 def test_a_websocket_lasts_as_long_as_its_session() -> None:
-    world = proxied()
-    assert lasts(world)
-    world.clock.now += 167 * 3600
-    assert lasts(world)
-    world.clock.now += 3600
-    assert not lasts(world)
+    harness = proxied()
+    assert lasts(harness)
+    harness.clock.now += 167 * 3600
+    assert lasts(harness)
+    harness.clock.now += 3600
+    assert not lasts(harness)
 
 
 def test_a_session_that_does_not_do_any_more_ends_it() -> None:
-    world = proxied()
-    given = changed(world.settings, email_domains=("other.example",))
-    world.proxy = world.proxy.with_settings(given)
-    assert not lasts(world)
+    harness = proxied()
+    given = with_changes(harness.settings, email_domains=("other.example",))
+    harness.proxy = harness.proxy.with_settings(given)
+    assert not lasts(harness)
 
 
 def test_what_began_without_a_session_goes_on() -> None:
-    world = World(settings(upstreams=(APP,)))
-    assert not lasts(world)
-    world.jar[b"_oauth2_proxy"] = b"of-a-session-that-is-over"
-    assert not lasts(world)
-    request = world.request("/ws")
+    harness = Harness(settings(upstreams=(APP,)))
+    assert not lasts(harness)
+    harness.jar[b"_oauth2_proxy"] = b"of-a-session-that-is-over"
+    assert not lasts(harness)
+    request = harness.request("/ws")
     skipped = msgspec.structs.replace(BEGAN, reason="skipped")
-    assert world.run(world.proxy.is_session_valid(request, skipped))
+    assert harness.run(harness.proxy.is_session_valid(request, skipped))
 
 
 @pytest.mark.parametrize("cookie", [b"", b"of-a-session-that-is-over"])
@@ -498,39 +498,39 @@ def test_a_websocket_by_other_credentials_hangs_on_no_cookie(
 ) -> None:
     bob = Secret(b"{SHA}" + b64encode(sha1(b"bob").digest()))
     accepted = CredentialSettings(jwt_bearer_tokens=True, users={"bob": bob})
-    world = World(settings(upstreams=(APP,), credentials=accepted))
+    harness = Harness(settings(upstreams=(APP,), credentials=accepted))
     if cookie:
-        world.jar[b"_oauth2_proxy"] = cookie
-    value = {"bearer": f"Bearer {world.token()}", "basic": "Basic Ym9iOmJvYg=="}[kind]
+        harness.jar[b"_oauth2_proxy"] = cookie
+    value = {"bearer": f"Bearer {harness.token()}", "basic": "Basic Ym9iOmJvYg=="}[kind]
     field = (b"authorization", value.encode())
     for _ in range(3):  # verified, verified and remembered, remembered
-        decision = forward(world, "/ws", field, *WEBSOCKET)
+        decision = forward(harness, "/ws", field, *WEBSOCKET)
         assert (decision.verdict, decision.reason) == ("allowed", kind)
-    request = world.request("/ws", field, *WEBSOCKET)
-    assert world.run(world.proxy.is_session_valid(request, decision))
-    world.clock.now += 24 * 3600
-    assert world.run(world.proxy.is_session_valid(request, decision))
+    request = harness.request("/ws", field, *WEBSOCKET)
+    assert harness.run(harness.proxy.is_session_valid(request, decision))
+    harness.clock.now += 24 * 3600
+    assert harness.run(harness.proxy.is_session_valid(request, decision))
 
 
 def test_who_is_refused_is_refused_with_other_credentials_too() -> None:
     accepted = CredentialSettings(jwt_bearer_tokens=True)
     given = {"upstreams": (APP,), "email_domains": ("other.example",)}
-    world = World(settings(credentials=accepted, **given))
-    field = (b"authorization", f"Bearer {world.token()}".encode())
-    answer = world.get("/ws", field, *WEBSOCKET)
+    harness = Harness(settings(credentials=accepted, **given))
+    field = (b"authorization", f"Bearer {harness.token()}".encode())
+    answer = harness.get("/ws", field, *WEBSOCKET)
     assert (answer.status, answer.verdict, answer.reason) == (403, "denied", "email")
 
 
 def test_a_field_that_says_nobody_leaves_it_to_the_session() -> None:
     accepted = CredentialSettings(jwt_bearer_tokens=True)
-    world = proxied(credentials=accepted)
+    harness = proxied(credentials=accepted)
     field = (b"authorization", b"Bearer opaque")
-    decision = forward(world, "/ws", field, *WEBSOCKET)
+    decision = forward(harness, "/ws", field, *WEBSOCKET)
     assert decision.reason == "session"
-    request = world.request("/ws", field, *WEBSOCKET)
-    assert world.run(world.proxy.is_session_valid(request, decision))
-    world.clock.now += 168 * 3600
-    assert not world.run(world.proxy.is_session_valid(request, decision))
+    request = harness.request("/ws", field, *WEBSOCKET)
+    assert harness.run(harness.proxy.is_session_valid(request, decision))
+    harness.clock.now += 168 * 3600
+    assert not harness.run(harness.proxy.is_session_valid(request, decision))
 
 
 @pytest.mark.parametrize("trusting", [True, False])
@@ -538,7 +538,7 @@ def test_the_store_knows_who_was_signed_out(trusting: bool) -> None:
     kept = SessionSettings(backend="store", shared=True)
     fleet = Fleet(settings(upstreams=(APP,), sessions=kept), trusting=trusting)
     fleet[0].log_in()
-    request = fleet.world.request("/ws")
+    request = fleet.harness.request("/ws")
     assert fleet[1].run(fleet[1].proxy.is_session_valid(request, BEGAN))
     fleet.store.away = not trusting
     assert fleet[1].run(fleet[1].proxy.is_session_valid(request, BEGAN))

@@ -13,29 +13,29 @@ from authproxy_core import Forward, ReadBody, Respond, UpstreamSettings
 from authproxy_core.drive import drive_sync
 from authproxy_core.messages import Header, first_header
 from authproxy_core.settings.root import Secret, SettingsError
-from support.world import World, settings
+from support.harness import Harness, settings
 
 APP = UpstreamSettings(id="app", uri="http://10.0.0.9:8080/")
 
 
-def signing(**changes: Any) -> World:
+def signing(**changes: Any) -> Harness:
     changes = {"upstreams": (APP,), "signature_key": Secret("sha256:key"), **changes}
-    world = World(settings(**changes))
-    world.log_in()
-    return world
+    harness = Harness(settings(**changes))
+    harness.log_in()
+    return harness
 
 
-def forward(world: World, target: str, *headers: Header, **changes: Any) -> Forward:
-    decision = world.send(target, *headers, **changes)
+def forward(harness: Harness, target: str, *headers: Header, **changes: Any) -> Forward:
+    decision = harness.send(target, *headers, **changes)
     assert isinstance(decision, Forward)
     return decision
 
 
 def test_a_signature_covers_method_headers_target_and_body() -> None:
-    world = signing(inject_request_headers=())
-    world.body = b"a=1"
+    harness = signing(inject_request_headers=())
+    harness.body = b"a=1"
     decision = forward(
-        world,
+        harness,
         "/a%20b?x=%20&y",
         (b"content-length", b"3"),
         (b"content-type", b"text/plain"),
@@ -56,15 +56,15 @@ def test_a_signature_covers_method_headers_target_and_body() -> None:
 
 
 def test_the_body_can_be_read_again() -> None:
-    world = signing()
+    harness = signing()
     seen = []
 
     def perform(effect: Any) -> bytes:
         seen.append(effect)
         return b""
 
-    request = world.request("/")
-    outcome = world.proxy.handle(request)
+    request = harness.request("/")
+    outcome = harness.proxy.handle(request)
     assert not isinstance(outcome, Respond | Forward)
     drive_sync(outcome, perform)
     [read] = seen
@@ -73,19 +73,19 @@ def test_the_body_can_be_read_again() -> None:
 
 
 def test_the_length_of_chunks_is_signed_as_it_is_sent() -> None:
-    world = signing(inject_request_headers=())
-    world.body = b"a=1"
+    harness = signing(inject_request_headers=())
+    harness.body = b"a=1"
     signatures = {
-        first_header(forward(world, "/", *fields).headers, b"gap-signature")
+        first_header(forward(harness, "/", *fields).headers, b"gap-signature")
         for fields in ((), ((b"content-length", b"3"),))
     }
     assert len(signatures) == 1
 
 
 def test_own_answers_are_not_signed() -> None:
-    world = signing()
-    world.jar.clear()
-    assert world.get("/").status == 403
+    harness = signing()
+    harness.jar.clear()
+    assert harness.get("/").status == 403
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ def test_own_answers_are_not_signed() -> None:
 )  # fmt: skip
 def test_keys(key: str, good: bool) -> None:
     if good:
-        World(settings(signature_key=Secret(key)))
+        Harness(settings(signature_key=Secret(key)))
         return
     with pytest.raises(SettingsError) as caught:
-        World(settings(signature_key=Secret(key)))
+        Harness(settings(signature_key=Secret(key)))
     [problem] = caught.value.problems
     assert problem.startswith("signature_key: got a secret (not shown), expected")

@@ -1,6 +1,6 @@
-"""The core with a development provider as its peer: no network, a clock set by hand.
+"""Test harness for the core: no network, a manual clock, a development provider.
 
-`World` is a proxy, an identity provider and a browser's cookie jar. `play` runs a flow
+`Harness` is a proxy, an identity provider and a browser's cookie jar. `run_scripted` runs a flow
 against a script of effects and answers.
 """
 
@@ -108,7 +108,7 @@ def settings(
     return Settings(**(values | changes))
 
 
-class World:
+class Harness:
     """A proxy, a provider, a browser; time stands still unless told otherwise."""
 
     def __init__(self, given: Settings | None = None, *, ready: bool = True) -> None:
@@ -198,13 +198,13 @@ class World:
         assert isinstance(decision, Respond)
         return decision
 
-    def begin(self, rd: str = "/", *headers: Header) -> str:
+    def start_login(self, rd: str = "/", *headers: Header) -> str:
         """Start a login; the authorization URL."""
         answer = self.get(f"/oauth2/start?rd={rd}", *headers)
         assert answer.status == 302, answer
         return header(answer, b"location").decode()
 
-    def finish(self, authorization_url: str, user: str = "alice") -> Respond:
+    def finish_login(self, authorization_url: str, user: str = "alice") -> Respond:
         """Log in at the provider and come back."""
         url = self.idp.log_in(authorization_url, user)
         return self.get(target_of(url))
@@ -228,7 +228,7 @@ class World:
 
     def log_in(self, user: str = "alice", rd: str = "/") -> Respond:
         """A whole login; the answer of the callback."""
-        return self.finish(self.begin(rd), user)
+        return self.finish_login(self.start_login(rd), user)
 
 
 def target_of(url: str) -> str:
@@ -262,12 +262,12 @@ def headers(answer: Respond, name: bytes) -> list[bytes]:
     return [value for field, value in answer.headers if field == name]
 
 
-def changed(given: Settings, **changes: Any) -> Settings:
+def with_changes(given: Settings, **changes: Any) -> Settings:
     """Settings with changes."""
     return msgspec.structs.replace(given, **changes)
 
 
-def play(flow: Generator[Any, Any, Any], *script: tuple[type, Any]) -> Any:
+def run_scripted(flow: Generator[Any, Any, Any], *script: tuple[type, Any]) -> Any:
     """Run *flow*; each effect must be of the next scripted type and gets its answer.
 
     An exception as an answer is thrown in. The result of the flow is returned.
