@@ -30,7 +30,7 @@ from ..logs.formatter import RequestRecord
 from ..net.addresses import format_peer
 from ..net.tunnel import UpgradedConnection
 from ..net.write_coalescing import ConnectionWriter
-from ..serve.request_task import failed, serve_exchange
+from ..serve.request_task import serve_exchange
 from ..serve.worker_context import MODULE, WorkerContext
 from .h1_exchange import Exchange
 
@@ -41,7 +41,7 @@ LINGER = 2.0  # seconds for a client to notice the end before the connection is 
 LINGER_BYTES = 1 << 20  # that are read and dropped meanwhile
 BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 TURN = 16  # pipelined requests that are answered before others get their turn
-FAILED = failed(500)
+FAILED = response_encoder.error_response(500)
 
 
 class Connection(asyncio.Protocol):

@@ -39,9 +39,10 @@ from ..http.h2_frame_meter import FrameError, FrameMeter
 from ..http.h2_protocol import create_h2_connection
 from ..http.h2_request_head import head_of
 from ..http.request_head import HeadError, RequestHead
+from ..http.response_encoder import error_response
 from ..http.trailers import forwardable_trailers
 from ..net.addresses import format_peer
-from ..serve.request_task import failed, serve_exchange
+from ..serve.request_task import serve_exchange
 from ..serve.worker_context import MODULE, WorkerContext
 from .h2_stream import StreamExchange
 
@@ -194,7 +195,7 @@ class H2Connection(asyncio.Protocol):
         self.hub.logs.info(
             MODULE, f"refused a request of {self.client} with {error.status}: {error}"
         )
-        answer = failed(error.status)
+        answer = error_response(error.status)
         fields = [*answer.headers, (b"content-length", b"%d" % len(answer.body))]
         self.send_head(number, error.status, fields)
         if len(answer.body) <= self.window(number):
@@ -219,7 +220,7 @@ class H2Connection(asyncio.Protocol):
             outcome = application.handle(request)
         except Exception as error:
             hub.logs.exception(MODULE, f"request {request.id} failed", error)
-            outcome = failed(500)
+            outcome = error_response(500)
         if type(outcome) is Respond and head.length == 0:
             self._respond(exchange, outcome)
         else:
@@ -232,7 +233,7 @@ class H2Connection(asyncio.Protocol):
             self.hub.logs.exception(
                 MODULE, f"request {exchange.request.id} failed", error
             )
-            exchange.respond(failed(500))
+            exchange.respond(error_response(500))
         exchange.end(respond, respond.events)
 
     def _data(self, event: DataReceived) -> None:

@@ -23,6 +23,11 @@ CONNECTION_FIELDS = {
     "keep-alive": b"Connection: keep-alive\r\n",
     "close": b"Connection: close\r\n",
 }
+ERROR_FIELDS: Headers = (
+    (b"content-type", b"text/plain; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+)
 NAMES_KEPT = 1024
 # The names whose capitals are not those of the words.
 SPECIAL_NAMES = {
@@ -175,16 +180,17 @@ def switching(headers: Headers) -> bytes:
     return status_line(101) + fields(headers) + b"Connection: Upgrade\r\n\r\n"
 
 
-def encode_error(status: int, date: bytes) -> bytes:
-    """The fixed answer to what never reaches the application; it closes."""
-    text = f"{status} {HTTPStatus(status).phrase}\n".encode()
-    headers: Headers = (
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"cache-control", b"no-store"),
-        (b"x-content-type-options", b"nosniff"),
-    )
+def error_response(status: int) -> Respond:
+    """Return the plain-text response for errors that no page describes."""
+    headers = ERROR_FIELDS
     if status == 405:
         headers += ((b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
+    text = f"{status} {HTTPStatus(status).phrase}\n"
+    return Respond(status, headers, text.encode())
+
+
+def encode_error(status: int, date: bytes) -> bytes:
+    """Return the encoded `error_response`, which closes the connection."""
     return encode_response(
-        Respond(status, headers, text), date, head_only=False, persistence="close"
+        error_response(status), date, head_only=False, persistence="close"
     )

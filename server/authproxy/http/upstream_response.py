@@ -12,11 +12,10 @@ import re
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from msgspec import Struct
 
-from authproxy_core.errors import RequestError
+from authproxy_core.errors import AuthProxyError, RequestError
 from authproxy_core.identity.headers import HOP_BY_HOP, connection_options
 from authproxy_core.messages import Header, Headers, header_values
 
-from ..serve.request_task import UpstreamError
 from .body_decoders import NO_TRAILERS, ChunkedDecoder, Decoder, LengthDecoder
 from .response_encoder import has_body
 from .trailers import FORBIDDEN_IN_ANSWERS, forwardable_trailers
@@ -29,6 +28,20 @@ USUAL_OPTIONS = frozenset({b"close", b"keep-alive"})
 # A bare line feed is llhttp's to refuse: without this, it would be waited for more.
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 CONTENT_LENGTH = re.compile(rb"[0-9]{1,18}")
+
+
+class UpstreamError(AuthProxyError):
+    """The upstream failed before the response was started downstream.
+
+    *reason* is the reason code of the error page, the metrics and the event.
+    """
+
+    code = "upstream_failed"
+    status_hint = 502
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class ResponseHead(Struct, frozen=True):

@@ -6,7 +6,6 @@ refresh token must not be lost. Whatever fails is a denial.
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from time import monotonic
 
 from authproxy_core.drive import decide
@@ -14,32 +13,13 @@ from authproxy_core.effects import Outcome
 from authproxy_core.errors import AuthProxyError, ClientGone, RequestError
 from authproxy_core.messages import Decision, Event, Forward, Respond, ServeFile
 
+from ..http.response_encoder import error_response
+from ..http.upstream_response import UpstreamError
 from ..static.static_files import serve_file
 from .worker_context import ExchangeProtocol, ForwardHandler
 
 MODULE = "server"
-FAILURE = (
-    (b"content-type", b"text/plain; charset=utf-8"),
-    (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),
-)
-UNDECIDED = Respond(500, FAILURE)
-
-
-def failed(status: int) -> Respond:
-    """The plain answer when nobody else could give one."""
-    return Respond(status, FAILURE, f"{status} {HTTPStatus(status).phrase}\n".encode())
-
-
-class UpstreamError(AuthProxyError):
-    """The upstream gave no answer; nothing has been sent to the client yet."""
-
-    code = "upstream_failed"
-    status_hint = 502
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+UNDECIDED = error_response(500)
 
 
 async def serve_exchange(
@@ -66,7 +46,7 @@ async def serve_exchange(
         if exchange.started:
             exchange.abort()
         else:
-            exchange.respond(failed(status), last=True)
+            exchange.respond(error_response(status), last=True)
     finally:
         exchange.end(decision, events)
 

@@ -14,11 +14,11 @@ from authproxy_core.messages import Forward
 
 from ..downstream.h1_exchange import Exchange
 from ..http.simple_response import SimpleResponse, parse_simple_response
-from ..http.upstream_response import ResponseHead, ResponseReader
+from ..http.upstream_response import ResponseHead, ResponseReader, UpstreamError
 from ..net.dial import Stream
 from ..serve.field_cache import FieldCache
-from ..serve.request_task import MODULE, UpstreamError, serve_exchange
-from ..serve.worker_context import ExchangeProtocol, ForwardHandler
+from ..serve.request_task import serve_exchange
+from ..serve.worker_context import MODULE, ExchangeProtocol, ForwardHandler
 from .pool import ConnectionPool
 from .relay import Relay, request_head, run_relay
 

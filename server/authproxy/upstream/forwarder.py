@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from authproxy_core.messages import Forward, Upstream
 
 from ..downstream.h1_exchange import Exchange
+from ..http.upstream_response import UpstreamError
 from ..net.dial import Stream, close_all
 from ..net.tls import upstream_context
 from ..serve.field_cache import FieldCache
-from ..serve.request_task import MODULE, UpstreamError
-from ..serve.worker_context import ExchangeProtocol
+from ..serve.worker_context import MODULE, ExchangeProtocol
 from ..server_settings import ForwardSettings
 from .fast_path import IDEMPOTENT, try_fast_path
 from .pool import ConnectionPool

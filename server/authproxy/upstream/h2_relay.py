@@ -18,9 +18,9 @@ from ..http.trailers import (
     forwardable_trailers,
     without_protected,
 )
+from ..http.upstream_response import UpstreamError
 from ..net.dial import Stream
-from ..serve.request_task import MODULE, UpstreamError
-from ..serve.worker_context import ExchangeProtocol
+from ..serve.worker_context import MODULE, ExchangeProtocol
 from .h2_upstream_connection import ClientStream, UpstreamH2Connection
 
 MAX_LINKS = 16  # connections to one upstream

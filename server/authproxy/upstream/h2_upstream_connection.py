@@ -31,8 +31,8 @@ from authproxy_core.messages import Header
 
 from ..http.h2_frame_meter import FrameError, FrameMeter
 from ..http.h2_protocol import create_h2_connection
+from ..http.upstream_response import UpstreamError
 from ..net.dial import Stream
-from ..serve.request_task import UpstreamError
 
 MAX_CLIENT_STREAMS = 100  # requests of one connection at the same time
 HEAD_LIMIT = 64 << 10  # bytes of an answer's head

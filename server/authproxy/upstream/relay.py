@@ -17,11 +17,10 @@ from authproxy_core.messages import Forward, Header, Headers, first_header
 
 from ..http.response_encoder import fields
 from ..http.trailers import without_protected
-from ..http.upstream_response import ResponseHead, ResponseReader
+from ..http.upstream_response import ResponseHead, ResponseReader, UpstreamError
 from ..net.dial import Stream
 from ..net.tunnel import Tunnel, UpgradedConnection
-from ..serve.request_task import MODULE, UpstreamError
-from ..serve.worker_context import ExchangeProtocol
+from ..serve.worker_context import MODULE, ExchangeProtocol
 from .pool import ConnectionPool
 from .tunnel_registry import TunnelRegistry
 

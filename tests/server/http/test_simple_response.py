@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from authproxy.http import response_encoder
 from authproxy.http.simple_response import parse_simple_response
-from authproxy.http.upstream_response import HEAD_LIMIT, ResponseReader
-from authproxy.serve.request_task import UpstreamError
+from authproxy.http.upstream_response import HEAD_LIMIT, ResponseReader, UpstreamError
 
 OK = b"HTTP/1.1 200 OK\r\n"
 DATE = b"Date: now\r\n"

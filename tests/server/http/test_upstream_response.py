@@ -8,8 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authproxy.http.upstream_response import HEAD_LIMIT, ResponseHead, ResponseReader
-from authproxy.serve.request_task import UpstreamError
+from authproxy.http.upstream_response import (
+    HEAD_LIMIT,
+    ResponseHead,
+    ResponseReader,
+    UpstreamError,
+)
 
 HEADS = [
     b"HTTP/1.1 200 OK\r\n\r\n",
