@@ -72,7 +72,9 @@ OPERATIONS = (
 REFRESHES = ("refreshed", "failed", "ended")
 STORE_OUTCOMES = ("ok", "error")
 RELOADS = ("success", "failure")
-UPSTREAM_FAILURES = ("timeout", "connection_failed", "closed_early", OTHER)
+UPSTREAM_FAILURES = (
+    "timeout", "connection_failed", "closed_early", "busy", "malformed_answer", OTHER,
+)  # fmt: skip
 SCRAPE_CODES = ("200", "500", "503")
 
 
