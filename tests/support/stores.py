@@ -59,7 +59,7 @@ class Watched:
 
     async def ready(self) -> Store:
         """The store, once it answers and tells of changes."""
-        await self.until(lambda store: store.trustworthy, "trust")
+        await self.until(lambda store: store.notifies, "trust")
         await self.until(lambda store: store.available, "the store")
         return self.store
 

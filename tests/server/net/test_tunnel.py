@@ -326,7 +326,7 @@ def test_a_waiting_tunnel_keeps_nothing_of_http() -> None:
         until(lambda: not server.hub.tasks, "the end of the task")
         gc.collect()
         kept = {type(one).__name__ for one in gc.get_objects()}
-        assert not kept & {"Exchange", "RequestBody", "Relay", "AnswerReader"}
+        assert not kept & {"Exchange", "RequestBody", "Relay", "ResponseReader"}
         wire.send(b"x")
         assert wire.take(1) == b"x"
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 SCRIPT = """
 import sys
 from authproxy.server_settings import Limits, Listener, ServerSettings
-from authproxy.workers import run
+from authproxy.process.launcher import run
 from authproxy_core.settings import *
 settings = ServerSettings(
     core=Settings(

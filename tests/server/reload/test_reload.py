@@ -509,7 +509,7 @@ def test_settings_that_no_worker_can_use_end_the_start(tmp_path: Path) -> None:
     """Several workers: it fails plainly instead of starting again for ever."""
     script = (
         "import sys; from authproxy.server_settings import *; "
-        "from authproxy.workers import run; from authproxy_core.settings import *; "
+        "from authproxy.process.launcher import run; from authproxy_core.settings import *; "
         "sys.exit(run(ServerSettings(core=Settings(), workers=2, "
         "listeners=(Listener(host='127.0.0.1'),))))"
     )

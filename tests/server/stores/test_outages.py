@@ -192,7 +192,7 @@ def test_frozen(server: RedisServer) -> None:
         async with load.running():
             with server.frozen():
                 began = time.monotonic()
-                await watched.until(lambda one: not one.trustworthy, "doubt")
+                await watched.until(lambda one: not one.notifies, "doubt")
                 assert time.monotonic() - began < 1.0
                 await watched.until(lambda one: not one.available, "the failure")
                 assert time.monotonic() - began < 2.5
@@ -230,7 +230,7 @@ def test_frozen_at_start(server: RedisServer) -> None:
     async def body(watched: Watched) -> None:
         with pytest.raises(StoreError):
             await watched.store.load(KEY)
-        await watched.until(lambda one: "no answer" in one.problem, "the reason")
+        await watched.until(lambda one: "no answer" in one.error, "the reason")
         assert not watched.store.available
 
     with server.frozen():
@@ -380,7 +380,7 @@ def test_wrong_password(tmp_path: Path, values: dict[str, object], text: str) ->
     server, path = with_socket(tmp_path)
 
     async def body(watched: Watched) -> None:
-        await watched.until(lambda one: text in one.problem, "the reason")
+        await watched.until(lambda one: text in one.error, "the reason")
         assert not watched.store.available
         assert "secret" not in watched.store.error
         with pytest.raises(StoreError, match=text):
@@ -397,10 +397,10 @@ def test_foreign_certificate(tmp_path: Path) -> None:
     other = make_certificate(tmp_path / "other", LOOPBACK).cert_file
 
     async def refused(watched: Watched) -> None:
-        await watched.until(lambda one: "certificate" in one.problem, "the reason")
+        await watched.until(lambda one: "certificate" in one.error, "the reason")
 
     async def accepted(watched: Watched) -> None:
-        await watched.until(lambda one: "AUTH" in one.problem, "the answer")
+        await watched.until(lambda one: "AUTH" in one.error, "the answer")
 
     with server:
         with_watched(in_redis(server.address, tls=True), refused)
@@ -432,7 +432,7 @@ def test_nonsense_from_a_cluster() -> None:
                     mode="cluster",
                 )
                 async with Watched(settings) as watched:
-                    await watched.until(lambda one: text in one.problem, text)  # noqa: B023
+                    await watched.until(lambda one: text in one.error, text)  # noqa: B023
                     await asyncio.sleep(0.3)
                     assert not watched.store.available
 
@@ -456,7 +456,7 @@ def test_no_redis() -> None:
             async with ScriptedServer(talk) as listener:
                 settings = in_redis(RedisAddress(host=LOOPBACK, port=listener.port))
                 async with Watched(settings) as watched:
-                    await watched.until(lambda one: text in one.problem, text)  # noqa: B023
+                    await watched.until(lambda one: text in one.error, text)  # noqa: B023
 
     run(main())
 
@@ -541,7 +541,7 @@ def test_sentinels_without_master(tmp_path: Path) -> None:
 
         async def body(watched: Watched) -> None:
             await watched.until(
-                lambda one: "knows no master called 'other'" in one.problem, "it"
+                lambda one: "knows no master called 'other'" in one.error, "it"
             )
 
         with_watched(settings, body)
@@ -569,7 +569,7 @@ def test_cluster_loses_a_node(tmp_path: Path) -> None:
             assert not any(result is None for result in results)
             await watched.until(lambda one: not one.available, "the failure")
             await watched.until(
-                lambda one: one.available and one.trustworthy, "the replica", 15.0
+                lambda one: one.available and one.notifies, "the replica", 15.0
             )
             print(f"back after {time.monotonic() - killed:.2f} s")
             assert await store.load_all(tuple(keys)) == (b"v",) * 60
@@ -631,7 +631,7 @@ def test_cluster_is_away(tmp_path: Path) -> None:
         with pytest.raises(StoreError):
             await watched.store.load(KEY)
         await watched.until(
-            lambda one: "no node of the cluster answers" in one.problem, "the reason"
+            lambda one: "no node of the cluster answers" in one.error, "the reason"
         )
         assert not watched.store.available
         await threaded(setup.__enter__)
@@ -648,6 +648,6 @@ def test_single_node_that_is_no_cluster(server: RedisServer) -> None:
     """A server without cluster mode is told apart."""
 
     async def body(watched: Watched) -> None:
-        await watched.until(lambda one: "cluster support disabled" in one.problem, "it")
+        await watched.until(lambda one: "cluster support disabled" in one.error, "it")
 
     with_watched(in_redis(server.address, mode="cluster"), body)

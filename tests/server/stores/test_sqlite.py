@@ -249,7 +249,7 @@ def test_removed_file(path: Path) -> None:
         for one in path.parent.iterdir():
             one.unlink()
         await watched.until(lambda _: path.exists(), "a new file")
-        await watched.until(lambda one: one.available and one.trustworthy, "the store")
+        await watched.until(lambda one: one.available and one.notifies, "the store")
         await watched.told("everything", began)
         assert await store.load("k") is None
         await store.save("k", b"v", 60.0)
@@ -371,12 +371,12 @@ def test_frozen_process_trusts_nothing_old(path: Path) -> None:
             blocked = asyncio.ensure_future(
                 store._reader.run(lambda _: time.sleep(1.5), 5.0)
             )
-            await watched.until(lambda one: not one.trustworthy, "the doubt")
+            await watched.until(lambda one: not one.notifies, "the doubt")
             began = time.monotonic()
             await other.do("save", "k", b"v", 60.0)
             assert not store.notifies
             await blocked
             await watched.told("k", began)
-            await watched.until(lambda one: one.trustworthy, "the trust")
+            await watched.until(lambda one: one.notifies, "the trust")
 
     with_watched(path, body)

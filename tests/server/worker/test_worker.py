@@ -26,7 +26,7 @@ SCRIPT = """
 import json, sys
 import msgspec
 from authproxy.server_settings import *
-from authproxy.workers import run
+from authproxy.process.launcher import run
 from authproxy_core.settings import *
 given = json.loads(sys.argv[1])
 settings = ServerSettings(
