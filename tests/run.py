@@ -99,21 +99,21 @@ def make_environment() -> None:
 
 
 def run_static_checks() -> list[str]:
-    """Format, lint and types; returns the names of those that failed."""
-    folders = [name for name in CODE if any((ROOT / name).rglob("*.py"))]
+    """Check format, lint, types and imports; return the names of failed checks."""
     checks = {
-        "format": ["ruff", "format", "--check", "--quiet", *folders],
-        "lint": ["ruff", "check", "--quiet", *folders],
+        "format": ["ruff", "format", "--check", "--quiet", *CODE],
+        "lint": ["ruff", "check", "--quiet", *CODE],
         "types": ["mypy", "--no-error-summary"],
+        "imports": ["lint-imports", "--no-cache", "--no-logo"],
     }
     return [name for name, check in checks.items() if not _passes(name, check)]
 
 
 def _passes(name: str, check: list[str]) -> bool:
-    """Whether one check succeeds; its output is shown when it doesn't."""
-    done = subprocess.run(
-        [str(PYTHON), "-m", *check], cwd=ROOT, capture_output=True, text=True
-    )
+    """Run one check; print its output if it fails. Return whether it passes."""
+    program, *arguments = check
+    command = [str(PYTHON.with_name(program)), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     say(f"{name}: {'passed' if done.returncode == 0 else 'FAILED'}")
     if done.returncode:
         say(done.stdout + done.stderr)

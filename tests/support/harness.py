@@ -1,7 +1,8 @@
 """Test harness for the core: no network, a manual clock, a development provider.
 
-`Harness` is a proxy, an identity provider and a browser's cookie jar. `run_scripted` runs a flow
-against a script of effects and answers.
+`Harness` is a proxy, an identity provider and a browser's cookie jar. `run_scripted`
+runs a flow against a script of effects and their results. `UNUSABLE_KEYS` and
+`OAuthError` are the provider's, because the core's tests do not import the demo.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ from authproxy_core import (
     decide_sync,
 )
 from authproxy_core.messages import Header
+from authproxy_demo.config import UNUSABLE_KEYS as UNUSABLE_KEYS
 from authproxy_demo.config import Client, DemoConfig, User
+from authproxy_demo.protocol import OAuthError as OAuthError
 from authproxy_demo.provider import DemoProvider
 
 ISSUER = "https://idp.example.com/realms/main"

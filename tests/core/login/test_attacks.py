@@ -12,10 +12,10 @@ from joserfc import jws
 from authproxy_core import Respond, SettingsError
 from authproxy_core.oidc.jwt import parse_key_set
 from authproxy_core.settings.root import check
-from authproxy_demo.protocol import OAuthError
 from support.harness import (
     ISSUER,
     Harness,
+    OAuthError,
     header,
     headers,
     provider_settings,

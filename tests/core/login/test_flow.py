@@ -11,13 +11,13 @@ import pytest
 
 from authproxy_core import Fetch, FetchError, Respond, Response
 from authproxy_core.oidc.jwt import hashed
-from authproxy_demo.config import UNUSABLE_KEYS
 from support.harness import (
     ALICE,
     BOB,
     HOST,
     ISSUER,
     START,
+    UNUSABLE_KEYS,
     Harness,
     header,
     headers,
