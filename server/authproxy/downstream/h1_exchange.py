@@ -214,7 +214,7 @@ class Exchange:
         self._persists = connection.may_persist(head) and b"upgrade" not in head.fields
         self.forwarded_at = 0.0
         self._upstream_seconds: float | None = None
-        hub.metrics.begun()
+        hub.metrics.request_started()
 
     @property
     def decoder(self) -> Decoder:
@@ -400,7 +400,7 @@ class Exchange:
             )
             self._tunnel.add_done_callback(told)
             return
-        self.hub.metrics.ended()
+        self.hub.metrics.request_ended()
         self.hub.record_response(entry, events)
         if not self.finished:
             self.abort()
@@ -417,5 +417,5 @@ def _tunnel_ended(
 ) -> None:
     """Write the log line of the request that began *tunnel*."""
     entry.size, entry.seconds = tunnel.sent, monotonic() - began
-    hub.metrics.ended()
+    hub.metrics.request_ended()
     hub.record_response(entry, events)

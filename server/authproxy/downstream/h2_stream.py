@@ -172,7 +172,7 @@ class StreamExchange:
         self._open = True  # our side of the stream
         self.forwarded_at = 0.0
         self._upstream_seconds: float | None = None
-        self.hub.metrics.begun()
+        self.hub.metrics.request_started()
 
     # What the connection tells.
 
@@ -308,7 +308,7 @@ class StreamExchange:
 
     def end(self, decision: Decision, events: tuple[Event, ...]) -> None:
         """Write the log lines, and let the stream go."""
-        self.hub.metrics.ended()
+        self.hub.metrics.request_ended()
         self.hub.record_response(
             RequestRecord(
                 self.head,

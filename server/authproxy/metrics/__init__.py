@@ -1,1 +1,1 @@
-"""Numbers about what the proxy does, for Prometheus."""
+"""Metrics in Prometheus' text format, in memory that all workers share."""

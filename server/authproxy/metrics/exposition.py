@@ -1,7 +1,7 @@
-"""The numbers as text, in Prometheus' exposition format 0.0.4.
+"""Exposition: the metrics in Prometheus' text format 0.0.4.
 
-Written here and not by a client library: the numbers are in shared memory, not in
-objects of one process, and the format is a page long.
+Without a client library, because the values are in shared memory and not in objects of
+one process.
 """
 
 from __future__ import annotations
@@ -20,89 +20,95 @@ from .families import (
     Labels,
 )
 from .process import process_lines
-from .shared_memory import LAYOUT, width
+from .shared_memory import LAYOUT, series_width
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
 
-# What is shown for each worker beside the sums: family, name, help.
+# Exposed for each worker in addition to the totals: family, name, help.
 PER_WORKER = (
-    (REQUESTS, "authproxy_worker_requests_total", "Requests that a worker answered."),
-    (IN_FLIGHT, "authproxy_worker_requests_in_flight", "Requests in a worker's hands."),
+    (REQUESTS, "authproxy_worker_requests_total", "Requests of a worker."),
+    (
+        IN_FLIGHT,
+        "authproxy_worker_requests_in_flight",
+        "Requests in flight of a worker.",
+    ),
     (CONNECTIONS, "authproxy_worker_connections", "Open connections of a worker."),
-    (READY, "authproxy_worker_ready", "Whether a worker can log users in."),
+    (READY, "authproxy_worker_ready", "Whether a worker can sign users in."),
 )
-Slots = Mapping[int, Sequence[float]]
+Values = Sequence[float]
+Slots = Mapping[int, Values]
 
 
 def render_totals(slots: Slots) -> str:
-    """All metrics, summed over the workers; and some numbers of each worker."""
+    """Return all metrics summed over the workers, and a few for each worker."""
     total = list(map(sum, zip(*slots.values(), strict=True)))
-    lines = [line for family in _shown() for line in _family(family, {"": total})]
+    lines = [
+        line for family in _exposed() for line in _family_lines(family, {"": total})
+    ]
     for family, name, text in PER_WORKER:
-        lines += _head(name, family.kind, text)
-        at = LAYOUT.of(family).values()
-        for number, cells in slots.items():
-            value = sum(cells[place] for place in at)
-            lines.append(f'{name}{{worker="{number}"}} {_number(value)}')
-    lines += process_lines([int(cells[LAYOUT.only(PID)]) for cells in slots.values()])
-    lines += _head("authproxy_build_info", "gauge", "The version that runs.")
+        lines += _header(name, family.kind, text)
+        offsets = LAYOUT.offsets(family).values()
+        for number, values in slots.items():
+            value = sum(values[offset] for offset in offsets)
+            lines.append(f'{name}{{worker="{number}"}} {_format(value)}')
+    lines += process_lines(int(values[LAYOUT.offset(PID)]) for values in slots.values())
+    lines += _header("authproxy_build_info", "gauge", "The running version.")
     lines.append(f'authproxy_build_info{{version="{__version__}"}} 1')
     return "\n".join(lines) + "\n"
 
 
 def render_per_worker(slots: Slots) -> str:
-    """All metrics of each worker, told apart by the label ``worker``."""
-    named = {f'worker="{number}"': cells for number, cells in slots.items()}
-    lines = [line for family in _shown() for line in _family(family, named)]
+    """Return all metrics of each worker, with the label ``worker``."""
+    labeled = {f'worker="{number}"': values for number, values in slots.items()}
+    lines = [line for family in _exposed() for line in _family_lines(family, labeled)]
     return "\n".join(lines) + "\n"
 
 
-def _shown() -> Iterator[Family]:
+def _exposed() -> Iterator[Family]:
     return (family for family in FAMILIES if family is not PID)
 
 
-def _family(family: Family, sets: Mapping[str, Sequence[float]]) -> Iterator[str]:
-    """The lines of a family; *sets* are numbers by the labels that they all get."""
-    yield from _head(family.name, family.kind, family.help)
-    for common, cells in sets.items():
-        for labels, at in LAYOUT.of(family).items():
-            if not family.listed and not any(cells[at : at + width(family)]):
+def _family_lines(family: Family, sets: Mapping[str, Values]) -> Iterator[str]:
+    """Yield the lines of *family*; *sets* maps a label for all series to values."""
+    yield from _header(family.name, family.kind, family.help)
+    width = series_width(family)
+    for common, values in sets.items():
+        for labels, offset in LAYOUT.offsets(family).items():
+            series = values[offset : offset + width]
+            if not (family.shows_zero or any(series)):
                 continue
-            pairs = _pairs(family.labels, labels, common)
+            pairs = _label_pairs(family.labels, labels, common)
             if family.kind == "histogram":
-                yield from _histogram(family, pairs, cells, at)
+                yield from _histogram_lines(family, pairs, series)
             else:
-                yield f"{family.name}{_braced(pairs)} {_number(cells[at])}"
+                yield f"{family.name}{_braced(pairs)} {_format(series[0])}"
 
 
-def _head(name: str, kind: str, text: str) -> list[str]:
+def _header(name: str, kind: str, text: str) -> list[str]:
     return [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
 
 
-def _histogram(
-    family: Family, pairs: list[str], cells: Sequence[float], at: int
-) -> Iterator[str]:
-    counts = cells[at : at + len(family.buckets) + 1]
-    total = sum(counts)
-    name, running = family.name, 0.0
+def _histogram_lines(family: Family, pairs: list[str], series: Values) -> Iterator[str]:
+    *counts, total_seconds = series
+    name, cumulative = family.name, 0.0
     for bound, count in zip((*family.buckets, None), counts, strict=True):
-        running += count
+        cumulative += count
         le = "+Inf" if bound is None else f"{bound:g}"
         labels = _braced([*pairs, f'le="{le}"'])
-        yield f"{name}_bucket{labels} {_number(running)}"
-    yield f"{name}_sum{_braced(pairs)} {_number(cells[at + len(counts)])}"
-    yield f"{name}_count{_braced(pairs)} {_number(total)}"
+        yield f"{name}_bucket{labels} {_format(cumulative)}"
+    yield f"{name}_sum{_braced(pairs)} {_format(total_seconds)}"
+    yield f"{name}_count{_braced(pairs)} {_format(cumulative)}"
 
 
-def _pairs(names: Labels, values: Labels, common: str) -> list[str]:
-    # All values are our own words: nothing in them needs escaping.
-    own = [f'{name}="{value}"' for name, value in zip(names, values, strict=True)]
-    return [common, *own] if common else own
+def _label_pairs(names: Labels, values: Labels, common: str) -> list[str]:
+    # No escaping: all values are constants of `families`.
+    pairs = [f'{name}="{value}"' for name, value in zip(names, values, strict=True)]
+    return [common, *pairs] if common else pairs
 
 
 def _braced(pairs: list[str]) -> str:
     return f"{{{','.join(pairs)}}}" if pairs else ""
 
 
-def _number(value: float) -> str:
+def _format(value: float) -> str:
     return str(int(value)) if value.is_integer() else repr(value)

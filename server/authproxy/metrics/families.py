@@ -1,7 +1,7 @@
-"""Every metric that there is, with the values that its labels may have.
+"""All metric families, with the values that their labels can have.
 
-The set is closed: a label's value that is not listed here is counted as "other". So the
-numbers have fixed places in memory, and no client can make more of them.
+The set is closed: an unlisted label value counts as "other". So each series has a fixed
+offset in shared memory, and no client can add series.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 Labels: TypeAlias = tuple[str, ...]
 
 OTHER = "other"
-STATUSES = 1000  # of HTTP; 0 stands for an answer that was never begun
+STATUSES = 1000  # HTTP status codes; 0 is a request without a response
 
-# In seconds. The first are those of oauth2-proxy; a store next door is faster.
+# Upper bounds in seconds. BUCKETS are those of oauth2-proxy; a local store is faster.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 STORE_BUCKETS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5,
@@ -30,13 +30,11 @@ METHODS = (
     "patch", "unknown",
 )  # fmt: skip
 REASONS: Mapping[str, tuple[str, ...]] = {
-    "allowed": (
-        "session", "bearer", "basic", "skipped", "trusted_ip", "preflight", OTHER,
-    ),
-    "unauthenticated": ("no_session", "session_expired", "bearer", "basic", OTHER),
+    "allowed": ("session", "bearer", "basic", "skipped", OTHER),
+    "unauthenticated": ("no_session", OTHER),
     "denied": (
-        "email", "groups", "query", "rule", "upstream", "foreign_origin", "bearer", "basic",
-        "session", OTHER,
+        "email", "groups", "user", "query", "rule", "upstream", "foreign_origin",
+        "foreign_form", "credentials_refused", OTHER,
     ),
     "failed": (
         "store_unavailable", "provider_unreachable", "body_too_large", "client_gone",
@@ -61,13 +59,13 @@ LOGIN_FAILURES = (
 )  # fmt: skip
 EVENTS = (*get_args(EventKind), OTHER)
 PURPOSES = (
-    "discovery", "jwks", "token", "refresh", "userinfo", "profile", "groups",
-    "directory", "validate", "introspection", "revocation", "logout", OTHER,
+    "discovery", "jwks", "token", "userinfo", "profile", "groups", "directory",
+    "validate", "revocation", "logout", OTHER,
 )  # fmt: skip
 FETCH_OUTCOMES = ("ok", "refused", "error", "failed")
 OPERATIONS = (
     "load", "load_all", "save", "delete", "add", "members", "remove", "lock", "unlock",
-    "ping", OTHER,
+    OTHER,
 )  # fmt: skip
 REFRESHES = ("refreshed", "failed", "ended")
 STORE_OUTCOMES = ("ok", "error")
@@ -75,13 +73,14 @@ RELOADS = ("success", "failure")
 UPSTREAM_FAILURES = (
     "timeout", "connection_failed", "closed_early", "busy", "malformed_answer", OTHER,
 )  # fmt: skip
-SCRAPE_CODES = ("200", "500", "503")
+SCRAPE_CODES = ("200", "500", "503")  # as promhttp; authproxy counts only 200
 
 
 class Family(NamedTuple):
-    """One metric: its name, and one series for each of ``series``, its labels' values.
+    """One metric: ``series`` has the label values of each of its series.
 
-    A family is ``listed`` when series that are still 0 are shown too.
+    ``buckets`` are the upper bounds of a histogram. With ``shows_zero`` series that are
+    still 0 are exposed too.
     """
 
     name: str
@@ -90,7 +89,7 @@ class Family(NamedTuple):
     labels: Labels = ()
     series: tuple[Labels, ...] = ((),)
     buckets: tuple[float, ...] = ()
-    listed: bool = True
+    shows_zero: bool = True
 
 
 def _each(*values: tuple[str, ...]) -> tuple[Labels, ...]:
@@ -100,148 +99,149 @@ def _each(*values: tuple[str, ...]) -> tuple[Labels, ...]:
 REQUESTS = Family(
     "oauth2_proxy_requests_total",
     "counter",
-    "Answered requests by status code.",
+    "Requests by status code of the response; 0: no response.",
     ("code",),
     _each(tuple(str(code) for code in range(STATUSES))),
-    listed=False,
+    shows_zero=False,
 )
 IN_FLIGHT = Family(
     "oauth2_proxy_requests_in_flight",
     "gauge",
-    "Requests that are being answered.",
+    "Requests in flight.",
 )
 DURATION = Family(
     "oauth2_proxy_response_duration_seconds",
     "histogram",
-    "Time from a request's head to the end of its answer.",
+    "Time from the request head to the end of the response.",
     ("method",),
     _each(METHODS),
     BUCKETS,
-    listed=False,
+    shows_zero=False,
 )
 SCRAPES = Family(
     "promhttp_metric_handler_requests_total",
     "counter",
-    "Answers of the metrics endpoint by status code.",
+    "Responses of the metrics endpoint by status code.",
     ("code",),
     _each(SCRAPE_CODES),
 )
 SCRAPES_IN_FLIGHT = Family(
     "promhttp_metric_handler_requests_in_flight",
     "gauge",
-    "Requests that the metrics endpoint is answering.",
+    "Requests in flight at the metrics endpoint.",
 )
 DECISIONS = Family(
     "authproxy_decisions_total",
     "counter",
-    "Decisions about access by verdict and reason.",
+    "Access decisions by verdict and reason.",
     ("verdict", "reason"),
     tuple((verdict, reason) for verdict in REASONS for reason in REASONS[verdict]),
-    listed=False,
+    shows_zero=False,
 )
 LOGINS = Family(
     "authproxy_logins_total",
     "counter",
-    "Logins that came to an end, by result and, when they failed, reason.",
+    "Completed logins by result and, unless successful, reason.",
     ("result", "reason"),
     (
         ("success", ""),
         *_each(("denied",), REASONS["denied"]),
         *_each(("failure",), LOGIN_FAILURES),
     ),
-    listed=False,
+    shows_zero=False,
 )
 REFRESH = Family(
     "authproxy_refreshes_total",
     "counter",
-    "Sessions that were to be refreshed, by result; ended ones need a new login.",
+    "Session refreshes by result; ended: the session requires a new login.",
     ("result",),
     _each(REFRESHES),
 )
 EVENT = Family(
     "authproxy_events_total",
     "counter",
-    "Facts that are logged, by kind.",
+    "Logged events by kind.",
     ("kind",),
     _each(EVENTS),
-    listed=False,
+    shows_zero=False,
 )
 FETCHES = Family(
     "authproxy_provider_requests_total",
     "counter",
-    "Requests to the identity provider; refused is a 4xx, error a 5xx, failed none.",
+    "Requests to the identity provider; outcome refused: 4xx, error: 5xx, "
+    "failed: no response.",
     ("purpose", "outcome"),
     _each(PURPOSES, FETCH_OUTCOMES),
-    listed=False,
+    shows_zero=False,
 )
 FETCH_SECONDS = Family(
     "authproxy_provider_request_duration_seconds",
     "histogram",
-    "Time that the identity provider took for its answer.",
+    "Response time of the identity provider.",
     ("purpose",),
     _each(PURPOSES),
     BUCKETS,
-    listed=False,
+    shows_zero=False,
 )
 STORE = Family(
     "authproxy_store_operations_total",
     "counter",
-    "Operations of the session store by outcome.",
+    "Session store operations by outcome.",
     ("operation", "outcome"),
     _each(OPERATIONS, STORE_OUTCOMES),
-    listed=False,
+    shows_zero=False,
 )
 STORE_SECONDS = Family(
     "authproxy_store_operation_duration_seconds",
     "histogram",
-    "Time that the session store took; that of a lock includes waiting for it.",
+    "Duration of session store operations; lock includes the wait for the lock.",
     ("operation",),
     _each(OPERATIONS),
     STORE_BUCKETS,
-    listed=False,
+    shows_zero=False,
 )
 UPSTREAM_SECONDS = Family(
     "authproxy_upstream_response_duration_seconds",
     "histogram",
-    "Time from passing a request on to the head of the upstream's answer.",
+    "Time from forwarding a request to the head of the upstream's response.",
     buckets=BUCKETS,
 )
 UPSTREAM_FAILED = Family(
     "authproxy_upstream_failures_total",
     "counter",
-    "Requests that an upstream did not answer, by reason.",
+    "Requests without a response from the upstream, by reason.",
     ("reason",),
     _each(UPSTREAM_FAILURES),
 )
 CACHE_MISSES = Family(
-    "authproxy_sessions_unsealed_total",
+    "authproxy_session_cache_misses_total",
     "counter",
-    "Sessions that no cache held, so that they were unsealed. "
-    "The rest of the decisions with a session are cache hits.",
+    "Sessions that were unsealed because the cache did not hold them. "
+    "All other decisions with a session are cache hits.",
 )
 RELOAD = Family(
     "authproxy_reloads_total",
     "counter",
-    "Reloads of the configuration or of files, by outcome.",
+    "Reloads of the configuration and its files, by outcome.",
     ("outcome",),
     _each(RELOADS),
 )
-CONNECTIONS = Family("authproxy_connections", "gauge", "Open connections of clients.")
+CONNECTIONS = Family("authproxy_connections", "gauge", "Open client connections.")
 ACCEPTED = Family(
-    "authproxy_connections_total", "counter", "Connections of clients so far."
+    "authproxy_connections_total", "counter", "Accepted client connections."
 )
 DROPPED_LINES = Family(
-    "authproxy_log_lines_lost_total",
+    "authproxy_log_lines_dropped_total",
     "counter",
-    "Log lines that nobody took: the reader is too slow or gone, or the disk is full.",
+    "Log lines that could not be written: slow or closed reader, or full disk.",
 )
-STARTS = Family(
-    "authproxy_worker_starts_total", "counter", "Worker processes started so far."
+STARTS = Family("authproxy_worker_starts_total", "counter", "Started worker processes.")
+READY = Family("authproxy_workers_ready", "gauge", "Workers that can sign users in.")
+PID = Family(
+    "authproxy_worker_pid", "gauge", "Process ID, for the process metrics; not exposed."
 )
-READY = Family("authproxy_workers_ready", "gauge", "Workers that can log users in.")
-PID = Family("authproxy_worker_pid", "gauge", "For the numbers of the process.")
 
-# The one at the start has the status itself as the place of its number.
+# REQUESTS is first, so that the status code itself is the offset of its value.
 FAMILIES = (
     REQUESTS, IN_FLIGHT, DURATION, SCRAPES, SCRAPES_IN_FLIGHT, DECISIONS, LOGINS,
     REFRESH, EVENT, FETCHES, FETCH_SECONDS, STORE, STORE_SECONDS, UPSTREAM_SECONDS,

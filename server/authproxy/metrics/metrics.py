@@ -1,7 +1,7 @@
-"""What the parts of one worker call when something has happened.
+"""Metrics of one worker: each method counts one kind of event.
 
-Each call adds to one or two numbers in the worker's slot of the shared memory; nothing
-is allocated, and no lock is taken. Only the worker's loop may call.
+A call adds to one or two values in the worker's slot of the shared memory. It takes no
+lock and allocates nothing; only the worker's event loop may call.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ from .families import (
     SCRAPES_IN_FLIGHT,
     STARTS,
     STORE,
-    STORE_BUCKETS,
     STORE_SECONDS,
     UPSTREAM_FAILED,
     UPSTREAM_SECONDS,
@@ -49,8 +48,7 @@ from .families import (
 )
 from .shared_memory import LAYOUT, SharedMetrics
 
-SUM = len(BUCKETS) + 1  # of a histogram: behind its buckets and +Inf
-STORE_SUM = len(STORE_BUCKETS) + 1
+SUM_OFFSET = len(BUCKETS) + 1  # of a histogram with BUCKETS: after them and +Inf
 REFRESH_RESULTS = {
     "refreshed": "refreshed",
     "refresh_failed": "failed",
@@ -59,11 +57,11 @@ REFRESH_RESULTS = {
 
 
 class Metrics:
-    """The numbers of one worker, in slot *number* of *shared*.
+    """The metrics of one worker, in slot *number* of *shared*.
 
-    ``enabled`` tells whether somebody can ask for them: `answered`, which costs
-    something for every request, need not be called otherwise. Health checks under the
-    paths in *uncounted* are not counted.
+    ``enabled`` is whether a metrics listener exists: if not, `record_response`, which
+    has a cost for every request, need not be called. Health checks to the paths in
+    *uncounted* are not counted.
     """
 
     def __init__(
@@ -76,26 +74,24 @@ class Metrics:
     ) -> None:
         self.shared = shared or SharedMetrics()
         self.enabled = enabled
-        self._cells = self.shared.slot(number)
+        self._values = self.shared.slot(number)
         self._others = [one for one in range(self.shared.slots) if one != number]
         self._uncounted = uncounted
-        self._unsealed = 0
-        durations = LAYOUT.of(DURATION)
+        self._cache_misses = 0
+        durations = LAYOUT.offsets(DURATION)
         self._durations = {
             name.upper().encode(): durations[(name,)] for name in METHODS[:-1]
         }
         self._other_duration = durations[(METHODS[-1],)]
-        self._decisions = LAYOUT.of(DECISIONS)
+        self._decisions = LAYOUT.offsets(DECISIONS)
 
     def worker_started(self) -> None:
-        """Begin with what a dead predecessor counted, but not with what it held."""
-        cells = self._cells
-        for at in LAYOUT.gauges:
-            cells[at] = 0.0
-        cells[LAYOUT.only(STARTS)] += 1
-        cells[LAYOUT.only(PID)] = os.getpid()
-
-    # For each request.
+        """Count the start; the counters of a predecessor stay, its gauges do not."""
+        values = self._values
+        for offset in LAYOUT.gauges:
+            values[offset] = 0.0
+        values[LAYOUT.offset(STARTS)] += 1
+        values[LAYOUT.offset(PID)] = os.getpid()
 
     def record_response(
         self,
@@ -106,51 +102,50 @@ class Metrics:
         verdict: Verdict = "",
         reason: str = "",
     ) -> None:
-        """A request has been answered; *status* 0 means that it could not be.
+        """Count a request by the *status* of its response, 0 without a response.
 
-        Health checks have no verdict and are not counted.
+        A health check, which has no verdict, is not counted.
         """
-        cells = self._cells
+        values = self._values
         if verdict:
-            at = self._decisions.get((verdict, reason))
-            if at is None:
-                at = self._decisions[(verdict, OTHER)]
-            cells[at] += 1
+            offset = self._decisions.get((verdict, reason))
+            if offset is None:
+                offset = self._decisions[(verdict, OTHER)]
+            values[offset] += 1
         elif target.partition(b"?")[0] in self._uncounted:
             return
-        cells[status] += 1  # `REQUESTS` comes first
-        at = self._durations.get(method, self._other_duration)
-        cells[at + bisect_left(BUCKETS, seconds)] += 1
-        cells[at + SUM] += seconds
+        values[status] += 1  # REQUESTS is the first family
+        offset = self._durations.get(method, self._other_duration)
+        values[offset + bisect_left(BUCKETS, seconds)] += 1
+        values[offset + SUM_OFFSET] += seconds
 
-    # For what takes longer.
+    def request_started(self) -> None:
+        """Count a request in flight; `request_ended` must follow."""
+        self._values[IN_FLIGHT_OFFSET] += 1
 
-    def begun(self) -> None:
-        """A request is being answered by a task; `ended` must follow."""
-        self._cells[IN_FLIGHT_AT] += 1
+    def request_ended(self) -> None:
+        """Count a request in flight no more."""
+        self._values[IN_FLIGHT_OFFSET] -= 1
 
-    def ended(self) -> None:
-        """The task has ended."""
-        self._cells[IN_FLIGHT_AT] -= 1
+    def connection_opened(self) -> None:
+        """Count an open client connection; `connection_closed` must follow."""
+        self._values[CONNECTIONS_OFFSET] += 1
+        self._values[ACCEPTED_OFFSET] += 1
 
-    def connected(self) -> None:
-        """A client's connection is open; `disconnected` must follow."""
-        self._cells[CONNECTIONS_AT] += 1
-        self._cells[ACCEPTED_AT] += 1
-
-    def disconnected(self) -> None:
-        """A client's connection is gone."""
-        self._cells[CONNECTIONS_AT] -= 1
+    def connection_closed(self) -> None:
+        """Count a client connection as closed."""
+        self._values[CONNECTIONS_OFFSET] -= 1
 
     def fewest_connections(self) -> float:
-        """How many clients' connections the other worker with the fewest of them has."""
+        """Return the client connections of the least loaded other worker, else inf."""
         others = (self.shared.slot(number) for number in self._others)
         return min(
-            (cells[CONNECTIONS_AT] for cells in others if cells[PID_AT]), default=inf
+            (values[CONNECTIONS_OFFSET] for values in others if values[PID_OFFSET]),
+            default=inf,
         )
 
-    def event(self, event: Event) -> None:
-        """A fact that the core told, within a decision or outside of one."""
+    def count_event(self, event: Event) -> None:
+        """Count an event of the core."""
         kind = event.kind
         self._add(EVENT, (kind,), (OTHER,))
         if kind in REFRESH_RESULTS:
@@ -164,75 +159,77 @@ class Metrics:
         elif kind == "upstream_failed":
             self._add(UPSTREAM_FAILED, (event.reason,), (OTHER,))
 
-    def fetch_done(self, purpose: str, seconds: float, status: int | None) -> None:
-        """The identity provider has answered with *status*; None: it did not."""
-        if (purpose,) not in LAYOUT.of(FETCH_SECONDS):
+    def record_fetch(self, purpose: str, seconds: float, status: int | None) -> None:
+        """Count a provider request; *status* is None without a response."""
+        if (purpose,) not in LAYOUT.offsets(FETCH_SECONDS):
             purpose = OTHER
-        self._add(FETCHES, (purpose, _outcome(status)))
-        self._time(FETCH_SECONDS, (purpose,), seconds)
+        self._add(FETCHES, (purpose, _fetch_outcome(status)))
+        self._observe(FETCH_SECONDS, (purpose,), seconds)
 
-    def store_done(
+    def record_store_operation(
         self, operation: str, seconds: float, outcome: Literal["ok", "error"]
     ) -> None:
-        """The store has done *operation* (the effect's name in lower case)."""
-        if (operation,) not in LAYOUT.of(STORE_SECONDS):
+        """Count a store *operation*, the effect's name in lower case."""
+        if (operation,) not in LAYOUT.offsets(STORE_SECONDS):
             operation = OTHER
         self._add(STORE, (operation, outcome))
-        self._time(STORE_SECONDS, (operation,), seconds)
+        self._observe(STORE_SECONDS, (operation,), seconds)
 
-    def upstream_answered(self, seconds: float) -> None:
-        """The head of an upstream's answer has come."""
-        self._time(UPSTREAM_SECONDS, (), seconds)
+    def record_upstream_response(self, seconds: float) -> None:
+        """Count the response head of an upstream, *seconds* after the forwarding."""
+        self._observe(UPSTREAM_SECONDS, (), seconds)
 
-    def reload(self, outcome: Literal["success", "failure"]) -> None:
-        """The configuration, or a file it names, was read anew."""
+    def count_reload(self, outcome: Literal["success", "failure"]) -> None:
+        """Count a reload."""
         self._add(RELOAD, (outcome,))
 
-    def unsealed(self, total: int) -> None:
-        """So many sessions had to be unsealed by a core that counts from 0."""
-        grown = total - self._unsealed
-        self._unsealed = total
-        # Less than before: another core has taken over.
-        self._cells[LAYOUT.only(CACHE_MISSES)] += grown if grown >= 0 else total
+    def count_cache_misses(self, total: int) -> None:
+        """Count the increase of *total*, the cache misses of the core in use."""
+        increase = total - self._cache_misses
+        self._cache_misses = total
+        # A decrease means that a reload replaced the core, which counts from 0.
+        self._values[LAYOUT.offset(CACHE_MISSES)] += (
+            increase if increase >= 0 else total
+        )
 
-    def lines_lost(self, count: int) -> None:
-        """So many log lines were lost since the last call."""
-        self._cells[LAYOUT.only(DROPPED_LINES)] += count
+    def count_dropped_lines(self, count: int) -> None:
+        """Count log lines dropped since the last call."""
+        self._values[LAYOUT.offset(DROPPED_LINES)] += count
 
-    def ready(self, ready: bool) -> None:
-        """Whether this worker can log users in."""
-        self._cells[LAYOUT.only(READY)] = float(ready)
+    def set_ready(self, ready: bool) -> None:
+        """Set whether this worker can sign users in."""
+        self._values[LAYOUT.offset(READY)] = float(ready)
 
     @contextlib.contextmanager
-    def scraped(self) -> Iterator[None]:
-        """Somebody reads the numbers; this request counts as one in flight."""
-        at = LAYOUT.only(SCRAPES_IN_FLIGHT)
-        self._cells[at] += 1
+    def track_scrape(self) -> Iterator[None]:
+        """Count a scrape, in flight within the context."""
+        offset = LAYOUT.offset(SCRAPES_IN_FLIGHT)
+        self._values[offset] += 1
         try:
             yield
         finally:
-            self._cells[at] -= 1
+            self._values[offset] -= 1
             self._add(SCRAPES, ("200",))
 
     def _add(self, family: Family, labels: Labels, fallback: Labels = ()) -> None:
-        places = LAYOUT.of(family)
-        at = places.get(labels)
-        self._cells[places[fallback] if at is None else at] += 1
+        offsets = LAYOUT.offsets(family)
+        offset = offsets.get(labels)
+        self._values[offsets[fallback] if offset is None else offset] += 1
 
-    def _time(self, family: Family, labels: Labels, seconds: float) -> None:
-        at = LAYOUT.of(family)[labels]
-        self._cells[at + bisect_left(family.buckets, seconds)] += 1
-        self._cells[at + len(family.buckets) + 1] += seconds
+    def _observe(self, family: Family, labels: Labels, seconds: float) -> None:
+        offset = LAYOUT.offsets(family)[labels]
+        self._values[offset + bisect_left(family.buckets, seconds)] += 1
+        self._values[offset + len(family.buckets) + 1] += seconds
 
 
-IN_FLIGHT_AT = LAYOUT.only(IN_FLIGHT)
-CONNECTIONS_AT = LAYOUT.only(CONNECTIONS)
-PID_AT = LAYOUT.only(PID)
-ACCEPTED_AT = LAYOUT.only(ACCEPTED)
+IN_FLIGHT_OFFSET = LAYOUT.offset(IN_FLIGHT)
+CONNECTIONS_OFFSET = LAYOUT.offset(CONNECTIONS)
+PID_OFFSET = LAYOUT.offset(PID)
+ACCEPTED_OFFSET = LAYOUT.offset(ACCEPTED)
 
 
 def metrics_of(settings: ServerSettings, shared: SharedMetrics, slot: int) -> Metrics:
-    """The numbers of the worker that has *slot*, by what the settings ask for."""
+    """Return the metrics of the worker in *slot*, enabled if a listener exposes them."""
     core = settings.core
     return Metrics(
         shared,
@@ -242,7 +239,7 @@ def metrics_of(settings: ServerSettings, shared: SharedMetrics, slot: int) -> Me
     )
 
 
-def _outcome(status: int | None) -> str:
+def _fetch_outcome(status: int | None) -> str:
     if status is None:
         return "failed"
     if status >= 500:

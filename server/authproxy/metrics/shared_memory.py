@@ -1,8 +1,8 @@
-"""The memory that the numbers are in: one slot of doubles for each worker.
+"""Shared memory of the metrics: one slot of doubles for each worker.
 
-It is made before the workers are forked and shared by them. Each writes to its own slot
-alone, so nobody needs a lock; whoever is asked reads all slots. A worker that takes the
-place of a dead one takes its slot too, so that counters never fall.
+It is created before the workers are forked. Each worker writes only to its slot, so no
+lock is necessary; a scrape reads all slots. A restarted worker takes the slot of its
+predecessor, so counters never decrease.
 """
 
 from __future__ import annotations
@@ -12,67 +12,67 @@ from collections.abc import Iterable
 
 from .families import FAMILIES, STARTS, Family, Labels
 
-DOUBLE = 8  # bytes
+DOUBLE_BYTES = 8
 
 
-def width(family: Family) -> int:
-    """How many doubles a series has: for a histogram its buckets, +Inf, and the sum."""
+def series_width(family: Family) -> int:
+    """Return the doubles per series; a histogram has its buckets, +Inf and the sum."""
     return len(family.buckets) + 2 if family.kind == "histogram" else 1
 
 
 class Layout:
-    """Where in a slot the numbers of each family are."""
+    """The offsets of all series in a slot; ``size`` is its length in doubles."""
 
     def __init__(self, families: Iterable[Family]) -> None:
-        self.places: dict[str, dict[Labels, int]] = {}
+        self._offsets: dict[str, dict[Labels, int]] = {}
         self.gauges: list[int] = []
-        at = 0
+        offset = 0
         for family in families:
-            places = self.places[family.name] = {}
+            offsets = self._offsets[family.name] = {}
             for labels in family.series:
-                places[labels] = at
+                offsets[labels] = offset
                 if family.kind == "gauge":
-                    self.gauges.append(at)
-                at += width(family)
-        self.size = at
+                    self.gauges.append(offset)
+                offset += series_width(family)
+        self.size = offset
 
-    def of(self, family: Family) -> dict[Labels, int]:
-        """Labels of a series → the index of its (first) number."""
-        return self.places[family.name]
+    def offsets(self, family: Family) -> dict[Labels, int]:
+        """Return the offset of the (first) value of each series, by its label values."""
+        return self._offsets[family.name]
 
-    def only(self, family: Family) -> int:
-        """The index of the number of a family without labels."""
-        return self.places[family.name][()]
+    def offset(self, family: Family) -> int:
+        """Return the offset of the value of a family without labels."""
+        return self._offsets[family.name][()]
 
 
 LAYOUT = Layout(FAMILIES)
 
 
 class SharedMetrics:
-    """The numbers of *slots* workers."""
+    """The values of all workers, in *slots* slots."""
 
     def __init__(self, slots: int = 1) -> None:
-        memory = mmap.mmap(-1, slots * LAYOUT.size * DOUBLE)
-        self._cells = memoryview(memory).cast("d")
+        memory = mmap.mmap(-1, slots * LAYOUT.size * DOUBLE_BYTES)
+        self._values = memoryview(memory).cast("d")
         self.slots = slots
 
     def slot(self, number: int) -> memoryview[float]:
-        """The part that belongs to worker *number*."""
+        """Return the values of slot *number*, writable."""
         start = number * LAYOUT.size
-        return self._cells[start : start + LAYOUT.size]
+        return self._values[start : start + LAYOUT.size]
 
-    def retire(self, number: int) -> None:
-        """The worker of this slot has ended: what it held is no more."""
-        cells = self.slot(number)
-        for at in LAYOUT.gauges:
-            cells[at] = 0.0
+    def clear_gauges(self, number: int) -> None:
+        """Set the gauges of slot *number* to 0, because its worker has exited."""
+        values = self.slot(number)
+        for offset in LAYOUT.gauges:
+            values[offset] = 0.0
 
-    def used(self) -> dict[int, list[float]]:
-        """The numbers of all slots that a worker has ever had."""
-        starts = LAYOUT.only(STARTS)
+    def used_slots(self) -> dict[int, list[float]]:
+        """Return a copy of each slot that a worker has used, by its number."""
+        starts = LAYOUT.offset(STARTS)
         slots = {number: self.slot(number) for number in range(self.slots)}
         return {
-            number: list[float](one.tolist())
-            for number, one in slots.items()
-            if one[starts]
+            number: list[float](values.tolist())
+            for number, values in slots.items()
+            if values[starts]
         }

@@ -1,1 +1,1 @@
-"""Supervisor and worker processes."""
+"""Processes: the supervisor, its reloads, and the start of a server."""

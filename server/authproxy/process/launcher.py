@@ -1,4 +1,4 @@
-"""Start: one worker in this process, or a supervisor with several forked ones."""
+"""Start a server: one worker in this process, or a supervisor that forks several."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..stores.shared_state import NoDirectoryError, with_store_path
 def run(settings: ServerSettings, rebuild: Rebuild | None = None) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code.
 
-    *rebuild* reads the configuration again for a reload; without it there is none.
+    *rebuild* reads the configuration again for a reload; without it a reload fails.
     """
     reserve_standard_fds()
     configure(settings)
@@ -27,8 +27,8 @@ def run(settings: ServerSettings, rebuild: Rebuild | None = None) -> int:
             for warning in settings.warnings:
                 log(f"warning: {warning}")
             for listening in sockets:
-                what = "metrics" if listening.metrics else "listening"
-                log(f"{what} on {listening.name}", good=True)
+                event = "metrics" if listening.metrics else "listening"
+                log(f"{event} on {listening.name}", good=True)
             if settings.workers == 1:
                 from ..worker.worker import serve
 

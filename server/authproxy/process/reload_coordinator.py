@@ -1,8 +1,9 @@
-"""A reload over several workers: all of them switch, or none.
+"""Reload coordinator: a two-phase commit over the workers.
 
-The supervisor reads and checks the configuration and hands it to every worker; each
-prepares and says so. When the last one is ready, all are told to switch. If one can't,
-or takes too long, all keep what they have. The words are those of `server.Member`.
+The supervisor reads and checks the configuration and sends it to every worker, which
+prepares it. Once all workers are prepared, all are sent ``commit``. If one fails or
+exceeds `PREPARE_TIMEOUT`, all are sent ``abort`` and keep their settings. `WorkerReload`
+lists the messages.
 """
 
 from __future__ import annotations
@@ -10,66 +11,71 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ..logs.supervisor_log import configure, log, log_all
 from ..net.control_channel import ControlChannel
 from ..net.listeners import ListeningSocket
 from ..reload.file_watcher import FileWatcher
 from ..reload.reload_settings import (
+    FAILED,
+    NO_SOURCE,
+    RELOADED,
+    WATCH_INTERVAL,
     Candidate,
     ConfigSource,
-    candidate,
-    contexts,
     error_lines,
+    listener_contexts,
+    read_candidate,
     serialize_settings,
 )
 from ..server_settings import ServerSettings
 
-WATCH_INTERVAL = 1.0  # seconds between two looks at the files
-PREPARE_TIMEOUT = 30.0  # seconds for the workers to prepare
-UNCHANGED = "the configuration stays as it was:"
+PREPARE_TIMEOUT = 30.0  # seconds for the workers to prepare, or to commit
 
 
 class ReloadTarget(Protocol):
-    """A worker that is told of new settings."""
+    """A worker that takes part in reloads."""
 
     channel: ControlChannel
 
 
 class ReloadCoordinator:
-    """Reloads one after the other; ``settings`` are those in force."""
+    """Runs one reload at a time; ``settings`` are those in effect.
+
+    *workers* maps process ids to workers; the supervisor adds and removes them.
+    """
 
     def __init__(
         self,
         settings: ServerSettings,
         sockets: Sequence[ListeningSocket],
-        followers: Mapping[int, ReloadTarget],
+        workers: Mapping[int, ReloadTarget],
         source: ConfigSource | None,
     ) -> None:
         self.settings = settings
         self._sockets = sockets
-        self._followers = followers
+        self._workers = workers
         self._source = source
-        self._watch = FileWatcher(settings.files)
-        self._next_look = time.monotonic() + WATCH_INTERVAL
-        self._asked = False
+        self._watcher = FileWatcher(settings.files)
+        self._next_poll = time.monotonic() + WATCH_INTERVAL
+        self._requested = False
         self._candidate: Candidate | None = None
-        self._switching = False
-        self._waiting: set[int] = set()
+        self._committing = False
+        self._pending: set[int] = set()  # workers that have not replied
         self._deadline = 0.0
 
     @property
-    def under_way(self) -> bool:
-        """Whether the workers are preparing or switching."""
+    def in_progress(self) -> bool:
+        """Whether the workers are preparing or committing."""
         return self._candidate is not None
 
     @property
     def due(self) -> float | None:
-        """When `advance` wants to be called (monotonic seconds), None: no need."""
+        """Time of the next necessary `advance` (monotonic seconds), None: no need."""
         if self._candidate is not None:
             return self._deadline
-        return self._next_look if self._watches else None
+        return self._next_poll if self._watches else None
 
     @property
     def _watches(self) -> bool:
@@ -77,112 +83,122 @@ class ReloadCoordinator:
 
     def request(self) -> None:
         """Reload as soon as possible."""
-        self._asked = True
+        self._requested = True
 
     def advance(self) -> None:
-        """Begin or end a reload when it is time for it."""
+        """Start a reload if one is requested, or end one whose deadline has passed."""
         now = time.monotonic()
         if self._candidate is not None:
             if now >= self._deadline:
-                self._too_late(self._candidate)
+                self._on_timeout(self._candidate)
             return
-        if self._watches and now >= self._next_look:
-            self._next_look = now + WATCH_INTERVAL
-            self._asked = self._watch.has_stable_change() or self._asked
-        if self._asked:
-            self._asked = False
-            self._begin()
+        if self._watches and now >= self._next_poll:
+            self._next_poll = now + WATCH_INTERVAL
+            self._requested = self._watcher.has_stable_change() or self._requested
+        if self._requested:
+            self._requested = False
+            self._start()
 
-    def on_message(self, pid: int, word: str) -> None:
-        """A worker says that it is ready or has switched, or why it can't."""
-        if self._candidate is None or pid not in self._waiting:
+    def on_message(self, pid: int, message: str) -> None:
+        """Handle ``prepared``, ``committed`` or ``failed REASON`` from worker *pid*."""
+        if self._candidate is None or pid not in self._pending:
             return
-        if word == ("switched" if self._switching else "ready"):
-            self._waiting.discard(pid)
-            self._go_on()
-        elif word.startswith("failed"):
-            self._give_up((f"worker {pid}: {word.partition(' ')[2]}",))
+        if message == ("committed" if self._committing else "prepared"):
+            self._pending.discard(pid)
+            self._proceed()
+        elif message.startswith("failed"):
+            self._abort((f"worker {pid}: {message.partition(' ')[2]}",))
 
     def on_worker_exit(self, pid: int) -> None:
-        """Nobody waits for a dead worker: the next one begins with what is in force."""
-        self._waiting.discard(pid)
-        self._go_on()
+        """Stop waiting for worker *pid*; its successor starts with ``settings``."""
+        self._pending.discard(pid)
+        self._proceed()
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         if self._source is None:
-            log("there is no configuration to reload")
+            log(NO_SOURCE)
             return
         try:
-            found = candidate(self.settings, self._source)
-            descriptor = serialize_settings(found.settings)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the old ones stay
-            self._refused(error)
+            candidate = read_candidate(self.settings, self._source)
+            descriptor = serialize_settings(candidate.settings)
+        except Exception as error:  # noqa: BLE001 - the old settings stay in effect
+            files = getattr(error, "files", ())
+            self._watcher.set_paths({*self.settings.files, *files})
+            self._log_failure(error_lines(error))
             return
-        self._watch.set_paths(found.settings.files)
-        self._candidate = found
-        self._waiting = set(self._followers)
+        self._watcher.set_paths(candidate.settings.files)
+        self._candidate = candidate
+        self._pending = set(self._workers)
         self._deadline = time.monotonic() + PREPARE_TIMEOUT
-        for follower in self._followers.values():
-            follower.channel.send("prepare", descriptor)
+        for worker in self._workers.values():
+            worker.channel.send("prepare", descriptor)
         os.close(descriptor)
-        self._go_on()
+        self._proceed()
 
-    def _refused(self, error: Exception) -> None:
-        self._watch.set_paths({*self.settings.files, *getattr(error, "files", ())})
-        log_all(f"reload failed, {UNCHANGED}", error_lines(error))
-        self._count("failure")
-
-    def _go_on(self) -> None:
-        """Take the next step when nobody is waited for."""
-        found = self._candidate
-        if found is None or self._waiting:
+    def _proceed(self) -> None:
+        """Enter the next phase if all workers have replied."""
+        candidate = self._candidate
+        if candidate is None or self._pending:
             return
-        if self._switching:
-            self._end(found)
+        if self._committing:
+            self._finish(candidate)
         else:
-            self._switch(found)
+            self._commit(candidate)
 
-    def _switch(self, found: Candidate) -> None:
+    def _commit(self, candidate: Candidate) -> None:
         try:
-            new_contexts = contexts(found.settings)
+            contexts = listener_contexts(candidate.settings)
         except (OSError, KeyError, ValueError) as error:
-            self._give_up(error_lines(error))
+            self._abort(error_lines(error))
             return
-        self._tell("switch")
-        self.settings = found.settings
-        for listening, context in zip(self._sockets, new_contexts, strict=True):
+        self._send_all("commit")
+        self.settings = candidate.settings
+        # Workers that are forked later inherit these contexts.
+        for listening, context in zip(self._sockets, contexts, strict=True):
             listening.context = context
-        self._switching = True
-        self._waiting = set(self._followers)
-        self._go_on()
+        self._committing = True
+        self._pending = set(self._workers)
+        self._proceed()
 
-    def _end(self, found: Candidate) -> None:
-        self._candidate, self._switching = None, False
-        configure(found.settings)
-        for note in found.notes:
+    def _finish(self, candidate: Candidate) -> None:
+        self._candidate, self._committing = None, False
+        configure(candidate.settings)
+        for note in candidate.notes:
             log(note)
-        log("configuration reloaded", good=True)
+        log(RELOADED, good=True)
         self._count("success")
 
-    def _too_late(self, found: Candidate) -> None:
-        late = ", ".join(map(str, sorted(self._waiting)))
-        if self._switching:
-            log(f"worker {late} is busy and will use the new configuration later")
-            self._end(found)
+    def _on_timeout(self, candidate: Candidate) -> None:
+        late = [f"worker {pid}" for pid in sorted(self._pending)]
+        if self._committing:
+            for worker in late:
+                log(
+                    f"{worker} has not confirmed the reload; "
+                    "it applies it when its event loop is free"
+                )
+            self._finish(candidate)
         else:
-            self._give_up((f"worker {late} did not get ready in time",))
+            self._abort(
+                [
+                    f"{worker}: not prepared after {PREPARE_TIMEOUT:.0f} s"
+                    for worker in late
+                ]
+            )
 
-    def _give_up(self, lines: Sequence[str]) -> None:
+    def _abort(self, reasons: Sequence[str]) -> None:
         self._candidate = None
-        log_all(f"reload failed, {UNCHANGED}", lines)
-        self._tell("drop")
+        self._send_all("abort")
+        self._log_failure(reasons)
+
+    def _log_failure(self, reasons: Sequence[str]) -> None:
+        log_all(FAILED, reasons)
         self._count("failure")
 
-    def _tell(self, word: str) -> None:
-        for follower in self._followers.values():
-            follower.channel.send(word)
+    def _send_all(self, message: str) -> None:
+        for worker in self._workers.values():
+            worker.channel.send(message)
 
-    def _count(self, outcome: str) -> None:
-        """Have one of the workers count it: the numbers of all are added up."""
-        for follower in list(self._followers.values())[:1]:
-            follower.channel.send(f"count {outcome}")
+    def _count(self, outcome: Literal["success", "failure"]) -> None:
+        """Let one worker count the reload: the metrics add up those of all workers."""
+        for worker in list(self._workers.values())[:1]:
+            worker.channel.send(f"count_reload {outcome}")

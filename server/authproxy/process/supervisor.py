@@ -1,8 +1,8 @@
-"""The supervisor: forks the workers, replaces the dead, passes on signals and settings.
+"""Supervisor: fork the workers, restart them, and relay signals and reloads.
 
 It opens no connection and runs no event loop and no thread, so that it can fork at any
-time; signals wake it through a socket (`signal.set_wakeup_fd`) and are handled in its
-own loop, as are the words of the workers.
+time. Signals wake its loop through a socket (`signal.set_wakeup_fd`); they and the
+messages of the workers are handled there.
 """
 
 from __future__ import annotations
@@ -26,26 +26,24 @@ from ..reload.reload_settings import ConfigSource, error_lines
 from ..server_settings import ServerSettings
 from .reload_coordinator import ReloadCoordinator
 
-MIN_BACK_OFF, MAX_BACK_OFF = 0.1, 10.0  # seconds before a dead worker is replaced
-STABLE_UPTIME = 10.0  # seconds after which a death counts as the first one
+MIN_BACK_OFF, MAX_BACK_OFF = 0.1, 10.0  # seconds before an exited worker is replaced
+STABLE_UPTIME = 10.0  # seconds of uptime that reset the back-off
+KILL_DELAY = 5.0  # seconds between the end of drain_timeout and SIGKILL
+KILL_INTERVAL = 1.0  # seconds between two SIGKILLs
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 class WorkerProcess:
-    """A worker as its supervisor sees it; ``up`` when it has begun to serve.
-
-    ``slot`` is its place in the metrics.
-    """
+    """The supervisor's view of a worker; ``slot`` is its number in the metrics."""
 
     def __init__(self, channel: ControlChannel, slot: int) -> None:
         self.channel = channel
         self.slot = slot
-        self.born = time.monotonic()
-        self.up = False
+        self.forked_at = time.monotonic()
 
 
 class Supervisor:
-    """Keeps ``settings.workers`` workers alive."""
+    """Keeps ``settings.workers`` workers running."""
 
     def __init__(
         self,
@@ -54,190 +52,196 @@ class Supervisor:
         source: ConfigSource | None,
     ) -> None:
         self._sockets = sockets
-        self._children: dict[int, WorkerProcess] = {}  # by process id
-        self._rollouts = ReloadCoordinator(settings, sockets, self._children, source)
-        # As many again, for workers that start before those that they replace have ended.
-        self._shared = SharedMetrics(2 * settings.workers)
-        self._due: list[float] = []  # when the missing ones are to be replaced
+        self._workers: dict[int, WorkerProcess] = {}  # by process id
+        self._reloads = ReloadCoordinator(settings, sockets, self._workers, source)
+        # Twice as many slots, because a worker may start before its predecessor exits.
+        self._metrics = SharedMetrics(2 * settings.workers)
+        self._restarts_due: list[
+            float
+        ] = []  # monotonic seconds, one per missing worker
         self._back_off = MIN_BACK_OFF
-        self._ever_up = False
+        self._any_started = False
         self._stopping = False
-        self._deadline = 0.0
-        self._code = 0
-        # Workers hold the reading end: it ends when the supervisor does.
+        self._kill_at = 0.0  # monotonic seconds, once stopping
+        self._exit_code = 0
+        # Workers hold the reading end; it is at its end once the supervisor exits.
         self._alive = os.pipe()
         self._wake_out, self._wake_in = socket.socketpair()
 
     @property
     def _settings(self) -> ServerSettings:
-        return self._rollouts.settings
+        return self._reloads.settings
 
     def run(self) -> int:
-        """Supervise until a signal says stop and all workers are gone."""
+        """Supervise until a signal requests a stop and all workers have exited.
+
+        Returns the exit code of the program.
+        """
         from ..worker import worker  # noqa: F401 - imported once, shared by all workers
 
-        self._catch_signals()
+        self._install_signal_handlers()
         gc.collect()
         gc.freeze()
         for _ in range(self._settings.workers):
             self._fork()
-        while self._children or not self._stopping:
+        while self._workers or not self._stopping:
             self._wait()
-            self._rollouts.advance()
-            self._replace_missing()
-        return self._code
+            self._reloads.advance()
+            self._restart_due_workers()
+        return self._exit_code
 
-    def _catch_signals(self) -> None:
+    def _install_signal_handlers(self) -> None:
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         signal.set_wakeup_fd(self._wake_in.fileno(), warn_on_full_buffer=False)
         for number in SIGNALS:
             signal.signal(number, lambda *_: None)
 
-    # Workers.
-
     def _fork(self) -> None:
-        ours, theirs = ControlChannel.pair()
+        channel, worker_channel = ControlChannel.pair()
         slot = self._free_slot()
-        # A signal between the fork and its resetting would be swallowed by the worker,
-        # and reported to the supervisor by the socket that both still share.
+        # A signal that arrives before the worker resets its handlers would have no
+        # effect there, and the shared wakeup socket would report it to the supervisor.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
         if pid:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            theirs.close()
-            self._children[pid] = WorkerProcess(ours, slot)
+            worker_channel.close()
+            self._workers[pid] = WorkerProcess(channel, slot)
             return
-        # The worker: nothing of the supervisor may run in it after this.
+        # The worker: from here on no code of the supervisor may run in it.
         code = 1
         try:
             signal.set_wakeup_fd(-1)
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            self._close_own(ours)
+            self._close_in_worker(channel)
             from ..worker.worker import serve
 
             serve(
                 self._settings,
                 self._sockets,
                 parent=self._alive[0],
-                channel=theirs,
-                metrics=metrics_of(self._settings, self._shared, slot),
+                channel=worker_channel,
+                metrics=metrics_of(self._settings, self._metrics, slot),
             )
             code = 0
         except AuthProxyError as error:
-            log_all(f"worker {os.getpid()} can't use its settings:", error_lines(error))
-        except BaseException as error:  # noqa: BLE001 - the border of the process
+            log_all(f"worker {os.getpid()}: invalid settings:", error_lines(error))
+        except BaseException as error:  # noqa: BLE001 - logged before the process exits
             log(f"worker {os.getpid()} failed: {error!r}")
         finally:
             os._exit(code)
 
     def _free_slot(self) -> int:
-        """The lowest one: who follows a dead worker takes its place in the metrics."""
-        used = {child.slot for child in self._children.values()}
-        return next(slot for slot in range(self._shared.slots) if slot not in used)
+        """Return the lowest free slot, so that a new worker continues its counters."""
+        used = {worker.slot for worker in self._workers.values()}
+        return next(slot for slot in range(self._metrics.slots) if slot not in used)
 
-    def _close_own(self, ours: ControlChannel) -> None:
-        """In a worker: close what belongs to the supervisor."""
+    def _close_in_worker(self, channel: ControlChannel) -> None:
+        """In a new worker: close the supervisor's files and sockets."""
         os.close(self._alive[1])
         self._wake_in.close()
         self._wake_out.close()
-        ours.close()
-        for child in self._children.values():
-            child.channel.close()
+        channel.close()
+        for worker in self._workers.values():
+            worker.channel.close()
 
     def _wait(self) -> None:
-        """Wait for a signal or a word of a worker, or until something is due."""
-        moments = [*self._due, *([self._deadline] if self._stopping else [])]
-        if (due := self._rollouts.due) is not None and not self._stopping:
-            moments.append(due)
-        timeout = max(0.0, min(moments) - time.monotonic()) if moments else None
+        """Wait for a signal, a worker's message or a deadline, and handle it."""
+        deadlines = [*self._restarts_due]
+        if self._stopping:
+            deadlines.append(self._kill_at)
+        elif (due := self._reloads.due) is not None:
+            deadlines.append(due)
+        timeout = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
         wake = self._wake_out.fileno()
-        channels = {one.channel.fileno(): pid for pid, one in self._children.items()}
+        channels = {one.channel.fileno(): pid for pid, one in self._workers.items()}
         ready, _, _ = select.select([wake, *channels], [], [], timeout)
         if wake in ready:
             for number in self._wake_out.recv(4096):
-                self._handle(number)
+                self._handle_signal(number)
         for descriptor in ready:
             if descriptor != wake:
                 self._read_messages(channels[descriptor])
-        if self._stopping and time.monotonic() >= self._deadline:
-            self._send(signal.SIGKILL)
-            self._deadline = time.monotonic() + 1.0
+        if self._stopping and time.monotonic() >= self._kill_at:
+            self._signal_workers(signal.SIGKILL)
+            self._kill_at = time.monotonic() + KILL_INTERVAL
 
     def _read_messages(self, pid: int) -> None:
-        child = self._children.get(pid)
-        while child is not None and (heard := child.channel.receive()) is not None:
-            word, _ = heard
-            if word == "up":
-                child.up = self._ever_up = True
+        worker = self._workers.get(pid)
+        while worker is not None and (received := worker.channel.receive()) is not None:
+            message, _ = received
+            if message == "started":
+                self._any_started = True
             else:
-                self._rollouts.on_message(pid, word)
+                self._reloads.on_message(pid, message)
 
-    def _handle(self, number: int) -> None:
+    def _handle_signal(self, number: int) -> None:
         if number == signal.SIGCHLD:
             self._reap()
         elif number == signal.SIGHUP:
-            self._rollouts.request()
+            self._reloads.request()
         else:
             self._stop()
 
     def _stop(self) -> None:
-        """Stop gently; a second time, at once."""
+        """Start a graceful shutdown; the second call aborts requests in flight."""
         if self._stopping:
-            self._send(signal.SIGQUIT)
+            self._signal_workers(signal.SIGQUIT)
             return
         self._stopping = True
-        self._deadline = time.monotonic() + self._settings.limits.drain_timeout + 5
-        self._due.clear()
-        # Ours are closed first: when the last worker closes its own, nobody listens.
+        drain_timeout = self._settings.limits.drain_timeout
+        self._kill_at = time.monotonic() + drain_timeout + KILL_DELAY
+        self._restarts_due.clear()
+        # Before the workers close their copies: the last close must end the listener.
         for listening in self._sockets:
             refuse_connections(listening)
             listening.socket.close()
-        self._send(signal.SIGTERM)
+        self._signal_workers(signal.SIGTERM)
 
-    def _send(self, number: int) -> None:
-        for pid in self._children:
+    def _signal_workers(self, number: int) -> None:
+        for pid in self._workers:
             os.kill(pid, number)
 
     def _reap(self) -> None:
-        while self._children:
+        while self._workers:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            self._read_messages(pid)  # its last words
+            self._read_messages(pid)  # those sent before the exit
             self._on_worker_exit(pid, status)
 
     def _on_worker_exit(self, pid: int, status: int) -> None:
-        child = self._children.pop(pid)
-        child.channel.close()
-        self._shared.retire(child.slot)
-        self._rollouts.on_worker_exit(pid)
+        worker = self._workers.pop(pid)
+        worker.channel.close()
+        self._metrics.clear_gauges(worker.slot)
+        self._reloads.on_worker_exit(pid)
         if self._stopping:
             return
         code = os.waitstatus_to_exitcode(status)
-        if not self._ever_up and code == 1:
-            # The next one would fail in the same way.
-            log(f"worker {pid} could not start; giving up")
-            self._code = 1
+        if not self._any_started and code == 1:
+            # Invalid settings: each further worker would fail too.
+            log(f"worker {pid} failed to start; shutting down")
+            self._exit_code = 1
             self._stop()
             return
-        if time.monotonic() - child.born >= STABLE_UPTIME:
+        if time.monotonic() - worker.forked_at >= STABLE_UPTIME:
             self._back_off = MIN_BACK_OFF
-        log(f"worker {pid} ended with {code}; next in {self._back_off:.1f} s")
-        self._due.append(time.monotonic() + self._back_off)
+        log(f"worker {pid} exited with code {code}; restart in {self._back_off:.1f} s")
+        self._restarts_due.append(time.monotonic() + self._back_off)
         self._back_off = min(self._back_off * 2, MAX_BACK_OFF)
 
-    def _replace_missing(self) -> None:
-        # A worker that is born in the middle of a rollout would miss it.
-        if self._rollouts.under_way:
+    def _restart_due_workers(self) -> None:
+        # A worker forked during a reload would miss its settings.
+        if self._reloads.in_progress:
             return
         now = time.monotonic()
-        ready = [moment for moment in self._due if moment <= now]
-        self._due = [moment for moment in self._due if moment > now]
-        for _ in ready:
+        due = [at for at in self._restarts_due if at <= now]
+        self._restarts_due = [at for at in self._restarts_due if at > now]
+        for _ in due:
             self._fork()

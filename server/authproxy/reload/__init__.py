@@ -1,1 +1,1 @@
-"""Reload of the configuration."""
+"""Reload of the configuration: read it, prepare it, commit it in a worker."""

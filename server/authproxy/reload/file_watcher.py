@@ -1,7 +1,7 @@
-"""Which of the files that a configuration names have changed on the disk.
+"""File watcher: detect changes of the files that a configuration names.
 
-Looking is a few `stat` calls, which works on every file system and container mount.
-Links are followed: Kubernetes changes a mounted secret by swapping a link to its folder.
+It polls with `stat`, which works on every file system and container mount, and follows
+symlinks: Kubernetes updates a mounted secret by replacing a symlink to its directory.
 """
 
 from __future__ import annotations
@@ -10,52 +10,55 @@ import os
 from collections.abc import Iterable
 from typing import TypeAlias
 
-# Device, inode, size, moments of the last change of content and of the entry.
+# Device, inode, size, time of the last change of the content and of the inode.
 FileStamp: TypeAlias = tuple[int, int, int, int, int] | None
 
 
 class FileWatcher:
-    """Looks at files (folders count as well) whenever it is asked to."""
+    """Detects changes of files and directories; each `has_stable_change` polls once."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._paths = frozenset(paths)
-        self._known = self._look()
-        self._last = self._known
+        self._reported = self._read_stamps()
+        self._last = self._reported
 
     def set_paths(self, paths: Iterable[str]) -> None:
-        """Look at *paths* from now on; those that are new count as unchanged."""
+        """Watch *paths* from now on; added paths count as unchanged."""
         self._paths = frozenset(paths)
-        now = self._look()
-        self._known = now | {p: m for p, m in self._known.items() if p in self._paths}
-        self._last = now | {p: m for p, m in self._last.items() if p in self._paths}
+        now = self._read_stamps()
+        self._reported = now | self._still_watched(self._reported)
+        self._last = now | self._still_watched(self._last)
 
     def has_stable_change(self) -> bool:
-        """Whether something has changed, but nothing any more since the last look.
+        """Return whether files have changed, but not since the previous call.
 
-        A certificate and its key are replaced one after the other: who reads them in
-        between has two that do not belong together.
+        A certificate and its key are replaced one after the other. A read between the
+        two gets files that do not match.
         """
-        now = self._look()
-        rests, self._last = now == self._last, now
-        if not rests or now == self._known:
+        now = self._read_stamps()
+        stable, self._last = now == self._last, now
+        if not stable or now == self._reported:
             return False
-        self._known = dict(now)
+        self._reported = now
         return True
 
-    def _look(self) -> dict[str, FileStamp]:
-        return {path: _mark(path) for path in self._paths}
+    def _still_watched(self, stamps: dict[str, FileStamp]) -> dict[str, FileStamp]:
+        return {path: stamp for path, stamp in stamps.items() if path in self._paths}
+
+    def _read_stamps(self) -> dict[str, FileStamp]:
+        return {path: _read_stamp(path) for path in self._paths}
 
 
-def _mark(path: str) -> FileStamp:
-    """None for what is not there or can't be looked at."""
+def _read_stamp(path: str) -> FileStamp:
+    """Return the stamp of the file at *path*; None if it is missing or unreadable."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         return None
     return (
-        found.st_dev,
-        found.st_ino,
-        found.st_size,
-        found.st_mtime_ns,
-        found.st_ctime_ns,
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
     )

@@ -1,9 +1,9 @@
-"""New settings for a running server: what may change, and how they travel.
+"""Settings for a reload: which of them may change, and how they reach the workers.
 
-A reload has two steps, so that all workers change at once or none does: settings that
-were read and checked are *prepared* (everything that can fail is made), and only when
-every worker has said that it is ready do they *switch*, which is a few assignments.
-Requests in flight keep what they began with.
+A reload is a two-phase commit, so that all workers change together or none changes.
+Each worker *prepares* the checked settings, which is everything that can fail. When all
+workers are prepared, each *commits*, which is a few assignments. Requests in flight
+keep the settings that they started with.
 """
 
 from __future__ import annotations
@@ -20,57 +20,40 @@ from msgspec.structs import replace
 
 from authproxy_core.errors import AuthProxyError, SettingsError
 from authproxy_core.proxy import AuthProxy
+from authproxy_core.settings.root import Settings
 
 from ..logs.logger import Logs
 from ..net.tls import server_context
 from ..server_settings import Listener, ServerSettings
+
+WATCH_INTERVAL = 1.0  # seconds between two polls of the watched files
+FAILED = "reload failed, the old configuration stays in effect:"
+NO_SOURCE = "reload ignored: no configuration to reload"
+RELOADED = "configuration reloaded"
+DISPLAY_NAMES = {"forward": "upstream connection limits", "store": "session store"}
 
 # Reads the configuration again; raises `SettingsError`.
 Rebuild: TypeAlias = Callable[[], ServerSettings]
 
 
 class ConfigSource(NamedTuple):
-    """The settings as they were read at the start, and what reads them again."""
+    """The settings read at the start, and the function that reads them again."""
 
     first: ServerSettings
     read: Rebuild
 
 
-# What a reload changes; the sockets and what is connected to them stay.
-RELOADABLE = frozenset(
-    {
-        "client",
-        "core",
-        "files",
-        "limits",
-        "listeners",
-        "logs",
-        "proxy_protocol_from",
-        "reload_on_change",
-        "request_id_header",
-        "warnings",
-    }
-)
-DISPLAY_NAMES = {
-    "forward": "limits of upstream connections",
-    "store": "the session store",
-}
-# Of the core's sessions; they go with the store, which is opened once, and which knows
-# the cookie's name, for its keys begin with it.
-STORE_BOUND_FIELDS = ("backend", "shared", "revocable")
-
-
 class Candidate(NamedTuple):
-    """Settings that may be switched to, and what is to be said about them."""
+    """Settings for a reload, and the lines to log once they are in effect."""
 
     settings: ServerSettings
     notes: tuple[str, ...]
 
 
-class Prepared(Struct, frozen=True):
-    """Everything that a worker makes from new settings before it switches to them.
+class PreparedReload(Struct, frozen=True):
+    """Everything that a worker builds from new settings before it commits them.
 
-    ``contexts`` go with the listeners.
+    ``contexts`` has one entry for each listener, None without TLS.
     """
 
     settings: ServerSettings
@@ -80,56 +63,85 @@ class Prepared(Struct, frozen=True):
     logs: Logs
 
 
-def candidate(current: ServerSettings, source: ConfigSource) -> Candidate:
+def read_candidate(current: ServerSettings, source: ConfigSource) -> Candidate:
     """Read the configuration again; raises `SettingsError` with all its problems."""
     fresh = source.read()
-    settings, fixed = merged(source.first, current, fresh)
-    news = [text for text in fresh.warnings if text not in current.warnings]
-    notes = [f"warning: {text}" for text in (*fixed, *news)]
+    settings, fixed = merge_settings(source.first, current, fresh)
+    added = [text for text in fresh.warnings if text not in current.warnings]
+    notes = [f"warning: {text}" for text in (*fixed, *added)]
     return Candidate(settings, tuple(notes))
 
 
-def merged(
+def merge_settings(
     first: ServerSettings, current: ServerSettings, fresh: ServerSettings
 ) -> tuple[ServerSettings, tuple[str, ...]]:
-    """*fresh* with the *current* values of what only a restart can change.
+    """Return the *current* settings updated by the reloadable ones of *fresh*.
 
-    Also a sentence about each of these that is not as in *first*, which was read when
-    the server started; *current* may have been completed since.
+    Sockets, and the connections behind them, stay. The second result has a warning for
+    each setting that differs from *first* but requires a restart. *first* was read at
+    the start; *current* may have been completed since.
     """
-    fixed = [name for name in fresh.__struct_fields__ if name not in RELOADABLE]
-    changed = [name for name in fixed if getattr(fresh, name) != getattr(first, name)]
-    kept = {name: getattr(current, name) for name in fixed}
-    if list(map(_place, fresh.listeners)) != list(map(_place, first.listeners)):
-        kept["listeners"] = current.listeners
-        changed.append("listeners")
-    if fresh.logs.file != current.logs.file:  # which is open
-        kept["logs"] = replace(fresh.logs, file=current.logs.file)
-        changed.append("logging_filename and its rotation")
-    core = fresh.core
-    sessions = core.sessions
-    for name in STORE_BOUND_FIELDS:
-        sessions = replace(sessions, **{name: getattr(current.core.sessions, name)})
-    if sessions != core.sessions:
-        changed.append("where sessions are kept")
-    cookie = replace(core.cookie, name=current.core.cookie.name)
-    if cookie != core.cookie:
-        changed.append("cookie_name")
-    kept["core"] = replace(core, sessions=sessions, cookie=cookie)
-    notes = [
-        f"{DISPLAY_NAMES.get(name, name)} can't be changed by a reload; restart for it"
-        for name in changed
+    merged = replace(
+        current,
+        client=fresh.client,
+        core=fresh.core,
+        files=fresh.files,
+        limits=fresh.limits,
+        listeners=fresh.listeners,
+        logs=fresh.logs,
+        proxy_protocol_from=fresh.proxy_protocol_from,
+        reload_on_change=fresh.reload_on_change,
+        request_id_header=fresh.request_id_header,
+        warnings=fresh.warnings,
+    )
+    fixed = [
+        DISPLAY_NAMES.get(name, name)
+        for name in fresh.__struct_fields__
+        if getattr(fresh, name) != getattr(first, name)
+        and getattr(fresh, name) != getattr(merged, name)
     ]
-    return replace(fresh, **kept), tuple(notes)
+    if list(map(_socket_of, fresh.listeners)) != list(map(_socket_of, first.listeners)):
+        merged = replace(merged, listeners=current.listeners)
+        fixed.append("listeners")
+    if fresh.logs.file != current.logs.file:  # the open file
+        merged = replace(merged, logs=replace(fresh.logs, file=current.logs.file))
+        fixed.append("logging_filename and its rotation")
+    core, fixed_of_core = _merge_core(current.core, fresh.core)
+    notes = [
+        f"{name}: a change requires a restart; the old value stays in effect"
+        for name in (*fixed, *fixed_of_core)
+    ]
+    return replace(merged, core=core), tuple(notes)
 
 
-def _place(listener: Listener) -> tuple[Listener, bool]:
-    """What of a listener is bound to its socket: all but the contents of its TLS."""
+def _merge_core(current: Settings, fresh: Settings) -> tuple[Settings, list[str]]:
+    """Return *fresh* with the values bound to the open store; and what that changed.
+
+    The cookie's name is one of them, because it is the prefix of the store's keys.
+    """
+    fixed = []
+    bound = current.sessions
+    sessions = replace(
+        fresh.sessions,
+        backend=bound.backend,
+        shared=bound.shared,
+        revocable=bound.revocable,
+    )
+    if sessions != fresh.sessions:
+        fixed.append("session backend or shared store")
+    cookie = replace(fresh.cookie, name=current.cookie.name)
+    if cookie != fresh.cookie:
+        fixed.append("cookie_name")
+    return replace(fresh, sessions=sessions, cookie=cookie), fixed
+
+
+def _socket_of(listener: Listener) -> tuple[Listener, bool]:
+    """Return the part of *listener* that its open socket fixes: all but the TLS files."""
     return replace(listener, tls=None), listener.tls is not None
 
 
-def contexts(settings: ServerSettings) -> tuple[SSLContext | None, ...]:
-    """The TLS contexts of the listeners; raises as `server_context`."""
+def listener_contexts(settings: ServerSettings) -> tuple[SSLContext | None, ...]:
+    """Return the TLS context of each listener; raises as `server_context`."""
     return tuple(
         server_context(listener.tls) if listener.tls is not None else None
         for listener in settings.listeners
@@ -137,7 +149,7 @@ def contexts(settings: ServerSettings) -> tuple[SSLContext | None, ...]:
 
 
 def error_lines(error: Exception) -> tuple[str, ...]:
-    """Why settings can't be used, one line each."""
+    """Return the problems that *error* reports about settings, one line each."""
     if isinstance(error, SettingsError):
         return error.problems
     if isinstance(error, (AuthProxyError, OSError, KeyError, ValueError)):
@@ -146,9 +158,9 @@ def error_lines(error: Exception) -> tuple[str, ...]:
 
 
 def serialize_settings(settings: ServerSettings) -> int:
-    """A descriptor of a nameless file with *settings*, for the workers to read.
+    """Write *settings* to an anonymous file; returns its descriptor.
 
-    In memory where the system can do that: there are secrets in it.
+    The file is in memory if the system supports that, because it contains secrets.
     """
     data = pickle.dumps(settings)
     if hasattr(os, "memfd_create"):
@@ -163,13 +175,16 @@ def serialize_settings(settings: ServerSettings) -> int:
 
 
 def deserialize_settings(descriptor: int) -> ServerSettings:
-    """What `packed` wrote; closes the descriptor."""
+    """Read the settings that `serialize_settings` wrote; closes *descriptor*.
+
+    Raises `TypeError` if the file contains another object.
+    """
     try:
         size = os.fstat(descriptor).st_size
-        # Written by the supervisor, and passed on over a socket that only we have.
+        # Trusted: the supervisor writes it and sends it over a private socket pair.
         settings = pickle.loads(os.pread(descriptor, size, 0))  # noqa: S301
     finally:
         os.close(descriptor)
     if not isinstance(settings, ServerSettings):
-        raise TypeError("expected settings")
+        raise TypeError("expected ServerSettings")
     return settings

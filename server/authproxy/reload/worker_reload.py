@@ -1,27 +1,29 @@
-"""A worker's part in reloads: told by the supervisor, or of its own accord.
+"""A worker's part in reloads, with and without a supervisor.
 
-`Member` obeys the words of `rollout`; `OwnReloads` does all of it in the only process
-of a server without supervisor.
+`WorkerReload` follows the messages of the supervisor's `ReloadCoordinator`.
+`SingleProcessReload` does the whole reload in the only process of the server.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Literal, Protocol
 
 from authproxy_core.errors import AuthProxyError
 
 from ..net.control_channel import ControlChannel
-from ..process.reload_coordinator import UNCHANGED, WATCH_INTERVAL
 from ..server_settings import ServerSettings
 from .file_watcher import FileWatcher
 from .reload_settings import (
+    FAILED,
+    NO_SOURCE,
+    RELOADED,
+    WATCH_INTERVAL,
     ConfigSource,
-    Prepared,
-    candidate,
+    PreparedReload,
     deserialize_settings,
     error_lines,
+    read_candidate,
 )
 
 
@@ -30,68 +32,72 @@ class Reloadable(Protocol):
 
     @property
     def settings(self) -> ServerSettings:
-        """Those in force."""
+        """The settings in effect."""
 
-    async def prepare(self, settings: ServerSettings) -> Prepared:
-        """Make what *settings* need; raises what shows that they can't be used."""
+    async def prepare(self, settings: ServerSettings) -> PreparedReload:
+        """Build what *settings* need; raises if they can't be used."""
 
-    def switch(self, prepared: Prepared) -> None:
-        """Use what was prepared, from the next request on."""
+    def commit(self, prepared: PreparedReload) -> None:
+        """Use the prepared settings from the next request on."""
 
     def count_reload(self, outcome: Literal["success", "failure"]) -> None:
-        """Count a reload."""
+        """Count a reload in the metrics."""
 
-    def notice(self, text: str, *, good: bool = False) -> None:
-        """Log a line; *good* if nobody needs to look at it."""
+    def log(self, text: str, *, info: bool = False) -> None:
+        """Log a line, at error level unless *info*."""
 
 
 class WorkerReload:
-    """One of several workers."""
+    """Reloads one of several workers, as the supervisor's messages say.
+
+    Received: ``prepare`` with the descriptor of the settings, ``commit``, ``abort``,
+    ``count_reload OUTCOME``. Sent: ``started``, ``prepared``, ``committed``,
+    ``failed REASON``.
+    """
 
     def __init__(self, worker: Reloadable, channel: ControlChannel) -> None:
         self._worker = worker
         self._channel = channel
-        self._prepared: Prepared | None = None
+        self._prepared: PreparedReload | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Say that the worker serves, and listen from now on."""
+        """Report that the worker serves, and handle messages from now on."""
         loop = asyncio.get_running_loop()
-        loop.add_reader(self._channel.fileno(), self._listen)
-        self._channel.send("up")
+        loop.add_reader(self._channel.fileno(), self._read_messages)
+        self._channel.send("started")
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Handle no more messages."""
         asyncio.get_running_loop().remove_reader(self._channel.fileno())
-        self._drop()
+        self._abort()
 
-    def _listen(self) -> None:
-        while (heard := self._channel.receive()) is not None:
-            word, descriptor = heard
-            if word == "prepare" and descriptor is not None:
-                self._drop()
-                self._begin(descriptor)
-            elif word == "switch" and self._prepared is not None:
-                self._worker.switch(self._prepared)
-                self._drop()
-                self._channel.send("switched")
-            elif word == "drop":
-                self._drop()
-            elif word.startswith("count"):
-                failed = word.endswith("failure")
+    def _read_messages(self) -> None:
+        while (received := self._channel.receive()) is not None:
+            message, descriptor = received
+            if message == "prepare" and descriptor is not None:
+                self._abort()
+                self._start_prepare(descriptor)
+            elif message == "commit" and self._prepared is not None:
+                self._worker.commit(self._prepared)
+                self._abort()
+                self._channel.send("committed")
+            elif message == "abort":
+                self._abort()
+            elif message.startswith("count_reload"):
+                failed = message.endswith("failure")
                 self._worker.count_reload("failure" if failed else "success")
 
-    def _drop(self) -> None:
+    def _abort(self) -> None:
         if self._task is not None:
             self._task.cancel()
         self._task = self._prepared = None
 
-    def _begin(self, descriptor: int) -> None:
+    def _start_prepare(self, descriptor: int) -> None:
         try:
-            settings = deserialize_settings(
-                descriptor
-            )  # at once: it closes the file of secrets
-        except Exception as error:  # noqa: BLE001 - whatever it is, the old ones stay
+            # Not in the task: this closes the file, which contains secrets.
+            settings = deserialize_settings(descriptor)
+        except Exception as error:  # noqa: BLE001 - the old settings stay in effect
             self._channel.send(f"failed {'; '.join(error_lines(error))}")
             return
         loop = asyncio.get_running_loop()
@@ -100,24 +106,24 @@ class WorkerReload:
     async def _prepare(self, settings: ServerSettings) -> None:
         try:
             self._prepared = await self._worker.prepare(settings)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the old ones stay
+        except Exception as error:  # noqa: BLE001 - the old settings stay in effect
             self._channel.send(f"failed {'; '.join(error_lines(error))}")
         else:
-            self._channel.send("ready")
+            self._channel.send("prepared")
 
 
 class SingleProcessReload:
-    """Reloads in a server of one process; *source* is the configuration."""
+    """Reloads a server of one process; *source* is its configuration, if any."""
 
     def __init__(self, worker: Reloadable, source: ConfigSource | None) -> None:
         self._worker = worker
         self._source = source
-        self._watch = FileWatcher(worker.settings.files)
-        self._asked = asyncio.Event()
+        self._watcher = FileWatcher(worker.settings.files)
+        self._requested = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Look at the files from now on."""
+        """Watch the files and handle reload requests from now on."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def stop(self) -> None:
@@ -125,48 +131,41 @@ class SingleProcessReload:
         if self._task is not None:
             self._task.cancel()
 
-    def ask(self) -> None:
+    def request(self) -> None:
         """Reload as soon as possible."""
-        self._asked.set()
+        self._requested.set()
 
     async def _run(self) -> None:
         while True:
-            watching = self._worker.settings.reload_on_change and self._source
+            watches = self._worker.settings.reload_on_change and self._source
             try:
-                async with asyncio.timeout(WATCH_INTERVAL if watching else None):
-                    await self._asked.wait()
+                async with asyncio.timeout(WATCH_INTERVAL if watches else None):
+                    await self._requested.wait()
             except TimeoutError:
-                if not await asyncio.to_thread(self._watch.has_stable_change):
+                if not await asyncio.to_thread(self._watcher.has_stable_change):
                     continue
-            self._asked.clear()
+            self._requested.clear()
             await self._reload()
 
     async def _reload(self) -> None:
         worker, source = self._worker, self._source
         if source is None:
-            worker.notice("there is no configuration to reload")
+            worker.log(NO_SOURCE)
             return
         try:
-            # In a thread: it reads files and takes a while.
-            found = await asyncio.to_thread(candidate, worker.settings, source)
-            self._watch.set_paths(found.settings.files)
-            worker.switch(await worker.prepare(found.settings))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the old ones stay
+            # In a thread, because it reads and parses files.
+            candidate = await asyncio.to_thread(read_candidate, worker.settings, source)
+            self._watcher.set_paths(candidate.settings.files)
+            worker.commit(await worker.prepare(candidate.settings))
+        except Exception as error:  # noqa: BLE001 - the old settings stay in effect
             if isinstance(error, AuthProxyError):
-                named = getattr(error, "files", ())
-                self._watch.set_paths({*worker.settings.files, *named})
-            self._say((f"reload failed, {UNCHANGED}", *indented(error_lines(error))))
+                files = getattr(error, "files", ())
+                self._watcher.set_paths({*worker.settings.files, *files})
+            for line in (FAILED, *(f"  {line}" for line in error_lines(error))):
+                worker.log(line)
             worker.count_reload("failure")
             return
         worker.count_reload("success")
-        self._say(found.notes)
-        worker.notice("configuration reloaded", good=True)
-
-    def _say(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            self._worker.notice(line)
-
-
-def indented(lines: Iterable[str]) -> list[str]:
-    """*lines* below a heading."""
-    return [f"  {line}" for line in lines]
+        for note in candidate.notes:
+            worker.log(note)
+        worker.log(RELOADED, info=True)

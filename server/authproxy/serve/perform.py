@@ -118,7 +118,9 @@ class Performer:
             answer = await work
             outcome = "ok"
         finally:
-            self._metrics.store_done(operation, monotonic() - began, outcome)
+            self._metrics.record_store_operation(
+                operation, monotonic() - began, outcome
+            )
         return answer
 
     # A lock is held by a token that nobody else knows: who gives back late, after its
@@ -151,7 +153,7 @@ class Performer:
             response = await self._client.fetch(effect)
             status = response.status
         finally:
-            self._metrics.fetch_done(effect.purpose, monotonic() - began, status)
+            self._metrics.record_fetch(effect.purpose, monotonic() - began, status)
         return response
 
     async def _sleep(self, effect: Sleep) -> None:

@@ -228,14 +228,14 @@ class WorkerContext:
     def join(self, connection: ClientConnection) -> int:
         """Take a new connection; returns its number, counting up."""
         self.connections.add(connection)
-        self.metrics.connected()
+        self.metrics.connection_opened()
         self._joined += 1
         return self._joined
 
     def leave(self, connection: ClientConnection) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
-        self.metrics.disconnected()
+        self.metrics.connection_closed()
 
     def record_response(self, entry: RequestRecord, events: tuple[Event, ...]) -> None:
         """Log and count an answered request, and what its decision told."""
@@ -251,9 +251,9 @@ class WorkerContext:
                 entry.reason,
             )
             if entry.upstream_seconds is not None:
-                metrics.upstream_answered(entry.upstream_seconds)
+                metrics.record_upstream_response(entry.upstream_seconds)
         for event in events:
-            metrics.event(event)
+            metrics.count_event(event)
         self.logs.record_response(entry, events)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

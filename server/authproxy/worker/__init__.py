@@ -1,1 +1,1 @@
-"""A worker process."""
+"""A worker process: accept connections, serve them, shut down gracefully."""

@@ -1,7 +1,7 @@
-"""One worker: accepts connections, serves them, and stops without losing a request.
+"""One worker: accept connections, serve them, shut down without losing a request.
 
-The listening sockets are shared by all workers. Each accepts one connection per round
-of its loop, so that an idle worker gets it rather than a busy one.
+All workers share the listening sockets. Each accepts one connection per iteration of
+its event loop, so idle workers accept more than busy ones.
 """
 
 from __future__ import annotations
@@ -30,44 +30,36 @@ from ..net.idp_client import HttpClient
 from ..net.listeners import ListeningSocket, refuse_connections
 from ..net.proxy_protocol import HeaderError, TrustedSources, read_header
 from ..net.tls import client_context
-from ..reload.reload_settings import ConfigSource, Prepared, contexts
+from ..reload.reload_settings import ConfigSource, PreparedReload, listener_contexts
 from ..reload.worker_reload import SingleProcessReload, WorkerReload
 from ..serve.field_cache import FieldCache
 from ..serve.perform import Performer
 from ..serve.response_head_cache import ResponseHeadCache
-from ..serve.worker_context import WorkerContext
+from ..serve.worker_context import MODULE, WorkerContext
 from ..server_settings import ServerSettings
 from ..stores.create import create
 from ..stores.monitor import StoreMonitor
 from ..upstream.forwarder import Forwarder
 from .metrics_listener import ScrapeContext
 
-TIMEOUT_CHECK_INTERVAL = 1.0  # seconds between looks at time limits
-KEEP_ALIVE_GRACE = (
-    1.0  # seconds in which an open connection may still send a request when stopping
-)
-ACCEPT_DRAIN_TIME = 0.25  # seconds for TCP handshakes under way when stopping
-WARM_UP = 3.0  # seconds for a new provider to get ready before a reload switches to it
+TIMEOUT_CHECK_INTERVAL = 1.0  # seconds between two checks of all timeouts
+# At shutdown: seconds in which an idle connection may still send a request.
+KEEP_ALIVE_GRACE = 1.0
+ACCEPT_DRAIN_TIME = 0.25  # seconds for pending TCP handshakes at shutdown
+WARM_UP_TIMEOUT = 3.0  # seconds for a new provider to get ready before the commit
 HANDSHAKE_TIMEOUT = 10.0  # seconds
-ACCEPT_DEFERRAL = (
-    0.002  # seconds in which a worker with fewer connections may take the next one
-)
-IMBALANCE_DIVISOR = (
-    8  # a worker may have one and an eighth more than who has the fewest
-)
-SHORT_LIVED_RATE = (
-    32  # connections that end within one or two seconds: they are short-lived
-)
-ACCEPT_PAUSE = 0.1  # seconds after a failed accept (no file descriptors)
-MAX_EVICTIONS = (
-    64  # connections closed at once to make room: looking for them takes time
-)
-# Requests die by reference counting: 100 000 checks cause three young collections with
-# Python's 700, and none with this. It is for what logins and pages leave behind.
+# Seconds in which a less loaded worker may accept a connection first.
+ACCEPT_DEFERRAL = 0.002
+IMBALANCE_DIVISOR = 8  # a worker may exceed the least loaded one by 1 + 1/8
+SHORT_LIVED_RATE = 32  # connections closed in 1-2 s above which none is deferred
+ACCEPT_RETRY_DELAY = 0.1  # seconds after a failed accept (no file descriptors)
+MAX_EVICTIONS = 64  # connections closed at once, because the search takes time
+# Reference counting frees requests: 100 000 auth checks cause three young collections
+# with Python's threshold of 700, and none with this one. Logins and pages need them.
 GC_THRESHOLDS = (10_000, 20, 50)
 
 
-Client: TypeAlias = tuple[str, int] | None  # address and port
+Client: TypeAlias = tuple[str, int] | None  # address and port of the PROXY protocol
 
 
 class Worker:
@@ -82,16 +74,16 @@ class Worker:
         self._settings = settings
         self._sockets = sockets
         self._accepting: set[ListeningSocket] = set()
-        self._lost = [0, 0]  # connections that ended in the second before, and in this
-        self._attaching = 0  # accepted, but perhaps still in their TLS handshake
+        self._closed = [0, 0]  # connections closed in the previous second, and in this
+        self._attaching = 0  # accepted connections before the end of their handshake
         self._stopping = asyncio.Event()
-        self._senders = _senders(settings)
+        self._proxy_sources = _proxy_sources(settings)
         self._warm_up: asyncio.Task[None] | None = None
         clock = Clock(local_time=settings.logs.local_time)
         self._clock = clock
         self._metrics = metrics or Metrics()
         self._output, self._errors = log_writers(
-            settings.logs, self._metrics.lines_lost
+            settings.logs, self._metrics.count_dropped_lines
         )
         self._logs = self._new_logs(settings)
         self._logs.attach_writers()
@@ -100,10 +92,10 @@ class Worker:
         self._performer = Performer(
             self._client, store, self._metrics, settings.limits.body_bytes
         )
-        self._proxy = AuthProxy(settings.core, on_event=self._note)
+        self._proxy = AuthProxy(settings.core, on_event=self._on_event)
         self._store = StoreMonitor(store, self._proxy, self._logs)
         self._forwarder = Forwarder(settings.forward)
-        self._hub = WorkerContext(
+        self._context = WorkerContext(
             self._proxy,
             self._performer,
             self._forwarder,
@@ -113,76 +105,79 @@ class Worker:
             settings.request_id_header,
             self._metrics,
         )
-        self._scraped = ScrapeContext(self._hub, self._publish)
+        self._metrics_context = ScrapeContext(self._context, self._publish)
 
-    def _note(self, event: Event) -> None:
-        self._metrics.event(event)
+    def _on_event(self, event: Event) -> None:
+        self._metrics.count_event(event)
         self._logs.event(event)
 
     def _publish(self) -> None:
-        """Bring the numbers up to date that are not counted where they arise."""
-        self._metrics.ready(self._proxy.ready)
-        self._metrics.unsealed(self._proxy.sessions_unsealed)
+        """Update the metrics that are not counted where they arise."""
+        self._metrics.set_ready(self._proxy.ready)
+        self._metrics.count_cache_misses(self._proxy.sessions_unsealed)
 
     def stop(self) -> None:
-        """Stop gently."""
+        """Start a graceful shutdown."""
         self._stopping.set()
 
     def stop_or_abort(self) -> None:
-        """Stop gently; a second time, at once."""
+        """Start a graceful shutdown; the second call aborts requests in flight."""
         if self._stopping.is_set():
             self._abort_all()
         self._stopping.set()
 
-    # Reloads.
+    def abort(self) -> None:
+        """Shut down and abort requests in flight."""
+        self._stopping.set()
+        self._abort_all()
 
     @property
     def settings(self) -> ServerSettings:
-        """Those in force."""
+        """The settings in effect."""
         return self._settings
 
-    async def prepare(self, settings: ServerSettings) -> Prepared:
-        """Make what *settings* need; raises what shows that they can't be used.
+    async def prepare(self, settings: ServerSettings) -> PreparedReload:
+        """Build what *settings* need; raises if they can't be used.
 
-        New providers are given a moment to get ready before they are relied on.
+        If a provider is new, wait up to `WARM_UP_TIMEOUT` until it is ready.
         """
-        prepared = Prepared(
+        prepared = PreparedReload(
             settings,
             self._proxy.with_settings(settings.core),
-            contexts(settings),
+            listener_contexts(settings),
             client_context(settings.client),
             self._new_logs(settings),
         )
         if not prepared.application.ready and self._proxy.ready:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(WARM_UP):
+                async with asyncio.timeout(WARM_UP_TIMEOUT):
                     await drive(prepared.application.warm_up(), self._performer.perform)
         return prepared
 
-    def switch(self, prepared: Prepared) -> None:
-        """Use what was prepared, from the next request and handshake on."""
+    def commit(self, prepared: PreparedReload) -> None:
+        """Use the prepared settings from the next request and TLS handshake on."""
         settings = self._settings = prepared.settings
         for listening, context in zip(self._sockets, prepared.contexts, strict=True):
             listening.context = context
         self._clock.local_time = settings.logs.local_time
         self._client.use(settings.client, prepared.client_context)
         self._logs.replace_with(prepared.logs)
-        self._proxy = self._hub.application = prepared.application
-        self._hub.limits = settings.limits
-        self._hub.request_id_header = settings.request_id_header.lower().encode()
-        self._hub.answers, self._hub.fields = ResponseHeadCache(), FieldCache()
-        self._senders = _senders(settings)
+        self._proxy = self._context.application = prepared.application
+        self._context.limits = settings.limits
+        self._context.request_id_header = settings.request_id_header.lower().encode()
+        self._context.answers, self._context.fields = ResponseHeadCache(), FieldCache()
+        self._proxy_sources = _proxy_sources(settings)
         self._store.attach(self._proxy)
         self._start_warm_up()
 
     def count_reload(self, outcome: Literal["success", "failure"]) -> None:
-        """Count a reload."""
-        self._metrics.reload(outcome)
+        """Count a reload in the metrics."""
+        self._metrics.count_reload(outcome)
 
-    def notice(self, text: str, *, good: bool = False) -> None:
-        """Log a line; *good* if nobody needs to look at it."""
-        log = self._logs.info if good else self._logs.error
-        log("server", text)
+    def log(self, text: str, *, info: bool = False) -> None:
+        """Log a line, at error level unless *info*."""
+        log = self._logs.info if info else self._logs.error
+        log(MODULE, text)
 
     def _new_logs(self, settings: ServerSettings) -> Logs:
         return Logs(
@@ -192,41 +187,35 @@ class Worker:
     def _start_warm_up(self) -> None:
         if self._warm_up is not None:
             self._warm_up.cancel()
-        self._warm_up = self._hub.spawn(
+        self._warm_up = self._context.spawn(
             drive(self._proxy.warm_up(), self._performer.perform)
         )
 
-    # Its life.
-
-    def abort(self) -> None:
-        """Stop at once."""
-        self._stopping.set()
-        self._abort_all()
-
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
-        """Serve until `stop`, then finish what is in flight."""
+        """Serve until `stop`, then finish the requests in flight.
+
+        *started* is called once the worker accepts connections.
+        """
         loop = asyncio.get_running_loop()
-        sweeper = loop.create_task(self._sweep())
+        timeouts = loop.create_task(self._check_timeouts())
         await self._store.start()
         self._start_warm_up()
         for listening in self._sockets:
             self._accept_from(listening)
-        self._hub.on_connection_lost = self._on_lost
+        self._context.on_connection_lost = self._on_connection_lost
         started()
         await self._stopping.wait()
         if self._warm_up is not None:
             self._warm_up.cancel()
         await self._stop_listening()
         await self._drain()
-        self._scraped.stop()
-        sweeper.cancel()
+        self._metrics_context.stop()
+        timeouts.cancel()
         await self._forwarder.close()
         await self._client.close()
         await self._store.close()
         self._output.close()
         self._errors.close()
-
-    # Accepting.
 
     def _accept_from(self, listening: ListeningSocket) -> None:
         self._accepting.add(listening)
@@ -241,13 +230,13 @@ class Worker:
         self._accepting.clear()
 
     async def _stop_listening(self) -> None:
-        """Let nobody new in, take those who are connected, close the sockets.
+        """Refuse new connections, accept those in the backlog, close the sockets.
 
-        When the last worker has closed them, who connects is refused at once instead
-        of waiting for nobody. Until then nobody may get into the queue of a socket that
-        is about to be closed: a request could be sent, and lost, there.
+        A connection that entered the backlog just before the close would lose its
+        request, so the backlog is closed first. Once the last worker has closed the
+        socket, the kernel refuses connections.
         """
-        self._hub.stopping = True
+        self._context.stopping = True
         for listening in self._sockets:
             refuse_connections(listening)
         await asyncio.sleep(ACCEPT_DRAIN_TIME)
@@ -258,16 +247,16 @@ class Worker:
             listening.socket.close()
 
     def _on_acceptable(self, listening: ListeningSocket) -> None:
-        """A connection waits; a worker with fewer of them may have it first.
+        """Accept a connection, or defer the accept for a less loaded worker.
 
-        Else who is awake takes all that come at once, and keeps them. Where connections
-        last for a request only, they are spread as it is.
+        Otherwise the worker that happens to be awake would accept a whole burst of
+        long-lived connections. Short-lived connections need no balancing.
         """
-        count = len(self._hub.connections) + self._attaching
+        count = len(self._context.connections) + self._attaching
         surplus = count - self._metrics.fewest_connections()
         if (
             surplus <= 1 + count // IMBALANCE_DIVISOR
-            or sum(self._lost) > SHORT_LIVED_RATE
+            or sum(self._closed) > SHORT_LIVED_RATE
         ):
             self._accept_one(listening)
             return
@@ -276,41 +265,44 @@ class Worker:
         loop.call_later(ACCEPT_DEFERRAL, self._accept_deferred, listening)
 
     def _accept_deferred(self, listening: ListeningSocket) -> None:
-        """Accept what nobody else has taken meanwhile."""
+        """Accept a deferred connection, unless another worker has accepted it."""
         if listening in self._accepting:
             self._accept_one(listening)
         if listening in self._accepting:
             self._accept_from(listening)
 
     def _accept_one(self, listening: ListeningSocket) -> bool:
-        """Accept a connection; False when there was none, or no room for it."""
+        """Accept a connection; False if there is none, or no room for it."""
         if listening.metrics:
-            self._scraped.make_room()
+            self._metrics_context.make_room()
         elif self._is_full():
-            self._stop_accepting()  # `_go_on` follows when one has ended
+            self._stop_accepting()  # until `_resume_accepting`
             self._evict()
             return False
         try:
             accepted, _ = listening.socket.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return False  # another worker was faster
+            return False  # another worker has accepted it
         except OSError as error:
-            self._logs.error("server", f"can't accept a connection: {error}")
+            delay = ACCEPT_RETRY_DELAY
+            self._logs.error(
+                MODULE, f"cannot accept connections: {error}; retry in {delay} s"
+            )
             self._stop_accepting()
             self._evict()
-            asyncio.get_running_loop().call_later(ACCEPT_PAUSE, self._resume_accepting)
+            asyncio.get_running_loop().call_later(delay, self._resume_accepting)
             return False
         accepted.setblocking(False)
         if accepted.family != socket.AF_UNIX:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._attaching += 1
-        self._hub.spawn(self._attach(accepted, listening))
+        self._context.spawn(self._attach(accepted, listening))
         return True
 
     async def _attach(
         self, accepted: socket.socket, listening: ListeningSocket
     ) -> None:
-        hub = self._scraped if listening.metrics else self._hub
+        context = self._metrics_context if listening.metrics else self._context
         options: dict[str, Any] = {}
         protocol: Callable[[WorkerContext, Client], asyncio.Protocol] = Connection
         if listening.context is not None:
@@ -322,13 +314,13 @@ class Worker:
         try:
             client = await self._proxy_protocol_client(accepted, listening)
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: protocol(hub, client), accepted, **options
+                lambda: protocol(context, client), accepted, **options
             )
         except HeaderError as error:
-            self._logs.info("server", f"refused a connection: {error}")
+            self._logs.info(MODULE, f"connection refused: {error}")
             accepted.close()
         except (OSError, TimeoutError):
-            accepted.close()  # a failed handshake is the client's affair
+            accepted.close()  # TLS handshake errors are client errors: not logged
         finally:
             self._attaching -= 1
             self._resume_accepting()
@@ -336,86 +328,93 @@ class Worker:
     async def _proxy_protocol_client(
         self, accepted: socket.socket, listening: ListeningSocket
     ) -> Client:
-        """The client that a load balancer announces, None where none has to."""
-        if listening.metrics or self._senders is None:
-            return None
-        if not self._senders.include(accepted):
+        """Return the client that a PROXY protocol header names; None without a header."""
+        sources = self._proxy_sources
+        if listening.metrics or sources is None or not sources.include(accepted):
             return None
         return (await read_header(accepted)).client
 
     def _is_full(self) -> bool:
-        count = len(self._hub.connections) + self._attaching
+        count = len(self._context.connections) + self._attaching
         return count >= self._settings.limits.connections
 
     def _evict(self) -> None:
-        """Close those that have waited longest without a request being answered.
+        """Close the longest-idle connections to make room.
 
-        Many silent clients thus keep nobody out, not even the health check.
+        So idle clients at the connection limit cannot block others, such as the health
+        check.
         """
-        self._hub.outbox.flush()
-        evictable = [one for one in self._hub.connections if one.evictable]
+        self._context.outbox.flush()
+        evictable = [one for one in self._context.connections if one.evictable]
         count = min(MAX_EVICTIONS, len(evictable) // 8 + 1)
-        for one in heapq.nsmallest(count, evictable, key=lambda one: one.waiting):
-            one.transport.abort()
+        for connection in heapq.nsmallest(
+            count, evictable, key=lambda one: one.waiting
+        ):
+            connection.transport.abort()
 
-    def _on_lost(self) -> None:
-        self._lost[1] += 1
+    def _on_connection_lost(self) -> None:
+        self._closed[1] += 1
         self._resume_accepting()
 
     def _resume_accepting(self) -> None:
-        """Accept again, if there is room by now."""
+        """Accept connections again if there is room."""
         if not (self._accepting or self._stopping.is_set() or self._is_full()):
             for listening in self._sockets:
                 self._accept_from(listening)
 
-    # Time limits, and stopping.
-
-    async def _sweep(self) -> None:
-        clock = self._hub.clock
+    async def _check_timeouts(self) -> None:
+        clock = self._context.clock
         while True:
             await asyncio.sleep(
                 min(TIMEOUT_CHECK_INTERVAL, clock.until_next_second() + 0.001)
             )
             clock.tick()
-            self._lost = [self._lost[1], 0]
+            self._closed = [self._closed[1], 0]
             self._publish()
-            for connection in [*self._hub.connections, *self._scraped.connections]:
+            for connection in [
+                *self._context.connections,
+                *self._metrics_context.connections,
+            ]:
                 try:
                     connection.check(clock.now)
-                except Exception as error:  # noqa: BLE001 - the sweep must live on
-                    self._logs.exception("server", "a time limit failed", error)
+                except Exception as error:  # noqa: BLE001 - the others need their check
+                    self._logs.exception(MODULE, "timeout check failed", error)
                     connection.transport.abort()
             if self._is_full() and not self._accepting:
-                self._evict()  # nobody may have been idle before
+                self._evict()  # an earlier call may have found none
 
     async def _drain(self) -> None:
-        """Let requests in flight finish, within ``drain_timeout``."""
+        """Wait for the requests in flight, at most ``drain_timeout`` seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(KEEP_ALIVE_GRACE):
-                await self._until_empty()
-        self._hub.outbox.flush()
-        for connection in list(self._hub.connections):
+                await self._wait_until_empty()
+        self._context.outbox.flush()
+        for connection in list(self._context.connections):
             if connection.idle:
                 connection.transport.close()
         try:
             async with asyncio.timeout(self._settings.limits.drain_timeout):
-                await self._until_empty()
+                await self._wait_until_empty()
         except TimeoutError:
-            self._logs.error("server", "requests were cut off when stopping")
+            self._logs.error(
+                MODULE,
+                "drain timeout expired: aborted requests in flight; "
+                "raise drain_timeout if needed",
+            )
             self._abort_all()
 
-    async def _until_empty(self) -> None:
-        while self._hub.connections or self._hub.tasks:
-            if self._hub.tasks:
-                await asyncio.wait(self._hub.tasks, timeout=0.05)
+    async def _wait_until_empty(self) -> None:
+        while self._context.connections or self._context.tasks:
+            if self._context.tasks:
+                await asyncio.wait(self._context.tasks, timeout=0.05)
             else:
                 await asyncio.sleep(0.02)
 
     def _abort_all(self) -> None:
-        self._hub.outbox.flush()
-        for connection in list(self._hub.connections):
+        self._context.outbox.flush()
+        for connection in list(self._context.connections):
             connection.transport.abort()
-        for task in self._hub.tasks:
+        for task in self._context.tasks:
             task.cancel()
 
 
@@ -431,11 +430,13 @@ def serve(
 ) -> None:
     """Run a worker in this process until SIGTERM or SIGINT.
 
-    *parent* is a file descriptor that becomes readable when the supervisor is gone, and
-    *channel* leads to it. With a supervisor, SIGINT is its affair (a terminal sends it
-    to all) and so is SIGHUP, SIGTERM may come twice (from it and from a service
-    manager), and SIGQUIT stops at once. Without, *source* is the configuration
-    for reloads.
+    With a supervisor, *channel* is the control channel and *parent* a file descriptor
+    that becomes readable when the supervisor exits. The supervisor handles SIGINT,
+    which a terminal sends to all processes, and SIGHUP. SIGTERM may arrive twice (from
+    the supervisor and from a service manager), so only SIGQUIT aborts.
+
+    Without a supervisor, *source* is the configuration for reloads. *started* is called
+    once the worker accepts connections.
     """
     if metrics is not None:
         metrics.worker_started()
@@ -449,7 +450,7 @@ def serve(
         reloads: WorkerReload | SingleProcessReload
         if parent is None or channel is None:
             reloads = SingleProcessReload(worker, source)
-            loop.add_signal_handler(signal.SIGHUP, reloads.ask)
+            loop.add_signal_handler(signal.SIGHUP, reloads.request)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, worker.stop_or_abort)
         else:
@@ -458,24 +459,26 @@ def serve(
             for number in (signal.SIGINT, signal.SIGHUP):
                 loop.add_signal_handler(number, lambda: None)
             loop.add_signal_handler(signal.SIGQUIT, worker.abort)
-            loop.add_reader(parent, _orphaned, loop, parent, worker)
+            loop.add_reader(parent, _on_supervisor_exit, loop, parent, worker)
 
-        def up() -> None:
+        def on_started() -> None:
             reloads.start()
             started()
 
-        await worker.run(up)
+        await worker.run(on_started)
         reloads.stop()
 
     uvloop.run(main())
 
 
-def _senders(settings: ServerSettings) -> TrustedSources | None:
-    """Who speaks the PROXY protocol; None: nobody."""
-    listed = settings.proxy_protocol_from
-    return TrustedSources(listed) if listed else None
+def _proxy_sources(settings: ServerSettings) -> TrustedSources | None:
+    """Return the sources that send PROXY protocol headers; None if none is set."""
+    sources = settings.proxy_protocol_from
+    return TrustedSources(sources) if sources else None
 
 
-def _orphaned(loop: asyncio.AbstractEventLoop, parent: int, worker: Worker) -> None:
+def _on_supervisor_exit(
+    loop: asyncio.AbstractEventLoop, parent: int, worker: Worker
+) -> None:
     loop.remove_reader(parent)
     worker.stop()

@@ -98,7 +98,7 @@ def test_requests_by_status_and_method() -> None:
     one.record_response(b"/a", b"PROPFIND", 202, 0.005)
     two.record_response(b"/a", b"GET", 401, 0.0051)
     two.record_response(b"/a", b"GET", 0, 99.0)
-    found = samples(render_totals(shared.used()))
+    found = samples(render_totals(shared.used_slots()))
     assert found["oauth2_proxy_requests_total{code=202}"] == 2
     assert found["oauth2_proxy_requests_total{code=401}"] == 1
     assert found["oauth2_proxy_requests_total{code=0}"] == 1
@@ -122,7 +122,9 @@ def test_health_checks_are_not_counted() -> None:
         metrics.record_response(target, b"GET", 200, 0.0)
     metrics.record_response(b"/ping", b"GET", 403, 0.0, "unauthenticated", "no_session")
     assert (
-        samples(render_totals(shared.used()))["oauth2_proxy_requests_total{code=200}"]
+        samples(render_totals(shared.used_slots()))[
+            "oauth2_proxy_requests_total{code=200}"
+        ]
         == 1
     )
 
@@ -133,13 +135,13 @@ def test_what_is_unknown_is_other() -> None:
     metrics = started(shared, 0)
     metrics.record_response(b"/", b"GET", 403, 0.0, "denied", "a\n\u2028")
     metrics.record_response(b"/", b"GET", 403, 0.0, "denied", "groups")
-    metrics.event(Event("login_failed", reason="so\nnew"))
-    metrics.event(Event("login_denied", reason="so new"))
-    metrics.event(Event("so new"))
-    metrics.fetch_done("so new", 0.1, 200)
-    metrics.store_done("so new", 0.1, "ok")
-    metrics.event(Event("upstream_failed", reason="so new"))
-    found = samples(render_totals(shared.used()))
+    metrics.count_event(Event("login_failed", reason="so\nnew"))
+    metrics.count_event(Event("login_denied", reason="so new"))
+    metrics.count_event(Event("so new"))
+    metrics.record_fetch("so new", 0.1, 200)
+    metrics.record_store_operation("so new", 0.1, "ok")
+    metrics.count_event(Event("upstream_failed", reason="so new"))
+    found = samples(render_totals(shared.used_slots()))
     for name in (
         "authproxy_decisions_total{reason=other,verdict=denied}",
         "authproxy_decisions_total{reason=groups,verdict=denied}",
@@ -157,24 +159,24 @@ def test_what_else_is_counted() -> None:
     shared = SharedMetrics()
     metrics = started(shared, 0)
     for kind in ("logged_in", "refreshed", "refresh_failed", "session_ended"):
-        metrics.event(Event(kind, "alice", "keycloak"))
-    metrics.event(Event("login_failed", reason="nonce"))
+        metrics.count_event(Event(kind, "alice", "keycloak"))
+    metrics.count_event(Event("login_failed", reason="nonce"))
     for status in (200, 302, 400, 503, None):
-        metrics.fetch_done("token", 0.02, status)
-    metrics.store_done("load", 0.0003, "ok")
-    metrics.store_done("load", 3.0, "error")
-    metrics.upstream_answered(0.3)
-    metrics.reload("success")
-    metrics.lines_lost(7)
-    metrics.unsealed(5)
-    metrics.unsealed(6)
-    metrics.unsealed(2)  # a core that has just begun
-    metrics.ready(True)
-    metrics.begun()
-    metrics.connected()
-    metrics.connected()
-    metrics.disconnected()
-    found = samples(render_totals(shared.used()))
+        metrics.record_fetch("token", 0.02, status)
+    metrics.record_store_operation("load", 0.0003, "ok")
+    metrics.record_store_operation("load", 3.0, "error")
+    metrics.record_upstream_response(0.3)
+    metrics.count_reload("success")
+    metrics.count_dropped_lines(7)
+    metrics.count_cache_misses(5)
+    metrics.count_cache_misses(6)
+    metrics.count_cache_misses(2)  # a core that has just begun
+    metrics.set_ready(True)
+    metrics.request_started()
+    metrics.connection_opened()
+    metrics.connection_opened()
+    metrics.connection_closed()
+    found = samples(render_totals(shared.used_slots()))
     expected = {
         "authproxy_logins_total{reason=,result=success}": 1,
         "authproxy_logins_total{reason=nonce,result=failure}": 1,
@@ -195,8 +197,8 @@ def test_what_else_is_counted() -> None:
         "authproxy_upstream_response_duration_seconds_bucket{le=0.25}": 0,
         "authproxy_reloads_total{outcome=success}": 1,
         "authproxy_reloads_total{outcome=failure}": 0,
-        "authproxy_log_lines_lost_total": 7,
-        "authproxy_sessions_unsealed_total": 8,
+        "authproxy_log_lines_dropped_total": 7,
+        "authproxy_session_cache_misses_total": 8,
         "authproxy_workers_ready": 1,
         "oauth2_proxy_requests_in_flight": 1,
         "authproxy_connections": 1,
@@ -209,22 +211,22 @@ def test_a_slot_outlives_its_worker() -> None:
     """Counters go on, what was held is gone; a slot that nobody had is not shown."""
     shared = SharedMetrics(3)
     first = started(shared, 1)
-    first.connected()
+    first.connection_opened()
     first.record_response(b"/", b"GET", 200, 0.1)
-    shared.retire(1)
-    assert samples(render_totals(shared.used()))["authproxy_connections"] == 0
+    shared.clear_gauges(1)
+    assert samples(render_totals(shared.used_slots()))["authproxy_connections"] == 0
     second = started(shared, 1)
     second.record_response(b"/", b"GET", 200, 0.1)
-    found = samples(render_totals(shared.used()))
+    found = samples(render_totals(shared.used_slots()))
     assert found["oauth2_proxy_requests_total{code=200}"] == 2
     assert found["authproxy_worker_starts_total"] == 2
-    assert list(shared.used()) == [1]
+    assert list(shared.used_slots()) == [1]
 
 
 def test_every_number_has_a_place_of_its_own() -> None:
-    places = [at for family in FAMILIES for at in LAYOUT.of(family).values()]
+    places = [at for family in FAMILIES for at in LAYOUT.offsets(family).values()]
     assert len(set(places)) == len(places) == sum(len(f.series) for f in FAMILIES)
-    assert LAYOUT.of(REQUESTS)[("404",)] == 404
+    assert LAYOUT.offsets(REQUESTS)[("404",)] == 404
     assert max(places) < LAYOUT.size
 
 
@@ -232,7 +234,7 @@ def test_the_numbers_of_each_worker() -> None:
     shared = SharedMetrics(2)
     for number in range(2):
         started(shared, number).record_response(b"/", b"GET", 200 + number, 0.1)
-    found = samples(render_per_worker(shared.used()))
+    found = samples(render_per_worker(shared.used_slots()))
     assert found["oauth2_proxy_requests_total{code=200,worker=0}"] == 1
     assert found["oauth2_proxy_requests_total{code=201,worker=1}"] == 1
     assert "oauth2_proxy_requests_total{code=201,worker=0}" not in found
@@ -277,7 +279,7 @@ def test_sums_over_workers_that_die(program: Program) -> None:
     each = [found[f"authproxy_worker_requests_total{{worker={n}}}"] for n in (0, 1)]
     assert sum(each) == 21
     wait_for(
-        lambda: 1 <= scrape(numbers)["authproxy_sessions_unsealed_total"] <= 4,
+        lambda: 1 <= scrape(numbers)["authproxy_session_cache_misses_total"] <= 4,
         "the sweep",
     )
     assert found["promhttp_metric_handler_requests_total{code=200}"] == 5

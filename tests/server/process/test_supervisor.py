@@ -95,7 +95,7 @@ def test_killed_worker_is_replaced(start: Start) -> None:
     victim = before.pop()
     os.kill(victim, signal.SIGKILL)
     wait_for(lambda: len(set(workers_of(process)) - {victim}) == 2, "a new worker")
-    wait_for(lambda: f"worker {victim} ended with -9" in process.log(), "the log")
+    wait_for(lambda: f"worker {victim} exited with code -9" in process.log(), "the log")
     # Only the new one is left to answer.
     os.kill(before.pop(), signal.SIGKILL)
     assert ping(port) == 200

@@ -13,7 +13,7 @@ from authproxy.reload.file_watcher import FileWatcher
 from authproxy.reload.reload_settings import (
     deserialize_settings,
     error_lines,
-    merged,
+    merge_settings,
     serialize_settings,
 )
 from authproxy.server_settings import Listener, TlsSettings
@@ -92,10 +92,10 @@ def test_restart_keeps_its_own() -> None:
                     sessions=replace(current.core.sessions, backend="store"),
                 ),
             ),
-            "sessions are kept",
+            "session backend",
         ),
     ):
-        found, notes = merged(current, current, fresh)
+        found, notes = merge_settings(current, current, fresh)
         assert found == current
         [note] = notes
         assert word in note
@@ -103,7 +103,7 @@ def test_restart_keeps_its_own() -> None:
     renewed = replace(
         secure, listeners=(Listener(host="a", tls=replace(tls, cert_file="c")),)
     )
-    assert merged(secure, secure, renewed) == (renewed, ())
+    assert merge_settings(secure, secure, renewed) == (renewed, ())
 
 
 def test_settings_travel() -> None:

@@ -91,20 +91,20 @@ def fleet() -> Fleet:
 def test_all_switch(fleet: Fleet, capfd: pytest.CaptureFixture[str]) -> None:
     assert fleet.rollouts.due is None
     fleet.begin()
-    assert fleet.rollouts.under_way
+    assert fleet.rollouts.in_progress
     assert fleet.rollouts.due is not None
     assert fleet.heard() == [["prepare"], ["prepare"]]
-    fleet.say("ready", 1)
-    fleet.say("ready", 1)
-    fleet.say("switched", 2)  # not yet
+    fleet.say("prepared", 1)
+    fleet.say("prepared", 1)
+    fleet.say("committed", 2)  # not yet
     fleet.rollouts.advance()
     assert fleet.heard() == [[], []]
-    fleet.say("ready", 2)
-    assert fleet.heard() == [["switch"], ["switch"]]
+    fleet.say("prepared", 2)
+    assert fleet.heard() == [["commit"], ["commit"]]
     assert fleet.rollouts.settings.request_id_header == "x-other"
-    fleet.say("switched")
-    assert not fleet.rollouts.under_way
-    assert fleet.heard() == [["count success"], []]
+    fleet.say("committed")
+    assert not fleet.rollouts.in_progress
+    assert fleet.heard() == [["count_reload success"], []]
     assert "configuration reloaded" in "".join(capfd.readouterr())
 
 
@@ -113,11 +113,11 @@ def test_one_that_fails_stops_all(
 ) -> None:
     fleet.begin()
     fleet.heard()
-    fleet.say("ready", 1)
+    fleet.say("prepared", 1)
     fleet.say("failed no certificate", 2)
-    assert fleet.heard() == [["drop", "count failure"], ["drop"]]
+    assert fleet.heard() == [["abort", "count_reload failure"], ["abort"]]
     assert fleet.rollouts.settings is fleet.first
-    fleet.say("ready", 2)  # too late to matter
+    fleet.say("prepared", 2)  # too late to matter
     assert fleet.heard() == [[], []]
     assert "worker 2: no certificate" in capfd.readouterr().err
 
@@ -128,10 +128,10 @@ def test_one_that_is_late_stops_all(
     monkeypatch.setattr(reload_coordinator, "PREPARE_TIMEOUT", 0.0)
     fleet.begin()
     fleet.heard()
-    fleet.say("ready", 1)
+    fleet.say("prepared", 1)
     fleet.rollouts.advance()
-    assert fleet.heard() == [["drop", "count failure"], ["drop"]]
-    assert "worker 2 did not get ready in time" in capfd.readouterr().err
+    assert fleet.heard() == [["abort", "count_reload failure"], ["abort"]]
+    assert "worker 2: not prepared after 0 s" in capfd.readouterr().err
 
 
 def test_one_that_switches_late_keeps_nobody_waiting(
@@ -139,24 +139,24 @@ def test_one_that_switches_late_keeps_nobody_waiting(
 ) -> None:
     monkeypatch.setattr(reload_coordinator, "PREPARE_TIMEOUT", 0.0)
     fleet.begin()
-    fleet.say("ready")
-    fleet.say("switched", 1)
+    fleet.say("prepared")
+    fleet.say("committed", 1)
     fleet.rollouts.advance()
-    assert not fleet.rollouts.under_way
+    assert not fleet.rollouts.in_progress
     assert fleet.rollouts.settings.request_id_header == "x-other"
-    assert "worker 2 is busy" in capfd.readouterr().err
+    assert "worker 2 has not confirmed" in capfd.readouterr().err
 
 
 def test_the_dead_are_not_waited_for(fleet: Fleet) -> None:
     fleet.begin()
     fleet.heard()
-    fleet.say("ready", 1)
+    fleet.say("prepared", 1)
     del fleet.followers[2]
     fleet.rollouts.on_worker_exit(2)
-    assert fleet.heard() == [["switch"]]
+    assert fleet.heard() == [["commit"]]
     del fleet.followers[1]
     fleet.rollouts.on_worker_exit(1)
-    assert not fleet.rollouts.under_way
+    assert not fleet.rollouts.in_progress
     fleet.begin()  # with nobody there
     assert fleet.rollouts.settings.request_id_header == "x-other"
 
@@ -166,7 +166,7 @@ def test_bad_configuration_reaches_nobody(
 ) -> None:
     fleet.failure = ConfigError(("a: bad", "b: worse"), (), (str(tmp_path),))
     fleet.begin()
-    assert fleet.heard() == [["count failure"], []]
+    assert fleet.heard() == [["count_reload failure"], []]
     err = capfd.readouterr().err
     assert "a: bad" in err
     assert "b: worse" in err
@@ -177,7 +177,7 @@ def test_even_a_bug_leaves_the_old_one_in_force(
 ) -> None:
     fleet.failure = RuntimeError("a bug")
     fleet.begin()
-    assert fleet.heard() == [["count failure"], []]
+    assert fleet.heard() == [["count_reload failure"], []]
     assert "RuntimeError('a bug')" in capfd.readouterr().err
     fleet.failure = None
     fleet.begin()
@@ -189,8 +189,8 @@ def test_two_requests_one_after_the_other(fleet: Fleet) -> None:
     fleet.rollouts.request()
     fleet.rollouts.advance()
     fleet.heard()
-    fleet.say("ready")
-    fleet.say("switched")
+    fleet.say("prepared")
+    fleet.say("committed")
     fleet.heard()
     fleet.rollouts.advance()
     assert fleet.heard() == [["prepare"], ["prepare"]]
@@ -228,11 +228,11 @@ def test_certificate_that_goes_between_the_steps(tmp_path: Path) -> None:
     fleet.begin()
     fleet.heard()
     os.rename(certificate.key_file, certificate.key_file + ".away")
-    fleet.say("ready")
-    assert fleet.heard() == [["drop", "count failure"], ["drop"]]
+    fleet.say("prepared")
+    assert fleet.heard() == [["abort", "count_reload failure"], ["abort"]]
     assert listening.context is before
     os.rename(certificate.key_file + ".away", certificate.key_file)
     fleet.begin()
-    fleet.say("ready")
+    fleet.say("prepared")
     assert listening.context is not before
     listening.socket.close()
