@@ -125,7 +125,7 @@ def test_settings_travel() -> None:
 
 
 def test_what_travels_is_settings() -> None:
-    with pytest.raises(TypeError, match="settings"):
+    with pytest.raises(TypeError, match="ServerSettings"):
         deserialize_settings(serialize_settings("something else"))  # type: ignore[arg-type]
 
 
