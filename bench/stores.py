@@ -178,7 +178,7 @@ def fill(file: Path, put: Put, session: Session, count: int, *, original: bool) 
                 user=f"user-{number}",
                 email=f"user-{number}@example.com",
             )
-            kept = drive_sync(writer.begin(one, (), host="localhost"), put)
+            kept = drive_sync(writer.create(one, (), host="localhost"), put)
             [(_, cookie)] = kept.headers
             stream.write(cookie.partition(b";")[0] + b"\n")
 

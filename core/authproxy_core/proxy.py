@@ -99,7 +99,7 @@ class AuthProxy(StoreHooks):
         self._response_headers = HeaderInjector(
             settings.inject_response_headers, named=True
         )
-        self._upstreams = Upstreams(settings, self._sessions.is_own_cookie)
+        self._upstreams = Upstreams(settings, self._sessions.is_session_cookie)
         self._unauthorized = replace(challenge.unauthorized(), reusable=True)
         self._forbidden = replace(challenge.forbidden(), reusable=True)
         self._own_prefix = settings.proxy_prefix.encode() + b"/"
@@ -302,9 +302,9 @@ class AuthProxy(StoreHooks):
         return self._check_stale(entry, request)
 
     def _checked(self, entry: SessionEntry, request: Request) -> Respond:
-        answer = entry.answer
+        answer = entry.response
         if answer is None:
-            answer = entry.answer = self._answer(entry.session, entry.kept)
+            answer = entry.response = self._answer(entry.session, entry.cached)
         if self._ruled or b"?" in request.target:
             return self._demands.check(request, entry.session) or answer
         return answer

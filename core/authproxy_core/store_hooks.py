@@ -15,9 +15,9 @@ class StoreHooks:
     store_available = True
 
     @property
-    def sessions_unsealed(self) -> int:
+    def session_cache_misses(self) -> int:
         """How many sessions no cache held so far, so that they had to be unsealed."""
-        return self._sessions.unsealed
+        return self._sessions.cache_misses
 
     @property
     def store_notifies(self) -> bool:

@@ -24,14 +24,19 @@ from authproxy_core.login.state import HASH_SIZE, MAX_RD, MAX_STATE
 from authproxy_core.messages import Request
 from authproxy_core.oidc.jwt import (
     MAX_KEYS,
-    MAX_SUBJECT,
-    MAX_TOKEN,
+    MAX_SUBJECT_LENGTH,
+    MAX_TOKEN_BYTES,
     MIN_RSA_BITS,
-    Expected,
-    claims_of,
+    ExpectedClaims,
     parse_key_set,
+    unverified_claims,
 )
-from authproxy_core.oidc.logout_token import EVENT, MAX_AGE, MAX_ID, check_logout_token
+from authproxy_core.oidc.logout_token import (
+    LOGOUT_EVENT,
+    MAX_ID_LENGTH,
+    MAX_TOKEN_AGE,
+    check_logout_token,
+)
 from authproxy_core.providers.adapters.graph import member_of
 from authproxy_core.providers.api import MAX_PAGES
 from authproxy_core.request.authorization import (
@@ -50,23 +55,23 @@ from authproxy_core.request.original import (
     MAX_URI,
     TrustedProxies,
 )
-from authproxy_core.sessions.cookies import MAX_CLEARED, CookieWriter
+from authproxy_core.sessions.cookies import MAX_CLEARED_PARTS, CookieWriter
 from authproxy_core.sessions.formats import (
-    MAX_STORED,
-    NONCE_MIN,
+    MAX_STORED_BYTES,
+    MIN_NONCE_SIZE,
     SessionFormats,
-    identity,
+    session_identity,
 )
 from authproxy_core.sessions.oauth2_proxy_format import (
     MAX_CLAIM_DEPTH,
-    MAX_RECORD,
-    MAX_VALUE,
+    MAX_RECORD_BYTES,
+    MAX_VALUE_BYTES,
     OAuth2ProxyFormat,
     Ticket,
     read_stored_session,
     write_stored_session,
 )
-from authproxy_core.sessions.sealing import MAX_TEXT, Sealer
+from authproxy_core.sessions.sealing import MAX_SEALED_BYTES, Sealer
 from authproxy_core.settings.credentials import CredentialSettings
 from authproxy_core.settings.root import CookieSettings, Settings
 from support.harness import SECRET, START, Harness, header, settings, target_of
@@ -86,10 +91,10 @@ def test_the_longest_sealed_value() -> None:
         assert len(text) == length
         return text
 
-    longest = sealed(MAX_TEXT)
+    longest = sealed(MAX_SEALED_BYTES)
     assert sealer.unseal(b"p", longest, now=START, lifetime=0).issued_at == START
     with pytest.raises(SealError, match="something else"):
-        sealer.unseal(b"p", sealed(MAX_TEXT + 2), now=START, lifetime=0)
+        sealer.unseal(b"p", sealed(MAX_SEALED_BYTES + 2), now=START, lifetime=0)
 
 
 def test_the_longest_stored_session() -> None:
@@ -97,9 +102,12 @@ def test_the_longest_stored_session() -> None:
     formats = SessionFormats(given, clock=lambda: START, random_bytes=bytes)
     ticket = formats.new_ticket()
     # It is refused unread, so it does not matter what it is.
-    for size, match in ((MAX_STORED, "something else"), (MAX_STORED + 1, "too large")):
+    for size, match in (
+        (MAX_STORED_BYTES, "something else"),
+        (MAX_STORED_BYTES + 1, "too large"),
+    ):
         with pytest.raises(SealError, match=match):
-            formats.open_stored(ticket, bytes(size))
+            formats.unseal_stored(ticket, bytes(size))
 
 
 @pytest.mark.parametrize("ticket", [True, False])
@@ -122,7 +130,10 @@ def test_the_longest_value_of_another_format() -> None:
     interop = OAuth2ProxyFormat([SECRET], "_oauth2_proxy")
     # Refused unread: what would fit is refused for its signature.
     rest = b"|1700000000|"
-    for size, match in ((MAX_VALUE, "changed"), (MAX_VALUE + 1, "three fields")):
+    for size, match in (
+        (MAX_VALUE_BYTES, "changed"),
+        (MAX_VALUE_BYTES + 1, "three fields"),
+    ):
         value = b"A" * (size - len(rest)) + rest
         with pytest.raises(SealError, match=match):
             interop.read_cookie(value, now=START, lifetime=0)
@@ -140,7 +151,7 @@ def test_the_longest_record_of_another_format() -> None:
 
     around = 12 + 16  # bytes, of the nonce and the tag
     overhead = len(stored(100_000)) - around - 100_000
-    longest = MAX_RECORD - overhead
+    longest = MAX_RECORD_BYTES - overhead
     value = interop.write_session(session(longest), iv=bytes(16))
     found = interop.read_session(value, now=START, lifetime=0)
     assert found.user == "x" * longest
@@ -157,10 +168,10 @@ def test_the_longest_record_of_another_format() -> None:
 def test_the_shortest_nonce_that_tells_sessions_apart() -> None:
     def same(nonce: bytes) -> bool:
         session = Session(created_at=START, nonce=nonce)
-        return identity(session, b"one") == identity(session, b"two")
+        return session_identity(session, b"one") == session_identity(session, b"two")
 
-    assert same(bytes(NONCE_MIN))
-    assert not same(bytes(NONCE_MIN - 1))
+    assert same(bytes(MIN_NONCE_SIZE))
+    assert not same(bytes(MIN_NONCE_SIZE - 1))
 
 
 # Logins
@@ -236,7 +247,7 @@ def accepting() -> Harness:
 @more
 def test_the_longest_subject(more: int) -> None:
     harness = accepting()
-    token = harness.token(sub="s" * (MAX_SUBJECT + more))
+    token = harness.token(sub="s" * (MAX_SUBJECT_LENGTH + more))
     field = (b"authorization", f"Bearer {token}".encode())
     assert harness.get("/oauth2/auth", field).status == (401 if more else 202)
 
@@ -249,10 +260,10 @@ def test_the_longest_token() -> None:
     def token(length: int) -> str:
         return f"{head}.{body}.{'A' * (length - fixed)}"
 
-    assert claims_of(token(MAX_TOKEN)) == {"a": 1}
-    for length in range(MAX_TOKEN + 1, MAX_TOKEN + 5):
+    assert unverified_claims(token(MAX_TOKEN_BYTES)) == {"a": 1}
+    for length in range(MAX_TOKEN_BYTES + 1, MAX_TOKEN_BYTES + 5):
         with pytest.raises(TokenError, match="compact"):
-            claims_of(token(length))
+            unverified_claims(token(length))
 
 
 KEY = RSAKey.generate_key(2048).as_dict(private=False)
@@ -278,13 +289,13 @@ def test_the_shortest_rsa_key(more: int) -> None:
 @more
 @pytest.mark.parametrize("name", ["sid", "jti"])
 def test_names_in_a_logout_token(name: str, more: int) -> None:
-    judged(more, **{name: "x" * (MAX_ID + more)})
+    judged(more, **{name: "x" * (MAX_ID_LENGTH + more)})
 
 
 @more
 def test_the_oldest_logout_token(more: int) -> None:
     leeway = 30
-    judged(more, iat=START - MAX_AGE - leeway - more)
+    judged(more, iat=START - MAX_TOKEN_AGE - leeway - more)
 
 
 def test_a_logout_token_of_another_issuer() -> None:
@@ -305,9 +316,9 @@ def judged(more: int, **changes: Any) -> None:
     """Judge a logout token with *changes*, which is good unless there is *more*."""
     claims = {
         "iss": "i", "aud": "c", "iat": START, "exp": START + 60, "jti": "1",
-        "sub": "s", "events": {EVENT: {}},
+        "sub": "s", "events": {LOGOUT_EVENT: {}},
     } | changes  # fmt: skip
-    expected = Expected(issuer="i", client_id="c", leeway=30.0)
+    expected = ExpectedClaims(issuer="i", client_id="c", leeway=30.0)
     if not more:
         assert check_logout_token(claims, expected, START).subject == "s"
         return
@@ -429,10 +440,10 @@ def test_the_longest_target() -> None:
 
 def test_the_most_parts_that_are_cleared() -> None:
     writer = CookieWriter("s", CookieSettings(secrets=(SECRET,)))
-    for parts in (MAX_CLEARED, MAX_CLEARED + 5):
+    for parts in (MAX_CLEARED_PARTS, MAX_CLEARED_PARTS + 5):
         names = [b"s", *[b"s_%d" % number for number in range(parts)]]
         cleared = writer.clear(host="a", present=names)
-        assert len(cleared) == 1 + MAX_CLEARED
+        assert len(cleared) == 1 + MAX_CLEARED_PARTS
 
 
 @more

@@ -67,7 +67,7 @@ def test_new_tokens_are_not_lost_when_a_later_step_fails(refreshing: Harness) ->
 def test_tokens_kept_for_a_retry_are_bounded(
     refreshing: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refresh_cache, "MAX_REMEMBERED", 1)
+    monkeypatch.setattr(refresh_cache, "MAX_ENTRIES", 1)
     refreshing.config.id_token_claims["groups"] = None
     refreshing.config.failing["userinfo"] = 503
     jars = [dict(refreshing.jar)]
@@ -79,7 +79,7 @@ def test_tokens_kept_for_a_retry_are_bounded(
     refreshing.clock.now += 61
     for jar in jars:
         assert refreshing.get("/oauth2/auth", jar=jar).status == 202
-    assert len(refreshing.proxy._sessions.renewals._tokens) == 1
+    assert len(refreshing.proxy._sessions.refresh_cache._tokens) == 1
 
 
 def test_userinfo_of_somebody_else_ends_a_refreshed_session(
@@ -144,7 +144,7 @@ def test_renewals_are_forgotten_in_time(refreshing: Harness) -> None:
     for _ in range(5):
         refreshing.clock.now += 61
         refreshing.get("/oauth2/auth")
-    assert len(refreshing.proxy._sessions.renewals._renewed) == 1
+    assert len(refreshing.proxy._sessions.refresh_cache._renewed) == 1
 
 
 @pytest.mark.parametrize("format", ["authproxy", "oauth2-proxy"])

@@ -294,7 +294,7 @@ def test_a_value_is_kept_from_its_second_sight_on(
     again = entry(b"a")
     cache.admit(again)
     assert cache.get(b"a") is again
-    assert again.kept
+    assert again.cached
     monkeypatch.setattr(session_cache, "MAX_CANDIDATES", 2)
     for name in (b"b", b"c", b"d"):  # the first two are forgotten again
         cache.admit(entry(name))

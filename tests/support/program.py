@@ -141,5 +141,7 @@ def session_cookie(
     sessions = Sessions(
         settings, provider_ids=["oidc"], clock=time.time, random_bytes=os.urandom
     )
-    kept = drive_sync(sessions.begin(stored, (), host="localhost"), lambda effect: None)
+    kept = drive_sync(
+        sessions.create(stored, (), host="localhost"), lambda effect: None
+    )
     return "; ".join(value.split(b";")[0].decode() for _, value in kept.headers)

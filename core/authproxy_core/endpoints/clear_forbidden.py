@@ -103,7 +103,7 @@ def _is_refused(context: Context, request: Request) -> Flow[bool]:
     entry = context.sessions.lookup(request.headers)
     if entry is None:
         return False
-    if entry.cold:
+    if entry.needs_load:
         try:
             loaded = yield from context.sessions.load(entry)
         except StoreError:
@@ -124,8 +124,8 @@ def _end(context: Context, request: Request) -> Flow[Headers]:
     entry = context.sessions.lookup(request.headers)
     if entry is not None:
         with suppress(StoreError):
-            yield from context.sessions.end(entry)
-    if not context.sessions.present(request.headers):
+            yield from context.sessions.revoke(entry)
+    if not context.sessions.cookie_names(request.headers):
         return ()
     return ended_session(context, request).headers
 
@@ -136,6 +136,6 @@ def _with_cookies(context: Context, answer: Respond, cookies: Headers) -> Respon
         field
         for field in answer.headers
         if field[0] != b"set-cookie"
-        or not context.sessions.is_own_cookie(field[1].partition(b"=")[0])
+        or not context.sessions.is_session_cookie(field[1].partition(b"=")[0])
     )
     return replace(answer, headers=(*kept, *cookies), reusable=False)

@@ -28,7 +28,7 @@ def is_session_valid(
     entry = context.sessions.lookup(request.headers)
     if entry is None:
         return False
-    if entry.cold:
+    if entry.needs_load:
         try:
             entry = yield from context.sessions.load(entry)
         except StoreError:

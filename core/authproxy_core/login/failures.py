@@ -13,7 +13,7 @@ from ..errors import (
     TokenError,
 )
 from ..messages import Event
-from ..oidc.protocol import short_code
+from ..oidc.protocol import safe_error_code
 
 
 class Failure(Struct, frozen=True):
@@ -124,7 +124,7 @@ def failure_of(error: AuthProxyError) -> Failure:
 
 def provider_error_failure(code: str) -> Failure:
     """The same for an ``error`` in the callback (RFC 6749 §4.1.2.1)."""
-    code = short_code(code)
+    code = safe_error_code(code)
     detail = f"the identity provider ended the login with {code!r}"
     return _failure(code if code in MESSAGES else "provider_error", 403, detail, code)
 

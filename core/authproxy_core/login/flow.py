@@ -289,7 +289,7 @@ def _redeem(
         event = Event("login_denied", session.name, refusal, _denial_detail(refusal))
         return access_denied_page(context, request, event, ended)
     before = context.sessions.lookup(request.headers)
-    kept = yield from context.sessions.begin(
+    kept = yield from context.sessions.create(
         session, request.headers, host=original.host
     )
     counted: Headers = ()

@@ -70,7 +70,7 @@ def _logged_in(
 ) -> Flow[Respond]:
     settings = context.settings.credentials
     session = local_session(settings, user, context.clock(), stored=True)
-    kept = yield from context.sessions.begin(
+    kept = yield from context.sessions.create(
         session, request.headers, host=original.host
     )
     rd = context.redirect_target(request, form)

@@ -17,7 +17,7 @@ from msgspec import Struct
 from ..encoding import b64url, b64url_decode
 from ..errors import LoginStateError, SealError
 from ..messages import Header, Headers
-from ..oidc.jwt import hashed
+from ..oidc.jwt import hash_nonce
 from ..sessions.cookies import CookieWriter, read_cookies
 from ..sessions.oauth2_proxy_format import CsrfRecord, OAuth2ProxyFormat
 from ..sessions.sealing import Sealer
@@ -126,7 +126,7 @@ class LoginStates:
             rd=rd,
             redirect_uri=redirect_uri,
         )
-        state_hash = hashed(login.state)
+        state_hash = hash_nonce(login.state)
         name = self._name_for(state_hash)
         writer = self._writer(name)
         cookies = writer.set(
@@ -226,7 +226,7 @@ class LoginStates:
             login = self._found(cookies, name, rd)
             if login is None:
                 continue
-            if hmac.compare_digest(hashed(login.state), state_hash):
+            if hmac.compare_digest(hash_nonce(login.state), state_hash):
                 self._use_once(state_hash)
                 ended = self._writer(name).clear(host=host, present=())
                 return ConsumedLogin(login, ended)

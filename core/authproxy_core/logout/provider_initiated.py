@@ -18,7 +18,7 @@ from ..identity.claims import claim_list
 from ..login.context import Context
 from ..login.flow import MAX_FORM, query_of
 from ..messages import Decision, Event, Request, Respond, first_header
-from ..oidc.jwt import claims_of
+from ..oidc.jwt import unverified_claims
 from ..oidc.logout_token import LogoutToken
 from ..pages.challenge import JSON, NO_STORE
 from ..pages.pages import NO_CACHE
@@ -62,7 +62,7 @@ def back_channel(context: Context, request: Request) -> Flow[Decision]:
         key = _key_of(context, provider, logout)
         if (yield from Load(key)) is not None:
             raise TokenError("the logout token was used before", reason="replay")
-        revoked = yield from context.sessions.index.log_out(
+        revoked = yield from context.sessions.index.revoke_by_logout_token(
             provider.id, subject=logout.subject, sid=logout.sid
         )
         # Noted last, so that a logout that failed half-way can be sent again.
@@ -74,7 +74,7 @@ def back_channel(context: Context, request: Request) -> Flow[Decision]:
     except (TokenError, ProviderError, RequestError) as error:
         return _refused("invalid_request", error)
     detail = f"{revoked.count} sessions ended in the store"
-    if revoked.listed:
+    if revoked.cookie_sessions_revoked:
         detail += ", those in cookies are listed as revoked"
     event = Event("logged_out_by_provider", logout.subject, provider.id, detail)
     return Respond(200, NO_STORE, b"", (event,))
@@ -96,7 +96,7 @@ def _issuer_of(context: Context, token: str) -> Provider:
 
     Several clients may have one issuer: the audience tells which is meant.
     """
-    claims = claims_of(token)
+    claims = unverified_claims(token)
     issuer, audience = claims.get("iss"), claim_list(claims.get("aud"))
     found = [
         provider
@@ -118,7 +118,7 @@ def _issuers_of(provider: Provider) -> tuple[str, ...]:
 
 def _key_of(context: Context, provider: Provider, logout: LogoutToken) -> str:
     formats = context.sessions.formats
-    digits = formats.hashes("jti", provider.id, logout.jti)[0]
+    digits = formats.key_hashes("jti", provider.id, logout.jti)[0]
     return f"{context.settings.cookie.name}:jti:{digits}"
 
 
@@ -141,11 +141,11 @@ def front_channel(context: Context, request: Request) -> Flow[Decision]:
     form = parse_form(query_of(request))
     sessions, frames = context.sessions, _framing(context)
     entry = sessions.lookup(request.headers)
-    if entry is not None and entry.cold:
+    if entry is not None and entry.needs_load:
         entry = yield from sessions.load(entry)
     if entry is None or not _is_meant(context, entry.session, form):
         return Respond(400, frames, b"")
-    yield from sessions.end(entry)
+    yield from sessions.revoke(entry)
     browser = context.browser(request)
     cleared = sessions.clear(host=browser.host, present=browser.present)
     name = entry.session.name

@@ -25,7 +25,7 @@ def sign_out(context: Context, request: Request) -> Flow[Respond]:
     form = yield from form_of(request)
     sessions = context.sessions
     entry = sessions.lookup(request.headers)
-    if entry is not None and entry.cold:
+    if entry is not None and entry.needs_load:
         # One that is over is ended all the same: it may only have been idle.
         entry = (yield from sessions.load(entry)) or entry
     session = entry.session if entry else None
@@ -37,12 +37,12 @@ def sign_out(context: Context, request: Request) -> Flow[Respond]:
     own = form.get("rd", "").partition("?")[0] == sign_in
     rd = context.redirect_target(request, form, own_endpoints=own)
     headers = sessions.clear(
-        host=context.host(request), present=sessions.present(request.headers)
+        host=context.host(request), present=sessions.cookie_names(request.headers)
     )
     if entry is None or session is None:
         return redirect(rd, headers)
     # First here, whatever the provider says or does not say.
-    yield from sessions.end(entry)
+    yield from sessions.revoke(entry)
     event = Event("logged_out", session.name, detail="signed out")
     failed = yield from _call_backend_logout(context, session)
     failed += yield from _revoked(context, session)

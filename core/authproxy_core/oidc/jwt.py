@@ -28,9 +28,9 @@ from msgspec import Struct
 from ..encoding import b64url, b64url_decode
 from ..errors import ProviderError, TokenError
 
-MAX_TOKEN = 64 << 10  # bytes
+MAX_TOKEN_BYTES = 64 << 10  # bytes
 MAX_KEYS = 100
-MAX_SUBJECT = 1024  # characters
+MAX_SUBJECT_LENGTH = 1024  # characters
 MIN_RSA_BITS = 2048
 ALGORITHMS: Mapping[str, str] = {
     **{f"{family}{bits}": "RSA" for family in ("RS", "PS") for bits in (256, 384, 512)},
@@ -40,16 +40,16 @@ ALGORITHMS: Mapping[str, str] = {
     "EdDSA": "Ed25519",
     "Ed25519": "Ed25519",  # its fully-specified name (RFC 9864)
 }
-GOOGLE = "https://accounts.google.com"
+GOOGLE_ISSUER = "https://accounts.google.com"
 PEM_TYPES = (
     (RSAPublicKey, "RSA"),
     (EllipticCurvePublicKey, "EC"),
     (Ed25519PublicKey, "OKP"),
 )
 # What a JWT may carry as typ and still be an ID token (RFC 8725 §3.11).
-ACCESS_TOKENS = frozenset({"at+jwt", "application/at+jwt"})  # RFC 9068 §2.1
-NO_BEARERS = frozenset({"logout+jwt", "secevent+jwt"})
-OTHER_KINDS = NO_BEARERS | ACCESS_TOKENS
+ACCESS_TOKEN_TYPES = frozenset({"at+jwt", "application/at+jwt"})  # RFC 9068 §2.1
+NON_BEARER_TYPES = frozenset({"logout+jwt", "secevent+jwt"})
+NON_ID_TOKEN_TYPES = NON_BEARER_TYPES | ACCESS_TOKEN_TYPES
 
 
 class VerificationKey(Struct, frozen=True):
@@ -82,7 +82,7 @@ class KeySet(Struct, frozen=True):
         ]
 
 
-class Expected(Struct, frozen=True, kw_only=True):
+class ExpectedClaims(Struct, frozen=True, kw_only=True):
     """What an ID token is judged by; ``leeway`` in seconds, ``nonce`` is the raw one.
 
     ``issuer`` None switches the comparison off; ``authorized_parties`` are accepted in
@@ -193,7 +193,7 @@ class _Registry(jws.JWSRegistry):
     """The library's registry, narrowed to our algorithms and opened to our sizes."""
 
     max_header_length = 8 << 10
-    max_payload_length = MAX_TOKEN
+    max_payload_length = MAX_TOKEN_BYTES
 
     def get_alg(self, name: str) -> JWSAlgModel:
         return self.algorithms[name if name in ALGORITHMS else ""]
@@ -206,7 +206,7 @@ def verify(
     token: str,
     keys: KeySet,
     allowed: Iterable[str],
-    refused: frozenset[str] = OTHER_KINDS,
+    refused: frozenset[str] = NON_ID_TOKEN_TYPES,
 ) -> dict[str, Any]:
     """The claims of a compact JWS whose signature is good.
 
@@ -231,7 +231,7 @@ def verify(
         )
     for candidate in candidates:
         if _signed_by(token, candidate, alg):
-            return claims_of(token)
+            return unverified_claims(token)
     raise TokenError("the token's signature is wrong", reason="signature")
 
 
@@ -245,7 +245,7 @@ def _signed_by(token: str, key: VerificationKey, alg: str) -> bool:
 
 def _segments(token: str) -> list[bytes]:
     segments = token.split(".")
-    if len(token) > MAX_TOKEN or len(segments) != 3 or not token.isascii():
+    if len(token) > MAX_TOKEN_BYTES or len(segments) != 3 or not token.isascii():
         raise TokenError("the token is not a compact JWS", reason="malformed")
     decoded = [b64url_decode(segment.encode()) for segment in segments]
     if not all(decoded):
@@ -271,12 +271,14 @@ def _header(token: str) -> dict[str, Any]:
     return header
 
 
-def claims_of(token: str) -> dict[str, Any]:
+def unverified_claims(token: str) -> dict[str, Any]:
     """The claims of a JWT *without* any check of its signature."""
     return _object(_segments(token)[1])
 
 
-def check_id_token(claims: Mapping[str, Any], expected: Expected, now: float) -> None:
+def check_id_token(
+    claims: Mapping[str, Any], expected: ExpectedClaims, now: float
+) -> None:
     """Judge the claims of a verified ID token (OIDC Core §3.1.3.7).
 
     Raises `TokenError` saying what was expected and what came.
@@ -298,12 +300,14 @@ def _shown(value: object) -> str:
     return repr(text[:200])
 
 
-def check_issuer(claims: Mapping[str, Any], expected: Expected) -> None:
+def check_issuer(claims: Mapping[str, Any], expected: ExpectedClaims) -> None:
     """Raise `TokenError` unless ``iss`` is the expected issuer."""
     issuer = claims.get("iss")
     if not isinstance(issuer, str):
         raise TokenError("expected a text in the claim iss", reason="issuer")
-    if expected.issuer == GOOGLE and issuer == GOOGLE.removeprefix("https://"):
+    if expected.issuer == GOOGLE_ISSUER and issuer == GOOGLE_ISSUER.removeprefix(
+        "https://"
+    ):
         return  # Google's documents name both forms
     if expected.issuer is not None and issuer != expected.issuer:
         raise TokenError(
@@ -314,7 +318,7 @@ def check_issuer(claims: Mapping[str, Any], expected: Expected) -> None:
         )
 
 
-def check_audience(claims: Mapping[str, Any], expected: Expected) -> None:
+def check_audience(claims: Mapping[str, Any], expected: ExpectedClaims) -> None:
     """Raise `TokenError` unless the token is meant for this client."""
     for name in expected.audience_claims:
         if claims.get(name) is not None:
@@ -335,7 +339,7 @@ def check_audience(claims: Mapping[str, Any], expected: Expected) -> None:
     )
 
 
-def _audience_hint(expected: Expected) -> str:
+def _audience_hint(expected: ExpectedClaims) -> str:
     client = expected.client_id
     if not expected.keycloak:
         return (
@@ -355,7 +359,9 @@ def _texts(value: object) -> set[str]:
     return {item for item in values if isinstance(item, str)}
 
 
-def _check_authorized_party(claims: Mapping[str, Any], expected: Expected) -> None:
+def _check_authorized_party(
+    claims: Mapping[str, Any], expected: ExpectedClaims
+) -> None:
     own = {
         expected.client_id,
         *expected.extra_audiences,
@@ -425,7 +431,7 @@ def _check_subject(claims: Mapping[str, Any]) -> None:
     subject = claims.get("sub")
     if (
         not isinstance(subject, str)
-        or not 0 < len(subject) <= MAX_SUBJECT
+        or not 0 < len(subject) <= MAX_SUBJECT_LENGTH
         or not subject.isprintable()
     ):
         raise TokenError(
@@ -438,7 +444,7 @@ def _check_nonce(claims: Mapping[str, Any], nonce: bytes | None) -> None:
         return
     claim = claims.get("nonce")
     if not isinstance(claim, str) or not hmac.compare_digest(
-        claim.encode(), hashed(nonce)
+        claim.encode(), hash_nonce(nonce)
     ):
         raise TokenError(
             "the token's nonce is not the one of this login", reason="nonce"
@@ -464,6 +470,6 @@ def check_access_token_hash(
         )
 
 
-def hashed(nonce: bytes) -> bytes:
+def hash_nonce(nonce: bytes) -> bytes:
     """How a nonce or state stands in a URL: base64url(SHA-256), 43 characters."""
     return b64url(hashlib.sha256(nonce).digest())

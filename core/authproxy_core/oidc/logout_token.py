@@ -13,18 +13,18 @@ from msgspec import Struct
 
 from ..errors import TokenError
 from .jwt import (
-    MAX_SUBJECT,
-    OTHER_KINDS,
-    Expected,
+    MAX_SUBJECT_LENGTH,
+    NON_ID_TOKEN_TYPES,
+    ExpectedClaims,
     check_audience,
     check_issuer,
     check_times,
 )
 
-EVENT = "http://schemas.openid.net/event/backchannel-logout"
-REFUSED = OTHER_KINDS - {"logout+jwt"}
-MAX_AGE = 600.0  # seconds; they are used at once, two minutes are recommended
-MAX_ID = 256  # characters of jti and sid
+LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+REJECTED_TYPES = NON_ID_TOKEN_TYPES - {"logout+jwt"}
+MAX_TOKEN_AGE = 600.0  # seconds; they are used at once, two minutes are recommended
+MAX_ID_LENGTH = 256  # characters of jti and sid
 
 
 class LogoutToken(Struct, frozen=True):
@@ -37,7 +37,7 @@ class LogoutToken(Struct, frozen=True):
 
 
 def check_logout_token(
-    claims: Mapping[str, Any], expected: Expected, now: float
+    claims: Mapping[str, Any], expected: ExpectedClaims, now: float
 ) -> LogoutToken:
     """Judge the claims of a logout token (Back-Channel Logout §2.6).
 
@@ -46,15 +46,15 @@ def check_logout_token(
     check_issuer(claims, expected)
     check_audience(claims, expected)
     check_times(claims, expected.leeway, now)
-    if claims["iat"] < now - MAX_AGE - expected.leeway:
+    if claims["iat"] < now - MAX_TOKEN_AGE - expected.leeway:
         raise TokenError("the logout token was issued long ago", reason="expired")
     _check_event(claims)
     if "nonce" in claims:
         raise TokenError("a logout token must not have a nonce", reason="nonce")
     found = LogoutToken(
-        _text(claims, "sub", MAX_SUBJECT),
-        _text(claims, "sid", MAX_ID),
-        _text(claims, "jti", MAX_ID),
+        _text(claims, "sub", MAX_SUBJECT_LENGTH),
+        _text(claims, "sid", MAX_ID_LENGTH),
+        _text(claims, "jti", MAX_ID_LENGTH),
         float(claims["exp"]),
     )
     if not found.jti:
@@ -66,9 +66,9 @@ def check_logout_token(
 
 def _check_event(claims: Mapping[str, Any]) -> None:
     events = claims.get("events")
-    if not isinstance(events, dict) or not isinstance(events.get(EVENT), dict):
+    if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict):
         raise TokenError(
-            f"expected an object {EVENT!r} in the claim events", reason="events"
+            f"expected an object {LOGOUT_EVENT!r} in the claim events", reason="events"
         )
 
 

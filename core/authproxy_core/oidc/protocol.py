@@ -21,13 +21,13 @@ from ..errors import ProviderError
 from ..messages import Headers, Response, first_header
 
 ERROR_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-FORM: Headers = (
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+FORM_HEADERS: Headers = (
     (b"content-type", b"application/x-www-form-urlencoded"),
     (b"accept", b"application/json"),
 )
 FORM_TYPES = (b"application/x-www-form-urlencoded", b"text/plain")
-JSON: Headers = ((b"accept", b"application/json"),)
+JSON_HEADERS: Headers = ((b"accept", b"application/json"),)
 
 
 class Metadata(Struct, frozen=True, kw_only=True):
@@ -62,7 +62,7 @@ def discovery_request(issuer: str) -> Fetch:
     """Ask for the provider's metadata (OIDC Discovery §4)."""
     base = issuer.removesuffix("/")
     url = f"{base}/.well-known/openid-configuration"
-    return Fetch("GET", url, JSON, purpose="discovery")
+    return Fetch("GET", url, JSON_HEADERS, purpose="discovery")
 
 
 def parse_metadata(response: Response, issuer: str | None) -> Metadata:
@@ -190,12 +190,15 @@ def token_request(
     The credentials go into the Authorization field, form-encoded, or into the body.
     """
     secret = client_secret.decode("utf-8", "surrogateescape")
-    headers = FORM
+    headers = FORM_HEADERS
     if in_body:
         params = [*params, ("client_id", client_id), ("client_secret", secret)]
     else:
         pair = f"{quote_plus(client_id)}:{quote_plus(secret)}".encode()
-        headers = (*FORM, (b"authorization", b"Basic " + base64.b64encode(pair)))
+        headers = (
+            *FORM_HEADERS,
+            (b"authorization", b"Basic " + base64.b64encode(pair)),
+        )
     body = urlencode(params).encode()
     return Fetch("POST", endpoint, headers, body, purpose="token")
 
@@ -207,9 +210,11 @@ def assertion_request(
     params = [
         *params,
         ("client_assertion", assertion),
-        ("client_assertion_type", ASSERTION),
+        ("client_assertion_type", ASSERTION_TYPE),
     ]
-    return Fetch("POST", endpoint, FORM, urlencode(params).encode(), purpose="token")
+    return Fetch(
+        "POST", endpoint, FORM_HEADERS, urlencode(params).encode(), purpose="token"
+    )
 
 
 def parse_tokens(response: Response, now: float = 0.0) -> Tokens:
@@ -226,8 +231,8 @@ def parse_tokens(response: Response, now: float = 0.0) -> Tokens:
     if isinstance(code, str) and code:
         # RFC 6749 §5.2: some providers send the error with status 200.
         raise ProviderError(
-            f"the token endpoint refused the request with {short_code(code)!r}",
-            reason=short_code(code),
+            f"the token endpoint refused the request with {safe_error_code(code)!r}",
+            reason=safe_error_code(code),
             hint=TOKEN_HINTS.get(code, ""),
         )
     if not 200 <= response.status < 300:
@@ -288,7 +293,7 @@ def _seconds(value: object, largest: float = 10.0 * 365 * 86400) -> float:
     return min(max(float(value), 0.0), largest)
 
 
-def short_code(text: str) -> str:
+def safe_error_code(text: str) -> str:
     """An OAuth error code when it looks like one (RFC 6749 §4.1.2.1), else a stand-in."""
     return text if ERROR_CODE.fullmatch(text) else "an unreadable error code"
 
@@ -296,7 +301,7 @@ def short_code(text: str) -> str:
 def userinfo_request(endpoint: str, access_token: str) -> Fetch:
     """Ask for the user's claims (OIDC Core §5.3.1)."""
     bearer = b"Bearer " + header_text(access_token)
-    headers = (*JSON, (b"authorization", bearer))
+    headers = (*JSON_HEADERS, (b"authorization", bearer))
     return Fetch("GET", endpoint, headers, purpose="userinfo")
 
 

@@ -21,15 +21,15 @@ from ..identity.claims import (
 )
 from ..messages import Headers
 from ..oidc.jwt import (
-    NO_BEARERS,
-    OTHER_KINDS,
-    Expected,
+    NON_BEARER_TYPES,
+    NON_ID_TOKEN_TYPES,
+    ExpectedClaims,
     check_access_token_hash,
     check_id_token,
-    claims_of,
-    hashed,
+    hash_nonce,
+    unverified_claims,
 )
-from ..oidc.logout_token import REFUSED, LogoutToken, check_logout_token
+from ..oidc.logout_token import REJECTED_TYPES, LogoutToken, check_logout_token
 from ..oidc.protocol import (
     Metadata,
     Tokens,
@@ -167,7 +167,7 @@ class Provider:
         if self.scope:
             params["scope"] = self.scope
         if self.sends_nonce:
-            params["nonce"] = hashed(nonce).decode()
+            params["nonce"] = hash_nonce(nonce).decode()
         if self.settings.response_mode:
             params["response_mode"] = self.settings.response_mode
         if code_verifier:
@@ -306,7 +306,7 @@ class Provider:
             tokens.id_token,
             metadata.jwks_uri,
             allowed_algorithms(self.settings, metadata),
-            OTHER_KINDS if parties is None else NO_BEARERS,
+            NON_ID_TOKEN_TYPES if parties is None else NON_BEARER_TYPES,
         )
         expected = self._expected(nonce, nonce_optional, parties or ())
         check_id_token(claims, expected, self._clock())
@@ -315,8 +315,8 @@ class Provider:
 
     def _expected(
         self, nonce: bytes | None, nonce_optional: bool, parties: tuple[str, ...]
-    ) -> Expected:
-        return Expected(
+    ) -> ExpectedClaims:
+        return ExpectedClaims(
             issuer=self._expected_issuer(),
             client_id=self.settings.client_id,
             audience_claims=self.settings.audience_claims,
@@ -488,12 +488,12 @@ class Provider:
         """
         metadata = self._known()
         expected = replace(self._expected(None, False, ()), audience_claims=("aud",))
-        found = check_logout_token(claims_of(token), expected, self._clock())
+        found = check_logout_token(unverified_claims(token), expected, self._clock())
         yield from self._keys.verify(
             token,
             metadata.jwks_uri,
             allowed_algorithms(self.settings, metadata),
-            REFUSED,
+            REJECTED_TYPES,
         )
         return found
 

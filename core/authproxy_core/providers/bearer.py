@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from ..effects import Flow
 from ..errors import EffectError, ProviderError, TokenError
 from ..identity.claims import claim_bool, claim_text
-from ..oidc.jwt import ALGORITHMS, NO_BEARERS, Expected, check_id_token
+from ..oidc.jwt import ALGORITHMS, NON_BEARER_TYPES, ExpectedClaims, check_id_token
 from ..oidc.protocol import Metadata, Tokens, discovery_request, parse_metadata
 from ..session import Session
 from ..settings.credentials import JwtIssuer
@@ -42,7 +42,7 @@ class BearerIssuer:
         self._keys = JwksCache(f"bearer:{settings.issuer}", clock)
         self._metadata: Metadata | None = None
         self._tried_at = float("-inf")
-        self._expected = Expected(
+        self._expected = ExpectedClaims(
             issuer=settings.issuer,
             client_id=settings.audience,
             audience_claims=provider.audience_claims,
@@ -57,7 +57,7 @@ class BearerIssuer:
         """The session of *token*; raises `TokenError`."""
         yield from self._discover()
         claims = yield from self._keys.verify(
-            token, self._jwks_uri, self._algorithms, NO_BEARERS
+            token, self._jwks_uri, self._algorithms, NON_BEARER_TYPES
         )
         now = self._clock()
         check_id_token(claims, self._expected, now)

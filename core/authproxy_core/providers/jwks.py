@@ -8,8 +8,8 @@ from typing import Any
 from ..effects import Fetch, Flow, with_lock
 from ..errors import EffectError, ProviderError, TokenError
 from ..messages import Response
-from ..oidc.jwt import OTHER_KINDS, KeySet, parse_key_set, verify
-from ..oidc.protocol import JSON
+from ..oidc.jwt import NON_ID_TOKEN_TYPES, KeySet, parse_key_set, verify
+from ..oidc.protocol import JSON_HEADERS
 
 REFETCH_INTERVAL = 10.0  # seconds between two fetches that a token asked for
 MAX_AGE = 3600.0  # seconds after which a login fetches the keys again
@@ -42,7 +42,7 @@ class JwksCache:
         """Fetch the keys now; raises `ProviderError` or `FetchError`, keeping the old."""
         self._tried_at, self._fetching = self._clock(), True
         try:
-            response = yield from Fetch("GET", url, JSON, purpose="jwks")
+            response = yield from Fetch("GET", url, JSON_HEADERS, purpose="jwks")
         finally:
             self._fetching = False
         self._keys = _usable(response)
@@ -53,7 +53,7 @@ class JwksCache:
         token: str,
         url: str,
         allowed: tuple[str, ...],
-        refused: frozenset[str] = OTHER_KINDS,
+        refused: frozenset[str] = NON_ID_TOKEN_TYPES,
     ) -> Flow[dict[str, Any]]:
         """The claims of *token* when a key signed it; raises `TokenError`.
 

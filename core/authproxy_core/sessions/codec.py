@@ -21,7 +21,7 @@ from ..encoding import TO_URL, b64url_decode
 from ..errors import SealError
 from ..session import Session
 
-MAX_RECORD = 1 << 20  # bytes
+MAX_RECORD_BYTES = 1 << 20  # bytes
 
 
 class _Stored(Struct, frozen=True, array_like=True, forbid_unknown_fields=False):
@@ -76,7 +76,7 @@ def encode_session(session: Session) -> bytes:
 def decode_session(data: bytes) -> Session:
     """The session in unsealed bytes; raises `SealError` for another layout."""
     # LZ4 allocates what the first four bytes say.
-    if int.from_bytes(data[:4], "little") > MAX_RECORD:
+    if int.from_bytes(data[:4], "little") > MAX_RECORD_BYTES:
         raise SealError("the session is too large")
     try:
         stored = _DECODER.decode(lz4.block.decompress(data))

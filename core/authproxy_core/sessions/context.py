@@ -49,7 +49,7 @@ class SessionContext(Struct, frozen=True, kw_only=True):
         The provider of a ticket's session is unknown until it has been loaded:
         `resolve_session` checks it again.
         """
-        if entry.cold and entry.ticket is not None:
+        if entry.needs_load and entry.ticket is not None:
             return False
         return not self.binding.serves(self.host(request), entry.session.provider)
 
@@ -59,4 +59,4 @@ class SessionContext(Struct, frozen=True, kw_only=True):
 
     def browser(self, request: Request) -> Browser:
         """Return what session cookies are written for; raises `RequestError`."""
-        return Browser(self.host(request), self.sessions.present(request.headers))
+        return Browser(self.host(request), self.sessions.cookie_names(request.headers))

@@ -12,19 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from ..encoding import is_token
+from ..encoding import TOKEN_BYTES, is_token
 from ..messages import Header, Headers
 from ..settings.root import CookieSettings
 
 Cookies: TypeAlias = Sequence[tuple[bytes, bytes]]
 
-MAX_LINE = 4000  # bytes of a whole Set-Cookie value
-MAX_NAME = 256  # bytes
-MAX_CLEARED = 64  # parts cleared in one answer; as many as one session may have
+MAX_COOKIE_BYTES = 4000  # bytes of a whole Set-Cookie value
+MAX_NAME_BYTES = 256  # bytes
+MAX_CLEARED_PARTS = 64  # parts cleared in one answer; as many as one session may have
 
-TOKEN_BYTES = (
-    b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-)
 # RFC 6265 §4.1.1: printable ASCII without blank, quote, comma, semicolon, backslash.
 COOKIE_OCTETS = bytes(range(0x21, 0x7F)).translate(None, b'",;\\')
 
@@ -86,7 +83,7 @@ def _is_value(value: bytes) -> bool:
     return not value.translate(None, COOKIE_OCTETS)
 
 
-def joined(cookies: Cookies, name: bytes, max_parts: int) -> bytes | None:
+def join_cookie_parts(cookies: Cookies, name: bytes, max_parts: int) -> bytes | None:
     """The value of *name*, or of its parts in numeric order; None if there is none.
 
     The whole cookie wins over parts, the first of several with one name over the rest.
@@ -107,7 +104,7 @@ def joined(cookies: Cookies, name: bytes, max_parts: int) -> bytes | None:
 
 def _part_name(name: bytes, number: bytes) -> bytes:
     suffix = b"_" + number
-    return name[: MAX_NAME - len(suffix)] + suffix
+    return name[: MAX_NAME_BYTES - len(suffix)] + suffix
 
 
 class CookieWriter:
@@ -162,12 +159,12 @@ class CookieWriter:
     def _split(self, value: bytes, attributes: bytes) -> list[tuple[bytes, bytes]]:
         if not value or value.translate(None, COOKIE_OCTETS):
             raise ValueError("expected a value of cookie octets (RFC 6265 §4.1.1)")
-        if len(self._name) + 1 + len(value) + len(attributes) <= MAX_LINE:
+        if len(self._name) + 1 + len(value) + len(attributes) <= MAX_COOKIE_BYTES:
             return [(self._name, value)]
         parts: list[tuple[bytes, bytes]] = []
         while value:
             name = _part_name(self._name, b"%d" % len(parts))
-            room = MAX_LINE - len(name) - 1 - len(attributes)
+            room = MAX_COOKIE_BYTES - len(name) - 1 - len(attributes)
             if room <= 0:
                 raise ValueError("the cookie's attributes leave no room for its value")
             parts.append((name, value[:room]))
@@ -177,7 +174,7 @@ class CookieWriter:
     def _ours(self, present: Iterable[bytes]) -> list[bytes]:
         """Those of *present* that are the cookie or parts of it, by number."""
         ours = {name for name in present if self._is_ours(name)}
-        return sorted(ours, key=lambda name: (len(name), name))[: MAX_CLEARED + 1]
+        return sorted(ours, key=lambda name: (len(name), name))[: MAX_CLEARED_PARTS + 1]
 
     def _is_ours(self, name: bytes) -> bool:
         number = name.rpartition(b"_")[2]

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from ..errors import SealError, TokenError
-from ..oidc.jwt import claims_of
+from ..oidc.jwt import unverified_claims
 from ..session import Session
 from ..settings.root import Settings
 from .codec import decode_session, encode_session
@@ -29,9 +29,11 @@ from .sealing import NONCE_SIZE, Sealer
 
 TICKET_ID_SIZE = 16  # bytes; 32 hexadecimal digits
 TICKET_SECRET_SIZE = 32  # bytes
-FOREIGN_SECRET_SIZE = 16  # bytes; as oauth2-proxy makes them
-NONCE_MIN = 16  # bytes; a shorter nonce does not tell sessions apart
-MAX_STORED = 1 << 20  # bytes of a stored session; what is longer is refused unread
+OAUTH2_PROXY_SECRET_SIZE = 16  # bytes; as oauth2-proxy makes them
+MIN_NONCE_SIZE = 16  # bytes; a shorter nonce does not tell sessions apart
+MAX_STORED_BYTES = (
+    1 << 20
+)  # bytes of a stored session; what is longer is refused unread
 
 
 class SessionFormats:
@@ -48,7 +50,7 @@ class SessionFormats:
         self._cookie = cookie
         self._clock = clock
         self._random_bytes = random_bytes
-        self.foreign = cookie.format == "oauth2-proxy"
+        self.writes_oauth2_proxy = cookie.format == "oauth2-proxy"
         self._sealer = Sealer(cookie.secrets)
         self._interop = OAuth2ProxyFormat(cookie.secrets, cookie.name)
         self._hash_keys = [
@@ -116,7 +118,7 @@ class SessionFormats:
 
     def write_session(self, session: Session) -> bytes:
         """*session* as a cookie's value."""
-        if self.foreign:
+        if self.writes_oauth2_proxy:
             return self._interop.write_session(session, iv=self._random_bytes(16))
         return self._sealer.seal(
             self._for_session,
@@ -127,7 +129,7 @@ class SessionFormats:
 
     def write_ticket(self, ticket: Ticket, created_at: float) -> bytes:
         """*ticket* as a cookie's value; *created_at* is its session's."""
-        if self.foreign:
+        if self.writes_oauth2_proxy:
             return self._interop.write_ticket(ticket, created_at=created_at)
         digits = ticket.id[-2 * TICKET_ID_SIZE :]
         return self._sealer.seal(
@@ -142,12 +144,14 @@ class SessionFormats:
     def new_ticket(self) -> Ticket:
         """A ticket that was never used."""
         digits = self._random_bytes(TICKET_ID_SIZE).hex()
-        size = FOREIGN_SECRET_SIZE if self.foreign else TICKET_SECRET_SIZE
+        size = (
+            OAUTH2_PROXY_SECRET_SIZE if self.writes_oauth2_proxy else TICKET_SECRET_SIZE
+        )
         return Ticket(f"{self._cookie.name}-{digits}", self._random_bytes(size))
 
-    def open_stored(self, ticket: Ticket, data: bytes) -> Session:
+    def unseal_stored(self, ticket: Ticket, data: bytes) -> Session:
         """The session that the store has under *ticket*; raises `SealError`."""
-        if len(data) > MAX_STORED:
+        if len(data) > MAX_STORED_BYTES:
             raise SealError("the stored session is too large")
         try:
             unsealed = self._sealer.unseal(
@@ -167,7 +171,7 @@ class SessionFormats:
     def seal_stored(self, ticket: Ticket, session: Session) -> bytes:
         """*session* as the store keeps it under *ticket*."""
         nonce = self._random_bytes(NONCE_SIZE)
-        if self.foreign:
+        if self.writes_oauth2_proxy:
             return write_stored_session(ticket, session, nonce=nonce)
         return self._sealer.seal(
             self._for_stored(ticket),
@@ -182,7 +186,7 @@ class SessionFormats:
         # The key is part of the purpose: moved to another key, a value is worthless.
         return b"stored:" + ticket.id.encode()
 
-    def seal_note(self, key: str, payload: bytes) -> bytes:
+    def seal_record(self, key: str, payload: bytes) -> bytes:
         """A short record for the store, of use under *key* only."""
         return self._sealer.seal(
             b"note:" + key.encode(),
@@ -191,13 +195,13 @@ class SessionFormats:
             nonce=self._random_bytes(NONCE_SIZE),
         )
 
-    def open_note(self, key: str, data: bytes) -> bytes:
+    def unseal_record(self, key: str, data: bytes) -> bytes:
         """The record that `seal_note` made for *key*; raises `SealError`."""
         return self._sealer.unseal(
             b"note:" + key.encode(), data, now=self._clock(), lifetime=0
         ).payload
 
-    def hashes(self, *texts: str) -> tuple[str, ...]:
+    def key_hashes(self, *texts: str) -> tuple[str, ...]:
         """*texts* as a part of a key, one for each secret of the ring, the first first.
 
         A new first secret must not make what was written by the old one unfindable.
@@ -228,21 +232,21 @@ def _claim(session: Session, name: str) -> str:
     if not session.id_token:
         return ""
     try:
-        value = claims_of(session.id_token).get(name)
+        value = unverified_claims(session.id_token).get(name)
     except TokenError:
         return ""
     return value if isinstance(value, str) else ""
 
 
-def identity(session: Session, sealed: bytes) -> str:
+def session_identity(session: Session, sealed: bytes) -> str:
     """What stays the same in a cookie session's life, however often it is sealed."""
-    if len(session.nonce) >= NONCE_MIN:
+    if len(session.nonce) >= MIN_NONCE_SIZE:
         return hashlib.sha256(b"session\0" + session.nonce).hexdigest()
     return hashlib.sha256(b"cookie\0" + sealed).hexdigest()
 
 
-def generation(session: Session, sealed: bytes) -> str:
+def session_generation(session: Session, sealed: bytes) -> str:
     """The same between two refreshes; each has its own refresh token."""
     moment = repr(session.created_at).encode()
-    own = identity(session, sealed).encode()
+    own = session_identity(session, sealed).encode()
     return hashlib.sha256(own + b"\0" + moment).hexdigest()

@@ -31,9 +31,9 @@ from .lifetimes import Lifetimes
 from .oauth2_proxy_format import Ticket
 from .revocations import Revocations
 
-BATCH = 500  # records loaded at once
-DIGITS = 2 * TICKET_ID_SIZE
-ENDED_TTL = 300.0  # seconds; longer than any refresh that may still run
+BATCH_SIZE = 500  # records loaded at once
+ID_DIGITS = 2 * TICKET_ID_SIZE
+REVOCATION_MARK_TTL = 300.0  # seconds; longer than any refresh that may still run
 
 
 class SessionInfo(Struct, frozen=True, array_like=True):
@@ -66,7 +66,7 @@ _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(SessionInfo)
 
 
-class Revoked(Struct, frozen=True):
+class RevocationResult(Struct, frozen=True):
     """What a revocation did: how many sessions in the store it ended.
 
     ``listed`` says that sessions in cookies are refused from now on as well; their
@@ -74,7 +74,7 @@ class Revoked(Struct, frozen=True):
     """
 
     count: int
-    listed: bool
+    cookie_sessions_revoked: bool
 
 
 class SessionIndex:
@@ -102,7 +102,7 @@ class SessionIndex:
     # -- keys
 
     def _set(self, kind: str, *texts: str) -> tuple[str, ...]:
-        hashes = self._formats.hashes(kind, *texts)
+        hashes = self._formats.key_hashes(kind, *texts)
         return tuple(f"{self._name}:index:{kind}:{one}" for one in hashes)
 
     def _all(self) -> str:
@@ -122,10 +122,10 @@ class SessionIndex:
 
     # -- noting
 
-    def note(self, ticket: Ticket, session: Session) -> Flow[None]:
+    def add(self, ticket: Ticket, session: Session) -> Flow[None]:
         """Note a session in the store, or note it for longer. Raises `StoreError`."""
         info = SessionInfo(
-            ticket.id[-DIGITS:],
+            ticket.id[-ID_DIGITS:],
             session.user,
             session.email,
             session.preferred_username,
@@ -136,28 +136,30 @@ class SessionIndex:
             subject_of(session),
         )
         # A session that is refreshed lives on; it is noted anew once in that time.
-        ttl = 2 * self._lifetimes.longest
+        ttl = 2 * self._lifetimes.max_lifetime
         key = self._info(info.id)
-        yield from Save(key, self._formats.seal_note(key, _ENCODER.encode(info)), ttl)
+        yield from Save(key, self._formats.seal_record(key, _ENCODER.encode(info)), ttl)
         for names in self._sets_of(info):
             yield from Add(names[0], info.id.encode(), ttl)
 
-    def is_due(self, before: Session, after: Session) -> bool:
+    def is_renewal_due(self, before: Session, after: Session) -> bool:
         """Whether a session that was refreshed has to be noted for longer."""
-        period = self._lifetimes.longest
+        period = self._lifetimes.max_lifetime
         login_at = before.login_at
         return (before.created_at - login_at) // period != (
             after.created_at - login_at
         ) // period
 
-    def end(self, ticket: Ticket) -> Flow[None]:
+    def revoke_ticket(self, ticket: Ticket) -> Flow[None]:
         """End a session in the store. Raises `StoreError`."""
-        yield from self._end(ticket.id[-DIGITS:])
+        yield from self._end(ticket.id[-ID_DIGITS:])
 
     def _end(self, digits: str, info: SessionInfo | None = None) -> Flow[None]:
         ticket_id = f"{self._name}-{digits}"
         # First the mark, for a refresh under way, which would write it once more.
-        yield from self.revocations.revoke_one(ended_mark(ticket_id), ENDED_TTL)
+        yield from self.revocations.revoke_session(
+            ticket_identity(ticket_id), REVOCATION_MARK_TTL
+        )
         yield from Delete(ticket_id)
         yield from Delete(self._info(digits))
         sets = self._sets_of(info) if info is not None else ((self._all(),),)
@@ -183,7 +185,7 @@ class SessionIndex:
         both = (*found, *(info for info in named if info.id not in known))
         return tuple(sorted(both, key=lambda info: info.login_at))
 
-    def of_subject(
+    def find_by_subject(
         self, provider: str, *, subject: str = "", sid: str = ""
     ) -> Flow[tuple[SessionInfo, ...]]:
         """The sessions at *provider* that match all of what is given, none for nothing."""
@@ -214,8 +216,8 @@ class SessionIndex:
                 members[member.decode("ascii", "replace")] = None
         digits = list(members)
         infos: list[SessionInfo] = []
-        for start in range(0, len(digits), BATCH):
-            keys = tuple(self._info(one) for one in digits[start : start + BATCH])
+        for start in range(0, len(digits), BATCH_SIZE):
+            keys = tuple(self._info(one) for one in digits[start : start + BATCH_SIZE])
             values = yield from LoadAll(keys)
             infos += self._read(keys, values)
         return tuple(sorted(infos, key=lambda info: info.login_at))
@@ -227,13 +229,13 @@ class SessionIndex:
             if value is None:
                 continue
             with suppress(SealError, msgspec.DecodeError):
-                yield _DECODER.decode(self._formats.open_note(key, value))
+                yield _DECODER.decode(self._formats.unseal_record(key, value))
 
     # -- revoking
 
     def revoke(
         self, *, user: str = "", sid: str = "", everything: bool = False
-    ) -> Flow[Revoked]:
+    ) -> Flow[RevocationResult]:
         """End the sessions of *user* (sub, e-mail or preferred name), of *sid*, or all.
 
         Raises `StoreError`, and ValueError unless it is said whose.
@@ -244,11 +246,11 @@ class SessionIndex:
         if listed:
             yield from self._list(user, sid)
         if not (user or sid):
-            return Revoked((yield from self._end_all()), listed)
+            return RevocationResult((yield from self._end_all()), listed)
         found = yield from self.find(user=user, sid=sid)
         for info in found:
             yield from self._end(info.id, info)
-        return Revoked(len(found), listed)
+        return RevocationResult(len(found), listed)
 
     def _end_all(self) -> Flow[int]:
         """End what is in the index; a store gives out a large set in parts."""
@@ -271,9 +273,9 @@ class SessionIndex:
         if user:
             yield from self.revocations.revoke_name(user)
 
-    def log_out(
+    def revoke_by_logout_token(
         self, provider: str, *, subject: str = "", sid: str = ""
-    ) -> Flow[Revoked]:
+    ) -> Flow[RevocationResult]:
         """End what a provider's logout token means (Back-Channel Logout §2.7).
 
         With both *subject* and *sid* a session has to match both. Raises `StoreError`.
@@ -283,12 +285,12 @@ class SessionIndex:
                 yield from self.revocations.revoke_sid(provider, sid, subject)
             else:
                 yield from self.revocations.revoke_subject(provider, subject)
-        found = yield from self.of_subject(provider, subject=subject, sid=sid)
+        found = yield from self.find_by_subject(provider, subject=subject, sid=sid)
         for info in found:
             yield from self._end(info.id, info)
-        return Revoked(len(found), self._revocable)
+        return RevocationResult(len(found), self._revocable)
 
 
-def ended_mark(ticket_id: str) -> str:
+def ticket_identity(ticket_id: str) -> str:
     """The identity of a session in the store, for the mark that it has ended."""
     return hashlib.sha256(b"ticket\0" + ticket_id.encode()).hexdigest()

@@ -56,17 +56,17 @@ class InvalidationTracker:
         self._trusted = False
 
     @property
-    def trusted(self) -> bool:
+    def store_notifies(self) -> bool:
         """Whether the store tells of every change."""
         return self._trusted
 
-    @trusted.setter
-    def trusted(self, trusted: bool) -> None:
+    @store_notifies.setter
+    def store_notifies(self, trusted: bool) -> None:
         if not trusted:
             self.invalidate(None)
         self._trusted = trusted
 
-    def reading(self, *keys: str) -> PendingRead:
+    def start_read(self, *keys: str) -> PendingRead:
         """Begin to read *keys*; keep the result while what is to rest on them is made."""
         reading = PendingRead(keys, clean=self._trusted)
         self._readings.add(reading)

@@ -57,7 +57,7 @@ class Lifetimes:
             if PROVIDER_TYPES[provider.type].renews == "ask"
         )
 
-    def span(self, session: Session, issued_at: float) -> SessionDeadlines:
+    def deadlines(self, session: Session, issued_at: float) -> SessionDeadlines:
         """The moments of *session*, last written at *issued_at*."""
         ends_at = self._ends_at(session, issued_at)
         noted_at = inf
@@ -107,11 +107,11 @@ class Lifetimes:
         issued_at = session.created_at
         ends_at = self._ends_at(session, issued_at)
         if not held:
-            ends_at = self.span(session, issued_at).ends_at
+            ends_at = self.deadlines(session, issued_at).ends_at
         return _until(ends_at, now)
 
     @property
-    def longest(self) -> float:
+    def max_lifetime(self) -> float:
         """Seconds that a session may still live without being written anew."""
         return min(self._expire or MAX_LIFETIME, self._max or MAX_LIFETIME)
 

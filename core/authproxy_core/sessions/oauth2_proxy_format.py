@@ -36,8 +36,8 @@ from .sealing import check_age
 
 T = TypeVar("T")
 
-MAX_VALUE = 1 << 18  # bytes of a signed value; 64 cookies hold less
-MAX_RECORD = 1 << 18  # bytes of a session's MessagePack after decompression
+MAX_VALUE_BYTES = 1 << 18  # bytes of a signed value; 64 cookies hold less
+MAX_RECORD_BYTES = 1 << 18  # bytes of a session's MessagePack after decompression
 IV_SIZE = 16
 TIME_DIGITS = 10  # from 2001 to 2286; a fixed width leaves no doubt where it begins
 MAX_TIMESTAMP = 1 << 34  # seconds; what the 8-byte form can hold, the year 2514
@@ -160,7 +160,7 @@ class OAuth2ProxyFormat:
         self, name: bytes, value: bytes, now: float, lifetime: float
     ) -> tuple[bytes, float, AES]:
         """The payload, its time and the AES key of the secret that signed both."""
-        fields = value.split(b"|", 3) if len(value) <= MAX_VALUE else ()
+        fields = value.split(b"|", 3) if len(value) <= MAX_VALUE_BYTES else ()
         if len(fields) != 3:
             raise SealError("expected three fields: value, time and signature")
         text, digits, signature = fields
@@ -198,7 +198,7 @@ def read_stored_session(ticket: Ticket, value: bytes, *, created_at: float) -> S
 
     *created_at* counts when the session itself does not say when it was made.
     """
-    if len(value) > MAX_RECORD:
+    if len(value) > MAX_RECORD_BYTES:
         raise SealError("the stored session is too large")
     try:
         record = AESGCM(ticket.secret).decrypt(value[:12], value[12:], None)
@@ -267,7 +267,7 @@ def _decompress(frame: bytes) -> bytes:
     """The content of exactly one whole LZ4 frame, at most `MAX_RECORD` bytes."""
     decompressor = lz4.frame.LZ4FrameDecompressor()
     try:
-        record: bytes = decompressor.decompress(frame, max_length=MAX_RECORD)
+        record: bytes = decompressor.decompress(frame, max_length=MAX_RECORD_BYTES)
     except RuntimeError:
         raise SealError("expected an LZ4 frame") from None
     if not decompressor.eof or decompressor.unused_data:

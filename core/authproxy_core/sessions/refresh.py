@@ -77,7 +77,7 @@ class _Refresh:
     ) -> None:
         self._context = context
         self._sessions = context.sessions
-        self._memory = context.sessions.renewals
+        self._memory = context.sessions.refresh_cache
         self._request = request
         self._entry = entry
         self._identity = self._sessions.identity(entry)
@@ -95,7 +95,7 @@ class _Refresh:
             return known
         # Early, the session is good for a while: nobody needs to wait for the one
         # request that refreshes it.
-        early = self._context.clock() < self._entry.span.refresh_due_at
+        early = self._context.clock() < self._entry.deadlines.refresh_due_at
         wait = 0.0 if early else LOCK_WAIT
         settled = yield from with_lock(
             f"refresh:{self._generation}",
@@ -111,10 +111,10 @@ class _Refresh:
         """What this process remembers of the session, or None: go on."""
         if self._memory.has_ended(self._identity):
             return self._over()
-        renewed = self._memory.renewed(self._generation)
+        renewed = self._memory.result(self._generation)
         if renewed is not None:
             return (yield from self._taken(renewed))
-        if not self._memory.may_try(self._generation):
+        if not self._memory.can_try(self._generation):
             return ResolvedSession(self._entry)
         return None
 
@@ -138,7 +138,7 @@ class _Refresh:
         ticket = self._entry.ticket
         key = self._key("refresh") if ticket is None else f"{ticket.id}.lock"
         if not (yield from Lock(key, LOCK_TTL, wait)):
-            self._memory.busy(self._generation)
+            self._memory.delay_poll(self._generation)
             return ResolvedSession(self._entry)
         try:
             settled = yield from (
@@ -163,13 +163,13 @@ class _Refresh:
         current = yield from self._sessions.load(self._entry)
         if current is None:
             return self._over()
-        if self._context.clock() < current.span.refresh_from:
+        if self._context.clock() < current.deadlines.refresh_from:
             return self._with_cookies(current)
         return (yield from self._renew(current, None))
 
     def _refresh_cookie_session(self) -> Flow[ResolvedSession]:
         """A cookie's session, refreshed unless somebody left a newer one."""
-        mark = self._sessions.index.revocations.key_of_one(self._identity)
+        mark = self._sessions.index.revocations.session_key(self._identity)
         keys = (self._key("renewed"), self._key("unfinished"), mark)
         renewed, tokens, ended = yield from LoadAll(keys)
         if ended is not None:
@@ -185,12 +185,12 @@ class _Refresh:
         if value is None:
             return None
         left = RefreshResult(None if value == ENDED else value)
-        self._memory.remember(self._generation, left)
+        self._memory.put_result(self._generation, left)
         return left
 
     def _opened(self, key: str, data: bytes) -> bytes | None:
         try:
-            return self._sessions.formats.open_note(key, data)
+            return self._sessions.formats.unseal_record(key, data)
         except SealError:
             return None
 
@@ -204,16 +204,16 @@ class _Refresh:
         """The session that a sibling made; its cookie is judged like any other."""
         if renewed.value is None:
             return self._over()
-        entry = self._sessions.entry_of(renewed.value)
-        if entry is not None and entry.cold:
+        entry = self._sessions.parse_cookie(renewed.value)
+        if entry is not None and entry.needs_load:
             entry = yield from self._sessions.load(entry)
         return self._over() if entry is None else self._with_cookies(entry)
 
     def _with_cookies(self, entry: SessionEntry) -> ResolvedSession:
         """*entry* with the cookies that carry it, if the client's are older ones."""
-        headers = self._sessions.cookies_again(entry, self._browser)
+        headers = self._sessions.reissue_cookie(entry, self._browser)
         if not headers and entry.sealed != self._entry.sealed:
-            headers = self._sessions.cookies(entry, self._browser)
+            headers = self._sessions.cookie_headers(entry, self._browser)
         return ResolvedSession(entry, headers)
 
     def _over(self) -> ResolvedSession:
@@ -247,11 +247,14 @@ class _Refresh:
         self, entry: SessionEntry, left: PendingTokens | None
     ) -> PendingTokens | None:
         """The newest tokens of an earlier try, here or (*left*) elsewhere."""
-        kept = self._memory.tokens(self._generation)
+        kept = self._memory.pending_tokens(self._generation)
         if entry.ticket is not None:
             # The store has the newest refresh token; ours may be spent by now.
             current = entry.session.refresh_token
-            ours = kept and current in (kept.spent, kept.tokens.refresh_token)
+            ours = kept and current in (
+                kept.used_refresh_token,
+                kept.tokens.refresh_token,
+            )
             return kept if ours else None
         if kept is None or (left is not None and left.received_at > kept.received_at):
             return left
@@ -274,10 +277,10 @@ class _Refresh:
         # From here on the old refresh token may be spent: what fails later on must not
         # lose the new one.
         spent = session.refresh_token
-        return self._memory.keep_tokens(self._generation, tokens, spent)
+        return self._memory.put_tokens(self._generation, tokens, spent)
 
     def _failed(self, error: AuthProxyError) -> ResolvedSession:
-        self._memory.failed(self._generation)
+        self._memory.delay_retry(self._generation)
         self._context.on_event(_event("refresh_failed", self._entry, error))
         return ResolvedSession(self._entry)
 
@@ -313,14 +316,14 @@ class _Refresh:
         return (yield from self._sessions.rewrite(entry, session, self._browser))
 
     def _ended_elsewhere(self) -> Flow[bool]:
-        mark = self._sessions.index.revocations.key_of_one(self._identity)
+        mark = self._sessions.index.revocations.session_key(self._identity)
         return (yield from Load(mark)) is not None
 
     def _keep_cookie(
         self, entry: SessionEntry, session: Session
     ) -> Flow[ResolvedSession]:
         kept = yield from self._rewritten(entry, session)
-        self._memory.remember(self._generation, RefreshResult(kept.entry.sealed))
+        self._memory.put_result(self._generation, RefreshResult(kept.entry.sealed))
         if self._sessions.has_store:
             try:
                 yield from _retry_store(lambda: self._left(kept.entry.sealed))
@@ -330,27 +333,27 @@ class _Refresh:
                 self._keeps_lock, ended = True, False
                 self._context.on_event(_event("refresh_not_shared", entry, error))
             if ended:
-                self._memory.remember(self._generation, RefreshResult(None))
+                self._memory.put_result(self._generation, RefreshResult(None))
                 with suppress(StoreError):
                     yield from self._left(ENDED)
-                    yield from self._sessions.end(kept.entry)
+                    yield from self._sessions.revoke(kept.entry)
                 return self._over()
         return ResolvedSession(kept.entry, kept.headers)
 
     def _left(self, value: bytes) -> Flow[None]:
         """Leave a cookie's value for siblings with the cookie from before."""
         key = self._key("renewed")
-        note = self._sessions.formats.seal_note(key, value)
+        note = self._sessions.formats.seal_record(key, value)
         yield from Save(key, note, OLD_COOKIE_GRACE)
 
     def _leave_tokens(self, entry: SessionEntry) -> Flow[None]:
         """Leave tokens whose session could not be made, for whoever tries next."""
-        kept = self._memory.tokens(self._generation)
+        kept = self._memory.pending_tokens(self._generation)
         if kept is None or not self._sessions.has_store:
             return
         if entry.ticket is None:
             key = self._key("unfinished")
-            note = self._sessions.formats.seal_note(key, _ENCODER.encode(kept))
+            note = self._sessions.formats.seal_record(key, _ENCODER.encode(kept))
             yield from Save(key, note, PENDING_TOKENS_TTL)
         elif kept.tokens.refresh_token:
             # The session stays as old as it is, so that the next one refreshes it.
@@ -366,9 +369,9 @@ class _Refresh:
             return faster
         with suppress(StoreError):
             if entry.ticket is not None:
-                yield from self._sessions.end(entry)
+                yield from self._sessions.revoke(entry)
             else:
-                self._memory.remember(self._generation, RefreshResult(None))
+                self._memory.put_result(self._generation, RefreshResult(None))
                 if self._sessions.has_store:
                     yield from self._left(ENDED)
         self._context.on_event(_event("session_ended", entry, error))

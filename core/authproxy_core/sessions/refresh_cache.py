@@ -16,7 +16,7 @@ from ..oidc.protocol import Tokens
 OLD_COOKIE_GRACE = (
     60.0  # seconds that siblings may come with the cookie from before a refresh
 )
-RETRY_AFTER = 10.0  # seconds between tries to refresh while the provider is away
+RETRY_DELAY = 10.0  # seconds between tries to refresh while the provider is away
 LOCK_POLL_INTERVAL = 1.0  # seconds between looks whether a sibling elsewhere is done
 PENDING_TOKENS_TTL = (
     3600.0  # seconds for which tokens that wait for their session are kept
@@ -24,7 +24,7 @@ PENDING_TOKENS_TTL = (
 PENDING_TOKENS_MAX_AGE = (
     60.0  # seconds in which tokens that were kept can still be used
 )
-MAX_REMEMBERED = 2_000
+MAX_ENTRIES = 2_000
 
 V = TypeVar("V")
 
@@ -40,7 +40,7 @@ class PendingTokens(Struct, frozen=True, array_like=True):
 
     tokens: Tokens
     received_at: float
-    spent: str  # the refresh token
+    used_refresh_token: str  # the refresh token
 
     def __repr__(self) -> str:
         return "KeptTokens(...)"
@@ -69,7 +69,7 @@ class _Memory(Generic[V]):
         # They went in by time: those in front are over first.
         while self._found:
             first, (_, until) = next(iter(self._found.items()))
-            if until > now and len(self._found) < MAX_REMEMBERED:
+            if until > now and len(self._found) < MAX_ENTRIES:
                 break
             del self._found[first]
         seconds = self._seconds if seconds is None else seconds
@@ -86,14 +86,14 @@ class RefreshCache:
         self._clock = clock
         self._renewed = _Memory[RefreshResult](clock, OLD_COOKIE_GRACE)
         self._ended = _Memory[bool](clock, OLD_COOKIE_GRACE)
-        self._failed = _Memory[bool](clock, RETRY_AFTER)
+        self._failed = _Memory[bool](clock, RETRY_DELAY)
         self._tokens = _Memory[PendingTokens](clock, PENDING_TOKENS_TTL)
 
-    def renewed(self, generation: str) -> RefreshResult | None:
+    def result(self, generation: str) -> RefreshResult | None:
         """What a sibling made of this session a moment ago, or None."""
         return self._renewed.get(generation)
 
-    def remember(self, generation: str, renewed: RefreshResult) -> None:
+    def put_result(self, generation: str, renewed: RefreshResult) -> None:
         """Keep what became of a session, for siblings with the cookie before."""
         self._renewed.put(generation, renewed)
         self._failed.drop(generation)
@@ -107,24 +107,24 @@ class RefreshCache:
         """Whether the session was ended a moment ago."""
         return self._ended.get(identity) is not None
 
-    def failed(self, generation: str) -> None:
+    def delay_retry(self, generation: str) -> None:
         """Wait a while before the next try: the provider (or the store) is away."""
         self._failed.put(generation, True)
 
-    def busy(self, generation: str) -> None:
+    def delay_poll(self, generation: str) -> None:
         """Wait a moment: somebody else refreshes the session."""
         self._failed.put(generation, True, LOCK_POLL_INTERVAL)
 
-    def may_try(self, generation: str) -> bool:
+    def can_try(self, generation: str) -> bool:
         """Whether a refresh may be tried (again) now."""
         return self._failed.get(generation) is None
 
-    def keep_tokens(self, generation: str, tokens: Tokens, spent: str) -> PendingTokens:
+    def put_tokens(self, generation: str, tokens: Tokens, spent: str) -> PendingTokens:
         """Keep new tokens until their session is made: the old ones are spent already."""
         kept = PendingTokens(tokens, self._clock(), spent)
         self._tokens.put(generation, kept)
         return kept
 
-    def tokens(self, generation: str) -> PendingTokens | None:
+    def pending_tokens(self, generation: str) -> PendingTokens | None:
         """Tokens of a refresh that failed later on."""
         return self._tokens.get(generation)

@@ -29,18 +29,18 @@ class Revocations:
 
     # -- looking up
 
-    def key_of_one(self, identity: str) -> str:
+    def session_key(self, identity: str) -> str:
         """The key under which one session is revoked."""
         return f"{self._prefix}session:{identity}"
 
-    def identity_in(self, key: str) -> str:
+    def identity_of_key(self, key: str) -> str:
         """The session that a key of `key_of_one` is about, "" for any other key."""
-        start = self.key_of_one("")
+        start = self.session_key("")
         return key.removeprefix(start) if key.startswith(start) else ""
 
-    def keys_of(self, session: Session, identity: str) -> tuple[str, ...]:
+    def keys_for(self, session: Session, identity: str) -> tuple[str, ...]:
         """The keys that could say that *session* is revoked, the one of `all` last."""
-        return (self.key_of_one(identity), *self._keys_of_users(session), self._all)
+        return (self.session_key(identity), *self._keys_of_users(session), self._all)
 
     def _keys_of_users(self, session: Session) -> Iterator[str]:
         sid = sid_of(session)
@@ -56,10 +56,10 @@ class Revocations:
         return f"{self._prefix}all"
 
     def _keys(self, kind: str, *texts: str) -> tuple[str, ...]:
-        hashes = self._formats.hashes(kind, *texts)
+        hashes = self._formats.key_hashes(kind, *texts)
         return tuple(f"{self._prefix}{kind}:{one}" for one in hashes)
 
-    def mean(
+    def is_revoked(
         self, session: Session, keys: tuple[str, ...], values: tuple[bytes | None, ...]
     ) -> bool:
         """Whether the *values* under *keys* (of `keys_of`) revoke *session*."""
@@ -76,7 +76,7 @@ class Revocations:
         if kind == "sid":
             # The provider's name for one session: later ones have another.
             provider, named = session.provider, subject_of(session)
-            known = self._formats.hashes("sub", provider, named)
+            known = self._formats.key_hashes("sub", provider, named)
             return not subject or subject in known
         try:
             return session.login_at <= float(moment)
@@ -85,15 +85,15 @@ class Revocations:
 
     # -- revoking
 
-    def revoke_one(self, identity: str, ttl: float = 0.0) -> Flow[None]:
+    def revoke_session(self, identity: str, ttl: float = 0.0) -> Flow[None]:
         """Revoke one session, for *ttl* seconds (0: as long as it could live)."""
-        yield from self._save(self.key_of_one(identity), ttl=ttl)
+        yield from self._save(self.session_key(identity), ttl=ttl)
 
     def revoke_sid(self, provider: str, sid: str, subject: str = "") -> Flow[None]:
         """Revoke the session with the provider's name *sid*, if it is of *subject*."""
         note = ""
         if subject:
-            note = " " + self._formats.hashes("sub", provider, subject)[0]
+            note = " " + self._formats.key_hashes("sub", provider, subject)[0]
         yield from self._save(self._keys("sid", provider, sid)[0], note)
 
     def revoke_subject(self, provider: str, subject: str) -> Flow[None]:
@@ -110,4 +110,4 @@ class Revocations:
 
     def _save(self, key: str, note: str = "", ttl: float = 0.0) -> Flow[None]:
         value = f"{self._clock():.6f}{note}".encode()
-        yield from Save(key, value, ttl or self._lifetimes.longest)
+        yield from Save(key, value, ttl or self._lifetimes.max_lifetime)

@@ -32,7 +32,7 @@ KEY_ID_SIZE = 4
 HEAD_SIZE = 13  # version, key id, issued at
 NONCE_SIZE = 12
 TAG_SIZE = 16
-MAX_TEXT = 1 << 20  # bytes; what is longer is refused unread
+MAX_SEALED_BYTES = 1 << 20  # bytes; what is longer is refused unread
 FUTURE_LEEWAY = 300.0  # seconds that the clock of another machine may be ahead
 
 
@@ -90,7 +90,7 @@ class Sealer:
 
         *lifetime* (seconds) is how old it may be, 0 for any age.
         """
-        data = b64url_decode(text) if len(text) <= MAX_TEXT else None
+        data = b64url_decode(text) if len(text) <= MAX_SEALED_BYTES else None
         if data is None or len(data) < HEAD_SIZE + NONCE_SIZE + TAG_SIZE:
             raise SealError("expected a sealed value, got something else")
         head = data[:HEAD_SIZE]

@@ -18,7 +18,7 @@ from .lifetimes import SessionDeadlines
 from .oauth2_proxy_format import Ticket
 
 MAX_CANDIDATES = 4096  # values whose first sight is remembered
-OVERHEAD = 2000  # bytes of an entry besides its texts
+ENTRY_OVERHEAD = 2000  # bytes of an entry besides its texts
 
 
 class SessionEntry:
@@ -33,18 +33,18 @@ class SessionEntry:
 
     __slots__ = (
         "__weakref__",
-        "answer",
-        "cold",
+        "cached",
+        "deadlines",
+        "dependencies",
         "ends_at",
         "fresh_until",
         "issued_at",
-        "kept",
+        "needs_load",
+        "response",
         "sealed",
+        "sealed_bytes",
         "session",
-        "span",
         "ticket",
-        "watched",
-        "weight",
     )
 
     def __init__(
@@ -60,16 +60,16 @@ class SessionEntry:
     ) -> None:
         self.session = session
         self.sealed = sealed
-        self.span = span
+        self.deadlines = span
         self.fresh_until = -inf if cold else span.fresh_until
         self.ends_at = span.ends_at
         self.issued_at = issued_at
         self.ticket = ticket
-        self.cold = cold
-        self.weight = weight or len(sealed)
-        self.answer: Respond | None = None
-        self.kept = False  # whether a cache holds it, so that it comes again
-        self.watched: tuple[DependentEntries, ...] = ()
+        self.needs_load = cold
+        self.sealed_bytes = weight or len(sealed)
+        self.response: Respond | None = None
+        self.cached = False  # whether a cache holds it, so that it comes again
+        self.dependencies: tuple[DependentEntries, ...] = ()
 
     @property
     def size(self) -> int:
@@ -78,7 +78,7 @@ class SessionEntry:
         The tokens are about as long as their sealed form, which is compressed, and half
         of them stand in the answer again.
         """
-        return OVERHEAD + 4 * self.weight
+        return ENTRY_OVERHEAD + 4 * self.sealed_bytes
 
 
 def is_outdated(entry: SessionEntry) -> bool:
@@ -127,7 +127,7 @@ class SessionCache:
         self.drop(entry.sealed)
         if self._young_size + size > self._half:
             self._old, self._young, self._young_size = self._young, {}, 0
-        entry.kept = True
+        entry.cached = True
         self._young[entry.sealed] = entry
         self._young_size += size
 

@@ -46,7 +46,9 @@ def _settle(
     now = context.clock()
     headers: Headers = ()
     # Another process may have seen the session since: the store knows.
-    if entry.cold or (entry.ticket is not None and now >= entry.span.touch_due_at):
+    if entry.needs_load or (
+        entry.ticket is not None and now >= entry.deadlines.touch_due_at
+    ):
         loaded = yield from context.sessions.load(entry)
         if loaded is None:
             return ended_session(context, request)
@@ -54,11 +56,11 @@ def _settle(
             return ResolvedSession(None)  # its cookie is good elsewhere
         entry = loaded
         if is_outdated(entry):
-            headers = context.sessions.cookies_again(entry, context.browser(request))
-    if now >= entry.span.refresh_from:
+            headers = context.sessions.reissue_cookie(entry, context.browser(request))
+    if now >= entry.deadlines.refresh_from:
         settled = yield from refresh(context, request, entry)
         return settled if settled.headers else ResolvedSession(settled.entry, headers)
-    if now >= entry.span.touch_due_at:
+    if now >= entry.deadlines.touch_due_at:
         return (yield from _noted(context, request, entry, headers))
     return ResolvedSession(entry, headers)
 
@@ -91,7 +93,7 @@ def session_of_request(
 
 def clear_invalid_cookies(context: SessionContext, request: Request) -> Headers:
     """Cookies that end a session's cookies which hold none; () without any."""
-    present = context.sessions.present(request.headers)
+    present = context.sessions.cookie_names(request.headers)
     if not present or context.sessions.lookup(request.headers) is not None:
         return ()
     return ended_session(context, request).headers

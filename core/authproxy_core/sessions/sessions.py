@@ -20,20 +20,20 @@ from ..messages import Header, Headers
 from ..session import Session
 from ..settings.credentials import HTPASSWD
 from ..settings.root import Settings
-from .cookies import CookieWriter, joined, read_cookies
-from .formats import SessionFormats, generation, identity
-from .index import ENDED_TTL, SessionIndex, ended_mark
+from .cookies import CookieWriter, join_cookie_parts, read_cookies
+from .formats import SessionFormats, session_generation, session_identity
+from .index import REVOCATION_MARK_TTL, SessionIndex, ticket_identity
 from .invalidation import InvalidationTracker
 from .lifetimes import Lifetimes, SessionDeadlines
 from .oauth2_proxy_format import Ticket
 from .refresh_cache import OLD_COOKIE_GRACE, RefreshCache
 from .session_cache import SessionCache, SessionEntry, is_outdated
 
-NOTHING = Session()
-RANDOM_NONCE = 32  # bytes; for sessions that no OIDC login began
+EMPTY_SESSION = Session()
+SESSION_NONCE_SIZE = 32  # bytes; for sessions that no OIDC login began
 
 
-def is_part(suffix: bytes) -> bool:
+def is_part_suffix(suffix: bytes) -> bool:
     """Whether a cookie's name with this *suffix* is the whole one, or a part of it."""
     return not suffix or (suffix[:1] == b"_" and suffix[1:].isdigit())
 
@@ -80,15 +80,15 @@ class Sessions:
         self.index = SessionIndex(
             settings, clock=clock, random_bytes=random_bytes, formats=self.formats
         )
-        self.renewals = RefreshCache(clock)
-        self.unsealed = 0  # values that no cache held, so far
+        self.refresh_cache = RefreshCache(clock)
+        self.cache_misses = 0  # values that no cache held, so far
 
     def adopt_cache(self, previous: Sessions) -> None:
         """Share what *previous* remembers of refreshes; its flows may still run.
 
         Entries are not taken over: their answers were made by other rules.
         """
-        self.renewals = previous.renewals
+        self.refresh_cache = previous.refresh_cache
         self.store_notifies = previous.store_notifies
 
     # -- what the driver says about its store
@@ -101,18 +101,18 @@ class Sessions:
     @property
     def store_notifies(self) -> bool:
         """Whether what the store said may be kept, because it tells of every change."""
-        return self._watch.trusted
+        return self._watch.store_notifies
 
     @store_notifies.setter
     def store_notifies(self, trusted: bool) -> None:
-        self._watch.trusted = trusted
+        self._watch.store_notifies = trusted
 
     def store_changed(self, key: str | None) -> None:
         """Drop what came from *key* of the store; None: all that came from it."""
         if key is not None:
-            ended = self.index.revocations.identity_in(key)
+            ended = self.index.revocations.identity_of_key(key)
             if ended:
-                self.renewals.mark_ended(ended)
+                self.refresh_cache.mark_ended(ended)
         self._watch.invalidate(key)
 
     # -- reading without I/O
@@ -123,38 +123,40 @@ class Sessions:
         No I/O and no judgement about staleness or rules. A cold entry is yet to be
         looked up by `load`.
         """
-        value = joined(read_cookies(headers), self._name, self._settings.max_parts)
+        value = join_cookie_parts(
+            read_cookies(headers), self._name, self._settings.max_parts
+        )
         if value is None:
             return None
         entry = self._recall.get(value)
         if entry is None:
-            self.unsealed += 1
-            entry = self.entry_of(value)
+            self.cache_misses += 1
+            entry = self.parse_cookie(value)
             if entry is None:
                 return None
-            if not entry.cold:
+            if not entry.needs_load:
                 self._recall.admit(entry)
         if self._clock() >= entry.ends_at:
             self._recall.drop(value)
             return None
         return entry
 
-    def present(self, headers: Iterable[Header]) -> tuple[bytes, ...]:
+    def cookie_names(self, headers: Iterable[Header]) -> tuple[bytes, ...]:
         """The names of the session's cookies that a request carries, parts included."""
         return tuple(
             name
             for name, _ in read_cookies(headers)
-            if name.startswith(self._name) and is_part(name[len(self._name) :])
+            if name.startswith(self._name) and is_part_suffix(name[len(self._name) :])
         )
 
-    def is_own_cookie(self, name: bytes) -> bool:
+    def is_session_cookie(self, name: bytes) -> bool:
         """Whether a cookie of this name holds a session, a part, or a login state."""
         if not name.startswith(self._name):
             return False
         rest = name[len(self._name) :]
-        return is_part(rest) or (rest[:1] == b"_" and rest.endswith(b"_csrf"))
+        return is_part_suffix(rest) or (rest[:1] == b"_" and rest.endswith(b"_csrf"))
 
-    def entry_of(self, value: bytes) -> SessionEntry | None:
+    def parse_cookie(self, value: bytes) -> SessionEntry | None:
         """The entry of a cookie's whole value; None when it holds no session."""
         try:
             found, issued_at = self.formats.read(value)
@@ -168,12 +170,12 @@ class Sessions:
                 inf, inf, inf, issued_at + expire if expire else inf
             )
             return SessionEntry(
-                NOTHING, value, span, issued_at, ticket=found, cold=True
+                EMPTY_SESSION, value, span, issued_at, ticket=found, cold=True
             )
         session = self._named(found)
         if session is None:
             return None
-        span = self._lifetimes.span(session, issued_at)
+        span = self._lifetimes.deadlines(session, issued_at)
         return SessionEntry(session, value, span, issued_at, cold=self._revocable)
 
     def _named(self, session: Session) -> Session | None:
@@ -190,14 +192,14 @@ class Sessions:
     def identity(self, entry: SessionEntry) -> str:
         """What stays the same in the session's life."""
         if entry.ticket is not None:
-            return ended_mark(entry.ticket.id)
-        return identity(entry.session, entry.sealed)
+            return ticket_identity(entry.ticket.id)
+        return session_identity(entry.session, entry.sealed)
 
     def generation(self, entry: SessionEntry) -> str:
         """The same between two refreshes."""
         if entry.ticket is not None:
             return f"{self.identity(entry)}:{entry.session.created_at!r}"
-        return generation(entry.session, entry.sealed)
+        return session_generation(entry.session, entry.sealed)
 
     # -- reading from the store
 
@@ -213,14 +215,16 @@ class Sessions:
     def _look_up(self, entry: SessionEntry) -> Flow[SessionEntry | None]:
         """The session in a cookie, unless it was revoked."""
         revocations = self.index.revocations
-        keys = revocations.keys_of(entry.session, self.identity(entry))
-        reading = self._watch.reading(*keys)
+        keys = revocations.keys_for(entry.session, self.identity(entry))
+        reading = self._watch.start_read(*keys)
         values = yield from LoadAll(keys)
-        if revocations.mean(entry.session, keys, values):
+        if revocations.is_revoked(entry.session, keys, values):
             return None
-        found = SessionEntry(entry.session, entry.sealed, entry.span, entry.issued_at)
-        found.watched = self._watch.track(found, reading)
-        if found.watched:
+        found = SessionEntry(
+            entry.session, entry.sealed, entry.deadlines, entry.issued_at
+        )
+        found.dependencies = self._watch.track(found, reading)
+        if found.dependencies:
             self._recall.admit(found)
         return found
 
@@ -228,7 +232,7 @@ class Sessions:
         wanted: tuple[str, ...] = (ticket.id,)
         if self._idle:
             wanted = (ticket.id, self._key("seen", ticket))
-        reading = self._watch.reading(ticket.id)
+        reading = self._watch.start_read(ticket.id)
         data, *seen = yield from LoadAll(wanted)
         session = self._opened(ticket, data, seen)
         if session is None or data is None:
@@ -236,12 +240,12 @@ class Sessions:
         if self._revocable:
             # What oauth2-proxy wrote is in no index.
             revocations = self.index.revocations
-            keys = revocations.keys_of(session, ended_mark(ticket.id))
-            reading = self._watch.reading(ticket.id, *keys)
+            keys = revocations.keys_for(session, ticket_identity(ticket.id))
+            reading = self._watch.start_read(ticket.id, *keys)
             values = yield from LoadAll(keys)
-            if revocations.mean(session, keys, values):
+            if revocations.is_revoked(session, keys, values):
                 return None
-        span = self._lifetimes.span(session, session.created_at)
+        span = self._lifetimes.deadlines(session, session.created_at)
         if self._clock() >= span.ends_at:
             return None
         found = SessionEntry(
@@ -256,8 +260,8 @@ class Sessions:
         late = (
             is_outdated(found) and self._clock() < session.created_at + OLD_COOKIE_GRACE
         )
-        found.watched = () if late else self._watch.track(found, reading)
-        if found.watched:
+        found.dependencies = () if late else self._watch.track(found, reading)
+        if found.dependencies:
             self._recall.put(found)
         return found
 
@@ -274,7 +278,7 @@ class Sessions:
         if data is None:
             return None
         try:
-            session = self._named(self.formats.open_stored(ticket, data))
+            session = self._named(self.formats.unseal_stored(ticket, data))
         except SealError:
             return None
         if session is not None and seen and seen[0] is not None:
@@ -284,7 +288,7 @@ class Sessions:
 
     # -- writing
 
-    def begin(
+    def create(
         self, session: Session, headers: Iterable[Header], *, host: str
     ) -> Flow[SavedSession]:
         """Keep the session of a fresh login, and end the one that was there before.
@@ -293,18 +297,18 @@ class Sessions:
         Raises `SealError` when it needs too many cookies, and `StoreError`.
         """
         headers = tuple(headers)
-        browser = Browser(host, self.present(headers))
+        browser = Browser(host, self.cookie_names(headers))
         session = msgspec.structs.replace(
             session,
-            nonce=session.nonce or self._random_bytes(RANDOM_NONCE),
+            nonce=session.nonce or self._random_bytes(SESSION_NONCE_SIZE),
             last_used_at=self._clock() if self._idle else 0.0,
         )
         before = self.lookup(headers)
         kept = yield from self._keep(session, None, browser)
         if kept.entry.ticket is not None:
-            yield from self.index.note(kept.entry.ticket, session)
+            yield from self.index.add(kept.entry.ticket, session)
         if before is not None and (before.ticket is not None or self._revocable):
-            yield from self.end(before)
+            yield from self.revoke(before)
         return kept
 
     def rewrite(
@@ -319,9 +323,9 @@ class Sessions:
         kept = yield from self._keep(session, entry.ticket, browser)
         ticket = kept.entry.ticket
         if ticket is not None and (
-            entry.ticket is None or self.index.is_due(entry.session, session)
+            entry.ticket is None or self.index.is_renewal_due(entry.session, session)
         ):
-            yield from self.index.note(ticket, session)
+            yield from self.index.add(ticket, session)
         return kept
 
     def _keep(
@@ -340,7 +344,7 @@ class Sessions:
         yield from Save(
             ticket.id, data, self._lifetimes.store_ttl(session, self._clock())
         )
-        span = self._lifetimes.span(session, session.created_at)
+        span = self._lifetimes.deadlines(session, session.created_at)
         sealed = self.formats.write_ticket(ticket, session.created_at)
         entry = SessionEntry(
             session,
@@ -350,7 +354,7 @@ class Sessions:
             ticket=ticket,
             weight=len(data),
         )
-        return SavedSession(entry, self.cookies(entry, browser))
+        return SavedSession(entry, self.cookie_headers(entry, browser))
 
     def _fits(self, session: Session, sealed: bytes, host: str) -> bool:
         """Whether a session can be kept in cookies; else it goes to the store.
@@ -371,20 +375,20 @@ class Sessions:
     def _in_cookies(
         self, session: Session, sealed: bytes, browser: Browser
     ) -> SavedSession:
-        span = self._lifetimes.span(session, session.created_at)
+        span = self._lifetimes.deadlines(session, session.created_at)
         entry = SessionEntry(session, sealed, span, session.created_at)
         if not self._revocable:
             self._recall.put(entry)
-        return SavedSession(entry, self.cookies(entry, browser))
+        return SavedSession(entry, self.cookie_headers(entry, browser))
 
-    def cookies(self, entry: SessionEntry, browser: Browser) -> Headers:
+    def cookie_headers(self, entry: SessionEntry, browser: Browser) -> Headers:
         """The cookies that carry an entry's value; they end with the session."""
         age = self._lifetimes.max_age(
             entry.session, self._clock(), held=entry.ticket is not None
         )
         return self._set(entry.sealed, age, browser)
 
-    def cookies_again(self, entry: SessionEntry, browser: Browser) -> Headers:
+    def reissue_cookie(self, entry: SessionEntry, browser: Browser) -> Headers:
         """A ticket's cookies, if its session was renewed since they were written."""
         ticket, session = entry.ticket, entry.session
         if ticket is None or not is_outdated(entry):
@@ -408,8 +412,11 @@ class Sessions:
         moment = f"{now:.6f}".encode()
         yield from Save(self._key("seen", entry.ticket), moment, self._idle)
         entry.session = session
-        entry.span = self._lifetimes.span(session, session.created_at)
-        entry.fresh_until, entry.ends_at = entry.span.fresh_until, entry.span.ends_at
+        entry.deadlines = self._lifetimes.deadlines(session, session.created_at)
+        entry.fresh_until, entry.ends_at = (
+            entry.deadlines.fresh_until,
+            entry.deadlines.ends_at,
+        )
         return SavedSession(entry, ())
 
     # -- ending
@@ -418,19 +425,21 @@ class Sessions:
         """Cookies that end the session in the browser, all of its parts."""
         return self._writer.clear(host=host, present=present)
 
-    def end(self, entry: SessionEntry) -> Flow[None]:
+    def revoke(self, entry: SessionEntry) -> Flow[None]:
         """End a session everywhere, as far as its kind allows. Raises `StoreError`."""
         self._recall.drop(entry.sealed)
         mark = self.identity(entry)
-        self.renewals.mark_ended(mark)
+        self.refresh_cache.mark_ended(mark)
         if entry.ticket is not None:
-            yield from self.index.end(entry.ticket)
+            yield from self.index.revoke_ticket(entry.ticket)
         elif self._revocable:
-            yield from self.index.revocations.revoke_one(mark)
+            yield from self.index.revocations.revoke_session(mark)
         elif self._has_store:
             # Late requests and refreshes elsewhere look at this; nothing else does.
             with suppress(StoreError):
-                yield from self.index.revocations.revoke_one(mark, ENDED_TTL)
+                yield from self.index.revocations.revoke_session(
+                    mark, REVOCATION_MARK_TTL
+                )
 
 
 def _minimal(session: Session) -> Session:

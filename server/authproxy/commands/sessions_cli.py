@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from authproxy_core.drive import drive
 from authproxy_core.errors import StoreError
-from authproxy_core.sessions.index import Revoked, SessionIndex, SessionInfo
+from authproxy_core.sessions.index import RevocationResult, SessionIndex, SessionInfo
 
 from ..config.read.resolved import UsageError
 from ..net.idp_client import HttpClient
@@ -168,9 +168,9 @@ async def _revoke(
     count, listed = 0, False
     while True:
         flow = index.revoke(user=order.user, sid=order.sid, everything=order.everything)
-        done: Revoked = await drive(flow, performer.perform)
+        done: RevocationResult = await drive(flow, performer.perform)
         count += done.count
-        listed = listed or done.listed
+        listed = listed or done.cookie_sessions_revoked
         if done.count < MAX_MEMBERS:  # there were not more than are found at once
             break
     sys.stdout.write(f"{count} session{'' if count == 1 else 's'} ended\n")

@@ -114,7 +114,7 @@ class Worker:
     def _publish(self) -> None:
         """Update the metrics that are not counted where they arise."""
         self._metrics.set_ready(self._proxy.ready)
-        self._metrics.count_cache_misses(self._proxy.sessions_unsealed)
+        self._metrics.count_cache_misses(self._proxy.session_cache_misses)
 
     def stop(self) -> None:
         """Start a graceful shutdown."""

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from authproxy_core import Fetch, FetchError, Respond, Response
-from authproxy_core.oidc.jwt import hashed
+from authproxy_core.oidc.jwt import hash_nonce
 from support.harness import (
     ALICE,
     BOB,
@@ -1005,7 +1005,7 @@ def test_a_thread_of_its_own_needs_no_event_loop() -> None:
 def test_hosts_and_names_of_the_test_harness_are_as_they_seem() -> None:
     assert HOST == b"app.example.com"
     assert (ALICE.groups, BOB.groups) == (("admins", "staff"), ("staff",))
-    assert len(hashed(b"x")) == 43
+    assert len(hash_nonce(b"x")) == 43
 
 
 @pytest.mark.parametrize(

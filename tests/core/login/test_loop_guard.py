@@ -190,7 +190,7 @@ def test_the_cookie_is_one_of_our_own(harness: Harness) -> None:
         harness.log_in()
         rejected(harness)
     assert harness.jar[COOKIE] == b"2"
-    assert harness.proxy._sessions.is_own_cookie(COOKIE)
+    assert harness.proxy._sessions.is_session_cookie(COOKIE)
     # It takes no login's slot.
     for _ in range(20):
         harness.get("/oauth2/start")

@@ -21,8 +21,8 @@ from authproxy_core import (
     SessionSettings,
 )
 from authproxy_core.errors import TokenError
-from authproxy_core.oidc.jwt import Expected, claims_of
-from authproxy_core.oidc.logout_token import EVENT, check_logout_token
+from authproxy_core.oidc.jwt import ExpectedClaims, unverified_claims
+from authproxy_core.oidc.logout_token import LOGOUT_EVENT, check_logout_token
 from authproxy_core.settings.root import LogoutSettings
 from support.fleet import Fleet
 from support.harness import ISSUER, START, Harness, header, headers, settings
@@ -51,7 +51,7 @@ class Scene:
             self.fleet.clock.now += 1
             self.fleet[0].log_in(name.partition("-")[0], jar)
             self.jars[name] = jar
-            entry = self.fleet[0].proxy._sessions.entry_of(jar[NAME])
+            entry = self.fleet[0].proxy._sessions.parse_cookie(jar[NAME])
             loaded = self.fleet[0].run(self.fleet[0].proxy._sessions.load(entry))
             self.sessions[name] = loaded.session
         self.fleet.clock.now += 1
@@ -150,8 +150,8 @@ BAD: dict[str, dict[str, Any]] = {
     "LO13 nonce": {"nonce": "n"},
     "LO14 no events": {"events": None},
     "LO14 other event": {"events": {"http://other": {}}},
-    "LO14 no object": {"events": {EVENT: True}},
-    "LO14 text": {"events": EVENT},
+    "LO14 no object": {"events": {LOGOUT_EVENT: True}},
+    "LO14 text": {"events": LOGOUT_EVENT},
     "LO16 issuer": {"iss": "https://evil.example.com"},
     "LO16 no issuer": {"iss": None},
     "LO16 issuer of another kind": {"iss": [ISSUER]},
@@ -220,7 +220,7 @@ def test_an_id_token_is_no_logout_token() -> None:
 @pytest.mark.parametrize("typ", ["at+jwt", "secevent+jwt", "logout+jwt"])
 def test_only_its_own_type_does_for_a_logout_token(typ: str) -> None:
     scene = Scene("ticket")
-    claims = claims_of(scene.idp.logout_token("alice"))
+    claims = unverified_claims(scene.idp.logout_token("alice"))
     token = scene.idp._desk.keys.sign(claims, "RS256", {"typ": typ})
     good = typ == "logout+jwt"
     assert scene.send(token).status == (200 if good else 400)
@@ -332,9 +332,9 @@ def test_any_claims_are_judged_or_refused(changes: dict[str, Any]) -> None:
         "exp": START + 60,
         "sub": "s",
         "jti": "j",
-        "events": {EVENT: {}},
+        "events": {LOGOUT_EVENT: {}},
     }
-    expected = Expected(issuer=ISSUER, client_id="web")
+    expected = ExpectedClaims(issuer=ISSUER, client_id="web")
     try:
         found = check_logout_token(good | changes, expected, START)
     except TokenError:

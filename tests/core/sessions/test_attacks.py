@@ -149,7 +149,7 @@ def test_ck32_no_two_sealed_values_have_a_nonce_in_common(kind: str) -> None:
             data = effect.value
             seen.add((b64url_decode(data) or data)[:25])
     formats = fleet[0].proxy._sessions.formats
-    entry = fleet[0].proxy._sessions.entry_of(fleet.harness.jar[NAME])
+    entry = fleet[0].proxy._sessions.parse_cookie(fleet.harness.jar[NAME])
     assert entry is not None
     for _ in range(200):
         value = (
@@ -223,7 +223,7 @@ def test_st02_st05_what_the_store_has_of_one_is_worth_nothing_to_another(
 def test_az26_a_stolen_refresh_token_ends_the_session(kind: str) -> None:
     """Whoever refreshes with a copy: the provider notices, and the session is over."""
     fleet = fleet_of(kind, cookie={"refresh": 60.0})
-    entry = fleet[0].proxy._sessions.entry_of(fleet.harness.jar[NAME])
+    entry = fleet[0].proxy._sessions.parse_cookie(fleet.harness.jar[NAME])
     if entry is not None and entry.ticket is not None:
         entry = fleet[0].run(fleet[0].proxy._sessions.load(entry))
     assert entry is not None

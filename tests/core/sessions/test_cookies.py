@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 
 from authproxy_core.errors import SealError
 from authproxy_core.messages import Headers
-from authproxy_core.sessions.cookies import CookieWriter, joined, read_cookies
+from authproxy_core.sessions.cookies import (
+    CookieWriter,
+    join_cookie_parts,
+    read_cookies,
+)
 from authproxy_core.sessions.sealing import Sealer
 from authproxy_core.settings.root import CookieSettings, Secret
 
@@ -117,7 +121,7 @@ def test_ck19_only_the_grammar_of_rfc_6265(
     ],
 )
 def test_ck20_another_name_is_not_the_session_cookie(line: bytes) -> None:
-    assert joined(read(line), NAME, 10) is None
+    assert join_cookie_parts(read(line), NAME, 10) is None
 
 
 @pytest.mark.parametrize("octet", [b"\xff", b"\xc3\xa4", b"\0", b"\r", b"\n"])
@@ -160,21 +164,24 @@ def test_what_a_browser_sends_is_read(jar: dict[str, str]) -> None:
 
 def test_parts_are_joined_in_numeric_order() -> None:
     parts = [(b"%b_%d" % (NAME, number), b"%x" % number) for number in range(12)]
-    assert joined(parts, NAME, 12) == b"0123456789ab"
-    assert joined(parts[::-1], NAME, 12) == b"0123456789ab"
+    assert join_cookie_parts(parts, NAME, 12) == b"0123456789ab"
+    assert join_cookie_parts(parts[::-1], NAME, 12) == b"0123456789ab"
 
 
 def test_joining_ends_at_the_first_missing_part() -> None:
     parts = [(NAME + b"_0", b"a"), (NAME + b"_2", b"c")]
-    assert joined(parts, NAME, 10) == b"a"
-    assert joined(parts[1:], NAME, 10) is None
-    assert joined([(NAME + b"_00", b"a"), (NAME + b"_csrf", b"b")], NAME, 10) is None
+    assert join_cookie_parts(parts, NAME, 10) == b"a"
+    assert join_cookie_parts(parts[1:], NAME, 10) is None
+    assert (
+        join_cookie_parts([(NAME + b"_00", b"a"), (NAME + b"_csrf", b"b")], NAME, 10)
+        is None
+    )
 
 
 def test_more_parts_than_allowed_are_none() -> None:
     parts = [(b"%b_%d" % (NAME, number), b"x") for number in range(4)]
-    assert joined(parts, NAME, 4) == b"xxxx"
-    assert joined(parts, NAME, 3) is None
+    assert join_cookie_parts(parts, NAME, 4) == b"xxxx"
+    assert join_cookie_parts(parts, NAME, 3) is None
 
 
 def test_ck14_parts_of_two_sessions_are_not_a_session() -> None:
@@ -189,7 +196,7 @@ def test_ck14_parts_of_two_sessions_are_not_a_session() -> None:
         )
         for text in (b"a", b"b")
     )
-    mixed = joined([one[0], *two[1:]], NAME, 10)
+    mixed = join_cookie_parts([one[0], *two[1:]], NAME, 10)
     assert mixed is not None
     with pytest.raises(SealError):
         sealer.unseal(b"p", mixed, now=1e9, lifetime=0)
@@ -197,14 +204,16 @@ def test_ck14_parts_of_two_sessions_are_not_a_session() -> None:
 
 def test_ck16_the_whole_cookie_wins_over_parts() -> None:
     cookies = [(NAME + b"_0", b"a"), (NAME + b"_1", b"b"), (NAME, b"whole")]
-    assert joined(cookies, NAME, 10) == b"whole"
-    assert joined([*cookies[:2], (NAME, b"")], NAME, 10) == b""
+    assert join_cookie_parts(cookies, NAME, 10) == b"whole"
+    assert join_cookie_parts([*cookies[:2], (NAME, b"")], NAME, 10) == b""
 
 
 def test_ck17_the_first_of_two_cookies_with_one_name_wins() -> None:
-    assert joined([(NAME, b"first"), (NAME, b"second")], NAME, 10) == b"first"
+    assert (
+        join_cookie_parts([(NAME, b"first"), (NAME, b"second")], NAME, 10) == b"first"
+    )
     parts = [(NAME + b"_0", b"a"), (NAME + b"_0", b"x"), (NAME + b"_1", b"b")]
-    assert joined(parts, NAME, 10) == b"ab"
+    assert join_cookie_parts(parts, NAME, 10) == b"ab"
 
 
 # writing
@@ -318,7 +327,7 @@ def test_the_name_of_a_part_is_cut_to_256_bytes(size: int) -> None:
     names = [line.partition(b"=")[0] for line in lines(written)]
     assert names[0] == b"n" * min(size, 254) + b"_0"
     assert names[10] == b"n" * 253 + b"_10"
-    assert joined(kept(written), b"n" * size, 20) == b"v" * 44_000
+    assert join_cookie_parts(kept(written), b"n" * size, 20) == b"v" * 44_000
     cleared = writer(settings).clear(host=HOST, present=names)
     assert {line.partition(b"=")[0] for line in lines(cleared)} == {
         b"n" * size,
@@ -337,7 +346,7 @@ def test_joining_inverts_splitting(text: bytes, times: int, backwards: bool) -> 
     line = b"; ".join(
         b"=".join(pair) for pair in kept(headers)[:: -1 if backwards else 1]
     )
-    assert joined(read(line), NAME, 64) == value
+    assert join_cookie_parts(read(line), NAME, 64) == value
     assert len(headers) == writer().parts_needed(value, HOST, WEEK)
     assert all(len(line) <= 4000 for line in lines(headers))
 
@@ -354,7 +363,7 @@ def test_a_browser_always_joins_the_last_value_that_was_set(sizes: list[int]) ->
                 jar.pop(name)
             else:
                 jar[name] = rest.partition(b";")[0]
-    assert joined(list(jar.items()), NAME, 10) == value
+    assert join_cookie_parts(list(jar.items()), NAME, 10) == value
 
 
 # clearing

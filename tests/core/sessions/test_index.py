@@ -9,7 +9,7 @@ import pytest
 
 from authproxy_core import Add, LoadAll, Members, Secret, SessionSettings, Settings
 from authproxy_core.session import Session
-from authproxy_core.sessions.index import Revoked, SessionIndex
+from authproxy_core.sessions.index import RevocationResult, SessionIndex
 from support.fleet import Fleet
 from support.harness import SECRET, START, headers, settings
 
@@ -101,7 +101,7 @@ def test_a_user_is_logged_out_everywhere(revocable: bool) -> None:
     users = Users(stored(revocable=revocable))
     assert users.inside() == {"alice", "bob", "alice-again"}
     found = users.run(users.index.revoke(user="alice@example.com"))
-    assert found == Revoked(2, revocable)
+    assert found == RevocationResult(2, revocable)
     assert users.inside() == {"bob"}
     assert [info.email for info in users.run(users.index.find())] == ["bob@example.com"]
     # Not for ever: the user may log in again.
@@ -115,17 +115,19 @@ def test_a_user_is_logged_out_everywhere(revocable: bool) -> None:
 def test_one_session_is_ended_by_its_sid(revocable: bool) -> None:
     users = Users(stored(revocable=revocable))
     [_, bob, _] = users.run(users.index.find())
-    assert users.run(users.index.revoke(sid=bob.sid)) == Revoked(1, revocable)
+    assert users.run(users.index.revoke(sid=bob.sid)) == RevocationResult(1, revocable)
     assert users.inside() == {"alice", "alice-again"}
     gone = users.run(users.index.revoke(sid=bob.sid, user="bob"))
-    assert gone == Revoked(0, False)
+    assert gone == RevocationResult(0, False)
 
 
 @pytest.mark.parametrize("revocable", [False, True])
 def test_all_sessions_are_ended(revocable: bool) -> None:
     users = Users(stored(revocable=revocable))
     assert users.inside()
-    assert users.run(users.index.revoke(everything=True)) == Revoked(3, revocable)
+    assert users.run(users.index.revoke(everything=True)) == RevocationResult(
+        3, revocable
+    )
     assert users.inside() == set()
     assert users.run(users.index.find()) == ()
     assert not users.fleet.store.held("-")
@@ -158,14 +160,17 @@ def test_the_index_outlives_a_change_of_the_secret(users: Users) -> None:
     index = users.index_of(rotated)
     [_, bob, _, again] = users.run(index.find())
     assert bob.user == again.user
-    assert users.run(index.of_subject("keycloak", subject=bob.user)) == (bob, again)
+    assert users.run(index.find_by_subject("keycloak", subject=bob.user)) == (
+        bob,
+        again,
+    )
     assert users.run(index.revoke(sid=bob.sid)).count == 1
     assert users.run(index.revoke(user="bob")).count == 1
 
 
 def test_lo19_a_logout_has_to_match_both(users: Users) -> None:
     alice, bob, again = users.run(users.index.find())
-    match = users.index.of_subject
+    match = users.index.find_by_subject
     assert users.run(match("keycloak", subject=alice.user)) == (alice, again)
     assert users.run(match("keycloak", sid=alice.sid)) == (alice,)
     both = match("keycloak", subject=alice.user, sid=alice.sid)
@@ -177,7 +182,7 @@ def test_lo19_a_logout_has_to_match_both(users: Users) -> None:
 
 def test_lo20_a_subject_is_no_pattern(users: Users) -> None:
     for subject in ("*", "\r\n", "x" * 10_000, "all", ""):
-        assert users.run(users.index.of_subject("keycloak", subject=subject)) == ()
+        assert users.run(users.index.find_by_subject("keycloak", subject=subject)) == ()
 
 
 def test_records_that_are_gone_or_broken_are_left_out(users: Users) -> None:
@@ -251,7 +256,7 @@ def test_ck23_a_cookie_from_before_a_login_is_worth_nothing() -> None:
 def test_sessions_in_cookies_are_revoked(whom: Any, left: set[str]) -> None:
     users = Users(in_cookies())
     assert users.inside() == {"alice", "bob", "alice-again"}
-    assert users.run(users.index.revoke(**whom)) == Revoked(0, True)
+    assert users.run(users.index.revoke(**whom)) == RevocationResult(0, True)
     assert users.inside() == left
     users.fleet.clock.now += 1
     users.jars["alice"] = {}
@@ -263,11 +268,11 @@ def test_sessions_in_cookies_are_revoked_by_what_the_provider_calls_them() -> No
     users = Users(in_cookies())
     sids = {}
     for name, jar in users.jars.items():
-        entry = users.fleet[0].proxy._sessions.entry_of(jar[NAME])
+        entry = users.fleet[0].proxy._sessions.parse_cookie(jar[NAME])
         assert entry is not None
         sids[name] = entry.session
     alice, bob = sids["alice"], sids["bob"]
-    log_out = users.index.log_out
+    log_out = users.index.revoke_by_logout_token
     # LO19: a sid with another's subject means nobody.
     users.run(log_out("keycloak", sid=alice.sid, subject=bob.user))
     assert users.inside() == {"alice", "bob", "alice-again"}
@@ -319,7 +324,7 @@ def test_the_list_costs_nothing_without_the_option() -> None:
     users.fleet.store.seen.clear()
     assert users.inside() == {"alice", "bob", "alice-again"}
     assert not users.fleet.store.seen
-    users.run(users.index.log_out("keycloak", subject="x"))
+    users.run(users.index.revoke_by_logout_token("keycloak", subject="x"))
     assert users.inside() == {"alice", "bob", "alice-again"}
 
 
@@ -332,7 +337,7 @@ def test_signing_out_of_a_cookie_does_not_need_the_store() -> None:
 
 def test_a_session_without_names_has_few_keys() -> None:
     index = Users(in_cookies()).index
-    keys = index.revocations.keys_of(Session(provider="keycloak", user="u"), "x")
+    keys = index.revocations.keys_for(Session(provider="keycloak", user="u"), "x")
     assert len(keys) == 3  # itself, its subject, all
 
 
@@ -346,7 +351,7 @@ def test_foreign_tickets_are_looked_up_as_well() -> None:
 
 def test_a_session_without_sid_is_in_fewer_sets(users: Users) -> None:
     session = Session(provider="keycloak", user="u", login_at=START)
-    users.run(users.index.note(users.index._formats.new_ticket(), session))
+    users.run(users.index.add(users.index._formats.new_ticket(), session))
     assert len(users.run(users.index.find(user="u"))) == 1
     assert users.run(users.index.revoke(user="u")).count == 1
 
@@ -355,6 +360,6 @@ def test_a_session_without_sid_is_in_fewer_sets(users: Users) -> None:
 def test_logging_out_by_subject_ends_all_of_a_user(revocable: bool) -> None:
     users = Users(stored(revocable=revocable))
     [alice, *_] = users.run(users.index.find())
-    done = users.run(users.index.log_out("keycloak", subject=alice.user))
-    assert done == Revoked(2, revocable)
+    done = users.run(users.index.revoke_by_logout_token("keycloak", subject=alice.user))
+    assert done == RevocationResult(2, revocable)
     assert users.inside() == {"bob"}

@@ -29,7 +29,7 @@ class Memory:
 @pytest.fixture
 def memory() -> Memory:
     memory = Memory()
-    memory.watch.trusted = True
+    memory.watch.store_notifies = True
     memory.cleared = 0
     return memory
 
@@ -37,8 +37,8 @@ def memory() -> Memory:
 def test_a_change_drops_what_rests_on_its_key(memory: Memory) -> None:
     watch = memory.watch
     one, two = Value(b"1"), Value(b"2")
-    first = watch.track(one, watch.reading("a", "b"))
-    second = watch.track(two, watch.reading("b"))
+    first = watch.track(one, watch.start_read("a", "b"))
+    second = watch.track(two, watch.start_read("b"))
     assert first
     assert second
     watch.invalidate("c")
@@ -51,7 +51,7 @@ def test_a_change_drops_what_rests_on_its_key(memory: Memory) -> None:
 
 def test_what_nobody_holds_takes_no_memory(memory: Memory) -> None:
     watch = memory.watch
-    watch.track(Value(b"1"), watch.reading("a"))
+    watch.track(Value(b"1"), watch.start_read("a"))
     assert not len(watch._groups)
     watch.invalidate("a")
     assert not memory.dropped
@@ -59,11 +59,11 @@ def test_what_nobody_holds_takes_no_memory(memory: Memory) -> None:
 
 def test_news_that_overtake_a_read_make_it_useless(memory: Memory) -> None:
     watch = memory.watch
-    reading, other = watch.reading("a"), watch.reading("b")
+    reading, other = watch.start_read("a"), watch.start_read("b")
     watch.invalidate("a")
     assert watch.track(Value(b"1"), reading) == ()
     assert watch.track(Value(b"2"), other)
-    every = watch.reading("a")
+    every = watch.start_read("a")
     watch.invalidate(None)
     assert watch.track(Value(b"1"), every) == ()
     assert memory.cleared == 1
@@ -71,12 +71,12 @@ def test_news_that_overtake_a_read_make_it_useless(memory: Memory) -> None:
 
 def test_nothing_is_kept_without_trust(memory: Memory) -> None:
     watch = memory.watch
-    before = watch.reading("a")
-    watch.trusted = False
+    before = watch.start_read("a")
+    watch.store_notifies = False
     assert memory.cleared == 1
-    while_off = watch.reading("a")
-    watch.trusted = True
+    while_off = watch.start_read("a")
+    watch.store_notifies = True
     # What was read before news could be missed, or while they were, may be old.
     assert watch.track(Value(b"1"), before) == ()
     assert watch.track(Value(b"1"), while_off) == ()
-    assert watch.track(Value(b"1"), watch.reading("a"))
+    assert watch.track(Value(b"1"), watch.start_read("a"))

@@ -93,7 +93,7 @@ def test_moments(
     ends: float,
 ) -> None:
     found = session(**given)
-    span = lifetimes(**options).span(found, found.created_at)
+    span = lifetimes(**options).deadlines(found, found.created_at)
     assert span == SessionDeadlines(T + early, T + due, T + noted, T + ends)
     assert span.fresh_until == T + min(early, noted, ends)
 
@@ -116,8 +116,8 @@ def test_a_store_keeps_what_can_still_be_used() -> None:
     assert int(lifetimes(expire=HOUR).store_ttl(session(), T)) == HOUR
     assert lifetimes().store_ttl(session(), T) == MAX_LIFETIME
     assert int(lifetimes(max_lifetime=HOUR).store_ttl(session(), T + 60)) == HOUR - 60
-    assert lifetimes().longest == MAX_LIFETIME
-    assert lifetimes(expire=HOUR, max_lifetime=60).longest == 60
+    assert lifetimes().max_lifetime == MAX_LIFETIME
+    assert lifetimes(expire=HOUR, max_lifetime=60).max_lifetime == 60
 
 
 STORE = {"shared": True, "backend": "store"}

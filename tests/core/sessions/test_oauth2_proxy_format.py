@@ -24,8 +24,8 @@ from authproxy_core.encoding import b64url
 from authproxy_core.errors import SealError
 from authproxy_core.session import Session
 from authproxy_core.sessions.oauth2_proxy_format import (
-    MAX_RECORD,
-    MAX_VALUE,
+    MAX_RECORD_BYTES,
+    MAX_VALUE_BYTES,
     CsrfRecord,
     OAuth2ProxyFormat,
     Ticket,
@@ -362,7 +362,7 @@ def test_ck10_nonsense_is_refused(value: bytes) -> None:
 
 
 def test_ck11_a_huge_value_is_refused_unread() -> None:
-    refused(signed("A" * MAX_VALUE), match="three fields")
+    refused(signed("A" * MAX_VALUE_BYTES), match="three fields")
 
 
 def test_ck31_a_value_of_our_own_format_is_refused() -> None:
@@ -416,17 +416,17 @@ def test_a_record_with_a_changed_byte_is_a_session_or_refused(
 
 
 def test_ck13_nothing_is_decompressed_or_parsed_before_the_signature_is_good() -> None:
-    bomb = lz4.frame.compress(b"\0" * (MAX_RECORD * 64))
+    bomb = lz4.frame.compress(b"\0" * (MAX_RECORD_BYTES * 64))
     value = signed(encrypted(bomb), secret=b"x" * 32)
     refused(value, match="unknown secret")
 
 
 def test_ck13_decompression_is_bounded() -> None:
-    for size in (MAX_RECORD + 1, MAX_RECORD * 64):
+    for size in (MAX_RECORD_BYTES + 1, MAX_RECORD_BYTES * 64):
         refused(framed(b"\0" * size), match="size limit")
-    full = msgspec.msgpack.encode({"at": "x" * (MAX_RECORD - 9)})
-    assert len(full) == MAX_RECORD
-    assert len(read(framed(full)).access_token) == MAX_RECORD - 9
+    full = msgspec.msgpack.encode({"at": "x" * (MAX_RECORD_BYTES - 9)})
+    assert len(full) == MAX_RECORD_BYTES
+    assert len(read(framed(full)).access_token) == MAX_RECORD_BYTES - 9
 
 
 @pytest.mark.parametrize(
@@ -711,7 +711,7 @@ def test_a_stored_session_that_was_changed_is_refused() -> None:
 
 def test_a_stored_session_that_is_huge_is_refused() -> None:
     with pytest.raises(SealError, match="too large"):
-        read_stored_session(TICKET, bytes(MAX_RECORD + 1), created_at=0.0)
+        read_stored_session(TICKET, bytes(MAX_RECORD_BYTES + 1), created_at=0.0)
 
 
 @pytest.mark.parametrize(

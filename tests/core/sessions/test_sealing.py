@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from authproxy_core.encoding import b64url, b64url_decode
 from authproxy_core.errors import SealError
-from authproxy_core.sessions.sealing import MAX_TEXT, Sealer, Unsealed
+from authproxy_core.sessions.sealing import MAX_SEALED_BYTES, Sealer, Unsealed
 from authproxy_core.settings.root import Secret
 
 OLD, NEW = Secret(b"o" * 32), Secret(b"n" * 32)
@@ -155,8 +155,8 @@ def test_ck10_nonsense_is_refused(text: bytes) -> None:
 
 
 def test_ck11_a_huge_value_is_refused_unread() -> None:
-    refused(b"A" * (MAX_TEXT + 4))
-    text = SEALER.seal(b"session", b"x" * MAX_TEXT, issued_at=NOW, nonce=NONCE)
+    refused(b"A" * (MAX_SEALED_BYTES + 4))
+    text = SEALER.seal(b"session", b"x" * MAX_SEALED_BYTES, issued_at=NOW, nonce=NONCE)
     refused(text)
 
 

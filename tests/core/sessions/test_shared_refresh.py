@@ -320,7 +320,7 @@ def test_records_that_were_planted_or_broken_are_ignored(kind: str) -> None:
     keys = [key for load in loads for key in load if ":re" in key or ":un" in key]
     keys = [key for key in keys if ":revoked:" not in key]
     for key in keys:
-        note = fleet[0].proxy._sessions.formats.seal_note(key, b"other layout")
+        note = fleet[0].proxy._sessions.formats.seal_record(key, b"other layout")
         good = note if ":un" in key else fleet.harness.jar[b"_oauth2_proxy"]
         fleet.store.put(key, good, 600)
     answer = fleet[0].get("/oauth2/auth")
@@ -515,8 +515,8 @@ def test_lo08_a_sign_out_is_final_although_the_store_goes_away(kind: str) -> Non
         run.step()
     assert fleet[1].get("/oauth2/sign_out").status == 302
     # The note of its end is still read, but nothing can be written any more.
-    fleet[0].proxy._sessions.renewals._ended = type(
-        fleet[0].proxy._sessions.renewals._ended
+    fleet[0].proxy._sessions.refresh_cache._ended = type(
+        fleet[0].proxy._sessions.refresh_cache._ended
     )(fleet.clock, 60.0)
     saves = iter([False])
     fleet.store.failing = lambda effect: (

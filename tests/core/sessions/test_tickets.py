@@ -14,10 +14,10 @@ from authproxy_core import Delete, LoadAll, Save, Secret, SessionSettings
 from authproxy_core.errors import SealError
 from authproxy_core.session import Session
 from authproxy_core.sessions.formats import (
-    MAX_STORED,
+    MAX_STORED_BYTES,
     SessionFormats,
-    generation,
-    identity,
+    session_generation,
+    session_identity,
     sid_of,
 )
 from authproxy_core.sessions.oauth2_proxy_format import (
@@ -281,7 +281,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
         reader.read(data)
     ticket = reader.new_ticket()
     with pytest.raises(SealError):
-        reader.open_stored(ticket, data)
+        reader.unseal_stored(ticket, data)
 
 
 texts = st.text(max_size=40)
@@ -307,7 +307,7 @@ sessions = st.builds(
 def test_sealing_and_opening_are_inverses(session: Session) -> None:
     own = formats_of()
     ticket = own.new_ticket()
-    assert own.open_stored(ticket, own.seal_stored(ticket, session)) == session
+    assert own.unseal_stored(ticket, own.seal_stored(ticket, session)) == session
     value = own.write_ticket(ticket, session.created_at)
     found, issued_at = own.read(value)
     assert found == ticket
@@ -322,7 +322,7 @@ def test_st02_a_ticket_with_the_secret_of_another_opens_nothing(form: str) -> No
     data = reader.seal_stored(mine, Session(user="a", created_at=START))
     forged = Ticket(mine.id, yours.secret)
     with pytest.raises(SealError):
-        reader.open_stored(forged, data)
+        reader.unseal_stored(forged, data)
 
 
 def test_st05_a_session_moved_to_another_key_opens_nothing() -> None:
@@ -332,7 +332,7 @@ def test_st05_a_session_moved_to_another_key_opens_nothing() -> None:
     data = reader.seal_stored(mine, Session(user="a", created_at=START))
     moved = Ticket(reader.new_ticket().id, mine.secret)
     with pytest.raises(SealError):
-        reader.open_stored(moved, data)
+        reader.unseal_stored(moved, data)
 
 
 def test_st04_a_blob_that_was_planted_in_the_store_opens_nothing() -> None:
@@ -350,7 +350,7 @@ def test_st04_a_blob_that_was_planted_in_the_store_opens_nothing() -> None:
 def test_st07_a_huge_value_is_refused_unread(form: str) -> None:
     reader = formats_of(format=form)
     with pytest.raises(SealError, match="too large"):
-        reader.open_stored(reader.new_ticket(), b"A" * (MAX_STORED + 1))
+        reader.unseal_stored(reader.new_ticket(), b"A" * (MAX_STORED_BYTES + 1))
 
 
 def test_ck04_a_ticket_is_no_session_and_no_login() -> None:
@@ -358,7 +358,7 @@ def test_ck04_a_ticket_is_no_session_and_no_login() -> None:
     value = fleet.harness.jar[NAME]
     login = {b"_oauth2_proxy_12345678_csrf": value}
     assert fleet[0].get("/oauth2/callback?state=x&code=y", jar=login).status == 403
-    note = formats_of().seal_note("key", b"x" * 48)
+    note = formats_of().seal_record("key", b"x" * 48)
     assert fleet[0].get("/oauth2/auth", jar={NAME: note}).status == 401
 
 
@@ -410,7 +410,7 @@ def test_reading_the_foreign_format_can_be_switched_off() -> None:
     ticket = reader.new_ticket()
     blob = write_stored_session(ticket, Session(created_at=START), nonce=b"n" * 12)
     with pytest.raises(SealError):
-        reader.open_stored(ticket, blob)
+        reader.unseal_stored(ticket, blob)
 
 
 def test_a_session_in_cookies_moves_to_the_store_when_it_is_refreshed() -> None:
@@ -588,11 +588,11 @@ def test_an_idle_session_in_cookies_is_written_anew() -> None:
 def test_identities() -> None:
     one = Session(nonce=b"n" * 32, created_at=START)
     later = Session(nonce=b"n" * 32, created_at=START + 60)
-    assert identity(one, b"a") == identity(later, b"b")
-    assert generation(one, b"a") == generation(one, b"b")
-    assert generation(one, b"a") != generation(later, b"a")
+    assert session_identity(one, b"a") == session_identity(later, b"b")
+    assert session_generation(one, b"a") == session_generation(one, b"b")
+    assert session_generation(one, b"a") != session_generation(later, b"a")
     # What another program made may have none.
-    assert identity(Session(), b"a") != identity(Session(), b"b")
+    assert session_identity(Session(), b"a") != session_identity(Session(), b"b")
 
 
 def test_sid_is_found_in_the_id_token_where_it_is_not_kept() -> None:
@@ -606,6 +606,6 @@ def test_sid_is_found_in_the_id_token_where_it_is_not_kept() -> None:
 
 def test_no_part_of_a_hashed_key_reaches_into_the_next() -> None:
     formats = formats_of()
-    assert formats.hashes("sub", "ab", "c") == formats.hashes("sub", "ab", "c")
-    assert formats.hashes("sub", "ab", "c") != formats.hashes("sub", "a", "bc")
-    assert formats.hashes("sub", "a") != formats.hashes("suba")
+    assert formats.key_hashes("sub", "ab", "c") == formats.key_hashes("sub", "ab", "c")
+    assert formats.key_hashes("sub", "ab", "c") != formats.key_hashes("sub", "a", "bc")
+    assert formats.key_hashes("sub", "a") != formats.key_hashes("suba")

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ...effects import Flow
-from ...oidc.jwt import claims_of
+from ...oidc.jwt import unverified_claims
 from ...oidc.protocol import Metadata
 from ...session import Session
 from ..api import text_at, unique_groups, url_at
@@ -72,7 +72,7 @@ class Azure(Provider):
 
     def subject_of(self, session: Session) -> str:
         """That of the ID token: the session has no user."""
-        return text_at(claims_of(session.id_token), "sub")
+        return text_at(unverified_claims(session.id_token), "sub")
 
     def _with_userinfo(
         self, session: Session, claims: Mapping[str, Any]
@@ -87,7 +87,7 @@ class Azure(Provider):
         headers = self.api_headers(session)
         email = session.email or (yield from address(self.profile_url, headers))
         # What Graph said before, and the session still has, may be true no more.
-        groups = self.groups_of(claims_of(session.id_token))
+        groups = self.groups_of(unverified_claims(session.id_token))
         if self._second_version:
             field = self.settings.azure.graph_group_field or "id"
             fields = ",".join(unique_groups("displayName", "id", field))

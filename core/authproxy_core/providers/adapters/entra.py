@@ -9,7 +9,7 @@ import msgspec
 
 from ...effects import Fetch, Flow, Offload
 from ...errors import ProviderError, TokenError
-from ...oidc.jwt import claims_of
+from ...oidc.jwt import unverified_claims
 from ...oidc.protocol import Tokens, assertion_request
 from ...session import Session
 from ..api import unique_groups
@@ -46,7 +46,9 @@ class EntraId(Provider):
         not have that permission. With one, that ends the login.
         """
         session = yield from super().enrich(session)
-        if not session.id_token or not _has_overage(claims_of(session.id_token)):
+        if not session.id_token or not _has_overage(
+            unverified_claims(session.id_token)
+        ):
             return session
         try:
             groups = yield from member_of(OVERAGE, self.api_headers(session))
@@ -62,7 +64,9 @@ class EntraId(Provider):
             ) from None
         return msgspec.structs.replace(
             session,
-            groups=unique_groups(*self.groups_of(claims_of(session.id_token)), *groups),
+            groups=unique_groups(
+                *self.groups_of(unverified_claims(session.id_token)), *groups
+            ),
         )
 
     def _token_request(

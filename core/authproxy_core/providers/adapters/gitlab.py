@@ -10,7 +10,7 @@ import msgspec
 from ...effects import Fetch, Flow
 from ...errors import ProviderError
 from ...identity.claims import claim_bool, claim_list
-from ...oidc.jwt import claims_of
+from ...oidc.jwt import unverified_claims
 from ...session import Session
 from ..api import (
     get_json,
@@ -43,7 +43,7 @@ class Gitlab(Provider):
 
     def subject_of(self, session: Session) -> str:
         """That of the ID token: the session's user is the nickname."""
-        return text_at(claims_of(session.id_token), "sub")
+        return text_at(unverified_claims(session.id_token), "sub")
 
     def enrich(self, session: Session) -> Flow[Session]:
         """*session* with what GitLab itself says, about the user and the projects."""

@@ -19,7 +19,7 @@ from ...effects import Fetch, Flow
 from ...encoding import header_text
 from ...errors import ProviderError, SettingsError
 from ...messages import Headers, Response
-from ...oidc.protocol import FORM, parse_tokens, with_query
+from ...oidc.protocol import FORM_HEADERS, parse_tokens, with_query
 from ...settings.providers import GoogleSettings
 from ..api import MAX_PAGES, objects, segment, text_at, too_many_pages
 from .assertion import SigningKey, signing_key
@@ -238,7 +238,7 @@ def _bearer(token: str) -> Headers:
 def _exchange(url: str, params: list[tuple[str, str]]) -> Flow[tuple[str, float]]:
     """An access token and its lifetime in seconds."""
     body = urlencode(params).encode()
-    response = yield from Fetch("POST", url, FORM, body, purpose="directory")
+    response = yield from Fetch("POST", url, FORM_HEADERS, body, purpose="directory")
     tokens = parse_tokens(response)
     return tokens.access_token, tokens.expires_in or LIFETIME
 

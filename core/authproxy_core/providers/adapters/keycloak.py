@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from ...effects import Flow
-from ...oidc.jwt import claims_of
+from ...oidc.jwt import unverified_claims
 from ...session import Session
 from ..base import Provider
 
@@ -37,7 +37,7 @@ class KeycloakOidc(Provider):
     def bearer_enriched(self, session: Session) -> Session:
         """The same for a bearer JWT, whose signature has been checked."""
         groups = [group for group in session.groups if not group.startswith(ROLE)]
-        roles = roles_of(claims_of(session.access_token))
+        roles = roles_of(unverified_claims(session.access_token))
         return msgspec.structs.replace(session, groups=(*groups, *roles))
 
 

@@ -13,7 +13,7 @@ from ...effects import Fetch, Flow
 from ...encoding import b64url
 from ...errors import ProviderError, SettingsError, TokenError
 from ...identity.claims import claim_bool
-from ...oidc.jwt import claims_of
+from ...oidc.jwt import unverified_claims
 from ...oidc.protocol import (
     Metadata,
     Tokens,
@@ -104,7 +104,9 @@ class LoginGov(Provider):
         response = yield from userinfo_request(endpoint, session.access_token)
         if response.status != 200:
             raise status_error(response, "userinfo", "userinfo")
-        info = parse_userinfo(response, text_at(claims_of(session.id_token), "sub"))
+        info = parse_userinfo(
+            response, text_at(unverified_claims(session.id_token), "sub")
+        )
         verified = claim_bool(info.get("email_verified"))
         if not verified and not self.settings.allow_unverified_email:
             raise unverified()
