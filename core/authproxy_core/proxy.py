@@ -27,8 +27,8 @@ from .identity.headers import HeaderInjector
 from .login.flow import (
     callback,
     deny,
-    form_of,
-    query_of,
+    raw_query,
+    read_form,
     sign_in_page,
     start_login_when_ready,
 )
@@ -38,12 +38,12 @@ from .logout.sign_out import sign_out
 from .messages import Decision, Event, Forward, Headers, Request, Respond
 from .pages import challenge
 from .pages.outcomes import (
-    allowed,
-    anonymous_userinfo,
+    allowed_response,
+    anonymous_userinfo_response,
     as_challenge,
-    bad_request,
+    bad_request_response,
     resolve_outcome,
-    userinfo,
+    userinfo_response,
     with_error_handling,
     with_headers,
 )
@@ -61,7 +61,7 @@ from .sessions.session_resolver import (
 from .settings.root import Settings, check
 from .store_hooks import StoreHooks
 from .upstreams.routes import Upstreams
-from .upstreams.signing import signed
+from .upstreams.signing import with_signing
 
 
 def _ignore(event: Event) -> None:
@@ -95,13 +95,13 @@ class AuthProxy(StoreHooks):
         self._pages, self._readiness = context.pages, context.readiness
         self._credentials = credentials_of(context, context.htpasswd, random_bytes)
         self._demands, self._ruled = Requirements(access), access is not None
-        self._bound = context.binding.active
+        self._bound = context.binding.is_active
         self._response_headers = HeaderInjector(
             settings.inject_response_headers, named=True
         )
         self._upstreams = Upstreams(settings, self._sessions.is_session_cookie)
-        self._unauthorized = replace(challenge.unauthorized(), reusable=True)
-        self._forbidden = replace(challenge.forbidden(), reusable=True)
+        self._unauthorized = replace(challenge.unauthorized_response(), reusable=True)
+        self._forbidden = replace(challenge.forbidden_response(), reusable=True)
         self._own_prefix = settings.proxy_prefix.encode() + b"/"
         self._gate = (
             context.auth_bypass if settings.auth_bypass.skips or self._ruled else None
@@ -135,8 +135,8 @@ class AuthProxy(StoreHooks):
     def _routing(self, settings: Settings) -> dict[bytes, Handler]:
         prefix = settings.proxy_prefix.encode()
         tailed, proxy = (
-            signed(settings, self._route_prefix),
-            signed(settings, self.proxy),
+            with_signing(settings, self._route_prefix),
+            with_signing(settings, self.proxy),
         )
         routes: dict[bytes, Handler] = {
             **health_routes(
@@ -185,7 +185,7 @@ class AuthProxy(StoreHooks):
         try:
             outcome = route(request)
         except RequestError as error:
-            return bad_request(error)
+            return bad_request_response(error)
         if type(outcome) is Respond or isinstance(outcome, Decision):
             return outcome
         return with_error_handling(outcome)
@@ -285,11 +285,11 @@ class AuthProxy(StoreHooks):
         status = self.settings.auth_success_status
         if session is None:
             fields = (*self._response_headers.headers(None), *headers)
-            return allowed(status, fields, "", "skipped")
+            return allowed_response(status, fields, "", "skipped")
         if unmet := self._demands.check(request, session):
             return with_headers(unmet, headers)
         fields = (*self._response_headers.headers(session), *headers)
-        return allowed(status, fields, session.name, "skipped")
+        return allowed_response(status, fields, session.name, "skipped")
 
     def _check_session(self, request: Request) -> Outcome:
         entry = self._sessions.lookup(request.headers)
@@ -323,16 +323,18 @@ class AuthProxy(StoreHooks):
             )
         headers = self._response_headers.headers(session)
         status = self.settings.auth_success_status
-        return allowed(status, headers, session.name, "session", kept)
+        return allowed_response(status, headers, session.name, "session", kept)
 
     def _anonymous(self, request: Request) -> Respond:
         cleared = clear_invalid_cookies(self._context, request)
-        return challenge.unauthorized(cleared) if cleared else self._unauthorized
+        return (
+            challenge.unauthorized_response(cleared) if cleared else self._unauthorized
+        )
 
     def _check_stale(self, entry: SessionEntry, request: Request) -> Flow[Decision]:
         found = yield from resolve_session(self._context, request, entry)
         if found.entry is None:
-            return challenge.unauthorized(found.headers)
+            return challenge.unauthorized_response(found.headers)
         answer = self._checked(found.entry, request)
         return with_headers(answer, found.headers)
 
@@ -369,11 +371,11 @@ class AuthProxy(StoreHooks):
         if request.method == b"POST":
             return self._start_posted(request)
         return start_login_when_ready(
-            self._context, request, parse_form(query_of(request))
+            self._context, request, parse_form(raw_query(request))
         )
 
     def _start_posted(self, request: Request) -> Flow[Decision]:
-        form = yield from form_of(request)
+        form = yield from read_form(request)
         return (
             yield from resolve_outcome(
                 start_login_when_ready(self._context, request, form)
@@ -395,13 +397,15 @@ class AuthProxy(StoreHooks):
         )
         if self._gate and self._gate.applies(request, self._original(request)):
             return (
-                userinfo(session, headers) if session else anonymous_userinfo(headers)
+                userinfo_response(session, headers)
+                if session
+                else anonymous_userinfo_response(headers)
             )
         if session is None:
-            return challenge.unauthorized(headers)
+            return challenge.unauthorized_response(headers)
         if refusal := self._context.denial_reason(session):
-            return challenge.forbidden(headers, refusal)
-        return userinfo(session, headers)
+            return challenge.forbidden_response(headers, refusal)
+        return userinfo_response(session, headers)
 
     # -- everything else
 
@@ -523,7 +527,7 @@ class AuthProxy(StoreHooks):
             or challenge.is_upgrade(request)
             or self._context.auth_bypass.is_api(self._original(request))
         ):
-            return challenge.unauthorized_json(headers)
+            return challenge.unauthorized_json_response(headers)
         form: dict[str, str] = {}
         if self.settings.skip_provider_button:
             return start_login_when_ready(
@@ -539,4 +543,4 @@ class AuthProxy(StoreHooks):
         self, request: Request, forward: Forward, reason: str
     ) -> Respond:
         """The page for an upstream that did not answer."""
-        return self._pages.upstream_failed(request.id, forward, reason)
+        return self._pages.upstream_error(request.id, forward, reason)

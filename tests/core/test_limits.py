@@ -19,8 +19,8 @@ from authproxy_core.identity.claims import (
     claim_sid,
     serializable_claims,
 )
-from authproxy_core.login.redirects import MAX_TARGET, RedirectPolicy
-from authproxy_core.login.state import HASH_SIZE, MAX_RD, MAX_STATE
+from authproxy_core.login.redirects import MAX_TARGET_LENGTH, RedirectPolicy
+from authproxy_core.login.state import HASH_LENGTH, MAX_RD_BYTES, MAX_STATE_LENGTH
 from authproxy_core.messages import Request
 from authproxy_core.oidc.jwt import (
     MAX_KEYS,
@@ -181,13 +181,15 @@ def callback(state: str, harness: Harness) -> Respond:
     """The answer to a callback of a login, with another *state*."""
     url = harness.idp.log_in(harness.start_login("/deep"), "alice")
     own = target_of(url).partition("state=")[2].partition("&")[0]
-    assert len(own) == HASH_SIZE
+    assert len(own) == HASH_LENGTH
     return harness.get(target_of(url).replace(own, own + state))
 
 
 @more
 def test_the_longest_state(more: int) -> None:
-    answer = callback(":" + "x" * (MAX_STATE - HASH_SIZE - 1 + more), Harness())
+    answer = callback(
+        ":" + "x" * (MAX_STATE_LENGTH - HASH_LENGTH - 1 + more), Harness()
+    )
     if more:
         assert answer.status == 403
         assert [event.kind for event in answer.events] == ["login_failed"]
@@ -198,15 +200,15 @@ def test_the_longest_state(more: int) -> None:
 @more
 def test_the_longest_way_back(more: int) -> None:
     harness = Harness()
-    rd = "/a?" + "x" * (MAX_RD - 3 + more)
+    rd = "/a?" + "x" * (MAX_RD_BYTES - 3 + more)
     location = header(harness.log_in(rd=rd), b"location").decode()
     assert location == ("/a" if more else rd)
 
 
 def test_the_longest_redirect() -> None:
     policy = RedirectPolicy(Settings())
-    assert policy.is_safe("/" + "a" * (MAX_TARGET - 1))
-    assert not policy.is_safe("/" + "a" * MAX_TARGET)
+    assert policy.is_safe("/" + "a" * (MAX_TARGET_LENGTH - 1))
+    assert not policy.is_safe("/" + "a" * MAX_TARGET_LENGTH)
 
 
 def test_the_largest_port() -> None:

@@ -26,8 +26,8 @@ from authproxy_core.identity.headers import (
     HeaderInjector,
     claim_values,
 )
-from authproxy_core.login.context import location_bytes
-from authproxy_core.login.failures import DEFAULT, failure_of
+from authproxy_core.login.context import encode_location
+from authproxy_core.login.failures import DEFAULT, login_failure
 from authproxy_core.login.state import LoginState
 from authproxy_core.oidc.jwt import parse_key_set
 from authproxy_core.oidc.protocol import Tokens, parse_tokens, with_query
@@ -319,7 +319,7 @@ def test_states_are_not_shown() -> None:
 
 
 def test_other_errors_have_a_page_too() -> None:
-    failure = failure_of(AuthProxyError("something"))
+    failure = login_failure(AuthProxyError("something"))
     assert (failure.status, failure.message) == (500, DEFAULT)
     assert failure.event.reason == "internal_error"
 
@@ -327,7 +327,7 @@ def test_other_errors_have_a_page_too() -> None:
 @given(st.text())
 def test_ou19_a_location_has_no_line_ends(location: str) -> None:
     try:
-        encoded = location_bytes(location)
+        encoded = encode_location(location)
     except UnicodeEncodeError:
         return
     assert all(0x20 < byte < 0x7F for byte in encoded)

@@ -109,7 +109,7 @@ class Credentials:
     def _counts(self, request: Request, session: Session) -> bool:
         """Whether sessions of that provider count on the request's host."""
         binding = self._context.binding
-        return not binding.active or binding.serves(
+        return not binding.is_active or binding.serves(
             self._context.host(request), session.provider
         )
 

@@ -46,7 +46,7 @@ def with_session_clearing(
 
 
 def _as_nobody(answer: Respond) -> Respond:
-    asked = challenge.unauthorized()
+    asked = challenge.unauthorized_response()
     return replace(answer, status=401, headers=asked.headers, body=asked.body)
 
 
@@ -111,7 +111,7 @@ def _is_refused(context: Context, request: Request) -> Flow[bool]:
         if loaded is None:
             return True
         entry = loaded
-    if context.binding.active and context.is_unbound_session(request, entry):
+    if context.binding.is_active and context.is_unbound_session(request, entry):
         return False
     return bool(context.denial_reason(entry.session))
 

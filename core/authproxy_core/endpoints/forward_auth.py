@@ -12,7 +12,7 @@ from ..effects import Flow, Outcome
 from ..login.context import Context, redirect
 from ..login.flow import access_denied_page, start_login_when_ready
 from ..messages import Decision, Event, Request, Respond
-from ..pages.challenge import is_navigation, login_needed
+from ..pages.challenge import is_navigation, login_required_response
 from ..pages.outcomes import as_challenge, resolve_outcome
 from ..request.original import OriginalRequest
 
@@ -54,7 +54,7 @@ def _challenged(
         event = answer.events[0] if answer.events else Event("denied", reason="query")
         return access_denied_page(context, request, event, cookies)
     if not navigates:
-        return login_needed(login_url(context, original), cookies)
+        return login_required_response(login_url(context, original), cookies)
     if context.settings.skip_provider_button and not callback_origin(context, original):
         form = {"rd": return_to(context, original)}
         return start_login_when_ready(

@@ -10,15 +10,17 @@ from collections.abc import Callable
 
 from ..effects import Outcome
 from ..messages import Request, Respond
-from ..pages.challenge import plain
+from ..pages.challenge import plain_response
 from ..pages.stylesheet import static_handlers
 from ..request.original import TrustedProxies
 from ..settings.root import Settings
 from .middleware import Handler
 
 OK = Respond(200, ((b"content-type", b"text/plain; charset=utf-8"),), b"OK")
-NOT_READY = plain(503, b"identity provider not ready\n", ((b"retry-after", b"5"),))
-STORE_UNAVAILABLE = plain(
+NOT_READY = plain_response(
+    503, b"identity provider not ready\n", ((b"retry-after", b"5"),)
+)
+STORE_UNAVAILABLE = plain_response(
     503, b"session store not available\n", ((b"retry-after", b"1"),)
 )
 ROBOTS = b"/robots.txt"

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from ..access.membership import ConstraintCache
 from ..access.rules import AccessRules
-from ..login.flow import query_of
+from ..login.flow import raw_query
 from ..messages import Event, Request, Respond
 from ..pages import challenge
 from ..session import Session
@@ -18,7 +18,7 @@ class Requirements:
     def __init__(self, rules: AccessRules | None) -> None:
         self._rules = rules
         self._constraints = ConstraintCache()
-        self._forbidden = replace(challenge.forbidden(), reusable=True)
+        self._forbidden = replace(challenge.forbidden_response(), reusable=True)
 
     def check(self, request: Request, session: Session) -> Respond | None:
         """403 if *session* does not do for *request*; raises `RequestError`."""
@@ -28,7 +28,7 @@ class Requirements:
                 return _refused(session.name, ruling.reason(session))
         if b"?" not in request.target:
             return None
-        meets = self._constraints.get(query_of(request)).permits(session)
+        meets = self._constraints.get(raw_query(request)).permits(session)
         return None if meets else self._forbidden
 
     def requires_session(self, request: Request) -> bool:
@@ -49,7 +49,7 @@ class Requirements:
 def _refused(user: str, rules: str) -> Respond:
     event = Event("denied", user, "rule", f"denied by {rules}")
     return replace(
-        challenge.forbidden(),
+        challenge.forbidden_response(),
         events=(event,),
         user=user,
         verdict="denied",

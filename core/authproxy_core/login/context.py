@@ -33,7 +33,7 @@ class Context(SessionContext, frozen=True, kw_only=True):
     loops: LoginLoopDetector
 
     @staticmethod
-    def host_behind(host: str, rd: str) -> str:
+    def redirect_host(host: str, rd: str) -> str:
         """The host that *rd*, which must have been judged, leads to from *host*."""
         return urlsplit(rd).netloc.rpartition("@")[2] if "://" in rd[:8] else host
 
@@ -47,7 +47,7 @@ class Context(SessionContext, frozen=True, kw_only=True):
                 return "email"
         elif not self.emails.permits(session.email):
             return "email"
-        return "" if self.provider_of(session).authorize(session) else "groups"
+        return "" if self.provider_of(session).is_authorized(session) else "groups"
 
     def redirect_target(
         self, request: Request, form: Mapping[str, str], *, own_endpoints: bool = False
@@ -79,11 +79,11 @@ def redirect(
     user: str = "",
 ) -> Respond:
     """Send the browser to *location* (RFC 9110 §15.4.3), never cached."""
-    field = (b"location", location_bytes(location))
+    field = (b"location", encode_location(location))
     return Respond(302, (field, *NO_CACHE, *headers), b"", events, user)
 
 
-def location_bytes(location: str) -> bytes:
+def encode_location(location: str) -> bytes:
     """A URI for the Location field: what no URI may hold is percent-encoded.
 
     That is what is not ASCII, and blanks and control characters, so that nothing can

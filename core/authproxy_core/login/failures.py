@@ -101,7 +101,7 @@ LOGIN_LOOP = (
 DEFAULT = f"The login failed. {CONTACT_ADMIN}"
 
 
-def failure_of(error: AuthProxyError) -> Failure:
+def login_failure(error: AuthProxyError) -> Failure:
     """What to show and to log for an error that ended a login."""
     match error:
         case LoginStateError():
@@ -119,17 +119,19 @@ def failure_of(error: AuthProxyError) -> Failure:
             status = STATUSES.get(reason, status)
         case _:
             reason, status, hint = error.code, error.status_hint, ""
-    return _failure(reason, status, f"{error}; {hint}" if hint else str(error))
+    return _build_failure(reason, status, f"{error}; {hint}" if hint else str(error))
 
 
 def provider_error_failure(code: str) -> Failure:
     """The same for an ``error`` in the callback (RFC 6749 §4.1.2.1)."""
     code = safe_error_code(code)
     detail = f"the identity provider ended the login with {code!r}"
-    return _failure(code if code in MESSAGES else "provider_error", 403, detail, code)
+    return _build_failure(
+        code if code in MESSAGES else "provider_error", 403, detail, code
+    )
 
 
-def _failure(reason: str, status: int, detail: str, code: str = "") -> Failure:
+def _build_failure(reason: str, status: int, detail: str, code: str = "") -> Failure:
     message = MESSAGES.get(reason)
     if message is None:
         message = (

@@ -17,10 +17,10 @@ from ..providers.base import Provider
 from ..request.forms import parse_form
 from ..request.original import OriginalRequest
 from .context import Context, redirect
-from .failures import Failure, failure_of, login_loop_failure, provider_error_failure
+from .failures import Failure, login_failure, login_loop_failure, provider_error_failure
 from .state import LoginState
 
-MAX_FORM = 64 << 10  # bytes
+MAX_FORM_BYTES = 64 << 10  # bytes
 LOGIN_TTL = 3600.0  # seconds that a finished login is remembered at least
 NO_PROVIDER = ProviderError(
     "no provider is offered on this host",
@@ -30,12 +30,12 @@ NO_PROVIDER = ProviderError(
 RETRY_AFTER: Headers = ((b"retry-after", b"5"),)
 
 
-def query_of(request: Request) -> bytes:
+def raw_query(request: Request) -> bytes:
     """The raw query of a request's target."""
     return request.target.partition(b"?")[2]
 
 
-def form_of(request: Request) -> Flow[dict[str, str]]:
+def read_form(request: Request) -> Flow[dict[str, str]]:
     """The form values of a request: query, and the body of an urlencoded POST.
 
     Raises `RequestError` or `EffectError`.
@@ -47,19 +47,19 @@ def form_of(request: Request) -> Flow[dict[str, str]]:
         and kind.partition(b";")[0].strip().lower()
         == b"application/x-www-form-urlencoded"
     ):
-        body = yield from ReadBody(MAX_FORM)
-    return parse_form(query_of(request), body)
+        body = yield from ReadBody(MAX_FORM_BYTES)
+    return parse_form(raw_query(request), body)
 
 
-def chosen_provider(
+def choose_provider(
     context: Context, host: str, rd: str, form: Mapping[str, str]
 ) -> Provider | None:
     """The provider that a login's form names, else the first that is offered.
 
     What counts is the host that the login leads back to, if that is not *host*.
     """
-    host = context.host_behind(host, rd)
-    chosen = context.binding.chosen(host, form.get("provider", ""))
+    host = context.redirect_host(host, rd)
+    chosen = context.binding.choose(host, form.get("provider", ""))
     return context.providers[chosen] if chosen else None
 
 
@@ -73,13 +73,13 @@ def sign_in_page(
 ) -> Respond:
     """The page with the providers that are offered."""
     rd = context.redirect_target(request, form)
-    host = context.host_behind(context.host(request), rd)
+    host = context.redirect_host(context.host(request), rd)
     return context.pages.sign_in(
         status=status,
         redirect=rd,
         headers=headers,
         events=events,
-        offered=context.binding.offered(host),
+        offered=context.binding.offered_providers(host),
     )
 
 
@@ -103,13 +103,13 @@ def start_login_when_ready(
 
     seen = original or context.trusted_proxies.original(request)
     rd = context.redirects.choose(request, seen, form)
-    provider = chosen_provider(context, seen.host, rd, form)
+    provider = choose_provider(context, seen.host, rd, form)
     if provider is not None and provider.metadata is None:
-        return _begin_later(context, provider, begun)
+        return _wait_and_start(context, provider, begun)
     return begun()
 
 
-def _begin_later(
+def _wait_and_start(
     context: Context, provider: Provider, begun: Callable[[], Respond]
 ) -> Flow[Decision]:
     yield from context.readiness.wait_for(provider)
@@ -132,16 +132,16 @@ def start_login(
     original = original or context.trusted_proxies.original(request)
     looping = context.loops.login_count(request.headers)
     rd = context.redirects.choose(request, original, form)
-    provider = chosen_provider(context, original.host, rd, form)
+    provider = choose_provider(context, original.host, rd, form)
     if provider is None:
-        return login_failed_page(context, request, failure_of(NO_PROVIDER), rd)
+        return login_failed_page(context, request, login_failure(NO_PROVIDER), rd)
     if looping and context.sessions.lookup(request.headers) is None:
-        forgotten = context.loops.forget(original.host)
+        forgotten = context.loops.clear_counter(original.host)
         return login_failed_page(
             context, request, login_loop_failure(looping), rd, forgotten
         )
     try:
-        begun = context.login_states.begin(
+        begun = context.login_states.create(
             request.headers,
             host=original.host,
             provider=provider.id,
@@ -159,7 +159,7 @@ def start_login(
         )
     except ProviderError as error:
         error = context.readiness.root_cause(provider, error)
-        return login_failed_page(context, request, failure_of(error), rd)
+        return login_failed_page(context, request, login_failure(error), rd)
     return redirect(url, begun.headers)
 
 
@@ -167,7 +167,7 @@ def callback(context: Context, request: Request) -> Flow[Respond]:
     """Redeem the authorization code and begin a session (OIDC Core §3.1.2.5)."""
     if request.method not in (b"GET", b"POST"):
         return Respond(405, ((b"allow", b"GET, POST"), *NO_CACHE), b"")
-    form = yield from form_of(request)
+    form = yield from read_form(request)
     host = context.host(request)
     try:
         taken = context.login_states.consume(
@@ -175,12 +175,12 @@ def callback(context: Context, request: Request) -> Flow[Respond]:
         )
     except LoginStateError as error:
         return _restart_lost_login(context, request, form) or login_failed_page(
-            context, request, failure_of(error), "/"
+            context, request, login_failure(error), "/"
         )
     login, ended = taken.login, taken.headers
     rd = login.rd if context.redirects.allows(login.rd, host) else "/"
     try:
-        yield from _until_ready(context, login)
+        yield from _wait_until_ready(context, login)
         provider = _check_callback_issuer(context, login, form)
         yield from _claim_login(context, login)
         if form.get("error"):
@@ -188,7 +188,7 @@ def callback(context: Context, request: Request) -> Flow[Respond]:
             return login_failed_page(context, request, refusal, rd, ended)
         return (yield from _redeem(context, request, provider, login, form, rd, ended))
     except AuthProxyError as error:
-        return login_failed_page(context, request, failure_of(error), rd, ended)
+        return login_failed_page(context, request, login_failure(error), rd, ended)
 
 
 def _restart_lost_login(
@@ -205,14 +205,14 @@ def _restart_lost_login(
     navigates = challenge.is_navigation(request.method, request.headers)
     if rd is None or not navigates or not form.get("code"):
         return None
-    host = context.host_behind(context.host(request), rd)
-    if len(context.binding.offered(host)) > 1:
+    host = context.redirect_host(context.host(request), rd)
+    if len(context.binding.offered_providers(host)) > 1:
         return None  # with the state it is lost which provider was chosen
     again = start_login(context, request, {"rd": rd}, again=True)
     return again if again.status == 302 else None
 
 
-def _until_ready(context: Context, login: LoginState) -> Flow[None]:
+def _wait_until_ready(context: Context, login: LoginState) -> Flow[None]:
     """Wait a moment for the provider: this process may have just been started."""
     provider = context.providers.get(login.provider)
     if provider is not None and provider.metadata is None:
@@ -281,7 +281,7 @@ def _redeem(
     tokens = yield from provider.redeem(
         code, login.redirect_uri or context.callback_url(original), login.code_verifier
     )
-    session = yield from provider.session_from(
+    session = yield from provider.create_session(
         tokens, login.nonce, nonce_optional=login.from_oauth2_proxy
     )
     refusal = context.denial_reason(session)
@@ -311,7 +311,7 @@ def _denial_detail(refusal: str) -> str:
 def deny(context: Context, request: Request, event: Event, headers: Headers) -> Respond:
     """The answer for a page that a user may not see: JSON by option, else a page."""
     if context.settings.force_json_errors:
-        fields = (*challenge.JSON, *NO_CACHE, *headers)
+        fields = (*challenge.JSON_HEADERS, *NO_CACHE, *headers)
         answer = Respond(403, fields, b"{}", (event,))
         return replace(answer, verdict="denied", reason=event.reason)
     target = context.redirect_target(request, {})

@@ -20,9 +20,11 @@ from ..request.hosts import HOST_NAME, IPV6_LITERAL, PORT, listed_hosts
 from ..request.original import OriginalRequest, host_name, parse_address
 from ..settings.root import Settings
 
-MAX_TARGET = 8192  # characters; longer ones don't survive a Location field anyway
+MAX_TARGET_LENGTH = (
+    8192  # characters; longer ones don't survive a Location field anyway
+)
 DECODINGS = 2
-HOME = "/"
+ROOT = "/"
 
 _HEADER = b"x-auth-request-redirect"
 _ABSOLUTE = re.compile(
@@ -49,20 +51,20 @@ class RedirectPolicy:
 
     def allows(self, target: str, host: str) -> bool:
         """Whether *target* may be where a login on *host* ends."""
-        return self.is_safe(target) and not self.is_own_endpoint(target, host)
+        return self.is_safe(target) and not self.is_proxy_endpoint(target, host)
 
     def is_safe(self, target: str) -> bool:
         """Whether a browser that follows *target* stays here or goes to a listed host.
 
         *target* is a path with an optional query and fragment, or an absolute URL.
         """
-        if len(target) > MAX_TARGET or _CONTROLS.search(target):
+        if len(target) > MAX_TARGET_LENGTH or _CONTROLS.search(target):
             return False
         if target.startswith("/"):
-            return _stays_here(target)
+            return _has_no_host(target)
         return self._is_listed(target)
 
-    def is_own_endpoint(self, target: str, host: str) -> bool:
+    def is_proxy_endpoint(self, target: str, host: str) -> bool:
         """Whether *target* is one of the proxy's own endpoints on *host*.
 
         A login that ends at one would sign out again, or begin anew for ever.
@@ -74,8 +76,8 @@ class RedirectPolicy:
                 return False
             path = match["rest"] or "/"
         return any(
-            _SLASHES.sub("/", _resolved(reading)).startswith(self._prefix)
-            for reading in _readings(path)
+            _SLASHES.sub("/", _resolve_dots(reading)).startswith(self._prefix)
+            for reading in _path_variants(path)
         )
 
     def choose(
@@ -95,21 +97,21 @@ class RedirectPolicy:
         for candidate in self._candidates(request, original, form):
             target = candidate
             if not self.is_safe(candidate):
-                target = _at_home(candidate, original)
+                target = _strip_own_origin(candidate, original)
             if self.is_safe(target) and (
-                own_endpoints or not self.is_own_endpoint(target, original.host)
+                own_endpoints or not self.is_proxy_endpoint(target, original.host)
             ):
                 return target
-        return HOME
+        return ROOT
 
     def _candidates(
         self, request: Request, original: OriginalRequest, form: Mapping[str, str]
     ) -> Iterator[str]:
         yield form.get("rd", "")
-        yield _text(single_header(request.headers, _HEADER) or b"")
-        uri = _text(original.uri)
-        if self.is_own_endpoint(uri, original.host):
-            uri = HOME
+        yield _decode_header(single_header(request.headers, _HEADER) or b"")
+        uri = _decode_header(original.uri)
+        if self.is_proxy_endpoint(uri, original.host):
+            uri = ROOT
         if original.forwarded:
             yield f"{original.scheme}://{original.host}{uri}"
         yield uri
@@ -132,7 +134,7 @@ class RedirectPolicy:
         )
 
 
-def _at_home(target: str, original: OriginalRequest) -> str:
+def _strip_own_origin(target: str, original: OriginalRequest) -> str:
     """The path of an absolute *target* on the host of *original*, else *target*."""
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
@@ -143,56 +145,56 @@ def _at_home(target: str, original: OriginalRequest) -> str:
     own_port = original.host[len(own_host) :].rpartition(":")[2].strip(".")
     if scheme not in ("https", original.scheme) or host_name(host) != own_host:
         return target
-    if _port(port, scheme) != _port(own_port, original.scheme):
+    if _explicit_port(port, scheme) != _explicit_port(own_port, original.scheme):
         return target
     rest = match["rest"] or "/"
     return rest if rest.startswith("/") else f"/{rest}"
 
 
-def _port(port: str, scheme: str) -> str:
+def _explicit_port(port: str, scheme: str) -> str:
     """*port*, or "" if it is the one that *scheme* means without any."""
     return "" if port == {"https": "443", "http": "80"}[scheme] else port
 
 
-def _text(raw: bytes) -> str:
+def _decode_header(raw: bytes) -> str:
     """*raw* as text; what is no UTF-8 becomes surrogates, which no target may hold."""
     return raw.decode("utf-8", "surrogateescape")
 
 
-def _stays_here(target: str) -> bool:
-    return not any(_leads_away(reading) for reading in _readings(target))
+def _has_no_host(target: str) -> bool:
+    return not any(_may_name_host(reading) for reading in _path_variants(target))
 
 
-def _readings(target: str) -> Iterator[str]:
+def _path_variants(target: str) -> Iterator[str]:
     """The path of *target* as it stands, decoded once, and decoded twice."""
     path = _REST.split(target, maxsplit=1)[0]
     yield path
     for _ in range(DECODINGS):
         if "%" not in path:
             return
-        path = _decoded(path)
+        path = _unquote(path)
         yield path
 
 
-def _leads_away(path: str) -> bool:
+def _may_name_host(path: str) -> bool:
     """Whether *path* could be taken for something with a host in it.
 
     Two slashes at the start make a host before any dots are resolved, and dots can
     bring two slashes to the start.
     """
-    if _INVISIBLE.match(path, 1) or _visible(path).startswith("//"):
+    if _INVISIBLE.match(path, 1) or _strip_invisible(path).startswith("//"):
         return True
-    return _resolved(path).startswith("//")
+    return _resolve_dots(path).startswith("//")
 
 
-def _visible(path: str) -> str:
+def _strip_invisible(path: str) -> str:
     """*path* without what browsers drop, backslashes as slashes."""
     return _INVISIBLE.sub("", path).replace("\\", "/")
 
 
-def _resolved(path: str) -> str:
+def _resolve_dots(path: str) -> str:
     """*path* without what browsers drop, backslashes as slashes, dots resolved."""
-    visible = _visible(path)
+    visible = _strip_invisible(path)
     kept: list[str] = []
     for segment in visible.split("/")[1:]:
         if segment == "..":
@@ -204,7 +206,7 @@ def _resolved(path: str) -> str:
     return "/" + "/".join(kept)
 
 
-def _decoded(path: str) -> str:
+def _unquote(path: str) -> str:
     raw = unquote_to_bytes(path)
     try:
         return raw.decode()

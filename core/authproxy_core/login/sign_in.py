@@ -9,13 +9,13 @@ from ..access.credentials import local_session, password_rejected_event
 from ..access.htpasswd import Htpasswd
 from ..effects import Flow, Outcome
 from ..messages import Decision, Event, Headers, Request, Respond, first_header
-from ..pages.challenge import forbidden
+from ..pages.challenge import forbidden_response
 from ..pages.outcomes import resolve_outcome
 from ..request.authorization import Basic, basic
 from ..request.forms import parse_form
 from ..request.original import OriginalRequest
 from .context import Context, redirect
-from .flow import form_of, query_of, sign_in_page, start_login_when_ready
+from .flow import raw_query, read_form, sign_in_page, start_login_when_ready
 
 SAME_SITE = (b"same-origin", b"none")
 
@@ -26,17 +26,17 @@ def sign_in(context: Context, request: Request, cleared: Headers) -> Outcome:
     *cleared* ends a cookie that holds no session; a good one stays.
     """
     if request.method == b"POST":
-        return _posted(context, context.htpasswd, request, cleared)
-    form = parse_form(query_of(request))
+        return _handle_form(context, context.htpasswd, request, cleared)
+    form = parse_form(raw_query(request))
     if context.settings.skip_provider_button:
         return start_login_when_ready(context, request, form)
     return sign_in_page(context, request, 200, form, cleared)
 
 
-def _posted(
+def _handle_form(
     context: Context, htpasswd: Htpasswd | None, request: Request, cleared: Headers
 ) -> Flow[Decision]:
-    form = yield from form_of(request)
+    form = yield from read_form(request)
     asks = htpasswd is None or "username" not in form
     if asks and context.settings.skip_provider_button:
         return (
@@ -45,8 +45,8 @@ def _posted(
     if htpasswd is None:
         return sign_in_page(context, request, 200, form, cleared)
     original = context.trusted_proxies.original(request)
-    if _is_from_elsewhere(request, original):
-        return forbidden(cleared, "foreign_form")
+    if _is_cross_site_form(request, original):
+        return forbidden_response(cleared, "foreign_form")
     name = form.get("username", "")
     if not name:
         return sign_in_page(context, request, 400, form, cleared)
@@ -58,10 +58,10 @@ def _posted(
         status = 429 if right is None else 401
         event = password_rejected_event(name[:64], right)
         return sign_in_page(context, request, status, form, cleared, (event,))
-    return (yield from _logged_in(context, request, original, form, given.user))
+    return (yield from _create_session(context, request, original, form, given.user))
 
 
-def _logged_in(
+def _create_session(
     context: Context,
     request: Request,
     original: OriginalRequest,
@@ -78,7 +78,7 @@ def _logged_in(
     return redirect(rd, kept.headers, (event,), user)
 
 
-def _is_from_elsewhere(request: Request, original: OriginalRequest) -> bool:
+def _is_cross_site_form(request: Request, original: OriginalRequest) -> bool:
     """Whether another site's page sent the form, to log its visitor in as somebody.
 
     Browsers say where a form comes from; who says nothing is none, and has no visitor.

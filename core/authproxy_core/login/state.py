@@ -22,18 +22,18 @@ from ..sessions.cookies import CookieWriter, read_cookies
 from ..sessions.oauth2_proxy_format import CsrfRecord, OAuth2ProxyFormat
 from ..sessions.sealing import Sealer
 from ..settings.root import Settings
-from .loop_guard import SUFFIX as LOOP_SUFFIX
+from .loop_guard import LOOP_COOKIE_SUFFIX as LOOP_SUFFIX
 
-HASH_SIZE = 43  # characters of base64url(SHA-256)
-SUFFIX = b"_csrf"
+HASH_LENGTH = 43  # characters of base64url(SHA-256)
+COOKIE_SUFFIX = b"_csrf"
 RESTART_MARKER = (
     ".again"  # behind the state of a login that takes the place of a lost one
 )
-MAX_STATE = 16 << 10  # bytes
-MAX_RD = 2400  # bytes: with it, the login still fits into one cookie
-MAX_USED = 10_000
-RANDOM_SIZE = 32  # bytes of state and nonce
-VERIFIER_SIZE = 48  # bytes; 64 characters (RFC 7636 §4.1)
+MAX_STATE_LENGTH = 16 << 10  # bytes
+MAX_RD_BYTES = 2400  # bytes: with it, the login still fits into one cookie
+MAX_USED_STATES = 10_000
+RANDOM_BYTES = 32  # bytes of state and nonce
+VERIFIER_BYTES = 48  # bytes; 64 characters (RFC 7636 §4.1)
 
 
 class LoginState(Struct, frozen=True, array_like=True):
@@ -96,12 +96,12 @@ class LoginStates:
         self._used: dict[bytes, None] = {}
 
     @property
-    def _as_original(self) -> bool:
+    def _writes_oauth2_proxy(self) -> bool:
         return self._cookie.format == "oauth2-proxy"
 
     # -- beginning
 
-    def begin(
+    def create(
         self,
         headers: Iterable[Header],
         *,
@@ -116,44 +116,44 @@ class LoginStates:
 
         *again* marks one that takes the place of a login that was lost.
         """
-        verifier = b64url(self._random_bytes(VERIFIER_SIZE)) if with_verifier else b""
-        rd = rd if self._as_original else _bounded(rd)
+        verifier = b64url(self._random_bytes(VERIFIER_BYTES)) if with_verifier else b""
+        rd = rd if self._writes_oauth2_proxy else _limit_rd(rd)
         login = LoginState(
-            state=self._random_bytes(RANDOM_SIZE),
-            nonce=self._random_bytes(RANDOM_SIZE),
+            state=self._random_bytes(RANDOM_BYTES),
+            nonce=self._random_bytes(RANDOM_BYTES),
             code_verifier=verifier.decode(),
             provider=provider,
             rd=rd,
             redirect_uri=redirect_uri,
         )
         state_hash = hash_nonce(login.state)
-        name = self._name_for(state_hash)
+        name = self._cookie_name(state_hash)
         writer = self._writer(name)
         cookies = writer.set(
-            self._sealed(name, login), host=host, max_age=self._cookie.csrf_expire
+            self._seal(name, login), host=host, max_age=self._cookie.csrf_expire
         )
-        room = self._make_room(headers, host)
+        room = self._clear_surplus(headers, host)
         parameter = self._parameter(state_hash, rd) + RESTART_MARKER * again
         return StartedLogin(login, parameter, (*room, *cookies))
 
-    def _name_for(self, state_hash: bytes) -> bytes:
-        if self._as_original and not self._cookie.csrf_per_request:
-            return self._prefix[:-1] + SUFFIX
-        return self._prefix + state_hash[:8] + SUFFIX
+    def _cookie_name(self, state_hash: bytes) -> bytes:
+        if self._writes_oauth2_proxy and not self._cookie.csrf_per_request:
+            return self._prefix[:-1] + COOKIE_SUFFIX
+        return self._prefix + state_hash[:8] + COOKIE_SUFFIX
 
     def _writer(self, name: bytes) -> CookieWriter:
         samesite = self._cookie.csrf_samesite or self._cookie.samesite
         return CookieWriter(name.decode(), self._cookie, samesite)
 
     def _parameter(self, state_hash: bytes, rd: str) -> str:
-        if not self._as_original:
+        if not self._writes_oauth2_proxy:
             return state_hash.decode()
         text = f"{state_hash.decode()}:{rd}"
         return b64url(text.encode()).decode() if self._encode_state else text
 
-    def _sealed(self, name: bytes, login: LoginState) -> bytes:
+    def _seal(self, name: bytes, login: LoginState) -> bytes:
         now = self._clock()
-        if self._as_original:
+        if self._writes_oauth2_proxy:
             record = CsrfRecord(login.state, login.nonce, login.code_verifier)
             return self._interop.write_csrf(
                 name, record, now=now, iv=self._random_bytes(16)
@@ -165,13 +165,13 @@ class LoginStates:
             nonce=self._random_bytes(12),
         )
 
-    def _make_room(self, headers: Iterable[Header], host: str) -> Headers:
+    def _clear_surplus(self, headers: Iterable[Header], host: str) -> Headers:
         """Cookies that end the oldest logins, so that the new one has a slot."""
         logins: dict[bytes, bytes] = {}
         for name, value in read_cookies(headers):
             if (
                 name.startswith(self._prefix)
-                and name.endswith(SUFFIX)
+                and name.endswith(COOKIE_SUFFIX)
                 and name != self._loop_cookie
             ):
                 logins.setdefault(name, value)
@@ -202,10 +202,10 @@ class LoginStates:
         A login is begun again once: then either this browser keeps no cookies, or
         somebody plays with it. Our own states do not tell where they lead.
         """
-        if self._as_original or parameter.endswith(RESTART_MARKER):
+        if self._writes_oauth2_proxy or parameter.endswith(RESTART_MARKER):
             return None
         try:
-            return self._parsed(parameter)[1]
+            return self._parse_parameter(parameter)[1]
         except LoginStateError:
             return None
 
@@ -217,38 +217,38 @@ class LoginStates:
         Raises `LoginStateError` when the login is unknown here, too old, or was taken
         before.
         """
-        state_hash, rd = self._parsed(parameter)
+        state_hash, rd = self._parse_parameter(parameter)
         cookies = read_cookies(headers)
         for name in (
-            self._prefix + state_hash[:8] + SUFFIX,
-            self._prefix[:-1] + SUFFIX,
+            self._prefix + state_hash[:8] + COOKIE_SUFFIX,
+            self._prefix[:-1] + COOKIE_SUFFIX,
         ):
-            login = self._found(cookies, name, rd)
+            login = self._read(cookies, name, rd)
             if login is None:
                 continue
             if hmac.compare_digest(hash_nonce(login.state), state_hash):
-                self._use_once(state_hash)
+                self._mark_used(state_hash)
                 ended = self._writer(name).clear(host=host, present=())
                 return ConsumedLogin(login, ended)
         raise LoginStateError("this browser has no login under way with this state")
 
-    def _parsed(self, parameter: str) -> tuple[bytes, str]:
+    def _parse_parameter(self, parameter: str) -> tuple[bytes, str]:
         """The hash in the state parameter, and oauth2-proxy's rd behind it."""
-        if len(parameter) > MAX_STATE:
+        if len(parameter) > MAX_STATE_LENGTH:
             raise LoginStateError("the state is too long")
         parameter = parameter.removesuffix(RESTART_MARKER)
         decoded = b64url_decode(parameter.encode("utf-8", "replace"))
-        if len(parameter) != HASH_SIZE and decoded is not None:
+        if len(parameter) != HASH_LENGTH and decoded is not None:
             parameter = decoded.decode("utf-8", "replace")
         state_hash, _, rd = parameter.partition(":")
         if (
-            len(state_hash) != HASH_SIZE
+            len(state_hash) != HASH_LENGTH
             or b64url_decode(state_hash.encode("utf-8", "replace")) is None
         ):
             raise LoginStateError("the state is not one of ours")
         return state_hash.encode(), rd
 
-    def _found(
+    def _read(
         self, cookies: Sequence[tuple[bytes, bytes]], name: bytes, rd: str
     ) -> LoginState | None:
         value = next((value for known, value in cookies if known == name), None)
@@ -257,7 +257,7 @@ class LoginStates:
         now, lifetime = self._clock(), self._cookie.csrf_expire
         try:
             if b"|" in value:
-                return self._found_original(name, value, rd)
+                return self._read_oauth2_proxy(name, value, rd)
             payload = self._sealer.unseal(
                 b"login:" + name, value, now=now, lifetime=lifetime
             ).payload
@@ -265,7 +265,9 @@ class LoginStates:
         except (SealError, msgspec.DecodeError):
             return None
 
-    def _found_original(self, name: bytes, value: bytes, rd: str) -> LoginState | None:
+    def _read_oauth2_proxy(
+        self, name: bytes, value: bytes, rd: str
+    ) -> LoginState | None:
         if not self._cookie.read_oauth2_proxy:
             return None
         record = self._interop.read_csrf(
@@ -281,17 +283,17 @@ class LoginStates:
             from_oauth2_proxy=True,
         )
 
-    def _use_once(self, state_hash: bytes) -> None:
+    def _mark_used(self, state_hash: bytes) -> None:
         if state_hash in self._used:
             raise LoginStateError("this login was finished before")
-        if len(self._used) >= MAX_USED:
+        if len(self._used) >= MAX_USED_STATES:
             del self._used[next(iter(self._used))]
         self._used[state_hash] = None
 
 
-def _bounded(rd: str) -> str:
+def _limit_rd(rd: str) -> str:
     """*rd*, without its query when it is too long, or home when it still is."""
     for target in (rd, rd.partition("#")[0], rd.partition("?")[0]):
-        if len(target.encode("utf-8", "surrogateescape")) <= MAX_RD:
+        if len(target.encode("utf-8", "surrogateescape")) <= MAX_RD_BYTES:
             return target
     return "/"

@@ -16,11 +16,11 @@ from ..effects import Flow, Load, ReadBody, Save
 from ..errors import AuthProxyError, ProviderError, RequestError, StoreError, TokenError
 from ..identity.claims import claim_list
 from ..login.context import Context
-from ..login.flow import MAX_FORM, query_of
+from ..login.flow import MAX_FORM_BYTES, raw_query
 from ..messages import Decision, Event, Request, Respond, first_header
 from ..oidc.jwt import unverified_claims
 from ..oidc.logout_token import LogoutToken
-from ..pages.challenge import JSON, NO_STORE
+from ..pages.challenge import JSON_HEADERS, NO_STORE
 from ..pages.pages import NO_CACHE
 from ..providers.base import Provider
 from ..request.forms import parse_form
@@ -56,10 +56,10 @@ def back_channel(context: Context, request: Request) -> Flow[Decision]:
     if request.method != b"POST":
         return Respond(405, ((b"allow", b"POST"), *NO_STORE), b"")
     try:
-        token = yield from _posted(request)
-        provider = _issuer_of(context, token)
+        token = yield from _read_logout_token(request)
+        provider = _find_provider(context, token)
         logout = yield from provider.verify_logout_token(token)
-        key = _key_of(context, provider, logout)
+        key = _replay_key(context, provider, logout)
         if (yield from Load(key)) is not None:
             raise TokenError("the logout token was used before", reason="replay")
         revoked = yield from context.sessions.index.revoke_by_logout_token(
@@ -70,9 +70,9 @@ def back_channel(context: Context, request: Request) -> Flow[Decision]:
         ttl = max(logout.expires_at - context.clock(), 0.0) + leeway + 1.0
         yield from Save(key, b"1", ttl)
     except StoreError as error:
-        return _refused("logout_failed", error)
+        return _reject("logout_failed", error)
     except (TokenError, ProviderError, RequestError) as error:
-        return _refused("invalid_request", error)
+        return _reject("invalid_request", error)
     detail = f"{revoked.count} sessions ended in the store"
     if revoked.cookie_sessions_revoked:
         detail += ", those in cookies are listed as revoked"
@@ -80,18 +80,18 @@ def back_channel(context: Context, request: Request) -> Flow[Decision]:
     return Respond(200, NO_STORE, b"", (event,))
 
 
-def _posted(request: Request) -> Flow[str]:
+def _read_logout_token(request: Request) -> Flow[str]:
     kind = first_header(request.headers, b"content-type") or b""
     if kind.partition(b";")[0].strip().lower() != FORM:
         raise TokenError("expected a form with a logout token", reason="malformed")
-    body = yield from ReadBody(MAX_FORM)
+    body = yield from ReadBody(MAX_FORM_BYTES)
     token = parse_form(b"", body).get("logout_token", "")
     if not token:
         raise TokenError("expected a logout_token in the body", reason="malformed")
     return token
 
 
-def _issuer_of(context: Context, token: str) -> Provider:
+def _find_provider(context: Context, token: str) -> Provider:
     """The provider that the token says to be of; its signature is yet to be judged.
 
     Several clients may have one issuer: the audience tells which is meant.
@@ -101,7 +101,7 @@ def _issuer_of(context: Context, token: str) -> Provider:
     found = [
         provider
         for provider in context.providers.values()
-        if issuer is not None and issuer in _issuers_of(provider)
+        if issuer is not None and issuer in _issuers(provider)
     ]
     if not found:
         raise TokenError(
@@ -111,22 +111,22 @@ def _issuer_of(context: Context, token: str) -> Provider:
     return next(meant, found[0])
 
 
-def _issuers_of(provider: Provider) -> tuple[str, ...]:
+def _issuers(provider: Provider) -> tuple[str, ...]:
     known = provider.metadata.issuer if provider.metadata else ""
     return (known, provider.settings.issuer)
 
 
-def _key_of(context: Context, provider: Provider, logout: LogoutToken) -> str:
+def _replay_key(context: Context, provider: Provider, logout: LogoutToken) -> str:
     formats = context.sessions.formats
     digits = formats.key_hashes("jti", provider.id, logout.jti)[0]
     return f"{context.settings.cookie.name}:jti:{digits}"
 
 
-def _refused(code: str, error: AuthProxyError) -> Respond:
+def _reject(code: str, error: AuthProxyError) -> Respond:
     reason = getattr(error, "reason", error.code)
     event = Event("logout_refused", reason=reason, detail=str(error))
     body = orjson.dumps({"error": code, "error_description": str(error)})
-    return Respond(400, (*JSON, *NO_STORE), body, (event,))
+    return Respond(400, (*JSON_HEADERS, *NO_STORE), body, (event,))
 
 
 # -- the front channel
@@ -138,12 +138,12 @@ def front_channel(context: Context, request: Request) -> Flow[Decision]:
     Without the session's cookie (a browser may keep it back in a foreign page) there is
     nothing to end: who only knows a ``sid`` ends nobody's session.
     """
-    form = parse_form(query_of(request))
-    sessions, frames = context.sessions, _framing(context)
+    form = parse_form(raw_query(request))
+    sessions, frames = context.sessions, _frame_headers(context)
     entry = sessions.lookup(request.headers)
     if entry is not None and entry.needs_load:
         entry = yield from sessions.load(entry)
-    if entry is None or not _is_meant(context, entry.session, form):
+    if entry is None or not _names_session(context, entry.session, form):
         return Respond(400, frames, b"")
     yield from sessions.revoke(entry)
     browser = context.browser(request)
@@ -153,7 +153,7 @@ def front_channel(context: Context, request: Request) -> Flow[Decision]:
     return Respond(200, (*frames, *cleared), EMPTY_PAGE, (event,), name)
 
 
-def _is_meant(context: Context, session: Session, form: dict[str, str]) -> bool:
+def _names_session(context: Context, session: Session, form: dict[str, str]) -> bool:
     metadata = context.provider_of(session).metadata
     sid = sid_of(session)
     return bool(
@@ -164,7 +164,7 @@ def _is_meant(context: Context, session: Session, form: dict[str, str]) -> bool:
     )
 
 
-def _framing(context: Context) -> tuple[tuple[bytes, bytes], ...]:
+def _frame_headers(context: Context) -> tuple[tuple[bytes, bytes], ...]:
     """Headers of a page that only the providers' pages may have in a frame."""
     origins = {
         origin

@@ -7,22 +7,22 @@ from urllib.parse import quote, urlsplit
 from ..effects import Fetch, Flow
 from ..errors import FetchError
 from ..login.context import Context, redirect
-from ..login.flow import form_of
+from ..login.flow import read_form
 from ..messages import Event, Request, Respond, first_header
 from ..providers.revocation import revoke
 from ..session import Session
 
-TIMEOUT = 5.0  # seconds for the provider to hear of it; the user waits
+LOGOUT_TIMEOUT = 5.0  # seconds for the provider to hear of it; the user waits
 PLACEHOLDER = "{id_token}"
 
 
 def sign_out(context: Context, request: Request) -> Flow[Respond]:
     """End the session in this browser and go on to where ``rd`` says."""
-    if _is_foreign_subrequest(request):
+    if _is_cross_site_subresource(request):
         return Respond(
             403, ((b"content-type", b"text/plain; charset=utf-8"),), b"Forbidden\n"
         )
-    form = yield from form_of(request)
+    form = yield from read_form(request)
     sessions = context.sessions
     entry = sessions.lookup(request.headers)
     if entry is not None and entry.needs_load:
@@ -45,7 +45,7 @@ def sign_out(context: Context, request: Request) -> Flow[Respond]:
     yield from sessions.revoke(entry)
     event = Event("logged_out", session.name, detail="signed out")
     failed = yield from _call_backend_logout(context, session)
-    failed += yield from _revoked(context, session)
+    failed += yield from _revoke_tokens(context, session)
     location = _end_session_url(context, request, session, rd) or rd
     return redirect(location, headers, (event, *failed), session.name)
 
@@ -57,7 +57,9 @@ def _call_backend_logout(context: Context, session: Session) -> Flow[tuple[Event
         return ()
     url = url.replace(PLACEHOLDER, quote(session.id_token, safe=""))
     try:
-        response = yield from Fetch("GET", url, timeout=TIMEOUT, purpose="logout")
+        response = yield from Fetch(
+            "GET", url, timeout=LOGOUT_TIMEOUT, purpose="logout"
+        )
     except FetchError as error:
         detail = str(error)
     else:
@@ -68,7 +70,7 @@ def _call_backend_logout(context: Context, session: Session) -> Flow[tuple[Event
     return (Event("logout_failed", session.name, reason, detail),)
 
 
-def _revoked(context: Context, session: Session) -> Flow[tuple[Event, ...]]:
+def _revoke_tokens(context: Context, session: Session) -> Flow[tuple[Event, ...]]:
     """Revoke the session's tokens, if wanted; that it fails changes nothing."""
     if not context.settings.logout.revokes_tokens:
         return ()
@@ -95,7 +97,7 @@ def _end_session_url(
     return context.provider_of(session).end_session_url(session.id_token, rd)
 
 
-def _is_foreign_subrequest(request: Request) -> bool:
+def _is_cross_site_subresource(request: Request) -> bool:
     """Whether another site's page loads this as an image or the like.
 
     A link or a form of another site that the user follows is a navigation and works.
@@ -114,12 +116,12 @@ def _fill_id_token(context: Context, target: str, session: Session | None) -> st
     if session is not None:
         provider = context.provider_of(session)
         endpoint = provider.end_session_url("", "").partition("?")[0]
-        if endpoint and _same_page(target, endpoint):
+        if endpoint and _is_same_endpoint(target, endpoint):
             token = session.id_token
     return target.replace(PLACEHOLDER, quote(token, safe=""))
 
 
-def _same_page(target: str, endpoint: str) -> bool:
+def _is_same_endpoint(target: str, endpoint: str) -> bool:
     try:
         one, other = urlsplit(target), urlsplit(endpoint)
     except ValueError:

@@ -18,18 +18,18 @@ from ..messages import (
 )
 from .pages import NO_CACHE
 
-TEXT: Headers = (
+TEXT_HEADERS: Headers = (
     (b"content-type", b"text/plain; charset=utf-8"),
     (b"x-content-type-options", b"nosniff"),
 )
-JSON: Headers = (
+JSON_HEADERS: Headers = (
     (b"content-type", b"application/json"),
     (b"x-content-type-options", b"nosniff"),
 )
 NO_STORE: Headers = ((b"cache-control", b"no-store"),)
 
 
-def plain(
+def plain_response(
     status: int,
     text: bytes,
     headers: Headers = (),
@@ -37,30 +37,32 @@ def plain(
     reason: str = "",
 ) -> Respond:
     """A short plain text answer that nobody may keep."""
-    fields = (*TEXT, *NO_STORE, *headers)
+    fields = (*TEXT_HEADERS, *NO_STORE, *headers)
     return Respond(status, fields, text, verdict=verdict, reason=reason)
 
 
-def unauthorized(headers: Headers = (), reason: str = "no_session") -> Respond:
+def unauthorized_response(headers: Headers = (), reason: str = "no_session") -> Respond:
     """401 for a gateway, or for whoever is no browser."""
-    return plain(401, b"Unauthorized\n", headers, "unauthenticated", reason)
+    return plain_response(401, b"Unauthorized\n", headers, "unauthenticated", reason)
 
 
-def forbidden(headers: Headers = (), reason: str = "query") -> Respond:
+def forbidden_response(headers: Headers = (), reason: str = "query") -> Respond:
     """403 for a gateway: the user is known but may not."""
-    return plain(403, b"Forbidden\n", headers, "denied", reason)
+    return plain_response(403, b"Forbidden\n", headers, "denied", reason)
 
 
-def unauthorized_json(headers: Headers = (), reason: str = "no_session") -> Respond:
+def unauthorized_json_response(
+    headers: Headers = (), reason: str = "no_session"
+) -> Respond:
     """401 for a script, which could do nothing with a page."""
-    fields = (*JSON, *NO_CACHE, *headers)
+    fields = (*JSON_HEADERS, *NO_CACHE, *headers)
     return Respond(401, fields, b"{}", verdict="unauthenticated", reason=reason)
 
 
-def login_needed(sign_in: str, headers: Headers = ()) -> Respond:
+def login_required_response(sign_in: str, headers: Headers = ()) -> Respond:
     """401 for a script behind a gateway: says what is wrong, and where a login is."""
     body = orjson.dumps({"error": "login_required", "sign_in": sign_in})
-    fields = (*JSON, *NO_CACHE, *headers)
+    fields = (*JSON_HEADERS, *NO_CACHE, *headers)
     return Respond(401, fields, body, verdict="unauthenticated", reason="no_session")
 
 
@@ -74,8 +76,8 @@ def wants_json(headers: Iterable[Header]) -> bool:
 
 
 # What a page is loaded into; anything else could not show a login.
-_PAGES = frozenset({b"document", b"iframe", b"frame"})
-_NO_WEIGHT = re.compile(rb"(?:^|;)\s*q\s*=\s*0(?:\.0{0,3})?\s*(?:;|$)")
+_DOCUMENT_DESTINATIONS = frozenset({b"document", b"iframe", b"frame"})
+_ZERO_WEIGHT = re.compile(rb"(?:^|;)\s*q\s*=\s*0(?:\.0{0,3})?\s*(?:;|$)")
 _HTML = (b"text/html", b"application/xhtml+xml")
 
 
@@ -87,27 +89,27 @@ def is_navigation(method: bytes, headers: Iterable[Header]) -> bool:
     would get the login's page as its answer, or fail on another origin.
     """
     headers = list(headers)
-    if method not in (b"GET", b"HEAD") or _scripted(headers):
+    if method not in (b"GET", b"HEAD") or _is_scripted(headers):
         return False
     mode = first_header(headers, b"sec-fetch-mode")
     if mode is None:
-        return _asks_for(headers, _HTML)
+        return _accepts(headers, _HTML)
     dest = first_header(headers, b"sec-fetch-dest") or b"document"
     accept = header_values(headers, b"accept")
-    shows_html = not accept or _asks_for(headers, (*_HTML, b"*/*"))
-    return mode == b"navigate" and dest in _PAGES and shows_html
+    shows_html = not accept or _accepts(headers, (*_HTML, b"*/*"))
+    return mode == b"navigate" and dest in _DOCUMENT_DESTINATIONS and shows_html
 
 
-def _scripted(headers: Iterable[Header]) -> bool:
+def _is_scripted(headers: Iterable[Header]) -> bool:
     return any(name in (b"x-requested-with", b"upgrade") for name, _ in headers)
 
 
-def _asks_for(headers: Iterable[Header], kinds: Iterable[bytes]) -> bool:
+def _accepts(headers: Iterable[Header], kinds: Iterable[bytes]) -> bool:
     """Whether an Accept field lists one of *kinds*, whatever its weight but 0."""
     for value in header_values(headers, b"accept"):
         for item in value.lower().split(b","):
             kind, _, parameters = item.partition(b";")
-            if kind.strip() in kinds and not _NO_WEIGHT.search(parameters):
+            if kind.strip() in kinds and not _ZERO_WEIGHT.search(parameters):
                 return True
     return False
 

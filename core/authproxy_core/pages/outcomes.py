@@ -38,7 +38,7 @@ def with_headers(answer: Respond, headers: Headers) -> Respond:
     )
 
 
-def allowed(
+def allowed_response(
     status: int, headers: Headers, user: str, reason: str, kept: bool = False
 ) -> Respond:
     """The answer to a gateway that asks about a request which may pass."""
@@ -57,27 +57,27 @@ def with_error_handling(flow: Flow[Decision]) -> Flow[Decision]:
     try:
         return (yield from flow)
     except RequestError as error:
-        return bad_request(error)
+        return bad_request_response(error)
     except CredentialsRefused as error:
-        return challenge.forbidden((), error.code)
+        return challenge.forbidden_response((), error.code)
     except EffectError as error:
         event = Event("effect_failed", reason=error.code, detail=str(error))
         again: Headers = ()
         if error.status_hint == 503:
             again = ((b"retry-after", b"1"),)
-        answer = challenge.plain(
+        answer = challenge.plain_response(
             error.status_hint, b"the request could not be answered\n", again
         )
         return replace(answer, events=(event,), verdict="failed", reason=error.code)
 
 
-def bad_request(error: RequestError) -> Respond:
-    answer = challenge.plain(400, b"Bad Request\n")
+def bad_request_response(error: RequestError) -> Respond:
+    answer = challenge.plain_response(400, b"Bad Request\n")
     event = Event("bad_request", reason=error.code, detail=str(error))
     return Respond(400, answer.headers, answer.body, (event,))
 
 
-def userinfo(session: Session, headers: Headers) -> Respond:
+def userinfo_response(session: Session, headers: Headers) -> Respond:
     """Who is logged in, as JSON; no tokens."""
     document: dict[str, Any] = {"user": session.user, "email": session.email}
     if session.groups:
@@ -88,12 +88,12 @@ def userinfo(session: Session, headers: Headers) -> Respond:
         document["additionalClaims"] = session.claims
     return Respond(
         200,
-        (*challenge.JSON, *NO_CACHE, *headers),
+        (*challenge.JSON_HEADERS, *NO_CACHE, *headers),
         orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE),
         user=session.name,
     )
 
 
-def anonymous_userinfo(headers: Headers) -> Respond:
+def anonymous_userinfo_response(headers: Headers) -> Respond:
     """The same where a rule lets a request without a session pass."""
-    return Respond(200, (*challenge.JSON, *NO_CACHE, *headers), b"{}")
+    return Respond(200, (*challenge.JSON_HEADERS, *NO_CACHE, *headers), b"{}")

@@ -25,14 +25,14 @@ NO_CACHE: Headers = (
     (b"expires", b"Thu, 01 Jan 1970 00:00:00 UTC"),
     (b"x-accel-expires", b"0"),
 )
-SECURITY: Headers = (
+SECURITY_HEADERS: Headers = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
 )
 # A form on a page without referrer is sent with "Origin: null", from wherever it is.
-NAMES_ITS_ORIGIN = (b"referrer-policy", b"same-origin")
+SAME_ORIGIN_REFERRER = (b"referrer-policy", b"same-origin")
 HTML: Headers = ((b"content-type", b"text/html; charset=utf-8"),)
 CUSTOM_POLICY = b"frame-ancestors 'none'; base-uri 'none'; object-src 'none'"
 ROBOTS = "User-agent: *\nDisallow: /\n"
@@ -66,23 +66,23 @@ BUILT_IN_FIELDS = frozenset({"Detail", "Providers", "SignIn"})
 BUILT_IN_ITEMS = frozenset({"Start", "Name"})
 
 
-def _data(name: str) -> str:
+def _read_data(name: str) -> str:
     return files(__package__).joinpath("data", name).read_text("utf-8")
 
 
-STYLE = _data("style.css")
-SCRIPT = _data("fragment.js")
-LOGO = _data("logo.svg").strip()
-SIGN_IN = _data("sign_in.html")
-ERROR = _data("error.html")
+STYLE = _read_data("style.css")
+SCRIPT = _read_data("fragment.js")
+LOGO = _read_data("logo.svg").strip()
+SIGN_IN = _read_data("sign_in.html")
+ERROR = _read_data("error.html")
 
 
-def _hash(text: str) -> str:
+def _csp_hash(text: str) -> str:
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return f"'sha256-{digest}'"
 
 
-def policy(operator_html: str = "") -> bytes:
+def content_security_policy(operator_html: str = "") -> bytes:
     """The Content-Security-Policy of the built-in pages.
 
     The banner, logo and footer in *operator_html* may have styles and https images of
@@ -91,12 +91,12 @@ def policy(operator_html: str = "") -> bytes:
     found = _OperatorHtml()
     found.feed(operator_html)
     found.close()
-    styles = [_hash(text) for text in (STYLE, *found.style_elements)]
+    styles = [_csp_hash(text) for text in (STYLE, *found.style_elements)]
     if found.style_attributes:
-        styles += ["'unsafe-hashes'", *map(_hash, found.style_attributes)]
+        styles += ["'unsafe-hashes'", *map(_csp_hash, found.style_attributes)]
     images = "data: https:" if found.has_remote_image else "data:"
     return (
-        f"default-src 'none'; style-src {' '.join(styles)}; script-src {_hash(SCRIPT)}; "
+        f"default-src 'none'; style-src {' '.join(styles)}; script-src {_csp_hash(SCRIPT)}; "
         f"img-src {images}; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
     ).encode()
 
@@ -157,7 +157,11 @@ class Pages:
         self._providers = providers
         self._robots = Respond(
             200,
-            ((b"content-type", b"text/plain; charset=utf-8"), *NO_CACHE, *SECURITY),
+            (
+                (b"content-type", b"text/plain; charset=utf-8"),
+                *NO_CACHE,
+                *SECURITY_HEADERS,
+            ),
             (texts.robots or ROBOTS).encode(),
         )
         custom = {
@@ -165,14 +169,14 @@ class Pages:
             "error.html": texts.error_template,
         }
         self._custom = frozenset(name for name, text in custom.items() if text)
-        self._built_in_templates = _compiled({})
-        self._templates = (
-            _compiled(custom) if self._custom else self._built_in_templates
-        )
+        self._built_in_templates = _compile({})
+        self._templates = _compile(custom) if self._custom else self._built_in_templates
         logo = "" if texts.logo == "-" else texts.logo or LOGO
-        message = _message(settings)
-        self._headers = _headers(policy(f"{message}{logo}{texts.footer}"))
-        self._custom_headers = _headers(CUSTOM_POLICY)
+        message = _sign_in_message(settings)
+        self._headers = _page_headers(
+            content_security_policy(f"{message}{logo}{texts.footer}")
+        )
+        self._custom_headers = _page_headers(CUSTOM_POLICY)
         self._common: dict[str, Any] = {
             "ProxyPrefix": settings.proxy_prefix,
             "Version": settings.version,
@@ -186,9 +190,9 @@ class Pages:
             "CustomLogin": self._has_form,
             "LogoData": Html(logo),
         }
-        self._try_custom()
+        self._check_custom_templates()
 
-    def _try_custom(self) -> None:
+    def _check_custom_templates(self) -> None:
         """Render the custom templates once; most mistakes in them show then."""
         samples = {
             "sign_in.html": {
@@ -232,17 +236,17 @@ class Pages:
             "StatusCode": status,
             "Redirect": redirect,
             "Providers": [
-                {"Start": self._start(name, redirect), "Name": shown}
+                {"Start": self._start_url(name, redirect), "Name": shown}
                 for name, shown in names
             ],
         }
         if self._has_form:
-            headers = (*headers, NAMES_ITS_ORIGIN)
+            headers = (*headers, SAME_ORIGIN_REFERRER)
         if names:
             values["ProviderName"] = names[0][1]
-        return self._page("sign_in.html", values, {}, headers, events)
+        return self._render("sign_in.html", values, {}, headers, events)
 
-    def _page(
+    def _render(
         self,
         name: str,
         values: dict[str, Any],
@@ -265,12 +269,12 @@ class Pages:
                     Event("page_failed", reason=exc.code, detail=str(exc)),
                 )
             else:
-                fields = _merged(self._custom_headers, headers)
+                fields = _merge_headers(self._custom_headers, headers)
                 return Respond(status, fields, body, events)
         body = self._built_in_templates.render(name, {**values, **own})
-        return Respond(status, _merged(self._headers, headers), body, events)
+        return Respond(status, _merge_headers(self._headers, headers), body, events)
 
-    def _start(self, provider: str, redirect: str) -> str:
+    def _start_url(self, provider: str, redirect: str) -> str:
         params = {"rd": redirect}
         if len(self._providers) > 1:
             params["provider"] = provider
@@ -292,7 +296,7 @@ class Pages:
         values = {
             **self._common,
             "StatusCode": status,
-            "Title": _phrase(status),
+            "Title": _status_phrase(status),
             "Message": message,
             "RequestID": request_id,
             "Redirect": redirect,
@@ -300,17 +304,15 @@ class Pages:
         shown = detail if self._debug else ""
         sign_in = urlencode({"rd": redirect}, errors="replace")
         own = {
-            "Title": title or _phrase(status),
+            "Title": title or _status_phrase(status),
             "Message": message,
             "Detail": shown,
             "SignIn": f"{self._prefix}/sign_in?{sign_in}",
         }
         values["Message"] = shown or message  # custom pages have one place for both
-        return self._page("error.html", values, own, headers, events)
+        return self._render("error.html", values, own, headers, events)
 
-    def upstream_failed(
-        self, request_id: str, forward: Forward, reason: str
-    ) -> Respond:
+    def upstream_error(self, request_id: str, forward: Forward, reason: str) -> Respond:
         """The page for an upstream that did not answer; *reason* is a stable word."""
         status, message = UPSTREAM_FAILURES.get(reason, UPSTREAM_FAILURE)
         detail = f"upstream {forward.upstream.id}: {reason}"
@@ -328,7 +330,7 @@ class Pages:
         return self._robots
 
 
-def _compiled(custom: Mapping[str, str]) -> TemplateSet:
+def _compile(custom: Mapping[str, str]) -> TemplateSet:
     """Both pages in one set; the texts in *custom* replace the built-in ones.
 
     Raises `TemplateError`.
@@ -343,25 +345,25 @@ def _compiled(custom: Mapping[str, str]) -> TemplateSet:
     return compile_templates(sources, fields)
 
 
-def _merged(own: Headers, headers: Headers) -> Headers:
+def _merge_headers(own: Headers, headers: Headers) -> Headers:
     """*own* fields of a page with *headers*, which may bring another policy."""
-    if NAMES_ITS_ORIGIN in headers:
-        own = tuple(field for field in own if field[0] != NAMES_ITS_ORIGIN[0])
+    if SAME_ORIGIN_REFERRER in headers:
+        own = tuple(field for field in own if field[0] != SAME_ORIGIN_REFERRER[0])
     return (*own, *headers)
 
 
-def _headers(csp: bytes) -> Headers:
-    return (*HTML, *NO_CACHE, *SECURITY, (b"content-security-policy", csp))
+def _page_headers(csp: bytes) -> Headers:
+    return (*HTML, *NO_CACHE, *SECURITY_HEADERS, (b"content-security-policy", csp))
 
 
-def _phrase(status: int) -> str:
+def _status_phrase(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
     except ValueError:
         return "Error"
 
 
-def _message(settings: Settings) -> str:
+def _sign_in_message(settings: Settings) -> str:
     """The banner, or a sentence about the domains that are let in."""
     banner = settings.pages.banner
     if banner:
@@ -369,11 +371,11 @@ def _message(settings: Settings) -> str:
     if settings.authenticated_emails is not None or not settings.email_domains:
         return ""
     if len(settings.email_domains) > 1:
-        domains = _escaped(", ".join(settings.email_domains))
+        domains = _escape(", ".join(settings.email_domains))
         return f"Use an account of one of these domains: {domains}"
     [domain] = settings.email_domains
-    return "" if domain == "*" else f"Use your {_escaped(domain)} account"
+    return "" if domain == "*" else f"Use your {_escape(domain)} account"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from importlib.resources import files
 
 from ..messages import Headers, Request, Respond, header_values
-from .challenge import plain
+from .challenge import plain_response
 
 MAX_AGE = 3600  # seconds; browsers ask again by ETag then
 METHODS = (b"GET", b"HEAD")
-NOT_FOUND = plain(404, b"Not Found\n")
-NOT_ALLOWED = plain(405, b"Method Not Allowed\n", ((b"allow", b"GET, HEAD"),))
+NOT_FOUND = plain_response(404, b"Not Found\n")
+NOT_ALLOWED = plain_response(405, b"Method Not Allowed\n", ((b"allow", b"GET, HEAD"),))
 NAMES = (b"/static/css/bulma.min.css", b"/static/css/all.min.css")
 # The second of the names is for a font of icons; only the arrow of the pages is there.
 FILES = ("classes.css", "icons.css")
@@ -27,12 +27,12 @@ def static_handlers(prefix: bytes) -> dict[bytes, Callable[[Request], Respond]]:
     """The handlers by path, below *prefix*."""
     folder = files(__package__).joinpath("data")
     return {
-        prefix + name: _handler(folder.joinpath(file).read_bytes())
+        prefix + name: _build_handler(folder.joinpath(file).read_bytes())
         for name, file in zip(NAMES, FILES, strict=True)
     }
 
 
-def _handler(text: bytes) -> Callable[[Request], Respond]:
+def _build_handler(text: bytes) -> Callable[[Request], Respond]:
     etag = b'"' + hashlib.sha256(text).hexdigest()[:16].encode() + b'"'
     kept: Headers = (
         (b"cache-control", b"public, max-age=%d" % MAX_AGE),
@@ -45,12 +45,12 @@ def _handler(text: bytes) -> Callable[[Request], Respond]:
     def handle(request: Request) -> Respond:
         if request.method not in METHODS:
             return NOT_ALLOWED
-        return same if _has(request, etag) else found
+        return same if _matches_etag(request, etag) else found
 
     return handle
 
 
-def _has(request: Request, etag: bytes) -> bool:
+def _matches_etag(request: Request, etag: bytes) -> bool:
     """Whether the client says that it has that text (RFC 9110 §13.1.2)."""
     listed = (
         item.strip().removeprefix(b"W/")

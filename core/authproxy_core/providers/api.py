@@ -21,7 +21,7 @@ TRANSIENT_STATUSES = frozenset({408, 425, 429})
 MAX_PAGES = 30
 
 
-def get_json(fetch: Fetch, what: str) -> Flow[Any]:
+def fetch_json(fetch: Fetch, what: str) -> Flow[Any]:
     """The JSON that answers *fetch*; *what* is asked, for messages.
 
     Raises `TokenError` when the access token is refused, and `ProviderError` for all
@@ -57,44 +57,44 @@ def is_transient(response: Response) -> bool:
     )
 
 
-def text_at(document: Any, *path: str) -> str:
+def string_at(document: Any, *path: str) -> str:
     """The text at *path* in a JSON document; "" when there is none."""
     for name in path:
         document = document.get(name) if isinstance(document, dict) else None
     return document if isinstance(document, str) else ""
 
 
-def objects(value: Any) -> list[dict[str, Any]]:
+def objects_in(value: Any) -> list[dict[str, Any]]:
     """The objects in a JSON list; whatever is of another shape is left out."""
     if not isinstance(value, list):
         return []
     return [item for item in value if isinstance(item, dict)]
 
 
-def texts(value: Any) -> list[str]:
+def strings_in(value: Any) -> list[str]:
     """The texts in a JSON list that are not empty; all else is left out."""
     if not isinstance(value, list):
         return []
     return [item for item in value if isinstance(item, str) and item]
 
 
-def unique_groups(*groups: str) -> tuple[str, ...]:
+def unique_strings(*groups: str) -> tuple[str, ...]:
     """*groups* in their order, each once, without empty names."""
     return tuple(group for group in dict.fromkeys(groups) if group)
 
 
-def url_at(base: str, path: str) -> str:
+def url_on_server(base: str, path: str) -> str:
     """The address *path* on the server of *base*, without query."""
     parts = urlsplit(base)
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
 
-def segment(text: str) -> str:
+def quote_segment(text: str) -> str:
     """*text* as one segment of a path."""
     return quote(text, safe="")
 
 
-def same_server(one: str, other: str) -> bool:
+def is_same_server(one: str, other: str) -> bool:
     """Whether two addresses have one scheme, host and port."""
     try:
         a, b = urlsplit(one), urlsplit(other)
@@ -103,30 +103,30 @@ def same_server(one: str, other: str) -> bool:
     return (a.scheme, a.netloc) == (b.scheme, b.netloc)
 
 
-def next_page(link: str, base: str, what: str) -> str:
+def check_next_page(link: str, base: str, what: str) -> str:
     """*link* when it stays on the server of *base*: an access token goes with it."""
-    if link and not same_server(link, base):
+    if link and not is_same_server(link, base):
         raise ProviderError(
             f"{what} has its next page on another server", reason="groups_invalid"
         )
     return link
 
 
-def too_many_pages(what: str) -> ProviderError:
+def too_many_pages_error(what: str) -> ProviderError:
     """The error for a list that does not end."""
     return ProviderError(
         f"{what} has more than {MAX_PAGES} pages", reason="groups_too_many"
     )
 
 
-def check_verified(document: Mapping[str, Any], name: str) -> None:
+def check_email_verified(document: Mapping[str, Any], name: str) -> None:
     """Raise `ProviderError` when *name* is there and says that the e-mail is not good."""
     verified = document.get(name)
     if verified is not None and not claim_bool(verified):
-        raise unverified()
+        raise email_unverified_error()
 
 
-def unverified() -> ProviderError:
+def email_unverified_error() -> ProviderError:
     """The error for an e-mail address that the provider calls unverified."""
     return ProviderError(
         "the provider says that the e-mail address is not verified",
@@ -136,6 +136,6 @@ def unverified() -> ProviderError:
     )
 
 
-def not_allowed(text: str) -> ProviderError:
+def not_allowed_error(text: str) -> ProviderError:
     """The error for a user who is known but is not let in."""
     return ProviderError(text, reason="not_allowed")

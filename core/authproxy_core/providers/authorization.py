@@ -18,7 +18,7 @@ def code_challenge(verifier: str, method: str) -> str:
     return b64url(hashlib.sha256(verifier.encode()).digest()).decode()
 
 
-def scope_of(settings: ProviderSettings) -> str:
+def build_scope(settings: ProviderSettings) -> str:
     """The configured scope or the type's default, and what the restrictions need."""
     kind = PROVIDER_TYPES[settings.type]
     scopes = [settings.scope or kind.scope]

@@ -44,8 +44,8 @@ from ..oidc.protocol import (
 from ..session import Session
 from ..settings.provider_types import PROVIDER_TYPES
 from ..settings.root import ProviderSettings
-from .api import status_error, unique_groups, unverified
-from .authorization import LoginParameters, code_challenge, scope_of
+from .api import email_unverified_error, status_error, unique_strings
+from .authorization import LoginParameters, build_scope, code_challenge
 from .endpoints import (
     allowed_algorithms,
     configured_metadata,
@@ -64,7 +64,7 @@ class Provider:
     further claims that headers ask for.
     """
 
-    keycloak = False
+    is_keycloak = False
 
     def __init__(
         self,
@@ -80,19 +80,19 @@ class Provider:
         self.name = settings.name or self.kind.name
         self._clock = clock
         self._leeway = leeway
-        self._extra_claims = unique_groups(*extra_claims, *settings.additional_claims)
+        self._extra_claims = unique_strings(*extra_claims, *settings.additional_claims)
         self._keys = JwksCache(settings.id, clock, fixed_keys(settings))
         self._allowed_groups = frozenset(self.allowed_groups())
         self._parameters = LoginParameters(settings)
-        self.metadata = self._configured()
-        self._in_body = self.kind.in_body
+        self.metadata = self._configured_metadata()
+        self._secret_in_body = self.kind.in_body
 
     # -- getting ready
 
     @property
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether metadata and keys are there, so that logins can succeed."""
-        return self.metadata is not None and self._keys.loaded
+        return self.metadata is not None and self._keys.has_keys
 
     def prepare(self) -> Flow[None]:
         """Fetch metadata and keys; raises `ProviderError` or `FetchError`."""
@@ -100,7 +100,7 @@ class Provider:
             response = yield from discovery_request(self.settings.issuer)
             metadata = parse_metadata(response, self._expected_issuer())
             allowed_algorithms(self.settings, metadata)
-            self._in_body = self.kind.in_body or prefers_body(metadata)
+            self._secret_in_body = self.kind.in_body or prefers_body(metadata)
             self.metadata = metadata
         yield from self._keys.fetch(self.metadata.jwks_uri)
 
@@ -108,15 +108,15 @@ class Provider:
         """Take over metadata and keys of *previous* if they are found in the same way."""
         if discovery_key(previous.settings) == discovery_key(self.settings):
             self.metadata = previous.metadata
-            self._in_body = previous._in_body
+            self._secret_in_body = previous._secret_in_body
             self._keys = previous._keys
 
-    def _configured(self) -> Metadata | None:
+    def _configured_metadata(self) -> Metadata | None:
         """The endpoints, when they are not to be discovered."""
         discovers = self.kind.discovers and not self.settings.skip_discovery
         return None if discovers else configured_metadata(self.settings)
 
-    def _known(self) -> Metadata:
+    def _require_metadata(self) -> Metadata:
         if self.metadata is None:
             raise ProviderError(
                 "the provider's metadata could not be fetched yet", reason="not_ready"
@@ -132,7 +132,7 @@ class Provider:
     @property
     def scope(self) -> str:
         """What is asked for; empty for no ``scope`` parameter at all."""
-        return scope_of(self.settings)
+        return build_scope(self.settings)
 
     @property
     def code_challenge_method(self) -> str:
@@ -180,7 +180,9 @@ class Provider:
             for name, value in self._parameters.pairs(asked)
             if name not in params
         ]
-        return with_query(self._known().authorization_endpoint, sorted(pairs))
+        return with_query(
+            self._require_metadata().authorization_endpoint, sorted(pairs)
+        )
 
     @property
     def sends_nonce(self) -> bool:
@@ -204,9 +206,9 @@ class Provider:
         ]
         if code_verifier:
             params.append(("code_verifier", code_verifier))
-        return (yield from self._ask_for_tokens(params))
+        return (yield from self._request_tokens(params))
 
-    def _ask_for_tokens(self, params: list[tuple[str, str]]) -> Flow[Tokens]:
+    def _request_tokens(self, params: list[tuple[str, str]]) -> Flow[Tokens]:
         """Ask with the client authentication that worked last.
 
         Providers without discovery, or with a wrong one, are found out by one more try
@@ -221,13 +223,15 @@ class Provider:
             if error.reason != "invalid_client":
                 raise
             first_error = error
-        request = yield from self._token_request(params, in_body=not self._in_body)
+        request = yield from self._token_request(
+            params, in_body=not self._secret_in_body
+        )
         response = yield from request
         try:
             tokens = parse_tokens(response, self._clock())
         except ProviderError:
             raise first_error from None
-        self._in_body = not self._in_body
+        self._secret_in_body = not self._secret_in_body
         return tokens
 
     def token_parameters(self) -> list[tuple[str, str]]:
@@ -236,14 +240,14 @@ class Provider:
 
     def client_request(self, params: list[tuple[str, str]]) -> Flow[Fetch]:
         """A request to the provider with the client authentication that works."""
-        return (yield from self._token_request(params, in_body=self._in_body))
+        return (yield from self._token_request(params, in_body=self._secret_in_body))
 
     def _token_request(
         self, params: list[tuple[str, str]], *, in_body: bool
     ) -> Flow[Fetch]:
         yield from ()  # a provider's own way may need effects
         return token_request(
-            self._known().token_endpoint,
+            self._require_metadata().token_endpoint,
             params,
             client_id=self.settings.client_id,
             client_secret=self.settings.client_secret.value,
@@ -252,7 +256,7 @@ class Provider:
 
     # -- from tokens to a session
 
-    def session_from(
+    def create_session(
         self, tokens: Tokens, nonce: bytes, *, nonce_optional: bool = False
     ) -> Flow[Session]:
         """The session of a fresh login; raises `TokenError` or `ProviderError`.
@@ -266,7 +270,7 @@ class Provider:
                 hint="the scope must contain openid",
             )
         expected = nonce if self.sends_nonce else None
-        claims = yield from self._verified(tokens, expected, nonce_optional)
+        claims = yield from self._verify_id_token(tokens, expected, nonce_optional)
         now = self._clock()
         session = Session(
             provider=self.id,
@@ -278,7 +282,7 @@ class Provider:
             refresh_token=tokens.refresh_token,
             nonce=nonce,
         )
-        session = yield from self._with_claims(session, claims)
+        session = yield from self._apply_claims(session, claims)
         session = yield from self.enrich(session)
         self._check_email(session)
         return session
@@ -293,7 +297,7 @@ class Provider:
             "email, or set oidc_email_claim to a claim that is there",
         )
 
-    def _verified(
+    def _verify_id_token(
         self,
         tokens: Tokens,
         nonce: bytes | None,
@@ -301,19 +305,19 @@ class Provider:
         parties: tuple[str, ...] | None = None,
     ) -> Flow[dict[str, Any]]:
         """The claims of the ID token; with *parties*, of a bearer JWT in its place."""
-        metadata = self._known()
+        metadata = self._require_metadata()
         claims = yield from self._keys.verify(
             tokens.id_token,
             metadata.jwks_uri,
             allowed_algorithms(self.settings, metadata),
             NON_ID_TOKEN_TYPES if parties is None else NON_BEARER_TYPES,
         )
-        expected = self._expected(nonce, nonce_optional, parties or ())
+        expected = self._expected_claims(nonce, nonce_optional, parties or ())
         check_id_token(claims, expected, self._clock())
         check_access_token_hash(tokens.id_token, claims, tokens.access_token)
         return claims
 
-    def _expected(
+    def _expected_claims(
         self, nonce: bytes | None, nonce_optional: bool, parties: tuple[str, ...]
     ) -> ExpectedClaims:
         return ExpectedClaims(
@@ -325,15 +329,15 @@ class Provider:
             leeway=self._leeway,
             nonce=nonce,
             nonce_optional=nonce_optional,
-            keycloak=self.keycloak,
+            keycloak=self.is_keycloak,
         )
 
-    def _with_claims(
+    def _apply_claims(
         self, session: Session, claims: Mapping[str, Any]
     ) -> Flow[Session]:
         """*session* with what the ID token says, and userinfo where that is silent."""
         return self.with_claims(
-            session, (yield from self._with_userinfo(session, claims))
+            session, (yield from self._add_userinfo(session, claims))
         )
 
     def with_claims(self, session: Session, claims: Mapping[str, Any]) -> Session:
@@ -346,17 +350,17 @@ class Provider:
             user=claim_text(claims.get("sub")),
             # An empty list would be the same text for everybody: no address.
             email=claim_text(find_claim(claims, self.settings.email_claim) or None),
-            groups=self.groups_of(claims),
+            groups=self.read_groups(claims),
             preferred_username=claim_text(claims.get("preferred_username")),
             sid=claim_sid(claims) or session.sid,
             claims={name: value for name, value in extra.items() if value is not None},
         )
 
-    def groups_of(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
+    def read_groups(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
         """The groups in *claims*; an object's keys are no groups."""
         return claim_list(find_claim(claims, self.settings.groups_claim))
 
-    def _with_userinfo(
+    def _add_userinfo(
         self, session: Session, claims: Mapping[str, Any]
     ) -> Flow[Mapping[str, Any]]:
         """*claims*, and those of userinfo below them if one that we need is missing."""
@@ -368,7 +372,7 @@ class Provider:
         }
         if self._checks_email_verified:
             needed.add("email_verified")
-        endpoint = self._known().userinfo_endpoint
+        endpoint = self._require_metadata().userinfo_endpoint
         missing = any(find_claim(claims, name) is None for name in needed)
         if not missing or not endpoint or self.settings.skip_claims_from_profile_url:
             return claims
@@ -385,14 +389,14 @@ class Provider:
         if not self._checks_email_verified or verified is None:
             return
         if not claim_bool(verified):
-            raise unverified()
+            raise email_unverified_error()
 
     def enrich(self, session: Session) -> Flow[Session]:
         """Add what the provider keeps elsewhere; after login and refresh alike."""
         yield from ()  # nothing here; a provider's own enrich may need effects
         return session
 
-    def bearer_enriched(self, session: Session) -> Session:
+    def enrich_bearer(self, session: Session) -> Session:
         """*session* of a bearer JWT with what else the token itself says."""
         return session
 
@@ -405,7 +409,7 @@ class Provider:
         is spent for good.
         """
         return (
-            yield from self._ask_for_tokens(
+            yield from self._request_tokens(
                 [
                     ("grant_type", "refresh_token"),
                     ("refresh_token", session.refresh_token),
@@ -427,23 +431,23 @@ class Provider:
             refresh_token=tokens.refresh_token or session.refresh_token,
         )
         if tokens.id_token:
-            claims = yield from self._verified(tokens, None)
-            if claims["sub"] != self.subject_of(session):
+            claims = yield from self._verify_id_token(tokens, None)
+            if claims["sub"] != self.expected_subject(session):
                 raise TokenError(
                     "the refreshed ID token is of another user", reason="subject"
                 )
             renewed = replace(renewed, id_token=tokens.id_token)
-            renewed = yield from self._with_claims(renewed, claims)
+            renewed = yield from self._apply_claims(renewed, claims)
         renewed = yield from self.enrich(renewed)
         self._check_email(renewed)
-        yield from self._validate(renewed)
+        yield from self._validate_access_token(renewed)
         return renewed
 
-    def subject_of(self, session: Session) -> str:
+    def expected_subject(self, session: Session) -> str:
         """The ``sub`` that refreshed ID tokens of *session* must have."""
         return session.user
 
-    def _validate(self, session: Session) -> Flow[None]:
+    def _validate_access_token(self, session: Session) -> Flow[None]:
         """Ask ``validate_url`` about the access token, where one is configured.
 
         Raises `TokenError` when the token is refused, and `ProviderError` when the
@@ -473,7 +477,7 @@ class Provider:
         own = self.settings.keycloak_groups if self.settings.type == "keycloak" else ()
         return own or self.settings.allowed_groups
 
-    def authorize(self, session: Session) -> bool:
+    def is_authorized(self, session: Session) -> bool:
         """Whether the session has one of the allowed groups, if any are configured."""
         allowed = self._allowed_groups
         return not allowed or not allowed.isdisjoint(session.groups)
@@ -486,8 +490,10 @@ class Provider:
         Its claims are judged before its signature: so that whoever sends nonsense does
         not make us fetch keys. Raises `TokenError`, or `ProviderError` if not ready.
         """
-        metadata = self._known()
-        expected = replace(self._expected(None, False, ()), audience_claims=("aud",))
+        metadata = self._require_metadata()
+        expected = replace(
+            self._expected_claims(None, False, ()), audience_claims=("aud",)
+        )
         found = check_logout_token(unverified_claims(token), expected, self._clock())
         yield from self._keys.verify(
             token,

@@ -109,7 +109,7 @@ class BearerIssuer:
 def may_have_issued(provider: Provider, issuer: object) -> bool:
     """Whether a token of *issuer* could be one of *provider*."""
     metadata = provider.metadata
-    if metadata is None or not (metadata.jwks_uri or provider._keys.loaded):
+    if metadata is None or not (metadata.jwks_uri or provider._keys.has_keys):
         return False
     return provider._expected_issuer() in (None, issuer)
 
@@ -121,7 +121,9 @@ def provider_session(
 
     Raises `TokenError` or `ProviderError`.
     """
-    claims = yield from provider._verified(Tokens("", token), None, parties=parties)
+    claims = yield from provider._verify_id_token(
+        Tokens("", token), None, parties=parties
+    )
     session = Session(
         provider=provider.id,
         created_at=now,
@@ -132,7 +134,7 @@ def provider_session(
     )
     session = provider.with_claims(session, claims)
     email = session.email or session.user  # a service's token may name none
-    return provider.bearer_enriched(replace(session, email=email))
+    return provider.enrich_bearer(replace(session, email=email))
 
 
 def _groups(claims: Mapping[str, Any]) -> tuple[str, ...]:

@@ -20,11 +20,11 @@ class HostBinding:
         self._bound = {
             host.lower(): (one.id,) for one in providers for host in one.hosts
         }
-        self.active = bool(self._bound)
+        self.is_active = bool(self._bound)
 
-    def offered(self, host: str) -> tuple[str, ...]:
+    def offered_providers(self, host: str) -> tuple[str, ...]:
         """The ids of the providers that are offered on *host*, with or without port."""
-        if not self.active:
+        if not self.is_active:
             return self._everywhere
         host = host.lower()
         without_port = host if host.endswith("]") else host.rpartition(":")[0] or host
@@ -34,9 +34,9 @@ class HostBinding:
             or self._everywhere
         )
 
-    def chosen(self, host: str, asked: str) -> str | None:
+    def choose(self, host: str, asked: str) -> str | None:
         """The provider that was *asked* for if it is offered, else the first; or None."""
-        offered = self.offered(host)
+        offered = self.offered_providers(host)
         if asked in offered:
             return asked
         return offered[0] if offered else None
@@ -45,4 +45,4 @@ class HostBinding:
         """Whether sessions of *provider* ("": the first one) count on *host*."""
         if provider == HTPASSWD:
             return True  # there is but one file, for all hosts
-        return (provider or self._default) in self.offered(host)
+        return (provider or self._default) in self.offered_providers(host)

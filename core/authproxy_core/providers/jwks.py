@@ -34,7 +34,7 @@ class JwksCache:
         self._fetching = False
 
     @property
-    def loaded(self) -> bool:
+    def has_keys(self) -> bool:
         """Whether there is at least one usable key."""
         return bool(self._keys.keys)
 
@@ -45,7 +45,7 @@ class JwksCache:
             response = yield from Fetch("GET", url, JSON_HEADERS, purpose="jwks")
         finally:
             self._fetching = False
-        self._keys = _usable(response)
+        self._keys = _parse_response(response)
         self._fetched_at = self._clock()
 
     def verify(
@@ -102,7 +102,7 @@ class JwksCache:
             return  # the old keys stay; a token they don't fit is refused all the same
 
 
-def _usable(response: Response) -> KeySet:
+def _parse_response(response: Response) -> KeySet:
     if response.status != 200:
         raise ProviderError(
             f"the key set answered with status {response.status}, expected 200",

@@ -37,37 +37,37 @@ class Readiness:
         self._clock = clock
         self._on_event = on_event
         self._tried_at: dict[str, float] = {}
-        self._misread: dict[str, ProviderError] = {}
+        self._errors: dict[str, ProviderError] = {}
 
     @property
     def is_ready(self) -> bool:
         """Whether every provider's metadata and keys are there."""
-        return all(provider.ready for provider in self._providers.values())
+        return all(provider.is_ready for provider in self._providers.values())
 
     def warm_up(self) -> Flow[None]:
         """Discovery and key sets of all providers, with back-off; ends when all stand."""
-        missing = [one for one in self._providers.values() if not one.ready]
+        missing = [one for one in self._providers.values() if not one.is_ready]
         tries = 0
         while missing:
             for provider in missing:
                 try:
                     yield from self._prepare(provider)
                 except (ProviderError, FetchError) as error:
-                    self._on_event(_not_prepared(provider.id, error))
+                    self._on_event(_provider_failed_event(provider.id, error))
                 else:
                     self._on_event(Event("provider_ready", reason=provider.id))
-            missing = [provider for provider in missing if not provider.ready]
+            missing = [provider for provider in missing if not provider.is_ready]
             if missing:
                 yield from Sleep(RETRY_DELAYS[min(tries, len(RETRY_DELAYS) - 1)])
                 tries += 1
 
     def _prepare(self, provider: Provider) -> Flow[None]:
         self._tried_at[provider.id] = self._clock()
-        self._misread.pop(provider.id, None)
+        self._errors.pop(provider.id, None)
         try:
             yield from provider.prepare()
         except ProviderError as error:
-            self._misread[provider.id] = error
+            self._errors[provider.id] = error
             raise
 
     def root_cause(self, provider: Provider, error: ProviderError) -> ProviderError:
@@ -75,7 +75,7 @@ class Readiness:
 
         That is a provider which answers, but not as the issuer that is configured.
         """
-        found = self._misread.get(provider.id)
+        found = self._errors.get(provider.id)
         if (
             error.reason != NOT_READY
             or found is None
@@ -103,7 +103,9 @@ class Readiness:
                 continue  # the time of this try makes the next round wait
 
 
-def _not_prepared(provider_id: str, error: ProviderError | FetchError) -> Event:
+def _provider_failed_event(
+    provider_id: str, error: ProviderError | FetchError
+) -> Event:
     hint = f"; {error.hint}" if isinstance(error, ProviderError) and error.hint else ""
     reason = error.reason if isinstance(error, ProviderError) else error.code
     return Event(

@@ -17,7 +17,7 @@ from .adapters.login_gov import LoginGov
 from .adapters.profile import ProfileProvider, Reader
 from .base import Provider
 
-OPENID: Mapping[str, type[Provider]] = {
+OPENID_PROVIDERS: Mapping[str, type[Provider]] = {
     "oidc": Provider,
     "keycloak-oidc": KeycloakOidc,
     "entra-id": EntraId,
@@ -28,9 +28,9 @@ OPENID: Mapping[str, type[Provider]] = {
     "google": Google,
     "login.gov": LoginGov,
 }
-PROFILES: Mapping[str, Reader] = {
-    "github": github.read,
-    "bitbucket": bitbucket.read,
+PROFILE_READERS: Mapping[str, Reader] = {
+    "github": github.read_github,
+    "bitbucket": bitbucket.read_bitbucket,
     "digitalocean": profiles.read_digitalocean,
     "facebook": profiles.read_facebook,
     "linkedin": profiles.read_linkedin,
@@ -48,8 +48,8 @@ def create_provider(
     extra_claims: tuple[str, ...],
 ) -> Provider:
     """The provider for *settings*; raises `SettingsError` for keys that can't be used."""
-    read = PROFILES.get(settings.type)
+    read = PROFILE_READERS.get(settings.type)
     if read is not None:
         return ProfileProvider(settings, read=read, clock=clock, leeway=leeway)
-    kind = OPENID[settings.type]
+    kind = OPENID_PROVIDERS[settings.type]
     return kind(settings, clock=clock, leeway=leeway, extra_claims=extra_claims)

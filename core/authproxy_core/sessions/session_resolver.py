@@ -52,7 +52,7 @@ def _settle(
         loaded = yield from context.sessions.load(entry)
         if loaded is None:
             return ended_session(context, request)
-        if context.binding.active and context.is_unbound_session(request, loaded):
+        if context.binding.is_active and context.is_unbound_session(request, loaded):
             return ResolvedSession(None)  # its cookie is good elsewhere
         entry = loaded
         if is_outdated(entry):
@@ -82,7 +82,7 @@ def session_of_request(
     Raises `StoreError` when the session needs the store, and that is away.
     """
     entry = context.sessions.lookup(request.headers)
-    bound = context.binding.active
+    bound = context.binding.is_active
     if entry is None or (bound and context.is_unbound_session(request, entry)):
         return None, clear_invalid_cookies(context, request)
     if context.clock() < entry.fresh_until:

@@ -14,15 +14,15 @@ from .context import (
     COMMENTS,
     START,
     Context,
-    ContextProblem,
+    ContextError,
     Delim,
     Slash,
     State,
     UrlPart,
-    join,
-    nudge,
+    enter_action,
+    join_contexts,
 )
-from .steps import follow
+from .steps import follow_text
 from .syntax import (
     Action,
     Body,
@@ -55,7 +55,7 @@ URL_STATES = frozenset(
         State.CSS_URL,
     }
 )
-ESCAPER_OF = {
+ESCAPERS_BY_STATE = {
     State.TEXT: "html_text",
     State.RCDATA: "rcdata",
     State.ATTR_NAME: "attr_name",
@@ -89,13 +89,15 @@ class Compiler:
         self._reentered: set[Key] = set()
         self.bodies: dict[Key, Body] = {}
 
-    def page(self, name: str) -> None:
+    def compile_page(self, name: str) -> None:
         """Compile the template *name* as a whole page."""
-        end = self.template(name, START, name, 1)
+        end = self.compile_template(name, START, name, 1)
         if end.state is not State.TEXT:
             raise TemplateError(name, 1, f"ends inside {end.state.value}")
 
-    def template(self, name: str, c: Context, caller: str, line: int) -> Context:
+    def compile_template(
+        self, name: str, c: Context, caller: str, line: int
+    ) -> Context:
         """Compile *name* for the context *c*; the context behind it."""
         key = (name, c)
         if key in self._open:
@@ -109,7 +111,7 @@ class Compiler:
         # began; what was compiled on that assumption stands only if it is true.
         self._ends[key] = c
         self._open.add(key)
-        body, end = self._body(definition, definition.body, c)
+        body, end = self._compile_body(definition, definition.body, c)
         self._open.discard(key)
         if end != c and key in self._reentered:
             raise TemplateError(
@@ -119,50 +121,54 @@ class Compiler:
         self.bodies[key] = body
         return end
 
-    def _body(self, where: Definition, body: Body, c: Context) -> tuple[Body, Context]:
+    def _compile_body(
+        self, where: Definition, body: Body, c: Context
+    ) -> tuple[Body, Context]:
         nodes: list[Node] = []
         for node in body:
-            compiled, c = self._node(where, node, c)
+            compiled, c = self._compile_node(where, node, c)
             nodes.append(compiled)
         return tuple(nodes), c
 
-    def _node(self, where: Definition, node: Node, c: Context) -> tuple[Node, Context]:
+    def _compile_node(
+        self, where: Definition, node: Node, c: Context
+    ) -> tuple[Node, Context]:
         match node:
             case Text():
                 try:
-                    after, text = follow(c, node.text)
-                except ContextProblem as problem:
+                    after, text = follow_text(c, node.text)
+                except ContextError as problem:
                     raise TemplateError(where.file, node.line, str(problem)) from None
                 return replace(node, text=text), after
             case Action():
                 self._check_fields(where, node.pipe)
-                return self._action(where, node, c)
+                return self._compile_action(where, node, c)
             case Call():
                 if node.pipe is not None:
                     self._check_fields(where, node.pipe)
-                end = self.template(node.name, c, where.file, node.line)
+                end = self.compile_template(node.name, c, where.file, node.line)
                 return replace(node, key=(node.name, c)), end
             case _:
                 self._check_fields(where, node.pipe)
-                return self._branch(where, node, c)
+                return self._compile_branch(where, node, c)
 
-    def _action(
+    def _compile_action(
         self, where: Definition, node: Action, c: Context
     ) -> tuple[Node, Context]:
         pipe = node.pipe
         if pipe.variables:
             return node, c  # a declaration shows nothing
-        c = nudge(c)
+        c = enter_action(c)
         try:
             escapers = list(_escapers(c))
-        except ContextProblem as problem:
+        except ContextError as problem:
             raise TemplateError(where.file, pipe.line, str(problem)) from None
-        pipe = self._merge_own(where, pipe, c, escapers)
+        pipe = self._merge_escaper(where, pipe, c, escapers)
         if c.state is State.JS:
             c = replace(c, slash=Slash.DIVISION)
         return Action(pipe, tuple(escapers)), c
 
-    def _merge_own(
+    def _merge_escaper(
         self, where: Definition, pipe: Pipe, c: Context, escapers: list[str]
     ) -> Pipe:
         """Let a template's own escaper at the end count as the one it stands for.
@@ -170,9 +176,9 @@ class Compiler:
         It takes that one's place in the order: what has to be applied before it, is.
         """
         *before, last = pipe.commands
-        own = _own_escaper(last.words)
+        own = _named_escaper(last.words)
         misplaced = [
-            name for command in before if (name := _own_escaper(command.words))
+            name for command in before if (name := _named_escaper(command.words))
         ]
         # html leaves blanks alone, which end an attribute that has no quotes.
         if own == "html" and c.state is State.ATTR and "attr_unquoted" in escapers:
@@ -189,20 +195,20 @@ class Compiler:
             before = [Command((Function("print"), *last.words[1:]))]
         return replace(pipe, commands=tuple(before))
 
-    def _branch(
+    def _compile_branch(
         self, where: Definition, node: Branch, c: Context
     ) -> tuple[Node, Context]:
-        then, end = self._body(where, node.then, c)
+        then, end = self._compile_body(where, node.then, c)
         if isinstance(node, Range):
-            joined = join(c, end)
+            joined = join_contexts(c, end)
             if joined is None:
-                raise _two_ways(where, node)
+                raise _ambiguous_end(where, node)
             # The second round begins where the first one ended.
-            then, end = self._body(where, node.then, joined)
-        otherwise, other_end = self._body(where, node.otherwise, c)
-        after = join(end, other_end)
+            then, end = self._compile_body(where, node.then, joined)
+        otherwise, other_end = self._compile_body(where, node.otherwise, c)
+        after = join_contexts(end, other_end)
         if after is None:
-            raise _two_ways(where, node)
+            raise _ambiguous_end(where, node)
         kind: type[Branch] = type(node)
         return kind(node.pipe, then, otherwise), after
 
@@ -225,7 +231,7 @@ class Compiler:
                 )
 
 
-def _two_ways(where: Definition, node: Branch) -> TemplateError:
+def _ambiguous_end(where: Definition, node: Branch) -> TemplateError:
     return TemplateError(
         where.file, node.pipe.line, "the branches end in different contexts"
     )
@@ -237,8 +243,8 @@ def _escapers(c: Context) -> Iterator[str]:
         yield "comment"
     elif c.state in URL_STATES:
         yield from _url_escapers(c)
-    elif c.state in ESCAPER_OF:
-        yield ESCAPER_OF[c.state]
+    elif c.state in ESCAPERS_BY_STATE:
+        yield ESCAPERS_BY_STATE[c.state]
     if c.delim is Delim.SPACE_OR_TAG_END:
         yield "attr_unquoted"
     elif c.delim is not Delim.NONE:
@@ -247,7 +253,7 @@ def _escapers(c: Context) -> Iterator[str]:
 
 def _url_escapers(c: Context) -> Iterator[str]:
     if c.url_part is UrlPart.UNKNOWN:
-        raise ContextProblem("a value in an ambiguous part of a URL")
+        raise ContextError("a value in an ambiguous part of a URL")
     if c.url_part is UrlPart.QUERY_OR_FRAGMENT:
         yield "url_part"
         return
@@ -258,7 +264,7 @@ def _url_escapers(c: Context) -> Iterator[str]:
     yield "css_string" if c.state in (State.CSS_DQ, State.CSS_SQ) else "url_normal"
 
 
-def _own_escaper(words: tuple[Operand, ...]) -> str:
+def _named_escaper(words: tuple[Operand, ...]) -> str:
     first = words[0]
     if isinstance(first, Function) and first.name in EQUIVALENT:
         return first.name
@@ -268,13 +274,13 @@ def _own_escaper(words: tuple[Operand, ...]) -> str:
 def _operands(pipe: Pipe) -> Iterator[Operand]:
     for command in pipe.commands:
         for word in command.words:
-            yield from _inside(word)
+            yield from _nested_operands(word)
 
 
-def _inside(word: Operand) -> Iterator[Operand]:
+def _nested_operands(word: Operand) -> Iterator[Operand]:
     if isinstance(word, Pipe):
         yield from _operands(word)
     elif isinstance(word, Chain):
-        yield from _inside(word.base)
+        yield from _nested_operands(word.base)
     else:
         yield word

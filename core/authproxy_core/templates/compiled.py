@@ -30,7 +30,7 @@ from .syntax import (
     Variable,
     With,
 )
-from .values import ValueProblem, field, is_list, is_true, kind
+from .values import ValueKindError, get_field, is_list, is_true, type_name
 
 MISSING = object()
 
@@ -47,7 +47,7 @@ def compile_templates(
     """
     compiler = Compiler(parse(sources), fields)
     for name in sources if pages is None else pages:
-        compiler.page(name)
+        compiler.compile_page(name)
     return TemplateSet(compiler.bodies)
 
 
@@ -61,8 +61,8 @@ class TemplateSet:
         """The page *name* for *values*; raises `TemplateError`."""
         run = _Run(name, self._bodies)
         try:
-            run.template((name, START), values)
-        except ValueProblem as problem:
+            run.render_template((name, START), values)
+        except ValueKindError as problem:
             raise run.error(problem) from None
         return "".join(run.out).encode("utf-8", "replace")
 
@@ -78,7 +78,7 @@ class _Run:
         self._variables: list[tuple[str, object]] = []
         self._line = 0
 
-    def template(self, key: Key, dot: object) -> None:
+    def render_template(self, key: Key, dot: object) -> None:
         body = self._bodies.get(key)
         if body is None:
             raise TemplateError(self._name, self._line, f"no such template {key[0]!r}")
@@ -86,36 +86,38 @@ class _Run:
             raise TemplateError(self._name, self._line, "templates call too deep")
         outer, self._variables = self._variables, [("$", dot)]
         self._depth += 1
-        self._body(body, dot)
+        self._render_body(body, dot)
         self._depth -= 1
         self._variables = outer
 
-    def _body(self, body: Body, dot: object) -> None:
+    def _render_body(self, body: Body, dot: object) -> None:
         mark = len(self._variables)
         for node in body:
             match node:
                 case Text():
                     self.out.append(node.text)
                 case Action():
-                    self._action(node, dot)
+                    self._render_action(node, dot)
                 case If():
                     value = self._value(node.pipe, dot)
-                    self._body(node.then if is_true(value) else node.otherwise, dot)
+                    self._render_body(
+                        node.then if is_true(value) else node.otherwise, dot
+                    )
                 case With():
                     value = self._value(node.pipe, dot)
                     if is_true(value):
-                        self._body(node.then, value)
+                        self._render_body(node.then, value)
                     else:
-                        self._body(node.otherwise, dot)
+                        self._render_body(node.otherwise, dot)
                 case Range():
-                    self._range(node, dot)
+                    self._render_range(node, dot)
                 case _:  # a Call
                     inner = self._value(node.pipe, dot) if node.pipe else None
                     self._line = node.line
-                    self.template(cast(Key, node.key), inner)
+                    self.render_template(cast(Key, node.key), inner)
         del self._variables[mark:]
 
-    def _action(self, node: Action, dot: object) -> None:
+    def _render_action(self, node: Action, dot: object) -> None:
         value = self._value(node.pipe, dot)
         if node.pipe.variables:
             return
@@ -123,19 +125,19 @@ class _Run:
             value = ESCAPERS[escaper](value)
         self.out.append(cast(str, value))
 
-    def _range(self, node: Range, dot: object) -> None:
-        pairs = self._pairs(self._evaluated(node.pipe, dot))
+    def _render_range(self, node: Range, dot: object) -> None:
+        pairs = self._items(self._evaluated(node.pipe, dot))
         if not pairs:
-            self._body(node.otherwise, dot)
+            self._render_body(node.otherwise, dot)
         names = node.pipe.variables
         for key, item in pairs:
             mark = len(self._variables)
             given = (key, item) if len(names) > 1 else (item,)
             self._variables += zip(names, given, strict=False)
-            self._body(node.then, item)
+            self._render_body(node.then, item)
             del self._variables[mark:]
 
-    def _pairs(self, value: object) -> list[tuple[object, object]]:
+    def _items(self, value: object) -> list[tuple[object, object]]:
         if isinstance(value, Mapping):
             return [(key, value[key]) for key in sorted(value)]
         if is_list(value):
@@ -144,7 +146,7 @@ class _Run:
             return []
         if isinstance(value, int) and not isinstance(value, bool):
             return [(number, number) for number in range(value)]
-        raise ValueProblem(f"range can't iterate over {kind(value)}")
+        raise ValueKindError(f"range can't iterate over {type_name(value)}")
 
     # Values.
 
@@ -216,12 +218,12 @@ class _Run:
             value for known, value in reversed(self._variables) if known == name
         )
 
-    def error(self, problem: ValueProblem) -> TemplateError:
+    def error(self, problem: ValueKindError) -> TemplateError:
         """What went wrong, with the line that it went wrong in."""
         return TemplateError(self._name, self._line, str(problem))
 
 
 def _fields(value: object, names: tuple[str, ...]) -> object:
     for name in names:
-        value = field(value, name)
+        value = get_field(value, name)
     return value

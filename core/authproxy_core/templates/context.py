@@ -141,22 +141,22 @@ class Context(Struct, frozen=True):
     attr: Attr = Attr.NONE
     element: Element = Element.NONE
 
-    def to(self, state: State) -> Context:
+    def with_state(self, state: State) -> Context:
         """The same place with another innermost construct."""
         return replace(self, state=state)
 
 
-class ContextProblem(Exception):
+class ContextError(Exception):
     """Text that can't be followed safely; says what is wrong with it."""
 
 
 START = Context()
 
 
-def nudge(c: Context) -> Context:
+def enter_action(c: Context) -> Context:
     """*c* after an action begins in it: in a tag that is an attribute's name or value."""
     if c.state is State.TAG:
-        return c.to(State.ATTR_NAME)
+        return c.with_state(State.ATTR_NAME)
     if c.state is State.BEFORE_VALUE:
         return replace(
             c,
@@ -169,7 +169,7 @@ def nudge(c: Context) -> Context:
     return c
 
 
-def join(a: Context, b: Context) -> Context | None:
+def join_contexts(a: Context, b: Context) -> Context | None:
     """The context after a branch whose ends are *a* and *b*; None if there is none."""
     if a == b:
         return a
@@ -178,5 +178,5 @@ def join(a: Context, b: Context) -> Context | None:
     if replace(a, slash=b.slash) == b:
         return replace(a, slash=Slash.UNKNOWN)
     # <p title={{if .C}}{{.X}}{{end}} ends in an unquoted value either way.
-    c, d = nudge(a), nudge(b)
-    return None if (c, d) == (a, b) else join(c, d)
+    c, d = enter_action(a), enter_action(b)
+    return None if (c, d) == (a, b) else join_contexts(c, d)

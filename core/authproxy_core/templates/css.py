@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from .context import Context, ContextProblem, State
+from .context import Context, ContextError, State
 from .markup import url_step
 
-SPECIAL = re.compile(
+CSS_SPECIAL = re.compile(
     r"(?P<url>(?<![A-Za-z0-9_\-\x80-\U0010ffff])url[ \t\n\f\r]*\([ \t\n\f\r]*)"
     r"(?P<quote>[\"'])?|//|/\*|[\"']",
     re.IGNORECASE | re.ASCII,
@@ -20,7 +20,7 @@ STRING_SPECIALS = {
     State.CSS_URL: re.compile(r"[\\\t\n\f\r )]"),
 }
 URL_STATES = {None: State.CSS_URL, '"': State.CSS_DQ_URL, "'": State.CSS_SQ_URL}
-OPENED = {
+OPENERS = {
     "//": State.CSS_LINE_COMMENT,
     "/*": State.CSS_BLOCK_COMMENT,
     '"': State.CSS_DQ,
@@ -32,12 +32,12 @@ ESCAPE = re.compile(r"\\(?:([0-9a-fA-F]{1,6})(?:\r\n|[ \t\n\f\r])?|(.?))", re.DO
 
 def css_step(c: Context, s: str) -> tuple[Context, int]:
     """Rules up to a string, a url() or a comment."""
-    match = SPECIAL.search(s)
+    match = CSS_SPECIAL.search(s)
     if match is None:
         return c, len(s)
     if match["url"]:
-        return c.to(URL_STATES[match["quote"]]), match.end()
-    return c.to(OPENED[match[0]]), match.end()
+        return c.with_state(URL_STATES[match["quote"]]), match.end()
+    return c.with_state(OPENERS[match[0]]), match.end()
 
 
 def string_step(c: Context, s: str) -> tuple[Context, int]:
@@ -46,21 +46,21 @@ def string_step(c: Context, s: str) -> tuple[Context, int]:
     at = 0
     while match := pattern.search(s, at):
         if match[0] != "\\":
-            return c.to(State.CSS), match.end()
+            return c.with_state(State.CSS), match.end()
         if match.end() == len(s):
-            raise ContextProblem(f"unfinished escape sequence: {s[-32:]!r}")
+            raise ContextError(f"unfinished escape sequence: {s[-32:]!r}")
         at = match.end() + 1
-        c, _ = url_step(c, decode(s[:at]))
-    c, _ = url_step(c, decode(s[at:]))
+        c, _ = url_step(c, decode_escapes(s[:at]))
+    c, _ = url_step(c, decode_escapes(s[at:]))
     return c, len(s)
 
 
 def line_comment_step(c: Context, s: str) -> tuple[Context, int]:
     match = LINE_END.search(s)
-    return (c, len(s)) if match is None else (c.to(State.CSS), match.start())
+    return (c, len(s)) if match is None else (c.with_state(State.CSS), match.start())
 
 
-def decode(text: str) -> str:
+def decode_escapes(text: str) -> str:
     r"""*text* with CSS escapes resolved: ``\41`` is A, ``\"`` is a quote.
 
     A backslash at the very end stands for nothing.

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 
-from .css import decode
+from .css import decode_escapes
 from .functions import escape_html, escape_query
 from .markup import attr_kind
 from .steps import strip_tags
@@ -107,17 +107,17 @@ def comment(value: object) -> str:
 def js_value(value: object) -> str:
     """A JavaScript value; spaces keep numbers and words away from their neighbours."""
     text = json.dumps(
-        _plain(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True
+        _json_value(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True
     ).translate(JSON)
     return text if text[0] in '"[{' else f" {text} "
 
 
-def _plain(value: object) -> object:
+def _json_value(value: object) -> object:
     """*value* in what the JSON encoder knows, without what has no UTF-8 form."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _json_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_json_value(item) for item in value]
     if value is None or isinstance(value, int):
         return value
     return to_text(value)
@@ -153,7 +153,7 @@ def _css_escape(match: re.Match[str]) -> str:
 
 def css_value(value: object) -> str:
     """A CSS value; anything that could be more than one is refused."""
-    text = decode(to_text(value))
+    text = decode_escapes(to_text(value))
     word = CSS_NOT_NAME.sub("", text).lower()
     if CSS_UNSAFE.search(text) or "expression" in word or "mozbinding" in word:
         return FAILSAFE
@@ -173,15 +173,15 @@ def _is_safe_url(text: str) -> bool:
 
 def url_part(value: object) -> str:
     """A part of a URL's query: everything special is percent-encoded."""
-    return _percent(URL_KEPT, to_text(value))
+    return _percent_encode(URL_KEPT, to_text(value))
 
 
 def url_normal(value: object) -> str:
     """A URL as it is, with what isn't allowed in one percent-encoded."""
-    return _percent(URL_NORMAL, to_text(value))
+    return _percent_encode(URL_NORMAL, to_text(value))
 
 
-def _percent(pattern: re.Pattern[bytes], text: str) -> str:
+def _percent_encode(pattern: re.Pattern[bytes], text: str) -> str:
     return pattern.sub(lambda match: b"%%%02x" % match[0][0], text.encode()).decode()
 
 

@@ -9,18 +9,18 @@ from urllib.parse import quote_plus
 
 from .values import (
     Html,
-    ValueProblem,
-    clean,
-    equal,
+    ValueKindError,
+    format_value,
+    is_equal,
+    is_less,
     is_list,
     is_true,
-    joined,
-    kind,
-    less,
-    shown,
+    replace_surrogates,
+    sprint,
+    type_name,
 )
 
-ANY = 1 << 30  # any number of arguments
+UNLIMITED = 1 << 30  # any number of arguments
 HTML_ESCAPES = str.maketrans(
     {
         "\0": "\ufffd", '"': "&#34;", "'": "&#39;", "&": "&amp;", "<": "&lt;",
@@ -32,7 +32,7 @@ JS_ESCAPES = {
     "&": "\\u0026", "=": "\\u003D",
 }  # fmt: skip
 JS_SPECIAL = re.compile("[\\\\'\"<>&=\0-\x1f]|[^\0-\x7f]")
-VERB = re.compile(r"%([-+# 0]*)([0-9]*)(?:\.([0-9]*))?(.?)", re.DOTALL)
+FORMAT_VERB = re.compile(r"%([-+# 0]*)([0-9]*)(?:\.([0-9]*))?(.?)", re.DOTALL)
 
 
 class Signature(NamedTuple):
@@ -42,17 +42,17 @@ class Signature(NamedTuple):
     arity: tuple[int, int]
 
 
-def text_of(*values: object) -> str:
+def concatenate(*values: object) -> str:
     """The arguments as one text, as the escaping functions take them."""
-    return joined(values)
+    return sprint(values)
 
 
 def escape_html(*values: object) -> str:
-    return text_of(*values).translate(HTML_ESCAPES)
+    return concatenate(*values).translate(HTML_ESCAPES)
 
 
 def escape_js(*values: object) -> str:
-    return JS_SPECIAL.sub(_js_escape, text_of(*values))
+    return JS_SPECIAL.sub(_js_escape, concatenate(*values))
 
 
 def _js_escape(match: re.Match[str]) -> str:
@@ -65,84 +65,86 @@ def _js_escape(match: re.Match[str]) -> str:
 
 
 def escape_query(*values: object) -> str:
-    return quote_plus(text_of(*values))
+    return quote_plus(concatenate(*values))
 
 
-def _string(value: object) -> str:
+def _require_string(value: object) -> str:
     if isinstance(value, str) and not isinstance(value, Html):
         return value
-    raise ValueProblem(f"wrong type for value; expected string; got {kind(value)}")
+    raise ValueKindError(
+        f"wrong type for value; expected string; got {type_name(value)}"
+    )
 
 
 def to_upper(value: object) -> str:
     """Upper case letter by letter: no letter becomes two, as in Go."""
     return "".join(
         upper if len(upper := letter.upper()) == 1 else letter
-        for letter in _string(value)
+        for letter in _require_string(value)
     )
 
 
 def to_lower(value: object) -> str:
-    return "".join(letter.lower()[0] for letter in _string(value))
+    return "".join(letter.lower()[0] for letter in _require_string(value))
 
 
 def equal_any(first: object, *others: object) -> bool:
     """Whether *first* equals one of *others*."""
-    return any(equal(first, other) for other in others)
+    return any(is_equal(first, other) for other in others)
 
 
-def length(value: object) -> int:
+def byte_length(value: object) -> int:
     """Bytes of a string, elements of a list or map."""
     if isinstance(value, str):
-        return len(clean(value).encode())
+        return len(replace_surrogates(value).encode())
     if isinstance(value, Mapping) or is_list(value):
         return len(value)
-    raise ValueProblem(f"len of type {kind(value)}")
+    raise ValueKindError(f"len of type {type_name(value)}")
 
 
-def index(value: object, *keys: object) -> object:
+def index_value(value: object, *keys: object) -> object:
     """``index x 1 2`` is x[1][2]."""
     for key in keys:
-        value = _item(value, key)
+        value = _index_once(value, key)
     return value
 
 
-def _item(value: object, key: object) -> object:
+def _index_once(value: object, key: object) -> object:
     if isinstance(value, Mapping):
-        return value.get(_string(key))
+        return value.get(_require_string(key))
     if isinstance(value, str):
-        data = clean(value).encode()
-        return data[_position(key, len(data) - 1)]
+        data = replace_surrogates(value).encode()
+        return data[_check_index(key, len(data) - 1)]
     if is_list(value):
-        return value[_position(key, len(value) - 1)]
-    raise ValueProblem(f"can't index item of type {kind(value)}")
+        return value[_check_index(key, len(value) - 1)]
+    raise ValueKindError(f"can't index item of type {type_name(value)}")
 
 
-def _position(key: object, last: int) -> int:
+def _check_index(key: object, last: int) -> int:
     if isinstance(key, bool) or not isinstance(key, int):
-        raise ValueProblem(f"cannot index with type {kind(key)}")
+        raise ValueKindError(f"cannot index with type {type_name(key)}")
     if not 0 <= key <= last:
-        raise ValueProblem(f"index out of range: {key}")
+        raise ValueKindError(f"index out of range: {key}")
     return key
 
 
-def cut(value: object, *bounds: object) -> object:
+def slice_value(value: object, *bounds: object) -> object:
     """``slice x 1 2`` is x[1:2]; strings are cut between bytes."""
     if isinstance(value, str):
-        data = clean(value).encode()
-        start, end = _bounds(bounds, len(data))
+        data = replace_surrogates(value).encode()
+        start, end = _slice_bounds(bounds, len(data))
         return type(value)(data[start:end].decode("utf-8", "replace"))
     if is_list(value):
-        start, end = _bounds(bounds, len(value))
+        start, end = _slice_bounds(bounds, len(value))
         return value[start:end]
-    raise ValueProblem(f"can't slice item of type {kind(value)}")
+    raise ValueKindError(f"can't slice item of type {type_name(value)}")
 
 
-def _bounds(bounds: tuple[object, ...], size: int) -> tuple[int, int]:
-    start = _position(bounds[0], size) if bounds else 0
-    end = _position(bounds[1], size) if len(bounds) > 1 else size
+def _slice_bounds(bounds: tuple[object, ...], size: int) -> tuple[int, int]:
+    start = _check_index(bounds[0], size) if bounds else 0
+    end = _check_index(bounds[1], size) if len(bounds) > 1 else size
     if start > end:
-        raise ValueProblem(f"invalid slice index: {start} > {end}")
+        raise ValueKindError(f"invalid slice index: {start} > {end}")
     return start, end
 
 
@@ -158,45 +160,45 @@ def printf(form: object, *values: object) -> str:
             return "%!(NOVERB)"
         if not rest:
             return f"%!{verb}(MISSING)"
-        text = _formatted(rest.pop(0), verb, flags, precision)
+        text = _format(rest.pop(0), verb, flags, precision)
         fill = "0" if "0" in flags and "-" not in flags else " "
         size = int(width or 0)
         return text.ljust(size) if "-" in flags else text.rjust(size, fill)
 
-    out = VERB.sub(replacement, _string(form))
+    out = FORMAT_VERB.sub(replacement, _require_string(form))
     if rest:
-        extra = ", ".join(f"{kind(value)}={shown(value)}" for value in rest)
+        extra = ", ".join(f"{type_name(value)}={format_value(value)}" for value in rest)
         out += f"%!(EXTRA {extra})"
     return out
 
 
-def _formatted(value: object, verb: str, flags: str, precision: str | None) -> str:
+def _format(value: object, verb: str, flags: str, precision: str | None) -> str:
     if isinstance(value, str) and verb in "svqxX":
-        return _formatted_string(clean(value), verb, precision)
+        return _format_string(replace_surrogates(value), verb, precision)
     if isinstance(value, bool):
         if verb in "vt":
-            return shown(value)
+            return format_value(value)
     elif isinstance(value, int) and verb in "vdxXobc":
         if verb == "c":
             return chr(value) if 0 <= value <= 0x10FFFF else "\ufffd"
         return format(value, ("+" if "+" in flags else "") + verb.replace("v", "d"))
     if verb == "v":
-        return shown(value)
-    return f"%!{verb}({kind(value)}={shown(value)})"
+        return format_value(value)
+    return f"%!{verb}({type_name(value)}={format_value(value)})"
 
 
-def _formatted_string(text: str, verb: str, precision: str | None) -> str:
+def _format_string(text: str, verb: str, precision: str | None) -> str:
     if precision is not None:
         text = text[: int(precision or 0)]
     if verb == "q":
-        return '"' + "".join(map(_quoted, text)) + '"'
+        return '"' + "".join(map(_quote, text)) + '"'
     if verb in "xX":
         digits = text.encode().hex()
         return digits.upper() if verb == "X" else digits
     return text
 
 
-def _quoted(character: str) -> str:
+def _quote(character: str) -> str:
     """One character inside a Go string literal."""
     short = {"\a": "a", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t",
              "\v": "v", "\\": "\\", '"': '"'}.get(character)  # fmt: skip
@@ -212,24 +214,26 @@ def _quoted(character: str) -> str:
 
 # "and" and "or" evaluate their arguments one by one; rendering does it.
 FUNCTIONS: dict[str, Signature] = {
-    "and": Signature(lambda *values: values[-1], (1, ANY)),
-    "or": Signature(lambda *values: values[-1], (1, ANY)),
+    "and": Signature(lambda *values: values[-1], (1, UNLIMITED)),
+    "or": Signature(lambda *values: values[-1], (1, UNLIMITED)),
     "not": Signature(lambda value: not is_true(value), (1, 1)),
-    "eq": Signature(equal_any, (2, ANY)),
-    "ne": Signature(lambda left, right: not equal(left, right), (2, 2)),
-    "lt": Signature(less, (2, 2)),
-    "le": Signature(lambda left, right: not less(right, left), (2, 2)),
-    "gt": Signature(lambda left, right: less(right, left), (2, 2)),
-    "ge": Signature(lambda left, right: not less(left, right), (2, 2)),
-    "len": Signature(length, (1, 1)),
-    "index": Signature(index, (1, ANY)),
-    "slice": Signature(cut, (1, 3)),
-    "print": Signature(lambda *values: joined(values), (0, ANY)),
-    "println": Signature(lambda *values: " ".join(map(shown, values)) + "\n", (0, ANY)),
-    "printf": Signature(printf, (1, ANY)),
-    "html": Signature(escape_html, (1, ANY)),
-    "js": Signature(escape_js, (1, ANY)),
-    "urlquery": Signature(escape_query, (1, ANY)),
+    "eq": Signature(equal_any, (2, UNLIMITED)),
+    "ne": Signature(lambda left, right: not is_equal(left, right), (2, 2)),
+    "lt": Signature(is_less, (2, 2)),
+    "le": Signature(lambda left, right: not is_less(right, left), (2, 2)),
+    "gt": Signature(lambda left, right: is_less(right, left), (2, 2)),
+    "ge": Signature(lambda left, right: not is_less(left, right), (2, 2)),
+    "len": Signature(byte_length, (1, 1)),
+    "index": Signature(index_value, (1, UNLIMITED)),
+    "slice": Signature(slice_value, (1, 3)),
+    "print": Signature(lambda *values: sprint(values), (0, UNLIMITED)),
+    "println": Signature(
+        lambda *values: " ".join(map(format_value, values)) + "\n", (0, UNLIMITED)
+    ),
+    "printf": Signature(printf, (1, UNLIMITED)),
+    "html": Signature(escape_html, (1, UNLIMITED)),
+    "js": Signature(escape_js, (1, UNLIMITED)),
+    "urlquery": Signature(escape_query, (1, UNLIMITED)),
     "ToUpper": Signature(to_upper, (1, 1)),
     "ToLower": Signature(to_lower, (1, 1)),
 }

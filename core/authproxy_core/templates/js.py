@@ -6,7 +6,7 @@ import re
 
 from msgspec.structs import replace
 
-from .context import Context, ContextProblem, Slash, State
+from .context import Context, ContextError, Slash, State
 
 SPACE = "\f\n\r\t\v \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
 SPECIAL = re.compile(r"[\"`'/{}<\-#]")
@@ -79,10 +79,10 @@ def js_step(c: Context, s: str) -> tuple[Context, int]:
 
 def _slash(c: Context, s: str, at: int) -> tuple[Context, int]:
     if c.slash is Slash.REGEXP:
-        return c.to(State.JS_REGEXP), at + 1
+        return c.with_state(State.JS_REGEXP), at + 1
     if c.slash is Slash.DIVISION:
         return replace(c, slash=Slash.REGEXP), at + 1
-    raise ContextProblem(f"'/' could start a division or regexp: {s[at:][:32]!r}")
+    raise ContextError(f"'/' could start a division or regexp: {s[at:][:32]!r}")
 
 
 def _brace(c: Context, s: str, at: int) -> tuple[Context, int]:
@@ -103,7 +103,7 @@ def template_step(c: Context, s: str) -> tuple[Context, int]:
     while match := TEMPLATE_SPECIAL.search(s, at):
         at = match.end()
         if match[0] == "`":
-            return c.to(State.JS), at
+            return c.with_state(State.JS), at
         if match[0] == "${":
             return replace(c, state=State.JS, braces=(*c.braces, 0)), at
         at = _escaped(s, at)
@@ -128,13 +128,13 @@ def literal_step(c: Context, s: str) -> tuple[Context, int]:
             case _ if not in_set:
                 return replace(c, state=State.JS, slash=Slash.DIVISION), at
     if in_set:
-        raise ContextProblem(f"unfinished set in regexp: {s[:32]!r}")
+        raise ContextError(f"unfinished set in regexp: {s[:32]!r}")
     return c, len(s)
 
 
 def _escaped(s: str, at: int) -> int:
     if at == len(s):
-        raise ContextProblem(f"unfinished escape sequence: {s[-32:]!r}")
+        raise ContextError(f"unfinished escape sequence: {s[-32:]!r}")
     return at + 1
 
 
@@ -144,10 +144,10 @@ def block_comment_step(c: Context, s: str) -> tuple[Context, int]:
     if end < 0:
         return c, len(s)
     after = State.JS if c.state is State.JS_BLOCK_COMMENT else State.CSS
-    return c.to(after), end + 2
+    return c.with_state(after), end + 2
 
 
 def line_comment_step(c: Context, s: str) -> tuple[Context, int]:
     """A comment up to the end of its line, which isn't part of it."""
     match = LINE_END.search(s)
-    return (c, len(s)) if match is None else (c.to(State.JS), match.start())
+    return (c, len(s)) if match is None else (c.with_state(State.JS), match.start())

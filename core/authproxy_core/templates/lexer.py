@@ -51,7 +51,7 @@ class Token(NamedTuple):
     line: int
 
 
-def tokens(file: str, source: str) -> Iterator[Token]:
+def tokenize(file: str, source: str) -> Iterator[Token]:
     """The tokens of *source* up to an "end" token; raises `TemplateError`."""
     at, line = 0, 1
     trim = False
@@ -78,7 +78,7 @@ def tokens(file: str, source: str) -> Iterator[Token]:
         else:
             yield Token("open", "{{", line)
             end = at
-            for token, end in _action(file, source, at, line):  # noqa: B007
+            for token, end in _action_tokens(file, source, at, line):  # noqa: B007
                 yield token
         line += source[opening + 2 : end].count("\n")
         trim = source.startswith("-}}", end - 3) and source[end - 4] in SPACE
@@ -96,7 +96,9 @@ def _comment_end(file: str, source: str, at: int, line: int) -> int:
     return close.end()
 
 
-def _action(file: str, source: str, at: int, line: int) -> Iterator[tuple[Token, int]]:
+def _action_tokens(
+    file: str, source: str, at: int, line: int
+) -> Iterator[tuple[Token, int]]:
     """Tokens inside one action, each with the position behind it; "close" is last.
 
     The space before the first word is left out.
@@ -105,7 +107,7 @@ def _action(file: str, source: str, at: int, line: int) -> Iterator[tuple[Token,
     while True:
         match = TOKEN.match(source, at)
         if match is None:
-            raise TemplateError(file, line, _complaint(source, at))
+            raise TemplateError(file, line, _error_text(source, at))
         kind: Kind = match.lastgroup  # type: ignore[assignment] # names are kinds
         first, at = at == start, match.end()
         if kind in ("name", "field", "variable") and not TERMINATOR.match(source, at):
@@ -117,7 +119,7 @@ def _action(file: str, source: str, at: int, line: int) -> Iterator[tuple[Token,
         line += match[0].count("\n")
 
 
-def _complaint(source: str, at: int) -> str:
+def _error_text(source: str, at: int) -> str:
     if at >= len(source):
         return "unclosed action"
     character = source[at]

@@ -17,7 +17,7 @@ from .context import (
     VALUE_STATES,
     Attr,
     Context,
-    ContextProblem,
+    ContextError,
     Delim,
     Element,
     State,
@@ -212,7 +212,7 @@ def text_step(c: Context, s: str) -> tuple[Context, int]:
 
 def tag_step(c: Context, s: str) -> tuple[Context, int]:
     """Inside a tag: an attribute's name, or the tag's end."""
-    start = _white_end(s, 0)
+    start = _skip_white(s, 0)
     if start == len(s):
         return c, start
     if s[start] == ">":
@@ -220,15 +220,15 @@ def tag_step(c: Context, s: str) -> tuple[Context, int]:
         return Context(CONTENT_STATES[c.element], element=element), start + 1
     end = _name_end(s, start)
     if end == start:
-        raise ContextProblem(
+        raise ContextError(
             f"expected space, attribute name or end of tag, got {s[start:][:32]!r}"
         )
-    attr = _attr(c.element, s[start:end].lower())
+    attr = _attribute(c.element, s[start:end].lower())
     state = State.ATTR_NAME if end == len(s) else State.AFTER_NAME
     return Context(state, attr=attr, element=c.element), end
 
 
-def _attr(element: Element, name: str) -> Attr:
+def _attribute(element: Element, name: str) -> Attr:
     if element is Element.SCRIPT and name == "type":
         return Attr.SCRIPT_TYPE
     if element is Element.META and name == "content":
@@ -239,22 +239,22 @@ def _attr(element: Element, name: str) -> Attr:
 def attr_name_step(c: Context, s: str) -> tuple[Context, int]:
     """The rest of an attribute's name behind an action."""
     end = _name_end(s, 0)
-    return (c if end == len(s) else c.to(State.AFTER_NAME)), end
+    return (c if end == len(s) else c.with_state(State.AFTER_NAME)), end
 
 
 def after_name_step(c: Context, s: str) -> tuple[Context, int]:
     """Between an attribute's name and an equals sign, if one comes."""
-    at = _white_end(s, 0)
+    at = _skip_white(s, 0)
     if at == len(s):
         return c, at
     if s[at] != "=":
-        return c.to(State.TAG), at
-    return c.to(State.BEFORE_VALUE), at + 1
+        return c.with_state(State.TAG), at
+    return c.with_state(State.BEFORE_VALUE), at + 1
 
 
 def before_value_step(c: Context, s: str) -> tuple[Context, int]:
     """Between the equals sign and the value."""
-    at = _white_end(s, 0)
+    at = _skip_white(s, 0)
     if at == len(s):
         return c, at
     delim = Delim.SPACE_OR_TAG_END
@@ -300,15 +300,15 @@ def meta_step(c: Context, s: str) -> tuple[Context, int]:
     match = META_URL.search(s)
     if match is None:
         return c, len(s)
-    return c.to(State.META_CONTENT_URL), match.end()
+    return c.with_state(State.META_CONTENT_URL), match.end()
 
 
 def meta_url_step(c: Context, s: str) -> tuple[Context, int]:
     end = s.find(";")
-    return (c, len(s)) if end < 0 else (c.to(State.META_CONTENT), end + 1)
+    return (c, len(s)) if end < 0 else (c.with_state(State.META_CONTENT), end + 1)
 
 
-def _white_end(s: str, at: int) -> int:
+def _skip_white(s: str, at: int) -> int:
     return len(s) - len(s[at:].lstrip(WHITE))
 
 
@@ -318,5 +318,5 @@ def _name_end(s: str, start: int) -> int:
     end = match.start() if match else len(s)
     for character in s[start:end]:
         if character in "\"'<":
-            raise ContextProblem(f"{character!r} in attribute name {s[start:][:32]!r}")
+            raise ContextError(f"{character!r} in attribute name {s[start:][:32]!r}")
     return end

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from .functions import FUNCTIONS
-from .lexer import Token, tokens
+from .lexer import Token, tokenize
 from .syntax import (
     MAX_DEPTH,
     Action,
@@ -57,7 +57,7 @@ def parse(sources: Mapping[str, str]) -> dict[str, Definition]:
     """
     definitions: dict[str, Definition] = {}
     for file, source in sources.items():
-        for name, definition in _Parser(file, source).file().items():
+        for name, definition in _Parser(file, source).parse_file().items():
             if name not in definitions or not is_empty(definition.body):
                 definitions[name] = definition
     return definitions
@@ -68,7 +68,7 @@ class _Parser:
 
     def __init__(self, file: str, source: str) -> None:
         self.file_name = file
-        self.tokens = list(tokens(file, source))
+        self.tokens = list(tokenize(file, source))
         self.at = 0
         self.depth = 0
         self.variables = ["$"]
@@ -108,34 +108,34 @@ class _Parser:
         shown = "end of file" if token.kind == "end" else repr(token.text)
         return self.error(f"unexpected {shown} in {where}", token.line)
 
-    def deeper(self) -> None:
+    def enter(self) -> None:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise self.error(f"nested more than {MAX_DEPTH} deep")
 
     # --- definitions and bodies ---
 
-    def file(self) -> dict[str, Definition]:
+    def parse_file(self) -> dict[str, Definition]:
         """Everything the file defines, itself included."""
         nodes: list[Node] = []
         while self.next.kind != "end":
             if self.keyword() == "define":
                 self.at += 2
-                self.define()
+                self.parse_define()
             else:
-                nodes.append(self.node("template"))
+                nodes.append(self.parse_node("template"))
         self.add(self.file_name, tuple(nodes))
         return self.definitions
 
-    def define(self) -> None:
-        name = self.template_name("define")
+    def parse_define(self) -> None:
+        name = self.parse_template_name("define")
         self.expect("close", "define")
-        self.add(name, self.own_scope())
+        self.add(name, self.parse_definition())
 
-    def own_scope(self) -> Body:
+    def parse_definition(self) -> Body:
         """The body of a definition up to its end; it sees no variables from outside."""
         outer, self.variables = self.variables, ["$"]
-        body, ending = self.body("define")
+        body, ending = self.parse_body("define")
         if ending != "end":
             raise self.error(f"unexpected {{{{{ending}}}}} in define")
         self.close("end")
@@ -157,7 +157,7 @@ class _Parser:
         word = self.tokens[self.at + 1]
         return word.text if word.kind == "name" else ""
 
-    def body(self, where: str) -> tuple[Body, str]:
+    def parse_body(self, where: str) -> tuple[Body, str]:
         """Nodes up to ``{{end}}`` or ``{{else``; that word is taken and returned."""
         nodes: list[Node] = []
         while self.next.kind != "end":
@@ -165,42 +165,42 @@ class _Parser:
             if word in ("end", "else"):
                 self.at += 2
                 return tuple(nodes), word
-            nodes.append(self.node(where))
+            nodes.append(self.parse_node(where))
         raise self.error(f"unexpected end of file in {where}")
 
-    def node(self, where: str) -> Node:
+    def parse_node(self, where: str) -> Node:
         word = self.keyword()
         token = self.take()
         if token.kind == "text":
             return Text(token.text, token.line)
         if word in BRANCHES:
             self.at += 1
-            return self.branch(word)
+            return self.parse_branch(word)
         if word in ("template", "block"):
             self.at += 1
-            return self.call(word)
+            return self.parse_call(word)
         if word in ("end", "else", "define"):
             raise self.error(f"unexpected {{{{{word}}}}} in {where}")
-        return Action(self.pipeline("command"))
+        return Action(self.parse_pipeline("command"))
 
     def close(self, where: str) -> None:
         self.expect("close", where)
 
-    def branch(self, word: str) -> Branch:
+    def parse_branch(self, word: str) -> Branch:
         """An if, with or range whose word has been taken, to the end."""
-        self.deeper()
+        self.enter()
         mark = len(self.variables)
-        pipe = self.pipeline(word)
-        then, ending = self.body(word)
+        pipe = self.parse_pipeline(word)
+        then, ending = self.parse_body(word)
         otherwise: Body = ()
         if ending == "end":
             self.close("end")
         elif word != "range" and self.skip_space().text == word:
             self.at += 1
-            otherwise = (self.branch(word),)
+            otherwise = (self.parse_branch(word),)
         else:
             self.close("else")
-            otherwise, ending = self.body("else")
+            otherwise, ending = self.parse_body("else")
             if ending != "end":
                 raise self.error("expected {{end}}, found {{else}}")
             self.close("end")
@@ -208,21 +208,21 @@ class _Parser:
         self.depth -= 1
         return BRANCHES[word](pipe, then, otherwise)
 
-    def call(self, word: str) -> Call:
+    def parse_call(self, word: str) -> Call:
         """A template call; a block is a definition and a call."""
         line = self.next.line
-        name = self.template_name(word)
+        name = self.parse_template_name(word)
         if word == "template" and self.skip_space().kind == "close":
             self.at += 1
             return Call(name, None, line)
-        pipe = self.pipeline(word)
+        pipe = self.parse_pipeline(word)
         if word == "block":
-            self.deeper()
-            self.add(name, self.own_scope())
+            self.enter()
+            self.add(name, self.parse_definition())
             self.depth -= 1
         return Call(name, pipe, line)
 
-    def template_name(self, where: str) -> str:
+    def parse_template_name(self, where: str) -> str:
         self.skip_space()
         token = self.take()
         if token.kind not in ("string", "raw"):
@@ -231,19 +231,19 @@ class _Parser:
 
     # --- pipelines ---
 
-    def pipeline(self, where: str, end: str = "close") -> Pipe:
+    def parse_pipeline(self, where: str, end: str = "close") -> Pipe:
         """A pipeline with its declarations up to the token *end*, which is taken."""
         line = self.skip_space().line
-        variables, assign = self.declarations(where)
+        variables, assign = self.parse_declarations(where)
         commands: list[Command] = []
         while self.skip_space().kind != end:
-            commands.append(self.command(end, piped=bool(commands)))
+            commands.append(self.parse_command(end, piped=bool(commands)))
         self.at += 1
         if not commands:
             raise self.error(f"missing value for {where}", line)
         return Pipe(tuple(commands), line, variables, assign)
 
-    def declarations(self, where: str) -> tuple[tuple[str, ...], bool]:
+    def parse_declarations(self, where: str) -> tuple[tuple[str, ...], bool]:
         """The variables before ``:=`` or ``=``, and whether it was ``=``."""
         start = self.at
         names: list[str] = []
@@ -251,7 +251,7 @@ class _Parser:
             names.append(self.take().text)
             kind = self.skip_space().kind
             if kind in ("declare", "assign"):
-                return self.declared(tuple(names), kind == "assign")
+                return self.declare(tuple(names), kind == "assign")
             if kind != "comma" or where != "range":
                 break
             self.at += 1
@@ -259,7 +259,7 @@ class _Parser:
         self.at = start
         return (), False
 
-    def declared(
+    def declare(
         self, names: tuple[str, ...], assign: bool
     ) -> tuple[tuple[str, ...], bool]:
         self.at += 1
@@ -273,12 +273,12 @@ class _Parser:
         if name not in self.variables:
             raise self.error(f"undefined variable {name!r}")
 
-    def command(self, end: str, *, piped: bool) -> Command:
+    def parse_command(self, end: str, *, piped: bool) -> Command:
         """One stage; the pipe sign behind it is taken, and then more must follow."""
         line = self.next.line
         words: list[Operand] = []
         while True:
-            words.append(self.operand())
+            words.append(self.parse_operand())
             token = self.next
             if token.kind == "space":
                 token = self.skip_space()
@@ -311,10 +311,10 @@ class _Parser:
         if not least <= given <= most:
             raise self.error(f"wrong number of arguments for {name}: {given}", line)
 
-    def operand(self) -> Operand:
+    def parse_operand(self) -> Operand:
         """A term and the fields directly behind it."""
         token = self.next
-        term = self.term()
+        term = self.parse_term()
         names: list[str] = []
         while self.next.kind == "field":
             names.append(self.take().text[1:])
@@ -328,7 +328,7 @@ class _Parser:
             raise self.error(f"unexpected . after {token.text!r}", token.line)
         return Chain(term, tuple(names))
 
-    def term(self) -> Operand:
+    def parse_term(self) -> Operand:
         token = self.take()
         match token.kind:
             case "dot":
@@ -341,19 +341,19 @@ class _Parser:
             case "string" | "raw":
                 return Literal(self.unquote(token))
             case "char":
-                return Literal(self.character(token))
+                return Literal(self.parse_character(token))
             case "number":
-                return Literal(self.integer(token))
+                return Literal(self.parse_integer(token))
             case "name":
-                return self.word(token)
+                return self.parse_word(token)
             case "left":
-                self.deeper()
-                pipe = self.pipeline("parentheses", "right")
+                self.enter()
+                pipe = self.parse_pipeline("parentheses", "right")
                 self.depth -= 1
                 return pipe
         raise self.unexpected(token, "operand")
 
-    def word(self, token: Token) -> Operand:
+    def parse_word(self, token: Token) -> Operand:
         if token.text in ("true", "false"):
             return Literal(token.text == "true")
         if token.text == "nil":
@@ -366,7 +366,7 @@ class _Parser:
 
     # --- literals ---
 
-    def integer(self, token: Token) -> int:
+    def parse_integer(self, token: Token) -> int:
         """Go's integer literals: 0x, 0o, 0b, a leading zero for octal, underscores."""
         text = token.text
         if not INTEGER.fullmatch(text):
@@ -379,7 +379,7 @@ class _Parser:
             raise self.error(f"{text} overflows int", token.line)
         return value
 
-    def character(self, token: Token) -> int:
+    def parse_character(self, token: Token) -> int:
         text = self.unescape(token, "'")
         if len(text) != 1:
             raise self.error(f"malformed character {token.text}", token.line)

@@ -15,7 +15,7 @@ from .context import (
     START,
     Attr,
     Context,
-    ContextProblem,
+    ContextError,
     Delim,
     Element,
     State,
@@ -88,7 +88,7 @@ COMMENT_OPENERS = {State.HTML_COMMENT: 4, State.JS_HTML_OPEN: 4, State.JS_HTML_C
 JS_LINE_END = re.compile("[\n\r\u2028\u2029]")
 
 
-def follow(c: Context, text: str) -> tuple[Context, str]:
+def follow_text(c: Context, text: str) -> tuple[Context, str]:
     """The context behind *text*, and the text to show.
 
     Comments are left out, a ``<`` that begins no tag becomes ``&lt;``, and what would
@@ -98,7 +98,7 @@ def follow(c: Context, text: str) -> tuple[Context, str]:
     at = 0
     while at < len(text):
         after, read = _step(c, text[at:])
-        out.append(_kept(c, after, text[at : at + read], text[at:]))
+        out.append(_rendered_part(c, after, text[at : at + read], text[at:]))
         c, at = after, at + read
     return c, "".join(out)
 
@@ -118,7 +118,7 @@ def _attr_step(c: Context, s: str) -> tuple[Context, int]:
     match = ATTR_ENDS[c.delim].search(s)
     value = s[: match.start()] if match else s
     if c.delim is Delim.SPACE_OR_TAG_END and (bad := BAD_UNQUOTED.search(value)):
-        raise ContextProblem(f"{bad[0]!r} in unquoted attribute {value[:32]!r}")
+        raise ContextError(f"{bad[0]!r} in unquoted attribute {value[:32]!r}")
     if match is None:
         return _follow_value(c, html.unescape(value)), len(s)
     element = c.element
@@ -141,13 +141,13 @@ def _follow_value(c: Context, value: str) -> Context:
     return c
 
 
-def _kept(c: Context, after: Context, part: str, rest: str) -> str:
+def _rendered_part(c: Context, after: Context, part: str, rest: str) -> str:
     """What is shown of *part*, which leads from *c* to *after*."""
     raw = c.delim is Delim.NONE
     if c.state in (State.TEXT, State.RCDATA):
-        part = _text(part, rest, to_end=after.state is c.state)
+        part = _escape_text(part, rest, to_end=after.state is c.state)
     elif raw and c.state in COMMENTS:
-        part = _comment(c.state, part)
+        part = _replace_comment(c.state, part)
     elif c.state in SCRIPT_LITERALS:
         part = SCRIPT_TAG.sub(r"\\x3C\1", part)
     opens = after.state in COMMENTS and after.state is not c.state
@@ -156,13 +156,13 @@ def _kept(c: Context, after: Context, part: str, rest: str) -> str:
     return part
 
 
-def _text(part: str, rest: str, *, to_end: bool) -> str:
+def _escape_text(part: str, rest: str, *, to_end: bool) -> str:
     """HTML text with stray ``<`` escaped; the tag or comment at its end stays."""
     end = len(part) if to_end else max(part.rfind("<"), 0)
     return STRAY_LESS.sub("&lt;", rest[:end]) + part[end:]
 
 
-def _comment(state: State, part: str) -> str:
+def _replace_comment(state: State, part: str) -> str:
     """What stands for a part of a comment: white space where it separated tokens."""
     if state is State.JS_BLOCK_COMMENT:
         return "\n" if JS_LINE_END.search(part) else " "
@@ -183,7 +183,7 @@ def strip_tags(text: str) -> str:
             continue
         try:
             after, read = _tag_step(c, text[at:])
-        except ContextProblem:
+        except ContextError:
             break
         part = text[at : at + read]
         if c.state in (State.TEXT, State.RCDATA):

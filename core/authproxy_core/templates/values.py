@@ -19,7 +19,7 @@ class Html(str):
     __slots__ = ()
 
 
-class ValueProblem(Exception):
+class ValueKindError(Exception):
     """A value is of the wrong kind for what is done with it."""
 
 
@@ -27,7 +27,7 @@ def is_list(value: object) -> TypeGuard[Sequence[object]]:
     return isinstance(value, (list, tuple))
 
 
-def kind(value: object) -> str:
+def type_name(value: object) -> str:
     """Go's name for the type of *value*."""
     if value is None:
         return "nil"
@@ -43,37 +43,37 @@ def kind(value: object) -> str:
         return "map"
     if is_list(value):
         return "list"
-    raise ValueProblem(f"can't use a {type(value).__name__} in a template")
+    raise ValueKindError(f"can't use a {type(value).__name__} in a template")
 
 
-def clean(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """*text* without surrogates, which have no UTF-8 form."""
     return SURROGATES.sub("\ufffd", text)
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """*value* as Go's %v writes it."""
-    match kind(value):
+    match type_name(value):
         case "nil":
             return "<nil>"
         case "bool":
             return "true" if value else "false"
         case "list":
             assert is_list(value)  # noqa: S101 # tells the type checker
-            return "[" + " ".join(map(shown, value)) + "]"
+            return "[" + " ".join(map(format_value, value)) + "]"
         case "map":
             assert isinstance(value, Mapping)  # noqa: S101
-            items = (f"{key}:{shown(value[key])}" for key in sorted(value))
+            items = (f"{key}:{format_value(value[key])}" for key in sorted(value))
             return "map[" + " ".join(items) + "]"
-    return clean(str(value))
+    return replace_surrogates(str(value))
 
 
 def to_text(value: object) -> str:
     """*value* as the text that an escaper works on; nil is nothing."""
-    return "" if value is None else shown(value)
+    return "" if value is None else format_value(value)
 
 
-def joined(values: Sequence[object]) -> str:
+def sprint(values: Sequence[object]) -> str:
     """Go's Sprint: a space between two values neither of which is a string."""
     out: list[str] = []
     for number, value in enumerate(values):
@@ -81,46 +81,48 @@ def joined(values: Sequence[object]) -> str:
             before = values[number - 1]
             if not isinstance(before, str):
                 out.append(" ")
-        out.append(shown(value))
+        out.append(format_value(value))
     return "".join(out)
 
 
 def is_true(value: object) -> bool:
     """Whether *value* counts as true: not zero, not empty, not nil."""
-    kind(value)
+    type_name(value)
     return bool(value)
 
 
-def field(value: object, name: str) -> object:
+def get_field(value: object, name: str) -> object:
     """``.name`` of *value*; only maps have fields, and nil has none of any name."""
     if value is None:
         return None
     if isinstance(value, Mapping):
         return value.get(name)
-    raise ValueProblem(f"can't evaluate field {name} in type {kind(value)}")
+    raise ValueKindError(f"can't evaluate field {name} in type {type_name(value)}")
 
 
-def comparable(value: object) -> str:
+def comparison_type(value: object) -> str:
     """The kind that decides whether two values can be compared."""
-    name = kind(value)
+    name = type_name(value)
     return "string" if name == "template.HTML" else name
 
 
-def equal(left: object, right: object) -> bool:
+def is_equal(left: object, right: object) -> bool:
     """Go's ==; different kinds are an error, nil equals only nil."""
-    kinds = {comparable(left), comparable(right)}
+    kinds = {comparison_type(left), comparison_type(right)}
     if "nil" in kinds:
         return left is right
     if len(kinds) > 1 or kinds & {"map", "list"}:
-        raise ValueProblem(f"incompatible types for comparison: {sorted(kinds)}")
+        raise ValueKindError(f"incompatible types for comparison: {sorted(kinds)}")
     return left == right
 
 
-def less(left: object, right: object) -> bool:
+def is_less(left: object, right: object) -> bool:
     """Go's <; only between two integers or two strings."""
     if isinstance(left, str) and isinstance(right, str):
         return left < right
-    if comparable(left) == comparable(right) == "int":
+    if comparison_type(left) == comparison_type(right) == "int":
         assert isinstance(left, int) and isinstance(right, int)  # noqa: S101, PT018
         return left < right
-    raise ValueProblem(f"invalid types for comparison: {kind(left)}, {kind(right)}")
+    raise ValueKindError(
+        f"invalid types for comparison: {type_name(left)}, {type_name(right)}"
+    )

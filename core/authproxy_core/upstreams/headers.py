@@ -57,11 +57,11 @@ ORIGIN_FIELDS = frozenset(
 REPLACED = frozenset(
     {b"host", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"}
 )
-MAX_NAMES = 1024  # whose kind is kept
+MAX_FIELD_NAMES = 1024  # whose kind is kept
 # What is to be done with a client's field.
 PASS, DROP, COOKIE, CONNECTION, TE, CHAIN, FORWARDED, TRACE = range(8)
 TRAILERS: Headers = ((b"te", b"trailers"),)
-SPECIAL = {
+SPECIAL_FIELDS = {
     b"cookie": COOKIE,
     b"connection": CONNECTION,
     b"te": TE,
@@ -76,13 +76,13 @@ class _FieldPolicies:
     def __init__(self, refused: frozenset[bytes], exactly: frozenset[bytes]) -> None:
         self._refused = refused
         self._exactly = exactly
-        self.kinds: dict[bytes, int] = {}
+        self.known: dict[bytes, int] = {}
 
-    def kind(self, name: bytes) -> int:
+    def classify(self, name: bytes) -> int:
         """What to do with a client's field of this name."""
-        if len(self.kinds) >= MAX_NAMES:
-            self.kinds.clear()
-        kind = SPECIAL.get(name, PASS)
+        if len(self.known) >= MAX_FIELD_NAMES:
+            self.known.clear()
+        kind = SPECIAL_FIELDS.get(name, PASS)
         if kind in (PASS, TRACE):
             # Twins of what frames a message stay here too: some upstream folds them.
             known = folded(name)
@@ -96,7 +96,7 @@ class _FieldPolicies:
                 kind = DROP
             elif name == b"forwarded":
                 kind = FORWARDED
-        self.kinds[name] = kind
+        self.known[name] = kind
         return kind
 
 
@@ -125,7 +125,7 @@ class UpstreamHeaders:
         self._is_own_cookie = is_own_cookie
         self._via: Headers = ((b"via", b"1.1 " + via),) if via else ()
 
-    def head(
+    def build(
         self,
         request: Request,
         original: OriginalRequest,
@@ -141,7 +141,7 @@ class UpstreamHeaders:
         """
         trusted = original.trusted
         passed = _FieldFilter(self._trusted if trusted else self._untrusted)
-        passed.sort(request.headers, self._is_own_cookie)
+        passed.read(request.headers, self._is_own_cookie)
         identity = self._injector.headers(session)
         head = (
             *passed.fields(),
@@ -178,18 +178,18 @@ class _FieldFilter:
         self._traced = self._forwarded = False
         self.trailers: Headers = ()  # said about the next connection, but no other
 
-    def sort(self, headers: Iterable[Header], is_own: Callable[[bytes], bool]) -> None:
+    def read(self, headers: Iterable[Header], is_own: Callable[[bytes], bool]) -> None:
         """Take the fields *headers*; cookies of a name that *is_own* do not pass."""
-        known, kept = self._names.kinds.get, self._kept
+        known, kept = self._names.known.get, self._kept
         for field in headers:
             name, value = field
             kind = known(name)
             if kind is None:
-                kind = self._names.kind(name)
+                kind = self._names.classify(name)
             if kind == PASS:
                 kept.append(field)
             elif kind == COOKIE:
-                kept += _foreign_cookies(value, is_own)
+                kept += _strip_session_cookies(value, is_own)
             elif kind == CHAIN:
                 self._hops.append(value)
             elif kind == CONNECTION:
@@ -223,7 +223,7 @@ class _FieldFilter:
         return fields
 
 
-def _foreign_cookies(line: bytes, is_own: Callable[[bytes], bool]) -> Headers:
+def _strip_session_cookies(line: bytes, is_own: Callable[[bytes], bool]) -> Headers:
     """The Cookie field *line* without our own, which are for nobody else."""
     foreign: list[bytes] = []
     start, size = 0, len(line)

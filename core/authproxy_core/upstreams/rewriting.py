@@ -19,12 +19,12 @@ REFERENCE = re.compile(r"\$(?:\$|(\w+)|\{(\w+)\})", re.ASCII)
 BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
-def escaped(path: bytes) -> bytes:
+def escape_path(path: bytes) -> bytes:
     """A decoded path as it stands in a URL."""
     return quote(path, safe=PATH_SAFE).encode()
 
 
-def cleaned(path: bytes) -> bytes:
+def clean_path(path: bytes) -> bytes:
     """*path* without empty and dot segments (RFC 3986 §5.2.4); begins with a slash."""
     kept: list[bytes] = []
     segments = path.split(b"/")
@@ -38,38 +38,38 @@ def cleaned(path: bytes) -> bytes:
     return b"/" + b"/".join(kept)
 
 
-class Rewriting:
+class PathRewrite:
     """A pattern, and the template of what replaces its matches."""
 
     def __init__(self, pattern: str, template: str) -> None:
         """Raises ValueError for a pattern that is none."""
         self._pattern = compile_pattern(pattern)
-        self._template = list(_template(template, self._pattern))
+        self._template = list(_parse_template(template, self._pattern))
 
     def matches(self, path: bytes) -> bool:
         """Whether the decoded *path* belongs here."""
-        return self._pattern.search(path_text(path)) is not None
+        return self._pattern.search(decode_path(path)) is not None
 
-    def target(self, path: bytes, query: bytes) -> bytes:
+    def rewrite(self, path: bytes, query: bytes) -> bytes:
         """The target for the upstream, from the decoded path and the raw query."""
-        text = replace_all(self._pattern, path_text(path), self._expanded) or ""
+        text = replace_all(self._pattern, decode_path(path), self._expand) or ""
         head, mark, added = text.partition("?")
-        pairs = list(_pairs(query))
+        pairs = list(_parse_query(query))
         if mark:
-            pairs += _pairs(added.encode())
-        path = escaped(head.encode())
+            pairs += _parse_query(added.encode())
+        path = escape_path(head.encode())
         if path[:1] != b"/":
             path = b"/" + path
-        return path + (b"?" + _encoded(pairs) if pairs else b"")
+        return path + (b"?" + _encode_query(pairs) if pairs else b"")
 
-    def _expanded(self, match: Match) -> str:
+    def _expand(self, match: Match) -> str:
         return "".join(
             part if isinstance(part, str) else match.group(part) or ""
             for part in self._template
         )
 
 
-def _template(text: str, pattern: Pattern) -> Iterator[str | int]:
+def _parse_template(text: str, pattern: Pattern) -> Iterator[str | int]:
     """Texts and numbers of groups; unknown groups are empty, as in Go.
 
     A name is as long as it can be: ``$1x`` is the group "1x".
@@ -88,7 +88,7 @@ def _template(text: str, pattern: Pattern) -> Iterator[str | int]:
     yield text[end:]
 
 
-def path_text(path: bytes) -> str:
+def decode_path(path: bytes) -> str:
     """A decoded path as text; raises `RequestError` when it is none."""
     try:
         return path.decode()
@@ -96,20 +96,20 @@ def path_text(path: bytes) -> str:
         raise RequestError("expected a path in UTF-8") from None
 
 
-def _pairs(query: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _parse_query(query: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The parameters; malformed ones are left out."""
     for part in query.split(b"&"):
         if not part or b";" in part or BAD_ESCAPE.search(part):
             continue
         name, _, value = part.partition(b"=")
-        yield _parameter(name), _parameter(value)
+        yield _decode_parameter(name), _decode_parameter(value)
 
 
-def _parameter(text: bytes) -> bytes:
+def _decode_parameter(text: bytes) -> bytes:
     return unquote_to_bytes(text.replace(b"+", b" "))
 
 
-def _encoded(pairs: list[tuple[bytes, bytes]]) -> bytes:
+def _encode_query(pairs: list[tuple[bytes, bytes]]) -> bytes:
     """Sorted by name; values of one name stay in their order."""
     return "&".join(
         f"{quote_plus(name)}={quote_plus(value)}"

@@ -29,13 +29,13 @@ from ..messages import (
     ServeFile,
     Upstream,
 )
-from ..pages.challenge import forbidden, plain
+from ..pages.challenge import forbidden_response, plain_response
 from ..request.original import OriginalRequest
 from ..session import Session
 from ..settings.root import Settings, UpstreamSettings
 from ..settings.rules import Condition
 from .headers import UpstreamHeaders
-from .rewriting import Rewriting, cleaned, escaped, path_text
+from .rewriting import PathRewrite, clean_path, decode_path, escape_path
 from .upgrades import AllowedOrigins, requested_upgrade
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -47,10 +47,10 @@ SCHEMES = {
     "h2c": "http",
     "h2": "https",
 }
-NOT_FOUND = plain(404, b"404 page not found\n")
+NOT_FOUND = plain_response(404, b"404 page not found\n")
 # What makes decoding or cleaning change a path.
-SPECIAL = re.compile(rb"%|//|/\.|\A[^/]")
-VARIABLE = re.compile(r"\{([^{}:]+)(?::((?:[^{}]|\{[^{}]*\})+))?\}")
+NEEDS_CLEANING = re.compile(rb"%|//|/\.|\A[^/]")
+PATH_VARIABLE = re.compile(r"\{([^{}:]+)(?::((?:[^{}]|\{[^{}]*\})+))?\}")
 
 
 class Route(Struct, frozen=True):
@@ -62,10 +62,10 @@ class Route(Struct, frozen=True):
     id: str
     path: bytes
     pattern: Pattern | None = None
-    rewriting: Rewriting | None = None
+    rewrite: PathRewrite | None = None
     upstream: Upstream | None = None
     root: str = ""
-    answer: Respond | None = None
+    response: Respond | None = None
     condition: ConditionMatcher | None = None
     authority: bytes = b""
     pass_host_header: bool = True
@@ -73,10 +73,10 @@ class Route(Struct, frozen=True):
 
     def matches(self, path: bytes) -> bool:
         """Whether a request's path, without query, belongs here."""
-        if self.rewriting is not None:
-            return self.rewriting.matches(path)
+        if self.rewrite is not None:
+            return self.rewrite.matches(path)
         if self.pattern is not None:
-            return self.pattern.search(path_text(path)) is not None
+            return self.pattern.search(decode_path(path)) is not None
         if self.path.endswith(b"/"):
             return path.startswith(self.path)
         return path == self.path
@@ -88,7 +88,7 @@ class Upstreams:
     def __init__(
         self, settings: Settings, is_own_cookie: Callable[[bytes], bool]
     ) -> None:
-        self._routes = _routes(settings.upstreams)
+        self._routes = _build_routes(settings.upstreams)
         self._raw = settings.proxy_raw_path
         self._origins = AllowedOrigins(settings.websocket_origins)
         self._heads = UpstreamHeaders(
@@ -114,37 +114,37 @@ class Upstreams:
         None when there are upstreams for the path, but none of them for this request.
         """
         path, mark, query = request.target.partition(b"?")
-        if SPECIAL.search(path):
+        if NEEDS_CLEANING.search(path):
             decoded = path if self._raw else unquote_to_bytes(path)
-            clean = cleaned(decoded)
+            clean = clean_path(decoded)
             if clean != decoded:
-                target = clean if self._raw else escaped(clean)
-                return _redirect_to(target + mark + query, headers, session)
+                target = clean if self._raw else escape_path(clean)
+                return _redirect_response(target + mark + query, headers, session)
         else:
             decoded = path
-        route = self._route(decoded, request.method, original.host, session)
+        route = self._find_route(decoded, request.method, original.host, session)
         if route is None:
             if any(one.matches(decoded) for one in self._routes):
                 return None
             if not decoded.endswith(b"/") and any(
                 one.matches(decoded + b"/") for one in self._routes
             ):
-                return _redirect_to(path + b"/" + mark + query, headers, session)
+                return _redirect_response(path + b"/" + mark + query, headers, session)
             return _static_response(NOT_FOUND, headers, session)
-        if route.answer is not None:
-            return _static_response(route.answer, headers, session)
+        if route.response is not None:
+            return _static_response(route.response, headers, session)
         target = request.target
-        if route.rewriting is not None:
-            target = route.rewriting.target(unquote_to_bytes(path), query)
+        if route.rewrite is not None:
+            target = route.rewrite.rewrite(unquote_to_bytes(path), query)
         if route.upstream is None:
-            file = _file(route, unquote_to_bytes(target.partition(b"?")[0]))
+            file = _file_path(route, unquote_to_bytes(target.partition(b"?")[0]))
             return ServeFile(
                 route.root,
                 file,
                 headers,
                 user=session.name if session else "",
                 verdict="allowed",
-                reason=_reason(session),
+                reason=_allow_reason(session),
                 upstream=route.id,
                 follow=self._follow,
             )
@@ -152,7 +152,7 @@ class Upstreams:
             route, route.upstream, target, request, original, session, headers, reusable
         )
 
-    def _route(
+    def _find_route(
         self, path: bytes, method: bytes, host: str, session: Session | None
     ) -> Route | None:
         for route in self._routes:
@@ -178,14 +178,14 @@ class Upstreams:
         upgrade = requested_upgrade(request.headers) if route.upgrades else b""
         if upgrade and session and not self._origins.permits(request, original.host):
             return replace(
-                forbidden(headers),
+                forbidden_response(headers),
                 events=(Event("denied", user, "foreign_origin"),),
                 user=user,
                 verdict="denied",
                 reason="foreign_origin",
             )
         host = original.host.encode() if route.pass_host_header else route.authority
-        head, identity = self._heads.head(request, original, session, host, upgrade)
+        head, identity = self._heads.build(request, original, session, host, upgrade)
         return Forward(
             upstream,
             request.method,
@@ -195,7 +195,7 @@ class Upstreams:
             bool(upgrade),
             user=user,
             verdict="allowed",
-            reason=_reason(session),
+            reason=_allow_reason(session),
             protected=self._heads.protected,
             identity=identity,
             reusable=reusable,
@@ -210,36 +210,38 @@ def _static_response(
         headers=(*answer.headers, *headers),
         user=session.name if session else "",
         verdict="allowed",
-        reason=_reason(session),
+        reason=_allow_reason(session),
     )
 
 
-def _redirect_to(target: bytes, headers: Headers, session: Session | None) -> Respond:
+def _redirect_response(
+    target: bytes, headers: Headers, session: Session | None
+) -> Respond:
     # Two slashes at its start would be another host's URL.
     location = b"/" + target.lstrip(b"/")
-    answer = plain(301, b"", ((b"location", location),))
+    answer = plain_response(301, b"", ((b"location", location),))
     return _static_response(answer, headers, session)
 
 
-def _reason(session: Session | None) -> str:
+def _allow_reason(session: Session | None) -> str:
     """Why a request may pass: by its session, or by a rule that asks for none."""
     return "session" if session else "skipped"
 
 
-def _file(route: Route, path: bytes) -> str:
+def _file_path(route: Route, path: bytes) -> str:
     """The path below the folder: without what the route matched."""
-    text = path_text(path)
-    if route.rewriting is None and route.pattern is None:
+    text = decode_path(path)
+    if route.rewrite is None and route.pattern is None:
         text = text.removeprefix(route.path.decode())
     return "/" + text.lstrip("/")
 
 
-def _routes(settings: Sequence[UpstreamSettings]) -> list[Route]:
+def _build_routes(settings: Sequence[UpstreamSettings]) -> list[Route]:
     """In the order of asking; of the same length, in that of the configuration."""
     routes, problems = [], []
     for upstream in settings:
         try:
-            routes.append(_route(upstream))
+            routes.append(_build_route(upstream))
         except ValueError as error:
             problems.append(f"upstreams: {upstream.id!r}: {error}")
     for name, texts in (
@@ -253,22 +255,22 @@ def _routes(settings: Sequence[UpstreamSettings]) -> list[Route]:
         ]
     if problems:
         raise SettingsError(tuple(problems))
-    return sorted(routes, key=lambda route: (route.rewriting is None, -len(route.path)))
+    return sorted(routes, key=lambda route: (route.rewrite is None, -len(route.path)))
 
 
-def _route(settings: UpstreamSettings) -> Route:
+def _build_route(settings: UpstreamSettings) -> Route:
     """Raises ValueError for what is wrong with an upstream."""
     if not settings.id:
         raise ValueError("an empty id")
     path = settings.path.encode()
     rewriting = pattern = None
     if settings.rewrite_target:
-        rewriting = Rewriting(settings.path, settings.rewrite_target)
+        rewriting = PathRewrite(settings.path, settings.rewrite_target)
     elif not settings.path.startswith("/"):
         raise ValueError(f"got the path {settings.path!r}, expected one that begins /")
     elif "{" in settings.path or "}" in settings.path:
-        pattern = _variables(settings.path)
-    kind = _kind(settings)
+        pattern = _compile_variables(settings.path)
+    kind = _target(settings)
     when = (
         None
         if settings.condition == Condition()
@@ -277,15 +279,15 @@ def _route(settings: UpstreamSettings) -> Route:
     return Route(settings.id, path, pattern, rewriting, condition=when, **kind)
 
 
-def _kind(settings: UpstreamSettings) -> dict[str, Any]:
+def _target(settings: UpstreamSettings) -> dict[str, Any]:
     """What kind of upstream it is."""
     if settings.static_code is not None:
-        return {"answer": plain(settings.static_code, b"Authenticated")}
+        return {"response": plain_response(settings.static_code, b"Authenticated")}
     parts = urlsplit(settings.uri)
     if parts.scheme == "file" and parts.path.startswith("/"):
         # /dev/null, the customary way to say that there is no upstream.
         if parts.path == "/dev/null":
-            return {"answer": NOT_FOUND}
+            return {"response": NOT_FOUND}
         return {"root": unquote(parts.path)}
     scheme = SCHEMES.get(parts.scheme)
     if scheme is None:
@@ -312,11 +314,11 @@ def _kind(settings: UpstreamSettings) -> dict[str, Any]:
     }
 
 
-def _variables(path: str) -> Pattern:
+def _compile_variables(path: str) -> Pattern:
     """A path with ``{name}`` or ``{name:pattern}``: one segment, or what it says."""
     parts: list[str] = []
     end = 0
-    for variable in VARIABLE.finditer(path):
+    for variable in PATH_VARIABLE.finditer(path):
         parts += (
             escape_pattern(path[end : variable.start()]),
             f"({variable[2] or '[^/]+'})",

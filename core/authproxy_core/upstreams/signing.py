@@ -21,10 +21,12 @@ from ..messages import Decision, Forward, Headers, Request, header_values
 from ..pages.outcomes import resolve_outcome
 from ..settings.root import Secret, Settings
 
-OURS = (b"gap-auth", b"gap-signature")
-LIMIT = 1 << 20  # bytes of a body that is signed; it is held in memory for that
+SIGNATURE_FIELDS = (b"gap-auth", b"gap-signature")
+MAX_BODY_BYTES = (
+    1 << 20
+)  # bytes of a body that is signed; it is held in memory for that
 # What is signed, in this order; an absent field counts as an empty one.
-SIGNED = (
+SIGNED_FIELDS = (
     b"content-length",
     b"content-md5",
     b"content-type",
@@ -39,10 +41,10 @@ SIGNED = (
 )
 
 
-def signed(settings: Settings, handler: Handler) -> Handler:
+def with_signing(settings: Settings, handler: Handler) -> Handler:
     """*handler*, whose forwards are signed when *settings* have a key."""
     key = settings.signature_key
-    return Signer(key).signing(handler) if key else handler
+    return Signer(key).wrap(handler) if key else handler
 
 
 class Signer:
@@ -53,20 +55,24 @@ class Signer:
         self._name = name.decode()
         self._key = secret
 
-    def signing(self, handler: Handler) -> Handler:
+    def wrap(self, handler: Handler) -> Handler:
         """*handler*, whose forwards are signed."""
 
         def handle(request: Request) -> Outcome:
-            return self._signed(request, handler(request))
+            return self._sign(request, handler(request))
 
         return handle
 
-    def _signed(self, request: Request, outcome: Outcome) -> Flow[Decision]:
+    def _sign(self, request: Request, outcome: Outcome) -> Flow[Decision]:
         decision = yield from resolve_outcome(outcome)
         if not isinstance(decision, Forward):
             return decision
-        body = yield from ReadBody(LIMIT, keep=True)
-        kept = [field for field in decision.headers if folded(field[0]) not in OURS]
+        body = yield from ReadBody(MAX_BODY_BYTES, keep=True)
+        kept = [
+            field
+            for field in decision.headers
+            if folded(field[0]) not in SIGNATURE_FIELDS
+        ]
         headers = (*kept, (b"gap-auth", header_text(decision.user)))
         value = self.signature(request, decision.target, headers, body)
         return replace(decision, headers=(*headers, (b"gap-signature", value)))
@@ -85,7 +91,7 @@ class Signer:
         _, mark, query = request.target.partition(b"?")
         lines = [
             request.method,
-            *(b",".join(header_values(headers, name)) for name in SIGNED),
+            *(b",".join(header_values(headers, name)) for name in SIGNED_FIELDS),
             unquote_to_bytes(path) + (mark + query if query else b""),
         ]
         message = b"".join(line + b"\n" for line in lines) + body

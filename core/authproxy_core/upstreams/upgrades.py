@@ -35,12 +35,12 @@ def requested_upgrade(headers: Sequence[Header]) -> bytes:
     if name.lower().startswith(REFUSED_PROTOCOLS):
         return b""
     names = {name for name, _ in headers}
-    if b"transfer-encoding" in names or not _is_empty(headers):
+    if b"transfer-encoding" in names or not _has_empty_body(headers):
         return b""
     return protocol
 
 
-def _is_empty(headers: Iterable[Header]) -> bool:
+def _has_empty_body(headers: Iterable[Header]) -> bool:
     return all(
         value.strip(b"0") == b"" for value in header_values(headers, b"content-length")
     )
@@ -66,10 +66,10 @@ class AllowedOrigins:
         origin = values[0].decode("latin-1").lower()
         if len(values) > 1:
             return False
-        return origin in self._entries or _is_same(origin, host.lower())
+        return origin in self._entries or _is_same_origin(origin, host.lower())
 
 
-def _is_same(origin: str, host: str) -> bool:
+def _is_same_origin(origin: str, host: str) -> bool:
     """Whether *origin* is a page of *host*; TLS may have ended before us."""
     scheme, separator, authority = origin.partition("://")
     if not separator or scheme not in DEFAULT_PORTS:

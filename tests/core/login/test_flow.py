@@ -297,7 +297,7 @@ def test_used_logins_are_remembered_within_bounds(
 ) -> None:
     from authproxy_core.login import state
 
-    monkeypatch.setattr(state, "MAX_USED", 2)
+    monkeypatch.setattr(state, "MAX_USED_STATES", 2)
     for _ in range(4):
         assert harness.log_in().status == 302
 

@@ -12,7 +12,7 @@ from authproxy_core import Respond
 from authproxy_core.login.loop_guard import (
     COUNTER_TTL,
     LOOP_THRESHOLD,
-    MAX_REMEMBERED,
+    MAX_USERS,
     REPEAT_WINDOW,
     LoginLoopDetector,
 )
@@ -199,9 +199,9 @@ def test_the_cookie_is_one_of_our_own(harness: Harness) -> None:
 
 def test_users_are_remembered_within_bounds() -> None:
     loops = LoginLoopDetector(settings(), Clock())
-    for number in range(MAX_REMEMBERED + 5):
+    for number in range(MAX_USERS + 5):
         assert not loops.record_login((), f"u{number}", "192.0.2.7", "app.example.com")
-    assert len(loops._logged_in_at) == MAX_REMEMBERED
+    assert len(loops._logged_in_at) == MAX_USERS
     assert not loops.record_login((), "u0", "192.0.2.7", "app.example.com")
     [line] = headers(
         Respond(200, loops.record_login((), "u0", "192.0.2.7", "app.example.com")),

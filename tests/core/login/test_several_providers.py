@@ -333,7 +333,7 @@ def test_sessions_without_a_name_are_the_first_providers() -> None:
     binding = HostBinding(settings(providers=(one, two)))
     assert binding.serves(A, "")
     assert not binding.serves(B, "")
-    assert binding.offered("[::1]") == ("partners",)
+    assert binding.offered_providers("[::1]") == ("partners",)
     # Those by a password of our own count on all hosts.
     assert binding.serves(A, HTPASSWD)
     assert binding.serves(B, HTPASSWD)
@@ -344,7 +344,7 @@ def test_any_host_has_an_answer(host: str, asked: str) -> None:
     one = ProviderSettings(**STAFF, hosts=(A,))
     two = ProviderSettings(**PARTNERS, hosts=(B,))
     binding = HostBinding(settings(providers=(one, two)))
-    chosen = binding.chosen(host, asked)
+    chosen = binding.choose(host, asked)
     assert chosen in (None, "staff", "partners")
     assert chosen is None or binding.serves(host, chosen)
 

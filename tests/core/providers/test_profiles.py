@@ -8,7 +8,11 @@ import pytest
 
 from authproxy_core.errors import FetchError
 from authproxy_core.messages import Response
-from authproxy_core.providers.registry import OPENID, PROFILES, create_provider
+from authproxy_core.providers.registry import (
+    OPENID_PROVIDERS,
+    PROFILE_READERS,
+    create_provider,
+)
 from authproxy_core.settings.provider_types import PROVIDER_TYPES
 from authproxy_core.settings.providers import BitbucketSettings
 from support.endpoints import (
@@ -191,8 +195,8 @@ def test_the_authorization_request(kind: str, scope: str) -> None:
 
 
 def test_every_type_has_its_adapter() -> None:
-    assert {*OPENID, *PROFILES} == set(PROVIDER_TYPES)
-    assert not {*OPENID} & {*PROFILES}
+    assert {*OPENID_PROVIDERS, *PROFILE_READERS} == set(PROVIDER_TYPES)
+    assert not {*OPENID_PROVIDERS} & {*PROFILE_READERS}
 
 
 def test_nothing_has_to_be_fetched_before_a_login() -> None:

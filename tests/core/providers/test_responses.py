@@ -14,7 +14,7 @@ from authproxy_core.messages import Response
 from authproxy_core.oidc.protocol import parse_tokens
 from authproxy_core.providers.adapters.cidaas import Cidaas
 from authproxy_core.providers.adapters.gitlab import access_level
-from authproxy_core.providers.api import is_transient, objects, text_at, texts
+from authproxy_core.providers.api import is_transient, objects_in, string_at, strings_in
 from authproxy_core.settings.provider_types import PROVIDER_TYPES
 from authproxy_core.settings.providers import (
     BitbucketSettings,
@@ -162,12 +162,12 @@ def test_tokens_are_read_or_refused(body: bytes, now: float) -> None:
 
 @given(DOCUMENTS)
 def test_small_readers_take_any_document(document: Any) -> None:
-    assert isinstance(text_at(document, "a", "email"), str)
-    assert all(isinstance(item, dict) for item in objects(document))
-    assert all(texts(document))
+    assert isinstance(string_at(document, "a", "email"), str)
+    assert all(isinstance(item, dict) for item in objects_in(document))
+    assert all(strings_in(document))
     assert isinstance(access_level(document), int)
     claims = {"groups": document, "roles": document}
-    groups = Cidaas.groups_of(
+    groups = Cidaas.read_groups(
         anything("cidaas").harness.proxy._providers["cidaas"], claims
     )
     assert all(isinstance(group, str) and ":" in group for group in groups)

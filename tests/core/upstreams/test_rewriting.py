@@ -13,7 +13,7 @@ from authproxy_core.go_regex import (
     escape_pattern,
     replace_all,
 )
-from authproxy_core.upstreams.rewriting import Rewriting, cleaned, escaped
+from authproxy_core.upstreams.rewriting import PathRewrite, clean_path, escape_path
 
 
 @pytest.mark.parametrize(
@@ -39,15 +39,15 @@ from authproxy_core.upstreams.rewriting import Rewriting, cleaned, escaped
 def test_targets(
     pattern: str, template: str, path: bytes, query: bytes, target: bytes
 ) -> None:
-    rewriting = Rewriting(pattern, template)
+    rewriting = PathRewrite(pattern, template)
     assert rewriting.matches(path)
     if b"?" in path:  # the template's question mark and the path's can't be told apart
         target = target.removesuffix(b"?")
-    assert rewriting.target(path, query) == target
+    assert rewriting.rewrite(path, query) == target
 
 
 def test_a_path_that_is_no_text() -> None:
-    rewriting = Rewriting("^/a", "/b")
+    rewriting = PathRewrite("^/a", "/b")
     with pytest.raises(RequestError):
         rewriting.matches(b"/\xff")
 
@@ -75,20 +75,20 @@ def test_patterns_that_are_none(pattern: str) -> None:
     ],
 )
 def test_cleaned(path: bytes, clean: bytes) -> None:
-    assert cleaned(path) == clean
+    assert clean_path(path) == clean
 
 
 @given(st.binary())
 def test_a_clean_path_is_harmless(path: bytes) -> None:
-    clean = cleaned(path)
+    clean = clean_path(path)
     assert clean.startswith(b"/")
-    assert cleaned(clean) == clean
+    assert clean_path(clean) == clean
     assert not {b".", b".."} & set(clean.split(b"/"))
 
 
 @given(st.binary())
 def test_an_escaped_path_has_no_other_characters(path: bytes) -> None:
-    assert all(33 <= byte < 127 and byte not in b'?#"<>' for byte in escaped(path))
+    assert all(33 <= byte < 127 and byte not in b'?#"<>' for byte in escape_path(path))
 
 
 @given(st.text(), st.text())

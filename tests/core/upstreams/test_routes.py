@@ -21,7 +21,7 @@ from authproxy_core.errors import SettingsError
 from authproxy_core.messages import Header, Headers, header_values, upstream_name
 from authproxy_core.settings.credentials import CredentialSettings
 from authproxy_core.settings.root import ClaimSource, HeaderRule, SessionSettings
-from authproxy_core.upstreams.headers import MAX_NAMES
+from authproxy_core.upstreams.headers import MAX_FIELD_NAMES
 from support.fleet import Fleet
 from support.harness import Harness, header, rule, settings, with_changes
 
@@ -364,7 +364,7 @@ def test_trailers_are_asked_for_when_the_client_takes_them() -> None:
 
 def test_names_are_remembered_within_bounds() -> None:
     harness = proxied()
-    for number in range(MAX_NAMES + 5):
+    for number in range(MAX_FIELD_NAMES + 5):
         field = (b"x-%d" % number, b"1")
         assert b"x-%d" % number in names(forward(harness, "/", field))
 

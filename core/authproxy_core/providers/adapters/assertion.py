@@ -33,7 +33,7 @@ class SigningKey(Struct, frozen=True):
         return jws.serialize_compact(header, orjson.dumps(claims), self.key)
 
 
-def signing_key(pem: bytes, kid: str = "") -> SigningKey:
+def load_signing_key(pem: bytes, kid: str = "") -> SigningKey:
     """The private RSA key in *pem*; raises `ValueError` when it is none."""
     try:
         private = load_pem_private_key(pem, None)

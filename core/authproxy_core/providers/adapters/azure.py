@@ -15,22 +15,22 @@ from ...effects import Flow
 from ...oidc.jwt import unverified_claims
 from ...oidc.protocol import Metadata
 from ...session import Session
-from ..api import text_at, unique_groups, url_at
+from ..api import string_at, unique_strings, url_on_server
 from ..base import Provider
 from ..endpoints import configured_metadata
 from .graph import address, member_of
 
-LOGIN = "https://login.microsoftonline.com"
+LOGIN_URL = "https://login.microsoftonline.com"
 
 
 class Azure(Provider):
     """Without discovery, version 1 or 2 of the endpoints of a tenant."""
 
-    def _configured(self) -> Metadata | None:
+    def _configured_metadata(self) -> Metadata | None:
         if not self.settings.skip_discovery:
             return None
         found = configured_metadata(self.settings)
-        tenant = f"{LOGIN}/{self.settings.azure.tenant or 'common'}/oauth2"
+        tenant = f"{LOGIN_URL}/{self.settings.azure.tenant or 'common'}/oauth2"
         return msgspec.structs.replace(
             found,
             authorization_endpoint=found.authorization_endpoint
@@ -44,7 +44,7 @@ class Azure(Provider):
         return self.settings.profile_url or self.kind.profile_url
 
     @property
-    def _second_version(self) -> bool:
+    def _is_version_2(self) -> bool:
         known = self.metadata
         return known is not None and "v2.0" in known.authorization_endpoint
 
@@ -52,11 +52,11 @@ class Azure(Provider):
     def scope(self) -> str:
         """The scope; version 2 names what the access token is for in it."""
         scopes = super().scope.split()
-        if not self._second_version:
+        if not self._is_version_2:
             return " ".join(scopes)
-        default = url_at(self.profile_url, "/.default")
+        default = url_on_server(self.profile_url, "/.default")
         return " ".join(
-            unique_groups(*(one for one in scopes if one != "groups"), default)
+            unique_strings(*(one for one in scopes if one != "groups"), default)
         )
 
     def extra_authorization_parameters(
@@ -67,14 +67,14 @@ class Azure(Provider):
 
     def token_parameters(self) -> list[tuple[str, str]]:
         """The same for the token endpoint."""
-        resource = "" if self._second_version else self.settings.resource
+        resource = "" if self._is_version_2 else self.settings.resource
         return [("resource", resource)] if resource else []
 
-    def subject_of(self, session: Session) -> str:
+    def expected_subject(self, session: Session) -> str:
         """That of the ID token: the session has no user."""
-        return text_at(unverified_claims(session.id_token), "sub")
+        return string_at(unverified_claims(session.id_token), "sub")
 
-    def _with_userinfo(
+    def _add_userinfo(
         self, session: Session, claims: Mapping[str, Any]
     ) -> Flow[Mapping[str, Any]]:
         """*claims* as they are: the access token need not be for userinfo."""
@@ -87,17 +87,17 @@ class Azure(Provider):
         headers = self.api_headers(session)
         email = session.email or (yield from address(self.profile_url, headers))
         # What Graph said before, and the session still has, may be true no more.
-        groups = self.groups_of(unverified_claims(session.id_token))
-        if self._second_version:
+        groups = self.read_groups(unverified_claims(session.id_token))
+        if self._is_version_2:
             field = self.settings.azure.graph_group_field or "id"
-            fields = ",".join(unique_groups("displayName", "id", field))
-            url = url_at(self.profile_url, "/v1.0/me/transitiveMemberOf")
+            fields = ",".join(unique_strings("displayName", "id", field))
+            url = url_on_server(self.profile_url, "/v1.0/me/transitiveMemberOf")
             query = f"$count=true&$filter=securityEnabled+eq+true&$select={fields}"
             groups += yield from member_of(f"{url}?{query}", headers, field)
         return msgspec.structs.replace(
             session,
             user="",
             email=email,
-            groups=unique_groups(*groups),
+            groups=unique_strings(*groups),
             preferred_username="",
         )

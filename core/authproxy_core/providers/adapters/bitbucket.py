@@ -11,72 +11,76 @@ from ...oidc.protocol import with_query
 from ...session import Session
 from ..api import (
     MAX_PAGES,
-    next_page,
-    not_allowed,
-    objects,
-    segment,
-    text_at,
-    too_many_pages,
-    unverified,
-    url_at,
+    check_next_page,
+    email_unverified_error,
+    not_allowed_error,
+    objects_in,
+    quote_segment,
+    string_at,
+    too_many_pages_error,
+    url_on_server,
 )
 from .profile import ProfileProvider, with_identity
 
 
-def read(provider: ProfileProvider, session: Session) -> Flow[Session]:
+def read_bitbucket(provider: ProfileProvider, session: Session) -> Flow[Session]:
     """The user's primary address; raises `ProviderError` for who is not let in."""
-    document = yield from provider.get(session, provider.validate_url, "the addresses")
+    document = yield from provider.fetch(
+        session, provider.validate_url, "the addresses"
+    )
     values = document.get("values") if isinstance(document, dict) else None
     primary = next(
-        (item for item in objects(values) if item.get("is_primary") is True), {}
+        (item for item in objects_in(values) if item.get("is_primary") is True), {}
     )
     allow_unverified = provider.settings.allow_unverified_email
     if primary.get("is_confirmed") is False and not allow_unverified:
-        raise unverified()
+        raise email_unverified_error()
     restrictions = provider.settings.bitbucket
     if restrictions.team:
-        yield from _demand_workspace(provider, session, restrictions.team)
+        yield from _require_workspace(provider, session, restrictions.team)
     if restrictions.repository:
-        yield from _demand_repository(provider, session, restrictions.repository)
-    return with_identity(session, email=text_at(primary, "email"))
+        yield from _require_repository(provider, session, restrictions.repository)
+    return with_identity(session, email=string_at(primary, "email"))
 
 
-def _demand_workspace(
+def _require_workspace(
     provider: ProfileProvider, session: Session, team: str
 ) -> Flow[None]:
     """Raise `ProviderError` unless the user is a member of the workspace *team*.
 
     Teams have become workspaces; the address that oauth2-proxy asks is no more.
     """
-    url = url_at(provider.validate_url, "/2.0/user/permissions/workspaces")
-    url = with_query(url, [("q", f'workspace.slug="{_quoted(team)}"')])
+    url = url_on_server(provider.validate_url, "/2.0/user/permissions/workspaces")
+    url = with_query(url, [("q", f'workspace.slug="{_strip_quotes(team)}"')])
 
     def fits(item: dict[str, Any]) -> bool:
-        own = text_at(item, "workspace", "slug") == team
+        own = string_at(item, "workspace", "slug") == team
         return own and item.get("permission") in ("owner", "member")
 
-    yield from _demand(provider, session, url, fits, team)
+    yield from _require_item(provider, session, url, fits, team)
 
 
-def _demand_repository(
+def _require_repository(
     provider: ProfileProvider, session: Session, repository: str
 ) -> Flow[None]:
     """Raise `ProviderError` unless the user contributes to *repository*."""
-    owner = segment(repository.partition("/")[0])
-    url = url_at(provider.validate_url, f"/2.0/repositories/{owner}")
-    query = [("role", "contributor"), ("q", f'full_name="{_quoted(repository)}"')]
+    owner = quote_segment(repository.partition("/")[0])
+    url = url_on_server(provider.validate_url, f"/2.0/repositories/{owner}")
+    query = [("role", "contributor"), ("q", f'full_name="{_strip_quotes(repository)}"')]
 
     def fits(item: dict[str, Any]) -> bool:
         return item.get("full_name") == repository
 
-    yield from _demand(provider, session, with_query(url, query), fits, repository)
+    yield from _require_item(
+        provider, session, with_query(url, query), fits, repository
+    )
 
 
-def _quoted(text: str) -> str:
+def _strip_quotes(text: str) -> str:
     return text.replace("\\", "").replace('"', "")
 
 
-def _demand(
+def _require_item(
     provider: ProfileProvider,
     session: Session,
     url: str,
@@ -86,12 +90,14 @@ def _demand(
     """Raise `ProviderError` unless an item of the list at *url* *fits*."""
     what = "the list of what the user belongs to"
     for _ in range(MAX_PAGES):
-        document = yield from provider.get(session, url, what, "groups")
+        document = yield from provider.fetch(session, url, what, "groups")
         if not isinstance(document, dict):
             raise ProviderError(f"{what} is not an object", reason="groups_invalid")
-        if any(map(fits, objects(document.get("values")))):
+        if any(map(fits, objects_in(document.get("values")))):
             return
-        url = next_page(text_at(document, "next"), provider.validate_url, what)
+        url = check_next_page(string_at(document, "next"), provider.validate_url, what)
         if not url:
-            raise not_allowed(f"the user does not belong to {wanted!r} at Bitbucket")
-    raise too_many_pages(what)
+            raise not_allowed_error(
+                f"the user does not belong to {wanted!r} at Bitbucket"
+            )
+    raise too_many_pages_error(what)

@@ -9,25 +9,27 @@ from ...effects import Flow
 from ...identity.claims import find_claim
 from ...oidc.protocol import parse_userinfo, userinfo_request
 from ...session import Session
-from ..api import objects, text_at, texts, unique_groups
+from ..api import objects_in, string_at, strings_in, unique_strings
 from ..base import Provider
 
-OWN = "cidaas"  # what the roles outside of groups are put below
+UNGROUPED = "cidaas"  # what the roles outside of groups are put below
 
 
 class Cidaas(Provider):
     """Groups are ``GROUP:ROLE`` and ``cidaas:ROLE``."""
 
-    def groups_of(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
+    def read_groups(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
         """The roles in groups, and those outside of them."""
         groups = find_claim(claims, self.settings.groups_claim)
-        return unique_groups(*_in_groups(groups), *_outside(claims.get("roles")))
+        return unique_strings(
+            *_group_roles(groups), *_ungrouped_roles(claims.get("roles"))
+        )
 
-    def _with_userinfo(
+    def _add_userinfo(
         self, session: Session, claims: Mapping[str, Any]
     ) -> Flow[Mapping[str, Any]]:
         """*claims* below which are userinfo's; groups and roles are always userinfo's."""
-        endpoint = self._known().userinfo_endpoint
+        endpoint = self._require_metadata().userinfo_endpoint
         if not endpoint:
             return claims
         response = yield from userinfo_request(endpoint, session.access_token)
@@ -41,12 +43,12 @@ class Cidaas(Provider):
         return {**info, **kept}
 
 
-def _in_groups(groups: Any) -> Iterator[str]:
-    for group in objects(groups):
-        name = text_at(group, "groupId")
-        if name and name != OWN:  # it would pass for a role outside of groups
-            yield from (f"{name}:{role}" for role in texts(group.get("roles")))
+def _group_roles(groups: Any) -> Iterator[str]:
+    for group in objects_in(groups):
+        name = string_at(group, "groupId")
+        if name and name != UNGROUPED:  # it would pass for a role outside of groups
+            yield from (f"{name}:{role}" for role in strings_in(group.get("roles")))
 
 
-def _outside(roles: Any) -> Iterator[str]:
-    yield from (f"{OWN}:{role}" for role in texts(roles))
+def _ungrouped_roles(roles: Any) -> Iterator[str]:
+    yield from (f"{UNGROUPED}:{role}" for role in strings_in(roles))

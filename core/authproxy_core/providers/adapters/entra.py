@@ -12,26 +12,28 @@ from ...errors import ProviderError, TokenError
 from ...oidc.jwt import unverified_claims
 from ...oidc.protocol import Tokens, assertion_request
 from ...session import Session
-from ..api import unique_groups
+from ..api import unique_strings
 from ..base import Provider
 from .graph import GRAPH, member_of
 
-ISSUER = re.compile(r"https://login\.microsoftonline\.com/([^/]+)/v2\.0")
-OVERAGE = f"{GRAPH}/v1.0/me/transitiveMemberOf?$select=id&$top=100"
+ISSUER_PATTERN = re.compile(r"https://login\.microsoftonline\.com/([^/]+)/v2\.0")
+OVERAGE_URL = f"{GRAPH}/v1.0/me/transitiveMemberOf?$select=id&$top=100"
 
 
 class EntraId(Provider):
     """Plain OIDC, for the tenants that are let in."""
 
-    def _verified(
+    def _verify_id_token(
         self,
         tokens: Tokens,
         nonce: bytes | None,
         nonce_optional: bool = False,
         parties: tuple[str, ...] | None = None,
     ) -> Flow[dict[str, Any]]:
-        claims = yield from super()._verified(tokens, nonce, nonce_optional, parties)
-        found = ISSUER.fullmatch(claims["iss"])
+        claims = yield from super()._verify_id_token(
+            tokens, nonce, nonce_optional, parties
+        )
+        found = ISSUER_PATTERN.fullmatch(claims["iss"])
         allowed = self.settings.entra_id.allowed_tenants
         if found is None or (allowed and found.group(1) not in allowed):
             raise TokenError(
@@ -51,7 +53,7 @@ class EntraId(Provider):
         ):
             return session
         try:
-            groups = yield from member_of(OVERAGE, self.api_headers(session))
+            groups = yield from member_of(OVERAGE_URL, self.api_headers(session))
         except TokenError as error:
             if not self._allowed_groups:
                 return session
@@ -64,8 +66,8 @@ class EntraId(Provider):
             ) from None
         return msgspec.structs.replace(
             session,
-            groups=unique_groups(
-                *self.groups_of(unverified_claims(session.id_token)), *groups
+            groups=unique_strings(
+                *self.read_groups(unverified_claims(session.id_token)), *groups
             ),
         )
 
@@ -84,7 +86,7 @@ class EntraId(Provider):
                 hint="check AZURE_FEDERATED_TOKEN_FILE",
             ) from None
         return assertion_request(
-            self._known().token_endpoint,
+            self._require_metadata().token_endpoint,
             [*params, ("client_id", self.settings.client_id)],
             assertion.decode("utf-8", "replace").strip(),
         )

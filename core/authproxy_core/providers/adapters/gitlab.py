@@ -13,19 +13,19 @@ from ...identity.claims import claim_bool, claim_list
 from ...oidc.jwt import unverified_claims
 from ...session import Session
 from ..api import (
-    get_json,
+    email_unverified_error,
+    fetch_json,
     is_transient,
-    segment,
+    quote_segment,
     status_error,
-    text_at,
-    unique_groups,
-    unverified,
-    url_at,
+    string_at,
+    unique_strings,
+    url_on_server,
 )
 from ..base import Provider
 
-PROJECT = "project:"
-DEFAULT_LEVEL = 20  # reporter
+PROJECT_PREFIX = "project:"
+DEFAULT_ACCESS_LEVEL = 20  # reporter
 
 
 class Gitlab(Provider):
@@ -34,52 +34,56 @@ class Gitlab(Provider):
     def allowed_groups(self) -> tuple[str, ...]:
         """The groups and projects of GitLab's own options, else the general ones."""
         gitlab = self.settings.gitlab
-        projects = [f"{PROJECT}{path_and_level(one)[0]}" for one in gitlab.projects]
+        projects = [
+            f"{PROJECT_PREFIX}{parse_project(one)[0]}" for one in gitlab.projects
+        ]
         return (*gitlab.groups, *projects) or super().allowed_groups()
 
-    def groups_of(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
+    def read_groups(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
         """The groups, but none that would pass for a project."""
-        return _no_projects(super().groups_of(claims))
+        return _without_projects(super().read_groups(claims))
 
-    def subject_of(self, session: Session) -> str:
+    def expected_subject(self, session: Session) -> str:
         """That of the ID token: the session's user is the nickname."""
-        return text_at(unverified_claims(session.id_token), "sub")
+        return string_at(unverified_claims(session.id_token), "sub")
 
     def enrich(self, session: Session) -> Flow[Session]:
         """*session* with what GitLab itself says, about the user and the projects."""
         session = yield from super().enrich(session)
-        url = url_at(self._known().authorization_endpoint, "/oauth/userinfo")
+        url = url_on_server(
+            self._require_metadata().authorization_endpoint, "/oauth/userinfo"
+        )
         headers = self.api_headers(session)
-        info = yield from get_json(
+        info = yield from fetch_json(
             Fetch("GET", url, headers, purpose="profile"), "userinfo"
         )
         if not isinstance(info, dict):
             raise ProviderError("userinfo is not an object", reason="profile_invalid")
         verified = claim_bool(info.get("email_verified"))
         if not verified and not self.settings.allow_unverified_email:
-            raise unverified()
-        groups = _no_projects(session.groups)
+            raise email_unverified_error()
+        groups = _without_projects(session.groups)
         if info.get("groups") is not None:
-            groups = _no_projects(claim_list(info["groups"]))
-        projects = yield from self._projects(session)
+            groups = _without_projects(claim_list(info["groups"]))
+        projects = yield from self._accessible_projects(session)
         return msgspec.structs.replace(
             session,
-            user=text_at(info, "nickname") or session.user,
-            email=text_at(info, "email") or session.email,
-            groups=unique_groups(*groups, *projects),
+            user=string_at(info, "nickname") or session.user,
+            email=string_at(info, "email") or session.email,
+            groups=unique_strings(*groups, *projects),
         )
 
-    def _projects(self, session: Session) -> Flow[list[str]]:
+    def _accessible_projects(self, session: Session) -> Flow[list[str]]:
         found = []
         for project in self.settings.gitlab.projects:
-            path, level = path_and_level(project)
-            if (yield from self._works_on(session, path, level)):
-                found.append(f"{PROJECT}{path}")
+            path, level = parse_project(project)
+            if (yield from self._has_access(session, path, level)):
+                found.append(f"{PROJECT_PREFIX}{path}")
         return found
 
-    def _works_on(self, session: Session, path: str, level: int) -> Flow[bool]:
-        base = self._known().authorization_endpoint
-        url = url_at(base, f"/api/v4/projects/{segment(path)}")
+    def _has_access(self, session: Session, path: str, level: int) -> Flow[bool]:
+        base = self._require_metadata().authorization_endpoint
+        url = url_on_server(base, f"/api/v4/projects/{quote_segment(path)}")
         headers = self.api_headers(session)
         response = yield from Fetch("GET", url, headers, purpose="groups")
         if is_transient(response):
@@ -93,10 +97,10 @@ class Gitlab(Provider):
         return access_level(document) >= level
 
 
-def path_and_level(project: str) -> tuple[str, int]:
+def parse_project(project: str) -> tuple[str, int]:
     """A project's path and the access that is demanded, from ``path=level``."""
     path, _, level = project.partition("=")
-    return path, int(level or DEFAULT_LEVEL)
+    return path, int(level or DEFAULT_ACCESS_LEVEL)
 
 
 def access_level(project: Any) -> int:
@@ -112,5 +116,5 @@ def access_level(project: Any) -> int:
     return 0
 
 
-def _no_projects(groups: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(group for group in groups if not group.startswith(PROJECT))
+def _without_projects(groups: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(group for group in groups if not group.startswith(PROJECT_PREFIX))

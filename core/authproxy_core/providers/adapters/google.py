@@ -15,7 +15,7 @@ from ...effects import Flow
 from ...identity.claims import claim_bool
 from ...session import Session
 from ...settings.root import ProviderSettings
-from ..api import unique_groups, unverified
+from ..api import email_unverified_error, unique_strings
 from ..base import Provider
 from .google_directory import Directory
 
@@ -39,9 +39,11 @@ class Google(Provider):
         )
 
     @property
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether keys are there, and the directory has let itself be asked once."""
-        return super().ready and (self._directory is None or self._directory.reached)
+        return super().is_ready and (
+            self._directory is None or self._directory.is_reached
+        )
 
     def adopt_cache(self, previous: Provider) -> None:
         """Take over keys, and the directory if it is asked in the same way."""
@@ -54,24 +56,24 @@ class Google(Provider):
         """Fetch keys, and see that the directory lets itself be asked."""
         yield from super().prepare()
         if self._directory is not None:
-            yield from self._directory.token()
+            yield from self._directory.access_token()
 
     def allowed_groups(self) -> tuple[str, ...]:
         """The groups of Google's own option, else the general ones."""
         return self.settings.google.groups or super().allowed_groups()
 
-    def groups_of(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
+    def read_groups(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
         """None: only the directory names groups."""
         return ()
 
-    def _with_userinfo(
+    def _add_userinfo(
         self, session: Session, claims: Mapping[str, Any]
     ) -> Flow[Mapping[str, Any]]:
         """*claims* as they are; an address that is not verified is no address."""
         yield from ()
         verified = claim_bool(claims.get("email_verified"))
         if not verified and not self.settings.allow_unverified_email:
-            raise unverified()
+            raise email_unverified_error()
         return claims
 
     def enrich(self, session: Session) -> Flow[Session]:
@@ -81,11 +83,11 @@ class Google(Provider):
         groups: tuple[str, ...] = ()
         preferred_username = ""
         if directory is not None and session.email:
-            groups = yield from directory.groups_of(session.email)
+            groups = yield from directory.read_groups(session.email)
             if self.settings.google.use_organization_id:
                 preferred_username = yield from directory.organization_id(session.email)
         return msgspec.structs.replace(
             session,
-            groups=unique_groups(*groups),
+            groups=unique_strings(*groups),
             preferred_username=preferred_username,
         )

@@ -21,17 +21,17 @@ from ...errors import ProviderError, SettingsError
 from ...messages import Headers, Response
 from ...oidc.protocol import FORM_HEADERS, parse_tokens, with_query
 from ...settings.providers import GoogleSettings
-from ..api import MAX_PAGES, objects, segment, text_at, too_many_pages
-from .assertion import SigningKey, signing_key
+from ..api import MAX_PAGES, objects_in, quote_segment, string_at, too_many_pages_error
+from .assertion import SigningKey, load_signing_key
 
-SCOPES = "https://www.googleapis.com/auth"
-DIRECTORY = "https://admin.googleapis.com/admin/directory/v1"
+SCOPE_PREFIX = "https://www.googleapis.com/auth"
+DIRECTORY_URL = "https://admin.googleapis.com/admin/directory/v1"
 TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105  # an address
-METADATA = (
+METADATA_URL = (
     "http://metadata.google.internal/computeMetadata/v1/instance/"
     "service-accounts/default"
 )
-CREDENTIALS = "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts"
+CREDENTIALS_URL = "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts"
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 # The first that is granted is used; the later ones may also write, and are not needed.
 GROUP_SCOPES = (
@@ -40,8 +40,8 @@ GROUP_SCOPES = (
     "admin.directory.group.member",
     "admin.directory.group",
 )
-LIFETIME = 3600  # seconds
-EARLY = 60.0  # seconds before its end that a token is not used any more
+TOKEN_LIFETIME = 3600  # seconds
+EXPIRY_MARGIN = 60.0  # seconds before its end that a token is not used any more
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,18 +65,18 @@ class Directory:
     def __init__(self, settings: GoogleSettings, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._clock = clock
-        self._account = _account(settings)
+        self._account = _load_account(settings)
         self._token = ""
-        self._good_until = 0.0
+        self._expires_at = 0.0
 
     @property
-    def reached(self) -> bool:
+    def is_reached(self) -> bool:
         """Whether there was a token for it already."""
         return bool(self._token)
 
     # -- what it says
 
-    def groups_of(self, email: str) -> Flow[tuple[str, ...]]:
+    def read_groups(self, email: str) -> Flow[tuple[str, ...]]:
         """The configured groups that *email* is in, or all of them.
 
         Raises `ProviderError` or `FetchError`.
@@ -95,14 +95,14 @@ class Directory:
         page = ""
         for _ in range(MAX_PAGES):
             params = [*query, ("pageToken", page)] if page else query
-            url = with_query(f"{DIRECTORY}/groups", params)
-            document = yield from self._get(url, "the list of groups")
-            groups = objects(document.get("groups"))
-            found += [text_at(group, "email") for group in groups]
-            page = text_at(document, "nextPageToken")
+            url = with_query(f"{DIRECTORY_URL}/groups", params)
+            document = yield from self._fetch(url, "the list of groups")
+            groups = objects_in(document.get("groups"))
+            found += [string_at(group, "email") for group in groups]
+            page = string_at(document, "nextPageToken")
             if not page:
                 return tuple(found)
-        raise too_many_pages("the list of groups")
+        raise too_many_pages_error("the list of groups")
 
     def _has_member(self, group: str, email: str) -> Flow[bool]:
         """Whether *email* is in *group*, directly or through other groups.
@@ -110,59 +110,61 @@ class Directory:
         Google can't tell that of members outside of the domain, but it names those that
         are direct members.
         """
-        base = f"{DIRECTORY}/groups/{segment(group)}"
+        base = f"{DIRECTORY_URL}/groups/{quote_segment(group)}"
         headers = yield from self._headers()
-        url = f"{base}/hasMember/{segment(email)}"
+        url = f"{base}/hasMember/{quote_segment(email)}"
         response = yield from Fetch("GET", url, headers, purpose="groups")
         if response.status == 404:
             return False
         if response.status != 400:
-            document = _read(response, "hasMember")
+            document = _parse(response, "hasMember")
             return document.get("isMember") is True
-        url = f"{base}/members/{segment(email)}"
+        url = f"{base}/members/{quote_segment(email)}"
         response = yield from Fetch("GET", url, headers, purpose="groups")
         if response.status in (400, 404):
             return False
-        return _read(response, "the member").get("status") == "ACTIVE"
+        return _parse(response, "the member").get("status") == "ACTIVE"
 
     def organization_id(self, email: str) -> Flow[str]:
         """The external id of type "organization"; raises `ProviderError` without one."""
-        url = f"{DIRECTORY}/users/{segment(email)}"
-        document = yield from self._get(url, "the user")
-        for entry in objects(document.get("externalIds")):
-            if entry.get("type") == "organization" and text_at(entry, "value"):
-                return text_at(entry, "value")
+        url = f"{DIRECTORY_URL}/users/{quote_segment(email)}"
+        document = yield from self._fetch(url, "the user")
+        for entry in objects_in(document.get("externalIds")):
+            if entry.get("type") == "organization" and string_at(entry, "value"):
+                return string_at(entry, "value")
         raise ProviderError(
             "the user has no organization id in the directory",
             reason="profile_invalid",
             hint="set it, or google_use_organization_id = false",
         )
 
-    def _get(self, url: str, what: str) -> Flow[dict[str, Any]]:
+    def _fetch(self, url: str, what: str) -> Flow[dict[str, Any]]:
         headers = yield from self._headers()
         response = yield from Fetch("GET", url, headers, purpose="groups")
-        return _read(response, what)
+        return _parse(response, what)
 
     def _headers(self) -> Flow[Headers]:
-        return _bearer((yield from self.token()))
+        return _bearer((yield from self.access_token()))
 
     # -- the token to ask with
 
-    def token(self) -> Flow[str]:
+    def access_token(self) -> Flow[str]:
         """An access token for the directory; raises `ProviderError` or `FetchError`."""
-        if self._clock() < self._good_until:
+        if self._clock() < self._expires_at:
             return self._token
         refused: ProviderError | None = None
         for scope in self._scopes():
             assertion = yield from self._assertion(scope)
             params = [("grant_type", GRANT), ("assertion", assertion)]
             try:
-                token, lifetime = yield from _exchange(self._account.token_uri, params)
+                token, lifetime = yield from _request_token(
+                    self._account.token_uri, params
+                )
             except ProviderError as error:
                 refused = error
                 continue
             self._token = token
-            self._good_until = self._clock() + lifetime - EARLY
+            self._expires_at = self._clock() + lifetime - EXPIRY_MARGIN
             return token
         raise ProviderError(
             f"Google grants no token for the directory: {refused}",
@@ -174,12 +176,14 @@ class Directory:
     def _scopes(self) -> list[str]:
         """Each scope to be tried; several in one are for groups and users."""
         if not self._settings.use_organization_id:
-            return [f"{SCOPES}/{scope}" for scope in GROUP_SCOPES]
+            return [f"{SCOPE_PREFIX}/{scope}" for scope in GROUP_SCOPES]
         user = {
             "cloud": "cloud-platform",
             "user": "admin.directory.user",
         }.get(self._settings.admin_api_user_scope, "admin.directory.user.readonly")
-        return [f"{SCOPES}/{scope} {SCOPES}/{user}" for scope in GROUP_SCOPES]
+        return [
+            f"{SCOPE_PREFIX}/{scope} {SCOPE_PREFIX}/{user}" for scope in GROUP_SCOPES
+        ]
 
     def _assertion(self, scope: str) -> Flow[str]:
         """A signed wish to act as the administrator (RFC 7523 §3)."""
@@ -190,42 +194,44 @@ class Directory:
             "scope": scope,
             "aud": self._account.token_uri,
             "iat": now,
-            "exp": now + LIFETIME,
+            "exp": now + TOKEN_LIFETIME,
         }
         if self._account.key is not None:
             return self._account.key.sign(claims)
-        return (yield from self._signed_by_google(claims))
+        return (yield from self._sign_with_google(claims))
 
-    def _signed_by_google(self, claims: dict[str, Any]) -> Flow[str]:
-        headers = _bearer((yield from self._own_token()))
+    def _sign_with_google(self, claims: dict[str, Any]) -> Flow[str]:
+        headers = _bearer((yield from self._credentials_token()))
         if not claims["iss"]:
-            url = f"{METADATA}/email"
-            response = yield from Fetch("GET", url, FLAVOR, purpose="directory")
+            url = f"{METADATA_URL}/email"
+            response = yield from Fetch(
+                "GET", url, METADATA_HEADERS, purpose="directory"
+            )
             _check_status(response, "the metadata server")
             claims = {**claims, "iss": response.body.decode("ascii", "replace")}
-        url = f"{CREDENTIALS}/{segment(claims['iss'])}:signJwt"
+        url = f"{CREDENTIALS_URL}/{quote_segment(claims['iss'])}:signJwt"
         body = orjson.dumps({"payload": orjson.dumps(claims).decode()})
         headers = (*headers, (b"content-type", b"application/json"))
         response = yield from Fetch("POST", url, headers, body, purpose="directory")
-        signed = text_at(_read(response, "signJwt"), "signedJwt")
+        signed = string_at(_parse(response, "signJwt"), "signedJwt")
         if not signed:
             raise ProviderError(
                 "signJwt answered without a JWT", reason="directory_invalid"
             )
         return signed
 
-    def _own_token(self) -> Flow[str]:
+    def _credentials_token(self) -> Flow[str]:
         """A token of the credentials themselves, to have assertions signed."""
         if self._account.refresh:
             params = [("grant_type", "refresh_token"), *self._account.refresh]
-            token, _ = yield from _exchange(self._account.token_uri, params)
+            token, _ = yield from _request_token(self._account.token_uri, params)
             return token
-        url = f"{METADATA}/token"
-        response = yield from Fetch("GET", url, FLAVOR, purpose="directory")
-        return text_at(_read(response, "the metadata server"), "access_token")
+        url = f"{METADATA_URL}/token"
+        response = yield from Fetch("GET", url, METADATA_HEADERS, purpose="directory")
+        return string_at(_parse(response, "the metadata server"), "access_token")
 
 
-FLAVOR: Headers = ((b"metadata-flavor", b"Google"),)
+METADATA_HEADERS: Headers = ((b"metadata-flavor", b"Google"),)
 
 
 def _bearer(token: str) -> Headers:
@@ -235,12 +241,12 @@ def _bearer(token: str) -> Headers:
     )
 
 
-def _exchange(url: str, params: list[tuple[str, str]]) -> Flow[tuple[str, float]]:
+def _request_token(url: str, params: list[tuple[str, str]]) -> Flow[tuple[str, float]]:
     """An access token and its lifetime in seconds."""
     body = urlencode(params).encode()
     response = yield from Fetch("POST", url, FORM_HEADERS, body, purpose="directory")
     tokens = parse_tokens(response)
-    return tokens.access_token, tokens.expires_in or LIFETIME
+    return tokens.access_token, tokens.expires_in or TOKEN_LIFETIME
 
 
 def _check_status(response: Response, what: str) -> None:
@@ -256,7 +262,7 @@ def _check_status(response: Response, what: str) -> None:
         )
 
 
-def _read(response: Response, what: str) -> dict[str, Any]:
+def _parse(response: Response, what: str) -> dict[str, Any]:
     """The JSON object of an answer; raises `ProviderError`."""
     _check_status(response, what)
     try:
@@ -270,34 +276,34 @@ def _read(response: Response, what: str) -> dict[str, Any]:
     return document
 
 
-def _account(settings: GoogleSettings) -> Account:
+def _load_account(settings: GoogleSettings) -> Account:
     """The account in the credentials' JSON; raises `SettingsError`."""
     if settings.metadata_server:
         return Account(email=settings.target_principal)
     try:
         document = msgspec.json.decode(settings.credentials.value)
-        return _read_account(document, settings.target_principal)
+        return _parse_account(document, settings.target_principal)
     except (ValueError, RecursionError) as error:
         reason = "it is no JSON" if isinstance(error, msgspec.DecodeError) else error
         raise SettingsError((f"google_service_account_json: {reason}",)) from None
 
 
-def _read_account(document: Any, principal: str) -> Account:
+def _parse_account(document: Any, principal: str) -> Account:
     """Raises `ValueError` for credentials of a kind that can't be used."""
-    match text_at(document, "type"):
+    match string_at(document, "type"):
         case "service_account":
-            pem = text_at(document, "private_key").encode()
-            email = text_at(document, "client_email")
+            pem = string_at(document, "private_key").encode()
+            email = string_at(document, "client_email")
             if not email:
                 raise ValueError("client_email is missing")
             return Account(
                 email=email,
-                key=signing_key(pem, text_at(document, "private_key_id")),
-                token_uri=text_at(document, "token_uri") or TOKEN_URI,
+                key=load_signing_key(pem, string_at(document, "private_key_id")),
+                token_uri=string_at(document, "token_uri") or TOKEN_URI,
             )
         case "authorized_user" if principal:
             names = ("client_id", "client_secret", "refresh_token")
-            refresh = tuple((name, text_at(document, name)) for name in names)
+            refresh = tuple((name, string_at(document, name)) for name in names)
             return Account(email=principal, refresh=refresh)
         case "authorized_user":
             raise ValueError("a user's credentials need google_target_principal")

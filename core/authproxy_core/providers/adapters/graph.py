@@ -7,12 +7,12 @@ from ...errors import ProviderError
 from ...messages import Headers
 from ..api import (
     MAX_PAGES,
-    get_json,
-    next_page,
-    objects,
-    text_at,
-    texts,
-    too_many_pages,
+    check_next_page,
+    fetch_json,
+    objects_in,
+    string_at,
+    strings_in,
+    too_many_pages_error,
 )
 
 GRAPH = "https://graph.microsoft.com"
@@ -30,26 +30,28 @@ def member_of(url: str, headers: Headers, field: str = "id") -> Flow[tuple[str, 
     base = url
     for _ in range(MAX_PAGES):
         fetch = Fetch("GET", url, (*headers, *EVENTUAL), purpose="groups")
-        document = yield from get_json(fetch, WHAT)
+        document = yield from fetch_json(fetch, WHAT)
         if not isinstance(document, dict):
             raise ProviderError(f"{WHAT} is not an object", reason="groups_invalid")
-        found += [text_at(group, field) for group in objects(document.get("value"))]
-        url = next_page(text_at(document, "@odata.nextLink"), base, WHAT)
+        found += [
+            string_at(group, field) for group in objects_in(document.get("value"))
+        ]
+        url = check_next_page(string_at(document, "@odata.nextLink"), base, WHAT)
         if not url:
             return tuple(group for group in found if group)
-    raise too_many_pages(WHAT)
+    raise too_many_pages_error(WHAT)
 
 
 def address(url: str, headers: Headers) -> Flow[str]:
     """The user's address: ``mail``, else the first other one, else the UPN."""
-    document = yield from get_json(
+    document = yield from fetch_json(
         Fetch("GET", url, headers, purpose="profile"), "Graph's profile"
     )
     if not isinstance(document, dict):
         return ""
-    others = texts(document.get("otherMails"))
+    others = strings_in(document.get("otherMails"))
     return (
-        text_at(document, "mail")
+        string_at(document, "mail")
         or (others[0] if others else "")
-        or text_at(document, "userPrincipalName")
+        or string_at(document, "userPrincipalName")
     )

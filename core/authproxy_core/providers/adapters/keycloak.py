@@ -22,19 +22,19 @@ class KeycloakOidc(Provider):
     whose signature is therefore not what its trust rests on.
     """
 
-    keycloak = True
+    is_keycloak = True
 
-    def groups_of(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
+    def read_groups(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
         """The groups, but none that would pass for a role."""
         return tuple(
-            group for group in super().groups_of(claims) if not group.startswith(ROLE)
+            group for group in super().read_groups(claims) if not group.startswith(ROLE)
         )
 
     def enrich(self, session: Session) -> Flow[Session]:
         """*session* with the roles of its access token in place of earlier ones."""
-        return self.bearer_enriched((yield from super().enrich(session)))
+        return self.enrich_bearer((yield from super().enrich(session)))
 
-    def bearer_enriched(self, session: Session) -> Session:
+    def enrich_bearer(self, session: Session) -> Session:
         """The same for a bearer JWT, whose signature has been checked."""
         groups = [group for group in session.groups if not group.startswith(ROLE)]
         roles = roles_of(unverified_claims(session.access_token))

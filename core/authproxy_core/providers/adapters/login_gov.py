@@ -23,10 +23,10 @@ from ...oidc.protocol import (
 )
 from ...session import Session
 from ...settings.root import ProviderSettings
-from ..api import status_error, text_at, unverified, url_at
+from ..api import email_unverified_error, status_error, string_at, url_on_server
 from ..base import Provider
 from ..endpoints import configured_metadata
-from .assertion import SigningKey, signing_key
+from .assertion import SigningKey, load_signing_key
 
 ASSERTION_LIFETIME = 300.0  # seconds
 DEFAULT_ACR = "http://idmanagement.gov/ns/assurance/loa/1"
@@ -46,19 +46,21 @@ class LoginGov(Provider):
         super().__init__(
             settings, clock=clock, leeway=leeway, extra_claims=extra_claims
         )
-        self._key = _own_key(settings)
+        self._key = _load_key(settings)
 
-    def _configured(self) -> Metadata | None:
+    def _configured_metadata(self) -> Metadata | None:
         found = configured_metadata(self.settings)
         own = self.settings.login_gov.pubjwk_url
-        issuer = self.settings.issuer or url_at(found.authorization_endpoint, "/")
+        issuer = self.settings.issuer or url_on_server(
+            found.authorization_endpoint, "/"
+        )
         return msgspec.structs.replace(
             found, issuer=issuer, jwks_uri=own or found.jwks_uri
         )
 
     def _expected_issuer(self) -> str | None:
         skip = self.settings.skip_issuer_verification
-        return None if skip else self._known().issuer
+        return None if skip else self._require_metadata().issuer
 
     def extra_authorization_parameters(
         self, params: Mapping[str, str]
@@ -71,7 +73,7 @@ class LoginGov(Provider):
         self, params: list[tuple[str, str]], *, in_body: bool
     ) -> Flow[Fetch]:
         yield from ()
-        endpoint = self._known().token_endpoint
+        endpoint = self._require_metadata().token_endpoint
         now = int(self._clock())
         claims = {
             "iss": self.settings.client_id,
@@ -84,7 +86,7 @@ class LoginGov(Provider):
         params = [pair for pair in params if pair[0] != "redirect_uri"]
         return assertion_request(endpoint, params, self._key.sign(claims))
 
-    def _with_userinfo(
+    def _add_userinfo(
         self, session: Session, claims: Mapping[str, Any]
     ) -> Flow[Mapping[str, Any]]:
         """*claims* as they are: userinfo is asked once, by `enrich`."""
@@ -94,23 +96,23 @@ class LoginGov(Provider):
     def enrich(self, session: Session) -> Flow[Session]:
         """*session* with the verified address of userinfo; no user, as ever."""
         session = yield from super().enrich(session)
-        email = yield from self._address(session)
+        email = yield from self._fetch_email(session)
         return msgspec.structs.replace(
             session, user="", email=email, groups=(), preferred_username=""
         )
 
-    def _address(self, session: Session) -> Flow[str]:
-        endpoint = self._known().userinfo_endpoint
+    def _fetch_email(self, session: Session) -> Flow[str]:
+        endpoint = self._require_metadata().userinfo_endpoint
         response = yield from userinfo_request(endpoint, session.access_token)
         if response.status != 200:
             raise status_error(response, "userinfo", "userinfo")
         info = parse_userinfo(
-            response, text_at(unverified_claims(session.id_token), "sub")
+            response, string_at(unverified_claims(session.id_token), "sub")
         )
         verified = claim_bool(info.get("email_verified"))
         if not verified and not self.settings.allow_unverified_email:
-            raise unverified()
-        return text_at(info, "email")
+            raise email_unverified_error()
+        return string_at(info, "email")
 
     def refresh(self, session: Session) -> Flow[Tokens]:
         """The access token as it is: there is no refresh token."""
@@ -121,7 +123,7 @@ class LoginGov(Provider):
         """*session* if userinfo still answers to its access token."""
         if not session.id_token:
             raise TokenError("the session has no ID token", reason="validation")
-        email = yield from self._address(session)
+        email = yield from self._fetch_email(session)
         if email != session.email:
             raise ProviderError(
                 "the user has another e-mail address now", reason="userinfo_subject"
@@ -129,9 +131,9 @@ class LoginGov(Provider):
         return msgspec.structs.replace(session, created_at=self._clock())
 
 
-def _own_key(settings: ProviderSettings) -> SigningKey:
+def _load_key(settings: ProviderSettings) -> SigningKey:
     try:
-        return signing_key(settings.login_gov.jwt_key.value)
+        return load_signing_key(settings.login_gov.jwt_key.value)
     except ValueError:
         raise SettingsError(
             ("jwt_key: expected a private RSA key of at least 2048 bits in PEM",)

@@ -16,7 +16,7 @@ from ...effects import Fetch, Flow
 from ...oidc.protocol import Tokens
 from ...session import Session
 from ...settings.root import ProviderSettings
-from ..api import get_json
+from ..api import fetch_json
 from ..base import Provider
 
 
@@ -35,7 +35,7 @@ class ProfileProvider(Provider):
         self._read = read
 
     @property
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Always: nothing has to be fetched before a login."""
         return True
 
@@ -63,7 +63,7 @@ class ProfileProvider(Provider):
         """What is asked whether an access token is good."""
         return self.settings.validate_url or self.kind.validate_url
 
-    def session_from(
+    def create_session(
         self, tokens: Tokens, nonce: bytes, *, nonce_optional: bool = False
     ) -> Flow[Session]:
         """The session of a fresh login; raises `TokenError` or `ProviderError`."""
@@ -75,7 +75,7 @@ class ProfileProvider(Provider):
             access_token=tokens.access_token,
             nonce=nonce,
         )
-        return (yield from self._known_user(session))
+        return (yield from self._load_user(session))
 
     def refresh(self, session: Session) -> Flow[Tokens]:
         """The access token as it is: there is no refresh token."""
@@ -94,22 +94,24 @@ class ProfileProvider(Provider):
             access_token=tokens.access_token,
             nonce=session.nonce,
         )
-        return (yield from self._known_user(fresh))
+        return (yield from self._load_user(fresh))
 
-    def _known_user(self, session: Session) -> Flow[Session]:
+    def _load_user(self, session: Session) -> Flow[Session]:
         session = yield from self._read(self, session)
         self._check_email(session)
         # Reading a profile from that address has shown already that the token is good.
         if self.validate_url != self.profile_url:
-            yield from self._validate(session)
+            yield from self._validate_access_token(session)
         return session
 
-    def get(
+    def fetch(
         self, session: Session, url: str, what: str, purpose: str = "profile"
     ) -> Flow[Any]:
         """The JSON at *url*, asked with the session's access token; see `ask`."""
         headers = self.api_headers(session)
-        return (yield from get_json(Fetch("GET", url, headers, purpose=purpose), what))
+        return (
+            yield from fetch_json(Fetch("GET", url, headers, purpose=purpose), what)
+        )
 
 
 Reader: TypeAlias = Callable[[ProfileProvider, Session], Flow[Session]]

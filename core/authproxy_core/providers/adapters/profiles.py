@@ -10,7 +10,14 @@ from ...effects import Fetch, Flow
 from ...errors import ProviderError
 from ...oidc.protocol import with_query
 from ...session import Session
-from ..api import check_verified, get_json, objects, text_at, texts, unique_groups
+from ..api import (
+    check_email_verified,
+    fetch_json,
+    objects_in,
+    string_at,
+    strings_in,
+    unique_strings,
+)
 from .profile import ProfileProvider, with_identity
 
 SOURCEHUT_QUERY = orjson.dumps({"query": "{ me { username, email } }"})
@@ -18,18 +25,18 @@ SOURCEHUT_QUERY = orjson.dumps({"query": "{ me { username, email } }"})
 
 def read_digitalocean(provider: ProfileProvider, session: Session) -> Flow[Session]:
     """DigitalOcean: ``account.email``."""
-    document = yield from provider.get(session, provider.profile_url, "the account")
+    document = yield from provider.fetch(session, provider.profile_url, "the account")
     account = document.get("account") if isinstance(document, dict) else None
     if isinstance(account, dict) and not provider.settings.allow_unverified_email:
-        check_verified(account, "email_verified")
-    return with_identity(session, email=text_at(account, "email"))
+        check_email_verified(account, "email_verified")
+    return with_identity(session, email=string_at(account, "email"))
 
 
 def read_facebook(provider: ProfileProvider, session: Session) -> Flow[Session]:
     """Facebook: ``email``, which is only there when it is confirmed."""
     url = with_query(provider.profile_url, [("fields", "name,email")])
-    document = yield from provider.get(session, url, "the profile")
-    return with_identity(session, email=text_at(document, "email"))
+    document = yield from provider.fetch(session, url, "the profile")
+    return with_identity(session, email=string_at(document, "email"))
 
 
 def read_linkedin(provider: ProfileProvider, session: Session) -> Flow[Session]:
@@ -38,25 +45,27 @@ def read_linkedin(provider: ProfileProvider, session: Session) -> Flow[Session]:
     # The projection's parentheses and asterisk are LinkedIn's own syntax.
     query = "q=members&projection=(elements*(handle~))"
     url = f"{provider.profile_url}{joint}{query}"
-    document = yield from provider.get(session, url, "the e-mail address")
-    elements = objects(document.get("elements") if isinstance(document, dict) else None)
+    document = yield from provider.fetch(session, url, "the e-mail address")
+    elements = objects_in(
+        document.get("elements") if isinstance(document, dict) else None
+    )
     first = elements[0] if elements else None
-    return with_identity(session, email=text_at(first, "handle~", "emailAddress"))
+    return with_identity(session, email=string_at(first, "handle~", "emailAddress"))
 
 
 def read_keycloak(provider: ProfileProvider, session: Session) -> Flow[Session]:
     """Keycloak by its userinfo, as before it was used with OpenID Connect."""
     url = provider.profile_url or provider.validate_url
-    document = yield from provider.get(session, url, "userinfo")
+    document = yield from provider.fetch(session, url, "userinfo")
     _check_object(document, "userinfo")
     if not provider.settings.allow_unverified_email:
-        check_verified(document, "email_verified")
-    preferred = text_at(document, "preferred_username")
+        check_email_verified(document, "email_verified")
+    preferred = string_at(document, "preferred_username")
     return with_identity(
         session,
-        email=text_at(document, "email"),
-        user=text_at(document, "user") or preferred,
-        groups=unique_groups(*texts(document.get("groups"))),
+        email=string_at(document, "email"),
+        user=string_at(document, "user") or preferred,
+        groups=unique_strings(*strings_in(document.get("groups"))),
         preferred_username=preferred,
     )
 
@@ -64,19 +73,19 @@ def read_keycloak(provider: ProfileProvider, session: Session) -> Flow[Session]:
 def read_nextcloud(provider: ProfileProvider, session: Session) -> Flow[Session]:
     """Nextcloud: the user as its OCS API describes it."""
     url = provider.profile_url or provider.validate_url
-    document = yield from provider.get(session, url, "the user")
+    document = yield from provider.fetch(session, url, "the user")
     data: Any = document
     for name in ("ocs", "data"):
         data = data.get(name) if isinstance(data, dict) else None
     _check_object(data, "the user")
-    user = text_at(data, "id")
+    user = string_at(data, "id")
     if not user:
         raise ProviderError("the user has no id", reason="profile_invalid")
     return with_identity(
         session,
-        email=text_at(data, "email"),
+        email=string_at(data, "email"),
         user=user,
-        groups=unique_groups(*texts(data.get("groups"))),
+        groups=unique_strings(*strings_in(data.get("groups"))),
     )
 
 
@@ -86,18 +95,18 @@ def read_sourcehut(provider: ProfileProvider, session: Session) -> Flow[Session]
         *provider.api_headers(session),
         (b"content-type", b"application/json"),
     )
-    document = yield from get_json(
+    document = yield from fetch_json(
         Fetch(
             "POST", provider.profile_url, headers, SOURCEHUT_QUERY, purpose="profile"
         ),
         "the profile",
     )
-    user = text_at(document, "data", "me", "username")
+    user = string_at(document, "data", "me", "username")
     if not user:
         raise ProviderError("the profile has no user name", reason="profile_invalid")
     return with_identity(
         session,
-        email=text_at(document, "data", "me", "email"),
+        email=string_at(document, "data", "me", "email"),
         user=user,
         preferred_username=user,
     )
