@@ -71,7 +71,7 @@ def _run(arguments: list[str]) -> int:
 
     flags = read_flags(arguments)
     if flags.help:
-        from ..config.options.reference import usage
+        from ..config.reference import usage
 
         print(usage())
         return 0

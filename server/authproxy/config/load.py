@@ -14,11 +14,13 @@ import msgspec
 
 from authproxy_core.encoding import is_token
 from authproxy_core.errors import SettingsError
+from authproxy_core.settings.auth_bypass import AuthBypassSettings
 from authproxy_core.settings.root import (
     CookieSettings,
     LogoutSettings,
     PageSettings,
     Secret,
+    SessionSettings,
     Settings,
     check,
 )
@@ -160,9 +162,9 @@ def _server_settings(collected: ResolvedOptions, parts: Sections) -> ServerSetti
         listeners=(*parts.listeners, *metrics_listeners(collected)),
         workers=_workers(collected, store),
         store=store,
-        limits=Limits(**option_fields(collected, "limits.")),
-        client=ClientSettings(**option_fields(collected, "client.")),
-        forward=ForwardSettings(**option_fields(collected, "forward.")),
+        limits=Limits(**option_fields(collected, Limits)),
+        client=ClientSettings(**option_fields(collected, ClientSettings)),
+        forward=ForwardSettings(**option_fields(collected, ForwardSettings)),
         logs=_logs(collected),
         request_id_header=id_header.lower(),
         proxy_protocol_from=proxy_protocol_sources(collected),
@@ -172,7 +174,7 @@ def _server_settings(collected: ResolvedOptions, parts: Sections) -> ServerSetti
 
 def _logs(collected: ResolvedOptions) -> LogSettings:
     """The log settings; a format of "" is the default one, which is made faster."""
-    values = option_fields(collected, "logs.")
+    values = option_fields(collected, LogSettings)
     for name in ("standard", "auth", "request"):
         if collected.is_default(f"{name}_logging_format"):
             values[f"{name}_format"] = ""
@@ -185,7 +187,7 @@ def _log_file(collected: ResolvedOptions) -> LogFileSettings | None:
     path = collected.string("logging_filename")
     if not path:
         return None
-    values = option_fields(collected, "logs.file.")
+    values = option_fields(collected, LogFileSettings)
     values["max_size"] = values["max_size"] or LOG_SIZE
     return LogFileSettings(path=path, **values)
 
@@ -196,18 +198,18 @@ def _core(
     # Fields that several options share are overwritten by what is made of them.
     return Settings(
         **{
-            **option_fields(collected, "core."),
+            **option_fields(collected, Settings),
             "cookie": _cookie(collected),
             "credentials": credentials(collected),
             "auth_bypass": auth_bypass.auth_bypass(
                 collected,
-                option_fields(collected, "core.auth_bypass."),
+                option_fields(collected, AuthBypassSettings),
                 parts.listeners,
             ),
             "hsts": auth_bypass.hsts(collected),
             "access": toml_rules(collected, parts.access_rules),
             "sessions": stores.sessions(
-                collected, option_fields(collected, "core.sessions."), store.kind
+                collected, option_fields(collected, SessionSettings), store.kind
             ),
             "providers": parts.providers,
             "real_client_ip_header": _client_ip_header(collected),
@@ -220,7 +222,7 @@ def _core(
             "proxy_raw_path": parts.proxy_raw_path,
             "strip_identity_headers": collected.boolean("strip_identity_headers")
             and collected.boolean("skip_auth_strip_headers"),
-            "logout": LogoutSettings(**option_fields(collected, "core.logout.")),
+            "logout": LogoutSettings(**option_fields(collected, LogoutSettings)),
             "pages": _pages(collected),
             "version": __version__,
         }
@@ -228,7 +230,7 @@ def _core(
 
 
 def _cookie(collected: ResolvedOptions) -> CookieSettings:
-    values = option_fields(collected, "core.cookie.")
+    values = option_fields(collected, CookieSettings)
     values["csrf_slots"] = collected.integer("cookie_csrf_slots")
     limit = collected.integer("cookie_csrf_per_request_limit")
     if limit > 0 and collected.boolean("cookie_csrf_per_request"):
@@ -265,7 +267,7 @@ def _authenticated_emails(collected: ResolvedOptions) -> frozenset[str] | None:
 def _pages(collected: ResolvedOptions) -> PageSettings:
     return PageSettings(
         **{
-            **option_fields(collected, "core.pages."),
+            **option_fields(collected, PageSettings),
             **files.read_templates(collected, "custom_templates_dir"),
             "logo": files.logo_html(collected, "custom_sign_in_logo"),
         }

@@ -6,16 +6,38 @@ import re
 import ssl
 import subprocess
 import tomllib
+import typing
 from pathlib import Path
-from typing import Any
+from types import MemberDescriptorType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
+from msgspec import Struct
 
 from authproxy import __version__
 from authproxy.config.options.option import Option
-from authproxy.config.options.reference import markdown, usage
 from authproxy.config.options.table import BY_KEY, CONTROL_OPTIONS, OPTIONS
 from authproxy.config.read.values import format_duration
+from authproxy.config.reference import markdown, usage
+from authproxy.server_settings import (
+    LogFileSettings,
+    LogSettings,
+    ServerSettings,
+    StoreSettings,
+)
+from authproxy_core.settings import (
+    CookieSettings,
+    ProviderSettings,
+    Settings,
+    UpstreamSettings,
+)
+from authproxy_core.settings.credentials import CredentialSettings
+from authproxy_core.settings.providers import (
+    EntraIdSettings,
+    GithubSettings,
+    GoogleSettings,
+    LoginGovSettings,
+)
 from support.certificates import make_certificate
 from support.configuration import account_file, key_file, settings
 from support.programs import ROOT, find
@@ -159,7 +181,7 @@ ELSEWHERE = {
 
 def wired() -> list[Option]:
     return [
-        option for option in OPTIONS if option.setting and option.key not in ELSEWHERE
+        option for option in OPTIONS if option.supported and option.key not in ELSEWHERE
     ]
 
 
@@ -229,7 +251,7 @@ def around(option: Option, folder: Path) -> tuple[str, ...]:
             f"--tls-cert-file={certificate.cert_file}",
             f"--tls-key-file={certificate.key_file}",
         )
-    if option.setting.startswith("logs.file."):
+    if option.field_of(LogFileSettings):
         flags = (f"--logging-filename={folder / 'log'}",)
     if option.key == "metrics_secure_address":
         certificate = make_certificate(folder, "localhost")
@@ -242,12 +264,19 @@ def around(option: Option, folder: Path) -> tuple[str, ...]:
     return flags
 
 
-def at(value: Any, place: str) -> Any:
-    """What stands at *place*; of several providers, upstreams, listeners the first."""
-    for name in place.split("."):
-        value = value[0] if isinstance(value, tuple) else value
-        value = getattr(value, name)
-    return value
+def field_values(value: object, option: Option) -> list[object]:
+    """The values of the field that *option* sets, wherever *value* contains it."""
+    if isinstance(value, tuple):
+        return [found for item in value for found in field_values(item, option)]
+    if not isinstance(value, Struct):
+        return []
+    found: list[object] = []
+    for name in value.__struct_fields__:
+        field = getattr(value, name)
+        if name == option.field_of(type(value)):
+            found.append(field)
+        found += field_values(field, option)
+    return found
 
 
 @pytest.mark.parametrize("option", wired(), ids=lambda option: option.key)
@@ -268,7 +297,7 @@ def test_each_option_changes_its_place(option: Option, tmp_path: Path) -> None:
         file.write_text("fedcba9876543210")
         value = f"--{option.flag}={file}"
         changed = settings(value, *around(option, tmp_path))
-        assert at(changed, option.setting) != at(settings(), option.setting)
+        assert field_values(changed, option) != field_values(settings(), option)
         return
     common = around(option, tmp_path)
     before = settings(*common)
@@ -276,7 +305,7 @@ def test_each_option_changes_its_place(option: Option, tmp_path: Path) -> None:
     if option.key == "upstreams":
         assert (before.core.upstreams, len(after.core.upstreams)) == ((), 1)
     else:
-        assert at(after, option.setting) != at(before, option.setting)
+        assert field_values(after, option) != field_values(before, option)
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.key)
@@ -287,7 +316,65 @@ def test_each_option_is_told_in_full(option: Option) -> None:
     assert option.environment == f"OAUTH2_PROXY_{option.key.upper()}"
     assert option.supported != (option.support != "full")
     assert option.support != "idle" or option.note
-    assert bool(option.setting) == option.supported
+    assert isinstance(option.setting, MemberDescriptorType)
+
+
+# Fields that are built from options of another type: a path becomes the content of the
+# file, several options become one value.
+BUILT: set[object] = {
+    CookieSettings.secrets,
+    CredentialSettings.jwt_issuers,
+    CredentialSettings.users,
+    EntraIdSettings.federated_token,
+    GithubSettings.token,
+    GoogleSettings.credentials,
+    LogSettings.exclude_paths,
+    LogSettings.file,
+    LoginGovSettings.jwt_key,
+    ProviderSettings.client_secret,
+    ProviderSettings.login_parameters,
+    ServerSettings.listeners,
+    ServerSettings.store,
+    Settings.authenticated_emails,
+    Settings.hsts,
+    Settings.inject_request_headers,
+    Settings.inject_response_headers,
+    Settings.pages,
+    Settings.signature_key,
+    Settings.upstreams,
+    StoreSettings.redis,
+    UpstreamSettings.ca_pem,
+}
+
+
+def plain_type(hint: Any) -> Any:
+    """*hint* without bounds and choices."""
+    match get_origin(hint), get_args(hint):
+        case (typing.Annotated, (bounded, *_)):
+            return plain_type(bounded)
+        case (typing.Literal, (choice, *_)):
+            return type(choice)
+    return hint
+
+
+def is_plain(option: Option) -> bool:
+    """Whether the settings field of *option* has the type of the option's values."""
+    field = option.setting
+    assert isinstance(field, MemberDescriptorType)
+    hints = get_type_hints(field.__objclass__, include_extras=True)
+    kind = TYPES[option.kind]
+    return plain_type(hints[field.__name__]) == (
+        tuple[str, ...] if kind is tuple else kind
+    )
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.key)
+def test_option_kind_fits_type_of_settings_field(option: Option) -> None:
+    assert is_plain(option) or option.setting in BUILT
+
+
+def test_built_fields_have_options_of_another_type() -> None:
+    assert {option.setting for option in OPTIONS if not is_plain(option)} == BUILT
 
 
 def test_names_are_unique() -> None:

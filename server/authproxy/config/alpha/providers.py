@@ -136,7 +136,7 @@ def _provider(
             f"{path}.ADFSConfig.skipScope",
             "has no effect: only the provider adfs reads it",
         )
-    flat = provider(view, option_fields(view, "core.providers."))
+    flat = provider(view, option_fields(view, ProviderSettings))
     return msgspec.structs.replace(
         flat,
         id=entry.get("id", flat.id),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from msgspec import Struct
+
 from authproxy_core.settings.root import HeaderRule, ProviderSettings, UpstreamSettings
 from authproxy_core.settings.rules import AccessRule
 
@@ -28,20 +30,19 @@ class Sections(NamedTuple):
     access_rules: tuple[AccessRule, ...] = ()
 
 
-def option_fields(collected: ResolvedOptions, prefix: str) -> dict[str, Any]:
-    """The values of the options whose place is a field right below *prefix*."""
+def option_fields(collected: ResolvedOptions, settings: type[Struct]) -> dict[str, Any]:
+    """Return the values of the options that set a field of *settings*, by field name."""
     return {
         name: collected.value(option.key)
         for option in OPTIONS
-        if option.setting.startswith(prefix)
-        and "." not in (name := option.setting.removeprefix(prefix))
+        if (name := option.field_of(settings))
     }
 
 
 def flat_sections(collected: ResolvedOptions) -> Sections:
     """What the flat options say; problems are noted."""
     return Sections(
-        providers=(provider(collected, option_fields(collected, "core.providers.")),),
+        providers=(provider(collected, option_fields(collected, ProviderSettings)),),
         request_headers=headers.request_rules(collected),
         response_headers=headers.response_rules(collected),
         upstreams=upstreams(collected),

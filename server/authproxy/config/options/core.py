@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from authproxy_core.settings.auth_bypass import AuthBypassSettings
+from authproxy_core.settings.credentials import CredentialSettings
+from authproxy_core.settings.root import CookieSettings, Settings
+from authproxy_core.settings.rules import RuleSettings
+
 from .option import Option, in_group
 
 _SAMESITE = ("", "lax", "strict", "none")
@@ -15,35 +20,35 @@ CORE_OPTIONS = in_group(
         "string",
         "/oauth2",
         "path below which the own endpoints are",
-        "core.proxy_prefix",
+        Settings.proxy_prefix,
     ),
     Option(
         "ping_path",
         "string",
         "/ping",
         "path that answers 200 while the process lives; empty disables it",
-        "core.ping_path",
+        Settings.ping_path,
     ),
     Option(
         "ping_user_agent",
         "string",
         "",
         "answer ping_path to this User-Agent only",
-        "core.ping_user_agent",
+        Settings.ping_user_agent,
     ),
     Option(
         "ready_path",
         "string",
         "/ready",
         "path that answers 200 once logins are possible; empty disables it",
-        "core.ready_path",
+        Settings.ready_path,
     ),
     Option(
         "reverse_proxy",
         "bool",
         False,
         "believe the X-Forwarded-* headers of trusted peers",
-        "core.reverse_proxy",
+        Settings.reverse_proxy,
     ),
     Option(
         "trusted_proxy_ips",
@@ -51,7 +56,7 @@ CORE_OPTIONS = in_group(
         (),
         "addresses and networks of the trusted peers; empty means loopback and "
         "private addresses",
-        "core.trusted_proxies",
+        Settings.trusted_proxies,
         "trusted-proxy-ip",
         note="in oauth2-proxy empty means everybody",
     ),
@@ -60,28 +65,28 @@ CORE_OPTIONS = in_group(
         "string",
         "X-Real-IP",
         "header in which trusted peers name the client",
-        "core.real_client_ip_header",
+        Settings.real_client_ip_header,
     ),
     Option(
         "redirect_url",
         "string",
         "",
         "callback address given to the provider; empty means the request's own host",
-        "core.redirect_url",
+        Settings.redirect_url,
     ),
     Option(
         "relative_redirect_url",
         "bool",
         False,
         "give the callback to the provider without scheme and host",
-        "core.relative_redirect_url",
+        Settings.relative_redirect_url,
     ),
     Option(
         "whitelist_domains",
         "list",
         (),
         "hosts that a login may return to; a leading dot includes subdomains",
-        "core.whitelist_domains",
+        Settings.whitelist_domains,
         "whitelist-domain",
     ),
     Option(
@@ -89,7 +94,7 @@ CORE_OPTIONS = in_group(
         "list",
         (),
         "let in addresses of these domains; * means any",
-        "core.email_domains",
+        Settings.email_domains,
         "email-domain",
     ),
     Option(
@@ -97,7 +102,7 @@ CORE_OPTIONS = in_group(
         "string",
         "",
         "CSV file whose first column has the addresses to let in",
-        "core.authenticated_emails",
+        Settings.authenticated_emails,
         note="read again when it changes",
     ),
     Option(
@@ -105,7 +110,7 @@ CORE_OPTIONS = in_group(
         "int",
         202,
         "status of the auth endpoint for a good session",
-        "core.auth_success_status",
+        Settings.auth_success_status,
         choices=("200", "202", "204"),
         is_extension=True,
     ),
@@ -116,7 +121,7 @@ CORE_OPTIONS = in_group(
         "what becomes of a session that fails the rules for e-mail addresses, groups or "
         "roles: keep, and answer 403; or clear, as in oauth2-proxy: its cookies and what "
         "the store has of it are deleted, and the auth endpoint answers 401",
-        "core.forbidden_session",
+        Settings.forbidden_session,
         choices=("keep", "clear"),
         is_extension=True,
     ),
@@ -125,14 +130,14 @@ CORE_OPTIONS = in_group(
         "bool",
         False,
         "go to the provider without showing the sign-in page",
-        "core.skip_provider_button",
+        Settings.skip_provider_button,
     ),
     Option(
         "encode_state",
         "bool",
         False,
         "base64url-encode the state parameter",
-        "core.encode_state",
+        Settings.encode_state,
     ),
     Option(
         "restart_lost_logins",
@@ -140,7 +145,7 @@ CORE_OPTIONS = in_group(
         True,
         "begin a login again, once, whose state is lost or foreign; off: a page says so, "
         "as in oauth2-proxy",
-        "core.restart_lost_logins",
+        Settings.restart_lost_logins,
         is_extension=True,
     ),
     Option(
@@ -148,14 +153,14 @@ CORE_OPTIONS = in_group(
         "bool",
         False,
         "answer errors as JSON instead of pages",
-        "core.force_json_errors",
+        Settings.force_json_errors,
     ),
     Option(
         "clock_skew",
         "duration",
         30.0,
         "leeway for the times in tokens",
-        "core.clock_skew",
+        Settings.clock_skew,
         maximum=600.0,
         is_extension=True,
     ),
@@ -164,7 +169,7 @@ CORE_OPTIONS = in_group(
         "list",
         (),
         "paths (regular expressions) answered 401 JSON instead of a login page",
-        setting="core.auth_bypass.api_routes",
+        setting=AuthBypassSettings.api_routes,
         flag="api-route",
     ),
     Option(
@@ -173,7 +178,7 @@ CORE_OPTIONS = in_group(
         0.0,
         "how long browsers shall use https only (Strict-Transport-Security), such as "
         "8760h; sent over https, also when a trusted gateway speaks it; 0 means off",
-        "core.hsts",
+        Settings.hsts,
         is_extension=True,
     ),
     Option(
@@ -181,7 +186,7 @@ CORE_OPTIONS = in_group(
         "bool",
         False,
         "the same for all names below the host",
-        "core.hsts",
+        Settings.hsts,
         is_extension=True,
     ),
     Option(
@@ -190,7 +195,7 @@ CORE_OPTIONS = in_group(
         "login",
         "what holds where no access rule does ([[access_rules]] tables of the file): a "
         "login, as without rules, or deny",
-        "core.access.default",
+        RuleSettings.default,
         choices=("login", "deny"),
         is_extension=True,
     ),
@@ -199,7 +204,7 @@ CORE_OPTIONS = in_group(
         "list",
         (),
         "requests let through without a login: METHOD=REGEX or REGEX",
-        setting="core.auth_bypass.skip_auth_routes",
+        setting=AuthBypassSettings.skip_auth_routes,
         flag="skip-auth-route",
     ),
     Option(
@@ -207,21 +212,21 @@ CORE_OPTIONS = in_group(
         "list",
         (),
         "old form of skip_auth_routes, without methods",
-        setting="core.auth_bypass.skip_auth_regex",
+        setting=AuthBypassSettings.skip_auth_regex,
     ),
     Option(
         "skip_auth_preflight",
         "bool",
         False,
         "let OPTIONS requests through without a login",
-        setting="core.auth_bypass.skip_auth_preflight",
+        setting=AuthBypassSettings.skip_auth_preflight,
     ),
     Option(
         "trusted_ips",
         "list",
         (),
         "client addresses and networks let through without a login",
-        setting="core.auth_bypass.trusted_ips",
+        setting=AuthBypassSettings.trusted_ips,
         flag="trusted-ip",
     ),
     Option(
@@ -229,14 +234,14 @@ CORE_OPTIONS = in_group(
         "bool",
         False,
         "redirect plain requests to https",
-        setting="core.auth_bypass.force_https",
+        setting=AuthBypassSettings.force_https,
     ),
     Option(
         "htpasswd_file",
         "string",
         "",
         "file of users and password hashes for a login form",
-        setting="core.credentials.users",
+        setting=CredentialSettings.users,
     ),
     Option(
         "htpasswd_user_groups",
@@ -245,14 +250,14 @@ CORE_OPTIONS = in_group(
         "groups of the users of htpasswd_file",
         flag="htpasswd-user-group",
         note=_WITH_HTPASSWD,
-        setting="core.credentials.user_groups",
+        setting=CredentialSettings.user_groups,
     ),
     Option(
         "skip_jwt_bearer_tokens",
         "bool",
         False,
         "accept bearer JWTs in place of a session",
-        setting="core.credentials.jwt_bearer_tokens",
+        setting=CredentialSettings.jwt_bearer_tokens,
     ),
     Option(
         "bearer_token_login_fallback",
@@ -260,7 +265,7 @@ CORE_OPTIONS = in_group(
         True,
         "treat a request with a bad bearer token as one without",
         note=_WITH_BEARER,
-        setting="core.credentials.bearer_login_fallback",
+        setting=CredentialSettings.bearer_login_fallback,
     ),
     Option(
         "extra_jwt_issuers",
@@ -268,14 +273,14 @@ CORE_OPTIONS = in_group(
         (),
         "further issuers of bearer JWTs, as issuer=audience",
         note=_WITH_BEARER,
-        setting="core.credentials.jwt_issuers",
+        setting=CredentialSettings.jwt_issuers,
     ),
     Option(
         "bearer_authorized_parties",
         "list",
         (),
         "clients (azp) whose bearer JWTs are accepted besides the own one's; * means any",
-        setting="core.credentials.jwt_authorized_parties",
+        setting=CredentialSettings.jwt_authorized_parties,
         flag="bearer-authorized-party",
         note=_WITH_BEARER,
         is_extension=True,
@@ -285,14 +290,14 @@ CORE_OPTIONS = in_group(
         "bool",
         False,
         "read a semicolon in the query of an own endpoint as an ampersand",
-        "core.allow_query_semicolons",
+        Settings.allow_query_semicolons,
     ),
     Option(
         "signature_key",
         "string",
         "",
         "sign upstream requests (Gap-Signature), as algorithm:key",
-        "core.signature_key",
+        Settings.signature_key,
         note="bodies above 1 MiB are answered 413",
         secret=True,
     ),
@@ -302,7 +307,7 @@ CORE_OPTIONS = in_group(
         False,
         "answer /liveness_check and /readiness_check, and with ping_path only to "
         "Google's load balancers and ping_user_agent",
-        "core.gcp_healthchecks",
+        Settings.gcp_healthchecks,
     ),
 )
 
@@ -313,14 +318,14 @@ COOKIE_OPTIONS = in_group(
         "string",
         "_oauth2_proxy",
         "name of the session cookie",
-        "core.cookie.name",
+        CookieSettings.name,
     ),
     Option(
         "cookie_secret",
         "string",
         "",
         "secret that seals cookies: 16, 24 or 32 bytes, raw or base64url",
-        "core.cookie.secrets",
+        CookieSettings.secrets,
         secret=True,
     ),
     Option(
@@ -329,7 +334,7 @@ COOKIE_OPTIONS = in_group(
         "",
         "file with the cookie secret, read byte for byte; used when cookie_secret is "
         "empty",
-        "core.cookie.secrets",
+        CookieSettings.secrets,
     ),
     Option(
         "cookie_secrets",
@@ -337,7 +342,7 @@ COOKIE_OPTIONS = in_group(
         (),
         "key ring: the first secret seals, all of them unseal; cookie_secret, when "
         "given, is the first",
-        "core.cookie.secrets",
+        CookieSettings.secrets,
         secret=True,
         is_extension=True,
     ),
@@ -347,7 +352,7 @@ COOKIE_OPTIONS = in_group(
         (),
         "files with further secrets of the key ring, one in each, read byte for byte; "
         "they come after cookie_secret and cookie_secrets",
-        "core.cookie.secrets",
+        CookieSettings.secrets,
         "cookie-secrets-file",
         is_extension=True,
     ),
@@ -356,7 +361,7 @@ COOKIE_OPTIONS = in_group(
         "string",
         "authproxy",
         "format of the cookies written: our own, or that of oauth2-proxy",
-        "core.cookie.format",
+        CookieSettings.format,
         choices=("authproxy", "oauth2-proxy"),
         is_extension=True,
     ),
@@ -365,7 +370,7 @@ COOKIE_OPTIONS = in_group(
         "bool",
         True,
         "accept cookies in oauth2-proxy's format",
-        "core.cookie.read_oauth2_proxy",
+        CookieSettings.read_oauth2_proxy,
         is_extension=True,
     ),
     Option(
@@ -373,44 +378,44 @@ COOKIE_OPTIONS = in_group(
         "list",
         (),
         "domains for the cookies; the longest one that fits the host is used",
-        "core.cookie.domains",
+        CookieSettings.domains,
         "cookie-domain",
     ),
-    Option("cookie_path", "string", "/", "path for the cookies", "core.cookie.path"),
+    Option("cookie_path", "string", "/", "path for the cookies", CookieSettings.path),
     Option(
         "cookie_expire",
         "duration",
         168 * 3600.0,
         "how long a session lasts; 0 means until the browser ends",
-        "core.cookie.expire",
+        CookieSettings.expire,
     ),
     Option(
         "cookie_refresh",
         "duration",
         0.0,
         "age at which a session is refreshed; 0 means never",
-        "core.cookie.refresh",
+        CookieSettings.refresh,
     ),
     Option(
         "cookie_secure",
         "bool",
         True,
         "send cookies over https only",
-        "core.cookie.secure",
+        CookieSettings.secure,
     ),
     Option(
         "cookie_httponly",
         "bool",
         True,
         "hide cookies from scripts",
-        "core.cookie.httponly",
+        CookieSettings.httponly,
     ),
     Option(
         "cookie_samesite",
         "string",
         "",
         "SameSite attribute of the cookies",
-        "core.cookie.samesite",
+        CookieSettings.samesite,
         choices=_SAMESITE,
     ),
     Option(
@@ -418,14 +423,14 @@ COOKIE_OPTIONS = in_group(
         "bool",
         False,
         "name the login-state cookie after the state, one for each login under way",
-        "core.cookie.csrf_per_request",
+        CookieSettings.csrf_per_request,
     ),
     Option(
         "cookie_csrf_per_request_limit",
         "int",
         0,
         "how many of these cookies to keep beside a new one; 0 means cookie_csrf_slots",
-        "core.cookie.csrf_slots",
+        CookieSettings.csrf_slots,
         minimum=None,
     ),
     Option(
@@ -433,7 +438,7 @@ COOKIE_OPTIONS = in_group(
         "int",
         8,
         "how many logins may be under way in one browser",
-        "core.cookie.csrf_slots",
+        CookieSettings.csrf_slots,
         minimum=1,
         maximum=64,
         is_extension=True,
@@ -443,14 +448,14 @@ COOKIE_OPTIONS = in_group(
         "duration",
         900.0,
         "how long a login may take; 0 means no limit",
-        "core.cookie.csrf_expire",
+        CookieSettings.csrf_expire,
     ),
     Option(
         "cookie_csrf_samesite",
         "string",
         "",
         "SameSite attribute of the login-state cookie; empty means cookie_samesite",
-        "core.cookie.csrf_samesite",
+        CookieSettings.csrf_samesite,
         choices=_SAMESITE,
     ),
 )

@@ -7,7 +7,10 @@ and of OPTIONS.md. Nothing heavy is imported here: ``--help`` has to be quick.
 
 from __future__ import annotations
 
+from types import MemberDescriptorType
 from typing import Literal, NamedTuple, TypeAlias
+
+from msgspec import Struct
 
 Kind: TypeAlias = Literal["string", "bool", "int", "duration", "list", "string-bool"]
 Value: TypeAlias = str | bool | int | float | tuple[str, ...]
@@ -24,8 +27,8 @@ class Option(NamedTuple):
     """One row of the table.
 
     ``default`` has the type of ``kind``: str, bool, int, float seconds, or a tuple of
-    str. ``place`` is the path of the field in `ServerSettings` that the option fills,
-    empty for what has no place yet. ``minimum`` and ``maximum`` bound numbers (seconds
+    str. ``setting`` is the field that the option sets, as an attribute of its settings
+    class (``CookieSettings.path``): mypy checks that it exists. ``minimum`` and ``maximum`` bound numbers (seconds
     for durations). ``note`` tells what comes of an option that is not supported, or
     how ours differs from the original. ``own`` options are not in oauth2-proxy.
     """
@@ -34,7 +37,7 @@ class Option(NamedTuple):
     kind: Kind
     default: Value
     help: str
-    setting: str = ""
+    setting: object = None
     flag: str = ""
     group: str = ""
     support: Support = "full"
@@ -48,6 +51,13 @@ class Option(NamedTuple):
     @property
     def supported(self) -> bool:
         return self.support == "full"
+
+    def field_of(self, settings: type[Struct]) -> str:
+        """Return the name of the field of *settings* that the option sets, or ""."""
+        field = self.setting
+        if isinstance(field, MemberDescriptorType) and field.__objclass__ is settings:
+            return field.__name__
+        return ""
 
     @property
     def environment(self) -> str:

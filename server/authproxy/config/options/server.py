@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from .option import Option, in_group
+from authproxy_core.settings.credentials import CredentialSettings
+from authproxy_core.settings.root import PageSettings, Settings
 
-_REQUEST = "core.inject_request_headers"
-_RESPONSE = "core.inject_response_headers"
+from ...server_settings import Limits, LogFileSettings, LogSettings, ServerSettings
+from .option import Option, in_group
 
 STANDARD_FORMAT = "[{{.Timestamp}}] [{{.File}}] {{.Message}}"
 AUTH_FORMAT = (
@@ -25,21 +26,21 @@ HEADER_OPTIONS = in_group(
         "bool",
         False,
         "answer with X-Auth-Request-User, -Email, -Preferred-Username and -Groups",
-        _RESPONSE,
+        Settings.inject_response_headers,
     ),
     Option(
         "set_authorization_header",
         "bool",
         False,
         "answer with Authorization: Bearer and the ID token",
-        _RESPONSE,
+        Settings.inject_response_headers,
     ),
     Option(
         "set_basic_auth",
         "bool",
         False,
         "answer with Authorization: Basic, needs basic_auth_password",
-        _RESPONSE,
+        Settings.inject_response_headers,
     ),
     Option(
         "pass_access_token",
@@ -47,42 +48,42 @@ HEADER_OPTIONS = in_group(
         False,
         "pass X-Forwarded-Access-Token upstream; with set_xauthrequest also answer "
         "with X-Auth-Request-Access-Token",
-        _REQUEST,
+        Settings.inject_request_headers,
     ),
     Option(
         "pass_authorization_header",
         "bool",
         False,
         "pass Authorization: Bearer and the ID token upstream",
-        _REQUEST,
+        Settings.inject_request_headers,
     ),
     Option(
         "pass_basic_auth",
         "bool",
         True,
         "pass the identity upstream, with basic_auth_password also as Authorization",
-        _REQUEST,
+        Settings.inject_request_headers,
     ),
     Option(
         "pass_user_headers",
         "bool",
         True,
         "pass X-Forwarded-User, -Email, -Groups and -Preferred-Username upstream",
-        _REQUEST,
+        Settings.inject_request_headers,
     ),
     Option(
         "prefer_email_to_user",
         "bool",
         False,
         "call the user by the e-mail address in headers",
-        _REQUEST,
+        Settings.inject_request_headers,
     ),
     Option(
         "basic_auth_password",
         "string",
         "",
         "password of the Basic credentials in headers",
-        _REQUEST,
+        Settings.inject_request_headers,
         secret=True,
     ),
     Option(
@@ -90,7 +91,7 @@ HEADER_OPTIONS = in_group(
         "bool",
         True,
         "remove the client's own copies of the headers passed upstream",
-        _REQUEST,
+        Settings.inject_request_headers,
     ),
     Option(
         "strip_identity_headers",
@@ -98,7 +99,7 @@ HEADER_OPTIONS = in_group(
         True,
         "remove other headers that could name a user as well (X-Forwarded-User, "
         "X-Auth-Request-Email …); off with skip_auth_strip_headers = false",
-        "core.strip_identity_headers",
+        Settings.strip_identity_headers,
         is_extension=True,
     ),
 )
@@ -111,25 +112,35 @@ LISTENER_OPTIONS = in_group(
         "127.0.0.1:4180",
         "plain address: host:port, unix://PATH,mode=0660, or fd:3 for the first socket "
         "that systemd has opened; - disables it",
-        "listeners",
+        ServerSettings.listeners,
     ),
     Option(
         "https_address",
         "string",
         ":443",
         "TLS address, used instead of http_address with tls_cert_file",
-        "listeners",
+        ServerSettings.listeners,
     ),
     Option(
-        "tls_cert_file", "string", "", "PEM file of the certificate chain", "listeners"
+        "tls_cert_file",
+        "string",
+        "",
+        "PEM file of the certificate chain",
+        ServerSettings.listeners,
     ),
-    Option("tls_key_file", "string", "", "PEM file of the private key", "listeners"),
+    Option(
+        "tls_key_file",
+        "string",
+        "",
+        "PEM file of the private key",
+        ServerSettings.listeners,
+    ),
     Option(
         "http2",
         "bool",
         True,
         "offer HTTP/2 to the clients of the TLS address (ALPN)",
-        "listeners",
+        ServerSettings.listeners,
         is_extension=True,
     ),
     Option(
@@ -137,7 +148,7 @@ LISTENER_OPTIONS = in_group(
         "string",
         "",
         "lowest TLS version; empty means TLS1.2",
-        "listeners",
+        ServerSettings.listeners,
         choices=("", "TLS1.2", "TLS1.3"),
     ),
     Option(
@@ -145,7 +156,7 @@ LISTENER_OPTIONS = in_group(
         "list",
         (),
         "cipher suites of TLS 1.2, in the names of IANA and Go",
-        "listeners",
+        ServerSettings.listeners,
         "tls-cipher-suite",
     ),
     Option(
@@ -153,7 +164,7 @@ LISTENER_OPTIONS = in_group(
         "int",
         0,
         "worker processes; 0 means one for each usable CPU",
-        "workers",
+        ServerSettings.workers,
         maximum=1024,
         is_extension=True,
     ),
@@ -164,7 +175,7 @@ LISTENER_OPTIONS = in_group(
         "load balancers that announce clients by the PROXY protocol (1 or 2): addresses "
         "and networks, unix for peers on a unix socket; without its header their "
         "connections are refused, those of others are as usual",
-        "proxy_protocol_from",
+        ServerSettings.proxy_protocol_from,
         is_extension=True,
     ),
     Option(
@@ -172,11 +183,11 @@ LISTENER_OPTIONS = in_group(
         "bool",
         True,
         "reload when one of the configuration's files has changed, as with SIGHUP",
-        "reload_on_change",
+        ServerSettings.reload_on_change,
         is_extension=True,
     ),
     *(
-        Option(key, "string", "", help_, "listeners")
+        Option(key, "string", "", help_, ServerSettings.listeners)
         for key, help_ in (
             (
                 "metrics_address",
@@ -199,7 +210,7 @@ LIMIT_OPTIONS = in_group(
         "int",
         64 << 10,
         "size of a request's head",
-        "limits.head_bytes",
+        Limits.head_bytes,
         minimum=4096,
         is_extension=True,
     ),
@@ -208,7 +219,7 @@ LIMIT_OPTIONS = in_group(
         "int",
         200,
         "number of a request's header fields",
-        "limits.header_count",
+        Limits.header_count,
         minimum=16,
         is_extension=True,
     ),
@@ -217,7 +228,7 @@ LIMIT_OPTIONS = in_group(
         "int",
         32 << 10,
         "size of a request's path and query",
-        "limits.target_bytes",
+        Limits.target_bytes,
         minimum=1024,
         is_extension=True,
     ),
@@ -226,7 +237,7 @@ LIMIT_OPTIONS = in_group(
         "int",
         64 << 10,
         "size of a form that the proxy itself reads",
-        "limits.body_bytes",
+        Limits.body_bytes,
         minimum=1024,
         maximum=64 << 10,
         is_extension=True,
@@ -236,7 +247,7 @@ LIMIT_OPTIONS = in_group(
         "int",
         10_000,
         "open connections, per worker",
-        "limits.connections",
+        Limits.connections,
         minimum=1,
         is_extension=True,
     ),
@@ -245,7 +256,7 @@ LIMIT_OPTIONS = in_group(
         "duration",
         60.0,
         "time for a request's head to arrive",
-        "limits.head_timeout",
+        Limits.head_timeout,
         minimum=0.1,
         is_extension=True,
     ),
@@ -254,7 +265,7 @@ LIMIT_OPTIONS = in_group(
         "duration",
         120.0,
         "time between two requests of a connection",
-        "limits.idle_timeout",
+        Limits.idle_timeout,
         minimum=0.1,
         is_extension=True,
     ),
@@ -263,7 +274,7 @@ LIMIT_OPTIONS = in_group(
         "duration",
         60.0,
         "time that a client may leave an answer unread",
-        "limits.write_timeout",
+        Limits.write_timeout,
         minimum=0.1,
         is_extension=True,
     ),
@@ -272,7 +283,7 @@ LIMIT_OPTIONS = in_group(
         "duration",
         30.0,
         "time for requests in flight when stopping",
-        "limits.drain_timeout",
+        Limits.drain_timeout,
         is_extension=True,
     ),
 )
@@ -284,31 +295,31 @@ PAGE_OPTIONS = in_group(
         "string",
         "",
         "directory that may hold sign_in.html, error.html and robots.txt",
-        "core.pages",
+        Settings.pages,
     ),
     Option(
         "custom_sign_in_logo",
         "string",
         "",
         "logo: https address, or .svg, .png, .jpg or .jpeg file; - means none",
-        "core.pages.logo",
+        PageSettings.logo,
     ),
     Option(
         "banner",
         "string",
         "",
         "HTML above the sign-in button; - means none",
-        "core.pages.banner",
+        PageSettings.banner,
     ),
     Option(
-        "footer", "string", "", "HTML of the footer; - means none", "core.pages.footer"
+        "footer", "string", "", "HTML of the footer; - means none", PageSettings.footer
     ),
     Option(
         "display_htpasswd_form",
         "bool",
         True,
         "show the password form when htpasswd_file is set",
-        "core.credentials.display_form",
+        CredentialSettings.display_form,
         note="only read with htpasswd_file",
     ),
     Option(
@@ -316,38 +327,42 @@ PAGE_OPTIONS = in_group(
         "bool",
         False,
         "show internal details on error pages",
-        "core.pages.show_debug_on_error",
+        PageSettings.show_debug_on_error,
     ),
 )
 
 LOGGING_OPTIONS = in_group(
     "Logging",
     Option(
-        "standard_logging", "bool", True, "log what the program does", "logs.standard"
+        "standard_logging",
+        "bool",
+        True,
+        "log what the program does",
+        LogSettings.standard,
     ),
     Option(
         "standard_logging_format",
         "string",
         STANDARD_FORMAT,
         "template of these lines",
-        "logs.standard_format",
+        LogSettings.standard_format,
     ),
-    Option("auth_logging", "bool", True, "log logins and denials", "logs.auth"),
+    Option("auth_logging", "bool", True, "log logins and denials", LogSettings.auth),
     Option(
         "auth_logging_format",
         "string",
         AUTH_FORMAT,
         "template of these lines",
-        "logs.auth_format",
+        LogSettings.auth_format,
         note="{{.TraceID}} is a field of ours",
     ),
-    Option("request_logging", "bool", True, "log each request", "logs.request"),
+    Option("request_logging", "bool", True, "log each request", LogSettings.request),
     Option(
         "request_logging_format",
         "string",
         REQUEST_FORMAT,
         "template of these lines",
-        "logs.request_format",
+        LogSettings.request_format,
         note="{{.TraceID}} is a field of ours",
     ),
     Option(
@@ -355,14 +370,14 @@ LOGGING_OPTIONS = in_group(
         "bool",
         False,
         "write errors where the other lines go, not to standard error",
-        "logs.errors_to_info",
+        LogSettings.errors_to_info,
     ),
     Option(
         "exclude_logging_paths",
         "list",
         (),
         "paths without request log lines",
-        "logs.exclude_paths",
+        LogSettings.exclude_paths,
         "exclude-logging-path",
     ),
     Option(
@@ -370,50 +385,63 @@ LOGGING_OPTIONS = in_group(
         "bool",
         False,
         "do not log ping_path and ready_path",
-        "logs.silence_ping",
+        LogSettings.silence_ping,
     ),
     Option(
         "logging_local_time",
         "bool",
         True,
         "write local times; false means UTC",
-        "logs.local_time",
+        LogSettings.local_time,
     ),
     Option(
         "request_id_header",
         "string",
         "X-Request-Id",
         "header that carries the id of a request",
-        "request_id_header",
+        ServerSettings.request_id_header,
     ),
     Option(
         "logging_filename",
         "string",
         "",
         "file to log to instead of standard output, shared by all workers",
-        "logs.file",
+        LogSettings.file,
     ),
-    *(
-        Option(f"logging_{name}", "int", size, help_, f"logs.file.{name}")
-        for name, size, help_ in (
-            ("max_size", 100, "MiB at which the log file is rotated; 0 means 100"),
-            ("max_age", 7, "days that rotated files are kept; 0 means for ever"),
-            ("max_backups", 0, "rotated files to keep; 0 means any number"),
-        )
+    Option(
+        "logging_max_size",
+        "int",
+        100,
+        "MiB at which the log file is rotated; 0 means 100",
+        LogFileSettings.max_size,
+    ),
+    Option(
+        "logging_max_age",
+        "int",
+        7,
+        "days that rotated files are kept; 0 means for ever",
+        LogFileSettings.max_age,
+    ),
+    Option(
+        "logging_max_backups",
+        "int",
+        0,
+        "rotated files to keep; 0 means any number",
+        LogFileSettings.max_backups,
     ),
     Option(
         "logging_compress",
         "bool",
         False,
         "compress rotated files with gzip",
-        "logs.file.compress",
+        LogFileSettings.compress,
     ),
     Option(
         "logging_format",
         "string",
         "text",
         "text, by the templates above, or json: one object a line",
-        "logs.format",
+        LogSettings.format,
         choices=("text", "json"),
         is_extension=True,
     ),

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from authproxy_core.settings.root import (
+    CookieSettings,
+    LogoutSettings,
+    SessionSettings,
+    Settings,
+)
+
 from .option import Option, in_group
 
 SESSION_OPTIONS = in_group(
@@ -11,14 +18,14 @@ SESSION_OPTIONS = in_group(
         "bool",
         False,
         "leave the tokens out of the session cookie",
-        "core.cookie.minimal",
+        CookieSettings.minimal,
     ),
     Option(
         "session_cookie_max_parts",
         "int",
         10,
         "how many cookies a session may be split over",
-        "core.cookie.max_parts",
+        CookieSettings.max_parts,
         minimum=1,
         maximum=64,
         is_extension=True,
@@ -29,7 +36,7 @@ SESSION_OPTIONS = in_group(
         0.0,
         "end a session that was not used for so long; 0 means never. Use is noted ten "
         "times in that time, so a session may end a tenth earlier",
-        "core.sessions.idle_timeout",
+        SessionSettings.idle_timeout,
         is_extension=True,
     ),
     Option(
@@ -38,7 +45,7 @@ SESSION_OPTIONS = in_group(
         0.0,
         "end a session so long after its login, however often it was refreshed; 0 means "
         "never",
-        "core.sessions.max_lifetime",
+        SessionSettings.max_lifetime,
         is_extension=True,
     ),
     Option(
@@ -48,7 +55,7 @@ SESSION_OPTIONS = in_group(
         "refresh a session so long before its access token ends, by one request while "
         "others go on; tokens that are shorter are refreshed at half of their life. 0 "
         "means that only cookie_refresh counts",
-        "core.sessions.refresh_before",
+        SessionSettings.refresh_before,
         is_extension=True,
     ),
     Option(
@@ -57,7 +64,7 @@ SESSION_OPTIONS = in_group(
         False,
         "refuse sessions in cookies (and those that oauth2-proxy wrote) that were signed "
         "out or revoked: each is looked up in the store when it is first seen",
-        "core.sessions.revocable",
+        SessionSettings.revocable,
         is_extension=True,
     ),
     Option(
@@ -66,7 +73,7 @@ SESSION_OPTIONS = in_group(
         False,
         "signing out goes on to the provider's own logout (RP-Initiated Logout); the "
         "address to come back to has to be registered there",
-        "core.logout.at_provider",
+        LogoutSettings.at_provider,
         is_extension=True,
     ),
     Option(
@@ -75,7 +82,7 @@ SESSION_OPTIONS = in_group(
         False,
         "signing out revokes the refresh token at the provider (RFC 7009); with Keycloak "
         "that ends the user's other sessions of this client as well",
-        "core.logout.revokes_tokens",
+        LogoutSettings.revokes_tokens,
         is_extension=True,
     ),
     Option(
@@ -84,7 +91,7 @@ SESSION_OPTIONS = in_group(
         False,
         "end sessions when the provider says so (Back-Channel Logout) at "
         "PREFIX/backchannel-logout; needs session_revocation, or sessions in a store",
-        "core.logout.back_channel",
+        LogoutSettings.back_channel,
         is_extension=True,
     ),
     Option(
@@ -93,7 +100,7 @@ SESSION_OPTIONS = in_group(
         False,
         "end the browser's session in the provider's iframe (Front-Channel Logout) at "
         "PREFIX/frontchannel-logout",
-        "core.logout.front_channel",
+        LogoutSettings.front_channel,
         is_extension=True,
     ),
     Option(
@@ -101,7 +108,7 @@ SESSION_OPTIONS = in_group(
         "int",
         16 << 20,
         "bytes of unsealed sessions kept in memory, per worker; 0 disables the cache",
-        "core.session_cache_bytes",
+        Settings.session_cache_bytes,
         is_extension=True,
     ),
 )

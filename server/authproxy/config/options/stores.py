@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from ...server_settings import ServerSettings, StoreSettings
 from .option import Kind, Option, Value, in_group
 
 
 def _redis(key: str, help_: str, kind: Kind = "string", default: Value = "") -> Option:
     secret = "password" in key or "url" in key
-    return Option(key, kind, default, help_, "store.redis", secret=secret)
+    return Option(key, kind, default, help_, StoreSettings.redis, secret=secret)
 
 
 STORE_OPTIONS = in_group(
@@ -17,7 +18,7 @@ STORE_OPTIONS = in_group(
         "string",
         "cookie",
         "where sessions are kept: in cookies, or in a store while cookies hold tickets",
-        "store",
+        ServerSettings.store,
         choices=("cookie", "redis", "sqlite"),
         note="sqlite is not in oauth2-proxy",
     ),
@@ -27,7 +28,7 @@ STORE_OPTIONS = in_group(
         "",
         "file of the embedded store, shared by the workers of one machine; without one, "
         "what they share for cookie sessions is kept as long as the server runs",
-        "store.path",
+        StoreSettings.path,
         is_extension=True,
     ),
     Option(
@@ -37,7 +38,7 @@ STORE_OPTIONS = in_group(
         "where workers keep what they share about cookie sessions (who refreshes one, "
         "renewed and revoked ones); empty means redis or sqlite as session_store_type, "
         "else sqlite with several workers or with cookie_refresh",
-        "store",
+        ServerSettings.store,
         choices=("", "none", "sqlite", "redis"),
         is_extension=True,
     ),

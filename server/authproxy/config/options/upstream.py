@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from authproxy_core.settings.root import Settings, UpstreamSettings
+
+from ...server_settings import ForwardSettings
 from .option import Option, in_group
 
 UPSTREAM_OPTIONS = in_group(
@@ -12,7 +15,7 @@ UPSTREAM_OPTIONS = in_group(
         (),
         "where requests are passed on: http, https, h2c, h2, unix, static or file "
         "addresses",
-        "core.upstreams",
+        Settings.upstreams,
         "upstream",
         note="file:///dev/null answers 404",
     ),
@@ -21,28 +24,28 @@ UPSTREAM_OPTIONS = in_group(
         "duration",
         30.0,
         "time for the head of an upstream's answer; 0 means no limit",
-        "core.upstreams.timeout",
+        UpstreamSettings.timeout,
     ),
     Option(
         "pass_host_header",
         "bool",
         True,
         "pass the client's Host upstream",
-        "core.upstreams.pass_host_header",
+        UpstreamSettings.pass_host_header,
     ),
     Option(
         "ssl_upstream_insecure_skip_verify",
         "bool",
         False,
         "do not verify the certificates of https upstreams (insecure)",
-        "core.upstreams.insecure_skip_tls_verify",
+        UpstreamSettings.insecure_skip_tls_verify,
     ),
     Option(
         "upstream_ca_files",
         "list",
         (),
         "PEM files of the authorities to trust for https upstreams",
-        "core.upstreams.ca_pem",
+        UpstreamSettings.ca_pem,
         note="without it provider_ca_files count, else the system's authorities",
         is_extension=True,
     ),
@@ -51,7 +54,7 @@ UPSTREAM_OPTIONS = in_group(
         "duration",
         1.0,
         "how long part of an answer may be held back",
-        "core.upstreams.flush_interval",
+        UpstreamSettings.flush_interval,
         note="answers are passed on as they come, whatever it is",
         minimum=None,
     ),
@@ -60,7 +63,7 @@ UPSTREAM_OPTIONS = in_group(
         "bool",
         True,
         "pass WebSockets and other upgrades on",
-        "core.upstreams.proxy_websockets",
+        UpstreamSettings.proxy_websockets,
         note="false does so; oauth2-proxy passes them on even then",
     ),
     Option(
@@ -68,7 +71,7 @@ UPSTREAM_OPTIONS = in_group(
         "bool",
         False,
         "use each upstream connection for one request only",
-        "core.upstreams.disable_keep_alives",
+        UpstreamSettings.disable_keep_alives,
     ),
     Option(
         "websocket_origins",
@@ -76,7 +79,7 @@ UPSTREAM_OPTIONS = in_group(
         (),
         "origins, besides the own one, whose pages may open WebSockets with a session: "
         "scheme://host[:port], or * for any",
-        "core.websocket_origins",
+        Settings.websocket_origins,
         "websocket-origin",
         is_extension=True,
     ),
@@ -85,7 +88,7 @@ UPSTREAM_OPTIONS = in_group(
         "duration",
         0.0,
         "how long a WebSocket may last; 0 means no limit",
-        "forward.upgrade_lifetime",
+        ForwardSettings.upgrade_lifetime,
         is_extension=True,
     ),
     Option(
@@ -93,7 +96,7 @@ UPSTREAM_OPTIONS = in_group(
         "duration",
         60.0,
         "how often a WebSocket's session must still hold; 0 means that nobody asks",
-        "forward.upgrade_check_interval",
+        ForwardSettings.upgrade_check_interval,
         is_extension=True,
     ),
     Option(
@@ -101,7 +104,7 @@ UPSTREAM_OPTIONS = in_group(
         "duration",
         10.0,
         "time for a connection to an upstream, TLS included",
-        "forward.connect_timeout",
+        ForwardSettings.connect_timeout,
         minimum=0.001,
         is_extension=True,
     ),
@@ -110,7 +113,7 @@ UPSTREAM_OPTIONS = in_group(
         "duration",
         60.0,
         "how long an unused connection to an upstream is kept",
-        "forward.idle_timeout",
+        ForwardSettings.idle_timeout,
         is_extension=True,
     ),
     Option(
@@ -118,7 +121,7 @@ UPSTREAM_OPTIONS = in_group(
         "int",
         64,
         "unused connections kept to each upstream, per worker",
-        "forward.idle_connections",
+        ForwardSettings.idle_connections,
         is_extension=True,
     ),
     Option(
@@ -126,7 +129,7 @@ UPSTREAM_OPTIONS = in_group(
         "int",
         2048,
         "connections to each upstream, per worker; 0 means no limit",
-        "forward.connections",
+        ForwardSettings.connections,
         is_extension=True,
     ),
     Option(
@@ -134,7 +137,7 @@ UPSTREAM_OPTIONS = in_group(
         "bool",
         False,
         "follow symbolic links out of the folder of a file upstream",
-        "core.follow_symlinks",
+        Settings.follow_symlinks,
         note="links that stay inside are followed anyway",
         is_extension=True,
     ),
@@ -143,7 +146,7 @@ UPSTREAM_OPTIONS = in_group(
         "string",
         "",
         "name of this proxy in Via fields to upstreams; empty means none",
-        "core.via",
+        Settings.via,
         is_extension=True,
     ),
 )

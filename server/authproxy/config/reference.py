@@ -7,9 +7,9 @@ import textwrap
 from collections.abc import Iterator
 from itertools import groupby
 
-from ..read.values import format_duration
-from .option import Option
-from .table import CONTROL_OPTIONS, FLAT_ONLY, OPTIONS
+from .options.option import Option
+from .options.table import CONTROL_OPTIONS, FLAT_ONLY, OPTIONS
+from .read.values import format_duration
 
 INTRODUCTION = """\
 # Options
