@@ -11,11 +11,12 @@ from msgspec import Meta, Struct
 
 from ..encoding import is_token
 from ..go_regex import Pattern, compile_pattern
+from .validation import ValidatedStruct
 
 _SEPARATOR = re.compile(r"!?=")
 
 
-class AuthBypassSettings(Struct, frozen=True, kw_only=True):
+class AuthBypassSettings(ValidatedStruct, frozen=True, kw_only=True):
     """Rules about requests, whoever sends them.
 
     ``skip_auth_routes`` are ``METHOD=REGEX``, ``METHOD!=REGEX`` or ``REGEX`` and

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from msgspec import Struct
-
 from .secret import Secret
+from .validation import ValidatedStruct
 
 HTPASSWD = "htpasswd"  # the provider's name in sessions of users from the file
 _HASH = re.compile(
@@ -15,14 +14,14 @@ _HASH = re.compile(
 )
 
 
-class JwtIssuer(Struct, frozen=True):
+class JwtIssuer(ValidatedStruct, frozen=True):
     """A further issuer of bearer JWTs, and whom its tokens have to be for."""
 
     issuer: str
     audience: str
 
 
-class CredentialSettings(Struct, frozen=True, kw_only=True):
+class CredentialSettings(ValidatedStruct, frozen=True, kw_only=True):
     """What is accepted in the Authorization field, and in the form for passwords.
 
     ``jwt_authorized_parties`` are clients (``azp``) whose tokens are accepted besides

@@ -8,18 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from msgspec import Struct
-
 from ..encoding import host_is_valid
 from ..go_regex import compile_pattern
 from .provider_types import PROVIDER_TYPES, ProviderType
 from .secret import Secret
+from .validation import ValidatedStruct
 
 RESPONSE_MODES = ("", "query", "form_post")
 PROJECT_LEVELS = ("10", "20", "30", "40")
 
 
-class AllowRule(Struct, frozen=True):
+class AllowRule(ValidatedStruct, frozen=True):
     """A value that a browser may choose: this text, or whatever the pattern finds.
 
     Patterns are Go's regular expressions, searched anywhere in the value.
@@ -29,7 +28,7 @@ class AllowRule(Struct, frozen=True):
     is_pattern: bool = False
 
 
-class LoginParameter(Struct, frozen=True):
+class LoginParameter(ValidatedStruct, frozen=True):
     """An extra parameter of the authorization request.
 
     ``values`` are sent unless the request for the login brings one that a rule of
@@ -41,7 +40,7 @@ class LoginParameter(Struct, frozen=True):
     allow: tuple[AllowRule, ...] = ()
 
 
-class GithubSettings(Struct, frozen=True, kw_only=True):
+class GithubSettings(ValidatedStruct, frozen=True, kw_only=True):
     """Who comes in through GitHub; ``team`` has commas between several teams.
 
     ``token`` reads the collaborators of ``repo``; ``users`` come in whatever else is
@@ -55,14 +54,14 @@ class GithubSettings(Struct, frozen=True, kw_only=True):
     users: tuple[str, ...] = ()
 
 
-class GitlabSettings(Struct, frozen=True, kw_only=True):
+class GitlabSettings(ValidatedStruct, frozen=True, kw_only=True):
     """Who comes in through GitLab; projects as ``path`` or ``path=level``."""
 
     groups: tuple[str, ...] = ()
     projects: tuple[str, ...] = ()
 
 
-class GoogleSettings(Struct, frozen=True, kw_only=True):
+class GoogleSettings(ValidatedStruct, frozen=True, kw_only=True):
     """Who comes in through Google, and how its directory is asked.
 
     ``credentials`` is the JSON of a service account (or of a user's application
@@ -80,21 +79,21 @@ class GoogleSettings(Struct, frozen=True, kw_only=True):
     admin_api_user_scope: str = ""
 
 
-class BitbucketSettings(Struct, frozen=True, kw_only=True):
+class BitbucketSettings(ValidatedStruct, frozen=True, kw_only=True):
     """Who comes in through Bitbucket: of a workspace, or with access to a repository."""
 
     team: str = ""
     repository: str = ""
 
 
-class AzureSettings(Struct, frozen=True, kw_only=True):
+class AzureSettings(ValidatedStruct, frozen=True, kw_only=True):
     """The tenant (without discovery), and the field of Graph that names a group."""
 
     tenant: str = "common"
     graph_group_field: str = ""
 
 
-class EntraIdSettings(Struct, frozen=True, kw_only=True):
+class EntraIdSettings(ValidatedStruct, frozen=True, kw_only=True):
     """Tenants that are let in (none: all), and workload identity.
 
     ``federated_token`` reads the token that stands for a client secret; it is called
@@ -105,14 +104,14 @@ class EntraIdSettings(Struct, frozen=True, kw_only=True):
     federated_token: Callable[[], bytes] | None = None
 
 
-class LoginGovSettings(Struct, frozen=True, kw_only=True):
+class LoginGovSettings(ValidatedStruct, frozen=True, kw_only=True):
     """The private RSA key (PEM) that signs for the client, and login.gov's keys."""
 
     jwt_key: Secret = Secret(b"")
     pubjwk_url: str = ""
 
 
-class ProviderSettings(Struct, frozen=True, kw_only=True):
+class ProviderSettings(ValidatedStruct, frozen=True, kw_only=True):
     """One identity provider.
 
     ``id`` stands in login states and sessions. ``code_challenge_method`` "" means S256

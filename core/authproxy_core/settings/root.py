@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from ..encoding import b64url_decode_lenient, host_is_valid, is_token
 from ..errors import SettingsError
@@ -19,6 +19,7 @@ from .providers import ProviderSettings as ProviderSettings
 from .providers import offers_a_choice, provider_problems
 from .rules import Condition, RuleSettings, condition_problems, rule_problems
 from .secret import Secret as Secret
+from .validation import ValidatedStruct
 
 Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 
@@ -31,7 +32,7 @@ SIGNATURE_ALGORITHMS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
 MAX_COOKIE_NAME = 240  # bytes, so that the names of parts need no cutting
 
 
-class CookieSettings(Struct, frozen=True, kw_only=True):
+class CookieSettings(ValidatedStruct, frozen=True, kw_only=True):
     """The session cookie and the login-state (CSRF) cookie.
 
     ``secrets``: the first one seals, every one unseals. ``expire`` 0 means a cookie
@@ -59,7 +60,7 @@ class CookieSettings(Struct, frozen=True, kw_only=True):
     minimal: bool = False
 
 
-class SessionSettings(Struct, frozen=True, kw_only=True):
+class SessionSettings(ValidatedStruct, frozen=True, kw_only=True):
     """Where sessions are kept and how long they live.
 
     ``kept_in`` "cookie": the sealed cookies hold all of it; "store": they hold a ticket
@@ -84,7 +85,7 @@ class SessionSettings(Struct, frozen=True, kw_only=True):
         return self.backend == "store" or self.revocable
 
 
-class ClaimSource(Struct, frozen=True):
+class ClaimSource(ValidatedStruct, frozen=True):
     """A header value taken from the session, with an optional prefix.
 
     With ``basic_auth_password`` the value is ``Basic base64(claim:password)`` instead.
@@ -95,7 +96,7 @@ class ClaimSource(Struct, frozen=True):
     basic_auth_password: Secret | None = None
 
 
-class HeaderRule(Struct, frozen=True):
+class HeaderRule(ValidatedStruct, frozen=True):
     """A header to inject, and whether a client's own value of it may stay.
 
     ``values`` are claims, or fixed secrets. With ``strip_exactly`` a client's header
@@ -108,7 +109,7 @@ class HeaderRule(Struct, frozen=True):
     strip_exactly: bool = False
 
 
-class UpstreamSettings(Struct, frozen=True, kw_only=True):
+class UpstreamSettings(ValidatedStruct, frozen=True, kw_only=True):
     """An upstream as configured; ``path`` ending in a slash matches as a prefix.
 
     ``uri`` is http, https, h2c (HTTP/2 without TLS), h2 (with it), unix or file; with ``static_code`` the upstream is none and
@@ -140,7 +141,7 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True):
     condition: Condition = Condition()
 
 
-class PageSettings(Struct, frozen=True, kw_only=True):
+class PageSettings(ValidatedStruct, frozen=True, kw_only=True):
     """Texts of the pages; templates are in Go's html/template language.
 
     ``banner`` and ``footer`` are HTML of the operator, "-" means none.
@@ -155,7 +156,7 @@ class PageSettings(Struct, frozen=True, kw_only=True):
     show_debug_on_error: bool = False
 
 
-class LogoutSettings(Struct, frozen=True, kw_only=True):
+class LogoutSettings(ValidatedStruct, frozen=True, kw_only=True):
     """How sessions end at the provider, and with it.
 
     ``at_provider``: signing out goes on to the provider's own logout (RP-Initiated
@@ -169,7 +170,7 @@ class LogoutSettings(Struct, frozen=True, kw_only=True):
     front_channel: bool = False
 
 
-class Settings(Struct, frozen=True, kw_only=True):
+class Settings(ValidatedStruct, frozen=True, kw_only=True):
     """Everything that an `AuthProxy` is built from.
 
     ``trusted_proxies`` are addresses or networks whose X-Forwarded-* fields are

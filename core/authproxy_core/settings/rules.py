@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Literal, TypeAlias
 
-from msgspec import Struct
-
 from ..encoding import host_is_valid, is_token
 from ..go_regex import compile_pattern
+from .validation import ValidatedStruct
 
 Policy: TypeAlias = Literal["login", "public", "deny"]
 
@@ -16,7 +15,7 @@ Policy: TypeAlias = Literal["login", "public", "deny"]
 TOKENS = frozenset({"access_token", "id_token", "refresh_token"})
 
 
-class Condition(Struct, frozen=True, kw_only=True):
+class Condition(ValidatedStruct, frozen=True, kw_only=True):
     """Requests and people: everything that is given must hold, one of each list.
 
     ``hosts`` are names without port, ``*.example.com`` means all below. ``methods``
@@ -46,7 +45,7 @@ class Condition(Struct, frozen=True, kw_only=True):
         )
 
 
-class AccessRule(Struct, frozen=True, kw_only=True):
+class AccessRule(ValidatedStruct, frozen=True, kw_only=True):
     """What a place demands: a login (and what ``when`` says of people), or nothing.
 
     ``paths`` that end in a slash mean what is below as well; ``patterns`` are regular
@@ -60,7 +59,7 @@ class AccessRule(Struct, frozen=True, kw_only=True):
     policy: Policy = "login"
 
 
-class RuleSettings(Struct, frozen=True, kw_only=True):
+class RuleSettings(ValidatedStruct, frozen=True, kw_only=True):
     """Rules in the order of asking; ``default`` is for what none of them is about."""
 
     rules: tuple[AccessRule, ...] = ()

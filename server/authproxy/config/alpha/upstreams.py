@@ -66,11 +66,12 @@ def _upstream(
             **values, static_code=_static_code(entry, path, problems)
         )
     _judge_uri(entry.get("uri", ""), f"{path}.uri", problems)
+    values |= {field: entry[name] for name, field in FIELDS.items() if name in entry}
     if entry.get("timeout", 0) < 0:
         problems.wrong(
             f"{path}.timeout", "negative, expected a duration or 0s for none"
         )
-    values |= {field: entry[name] for name, field in FIELDS.items() if name in entry}
+        del values["timeout"]
     return UpstreamSettings(**values)
 
 

@@ -201,16 +201,22 @@ def _take(collected: ResolvedOptions, option: Option, raw: Any, origin: str) -> 
 
 
 def check_value(collected: ResolvedOptions, option: Option) -> None:
-    """Check the choices and bounds of the table, and whether we support the value."""
+    """Check the choices and bounds of the table, and whether the value is supported.
+
+    A value outside of them is replaced by the default, as for every failed option.
+    """
     key = option.key
     if collected.is_default(key) or key in collected.failed:
         return
-    value = collected.given[key].value
+    value, origin = collected.given[key]
+    default = OptionValue(option.default, origin)
     if option.choices and str(value) not in option.choices:
         collected.add_mismatch(key, value, _alternatives(option.choices))
+        collected.given[key] = default
     elif isinstance(value, (int, float)) and not _in_bounds(option, value):
         text = format_duration(value) if option.kind == "duration" else value
         collected.add_mismatch(key, text, _bounds(option))
+        collected.given[key] = default
     elif option.support == "refused":
         note = f"; {option.note}" if option.note else ""
         collected.add_problem(key, f"not supported yet by this version{note}")
