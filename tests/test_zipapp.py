@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from support.archive import BUILD, NO_PACKAGES, build
 from support.ports import LOOPBACK, free_port
 from support.processes import Process, listens
 from support.programs import find
 from support.redis import RedisServer
+from support.zipapp import BUILD, NO_PACKAGES, build
 
 ROOT = Path(__file__).resolve().parents[1]
 VERSION_LIMIT = 0.3  # seconds

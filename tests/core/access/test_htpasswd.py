@@ -170,9 +170,9 @@ def test_unknown_users_cost_as_much() -> None:
     def taken(user: str) -> float:
         flow = table.verify(Basic(user, b"wrong"), user)
         effect: Any = next(flow)
-        began = time.perf_counter()
+        began = time.thread_time()
         assert effect.function() is False
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
     known = min(taken("ann") for _ in range(3))
     for user in ("eve", "sam"):

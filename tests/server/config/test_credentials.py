@@ -12,7 +12,7 @@ from authproxy_core.settings.credentials import JwtIssuer
 from authproxy_core.settings.secret import Secret
 from support.configuration import settings
 
-ANN = bcrypt.hashpw(b"x", bcrypt.gensalt(4)).decode()
+ANN = bcrypt.hashpw(b"x", b"$2b$04$abcdefghijklmnopqrstuu").decode()  # in test ids
 SAM = "{SHA}qUqP5cyxm6YcTAhz05Hph5gvu9M="
 
 

@@ -1,4 +1,4 @@
-"""Building ``authproxy.pyz`` as a user does."""
+"""Build ``authproxy.pyz`` with zipapp/build.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_PACKAGES = 69  # build.py's exit code when pip failed
 def build(
     *arguments: str | Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the build with *arguments* and more environment."""
+    """Run the build with *arguments* and *environment* added."""
     return subprocess.run(
         [sys.executable, str(BUILD), *map(str, arguments)],
         env={**os.environ, **environment},
