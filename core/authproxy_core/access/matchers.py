@@ -1,8 +1,9 @@
-"""Conditions, compiled: which requests and people something is for."""
+"""Compiled conditions: match requests and users."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from ..identity.headers import claim_values
 from ..request.hosts import listed_hosts
@@ -11,45 +12,45 @@ from ..session import Session
 from ..settings.rules import Condition
 from .membership import email_domain, folded_email
 
-# None: what a gateway did not tell can't be known.
-MatchResult = bool | None
+# None: unknown, because the gateway did not send that part of the original request.
+MatchResult: TypeAlias = bool | None
 
 
 class UserMatcher:
-    """The part of a condition that is about a session."""
+    """The criteria of a condition that a session must satisfy."""
 
     def __init__(self, condition: Condition) -> None:
-        self._tests: dict[str, Callable[[Session], bool]] = {}
+        self._criteria: dict[str, Callable[[Session], bool]] = {}
         if condition.groups:
-            self._tests["groups"] = _in_groups(frozenset(condition.groups))
+            self._criteria["groups"] = _in_groups(frozenset(condition.groups))
         if condition.roles:
             roles = frozenset(f"role:{role}" for role in condition.roles)
-            self._tests["roles"] = _in_groups(roles)
+            self._criteria["roles"] = _in_groups(roles)
         if condition.emails:
             emails = frozenset(map(folded_email, condition.emails))
-            self._tests["emails"] = _is_one_of(emails)
+            self._criteria["emails"] = _has_email(emails)
         if condition.email_domains:
-            self._tests["email_domains"] = _in_domains(condition.email_domains)
+            self._criteria["email_domains"] = _in_domains(condition.email_domains)
         for name, values in condition.claims:
-            self._tests[f"claims.{name}"] = _has_claim(name, frozenset(values))
-        self._combine = any if condition.any_of and self._tests else all
+            self._criteria[f"claims.{name}"] = _has_claim(name, frozenset(values))
+        self._combine = any if condition.any_of and self._criteria else all
 
     def permits(self, session: Session) -> bool:
-        """Whether it is for the user of *session*."""
-        return self._combine(test(session) for test in self._tests.values())
+        """Return whether the user of *session* satisfies the criteria."""
+        return self._combine(test(session) for test in self._criteria.values())
 
     def missing(self, session: Session) -> tuple[str, ...]:
-        """What the user lacks, by the names that the parts of a condition have."""
+        """Return the criteria that deny *session*, by their keys in the configuration."""
         if self.permits(session):
             return ()
-        return tuple(name for name, test in self._tests.items() if not test(session))
+        return tuple(name for name, test in self._criteria.items() if not test(session))
 
 
 def _in_groups(groups: frozenset[str]) -> Callable[[Session], bool]:
     return lambda session: not groups.isdisjoint(session.groups)
 
 
-def _is_one_of(emails: frozenset[str]) -> Callable[[Session], bool]:
+def _has_email(emails: frozenset[str]) -> Callable[[Session], bool]:
     return lambda session: folded_email(session.email) in emails
 
 
@@ -68,29 +69,29 @@ def _has_claim(name: str, values: frozenset[str]) -> Callable[[Session], bool]:
 
 
 class RequestMatcher:
-    """The part of a condition that is about a request."""
+    """The criteria of a condition that a request must satisfy."""
 
     def __init__(self, condition: Condition) -> None:
         hosts = [host.removesuffix(".").lower() for host in condition.hosts]
         self._any_host = not hosts
         self._hosts = frozenset(host for host in hosts if host[:2] != "*.")
-        self._below = tuple(host[1:] for host in hosts if host[:2] == "*.")
+        self._suffixes = tuple(host[1:] for host in hosts if host[:2] == "*.")
         self._methods = frozenset(method.encode() for method in condition.methods)
         if b"GET" in self._methods:
             # RFC 9110 §9.3.2: HEAD is GET without the content.
             self._methods |= {b"HEAD"}
 
-    def at_host(self, host: str) -> bool:
-        """Whether it is for *host* (``host[:port]`` in any spelling)."""
+    def matches_host(self, host: str) -> bool:
+        """Return whether *host* (``host[:port]`` in any spelling) matches."""
         if self._any_host:
             return True
         name = host_name(host)
-        return name in self._hosts or name.endswith(self._below or "\0")
+        return name in self._hosts or name.endswith(self._suffixes or "\0")
 
-    def by_method(self, method: bytes | None) -> MatchResult:
-        """Whether it is for *method*; None when that is not known and matters.
+    def matches_method(self, method: bytes | None) -> MatchResult:
+        """Return whether *method* matches, None if that is unknown.
 
-        Methods are case-sensitive (RFC 9110 §9.1), but not to every program.
+        Methods are case-sensitive (RFC 9110 §9.1), but some servers ignore the case.
         """
         if not self._methods:
             return True
@@ -99,17 +100,19 @@ class RequestMatcher:
 
 
 class ConditionMatcher:
-    """A whole condition; None in the place of a session is nobody."""
+    """A compiled condition. A session of None is an unauthenticated request."""
 
     def __init__(self, condition: Condition) -> None:
         self._requests = RequestMatcher(condition)
-        self._people = UserMatcher(condition)
-        self._anybody = not condition.restricts_users
+        self._users = UserMatcher(condition)
+        self._any_user = not condition.restricts_users
 
     def matches(self, host: str, method: bytes, session: Session | None) -> bool:
-        """Whether it is for this request and its user."""
-        if not (self._requests.at_host(host) and self._requests.by_method(method)):
+        """Return whether the request and its user satisfy the condition."""
+        if not (
+            self._requests.matches_host(host) and self._requests.matches_method(method)
+        ):
             return False
-        if self._anybody:
+        if self._any_user:
             return True
-        return session is not None and self._people.permits(session)
+        return session is not None and self._users.permits(session)

@@ -1,20 +1,22 @@
-"""Access rules: host, path and method, to what they demand. The first that fits counts.
+"""Access rules: which policy holds for a host, method and path. The first match wins.
 
-A path that programs read in different ways (dots, doubled or encoded separators, …) has
-several readings. A request for it must satisfy what each of them demands, and none of them
-makes it public. The same holds for what a gateway did not tell: a rule that may be meant
-is satisfied as well as the next one that surely is.
+Servers decode an ambiguous path (dots, doubled or encoded separators, …) in different
+ways, so it has several variants. A request for it must meet the requirements of every
+variant, and none of them makes it public. If a gateway does not send the method or the
+path, each rule that may match counts, up to the first that certainly does.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Literal
 from unicodedata import normalize
 from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
 
+from ..bounded_cache import BoundedCache
 from ..go_regex import compile_pattern
 from ..identity.headers import BUILT_IN_CLAIMS, extra_claims
 from ..messages import Headers, Request, first_header
@@ -26,25 +28,25 @@ from ..settings.rules import AccessRule, Policy, RuleSettings, claims_of, label
 from .auth_bypass import AuthBypass, unambiguous_path
 from .matchers import MatchResult, RequestMatcher, UserMatcher
 
-MAX_CACHED = 4096  # places whose ruling is remembered
-LONGEST_CACHED = 512  # bytes of a path
-DECODINGS = 3  # that some chain of programs may do
-# A field that no client can send: the tail of the forward-auth endpoint.
+MAX_CACHED_RESULTS = 4096  # hosts, methods and paths, or sets of forwarded headers
+MAX_CACHED_BYTES = 512  # bytes of a path or of forwarded headers worth caching
+MAX_DECODINGS = 3  # percent-decodings that a chain of servers may apply
+# Set by the forward-auth endpoint. No client can send it: ":" is not a token character.
 TAIL_FIELD = b":original-uri"
-# All that `Trust.named` makes host, method and URI of, for a peer.
+# Apart from the peer, `TrustedProxies.named` depends on these fields only.
 CACHE_KEY_FIELDS = ORIGINAL_FIELDS | {TAIL_FIELD}
-PARAMETERS = re.compile(r";[^/]*")
-CUTS = re.compile(r"[?#\x00]")
-CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
-SLASHES = re.compile(r"[/\\]+")
+_PATH_PARAMETERS = re.compile(r";[^/]*")
+_PATH_END = re.compile(r"[?#\x00]")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_SLASHES = re.compile(r"[/\\]+")
 
 
 class RuleResult(Struct, frozen=True):
-    """What the rules say of a place: for nobody, for all, or for whom.
+    """The policy for a request and what it requires of the user.
 
-    ``demands`` are names of rules, each with what it says of people, and ``denials`` are
-    the names of those by which it is for nobody. ``matched`` is False when no rule is
-    about it.
+    ``requirements`` are pairs of a rule's name and its user conditions; a user must
+    satisfy all of them. ``denied_by`` are the names of the rules that deny the request
+    to every user. ``matched`` is False if no rule matches and the default applies.
     """
 
     policy: Policy
@@ -53,19 +55,35 @@ class RuleResult(Struct, frozen=True):
     matched: bool
 
     def permits(self, session: Session) -> bool:
-        """Whether the user may go there."""
+        """Return whether the user of *session* is allowed."""
         return self.policy != "deny" and all(
-            people.permits(session) for _, people in self.requirements
+            users.permits(session) for _, users in self.requirements
         )
 
     def reason(self, session: Session | None = None) -> str:
-        """For logs: the rules by which somebody is refused."""
+        """Return the names of the rules that deny access, for the log."""
         unmet = [
             name
-            for name, people in self.requirements
-            if session is not None and not people.permits(session)
+            for name, users in self.requirements
+            if session is not None and not users.permits(session)
         ]
         return ", ".join(self.denied_by or unmet)
+
+
+class RuleMatch(Struct, frozen=True):
+    """Whether a rule matches a request: True, False, or None if that is unknown.
+
+    ``mismatch`` is the part of the request that differs if the rule does not match.
+    """
+
+    matches: MatchResult
+    mismatch: Literal["", "host", "method", "path"] = ""
+
+
+_MATCH, _UNKNOWN = RuleMatch(True), RuleMatch(None)
+_OTHER_HOST = RuleMatch(False, "host")
+_OTHER_METHOD = RuleMatch(False, "method")
+_OTHER_PATH = RuleMatch(False, "path")
 
 
 class Rule:
@@ -74,44 +92,39 @@ class Rule:
     def __init__(self, settings: AccessRule, number: int) -> None:
         self.name = label(settings, number)
         self.settings = settings
-        self.people = UserMatcher(settings.when)
+        self.users = UserMatcher(settings.when)
         self._requests = RequestMatcher(settings.when)
         self._exact = frozenset(settings.paths) | {
-            # Most programs answer for /admin as for /admin/.
+            # Most servers treat /admin like /admin/.
             path.removesuffix("/") or "/"
             for path in settings.paths
         }
-        self._below = tuple(path for path in settings.paths if path.endswith("/"))
+        self._prefixes = tuple(path for path in settings.paths if path.endswith("/"))
         self._patterns = [
             compile_pattern(rf"\A(?:{text})") for text in settings.patterns
         ]
         self._any_path = not (settings.paths or settings.patterns)
 
-    def matches(self, host: str, method: bytes | None, path: str | None) -> MatchResult:
-        """Whether it is about a request; None when that can't be told."""
-        if not self._requests.at_host(host):
-            return False
-        by_method, by_path = self._requests.by_method(method), self._by_path(path)
-        if by_method is False or by_path is False:
-            return False
-        return True if by_method and by_path else None
+    def match(self, host: str, method: bytes | None, path: str | None) -> RuleMatch:
+        """Match a request. A *method* or decoded *path* of None was not sent."""
+        if not self._requests.matches_host(host):
+            return _OTHER_HOST
+        by_method = self._requests.matches_method(method)
+        if by_method is False:
+            return _OTHER_METHOD
+        by_path = self._matches_path(path)
+        if by_path is False:
+            return _OTHER_PATH
+        return _MATCH if by_method and by_path else _UNKNOWN
 
-    def mismatch(self, host: str, method: bytes, path: str) -> str:
-        """Why it is not about a request: host, method, path, or "" (it is)."""
-        if not self._requests.at_host(host):
-            return "host"
-        if not self._requests.by_method(method):
-            return "method"
-        return "" if self._by_path(path) else "path"
-
-    def _by_path(self, path: str | None) -> MatchResult:
+    def _matches_path(self, path: str | None) -> MatchResult:
         if self._any_path:
             return True
         if path is None:
             return None
         return (
             path in self._exact
-            or path.startswith(self._below)
+            or path.startswith(self._prefixes)
             or any(pattern.search(path) for pattern in self._patterns)
         )
 
@@ -124,91 +137,100 @@ class RuleTable:
             Rule(rule, number) for number, rule in enumerate(settings.rules, 1)
         )
         self.default = settings.default
-        self._known: dict[tuple[str, bytes | None, bytes | None], RuleResult] = {}
+        self._results: BoundedCache[
+            tuple[str, bytes | None, bytes | None], RuleResult
+        ] = BoundedCache(MAX_CACHED_RESULTS)
 
     def evaluate(
         self, host: str, method: bytes | None, path: bytes | None
     ) -> RuleResult:
-        """What is said of a request; None is what nobody has told."""
-        key = (host, method, path)
-        found = self._known.get(key)
-        if found is None:
-            found = self._judged(host, method, path)
-            if path is None or len(path) <= LONGEST_CACHED:
-                if len(self._known) >= MAX_CACHED:
-                    self._known.clear()
-                self._known[key] = found
-        return found
+        """Return the result for a request.
 
-    def _judged(
+        *host* is ``host[:port]``, *path* is still escaped. A *method* or *path* of None
+        was not sent by the gateway.
+        """
+        key = (host, method, path)
+        result = self._results.get(key)
+        if result is None:
+            result = self._evaluate(host, method, path)
+            if path is None or len(path) <= MAX_CACHED_BYTES:
+                self._results.put(key, result)
+        return result
+
+    def _evaluate(
         self, host: str, method: bytes | None, path: bytes | None
     ) -> RuleResult:
-        seen, sure = path_variants(path)
-        hits: dict[str, Rule | None] = {}
-        for reading in seen:
-            for rule, certain in self.matching_rules(host, method, reading):
-                hits[rule.name if rule else "default"] = rule
-                sure = sure and certain
+        variants, certain = path_variants(path)
+        matched: dict[str, Rule | None] = {}
+        for variant in variants:
+            for rule, match in self.trace(host, method, variant):
+                if match.matches is not False:
+                    matched[rule.name if rule else "default"] = rule
+                    certain = certain and match.matches is True
         policies = {
             name: rule.settings.policy if rule else self.default
-            for name, rule in hits.items()
+            for name, rule in matched.items()
         }
-        denials = tuple(name for name, said in policies.items() if said == "deny")
-        policy: Policy = "deny" if denials else "login"
-        if sure and set(policies.values()) == {"public"}:
+        denied_by = tuple(name for name, policy in policies.items() if policy == "deny")
+        policy: Policy = "deny" if denied_by else "login"
+        if certain and set(policies.values()) == {"public"}:
             policy = "public"
-        demands = tuple((rule.name, rule.people) for rule in hits.values() if rule)
-        return RuleResult(policy, demands, denials, bool(demands))
+        requirements = tuple(
+            (rule.name, rule.users) for rule in matched.values() if rule
+        )
+        return RuleResult(policy, requirements, denied_by, bool(requirements))
 
-    def matching_rules(
+    def trace(
         self, host: str, method: bytes | None, path: str | None
-    ) -> Iterator[tuple[Rule | None, bool]]:
-        """The rules that may count, and whether they surely do; None: the default."""
+    ) -> Iterator[tuple[Rule | None, RuleMatch]]:
+        """Yield each rule with its match, up to the first that certainly matches.
+
+        If there is no such rule, the default comes last, as None. *path* is decoded.
+        """
         for rule in self.rules:
-            fits = rule.matches(host, method, path)
-            if fits is not False:
-                yield rule, fits is True
-            if fits:
+            match = rule.match(host, method, path)
+            yield rule, match
+            if match.matches:
                 return
-        yield None, True
+        yield None, _MATCH
 
 
 def path_variants(path: bytes | None) -> tuple[tuple[str | None, ...], bool]:
-    """How a path may be read by who gets it; and whether that is all but sure.
+    """Return the decodings of *path* that servers may use, and whether it has only one.
 
-    None is a path that nobody told.
+    The decoding of None, a path that the gateway did not send, is unknown: None.
     """
     if path is None:
         return (None,), False
-    clear = unambiguous_path(path)
-    if clear is not None and normalize("NFKC", clear) == clear:
-        return (clear,), True
-    texts = [path]
-    for _ in range(DECODINGS):
-        texts.append(unquote_to_bytes(texts[-1]))
-    found: dict[str | None, None] = {}
-    for raw in texts:
+    decoded = unambiguous_path(path)
+    if decoded is not None and normalize("NFKC", decoded) == decoded:
+        return (decoded,), True
+    encoded = [path]
+    for _ in range(MAX_DECODINGS):
+        encoded.append(unquote_to_bytes(encoded[-1]))
+    variants: dict[str | None, None] = {}
+    for raw in encoded:
         text = raw.decode("utf-8", "replace")
-        for one in _variants(text):
-            found |= dict.fromkeys((one, _resolved(one)))
-    return tuple(found), False
+        for variant in _variants(text):
+            variants |= dict.fromkeys((variant, _normalize(variant)))
+    return tuple(variants), False
 
 
 def _variants(text: str) -> Iterator[str]:
-    """*text*, cut where a decoded path may end, without parameters, made plain."""
+    """Yield *text* in NFKC or not, cut where a path may end or not, without parameters."""
     for whole in (text, normalize("NFKC", text)):
-        for one in (whole, CUTS.split(whole, maxsplit=1)[0]):
-            yield one
-            yield PARAMETERS.sub("", one)
+        for path in (whole, _PATH_END.split(whole, maxsplit=1)[0]):
+            yield path
+            yield _PATH_PARAMETERS.sub("", path)
 
 
-def _resolved(path: str) -> str:
-    """*path* with one kind of slash, and without dots (RFC 3986 §5.2.4).
+def _normalize(path: str) -> str:
+    """Return *path* with one kind of slash and without dot segments (RFC 3986 §5.2.4).
 
-    Without control characters, too, and blanks around a segment: some drop them.
+    Control characters, and spaces around a segment, are removed: some servers do that.
     """
     kept: list[str] = []
-    segments = [CONTROLS.sub("", one).strip() for one in SLASHES.split(path)]
+    segments = [_CONTROLS.sub("", part).strip() for part in _SLASHES.split(path)]
     for segment in segments:
         if segment == "..":
             del kept[-1:]
@@ -219,19 +241,24 @@ def _resolved(path: str) -> str:
 
 
 class AccessRules:
-    """The table, asked about requests: those that we carry, and those of a gateway."""
+    """Evaluates the rules for proxied requests and for auth checks of gateways."""
 
     def __init__(
         self, settings: RuleSettings, trust: TrustedProxies, prefix: str
     ) -> None:
         self.table = RuleTable(settings)
         self._trust = trust
-        self._asking = (f"{prefix}/auth".encode(), f"{prefix}/forward_auth".encode())
+        self._auth_endpoints = (
+            f"{prefix}/auth".encode(),
+            f"{prefix}/forward_auth".encode(),
+        )
         self._last: tuple[Request, RuleResult] | None = None
-        self._told: dict[tuple[str, Headers], RuleResult] = {}
+        self._checks: BoundedCache[tuple[str, Headers], RuleResult] = BoundedCache(
+            MAX_CACHED_RESULTS
+        )
 
     def evaluate(self, request: Request) -> RuleResult:
-        """What is said of *request*, or of what a gateway asks about by it.
+        """Return the result for *request*; at an auth endpoint, for the original request.
 
         Raises `RequestError`.
         """
@@ -239,31 +266,33 @@ class AccessRules:
         if last is not None and last[0] is request:
             return last[1]
         path = request.target.partition(b"?")[0]
-        found = self._asked(request) if path in self._asking else self._sent(request)
-        self._last = (request, found)
-        return found
+        result = (
+            self._evaluate_check(request)
+            if path in self._auth_endpoints
+            else self._evaluate_proxied(request)
+        )
+        self._last = (request, result)
+        return result
 
-    def _sent(self, request: Request) -> RuleResult:
-        """About the request itself: what else a gateway says is not what we carry."""
+    def _evaluate_proxied(self, request: Request) -> RuleResult:
+        """Evaluate the rules for the method and path that the upstream will receive."""
         host = self._trust.original(request).host
         return self.table.evaluate(host, request.method, path_of(request.target))
 
-    def _asked(self, request: Request) -> RuleResult:
-        """About what a gateway tells; the same is told again and again."""
+    def _evaluate_check(self, request: Request) -> RuleResult:
+        """Evaluate the rules for an auth check; the same headers come repeatedly."""
         fields = tuple(
             [field for field in request.headers if field[0] in CACHE_KEY_FIELDS]
         )
         key = (request.peer, fields)
-        found = self._told.get(key)
-        if found is None:
-            found = self._told_by(request)
-            if sum(len(value) for _, value in fields) <= LONGEST_CACHED:
-                if len(self._told) >= MAX_CACHED:
-                    self._told.clear()
-                self._told[key] = found
-        return found
+        result = self._checks.get(key)
+        if result is None:
+            result = self._evaluate_original(request)
+            if sum(len(value) for _, value in fields) <= MAX_CACHED_BYTES:
+                self._checks.put(key, result)
+        return result
 
-    def _told_by(self, request: Request) -> RuleResult:
+    def _evaluate_original(self, request: Request) -> RuleResult:
         tail = first_header(request.headers, TAIL_FIELD) or b""
         original, method, uri = self._trust.named(request, tail)
         return self.table.evaluate(
@@ -274,31 +303,31 @@ class AccessRules:
 
 
 class RulesThenBypass(AuthBypass):
-    """A gate where access rules come first; what none is about passes as without them."""
+    """Access rules first; the bypass options decide only where no rule matches."""
 
     def __init__(
         self, settings: AuthBypassSettings, trust: TrustedProxies, rules: AccessRules
     ) -> None:
         super().__init__(settings, trust)
-        self._access = rules
+        self._rules_first = rules
 
     def applies(self, request: Request, original: OriginalRequest) -> bool:
-        """Whether *request* needs no login."""
-        ruling = self._access.evaluate(request)
-        if ruling.matched or ruling.policy == "deny":
-            return ruling.policy == "public"
+        """Return whether *request* needs no login."""
+        result = self._rules_first.evaluate(request)
+        if result.matched or result.policy == "deny":
+            return result.policy == "public"
         return super().applies(request, original)
 
 
 def path_of(uri: bytes) -> bytes:
-    """The path of a URI in origin-form."""
+    """Return the path of a *uri* in origin-form."""
     return uri.partition(b"?")[0]
 
 
 def build_access_control(
     settings: Settings, trust: TrustedProxies
 ) -> tuple[AuthBypass, AccessRules | None]:
-    """What judges requests before sessions are looked at; None: there are no rules."""
+    """Build the checks that precede the session's; None if there are no rules."""
     if not settings.access.any:
         return AuthBypass(settings.auth_bypass, trust), None
     rules = AccessRules(settings.access, trust, settings.proxy_prefix)
@@ -306,11 +335,14 @@ def build_access_control(
 
 
 def required_claims(settings: Settings) -> tuple[str, ...]:
-    """The names of the claims that headers, rules and upstreams ask for."""
+    """Return the sorted names of the claims that headers, rules and upstreams use.
+
+    Built-in claims, which every session has, are left out.
+    """
     headers = (*settings.inject_request_headers, *settings.inject_response_headers)
     conditions = (
         *(rule.when for rule in settings.access.rules),
         *(upstream.condition for upstream in settings.upstreams),
     )
-    asked = claims_of(conditions) - BUILT_IN_CLAIMS
-    return tuple(sorted(asked.union(extra_claims(headers))))
+    claims = claims_of(conditions) - BUILT_IN_CLAIMS
+    return tuple(sorted(claims.union(extra_claims(headers))))

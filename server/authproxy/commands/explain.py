@@ -137,15 +137,13 @@ def _rules(core: Settings, question: ExplainRequest) -> Iterator[str]:
         yield "the path can be read in several ways; no rule makes it public, and it must"
         yield "satisfy what each reading demands: " + ", ".join(map(repr, seen))
     for reading in seen:
-        for rule in table.rules:
-            missed = rule.mismatch(question.host, method, reading or "")
-            if missed:
-                yield f"{rule.name}: is about another {missed}"
-                continue
-            yield _about(rule, question.session)
-            break
-        else:
-            yield f"none of them is about it: {table.default} (access_rules_default)"
+        for rule, match in table.trace(question.host, method, reading):
+            if rule is None:
+                yield f"none of them is about it: {table.default} (access_rules_default)"
+            elif match.mismatch:
+                yield f"{rule.name}: is about another {match.mismatch}"
+            else:
+                yield _about(rule, question.session)
 
 
 def _about(rule: Rule, session: Session | None) -> str:
@@ -154,7 +152,7 @@ def _about(rule: Rule, session: Session | None) -> str:
         return f"{rule.name}: {policy}"
     if session is None:
         return f"{rule.name}: needs a login"
-    lacking = rule.people.missing(session)
+    lacking = rule.users.missing(session)
     if not lacking:
         return f"{rule.name}: is satisfied"
     return f"{rule.name}: is not satisfied by the user's {', '.join(lacking)}"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from authproxy_core import Forward, Respond, SettingsError
 from authproxy_core.access.matchers import ConditionMatcher, UserMatcher
 from authproxy_core.access.rules import (
-    MAX_CACHED,
+    MAX_CACHED_RESULTS,
     AccessRules,
     RuleResult,
     RuleTable,
@@ -142,11 +142,40 @@ def test_paths(path: bytes, fits: bool) -> None:
     assert found.matched is fits
 
 
-def test_why_a_rule_is_not_about_a_request() -> None:
+@pytest.mark.parametrize(
+    ("host", "method", "path", "expected"),
+    [
+        ("x", b"GET", "/a/", (False, "host")),
+        ("h.example", b"POST", "/a/", (False, "method")),
+        ("h.example", b"GET", "/b", (False, "path")),
+        ("h.example", b"GET", "/a/b", (True, "")),
+        ("h.example", None, "/a/", (None, "")),
+        ("h.example", b"get", "/a/", (None, "")),
+        ("h.example", b"GET", None, (None, "")),
+        ("h.example", None, "/b", (False, "path")),
+        ("h.example", b"POST", None, (False, "method")),
+    ],
+)
+def test_rule_match_reports_result_and_mismatch(
+    host: str, method: bytes | None, path: str | None, expected: tuple[bool | None, str]
+) -> None:
     [one] = table(rule("/a/", hosts=("h.example",), methods=("GET",))).rules
-    asked = [("x", b"GET", "/a/"), ("h.example", b"POST", "/a/"),
-             ("h.example", b"GET", "/b"), ("h.example", b"GET", "/a/b")]  # fmt: skip
-    assert [one.mismatch(*place) for place in asked] == ["host", "method", "path", ""]
+    match = one.match(host, method, path)
+    assert (match.matches, match.mismatch) == expected
+
+
+def test_rule_table_trace_ends_at_first_certain_match() -> None:
+    rules = table(rule("/a/", methods=("GET",)), rule("/b/"), rule("/a/"), rule())
+    traced = [
+        (found.name if found else None, match.matches)
+        for found, match in rules.trace("h.example", None, "/a/x")
+    ]
+    assert traced == [("rule 1", None), ("rule 2", False), ("rule 3", True)]
+
+
+def test_rule_table_trace_without_certain_match_ends_with_default() -> None:
+    traced = list(table(rule("/a/"), rule("/b/")).trace("h.example", b"GET", "/c"))
+    assert [(found, match.matches) for found, match in traced][2:] == [(None, True)]
 
 
 def test_what_somebody_lacks() -> None:
@@ -286,9 +315,9 @@ def test_rulings_are_remembered_within_bounds() -> None:
     assert rules.evaluate("a", b"GET", b"/0") is first
     long = b"/" + b"x" * 600
     assert rules.evaluate("a", b"GET", long) is not rules.evaluate("a", b"GET", long)
-    for number in range(MAX_CACHED + 10):
+    for number in range(MAX_CACHED_RESULTS + 10):
         rules.evaluate("a", b"GET", b"/%d" % number)
-    assert len(rules._known) <= MAX_CACHED
+    assert len(rules._results) <= MAX_CACHED_RESULTS
 
 
 @pytest.mark.parametrize(
@@ -433,12 +462,12 @@ def test_what_gateways_tell_is_remembered_within_bounds() -> None:
     assert told("/public/").policy == "public"
     assert told("/public/", "203.0.113.9").policy == "deny"  # nobody to be believed
     assert [name for name, _ in told("/admin/").requirements] == ["rule 3"]
-    remembered = len(rules._told)
+    remembered = len(rules._checks)
     told("/" + "x" * 600)
-    assert len(rules._told) == remembered
-    for number in range(MAX_CACHED):
+    assert len(rules._checks) == remembered
+    for number in range(MAX_CACHED_RESULTS):
         told(f"/{number}")
-    assert len(rules._told) <= MAX_CACHED
+    assert len(rules._checks) <= MAX_CACHED_RESULTS
 
 
 def test_forward_auth_with_the_uri_behind_it() -> None:
