@@ -229,7 +229,7 @@ ACCEPTED_OFFSET = LAYOUT.offset(ACCEPTED)
 
 
 def metrics_of(settings: ServerSettings, shared: SharedMetrics, slot: int) -> Metrics:
-    """Return the metrics of the worker in *slot*, enabled if a listener exposes them."""
+    """Return the metrics of worker *slot*, enabled if a listener exposes them."""
     core = settings.core
     return Metrics(
         shared,

@@ -37,7 +37,7 @@ class Layout:
         self.size = offset
 
     def offsets(self, family: Family) -> dict[Labels, int]:
-        """Return the offset of the (first) value of each series, by its label values."""
+        """Return the offset of the first value of each series, by its labels."""
         return self._offsets[family.name]
 
     def offset(self, family: Family) -> int:

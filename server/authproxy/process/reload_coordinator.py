@@ -2,8 +2,8 @@
 
 The supervisor reads and checks the configuration and sends it to every worker, which
 prepares it. Once all workers are prepared, all are sent ``commit``. If one fails or
-exceeds `PREPARE_TIMEOUT`, all are sent ``abort`` and keep their settings. `WorkerReload`
-lists the messages.
+exceeds `PREPARE_TIMEOUT`, all are sent ``abort`` and keep their settings. The messages
+are listed at `WorkerReload`.
 """
 
 from __future__ import annotations

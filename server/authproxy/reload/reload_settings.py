@@ -136,7 +136,7 @@ def _merge_core(current: Settings, fresh: Settings) -> tuple[Settings, list[str]
 
 
 def _socket_of(listener: Listener) -> tuple[Listener, bool]:
-    """Return the part of *listener* that its open socket fixes: all but the TLS files."""
+    """Return the part of *listener* that the open socket fixes: not the TLS files."""
     return replace(listener, tls=None), listener.tls is not None
 
 

@@ -132,7 +132,7 @@ class Performer:
         if effect.local or self._store is None:
             taken = await self._locks.take_lock(*wish)
         else:
-            taken = await self._measured("lock", self._store.take_lock(*wish))
+            taken = await self._measured("lock", self._store.acquire_lock(*wish))
         if taken:
             tokens[effect.key] = token
         return taken

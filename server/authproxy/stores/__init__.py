@@ -1,1 +1,1 @@
-"""Where sessions, locks and revocations are kept outside of the cookies."""
+"""Stores for sessions, locks and revocations outside of the cookies."""

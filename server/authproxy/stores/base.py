@@ -1,39 +1,40 @@
-"""What a store offers: bytes under keys with an end, sets, locks, and news of changes."""
+"""The interface of a session store: values with a TTL, sets, locks, notifications."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Protocol
 
-# What a store calls when a key was written or deleted by anybody, this process
-# included; with None when changes may have been missed and all caches are void.
+# Called with each key that any process, this one included, has written or deleted. None
+# means that changes may have been missed, so all caches are invalid.
 #
-# The news of a change and the answer of a load under way come over different
-# connections: the news may be told first, and the answer still be the value from before.
-# Who caches what was loaded has to count the changes that were told in between.
+# Notifications and replies arrive over different connections: a notification may arrive
+# before the reply of a load that still has the old value. A cache of loaded values must
+# account for the notifications that arrived during the load.
 OnChange = Callable[[str | None], None]
 
-# What a store calls when `trustworthy` or `available` has changed.
+# Called when `Store.notifies` or `Store.available` has changed.
 OnState = Callable[[], None]
 
-MAX_VALUE = 1 << 20  # bytes of a value; a longer one is a failure, not an answer
-MAX_MEMBERS = 100_000  # of a set that are given out
+MAX_VALUE = 1 << 20  # bytes of a value; a longer one raises `StoreError`
+MAX_MEMBERS = 100_000  # members of a set that `Store.members` returns
 
 
 class Store(Protocol):
-    """A store shared by all processes that use it; every method is bounded in time.
+    """A store shared by all processes that use it; every method has a time limit.
 
-    Keys are printable ASCII. Moments are the store's own: what is past its ttl (seconds;
-    0: none) is absent. Everything raises `StoreError` when the store does not answer.
+    Keys are printable ASCII. A TTL is in seconds of the store's clock, 0 for no expiry;
+    expired entries are absent. Every method raises `StoreError` if the store is
+    unavailable.
     """
 
     @property
     def notifies(self) -> bool:
-        """Whether changes by others arrive (within 100 ms), so that caches hold."""
+        """Whether changes by others arrive within 100 ms, so that caches are valid."""
 
     @property
     def notify_error(self) -> str:
-        """Why it is not trustworthy, for the log; no secrets."""
+        """Why notifications do not arrive, for the log; contains no secrets."""
 
     @property
     def available(self) -> bool:
@@ -41,37 +42,40 @@ class Store(Protocol):
 
     @property
     def error(self) -> str:
-        """Why it is not available, for the log; no secrets."""
+        """Why the store is unavailable, for the log; contains no secrets."""
 
     async def start(self, on_change: OnChange, on_state: OnState) -> None:
-        """Connect in the background; does not fail when the store is away."""
+        """Connect in the background; does not fail if the store is unavailable."""
 
     async def close(self) -> None:
-        """End all connections and tasks."""
+        """Close all connections and end all tasks."""
 
     async def load(self, key: str) -> bytes | None:
-        """The value under *key*."""
+        """Return the value of *key*; None if it is absent."""
 
     async def load_all(self, keys: tuple[str, ...]) -> tuple[bytes | None, ...]:
-        """The values under *keys*, in their order, in one exchange."""
+        """Return the values of *keys*, in their order, with one exchange."""
 
     async def save(self, key: str, value: bytes, ttl: float) -> None:
-        """Put *value* under *key*."""
+        """Set *key* to *value*."""
 
     async def delete(self, key: str) -> None:
-        """Forget *key*."""
+        """Delete the value or set of *key*."""
 
     async def add(self, key: str, member: bytes, ttl: float) -> None:
-        """Put *member* into the set under *key*, or renew its time."""
+        """Add *member* to the set of *key*, or reset its TTL."""
 
     async def members(self, key: str) -> tuple[bytes, ...]:
-        """The members of the set under *key* whose time is not over."""
+        """Return the members of the set of *key* that have not expired."""
 
     async def remove(self, key: str, member: bytes) -> None:
-        """Take *member* out of the set under *key*."""
+        """Remove *member* from the set of *key*."""
 
-    async def take_lock(self, key: str, ttl: float, wait: float, token: str) -> bool:
-        """Hold the lock *key* as *token* for *ttl*; False when not free in *wait*."""
+    async def acquire_lock(self, key: str, ttl: float, wait: float, token: str) -> bool:
+        """Acquire the lock *key* for *token*; False if it is not free within *wait*.
+
+        The lock expires after *ttl* seconds; *wait* is in seconds.
+        """
 
     async def release_lock(self, key: str, token: str) -> None:
-        """Give the lock back if *token* still holds it."""
+        """Release the lock *key* if *token* holds it."""

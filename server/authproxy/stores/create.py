@@ -1,4 +1,4 @@
-"""From settings to the store; what one kind needs is imported for that kind alone."""
+"""Create the store that the settings name; the modules of other kinds stay unloaded."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from .base import Store
 
 
 def create(settings: StoreSettings, name: str) -> Store | None:
-    """The store, not yet started; None when there is none.
+    """Return the store, not yet started; None if the settings name no store.
 
-    *name* is the cookie's, with which all keys begin.
+    *name* is the name of the session cookie, the prefix of all keys.
     """
     match settings.kind:
         case "none":

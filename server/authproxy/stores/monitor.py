@@ -1,4 +1,4 @@
-"""Keeps a worker's store running, and tells the core what it says."""
+"""Store monitor: start and stop a worker's store, report its state and key changes."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from ..logs.logger import Logs
 from .base import Store
 
 MODULE = "store"
-STARTUP_TIMEOUT = 1.0  # seconds that a start waits for the store
-NOTIFY_GRACE = 3.0  # seconds
+STARTUP_TIMEOUT = 1.0  # seconds that the start waits for the store
+NOTIFY_GRACE = 3.0  # seconds without notifications before that is logged
 
 
 class Application(Protocol):
-    """What hears of the store; `authproxy_core.proxy.AuthProxy` is one."""
+    """Receives the store's state and changes; implemented by the core's `AuthProxy`."""
 
     store_available: bool
     store_notifies: bool
 
     def store_changed(self, key: str | None) -> None:
-        """The value under *key* has changed; None: any may have."""
+        """Handle a change of the value of *key*; None: any value may have changed."""
 
 
 class StoreMonitor:
-    """Starts and stops a store, and passes on its news to the running application."""
+    """Start and stop the store; report its state and key changes to the core."""
 
     def __init__(
         self, store: Store | None, application: Application, logs: Logs
@@ -33,74 +33,80 @@ class StoreMonitor:
         self._store = store
         self._application = application
         self._logs = logs
-        self._started = False
-        self._answers = asyncio.Event()
-        self._said_away = self._said_doubt = False
-        self._doubting: asyncio.TimerHandle | None = None
+        self._logging = False
+        self._available = asyncio.Event()
+        self._logged_unavailable = self._logged_no_notifications = False
+        self._grace_timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Connect, and wait a moment for it; returns although the store may be away."""
+        """Connect; wait up to `STARTUP_TIMEOUT` until the store is available."""
         store = self._store
         if store is None:
             return
-        await store.start(self._application_changed, lambda: self._noted(store))
-        self._noted(store)
+        await store.start(self._on_change, lambda: self._on_state(store))
+        self._on_state(store)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STARTUP_TIMEOUT):
-                await self._answers.wait()
-        self._started = True
-        self._noted(store)
+                await self._available.wait()
+        self._logging = True
+        self._on_state(store)
 
     async def close(self) -> None:
-        """End the connections."""
-        self._started = False  # nothing is to be said about that
-        if self._doubting is not None:
-            self._doubting.cancel()
+        """Close the store, without a log line about its state."""
+        self._logging = False
+        if self._grace_timer is not None:
+            self._grace_timer.cancel()
         if self._store is not None:
             await self._store.close()
 
     def attach(self, application: Application) -> None:
-        """Pass news on to *application* from now on, beginning with how it stands."""
+        """Report to *application* from now on, starting with the present state."""
         self._application = application
         if self._store is not None:
             application.store_available = self._store.available
             application.store_notifies = self._store.notifies
 
-    def _application_changed(self, key: str | None) -> None:
+    def _on_change(self, key: str | None) -> None:
         self._application.store_changed(key)
 
-    def _noted(self, store: Store) -> None:
+    def _on_state(self, store: Store) -> None:
         self.attach(self._application)
         if store.available:
-            self._answers.set()
-        if self._started:
-            self._say_whether_away(store)
-            self._say_whether_doubtful(store)
+            self._available.set()
+        if self._logging:
+            self._log_availability(store)
+            self._log_notifications(store)
 
-    def _say_whether_away(self, store: Store) -> None:
-        if store.available != self._said_away:
+    def _log_availability(self, store: Store) -> None:
+        if store.available != self._logged_unavailable:
             return
-        self._said_away = not store.available
+        self._logged_unavailable = not store.available
         if store.available:
-            self._logs.info(MODULE, "the session store is available again")
+            self._logs.info(MODULE, "session store available again")
         else:
-            self._logs.error(MODULE, f"the session store is away: {store.error}")
-
-    def _say_whether_doubtful(self, store: Store) -> None:
-        """Say it when a store that answers does not tell of changes for a while."""
-        if store.notifies and self._said_doubt:
-            self._said_doubt = False
-            self._logs.info(MODULE, "the session store tells of changes again")
-        elif not store.notifies and self._doubting is None:
-            loop = asyncio.get_running_loop()
-            self._doubting = loop.call_later(NOTIFY_GRACE, self._judge_doubt, store)
-
-    def _judge_doubt(self, store: Store) -> None:
-        self._doubting = None
-        if store.available and not store.notifies and not self._said_doubt:
-            self._said_doubt = True
             self._logs.error(
                 MODULE,
-                "the session store does not tell of changes, so it is asked for every "
-                f"session: {store.notify_error}",
+                f"session store unavailable: {store.error}; "
+                "requests that need a session get 503",
+            )
+
+    def _log_notifications(self, store: Store) -> None:
+        """Log missing notifications of an available store after `NOTIFY_GRACE`."""
+        if store.notifies and self._logged_no_notifications:
+            self._logged_no_notifications = False
+            self._logs.info(
+                MODULE, "change notifications from the session store restored"
+            )
+        elif not store.notifies and self._grace_timer is None:
+            loop = asyncio.get_running_loop()
+            self._grace_timer = loop.call_later(NOTIFY_GRACE, self._on_grace_end, store)
+
+    def _on_grace_end(self, store: Store) -> None:
+        self._grace_timer = None
+        if store.available and not store.notifies and not self._logged_no_notifications:
+            self._logged_no_notifications = True
+            self._logs.error(
+                MODULE,
+                "no change notifications from the session store: "
+                f"{store.notify_error}; every check reads the store",
             )

@@ -1,7 +1,7 @@
-"""Redis as the store: one server, a master that sentinels name, or a cluster.
+"""The Redis store: a single server, a master found by sentinels, or a cluster.
 
-Tickets and their locks are as oauth2-proxy keeps them, so that both can run on one
-Redis. Sets are sorted sets whose scores are the members' ends, by Redis's own clock.
+Tickets and their locks have oauth2-proxy's format, so both programs can share a Redis.
+Sets are sorted sets; the score of a member is its expiry by the clock of Redis.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .redis_server import RedisServer
 from .store_locks import StoreLocks
 
 NOW = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000) "
-# Of the set itself the end is that of the member that lives longest.
+# The set itself expires with its last member.
 ADD = (
     NOW
     + """
@@ -43,40 +43,45 @@ RELEASE = (
     "if redis.call('GET', KEYS[1]) == ARGV[1] then "
     "return redis.call('DEL', KEYS[1]) end return 0"
 )
-PROBE = 0.5  # seconds between two tries to write, after Redis has refused it
+PROBE_INTERVAL = 0.5  # seconds between two attempts to write after an error reply
 
 
 class Router(Protocol):
-    """Who knows the server of a key; `Cluster` is one."""
+    """Sends commands to the server of a key; `SingleMaster` and `Cluster` are some."""
 
     @property
     def available(self) -> bool:
-        """Whether all servers answer."""
+        """Whether all servers are connected."""
 
     @property
     def notifies(self) -> bool:
-        """Whether all of them tell of changes."""
+        """Whether notifications of all servers arrive."""
 
     @property
     def error(self) -> str:
-        """Why it is not available."""
+        """Why a server is unavailable."""
 
     @property
     def notify_error(self) -> str:
-        """Why it is not trustworthy."""
+        """Why notifications do not arrive."""
 
     def start(self) -> None:
         """Connect in the background."""
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
 
-    async def ask(self, key: str, *words: CommandArgument, again: bool = True) -> Any:
-        """The answer of the server of *key*. Raises `StoreError`."""
+    async def call(
+        self, key: str, *command: CommandArgument, retry: bool = True
+    ) -> Any:
+        """Return the reply of the server of *key*. Raises `StoreError`, `ReplyError`.
+
+        With *retry* the command is sent again if the connection closes first.
+        """
 
 
 class SingleMaster:
-    """The router when one server has all keys."""
+    """The router for one server, which has all keys."""
 
     def __init__(self, server: RedisServer, sentinels: Sentinels | None) -> None:
         self._server = server
@@ -84,22 +89,22 @@ class SingleMaster:
 
     @property
     def available(self) -> bool:
-        """Whether it answers."""
+        """Whether the server is connected."""
         return self._server.available
 
     @property
     def notifies(self) -> bool:
-        """Whether it tells of changes."""
+        """Whether notifications arrive."""
         return self._server.notifies
 
     @property
     def error(self) -> str:
-        """Why it is not available."""
+        """Why the server is unavailable."""
         return self._server.error
 
     @property
     def notify_error(self) -> str:
-        """Why it is not trustworthy."""
+        """Why notifications do not arrive."""
         return self._server.notify_error
 
     def start(self) -> None:
@@ -107,23 +112,25 @@ class SingleMaster:
         self._server.start()
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         await self._server.close()
         if self._sentinels is not None:
             await self._sentinels.close()
 
-    async def ask(self, key: str, *words: CommandArgument, again: bool = True) -> Any:
-        """The server's answer, whatever the *key*. Raises `StoreError`."""
-        return await self._server.ask(*words, again=again)
+    async def call(
+        self, key: str, *command: CommandArgument, retry: bool = True
+    ) -> Any:
+        """Return the server's reply; *key* is ignored. Raises `StoreError`."""
+        return await self._server.call(*command, retry=retry)
 
 
-def router(
+def create_router(
     settings: RedisSettings,
     prefixes: tuple[str, ...],
     on_change: OnChange,
     on_state: OnState,
 ) -> Router:
-    """What finds the server of a key in this kind of Redis."""
+    """Return the router for the mode of *settings*."""
     dialer = Dialer(settings)
     if settings.mode == "cluster":
         return Cluster(
@@ -137,9 +144,9 @@ def router(
     sentinels = None
     if settings.mode == "sentinel":
         sentinels = Sentinels(dialer, settings.addresses, settings.master_name)
-        locate = sentinels.master
+        locate = sentinels.locate_master
     else:
-        locate = partial(_fixed, settings.addresses[0])
+        locate = partial(_fixed_address, settings.addresses[0])
     server = RedisServer(
         dialer,
         locate,
@@ -152,7 +159,7 @@ def router(
     return SingleMaster(server, sentinels)
 
 
-async def _fixed(address: RedisAddress) -> RedisAddress:
+async def _fixed_address(address: RedisAddress) -> RedisAddress:
     return address
 
 
@@ -160,146 +167,137 @@ def _milliseconds(seconds: float) -> int:
     return max(1, round(seconds * 1000))
 
 
-def _nothing(*_: object) -> None:
-    """Hears of nothing."""
-
-
 class RedisStore:
-    """A store in Redis; all keys begin with *name* and a dash or a colon."""
+    """A store in Redis; all keys start with *name* and a dash or a colon."""
 
     def __init__(self, settings: RedisSettings, name: str) -> None:
         self._settings = settings
         self._name = name
         self._router: Router
         self._locks = StoreLocks()
-        self._on_state: OnState = _nothing
-        self._refusal = ""  # of the last write
+        self._on_state: OnState = lambda: None
+        self._write_error = ""  # error reply to the last write
         self._task: asyncio.Task[None] | None = None
 
     @property
     def notifies(self) -> bool:
-        """Whether Redis tells of changes."""
+        """Whether notifications arrive."""
         return self._router.notifies
 
     @property
     def available(self) -> bool:
-        """Whether Redis answers and takes what is written."""
-        return self._router.available and not self._refusal
+        """Whether Redis is connected and the last write succeeded."""
+        return self._router.available and not self._write_error
 
     @property
     def error(self) -> str:
-        """Why it is not available."""
-        return self._router.error or self._refusal
+        """Why the store is unavailable."""
+        return self._router.error or self._write_error
 
     @property
     def notify_error(self) -> str:
-        """Why it is not trustworthy."""
+        """Why notifications do not arrive."""
         return self._router.notify_error
 
     async def start(self, on_change: OnChange, on_state: OnState) -> None:
         """Connect in the background."""
         self._on_state = on_state
         prefixes = (f"{self._name}-", f"{self._name}:")
-        self._router = router(self._settings, prefixes, on_change, on_state)
+        self._router = create_router(self._settings, prefixes, on_change, on_state)
         self._router.start()
-        self._task = asyncio.get_running_loop().create_task(self._tend())
+        self._task = asyncio.get_running_loop().create_task(self._run_maintenance())
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._router.close()
 
-    # -- values
-
     async def load(self, key: str) -> bytes | None:
-        """The value under *key*."""
-        return _value(await self._router.ask(key, "GET", key))
+        """Return the value of *key*; None if it is absent."""
+        return _check_length(await self._router.call(key, "GET", key))
 
     async def load_all(self, keys: tuple[str, ...]) -> tuple[bytes | None, ...]:
-        """The values under *keys*, in their order, sent together."""
+        """Return the values of *keys*, in their order, with one exchange."""
         if self._settings.mode == "cluster" or not keys:
             return tuple(await asyncio.gather(*[self.load(key) for key in keys]))
-        return tuple(map(_value, await self._router.ask(keys[0], "MGET", *keys)))
+        replies = await self._router.call(keys[0], "MGET", *keys)
+        return tuple(map(_check_length, replies))
 
     async def save(self, key: str, value: bytes, ttl: float) -> None:
-        """Put *value* under *key*."""
+        """Set *key* to *value*."""
         if len(value) > MAX_VALUE:
-            raise StoreError(f"a value of {len(value)} bytes is too long to be kept")
-        end = ("PX", _milliseconds(ttl)) if ttl else ()
-        await self._write(key, "SET", key, value, *end)
+            raise StoreError(
+                f"got a value of {len(value)} bytes, expected at most {MAX_VALUE}"
+            )
+        expiry = ("PX", _milliseconds(ttl)) if ttl else ()
+        await self._write(key, "SET", key, value, *expiry)
 
     async def delete(self, key: str) -> None:
-        """Forget *key*."""
+        """Delete the value or set of *key*."""
         await self._write(key, "DEL", key)
 
-    # -- sets
-
     async def add(self, key: str, member: bytes, ttl: float) -> None:
-        """Put *member* into the set under *key*, or renew its time."""
-        time = _milliseconds(ttl) if ttl else 0
-        await self._write(key, "EVAL", ADD, 1, key, member, time)
+        """Add *member* to the set of *key*, or reset its TTL."""
+        lifetime = _milliseconds(ttl) if ttl else 0
+        await self._write(key, "EVAL", ADD, 1, key, member, lifetime)
 
     async def members(self, key: str) -> tuple[bytes, ...]:
-        """The members of the set under *key*."""
-        return tuple(await self._router.ask(key, "EVAL", MEMBERS, 1, key, MAX_MEMBERS))
+        """Return the members of the set of *key* that have not expired."""
+        return tuple(await self._router.call(key, "EVAL", MEMBERS, 1, key, MAX_MEMBERS))
 
     async def remove(self, key: str, member: bytes) -> None:
-        """Take *member* out of the set under *key*."""
+        """Remove *member* from the set of *key*."""
         await self._write(key, "ZREM", key, member)
 
-    # -- locks
-
-    async def take_lock(self, key: str, ttl: float, wait: float, token: str) -> bool:
-        """Hold the lock *key* as *token* for *ttl*; False when not free in *wait*."""
+    async def acquire_lock(self, key: str, ttl: float, wait: float, token: str) -> bool:
+        """Acquire the lock *key* for *token*; False if it is not free within *wait*."""
         attempt = partial(self._try_lock, key, ttl, token)
-        return await self._locks.take(key, ttl, wait, token, attempt)
+        return await self._locks.acquire(key, ttl, wait, token, attempt)
 
     async def _try_lock(self, key: str, ttl: float, token: str) -> bool:
-        words = ("SET", key, token, "NX", "PX", _milliseconds(ttl))
-        # A second try could not tell whether the first one had taken it.
-        return await self._write(key, *words, again=False) is not None
+        command = ("SET", key, token, "NX", "PX", _milliseconds(ttl))
+        # No retry: it would fail if the lost command had acquired the lock.
+        return await self._write(key, *command, retry=False) is not None
 
     async def release_lock(self, key: str, token: str) -> None:
-        """Give the lock back if *token* still holds it."""
+        """Release the lock *key* if *token* holds it."""
         await self._locks.release(key, token, partial(self._release, key, token))
 
     async def _release(self, key: str, token: str) -> None:
         await self._write(key, "EVAL", RELEASE, 1, key, token)
 
-    # -- looking after it
-
     async def _write(
-        self, key: str, *words: CommandArgument, again: bool = True
+        self, key: str, *command: CommandArgument, retry: bool = True
     ) -> Any:
         try:
-            reply = await self._router.ask(key, *words, again=again)
-        except ReplyError as error:  # out of memory, not allowed …
-            self._note(str(error))
+            reply = await self._router.call(key, *command, retry=retry)
+        except ReplyError as error:  # such as OOM or NOPERM
+            self._set_write_error(str(error))
             raise
-        if self._refusal:
-            self._note("")
+        if self._write_error:
+            self._set_write_error("")
         return reply
 
-    def _note(self, refusal: str) -> None:
-        changed = bool(refusal) != bool(self._refusal)
-        self._refusal = refusal
+    def _set_write_error(self, error: str) -> None:
+        changed = bool(error) != bool(self._write_error)
+        self._write_error = error
         if changed:
             self._on_state()
 
-    async def _tend(self) -> None:
+    async def _run_maintenance(self) -> None:
         probe = f"{self._name}:probe"
         while True:
-            await asyncio.sleep(PROBE)
+            await asyncio.sleep(PROBE_INTERVAL)
             with contextlib.suppress(StoreError):
-                if self._refusal:
+                if self._write_error:
                     await self._write(probe, "SET", probe, "", "PX", 1000)
                 if self.available:
                     await self._locks.release_deferred(self._release)
 
 
-def _value(reply: bytes | None) -> bytes | None:
+def _check_length(reply: bytes | None) -> bytes | None:
     if reply is not None and len(reply) > MAX_VALUE:
         raise StoreError(
             f"got a value of {len(reply)} bytes, expected at most {MAX_VALUE}"

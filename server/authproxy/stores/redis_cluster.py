@@ -1,4 +1,4 @@
-"""A Redis cluster: keys are in slots, and slots at masters, which may change."""
+"""Redis Cluster: keys belong to slots, and slots to masters, which may change."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from authproxy_core.errors import StoreError
 
 from ..server_settings import RedisAddress
 from .base import OnChange, OnState
-from .redis_connection import CommandArgument, Dialer, ReplyError, name_of
-from .redis_sentinel import address_of
+from .redis_connection import CommandArgument, Dialer, ReplyError, format_address
+from .redis_sentinel import parse_address
 from .redis_server import RedisServer
 
 SLOTS = 16384
-SLOTS_REFRESH_INTERVAL, LOOK_SOON = 2.0, 0.2  # seconds between two looks at the slots
-MAX_REDIRECTIONS = 4  # times that one question may be sent elsewhere
+SLOTS_REFRESH_INTERVAL = 2.0  # seconds
+MIN_REFRESH_INTERVAL = 0.2  # seconds, when a refresh is requested
+MAX_REDIRECTIONS = 4  # per command
 RETRY_DELAY = 0.05  # seconds
 
 
 def slot_of(key: str) -> int:
-    """The slot of a key (CRC16/XMODEM); only what is in braces counts, if there is."""
+    """Return the slot of *key*: CRC16/XMODEM of its hash tag, else of all of it."""
     raw = key.encode(errors="replace")  # a key is ASCII
     start = raw.find(b"{")
     if start >= 0:
@@ -33,7 +34,7 @@ def slot_of(key: str) -> int:
 
 
 class Cluster:
-    """The masters of a cluster, found through some of its *addresses*."""
+    """The masters of a cluster, discovered through some of its *addresses*."""
 
     def __init__(
         self,
@@ -53,85 +54,85 @@ class Cluster:
         self._idle_timeout = idle_timeout
         self._masters: dict[RedisAddress, RedisServer] = {}
         self._slots: list[RedisServer | None] = [None] * SLOTS
-        self._covered = False
-        self._look_now = asyncio.Event()
-        self._looked = asyncio.Event()
+        self._complete = False  # whether every slot has a master
+        self._refresh_requested = asyncio.Event()
+        self._refreshed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._problem = "no connection yet"
+        self._refresh_error = "no connection yet"
 
     @property
     def available(self) -> bool:
-        """Whether every slot has a master that answers."""
-        return self._covered and all(one.available for one in self._masters.values())
+        """Whether every slot has a connected master."""
+        return self._complete and all(one.available for one in self._masters.values())
 
     @property
     def notifies(self) -> bool:
-        """Whether all masters tell of changes."""
-        return self._covered and all(one.notifies for one in self._masters.values())
+        """Whether notifications of all masters arrive."""
+        return self._complete and all(one.notifies for one in self._masters.values())
 
     @property
     def error(self) -> str:
-        """Why it is not available."""
-        problems = [one.error for one in self._masters.values() if one.error]
-        return self._problem or "; ".join(problems)
+        """Why the cluster is unavailable."""
+        errors = [one.error for one in self._masters.values() if one.error]
+        return self._refresh_error or "; ".join(errors)
 
     @property
     def notify_error(self) -> str:
-        """Why it is not trustworthy."""
+        """Why notifications do not arrive."""
         masters = self._masters.values()
         return "; ".join(one.notify_error for one in masters if not one.notifies)
 
     def start(self) -> None:
-        """Look for the masters in the background."""
-        self._task = asyncio.get_running_loop().create_task(self._keep_looking())
+        """Discover the masters in the background."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await asyncio.gather(*[one.close() for one in self._masters.values()])
 
-    # -- asking
-
-    async def ask(self, key: str, *words: CommandArgument, again: bool = True) -> Any:
-        """The answer of the master of *key*. Raises `StoreError`."""
+    async def call(
+        self, key: str, *command: CommandArgument, retry: bool = True
+    ) -> Any:
+        """Return the reply of the master of *key*. Raises `StoreError`."""
         server = await self._master_of(key)
         for _ in range(MAX_REDIRECTIONS):
             try:
-                return await server.ask(*words, again=again)
+                return await server.call(*command, retry=retry)
             except ReplyError as error:
-                moved = error
-            match moved.word:
+                reply = error
+            match reply.prefix:
                 case "MOVED":
-                    self._look_now.set()
-                    server = self._at(moved.text)
+                    self._refresh_requested.set()
+                    server = self._redirect_target(reply.text)
                     self._slots[slot_of(key)] = server
                 case "ASK":
-                    return await self._at(moved.text).asking(*words)
+                    return await self._redirect_target(reply.text).call_asking(*command)
                 case "TRYAGAIN" | "CLUSTERDOWN":
-                    self._look_now.set()
+                    self._refresh_requested.set()
                     await asyncio.sleep(RETRY_DELAY)
                 case _:
-                    raise moved
-        raise moved
+                    raise reply
+        raise reply
 
     async def _master_of(self, key: str) -> RedisServer:
         slot = slot_of(key)
-        if self._slots[slot] is None and not self._looked.is_set():
+        if self._slots[slot] is None and not self._refreshed.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RETRY_DELAY):
-                    await self._looked.wait()
+                    await self._refreshed.wait()
         server = self._slots[slot]
         if server is None:
             raise StoreError(self.error or "no master is known for this key")
         return server
 
-    def _at(self, moved: str) -> RedisServer:
-        """The server that ``MOVED slot host:port`` names."""
-        host, _, port = moved.split(" ")[-1].rpartition(":")
+    def _redirect_target(self, text: str) -> RedisServer:
+        """Return the server that the error ``MOVED slot host:port`` or ASK names."""
+        host, _, port = text.split(" ")[-1].rpartition(":")
         if not host or not (port.isascii() and port.isdigit()):
-            raise StoreError(f"expected the address of a node, got {moved!r}")
+            raise StoreError(f"expected the address of a node, got {text!r}")
         return self._server(RedisAddress(host=host, port=int(port)))
 
     def _server(self, address: RedisAddress) -> RedisServer:
@@ -146,89 +147,88 @@ class Cluster:
                 locate,
                 self._prefixes,
                 self._on_change,
-                self._noted,
+                self._on_server_state,
                 idle_timeout=self._idle_timeout,
             )
             self._masters[address] = server
             server.start()
         return server
 
-    def _noted(self) -> None:
+    def _on_server_state(self) -> None:
         if not self.available:
-            self._look_now.set()
+            self._refresh_requested.set()
         self._on_state()
 
-    # -- the slots
-
-    async def _keep_looking(self) -> None:
+    async def _run(self) -> None:
+        """Refresh the slots until canceled."""
         while True:
             try:
-                await self._look()
-                self._problem = ""
+                await self._refresh_slots()
+                self._refresh_error = ""
             except StoreError as error:
-                self._problem = str(error)
-                self._covered = False
-            self._looked.set()
+                self._refresh_error = str(error)
+                self._complete = False
+            self._refreshed.set()
             self._on_state()
-            self._look_now.clear()
-            # Not more often than so, whatever tells us to.
-            await asyncio.sleep(LOOK_SOON)
+            self._refresh_requested.clear()
+            await asyncio.sleep(MIN_REFRESH_INTERVAL)
             if self.available:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(SLOTS_REFRESH_INTERVAL):
-                        await self._look_now.wait()
+                        await self._refresh_requested.wait()
 
-    async def _look(self) -> None:
-        """Ask one node after the other for the slots. Raises `StoreError`."""
-        reasons = []
+    async def _refresh_slots(self) -> None:
+        """Query one node after the other for the slots. Raises `StoreError`."""
+        errors = []
         for address in dict.fromkeys((*self._masters, *self._addresses)):
             try:
-                await self._take(await self._slots_of(address), address)
+                await self._use_slots(await self._query_slots(address), address)
             except StoreError as error:
-                reasons.append(str(error))
+                errors.append(str(error))
             else:
                 return
-        raise StoreError("no node of the cluster answers: " + "; ".join(reasons))
+        raise StoreError("no node of the cluster replies: " + "; ".join(errors))
 
-    async def _slots_of(self, address: RedisAddress) -> list[Any]:
+    async def _query_slots(self, address: RedisAddress) -> list[Any]:
         server = self._masters.get(address)
         if server is not None:
             if not server.available:
                 raise StoreError(server.error)
-            found = await server.ask("CLUSTER", "SLOTS", again=False)
+            reply = await server.call("CLUSTER", "SLOTS", retry=False)
         else:
-            link = await self._dialer.data(address)
+            connection = await self._dialer.open_commands(address)
             try:
-                found = await link.ask("CLUSTER", "SLOTS")
+                reply = await connection.call("CLUSTER", "SLOTS")
             finally:
-                await link.close()
-        if not found:
-            raise StoreError(f"{name_of(address)}: knows of no slots")
-        return list(found)
+                await connection.close()
+        if not reply:
+            raise StoreError(f"{format_address(address)}: knows no slots")
+        return list(reply)
 
-    async def _take(self, ranges: list[Any], asked: RedisAddress) -> None:
+    async def _use_slots(self, ranges: list[Any], queried: RedisAddress) -> None:
         slots: list[RedisServer | None] = [None] * SLOTS
         masters = set()
-        for first, last, address in _masters(ranges, asked):
+        for first, last, address in _parse_ranges(ranges, queried):
             masters.add(address)
             server = self._server(address)
             slots[first : last + 1] = [server] * (last + 1 - first)
         self._slots = slots
-        self._covered = None not in slots
-        gone = [one for one in self._masters if one not in masters]
-        await asyncio.gather(*[self._masters.pop(one).close() for one in gone])
+        self._complete = None not in slots
+        removed = [one for one in self._masters if one not in masters]
+        await asyncio.gather(*[self._masters.pop(one).close() for one in removed])
 
 
-def _masters(
-    ranges: list[Any], asked: RedisAddress
+def _parse_ranges(
+    ranges: list[Any], queried: RedisAddress
 ) -> list[tuple[int, int, RedisAddress]]:
-    """First slot, last slot and master, as CLUSTER SLOTS says. Raises `StoreError`.
+    """Return first slot, last slot and master of each range of CLUSTER SLOTS.
 
-    A node that does not know its own address leaves it out; it is where it was *asked*.
+    A node that does not know its address omits it; *queried* is that node's address.
+    Raises `StoreError`.
     """
     try:
         return [
-            (first, last, address_of(master) if master[0] else asked)
+            (first, last, parse_address(master) if master[0] else queried)
             for first, last, master, *_ in ranges
             if 0 <= first <= last < SLOTS
         ]

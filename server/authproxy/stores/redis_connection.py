@@ -1,8 +1,8 @@
-"""One connection to a Redis server, which carries many questions at once.
+"""One connection to a Redis server, with pipelined commands.
 
-What is asked in one round of the event loop is sent together, and answers come in order:
-no pool of connections, and few system calls under load. hiredis reads the protocol
-(RESP 2 and 3); reading is bounded, and every question has a time limit.
+Commands of one event-loop iteration are sent together and replies arrive in order. So no
+connection pool is necessary, and few system calls are made under load. hiredis parses
+RESP 2 and 3; the size of a reply and the time for it are limited.
 """
 
 from __future__ import annotations
@@ -22,104 +22,107 @@ from ..server_settings import RedisAddress, RedisSettings
 from .base import MAX_VALUE
 
 CommandArgument: TypeAlias = bytes | str | int | float
-MAX_REPLY = 8 * MAX_VALUE  # bytes of one answer, of which some hold several values
-MAX_WAITING = 10_000  # questions
-CLOSE_LIMIT = 1.0  # seconds
+MAX_REPLY = 8 * MAX_VALUE  # bytes of one reply, which may contain several values
+MAX_PENDING_COMMANDS = 10_000  # sent commands without a reply
+CLOSE_TIMEOUT = 1.0  # seconds
 _INCOMPLETE = object()
 
 
 class ConnectionLostError(StoreError):
-    """The connection ended before the answer came; whether it was done is not known."""
+    """The connection closed before the reply; the command may have been executed."""
 
 
 class ReplyError(StoreError):
-    """Redis answered with an error; ``word`` is its first word (NOAUTH, MOVED …)."""
+    """An error reply of Redis; ``prefix`` is its first word (NOAUTH, MOVED, …)."""
 
     def __init__(self, text: str) -> None:
         super().__init__(f"redis: {text}")
         self.text = text
-        self.word = text.partition(" ")[0]
+        self.prefix = text.partition(" ")[0]
 
 
 class RedisConnection(asyncio.Protocol):
-    """A connection; *on_push* gets what the server tells without being asked."""
+    """A connection; *on_push* receives the server's push messages (RESP3).
+
+    Replies must arrive within *timeout* seconds. ``closed`` is set once no more
+    commands can be sent; ``close_reason`` is the cause.
+    """
 
     def __init__(
         self,
         address: RedisAddress,
-        limit: float,
+        timeout: float,
         on_push: Callable[[list[Any]], None] | None = None,
     ) -> None:
         self.address = address
-        self.lost = asyncio.Event()
-        self._ended = asyncio.Event()
-        self.used_at = 0.0  # loop's seconds, of the last question but heartbeats
-        self.reason = ""
-        self._limit = limit
+        self.closed = asyncio.Event()
+        self.close_reason = ""
+        self.last_used_at = 0.0  # loop time of the last command other than a heartbeat
+        self._timeout = timeout
         self._on_push = on_push
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
         self._transport: asyncio.Transport | None = None
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
-        self._watch: asyncio.TimerHandle | None = None
+        self._transport_closed = asyncio.Event()
+        self._pending: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
         self._unsent: list[bytes] = []
-        self._unread = 0  # bytes of an answer that is not complete
+        self._incomplete_bytes = 0  # received bytes of an incomplete reply
 
-    # What asyncio calls.
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection stands."""
+        """Store the transport."""
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Hand answers to those who wait for them."""
-        self._unread += len(data)
+        """Parse replies and resolve the commands' futures."""
+        self._incomplete_bytes += len(data)
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not _INCOMPLETE:
-                self._unread = 0
+                self._incomplete_bytes = 0
                 if isinstance(reply, hiredis.PushNotification):
-                    self._pushed(reply)
+                    if self._on_push is not None:
+                        self._on_push(reply)
                 else:
-                    self._answered(reply)
+                    self._on_reply(reply)
         except hiredis.ProtocolError as error:
-            self.abort(f"no Redis: {error}")
-        if self._unread > MAX_REPLY:
-            self.abort(f"an answer is longer than {MAX_REPLY} bytes")
+            self.abort(f"not a Redis server: {error}")
+        if self._incomplete_bytes > MAX_REPLY:
+            self.abort(f"got a reply longer than {MAX_REPLY} bytes")
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Everything that waits fails."""
-        self.abort(str(error) if error else "the connection was closed")
-        self._ended.set()
+        """Fail all pending commands."""
+        self.abort(str(error) if error else "connection closed by the server")
+        self._transport_closed.set()
 
-    def _pushed(self, message: list[Any]) -> None:
-        if self._on_push is not None:
-            self._on_push(message)
-
-    def _answered(self, reply: Any) -> None:
-        if not self._waiting:
-            self.abort("an answer that nobody asked for")
+    def _on_reply(self, reply: Any) -> None:
+        if not self._pending:
+            self.abort("got a reply without a command")
             return
-        future, _ = self._waiting.popleft()
+        future, _ = self._pending.popleft()
         if not future.done():
             future.set_result(reply)
 
-    # What its owner calls.
+    # Called by the owner.
 
-    def send(self, words: tuple[CommandArgument, ...]) -> asyncio.Future[Any]:
-        """Ask; the answer comes as the future's result, an error of Redis included."""
-        if self.lost.is_set():
-            raise ConnectionLostError(self.reason)
-        if len(self._waiting) >= MAX_WAITING:
-            raise StoreError("too much waits for the session store")
+    def send(self, command: tuple[CommandArgument, ...]) -> asyncio.Future[Any]:
+        """Send *command*; the future's result is the reply, or an error reply."""
+        if self.closed.is_set():
+            raise ConnectionLostError(self.close_reason)
+        if len(self._pending) >= MAX_PENDING_COMMANDS:
+            raise StoreError(
+                f"session store queue full ({MAX_PENDING_COMMANDS} operations)"
+            )
         try:
-            packed = hiredis.pack_command(words)  # type: ignore[arg-type] # its stub knows tuples of one
+            packed = hiredis.pack_command(command)  # type: ignore[arg-type]
         except UnicodeError:
-            raise StoreError("a key is no text that can be sent") from None
+            raise StoreError("invalid key: not encodable as UTF-8") from None
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append((future, self._loop.time()))
-        if self._watch is None:
-            self._look_later()
+        self._pending.append((future, self._loop.time()))
+        if self._timer is None:
+            self._schedule_check()
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append(packed)
@@ -130,108 +133,105 @@ class RedisConnection(asyncio.Protocol):
             self._transport.write(b"".join(self._unsent))
         self._unsent.clear()
 
-    def _look_later(self) -> None:
-        pause = self._limit / 4
-        due = self._loop.time() + pause
-        self._watch = self._loop.call_later(pause, self._look, due)
+    def _schedule_check(self) -> None:
+        delay = self._timeout / 4
+        due = self._loop.time() + delay
+        self._timer = self._loop.call_later(delay, self._check_timeout, due)
 
-    def _look(self, due: float) -> None:
-        """End the connection when an answer is late: what follows it would be, too.
+    def _check_timeout(self, due: float) -> None:
+        """Abort the connection if the oldest reply is late, so all later ones are too.
 
-        One timer for all questions; a timeout for each costs a third of the exchange.
+        One timer serves all commands: a timeout for each would cost a third of the
+        exchange.
         """
-        self._watch = None
-        if not self._waiting:
+        self._timer = None
+        if not self._pending:
             return
         now = self._loop.time()
-        _, asked_at = self._waiting[0]
-        # When we were stopped ourselves, the answer is there and waits to be read.
-        if now - asked_at >= self._limit and now - due < self._limit / 4:
-            self._late(self._limit)
+        _, sent_at = self._pending[0]
+        # A late timer: this process was suspended, so the reply may be unread.
+        if now - sent_at >= self._timeout and now - due < self._timeout / 4:
+            self._abort_late(self._timeout)
         else:
-            self._look_later()
+            self._schedule_check()
 
-    def _late(self, limit: float) -> None:
-        self.abort(f"no answer within {limit:g} s", StoreError)
+    def _abort_late(self, limit: float) -> None:
+        self.abort(f"no reply within {limit:g} s", StoreError)
 
     @staticmethod
-    async def wait(future: asyncio.Future[Any]) -> Any:
-        """The answer to what was sent. Raises `StoreError`."""
+    async def reply(future: asyncio.Future[Any]) -> Any:
+        """Return the reply to a sent command. Raises `StoreError`, `ReplyError`."""
         reply = await future
         if isinstance(reply, hiredis.ReplyError):
             raise ReplyError(str(reply))
         return reply
 
-    async def ask(self, *words: CommandArgument) -> Any:
-        """The answer to a question, within the settings' limit. Raises `StoreError`."""
-        return await self.wait(self.send(words))
+    async def call(self, *command: CommandArgument) -> Any:
+        """Send *command* and return its reply. Raises `StoreError`, `ReplyError`."""
+        return await self.reply(self.send(command))
 
     async def ping(self, limit: float) -> None:
-        """Raise `StoreError` unless the server answers within *limit* seconds."""
+        """Raise `StoreError` unless the server replies within *limit* seconds."""
         future = self.send(("PING",))
         try:
             async with asyncio.timeout(limit):
-                await self.wait(future)
+                await self.reply(future)
         except TimeoutError:
-            self._late(limit)
-            raise StoreError(self.reason) from None
+            self._abort_late(limit)
+            raise StoreError(self.close_reason) from None
 
     def abort(self, reason: str, error: type[StoreError] = ConnectionLostError) -> None:
-        """End the connection at once; what waits for an answer fails with *error*."""
-        if self.lost.is_set():
+        """Close the connection at once; pending commands fail with *error*."""
+        if self.closed.is_set():
             return
-        self.reason = f"{name_of(self.address)}: {reason}"
-        self.lost.set()
+        self.close_reason = f"{format_address(self.address)}: {reason}"
+        self.closed.set()
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
-        for future, _ in self._waiting:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for future, _ in self._pending:
             if not future.done():
-                future.set_exception(error(self.reason))
-                future.exception()  # whoever waits has perhaps gone: no complaint
-        self._waiting.clear()
+                future.set_exception(error(self.close_reason))
+                future.exception()  # retrieved: the caller may have been canceled
+        self._pending.clear()
 
     async def close(self) -> None:
-        """End the connection, and wait until that is done."""
+        """Close the connection, and wait until the transport is closed."""
         self.abort("closed")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_LIMIT):
-                await self._ended.wait()
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._transport_closed.wait()
 
 
-def name_of(address: RedisAddress) -> str:
-    """The address for messages."""
+def format_address(address: RedisAddress) -> str:
+    """Return *address* as text for messages: a path or ``host:port``."""
     return address.path or f"{address.host}:{address.port}"
 
 
 class Dialer:
-    """Opens links with the settings' TLS, user, password and database."""
+    """Opens connections with the TLS, user, password and database of *settings*."""
 
     def __init__(self, settings: RedisSettings) -> None:
         self._settings = settings
-        self._context = _context(settings) if settings.tls else None
+        self._context = _tls_context(settings) if settings.tls else None
 
-    async def data(self, address: RedisAddress) -> RedisConnection:
-        """A link for questions. Raises `StoreError`."""
+    async def open_commands(self, address: RedisAddress) -> RedisConnection:
+        """Open a connection for commands. Raises `StoreError`."""
         settings = self._settings
-        link = await self._opened(address)
-        async with closing_on_failure(link):
+        connection = await self._connect(address)
+        async with close_on_error(connection):
             if settings.password:
-                await self._log_in(link)
+                user = (settings.username,) if settings.username else ()
+                await connection.call("AUTH", *user, settings.password.value)
             if settings.client_name:
-                await link.ask("CLIENT", "SETNAME", settings.client_name)
+                await connection.call("CLIENT", "SETNAME", settings.client_name)
             if settings.db:
-                await link.ask("SELECT", settings.db)
-            await link.ask("PING")
-        return link
-
-    async def _log_in(self, link: RedisConnection) -> None:
-        settings = self._settings
-        user = (settings.username,) if settings.username else ()
-        await link.ask("AUTH", *user, settings.password.value)
+                await connection.call("SELECT", settings.db)
+            await connection.call("PING")
+        return connection
 
     async def open_invalidation(
         self,
@@ -239,47 +239,49 @@ class Dialer:
         prefixes: tuple[str, ...],
         on_push: Callable[[list[Any]], None],
     ) -> RedisConnection:
-        """A link on which Redis tells of changes of keys with these *prefixes*.
+        """Open a connection that reports changes of keys with these *prefixes*.
 
-        Raises `StoreError`.
+        It uses CLIENT TRACKING in broadcasting mode. Raises `StoreError`.
         """
         settings = self._settings
-        link = await self._opened(address, on_push)
-        async with closing_on_failure(link):
+        connection = await self._connect(address, on_push)
+        async with close_on_error(connection):
             login: tuple[CommandArgument, ...] = ()
             if settings.password:
                 user = settings.username or "default"
                 login = ("AUTH", user, settings.password.value)
-            await link.ask("HELLO", 3, *login)
-            # Keys of all databases are told: another one's make us forget in vain.
-            named = [word for prefix in prefixes for word in ("PREFIX", prefix)]
-            await link.ask("CLIENT", "TRACKING", "ON", "BCAST", *named)
-        return link
+            await connection.call("HELLO", 3, *login)
+            # Redis reports the keys of all databases: a few invalidations are needless.
+            options = [word for prefix in prefixes for word in ("PREFIX", prefix)]
+            await connection.call("CLIENT", "TRACKING", "ON", "BCAST", *options)
+        return connection
 
-    async def sentinel(self, address: RedisAddress) -> RedisConnection:
-        """A link to a sentinel. Raises `StoreError`."""
-        link = await self._opened(address)
-        async with closing_on_failure(link):
+    async def open_sentinel(self, address: RedisAddress) -> RedisConnection:
+        """Open a connection to a sentinel. Raises `StoreError`."""
+        connection = await self._connect(address)
+        async with close_on_error(connection):
             if self._settings.sentinel_password:
-                await link.ask("AUTH", self._settings.sentinel_password.value)
-        return link
+                await connection.call("AUTH", self._settings.sentinel_password.value)
+        return connection
 
-    async def _opened(
+    async def _connect(
         self,
         address: RedisAddress,
         on_push: Callable[[list[Any]], None] | None = None,
     ) -> RedisConnection:
         loop = asyncio.get_running_loop()
         settings = self._settings
-        make = lambda: RedisConnection(address, settings.answer_timeout, on_push)  # noqa: E731
+        create = lambda: RedisConnection(address, settings.answer_timeout, on_push)  # noqa: E731
         try:
             async with asyncio.timeout(settings.connect_timeout):
                 if address.path:
-                    _, link = await loop.create_unix_connection(make, address.path)
+                    _, connection = await loop.create_unix_connection(
+                        create, address.path
+                    )
                 else:
                     host = address.host if self._context is not None else None
-                    _, link = await loop.create_connection(
-                        make,
+                    _, connection = await loop.create_connection(
+                        create,
                         address.host,
                         address.port,
                         ssl=self._context,
@@ -287,26 +289,26 @@ class Dialer:
                     )
         except TimeoutError:
             raise StoreError(
-                f"{name_of(address)}: no connection within "
+                f"{format_address(address)}: no connection within "
                 f"{settings.connect_timeout:g} s"
             ) from None
-        except (OSError, UnicodeError) as error:  # no name of a host, as well
-            raise StoreError(f"{name_of(address)}: {error}") from None
-        return link
+        except (OSError, UnicodeError) as error:  # UnicodeError: invalid host name
+            raise StoreError(f"{format_address(address)}: {error}") from None
+        return connection
 
 
 @contextlib.asynccontextmanager
-async def closing_on_failure(link: RedisConnection) -> AsyncIterator[None]:
-    """Closes *link* when what is done with it fails."""
+async def close_on_error(connection: RedisConnection) -> AsyncIterator[None]:
+    """Close *connection* if the body raises."""
     try:
         yield
     except BaseException:
-        await link.close()
+        await connection.close()
         raise
 
 
-def _context(settings: RedisSettings) -> ssl.SSLContext:
-    """TLS 1.2 or later, with the system's authorities and those of the settings."""
+def _tls_context(settings: RedisSettings) -> ssl.SSLContext:
+    """Return a context for TLS 1.2+ with the system's CAs and ``ca_file``."""
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.ca_file:

@@ -1,4 +1,4 @@
-"""Where the master is: at a fixed address, or where sentinels say."""
+"""Redis Sentinel: find the address of the master."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 from authproxy_core.errors import StoreError
 
 from ..server_settings import RedisAddress
-from .redis_connection import Dialer, RedisConnection, name_of
+from .redis_connection import Dialer, RedisConnection, format_address
 
 
 class Sentinels:
-    """Some sentinels, of which the first that answers is asked again."""
+    """The sentinels of one master; the first that replies stays in use."""
 
     def __init__(
         self, dialer: Dialer, addresses: tuple[RedisAddress, ...], master_name: str
@@ -19,41 +19,43 @@ class Sentinels:
         self._dialer = dialer
         self._addresses = list(addresses)
         self._master_name = master_name
-        self._link: RedisConnection | None = None
+        self._connection: RedisConnection | None = None
 
-    async def master(self) -> RedisAddress:
-        """Where the master is. Raises `StoreError`."""
-        reasons = []
+    async def locate_master(self) -> RedisAddress:
+        """Return the address of the master. Raises `StoreError`."""
+        errors = []
         for _ in range(len(self._addresses)):
             try:
-                return await self._asked()
+                return await self._query()
             except StoreError as error:
-                reasons.append(str(error))
+                errors.append(str(error))
                 await self.close()
                 self._addresses.append(self._addresses.pop(0))
-        raise StoreError("no sentinel knows the master: " + "; ".join(reasons))
+        raise StoreError("no sentinel knows the master: " + "; ".join(errors))
 
-    async def _asked(self) -> RedisAddress:
-        if self._link is None or self._link.lost.is_set():
-            self._link = await self._dialer.sentinel(self._addresses[0])
+    async def _query(self) -> RedisAddress:
+        connection = self._connection
+        if connection is None or connection.closed.is_set():
+            connection = await self._dialer.open_sentinel(self._addresses[0])
+            self._connection = connection
         name = self._master_name
-        found = await self._link.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
-        if found is None:
-            where = name_of(self._addresses[0])
-            raise StoreError(f"{where}: knows no master called {name!r}")
-        return address_of(found)
+        reply = await connection.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
+        if reply is None:
+            sentinel = format_address(self._addresses[0])
+            raise StoreError(f"{sentinel}: knows no master called {name!r}")
+        return parse_address(reply)
 
     async def close(self) -> None:
-        """End the connection."""
-        if self._link is not None:
-            await self._link.close()
-            self._link = None
+        """Close the connection."""
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
 
 
-def address_of(found: Any) -> RedisAddress:
-    """An address as Redis gives it: host and port. Raises `StoreError`."""
+def parse_address(reply: Any) -> RedisAddress:
+    """Parse an address of a Redis reply: host and port. Raises `StoreError`."""
     try:
-        host, port = found[0], found[1]
+        host, port = reply[0], reply[1]
         return RedisAddress(host=bytes(host).decode("latin-1"), port=int(port))
     except (TypeError, ValueError, IndexError):
-        raise StoreError(f"expected an address, got {found!r}") from None
+        raise StoreError(f"expected an address, got {reply!r}") from None

@@ -1,8 +1,8 @@
-"""One Redis server: a link for what is asked, another one for its news.
+"""One Redis server: a command connection and a client-tracking connection.
 
-Both are made anew whenever they are lost. Caches may rest on the news only while that
-link stands and answers; when it stands again, whatever was missed is one change: of
-everything.
+Both are reopened whenever they close. Caches are valid only while the client-tracking
+connection is open and replies. When it is open again, changes may have been missed, so
+all caches are invalidated.
 """
 
 from __future__ import annotations
@@ -23,24 +23,26 @@ from .redis_connection import (
     Dialer,
     RedisConnection,
     ReplyError,
-    closing_on_failure,
-    name_of,
+    close_on_error,
+    format_address,
 )
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.4  # seconds between two tries to connect
-RECONNECT_WAIT = 0.3  # seconds that a question waits for a link that has just been lost
-HEARTBEAT, HEARTBEAT_LIMIT = 1.0, 1.0  # seconds; of the link for questions
-INVALIDATION_HEARTBEAT, NEWS_LIMIT = 0.25, 0.5  # seconds; so old may be what caches say
-# Answers that say: this server is the wrong one, or not itself yet.
+MIN_RECONNECT_DELAY, MAX_RECONNECT_DELAY = 0.05, 0.4  # seconds
+RECONNECT_WAIT = 0.3  # seconds that a command waits for a connection just lost
+HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT = 1.0, 1.0  # seconds; command connection
+# Seconds; client-tracking connection. Their sum limits how long caches can be stale.
+INVALIDATION_INTERVAL, INVALIDATION_TIMEOUT = 0.25, 0.5
+# Error replies of a server that is not the master, or not ready.
 RECONNECT_ERRORS = frozenset({"READONLY", "LOADING", "MASTERDOWN", "NOAUTH"})
 Locate = Callable[[], Awaitable[RedisAddress]]
 
 
 class RedisServer:
-    """The server that *locate* finds; asked again whenever the link was lost.
+    """The server at the address that *locate* returns, called before each connect.
 
-    ``check_every`` (seconds; 0: never) asks *locate* while the link stands, and leaves
-    the server when it is not the one any more. ``must_be_master`` refuses replicas.
+    With *must_be_master* a replica is rejected, and the server is left once *locate*
+    returns another address. A command connection that has not been used for
+    *idle_timeout* seconds (0: unlimited) is reopened.
     """
 
     def __init__(
@@ -61,174 +63,179 @@ class RedisServer:
         self._on_state = on_state
         self._must_be_master = must_be_master
         self._idle_timeout = idle_timeout
-        self._link: RedisConnection | None = None
-        self._linked = asyncio.Event()
-        self._tries = 0  # that failed since the link stood
+        self._connection: RedisConnection | None = None
+        self._connected = asyncio.Event()
+        self._failed_attempts = 0  # to connect, since the last connection
         self._task: asyncio.Task[None] | None = None
         self.error = "no connection yet"
         self.notify_error = "no connection yet"
-        self._tells = False
+        self._tracking = False
 
     @property
     def notifies(self) -> bool:
-        """Whether the news of the server that is asked arrive."""
-        return self._tells and self.available
+        """Whether notifications of the server in use arrive."""
+        return self._tracking and self.available
 
     @property
     def available(self) -> bool:
-        """Whether the link for questions stands."""
-        return self._live is not None
+        """Whether the command connection is open."""
+        return self._open_connection is not None
 
     @property
-    def _live(self) -> RedisConnection | None:
-        link = self._link
-        return None if link is None or link.lost.is_set() else link
+    def _open_connection(self) -> RedisConnection | None:
+        connection = self._connection
+        return None if connection is None or connection.closed.is_set() else connection
 
     def start(self) -> None:
         """Connect in the background."""
-        self._task = asyncio.get_running_loop().create_task(self._keep())
+        self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
-        """End the links."""
+        """Close both connections."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    # -- asking
+    async def call(self, *command: CommandArgument, retry: bool = True) -> Any:
+        """Return the reply to *command*. Raises `StoreError`, `ReplyError`.
 
-    async def ask(self, *words: CommandArgument, again: bool = True) -> Any:
-        """The answer; asked *again* when the link was lost meanwhile.
-
-        Raises `StoreError`.
+        With *retry* the command is sent again if the connection closes first.
         """
-        link = self._live or await self._soon()
+        connection = self._open_connection or await self._wait_for_connection()
         try:
-            return await self._asked(link, words)
+            return await self._call(connection, command)
         except ConnectionLostError:
-            if not again:
+            if not retry:
                 raise
-        return await self._asked(await self._soon(), words)
+        return await self._call(await self._wait_for_connection(), command)
 
-    async def asking(self, *words: CommandArgument) -> Any:
-        """The answer about a key that is on its way to this server."""
-        link = self._live or await self._soon()
-        asking = link.send(("ASKING",))
-        answer = link.send(words)
-        await link.wait(asking)
-        return await link.wait(answer)
+    async def call_asking(self, *command: CommandArgument) -> Any:
+        """Return the reply to *command* about a key that moves to this server (ASK)."""
+        connection = self._open_connection or await self._wait_for_connection()
+        asking = connection.send(("ASKING",))
+        reply = connection.send(command)
+        await connection.reply(asking)
+        return await connection.reply(reply)
 
-    async def _asked(
-        self, link: RedisConnection, words: tuple[CommandArgument, ...]
+    async def _call(
+        self, connection: RedisConnection, command: tuple[CommandArgument, ...]
     ) -> Any:
-        link.used_at = asyncio.get_running_loop().time()
+        connection.last_used_at = asyncio.get_running_loop().time()
         try:
-            return await link.ask(*words)
+            return await connection.call(*command)
         except ReplyError as error:
-            if error.word in RECONNECT_ERRORS:
-                link.abort(error.text)
+            if error.prefix in RECONNECT_ERRORS:
+                connection.abort(error.text)
             raise
 
-    async def _soon(self) -> RedisConnection:
-        """The link, if it stands within moments; only then is waiting worth it."""
-        if self._link is not None and self._live is None:
-            self._note(None, self._link.reason)
-        if self._tries == 0 and self._task is not None:
+    async def _wait_for_connection(self) -> RedisConnection:
+        """Return the connection; wait only if it was lost and no reconnect failed."""
+        if self._connection is not None and self._open_connection is None:
+            self._set_connection(None, self._connection.close_reason)
+        if self._failed_attempts == 0 and self._task is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RECONNECT_WAIT):
-                    await self._linked.wait()
-        if self._link is None:
+                    await self._connected.wait()
+        if self._connection is None:
             raise StoreError(self.error)
-        return self._link
+        return self._connection
 
-    # -- keeping the links
-
-    async def _keep(self) -> None:
+    async def _run(self) -> None:
+        """Keep the connections open until canceled."""
         try:
             while True:
                 try:
-                    link = await self._connected()
+                    connection = await self._connect()
                 except StoreError as error:
-                    self._tries += 1
-                    self._note(None, str(error))
+                    self._failed_attempts += 1
+                    self._set_connection(None, str(error))
                 else:
-                    self._tries = 0
-                    self._note(link, "")
-                    await self._used(link)
-                await asyncio.sleep(_pause(self._tries))
+                    self._failed_attempts = 0
+                    self._set_connection(connection, "")
+                    await self._monitor(connection)
+                await asyncio.sleep(_reconnect_delay(self._failed_attempts))
         finally:
-            self._note(None, "closed")
+            self._set_connection(None, "closed")
 
-    async def _connected(self) -> RedisConnection:
-        link = await self._dialer.data(await self._locate())
+    async def _connect(self) -> RedisConnection:
+        connection = await self._dialer.open_commands(await self._locate())
         if self._must_be_master:
-            async with closing_on_failure(link):
-                role = await link.ask("ROLE")
+            async with close_on_error(connection):
+                role = await connection.call("ROLE")
                 if not isinstance(role, list) or role[:1] != [b"master"]:
-                    raise StoreError(f"{name_of(link.address)}: a replica")
-        return link
+                    address = format_address(connection.address)
+                    raise StoreError(f"{address}: expected a master, got a replica")
+        return connection
 
-    def _note(self, link: RedisConnection | None, problem: str) -> None:
-        changed = (link is None) != (self._link is None)
-        self._link = link
-        self.error = problem
-        if link is None:
-            self._linked.clear()
+    def _set_connection(self, connection: RedisConnection | None, error: str) -> None:
+        changed = (connection is None) != (self._connection is None)
+        self._connection = connection
+        self.error = error
+        if connection is None:
+            self._connected.clear()
         else:
-            self._linked.set()
+            self._connected.set()
         if changed:
             self._on_state()
 
-    async def _used(self, link: RedisConnection) -> None:
-        """Look after a link, and the news beside it, until it is lost."""
-        news = asyncio.get_running_loop().create_task(self._keep_news(link.address))
+    async def _monitor(self, connection: RedisConnection) -> None:
+        """Check *connection*, and track changes, until it closes."""
+        tracking = asyncio.get_running_loop().create_task(
+            self._track_changes(connection.address)
+        )
         try:
-            while await _beats(link, HEARTBEAT, HEARTBEAT_LIMIT):
-                await self._check_master(link)
+            while await _is_alive_after(
+                HEARTBEAT_INTERVAL, connection, HEARTBEAT_TIMEOUT
+            ):
+                await self._check_master(connection)
         finally:
-            if self._link is link:
-                self._note(None, link.reason or "closed")
-            await link.close()
-            news.cancel()
-            await asyncio.gather(news, return_exceptions=True)
+            if self._connection is connection:
+                self._set_connection(None, connection.close_reason or "closed")
+            await connection.close()
+            tracking.cancel()
+            await asyncio.gather(tracking, return_exceptions=True)
 
-    async def _check_master(self, link: RedisConnection) -> None:
-        """Leave a server that is not the one any more, or that nobody asks."""
-        idle = asyncio.get_running_loop().time() - link.used_at
+    async def _check_master(self, connection: RedisConnection) -> None:
+        """Abort *connection* if it is idle or its server is no longer the master."""
+        idle = asyncio.get_running_loop().time() - connection.last_used_at
         if self._idle_timeout and idle > self._idle_timeout:
-            link.abort("idle")
+            connection.abort("idle")
         elif self._must_be_master:
             with contextlib.suppress(StoreError):
-                if await self._locate() != link.address:
-                    link.abort("not the master any more")
+                if await self._locate() != connection.address:
+                    connection.abort("no longer the master")
 
-    async def _keep_news(self, address: RedisAddress) -> None:
-        tries = 0
+    async def _track_changes(self, address: RedisAddress) -> None:
+        """Keep the client-tracking connection open until canceled."""
+        failed_attempts = 0
         try:
             while True:
                 try:
-                    link = await self._dialer.open_invalidation(
+                    connection = await self._dialer.open_invalidation(
                         address, self._prefixes, self._on_push
                     )
                 except StoreError as error:
-                    tries += 1
+                    failed_attempts += 1
                     self.notify_error = str(error)
                 else:
-                    tries = 0
+                    failed_attempts = 0
                     try:
                         self._on_change(None)
-                        self._trust(True)
-                        while await _beats(link, INVALIDATION_HEARTBEAT, NEWS_LIMIT):
+                        self._set_tracking(True)
+                        while await _is_alive_after(
+                            INVALIDATION_INTERVAL, connection, INVALIDATION_TIMEOUT
+                        ):
                             pass
                     finally:
-                        self.notify_error = link.reason
-                        self._trust(False)
-                        await link.close()
-                await asyncio.sleep(_pause(tries))
+                        self.notify_error = connection.close_reason
+                        self._set_tracking(False)
+                        await connection.close()
+                await asyncio.sleep(_reconnect_delay(failed_attempts))
         finally:
-            self._trust(False)
+            self._set_tracking(False)
 
     def _on_push(self, message: list[Any]) -> None:
-        """A push: ``invalidate`` with keys, or with None when the database was emptied."""
+        """Handle ``invalidate`` with keys, or with None after FLUSHALL or FLUSHDB."""
         match message:
             case [b"invalidate", [*keys]]:
                 for key in keys:
@@ -236,30 +243,32 @@ class RedisServer:
             case [b"invalidate", *_]:
                 self._on_change(None)
 
-    def _trust(self, trustworthy: bool) -> None:
-        if trustworthy != self._tells:
-            self._tells = trustworthy
+    def _set_tracking(self, tracking: bool) -> None:
+        if tracking != self._tracking:
+            self._tracking = tracking
             self._on_state()
 
 
-async def _beats(link: RedisConnection, interval: float, limit: float) -> bool:
-    """Whether *link* still answers after *interval* seconds."""
+async def _is_alive_after(
+    interval: float, connection: RedisConnection, limit: float
+) -> bool:
+    """Return whether *connection*, after *interval*, replies within *limit* seconds."""
     try:
         async with asyncio.timeout(interval):
-            await link.lost.wait()
+            await connection.closed.wait()
             return False
     except TimeoutError:
         pass
     try:
-        await link.ping(limit)
+        await connection.ping(limit)
     except StoreError:
         return False
     return True
 
 
-def _pause(tries: int) -> float:
-    """Seconds before the next try: at once, then longer and longer."""
-    if tries == 0:
+def _reconnect_delay(failed_attempts: int) -> float:
+    """Return the seconds until the next attempt: 0 first, then exponential back-off."""
+    if failed_attempts == 0:
         return 0.0
-    pause = min(FIRST_PAUSE * 2.0 ** (tries - 1), LONGEST_PAUSE)
-    return pause * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+    delay = min(MIN_RECONNECT_DELAY * 2.0 ** (failed_attempts - 1), MAX_RECONNECT_DELAY)
+    return delay * random.uniform(0.8, 1.2)  # noqa: S311 - no secret

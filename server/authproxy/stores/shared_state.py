@@ -1,7 +1,7 @@
-"""Where the embedded store is when no path is given: a folder that lives with the server.
+"""Temporary directory of the embedded store, used when no path is configured.
 
-It is made before the workers are forked, so that all of them, and those that replace
-them, use the same file.
+It is created before the workers are forked, so that all workers, including restarted
+ones, use the same file.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ import msgspec
 
 from ..server_settings import ServerSettings
 
-FALLBACK = "/dev/shm"  # noqa: S108 - what goes there is a private folder
+FALLBACK = "/dev/shm"  # noqa: S108 - only a private directory is created there
 
 
 class NoDirectoryError(Exception):
-    """No private folder can be made for what the workers share."""
+    """No private directory can be created for the shared state of the workers."""
 
 
 @contextlib.contextmanager
 def with_store_path(settings: ServerSettings) -> Iterator[ServerSettings]:
-    """The settings with the store's path; the folder is removed in the end.
+    """Yield *settings* with the store's path; removes the directory at the end.
 
-    Raises `NoPlaceError`.
+    Raises `NoDirectoryError`.
     """
     if settings.store.kind != "sqlite" or settings.store.path:
         yield settings
         return
-    folder = _private_folder()
+    directory = _create_directory()
     try:
-        path = os.path.join(folder, "shared.db")
+        path = os.path.join(directory, "shared.db")
         store = msgspec.structs.replace(settings.store, path=path)
         yield msgspec.structs.replace(settings, store=store)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
-def _private_folder() -> str:
-    """A new folder that only we may enter, where the service manager says or in /tmp."""
+def _create_directory() -> str:
+    """Create a private directory in systemd's RUNTIME_DIRECTORY, else in /tmp."""
     problems = []
     runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     for parent in filter(None, (runtime, tempfile.gettempdir(), FALLBACK)):
@@ -51,6 +51,6 @@ def _private_folder() -> str:
         except OSError as error:
             problems.append(f"{parent}: {error.strerror}")
     raise NoDirectoryError(
-        "no folder for what the workers share can be made "
-        f"({'; '.join(problems)}); set sqlite_path, or shared_state = 'none'"
+        "cannot create a directory for the shared state of the workers: "
+        f"{'; '.join(problems)}; set sqlite_path, or shared_state = 'none'"
     )

@@ -1,8 +1,8 @@
 """The embedded store: one SQLite file, shared by the workers of a machine.
 
-In WAL mode readers never wait for a writer, so reading and watching have a thread of
-their own, and writing another one. News are rows of a table: the reader looks whether
-anybody has committed (one number of the shared memory), and only then what was changed.
+In WAL mode readers never wait for a writer, so reads and writes have a thread each.
+Changes are rows of a table. The reader polls SQLite's commit counter in shared memory,
+and queries the table only after a commit.
 """
 
 from __future__ import annotations
@@ -23,58 +23,54 @@ from .base import MAX_VALUE, OnChange, OnState
 from .sqlite_thread import SqliteThread
 from .store_locks import StoreLocks
 
-READ_LIMIT = 1.0  # seconds for one answer
-WRITE_LIMIT = 2.0  # seconds; longer than one wait for another writer (`BUSY`)
-POLL = 0.04  # seconds between two looks for news
-POLL_LIMIT = 0.5  # seconds; without an answer by then, news may be older than allowed
-RECOVERY_INTERVAL = 0.25  # seconds between two looks after what failed
-FILE_CHECK_INTERVAL = 1.0  # seconds between two looks whether the file is still there
-PURGE = 60.0  # seconds between two removals of what has ended
-PROBE = "authproxy:probe"
-
-
-def _nobody() -> None:
-    """Hears of nothing."""
+READ_TIMEOUT = 1.0  # seconds
+WRITE_TIMEOUT = 2.0  # seconds; longer than `sqlite_file.BUSY_TIMEOUT`
+POLL_INTERVAL = 0.04  # seconds between two polls for changes
+POLL_TIMEOUT = 0.5  # seconds; a slower poll leaves caches stale for too long
+RECOVERY_INTERVAL = 0.25  # seconds between two attempts to recover from a failure
+FILE_CHECK_INTERVAL = 1.0  # seconds between two checks that the file still exists
+PURGE_INTERVAL = 60.0  # seconds between two removals of expired rows
+PROBE_KEY = "authproxy:probe"
 
 
 class SqliteStore:
-    """A store in the file *path*; *clock* gives seconds since the epoch."""
+    """A store in the file *path*; *clock* returns seconds since the epoch."""
 
     def __init__(self, path: str, clock: Callable[[], float] = time.time) -> None:
         self._path = os.path.abspath(path)
         self._clock = clock
-        told = lambda: self._on_state()  # noqa: E731 - known only at the start
-        self._reader = SqliteThread(self._path, writes=False, on_state=told)
-        self._writer = SqliteThread(self._path, writes=True, on_state=told)
+        on_state = lambda: self._on_state()  # noqa: E731 - replaced by `start`
+        self._reader = SqliteThread(self._path, writes=False, on_state=on_state)
+        self._writer = SqliteThread(self._path, writes=True, on_state=on_state)
         self._locks = StoreLocks()
         self._tasks: list[asyncio.Task[None]] = []
-        self._on_state: OnState = _nobody
+        self._on_state: OnState = lambda: None
         self.notifies = False
 
     @property
     def notify_error(self) -> str:
-        """Why it is not trustworthy."""
-        return self._reader.error or f"no look at {self._path} within {POLL_LIMIT} s"
+        """Why changes are not noticed."""
+        return self._reader.error or f"{self._path}: no poll within {POLL_TIMEOUT} s"
 
     @property
     def available(self) -> bool:
-        """Whether both reading and writing succeeded when last tried."""
+        """Whether the last read and the last write succeeded."""
         return not self.error
 
     @property
     def error(self) -> str:
-        """Why it is not available."""
+        """Why the store is unavailable."""
         return self._writer.error or self._reader.error
 
     async def start(self, on_change: OnChange, on_state: OnState) -> None:
-        """Open the file, and watch it from now on."""
+        """Open the file, and poll it for changes from now on."""
         self._on_state = on_state
         loop = asyncio.get_running_loop()
         with contextlib.suppress(StoreError):
             await self._probe()
         self._tasks = [
-            loop.create_task(self._watch(on_change)),
-            loop.create_task(self._tend()),
+            loop.create_task(self._poll_changes(on_change)),
+            loop.create_task(self._run_maintenance()),
         ]
 
     async def close(self) -> None:
@@ -85,146 +81,142 @@ class SqliteStore:
         await self._reader.close()
         await self._writer.close()
 
-    # -- values and sets
-
     async def load(self, key: str) -> bytes | None:
-        """The value under *key*."""
+        """Return the value of *key*; None if it is absent."""
         [value] = await self.load_all((key,))
         return value
 
     async def load_all(self, keys: tuple[str, ...]) -> tuple[bytes | None, ...]:
-        """The values under *keys*, in their order."""
-        work = partial(sqlite_file.load, keys=keys, now=self._clock())
-        return await self._reader.run(work, READ_LIMIT)
+        """Return the values of *keys*, in their order."""
+        job = partial(sqlite_file.load, keys=keys, now=self._clock())
+        return await self._reader.run(job, READ_TIMEOUT)
 
     async def members(self, key: str) -> tuple[bytes, ...]:
-        """The members of the set under *key*."""
-        work = partial(sqlite_file.members, key=key, now=self._clock())
-        return await self._reader.run(work, READ_LIMIT)
+        """Return the members of the set of *key* that have not expired."""
+        job = partial(sqlite_file.members, key=key, now=self._clock())
+        return await self._reader.run(job, READ_TIMEOUT)
 
     async def save(self, key: str, value: bytes, ttl: float) -> None:
-        """Put *value* under *key*."""
+        """Set *key* to *value*."""
         if len(value) > MAX_VALUE:
-            raise StoreError(f"a value of {len(value)} bytes is too long to be kept")
-        now, ends_at = self._time(ttl)
-        work = partial(sqlite_file.save, key=key, value=value, ends_at=ends_at, now=now)
-        await self._writer.run(work, WRITE_LIMIT)
+            raise StoreError(
+                f"got a value of {len(value)} bytes, expected at most {MAX_VALUE}"
+            )
+        now, ends_at = self._lifetime(ttl)
+        job = partial(sqlite_file.save, key=key, value=value, ends_at=ends_at, now=now)
+        await self._writer.run(job, WRITE_TIMEOUT)
 
     async def delete(self, key: str) -> None:
-        """Forget *key*."""
-        work = partial(sqlite_file.delete, key=key, now=self._clock())
-        await self._writer.run(work, WRITE_LIMIT)
+        """Delete the value or set of *key*."""
+        job = partial(sqlite_file.delete, key=key, now=self._clock())
+        await self._writer.run(job, WRITE_TIMEOUT)
 
     async def add(self, key: str, member: bytes, ttl: float) -> None:
-        """Put *member* into the set under *key*, or renew its time."""
-        now, ends_at = self._time(ttl)
-        work = partial(
-            sqlite_file.add, key=key, member=member, ends_at=ends_at, now=now
-        )
-        await self._writer.run(work, WRITE_LIMIT)
+        """Add *member* to the set of *key*, or reset its TTL."""
+        now, ends_at = self._lifetime(ttl)
+        job = partial(sqlite_file.add, key=key, member=member, ends_at=ends_at, now=now)
+        await self._writer.run(job, WRITE_TIMEOUT)
 
     async def remove(self, key: str, member: bytes) -> None:
-        """Take *member* out of the set under *key*."""
-        work = partial(sqlite_file.remove, key=key, member=member, now=self._clock())
-        await self._writer.run(work, WRITE_LIMIT)
+        """Remove *member* from the set of *key*."""
+        job = partial(sqlite_file.remove, key=key, member=member, now=self._clock())
+        await self._writer.run(job, WRITE_TIMEOUT)
 
-    def _time(self, ttl: float) -> tuple[float, float]:
-        """Now, and the end of what lives for *ttl* seconds."""
+    def _lifetime(self, ttl: float) -> tuple[float, float]:
+        """Return the present time, and the expiry of an entry with *ttl*."""
         now = self._clock()
         return now, now + ttl if ttl else sqlite_file.NEVER
 
-    # -- locks
-
-    async def take_lock(self, key: str, ttl: float, wait: float, token: str) -> bool:
-        """Hold the lock *key* as *token* for *ttl*; False when not free in *wait*."""
-        return await self._locks.take(
-            key, ttl, wait, token, partial(self._try_lock, key, ttl, token)
-        )
+    async def acquire_lock(self, key: str, ttl: float, wait: float, token: str) -> bool:
+        """Acquire the lock *key* for *token*; False if it is not free within *wait*."""
+        attempt = partial(self._try_lock, key, ttl, token)
+        return await self._locks.acquire(key, ttl, wait, token, attempt)
 
     async def _try_lock(self, key: str, ttl: float, token: str) -> bool:
-        # Reading holds nobody up, so ask there first.
-        look = partial(sqlite_file.lock_is_free, key=key, now=self._clock())
-        if not await self._reader.run(look, READ_LIMIT):
+        # Read first, because reads do not delay writers.
+        is_free = partial(sqlite_file.is_lock_free, key=key, now=self._clock())
+        if not await self._reader.run(is_free, READ_TIMEOUT):
             return False
-        now, ends_at = self._time(ttl)
-        work = partial(
-            sqlite_file.take_lock, key=key, token=token, ends_at=ends_at, now=now
+        now, ends_at = self._lifetime(ttl)
+        job = partial(
+            sqlite_file.acquire_lock, key=key, token=token, ends_at=ends_at, now=now
         )
-        return await self._writer.run(work, WRITE_LIMIT)
+        return await self._writer.run(job, WRITE_TIMEOUT)
 
     async def release_lock(self, key: str, token: str) -> None:
-        """Give the lock back if *token* still holds it."""
+        """Release the lock *key* if *token* holds it."""
         await self._locks.release(key, token, partial(self._release, key, token))
 
     async def _release(self, key: str, token: str) -> None:
-        work = partial(sqlite_file.release_lock, key=key, token=token)
-        await self._writer.run(work, WRITE_LIMIT)
+        job = partial(sqlite_file.release_lock, key=key, token=token)
+        await self._writer.run(job, WRITE_TIMEOUT)
 
-    # -- looking after it
-
-    async def _watch(self, on_change: OnChange) -> None:
+    async def _poll_changes(self, on_change: OnChange) -> None:
         generation = 0
         last: sqlite_file.ChangeBatch | None = None
 
-        def look(connection: sqlite3.Connection) -> tuple[int, sqlite_file.ChangeBatch]:
-            # Counts of commits belong to one connection.
+        def poll(connection: sqlite3.Connection) -> tuple[int, sqlite_file.ChangeBatch]:
+            # The commit counter is valid for one connection only.
             known = last if self._reader.generation == generation else None
             return self._reader.generation, sqlite_file.changes_since(connection, known)
 
         while True:
             try:
-                generation, found = await self._reader.run(look, POLL_LIMIT)
+                generation, batch = await self._reader.run(poll, POLL_TIMEOUT)
             except StoreError:
-                self._trust(False)
+                self._set_notifies(False)
             else:
-                last = found
-                for key in (None,) if found.keys is None else found.keys:
+                last = batch
+                for key in (None,) if batch.keys is None else batch.keys:
                     on_change(key)
-                self._trust(True)
-            await asyncio.sleep(POLL)
+                self._set_notifies(True)
+            await asyncio.sleep(POLL_INTERVAL)
 
-    def _trust(self, trustworthy: bool) -> None:
-        if trustworthy != self.notifies:
-            self.notifies = trustworthy
+    def _set_notifies(self, notifies: bool) -> None:
+        if notifies != self.notifies:
+            self.notifies = notifies
             self._on_state()
 
-    async def _tend(self) -> None:
+    async def _run_maintenance(self) -> None:
         loop = asyncio.get_running_loop()
-        # Workers that were started together do not purge together.
-        purge_at = loop.time() + random.uniform(0.0, PURGE)  # noqa: S311 - no secret
-        look_at = loop.time() + FILE_CHECK_INTERVAL
+        # At a random time, so that the workers do not purge at the same time.
+        purge_at = loop.time() + random.uniform(0.0, PURGE_INTERVAL)  # noqa: S311 - no secret
+        check_at = loop.time() + FILE_CHECK_INTERVAL
         while True:
             await asyncio.sleep(RECOVERY_INTERVAL)
             with contextlib.suppress(StoreError):
                 if self._writer.error:
                     await self._probe()
                 await self._locks.release_deferred(self._release)
-                if loop.time() >= look_at:
-                    look_at = loop.time() + FILE_CHECK_INTERVAL
-                    await self._look_for_file()
+                if loop.time() >= check_at:
+                    check_at = loop.time() + FILE_CHECK_INTERVAL
+                    await self._check_file()
                 if loop.time() >= purge_at:
-                    purge_at = loop.time() + PURGE
+                    purge_at = loop.time() + PURGE_INTERVAL
                     await self._purge()
 
     async def _probe(self) -> None:
-        """Write something: this tells whether there is room, and nobody in the way."""
+        """Write a short-lived value, which fails if the file is full or locked."""
         now = self._clock()
-        work = partial(
-            sqlite_file.save, key=PROBE, value=b"", ends_at=now + 1.0, now=now
+        job = partial(
+            sqlite_file.save, key=PROBE_KEY, value=b"", ends_at=now + 1.0, now=now
         )
-        await self._writer.run(work, WRITE_LIMIT)
+        await self._writer.run(job, WRITE_TIMEOUT)
 
-    async def _look_for_file(self) -> None:
-        # The writer first: once caches are void, nothing goes to the old file any more.
-        for lane, limit in ((self._writer, WRITE_LIMIT), (self._reader, READ_LIMIT)):
+    async def _check_file(self) -> None:
+        # The writer first: no write may reach the old file once the caches are invalid.
+        for thread, timeout in (
+            (self._writer, WRITE_TIMEOUT),
+            (self._reader, READ_TIMEOUT),
+        ):
             with contextlib.suppress(StoreError):
-                await lane.run(lane.check_file, limit)
+                await thread.run(thread.check_file, timeout)
 
     async def _purge(self) -> None:
-        work = partial(sqlite_file.purge, now=self._clock())
-        while await self._writer.run(work, WRITE_LIMIT):  # noqa: ASYNC110 - no event
-            await asyncio.sleep(POLL)  # let others write
-        # Cleaners of temporary folders leave alone what was touched lately.
+        job = partial(sqlite_file.purge, now=self._clock())
+        while await self._writer.run(job, WRITE_TIMEOUT):  # noqa: ASYNC110 - no event
+            await asyncio.sleep(POLL_INTERVAL)  # let other writers run
+        # systemd-tmpfiles and similar cleaners keep recently modified files.
         await asyncio.to_thread(self._touch)
 
     def _touch(self) -> None:

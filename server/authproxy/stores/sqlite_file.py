@@ -1,7 +1,8 @@
-"""The file of the embedded store: its layout, and what is asked of it.
+"""The file of the embedded store: its schema and its queries.
 
-Everything here is synchronous and runs on the threads of `sqlite.SqliteStore`. An end
-is in seconds since the epoch; `NEVER` for what has none.
+All functions are synchronous and run on the threads of `sqlite.SqliteStore`. They take
+an expiry (``ends_at``) in seconds since the epoch, `NEVER` for none, and raise
+`sqlite3.Error`.
 """
 
 from __future__ import annotations
@@ -17,18 +18,17 @@ from authproxy_core.errors import StoreError
 
 from .base import MAX_MEMBERS, MAX_VALUE
 
-BUSY = 1.5  # seconds that a writer waits for another one
+BUSY_TIMEOUT = 1.5  # seconds that a writer waits for another one
 NEVER = inf
-VERSION = 1  # of the layout
-MAX_CHANGES = 1000  # changes that are told one by one; more of them mean "everything"
-CHANGE_RETENTION = (
-    60.0  # seconds; who has not looked for longer has to forget everything
-)
-PURGE_BATCH = 500  # rows, so that other writers get their turn in between
+SCHEMA_VERSION = 1
+MAX_CHANGES = 1000  # changes in a batch; more of them invalidate everything
+# Seconds; a worker that polls less often drops its whole cache.
+CHANGE_RETENTION = 60.0
+PURGE_BATCH = 500  # rows, so that other writers can run in between
 
-# No thread opens a file that another one has just made, and has not closed yet.
+# Serializes opening: `_create_private` must not close a file that SQLite has open.
 _OPENING = threading.Lock()
-LAYOUT = """
+SCHEMA = """
 CREATE TABLE entry (key TEXT PRIMARY KEY, value BLOB NOT NULL, ends_at REAL NOT NULL);
 CREATE INDEX entry_ends_at ON entry (ends_at);
 CREATE TABLE member (
@@ -46,9 +46,9 @@ CREATE TABLE change (
 
 
 class ChangeBatch(NamedTuple):
-    """What was changed up to the change *seen*; ``keys`` None: more than can be told.
+    """The ``keys`` changed up to change number ``seen``; None: possibly all keys.
 
-    ``version`` is SQLite's count of commits by others: the same means no news.
+    ``version`` is SQLite's counter of commits by other connections.
     """
 
     version: int
@@ -57,72 +57,79 @@ class ChangeBatch(NamedTuple):
 
 
 def open_database(path: str) -> sqlite3.Connection:
-    """A connection to the file, which is made when missing, readable by us alone.
+    """Open the file, and create it if it is missing, readable by this user only.
 
-    Raises `StoreError` when the file is somebody else's or of a later version, and
-    sqlite3.Error or OSError when it can't be used.
+    Raises `StoreError` if another user owns the file or a later version of authproxy
+    wrote it, `sqlite3.Error` or `OSError` if it can't be used.
     """
     with _OPENING:
-        _make_private(path)
+        _create_private(path)
         connection = sqlite3.connect(
-            path, timeout=BUSY, isolation_level=None, check_same_thread=False
+            path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
         )
     try:
         [(mode,)] = connection.execute("PRAGMA journal_mode = WAL")
         if mode != "wal":
-            raise StoreError(f"{path}: this file system can't share memory (WAL)")
-        # A crash of the machine may lose the last moments, never the file's order.
+            raise StoreError(
+                f"{path}: the file system does not support shared memory (WAL)"
+            )
+        # A power failure may lose the last commits, but never corrupts the file.
         connection.execute("PRAGMA synchronous = NORMAL")
-        _lay_out(connection, path)
+        _create_schema(connection, path)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _make_private(path: str) -> None:
-    """Make the file if there is none; SQLite gives those beside it the same mode.
+def _create_private(path: str) -> None:
+    """Create the file if it is missing; SQLite's -wal and -shm get the same mode.
 
-    A file that exists must not be opened here: closing it would take away the locks by
-    which SQLite's connections of this process tell others that they are there.
+    An existing file must not be opened here, because closing it would release the POSIX
+    locks of all connections of this process (see "How To Corrupt An SQLite Database
+    File").
     """
     try:
         os.close(
             os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         )
     except FileExistsError:
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-            raise StoreError(f"{path}: expected a file of our own user") from None
-        if found.st_mode & 0o077:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            raise StoreError(
+                f"{path}: expected a regular file owned by user {os.geteuid()}"
+            ) from None
+        if status.st_mode & 0o077:
             os.chmod(path, 0o600)
 
 
-def _lay_out(connection: sqlite3.Connection, path: str) -> None:
-    if _version(connection) == VERSION:
+def _create_schema(connection: sqlite3.Connection, path: str) -> None:
+    if _schema_version(connection) == SCHEMA_VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        version = _version(connection)  # another worker may have been faster
-        if version > VERSION:
-            raise StoreError(f"{path}: made by a later version ({version})")
+        version = _schema_version(connection)  # another worker may have created it
+        if version > SCHEMA_VERSION:
+            raise StoreError(
+                f"{path}: written by a later version of authproxy (schema {version})"
+            )
         if version == 0:
-            for statement in filter(str.strip, LAYOUT.split(";")):
+            for statement in filter(str.strip, SCHEMA.split(";")):
                 connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {VERSION}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
 
 
-def _version(connection: sqlite3.Connection) -> int:
+def _schema_version(connection: sqlite3.Connection) -> int:
     [(version,)] = connection.execute("PRAGMA user_version")
     return int(version)
 
 
 def is_current(path: str, identity: tuple[int, int]) -> bool:
-    """Whether the file at *path* is still the one that was opened."""
+    """Return whether the file at *path* has *identity*."""
     try:
         return identity_of(path) == identity
     except OSError:
@@ -130,18 +137,18 @@ def is_current(path: str, identity: tuple[int, int]) -> bool:
 
 
 def identity_of(path: str) -> tuple[int, int]:
-    """What tells the file at *path* from another one. Raises OSError."""
-    found = os.stat(path)
-    return found.st_dev, found.st_ino
+    """Return device and inode of the file at *path*. Raises `OSError`."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
-# -- reading
+# Reads.
 
 
 def load(
     connection: sqlite3.Connection, keys: tuple[str, ...], now: float
 ) -> tuple[bytes | None, ...]:
-    """The values under *keys* that have not ended."""
+    """Return the values of *keys*, None for absent and expired ones."""
     return tuple(_load(connection, key, now) for key in keys)
 
 
@@ -160,7 +167,7 @@ def _load(connection: sqlite3.Connection, key: str, now: float) -> bytes | None:
 
 
 def members(connection: sqlite3.Connection, key: str, now: float) -> tuple[bytes, ...]:
-    """The members of a set that have not ended."""
+    """Return the members of a set that have not expired."""
     rows = connection.execute(
         "SELECT member FROM member WHERE key = ? AND ends_at > ? LIMIT ?",
         (key, now, MAX_MEMBERS),
@@ -168,8 +175,8 @@ def members(connection: sqlite3.Connection, key: str, now: float) -> tuple[bytes
     return tuple(bytes(member) for (member,) in rows.fetchall())
 
 
-def lock_is_free(connection: sqlite3.Connection, key: str, now: float) -> bool:
-    """Whether nobody holds a lock."""
+def is_lock_free(connection: sqlite3.Connection, key: str, now: float) -> bool:
+    """Return whether the lock *key* is free or expired."""
     rows = connection.execute(
         "SELECT 1 FROM lock WHERE key = ? AND ends_at > ?", (key, now)
     )
@@ -179,7 +186,7 @@ def lock_is_free(connection: sqlite3.Connection, key: str, now: float) -> bool:
 def changes_since(
     connection: sqlite3.Connection, last: ChangeBatch | None
 ) -> ChangeBatch:
-    """What was committed since *last*; None: begin with what there is by now."""
+    """Return the changes since *last*; None starts after the present changes."""
     [(version,)] = connection.execute("PRAGMA data_version")
     if last is not None and version == last.version:
         return ChangeBatch(version, last.seen)
@@ -190,7 +197,7 @@ def changes_since(
         "SELECT key FROM change WHERE number > ? AND number <= ? LIMIT ?",
         (last.seen, newest, MAX_CHANGES + 1),
     ).fetchall()
-    # Numbers have no gaps, but the oldest go.
+    # Numbers have no gaps, so a lower count means that old changes were purged.
     complete = len(rows) == newest - last.seen
     if not complete or len(rows) > MAX_CHANGES:
         return ChangeBatch(version, newest, None)
@@ -202,13 +209,13 @@ def _last_change(connection: sqlite3.Connection) -> int:
     return int(next(rows, (0,))[0])
 
 
-# -- writing; each of these is one transaction
+# Writes; the caller commits.
 
 
 def save(
     connection: sqlite3.Connection, key: str, value: bytes, ends_at: float, now: float
 ) -> None:
-    """Put a value under a key."""
+    """Set *key* to *value*."""
     connection.execute(
         "INSERT INTO entry VALUES (?, ?, ?) ON CONFLICT (key) "
         "DO UPDATE SET value = excluded.value, ends_at = excluded.ends_at",
@@ -218,17 +225,17 @@ def save(
 
 
 def delete(connection: sqlite3.Connection, key: str, now: float) -> None:
-    """Forget the value and the set under a key."""
-    found = connection.execute("DELETE FROM entry WHERE key = ?", (key,)).rowcount
-    found += connection.execute("DELETE FROM member WHERE key = ?", (key,)).rowcount
-    if found:
+    """Delete the value and the set of *key*."""
+    deleted = connection.execute("DELETE FROM entry WHERE key = ?", (key,)).rowcount
+    deleted += connection.execute("DELETE FROM member WHERE key = ?", (key,)).rowcount
+    if deleted:
         _record_change(connection, key, now)
 
 
 def add(
     connection: sqlite3.Connection, key: str, member: bytes, ends_at: float, now: float
 ) -> None:
-    """Put a member into a set, or renew its time."""
+    """Add *member* to the set of *key*, or reset its expiry."""
     connection.execute(
         "INSERT INTO member VALUES (?, ?, ?) ON CONFLICT (key, member) "
         "DO UPDATE SET ends_at = excluded.ends_at",
@@ -238,34 +245,34 @@ def add(
 
 
 def remove(connection: sqlite3.Connection, key: str, member: bytes, now: float) -> None:
-    """Take a member out of a set."""
-    found = connection.execute(
+    """Remove *member* from the set of *key*."""
+    removed = connection.execute(
         "DELETE FROM member WHERE key = ? AND member = ?", (key, member)
     ).rowcount
-    if found:
+    if removed:
         _record_change(connection, key, now)
 
 
-def take_lock(
+def acquire_lock(
     connection: sqlite3.Connection, key: str, token: str, ends_at: float, now: float
 ) -> bool:
-    """Hold a lock, if nobody does."""
-    taken = connection.execute(
+    """Acquire the lock *key* for *token*; False if another token holds it."""
+    changed = connection.execute(
         "INSERT INTO lock VALUES (?, ?, ?) ON CONFLICT (key) "
         "DO UPDATE SET token = excluded.token, ends_at = excluded.ends_at "
         "WHERE lock.ends_at <= ?",
         (key, token, ends_at, now),
     ).rowcount
-    return taken > 0
+    return changed > 0
 
 
 def release_lock(connection: sqlite3.Connection, key: str, token: str) -> None:
-    """Give a lock back, if *token* still holds it."""
+    """Release the lock *key* if *token* holds it."""
     connection.execute("DELETE FROM lock WHERE key = ? AND token = ?", (key, token))
 
 
 def purge(connection: sqlite3.Connection, now: float) -> bool:
-    """Drop some of what has ended; True when there may be more."""
+    """Delete up to `PURGE_BATCH` expired rows per table; True if more may exist."""
     more = False
     for statement, end in (
         ("entry WHERE key IN (SELECT key FROM entry WHERE ends_at <= ? LIMIT ?)", now),
@@ -281,7 +288,7 @@ def purge(connection: sqlite3.Connection, now: float) -> bool:
             now - CHANGE_RETENTION,
         ),
     ):
-        done = connection.execute(f"DELETE FROM {statement}", (end, PURGE_BATCH))  # noqa: S608 - fixed texts
+        done = connection.execute(f"DELETE FROM {statement}", (end, PURGE_BATCH))  # noqa: S608 - constants
         more = more or done.rowcount == PURGE_BATCH
     return more
 

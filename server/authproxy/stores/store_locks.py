@@ -1,7 +1,6 @@
-"""Locks of a store: first among the requests of this process, then with all others.
+"""Store locks: acquired first within the process, then by polling the store.
 
-So only one request per process and lock asks the store again and again; the others
-wait for it without costing anything.
+So only one request per process and lock polls; the others wait in a local queue.
 """
 
 from __future__ import annotations
@@ -13,22 +12,22 @@ from authproxy_core.errors import StoreError
 
 from ..net.locks import LocalLocks
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.05  # seconds between two tries
+FIRST_POLL_DELAY, MAX_POLL_DELAY = 0.01, 0.05  # seconds
 MAX_DEFERRED_RELEASES = 1000  # locks
 
 
 class StoreLocks:
-    """Takes locks of a store by asking until they are free.
+    """Acquires locks of a store by polling until they are free.
 
-    When the store fails while a lock is taken or given back, it may be held by nobody
-    until its time is over. Such ones are given back as soon as the store answers.
+    If the store fails during an acquire or a release, the store may hold the lock until
+    it expires although no request does. `release_deferred` releases these locks.
     """
 
     def __init__(self) -> None:
-        self._own = LocalLocks()
-        self._owed: dict[str, str] = {}  # token → key
+        self._local = LocalLocks()
+        self._deferred: dict[str, str] = {}  # token → key
 
-    async def take(
+    async def acquire(
         self,
         key: str,
         ttl: float,
@@ -36,54 +35,57 @@ class StoreLocks:
         token: str,
         attempt: Callable[[], Awaitable[bool]],
     ) -> bool:
-        """Hold *key*; *attempt* tries once in the store, and may raise `StoreError`."""
+        """Acquire *key* for *token*; False if it is not free within *wait* seconds.
+
+        *attempt* tries once in the store and may raise `StoreError`.
+        """
         deadline = asyncio.get_running_loop().time() + wait
-        if not await self._own.take_lock(key, ttl + wait, wait, token):
+        if not await self._local.take_lock(key, ttl + wait, wait, token):
             return False
         try:
-            taken = await self._in_store(attempt, deadline)
+            acquired = await self._poll(attempt, deadline)
         except BaseException:
-            self._owe(key, token)
-            self._own.release(key, token)
+            self._defer_release(key, token)
+            self._local.release(key, token)
             raise
-        if taken:
-            self._own.renew(key, ttl, token)
+        if acquired:
+            self._local.renew(key, ttl, token)
         else:
-            self._own.release(key, token)
-        return taken
+            self._local.release(key, token)
+        return acquired
 
-    async def _in_store(
+    async def _poll(
         self, attempt: Callable[[], Awaitable[bool]], deadline: float
     ) -> bool:
-        pause = FIRST_PAUSE
+        delay = FIRST_POLL_DELAY
         while not await attempt():
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
+            remaining = deadline - asyncio.get_running_loop().time()
+            if remaining <= 0:
                 return False
-            await asyncio.sleep(min(pause, left))
-            pause = min(pause * 1.5, LONGEST_PAUSE)
+            await asyncio.sleep(min(delay, remaining))
+            delay = min(delay * 1.5, MAX_POLL_DELAY)
         return True
 
     async def release(
         self, key: str, token: str, release: Callable[[], Awaitable[None]]
     ) -> None:
-        """Free *key* in the store by *release*, and for the next of this process."""
+        """Release *key* in the store, by calling *release*, and in this process."""
         try:
             await release()
         except StoreError:
-            self._owe(key, token)
+            self._defer_release(key, token)
             raise
         finally:
-            self._own.release(key, token)
+            self._local.release(key, token)
 
-    def _owe(self, key: str, token: str) -> None:
-        if len(self._owed) < MAX_DEFERRED_RELEASES:
-            self._owed[token] = key
+    def _defer_release(self, key: str, token: str) -> None:
+        if len(self._deferred) < MAX_DEFERRED_RELEASES:
+            self._deferred[token] = key
 
     async def release_deferred(
         self, release: Callable[[str, str], Awaitable[None]]
     ) -> None:
-        """Give back what could not be given back before. Raises `StoreError`."""
-        for token, key in list(self._owed.items()):
+        """Release the locks whose release failed before. Raises `StoreError`."""
+        for token, key in list(self._deferred.items()):
             await release(key, token)
-            del self._owed[token]
+            del self._deferred[token]

@@ -328,7 +328,7 @@ class Worker:
     async def _proxy_protocol_client(
         self, accepted: socket.socket, listening: ListeningSocket
     ) -> Client:
-        """Return the client that a PROXY protocol header names; None without a header."""
+        """Return the client of the PROXY protocol header; None if none is expected."""
         sources = self._proxy_sources
         if listening.metrics or sources is None or not sources.include(accepted):
             return None

@@ -28,7 +28,7 @@ from authproxy.server_settings import RedisAddress
 from authproxy.stores import sqlite_file, sqlite_thread
 from authproxy.stores.redis_connection import (
     MAX_REPLY,
-    MAX_WAITING,
+    MAX_PENDING_COMMANDS,
     ConnectionLostError,
     RedisConnection,
 )
@@ -263,7 +263,7 @@ def test_works_that_wait_for_a_file(tmp_path: Path) -> None:
             for _ in range(sqlite_thread.MAX_QUEUED_JOBS)
         ]
         await asyncio.sleep(0)
-        with pytest.raises(StoreError, match="too much waits"):
+        with pytest.raises(StoreError, match="session store queue full"):
             await works.run(lambda _: 1, 20)
         go.set()
         assert await first
@@ -274,7 +274,7 @@ def test_works_that_wait_for_a_file(tmp_path: Path) -> None:
     run(main())
 
 
-async def linked(port: int) -> RedisConnection:
+async def connect_redis(port: int) -> RedisConnection:
     """A connection to a Redis at *port*."""
     loop = asyncio.get_running_loop()
     address = RedisAddress(host=LOOPBACK, port=port)
@@ -290,9 +290,9 @@ def test_questions_that_wait_for_redis() -> None:
 
     async def main() -> None:
         async with ScriptedServer(silent) as played:
-            link = await linked(played.port)
-            asked = [link.send(("PING",)) for _ in range(MAX_WAITING)]
-            with pytest.raises(StoreError, match="too much waits"):
+            link = await connect_redis(played.port)
+            asked = [link.send(("PING",)) for _ in range(MAX_PENDING_COMMANDS)]
+            with pytest.raises(StoreError, match="session store queue full"):
                 link.send(("PING",))
             link.abort("the end")
             ended = await asyncio.gather(*asked, return_exceptions=True)
@@ -315,7 +315,7 @@ def test_answers_of_redis(more: int) -> None:
 
     async def main() -> None:
         async with ScriptedServer(long) as played:
-            link = await linked(played.port)
+            link = await connect_redis(played.port)
             answer = link.send(("PING",))
             if more:
                 with pytest.raises(ConnectionLostError, match="longer than"):

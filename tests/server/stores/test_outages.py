@@ -149,7 +149,7 @@ def test_crash_and_return(server: RedisServer) -> None:
             await watched.until(lambda one: not one.available, "the failure", 1.0)
             assert not store.notifies
             with pytest.raises(StoreError):
-                await store.take_lock(f"{KEY}.lock", 5.0, 1.0, "t")
+                await store.acquire_lock(f"{KEY}.lock", 5.0, 1.0, "t")
             load.expected = None  # type: ignore[assignment] # it kept nothing
             await threaded(server.start)
             began = time.monotonic()
@@ -230,7 +230,7 @@ def test_frozen_at_start(server: RedisServer) -> None:
     async def body(watched: Watched) -> None:
         with pytest.raises(StoreError):
             await watched.store.load(KEY)
-        await watched.until(lambda one: "no answer" in one.error, "the reason")
+        await watched.until(lambda one: "no reply" in one.error, "the reason")
         assert not watched.store.available
 
     with server.frozen():
@@ -335,15 +335,15 @@ def test_locks_during_an_outage(server: RedisServer) -> None:
     async def body(watched: Watched) -> None:
         store = await watched.ready()
         lock = f"{KEY}.lock"
-        assert await store.take_lock(lock, 60.0, 0.0, "t")
+        assert await store.acquire_lock(lock, 60.0, 0.0, "t")
         with server.frozen():
             with pytest.raises(StoreError):
                 await store.release_lock(lock, "t")
             with pytest.raises(StoreError):
-                await store.take_lock(f"{KEY}2.lock", 60.0, 0.0, "u")
+                await store.acquire_lock(f"{KEY}2.lock", 60.0, 0.0, "u")
         with Elsewhere(in_redis(server.address)) as other:
-            assert await other.do("take_lock", lock, 60.0, 2.0, "far")
-            assert await other.do("take_lock", f"{KEY}2.lock", 60.0, 2.0, "far")
+            assert await other.do("acquire_lock", lock, 60.0, 2.0, "far")
+            assert await other.do("acquire_lock", f"{KEY}2.lock", 60.0, 2.0, "far")
 
     with_watched(in_redis(server.address, answer_timeout=0.5), body)
 
@@ -631,7 +631,7 @@ def test_cluster_is_away(tmp_path: Path) -> None:
         with pytest.raises(StoreError):
             await watched.store.load(KEY)
         await watched.until(
-            lambda one: "no node of the cluster answers" in one.error, "the reason"
+            lambda one: "no node of the cluster replies" in one.error, "the reason"
         )
         assert not watched.store.available
         await threaded(setup.__enter__)

@@ -109,7 +109,7 @@ def test_redis_is_away(
         # Each of the workers.
         soon(lambda: all(browser.get("/ready").status == 200 for _ in range(20)), "it")
         assert browser.check() == 202
-        for text in ("is away: ", "is available again"):
+        for text in ("unavailable: ", "available again"):
             wait_for(lambda t=text: f"session store {t}" in program.log(), text)  # type: ignore[misc]
 
 
@@ -213,11 +213,14 @@ def test_redis_that_may_not_tell(
         key = redis.ask("KEYS", "_oauth2_proxy-*").strip()
         redis.ask("DEL", key)
         assert browser.check() == 401
-        wait_for(lambda: "does not tell of changes" in program.log(), "the reason")
+        wait_for(lambda: "no change notifications" in program.log(), "the reason")
         assert "NOPERM" in program.log()
         redis.ask("ACL", "SETUSER", "default", "+client")
-        wait_for(lambda: "tells of changes again" in program.log(), "the news")
-        assert "away" not in program.log()
+        wait_for(
+            lambda: "notifications from the session store restored" in program.log(),
+            "the news",
+        )
+        assert "unavailable" not in program.log()
 
 
 def in_sentinels(setup: SentinelSetup) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def test_file_of_somebody_else(path: Path) -> None:
 
     async def body(watched: Watched) -> None:
         assert not watched.store.available
-        await fails(watched.store, "our own user")
+        await fails(watched.store, "owned by user")
         path.unlink()
         await watched.ready()
 
@@ -202,14 +202,14 @@ def test_locked_file(path: Path) -> None:
         assert store.notifies
         assert await store.load("k") == b"v"
         with pytest.raises(StoreError):
-            await store.take_lock("l", 10.0, 0.1, "t")
+            await store.acquire_lock("l", 10.0, 0.1, "t")
         intruder.execute("COMMIT")
         intruder.close()
         began = time.monotonic()
         await watched.until(lambda one: one.available, "the store", 5.0)
         # One look after it every 250 ms, and one wait for the lock under way.
         assert time.monotonic() - began < 1.0
-        assert await store.take_lock("l", 10.0, 0.1, "t")
+        assert await store.acquire_lock("l", 10.0, 0.1, "t")
 
     with_watched(path, body)
 
@@ -288,8 +288,8 @@ def test_purge(path: Path) -> None:
         sqlite_file.save(connection, f"k{number}", b"v", 10.0, 1.0)
         sqlite_file.add(connection, "set", b"%d" % number, 10.0, 1.0)
     sqlite_file.save(connection, "kept", b"v", 100.0, 50.0)
-    sqlite_file.take_lock(connection, "ended", "t", 10.0, 1.0)
-    sqlite_file.take_lock(connection, "held", "t", 100.0, 1.0)
+    sqlite_file.acquire_lock(connection, "ended", "t", 10.0, 1.0)
+    sqlite_file.acquire_lock(connection, "held", "t", 100.0, 1.0)
     rounds = 1
     while sqlite_file.purge(connection, 62.0):
         rounds += 1
@@ -304,7 +304,7 @@ def test_purge(path: Path) -> None:
 
 def test_purge_by_itself(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A running store does that from time to time, and marks its file as used."""
-    monkeypatch.setattr(sqlite, "PURGE", 0.1)
+    monkeypatch.setattr(sqlite, "PURGE_INTERVAL", 0.1)
 
     async def body(watched: Watched) -> None:
         store = await watched.ready()

@@ -223,7 +223,7 @@ def test_long_values(place: Place) -> None:
         longest = bytes(range(256)) * (MAX_VALUE // 256)
         await store.save(key("long"), longest, 60.0)
         assert await store.load(key("long")) == longest
-        with pytest.raises(StoreError, match="too long"):
+        with pytest.raises(StoreError, match="expected at most"):
             await store.save(key("long"), longest + b"x", 60.0)
         assert await store.load(key("long")) == longest
         await store.delete(key("long"))
@@ -257,7 +257,7 @@ def test_all_keys_and_values(place: Place) -> None:
             await store.add(set_key, member, 60.0)
             assert await store.load(value_key) == value
             assert await store.members(set_key) == (member,)
-            assert await store.take_lock(f"{value_key}.lock", 5.0, 0.0, "t")
+            assert await store.acquire_lock(f"{value_key}.lock", 5.0, 0.0, "t")
             await store.release_lock(f"{value_key}.lock", "t")
             await store.delete(value_key)
             await store.delete(set_key)
@@ -306,19 +306,19 @@ def test_locks(place: Place) -> None:
 
     async def body(store: Store) -> None:
         name = key("lock")
-        assert await store.take_lock(name, 60.0, 0.0, "a")
-        assert not await store.take_lock(name, 60.0, 0.05, "b")
+        assert await store.acquire_lock(name, 60.0, 0.0, "a")
+        assert not await store.acquire_lock(name, 60.0, 0.05, "b")
         await store.release_lock(name, "b")
-        assert not await store.take_lock(name, 60.0, 0.0, "b")
-        waits = asyncio.ensure_future(store.take_lock(name, 60.0, 10.0, "b"))
+        assert not await store.acquire_lock(name, 60.0, 0.0, "b")
+        waits = asyncio.ensure_future(store.acquire_lock(name, 60.0, 10.0, "b"))
         await asyncio.sleep(0.02)
         assert not waits.done()
         await store.release_lock(name, "a")
         assert await waits
         await store.release_lock(name, "a")
-        assert not await store.take_lock(name, 60.0, 0.0, "c")
+        assert not await store.acquire_lock(name, 60.0, 0.0, "c")
         await store.release_lock(name, "b")
-        assert await store.take_lock(name, 60.0, 0.0, "c")
+        assert await store.acquire_lock(name, 60.0, 0.0, "c")
         await store.release_lock(name, "c")
 
     with_store(place, body)
@@ -330,23 +330,23 @@ def test_locks_between_processes(place: Place) -> None:
     async def body(store: Store) -> None:
         name = key("far")
         with Elsewhere(place.settings) as other:
-            assert await other.do("take_lock", name, 60.0, 0.0, "far")
-            assert not await store.take_lock(name, 60.0, 0.1, "near")
+            assert await other.do("acquire_lock", name, 60.0, 0.0, "far")
+            assert not await store.acquire_lock(name, 60.0, 0.1, "near")
             await store.release_lock(name, "near")
-            assert not await store.take_lock(name, 60.0, 0.0, "near")
-            waits = asyncio.ensure_future(store.take_lock(name, 60.0, 10.0, "near"))
-            queued = asyncio.ensure_future(store.take_lock(name, 60.0, 10.0, "next"))
+            assert not await store.acquire_lock(name, 60.0, 0.0, "near")
+            waits = asyncio.ensure_future(store.acquire_lock(name, 60.0, 10.0, "near"))
+            queued = asyncio.ensure_future(store.acquire_lock(name, 60.0, 10.0, "next"))
             await asyncio.sleep(0.05)
             assert not waits.done()
             _, at = await other.timed("release_lock", name, "far")
             assert await waits
             assert time.monotonic() - at < 0.2
             await other.do("release_lock", name, "far")
-            assert not await other.do("take_lock", name, 60.0, 0.0, "far")
+            assert not await other.do("acquire_lock", name, 60.0, 0.0, "far")
             await store.release_lock(name, "near")
             assert await queued
             await store.release_lock(name, "next")
-            assert await other.do("take_lock", name, 60.0, 1.0, "far")
+            assert await other.do("acquire_lock", name, 60.0, 1.0, "far")
             await other.do("release_lock", name, "far")
 
     with_store(place, body)
@@ -358,16 +358,16 @@ def test_locks_end(place: Place) -> None:
     async def body(store: Store) -> None:
         name = key("dies")
         with Elsewhere(place.settings) as other:
-            assert await other.do("take_lock", name, 0.4, 0.0, "dead")
-            assert not await store.take_lock(name, 60.0, 0.0, "heir")
-            assert await store.take_lock(name, 0.3, 5.0, "heir")
+            assert await other.do("acquire_lock", name, 0.4, 0.0, "dead")
+            assert not await store.acquire_lock(name, 60.0, 0.0, "heir")
+            assert await store.acquire_lock(name, 0.3, 5.0, "heir")
             # Its time was over: what it gives back is not its own any more.
             await other.do("release_lock", name, "dead")
-            assert not await other.do("take_lock", name, 60.0, 0.0, "third")
+            assert not await other.do("acquire_lock", name, 60.0, 0.0, "third")
             # And in one process.
-            assert await store.take_lock(name, 60.0, 5.0, "fourth")
+            assert await store.acquire_lock(name, 60.0, 5.0, "fourth")
             await store.release_lock(name, "heir")
-            assert not await other.do("take_lock", name, 60.0, 0.0, "third")
+            assert not await other.do("acquire_lock", name, 60.0, 0.0, "third")
             await store.release_lock(name, "fourth")
 
     with_store(place, body)
@@ -379,9 +379,9 @@ def test_waiter_that_leaves(place: Place) -> None:
     async def body(store: Store) -> None:
         name = key("left")
         with Elsewhere(place.settings) as other:
-            assert await other.do("take_lock", name, 60.0, 0.0, "far")
-            first = asyncio.ensure_future(store.take_lock(name, 60.0, 10.0, "1"))
-            second = asyncio.ensure_future(store.take_lock(name, 60.0, 10.0, "2"))
+            assert await other.do("acquire_lock", name, 60.0, 0.0, "far")
+            first = asyncio.ensure_future(store.acquire_lock(name, 60.0, 10.0, "1"))
+            second = asyncio.ensure_future(store.acquire_lock(name, 60.0, 10.0, "2"))
             await asyncio.sleep(0.03)
             first.cancel()
             await asyncio.sleep(0.03)
