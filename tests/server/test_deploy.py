@@ -1,4 +1,4 @@
-"""The manifests in deploy/ are what the program needs."""
+"""The manifests in deploy/ match the program."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def documents(name: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all((DEPLOY / name).read_text()))
 
 
-def of_kind(name: str, kind: str) -> dict[str, Any]:
-    (found,) = [one for one in documents(name) if one["kind"] == kind]
-    return found
+def document_of_kind(name: str, kind: str) -> dict[str, Any]:
+    (document,) = [one for one in documents(name) if one["kind"] == kind]
+    return document
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> ServerSettings:
-    """What the ConfigMap's file makes, with secrets where the pod has them."""
-    text = of_kind("kubernetes.yaml", "ConfigMap")["data"]["authproxy.cfg"]
+    """The settings of the ConfigMap, with secret files as in the pod."""
+    text = document_of_kind("kubernetes.yaml", "ConfigMap")["data"]["authproxy.cfg"]
     for name in ("client-secret", "cookie-secret"):
         (tmp_path / name).write_text("0123456789abcdef")
     file = tmp_path / "authproxy.cfg"
@@ -37,8 +37,8 @@ def settings(tmp_path: Path) -> ServerSettings:
     return load(["--config", str(file)], {})
 
 
-def test_the_pod_fits_its_configuration(settings: ServerSettings) -> None:
-    pod = of_kind("kubernetes.yaml", "Deployment")["spec"]["template"]["spec"]
+def test_pod_matches_its_configuration(settings: ServerSettings) -> None:
+    pod = document_of_kind("kubernetes.yaml", "Deployment")["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     (port,) = container["ports"]
     assert settings.listeners[0].port == port["containerPort"]
@@ -51,21 +51,23 @@ def test_the_pod_fits_its_configuration(settings: ServerSettings) -> None:
 
 
 @pytest.mark.parametrize("name", ["kubernetes.yaml", "traefik.yaml"])
-def test_every_identity_header_is_copied(settings: ServerSettings, name: str) -> None:
-    """One that is not listed, a client could send itself."""
+def test_auth_response_headers_list_every_identity_header(
+    settings: ServerSettings, name: str
+) -> None:
+    """A client could send an identity header that is not listed."""
     (auth,) = [
         one["spec"]["forwardAuth"]
         for one in documents(name)
         if "forwardAuth" in one.get("spec", {})
     ]
-    ours = {rule.name.lower() for rule in settings.core.inject_response_headers}
-    assert ours <= {header.lower() for header in auth["authResponseHeaders"]}
+    injected = {rule.name.lower() for rule in settings.core.inject_response_headers}
+    assert injected <= {header.lower() for header in auth["authResponseHeaders"]}
     assert re.search(r":4180/oauth2/(auth|forward_auth)$", auth["address"])
     cookie = settings.core.cookie.name
     assert {cookie, f"{cookie}_0"} <= set(auth["addAuthCookiesToResponse"])
 
 
-def test_the_image_has_what_it_copies() -> None:
+def test_image_copies_existing_sources() -> None:
     text = (DEPLOY / "Containerfile").read_text()
     for line in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE):
         *sources, _ = line.split()
@@ -78,11 +80,11 @@ def test_the_image_has_what_it_copies() -> None:
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is missing"
 )
 @pytest.mark.parametrize("unit", ["authproxy.service", "authproxy.socket"])
-def test_the_unit_is_one(unit: str) -> None:
+def test_systemd_unit_verifies(unit: str) -> None:
     command = ["systemd-analyze", "verify", "--recursive-errors=no"]
-    done = subprocess.run(
+    result = subprocess.run(
         [*command, str(DEPLOY / unit)], capture_output=True, text=True
     )
-    ours = [line for line in done.stderr.splitlines() if "authproxy" in line]
-    assert not ours, ours
-    assert done.returncode == 0
+    problems = [line for line in result.stderr.splitlines() if "authproxy" in line]
+    assert not problems, problems
+    assert result.returncode == 0

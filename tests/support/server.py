@@ -101,7 +101,7 @@ class Server:
         assert not self._thread.is_alive()
         assert self._failure is None, self._failure
         numbers = self.hub.metrics.shared.slot(0)
-        assert numbers[LAYOUT.only(IN_FLIGHT)] == 0, "requests that never ended"
+        assert numbers[LAYOUT.offset(IN_FLIGHT)] == 0, "requests that never ended"
 
     def call(self, function: Callable[[], Any]) -> None:
         """Run *function* on the server's loop."""

@@ -27,8 +27,8 @@ from authproxy.net.proxy_protocol import (
 from authproxy.server_settings import RedisAddress
 from authproxy.stores import sqlite_file, sqlite_thread
 from authproxy.stores.redis_connection import (
-    MAX_REPLY,
     MAX_PENDING_COMMANDS,
+    MAX_REPLY,
     ConnectionLostError,
     RedisConnection,
 )

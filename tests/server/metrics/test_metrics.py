@@ -1,4 +1,4 @@
-"""Metrics: what is counted, how it is written, and sums over workers that come and go."""
+"""Metrics: counting, exposition, and totals over workers that restart."""
 
 from __future__ import annotations
 
@@ -32,33 +32,35 @@ Samples = dict[str, float]
 
 
 def samples(text: str) -> Samples:
-    """Each sample of an exposition by its name and labels, as Prometheus reads it."""
-    found: Samples = {}
+    """Return the value of each sample, by name and labels as Prometheus parses them."""
+    values: Samples = {}
     for family in text_string_to_metric_families(text):
         assert family.documentation
         for sample in family.samples:
             labels = ",".join(f"{k}={v}" for k, v in sorted(sample.labels.items()))
             key = f"{sample.name}{{{labels}}}" if labels else sample.name
-            assert key not in found
-            found[key] = sample.value
-    return found
+            assert key not in values
+            values[key] = sample.value
+    return values
 
 
 def scrape(port: int, target: str = "/metrics", method: str = "GET") -> Samples:
-    """What the endpoint says."""
+    """Return the samples of the metrics endpoint."""
     connection = HTTPConnection(LOOPBACK, port, timeout=10)
     connection.request(method, target)
-    answer = connection.getresponse()
-    assert answer.status == 200
-    kind = answer.headers["Content-Type"]
-    assert kind == "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
-    text = answer.read().decode()
+    response = connection.getresponse()
+    assert response.status == 200
+    content_type = response.headers["Content-Type"]
+    assert (
+        content_type == "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
+    )
+    text = response.read().decode()
     connection.close()
     return samples(text)
 
 
-def ask(port: int, target: str, cookie: str = "", method: str = "GET") -> int:
-    """The status of a request over a connection of its own."""
+def request(port: int, target: str, cookie: str = "", method: str = "GET") -> int:
+    """Return the status of a request over a new connection."""
     connection = HTTPConnection(LOOPBACK, port, timeout=10)
     connection.request(method, target, headers={"Cookie": cookie} if cookie else {})
     status = connection.getresponse().status
@@ -67,7 +69,7 @@ def ask(port: int, target: str, cookie: str = "", method: str = "GET") -> int:
 
 
 def metrics_port(program: Program) -> int:
-    """The port of the metrics endpoint."""
+    """Return the port of the metrics endpoint."""
     program.wait_until(lambda: "metrics on" in program.log())
     match = re.search(r"metrics on https?://\S+:(\d+)", program.log())
     assert match
@@ -76,45 +78,42 @@ def metrics_port(program: Program) -> int:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Iterator[Program]:
-    """Two workers with metrics."""
+    """A running server with two workers and a metrics listener."""
     with Program(tmp_path, workers=2, metrics_address=f"{LOOPBACK}:0") as program:
         yield program.started()
 
 
-def started(shared: SharedMetrics, number: int) -> Metrics:
-    """A worker's numbers."""
+def started_worker(shared: SharedMetrics, number: int) -> Metrics:
+    """Return the metrics of a worker that has started in slot *number*."""
     metrics = Metrics(shared, number)
     metrics.worker_started()
     return metrics
 
 
-# -- the numbers
-
-
-def test_requests_by_status_and_method() -> None:
+def test_requests_counted_by_status_and_method() -> None:
     shared = SharedMetrics(2)
-    one, two = started(shared, 0), started(shared, 1)
+    one, two = started_worker(shared, 0), started_worker(shared, 1)
     one.record_response(b"/a", b"GET", 202, 0.004)
     one.record_response(b"/a", b"PROPFIND", 202, 0.005)
     two.record_response(b"/a", b"GET", 401, 0.0051)
     two.record_response(b"/a", b"GET", 0, 99.0)
-    found = samples(render_totals(shared.used_slots()))
-    assert found["oauth2_proxy_requests_total{code=202}"] == 2
-    assert found["oauth2_proxy_requests_total{code=401}"] == 1
-    assert found["oauth2_proxy_requests_total{code=0}"] == 1
+    values = samples(render_totals(shared.used_slots()))
+    assert values["oauth2_proxy_requests_total{code=202}"] == 2
+    assert values["oauth2_proxy_requests_total{code=401}"] == 1
+    assert values["oauth2_proxy_requests_total{code=0}"] == 1
     name = "oauth2_proxy_response_duration_seconds"
-    assert found[f"{name}_bucket{{le=0.005,method=get}}"] == 1
-    assert found[f"{name}_bucket{{le=0.01,method=get}}"] == 2
-    assert found[f"{name}_bucket{{le=10,method=get}}"] == 2
-    assert found[f"{name}_bucket{{le=+Inf,method=get}}"] == 3
-    assert found[f"{name}_count{{method=get}}"] == 3
-    assert found[f"{name}_sum{{method=get}}"] == pytest.approx(99.0091)
-    assert found[f"{name}_bucket{{le=0.005,method=unknown}}"] == 1
-    assert found["authproxy_worker_requests_total{worker=0}"] == 2
-    assert found["authproxy_worker_requests_total{worker=1}"] == 2
+    assert values[f"{name}_bucket{{le=0.005,method=get}}"] == 1
+    assert values[f"{name}_bucket{{le=0.01,method=get}}"] == 2
+    assert values[f"{name}_bucket{{le=10,method=get}}"] == 2
+    assert values[f"{name}_bucket{{le=+Inf,method=get}}"] == 3
+    assert values[f"{name}_count{{method=get}}"] == 3
+    assert values[f"{name}_sum{{method=get}}"] == pytest.approx(99.0091)
+    assert values[f"{name}_bucket{{le=0.005,method=unknown}}"] == 1
+    assert values["authproxy_worker_requests_total{worker=0}"] == 2
+    assert values["authproxy_worker_requests_total{worker=1}"] == 2
 
 
-def test_health_checks_are_not_counted() -> None:
+def test_health_check_without_verdict_not_counted() -> None:
     shared = SharedMetrics()
     metrics = Metrics(shared, uncounted=frozenset({b"/ping"}))
     metrics.worker_started()
@@ -129,10 +128,10 @@ def test_health_checks_are_not_counted() -> None:
     )
 
 
-def test_what_is_unknown_is_other() -> None:
-    """No client, provider or later version can make new series."""
+def test_unknown_label_value_counted_as_other() -> None:
+    """No client, provider or later version can add series."""
     shared = SharedMetrics()
-    metrics = started(shared, 0)
+    metrics = started_worker(shared, 0)
     metrics.record_response(b"/", b"GET", 403, 0.0, "denied", "a\n\u2028")
     metrics.record_response(b"/", b"GET", 403, 0.0, "denied", "groups")
     metrics.count_event(Event("login_failed", reason="so\nnew"))
@@ -141,7 +140,7 @@ def test_what_is_unknown_is_other() -> None:
     metrics.record_fetch("so new", 0.1, 200)
     metrics.record_store_operation("so new", 0.1, "ok")
     metrics.count_event(Event("upstream_failed", reason="so new"))
-    found = samples(render_totals(shared.used_slots()))
+    values = samples(render_totals(shared.used_slots()))
     for name in (
         "authproxy_decisions_total{reason=other,verdict=denied}",
         "authproxy_decisions_total{reason=groups,verdict=denied}",
@@ -152,12 +151,12 @@ def test_what_is_unknown_is_other() -> None:
         "authproxy_store_operations_total{operation=other,outcome=ok}",
         "authproxy_upstream_failures_total{reason=other}",
     ):
-        assert found[name] == 1, name
+        assert values[name] == 1, name
 
 
-def test_what_else_is_counted() -> None:
+def test_each_event_counted_in_its_family() -> None:
     shared = SharedMetrics()
-    metrics = started(shared, 0)
+    metrics = started_worker(shared, 0)
     for kind in ("logged_in", "refreshed", "refresh_failed", "session_ended"):
         metrics.count_event(Event(kind, "alice", "keycloak"))
     metrics.count_event(Event("login_failed", reason="nonce"))
@@ -170,13 +169,13 @@ def test_what_else_is_counted() -> None:
     metrics.count_dropped_lines(7)
     metrics.count_cache_misses(5)
     metrics.count_cache_misses(6)
-    metrics.count_cache_misses(2)  # a core that has just begun
+    metrics.count_cache_misses(2)  # a reload replaced the core
     metrics.set_ready(True)
     metrics.request_started()
     metrics.connection_opened()
     metrics.connection_opened()
     metrics.connection_closed()
-    found = samples(render_totals(shared.used_slots()))
+    values = samples(render_totals(shared.used_slots()))
     expected = {
         "authproxy_logins_total{reason=,result=success}": 1,
         "authproxy_logins_total{reason=nonce,result=failure}": 1,
@@ -204,105 +203,101 @@ def test_what_else_is_counted() -> None:
         "authproxy_connections": 1,
         "authproxy_connections_total": 2,
     }
-    assert {name: found[name] for name in expected} == expected
+    assert {name: values[name] for name in expected} == expected
 
 
-def test_a_slot_outlives_its_worker() -> None:
-    """Counters go on, what was held is gone; a slot that nobody had is not shown."""
+def test_restarted_worker_continues_counters_and_clears_gauges() -> None:
+    """Unused slots are not exposed."""
     shared = SharedMetrics(3)
-    first = started(shared, 1)
+    first = started_worker(shared, 1)
     first.connection_opened()
     first.record_response(b"/", b"GET", 200, 0.1)
     shared.clear_gauges(1)
     assert samples(render_totals(shared.used_slots()))["authproxy_connections"] == 0
-    second = started(shared, 1)
+    second = started_worker(shared, 1)
     second.record_response(b"/", b"GET", 200, 0.1)
-    found = samples(render_totals(shared.used_slots()))
-    assert found["oauth2_proxy_requests_total{code=200}"] == 2
-    assert found["authproxy_worker_starts_total"] == 2
+    values = samples(render_totals(shared.used_slots()))
+    assert values["oauth2_proxy_requests_total{code=200}"] == 2
+    assert values["authproxy_worker_starts_total"] == 2
     assert list(shared.used_slots()) == [1]
 
 
-def test_every_number_has_a_place_of_its_own() -> None:
-    places = [at for family in FAMILIES for at in LAYOUT.offsets(family).values()]
-    assert len(set(places)) == len(places) == sum(len(f.series) for f in FAMILIES)
+def test_layout_offsets_are_distinct() -> None:
+    offsets = [at for family in FAMILIES for at in LAYOUT.offsets(family).values()]
+    assert len(set(offsets)) == len(offsets) == sum(len(f.series) for f in FAMILIES)
     assert LAYOUT.offsets(REQUESTS)[("404",)] == 404
-    assert max(places) < LAYOUT.size
+    assert max(offsets) < LAYOUT.size
 
 
-def test_the_numbers_of_each_worker() -> None:
+def test_render_per_worker_labels_each_worker() -> None:
     shared = SharedMetrics(2)
     for number in range(2):
-        started(shared, number).record_response(b"/", b"GET", 200 + number, 0.1)
-    found = samples(render_per_worker(shared.used_slots()))
-    assert found["oauth2_proxy_requests_total{code=200,worker=0}"] == 1
-    assert found["oauth2_proxy_requests_total{code=201,worker=1}"] == 1
-    assert "oauth2_proxy_requests_total{code=201,worker=0}" not in found
+        started_worker(shared, number).record_response(b"/", b"GET", 200 + number, 0.1)
+    values = samples(render_per_worker(shared.used_slots()))
+    assert values["oauth2_proxy_requests_total{code=200,worker=0}"] == 1
+    assert values["oauth2_proxy_requests_total{code=201,worker=1}"] == 1
+    assert "oauth2_proxy_requests_total{code=201,worker=0}" not in values
 
 
-def test_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sums over those that live; nothing where there is no /proc."""
-    mine, gone = os.getpid(), 2**22 + 1
-    one = samples("\n".join(process_lines([mine, gone, 0])) + "\n")
-    two = samples("\n".join(process_lines([mine, mine])) + "\n")
+def test_process_lines_sum_running_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without /proc there are no process metrics."""
+    running, exited = os.getpid(), 2**22 + 1
+    one = samples("\n".join(process_lines([running, exited, 0])) + "\n")
+    two = samples("\n".join(process_lines([running, running])) + "\n")
     assert one["process_open_fds"] > 2
     assert two["process_virtual_memory_bytes"] >= 2e6
     assert two["process_start_time_seconds"] == one["process_start_time_seconds"]
     assert abs(one["process_start_time_seconds"] - time.time()) < 7200
     monkeypatch.setattr(process, "PROC", tmp_path)
-    assert process_lines([mine]) == []
+    assert process_lines([running]) == []
 
 
-# -- the endpoint
-
-
-def test_sums_over_workers_that_die(program: Program) -> None:
-    """Each worker tells the same, and a death loses no count."""
-    port, numbers = program.port, metrics_port(program)
+def test_endpoint_keeps_totals_after_worker_is_killed(program: Program) -> None:
+    """Every worker exposes the same totals."""
+    port, exposed = program.port, metrics_port(program)
     cookie = session_cookie()
     for _ in range(10):
-        assert ask(port, "/oauth2/auth", cookie) == 202
-        assert ask(port, "/oauth2/auth") == 401
-        assert ask(port, "/ping") == 200
-    assert ask(port, "/", method="PROPFIND") == 403
+        assert request(port, "/oauth2/auth", cookie) == 202
+        assert request(port, "/oauth2/auth") == 401
+        assert request(port, "/ping") == 200
+    assert request(port, "/", method="PROPFIND") == 403
     for _ in range(6):
-        found = scrape(numbers)
-        assert found["oauth2_proxy_requests_total{code=202}"] == 10
-        assert found["oauth2_proxy_requests_total{code=401}"] == 10
-        assert "oauth2_proxy_requests_total{code=200}" not in found
+        values = scrape(exposed)
+        assert values["oauth2_proxy_requests_total{code=202}"] == 10
+        assert values["oauth2_proxy_requests_total{code=401}"] == 10
+        assert "oauth2_proxy_requests_total{code=200}" not in values
     name = "oauth2_proxy_response_duration_seconds_count"
-    assert found[f"{name}{{method=get}}"] == 20
-    assert found[f"{name}{{method=unknown}}"] == 1
+    assert values[f"{name}{{method=get}}"] == 20
+    assert values[f"{name}{{method=unknown}}"] == 1
     allowed = "authproxy_decisions_total{reason=session,verdict=allowed}"
-    nobody = "authproxy_decisions_total{reason=no_session,verdict=unauthenticated}"
-    assert (found[allowed], found[nobody]) == (10, 11)
-    each = [found[f"authproxy_worker_requests_total{{worker={n}}}"] for n in (0, 1)]
+    denied = "authproxy_decisions_total{reason=no_session,verdict=unauthenticated}"
+    assert (values[allowed], values[denied]) == (10, 11)
+    each = [values[f"authproxy_worker_requests_total{{worker={n}}}"] for n in (0, 1)]
     assert sum(each) == 21
     wait_for(
-        lambda: 1 <= scrape(numbers)["authproxy_session_cache_misses_total"] <= 4,
-        "the sweep",
+        lambda: 1 <= scrape(exposed)["authproxy_session_cache_misses_total"] <= 4,
+        "the timeout check",
     )
-    assert found["promhttp_metric_handler_requests_total{code=200}"] == 5
-    assert found["process_resident_memory_bytes"] > 10e6
-    assert found["process_open_fds"] > 5
+    assert values["promhttp_metric_handler_requests_total{code=200}"] == 5
+    assert values["process_resident_memory_bytes"] > 10e6
+    assert values["process_open_fds"] > 5
     victim = program.workers[0]
     os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: victim not in program.workers, "the end of the worker")
+    wait_for(lambda: victim not in program.workers, "the exit of the worker")
     wait_for(lambda: len(program.workers) == 2, "a new worker")
-    wait_for(lambda: scrape(numbers)["authproxy_worker_starts_total"] == 3, "its start")
-    found = scrape(numbers)
-    assert found["oauth2_proxy_requests_total{code=202}"] == 10
-    assert scrape(numbers, "/any/path?by=worker", "POST").keys() >= {
+    wait_for(lambda: scrape(exposed)["authproxy_worker_starts_total"] == 3, "its start")
+    values = scrape(exposed)
+    assert values["oauth2_proxy_requests_total{code=202}"] == 10
+    assert scrape(exposed, "/any/path?by=worker", "POST").keys() >= {
         "authproxy_worker_starts_total{worker=0}",
         "authproxy_worker_starts_total{worker=1}",
     }
 
 
-def test_scrapes_are_not_logged_and_hold_no_connection_of_clients(
-    program: Program,
-) -> None:
-    numbers = metrics_port(program)
-    with Wire(numbers) as wire:
+def test_scrape_not_logged_and_not_counted_as_client(program: Program) -> None:
+    with Wire(metrics_port(program)) as wire:
         wire.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
         assert b"authproxy_connections 0\n" in wire.answer().body
         wire.send(b"HEAD /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -312,7 +307,7 @@ def test_scrapes_are_not_logged_and_hold_no_connection_of_clients(
     assert "/metrics" not in program.log()
 
 
-def test_over_tls(tmp_path: Path) -> None:
+def test_metrics_listener_serves_tls(tmp_path: Path) -> None:
     cert = make_certificate(tmp_path, LOOPBACK)
     with Program(
         tmp_path,
@@ -324,16 +319,15 @@ def test_over_tls(tmp_path: Path) -> None:
             context = ssl.create_default_context(cafile=cert.cert_file)
             wire.socket = context.wrap_socket(wire.socket, server_hostname=LOOPBACK)
             wire.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-            answer = wire.answer()
-        assert "authproxy_build_info" in answer.body.decode()
+            response = wire.answer()
+        assert "authproxy_build_info" in response.body.decode()
         assert "metrics on https://" in program.log()
 
 
-def test_too_many_scrapers_keep_nobody_out(tmp_path: Path) -> None:
-    """The oldest connections make room."""
+def test_metrics_listener_at_limit_closes_oldest_connections(tmp_path: Path) -> None:
     with Program(tmp_path, metrics_address=f"{LOOPBACK}:0") as program:
-        numbers = metrics_port(program)
+        exposed = metrics_port(program)
         with contextlib.ExitStack() as stack:
-            wires = [stack.enter_context(Wire(numbers)) for _ in range(100)]
-            assert scrape(numbers)["authproxy_connections"] == 0
+            wires = [stack.enter_context(Wire(exposed)) for _ in range(100)]
+            assert scrape(exposed)["authproxy_connections"] == 0
             assert wires[0].ended

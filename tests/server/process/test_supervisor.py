@@ -1,4 +1,4 @@
-"""Whole processes: workers that die are replaced, stopping loses no request."""
+"""Supervisor and workers: restarts, and graceful shutdown without lost requests."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ Start = Callable[[int], tuple[Process, int]]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a server with so many workers; returns it and its port."""
+    """Start a server with a number of workers; returns it and its port."""
     started = []
 
-    def begin(workers: int) -> tuple[Process, int]:
+    def start_server(workers: int) -> tuple[Process, int]:
         path = os.pathsep.join(str(ROOT / part) for part in ("core", "server"))
         process = Process(
             "authproxy",
@@ -64,22 +64,22 @@ def start(tmp_path: Path) -> Iterator[Start]:
         assert match
         port = int(match[1])
         process.wait_until(lambda: len(workers_of(process)) == (workers > 1) * workers)
-        assert ping(port) == 200  # a worker runs: its signal handlers are there
+        assert ping(port) == 200  # a worker runs and has its signal handlers
         return process, port
 
-    yield begin
+    yield start_server
     for process in started:
         process.stop()
 
 
 def workers_of(process: Process) -> list[int]:
-    """The process ids of the children."""
+    """Return the process IDs of the children."""
     text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
     return [int(pid) for pid in text.split()]
 
 
 def ping(port: int) -> int:
-    """The status of a health check over a connection of its own."""
+    """Return the status of a health check over a new connection."""
     connection = HTTPConnection(LOOPBACK, port, timeout=10)
     try:
         connection.request("GET", "/ping")
@@ -88,15 +88,15 @@ def ping(port: int) -> int:
         connection.close()
 
 
-def test_killed_worker_is_replaced(start: Start) -> None:
-    """kill -9: the others serve on, and a new one comes."""
+def test_killed_worker_is_restarted(start: Start) -> None:
+    """After SIGKILL the other workers keep serving."""
     process, port = start(2)
     before = set(workers_of(process))
     victim = before.pop()
     os.kill(victim, signal.SIGKILL)
     wait_for(lambda: len(set(workers_of(process)) - {victim}) == 2, "a new worker")
     wait_for(lambda: f"worker {victim} exited with code -9" in process.log(), "the log")
-    # Only the new one is left to answer.
+    # Now only the new worker can respond.
     os.kill(before.pop(), signal.SIGKILL)
     assert ping(port) == 200
     process.signal(signal.SIGTERM)
@@ -104,13 +104,13 @@ def test_killed_worker_is_replaced(start: Start) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_stopping_loses_no_request(start: Start, workers: int) -> None:
-    """Clients of both kinds go on until nobody listens; every request is answered."""
+def test_graceful_shutdown_loses_no_request(start: Start, workers: int) -> None:
+    """Clients send requests until the listener is closed; each gets a response."""
     process, port = start(workers)
     lost: list[str] = []
     served = [0, 0]
 
-    def kept_alive() -> None:
+    def keep_alive() -> None:
         connection = HTTPConnection(LOOPBACK, port, timeout=10)
         while True:
             try:
@@ -120,14 +120,14 @@ def test_stopping_loses_no_request(start: Start, workers: int) -> None:
             while connection.sock is not None:  # None after "Connection: close"
                 try:
                     connection.request("GET", "/ping")
-                    answer = connection.getresponse()
-                    answer.read()
+                    response = connection.getresponse()
+                    response.read()
                 except (OSError, HTTPException) as error:
-                    lost.append(f"kept alive: {error!r}")
+                    lost.append(f"keep-alive: {error!r}")
                     return
-                served[0] += answer.status == 200
+                served[0] += response.status == 200
 
-    def anew() -> None:
+    def new_connections() -> None:
         while True:
             try:
                 served[1] += ping(port) == 200
@@ -136,10 +136,12 @@ def test_stopping_loses_no_request(start: Start, workers: int) -> None:
             except (OSError, HTTPException) as error:
                 lost.append(f"new: {error!r}")
 
-    clients = [threading.Thread(target=loop) for loop in (kept_alive, anew) * 2]
+    clients = [
+        threading.Thread(target=loop) for loop in (keep_alive, new_connections) * 2
+    ]
     for client in clients:
         client.start()
-    wait_for(lambda: min(served) > 50, "both kinds to be served")
+    wait_for(lambda: min(served) > 50, "requests of both kinds")
     process.signal(signal.SIGTERM)
     assert process.wait() == 0
     for client in clients:
@@ -149,14 +151,14 @@ def test_stopping_loses_no_request(start: Start, workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_stopping_loses_no_request_of_a_unix_socket(
+def test_graceful_shutdown_serves_backlog_of_unix_socket(
     tmp_path: Path, workers: int
 ) -> None:
-    """Who is in the queue is served, who comes later is refused."""
+    """Connections in the backlog are served, later ones are refused."""
     path = tmp_path / "socket"
     served, lost = [0], []
 
-    def anew() -> None:
+    def new_connections() -> None:
         while True:
             with socket.socket(socket.AF_UNIX) as client:
                 client.settimeout(10)
@@ -169,13 +171,13 @@ def test_stopping_loses_no_request_of_a_unix_socket(
                     if client.recv(1000).startswith(b"HTTP/1.1 200 "):
                         served[0] += 1
                     else:
-                        lost.append("no answer")
+                        lost.append("no response")
                 except OSError as error:
                     lost.append(repr(error))
 
     with Program(tmp_path, http_address=f"unix://{path}", workers=workers) as program:
         program.started()
-        clients = [threading.Thread(target=anew) for _ in range(4)]
+        clients = [threading.Thread(target=new_connections) for _ in range(4)]
         for client in clients:
             client.start()
         wait_for(lambda: served[0] > 50, "requests")
@@ -188,36 +190,36 @@ def test_stopping_loses_no_request_of_a_unix_socket(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_second_signal_ends_at_once(start: Start, workers: int) -> None:
-    """A client that never finishes its request holds nobody up."""
+def test_second_sigterm_aborts_requests(start: Start, workers: int) -> None:
+    """An incomplete request does not delay the exit."""
     process, port = start(workers)
     with Wire(port) as wire:
         wire.send(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\nGET /p")
         assert wire.answer().status == 200
         process.signal(signal.SIGTERM)
-        wait_for(lambda: not listening(port), "the listener to close")
+        wait_for(lambda: not has_listener(port), "the listener to close")
         assert process.exit_code is None
         process.signal(signal.SIGTERM)
         assert process.wait(10) == 0
         assert wire.ended
 
 
-def test_signal_to_the_whole_group_is_one_signal(start: Start) -> None:
-    """A service manager signals all processes: that is not a second signal."""
+def test_sigterm_to_process_group_counts_once(start: Start) -> None:
+    """A service manager signals all processes; that is not a second signal."""
     process, port = start(2)
     with Wire(port) as wire:
         wire.send(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\nGET /p")
         assert wire.answer().status == 200
         os.killpg(process.pid, signal.SIGTERM)
-        wait_for(lambda: not listening(port), "the listener to close")
+        wait_for(lambda: not has_listener(port), "the listener to close")
         wire.send(b"ing HTTP/1.1\r\nHost: a\r\n\r\n")
-        answer = wire.answer()
-        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        response = wire.answer()
+        assert (response.status, response.headers["connection"]) == (200, "close")
     assert process.wait() == 0
 
 
-def listening(port: int) -> bool:
-    """Whether the kernel's table has a listener on *port*."""
+def has_listener(port: int) -> bool:
+    """Return whether a socket listens on *port*, by the kernel's table."""
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     return any(
         line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A"
@@ -225,39 +227,38 @@ def listening(port: int) -> bool:
     )
 
 
-def test_workers_end_with_their_supervisor(start: Start) -> None:
-    """Nobody keeps the port when the supervisor is killed."""
+def test_workers_exit_when_supervisor_is_killed(start: Start) -> None:
+    """The port is free afterwards."""
     process, port = start(2)
     process.signal(signal.SIGKILL)
     process.wait()
-    wait_for(lambda: not listening(port), "the port to be free")
+    wait_for(lambda: not has_listener(port), "the port to be free")
 
 
-def test_connection_limit(start: Start) -> None:
-    """HT25: idle connections make room for new ones."""
+def test_ht25_connection_limit_closes_idle_connections(start: Start) -> None:
     _, port = start(1)
     idle = [Wire(port) for _ in range(60)]
     assert ping(port) == 200
     sockets = [wire.socket for wire in idle]
     wait_for(
-        lambda: len(select.select(sockets, [], [], 0)[0]) >= 40, "40 ends of the 60"
+        lambda: len(select.select(sockets, [], [], 0)[0]) >= 40, "40 of 60 to close"
     )
     for wire in idle:
         wire.socket.close()
 
 
 def sockets_of(pid: int) -> int:
-    """How many sockets a process has open."""
-    found = 0
+    """Return the number of open sockets of a process."""
+    count = 0
     for name in os.listdir(f"/proc/{pid}/fd"):
         with suppress(FileNotFoundError):  # closed meanwhile
-            found += os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:")
-    return found
+            count += os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:")
+    return count
 
 
 @contextmanager
-def held(port: int, count: int) -> Iterator[None]:
-    """So many connections at once, each with an answered request, still open."""
+def open_connections(port: int, count: int) -> Iterator[None]:
+    """Hold *count* connections open, each after one request and its response."""
     with ExitStack() as stack:
         wires = [stack.enter_context(Wire(port)) for _ in range(count)]
         for wire in wires:
@@ -267,22 +268,22 @@ def held(port: int, count: int) -> Iterator[None]:
         yield
 
 
-def test_connections_that_last_are_spread_evenly(start: Start) -> None:
+def test_long_lived_connections_balanced_over_workers(start: Start) -> None:
     process, port = start(2)
     before = {pid: sockets_of(pid) for pid in workers_of(process)}
-    with held(port, 12):
-        taken = sorted(sockets_of(pid) - count for pid, count in before.items())
-    # About six each; one that was there before may have ended meanwhile.
-    assert taken[0] >= 3, taken
+    with open_connections(port, 12):
+        accepted = sorted(sockets_of(pid) - count for pid, count in before.items())
+    # About six each; a connection counted before may have closed meanwhile.
+    assert accepted[0] >= 3, accepted
 
 
-def test_a_worker_that_hangs_keeps_nobody_out(start: Start) -> None:
-    """Though it has the fewest connections and would be let go first."""
+def test_suspended_worker_does_not_delay_accepts(start: Start) -> None:
+    """It is the least loaded worker, so the other one defers its accepts."""
     process, port = start(2)
     victim = workers_of(process)[0]
     os.kill(victim, signal.SIGSTOP)
     try:
-        with held(port, 8):
+        with open_connections(port, 8):
             pass
     finally:
         os.kill(victim, signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""Reloads of the whole program: by signal, by a changed file, refused, under load."""
+"""Reloads of a running server: by signal or changed file, rejected, under load."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ from support.server import Wire
 
 NEW_SECRET = "fedcba9876543210"
 RELOADED = "configuration reloaded"
-REFUSED = "reload failed, the old configuration stays in effect"
+REJECTED = "reload failed, the old configuration stays in effect"
 Start = Callable[..., Program]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts the program; signals are the only cause of a reload unless told otherwise."""
+    """Start the program; files are not watched unless *changes* enable it."""
     with contextlib.ExitStack() as stack:
 
-        def begin(*flags: str, **changes: Any) -> Program:
+        def start_program(*flags: str, **changes: Any) -> Program:
             changes = {"reload_on_change": False, **changes}
             program = stack.enter_context(Program(tmp_path, *flags, **changes))
             assert check(program) in (202, 403)
             workers = changes.get("workers", 1)
-            forks = workers if workers > 1 else 0
-            wait_for(lambda: len(program.workers) == forks, "the workers")
+            children = workers if workers > 1 else 0
+            wait_for(lambda: len(program.workers) == children, "the workers")
             return program
 
-        yield begin
+        yield start_program
 
 
 def check(program: Program, cookie: str = "") -> int:
-    """The status of an auth check over a connection of its own."""
+    """Return the status of an auth check over a new connection."""
     connection = HTTPConnection(LOOPBACK, program.port, timeout=10)
     try:
         headers = {"Cookie": cookie or session_cookie()}
@@ -65,19 +65,20 @@ def check(program: Program, cookie: str = "") -> int:
 
 
 def reload(program: Program, expected: str = RELOADED) -> str:
-    """Send SIGHUP and wait for *expected*; what was logged since."""
+    """Send SIGHUP, wait for *expected* and return the log since then."""
     program.mark()
     program.signal(signal.SIGHUP)
-    return awaited(program, expected)
+    return wait_for_log(program, expected)
 
 
-def awaited(program: Program, expected: str = RELOADED) -> str:
+def wait_for_log(program: Program, expected: str = RELOADED) -> str:
+    """Wait for *expected* in the log since the mark; returns that log."""
     program.wait_until(lambda: expected in program.log_since_mark())
     return program.log_since_mark()
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_signal_changes_all_workers_at_once(start: Start, workers: int) -> None:
+def test_sighup_reloads_all_workers(start: Start, workers: int) -> None:
     program = start(workers=workers)
     before = program.workers
     assert {check(program) for _ in range(8)} == {202}
@@ -91,11 +92,11 @@ def test_signal_changes_all_workers_at_once(start: Start, workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_bad_configuration_is_refused(start: Start, workers: int) -> None:
-    """FA04: the old one stays, all problems are told, and a good one helps."""
+def test_invalid_configuration_rejected(start: Start, workers: int) -> None:
+    """FA04: the old configuration stays in effect and all problems are logged."""
     program = start(workers=workers)
     program.configure(email_domains=["*."], cookie_samesite="odd", typo=True)
-    log = reload(program, REFUSED)
+    log = reload(program, REJECTED)
     program.wait_until(lambda: "typo" in program.log_since_mark())
     assert "cookie_samesite" in program.log_since_mark()
     assert {check(program) for _ in range(6)} == {202}
@@ -106,8 +107,10 @@ def test_bad_configuration_is_refused(start: Start, workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_file_that_changes(start: Start, tmp_path: Path, workers: int) -> None:
-    """FA05: the list of addresses is followed; an empty one lets nobody in."""
+def test_changed_emails_file_reloaded(
+    start: Start, tmp_path: Path, workers: int
+) -> None:
+    """FA05: an empty file denies all users; a missing file is rejected."""
     emails = tmp_path / "emails"
     emails.write_text("alice@example.com\n")
     program = start(
@@ -119,17 +122,19 @@ def test_file_that_changes(start: Start, tmp_path: Path, workers: int) -> None:
     for text, expected in (("", 403), ("alice@example.com\nx@y.z\n", 202)):
         program.mark()
         emails.write_text(text)
-        awaited(program)
+        wait_for_log(program)
         assert {check(program) for _ in range(4)} == {expected}
     program.mark()
     emails.unlink()
-    awaited(program, REFUSED)
+    wait_for_log(program, REJECTED)
     assert {check(program) for _ in range(4)} == {202}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_passwords_that_change(start: Start, tmp_path: Path, workers: int) -> None:
-    """FA05: an old password ends with the reload, although it was just verified."""
+def test_changed_htpasswd_file_replaces_passwords(
+    start: Start, tmp_path: Path, workers: int
+) -> None:
+    """FA05: the reload invalidates an old password that is in the cache."""
     file = tmp_path / "htpasswd"
 
     def write(password: str) -> None:
@@ -160,12 +165,12 @@ def test_passwords_that_change(start: Start, tmp_path: Path, workers: int) -> No
     assert not logs_in("old")
 
 
-def test_swapped_link(start: Start, tmp_path: Path) -> None:
-    """Kubernetes: the file's name stays, the folder behind it changes."""
+def test_replaced_symlink_reloaded(start: Start, tmp_path: Path) -> None:
+    """Kubernetes replaces a symlink in the path of a mounted file."""
     for number, name in enumerate(("example.com", "other.example")):
-        folder = tmp_path / f"version{number}"
-        folder.mkdir()
-        (folder / "emails").write_text(f"alice@{name}\n")
+        directory = tmp_path / f"version{number}"
+        directory.mkdir()
+        (directory / "emails").write_text(f"alice@{name}\n")
     (tmp_path / "data").symlink_to("version0")
     (tmp_path / "emails").symlink_to("data/emails")
     program = start(
@@ -176,25 +181,27 @@ def test_swapped_link(start: Start, tmp_path: Path) -> None:
     program.mark()
     (tmp_path / "new").symlink_to("version1")
     os.replace(tmp_path / "new", tmp_path / "data")
-    awaited(program)
+    wait_for_log(program)
     assert check(program) == 403
 
 
-def test_file_that_was_missing_is_followed(start: Start, tmp_path: Path) -> None:
-    """A refused configuration is tried again when the file that it lacked is there."""
+def test_missing_file_of_rejected_configuration_watched(
+    start: Start, tmp_path: Path
+) -> None:
+    """The rejected configuration is reloaded once the missing file exists."""
     program = start(reload_on_change=True)
     program.mark()
     program.configure(
         email_domains=None, authenticated_emails_file=str(tmp_path / "later")
     )
-    awaited(program, REFUSED)
+    wait_for_log(program, REJECTED)
     (tmp_path / "later").write_text("bob@example.com\n")
-    awaited(program)
+    wait_for_log(program)
     assert check(program) == 403
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_only_a_restart_changes(start: Start, workers: int) -> None:
+def test_settings_that_require_restart_logged(start: Start, workers: int) -> None:
     program = start(workers=workers)
     program.configure(
         http_address=f"{LOOPBACK}:1",
@@ -202,14 +209,14 @@ def test_what_only_a_restart_changes(start: Start, workers: int) -> None:
         email_domains=["other.example"],
     )
     reload(program)
-    for what in ("listeners", "workers"):
-        told = f"{what}: a change requires a restart"
-        program.wait_until(lambda told=told: told in program.log_since_mark())
+    for name in ("listeners", "workers"):
+        text = f"{name}: a change requires a restart"
+        program.wait_until(lambda text=text: text in program.log_since_mark())
     assert len(program.workers) == (workers if workers > 1 else 0)
     assert {check(program) for _ in range(4)} == {403}
 
 
-def test_new_worker_has_the_new_configuration(start: Start) -> None:
+def test_restarted_worker_uses_reloaded_configuration(start: Start) -> None:
     program = start(workers=2)
     program.configure(email_domains=["other.example"])
     reload(program)
@@ -221,45 +228,45 @@ def test_new_worker_has_the_new_configuration(start: Start) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_reloads_lose_no_request(start: Start, workers: int) -> None:
-    """Clients of both kinds are served through good and bad reloads alike."""
+def test_reloads_under_load_lose_no_request(start: Start, workers: int) -> None:
+    """Successful and rejected reloads, with keep-alive and with new connections."""
     program = start(workers=workers)
-    cookie, over = session_cookie(), threading.Event()
+    cookie, stop = session_cookie(), threading.Event()
     lost: list[str] = []
     seen: set[int] = set()
     served = [0, 0]
 
-    def ask(connection: HTTPConnection, kind: int) -> None:
+    def check_once(connection: HTTPConnection, kind: int) -> None:
         connection.request("GET", "/oauth2/auth", headers={"Cookie": cookie})
-        answer = connection.getresponse()
-        answer.read()
-        seen.add(answer.status)
+        response = connection.getresponse()
+        response.read()
+        seen.add(response.status)
         served[kind] += 1
 
-    def kept_alive() -> None:
+    def keep_alive() -> None:
         connection = HTTPConnection(LOOPBACK, program.port, timeout=10)
         with contextlib.closing(connection):
             connection.connect()
-            while not over.is_set():
-                ask(connection, 0)
+            while not stop.is_set():
+                check_once(connection, 0)
                 assert connection.sock is not None, "closed"
 
-    def anew() -> None:
-        while not over.is_set():
+    def new_connections() -> None:
+        while not stop.is_set():
             with contextlib.closing(
                 HTTPConnection(LOOPBACK, program.port, timeout=10)
             ) as connection:
-                ask(connection, 1)
+                check_once(connection, 1)
 
-    def guarded(work: Callable[[], None]) -> None:
+    def record_errors(work: Callable[[], None]) -> None:
         try:
             work()
         except (OSError, HTTPException, AssertionError) as error:
             lost.append(f"{work.__name__}: {error!r}")
 
     clients = [
-        threading.Thread(target=guarded, args=(work,))
-        for work in (kept_alive, anew, kept_alive)
+        threading.Thread(target=record_errors, args=(work,))
+        for work in (keep_alive, new_connections, keep_alive)
     ]
     for client in clients:
         client.start()
@@ -270,8 +277,8 @@ def test_reloads_lose_no_request(start: Start, workers: int) -> None:
         served[:] = 0, 0
         wait_for(lambda: min(served) > 5, "requests of both kinds")
         program.configure(typo=True)
-        reload(program, REFUSED)
-    over.set()
+        reload(program, REJECTED)
+    stop.set()
     for client in clients:
         client.join(20)
         assert not client.is_alive()
@@ -279,12 +286,12 @@ def test_reloads_lose_no_request(start: Start, workers: int) -> None:
     assert seen == {200, 202}
 
 
-def test_request_in_flight_keeps_what_it_began_with(start: Start) -> None:
-    """A body that is still coming goes to the upstream that it set out for."""
+def test_request_in_flight_keeps_its_upstream(start: Start) -> None:
+    """A body received after the reload goes to the upstream of its request."""
     session = session_cookie().encode()
 
     def seen_by(wire: Wire) -> list[str]:
-        """The Host field that the upstream received: its own address."""
+        """Return the Host field values that the upstream received."""
         fields = json.loads(wire.answer().body)["headers"]
         return [value for name, value in fields if name == "host"]
 
@@ -308,34 +315,32 @@ def test_request_in_flight_keeps_what_it_began_with(start: Start) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_rotation_of_the_cookie_secret(
+def test_key_rotation_accepts_old_secret_while_listed(
     start: Start, tmp_path: Path, workers: int
 ) -> None:
-    """Old sessions go on under a new first secret, until theirs leaves the ring."""
-    rings = [tmp_path / name for name in ("current", "previous")]
-    rings[0].write_text(SECRET)
+    """A session stays valid as long as the key ring contains its secret."""
+    files = [tmp_path / name for name in ("current", "previous")]
+    files[0].write_text(SECRET)
     program = start(
-        workers=workers, cookie_secret=None, cookie_secrets_files=[str(rings[0])]
+        workers=workers, cookie_secret=None, cookie_secrets_files=[str(files[0])]
     )
     old, new = session_cookie(), session_cookie(secret=NEW_SECRET)
     assert (check(program, old), check(program, new)) == (202, 401)
-    rings[1].write_text(SECRET)
-    rings[0].write_text(NEW_SECRET)
-    program.configure(cookie_secrets_files=[str(path) for path in rings])
+    files[1].write_text(SECRET)
+    files[0].write_text(NEW_SECRET)
+    program.configure(cookie_secrets_files=[str(path) for path in files])
     reload(program)
     for _ in range(4):
         assert (check(program, old), check(program, new)) == (202, 202)
-    program.configure(cookie_secrets_files=[str(rings[0])])
+    program.configure(cookie_secrets_files=[str(files[0])])
     reload(program)
     for _ in range(4):
         assert (check(program, old), check(program, new)) == (401, 202)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_old_session_is_sealed_anew_when_it_is_written(
-    start: Start, workers: int
-) -> None:
-    """A session of the old secret is refreshed under the new one, and outlives the old."""
+def test_refreshed_session_sealed_with_new_secret(start: Start, workers: int) -> None:
+    """The refreshed session stays valid when the old secret is removed."""
     with TokenEndpoint() as endpoint:
         program = start(
             workers=workers,
@@ -348,19 +353,19 @@ def test_old_session_is_sealed_anew_when_it_is_written(
         reload(program)
         connection = HTTPConnection(LOOPBACK, program.port, timeout=10)
         connection.request("GET", "/oauth2/auth", headers={"Cookie": old})
-        answer = connection.getresponse()
+        response = connection.getresponse()
         connection.close()
-        assert answer.status == 202
-        fresh = (answer.getheader("set-cookie") or "").partition(";")[0]
+        assert response.status == 202
+        fresh = (response.getheader("set-cookie") or "").partition(";")[0]
         program.configure(cookie_secrets=None)
         reload(program)
         for _ in range(2 * workers):
             assert (check(program, fresh), check(program, old)) == (202, 401)
-        assert endpoint.asked == 1
+        assert endpoint.requests == 1
 
 
 class TokenEndpoint(InThread):
-    """Answers each refresh with new tokens, and counts them."""
+    """A token endpoint that answers each refresh with new tokens and counts them."""
 
     def __init__(self) -> None:
         endpoint = self
@@ -368,7 +373,7 @@ class TokenEndpoint(InThread):
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers["content-length"]))
-                endpoint.asked += 1
+                endpoint.requests += 1
                 body = (
                     b'{"access_token": "a", "token_type": "Bearer", "expires_in": 900}'
                 )
@@ -379,20 +384,19 @@ class TokenEndpoint(InThread):
                 self.wfile.write(body)
 
             def log_message(self, *arguments: object) -> None:
-                """Quiet."""
+                """Log nothing."""
 
-        self.asked = 0
+        self.requests = 0
         super().__init__(HTTPServer((LOOPBACK, 0), Handler))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_reloads_are_counted(start: Start, workers: int) -> None:
-    """Once for all workers together: the alarm of a bad configuration."""
+def test_reloads_counted_once_for_all_workers(start: Start, workers: int) -> None:
     program = start(workers=workers, metrics_address=f"{LOOPBACK}:0")
     match = re.search(r"metrics on http://\S+:(\d+)", program.log())
     assert match
 
-    def counted(outcome: str) -> str:
+    def reload_count(outcome: str) -> str:
         connection = HTTPConnection(LOOPBACK, int(match[1]), timeout=10)
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
@@ -402,20 +406,22 @@ def test_reloads_are_counted(start: Start, workers: int) -> None:
 
     reload(program)
     program.configure(typo=True)
-    reload(program, REFUSED)
+    reload(program, REJECTED)
     program.configure(typo=None)
     reload(program)
-    wait_for(lambda: float(counted("success")) == 2, "the count of successes")
-    assert float(counted("failure")) == 1
+    wait_for(lambda: float(reload_count("success")) == 2, "the count of successes")
+    assert float(reload_count("failure")) == 1
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_new_certificate(tmp_path: Path, workers: int) -> None:
-    """New handshakes get it; a connection that is there goes on, a bad one is refused."""
-    folders = [tmp_path / name for name in ("old", "new")]
-    for folder in folders:
-        folder.mkdir()
-    old, new = (make_certificate(folder, LOOPBACK) for folder in folders)
+def test_changed_certificate_used_for_new_handshakes(
+    tmp_path: Path, workers: int
+) -> None:
+    """Open connections stay; an invalid certificate is rejected."""
+    directories = [tmp_path / name for name in ("old", "new")]
+    for directory in directories:
+        directory.mkdir()
+    old, new = (make_certificate(one, LOOPBACK) for one in directories)
     ping = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
     with (
         Program(
@@ -427,35 +433,34 @@ def test_new_certificate(tmp_path: Path, workers: int) -> None:
         ) as program,
         Wire(program.port) as wire,
     ):
-        wire.socket = _secure(wire, old.cert_file)
+        wire.socket = _wrap_tls(wire, old.cert_file)
         wire.send(ping)
         assert wire.answer().status == 200
         program.mark()
         Path(old.cert_file).write_text("no certificate")
-        awaited(program, REFUSED)
-        assert _shakes_hands(program, new.cert_file) is False
+        wait_for_log(program, REJECTED)
+        assert _can_handshake(program, new.cert_file) is False
         Path(old.key_file).write_text(Path(new.key_file).read_text())
         Path(old.cert_file).write_text(Path(new.cert_file).read_text())
-        awaited(program)
+        wait_for_log(program)
         for _ in range(4):
-            assert _shakes_hands(program, new.cert_file)
+            assert _can_handshake(program, new.cert_file)
         wire.send(ping)
         assert wire.answer().status == 200
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_new_authority(tmp_path: Path, workers: int) -> None:
-    """The bundle of authorities that vouch for the provider is followed."""
-    folders = [tmp_path / name for name in ("other", "right")]
-    for folder in folders:
-        folder.mkdir()
-    other, right = (make_certificate(folder, LOOPBACK) for folder in folders)
+def test_changed_ca_bundle_used_for_provider(tmp_path: Path, workers: int) -> None:
+    directories = [tmp_path / name for name in ("other", "right")]
+    for directory in directories:
+        directory.mkdir()
+    other, right = (make_certificate(one, LOOPBACK) for one in directories)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(right.cert_file, right.key_file)
-    bundle = tmp_path / "authorities.pem"
+    bundle = tmp_path / "ca.pem"
     bundle.write_text(Path(other.cert_file).read_text())
     provider = DemoProvider(DemoConfig())
-    discovered = dict.fromkeys(
+    unset = dict.fromkeys(
         ("skip_oidc_discovery", "login_url", "redeem_url", "oidc_jwks_url")
     )
     with (
@@ -466,47 +471,47 @@ def test_new_authority(tmp_path: Path, workers: int) -> None:
             reload_on_change=True,
             oidc_issuer_url=idp.url,
             provider_ca_files=[str(bundle)],
-            **discovered,
+            **unset,
         ) as program,
     ):
 
-        def ready() -> set[int]:
-            found = set()
+        def ready_statuses() -> set[int]:
+            statuses = set()
             for _ in range(6):
                 with contextlib.closing(
                     HTTPConnection(LOOPBACK, program.port, timeout=10)
                 ) as connection:
                     connection.request("GET", "/ready")
-                    found.add(connection.getresponse().status)
-            return found
+                    statuses.add(connection.getresponse().status)
+            return statuses
 
         program.wait_until(lambda: "[provider_failed]" in program.log())
-        assert ready() == {503}
+        assert ready_statuses() == {503}
         program.mark()
         bundle.write_text("no certificate")
-        awaited(program, REFUSED)
+        wait_for_log(program, REJECTED)
         program.mark()
         bundle.write_text(Path(right.cert_file).read_text())
-        awaited(program)
-        wait_for(lambda: ready() == {200}, "the provider")
+        wait_for_log(program)
+        wait_for(lambda: ready_statuses() == {200}, "the provider")
 
 
-def _secure(wire: Wire, authority: str) -> ssl.SSLSocket:
-    context = ssl.create_default_context(cafile=authority)
+def _wrap_tls(wire: Wire, ca_file: str) -> ssl.SSLSocket:
+    context = ssl.create_default_context(cafile=ca_file)
     return context.wrap_socket(wire.socket, server_hostname=LOOPBACK)
 
 
-def _shakes_hands(program: Program, authority: str) -> bool:
+def _can_handshake(program: Program, ca_file: str) -> bool:
     with Wire(program.port) as wire:
         try:
-            wire.socket = _secure(wire, authority)
+            wire.socket = _wrap_tls(wire, ca_file)
         except ssl.SSLCertVerificationError:
             return False
         return True
 
 
-def test_settings_that_no_worker_can_use_end_the_start(tmp_path: Path) -> None:
-    """Several workers: it fails plainly instead of starting again for ever."""
+def test_settings_invalid_for_every_worker_end_the_start(tmp_path: Path) -> None:
+    """The supervisor exits with 1 instead of restarting the workers endlessly."""
     script = (
         "import sys; from authproxy.server_settings import *; "
         "from authproxy.process.launcher import run; from authproxy_core.settings import *; "

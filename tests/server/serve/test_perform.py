@@ -142,7 +142,7 @@ def test_store_and_provider_are_measured(tmp_path: Path) -> None:
             await perform(Load("k"))
         with pytest.raises(FetchError):
             await perform(Fetch("GET", "http://127.0.0.1:9/", purpose="token"))
-        text = render_totals(metrics.shared.used())
+        text = render_totals(metrics.shared.used_slots())
         counted = re.findall(r"store_operations_total\{(.*)\} 1\n", text)
         assert [one for one in counted if "error" in one] == [
             'operation="load",outcome="error"'

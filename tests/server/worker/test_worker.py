@@ -1,4 +1,4 @@
-"""A whole worker: room for connections, TLS, unix sockets, both families, signals."""
+"""A worker: connection limit, TLS, unix sockets, IPv4 and IPv6, signals."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ Start = Callable[..., Process]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a worker with these limits and this listener."""
+    """Start a worker with *limits* and one *listener*."""
     started: list[Process] = []
 
-    def begin(listener: dict[str, Any], **limits: float) -> Process:
+    def start_worker(listener: dict[str, Any], **limits: float) -> Process:
         path = os.pathsep.join(str(ROOT / part) for part in ("core", "server"))
         given = json.dumps({"listeners": [listener], "limits": limits})
         process = Process(
@@ -65,20 +65,20 @@ def start(tmp_path: Path) -> Iterator[Start]:
         process.wait_until(lambda: "listening on" in process.log())
         return process
 
-    yield begin
+    yield start_worker
     for process in started:
         process.stop()
 
 
 def port_of(process: Process) -> int:
-    """The port from the log."""
+    """Return the port that the log names."""
     match = re.search(r"listening on https?://\S+:(\d+)", process.log())
     assert match
     return int(match[1])
 
 
 def ping(port: int, host: str = LOOPBACK) -> int:
-    """The status of a health check over a connection of its own."""
+    """Return the status of a health check over a new connection."""
     with Wire(port) as wire:
         if host != LOOPBACK:
             wire.socket.close()
@@ -88,18 +88,18 @@ def ping(port: int, host: str = LOOPBACK) -> int:
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\n", PING])
-def test_silent_clients_keep_nobody_out(start: Start, begun: bytes) -> None:
-    """HT25: at the limit those that have waited longest make room."""
+def test_ht25_connection_limit_closes_longest_idle(start: Start, begun: bytes) -> None:
+    """At the limit the longest-idle connections are closed to make room."""
     process = start({"host": LOOPBACK}, connections=40)
     port = port_of(process)
     with contextlib.ExitStack() as stack:
-        silent = [stack.enter_context(Wire(port)) for _ in range(120)]
-        for wire in silent:
+        idle = [stack.enter_context(Wire(port)) for _ in range(120)]
+        for wire in idle:
             wire.send(begun)
         for _ in range(5):
             assert ping(port) == 200
-        # The oldest is gone, and no more are open than allowed.
-        assert silent[0].rest().count(b"HTTP/1.1") == begun.count(b"ping")
+        # The oldest is closed, and no more are open than allowed.
+        assert idle[0].rest().count(b"HTTP/1.1") == begun.count(b"ping")
         status = Path(f"/proc/{process.pid}/fd")
         sockets = [one for one in status.iterdir() if "socket:" in _link(one)]
         assert len(sockets) <= 40 + 10
@@ -112,8 +112,8 @@ def _link(path: Path) -> str:
         return ""
 
 
-def test_tls(start: Start, tmp_path: Path) -> None:
-    """TLS 1.2 at least, HTTP/1.1 by ALPN; who never shakes hands does no harm."""
+def test_tls_handshake_with_idle_connections(start: Start, tmp_path: Path) -> None:
+    """TLS 1.2 or later, HTTP/1.1 by ALPN; connections without a handshake are evicted."""
     cert = make_certificate(tmp_path, LOOPBACK)
     tls = {"cert_file": cert.cert_file, "key_file": cert.key_file}
     process = start({"host": LOOPBACK, "tls": tls}, connections=8)
@@ -143,8 +143,8 @@ def test_tls(start: Start, tmp_path: Path) -> None:
         assert talk(port, PING).count(b"HTTP/1.1 200") == 0  # plain text
 
 
-def test_unix_socket(start: Start, tmp_path: Path) -> None:
-    """Served like TCP; the peer is an @ in the log; the file goes at the end."""
+def test_unix_socket_served_and_removed(start: Start, tmp_path: Path) -> None:
+    """The request log shows the peer as ``@``."""
     path = tmp_path / "s"
     process = start({"path": str(path), "mode": 0o600})
     with socket.socket(socket.AF_UNIX) as client:
@@ -159,8 +159,8 @@ def test_unix_socket(start: Start, tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_both_families(start: Start) -> None:
-    """Without a host IPv4 and IPv6 are served, and IPv4 peers look like IPv4."""
+def test_listener_without_host_serves_ipv4_and_ipv6(start: Start) -> None:
+    """IPv4 peers are logged as IPv4 addresses."""
     process = start({"host": ""})
     port = port_of(process)
     assert ping(port) == 200
@@ -171,8 +171,8 @@ def test_both_families(start: Start) -> None:
         process.wait_until(lambda: "[::1]:" in process.log())
 
 
-def test_reload_is_not_an_end(start: Start) -> None:
-    """SIGHUP leaves a word in the log, and the server running."""
+def test_sighup_without_configuration_logged(start: Start) -> None:
+    """The server keeps running."""
     process = start({"host": LOOPBACK})
     port = port_of(process)
     assert ping(port) == 200
