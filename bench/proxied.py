@@ -26,8 +26,8 @@ sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "tests")]
 
 import run  # noqa: E402
 import sessions  # noqa: E402
-from authproxy_demo.config import DemoConfig  # noqa: E402
-from authproxy_demo.provider import DemoProvider, serve  # noqa: E402
+from authproxy_devprovider.config import ProviderConfig  # noqa: E402
+from authproxy_devprovider.provider import DevProvider, serve  # noqa: E402
 from support.ports import LOOPBACK, free_port  # noqa: E402
 from support.processes import Process, listens  # noqa: E402
 from support.programs import find  # noqa: E402
@@ -75,7 +75,7 @@ def measured(
     stack: contextlib.ExitStack, folder: Path, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """The medians of each program's rounds."""
-    issuer = stack.enter_context(serve(DemoProvider(DemoConfig()))).url
+    issuer = stack.enter_context(serve(DevProvider(ProviderConfig()))).url
     session = sessions.realistic_session(issuer)
     app = start_nginx(stack, folder, options.size)
     target = "/fixed" if options.size <= 2048 else "/file"

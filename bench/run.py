@@ -26,8 +26,8 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 
 import chart  # noqa: E402
 import sessions  # noqa: E402
-from authproxy_demo.config import DemoConfig  # noqa: E402
-from authproxy_demo.provider import DemoProvider, serve  # noqa: E402
+from authproxy_devprovider.config import ProviderConfig  # noqa: E402
+from authproxy_devprovider.provider import DevProvider, serve  # noqa: E402
 from support.http import Client  # noqa: E402
 from support.ports import LOOPBACK, free_port  # noqa: E402
 from support.processes import Process, listens  # noqa: E402
@@ -106,7 +106,7 @@ def start_all(
     stack: contextlib.ExitStack, folder: Path
 ) -> tuple[dict[str, tuple[int, dict[str, Path | None]]], dict[str, int], float]:
     """Start every program; ports and the files of cookies to send to each."""
-    provider = DemoProvider(DemoConfig())
+    provider = DevProvider(ProviderConfig())
     running = stack.enter_context(serve(provider))
     session = sessions.realistic_session(running.url)
     programs: dict[str, tuple[int, dict[str, Path | None]]] = {}

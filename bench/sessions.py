@@ -24,8 +24,8 @@ from authproxy_core import (
 from authproxy_core.sessions.codec import encode_session
 from authproxy_core.sessions.oauth2_proxy_format import OAuth2ProxyFormat
 from authproxy_core.sessions.sealing import Sealer
-from authproxy_demo.config import Client, DemoConfig, User
-from authproxy_demo.provider import DemoProvider
+from authproxy_devprovider.config import Client, ProviderConfig, User
+from authproxy_devprovider.provider import DevProvider
 
 NAME = "_oauth2_proxy"
 SECRET = Secret(b"0123456789abcdef0123456789abcdef")
@@ -51,10 +51,10 @@ def _logged_in(issuer: str, padding: int) -> Session:
         name="alice", password="x", groups=("admins", "staff"), roles=("admin",)
     )
     client = Client(redirect_uris=(CALLBACK,))
-    config = DemoConfig(
+    config = ProviderConfig(
         issuer=issuer, users=(user,), clients=(client,), padding=padding
     )
-    provider = DemoProvider(config)
+    provider = DevProvider(config)
     settings = Settings(
         cookie=CookieSettings(secrets=(SECRET,)),
         providers=(

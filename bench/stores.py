@@ -37,8 +37,8 @@ from authproxy.stores import sqlite_file  # noqa: E402
 from authproxy_core import Add, Save, Session, drive_sync  # noqa: E402
 from authproxy_core.sessions.sessions import Sessions  # noqa: E402
 from authproxy_core.settings.root import CookieSettings, SessionSettings, Settings  # noqa: E402
-from authproxy_demo.config import DemoConfig  # noqa: E402
-from authproxy_demo.provider import DemoProvider, serve  # noqa: E402
+from authproxy_devprovider.config import ProviderConfig  # noqa: E402
+from authproxy_devprovider.provider import DevProvider, serve  # noqa: E402
 from proxied import cpu_seconds  # noqa: E402
 from support.processes import Process  # noqa: E402
 from support.programs import find  # noqa: E402
@@ -88,7 +88,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     """The medians of all rounds, one row for each case and program."""
     redis = stack.enter_context(RedisServer(folder))
-    running = stack.enter_context(serve(DemoProvider(DemoConfig())))
+    running = stack.enter_context(serve(DevProvider(ProviderConfig())))
     session = sessions.realistic_session(running.url)
     in_redis = f'session_store_type = "redis"\nredis_connection_url = "{redis.url}"\n'
     places = {"authproxy": in_redis, "oauth2-proxy": in_redis}

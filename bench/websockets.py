@@ -33,8 +33,8 @@ import uvloop  # noqa: E402
 
 import run  # noqa: E402
 import sessions  # noqa: E402
-from authproxy_demo.config import DemoConfig  # noqa: E402
-from authproxy_demo.provider import DemoProvider, serve  # noqa: E402
+from authproxy_devprovider.config import ProviderConfig  # noqa: E402
+from authproxy_devprovider.provider import DevProvider, serve  # noqa: E402
 from support.ports import LOOPBACK, free_port  # noqa: E402
 from support.processes import Process, listens  # noqa: E402
 from support.programs import find  # noqa: E402
@@ -101,7 +101,7 @@ def line(row: dict[str, Any]) -> str:
 def measured(folder: Path, name: str, count: int) -> dict[str, Any]:
     """The memory of the proxy *name* before and with *count* sockets."""
     with contextlib.ExitStack() as stack:
-        issuer = stack.enter_context(serve(DemoProvider(DemoConfig()))).url
+        issuer = stack.enter_context(serve(DevProvider(ProviderConfig()))).url
         app = start_echo(stack, folder)
         session = sessions.realistic_session(issuer)
         cookies = folder / "cookies.txt"

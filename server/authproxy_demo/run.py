@@ -19,11 +19,11 @@ from authproxy.config.load import load
 from authproxy.net.listeners import ListenError, ListeningSocket, open_listeners
 from authproxy.server_settings import Listener, ServerSettings
 from authproxy.worker.worker import serve as serve_authproxy
+from authproxy_devprovider.config import Client, ProviderConfig, example_users
+from authproxy_devprovider.provider import DevProvider, serve
+from authproxy_devprovider.web import Running
 
 from . import sample_app
-from .config import Client, DemoConfig, example_users
-from .provider import DemoProvider, serve
-from .web import Running
 
 HOST = "127.0.0.1"
 PORT = 4180
@@ -85,9 +85,9 @@ def _run(sockets: Sequence[ListeningSocket]) -> None:
             f"http://{host}:{port}/oauth2/callback" for host in ("localhost", HOST)
         ),
     )
-    config = DemoConfig(users=example_users(password), clients=(client,))
+    config = ProviderConfig(users=example_users(password), clients=(client,))
     with contextlib.ExitStack() as stack:
-        provider = stack.enter_context(serve(DemoProvider(config), HOST))
+        provider = stack.enter_context(serve(DevProvider(config), HOST))
         app = stack.enter_context(Running(sample_app.handle, HOST))
 
         users = ", ".join(f"{u.name} ({' '.join(u.groups)})" for u in config.users)

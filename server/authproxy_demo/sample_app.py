@@ -9,9 +9,8 @@ import json
 from html import escape
 
 from authproxy_core.messages import Headers
-
-from .config import Answer
-from .pages import page
+from authproxy_devprovider.config import Answer
+from authproxy_devprovider.pages import page
 
 IDENTITY = (
     b"x-forwarded-user",

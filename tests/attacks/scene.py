@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from authproxy_demo.config import Client as DemoClient
-from authproxy_demo.config import DemoConfig, User
-from authproxy_demo.provider import DemoProvider
-from authproxy_demo.provider import serve as serve_provider
+from authproxy_devprovider.config import Client as DemoClient
+from authproxy_devprovider.config import ProviderConfig, User
+from authproxy_devprovider.provider import DevProvider
+from authproxy_devprovider.provider import serve as serve_provider
 from support.echo import EchoApp
 from support.program import Program
 from support.server import Answer, Wire
@@ -57,7 +57,7 @@ USERS = (
 class Scene:
     """What a test talks to; ``app`` counts what got through."""
 
-    def __init__(self, program: Program, app: EchoApp, idp: DemoProvider) -> None:
+    def __init__(self, program: Program, app: EchoApp, idp: DevProvider) -> None:
         self.program = program
         self.app = app
         self.idp = idp
@@ -167,7 +167,7 @@ def set_cookies(answer: Answer) -> list[str]:
 @contextmanager
 def opened(folder: Path, **changes: Any) -> Iterator[Scene]:
     """A scene with the options *changes*."""
-    config = DemoConfig(
+    config = ProviderConfig(
         users=USERS,
         clients=(
             DemoClient(
@@ -180,7 +180,7 @@ def opened(folder: Path, **changes: Any) -> Iterator[Scene]:
             ),
         ),
     )
-    idp = DemoProvider(config)
+    idp = DevProvider(config)
     with (
         serve_provider(idp),
         EchoApp() as app,

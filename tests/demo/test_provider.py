@@ -21,18 +21,18 @@ from joserfc.jwk import KeySet
 from authproxy_core.effects import Fetch
 from authproxy_core.messages import first_header
 from authproxy_demo import sample_app
-from authproxy_demo.config import (
+from authproxy_devprovider.config import (
     UNUSABLE_KEYS,
     Answer,
     Client,
-    DemoConfig,
+    ProviderConfig,
     User,
     example_users,
 )
-from authproxy_demo.pages import PAGE_HEADERS, SUBMIT_SCRIPT, csp_hash
-from authproxy_demo.protocol import OAuthError
-from authproxy_demo.provider import DemoProvider, serve
-from authproxy_demo.web import Running
+from authproxy_devprovider.pages import PAGE_HEADERS, SUBMIT_SCRIPT, csp_hash
+from authproxy_devprovider.protocol import OAuthError
+from authproxy_devprovider.provider import DevProvider, serve
+from authproxy_devprovider.web import Running
 
 ISSUER = "http://127.0.0.1:9"
 CALLBACK = "http://127.0.0.1:4180/oauth2/callback"
@@ -60,21 +60,21 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def config() -> DemoConfig:
-    return DemoConfig(issuer=ISSUER, users=example_users("pass word"))
+def config() -> ProviderConfig:
+    return ProviderConfig(issuer=ISSUER, users=example_users("pass word"))
 
 
 @pytest.fixture
-def provider(config: DemoConfig, clock: Clock) -> DemoProvider:
-    return DemoProvider(config, clock)
+def provider(config: ProviderConfig, clock: Clock) -> DevProvider:
+    return DevProvider(config, clock)
 
 
-def get(provider: DemoProvider, target: str, *headers: tuple[bytes, bytes]) -> Answer:
+def get(provider: DevProvider, target: str, *headers: tuple[bytes, bytes]) -> Answer:
     return provider.handle(b"GET", target.encode(), headers, b"")
 
 
 def post(
-    provider: DemoProvider,
+    provider: DevProvider,
     target: str,
     form: dict[str, str],
     *headers: tuple[bytes, bytes],
@@ -109,16 +109,14 @@ def callback_params(answer: Answer) -> dict[str, str]:
     }
 
 
-def log_in(
-    provider: DemoProvider, user: str = "alice", /, **changes: str | None
-) -> str:
+def log_in(provider: DevProvider, user: str = "alice", /, **changes: str | None) -> str:
     """The code that a login of *user* leads to."""
     url = ISSUER + authorization_target(**changes)
     query = urlsplit(provider.log_in(url, user)).query
     return parse_qs(query)["code"][0]
 
 
-def redeem(provider: DemoProvider, code: str, /, **changes: str | None) -> Answer:
+def redeem(provider: DevProvider, code: str, /, **changes: str | None) -> Answer:
     form: dict[str, str | None] = {
         "grant_type": "authorization_code",
         "code": code,
@@ -131,7 +129,7 @@ def redeem(provider: DemoProvider, code: str, /, **changes: str | None) -> Answe
     return post(provider, "/token", {k: v for k, v in form.items() if v is not None})
 
 
-def refresh(provider: DemoProvider, token: str, **changes: str) -> Answer:
+def refresh(provider: DevProvider, token: str, **changes: str) -> Answer:
     form = {
         "grant_type": "refresh_token",
         "refresh_token": token,
@@ -155,7 +153,7 @@ def error_of(answer: Answer) -> tuple[int, str]:
 
 
 def verified(
-    provider: DemoProvider, token: str
+    provider: DevProvider, token: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Header and claims, the signature checked with the published keys."""
     keys = json.loads(get(provider, "/jwks")[2])["keys"]
@@ -167,7 +165,7 @@ def verified(
 
 
 class TestDiscovery:
-    def test_endpoints_are_below_the_issuer(self, provider: DemoProvider) -> None:
+    def test_endpoints_are_below_the_issuer(self, provider: DevProvider) -> None:
         _, _, body = get(provider, "/.well-known/openid-configuration")
         document = json.loads(body)
         assert document["issuer"] == ISSUER
@@ -179,19 +177,19 @@ class TestDiscovery:
         assert document["id_token_signing_alg_values_supported"] == ["RS256", "ES256"]
 
     def test_issuer_with_a_path(self, clock: Clock) -> None:
-        provider = DemoProvider(DemoConfig(issuer=ISSUER + "/realms/demo"), clock)
+        provider = DevProvider(ProviderConfig(issuer=ISSUER + "/realms/demo"), clock)
         target = "/realms/demo/.well-known/openid-configuration"
         document = json.loads(get(provider, target)[2])
         assert document["token_endpoint"] == ISSUER + "/realms/demo/token"
         assert get(provider, "/.well-known/openid-configuration")[0] == 404
 
-    def test_overrides(self, provider: DemoProvider, config: DemoConfig) -> None:
+    def test_overrides(self, provider: DevProvider, config: ProviderConfig) -> None:
         config.discovery = {"jwks_uri": None, "issuer": "https://other.test"}
         document = json.loads(get(provider, "/.well-known/openid-configuration")[2])
         assert "jwks_uri" not in document
         assert document["issuer"] == "https://other.test"
 
-    def test_failing(self, provider: DemoProvider, config: DemoConfig) -> None:
+    def test_failing(self, provider: DevProvider, config: ProviderConfig) -> None:
         config.failing["discovery"] = 500
         config.failing["jwks"] = (200, (), b"not json")
         assert get(provider, "/.well-known/openid-configuration")[0] == 500
@@ -200,7 +198,7 @@ class TestDiscovery:
         assert get(provider, "/.well-known/openid-configuration")[0] == 200
 
     def test_keys_are_public_and_can_be_polluted(
-        self, provider: DemoProvider, config: DemoConfig
+        self, provider: DevProvider, config: ProviderConfig
     ) -> None:
         config.jwks_before = UNUSABLE_KEYS
         keys = json.loads(get(provider, "/jwks")[2])["keys"]
@@ -213,7 +211,7 @@ class TestDiscovery:
 
 
 class TestAuthorization:
-    def test_form_then_callback(self, provider: DemoProvider) -> None:
+    def test_form_then_callback(self, provider: DevProvider) -> None:
         status, headers, body = get(provider, authorization_target())
         assert status == 200
         csp = (first_header(headers, b"content-security-policy") or b"").decode()
@@ -233,7 +231,7 @@ class TestAuthorization:
         [("alice", "wrong"), ("nobody", "pass word"), ("nobody", ""), ("", "")],
     )
     def test_wrong_password(
-        self, provider: DemoProvider, username: str, password: str
+        self, provider: DevProvider, username: str, password: str
     ) -> None:
         form = {"username": username, "password": password, "action": "login"}
         status, headers, body = post(provider, authorization_target(), form)
@@ -241,13 +239,13 @@ class TestAuthorization:
         assert b"wrong password" in body
         assert first_header(headers, b"location") is None
 
-    def test_username_is_escaped(self, provider: DemoProvider) -> None:
+    def test_username_is_escaped(self, provider: DevProvider) -> None:
         form = {"username": '"><script>', "password": "x"}
         _, _, body = post(provider, authorization_target(), form)
         assert b'"><script>' not in body
         assert b"&quot;&gt;&lt;script&gt;" in body
 
-    def test_cancel(self, provider: DemoProvider) -> None:
+    def test_cancel(self, provider: DevProvider) -> None:
         answer = post(provider, authorization_target(), {"action": "cancel"})
         params = callback_params(answer)
         assert params["error"] == "access_denied"
@@ -271,7 +269,7 @@ class TestAuthorization:
         ],
     )
     def test_errors_go_to_the_callback(
-        self, provider: DemoProvider, changes: dict[str, str | None], error: str
+        self, provider: DevProvider, changes: dict[str, str | None], error: str
     ) -> None:
         params = callback_params(get(provider, authorization_target(**changes)))
         assert params["error"] == error
@@ -293,7 +291,7 @@ class TestAuthorization:
         ],
     )
     def test_never_redirects_to_an_unknown_place(
-        self, provider: DemoProvider, changes: dict[str, str | None]
+        self, provider: DevProvider, changes: dict[str, str | None]
     ) -> None:
         status, headers, _ = get(provider, authorization_target(**changes))
         assert status == 400
@@ -301,29 +299,29 @@ class TestAuthorization:
 
     def test_registered_redirect_uris_match_exactly(self, clock: Clock) -> None:
         client = Client(redirect_uris=("https://app.test/oauth2/callback",))
-        provider = DemoProvider(DemoConfig(issuer=ISSUER, clients=(client,)), clock)
+        provider = DevProvider(ProviderConfig(issuer=ISSUER, clients=(client,)), clock)
         good = authorization_target(redirect_uri="https://app.test/oauth2/callback")
         assert get(provider, good)[0] == 200
         for uri in ("https://app.test/oauth2/callback/", CALLBACK):
             target = authorization_target(redirect_uri=uri)
             assert get(provider, target)[0] == 400
 
-    def test_repeated_parameter(self, provider: DemoProvider) -> None:
+    def test_repeated_parameter(self, provider: DevProvider) -> None:
         target = authorization_target() + "&client_id=authproxy"
         assert get(provider, target)[0] == 400
 
-    def test_malformed_query(self, provider: DemoProvider) -> None:
+    def test_malformed_query(self, provider: DevProvider) -> None:
         assert get(provider, authorization_target() + "&x=\xe4")[0] == 400
         assert get(provider, authorization_target() + "&x=%ff")[0] == 400
 
-    def test_request_as_form(self, provider: DemoProvider) -> None:
+    def test_request_as_form(self, provider: DevProvider) -> None:
         query = urlsplit(authorization_target()).query
         form = {name: values[0] for name, values in parse_qs(query).items()}
         status, _, body = post(provider, "/authorize", form)
         assert status == 200
         assert b"code_challenge=" in body
 
-    def test_form_post(self, provider: DemoProvider) -> None:
+    def test_form_post(self, provider: DevProvider) -> None:
         target = authorization_target(response_mode="form_post")
         form = {"username": "bob", "password": "pass word"}
         status, headers, body = post(provider, target, form)
@@ -335,11 +333,13 @@ class TestAuthorization:
         csp = (first_header(headers, b"content-security-policy") or b"").decode()
         assert csp_hash(SUBMIT_SCRIPT) in csp
 
-    def test_login_hint(self, provider: DemoProvider) -> None:
+    def test_login_hint(self, provider: DevProvider) -> None:
         _, _, body = get(provider, authorization_target(login_hint="bob"))
         assert b'value="bob"' in body
 
-    def test_configured_error(self, provider: DemoProvider, config: DemoConfig) -> None:
+    def test_configured_error(
+        self, provider: DevProvider, config: ProviderConfig
+    ) -> None:
         config.authorization_error = "temporarily_unavailable"
         params = callback_params(get(provider, authorization_target()))
         assert params["error"] == "temporarily_unavailable"
@@ -347,19 +347,19 @@ class TestAuthorization:
         assert "error=temporarily_unavailable" in url
 
     def test_wrong_issuer_in_the_response(
-        self, provider: DemoProvider, config: DemoConfig
+        self, provider: DevProvider, config: ProviderConfig
     ) -> None:
         config.authorization_response["iss"] = None
         url = provider.log_in(ISSUER + authorization_target(), "alice")
         assert "iss=" not in url
 
-    def test_log_in_of_an_unknown_user(self, provider: DemoProvider) -> None:
+    def test_log_in_of_an_unknown_user(self, provider: DevProvider) -> None:
         with pytest.raises(OAuthError, match="no user 'eve'"):
             provider.log_in(ISSUER + authorization_target(), "eve")
 
 
 class TestCode:
-    def test_tokens(self, provider: DemoProvider, clock: Clock) -> None:
+    def test_tokens(self, provider: DevProvider, clock: Clock) -> None:
         tokens = tokens_of(redeem(provider, log_in(provider)))
         assert tokens["token_type"] == "Bearer"
         assert tokens["expires_in"] == 300
@@ -391,16 +391,16 @@ class TestCode:
         assert access["resource_access"] == {"authproxy": {"roles": ["editor"]}}
         assert access["sub"] == claims["sub"]
 
-    def test_without_openid_there_is_no_id_token(self, provider: DemoProvider) -> None:
+    def test_without_openid_there_is_no_id_token(self, provider: DevProvider) -> None:
         tokens = tokens_of(redeem(provider, log_in(provider, scope="email")))
         assert "id_token" not in tokens
 
-    def test_es256(self, provider: DemoProvider, config: DemoConfig) -> None:
+    def test_es256(self, provider: DevProvider, config: ProviderConfig) -> None:
         config.signing_alg = "ES256"
         tokens = tokens_of(redeem(provider, log_in(provider)))
         assert verified(provider, tokens["id_token"])[0]["alg"] == "ES256"
 
-    def test_single_use_and_reuse_ends_the_login(self, provider: DemoProvider) -> None:
+    def test_single_use_and_reuse_ends_the_login(self, provider: DevProvider) -> None:
         code = log_in(provider)
         tokens = tokens_of(redeem(provider, code))
         assert error_of(redeem(provider, code)) == (400, "invalid_grant")
@@ -413,7 +413,7 @@ class TestCode:
 
     @pytest.mark.parametrize(("age", "status"), [(59.9, 200), (60.0, 400)])
     def test_lives_for_a_minute(
-        self, provider: DemoProvider, clock: Clock, age: float, status: int
+        self, provider: DevProvider, clock: Clock, age: float, status: int
     ) -> None:
         code = log_in(provider)
         clock.now += age
@@ -438,7 +438,7 @@ class TestCode:
     )
     def test_refused(
         self,
-        provider: DemoProvider,
+        provider: DevProvider,
         changes: dict[str, str | None],
         expected: tuple[int, str],
     ) -> None:
@@ -447,32 +447,32 @@ class TestCode:
         challenge = first_header(answer[1], b"www-authenticate")
         assert (challenge is not None) == (expected[0] == 401)
 
-    def test_wrong_verifier_uses_the_code_up(self, provider: DemoProvider) -> None:
+    def test_wrong_verifier_uses_the_code_up(self, provider: DevProvider) -> None:
         code = log_in(provider)
         redeem(provider, code, code_verifier="w" * 43)
         assert error_of(redeem(provider, code)) == (400, "invalid_grant")
 
-    def test_plain_challenge(self, provider: DemoProvider) -> None:
+    def test_plain_challenge(self, provider: DevProvider) -> None:
         for method in ("plain", None):
             code = log_in(
                 provider, code_challenge="p" * 43, code_challenge_method=method
             )
             assert redeem(provider, code, code_verifier="p" * 43)[0] == 200
 
-    def test_no_downgrade_of_pkce(self, provider: DemoProvider) -> None:
+    def test_no_downgrade_of_pkce(self, provider: DevProvider) -> None:
         code = log_in(provider, code_challenge=None, code_challenge_method=None)
         assert error_of(redeem(provider, code)) == (400, "invalid_grant")
         code = log_in(provider, code_challenge=None, code_challenge_method=None)
         assert redeem(provider, code, code_verifier=None)[0] == 200
 
-    def test_code_of_another_client(self, provider: DemoProvider) -> None:
+    def test_code_of_another_client(self, provider: DevProvider) -> None:
         other = Client(id="other", secret="other-secret")
         provider.config.clients = (Client(), other)
         code = log_in(provider)
         changes = {"client_id": "other", "client_secret": "other-secret"}
         assert error_of(redeem(provider, code, **changes)) == (400, "invalid_grant")
 
-    def test_public_client_needs_pkce(self, provider: DemoProvider) -> None:
+    def test_public_client_needs_pkce(self, provider: DevProvider) -> None:
         provider.config.clients = (Client(id="public", secret=""),)
         code = log_in(provider, client_id="public")
         answer = redeem(provider, code, client_id="public", client_secret=None)
@@ -482,14 +482,14 @@ class TestCode:
         )
         assert callback_params(get(provider, target))["error"] == "invalid_request"
 
-    def test_token_request_must_be_a_form(self, provider: DemoProvider) -> None:
+    def test_token_request_must_be_a_form(self, provider: DevProvider) -> None:
         answer = provider.handle(b"POST", b"/token", (), b"{}")
         assert error_of(answer) == (400, "invalid_request")
         assert get(provider, "/token")[0] == 405
 
 
 class TestClientAuthentication:
-    def redeem_with(self, provider: DemoProvider, header: bytes, **more: str) -> Answer:
+    def redeem_with(self, provider: DevProvider, header: bytes, **more: str) -> Answer:
         form = {
             "grant_type": "authorization_code",
             "code": log_in(provider),
@@ -502,10 +502,10 @@ class TestClientAuthentication:
     def basic(self, text: str) -> bytes:
         return b"Basic " + base64.b64encode(text.encode())
 
-    def test_basic(self, provider: DemoProvider) -> None:
+    def test_basic(self, provider: DevProvider) -> None:
         assert self.redeem_with(provider, self.basic(f"authproxy:{SECRET}"))[0] == 200
 
-    def test_basic_is_form_decoded(self, provider: DemoProvider) -> None:
+    def test_basic_is_form_decoded(self, provider: DevProvider) -> None:
         provider.config.clients = (Client(secret="a b:c%"),)
         assert self.redeem_with(provider, self.basic("authproxy:a+b%3Ac%25"))[0] == 200
 
@@ -513,10 +513,10 @@ class TestClientAuthentication:
         "header",
         [b"Basic !!!", b"Basic YWJj", b"Basic /w==", b"Bearer abc", b"Basic"],
     )
-    def test_malformed(self, provider: DemoProvider, header: bytes) -> None:
+    def test_malformed(self, provider: DevProvider, header: bytes) -> None:
         assert error_of(self.redeem_with(provider, header)) == (401, "invalid_client")
 
-    def test_contradictions(self, provider: DemoProvider) -> None:
+    def test_contradictions(self, provider: DevProvider) -> None:
         header = self.basic(f"authproxy:{SECRET}")
         for more in ({"client_id": "other"}, {"client_secret": SECRET}):
             answer = self.redeem_with(provider, header, **more)
@@ -524,7 +524,7 @@ class TestClientAuthentication:
 
 
 class TestRefresh:
-    def test_rotation_and_reuse(self, provider: DemoProvider) -> None:
+    def test_rotation_and_reuse(self, provider: DevProvider) -> None:
         first = tokens_of(redeem(provider, log_in(provider)))["refresh_token"]
         tokens = tokens_of(refresh(provider, first))
         second = tokens["refresh_token"]
@@ -535,7 +535,7 @@ class TestRefresh:
         # The family is gone: the stolen copy may be the second one.
         assert error_of(refresh(provider, second)) == (400, "invalid_grant")
 
-    def test_identity_stays(self, provider: DemoProvider, clock: Clock) -> None:
+    def test_identity_stays(self, provider: DevProvider, clock: Clock) -> None:
         before = tokens_of(redeem(provider, log_in(provider)))
         clock.now += 100
         after = tokens_of(refresh(provider, before["refresh_token"]))
@@ -545,7 +545,9 @@ class TestRefresh:
             assert new[name] == old[name]
         assert new["iat"] == old["iat"] + 100
 
-    def test_without_rotation(self, provider: DemoProvider, config: DemoConfig) -> None:
+    def test_without_rotation(
+        self, provider: DevProvider, config: ProviderConfig
+    ) -> None:
         config.rotate_refresh_tokens = False
         config.id_token_on_refresh = False
         token = tokens_of(redeem(provider, log_in(provider)))["refresh_token"]
@@ -554,19 +556,19 @@ class TestRefresh:
             assert "refresh_token" not in tokens
             assert "id_token" not in tokens
 
-    def test_expires(self, provider: DemoProvider, clock: Clock) -> None:
+    def test_expires(self, provider: DevProvider, clock: Clock) -> None:
         token = tokens_of(redeem(provider, log_in(provider)))["refresh_token"]
         clock.now += 1800
         assert error_of(refresh(provider, token)) == (400, "invalid_grant")
 
-    def test_revoke(self, provider: DemoProvider) -> None:
+    def test_revoke(self, provider: DevProvider) -> None:
         alice = tokens_of(redeem(provider, log_in(provider)))["refresh_token"]
         bob = tokens_of(redeem(provider, log_in(provider, "bob")))["refresh_token"]
         provider.revoke("alice")
         assert error_of(refresh(provider, alice)) == (400, "invalid_grant")
         assert refresh(provider, bob)[0] == 200
 
-    def test_scope_can_not_grow(self, provider: DemoProvider) -> None:
+    def test_scope_can_not_grow(self, provider: DevProvider) -> None:
         token = tokens_of(redeem(provider, log_in(provider)))["refresh_token"]
         assert error_of(refresh(provider, token, scope="openid groups")) == (
             400,
@@ -574,20 +576,20 @@ class TestRefresh:
         )
         assert refresh(provider, token, scope="openid")[0] == 200
 
-    def test_missing_token(self, provider: DemoProvider) -> None:
+    def test_missing_token(self, provider: DevProvider) -> None:
         assert error_of(refresh(provider, "")) == (400, "invalid_request")
 
-    def test_none_issued(self, provider: DemoProvider, config: DemoConfig) -> None:
+    def test_none_issued(self, provider: DevProvider, config: ProviderConfig) -> None:
         config.issue_refresh_token = False
         assert "refresh_token" not in tokens_of(redeem(provider, log_in(provider)))
 
 
 class TestKnobs:
-    def id_claims(self, provider: DemoProvider) -> dict[str, Any]:
+    def id_claims(self, provider: DevProvider) -> dict[str, Any]:
         tokens = tokens_of(redeem(provider, log_in(provider)))
         return verified(provider, tokens["id_token"])[1]
 
-    def test_claims(self, provider: DemoProvider, config: DemoConfig) -> None:
+    def test_claims(self, provider: DevProvider, config: ProviderConfig) -> None:
         config.id_token_claims = {"nonce": None, "iss": "x", "aud": ["other"]}
         config.access_token_claims = {"aud": ["account"]}
         tokens = tokens_of(redeem(provider, log_in(provider)))
@@ -598,17 +600,17 @@ class TestKnobs:
         assert access["aud"] == ["account"]
 
     def test_clock_offset(
-        self, provider: DemoProvider, config: DemoConfig, clock: Clock
+        self, provider: DevProvider, config: ProviderConfig, clock: Clock
     ) -> None:
         config.clock_offset = 3600
         assert self.id_claims(provider)["iat"] == int(clock.now) + 3600
 
-    def test_padding(self, provider: DemoProvider, config: DemoConfig) -> None:
+    def test_padding(self, provider: DevProvider, config: ProviderConfig) -> None:
         config.padding = 4000
         assert len(self.id_claims(provider)["padding"]) == 4000
 
     def test_header_without_kid(
-        self, provider: DemoProvider, config: DemoConfig
+        self, provider: DevProvider, config: ProviderConfig
     ) -> None:
         config.id_token_header["kid"] = None
         tokens = tokens_of(redeem(provider, log_in(provider)))
@@ -619,7 +621,7 @@ class TestKnobs:
         }
 
     def test_filter_and_response(
-        self, provider: DemoProvider, config: DemoConfig
+        self, provider: DevProvider, config: ProviderConfig
     ) -> None:
         config.id_token_filter = lambda token: token[:10]
         config.token_response["refresh_token"] = None
@@ -628,7 +630,7 @@ class TestKnobs:
         assert "refresh_token" not in tokens
 
     @pytest.mark.parametrize("keep_old", [True, False])
-    def test_key_rotation(self, provider: DemoProvider, keep_old: bool) -> None:
+    def test_key_rotation(self, provider: DevProvider, keep_old: bool) -> None:
         before = tokens_of(redeem(provider, log_in(provider)))["id_token"]
         kids = {key["kid"] for key in json.loads(get(provider, "/jwks")[2])["keys"]}
         provider.rotate_keys(keep_old=keep_old)
@@ -642,7 +644,7 @@ class TestKnobs:
         if keep_old:
             verified(provider, before)
 
-    def test_user_without_verified_email(self, provider: DemoProvider) -> None:
+    def test_user_without_verified_email(self, provider: DevProvider) -> None:
         provider.config.users = (
             User(name="carol", password="x", email_verified=False),
             User(name="dave", password="x", email="", claims={"dept": 7}, sub="d"),
@@ -656,7 +658,7 @@ class TestKnobs:
         assert "email_verified" not in claims
         assert (claims["dept"], claims["sub"]) == (7, "d")
 
-    def test_record_of_requests(self, provider: DemoProvider) -> None:
+    def test_record_of_requests(self, provider: DevProvider) -> None:
         get(provider, "/jwks")
         redeem(provider, log_in(provider))
         get(provider, "/nowhere")
@@ -670,10 +672,10 @@ class TestKnobs:
 
 
 class TestUserinfo:
-    def userinfo(self, provider: DemoProvider, header: bytes) -> Answer:
+    def userinfo(self, provider: DevProvider, header: bytes) -> Answer:
         return get(provider, "/userinfo", (b"authorization", header))
 
-    def test_claims(self, provider: DemoProvider, config: DemoConfig) -> None:
+    def test_claims(self, provider: DevProvider, config: ProviderConfig) -> None:
         token = tokens_of(redeem(provider, log_in(provider, "bob")))["access_token"]
         claims = json.loads(self.userinfo(provider, b"Bearer " + token.encode())[2])
         assert claims["preferred_username"] == "bob"
@@ -683,25 +685,25 @@ class TestUserinfo:
         assert claims["sub"] == "somebody else"
 
     @pytest.mark.parametrize("header", [b"Bearer abc", b"Bearer \xff", b"Bearer"])
-    def test_unknown_token(self, provider: DemoProvider, header: bytes) -> None:
+    def test_unknown_token(self, provider: DevProvider, header: bytes) -> None:
         status, headers, _ = self.userinfo(provider, header)
         assert status == 401
         assert first_header(headers, b"www-authenticate") == (
             b'Bearer error="invalid_token"'
         )
 
-    def test_other_scheme(self, provider: DemoProvider) -> None:
+    def test_other_scheme(self, provider: DevProvider) -> None:
         status, headers, _ = self.userinfo(provider, b"Basic abc")
         assert (status, first_header(headers, b"www-authenticate")) == (401, b"Bearer")
 
-    def test_expired_token(self, provider: DemoProvider, clock: Clock) -> None:
+    def test_expired_token(self, provider: DevProvider, clock: Clock) -> None:
         token = tokens_of(redeem(provider, log_in(provider)))["access_token"]
         clock.now += 300
         assert self.userinfo(provider, b"Bearer " + token.encode())[0] == 401
 
 
 class TestEndSession:
-    def test_ends_the_login_and_redirects(self, provider: DemoProvider) -> None:
+    def test_ends_the_login_and_redirects(self, provider: DevProvider) -> None:
         tokens = tokens_of(redeem(provider, log_in(provider)))
         params = {
             "id_token_hint": tokens["id_token"],
@@ -717,7 +719,7 @@ class TestEndSession:
             "invalid_grant",
         )
 
-    def test_without_redirect(self, provider: DemoProvider) -> None:
+    def test_without_redirect(self, provider: DevProvider) -> None:
         status, _, body = post(provider, "/logout", {"client_id": "authproxy"})
         assert status == 200
         assert b"signed out" in body
@@ -731,18 +733,18 @@ class TestEndSession:
             {"client_id": "authproxy", "post_logout_redirect_uri": "https://evil.test"},
         ],
     )
-    def test_refused(self, provider: DemoProvider, params: dict[str, str]) -> None:
+    def test_refused(self, provider: DevProvider, params: dict[str, str]) -> None:
         status, headers, _ = get(provider, f"/logout?{urlencode(params)}")
         assert status == 400
         assert first_header(headers, b"location") is None
 
-    def test_contradicting_client(self, provider: DemoProvider) -> None:
+    def test_contradicting_client(self, provider: DevProvider) -> None:
         token = tokens_of(redeem(provider, log_in(provider)))["id_token"]
         params = {"id_token_hint": token, "client_id": "other"}
         assert get(provider, f"/logout?{urlencode(params)}")[0] == 400
 
 
-def test_fetch_answers_without_network(provider: DemoProvider) -> None:
+def test_fetch_answers_without_network(provider: DevProvider) -> None:
     response = provider.fetch(Fetch("GET", ISSUER + "/jwks?x=y"))
     assert response.status == 200
     assert "keys" in json.loads(response.body)
@@ -751,7 +753,7 @@ def test_fetch_answers_without_network(provider: DemoProvider) -> None:
 class TestServer:
     @pytest.fixture
     def running(self) -> Iterator[Running]:
-        provider = DemoProvider(DemoConfig(users=example_users("secret")))
+        provider = DevProvider(ProviderConfig(users=example_users("secret")))
         with serve(provider) as running:
             yield running
 
@@ -775,7 +777,7 @@ class TestServer:
         assert json.loads(body)["issuer"] == running.url
 
     def test_issuer_with_a_path(self) -> None:
-        provider = DemoProvider(DemoConfig(issuer="/realms/demo"))
+        provider = DevProvider(ProviderConfig(issuer="/realms/demo"))
         with serve(provider) as running:
             assert provider.config.issuer == running.url + "/realms/demo"
 

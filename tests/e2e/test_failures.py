@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from authproxy_demo.config import Client as DemoClient
-from authproxy_demo.config import DemoConfig, example_users
-from authproxy_demo.provider import DemoProvider, serve
+from authproxy_devprovider.config import Client as DemoClient
+from authproxy_devprovider.config import ProviderConfig, example_users
+from authproxy_devprovider.provider import DevProvider, serve
 from support.http import Client, Reply, form_action
 from support.keycloak import (
     APP,
@@ -116,8 +116,8 @@ def test_a_clock_that_is_wrong(start: Start, offset: float) -> None:
         redirect_uris=(f"{APP}/oauth2/callback",),
     )
     users = example_users("secret")
-    config = DemoConfig(users=users, clients=(client,), clock_offset=offset)
-    provider = DemoProvider(config)
+    config = ProviderConfig(users=users, clients=(client,), clock_offset=offset)
+    provider = DevProvider(config)
     with serve(provider):
         server = start(issuer=config.issuer)
         browser = Client({"app.example.com": server.port})

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from authproxy_demo.config import Client as IdpClient
-from authproxy_demo.config import DemoConfig, User
-from authproxy_demo.provider import DemoProvider, serve
+from authproxy_devprovider.config import Client as IdpClient
+from authproxy_devprovider.config import ProviderConfig, User
+from authproxy_devprovider.provider import DevProvider, serve
 from support import caddy as caddy_support
 from support import nginx, processes
 from support.certificates import Certificate
@@ -45,7 +45,7 @@ Start = Callable[..., "Front"]
 class Front:
     """A gateway, and a browser in front of it."""
 
-    def __init__(self, port: int, provider: DemoProvider, app: EchoApp) -> None:
+    def __init__(self, port: int, provider: DevProvider, app: EchoApp) -> None:
         self.client = Client({HOST: port})
         self.app = app
         self._port = port
@@ -72,21 +72,21 @@ class Front:
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[DemoProvider]:
+def provider() -> Iterator[DevProvider]:
     """A provider with two users."""
     users = (
         User(name="alice", password="pw", groups=("admins",)),
         User(name="bob", password="pw", groups=("staff",)),
     )
     client = IdpClient(id="web", secret="s", redirect_uris=(f"{APP}/oauth2/callback",))
-    made = DemoProvider(DemoConfig(users=users, clients=(client,)))
+    made = DevProvider(ProviderConfig(users=users, clients=(client,)))
     with serve(made):
         yield made
 
 
 @pytest.fixture
 def start(
-    tmp_path: Path, provider: DemoProvider, certificate: Certificate, app: EchoApp
+    tmp_path: Path, provider: DevProvider, certificate: Certificate, app: EchoApp
 ) -> Iterator[Start]:
     """Start authproxy and a gateway by its name."""
     with ExitStack() as running:

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from authproxy_demo.config import Client as DemoClient
-from authproxy_demo.config import DemoConfig, example_users
-from authproxy_demo.provider import DemoProvider, serve
+from authproxy_devprovider.config import Client as DemoClient
+from authproxy_devprovider.config import ProviderConfig, example_users
+from authproxy_devprovider.provider import DevProvider, serve
 from support.http import Client, Cookies, Reply
 from support.keycloak import APP, CLIENT_ID, REALM, Keycloak
 from support.peers import AUTHPROXY, OAUTH2_PROXY, WORKERS, AuthServer
@@ -41,13 +41,13 @@ NAME = "_oauth2_proxy"
 
 
 @pytest.fixture
-def idp() -> Iterator[DemoProvider]:
+def idp() -> Iterator[DevProvider]:
     """A provider on loopback."""
-    config = DemoConfig(
+    config = ProviderConfig(
         users=example_users("pw"),
         clients=(DemoClient(id="authproxy", secret=CLIENT_SECRET),),
     )
-    provider = DemoProvider(config)
+    provider = DevProvider(config)
     running = serve(provider)
     yield provider
     running.close()
@@ -82,7 +82,7 @@ class Instance:
 class Fleet:
     """Starts instances with the same settings."""
 
-    def __init__(self, folder: Path, idp: DemoProvider) -> None:
+    def __init__(self, folder: Path, idp: DevProvider) -> None:
         self.folder = folder
         self.idp = idp
         self.stack = contextlib.ExitStack()
@@ -158,7 +158,7 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(tmp_path: Path, idp: DemoProvider) -> Iterator[Fleet]:
+def fleet(tmp_path: Path, idp: DevProvider) -> Iterator[Fleet]:
     """Instances of one deployment."""
     fleet = Fleet(tmp_path, idp)
     with fleet.stack:

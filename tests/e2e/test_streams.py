@@ -14,10 +14,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 from websockets.sync.server import ServerConnection
 from websockets.sync.server import serve as serve_websockets
 
-from authproxy_demo.config import Client as DemoClient
-from authproxy_demo.config import DemoConfig, example_users
-from authproxy_demo.provider import DemoProvider
-from authproxy_demo.provider import serve as serve_provider
+from authproxy_devprovider.config import Client as DemoClient
+from authproxy_devprovider.config import ProviderConfig, example_users
+from authproxy_devprovider.provider import DevProvider
+from authproxy_devprovider.provider import serve as serve_provider
 from support.browser import start_browser
 from support.certificates import make_certificate
 from support.ports import LOOPBACK
@@ -117,9 +117,9 @@ def websocket_port() -> Iterator[int]:
 
 
 @pytest.fixture
-def provider() -> Iterator[DemoProvider]:
+def provider() -> Iterator[DevProvider]:
     client = DemoClient(id="web", secret="s", redirect_uris=(f"{APP}/oauth2/callback",))
-    made = DemoProvider(DemoConfig(users=example_users("secret"), clients=(client,)))
+    made = DevProvider(ProviderConfig(users=example_users("secret"), clients=(client,)))
     with serve_provider(made):
         yield made
 
@@ -130,7 +130,7 @@ def seen(browser: Chrome) -> list[str]:
 
 
 def test_events_and_sockets(
-    tmp_path: Path, provider: DemoProvider, websocket_port: int
+    tmp_path: Path, provider: DevProvider, websocket_port: int
 ) -> None:
     chromium, driver = need("chromium"), need("chromedriver")
     certificate = make_certificate(tmp_path, "app.example.com")

@@ -21,9 +21,9 @@ from starlette.routing import Route
 
 from authproxy.asgi import AuthMiddleware, request_of
 from authproxy_core import AuthProxy, Secret, UpstreamSettings
-from authproxy_demo.config import Client as DemoClient
-from authproxy_demo.config import DemoConfig
-from authproxy_demo.provider import DemoProvider, serve
+from authproxy_devprovider.config import Client as DemoClient
+from authproxy_devprovider.config import ProviderConfig
+from authproxy_devprovider.provider import DevProvider, serve
 from support.harness import ALICE, BOB, provider_settings, rule, settings
 from support.http import Client
 from support.ports import free_port
@@ -36,9 +36,9 @@ async def shown(request: Request) -> JSONResponse:
 
 
 @pytest.fixture
-def running() -> Iterator[tuple[str, DemoProvider]]:
+def running() -> Iterator[tuple[str, DevProvider]]:
     """The URL of a guarded Starlette application, and its provider."""
-    provider = DemoProvider(DemoConfig(users=(ALICE, BOB)))
+    provider = DevProvider(ProviderConfig(users=(ALICE, BOB)))
     with serve(provider) as idp:
         given = settings(
             cookie={"secure": False},
@@ -82,7 +82,7 @@ def test_the_example_of_the_readme() -> None:
     )
     assert len(code.splitlines()) <= 25
     client = DemoClient(id="app", secret="s3cret")
-    provider = DemoProvider(DemoConfig(users=(ALICE,), clients=(client,)))
+    provider = DevProvider(ProviderConfig(users=(ALICE,), clients=(client,)))
     with serve(provider) as idp:
         for word, meant in (
             ("https://keycloak.example.com/realms/main", idp.url),
@@ -100,14 +100,14 @@ def test_the_example_of_the_readme() -> None:
             assert browser.get(f"{url}/").text == "Hello, alice@example.com"
 
 
-def log_in(client: Client, url: str, provider: DemoProvider, rd: str = "/deep") -> None:
+def log_in(client: Client, url: str, provider: DevProvider, rd: str = "/deep") -> None:
     started = client.get(f"{url}/oauth2/start?rd={rd}")
     callback = provider.log_in(started.location, "alice")
     back = client.get(callback)
     assert (back.status, back.location) == (302, f"{url}{rd}")
 
 
-def test_login_and_a_guarded_page(running: tuple[str, DemoProvider]) -> None:
+def test_login_and_a_guarded_page(running: tuple[str, DevProvider]) -> None:
     url, provider = running
     client = Client()
     page = client.get(f"{url}/deep")
@@ -127,7 +127,7 @@ def test_login_and_a_guarded_page(running: tuple[str, DemoProvider]) -> None:
     assert (head.status, head.body) == (200, b"")
 
 
-def test_a_posted_form_is_read(running: tuple[str, DemoProvider]) -> None:
+def test_a_posted_form_is_read(running: tuple[str, DevProvider]) -> None:
     url, _ = running
     client = Client()
     reply = client.submit(f"{url}/oauth2/start", {"rd": "/posted"})

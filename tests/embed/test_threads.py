@@ -24,8 +24,8 @@ from authproxy_core import (
     decide_sync,
     drive_sync,
 )
-from authproxy_demo.config import DemoConfig
-from authproxy_demo.provider import DemoProvider, serve
+from authproxy_devprovider.config import ProviderConfig
+from authproxy_devprovider.provider import DevProvider, serve
 from support.harness import ALICE, rule, settings
 from support.http import Client
 from support.in_thread import InThread
@@ -55,8 +55,8 @@ def perform(effect: Any) -> Any:
 
 
 @pytest.fixture
-def running() -> Iterator[tuple[str, DemoProvider]]:
-    provider = DemoProvider(DemoConfig(users=(ALICE,)))
+def running() -> Iterator[tuple[str, DevProvider]]:
+    provider = DevProvider(ProviderConfig(users=(ALICE,)))
     with serve(provider) as idp:
         proxy = AuthProxy(
             settings(
@@ -107,7 +107,7 @@ def running() -> Iterator[tuple[str, DemoProvider]]:
             yield f"http://{LOOPBACK}:{running.port}", provider
 
 
-def test_login_and_a_guarded_page(running: tuple[str, DemoProvider]) -> None:
+def test_login_and_a_guarded_page(running: tuple[str, DevProvider]) -> None:
     url, provider = running
     client = Client()
     assert client.get(f"{url}/page").status == 403

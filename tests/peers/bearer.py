@@ -6,13 +6,13 @@ import json
 import urllib.parse
 
 from authproxy_core.effects import Fetch
-from authproxy_demo.provider import DemoProvider
+from authproxy_devprovider.provider import DevProvider
 from support.keycloak import CLIENT_ID, CLIENT_SECRET
 
 REDIRECT_URI = "https://app.example.com/oauth2/callback"
 
 
-def id_token(provider: DemoProvider, user: str = "alice") -> str:
+def id_token(provider: DevProvider, user: str = "alice") -> str:
     """A token of *user* for the client, straight from the provider."""
     issuer = provider.config.issuer
     asked = {

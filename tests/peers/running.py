@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from authproxy_demo.provider import DemoProvider
+from authproxy_devprovider.provider import DevProvider
 from support.http import Client, Cookies, Reply
 from support.keycloak import CLIENT_ID, CLIENT_SECRET
 from support.peers import AUTHPROXY, COOKIE_SECRET, OAUTH2_PROXY, SOURCES, command
@@ -44,12 +44,12 @@ class Peer:
             LOOPBACK, self.port, timeout=TIMEOUT
         )
 
-    def log_in(self, provider: DemoProvider) -> None:
+    def log_in(self, provider: DevProvider) -> None:
         """Log the configuration's user in; the answers stay in ``login``."""
         self.login = self.logged_in(provider, "/deep", self.cookies)
 
     def logged_in(
-        self, provider: DemoProvider, rd: str, cookies: Cookies | None = None
+        self, provider: DevProvider, rd: str, cookies: Cookies | None = None
     ) -> tuple[Reply, Reply]:
         """A login that begins with *rd*: the answers that begin and end it."""
         host = self.configuration.host
@@ -120,7 +120,7 @@ class Peer:
 class Peers:
     """Starts both programs; *places* says what stands for ``{echo}`` and the like."""
 
-    def __init__(self, provider: DemoProvider, places: Mapping[str, str]) -> None:
+    def __init__(self, provider: DevProvider, places: Mapping[str, str]) -> None:
         self._provider = provider
         self._places = {**places, "{issuer}": provider.config.issuer}
         self._bearer = id_token(provider)
@@ -201,7 +201,7 @@ class Peers:
 
 
 def _environment(
-    name: str, configuration: Configuration, port: int, provider: DemoProvider
+    name: str, configuration: Configuration, port: int, provider: DevProvider
 ) -> dict[str, str]:
     values: dict[str, Any] = {
         "CLIENT_ID": CLIENT_ID,

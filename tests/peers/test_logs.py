@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from authproxy_demo.config import Client as DemoClient
-from authproxy_demo.config import DemoConfig, example_users
-from authproxy_demo.provider import DemoProvider
-from authproxy_demo.provider import serve as serve_provider
+from authproxy_devprovider.config import Client as DemoClient
+from authproxy_devprovider.config import ProviderConfig, example_users
+from authproxy_devprovider.provider import DevProvider
+from authproxy_devprovider.provider import serve as serve_provider
 from support.keycloak import CLIENT_ID, CLIENT_SECRET
 from support.peers import (
     AUTHPROXY,
@@ -75,13 +75,13 @@ REQUESTS: tuple[tuple[str, str, dict[str, str]], ...] = (
 
 
 @pytest.fixture(scope="module")
-def provider() -> DemoProvider:
+def provider() -> DevProvider:
     client = DemoClient(id=CLIENT_ID, secret=CLIENT_SECRET)
-    return DemoProvider(DemoConfig(users=example_users("pw"), clients=(client,)))
+    return DevProvider(ProviderConfig(users=example_users("pw"), clients=(client,)))
 
 
 @pytest.fixture(scope="module")
-def issuer(provider: DemoProvider) -> Iterator[str]:
+def issuer(provider: DevProvider) -> Iterator[str]:
     with serve_provider(provider) as running:
         yield running.url
 
@@ -153,7 +153,7 @@ def test_default_lines(tmp_path: Path, issuer: str) -> None:
     assert found[0] == found[1]
 
 
-def test_auth_lines(tmp_path: Path, issuer: str, provider: DemoProvider) -> None:
+def test_auth_lines(tmp_path: Path, issuer: str, provider: DevProvider) -> None:
     """A login: in both logs it is a success, told with the same facts."""
     found = []
     for server in both(tmp_path, issuer, AUTH_CONFIG):

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from authproxy_demo.config import Client, DemoConfig, example_users
-from authproxy_demo.provider import DemoProvider, serve
+from authproxy_devprovider.config import Client, ProviderConfig, example_users
+from authproxy_devprovider.provider import DevProvider, serve
 from support.certificates import make_certificate
 from support.echo import EchoApp
 from support.keycloak import CLIENT_ID, CLIENT_SECRET
@@ -38,7 +38,7 @@ ran: set[str] = set()
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[DemoProvider]:
+def provider() -> Iterator[DevProvider]:
     """An identity provider for both."""
     callbacks = tuple(
         f"{scheme}://{host}{prefix}/callback"
@@ -51,20 +51,20 @@ def provider() -> Iterator[DemoProvider]:
         secret=CLIENT_SECRET,
         redirect_uris=(*callbacks, "/oauth2/callback"),
     )
-    config = DemoConfig(
+    config = ProviderConfig(
         users=example_users("secret"),
         clients=(client,),
         access_token_lifetime=LONG,
         id_token_lifetime=LONG,
     )
-    made = DemoProvider(config)
+    made = DevProvider(config)
     with serve(made):
         yield made
 
 
 @pytest.fixture(scope="module")
 def peers(
-    provider: DemoProvider, tmp_path_factory: pytest.TempPathFactory
+    provider: DevProvider, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Peers]:
     """Starts both programs, beside an application and a store."""
     if command(OAUTH2_PROXY) is None:
@@ -128,7 +128,7 @@ def both(
 
 @pytest.mark.parametrize("rd", [rd for rd in RETURNS if "{P}" not in rd])
 def test_a_login_ends_alike(
-    rd: str, both: tuple[Peer, Peer], provider: DemoProvider
+    rd: str, both: tuple[Peer, Peer], provider: DevProvider
 ) -> None:
     """The whole way; where it ends is what the sign-in page says in the comparison."""
     seen = []

@@ -2,7 +2,7 @@
 
 `Harness` is a proxy, an identity provider and a browser's cookie jar. `run_scripted`
 runs a flow against a script of effects and their results. `UNUSABLE_KEYS` and
-`OAuthError` are the provider's, because the core's tests do not import the demo.
+`OAuthError` are those of the development provider.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from authproxy_core import (
     decide_sync,
 )
 from authproxy_core.messages import Header
-from authproxy_demo.config import UNUSABLE_KEYS as UNUSABLE_KEYS
-from authproxy_demo.config import Client, DemoConfig, User
-from authproxy_demo.protocol import OAuthError as OAuthError
-from authproxy_demo.provider import DemoProvider
+from authproxy_devprovider.config import UNUSABLE_KEYS as UNUSABLE_KEYS
+from authproxy_devprovider.config import Client, ProviderConfig, User
+from authproxy_devprovider.protocol import OAuthError as OAuthError
+from authproxy_devprovider.provider import DevProvider
 
 ISSUER = "https://idp.example.com/realms/main"
 HOST = b"app.example.com"
@@ -118,8 +118,10 @@ class Harness:
         self.clock = Clock()
         self.random = random.Random(7).randbytes
         self.events: list[Event] = []
-        self.config = DemoConfig(issuer=ISSUER, users=(ALICE, BOB), clients=(CLIENT,))
-        self.idp = DemoProvider(self.config, self.clock, self.random)
+        self.config = ProviderConfig(
+            issuer=ISSUER, users=(ALICE, BOB), clients=(CLIENT,)
+        )
+        self.idp = DevProvider(self.config, self.clock, self.random)
         self.settings = given or settings()
         self.proxy = self.new_proxy(self.settings)
         self.jar: dict[bytes, bytes] = {}

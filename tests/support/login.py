@@ -6,8 +6,8 @@ import http.client
 from types import TracebackType
 from urllib.parse import urlsplit
 
-from authproxy_demo.config import Client, DemoConfig, User
-from authproxy_demo.provider import DemoProvider, serve
+from authproxy_devprovider.config import Client, ProviderConfig, User
+from authproxy_devprovider.provider import DevProvider, serve
 from support.http import Cookies
 from support.ports import LOOPBACK, free_port
 
@@ -24,7 +24,7 @@ class Provider:
                 f"http://{LOOPBACK}:{port}/oauth2/callback" for port in self.ports
             )
         )
-        self.idp = DemoProvider(DemoConfig(users=USERS, clients=(client,)))
+        self.idp = DevProvider(ProviderConfig(users=USERS, clients=(client,)))
         self._client = client
         self._running = serve(self.idp, LOOPBACK)
 

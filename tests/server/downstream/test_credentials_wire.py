@@ -12,9 +12,9 @@ from typing import Any
 import bcrypt
 import pytest
 
-from authproxy_demo.config import Client as IdpClient
-from authproxy_demo.config import DemoConfig, User
-from authproxy_demo.provider import DemoProvider, serve
+from authproxy_devprovider.config import Client as IdpClient
+from authproxy_devprovider.config import ProviderConfig, User
+from authproxy_devprovider.provider import DevProvider, serve
 from support.echo import EchoApp
 from support.http import Client
 from support.processes import wait_for
@@ -25,16 +25,16 @@ PASSWORD = "right horse"
 
 
 @pytest.fixture
-def provider() -> Iterator[DemoProvider]:
+def provider() -> Iterator[DevProvider]:
     """A provider of tokens."""
     user = User(name="alice", password="pw")
-    made = DemoProvider(DemoConfig(users=(user,), clients=(IdpClient(id="web"),)))
+    made = DevProvider(ProviderConfig(users=(user,), clients=(IdpClient(id="web"),)))
     with serve(made):
         yield made
 
 
 @pytest.fixture
-def program(tmp_path: Path, provider: DemoProvider) -> Iterator[Program]:
+def program(tmp_path: Path, provider: DevProvider) -> Iterator[Program]:
     """The program in front of an application, with everything that lets pass."""
     table = tmp_path / "htpasswd"
     hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(5)).decode()
@@ -63,7 +63,7 @@ def url(program: Program, path: str) -> str:
     return f"http://127.0.0.1:{program.port}{path}"
 
 
-def token(provider: DemoProvider, **claims: Any) -> str:
+def token(provider: DevProvider, **claims: Any) -> str:
     now = int(time.time())
     values = {
         "iss": provider.config.issuer,
@@ -145,7 +145,7 @@ def test_a_table_that_changes_is_read_again(program: Program, tmp_path: Path) ->
 
 
 def test_a_token_opens_and_a_forged_one_does_not(
-    program: Program, provider: DemoProvider
+    program: Program, provider: DevProvider
 ) -> None:
     good = token(provider)
     for _ in range(2):

@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl, quote, urlsplit
 import pytest
 
 from authproxy_core.messages import Headers
-from authproxy_demo.config import DemoConfig, example_users
-from authproxy_demo.provider import DemoProvider, serve
+from authproxy_devprovider.config import ProviderConfig, example_users
+from authproxy_devprovider.provider import DevProvider, serve
 from support.ports import LOOPBACK
 from support.processes import wait_for
 from support.program import SECRET, Program
@@ -24,10 +24,10 @@ LEAST = 12  # characters of a canary: shorter ones are found by chance
 FORMATS = ("text", "json")
 
 
-class Recorder(DemoProvider):
+class Recorder(DevProvider):
     """A provider that remembers whatever is secret of what it was asked and said."""
 
-    def __init__(self, config: DemoConfig) -> None:
+    def __init__(self, config: ProviderConfig) -> None:
         super().__init__(config)
         self.secrets: set[str] = set()
 
@@ -86,7 +86,7 @@ class Browser:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_ou14_no_credential_is_logged(tmp_path: Path, form: str) -> None:
-    config = DemoConfig(users=example_users(PASSWORD))
+    config = ProviderConfig(users=example_users(PASSWORD))
     provider = Recorder(config)
     with (
         serve(provider) as idp,

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from authproxy_core.session import Session
-from authproxy_demo.config import DemoConfig
-from authproxy_demo.provider import DemoProvider, serve
+from authproxy_devprovider.config import ProviderConfig
+from authproxy_devprovider.provider import DevProvider, serve
 from support.certificates import make_certificate
 from support.echo import EchoApp
 from support.in_thread import InThread
@@ -459,7 +459,7 @@ def test_changed_ca_bundle_used_for_provider(tmp_path: Path, workers: int) -> No
     context.load_cert_chain(right.cert_file, right.key_file)
     bundle = tmp_path / "ca.pem"
     bundle.write_text(Path(other.cert_file).read_text())
-    provider = DemoProvider(DemoConfig())
+    provider = DevProvider(ProviderConfig())
     unset = dict.fromkeys(
         ("skip_oidc_discovery", "login_url", "redeem_url", "oidc_jwks_url")
     )

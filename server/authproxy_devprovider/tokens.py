@@ -8,7 +8,7 @@ from typing import Any
 from authproxy_core.encoding import b64url
 
 from . import documents
-from .config import DemoConfig, Overrides, User, merged
+from .config import Overrides, ProviderConfig, User, merged
 from .grants import Authorization, Expiring, Login
 from .protocol import OAuthError, check_verifier
 from .signing import SigningKeys
@@ -22,7 +22,7 @@ class TokenIssuer:
 
     def __init__(
         self,
-        config: DemoConfig,
+        config: ProviderConfig,
         clock: Callable[[], float],
         random_bytes: Callable[[int], bytes],
     ) -> None:

@@ -1,6 +1,6 @@
 """What the provider says about itself, its users and their logins, as plain dicts.
 
-The overrides of `DemoConfig` are laid over each of them as the last step.
+The overrides of `ProviderConfig` are laid over each of them as the last step.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any
 
 from authproxy_core.encoding import b64url
 
-from .config import DemoConfig, Endpoint, User, merged
+from .config import Endpoint, ProviderConfig, User, merged
 from .grants import Login
 from .signing import ALGORITHMS
 
 
-def discovery(config: DemoConfig, url: Callable[[Endpoint], str]) -> dict[str, Any]:
+def discovery(config: ProviderConfig, url: Callable[[Endpoint], str]) -> dict[str, Any]:
     """The metadata of OpenID Connect Discovery 1.0 §3; *url* gives endpoints."""
     document = {
         "issuer": config.issuer,
@@ -50,7 +50,12 @@ def discovery(config: DemoConfig, url: Callable[[Endpoint], str]) -> dict[str, A
 
 
 def id_token_claims(
-    config: DemoConfig, login: Login, *, now: float, access_token: str, refreshed: bool
+    config: ProviderConfig,
+    login: Login,
+    *,
+    now: float,
+    access_token: str,
+    refreshed: bool,
 ) -> dict[str, Any]:
     """The claims of an ID token (OIDC Core §2, §12.2) that belongs to *access_token*."""
     authorization = login.authorization
@@ -74,7 +79,7 @@ def id_token_claims(
 
 
 def access_token_claims(
-    config: DemoConfig, login: Login, *, now: float, jti: str
+    config: ProviderConfig, login: Login, *, now: float, jti: str
 ) -> dict[str, Any]:
     """The claims of an access token in the shape of Keycloak's."""
     client_id, user = login.authorization.client.id, login.user
@@ -99,7 +104,7 @@ def access_token_claims(
     return merged(claims, config.access_token_claims)
 
 
-def userinfo_claims(config: DemoConfig, login: Login) -> dict[str, Any]:
+def userinfo_claims(config: ProviderConfig, login: Login) -> dict[str, Any]:
     """The userinfo response (OIDC Core §5.3.2)."""
     claims = {"sub": login.user.subject, **user_claims(login.user)}
     return merged(claims, config.userinfo_claims)

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, unquote_plus, urlencode, urlsplit
 from authproxy_core.encoding import b64url
 from authproxy_core.messages import Headers, single_header
 
-from .config import Answer, Client, DemoConfig
+from .config import Answer, Client, ProviderConfig
 from .grants import Authorization
 
 # RFC 7636 §4.1: 43 to 128 unreserved characters; the challenge looks the same.
@@ -83,7 +83,7 @@ def with_params(url: str, params: dict[str, str]) -> str:
     return f"{url}{separator}{urlencode(params)}" if params else url
 
 
-def find_client(config: DemoConfig, client_id: str) -> Client | None:
+def find_client(config: ProviderConfig, client_id: str) -> Client | None:
     """The client of that id."""
     return next((client for client in config.clients if client.id == client_id), None)
 
@@ -104,7 +104,7 @@ def redirect_uri_allowed(registered: tuple[str, ...], uri: str) -> bool:
 
 
 def read_authorization(
-    config: DemoConfig, client: Client, redirect_uri: str, params: dict[str, str]
+    config: ProviderConfig, client: Client, redirect_uri: str, params: dict[str, str]
 ) -> Authorization:
     """The authorization request, once client and redirect URI are known to be good.
 
@@ -165,7 +165,7 @@ def check_verifier(authorization: Authorization, verifier: str) -> None:
 
 
 def authenticate_client(
-    config: DemoConfig, headers: Headers, form: dict[str, str]
+    config: ProviderConfig, headers: Headers, form: dict[str, str]
 ) -> Client:
     """The client of a token request (RFC 6749 §2.3.1), or ``invalid_client``."""
     basic = single_header(headers, b"authorization")

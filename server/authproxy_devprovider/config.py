@@ -86,7 +86,7 @@ class Client(Struct, kw_only=True):
     require_pkce: bool = False
 
 
-class DemoConfig(Struct, kw_only=True):
+class ProviderConfig(Struct, kw_only=True):
     """People, clients, lifetimes (seconds), and the knobs for tests.
 
     ``issuer`` may be left empty: `provider.serve` puts its own URL there.

@@ -8,8 +8,8 @@ does.
 
 In a test, over HTTP, with the provider in a thread::
 
-    config = DemoConfig(users=example_users("secret"))
-    provider = DemoProvider(config)
+    config = ProviderConfig(users=example_users("secret"))
+    provider = DevProvider(config)
     with serve(provider) as running:       # running.url is the issuer now
         ...                                # client "authproxy", "demo-client-secret"
 
@@ -18,7 +18,7 @@ or without any network, as the peer of a flow: ``provider.fetch(effect)`` answer
 returns the callback's URL, or by POSTing ``username``, ``password`` and ``action``
 (``login`` or ``cancel``) to the authorization URL.
 
-Knobs are fields of `DemoConfig` and may be turned at any time::
+Knobs are fields of `ProviderConfig` and may be turned at any time::
 
     config.access_token_claims["aud"] = ["account"]         missing audience mapper
     config.id_token_claims["aud"] = "someone-else"          ID token for another client
@@ -62,7 +62,7 @@ from authproxy_core.effects import Fetch
 from authproxy_core.messages import Headers, Response, single_header
 
 from . import documents
-from .config import Answer, DemoConfig, Endpoint, User, merged
+from .config import Answer, Endpoint, ProviderConfig, User, merged
 from .grants import Authorization
 from .pages import form_post_page, login_page, message_page
 from .protocol import (
@@ -110,12 +110,12 @@ class RecordedRequest(Struct, frozen=True):
     headers: Headers
 
 
-class DemoProvider:
+class DevProvider:
     """The provider as a pure function of its requests; see the module's text."""
 
     def __init__(
         self,
-        config: DemoConfig,
+        config: ProviderConfig,
         clock: Callable[[], float] = time.time,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -406,7 +406,7 @@ class DemoProvider:
 
 
 def serve(
-    provider: DemoProvider,
+    provider: DevProvider,
     host: str = "127.0.0.1",
     port: int = 0,
     tls: ssl.SSLContext | None = None,
