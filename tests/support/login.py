@@ -8,8 +8,10 @@ from urllib.parse import urlsplit
 
 from authproxy_devprovider.config import Client, ProviderConfig, User
 from authproxy_devprovider.provider import DevProvider, serve
+from support import workers
 from support.http import Cookies
 from support.ports import LOOPBACK, free_port
+from support.processes import Process
 
 USERS = tuple(User(name=name, password="pw") for name in ("alice", "bob"))
 
@@ -108,3 +110,10 @@ class Browser:
     def check(self, *, port: int = 0) -> int:
         """The status of an auth check."""
         return self.get("/oauth2/auth", port=port).status
+
+    def check_each_worker(
+        self, server: Process, target: str = "/oauth2/auth"
+    ) -> set[int]:
+        """Return the statuses of all workers of *server* for the same cookies."""
+        cookies = self.jar.sent_to(f"http://{LOOPBACK}:{self.port}{target}")
+        return workers.statuses(server, self.port, cookies, target)

@@ -22,6 +22,7 @@ import pytest
 from authproxy_core.session import Session
 from authproxy_devprovider.config import ProviderConfig
 from authproxy_devprovider.provider import DevProvider, serve
+from support import workers as workers_of
 from support.certificates import make_certificate
 from support.echo import EchoApp
 from support.in_thread import InThread
@@ -64,6 +65,11 @@ def check(program: Program, cookie: str = "") -> int:
         connection.close()
 
 
+def check_each(program: Program, cookie: str = "") -> set[int]:
+    """The statuses of auth checks at all workers."""
+    return workers_of.statuses(program, program.port, cookie or session_cookie())
+
+
 def reload(program: Program, expected: str = RELOADED) -> str:
     """Send SIGHUP, wait for *expected* and return the log since then."""
     program.mark()
@@ -81,13 +87,13 @@ def wait_for_log(program: Program, expected: str = RELOADED) -> str:
 def test_sighup_reloads_all_workers(start: Start, workers: int) -> None:
     program = start(workers=workers)
     before = program.workers
-    assert {check(program) for _ in range(8)} == {202}
+    assert check_each(program) == {202}
     program.configure(email_domains=["other.example"])
     reload(program)
-    assert {check(program) for _ in range(8)} == {403}
+    assert check_each(program) == {403}
     program.configure(email_domains=["example.com"])
     reload(program)
-    assert {check(program) for _ in range(8)} == {202}
+    assert check_each(program) == {202}
     assert program.workers == before
 
 
@@ -99,10 +105,10 @@ def test_invalid_configuration_rejected(start: Start, workers: int) -> None:
     log = reload(program, REJECTED)
     program.wait_until(lambda: "typo" in program.log_since_mark())
     assert "cookie_samesite" in program.log_since_mark()
-    assert {check(program) for _ in range(6)} == {202}
+    assert check_each(program) == {202}
     program.configure(email_domains=["x.example"], cookie_samesite=None, typo=None)
     reload(program)
-    assert {check(program) for _ in range(6)} == {403}
+    assert check_each(program) == {403}
     assert "Traceback" not in log
 
 
@@ -123,11 +129,11 @@ def test_changed_emails_file_reloaded(
         program.mark()
         emails.write_text(text)
         wait_for_log(program)
-        assert {check(program) for _ in range(4)} == {expected}
+        assert check_each(program) == {expected}
     program.mark()
     emails.unlink()
     wait_for_log(program, REJECTED)
-    assert {check(program) for _ in range(4)} == {202}
+    assert check_each(program) == {202}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -141,28 +147,26 @@ def test_changed_htpasswd_file_replaces_passwords(
         digest = base64.b64encode(hashlib.sha1(password.encode()).digest())
         file.write_text(f"alice:{{SHA}}{digest.decode()}\n")
 
-    def logs_in(password: str) -> bool:
-        field = base64.b64encode(f"alice:{password}".encode()).decode()
-        connection = HTTPConnection(LOOPBACK, program.port, timeout=10)
-        headers = {"Authorization": f"Basic {field}"}
-        connection.request("GET", "/oauth2/auth", headers=headers)
-        status = connection.getresponse().status
-        connection.close()
-        return status == 202
+    def check_password(password: str) -> set[int]:
+        """The statuses of all workers."""
+        field = base64.b64encode(f"alice:{password}".encode())
+        request = (
+            b"GET /oauth2/auth HTTP/1.1\r\nHost: a\r\nAuthorization: Basic %b\r\n\r\n"
+        )
+        answers = workers_of.send_to_each(program, program.port, request % field)
+        return {answer.status for answer in answers}
 
     write("old")
     program = start(workers=workers, htpasswd_file=str(file))
-    for _ in range(2 * workers):
-        assert logs_in("old")
+    assert check_password("old") == {202}
     write("new")
     reload(program)
-    for _ in range(2 * workers):
-        assert (logs_in("old"), logs_in("new")) == (False, True)
+    assert (check_password("old"), check_password("new")) == ({401}, {202})
     file.write_text("")
     program.mark()
     program.signal(signal.SIGHUP)
     program.wait_until(lambda: "reload" in program.log_since_mark())
-    assert not logs_in("old")
+    assert check_password("old") == {401}
 
 
 def test_replaced_symlink_reloaded(start: Start, tmp_path: Path) -> None:
@@ -213,7 +217,7 @@ def test_settings_that_require_restart_logged(start: Start, workers: int) -> Non
         text = f"{name}: a change requires a restart"
         program.wait_until(lambda text=text: text in program.log_since_mark())
     assert len(program.workers) == (workers if workers > 1 else 0)
-    assert {check(program) for _ in range(4)} == {403}
+    assert check_each(program) == {403}
 
 
 def test_restarted_worker_uses_reloaded_configuration(start: Start) -> None:
@@ -224,7 +228,7 @@ def test_restarted_worker_uses_reloaded_configuration(start: Start) -> None:
     for pid in old:
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: len(set(program.workers) - set(old)) == 2, "new workers")
-    assert {check(program) for _ in range(6)} == {403}
+    assert check_each(program) == {403}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -325,17 +329,15 @@ def test_key_rotation_accepts_old_secret_while_listed(
         workers=workers, cookie_secret=None, cookie_secrets_files=[str(files[0])]
     )
     old, new = session_cookie(), session_cookie(secret=NEW_SECRET)
-    assert (check(program, old), check(program, new)) == (202, 401)
+    assert (check_each(program, old), check_each(program, new)) == ({202}, {401})
     files[1].write_text(SECRET)
     files[0].write_text(NEW_SECRET)
     program.configure(cookie_secrets_files=[str(path) for path in files])
     reload(program)
-    for _ in range(4):
-        assert (check(program, old), check(program, new)) == (202, 202)
+    assert (check_each(program, old), check_each(program, new)) == ({202}, {202})
     program.configure(cookie_secrets_files=[str(files[0])])
     reload(program)
-    for _ in range(4):
-        assert (check(program, old), check(program, new)) == (401, 202)
+    assert (check_each(program, old), check_each(program, new)) == ({401}, {202})
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -359,8 +361,8 @@ def test_refreshed_session_sealed_with_new_secret(start: Start, workers: int) ->
         fresh = (response.getheader("set-cookie") or "").partition(";")[0]
         program.configure(cookie_secrets=None)
         reload(program)
-        for _ in range(2 * workers):
-            assert (check(program, fresh), check(program, old)) == (202, 401)
+        statuses = check_each(program, fresh), check_each(program, old)
+        assert statuses == ({202}, {401})
         assert endpoint.requests == 1
 
 
@@ -439,12 +441,17 @@ def test_changed_certificate_used_for_new_handshakes(
         program.mark()
         Path(old.cert_file).write_text("no certificate")
         wait_for_log(program, REJECTED)
-        assert _can_handshake(program, new.cert_file) is False
+        with Wire(program.port) as other, pytest.raises(ssl.SSLCertVerificationError):
+            _wrap_tls(other, new.cert_file)
         Path(old.key_file).write_text(Path(new.key_file).read_text())
         Path(old.cert_file).write_text(Path(new.cert_file).read_text())
         wait_for_log(program)
-        for _ in range(4):
-            assert _can_handshake(program, new.cert_file)
+
+        def handshake(each: Wire) -> None:
+            each.socket = _wrap_tls(each, new.cert_file)
+
+        with workers_of.connections(program, program.port, prepare=handshake) as wires:
+            assert len(wires) == workers
         wire.send(ping)
         assert wire.answer().status == 200
 
@@ -476,14 +483,7 @@ def test_changed_ca_bundle_used_for_provider(tmp_path: Path, workers: int) -> No
     ):
 
         def ready_statuses() -> set[int]:
-            statuses = set()
-            for _ in range(6):
-                with contextlib.closing(
-                    HTTPConnection(LOOPBACK, program.port, timeout=10)
-                ) as connection:
-                    connection.request("GET", "/ready")
-                    statuses.add(connection.getresponse().status)
-            return statuses
+            return workers_of.statuses(program, program.port, target="/ready")
 
         program.wait_until(lambda: "[provider_failed]" in program.log())
         assert ready_statuses() == {503}
@@ -499,15 +499,6 @@ def test_changed_ca_bundle_used_for_provider(tmp_path: Path, workers: int) -> No
 def _wrap_tls(wire: Wire, ca_file: str) -> ssl.SSLSocket:
     context = ssl.create_default_context(cafile=ca_file)
     return context.wrap_socket(wire.socket, server_hostname=LOOPBACK)
-
-
-def _can_handshake(program: Program, ca_file: str) -> bool:
-    with Wire(program.port) as wire:
-        try:
-            wire.socket = _wrap_tls(wire, ca_file)
-        except ssl.SSLCertVerificationError:
-            return False
-        return True
 
 
 def test_settings_invalid_for_every_worker_end_the_start(tmp_path: Path) -> None:
