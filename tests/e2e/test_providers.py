@@ -78,7 +78,7 @@ def test_groups_without_id_tokens(start: Start, keycloak: Keycloak) -> None:
     assert log_in(at(server), PLAIN, "lisan123").status == 302
     refused = log_in(at(server), PLAIN, "wangwu")
     assert refused.status == 403
-    assert "has no permission to use this application" in refused.text
+    assert "does not have access to this application" in refused.text
 
 
 ALPHA = """

@@ -469,7 +469,7 @@ def test_keycloak_ends_a_session_over_the_back_channel(
             "the logout",
         )
         assert instance.check(bystander) == 202
-    wait_for(lambda: "sessions ended in the store" in one.process.log(), "the log")
+    wait_for(lambda: "stored sessions revoked" in one.process.log(), "the log")
 
 
 def test_signing_out_goes_on_to_keycloak(start: Start, keycloak: Keycloak) -> None:

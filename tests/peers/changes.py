@@ -332,10 +332,10 @@ def static(seen: Seen) -> Change:
 def sentences(seen: Seen) -> Change:
     body = seen.theirs.body
     for theirs, ours in (
-        ("Authenticate using example.com", "Use your example.com account"),
+        ("Authenticate using example.com", "Use your example.com account."),
         (
             "Authenticate using one of the following domains: example.com, example.org",
-            "Use an account of one of these domains: example.com, example.org",
+            "Use an account from one of these domains: example.com, example.org.",
         ),
     ):
         body = body.replace(theirs, ours)

@@ -21,7 +21,7 @@ NOT_READY = plain_response(
     503, b"identity provider not ready\n", ((b"retry-after", b"5"),)
 )
 STORE_UNAVAILABLE = plain_response(
-    503, b"session store not available\n", ((b"retry-after", b"1"),)
+    503, b"session store unavailable\n", ((b"retry-after", b"1"),)
 )
 ROBOTS = b"/robots.txt"
 # What Google's load balancers ask, and as whom.

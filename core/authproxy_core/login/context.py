@@ -1,4 +1,4 @@
-"""What the flows have in common: the parts that an `AuthProxy` is made of."""
+"""Context of the login flows: components that all requests share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .state import LoginStates
 
 
 class Context(SessionContext, frozen=True, kw_only=True):
-    """The parts of an `AuthProxy`; built once and shared by all its requests."""
+    """Components of an `AuthProxy`, built once and shared by all requests."""
 
     auth_bypass: AuthBypass
     redirects: RedirectPolicy
@@ -34,13 +34,13 @@ class Context(SessionContext, frozen=True, kw_only=True):
 
     @staticmethod
     def redirect_host(host: str, rd: str) -> str:
-        """The host that *rd*, which must have been judged, leads to from *host*."""
+        """Return the host of the validated redirect target *rd*, else *host*."""
         return urlsplit(rd).netloc.rpartition("@")[2] if "://" in rd[:8] else host
 
     def denial_reason(self, session: Session) -> str:
-        """Why the session may not come in: "" (it may), "email", "groups" or "user"."""
+        """Return why the session is denied: "email", "groups", "user"; "" if allowed."""
         if session.provider == HTPASSWD:
-            # A name is no address, unless it was made one.
+            # htpasswd users have an email address only if the settings derive one.
             if self.htpasswd is None or not self.htpasswd.knows(session.user):
                 return "user"
             if session.email and not self.emails.permits(session.email):
@@ -50,16 +50,16 @@ class Context(SessionContext, frozen=True, kw_only=True):
         return "" if self.provider_of(session).is_authorized(session) else "groups"
 
     def redirect_target(
-        self, request: Request, form: Mapping[str, str], *, own_endpoints: bool = False
+        self, request: Request, form: Mapping[str, str], *, allow_sign_in: bool = False
     ) -> str:
-        """Where the user goes back to from here."""
+        """Return the redirect target that *request* asks for; see `RedirectPolicy`."""
         original = self.trusted_proxies.original(request)
         return self.redirects.choose(
-            request, original, form, own_endpoints=own_endpoints
+            request, original, form, allow_proxy_endpoints=allow_sign_in
         )
 
     def callback_url(self, original: OriginalRequest) -> str:
-        """The ``redirect_uri`` for a login that begins at *original*."""
+        """Return the ``redirect_uri`` of a login that starts at *original*."""
         settings = self.settings
         path = f"{settings.proxy_prefix}/callback"
         configured = settings.redirect_url
@@ -78,16 +78,16 @@ def redirect(
     events: tuple[Event, ...] = (),
     user: str = "",
 ) -> Respond:
-    """Send the browser to *location* (RFC 9110 §15.4.3), never cached."""
+    """Return an uncacheable 302 to *location* (RFC 9110 §15.4.3)."""
     field = (b"location", encode_location(location))
     return Respond(302, (field, *NO_CACHE, *headers), b"", events, user)
 
 
 def encode_location(location: str) -> bytes:
-    """A URI for the Location field: what no URI may hold is percent-encoded.
+    """Return *location* as a value of the Location field.
 
-    That is what is not ASCII, and blanks and control characters, so that nothing can
-    end the field.
+    Non-ASCII characters, spaces and control characters are percent-encoded, so no
+    value can end the field.
     """
     return b"".join(
         bytes([byte]) if 0x20 < byte < 0x7F else b"%%%02x" % byte

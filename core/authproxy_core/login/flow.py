@@ -1,4 +1,4 @@
-"""Logging in: off to the provider, and back with a code (OIDC Core §3.1.2)."""
+"""Login: authorization request and callback (OIDC Core §3.1.2)."""
 
 from __future__ import annotations
 
@@ -17,26 +17,33 @@ from ..providers.base import Provider
 from ..request.forms import parse_form
 from ..request.original import OriginalRequest
 from .context import Context, redirect
-from .failures import Failure, login_failure, login_loop_failure, provider_error_failure
+from .failures import (
+    DENIED,
+    NO_ACCESS,
+    Failure,
+    login_failure,
+    login_loop_failure,
+    provider_error_failure,
+)
 from .state import LoginState
 
 MAX_FORM_BYTES = 64 << 10  # bytes
-LOGIN_TTL = 3600.0  # seconds that a finished login is remembered at least
+FINISHED_LOGIN_TTL = 3600.0  # seconds, if login states do not expire
 NO_PROVIDER = ProviderError(
     "no provider is offered on this host",
     reason="no_provider",
-    hint="bind one to it (hosts), or leave one unbound",
+    hint="add the host to a provider's hosts, or leave one provider without hosts",
 )
-RETRY_AFTER: Headers = ((b"retry-after", b"5"),)
+RETRY_AFTER: Headers = ((b"retry-after", b"5"),)  # seconds
 
 
 def raw_query(request: Request) -> bytes:
-    """The raw query of a request's target."""
+    """Return the raw query of the request target."""
     return request.target.partition(b"?")[2]
 
 
 def read_form(request: Request) -> Flow[dict[str, str]]:
-    """The form values of a request: query, and the body of an urlencoded POST.
+    """Return the form values: the query, and the body of a URL-encoded POST.
 
     Raises `RequestError` or `EffectError`.
     """
@@ -54,9 +61,10 @@ def read_form(request: Request) -> Flow[dict[str, str]]:
 def choose_provider(
     context: Context, host: str, rd: str, form: Mapping[str, str]
 ) -> Provider | None:
-    """The provider that a login's form names, else the first that is offered.
+    """Return the offered provider that *form* names, else the first offered one.
 
-    What counts is the host that the login leads back to, if that is not *host*.
+    Providers are offered per host: that of the redirect target *rd* if it names one,
+    else *host*. Returns None if no provider is offered there.
     """
     host = context.redirect_host(host, rd)
     chosen = context.binding.choose(host, form.get("provider", ""))
@@ -71,7 +79,7 @@ def sign_in_page(
     headers: Headers,
     events: tuple[Event, ...] = (),
 ) -> Respond:
-    """The page with the providers that are offered."""
+    """Return the sign-in page with the providers that are offered on the host."""
     rd = context.redirect_target(request, form)
     host = context.redirect_host(context.host(request), rd)
     return context.pages.sign_in(
@@ -92,28 +100,29 @@ def start_login_when_ready(
     *,
     challenge: bool = False,
 ) -> Outcome:
-    """Start a login as soon as its provider is ready; *headers* go with the answer.
+    """Start a login once its provider is ready; *headers* are added to the response.
 
-    A *challenge* is for somebody who had asked for something else.
+    With *challenge* the response replaces a requested resource, so its verdict is
+    "unauthenticated".
     """
 
-    def begun() -> Respond:
-        answer = with_headers(start_login(context, request, form, original), headers)
-        return as_challenge(answer) if challenge else answer
+    def start() -> Respond:
+        response = with_headers(start_login(context, request, form, original), headers)
+        return as_challenge(response) if challenge else response
 
     seen = original or context.trusted_proxies.original(request)
     rd = context.redirects.choose(request, seen, form)
     provider = choose_provider(context, seen.host, rd, form)
     if provider is not None and provider.metadata is None:
-        return _wait_and_start(context, provider, begun)
-    return begun()
+        return _wait_and_start(context, provider, start)
+    return start()
 
 
 def _wait_and_start(
-    context: Context, provider: Provider, begun: Callable[[], Respond]
+    context: Context, provider: Provider, start: Callable[[], Respond]
 ) -> Flow[Decision]:
     yield from context.readiness.wait_for(provider)
-    return begun()
+    return start()
 
 
 def start_login(
@@ -122,12 +131,12 @@ def start_login(
     form: Mapping[str, str],
     original: OriginalRequest | None = None,
     *,
-    again: bool = False,
+    is_restart: bool = False,
 ) -> Respond:
-    """302 to the provider, with a login state; no I/O.
+    """Return the redirect to the provider, or an error page; performs no I/O.
 
-    *original* is the original request where the caller knows it better. *again* says
-    that the login takes the place of one that was lost.
+    *original* overrides the original request that is derived from *request*.
+    *is_restart* marks a login that replaces one whose state was lost.
     """
     original = original or context.trusted_proxies.original(request)
     looping = context.loops.login_count(request.headers)
@@ -136,116 +145,120 @@ def start_login(
     if provider is None:
         return login_failed_page(context, request, login_failure(NO_PROVIDER), rd)
     if looping and context.sessions.lookup(request.headers) is None:
-        forgotten = context.loops.clear_counter(original.host)
+        cleared = context.loops.clear_counter(original.host)
         return login_failed_page(
-            context, request, login_loop_failure(looping), rd, forgotten
+            context, request, login_loop_failure(looping), rd, cleared
         )
     try:
-        begun = context.login_states.create(
+        started = context.login_states.create(
             request.headers,
             host=original.host,
             provider=provider.id,
             rd=rd,
             redirect_uri=context.callback_url(original),
             with_verifier=bool(provider.code_challenge_method),
-            again=again,
+            is_restart=is_restart,
         )
         url = provider.authorization_url(
-            redirect_uri=begun.login.redirect_uri,
-            state=begun.parameter,
-            nonce=begun.login.nonce,
-            code_verifier=begun.login.code_verifier,
-            asked=form,
+            redirect_uri=started.login.redirect_uri,
+            state=started.parameter,
+            nonce=started.login.nonce,
+            code_verifier=started.login.code_verifier,
+            requested=form,
         )
     except ProviderError as error:
         error = context.readiness.root_cause(provider, error)
         return login_failed_page(context, request, login_failure(error), rd)
-    return redirect(url, begun.headers)
+    return redirect(url, started.headers)
 
 
 def callback(context: Context, request: Request) -> Flow[Respond]:
-    """Redeem the authorization code and begin a session (OIDC Core §3.1.2.5)."""
+    """Redeem the authorization code and create a session (OIDC Core §3.1.2.5)."""
     if request.method not in (b"GET", b"POST"):
         return Respond(405, ((b"allow", b"GET, POST"), *NO_CACHE), b"")
     form = yield from read_form(request)
     host = context.host(request)
     try:
-        taken = context.login_states.consume(
+        consumed = context.login_states.consume(
             request.headers, form.get("state", ""), host=host
         )
     except LoginStateError as error:
         return _restart_lost_login(context, request, form) or login_failed_page(
             context, request, login_failure(error), "/"
         )
-    login, ended = taken.login, taken.headers
+    login, cleared = consumed.login, consumed.headers
     rd = login.rd if context.redirects.allows(login.rd, host) else "/"
     try:
         yield from _wait_until_ready(context, login)
         provider = _check_callback_issuer(context, login, form)
         yield from _claim_login(context, login)
         if form.get("error"):
-            refusal = provider_error_failure(form["error"])
-            return login_failed_page(context, request, refusal, rd, ended)
-        return (yield from _redeem(context, request, provider, login, form, rd, ended))
+            failure = provider_error_failure(form["error"])
+            return login_failed_page(context, request, failure, rd, cleared)
+        return (
+            yield from _redeem(context, request, provider, login, form, rd, cleared)
+        )
     except AuthProxyError as error:
-        return login_failed_page(context, request, login_failure(error), rd, ended)
+        return login_failed_page(context, request, login_failure(error), rd, cleared)
 
 
 def _restart_lost_login(
     context: Context, request: Request, form: Mapping[str, str]
 ) -> Respond | None:
-    """A new login in the place of one that this browser does not know (any more).
+    """Return the redirect to a new login if the state of this one is lost.
 
-    It took too long, was finished in another tab, or began on another host. The code
-    that came with it is not used. None where a page has to say what is wrong.
+    The state expired, was used in another tab, or was created on another host. The
+    code of the callback is discarded. Returns None if an error page is due instead.
     """
     if not context.settings.restart_lost_logins:
         return None
     rd = context.login_states.restart_target(form.get("state", ""))
-    navigates = challenge.is_navigation(request.method, request.headers)
-    if rd is None or not navigates or not form.get("code"):
+    is_navigation = challenge.is_navigation(request.method, request.headers)
+    if rd is None or not is_navigation or not form.get("code"):
         return None
     host = context.redirect_host(context.host(request), rd)
     if len(context.binding.offered_providers(host)) > 1:
-        return None  # with the state it is lost which provider was chosen
-    again = start_login(context, request, {"rd": rd}, again=True)
-    return again if again.status == 302 else None
+        return None  # the chosen provider is lost with the state
+    response = start_login(context, request, {"rd": rd}, is_restart=True)
+    return response if response.status == 302 else None
 
 
 def _wait_until_ready(context: Context, login: LoginState) -> Flow[None]:
-    """Wait a moment for the provider: this process may have just been started."""
+    """Wait for the provider's metadata: this process may have just started."""
     provider = context.providers.get(login.provider)
     if provider is not None and provider.metadata is None:
         yield from context.readiness.wait_for(provider)
 
 
 def _claim_login(context: Context, login: LoginState) -> Flow[None]:
-    """Finish a login in one process only, where there is a store that tells.
+    """Make a login state single-use across all processes that share the store.
 
-    A provider that sees a code twice may end what it gave for it (RFC 6749 §4.1.2).
-    Raises `LoginStateError`, and `StoreError` where no session can be kept either.
+    A provider that receives a code twice may revoke the tokens that it issued for it
+    (RFC 6749 §4.1.2). Raises `LoginStateError` if the state is used, and `StoreError`
+    if sessions need the store too.
     """
     if not context.sessions.has_store:
         return
     cookie = context.settings.cookie
     key = f"{cookie.name}:login:{hashlib.sha256(login.state).hexdigest()}"
+    ttl = cookie.csrf_expire or FINISHED_LOGIN_TTL
     try:
-        first = yield from Lock(key, cookie.csrf_expire or LOGIN_TTL, 0.0)
+        first = yield from Lock(key, ttl, 0.0)
     except StoreError:
         if context.settings.sessions.needs_store:
             raise
         return
     if not first:
-        raise LoginStateError("this login was finished by another process")
+        raise LoginStateError("another process has completed this login")
 
 
 def _check_callback_issuer(
     context: Context, login: LoginState, form: Mapping[str, str]
 ) -> Provider:
-    """The provider that the login began with; it must be the one that answers.
+    """Return the provider of *login* if the callback's ``iss`` is its issuer.
 
-    RFC 9207 §2.4: an ``iss`` must be its issuer, and may only lack where the provider
-    does not announce it.
+    ``iss`` may be absent unless the provider's metadata announces it (RFC 9207 §2.4).
+    Raises `ProviderError`.
     """
     provider = context.providers.get(login.provider)
     if provider is None or provider.metadata is None:
@@ -258,9 +271,9 @@ def _check_callback_issuer(
     expected = (None, provider.metadata.issuer or issuer)
     if (issuer is None and announced) or issuer not in expected:
         raise ProviderError(
-            "the callback's iss is not the issuer that the login began with",
+            "the iss of the callback is not the issuer of the login's provider",
             reason="issuer",
-            hint="the answer came from another identity provider (RFC 9207)",
+            hint="another identity provider sent the callback (RFC 9207)",
         )
     return provider
 
@@ -272,7 +285,7 @@ def _redeem(
     login: LoginState,
     form: Mapping[str, str],
     rd: str,
-    ended: Headers,
+    cleared: Headers,
 ) -> Flow[Respond]:
     code = form.get("code", "")
     if not code:
@@ -284,36 +297,36 @@ def _redeem(
     session = yield from provider.create_session(
         tokens, login.nonce, nonce_optional=login.from_oauth2_proxy
     )
-    refusal = context.denial_reason(session)
-    if refusal:
-        event = Event("login_denied", session.name, refusal, _denial_detail(refusal))
-        return access_denied_page(context, request, event, ended)
+    reason = context.denial_reason(session)
+    if reason:
+        event = Event("login_denied", session.name, reason, _denial_detail(reason))
+        return access_denied_page(context, request, event, cleared)
     before = context.sessions.lookup(request.headers)
-    kept = yield from context.sessions.create(
+    created = yield from context.sessions.create(
         session, request.headers, host=original.host
     )
-    counted: Headers = ()
-    if before is None:  # else the browser does bring sessions back
-        counted = context.loops.record_login(
+    counter: Headers = ()
+    if before is None:  # a session in the request rules out a login loop
+        counter = context.loops.record_login(
             request.headers, session.name, original.client, original.host
         )
-    cookies = (*kept.headers, *counted)
+    cookies = (*created.headers, *counter)
     event = Event("logged_in", session.name, provider.id, f"authenticated: {session!r}")
-    return redirect(rd, (*ended, *cookies), (event,), session.name)
+    return redirect(rd, (*cleared, *cookies), (event,), session.name)
 
 
-def _denial_detail(refusal: str) -> str:
-    if refusal == "email":
-        return "the e-mail address is not among those that are let in (email_domains)"
+def _denial_detail(reason: str) -> str:
+    if reason == "email":
+        return "the email address is not allowed (email_domains)"
     return "the user has none of the allowed groups (allowed_groups, allowed_roles)"
 
 
 def deny(context: Context, request: Request, event: Event, headers: Headers) -> Respond:
-    """The answer for a page that a user may not see: JSON by option, else a page."""
+    """Return 403 for a denied request: JSON with force_json_errors, else a page."""
     if context.settings.force_json_errors:
         fields = (*challenge.JSON_HEADERS, *NO_CACHE, *headers)
-        answer = Respond(403, fields, b"{}", (event,))
-        return replace(answer, verdict="denied", reason=event.reason)
+        response = Respond(403, fields, b"{}", (event,))
+        return replace(response, verdict="denied", reason=event.reason)
     target = context.redirect_target(request, {})
     return access_denied_page(context, request, event, headers, target)
 
@@ -325,15 +338,11 @@ def access_denied_page(
     headers: Headers = (),
     redirect: str = "/",
 ) -> Respond:
-    """A page for a user who is known but may not come in, or for what nobody may see."""
-    message = (
-        "You are logged in, but your account has no permission to use this "
-        "application. Please ask the administrator for access."
-    )
+    """Return the 403 page for a user without access, or a page that is denied to all."""
     page = context.pages.error(
         status=403,
-        title="No access",
-        message=message if event.user else "Nobody may see this page.",
+        title=DENIED,
+        message=NO_ACCESS if event.user else "This page is not available.",
         request_id=request.id,
         redirect=redirect,
         detail=event.detail,
@@ -350,12 +359,12 @@ def login_failed_page(
     rd: str,
     headers: Headers = (),
 ) -> Respond:
-    """The page of a failed login; when the cause may pass, it says when to try again."""
+    """Return the page of a failed login; a 503 carries Retry-After."""
     if failure.status == 503:
         headers = (*headers, *RETRY_AFTER)
     return context.pages.error(
         status=failure.status,
-        title="Login failed",
+        title=failure.title,
         message=failure.message,
         request_id=request.id,
         redirect=rd,

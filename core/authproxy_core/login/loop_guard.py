@@ -1,9 +1,9 @@
-"""A browser that logs in again and again, because its session never comes back.
+"""Detection of login loops: the browser never returns the session cookie.
 
-With single sign-on each login succeeds at once, so it would go round until the browser
-gives up without a word. Whoever logs in a second time within seconds gets a cookie that
-counts from then on; when that comes back and the session still does not, it is a loop.
-Nothing is set in a usual login.
+With single sign-on every login succeeds at once, so the browser would be redirected
+until it gives up. A second login of a user within seconds sets a cookie that counts
+the logins; a loop is a counter above the threshold without a session. An ordinary
+login sets no such cookie.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from ..messages import Header, Headers
 from ..sessions.cookies import CookieWriter, read_cookies
 from ..settings.root import Settings
 
-LOOP_COOKIE_SUFFIX = b"_loop_csrf"  # of the cookie's name, which is one of our own
-REPEAT_WINDOW = 15.0  # seconds between two logins of one user that look odd
-COUNTER_TTL = 60.0  # seconds that the cookie counts
-LOOP_THRESHOLD = 3  # logins, each without a session after it
-MAX_USERS = 2000  # users; the oldest are forgotten
+LOOP_COOKIE_SUFFIX = b"_loop_csrf"
+REPEAT_WINDOW = 15.0  # seconds between two logins of one user that start the counter
+COUNTER_TTL = 60.0  # seconds
+LOOP_THRESHOLD = 3  # logins in a row without a session
+MAX_USERS = 2000  # the oldest are evicted
 
 
 class LoginLoopDetector:
-    """Notices loops; its memory is only what sets a cookie a login earlier."""
+    """Counts logins per browser in a cookie, and caches the last login per user."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self.name = settings.cookie.name.encode() + LOOP_COOKIE_SUFFIX
@@ -34,12 +34,15 @@ class LoginLoopDetector:
     def record_login(
         self, headers: Iterable[Header], user: str, client: str, host: str
     ) -> Headers:
-        """Note a login that succeeded; the cookie that counts it, if it looks odd."""
-        now, who = self._clock(), f"{user} {client}"
-        before = self._logged_in_at.pop(who, float("-inf"))
+        """Record a successful login; return the counter cookie if it is a repeated one.
+
+        *client* is the address of the client, *host* the original host.
+        """
+        now, key = self._clock(), f"{user} {client}"
+        before = self._logged_in_at.pop(key, float("-inf"))
         if len(self._logged_in_at) >= MAX_USERS:
             del self._logged_in_at[next(iter(self._logged_in_at))]
-        self._logged_in_at[who] = now
+        self._logged_in_at[key] = now
         count = self._read_count(headers)
         if not count and now - before > REPEAT_WINDOW:
             return ()
@@ -47,12 +50,12 @@ class LoginLoopDetector:
         return self._writer.set(value, host=host, max_age=COUNTER_TTL)
 
     def login_count(self, headers: Iterable[Header]) -> int:
-        """How many logins a browser has behind it that begins another; 0: no loop."""
+        """Return the counted logins of a browser in a loop; 0 below the threshold."""
         count = self._read_count(headers)
         return count if count >= LOOP_THRESHOLD else 0
 
     def clear_counter(self, host: str) -> Headers:
-        """The cookie that ends counting, so that the next try is a fresh one."""
+        """Return the cookie that clears the counter, so the next login is allowed."""
         return self._writer.clear(host=host, present=())
 
     def _read_count(self, headers: Iterable[Header]) -> int:

@@ -1,12 +1,12 @@
-r"""Where to go after login or sign-out: only to the own host or a listed one.
+r"""Redirect targets after login and sign-out: the request's host or whitelist_domains.
 
-A target is judged as a browser reads it (WHATWG URL standard), not as RFC 3986 would:
-there a tab, CR or LF vanishes, a backslash is a slash and ``//`` starts an authority.
-So what could be read in two ways is refused. The query and the fragment can't change
-the host and are left alone: ``/page?next=https://other.example/`` is a page of ours.
+A target is checked as browsers parse it (WHATWG URL standard), not as RFC 3986 says:
+browsers drop tab, CR and LF, read a backslash as a slash, and ``//`` starts an
+authority. Ambiguous targets are rejected. Query and fragment cannot change the host
+and are not checked: ``/page?next=https://other.example/`` is allowed.
 
-Applications and gateways decode and normalise paths once more on the way, therefore a
-path is also judged as it looks decoded once and twice, and with its dots resolved.
+Gateways and applications may decode and normalize a path again, so a path is also
+checked decoded once and twice, and with its dot segments resolved.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from ..request.hosts import HOST_NAME, IPV6_LITERAL, PORT, listed_hosts
 from ..request.original import OriginalRequest, host_name, parse_address
 from ..settings.root import Settings
 
-MAX_TARGET_LENGTH = (
-    8192  # characters; longer ones don't survive a Location field anyway
-)
+MAX_TARGET_LENGTH = 8192  # characters; browsers and gateways limit Location
 DECODINGS = 2
 ROOT = "/"
 
@@ -32,7 +30,7 @@ _ABSOLUTE = re.compile(
     r"(?P<rest>[/?#].*)?",
     re.DOTALL | re.ASCII,
 )
-# Hosts that a browser reads as an IPv4 address (WHATWG URL, ends-in-a-number).
+# Hosts that browsers parse as an IPv4 address (WHATWG URL, "ends in a number").
 _NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)", re.ASCII)
 _REST = re.compile(r"[?#]")
 _SLASHES = re.compile(r"/+")
@@ -43,20 +41,20 @@ _INVISIBLE = re.compile(
 
 
 class RedirectPolicy:
-    """Which redirects are allowed, and which one a request asks for."""
+    """Validates redirect targets, and chooses the target of a request."""
 
     def __init__(self, settings: Settings) -> None:
         self._prefix = settings.proxy_prefix + "/"
         self._listed = listed_hosts(settings.whitelist_domains)
 
     def allows(self, target: str, host: str) -> bool:
-        """Whether *target* may be where a login on *host* ends."""
+        """Return whether a login on *host* may redirect to *target*."""
         return self.is_safe(target) and not self.is_proxy_endpoint(target, host)
 
     def is_safe(self, target: str) -> bool:
-        """Whether a browser that follows *target* stays here or goes to a listed host.
+        """Return whether *target* leads to the request's host or a whitelisted one.
 
-        *target* is a path with an optional query and fragment, or an absolute URL.
+        *target* is a path with optional query and fragment, or an absolute URL.
         """
         if len(target) > MAX_TARGET_LENGTH or _CONTROLS.search(target):
             return False
@@ -65,9 +63,9 @@ class RedirectPolicy:
         return self._is_listed(target)
 
     def is_proxy_endpoint(self, target: str, host: str) -> bool:
-        """Whether *target* is one of the proxy's own endpoints on *host*.
+        """Return whether *target* is below proxy_prefix on *host*.
 
-        A login that ends at one would sign out again, or begin anew for ever.
+        A login that ends at such a path would sign out, or start another login.
         """
         path = target
         if not target.startswith("/"):
@@ -76,8 +74,8 @@ class RedirectPolicy:
                 return False
             path = match["rest"] or "/"
         return any(
-            _SLASHES.sub("/", _resolve_dots(reading)).startswith(self._prefix)
-            for reading in _path_variants(path)
+            _SLASHES.sub("/", _resolve_dots(variant)).startswith(self._prefix)
+            for variant in _path_variants(path)
         )
 
     def choose(
@@ -86,20 +84,21 @@ class RedirectPolicy:
         original: OriginalRequest,
         form: Mapping[str, str],
         *,
-        own_endpoints: bool = False,
+        allow_proxy_endpoints: bool = False,
     ) -> str:
-        """The first candidate that is allowed, else "/".
+        """Return the first allowed candidate, else "/".
 
-        *form* holds the request's form values. With *own_endpoints* (for sign-out) it
-        may lead to the proxy's own pages too. An absolute URL of the original's own
-        origin needs no entry in the list; it becomes its path.
+        Candidates are ``rd`` of the request's *form* values, X-Auth-Request-Redirect
+        and the original URL. An absolute URL of the origin of *original* needs no
+        whitelist entry; its path is returned. Sign-out sets *allow_proxy_endpoints*.
         """
         for candidate in self._candidates(request, original, form):
             target = candidate
             if not self.is_safe(candidate):
                 target = _strip_own_origin(candidate, original)
             if self.is_safe(target) and (
-                own_endpoints or not self.is_proxy_endpoint(target, original.host)
+                allow_proxy_endpoints
+                or not self.is_proxy_endpoint(target, original.host)
             ):
                 return target
         return ROOT
@@ -128,14 +127,14 @@ class RedirectPolicy:
         return any(entry.matches(host, port) for entry in self._listed)
 
     def _is_listed_address(self, host: str, port: str) -> bool:
-        """The same for an address: one spelling only, and nothing is below it."""
+        """Return whether the address *host* is whitelisted; subdomains do not exist."""
         return parse_address(host.strip("[]")) is not None and any(
             entry.host == host and entry.matches(host, port) for entry in self._listed
         )
 
 
 def _strip_own_origin(target: str, original: OriginalRequest) -> str:
-    """The path of an absolute *target* on the host of *original*, else *target*."""
+    """Return the path of an absolute *target* on *original*'s origin, else *target*."""
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
         return target
@@ -152,21 +151,21 @@ def _strip_own_origin(target: str, original: OriginalRequest) -> str:
 
 
 def _explicit_port(port: str, scheme: str) -> str:
-    """*port*, or "" if it is the one that *scheme* means without any."""
+    """Return *port*, or "" if it is the default port of *scheme*."""
     return "" if port == {"https": "443", "http": "80"}[scheme] else port
 
 
 def _decode_header(raw: bytes) -> str:
-    """*raw* as text; what is no UTF-8 becomes surrogates, which no target may hold."""
+    """Decode *raw*; invalid UTF-8 becomes surrogates, which no safe target contains."""
     return raw.decode("utf-8", "surrogateescape")
 
 
 def _has_no_host(target: str) -> bool:
-    return not any(_may_name_host(reading) for reading in _path_variants(target))
+    return not any(_may_name_host(variant) for variant in _path_variants(target))
 
 
 def _path_variants(target: str) -> Iterator[str]:
-    """The path of *target* as it stands, decoded once, and decoded twice."""
+    """Yield the path of *target* as received, decoded once, and decoded twice."""
     path = _REST.split(target, maxsplit=1)[0]
     yield path
     for _ in range(DECODINGS):
@@ -177,10 +176,10 @@ def _path_variants(target: str) -> Iterator[str]:
 
 
 def _may_name_host(path: str) -> bool:
-    """Whether *path* could be taken for something with a host in it.
+    """Return whether a parser could find a host in *path*.
 
-    Two slashes at the start make a host before any dots are resolved, and dots can
-    bring two slashes to the start.
+    Two leading slashes start an authority before dot segments are resolved, and
+    resolving dot segments can produce two leading slashes.
     """
     if _INVISIBLE.match(path, 1) or _strip_invisible(path).startswith("//"):
         return True
@@ -188,22 +187,22 @@ def _may_name_host(path: str) -> bool:
 
 
 def _strip_invisible(path: str) -> str:
-    """*path* without what browsers drop, backslashes as slashes."""
+    """Return *path* without characters that browsers drop, backslashes as slashes."""
     return _INVISIBLE.sub("", path).replace("\\", "/")
 
 
 def _resolve_dots(path: str) -> str:
-    """*path* without what browsers drop, backslashes as slashes, dots resolved."""
+    """Return `_strip_invisible` of *path* with dot segments resolved."""
     visible = _strip_invisible(path)
-    kept: list[str] = []
+    segments: list[str] = []
     for segment in visible.split("/")[1:]:
         if segment == "..":
-            del kept[-1:]
+            del segments[-1:]
         elif segment != ".":
-            kept.append(segment)
+            segments.append(segment)
     if visible.endswith(("/.", "/..")):
-        kept.append("")  # dots at the end leave their slash
-    return "/" + "/".join(kept)
+        segments.append("")  # a final dot segment leaves its slash
+    return "/" + "/".join(segments)
 
 
 def _unquote(path: str) -> str:

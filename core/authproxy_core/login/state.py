@@ -1,9 +1,9 @@
-"""A login under way: what binds the callback to the browser that began it.
+"""Login state: binds the callback to the browser that started the login.
 
-Each login has a cookie of its own, named by the hash of its state, so that several tabs
-can log in at once; how many is bounded, the oldest make room. The state in the URL is
-only that hash: where to go afterwards, the nonce, the code verifier and the provider
-are sealed in the cookie. oauth2-proxy's cookies and states are understood as well.
+Each login has its own cookie, named by the hash of its state, so several tabs can log
+in at once; beyond csrf_slots the oldest cookies are cleared. The ``state`` parameter
+is only that hash. The redirect target, nonce, PKCE verifier and provider are sealed in
+the cookie. Cookies and states of oauth2-proxy are read too.
 """
 
 from __future__ import annotations
@@ -26,20 +26,18 @@ from .loop_guard import LOOP_COOKIE_SUFFIX as LOOP_SUFFIX
 
 HASH_LENGTH = 43  # characters of base64url(SHA-256)
 COOKIE_SUFFIX = b"_csrf"
-RESTART_MARKER = (
-    ".again"  # behind the state of a login that takes the place of a lost one
-)
-MAX_STATE_LENGTH = 16 << 10  # bytes
-MAX_RD_BYTES = 2400  # bytes: with it, the login still fits into one cookie
+RESTART_MARKER = ".again"  # follows the state of a login that replaces a lost one
+MAX_STATE_LENGTH = 16 << 10  # characters
+MAX_RD_BYTES = 2400  # so that the sealed login fits into one cookie
 MAX_USED_STATES = 10_000
-RANDOM_BYTES = 32  # bytes of state and nonce
-VERIFIER_BYTES = 48  # bytes; 64 characters (RFC 7636 §4.1)
+RANDOM_BYTES = 32  # of state and nonce
+VERIFIER_BYTES = 48  # 64 characters (RFC 7636 §4.1)
 
 
 class LoginState(Struct, frozen=True, array_like=True):
-    """What is remembered of a login; ``state`` and ``nonce`` are raw random bytes.
+    """The content of a login cookie; ``state`` and ``nonce`` are raw random bytes.
 
-    ``foreign`` logins were begun by oauth2-proxy, which may not have sent its nonce.
+    With ``from_oauth2_proxy`` the authorization request may have had no nonce.
     """
 
     state: bytes
@@ -55,7 +53,7 @@ class LoginState(Struct, frozen=True, array_like=True):
 
 
 class StartedLogin(Struct, frozen=True):
-    """A login that has begun: its state, the parameter for the URL, its cookies."""
+    """A created login: its state, the ``state`` parameter, and the cookies to set."""
 
     login: LoginState
     parameter: str
@@ -63,7 +61,7 @@ class StartedLogin(Struct, frozen=True):
 
 
 class ConsumedLogin(Struct, frozen=True):
-    """The login that a callback belongs to, and the cookies that end it."""
+    """The login of a callback, and the cookies that clear its state."""
 
     login: LoginState
     headers: Headers
@@ -74,7 +72,7 @@ _DECODER = msgspec.msgpack.Decoder(LoginState)
 
 
 class LoginStates:
-    """Begins logins and finds them again."""
+    """Creates and consumes login states."""
 
     def __init__(
         self,
@@ -99,7 +97,7 @@ class LoginStates:
     def _writes_oauth2_proxy(self) -> bool:
         return self._cookie.format == "oauth2-proxy"
 
-    # -- beginning
+    # -- creation
 
     def create(
         self,
@@ -110,11 +108,12 @@ class LoginStates:
         rd: str,
         redirect_uri: str,
         with_verifier: bool,
-        again: bool = False,
+        is_restart: bool = False,
     ) -> StartedLogin:
-        """Start a login; the answer must carry the cookies that come with it.
+        """Create a login state; the response must set the returned cookies.
 
-        *again* marks one that takes the place of a login that was lost.
+        *headers* are those of the request, *host* its original host. *is_restart*
+        marks a login that replaces one whose state was lost.
         """
         verifier = b64url(self._random_bytes(VERIFIER_BYTES)) if with_verifier else b""
         rd = rd if self._writes_oauth2_proxy else _limit_rd(rd)
@@ -132,9 +131,9 @@ class LoginStates:
         cookies = writer.set(
             self._seal(name, login), host=host, max_age=self._cookie.csrf_expire
         )
-        room = self._clear_surplus(headers, host)
-        parameter = self._parameter(state_hash, rd) + RESTART_MARKER * again
-        return StartedLogin(login, parameter, (*room, *cookies))
+        cleared = self._clear_surplus(headers, host)
+        parameter = self._parameter(state_hash, rd) + RESTART_MARKER * is_restart
+        return StartedLogin(login, parameter, (*cleared, *cookies))
 
     def _cookie_name(self, state_hash: bytes) -> bytes:
         if self._writes_oauth2_proxy and not self._cookie.csrf_per_request:
@@ -166,7 +165,7 @@ class LoginStates:
         )
 
     def _clear_surplus(self, headers: Iterable[Header], host: str) -> Headers:
-        """Cookies that end the oldest logins, so that the new one has a slot."""
+        """Return the cookies that clear the oldest logins above csrf_slots."""
         logins: dict[bytes, bytes] = {}
         for name, value in read_cookies(headers):
             if (
@@ -186,7 +185,7 @@ class LoginStates:
         )
 
     def _issued_at(self, name: bytes, value: bytes) -> float:
-        """When a login began; what can't be read counts as the oldest."""
+        """Return when a login started, in epoch seconds; 0 for an unreadable cookie."""
         try:
             return self._sealer.unseal(
                 b"login:" + name, value, now=self._clock(), lifetime=0
@@ -194,13 +193,14 @@ class LoginStates:
         except SealError:
             return 0.0
 
-    # -- finding again
+    # -- consumption
 
     def restart_target(self, parameter: str) -> str | None:
-        """Where a login whose state is lost was to lead, None: it is not begun again.
+        """Return the redirect target for restarting a login; None: do not restart.
 
-        A login is begun again once: then either this browser keeps no cookies, or
-        somebody plays with it. Our own states do not tell where they lead.
+        A login restarts once: if the second state is lost too, the browser stores no
+        cookies, or the callback is forged. The target is "" for authproxy's own
+        states, because only oauth2-proxy's contain it.
         """
         if self._writes_oauth2_proxy or parameter.endswith(RESTART_MARKER):
             return None
@@ -212,10 +212,10 @@ class LoginStates:
     def consume(
         self, headers: Iterable[Header], parameter: str, *, host: str
     ) -> ConsumedLogin:
-        """The login that *parameter* belongs to, in this browser, once.
+        """Return the login of the ``state`` *parameter*, once.
 
-        Raises `LoginStateError` when the login is unknown here, too old, or was taken
-        before.
+        Raises `LoginStateError` if no cookie of *headers* belongs to it, or if the
+        login expired or was used before.
         """
         state_hash, rd = self._parse_parameter(parameter)
         cookies = read_cookies(headers)
@@ -228,12 +228,12 @@ class LoginStates:
                 continue
             if hmac.compare_digest(hash_nonce(login.state), state_hash):
                 self._mark_used(state_hash)
-                ended = self._writer(name).clear(host=host, present=())
-                return ConsumedLogin(login, ended)
-        raise LoginStateError("this browser has no login under way with this state")
+                cleared = self._writer(name).clear(host=host, present=())
+                return ConsumedLogin(login, cleared)
+        raise LoginStateError("the browser sent no login cookie for this state")
 
     def _parse_parameter(self, parameter: str) -> tuple[bytes, str]:
-        """The hash in the state parameter, and oauth2-proxy's rd behind it."""
+        """Return the hash in the ``state`` parameter, and oauth2-proxy's rd after it."""
         if len(parameter) > MAX_STATE_LENGTH:
             raise LoginStateError("the state is too long")
         parameter = parameter.removesuffix(RESTART_MARKER)
@@ -245,13 +245,13 @@ class LoginStates:
             len(state_hash) != HASH_LENGTH
             or b64url_decode(state_hash.encode("utf-8", "replace")) is None
         ):
-            raise LoginStateError("the state is not one of ours")
+            raise LoginStateError("the state is malformed")
         return state_hash.encode(), rd
 
     def _read(
         self, cookies: Sequence[tuple[bytes, bytes]], name: bytes, rd: str
     ) -> LoginState | None:
-        value = next((value for known, value in cookies if known == name), None)
+        value = next((value for other, value in cookies if other == name), None)
         if value is None:
             return None
         now, lifetime = self._clock(), self._cookie.csrf_expire
@@ -285,14 +285,14 @@ class LoginStates:
 
     def _mark_used(self, state_hash: bytes) -> None:
         if state_hash in self._used:
-            raise LoginStateError("this login was finished before")
+            raise LoginStateError("this login was completed before")
         if len(self._used) >= MAX_USED_STATES:
             del self._used[next(iter(self._used))]
         self._used[state_hash] = None
 
 
 def _limit_rd(rd: str) -> str:
-    """*rd*, without its query when it is too long, or home when it still is."""
+    """Return *rd* within MAX_RD_BYTES: without fragment, without query, else "/"."""
     for target in (rd, rd.partition("#")[0], rd.partition("?")[0]):
         if len(target.encode("utf-8", "surrogateescape")) <= MAX_RD_BYTES:
             return target

@@ -1,8 +1,8 @@
-"""Logouts that the provider begins: over the back channel, and in an iframe.
+"""Logout by the provider: back-channel and front-channel logout endpoints.
 
-OpenID Connect Back-Channel Logout 1.0: the provider posts a signed logout token, and
-the sessions that it means are ended, wherever they are. Front-Channel Logout 1.0: the
-provider's page loads ours in an iframe, which ends the session of this browser.
+OpenID Connect Back-Channel Logout 1.0: the provider posts a signed logout token, which
+revokes the sessions that it names. Front-Channel Logout 1.0: the provider's page loads
+the endpoint in an iframe, which revokes the session of this browser.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EMPTY_PAGE = b"<!doctype html><title>Signed out</title>"
 def logout_routes(
     context: Context,
 ) -> Iterator[tuple[bytes, Callable[[Request], Flow[Decision]]]]:
-    """The endpoints that the settings switch on."""
+    """Yield path and handler of the logout endpoints that the settings enable."""
     prefix, logout = context.settings.proxy_prefix.encode(), context.settings.logout
     if logout.back_channel:
         yield (
@@ -48,11 +48,11 @@ def logout_routes(
         )
 
 
-# -- the back channel
+# -- back-channel logout
 
 
 def back_channel(context: Context, request: Request) -> Flow[Decision]:
-    """End the sessions that a logout token means (Back-Channel Logout §2.5 to §2.8)."""
+    """Revoke the sessions of a logout token (Back-Channel Logout §2.5 to §2.8)."""
     if request.method != b"POST":
         return Respond(405, ((b"allow", b"POST"), *NO_STORE), b"")
     try:
@@ -65,7 +65,7 @@ def back_channel(context: Context, request: Request) -> Flow[Decision]:
         revoked = yield from context.sessions.index.revoke_by_logout_token(
             provider.id, subject=logout.subject, sid=logout.sid
         )
-        # Noted last, so that a logout that failed half-way can be sent again.
+        # Saved last, so the provider can retry a logout that failed halfway.
         leeway = 2 * context.settings.clock_skew
         ttl = max(logout.expires_at - context.clock(), 0.0) + leeway + 1.0
         yield from Save(key, b"1", ttl)
@@ -73,9 +73,9 @@ def back_channel(context: Context, request: Request) -> Flow[Decision]:
         return _reject("logout_failed", error)
     except (TokenError, ProviderError, RequestError) as error:
         return _reject("invalid_request", error)
-    detail = f"{revoked.count} sessions ended in the store"
+    detail = f"{revoked.count} stored sessions revoked"
     if revoked.cookie_sessions_revoked:
-        detail += ", those in cookies are listed as revoked"
+        detail += ", cookie sessions marked as revoked"
     event = Event("logged_out_by_provider", logout.subject, provider.id, detail)
     return Respond(200, NO_STORE, b"", (event,))
 
@@ -83,7 +83,7 @@ def back_channel(context: Context, request: Request) -> Flow[Decision]:
 def _read_logout_token(request: Request) -> Flow[str]:
     kind = first_header(request.headers, b"content-type") or b""
     if kind.partition(b";")[0].strip().lower() != FORM:
-        raise TokenError("expected a form with a logout token", reason="malformed")
+        raise TokenError("expected a form with a logout_token", reason="malformed")
     body = yield from ReadBody(MAX_FORM_BYTES)
     token = parse_form(b"", body).get("logout_token", "")
     if not token:
@@ -92,9 +92,10 @@ def _read_logout_token(request: Request) -> Flow[str]:
 
 
 def _find_provider(context: Context, token: str) -> Provider:
-    """The provider that the token says to be of; its signature is yet to be judged.
+    """Return the provider that the unverified *token* names as its issuer.
 
-    Several clients may have one issuer: the audience tells which is meant.
+    Several providers may share an issuer; the audience selects one of them. Raises
+    `TokenError` for an unknown issuer.
     """
     claims = unverified_claims(token)
     issuer, audience = claims.get("iss"), claim_list(claims.get("aud"))
@@ -105,15 +106,16 @@ def _find_provider(context: Context, token: str) -> Provider:
     ]
     if not found:
         raise TokenError(
-            "the logout token is of no provider that is known", reason="issuer"
+            "the issuer of the logout token is not a configured provider",
+            reason="issuer",
         )
-    meant = (one for one in found if one.settings.client_id in audience)
-    return next(meant, found[0])
+    addressed = (one for one in found if one.settings.client_id in audience)
+    return next(addressed, found[0])
 
 
 def _issuers(provider: Provider) -> tuple[str, ...]:
-    known = provider.metadata.issuer if provider.metadata else ""
-    return (known, provider.settings.issuer)
+    discovered = provider.metadata.issuer if provider.metadata else ""
+    return (discovered, provider.settings.issuer)
 
 
 def _replay_key(context: Context, provider: Provider, logout: LogoutToken) -> str:
@@ -129,28 +131,28 @@ def _reject(code: str, error: AuthProxyError) -> Respond:
     return Respond(400, (*JSON_HEADERS, *NO_STORE), body, (event,))
 
 
-# -- the front channel
+# -- front-channel logout
 
 
 def front_channel(context: Context, request: Request) -> Flow[Decision]:
-    """End this browser's session if it is the one meant (Front-Channel Logout §3).
+    """Revoke this browser's session if ``iss`` and ``sid`` name it (§3).
 
-    Without the session's cookie (a browser may keep it back in a foreign page) there is
-    nothing to end: who only knows a ``sid`` ends nobody's session.
+    A browser may withhold the session cookie from an iframe; then nothing is revoked,
+    because a ``sid`` alone does not authorize a logout.
     """
     form = parse_form(raw_query(request))
-    sessions, frames = context.sessions, _frame_headers(context)
+    sessions, headers = context.sessions, _frame_headers(context)
     entry = sessions.lookup(request.headers)
     if entry is not None and entry.needs_load:
         entry = yield from sessions.load(entry)
     if entry is None or not _names_session(context, entry.session, form):
-        return Respond(400, frames, b"")
+        return Respond(400, headers, b"")
     yield from sessions.revoke(entry)
     browser = context.browser(request)
     cleared = sessions.clear(host=browser.host, present=browser.present)
     name = entry.session.name
     event = Event("logged_out", name, detail="signed out at the provider")
-    return Respond(200, (*frames, *cleared), EMPTY_PAGE, (event,), name)
+    return Respond(200, (*headers, *cleared), EMPTY_PAGE, (event,), name)
 
 
 def _names_session(context: Context, session: Session, form: dict[str, str]) -> bool:
@@ -165,7 +167,7 @@ def _names_session(context: Context, session: Session, form: dict[str, str]) -> 
 
 
 def _frame_headers(context: Context) -> tuple[tuple[bytes, bytes], ...]:
-    """Headers of a page that only the providers' pages may have in a frame."""
+    """Return the headers of a page that only pages of the providers may frame."""
     origins = {
         origin
         for provider in context.providers.values()

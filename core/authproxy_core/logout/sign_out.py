@@ -1,23 +1,24 @@
-"""Signing out: the session ends here, and on request at the provider too."""
+"""Sign-out: revoke the session, and if configured also at the provider."""
 
 from __future__ import annotations
 
 from urllib.parse import quote, urlsplit
 
+from msgspec.structs import replace
+
 from ..effects import Fetch, Flow
-from ..errors import FetchError
+from ..errors import AuthProxyError, FetchError
 from ..login.context import Context, redirect
 from ..login.flow import read_form
 from ..messages import Event, Request, Respond, first_header
-from ..providers.revocation import revoke
 from ..session import Session
 
-LOGOUT_TIMEOUT = 5.0  # seconds for the provider to hear of it; the user waits
+LOGOUT_TIMEOUT = 5.0  # seconds per request to the provider; the user waits
 PLACEHOLDER = "{id_token}"
 
 
 def sign_out(context: Context, request: Request) -> Flow[Respond]:
-    """End the session in this browser and go on to where ``rd`` says."""
+    """Revoke the session, clear its cookies, and redirect to ``rd``."""
     if _is_cross_site_subresource(request):
         return Respond(
             403, ((b"content-type", b"text/plain; charset=utf-8"),), b"Forbidden\n"
@@ -26,22 +27,22 @@ def sign_out(context: Context, request: Request) -> Flow[Respond]:
     sessions = context.sessions
     entry = sessions.lookup(request.headers)
     if entry is not None and entry.needs_load:
-        # One that is over is ended all the same: it may only have been idle.
+        # A session that fails to load is revoked too: it may only be idle.
         entry = (yield from sessions.load(entry)) or entry
     session = entry.session if entry else None
     target = form.get("rd", "")
     if PLACEHOLDER in target:
         form = {**form, "rd": _fill_id_token(context, target, session)}
     sign_in = f"{context.settings.proxy_prefix}/sign_in"
-    # Of the own pages only this one makes sense here; others would loop.
-    own = form.get("rd", "").partition("?")[0] == sign_in
-    rd = context.redirect_target(request, form, own_endpoints=own)
+    # Other proxy endpoints would sign in again or loop.
+    is_sign_in = form.get("rd", "").partition("?")[0] == sign_in
+    rd = context.redirect_target(request, form, allow_sign_in=is_sign_in)
     headers = sessions.clear(
         host=context.host(request), present=sessions.cookie_names(request.headers)
     )
     if entry is None or session is None:
         return redirect(rd, headers)
-    # First here, whatever the provider says or does not say.
+    # Revoke locally first: requests to the provider may fail.
     yield from sessions.revoke(entry)
     event = Event("logged_out", session.name, detail="signed out")
     failed = yield from _call_backend_logout(context, session)
@@ -51,7 +52,7 @@ def sign_out(context: Context, request: Request) -> Flow[Respond]:
 
 
 def _call_backend_logout(context: Context, session: Session) -> Flow[tuple[Event, ...]]:
-    """Call ``backend_logout_url``; that it fails is noted and changes nothing."""
+    """Call ``backend_logout_url``; return an event if that fails."""
     url = context.provider_of(session).settings.backend_logout_url
     if not url:
         return ()
@@ -65,28 +66,45 @@ def _call_backend_logout(context: Context, session: Session) -> Flow[tuple[Event
     else:
         if response.status in (200, 204):
             return ()
-        detail = f"backend_logout_url answered with status {response.status}"
+        detail = (
+            f"backend_logout_url: got status {response.status}, expected 200 or 204"
+        )
     reason = "backend_logout"
     return (Event("logout_failed", session.name, reason, detail),)
 
 
 def _revoke_tokens(context: Context, session: Session) -> Flow[tuple[Event, ...]]:
-    """Revoke the session's tokens, if wanted; that it fails changes nothing."""
-    if not context.settings.logout.revokes_tokens:
+    """Revoke the refresh token and its access tokens (RFC 7009 §2.1), if configured.
+
+    Returns an event if that fails.
+    """
+    provider = context.provider_of(session)
+    endpoint = provider.metadata.revocation_endpoint if provider.metadata else ""
+    wanted = context.settings.logout.revokes_tokens
+    if not (wanted and endpoint and session.refresh_token):
         return ()
-    detail = yield from revoke(context.provider_of(session), session)
-    if not detail:
-        return ()
+    params = [("token", session.refresh_token), ("token_type_hint", "refresh_token")]
+    try:
+        request = yield from provider.client_request(params)
+        response = yield from replace(
+            request, url=endpoint, timeout=LOGOUT_TIMEOUT, purpose="revocation"
+        )
+    except AuthProxyError as error:
+        detail = str(error)
+    else:
+        if response.status == 200:
+            return ()
+        detail = f"the revocation endpoint returned status {response.status}"
     return (Event("logout_failed", session.name, "revocation", detail),)
 
 
 def _end_session_url(
     context: Context, request: Request, session: Session, rd: str
 ) -> str:
-    """Where the session ends at the provider as well (RP-Initiated Logout §2).
+    """Return the URL that ends the session at the provider (RP-Initiated Logout §2).
 
-    Empty unless that is wanted and the provider offers it. The way back is *rd*, which
-    has to be registered there.
+    "" unless sign_out_at_provider is set and the provider has such an endpoint. The
+    post-logout redirect is *rd*, which must be registered at the provider.
     """
     if not context.settings.logout.at_provider:
         return ""
@@ -98,9 +116,9 @@ def _end_session_url(
 
 
 def _is_cross_site_subresource(request: Request) -> bool:
-    """Whether another site's page loads this as an image or the like.
+    """Return whether a page of another site loads the URL as an image or the like.
 
-    A link or a form of another site that the user follows is a navigation and works.
+    A link or form of another site that the user activates is a navigation, and allowed.
     """
     site = first_header(request.headers, b"sec-fetch-site")
     mode = first_header(request.headers, b"sec-fetch-mode")
@@ -108,9 +126,10 @@ def _is_cross_site_subresource(request: Request) -> bool:
 
 
 def _fill_id_token(context: Context, target: str, session: Session | None) -> str:
-    """*target* with the ID token, if it is the logout address of its own provider.
+    """Return *target* with the ID token in the place of ``{id_token}``.
 
-    Anywhere else the token would go to a stranger, so there the hint is left empty.
+    The placeholder becomes empty unless *target* is the end-session endpoint of the
+    session's provider: no other server may receive the token.
     """
     token = ""
     if session is not None:
@@ -122,12 +141,8 @@ def _fill_id_token(context: Context, target: str, session: Session | None) -> st
 
 
 def _is_same_endpoint(target: str, endpoint: str) -> bool:
+    """Return whether two URLs differ at most in query and fragment."""
     try:
-        one, other = urlsplit(target), urlsplit(endpoint)
+        return urlsplit(target)[:3] == urlsplit(endpoint)[:3]
     except ValueError:
         return False
-    return (one.scheme, one.netloc, one.path) == (
-        other.scheme,
-        other.netloc,
-        other.path,
-    )

@@ -1,4 +1,4 @@
-"""What the unauthenticated get: a login, the sign-in page, or 401."""
+"""Plain and JSON responses, and the choice between a redirect and 401."""
 
 from __future__ import annotations
 
@@ -36,38 +36,38 @@ def plain_response(
     verdict: Verdict = "",
     reason: str = "",
 ) -> Respond:
-    """A short plain text answer that nobody may keep."""
+    """Return an uncacheable plain text response."""
     fields = (*TEXT_HEADERS, *NO_STORE, *headers)
     return Respond(status, fields, text, verdict=verdict, reason=reason)
 
 
 def unauthorized_response(headers: Headers = (), reason: str = "no_session") -> Respond:
-    """401 for a gateway, or for whoever is no browser."""
+    """Return 401 for a gateway or an API request."""
     return plain_response(401, b"Unauthorized\n", headers, "unauthenticated", reason)
 
 
 def forbidden_response(headers: Headers = (), reason: str = "query") -> Respond:
-    """403 for a gateway: the user is known but may not."""
+    """Return 403 for a gateway: the user is authenticated but has no access."""
     return plain_response(403, b"Forbidden\n", headers, "denied", reason)
 
 
 def unauthorized_json_response(
     headers: Headers = (), reason: str = "no_session"
 ) -> Respond:
-    """401 for a script, which could do nothing with a page."""
+    """Return 401 with an empty JSON object for an API request."""
     fields = (*JSON_HEADERS, *NO_CACHE, *headers)
     return Respond(401, fields, b"{}", verdict="unauthenticated", reason=reason)
 
 
 def login_required_response(sign_in: str, headers: Headers = ()) -> Respond:
-    """401 for a script behind a gateway: says what is wrong, and where a login is."""
+    """Return 401 for an API request behind a gateway, with the sign-in URL as JSON."""
     body = orjson.dumps({"error": "login_required", "sign_in": sign_in})
     fields = (*JSON_HEADERS, *NO_CACHE, *headers)
     return Respond(401, fields, body, verdict="unauthenticated", reason="no_session")
 
 
 def wants_json(headers: Iterable[Header]) -> bool:
-    """Whether an Accept field lists exactly ``application/json``."""
+    """Return whether an Accept field lists exactly ``application/json``."""
     return any(
         item.strip() == b"application/json"
         for value in header_values(headers, b"accept")
@@ -75,18 +75,18 @@ def wants_json(headers: Iterable[Header]) -> bool:
     )
 
 
-# What a page is loaded into; anything else could not show a login.
+# Sec-Fetch-Dest values that can show a login page.
 _DOCUMENT_DESTINATIONS = frozenset({b"document", b"iframe", b"frame"})
 _ZERO_WEIGHT = re.compile(rb"(?:^|;)\s*q\s*=\s*0(?:\.0{0,3})?\s*(?:;|$)")
 _HTML = (b"text/html", b"application/xhtml+xml")
 
 
 def is_navigation(method: bytes, headers: Iterable[Header]) -> bool:
-    """Whether a browser's user goes to a page, so that a redirect can lead to a login.
+    """Return whether the request is a navigation, which a redirect can take to a login.
 
-    Browsers say so in Sec-Fetch-Mode and -Dest (W3C Fetch Metadata), over https at
-    least; where these lack, only who asks for HTML is taken for one. A script's request
-    would get the login's page as its answer, or fail on another origin.
+    Browsers send Sec-Fetch-Mode and -Dest (W3C Fetch Metadata) over HTTPS; without
+    them, a request that accepts HTML counts as a navigation. An API request would
+    receive the provider's HTML page, or fail as cross-origin.
     """
     headers = list(headers)
     if method not in (b"GET", b"HEAD") or _is_scripted(headers):
@@ -105,7 +105,7 @@ def _is_scripted(headers: Iterable[Header]) -> bool:
 
 
 def _accepts(headers: Iterable[Header], kinds: Iterable[bytes]) -> bool:
-    """Whether an Accept field lists one of *kinds*, whatever its weight but 0."""
+    """Return whether an Accept field lists one of *kinds* with a weight above 0."""
     for value in header_values(headers, b"accept"):
         for item in value.lower().split(b","):
             kind, _, parameters = item.partition(b";")
@@ -115,5 +115,5 @@ def _accepts(headers: Iterable[Header], kinds: Iterable[bytes]) -> bool:
 
 
 def is_upgrade(request: Request) -> bool:
-    """Whether the client asks for another protocol; it could follow no redirect."""
+    """Return whether the client requests an upgrade; it cannot follow a redirect."""
     return bool(header_values(request.headers, b"upgrade"))

@@ -1,4 +1,4 @@
-"""Small things around outcomes: settling, guarding, changing answers."""
+"""Outcomes: resolve them, map errors to responses, add headers."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ from .pages import NO_CACHE
 
 
 def resolve_outcome(outcome: Outcome) -> Flow[Decision]:
-    """The decision of an outcome, be it one already or a flow."""
+    """Return the decision of *outcome*, which is a decision or a flow."""
     if isinstance(outcome, Generator):
         return (yield from outcome)
     return outcome
 
 
-def with_headers(answer: Respond, headers: Headers) -> Respond:
-    """*answer* with further *headers*; itself when there are none."""
+def with_headers(response: Respond, headers: Headers) -> Respond:
+    """Return *response* with *headers* appended."""
     if not headers:
-        return answer
+        return response
     return Respond(
-        answer.status,
-        (*answer.headers, *headers),
-        answer.body,
-        answer.events,
-        answer.user,
-        verdict=answer.verdict,
-        reason=answer.reason,
+        response.status,
+        (*response.headers, *headers),
+        response.body,
+        response.events,
+        response.user,
+        verdict=response.verdict,
+        reason=response.reason,
     )
 
 
 def allowed_response(
-    status: int, headers: Headers, user: str, reason: str, kept: bool = False
+    status: int, headers: Headers, user: str, reason: str, reusable: bool = False
 ) -> Respond:
-    """The answer to a gateway that asks about a request which may pass."""
+    """Return the response to an auth check that allows the request."""
     return Respond(
-        status, headers, user=user, reusable=kept, verdict="allowed", reason=reason
+        status, headers, user=user, reusable=reusable, verdict="allowed", reason=reason
     )
 
 
-def as_challenge(answer: Respond) -> Respond:
-    """*answer*, which is what somebody gets instead of what was asked for."""
-    return replace(answer, verdict="unauthenticated", reason="no_session")
+def as_challenge(response: Respond) -> Respond:
+    """Return *response* with the verdict "unauthenticated"."""
+    return replace(response, verdict="unauthenticated", reason="no_session")
 
 
 def with_error_handling(flow: Flow[Decision]) -> Flow[Decision]:
-    """The outer guard: what a flow left over becomes a denial."""
+    """Run *flow*; an error that it raises becomes an error response."""
     try:
         return (yield from flow)
     except RequestError as error:
@@ -62,23 +62,24 @@ def with_error_handling(flow: Flow[Decision]) -> Flow[Decision]:
         return challenge.forbidden_response((), error.code)
     except EffectError as error:
         event = Event("effect_failed", reason=error.code, detail=str(error))
-        again: Headers = ()
+        retry_after: Headers = ()
         if error.status_hint == 503:
-            again = ((b"retry-after", b"1"),)
-        answer = challenge.plain_response(
-            error.status_hint, b"the request could not be answered\n", again
+            retry_after = ((b"retry-after", b"1"),)
+        response = challenge.plain_response(
+            error.status_hint, b"request failed: try again\n", retry_after
         )
-        return replace(answer, events=(event,), verdict="failed", reason=error.code)
+        return replace(response, events=(event,), verdict="failed", reason=error.code)
 
 
 def bad_request_response(error: RequestError) -> Respond:
-    answer = challenge.plain_response(400, b"Bad Request\n")
+    """Return 400 for a malformed or ambiguous request."""
+    response = challenge.plain_response(400, b"Bad Request\n")
     event = Event("bad_request", reason=error.code, detail=str(error))
-    return Respond(400, answer.headers, answer.body, (event,))
+    return Respond(400, response.headers, response.body, (event,))
 
 
 def userinfo_response(session: Session, headers: Headers) -> Respond:
-    """Who is logged in, as JSON; no tokens."""
+    """Return user, email, groups and claims of *session* as JSON; no tokens."""
     document: dict[str, Any] = {"user": session.user, "email": session.email}
     if session.groups:
         document["groups"] = session.groups
@@ -95,5 +96,5 @@ def userinfo_response(session: Session, headers: Headers) -> Respond:
 
 
 def anonymous_userinfo_response(headers: Headers) -> Respond:
-    """The same where a rule lets a request without a session pass."""
+    """Return an empty JSON object: a rule allows the request without a session."""
     return Respond(200, (*challenge.JSON_HEADERS, *NO_CACHE, *headers), b"{}")

@@ -1,8 +1,8 @@
-"""Sign-in and error pages: pure functions from values to answers.
+"""Sign-in and error pages: pure functions from values to responses.
 
-The built-in pages load nothing from anywhere and carry a policy that allows just their
-own style and script, by hash. A custom template is the operator's: its policy leaves
-scripts and styles alone and still forbids framing.
+The built-in pages load no external resources; their Content-Security-Policy allows
+only their style and script, by hash. The policy of custom templates restricts neither
+scripts nor styles, but still forbids framing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SECURITY_HEADERS: Headers = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
 )
-# A form on a page without referrer is sent with "Origin: null", from wherever it is.
+# With no-referrer, browsers send the form with "Origin: null".
 SAME_ORIGIN_REFERRER = (b"referrer-policy", b"same-origin")
 HTML: Headers = ((b"content-type", b"text/html; charset=utf-8"),)
 CUSTOM_POLICY = b"frame-ancestors 'none'; base-uri 'none'; object-src 'none'"
@@ -83,36 +83,33 @@ def _csp_hash(text: str) -> str:
 
 
 def content_security_policy(operator_html: str = "") -> bytes:
-    """The Content-Security-Policy of the built-in pages.
+    """Return the Content-Security-Policy of the built-in pages.
 
-    The banner, logo and footer in *operator_html* may have styles and https images of
-    their own, but no scripts.
+    The banner, logo and footer in *operator_html* may contain styles and https images,
+    but no scripts.
     """
-    found = _OperatorHtml()
-    found.feed(operator_html)
-    found.close()
-    styles = [_csp_hash(text) for text in (STYLE, *found.style_elements)]
-    if found.style_attributes:
-        styles += ["'unsafe-hashes'", *map(_csp_hash, found.style_attributes)]
-    images = "data: https:" if found.has_remote_image else "data:"
+    html = _OperatorHtml()
+    html.feed(operator_html)
+    html.close()
+    styles = [_csp_hash(text) for text in (STYLE, *html.style_elements)]
+    if html.style_attributes:
+        styles += ["'unsafe-hashes'", *map(_csp_hash, html.style_attributes)]
+    images = "data: https:" if html.has_remote_image else "data:"
     return (
         f"default-src 'none'; style-src {' '.join(styles)}; script-src {_csp_hash(SCRIPT)}; "
         f"img-src {images}; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
     ).encode()
 
 
-UPSTREAM_FAILURE = (
-    502,
-    "There was a problem connecting to the application behind this login.",
-)
-UPSTREAM_FAILURES = {
-    "timeout": (504, "The application behind this login did not answer in time."),
-    "busy": (503, "The application behind this login has too much to do."),
+UPSTREAM_ERROR = (502, "The application is not reachable. Try again in a minute.")
+UPSTREAM_ERRORS = {
+    "timeout": (504, "The application did not respond in time. Try again."),
+    "busy": (503, "The application is busy. Try again in a minute."),
 }
 
 
 class _OperatorHtml(HTMLParser):
-    """Collects what the operator's HTML needs from the policy."""
+    """Collects the styles and remote images that the policy has to allow."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,10 +137,10 @@ class _OperatorHtml(HTMLParser):
 
 
 class Pages:
-    """The pages for given settings; *providers* are ids and display names.
+    """The pages for *settings*; *providers* are pairs of id and display name.
 
-    Raises `TemplateError` for a custom template that can't be compiled, or can't be
-    rendered with plain values: at start, when someone is looking.
+    Raises `TemplateError` for a custom template that cannot be compiled, or rendered
+    with sample values, so mistakes show at startup.
     """
 
     def __init__(
@@ -180,7 +177,7 @@ class Pages:
         self._common: dict[str, Any] = {
             "ProxyPrefix": settings.proxy_prefix,
             "Version": settings.version,
-            # As configured: custom templates compare it with "-" and "" themselves.
+            # As configured: templates compare it with "-" and "".
             "Footer": Html(texts.footer),
         }
         self._sign_in_values = {
@@ -193,7 +190,7 @@ class Pages:
         self._check_custom_templates()
 
     def _check_custom_templates(self) -> None:
-        """Render the custom templates once; most mistakes in them show then."""
+        """Render the custom templates with sample values; raises `TemplateError`."""
         samples = {
             "sign_in.html": {
                 **self._sign_in_values,
@@ -222,42 +219,42 @@ class Pages:
         events: tuple[Event, ...] = (),
         offered: Sequence[str] | None = None,
     ) -> Respond:
-        """The page that offers the login; *redirect* is where it leads in the end.
+        """Return the sign-in page; *redirect* is the target after login.
 
-        *offered* are the ids of the providers that it names, None means all of them.
+        *offered* are the ids of the providers to show, None for all of them.
         """
-        names = [
-            (name, shown)
-            for name, shown in self._providers
-            if offered is None or name in offered
+        shown = [
+            (id_, name)
+            for id_, name in self._providers
+            if offered is None or id_ in offered
         ]
         values = {
             **self._sign_in_values,
             "StatusCode": status,
             "Redirect": redirect,
             "Providers": [
-                {"Start": self._start_url(name, redirect), "Name": shown}
-                for name, shown in names
+                {"Start": self._start_url(id_, redirect), "Name": name}
+                for id_, name in shown
             ],
         }
         if self._has_form:
             headers = (*headers, SAME_ORIGIN_REFERRER)
-        if names:
-            values["ProviderName"] = names[0][1]
+        if shown:
+            values["ProviderName"] = shown[0][1]
         return self._render("sign_in.html", values, {}, headers, events)
 
     def _render(
         self,
         name: str,
         values: dict[str, Any],
-        own: dict[str, Any],
+        built_in_values: dict[str, Any],
         headers: Headers,
         events: tuple[Event, ...],
     ) -> Respond:
-        """The custom page *name* with *values*, or the built-in one, which gets *own* too.
+        """Render the template *name* with *values*: the custom one, else the built-in.
 
-        A custom page that fails with these values is no reason to show nothing: the
-        built-in one takes its place, and an event tells the operator.
+        If the custom template fails, the built-in one is rendered and an event reports
+        the error. *built_in_values* extend *values* for the built-in template.
         """
         status = values["StatusCode"]
         if name in self._custom:
@@ -271,7 +268,7 @@ class Pages:
             else:
                 fields = _merge_headers(self._custom_headers, headers)
                 return Respond(status, fields, body, events)
-        body = self._built_in_templates.render(name, {**values, **own})
+        body = self._built_in_templates.render(name, {**values, **built_in_values})
         return Respond(status, _merge_headers(self._headers, headers), body, events)
 
     def _start_url(self, provider: str, redirect: str) -> str:
@@ -292,7 +289,7 @@ class Pages:
         headers: Headers = (),
         events: tuple[Event, ...] = (),
     ) -> Respond:
-        """The page that says what is wrong; *detail* only shows when debugging."""
+        """Return the error page; *detail* is shown only with show_debug_on_error."""
         values = {
             **self._common,
             "StatusCode": status,
@@ -303,21 +300,22 @@ class Pages:
         }
         shown = detail if self._debug else ""
         sign_in = urlencode({"rd": redirect}, errors="replace")
-        own = {
+        built_in_values = {
             "Title": title or _status_phrase(status),
             "Message": message,
             "Detail": shown,
             "SignIn": f"{self._prefix}/sign_in?{sign_in}",
         }
-        values["Message"] = shown or message  # custom pages have one place for both
-        return self._render("error.html", values, own, headers, events)
+        values["Message"] = shown or message  # custom templates have no Detail field
+        return self._render("error.html", values, built_in_values, headers, events)
 
     def upstream_error(self, request_id: str, forward: Forward, reason: str) -> Respond:
-        """The page for an upstream that did not answer; *reason* is a stable word."""
-        status, message = UPSTREAM_FAILURES.get(reason, UPSTREAM_FAILURE)
+        """Return the page for an upstream without a response; *reason* is its code."""
+        status, message = UPSTREAM_ERRORS.get(reason, UPSTREAM_ERROR)
         detail = f"upstream {forward.upstream.id}: {reason}"
         return self.error(
             status=status,
+            title="Application unavailable",
             message=message,
             request_id=request_id,
             detail=reason,
@@ -326,16 +324,16 @@ class Pages:
         )
 
     def robots(self) -> Respond:
-        """robots.txt: nothing here is for crawlers."""
+        """Return robots.txt, which disallows all paths unless configured otherwise."""
         return self._robots
 
 
 def _compile(custom: Mapping[str, str]) -> TemplateSet:
-    """Both pages in one set; the texts in *custom* replace the built-in ones.
+    """Compile both pages; the sources in *custom* replace the built-in ones.
 
     Raises `TemplateError`.
     """
-    # Style and script are put in before compiling: their bytes must match their hash.
+    # Inserted before compiling, because their bytes must match the policy's hashes.
     sources = {
         name: custom.get(name)
         or text.replace("{{.Style}}", STYLE).replace("{{.Script}}", SCRIPT)
@@ -345,11 +343,11 @@ def _compile(custom: Mapping[str, str]) -> TemplateSet:
     return compile_templates(sources, fields)
 
 
-def _merge_headers(own: Headers, headers: Headers) -> Headers:
-    """*own* fields of a page with *headers*, which may bring another policy."""
+def _merge_headers(page: Headers, headers: Headers) -> Headers:
+    """Append *headers* to those of a *page*; their Referrer-Policy takes precedence."""
     if SAME_ORIGIN_REFERRER in headers:
-        own = tuple(field for field in own if field[0] != SAME_ORIGIN_REFERRER[0])
-    return (*own, *headers)
+        page = tuple(field for field in page if field[0] != SAME_ORIGIN_REFERRER[0])
+    return (*page, *headers)
 
 
 def _page_headers(csp: bytes) -> Headers:
@@ -364,7 +362,7 @@ def _status_phrase(status: int) -> str:
 
 
 def _sign_in_message(settings: Settings) -> str:
-    """The banner, or a sentence about the domains that are let in."""
+    """Return the banner, or a sentence about the allowed email domains."""
     banner = settings.pages.banner
     if banner:
         return "" if banner == "-" else banner
@@ -372,9 +370,9 @@ def _sign_in_message(settings: Settings) -> str:
         return ""
     if len(settings.email_domains) > 1:
         domains = _escape(", ".join(settings.email_domains))
-        return f"Use an account of one of these domains: {domains}"
+        return f"Use an account from one of these domains: {domains}."
     [domain] = settings.email_domains
-    return "" if domain == "*" else f"Use your {_escape(domain)} account"
+    return "" if domain == "*" else f"Use your {_escape(domain)} account."
 
 
 def _escape(text: str) -> str:

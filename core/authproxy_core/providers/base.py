@@ -151,11 +151,11 @@ class Provider:
         state: str,
         nonce: bytes,
         code_verifier: str,
-        asked: Mapping[str, str] = {},
+        requested: Mapping[str, str] = {},
     ) -> str:
         """Where the browser goes to log in (OIDC Core §3.1.2.1).
 
-        *asked* is what the request for the login brings; only what the configured
+        *requested* are the form values of the login request; only values that the configured
         parameters allow is taken from it.
         """
         params = {
@@ -177,7 +177,7 @@ class Provider:
         params |= self.extra_authorization_parameters(params)
         pairs = list(params.items()) + [
             (name, value)
-            for name, value in self._parameters.pairs(asked)
+            for name, value in self._parameters.pairs(requested)
             if name not in params
         ]
         return with_query(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
-from authproxy_core.login.failures import MESSAGES
+from authproxy_core.login.failures import PAGES_BY_REASON
 from authproxy_core.messages import EventKind
 
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
@@ -44,7 +44,7 @@ REASONS: Mapping[str, tuple[str, ...]] = {
 LOGIN_FAILURES = (
     *sorted(
         {
-            *MESSAGES, "algorithm", "algorithms", "at_hash", "claims_too_deep",
+            *PAGES_BY_REASON, "algorithm", "algorithms", "at_hash", "claims_too_deep",
             "directory_failed", "directory_invalid", "directory_refused",
             "discovery_failed", "discovery_invalid", "federated_token", "groups_failed",
             "groups_invalid", "groups_too_many", "jwks_empty", "jwks_failed",

@@ -182,7 +182,7 @@ def _listed(folder: int, conditions: ConditionalRequest) -> Respond:
         for name in sorted(names)
     )
     if rest is not None:
-        lines += f"\nThere are more: only {MAX_ENTRIES} entries are shown.\n"
+        lines += f"\nOnly the first {MAX_ENTRIES} entries are listed.\n"
     page = (
         '<!doctype html>\n<meta name="viewport" content="width=device-width">\n'
         f"<pre>\n{lines}</pre>\n"

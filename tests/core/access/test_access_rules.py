@@ -487,7 +487,7 @@ def test_forward_auth_with_the_uri_behind_it() -> None:
         peer=GATEWAY,
     )
     assert page.status == 403
-    assert b"Nobody may see this page" in page.body
+    assert b"This page is not available." in page.body
 
 
 def test_rules_of_carried_requests() -> None:
@@ -496,12 +496,12 @@ def test_rules_of_carried_requests() -> None:
     assert status(harness, "/x") == 403  # the sign-in page
     git = harness.get("/.git/config")
     assert git.status == 403
-    assert b"Nobody may see this page" in git.body
+    assert b"This page is not available." in git.body
     harness.log_in("bob")
     assert status(harness, "/x") == 200
     denied = harness.get("/admin/x")
     assert denied.status == 403
-    assert b"no permission" in denied.body
+    assert b"does not have access" in denied.body
     assert [event.reason for event in denied.events] == ["rule"]
     assert status(harness, "/api/x", method=b"DELETE") == 403
     harness.log_in("alice")

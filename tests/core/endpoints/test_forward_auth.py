@@ -168,7 +168,7 @@ def test_who_may_not_come_in_gets_403_and_stays_logged_in(fields: Any) -> None:
     answer = ask(harness, *TRAEFIK, *fields, target=url)
     assert answer.status == 403
     assert not headers(answer, b"set-cookie")
-    assert (b"No access" in answer.body) == bool(fields)
+    assert (b"Access denied" in answer.body) == bool(fields)
     url = "/oauth2/forward_auth?allowed_groups=staff"
     assert ask(harness, *TRAEFIK, target=url).status == 202
     harness.proxy = harness.new_proxy(

@@ -62,7 +62,7 @@ def test_a_browser_without_cookies_gets_a_page(harness: Harness) -> None:
     page = came_back(harness, location, *PAGE, jar={})
     assert page.status == 403
     assert page.events[0].reason == "login_state_lost"
-    assert b"check that cookies" in page.body
+    assert b"allow cookies" in page.body
     assert harness.idp.count("token") == 0
 
 
@@ -159,7 +159,7 @@ def test_a_loop_of_logins_ends_in_a_page(harness: Harness) -> None:
         assert logins < 5  # a browser gives up after 20 redirects
     assert logins == LOOP_THRESHOLD
     assert answer.status == 403
-    assert b"does not bring the login back" in answer.body
+    assert b"did not keep the session" in answer.body
     assert b"/oauth2/sign_in?rd=%2Fdeep" in answer.body
     [event] = answer.events
     assert event.reason == "login_loop"

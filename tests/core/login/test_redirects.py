@@ -257,7 +257,9 @@ def test_or41_a_sign_out_may_end_at_the_sign_in_page() -> None:
         ("", "/"),
     ):
         form = {"rd": rd}
-        assert policy.choose(request, original, form, own_endpoints=True) == target
+        assert (
+            policy.choose(request, original, form, allow_proxy_endpoints=True) == target
+        )
     assert policy.choose(request, original, {"rd": "/oauth2/sign_in"}) == "/"
 
 

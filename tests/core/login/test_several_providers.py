@@ -183,7 +183,7 @@ def test_a_provider_that_is_away_harms_its_own_logins_only() -> None:
     assert not idp.harness.proxy.ready
     answer = idp.harness.get("/oauth2/start?provider=staff")
     assert answer.status == 503
-    assert b"can&#39;t be reached at the moment" in answer.body
+    assert b"is currently unavailable" in answer.body
     assert idp.finish(idp.begin("/oauth2/start?provider=partners")).status == 302
     assert idp.who().status == 202
     assert page(idp).count("Sign in with") == 2
@@ -299,7 +299,7 @@ def test_without_a_provider_there_is_no_login() -> None:
     )
     answer = idp.harness.get("/oauth2/start?provider=staff", on(OTHER))
     assert answer.status == 404
-    assert b"There is no login under this address" in answer.body
+    assert b"There is no sign-in at this address" in answer.body
     assert answer.events[0].reason == "no_provider"
 
 

@@ -51,9 +51,9 @@ def test_several_providers_have_a_button_each() -> None:
     ("changes", "expected"),
     [
         ({}, None),
-        ({"email_domains": ("example.com",)}, "Use your example.com account"),
-        ({"email_domains": ("a.com", "*")}, "of one of these domains: a.com, *"),
-        ({"email_domains": ("<b>",)}, "Use your &lt;b> account"),
+        ({"email_domains": ("example.com",)}, "Use your example.com account."),
+        ({"email_domains": ("a.com", "*")}, "from one of these domains: a.com, *"),
+        ({"email_domains": ("<b>",)}, "Use your &lt;b> account."),
         ({"banner": "<b>Hello</b>"}, "<b>Hello</b>"),
         ({"banner": "-", "email_domains": ("example.com",)}, None),
         ({"authenticated_emails": frozenset(), "email_domains": ("x.com",)}, None),

@@ -482,7 +482,7 @@ def test_tenants_of_entra(tenants: tuple[str, ...], allowed: bool) -> None:
     answer = idp.log_in()
     assert answer.status == (302 if allowed else 403)
     if not allowed:
-        assert b"organisation that has no access" in answer.body
+        assert b"organization does not have access" in answer.body
 
 
 @pytest.mark.parametrize(

@@ -339,7 +339,7 @@ def test_a_list_that_is_cut_says_so(tmp_path: Path, more: int) -> None:
     with Server(handle) as server, Wire(server.port) as wire:
         body = get(wire, "/").body
     assert body.count(b"<a href") == MAX_ENTRIES
-    assert (b"only 10000 entries are shown" in body) == bool(more)
+    assert (b"Only the first 10000 entries are listed" in body) == bool(more)
 
 
 @pytest.mark.parametrize("more", [0, 1])
