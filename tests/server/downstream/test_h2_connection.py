@@ -229,7 +229,7 @@ def test_too_long_head(program: Program, certificate: Certificate) -> None:
 @pytest.mark.parametrize("kind", ["reset", "ping", "settings", "empty"])
 def test_floods(program: Program, certificate: Certificate, kind: str) -> None:
     """Whoever costs and brings nothing is sent away, others are served."""
-    before = program.log().count("a flood")
+    before = program.log().count("frame flood")
     with H2Client(program.port, certificate) as client:
         number = client.send("/oauth2/start", method="POST", ends=False)
         for _ in range(8 * CONNECTION_FLOOD):
@@ -251,7 +251,7 @@ def test_floods(program: Program, certificate: Certificate, kind: str) -> None:
             pytest.fail("the connection was not closed")
     with H2Client(program.port, certificate) as client:
         assert client.ask().status == 200
-    until(lambda: program.log().count("a flood") == before + 1, "its line")
+    until(lambda: program.log().count("frame flood") == before + 1, "its line")
 
 
 def test_more_streams_than_allowed(program: Program, certificate: Certificate) -> None:

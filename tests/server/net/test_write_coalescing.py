@@ -17,8 +17,8 @@ from authproxy.net.write_coalescing import (
     ConnectionWriter,
     WriteCoalescer,
 )
-from authproxy.serve.field_cache import FieldCache
-from authproxy.upstream.relay import forwardable_fields, request_head
+from authproxy.serve.encoding_caches import FieldCache
+from authproxy.upstream.relay import encode_forwardable_fields, request_head
 from authproxy_core.messages import Forward, Header, Headers, Upstream
 from support.ports import LOOPBACK
 
@@ -216,7 +216,10 @@ USER: Header = (b"x-forwarded-user", b"alice")
 def test_the_identity_is_sent_once(headers: Headers, identity: Headers) -> None:
     app = Upstream("a", "http", "h", 1)
     forward = Forward(app, b"GET", b"/", headers, identity=identity)
-    for encoded in (forwardable_fields, FieldCache(forwardable_fields).encoded):
+    for encoded in (
+        encode_forwardable_fields,
+        FieldCache(encode_forwardable_fields).encoded,
+    ):
         head = request_head(forward, 0, encoded=encoded)
         assert head == b"GET / HTTP/1.1\r\n" + fields(headers) + b"\r\n"
 

@@ -13,8 +13,8 @@ from authproxy.http import response_encoder
 from authproxy.http.body_decoders import ChunkedDecoder, LengthDecoder
 from authproxy.net.clock import Clock, date_field, log_timestamp
 from authproxy.net.locks import LocalLocks
+from authproxy.serve.encoding_caches import ResponseHeadCache
 from authproxy.serve.request_ids import RequestIds
-from authproxy.serve.response_head_cache import ResponseHeadCache
 from authproxy_core.messages import Respond
 
 UUID = re.compile(
