@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from authproxy.downstream.h1_connection import DRAIN_BYTES
 from authproxy.downstream.h1_exchange import MAX_DRAIN_BYTES
 from authproxy.http.body_decoders import LINE_BYTES, OVERHEAD_BYTES
 from authproxy.net.proxy_protocol import (
@@ -35,8 +34,8 @@ from authproxy.stores.redis_connection import (
 from authproxy.stores.sqlite_file import open_database
 from authproxy.stores.sqlite_thread import SqliteThread
 from authproxy.stores.store_locks import MAX_DEFERRED_RELEASES, StoreLocks
-from authproxy.upstream.h2_relay import MAX_LINKS
-from authproxy.upstream.h2_upstream_connection import INTERIM_LIMIT, MAX_CLIENT_STREAMS
+from authproxy.upstream.h2_relay import MAX_CONNECTIONS
+from authproxy.upstream.h2_upstream_connection import MAX_INFORMATIONAL, MAX_STREAMS
 from authproxy_core.effects import Outcome, ReadBody
 from authproxy_core.errors import StoreError
 from authproxy_core.messages import Forward, Request, Upstream
@@ -111,7 +110,7 @@ def test_bodies_that_nobody_reads(more: int) -> None:
 @pytest.mark.parametrize("more", [0, 1])
 def test_chunks_that_nobody_reads(more: int) -> None:
     """Nobody knows how many there will be, so the connection may end later."""
-    size = DRAIN_BYTES + more
+    size = MAX_DRAIN_BYTES + more
     with Server() as server, Wire(server.port) as wire:
         wire.send(CHUNKED)
         assert wire.answer().status == 200
@@ -186,7 +185,7 @@ def to(port: int) -> Callable[[Request], Outcome]:
 
 @pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 502)])
 def test_interim_answers_over_http2(more: int, status: int) -> None:
-    reply = Reply(interim=[("a", "b")], interims=INTERIM_LIMIT + more)
+    reply = Reply(interim=[("a", "b")], interims=MAX_INFORMATIONAL + more)
     with (
         H2Server(lambda call: reply) as app,
         Server(to(app.port)) as server,
@@ -229,17 +228,17 @@ class Waiting:
 def test_connections_to_one_upstream() -> None:
     with contextlib.ExitStack() as stack:
         waiting = Waiting(stack, streams=1)
-        for number in range(MAX_LINKS):
+        for number in range(MAX_CONNECTIONS):
             waiting.add()
             assert waiting.app.connections == number + 1
         assert waiting.ask().answer().status == 502
-        assert waiting.app.connections == MAX_LINKS
+        assert waiting.app.connections == MAX_CONNECTIONS
 
 
 def test_requests_on_one_connection_to_an_upstream() -> None:
     with contextlib.ExitStack() as stack:
-        waiting = Waiting(stack, streams=10 * MAX_CLIENT_STREAMS)
-        for _ in range(MAX_CLIENT_STREAMS):
+        waiting = Waiting(stack, streams=10 * MAX_STREAMS)
+        for _ in range(MAX_STREAMS):
             waiting.add()
         assert waiting.app.connections == 1
         waiting.add()

@@ -216,11 +216,11 @@ USER: Header = (b"x-forwarded-user", b"alice")
 def test_the_identity_is_sent_once(headers: Headers, identity: Headers) -> None:
     app = Upstream("a", "http", "h", 1)
     forward = Forward(app, b"GET", b"/", headers, identity=identity)
-    for encoded in (
+    for encode in (
         encode_forwardable_fields,
         FieldCache(encode_forwardable_fields).encoded,
     ):
-        head = request_head(forward, 0, encoded=encoded)
+        head = request_head(forward, 0, encode=encode)
         assert head == b"GET / HTTP/1.1\r\n" + fields(headers) + b"\r\n"
 
 

@@ -132,4 +132,4 @@ def test_answer_cache_is_the_same_as_encoding() -> None:
             assert found == response_encoder.encode_response(
                 respond, DATE, head_only=head_only, persistence=persistence
             )
-    assert 0 < cache._size <= 600
+    assert 0 < cache._heads._used <= 600

@@ -663,7 +663,7 @@ def test_an_answer_that_breaks_off_is_seen_to(data: bytes, reason: str) -> None:
     def talk(server: Server, wire: Wire) -> tuple[bytes, str]:
         wire.send(request())
         raw = wire.rest()
-        return raw, server.logged(f"{reason} in the middle")
+        return raw, server.logged(f"{reason} while receiving")
 
     raw, _ = through(sends(OK + data), talk)
     assert raw.startswith(OK)
