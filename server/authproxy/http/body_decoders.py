@@ -16,8 +16,8 @@ from authproxy_core.messages import Header
 
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?")
 TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")
-LINE_BYTES = 1 << 10  # of a chunk-size line or a trailer
-OVERHEAD_BYTES = 16 << 10  # of all extensions and trailers of a body
+MAX_LINE_BYTES = 1 << 10  # of a chunk-size line or a trailer
+MAX_OVERHEAD_BYTES = 16 << 10  # of all extensions and trailers of a body
 NO_TRAILERS: list[Header] = []
 MAX_READ_BYTES = 256 << 10  # of what is handed on at once
 
@@ -34,7 +34,7 @@ class Decoder(Protocol):
         Raises `RequestError` on malformed framing.
         """
 
-    def passed(self, data: bytes) -> bytes:
+    def pass_through(self, data: bytes) -> bytes:
         """*data* if nothing in it has to be decoded or left, else b"".
 
         It is for what comes while nothing else waits in front of it.
@@ -56,12 +56,12 @@ class LengthDecoder:
 
     def take(self, received: bytearray) -> bytes:
         """The next piece, at most `PIECE_BYTES`."""
-        piece = _cut(received, min(self._left, MAX_READ_BYTES))
+        piece = _take_front(received, min(self._left, MAX_READ_BYTES))
         self._left -= len(piece)
         self.done = self._left == 0
         return piece
 
-    def passed(self, data: bytes) -> bytes:
+    def pass_through(self, data: bytes) -> bytes:
         """All of it, if the body does not end within."""
         if len(data) > self._left:
             return b""
@@ -106,7 +106,7 @@ class ChunkedDecoder:
                 return b""
         return b""
 
-    def passed(self, data: bytes) -> bytes:
+    def pass_through(self, data: bytes) -> bytes:
         """All of it, if it is within one chunk."""
         if len(data) >= self._left:
             return b""
@@ -118,7 +118,7 @@ class ChunkedDecoder:
         return 0 if self.done else None
 
     def _take_data(self, received: bytearray) -> bytes:
-        piece = _cut(received, min(self._left, MAX_READ_BYTES))
+        piece = _take_front(received, min(self._left, MAX_READ_BYTES))
         self._left -= len(piece)
         self._wants_line_end = self._left == 0
         return piece
@@ -157,9 +157,9 @@ class ChunkedDecoder:
         return True
 
     def _line(self, received: bytearray) -> bytes | None:
-        end = received.find(b"\n", 0, LINE_BYTES)
+        end = received.find(b"\n", 0, MAX_LINE_BYTES)
         if end < 0:
-            if len(received) >= LINE_BYTES:
+            if len(received) >= MAX_LINE_BYTES:
                 raise RequestError("line too long in a chunked body")
             return None
         if received[end - 1 : end] != b"\r":
@@ -170,11 +170,11 @@ class ChunkedDecoder:
 
     def _spend(self, size: int) -> None:
         self._overhead += size
-        if self._overhead > OVERHEAD_BYTES:
+        if self._overhead > MAX_OVERHEAD_BYTES:
             raise RequestError("too many extensions and trailers in a chunked body")
 
 
-def _cut(received: bytearray, size: int) -> bytes:
+def _take_front(received: bytearray, size: int) -> bytes:
     """The first *size* bytes, taken out."""
     if size >= len(received):
         piece = bytes(received)
@@ -186,6 +186,6 @@ def _cut(received: bytearray, size: int) -> bytes:
     return piece
 
 
-def decoder_for(length: int | None) -> Decoder:
+def create_decoder(length: int | None) -> Decoder:
     """The decoder for a body of *length* bytes, or of chunks when that is None."""
     return ChunkedDecoder() if length is None else LengthDecoder(length)

@@ -8,13 +8,13 @@ and bring nothing are counted.
 
 from __future__ import annotations
 
-PREFACE = 24  # bytes that a client sends first (RFC 9113 §3.4)
-HEAD = 9  # bytes of a frame's head
-MAX_FRAME = 16_384  # bytes; what our settings allow
+PREFACE_BYTES = 24  # bytes that a client sends first (RFC 9113 §3.4)
+FRAME_HEADER_BYTES = 9  # bytes of a frame's head
+MAX_FRAME_BYTES = 16_384  # bytes; what our settings allow
 DATA, HEADERS, PRIORITY, RST_STREAM, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 8, 9
 END_STREAM, END_HEADERS = 0x1, 0x4
 RESET_COST = 5
-HEAD_UNIT = 2048  # bytes of a packed head that cost 1
+HEAD_BYTES_PER_COST = 2048  # bytes of a packed head that cost 1
 
 
 class FrameError(Exception):
@@ -28,7 +28,7 @@ class FrameMeter:
     *preface* is how many bytes come before the first frame.
     """
 
-    def __init__(self, head_bytes: int, *, preface: int = PREFACE) -> None:
+    def __init__(self, head_bytes: int, *, preface: int = PREFACE_BYTES) -> None:
         self._head_bytes = head_bytes
         self._skip = preface
         self._head = b""
@@ -43,18 +43,18 @@ class FrameMeter:
                 self._skip -= step
                 at += step
                 continue
-            piece = data[at : at + HEAD - len(self._head)]
+            piece = data[at : at + FRAME_HEADER_BYTES - len(self._head)]
             self._head += piece
             at += len(piece)
-            if len(self._head) == HEAD:
-                cost += self._begun(self._head)
+            if len(self._head) == FRAME_HEADER_BYTES:
+                cost += self._frame_cost(self._head)
                 self._head = b""
         return cost
 
-    def _begun(self, head: bytes) -> int:
+    def _frame_cost(self, head: bytes) -> int:
         length = int.from_bytes(head[:3])
         kind, flags = head[3], head[4]
-        if length > MAX_FRAME:
+        if length > MAX_FRAME_BYTES:
             raise FrameError(f"a frame of {length} bytes")
         self._skip = length
         if kind in (HEADERS, CONTINUATION):
@@ -62,7 +62,7 @@ class FrameMeter:
             if self._block > self._head_bytes:
                 raise FrameError(f"a head of more than {self._head_bytes} bytes")
             # Unpacking takes time in proportion.
-            return length // HEAD_UNIT if length or flags & END_HEADERS else 1
+            return length // HEAD_BYTES_PER_COST if length or flags & END_HEADERS else 1
         if kind == DATA:
             return 0 if length or flags & END_STREAM else 1
         if kind == WINDOW_UPDATE:

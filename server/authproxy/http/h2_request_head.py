@@ -36,15 +36,17 @@ CONNECTION_FIELDS = frozenset(
         b"upgrade",
     }
 )
-ONCE = frozenset({b"host", b"content-length", b"expect", b"te"})
+SINGLE_FIELDS = frozenset({b"host", b"content-length", b"expect", b"te"})
 
 
-def head_of(received: Iterable[Header], limits: Limits, *, ended: bool) -> RequestHead:
+def build_request_head(
+    received: Iterable[Header], limits: Limits, *, ended: bool
+) -> RequestHead:
     """The head of a request; *ended* says that no body follows.
 
     Raises `HeadError`.
     """
-    pseudo, headers = _divided(received, limits)
+    pseudo, headers = _split_fields(received, limits)
     method, target = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
     if not METHOD.fullmatch(method):
         raise HeadError(400, "malformed method")
@@ -63,11 +65,11 @@ def head_of(received: Iterable[Header], limits: Limits, *, ended: bool) -> Reque
     if b"expect" in fields:
         if fields[b"expect"].lower() != b"100-continue":
             raise HeadError(417, "unknown expectation")
-        head.expects = not ended
+        head.expects_continue = not ended
     return head
 
 
-def _divided(
+def _split_fields(
     received: Iterable[Header], limits: Limits
 ) -> tuple[dict[bytes, bytes], list[Header]]:
     pseudo: dict[bytes, bytes] = {}
@@ -91,7 +93,7 @@ def _divided(
     if size > limits.head_bytes:
         raise HeadError(431, f"a head of more than {limits.head_bytes} bytes")
     names = [name for name, _ in headers]
-    if any(names.count(name) > 1 for name in ONCE):
+    if any(names.count(name) > 1 for name in SINGLE_FIELDS):
         raise HeadError(400, "a field more than once")
     if crumbs:  # RFC 9113 §8.2.3
         headers.append((b"cookie", b"; ".join(crumbs)))

@@ -33,7 +33,7 @@ ABSOLUTE = re.compile(rb"(?i:https?)://" + AUTHORITY + rb"(?:[/?][!-\"$-~]*)?")
 METHOD = re.compile(rb"[A-Z-]+")
 CONTENT_LENGTH = re.compile(rb"[0-9]{1,18}")
 FORBIDDEN_METHODS = frozenset({b"CONNECT", b"TRACE", b"TRACK"})
-HOSTS_KEPT = 1024
+MAX_CACHED_HOSTS = 1024
 
 
 class HeadError(Exception):
@@ -62,9 +62,9 @@ class RequestHead(Struct):
     minor: int
     keep_alive: bool
     length: int | None = 0
-    expects: bool = False
+    expects_continue: bool = False
 
-    def sole(self, name: bytes) -> bytes | None:
+    def single_value(self, name: bytes) -> bytes | None:
         """The value of the field *name* when it stands there exactly once."""
         value = self.fields.get(name)
         if value is None or len(self.fields) == len(self.headers):
@@ -154,13 +154,15 @@ def check_head(data: bytes, headers: list[Header], limits: Limits) -> RequestHea
         raise HeadError(405, f"method {method.decode()}")
     if len(target) > limits.target_bytes:
         raise HeadError(414, f"request target of {len(target)} bytes")
-    if not (VISIBLE.fullmatch(target) if target[:1] == b"/" else _absolute(target)):
+    if not (
+        VISIBLE.fullmatch(target) if target[:1] == b"/" else _is_absolute_form(target)
+    ):
         raise HeadError(400, "malformed request target")
     if len(headers) > limits.header_count:
         raise HeadError(431, f"{len(headers)} header fields")
     fields = dict(headers)
     if len(fields) != len(headers):
-        _refuse_twins(headers)
+        _reject_duplicates(headers)
     host = fields.get(b"host")
     if host is None and minor:
         raise HeadError(400, "no Host field")
@@ -170,40 +172,42 @@ def check_head(data: bytes, headers: list[Header], limits: Limits) -> RequestHea
         target,
         headers,
         fields,
-        "" if host is None else _HOSTS.get(host) or _checked_host(host),
+        "" if host is None else _HOSTS.get(host) or _check_host(host),
         minor,
-        minor == 1 if connection is None else _persists(headers, minor),
+        minor == 1 if connection is None else _wants_keep_alive(headers, minor),
     )
     if b"content-length" in fields or b"transfer-encoding" in fields:
         head.length = _body_length(fields, minor)
     if b"expect" in fields and minor:
-        head.expects = _expectation(fields[b"expect"]) and head.length != 0
+        head.expects_continue = (
+            _expects_continue(fields[b"expect"]) and head.length != 0
+        )
     return head
 
 
 _HOSTS: dict[bytes, str] = {}  # those that have passed; the same few come all the time
 
 
-def _checked_host(host: bytes) -> str:
+def _check_host(host: bytes) -> str:
     if not HOST.fullmatch(host) or len(host) > 300:
         raise HeadError(400, "malformed Host field")
-    if len(_HOSTS) >= HOSTS_KEPT:
+    if len(_HOSTS) >= MAX_CACHED_HOSTS:
         _HOSTS.clear()
     return _HOSTS.setdefault(host, host.decode("ascii"))
 
 
-def _absolute(target: bytes) -> bool:
+def _is_absolute_form(target: bytes) -> bool:
     return ABSOLUTE.fullmatch(target) is not None
 
 
-def _refuse_twins(headers: list[Header]) -> None:
+def _reject_duplicates(headers: list[Header]) -> None:
     names = [name for name, _ in headers]
     for name in (b"host", b"content-length", b"transfer-encoding", b"expect"):
         if names.count(name) > 1:
             raise HeadError(400, f"field {name.decode()} more than once")
 
 
-def _persists(headers: list[Header], minor: int) -> bool:
+def _wants_keep_alive(headers: list[Header], minor: int) -> bool:
     """Whether the client wants the connection to stay open (RFC 9112 §9.3)."""
     options = {
         option.strip(b" \t").lower()
@@ -229,7 +233,7 @@ def _body_length(fields: dict[bytes, bytes], minor: int) -> int | None:
     return None
 
 
-def _expectation(value: bytes) -> bool:
+def _expects_continue(value: bytes) -> bool:
     if value.lower() != b"100-continue":
         raise HeadError(417, "unknown expectation")
     return True

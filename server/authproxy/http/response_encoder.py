@@ -38,7 +38,7 @@ SPECIAL_NAMES = {
 _prefixes: dict[bytes, bytes] = dict(SPECIAL_NAMES)
 
 
-def prefix(name: bytes) -> bytes:
+def field_prefix(name: bytes) -> bytes:
     """What a field of this name begins with, such as ``Set-Cookie:`` and a blank."""
     known = _prefixes.get(name)
     if known is None:
@@ -56,7 +56,7 @@ def status_line(status: int) -> bytes:
     return STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n".encode()
 
 
-def fields(headers: Sequence[Header]) -> bytes:
+def encode_fields(headers: Sequence[Header]) -> bytes:
     """The fields, each with its line end.
 
     The last guard against a split answer: a value with a line end is a bug of the
@@ -65,7 +65,7 @@ def fields(headers: Sequence[Header]) -> bytes:
     parts: list[bytes] = []
     known = _prefixes.get
     for name, value in headers:
-        parts += (known(name) or prefix(name), value, b"\r\n")
+        parts += (known(name) or field_prefix(name), value, b"\r\n")
     text = b"".join(parts)
     count = len(headers)
     # One look at all of it is quicker than one at each value.
@@ -104,7 +104,7 @@ def encode_response(
 
 def encode_head(respond: Respond) -> bytes:
     """Status line, fields and Content-Length: what is the same for every client."""
-    head = status_line(respond.status) + fields(respond.headers)
+    head = status_line(respond.status) + encode_fields(respond.headers)
     if has_body(respond.status):
         head += b"Content-Length: %d\r\n" % len(respond.body)
     return head
@@ -129,7 +129,7 @@ def encode_stream_head(
     return b"".join(
         (
             status_line(status),
-            fields(headers),
+            encode_fields(headers),
             framing,
             b"" if dated else date,
             CONNECTION_FIELDS[persistence],
@@ -170,14 +170,14 @@ def encode_relayed(
     )
 
 
-def informational(status: int, headers: Headers = ()) -> bytes:
+def encode_informational(status: int, headers: Headers = ()) -> bytes:
     """An interim answer (1xx)."""
-    return status_line(status) + fields(headers) + b"\r\n"
+    return status_line(status) + encode_fields(headers) + b"\r\n"
 
 
-def switching(headers: Headers) -> bytes:
+def encode_switching_protocols(headers: Headers) -> bytes:
     """The head that ends HTTP on a connection; *headers* say what follows."""
-    return status_line(101) + fields(headers) + b"Connection: Upgrade\r\n\r\n"
+    return status_line(101) + encode_fields(headers) + b"Connection: Upgrade\r\n\r\n"
 
 
 def error_response(status: int) -> Respond:

@@ -14,8 +14,8 @@ from msgspec import Struct
 from authproxy_core.encoding import is_token
 from authproxy_core.identity.headers import HOP_BY_HOP
 
-from .response_encoder import has_body, prefix
-from .upstream_response import CONTENT_LENGTH, HEAD_LIMIT
+from .response_encoder import field_prefix, has_body
+from .upstream_response import CONTENT_LENGTH, MAX_HEAD_BYTES
 
 STATUS_LINE = b"HTTP/1.1 "
 # Deleting these leaves the line ends, and whatever may not be there (RFC 9110 §5.5).
@@ -55,7 +55,7 @@ def parse_simple_response(data: bytes, *, bodiless: bool) -> SimpleResponse | No
     *bodiless* says that it has no body whatever its fields say (to HEAD).
     """
     end = data.find(b"\r\n\r\n")
-    if end < 0 or end > HEAD_LIMIT - 4 or data[:9] != STATUS_LINE:
+    if end < 0 or end > MAX_HEAD_BYTES - 4 or data[:9] != STATUS_LINE:
         return None
     head = data[:end]
     first, *lines = head.split(b"\r\n")
@@ -106,7 +106,7 @@ def _classify_field(name: bytes) -> tuple[bytes, int | None]:
     kind = SPECIAL.get(lower)
     if kind is None and lower in HOP_BY_HOP:
         kind = DROPPED
-    found = (prefix(lower), kind)
+    found = (field_prefix(lower), kind)
     if len(name) <= NAME_BYTES_KEPT:
         if len(_names) >= NAMES_KEPT:
             _names.clear()

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from authproxy_core.identity.headers import HOP_BY_HOP, folded
 from authproxy_core.messages import Header, Headers
 
-MAX_COUNT = 64
+MAX_TRAILERS = 64
 NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
-FORBIDDEN = HOP_BY_HOP | {
+FORBIDDEN_NAMES = HOP_BY_HOP | {
     b"authorization",
     b"age",
     b"cache-control",
@@ -37,7 +37,7 @@ FORBIDDEN = HOP_BY_HOP | {
     b"via",
     b"www-authenticate",
 }
-FORBIDDEN_KINDS = (
+FORBIDDEN_PREFIXES = (
     b"access-control-",
     b"content-",
     b"if-",
@@ -47,16 +47,18 @@ FORBIDDEN_KINDS = (
     b"x-",
 )
 # In answers nothing else says who somebody is.
-FORBIDDEN_IN_ANSWERS = (b"access-control-", b"content-", b"proxy-", b"sec-")
+FORBIDDEN_RESPONSE_PREFIXES = (b"access-control-", b"content-", b"proxy-", b"sec-")
 ALLOWED = frozenset({b"content-md5", b"content-digest"})
 
 
 def forwardable_trailers(
-    trailers: Iterable[Header], kinds: tuple[bytes, ...] = FORBIDDEN_KINDS
+    trailers: Iterable[Header], kinds: tuple[bytes, ...] = FORBIDDEN_PREFIXES
 ) -> Headers:
     """Those of *trailers* (lower-case names) that may go on, at most `MAX_COUNT`."""
-    kept = [(name, value) for name, value in trailers if _may_pass(name, value, kinds)]
-    return tuple(kept[:MAX_COUNT])
+    kept = [
+        (name, value) for name, value in trailers if _is_forwardable(name, value, kinds)
+    ]
+    return tuple(kept[:MAX_TRAILERS])
 
 
 def without_protected(trailers: Headers, protected: frozenset[bytes]) -> Headers:
@@ -64,10 +66,10 @@ def without_protected(trailers: Headers, protected: frozenset[bytes]) -> Headers
     return tuple([one for one in trailers if folded(one[0]) not in protected])
 
 
-def _may_pass(name: bytes, value: bytes, kinds: tuple[bytes, ...]) -> bool:
+def _is_forwardable(name: bytes, value: bytes, kinds: tuple[bytes, ...]) -> bool:
     if not NAME.fullmatch(name) or not VALUE.fullmatch(value):
         return False
     if name in ALLOWED:
         return True
     known = folded(name)
-    return known not in FORBIDDEN and not known.startswith(kinds)
+    return known not in FORBIDDEN_NAMES and not known.startswith(kinds)

@@ -18,13 +18,13 @@ from authproxy_core.messages import Header, Headers, header_values
 
 from .body_decoders import NO_TRAILERS, ChunkedDecoder, Decoder, LengthDecoder
 from .response_encoder import has_body
-from .trailers import FORBIDDEN_IN_ANSWERS, forwardable_trailers
+from .trailers import FORBIDDEN_RESPONSE_PREFIXES, forwardable_trailers
 
-HEAD_LIMIT = 256 << 10  # bytes of all heads of an answer, interim ones included
-INFORMATIONAL_LIMIT = 16  # interim answers before the final one
+MAX_HEAD_BYTES = 256 << 10  # bytes of all heads of an answer, interim ones included
+MAX_INFORMATIONAL = 16  # interim answers before the final one
 VERSION = b"HTTP/1."
 FRAMING_FIELDS = HOP_BY_HOP | {b"content-length"}
-USUAL_OPTIONS = frozenset({b"close", b"keep-alive"})
+PERSISTENCE_OPTIONS = frozenset({b"close", b"keep-alive"})
 # A bare line feed is llhttp's to refuse: without this, it would be waited for more.
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 CONTENT_LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -57,7 +57,7 @@ class ResponseHead(Struct, frozen=True):
     headers: Headers
     length: int | None
     chunked: bool
-    persists: bool
+    keep_alive: bool
     upgrade: bytes = b""
 
 
@@ -67,7 +67,7 @@ class CloseDelimitedDecoder:
     done = False
     trailers = NO_TRAILERS
 
-    def passed(self, data: bytes) -> bytes:
+    def pass_through(self, data: bytes) -> bytes:
         """All of it."""
         return data
 
@@ -102,7 +102,7 @@ class ResponseReader:
         """Take what the upstream sent."""
         self._received += data
 
-    def head(self) -> ResponseHead | None:
+    def read_head(self) -> ResponseHead | None:
         """The next head, an interim one or the final one; None until it is whole."""
         received = self._received
         if not VERSION.startswith(received[: len(VERSION)]):
@@ -110,11 +110,11 @@ class ResponseReader:
         end = HEAD_END.search(received, max(self._scanned - 3, 0))
         self._scanned = len(received)
         size = end.end() if end else len(received)
-        if self._head_bytes + size > HEAD_LIMIT:
+        if self._head_bytes + size > MAX_HEAD_BYTES:
             raise UpstreamError("head_too_large")
         if end is None:
             return None
-        head = _parse(bytes(received[:size]))
+        head = _parse_head(bytes(received[:size]))
         del received[:size]
         self._scanned = 0
         self._head_bytes += size
@@ -123,7 +123,7 @@ class ResponseReader:
                 raise UpstreamError("malformed_answer")
         elif head.status < 200:
             self._interim += 1
-            if self._interim > INFORMATIONAL_LIMIT:
+            if self._interim > MAX_INFORMATIONAL:
                 raise UpstreamError("malformed_answer")
         else:
             self._decoder = self._decoder_for(head)
@@ -141,25 +141,25 @@ class ResponseReader:
             else LengthDecoder(head.length)
         )
 
-    def passed(self, data: bytes) -> bytes:
+    def pass_through(self, data: bytes) -> bytes:
         """What of *data*, just received, is the next piece of the body as it stands.
 
         b"" when it is not that simple; then `feed` and `piece` are for it.
         """
-        return b"" if self._received else self._decoder.passed(data)
+        return b"" if self._received else self._decoder.pass_through(data)
 
-    def piece(self) -> bytes:
+    def read_chunk(self) -> bytes:
         """The next piece of the body; b"" when more must come, or when it is done."""
         try:
             return self._decoder.take(self._received)
         except RequestError:
             raise UpstreamError("malformed_answer") from None
 
-    def whole(self) -> bytes | None:
+    def read_buffered_body(self) -> bytes | None:
         """The whole body if it has come, else None; not to be used with `piece`."""
-        body = self.piece()
+        body = self.read_chunk()
         while not self._decoder.done:
-            piece = self.piece()
+            piece = self.read_chunk()
             if not piece and not self._decoder.done:
                 return None
             body += piece
@@ -171,14 +171,14 @@ class ResponseReader:
         return self._decoder.done
 
     @property
-    def ends_with_connection(self) -> bool:
+    def is_close_delimited(self) -> bool:
         """Whether the end of the connection completes the body."""
         return isinstance(self._decoder, CloseDelimitedDecoder)
 
     @property
     def trailers(self) -> Headers:
         """The trailers that may pass, once the body is complete."""
-        return forwardable_trailers(self._decoder.trailers, FORBIDDEN_IN_ANSWERS)
+        return forwardable_trailers(self._decoder.trailers, FORBIDDEN_RESPONSE_PREFIXES)
 
     @property
     def trailing_data(self) -> bytes:
@@ -197,7 +197,7 @@ class _Fields:
         self.headers.append((name.lower(), value.strip(b" \t")))
 
 
-def _parse(data: bytes) -> ResponseHead:
+def _parse_head(data: bytes) -> ResponseHead:
     fields = _Fields()
     parser = HttpResponseParser(fields)
     try:
@@ -209,10 +209,10 @@ def _parse(data: bytes) -> ResponseHead:
     status, old = parser.get_status_code(), parser.get_http_version() == "1.0"
     if status < 100:
         raise UpstreamError("malformed_answer")
-    return _judged(status, fields.headers, old=old)
+    return _check_framing(status, fields.headers, old=old)
 
 
-def _judged(status: int, headers: list[Header], *, old: bool) -> ResponseHead:
+def _check_framing(status: int, headers: list[Header], *, old: bool) -> ResponseHead:
     """Judge the framing: what could be read in two ways is refused."""
     kept: list[Header] = []
     judged: list[Header] = []
@@ -225,7 +225,7 @@ def _judged(status: int, headers: list[Header], *, old: bool) -> ResponseHead:
     if len(lengths) > 1 or not all(CONTENT_LENGTH.fullmatch(one) for one in lengths):
         raise UpstreamError("malformed_answer")
     options = connection_options(judged)
-    if options - USUAL_OPTIONS:
+    if options - PERSISTENCE_OPTIONS:
         kept = [field for field in kept if field[0] not in options]
     return ResponseHead(
         status,

@@ -160,7 +160,7 @@ class ConnectionPool:
         """Return the cause of a failed connect, for the log."""
         upstream = self.upstream
         origin = Origin(upstream.scheme, upstream.host, upstream.port)
-        return describe_error(error, upstream.unix or origin.where)
+        return describe_error(error, upstream.unix or origin.host_port)
 
     def retire(self) -> None:
         """Close the idle connections, and others when they are released."""

@@ -159,7 +159,7 @@ class Worker:
         for listening, context in zip(self._sockets, prepared.contexts, strict=True):
             listening.context = context
         self._clock.local_time = settings.logs.local_time
-        self._client.use(settings.client, prepared.client_context)
+        self._client.reconfigure(settings.client, prepared.client_context)
         self._logs.replace_with(prepared.logs)
         self._proxy = self._context.application = prepared.application
         self._context.limits = settings.limits
@@ -329,7 +329,7 @@ class Worker:
     ) -> Client:
         """Return the client of the PROXY protocol header; None if none is expected."""
         sources = self._proxy_sources
-        if listening.metrics or sources is None or not sources.include(accepted):
+        if listening.metrics or sources is None or not sources.contains(accepted):
             return None
         return (await read_header(accepted)).client
 
@@ -365,7 +365,7 @@ class Worker:
         clock = self._context.clock
         while True:
             await asyncio.sleep(
-                min(TIMEOUT_CHECK_INTERVAL, clock.until_next_second() + 0.001)
+                min(TIMEOUT_CHECK_INTERVAL, clock.seconds_to_next_tick() + 0.001)
             )
             clock.tick()
             self._closed = [self._closed[1], 0]

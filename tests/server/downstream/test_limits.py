@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from authproxy.downstream.h1_exchange import MAX_DRAIN_BYTES
-from authproxy.http.body_decoders import LINE_BYTES, OVERHEAD_BYTES
+from authproxy.http.body_decoders import MAX_LINE_BYTES, MAX_OVERHEAD_BYTES
 from authproxy.net.proxy_protocol import (
+    HEADER_TIMEOUT,
     MAX_HEADER_BYTES,
     MAX_V1_HEADER_BYTES,
     SIGNATURE,
-    TIMEOUT,
     HeaderError,
     parse_header,
 )
@@ -68,7 +68,7 @@ def status_of(body: bytes) -> int:
 
 @pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 400)])
 def test_a_line_of_a_chunked_body(more: int, status: int) -> None:
-    size = LINE_BYTES + more
+    size = MAX_LINE_BYTES + more
     line = b"1;" + b"e" * (size - 4) + b"\r\n"
     assert len(line) == size
     assert status_of(line + b"x\r\n0\r\n\r\n") == status
@@ -82,7 +82,7 @@ def test_a_line_of_a_chunked_body(more: int, status: int) -> None:
 @pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 400)])
 def test_extensions_and_trailers_together(more: int, status: int) -> None:
     chunk = b"1;" + b"e" * 1000 + b"\r\nx\r\n"
-    rest = OVERHEAD_BYTES - 10 * 1001 + more
+    rest = MAX_OVERHEAD_BYTES - 10 * 1001 + more
     trailers = []
     while rest:
         size = min(rest, 1000)
@@ -158,15 +158,15 @@ def test_a_header_that_does_not_come(tmp_path: Path) -> None:
         with Wire(program.port) as slow, Wire(program.port) as late:
             slow.send(b"PROXY ")
             late.send(b"PROXY UNKNO")
-            late.socket.settimeout(TIMEOUT - 1)
+            late.socket.settimeout(HEADER_TIMEOUT - 1)
             with pytest.raises(TimeoutError):  # it is waited for
                 late.socket.recv(1)
             late.socket.settimeout(5)
             late.send(b"WN\r\n" + b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
             assert late.answer().status == 200
-            slow.socket.settimeout(TIMEOUT + 5)
+            slow.socket.settimeout(HEADER_TIMEOUT + 5)
             assert slow.rest() == b""
-            assert TIMEOUT - 0.5 < time.monotonic() - began < TIMEOUT + 4
+            assert HEADER_TIMEOUT - 0.5 < time.monotonic() - began < HEADER_TIMEOUT + 4
 
 
 # Upstreams that speak HTTP/2

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authproxy.net.proxy_protocol import (
-    HEAD_SIZE,
     MAX_HEADER_BYTES,
     SIGNATURE,
+    V2_HEAD_BYTES,
     HeaderError,
     ProxyHeader,
     parse_header,
@@ -118,7 +118,8 @@ def test_the_balancer_itself(header: bytes) -> None:
         binary("192.0.2.1", 1, family=0x31),
         binary("192.0.2.1", 1, family=0x21),
         SIGNATURE + struct.pack("!BBH", 0x21, 0x11, 11) + b"x" * 11,
-        SIGNATURE + struct.pack("!BBH", 0x21, 0x11, MAX_HEADER_BYTES - HEAD_SIZE + 1),
+        SIGNATURE
+        + struct.pack("!BBH", 0x21, 0x11, MAX_HEADER_BYTES - V2_HEAD_BYTES + 1),
         SIGNATURE[:-1] + b"x",
     ],
 )

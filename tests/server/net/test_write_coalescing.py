@@ -10,7 +10,7 @@ from time import monotonic
 import pytest
 import uvloop
 
-from authproxy.http.response_encoder import fields
+from authproxy.http.response_encoder import encode_fields
 from authproxy.net.timeout_queue import TimeoutQueue
 from authproxy.net.write_coalescing import (
     MAX_COALESCED_WRITES,
@@ -193,10 +193,10 @@ def test_encoded_fields_are_remembered_within_bounds() -> None:
     tuples: list[Headers] = [((b"x-number", b"%d" % number),) for number in range(20)]
     for _ in range(2):
         for headers in tuples:
-            assert cache.encoded(headers) == fields(headers)
+            assert cache.encoded(headers) == encode_fields(headers)
     assert cache.encoded(tuples[-1]) is cache.encoded(tuples[-1])
     large: Headers = ((b"x", b"y" * 3000),)
-    assert cache.encoded(large) == fields(large)
+    assert cache.encoded(large) == encode_fields(large)
     assert cache.encoded(large) is not cache.encoded(large)
 
 
@@ -221,7 +221,7 @@ def test_the_identity_is_sent_once(headers: Headers, identity: Headers) -> None:
         FieldCache(encode_forwardable_fields).encoded,
     ):
         head = request_head(forward, 0, encode=encode)
-        assert head == b"GET / HTTP/1.1\r\n" + fields(headers) + b"\r\n"
+        assert head == b"GET / HTTP/1.1\r\n" + encode_fields(headers) + b"\r\n"
 
 
 def test_an_identity_does_not_frame_the_request() -> None:
