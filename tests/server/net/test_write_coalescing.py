@@ -153,7 +153,7 @@ class Waiter:
     def __init__(self, notes: list[str], name: str) -> None:
         self.notes, self.name = notes, name
 
-    def timed_out(self) -> None:
+    def on_timeout(self) -> None:
         self.notes.append(self.name)
 
 
