@@ -359,7 +359,7 @@ def _encode_fields(headers: Headers) -> list[Header]:
     """
     for name, value in headers:
         if b"\n" in value or b"\r" in value or b"\0" in value:
-            raise ValueError(f"a line end inside the header field {name.decode()}")
+            raise ValueError(f"control character in header field {name.decode()}")
     return [
         (name, value.strip(b" \t"))
         for name, value in headers

@@ -81,7 +81,7 @@ def test_answer_is_never_split() -> None:
             b"/split",
             b"/split-later",
         ]
-        server.logged("a line end inside the header field x-user")
+        server.logged("control character in header field x-user")
 
 
 def test_malformed_body_is_refused_whatever_the_flow_says() -> None:

@@ -101,7 +101,7 @@ def by_the_quick_way(data: bytes, *, head_only: bool) -> bytes | None:
         answer.status,
         b"",
         answer.fields,
-        b"" if answer.dated else DATE,
+        b"" if answer.has_date else DATE,
         answer.body,
         length=answer.length,
         persistence="",
