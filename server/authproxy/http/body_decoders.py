@@ -10,14 +10,13 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-from authproxy_core.encoding import TOKEN
 from authproxy_core.errors import RequestError
 from authproxy_core.messages import Header
 
-from .field_syntax import FIELD_VALUE, OWS
+from .field_syntax import FIELD_NAME, FIELD_VALUE, OWS
 
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?")
-TRAILER = re.compile(b"(%b):(%b)" % (TOKEN.pattern, FIELD_VALUE.pattern))
+TRAILER = re.compile(b"(%b):(%b)" % (FIELD_NAME.pattern, FIELD_VALUE.pattern))
 MAX_LINE_BYTES = 1 << 10  # bytes of a chunk-size line or a trailer
 MAX_OVERHEAD_BYTES = 16 << 10  # bytes of all extensions and trailers of a body
 MAX_READ_BYTES = 256 << 10  # bytes that `take` returns at once
