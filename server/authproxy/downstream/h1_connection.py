@@ -190,7 +190,7 @@ class Connection(ClientStream):
     def check(self, now: float) -> None:
         """Apply the timeouts; *now* is the worker's clock in seconds."""
         limits = self._worker.limits
-        if self.out.stalled(now, limits.write_timeout):
+        if self.out.is_stalled(now, limits.write_timeout):
             self.out.abort()
             return
         if self.upgraded:
@@ -277,7 +277,7 @@ class Connection(ClientStream):
             head.headers,
             self._peer,
             self._secure,
-            worker.request_ids.choose(head.sole(worker.request_id_header)),
+            worker.request_ids.choose(head.single_value(worker.request_id_header)),
         )
         application = worker.application
         try:

@@ -18,7 +18,7 @@ from authproxy_core.messages import (
 
 from ..contract import Application
 from ..http import response_encoder
-from ..http.body_decoders import MAX_READ_BYTES, Decoder, decoder_for
+from ..http.body_decoders import MAX_READ_BYTES, Decoder, create_decoder
 from ..http.request_head import RequestHead
 from ..http.simple_response import SimpleResponse
 from ..http.trailers import forwardable_trailers
@@ -37,14 +37,14 @@ class RequestBody:
 
     def __init__(self, stream: ClientStream, head: RequestHead, timeout: float) -> None:
         self.length = head.length
-        self.decoder: Decoder = decoder_for(head.length)
+        self.decoder: Decoder = create_decoder(head.length)
         self.incomplete = False  # the rest of it can't be received
         self.malformed = False
         self.response_started = False  # too late for "100 Continue"
         self._decoded = b""  # by `decode_buffered`
         self._stream = stream
         self._timeout = timeout
-        self._owes_continue = head.expects
+        self._owes_continue = head.expects_continue
 
     @property
     def trailers(self) -> Headers:
@@ -98,7 +98,7 @@ class RequestBody:
         stream, decoder = self._stream, self.decoder
         if not stream.received:
             chunk = stream.next_chunk()
-            data = decoder.passed(chunk)
+            data = decoder.pass_through(chunk)
             if data:
                 return data
             stream.received += chunk
@@ -118,7 +118,7 @@ class RequestBody:
         more = not (self._owes_continue and self.response_started)
         if more and self._owes_continue:
             self._owes_continue = False
-            self._stream.out.write_now(response_encoder.informational(100))
+            self._stream.out.write_now(response_encoder.encode_informational(100))
         try:
             more = more and await self._stream.wait_readable(self._timeout)
         except TimeoutError:
@@ -139,7 +139,7 @@ class RequestBody:
         """Put the whole body back; its size is known now."""
         self._stream.received[:0] = data
         self.length = len(data)
-        self.decoder = decoder_for(len(data))
+        self.decoder = create_decoder(len(data))
 
 
 class ClientDisconnect(LazyEvent):
@@ -199,7 +199,7 @@ class Exchange:
     async def send_informational(self, status: int, headers: Headers) -> None:
         """Send a 1xx response; HTTP/1.0 clients don't know it (RFC 9110 §15.2)."""
         if self.head.minor and not self.started:
-            await self._send(response_encoder.informational(status, headers))
+            await self._send(response_encoder.encode_informational(status, headers))
 
     async def start(self, status: int, headers: Headers, *, length: int | None) -> None:
         """Send the final head; *length* is the body size in bytes, None if unknown."""
@@ -250,7 +250,7 @@ class Exchange:
             self.abort()
             return
         if self._chunked:
-            await self._send(b"0\r\n%b\r\n" % response_encoder.fields(trailers))
+            await self._send(b"0\r\n%b\r\n" % response_encoder.encode_fields(trailers))
         self.finished = True
 
     async def _send(self, data: bytes) -> None:
@@ -273,7 +273,7 @@ class Exchange:
         """Send 101 and detach the connection; raises `ClientGone`."""
         if self._stream.lost:
             raise ClientGone("client disconnected")
-        self._stream.out.write_now(response_encoder.switching(headers))
+        self._stream.out.write_now(response_encoder.encode_switching_protocols(headers))
         self.started = self.finished = True
         self._status, self._persists = 101, False
         return self._stream.detach()
@@ -312,7 +312,7 @@ class Exchange:
         head = self._encode_head(status, headers, length)
         self._size = len(body)
         if self._chunked:
-            end = b"0\r\n%b\r\n" % response_encoder.fields(trailers)
+            end = b"0\r\n%b\r\n" % response_encoder.encode_fields(trailers)
             body = b"%x\r\n%b\r\n%b" % (len(body), body, end) if body else end
         self.finished = True
         if not self._stream.lost:
@@ -328,7 +328,7 @@ class Exchange:
             response.status,
             worker.field_cache.encoded(added),
             response.fields,
-            b"" if response.dated else worker.clock.date,
+            b"" if response.has_date else worker.clock.date,
             response.body,
             length=response.length,
             persistence=self._persistence(),
@@ -397,6 +397,6 @@ def _record_tunnel(
     request_started: float,
 ) -> None:
     """Log the request that opened the closed *tunnel*."""
-    record.size, record.seconds = tunnel.sent, monotonic() - request_started
+    record.size, record.seconds = tunnel.bytes_to_client, monotonic() - request_started
     worker.metrics.request_ended()
     worker.record_response(record, events)

@@ -37,7 +37,7 @@ from authproxy_core.messages import Header, Request, Respond
 from ..contract import MODULE
 from ..http.h2_frame_meter import FrameError, FrameMeter
 from ..http.h2_protocol import create_h2_connection
-from ..http.h2_request_head import head_of
+from ..http.h2_request_head import build_request_head
 from ..http.request_head import HeadError, RequestHead
 from ..http.response_encoder import error_response
 from ..http.trailers import forwardable_trailers
@@ -183,7 +183,7 @@ class H2Connection(asyncio.Protocol):
         self._fresh = False
         self._waiting_since = self.worker.clock.now
         try:
-            head = head_of(
+            head = build_request_head(
                 event.headers, self.worker.limits, ended=event.stream_ended is not None
             )
         except HeadError as error:
@@ -213,7 +213,7 @@ class H2Connection(asyncio.Protocol):
             head.headers,
             self._peer,
             True,
-            worker.request_ids.choose(head.sole(worker.request_id_header)),
+            worker.request_ids.choose(head.single_value(worker.request_id_header)),
         )
         application = worker.application
         exchange = StreamExchange(self, number, head, request, application, monotonic())

@@ -79,7 +79,7 @@ class StreamBody:
         self.trailers: Headers = ()
         self.response_started = False  # too late for "100 Continue"
         self.ended = head.length == 0  # the client has sent all of it
-        self._owes_continue = head.expects
+        self._owes_continue = head.expects_continue
         self._connection = connection
         self._number = number
         self._chunks: deque[tuple[bytes, int]] = deque()  # data, bytes of the window

@@ -59,7 +59,7 @@ class FieldCache:
 
     def __init__(
         self,
-        encode: Callable[[Headers], bytes] = response_encoder.fields,
+        encode: Callable[[Headers], bytes] = response_encoder.encode_fields,
         limit: int = MAX_CACHE_BYTES,
     ) -> None:
         self._encode_fields = encode

@@ -64,7 +64,7 @@ class FastPath:
     def send(self, head: bytes) -> None:
         """Send the request with its encoded *head* and wait for the response."""
         exchange, stream = self._exchange, self._stream
-        stream.listener = self
+        stream.receiver = self
         exchange.disconnected.watcher = self.client_disconnected
         exchange.forwarded_at = now = monotonic()
         exchange.worker.writes.write(stream.transport, head + exchange.body.take_all())
@@ -72,7 +72,7 @@ class FastPath:
 
     # Exactly one of the following is called.
 
-    def received(self, data: bytes) -> None:
+    def on_data(self, data: bytes) -> None:
         """Relay the response if *data*, the first bytes of it, is all of it."""
         self._detach()
         forward, exchange = self._forward, self._exchange
@@ -99,7 +99,7 @@ class FastPath:
             self._stream.abort()
         exchange.end(forward, forward.events)
 
-    def ended(self) -> None:
+    def on_end(self) -> None:
         """Retry, or fail: the upstream has closed the connection without a response."""
         self._detach()
         self._stream.abort()
@@ -107,7 +107,7 @@ class FastPath:
             None if self._retryable else SentRequest(failure="closed_early")
         )
 
-    def timed_out(self) -> None:
+    def on_timeout(self) -> None:
         """Fail: the upstream has not responded within its timeout."""
         self._detach()
         self._stream.abort()
@@ -121,7 +121,7 @@ class FastPath:
         self._exchange.end(self._forward, self._forward.events)
 
     def _detach(self) -> None:
-        self._stream.listener = None
+        self._stream.receiver = None
         self._exchange.disconnected.watcher = None
         self._pool.response_timeouts.discard(self)
 
@@ -147,7 +147,7 @@ class FastPath:
             length=head.length,
             trailers=reader.trailers,
         )
-        return head.persists and not reader.trailing_data
+        return head.keep_alive and not reader.trailing_data
 
 
 def _parse_complete(
@@ -157,8 +157,12 @@ def _parse_complete(
     reader = ResponseReader(method)
     reader.feed(data)
     try:
-        head = reader.head()
-        body = reader.whole() if head is not None and head.status >= 200 else None
+        head = reader.read_head()
+        body = (
+            reader.read_buffered_body()
+            if head is not None and head.status >= 200
+            else None
+        )
     except UpstreamError:
         return None  # the task parses it again, and reports the error
     return None if head is None or body is None else (reader, head, body)

@@ -11,11 +11,10 @@ from authproxy_core.identity.headers import HOP_BY_HOP
 from authproxy_core.messages import Forward, Header, Headers
 
 from ..contract import ExchangeProtocol
+from ..http.field_syntax import FIELD_VALUE, LOWERCASE_NAME
 from ..http.h2_request_head import CONNECTION_FIELDS
 from ..http.trailers import (
-    FORBIDDEN_IN_ANSWERS,
-    NAME,
-    VALUE,
+    FORBIDDEN_RESPONSE_PREFIXES,
     forwardable_trailers,
     without_protected,
 )
@@ -198,7 +197,7 @@ class _Relay:
                 raise
             raise report_aborted(exchange, self._forward, error) from None
         await exchange.finish(
-            forwardable_trailers(stream.trailers, FORBIDDEN_IN_ANSWERS)
+            forwardable_trailers(stream.trailers, FORBIDDEN_RESPONSE_PREFIXES)
         )
 
     async def _final_head(
@@ -232,7 +231,7 @@ def _parse_head(fields: list[Header]) -> tuple[int, Headers, int | None]:
     for name, value in fields:
         if name[:1] == b":" or name in HOP_BY_HOP or name in CONNECTION_FIELDS:
             continue
-        if not NAME.fullmatch(name) or not VALUE.fullmatch(value):
+        if not LOWERCASE_NAME.fullmatch(name) or not FIELD_VALUE.fullmatch(value):
             raise UpstreamError("malformed_answer")
         if name != b"content-length":
             kept.append((name, value))

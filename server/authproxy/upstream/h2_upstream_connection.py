@@ -152,12 +152,12 @@ class UpstreamH2Connection:
         """Return whether another stream may be opened."""
         limit = min(MAX_STREAMS, self._protocol.remote_settings.max_concurrent_streams)
         open_streams = len(self._streams)
-        return not self._draining and not self._stream.ended and open_streams < limit
+        return not self._draining and not self._stream.at_eof and open_streams < limit
 
     @property
     def is_finished(self) -> bool:
         """Return whether there is no open stream, and none will be opened."""
-        return not self._streams and (self._draining or self._stream.ended)
+        return not self._streams and (self._draining or self._stream.at_eof)
 
     async def close(self) -> None:
         """Close the connection; open streams fail."""

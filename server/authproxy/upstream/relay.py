@@ -16,7 +16,7 @@ from authproxy_core.identity.headers import HOP_BY_HOP
 from authproxy_core.messages import Forward, Header, Headers, first_header
 
 from ..contract import MODULE, ExchangeProtocol
-from ..http.response_encoder import fields
+from ..http.response_encoder import encode_fields
 from ..http.trailers import without_protected
 from ..http.upstream_response import ResponseHead, ResponseReader, UpstreamError
 from ..net.dial import Stream
@@ -91,7 +91,7 @@ class Relay:
             return
         self.reusable = (
             self._sent
-            and head.persists
+            and head.keep_alive
             and not self._upgrade
             and self._response.done
             and not self._response.trailing_data
@@ -140,7 +140,7 @@ class Relay:
             return  # the upstream may have sent its response without reading the body
         if chunked:
             trailers = without_protected(body.trailers, self._forward.protected)
-            self.stream.write(b"0\r\n" + fields(trailers) + b"\r\n")
+            self.stream.write(b"0\r\n" + encode_fields(trailers) + b"\r\n")
         self._sent = True
         if not self._exchange.started and self._forward.upstream.timeout:
             # The upstream's timeout starts when it has the whole request.
@@ -149,7 +149,7 @@ class Relay:
             )
 
     async def _drain(self) -> None:
-        if self.stream.writable:
+        if self.stream.is_writable:
             return
         try:
             async with asyncio.timeout(self._forward.upstream.timeout or None):
@@ -172,7 +172,7 @@ class Relay:
     async def _final_head(self) -> ResponseHead:
         """Relay informational responses; return the final head, or that of a 101."""
         while True:
-            head = self._response.head()
+            head = self._response.read_head()
             if head is None:
                 data = await self._read()
                 if not data:
@@ -200,15 +200,15 @@ class Relay:
     async def _next_body_data(self) -> bytes:
         """Return the next bytes of the response body, b"" at its end."""
         while True:
-            body = self._response.piece()
+            body = self._response.read_chunk()
             if body or self._response.done:
                 return body
             data = await self._read()
             if not data:
-                if self._response.ends_with_connection:
+                if self._response.is_close_delimited:
                     return b""
                 raise UpstreamError("closed_early")
-            body = self._response.passed(data)
+            body = self._response.pass_through(data)
             if body:
                 return body
             self._response.feed(data)
@@ -266,8 +266,8 @@ def upgrade_protocol(exchange: ExchangeProtocol, forward: Forward) -> bytes:
 
 
 def encode_forwardable_fields(headers: Sequence[Header]) -> bytes:
-    """Encode the fields for an upstream, without those that `request_head` sets."""
-    return fields([field for field in headers if field[0] not in NOT_FORWARDED])
+    """Encode the encode_fields for an upstream, without those that `request_head` sets."""
+    return encode_fields([field for field in headers if field[0] not in NOT_FORWARDED])
 
 
 def request_head(
@@ -305,4 +305,4 @@ def request_head(
     elif not forward.upstream.keep_alive:
         kept.append((b"connection", b"close"))
     encoded = encode(identity) if identity else b""
-    return b"".join((line, fields(kept), encoded, framing, b"\r\n"))
+    return b"".join((line, encode_fields(kept), encoded, framing, b"\r\n"))

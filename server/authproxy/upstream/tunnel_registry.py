@@ -46,7 +46,7 @@ class TunnelRegistry:
     ) -> None:
         """Monitor *tunnel*, which *request* has opened by *forward*."""
         if self._lifetime:
-            tunnel.end_within(self._lifetime)
+            tunnel.abort_after(self._lifetime)
         monitored = _MonitoredTunnel(self._checks, tunnel, worker, request, forward)
         self._checks.add(monitored, monotonic())
         tunnel.add_done_callback(monitored.stop)
@@ -75,7 +75,7 @@ class _MonitoredTunnel:
         self._request = request
         self._forward = without_headers(forward)
 
-    def timed_out(self) -> None:
+    def on_timeout(self) -> None:
         """Check the session, because the interval has passed."""
         self._worker.spawn(self._check())
 
@@ -86,7 +86,7 @@ class _MonitoredTunnel:
     async def _check(self) -> None:
         if not await self._is_session_valid():
             self._tunnel.abort()
-        elif not self._tunnel.over:
+        elif not self._tunnel.closed:
             self._checks.add(self, monotonic())
 
     async def _is_session_valid(self) -> bool:
