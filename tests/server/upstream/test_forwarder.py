@@ -238,7 +238,7 @@ def test_both_bodies_pass_at_once() -> None:
 )
 def test_no_head_can_be_split(target: bytes, headers: Headers) -> None:
     forward = Forward(Upstream("a", "http", "h", 1), b"GET", target, headers)
-    with pytest.raises(ValueError, match="line|control character"):
+    with pytest.raises(ValueError, match=r"line|control character"):
         request_head(forward, 0)
 
 
