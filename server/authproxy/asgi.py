@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import quote
 
 from authproxy_core import (
     AuthProxy,
-    BodyTooLarge,
     ClientGone,
     Forward,
     Request,
@@ -28,6 +27,7 @@ from authproxy_core import (
 from authproxy_core.messages import Decision, Headers
 
 from .net.idp_client import HttpClient
+from .serve.body_reader import read_body
 from .serve.perform import Performer
 from .server_settings import ClientSettings
 
@@ -163,17 +163,17 @@ class _Body:
         self._unread.append(message)
 
     async def read_all(self, limit: int) -> bytes:
-        """The whole body, at most *limit* bytes."""
-        body = bytearray()
-        while True:
+        """Return the whole body, at most *limit* bytes."""
+        return await read_body(self._chunks(), limit)
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        more = True
+        while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise ClientGone("the client left before its body had arrived")
-            body += message.get("body", b"")
-            if len(body) > limit:
-                raise BodyTooLarge(f"the body has more than {limit} bytes")
-            if not message.get("more_body"):
-                return bytes(body)
+                raise ClientGone("client disconnected during the request body")
+            yield message.get("body", b"")
+            more = message.get("more_body", False)
 
 
 class _NoBody:
