@@ -1,7 +1,7 @@
-"""What a gateway is told to answer for a request that may not pass (`forward_auth`).
+"""The forward-auth endpoint: the auth check, with a redirect to the login in its response.
 
-The gateway hands our answer to the client as it is, so a browser that navigates is sent
-to the login right here, and comes back to the URL that it asked for.
+The gateway passes the response on to the client. A browser that navigates is redirected
+to the login and returns to the original URL; other clients get 401 as JSON.
 """
 
 from __future__ import annotations
@@ -15,45 +15,47 @@ from ..messages import Decision, Event, Request, Respond
 from ..pages.challenge import is_navigation, login_required_response
 from ..pages.outcomes import as_challenge, resolve_outcome
 from ..request.original import OriginalRequest
+from .auth_check import AuthCheck
 
-REFUSALS = (401, 403)
 
-
-def forward_auth_response(
-    context: Context, request: Request, tail: bytes, check: Outcome
+def forward_auth(
+    context: Context, auth_check: AuthCheck, request: Request, tail: bytes = b""
 ) -> Outcome:
-    """What the outcome of an auth *check* becomes for the client of a gateway."""
-    if type(check) is not Respond:
-        return _passed_later(context, request, tail, check)
-    if check.status not in REFUSALS:
-        return check
-    return _challenged(context, request, tail, check)
+    """Return the response of the auth check, or how to log in instead of 401 and 403.
+
+    *tail* is the original URI if the gateway appends it to the endpoint's path. Raises
+    `RequestError`.
+    """
+    checked = auth_check.check_original(request, tail)
+    if isinstance(checked, Respond):
+        return _with_login(context, request, tail, checked)
+    return _with_login_later(context, request, tail, checked)
 
 
-def _passed_later(
+def _with_login_later(
     context: Context, request: Request, tail: bytes, check: Outcome
 ) -> Flow[Decision]:
-    answer = yield from resolve_outcome(check)
-    return (
-        yield from resolve_outcome(
-            forward_auth_response(context, request, tail, answer)
-        )
-    )
+    checked = yield from resolve_outcome(check)
+    if not isinstance(checked, Respond):
+        return checked
+    return (yield from resolve_outcome(_with_login(context, request, tail, checked)))
 
 
-def _challenged(
-    context: Context, request: Request, tail: bytes, answer: Respond
+def _with_login(
+    context: Context, request: Request, tail: bytes, checked: Respond
 ) -> Outcome:
-    """What takes the place of the check's 401 or 403."""
+    """Replace a 401 or 403 of the auth check by a response that helps the client."""
+    if checked.status not in (401, 403):
+        return checked
     original = context.trusted_proxies.original_for_auth(request, tail)
-    cookies = tuple(field for field in answer.headers if field[0] == b"set-cookie")
-    navigates = can_redirect_to_login(context, request, original)
-    if answer.status == 403:
-        if not navigates:
-            return answer
-        event = answer.events[0] if answer.events else Event("denied", reason="query")
+    cookies = tuple(field for field in checked.headers if field[0] == b"set-cookie")
+    is_redirectable = can_redirect_to_login(context, request, original)
+    if checked.status == 403:
+        if not is_redirectable:
+            return checked
+        event = checked.events[0] if checked.events else Event("denied", reason="query")
         return access_denied_page(context, request, event, cookies)
-    if not navigates:
+    if not is_redirectable:
         return login_required_response(login_url(context, original), cookies)
     if context.settings.skip_provider_button and not callback_origin(context, original):
         form = {"rd": return_to(context, original)}
@@ -66,7 +68,7 @@ def _challenged(
 def can_redirect_to_login(
     context: Context, request: Request, original: OriginalRequest
 ) -> bool:
-    """Whether a redirect to the login is of any use for whoever asked."""
+    """Return whether the client is a browser that can follow a redirect to the login."""
     return (
         not context.settings.force_json_errors
         and not context.auth_bypass.is_api(original)
@@ -75,9 +77,9 @@ def can_redirect_to_login(
 
 
 def callback_origin(context: Context, original: OriginalRequest) -> str:
-    """Scheme and host where the login of *original* takes place, "" if at its own.
+    """Return ``scheme://host`` of the callback, "" if *original* has the same host.
 
-    The callback's host is where the login's cookie has to be set.
+    The login must start on the callback's host, where its cookie has to be set.
     """
     parts = urlsplit(context.callback_url(original))
     if not parts.netloc or parts.netloc.lower() == original.host.lower():
@@ -86,13 +88,13 @@ def callback_origin(context: Context, original: OriginalRequest) -> str:
 
 
 def external_origin(context: Context, original: OriginalRequest) -> str:
-    """Scheme and host under which the client knows us."""
+    """Return ``scheme://host`` of *original* as the client sees it."""
     scheme = "https" if context.settings.cookie.secure else original.scheme
     return f"{scheme}://{original.host}"
 
 
 def return_to(context: Context, original: OriginalRequest) -> str:
-    """The ``rd`` that brings the user back to *original*."""
+    """Return the ``rd`` parameter that brings the user back to *original*."""
     uri = original.uri.decode("utf-8", "surrogateescape")
     if callback_origin(context, original):
         return external_origin(context, original) + uri
@@ -100,9 +102,9 @@ def return_to(context: Context, original: OriginalRequest) -> str:
 
 
 def login_url(context: Context, original: OriginalRequest) -> str:
-    """The absolute URL of the login for *original*, which leads back to it.
+    """Return the URL of a login that returns to *original*.
 
-    Absolute, because gateways resolve a relative one against our own address.
+    It is absolute, because gateways resolve a relative one against authproxy's address.
     """
     origin = callback_origin(context, original) or external_origin(context, original)
     page = "start" if context.settings.skip_provider_button else "sign_in"

@@ -1,4 +1,4 @@
-"""What a request demands of a session, besides what every session has to be."""
+"""Requirements of a request beyond an authorized session: access rules and the query."""
 
 from __future__ import annotations
 
@@ -13,40 +13,44 @@ from ..session import Session
 
 
 class Requirements:
-    """The query of a request, and the access rules where there are some."""
+    """Checks the access rules, if there are any, and the constraints in the query."""
 
     def __init__(self, rules: AccessRules | None) -> None:
+        self.has_rules = rules is not None
         self._rules = rules
         self._constraints = ConstraintCache()
         self._forbidden = replace(challenge.forbidden_response(), reusable=True)
 
     def check(self, request: Request, session: Session) -> Respond | None:
-        """403 if *session* does not do for *request*; raises `RequestError`."""
+        """Return 403 if *session* does not meet the requirements, else None.
+
+        Raises `RequestError` for an ambiguous original request or a malformed query.
+        """
         if self._rules is not None:
-            ruling = self._rules.evaluate(request)
-            if not ruling.permits(session):
-                return _refused(session.name, ruling.reason(session))
+            result = self._rules.evaluate(request)
+            if not result.permits(session):
+                return _denied(session.name, result.reason(session))
         if b"?" not in request.target:
             return None
-        meets = self._constraints.get(raw_query(request)).permits(session)
-        return None if meets else self._forbidden
+        constraints = self._constraints.get(raw_query(request))
+        return None if constraints.permits(session) else self._forbidden
 
     def requires_session(self, request: Request) -> bool:
-        """Whether a rule says that there is no way around one."""
+        """Return whether a rule requires a login, so that no bypass option applies."""
         if self._rules is None:
             return False
-        ruling = self._rules.evaluate(request)
-        return ruling.matched and ruling.policy == "login"
+        result = self._rules.evaluate(request)
+        return result.matched and result.policy == "login"
 
     def check_deny_all(self, request: Request) -> Respond | None:
-        """403 if *request* is for nobody, so that no login would help."""
+        """Return 403 if the rules deny *request* to every user, else None."""
         if self._rules is None:
             return None
-        ruling = self._rules.evaluate(request)
-        return _refused("", ruling.reason()) if ruling.policy == "deny" else None
+        result = self._rules.evaluate(request)
+        return _denied("", result.reason()) if result.policy == "deny" else None
 
 
-def _refused(user: str, rules: str) -> Respond:
+def _denied(user: str, rules: str) -> Respond:
     event = Event("denied", user, "rule", f"denied by {rules}")
     return replace(
         challenge.forbidden_response(),

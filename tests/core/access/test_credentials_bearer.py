@@ -380,7 +380,7 @@ def test_a_bearer_gets_to_the_application_and_to_embedders() -> None:
     harness = accepting(upstreams=(UpstreamSettings(id="a", uri="http://10.0.0.9/"),))
     field = bearer(harness.token())
     assert isinstance(harness.send("/page", field, jar={}), Forward)
-    again = harness.proxy.proxy(harness.request("/page", field, jar={}))
+    again = harness.proxy.handle(harness.request("/page", field, jar={}))
     assert isinstance(again, Forward)  # at once
     request = harness.request("/page", field, jar={})
     session = harness.run(harness.proxy.identify(request))

@@ -433,7 +433,7 @@ def test_a_login_waits_for_what_another_has_begun() -> None:
     harness = Harness(ready=False)
     warm_up = harness.proxy.warm_up()
     next(warm_up)  # discovery is under way
-    flow = harness.proxy.start(harness.request("/oauth2/start"))
+    flow = harness.proxy.handle(harness.request("/oauth2/start"))
     assert not isinstance(flow, Respond)
     effect: Any = next(flow)  # type: ignore[call-overload]
     assert type(effect).__name__ == "Sleep"

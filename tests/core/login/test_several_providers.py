@@ -240,7 +240,7 @@ def test_a_host_takes_its_own_sessions_only() -> None:
     assert idp.harness.get("/app", on(B)).status == 403  # the sign-in page
     # A session that is fresh where it counts needs no flow.
     assert isinstance(
-        idp.harness.proxy.proxy(idp.harness.request("/app", on(A))), Respond
+        idp.harness.proxy.handle(idp.harness.request("/app", on(A))), Respond
     )
     request = idp.harness.request("/", on(B))
     assert idp.harness.proxy.identify(request) is None
