@@ -1,8 +1,6 @@
-"""A demonstration: OpenID provider, sample application and authproxy in front of it.
+"""The demonstration: authproxy in front of a sample application.
 
-For development and for tests only. `provider` and `sample_app` also serve the tests
-as real peers, so importing this package must not load the server: `main` imports what
-it starts when it is called.
+`main` imports the server only when it is called, because tests import `sample_app`.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the demonstration until SIGINT or SIGTERM; returns the exit status."""
+    """Run the demonstration until SIGINT or SIGTERM; returns the exit code."""
     from .run import run_demo
 
     return run_demo(argv)

@@ -1,7 +1,7 @@
-"""Start the demonstration: provider and sample application in threads, authproxy here.
+"""Start the demonstration: provider and application in threads, authproxy in front.
 
-authproxy is configured by the flags that anybody would use, so that what is shown is
-what is documented. The environment is left out: it may belong to a real deployment.
+authproxy is configured by its documented flags. The environment is ignored, because it
+may belong to a real deployment.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from authproxy.server_settings import Listener, ServerSettings
 from authproxy.worker.worker import serve as serve_authproxy
 from authproxy_devprovider.config import Client, ProviderConfig, example_users
 from authproxy_devprovider.provider import DevProvider, serve
-from authproxy_devprovider.web import Running
+from authproxy_devprovider.web import RunningServer
 
 from . import sample_app
 
 HOST = "127.0.0.1"
 PORT = 4180
-POLL = 0.02  # seconds between looks whether the proxy is ready
-ASK_READY = b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+POLL_INTERVAL = 0.02  # seconds between two readiness checks
+READY_REQUEST = b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 BANNER = """
-  authproxy demo: NOT FOR PRODUCTION. Everything listens on this machine only.
+  authproxy demo: NOT FOR PRODUCTION. All servers listen on the loopback interface.
 
     open      http://localhost:{port}/
     users     {users}
@@ -43,26 +43,26 @@ BANNER = """
 
 def run_demo(arguments: Sequence[str]) -> int:
     """Run until SIGINT or SIGTERM; returns the exit code."""
-    port = _port(arguments)
-    # Until authproxy's loop has its own handlers, and after it: end in good order.
+    port = _parse_port(arguments)
+    # In effect before and after the handlers of authproxy's event loop.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+        signal.signal(number, _interrupt)
     try:
         with open_listeners((Listener(host=HOST, port=port),)) as sockets:
             _run(sockets)
     except ListenError as error:
-        sys.stderr.write(f"authproxy demo: {error}; choose another with --port\n")
+        sys.stderr.write(f"authproxy demo: {error}; choose another port with --port\n")
         return 1
     except KeyboardInterrupt:
         pass
     return 0
 
 
-def _port(arguments: Sequence[str]) -> int:
+def _parse_port(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="authproxy demo", description=f"A demonstration on {HOST}."
+        prog="authproxy demo", description=f"Start a demonstration on {HOST}."
     )
-    help_ = f"port of authproxy, {PORT} unless given; 0 takes a free one"
+    help_ = f"port of authproxy (default: {PORT}; 0: any free port)"
     parser.add_argument("--port", type=int, default=PORT, help=help_)
     port: int = parser.parse_args(arguments).port
     if not 0 <= port <= 65535:
@@ -70,12 +70,12 @@ def _port(arguments: Sequence[str]) -> int:
     return port
 
 
-def _stop(_number: int, _frame: FrameType | None) -> None:
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 def _run(sockets: Sequence[ListeningSocket]) -> None:
-    """Provider, sample application and authproxy, until a signal ends authproxy."""
+    """Run provider, sample application and authproxy until authproxy exits."""
     port = sockets[0].socket.getsockname()[1]
     password = secrets.token_hex(4)
     client = Client(
@@ -88,11 +88,11 @@ def _run(sockets: Sequence[ListeningSocket]) -> None:
     config = ProviderConfig(users=example_users(password), clients=(client,))
     with contextlib.ExitStack() as stack:
         provider = stack.enter_context(serve(DevProvider(config), HOST))
-        app = stack.enter_context(Running(sample_app.handle, HOST))
+        app = stack.enter_context(RunningServer(sample_app.handle, HOST))
 
         users = ", ".join(f"{u.name} ({' '.join(u.groups)})" for u in config.users)
         banner = BANNER.format(port=port, users=users, password=password)
-        tasks: list[asyncio.Task[None]] = []  # held here while it runs
+        tasks: list[asyncio.Task[None]] = []  # a reference keeps the task alive
 
         def started() -> None:
             loop = asyncio.get_running_loop()
@@ -103,9 +103,9 @@ def _run(sockets: Sequence[ListeningSocket]) -> None:
 
 
 async def _show_when_ready(banner: str, port: int) -> None:
-    """Show *banner* as soon as somebody who follows it can log in."""
-    while not await _is_ready(port):  # noqa: ASYNC110 - it asks as anybody would
-        await asyncio.sleep(POLL)
+    """Print *banner* once users can sign in."""
+    while not await _is_ready(port):  # noqa: ASYNC110 - polls the endpoint
+        await asyncio.sleep(POLL_INTERVAL)
     sys.stdout.write(banner)
     sys.stdout.flush()
 
@@ -114,7 +114,7 @@ async def _is_ready(port: int) -> bool:
     try:
         reader, writer = await asyncio.open_connection(HOST, port)
         try:
-            writer.write(ASK_READY)
+            writer.write(READY_REQUEST)
             return b" 200 " in await reader.readline()
         finally:
             writer.close()
@@ -131,11 +131,11 @@ def _settings(port: int, issuer: str, app: str, client: Client) -> ServerSetting
         "client-id": client.id,
         "client-secret": client.secret,
         "cookie-secret": secrets.token_urlsafe(32),
-        "cookie-secure": "false",  # plain http: a secure cookie would not come back
+        "cookie-secure": "false",  # a secure cookie requires HTTPS
         "email-domain": "*",
         "upstream": app,
         "drain-timeout": "2s",
-        "workers": "1",  # this process; nothing is shared
-        "silence-ping-logging": "true",  # we ask a few times
+        "workers": "1",  # in this process, so no shared state is required
+        "silence-ping-logging": "true",  # hides the readiness checks
     }
     return load([f"--{name}={value}" for name, value in flags.items()], {})

@@ -1,6 +1,6 @@
-"""A sample application behind the proxy: it shows the request that reached it.
+"""The sample application: it shows the request that it received.
 
-The page is for people; ``/headers.json`` says the same, uncut, to programs.
+``/headers.json`` returns the same as JSON, with complete values.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 from html import escape
 
 from authproxy_core.messages import Headers
-from authproxy_devprovider.config import Answer
+from authproxy_devprovider.config import HttpResponse
 from authproxy_devprovider.pages import page
 
 IDENTITY = (
@@ -19,17 +19,19 @@ IDENTITY = (
     b"x-forwarded-groups",
 )
 TOKENS = (b"authorization", b"x-forwarded-access-token", b"cookie")
-SHOWN_OF_TOKEN = 24  # characters
+MAX_TOKEN_DISPLAY = 24  # characters
 
 
-def handle(method: bytes, target: bytes, headers: Headers, body: bytes) -> Answer:
-    """Answer any request by telling what came in."""
+def handle(method: bytes, target: bytes, headers: Headers, body: bytes) -> HttpResponse:
+    """Respond to any request with its method, target and headers."""
     if target.partition(b"?")[0] == b"/headers.json":
         return _as_json(method, target, headers, body)
     return _as_page(method, target, headers)
 
 
-def _as_json(method: bytes, target: bytes, headers: Headers, body: bytes) -> Answer:
+def _as_json(
+    method: bytes, target: bytes, headers: Headers, body: bytes
+) -> HttpResponse:
     value = {
         "method": _text(method),
         "target": _text(target),
@@ -40,7 +42,7 @@ def _as_json(method: bytes, target: bytes, headers: Headers, body: bytes) -> Ans
     return 200, fields, json.dumps(value, indent=2).encode()
 
 
-def _as_page(method: bytes, target: bytes, headers: Headers) -> Answer:
+def _as_page(method: bytes, target: bytes, headers: Headers) -> HttpResponse:
     known = [header for name in IDENTITY for header in headers if header[0] == name]
     others = [header for header in headers if header[0] not in IDENTITY]
     names = [
@@ -54,7 +56,7 @@ def _as_page(method: bytes, target: bytes, headers: Headers) -> Answer:
         '<a class="button" href="/oauth2/sign_out?rd=/">Sign out</a></div>'
         f"<h2>Who you are</h2>{_table(known, 'identity')}"
         f"<h2>Other headers</h2>{_table(others, '')}"
-        '<p class="note">The same for programs: '
+        '<p class="note">As JSON: '
         '<a href="/headers.json">/headers.json</a></p>'
     )
     return page(200, "Sample application", content, wide=True)
@@ -62,9 +64,12 @@ def _as_page(method: bytes, target: bytes, headers: Headers) -> Answer:
 
 def _table(headers: list[tuple[bytes, bytes]], style: str) -> str:
     if not headers:
-        return "<p>None: this request did not come through authproxy.</p>"
+        return (
+            "<p>No identity headers: this request did not pass through authproxy.</p>"
+        )
     rows = "".join(
-        f"<tr><th scope=row>{escape(_title(name))}</th><td>{escape(_cut(name, value))}</td>"
+        f"<tr><th scope=row>{escape(_title(name))}</th>"
+        f"<td>{escape(_display_value(name, value))}</td>"
         for name, value in headers
     )
     return f'<div class="scroll"><table class="{style}">{rows}</table></div>'
@@ -74,10 +79,10 @@ def _title(name: bytes) -> str:
     return "-".join(word.capitalize() for word in _text(name).split("-"))
 
 
-def _cut(name: bytes, value: bytes) -> str:
+def _display_value(name: bytes, value: bytes) -> str:
     text = _text(value)
-    if name in TOKENS and len(text) > SHOWN_OF_TOKEN:
-        return f"{text[:SHOWN_OF_TOKEN]}… ({len(text)} characters)"
+    if name in TOKENS and len(text) > MAX_TOKEN_DISPLAY:
+        return f"{text[:MAX_TOKEN_DISPLAY]}… ({len(text)} characters)"
     return text
 
 

@@ -1,7 +1,7 @@
-"""What the development provider knows and how it can be made to misbehave.
+"""Configuration of the development provider, including deliberate faults.
 
-Everything here may be changed while the provider runs. Overrides are merged into the
-finished object as the last step; the value None removes a member.
+All fields may be changed while the provider runs. Overrides are merged into the
+finished object as the last step; a value of None removes the member.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from msgspec import Struct, field
 from authproxy_core.messages import Headers
 
 Overrides: TypeAlias = dict[str, Any]
-Answer: TypeAlias = tuple[int, Headers, bytes]
+HttpResponse: TypeAlias = tuple[int, Headers, bytes]  # status, headers, body
 Endpoint: TypeAlias = Literal[
     "discovery", "jwks", "authorization", "token", "userinfo", "end_session"
 ]
 
-# Members of a key set that no verifier of RS256 or ES256 can use; RFC 7517 §5 says
-# that such keys are to be ignored. The last one has a usable type but lacks a part.
+# Members of a key set that cannot verify RS256 or ES256 (RFC 7517 §5: ignore them). The
+# last one has a supported type but lacks its modulus.
 UNUSABLE_KEYS: tuple[Overrides, ...] = (
     {"kty": "LATTICE", "kid": "unknown-kty", "use": "sig", "alg": "ML-DSA-44"},
     {
@@ -44,9 +44,9 @@ UNUSABLE_KEYS: tuple[Overrides, ...] = (
 
 
 class User(Struct, kw_only=True):
-    """Someone who can log in; ``claims`` go into ID token, access token and userinfo.
+    """A user; ``claims`` are added to ID token, access token and userinfo.
 
-    ``email`` None means ``NAME@example.com``, "" means no email claim at all.
+    An ``email`` of None means ``NAME@example.com``, "" no email claim.
     """
 
     name: str
@@ -62,21 +62,21 @@ class User(Struct, kw_only=True):
 
     @property
     def subject(self) -> str:
-        """The configured ``sub``, or one that only depends on the name."""
+        """The configured ``sub``, else a UUID derived from the name."""
         return self.sub or str(uuid.uuid5(uuid.NAMESPACE_DNS, self.name))
 
     @property
     def address(self) -> str:
-        """The e-mail address, "" for none."""
+        """The email address, "" for none."""
         return f"{self.name}@example.com" if self.email is None else self.email
 
 
 class Client(Struct, kw_only=True):
-    """An application that may ask for logins.
+    """A registered client.
 
-    An empty ``secret`` makes it a public client, which must use PKCE. Redirect URIs
-    are compared as whole strings; when none are given, any URI on this machine
-    (127.0.0.1, [::1], localhost, \\*.localhost) is taken.
+    A client with an empty ``secret`` is public and must use PKCE. Redirect URIs are
+    compared as strings. Without any, all loopback URIs (127.0.0.1, [::1], localhost,
+    \\*.localhost) are allowed.
     """
 
     id: str = "authproxy"
@@ -87,14 +87,14 @@ class Client(Struct, kw_only=True):
 
 
 class ProviderConfig(Struct, kw_only=True):
-    """People, clients, lifetimes (seconds), and the knobs for tests.
+    """Users, clients, lifetimes (seconds), and faults for tests.
 
-    ``issuer`` may be left empty: `provider.serve` puts its own URL there.
-    ``failing`` maps an endpoint to a status or to a whole answer it gives instead of
-    its work. ``authorization_error`` is sent back instead of showing the form.
-    ``id_token_filter`` gets each finished ID token and returns what is sent instead.
-    ``clock_offset`` (seconds) moves the provider's own clock. An unknown scope is
-    refused, as Keycloak does; claims do not depend on scopes.
+    An empty ``issuer`` is set to the server's URL by `provider.serve`. ``failing`` maps
+    an endpoint to the status or the whole response that it sends instead of its own.
+    ``authorization_error`` is sent to the redirect URI instead of the sign-in form.
+    ``id_token_filter`` replaces each signed ID token by its result. ``clock_offset``
+    (seconds) is added to the provider's clock. Unknown scopes are rejected, as by
+    Keycloak; claims do not depend on scopes.
     """
 
     issuer: str = ""
@@ -113,7 +113,7 @@ class ProviderConfig(Struct, kw_only=True):
     signing_alg: Literal["RS256", "ES256"] = "RS256"
     jwks_before: tuple[Overrides, ...] = ()
     jwks_after: tuple[Overrides, ...] = ()
-    padding: int = 0  # bytes of a useless claim in ID and access token
+    padding: int = 0  # bytes of a filler claim in ID and access tokens
     clock_offset: float = 0.0
 
     discovery: Overrides = field(default_factory=dict)
@@ -125,12 +125,12 @@ class ProviderConfig(Struct, kw_only=True):
     userinfo_claims: Overrides = field(default_factory=dict)
     id_token_filter: Callable[[str], str] | None = None
 
-    failing: dict[Endpoint, int | Answer] = field(default_factory=dict)
+    failing: dict[Endpoint, int | HttpResponse] = field(default_factory=dict)
     authorization_error: str = ""
 
 
 def example_users(password: str) -> tuple[User, User]:
-    """alice, who is an admin, and bob, who is not; both have the same password."""
+    """Return alice, an administrator, and bob; both have *password*."""
     alice = User(
         name="alice",
         password=password,
@@ -145,8 +145,8 @@ def example_users(password: str) -> tuple[User, User]:
     return alice, bob
 
 
-def merged(base: Mapping[str, Any], changes: Overrides) -> dict[str, Any]:
-    """*base* with *changes* laid over it; None removes a member."""
+def merge(base: Mapping[str, Any], changes: Overrides) -> dict[str, Any]:
+    """Return *base* updated by *changes*; a value of None removes the member."""
     return {
         name: value for name, value in {**base, **changes}.items() if value is not None
     }

@@ -1,6 +1,6 @@
-"""What the provider says about itself, its users and their logins, as plain dicts.
+"""Documents and claims of the provider, as dicts.
 
-The overrides of `ProviderConfig` are laid over each of them as the last step.
+The overrides of `ProviderConfig` are merge into each of them as the last step.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from typing import Any
 
 from authproxy_core.encoding import b64url
 
-from .config import Endpoint, ProviderConfig, User, merged
+from .config import Endpoint, ProviderConfig, User, merge
 from .grants import Login
 from .signing import ALGORITHMS
 
 
-def discovery(config: ProviderConfig, url: Callable[[Endpoint], str]) -> dict[str, Any]:
-    """The metadata of OpenID Connect Discovery 1.0 §3; *url* gives endpoints."""
+def discovery_document(
+    config: ProviderConfig, url: Callable[[Endpoint], str]
+) -> dict[str, Any]:
+    """Return the metadata (OIDC Discovery 1.0 §3); *url* maps endpoints to URLs."""
     document = {
         "issuer": config.issuer,
         "authorization_endpoint": url("authorization"),
@@ -46,7 +48,7 @@ def discovery(config: ProviderConfig, url: Callable[[Endpoint], str]) -> dict[st
             "groups",
         ],
     }
-    return merged(document, config.discovery)
+    return merge(document, config.discovery)
 
 
 def id_token_claims(
@@ -57,7 +59,7 @@ def id_token_claims(
     access_token: str,
     refreshed: bool,
 ) -> dict[str, Any]:
-    """The claims of an ID token (OIDC Core §2, §12.2) that belongs to *access_token*."""
+    """Return the claims of the ID token for *access_token* (OIDC Core §2, §12.2)."""
     authorization = login.authorization
     half_hash = hashlib.sha256(access_token.encode()).digest()[:16]
     claims = {
@@ -71,17 +73,17 @@ def id_token_claims(
         "typ": "ID",
         "sid": login.sid,
         "at_hash": b64url(half_hash).decode(),
-        # OIDC Core §12.2: a refreshed ID token should have none.
+        # OIDC Core §12.2: a refreshed ID token should not have a nonce.
         "nonce": None if refreshed else authorization.nonce or None,
         **user_claims(login.user),
     }
-    return merged(claims, config.id_token_claims)
+    return merge(claims, config.id_token_claims)
 
 
 def access_token_claims(
     config: ProviderConfig, login: Login, *, now: float, jti: str
 ) -> dict[str, Any]:
-    """The claims of an access token in the shape of Keycloak's."""
+    """Return the claims of an access token, in Keycloak's format."""
     client_id, user = login.authorization.client.id, login.user
     claims = {
         "iss": config.issuer,
@@ -101,17 +103,17 @@ def access_token_claims(
         },
         **user_claims(user),
     }
-    return merged(claims, config.access_token_claims)
+    return merge(claims, config.access_token_claims)
 
 
 def userinfo_claims(config: ProviderConfig, login: Login) -> dict[str, Any]:
-    """The userinfo response (OIDC Core §5.3.2)."""
+    """Return the userinfo response (OIDC Core §5.3.2)."""
     claims = {"sub": login.user.subject, **user_claims(login.user)}
-    return merged(claims, config.userinfo_claims)
+    return merge(claims, config.userinfo_claims)
 
 
 def user_claims(user: User) -> dict[str, Any]:
-    """What ID token, access token and userinfo say alike about *user*."""
+    """Return the claims that ID token, access token and userinfo share."""
     claims: dict[str, Any] = {
         "preferred_username": user.name,
         "groups": [*user.groups],
@@ -119,4 +121,4 @@ def user_claims(user: User) -> dict[str, Any]:
         "email": user.address or None,
         "email_verified": user.email_verified if user.address else None,
     }
-    return merged(claims, user.claims)
+    return merge(claims, user.claims)

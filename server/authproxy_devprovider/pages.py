@@ -1,4 +1,4 @@
-"""Pages of the demonstration: one look, no external assets, a strict CSP."""
+"""Pages of provider and demonstration: no external assets, a strict CSP."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from authproxy_core.messages import Headers
 
-from .config import Answer
+from .config import HttpResponse
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2433; --soft: #5b6475; --line: #d9dee8;
@@ -59,14 +59,14 @@ SUBMIT_SCRIPT = "document.forms[0].submit()"
 
 
 def csp_hash(text: str) -> str:
-    """A CSP source that allows exactly this inline style or script."""
+    """Return the CSP source that allows exactly this inline style or script."""
     return (
         f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
     )
 
 
-# No form-action: browsers apply it to every redirect after the form was sent, and where
-# those lead is the client's affair. Names and values are escaped everywhere instead.
+# No form-action, because browsers apply it to all redirects after the form is sent, and
+# their targets depend on the client. All names and values are escaped instead.
 CSP = (
     f"default-src 'none'; style-src {csp_hash(STYLE)}; "
     f"script-src {csp_hash(SUBMIT_SCRIPT)}; base-uri 'none'; frame-ancestors 'none'"
@@ -81,8 +81,8 @@ PAGE_HEADERS: Headers = (
 )
 
 
-def page(status: int, title: str, content: str, *, wide: bool = False) -> Answer:
-    """A whole page; *title* is text, *content* is HTML."""
+def page(status: int, title: str, content: str, *, wide: bool = False) -> HttpResponse:
+    """Return a page; *title* is text, *content* is HTML."""
     html = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -92,15 +92,15 @@ def page(status: int, title: str, content: str, *, wide: bool = False) -> Answer
     return status, PAGE_HEADERS, html.encode()
 
 
-def message_page(status: int, title: str, text: str) -> Answer:
-    """A page that only says something."""
+def message_page(status: int, title: str, text: str) -> HttpResponse:
+    """Return a page with a message."""
     return page(status, title, f"<h1>{escape(title)}</h1><p>{escape(text)}</p>")
 
 
-def login_page(
+def sign_in_page(
     client_id: str, params: dict[str, str], username: str = "", error: str = ""
-) -> Answer:
-    """The login form; it is sent to the URL that carries the request's *params*."""
+) -> HttpResponse:
+    """Return the sign-in form, which posts to the URL with the request's *params*."""
     alert = f'<p class="error" role="alert">{escape(error)}</p>' if error else ""
     focus_name, focus_password = ("", " autofocus") if username else (" autofocus", "")
     content = (
@@ -121,8 +121,8 @@ def login_page(
     return page(200, "Sign in", content)
 
 
-def form_post_page(redirect_uri: str, params: dict[str, str]) -> Answer:
-    """Sends the authorization response by POST (OAuth 2.0 Form Post Response Mode)."""
+def form_post_page(redirect_uri: str, params: dict[str, str]) -> HttpResponse:
+    """Return a page that posts the authorization response (Form Post Response Mode)."""
     fields = "".join(
         f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">'
         for name, value in params.items()

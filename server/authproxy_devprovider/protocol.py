@@ -1,7 +1,7 @@
-"""Reading and checking what arrives at the provider: forms, clients, PKCE.
+"""Parsing and validation of requests to the provider: forms, clients, PKCE.
 
-Pure functions. What is wrong is raised as `OAuthError`, whose code and text go to the
-client as they are.
+All functions are pure. They raise `OAuthError`, whose code and text are sent to the
+client.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from urllib.parse import parse_qsl, unquote_plus, urlencode, urlsplit
 from authproxy_core.encoding import b64url
 from authproxy_core.messages import Headers, single_header
 
-from .config import Answer, Client, ProviderConfig
+from .config import Client, HttpResponse, ProviderConfig
 from .grants import Authorization
 
-# RFC 7636 §4.1: 43 to 128 unreserved characters; the challenge looks the same.
+# RFC 7636 §4.1: 43 to 128 unreserved characters, in a verifier and in a challenge.
 PKCE_VALUE = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 LOOPBACK = re.compile(r"127\.0\.0\.1|::1|localhost|(?:[a-z0-9-]+\.)+localhost")
 NO_STORE: Headers = ((b"cache-control", b"no-store"), (b"pragma", b"no-cache"))
 
 
 class OAuthError(Exception):
-    """An error answer: ``code`` as registered, a sentence, and an HTTP status."""
+    """An error response: a registered ``code``, a description and an HTTP status."""
 
     def __init__(self, code: str, text: str, status: int = 400) -> None:
         super().__init__(text)
@@ -36,23 +36,25 @@ class OAuthError(Exception):
         self.status = status
 
 
-def json_answer(value: Any, status: int = 200, headers: Headers = NO_STORE) -> Answer:
-    """*value* as a JSON answer."""
+def json_response(
+    value: Any, status: int = 200, headers: Headers = NO_STORE
+) -> HttpResponse:
+    """Return *value* as a JSON response."""
     body = json.dumps(value).encode()
     return status, ((b"content-type", b"application/json"), *headers), body
 
 
-def error_answer(error: OAuthError) -> Answer:
-    """The JSON error of RFC 6749 §5.2."""
+def error_response(error: OAuthError) -> HttpResponse:
+    """Return the JSON error response (RFC 6749 §5.2)."""
     headers = NO_STORE
     if error.status == 401:
         headers = (*headers, (b"www-authenticate", b'Basic realm="token endpoint"'))
     value = {"error": error.code, "error_description": str(error)}
-    return json_answer(value, error.status, headers)
+    return json_response(value, error.status, headers)
 
 
 def parse_params(text: bytes) -> dict[str, str]:
-    """Parameters of a query or a form; none may come twice (RFC 6749 §3.1)."""
+    """Parse a query or form; a repeated parameter is an error (RFC 6749 §3.1)."""
     try:
         pairs = parse_qsl(
             text.decode("ascii"),
@@ -64,32 +66,32 @@ def parse_params(text: bytes) -> dict[str, str]:
         raise OAuthError("invalid_request", "malformed parameters") from None
     params = dict(pairs)
     if len(params) != len(pairs):
-        raise OAuthError("invalid_request", "a parameter was sent twice")
-    # RFC 6749 §3.1: a parameter without a value counts as omitted.
+        raise OAuthError("invalid_request", "a parameter is repeated")
+    # RFC 6749 §3.1: a parameter without a value is treated as omitted.
     return {name: value for name, value in params.items() if value}
 
 
 def parse_form(headers: Headers, body: bytes) -> dict[str, str]:
-    """Parameters of a form body."""
+    """Parse the parameters of a form body."""
     kind = single_header(headers, b"content-type") or b""
     if kind.split(b";")[0].strip().lower() != b"application/x-www-form-urlencoded":
         raise OAuthError("invalid_request", "expected a form (urlencoded) as body")
     return parse_params(body)
 
 
-def with_params(url: str, params: dict[str, str]) -> str:
-    """*url* with more query parameters."""
+def add_params(url: str, params: dict[str, str]) -> str:
+    """Return *url* with *params* added to its query."""
     separator = "&" if urlsplit(url).query else "?"
     return f"{url}{separator}{urlencode(params)}" if params else url
 
 
 def find_client(config: ProviderConfig, client_id: str) -> Client | None:
-    """The client of that id."""
+    """Return the client with *client_id*; None if it is unknown."""
     return next((client for client in config.clients if client.id == client_id), None)
 
 
-def redirect_uri_allowed(registered: tuple[str, ...], uri: str) -> bool:
-    """Whether *uri* is registered; on this machine anything goes if nothing is."""
+def is_redirect_uri_allowed(registered: tuple[str, ...], uri: str) -> bool:
+    """Return whether *uri* is registered, or loopback if *registered* is empty."""
     if registered:
         return uri in registered
     try:
@@ -97,16 +99,15 @@ def redirect_uri_allowed(registered: tuple[str, ...], uri: str) -> bool:
         host = parts.hostname or ""
     except ValueError:
         return False
-    plain = not parts.fragment and not parts.username and uri.isprintable()
-    return (
-        plain and parts.scheme in ("http", "https") and bool(LOOPBACK.fullmatch(host))
-    )
+    if parts.fragment or parts.username or not uri.isprintable():
+        return False
+    return parts.scheme in ("http", "https") and bool(LOOPBACK.fullmatch(host))
 
 
-def read_authorization(
+def parse_authorization(
     config: ProviderConfig, client: Client, redirect_uri: str, params: dict[str, str]
 ) -> Authorization:
-    """The authorization request, once client and redirect URI are known to be good.
+    """Parse an authorization request whose client and redirect URI are valid.
 
     Raises `OAuthError`, to be sent to the redirect URI.
     """
@@ -119,12 +120,12 @@ def read_authorization(
         raise OAuthError("invalid_request", "expected query or form_post")
     prompts = params.get("prompt", "").split()
     if prompts == ["none"]:
-        raise OAuthError("login_required", "every login needs the form here")
+        raise OAuthError("login_required", "every login requires the form")
     if "none" in prompts:
-        raise OAuthError("invalid_request", "prompt none goes with no other")
+        raise OAuthError("invalid_request", "prompt=none with another value")
     scopes = tuple(params.get("scope", "").split())
     if not set(scopes) <= set(config.scopes):
-        raise OAuthError("invalid_scope", "an unknown scope was asked for")
+        raise OAuthError("invalid_scope", "unknown scope")
     challenge, method = _code_challenge(client, params)
     return Authorization(
         client=client,
@@ -150,7 +151,7 @@ def _code_challenge(client: Client, params: dict[str, str]) -> tuple[str, str]:
 
 
 def check_verifier(authorization: Authorization, verifier: str) -> None:
-    """RFC 7636 §4.6; also refuses a verifier without a challenge (RFC 9700 §4.8.2)."""
+    """Verify PKCE (RFC 7636 §4.6); reject a verifier without challenge (RFC 9700)."""
     if not authorization.code_challenge:
         if verifier:
             raise OAuthError("invalid_grant", "code_verifier without a challenge")
@@ -167,21 +168,20 @@ def check_verifier(authorization: Authorization, verifier: str) -> None:
 def authenticate_client(
     config: ProviderConfig, headers: Headers, form: dict[str, str]
 ) -> Client:
-    """The client of a token request (RFC 6749 §2.3.1), or ``invalid_client``."""
+    """Return the client of a token request (RFC 6749 §2.3.1)."""
     basic = single_header(headers, b"authorization")
     if basic is None:
         client_id, secret = form.get("client_id", ""), form.get("client_secret", "")
     elif "client_secret" in form:
-        raise OAuthError("invalid_request", "two ways of client authentication")
+        raise OAuthError("invalid_request", "two methods of client authentication")
     else:
         client_id, secret = _basic_credentials(basic)
         if form.get("client_id", client_id) != client_id:
             raise OAuthError("invalid_request", "client_id contradicts Authorization")
     client = find_client(config, client_id)
-    good = client is not None and hmac.compare_digest(
-        client.secret.encode(), secret.encode()
-    )
-    if client is None or not good:
+    expected = client.secret if client is not None else ""
+    matches = hmac.compare_digest(expected.encode(), secret.encode())
+    if client is None or not matches:
         raise OAuthError("invalid_client", "unknown client or wrong secret", 401)
     return client
 

@@ -1,4 +1,4 @@
-"""The provider's signing keys: one RSA and one EC key, and those before them."""
+"""Signing keys of the provider: the current RSA and EC key, and rotated ones."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey
 
-from .config import Overrides, merged
+from .config import Overrides, merge
 
 ALGORITHMS = ("RS256", "ES256")
 
 
 class SigningKeys:
-    """Signs with the current keys; publishes and accepts those still in the set.
+    """Signs with the current keys; publishes and verifies with all keys of the set.
 
-    Keys are made when first needed: an RSA key takes a tenth of a second.
+    Keys are generated on first use, because an RSA key takes 0.1 s.
     """
 
     def __init__(self) -> None:
         self._generations: list[dict[str, RSAKey | ECKey]] = []
 
     def rotate(self, *, keep_old: bool = True) -> None:
-        """Make new keys; with ``keep_old`` the old ones stay in the key set."""
+        """Generate new keys; with *keep_old* the old ones stay in the key set."""
         if not keep_old:
             self._generations.clear()
         elif not self._generations:
             self._generations.append(_new_keys())
         self._generations.append(_new_keys())
 
-    def published(self) -> list[dict[str, Any]]:
-        """The public keys as members of a JWK set, newest first."""
+    def public_keys(self) -> list[dict[str, Any]]:
+        """Return the public keys as members of a JWK set, newest first."""
         return [dict(key.as_dict(private=False)) for key in self._all()]
 
     def sign(self, claims: dict[str, Any], alg: str, header: Overrides) -> str:
-        """*claims* as a signed compact JWT; *header* overrides alg, kid, typ."""
+        """Return *claims* as a signed compact JWT; *header* overrides alg, kid, typ."""
         key = self._current()[alg]
-        head = merged({"alg": alg, "kid": key.kid, "typ": "JWT"}, header)
+        head = merge({"alg": alg, "kid": key.kid, "typ": "JWT"}, header)
         return jwt.encode(head, claims, key, algorithms=list(ALGORITHMS))
 
-    def verified_claims(self, token: str) -> dict[str, Any] | None:
-        """The claims of a token signed by a key of the set; its times aren't judged."""
+    def verify(self, token: str) -> dict[str, Any] | None:
+        """Return the claims of *token*, None if no key verifies it; times are ignored."""
         try:
             decoded = jwt.decode(token, KeySet(self._all()), algorithms=ALGORITHMS)
         except (JoseError, ValueError):

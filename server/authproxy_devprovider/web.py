@@ -1,7 +1,7 @@
 """A small HTTP/1.1 server for pure handlers, on asyncio and h11.
 
-The handler is an ordinary function from a request to a whole answer; it runs on the
-loop, one request after the other. `start` runs the loop in a thread of its own.
+The handler is a function from a request to a response; it runs on the event loop, one
+request after the other. `RunningServer` runs the loop in a thread.
 """
 
 from __future__ import annotations
@@ -20,20 +20,28 @@ import h11
 
 from authproxy_core.messages import Headers
 
-from .config import Answer
+from .config import HttpResponse
 
-Handler: TypeAlias = Callable[[bytes, bytes, Headers, bytes], Answer]
+Handler: TypeAlias = Callable[[bytes, bytes, Headers, bytes], HttpResponse]
 
-BODY_LIMIT = 1 << 20  # bytes
+MAX_BODY_BYTES = 1 << 20  # bytes
 IDLE_TIMEOUT = 60.0  # seconds without a byte from the client
-READ_SIZE = 1 << 16  # bytes
-BAD_REQUEST: Answer = (400, ((b"content-type", b"text/plain"),), b"bad request\n")
-TOO_LARGE: Answer = (413, ((b"content-type", b"text/plain"),), b"body too large\n")
-BROKEN: Answer = (500, ((b"content-type", b"text/plain"),), b"internal error\n")
+READ_BYTES = 1 << 16  # bytes
+BAD_REQUEST: HttpResponse = (400, ((b"content-type", b"text/plain"),), b"bad request\n")
+TOO_LARGE: HttpResponse = (
+    413,
+    ((b"content-type", b"text/plain"),),
+    b"body too large\n",
+)
+INTERNAL_ERROR: HttpResponse = (
+    500,
+    ((b"content-type", b"text/plain"),),
+    b"internal error\n",
+)
 
 
 class Connection:
-    """One client: requests in, answers out, until either side has enough."""
+    """One client connection."""
 
     def __init__(
         self,
@@ -47,25 +55,25 @@ class Connection:
         self.h11 = h11.Connection(h11.SERVER)
 
     async def run(self) -> None:
-        """Answer requests until the connection ends."""
+        """Serve requests until the connection closes."""
         while await self._exchange():
             self.h11.start_next_cycle()
 
     async def _exchange(self) -> bool:
-        """One request and its answer; False when the connection is over."""
+        """Serve one request; False if no other one can follow."""
         try:
             request = await self._next_event()
             if not isinstance(request, h11.Request):
                 return False
-            status, headers, body = await self._answer(request)
+            status, headers, body = await self._respond(request)
         except h11.RemoteProtocolError:
             await self._send(*BAD_REQUEST, with_body=True)
             return False
         await self._send(status, headers, body, with_body=request.method != b"HEAD")
         return self.h11.our_state is h11.DONE and self.h11.their_state is h11.DONE
 
-    async def _answer(self, request: h11.Request) -> Answer:
-        body = await self._body()
+    async def _respond(self, request: h11.Request) -> HttpResponse:
+        body = await self._read_body()
         if body is None:
             return TOO_LARGE
         headers = tuple((bytes(name), bytes(value)) for name, value in request.headers)
@@ -73,14 +81,14 @@ class Connection:
             return self.handler(
                 bytes(request.method), bytes(request.target), headers, body
             )
-        except Exception as exc:  # noqa: BLE001  # the border of a connection
+        except Exception as exc:  # noqa: BLE001  # the server keeps running
             asyncio.get_running_loop().call_exception_handler(
-                {"message": "the demonstration's handler failed", "exception": exc}
+                {"message": "request handler failed", "exception": exc}
             )
-            return BROKEN
+            return INTERNAL_ERROR
 
-    async def _body(self) -> bytes | None:
-        """The whole body, None when it is above the limit."""
+    async def _read_body(self) -> bytes | None:
+        """Return the whole body; None if it exceeds `MAX_BODY_BYTES`."""
         body = bytearray()
         while True:
             event = await self._next_event()
@@ -88,7 +96,7 @@ class Connection:
                 return bytes(body)
             if isinstance(event, h11.Data):
                 body += event.data
-            if len(body) > BODY_LIMIT or isinstance(event, h11.ConnectionClosed):
+            if len(body) > MAX_BODY_BYTES or isinstance(event, h11.ConnectionClosed):
                 return None
 
     async def _next_event(self) -> h11.Event:
@@ -103,7 +111,7 @@ class Connection:
             if event is h11.PAUSED:
                 return h11.ConnectionClosed()
             async with asyncio.timeout(IDLE_TIMEOUT):
-                data = await self.reader.read(READ_SIZE)
+                data = await self.reader.read(READ_BYTES)
             self.h11.receive_data(data)
 
     async def _send(
@@ -126,8 +134,8 @@ class Connection:
         await self.writer.drain()
 
 
-class Clients:
-    """The connections of a server; ends them all when it stops."""
+class ConnectionSet:
+    """The open connections of a server."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
@@ -136,24 +144,24 @@ class Clients:
     async def serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Serve one client; called by asyncio in a task of its own."""
+        """Serve one client; called by asyncio in a new task."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # for the type checker
         self._open[task] = writer
         try:
             await Connection(self._handler, reader, writer).run()
         except (OSError, TimeoutError):
-            pass  # the client has left, or is silent
+            pass  # the client has disconnected or is idle
         finally:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
             del self._open[task]
 
-    async def drop(self) -> None:
-        """End all connections at once and wait until their tasks have ended.
+    async def abort_all(self) -> None:
+        """Abort all connections and wait until their tasks end.
 
-        They are not cancelled: early versions of 3.11 report that as an error.
+        The tasks are not canceled, which early versions of 3.11 report as an error.
         """
         while self._open:
             for writer in self._open.values():
@@ -161,8 +169,11 @@ class Clients:
             await asyncio.wait(self._open)
 
 
-class Running:
-    """A server in a thread of its own; a context manager that stops it."""
+class RunningServer:
+    """A server in its own thread; a context manager that stops it.
+
+    Raises `OSError` if the port is taken.
+    """
 
     def __init__(
         self,
@@ -178,17 +189,17 @@ class Running:
         self._stop: asyncio.Event | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        self.port = self._port.result()  # raises OSError when the port is taken
+        self.port = self._port.result()
         self.url = f"{'https' if tls else 'http'}://{host}:{self.port}"
 
     def close(self) -> None:
-        """Stop listening, drop all connections, end the thread. May be repeated."""
+        """Close the listener, abort all connections, end the thread. Idempotent."""
         if self._loop is not None and self._stop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has already ended
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> RunningServer:
         return self
 
     def __exit__(
@@ -202,7 +213,7 @@ class Running:
     def _run(self) -> None:
         try:
             asyncio.run(self._main())
-        except Exception as exc:  # handed to the thread that waits
+        except Exception as exc:  # raised in the waiting thread
             if self._port.done():
                 raise
             self._port.set_exception(exc)
@@ -211,9 +222,9 @@ class Running:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         handler, host, port, tls = self._listen
-        clients = Clients(handler)
-        server = await asyncio.start_server(clients.serve, host, port, ssl=tls)
+        connections = ConnectionSet(handler)
+        server = await asyncio.start_server(connections.serve, host, port, ssl=tls)
         self._port.set_result(server.sockets[0].getsockname()[1])
         await self._stop.wait()
         server.close()
-        await clients.drop()
+        await connections.abort_all()

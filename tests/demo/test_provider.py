@@ -1,4 +1,4 @@
-"""The development provider and the sample application, from outside."""
+"""The development provider and the sample application."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from authproxy_core.messages import first_header
 from authproxy_demo import sample_app
 from authproxy_devprovider.config import (
     UNUSABLE_KEYS,
-    Answer,
     Client,
+    HttpResponse,
     ProviderConfig,
     User,
     example_users,
@@ -32,7 +32,7 @@ from authproxy_devprovider.config import (
 from authproxy_devprovider.pages import PAGE_HEADERS, SUBMIT_SCRIPT, csp_hash
 from authproxy_devprovider.protocol import OAuthError
 from authproxy_devprovider.provider import DevProvider, serve
-from authproxy_devprovider.web import Running
+from authproxy_devprovider.web import RunningServer
 
 ISSUER = "http://127.0.0.1:9"
 CALLBACK = "http://127.0.0.1:4180/oauth2/callback"
@@ -69,7 +69,9 @@ def provider(config: ProviderConfig, clock: Clock) -> DevProvider:
     return DevProvider(config, clock)
 
 
-def get(provider: DevProvider, target: str, *headers: tuple[bytes, bytes]) -> Answer:
+def get(
+    provider: DevProvider, target: str, *headers: tuple[bytes, bytes]
+) -> HttpResponse:
     return provider.handle(b"GET", target.encode(), headers, b"")
 
 
@@ -78,7 +80,7 @@ def post(
     target: str,
     form: dict[str, str],
     *headers: tuple[bytes, bytes],
-) -> Answer:
+) -> HttpResponse:
     body = urlencode(form).encode()
     return provider.handle(b"POST", target.encode(), (*FORM, *headers), body)
 
@@ -99,8 +101,8 @@ def authorization_target(**changes: str | None) -> str:
     return f"/authorize?{urlencode(given)}"
 
 
-def callback_params(answer: Answer) -> dict[str, str]:
-    status, headers, _ = answer
+def callback_params(response: HttpResponse) -> dict[str, str]:
+    status, headers, _ = response
     assert status == 303
     location = (first_header(headers, b"location") or b"").decode()
     assert location.startswith(CALLBACK + "?")
@@ -110,13 +112,13 @@ def callback_params(answer: Answer) -> dict[str, str]:
 
 
 def log_in(provider: DevProvider, user: str = "alice", /, **changes: str | None) -> str:
-    """The code that a login of *user* leads to."""
+    """Return the authorization code of a login of *user*."""
     url = ISSUER + authorization_target(**changes)
     query = urlsplit(provider.log_in(url, user)).query
     return parse_qs(query)["code"][0]
 
 
-def redeem(provider: DevProvider, code: str, /, **changes: str | None) -> Answer:
+def redeem(provider: DevProvider, code: str, /, **changes: str | None) -> HttpResponse:
     form: dict[str, str | None] = {
         "grant_type": "authorization_code",
         "code": code,
@@ -129,7 +131,7 @@ def redeem(provider: DevProvider, code: str, /, **changes: str | None) -> Answer
     return post(provider, "/token", {k: v for k, v in form.items() if v is not None})
 
 
-def refresh(provider: DevProvider, token: str, **changes: str) -> Answer:
+def refresh(provider: DevProvider, token: str, **changes: str) -> HttpResponse:
     form = {
         "grant_type": "refresh_token",
         "refresh_token": token,
@@ -140,32 +142,30 @@ def refresh(provider: DevProvider, token: str, **changes: str) -> Answer:
     return post(provider, "/token", form)
 
 
-def tokens_of(answer: Answer) -> dict[str, Any]:
-    status, headers, body = answer
+def tokens_of(response: HttpResponse) -> dict[str, Any]:
+    status, headers, body = response
     assert status == 200, body
     assert first_header(headers, b"cache-control") == b"no-store"
     value: dict[str, Any] = json.loads(body)
     return value
 
 
-def error_of(answer: Answer) -> tuple[int, str]:
-    return answer[0], json.loads(answer[2])["error"]
+def error_of(response: HttpResponse) -> tuple[int, str]:
+    return response[0], json.loads(response[2])["error"]
 
 
-def verified(
-    provider: DevProvider, token: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Header and claims, the signature checked with the published keys."""
+def verify(provider: DevProvider, token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return header and claims; verifies the signature with the JWKS."""
     keys = json.loads(get(provider, "/jwks")[2])["keys"]
-    usable = KeySet.import_key_set(
+    keys_of_algorithms = KeySet.import_key_set(
         {"keys": [key for key in keys if key.get("alg") in ("RS256", "ES256")]}
     )
-    decoded = jwt.decode(token, usable, algorithms=["RS256", "ES256"])
+    decoded = jwt.decode(token, keys_of_algorithms, algorithms=["RS256", "ES256"])
     return decoded.header, decoded.claims
 
 
 class TestDiscovery:
-    def test_endpoints_are_below_the_issuer(self, provider: DevProvider) -> None:
+    def test_discovery_endpoints_share_issuer(self, provider: DevProvider) -> None:
         _, _, body = get(provider, "/.well-known/openid-configuration")
         document = json.loads(body)
         assert document["issuer"] == ISSUER
@@ -176,20 +176,24 @@ class TestDiscovery:
         assert document["authorization_response_iss_parameter_supported"] is True
         assert document["id_token_signing_alg_values_supported"] == ["RS256", "ES256"]
 
-    def test_issuer_with_a_path(self, clock: Clock) -> None:
+    def test_discovery_issuer_with_path(self, clock: Clock) -> None:
         provider = DevProvider(ProviderConfig(issuer=ISSUER + "/realms/demo"), clock)
         target = "/realms/demo/.well-known/openid-configuration"
         document = json.loads(get(provider, target)[2])
         assert document["token_endpoint"] == ISSUER + "/realms/demo/token"
         assert get(provider, "/.well-known/openid-configuration")[0] == 404
 
-    def test_overrides(self, provider: DevProvider, config: ProviderConfig) -> None:
+    def test_discovery_overrides_applied(
+        self, provider: DevProvider, config: ProviderConfig
+    ) -> None:
         config.discovery = {"jwks_uri": None, "issuer": "https://other.test"}
         document = json.loads(get(provider, "/.well-known/openid-configuration")[2])
         assert "jwks_uri" not in document
         assert document["issuer"] == "https://other.test"
 
-    def test_failing(self, provider: DevProvider, config: ProviderConfig) -> None:
+    def test_failing_endpoint_sends_configured_response(
+        self, provider: DevProvider, config: ProviderConfig
+    ) -> None:
         config.failing["discovery"] = 500
         config.failing["jwks"] = (200, (), b"not json")
         assert get(provider, "/.well-known/openid-configuration")[0] == 500
@@ -197,7 +201,7 @@ class TestDiscovery:
         del config.failing["discovery"]
         assert get(provider, "/.well-known/openid-configuration")[0] == 200
 
-    def test_keys_are_public_and_can_be_polluted(
+    def test_jwks_has_public_keys_and_configured_ones(
         self, provider: DevProvider, config: ProviderConfig
     ) -> None:
         config.jwks_before = UNUSABLE_KEYS
@@ -205,13 +209,13 @@ class TestDiscovery:
         assert [key["kid"] for key in keys[: len(UNUSABLE_KEYS)]] == [
             key["kid"] for key in UNUSABLE_KEYS
         ]
-        own = keys[len(UNUSABLE_KEYS) :]
-        assert {key["alg"] for key in own} == {"RS256", "ES256"}
-        assert not any({"d", "p", "q"} & set(key) for key in own)
+        current = keys[len(UNUSABLE_KEYS) :]
+        assert {key["alg"] for key in current} == {"RS256", "ES256"}
+        assert not any({"d", "p", "q"} & set(key) for key in current)
 
 
 class TestAuthorization:
-    def test_form_then_callback(self, provider: DevProvider) -> None:
+    def test_sign_in_form_redirects_to_callback(self, provider: DevProvider) -> None:
         status, headers, body = get(provider, authorization_target())
         assert status == 200
         csp = (first_header(headers, b"content-security-policy") or b"").decode()
@@ -230,24 +234,24 @@ class TestAuthorization:
         ("username", "password"),
         [("alice", "wrong"), ("nobody", "pass word"), ("nobody", ""), ("", "")],
     )
-    def test_wrong_password(
+    def test_wrong_password_shows_form(
         self, provider: DevProvider, username: str, password: str
     ) -> None:
         form = {"username": username, "password": password, "action": "login"}
         status, headers, body = post(provider, authorization_target(), form)
         assert status == 200
-        assert b"wrong password" in body
+        assert b"Incorrect username or password" in body
         assert first_header(headers, b"location") is None
 
-    def test_username_is_escaped(self, provider: DevProvider) -> None:
+    def test_sign_in_form_escapes_username(self, provider: DevProvider) -> None:
         form = {"username": '"><script>', "password": "x"}
         _, _, body = post(provider, authorization_target(), form)
         assert b'"><script>' not in body
         assert b"&quot;&gt;&lt;script&gt;" in body
 
-    def test_cancel(self, provider: DevProvider) -> None:
-        answer = post(provider, authorization_target(), {"action": "cancel"})
-        params = callback_params(answer)
+    def test_cancel_returns_access_denied(self, provider: DevProvider) -> None:
+        response = post(provider, authorization_target(), {"action": "cancel"})
+        params = callback_params(response)
         assert params["error"] == "access_denied"
         assert (params["state"], params["iss"]) == ("the state", ISSUER)
         assert "code" not in params
@@ -268,7 +272,7 @@ class TestAuthorization:
             ({"code_challenge": None}, "invalid_request"),
         ],
     )
-    def test_errors_go_to_the_callback(
+    def test_invalid_request_redirects_error_to_callback(
         self, provider: DevProvider, changes: dict[str, str | None], error: str
     ) -> None:
         params = callback_params(get(provider, authorization_target(**changes)))
@@ -290,7 +294,7 @@ class TestAuthorization:
             {"redirect_uri": "http://[::1/"},
         ],
     )
-    def test_never_redirects_to_an_unknown_place(
+    def test_unregistered_client_or_redirect_uri_not_redirected(
         self, provider: DevProvider, changes: dict[str, str | None]
     ) -> None:
         status, headers, _ = get(provider, authorization_target(**changes))
@@ -300,28 +304,32 @@ class TestAuthorization:
     def test_registered_redirect_uris_match_exactly(self, clock: Clock) -> None:
         client = Client(redirect_uris=("https://app.test/oauth2/callback",))
         provider = DevProvider(ProviderConfig(issuer=ISSUER, clients=(client,)), clock)
-        good = authorization_target(redirect_uri="https://app.test/oauth2/callback")
-        assert get(provider, good)[0] == 200
+        registered = authorization_target(
+            redirect_uri="https://app.test/oauth2/callback"
+        )
+        assert get(provider, registered)[0] == 200
         for uri in ("https://app.test/oauth2/callback/", CALLBACK):
             target = authorization_target(redirect_uri=uri)
             assert get(provider, target)[0] == 400
 
-    def test_repeated_parameter(self, provider: DevProvider) -> None:
+    def test_repeated_parameter_rejected(self, provider: DevProvider) -> None:
         target = authorization_target() + "&client_id=authproxy"
         assert get(provider, target)[0] == 400
 
-    def test_malformed_query(self, provider: DevProvider) -> None:
+    def test_malformed_query_rejected(self, provider: DevProvider) -> None:
         assert get(provider, authorization_target() + "&x=\xe4")[0] == 400
         assert get(provider, authorization_target() + "&x=%ff")[0] == 400
 
-    def test_request_as_form(self, provider: DevProvider) -> None:
+    def test_authorization_request_as_form_accepted(
+        self, provider: DevProvider
+    ) -> None:
         query = urlsplit(authorization_target()).query
         form = {name: values[0] for name, values in parse_qs(query).items()}
         status, _, body = post(provider, "/authorize", form)
         assert status == 200
         assert b"code_challenge=" in body
 
-    def test_form_post(self, provider: DevProvider) -> None:
+    def test_form_post_response_mode(self, provider: DevProvider) -> None:
         target = authorization_target(response_mode="form_post")
         form = {"username": "bob", "password": "pass word"}
         status, headers, body = post(provider, target, form)
@@ -333,11 +341,11 @@ class TestAuthorization:
         csp = (first_header(headers, b"content-security-policy") or b"").decode()
         assert csp_hash(SUBMIT_SCRIPT) in csp
 
-    def test_login_hint(self, provider: DevProvider) -> None:
+    def test_login_hint_fills_username(self, provider: DevProvider) -> None:
         _, _, body = get(provider, authorization_target(login_hint="bob"))
         assert b'value="bob"' in body
 
-    def test_configured_error(
+    def test_authorization_error_sent_to_callback(
         self, provider: DevProvider, config: ProviderConfig
     ) -> None:
         config.authorization_error = "temporarily_unavailable"
@@ -346,24 +354,26 @@ class TestAuthorization:
         url = provider.log_in(ISSUER + authorization_target(), "alice")
         assert "error=temporarily_unavailable" in url
 
-    def test_wrong_issuer_in_the_response(
+    def test_authorization_response_override_removes_issuer(
         self, provider: DevProvider, config: ProviderConfig
     ) -> None:
         config.authorization_response["iss"] = None
         url = provider.log_in(ISSUER + authorization_target(), "alice")
         assert "iss=" not in url
 
-    def test_log_in_of_an_unknown_user(self, provider: DevProvider) -> None:
+    def test_log_in_unknown_user_raises(self, provider: DevProvider) -> None:
         with pytest.raises(OAuthError, match="no user 'eve'"):
             provider.log_in(ISSUER + authorization_target(), "eve")
 
 
 class TestCode:
-    def test_tokens(self, provider: DevProvider, clock: Clock) -> None:
+    def test_redeem_returns_tokens_with_expected_claims(
+        self, provider: DevProvider, clock: Clock
+    ) -> None:
         tokens = tokens_of(redeem(provider, log_in(provider)))
         assert tokens["token_type"] == "Bearer"
         assert tokens["expires_in"] == 300
-        header, claims = verified(provider, tokens["id_token"])
+        header, claims = verify(provider, tokens["id_token"])
         assert header["alg"] == "RS256"
         half_hash = hashlib.sha256(tokens["access_token"].encode()).digest()[:16]
         at_hash = base64.urlsafe_b64encode(half_hash).rstrip(b"=").decode()
@@ -385,22 +395,26 @@ class TestCode:
             "name": "Alice Example",
             "groups": ["admin", "staff"],
         }
-        _, access = verified(provider, tokens["access_token"])
+        _, access = verify(provider, tokens["access_token"])
         assert access["aud"] == ["authproxy", "account"]
         assert access["realm_access"] == {"roles": ["admin"]}
         assert access["resource_access"] == {"authproxy": {"roles": ["editor"]}}
         assert access["sub"] == claims["sub"]
 
-    def test_without_openid_there_is_no_id_token(self, provider: DevProvider) -> None:
+    def test_redeem_without_openid_scope_returns_no_id_token(
+        self, provider: DevProvider
+    ) -> None:
         tokens = tokens_of(redeem(provider, log_in(provider, scope="email")))
         assert "id_token" not in tokens
 
-    def test_es256(self, provider: DevProvider, config: ProviderConfig) -> None:
+    def test_redeem_with_es256_signs_with_ec_key(
+        self, provider: DevProvider, config: ProviderConfig
+    ) -> None:
         config.signing_alg = "ES256"
         tokens = tokens_of(redeem(provider, log_in(provider)))
-        assert verified(provider, tokens["id_token"])[0]["alg"] == "ES256"
+        assert verify(provider, tokens["id_token"])[0]["alg"] == "ES256"
 
-    def test_single_use_and_reuse_ends_the_login(self, provider: DevProvider) -> None:
+    def test_reused_code_revokes_login(self, provider: DevProvider) -> None:
         code = log_in(provider)
         tokens = tokens_of(redeem(provider, code))
         assert error_of(redeem(provider, code)) == (400, "invalid_grant")
@@ -412,7 +426,7 @@ class TestCode:
         assert get(provider, "/userinfo", bearer)[0] == 401
 
     @pytest.mark.parametrize(("age", "status"), [(59.9, 200), (60.0, 400)])
-    def test_lives_for_a_minute(
+    def test_code_expires_after_a_minute(
         self, provider: DevProvider, clock: Clock, age: float, status: int
     ) -> None:
         code = log_in(provider)
@@ -436,60 +450,64 @@ class TestCode:
             ({"grant_type": None}, (400, "invalid_request")),
         ],
     )
-    def test_refused(
+    def test_redeem_invalid_request_rejected(
         self,
         provider: DevProvider,
         changes: dict[str, str | None],
         expected: tuple[int, str],
     ) -> None:
-        answer = redeem(provider, log_in(provider), **changes)
-        assert error_of(answer) == expected
-        challenge = first_header(answer[1], b"www-authenticate")
+        response = redeem(provider, log_in(provider), **changes)
+        assert error_of(response) == expected
+        challenge = first_header(response[1], b"www-authenticate")
         assert (challenge is not None) == (expected[0] == 401)
 
-    def test_wrong_verifier_uses_the_code_up(self, provider: DevProvider) -> None:
+    def test_wrong_verifier_consumes_code(self, provider: DevProvider) -> None:
         code = log_in(provider)
         redeem(provider, code, code_verifier="w" * 43)
         assert error_of(redeem(provider, code)) == (400, "invalid_grant")
 
-    def test_plain_challenge(self, provider: DevProvider) -> None:
+    def test_plain_challenge_accepted(self, provider: DevProvider) -> None:
         for method in ("plain", None):
             code = log_in(
                 provider, code_challenge="p" * 43, code_challenge_method=method
             )
             assert redeem(provider, code, code_verifier="p" * 43)[0] == 200
 
-    def test_no_downgrade_of_pkce(self, provider: DevProvider) -> None:
+    def test_pkce_verifier_without_challenge_rejected(
+        self, provider: DevProvider
+    ) -> None:
         code = log_in(provider, code_challenge=None, code_challenge_method=None)
         assert error_of(redeem(provider, code)) == (400, "invalid_grant")
         code = log_in(provider, code_challenge=None, code_challenge_method=None)
         assert redeem(provider, code, code_verifier=None)[0] == 200
 
-    def test_code_of_another_client(self, provider: DevProvider) -> None:
+    def test_code_of_another_client_rejected(self, provider: DevProvider) -> None:
         other = Client(id="other", secret="other-secret")
         provider.config.clients = (Client(), other)
         code = log_in(provider)
         changes = {"client_id": "other", "client_secret": "other-secret"}
         assert error_of(redeem(provider, code, **changes)) == (400, "invalid_grant")
 
-    def test_public_client_needs_pkce(self, provider: DevProvider) -> None:
+    def test_public_client_requires_pkce(self, provider: DevProvider) -> None:
         provider.config.clients = (Client(id="public", secret=""),)
         code = log_in(provider, client_id="public")
-        answer = redeem(provider, code, client_id="public", client_secret=None)
-        assert answer[0] == 200
+        response = redeem(provider, code, client_id="public", client_secret=None)
+        assert response[0] == 200
         target = authorization_target(
             client_id="public", code_challenge=None, code_challenge_method=None
         )
         assert callback_params(get(provider, target))["error"] == "invalid_request"
 
-    def test_token_request_must_be_a_form(self, provider: DevProvider) -> None:
-        answer = provider.handle(b"POST", b"/token", (), b"{}")
-        assert error_of(answer) == (400, "invalid_request")
+    def test_token_request_requires_form(self, provider: DevProvider) -> None:
+        response = provider.handle(b"POST", b"/token", (), b"{}")
+        assert error_of(response) == (400, "invalid_request")
         assert get(provider, "/token")[0] == 405
 
 
 class TestClientAuthentication:
-    def redeem_with(self, provider: DevProvider, header: bytes, **more: str) -> Answer:
+    def redeem_with(
+        self, provider: DevProvider, header: bytes, **more: str
+    ) -> HttpResponse:
         form = {
             "grant_type": "authorization_code",
             "code": log_in(provider),
@@ -502,10 +520,10 @@ class TestClientAuthentication:
     def basic(self, text: str) -> bytes:
         return b"Basic " + base64.b64encode(text.encode())
 
-    def test_basic(self, provider: DevProvider) -> None:
+    def test_basic_credentials_accepted(self, provider: DevProvider) -> None:
         assert self.redeem_with(provider, self.basic(f"authproxy:{SECRET}"))[0] == 200
 
-    def test_basic_is_form_decoded(self, provider: DevProvider) -> None:
+    def test_basic_credentials_form_decoded(self, provider: DevProvider) -> None:
         provider.config.clients = (Client(secret="a b:c%"),)
         assert self.redeem_with(provider, self.basic("authproxy:a+b%3Ac%25"))[0] == 200
 
@@ -513,39 +531,43 @@ class TestClientAuthentication:
         "header",
         [b"Basic !!!", b"Basic YWJj", b"Basic /w==", b"Bearer abc", b"Basic"],
     )
-    def test_malformed(self, provider: DevProvider, header: bytes) -> None:
+    def test_malformed_credentials_rejected(
+        self, provider: DevProvider, header: bytes
+    ) -> None:
         assert error_of(self.redeem_with(provider, header)) == (401, "invalid_client")
 
-    def test_contradictions(self, provider: DevProvider) -> None:
+    def test_contradicting_credentials_rejected(self, provider: DevProvider) -> None:
         header = self.basic(f"authproxy:{SECRET}")
         for more in ({"client_id": "other"}, {"client_secret": SECRET}):
-            answer = self.redeem_with(provider, header, **more)
-            assert error_of(answer) == (400, "invalid_request")
+            response = self.redeem_with(provider, header, **more)
+            assert error_of(response) == (400, "invalid_request")
 
 
 class TestRefresh:
-    def test_rotation_and_reuse(self, provider: DevProvider) -> None:
+    def test_reused_refresh_token_revokes_login(self, provider: DevProvider) -> None:
         first = tokens_of(redeem(provider, log_in(provider)))["refresh_token"]
         tokens = tokens_of(refresh(provider, first))
         second = tokens["refresh_token"]
         assert second != first
-        _, claims = verified(provider, tokens["id_token"])
+        _, claims = verify(provider, tokens["id_token"])
         assert "nonce" not in claims
         assert error_of(refresh(provider, first)) == (400, "invalid_grant")
-        # The family is gone: the stolen copy may be the second one.
+        # The whole family is revoked, because either token may be the stolen copy.
         assert error_of(refresh(provider, second)) == (400, "invalid_grant")
 
-    def test_identity_stays(self, provider: DevProvider, clock: Clock) -> None:
+    def test_refresh_keeps_identity_claims(
+        self, provider: DevProvider, clock: Clock
+    ) -> None:
         before = tokens_of(redeem(provider, log_in(provider)))
         clock.now += 100
         after = tokens_of(refresh(provider, before["refresh_token"]))
-        _, old = verified(provider, before["id_token"])
-        _, new = verified(provider, after["id_token"])
+        _, old = verify(provider, before["id_token"])
+        _, new = verify(provider, after["id_token"])
         for name in ("sub", "sid", "auth_time", "iss", "aud"):
             assert new[name] == old[name]
         assert new["iat"] == old["iat"] + 100
 
-    def test_without_rotation(
+    def test_refresh_without_rotation_returns_no_refresh_token(
         self, provider: DevProvider, config: ProviderConfig
     ) -> None:
         config.rotate_refresh_tokens = False
@@ -556,19 +578,19 @@ class TestRefresh:
             assert "refresh_token" not in tokens
             assert "id_token" not in tokens
 
-    def test_expires(self, provider: DevProvider, clock: Clock) -> None:
+    def test_refresh_token_expires(self, provider: DevProvider, clock: Clock) -> None:
         token = tokens_of(redeem(provider, log_in(provider)))["refresh_token"]
         clock.now += 1800
         assert error_of(refresh(provider, token)) == (400, "invalid_grant")
 
-    def test_revoke(self, provider: DevProvider) -> None:
+    def test_revoke_ends_logins_of_one_user(self, provider: DevProvider) -> None:
         alice = tokens_of(redeem(provider, log_in(provider)))["refresh_token"]
         bob = tokens_of(redeem(provider, log_in(provider, "bob")))["refresh_token"]
         provider.revoke("alice")
         assert error_of(refresh(provider, alice)) == (400, "invalid_grant")
         assert refresh(provider, bob)[0] == 200
 
-    def test_scope_can_not_grow(self, provider: DevProvider) -> None:
+    def test_refresh_with_larger_scope_rejected(self, provider: DevProvider) -> None:
         token = tokens_of(redeem(provider, log_in(provider)))["refresh_token"]
         assert error_of(refresh(provider, token, scope="openid groups")) == (
             400,
@@ -576,40 +598,46 @@ class TestRefresh:
         )
         assert refresh(provider, token, scope="openid")[0] == 200
 
-    def test_missing_token(self, provider: DevProvider) -> None:
+    def test_refresh_without_token_rejected(self, provider: DevProvider) -> None:
         assert error_of(refresh(provider, "")) == (400, "invalid_request")
 
-    def test_none_issued(self, provider: DevProvider, config: ProviderConfig) -> None:
+    def test_refresh_token_not_issued_when_disabled(
+        self, provider: DevProvider, config: ProviderConfig
+    ) -> None:
         config.issue_refresh_token = False
         assert "refresh_token" not in tokens_of(redeem(provider, log_in(provider)))
 
 
-class TestKnobs:
+class TestFaults:
     def id_claims(self, provider: DevProvider) -> dict[str, Any]:
         tokens = tokens_of(redeem(provider, log_in(provider)))
-        return verified(provider, tokens["id_token"])[1]
+        return verify(provider, tokens["id_token"])[1]
 
-    def test_claims(self, provider: DevProvider, config: ProviderConfig) -> None:
+    def test_claim_overrides_applied(
+        self, provider: DevProvider, config: ProviderConfig
+    ) -> None:
         config.id_token_claims = {"nonce": None, "iss": "x", "aud": ["other"]}
         config.access_token_claims = {"aud": ["account"]}
         tokens = tokens_of(redeem(provider, log_in(provider)))
-        _, claims = verified(provider, tokens["id_token"])
+        _, claims = verify(provider, tokens["id_token"])
         assert "nonce" not in claims
         assert (claims["iss"], claims["aud"]) == ("x", ["other"])
-        _, access = verified(provider, tokens["access_token"])
+        _, access = verify(provider, tokens["access_token"])
         assert access["aud"] == ["account"]
 
-    def test_clock_offset(
+    def test_clock_offset_changes_issued_at(
         self, provider: DevProvider, config: ProviderConfig, clock: Clock
     ) -> None:
         config.clock_offset = 3600
         assert self.id_claims(provider)["iat"] == int(clock.now) + 3600
 
-    def test_padding(self, provider: DevProvider, config: ProviderConfig) -> None:
+    def test_padding_adds_filler_claim(
+        self, provider: DevProvider, config: ProviderConfig
+    ) -> None:
         config.padding = 4000
         assert len(self.id_claims(provider)["padding"]) == 4000
 
-    def test_header_without_kid(
+    def test_id_token_header_override_removes_kid(
         self, provider: DevProvider, config: ProviderConfig
     ) -> None:
         config.id_token_header["kid"] = None
@@ -620,7 +648,7 @@ class TestKnobs:
             "typ": "JWT",
         }
 
-    def test_filter_and_response(
+    def test_id_token_filter_and_response_override_applied(
         self, provider: DevProvider, config: ProviderConfig
     ) -> None:
         config.id_token_filter = lambda token: token[:10]
@@ -630,80 +658,90 @@ class TestKnobs:
         assert "refresh_token" not in tokens
 
     @pytest.mark.parametrize("keep_old", [True, False])
-    def test_key_rotation(self, provider: DevProvider, keep_old: bool) -> None:
+    def test_rotate_keys_signs_with_new_key(
+        self, provider: DevProvider, keep_old: bool
+    ) -> None:
         before = tokens_of(redeem(provider, log_in(provider)))["id_token"]
         kids = {key["kid"] for key in json.loads(get(provider, "/jwks")[2])["keys"]}
         provider.rotate_keys(keep_old=keep_old)
         after = tokens_of(redeem(provider, log_in(provider)))["id_token"]
-        header, _ = verified(provider, after)
+        header, _ = verify(provider, after)
         assert header["kid"] not in kids
         published = {
             key["kid"] for key in json.loads(get(provider, "/jwks")[2])["keys"]
         }
         assert (kids <= published) is keep_old
         if keep_old:
-            verified(provider, before)
+            verify(provider, before)
 
-    def test_user_without_verified_email(self, provider: DevProvider) -> None:
+    def test_user_without_verified_email_claims(self, provider: DevProvider) -> None:
         provider.config.users = (
             User(name="carol", password="x", email_verified=False),
             User(name="dave", password="x", email="", claims={"dept": 7}, sub="d"),
         )
         tokens = tokens_of(redeem(provider, log_in(provider, "carol")))
-        _, claims = verified(provider, tokens["id_token"])
+        _, claims = verify(provider, tokens["id_token"])
         assert claims["email_verified"] is False
         tokens = tokens_of(redeem(provider, log_in(provider, "dave")))
-        _, claims = verified(provider, tokens["id_token"])
+        _, claims = verify(provider, tokens["id_token"])
         assert "email" not in claims
         assert "email_verified" not in claims
         assert (claims["dept"], claims["sub"]) == (7, "d")
 
-    def test_record_of_requests(self, provider: DevProvider) -> None:
+    def test_requests_recorded_by_endpoint(self, provider: DevProvider) -> None:
         get(provider, "/jwks")
         redeem(provider, log_in(provider))
         get(provider, "/nowhere")
         assert provider.count("jwks") == 1
-        assert [(seen.endpoint, seen.method, seen.path) for seen in provider.seen] == [
+        assert [(one.endpoint, one.method, one.path) for one in provider.requests] == [
             ("jwks", "GET", "/jwks"),
             ("token", "POST", "/token"),
             ("", "GET", "/nowhere"),
         ]
-        assert provider.seen[1].form["grant_type"] == "authorization_code"
+        assert provider.requests[1].form["grant_type"] == "authorization_code"
 
 
 class TestUserinfo:
-    def userinfo(self, provider: DevProvider, header: bytes) -> Answer:
+    def userinfo(self, provider: DevProvider, header: bytes) -> HttpResponse:
         return get(provider, "/userinfo", (b"authorization", header))
 
-    def test_claims(self, provider: DevProvider, config: ProviderConfig) -> None:
+    def test_userinfo_returns_claims(
+        self, provider: DevProvider, config: ProviderConfig
+    ) -> None:
         token = tokens_of(redeem(provider, log_in(provider, "bob")))["access_token"]
         claims = json.loads(self.userinfo(provider, b"Bearer " + token.encode())[2])
         assert claims["preferred_username"] == "bob"
         assert claims["groups"] == ["staff"]
-        config.userinfo_claims["sub"] = "somebody else"
+        config.userinfo_claims["sub"] = "another subject"
         claims = json.loads(self.userinfo(provider, b"bearer " + token.encode())[2])
-        assert claims["sub"] == "somebody else"
+        assert claims["sub"] == "another subject"
 
     @pytest.mark.parametrize("header", [b"Bearer abc", b"Bearer \xff", b"Bearer"])
-    def test_unknown_token(self, provider: DevProvider, header: bytes) -> None:
+    def test_userinfo_unknown_token_rejected(
+        self, provider: DevProvider, header: bytes
+    ) -> None:
         status, headers, _ = self.userinfo(provider, header)
         assert status == 401
         assert first_header(headers, b"www-authenticate") == (
             b'Bearer error="invalid_token"'
         )
 
-    def test_other_scheme(self, provider: DevProvider) -> None:
+    def test_userinfo_other_scheme_challenged(self, provider: DevProvider) -> None:
         status, headers, _ = self.userinfo(provider, b"Basic abc")
         assert (status, first_header(headers, b"www-authenticate")) == (401, b"Bearer")
 
-    def test_expired_token(self, provider: DevProvider, clock: Clock) -> None:
+    def test_userinfo_expired_token_rejected(
+        self, provider: DevProvider, clock: Clock
+    ) -> None:
         token = tokens_of(redeem(provider, log_in(provider)))["access_token"]
         clock.now += 300
         assert self.userinfo(provider, b"Bearer " + token.encode())[0] == 401
 
 
 class TestEndSession:
-    def test_ends_the_login_and_redirects(self, provider: DevProvider) -> None:
+    def test_end_session_revokes_login_and_redirects(
+        self, provider: DevProvider
+    ) -> None:
         tokens = tokens_of(redeem(provider, log_in(provider)))
         params = {
             "id_token_hint": tokens["id_token"],
@@ -719,7 +757,9 @@ class TestEndSession:
             "invalid_grant",
         )
 
-    def test_without_redirect(self, provider: DevProvider) -> None:
+    def test_end_session_without_redirect_shows_page(
+        self, provider: DevProvider
+    ) -> None:
         status, _, body = post(provider, "/logout", {"client_id": "authproxy"})
         assert status == 200
         assert b"signed out" in body
@@ -727,24 +767,28 @@ class TestEndSession:
     @pytest.mark.parametrize(
         "params",
         [
-            {"id_token_hint": "nonsense"},
+            {"id_token_hint": "malformed"},
             {"post_logout_redirect_uri": "http://localhost/"},
             {"client_id": "other", "post_logout_redirect_uri": "http://localhost/"},
             {"client_id": "authproxy", "post_logout_redirect_uri": "https://evil.test"},
         ],
     )
-    def test_refused(self, provider: DevProvider, params: dict[str, str]) -> None:
+    def test_end_session_invalid_request_rejected(
+        self, provider: DevProvider, params: dict[str, str]
+    ) -> None:
         status, headers, _ = get(provider, f"/logout?{urlencode(params)}")
         assert status == 400
         assert first_header(headers, b"location") is None
 
-    def test_contradicting_client(self, provider: DevProvider) -> None:
+    def test_end_session_contradicting_client_rejected(
+        self, provider: DevProvider
+    ) -> None:
         token = tokens_of(redeem(provider, log_in(provider)))["id_token"]
         params = {"id_token_hint": token, "client_id": "other"}
         assert get(provider, f"/logout?{urlencode(params)}")[0] == 400
 
 
-def test_fetch_answers_without_network(provider: DevProvider) -> None:
+def test_fetch_returns_response_without_network(provider: DevProvider) -> None:
     response = provider.fetch(Fetch("GET", ISSUER + "/jwks?x=y"))
     assert response.status == 200
     assert "keys" in json.loads(response.body)
@@ -752,46 +796,46 @@ def test_fetch_answers_without_network(provider: DevProvider) -> None:
 
 class TestServer:
     @pytest.fixture
-    def running(self) -> Iterator[Running]:
+    def server(self) -> Iterator[RunningServer]:
         provider = DevProvider(ProviderConfig(users=example_users("secret")))
-        with serve(provider) as running:
-            yield running
+        with serve(provider) as server:
+            yield server
 
     @pytest.fixture
-    def connection(self, running: Running) -> Iterator[http.client.HTTPConnection]:
-        connection = http.client.HTTPConnection(running.host, running.port, timeout=10)
+    def connection(self, server: RunningServer) -> Iterator[http.client.HTTPConnection]:
+        connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
         yield connection
         connection.close()
 
-    def ask(
+    def request(
         self, connection: http.client.HTTPConnection, *args: Any, **more: Any
     ) -> tuple[int, bytes]:
         connection.request(*args, **more)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
+        response = connection.getresponse()
+        return response.status, response.read()
 
-    def test_becomes_its_own_issuer(
-        self, running: Running, connection: http.client.HTTPConnection
+    def test_server_url_becomes_issuer(
+        self, server: RunningServer, connection: http.client.HTTPConnection
     ) -> None:
-        _, body = self.ask(connection, "GET", "/.well-known/openid-configuration")
-        assert json.loads(body)["issuer"] == running.url
+        _, body = self.request(connection, "GET", "/.well-known/openid-configuration")
+        assert json.loads(body)["issuer"] == server.url
 
-    def test_issuer_with_a_path(self) -> None:
+    def test_server_url_prepended_to_issuer_path(self) -> None:
         provider = DevProvider(ProviderConfig(issuer="/realms/demo"))
-        with serve(provider) as running:
-            assert provider.config.issuer == running.url + "/realms/demo"
+        with serve(provider) as server:
+            assert provider.config.issuer == server.url + "/realms/demo"
 
-    def test_login_on_one_connection(
-        self, running: Running, connection: http.client.HTTPConnection
+    def test_login_over_one_connection(
+        self, server: RunningServer, connection: http.client.HTTPConnection
     ) -> None:
         target = authorization_target()
-        assert self.ask(connection, "HEAD", target) == (200, b"")
+        assert self.request(connection, "HEAD", target) == (200, b"")
         form = urlencode({"username": "alice", "password": "secret"})
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
         connection.request("POST", target, form, kind)
-        answer = connection.getresponse()
-        answer.read()
-        location = urlsplit(answer.headers["Location"])
+        response = connection.getresponse()
+        response.read()
+        location = urlsplit(response.headers["Location"])
         form = urlencode(
             {
                 "grant_type": "authorization_code",
@@ -802,12 +846,14 @@ class TestServer:
                 "client_secret": SECRET,
             }
         )
-        status, body = self.ask(connection, "POST", "/token", form, kind)
+        status, body = self.request(connection, "POST", "/token", form, kind)
         assert status == 200
         assert "id_token" in json.loads(body)
 
-    def test_expect_continue(self, running: Running) -> None:
-        with socket.create_connection((running.host, running.port), 10) as client:
+    def test_expect_continue_sends_informational_response(
+        self, server: RunningServer
+    ) -> None:
+        with socket.create_connection((server.host, server.port), 10) as client:
             client.sendall(
                 b"POST /token HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
                 b"Expect: 100-continue\r\n\r\n"
@@ -816,49 +862,51 @@ class TestServer:
             client.sendall(b"a=")
             assert client.recv(4000).startswith(b"HTTP/1.1 400 ")
 
-    def test_malformed_head_closes(self, running: Running) -> None:
-        with socket.create_connection((running.host, running.port), 10) as client:
-            client.sendall(b"nonsense\r\n\r\n")
-            answer = b"".join(iter(lambda: client.recv(4000), b""))
-        assert answer.startswith(b"HTTP/1.1 400 ")
+    def test_malformed_head_rejected_and_closed(self, server: RunningServer) -> None:
+        with socket.create_connection((server.host, server.port), 10) as client:
+            client.sendall(b"malformed\r\n\r\n")
+            response = b"".join(iter(lambda: client.recv(4000), b""))
+        assert response.startswith(b"HTTP/1.1 400 ")
 
-    def test_body_above_the_limit(self, running: Running) -> None:
-        with socket.create_connection((running.host, running.port), 10) as client:
+    def test_body_above_limit_rejected(self, server: RunningServer) -> None:
+        with socket.create_connection((server.host, server.port), 10) as client:
             client.sendall(
                 b"POST /token HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n"
             )
             client.sendall(b"x" * ((1 << 20) + 1))
             assert client.recv(4000).startswith(b"HTTP/1.1 413 ")
 
-    def test_client_that_leaves_early(self, running: Running) -> None:
-        with socket.create_connection((running.host, running.port), 10) as client:
+    def test_early_disconnect_keeps_server_running(self, server: RunningServer) -> None:
+        with socket.create_connection((server.host, server.port), 10) as client:
             client.sendall(
                 b"POST /token HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
             )
-        with socket.create_connection((running.host, running.port), 10) as client:
+        with socket.create_connection((server.host, server.port), 10) as client:
             client.sendall(b"GET /jwks HTTP/1.1\r\nHost: x\r\n\r\n")
             assert client.recv(4000).startswith(b"HTTP/1.1 200 ")
 
-    def test_port_taken(self, running: Running) -> None:
+    def test_taken_port_raises(self, server: RunningServer) -> None:
         with pytest.raises(OSError, match="address already in use"):
-            Running(sample_app.handle, port=running.port)
+            RunningServer(sample_app.handle, port=server.port)
 
-    def test_close_twice_ends_the_thread(self) -> None:
+    def test_close_is_idempotent_and_ends_thread(self) -> None:
         before = threading.active_count()
-        running = Running(sample_app.handle)
-        running.close()
-        running.close()
+        server = RunningServer(sample_app.handle)
+        server.close()
+        server.close()
         assert threading.active_count() == before
         with pytest.raises(OSError, match="refused"):
-            socket.create_connection((running.host, running.port), 10)
+            socket.create_connection((server.host, server.port), 10)
 
-    def test_broken_handler(self, caplog: pytest.LogCaptureFixture) -> None:
-        def broken(*_request: object) -> Answer:
-            raise RuntimeError("broken")
+    def test_failing_handler_returns_500(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def failing(*_request: object) -> HttpResponse:
+            raise RuntimeError("a bug")
 
-        with Running(broken) as running:
-            connection = http.client.HTTPConnection(running.host, running.port)
-            assert self.ask(connection, "GET", "/")[0] == 500
+        with RunningServer(failing) as server:
+            connection = http.client.HTTPConnection(server.host, server.port)
+            assert self.request(connection, "GET", "/")[0] == 500
             connection.close()
         assert "handler failed" in caplog.text
 
@@ -871,7 +919,7 @@ class TestSampleApp:
         (b"authorization", b"Bearer " + b"t" * 100),
     )
 
-    def test_page(self) -> None:
+    def test_page_escapes_and_shortens_headers(self) -> None:
         status, headers, body = sample_app.handle(b"GET", b"/a?b", self.HEADERS, b"")
         text = body.decode()
         assert status == 200
@@ -885,7 +933,7 @@ class TestSampleApp:
         assert "(107 characters)" in others
         assert 'href="/oauth2/sign_out?rd=/"' in text
 
-    def test_json(self) -> None:
+    def test_headers_json_has_complete_values(self) -> None:
         _, _, body = sample_app.handle(
             b"POST", b"/headers.json?x", self.HEADERS, b"12345"
         )
@@ -894,6 +942,6 @@ class TestSampleApp:
         assert ["authorization", "Bearer " + "t" * 100] in value["headers"]
         assert value["body_bytes"] == 5
 
-    def test_direct_visit(self) -> None:
+    def test_page_without_identity_headers(self) -> None:
         _, _, body = sample_app.handle(b"GET", b"/", ((b"host", b"app"),), b"")
-        assert b"did not come through authproxy" in body
+        assert b"did not pass through authproxy" in body

@@ -1,4 +1,4 @@
-"""``authproxy demo`` as a whole: three servers, a login, the end."""
+"""``authproxy demo``: three servers, a login, a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 
 from support.processes import Process, listens
 
-# Must not reach the demonstration: it would guard something else, or not start.
+# Options of another deployment, which the demonstration must ignore.
 FOREIGN = {
     "OAUTH2_PROXY_PROVIDER": "github",
     "OAUTH2_PROXY_COOKIE_SECRET": "short",
@@ -35,13 +35,13 @@ def start(folder: Path, *arguments: str) -> Process:
 
 
 class Demo:
-    """The running demonstration, and a browser without scripts before it."""
+    """The running demonstration, with a browser without scripts."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
-        said = process.log()
-        self.url = re.findall(r"open +(\S+)", said)[0]
-        self.password = re.findall(r"password +(\S+)", said)[0]
+        log = process.log()
+        self.url = re.findall(r"open +(\S+)", log)[0]
+        self.password = re.findall(r"password +(\S+)", log)[0]
         self.port = urlsplit(self.url).port or 0
         self.cookies = http.cookiejar.CookieJar()
         self._opener = urllib.request.build_opener(
@@ -52,17 +52,17 @@ class Demo:
     def open(
         self, url: str, form: dict[str, str] | None = None
     ) -> tuple[int, str, str]:
-        """Status, final URL and text after all redirects."""
+        """Return status, URL and text after all redirects."""
         data = urlencode(form).encode() if form is not None else None
         try:
-            with self._opener.open(urljoin(self.url, url), data, 10) as answer:
-                return answer.status, answer.url, answer.read().decode()
+            with self._opener.open(urljoin(self.url, url), data, 10) as response:
+                return response.status, response.url, response.read().decode()
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.url, error.read().decode()
 
     def sign_in(self, name: str, password: str, rd: str) -> tuple[int, str, str]:
-        """Begin at authproxy, fill in the provider's form; where that ends."""
+        """Start a login, submit the provider's form; returns the final page."""
         _, url, page = self.open(f"/oauth2/start?{urlencode({'rd': rd})}")
         action = html.unescape(re.findall(r'<form [^>]*action="([^"]*)"', page)[0])
         form = {"username": name, "password": password, "action": "login"}
@@ -74,7 +74,7 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
     with start(tmp_path, "--port", "0") as process:
         process.wait_until(lambda: "Stop with Ctrl-C." in process.log())
         demo = Demo(process)
-        assert demo.open("/ready")[0] == 200  # else nobody could log in yet
+        assert demo.open("/ready")[0] == 200  # else users cannot sign in yet
         yield demo
 
 
@@ -82,14 +82,14 @@ def headers_of(text: str) -> dict[str, Any]:
     return dict(json.loads(text)["headers"])
 
 
-def test_banner(demo: Demo) -> None:
-    said = demo.process.log()
-    assert "NOT FOR PRODUCTION" in said
-    assert "alice (admin staff), bob (staff)" in said
-    assert "away" not in said
+def test_banner_shows_users_and_warning(demo: Demo) -> None:
+    log = demo.process.log()
+    assert "NOT FOR PRODUCTION" in log
+    assert "alice (admin staff), bob (staff)" in log
+    assert "unavailable" not in log
 
 
-def test_alice_and_bob(demo: Demo) -> None:
+def test_users_sign_in_and_out(demo: Demo) -> None:
     status, _, page = demo.open("/")
     assert status == 403
     assert "the demo provider" in page
@@ -111,16 +111,16 @@ def test_alice_and_bob(demo: Demo) -> None:
     assert headers_of(text)["x-forwarded-groups"] == "staff"
 
 
-def test_wrong_password(demo: Demo) -> None:
+def test_wrong_password_stays_at_provider(demo: Demo) -> None:
     status, url, page = demo.sign_in("alice", demo.password + "x", "/")
     assert status == 200
     assert urlsplit(url).path == "/authorize"
-    assert "wrong password" in page
+    assert "Incorrect username or password" in page
     assert demo.open("/")[0] == 403
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_everything(demo: Demo, number: int) -> None:
+def test_signal_stops_all_servers(demo: Demo, number: int) -> None:
     _, provider_url, _ = demo.open("/oauth2/start?rd=/")
     provider_port = urlsplit(provider_url).port or 0
     assert listens(demo.port)
@@ -133,7 +133,7 @@ def test_a_signal_stops_everything(demo: Demo, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_at_the_start(tmp_path: Path, number: int) -> None:
+def test_signal_right_after_start_exits(tmp_path: Path, number: int) -> None:
     with start(tmp_path, "--port", "0") as process:
         process.wait_until(lambda: "Stop with Ctrl-C." in process.log())
         process.signal(number)
@@ -141,12 +141,12 @@ def test_a_signal_at_the_start(tmp_path: Path, number: int) -> None:
         assert "Traceback" not in process.log()
 
 
-def test_only_loopback(demo: Demo) -> None:
-    # Another address of this machine: 127.0.0.2 would be reached by a wildcard.
+def test_servers_listen_on_loopback_only(demo: Demo) -> None:
+    # A wildcard listener would accept connections to 127.0.0.2.
     assert not listens(demo.port, "127.0.0.2")
 
 
-def test_port_taken(tmp_path: Path) -> None:
+def test_taken_port_logged(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with start(tmp_path, "--port", str(port)) as process:
@@ -157,7 +157,7 @@ def test_port_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("port", ["x", "65536", "-1"])
-def test_port_that_is_none(tmp_path: Path, port: str) -> None:
+def test_invalid_port_rejected(tmp_path: Path, port: str) -> None:
     with start(tmp_path, f"--port={port}") as process:
         assert process.wait() == 2
         assert "--port" in process.log()

@@ -1,12 +1,13 @@
-"""An HTTP/2 client connection (RFC 9113): concurrent requests, each on a stream.
+"""One client's HTTP/2 connection (RFC 9113): many requests at once, each a stream.
 
-The `h2` library parses and serializes frames; this module has the limits and the
-dispatch of streams, which are served like HTTP/1.1 requests (`serve_exchange`). Only
-clients that selected HTTP/2 in their TLS handshake get here.
+The `h2` library reads and makes the frames; here are the limits and the way from a
+stream to a decision, which is the same as over HTTP/1.1 (`serving.serve`). Only clients
+that agreed on it in their TLS handshake get here.
 
-Abuse is limited by credit that refills with time: canceled requests (rapid reset),
-pings, settings and empty frames cost credit (`FrameMeter`), and a connection without
-credit is closed. The `h2` library limits the size of the decoded header list.
+A client pays for what costs us and brings nothing: cancelled requests (rapid reset),
+pings, settings, empty frames (`FrameMeter`). It has a stock of credit that comes back
+with time; who has used it up is sent away. The `h2` library bounds the size of the
+unpacked header list.
 """
 
 from __future__ import annotations
@@ -34,61 +35,60 @@ from hyperframe.frame import GoAwayFrame
 
 from authproxy_core.messages import Header, Request, Respond
 
-from ..contract import MODULE
 from ..http.h2_frame_meter import FrameError, FrameMeter
 from ..http.h2_protocol import create_h2_connection
-from ..http.h2_request_head import build_request_head
+from ..http.h2_request_head import head_of
 from ..http.request_head import HeadError, RequestHead
 from ..http.response_encoder import error_response
 from ..http.trailers import forwardable_trailers
 from ..net.addresses import format_peer
 from ..serve.request_task import serve_exchange
-from ..serve.worker_context import WorkerContext
+from ..serve.worker_context import MODULE, WorkerContext
 from .h2_stream import StreamExchange
 
-MAX_STREAMS = 100  # concurrent requests of a connection
-STREAM_WINDOW = 256 << 10  # bytes of a request body received and not yet taken
-CONNECTION_WINDOW = 512 << 10  # bytes of all request bodies together
-COALESCE_BYTES = 16 << 10  # bytes of body data that may wait for other frames
-OUTPUT_HIGH_WATER = 1 << 20  # bytes of frames that a client may leave unread
-MAX_ABUSE_CREDIT = 1000  # units of `FrameMeter.cost`
+MAX_STREAMS = 100  # requests of a connection that are being answered
+STREAM_WINDOW = 256 << 10  # bytes of a body that may wait to be taken
+CONNECTION_WINDOW = 512 << 10  # of all bodies together
+COALESCE_BYTES = 16 << 10  # bytes of a piece that may wait for others to be sent with
+OUTPUT_HIGH = 1 << 20  # bytes of frames that a client may leave unread
+ABUSE_CREDIT = 1000  # see above
 CREDIT_PER_SECOND = 100
 
 
 class H2Connection(asyncio.Protocol):
-    """The protocol object of one connection; implements `h2_stream.FrameSender`."""
+    """The protocol object of one connection."""
 
     def __init__(
-        self, worker: WorkerContext, client: tuple[str, int] | None = None
+        self, hub: WorkerContext, client: tuple[str, int] | None = None
     ) -> None:
-        self.worker = worker
+        self.hub = hub
         self.client = ""
         self.lost = False
         self._peer = ""
         self._protocol = create_h2_connection(client_side=False)
         self._streams: dict[int, StreamExchange] = {}
-        self._meter = FrameMeter(worker.limits.head_bytes)
-        self._credit = float(MAX_ABUSE_CREDIT)
-        self._fresh = True  # no request has been received
-        self._flush_scheduled = False
-        self._draining = False  # further streams are refused
+        self._meter = FrameMeter(hub.limits.head_bytes)
+        self._credit = float(ABUSE_CREDIT)
+        self._fresh = True
+        self._flushing = False  # at the end of this turn
+        self._going = False  # no further requests are taken
         self._writable = True
-        self._window_waiters: set[asyncio.Future[None]] = set()
-        self._proxied_client = client  # from the PROXY protocol header
-        self._waiting_since = worker.clock.now
-        self._checked_at = worker.clock.now
-        self._unsent = 0  # bytes in the transport's buffer at the last check
+        self._room: set[asyncio.Future[None]] = set()
+        self._announced = client  # by the PROXY protocol
+        self._since = hub.clock.now
+        self._checked = hub.clock.now
+        self._pending = 0
         self._stalled_since = 0.0
 
-    # Called by the event loop.
+    # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Register the connection and send the SETTINGS frame."""
+        """Send our settings."""
         self.transport = cast(asyncio.Transport, transport)
-        peer = self._proxied_client or transport.get_extra_info("peername")
+        peer = self._announced or transport.get_extra_info("peername")
         self._peer, self.client = format_peer(peer)
-        self.age = self.worker.add_connection(self)
-        limit = self.worker.limits.head_bytes
+        self.age = self.hub.join(self)
+        limit = self.hub.limits.head_bytes
         self._protocol.local_settings = Settings(
             client=False,
             initial_values={
@@ -103,18 +103,18 @@ class H2Connection(asyncio.Protocol):
         self._flush()
 
     def data_received(self, data: bytes) -> None:
-        """Handle received frames."""
+        """Take frames."""
         if self.transport.is_closing():
             return
         try:
             self._credit -= self._meter.cost(data)
             events = self._protocol.receive_data(data) if self._credit >= 0 else []
-        except ProtocolError as error:  # the library has queued GOAWAY
-            self._close_for(repr(error))
+        except ProtocolError as error:  # the library has said GOAWAY
+            self._end(repr(error))
             return
         except FrameError as error:
-            self._send_goaway(ErrorCodes.FRAME_SIZE_ERROR)
-            self._close_for(str(error))
+            self._go_away(ErrorCodes.FRAME_SIZE_ERROR)
+            self._end(str(error))
             return
         for event in events:
             self._handle(event)
@@ -122,42 +122,42 @@ class H2Connection(asyncio.Protocol):
                 return
         self._flush()
         if self._credit < 0:
-            self._send_goaway(ErrorCodes.ENHANCE_YOUR_CALM)
-            self._close_for("frame flood")
-        elif self.transport.get_write_buffer_size() > 2 * OUTPUT_HIGH_WATER:
+            self._go_away(ErrorCodes.ENHANCE_YOUR_CALM)
+            self._end("a flood")
+        elif self.transport.get_write_buffer_size() > 2 * OUTPUT_HIGH:
             self.transport.abort()
 
     def eof_received(self) -> bool:
-        """Close: TLS has no half-close."""
+        """The client is gone."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Unregister the closed connection and end its streams."""
+        """All of its requests have lost their client."""
         self.lost = True
-        self.worker.remove_connection(self)
+        self.hub.leave(self)
         for exchange in list(self._streams.values()):
             exchange.reset()
         self._streams.clear()
-        self._wake_waiters()
-        self.worker.on_connection_lost()
+        self._wake()
+        self.hub.on_connection_lost()
 
     def pause_writing(self) -> None:
-        """Stop sending body data: the client does not read."""
+        """The client does not keep up with reading."""
         self._writable = False
 
     def resume_writing(self) -> None:
-        """Continue sending body data: the client has read enough."""
+        """The client has caught up."""
         self._writable = True
-        self._wake_waiters()
+        self._wake()
 
-    # Received frames.
+    # Frames.
 
     def _handle(self, event: Event) -> None:
         match event:
             case RequestReceived():
-                self._receive_request(event)
+                self._request(event)
             case DataReceived():
-                self._receive_data(event)
+                self._data(event)
             case TrailersReceived(stream_id=number) if number in self._streams:
                 fields = [(bytes(k), bytes(v)) for k, v in event.headers or ()]
                 self._streams[number].body.trailers = forwardable_trailers(fields)
@@ -166,79 +166,77 @@ class H2Connection(asyncio.Protocol):
             case StreamReset(stream_id=number) if number in self._streams:
                 exchange = self._streams.pop(number)
                 exchange.reset()
-                exchange.body.discard()
-                self._wake_waiters()
+                exchange.body.drop()
+                self._wake()
             case WindowUpdated() | RemoteSettingsChanged():
-                self._wake_waiters()
+                self._wake()
             case ConnectionTerminated():
-                self._draining = True
+                self._going = True
                 if not self._streams:
                     self._close()
 
-    def _receive_request(self, event: RequestReceived) -> None:
+    def _request(self, event: RequestReceived) -> None:
         number = event.stream_id
-        if self._draining or len(self._streams) >= MAX_STREAMS:
+        if self._going or len(self._streams) >= MAX_STREAMS:
             self._reset(number, ErrorCodes.REFUSED_STREAM)
             return
         self._fresh = False
-        self._waiting_since = self.worker.clock.now
+        self._since = self.hub.clock.now
         try:
-            head = build_request_head(
-                event.headers, self.worker.limits, ended=event.stream_ended is not None
+            head = head_of(
+                event.headers, self.hub.limits, ended=event.stream_ended is not None
             )
         except HeadError as error:
-            self._reject(number, error)
+            self._refuse(number, error)
             return
-        self._handle_request(number, head)
+        self._answer(number, head)
 
-    def _reject(self, number: int, error: HeadError) -> None:
-        """Answer a request that does not reach the application."""
-        self.worker.logs.info(
-            MODULE,
-            f"rejected request from {self.client} with {error.status}: {error}",
+    def _refuse(self, number: int, error: HeadError) -> None:
+        self.hub.logs.info(
+            MODULE, f"refused a request of {self.client} with {error.status}: {error}"
         )
-        response = error_response(error.status)
-        fields = [*response.headers, (b"content-length", b"%d" % len(response.body))]
+        answer = error_response(error.status)
+        fields = [*answer.headers, (b"content-length", b"%d" % len(answer.body))]
         self.send_head(number, error.status, fields)
-        if len(response.body) <= self.window(number):
-            self.send_data(number, response.body, ends=True)
+        if len(answer.body) <= self.window(number):
+            self.send_data(number, answer.body, ends=True)
         self._reset(number, ErrorCodes.NO_ERROR)
 
-    def _handle_request(self, number: int, head: RequestHead) -> None:
-        """Ask the application; respond immediately, or start a task."""
-        worker = self.worker
+    def _answer(self, number: int, head: RequestHead) -> None:
+        """Ask the application; answer at once, or by a task."""
+        hub = self.hub
         request = Request(
             head.method,
             head.target,
             head.headers,
             self._peer,
             True,
-            worker.request_ids.choose(head.single_value(worker.request_id_header)),
+            hub.request_ids.choose(head.sole(hub.request_id_header)),
         )
-        application = worker.application
+        application = hub.application
         exchange = StreamExchange(self, number, head, request, application, monotonic())
         self._streams[number] = exchange
         try:
             outcome = application.handle(request)
         except Exception as error:
-            worker.logs.exception(MODULE, f"request {request.id} failed", error)
+            hub.logs.exception(MODULE, f"request {request.id} failed", error)
             outcome = error_response(500)
         if type(outcome) is Respond and head.length == 0:
             self._respond(exchange, outcome)
         else:
-            worker.spawn(serve_exchange(exchange, outcome))
+            hub.spawn(serve_exchange(exchange, outcome))
 
     def _respond(self, exchange: StreamExchange, respond: Respond) -> None:
         try:
             exchange.respond(respond)
         except ValueError as error:
-            self.worker.logs.exception(
+            self.hub.logs.exception(
                 MODULE, f"request {exchange.request.id} failed", error
             )
             exchange.respond(error_response(500))
         exchange.end(respond, respond.events)
 
-    def _receive_data(self, event: DataReceived) -> None:
+    def _data(self, event: DataReceived) -> None:
         exchange = self._streams.get(event.stream_id)
         counted = event.flow_controlled_length or 0
         if exchange is None:
@@ -246,23 +244,23 @@ class H2Connection(asyncio.Protocol):
         else:
             exchange.body.feed(event.data or b"", counted)
 
-    # Sent frames; called by the streams.
+    # What the streams use.
 
     def send_head(
         self, number: int, status: int, fields: Sequence[Header], *, ends: bool = False
     ) -> None:
-        """Send a response head; dropped if the stream is closed."""
+        """Send a head; one that nobody waits for any more is dropped."""
         try:
             self._protocol.send_headers(
                 number, [(b":status", b"%d" % status), *fields], end_stream=ends
             )
         except ProtocolError:
-            self._mark_reset(number)
+            self._lose(number)
             return
         self._flush_soon()
 
     def send_data(self, number: int, data: bytes, *, ends: bool) -> None:
-        """Send body data that fits into the window."""
+        """Send a piece of a body that fits into the windows."""
         large = len(data) > COALESCE_BYTES
         try:
             size = self._protocol.max_outbound_frame_size
@@ -271,57 +269,57 @@ class H2Connection(asyncio.Protocol):
                 data = data[size:]
             self._protocol.send_data(number, data, end_stream=ends)
         except ProtocolError:
-            self._mark_reset(number)
+            self._lose(number)
             return
         if large:
-            self._flush()  # so that a client that does not read is noticed
+            self._flush()  # so that it is seen whether the client keeps up
         else:
             self._flush_soon()
 
     def send_end(self, number: int, trailers: Sequence[Header]) -> None:
-        """End the response body, with or without trailers (RFC 9113 §8.1)."""
+        """End a body, with trailers or without (RFC 9113 §8.1)."""
         if not trailers:
             self.send_data(number, b"", ends=True)
             return
         try:
             self._protocol.send_headers(number, trailers, end_stream=True)
         except ProtocolError:
-            self._mark_reset(number)
+            self._lose(number)
             return
         self._flush()
 
-    def _mark_reset(self, number: int) -> None:
-        """Tell the exchange that its stream is already closed."""
+    def _lose(self, number: int) -> None:
+        """The stream is over on the wire, whatever its exchange thinks."""
         if (exchange := self._streams.get(number)) is not None:
             exchange.reset()
 
     def window(self, number: int) -> int:
-        """Return the number of bytes that the client accepts on the stream."""
+        """How many bytes the client takes now on this stream."""
         try:
             return self._protocol.local_flow_control_window(number)
         except ProtocolError:
             return 0
 
-    async def wait_for_window(self, number: int) -> int:
-        """Return the bytes that may be sent, once there are any; 0 after a disconnect.
+    async def wait_for_window(self, exchange: StreamExchange) -> int:
+        """Wait until the client takes more; how many bytes, 0 when it is gone.
 
-        Raises TimeoutError if the client accepts nothing for the write timeout.
+        Raises TimeoutError when it takes nothing for too long.
         """
-        async with asyncio.timeout(self.worker.limits.write_timeout or None):
-            while not self.lost and number in self._streams:
-                window = self.window(number)
-                if window > 0 and self._writable:
-                    return min(window, OUTPUT_HIGH_WATER)
+        async with asyncio.timeout(self.hub.limits.write_timeout or None):
+            while not self.lost and exchange.number in self._streams:
+                room = self.window(exchange.number)
+                if room > 0 and self._writable:
+                    return min(room, OUTPUT_HIGH)
                 waiter = asyncio.get_running_loop().create_future()
-                self._window_waiters.add(waiter)
+                self._room.add(waiter)
                 try:
                     await waiter
                 finally:
-                    self._window_waiters.discard(waiter)
+                    self._room.discard(waiter)
         return 0
 
     def acknowledge(self, number: int, count: int) -> None:
-        """Extend the window by *count* bytes, which have been taken."""
+        """Let the client send *count* bytes more."""
         if count and not self.lost:
             try:
                 self._protocol.acknowledge_received_data(count, number)
@@ -329,9 +327,11 @@ class H2Connection(asyncio.Protocol):
                 return
             self._flush()
 
-    def reset(self, number: int) -> None:
-        """Reset a stream whose response can't be completed."""
-        self._reset(number, ErrorCodes.INTERNAL_ERROR)
+    def reset(self, number: int, *, failed: bool) -> None:
+        """End a stream in the middle."""
+        self._reset(
+            number, ErrorCodes.INTERNAL_ERROR if failed else ErrorCodes.NO_ERROR
+        )
 
     def _reset(self, number: int, code: ErrorCodes) -> None:
         try:
@@ -341,68 +341,66 @@ class H2Connection(asyncio.Protocol):
         self._flush()
 
     def release(self, exchange: StreamExchange) -> None:
-        """Remove a stream whose response is complete or was aborted."""
-        self._waiting_since = self.worker.clock.now
+        """The answer is complete, or will never be."""
+        self._since = self.hub.clock.now
         if self._streams.pop(exchange.number, None) is None:
             return
-        if not exchange.body.ended and not exchange.body.incomplete:
-            # RFC 9113 §8.1: with the response complete, the body is not needed.
+        if not exchange.body.ended and not exchange.body.broken:
+            # RFC 9113 §8.1: the answer is complete, the rest is not wanted.
             self._reset(exchange.number, ErrorCodes.NO_ERROR)
-        exchange.body.discard()
-        if self._draining and not self._streams:
+        exchange.body.drop()
+        if self._going and not self._streams:
             self._close()
 
-    # Called by the worker.
+    # What the worker uses; as `Connection` has them.
 
     @property
     def idle(self) -> bool:
-        """Return whether no request is being answered."""
+        """Whether no request is being answered."""
         return not self._streams
 
     @property
     def evictable(self) -> bool:
-        """Return whether it may be closed to make room for another client."""
+        """Whether it may be closed to make room for another client."""
         return not self._streams
 
     @property
     def waiting(self) -> tuple[float, int]:
-        """Sort key for eviction: the longest-waiting connection is the first."""
-        return self._waiting_since, self.age
+        """Sorts connections by how long they have waited, the longest first."""
+        return self._since, self.age
 
     def check(self, now: float) -> None:
-        """Refill the credit and apply the timeouts."""
+        """Apply the time limits; about once a second."""
         self._credit = min(
-            MAX_ABUSE_CREDIT,
-            self._credit + (now - self._checked_at) * CREDIT_PER_SECOND,
+            ABUSE_CREDIT, self._credit + (now - self._checked) * CREDIT_PER_SECOND
         )
-        self._checked_at = now
-        limits = self.worker.limits
-        if self._is_stalled(now):
+        self._checked = now
+        limits = self.hub.limits
+        if self._stalled(now):
             self.transport.abort()
-        elif self.worker.stopping and not self._draining:
-            self._draining = True
-            self._send_goaway(ErrorCodes.NO_ERROR)
+        elif self.hub.stopping and not self._going:
+            self._going = True
+            self._go_away(ErrorCodes.NO_ERROR)
             if not self._streams:
                 self._close()
         elif not self._streams:
-            timeout = limits.head_timeout if self._fresh else limits.idle_timeout
-            if now - self._waiting_since >= timeout:
-                self._send_goaway(ErrorCodes.NO_ERROR)
+            limit = limits.head_timeout if self._fresh else limits.idle_timeout
+            if now - self._since >= limit:
+                self._go_away(ErrorCodes.NO_ERROR)
                 self._close()
 
-    def _is_stalled(self, now: float) -> bool:
-        """Return whether the client has read nothing for the write timeout."""
-        unsent = self.transport.get_write_buffer_size()
-        if not unsent or unsent < self._unsent or not self._unsent:
+    def _stalled(self, now: float) -> bool:
+        pending = self.transport.get_write_buffer_size()
+        if not pending or pending < self._pending or not self._pending:
             self._stalled_since = now
-        self._unsent = unsent
-        stalled = now - self._stalled_since
-        return bool(unsent) and stalled >= self.worker.limits.write_timeout
+        self._pending = pending
+        waited = now - self._stalled_since
+        return bool(pending) and waited >= self.hub.limits.write_timeout
 
-    # Closing and flushing.
+    # Going away.
 
-    def _send_goaway(self, code: ErrorCodes) -> None:
-        # The library's `close_connection` would also end the open streams.
+    def _go_away(self, code: ErrorCodes) -> None:
+        # The library's own way ends the connection for the requests under way too.
         frame = GoAwayFrame(
             0,
             last_stream_id=self._protocol.highest_inbound_stream_id,
@@ -411,9 +409,10 @@ class H2Connection(asyncio.Protocol):
         self._flush()
         self.transport.write(frame.serialize())
 
-    def _close_for(self, reason: str) -> None:
-        self.worker.logs.info(
-            MODULE, f"HTTP/2 connection of {self.client} closed: {reason}"
+    def _end(self, reason: str) -> None:
+        """Close once what is to be said has gone out."""
+        self.hub.logs.info(
+            MODULE, f"ended an HTTP/2 connection of {self.client}: {reason}"
         )
         self._close()
 
@@ -422,18 +421,18 @@ class H2Connection(asyncio.Protocol):
         self.transport.close()
 
     def _flush_soon(self) -> None:
-        """Flush at the end of the event-loop iteration, with all further frames."""
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
+        """Write what is to be said at the end of this turn, with all that joins it."""
+        if not self._flushing:
+            self._flushing = True
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._flush_scheduled = False
+        self._flushing = False
         data = self._protocol.data_to_send()
         if data and not self.lost and not self.transport.is_closing():
             self.transport.write(data)
 
-    def _wake_waiters(self) -> None:
-        for waiter in self._window_waiters:
+    def _wake(self) -> None:
+        for waiter in self._room:
             if not waiter.done():
                 waiter.set_result(None)

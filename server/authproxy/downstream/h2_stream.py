@@ -1,14 +1,14 @@
-"""One HTTP/2 request: its body from a stream, its response to it."""
+"""One request of an HTTP/2 connection: its body comes in, its answer goes out."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from time import monotonic
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from authproxy_core.errors import ClientGone
+from authproxy_core.errors import BodyTooLarge, ClientGone
 from authproxy_core.messages import (
     Decision,
     Event,
@@ -19,116 +19,86 @@ from authproxy_core.messages import (
     upstream_name,
 )
 
-from ..contract import Application
 from ..http import response_encoder
 from ..http.h2_request_head import CONNECTION_FIELDS
 from ..http.request_head import RequestHead
 from ..logs.formatter import RequestRecord
 from ..net.tunnel import Tunnel, UpgradedConnection
-from ..serve.body_reader import read_body
-from ..serve.worker_context import WorkerContext
 
-
-class FrameSender(Protocol):
-    """The connection as its streams use it; *number* is the stream identifier."""
-
-    worker: WorkerContext
-    client: str
-
-    def send_head(
-        self, number: int, status: int, fields: Sequence[Header], *, ends: bool = False
-    ) -> None:
-        """Send a response head; dropped if the stream is closed."""
-
-    def send_data(self, number: int, data: bytes, *, ends: bool) -> None:
-        """Send body data that fits into the window."""
-
-    def send_end(self, number: int, trailers: Sequence[Header]) -> None:
-        """End the response body, with or without trailers."""
-
-    def window(self, number: int) -> int:
-        """Return the number of bytes that the client accepts on the stream."""
-
-    async def wait_for_window(self, number: int) -> int:
-        """Return the bytes that may be sent, once there are any; 0 after a disconnect.
-
-        Raises TimeoutError if the client accepts nothing for the write timeout.
-        """
-
-    def acknowledge(self, number: int, count: int) -> None:
-        """Extend the window by *count* bytes, which have been taken."""
-
-    def reset(self, number: int) -> None:
-        """Reset a stream whose response can't be completed."""
-
-    def release(self, exchange: StreamExchange) -> None:
-        """Remove a stream whose response is complete or was aborted."""
+if TYPE_CHECKING:
+    from ..serve.worker_context import Application, WorkerContext
+    from .h2_connection import H2Connection
 
 
 class StreamBody:
-    """The request body of a stream; implements `contract.Body`.
+    """The body of a request, pulled piece by piece; as `exchange.RequestBody`.
 
-    The window is extended when bytes are taken, not when they are received, so the
-    client can't send more than fits into it (flow control, RFC 9113 §5.2).
+    The client may send on only what was taken (flow control, RFC 9113 §5.2).
     """
 
-    def __init__(self, connection: FrameSender, number: int, head: RequestHead) -> None:
+    def __init__(
+        self, connection: H2Connection, number: int, head: RequestHead
+    ) -> None:
         self.length = head.length
-        self.incomplete = False  # the rest of it can't be received
+        self.broken = False
         self.malformed = False
         self.trailers: Headers = ()
-        self.response_started = False  # too late for "100 Continue"
-        self.ended = head.length == 0  # the client has sent all of it
-        self._owes_continue = head.expects_continue
+        self.answered = False
+        self.ended = head.length == 0
+        self._owes_continue = head.expects
         self._connection = connection
         self._number = number
-        self._chunks: deque[tuple[bytes, int]] = deque()  # data, bytes of the window
-        self._timeout = connection.worker.limits.head_timeout
+        self._pieces: deque[tuple[bytes, int]] = deque()
+        self._timeout = connection.hub.limits.head_timeout
         self._waiter: asyncio.Future[None] | None = None
 
     @property
-    def _done(self) -> bool:
-        """Return whether all of it has been taken."""
-        return self.ended and not self._chunks
+    def awaits_continue(self) -> bool:
+        """Whether the client still waits to be told to send the body."""
+        return self._owes_continue
+
+    @property
+    def done(self) -> bool:
+        """Whether all of it has been taken."""
+        return self.ended and not self._pieces
 
     def decode_buffered(self) -> None:
-        """Do nothing: the `h2` library has already checked the frames."""
+        """Frames have been checked already."""
 
     def feed(self, data: bytes, counted: int) -> None:
-        """Queue received data that used *counted* bytes of the window."""
-        self._chunks.append((data, counted))
+        """Take what has come; *counted* bytes of the window are given back later."""
+        self._pieces.append((data, counted))
         self._wake()
 
     def end(self) -> None:
-        """Mark the body as complete."""
+        """The client has sent all of it."""
         self.ended = True
         self._wake()
 
-    def abort(self) -> None:
-        """Mark the body as incomplete: no more of it will be received."""
-        self.incomplete = True
+    def break_off(self) -> None:
+        """There will be no more, and it is not complete."""
+        self.broken = True
         self._wake()
 
-    def discard(self) -> None:
-        """Discard the queued data and extend the window by its size."""
-        while self._chunks:
-            self._connection.acknowledge(self._number, self._chunks.popleft()[1])
+    def drop(self) -> None:
+        """Give back the window of what nobody will take."""
+        while self._pieces:
+            self._connection.acknowledge(self._number, self._pieces.popleft()[1])
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while not self._done:
-            if self._chunks:
-                data, counted = self._chunks.popleft()
+        while not self.done:
+            if self._pieces:
+                data, counted = self._pieces.popleft()
                 self._connection.acknowledge(self._number, counted)
                 if data:
                     yield data
             else:
-                await self._wait()
+                await self._more()
 
-    async def _wait(self) -> None:
-        """Wait for more data; raises `ClientGone`."""
-        if self.incomplete or (self._owes_continue and self.response_started):
-            self.incomplete = True
-            raise ClientGone("client disconnected during the request body")
+    async def _more(self) -> None:
+        if self.broken or (self._owes_continue and self.answered):
+            self.broken = True
+            raise ClientGone("the client left before its body had arrived")
         if self._owes_continue:
             self._owes_continue = False
             self._connection.send_head(self._number, 100, ())
@@ -137,8 +107,8 @@ class StreamBody:
             async with asyncio.timeout(self._timeout or None):
                 await self._waiter
         except TimeoutError:
-            self.incomplete = True
-            raise ClientGone("client stalled during the request body") from None
+            self.broken = True
+            raise ClientGone("the body stalled") from None
         finally:
             self._waiter = None
 
@@ -147,100 +117,112 @@ class StreamBody:
             self._waiter.set_result(None)
 
     async def read_all(self, limit: int) -> bytes:
-        """Return the whole body; see `contract.BodySource.read_all`."""
+        """The whole body; raises `BodyTooLarge` above *limit* bytes."""
+        if self.length is not None and self.length > limit:
+            raise BodyTooLarge(f"the body has {self.length} bytes, allowed: {limit}")
         try:
-            return await read_body(self, limit, self.length, self._timeout)
-        except ClientGone:
-            self.incomplete = True
-            raise
+            async with asyncio.timeout(self._timeout or None):
+                return await self._collected(limit)
+        except TimeoutError:
+            self.broken = True
+            raise ClientGone("the body took too long") from None
 
     def unread(self, data: bytes) -> None:
-        """Put the whole body back; the window was extended when it was read."""
+        """Put the whole body back; its window was given back when it was read."""
         self.length = len(data)
         if data:
-            self._chunks.appendleft((data, 0))
+            self._pieces.appendleft((data, 0))
+
+    async def _collected(self, limit: int) -> bytes:
+        pieces, size = [], 0
+        async for piece in self:
+            size += len(piece)
+            if size > limit:
+                raise BodyTooLarge(f"the body has more than {limit} bytes")
+            pieces.append(piece)
+        return b"".join(pieces)
 
 
 class StreamExchange:
-    """A request and its response; implements `contract.ExchangeProtocol`."""
+    """A request and its answer on one stream; as `exchange.Exchange`."""
 
     def __init__(
         self,
-        connection: FrameSender,
+        connection: H2Connection,
         number: int,
         head: RequestHead,
         request: Request,
         application: Application,
-        request_started: float,
+        began: float,
     ) -> None:
-        self.worker = connection.worker
+        self.hub: WorkerContext = connection.hub
         self.head = head
         self.request = request
         self.application = application
         self.body = StreamBody(connection, number, head)
         self.started = False
         self.finished = False
-        self.disconnected = asyncio.Event()
+        self.gone = asyncio.Event()
         self.number = number
-        self.forwarded_at = 0.0
         self._connection = connection
-        self._request_started = request_started  # monotonic seconds
+        self._began = began
         self._status = 0
         self._size = 0
-        self._remaining: int | None = 0  # bytes of the response body, None if unknown
-        self._open = True  # END_STREAM has not been sent
+        self._left: int | None = 0
+        self._open = True  # our side of the stream
+        self.forwarded_at = 0.0
         self._upstream_seconds: float | None = None
-        self.worker.metrics.request_started()
+        self.hub.metrics.request_started()
 
-    # Called by the connection.
+    # What the connection tells.
 
     def reset(self) -> None:
-        """Handle a canceled stream or a closed connection."""
+        """The client has cancelled the request, or the connection is gone."""
         self._open = False
-        self.disconnected.set()
-        self.body.abort()
+        self.gone.set()
+        self.body.break_off()
 
-    # Streamed responses.
+    # The answer, streamed.
 
     async def send_informational(self, status: int, headers: Headers) -> None:
-        """Send a 1xx response, except 101 (RFC 9113 §8.1)."""
+        """Pass on an interim answer; 101 does not exist here (RFC 9113 §8.1)."""
         if not self.started and self._open and status != 101:
-            self._connection.send_head(self.number, status, _encode_fields(headers))
+            self._connection.send_head(self.number, status, _fields(headers))
 
     async def start(self, status: int, headers: Headers, *, length: int | None) -> None:
-        """Send the final head; *length* is the body size in bytes, None if unknown."""
+        """Send the final head; *length* is the body's size in bytes, None if unknown."""
         with_body = response_encoder.has_body(status) and self.head.method != b"HEAD"
-        self._remaining = length if with_body else 0
-        fields = _encode_fields(headers)
+        self._left = length if with_body else 0
+        fields = _fields(headers)
         if length is not None and response_encoder.has_body(status):
             fields.append((b"content-length", b"%d" % length))
         self._check_open()
         if self.forwarded_at:
             self._upstream_seconds = monotonic() - self.forwarded_at
-        self._send_head(status, fields, ends=self._remaining == 0)
+        self._send_head(status, fields, ends=self._left == 0)
 
     def _send_head(self, status: int, fields: list[Header], *, ends: bool) -> None:
         if not any(name == b"date" for name, _ in fields):
-            fields.append((b"date", self.worker.clock.date[6:-2]))
+            fields.append((b"date", self.hub.clock.date[6:-2]))
         self._connection.send_head(self.number, status, fields, ends=ends)
-        self.started = self.body.response_started = True
+        self.started = self.body.answered = True
         self._status = status
         if ends:
             self._open = False
 
     async def write(self, data: bytes) -> None:
-        """Send bytes of the body; raises `ClientGone`."""
+        """Send a piece of the body; waits for the client, raises `ClientGone`."""
         if not data:
             return
         self._check_open()
         ends = False
-        if self._remaining is not None:
-            self._remaining -= len(data)
-            if self._remaining < 0:
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0:
                 self.abort()
-                raise ClientGone("response body exceeds its Content-Length")
-            # Trailers may follow a body of known length too, if the client wants them.
-            ends = self._remaining == 0 and b"trailers" not in self.head.fields.get(
+                raise ClientGone("more bytes than announced")
+            # Trailers may follow a body of known length too; who takes them asks so.
+            ends = self._left == 0 and b"trailers" not in self.head.fields.get(
                 b"te", b""
             )
         self._size += len(data)
@@ -249,52 +231,52 @@ class StreamExchange:
     async def _send(self, data: bytes, *, ends: bool) -> None:
         try:
             while data:
-                window = await self._connection.wait_for_window(self.number)
+                room = await self._connection.wait_for_window(self)
                 self._check_open()
-                chunk, data = data[:window], data[window:]
+                piece, data = data[:room], data[room:]
                 last = ends and not data
-                self._connection.send_data(self.number, chunk, ends=last)
+                self._connection.send_data(self.number, piece, ends=last)
                 if last:
                     self._open = False
         except TimeoutError:
             self.abort()
-            raise ClientGone("client does not read the response") from None
+            raise ClientGone("the client does not read") from None
 
-    def switch_protocols(self, headers: Headers) -> UpgradedConnection:
-        """Raise `ClientGone`: HTTP/2 has no Upgrade (RFC 9113 §8.6)."""
-        raise ClientGone("an HTTP/2 stream can't switch protocols")
+    def switch(self, headers: Headers) -> UpgradedConnection:
+        """HTTP/2 knows no Upgrade (RFC 9113 §8.6), so nobody has asked for it."""
+        raise ClientGone("a stream can't change its protocol")
 
     def attach_tunnel(self, tunnel: Tunnel) -> None:
-        """Do nothing: a stream never becomes a tunnel."""
+        """Nothing was switched."""
 
     async def finish(self, trailers: Headers = ()) -> None:
-        """End the body, with *trailers* unless the stream has already ended."""
-        if self._remaining:
+        """The body is complete; *trailers* follow it if it has not told that it is."""
+        if self._left:
             self.abort()
             return
         if self._open:
-            self._connection.send_end(self.number, _encode_fields(trailers))
+            self._connection.send_end(self.number, _fields(trailers))
             self._open = False
         self.finished = True
 
     def _check_open(self) -> None:
         if not self._open:
-            raise ClientGone("client disconnected")
+            raise ClientGone("the client has left")
 
     def abort(self) -> None:
-        """Reset the stream: the client sees an incomplete response."""
-        self.disconnected.set()
-        self.body.abort()
+        """End the stream: the client sees an incomplete answer."""
+        self.gone.set()
+        self.body.break_off()
         if self._open:
             self._open = False
-            self._connection.reset(self.number)
+            self._connection.reset(self.number, failed=True)
 
-    # Complete responses.
+    # The answer as a whole.
 
     def respond(self, respond: Respond, *, last: bool = False) -> None:
-        """Send a complete response; *last* is ignored, other streams go on."""
+        """Send a complete answer; *last* has no meaning for one of many streams."""
         status, body = respond.status, respond.body
-        fields = _encode_fields(respond.headers)
+        fields = _fields(respond.headers)
         if response_encoder.has_body(status):
             fields.append((b"content-length", b"%d" % len(body)))
         if self.head.method == b"HEAD" or not response_encoder.has_body(status):
@@ -306,17 +288,17 @@ class StreamExchange:
             return
         self._send_head(status, fields, ends=not body)
         if body:
-            self._send_body(body)
+            self._send_whole(body)
 
-    def _send_body(self, body: bytes) -> None:
-        """Send the whole body: immediately if it fits into the window, else by a task."""
+    def _send_whole(self, body: bytes) -> None:
+        """Send *body*, at once if the client's windows allow."""
         if len(body) <= self._connection.window(self.number):
             self._connection.send_data(self.number, body, ends=True)
             self._open = False
         else:
-            self.worker.spawn(self._send_large_body(body))
+            self.hub.spawn(self._send_rest(body))
 
-    async def _send_large_body(self, body: bytes) -> None:
+    async def _send_rest(self, body: bytes) -> None:
         try:
             await self._send(body, ends=True)
         except ClientGone:
@@ -324,19 +306,17 @@ class StreamExchange:
         finally:
             self._connection.release(self)
 
-    # The end.
-
     def end(self, decision: Decision, events: tuple[Event, ...]) -> None:
-        """Log the request and release the stream."""
-        self.worker.metrics.request_ended()
-        self.worker.record_response(
+        """Write the log lines, and let the stream go."""
+        self.hub.metrics.request_ended()
+        self.hub.record_response(
             RequestRecord(
                 self.head,
                 self.request,
                 self._connection.client,
                 self._status,
                 self._size,
-                monotonic() - self._request_started,
+                monotonic() - self._began,
                 decision.user,
                 upstream_name(decision),
                 decision.verdict,
@@ -351,15 +331,14 @@ class StreamExchange:
             self._connection.release(self)
 
 
-def _encode_fields(headers: Headers) -> list[Header]:
-    """Return the fields of a response without connection-specific ones.
+def _fields(headers: Headers) -> list[Header]:
+    """The fields of an answer, less those about a connection.
 
-    The last check against response splitting, as in `response_encoder.fields`; raises
-    ValueError.
+    The last guard against a split answer, as in `wire.fields`; raises ValueError.
     """
     for name, value in headers:
         if b"\n" in value or b"\r" in value or b"\0" in value:
-            raise ValueError(f"control character in header field {name.decode()}")
+            raise ValueError(f"a line end inside the header field {name.decode()}")
     return [
         (name, value.strip(b" \t"))
         for name, value in headers

@@ -1,1 +1,1 @@
-"""Sans-IO HTTP codecs: request and response heads, bodies, trailers."""
+"""Sans-IO codecs: heads, bodies, responses, PROXY protocol."""

@@ -1,8 +1,9 @@
-"""Decoders that take a message body from the front of the received bytes.
+"""Where a request's body ends: decoders that take it out of the received bytes.
 
-A decoder never takes more than the body, so the remaining bytes are the next message.
-Chunked bodies are parsed strictly (RFC 9112 §7.1). Chunk extensions are checked and
-dropped. Trailers are stored; the caller filters them before it forwards them.
+Both kinds take from the front of a shared buffer and never more than the body, so
+that what remains is the next request. A chunked body is judged strictly (RFC 9112
+§7.1); chunk extensions are checked and dropped, trailers are kept for whoever passes
+the body on, who has to choose among them: some would pose as headers.
 """
 
 from __future__ import annotations
@@ -13,43 +14,38 @@ from typing import Protocol
 from authproxy_core.errors import RequestError
 from authproxy_core.messages import Header
 
-from .field_syntax import FIELD_NAME, FIELD_VALUE, OWS
-
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?")
-TRAILER = re.compile(b"(%b):(%b)" % (FIELD_NAME.pattern, FIELD_VALUE.pattern))
-MAX_LINE_BYTES = 1 << 10  # bytes of a chunk-size line or a trailer
-MAX_OVERHEAD_BYTES = 16 << 10  # bytes of all extensions and trailers of a body
-MAX_READ_BYTES = 256 << 10  # bytes that `take` returns at once
+TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")
+LINE_BYTES = 1 << 10  # of a chunk-size line or a trailer
+OVERHEAD_BYTES = 16 << 10  # of all extensions and trailers of a body
 NO_TRAILERS: list[Header] = []
+MAX_READ_BYTES = 256 << 10  # of what is handed on at once
 
 
 class Decoder(Protocol):
-    """Decoder of one message body.
-
-    ``done`` is true once the body is complete; ``trailers`` are complete then, too.
-    """
+    """Takes the body from the front of what was received."""
 
     done: bool
     trailers: list[Header]
 
     def take(self, received: bytearray) -> bytes:
-        """Remove and return body bytes; b"" if more input is needed or the body is done.
+        """The next piece of the body, b"" when more must be received (or it is done).
 
         Raises `RequestError` on malformed framing.
         """
 
-    def pass_through(self, data: bytes) -> bytes:
-        """Return *data* if all of it is body bytes that need no decoding, else b"".
+    def passed(self, data: bytes) -> bytes:
+        """*data* if nothing in it has to be decoded or left, else b"".
 
-        Call it only while the buffer for `take` is empty.
+        It is for what comes while nothing else waits in front of it.
         """
 
     def remaining(self) -> int | None:
-        """Return the number of missing body bytes; None if it is unknown."""
+        """How many bytes are still to come, None when that can't be known."""
 
 
 class LengthDecoder:
-    """Decoder of a body of *length* bytes."""
+    """A body of a known size (0 for none)."""
 
     __slots__ = ("_left", "done", "trailers")
 
@@ -59,14 +55,14 @@ class LengthDecoder:
         self.done = length == 0
 
     def take(self, received: bytearray) -> bytes:
-        """Remove and return at most `MAX_READ_BYTES` of the body."""
-        data = _take_front(received, min(self._left, MAX_READ_BYTES))
-        self._left -= len(data)
+        """The next piece, at most `PIECE_BYTES`."""
+        piece = _cut(received, min(self._left, MAX_READ_BYTES))
+        self._left -= len(piece)
         self.done = self._left == 0
-        return data
+        return piece
 
-    def pass_through(self, data: bytes) -> bytes:
-        """Return *data* if the body does not end within it, else b""."""
+    def passed(self, data: bytes) -> bytes:
+        """All of it, if the body does not end within."""
         if len(data) > self._left:
             return b""
         self._left -= len(data)
@@ -74,99 +70,96 @@ class LengthDecoder:
         return data
 
     def remaining(self) -> int | None:
-        """Return the number of missing body bytes."""
+        """How many bytes are still to come."""
         return self._left
 
 
 class ChunkedDecoder:
-    """Decoder of a body in the chunked transfer coding."""
+    """A body in chunks."""
 
     __slots__ = (
-        "_expects_crlf",
         "_in_trailers",
         "_left",
         "_overhead",
+        "_wants_line_end",
         "done",
         "trailers",
     )
 
     def __init__(self) -> None:
         self.trailers: list[Header] = []
-        self.done = False
-        self._left = 0  # bytes of the current chunk
-        self._expects_crlf = False  # after a chunk's data
+        self._left = 0
+        self._wants_line_end = False
         self._in_trailers = False
-        self._overhead = 0  # bytes of extensions and trailers
+        self._overhead = 0
+        self.done = False
 
     def take(self, received: bytearray) -> bytes:
-        """Remove and return at most `MAX_READ_BYTES` of the body."""
+        """The next piece, at most `PIECE_BYTES`."""
         while not self.done:
             if self._left:
                 return self._take_data(received)
             if self._in_trailers:
                 if not self._take_trailer(received):
                     return b""
-            elif not self._start_chunk(received):
+            elif not self._next_chunk(received):
                 return b""
         return b""
 
-    def pass_through(self, data: bytes) -> bytes:
-        """Return *data* if the current chunk does not end within it, else b""."""
+    def passed(self, data: bytes) -> bytes:
+        """All of it, if it is within one chunk."""
         if len(data) >= self._left:
             return b""
         self._left -= len(data)
         return data
 
     def remaining(self) -> int | None:
-        """Return 0 once the body is complete, else None."""
+        """Not known before the end."""
         return 0 if self.done else None
 
     def _take_data(self, received: bytearray) -> bytes:
-        data = _take_front(received, min(self._left, MAX_READ_BYTES))
-        self._left -= len(data)
-        self._expects_crlf = self._left == 0
-        return data
+        piece = _cut(received, min(self._left, MAX_READ_BYTES))
+        self._left -= len(piece)
+        self._wants_line_end = self._left == 0
+        return piece
 
-    def _start_chunk(self, received: bytearray) -> bool:
-        """Parse a chunk-size line; return False if more input is needed."""
-        if self._expects_crlf:
+    def _next_chunk(self, received: bytearray) -> bool:
+        if self._wants_line_end:
             if not b"\r\n".startswith(bytes(received[:2])):
-                raise RequestError("no CRLF after the data of a chunk")
+                raise RequestError("chunk data without its line end")
             if len(received) < 2:
                 return False
             del received[:2]
-            self._expects_crlf = False
-        line = self._take_line(received)
+            self._wants_line_end = False
+        line = self._line(received)
         if line is None:
             return False
         match = CHUNK_SIZE.fullmatch(line)
         if match is None:
             raise RequestError("malformed chunk size")
-        self._add_overhead(len(match[2] or b""))
+        self._spend(len(match[2] or b""))
         self._left = int(match[1], 16)
         self._in_trailers = self._left == 0
         return True
 
     def _take_trailer(self, received: bytearray) -> bool:
-        """Parse a trailer or the final empty line; False if more input is needed."""
-        line = self._take_line(received)
+        line = self._line(received)
         if line is None:
             return False
-        self._add_overhead(len(line))
+        self._spend(len(line))
         if not line:
             self.done = True
             return True
         trailer = TRAILER.fullmatch(line)
         if trailer is None:
             raise RequestError("malformed trailer")
-        self.trailers.append((trailer[1].lower(), trailer[2].strip(OWS)))
+        self.trailers.append((trailer[1].lower(), trailer[2].strip(b" \t")))
         return True
 
-    def _take_line(self, received: bytearray) -> bytes | None:
-        """Remove and return a line without CRLF; None if more input is needed."""
-        end = received.find(b"\n", 0, MAX_LINE_BYTES)
+    def _line(self, received: bytearray) -> bytes | None:
+        end = received.find(b"\n", 0, LINE_BYTES)
         if end < 0:
-            if len(received) >= MAX_LINE_BYTES:
+            if len(received) >= LINE_BYTES:
                 raise RequestError("line too long in a chunked body")
             return None
         if received[end - 1 : end] != b"\r":
@@ -175,24 +168,24 @@ class ChunkedDecoder:
         del received[: end + 1]
         return line
 
-    def _add_overhead(self, size: int) -> None:
+    def _spend(self, size: int) -> None:
         self._overhead += size
-        if self._overhead > MAX_OVERHEAD_BYTES:
+        if self._overhead > OVERHEAD_BYTES:
             raise RequestError("too many extensions and trailers in a chunked body")
 
 
-def _take_front(received: bytearray, size: int) -> bytes:
-    """Remove and return the first *size* bytes, or all if there are fewer."""
+def _cut(received: bytearray, size: int) -> bytes:
+    """The first *size* bytes, taken out."""
     if size >= len(received):
-        data = bytes(received)
+        piece = bytes(received)
         received.clear()
-        return data
+        return piece
     with memoryview(received) as view:
-        data = bytes(view[:size])
+        piece = bytes(view[:size])
     del received[:size]
-    return data
+    return piece
 
 
-def create_decoder(length: int | None) -> Decoder:
-    """Return a decoder for a body of *length* bytes; None means chunked."""
+def decoder_for(length: int | None) -> Decoder:
+    """The decoder for a body of *length* bytes, or of chunks when that is None."""
     return ChunkedDecoder() if length is None else LengthDecoder(length)

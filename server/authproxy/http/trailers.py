@@ -1,20 +1,21 @@
-"""Filter trailers before they are forwarded (RFC 9110 §6.5.1).
+"""Which fields may stand behind a body (RFC 9110 §6.5.1).
 
-A recipient may merge trailers into the headers. So trailers that carry identity,
-framing or routing are removed.
+Whoever merges trailers into the head must not learn from them who somebody is, how long
+a message is, or where it goes; such fields are left out.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from authproxy_core.identity.headers import HOP_BY_HOP, folded
 from authproxy_core.messages import Header, Headers
 
-from .field_syntax import FIELD_VALUE, LOWERCASE_NAME
-
-MAX_TRAILERS = 64
-FORBIDDEN_NAMES = HOP_BY_HOP | {
+MAX_COUNT = 64
+NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
+VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+FORBIDDEN = HOP_BY_HOP | {
     b"authorization",
     b"age",
     b"cache-control",
@@ -36,7 +37,7 @@ FORBIDDEN_NAMES = HOP_BY_HOP | {
     b"via",
     b"www-authenticate",
 }
-FORBIDDEN_PREFIXES = (
+FORBIDDEN_KINDS = (
     b"access-control-",
     b"content-",
     b"if-",
@@ -45,35 +46,28 @@ FORBIDDEN_PREFIXES = (
     b"sec-",
     b"x-",
 )
-# Responses carry no identity headers, so the other prefixes are harmless there.
-FORBIDDEN_RESPONSE_PREFIXES = (b"access-control-", b"content-", b"proxy-", b"sec-")
+# In answers nothing else says who somebody is.
+FORBIDDEN_IN_ANSWERS = (b"access-control-", b"content-", b"proxy-", b"sec-")
 ALLOWED = frozenset({b"content-md5", b"content-digest"})
 
 
 def forwardable_trailers(
-    trailers: Iterable[Header], prefixes: tuple[bytes, ...] = FORBIDDEN_PREFIXES
+    trailers: Iterable[Header], kinds: tuple[bytes, ...] = FORBIDDEN_KINDS
 ) -> Headers:
-    """Return the first `MAX_TRAILERS` of *trailers* that may be forwarded.
-
-    Names are lower case. *prefixes* are those of forbidden names.
-    """
-    forwardable = [
-        (name, value)
-        for name, value in trailers
-        if _is_forwardable(name, value, prefixes)
-    ]
-    return tuple(forwardable[:MAX_TRAILERS])
+    """Those of *trailers* (lower-case names) that may go on, at most `MAX_COUNT`."""
+    kept = [(name, value) for name, value in trailers if _may_pass(name, value, kinds)]
+    return tuple(kept[:MAX_COUNT])
 
 
 def without_protected(trailers: Headers, protected: frozenset[bytes]) -> Headers:
-    """Return *trailers* without the folded names that only authproxy may send."""
-    return tuple([field for field in trailers if folded(field[0]) not in protected])
+    """*trailers* less the names (folded) that only we say to an upstream."""
+    return tuple([one for one in trailers if folded(one[0]) not in protected])
 
 
-def _is_forwardable(name: bytes, value: bytes, prefixes: tuple[bytes, ...]) -> bool:
-    if not LOWERCASE_NAME.fullmatch(name) or not FIELD_VALUE.fullmatch(value):
+def _may_pass(name: bytes, value: bytes, kinds: tuple[bytes, ...]) -> bool:
+    if not NAME.fullmatch(name) or not VALUE.fullmatch(value):
         return False
     if name in ALLOWED:
         return True
-    canonical = folded(name)
-    return canonical not in FORBIDDEN_NAMES and not canonical.startswith(prefixes)
+    known = folded(name)
+    return known not in FORBIDDEN and not known.startswith(kinds)

@@ -67,30 +67,28 @@ def _redact_encoded(pair: bytes) -> bytes:
     return pair
 
 
-def quote(text: str) -> str:
+def quoted(text: str) -> str:
     """*text* in double quotes with escapes, as Go's strconv.Quote writes it."""
     if PLAIN.fullmatch(text):
         return f'"{text}"'
-    return f'"{"".join([_escape_char(char) for char in text])}"'
+    return f'"{"".join([_escaped(char) for char in text])}"'
 
 
-def escape_unprintable(text: str) -> str:
+def safe(text: str) -> str:
     """*text* on one line: what is not printable becomes an escape."""
     if text.isprintable():
         return text
-    return "".join(
-        [char if char.isprintable() else _escape_char(char) for char in text]
-    )
+    return "".join([char if char.isprintable() else _escaped(char) for char in text])
 
 
-def format_field(text: str) -> str:
+def word(text: str) -> str:
     """*text* as one field of a line: "-" when empty, quoted when it has blanks."""
     if not text:
         return "-"
-    return quote(text) if set(text) & {" ", '"'} else escape_unprintable(text)
+    return quoted(text) if set(text) & {" ", '"'} else safe(text)
 
 
-def _escape_char(char: str) -> str:
+def _escaped(char: str) -> str:
     known = GO_ESCAPES.get(char)
     if known is not None:
         return known
@@ -104,7 +102,7 @@ def _escape_char(char: str) -> str:
     return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"
 
 
-def decode_bytes(value: bytes) -> str:
+def decoded(value: bytes) -> str:
     """The text of a header value; bytes that are not UTF-8 survive as surrogates."""
     return value.decode("utf-8", "surrogateescape")
 

@@ -1,8 +1,8 @@
-"""Serve the files of a ``file://`` upstream as Go's file server does.
+"""Serves the files of a ``file://`` upstream, as Go's file server does.
 
-A directory is served by its ``index.html``, else as a listing. Ranges and conditional
-requests are supported. The file system, which may be slow, is accessed in a thread; a
-small file is opened, read and closed in one call.
+``index.html`` stands for its folder, other folders are listed, a range or a condition
+of the request is honoured. The file system is asked on another thread, for it may be
+slow; a small file is opened, read and closed in one go.
 """
 
 from __future__ import annotations
@@ -22,40 +22,35 @@ from msgspec import Struct
 
 from authproxy_core.messages import Headers, Respond, ServeFile
 
-from ..contract import ExchangeProtocol
+from ..serve.worker_context import ExchangeProtocol
 from .open_beneath import open_beneath
 
-READ_BYTES = 256 << 10  # bytes per read
-SNIFF_BYTES = 512  # bytes inspected to tell text from binary data
-MAX_ENTRIES = 10_000  # of a directory listing
+READ_BYTES = 256 << 10  # bytes that are read at once
+SNIFFED = 512  # bytes that tell text from other things
+MAX_ENTRIES = 10_000  # of a folder that are listed
 INDEX = "index.html"
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
 HTML = (b"content-type", b"text/html; charset=utf-8")
 NOSNIFF = (b"x-content-type-options", b"nosniff")
 RANGE = re.compile(rb"bytes=[\t ]*(\d{0,18})-(\d{0,18})[\t ]*")
-NOT_FOUND = Respond(404, (TEXT, NOSNIFF), b"404 page not found\n")
-FORBIDDEN = Respond(403, (TEXT, NOSNIFF), b"403 Forbidden\n")
-SERVER_ERROR = Respond(500, (TEXT, NOSNIFF), b"500 Internal Server Error\n")
 ERRORS = {
-    errno.ENOENT: NOT_FOUND,
-    errno.ENOTDIR: NOT_FOUND,
-    errno.ENAMETOOLONG: NOT_FOUND,
-    errno.EACCES: FORBIDDEN,
-    errno.EPERM: FORBIDDEN,
-    errno.ELOOP: FORBIDDEN,
+    errno.ENOENT: Respond(404, (TEXT, NOSNIFF), b"404 page not found\n"),
+    errno.EACCES: Respond(403, (TEXT, NOSNIFF), b"403 Forbidden\n"),
 }
+ERRORS |= dict.fromkeys((errno.ENOTDIR, errno.ENAMETOOLONG), ERRORS[errno.ENOENT])
+ERRORS |= dict.fromkeys((errno.EPERM, errno.ELOOP), ERRORS[errno.EACCES])
+FAILED = Respond(500, (TEXT, NOSNIFF), b"500 Internal Server Error\n")
 
 
 class ConditionalRequest(Struct, frozen=True):
-    """The parts of a request that select the response for a file (RFC 9110 §13)."""
+    """What a request says about the file; only the fields that matter."""
 
     method: bytes
     query: bytes
     fields: dict[bytes, bytes]
 
     @property
-    def is_read(self) -> bool:
-        """Return whether 304 and ranges are possible."""
+    def reads(self) -> bool:
         return self.method in (b"GET", b"HEAD")
 
 
@@ -67,7 +62,7 @@ class Span(Struct, frozen=True):
 
 
 class FileResponse(Struct):
-    """A file to send: *size* bytes from *start* of the open descriptor."""
+    """A file to send: *size* bytes from *start* of the descriptor."""
 
     descriptor: int
     status: int
@@ -77,12 +72,12 @@ class FileResponse(Struct):
 
 
 async def serve_file(exchange: ExchangeProtocol, decision: ServeFile) -> None:
-    """Respond with a file, a directory listing, a redirect or an error."""
+    """Answer with the file, the folder's list, or what is wrong."""
     head = exchange.head
     _, _, query = head.target.partition(b"?")
-    request = ConditionalRequest(head.method, query, head.fields)
+    conditions = ConditionalRequest(head.method, query, head.fields)
     loop = asyncio.get_running_loop()
-    found = await loop.run_in_executor(None, resolve_file, decision, request)
+    found = await loop.run_in_executor(None, resolve_file, decision, conditions)
     if isinstance(found, Respond):
         exchange.respond(
             Respond(
@@ -91,100 +86,102 @@ async def serve_file(exchange: ExchangeProtocol, decision: ServeFile) -> None:
         )
         return
     try:
-        await _send(exchange, found, decision.response_headers)
+        await _sent(exchange, found, decision.response_headers)
     finally:
         os.close(found.descriptor)
 
 
-async def _send(
-    exchange: ExchangeProtocol, file: FileResponse, headers: Headers
+async def _sent(
+    exchange: ExchangeProtocol, opened: FileResponse, headers: Headers
 ) -> None:
     loop = asyncio.get_running_loop()
-    await exchange.start(file.status, (*file.headers, *headers), length=file.size)
-    position, end = file.start, file.start + file.size
+    await exchange.start(opened.status, (*opened.headers, *headers), length=opened.size)
+    at, end = opened.start, opened.start + opened.size
     if exchange.head.method != b"HEAD":
-        while position < end:
-            size = min(READ_BYTES, end - position)
-            data = await loop.run_in_executor(
-                None, os.pread, file.descriptor, size, position
+        while at < end:
+            size = min(READ_BYTES, end - at)
+            piece = await loop.run_in_executor(
+                None, os.pread, opened.descriptor, size, at
             )
-            if not data:
-                break  # the file was truncated; `finish` aborts the connection
-            await exchange.write(data)
-            position += len(data)
+            if not piece:
+                break  # it has become shorter; the exchange cuts the connection
+            await exchange.write(piece)
+            at += len(piece)
     await exchange.finish()
 
 
 def resolve_file(
-    decision: ServeFile, request: ConditionalRequest
+    decision: ServeFile, conditions: ConditionalRequest
 ) -> Respond | FileResponse:
-    """Return the response for *request*; blocks on the file system."""
+    """What to answer; blocking calls of the file system."""
     path = decision.path
     if path.endswith("/" + INDEX):
-        return _redirect("./", request)
+        return _moved("./", conditions)
     try:
-        descriptor = open_beneath(decision.root, path, follow=decision.follow)
+        entry = open_beneath(decision.root, path, follow=decision.follow)
     except OSError as error:
-        return ERRORS.get(error.errno or 0, SERVER_ERROR)
+        return ERRORS.get(error.errno or 0, FAILED)
     name = path.rsplit("/", 1)[-1]
-    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+    if stat.S_ISDIR(os.fstat(entry).st_mode):
         if not path.endswith("/"):
-            os.close(descriptor)
-            return _redirect(f"./{_quote(name)}/", request)
-        index = _open_index(decision)
+            os.close(entry)
+            return _moved(f"./{_quoted(name)}/", conditions)
+        index = _index(decision)
         if index is None:
-            return _list_directory(descriptor, request)
-        os.close(descriptor)
-        descriptor, name = index, INDEX
+            return _listed(entry, conditions)
+        os.close(entry)
+        entry, name = index, INDEX
     elif path.endswith("/"):
-        os.close(descriptor)
-        name = path.rstrip("/").rsplit("/", 1)[-1]
-        return _redirect(f"../{_quote(name)}", request)
-    return _select_response(descriptor, name, request)
+        os.close(entry)
+        return _moved(f"../{_quoted(path.rstrip('/').rsplit('/', 1)[-1])}", conditions)
+    return _answer(entry, name, conditions)
 
 
-def _open_index(decision: ServeFile) -> int | None:
-    """Return a descriptor of the directory's ``index.html``; None without one."""
+def _quoted(name: str) -> str:
+    return quote(name.encode("utf-8", "surrogateescape"))
+
+
+def _index(decision: ServeFile) -> int | None:
     try:
-        descriptor = open_beneath(
+        entry = open_beneath(
             decision.root, decision.path + INDEX, follow=decision.follow
         )
     except OSError:
         return None
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
+    if stat.S_ISREG(os.fstat(entry).st_mode):
+        return entry
+    os.close(entry)
     return None
 
 
-def _redirect(location: str, request: ConditionalRequest) -> Respond:
+def _moved(location: str, conditions: ConditionalRequest) -> Respond:
     target = location.encode()
-    if request.query:
-        target += b"?" + request.query
+    if conditions.query:
+        target += b"?" + conditions.query
     return Respond(301, ((b"location", target),))
 
 
-def _list_directory(directory: int, request: ConditionalRequest) -> Respond:
-    """Return the listing of the descriptor *directory*, which is closed."""
+def _listed(folder: int, conditions: ConditionalRequest) -> Respond:
+    """The names in *folder*, which is closed."""
     try:
-        modified = os.fstat(directory).st_mtime
-        if _is_unmodified(request, modified):
+        modified = os.fstat(folder).st_mtime
+        if _is_unmodified(conditions, modified):
             return Respond(304, (_last_modified(modified),))
-        with os.scandir(directory) as entries:
+        with os.scandir(folder) as entries:
             names = [
                 entry.name + "/" * entry.is_dir(follow_symlinks=False)
                 for entry in islice(entries, MAX_ENTRIES)
             ]
-            truncated = next(entries, None) is not None
+            rest = next(entries, None)
     except OSError:
-        return SERVER_ERROR
+        return FAILED
     finally:
-        os.close(directory)
+        os.close(folder)
     lines = "".join(
-        f'<a href="./{_quote(name)}">{html.escape(_displayed(name))}</a>\n'
+        f'<a href="./{_quoted(name)}">{html.escape(_shown(name))}</a>\n'
         for name in sorted(names)
     )
-    if truncated:
+    if rest is not None:
         lines += f"\nOnly the first {MAX_ENTRIES} entries are listed.\n"
     page = (
         '<!doctype html>\n<meta name="viewport" content="width=device-width">\n'
@@ -194,121 +191,113 @@ def _list_directory(directory: int, request: ConditionalRequest) -> Respond:
     return Respond(200, headers, page.encode())
 
 
-def _quote(name: str) -> str:
-    return quote(name.encode("utf-8", "surrogateescape"))
-
-
-def _displayed(name: str) -> str:
-    """Return *name* with invalid UTF-8 replaced."""
+def _shown(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _select_response(
-    descriptor: int, name: str, request: ConditionalRequest
+def _answer(
+    entry: int, name: str, conditions: ConditionalRequest
 ) -> Respond | FileResponse:
-    """Return the whole file, a part of it, 304, 412 or 416.
-
-    The descriptor is closed unless a `FileResponse` holds it.
-    """
-    status = os.fstat(descriptor)
+    """The file *entry* as a whole, a part of it, or that it need not be sent."""
+    status = os.fstat(entry)
     modified, size = status.st_mtime, status.st_size
-    refusal = _check_preconditions(request, modified)
+    refusal = _refusal(conditions, modified)
     headers: Headers = (
         (b"accept-ranges", b"bytes"),
-        (b"content-type", _content_type(descriptor, name)),
+        (b"content-type", _type(entry, name)),
         _last_modified(modified),
         NOSNIFF,
     )
-    value = _range_value(request, modified) if size and refusal is None else None
-    span = _parse_range(value, size) if value is not None else None
-    if span is not None:
-        if span.size:
-            last = span.start + span.size - 1
-            content_range = b"bytes %d-%d/%d" % (span.start, last, size)
-            headers = (*headers, (b"content-range", content_range))
-            return FileResponse(descriptor, 206, headers, span.start, span.size)
-        refusal = Respond(
-            416,
-            (TEXT, NOSNIFF, (b"content-range", b"bytes */%d" % size)),
-            b"invalid range: failed to overlap\n",
-        )
+    start, part = 0, size
+    wanted = _wanted(conditions, modified) if size and refusal is None else None
+    if wanted is not None:
+        span = _span(wanted, size)
+        if span is not None and not span.size:
+            refusal = Respond(
+                416,
+                (TEXT, NOSNIFF, (b"content-range", b"bytes */%d" % size)),
+                b"invalid range: failed to overlap\n",
+            )
+        elif span is not None:
+            start, part = span.start, span.size
+            place = b"bytes %d-%d/%d" % (start, start + part - 1, size)
+            return FileResponse(
+                entry, 206, (*headers, (b"content-range", place)), start, part
+            )
     if refusal is not None:
-        os.close(descriptor)
+        os.close(entry)
         return refusal
-    if size <= READ_BYTES and request.method != b"HEAD":
-        body = os.pread(descriptor, size, 0)
-        os.close(descriptor)
+    if part <= READ_BYTES and conditions.method != b"HEAD":
+        body = os.pread(entry, part, 0)
+        os.close(entry)
         return Respond(200, headers, body)
-    return FileResponse(descriptor, 200, headers, 0, size)
+    return FileResponse(entry, 200, headers, start, part)
 
 
-def _check_preconditions(
-    request: ConditionalRequest, modified: float
-) -> Respond | None:
-    """Return 304 or 412 if a precondition fails (RFC 9110 §13.2.2).
+def _refusal(conditions: ConditionalRequest, modified: float) -> Respond | None:
+    """304 or 412 where the request's conditions say so (RFC 9110 §13.2.2).
 
-    Files have no entity tags, so no tag matches.
+    There are no entity tags here, so none matches.
     """
-    fields = request.fields
+    fields = conditions.fields
     match = fields.get(b"if-match")
-    unmodified_since = _parse_date(fields.get(b"if-unmodified-since"))
+    since = _moment(fields.get(b"if-unmodified-since"))
     if match is not None:
         if match.strip() != b"*":
             return Respond(412, (TEXT, NOSNIFF))
-    elif unmodified_since is not None and int(modified) > unmodified_since:
+    elif since is not None and int(modified) > since:
         return Respond(412, (TEXT, NOSNIFF))
-    if _is_unmodified(request, modified):
+    if _is_unmodified(conditions, modified):
         return Respond(304, (_last_modified(modified),))
     if fields.get(b"if-none-match", b"").strip() == b"*":
         return Respond(412, (TEXT, NOSNIFF))
     return None
 
 
-def _is_unmodified(request: ConditionalRequest, modified: float) -> bool:
-    if not request.is_read:
+def _is_unmodified(conditions: ConditionalRequest, modified: float) -> bool:
+    if not conditions.reads:
         return False
-    none_match = request.fields.get(b"if-none-match")
+    none_match = conditions.fields.get(b"if-none-match")
     if none_match is not None:
         return none_match.strip() == b"*"
-    modified_since = _parse_date(request.fields.get(b"if-modified-since"))
-    return modified_since is not None and int(modified) <= modified_since
+    since = _moment(conditions.fields.get(b"if-modified-since"))
+    return since is not None and int(modified) <= since
 
 
-def _range_value(request: ConditionalRequest, modified: float) -> bytes | None:
-    """Return the Range field, unless If-Range names another version of the file."""
-    fields = request.fields
-    if not request.is_read or b"range" not in fields:
+def _wanted(conditions: ConditionalRequest, modified: float) -> bytes | None:
+    """The range asked for, if it is still of this file."""
+    fields = conditions.fields
+    if not conditions.reads or b"range" not in fields:
         return None
-    if_range = fields.get(b"if-range")
-    if if_range is not None and _parse_date(if_range) != int(modified):
+    unless = fields.get(b"if-range")
+    if unless is not None and _moment(unless) != int(modified):
         return None
     return fields[b"range"]
 
 
-def _parse_range(value: bytes, size: int) -> Span | None:
-    """Return the range of a file of *size* bytes; an empty span if it is outside.
+def _span(wanted: bytes, size: int) -> Span | None:
+    """One range of *size* bytes, empty when it is outside; None to send everything.
 
-    None means the whole file: several ranges may be ignored (RFC 9110 §14.2), and
-    malformed ones are.
+    A list of ranges may be ignored (RFC 9110 §14.2), and so is what is malformed.
     """
-    match = RANGE.fullmatch(value)
+    match = RANGE.fullmatch(wanted)
     if match is None or not (match[1] or match[2]):
         return None
     if not match[1]:  # the last bytes
-        suffix = min(int(match[2]), size)
-        return Span(size - suffix, suffix)
+        part = min(int(match[2]), size)
+        return Span(size - part, part)
     start, last = int(match[1]), int(match[2] or size)
     if last < start:
         return None
     return Span(start, max(min(last, size - 1) - start + 1, 0))
 
 
-def _last_modified(modified: float) -> tuple[bytes, bytes]:
-    return b"last-modified", formatdate(int(modified), usegmt=True).encode()
+def _last_modified(moment: float) -> tuple[bytes, bytes]:
+    return b"last-modified", formatdate(int(moment), usegmt=True).encode()
 
 
-def _parse_date(value: bytes | None) -> int | None:
-    """Return seconds since the epoch; None if *value* is not a date."""
+def _moment(value: bytes | None) -> int | None:
+    """Seconds since the epoch, None for what is no date."""
     if value is None:
         return None
     try:
@@ -317,30 +306,25 @@ def _parse_date(value: bytes | None) -> int | None:
         return None
 
 
-def _content_type(descriptor: int, name: str) -> bytes:
-    """Return the media type by *name*, else plain text or binary data.
-
-    A browser runs neither, whatever the content is.
-    """
-    media_type, coding = mimetypes.guess_type("x/" + name)
+def _type(entry: int, name: str) -> bytes:
+    """By the name, else text or bytes: nothing that a browser would run."""
+    kind, coding = mimetypes.guess_type("x/" + name)
     if coding is not None:
-        media_type = (
-            "application/gzip" if coding == "gzip" else "application/octet-stream"
-        )
-    if media_type is None:
-        is_text = _is_text(os.pread(descriptor, SNIFF_BYTES, 0))
-        media_type = "text/plain" if is_text else "application/octet-stream"
-    if media_type.startswith("text/"):
-        media_type += "; charset=utf-8"
-    return media_type.encode()
+        kind = "application/gzip" if coding == "gzip" else "application/octet-stream"
+    if kind is None:
+        kind = "text/plain" if _is_text(os.pread(entry, SNIFFED, 0)) else ""
+    if not kind:
+        return b"application/octet-stream"
+    if kind.startswith("text/"):
+        kind += "; charset=utf-8"
+    return kind.encode()
 
 
 def _is_text(start: bytes) -> bool:
-    """Return whether *start*, the first bytes of a file, are UTF-8 without NUL."""
     if b"\0" in start:
         return False
     try:
         start.decode()
     except UnicodeDecodeError as error:
-        return error.start > len(start) - 4  # the end may be within a character
+        return error.start > len(start) - 4  # cut within a character
     return True

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from authproxy.contract import SentRequest
-from authproxy.serve.encoding_caches import ResponseHeadCache
+from authproxy.serve.response_head_cache import ResponseHeadCache
 from authproxy.server_settings import Limits
 from authproxy_core.effects import Offload, Outcome, ReadBody, Sleep
 from authproxy_core.errors import ClientGone
@@ -81,7 +80,7 @@ def test_answer_is_never_split() -> None:
             b"/split",
             b"/split-later",
         ]
-        server.logged("control character in header field x-user")
+        server.logged("a line end inside the header field x-user")
 
 
 def test_malformed_body_is_refused_whatever_the_flow_says() -> None:
@@ -168,9 +167,7 @@ def test_no_continue_after_the_answer() -> None:
     seen: list[str] = []
 
     class AnswersFirst:
-        async def forward(
-            self, exchange: Any, forward: Forward, sent: SentRequest | None = None
-        ) -> None:
+        async def forward(self, exchange: Any, forward: Forward) -> None:
             await exchange.start(200, (), length=2)
             try:
                 await exchange.body.read_all(100)
@@ -179,7 +176,7 @@ def test_no_continue_after_the_answer() -> None:
             await exchange.write(b"ok")
             await exchange.finish()
 
-        def try_fast_path(self, exchange: Any, forward: Forward) -> bool:
+        def begin(self, exchange: Any, forward: Forward) -> bool:
             return False
 
     head = b"POST /forward HTTP/1.1\r\n" + HOST
