@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import quote
 
 from authproxy_core import (
     AuthProxy,
-    BodyTooLarge,
     ClientGone,
     Forward,
     Request,
@@ -28,6 +27,7 @@ from authproxy_core import (
 from authproxy_core.messages import Decision, Headers
 
 from .net.idp_client import HttpClient
+from .serve.body_reader import read_body
 from .serve.perform import Performer
 from .server_settings import ClientSettings
 
@@ -91,29 +91,29 @@ class AuthMiddleware:
     async def _http(
         self, scope: MutableMapping[str, Any], receive: Receive, send: Send
     ) -> None:
-        request = request_of(scope)
+        request = build_request(scope)
         body = _Body(receive)
         perform = self._performer.bound_to(body)
         decision = await decide(self._proxy.handle(request), perform)
         if isinstance(decision, Forward):
             inner = {**scope, "headers": [list(field) for field in decision.headers]}
-            await self._app(inner, body.receive, _adding(send, decision))
+            await self._app(inner, body.receive, _adding_headers(send, decision))
             return
         if not isinstance(decision, Respond):
             decision = Respond(404)
-        await _answer(send, decision, head_only=request.method == b"HEAD")
+        await _send_response(send, decision, head_only=request.method == b"HEAD")
 
     async def _websocket(
         self, scope: MutableMapping[str, Any], receive: Receive, send: Send
     ) -> None:
-        request = request_of(scope)
+        request = build_request(scope)
         outcome = self._proxy.handle(request)
         decision = await decide(outcome, self._performer.bound_to(_NoBody()))
         if not isinstance(decision, Forward) or not decision.upgrade:
-            await _refuse(scope, receive, send, decision)
+            await _reject_websocket(scope, receive, send, decision)
             return
         inner = {**scope, "headers": [list(field) for field in decision.headers]}
-        adding = _adding(send, decision)
+        adding = _adding_headers(send, decision)
         try:
             async with asyncio.timeout(self._websocket_lifetime or None) as deadline:
                 await self._app(inner, receive, adding)
@@ -124,7 +124,7 @@ class AuthMiddleware:
             await send({"type": "websocket.close", "code": 1001})
 
 
-def request_of(scope: MutableMapping[str, Any]) -> Request:
+def build_request(scope: MutableMapping[str, Any]) -> Request:
     """The request of an ASGI scope (its ``raw_path`` has no query).
 
     That of a websocket may lack the fields that its server has dealt with.
@@ -163,17 +163,17 @@ class _Body:
         self._unread.append(message)
 
     async def read_all(self, limit: int) -> bytes:
-        """The whole body, at most *limit* bytes."""
-        body = bytearray()
-        while True:
+        """Return the whole body, at most *limit* bytes."""
+        return await read_body(self._chunks(), limit)
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        more = True
+        while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise ClientGone("the client left before its body had arrived")
-            body += message.get("body", b"")
-            if len(body) > limit:
-                raise BodyTooLarge(f"the body has more than {limit} bytes")
-            if not message.get("more_body"):
-                return bytes(body)
+                raise ClientGone("client disconnected during the request body")
+            yield message.get("body", b"")
+            more = message.get("more_body", False)
 
 
 class _NoBody:
@@ -187,7 +187,7 @@ class _NoBody:
         return b""
 
 
-async def _refuse(
+async def _reject_websocket(
     scope: MutableMapping[str, Any], receive: Receive, send: Send, decision: Decision
 ) -> None:
     """Refuse a websocket: never with a redirect, which nobody would follow."""
@@ -205,7 +205,7 @@ async def _refuse(
     await send({"type": f"{kind}.body", "body": respond.body})
 
 
-def _adding(send: Send, forward: Forward) -> Send:
+def _adding_headers(send: Send, forward: Forward) -> Send:
     """A *send* that adds our headers to the head of the answer."""
 
     async def adding(message: Message) -> None:
@@ -220,7 +220,7 @@ def _adding(send: Send, forward: Forward) -> Send:
     return adding
 
 
-async def _answer(send: Send, respond: Respond, *, head_only: bool) -> None:
+async def _send_response(send: Send, respond: Respond, *, head_only: bool) -> None:
     length = (b"content-length", str(len(respond.body)).encode())
     headers = [*respond.headers, length]
     await send(

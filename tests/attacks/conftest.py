@@ -1,4 +1,4 @@
-"""One scene for the attacks of a module that need no settings of their own."""
+"""One harness per module, for the attacks that need no special options."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Iterator
 
 import pytest
 
-from .scene import Scene, opened
+from .harness import Harness, running_harness
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """authproxy with two workers between strangers, a gateway and an app."""
-    with opened(tmp_path_factory.mktemp("scene")) as made:
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    """authproxy with two workers, a gateway and an application."""
+    with running_harness(tmp_path_factory.mktemp("harness")) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def alice(scene: Scene) -> dict[str, str]:
-    """The cookies of alice, an admin."""
-    return scene.log_in("alice")
+def alice(harness: Harness) -> dict[str, str]:
+    """The session cookies of alice, a member of admins."""
+    return harness.log_in("alice")
 
 
 @pytest.fixture(scope="module")
-def bob(scene: Scene) -> dict[str, str]:
-    """The cookies of bob, who is none."""
-    return scene.log_in("bob")
+def bob(harness: Harness) -> dict[str, str]:
+    """The session cookies of bob, who is not a member of admins."""
+    return harness.log_in("bob")

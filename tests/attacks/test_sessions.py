@@ -1,7 +1,7 @@
-"""Attacks on sessions, over the wire, in each place where they are kept.
+"""Attacks on sessions over the network, with each session backend.
 
-Two workers share it; every look is a connection of its own, so that both are asked. The
-same rows are played effect by effect in tests/core.
+Two workers share the backend, and checks go to both. tests/core has the same rows
+effect by effect.
 """
 
 from __future__ import annotations
@@ -16,45 +16,52 @@ from typing import Any
 
 import pytest
 
+from support import workers
 from support.processes import wait_for
 from support.programs import find
 from support.redis import RedisServer
 from support.server import Answer, Wire
 
-from .scene import HOST, Scene, keep, opened, set_cookies, target_of
+from .harness import (
+    HOST,
+    Harness,
+    running_harness,
+    set_cookies,
+    store_cookies,
+    target_of,
+)
 
 NAME = "_oauth2_proxy"
-ENDED_FROM_OUTSIDE = ("revocable", "redis", "sqlite")
-PLACES = ("cookie", *ENDED_FROM_OUTSIDE)
-LOOKS = 8  # connections; the kernel spreads them over the workers
+REVOCABLE = ("revocable", "redis", "sqlite")
+BACKENDS = ("cookie", *REVOCABLE)
 
 
 class Store:
-    """What somebody can do who gets at a store: by default there is none."""
+    """Direct access to a session store. This one stands for no store."""
 
     def options(self) -> dict[str, Any]:
-        """What the configuration says of it."""
+        """Return the options that select it."""
         return {}
 
     def keys(self) -> set[str]:
-        """The keys of sessions."""
+        """Return the keys of the stored sessions."""
         return set()
 
     def move(self, source: str, target: str) -> None:
-        """Put what is under one key under another."""
+        """Copy the value of key *source* to key *target*."""
 
 
-class Listed(Store):
-    """Sessions in cookies, and a list of those that have ended."""
+class RevocationList(Store):
+    """Cookie sessions with a list of revoked sessions."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = str(folder / "ended.db")
+        self.path = str(folder / "revoked.db")
 
     def options(self) -> dict[str, Any]:
         return {"session_revocation": True, "sqlite_path": self.path}
 
 
-class InRedis(Store):
+class RedisStore(Store):
     """Sessions in Redis."""
 
     def __init__(self, server: RedisServer) -> None:
@@ -70,8 +77,8 @@ class InRedis(Store):
         assert "1" in self.server.ask("COPY", source, target, "REPLACE")
 
 
-class InFile(Store):
-    """Sessions in SQLite."""
+class SqliteStore(Store):
+    """Sessions in a SQLite file."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "sessions.db"
@@ -79,16 +86,16 @@ class InFile(Store):
     def options(self) -> dict[str, Any]:
         return {"session_store_type": "sqlite", "sqlite_path": str(self.path)}
 
-    def _do(self, text: str, *values: str) -> list[tuple[str]]:
+    def _execute(self, text: str, *values: str) -> list[tuple[str]]:
         with contextlib.closing(sqlite3.connect(self.path)) as database, database:
             return database.execute(text, values).fetchall()
 
     def keys(self) -> set[str]:
-        rows = self._do(f"SELECT key FROM entry WHERE key LIKE '{NAME}-%'")
+        rows = self._execute(f"SELECT key FROM entry WHERE key LIKE '{NAME}-%'")
         return {key for (key,) in rows}
 
     def move(self, source: str, target: str) -> None:
-        self._do(
+        self._execute(
             "INSERT OR REPLACE INTO entry SELECT ?, value, ends_at FROM entry "
             "WHERE key = ?",
             target,
@@ -96,170 +103,176 @@ class InFile(Store):
         )
 
 
-class Place:
-    """A scene, and its store."""
+class Sessions:
+    """A harness and its session store."""
 
-    def __init__(self, kind: str, scene: Scene, store: Store) -> None:
+    def __init__(self, kind: str, harness: Harness, store: Store) -> None:
         self.kind = kind
-        self.scene = scene
+        self.harness = harness
         self.store = store
 
     def statuses(self, cookies: dict[str, str]) -> set[int]:
-        """What auth checks with these cookies come to in all workers."""
-        return {
-            self.scene.ask("/oauth2/auth", cookies=cookies).status for _ in range(LOOKS)
-        }
+        """Return the statuses of auth checks with *cookies* at all workers."""
+        return {response.status for response in self.check_each(cookies)}
 
-    def refused(self, cookies: dict[str, str]) -> None:
-        """They let nobody in, neither here nor to the application."""
+    def check_each(self, cookies: dict[str, str]) -> list[Answer]:
+        """Return the auth checks of all workers for *cookies*."""
+        return self.harness.request_each("/oauth2/auth", cookies=cookies)
+
+    def assert_rejected(self, cookies: dict[str, str]) -> None:
+        """Assert that all workers reject *cookies* and forward nothing."""
         assert self.statuses(cookies) == {401}
-        self.scene.denied("/", cookies=cookies)
+        self.harness.assert_denied("/", cookies=cookies)
 
 
 @contextlib.contextmanager
-def placed(folder: Path, kind: str, **changes: Any) -> Iterator[Place]:
-    """A scene with sessions of a kind."""
+def running_sessions(folder: Path, kind: str, **changes: Any) -> Iterator[Sessions]:
+    """A harness with the session backend *kind*."""
     with contextlib.ExitStack() as stack:
         store = Store()
         if kind == "revocable":
-            store = Listed(folder)
+            store = RevocationList(folder)
         elif kind == "sqlite":
-            store = InFile(folder)
+            store = SqliteStore(folder)
         elif kind == "redis":
             if find("redis-server") is None:
-                pytest.skip("redis-server isn't installed")
-            store = InRedis(stack.enter_context(RedisServer(folder)))
-        scene = stack.enter_context(opened(folder, **store.options(), **changes))
-        yield Place(kind, scene, store)
+                pytest.skip("redis-server is not installed")
+            store = RedisStore(stack.enter_context(RedisServer(folder)))
+        harness = stack.enter_context(
+            running_harness(folder, **store.options(), **changes)
+        )
+        yield Sessions(kind, harness, store)
 
 
-@pytest.fixture(scope="module", params=PLACES)
-def place(
+@pytest.fixture(scope="module", params=BACKENDS)
+def sessions(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
-    """Each of them."""
-    with placed(tmp_path_factory.mktemp("sessions"), request.param) as made:
+) -> Iterator[Sessions]:
+    """A harness with each session backend."""
+    with running_sessions(tmp_path_factory.mktemp("sessions"), request.param) as made:
         yield made
 
 
-def email_of(answer: Answer) -> str:
-    return answer.headers.get("x-auth-request-email", "")
+def email_of(response: Answer) -> str:
+    return response.headers.get("x-auth-request-email", "")
 
 
-def test_ck01_ck02_forged_and_truncated(place: Place) -> None:
-    jar = place.scene.log_in()
+def test_ck01_ck02_forged_or_truncated_cookie_rejected(sessions: Sessions) -> None:
+    jar = sessions.harness.log_in()
     value = jar[NAME]
-    for at in range(0, len(value), max(1, len(value) // 12)):
-        other = "A" if value[at] != "A" else "B"
-        place.refused({NAME: value[:at] + other + value[at + 1 :]})
-        place.refused({NAME: value[:at]})
-    place.refused({NAME: value + "A"})
-    place.refused({NAME: value + value})
-    assert place.statuses(jar) == {202}
+    for position in range(0, len(value), max(1, len(value) // 12)):
+        other = "A" if value[position] != "A" else "B"
+        sessions.assert_rejected(
+            {NAME: value[:position] + other + value[position + 1 :]}
+        )
+        sessions.assert_rejected({NAME: value[:position]})
+    sessions.assert_rejected({NAME: value + "A"})
+    sessions.assert_rejected({NAME: value + value})
+    assert sessions.statuses(jar) == {202}
 
 
-def test_ck04_lg07_of_another_purpose(place: Place) -> None:
-    """A login's cookie is no session, and a session is no login."""
-    scene = place.scene
-    jar = scene.log_in()
-    waiting: dict[str, str] = {}
-    begun = scene.ask("/oauth2/start?rd=/")
-    keep(waiting, begun)
-    [(name, login)] = waiting.items()
-    place.refused({NAME: login})
-    before = scene.idp.count("token")
-    callback = target_of(scene.idp.log_in(begun.headers["location"], "alice"))
-    assert scene.ask(callback, cookies={name: jar[NAME]}).status == 403
-    assert scene.idp.count("token") == before
+def test_ck04_lg07_cookie_of_another_purpose_rejected(sessions: Sessions) -> None:
+    """A login state is not a session, and a session is not a login state."""
+    harness = sessions.harness
+    jar = harness.log_in()
+    login_cookies: dict[str, str] = {}
+    started = harness.request("/oauth2/start?rd=/")
+    store_cookies(login_cookies, started)
+    [(name, login)] = login_cookies.items()
+    sessions.assert_rejected({NAME: login})
+    before = harness.idp.count("token")
+    callback = target_of(harness.idp.log_in(started.headers["location"], "alice"))
+    assert harness.request(callback, cookies={name: jar[NAME]}).status == 403
+    assert harness.idp.count("token") == before
 
 
-def test_ck05_under_another_name(place: Place) -> None:
-    value = place.scene.log_in()[NAME]
+def test_ck05_cookie_under_another_name_rejected(sessions: Sessions) -> None:
+    value = sessions.harness.log_in()[NAME]
     for name in ("_other", NAME.upper(), NAME + "_csrf", NAME + "_1"):
-        place.refused({name: value})
+        sessions.assert_rejected({name: value})
 
 
-def test_ck14_st02_st05_swapped(place: Place) -> None:
-    """Halves of two users' cookies are nobody's, nor are sessions that changed places."""
+def test_ck14_st02_st05_mixed_or_swapped_sessions_rejected(sessions: Sessions) -> None:
+    """Neither halves of two cookies nor stored sessions under swapped keys are valid."""
     jars: list[dict[str, str]] = []
     keys: list[str] = []
     for user in ("alice", "bob"):
-        before = place.store.keys()
-        jars.append(place.scene.log_in(user))
-        keys += place.store.keys() - before
+        before = sessions.store.keys()
+        jars.append(sessions.harness.log_in(user))
+        keys += sessions.store.keys() - before
     one, two = (jar[NAME] for jar in jars)
-    for at in (len(one) // 3, len(one) // 2, len(one) - 30):
-        place.refused({NAME: one[:at] + two[at:]})
-    assert [place.statuses(jar) for jar in jars] == [{202}, {202}]
-    assert len(keys) == (2 if place.kind in ("redis", "sqlite") else 0)
+    for position in (len(one) // 3, len(one) // 2, len(one) - 30):
+        sessions.assert_rejected({NAME: one[:position] + two[position:]})
+    assert [sessions.statuses(jar) for jar in jars] == [{202}, {202}]
+    assert len(keys) == (2 if sessions.kind in ("redis", "sqlite") else 0)
     if keys:
         for source, target in ((keys[0], "x"), (keys[1], keys[0]), ("x", keys[1])):
-            place.store.move(source, target)
-        fresh = place.scene.log_in()  # whatever a cache may hold of before
-        assert place.statuses(fresh) == {202}
+            sessions.store.move(source, target)
+        fresh = sessions.harness.log_in()  # evicts nothing, but passes the caches
+        assert sessions.statuses(fresh) == {202}
         for jar in jars:
-            for _ in range(LOOKS):
-                answer = place.scene.ask("/oauth2/auth", cookies=jar)
+            for response in sessions.check_each(jar):
                 user = ("alice", "bob")[jars.index(jar)]
-                assert email_of(answer) in ("", f"{user}@example.com")
+                assert email_of(response) in ("", f"{user}@example.com")
 
 
-def test_ck23_planted_before_a_login(place: Place) -> None:
-    """Who gave a browser a session of theirs is not in the one that it gets."""
-    scene = place.scene
-    planted = scene.log_in("alice")
+def test_ck23_planted_session_replaced_by_login(sessions: Sessions) -> None:
+    """Session fixation: a planted session does not become the victim's session."""
+    harness = sessions.harness
+    planted = harness.log_in("alice")
     jar = dict(planted)
-    begun = scene.ask("/oauth2/start?rd=/", cookies=jar)
-    keep(jar, begun)
-    callback = target_of(scene.idp.log_in(begun.headers["location"], "bob"))
-    keep(jar, scene.ask(callback, cookies=jar))
+    started = harness.request("/oauth2/start?rd=/", cookies=jar)
+    store_cookies(jar, started)
+    callback = target_of(harness.idp.log_in(started.headers["location"], "bob"))
+    store_cookies(jar, harness.request(callback, cookies=jar))
     assert jar[NAME] != planted[NAME]
-    for _ in range(LOOKS):
-        answer = scene.ask("/oauth2/auth", cookies=jar)
-        assert email_of(answer) == "bob@example.com"
-        answer = scene.ask("/oauth2/auth", cookies=planted)
-        assert email_of(answer) != "bob@example.com"
-        if place.kind != "cookie":  # the session that was replaced has ended
-            assert answer.status == 401
+    for response in sessions.check_each(jar):
+        assert email_of(response) == "bob@example.com"
+    for response in sessions.check_each(planted):
+        assert email_of(response) != "bob@example.com"
+        if sessions.kind != "cookie":  # the replaced session is revoked
+            assert response.status == 401
 
 
-def test_ck25_lo08_kept_after_signing_out(place: Place) -> None:
-    scene = place.scene
-    jar = scene.log_in()
-    assert place.statuses(jar) == {202}
+def test_ck25_lo08_copied_cookie_after_sign_out_rejected(sessions: Sessions) -> None:
+    harness = sessions.harness
+    jar = harness.log_in()
+    assert sessions.statuses(jar) == {202}
     copy = dict(jar)
-    answer = scene.ask("/oauth2/sign_out", cookies=jar)
-    assert answer.status == 302
-    keep(jar, answer)
+    response = harness.request("/oauth2/sign_out", cookies=jar)
+    assert response.status == 302
+    store_cookies(jar, response)
     assert NAME not in jar
-    # As documented: copies of a cookie that nothing revokes live to their end.
-    expected = {202} if place.kind == "cookie" else {401}
-    wait_for(lambda: place.statuses(copy) == expected, "the end")
-    if place.kind != "cookie":
-        place.refused(copy)
+    # As documented: without revocation, a copied cookie stays valid until it expires.
+    expected = {202} if sessions.kind == "cookie" else {401}
+    wait_for(lambda: sessions.statuses(copy) == expected, "the revocation")
+    if sessions.kind != "cookie":
+        sessions.assert_rejected(copy)
 
 
-def test_ck26_a_broken_one_is_cleared(place: Place) -> None:
+def test_ck26_invalid_cookie_cleared(sessions: Sessions) -> None:
     for target in ("/oauth2/sign_in", "/", "/oauth2/auth"):
-        jar = {NAME: place.scene.log_in()[NAME][:-4]}
-        keep(jar, place.scene.ask(target, cookies=jar))
+        jar = {NAME: sessions.harness.log_in()[NAME][:-4]}
+        store_cookies(jar, sessions.harness.request(target, cookies=jar))
         assert jar == {}
 
 
-def test_lo07_signing_out_with_nothing(place: Place) -> None:
-    for jar in ({}, {NAME: "garbage"}, {NAME: place.scene.log_in()[NAME][:-1]}):
-        answer = place.scene.ask("/oauth2/sign_out", cookies=jar)
-        assert answer.status == 302
-        assert any(line.startswith(f"{NAME}=;") for line in set_cookies(answer))
+def test_lo07_sign_out_without_session_clears_cookies(sessions: Sessions) -> None:
+    for jar in ({}, {NAME: "garbage"}, {NAME: sessions.harness.log_in()[NAME][:-1]}):
+        response = sessions.harness.request("/oauth2/sign_out", cookies=jar)
+        assert response.status == 302
+        assert any(line.startswith(f"{NAME}=;") for line in set_cookies(response))
 
 
-@pytest.mark.parametrize("kind", ENDED_FROM_OUTSIDE)
-def test_lo11_lo17_a_logout_token_ends_it_once(tmp_path: Path, kind: str) -> None:
-    """Every session of the user is over in all workers; the token can't come again."""
-    with placed(tmp_path, kind, backchannel_logout=True) as own:
-        alice, bob = own.scene.log_in("alice"), own.scene.log_in("bob")
-        assert own.statuses(alice) == own.statuses(bob) == {202}
-        token = own.scene.idp.logout_token("alice")
+@pytest.mark.parametrize("kind", REVOCABLE)
+def test_lo11_lo17_logout_token_revokes_sessions_once(
+    tmp_path: Path, kind: str
+) -> None:
+    """All workers revoke the user's sessions; a replayed token is rejected."""
+    with running_sessions(tmp_path, kind, backchannel_logout=True) as running:
+        alice, bob = running.harness.log_in("alice"), running.harness.log_in("bob")
+        assert running.statuses(alice) == running.statuses(bob) == {202}
+        token = running.harness.idp.logout_token("alice")
         body = f"logout_token={token}".encode()
         posted: dict[str, Any] = {
             "method": "POST",
@@ -268,44 +281,45 @@ def test_lo11_lo17_a_logout_token_ends_it_once(tmp_path: Path, kind: str) -> Non
         }
         target = "/oauth2/backchannel-logout"
         forged = {**posted, "body": body[:-6] + b"AAAAAA"}
-        assert own.scene.ask(target, **forged).status == 400
-        assert own.statuses(alice) == {202}
-        assert own.scene.ask(target, **posted).status == 200
-        wait_for(lambda: own.statuses(alice) == {401}, "the end")
-        assert own.statuses(bob) == {202}
-        assert {own.scene.ask(target, **posted).status for _ in range(LOOKS)} == {400}
+        assert running.harness.request(target, **forged).status == 400
+        assert running.statuses(alice) == {202}
+        assert running.harness.request(target, **posted).status == 200
+        wait_for(lambda: running.statuses(alice) == {401}, "the revocation")
+        assert running.statuses(bob) == {202}
+        replays = running.harness.request_each(target, **posted)
+        assert {response.status for response in replays} == {400}
 
 
-def test_az29_nobody_gets_the_answer_of_somebody_else(place: Place) -> None:
-    """Two users in turn on the same connections: each is who they are."""
-    scene = place.scene
-    users = {user: scene.log_in(user) for user in ("alice", "bob")}
-    for _ in range(LOOKS):
-        with Wire(scene.program.port) as wire:
+def test_az29_responses_on_one_connection_belong_to_their_sessions(
+    sessions: Sessions,
+) -> None:
+    """Two users and an unauthenticated client take turns on one connection."""
+    harness = sessions.harness
+    users = {user: harness.log_in(user) for user in ("alice", "bob")}
+    with workers.connections(harness.program, harness.program.port) as wires:
+        for wire in wires:
             for user, jar in [*users.items()] * 3:
                 wire.send(
                     f"GET /oauth2/auth HTTP/1.1\r\nHost: {HOST}\r\n"
                     f"Cookie: {NAME}={jar[NAME]}\r\n\r\n"
                     f"GET /oauth2/auth HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
                 )
-                answer, stranger = wire.answer(), wire.answer()
-                assert email_of(answer) == f"{user}@example.com"
-                assert (stranger.status, email_of(stranger)) == (401, "")
+                response, anonymous = wire.answer(), wire.answer()
+                assert email_of(response) == f"{user}@example.com"
+                assert (anonymous.status, email_of(anonymous)) == (401, "")
 
 
-@pytest.mark.parametrize("kind", ENDED_FROM_OUTSIDE)
-def test_lo26_an_open_websocket_ends_with_its_session(
-    tmp_path: Path, kind: str
-) -> None:
-    """Signed out while it is open: it ends within the interval."""
-    with sockets() as port:
+@pytest.mark.parametrize("kind", REVOCABLE)
+def test_lo26_sign_out_closes_an_open_websocket(tmp_path: Path, kind: str) -> None:
+    """The next session check of the WebSocket closes it."""
+    with websocket_app() as port:
         changes = {
             "upstreams": [f"http://127.0.0.1:{port}/"],
             "upgrade_check_interval": "200ms",
         }
-        with placed(tmp_path, kind, **changes) as own:
-            jar = own.scene.log_in()
-            with Wire(own.scene.program.port) as wire:
+        with running_sessions(tmp_path, kind, **changes) as running:
+            jar = running.harness.log_in()
+            with Wire(running.harness.program.port) as wire:
                 wire.send(
                     f"GET /chat HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\n"
                     "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
@@ -315,12 +329,15 @@ def test_lo26_an_open_websocket_ends_with_its_session(
                 assert wire.answer().status == 101
                 wire.send(b"ping")
                 assert wire.take(4) == b"ping"
-                assert own.scene.ask("/oauth2/sign_out", cookies=jar).status == 302
+                assert (
+                    running.harness.request("/oauth2/sign_out", cookies=jar).status
+                    == 302
+                )
                 assert wire.rest() == b""
 
 
 class _Echo(socketserver.BaseRequestHandler):
-    """Switches protocols and sends back whatever comes."""
+    """Switch protocols, then echo all bytes."""
 
     def handle(self) -> None:
         head = b""
@@ -339,8 +356,8 @@ class _Echo(socketserver.BaseRequestHandler):
 
 
 @contextlib.contextmanager
-def sockets() -> Iterator[int]:
-    """The port of an application with WebSockets."""
+def websocket_app() -> Iterator[int]:
+    """The port of an application that accepts WebSockets."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Echo) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -119,7 +119,7 @@ def refreshing() -> Harness:
     harness = Harness(settings(cookie={"refresh": 60.0}))
     harness.log_in()
     harness.clock.now += 61
-    harness.idp.requests.clear()
+    harness.idp.seen.clear()
     return harness
 
 

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from authproxy.asgi import AuthMiddleware, request_of
+from authproxy.asgi import AuthMiddleware, build_request
 from authproxy_core import AuthProxy, Secret, UpstreamSettings
 from authproxy_devprovider.config import Client as DemoClient
 from authproxy_devprovider.config import ProviderConfig
@@ -138,7 +138,7 @@ def test_a_posted_form_is_read(running: tuple[str, DevProvider]) -> None:
 
 def test_requests_without_everything() -> None:
     scope = {"method": "GET", "path": "/é", "headers": [(b"Host", b"x")]}
-    request = request_of(scope)
+    request = build_request(scope)
     assert request.target == b"/%C3%A9"
     assert request.headers == ((b"host", b"x"),)
     assert (request.peer, request.secure) == ("", False)

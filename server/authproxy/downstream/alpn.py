@@ -1,4 +1,4 @@
-"""Which protocol a TLS client and we have agreed on (ALPN, RFC 7301)."""
+"""Protocol selection for TLS clients by ALPN (RFC 7301)."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from .h1_connection import Connection
 
 
 class AlpnProtocol(asyncio.Protocol):
-    """Stands in until the handshake is over, then gives its place to the protocol.
+    """Protocol object until the TLS handshake ends, then replaced by the selected one.
 
-    The module for HTTP/2 is loaded when the first client wants it.
+    The HTTP/2 module is imported when the first client selects it.
     """
 
     def __init__(
-        self, hub: WorkerContext, client: tuple[str, int] | None = None
+        self, worker: WorkerContext, client: tuple[str, int] | None = None
     ) -> None:
-        self._hub = hub
-        self._client = client
+        self._worker = worker
+        self._proxied_client = client  # from the PROXY protocol header
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The handshake is done."""
+        """Replace this protocol, because the handshake has ended."""
         tls = cast(asyncio.Transport, transport)
-        chosen = self._chosen(tls)
-        tls.set_protocol(chosen)
-        chosen.connection_made(transport)
+        selected = self._create_protocol(tls)
+        tls.set_protocol(selected)
+        selected.connection_made(transport)
 
-    def _chosen(self, transport: asyncio.Transport) -> asyncio.Protocol:
+    def _create_protocol(self, transport: asyncio.Transport) -> asyncio.Protocol:
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() == "h2":
             from .h2_connection import H2Connection
 
-            return H2Connection(self._hub, self._client)
-        return Connection(self._hub, self._client)
+            return H2Connection(self._worker, self._proxied_client)
+        return Connection(self._worker, self._proxied_client)

@@ -1,28 +1,27 @@
-"""One client's connection: bytes to requests, requests to answers, in their order.
+"""An HTTP/1.1 client connection: received bytes to requests, responses in their order.
 
-The usual request, a head without a body that the application answers by itself, goes
-straight through: `data_received` parses it, asks the application, writes the answer
-and its log line, all in one call, without a task. Everything else becomes an
-`Exchange`, served by a task (`serving.serve`). While an exchange is under way, what
-the client sends stays in `received`, from which the exchange takes the body; the next
-request is looked at only when the answer before it is complete.
+The fast path is a request without a body that the core answers immediately, such as an
+auth check: `data_received` parses it, asks the application, writes the response and the
+log line in one call, without a task. Every other request becomes an `Exchange`, served
+by a task (`serve_exchange`) or by the forwarder's fast path. During an exchange the
+received bytes stay in the buffers of `ClientStream`, from which the exchange takes the
+body; the next request is parsed when the response is complete.
 
-Reading from the socket pauses while more than `RECEIVE_HIGH` bytes wait, and requests
-are not answered while the client does not read the answers. The time limits cost
-nothing per request: the worker calls `check` on every connection about once a second.
+Requests are not answered while the client does not read the responses. Timeouts cost
+nothing per request: the worker calls `check` on every connection about once per second.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections import deque
 from time import monotonic
 from typing import cast
 
 from authproxy_core.errors import RequestError
 from authproxy_core.messages import Forward, Request, Respond
 
+from ..contract import MODULE
 from ..http import response_encoder
 from ..http.body_decoders import Decoder
 from ..http.request_head import BLANK_LINE, HeadError, HeadReader, RequestHead
@@ -31,306 +30,208 @@ from ..net.addresses import format_peer
 from ..net.tunnel import UpgradedConnection
 from ..net.write_coalescing import ConnectionWriter
 from ..serve.request_task import serve_exchange
-from ..serve.worker_context import MODULE, WorkerContext
-from .h1_exchange import Exchange
+from ..serve.worker_context import WorkerContext
+from .client_stream import ClientStream
+from .h1_exchange import MAX_DRAIN_BYTES, Exchange
 
-# Bytes that wait before reading pauses; uvloop reads 250 kB at once.
-RECEIVE_HIGH = 256 << 10
-DRAIN_BYTES = 64 << 10  # of an unread body that are skipped to keep a connection
-LINGER = 2.0  # seconds for a client to notice the end before the connection is cut
-LINGER_BYTES = 1 << 20  # that are read and dropped meanwhile
+LINGER_TIMEOUT = 2.0  # seconds of a lingering close, then the connection is reset
+MAX_LINGER_BYTES = 1 << 20  # bytes read and dropped during a lingering close
 BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
-TURN = 16  # pipelined requests that are answered before others get their turn
+MAX_PIPELINED = 16  # requests of one connection answered per event-loop iteration
 FAILED = response_encoder.error_response(500)
 
 
-class Connection(asyncio.Protocol):
-    """The protocol object of one accepted connection."""
+class Connection(ClientStream):
+    """The protocol object of one accepted HTTP/1.1 connection."""
 
     __slots__ = (
-        "_announced",
-        "_chunk_bytes",
-        "_chunks",
         "_client",
         "_drain",
         "_drain_left",
-        "_ended",
         "_exchange",
         "_fresh",
-        "_hub",
-        "_input_waiter",
         "_lingering",
-        "_paused",
         "_peer",
+        "_proxied_client",
         "_reader",
         "_scanned",
         "_secure",
-        "_since",
-        "_writable",
-        "_write_waiter",
+        "_waiting_since",
         "age",
-        "lost",
-        "out",
-        "received",
-        "switched",
-        "transport",
+        "upgraded",
     )
 
     def __init__(
-        self, hub: WorkerContext, client: tuple[str, int] | None = None
+        self, worker: WorkerContext, client: tuple[str, int] | None = None
     ) -> None:
-        self._hub = hub
-        self._announced = client  # by the PROXY protocol
-        self._reader = HeadReader(hub.limits)
-        self.received = bytearray()
-        self._chunks: deque[bytes] = deque()  # behind `received`, for the exchange
-        self._chunk_bytes = 0
-        self.lost = False
-        self.switched = False  # it speaks another protocol now
+        super().__init__(worker)
+        self._proxied_client = client  # from the PROXY protocol header
+        self._reader = HeadReader(worker.limits)
+        self.upgraded = False  # the connection is part of a tunnel
         self._exchange: Exchange | None = None
-        self._drain: Decoder | None = None  # of a body that nobody wants
-        self._drain_left = 0
-        self._scanned = 0
-        self._fresh = True
-        self._ended = False  # the client has sent its last byte
+        self._drain: Decoder | None = None  # of a body that is skipped
+        self._drain_left = 0  # bytes that may still be skipped
+        self._scanned = 0  # bytes of `received` already searched for the head's end
+        self._fresh = True  # no request has been parsed
         self._lingering = False
-        self._paused = False
-        self._writable = True
-        self._input_waiter: asyncio.Future[None] | None = None
-        self._write_waiter: asyncio.Future[None] | None = None
-        self._since = hub.clock.now
+        self._waiting_since = worker.clock.now
 
-    # What the event loop calls.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember whom we talk to."""
+        """Register the connection."""
         self.transport = cast(asyncio.Transport, transport)
-        self.out = ConnectionWriter(self._hub.outbox, self.transport)
-        peer = self._announced or transport.get_extra_info("peername")
+        self.out = ConnectionWriter(self._worker.writes, self.transport)
+        peer = self._proxied_client or transport.get_extra_info("peername")
         self._peer, self._client = format_peer(peer)
         self._secure = transport.get_extra_info("sslcontext") is not None
-        self.age = self._hub.join(self)
+        self.age = self._worker.add_connection(self)
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come: nearly always exactly one head."""
+        """Handle received bytes: nearly always exactly one head."""
         if not self.received and self._exchange is None and self._is_ready():
             head = self._reader.read_single(data)
             if head is not None:
-                self._answer(head)
+                self._handle(head)
                 return
         if self._lingering:
             self._drop(len(data))
             return
         if self._exchange is not None and (self._chunks or not self.received):
-            self._chunks.append(data)  # of a large body: it is not copied
-            self._chunk_bytes += len(data)
-            self._wake_reader()
-            self._regulate()
+            self._append_chunk(data)
             return
-        # Empty lines before a request are no sign of life.
+        # Empty lines before a request do not restart the timeout.
         if not self.received and data.strip(b"\r\n"):
-            self._since = self._hub.clock.now
+            self._waiting_since = self._worker.clock.now
         self.received += data
         self._wake_reader()
         self.advance()
 
     def eof_received(self) -> bool:
-        """The client sends no more; it may still wait for its answer."""
-        self._ended = True
+        """Handle the half-close of a client that may still wait for its response."""
+        self._at_eof = True
         self._wake_reader()
-        # A client that has left looks the same. Its flow runs on, but no upstream
-        # works, or keeps silent, for one that is probably gone.
+        # A full close looks the same. The flow runs to its end, but a request of a
+        # client that has probably disconnected must not keep an upstream busy.
         if self._exchange is not None:
-            self._exchange.gone.set()
+            self._exchange.disconnected.set()
         if self._secure:
             return False
-        self.advance()  # which closes when there is nothing left to answer
+        self.advance()  # closes if there is nothing left to answer
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, in whatever way."""
+        """Unregister the closed connection and wake its exchange."""
         self.lost = True
-        hub = self._hub
-        hub.leave(self)
+        worker = self._worker
+        worker.remove_connection(self)
         if self._exchange is not None:
-            self._exchange.gone.set()
+            self._exchange.disconnected.set()
         self._wake_reader()
         self._wake_writer()
-        hub.on_connection_lost()
-
-    def pause_writing(self) -> None:
-        """The client does not keep up with reading."""
-        self._writable = False
+        worker.on_connection_lost()
 
     def resume_writing(self) -> None:
-        """The client has caught up."""
-        self._writable = True
-        self.out.progress = True
-        self._wake_writer()
+        """Continue responding: the client has read enough."""
+        super().resume_writing()
         self.advance()
 
-    # What the exchange uses.
+    # Called by the exchange.
 
-    def next_chunk(self) -> bytes:
-        """What has come behind `received`, as it came; b"" for nothing."""
-        if not self._chunks:
-            return b""
-        chunk = self._chunks.popleft()
-        self._chunk_bytes -= len(chunk)
-        return chunk
-
-    def _gather(self) -> None:
-        """Let all that has come be in `received`."""
-        while self._chunks:
-            self.received += self.next_chunk()
-
-    async def wait_readable(self, timeout: float) -> bool:  # noqa: ASYNC109
-        """Wait until more has been received; False when there will be no more.
-
-        Raises TimeoutError after *timeout* seconds (0: no limit).
-        """
-        if self._ended or self.lost:
-            return False
-        self._regulate()
-        waiter = asyncio.get_running_loop().create_future()
-        self._input_waiter = waiter
-        try:
-            async with asyncio.timeout(timeout or None):
-                await waiter
-        finally:
-            self._input_waiter = None
-        return True
-
-    async def wait_writable(self) -> bool:
-        """Wait until the client has read enough; False when it is gone."""
-        while not self._writable and not self.lost:
-            waiter = asyncio.get_running_loop().create_future()
-            self._write_waiter = waiter
-            try:
-                await waiter
-            finally:
-                self._write_waiter = None
-        return not self.lost
-
-    def may_persist(self, head: RequestHead) -> bool:
-        """Whether the connection can serve another request after this one."""
-        return (
-            head.keep_alive
-            and not self._hub.stopping
-            and not (self._ended and not self.received)
-        )
-
-    def give_away(self) -> UpgradedConnection:
-        """Let somebody else have the transport; what was received goes with it.
-
-        What only HTTP needs is let go: it may be for hours, and for thousands.
-        """
-        self._gather()
-        early = bytes(self.received)
-        self.switched = True
+    def detach(self) -> UpgradedConnection:
+        """Hand over the transport, with all received bytes, to another protocol."""
+        detached = super().detach()
+        self.upgraded = True
         self._exchange = None
-        del self._reader, self._chunks, self.received
-        return UpgradedConnection(self.transport, self.connection_lost, early)
+        del self._reader
+        return detached
 
-    def exchange_ended(self, exchange: Exchange, *, close: bool) -> None:
-        """The answer is complete; go on with the next request, or close."""
+    def exchange_ended(self, decoder: Decoder, *, close: bool) -> None:
+        """Skip the rest of the body in *decoder* and take the next request, or close."""
         self._exchange = None
-        self._since = self._hub.clock.now
+        self._waiting_since = self._worker.clock.now
         if self.lost:
             return
-        more = self.received or self._chunks or self._ended
-        if not more and not close and exchange.decoder.done:
-            self._resume()
+        pending = self.received or self._chunks or self._at_eof
+        if not pending and not close and decoder.done:
+            self._resume_reading()
             return
         self._gather()
         if close:
-            self.close_gently()
+            self._linger()
             return
-        if not exchange.decoder.done:
-            self._drain = exchange.decoder
-            self._drain_left = DRAIN_BYTES
+        if not decoder.done:
+            self._drain = decoder
+            self._drain_left = MAX_DRAIN_BYTES
         self.advance()
 
-    def close_gently(self) -> None:
-        """Close so that the client can still read the answer.
-
-        Closing while unread bytes wait would reset the connection, and the answer
-        could be lost with them: our side ends first, what still comes is dropped.
-        """
-        self.received.clear()
-        if self._ended or self._secure or not self.transport.can_write_eof():
-            self.out.close()
-            return
-        self._lingering = True
-        self._drain_left = LINGER_BYTES
-        self._since = self._hub.clock.now
-        self._resume()
-        self.out.write_eof()
-
-    # What the worker uses.
+    # Called by the worker.
 
     @property
     def idle(self) -> bool:
-        """Whether no request is being received or answered.
+        """Return whether no request is being received or answered.
 
-        What is no HTTP any more has no end that could be waited for.
+        A tunnel counts as idle: it has no end that a graceful shutdown could wait for.
         """
-        if self.switched:
+        if self.upgraded:
             return True
         return self._exchange is None and not self.received and self._drain is None
 
     @property
     def evictable(self) -> bool:
-        """Whether it may be closed to make room for another client."""
-        return self._exchange is None and not self.switched
+        """Return whether it may be closed to make room for another client."""
+        return self._exchange is None and not self.upgraded
 
     @property
     def waiting(self) -> tuple[float, int]:
-        """Sorts connections by how long they have waited, the longest first."""
-        return self._since, self.age
+        """Sort key for eviction: the longest-waiting connection is the first."""
+        return self._waiting_since, self.age
 
     def check(self, now: float) -> None:
-        """Apply the time limits."""
-        limits = self._hub.limits
-        if self.out.stalled(now, limits.write_timeout):
+        """Apply the timeouts; *now* is the worker's clock in seconds."""
+        limits = self._worker.limits
+        if self.out.is_stalled(now, limits.write_timeout):
             self.out.abort()
             return
-        if self.switched:
+        if self.upgraded:
             return
-        waited = now - self._since
+        waited = now - self._waiting_since
         if self._lingering:
-            if waited >= LINGER:
+            if waited >= LINGER_TIMEOUT:
                 self.out.abort()
         elif self._exchange is not None:
-            pass  # its waits have their own limits
+            pass  # the exchange has timeouts for its waits
         elif self._drain is not None:
             if waited >= limits.head_timeout:
-                self.close_gently()
+                self._linger()
         elif self.received:
             if waited >= limits.head_timeout and self._writable:
-                self._refuse(408, "the head took too long")
+                self._reject(408, "timeout while receiving the head")
         elif waited >= (limits.head_timeout if self._fresh else limits.idle_timeout):
             self.out.close()
 
+    # Parsing and responding.
+
     def advance(self) -> None:
-        """Answer the requests that have been received."""
-        for _ in range(TURN):
-            if not self.received or not self._drained() or not self._is_ready():
+        """Handle the requests that have been received."""
+        for _ in range(MAX_PIPELINED):
+            if not self.received or not self._skip_body() or not self._is_ready():
                 break
             head = self._next_head()
             if head is None:
                 break
-            self._answer(head)
-            if self.received:  # no answers are piled up for who does not read them
-                self._hub.outbox.flush()
+            self._handle(head)
+            if self.received:  # so that a client that does not read is noticed
+                self._worker.writes.flush()
         else:
             asyncio.get_running_loop().call_soon(self.advance)
             return
-        if self._ended and self._exchange is None and self._writable and not self.lost:
+        if self._at_eof and self._exchange is None and self._writable and not self.lost:
             self.out.close()
-        self._regulate()
+        self._update_reading()
 
     def _is_ready(self) -> bool:
+        """Return whether the next request may be handled."""
         return (
             self._exchange is None
             and self._writable
@@ -339,25 +240,22 @@ class Connection(asyncio.Protocol):
             and not self.transport.is_closing()
         )
 
-    # Parsing and answering.
-
     def _next_head(self) -> RequestHead | None:
-        """Cut the next head out of what was received; None when it isn't whole."""
+        """Take the next head from ``received``; None if it is incomplete or invalid."""
         received = self.received
         # RFC 9112 §2.2: empty lines before a request line are skipped.
         while received[:2] == b"\r\n":
             del received[:2]
             self._scanned = 0
-        # What was looked at before is not looked at again.
         start = max(self._scanned - 3, 0)
         end = received.find(BLANK_LINE, start)
-        limit = self._hub.limits.head_bytes
+        limit = self._worker.limits.head_bytes
         if end < 0 or end + 4 > limit:
             self._scanned = len(received)
             if end >= 0 or len(received) > limit:
-                self._refuse(431, f"a head of more than {limit} bytes")
+                self._reject(431, f"head exceeds {limit} bytes")
             elif BARE_LINE_FEED.search(received, start):
-                self._refuse(400, "a line feed without carriage return")
+                self._reject(400, "line feed without carriage return")
             return None
         data = bytes(received[: end + 4])
         del received[: end + 4]
@@ -365,13 +263,13 @@ class Connection(asyncio.Protocol):
         try:
             return self._reader.read(data)
         except HeadError as error:
-            self._refuse(error.status, str(error))
+            self._reject(error.status, str(error))
             return None
 
-    def _answer(self, head: RequestHead) -> None:
-        """Ask the application; answer at once, or by an exchange."""
-        hub = self._hub
-        began = monotonic()
+    def _handle(self, head: RequestHead) -> None:
+        """Ask the application; respond immediately, or start an exchange."""
+        worker = self._worker
+        started = monotonic()
         self._fresh = False
         request = Request(
             head.method,
@@ -379,53 +277,55 @@ class Connection(asyncio.Protocol):
             head.headers,
             self._peer,
             self._secure,
-            hub.request_ids.choose(head.sole(hub.request_id_header)),
+            worker.request_ids.choose(head.single_value(worker.request_id_header)),
         )
-        application = hub.application
+        application = worker.application
         try:
             outcome = application.handle(request)
         except Exception as error:
-            hub.logs.exception(MODULE, f"request {request.id} failed", error)
+            worker.logs.exception(MODULE, f"request {request.id} failed", error)
             outcome = FAILED
         if type(outcome) is Respond and head.length == 0:
-            self._respond(head, request, outcome, began)
+            self._respond(head, request, outcome, started)
             return
-        exchange = Exchange(self, hub, head, request, application, self._client, began)
+        exchange = Exchange(
+            self, worker, head, request, application, self._client, started
+        )
         self._exchange = exchange
         if (
             type(outcome) is Forward
-            and hub.forwarder is not None
-            and hub.forwarder.begin(exchange, outcome)
+            and worker.forwarder is not None
+            and worker.forwarder.try_fast_path(exchange, outcome)
         ):
             return
-        hub.spawn(serve_exchange(exchange, outcome))
+        worker.spawn(serve_exchange(exchange, outcome))
 
     def _respond(
-        self, head: RequestHead, request: Request, respond: Respond, began: float
+        self, head: RequestHead, request: Request, respond: Respond, started: float
     ) -> None:
-        hub = self._hub
+        worker = self._worker
         persists = self.may_persist(head) and respond is not FAILED
         persistence: response_encoder.Persistence = "close"
         if persists:
             persistence = "" if head.minor else "keep-alive"
         head_only = head.method == b"HEAD"
         try:
-            data = hub.answers.encoded(
-                respond, hub.clock.date, head_only=head_only, persistence=persistence
+            data = worker.response_heads.encoded(
+                respond, worker.clock.date, head_only=head_only, persistence=persistence
             )
         except ValueError as error:
-            hub.logs.exception(MODULE, f"request {request.id} failed", error)
+            worker.logs.exception(MODULE, f"request {request.id} failed", error)
             respond, persists = FAILED, False
-            data = response_encoder.encode_error(500, hub.clock.date)
+            data = response_encoder.encode_error(500, worker.clock.date)
         self.out.write(data)
-        hub.record_response(
+        worker.record_response(
             RequestRecord(
                 head,
                 request,
                 self._client,
                 respond.status,
                 len(respond.body),
-                monotonic() - began,
+                monotonic() - started,
                 respond.user,
                 "",
                 respond.verdict,
@@ -433,70 +333,60 @@ class Connection(asyncio.Protocol):
             ),
             respond.events,
         )
-        self._since = hub.clock.now
+        self._waiting_since = worker.clock.now
         if not persists:
-            self.close_gently()
+            self._linger()
 
-    def _refuse(self, status: int, reason: str) -> None:
-        """The fixed answer to what never reaches the application, then the end."""
-        self._hub.logs.info(
-            MODULE, f"refused a request of {self._client} with {status}: {reason}"
+    def _reject(self, status: int, reason: str) -> None:
+        """Answer a request that does not reach the application, and close."""
+        self._worker.logs.info(
+            MODULE, f"rejected request from {self._client} with {status}: {reason}"
         )
-        self.out.write(response_encoder.encode_error(status, self._hub.clock.date))
-        self.close_gently()
+        self.out.write(response_encoder.encode_error(status, self._worker.clock.date))
+        self._linger()
 
-    def _drained(self) -> bool:
-        """Skip the body that nobody wanted; False while some of it is missing."""
+    # Unread bodies and lingering close.
+
+    def _skip_body(self) -> bool:
+        """Skip the unread body of the last request; return whether it is complete."""
         drain = self._drain
         if drain is None:
             return True
         try:
             while not drain.done:
-                piece = drain.take(self.received)
-                self._drain_left -= len(piece)
+                skipped = drain.take(self.received)
+                self._drain_left -= len(skipped)
                 if self._drain_left < 0:
                     self._drain = None
-                    self.close_gently()
+                    self._linger()
                     return False
-                if not piece and not drain.done:
+                if not skipped and not drain.done:
                     return False
         except RequestError:
             self._drain = None
-            self.close_gently()
+            self._linger()
             return False
         self._drain = None
-        self._since = self._hub.clock.now
+        self._waiting_since = self._worker.clock.now
         return True
 
-    # Flow control.
+    def _linger(self) -> None:
+        """Close so that the client can still read the response.
 
-    def _regulate(self) -> None:
-        """Pause or resume reading by how much waits."""
-        # A head must fit, or it could never become whole.
-        waiting = len(self.received) + self._chunk_bytes
-        if waiting > max(RECEIVE_HIGH, self._hub.limits.head_bytes):
-            if not self._paused and not self.transport.is_closing():
-                self._paused = True
-                self.transport.pause_reading()
-        else:
-            self._resume()
-
-    def _resume(self) -> None:
-        if self._paused and not self.transport.is_closing():
-            self._paused = False
-            self.transport.resume_reading()
+        A close with unread received bytes would reset the connection, and the client
+        could lose the response: authproxy half-closes, and drops received bytes.
+        """
+        self.received.clear()
+        if self._at_eof or self._secure or not self.transport.can_write_eof():
+            self.out.close()
+            return
+        self._lingering = True
+        self._drain_left = MAX_LINGER_BYTES
+        self._waiting_since = self._worker.clock.now
+        self._resume_reading()
+        self.out.write_eof()
 
     def _drop(self, size: int) -> None:
         self._drain_left -= size
         if self._drain_left < 0:
             self.out.abort()
-
-    def _wake_reader(self) -> None:
-        waiter = self._input_waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    def _wake_writer(self) -> None:
-        waiter = self._write_waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)

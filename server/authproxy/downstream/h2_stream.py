@@ -1,14 +1,14 @@
-"""One request of an HTTP/2 connection: its body comes in, its answer goes out."""
+"""One HTTP/2 request: its body from a stream, its response to it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from authproxy_core.errors import BodyTooLarge, ClientGone
+from authproxy_core.errors import ClientGone
 from authproxy_core.messages import (
     Decision,
     Event,
@@ -19,86 +19,116 @@ from authproxy_core.messages import (
     upstream_name,
 )
 
+from ..contract import Application
 from ..http import response_encoder
 from ..http.h2_request_head import CONNECTION_FIELDS
 from ..http.request_head import RequestHead
 from ..logs.formatter import RequestRecord
 from ..net.tunnel import Tunnel, UpgradedConnection
+from ..serve.body_reader import read_body
+from ..serve.worker_context import WorkerContext
 
-if TYPE_CHECKING:
-    from ..serve.worker_context import Application, WorkerContext
-    from .h2_connection import H2Connection
+
+class FrameSender(Protocol):
+    """The connection as its streams use it; *number* is the stream identifier."""
+
+    worker: WorkerContext
+    client: str
+
+    def send_head(
+        self, number: int, status: int, fields: Sequence[Header], *, ends: bool = False
+    ) -> None:
+        """Send a response head; dropped if the stream is closed."""
+
+    def send_data(self, number: int, data: bytes, *, ends: bool) -> None:
+        """Send body data that fits into the window."""
+
+    def send_end(self, number: int, trailers: Sequence[Header]) -> None:
+        """End the response body, with or without trailers."""
+
+    def window(self, number: int) -> int:
+        """Return the number of bytes that the client accepts on the stream."""
+
+    async def wait_for_window(self, number: int) -> int:
+        """Return the bytes that may be sent, once there are any; 0 after a disconnect.
+
+        Raises TimeoutError if the client accepts nothing for the write timeout.
+        """
+
+    def acknowledge(self, number: int, count: int) -> None:
+        """Extend the window by *count* bytes, which have been taken."""
+
+    def reset(self, number: int) -> None:
+        """Reset a stream whose response can't be completed."""
+
+    def release(self, exchange: StreamExchange) -> None:
+        """Remove a stream whose response is complete or was aborted."""
 
 
 class StreamBody:
-    """The body of a request, pulled piece by piece; as `exchange.RequestBody`.
+    """The request body of a stream; implements `contract.Body`.
 
-    The client may send on only what was taken (flow control, RFC 9113 §5.2).
+    The window is extended when bytes are taken, not when they are received, so the
+    client can't send more than fits into it (flow control, RFC 9113 §5.2).
     """
 
-    def __init__(
-        self, connection: H2Connection, number: int, head: RequestHead
-    ) -> None:
+    def __init__(self, connection: FrameSender, number: int, head: RequestHead) -> None:
         self.length = head.length
-        self.broken = False
+        self.incomplete = False  # the rest of it can't be received
         self.malformed = False
         self.trailers: Headers = ()
-        self.answered = False
-        self.ended = head.length == 0
-        self._owes_continue = head.expects
+        self.response_started = False  # too late for "100 Continue"
+        self.ended = head.length == 0  # the client has sent all of it
+        self._owes_continue = head.expects_continue
         self._connection = connection
         self._number = number
-        self._pieces: deque[tuple[bytes, int]] = deque()
-        self._timeout = connection.hub.limits.head_timeout
+        self._chunks: deque[tuple[bytes, int]] = deque()  # data, bytes of the window
+        self._timeout = connection.worker.limits.head_timeout
         self._waiter: asyncio.Future[None] | None = None
 
     @property
-    def awaits_continue(self) -> bool:
-        """Whether the client still waits to be told to send the body."""
-        return self._owes_continue
-
-    @property
-    def done(self) -> bool:
-        """Whether all of it has been taken."""
-        return self.ended and not self._pieces
+    def _done(self) -> bool:
+        """Return whether all of it has been taken."""
+        return self.ended and not self._chunks
 
     def decode_buffered(self) -> None:
-        """Frames have been checked already."""
+        """Do nothing: the `h2` library has already checked the frames."""
 
     def feed(self, data: bytes, counted: int) -> None:
-        """Take what has come; *counted* bytes of the window are given back later."""
-        self._pieces.append((data, counted))
+        """Queue received data that used *counted* bytes of the window."""
+        self._chunks.append((data, counted))
         self._wake()
 
     def end(self) -> None:
-        """The client has sent all of it."""
+        """Mark the body as complete."""
         self.ended = True
         self._wake()
 
-    def break_off(self) -> None:
-        """There will be no more, and it is not complete."""
-        self.broken = True
+    def abort(self) -> None:
+        """Mark the body as incomplete: no more of it will be received."""
+        self.incomplete = True
         self._wake()
 
-    def drop(self) -> None:
-        """Give back the window of what nobody will take."""
-        while self._pieces:
-            self._connection.acknowledge(self._number, self._pieces.popleft()[1])
+    def discard(self) -> None:
+        """Discard the queued data and extend the window by its size."""
+        while self._chunks:
+            self._connection.acknowledge(self._number, self._chunks.popleft()[1])
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while not self.done:
-            if self._pieces:
-                data, counted = self._pieces.popleft()
+        while not self._done:
+            if self._chunks:
+                data, counted = self._chunks.popleft()
                 self._connection.acknowledge(self._number, counted)
                 if data:
                     yield data
             else:
-                await self._more()
+                await self._wait()
 
-    async def _more(self) -> None:
-        if self.broken or (self._owes_continue and self.answered):
-            self.broken = True
-            raise ClientGone("the client left before its body had arrived")
+    async def _wait(self) -> None:
+        """Wait for more data; raises `ClientGone`."""
+        if self.incomplete or (self._owes_continue and self.response_started):
+            self.incomplete = True
+            raise ClientGone("client disconnected during the request body")
         if self._owes_continue:
             self._owes_continue = False
             self._connection.send_head(self._number, 100, ())
@@ -107,8 +137,8 @@ class StreamBody:
             async with asyncio.timeout(self._timeout or None):
                 await self._waiter
         except TimeoutError:
-            self.broken = True
-            raise ClientGone("the body stalled") from None
+            self.incomplete = True
+            raise ClientGone("client stalled during the request body") from None
         finally:
             self._waiter = None
 
@@ -117,112 +147,100 @@ class StreamBody:
             self._waiter.set_result(None)
 
     async def read_all(self, limit: int) -> bytes:
-        """The whole body; raises `BodyTooLarge` above *limit* bytes."""
-        if self.length is not None and self.length > limit:
-            raise BodyTooLarge(f"the body has {self.length} bytes, allowed: {limit}")
+        """Return the whole body; see `contract.BodySource.read_all`."""
         try:
-            async with asyncio.timeout(self._timeout or None):
-                return await self._collected(limit)
-        except TimeoutError:
-            self.broken = True
-            raise ClientGone("the body took too long") from None
+            return await read_body(self, limit, self.length, self._timeout)
+        except ClientGone:
+            self.incomplete = True
+            raise
 
     def unread(self, data: bytes) -> None:
-        """Put the whole body back; its window was given back when it was read."""
+        """Put the whole body back; the window was extended when it was read."""
         self.length = len(data)
         if data:
-            self._pieces.appendleft((data, 0))
-
-    async def _collected(self, limit: int) -> bytes:
-        pieces, size = [], 0
-        async for piece in self:
-            size += len(piece)
-            if size > limit:
-                raise BodyTooLarge(f"the body has more than {limit} bytes")
-            pieces.append(piece)
-        return b"".join(pieces)
+            self._chunks.appendleft((data, 0))
 
 
 class StreamExchange:
-    """A request and its answer on one stream; as `exchange.Exchange`."""
+    """A request and its response; implements `contract.ExchangeProtocol`."""
 
     def __init__(
         self,
-        connection: H2Connection,
+        connection: FrameSender,
         number: int,
         head: RequestHead,
         request: Request,
         application: Application,
-        began: float,
+        request_started: float,
     ) -> None:
-        self.hub: WorkerContext = connection.hub
+        self.worker = connection.worker
         self.head = head
         self.request = request
         self.application = application
         self.body = StreamBody(connection, number, head)
         self.started = False
         self.finished = False
-        self.gone = asyncio.Event()
+        self.disconnected = asyncio.Event()
         self.number = number
+        self.forwarded_at = 0.0
         self._connection = connection
-        self._began = began
+        self._request_started = request_started  # monotonic seconds
         self._status = 0
         self._size = 0
-        self._left: int | None = 0
-        self._open = True  # our side of the stream
-        self.forwarded_at = 0.0
+        self._remaining: int | None = 0  # bytes of the response body, None if unknown
+        self._open = True  # END_STREAM has not been sent
         self._upstream_seconds: float | None = None
-        self.hub.metrics.request_started()
+        self.worker.metrics.request_started()
 
-    # What the connection tells.
+    # Called by the connection.
 
     def reset(self) -> None:
-        """The client has cancelled the request, or the connection is gone."""
+        """Handle a canceled stream or a closed connection."""
         self._open = False
-        self.gone.set()
-        self.body.break_off()
+        self.disconnected.set()
+        self.body.abort()
 
-    # The answer, streamed.
+    # Streamed responses.
 
     async def send_informational(self, status: int, headers: Headers) -> None:
-        """Pass on an interim answer; 101 does not exist here (RFC 9113 §8.1)."""
+        """Send a 1xx response, except 101 (RFC 9113 §8.1)."""
         if not self.started and self._open and status != 101:
-            self._connection.send_head(self.number, status, _fields(headers))
+            self._connection.send_head(self.number, status, _encode_fields(headers))
 
     async def start(self, status: int, headers: Headers, *, length: int | None) -> None:
-        """Send the final head; *length* is the body's size in bytes, None if unknown."""
+        """Send the final head; *length* is the body size in bytes, None if unknown."""
         with_body = response_encoder.has_body(status) and self.head.method != b"HEAD"
-        self._left = length if with_body else 0
-        fields = _fields(headers)
+        self._remaining = length if with_body else 0
+        fields = _encode_fields(headers)
         if length is not None and response_encoder.has_body(status):
             fields.append((b"content-length", b"%d" % length))
         self._check_open()
         if self.forwarded_at:
             self._upstream_seconds = monotonic() - self.forwarded_at
-        self._send_head(status, fields, ends=self._left == 0)
+        self._send_head(status, fields, ends=self._remaining == 0)
 
     def _send_head(self, status: int, fields: list[Header], *, ends: bool) -> None:
         if not any(name == b"date" for name, _ in fields):
-            fields.append((b"date", self.hub.clock.date[6:-2]))
+            fields.append((b"date", self.worker.clock.date[6:-2]))
         self._connection.send_head(self.number, status, fields, ends=ends)
-        self.started = self.body.answered = True
+        self.started = self.body.response_started = True
         self._status = status
         if ends:
             self._open = False
 
     async def write(self, data: bytes) -> None:
-        """Send a piece of the body; waits for the client, raises `ClientGone`."""
+        """Send bytes of the body; raises `ClientGone`."""
         if not data:
             return
         self._check_open()
         ends = False
-        if self._left is not None:
-            self._left -= len(data)
-            if self._left < 0:
+        if self._remaining is not None:
+            self._remaining -= len(data)
+            if self._remaining < 0:
                 self.abort()
-                raise ClientGone("more bytes than announced")
-            # Trailers may follow a body of known length too; who takes them asks so.
-            ends = self._left == 0 and b"trailers" not in self.head.fields.get(
+                raise ClientGone("response body exceeds its Content-Length")
+            # Trailers may follow a body of known length too, if the client wants them.
+            ends = self._remaining == 0 and b"trailers" not in self.head.fields.get(
                 b"te", b""
             )
         self._size += len(data)
@@ -231,52 +249,52 @@ class StreamExchange:
     async def _send(self, data: bytes, *, ends: bool) -> None:
         try:
             while data:
-                room = await self._connection.wait_for_window(self)
+                window = await self._connection.wait_for_window(self.number)
                 self._check_open()
-                piece, data = data[:room], data[room:]
+                chunk, data = data[:window], data[window:]
                 last = ends and not data
-                self._connection.send_data(self.number, piece, ends=last)
+                self._connection.send_data(self.number, chunk, ends=last)
                 if last:
                     self._open = False
         except TimeoutError:
             self.abort()
-            raise ClientGone("the client does not read") from None
+            raise ClientGone("client does not read the response") from None
 
-    def switch(self, headers: Headers) -> UpgradedConnection:
-        """HTTP/2 knows no Upgrade (RFC 9113 §8.6), so nobody has asked for it."""
-        raise ClientGone("a stream can't change its protocol")
+    def switch_protocols(self, headers: Headers) -> UpgradedConnection:
+        """Raise `ClientGone`: HTTP/2 has no Upgrade (RFC 9113 §8.6)."""
+        raise ClientGone("an HTTP/2 stream can't switch protocols")
 
     def attach_tunnel(self, tunnel: Tunnel) -> None:
-        """Nothing was switched."""
+        """Do nothing: a stream never becomes a tunnel."""
 
     async def finish(self, trailers: Headers = ()) -> None:
-        """The body is complete; *trailers* follow it if it has not told that it is."""
-        if self._left:
+        """End the body, with *trailers* unless the stream has already ended."""
+        if self._remaining:
             self.abort()
             return
         if self._open:
-            self._connection.send_end(self.number, _fields(trailers))
+            self._connection.send_end(self.number, _encode_fields(trailers))
             self._open = False
         self.finished = True
 
     def _check_open(self) -> None:
         if not self._open:
-            raise ClientGone("the client has left")
+            raise ClientGone("client disconnected")
 
     def abort(self) -> None:
-        """End the stream: the client sees an incomplete answer."""
-        self.gone.set()
-        self.body.break_off()
+        """Reset the stream: the client sees an incomplete response."""
+        self.disconnected.set()
+        self.body.abort()
         if self._open:
             self._open = False
-            self._connection.reset(self.number, failed=True)
+            self._connection.reset(self.number)
 
-    # The answer as a whole.
+    # Complete responses.
 
     def respond(self, respond: Respond, *, last: bool = False) -> None:
-        """Send a complete answer; *last* has no meaning for one of many streams."""
+        """Send a complete response; *last* is ignored, other streams go on."""
         status, body = respond.status, respond.body
-        fields = _fields(respond.headers)
+        fields = _encode_fields(respond.headers)
         if response_encoder.has_body(status):
             fields.append((b"content-length", b"%d" % len(body)))
         if self.head.method == b"HEAD" or not response_encoder.has_body(status):
@@ -288,17 +306,17 @@ class StreamExchange:
             return
         self._send_head(status, fields, ends=not body)
         if body:
-            self._send_whole(body)
+            self._send_body(body)
 
-    def _send_whole(self, body: bytes) -> None:
-        """Send *body*, at once if the client's windows allow."""
+    def _send_body(self, body: bytes) -> None:
+        """Send the whole body: immediately if it fits into the window, else by a task."""
         if len(body) <= self._connection.window(self.number):
             self._connection.send_data(self.number, body, ends=True)
             self._open = False
         else:
-            self.hub.spawn(self._send_rest(body))
+            self.worker.spawn(self._send_large_body(body))
 
-    async def _send_rest(self, body: bytes) -> None:
+    async def _send_large_body(self, body: bytes) -> None:
         try:
             await self._send(body, ends=True)
         except ClientGone:
@@ -306,17 +324,19 @@ class StreamExchange:
         finally:
             self._connection.release(self)
 
+    # The end.
+
     def end(self, decision: Decision, events: tuple[Event, ...]) -> None:
-        """Write the log lines, and let the stream go."""
-        self.hub.metrics.request_ended()
-        self.hub.record_response(
+        """Log the request and release the stream."""
+        self.worker.metrics.request_ended()
+        self.worker.record_response(
             RequestRecord(
                 self.head,
                 self.request,
                 self._connection.client,
                 self._status,
                 self._size,
-                monotonic() - self._began,
+                monotonic() - self._request_started,
                 decision.user,
                 upstream_name(decision),
                 decision.verdict,
@@ -331,14 +351,15 @@ class StreamExchange:
             self._connection.release(self)
 
 
-def _fields(headers: Headers) -> list[Header]:
-    """The fields of an answer, less those about a connection.
+def _encode_fields(headers: Headers) -> list[Header]:
+    """Return the fields of a response without connection-specific ones.
 
-    The last guard against a split answer, as in `wire.fields`; raises ValueError.
+    The last check against response splitting, as in `response_encoder.fields`; raises
+    ValueError.
     """
     for name, value in headers:
         if b"\n" in value or b"\r" in value or b"\0" in value:
-            raise ValueError(f"a line end inside the header field {name.decode()}")
+            raise ValueError(f"control character in header field {name.decode()}")
     return [
         (name, value.strip(b" \t"))
         for name, value in headers

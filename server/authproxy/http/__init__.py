@@ -1,1 +1,1 @@
-"""Sans-IO codecs: heads, bodies, responses, PROXY protocol."""
+"""Sans-IO HTTP codecs: request and response heads, bodies, trailers."""

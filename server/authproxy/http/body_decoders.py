@@ -1,9 +1,8 @@
-"""Where a request's body ends: decoders that take it out of the received bytes.
+"""Decoders that take a message body from the front of the received bytes.
 
-Both kinds take from the front of a shared buffer and never more than the body, so
-that what remains is the next request. A chunked body is judged strictly (RFC 9112
-§7.1); chunk extensions are checked and dropped, trailers are kept for whoever passes
-the body on, who has to choose among them: some would pose as headers.
+A decoder never takes more than the body, so the remaining bytes are the next message.
+Chunked bodies are parsed strictly (RFC 9112 §7.1). Chunk extensions are checked and
+dropped. Trailers are stored; the caller filters them before it forwards them.
 """
 
 from __future__ import annotations
@@ -14,38 +13,43 @@ from typing import Protocol
 from authproxy_core.errors import RequestError
 from authproxy_core.messages import Header
 
+from .field_syntax import FIELD_NAME, FIELD_VALUE, OWS
+
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?")
-TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")
-LINE_BYTES = 1 << 10  # of a chunk-size line or a trailer
-OVERHEAD_BYTES = 16 << 10  # of all extensions and trailers of a body
+TRAILER = re.compile(b"(%b):(%b)" % (FIELD_NAME.pattern, FIELD_VALUE.pattern))
+MAX_LINE_BYTES = 1 << 10  # bytes of a chunk-size line or a trailer
+MAX_OVERHEAD_BYTES = 16 << 10  # bytes of all extensions and trailers of a body
+MAX_READ_BYTES = 256 << 10  # bytes that `take` returns at once
 NO_TRAILERS: list[Header] = []
-MAX_READ_BYTES = 256 << 10  # of what is handed on at once
 
 
 class Decoder(Protocol):
-    """Takes the body from the front of what was received."""
+    """Decoder of one message body.
+
+    ``done`` is true once the body is complete; ``trailers`` are complete then, too.
+    """
 
     done: bool
     trailers: list[Header]
 
     def take(self, received: bytearray) -> bytes:
-        """The next piece of the body, b"" when more must be received (or it is done).
+        """Remove and return body bytes; b"" if more input is needed or the body is done.
 
         Raises `RequestError` on malformed framing.
         """
 
-    def passed(self, data: bytes) -> bytes:
-        """*data* if nothing in it has to be decoded or left, else b"".
+    def pass_through(self, data: bytes) -> bytes:
+        """Return *data* if all of it is body bytes that need no decoding, else b"".
 
-        It is for what comes while nothing else waits in front of it.
+        Call it only while the buffer for `take` is empty.
         """
 
     def remaining(self) -> int | None:
-        """How many bytes are still to come, None when that can't be known."""
+        """Return the number of missing body bytes; None if it is unknown."""
 
 
 class LengthDecoder:
-    """A body of a known size (0 for none)."""
+    """Decoder of a body of *length* bytes."""
 
     __slots__ = ("_left", "done", "trailers")
 
@@ -55,14 +59,14 @@ class LengthDecoder:
         self.done = length == 0
 
     def take(self, received: bytearray) -> bytes:
-        """The next piece, at most `PIECE_BYTES`."""
-        piece = _cut(received, min(self._left, MAX_READ_BYTES))
-        self._left -= len(piece)
+        """Remove and return at most `MAX_READ_BYTES` of the body."""
+        data = _take_front(received, min(self._left, MAX_READ_BYTES))
+        self._left -= len(data)
         self.done = self._left == 0
-        return piece
+        return data
 
-    def passed(self, data: bytes) -> bytes:
-        """All of it, if the body does not end within."""
+    def pass_through(self, data: bytes) -> bytes:
+        """Return *data* if the body does not end within it, else b""."""
         if len(data) > self._left:
             return b""
         self._left -= len(data)
@@ -70,96 +74,99 @@ class LengthDecoder:
         return data
 
     def remaining(self) -> int | None:
-        """How many bytes are still to come."""
+        """Return the number of missing body bytes."""
         return self._left
 
 
 class ChunkedDecoder:
-    """A body in chunks."""
+    """Decoder of a body in the chunked transfer coding."""
 
     __slots__ = (
+        "_expects_crlf",
         "_in_trailers",
         "_left",
         "_overhead",
-        "_wants_line_end",
         "done",
         "trailers",
     )
 
     def __init__(self) -> None:
         self.trailers: list[Header] = []
-        self._left = 0
-        self._wants_line_end = False
-        self._in_trailers = False
-        self._overhead = 0
         self.done = False
+        self._left = 0  # bytes of the current chunk
+        self._expects_crlf = False  # after a chunk's data
+        self._in_trailers = False
+        self._overhead = 0  # bytes of extensions and trailers
 
     def take(self, received: bytearray) -> bytes:
-        """The next piece, at most `PIECE_BYTES`."""
+        """Remove and return at most `MAX_READ_BYTES` of the body."""
         while not self.done:
             if self._left:
                 return self._take_data(received)
             if self._in_trailers:
                 if not self._take_trailer(received):
                     return b""
-            elif not self._next_chunk(received):
+            elif not self._start_chunk(received):
                 return b""
         return b""
 
-    def passed(self, data: bytes) -> bytes:
-        """All of it, if it is within one chunk."""
+    def pass_through(self, data: bytes) -> bytes:
+        """Return *data* if the current chunk does not end within it, else b""."""
         if len(data) >= self._left:
             return b""
         self._left -= len(data)
         return data
 
     def remaining(self) -> int | None:
-        """Not known before the end."""
+        """Return 0 once the body is complete, else None."""
         return 0 if self.done else None
 
     def _take_data(self, received: bytearray) -> bytes:
-        piece = _cut(received, min(self._left, MAX_READ_BYTES))
-        self._left -= len(piece)
-        self._wants_line_end = self._left == 0
-        return piece
+        data = _take_front(received, min(self._left, MAX_READ_BYTES))
+        self._left -= len(data)
+        self._expects_crlf = self._left == 0
+        return data
 
-    def _next_chunk(self, received: bytearray) -> bool:
-        if self._wants_line_end:
+    def _start_chunk(self, received: bytearray) -> bool:
+        """Parse a chunk-size line; return False if more input is needed."""
+        if self._expects_crlf:
             if not b"\r\n".startswith(bytes(received[:2])):
-                raise RequestError("chunk data without its line end")
+                raise RequestError("no CRLF after the data of a chunk")
             if len(received) < 2:
                 return False
             del received[:2]
-            self._wants_line_end = False
-        line = self._line(received)
+            self._expects_crlf = False
+        line = self._take_line(received)
         if line is None:
             return False
         match = CHUNK_SIZE.fullmatch(line)
         if match is None:
             raise RequestError("malformed chunk size")
-        self._spend(len(match[2] or b""))
+        self._add_overhead(len(match[2] or b""))
         self._left = int(match[1], 16)
         self._in_trailers = self._left == 0
         return True
 
     def _take_trailer(self, received: bytearray) -> bool:
-        line = self._line(received)
+        """Parse a trailer or the final empty line; False if more input is needed."""
+        line = self._take_line(received)
         if line is None:
             return False
-        self._spend(len(line))
+        self._add_overhead(len(line))
         if not line:
             self.done = True
             return True
         trailer = TRAILER.fullmatch(line)
         if trailer is None:
             raise RequestError("malformed trailer")
-        self.trailers.append((trailer[1].lower(), trailer[2].strip(b" \t")))
+        self.trailers.append((trailer[1].lower(), trailer[2].strip(OWS)))
         return True
 
-    def _line(self, received: bytearray) -> bytes | None:
-        end = received.find(b"\n", 0, LINE_BYTES)
+    def _take_line(self, received: bytearray) -> bytes | None:
+        """Remove and return a line without CRLF; None if more input is needed."""
+        end = received.find(b"\n", 0, MAX_LINE_BYTES)
         if end < 0:
-            if len(received) >= LINE_BYTES:
+            if len(received) >= MAX_LINE_BYTES:
                 raise RequestError("line too long in a chunked body")
             return None
         if received[end - 1 : end] != b"\r":
@@ -168,24 +175,24 @@ class ChunkedDecoder:
         del received[: end + 1]
         return line
 
-    def _spend(self, size: int) -> None:
+    def _add_overhead(self, size: int) -> None:
         self._overhead += size
-        if self._overhead > OVERHEAD_BYTES:
+        if self._overhead > MAX_OVERHEAD_BYTES:
             raise RequestError("too many extensions and trailers in a chunked body")
 
 
-def _cut(received: bytearray, size: int) -> bytes:
-    """The first *size* bytes, taken out."""
+def _take_front(received: bytearray, size: int) -> bytes:
+    """Remove and return the first *size* bytes, or all if there are fewer."""
     if size >= len(received):
-        piece = bytes(received)
+        data = bytes(received)
         received.clear()
-        return piece
+        return data
     with memoryview(received) as view:
-        piece = bytes(view[:size])
+        data = bytes(view[:size])
     del received[:size]
-    return piece
+    return data
 
 
-def decoder_for(length: int | None) -> Decoder:
-    """The decoder for a body of *length* bytes, or of chunks when that is None."""
+def create_decoder(length: int | None) -> Decoder:
+    """Return a decoder for a body of *length* bytes; None means chunked."""
     return ChunkedDecoder() if length is None else LengthDecoder(length)

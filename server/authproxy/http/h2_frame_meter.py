@@ -1,41 +1,44 @@
-"""Watches the frames of an HTTP/2 client before the library gets them (RFC 9113 §4.1).
+"""Flood protection: meter HTTP/2 frames before the `h2` library parses them.
 
-The library takes a frame whole before it looks at its length, which may be 16 MB, and
-says nothing of frames that it answers by itself. So the heads of the frames are read
-here: one that is too long ends the connection at once, and those that cost us something
-and bring nothing are counted.
+The library buffers a whole frame, up to 16 MB, before it checks the length, and reports
+no event for frames that it handles by itself. So the frame headers (RFC 9113 §4.1) are
+parsed here: oversized frames raise an error at once, and frames that cause work without
+progress, such as pings and resets, have a cost.
 """
 
 from __future__ import annotations
 
-PREFACE = 24  # bytes that a client sends first (RFC 9113 §3.4)
-HEAD = 9  # bytes of a frame's head
-MAX_FRAME = 16_384  # bytes; what our settings allow
+PREFACE_BYTES = 24  # length of the client's connection preface (RFC 9113 §3.4)
+FRAME_HEADER_BYTES = 9
+MAX_FRAME_BYTES = 16_384  # the default SETTINGS_MAX_FRAME_SIZE, which is never raised
 DATA, HEADERS, PRIORITY, RST_STREAM, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 8, 9
 END_STREAM, END_HEADERS = 0x1, 0x4
 RESET_COST = 5
-HEAD_UNIT = 2048  # bytes of a packed head that cost 1
+HEAD_BYTES_PER_COST = 2048  # bytes of a header block that cost 1
 
 
 class FrameError(Exception):
-    """The client's frames are longer than allowed."""
+    """The peer's frames exceed a size limit."""
 
 
 class FrameMeter:
-    """Reads the heads of frames in a stream of bytes.
+    """Meter of the frames in one direction of a connection.
 
-    *head_bytes* bounds the frames of one header block together, as they come;
-    *preface* is how many bytes come before the first frame.
+    *head_bytes* limits the encoded size of one header block (HEADERS and CONTINUATION
+    frames together). *preface* is the number of bytes before the first frame.
     """
 
-    def __init__(self, head_bytes: int, *, preface: int = PREFACE) -> None:
+    def __init__(self, head_bytes: int, *, preface: int = PREFACE_BYTES) -> None:
         self._head_bytes = head_bytes
-        self._skip = preface
-        self._head = b""
-        self._block = 0
+        self._skip = preface  # bytes until the next frame header
+        self._header = b""  # the received part of a frame header
+        self._block = 0  # bytes of the current header block
 
     def cost(self, data: bytes) -> int:
-        """What the frames that begin in *data* cost; raises `FrameError`."""
+        """Return the cost of the frames whose header ends in *data*.
+
+        Raises `FrameError`.
+        """
         cost, at, size = 0, 0, len(data)
         while at < size:
             if self._skip:
@@ -43,26 +46,26 @@ class FrameMeter:
                 self._skip -= step
                 at += step
                 continue
-            piece = data[at : at + HEAD - len(self._head)]
-            self._head += piece
-            at += len(piece)
-            if len(self._head) == HEAD:
-                cost += self._begun(self._head)
-                self._head = b""
+            part = data[at : at + FRAME_HEADER_BYTES - len(self._header)]
+            self._header += part
+            at += len(part)
+            if len(self._header) == FRAME_HEADER_BYTES:
+                cost += self._frame_cost(self._header)
+                self._header = b""
         return cost
 
-    def _begun(self, head: bytes) -> int:
-        length = int.from_bytes(head[:3])
-        kind, flags = head[3], head[4]
-        if length > MAX_FRAME:
-            raise FrameError(f"a frame of {length} bytes")
+    def _frame_cost(self, header: bytes) -> int:
+        length = int.from_bytes(header[:3])
+        kind, flags = header[3], header[4]
+        if length > MAX_FRAME_BYTES:
+            raise FrameError(f"frame of {length} bytes")
         self._skip = length
         if kind in (HEADERS, CONTINUATION):
             self._block = length + (self._block if kind == CONTINUATION else 0)
             if self._block > self._head_bytes:
-                raise FrameError(f"a head of more than {self._head_bytes} bytes")
-            # Unpacking takes time in proportion.
-            return length // HEAD_UNIT if length or flags & END_HEADERS else 1
+                raise FrameError(f"header block of more than {self._head_bytes} bytes")
+            # The time to decode a header block is proportional to its size.
+            return length // HEAD_BYTES_PER_COST if length or flags & END_HEADERS else 1
         if kind == DATA:
             return 0 if length or flags & END_STREAM else 1
         if kind == WINDOW_UPDATE:

@@ -1,32 +1,30 @@
-"""A stream's header list to a `Head`, or a refusal (RFC 9113 §8.3).
+"""Build a `RequestHead` from the header list of an HTTP/2 stream (RFC 9113 §8.3).
 
-What HTTP/1.1 forbids is forbidden here too, for requests may go on to an upstream that
-speaks it: a name that is no token, a line end in a value, two hosts. The `h2` library
-judges pseudo-header fields and fields about the connection before.
+The rules of HTTP/1.1 apply here, too, because a request may be forwarded in HTTP/1.1:
+field names are tokens, values contain no CR or LF, there is one host. The `h2` library
+has validated pseudo-header fields and connection-specific fields before.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from authproxy_core.messages import Header
 
 from ..server_settings import Limits
+from .field_syntax import CONTENT_LENGTH, FIELD_VALUE, LOWERCASE_NAME, OWS
 from .request_head import (
-    CONTENT_LENGTH,
     FORBIDDEN_METHODS,
     HOST,
+    MAX_HOST_BYTES,
     METHOD,
     VISIBLE,
     HeadError,
     RequestHead,
 )
 
-HTTP_2 = 2  # what stands in ``Head.minor``
-NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
-VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
-# RFC 9113 §8.2.2: what is about one HTTP/1.1 connection has no place here.
+HTTP_2 = 2  # value of `RequestHead.minor`
+# Connection-specific fields are not allowed in HTTP/2 (RFC 9113 §8.2.2).
 CONNECTION_FIELDS = frozenset(
     {
         b"connection",
@@ -36,15 +34,17 @@ CONNECTION_FIELDS = frozenset(
         b"upgrade",
     }
 )
-ONCE = frozenset({b"host", b"content-length", b"expect", b"te"})
+SINGLE_FIELDS = frozenset({b"host", b"content-length", b"expect", b"te"})
 
 
-def head_of(received: Iterable[Header], limits: Limits, *, ended: bool) -> RequestHead:
-    """The head of a request; *ended* says that no body follows.
+def build_request_head(
+    received: Iterable[Header], limits: Limits, *, ended: bool
+) -> RequestHead:
+    """Return the head of a request; *ended* means that no body follows.
 
     Raises `HeadError`.
     """
-    pseudo, headers = _divided(received, limits)
+    pseudo, headers = _split_fields(received, limits)
     method, target = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
     if not METHOD.fullmatch(method):
         raise HeadError(400, "malformed method")
@@ -59,62 +59,63 @@ def head_of(received: Iterable[Header], limits: Limits, *, ended: bool) -> Reque
     host = _host(pseudo, headers)
     fields = dict(headers)
     head = RequestHead(method, target, headers, fields, host, HTTP_2, True)
-    head.length = _length(fields, ended=ended)
+    head.length = _body_length(fields, ended=ended)
     if b"expect" in fields:
         if fields[b"expect"].lower() != b"100-continue":
             raise HeadError(417, "unknown expectation")
-        head.expects = not ended
+        head.expects_continue = not ended
     return head
 
 
-def _divided(
+def _split_fields(
     received: Iterable[Header], limits: Limits
 ) -> tuple[dict[bytes, bytes], list[Header]]:
+    """Return pseudo-header fields and header fields, with one Cookie field."""
     pseudo: dict[bytes, bytes] = {}
     headers: list[Header] = []
-    crumbs: list[bytes] = []
+    cookies: list[bytes] = []
     size = 0
     for raw_name, raw_value in received:
-        # The library hands out subclasses of tuple and, when asked, of bytes.
+        # The library returns subclasses of tuple and sometimes of bytes.
         name, value = bytes(raw_name), bytes(raw_value)
-        size += len(name) + len(value) + 32
-        if not VALUE.fullmatch(value) or value != value.strip(b" \t"):
+        size += len(name) + len(value) + 32  # RFC 9113 §6.5.2
+        if not FIELD_VALUE.fullmatch(value) or value != value.strip(OWS):
             raise HeadError(400, "malformed field value")
         if name[:1] == b":":
             pseudo[name] = value
         elif name == b"cookie":
-            crumbs.append(value)
-        elif not NAME.fullmatch(name) or name in CONNECTION_FIELDS:
+            cookies.append(value)
+        elif not LOWERCASE_NAME.fullmatch(name) or name in CONNECTION_FIELDS:
             raise HeadError(400, "malformed field name")
         else:
             headers.append((name, value))
     if size > limits.head_bytes:
-        raise HeadError(431, f"a head of more than {limits.head_bytes} bytes")
+        raise HeadError(431, f"head of more than {limits.head_bytes} bytes")
     names = [name for name, _ in headers]
-    if any(names.count(name) > 1 for name in ONCE):
-        raise HeadError(400, "a field more than once")
-    if crumbs:  # RFC 9113 §8.2.3
-        headers.append((b"cookie", b"; ".join(crumbs)))
+    if any(names.count(name) > 1 for name in SINGLE_FIELDS):
+        raise HeadError(400, "repeated field that must be single")
+    if cookies:  # RFC 9113 §8.2.3
+        headers.append((b"cookie", b"; ".join(cookies)))
     return pseudo, headers
 
 
 def _host(pseudo: dict[bytes, bytes], headers: list[Header]) -> str:
-    """The authority, which becomes the Host field if that is missing."""
-    given = dict(headers).get(b"host")
-    authority = pseudo.get(b":authority", given)
+    """Return the authority; insert it as the Host field if that is missing."""
+    host = dict(headers).get(b"host")
+    authority = pseudo.get(b":authority", host)
     if authority is None:
         raise HeadError(400, "neither :authority nor Host")
-    if given is None:
+    if host is None:
         headers.insert(0, (b"host", authority))
-    elif given.lower() != authority.lower():
-        raise HeadError(400, "Host is not the :authority")
-    if not HOST.fullmatch(authority) or len(authority) > 300:
+    elif host.lower() != authority.lower():
+        raise HeadError(400, "Host differs from :authority")
+    if not HOST.fullmatch(authority) or len(authority) > MAX_HOST_BYTES:
         raise HeadError(400, "malformed :authority")
     return authority.decode("ascii")
 
 
-def _length(fields: dict[bytes, bytes], *, ended: bool) -> int | None:
-    """The body's size; None when it ends where the stream does."""
+def _body_length(fields: dict[bytes, bytes], *, ended: bool) -> int | None:
+    """Return the body's size in bytes; None if only the stream's end delimits it."""
     length = fields.get(b"content-length")
     if length is None:
         return 0 if ended else None

@@ -1,7 +1,7 @@
-"""Answers to bytes (HTTP/1.1, RFC 9112).
+"""Encode responses in HTTP/1.1 (RFC 9112).
 
-A head is the status line, the fields, the framing, Date, and Connection where it is
-needed. Names go out capitalised word by word. There is no Server field.
+A head consists of the status line, the fields, the framing, Date, and Connection if it
+is needed. Field names are capitalized. There is no Server field.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Literal, TypeAlias
 
+from authproxy_core.bounded_cache import BoundedCache
 from authproxy_core.messages import Header, Headers, Respond
 
 Persistence: TypeAlias = Literal["", "keep-alive", "close"]
@@ -28,69 +29,71 @@ ERROR_FIELDS: Headers = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
 )
-NAMES_KEPT = 1024
-# The names whose capitals are not those of the words.
-SPECIAL_NAMES = {
+# Names whose established spelling is not the capitalized one.
+SPECIAL_PREFIXES = {
     b"etag": b"ETag: ",
     b"te": b"TE: ",
     b"www-authenticate": b"WWW-Authenticate: ",
 }
-_prefixes: dict[bytes, bytes] = dict(SPECIAL_NAMES)
+MAX_CACHED_NAME_BYTES = 64 << 10
+_prefixes: BoundedCache[bytes, bytes] = BoundedCache(MAX_CACHED_NAME_BYTES)
 
 
-def prefix(name: bytes) -> bytes:
-    """What a field of this name begins with, such as ``Set-Cookie:`` and a blank."""
-    known = _prefixes.get(name)
-    if known is None:
-        if len(_prefixes) >= NAMES_KEPT:
-            _prefixes.clear()
-            _prefixes.update(SPECIAL_NAMES)
-        words = name.lower().split(b"-")
-        known = b"-".join(word.capitalize() for word in words) + b": "
-        _prefixes[name] = known
-    return known
+def field_prefix(name: bytes) -> bytes:
+    """Return the encoded start of a field, such as ``b"Set-Cookie: "``."""
+    prefix = _prefixes.get(name)
+    if prefix is None:
+        prefix = _prefixes.put(name, _encode_prefix(name.lower()), len(name))
+    return prefix
+
+
+def _encode_prefix(name: bytes) -> bytes:
+    special = SPECIAL_PREFIXES.get(name)
+    if special is not None:
+        return special
+    return b"-".join([part.capitalize() for part in name.split(b"-")]) + b": "
 
 
 def status_line(status: int) -> bytes:
-    """The status line, with its line end; an unregistered status has no phrase."""
+    """Return the status line with CRLF; an unregistered status has no phrase."""
     return STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n".encode()
 
 
-def fields(headers: Sequence[Header]) -> bytes:
-    """The fields, each with its line end.
+def encode_fields(headers: Sequence[Header]) -> bytes:
+    """Return the fields, each with CRLF.
 
-    The last guard against a split answer: a value with a line end is a bug of the
-    core, and raises ValueError.
+    Raises ValueError for CR, LF or NUL inside a field: the last defense against
+    response splitting.
     """
     parts: list[bytes] = []
-    known = _prefixes.get
+    cached = _prefixes.get
     for name, value in headers:
-        parts += (known(name) or prefix(name), value, b"\r\n")
+        parts += (cached(name) or field_prefix(name), value, b"\r\n")
     text = b"".join(parts)
     count = len(headers)
-    # One look at all of it is quicker than one at each value.
+    # One check of the whole text is faster than one per value.
     if text.count(b"\n") != count or text.count(b"\r") != count or b"\0" in text:
-        raise ValueError(f"a line end inside the header field {_broken(headers)}")
+        raise ValueError(f"control character in header field {_broken_name(headers)}")
     return text
 
 
-def _broken(headers: Sequence[Header]) -> str:
-    """The name of the first field that is more than one line."""
+def _broken_name(headers: Sequence[Header]) -> str:
+    """Return the name of the first field that contains CR, LF or NUL."""
     for name, value in headers:
-        if any(end in name + value for end in (b"\n", b"\r", b"\0")):
+        if any(char in name + value for char in (b"\n", b"\r", b"\0")):
             return name.decode("latin-1")
     return ""
 
 
 def has_body(status: int) -> bool:
-    """Whether an answer with *status* may have a body (RFC 9110 §6.4.1)."""
+    """Return whether a response with *status* may have a body (RFC 9110 §6.4.1)."""
     return status >= 200 and status not in (204, 304)
 
 
 def encode_response(
     respond: Respond, date: bytes, *, head_only: bool, persistence: Persistence
 ) -> bytes:
-    """The whole answer; *date* is the Date field with its line end."""
+    """Return the whole response; *date* is the Date field with CRLF."""
     return b"".join(
         (
             encode_head(respond),
@@ -103,8 +106,11 @@ def encode_response(
 
 
 def encode_head(respond: Respond) -> bytes:
-    """Status line, fields and Content-Length: what is the same for every client."""
-    head = status_line(respond.status) + fields(respond.headers)
+    """Return status line, fields and Content-Length, which can be cached.
+
+    Date, Connection and the empty line have to follow.
+    """
+    head = status_line(respond.status) + encode_fields(respond.headers)
     if has_body(respond.status):
         head += b"Content-Length: %d\r\n" % len(respond.body)
     return head
@@ -119,19 +125,23 @@ def encode_stream_head(
     chunked: bool,
     persistence: Persistence,
 ) -> bytes:
-    """The head of an answer whose body is streamed; *length* None leaves it open."""
+    """Return the head of a response whose body follows in parts.
+
+    *length* is Content-Length in bytes, None if the length is unknown. *date* is
+    ignored if *headers* contain Date.
+    """
     framing = b""
     if chunked:
         framing = b"Transfer-Encoding: chunked\r\n"
     elif length is not None and status >= 200 and status != 204:
         framing = b"Content-Length: %d\r\n" % length
-    dated = any(name == b"date" for name, _ in headers)
+    has_date = any(name == b"date" for name, _ in headers)
     return b"".join(
         (
             status_line(status),
-            fields(headers),
+            encode_fields(headers),
             framing,
-            b"" if dated else date,
+            b"" if has_date else date,
             CONNECTION_FIELDS[persistence],
             b"\r\n",
         )
@@ -140,18 +150,18 @@ def encode_stream_head(
 
 def encode_relayed(
     status: int,
-    ours: bytes,
-    theirs: list[bytes],
+    added_fields: bytes,
+    upstream_fields: list[bytes],
     date: bytes,
     body: bytes,
     *,
     length: int | None,
     persistence: Persistence,
 ) -> bytes:
-    """An upstream's answer that is whole already.
+    """Return an upstream's response that was received as a whole.
 
-    *ours* and *theirs* are the fields, encoded; *date* is b"" when it is among them,
-    *length* is Content-Length, None without.
+    *added_fields* and *upstream_fields* are encoded. *date* is b"" if they contain
+    Date. *length* is Content-Length, None without that field.
     """
     framing = b""
     if length is not None and status != 204:
@@ -159,8 +169,8 @@ def encode_relayed(
     return b"".join(
         (
             status_line(status),
-            ours,
-            *theirs,
+            added_fields,
+            *upstream_fields,
             framing,
             date,
             CONNECTION_FIELDS[persistence],
@@ -170,14 +180,14 @@ def encode_relayed(
     )
 
 
-def informational(status: int, headers: Headers = ()) -> bytes:
-    """An interim answer (1xx)."""
-    return status_line(status) + fields(headers) + b"\r\n"
+def encode_informational(status: int, headers: Headers = ()) -> bytes:
+    """Return an informational response (1xx)."""
+    return status_line(status) + encode_fields(headers) + b"\r\n"
 
 
-def switching(headers: Headers) -> bytes:
-    """The head that ends HTTP on a connection; *headers* say what follows."""
-    return status_line(101) + fields(headers) + b"Connection: Upgrade\r\n\r\n"
+def encode_switching_protocols(headers: Headers) -> bytes:
+    """Return a 101 response; *headers* contain Upgrade."""
+    return status_line(101) + encode_fields(headers) + b"Connection: Upgrade\r\n\r\n"
 
 
 def error_response(status: int) -> Respond:

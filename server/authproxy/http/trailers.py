@@ -1,21 +1,20 @@
-"""Which fields may stand behind a body (RFC 9110 §6.5.1).
+"""Filter trailers before they are forwarded (RFC 9110 §6.5.1).
 
-Whoever merges trailers into the head must not learn from them who somebody is, how long
-a message is, or where it goes; such fields are left out.
+A recipient may merge trailers into the headers. So trailers that carry identity,
+framing or routing are removed.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from authproxy_core.identity.headers import HOP_BY_HOP, folded
 from authproxy_core.messages import Header, Headers
 
-MAX_COUNT = 64
-NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
-VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
-FORBIDDEN = HOP_BY_HOP | {
+from .field_syntax import FIELD_VALUE, LOWERCASE_NAME
+
+MAX_TRAILERS = 64
+FORBIDDEN_NAMES = HOP_BY_HOP | {
     b"authorization",
     b"age",
     b"cache-control",
@@ -37,7 +36,7 @@ FORBIDDEN = HOP_BY_HOP | {
     b"via",
     b"www-authenticate",
 }
-FORBIDDEN_KINDS = (
+FORBIDDEN_PREFIXES = (
     b"access-control-",
     b"content-",
     b"if-",
@@ -46,28 +45,35 @@ FORBIDDEN_KINDS = (
     b"sec-",
     b"x-",
 )
-# In answers nothing else says who somebody is.
-FORBIDDEN_IN_ANSWERS = (b"access-control-", b"content-", b"proxy-", b"sec-")
+# Responses carry no identity headers, so the other prefixes are harmless there.
+FORBIDDEN_RESPONSE_PREFIXES = (b"access-control-", b"content-", b"proxy-", b"sec-")
 ALLOWED = frozenset({b"content-md5", b"content-digest"})
 
 
 def forwardable_trailers(
-    trailers: Iterable[Header], kinds: tuple[bytes, ...] = FORBIDDEN_KINDS
+    trailers: Iterable[Header], prefixes: tuple[bytes, ...] = FORBIDDEN_PREFIXES
 ) -> Headers:
-    """Those of *trailers* (lower-case names) that may go on, at most `MAX_COUNT`."""
-    kept = [(name, value) for name, value in trailers if _may_pass(name, value, kinds)]
-    return tuple(kept[:MAX_COUNT])
+    """Return the first `MAX_TRAILERS` of *trailers* that may be forwarded.
+
+    Names are lower case. *prefixes* are those of forbidden names.
+    """
+    forwardable = [
+        (name, value)
+        for name, value in trailers
+        if _is_forwardable(name, value, prefixes)
+    ]
+    return tuple(forwardable[:MAX_TRAILERS])
 
 
 def without_protected(trailers: Headers, protected: frozenset[bytes]) -> Headers:
-    """*trailers* less the names (folded) that only we say to an upstream."""
-    return tuple([one for one in trailers if folded(one[0]) not in protected])
+    """Return *trailers* without the folded names that only authproxy may send."""
+    return tuple([field for field in trailers if folded(field[0]) not in protected])
 
 
-def _may_pass(name: bytes, value: bytes, kinds: tuple[bytes, ...]) -> bool:
-    if not NAME.fullmatch(name) or not VALUE.fullmatch(value):
+def _is_forwardable(name: bytes, value: bytes, prefixes: tuple[bytes, ...]) -> bool:
+    if not LOWERCASE_NAME.fullmatch(name) or not FIELD_VALUE.fullmatch(value):
         return False
     if name in ALLOWED:
         return True
-    known = folded(name)
-    return known not in FORBIDDEN and not known.startswith(kinds)
+    canonical = folded(name)
+    return canonical not in FORBIDDEN_NAMES and not canonical.startswith(prefixes)

@@ -1,8 +1,8 @@
-"""An upstream's answer: bytes to heads and to pieces of the body, strictly.
+"""Parse an upstream's HTTP/1 response strictly: heads and body.
 
-The head is cut out and read by llhttp, whose lenient flags stay off; what it takes
-more easily than RFC 9112 allows is judged here. The body is taken by the decoders of
-`bodies`, never a byte more: what is left over would be the answer to a later request.
+llhttp parses the head; its lenient flags stay off. Where it accepts more than RFC 9112
+allows, `_check_framing` is stricter. The body decoders never take more than the body,
+because the remaining bytes could pass for the response to a later request.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from authproxy_core.identity.headers import HOP_BY_HOP, connection_options
 from authproxy_core.messages import Header, Headers, header_values
 
 from .body_decoders import NO_TRAILERS, ChunkedDecoder, Decoder, LengthDecoder
+from .field_syntax import CONTENT_LENGTH, OWS
 from .response_encoder import has_body
-from .trailers import FORBIDDEN_IN_ANSWERS, forwardable_trailers
+from .trailers import FORBIDDEN_RESPONSE_PREFIXES, forwardable_trailers
 
-HEAD_LIMIT = 256 << 10  # bytes of all heads of an answer, interim ones included
-INFORMATIONAL_LIMIT = 16  # interim answers before the final one
+MAX_HEAD_BYTES = 256 << 10  # bytes of all heads of a response, informational ones too
+MAX_INFORMATIONAL = 16  # 1xx responses before the final one
 VERSION = b"HTTP/1."
 FRAMING_FIELDS = HOP_BY_HOP | {b"content-length"}
-USUAL_OPTIONS = frozenset({b"close", b"keep-alive"})
-# A bare line feed is llhttp's to refuse: without this, it would be waited for more.
+PERSISTENCE_OPTIONS = frozenset({b"close", b"keep-alive"})
+# Bare LF matches, too, so that llhttp rejects it instead of waiting for more input.
 HEAD_END = re.compile(rb"\r?\n\r?\n")
-CONTENT_LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
 class UpstreamError(AuthProxyError):
@@ -45,76 +45,76 @@ class UpstreamError(AuthProxyError):
 
 
 class ResponseHead(Struct, frozen=True):
-    """The head of an answer.
+    """The head of a response.
 
-    ``headers`` are the fields that are not for this connection alone; ``length`` is
-    Content-Length, None when it is absent. ``chunked`` is the framing, ``persists``
-    says that the connection may be used again after the body. ``upgrade`` is what
-    Upgrade says, b"" without it.
+    ``headers`` are the end-to-end fields. ``length`` is Content-Length in bytes, None
+    if it is absent. ``chunked`` is the framing. ``keep_alive`` means that the
+    connection can be reused after the body. ``upgrade`` is the value of Upgrade, b""
+    if it is absent.
     """
 
     status: int
     headers: Headers
     length: int | None
     chunked: bool
-    persists: bool
+    keep_alive: bool
     upgrade: bytes = b""
 
 
 class CloseDelimitedDecoder:
-    """A body that only the end of the connection ends."""
+    """Decoder of a body that ends when the connection closes (RFC 9112 §6.3)."""
 
     done = False
     trailers = NO_TRAILERS
 
-    def passed(self, data: bytes) -> bytes:
-        """All of it."""
+    def pass_through(self, data: bytes) -> bytes:
+        """Return *data*."""
         return data
 
     def take(self, received: bytearray) -> bytes:
-        """All that has come."""
-        piece = bytes(received)
+        """Remove and return all of *received*."""
+        data = bytes(received)
         received.clear()
-        return piece
+        return data
 
     def remaining(self) -> int | None:
-        """Not known before the end."""
+        """Return None: the length is unknown."""
         return None
 
 
 class ResponseReader:
-    """Reads one answer from what the upstream sends; raises `UpstreamFailed`.
+    """Parser of one response; all methods raise `UpstreamError`.
 
-    *upgrade* is the protocol that was asked for: with a 101 that names it, it begins,
-    and what follows is its.
+    *method* is the method of the request. *upgrade* is the requested protocol: only a
+    101 response that selects it is accepted, and all later bytes belong to it.
     """
 
     def __init__(self, method: bytes, upgrade: bytes = b"") -> None:
         self._method = method
         self._upgrade = upgrade
         self._received = bytearray()
-        self._scanned = 0
+        self._scanned = 0  # bytes that were searched for the end of the head
         self._head_bytes = 0
-        self._interim = 0
+        self._informational = 0
         self._decoder: Decoder = LengthDecoder(0)
 
     def feed(self, data: bytes) -> None:
-        """Take what the upstream sent."""
+        """Add received bytes."""
         self._received += data
 
-    def head(self) -> ResponseHead | None:
-        """The next head, an interim one or the final one; None until it is whole."""
+    def read_head(self) -> ResponseHead | None:
+        """Return the next head, informational or final; None until it is complete."""
         received = self._received
         if not VERSION.startswith(received[: len(VERSION)]):
             raise UpstreamError("malformed_answer")
         end = HEAD_END.search(received, max(self._scanned - 3, 0))
         self._scanned = len(received)
         size = end.end() if end else len(received)
-        if self._head_bytes + size > HEAD_LIMIT:
+        if self._head_bytes + size > MAX_HEAD_BYTES:
             raise UpstreamError("head_too_large")
         if end is None:
             return None
-        head = _parse(bytes(received[:size]))
+        head = _parse_head(bytes(received[:size]))
         del received[:size]
         self._scanned = 0
         self._head_bytes += size
@@ -122,15 +122,15 @@ class ResponseReader:
             if not self._upgrade or head.upgrade.lower() != self._upgrade.lower():
                 raise UpstreamError("malformed_answer")
         elif head.status < 200:
-            self._interim += 1
-            if self._interim > INFORMATIONAL_LIMIT:
+            self._informational += 1
+            if self._informational > MAX_INFORMATIONAL:
                 raise UpstreamError("malformed_answer")
         else:
-            self._decoder = self._decoder_for(head)
+            self._decoder = self._create_decoder(head)
         return head
 
-    def _decoder_for(self, head: ResponseHead) -> Decoder:
-        """How the body ends (RFC 9112 §6.3)."""
+    def _create_decoder(self, head: ResponseHead) -> Decoder:
+        """Return the decoder for the body's framing (RFC 9112 §6.3)."""
         if self._method == b"HEAD" or not has_body(head.status):
             return LengthDecoder(0)
         if head.chunked:
@@ -141,28 +141,31 @@ class ResponseReader:
             else LengthDecoder(head.length)
         )
 
-    def passed(self, data: bytes) -> bytes:
-        """What of *data*, just received, is the next piece of the body as it stands.
+    def pass_through(self, data: bytes) -> bytes:
+        """Return *data*, just received, if all of it is body bytes, else b"".
 
-        b"" when it is not that simple; then `feed` and `piece` are for it.
+        For b"" call `feed` and `read_chunk`.
         """
-        return b"" if self._received else self._decoder.passed(data)
+        return b"" if self._received else self._decoder.pass_through(data)
 
-    def piece(self) -> bytes:
-        """The next piece of the body; b"" when more must come, or when it is done."""
+    def read_chunk(self) -> bytes:
+        """Return the next body bytes; b"" if more input is needed or the body is done."""
         try:
             return self._decoder.take(self._received)
         except RequestError:
             raise UpstreamError("malformed_answer") from None
 
-    def whole(self) -> bytes | None:
-        """The whole body if it has come, else None; not to be used with `piece`."""
-        body = self.piece()
+    def read_buffered_body(self) -> bytes | None:
+        """Return the body if it has been received completely, else None.
+
+        Do not combine with `read_chunk`: it removes the bytes in both cases.
+        """
+        body = self.read_chunk()
         while not self._decoder.done:
-            piece = self.piece()
-            if not piece and not self._decoder.done:
+            data = self.read_chunk()
+            if not data and not self._decoder.done:
                 return None
-            body += piece
+            body += data
         return body
 
     @property
@@ -171,67 +174,71 @@ class ResponseReader:
         return self._decoder.done
 
     @property
-    def ends_with_connection(self) -> bool:
+    def is_close_delimited(self) -> bool:
         """Whether the end of the connection completes the body."""
         return isinstance(self._decoder, CloseDelimitedDecoder)
 
     @property
     def trailers(self) -> Headers:
-        """The trailers that may pass, once the body is complete."""
-        return forwardable_trailers(self._decoder.trailers, FORBIDDEN_IN_ANSWERS)
+        """The trailers to forward, once the body is complete."""
+        return forwardable_trailers(self._decoder.trailers, FORBIDDEN_RESPONSE_PREFIXES)
 
     @property
     def trailing_data(self) -> bytes:
-        """The bytes that do not belong to this answer."""
+        """The bytes after the response."""
         return bytes(self._received)
 
 
-class _Fields:
-    """What llhttp calls; names of fields lower-case."""
+class _FieldCollector:
+    """Callbacks of llhttp; collects the fields with lower-case names."""
 
     def __init__(self) -> None:
         self.headers: list[Header] = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one field; llhttp leaves blanks at the value's end."""
-        self.headers.append((name.lower(), value.strip(b" \t")))
+        """Add one field; llhttp keeps whitespace at the end of a value."""
+        self.headers.append((name.lower(), value.strip(OWS)))
 
 
-def _parse(data: bytes) -> ResponseHead:
-    fields = _Fields()
-    parser = HttpResponseParser(fields)
+def _parse_head(data: bytes) -> ResponseHead:
+    collector = _FieldCollector()
+    parser = HttpResponseParser(collector)
     try:
         parser.feed_data(data)
     except HttpParserUpgrade:
-        pass  # a 101; what to do with it is not the parser's affair
+        pass  # a 101 response; `ResponseReader` checks the protocol
     except HttpParserError:
         raise UpstreamError("malformed_answer") from None
-    status, old = parser.get_status_code(), parser.get_http_version() == "1.0"
+    status, is_http10 = parser.get_status_code(), parser.get_http_version() == "1.0"
     if status < 100:
         raise UpstreamError("malformed_answer")
-    return _judged(status, fields.headers, old=old)
+    return _check_framing(status, collector.headers, is_http10=is_http10)
 
 
-def _judged(status: int, headers: list[Header], *, old: bool) -> ResponseHead:
-    """Judge the framing: what could be read in two ways is refused."""
-    kept: list[Header] = []
-    judged: list[Header] = []
+def _check_framing(
+    status: int, headers: list[Header], *, is_http10: bool
+) -> ResponseHead:
+    """Return the head; raises `UpstreamError` if the framing is ambiguous."""
+    end_to_end: list[Header] = []
+    framing: list[Header] = []
     for field in headers:
-        (judged if field[0] in FRAMING_FIELDS else kept).append(field)
-    lengths = header_values(judged, b"content-length")
-    codings = header_values(judged, b"transfer-encoding")
-    if codings and (lengths or old or [one.lower() for one in codings] != [b"chunked"]):
+        (framing if field[0] in FRAMING_FIELDS else end_to_end).append(field)
+    lengths = header_values(framing, b"content-length")
+    codings = header_values(framing, b"transfer-encoding")
+    if codings and (
+        lengths or is_http10 or [coding.lower() for coding in codings] != [b"chunked"]
+    ):
         raise UpstreamError("malformed_answer")
-    if len(lengths) > 1 or not all(CONTENT_LENGTH.fullmatch(one) for one in lengths):
+    if len(lengths) > 1 or not all(map(CONTENT_LENGTH.fullmatch, lengths)):
         raise UpstreamError("malformed_answer")
-    options = connection_options(judged)
-    if options - USUAL_OPTIONS:
-        kept = [field for field in kept if field[0] not in options]
+    options = connection_options(framing)
+    if options - PERSISTENCE_OPTIONS:
+        end_to_end = [field for field in end_to_end if field[0] not in options]
     return ResponseHead(
         status,
-        tuple(kept),
+        tuple(end_to_end),
         int(lengths[0]) if lengths else None,
         bool(codings),
-        not old and b"close" not in options,
-        b", ".join(header_values(judged, b"upgrade")),
+        not is_http10 and b"close" not in options,
+        b", ".join(header_values(framing, b"upgrade")),
     )

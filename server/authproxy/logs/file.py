@@ -37,7 +37,7 @@ STAMP_FORMAT = "%Y-%m-%dT%H-%M-%S"
 COPY_SIZE = 1 << 20
 
 
-def path_of(settings: LogFileSettings) -> Path:
+def resolve_path(settings: LogFileSettings) -> Path:
     """The file itself: where a link leads to, but not from standard output's name."""
     path = Path(settings.path)
     return path if path.is_relative_to(DEVICES) else Path(os.path.realpath(path))
@@ -54,7 +54,7 @@ class LogFile:
         self, settings: LogFileSettings, *, local_time: bool, rotates: bool = True
     ) -> None:
         self._rotates = rotates
-        self._path = path_of(settings)
+        self._path = resolve_path(settings)
         self._max_size = settings.max_size * MEBIBYTE
         self._local_time = local_time
         self._backups = Backups(settings, local_time=local_time)
@@ -117,13 +117,13 @@ class LogFile:
         """Rename the file; False when that can't be done: better too large than lost."""
         if self._path.is_relative_to(DEVICES):
             return False  # /dev/stdout may lead to a regular file
-        backup = self._backups.fresh_name(time.time())
+        backup = self._backups.new_path(time.time())
         try:
             self._path.rename(backup)
         except OSError:
             return False
         with contextlib.suppress(OSError):
-            self._backups.tidy(backup)
+            self._backups.clean_up(backup)
         return True
 
 
@@ -131,17 +131,17 @@ class Backups:
     """The rotated files of a log file."""
 
     def __init__(self, settings: LogFileSettings, *, local_time: bool) -> None:
-        path = path_of(settings)
+        path = resolve_path(settings)
         self._folder = path.parent
         self._prefix, self._suffix = f"{path.stem}-", path.suffix
         self._settings = settings
         self._local_time = local_time
 
-    def fresh_name(self, now: float) -> Path:
+    def new_path(self, now: float) -> Path:
         """The name for a file that is rotated at *now*; nobody has it yet."""
         while True:
             path = self._folder / f"{self._prefix}{self._stamp(now)}{self._suffix}"
-            if not path.exists() and not _compressed(path).exists():
+            if not path.exists() and not _compressed_path(path).exists():
                 return path
             now += 0.001
 
@@ -149,18 +149,18 @@ class Backups:
         moment = datetime.fromtimestamp(now, None if self._local_time else UTC)
         return f"{moment:{STAMP_FORMAT}}.{moment.microsecond // 1000:03}"
 
-    def tidy(self, fresh: Path | None = None) -> None:
+    def clean_up(self, fresh: Path | None = None) -> None:
         """Remove what is too old or too much, and compress the rest in a thread.
 
         *fresh* stays in any case: clocks go back, local ones every autumn.
         """
-        kept = self._kept(time.time(), fresh)
+        kept = self._remove_expired(time.time(), fresh)
         if self._settings.compress and kept:
             threading.Thread(
                 target=_compress_all, args=(kept,), name="log compression", daemon=True
             ).start()
 
-    def _kept(self, now: float, fresh: Path | None) -> list[Path]:
+    def _remove_expired(self, now: float, fresh: Path | None) -> list[Path]:
         """The files that stay, the newest first; the others are removed."""
         found: dict[str, list[Path]] = {}
         for path in self._folder.iterdir():
@@ -190,7 +190,7 @@ class Backups:
         return stamp if STAMP.fullmatch(stamp) else ""
 
 
-def _compressed(path: Path) -> Path:
+def _compressed_path(path: Path) -> Path:
     return path.with_name(path.name + COMPRESSED)
 
 
@@ -221,7 +221,7 @@ def _compress(path: Path) -> None:
         except OSError:
             unfinished.unlink(missing_ok=True)
             raise
-        unfinished.rename(_compressed(path))
+        unfinished.rename(_compressed_path(path))
         path.unlink(missing_ok=True)
 
 

@@ -19,7 +19,14 @@ from authproxy_core.settings.root import Settings
 from ..http.request_head import RequestHead
 from ..net.clock import Clock
 from ..server_settings import LogSettings
-from .redact import compile_format, decoded, quoted, redact, safe, word
+from .redact import (
+    compile_format,
+    decode_bytes,
+    escape_unprintable,
+    format_field,
+    quote,
+    redact,
+)
 
 Format: TypeAlias = Callable[[tuple[str, ...]], str]
 Level: TypeAlias = Literal["info", "error"]
@@ -88,7 +95,7 @@ class ClientResolver:
         request, head = entry.request, entry.head
         if self._client_field not in head.fields:
             return request.peer or "@"
-        value = head.sole(self._client_field)
+        value = head.single_value(self._client_field)
         if value is None:  # several
             return self._trust.client(request) or "@"
         client = self._clients.get((request.peer, value))
@@ -103,7 +110,7 @@ class ClientResolver:
         head, request = entry.head, entry.request
         if not self._behind_proxy or FORWARDED_HOST not in head.fields:
             return head.host or "-"
-        value = head.sole(FORWARDED_HOST)
+        value = head.single_value(FORWARDED_HOST)
         if value is None:  # several
             return self._trust.host(request) or "-"
         host = self._hosts.get((request.peer, value))
@@ -134,7 +141,7 @@ class TextFormatter:
 
     def __init__(self, settings: LogSettings, core: Settings, clock: Clock) -> None:
         self._clock = clock
-        self._whose = ClientResolver(core)
+        self._resolver = ClientResolver(core)
         self._agents: dict[bytes, str] = {}
         self._users: dict[str, str] = {}
         self._request_format = settings.request_format and compile_format(
@@ -155,7 +162,9 @@ class TextFormatter:
         """Any other line; *request_id* names the request that it is about."""
         if request_id:
             message = f"{message} (request {request_id})"
-        return self._standard_format((self._clock.timestamp, module, safe(message)))
+        return self._standard_format(
+            (self._clock.timestamp, module, escape_unprintable(message))
+        )
 
     def request(self, entry: RequestRecord) -> str:
         """The line of an answered request."""
@@ -165,8 +174,8 @@ class TextFormatter:
             target = redact(target)
         uri = target.decode("ascii")
         if '"' in uri or "\\" in uri:
-            uri = quoted(uri)[1:-1]
-        client, host = self._whose.client(entry), self._whose.host(entry)
+            uri = quote(uri)[1:-1]
+        client, host = self._resolver.client(entry), self._resolver.host(entry)
         user = self._user(entry.user) if entry.user else "-"
         agent = self._agent(head)
         if self._request_format:
@@ -175,7 +184,7 @@ class TextFormatter:
                     client, host, PROTOCOLS[head.minor], request.id,
                     f"{entry.seconds:.3f}", head.method.decode("ascii"), f'"{uri}"',
                     str(entry.size), str(entry.status), self._clock.timestamp,
-                    entry.upstream or "-", agent, user, trace_of(head) or "-",
+                    entry.upstream or "-", agent, user, trace_id_of(head) or "-",
                 )
             )  # fmt: skip
         return (
@@ -190,11 +199,11 @@ class TextFormatter:
         head, request = entry.head, entry.request
         return self._auth_format(
             (
-                self._whose.client(entry), self._whose.host(entry),
+                self._resolver.client(entry), self._resolver.host(entry),
                 PROTOCOLS[head.minor],
                 request.id, head.method.decode("ascii"), self._clock.timestamp,
                 self._agent(head), self._user(event.user) if event.user else "-",
-                status, safe(message_of(event, status)), trace_of(head) or "-",
+                status, escape_unprintable(event_message(event, status)), trace_id_of(head) or "-",
             )
         )  # fmt: skip
 
@@ -202,7 +211,7 @@ class TextFormatter:
         value = head.fields.get(b"user-agent", b"")
         text = self._agents.get(value)
         if text is None:
-            text = quoted(decoded(value))
+            text = quote(decode_bytes(value))
             if len(value) <= TEXT_BYTES_KEPT:
                 _keep(self._agents, value, text)
         return text
@@ -210,13 +219,13 @@ class TextFormatter:
     def _user(self, user: str) -> str:
         text = self._users.get(user)
         if text is None:
-            text = word(user)
+            text = format_field(user)
             if len(user) <= TEXT_BYTES_KEPT:
                 _keep(self._users, user, text)
         return text
 
 
-def message_of(event: Event, status: AuthStatus) -> str:
+def event_message(event: Event, status: AuthStatus) -> str:
     """What an authentication line says about an event.
 
     A success is told with its detail (who it is), a failure with its reason: its
@@ -228,9 +237,9 @@ def message_of(event: Event, status: AuthStatus) -> str:
     return f"{message}: {event.reason}" if event.reason else message
 
 
-def trace_of(head: RequestHead) -> str:
+def trace_id_of(head: RequestHead) -> str:
     """The id of the trace that a request belongs to, or ""."""
-    value = head.sole(TRACEPARENT)
+    value = head.single_value(TRACEPARENT)
     return trace_id(value) if value is not None else ""
 
 

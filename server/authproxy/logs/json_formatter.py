@@ -23,8 +23,8 @@ from .formatter import (
     ClientResolver,
     Level,
     RequestRecord,
-    message_of,
-    trace_of,
+    event_message,
+    trace_id_of,
 )
 from .redact import redact
 
@@ -36,7 +36,7 @@ class JsonFormatter:
 
     def __init__(self, core: Settings, clock: Clock) -> None:
         self._clock = clock
-        self._whose = ClientResolver(core)
+        self._resolver = ClientResolver(core)
         self._trust = TrustedProxies(core)
         self._behind_proxy = core.reverse_proxy
 
@@ -62,7 +62,7 @@ class JsonFormatter:
             {
                 "time": self._clock.rfc3339(entry.seconds),
                 "kind": "request",
-                **self._about(entry),
+                **self._request_fields(entry),
                 "user": entry.user or None,
                 "decision": entry.verdict or None,
                 "reason": entry.reason or None,
@@ -82,16 +82,16 @@ class JsonFormatter:
             {
                 "time": self._clock.rfc3339(),
                 "kind": "auth",
-                **self._about(entry),
+                **self._request_fields(entry),
                 "user": event.user or None,
                 "result": status,
                 "event": event.kind,
                 "reason": event.reason or None,
-                "message": message_of(event, status),
+                "message": event_message(event, status),
             }
         )
 
-    def _about(self, entry: RequestRecord) -> dict[str, Any]:
+    def _request_fields(self, entry: RequestRecord) -> dict[str, Any]:
         """Which request it is: the original one, and the ``target`` that we were sent."""
         head, request = entry.head, entry.request
         target = redact(head.target).decode("ascii")
@@ -109,8 +109,8 @@ class JsonFormatter:
         agent = head.fields.get(b"user-agent")
         return {
             "request_id": request.id,
-            "trace_id": trace_of(head) or None,
-            "client": self._whose.client(entry),
+            "trace_id": trace_id_of(head) or None,
+            "client": self._resolver.client(entry),
             "method": _text(method),
             "scheme": scheme,
             "host": host or None,
@@ -130,20 +130,22 @@ def _line(fields: Mapping[str, Any]) -> str:
         text = orjson.dumps(fields).decode()
     except orjson.JSONEncodeError:  # half of a surrogate pair: no UTF-8 can hold it
         text = orjson.dumps(
-            {key: _sound(value) for key, value in fields.items()}
+            {key: _replace_surrogates(value) for key, value in fields.items()}
         ).decode()
     if not (text.isascii() and DELETE not in text) and not text.isprintable():
-        text = "".join([one if one.isprintable() else _escaped(one) for one in text])
+        text = "".join(
+            [one if one.isprintable() else _escape_char(one) for one in text]
+        )
     return text + "\n"
 
 
-def _sound(value: Any) -> Any:
+def _replace_surrogates(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     return value
 
 
-def _escaped(character: str) -> str:
+def _escape_char(character: str) -> str:
     """A character as JSON escapes it: one or two units of UTF-16."""
     units = character.encode("utf-16-be").hex()
     return "".join([f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4)])

@@ -19,7 +19,7 @@ from ..server_settings import LogSettings
 from .file import LogFile
 from .formatter import AuthStatus, LogFormatter, RequestRecord, TextFormatter
 from .json_formatter import JsonFormatter
-from .redact import decoded
+from .redact import decode_bytes
 from .writer import FdSink, LogWriter, Sink
 
 # What an event is in the authentication log; those not named here have no line there.
@@ -74,7 +74,7 @@ class Logs:
         errors: LogWriter,
     ) -> None:
         self._settings = settings
-        self._lines = create_formatter(settings, core, clock)
+        self._formatter = create_formatter(settings, core, clock)
         self._write = output.write
         self._write_error = output.write if settings.errors_to_info else errors.write
         self._silent_paths = _silent_paths(settings, core)
@@ -84,7 +84,7 @@ class Logs:
     def attach_writers(self) -> None:
         """Have the writers tell of lost lines in the form of these."""
         for writer in self._writers:
-            writer.lost_line = self._lost
+            writer.dropped_line = self._dropped_line
 
     def replace_with(self, other: Logs) -> None:
         """Write as *other* does from now on, for everybody who holds this one."""
@@ -96,7 +96,7 @@ class Logs:
         if events:
             self._events(entry, events)
         if self._settings.request and not (self._skips and self._skipped(entry)):
-            self._write(self._lines.request(entry))
+            self._write(self._formatter.request(entry))
 
     def event(self, event: Event) -> None:
         """Write a fact that belongs to no single request."""
@@ -107,12 +107,12 @@ class Logs:
     def info(self, module: str, message: str, request_id: str = "") -> None:
         """A line in the standard log."""
         if self._settings.standard:
-            self._write(self._lines.standard("info", module, message, request_id))
+            self._write(self._formatter.standard("info", module, message, request_id))
 
     def error(self, module: str, message: str, request_id: str = "") -> None:
         """A line about something that somebody should look at."""
         if self._settings.standard:
-            line = self._lines.standard("error", module, message, request_id)
+            line = self._formatter.standard("error", module, message, request_id)
             self._write_error(line)
 
     def exception(self, module: str, message: str, error: BaseException) -> None:
@@ -122,8 +122,8 @@ class Logs:
         for line in [whole] if self._settings.format == "json" else whole.split("\n"):
             self.error(module, line)
 
-    def _lost(self, count: int) -> str:
-        return self._lines.standard("error", "logs", f"{count} log lines were lost")
+    def _dropped_line(self, count: int) -> str:
+        return self._formatter.standard("error", "logs", f"{count} log lines were lost")
 
     def _skipped(self, entry: RequestRecord) -> bool:
         path = entry.head.target.partition(b"?")[0]
@@ -131,13 +131,13 @@ class Logs:
         if path in self._silent_paths and not entry.verdict:
             return True
         exclude = self._settings.exclude_paths
-        return bool(exclude) and decoded(unquote_to_bytes(path)) in exclude
+        return bool(exclude) and decode_bytes(unquote_to_bytes(path)) in exclude
 
     def _events(self, entry: RequestRecord, events: tuple[Event, ...]) -> None:
         for event in events:
             status = AUTH_STATUS.get(event.kind)
             if status is not None and self._settings.auth:
-                self._write(self._lines.auth(entry, event, status))
+                self._write(self._formatter.auth(entry, event, status))
             if event.detail and status != "AuthSuccess":
                 self.error(event.kind, event.detail, entry.request.id)
 

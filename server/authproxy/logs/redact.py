@@ -67,28 +67,30 @@ def _redact_encoded(pair: bytes) -> bytes:
     return pair
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """*text* in double quotes with escapes, as Go's strconv.Quote writes it."""
     if PLAIN.fullmatch(text):
         return f'"{text}"'
-    return f'"{"".join([_escaped(char) for char in text])}"'
+    return f'"{"".join([_escape_char(char) for char in text])}"'
 
 
-def safe(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """*text* on one line: what is not printable becomes an escape."""
     if text.isprintable():
         return text
-    return "".join([char if char.isprintable() else _escaped(char) for char in text])
+    return "".join(
+        [char if char.isprintable() else _escape_char(char) for char in text]
+    )
 
 
-def word(text: str) -> str:
+def format_field(text: str) -> str:
     """*text* as one field of a line: "-" when empty, quoted when it has blanks."""
     if not text:
         return "-"
-    return quoted(text) if set(text) & {" ", '"'} else safe(text)
+    return quote(text) if set(text) & {" ", '"'} else escape_unprintable(text)
 
 
-def _escaped(char: str) -> str:
+def _escape_char(char: str) -> str:
     known = GO_ESCAPES.get(char)
     if known is not None:
         return known
@@ -102,7 +104,7 @@ def _escaped(char: str) -> str:
     return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"
 
 
-def decoded(value: bytes) -> str:
+def decode_bytes(value: bytes) -> str:
     """The text of a header value; bytes that are not UTF-8 survive as surrogates."""
     return value.decode("utf-8", "surrogateescape")
 

@@ -27,7 +27,7 @@ class SupervisorLog:
     def __init__(self, settings: LogSettings, core: Settings) -> None:
         self._settings = settings
         self._clock = Clock(local_time=settings.local_time)
-        self._lines = create_formatter(settings, core, self._clock)
+        self._formatter = create_formatter(settings, core, self._clock)
         self._file: LogFile | None = None
         if settings.file is not None:
             # The supervisor has no threads, for it forks.
@@ -35,12 +35,12 @@ class SupervisorLog:
                 settings.file, local_time=settings.local_time, rotates=False
             )
 
-    def say(self, text: str, *, good: bool) -> None:
+    def write(self, text: str, *, good: bool) -> None:
         """Write a line, to where *good* news or other lines go."""
         if not self._settings.standard:
             return
         self._clock.tick()
-        line = self._lines.standard("info" if good else "error", MODULE, text)
+        line = self._formatter.standard("info" if good else "error", MODULE, text)
         data = line.encode("utf-8", "backslashreplace")
         with contextlib.suppress(OSError):  # there is nobody to tell
             if not (good or self._settings.errors_to_info):
@@ -81,7 +81,7 @@ def log(text: str, *, good: bool = False) -> None:
     """Write one line; *good* if nobody needs to look at it."""
     if not _announcers:
         _announcers.append(SupervisorLog(LogSettings(), Settings()))
-    _announcers[0].say(text, good=good)
+    _announcers[0].write(text, good=good)
 
 
 def log_all(header: str, lines: Iterable[str]) -> None:

@@ -25,13 +25,13 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 FLUSH_INTERVAL = 0.05  # seconds
-QUEUE_BYTES = 4 << 20
-PIPE_PIECE = select.PIPE_BUF
+MAX_QUEUED_BYTES = 4 << 20
+PIPE_WRITE_BYTES = select.PIPE_BUF
 STOP_TIMEOUT = 2.0  # seconds for the last lines when stopping
-WRITABLE_WAIT = 1.0  # seconds between looks at a stopped writer
+INTERRUPT_CHECK_INTERVAL = 1.0  # seconds between looks at a stopped writer
 
 
-def _lost(count: int) -> str:
+def _dropped_line(count: int) -> str:
     return f"lost {count} log lines\n"
 
 
@@ -54,11 +54,11 @@ class FdSink:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._pipe = stat.S_ISFIFO(os.fstat(fd).st_mode)
-        self._given_up = False
+        self._interrupted = False
 
     def write(self, chunk: bytes) -> None:
         """Write *chunk*, in pieces that are not torn; raises OSError."""
-        for piece in _pieces(chunk) if self._pipe else (chunk,):
+        for piece in _split_lines(chunk) if self._pipe else (chunk,):
             self._write_all(piece)
 
     def close(self) -> None:
@@ -66,7 +66,7 @@ class FdSink:
 
     def interrupt(self) -> None:
         """A `write` that waits for the reader is to end."""
-        self._given_up = True
+        self._interrupted = True
 
     def _write_all(self, piece: bytes) -> None:
         view = memoryview(piece)
@@ -74,9 +74,9 @@ class FdSink:
             try:
                 view = view[os.write(self._fd, view) :]
             except BlockingIOError:
-                if self._given_up:
+                if self._interrupted:
                     raise
-                select.select([], [self._fd], [], WRITABLE_WAIT)
+                select.select([], [self._fd], [], INTERRUPT_CHECK_INTERVAL)
 
 
 class LogWriter:
@@ -90,10 +90,10 @@ class LogWriter:
         self,
         sink: Sink | int,
         *,
-        queue_bytes: int = QUEUE_BYTES,
+        queue_bytes: int = MAX_QUEUED_BYTES,
         on_lost: Callable[[int], None] = lambda count: None,
     ) -> None:
-        self.lost_line: Callable[[int], str] = _lost
+        self.dropped_line: Callable[[int], str] = _dropped_line
         self._sink = FdSink(sink) if isinstance(sink, int) else sink
         self._queue_bytes = queue_bytes
         self._on_lost = on_lost
@@ -107,12 +107,12 @@ class LogWriter:
         # … and the writer's.
         self._finished = 0
         self._failed = 0  # lines that could not be written
-        self._told = 0  # lines about whose loss a line was written
+        self._announced = 0  # lines about whose loss a line was written
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
         self._thread.start()
 
     @property
-    def lost(self) -> int:
+    def dropped(self) -> int:
         """How many lines were lost so far."""
         return self._dropped + self._failed
 
@@ -125,8 +125,8 @@ class LogWriter:
     def flush(self) -> None:
         """Hand over what has been collected."""
         self._armed = False
-        if self.lost != self._reported:
-            self._reported, before = self.lost, self._reported
+        if self.dropped != self._reported:
+            self._reported, before = self.dropped, self._reported
             self._on_lost(self._reported - before)
         lines, self._lines = self._lines, []
         if not lines:
@@ -157,28 +157,28 @@ class LogWriter:
 
     def _run(self) -> None:
         while (chunk := self._chunks.get()) is not None:
-            lost = self.lost
-            untold = lost - self._told
+            lost = self.dropped
+            untold = lost - self._announced
             try:
                 if untold:
-                    self._sink.write(self.lost_line(untold).encode() + chunk)
+                    self._sink.write(self.dropped_line(untold).encode() + chunk)
                 else:
                     self._sink.write(chunk)
             except OSError:
                 # The reader is gone or the disk is full: there is nobody to tell now.
                 self._failed += chunk.count(b"\n")
             else:
-                self._told = lost
+                self._announced = lost
             finally:
                 self._finished += len(chunk)
         self._sink.close()
 
 
-def _pieces(chunk: bytes) -> Iterator[bytes]:
+def _split_lines(chunk: bytes) -> Iterator[bytes]:
     """Cut *chunk* between lines into pieces that a pipe takes as a whole."""
     start = 0
-    while len(chunk) - start > PIPE_PIECE:
-        end = chunk.rfind(b"\n", start, start + PIPE_PIECE) + 1
+    while len(chunk) - start > PIPE_WRITE_BYTES:
+        end = chunk.rfind(b"\n", start, start + PIPE_WRITE_BYTES) + 1
         if end == 0:  # a longer line
             end = chunk.index(b"\n", start) + 1
         yield chunk[start:end]

@@ -69,11 +69,11 @@ class Clock:
         made_for = second, self.local_time
         if made_for != self._precise_for:
             self._precise_for = made_for
-            self._precise = precise_parts(second, local_time=self.local_time)
+            self._precise = rfc3339_parts(second, local_time=self.local_time)
         start, offset = self._precise
         return f"{start}.{int((wall - second) * 1000):03}{offset}"
 
-    def until_next_second(self) -> float:
+    def seconds_to_next_tick(self) -> float:
         """Seconds until the texts change."""
         return 1.0 - self._wall() % 1.0
 
@@ -93,7 +93,7 @@ def log_timestamp(second: float, *, local_time: bool) -> str:
     return time.strftime("%Y/%m/%d %H:%M:%S", moment)
 
 
-def precise_parts(second: float, *, local_time: bool) -> tuple[str, str]:
+def rfc3339_parts(second: float, *, local_time: bool) -> tuple[str, str]:
     """What stands before and behind the fraction of an RFC 3339 time."""
     if not local_time:
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)), "Z"

@@ -20,17 +20,17 @@ from typing import Any, Protocol, cast
 from .lazy_event import LazyEvent
 
 # Bytes buffered before reading from the socket is paused; uvloop reads 250 kB at once.
-READ_HIGH = 256 << 10
+READ_HIGH_WATER = 256 << 10
 HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS, where the caller has no shorter one
 
 
 class StreamReceiver(Protocol):
     """Who takes what arrives at once, instead of asking for it."""
 
-    def received(self, data: bytes) -> None:
+    def on_data(self, data: bytes) -> None:
         """Bytes have come."""
 
-    def ended(self) -> None:
+    def on_end(self) -> None:
         """No more will come; told once."""
 
 
@@ -48,20 +48,20 @@ class Stream(asyncio.Protocol):
         "_size",
         "_streams",
         "_writable",
+        "at_eof",
         "closed",
-        "ended",
         "idle_since",
-        "listener",
         "on_closed",
+        "receiver",
         "transport",
     )
     transport: asyncio.Transport
 
     def __init__(self, streams: set[Stream]) -> None:
         self._streams = streams
-        self.ended = False  # no more bytes will arrive
+        self.at_eof = False  # no more bytes will arrive
         self.closed = LazyEvent()  # the transport is gone
-        self.listener: StreamReceiver | None = None
+        self.receiver: StreamReceiver | None = None
         self.idle_since = 0.0  # of its pool
         self.on_closed: Callable[[], None] | None = None
         self._error: Exception | None = None
@@ -77,36 +77,36 @@ class Stream(asyncio.Protocol):
         self._streams.add(self)
 
     def data_received(self, data: bytes) -> None:
-        if self.listener is not None:
-            self.listener.received(data)
+        if self.receiver is not None:
+            self.receiver.on_data(data)
             return
         self._chunks.append(data)
         self._size += len(data)
-        if self._size > READ_HIGH and not self._paused:
+        if self._size > READ_HIGH_WATER and not self._paused:
             self._paused = True
             self.transport.pause_reading()
         self._readable.set()
 
     def eof_received(self) -> None:
-        self.ended = True
+        self.at_eof = True
         self._readable.set()
-        self._tell_the_end()
+        self._notify_receiver()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.ended = True
+        self.at_eof = True
         self._error = self._error or exc
         self._readable.set()
         self._writable.set()
         self.closed.set()
         self._streams.discard(self)
-        self._tell_the_end()
+        self._notify_receiver()
         if self.on_closed is not None:
             self.on_closed()
 
-    def _tell_the_end(self) -> None:
-        listener, self.listener = self.listener, None
+    def _notify_receiver(self) -> None:
+        listener, self.receiver = self.receiver, None
         if listener is not None:
-            listener.ended()
+            listener.on_end()
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -120,7 +120,7 @@ class Stream(asyncio.Protocol):
 
         Bytes that came while nothing was asked are no answer to anything.
         """
-        return not (self.ended or self._chunks or self.transport.is_closing())
+        return not (self.at_eof or self._chunks or self.transport.is_closing())
 
     async def read(self, size: int) -> bytes:
         """At most *size* bytes as soon as there are any; empty at the clean end.
@@ -138,9 +138,9 @@ class Stream(asyncio.Protocol):
             data, rest = data[:size], data[size:]
             self._chunks.appendleft(rest)
         self._size -= len(data)
-        if not self._chunks and not self.ended:
+        if not self._chunks and not self.at_eof:
             self._readable.clear()
-        if self._paused and self._size <= READ_HIGH // 2:
+        if self._paused and self._size <= READ_HIGH_WATER // 2:
             self._paused = False
             self.transport.resume_reading()
         return data
@@ -164,7 +164,7 @@ class Stream(asyncio.Protocol):
         self._streams = streams
 
     @property
-    def writable(self) -> bool:
+    def is_writable(self) -> bool:
         """Whether the peer takes what is written, so that there is nothing to wait for."""
         return self._writable.is_set() and not self.closed.is_set()
 
@@ -202,17 +202,19 @@ async def dial(
         server_hostname=(name or host) if context else None,
         ssl_handshake_timeout=HANDSHAKE_TIMEOUT if context else None,
     )
-    return await _made(stream, wish)
+    return await _await_connect(stream, wish)
 
 
 async def dial_unix(streams: set[Stream], path: str) -> Stream:
     """Connect to a unix socket. Raises OSError."""
     stream = Stream(streams)
     loop = asyncio.get_running_loop()
-    return await _made(stream, loop.create_unix_connection(lambda: stream, path))
+    return await _await_connect(
+        stream, loop.create_unix_connection(lambda: stream, path)
+    )
 
 
-async def _made(stream: Stream, wish: Coroutine[Any, Any, object]) -> Stream:
+async def _await_connect(stream: Stream, wish: Coroutine[Any, Any, object]) -> Stream:
     """*stream* once *wish* has connected it; otherwise it counts as closed.
 
     Cancelled between connecting and returning, uvloop closes the socket and tells the

@@ -30,17 +30,17 @@ from authproxy_core.messages import Header, Headers, Response
 
 from ..server_settings import ClientSettings
 from .dial import Stream, close_all, describe_error, dial, start_tls
-from .origin import Origin, Proxy, proxy_for, split_url
+from .origin import Origin, Proxy, select_proxy, split_url
 from .tls import client_context
 
-HEAD_LIMIT = 64 << 10  # bytes of an answer's head, a chunk's head, or trailers
-READ_SIZE = 16 << 10  # bytes given to h11 at once
-INFORMATIONAL_LIMIT = 16  # 1xx answers before the real one
+MAX_HEAD_BYTES = 64 << 10  # bytes of an answer's head, a chunk's head, or trailers
+READ_BYTES = 16 << 10  # bytes given to h11 at once
+MAX_INFORMATIONAL = 16  # 1xx answers before the real one
 IDLE_TIMEOUT = 60.0  # seconds that an unused connection is kept
-UNSAFE_REUSE = 2.0  # seconds; see above
+UNSAFE_MAX_IDLE = 2.0  # seconds; see above
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 §9.2.1
 # What frames the request or chooses the answer's coding is the client's alone.
-OWN_FIELDS = frozenset(
+CLIENT_CONTROLLED_FIELDS = frozenset(
     {
         b"accept-encoding",
         b"connection",
@@ -54,7 +54,7 @@ OWN_FIELDS = frozenset(
 )
 
 
-class _Stale(Exception):
+class _StaleConnectionError(Exception):
     """A pooled connection ended before any byte of an answer."""
 
 
@@ -72,7 +72,7 @@ class _Connection:
         self.reused = False
         self.idle_since = 0.0
         self.expiry: asyncio.TimerHandle | None = None
-        self._state = h11.Connection(h11.CLIENT, HEAD_LIMIT)
+        self._state = h11.Connection(h11.CLIENT, MAX_HEAD_BYTES)
         self._answered = False
 
     async def exchange(self, request: h11.Request, body: bytes, limit: int) -> Response:
@@ -92,9 +92,9 @@ class _Connection:
 
     async def connect(self, origin: Origin) -> int:
         """Ask a proxy for a tunnel to *origin*; returns the status of its answer."""
-        host = (b"host", origin.where.encode())
+        host = (b"host", origin.host_port.encode())
         request = h11.Request(
-            method=b"CONNECT", target=origin.where, headers=[host, *self.fields]
+            method=b"CONNECT", target=origin.host_port, headers=[host, *self.fields]
         )
         self.stream.write(self._state.send(request) or b"")
         self._state.send(h11.EndOfMessage())
@@ -114,11 +114,11 @@ class _Connection:
         return True
 
     async def _head(self) -> h11.Response:
-        for _ in range(INFORMATIONAL_LIMIT + 1):
+        for _ in range(MAX_INFORMATIONAL + 1):
             event = await self._event()
             if isinstance(event, h11.Response):
                 return event
-        raise FetchError(f"more than {INFORMATIONAL_LIMIT} informational answers")
+        raise FetchError(f"more than {MAX_INFORMATIONAL} informational answers")
 
     async def _body(self, limit: int) -> bytes:
         body = bytearray()
@@ -145,13 +145,13 @@ class _Connection:
 
     async def _read(self) -> bytes:
         try:
-            data = await self.stream.read(READ_SIZE)
+            data = await self.stream.read(READ_BYTES)
         except OSError:
             if self.reused and not self._answered:
-                raise _Stale from None
+                raise _StaleConnectionError from None
             raise
         if not data and self.reused and not self._answered:
-            raise _Stale
+            raise _StaleConnectionError
         self._answered = True
         return data
 
@@ -244,7 +244,7 @@ class HttpClient:
         self._streams: set[Stream] = set()
         self._closed = False
 
-    def use(self, settings: ClientSettings, context: ssl.SSLContext) -> None:
+    def reconfigure(self, settings: ClientSettings, context: ssl.SSLContext) -> None:
         """Connect by *settings* from now on; what is under way ends as it began."""
         self._settings, self._context = settings, context
         pools, self._pools = self._pools, {}
@@ -263,16 +263,16 @@ class HttpClient:
                     return await self._exchange(pool, origin, target, effect)
         except FetchError as error:
             text = str(error)
-            named = text if origin.where in text else f"{text}: {origin.where}"
+            named = text if origin.host_port in text else f"{text}: {origin.host_port}"
             raise FetchError(named) from None
         except h11.LocalProtocolError:
-            raise FetchError(f"request to {origin.where} is malformed") from None
+            raise FetchError(f"request to {origin.host_port} is malformed") from None
         except h11.RemoteProtocolError:
-            raise FetchError(f"malformed answer from {origin.where}") from None
+            raise FetchError(f"malformed answer from {origin.host_port}") from None
         except OSError as error:
-            text = describe_error(error, origin.where)
+            text = describe_error(error, origin.host_port)
             if deadline.expired():
-                text = f"timed out after {effect.timeout:g} s: {origin.where}"
+                text = f"timed out after {effect.timeout:g} s: {origin.host_port}"
             raise FetchError(text) from None
 
     async def close(self) -> None:
@@ -286,14 +286,16 @@ class HttpClient:
         self, pool: _Pool, origin: Origin, target: str, effect: Fetch
     ) -> Response:
         safe = effect.method in SAFE_METHODS
-        max_age = self._idle_timeout if safe else UNSAFE_REUSE
+        max_age = self._idle_timeout if safe else UNSAFE_MAX_IDLE
         connection = pool.take(self._clock() - max_age)
         if connection is not None:
             try:
                 return await self._use(pool, connection, origin, target, effect)
-            except _Stale:
+            except _StaleConnectionError:
                 if not safe:
-                    raise FetchError(f"connection closed by {origin.where}") from None
+                    raise FetchError(
+                        f"connection closed by {origin.host_port}"
+                    ) from None
         connection = await self._connect(origin)
         return await self._use(pool, connection, origin, target, effect)
 
@@ -325,7 +327,11 @@ class HttpClient:
             (b"host", origin.authority.encode()),
             (b"accept-encoding", b"identity"),
         ]
-        fields += [field for field in effect.headers if field[0] not in OWN_FIELDS]
+        fields += [
+            field
+            for field in effect.headers
+            if field[0] not in CLIENT_CONTROLLED_FIELDS
+        ]
         if not any(name == b"user-agent" for name, _ in fields):
             fields.append((b"user-agent", self._agent.encode()))
         if effect.body or effect.method not in SAFE_METHODS:
@@ -341,12 +347,12 @@ class HttpClient:
             if not timeout.expired():  # the system's own ETIMEDOUT, or the outer limit
                 raise
             raise FetchError(
-                f"connecting timed out after {limit:g} s: {origin.where}"
+                f"connecting timed out after {limit:g} s: {origin.host_port}"
             ) from None
 
     async def _dial(self, origin: Origin) -> _Connection:
         context = self._context if origin.scheme == "https" else None
-        proxy = proxy_for(origin, self._proxies)
+        proxy = select_proxy(origin, self._proxies)
         if proxy is None:
             return _Connection(
                 await dial(self._streams, origin.host, origin.port, context)
@@ -355,7 +361,7 @@ class HttpClient:
             stream = await dial(self._streams, proxy.origin.host, proxy.origin.port)
         except OSError as error:
             raise FetchError(
-                describe_error(error, f"proxy {proxy.origin.where}")
+                describe_error(error, f"proxy {proxy.origin.host_port}")
             ) from None
         if context is None:
             return _Connection(stream, f"http://{origin.authority}", proxy.fields)
@@ -369,7 +375,7 @@ class HttpClient:
 
 
 async def _tunnel(stream: Stream, origin: Origin, proxy: Proxy) -> None:
-    where = f"proxy {proxy.origin.where}"
+    where = f"proxy {proxy.origin.host_port}"
     try:
         status = await _Connection(stream, fields=proxy.fields).connect(origin)
     except OSError as error:

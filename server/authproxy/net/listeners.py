@@ -24,13 +24,13 @@ BACKLOG = 1024
 SO_ATTACH_FILTER = 26  # not in Python's socket module
 # Drops the first packet of a TCP handshake; the third one, which completes it, and
 # all others pass. Each instruction is code, jump if true, jump if false, operand.
-NO_SYN = (
+DROP_SYN_FILTER = (
     (0x30, 0, 0, 13),  # load the byte with the flags
     (0x45, 0, 1, 0x02),  # SYN?
     (0x06, 0, 0, 0),  # drop
     (0x06, 0, 0, 0xFFFFFFFF),  # pass all of it
 )
-NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENOPROTOOPT)
+IPV6_UNAVAILABLE = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENOPROTOOPT)
 
 
 class ListenError(Exception):
@@ -114,17 +114,17 @@ def _tcp(listener: Listener) -> socket.socket:
     host = listener.host.strip("[]")
     if not host:
         try:
-            return _bound(socket.AF_INET6, ("::", listener.port), dual=True)
+            return _bind(socket.AF_INET6, ("::", listener.port), dual=True)
         except OSError as error:
-            if error.errno not in NO_IPV6:
+            if error.errno not in IPV6_UNAVAILABLE:
                 raise
     family, _, _, _, address = socket.getaddrinfo(
         host or None, listener.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
-    return _bound(family, address)
+    return _bind(family, address)
 
 
-def _bound(
+def _bind(
     family: int, address: tuple[Any, ...], *, dual: bool = False
 ) -> socket.socket:
     opened_socket = socket.socket(family, socket.SOCK_STREAM)
@@ -141,7 +141,7 @@ def _bound(
 
 
 def _unix(listener: Listener) -> socket.socket:
-    _remove_stale(listener.path)
+    _remove_stale_socket(listener.path)
     opened_socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # The mode must be right from the first moment, so it is set by the umask.
     before = os.umask(0o777 & ~listener.mode) if listener.mode is not None else None
@@ -157,7 +157,7 @@ def _unix(listener: Listener) -> socket.socket:
     return opened_socket
 
 
-def _remove_stale(path: str) -> None:
+def _remove_stale_socket(path: str) -> None:
     """Remove a socket that nobody listens on any more; raises OSError otherwise."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
@@ -187,13 +187,13 @@ def refuse_connections(listening: ListeningSocket) -> None:
             listening.socket.shutdown(socket.SHUT_RD)
         elif sys.platform == "linux":
             program = array.array(
-                "B", b"".join(struct.pack("HBBI", *i) for i in NO_SYN)
+                "B", b"".join(struct.pack("HBBI", *i) for i in DROP_SYN_FILTER)
             )
             address, _ = program.buffer_info()
             listening.socket.setsockopt(
                 socket.SOL_SOCKET,
                 SO_ATTACH_FILTER,
-                struct.pack("HP", len(NO_SYN), address),
+                struct.pack("HP", len(DROP_SYN_FILTER), address),
             )
 
 

@@ -21,13 +21,13 @@ class LocalLocks:
 
     async def take_lock(self, key: str, ttl: float, wait: float, token: str) -> bool:
         """Hold *key* for at most *ttl* seconds; False when not free within *wait*."""
-        if key in self._held and not await self._waited(key, wait):
+        if key in self._held and not await self._wait_for_turn(key, wait):
             return False
         loop = asyncio.get_running_loop()
         self._held[key] = (loop.call_later(ttl, self._hand_over, key), token)
         return True
 
-    async def _waited(self, key: str, wait: float) -> bool:
+    async def _wait_for_turn(self, key: str, wait: float) -> bool:
         """Wait for the turn; whoever releases hands the lock over."""
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, deque()).append(turn)
@@ -63,7 +63,7 @@ class LocalLocks:
         if held is not None and held[1] == token:
             self._hand_over(key)
 
-    def renew(self, key: str, ttl: float, token: str) -> None:
+    def extend(self, key: str, ttl: float, token: str) -> None:
         """Let *token* hold *key* for *ttl* seconds from now, if it still holds it."""
         held = self._held.get(key)
         if held is not None and held[1] == token:

@@ -27,7 +27,7 @@ class Origin(NamedTuple):
     port: int
 
     @property
-    def where(self) -> str:
+    def host_port(self) -> str:
         """For messages and CONNECT: ``host:port``."""
         return f"{bracket_ipv6(self.host)}:{self.port}"
 
@@ -36,7 +36,7 @@ class Origin(NamedTuple):
         """For the Host field: without the scheme's own port."""
         if self.port == PORTS[self.scheme]:
             return bracket_ipv6(self.host)
-        return self.where
+        return self.host_port
 
 
 class Proxy(NamedTuple):
@@ -58,7 +58,7 @@ def split_url(url: str) -> tuple[Origin, str]:
     return origin, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
-def proxy_for(origin: Origin, proxies: Mapping[str, str]) -> Proxy | None:
+def select_proxy(origin: Origin, proxies: Mapping[str, str]) -> Proxy | None:
     """The proxy to use for *origin*, from `urllib.request.getproxies`.
 
     As in Go, which oauth2-proxy's users rely on, loopback is always reached directly,
@@ -66,9 +66,11 @@ def proxy_for(origin: Origin, proxies: Mapping[str, str]) -> Proxy | None:
     Raises `FetchError` when the proxy's URL can't be used.
     """
     url = proxies.get(origin.scheme)
-    if not url or _is_local(origin.host):
+    if not url or _is_loopback(origin.host):
         return None
-    if any(_exempts(entry, origin) for entry in proxies.get("no", "").split(",")):
+    if any(
+        _matches_no_proxy(entry, origin) for entry in proxies.get("no", "").split(",")
+    ):
         return None
     parts = _split(url if "://" in url else f"http://{url}")
     if parts is None or parts.scheme != "http":
@@ -103,14 +105,14 @@ def _origin(parts: SplitResult) -> Origin:
     return Origin(parts.scheme, host, parts.port or PORTS[parts.scheme])
 
 
-def _is_local(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def _exempts(entry: str, origin: Origin) -> bool:
+def _matches_no_proxy(entry: str, origin: Origin) -> bool:
     """Whether one entry of NO_PROXY names *origin*.
 
     An entry is ``*``, an address, a network, or a domain that stands for its

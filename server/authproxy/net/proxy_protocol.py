@@ -21,13 +21,13 @@ from authproxy_core.request.original import AddressSet
 UNIX = "unix"  # in a list of addresses: peers on unix sockets
 MAX_HEADER_BYTES = 4096  # bytes of a header with all its extras
 MAX_V1_HEADER_BYTES = 107  # bytes, the line's end included
-TIMEOUT = 5.0  # seconds for the header to arrive
+HEADER_TIMEOUT = 5.0  # seconds for the header to arrive
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-HEAD_SIZE = 16  # of version 2: signature, command, family, length
+V2_HEAD_BYTES = 16  # of version 2: signature, command, family, length
 LOCAL, PROXY = 0x20, 0x21
 UNSPECIFIED, TCP4, TCP6 = 0x00, 0x11, 0x21
-LINE = re.compile(
+V1_LINE = re.compile(
     rb"PROXY (?:UNKNOWN(?: [\x21-\x7e ]*)?"
     rb"|TCP([46]) ([0-9A-Fa-f.:]+) ([0-9A-Fa-f.:]+) (0|[1-9]\d{0,4}) (0|[1-9]\d{0,4}))\r\n"
 )
@@ -56,7 +56,7 @@ class TrustedSources:
         self._unix = UNIX in names
         self._addresses = AddressSet(names - {UNIX})
 
-    def include(self, connection: socket.socket) -> bool:
+    def contains(self, connection: socket.socket) -> bool:
         """Whether the other side of *connection* is one of them."""
         if connection.family == socket.AF_UNIX:
             return self._unix
@@ -69,11 +69,11 @@ def parse_header(data: bytes) -> ProxyHeader | None:
     Raises `HeaderError`.
     """
     if data[:1] == SIGNATURE[:1]:
-        return _binary(data)
-    return _line(data)
+        return _parse_v2(data)
+    return _parse_v1(data)
 
 
-def _line(data: bytes) -> ProxyHeader | None:
+def _parse_v1(data: bytes) -> ProxyHeader | None:
     start = b"PROXY "
     if not (data.startswith(start) or start.startswith(data)):
         raise HeaderError("expected a PROXY protocol header")
@@ -82,7 +82,7 @@ def _line(data: bytes) -> ProxyHeader | None:
         if len(data) >= MAX_V1_HEADER_BYTES:
             raise HeaderError("the header's line is too long")
         return None
-    match = LINE.fullmatch(data, 0, end + 2)
+    match = V1_LINE.fullmatch(data, 0, end + 2)
     if match is None:
         raise HeaderError("the header's line is malformed")
     if match[1] is None:
@@ -95,16 +95,18 @@ def _line(data: bytes) -> ProxyHeader | None:
     port, other = int(match[4]), int(match[5])
     if max(port, other) > 0xFFFF:
         raise HeaderError("the header has a port that is too large")
-    return ProxyHeader(end + 2, (_spelt(client), port))
+    return ProxyHeader(end + 2, (_format_address(client), port))
 
 
-def _binary(data: bytes) -> ProxyHeader | None:
+def _parse_v2(data: bytes) -> ProxyHeader | None:
     if data[: len(SIGNATURE)] != SIGNATURE[: len(data)]:
         raise HeaderError("expected a PROXY protocol header")
-    if len(data) < HEAD_SIZE:
+    if len(data) < V2_HEAD_BYTES:
         return None
-    command, family, length = struct.unpack("!BBH", data[len(SIGNATURE) : HEAD_SIZE])
-    size = HEAD_SIZE + length
+    command, family, length = struct.unpack(
+        "!BBH", data[len(SIGNATURE) : V2_HEAD_BYTES]
+    )
+    size = V2_HEAD_BYTES + length
     if command not in (LOCAL, PROXY):
         raise HeaderError("unknown version or command of the header")
     if size > MAX_HEADER_BYTES:
@@ -118,12 +120,12 @@ def _binary(data: bytes) -> ProxyHeader | None:
     width = 4 if family == TCP4 else 16
     if length < 2 * width + 4:
         raise HeaderError("the header is too short for its addresses")
-    client = ipaddress.ip_address(data[HEAD_SIZE : HEAD_SIZE + width])
-    [port] = struct.unpack_from("!H", data, HEAD_SIZE + 2 * width)
-    return ProxyHeader(size, (_spelt(client), port))
+    client = ipaddress.ip_address(data[V2_HEAD_BYTES : V2_HEAD_BYTES + width])
+    [port] = struct.unpack_from("!H", data, V2_HEAD_BYTES + 2 * width)
+    return ProxyHeader(size, (_format_address(client), port))
 
 
-def _spelt(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+def _format_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     """The address as text, IPv4 if it is IPv4-mapped: rules compare it."""
     mapped = None
     if isinstance(address, ipaddress.IPv6Address):
@@ -137,9 +139,9 @@ async def read_header(connection: socket.socket) -> ProxyHeader:
     Raises `HeaderError`, also when the other side ends; OSError; TimeoutError.
     """
     taken = b""
-    async with asyncio.timeout(TIMEOUT):
+    async with asyncio.timeout(HEADER_TIMEOUT):
         while True:
-            seen = await _peeked(connection, MAX_HEADER_BYTES - len(taken))
+            seen = await _peek(connection, MAX_HEADER_BYTES - len(taken))
             if not seen:
                 raise HeaderError("the connection ended before its header")
             header = parse_header(taken + seen)
@@ -150,7 +152,7 @@ async def read_header(connection: socket.socket) -> ProxyHeader:
                 return header
 
 
-async def _peeked(connection: socket.socket, size: int) -> bytes:
+async def _peek(connection: socket.socket, size: int) -> bytes:
     """What can be read without reading it; empty at the end."""
     loop = asyncio.get_running_loop()
     while True:

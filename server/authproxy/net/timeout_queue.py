@@ -17,7 +17,7 @@ TIMER_SLACK = 0.001  # seconds by which a timer of the loop may come too early
 class TimeoutHandler(Protocol):
     """Who may have to wait too long."""
 
-    def timed_out(self) -> None:
+    def on_timeout(self) -> None:
         """The time is over; told once."""
 
 
@@ -51,9 +51,9 @@ class TimeoutQueue:
 
     def _arm(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(max(seconds, TIMER_SLACK), self._look)
+        self._timer = loop.call_later(max(seconds, TIMER_SLACK), self._expire)
 
-    def _look(self) -> None:
+    def _expire(self) -> None:
         self._timer = None
         now = monotonic()
         late = []
@@ -64,4 +64,4 @@ class TimeoutQueue:
             late.append(waiting)
         for waiting in late:
             if self._ends.pop(waiting, None) is not None:
-                waiting.timed_out()
+                waiting.on_timeout()

@@ -13,8 +13,10 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-HALF_OPEN = 60.0  # seconds that a side may still send after the other's last byte
-FLUSH = 10.0  # seconds for the last bytes to a side after the other is gone
+HALF_CLOSED_TIMEOUT = (
+    60.0  # seconds that a side may still send after the other's last byte
+)
+FLUSH_TIMEOUT = 10.0  # seconds for the last bytes to a side after the other is gone
 
 
 class UpgradedConnection(Struct):
@@ -25,9 +27,9 @@ class UpgradedConnection(Struct):
     """
 
     transport: asyncio.Transport
-    lost: Callable[[Exception | None], None]
+    on_lost: Callable[[Exception | None], None]
     early: bytes = b""
-    gone: bool = False
+    closed: bool = False
 
 
 class _Side(asyncio.Protocol):
@@ -42,7 +44,7 @@ class _Side(asyncio.Protocol):
         self.size = 0  # bytes received
         self.ended = False  # it has sent its last byte
         self.gone = False
-        self._lost = None if switched.gone else switched.lost
+        self._lost = None if switched.closed else switched.on_lost
         self._tunnel = tunnel
 
     def data_received(self, data: bytes) -> None:
@@ -61,7 +63,7 @@ class _Side(asyncio.Protocol):
             other.close()
             return False
         other.write_eof()
-        self._tunnel.end_within(HALF_OPEN)
+        self._tunnel.abort_after(HALF_CLOSED_TIMEOUT)
         return True
 
     def pause_writing(self) -> None:
@@ -83,9 +85,9 @@ class _Side(asyncio.Protocol):
             self._tunnel.finish()
         else:
             self.other.transport.close()
-            self._tunnel.end_within(FLUSH)
+            self._tunnel.abort_after(FLUSH_TIMEOUT)
 
-    def part(self) -> None:
+    def detach(self) -> None:
         """Both are gone: nothing is told to this side any more."""
         self._lost = None
         del self.other, self._tunnel, self.transport
@@ -98,20 +100,20 @@ class Tunnel:
     thousands, so this is all that one keeps.
     """
 
-    __slots__ = ("_at_end", "_client", "_timer", "_upstream", "over")
+    __slots__ = ("_client", "_done_callbacks", "_timer", "_upstream", "closed")
 
     def __init__(
         self, client: UpgradedConnection, upstream: UpgradedConnection
     ) -> None:
-        self.over = False  # both connections are gone
-        self._at_end: tuple[Callable[[], None], ...] = ()
+        self.closed = False  # both connections are gone
+        self._done_callbacks: tuple[Callable[[], None], ...] = ()
         self._timer: asyncio.TimerHandle | None = None
         self._client = _Side(self, client)
         self._upstream = _Side(self, upstream)
         self._client.other, self._upstream.other = self._upstream, self._client
         sides = ((self._client, client), (self._upstream, upstream))
         for side, switched in sides:
-            if not switched.gone:
+            if not switched.closed:
                 switched.transport.set_protocol(side)
                 if not switched.transport.is_closing():
                     switched.transport.resume_reading()
@@ -119,22 +121,22 @@ class Tunnel:
         for side, switched in sides:
             if switched.early:
                 side.data_received(switched.early)
-            if switched.gone:
+            if switched.closed:
                 side.connection_lost(None)
 
     @property
-    def sent(self) -> int:
+    def bytes_to_client(self) -> int:
         """How many bytes went to the client."""
         return self._upstream.size
 
     def add_done_callback(self, call: Callable[[], None]) -> None:
         """Have *call* called when both connections are gone, which may be at once."""
-        if self.over:
+        if self.closed:
             call()
         else:
-            self._at_end += (call,)
+            self._done_callbacks += (call,)
 
-    def end_within(self, seconds: float) -> None:
+    def abort_after(self, seconds: float) -> None:
         """Cut both sides after *seconds*, if they are still there and not cut before."""
         loop = asyncio.get_running_loop()
         when = loop.time() + seconds
@@ -155,10 +157,10 @@ class Tunnel:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.over = True
-        calls, self._at_end = self._at_end, ()
+        self.closed = True
+        calls, self._done_callbacks = self._done_callbacks, ()
         for call in calls:
             call()
         # Else the four would hold each other until the garbage is collected, rarely.
-        self._client.part()
-        self._upstream.part()
+        self._client.detach()
+        self._upstream.detach()

@@ -53,16 +53,16 @@ def _write(transport: asyncio.WriteTransport, data: bytes) -> None:
 class ConnectionWriter:
     """One connection's way out; keeps what waits in the order of all else."""
 
-    __slots__ = ("_outbox", "_pending", "_since", "_transport", "progress")
+    __slots__ = ("_coalescer", "_pending", "_since", "_transport", "progress")
 
     def __init__(self, outbox: WriteCoalescer, transport: asyncio.Transport) -> None:
-        self._outbox = outbox
+        self._coalescer = outbox
         self._transport = transport
         self._pending = 0  # bytes
         self._since = 0.0
         self.progress = False  # the peer has caught up
 
-    def stalled(self, now: float, limit: float) -> bool:
+    def is_stalled(self, now: float, limit: float) -> bool:
         """Whether the peer has read nothing for *limit* seconds; asked now and then."""
         pending = self._transport.get_write_buffer_size()
         if not pending or pending != self._pending or self.progress:
@@ -72,24 +72,24 @@ class ConnectionWriter:
 
     def write(self, data: bytes) -> None:
         """Write *data*, a whole answer or the last of one, soon."""
-        self._outbox.write(self._transport, data)
+        self._coalescer.write(self._transport, data)
 
     def write_now(self, data: bytes) -> None:
         """Write *data*; when the peer does not keep up, the protocol hears it at once."""
-        self._outbox.flush()
+        self._coalescer.flush()
         self._transport.write(data)
 
     def write_eof(self) -> None:
         """Nothing more will be written."""
-        self._outbox.flush()
+        self._coalescer.flush()
         self._transport.write_eof()
 
     def close(self) -> None:
         """Close when all has been written."""
-        self._outbox.flush()
+        self._coalescer.flush()
         self._transport.close()
 
     def abort(self) -> None:
         """Close, whatever is still to be sent."""
-        self._outbox.flush()
+        self._coalescer.flush()
         self._transport.abort()

@@ -27,12 +27,12 @@ from authproxy_core.effects import (
 from authproxy_core.errors import ClientGone, StoreError
 from authproxy_core.messages import Response
 
+from ..contract import BodySource, Perform
 from ..metrics.metrics import Metrics
 from ..net.idp_client import HttpClient
 from ..net.locks import LocalLocks
 from ..server_settings import Limits
 from ..stores.base import Store
-from .worker_context import BodySource, Perform
 
 Tokens = dict[str, str]  # key → token of a lock that is held
 Method = Callable[[Any], Awaitable[Any]]

@@ -26,7 +26,7 @@ class RequestIds:
         self._pool = ""
         self._at = 0
 
-    def fresh(self) -> str:
+    def generate(self) -> str:
         """A new random id in the form of a UUID, version 4 (RFC 9562 §5.4)."""
         at = self._at
         if at >= len(self._pool):
@@ -43,4 +43,4 @@ class RequestIds:
         """The id that was *sent* when it is well formed, else a fresh one."""
         if sent is not None and SENT_ID.fullmatch(sent):
             return sent.decode("ascii")
-        return self.fresh()
+        return self.generate()

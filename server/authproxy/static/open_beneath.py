@@ -1,8 +1,8 @@
-"""Opens what lies below a folder, and nothing else, whatever the path says.
+"""Open files beneath a root directory; reject paths and symlinks that leave it.
 
-The way is walked segment by segment on open folders, so that neither a symbolic link
-nor somebody who renames folders meanwhile leads out of it. Links that stay inside are
-followed by hand: what is mounted from a Kubernetes ConfigMap consists of them.
+The path is resolved segment by segment on open directories, so neither a symlink nor a
+concurrent rename can lead out of the root. Symlinks that stay inside are resolved
+here, because mounted Kubernetes ConfigMaps consist of them.
 """
 
 from __future__ import annotations
@@ -12,72 +12,79 @@ import os
 import stat
 from collections.abc import Sequence
 
-MAX_SYMLINKS = 40  # as Linux has it
+MAX_SYMLINKS = 40  # the limit of Linux
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# A pipe must not keep us waiting for a writer; what is no file is closed again.
-ENTRY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# Opening a FIFO must not block; special files are closed again.
+ENTRY_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def open_beneath(root: str, path: str, *, follow: bool = False) -> int:
-    """A descriptor of the file or folder *path* below the folder *root*.
+    """Return a descriptor of the file or directory *path* beneath the directory *root*.
 
-    With *follow* links may lead anywhere. Raises OSError: EACCES for a way out, ENOENT
-    also for what is neither a file nor a folder.
+    With *follow*, symlinks may lead anywhere. Raises OSError: EACCES if the path leaves
+    the root, ENOENT also for special files.
     """
-    segments = [part for part in path.split("/") if part not in ("", ".")]
-    if ".." in segments or any("\0" in part for part in segments):
-        raise _failure(errno.ENOENT)
+    segments = _split(path)
+    if ".." in segments or any("\0" in segment for segment in segments):
+        raise _os_error(errno.ENOENT)
     if follow:
-        whole = os.path.join(root, *segments)
-        return _checked(os.open(whole, ENTRY & ~os.O_NOFOLLOW))
-    way = [os.open(root, DIRECTORY_FLAGS)]
+        full_path = os.path.join(root, *segments)
+        return _check_type(os.open(full_path, ENTRY_FLAGS & ~os.O_NOFOLLOW))
+    ancestors = [os.open(root, DIRECTORY_FLAGS)]
     try:
-        found = _walked(way, segments)
+        descriptor = _resolve(ancestors, segments)
     finally:
-        for folder in way:
-            os.close(folder)
-    return _checked(found)
+        for directory in ancestors:
+            os.close(directory)
+    return _check_type(descriptor)
 
 
-def _walked(way: list[int], segments: Sequence[str]) -> int:
-    """Walk on from the last of *way*, the open folders from the root to here."""
-    ahead = list(reversed(segments))
-    links = 0
-    while ahead:
-        segment = ahead.pop()
-        if segment == "..":  # of a link
-            if len(way) == 1:
-                raise _failure(errno.EACCES)
-            os.close(way.pop())
+def _resolve(ancestors: list[int], segments: Sequence[str]) -> int:
+    """Open *segments* from the last of *ancestors*, the open directories from the root.
+
+    Changes *ancestors*, which the caller closes.
+    """
+    pending = list(reversed(segments))
+    symlinks = 0
+    while pending:
+        segment = pending.pop()
+        if segment == "..":  # from a symlink
+            if len(ancestors) == 1:
+                raise _os_error(errno.EACCES)
+            os.close(ancestors.pop())
             continue
         try:
-            entry = os.open(segment, ENTRY, dir_fd=way[-1])
+            descriptor = os.open(segment, ENTRY_FLAGS, dir_fd=ancestors[-1])
         except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.EMLINK):  # the latter on BSD
+            if error.errno not in (errno.ELOOP, errno.EMLINK):  # EMLINK on BSD
                 raise
-            links += 1
-            target = os.readlink(segment, dir_fd=way[-1])
-            if links > MAX_SYMLINKS or target.startswith("/"):
-                raise _failure(errno.EACCES) from None
-            parts = [part for part in target.split("/") if part not in ("", ".")]
-            ahead += reversed(parts)
+            symlinks += 1
+            target = os.readlink(segment, dir_fd=ancestors[-1])
+            if symlinks > MAX_SYMLINKS or target.startswith("/"):
+                raise _os_error(errno.EACCES) from None
+            pending += reversed(_split(target))
             continue
-        if not stat.S_ISDIR(os.fstat(entry).st_mode):
-            if ahead:
-                os.close(entry)
-                raise _failure(errno.ENOTDIR)
-            return entry
-        way.append(entry)
-    return os.dup(way[-1])
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            if pending:
+                os.close(descriptor)
+                raise _os_error(errno.ENOTDIR)
+            return descriptor
+        ancestors.append(descriptor)
+    return os.dup(ancestors[-1])
 
 
-def _checked(entry: int) -> int:
-    mode = os.fstat(entry).st_mode
+def _split(path: str) -> list[str]:
+    return [segment for segment in path.split("/") if segment not in ("", ".")]
+
+
+def _check_type(descriptor: int) -> int:
+    """Return *descriptor* if it is of a file or directory, else close it."""
+    mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        return entry
-    os.close(entry)
-    raise _failure(errno.ENOENT)
+        return descriptor
+    os.close(descriptor)
+    raise _os_error(errno.ENOENT)
 
 
-def _failure(code: int) -> OSError:
+def _os_error(code: int) -> OSError:
     return OSError(code, os.strerror(code))

@@ -1,8 +1,8 @@
-"""Serves the files of a ``file://`` upstream, as Go's file server does.
+"""Serve the files of a ``file://`` upstream as Go's file server does.
 
-``index.html`` stands for its folder, other folders are listed, a range or a condition
-of the request is honoured. The file system is asked on another thread, for it may be
-slow; a small file is opened, read and closed in one go.
+A directory is served by its ``index.html``, else as a listing. Ranges and conditional
+requests are supported. The file system, which may be slow, is accessed in a thread; a
+small file is opened, read and closed in one call.
 """
 
 from __future__ import annotations
@@ -22,35 +22,40 @@ from msgspec import Struct
 
 from authproxy_core.messages import Headers, Respond, ServeFile
 
-from ..serve.worker_context import ExchangeProtocol
+from ..contract import ExchangeProtocol
 from .open_beneath import open_beneath
 
-READ_BYTES = 256 << 10  # bytes that are read at once
-SNIFFED = 512  # bytes that tell text from other things
-MAX_ENTRIES = 10_000  # of a folder that are listed
+READ_BYTES = 256 << 10  # bytes per read
+SNIFF_BYTES = 512  # bytes inspected to tell text from binary data
+MAX_ENTRIES = 10_000  # of a directory listing
 INDEX = "index.html"
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
 HTML = (b"content-type", b"text/html; charset=utf-8")
 NOSNIFF = (b"x-content-type-options", b"nosniff")
 RANGE = re.compile(rb"bytes=[\t ]*(\d{0,18})-(\d{0,18})[\t ]*")
+NOT_FOUND = Respond(404, (TEXT, NOSNIFF), b"404 page not found\n")
+FORBIDDEN = Respond(403, (TEXT, NOSNIFF), b"403 Forbidden\n")
+SERVER_ERROR = Respond(500, (TEXT, NOSNIFF), b"500 Internal Server Error\n")
 ERRORS = {
-    errno.ENOENT: Respond(404, (TEXT, NOSNIFF), b"404 page not found\n"),
-    errno.EACCES: Respond(403, (TEXT, NOSNIFF), b"403 Forbidden\n"),
+    errno.ENOENT: NOT_FOUND,
+    errno.ENOTDIR: NOT_FOUND,
+    errno.ENAMETOOLONG: NOT_FOUND,
+    errno.EACCES: FORBIDDEN,
+    errno.EPERM: FORBIDDEN,
+    errno.ELOOP: FORBIDDEN,
 }
-ERRORS |= dict.fromkeys((errno.ENOTDIR, errno.ENAMETOOLONG), ERRORS[errno.ENOENT])
-ERRORS |= dict.fromkeys((errno.EPERM, errno.ELOOP), ERRORS[errno.EACCES])
-FAILED = Respond(500, (TEXT, NOSNIFF), b"500 Internal Server Error\n")
 
 
 class ConditionalRequest(Struct, frozen=True):
-    """What a request says about the file; only the fields that matter."""
+    """The parts of a request that select the response for a file (RFC 9110 §13)."""
 
     method: bytes
     query: bytes
     fields: dict[bytes, bytes]
 
     @property
-    def reads(self) -> bool:
+    def is_read(self) -> bool:
+        """Return whether 304 and ranges are possible."""
         return self.method in (b"GET", b"HEAD")
 
 
@@ -62,7 +67,7 @@ class Span(Struct, frozen=True):
 
 
 class FileResponse(Struct):
-    """A file to send: *size* bytes from *start* of the descriptor."""
+    """A file to send: *size* bytes from *start* of the open descriptor."""
 
     descriptor: int
     status: int
@@ -72,12 +77,12 @@ class FileResponse(Struct):
 
 
 async def serve_file(exchange: ExchangeProtocol, decision: ServeFile) -> None:
-    """Answer with the file, the folder's list, or what is wrong."""
+    """Respond with a file, a directory listing, a redirect or an error."""
     head = exchange.head
     _, _, query = head.target.partition(b"?")
-    conditions = ConditionalRequest(head.method, query, head.fields)
+    request = ConditionalRequest(head.method, query, head.fields)
     loop = asyncio.get_running_loop()
-    found = await loop.run_in_executor(None, resolve_file, decision, conditions)
+    found = await loop.run_in_executor(None, resolve_file, decision, request)
     if isinstance(found, Respond):
         exchange.respond(
             Respond(
@@ -86,102 +91,100 @@ async def serve_file(exchange: ExchangeProtocol, decision: ServeFile) -> None:
         )
         return
     try:
-        await _sent(exchange, found, decision.response_headers)
+        await _send(exchange, found, decision.response_headers)
     finally:
         os.close(found.descriptor)
 
 
-async def _sent(
-    exchange: ExchangeProtocol, opened: FileResponse, headers: Headers
+async def _send(
+    exchange: ExchangeProtocol, file: FileResponse, headers: Headers
 ) -> None:
     loop = asyncio.get_running_loop()
-    await exchange.start(opened.status, (*opened.headers, *headers), length=opened.size)
-    at, end = opened.start, opened.start + opened.size
+    await exchange.start(file.status, (*file.headers, *headers), length=file.size)
+    position, end = file.start, file.start + file.size
     if exchange.head.method != b"HEAD":
-        while at < end:
-            size = min(READ_BYTES, end - at)
-            piece = await loop.run_in_executor(
-                None, os.pread, opened.descriptor, size, at
+        while position < end:
+            size = min(READ_BYTES, end - position)
+            data = await loop.run_in_executor(
+                None, os.pread, file.descriptor, size, position
             )
-            if not piece:
-                break  # it has become shorter; the exchange cuts the connection
-            await exchange.write(piece)
-            at += len(piece)
+            if not data:
+                break  # the file was truncated; `finish` aborts the connection
+            await exchange.write(data)
+            position += len(data)
     await exchange.finish()
 
 
 def resolve_file(
-    decision: ServeFile, conditions: ConditionalRequest
+    decision: ServeFile, request: ConditionalRequest
 ) -> Respond | FileResponse:
-    """What to answer; blocking calls of the file system."""
+    """Return the response for *request*; blocks on the file system."""
     path = decision.path
     if path.endswith("/" + INDEX):
-        return _moved("./", conditions)
+        return _redirect("./", request)
     try:
-        entry = open_beneath(decision.root, path, follow=decision.follow)
+        descriptor = open_beneath(decision.root, path, follow=decision.follow)
     except OSError as error:
-        return ERRORS.get(error.errno or 0, FAILED)
+        return ERRORS.get(error.errno or 0, SERVER_ERROR)
     name = path.rsplit("/", 1)[-1]
-    if stat.S_ISDIR(os.fstat(entry).st_mode):
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
         if not path.endswith("/"):
-            os.close(entry)
-            return _moved(f"./{_quoted(name)}/", conditions)
-        index = _index(decision)
+            os.close(descriptor)
+            return _redirect(f"./{_quote(name)}/", request)
+        index = _open_index(decision)
         if index is None:
-            return _listed(entry, conditions)
-        os.close(entry)
-        entry, name = index, INDEX
+            return _list_directory(descriptor, request)
+        os.close(descriptor)
+        descriptor, name = index, INDEX
     elif path.endswith("/"):
-        os.close(entry)
-        return _moved(f"../{_quoted(path.rstrip('/').rsplit('/', 1)[-1])}", conditions)
-    return _answer(entry, name, conditions)
+        os.close(descriptor)
+        name = path.rstrip("/").rsplit("/", 1)[-1]
+        return _redirect(f"../{_quote(name)}", request)
+    return _select_response(descriptor, name, request)
 
 
-def _quoted(name: str) -> str:
-    return quote(name.encode("utf-8", "surrogateescape"))
-
-
-def _index(decision: ServeFile) -> int | None:
+def _open_index(decision: ServeFile) -> int | None:
+    """Return a descriptor of the directory's ``index.html``; None without one."""
     try:
-        entry = open_beneath(
+        descriptor = open_beneath(
             decision.root, decision.path + INDEX, follow=decision.follow
         )
     except OSError:
         return None
-    if stat.S_ISREG(os.fstat(entry).st_mode):
-        return entry
-    os.close(entry)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
     return None
 
 
-def _moved(location: str, conditions: ConditionalRequest) -> Respond:
+def _redirect(location: str, request: ConditionalRequest) -> Respond:
     target = location.encode()
-    if conditions.query:
-        target += b"?" + conditions.query
+    if request.query:
+        target += b"?" + request.query
     return Respond(301, ((b"location", target),))
 
 
-def _listed(folder: int, conditions: ConditionalRequest) -> Respond:
-    """The names in *folder*, which is closed."""
+def _list_directory(directory: int, request: ConditionalRequest) -> Respond:
+    """Return the listing of the descriptor *directory*, which is closed."""
     try:
-        modified = os.fstat(folder).st_mtime
-        if _is_unmodified(conditions, modified):
+        modified = os.fstat(directory).st_mtime
+        if _is_unmodified(request, modified):
             return Respond(304, (_last_modified(modified),))
-        with os.scandir(folder) as entries:
+        with os.scandir(directory) as entries:
             names = [
                 entry.name + "/" * entry.is_dir(follow_symlinks=False)
                 for entry in islice(entries, MAX_ENTRIES)
             ]
-            rest = next(entries, None)
+            truncated = next(entries, None) is not None
     except OSError:
-        return FAILED
+        return SERVER_ERROR
     finally:
-        os.close(folder)
+        os.close(directory)
     lines = "".join(
-        f'<a href="./{_quoted(name)}">{html.escape(_shown(name))}</a>\n'
+        f'<a href="./{_quote(name)}">{html.escape(_displayed(name))}</a>\n'
         for name in sorted(names)
     )
-    if rest is not None:
+    if truncated:
         lines += f"\nOnly the first {MAX_ENTRIES} entries are listed.\n"
     page = (
         '<!doctype html>\n<meta name="viewport" content="width=device-width">\n'
@@ -191,113 +194,121 @@ def _listed(folder: int, conditions: ConditionalRequest) -> Respond:
     return Respond(200, headers, page.encode())
 
 
-def _shown(name: str) -> str:
+def _quote(name: str) -> str:
+    return quote(name.encode("utf-8", "surrogateescape"))
+
+
+def _displayed(name: str) -> str:
+    """Return *name* with invalid UTF-8 replaced."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _answer(
-    entry: int, name: str, conditions: ConditionalRequest
+def _select_response(
+    descriptor: int, name: str, request: ConditionalRequest
 ) -> Respond | FileResponse:
-    """The file *entry* as a whole, a part of it, or that it need not be sent."""
-    status = os.fstat(entry)
+    """Return the whole file, a part of it, 304, 412 or 416.
+
+    The descriptor is closed unless a `FileResponse` holds it.
+    """
+    status = os.fstat(descriptor)
     modified, size = status.st_mtime, status.st_size
-    refusal = _refusal(conditions, modified)
+    refusal = _check_preconditions(request, modified)
     headers: Headers = (
         (b"accept-ranges", b"bytes"),
-        (b"content-type", _type(entry, name)),
+        (b"content-type", _content_type(descriptor, name)),
         _last_modified(modified),
         NOSNIFF,
     )
-    start, part = 0, size
-    wanted = _wanted(conditions, modified) if size and refusal is None else None
-    if wanted is not None:
-        span = _span(wanted, size)
-        if span is not None and not span.size:
-            refusal = Respond(
-                416,
-                (TEXT, NOSNIFF, (b"content-range", b"bytes */%d" % size)),
-                b"invalid range: failed to overlap\n",
-            )
-        elif span is not None:
-            start, part = span.start, span.size
-            place = b"bytes %d-%d/%d" % (start, start + part - 1, size)
-            return FileResponse(
-                entry, 206, (*headers, (b"content-range", place)), start, part
-            )
+    value = _range_value(request, modified) if size and refusal is None else None
+    span = _parse_range(value, size) if value is not None else None
+    if span is not None:
+        if span.size:
+            last = span.start + span.size - 1
+            content_range = b"bytes %d-%d/%d" % (span.start, last, size)
+            headers = (*headers, (b"content-range", content_range))
+            return FileResponse(descriptor, 206, headers, span.start, span.size)
+        refusal = Respond(
+            416,
+            (TEXT, NOSNIFF, (b"content-range", b"bytes */%d" % size)),
+            b"invalid range: failed to overlap\n",
+        )
     if refusal is not None:
-        os.close(entry)
+        os.close(descriptor)
         return refusal
-    if part <= READ_BYTES and conditions.method != b"HEAD":
-        body = os.pread(entry, part, 0)
-        os.close(entry)
+    if size <= READ_BYTES and request.method != b"HEAD":
+        body = os.pread(descriptor, size, 0)
+        os.close(descriptor)
         return Respond(200, headers, body)
-    return FileResponse(entry, 200, headers, start, part)
+    return FileResponse(descriptor, 200, headers, 0, size)
 
 
-def _refusal(conditions: ConditionalRequest, modified: float) -> Respond | None:
-    """304 or 412 where the request's conditions say so (RFC 9110 §13.2.2).
+def _check_preconditions(
+    request: ConditionalRequest, modified: float
+) -> Respond | None:
+    """Return 304 or 412 if a precondition fails (RFC 9110 §13.2.2).
 
-    There are no entity tags here, so none matches.
+    Files have no entity tags, so no tag matches.
     """
-    fields = conditions.fields
+    fields = request.fields
     match = fields.get(b"if-match")
-    since = _moment(fields.get(b"if-unmodified-since"))
+    unmodified_since = _parse_date(fields.get(b"if-unmodified-since"))
     if match is not None:
         if match.strip() != b"*":
             return Respond(412, (TEXT, NOSNIFF))
-    elif since is not None and int(modified) > since:
+    elif unmodified_since is not None and int(modified) > unmodified_since:
         return Respond(412, (TEXT, NOSNIFF))
-    if _is_unmodified(conditions, modified):
+    if _is_unmodified(request, modified):
         return Respond(304, (_last_modified(modified),))
     if fields.get(b"if-none-match", b"").strip() == b"*":
         return Respond(412, (TEXT, NOSNIFF))
     return None
 
 
-def _is_unmodified(conditions: ConditionalRequest, modified: float) -> bool:
-    if not conditions.reads:
+def _is_unmodified(request: ConditionalRequest, modified: float) -> bool:
+    if not request.is_read:
         return False
-    none_match = conditions.fields.get(b"if-none-match")
+    none_match = request.fields.get(b"if-none-match")
     if none_match is not None:
         return none_match.strip() == b"*"
-    since = _moment(conditions.fields.get(b"if-modified-since"))
-    return since is not None and int(modified) <= since
+    modified_since = _parse_date(request.fields.get(b"if-modified-since"))
+    return modified_since is not None and int(modified) <= modified_since
 
 
-def _wanted(conditions: ConditionalRequest, modified: float) -> bytes | None:
-    """The range asked for, if it is still of this file."""
-    fields = conditions.fields
-    if not conditions.reads or b"range" not in fields:
+def _range_value(request: ConditionalRequest, modified: float) -> bytes | None:
+    """Return the Range field, unless If-Range names another version of the file."""
+    fields = request.fields
+    if not request.is_read or b"range" not in fields:
         return None
-    unless = fields.get(b"if-range")
-    if unless is not None and _moment(unless) != int(modified):
+    if_range = fields.get(b"if-range")
+    if if_range is not None and _parse_date(if_range) != int(modified):
         return None
     return fields[b"range"]
 
 
-def _span(wanted: bytes, size: int) -> Span | None:
-    """One range of *size* bytes, empty when it is outside; None to send everything.
+def _parse_range(value: bytes, size: int) -> Span | None:
+    """Return the range of a file of *size* bytes; an empty span if it is outside.
 
-    A list of ranges may be ignored (RFC 9110 §14.2), and so is what is malformed.
+    None means the whole file: several ranges may be ignored (RFC 9110 §14.2), and
+    malformed ones are.
     """
-    match = RANGE.fullmatch(wanted)
+    match = RANGE.fullmatch(value)
     if match is None or not (match[1] or match[2]):
         return None
     if not match[1]:  # the last bytes
-        part = min(int(match[2]), size)
-        return Span(size - part, part)
+        suffix = min(int(match[2]), size)
+        return Span(size - suffix, suffix)
     start, last = int(match[1]), int(match[2] or size)
     if last < start:
         return None
     return Span(start, max(min(last, size - 1) - start + 1, 0))
 
 
-def _last_modified(moment: float) -> tuple[bytes, bytes]:
-    return b"last-modified", formatdate(int(moment), usegmt=True).encode()
+def _last_modified(modified: float) -> tuple[bytes, bytes]:
+    return b"last-modified", formatdate(int(modified), usegmt=True).encode()
 
 
-def _moment(value: bytes | None) -> int | None:
-    """Seconds since the epoch, None for what is no date."""
+def _parse_date(value: bytes | None) -> int | None:
+    """Return seconds since the epoch; None if *value* is not a date."""
     if value is None:
         return None
     try:
@@ -306,25 +317,30 @@ def _moment(value: bytes | None) -> int | None:
         return None
 
 
-def _type(entry: int, name: str) -> bytes:
-    """By the name, else text or bytes: nothing that a browser would run."""
-    kind, coding = mimetypes.guess_type("x/" + name)
+def _content_type(descriptor: int, name: str) -> bytes:
+    """Return the media type by *name*, else plain text or binary data.
+
+    A browser runs neither, whatever the content is.
+    """
+    media_type, coding = mimetypes.guess_type("x/" + name)
     if coding is not None:
-        kind = "application/gzip" if coding == "gzip" else "application/octet-stream"
-    if kind is None:
-        kind = "text/plain" if _is_text(os.pread(entry, SNIFFED, 0)) else ""
-    if not kind:
-        return b"application/octet-stream"
-    if kind.startswith("text/"):
-        kind += "; charset=utf-8"
-    return kind.encode()
+        media_type = (
+            "application/gzip" if coding == "gzip" else "application/octet-stream"
+        )
+    if media_type is None:
+        is_text = _is_text(os.pread(descriptor, SNIFF_BYTES, 0))
+        media_type = "text/plain" if is_text else "application/octet-stream"
+    if media_type.startswith("text/"):
+        media_type += "; charset=utf-8"
+    return media_type.encode()
 
 
 def _is_text(start: bytes) -> bool:
+    """Return whether *start*, the first bytes of a file, are UTF-8 without NUL."""
     if b"\0" in start:
         return False
     try:
         start.decode()
     except UnicodeDecodeError as error:
-        return error.start > len(start) - 4  # cut within a character
+        return error.start > len(start) - 4  # the end may be within a character
     return True

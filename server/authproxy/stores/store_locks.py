@@ -49,7 +49,7 @@ class StoreLocks:
             self._local.release(key, token)
             raise
         if acquired:
-            self._local.renew(key, ttl, token)
+            self._local.extend(key, ttl, token)
         else:
             self._local.release(key, token)
         return acquired

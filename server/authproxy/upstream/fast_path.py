@@ -1,9 +1,9 @@
-"""The quick way for the usual request: a short one, with a short answer.
+"""Fast path: forward a small request and relay its small response without a task.
 
-The request is small and whole, a connection to the upstream stands unused, and the
-answer comes in one piece. Then everything happens where the bytes arrive, without a
-task: what the upstream sent is read, written to the client, and both connections are
-free again. Whatever is not so is left to `Relay`, which begins with the same bytes.
+It is for a request that is completely received, and an idle connection to the upstream.
+A response that arrives at once is written to the client where its bytes are received,
+and both connections are free again. Any other response is handed over, with the bytes
+received so far, to a task that forwards as usual (`Forwarder.forward`).
 """
 
 from __future__ import annotations
@@ -12,99 +12,134 @@ from time import monotonic
 
 from authproxy_core.messages import Forward
 
-from ..downstream.h1_exchange import Exchange
+from ..contract import MODULE, FastPathExchange, SentRequest
 from ..http.simple_response import SimpleResponse, parse_simple_response
 from ..http.upstream_response import ResponseHead, ResponseReader, UpstreamError
 from ..net.dial import Stream
-from ..serve.field_cache import FieldCache
+from ..serve.encoding_caches import FieldCache
 from ..serve.request_task import serve_exchange
-from ..serve.worker_context import MODULE, ExchangeProtocol, ForwardHandler
 from .pool import ConnectionPool
-from .relay import Relay, request_head, run_relay
-
-IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
+from .relay import IDEMPOTENT, request_head
 
 
 def try_fast_path(
-    pool: ConnectionPool, identities: FieldCache, exchange: Exchange, forward: Forward
+    pool: ConnectionPool,
+    identity_fields: FieldCache,
+    exchange: FastPathExchange,
+    forward: Forward,
 ) -> bool:
-    """Send the request at once if that can be; False leaves it as it was."""
+    """Send the request immediately; return False, with no effect, if that can't be."""
     body = exchange.body
-    repeatable = body.length == 0 and forward.method in IDEMPOTENT
     if forward.upgrade or not body.is_buffered:
         return False
-    stream = pool.take(repeatable=repeatable)
+    retryable = body.length == 0 and forward.method in IDEMPOTENT
+    stream = pool.acquire(retryable=retryable)
     if stream is None:
         return False
-    direct = FastPath(pool, stream, exchange, forward, repeatable=repeatable)
-    direct.send(request_head(forward, body.length, encoded=identities.encoded))
+    fast_path = FastPath(pool, stream, exchange, forward, retryable=retryable)
+    fast_path.send(request_head(forward, body.length, encode=identity_fields.encoded))
     return True
 
 
 class FastPath:
-    """One request on its way over a connection of *pool*."""
+    """One forwarded request, which holds the connection *stream* of *pool*."""
 
-    __slots__ = ("_exchange", "_forward", "_pool", "_repeatable", "_stream")
+    __slots__ = ("_exchange", "_forward", "_pool", "_retryable", "_stream")
 
     def __init__(
         self,
         pool: ConnectionPool,
         stream: Stream,
-        exchange: Exchange,
+        exchange: FastPathExchange,
         forward: Forward,
         *,
-        repeatable: bool,
+        retryable: bool,
     ) -> None:
         self._pool = pool
         self._stream = stream
         self._exchange = exchange
         self._forward = forward
-        self._repeatable = repeatable
+        self._retryable = retryable
 
     def send(self, head: bytes) -> None:
-        """Send the request with this *head*, and wait for what comes back."""
+        """Send the request with its encoded *head* and wait for the response."""
         exchange, stream = self._exchange, self._stream
-        stream.listener = self
-        exchange.gone.watcher = self.client_left
+        stream.receiver = self
+        exchange.disconnected.watcher = self.client_disconnected
         exchange.forwarded_at = now = monotonic()
-        exchange.hub.outbox.write(stream.transport, head + exchange.body.take_all())
-        self._pool.deadlines.add(self, now)
+        exchange.worker.writes.write(stream.transport, head + exchange.body.take_all())
+        self._pool.response_timeouts.add(self, now)
 
-    def received(self, data: bytes) -> None:
-        """The first bytes of the answer: nearly always all of it."""
+    # Exactly one of the following is called.
+
+    def on_data(self, data: bytes) -> None:
+        """Relay the response if *data*, the first bytes of it, is all of it."""
         self._detach()
         forward, exchange = self._forward, self._exchange
-        answer = self._plain(data)
-        reader = None if answer else _whole(data, forward.method)
+        simple = self._parse_simple(data)
+        parsed = None if simple else _parse_complete(data, forward.method)
         try:
-            if answer is not None:
-                exchange.relay_plain(answer, forward.response_headers)
+            if simple is not None:
+                exchange.relay_simple(simple, forward.response_headers)
                 persists = True
-            elif reader is not None:
-                persists = self._relay(*reader)
+            elif parsed is not None:
+                persists = self._relay(*parsed)
             else:
-                self._leave_to(self._relayed(data))
+                self._hand_over(SentRequest(self._stream, data))
                 return
         except Exception as error:
-            exchange.hub.logs.exception(MODULE, "an answer failed", error)
+            exchange.worker.logs.exception(
+                MODULE, f"request {exchange.request.id} failed", error
+            )
             persists = False
             exchange.abort()
         if persists:
-            self._pool.put(self._stream)
+            self._pool.release(self._stream)
         else:
             self._stream.abort()
         exchange.end(forward, forward.events)
 
-    def _plain(self, data: bytes) -> SimpleResponse | None:
+    def on_end(self) -> None:
+        """Retry, or fail: the upstream has closed the connection without a response."""
+        self._detach()
+        self._stream.abort()
+        self._hand_over(
+            None if self._retryable else SentRequest(failure="closed_early")
+        )
+
+    def on_timeout(self) -> None:
+        """Fail: the upstream has not responded within its timeout."""
+        self._detach()
+        self._stream.abort()
+        self._hand_over(SentRequest(failure="timeout"))
+
+    def client_disconnected(self) -> None:
+        """Abort: no client waits for the response."""
+        self._detach()
+        self._stream.abort()
+        self._exchange.abort()
+        self._exchange.end(self._forward, self._forward.events)
+
+    def _detach(self) -> None:
+        self._stream.receiver = None
+        self._exchange.disconnected.watcher = None
+        self._pool.response_timeouts.discard(self)
+
+    def _hand_over(self, sent: SentRequest | None) -> None:
+        """Continue in a task; with None it sends the request again."""
+        exchange = self._exchange
+        exchange.worker.spawn(serve_exchange(exchange, self._forward, sent))
+
+    def _parse_simple(self, data: bytes) -> SimpleResponse | None:
         forward = self._forward
-        ours = forward.response_headers
-        # Cookies of ours would have to come behind the upstream's.
-        if not forward.reusable or (ours and ours[-1][0] == b"set-cookie"):
+        added = forward.response_headers
+        # Added cookies must follow the upstream's, but other fields precede them.
+        if not forward.reusable or (added and added[-1][0] == b"set-cookie"):
             return None
         return parse_simple_response(data, bodiless=forward.method == b"HEAD")
 
     def _relay(self, reader: ResponseReader, head: ResponseHead, body: bytes) -> bool:
-        """Pass an answer on; whether the connection may be used again."""
+        """Relay a response; return whether the upstream connection is reusable."""
         self._exchange.relay(
             head.status,
             self._forward.merge_response_headers(head.headers),
@@ -112,61 +147,22 @@ class FastPath:
             length=head.length,
             trailers=reader.trailers,
         )
-        return head.persists and not reader.trailing_data
-
-    def ended(self) -> None:
-        """The connection has ended before anything came."""
-        self._detach()
-        self._stream.abort()
-        self._leave_to(None if self._repeatable else _failing("closed_early"))
-
-    def timed_out(self) -> None:
-        """The upstream has taken too long."""
-        self._detach()
-        self._stream.abort()
-        self._leave_to(_failing("timeout"))
-
-    def client_left(self) -> None:
-        """There is nobody to answer any more."""
-        self._detach()
-        self._stream.abort()
-        self._exchange.abort()
-        self._exchange.end(self._forward, self._forward.events)
-
-    def _detach(self) -> None:
-        self._stream.listener = None
-        self._exchange.gone.watcher = None
-        self._pool.deadlines.discard(self)
-
-    def _leave_to(self, way: ForwardHandler | None) -> None:
-        self._exchange.hub.spawn(serve_exchange(self._exchange, self._forward, way))
-
-    def _relayed(self, data: bytes) -> ForwardHandler:
-        """Go on in pieces, from *data* on."""
-
-        async def relayed(exchange: ExchangeProtocol, forward: Forward) -> None:
-            relay = Relay(exchange, forward, self._stream, begun=data)
-            await run_relay(relay, self._pool)
-
-        return relayed
+        return head.keep_alive and not reader.trailing_data
 
 
-def _failing(reason: str) -> ForwardHandler:
-    async def failing(exchange: ExchangeProtocol, forward: Forward) -> None:
-        raise UpstreamError(reason)
-
-    return failing
-
-
-def _whole(
+def _parse_complete(
     data: bytes, method: bytes
 ) -> tuple[ResponseReader, ResponseHead, bytes] | None:
-    """The answer that *data* begins with, if it is whole and final."""
+    """Return the final response in *data*; None if it is incomplete or malformed."""
     reader = ResponseReader(method)
     reader.feed(data)
     try:
-        head = reader.head()
-        body = reader.whole() if head is not None and head.status >= 200 else None
+        head = reader.read_head()
+        body = (
+            reader.read_buffered_body()
+            if head is not None and head.status >= 200
+            else None
+        )
     except UpstreamError:
-        return None  # found again, and told, by the other way
+        return None  # the task parses it again, and reports the error
     return None if head is None or body is None else (reader, head, body)

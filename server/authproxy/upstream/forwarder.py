@@ -1,41 +1,52 @@
-"""Forwards requests to upstreams, over connections that are kept.
+"""Forward requests to upstreams over pooled connections.
 
-The core gives the whole head; the framing is made here. Only a request without a body
-whose method is idempotent may meet a connection that the upstream closes in the moment
-of its reuse, for only that is sent again.
+A pooled connection is stale if the upstream closes it while the next request is on its
+way. Only a request without a body whose method is idempotent may get a connection that
+has been idle for long, because only such a request is sent again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
+from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
 from authproxy_core.messages import Forward, Upstream
 
-from ..downstream.h1_exchange import Exchange
+from ..contract import (
+    MODULE,
+    ExchangeProtocol,
+    FastPathExchange,
+    SentRequest,
+    StandardLog,
+)
 from ..http.upstream_response import UpstreamError
 from ..net.dial import Stream, close_all
 from ..net.tls import upstream_context
-from ..serve.field_cache import FieldCache
-from ..serve.worker_context import MODULE, ExchangeProtocol
+from ..serve.encoding_caches import FieldCache
 from ..server_settings import ForwardSettings
-from .fast_path import IDEMPOTENT, try_fast_path
+from .fast_path import try_fast_path
 from .pool import ConnectionPool
-from .relay import Relay, Stale, forwardable_fields, run_relay
+from .relay import (
+    IDEMPOTENT,
+    Relay,
+    StaleConnection,
+    encode_forwardable_fields,
+    run_relay,
+)
 from .tunnel_registry import TunnelRegistry
 
 if TYPE_CHECKING:
-    from ..logs.logger import Logs
     from .h2_relay import H2Upstream
 
-MAX_RETIRED_POOLS = 16  # pools without connections that a reload replaced
+MAX_RETIRED_POOLS = 16  # pools without connections that a reload has replaced
 
 TlsKey: TypeAlias = tuple[str, bool, str, bool, bool]
 
 
-def _trust_of(upstream: Upstream) -> TlsKey:
-    """What a TLS context is made from."""
+def _tls_key(upstream: Upstream) -> TlsKey:
+    """Return the settings that the upstream's TLS context is made from."""
     return (
         upstream.scheme,
         upstream.verify,
@@ -46,21 +57,20 @@ def _trust_of(upstream: Upstream) -> TlsKey:
 
 
 class Forwarder:
-    """Forwards to upstreams; keeps a pool of connections to each. One per worker."""
+    """Forwards the requests of one worker, with a connection pool per upstream."""
 
     def __init__(self, settings: ForwardSettings | None = None) -> None:
         self._settings = settings or ForwardSettings()
         self._tunnels = TunnelRegistry(self._settings)
         self._pools: dict[str, ConnectionPool] = {}
-        self._identities = FieldCache(forwardable_fields)
-        self._replaced: list[
-            ConnectionPool
-        ] = []  # by a reload; some may still be in use
+        self._identity_fields = FieldCache(encode_forwardable_fields)
+        # Pools replaced by a reload; requests may still use their connections.
+        self._replaced: list[ConnectionPool] = []
         self._contexts: dict[TlsKey, ssl.SSLContext] = {}
         self._http2: dict[ConnectionPool, H2Upstream] = {}
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         pools = [*self._pools.values(), *self._replaced]
         self._tunnels.close()
         for pool in pools:
@@ -71,86 +81,109 @@ class Forwarder:
             await close_all(pool.streams)
             await close_all(pool.tunnels)
 
-    def begin(self, exchange: Exchange, forward: Forward) -> bool:
-        """Carry a request without a task, if that can be."""
+    def try_fast_path(self, exchange: FastPathExchange, forward: Forward) -> bool:
+        """Forward without a task; return False, with no effect, if that can't be."""
         pool = self._pools.get(forward.upstream.id)
         if pool is None or pool.upstream is not forward.upstream:
             return False
-        return try_fast_path(pool, self._identities, exchange, forward)
+        return try_fast_path(pool, self._identity_fields, exchange, forward)
 
-    async def forward(self, exchange: ExchangeProtocol, forward: Forward) -> None:
-        """Carry one request; raises `UpstreamFailed` while nothing has been sent."""
+    async def forward(
+        self,
+        exchange: ExchangeProtocol,
+        forward: Forward,
+        sent: SentRequest | None = None,
+    ) -> None:
+        """Forward the request, or complete the one that the fast path has *sent*.
+
+        Raises `UpstreamError` if the upstream fails before the response is started.
+        """
+        if sent is None:
+            exchange.forwarded_at = monotonic()
+        elif sent.stream is None:
+            raise UpstreamError(sent.failure)
         await self._prepare(forward.upstream)
         pool = self._pool(forward.upstream)
-        if forward.upstream.http2:
-            await self._over_http2(exchange, pool).forward(exchange, forward)
-            return
-        repeatable = forward.method in IDEMPOTENT and exchange.body.length == 0
-        may_reuse = None if forward.upgrade else repeatable
-        stream = None if forward.upgrade else pool.take(repeatable=repeatable)
+        if sent is not None and sent.stream is not None:
+            relay = Relay(exchange, forward, sent.stream, received=sent.received)
+            await run_relay(relay, pool)
+        elif forward.upstream.http2:
+            await self._http2_upstream(exchange, pool).forward(exchange, forward)
+        else:
+            await self._send(exchange, forward, pool)
+
+    async def _send(
+        self, exchange: ExchangeProtocol, forward: Forward, pool: ConnectionPool
+    ) -> None:
+        """Send a request over HTTP/1.1; retry on another connection if one is stale."""
+        retryable = exchange.body.length == 0 and forward.method in IDEMPOTENT
+        may_reuse = None if forward.upgrade else retryable
+        stream = None if forward.upgrade else pool.acquire(retryable=retryable)
         while True:
             reused = stream is not None
             if stream is None:
-                stream = await self._connect(exchange.hub.logs, pool, may_reuse)
+                stream = await self._connect(exchange.worker.logs, pool, may_reuse)
                 reused = stream.idle_since > 0.0
             relay = Relay(
                 exchange, forward, stream, reused=reused, tunnels=self._tunnels
             )
             try:
                 await run_relay(relay, pool)
-            except Stale:
-                if not repeatable:
+            except StaleConnection:
+                if not retryable:
                     raise UpstreamError("closed_early") from None
                 stream = None
             else:
                 return
 
-    def _over_http2(
+    def _http2_upstream(
         self, exchange: ExchangeProtocol, pool: ConnectionPool
     ) -> H2Upstream:
-        found = self._http2.get(pool)
-        if found is None:
-            # Loaded when the first request needs it.
+        http2 = self._http2.get(pool)
+        if http2 is None:
+            # Imported when the first request needs it.
             from .h2_relay import H2Upstream
 
-            logs = exchange.hub.logs
-            found = self._http2[pool] = H2Upstream(
+            logs = exchange.worker.logs
+            http2 = self._http2[pool] = H2Upstream(
                 lambda: self._connect(logs, pool), pool.upstream.scheme.encode()
             )
-        return found
+        return http2
+
+    # Pools.
 
     def _pool(self, upstream: Upstream) -> ConnectionPool:
-        pool = self._pools.get(upstream.id)
-        if pool is not None and pool.upstream == upstream:
-            pool.upstream = upstream  # after a reload another object, but the same
-            return pool
-        # After a reload; or it is from before it, of a request that took its time, and
-        # then the pool that it takes the place of keeps its connections.
-        found = self._replaced_pool(upstream)
-        if found is None:
-            found = ConnectionPool(upstream, self._context(upstream), self._settings)
-            if pool is not None:
-                self._retire(pool)
+        """Return the pool for *upstream*, which may be from before or after a reload."""
+        current = self._pools.get(upstream.id)
+        if current is not None and current.upstream == upstream:
+            current.upstream = upstream  # equal, but another object after a reload
+            return current
+        pool = self._take_replaced(upstream)
+        if pool is None:
+            pool = ConnectionPool(upstream, self._context(upstream), self._settings)
+            if current is not None:
+                self._retire(current)
         else:
-            found.resume()
-        if pool is not None:
-            self._replaced.append(pool)
-        self._pools[upstream.id] = found
-        return found
+            # A request from before the reload may get here: both pools stay in use.
+            pool.resume()
+        if current is not None:
+            self._replaced.append(current)
+        self._pools[upstream.id] = pool
+        return pool
 
-    def _replaced_pool(self, upstream: Upstream) -> ConnectionPool | None:
-        """The pool of *upstream* among the replaced ones, which it leaves."""
-        found = next((one for one in self._replaced if one.upstream == upstream), None)
+    def _take_replaced(self, upstream: Upstream) -> ConnectionPool | None:
+        """Remove and return the replaced pool for *upstream*; retire unused pools."""
+        taken = next((one for one in self._replaced if one.upstream == upstream), None)
         unused = [
             one
             for one in self._replaced
-            if not one.has_connections and one is not found
+            if not one.has_connections and one is not taken
         ]
-        gone = (found, *unused[:-MAX_RETIRED_POOLS])
+        removed = (taken, *unused[:-MAX_RETIRED_POOLS])
         for pool in unused[:-MAX_RETIRED_POOLS]:
             self._retire(pool)
-        self._replaced = [one for one in self._replaced if one not in gone]
-        return found
+        self._replaced = [one for one in self._replaced if one not in removed]
+        return taken
 
     def _retire(self, pool: ConnectionPool) -> None:
         pool.retire()
@@ -158,29 +191,29 @@ class Forwarder:
             http2.retire()
 
     async def _prepare(self, upstream: Upstream) -> None:
-        """Make the TLS context, which reads the system's certificates, in a thread."""
-        key = _trust_of(upstream)
+        """Create the TLS context in a thread, because it reads the system's CAs."""
+        key = _tls_key(upstream)
         if upstream.scheme == "https" and key not in self._contexts:
             self._contexts[key] = await asyncio.to_thread(upstream_context, upstream)
 
     def _context(self, upstream: Upstream) -> ssl.SSLContext | None:
-        return self._contexts.get(_trust_of(upstream))
+        return self._contexts.get(_tls_key(upstream))
 
     async def _connect(
-        self, logs: Logs, pool: ConnectionPool, repeatable: bool | None = None
+        self, logs: StandardLog, pool: ConnectionPool, retryable: bool | None = None
     ) -> Stream:
+        """Return a connection; log the failure and raise `UpstreamError`."""
         limit = self._settings.connect_timeout
         try:
             async with asyncio.timeout(limit) as deadline:
-                return await pool.connect(repeatable=repeatable)
+                return await pool.connect(retryable=retryable)
         except OSError as error:
-            text, reason = pool.failure(error), "connection_failed"
+            cause, reason = pool.describe_failure(error), "connection_failed"
             if deadline.expired():
-                full = pool.is_full
-                text = "no connection became free" if full else "connecting timed out"
-                text, reason = (
-                    f"{text} after {limit:g} s",
-                    "busy" if full else "timeout",
-                )
-            logs.error(MODULE, f"upstream {pool.upstream.id}: {text}")
+                if pool.is_full:
+                    cause, reason = "connection pool full: no free connection", "busy"
+                else:
+                    cause, reason = "connect timeout", "timeout"
+                cause = f"{cause} after {limit:g} s"
+            logs.error(MODULE, f"upstream {pool.upstream.id}: {cause}")
             raise UpstreamError(reason) from None

@@ -1,7 +1,8 @@
-"""A connection to an upstream that speaks HTTP/2, shared by many requests (RFC 9113).
+"""An HTTP/2 connection to an upstream, shared by concurrent requests (RFC 9113).
 
-A reader takes the frames and hands them to the calls they belong to; a call takes its
-pieces when its client does, and only then may the upstream send more of them.
+A reader task parses the frames and distributes them to the streams. A stream's window
+is extended when its client has taken the data, so that a slow client limits only its
+own response.
 """
 
 from __future__ import annotations
@@ -34,77 +35,84 @@ from ..http.h2_protocol import create_h2_connection
 from ..http.upstream_response import UpstreamError
 from ..net.dial import Stream
 
-MAX_CLIENT_STREAMS = 100  # requests of one connection at the same time
-HEAD_LIMIT = 64 << 10  # bytes of an answer's head
-WINDOW = 64 << 10  # bytes of an answer that may wait for its client
+MAX_STREAMS = 100  # concurrent requests of one connection
+MAX_HEAD_BYTES = 64 << 10  # bytes of a response head
+WINDOW = 64 << 10  # bytes of a response received and not yet taken by its client
 READ_SIZE = 64 << 10  # bytes
-INTERIM_LIMIT = 16  # interim answers before the final one
+MAX_INFORMATIONAL = 16  # 1xx responses to one request
 
 
-class ClientStream:
-    """One request on a connection, and what has come of its answer."""
+class UpstreamStream:
+    """One request on a connection, and the part of its response received so far."""
 
     def __init__(self, number: int) -> None:
-        self.number = number
+        self.number = number  # the stream identifier
         self.heads: deque[list[Header]] = deque()
         self.trailers: list[Header] = []
-        self.ended = False  # the answer is complete
-        self.sent = False  # the request is
+        self.ended = False  # the response is complete
+        self.sent = False  # the request is complete
         self.fault: UpstreamError | None = None
-        self.unseen = False  # the upstream has not looked at it: it may be sent again
-        self._pieces: deque[tuple[bytes, int]] = deque()
-        self._interim = 0
+        self.unprocessed = False  # by the upstream: the request may be sent again
+        self._chunks: deque[tuple[bytes, int]] = deque()  # data, bytes of the window
+        self._informational = 0
         self._changed = asyncio.Event()
 
-    def take_head(self, fields: Sequence[Header], *, interim: bool) -> None:
-        """A head has come."""
-        self._interim += interim
-        if self._interim > INTERIM_LIMIT:
+    # Called by the connection.
+
+    def add_head(self, fields: Sequence[Header], *, informational: bool) -> None:
+        """Add a received head."""
+        self._informational += informational
+        if self._informational > MAX_INFORMATIONAL:
             self.fail("malformed_answer")
             return
         self.heads.append([(bytes(name), bytes(value)) for name, value in fields])
         self._changed.set()
 
-    def take_data(self, data: bytes, counted: int) -> None:
-        """A piece of the body has come; it takes *counted* bytes of the windows."""
-        self._pieces.append((data, counted))
+    def add_data(self, data: bytes, counted: int) -> None:
+        """Add received body data, which used *counted* bytes of the window."""
+        self._chunks.append((data, counted))
         self._changed.set()
 
     def end(self) -> None:
-        """The answer is complete."""
+        """Mark the response as complete."""
         self.ended = True
         self._changed.set()
 
-    def fail(self, reason: str, *, unseen: bool = False) -> None:
-        """There will be no more of the answer."""
+    def fail(self, reason: str, *, unprocessed: bool = False) -> None:
+        """Mark an incomplete response as failed, with a reason code."""
         if self.fault is None and not self.ended:
-            self.fault, self.unseen = UpstreamError(reason), unseen
+            self.fault, self.unprocessed = UpstreamError(reason), unprocessed
         self._changed.set()
 
-    @property
-    def is_head_alone(self) -> bool:
-        """Whether the answer ended with its head: no body, no trailers."""
-        return self.ended and not (self._pieces or self.trailers)
+    def discard(self) -> int:
+        """Discard the data that was not taken; return its bytes of the window."""
+        counted = sum(counted for _, counted in self._chunks)
+        self._chunks.clear()
+        return counted
 
-    async def head(self) -> list[Header]:
-        """The next head; raises `UpstreamFailed`."""
+    # Called by the relay.
+
+    @property
+    def has_only_head(self) -> bool:
+        """Return whether the response ended with its head: no body, no trailers."""
+        return self.ended and not (self._chunks or self.trailers)
+
+    async def next_head(self) -> list[Header]:
+        """Return the next head; raises `UpstreamError`."""
         while not self.heads:
             await self._wait()
         return self.heads.popleft()
 
-    async def piece(self) -> tuple[bytes, int]:
-        """The next piece and what it counts, b"" at the end; raises `UpstreamFailed`."""
-        while not self._pieces:
+    async def next_data(self) -> tuple[bytes, int]:
+        """Return the next body data and its bytes of the window; b"", 0 at the end.
+
+        Raises `UpstreamError`.
+        """
+        while not self._chunks:
             if self.ended:
                 return b"", 0
             await self._wait()
-        return self._pieces.popleft()
-
-    def drop(self) -> int:
-        """Forget the pieces that nobody took; what they count together."""
-        count = sum(counted for _, counted in self._pieces)
-        self._pieces.clear()
-        return count
+        return self._chunks.popleft()
 
     async def _wait(self) -> None:
         if self.fault is not None:
@@ -116,7 +124,7 @@ class ClientStream:
 
 
 class UpstreamH2Connection:
-    """One connection; *stream* is open, and its TLS has agreed on h2."""
+    """One connection over *stream*, whose TLS handshake has selected HTTP/2."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -126,120 +134,123 @@ class UpstreamH2Connection:
             initial_values={
                 SettingCodes.ENABLE_PUSH: 0,
                 SettingCodes.INITIAL_WINDOW_SIZE: WINDOW,
-                SettingCodes.MAX_HEADER_LIST_SIZE: HEAD_LIMIT,
+                SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD_BYTES,
             },
         )
-        self._protocol.decoder.max_header_list_size = HEAD_LIMIT
-        self._meter = FrameMeter(HEAD_LIMIT, preface=0)
-        self._calls: dict[int, ClientStream] = {}
-        self._going = False
-        self._room: set[asyncio.Future[None]] = set()
+        self._protocol.decoder.max_header_list_size = MAX_HEAD_BYTES
+        self._meter = FrameMeter(MAX_HEAD_BYTES, preface=0)
+        self._streams: dict[int, UpstreamStream] = {}
+        self._draining = False  # no further streams are opened
+        self._window_waiters: set[asyncio.Future[None]] = set()
         self._protocol.initiate_connection()
-        self._protocol.increment_flow_control_window(WINDOW * (MAX_CLIENT_STREAMS - 1))
+        self._protocol.increment_flow_control_window(WINDOW * (MAX_STREAMS - 1))
         self._flush()
         self._reading = asyncio.get_running_loop().create_task(self._read())
 
     @property
-    def takes_calls(self) -> bool:
-        """Whether another request may be sent."""
-        limit = min(
-            MAX_CLIENT_STREAMS, self._protocol.remote_settings.max_concurrent_streams
-        )
-        return not self._going and not self._stream.ended and len(self._calls) < limit
+    def has_capacity(self) -> bool:
+        """Return whether another stream may be opened."""
+        limit = min(MAX_STREAMS, self._protocol.remote_settings.max_concurrent_streams)
+        open_streams = len(self._streams)
+        return not self._draining and not self._stream.at_eof and open_streams < limit
 
     @property
-    def over(self) -> bool:
-        """Whether it is of no use any more."""
-        return not self._calls and (self._going or self._stream.ended)
+    def is_finished(self) -> bool:
+        """Return whether there is no open stream, and none will be opened."""
+        return not self._streams and (self._draining or self._stream.at_eof)
 
     async def close(self) -> None:
-        """End the connection."""
-        self._going = True
+        """Close the connection; open streams fail."""
+        self._draining = True
         self._reading.cancel()
         await asyncio.wait([self._reading])
-        self._fail_all()
+        self._fail_streams()
         self._stream.abort()
 
     def retire(self) -> None:
-        """Take no more calls, and end when the last one has."""
-        self._going = True
-        self._close_if_over()
+        """Open no more streams, and close when the last one ends."""
+        self._draining = True
+        self._close_if_finished()
 
-    def _close_if_over(self) -> None:
-        if self._going and not self._calls:
+    def _close_if_finished(self) -> None:
+        if self._draining and not self._streams:
             self._stream.abort()
 
     # Requests.
 
-    def begin(self, fields: Sequence[Header], *, ends: bool) -> ClientStream:
-        """Send a head; raises `UpstreamFailed`."""
+    def open_stream(self, fields: Sequence[Header], *, ends: bool) -> UpstreamStream:
+        """Send a request head; raises `UpstreamError`."""
         try:
             number = self._protocol.get_next_available_stream_id()
             self._protocol.send_headers(number, fields, end_stream=ends)
         except ProtocolError:
-            self._going = True
+            self._draining = True
             raise UpstreamError("malformed_request") from None
-        call = self._calls[number] = ClientStream(number)
-        call.sent = ends
+        stream = self._streams[number] = UpstreamStream(number)
+        stream.sent = ends
         self._flush()
-        return call
+        return stream
 
-    async def send(self, call: ClientStream, data: bytes) -> None:
-        """Send a piece of a body as the upstream takes it; raises OSError."""
+    async def send(self, stream: UpstreamStream, data: bytes) -> None:
+        """Send body data as the window allows.
+
+        Raises OSError if the stream or the connection is closed.
+        """
         while data:
-            room = await self._room_for(call)
-            piece, data = data[:room], data[room:]
-            self._protocol.send_data(call.number, piece)
+            window = await self._wait_for_window(stream)
+            chunk, data = data[:window], data[window:]
+            self._protocol.send_data(stream.number, chunk)
             self._flush()
             await self._stream.drain()
 
-    def end(self, call: ClientStream, trailers: Sequence[Header]) -> None:
-        """The body is complete."""
-        call.sent = True
+    def end(self, stream: UpstreamStream, trailers: Sequence[Header]) -> None:
+        """End the request body, with or without trailers."""
+        stream.sent = True
         try:
             if trailers:
-                self._protocol.send_headers(call.number, trailers, end_stream=True)
+                self._protocol.send_headers(stream.number, trailers, end_stream=True)
             else:
-                self._protocol.end_stream(call.number)
+                self._protocol.end_stream(stream.number)
         except ProtocolError:
-            return  # the answer is complete already, or will never come
+            return  # the stream is closed
         self._flush()
 
-    def acknowledge(self, call: ClientStream, count: int) -> None:
-        """Let the upstream send *count* bytes more."""
+    def acknowledge(self, stream: UpstreamStream, count: int) -> None:
+        """Extend the stream's window by *count* bytes, which have been taken."""
         try:
             if count:
-                self._protocol.acknowledge_received_data(count, call.number)
+                self._protocol.acknowledge_received_data(count, stream.number)
         except ProtocolError:
             return
         self._flush()
 
-    def release(self, call: ClientStream) -> None:
-        """The call is over; one that is not complete is cancelled."""
-        if self._calls.pop(call.number, None) is None:
+    def release(self, stream: UpstreamStream) -> None:
+        """Remove *stream*; cancel it if request or response is incomplete."""
+        if self._streams.pop(stream.number, None) is None:
             return
-        if not (call.ended and call.sent):
+        if not (stream.ended and stream.sent):
             with contextlib.suppress(ProtocolError):
-                self._protocol.reset_stream(call.number, ErrorCodes.CANCEL)
-        self.acknowledge(call, call.drop())
+                self._protocol.reset_stream(stream.number, ErrorCodes.CANCEL)
+        self.acknowledge(stream, stream.discard())
         self._flush()
-        self._wake()
-        self._close_if_over()
+        self._wake_waiters()
+        self._close_if_finished()
 
-    async def _room_for(self, call: ClientStream) -> int:
-        while call.number in self._calls and call.fault is None:
+    async def _wait_for_window(self, stream: UpstreamStream) -> int:
+        """Return the bytes that may be sent in one frame, once there are any."""
+        while stream.number in self._streams and stream.fault is None:
             try:
-                window = self._protocol.local_flow_control_window(call.number)
+                window = self._protocol.local_flow_control_window(stream.number)
             except ProtocolError:
                 break
             if window > 0:
                 return min(window, self._protocol.max_outbound_frame_size)
             waiter = asyncio.get_running_loop().create_future()
-            self._room.add(waiter)
+            self._window_waiters.add(waiter)
             try:
                 await waiter
             finally:
-                self._room.discard(waiter)
+                self._window_waiters.discard(waiter)
         raise BrokenPipeError
 
     # Frames.
@@ -254,50 +265,50 @@ class UpstreamH2Connection:
         except (OSError, ProtocolError, FrameError):
             pass
         finally:
-            self._going = True
-            self._fail_all()
+            self._draining = True
+            self._fail_streams()
             self._stream.abort()
 
     def _handle(self, event: Event) -> None:
-        call = self._calls.get(getattr(event, "stream_id", None) or 0)
+        stream = self._streams.get(getattr(event, "stream_id", None) or 0)
         match event:
             case WindowUpdated() | RemoteSettingsChanged():
-                self._wake()
+                self._wake_waiters()
             case ConnectionTerminated():
-                self._going = True
+                self._draining = True
                 last = event.last_stream_id or 0
-                for number, waiting in self._calls.items():
+                for number, unprocessed in self._streams.items():
                     if number > last:
-                        waiting.fail("closed_early", unseen=True)
-            case DataReceived() if call is None:
+                        unprocessed.fail("closed_early", unprocessed=True)
+            case DataReceived() if stream is None:
                 self._protocol.acknowledge_received_data(
                     event.flow_controlled_length or 0, event.stream_id
                 )
-            case ResponseReceived() if call:
-                call.take_head(event.headers, interim=False)
-            case InformationalResponseReceived() if call:
-                call.take_head(event.headers, interim=True)
-            case DataReceived() if call:
-                call.take_data(event.data or b"", event.flow_controlled_length or 0)
-            case TrailersReceived() if call:
-                call.trailers = [(bytes(k), bytes(v)) for k, v in event.headers]
-            case StreamEnded() if call:
-                call.end()
-            case StreamReset() if call:
+            case ResponseReceived() if stream:
+                stream.add_head(event.headers, informational=False)
+            case InformationalResponseReceived() if stream:
+                stream.add_head(event.headers, informational=True)
+            case DataReceived() if stream:
+                stream.add_data(event.data or b"", event.flow_controlled_length or 0)
+            case TrailersReceived() if stream:
+                stream.trailers = [(bytes(k), bytes(v)) for k, v in event.headers]
+            case StreamEnded() if stream:
+                stream.end()
+            case StreamReset() if stream:
                 refused = event.error_code == ErrorCodes.REFUSED_STREAM
-                call.fail("closed_early", unseen=refused)
-                self._wake()
+                stream.fail("closed_early", unprocessed=refused)
+                self._wake_waiters()
 
     def _flush(self) -> None:
         if data := self._protocol.data_to_send():
             self._stream.write(data)
 
-    def _wake(self) -> None:
-        for waiter in self._room:
+    def _wake_waiters(self) -> None:
+        for waiter in self._window_waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _fail_all(self) -> None:
-        for call in self._calls.values():
-            call.fail("closed_early")
-        self._wake()
+    def _fail_streams(self) -> None:
+        for stream in self._streams.values():
+            stream.fail("closed_early")
+        self._wake_waiters()

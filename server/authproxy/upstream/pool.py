@@ -1,8 +1,8 @@
-"""The connections to one upstream: new ones, and unused ones that are kept.
+"""Connection pool of one upstream.
 
-An upstream may close an unused connection at any moment, also while a request is on its
-way to it. Only what may be sent twice is worth that risk on a connection that has
-waited; one that was in use a moment ago is good for every request.
+An upstream may close an idle connection at any moment, even while a request is on its
+way. A connection that has been idle for long is therefore only for retryable requests;
+one that was in use a moment ago is for all requests.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from ..server_settings import ForwardSettings
 
 
 class ConnectionPool:
-    """Connections to *upstream*; *context* is for TLS, None without."""
+    """Connections to *upstream*, with TLS if there is a *context*.
+
+    ``streams`` are the connections in use and idle, ``tunnels`` those that have been
+    upgraded, ``response_timeouts`` the timeouts of the fast path.
+    """
 
     def __init__(
         self,
@@ -31,29 +35,29 @@ class ConnectionPool:
         self.upstream = upstream
         self.streams: set[Stream] = set()
         self.tunnels: set[Stream] = set()
-        self.deadlines = TimeoutQueue(upstream.timeout)  # for answers
+        self.response_timeouts = TimeoutQueue(upstream.timeout)
         self._context = context
         self._settings = settings
-        self._idle: list[Stream] = []
+        self._idle: list[Stream] = []  # the longest-idle connection first
         self._connecting = 0
         self._retired = not upstream.keep_alive
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
 
-    def take(self, *, repeatable: bool) -> Stream | None:
-        """The one used last that is still alive, if the request may take it."""
+    def acquire(self, *, retryable: bool) -> Stream | None:
+        """Return the last used idle connection, if the request may use it."""
         while self._idle:
             stream = self._idle[-1]
             if not stream.is_reusable:
                 self._idle.pop().abort()
-            elif repeatable or _now() - stream.idle_since < self._settings.recent:
+            elif retryable or _now() - stream.idle_since < self._settings.recent:
                 return self._idle.pop()
             else:
                 break
         return None
 
-    def put(self, stream: Stream) -> None:
-        """Keep *stream*, or close it when there are enough."""
+    def release(self, stream: Stream) -> None:
+        """Return *stream* to the pool; close it if there are enough idle ones."""
         if self._retired or len(self._idle) >= self._settings.idle_connections:
             stream.abort()
             return
@@ -61,26 +65,26 @@ class ConnectionPool:
         self._idle.append(stream)
         if self._sweeper is None:
             self._sweep_at(stream.idle_since + self._settings.idle_timeout)
-        self._wake()
+        self._wake_waiter()
 
-    async def connect(self, *, repeatable: bool | None = None) -> Stream:
-        """A new connection; waits when there are too many. Raises OSError.
+    async def connect(self, *, retryable: bool | None = None) -> Stream:
+        """Return a new connection; wait while the pool is full. Raises OSError.
 
-        Who waited may get one that has just become unused, as `take` gives it (its
-        ``idle_since`` is set); with None only a new one.
+        After a wait it may be an idle connection, as from `acquire`, with ``idle_since``
+        set; never if *retryable* is None.
         """
-        reused = await self._room(repeatable)
+        reused = await self._wait_for_slot(retryable)
         if reused is not None:
             return reused
         self._connecting += 1
         try:
             stream = await self._dial()
         except BaseException:
-            self._wake()
+            self._wake_waiter()
             raise
         finally:
             self._connecting -= 1
-        stream.on_closed = self._wake
+        stream.on_closed = self._wake_waiter
         return stream
 
     async def _dial(self) -> Stream:
@@ -97,30 +101,31 @@ class ConnectionPool:
 
     @property
     def is_full(self) -> bool:
-        """Whether there are as many connections as may be."""
+        """Return whether the connection limit is reached."""
         limit = self._settings.connections
         return bool(limit) and len(self.streams) + self._connecting >= limit
 
     @property
     def has_connections(self) -> bool:
-        """Whether it has any connection, a tunnel's included."""
+        """Return whether there is any connection, including tunnels."""
         return bool(self.streams or self.tunnels)
 
     def detach(self, stream: Stream) -> None:
-        """*stream* belongs to a tunnel now, and takes no room among the others.
+        """Move *stream* to the tunnels, which don't count for the connection limit.
 
-        There may be as many of these as there may be clients.
+        There may be as many tunnels as clients.
         """
         stream.move(self.tunnels)
-        self._wake()
+        self._wake_waiter()
 
-    async def _room(self, repeatable: bool | None) -> Stream | None:
+    async def _wait_for_slot(self, retryable: bool | None) -> Stream | None:
+        """Wait until a connection may be made; return an idle one if usable."""
         while self.is_full:
-            if repeatable is not None:
-                stream = self.take(repeatable=repeatable)
+            if retryable is not None:
+                stream = self.acquire(retryable=retryable)
                 if stream is not None:
                     return stream
-            if self._idle:  # none of those that the request could have taken
+            if self._idle:  # none of them is usable for the request
                 self._idle.pop(0).abort()
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
@@ -128,11 +133,11 @@ class ConnectionPool:
                 await waiter
             except asyncio.CancelledError:
                 if waiter.done() and not waiter.cancelled():
-                    self._wake()  # it was our turn: let the next one have it
+                    self._wake_waiter()  # pass the free slot on to the next waiter
                 raise
         return None
 
-    def _wake(self) -> None:
+    def _wake_waiter(self) -> None:
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
@@ -140,7 +145,7 @@ class ConnectionPool:
                 return
 
     def _sweep(self) -> None:
-        """Close those that nobody used for long; look again while there are others."""
+        """Close the connections that have reached the idle timeout."""
         oldest = _now() - self._settings.idle_timeout
         while self._idle and self._idle[0].idle_since <= oldest:
             self._idle.pop(0).abort()
@@ -151,34 +156,33 @@ class ConnectionPool:
     def _sweep_at(self, when: float) -> None:
         self._sweeper = asyncio.get_running_loop().call_at(when, self._sweep)
 
-    def failure(self, error: OSError) -> str:
-        """What went wrong in connecting, for the log."""
+    def describe_failure(self, error: OSError) -> str:
+        """Return the cause of a failed connect, for the log."""
         upstream = self.upstream
         origin = Origin(upstream.scheme, upstream.host, upstream.port)
-        return describe_error(error, upstream.unix or origin.where)
+        return describe_error(error, upstream.unix or origin.host_port)
 
     def retire(self) -> None:
-        """Keep no connection any more."""
+        """Close the idle connections, and others when they are released."""
         self._retired = True
         for stream in self._idle:
             stream.abort()
-        self.clear()
+        self._clear()
 
     def resume(self) -> None:
-        """Keep connections again."""
+        """Undo `retire`."""
         self._retired = not self.upstream.keep_alive
 
-    def clear(self) -> None:
-        """Forget the unused ones; whoever closes the streams does the rest."""
+    def close(self) -> None:
+        """Stop all timers; the caller closes ``streams`` and ``tunnels``."""
+        self._clear()
+        self.response_timeouts.clear()
+
+    def _clear(self) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
         self._idle.clear()
-
-    def close(self) -> None:
-        """The end: no time limit matters any more."""
-        self.clear()
-        self.deadlines.clear()
 
 
 def _now() -> float:

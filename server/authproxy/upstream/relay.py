@@ -1,8 +1,8 @@
-"""One request and its answer over one connection to an upstream.
+"""Forward one request over one HTTP/1.1 connection and relay its response.
 
-Both bodies pass in pieces: one side is only read while the other takes what came. What
-fails before the answer's head has gone out is `UpstreamFailed`, after that the client's
-connection is cut.
+Both bodies are streamed: a side is read only while the other side takes the bytes. A
+failure before the response head is sent to the client is an `UpstreamError`, a later one
+aborts the client's connection.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from authproxy_core.errors import ClientGone
 from authproxy_core.identity.headers import HOP_BY_HOP
 from authproxy_core.messages import Forward, Header, Headers, first_header
 
-from ..http.response_encoder import fields
+from ..contract import MODULE, ExchangeProtocol
+from ..http.response_encoder import encode_fields
 from ..http.trailers import without_protected
 from ..http.upstream_response import ResponseHead, ResponseReader, UpstreamError
 from ..net.dial import Stream
 from ..net.tunnel import Tunnel, UpgradedConnection
-from ..serve.worker_context import MODULE, ExchangeProtocol
 from .pool import ConnectionPool
 from .tunnel_registry import TunnelRegistry
 
 READ_SIZE = 256 << 10  # bytes
-EXPECT_BODY = frozenset(
-    {b"POST", b"PUT", b"PATCH"}
-)  # RFC 9110 §8.6: say that it's empty
-OWN_FIELDS = HOP_BY_HOP | {b"content-length", b"expect"}
+IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
+# RFC 9110 §8.6: with these methods an empty body needs "Content-Length: 0".
+METHODS_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
+NOT_FORWARDED = HOP_BY_HOP | {b"content-length", b"expect"}
 START_LINE = re.compile(rb"[A-Z-]+ [!-~]+ HTTP/1\.1\r\n")
 
 
-class Stale(Exception):
-    """A pooled connection ended before any byte of an answer."""
+class StaleConnection(Exception):
+    """A pooled connection was closed before any byte of a response was received."""
 
 
 class Relay:
-    """Carries *forward* over *stream*, which is *reused* when it comes from the pool.
+    """Forwards one request over *stream*; *reused* if it has been idle in the pool.
 
-    With *begun* the request has been sent already, and that is the answer so far.
-
-    A second task sends the body and then watches whether the client stays. What it
-    finds wrong is noted as the fault and ends the stream; the reading side raises it.
+    With *received* the request has been sent, and these are the first bytes of the
+    response. A second task sends the body and then waits for the client to disconnect.
+    It reports a failure by setting the fault and closing the stream; the reading side
+    raises it.
     """
 
     def __init__(
@@ -52,67 +52,59 @@ class Relay:
         stream: Stream,
         *,
         reused: bool = False,
-        begun: bytes | None = None,
+        received: bytes | None = None,
         tunnels: TunnelRegistry | None = None,
     ) -> None:
         self.stream = stream
         self.reusable = False
-        self.tunnel: Tunnel | None = None  # that the connection has become a part of
+        self.tunnel: Tunnel | None = None  # after an upgrade
         self._exchange = exchange
         self._forward = forward
         self._upgrade = upgrade_protocol(exchange, forward)
-        self._answer = ResponseReader(forward.method, self._upgrade)
-        self._untouched = reused  # pooled, and no byte of an answer has come
-        self._begun = begun
+        self._response = ResponseReader(forward.method, self._upgrade)
+        self._may_be_stale = reused  # until a byte of the response is received
+        self._received = received
         self._tunnels = tunnels
         self._sent = False
         self._fault: Exception | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
-        """Send the request, pass the answer on; sets ``reusable``."""
-        if self._begun is None:
+        """Send the request and relay the response; set ``reusable``."""
+        if self._received is None:
             length = self._exchange.body.length
             self.stream.write(request_head(self._forward, length, self._upgrade))
         else:
-            self._answer.feed(self._begun)
+            self._response.feed(self._received)
         sending = asyncio.create_task(self._send())
         try:
             head = await self._final_head()
             self._stop_timer()
             if head.status != 101:
-                await self._pass_on(head)
+                await self._relay_response(head)
         finally:
             self._stop_timer()
             sending.cancel()
             await asyncio.wait([sending])
         if head.status == 101:
-            self._join(head)
+            self._open_tunnel(head)
             return
         self.reusable = (
             self._sent
-            and head.persists
+            and head.keep_alive
             and not self._upgrade
-            and self._answer.done
-            and not self._answer.trailing_data
+            and self._response.done
+            and not self._response.trailing_data
         )
 
-    async def _pass_on(self, head: ResponseHead) -> None:
-        await self._exchange.start(
-            head.status,
-            self._forward.merge_response_headers(head.headers),
-            length=head.length,
-        )
-        await self._pass_body()
-
-    def _join(self, head: ResponseHead) -> None:
-        """Join the two connections; from now on they are on their own."""
+    def _open_tunnel(self, head: ResponseHead) -> None:
+        """Send 101 to the client and join the two connections in a tunnel."""
         headers: Headers = (
             *self._forward.merge_response_headers(head.headers),
             (b"upgrade", head.upgrade),
         )
-        client = self._exchange.switch(headers)
-        early = self._answer.trailing_data + self.stream.detach()
+        client = self._exchange.switch_protocols(headers)
+        early = self._response.trailing_data + self.stream.detach()
         upstream = UpgradedConnection(
             self.stream.transport,
             self.stream.connection_lost,
@@ -123,15 +115,15 @@ class Relay:
         self.tunnel = tunnel = Tunnel(client, upstream)
         exchange.attach_tunnel(tunnel)
         if self._tunnels is not None:
-            self._tunnels.keep(tunnel, exchange.hub, exchange.request, self._forward)
+            self._tunnels.add(tunnel, exchange.worker, exchange.request, self._forward)
 
-    # The request's side.
+    # The request.
 
     async def _send(self) -> None:
         try:
             await self._send_body()
-            await self._exchange.gone.wait()
-            self._fail(ClientGone("the client has left"))
+            await self._exchange.disconnected.wait()
+            self._fail(ClientGone("client disconnected"))
         except Exception as error:  # noqa: BLE001 - the reading side raises it
             self._fail(error)
 
@@ -139,25 +131,25 @@ class Relay:
         body = self._exchange.body
         chunked = body.length is None
         try:
-            async for piece in body:
+            async for data in body:
                 self.stream.write(
-                    b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
+                    b"%x\r\n%b\r\n" % (len(data), data) if chunked else data
                 )
                 await self._drain()
         except OSError:
-            return  # no longer read: an answer may have come already
+            return  # the upstream may have sent its response without reading the body
         if chunked:
             trailers = without_protected(body.trailers, self._forward.protected)
-            self.stream.write(b"0\r\n" + fields(trailers) + b"\r\n")
+            self.stream.write(b"0\r\n" + encode_fields(trailers) + b"\r\n")
         self._sent = True
         if not self._exchange.started and self._forward.upstream.timeout:
-            # The upstream's time begins when it has the whole request.
+            # The upstream's timeout starts when it has the whole request.
             self._timer = asyncio.get_running_loop().call_later(
                 self._forward.upstream.timeout, self._fail, UpstreamError("timeout")
             )
 
     async def _drain(self) -> None:
-        if self.stream.writable:
+        if self.stream.is_writable:
             return
         try:
             async with asyncio.timeout(self._forward.upstream.timeout or None):
@@ -175,56 +167,54 @@ class Relay:
         if self._timer is not None:
             self._timer.cancel()
 
-    # The answer's side.
+    # The response.
 
     async def _final_head(self) -> ResponseHead:
+        """Relay informational responses; return the final head, or that of a 101."""
         while True:
-            head = self._answer.head()
+            head = self._response.read_head()
             if head is None:
-                if not await self._more():
+                data = await self._read()
+                if not data:
                     raise UpstreamError("closed_early")
+                self._response.feed(data)
             elif head.status >= 200 or head.status == 101:
                 return head
-            elif head.status != 100:  # ours is sent when the body is read
+            elif head.status != 100:  # authproxy sends 100 when it reads the body
                 await self._exchange.send_informational(head.status, head.headers)
 
-    async def _pass_body(self) -> None:
+    async def _relay_response(self, head: ResponseHead) -> None:
+        exchange, forward = self._exchange, self._forward
+        await exchange.start(
+            head.status,
+            forward.merge_response_headers(head.headers),
+            length=head.length,
+        )
         try:
-            while piece := await self._piece():
-                await self._exchange.write(piece)
+            while data := await self._next_body_data():
+                await exchange.write(data)
         except UpstreamError as error:
-            self._exchange.hub.logs.error(
-                MODULE,
-                f"upstream {self._forward.upstream.id}: {error.reason} in the middle "
-                f"of the answer to request {self._exchange.request.id}",
-            )
-            raise ClientGone("the answer can't be completed") from None
-        await self._exchange.finish(self._answer.trailers)
+            raise report_aborted(exchange, forward, error) from None
+        await exchange.finish(self._response.trailers)
 
-    async def _piece(self) -> bytes:
-        """The next piece of the answer's body, b"" at its end."""
+    async def _next_body_data(self) -> bytes:
+        """Return the next bytes of the response body, b"" at its end."""
         while True:
-            piece = self._answer.piece()
-            if piece or self._answer.done:
-                return piece
+            body = self._response.read_chunk()
+            if body or self._response.done:
+                return body
             data = await self._read()
             if not data:
-                if self._answer.ends_with_connection:
+                if self._response.is_close_delimited:
                     return b""
                 raise UpstreamError("closed_early")
-            piece = self._answer.passed(data)
-            if piece:
-                return piece
-            self._answer.feed(data)
-
-    async def _more(self) -> bool:
-        """Read on; False at the clean end of the connection."""
-        data = await self._read()
-        self._answer.feed(data)
-        return bool(data)
+            body = self._response.pass_through(data)
+            if body:
+                return body
+            self._response.feed(data)
 
     async def _read(self) -> bytes:
-        """What has come next; b"" at the clean end of the connection."""
+        """Return the next received bytes; b"" at the regular end of the connection."""
         try:
             data = await self.stream.read(READ_SIZE)
         except OSError:
@@ -233,16 +223,16 @@ class Relay:
             broken = False
         if self._fault is not None:
             raise self._fault
-        if not data and self._untouched:
-            raise Stale
+        if not data and self._may_be_stale:
+            raise StaleConnection
         if broken:
             raise UpstreamError("closed_early")
-        self._untouched = False
+        self._may_be_stale = False
         return data
 
 
 async def run_relay(relay: Relay, pool: ConnectionPool) -> None:
-    """Run *relay*; then its connection is kept, or closed, or a tunnel's."""
+    """Run *relay*, then release its connection, close it, or keep it for a tunnel."""
     try:
         await relay.run()
     except BaseException:
@@ -251,21 +241,33 @@ async def run_relay(relay: Relay, pool: ConnectionPool) -> None:
     if relay.tunnel is not None:
         pool.detach(relay.stream)
     elif relay.reusable:
-        pool.put(relay.stream)
+        pool.release(relay.stream)
     else:
         relay.stream.abort()
 
 
+def report_aborted(
+    exchange: ExchangeProtocol, forward: Forward, error: UpstreamError
+) -> ClientGone:
+    """Log an upstream failure during the response body; return the error to raise."""
+    exchange.worker.logs.error(
+        MODULE,
+        f"upstream {forward.upstream.id}: {error.reason} while receiving the response "
+        f"to request {exchange.request.id}; client connection aborted",
+    )
+    return ClientGone("upstream response incomplete")
+
+
 def upgrade_protocol(exchange: ExchangeProtocol, forward: Forward) -> bytes:
-    """The protocol to ask for, b"" for none; HTTP/1.0 knows no Upgrade."""
+    """Return the protocol to ask for, b"" for none (HTTP/1.0 has no Upgrade)."""
     if not forward.upgrade or exchange.head.minor != 1:
         return b""
     return first_header(forward.headers, b"upgrade") or b""
 
 
-def forwardable_fields(headers: Sequence[Header]) -> bytes:
-    """Fields for an upstream, less those that are ours to say."""
-    return fields([field for field in headers if field[0] not in OWN_FIELDS])
+def encode_forwardable_fields(headers: Sequence[Header]) -> bytes:
+    """Encode the encode_fields for an upstream, without those that `request_head` sets."""
+    return encode_fields([field for field in headers if field[0] not in NOT_FORWARDED])
 
 
 def request_head(
@@ -273,31 +275,34 @@ def request_head(
     length: int | None,
     upgrade: bytes = b"",
     *,
-    encoded: Callable[[Headers], bytes] = forwardable_fields,
+    encode: Callable[[Headers], bytes] = encode_forwardable_fields,
 ) -> bytes:
-    """The head for the upstream, with our framing; *length* None means chunks.
+    """Return the encoded head for the upstream.
 
-    *encoded* does as `own_fields`, and may remember what it made of an identity.
+    *length* is the size of the body in bytes, None for the chunked coding. *encode*
+    encodes the identity headers; it may cache the result.
     """
     line = b"%b %b HTTP/1.1\r\n" % (forward.method, forward.target)
-    if not START_LINE.fullmatch(line):  # as in `wire.fields`: the last guard
-        raise ValueError("a start line that is none")
+    if not START_LINE.fullmatch(
+        line
+    ):  # the last check, as in `response_encoder.fields`
+        raise ValueError("invalid start line")
     framing = b""
     if length is None:
         framing = b"Transfer-Encoding: chunked\r\n"
-    elif length or forward.method in EXPECT_BODY:
+    elif length or forward.method in METHODS_WITH_BODY:
         framing = b"Content-Length: %d\r\n" % length
     headers, identity = forward.headers, forward.identity
     if identity and headers[-len(identity) :] == identity:
         headers = headers[: -len(identity)]
     else:
         identity = ()
-    kept = [field for field in headers if field[0] not in OWN_FIELDS]
+    kept = [field for field in headers if field[0] not in NOT_FORWARDED]
     if upgrade:
         kept += ((b"upgrade", upgrade), (b"connection", b"Upgrade"))
     elif len(kept) < len(headers) and (b"te", b"trailers") in headers:
         kept += ((b"te", b"trailers"), (b"connection", b"TE"))  # RFC 9110 §10.1.4
     elif not forward.upstream.keep_alive:
         kept.append((b"connection", b"close"))
-    own = encoded(identity) if identity else b""
-    return b"".join((line, fields(kept), own, framing, b"\r\n"))
+    encoded = encode(identity) if identity else b""
+    return b"".join((line, encode_fields(kept), encoded, framing, b"\r\n"))

@@ -1,7 +1,7 @@
-"""The open tunnels of one worker: whether each may stay open is asked now and then.
+"""Lifetime and session checks of the open tunnels of one worker.
 
-Thousands of them may do nothing for hours, so none has a task, nor more of the request
-that began it than the question needs.
+Thousands of tunnels may be idle for hours, so a tunnel has no task, and keeps only the
+parts of its request that the session check needs.
 """
 
 from __future__ import annotations
@@ -14,97 +14,100 @@ from authproxy_core.drive import drive
 from authproxy_core.errors import RequestError
 from authproxy_core.messages import Forward, Request
 
+from ..contract import MODULE, WorkerServices
 from ..net.timeout_queue import TimeoutQueue
 from ..net.tunnel import Tunnel
-from ..serve.worker_context import MODULE, WorkerContext
 from ..server_settings import ForwardSettings
 
 
 class ConsumedBody:
-    """Of a request whose connection has changed its protocol."""
+    """The body of a request whose connection has switched protocols."""
 
     async def read_all(self, limit: int) -> bytes:
-        """Nobody reads it."""
-        raise RequestError("the body is gone")
+        """Raise `RequestError`: the bytes after the head belong to the tunnel."""
+        raise RequestError("the request body can't be read after an upgrade")
 
     def unread(self, data: bytes) -> None:
-        """Nobody has read it."""
+        """Do nothing: the body can't have been read."""
 
 
-NO_BODY = ConsumedBody()
+CONSUMED_BODY = ConsumedBody()
 
 
 class TunnelRegistry:
-    """Ends tunnels whose time is over, or whose session."""
+    """Closes tunnels after their lifetime, or when their session ends."""
 
     def __init__(self, settings: ForwardSettings) -> None:
         self._lifetime = settings.upgrade_lifetime
         self._checks = TimeoutQueue(settings.upgrade_check_interval)
 
-    def keep(
-        self, tunnel: Tunnel, hub: WorkerContext, request: Request, forward: Forward
+    def add(
+        self, tunnel: Tunnel, worker: WorkerServices, request: Request, forward: Forward
     ) -> None:
-        """Look after *tunnel*, which *request* began by *forward*."""
+        """Monitor *tunnel*, which *request* has opened by *forward*."""
         if self._lifetime:
-            tunnel.end_within(self._lifetime)
-        watched = _MonitoredTunnel(self._checks, tunnel, hub, request, forward)
-        self._checks.add(watched, monotonic())
-        tunnel.add_done_callback(watched.forget)
+            tunnel.abort_after(self._lifetime)
+        monitored = _MonitoredTunnel(self._checks, tunnel, worker, request, forward)
+        self._checks.add(monitored, monotonic())
+        tunnel.add_done_callback(monitored.stop)
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop all session checks."""
         self._checks.clear()
 
 
 class _MonitoredTunnel:
-    """A tunnel, and what must hold for it."""
+    """An open tunnel whose session is checked at intervals."""
 
-    __slots__ = ("_checks", "_forward", "_hub", "_request", "_tunnel")
+    __slots__ = ("_checks", "_forward", "_request", "_tunnel", "_worker")
 
     def __init__(
         self,
         checks: TimeoutQueue,
         tunnel: Tunnel,
-        hub: WorkerContext,
+        worker: WorkerServices,
         request: Request,
         forward: Forward,
     ) -> None:
         self._checks = checks
         self._tunnel = tunnel
-        self._hub = hub
+        self._worker = worker
         self._request = request
         self._forward = without_headers(forward)
 
-    def timed_out(self) -> None:
-        """It is time to ask."""
-        self._hub.spawn(self._ask())
+    def on_timeout(self) -> None:
+        """Check the session, because the interval has passed."""
+        self._worker.spawn(self._check())
 
-    def forget(self) -> None:
-        """The tunnel has ended."""
+    def stop(self) -> None:
+        """Stop the checks, because the tunnel has closed."""
         self._checks.discard(self)
 
-    async def _ask(self) -> None:
-        if not await self._lasts():
+    async def _check(self) -> None:
+        if not await self._is_session_valid():
             self._tunnel.abort()
-        elif not self._tunnel.over:
+        elif not self._tunnel.closed:
             self._checks.add(self, monotonic())
 
-    async def _lasts(self) -> bool:
-        """Whether the session that began the tunnel still holds."""
-        hub, request = self._hub, self._request
-        perform = hub.performer.bound_to(NO_BODY)
+    async def _is_session_valid(self) -> bool:
+        """Return whether the session is valid; an error counts as invalid."""
+        worker, request = self._worker, self._request
+        perform = worker.performer.bound_to(CONSUMED_BODY)
         try:
-            lasts = await drive(
-                hub.application.is_session_valid(request, self._forward), perform
+            valid = await drive(
+                worker.application.is_session_valid(request, self._forward), perform
             )
         except Exception as error:
-            hub.logs.exception(MODULE, f"request {request.id} failed", error)
+            worker.logs.exception(MODULE, f"request {request.id} failed", error)
             return False
-        if not lasts:
-            hub.logs.info(MODULE, f"request {request.id}: the session is over")
-        return lasts
+        if not valid:
+            worker.logs.info(
+                MODULE,
+                f"request {request.id}: WebSocket closed: session expired or revoked",
+            )
+        return valid
 
 
 def without_headers(forward: Forward) -> Forward:
-    """*forward* without the fields that have been sent."""
+    """Return *forward* without its fields, which have been sent."""
     return replace(forward, headers=(), response_headers=(), identity=())

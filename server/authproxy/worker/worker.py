@@ -20,6 +20,7 @@ import uvloop
 from authproxy_core import AuthProxy, drive
 from authproxy_core.messages import Event
 
+from ..contract import MODULE
 from ..downstream.alpn import AlpnProtocol
 from ..downstream.h1_connection import Connection
 from ..logs.logger import Logs, log_writers
@@ -32,10 +33,8 @@ from ..net.proxy_protocol import HeaderError, TrustedSources, read_header
 from ..net.tls import client_context
 from ..reload.reload_settings import ConfigSource, PreparedReload, listener_contexts
 from ..reload.worker_reload import SingleProcessReload, WorkerReload
-from ..serve.field_cache import FieldCache
 from ..serve.perform import Performer
-from ..serve.response_head_cache import ResponseHeadCache
-from ..serve.worker_context import MODULE, WorkerContext
+from ..serve.worker_context import WorkerContext
 from ..server_settings import ServerSettings
 from ..stores.create import create
 from ..stores.monitor import StoreMonitor
@@ -160,12 +159,12 @@ class Worker:
         for listening, context in zip(self._sockets, prepared.contexts, strict=True):
             listening.context = context
         self._clock.local_time = settings.logs.local_time
-        self._client.use(settings.client, prepared.client_context)
+        self._client.reconfigure(settings.client, prepared.client_context)
         self._logs.replace_with(prepared.logs)
         self._proxy = self._context.application = prepared.application
         self._context.limits = settings.limits
         self._context.request_id_header = settings.request_id_header.lower().encode()
-        self._context.answers, self._context.fields = ResponseHeadCache(), FieldCache()
+        self._context.drop_caches()
         self._proxy_sources = _proxy_sources(settings)
         self._store.attach(self._proxy)
         self._start_warm_up()
@@ -330,7 +329,7 @@ class Worker:
     ) -> Client:
         """Return the client of the PROXY protocol header; None if none is expected."""
         sources = self._proxy_sources
-        if listening.metrics or sources is None or not sources.include(accepted):
+        if listening.metrics or sources is None or not sources.contains(accepted):
             return None
         return (await read_header(accepted)).client
 
@@ -344,7 +343,7 @@ class Worker:
         So idle clients at the connection limit cannot block others, such as the health
         check.
         """
-        self._context.outbox.flush()
+        self._context.writes.flush()
         evictable = [one for one in self._context.connections if one.evictable]
         count = min(MAX_EVICTIONS, len(evictable) // 8 + 1)
         for connection in heapq.nsmallest(
@@ -366,7 +365,7 @@ class Worker:
         clock = self._context.clock
         while True:
             await asyncio.sleep(
-                min(TIMEOUT_CHECK_INTERVAL, clock.until_next_second() + 0.001)
+                min(TIMEOUT_CHECK_INTERVAL, clock.seconds_to_next_tick() + 0.001)
             )
             clock.tick()
             self._closed = [self._closed[1], 0]
@@ -388,7 +387,7 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(KEEP_ALIVE_GRACE):
                 await self._wait_until_empty()
-        self._context.outbox.flush()
+        self._context.writes.flush()
         for connection in list(self._context.connections):
             if connection.idle:
                 connection.transport.close()
@@ -411,7 +410,7 @@ class Worker:
                 await asyncio.sleep(0.02)
 
     def _abort_all(self) -> None:
-        self._context.outbox.flush()
+        self._context.writes.flush()
         for connection in list(self._context.connections):
             connection.transport.abort()
         for task in self._context.tasks:

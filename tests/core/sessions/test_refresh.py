@@ -19,7 +19,7 @@ def refreshing() -> Harness:
     """A session that is refreshed after a minute, just logged in."""
     harness = Harness(settings(cookie={"refresh": 60.0}))
     harness.log_in()
-    harness.idp.requests.clear()
+    harness.idp.seen.clear()
     return harness
 
 

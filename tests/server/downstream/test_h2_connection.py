@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authproxy.http.h2_frame_meter import FrameMeter
-from authproxy.http.h2_request_head import head_of
+from authproxy.http.h2_request_head import build_request_head
 from authproxy.http.request_head import HeadError
 from authproxy.server_settings import Limits
 from support.certificates import Certificate, make_certificate
@@ -229,7 +229,7 @@ def test_too_long_head(program: Program, certificate: Certificate) -> None:
 @pytest.mark.parametrize("kind", ["reset", "ping", "settings", "empty"])
 def test_floods(program: Program, certificate: Certificate, kind: str) -> None:
     """Whoever costs and brings nothing is sent away, others are served."""
-    before = program.log().count("a flood")
+    before = program.log().count("frame flood")
     with H2Client(program.port, certificate) as client:
         number = client.send("/oauth2/start", method="POST", ends=False)
         for _ in range(8 * CONNECTION_FLOOD):
@@ -251,7 +251,7 @@ def test_floods(program: Program, certificate: Certificate, kind: str) -> None:
             pytest.fail("the connection was not closed")
     with H2Client(program.port, certificate) as client:
         assert client.ask().status == 200
-    until(lambda: program.log().count("a flood") == before + 1, "its line")
+    until(lambda: program.log().count("frame flood") == before + 1, "its line")
 
 
 def test_more_streams_than_allowed(program: Program, certificate: Certificate) -> None:
@@ -378,7 +378,7 @@ def test_curl(program: Program, certificate: Certificate) -> None:
 def test_heads_or_their_error(fields: list[tuple[bytes, bytes]], ended: bool) -> None:
     """Any list of fields gives a head that HTTP/1.1 could carry, or a refusal."""
     try:
-        head = head_of(fields, Limits(), ended=ended)
+        head = build_request_head(fields, Limits(), ended=ended)
     except HeadError:
         return
     assert head.target.startswith(b"/")
@@ -399,10 +399,10 @@ def test_limits_of_heads_at_their_edge(more: int) -> None:
         ([*start, (b"x", b"a" * (2048 - size - 33 + more))], 431),
     ):
         if not more:
-            assert head_of(fields, limits, ended=True).host == "a"
+            assert build_request_head(fields, limits, ended=True).host == "a"
             continue
         with pytest.raises(HeadError) as refused:
-            head_of(fields, limits, ended=True)
+            build_request_head(fields, limits, ended=True)
         assert refused.value.status == refusal
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from authproxy.serve.response_head_cache import ResponseHeadCache
+from authproxy.contract import SentRequest
+from authproxy.serve.encoding_caches import ResponseHeadCache
 from authproxy.server_settings import Limits
 from authproxy_core.effects import Offload, Outcome, ReadBody, Sleep
 from authproxy_core.errors import ClientGone
@@ -80,7 +81,7 @@ def test_answer_is_never_split() -> None:
             b"/split",
             b"/split-later",
         ]
-        server.logged("a line end inside the header field x-user")
+        server.logged("control character in header field x-user")
 
 
 def test_malformed_body_is_refused_whatever_the_flow_says() -> None:
@@ -167,7 +168,9 @@ def test_no_continue_after_the_answer() -> None:
     seen: list[str] = []
 
     class AnswersFirst:
-        async def forward(self, exchange: Any, forward: Forward) -> None:
+        async def forward(
+            self, exchange: Any, forward: Forward, sent: SentRequest | None = None
+        ) -> None:
             await exchange.start(200, (), length=2)
             try:
                 await exchange.body.read_all(100)
@@ -176,7 +179,7 @@ def test_no_continue_after_the_answer() -> None:
             await exchange.write(b"ok")
             await exchange.finish()
 
-        def begin(self, exchange: Any, forward: Forward) -> bool:
+        def try_fast_path(self, exchange: Any, forward: Forward) -> bool:
             return False
 
     head = b"POST /forward HTTP/1.1\r\n" + HOST

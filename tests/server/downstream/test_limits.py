@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from authproxy.downstream.h1_connection import DRAIN_BYTES
 from authproxy.downstream.h1_exchange import MAX_DRAIN_BYTES
-from authproxy.http.body_decoders import LINE_BYTES, OVERHEAD_BYTES
+from authproxy.http.body_decoders import MAX_LINE_BYTES, MAX_OVERHEAD_BYTES
 from authproxy.net.proxy_protocol import (
+    HEADER_TIMEOUT,
     MAX_HEADER_BYTES,
     MAX_V1_HEADER_BYTES,
     SIGNATURE,
-    TIMEOUT,
     HeaderError,
     parse_header,
 )
@@ -35,8 +34,8 @@ from authproxy.stores.redis_connection import (
 from authproxy.stores.sqlite_file import open_database
 from authproxy.stores.sqlite_thread import SqliteThread
 from authproxy.stores.store_locks import MAX_DEFERRED_RELEASES, StoreLocks
-from authproxy.upstream.h2_relay import MAX_LINKS
-from authproxy.upstream.h2_upstream_connection import INTERIM_LIMIT, MAX_CLIENT_STREAMS
+from authproxy.upstream.h2_relay import MAX_CONNECTIONS
+from authproxy.upstream.h2_upstream_connection import MAX_INFORMATIONAL, MAX_STREAMS
 from authproxy_core.effects import Outcome, ReadBody
 from authproxy_core.errors import StoreError
 from authproxy_core.messages import Forward, Request, Upstream
@@ -69,7 +68,7 @@ def status_of(body: bytes) -> int:
 
 @pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 400)])
 def test_a_line_of_a_chunked_body(more: int, status: int) -> None:
-    size = LINE_BYTES + more
+    size = MAX_LINE_BYTES + more
     line = b"1;" + b"e" * (size - 4) + b"\r\n"
     assert len(line) == size
     assert status_of(line + b"x\r\n0\r\n\r\n") == status
@@ -83,7 +82,7 @@ def test_a_line_of_a_chunked_body(more: int, status: int) -> None:
 @pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 400)])
 def test_extensions_and_trailers_together(more: int, status: int) -> None:
     chunk = b"1;" + b"e" * 1000 + b"\r\nx\r\n"
-    rest = OVERHEAD_BYTES - 10 * 1001 + more
+    rest = MAX_OVERHEAD_BYTES - 10 * 1001 + more
     trailers = []
     while rest:
         size = min(rest, 1000)
@@ -111,7 +110,7 @@ def test_bodies_that_nobody_reads(more: int) -> None:
 @pytest.mark.parametrize("more", [0, 1])
 def test_chunks_that_nobody_reads(more: int) -> None:
     """Nobody knows how many there will be, so the connection may end later."""
-    size = DRAIN_BYTES + more
+    size = MAX_DRAIN_BYTES + more
     with Server() as server, Wire(server.port) as wire:
         wire.send(CHUNKED)
         assert wire.answer().status == 200
@@ -159,15 +158,15 @@ def test_a_header_that_does_not_come(tmp_path: Path) -> None:
         with Wire(program.port) as slow, Wire(program.port) as late:
             slow.send(b"PROXY ")
             late.send(b"PROXY UNKNO")
-            late.socket.settimeout(TIMEOUT - 1)
+            late.socket.settimeout(HEADER_TIMEOUT - 1)
             with pytest.raises(TimeoutError):  # it is waited for
                 late.socket.recv(1)
             late.socket.settimeout(5)
             late.send(b"WN\r\n" + b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
             assert late.answer().status == 200
-            slow.socket.settimeout(TIMEOUT + 5)
+            slow.socket.settimeout(HEADER_TIMEOUT + 5)
             assert slow.rest() == b""
-            assert TIMEOUT - 0.5 < time.monotonic() - began < TIMEOUT + 4
+            assert HEADER_TIMEOUT - 0.5 < time.monotonic() - began < HEADER_TIMEOUT + 4
 
 
 # Upstreams that speak HTTP/2
@@ -186,7 +185,7 @@ def to(port: int) -> Callable[[Request], Outcome]:
 
 @pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 502)])
 def test_interim_answers_over_http2(more: int, status: int) -> None:
-    reply = Reply(interim=[("a", "b")], interims=INTERIM_LIMIT + more)
+    reply = Reply(interim=[("a", "b")], interims=MAX_INFORMATIONAL + more)
     with (
         H2Server(lambda call: reply) as app,
         Server(to(app.port)) as server,
@@ -229,17 +228,17 @@ class Waiting:
 def test_connections_to_one_upstream() -> None:
     with contextlib.ExitStack() as stack:
         waiting = Waiting(stack, streams=1)
-        for number in range(MAX_LINKS):
+        for number in range(MAX_CONNECTIONS):
             waiting.add()
             assert waiting.app.connections == number + 1
         assert waiting.ask().answer().status == 502
-        assert waiting.app.connections == MAX_LINKS
+        assert waiting.app.connections == MAX_CONNECTIONS
 
 
 def test_requests_on_one_connection_to_an_upstream() -> None:
     with contextlib.ExitStack() as stack:
-        waiting = Waiting(stack, streams=10 * MAX_CLIENT_STREAMS)
-        for _ in range(MAX_CLIENT_STREAMS):
+        waiting = Waiting(stack, streams=10 * MAX_STREAMS)
+        for _ in range(MAX_STREAMS):
             waiting.add()
         assert waiting.app.connections == 1
         waiting.add()

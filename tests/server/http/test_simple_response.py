@@ -8,7 +8,11 @@ from hypothesis import strategies as st
 
 from authproxy.http import response_encoder
 from authproxy.http.simple_response import parse_simple_response
-from authproxy.http.upstream_response import HEAD_LIMIT, ResponseReader, UpstreamError
+from authproxy.http.upstream_response import (
+    MAX_HEAD_BYTES,
+    ResponseReader,
+    UpstreamError,
+)
 
 OK = b"HTTP/1.1 200 OK\r\n"
 DATE = b"Date: now\r\n"
@@ -68,11 +72,15 @@ def by_the_long_way(data: bytes, *, head_only: bool) -> bytes | None:
     reader = ResponseReader(b"HEAD" if head_only else b"GET")
     reader.feed(data)
     try:
-        head = reader.head()
-        body = reader.whole() if head is not None and head.status >= 200 else None
+        head = reader.read_head()
+        body = (
+            reader.read_buffered_body()
+            if head is not None and head.status >= 200
+            else None
+        )
     except UpstreamError:
         return None
-    if head is None or body is None or reader.trailing_data or not head.persists:
+    if head is None or body is None or reader.trailing_data or not head.keep_alive:
         return None
     first = response_encoder.encode_stream_head(
         head.status,
@@ -93,7 +101,7 @@ def by_the_quick_way(data: bytes, *, head_only: bool) -> bytes | None:
         answer.status,
         b"",
         answer.fields,
-        b"" if answer.dated else DATE,
+        b"" if answer.has_date else DATE,
         answer.body,
         length=answer.length,
         persistence="",
@@ -146,7 +154,7 @@ def test_usual_answers_are_plain(data: bytes, head_only: bool) -> None:
         b"HTTP/1.1 100 Continue\r\nContent-Length: 5\r\n\r\nhello",
         b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
         OK + b"\r\n",
-        OK + b"X: " + b"y" * HEAD_LIMIT + b"\r\nContent-Length: 0\r\n\r\n",
+        OK + b"X: " + b"y" * MAX_HEAD_BYTES + b"\r\nContent-Length: 0\r\n\r\n",
     ],
 )
 def test_the_rest_is_for_the_long_way(data: bytes) -> None:

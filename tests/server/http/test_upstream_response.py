@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authproxy.http.upstream_response import (
-    HEAD_LIMIT,
+    MAX_HEAD_BYTES,
     ResponseHead,
     ResponseReader,
     UpstreamError,
@@ -44,12 +44,12 @@ def read(
         for data in pieces:
             reader.feed(data)
             while not heads or heads[-1].status < 200:
-                head = reader.head()
+                head = reader.read_head()
                 if head is None:
                     break
                 heads.append(head)
             else:
-                while piece := reader.piece():
+                while piece := reader.read_chunk():
                     body += piece
     except UpstreamError as error:
         return heads, body, error.reason
@@ -83,7 +83,7 @@ def test_the_heads_together_are_bounded(
 ) -> None:
     before = HEADS[3] * interim
     start, end = b"HTTP/1.1 204 No\r\nx: ", b"\r\n\r\n"
-    room = HEAD_LIMIT - len(before + start + end) + surplus
+    room = MAX_HEAD_BYTES - len(before + start + end) + surplus
     data = before + start + b"y" * room + end
     assert read(b"GET", [data])[2] == ending
     assert read(b"GET", [data[:1000], data[1000:]])[2] == ending
@@ -92,7 +92,10 @@ def test_the_heads_together_are_bounded(
 def test_what_comes_after_the_answer_is_left_alone() -> None:
     reader = ResponseReader(b"GET")
     reader.feed(HEADS[1] + b"helloHTTP/1.1 500 No\r\n\r\n")
-    head = reader.head()
+    head = reader.read_head()
     assert head is not None
-    assert (head.status, reader.piece(), reader.done) == (200, b"hello", True)
-    assert (reader.piece(), reader.trailing_data) == (b"", b"HTTP/1.1 500 No\r\n\r\n")
+    assert (head.status, reader.read_chunk(), reader.done) == (200, b"hello", True)
+    assert (reader.read_chunk(), reader.trailing_data) == (
+        b"",
+        b"HTTP/1.1 500 No\r\n\r\n",
+    )

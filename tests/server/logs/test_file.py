@@ -190,10 +190,10 @@ def test_what_stays(tmp_path: Path) -> None:
         "a-2001.log",
     ):
         (tmp_path / name).touch()
-    Backups(settings(path, max_age=7), local_time=True).tidy()
+    Backups(settings(path, max_age=7), local_time=True).clean_up()
     assert "a-2001-01-02T03-04-05.000.log" not in names(tmp_path)
     assert len(names(tmp_path)) == 6
-    Backups(settings(path, max_age=0, max_backups=2), local_time=True).tidy()
+    Backups(settings(path, max_age=0, max_backups=2), local_time=True).clean_up()
     assert names(tmp_path) == [
         "a-2001-01-02T03-04-05.000.txt",
         "a-2001.log",
@@ -205,17 +205,17 @@ def test_what_stays(tmp_path: Path) -> None:
 
 def test_names_of_rotated_files(tmp_path: Path) -> None:
     backups = Backups(settings(tmp_path / "a.log"), local_time=False)
-    first = backups.fresh_name(1_790_000_000.25)
+    first = backups.new_path(1_790_000_000.25)
     assert first.name == "a-2026-09-21T14-13-20.250.log"
     first.touch()
-    assert backups.fresh_name(1_790_000_000.25).name.endswith(".251.log")
+    assert backups.new_path(1_790_000_000.25).name.endswith(".251.log")
 
 
 def test_a_directory_that_can_not_be_written_costs_no_line(tmp_path: Path) -> None:
     """Too large is better than lost."""
     path = tmp_path / "log"
     file = LogFile(settings(path), local_time=False)
-    file._backups.fresh_name = lambda now: tmp_path / "missing" / "x"  # type: ignore[method-assign]
+    file._backups.new_path = lambda now: tmp_path / "missing" / "x"  # type: ignore[method-assign]
     for _ in range(3):
         file.write(b"x" * MEBIBYTE)
     assert path.stat().st_size == 3 * MEBIBYTE
@@ -238,10 +238,10 @@ def test_compression_that_another_worker_does(tmp_path: Path) -> None:
     with (tmp_path / f"{old.name}.tmp").open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         before = threading.active_count()
-        Backups(settings(path, compress=True), local_time=True).tidy()
+        Backups(settings(path, compress=True), local_time=True).clean_up()
         until(lambda: threading.active_count() == before, "the end of the thread")
         assert old.exists()
-    Backups(settings(path, compress=True), local_time=True).tidy()
+    Backups(settings(path, compress=True), local_time=True).clean_up()
     until(lambda: names(tmp_path) == [f"{old.name}.gz"], "the compressed file")
     assert read(tmp_path / f"{old.name}.gz") == b"x" * 1000
 

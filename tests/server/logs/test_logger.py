@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from authproxy.logs.redact import compile_format, quoted, redact, safe
+from authproxy.logs.redact import compile_format, escape_unprintable, quote, redact
 from authproxy.logs.writer import LogWriter
 from authproxy_core.effects import Outcome
 from authproxy_core.errors import SettingsError
@@ -83,7 +83,7 @@ def test_the_rest_stays(target: bytes) -> None:
 @pytest.mark.parametrize("text", ["a\nb", "a\r\nb", "\x1b[2J", "\u2028", "\x85", "\0"])
 def test_text_stays_on_its_line(text: str) -> None:
     """No control character gets through, in either form."""
-    for line in (safe(text), quoted(text)):
+    for line in (escape_unprintable(text), quote(text)):
         assert line.isprintable()
         assert len(line.splitlines()) == 1
 
@@ -104,12 +104,12 @@ def test_lost_lines_are_counted() -> None:
     writer = LogWriter(fd, queue_bytes=100_000, on_lost=heard.append)
     line = "x" * 999 + "\n"
     sent = 0
-    while not writer.lost:
+    while not writer.dropped:
         writer.write(line)
         sent += 1
     for _ in range(3):
         writer.write(line)
-    assert writer.lost == 4
+    assert writer.dropped == 4
     received = b""
     while received.count(b"x\n") < sent - 1:
         received += os.read(reader, 1 << 16)

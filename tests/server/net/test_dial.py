@@ -111,6 +111,6 @@ def test_aborting_what_closed_with_bytes_to_send() -> None:
             await stream.closed.wait()
             await served.wait()
             stream.abort()
-        assert stream.ended
+        assert stream.at_eof
 
     run(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from authproxy.net.origin import Origin, proxy_for, split_url
+from authproxy.net.origin import Origin, select_proxy, split_url
 from authproxy_core.errors import FetchError
 
 
@@ -72,7 +72,7 @@ def test_what_is_no_usable_url(url: str) -> None:
     ],
 )
 def test_names_of_an_origin(origin: Origin, where: str, authority: str) -> None:
-    assert (origin.where, origin.authority) == (where, authority)
+    assert (origin.host_port, origin.authority) == (where, authority)
 
 
 PROXY = Origin("http", "proxy.test", 3128)
@@ -83,13 +83,13 @@ PROXY = Origin("http", "proxy.test", 3128)
 )
 def test_the_proxy_of_a_scheme(url: str) -> None:
     origin = Origin("https", "idp.test", 443)
-    assert proxy_for(origin, {"https": url}) == (PROXY, ())
-    assert proxy_for(origin, {"http": url}) is None
-    assert proxy_for(origin, {}) is None
+    assert select_proxy(origin, {"https": url}) == (PROXY, ())
+    assert select_proxy(origin, {"http": url}) is None
+    assert select_proxy(origin, {}) is None
 
 
 def test_credentials_of_a_proxy() -> None:
-    proxy = proxy_for(
+    proxy = select_proxy(
         Origin("http", "idp.test", 80), {"http": "http://u:p%40@proxy.test:3128"}
     )
     assert proxy == (PROXY, ((b"proxy-authorization", b"Basic dTpwQA=="),))
@@ -100,7 +100,7 @@ def test_credentials_of_a_proxy() -> None:
 )
 def test_a_proxy_that_is_not_spoken(url: str) -> None:
     with pytest.raises(FetchError, match=r"is not http://HOST:PORT$") as caught:
-        proxy_for(Origin("http", "idp.test", 80), {"http": url})
+        select_proxy(Origin("http", "idp.test", 80), {"http": url})
     assert "s3cr3t" not in str(caught.value)
 
 
@@ -132,4 +132,4 @@ def test_a_proxy_that_is_not_spoken(url: str) -> None:
 )
 def test_what_needs_no_proxy(no_proxy: str, host: str, direct: bool) -> None:
     proxies = {"http": "http://proxy.test:3128", "no": no_proxy}
-    assert (proxy_for(Origin("http", host, 80), proxies) is None) is direct
+    assert (select_proxy(Origin("http", host, 80), proxies) is None) is direct

@@ -240,7 +240,7 @@ def test_a_tunnel_ends_with_its_session() -> None:
             threading.Event().wait(0.03)
         server.application.lasting = False
         assert wire.rest() == b""
-        server.logged("the session is over")
+        server.logged("session expired or revoked")
 
 
 def test_a_tunnel_whose_session_can_not_be_judged_ends() -> None:

@@ -10,15 +10,15 @@ from time import monotonic
 import pytest
 import uvloop
 
-from authproxy.http.response_encoder import fields
+from authproxy.http.response_encoder import encode_fields
 from authproxy.net.timeout_queue import TimeoutQueue
 from authproxy.net.write_coalescing import (
     MAX_COALESCED_WRITES,
     ConnectionWriter,
     WriteCoalescer,
 )
-from authproxy.serve.field_cache import FieldCache
-from authproxy.upstream.relay import forwardable_fields, request_head
+from authproxy.serve.encoding_caches import FieldCache
+from authproxy.upstream.relay import encode_forwardable_fields, request_head
 from authproxy_core.messages import Forward, Header, Headers, Upstream
 from support.ports import LOOPBACK
 
@@ -153,7 +153,7 @@ class Waiter:
     def __init__(self, notes: list[str], name: str) -> None:
         self.notes, self.name = notes, name
 
-    def timed_out(self) -> None:
+    def on_timeout(self) -> None:
         self.notes.append(self.name)
 
 
@@ -193,10 +193,10 @@ def test_encoded_fields_are_remembered_within_bounds() -> None:
     tuples: list[Headers] = [((b"x-number", b"%d" % number),) for number in range(20)]
     for _ in range(2):
         for headers in tuples:
-            assert cache.encoded(headers) == fields(headers)
+            assert cache.encoded(headers) == encode_fields(headers)
     assert cache.encoded(tuples[-1]) is cache.encoded(tuples[-1])
     large: Headers = ((b"x", b"y" * 3000),)
-    assert cache.encoded(large) == fields(large)
+    assert cache.encoded(large) == encode_fields(large)
     assert cache.encoded(large) is not cache.encoded(large)
 
 
@@ -216,9 +216,12 @@ USER: Header = (b"x-forwarded-user", b"alice")
 def test_the_identity_is_sent_once(headers: Headers, identity: Headers) -> None:
     app = Upstream("a", "http", "h", 1)
     forward = Forward(app, b"GET", b"/", headers, identity=identity)
-    for encoded in (forwardable_fields, FieldCache(forwardable_fields).encoded):
-        head = request_head(forward, 0, encoded=encoded)
-        assert head == b"GET / HTTP/1.1\r\n" + fields(headers) + b"\r\n"
+    for encode in (
+        encode_forwardable_fields,
+        FieldCache(encode_forwardable_fields).encoded,
+    ):
+        head = request_head(forward, 0, encode=encode)
+        assert head == b"GET / HTTP/1.1\r\n" + encode_fields(headers) + b"\r\n"
 
 
 def test_an_identity_does_not_frame_the_request() -> None:

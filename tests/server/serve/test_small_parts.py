@@ -13,8 +13,8 @@ from authproxy.http import response_encoder
 from authproxy.http.body_decoders import ChunkedDecoder, LengthDecoder
 from authproxy.net.clock import Clock, date_field, log_timestamp
 from authproxy.net.locks import LocalLocks
+from authproxy.serve.encoding_caches import ResponseHeadCache
 from authproxy.serve.request_ids import RequestIds
-from authproxy.serve.response_head_cache import ResponseHeadCache
 from authproxy_core.messages import Respond
 
 UUID = re.compile(
@@ -33,7 +33,7 @@ def test_clock() -> None:
     before = clock.date
     clock.tick()
     assert clock.date is before
-    assert clock.until_next_second() == 0.25
+    assert clock.seconds_to_next_tick() == 0.25
     wall[0] += 0.25
     clock.tick()
     assert clock.date == date_field(784111778)
@@ -43,7 +43,7 @@ def test_clock() -> None:
 def test_request_ids() -> None:
     """Random UUIDs without repetition; a sent one only when it is harmless."""
     ids = RequestIds()
-    made = [ids.fresh() for _ in range(1000)]
+    made = [ids.generate() for _ in range(1000)]
     assert len(set(made)) == 1000
     assert all(UUID.fullmatch(text) for text in made)
     assert ids.choose(b"a-1:b") == "a-1:b"
@@ -108,7 +108,7 @@ def test_line_end_in_a_field_is_an_error() -> None:
     """The last guard against a split answer."""
     for value in (b"a\r\nb", b"a\nb", b"a\rb", b"a\0b"):
         with pytest.raises(ValueError, match="x-a"):
-            response_encoder.fields(((b"x-a", value),))
+            response_encoder.encode_fields(((b"x-a", value),))
 
 
 def test_answer_cache_is_the_same_as_encoding() -> None:
@@ -132,4 +132,4 @@ def test_answer_cache_is_the_same_as_encoding() -> None:
             assert found == response_encoder.encode_response(
                 respond, DATE, head_only=head_only, persistence=persistence
             )
-    assert 0 < cache._size <= 600
+    assert 0 < cache._heads._used <= 600

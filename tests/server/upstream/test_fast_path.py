@@ -298,7 +298,7 @@ def test_an_answer_that_stops_is_cut() -> None:
     def talk(server: Server, wire: Wire) -> None:
         wire.send(GET)
         assert wire.rest().endswith(b"\r\n\r\nab")
-        server.logged("closed_early in the middle of the answer")
+        server.logged("closed_early while receiving the response")
 
     warm(act, talk)
 

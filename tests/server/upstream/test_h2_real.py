@@ -87,7 +87,7 @@ def test_an_answer_that_breaks_off_ends_its_stream_alone(
     answer = ask(client, "/reset")
     assert (answer.status, answer.ended) == (200, False)
     assert answer.reset is not None
-    wait_for(lambda: "in the middle of the answer" in program.log_since_mark(), "why")
+    wait_for(lambda: "while receiving the response" in program.log_since_mark(), "why")
     assert ask(client, "/next").body == b"ok"
 
 

@@ -187,7 +187,7 @@ def test_an_answer_that_breaks_off_is_cut() -> None:
             while piece := wire.socket.recv(65536):
                 text += piece
         assert not text.endswith(b"0\r\n\r\n")
-        server.logged("closed_early in the middle of the answer")
+        server.logged("closed_early while receiving the response")
 
 
 def test_a_client_that_leaves_cancels_its_request() -> None:

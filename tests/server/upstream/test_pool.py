@@ -67,7 +67,7 @@ def test_who_comes_too_late_waits_for_a_connection() -> None:
         assert not any(task.done() for task in waiting)
         first.abort()  # makes room by its end
         await waiting[0]
-        pool.put(second)  # makes room, since nobody could have taken it
+        pool.release(second)  # makes room, since nobody could have taken it
         await waiting[1]
         assert second.transport.is_closing()
 
@@ -80,9 +80,9 @@ def test_who_waited_takes_what_is_put_back() -> None:
     async def work(pool: ConnectionPool) -> None:
         stream = await pool.connect()
         for _ in range(20):
-            waiting = asyncio.ensure_future(pool.connect(repeatable=True))
+            waiting = asyncio.ensure_future(pool.connect(retryable=True))
             await asyncio.sleep(0)
-            pool.put(stream)
+            pool.release(stream)
             assert await waiting is stream
             assert stream.idle_since > 0.0
         stream.abort()
@@ -118,14 +118,14 @@ def test_unused_connections_have_bounds() -> None:
     async def work(pool: ConnectionPool) -> None:
         one, two, three = [await pool.connect() for _ in range(3)]
         for stream in (one, two, three):
-            pool.put(stream)
+            pool.release(stream)
         assert three.transport.is_closing()
-        assert pool.take(repeatable=True) is two
-        assert pool.take(repeatable=True) is one
-        pool.put(one)
+        assert pool.acquire(retryable=True) is two
+        assert pool.acquire(retryable=True) is one
+        pool.release(one)
         await asyncio.sleep(0.3)
         assert one.transport.is_closing()
-        assert pool.take(repeatable=True) is None
+        assert pool.acquire(retryable=True) is None
 
     pooled(work, ForwardSettings(idle_connections=2, idle_timeout=0.1))
 
@@ -171,7 +171,7 @@ def test_an_upstream_with_too_much_to_do() -> None:
             with Wire(server.port) as two:
                 two.send(GET)
                 assert two.answer().body == b"busy"
-            server.logged("no connection became free after 0.1 s")
+            server.logged("no free connection after 0.1 s")
 
     async def main() -> None:
         nonlocal app

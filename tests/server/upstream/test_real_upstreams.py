@@ -120,7 +120,7 @@ def test_an_answer_that_breaks_off_is_seen_to(proxied: Proxied, path: str) -> No
         assert received.startswith(b"HTTP/1.1 200 ")
         assert b"half" in received
         assert not received.endswith(b"0\r\n\r\n")
-    proxied.logged("closed_early in the middle of the answer")
+    proxied.logged("closed_early while receiving the response")
     assert proxied.get("/next").body == b"ok"
 
 

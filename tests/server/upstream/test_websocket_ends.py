@@ -61,10 +61,10 @@ def test_it_ends_when_its_session_expires(tmp_path: Path) -> None:
     with behind(tmp_path, **options) as program:
         with opened(program) as other, opened(program, age=3598.5) as wire:
             assert wire.ended
-            wait_for(lambda: "the session is over" in program.log(), "why")
+            wait_for(lambda: "session expired or revoked" in program.log(), "why")
             other.send(frame(TEXT, b"hello"))
             assert other.take(len(HELLO)) == HELLO
-        assert program.log().count("the session is over") == 1
+        assert program.log().count("session expired or revoked") == 1
 
 
 @pytest.mark.parametrize("workers", [1, 2])

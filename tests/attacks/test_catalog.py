@@ -1,6 +1,6 @@
 """Every row of the attack catalogue has a test that names it.
 
-A row is named where a test is: in its name, its parameters or what is said there.
+A test names a row in its name, its parameters or its docstring.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-# The numbers of each part; those in between are not used.
+# The row numbers of each part; the numbers between them are not used.
 ROWS = {
     "OR": "01 02 04 05 07 08 10 11 13 14 16 17 19 20 22 23 25 26 28 29 31 32 34 35 37 "
     "38 40 41 43 44 46 47 49",
@@ -23,12 +23,12 @@ ROWS = {
     "38",
     "LO": "01 02 04 05 07 08 10 11 13 14 16 17 19 20 22 23 25 26",
 }
-# JW44 is about token introspection, which there is not.
+# JW44 is about token introspection, which authproxy does not have.
 ROW = re.compile(r"(?<![a-z])(or|ck|st|lg|jw|az|lo)([0-9]{2})(?![0-9])", re.IGNORECASE)
 
 
-def named() -> set[str]:
-    """All rows that a test names."""
+def rows_in_tests() -> set[str]:
+    """Return all rows that a test names."""
     found = set()
     for file in TESTS.rglob("test_*.py"):
         if file == Path(__file__):
@@ -40,6 +40,6 @@ def named() -> set[str]:
     return found
 
 
-def test_every_row_has_a_test() -> None:
+def test_catalogue_rows_each_named_by_a_test() -> None:
     rows = {f"{part}{row}" for part, rows in ROWS.items() for row in rows.split()}
-    assert sorted(rows - named()) == []
+    assert sorted(rows - rows_in_tests()) == []
