@@ -40,6 +40,6 @@ def rows_in_tests() -> set[str]:
     return found
 
 
-def test_catalogue_rows_each_named_by_a_test() -> None:
+def test_catalog_rows_each_named_by_a_test() -> None:
     rows = {f"{part}{row}" for part, rows in ROWS.items() for row in rows.split()}
     assert sorted(rows - rows_in_tests()) == []

@@ -1,4 +1,8 @@
-"""Real programs for the tests of this folder; each is started once."""
+"""Real programs for the tests of this folder; Keycloak is started once.
+
+The reference files are an existing oauth2-proxy deployment: its configuration, its
+nginx server block and its sign-in page.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +20,14 @@ from support.keycloak import Keycloak, start_keycloak, submit_credentials
 from support.ports import free_port
 from support.processes import Process
 from support.programs import ROOT, find
+from support.redis import RedisServer
 
-SEED_NGINX = (ROOT / "tests" / "e2e" / "seed_nginx.conf").read_text()
+REFERENCE_NGINX = (ROOT / "tests" / "e2e" / "reference_nginx.conf").read_text()
 DEPLOY_NGINX = (ROOT / "deploy" / "nginx.conf").read_text()
 
 
-def need(name: str) -> Path:
-    """The program, or a skip that names it."""
+def require(name: str) -> Path:
+    """Return the path of the program *name*; skip the test if it is not installed."""
     program = find(name)
     if program is None:
         pytest.skip(f"{name} is not installed")
@@ -31,7 +36,7 @@ def need(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    """A certificate for everything on loopback."""
+    """A certificate for the loopback names of the tests."""
     return make_certificate(
         tmp_path_factory.mktemp("certificate"),
         "127.0.0.1",
@@ -44,8 +49,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 def keycloak(
     tmp_path_factory: pytest.TempPathFactory, certificate: Certificate
 ) -> Iterator[Keycloak]:
-    """A Keycloak with the seed's realm."""
-    script = need("keycloak")
+    """A Keycloak with the realm of the reference deployment."""
+    script = require("keycloak")
     started = start_keycloak(script, tmp_path_factory.mktemp("keycloak"), certificate)
     yield started
     started.process.stop()
@@ -53,16 +58,25 @@ def keycloak(
 
 @pytest.fixture(scope="session")
 def app() -> Iterator[EchoApp]:
-    """The application: says what it received."""
+    """An application that echoes its requests."""
     with EchoApp() as running:
         yield running
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis server."""
+    if find("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    with RedisServer(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture
 def start(
     tmp_path: Path, keycloak: Keycloak
 ) -> Iterator[Callable[..., peers.AuthServer]]:
-    """Start authproxy or the original with the seed's configuration, and changes."""
+    """Start authproxy or oauth2-proxy with the reference configuration and changes."""
     servers: list[peers.AuthServer] = []
 
     def starter(name: str = peers.AUTHPROXY, **changes: object) -> peers.AuthServer:
@@ -83,15 +97,19 @@ def start(
 def gateway(
     tmp_path: Path, certificate: Certificate, app: EchoApp
 ) -> Iterator[Callable[..., Gateway]]:
-    """Start nginx in front of an auth server."""
-    program = need("nginx")
+    """Start nginx with a server block in front of an auth server."""
+    program = require("nginx")
     processes: list[Process] = []
 
-    def starter(server: peers.AuthServer, block: str = SEED_NGINX) -> Gateway:
+    def starter(server: peers.AuthServer, block: str = REFERENCE_NGINX) -> Gateway:
         port = free_port()
         folder = tmp_path / f"nginx-{len(processes)}"
         folder.mkdir()
-        make = nginx.seed_block if "oauth2-proxy.svc" in block else nginx.deployed_block
+        make = (
+            nginx.reference_block
+            if "oauth2-proxy.svc" in block
+            else nginx.deployed_block
+        )
         text = make(block, port, server.port, app.port)
         processes.append(nginx.start_nginx(program, folder, text, port, certificate))
         return Gateway(port)
@@ -102,34 +120,34 @@ def gateway(
 
 
 class Gateway:
-    """A gateway that serves https://app.example.com, and a browser's client for it."""
+    """A gateway that serves https://app.example.com, and a client for it."""
 
     def __init__(self, port: int, cookies: Cookies | None = None) -> None:
         self.port = port
         self.client = Client({"app.example.com": port}, cookies)
 
     def get(self, path: str, **headers: str) -> Reply:
-        """GET of the application."""
+        """GET *path* of the application."""
         return self.client.get(kc.APP + path, **headers)
 
     def log_in(self, user: str = "lisan123", rd: str = "/") -> Reply:
-        """Through Keycloak's form and back; the answer of the callback."""
+        """Log in through Keycloak's form; return the response of the callback."""
         return log_in(self.client, kc.APP, user, rd)
 
 
 def log_in(client: Client, base: str, user: str, rd: str = "/") -> Reply:
-    """Log in at *base*; the answer of the callback."""
+    """Log in at *base*; return the response of the callback."""
     return client.get(callback_url(client, base, user, rd).replace(kc.APP, base, 1))
 
 
 def callback_url(client: Client, base: str, user: str, rd: str = "/") -> str:
-    """The URL that Keycloak sends the browser back to."""
+    """Log in at Keycloak; return the callback URL to which it redirects."""
     started = client.get(f"{base}/oauth2/start?rd={rd}")
     assert started.status == 302, started.text
     page = client.follow(started, until=kc.APP)
     if page.location.startswith(kc.APP):
         return page.location  # single sign-on
-    answer = submit_credentials(client, page, user)
-    answer = client.follow(answer, until=f"{kc.APP}/oauth2/callback")
-    assert answer.location, answer.text[:2000]
-    return answer.location
+    response = submit_credentials(client, page, user)
+    response = client.follow(response, until=f"{kc.APP}/oauth2/callback")
+    assert response.location, response.text[:2000]
+    return response.location

@@ -1,4 +1,4 @@
-"""A person with a browser: deep link, sign-in page, Keycloak, and back."""
+"""Chromium: deep link, sign-in page, Keycloak, and back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.peers import AUTHPROXY, OAUTH2_PROXY, AuthServer
 from support.programs import ROOT
 from support.traefik import Traefik
 
-from .conftest import DEPLOY_NGINX, Gateway, need
+from .conftest import DEPLOY_NGINX, Gateway, require
 
 pytestmark = pytest.mark.e2e
 Start = Callable[..., AuthServer]
@@ -28,8 +28,8 @@ WAIT = 20  # seconds
 
 @pytest.fixture
 def open_browser(tmp_path: Path) -> Iterator[Callable[[Gateway], Chrome]]:
-    """A browser that finds the application at the gateway."""
-    chromium, driver = need("chromium"), need("chromedriver")
+    """Open a browser that resolves the application to the gateway."""
+    chromium, driver = require("chromium"), require("chromedriver")
     browsers: list[Chrome] = []
 
     def opener(front: Gateway) -> Chrome:
@@ -53,17 +53,17 @@ def log_in_at_keycloak(browser: Chrome, user: str = "lisan123") -> None:
     browser.find_element(By.ID, "kc-login").click()
 
 
-def at(browser: Chrome, url: str) -> None:
-    """Wait until the browser shows *url*."""
+def wait_for_url(browser: Chrome, url: str) -> None:
+    """Wait until the browser is at *url*."""
     WebDriverWait(browser, WAIT).until(lambda found: found.current_url == url)
 
 
-def violations(browser: Chrome) -> list[str]:
-    """What the browser complains about our own pages."""
+def csp_violations(browser: Chrome) -> list[str]:
+    """Return the violations of the Content Security Policy that the browser logged."""
     return [
-        entry["message"]
-        for entry in browser.get_log("browser")
-        if "Content Security Policy" in entry["message"]
+        record["message"]
+        for record in browser.get_log("browser")
+        if "Content Security Policy" in record["message"]
     ]
 
 
@@ -80,13 +80,13 @@ def test_deep_link_login_and_sign_out(
     button = browser.find_element(By.CSS_SELECTOR, "a.button")
     assert button.text == "Sign in with Keycloak"
     assert browser.save_screenshot(str(tmp_path / "sign_in.png"))
-    assert violations(browser) == []
+    assert csp_violations(browser) == []
     button.click()
     log_in_at_keycloak(browser)
-    at(browser, deep)
+    wait_for_url(browser, deep)
     assert "lisan123@example.com" in browser.page_source
     browser.get(f"{APP}/oauth2/sign_out?rd=/")
-    at(browser, f"{APP}/")
+    wait_for_url(browser, f"{APP}/")
     assert browser.find_element(By.CSS_SELECTOR, "a.button")
     assert not [
         cookie
@@ -95,7 +95,7 @@ def test_deep_link_login_and_sign_out(
     ]
 
 
-def test_the_page_of_a_failed_login(
+def test_failed_login_page_names_the_cause(
     start: Start,
     gateway: MakeGateway,
     open_browser: Callable[[Gateway], Chrome],
@@ -109,12 +109,12 @@ def test_the_page_of_a_failed_login(
         lambda found: found.find_elements(By.CSS_SELECTOR, ".id code")
     )
     assert "audience" in browser.find_element(By.CSS_SELECTOR, ".message").text
-    assert violations(browser) == []
+    assert csp_violations(browser) == []
     assert browser.save_screenshot(str(tmp_path / "error.png"))
 
 
 @pytest.mark.parametrize("program", [AUTHPROXY, OAUTH2_PROXY])
-def test_the_seeds_page_goes_on_by_itself(
+def test_reference_sign_in_page_starts_the_login(
     program: str,
     start: Start,
     app: EchoApp,
@@ -122,14 +122,14 @@ def test_the_seeds_page_goes_on_by_itself(
     open_browser: Callable[[Gateway], Chrome],
     tmp_path: Path,
 ) -> None:
-    """As the seed has it: Traefik in front, and a page that begins the login.
+    """Behind Traefik, the custom page starts the login by itself.
 
-    The page names where it stands, as an absolute URL, so that the login ends there
-    although ``errors`` doesn't pass the original URI on.
+    The page sends its own absolute URL as ``rd``, because Traefik's ``errors``
+    middleware does not forward the original URI.
     """
     folder = tmp_path / "templates"
     folder.mkdir()
-    text = (ROOT / "tests" / "e2e" / "seed_sign_in.html").read_text()
+    text = (ROOT / "tests" / "e2e" / "reference_sign_in.html").read_text()
     (folder / "sign_in.html").write_text(text)
     server = start(
         program,
@@ -142,6 +142,6 @@ def test_the_seeds_page_goes_on_by_itself(
         browser = open_browser(Gateway(traefik.port))
         browser.get(f"{APP}/deep/link?x=1")
         log_in_at_keycloak(browser)
-        at(browser, f"{APP}/deep/link?x=1")
+        wait_for_url(browser, f"{APP}/deep/link?x=1")
         assert "lisan123" in browser.page_source
-        assert violations(browser) == []
+        assert csp_violations(browser) == []

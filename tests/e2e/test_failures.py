@@ -1,4 +1,4 @@
-"""What goes wrong in real set-ups is said plainly: to the user, and to the operator."""
+"""Failures of real deployments: the page for the user and the log for the operator."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLAIN = APP.replace("https", "http")
 
 
 def failed_login(server: AuthServer, user: str = "lisan123") -> Reply:
-    """The page at the end of a login that fails."""
+    """Return the error page of a failed login."""
     client = Client({"app.example.com": server.port})
     return client.get(callback_url(client, PLAIN, user).replace(APP, PLAIN, 1))
 
@@ -42,22 +42,22 @@ def request_id(page: Reply) -> str:
     return found[1]
 
 
-def logged(server: AuthServer, *texts: str) -> None:
+def wait_for_log(server: AuthServer, *texts: str) -> None:
     """Wait until the log has a line with all of *texts*."""
 
-    def there() -> bool:
+    def is_logged() -> bool:
         lines = server.process.log().splitlines()
         return any(all(text in line for text in texts) for line in lines)
 
-    wait_for(there, f"a log line with {texts}", 5)
+    wait_for(is_logged, f"a log line with {texts}", 5)
 
 
-def test_a_missing_audience_mapper(start: Start) -> None:
+def test_missing_audience_mapper_named_in_log(start: Start) -> None:
     server = start(environment={"OAUTH2_PROXY_CLIENT_ID": WRONG_AUDIENCE})
     page = failed_login(server)
     assert page.status == 500
     assert "audience" in page.text
-    logged(
+    wait_for_log(
         server,
         request_id(page),
         f"expected audience '{WRONG_AUDIENCE}' in the claim aud, got 'account'",
@@ -66,50 +66,50 @@ def test_a_missing_audience_mapper(start: Start) -> None:
     )
 
 
-def test_a_wrong_client_secret(start: Start) -> None:
+def test_wrong_client_secret_named_in_log(start: Start) -> None:
     secret = "not-the-secret-of-this-client"
     server = start(environment={"OAUTH2_PROXY_CLIENT_SECRET": secret})
     page = failed_login(server)
     assert page.status == 500
     assert "credentials" in page.text
-    logged(server, request_id(page), "check client_id and client_secret")
+    wait_for_log(server, request_id(page), "check client_id and client_secret")
     assert secret not in server.process.log()
 
 
-def test_a_wrong_issuer(start: Start, keycloak: Keycloak) -> None:
+def test_wrong_issuer_reported(start: Start, keycloak: Keycloak) -> None:
     server = start(issuer=keycloak.issuer + "/", path="/ping")
-    logged(server, "expected issuer", keycloak.issuer, "oidc_issuer_url")
+    wait_for_log(server, "expected issuer", keycloak.issuer, "oidc_issuer_url")
     assert Client().get(f"{server.url}/ready").status == 503
     page = Client().get(f"{server.url}/oauth2/start")
     assert page.status == 503
     assert "issuer URL" in page.text
-    logged(server, request_id(page), "expected issuer")
+    wait_for_log(server, request_id(page), "expected issuer")
 
 
-def test_a_realm_that_is_not_there(start: Start, keycloak: Keycloak) -> None:
+def test_unknown_realm_reported(start: Start, keycloak: Keycloak) -> None:
     server = start(issuer=keycloak.issuer + "-typo", path="/ping")
-    logged(server, "status 404", "check oidc_issuer_url")
+    wait_for_log(server, "status 404", "check oidc_issuer_url")
     page = Client().get(f"{server.url}/oauth2/start")
     assert page.status == 503
     assert "issuer URL" in page.text
 
 
-def test_denied_consent(start: Start) -> None:
+def test_denied_consent_reported(start: Start) -> None:
     server = start(environment={"OAUTH2_PROXY_CLIENT_ID": CONSENT})
     client = Client({"app.example.com": server.port})
     form = client.follow(client.get(f"{PLAIN}/oauth2/start"))
     consent = client.follow(submit_credentials(client, form, "wangwu"), until=APP)
-    answer = client.submit(form_action(consent), {"cancel": "No"})
-    answer = client.follow(answer, until=APP)
-    page = client.get(answer.location.replace(APP, PLAIN, 1))
+    response = client.submit(form_action(consent), {"cancel": "No"})
+    response = client.follow(response, until=APP)
+    page = client.get(response.location.replace(APP, PLAIN, 1))
     assert page.status == 403
     assert "consent" in page.text
-    logged(server, request_id(page), "access_denied")
+    wait_for_log(server, request_id(page), "access_denied")
 
 
 @pytest.mark.parametrize("offset", [3600.0, -3600.0])
-def test_a_clock_that_is_wrong(start: Start, offset: float) -> None:
-    """Keycloak's clock is ours, so the provider for development stands in for it."""
+def test_wrong_clock_of_the_provider_reported(start: Start, offset: float) -> None:
+    """The development provider replaces Keycloak, which uses the system's clock."""
     client = DemoClient(
         id=CLIENT_ID,
         secret=CLIENT_SECRET,
@@ -126,12 +126,14 @@ def test_a_clock_that_is_wrong(start: Start, offset: float) -> None:
         page = browser.get(callback.replace(APP, PLAIN, 1))
     assert page.status == 500
     assert "clock" in page.text
-    logged(server, request_id(page), "clock")
+    wait_for_log(server, request_id(page), "clock")
 
 
-def test_a_provider_that_is_away_at_start(start: Start, keycloak: Keycloak) -> None:
+def test_unreachable_provider_at_start_is_not_ready(
+    start: Start, keycloak: Keycloak
+) -> None:
     issuer = "http://127.0.0.1:1/realms/none"
     server = start(issuer=issuer, path="/ping")
     assert Client().get(f"{server.url}/ready").status == 503
     assert Client().get(f"{server.url}/oauth2/auth").status == 401
-    logged(server, "is not ready", "connection refused")
+    wait_for_log(server, "is not ready", "connection refused")

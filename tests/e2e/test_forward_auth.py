@@ -1,4 +1,4 @@
-"""Forward auth behind four gateways with our examples: log in, come back, stay out."""
+"""Forward auth behind four gateways, with the examples of ``deploy/``."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from support.program import Program
 from support.programs import ROOT
 from support.traefik import Traefik
 
-from .conftest import SEED_NGINX, need
-from .test_traefik import OURS
+from .conftest import REFERENCE_NGINX, require
+from .test_traefik import DEPLOYED
 
 pytestmark = pytest.mark.e2e
 DEPLOY = ROOT / "deploy"
@@ -43,7 +43,7 @@ Start = Callable[..., "Front"]
 
 
 class Front:
-    """A gateway, and a browser in front of it."""
+    """A gateway and the client of a signed-in user."""
 
     def __init__(self, port: int, provider: DevProvider, app: EchoApp) -> None:
         self.client = Client({HOST: port})
@@ -52,22 +52,22 @@ class Front:
         self.provider = provider
 
     def get(self, path: str, **headers: str) -> Reply:
-        """GET as a browser that navigates, unless *headers* say otherwise."""
+        """GET as a navigation of a browser, unless *headers* override it."""
         return self.client.get(APP + path, **{**BROWSER, **headers})
 
     def log_in(self, user: str = "alice", path: str = DEEP) -> Reply:
-        """From *path* through the sign-in page and the provider; the callback's answer."""
-        sent = self.get(path)
-        assert sent.status == 302, (sent.status, sent.text)
-        assert sent.location.startswith(f"{APP}/oauth2/sign_in?rd=")
-        page = self.client.get(sent.location)
+        """Log in, starting at *path*; return the response of the callback."""
+        redirect = self.get(path)
+        assert redirect.status == 302, (redirect.status, redirect.text)
+        assert redirect.location.startswith(f"{APP}/oauth2/sign_in?rd=")
+        page = self.client.get(redirect.location)
         assert "Sign in with" in page.text
-        start = sent.location.replace("/sign_in?", "/start?")
+        start = redirect.location.replace("/sign_in?", "/start?")
         login = self.client.get(start)
         return self.client.get(self.provider.log_in(login.location, user))
 
-    def stranger(self) -> Client:
-        """Somebody else."""
+    def anonymous(self) -> Client:
+        """Return a client without a session."""
         return Client({HOST: self._port})
 
 
@@ -79,16 +79,16 @@ def provider() -> Iterator[DevProvider]:
         User(name="bob", password="pw", groups=("staff",)),
     )
     client = IdpClient(id="web", secret="s", redirect_uris=(f"{APP}/oauth2/callback",))
-    made = DevProvider(ProviderConfig(users=users, clients=(client,)))
-    with serve(made):
-        yield made
+    provider = DevProvider(ProviderConfig(users=users, clients=(client,)))
+    with serve(provider):
+        yield provider
 
 
 @pytest.fixture
 def start(
     tmp_path: Path, provider: DevProvider, certificate: Certificate, app: EchoApp
 ) -> Iterator[Start]:
-    """Start authproxy and a gateway by its name."""
+    """Start authproxy and the gateway with the given name."""
     with ExitStack() as running:
 
         def starter(name: str, **changes: Any) -> Front:
@@ -117,7 +117,7 @@ def start(
 def _traefik(
     running: ExitStack, folder: Path, auth: int, app: int, certificate: Certificate
 ) -> int:
-    return running.enter_context(Traefik(auth, app, certificate, OURS)).port
+    return running.enter_context(Traefik(auth, app, certificate, DEPLOYED)).port
 
 
 def _envoy(
@@ -130,7 +130,7 @@ def _envoy(
 def _caddy(
     running: ExitStack, folder: Path, auth: int, app: int, certificate: Certificate
 ) -> int:
-    program, port = need("caddy"), free_port()
+    program, port = require("caddy"), free_port()
     text = (DEPLOY / "Caddyfile").read_text()
     site = caddy_support.deployed_site(text, port, auth, app, certificate)
     site = site.replace(f"{HOST}:", f"https://{HOST}:")
@@ -141,7 +141,7 @@ def _caddy(
 def _haproxy(
     running: ExitStack, folder: Path, auth: int, app: int, certificate: Certificate
 ) -> int:
-    program, port = need("haproxy"), free_port()
+    program, port = require("haproxy"), free_port()
     process = start_haproxy(
         program,
         folder,
@@ -158,36 +158,36 @@ def _haproxy(
 def _nginx(
     running: ExitStack, folder: Path, auth: int, app: int, certificate: Certificate
 ) -> int:
-    """nginx with a query where it reads none, for one group alone."""
-    program, port = need("nginx"), free_port()
-    asked = "auth_request /oauth2/auth?allowed_groups=admins;"
-    assert "auth_request /oauth2/auth;" in SEED_NGINX
-    block = SEED_NGINX.replace("auth_request /oauth2/auth;", asked)
-    text = nginx.seed_block(block, port, auth, app)
+    """nginx with a query in ``auth_request``, which it treats as part of the path."""
+    program, port = require("nginx"), free_port()
+    with_query = "auth_request /oauth2/auth?allowed_groups=admins;"
+    assert "auth_request /oauth2/auth;" in REFERENCE_NGINX
+    block = REFERENCE_NGINX.replace("auth_request /oauth2/auth;", with_query)
+    text = nginx.reference_block(block, port, auth, app)
     running.enter_context(nginx.start_nginx(program, folder, text, port, certificate))
     return port
 
 
 def received(reply: Reply) -> dict[str, str]:
-    """The headers that the application got."""
+    """Return the header fields that the application received."""
     assert reply.status == 200, (reply.status, reply.text)
     return dict(reply.json["headers"])
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_browser_logs_in_and_comes_back(name: str, start: Start) -> None:
+def test_login_returns_to_the_requested_page(name: str, start: Start) -> None:
     front = start(name)
     before = front.app.count
     back = front.log_in()
-    assert front.app.count == before  # nothing reached the application
+    assert front.app.count == before  # no request reached the application
     assert (back.status, back.location) == (302, APP + DEEP)
     page = front.get(DEEP)
     headers = received(page)
     assert page.json["target"] == DEEP
     assert headers["x-auth-request-email"] == "alice@example.com"
     assert headers["x-auth-request-groups"].split(",")[0] == "admins"
-    # A script of somebody else gets 401, whatever it sends; and no identity.
-    stranger = front.stranger()
+    # An API request without a session gets 401 and no identity.
+    anonymous = front.anonymous()
     for method, fields in (
         ("GET", {"accept": "*/*"}),
         ("GET", {"accept": "text/html", "x-requested-with": "XMLHttpRequest"}),
@@ -195,24 +195,22 @@ def test_a_browser_logs_in_and_comes_back(name: str, start: Start) -> None:
         ("POST", {"accept": "text/html", "sec-fetch-mode": "navigate"}),
     ):
         body = b"a=1" if method == "POST" else b""
-        reply = stranger.request(method, APP + DEEP, fields.items(), body)
+        reply = anonymous.request(method, APP + DEEP, fields.items(), body)
         assert reply.status == 401, (method, fields, reply.text)
         assert reply.header("content-type") == "application/json"
         assert reply.json["error"] == "login_required"
         assert not reply.header("x-auth-request-email")
-    # Methods and bodies of a user reach the application.
+    # Method and body of an allowed request reach the application.
     kind = ("content-type", "text/plain")
     posted = front.client.request("POST", f"{APP}/form", [kind], b"a=1")
     assert (posted.json["method"], posted.json["body"]) == ("POST", "a=1")
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_nothing_of_a_client_passes_for_the_gateways_word(
-    name: str, start: Start
-) -> None:
+def test_forwarded_headers_of_the_client_ignored(name: str, start: Start) -> None:
     front = start(name, skip_auth_routes=["GET=^/public/"])
-    stranger = front.stranger()
-    assert stranger.get(f"{APP}/public/x").status == 200
+    anonymous = front.anonymous()
+    assert anonymous.get(f"{APP}/public/x").status == 200
     before = front.app.count
     for field in (
         {"x-forwarded-uri": "/public/x"},
@@ -221,11 +219,11 @@ def test_nothing_of_a_client_passes_for_the_gateways_word(
         {"x-envoy-original-path": "/public/x"},
         {"x-forwarded-method": "GET", "x-forwarded-host": "evil.example"},
     ):
-        reply = stranger.request("GET", f"{APP}/admin", field.items())
+        reply = anonymous.request("GET", f"{APP}/admin", field.items())
         assert reply.status in (400, 401), (field, reply.status)
     for path in ("/public/../admin", "/public/%2e%2e/admin", "/public/..%2fadmin"):
-        assert stranger.get(APP + path).status in (400, 401)
-    assert stranger.request("POST", f"{APP}/public/x", (), b"a").status == 401
+        assert anonymous.get(APP + path).status in (400, 401)
+    assert anonymous.request("POST", f"{APP}/public/x", (), b"a").status == 401
     assert front.app.count == before
     front.log_in("bob")
     sent = {
@@ -239,9 +237,9 @@ def test_nothing_of_a_client_passes_for_the_gateways_word(
     assert not headers.get("x-auth-request-access-token")
 
 
-# Caddy keeps the answer's cookies to itself: its example wants a session store.
+# Caddy drops the cookies of an auth check: its example requires a session store.
 @pytest.mark.parametrize("name", ["traefik", "envoy", "haproxy"])
-def test_a_refreshed_session_reaches_the_browser(name: str, start: Start) -> None:
+def test_refreshed_cookie_reaches_the_browser(name: str, start: Start) -> None:
     front = start(name, cookie_refresh="1s")
     front.log_in()
     before = front.client.cookies.named("_oauth2_proxy")
@@ -253,7 +251,7 @@ def test_a_refreshed_session_reaches_the_browser(name: str, start: Start) -> Non
 
 
 @pytest.mark.parametrize("name", ["caddy", "haproxy"])
-def test_without_authproxy_nobody_passes(name: str, start: Start) -> None:
+def test_authproxy_stopped_gateway_denies(name: str, start: Start) -> None:
     front = start(name)
     front.log_in()
     before = front.app.count
@@ -265,7 +263,9 @@ def test_without_authproxy_nobody_passes(name: str, start: Start) -> None:
 
 
 @pytest.mark.parametrize(("user", "status"), [("alice", 200), ("bob", 403)])
-def test_nginx_may_ask_with_a_query(user: str, status: int, start: Start) -> None:
+def test_nginx_query_in_auth_request_applies(
+    user: str, status: int, start: Start
+) -> None:
     front = start("nginx")
     assert "/oauth2/start" in front.get("/").text
     login = front.get("/oauth2/start?rd=/")

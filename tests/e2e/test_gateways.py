@@ -1,4 +1,4 @@
-"""The user's deployment: Keycloak, a gateway, an application, the seed's configuration."""
+"""The reference deployment: Keycloak, a gateway, an application, reference.cfg."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from support.certificates import Certificate
 from support.echo import EchoApp
 from support.http import Client, Reply, parameters
 from support.keycloak import APP, OPTIONAL_GROUPS, Keycloak
-from support.peers import AUTHPROXY, OAUTH2_PROXY, SEED, AuthServer
+from support.peers import AUTHPROXY, OAUTH2_PROXY, REFERENCE, AuthServer
 from support.ports import free_port
 from support.processes import wait_for
 from support.programs import ROOT
 
-from .conftest import DEPLOY_NGINX, SEED_NGINX, Gateway, log_in, need
+from .conftest import DEPLOY_NGINX, REFERENCE_NGINX, Gateway, log_in, require
 
 pytestmark = pytest.mark.e2e
 Start = Callable[..., AuthServer]
@@ -39,13 +39,13 @@ PASS_ACCESS_TOKEN = {"OAUTH2_PROXY_PASS_ACCESS_TOKEN": "true"}
 
 
 def received(reply: Reply) -> dict[str, str]:
-    """The headers that the application got."""
+    """Return the header fields that the application received."""
     assert reply.status == 200, reply.text
     return dict(reply.json["headers"])
 
 
 @pytest.mark.parametrize("program", [AUTHPROXY, OAUTH2_PROXY])
-def test_the_seed_behind_nginx(
+def test_reference_configuration_behind_nginx(
     program: str, start: Start, gateway: MakeGateway, keycloak: Keycloak
 ) -> None:
     server = start(program, environment=PASS_ACCESS_TOKEN)
@@ -70,9 +70,7 @@ def test_the_seed_behind_nginx(
     assert check.header("x-auth-request-access-token").startswith("ey")
 
 
-def test_the_archive_does_the_same(
-    built: Path, start: Start, gateway: MakeGateway
-) -> None:
+def test_zipapp_behind_nginx(built: Path, start: Start, gateway: MakeGateway) -> None:
     front = gateway(start(str(built)))
     assert front.log_in(rd="/deep%3Fx=1").location == f"{APP}/deep?x=1"
     assert received(front.get("/deep?x=1"))["x-email"] == "lisan123@example.com"
@@ -96,7 +94,7 @@ def test_the_archive_does_the_same(
         ("allowed_groups=admin&allowed_emails=other@example.com", 403),
     ],
 )
-def test_what_the_auth_endpoint_may_be_asked(
+def test_auth_endpoint_query_requirements(
     program: str, query: str, status: int, logged_in: dict[str, tuple[str, Client]]
 ) -> None:
     url, client = logged_in[program]
@@ -107,8 +105,8 @@ def test_what_the_auth_endpoint_may_be_asked(
 def logged_in(
     tmp_path_factory: pytest.TempPathFactory, keycloak: Keycloak
 ) -> Iterator[dict[str, tuple[str, Client]]]:
-    """Both programs with a user logged in, asked as a gateway asks."""
-    found: dict[str, tuple[str, Client]] = {}
+    """Both programs with a signed-in user; clients that act as the gateway."""
+    sessions: dict[str, tuple[str, Client]] = {}
     servers = []
     for name in (AUTHPROXY, OAUTH2_PROXY):
         if peers.command(name) is None:
@@ -118,18 +116,18 @@ def logged_in(
         servers.append(server)
         client = as_gateway(server)
         assert log_in(client, PLAIN, "lisan123").status == 302
-        found[name] = (PLAIN, client)
-    yield found
+        sessions[name] = (PLAIN, client)
+    yield sessions
     for server in servers:
         server.stop()
 
 
 def as_gateway(server: AuthServer) -> Client:
-    """A client that reaches the auth server under the application's name."""
+    """Return a client that reaches the auth server by the application's name."""
     return Client({"app.example.com": server.port})
 
 
-def test_our_nginx_example(start: Start, gateway: MakeGateway) -> None:
+def test_nginx_example(start: Start, gateway: MakeGateway) -> None:
     front = gateway(start(), DEPLOY_NGINX)
     assert front.get("/").text.count("Sign in with Keycloak") == 1
     front.log_in()
@@ -139,7 +137,7 @@ def test_our_nginx_example(start: Start, gateway: MakeGateway) -> None:
     assert front.client.get(f"{APP}/oauth2/auth").status == 404  # internal
 
 
-def test_identity_headers_of_a_client_do_not_pass(
+def test_nginx_example_strips_identity_headers_of_the_client(
     start: Start, gateway: MakeGateway
 ) -> None:
     front = gateway(start(), DEPLOY_NGINX)
@@ -151,7 +149,7 @@ def test_identity_headers_of_a_client_do_not_pass(
 
 
 @pytest.mark.parametrize("program", [AUTHPROXY, OAUTH2_PROXY])
-def test_a_session_above_4_kb_is_split_and_joined(
+def test_session_above_4_kb_split_over_cookies(
     program: str, start: Start, gateway: MakeGateway
 ) -> None:
     front = gateway(start(program, environment=PASS_ACCESS_TOKEN))
@@ -163,7 +161,7 @@ def test_a_session_above_4_kb_is_split_and_joined(
     assert received(front.get("/"))["x-email"] == "bigrights@example.com"
 
 
-def test_a_location_for_one_group(start: Start, gateway: MakeGateway) -> None:
+def test_nginx_location_for_one_group(start: Start, gateway: MakeGateway) -> None:
     one_group = "auth_request /oauth2/auth/admin;"
     assert f"# For one group only: {one_group}" in DEPLOY_NGINX
     block = DEPLOY_NGINX.replace("auth_request /oauth2/auth;", one_group)
@@ -178,12 +176,12 @@ def test_a_location_for_one_group(start: Start, gateway: MakeGateway) -> None:
 @pytest.mark.parametrize(
     ("program", "member", "other"), [(AUTHPROXY, 200, 403), (OAUTH2_PROXY, 500, 500)]
 )
-def test_a_query_in_an_auth_request_is_a_query(
+def test_query_in_auth_request_accepted(
     program: str, member: int, other: int, start: Start, gateway: MakeGateway
 ) -> None:
-    """nginx makes it a part of the path; for the original that is no endpoint."""
+    """nginx escapes it into the path; oauth2-proxy has no such endpoint."""
     with_query = "auth_request /oauth2/auth?allowed_groups=admin;"
-    block = SEED_NGINX.replace("auth_request /oauth2/auth;", with_query)
+    block = REFERENCE_NGINX.replace("auth_request /oauth2/auth;", with_query)
     server = start(program)
     for user, status in (("lisan123", member), ("wangwu", other)):
         front = gateway(server, block)
@@ -192,14 +190,12 @@ def test_a_query_in_an_auth_request_is_a_query(
 
 
 @pytest.mark.parametrize("program", [AUTHPROXY, OAUTH2_PROXY])
-def test_groups_of_an_optional_scope_come_when_asked_for(
-    program: str, start: Start
-) -> None:
-    """In the seed ``groups`` is an optional scope of the client."""
+def test_optional_groups_scope_requested(program: str, start: Start) -> None:
+    """In the reference realm, ``groups`` is an optional scope of the client."""
     environment = {"OAUTH2_PROXY_CLIENT_ID": OPTIONAL_GROUPS}
-    asking = {**environment, "OAUTH2_PROXY_SCOPE": "openid email profile groups"}
+    with_scope = {**environment, "OAUTH2_PROXY_SCOPE": "openid email profile groups"}
     groups = []
-    for settings in (environment, asking):
+    for settings in (environment, with_scope):
         client = as_gateway(start(program, environment=settings))
         assert log_in(client, PLAIN, "lisan123").status == 302
         reply = client.get(f"{PLAIN}/oauth2/auth")
@@ -212,13 +208,16 @@ def test_groups_of_an_optional_scope_come_when_asked_for(
 @pytest.mark.parametrize(
     ("block", "user"),
     [
-        (SEED_NGINX, "lisan123"),  # its ifs come too early for a second part
+        (
+            REFERENCE_NGINX,
+            "lisan123",
+        ),  # its if statements run before the second cookie is set
         (DEPLOY_NGINX, "lisan123"),
         (DEPLOY_NGINX, "bigrights"),
     ],
-    ids=["seed", "ours", "ours-split"],
+    ids=["reference", "example", "example-split"],
 )
-def test_a_refresh_passes_through_nginx(
+def test_refreshed_cookie_passes_nginx(
     start: Start, gateway: MakeGateway, block: str, user: str
 ) -> None:
     front = gateway(start(environment={"OAUTH2_PROXY_COOKIE_REFRESH": "1s"}), block)
@@ -226,12 +225,12 @@ def test_a_refresh_passes_through_nginx(
     before = front.client.cookies.named("_oauth2_proxy")
     assert before
 
-    def renewed() -> bool:
+    def is_refreshed() -> bool:
         reply = front.get("/")
         assert reply.status == 200
         return bool(reply.all("set-cookie"))
 
-    wait_for(renewed, "a refreshed cookie", 10)
+    wait_for(is_refreshed, "a refreshed cookie", 10)
     after = front.client.cookies.named("_oauth2_proxy")
     assert set(after) == set(before)
     changed = {name: after[name] != before[name] for name in before}
@@ -240,7 +239,7 @@ def test_a_refresh_passes_through_nginx(
 
 
 @pytest.mark.parametrize("program", [AUTHPROXY, OAUTH2_PROXY])
-def test_a_session_ended_at_keycloak_ends_at_the_next_refresh(
+def test_logout_at_keycloak_ends_session_at_next_refresh(
     program: str, start: Start, gateway: MakeGateway, keycloak: Keycloak
 ) -> None:
     environment = {"OAUTH2_PROXY_COOKIE_REFRESH": "1s"}
@@ -251,26 +250,26 @@ def test_a_session_ended_at_keycloak_ends_at_the_next_refresh(
     wait_for(lambda: "/oauth2/start" in front.get("/").text, "the sign-in page")
 
 
-def test_a_session_that_grows_or_shrinks_leaves_no_old_cookie(
+def test_changed_number_of_cookies_leaves_no_stale_session(
     start: Start, gateway: MakeGateway, keycloak: Keycloak
 ) -> None:
-    """nginx shows no line that clears a cookie, so the example writes its own."""
+    """nginx forwards no Set-Cookie that clears a cookie; the example adds its own."""
     environment = {"OAUTH2_PROXY_COOKIE_REFRESH": "1s"}
     front = gateway(start(environment=environment), DEPLOY_NGINX)
     front.log_in("wangwu")
     assert set(front.client.cookies.named("_oauth2_proxy")) == {"_oauth2_proxy"}
 
-    def cookies_become(names: set[str]) -> None:
-        def are() -> bool:
+    def wait_for_cookies(names: set[str]) -> None:
+        def is_set() -> bool:
             assert front.get("/").status == 200
             return set(front.client.cookies.named("_oauth2_proxy")) == names
 
-        wait_for(are, f"the cookies {names}")
+        wait_for(is_set, f"the cookies {names}")
         assert received(front.get("/"))
 
     with keycloak.given_many_roles("wangwu"):
-        cookies_become({"_oauth2_proxy_0", "_oauth2_proxy_1"})
-    # The parts stay unread beside the whole one, which wins.
+        wait_for_cookies({"_oauth2_proxy_0", "_oauth2_proxy_1"})
+    # The parts remain, but the single cookie takes precedence.
     wait_for(
         lambda: (
             front.get("/").status == 200
@@ -294,8 +293,8 @@ def test_sign_out_behind_nginx(start: Start, gateway: MakeGateway) -> None:
 def caddy(
     tmp_path: Path, certificate: Certificate, app: EchoApp, start: Start
 ) -> Iterator[Gateway]:
-    """Caddy with our example in front of authproxy."""
-    program = need("caddy")
+    """Caddy with the example of ``deploy/`` in front of authproxy."""
+    program = require("caddy")
     server = start()
     text = (ROOT / "deploy" / "Caddyfile").read_text()
     port = free_port()
@@ -308,13 +307,13 @@ def caddy(
     process.stop()
 
 
-def test_our_caddy_example(caddy: Gateway) -> None:
-    sent = caddy.get("/deep?x=1&y=2", accept="text/html")
-    assert sent.status == 302
-    assert sent.location.startswith(f"{APP}/oauth2/sign_in?rd=")
-    rd = parameters(sent.location)["rd"]
+def test_caddy_example(caddy: Gateway) -> None:
+    redirect = caddy.get("/deep?x=1&y=2", accept="text/html")
+    assert redirect.status == 302
+    assert redirect.location.startswith(f"{APP}/oauth2/sign_in?rd=")
+    rd = parameters(redirect.location)["rd"]
     assert rd == "/deep?x=1&y=2"
-    page = caddy.client.get(sent.location)
+    page = caddy.client.get(redirect.location)
     assert "Sign in with Keycloak" in page.text
     start_link = re.search(r'href="([^"]*/oauth2/start[^"]*)"', page.text)
     assert start_link
@@ -327,13 +326,13 @@ def test_our_caddy_example(caddy: Gateway) -> None:
     assert headers["authorization"].startswith("Bearer ey")
 
 
-def test_a_strangers_post_gets_401_from_caddy(caddy: Gateway) -> None:
-    answer = caddy.client.submit(f"{APP}/form", {"rd": "https://other.example/"})
-    assert answer.status == 401
-    assert "other.example" not in answer.text
+def test_post_without_session_gets_401_from_caddy(caddy: Gateway) -> None:
+    response = caddy.client.submit(f"{APP}/form", {"rd": "https://other.example/"})
+    assert response.status == 401
+    assert "other.example" not in response.text
 
 
-def test_caddy_passes_no_identity_header_of_a_client(caddy: Gateway) -> None:
+def test_caddy_strips_identity_headers_of_the_client(caddy: Gateway) -> None:
     caddy.log_in("wangwu")
     sent = {name.replace("-", "_"): "forged" for name in IDENTITY}
     headers = received(caddy.get("/", **sent))
@@ -341,10 +340,12 @@ def test_caddy_passes_no_identity_header_of_a_client(caddy: Gateway) -> None:
     assert "forged" not in [headers.get(name) for name in IDENTITY]
 
 
-def test_the_custom_sign_in_page_of_the_seed(start: Start, tmp_path: Path) -> None:
+def test_reference_sign_in_page_renders_as_in_oauth2_proxy(
+    start: Start, tmp_path: Path
+) -> None:
     folder = tmp_path / "templates"
     folder.mkdir()
-    text = (ROOT / "tests" / "e2e" / "seed_sign_in.html").read_text()
+    text = (ROOT / "tests" / "e2e" / "reference_sign_in.html").read_text()
     (folder / "sign_in.html").write_text(text)
     environment = {"OAUTH2_PROXY_CUSTOM_TEMPLATES_DIR": str(folder)}
     pages = [
@@ -355,5 +356,5 @@ def test_the_custom_sign_in_page_of_the_seed(start: Start, tmp_path: Path) -> No
     assert '"\\/oauth2/start?rd="' in pages[0].text or "oauth2" in pages[0].text
 
 
-def test_the_configuration_is_the_users_own() -> None:
-    assert 'upstreams = "file:///dev/null"' in SEED
+def test_reference_configuration_has_null_upstream() -> None:
+    assert 'upstreams = "file:///dev/null"' in REFERENCE

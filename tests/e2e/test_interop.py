@@ -1,4 +1,4 @@
-"""The real oauth2-proxy and authproxy read each other's cookies."""
+"""oauth2-proxy and authproxy read each other's cookies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .conftest import callback_url, log_in
 pytestmark = pytest.mark.e2e
 Start = Callable[..., AuthServer]
 PLAIN = APP.replace("https", "http")
-AS_ORIGINAL = {"OAUTH2_PROXY_COOKIE_FORMAT": "oauth2-proxy"}
+OAUTH2_PROXY_FORMAT = {"OAUTH2_PROXY_COOKIE_FORMAT": "oauth2-proxy"}
 COMPARED = (
     "gap-auth",
     "x-auth-request-user",
@@ -28,33 +28,37 @@ COMPARED = (
 
 @pytest.fixture
 def pair(start: Start) -> tuple[AuthServer, AuthServer]:
-    """The original, and ours writing its format."""
-    return start(OAUTH2_PROXY), start(AUTHPROXY, environment=AS_ORIGINAL)
+    """oauth2-proxy, and authproxy with the same cookie format."""
+    return start(OAUTH2_PROXY), start(AUTHPROXY, environment=OAUTH2_PROXY_FORMAT)
 
 
 def at(server: AuthServer, cookies: Cookies) -> Client:
-    """A browser with *cookies* that reaches *server*."""
+    """Return a client with *cookies* that reaches *server*."""
     return Client({"app.example.com": server.port}, cookies)
 
 
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["theirs-here", "ours-there"])
+@pytest.mark.parametrize(
+    "order", [(0, 1), (1, 0)], ids=["from-oauth2-proxy", "from-authproxy"]
+)
 @pytest.mark.parametrize("user", ["lisan123", "bigrights"])
-def test_a_session_of_one_is_good_at_the_other(
+def test_session_valid_in_both_programs(
     pair: tuple[AuthServer, AuthServer], order: tuple[int, int], user: str
 ) -> None:
-    maker, reader = pair[order[0]], pair[order[1]]
+    writer, reader = pair[order[0]], pair[order[1]]
     cookies = Cookies()
-    assert log_in(at(maker, cookies), PLAIN, user).status == 302
-    made = at(maker, cookies).get(f"{PLAIN}/oauth2/auth")
+    assert log_in(at(writer, cookies), PLAIN, user).status == 302
+    written = at(writer, cookies).get(f"{PLAIN}/oauth2/auth")
     read = at(reader, cookies).get(f"{PLAIN}/oauth2/auth")
-    assert (made.status, read.status) == (202, 202)
+    assert (written.status, read.status) == (202, 202)
     for name in COMPARED:
-        theirs, ours = made.header(name).split(","), read.header(name).split(",")
-        assert sorted(theirs) == sorted(ours), name
+        expected, got = written.header(name).split(","), read.header(name).split(",")
+        assert sorted(expected) == sorted(got), name
 
 
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["theirs-here", "ours-there"])
-def test_a_login_begun_at_one_is_finished_at_the_other(
+@pytest.mark.parametrize(
+    "order", [(0, 1), (1, 0)], ids=["from-oauth2-proxy", "from-authproxy"]
+)
+def test_login_started_in_one_finishes_in_the_other(
     pair: tuple[AuthServer, AuthServer], order: tuple[int, int]
 ) -> None:
     first, second = pair[order[0]], pair[order[1]]
@@ -65,16 +69,14 @@ def test_a_login_begun_at_one_is_finished_at_the_other(
     assert at(second, cookies).get(f"{PLAIN}/oauth2/auth").status == 202
 
 
-def test_the_original_format_is_read_by_default(
-    start: Start, keycloak: Keycloak
-) -> None:
+def test_oauth2_proxy_format_read_by_default(start: Start, keycloak: Keycloak) -> None:
     theirs, ours = start(OAUTH2_PROXY), start(AUTHPROXY)
     cookies = Cookies()
     log_in(at(theirs, cookies), PLAIN, "lisan123")
     assert at(ours, cookies).get(f"{PLAIN}/oauth2/auth").status == 202
 
 
-def test_sign_out_at_one_clears_the_cookies_of_the_other(
+def test_sign_out_clears_cookies_of_both_programs(
     pair: tuple[AuthServer, AuthServer],
 ) -> None:
     cookies = Cookies()

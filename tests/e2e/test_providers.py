@@ -1,4 +1,4 @@
-"""A real Keycloak, spoken to as three types of provider, and as several at once."""
+"""Keycloak as three provider types, and as several providers at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLAIN = APP.replace("https", "http")
 
 
 def plain_oauth(keycloak: Keycloak, **changes: str) -> Mapping[str, str]:
-    """The settings of the old type, which knows no ID tokens."""
+    """Return the options of the type ``keycloak``, which uses no ID tokens."""
     base = f"{keycloak.issuer}/protocol/openid-connect"
     return {
         "OAUTH2_PROXY_PROVIDER": "keycloak",
@@ -43,7 +43,7 @@ def groups(check: Reply) -> list[str]:
     return sorted(check.header("x-auth-request-groups").split(","))
 
 
-def test_plain_openid_connect(start: Start) -> None:
+def test_oidc_login(start: Start) -> None:
     server = start(environment={"OAUTH2_PROXY_PROVIDER": "oidc"})
     client = at(server)
     assert log_in(client, PLAIN, "lisan123").status == 302
@@ -53,7 +53,9 @@ def test_plain_openid_connect(start: Start) -> None:
     assert groups(check) == ["admin", "test-group"]  # roles are for keycloak-oidc
 
 
-def test_without_id_tokens(start: Start, keycloak: Keycloak) -> None:
+def test_keycloak_type_revalidates_access_token(
+    start: Start, keycloak: Keycloak
+) -> None:
     settings = plain_oauth(keycloak, OAUTH2_PROXY_COOKIE_REFRESH="1s")
     server = start(path="/ping", environment=settings)
     client = at(server)
@@ -62,7 +64,7 @@ def test_without_id_tokens(start: Start, keycloak: Keycloak) -> None:
     assert check.status == 202
     assert check.header("x-auth-request-user") == "lisan123"
     assert groups(check) == ["admin", "test-group"]
-    # Its access token is asked about again, and so the end at the provider is noticed.
+    # Revalidation of the access token detects the logout at the provider.
     time.sleep(1.1)
     assert client.get(f"{PLAIN}/oauth2/auth").status == 202
     keycloak.log_out_everywhere("lisan123")
@@ -72,13 +74,13 @@ def test_without_id_tokens(start: Start, keycloak: Keycloak) -> None:
     )
 
 
-def test_groups_without_id_tokens(start: Start, keycloak: Keycloak) -> None:
+def test_keycloak_type_allowed_groups(start: Start, keycloak: Keycloak) -> None:
     settings = plain_oauth(keycloak, OAUTH2_PROXY_KEYCLOAK_GROUPS="admin")
     server = start(path="/ping", environment=settings)
     assert log_in(at(server), PLAIN, "lisan123").status == 302
-    refused = log_in(at(server), PLAIN, "wangwu")
-    assert refused.status == 403
-    assert "does not have access to this application" in refused.text
+    denied = log_in(at(server), PLAIN, "wangwu")
+    assert denied.status == 403
+    assert "does not have access to this application" in denied.text
 
 
 ALPHA = """
@@ -96,8 +98,8 @@ providers:
   clientID: {other}
   clientSecret: {secret}
   oidcConfig: {{issuerURL: "{issuer}", insecureAllowUnverifiedEmail: true}}
-- id: away
-  name: Away
+- id: offline
+  name: Offline
   provider: oidc
   clientID: x
   clientSecret: {secret}
@@ -108,8 +110,8 @@ server: {{bindAddress: "{address}"}}
 """
 
 
-def several(folder: Path, keycloak: Keycloak) -> AuthServer:
-    """One program, one Keycloak as two providers, and a third that is away."""
+def start_with_three_providers(folder: Path, keycloak: Keycloak) -> AuthServer:
+    """Start authproxy with Keycloak as two providers and an unreachable third."""
     port = free_port()
     (folder / "alpha.yaml").write_text(
         ALPHA.format(
@@ -137,28 +139,28 @@ def several(folder: Path, keycloak: Keycloak) -> AuthServer:
     return AuthServer("authproxy", process, port)
 
 
-def chosen(client: Client, provider: str, user: str) -> Reply:
-    """Log in with that provider; the answer of the callback."""
+def log_in_with(client: Client, provider: str, user: str) -> Reply:
+    """Log in with *provider*; return the response of the callback."""
     rd = f"/&provider={provider}"
     return client.get(callback_url(client, PLAIN, user, rd).replace(APP, PLAIN, 1))
 
 
-def test_several_at_once(tmp_path: Path, keycloak: Keycloak) -> None:
-    server = several(tmp_path, keycloak)
+def test_several_providers_at_once(tmp_path: Path, keycloak: Keycloak) -> None:
+    server = start_with_three_providers(tmp_path, keycloak)
     try:
         page = at(server).get(f"{PLAIN}/oauth2/sign_in").text
         assert all(f"Sign in with {name}" in page for name in ("Staff", "Guests"))
         client = at(server)
-        assert chosen(client, "staff", "lisan123").status == 302
+        assert log_in_with(client, "staff", "lisan123").status == 302
         check = client.get(f"{PLAIN}/oauth2/auth")
         assert "role:staff-role" in groups(check)
         other = at(server)
-        assert chosen(other, "staff", "wangwu").status == 403
-        assert chosen(other, "guests", "wangwu").status == 302
+        assert log_in_with(other, "staff", "wangwu").status == 403
+        assert log_in_with(other, "guests", "wangwu").status == 302
         check = other.get(f"{PLAIN}/oauth2/auth")
         assert (check.status, check.header("gap-auth")) == (202, "wangwu@example.com")
-        away = at(server).get(f"{PLAIN}/oauth2/start?provider=away")
-        assert away.status == 503
+        offline = at(server).get(f"{PLAIN}/oauth2/start?provider=offline")
+        assert offline.status == 503
         assert client.get(f"{PLAIN}/oauth2/auth").status == 202
     finally:
         server.stop()

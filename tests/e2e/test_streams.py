@@ -1,4 +1,4 @@
-"""What a browser streams through the proxy: events and WebSockets, over HTTP/2 and TLS."""
+"""Chromium with server-sent events and WebSockets over HTTP/2 and TLS."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from support.certificates import make_certificate
 from support.ports import LOOPBACK
 from support.program import Program
 
-from .conftest import need
+from .conftest import require
 
 pytestmark = pytest.mark.e2e
 APP = "https://app.example.com"
 WAIT = 20  # seconds
 PAGE = b"""<!doctype html><title>streams</title><ul id="seen"></ul><script>
-const say = text => {
+const add = text => {
   const item = document.createElement("li")
   item.textContent = text
   document.getElementById("seen").append(item)
 }
 const events = new EventSource("/events")
-events.onmessage = event => say("event " + event.data)
+events.onmessage = event => add("event " + event.data)
 const socket = new WebSocket("wss://" + location.host + "/ws?x=1")
 socket.onopen = () => socket.send("hello")
 socket.onmessage = event => {
-  say("socket " + event.data)
+  add("socket " + event.data)
   if (event.data === "echo hello") socket.send("close")
 }
-socket.onclose = event => say("closed " + event.code + " " + event.reason)
-fetch("/").then(() => say("protocol " + performance.getEntriesByType("navigation")[0].nextHopProtocol))
+socket.onclose = event => add("closed " + event.code + " " + event.reason)
+fetch("/").then(() => add("protocol " + performance.getEntriesByType("navigation")[0].nextHopProtocol))
 </script>"""
 
 
@@ -65,25 +65,25 @@ class _App(BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream")
         self.send_header("connection", "close")
         self.end_headers()
-        go_on: threading.Event = self.server.go_on  # type: ignore[attr-defined]
+        resume: threading.Event = self.server.resume  # type: ignore[attr-defined]
         self.wfile.write(b"data: one\n\n")
-        if go_on.wait(WAIT):
+        if resume.wait(WAIT):
             self.wfile.write(b"data: two\n\n")
-        self.server.over.wait(WAIT)  # type: ignore[attr-defined]
+        self.server.closing.wait(WAIT)  # type: ignore[attr-defined]
         self.close_connection = True
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 class Events:
-    """The app; the second event is sent when ``go_on`` is set."""
+    """The application; it sends the second event when ``resume`` is set."""
 
     def __init__(self) -> None:
         self._server = ThreadingHTTPServer((LOOPBACK, 0), _App)
         self._server.daemon_threads = True
-        self.go_on = self._server.go_on = threading.Event()  # type: ignore[attr-defined]
-        self._over = self._server.over = threading.Event()  # type: ignore[attr-defined]
+        self.resume = self._server.resume = threading.Event()  # type: ignore[attr-defined]
+        self._closing = self._server.closing = threading.Event()  # type: ignore[attr-defined]
         self.port: int = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -91,13 +91,13 @@ class Events:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._closing.set()
         self._server.shutdown()
         self._server.server_close()
 
 
 def echo(socket: ServerConnection) -> None:
-    """Says everything again; closes when told to."""
+    """Echo messages; close on the message ``close``."""
     user = socket.request.headers.get("x-forwarded-email") if socket.request else ""
     for message in socket:
         if message == "close":
@@ -119,20 +119,22 @@ def websocket_port() -> Iterator[int]:
 @pytest.fixture
 def provider() -> Iterator[DevProvider]:
     client = DemoClient(id="web", secret="s", redirect_uris=(f"{APP}/oauth2/callback",))
-    made = DevProvider(ProviderConfig(users=example_users("secret"), clients=(client,)))
-    with serve_provider(made):
-        yield made
+    provider = DevProvider(
+        ProviderConfig(users=example_users("secret"), clients=(client,))
+    )
+    with serve_provider(provider):
+        yield provider
 
 
-def seen(browser: Chrome) -> list[str]:
-    """What the page has said so far."""
+def items(browser: Chrome) -> list[str]:
+    """Return the list items of the page."""
     return [item.text for item in browser.find_elements(By.TAG_NAME, "li")]
 
 
-def test_events_and_sockets(
+def test_events_and_websockets_stream_through_the_proxy(
     tmp_path: Path, provider: DevProvider, websocket_port: int
 ) -> None:
-    chromium, driver = need("chromium"), need("chromedriver")
+    chromium, driver = require("chromium"), require("chromedriver")
     certificate = make_certificate(tmp_path, "app.example.com")
     with (
         Events() as app,
@@ -165,13 +167,15 @@ def test_events_and_sockets(
             browser.find_element(By.CSS_SELECTOR, "form button").click()
             wait.until(lambda found: found.current_url == f"{APP}/page")
 
-            wait.until(lambda found: "event one" in seen(found))
-            wait.until(lambda found: "protocol h2" in seen(found))
-            wait.until(lambda found: "closed 4001 bye alice@example.com" in seen(found))
-            assert "socket echo hello" in seen(browser)
-            # The first event came although the answer is not complete.
-            assert "event two" not in seen(browser)
-            app.go_on.set()
-            wait.until(lambda found: "event two" in seen(found))
+            wait.until(lambda found: "event one" in items(found))
+            wait.until(lambda found: "protocol h2" in items(found))
+            wait.until(
+                lambda found: "closed 4001 bye alice@example.com" in items(found)
+            )
+            assert "socket echo hello" in items(browser)
+            # The first event arrived before the response was complete.
+            assert "event two" not in items(browser)
+            app.resume.set()
+            wait.until(lambda found: "event two" in items(found))
         finally:
             browser.quit()

@@ -1,4 +1,4 @@
-"""The exchanges of Traefik's ``forwardAuth`` and ``errors`` middlewares."""
+"""Traefik's ``forwardAuth`` and ``errors`` middlewares, simulated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 Start = Callable[..., AuthServer]
 MakeTraefik = Callable[..., Gateway]
 BOTH = pytest.mark.parametrize("program", [AUTHPROXY, OAUTH2_PROXY])
-OURS = traefik.Middlewares(
+DEPLOYED = traefik.Middlewares(
     (),
     "",
     (
@@ -40,11 +40,11 @@ OURS = traefik.Middlewares(
 
 @pytest.fixture
 def gateway(app: EchoApp, certificate: Certificate) -> Iterator[MakeTraefik]:
-    """Start such a gateway in front of an auth server."""
+    """Start a simulated Traefik in front of an auth server."""
     with ExitStack() as running:
 
         def starter(
-            server: AuthServer, middlewares: traefik.Middlewares = traefik.SEED
+            server: AuthServer, middlewares: traefik.Middlewares = traefik.REFERENCE
         ) -> Gateway:
             made = traefik.Traefik(server.port, app.port, certificate, middlewares)
             running.enter_context(made)
@@ -54,29 +54,29 @@ def gateway(app: EchoApp, certificate: Certificate) -> Iterator[MakeTraefik]:
 
 
 def received(reply: Reply) -> dict[str, str]:
-    """The headers that the app got."""
+    """Return the header fields that the application received."""
     assert reply.status == 200, reply.text
     return dict(reply.json["headers"])
 
 
-def test_the_middlewares_are_those_of_our_example() -> None:
+def test_middlewares_equal_the_example() -> None:
     text = (ROOT / "deploy" / "traefik.yaml").read_text()
     listed = [
         line.strip()[2:] for line in text.splitlines() if line[:8] == " " * 6 + "- "
     ]
-    assert listed == [*OURS.response_headers, *OURS.cookies]
-    assert f"address: http://authproxy:4180{OURS.check}\n" in text
+    assert listed == [*DEPLOYED.response_headers, *DEPLOYED.cookies]
+    assert f"address: http://authproxy:4180{DEPLOYED.check}\n" in text
     assert "errors" not in text
 
 
 @BOTH
-def test_the_seeds_middlewares(
+def test_reference_middlewares(
     program: str, start: Start, gateway: MakeTraefik, keycloak: Keycloak
 ) -> None:
     front = gateway(start(program, environment={"OAUTH2_PROXY_PASS_ACCESS_TOKEN": "1"}))
     page = front.get("/deep?x=1")
-    # errors asks for the page without a word of the original URI: after the login one
-    # is at the root, unless the page itself knows better.
+    # The request of ``errors`` does not contain the original URI, so the login
+    # returns to the root unless the page sends another ``rd``.
     assert page.status == 401
     assert "/oauth2/start" in page.text
     assert 'rd=%2F"' in page.text or 'name="rd" value="/"' in page.text
@@ -90,21 +90,21 @@ def test_the_seeds_middlewares(
 
 
 @BOTH
-def test_methods_and_bodies_pass_a_check_that_is_always_get(
+def test_post_checked_with_get_keeps_method_and_body(
     program: str, start: Start, gateway: MakeTraefik
 ) -> None:
     front = gateway(start(program))
-    stranger = front.client.submit(f"{APP}/form", {"a": "1"})
+    anonymous = front.client.submit(f"{APP}/form", {"a": "1"})
     front.log_in()
     user = front.client.submit(f"{APP}/form", {"a": "1"})
-    assert stranger.status == 401
+    assert anonymous.status == 401
     assert (user.json["method"], user.json["body"]) == ("POST", "a=1")
 
 
-def test_our_middlewares_let_no_identity_header_of_a_client_pass(
+def test_example_strips_identity_headers_of_the_client(
     start: Start, gateway: MakeTraefik
 ) -> None:
-    front = gateway(start(), OURS)
+    front = gateway(start(), DEPLOYED)
     front.log_in("wangwu")
     headers = received(
         front.get("/", x_auth_request_groups="admin", x_auth_request_access_token="x")
@@ -113,10 +113,10 @@ def test_our_middlewares_let_no_identity_header_of_a_client_pass(
     assert not headers.get("x-auth-request-access-token")
 
 
-def test_a_refreshed_session_reaches_the_browser_with_our_middlewares(
+def test_refreshed_cookie_reaches_the_browser(
     start: Start, gateway: MakeTraefik
 ) -> None:
-    front = gateway(start(environment={"OAUTH2_PROXY_COOKIE_REFRESH": "1s"}), OURS)
+    front = gateway(start(environment={"OAUTH2_PROXY_COOKIE_REFRESH": "1s"}), DEPLOYED)
     front.log_in("bigrights")
     before = front.client.cookies.named("_oauth2_proxy")
     wait_for(lambda: bool(front.get("/").all("set-cookie")), "a new cookie", 10.0)
@@ -128,8 +128,10 @@ def test_a_refreshed_session_reaches_the_browser_with_our_middlewares(
 
 
 @BOTH
-def test_the_redirect_variant(program: str, start: Start, app: EchoApp) -> None:
-    """forwardAuth that asks at "/", behind ``static://202``: a redirect to the login."""
+def test_static_upstream_redirects_to_the_login(
+    program: str, start: Start, app: EchoApp
+) -> None:
+    """forwardAuth with the address "/" and the upstream ``static://202``."""
     server = start(
         program,
         environment={

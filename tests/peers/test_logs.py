@@ -22,7 +22,7 @@ from support.keycloak import CLIENT_ID, CLIENT_SECRET
 from support.peers import (
     AUTHPROXY,
     OAUTH2_PROXY,
-    SEED,
+    REFERENCE,
     AuthServer,
     command,
     start_auth_server,
@@ -39,7 +39,7 @@ FIELDS = "|".join(
         "StatusCode", "Upstream", "UserAgent", "Username",
     )
 )  # fmt: skip
-CONFIG = f"""{SEED}
+CONFIG = f"""{REFERENCE}
 request_logging_format = 'R|{FIELDS}|{{{{.Client}}}}|{{{{.Timestamp}}}}|{{{{.RequestDuration}}}}'
 silence_ping_logging = true
 exclude_logging_paths = ["/hidden", "/a b"]
@@ -51,8 +51,8 @@ AUTH_FIELDS = "|".join(
         "Status", "Client", "Timestamp", "Message",
     )
 )  # fmt: skip
-AUTH_CONFIG = f"{SEED}\nauth_logging_format = 'A|{AUTH_FIELDS}'\n"
-DEFAULTS = SEED
+AUTH_CONFIG = f"{REFERENCE}\nauth_logging_format = 'A|{AUTH_FIELDS}'\n"
+DEFAULTS = REFERENCE
 # Target, method, headers.
 REQUESTS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("/oauth2/auth", "GET", {}),
@@ -189,7 +189,7 @@ def test_metrics(tmp_path: Path, issuer: str) -> None:
     port = free_port()
     found = []
     for server in both(
-        tmp_path, issuer, SEED, OAUTH2_PROXY_METRICS_ADDRESS=f"{LOOPBACK}:{port}"
+        tmp_path, issuer, REFERENCE, OAUTH2_PROXY_METRICS_ADDRESS=f"{LOOPBACK}:{port}"
     ):
         for number in range(len(REQUESTS)):
             send(server, number)

@@ -38,7 +38,7 @@ http {{
 """
 
 
-def seed_block(text: str, port: int, auth_port: int, app_port: int) -> str:
+def reference_block(text: str, port: int, auth_port: int, app_port: int) -> str:
     """The seed's server block: addresses and the cookie's name put in, no more."""
     listen = f"server {{\n  listen {LOOPBACK}:{port} ssl;\n"
     block = (

@@ -13,11 +13,15 @@ from xdist.workermanage import WorkerController
 LONGEST = (
     "tests/e2e/",
     "tests/peers/",
+    "tests/server/reload/",
+    "tests/server/stores/",
     "tests/test_zipapp.py",
     "tests/attacks/",
     "tests/server/",
 )
-SHARED = "tests/e2e/"  # a folder whose tests share programs, such as Keycloak
+# These share one Keycloak, except the files that use the development provider.
+KEYCLOAK = "tests/e2e/"
+OTHER_PROVIDER = ("test_forward_auth.py", "test_sessions.py", "test_streams.py")
 INTERVAL = 5.0  # seconds between progress lines
 
 
@@ -36,10 +40,13 @@ def longest_first(items: Iterable[pytest.Item]) -> list[pytest.Item]:
 
 
 class FileScheduling(LoadScopeScheduling):
-    """Keep the tests of one file in one process, and those that share programs."""
+    """Keep the tests of one file in one process, and all tests of Keycloak."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return SHARED if nodeid.startswith(SHARED) else nodeid.partition("::")[0]
+        file = nodeid.partition("::")[0]
+        if file.startswith(KEYCLOAK) and not file.endswith(OTHER_PROVIDER):
+            return KEYCLOAK
+        return file
 
 
 class Progress:

@@ -19,7 +19,7 @@ OAUTH2_PROXY = "oauth2-proxy"
 SOURCES = f"{ROOT / 'core'}:{ROOT / 'server'}"
 WORKERS = 2  # of authproxy, on machines with one CPU as well
 COOKIE_SECRET = "iSGfyi0EbDrkg6eNJpAXGLmwN1jZDZossmElq5GgXeI="
-SEED = (ROOT / "tests" / "e2e" / "seed.cfg").read_text()
+REFERENCE = (ROOT / "tests" / "e2e" / "reference.cfg").read_text()
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def start_auth_server(
     folder: Path,
     issuer: str,
     *,
-    config: str = SEED,
+    config: str = REFERENCE,
     environment: Mapping[str, str] | None = None,
     path: str = "/ready",
 ) -> AuthServer:

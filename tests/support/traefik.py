@@ -49,7 +49,7 @@ class Middlewares:
     check: str = "/oauth2/auth"
 
 
-SEED = Middlewares(
+REFERENCE = Middlewares(
     (401, 402, 403),
     "/oauth2/sign_in",
     (
@@ -71,7 +71,7 @@ class Traefik(InThread):
         auth_port: int,
         app_port: int,
         certificate: Certificate,
-        middlewares: Middlewares = SEED,
+        middlewares: Middlewares = REFERENCE,
     ) -> None:
         self.auth_port = auth_port
         self.app_port = app_port

@@ -40,7 +40,7 @@ def test_the_bytes_are_gos(template: str) -> None:
 
 
 def test_the_seeds_page_is_rendered_as_go_does() -> None:
-    text = (Path(__file__).parents[2] / "e2e" / "seed_sign_in.html").read_text()
+    text = (Path(__file__).parents[2] / "e2e" / "reference_sign_in.html").read_text()
     page = compile_templates({"sign_in.html": text}).render(
         "sign_in.html", {"ProxyPrefix": "/oauth2"}
     )
