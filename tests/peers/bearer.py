@@ -1,4 +1,4 @@
-"""An ID token as some other program of the same client would bring it."""
+"""An ID token of the client, as an API client would send it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ REDIRECT_URI = "https://app.example.com/oauth2/callback"
 
 
 def id_token(provider: DevProvider, user: str = "alice") -> str:
-    """A token of *user* for the client, straight from the provider."""
+    """Return an ID token for *user*, obtained from the provider directly."""
     issuer = provider.config.issuer
-    asked = {
+    parameters = {
         "client_id": CLIENT_ID,
         "redirect_uri": REDIRECT_URI,
         "response_type": "code",
         "scope": "openid email profile",
     }
     callback = provider.log_in(
-        f"{issuer}/authorize?{urllib.parse.urlencode(asked)}", user
+        f"{issuer}/authorize?{urllib.parse.urlencode(parameters)}", user
     )
     [code] = urllib.parse.parse_qs(urllib.parse.urlsplit(callback).query)["code"]
     form = {
@@ -32,8 +32,8 @@ def id_token(provider: DevProvider, user: str = "alice") -> str:
         "client_id": CLIENT_ID,
         "client_secret": CLIENT_SECRET,
     }
-    kind = ((b"content-type", b"application/x-www-form-urlencoded"),)
+    headers = ((b"content-type", b"application/x-www-form-urlencoded"),)
     body = urllib.parse.urlencode(form).encode()
-    answer = provider.fetch(Fetch("POST", f"{issuer}/token", kind, body))
-    token: str = json.loads(answer.body)["id_token"]
+    response = provider.fetch(Fetch("POST", f"{issuer}/token", headers, body))
+    token: str = json.loads(response.body)["id_token"]
     return token

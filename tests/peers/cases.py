@@ -1,6 +1,6 @@
-"""The requests that both programs get in every configuration.
+"""The requests that both programs receive in every configuration.
 
-``{P}`` in a target is the prefix of the own endpoints.
+``{P}`` in a target stands for `proxy_prefix`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal, TypeAlias
 
-# Whose credentials a request carries.
-Who: TypeAlias = Literal[
-    "nobody", "user", "broken cookie", "bearer", "bad bearer", "basic", "bad basic"
+# The credentials of a request.
+Credentials: TypeAlias = Literal[
+    "none", "user", "broken cookie", "bearer", "bad bearer", "basic", "bad basic"
 ]
-EVERYBODY: tuple[Who, ...] = (
-    "nobody",
+ALL_CREDENTIALS: tuple[Credentials, ...] = (
+    "none",
     "user",
     "broken cookie",
     "bearer",
@@ -45,19 +45,19 @@ def basic(user: str, password: str) -> str:
 
 @dataclass(frozen=True)
 class Case:
-    """A request; ``cookies`` come beside those of ``who``."""
+    """A request; ``cookies`` are sent in addition to those of ``credentials``."""
 
     name: str
     target: str
     method: str = "GET"
-    who: Who = "nobody"
+    credentials: Credentials = "none"
     headers: dict[str, str] = field(default_factory=dict)
     body: str = ""
     cookies: str = ""
 
 
-def _everybody() -> Iterator[Case]:
-    """The usual requests with every kind of credentials."""
+def _credentials() -> Iterator[Case]:
+    """Common requests with each kind of credentials."""
     for name, target, headers in (
         ("auth", "{P}/auth", {}),
         ("userinfo", "{P}/userinfo", {}),
@@ -66,14 +66,14 @@ def _everybody() -> Iterator[Case]:
         ("sign in", "{P}/sign_in", BROWSER),
         ("public", "/public/a", BROWSER),
     ):
-        for who in EVERYBODY:
-            yield Case(f"{name}, {who}", target, "GET", who, headers)
+        for credentials in ALL_CREDENTIALS:
+            yield Case(f"{name}, {credentials}", target, "GET", credentials, headers)
 
 
 def _methods() -> Iterator[Case]:
     for method in ("HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
         yield Case(f"auth, {method}", "{P}/auth", method, "user")
-        yield Case(f"page, {method}, nobody", "/deep", method, headers=BROWSER)
+        yield Case(f"page, {method}, none", "/deep", method, headers=BROWSER)
         yield Case(f"page, {method}, user", "/deep", method, "user")
     for method in ("HEAD", "POST"):
         yield Case(f"start, {method}", "{P}/start?rd=/deep", method)
@@ -91,20 +91,22 @@ def _constraints() -> Iterator[Case]:
         "no such group": "allowed_groups=nobody",
         "empty groups": "allowed_groups=",
         "group in other case": "allowed_groups=Admin",
-        "e-mail": "allowed_emails=alice@example.com,bob@example.com",
-        "other e-mail": "allowed_emails=a@b.c",
+        "email": "allowed_emails=alice@example.com,bob@example.com",
+        "other email": "allowed_emails=a@b.c",
         "domain": "allowed_email_domains=example.com",
         "subdomain": "allowed_email_domains=.com",
         "other domain": "allowed_email_domains=b.c",
         "all domains": "allowed_email_domains=*",
         "group and other domain": "allowed_groups=staff&allowed_email_domains=b.c",
-        "behind a semicolon": "x=1;allowed_groups=nobody",
+        "after a semicolon": "x=1;allowed_groups=nobody",
         "with a bad escape": "allowed_groups=staff&x=%zz",
     }.items():
-        yield Case(f"auth, {name}", f"{{P}}/auth?{query}", who="user")
-    yield Case("auth, group, nobody", "{P}/auth?allowed_groups=admin")
-    yield Case("page, no such group", "/deep?allowed_groups=nobody", who="user")
-    yield Case("userinfo, group", "{P}/userinfo?allowed_groups=nobody", who="user")
+        yield Case(f"auth, {name}", f"{{P}}/auth?{query}", credentials="user")
+    yield Case("auth, group, none", "{P}/auth?allowed_groups=admin")
+    yield Case("page, no such group", "/deep?allowed_groups=nobody", credentials="user")
+    yield Case(
+        "userinfo, group", "{P}/userinfo?allowed_groups=nobody", credentials="user"
+    )
 
 
 def _forwarded() -> Iterator[Case]:
@@ -116,8 +118,10 @@ def _forwarded() -> Iterator[Case]:
         "real ip": {"x-real-ip": "203.0.113.7"},
         "user ip": {"x-proxyuser-ip": "203.0.113.7"},
     }.items():
-        yield Case(f"auth, forwarded {name}", "{P}/auth", who="user", headers=headers)
-        yield Case(f"auth, forwarded {name}, nobody", "{P}/auth", headers=headers)
+        yield Case(
+            f"auth, forwarded {name}", "{P}/auth", credentials="user", headers=headers
+        )
+        yield Case(f"auth, forwarded {name}, none", "{P}/auth", headers=headers)
         yield Case(f"start, forwarded {name}", "{P}/start", headers=headers)
         yield Case(f"page, forwarded {name}", "/deep", headers={**BROWSER, **headers})
         yield Case(f"page, forwarded {name}, user", "/deep", "GET", "user", headers)
@@ -148,13 +152,15 @@ RETURNS = (
 
 
 def _returns() -> Iterator[Case]:
-    """Where a login, a page or a sign-out leads in the end."""
+    """Redirect targets of logins, pages and sign-outs."""
     for rd in RETURNS:
         quoted = rd.replace("%", "%25").replace("#", "%23").replace("&", "%26")
         quoted = quoted.replace("\\", "%5C").replace("\t", "%09").replace("?", "%3F")
         target = f"{{P}}/sign_in?rd={quoted}"
         yield Case(f"sign in to {rd!r}", target, headers=BROWSER)
-        yield Case(f"sign out to {rd!r}", f"{{P}}/sign_out?rd={quoted}", who="user")
+        yield Case(
+            f"sign out to {rd!r}", f"{{P}}/sign_out?rd={quoted}", credentials="user"
+        )
     header = {"x-auth-request-redirect": "/from-header"}
     yield Case("sign in to a header", "{P}/sign_in", headers={**BROWSER, **header})
     yield Case("start to a header", "{P}/start", headers=header)
@@ -163,10 +169,10 @@ def _returns() -> Iterator[Case]:
     yield Case("rd in a form", "{P}/sign_in", "POST", headers=form, body="rd=/deep")
     yield Case("sign out by a form", "{P}/sign_out", "POST", "user", FORM, "rd=/bye")
     placeholder = "{P}/sign_out?rd=/bye%3Fhint%3D%7Bid_token%7D"
-    yield Case("sign out with a placeholder", placeholder, who="user")
-    yield Case("sign out, nobody", "{P}/sign_out")
+    yield Case("sign out with a placeholder", placeholder, credentials="user")
+    yield Case("sign out, none", "{P}/sign_out")
     yield Case("start", "{P}/start?rd=/deep")
-    yield Case("start, user", "{P}/start?rd=/deep", who="user")
+    yield Case("start, user", "{P}/start?rd=/deep", credentials="user")
     yield Case("start with a semicolon", "{P}/start?a=1;rd=/deep")
     yield Case("start with parameters", "{P}/start?prompt=none&login_hint=x")
 
@@ -181,7 +187,7 @@ def _passwords() -> Iterator[Case]:
         "half": "username=carol",
     }.items():
         yield Case(
-            f"password, {name}", "{P}/sign_in", "POST", "nobody", {**BROWSER, **FORM},
+            f"password, {name}", "{P}/sign_in", "POST", "none", {**BROWSER, **FORM},
             body,
         )  # fmt: skip
 
@@ -201,22 +207,22 @@ def _callbacks() -> Iterator[Case]:
 
 
 def _paths() -> Iterator[Case]:
-    """Endpoints that are none, odd paths, and what everybody may see."""
+    """Unknown endpoints, unusual paths and public paths."""
     for target in (
         "/", "/ping", "/ready", "/robots.txt", "/alive", "/isready", "/ping/",
         "/liveness_check", "/open", "/api/v1", "/public", "/app", "/app/x", "/favicon.ico",
         "{P}", "{P}/", "{P}/auth/", "{P}/unknown", "{P}/static/", "{P}/%61uth",
         "{P}/static/css/bulma.min.css", "{P}/static/none",
     ):  # fmt: skip
-        yield Case(f"path {target}, nobody", target, headers=BROWSER)
-        yield Case(f"path {target}, user", target, who="user")
+        yield Case(f"path {target}, none", target, headers=BROWSER)
+        yield Case(f"path {target}, user", target, credentials="user")
     for target in (
         "/a//b", "/a/../b", "/a/./b", "/a%2F%2Fb", "/%2e%2e/x", "/deep/..;/x", "/public/../deep",
         "/deep?a=1;b=2", "/deep?x=%zz", "/public/%2e%2e/deep", "/files/a.txt", "/files/",
         "/files/none", "/deep", "/deep/down/under?z=1&a=2",
     ):  # fmt: skip
-        yield Case(f"odd {target}, nobody", target, headers=BROWSER)
-        yield Case(f"odd {target}, user", target, who="user")
+        yield Case(f"odd {target}, none", target, headers=BROWSER)
+        yield Case(f"odd {target}, user", target, credentials="user")
     probe = {"user-agent": "probe/1"}
     google = {"user-agent": "GoogleHC/1.0"}
     for path in ("/ping", "/alive", "/liveness_check"):
@@ -229,15 +235,17 @@ def _spoofed() -> Iterator[Case]:
         "X-Forwarded-User", "X_Forwarded_User", "X-Forwarded-Email", "X-Forwarded-Groups",
         "X-Forwarded-Access-Token", "X-Auth-Request-User", "Authorization", "X-Mixed",
     ):  # fmt: skip
-        yield Case(f"spoofed {name}", "/deep", who="user", headers={name: "spoofed"})
+        yield Case(
+            f"spoofed {name}", "/deep", credentials="user", headers={name: "spoofed"}
+        )
     for answer in (
         "X-Auth-Request-User=app", "Set-Cookie=a=1; Path=/", "Gap-Auth=app", "Server=app",
         "X-Static=app", "Cache-Control=max-age=60", "X-Frame-Options=DENY",
     ):  # fmt: skip
-        asked = {"X-Answer-With": answer}
-        name = f"the application answers with {answer}"
-        yield Case(name, "/deep", who="user", headers=asked)
-    yield Case("foreign cookies", "/deep", who="user", cookies="a=1; b=2")
+        headers = {"X-Answer-With": answer}
+        name = f"response header {answer}"
+        yield Case(name, "/deep", credentials="user", headers=headers)
+    yield Case("foreign cookies", "/deep", credentials="user", cookies="a=1; b=2")
     yield Case("a body", "/deep", "POST", "user", FORM, "a=1")
 
 
@@ -255,24 +263,24 @@ def _negotiation() -> Iterator[Case]:
     yield Case("page, websocket", "/deep", headers={**upgrade, "accept": "*/*"})
 
 
-def _in_order(cases: Iterator[Case]) -> tuple[Case, ...]:
-    """*cases*, those last that end the user's session where it is in a store."""
+def _sorted(cases: Iterator[Case]) -> tuple[Case, ...]:
+    """Return *cases*; those that end a stored session of the user come last."""
     ends = ("{P}/sign_in", "{P}/sign_out")
     return tuple(
         sorted(
             cases,
             key=lambda case: (
                 ends.index(case.target.partition("?")[0]) + 1
-                if case.who == "user" and case.target.startswith(ends)
+                if case.credentials == "user" and case.target.startswith(ends)
                 else 0
             ),
         )
     )
 
 
-CASES: tuple[Case, ...] = _in_order(
+CASES: tuple[Case, ...] = _sorted(
     chain(
-        _everybody(),
+        _credentials(),
         _methods(),
         _constraints(),
         _forwarded(),

@@ -1,10 +1,10 @@
-"""Configurations that both programs are started with.
+"""The configurations with which both programs are compared.
 
-Each changes what it names and nothing else, so that an answer that differs says which
-option it is about. ``{echo}`` is the port of an application that answers with what it
-received, ``{folder}`` a folder with the configuration's files, ``{port}`` the port to
-listen on, ``{issuer}`` the provider, ``{redis}`` the address of a Redis server,
-``{cert}`` and ``{key}`` files for TLS, ``{tls}`` another port.
+Each changes only the options in its name, so a differing response points to them.
+Placeholders: ``{echo}`` is the port of an application that echoes its requests,
+``{folder}`` the directory of the configuration's files, ``{port}`` the listener's port,
+``{issuer}`` the provider's URL, ``{redis}`` the URL of a Redis server, ``{cert}`` and
+``{key}`` the TLS files, ``{tls}`` a second port.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BASE: dict[str, Any] = {
     "email_domains": ["*"],
     "upstreams": [UPSTREAM],
 }
-# Passwords are "secret": SHA-1, then bcrypt.
+# The passwords are "secret", hashed with SHA-1 and with bcrypt.
 HTPASSWD = """\
 carol:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=
 dave:$2b$04$BMfNELkBhYdI9d/Fi1xTMOlFNsyScCLgF3Fj2zeYQUmZ9j53gMul2
@@ -41,14 +41,14 @@ ERROR = """\
 
 @dataclass(frozen=True)
 class Configuration:
-    """What both are started with; ``without`` takes keys of the base out.
+    """Options, files and environment of both programs, and the user who logs in.
 
-    ``alpha`` is the text of an alpha configuration, beside which the base's keys about
-    providers and upstreams are left out. ``user`` logs in, at ``host``. With ``whole``
-    pages are compared word by word, for the templates are the configuration's own.
-    ``only_ours`` are options that the original does not know.
-    ``flags`` and ``environment`` are given beside the file. ``relaxed`` are options with
-    which the user logs in before, when the configuration itself lets the user not in.
+    ``alpha`` is the text of an alpha configuration; it replaces the provider and
+    upstream options of `BASE`. ``user`` logs in at ``host``. ``whole`` compares the text
+    of pages, because the templates belong to the configuration. ``extensions`` are
+    options that oauth2-proxy does not have. ``flags`` and ``environment`` are added to
+    the file. ``relaxed`` are options for the login if the configuration itself would
+    deny it.
     """
 
     name: str
@@ -59,24 +59,24 @@ class Configuration:
     host: str = HOST
     whole: bool = False
     relaxed: dict[str, Any] = field(default_factory=dict)
-    only_ours: tuple[str, ...] = ()
+    extensions: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def prefix(self) -> str:
-        """The path that its own endpoints are below."""
+        """The path prefix of the proxy endpoints."""
         return str(self.options.get("proxy_prefix", "/oauth2"))
 
     @property
     def cookie(self) -> str:
-        """The name of its session cookie."""
+        """The name of the session cookie."""
         return str(self.options.get("cookie_name", "_oauth2_proxy"))
 
-    def values(self, *, ours: bool) -> dict[str, Any]:
-        """All options of the file, for ours or for the original."""
+    def values(self, *, extended: bool) -> dict[str, Any]:
+        """Return the options of the file; *extended* includes authproxy's extensions."""
         base = {"email_domains": ["*"]} if self.alpha else BASE
-        skipped = () if ours else self.only_ours
+        skipped = () if extended else self.extensions
         return {
             key: value
             for key, value in {**base, **self.options}.items()
@@ -110,7 +110,7 @@ upstreamConfig:
 CONFIGURATIONS: tuple[Configuration, ...] = (
     Configuration("defaults"),
     Configuration(
-        "as the seed",
+        "reference deployment",
         {
             "reverse_proxy": True,
             "provider": "keycloak-oidc",
@@ -154,9 +154,9 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
         "no identity upstream",
         {"pass_user_headers": False, "pass_basic_auth": False},
     ),
-    Configuration("kept client headers", {"skip_auth_strip_headers": False}),
+    Configuration("client headers not stripped", {"skip_auth_strip_headers": False}),
     Configuration(
-        "skip rules",
+        "skip_auth_routes",
         {
             "skip_auth_routes": [
                 "GET=^/public/",
@@ -186,7 +186,7 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
         {"reverse_proxy": True, "trusted_proxy_ips": ["127.0.0.1"]},
     ),
     Configuration(
-        "reverse_proxy with others trusted",
+        "reverse_proxy with other trusted_proxy_ips",
         {"reverse_proxy": True, "trusted_proxy_ips": ["10.0.0.0/8"]},
     ),
     Configuration("proxy_prefix", {"proxy_prefix": "/login/at"}),
@@ -209,7 +209,7 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
             "cookie_httponly": False,
         },
     ),
-    Configuration("cookies that end with the browser", {"cookie_expire": "0s"}),
+    Configuration("session-only cookies", {"cookie_expire": "0s"}),
     Configuration("minimal cookies", {"session_cookie_minimal": True}),
     Configuration("csrf per request", {"cookie_csrf_per_request": True}),
     Configuration(
@@ -246,23 +246,23 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
         "bearer tokens without fallback",
         {"skip_jwt_bearer_tokens": True, "bearer_token_login_fallback": False},
     ),
-    Configuration("allowed_groups, within", {"allowed_groups": ["x", "staff"]}),
+    Configuration("allowed_groups, member", {"allowed_groups": ["x", "staff"]}),
     Configuration(
-        "allowed_groups, without",
+        "allowed_groups, not a member",
         {"allowed_groups": ["admin"]},
         user="bob",
         relaxed={"allowed_groups": []},
     ),
     Configuration(
-        "e-mail domains",
+        "email domains",
         {"email_domains": ["example.org", ".example.com"]},
         relaxed={"email_domains": ["*"]},
     ),
-    Configuration("e-mail domain", {"email_domains": ["example.com"]}),
+    Configuration("email domain", {"email_domains": ["example.com"]}),
     Configuration(
         "authenticated_emails_file",
         {"authenticated_emails_file": "{folder}/emails", "email_domains": []},
-        {"emails": "# who\nalice@example.com,x\nbob@example.com,y\n"},
+        {"emails": "# users\nalice@example.com,x\nbob@example.com,y\n"},
     ),
     Configuration(
         "denied as JSON",
@@ -274,7 +274,7 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
         {"allowed_groups": ["admin"], "forbidden_session": "clear"},
         user="bob",
         relaxed={"allowed_groups": []},
-        only_ours=("forbidden_session",),
+        extensions=("forbidden_session",),
     ),
     Configuration(
         "forbidden_session, in Redis",
@@ -285,7 +285,7 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
             "forbidden_session": "clear",
         },
         relaxed={"email_domains": ["*"]},
-        only_ours=("forbidden_session",),
+        extensions=("forbidden_session",),
     ),
     Configuration(
         "sessions in Redis",
@@ -345,7 +345,7 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
         {"reverse_proxy": True, "real_client_ip_header": "X-ProxyUser-IP"},
     ),
     Configuration(
-        "as open as the original",
+        "security options as in oauth2-proxy",
         {
             "insecure_oidc_skip_nonce": True,
             "code_challenge_method": "S256",
@@ -353,7 +353,7 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
             "pass_access_token": True,
             "set_xauthrequest": True,
         },
-        only_ours=("strip_identity_headers",),
+        extensions=("strip_identity_headers",),
     ),
     Configuration(
         "signed requests",
@@ -397,7 +397,7 @@ server:
     ),
     Configuration("a static upstream", {"upstreams": ["static://202"]}),
     Configuration("no upstreams", {"upstreams": []}),
-    Configuration("an upstream that is away", {"upstreams": ["http://127.0.0.1:1/"]}),
+    Configuration("an unreachable upstream", {"upstreams": ["http://127.0.0.1:1/"]}),
     Configuration(
         "other claims",
         {

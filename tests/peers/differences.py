@@ -1,10 +1,9 @@
-"""Where authproxy answers differently on purpose: one table, and what it claims.
+"""Intended differences from oauth2-proxy, as a table that the tests check.
 
-An entry that the side-by-side requests can show says what it makes of the original's
-answer; the result of all entries must be authproxy's answer, field by field, so that an
-entry which no longer differs fails as one that lacks. Others name the test that proves
-them. ``python -m peers.differences`` in the folder of the tests prints the table that
-the README shows.
+A row that the compared requests can show has a ``change`` of oauth2-proxy's response.
+All changes together must result in authproxy's response, field by field. A missing row
+fails the comparison, and so does a row without effect. Other rows name a test as proof.
+``python -m peers.differences`` in ``tests/`` writes the table into README.md.
 """
 
 from __future__ import annotations
@@ -14,397 +13,417 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import changes
-from .changes import Change, Seen
+from .changes import Change, Comparison
 from .observed import Observed
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A row: what differs, why, and how to have it as in the original, if one may.
+    """A row: the difference, its reason, and the options for oauth2-proxy's behavior.
 
-    ``change`` gives the fields of the original's answer that are different in ours,
-    nothing when it does not apply. Without it ``proof`` names a test, FILE::FUNCTION.
+    ``change`` returns the fields of oauth2-proxy's response that differ, and an empty
+    dict if the row does not apply. A row without it has a ``proof``, FILE::FUNCTION.
     """
 
     what: str
     why: str
     instead: str = ""
-    change: Callable[[Seen], Change] | None = None
+    change: Callable[[Comparison], Change] | None = None
     proof: str = ""
 
 
-HOLE = "nothing: it is a hole"
-DEFECT = "nothing: it is a defect"
+SECURITY = "not available: it would weaken security"
+BUG = "not available: bug in oauth2-proxy"
 
-# The order counts: each entry sees what the ones before have made.
+# In this order: each change applies to the result of the previous ones.
 DIFFERENCES: tuple[Difference, ...] = (
     Difference(
-        "the nonce is sent and checked, and PKCE with S256 when the provider offers it",
-        "a stolen authorization code or ID token can't be used (RFC 9700 §4.5)",
+        "the nonce is sent and validated; PKCE with S256 is used if the provider "
+        "offers it",
+        "a stolen authorization code or ID token is useless (RFC 9700 §4.5)",
         '`insecure_oidc_skip_nonce = true`, `code_challenge_method = "none"`',
-        changes.login_request,
+        change=changes.login_request,
     ),
     Difference(
-        "a session or login cookie of our own is not passed to the upstream",
-        "it could use it",
-        instead=HOLE,
-        change=changes.own_cookies,
+        "authproxy's session and login cookies are not forwarded",
+        "an upstream could use them to impersonate the user",
+        SECURITY,
+        change=changes.dropped_cookies,
     ),
     Difference(
-        "whatever could name a user is removed from the client's fields, in every "
-        "spelling that folds to it, configured or not",
-        "upstreams take `X-Forwarded-Email` for ours even where we send none",
+        "request headers that can name a user are stripped from client requests, "
+        "configured or not, in every spelling that folds to them",
+        "upstreams trust `X-Forwarded-Email` even if authproxy does not send it",
         "`strip_identity_headers = false`",
-        changes.identity_spoofs,
+        change=changes.identity_spoofs,
     ),
     Difference(
-        "`X-Forwarded-Host` and `-Proto` are always sent upstream; `X-Forwarded-*` and "
-        "the like from peers that are not trusted are not passed on",
-        "the upstream can rely on them",
-        instead="`trusted_proxy_ips` for those who are believed; the rest is a hole",
+        "`X-Forwarded-Host` and `X-Forwarded-Proto` are always sent upstream; "
+        "forwarded headers of untrusted peers are not forwarded",
+        "upstreams can rely on them",
+        "`trusted_proxy_ips` lists the trusted peers; otherwise not available: it "
+        "would weaken security",
         change=changes.origin_headers,
     ),
     Difference(
-        "identity headers are always sent, empty if need be",
-        "gateways that copy headers keep what the client sent otherwise",
-        instead=HOLE,
+        "identity headers are always sent upstream and to gateways, empty if the "
+        "user has no such claim",
+        "a gateway that copies headers would otherwise keep the client's value",
+        SECURITY,
         change=changes.empty_identity,
     ),
     Difference(
-        "the upstream's `Host` is what a trusted `X-Forwarded-Host` says",
-        "it builds its addresses as the browser sees them",
-        "`pass_host_header = false` sends the upstream's own host",
-        changes.upstream_host,
+        "the upstream's `Host` is that of a trusted `X-Forwarded-Host`",
+        "the upstream builds its URLs from the host that the browser sees",
+        "`pass_host_header = false` sends the upstream's host",
+        change=changes.upstream_host,
     ),
     Difference(
-        "a session that may not come in gets 403 and is kept",
-        "a gateway would send it to log in again, for ever",
+        "a signed-in user without access gets 403 and keeps the session",
+        "a gateway would start a redirect loop",
         '`forbidden_session = "clear"`',
-        changes.kept_denied,
+        change=changes.kept_denied,
     ),
     Difference(
-        "a constraint without a value (`allowed_groups=`) lets nobody in; one behind a "
-        "`;` counts",
-        "a variable that was empty in a gateway's template let everybody in",
-        instead=HOLE,
+        "a constraint without a value (`allowed_groups=`) allows no user; a "
+        "constraint after `;` applies",
+        "an empty variable in a gateway's template would allow every user",
+        SECURITY,
         change=changes.constraints,
     ),
     Difference(
-        "looking at the sign-in page does not end a good session",
-        "any site can make a browser look at it",
-        instead=HOLE,
+        "the sign-in page does not end a valid session",
+        "any site can make a browser open it",
+        SECURITY,
         change=changes.kept_session,
     ),
     Difference(
-        "signing out clears the session cookie even when the request did not show it",
-        "a path or a domain may have kept it away",
-        instead=DEFECT,
+        "sign-out clears the session cookie even if the request does not contain it",
+        "the cookie's path or domain may exclude it from the request",
+        BUG,
         change=changes.cleared_session,
     ),
     Difference(
-        "a `;` in a query is no error, nor is a malformed query of the application's",
-        "`;` is a letter like others (WHATWG URL), and the application's query is its "
-        "own business",
-        "`allow_query_semicolons = true` reads `;` as `&` in queries of own endpoints",
-        changes.semicolons,
+        "`;` in a query is valid, and so is a malformed query of the application",
+        "`;` is an ordinary character (WHATWG URL); the application parses its query",
+        "`allow_query_semicolons = true` treats `;` as `&` in queries of the proxy "
+        "endpoints",
+        change=changes.semicolons,
     ),
     Difference(
-        "a callback that nobody asked for is answered 403, a malformed one 400, not 500",
-        "the client is wrong, not the server",
-        instead=DEFECT,
+        "a callback without a started login gets 403 and a malformed one 400, not 500",
+        "it is a client error",
+        BUG,
         change=changes.callback_statuses,
     ),
     Difference(
-        "a WebSocket without a session gets 401, not a page",
-        "no browser shows a page for it",
-        instead=DEFECT,
+        "a WebSocket request without a session gets 401, not a page",
+        "browsers do not show a page for it",
+        BUG,
         change=changes.websocket,
     ),
     Difference(
-        "where a login or sign-out leads is judged as a browser reads it; addresses of "
-        "the own origin and legal queries survive",
+        "redirect targets of logins and sign-outs are parsed as browsers parse "
+        "them; URLs of the same origin and valid queries are kept",
         "open redirects, lost deep links",
-        instead=HOLE,
+        SECURITY,
         change=changes.redirect_targets,
     ),
     Difference(
-        "`{id_token}` is filled into configured addresses only, not into what `rd` of a "
-        "sign-out says",
-        "any site could have the browser bring it the token",
+        "`{id_token}` is replaced in configured URLs only, not in the `rd` of a "
+        "sign-out",
+        "any site could make the browser send it the token",
         "`sign_out_at_provider`, `backend_logout_url`",
-        changes.placeholders,
+        change=changes.placeholders,
     ),
     Difference(
-        "`force_https` leads to the address that a trusted `X-Forwarded-Uri` says",
-        "that is where the browser was",
-        instead=DEFECT,
+        "`force_https` redirects to the path of a trusted `X-Forwarded-Uri`",
+        "it is the path that the browser requested",
+        BUG,
         change=changes.https_targets,
     ),
     Difference(
-        "a path is cleaned (`//`, `..`) for those who are logged in only, and for others "
-        "after the login",
-        "a request is judged as it came",
-        instead=DEFECT,
+        "paths with `//` or `..` are redirected to their clean form only with a "
+        "session, otherwise after the login",
+        "access is decided for the path as received",
+        BUG,
         change=changes.clean_paths,
     ),
     Difference(
-        "an ambiguous path (`..`, `//`, `;`, an encoded separator …) is skipped past the "
-        "login by no rule",
-        "the upstream may read it as another path than the one that was judged",
-        instead=HOLE,
+        "no bypass rule applies to an ambiguous path (`..`, `//`, `;`, an encoded "
+        "separator …)",
+        "the upstream may read another path than the one that was checked",
+        SECURITY,
         change=changes.ambiguous_paths,
     ),
     Difference(
-        "with a store, a page clears the session cookie only when the request shows it",
+        "with a session store, a page clears the session cookie only if the request"
+        " contains it",
         "there is nothing to clear",
-        instead=DEFECT,
+        BUG,
         change=changes.unseen_cookies,
     ),
     Difference(
-        "below `{prefix}/static/` there are two stylesheets of our own with the names and "
-        "classes of the original's, and nothing else",
-        "our pages bring their style along; templates made for the original look decent",
-        "serve its files at these paths in front, or name them elsewhere in your templates",
-        changes.static,
+        "`{prefix}/static/` has only two stylesheets, with oauth2-proxy's names and"
+        " classes",
+        "authproxy's pages include their styles; templates written for oauth2-proxy"
+        " stay readable",
+        "serve oauth2-proxy's files at these paths in the gateway, or change the "
+        "paths in the templates",
+        change=changes.static,
     ),
     Difference(
-        "sentences on pages are our own",
-        "they say what to do next",
+        "pages have authproxy's texts",
+        "they name the next step",
         "`banner`, custom templates",
-        changes.sentences,
+        change=changes.sentences,
     ),
     Difference(
-        "what is ours (401, 403, userinfo, JSON, robots.txt) is never to be stored",
-        "the original leaves that to caches on the way",
-        instead=HOLE,
+        "authproxy's responses (401, 403, userinfo, JSON, robots.txt) have `Cache-"
+        "Control: no-store`",
+        "oauth2-proxy lets intermediaries cache them",
+        SECURITY,
         change=changes.caching,
     ),
-    # What one request does not show.
     Difference(
-        "`X-Forwarded-*` and the real-client-IP header are believed from "
-        "`trusted_proxy_ips` only; without that option, from loopback and private "
-        "addresses; the client is found from right to left over trusted hops",
-        "anybody could choose the URL that is judged, and an address",
-        'name your gateways in `trusted_proxy_ips`; `["0.0.0.0/0", "::/0"]` are all',
-        proof="core/request/test_original.py::test_fh02_nobody_listed_means_private_peers_only",
+        "`X-Forwarded-*` and the real-client-IP header are trusted only from "
+        "`trusted_proxy_ips`, by default loopback and private addresses; the client"
+        " is the last untrusted hop",
+        "any client could choose the checked URL and its address",
+        'list the gateways in `trusted_proxy_ips`; `["0.0.0.0/0", "::/0"]` trusts '
+        "all peers",
+        proof="core/request/test_original.py::"
+        "test_fh02_nobody_listed_means_private_peers_only",
     ),
     Difference(
-        "state is compared before the code is redeemed, `iss` is checked (RFC 9207), and "
-        "a login is finished once",
-        "login CSRF, mix-up",
-        instead=HOLE,
+        "state is validated before the code is redeemed, `iss` is validated (RFC "
+        "9207), and a login finishes only once",
+        "login CSRF, mix-up attacks",
+        SECURITY,
         proof="core/login/test_flow.py::"
         "test_lg02_a_wrong_state_is_refused_before_the_code_is_redeemed",
     ),
     Difference(
-        "`azp`, `at_hash`, `iat`, `sub` of ID tokens and the `sub` of userinfo are "
-        "checked",
+        "`azp`, `at_hash`, `iat` and `sub` of ID tokens and `sub` of userinfo are "
+        "validated",
         "OpenID Connect Core",
-        instead=HOLE,
+        SECURITY,
         proof="core/login/test_flow.py::"
         "test_jw16_to_jw37_lg29_claims_that_do_not_fit_end_the_login",
     ),
     Difference(
-        "commas in group names are escaped (`%2C`); request headers are not joined with "
-        "commas",
-        "a group `a,b` would pass for two (RFC 9110 §5.3)",
-        instead=HOLE,
+        "commas in group names are escaped as `%2C`; duplicate request headers are "
+        "not joined with commas",
+        "a group `a,b` would count as two groups (RFC 9110 §5.3)",
+        SECURITY,
         proof="core/login/test_flow.py::test_hs11_a_comma_in_a_group_does_not_make_two",
     ),
     Difference(
-        "groups called `role:…` are dropped for `keycloak-oidc`",
-        "they would pass for roles",
-        instead=HOLE,
+        "groups named `role:…` are dropped for `keycloak-oidc`",
+        "they would count as roles",
+        SECURITY,
         proof="core/login/test_flow.py::test_az14_a_group_can_not_pass_for_a_role",
     ),
     Difference(
-        "groups called `project:…` are dropped for `gitlab`",
-        "they would pass for projects",
-        instead=HOLE,
+        "groups named `project:…` are dropped for `gitlab`",
+        "they would count as projects",
+        SECURITY,
         proof="core/providers/test_openid.py::test_gitlab_says_who_it_is",
     ),
     Difference(
-        "ID tokens of `google`, `azure` and `login.gov` are checked like all others, "
-        "and `google` is asked for `openid` as well",
-        "the original takes Google's unchecked, and Azure's access token in place of one",
-        "`scope` for what is asked",
+        "ID tokens of `google`, `azure` and `login.gov` are verified like all "
+        "others; `google` also requests the scope `openid`",
+        "oauth2-proxy does not verify Google's ID tokens and accepts Azure's access"
+        " token as one",
+        "`scope` sets the requested scopes",
         proof="core/providers/test_google.py::test_the_signature_is_checked",
     ),
     Difference(
-        "`allowed_groups` counts for `gitlab`, `keycloak` and `google` when their own "
-        "option is not given",
-        "there it is ignored, and everybody comes in",
-        instead=HOLE,
+        "`allowed_groups` applies to `gitlab`, `keycloak` and `google` if their "
+        "specific option is not set",
+        "oauth2-proxy ignores it and allows every user",
+        SECURITY,
         proof="core/providers/test_openid.py::test_groups_of_gitlab",
     ),
     Difference(
-        "a `redeem_url` of one's own needs a `validate_url` and a `profile_url`",
-        "the default ones would get the tokens of another server",
-        instead="name all three addresses",
+        "a custom `redeem_url` requires a `validate_url` and a `profile_url`",
+        "the default URLs would receive the tokens of another server",
+        "set all three URLs",
         proof="core/settings/test_providers.py::test_each_mistake_has_its_line",
     ),
     Difference(
-        "`bitbucket_team` means a workspace, and asks for the scope `account`",
-        "Bitbucket has made workspaces of its teams; nobody would come in",
-        instead=DEFECT,
+        "`bitbucket_team` is a workspace, and the scope `account` is requested",
+        "Bitbucket replaced teams by workspaces; no user would be allowed",
+        BUG,
         proof="core/providers/test_profiles.py::test_teams_of_bitbucket",
     ),
     Difference(
-        "addresses that `bitbucket`, `digitalocean` or `keycloak` call unverified are "
-        "refused too",
-        "anybody can claim them",
+        "email addresses that `bitbucket`, `digitalocean` or `keycloak` report as "
+        "unverified are denied",
+        "any user can claim them",
         "`insecure_oidc_allow_unverified_email = true`",
         proof="core/providers/test_profiles.py::"
         "test_an_unverified_address_is_refused_unless_allowed",
     ),
     Difference(
-        "who is let in by organisation, team, repository, project or directory is asked "
-        "again at every refresh, and lists that can't be read let nobody in",
-        "who has left would stay until the session ends",
-        instead=HOLE,
+        "membership of an organization, team, repository, project or directory "
+        "group is checked at every refresh; if it cannot be read, access is denied",
+        "former members would keep access until the session ends",
+        SECURITY,
         proof="core/providers/test_github.py::test_who_leaves_the_organisation_is_out",
     ),
     Difference(
-        "a browser that comes back from a login that is lost (too old, finished in "
-        "another tab, begun on another host) is sent to log in again, once; a loop of "
-        "logins ends in a page that says why",
-        "the original ends in an error page, or in the browser's own about redirects",
+        "a callback whose login is lost (too old, finished in another tab, started "
+        "on another host) restarts the login once; a login loop ends at a page with"
+        " the cause",
+        "oauth2-proxy ends at an error page or in the browser's redirect limit",
         "`restart_lost_logins = false`",
         proof="core/login/test_loop_guard.py::test_a_lost_login_begins_again_once",
     ),
     Difference(
-        "what we pass on ourselves must fit a skip rule by its own path and method too, "
-        "not only by `X-Forwarded-Uri`; a rule without `^` is named at start",
-        "a gateway may leave the client's field",
-        instead=HOLE,
-        proof="core/access/test_auth_bypass.py::test_what_we_pass_on_ourselves_must_fit_as_it_is",
+        "a forwarded request must match a bypass rule by its path and method, not "
+        "only by `X-Forwarded-Uri`; rules without `^` cause a warning at start",
+        "a gateway may keep the client's header",
+        SECURITY,
+        proof="core/access/test_auth_bypass.py::"
+        "test_what_we_pass_on_ourselves_must_fit_as_it_is",
     ),
     Difference(
-        "a gateway that does not name its client gets nobody past `trusted_ips`; health "
-        "paths and robots.txt answer requests for themselves only",
-        "its own address is trusted, and it takes each 2xx for a grant",
-        instead=HOLE,
-        proof="core/access/test_auth_bypass.py::test_fh13_to_fh17_the_address_of_the_client",
+        "`trusted_ips` does not apply to a gateway that does not name its client; "
+        "health paths and robots.txt apply only to direct requests",
+        "the gateway's address is trusted, and it treats each 2xx as allowed",
+        SECURITY,
+        proof="core/access/test_auth_bypass.py::"
+        "test_fh13_to_fh17_the_address_of_the_client",
     ),
     Difference(
-        "bearer JWTs are refused when they were issued to another client (`azp`)",
-        "a token that was made for somebody else",
+        "bearer JWTs that were issued to another client (`azp`) are rejected",
+        "the token is intended for another application",
         '`bearer_authorized_parties = ["*"]`',
         proof="core/access/test_credentials_bearer.py::"
         "test_clients_whose_tokens_are_accepted_can_be_named",
     ),
     Difference(
-        "users of `htpasswd_file`: wrong tries are bounded, cost and say the same; the "
-        "form is accepted from the own page only; a session ends with its user's line",
-        "guessing, login CSRF",
-        instead=HOLE,
+        "`htpasswd_file`: failed attempts are limited, take the same time and get "
+        "the same response for all users; the form is accepted only from the sign-"
+        "in page; removing a user ends the session",
+        "password guessing, login CSRF",
+        SECURITY,
         proof="core/access/test_htpasswd.py::test_tries_are_bounded_by_client",
     ),
     Difference(
-        "`created_at` and `expires_on` in headers are UTC and whole seconds, and empty "
-        "when unknown",
-        "the original ends the connection when they are unknown",
-        instead=DEFECT,
+        "`created_at` and `expires_on` in headers are UTC in whole seconds, empty "
+        "if unknown",
+        "oauth2-proxy closes the connection if they are unknown",
+        BUG,
         proof="core/identity/test_headers.py::test_times_in_headers",
     ),
     Difference(
-        "sessions have a format of their own (AES-256-GCM), and old parts are cleared",
-        "one key for encryption and signature, parts that stay behind",
+        "sessions have a format of authproxy's (AES-256-GCM), and stale cookie "
+        "parts are cleared",
+        "oauth2-proxy uses one key for encryption and signature and leaves stale parts",
         '`cookie_format = "oauth2-proxy"`; its cookies are always read unless '
         "`cookie_read_oauth2_proxy = false`",
-        proof="core/sessions/test_oauth2_proxy_format.py::test_the_session_cookie_of_the_original_is_read",
+        proof="core/sessions/test_oauth2_proxy_format.py::"
+        "test_the_session_cookie_of_the_original_is_read",
     ),
     Difference(
-        "pages carry a strict Content-Security-Policy; custom ones may run their scripts",
+        "pages have a strict Content-Security-Policy; scripts of custom templates "
+        "are permitted",
         "clickjacking, injected scripts",
-        instead="custom templates, for scripts and styles; the rest is a hole",
+        "custom templates for scripts and styles; otherwise not available: it would"
+        " weaken security",
         proof="core/pages/test_pages.py::test_ou07_ou08_ou10_headers_of_own_pages",
     ),
     Difference(
-        "`/ready` is 503 until the provider's metadata and keys are there; the program "
-        "starts without them",
-        "a provider that is away must not keep it from starting",
-        instead=DEFECT,
+        "`/ready` returns 503 until the provider's metadata and keys are loaded; "
+        "authproxy starts without them",
+        "an unreachable provider must not prevent the start",
+        BUG,
         proof="core/login/test_flow.py::test_start_before_discovery_says_so",
     ),
     Difference(
-        "`$1`, `$2` … in an alpha file stay what they are",
-        "the original makes `$1` of each",
-        instead=DEFECT,
+        "`$1`, `$2` … in an alpha configuration file stay unchanged",
+        "oauth2-proxy replaces each by `$1`",
+        BUG,
         proof="server/config/test_alpha_read.py::test_variables_are_filled_in",
     ),
     Difference(
-        "`--convert-config-to-alpha` prints references to variables in place of secrets",
-        "its output ends in tickets and repositories",
-        "set the variable that it names",
+        "`--convert-config-to-alpha` prints references to variables instead of secrets",
+        "its output ends up in tickets and repositories",
+        "set the named variable",
         proof="server/config/test_alpha_convert.py::test_secrets_are_not_printed",
     ),
     Difference(
-        "what an original would find out when a request comes, or pass over (bad "
-        "`code_challenge_method`, `cookie_csrf_samesite`, unknown provider types, log "
-        "templates, TLS files, misspelt keys), is told by `--config-test`, all at once",
-        "nothing half-started",
-        instead=DEFECT,
+        "`--config-test` reports all invalid options at once: "
+        "`code_challenge_method`, `cookie_csrf_samesite`, provider types, log "
+        "templates, TLS files, misspelled keys",
+        "oauth2-proxy fails at the first request or ignores them",
+        BUG,
         proof="server/config/test_load.py::test_a_problem_is_told_once",
     ),
     Difference(
         "a WebSocket that a page of another site opens with the user's session gets 403",
-        "the same-origin policy does not keep it from reading everything (RFC 6455 §10.2)",
+        "the same-origin policy does not apply to WebSockets (RFC 6455 §10.2)",
         '`websocket_origins = ["*"]`',
         proof="core/upstreams/test_routes.py::test_only_own_pages_open_websockets",
     ),
     Difference(
-        "a WebSocket ends within a minute when its session has expired or was revoked",
-        "it would outlive the login for as long as it likes",
+        "a WebSocket is closed within a minute after its session expired or was revoked",
+        "it would outlive the session without limit",
         '`upgrade_check_interval = "0s"`',
         proof="server/net/test_tunnel.py::test_a_tunnel_ends_with_its_session",
     ),
     Difference(
-        "`proxy_websockets = false` switches upgrades off; `h2c` is never passed on",
-        "the original passes upgrades even then; behind `h2c` any request could hide",
+        "`proxy_websockets = false` disables upgrades; `h2c` is never forwarded",
+        "oauth2-proxy forwards upgrades even then; requests inside `h2c` would not "
+        "be checked",
         "`proxy_websockets = true`",
         proof="core/upstreams/test_routes.py::test_upgrades_that_are_not_passed_on",
     ),
     Difference(
-        "a folder of files is not left by symbolic links, and a file without a known "
-        "ending is text or bytes, never HTML",
-        "what others can write there would be read, or run, as ours",
+        "static files: symlinks that leave the root directory are not followed; a "
+        "file with an unknown extension is sent as text or bytes, never as HTML",
+        "users who can write files could read others or run scripts in the site's "
+        "origin",
         "`file_follow_symlinks = true`",
         proof="server/static/test_static_files.py::test_what_is_not_served",
     ),
     Difference(
-        "the slash that is missing at the end of a path is put before the query",
-        "it is a part of the path",
-        instead=DEFECT,
-        proof="core/upstreams/test_routes.py::test_a_folder_without_its_slash_is_redirected",
+        "a missing trailing slash is inserted before the query",
+        "the slash belongs to the path",
+        BUG,
+        proof="core/upstreams/test_routes.py::"
+        "test_a_folder_without_its_slash_is_redirected",
     ),
 )
 
 
-def expected(seen: Seen) -> tuple[Observed, set[str]]:
-    """What ours should be, and which entries had their part in it."""
+def apply_differences(comparison: Comparison) -> tuple[Observed, set[str]]:
+    """Return the expected response of authproxy and the rows that changed it."""
     used = set()
-    theirs = seen.theirs
-    for entry in DIFFERENCES:
-        if entry.change is None:
+    response = comparison.expected
+    for row in DIFFERENCES:
+        if row.change is None:
             continue
-        change = entry.change(replace(seen, theirs=theirs))
-        changed = replace(theirs, **change)
-        if changed != theirs:
-            used.add(entry.what)
-        theirs = changed
-    return theirs, used
+        change = row.change(replace(comparison, expected=response))
+        changed = replace(response, **change)
+        if changed != response:
+            used.add(row.what)
+        response = changed
+    return response, used
 
 
 BEGIN, END = "<!-- differences: begin -->", "<!-- differences: end -->"
 
 
 def table() -> str:
-    """The table as the README shows it, between its marks."""
-    rows = [
-        f"| {entry.what} | {entry.why} | {entry.instead} |" for entry in DIFFERENCES
+    """Return the table as Markdown, between the marks in README.md."""
+    rows = [f"| {row.what} | {row.why} | {row.instead} |" for row in DIFFERENCES]
+    head = [
+        "| Difference | Reason | For oauth2-proxy's behavior |",
+        "| --- | --- | --- |",
     ]
-    head = ["| what | why | as in oauth2-proxy by |", "| --- | --- | --- |"]
     return "\n".join([BEGIN, *head, *rows, END])
 
 

@@ -1,4 +1,4 @@
-"""What is compared of an answer: what a gateway, a browser or an upstream acts upon."""
+"""The compared parts of a response: those that gateways, browsers and upstreams use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from support.http import Reply
 
-# Names of the answer's own or the connection's business, and of what is compared apart.
+# Fields of the connection or the representation, and fields that are compared apart.
 NOT_COMPARED = frozenset(
     {
         "accept-ranges",
@@ -36,14 +36,14 @@ NOT_COMPARED = frozenset(
         "x-accel-expires",
     }
 )
-# Random by their nature: only whether they are there is compared.
+# Random values: only their presence is compared.
 RANDOM = ("state", "nonce", "code_challenge", "code")
 TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 REQUEST_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 RD = re.compile(r'name="rd"[^>]*value="([^"]*)"')
 LINK = re.compile(r'href="[^"]*/(?:start|sign_in)\?([^"]*)"')
-# What an upstream is told and acts upon.
-TOLD = (
+# Request fields that upstreams use.
+FORWARDED = (
     "gap-auth",
     "gap-signature",
     "authorization",
@@ -57,7 +57,7 @@ TOLD = (
 
 @dataclass(frozen=True)
 class Observed:
-    """An answer, without what differs from one run to the next."""
+    """A response without the values that differ between runs."""
 
     status: int
     location: str
@@ -70,20 +70,20 @@ class Observed:
 
 
 def observe(reply: Reply, *, cookie: str, whole: bool = False) -> Observed:
-    """What *reply* amounts to; *cookie* is the session cookie's name.
+    """Return the compared parts of *reply*.
 
-    With *whole* pages are compared word by word.
+    *cookie* is the name of the session cookie. *whole* compares the text of pages.
     """
     kind = reply.header("content-type").partition(";")[0]
     upstream: tuple[str, ...] = ()
     body = ""
-    # A redirect's body is nobody's business: browsers don't show it.
+    # Browsers do not show the body of a redirect.
     if reply.header("location"):
         kind = ""
     elif kind == "text/html":
-        body = _whole(reply) if whole else _page(reply)
+        body = _page_text(reply) if whole else _page_summary(reply)
     elif kind == "application/json" and b'"target"' in reply.body:
-        upstream = _told(json.loads(reply.body), cookie)
+        upstream = _forwarded_request(json.loads(reply.body), cookie)
     else:
         body = _plain(kind, reply)
     return Observed(
@@ -100,12 +100,12 @@ def observe(reply: Reply, *, cookie: str, whole: bool = False) -> Observed:
     )
 
 
-def differences(theirs: Observed, ours: Observed) -> dict[str, tuple[Any, Any]]:
-    """Field by field, where the two differ."""
+def differences(one: Observed, other: Observed) -> dict[str, tuple[Any, Any]]:
+    """Return the fields in which the two differ, with both values."""
     return {
-        name: (getattr(theirs, name), getattr(ours, name))
+        name: (getattr(one, name), getattr(other, name))
         for name in Observed.__dataclass_fields__
-        if getattr(theirs, name) != getattr(ours, name)
+        if getattr(one, name) != getattr(other, name)
     }
 
 
@@ -119,46 +119,50 @@ def _location(location: str) -> str:
 
 
 def _cookie(line: str, session: str) -> str:
-    """Name, whether it has a value, and the attributes as they stand."""
+    """Return the name, whether there is a value, and the attributes."""
     pair, _, attributes = line.partition("; ")
     name, _, value = pair.partition("=")
-    if "_csrf" in name:  # a slot's or a state's own part of the name is random
+    if "_csrf" in name:  # the rest of the name is random
         name = f"{session}…csrf"
-    # A second may begin between the session's time and the cookie's.
-    attributes = re.sub(r"(?<=Max-Age=)\d+9\b", _next, attributes)
+    # The session's time may be one second before the cookie's.
+    attributes = re.sub(r"(?<=Max-Age=)\d+9\b", _increment, attributes)
     return f"{name}={'…' if value else ''}; {attributes}"
 
 
-def _next(match: re.Match[str]) -> str:
+def _increment(match: re.Match[str]) -> str:
     return str(int(match[0]) + 1)
 
 
 def _headers(reply: Reply) -> tuple[str, ...]:
-    """What else the answer says, joined by name, with tokens made alike."""
+    """Return the other header fields, joined by name, with tokens replaced."""
     values: dict[str, list[str]] = {}
     for name, value in reply.headers:
         if name.lower() not in NOT_COMPARED:
             values.setdefault(name.lower(), []).append(TOKEN.sub("TOKEN", value))
-    return tuple(sorted(f"{name}: {','.join(found)}" for name, found in values.items()))
+    return tuple(sorted(f"{name}: {','.join(items)}" for name, items in values.items()))
 
 
-def _told(received: dict[str, Any], cookie: str) -> tuple[str, ...]:
-    """What the upstream was told, by name."""
+def _forwarded_request(received: dict[str, Any], cookie: str) -> tuple[str, ...]:
+    """Return the compared parts of the request that reached the upstream."""
     values: dict[str, list[str]] = {}
     for name, value in received["headers"]:
-        if name in TOLD or name.startswith(("x-forwarded", "x_forwarded", "x-auth")):
+        if name in FORWARDED or name.startswith(
+            ("x-forwarded", "x_forwarded", "x-auth")
+        ):
             if name == "cookie":
                 value = re.sub(rf"{re.escape(cookie)}\w*=[^;]*", f"{cookie}=…", value)
-            if name == "gap-signature":  # of tokens, and of what only one of them sends
+            if (
+                name == "gap-signature"
+            ):  # covers tokens and fields that only one program sends
                 value = value.partition(" ")[0]
             values.setdefault(name, []).append(TOKEN.sub("TOKEN", value))
-    told = sorted(f"{name}: {','.join(found)}" for name, found in values.items())
+    fields = sorted(f"{name}: {','.join(items)}" for name, items in values.items())
     line = f"{received['method']} {received['target']}"
-    return (line, f"body: {received['body']}", *told)
+    return (line, f"body: {received['body']}", *fields)
 
 
-def _page(reply: Reply) -> str:
-    """Pages are each one's own: where they lead, and whether they ask for a password."""
+def _page_summary(reply: Reply) -> str:
+    """Return the redirect targets of a page, and whether it has a password field."""
     found = {html.unescape(value) for value in RD.findall(reply.text)}
     for query in LINK.findall(reply.text):
         found |= {*urllib.parse.parse_qs(html.unescape(query)).get("rd", ["/"])}
@@ -166,7 +170,7 @@ def _page(reply: Reply) -> str:
     return f"to {sorted(found)}" + (", password" if password else "")
 
 
-def _whole(reply: Reply) -> str:
+def _page_text(reply: Reply) -> str:
     return REQUEST_ID.sub("ID", reply.text)
 
 

@@ -1,4 +1,4 @@
-"""Both programs, running with one configuration, and connections to them."""
+"""Both programs running with one configuration, and connections to them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from .bearer import id_token
 from .cases import BAD_BEARER, BROKEN, Case, basic
 from .configurations import Configuration
 
-TRIES = 3  # to start, while others take the ports
-TIMEOUT = 20.0  # seconds for one answer
+MAX_STARTS = 3  # because another program may take the port
+TIMEOUT = 20.0  # seconds for one response
 
 
 @dataclass
 class Peer:
-    """One of the programs, with a user logged in over a connection that stays."""
+    """One of the programs with a signed-in user and a persistent connection."""
 
     name: str
     configuration: Configuration
@@ -45,26 +45,26 @@ class Peer:
         )
 
     def log_in(self, provider: DevProvider) -> None:
-        """Log the configuration's user in; the answers stay in ``login``."""
-        self.login = self.logged_in(provider, "/deep", self.cookies)
+        """Log in the configuration's user; ``login`` takes the two responses."""
+        self.login = self.log_in_with(provider, "/deep", self.cookies)
 
-    def logged_in(
+    def log_in_with(
         self, provider: DevProvider, rd: str, cookies: Cookies | None = None
     ) -> tuple[Reply, Reply]:
-        """A login that begins with *rd*: the answers that begin and end it."""
+        """Log in with *rd*; return the responses of the start and of the callback."""
         host = self.configuration.host
         origin = f"http://{host}"
         client = Client({host: self.port}, cookies)
         query = urllib.parse.urlencode({"rd": rd})
         started = client.get(f"{origin}{self.configuration.prefix}/start?{query}")
         if not started.location.startswith(provider.config.issuer):
-            return started, started  # https only: nobody can log in
+            return started, started  # https only: no login over http
         callback = provider.log_in(started.location, self.configuration.user)
         parts = urllib.parse.urlsplit(callback)
         return started, client.get(f"{origin}{parts.path}?{parts.query}")
 
-    def answer(self, case: Case) -> Reply:
-        """What it says to *case*; the user's cookies stay as they are."""
+    def send(self, case: Case) -> Reply:
+        """Return the response to *case*; the user's cookies do not change."""
         target = case.target.replace("{P}", self.configuration.prefix)
         headers = {"Host": self.configuration.host, **case.headers}
         headers |= self._credentials(case)
@@ -76,7 +76,7 @@ class Peer:
     def _credentials(self, case: Case) -> dict[str, str]:
         cookies = [case.cookies] if case.cookies else []
         authorization = ""
-        match case.who:
+        match case.credentials:
             case "user":
                 origin = f"https://{self.configuration.host}/"
                 cookies.append(self.cookies.sent_to(origin))
@@ -90,54 +90,56 @@ class Peer:
                 authorization = basic("carol", "secret")
             case "bad basic":
                 authorization = basic("carol", "wrong")
-        found = {"Cookie": "; ".join(filter(None, cookies))} if any(cookies) else {}
-        return {**found, **({"Authorization": authorization} if authorization else {})}
+        fields = {"Cookie": "; ".join(filter(None, cookies))} if any(cookies) else {}
+        return {**fields, **({"Authorization": authorization} if authorization else {})}
 
     def _exchange(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes
     ) -> Reply:
-        """One exchange; a connection that is closed without an answer has status 0."""
-        line = self._connection
+        """Return the response; status 0 if the connection closes without one."""
+        connection = self._connection
         try:
-            line.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+            connection.putrequest(
+                method, target, skip_host=True, skip_accept_encoding=True
+            )
             for name, value in headers.items():
-                line.putheader(name, value)
-            line.endheaders(body or None)
-            answer = line.getresponse()
-            read = answer.read()
+                connection.putheader(name, value)
+            connection.endheaders(body or None)
+            response = connection.getresponse()
+            content = response.read()
         except (http.client.HTTPException, ConnectionError):
-            line.close()
+            connection.close()
             return Reply(target, 0, (), b"")
         url = f"http://{self.configuration.host}{target}"
-        return Reply(url, answer.status, tuple(answer.getheaders()), read)
+        return Reply(url, response.status, tuple(response.getheaders()), content)
 
     def close(self) -> None:
-        """End it."""
+        """Close the connection and stop the program."""
         self._connection.close()
         self.process.stop()
 
 
 class Peers:
-    """Starts both programs; *places* says what stands for ``{echo}`` and the like."""
+    """Starts both programs; *values* are those of the placeholders ``{echo}`` etc."""
 
-    def __init__(self, provider: DevProvider, places: Mapping[str, str]) -> None:
+    def __init__(self, provider: DevProvider, values: Mapping[str, str]) -> None:
         self._provider = provider
-        self._places = {**places, "{issuer}": provider.config.issuer}
+        self._values = {**values, "{issuer}": provider.config.issuer}
         self._bearer = id_token(provider)
 
     @contextmanager
-    def started(
+    def running(
         self, configuration: Configuration, folder: Path
     ) -> Iterator[tuple[Peer, Peer]]:
-        """oauth2-proxy and authproxy, each with the configuration's user logged in."""
+        """oauth2-proxy and authproxy, each with the configuration's signed-in user."""
         cookies: dict[str, Cookies] = {}
         if configuration.relaxed:
             options = {**configuration.options, **configuration.relaxed}
             relaxed = replace(configuration, options=options, relaxed={})
-            with self.started(relaxed, folder / "relaxed") as earlier:
+            with self.running(relaxed, folder / "relaxed") as earlier:
                 cookies = {peer.name: peer.cookies for peer in earlier}
         with ExitStack() as stack:
-            peers = self._both(configuration, folder, stack)
+            peers = self._start_both(configuration, folder, stack)
             for peer in peers:
                 if cookies:
                     peer.cookies = cookies[peer.name]
@@ -145,14 +147,14 @@ class Peers:
                     peer.log_in(self._provider)
             yield peers[0], peers[1]
 
-    def _both(
+    def _start_both(
         self, configuration: Configuration, folder: Path, stack: ExitStack
     ) -> list[Peer]:
-        """Both, listening; a port that somebody else took meanwhile is tried again."""
-        for attempt in range(TRIES):
-            place = folder / str(attempt)
+        """Start both and wait until they listen; retry if a port is in use."""
+        for attempt in range(MAX_STARTS):
+            directory = folder / str(attempt)
             peers = [
-                self._start(name, configuration, place / name)
+                self._start(name, configuration, directory / name)
                 for name in (OAUTH2_PROXY, AUTHPROXY)
             ]
             try:
@@ -161,7 +163,7 @@ class Peers:
             except ProgramFailedError as error:
                 for peer in peers:
                     peer.close()
-                if "in use" not in str(error) or attempt + 1 == TRIES:
+                if "in use" not in str(error) or attempt + 1 == MAX_STARTS:
                     raise
             else:
                 for peer in peers:
@@ -171,11 +173,11 @@ class Peers:
 
     def _start(self, name: str, configuration: Configuration, folder: Path) -> Peer:
         program = command(name)
-        assert program, f"{name} isn't installed"
+        assert program, f"{name} is not installed"
         folder.mkdir(parents=True)
         port = free_port()
-        places = {
-            **self._places,
+        values = {
+            **self._values,
             "{folder}": str(folder),
             "{port}": str(port),
             "{tls}": str(free_port()),
@@ -184,12 +186,12 @@ class Peers:
             (folder / file).write_text(content)
         config = folder / "proxy.cfg"
         config.write_text(
-            _filled(toml(configuration.values(ours=name == AUTHPROXY)), places)
+            _with_values(toml(configuration.values(extended=name == AUTHPROXY)), values)
         )
         arguments: list[str | Path] = ["--config", config, *configuration.flags]
         if configuration.alpha:
             alpha = folder / "alpha.yaml"
-            alpha.write_text(_filled(configuration.alpha, places))
+            alpha.write_text(_with_values(configuration.alpha, values))
             arguments += ["--alpha-config", alpha]
         process = Process(
             name,
@@ -211,13 +213,13 @@ def _environment(
         "HTTP_ADDRESS": f"{LOOPBACK}:{port}",
         "WORKERS": "1",
     }
-    found = {f"OAUTH2_PROXY_{key}": value for key, value in values.items()}
+    environment = {f"OAUTH2_PROXY_{key}": value for key, value in values.items()}
     if name == AUTHPROXY:
-        found["PYTHONPATH"] = SOURCES
-    return {**found, **configuration.environment}
+        environment["PYTHONPATH"] = SOURCES
+    return {**environment, **configuration.environment}
 
 
-def _filled(text: str, places: Mapping[str, str]) -> str:
-    for place, value in places.items():
-        text = text.replace(place, value)
+def _with_values(text: str, values: Mapping[str, str]) -> str:
+    for placeholder, value in values.items():
+        text = text.replace(placeholder, value)
     return text

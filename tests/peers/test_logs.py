@@ -1,7 +1,7 @@
-"""The same requests to oauth2-proxy and to authproxy: the lines they write are the same.
+"""oauth2-proxy and authproxy write the same log lines for the same requests.
 
-What differs on purpose: values of secret query parameters are cut out, and the text of a
-message is our own.
+Intended differences: authproxy removes the values of secret query parameters, and the
+texts of messages differ.
 """
 
 from __future__ import annotations
@@ -86,10 +86,10 @@ def issuer(provider: DevProvider) -> Iterator[str]:
         yield running.url
 
 
-def both(
+def each_program(
     folder: Path, issuer: str, config: str, **environment: str
 ) -> Iterator[AuthServer]:
-    """One after the other, each with the same configuration."""
+    """Run oauth2-proxy, then authproxy, with the same configuration."""
     for name in (OAUTH2_PROXY, AUTHPROXY):
         if command(name) is None:
             pytest.skip(f"{name} is not installed")
@@ -103,7 +103,7 @@ def both(
 
 
 def send(server: AuthServer, number: int) -> None:
-    """Send the request *number*, whose id says so."""
+    """Send the request *number* with an id that contains the number."""
     target, method, headers = REQUESTS[number]
     connection = HTTPConnection(LOOPBACK, server.port, timeout=10)
     connection.request(
@@ -114,14 +114,14 @@ def send(server: AuthServer, number: int) -> None:
 
 
 def lines(server: AuthServer, pattern: str) -> list[str]:
-    """The lines about our requests, in the order of their ids."""
+    """Return the log lines of the requests, sorted by request id."""
     return sorted(re.findall(pattern, server.process.log(), re.M))
 
 
-def test_request_lines(tmp_path: Path, issuer: str) -> None:
-    """Every field, whatever the client puts into it; and which requests have a line."""
+def test_request_log_lines_equal(tmp_path: Path, issuer: str) -> None:
+    """All fields, with unusual client values, and which requests are logged."""
     found = []
-    for server in both(tmp_path, issuer, CONFIG):
+    for server in each_program(tmp_path, issuer, CONFIG):
         for number in range(len(REQUESTS)):
             send(server, number)
         last = f"id-{len(REQUESTS) - 1:02}"
@@ -132,18 +132,18 @@ def test_request_lines(tmp_path: Path, issuer: str) -> None:
                 for line in lines(server, r"^R\|(id-\d\d\|.*)$")
             ]
         )
-    theirs, ours = ([one.rsplit("|", 3) for one in some] for some in found)
-    assert [one[0] for one in ours] == [one[0] for one in theirs]
-    for one in (*ours, *theirs):
+    reference, actual = ([one.rsplit("|", 3) for one in some] for some in found)
+    assert [one[0] for one in actual] == [one[0] for one in reference]
+    for one in (*actual, *reference):
         assert re.fullmatch(r"127\.0\.0\.1(:\d+)?", one[1])
         assert re.fullmatch(r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d", one[2])
         assert re.fullmatch(r"\d+\.\d{3}", one[3])
 
 
-def test_default_lines(tmp_path: Path, issuer: str) -> None:
-    """The same shape: what reads one log reads the other."""
+def test_default_request_log_format_equal(tmp_path: Path, issuer: str) -> None:
+    """Log parsers for oauth2-proxy read authproxy's log."""
     found = []
-    for server in both(tmp_path, issuer, DEFAULTS):
+    for server in each_program(tmp_path, issuer, DEFAULTS):
         send(server, 0)
         wait_for(lambda: "id-00" in server.process.log(), "the line")  # noqa: B023
         [line] = lines(server, r"^.* - id-00 - .*$")
@@ -153,56 +153,58 @@ def test_default_lines(tmp_path: Path, issuer: str) -> None:
     assert found[0] == found[1]
 
 
-def test_auth_lines(tmp_path: Path, issuer: str, provider: DevProvider) -> None:
-    """A login: in both logs it is a success, told with the same facts."""
+def test_auth_log_lines_equal(
+    tmp_path: Path, issuer: str, provider: DevProvider
+) -> None:
+    """Both programs log a login as a success with the same fields."""
     found = []
-    for server in both(tmp_path, issuer, AUTH_CONFIG):
-        status, location, cookies = ask(server, "/oauth2/start?rd=/")
+    for server in each_program(tmp_path, issuer, AUTH_CONFIG):
+        status, location, cookies = request(server, "/oauth2/start?rd=/")
         assert status == 302
         callback = urlsplit(provider.log_in(location, "alice"))
         target = f"{callback.path}?{callback.query}"
-        assert ask(server, target, cookies)[0] == 302
+        assert request(server, target, cookies)[0] == 302
         wait_for(lambda: "A|id-00" in server.process.log(), "the line")  # noqa: B023
         [line] = lines(server, r"^A\|(id-00\|.*)$")
         found.append(line.replace(f":{server.port}|", ":PORT|").rsplit("|", 3)[0])
     assert found[0] == found[1]
 
 
-def ask(server: AuthServer, target: str, cookies: str = "") -> tuple[int, str, str]:
-    """Status, Location and the cookies of the answer to a request."""
+def request(server: AuthServer, target: str, cookies: str = "") -> tuple[int, str, str]:
+    """Return status, Location and cookies of the response."""
     connection = HTTPConnection(LOOPBACK, server.port, timeout=10)
     fields = {"X-Request-Id": "id-00", "User-Agent": 'a "b"', "Cookie": cookies}
     connection.request("GET", target, headers=fields)
-    answer = connection.getresponse()
-    answer.read()
+    response = connection.getresponse()
+    response.read()
     connection.close()
-    new = answer.headers.get_all("Set-Cookie", [])
+    new = response.headers.get_all("Set-Cookie", [])
     return (
-        answer.status,
-        answer.headers.get("Location", ""),
+        response.status,
+        response.headers.get("Location", ""),
         "; ".join(one.partition(";")[0] for one in new),
     )
 
 
-def test_metrics(tmp_path: Path, issuer: str) -> None:
-    """The original's names, types and labels, with the same numbers."""
+def test_metrics_equal(tmp_path: Path, issuer: str) -> None:
+    """oauth2-proxy's metrics with the same names, types, labels and values."""
     port = free_port()
     found = []
-    for server in both(
+    for server in each_program(
         tmp_path, issuer, REFERENCE, OAUTH2_PROXY_METRICS_ADDRESS=f"{LOOPBACK}:{port}"
     ):
         for number in range(len(REQUESTS)):
             send(server, number)
         connection = HTTPConnection(LOOPBACK, port, timeout=10)
         connection.request("GET", "/metrics")
-        answer = connection.getresponse()
-        found.append((answer.headers["Content-Type"], answer.read().decode()))
+        response = connection.getresponse()
+        found.append((response.headers["Content-Type"], response.read().decode()))
         connection.close()
-    (their_type, theirs), (our_type, ours) = found
-    assert our_type == their_type
+    (expected_type, reference), (actual_type, actual) = found
+    assert actual_type == expected_type
     wanted = r"^(# TYPE )?(oauth2_proxy_|promhttp_)(?!.*_sum).*$"
-    for line in re.finditer(wanted, theirs, re.M):
+    for line in re.finditer(wanted, reference, re.M):
         if (
             "_bucket" not in line[0] and "_count" not in line[0]
         ) or 'le="+Inf"' in line[0]:
-            assert line[0] in ours.splitlines()
+            assert line[0] in actual.splitlines()

@@ -1,4 +1,4 @@
-"""The original and authproxy log in at the same endpoints, with the same result."""
+"""oauth2-proxy and authproxy log in at the same provider endpoints with equal results."""
 
 from __future__ import annotations
 
@@ -41,26 +41,27 @@ TOKEN = {"access_token": "access-1", "token_type": "bearer"}
 
 
 class Case(NamedTuple):
-    """A type of provider: settings, endpoints, claims, and whether it gives tokens.
+    """A provider type: settings, endpoint responses, claims, whether login is allowed.
 
-    ``{url}`` in settings is where the endpoints are.
+    ``{url}`` in settings stands for the endpoints' base URL. Without ``claims`` the
+    provider issues no ID token.
     """
 
     kind: str
     settings: dict[str, str]
-    answers: dict[str, Any]
+    responses: dict[str, Any]
     claims: dict[str, Any] | None = None
     allowed: bool = True
 
 
 def pages(*items: Any) -> Callable[[str, str], Any]:
-    """A list that comes in pages, by the query's ``page``."""
+    """Return a responder for a paged list; ``page`` in the query selects the page."""
 
-    def answer(target: str, body: str) -> Any:
+    def respond(target: str, body: str) -> Any:
         page = int(parse_qs(urlsplit(target).query).get("page", ["1"])[0])
         return items[page - 1] if page <= len(items) else []
 
-    return answer
+    return respond
 
 
 OWN = {"login_url": "{url}/authorize", "redeem_url": "{url}/token"}
@@ -232,19 +233,19 @@ CASES = (
 
 
 class Idp:
-    """The endpoints of one case; ``nonce`` is that of the login under way."""
+    """The endpoints of one case; ``nonce`` is that of the current login."""
 
     def __init__(self, api: ApiServer, case: Case) -> None:
         self.api, self.case = api, case
         self.nonce = ""
         found = discovery(api.url)
-        if "GET /userinfo" not in case.answers:
+        if "GET /userinfo" not in case.responses:
             found["userinfo_endpoint"] = ""
         api.answers = {
             "GET /.well-known/openid-configuration": found,
             "GET /jwks": jwks(),
             "POST /token": self.tokens,
-            **case.answers,
+            **case.responses,
         }
 
     def tokens(self, target: str, body: str) -> Any:
@@ -266,7 +267,7 @@ class Idp:
 
 
 def log_in(server: peers.AuthServer, idp: Idp) -> tuple[Reply, Reply]:
-    """The answers of the callback and of the check."""
+    """Log in; return the responses of the callback and of the auth check."""
     client = Client()
     started = client.get(f"{server.url}/oauth2/start?rd=/")
     assert started.status == 302, started.text
@@ -283,7 +284,7 @@ def api() -> Iterator[ApiServer]:
 
 
 def results(name: str, folder: Path, api: ApiServer, case: Case) -> dict[str, Any]:
-    """What a login at *name* comes to."""
+    """Log in with the program *name*; return the compared results."""
     idp = Idp(api, case)
     settings = {
         key: value.replace("{url}", api.url)
@@ -308,32 +309,32 @@ def results(name: str, folder: Path, api: ApiServer, case: Case) -> dict[str, An
                 lambda: ready.get(f"{server.url}/ready").status == 200, 20.0
             )
         api.seen.clear()
-        back, check = log_in(server, idp)
+        callback, check = log_in(server, idp)
     finally:
         server.stop()
     return {
-        "in": back.status == 302,
+        "allowed": callback.status == 302,
         "check": check.status,
-        "asked": {seen.partition("?")[0] for seen in api.seen},
+        "endpoints": {request.partition("?")[0] for request in api.seen},
         **{header: _sorted(check.header(header)) for header in HEADERS},
     }
 
 
 def _sorted(value: str) -> str:
-    """Groups of some types come in a random order."""
+    """Return the groups sorted, because some provider types send them in random order."""
     return ",".join(sorted(value.split(",")))
 
 
 @pytest.mark.parametrize(
     "case", CASES, ids=[f"{number}-{case.kind}" for number, case in enumerate(CASES)]
 )
-def test_both_let_in_the_same_user(case: Case, tmp_path: Path, api: ApiServer) -> None:
+def test_login_results_equal(case: Case, tmp_path: Path, api: ApiServer) -> None:
     if peers.command(peers.OAUTH2_PROXY) is None:
         pytest.skip("oauth2-proxy is not installed")
-    theirs = results(peers.OAUTH2_PROXY, tmp_path, api, case)
-    ours = results(peers.AUTHPROXY, tmp_path, api, case)
-    asked, known = ours.pop("asked"), theirs.pop("asked")
-    assert ours == theirs
-    assert ours["in"] is case.allowed
-    # It is asked who the user is before that is judged, not after.
-    assert asked <= known | {"GET /user"}
+    reference = results(peers.OAUTH2_PROXY, tmp_path, api, case)
+    actual = results(peers.AUTHPROXY, tmp_path, api, case)
+    endpoints, known = actual.pop("endpoints"), reference.pop("endpoints")
+    assert actual == reference
+    assert actual["allowed"] is case.allowed
+    # authproxy requests the user before it checks access; oauth2-proxy only afterwards.
+    assert endpoints <= known | {"GET /user"}

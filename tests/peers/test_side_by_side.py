@@ -1,7 +1,7 @@
 """The same requests to oauth2-proxy and to authproxy, in many configurations.
 
-Where the answers differ, the table of `differences` has to say so, field by field, and
-what it says has to be so.
+The table of `differences` must explain every differing field, and every row of it must
+apply to some response.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from support.redis import RedisServer
 
 from .cases import CASES, RETURNS, Case
 from .configurations import CALLBACK_HOSTS, CONFIGURATIONS, Configuration
-from .differences import DIFFERENCES, Seen, expected, table
+from .differences import DIFFERENCES, Comparison, apply_differences, table
 from .observed import differences, observe
 from .running import Peer, Peers
 
 pytestmark = pytest.mark.peers
-SHOWN = 12  # differences of one configuration
-LONG = 3600.0  # seconds that tokens live: longer than the tests take
+MAX_REPORTED = 12  # differing responses of one configuration
+TOKEN_LIFETIME = 3600.0  # seconds, longer than the tests take
 NAMES = [configuration.name for configuration in CONFIGURATIONS]
 used: set[str] = set()
 ran: set[str] = set()
@@ -39,7 +39,7 @@ ran: set[str] = set()
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[DevProvider]:
-    """An identity provider for both."""
+    """An identity provider for both programs."""
     callbacks = tuple(
         f"{scheme}://{host}{prefix}/callback"
         for scheme in ("http", "https")
@@ -54,47 +54,48 @@ def provider() -> Iterator[DevProvider]:
     config = ProviderConfig(
         users=example_users("secret"),
         clients=(client,),
-        access_token_lifetime=LONG,
-        id_token_lifetime=LONG,
+        access_token_lifetime=TOKEN_LIFETIME,
+        id_token_lifetime=TOKEN_LIFETIME,
     )
-    made = DevProvider(config)
-    with serve(made):
-        yield made
+    provider = DevProvider(config)
+    with serve(provider):
+        yield provider
 
 
 @pytest.fixture(scope="module")
 def peers(
     provider: DevProvider, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Peers]:
-    """Starts both programs, beside an application and a store."""
+    """Both programs with an application and a Redis server."""
     if command(OAUTH2_PROXY) is None:
-        pytest.skip("oauth2-proxy isn't installed")
+        pytest.skip("oauth2-proxy is not installed")
     with ExitStack() as stack:
         echo = stack.enter_context(EchoApp())
-        made = make_certificate(tmp_path_factory.mktemp("tls"), LOOPBACK)
-        places = {
+        certificate = make_certificate(tmp_path_factory.mktemp("tls"), LOOPBACK)
+        values = {
             "{echo}": str(echo.port),
-            "{cert}": made.cert_file,
-            "{key}": made.key_file,
+            "{cert}": certificate.cert_file,
+            "{key}": certificate.key_file,
         }
         if find("redis-server"):
             server = RedisServer(tmp_path_factory.mktemp("redis"))
             redis = stack.enter_context(server)
-            places["{redis}"] = f"redis://127.0.0.1:{redis.port}"
-        yield Peers(provider, places)
+            values["{redis}"] = f"redis://127.0.0.1:{redis.port}"
+        yield Peers(provider, values)
 
 
-def compared(configuration: Configuration, case: Case, both: tuple[Peer, Peer]) -> str:
-    """What is not as the table says, "" when all is."""
-    theirs, ours = (
-        observe(
-            peer.answer(case), cookie=configuration.cookie, whole=configuration.whole
-        )
+def unexplained(
+    configuration: Configuration, case: Case, both: tuple[Peer, Peer]
+) -> str:
+    """Return the fields that the table does not explain as text, "" for none."""
+    reference, actual = (
+        observe(peer.send(case), cookie=configuration.cookie, whole=configuration.whole)
         for peer in both
     )
-    should, entries = expected(Seen(configuration, case, theirs, ours))
-    used.update(entries)
-    found = differences(should, ours)
+    comparison = Comparison(configuration, case, reference, actual)
+    expected, rows = apply_differences(comparison)
+    used.update(rows)
+    found = differences(expected, actual)
     return "".join(
         f"\n{case.name}: {field}\n  expected {one!r}\n  got      {other!r}"
         for field, (one, other) in found.items()
@@ -102,82 +103,82 @@ def compared(configuration: Configuration, case: Case, both: tuple[Peer, Peer]) 
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=NAMES)
-def test_both_answer_alike(
+def test_responses_equal_except_for_listed_differences(
     configuration: Configuration, peers: Peers, tmp_path: Path
 ) -> None:
     if "session_store_type" in configuration.options and not find("redis-server"):
-        pytest.skip("redis-server isn't installed")
-    with peers.started(configuration, tmp_path) as both:
-        found = [compared(configuration, case, both) for case in CASES]
+        pytest.skip("redis-server is not installed")
+    with peers.running(configuration, tmp_path) as both:
+        found = [unexplained(configuration, case, both) for case in CASES]
 
     ran.add(configuration.name)
-    wrong = list(filter(None, found))
-    assert not wrong, f"{len(wrong)} answers" + "".join(wrong[:SHOWN])
+    reports = list(filter(None, found))
+    assert not reports, f"{len(reports)} responses" + "".join(reports[:MAX_REPORTED])
 
 
 @pytest.fixture(scope="module")
 def both(
     peers: Peers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Peer, Peer]]:
-    """Both with the defaults and some listed domains."""
+    """Both programs with the default options and whitelisted domains."""
     options = {"whitelist_domains": [".example.org"], "encode_state": True}
     folder = tmp_path_factory.mktemp("logins")
-    with peers.started(Configuration("logins", options), folder) as running:
+    with peers.running(Configuration("logins", options), folder) as running:
         yield running
 
 
 @pytest.mark.parametrize("rd", [rd for rd in RETURNS if "{P}" not in rd])
-def test_a_login_ends_alike(
+def test_login_redirects_to_the_same_target(
     rd: str, both: tuple[Peer, Peer], provider: DevProvider
 ) -> None:
-    """The whole way; where it ends is what the sign-in page says in the comparison."""
-    seen = []
+    """A complete login redirects to the target of the compared sign-in page."""
+    results = []
     for peer in both:
-        started, ended = peer.logged_in(provider, rd)
-        observed = observe(ended, cookie="_oauth2_proxy")
+        started, finished = peer.log_in_with(provider, rd)
+        observed = observe(finished, cookie="_oauth2_proxy")
         session = [line for line in observed.cookies if "csrf=" not in line]
-        seen.append((started.status, ended.status, observed.location, session))
+        results.append((started.status, finished.status, observed.location, session))
 
-    theirs, ours = seen
+    reference, actual = results
     case = next(case for case in CASES if case.name == f"sign out to {rd!r}")
-    assert (theirs[:2], theirs[3]) == (ours[:2], ours[3])
-    assert ours[3] == ["_oauth2_proxy=…; Path=/; Max-Age=604800; HttpOnly; Secure"]
-    signed_out = [observe(peer.answer(case), cookie="_oauth2_proxy") for peer in both]
-    assert [one.location for one in signed_out] == [theirs[2], ours[2]]
+    assert (reference[:2], reference[3]) == (actual[:2], actual[3])
+    assert actual[3] == ["_oauth2_proxy=…; Path=/; Max-Age=604800; HttpOnly; Secure"]
+    signed_out = [observe(peer.send(case), cookie="_oauth2_proxy") for peer in both]
+    assert [one.location for one in signed_out] == [reference[2], actual[2]]
 
 
-def test_every_entry_of_the_table_is_true() -> None:
+def test_each_row_applies_to_a_response() -> None:
     if ran != set(NAMES):
         pytest.skip("not all configurations ran")
-    listed = {entry.what for entry in DIFFERENCES if entry.change is not None}
+    listed = {row.what for row in DIFFERENCES if row.change is not None}
     assert listed == used
 
 
-def test_every_entry_is_shown_or_proved() -> None:
-    for entry in DIFFERENCES:
-        assert bool(entry.change) != bool(entry.proof), entry.what
-        if entry.proof:
-            file, _, function = entry.proof.partition("::")
+def test_each_row_has_a_change_or_a_proof() -> None:
+    for row in DIFFERENCES:
+        assert bool(row.change) != bool(row.proof), row.what
+        if row.proof:
+            file, _, function = row.proof.partition("::")
             source = (ROOT / "tests" / file).read_text()
-            assert re.search(rf"\bdef {function}\(", source), entry.proof
+            assert re.search(rf"\bdef {function}\(", source), row.proof
 
 
-def test_every_entry_says_how_to_have_it_as_in_the_original() -> None:
-    assert not [entry.what for entry in DIFFERENCES if not entry.instead]
+def test_each_row_names_the_option_or_the_reason() -> None:
+    assert not [row.what for row in DIFFERENCES if not row.instead]
 
 
-def test_the_readme_shows_the_table() -> None:
-    """``python -m peers.differences`` in the folder of the tests writes it anew."""
+def test_readme_has_the_table() -> None:
+    """``python -m peers.differences`` in ``tests/`` rewrites it."""
     assert table() in (ROOT / "README.md").read_text()
 
 
-def test_there_is_enough_of_both() -> None:
+def test_cases_and_configurations_are_numerous_and_unique() -> None:
     assert len(CONFIGURATIONS) >= 40
     assert len({case.name for case in CASES}) == len(CASES) >= 150
     assert len(set(NAMES)) == len(NAMES)
 
 
-def test_the_readme_tells_how_much() -> None:
+def test_readme_has_the_number_of_cases() -> None:
     text = (ROOT / "README.md").read_text()
     assert f"{len(CONFIGURATIONS)} configurations" in text
     assert f"{len(CASES)} requests" in text
