@@ -26,6 +26,10 @@ VIOLATIONS = {
         "from authproxy_core.sessions import sessions",
         "in authproxy_core.sessions",
     ),
+    "server/authproxy/http/request_head.py": (
+        "from authproxy.serve import worker_context",
+        "authproxy.http.request_head -> authproxy.serve.worker_context",
+    ),
     "server/authproxy/server_settings.py": (
         "import authproxy_demo",
         "authproxy.server_settings -> authproxy_demo",
