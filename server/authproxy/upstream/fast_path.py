@@ -18,12 +18,12 @@ from ..http.upstream_response import ResponseHead, ResponseReader, UpstreamError
 from ..net.dial import Stream
 from ..serve.encoding_caches import FieldCache
 from ..serve.request_task import serve_exchange
-from .pool import ConnectionPool
+from .pool import UpstreamPool
 from .relay import IDEMPOTENT, request_head
 
 
 def try_fast_path(
-    pool: ConnectionPool,
+    pool: UpstreamPool,
     identity_fields: FieldCache,
     exchange: FastPathExchange,
     forward: Forward,
@@ -48,7 +48,7 @@ class FastPath:
 
     def __init__(
         self,
-        pool: ConnectionPool,
+        pool: UpstreamPool,
         stream: Stream,
         exchange: FastPathExchange,
         forward: Forward,

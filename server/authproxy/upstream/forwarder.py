@@ -27,7 +27,7 @@ from ..net.tls import upstream_context
 from ..serve.encoding_caches import FieldCache
 from ..server_settings import ForwardSettings
 from .fast_path import try_fast_path
-from .pool import ConnectionPool
+from .pool import UpstreamPool
 from .relay import (
     IDEMPOTENT,
     Relay,
@@ -62,12 +62,12 @@ class Forwarder:
     def __init__(self, settings: ForwardSettings | None = None) -> None:
         self._settings = settings or ForwardSettings()
         self._tunnels = TunnelRegistry(self._settings)
-        self._pools: dict[str, ConnectionPool] = {}
+        self._pools: dict[str, UpstreamPool] = {}
         self._identity_fields = FieldCache(encode_forwardable_fields)
         # Pools replaced by a reload; requests may still use their connections.
-        self._replaced: list[ConnectionPool] = []
+        self._replaced: list[UpstreamPool] = []
         self._contexts: dict[TlsKey, ssl.SSLContext] = {}
-        self._http2: dict[ConnectionPool, H2Upstream] = {}
+        self._http2: dict[UpstreamPool, H2Upstream] = {}
 
     async def close(self) -> None:
         """Close all connections."""
@@ -113,7 +113,7 @@ class Forwarder:
             await self._send(exchange, forward, pool)
 
     async def _send(
-        self, exchange: ExchangeProtocol, forward: Forward, pool: ConnectionPool
+        self, exchange: ExchangeProtocol, forward: Forward, pool: UpstreamPool
     ) -> None:
         """Send a request over HTTP/1.1; retry on another connection if one is stale."""
         retryable = exchange.body.length == 0 and forward.method in IDEMPOTENT
@@ -137,7 +137,7 @@ class Forwarder:
                 return
 
     def _http2_upstream(
-        self, exchange: ExchangeProtocol, pool: ConnectionPool
+        self, exchange: ExchangeProtocol, pool: UpstreamPool
     ) -> H2Upstream:
         http2 = self._http2.get(pool)
         if http2 is None:
@@ -152,7 +152,7 @@ class Forwarder:
 
     # Pools.
 
-    def _pool(self, upstream: Upstream) -> ConnectionPool:
+    def _pool(self, upstream: Upstream) -> UpstreamPool:
         """Return the pool for *upstream*, which may be from before or after a reload."""
         current = self._pools.get(upstream.id)
         if current is not None and current.upstream == upstream:
@@ -160,7 +160,7 @@ class Forwarder:
             return current
         pool = self._take_replaced(upstream)
         if pool is None:
-            pool = ConnectionPool(upstream, self._context(upstream), self._settings)
+            pool = UpstreamPool(upstream, self._context(upstream), self._settings)
             if current is not None:
                 self._retire(current)
         else:
@@ -171,7 +171,7 @@ class Forwarder:
         self._pools[upstream.id] = pool
         return pool
 
-    def _take_replaced(self, upstream: Upstream) -> ConnectionPool | None:
+    def _take_replaced(self, upstream: Upstream) -> UpstreamPool | None:
         """Remove and return the replaced pool for *upstream*; retire unused pools."""
         taken = next((one for one in self._replaced if one.upstream == upstream), None)
         unused = [
@@ -185,7 +185,7 @@ class Forwarder:
         self._replaced = [one for one in self._replaced if one not in removed]
         return taken
 
-    def _retire(self, pool: ConnectionPool) -> None:
+    def _retire(self, pool: UpstreamPool) -> None:
         pool.retire()
         if (http2 := self._http2.pop(pool, None)) is not None:
             http2.retire()
@@ -200,7 +200,7 @@ class Forwarder:
         return self._contexts.get(_tls_key(upstream))
 
     async def _connect(
-        self, logs: StandardLog, pool: ConnectionPool, retryable: bool | None = None
+        self, logs: StandardLog, pool: UpstreamPool, retryable: bool | None = None
     ) -> Stream:
         """Return a connection; log the failure and raise `UpstreamError`."""
         limit = self._settings.connect_timeout

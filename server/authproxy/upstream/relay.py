@@ -21,7 +21,7 @@ from ..http.trailers import without_protected
 from ..http.upstream_response import ResponseHead, ResponseReader, UpstreamError
 from ..net.dial import Stream
 from ..net.tunnel import Tunnel, UpgradedConnection
-from .pool import ConnectionPool
+from .pool import UpstreamPool
 from .tunnel_registry import TunnelRegistry
 
 READ_SIZE = 256 << 10  # bytes
@@ -231,7 +231,7 @@ class Relay:
         return data
 
 
-async def run_relay(relay: Relay, pool: ConnectionPool) -> None:
+async def run_relay(relay: Relay, pool: UpstreamPool) -> None:
     """Run *relay*, then release its connection, close it, or keep it for a tunnel."""
     try:
         await relay.run()

@@ -184,7 +184,7 @@ def test_a_header_that_would_split_the_request_is_refused(loop: str) -> None:
         await client.close()
         return str(caught.value)
 
-    assert run_on(main(), loop).endswith(" is malformed")
+    assert run_on(main(), loop).startswith("malformed request to ")
 
 
 # What comes back
@@ -272,7 +272,7 @@ def test_an_announced_body_above_the_limit_is_not_read(loop: str) -> None:
         await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1001\r\n\r\n")
         await peer.gone()  # no byte of the body is needed to refuse it
 
-    assert "answer above 1000 bytes" in refused(loop, script)
+    assert "response exceeds 1000 bytes" in refused(loop, script)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_an_endless_body_ends_at_the_limit(loop: str, head: bytes) -> None:
             await peer.send(bytes(2000))
             await asyncio.sleep(0)
 
-    assert "answer above 1000 bytes" in refused(loop, script)
+    assert "response exceeds 1000 bytes" in refused(loop, script)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_an_endless_head_is_cut(loop: str, piece: bytes) -> None:
             await asyncio.sleep(0)
 
     text = refused(loop, script)
-    assert "malformed" in text or "more than 16 informational answers" in text
+    assert "malformed" in text or "more than 16 informational responses" in text
 
 
 # Faults
@@ -328,7 +328,7 @@ def test_an_endless_head_is_cut(loop: str, piece: bytes) -> None:
     ],
 )
 def test_a_malformed_answer(loop: str, data: bytes) -> None:
-    assert refused(loop, sends(data)).startswith("malformed answer from 127.0.0.1:")
+    assert refused(loop, sends(data)).startswith("malformed response from 127.0.0.1:")
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_a_malformed_answer(loop: str, data: bytes) -> None:
 )
 def test_a_server_that_leaves_early(loop: str, data: bytes) -> None:
     text = refused(loop, sends(data))
-    assert text.startswith("connection closed before the answer was complete: ")
+    assert text.startswith("connection closed before the response was complete: ")
 
 
 @pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 OK\r\n\r\nuntil the"])
@@ -547,7 +547,7 @@ def methods_seen(
     step: float = 0.0,
 ) -> list[tuple[int, bytes]]:
     """Fetch one after the other; *step* seconds pass by the client's clock between."""
-    now = 0.0
+    now = 1.0
 
     async def main() -> None:
         nonlocal now
@@ -628,7 +628,7 @@ def test_a_get_is_not_sent_a_third_time(loop: str) -> None:
         await peer.answer(b"x")
 
     counted = Counted(dies)
-    with pytest.raises(FetchError, match="before the answer was complete"):
+    with pytest.raises(FetchError, match="before the response was complete"):
         methods_seen(loop, counted, "GET", "GET")
     assert len(counted.seen) == 3
 
@@ -648,7 +648,7 @@ def test_a_get_whose_answer_had_begun_is_not_sent_again(loop: str) -> None:
         await peer.answer(b"x")
 
     counted = Counted(breaks)
-    with pytest.raises(FetchError, match="before the answer was complete"):
+    with pytest.raises(FetchError, match="before the response was complete"):
         methods_seen(loop, counted, "GET", "GET")
     assert len(counted.seen) == 2
 
@@ -710,6 +710,35 @@ def test_the_pool_is_bounded(loop: str) -> None:
 
     assert [answer.body for answer in run_on(main(), loop)] == [b"x"] * 8
     assert 1 <= most <= 2
+
+
+def test_fetch_at_pool_limit_reuses_the_released_connection(loop: str) -> None:
+    counted = Counted(plain_answer)
+
+    async def main() -> None:
+        async with ScriptedServer(counted) as server:
+            client = HttpClient(settings(pool_size=1))
+            await asyncio.gather(*[client.fetch(fetch(server.port)) for _ in range(4)])
+            await client.close()
+
+    run_on(main(), loop)
+    assert counted.seen == [(1, b"GET")] * 4
+
+
+def test_reconfigure_closes_idle_connections(loop: str) -> None:
+    counted = Counted(plain_answer)
+
+    async def main() -> None:
+        async with ScriptedServer(counted) as server:
+            client = HttpClient(settings())
+            await client.fetch(fetch(server.port))
+            client.reconfigure(settings(), client_context(settings()))
+            assert await counted.closed.get() == 1
+            await client.fetch(fetch(server.port))
+            await client.close()
+
+    run_on(main(), loop)
+    assert counted.seen == [(1, b"GET"), (2, b"GET")]
 
 
 def test_waiting_for_the_pool_counts(loop: str) -> None:
@@ -873,9 +902,9 @@ def test_the_certificate_behind_a_proxy_is_judged(
     ("data", "message"),
     [
         (b"HTTP/1.1 407 Who\r\n\r\n", "refused to connect: status 407"),
-        (b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200", "malformed answer from proxy"),
-        (b"nonsense\r\n\r\n", "malformed answer from proxy"),
-        (b"", "closed before the answer was complete"),
+        (b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200", "malformed response from proxy"),
+        (b"nonsense\r\n\r\n", "malformed response from proxy"),
+        (b"", "closed before the response was complete"),
     ],
 )
 def test_a_proxy_that_does_not_connect(

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from authproxy.net.tls import upstream_context
 from authproxy.server_settings import ForwardSettings
 from authproxy.upstream.forwarder import Forwarder
-from authproxy.upstream.pool import ConnectionPool
+from authproxy.upstream.pool import UpstreamPool
 from authproxy_core.effects import Outcome
 from authproxy_core.errors import SettingsError
 from authproxy_core.messages import Forward, Request, Upstream
@@ -37,7 +37,7 @@ def upstream(port: int, **changes: object) -> Upstream:
 
 
 def pooled(
-    work: Callable[[ConnectionPool], Awaitable[None]],
+    work: Callable[[UpstreamPool], Awaitable[None]],
     settings: ForwardSettings,
     **changes: object,
 ) -> int:
@@ -45,7 +45,7 @@ def pooled(
 
     async def main() -> int:
         async with ScriptedServer(serving) as played:
-            pool = ConnectionPool(upstream(played.port, **changes), None, settings)
+            pool = UpstreamPool(upstream(played.port, **changes), None, settings)
             try:
                 await work(pool)
             finally:
@@ -59,7 +59,7 @@ def pooled(
 
 
 def test_who_comes_too_late_waits_for_a_connection() -> None:
-    async def work(pool: ConnectionPool) -> None:
+    async def work(pool: UpstreamPool) -> None:
         first, second = await pool.connect(), await pool.connect()
         assert pool.is_full
         waiting = [asyncio.ensure_future(pool.connect()) for _ in range(2)]
@@ -77,7 +77,7 @@ def test_who_comes_too_late_waits_for_a_connection() -> None:
 def test_who_waited_takes_what_is_put_back() -> None:
     """No handshake for each request when all connections are in use."""
 
-    async def work(pool: ConnectionPool) -> None:
+    async def work(pool: UpstreamPool) -> None:
         stream = await pool.connect()
         for _ in range(20):
             waiting = asyncio.ensure_future(pool.connect(retryable=True))
@@ -91,7 +91,7 @@ def test_who_waited_takes_what_is_put_back() -> None:
 
 
 def test_who_gives_up_waiting_lets_the_next_one_in() -> None:
-    async def work(pool: ConnectionPool) -> None:
+    async def work(pool: UpstreamPool) -> None:
         only = await pool.connect()
         first, second = (asyncio.ensure_future(pool.connect()) for _ in range(2))
         await asyncio.sleep(0.01)
@@ -104,18 +104,17 @@ def test_who_gives_up_waiting_lets_the_next_one_in() -> None:
 
 
 def test_a_connection_that_was_not_made_leaves_its_room() -> None:
-    async def work(pool: ConnectionPool) -> None:
-        pool.upstream = replace(pool.upstream, unix="/nowhere")
+    async def work(pool: UpstreamPool) -> None:
         for _ in range(2):
             with pytest.raises(OSError, match="No such file"):
                 await pool.connect()
         assert not pool.is_full
 
-    pooled(work, ForwardSettings(connections=1))
+    pooled(work, ForwardSettings(connections=1), unix="/nowhere")
 
 
 def test_unused_connections_have_bounds() -> None:
-    async def work(pool: ConnectionPool) -> None:
+    async def work(pool: UpstreamPool) -> None:
         one, two, three = [await pool.connect() for _ in range(3)]
         for stream in (one, two, three):
             pool.release(stream)
