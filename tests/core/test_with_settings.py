@@ -119,7 +119,7 @@ def refreshing() -> Harness:
     harness = Harness(settings(cookie={"refresh": 60.0}))
     harness.log_in()
     harness.clock.now += 61
-    harness.idp.seen.clear()
+    harness.idp.requests.clear()
     return harness
 
 

@@ -229,7 +229,7 @@ class Harness:
             "preferred_username": "service",
         } | claims
         kept = {name: value for name, value in values.items() if value is not None}
-        return self.idp._desk.keys.sign(kept, "RS256", header or {})
+        return self.idp.tokens.keys.sign(kept, "RS256", header or {})
 
     def log_in(self, user: str = "alice", rd: str = "/") -> Respond:
         """A whole login; the answer of the callback."""

@@ -196,7 +196,7 @@ def test_access_tokens_are_accepted_by_their_type(typ: str) -> None:
 def test_a_good_signature_does_not_make_a_bearer(more: dict[str, Any]) -> None:
     head, payload, _ = SHARED.token().split(".")
     decoded = orjson.loads(base64.urlsafe_b64decode(head + "=="))
-    key = SHARED.idp._desk.keys._current()["RS256"].private_key
+    key = SHARED.idp.tokens.keys._current()["RS256"].private_key
 
     def signed(head: dict[str, Any]) -> str:
         text = f"{b64url(orjson.dumps(head)).decode()}.{payload}"
@@ -224,7 +224,7 @@ def test_jw_headers_of_a_token_are_judged(changed: dict[str, Any]) -> None:
 
 
 def test_a_key_signs_by_its_own_algorithm_alone() -> None:
-    [key] = [one for one in SHARED.idp._desk.keys.published() if one["kty"] == "RSA"]
+    [key] = [one for one in SHARED.idp.tokens.keys.public_keys() if one["kty"] == "RSA"]
     for alg, fits in (("RS256", True), ("RS512", False), (None, True)):
         document = {"keys": [{**key, "alg": alg}]}
         keys = parse_key_set(orjson.dumps(document))
@@ -412,7 +412,7 @@ class Further:
     """A further issuer: its own keys, at addresses of its own."""
 
     def __init__(self, harness: Harness, *, discovers: bool = True) -> None:
-        self.keys = Harness().idp._desk.keys
+        self.keys = Harness().idp.tokens.keys
         self.discovers = discovers
         self.away = False
         self._world = harness
@@ -437,7 +437,7 @@ class Further:
             if self.discovers:
                 return Response(200, (), orjson.dumps(document))
             return Response(404)
-        keys = {"keys": self.keys.published()}
+        keys = {"keys": self.keys.public_keys()}
         wanted = "/keys" if self.discovers else "/.well-known/jwks.json"
         found = effect.url == OTHER + wanted
         return Response(200 if found else 404, (), orjson.dumps(keys))

@@ -171,9 +171,9 @@ def test_jw13_of_keys_with_one_name_the_type_decides() -> None:
         harness = Harness(ready=False)
         harness.config.signing_alg = alg  # type: ignore[assignment]
         harness.config.id_token_header["kid"] = "one"
-        keys = [key | {"kid": "one"} for key in Harness().idp._desk.keys.published()]
+        keys = [key | {"kid": "one"} for key in Harness().idp.tokens.keys.public_keys()]
         assert {key["kty"] for key in keys} == {"RSA", "EC"}
-        own = [key | {"kid": "one"} for key in harness.idp._desk.keys.published()]
+        own = [key | {"kid": "one"} for key in harness.idp.tokens.keys.public_keys()]
         harness.config.jwks_before = (*own, *reversed(own))
         harness.run(harness.proxy.warm_up())
         assert harness.log_in().status == 302
@@ -207,7 +207,7 @@ def test_jw25_a_payload_that_is_no_object_of_bounds(
     """Even a signature of the provider makes nothing of it."""
 
     def signed(token: str) -> str:
-        key = harness.idp._desk.keys._current()["RS256"]
+        key = harness.idp.tokens.keys._current()["RS256"]
         head = {"alg": "RS256", "kid": key.kid}
         return jws.serialize_compact(head, payload, key)
 
@@ -222,7 +222,7 @@ def test_jw32_the_hash_of_another_access_token(harness: Harness, value: Any) -> 
 
 
 def test_jw28_of_too_many_keys_some_are_read() -> None:
-    key, *_ = Harness().idp._desk.keys.published()
+    key, *_ = Harness().idp.tokens.keys.public_keys()
     found = parse_key_set(
         msgspec.json.encode({"keys": [key | {"kid": str(n)} for n in range(10_000)]})
     )

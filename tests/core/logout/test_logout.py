@@ -221,7 +221,7 @@ def test_an_id_token_is_no_logout_token() -> None:
 def test_only_its_own_type_does_for_a_logout_token(typ: str) -> None:
     scene = Scene("ticket")
     claims = unverified_claims(scene.idp.logout_token("alice"))
-    token = scene.idp._desk.keys.sign(claims, "RS256", {"typ": typ})
+    token = scene.idp.tokens.keys.sign(claims, "RS256", {"typ": typ})
     good = typ == "logout+jwt"
     assert scene.send(token).status == (200 if good else 400)
     assert ("alice" in scene.inside()) is not good
@@ -229,7 +229,7 @@ def test_only_its_own_type_does_for_a_logout_token(typ: str) -> None:
 
 def test_lo22_nonsense_does_not_make_us_fetch_keys() -> None:
     scene = Scene("ticket")
-    scene.idp.seen.clear()
+    scene.idp.requests.clear()
     scene.fleet.harness.clock.now += 60
     for _ in range(20):
         token = scene.idp.logout_token("alice", aud="other")

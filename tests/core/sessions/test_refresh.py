@@ -19,7 +19,7 @@ def refreshing() -> Harness:
     """A session that is refreshed after a minute, just logged in."""
     harness = Harness(settings(cookie={"refresh": 60.0}))
     harness.log_in()
-    harness.idp.seen.clear()
+    harness.idp.requests.clear()
     return harness
 
 

@@ -48,7 +48,7 @@ def fleet_of(kind: str, **changes: Any) -> Fleet:
     values = {"cookie": {"refresh": 60.0}} | KINDS[kind]
     fleet = Fleet(settings(**values), **changes)
     fleet[0].log_in()
-    fleet.idp.seen.clear()
+    fleet.idp.requests.clear()
     fleet.store.locks.clear()  # the login's
     return fleet
 
@@ -298,7 +298,7 @@ def test_a_session_that_ends_while_it_waits_is_not_refreshed(kind: str) -> None:
     }
     fleet = Fleet(settings(**given))
     fleet[0].log_in()
-    fleet.idp.seen.clear()
+    fleet.idp.requests.clear()
     fleet.clock.now += 75
     jar = dict(fleet.harness.jar)
     flow: Any = fleet[0].proxy.check(fleet.harness.request("/oauth2/auth", jar=jar))
@@ -402,7 +402,7 @@ def early(kind: str) -> Fleet:
     life = msgspec.structs.replace(given["sessions"], refresh_before=60.0)
     fleet = Fleet(settings(cookie=cookie, sessions=life))
     fleet[0].log_in()
-    fleet.idp.seen.clear()
+    fleet.idp.requests.clear()
     return fleet
 
 

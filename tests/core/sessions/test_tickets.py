@@ -417,7 +417,7 @@ def test_a_session_in_cookies_moves_to_the_store_when_it_is_refreshed() -> None:
     before = settings(cookie={"refresh": 60.0}, sessions=SessionSettings(shared=True))
     fleet = Fleet(before)
     fleet[0].log_in()
-    fleet.idp.seen.clear()
+    fleet.idp.requests.clear()
     moved = fleet.join(stored(cookie={"refresh": 60.0}))
     old = dict(fleet.harness.jar)
     assert moved.get("/oauth2/auth").status == 202
@@ -440,7 +440,7 @@ def test_a_move_that_fails_changes_nothing() -> None:
     before = settings(cookie={"refresh": 60.0}, sessions=SessionSettings(shared=True))
     fleet = Fleet(before)
     fleet[0].log_in()
-    fleet.idp.seen.clear()
+    fleet.idp.requests.clear()
     moved = fleet.join(stored(cookie={"refresh": 60.0}))
     fleet.clock.now += 61
     fleet.store.failing = lambda effect: type(effect) is Save

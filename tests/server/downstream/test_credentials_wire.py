@@ -74,7 +74,7 @@ def token(provider: DevProvider, **claims: Any) -> str:
         "exp": now + 60,
         "email": "robot@example.com",
     } | claims
-    return provider._desk.keys.sign(values, "RS256", {})
+    return provider.tokens.keys.sign(values, "RS256", {})
 
 
 def test_paths_are_judged_as_they_come_over_the_wire(program: Program) -> None:

@@ -1,4 +1,4 @@
-"""The embedded store: its file, and what happens when it can't be used."""
+"""The embedded store: its file, and failures of the file."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from support.stores import Elsewhere, Watched
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the file is to be."""
+    """The path of the file."""
     return tmp_path / "sessions.db"
 
 
 def settings(path: Path) -> StoreSettings:
-    """A store in that file."""
+    """Return settings of a store in *path*."""
     return StoreSettings(kind="sqlite", path=str(path))
 
 
 def with_watched(path: Path, body: Callable[[Watched], Awaitable[None]]) -> None:
-    """Run *body* with a store that has been started."""
+    """Run *body* with a started store."""
 
     async def main() -> None:
         async with Watched(settings(path)) as watched:
@@ -43,16 +43,16 @@ def with_watched(path: Path, body: Callable[[Watched], Awaitable[None]]) -> None
     run(main(), "uvloop")
 
 
-async def fails(store: Store, text: str, seconds: float = 3.0) -> None:
-    """Writing fails with *text* within *seconds*."""
+async def assert_save_fails(store: Store, text: str, seconds: float = 3.0) -> None:
+    """Check that a write fails with *text* within *seconds*."""
     began = time.monotonic()
     with pytest.raises(StoreError, match=text):
         await store.save("k", b"v" * 50_000, 60.0)
     assert time.monotonic() - began < seconds
 
 
-def test_only_we_may_read_it(path: Path) -> None:
-    """The file and those beside it are private, even if there was a laxer one."""
+def test_file_is_private(path: Path) -> None:
+    """The mode of an existing file is corrected; -wal and -shm are private, too."""
     path.touch(mode=0o644)
     path.chmod(0o644)
 
@@ -71,26 +71,24 @@ def test_only_we_may_read_it(path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_file_of_somebody_else(path: Path) -> None:
-    """A file that another user has put there is not used."""
+def test_file_of_another_user_rejected(path: Path) -> None:
     path.touch()
     os.chown(path, 12345, 12345)
 
     async def body(watched: Watched) -> None:
         assert not watched.store.available
-        await fails(watched.store, "owned by user")
+        await assert_save_fails(watched.store, "owned by user")
         path.unlink()
         await watched.ready()
 
     with_watched(path, body)
 
 
-def test_no_database(path: Path) -> None:
-    """A file that holds something else is left as it is."""
+def test_file_without_database_rejected_and_unchanged(path: Path) -> None:
     path.write_bytes(b"precious" * 1000)
 
     async def body(watched: Watched) -> None:
-        await fails(watched.store, "not a database")
+        await assert_save_fails(watched.store, "not a database")
         assert not watched.store.available
         assert not watched.store.notifies
 
@@ -98,19 +96,19 @@ def test_no_database(path: Path) -> None:
     assert path.read_bytes() == b"precious" * 1000
 
 
-def test_later_version(path: Path) -> None:
-    """A file of a later version is not touched."""
+def test_later_schema_version_rejected(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 9")
     connection.close()
-    with_watched(path, lambda watched: fails(watched.store, "later version"))
+    with_watched(
+        path, lambda watched: assert_save_fails(watched.store, "later version")
+    )
 
 
-def test_file_system_without_shared_memory(path: Path) -> None:
-    """Nothing else than WAL will do."""
+def test_wal_mode_required(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE t (a)")
-    connection.execute("BEGIN EXCLUSIVE")  # keeps SQLite from changing the mode
+    connection.execute("BEGIN EXCLUSIVE")  # prevents the change of the journal mode
 
     async def body(watched: Watched) -> None:
         assert not watched.store.available
@@ -121,8 +119,8 @@ def test_file_system_without_shared_memory(path: Path) -> None:
     connection.close()
 
 
-def test_folder_that_comes_late(tmp_path: Path) -> None:
-    """A start without the folder: away, and there as soon as the folder is."""
+def test_missing_directory_created_later(tmp_path: Path) -> None:
+    """The store becomes available once the directory exists."""
     path = tmp_path / "late" / "sessions.db"
 
     async def body(watched: Watched) -> None:
@@ -140,12 +138,11 @@ def test_folder_that_comes_late(tmp_path: Path) -> None:
     with_watched(path, body)
 
 
-def test_restart(path: Path) -> None:
-    """What was saved is there after a restart, and after a kill."""
+def test_saved_values_survive_restart_and_kill(path: Path) -> None:
 
     async def body(watched: Watched) -> None:
         store = await watched.ready()
-        await store.save("kept", b"v", 60.0)
+        await store.save("saved", b"v", 60.0)
         await store.add("set", b"m", 0.0)
         with Elsewhere(settings(path)) as other:
             for number in range(50):
@@ -154,18 +151,17 @@ def test_restart(path: Path) -> None:
 
     with_watched(path, body)
 
-    async def later(watched: Watched) -> None:
+    async def after_restart(watched: Watched) -> None:
         store = await watched.ready()
-        assert await store.load("kept") == b"v"
+        assert await store.load("saved") == b"v"
         assert await store.members("set") == (b"m",)
         names = tuple(f"n{number}" for number in range(50))
         assert await store.load_all(names) == (b"v",) * 50
 
-    with_watched(path, later)
+    with_watched(path, after_restart)
 
 
-def test_others_come_and_go(path: Path) -> None:
-    """Who closes the file as the last but one leaves it to those who still use it."""
+def test_closing_process_keeps_wal_file_of_others(path: Path) -> None:
 
     async def body(watched: Watched) -> None:
         store = await watched.ready()
@@ -178,8 +174,8 @@ def test_others_come_and_go(path: Path) -> None:
     with_watched(path, body)
 
 
-def test_locked_file(path: Path) -> None:
-    """Somebody keeps the file locked: writes fail in time, reads and news go on."""
+def test_locked_file_fails_writes_but_not_reads(path: Path) -> None:
+    """Notifications continue, and the event loop is not blocked."""
 
     async def body(watched: Watched) -> None:
         store = await watched.ready()
@@ -195,8 +191,8 @@ def test_locked_file(path: Path) -> None:
                 ticks += 1
 
         ticking = asyncio.ensure_future(tick())
-        await fails(store, "locked")
-        assert ticks > 50  # the loop was never held up
+        await assert_save_fails(store, "locked")
+        assert ticks > 50  # the event loop was not blocked
         ticking.cancel()
         assert not store.available
         assert store.notifies
@@ -207,15 +203,14 @@ def test_locked_file(path: Path) -> None:
         intruder.close()
         began = time.monotonic()
         await watched.until(lambda one: one.available, "the store", 5.0)
-        # One look after it every 250 ms, and one wait for the lock under way.
+        # One recovery attempt every 250 ms, and one wait for the lock in progress.
         assert time.monotonic() - began < 1.0
         assert await store.acquire_lock("l", 10.0, 0.1, "t")
 
     with_watched(path, body)
 
 
-def test_disk_full(path: Path) -> None:
-    """No room: failures in time; afterwards all is as before."""
+def test_full_disk_fails_writes_until_space_is_free(path: Path) -> None:
 
     async def main() -> None:
         with Elsewhere(settings(path)) as other:
@@ -238,8 +233,7 @@ def test_disk_full(path: Path) -> None:
     run(main())
 
 
-def test_removed_file(path: Path) -> None:
-    """A file that was removed under us is made anew, and caches are void."""
+def test_removed_file_recreated_and_caches_invalidated(path: Path) -> None:
 
     async def body(watched: Watched) -> None:
         store = await watched.ready()
@@ -259,8 +253,8 @@ def test_removed_file(path: Path) -> None:
     with_watched(path, body)
 
 
-def test_too_long_a_value(path: Path) -> None:
-    """ST07: what somebody else put there is not read whole, and harms nobody else."""
+def test_st07_too_long_value_fails_only_its_load(path: Path) -> None:
+    """The value is not read into memory."""
 
     async def body(watched: Watched) -> None:
         store = await watched.ready()
@@ -281,14 +275,13 @@ def test_too_long_a_value(path: Path) -> None:
     with_watched(path, body)
 
 
-def test_purge(path: Path) -> None:
-    """What has ended goes away, some rows at a time."""
+def test_purge_removes_expired_rows_in_batches(path: Path) -> None:
     connection = sqlite_file.open_database(str(path))
     for number in range(1200):
         sqlite_file.save(connection, f"k{number}", b"v", 10.0, 1.0)
         sqlite_file.add(connection, "set", b"%d" % number, 10.0, 1.0)
-    sqlite_file.save(connection, "kept", b"v", 100.0, 50.0)
-    sqlite_file.acquire_lock(connection, "ended", "t", 10.0, 1.0)
+    sqlite_file.save(connection, "saved", b"v", 100.0, 50.0)
+    sqlite_file.acquire_lock(connection, "expired", "t", 10.0, 1.0)
     sqlite_file.acquire_lock(connection, "held", "t", 100.0, 1.0)
     rounds = 1
     while sqlite_file.purge(connection, 62.0):
@@ -302,8 +295,9 @@ def test_purge(path: Path) -> None:
     connection.close()
 
 
-def test_purge_by_itself(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A running store does that from time to time, and marks its file as used."""
+def test_running_store_purges_and_touches_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sqlite, "PURGE_INTERVAL", 0.1)
 
     async def body(watched: Watched) -> None:
@@ -316,13 +310,14 @@ def test_purge_by_itself(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "the purge",
         )
         connection.close()
-        await watched.until(lambda _: path.stat().st_mtime > 1.0, "a new time")
+        await watched.until(
+            lambda _: path.stat().st_mtime > 1.0, "a new modification time"
+        )
 
     with_watched(path, body)
 
 
-def test_news_that_were_missed(path: Path) -> None:
-    """Who slept while changes came and went forgets everything."""
+def test_changes_since_purged_or_too_many_returns_none(path: Path) -> None:
     writer = sqlite_file.open_database(str(path))
     reader = sqlite_file.open_database(str(path))
     first = sqlite_file.changes_since(reader, None)
@@ -346,8 +341,7 @@ def test_news_that_were_missed(path: Path) -> None:
         connection.close()
 
 
-def test_idle_store_is_cheap(path: Path) -> None:
-    """Waiting for news costs next to nothing."""
+def test_idle_store_uses_little_cpu(path: Path) -> None:
 
     async def body(watched: Watched) -> None:
         await watched.ready()
@@ -360,8 +354,7 @@ def test_idle_store_is_cheap(path: Path) -> None:
     with_watched(path, body)
 
 
-def test_frozen_process_trusts_nothing_old(path: Path) -> None:
-    """A poll that takes too long ends the trust; the news are not lost by that."""
+def test_slow_poll_ends_notifications_without_losing_changes(path: Path) -> None:
 
     async def body(watched: Watched) -> None:
         store = await watched.ready()
@@ -371,12 +364,14 @@ def test_frozen_process_trusts_nothing_old(path: Path) -> None:
             blocked = asyncio.ensure_future(
                 store._reader.run(lambda _: time.sleep(1.5), 5.0)
             )
-            await watched.until(lambda one: not one.notifies, "the doubt")
+            await watched.until(
+                lambda one: not one.notifies, "the loss of notifications"
+            )
             began = time.monotonic()
             await other.do("save", "k", b"v", 60.0)
             assert not store.notifies
             await blocked
             await watched.told("k", began)
-            await watched.until(lambda one: one.notifies, "the trust")
+            await watched.until(lambda one: one.notifies, "notifications")
 
     with_watched(path, body)

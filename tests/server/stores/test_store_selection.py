@@ -1,4 +1,4 @@
-"""The store inside the server: shared by its workers, made and removed with it."""
+"""Selection of the store, and its temporary directory."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ from support.scripted import run
 from support.stores import NAME, Watched
 
 
-def with_store(given: ServerSettings, store: StoreSettings) -> ServerSettings:
-    """Settings with another store."""
-    return msgspec.structs.replace(given, store=store)
+def with_store(base: ServerSettings, store: StoreSettings) -> ServerSettings:
+    """Return *base* with another store."""
+    return msgspec.structs.replace(base, store=store)
 
 
-def test_place_that_lives_with_the_server(
+def test_temporary_directory_is_private_and_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A private folder, where the service manager says; gone in the end."""
+    """It is in the first directory of RUNTIME_DIRECTORY."""
     monkeypatch.setenv("RUNTIME_DIRECTORY", f"{tmp_path}:/elsewhere")
     with with_store_path(with_store(settings(), StoreSettings(kind="sqlite"))) as found:
         path = Path(found.store.path)
@@ -55,8 +55,7 @@ def test_place_that_lives_with_the_server(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_place_that_is_given(tmp_path: Path) -> None:
-    """A path of the configuration, or no store at all, stays as it is."""
+def test_configured_path_and_no_store_unchanged(tmp_path: Path) -> None:
     for store in (
         StoreSettings(),
         StoreSettings(kind="sqlite", path=str(tmp_path / "s.db")),
@@ -66,18 +65,19 @@ def test_place_that_is_given(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing can be written: it says so, and what to do."""
+def test_temporary_directory_failure_names_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(tempfile, "gettempdir", lambda: "/nowhere/at/all")
     monkeypatch.setattr(shared_state, "FALLBACK", "/proc")
     monkeypatch.setenv("RUNTIME_DIRECTORY", "")
-    given = with_store(settings(), StoreSettings(kind="sqlite"))
+    without_path = with_store(settings(), StoreSettings(kind="sqlite"))
     with pytest.raises(NoDirectoryError, match="set sqlite_path, or shared_state"):
-        with_store_path(given).__enter__()
+        with_store_path(without_path).__enter__()
 
 
 @pytest.mark.parametrize(
-    ("flags", "kind", "kept_in"),
+    ("flags", "kind", "backend"),
     [
         (("--workers=1",), "none", "cookie"),
         (("--workers=2",), "sqlite", "cookie"),
@@ -88,11 +88,10 @@ def test_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
         (("--session-store-type=sqlite", "--sqlite-path=/tmp/s.db"), "sqlite", "store"),
     ],
 )
-def test_choice(flags: tuple[str, ...], kind: str, kept_in: str) -> None:
-    """What is shared, by what needs it."""
+def test_store_kind_by_options(flags: tuple[str, ...], kind: str, backend: str) -> None:
     found = settings(*flags)
     assert found.store.kind == kind
-    assert found.core.sessions.backend == kept_in
+    assert found.core.sessions.backend == backend
     assert found.core.sessions.shared == (kind != "none")
 
 
@@ -112,8 +111,7 @@ def test_choice(flags: tuple[str, ...], kind: str, kept_in: str) -> None:
         ),
     ],
 )
-def test_bad_choice(flags: tuple[str, ...], text: str) -> None:
-    """What does not fit together is told."""
+def test_contradicting_options_rejected(flags: tuple[str, ...], text: str) -> None:
     assert text in problem(*flags)
 
 
@@ -124,35 +122,35 @@ def test_bad_choice(flags: tuple[str, ...], text: str) -> None:
         ("--redis-connection-url=redis://secret-host",),
     ],
 )
-def test_unread_options(flags: tuple[str, ...]) -> None:
-    """What is given in vain is told, too, without secrets."""
+def test_ignored_options_cause_warning(flags: tuple[str, ...]) -> None:
+    """The warning contains no secrets."""
     [warning] = settings(*flags).warnings
     assert "has no effect: only read when" in warning
     assert "secret" not in warning
 
 
-class Body:
-    """No body."""
+class EmptyBody:
+    """An empty request body."""
 
     async def read_all(self, limit: int) -> bytes:
-        """Nothing."""
+        """Return no bytes."""
         return b""
 
 
-def test_effects_of_the_store(tmp_path: Path) -> None:
-    """Every effect of the store is performed by it, locks for each flow."""
-    given = StoreSettings(kind="sqlite", path=str(tmp_path / "s.db"))
+def test_performer_uses_store_for_each_effect(tmp_path: Path) -> None:
+    """Each flow has its own lock tokens."""
+    in_file = StoreSettings(kind="sqlite", path=str(tmp_path / "s.db"))
 
     async def main() -> None:
-        async with Watched(given) as watched, Watched(given) as other:
+        async with Watched(in_file) as watched, Watched(in_file) as other:
             performers = [
                 Performer(HttpClient(ClientSettings()), await one.ready())
                 for one in (watched, other)
             ]
-            near, sibling, far = (
-                performers[0].bound_to(Body()),
-                performers[0].bound_to(Body()),
-                performers[1].bound_to(Body()),
+            near, same_worker, far = (
+                performers[0].bound_to(EmptyBody()),
+                performers[0].bound_to(EmptyBody()),
+                performers[1].bound_to(EmptyBody()),
             )
             await near(Save("k", b"v", 60.0))
             assert await far(Load("k")) == b"v"
@@ -165,9 +163,9 @@ def test_effects_of_the_store(tmp_path: Path) -> None:
             assert await near(Members("s")) == ()
             assert await near(Lock("l", 60.0, 0.0))
             await far(Unlock("l"))
-            await sibling(Unlock("l"))
+            await same_worker(Unlock("l"))
             assert not await far(Lock("l", 60.0, 0.0))
-            assert not await sibling(Lock("l", 60.0, 0.0))
+            assert not await same_worker(Lock("l", 60.0, 0.0))
             waits = asyncio.ensure_future(far(Lock("l", 60.0, 10.0)))
             await asyncio.sleep(0.02)
             await near(Unlock("l"))
@@ -179,32 +177,29 @@ def test_effects_of_the_store(tmp_path: Path) -> None:
     run(main(), "uvloop")
 
 
-def test_no_store() -> None:
-    """None is made when none is asked for."""
+def test_create_without_store_returns_none() -> None:
     assert create(StoreSettings(), NAME) is None
 
 
-def test_workers_share_a_file(tmp_path: Path) -> None:
-    """It is there while the server runs, whoever of the workers dies."""
+def test_workers_share_temporary_file_removed_at_exit(tmp_path: Path) -> None:
     environment = {
         **BASE,
         "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("core", "server")),
         "TMPDIR": str(tmp_path),
     }
     command = [sys.executable, "-m", "authproxy", "--http-address=127.0.0.1:0"]
-    folders = lambda: list(tmp_path.glob("authproxy-*"))  # noqa: E731
+    directories = lambda: list(tmp_path.glob("authproxy-*"))  # noqa: E731
     with Process(
         "server", [*command, "--workers=2"], folder=tmp_path,
         environment=environment,
     ) as process:  # fmt: skip
-        process.wait_until(lambda: any(map(files_of, folders())))
-        [folder] = folders()
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        process.wait_until(lambda: any(map(files_of, directories())))
+        [directory] = directories()
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
         process.signal(signal.SIGTERM)
         assert process.wait() == 0
-    assert folders() == []
+    assert directories() == []
 
 
-def files_of(folder: Path) -> list[Path]:
-    """The files in a folder."""
-    return list(folder.iterdir())
+def files_of(directory: Path) -> list[Path]:
+    return list(directory.iterdir())

@@ -1,4 +1,4 @@
-"""What every store does, with real servers and from two processes."""
+"""All kinds of stores, with real servers and from two processes."""
 
 from __future__ import annotations
 
@@ -35,120 +35,119 @@ from support.scripted import run
 from support.stores import NAME, Elsewhere, Watched
 
 KINDS = ("sqlite", "redis", "redis-tls-user", "redis-socket", "sentinel", "cluster")
-NEWS = 0.1  # seconds within which others hear of a change
+MAX_NOTIFY_DELAY = 0.1  # seconds
 Body = Callable[[Store], Awaitable[None]]
 
 
-class Place(NamedTuple):
-    """Where a store is."""
+class Backend(NamedTuple):
+    """A kind of store, and the settings of one that runs."""
 
     kind: str
     settings: StoreSettings
 
 
 @pytest.fixture(params=KINDS, scope="module")
-def place(
+def backend(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
+) -> Iterator[Backend]:
     """A store of each kind."""
     if request.param != "sqlite" and find("redis-server") is None:
         pytest.skip("redis-server isn't installed")
-    folder = tmp_path_factory.mktemp("store")
-    yield from PLACES[request.param](folder)
+    directory = tmp_path_factory.mktemp("store")
+    yield from BACKENDS[request.param](directory)
 
 
-def sqlite_place(folder: Path) -> Iterator[Place]:
-    """A file."""
-    yield Place("sqlite", StoreSettings(kind="sqlite", path=str(folder / "s.db")))
+def sqlite_backend(directory: Path) -> Iterator[Backend]:
+    """A SQLite file."""
+    yield Backend("sqlite", StoreSettings(kind="sqlite", path=str(directory / "s.db")))
 
 
 def redis_settings(**values: Any) -> StoreSettings:
-    """A store in Redis."""
+    """Return settings of a Redis store."""
     return StoreSettings(kind="redis", redis=RedisSettings(**values))
 
 
-def redis_place(folder: Path) -> Iterator[Place]:
-    """One server, in another of its databases than the first."""
-    with RedisServer(folder) as server:
-        yield Place("redis", redis_settings(addresses=(server.address,), db=3))
+def redis_backend(directory: Path) -> Iterator[Backend]:
+    """One server, database 3."""
+    with RedisServer(directory) as server:
+        yield Backend("redis", redis_settings(addresses=(server.address,), db=3))
 
 
-def secured_place(folder: Path) -> Iterator[Place]:
-    """TLS with a private authority; a user who may do no more than needed."""
-    server, authority = with_tls_and_user(folder)
+def secured_backend(directory: Path) -> Iterator[Backend]:
+    """TLS with a private CA; a user with the minimum of permissions."""
+    server, ca_file = with_tls_and_user(directory)
     with server:
         given = redis_settings(
             addresses=(server.address,),
             username=USER,
             password=Secret(PASSWORD),
             tls=True,
-            ca_file=authority,
+            ca_file=ca_file,
             client_name="proxy",
         )
-        yield Place("redis-tls-user", given)
+        yield Backend("redis-tls-user", given)
 
 
-def socket_place(folder: Path) -> Iterator[Place]:
-    """A unix socket, and a password without a user."""
-    server, path = with_socket(folder)
+def socket_backend(directory: Path) -> Iterator[Backend]:
+    """A unix socket; a password without a user."""
+    server, path = with_socket(directory)
     with server:
         given = redis_settings(
             addresses=(RedisAddress(path=str(path)),), password=Secret(PASSWORD)
         )
-        yield Place("redis-socket", given)
+        yield Backend("redis-socket", given)
 
 
-def sentinel_place(folder: Path) -> Iterator[Place]:
-    """A master that a sentinel names; the first address is nobody's."""
-    with SentinelSetup(folder) as setup:
-        nobody = RedisAddress(host=LOOPBACK, port=free_port())
+def sentinel_backend(directory: Path) -> Iterator[Backend]:
+    """A master found by a sentinel; nothing listens on the first address."""
+    with SentinelSetup(directory) as setup:
+        closed = RedisAddress(host=LOOPBACK, port=free_port())
         given = redis_settings(
             mode="sentinel",
-            addresses=(nobody, setup.sentinel.address),
+            addresses=(closed, setup.sentinel.address),
             master_name=MASTER_NAME,
             password=Secret(PASSWORD),
             sentinel_password=Secret(SENTINEL_PASSWORD),
         )
-        yield Place("sentinel", given)
+        yield Backend("sentinel", given)
 
 
-def cluster_place(folder: Path) -> Iterator[Place]:
-    """Three masters, of which one is named."""
-    with ClusterSetup(folder) as setup:
-        nobody = RedisAddress(host=LOOPBACK, port=free_port())
+def cluster_backend(directory: Path) -> Iterator[Backend]:
+    """Three masters; the settings list one, and an address without a listener."""
+    with ClusterSetup(directory) as setup:
+        closed = RedisAddress(host=LOOPBACK, port=free_port())
         given = redis_settings(
-            mode="cluster", addresses=(nobody, setup.servers[1].address)
+            mode="cluster", addresses=(closed, setup.servers[1].address)
         )
-        yield Place("cluster", given)
+        yield Backend("cluster", given)
 
 
-PLACES: dict[str, Callable[[Path], Iterator[Place]]] = {
-    "sqlite": sqlite_place,
-    "redis": redis_place,
-    "redis-tls-user": secured_place,
-    "redis-socket": socket_place,
-    "sentinel": sentinel_place,
-    "cluster": cluster_place,
+BACKENDS: dict[str, Callable[[Path], Iterator[Backend]]] = {
+    "sqlite": sqlite_backend,
+    "redis": redis_backend,
+    "redis-tls-user": secured_backend,
+    "redis-socket": socket_backend,
+    "sentinel": sentinel_backend,
+    "cluster": cluster_backend,
 }
 
 
-def with_store(place: Place, body: Body) -> None:
-    """Run *body* with a store that is ready."""
+def with_store(backend: Backend, body: Body) -> None:
+    """Run *body* with a ready store."""
 
     async def main() -> None:
-        async with Watched(place.settings) as watched:
+        async with Watched(backend.settings) as watched:
             await body(await watched.ready())
 
     run(main(), "uvloop")
 
 
 def key(name: str) -> str:
-    """A key as the core makes them."""
+    """Return a key in the core's format."""
     return f"{NAME}:{name}"
 
 
-def test_values(place: Place) -> None:
-    """Written, overwritten, read alone and together, deleted."""
+def test_values_saved_loaded_and_deleted(backend: Backend) -> None:
 
     async def body(store: Store) -> None:
         assert await store.load(key("none")) is None
@@ -165,11 +164,11 @@ def test_values(place: Place) -> None:
         assert await store.load(key("a")) is None
         await store.delete(key("b"))
 
-    with_store(place, body)
+    with_store(backend, body)
 
 
-def test_values_end(place: Place) -> None:
-    """A value is absent once its time is over, and a new one has a new time."""
+def test_value_absent_after_ttl(backend: Backend) -> None:
+    """A new value resets the TTL."""
 
     async def body(store: Store) -> None:
         await store.save(key("short"), b"v", 0.3)
@@ -183,11 +182,10 @@ def test_values_end(place: Place) -> None:
         found = await store.load_all(tuple(map(key, names)))
         assert found == (None, b"w", b"w")
 
-    with_store(place, body)
+    with_store(backend, body)
 
 
-def test_sets(place: Place) -> None:
-    """Members have ends of their own, which can be renewed; deleting takes all."""
+def test_set_members_expire_separately(backend: Backend) -> None:
 
     async def body(store: Store) -> None:
         assert await store.members(key("set")) == ()
@@ -213,11 +211,10 @@ def test_sets(place: Place) -> None:
         await store.delete(key("set"))
         assert await store.members(key("set")) == ()
 
-    with_store(place, body)
+    with_store(backend, body)
 
 
-def test_long_values(place: Place) -> None:
-    """ST07: the longest value comes back whole; a longer one is refused."""
+def test_st07_value_above_limit_rejected(backend: Backend) -> None:
 
     async def body(store: Store) -> None:
         longest = bytes(range(256)) * (MAX_VALUE // 256)
@@ -228,7 +225,7 @@ def test_long_values(place: Place) -> None:
         assert await store.load(key("long")) == longest
         await store.delete(key("long"))
 
-    with_store(place, body)
+    with_store(backend, body)
 
 
 PRINTABLE = st.text(
@@ -236,8 +233,7 @@ PRINTABLE = st.text(
 )
 
 
-def test_all_keys_and_values(place: Place) -> None:
-    """ST01: what is in a key has no meaning; what goes in comes out."""
+def test_st01_any_key_and_value_round_trips(backend: Backend) -> None:
 
     async def body(store: Store) -> None:
         loop = asyncio.get_running_loop()
@@ -265,11 +261,10 @@ def test_all_keys_and_values(place: Place) -> None:
 
         await asyncio.to_thread(examples)
 
-    with_store(place, body)
+    with_store(backend, body)
 
 
-def test_impossible_key(place: Place) -> None:
-    """A key that is no text fails by itself; everything else goes on."""
+def test_invalid_key_fails_only_its_operation(backend: Backend) -> None:
 
     async def body(store: Store) -> None:
         results = await asyncio.gather(
@@ -284,11 +279,10 @@ def test_impossible_key(place: Place) -> None:
         assert await store.load(key("after")) == b"w"
         assert await store.load(key("before")) in (b"v", None)
 
-    with_store(place, body)
+    with_store(backend, body)
 
 
-def test_many_at_once(place: Place) -> None:
-    """Concurrent requests get their own answers."""
+def test_concurrent_operations_get_their_results(backend: Backend) -> None:
 
     async def body(store: Store) -> None:
         names = [key(f"many:{number}") for number in range(300)]
@@ -298,11 +292,11 @@ def test_many_at_once(place: Place) -> None:
         assert await store.load_all(tuple(names)) == tuple(found)
         await asyncio.gather(*[store.delete(one) for one in names])
 
-    with_store(place, body)
+    with_store(backend, body)
 
 
-def test_locks(place: Place) -> None:
-    """One holder; who waits gets it next; only the holder gives it back."""
+def test_lock_passes_to_waiter_on_release(backend: Backend) -> None:
+    """Only the token of the holder releases the lock."""
 
     async def body(store: Store) -> None:
         name = key("lock")
@@ -321,15 +315,15 @@ def test_locks(place: Place) -> None:
         assert await store.acquire_lock(name, 60.0, 0.0, "c")
         await store.release_lock(name, "c")
 
-    with_store(place, body)
+    with_store(backend, body)
 
 
-def test_locks_between_processes(place: Place) -> None:
-    """The same with a holder in another process, whom a late unlock does not rob."""
+def test_lock_passes_between_processes(backend: Backend) -> None:
+    """A release with another token does not take the lock from its holder."""
 
     async def body(store: Store) -> None:
         name = key("far")
-        with Elsewhere(place.settings) as other:
+        with Elsewhere(backend.settings) as other:
             assert await other.do("acquire_lock", name, 60.0, 0.0, "far")
             assert not await store.acquire_lock(name, 60.0, 0.1, "near")
             await store.release_lock(name, "near")
@@ -349,36 +343,34 @@ def test_locks_between_processes(place: Place) -> None:
             assert await other.do("acquire_lock", name, 60.0, 1.0, "far")
             await other.do("release_lock", name, "far")
 
-    with_store(place, body)
+    with_store(backend, body)
 
 
-def test_locks_end(place: Place) -> None:
-    """ST08: a holder that dies holds nobody up for longer than the lock lives."""
+def test_st08_lock_of_exited_holder_expires(backend: Backend) -> None:
 
     async def body(store: Store) -> None:
         name = key("dies")
-        with Elsewhere(place.settings) as other:
-            assert await other.do("acquire_lock", name, 0.4, 0.0, "dead")
-            assert not await store.acquire_lock(name, 60.0, 0.0, "heir")
-            assert await store.acquire_lock(name, 0.3, 5.0, "heir")
-            # Its time was over: what it gives back is not its own any more.
-            await other.do("release_lock", name, "dead")
+        with Elsewhere(backend.settings) as other:
+            assert await other.do("acquire_lock", name, 0.4, 0.0, "exited")
+            assert not await store.acquire_lock(name, 60.0, 0.0, "next")
+            assert await store.acquire_lock(name, 0.3, 5.0, "next")
+            # The lock expired, so its old holder cannot release it.
+            await other.do("release_lock", name, "exited")
             assert not await other.do("acquire_lock", name, 60.0, 0.0, "third")
-            # And in one process.
+            # The same within one process.
             assert await store.acquire_lock(name, 60.0, 5.0, "fourth")
-            await store.release_lock(name, "heir")
+            await store.release_lock(name, "next")
             assert not await other.do("acquire_lock", name, 60.0, 0.0, "third")
             await store.release_lock(name, "fourth")
 
-    with_store(place, body)
+    with_store(backend, body)
 
 
-def test_waiter_that_leaves(place: Place) -> None:
-    """One that is cancelled while waiting leaves the lock to the next."""
+def test_canceled_waiter_leaves_lock_to_next(backend: Backend) -> None:
 
     async def body(store: Store) -> None:
         name = key("left")
-        with Elsewhere(place.settings) as other:
+        with Elsewhere(backend.settings) as other:
             assert await other.do("acquire_lock", name, 60.0, 0.0, "far")
             first = asyncio.ensure_future(store.acquire_lock(name, 60.0, 10.0, "1"))
             second = asyncio.ensure_future(store.acquire_lock(name, 60.0, 10.0, "2"))
@@ -389,16 +381,16 @@ def test_waiter_that_leaves(place: Place) -> None:
             assert await second
             await store.release_lock(name, "2")
 
-    with_store(place, body)
+    with_store(backend, body)
 
 
-def test_news(place: Place) -> None:
-    """ST11: every kind of change is heard of within 100 ms, also one's own."""
+def test_st11_changes_notified_within_100_ms(backend: Backend) -> None:
+    """Changes by the same process are notified, too."""
 
     async def main() -> None:
-        async with Watched(place.settings) as watched:
+        async with Watched(backend.settings) as watched:
             store = await watched.ready()
-            with Elsewhere(place.settings) as other:
+            with Elsewhere(backend.settings) as other:
                 delays = []
                 for number in range(10):
                     one = f"{NAME}-{number:032x}"
@@ -411,22 +403,21 @@ def test_news(place: Place) -> None:
                     ):
                         since = time.monotonic()
                         _, at = await other.timed(method, *arguments)
-                        told = await watched.told(str(arguments[0]), since)
-                        delays.append(told - at)
+                        notified = await watched.told(str(arguments[0]), since)
+                        delays.append(notified - at)
                 print(f"median {statistics.median(delays) * 1000:.1f} ms")
-                assert statistics.median(delays) < NEWS
+                assert statistics.median(delays) < MAX_NOTIFY_DELAY
             since = time.monotonic()
-            await store.save(key("own"), b"v", 60.0)
-            await watched.told(key("own"), since)
+            await store.save(key("local"), b"v", 60.0)
+            await watched.told(key("local"), since)
 
     run(main(), "uvloop")
 
 
-def test_no_news_without_changes(place: Place) -> None:
-    """Reading, and locks that are refused, tell nobody anything."""
+def test_reads_and_void_deletes_not_notified(backend: Backend) -> None:
 
     async def main() -> None:
-        async with Watched(place.settings) as watched:
+        async with Watched(backend.settings) as watched:
             store = await watched.ready()
             await store.save(key("quiet"), b"v", 60.0)
             await asyncio.sleep(0.15)
