@@ -1,4 +1,6 @@
-"""Start the demonstration: provider and application in threads, authproxy in front.
+"""Start the demonstration: provider, sample application and authproxy.
+
+Provider and application run in threads, authproxy runs in the main thread.
 
 authproxy is configured by its documented flags. The environment is ignored, because it
 may belong to a real deployment.

@@ -54,7 +54,7 @@ def _as_page(method: bytes, target: bytes, headers: Headers) -> HttpResponse:
         f"<p>This is the sample application. It received "
         f"<strong>{escape(_text(method))} {escape(_text(target))}</strong>.</p></div>"
         '<a class="button" href="/oauth2/sign_out?rd=/">Sign out</a></div>'
-        f"<h2>Who you are</h2>{_table(known, 'identity')}"
+        f"<h2>Your identity</h2>{_table(known, 'identity')}"
         f"<h2>Other headers</h2>{_table(others, '')}"
         '<p class="note">As JSON: '
         '<a href="/headers.json">/headers.json</a></p>'

@@ -1,7 +1,7 @@
 """Parsing and validation of requests to the provider: forms, clients, PKCE.
 
-All functions are pure. They raise `OAuthError`, whose code and text are sent to the
-client.
+All functions are pure. They raise `OAuthError`, with the code and text that are sent to
+the client.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def is_redirect_uri_allowed(registered: tuple[str, ...], uri: str) -> bool:
 def parse_authorization(
     config: ProviderConfig, client: Client, redirect_uri: str, params: dict[str, str]
 ) -> Authorization:
-    """Parse an authorization request whose client and redirect URI are valid.
+    """Parse an authorization request with a valid client and redirect URI.
 
     Raises `OAuthError`, to be sent to the redirect URI.
     """

@@ -21,7 +21,7 @@ callback URL, or POST ``username``, ``password`` and ``action`` (``login`` or
 Faults are fields of `ProviderConfig` and may be changed at any time::
 
     config.access_token_claims["aud"] = ["account"]         missing audience mapper
-    config.id_token_claims["aud"] = "someone-else"          ID token for another client
+    config.id_token_claims["aud"] = "other-client"          ID token for another client
     config.id_token_claims["iss"] = "https://other.test"    wrong issuer in the token
     config.id_token_claims["nonce"] = None                  no nonce (or a wrong one)
     config.clock_offset = 3600.0                            wrong clock of the provider
@@ -31,7 +31,7 @@ Faults are fields of `ProviderConfig` and may be changed at any time::
     config.discovery["code_challenge_methods_supported"] = None
     config.authorization_response["iss"] = "https://other.test"         mix-up
     config.token_response["refresh_token"] = None
-    config.userinfo_claims["sub"] = "somebody else"
+    config.userinfo_claims["sub"] = "other-subject"
     config.padding = 6000                                   session above 4 kB
     config.rotate_refresh_tokens = False
     config.id_token_filter = lambda token: token + "x"      an invalid signature

@@ -1,4 +1,4 @@
-"""Stores for tests, seen from this process and from another one."""
+"""Stores for tests, used from this process and from another one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Watched:
-    """A store that runs, and what it told of changes and of its state."""
+    """A running store, with its change notifications and state changes."""
 
     def __init__(self, settings: StoreSettings) -> None:
         store = create(settings, NAME)
@@ -33,7 +33,7 @@ class Watched:
         self.states: list[tuple[bool, bool]] = []
 
     async def __aenter__(self) -> Watched:
-        await self.store.start(self._changed, self._noted)
+        await self.store.start(self._on_change, self._on_state)
         return self
 
     async def __aexit__(
@@ -44,38 +44,38 @@ class Watched:
     ) -> None:
         await self.store.close()
 
-    def _changed(self, key: str | None) -> None:
+    def _on_change(self, key: str | None) -> None:
         self.changes.append((key, time.monotonic()))
 
-    def _noted(self) -> None:
+    def _on_state(self) -> None:
         self.states.append((self.store.available, self.store.notifies))
 
     async def until(self, condition: Any, what: str, seconds: float = 10.0) -> None:
-        """Wait until *condition* of the store holds."""
+        """Wait until *condition* of the store holds; *what* is for the error."""
         deadline = time.monotonic() + seconds
         while not condition(self.store):
-            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            assert time.monotonic() < deadline, f"timed out waiting for {what}"
             await asyncio.sleep(0.005)
 
     async def ready(self) -> Store:
-        """The store, once it answers and tells of changes."""
-        await self.until(lambda store: store.notifies, "trust")
+        """Return the store once it is available and notifies."""
+        await self.until(lambda store: store.notifies, "notifications")
         await self.until(lambda store: store.available, "the store")
         return self.store
 
-    async def told(self, key: str, since: float, seconds: float = 5.0) -> float:
-        """When a change of *key* (or of everything) was told after *since*."""
+    async def notified(self, key: str, since: float, seconds: float = 5.0) -> float:
+        """Return the time of the first notification of *key* (or all) after *since*."""
         deadline = time.monotonic() + seconds
         while True:
             for changed, at in self.changes:
                 if changed in (key, None) and at >= since:
                     return at
-            assert time.monotonic() < deadline, f"nobody told of {key}"
+            assert time.monotonic() < deadline, f"no notification of {key}"
             await asyncio.sleep(0.002)
 
 
-class Elsewhere:
-    """The same store in another process; methods by name, with what they return."""
+class RemoteStore:
+    """The same store in another process; its methods are called by name."""
 
     def __init__(self, settings: StoreSettings) -> None:
         path = os.pathsep.join(str(ROOT / part) for part in ("core", "server", "tests"))
@@ -88,7 +88,7 @@ class Elsewhere:
         )
         self._send(base64.b64encode(pickle.dumps(settings)).decode())
 
-    def __enter__(self) -> Elsewhere:
+    def __enter__(self) -> RemoteStore:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,7 +98,7 @@ class Elsewhere:
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """The process ID."""
         return self._process.pid
 
     @property
@@ -116,18 +116,18 @@ class Elsewhere:
         self._input.flush()
 
     async def do(self, method: str, *arguments: Any) -> Any:
-        """What the method returned there; AssertionError when it failed."""
+        """Call a method; returns its result, raises `AssertionError` if it fails."""
         return (await self.timed(method, *arguments))[0]
 
     async def timed(self, method: str, *arguments: Any) -> tuple[Any, float]:
-        """The same, and the monotonic moment at which it was done."""
+        """Call a method; returns its result and the time of its end (monotonic)."""
         packed = base64.b64encode(pickle.dumps((method, arguments)))
         self._send(packed.decode())
         line = await asyncio.to_thread(self._output.readline)
-        answer = json.loads(line)
-        assert "error" not in answer, answer
-        result = pickle.loads(base64.b64decode(answer["result"]))
-        return result, answer["at"]
+        reply = json.loads(line)
+        assert "error" not in reply, reply
+        result = pickle.loads(base64.b64decode(reply["result"]))
+        return result, reply["at"]
 
 
 async def _serve() -> None:
@@ -139,11 +139,11 @@ async def _serve() -> None:
             try:
                 result = await getattr(watched.store, method)(*arguments)
             except Exception as error:
-                answer: dict[str, Any] = {"error": repr(error)}
+                reply: dict[str, Any] = {"error": repr(error)}
             else:
                 packed = base64.b64encode(pickle.dumps(result)).decode()
-                answer = {"result": packed, "at": time.monotonic()}
-            print(json.dumps(answer), flush=True)
+                reply = {"result": packed, "at": time.monotonic()}
+            print(json.dumps(reply), flush=True)
 
 
 if __name__ == "__main__":

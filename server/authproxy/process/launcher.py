@@ -26,9 +26,9 @@ def run(settings: ServerSettings, rebuild: Rebuild | None = None) -> int:
         ):
             for warning in settings.warnings:
                 log(f"warning: {warning}")
-            for listening in sockets:
-                event = "metrics" if listening.metrics else "listening"
-                log(f"{event} on {listening.name}", good=True)
+            for listener in sockets:
+                event = "metrics" if listener.metrics else "listening"
+                log(f"{event} on {listener.name}", good=True)
             if settings.workers == 1:
                 from ..worker.worker import serve
 

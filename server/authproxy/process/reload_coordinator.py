@@ -86,7 +86,7 @@ class ReloadCoordinator:
         self._requested = True
 
     def advance(self) -> None:
-        """Start a reload if one is requested, or end one whose deadline has passed."""
+        """Start a reload if one is requested, or end one that exceeds its deadline."""
         now = time.monotonic()
         if self._candidate is not None:
             if now >= self._deadline:
@@ -154,8 +154,8 @@ class ReloadCoordinator:
         self._send_all("commit")
         self.settings = candidate.settings
         # Workers that are forked later inherit these contexts.
-        for listening, context in zip(self._sockets, contexts, strict=True):
-            listening.context = context
+        for listener, context in zip(self._sockets, contexts, strict=True):
+            listener.context = context
         self._committing = True
         self._pending = set(self._workers)
         self._proceed()

@@ -196,9 +196,9 @@ class Supervisor:
         self._kill_at = time.monotonic() + drain_timeout + KILL_DELAY
         self._restarts_due.clear()
         # Before the workers close their copies: the last close must end the listener.
-        for listening in self._sockets:
-            refuse_connections(listening)
-            listening.socket.close()
+        for listener in self._sockets:
+            refuse_connections(listener)
+            listener.socket.close()
         self._signal_workers(signal.SIGTERM)
 
     def _signal_workers(self, number: int) -> None:

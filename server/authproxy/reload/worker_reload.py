@@ -48,7 +48,7 @@ class Reloadable(Protocol):
 
 
 class WorkerReload:
-    """Reloads one of several workers, as the supervisor's messages say.
+    """Reloads one of several workers, directed by the supervisor's messages.
 
     Received: ``prepare`` with the descriptor of the settings, ``commit``, ``abort``,
     ``count_reload OUTCOME``. Sent: ``started``, ``prepared``, ``committed``,

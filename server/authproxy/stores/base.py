@@ -34,7 +34,7 @@ class Store(Protocol):
 
     @property
     def notify_error(self) -> str:
-        """Why notifications do not arrive, for the log; contains no secrets."""
+        """Reason for missing notifications, for the log; contains no secrets."""
 
     @property
     def available(self) -> bool:
@@ -42,7 +42,7 @@ class Store(Protocol):
 
     @property
     def error(self) -> str:
-        """Why the store is unavailable, for the log; contains no secrets."""
+        """Reason for unavailability, for the log; "" if available; no secrets."""
 
     async def start(self, on_change: OnChange, on_state: OnState) -> None:
         """Connect in the background; does not fail if the store is unavailable."""

@@ -1,4 +1,4 @@
-"""Create the store that the settings name; the modules of other kinds stay unloaded."""
+"""Create the store that the settings name; import only its modules."""
 
 from __future__ import annotations
 

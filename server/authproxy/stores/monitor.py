@@ -1,4 +1,4 @@
-"""Store monitor: start and stop a worker's store, report its state and key changes."""
+"""Store monitor: start and stop a worker's store, report state and changes."""
 
 from __future__ import annotations
 

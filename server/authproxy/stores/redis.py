@@ -59,11 +59,11 @@ class Router(Protocol):
 
     @property
     def error(self) -> str:
-        """Why a server is unavailable."""
+        """Reason for unavailability of a server, "" if available."""
 
     @property
     def notify_error(self) -> str:
-        """Why notifications do not arrive."""
+        """Reason for missing notifications."""
 
     def start(self) -> None:
         """Connect in the background."""
@@ -99,12 +99,12 @@ class SingleMaster:
 
     @property
     def error(self) -> str:
-        """Why the server is unavailable."""
+        """Reason for unavailability of the server, "" if available."""
         return self._server.error
 
     @property
     def notify_error(self) -> str:
-        """Why notifications do not arrive."""
+        """Reason for missing notifications."""
         return self._server.notify_error
 
     def start(self) -> None:
@@ -191,12 +191,12 @@ class RedisStore:
 
     @property
     def error(self) -> str:
-        """Why the store is unavailable."""
+        """Reason for unavailability of the store, "" if available."""
         return self._router.error or self._write_error
 
     @property
     def notify_error(self) -> str:
-        """Why notifications do not arrive."""
+        """Reason for missing notifications."""
         return self._router.notify_error
 
     async def start(self, on_change: OnChange, on_state: OnState) -> None:

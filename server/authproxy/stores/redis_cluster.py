@@ -72,13 +72,13 @@ class Cluster:
 
     @property
     def error(self) -> str:
-        """Why the cluster is unavailable."""
+        """Reason for unavailability of the cluster, "" if available."""
         errors = [one.error for one in self._masters.values() if one.error]
         return self._refresh_error or "; ".join(errors)
 
     @property
     def notify_error(self) -> str:
-        """Why notifications do not arrive."""
+        """Reason for missing notifications."""
         masters = self._masters.values()
         return "; ".join(one.notify_error for one in masters if not one.notifies)
 

@@ -33,7 +33,7 @@ class ConnectionLostError(StoreError):
 
 
 class ReplyError(StoreError):
-    """An error reply of Redis; ``prefix`` is its first word (NOAUTH, MOVED, …)."""
+    """An error reply of Redis; ``prefix`` is its first token (NOAUTH, MOVED, …)."""
 
     def __init__(self, text: str) -> None:
         super().__init__(f"redis: {text}")
@@ -252,7 +252,7 @@ class Dialer:
                 login = ("AUTH", user, settings.password.value)
             await connection.call("HELLO", 3, *login)
             # Redis reports the keys of all databases: a few invalidations are needless.
-            options = [word for prefix in prefixes for word in ("PREFIX", prefix)]
+            options = [item for prefix in prefixes for item in ("PREFIX", prefix)]
             await connection.call("CLIENT", "TRACKING", "ON", "BCAST", *options)
         return connection
 

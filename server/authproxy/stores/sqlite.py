@@ -49,7 +49,7 @@ class SqliteStore:
 
     @property
     def notify_error(self) -> str:
-        """Why changes are not noticed."""
+        """Reason for missing notifications."""
         return self._reader.error or f"{self._path}: no poll within {POLL_TIMEOUT} s"
 
     @property
@@ -59,7 +59,7 @@ class SqliteStore:
 
     @property
     def error(self) -> str:
-        """Why the store is unavailable."""
+        """Reason for unavailability of the store, "" if available."""
         return self._writer.error or self._reader.error
 
     async def start(self, on_change: OnChange, on_state: OnState) -> None:

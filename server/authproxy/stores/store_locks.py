@@ -85,7 +85,7 @@ class StoreLocks:
     async def release_deferred(
         self, release: Callable[[str, str], Awaitable[None]]
     ) -> None:
-        """Release the locks whose release failed before. Raises `StoreError`."""
+        """Retry the releases that failed before. Raises `StoreError`."""
         for token, key in list(self._deferred.items()):
             await release(key, token)
             del self._deferred[token]

@@ -1,4 +1,4 @@
-"""The metrics listener of a worker: its application, and what its connections share.
+"""The metrics listener of a worker: its application and its context.
 
 Every path and method gets the metrics, summed over the workers or, with the query
 ``by=worker``, of each worker.

@@ -156,8 +156,8 @@ class Worker:
     def commit(self, prepared: PreparedReload) -> None:
         """Use the prepared settings from the next request and TLS handshake on."""
         settings = self._settings = prepared.settings
-        for listening, context in zip(self._sockets, prepared.contexts, strict=True):
-            listening.context = context
+        for listener, context in zip(self._sockets, prepared.contexts, strict=True):
+            listener.context = context
         self._clock.local_time = settings.logs.local_time
         self._client.reconfigure(settings.client, prepared.client_context)
         self._logs.replace_with(prepared.logs)
@@ -199,8 +199,8 @@ class Worker:
         timeouts = loop.create_task(self._check_timeouts())
         await self._store.start()
         self._start_warm_up()
-        for listening in self._sockets:
-            self._accept_from(listening)
+        for listener in self._sockets:
+            self._accept_from(listener)
         self._context.on_connection_lost = self._on_connection_lost
         started()
         await self._stopping.wait()
@@ -216,16 +216,16 @@ class Worker:
         self._output.close()
         self._errors.close()
 
-    def _accept_from(self, listening: ListeningSocket) -> None:
-        self._accepting.add(listening)
+    def _accept_from(self, listener: ListeningSocket) -> None:
+        self._accepting.add(listener)
         asyncio.get_running_loop().add_reader(
-            listening.socket.fileno(), self._on_acceptable, listening
+            listener.socket.fileno(), self._on_acceptable, listener
         )
 
     def _stop_accepting(self) -> None:
         loop = asyncio.get_running_loop()
-        for listening in self._accepting:
-            loop.remove_reader(listening.socket.fileno())
+        for listener in self._accepting:
+            loop.remove_reader(listener.socket.fileno())
         self._accepting.clear()
 
     async def _stop_listening(self) -> None:
@@ -236,16 +236,16 @@ class Worker:
         socket, the kernel refuses connections.
         """
         self._context.stopping = True
-        for listening in self._sockets:
-            refuse_connections(listening)
+        for listener in self._sockets:
+            refuse_connections(listener)
         await asyncio.sleep(ACCEPT_DRAIN_TIME)
         self._stop_accepting()
-        for listening in self._sockets:
-            while self._accept_one(listening):
+        for listener in self._sockets:
+            while self._accept_one(listener):
                 pass
-            listening.socket.close()
+            listener.socket.close()
 
-    def _on_acceptable(self, listening: ListeningSocket) -> None:
+    def _on_acceptable(self, listener: ListeningSocket) -> None:
         """Accept a connection, or defer the accept for a less loaded worker.
 
         Otherwise the worker that happens to be awake would accept a whole burst of
@@ -257,29 +257,29 @@ class Worker:
             surplus <= 1 + count // IMBALANCE_DIVISOR
             or sum(self._closed) > SHORT_LIVED_RATE
         ):
-            self._accept_one(listening)
+            self._accept_one(listener)
             return
         loop = asyncio.get_running_loop()
-        loop.remove_reader(listening.socket.fileno())
-        loop.call_later(ACCEPT_DEFERRAL, self._accept_deferred, listening)
+        loop.remove_reader(listener.socket.fileno())
+        loop.call_later(ACCEPT_DEFERRAL, self._accept_deferred, listener)
 
-    def _accept_deferred(self, listening: ListeningSocket) -> None:
+    def _accept_deferred(self, listener: ListeningSocket) -> None:
         """Accept a deferred connection, unless another worker has accepted it."""
-        if listening in self._accepting:
-            self._accept_one(listening)
-        if listening in self._accepting:
-            self._accept_from(listening)
+        if listener in self._accepting:
+            self._accept_one(listener)
+        if listener in self._accepting:
+            self._accept_from(listener)
 
-    def _accept_one(self, listening: ListeningSocket) -> bool:
-        """Accept a connection; False if there is none, or no room for it."""
-        if listening.metrics:
+    def _accept_one(self, listener: ListeningSocket) -> bool:
+        """Accept a connection; False without a pending one, or without room for it."""
+        if listener.metrics:
             self._metrics_context.make_room()
         elif self._is_full():
             self._stop_accepting()  # until `_resume_accepting`
             self._evict()
             return False
         try:
-            accepted, _ = listening.socket.accept()
+            accepted, _ = listener.socket.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return False  # another worker has accepted it
         except OSError as error:
@@ -295,23 +295,21 @@ class Worker:
         if accepted.family != socket.AF_UNIX:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._attaching += 1
-        self._context.spawn(self._attach(accepted, listening))
+        self._context.spawn(self._attach(accepted, listener))
         return True
 
-    async def _attach(
-        self, accepted: socket.socket, listening: ListeningSocket
-    ) -> None:
-        context = self._metrics_context if listening.metrics else self._context
+    async def _attach(self, accepted: socket.socket, listener: ListeningSocket) -> None:
+        context = self._metrics_context if listener.metrics else self._context
         options: dict[str, Any] = {}
         protocol: Callable[[WorkerContext, Client], asyncio.Protocol] = Connection
-        if listening.context is not None:
+        if listener.context is not None:
             protocol = AlpnProtocol
             options = {
-                "ssl": listening.context,
+                "ssl": listener.context,
                 "ssl_handshake_timeout": HANDSHAKE_TIMEOUT,
             }
         try:
-            client = await self._proxy_protocol_client(accepted, listening)
+            client = await self._proxy_protocol_client(accepted, listener)
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: protocol(context, client), accepted, **options
             )
@@ -325,11 +323,11 @@ class Worker:
             self._resume_accepting()
 
     async def _proxy_protocol_client(
-        self, accepted: socket.socket, listening: ListeningSocket
+        self, accepted: socket.socket, listener: ListeningSocket
     ) -> Client:
         """Return the client of the PROXY protocol header; None if none is expected."""
         sources = self._proxy_sources
-        if listening.metrics or sources is None or not sources.contains(accepted):
+        if listener.metrics or sources is None or not sources.contains(accepted):
             return None
         return (await read_header(accepted)).client
 
@@ -358,8 +356,8 @@ class Worker:
     def _resume_accepting(self) -> None:
         """Accept connections again if there is room."""
         if not (self._accepting or self._stopping.is_set() or self._is_full()):
-            for listening in self._sockets:
-                self._accept_from(listening)
+            for listener in self._sockets:
+                self._accept_from(listener)
 
     async def _check_timeouts(self) -> None:
         clock = self._context.clock

@@ -1,4 +1,4 @@
-"""The whole program with two providers: both logins over real sockets."""
+"""The program with several providers: logins over real sockets."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ GITHUB = {
 ACCOUNT = {"account": {"email": "bob@example.com", "email_verified": True}}
 
 
-class _Apis(BaseHTTPRequestHandler):
-    """GitHub below /github, DigitalOcean below /ocean."""
+class _ApiHandler(BaseHTTPRequestHandler):
+    """GitHub under /github, DigitalOcean under /ocean."""
 
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         form = parse_qs(body.decode())
-        good = form.get("code") == ["code-1"]
-        self._answer(
-            {"access_token": f"token-of{self.path}"} if good else {"error": "x"}
+        valid = form.get("code") == ["code-1"]
+        self._send_json(
+            {"access_token": f"token-of{self.path}"} if valid else {"error": "x"}
         )
 
     def do_GET(self) -> None:
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
         if self.path.startswith("/github") and token == "token-of/github/token":
-            answers: dict[str, Any] = GITHUB if scheme == "token" else {}
-            self._answer(answers[self.path.removeprefix("/github")])
+            responses: dict[str, Any] = GITHUB if scheme == "token" else {}
+            self._send_json(responses[self.path.removeprefix("/github")])
         elif self.path == "/ocean/me" and token == "token-of/ocean/token":
-            self._answer(ACCOUNT)
+            self._send_json(ACCOUNT)
         else:
             self.send_response(401)
             self.send_header("content-length", "0")
             self.end_headers()
 
-    def _answer(self, value: Any) -> None:
+    def _send_json(self, value: Any) -> None:
         body = json.dumps(value).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")
@@ -66,13 +66,13 @@ class _Apis(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def apis() -> Iterator[str]:
-    """Where the providers are."""
-    server = ThreadingHTTPServer((LOOPBACK, 0), _Apis)
+    """The base URL of the provider APIs."""
+    server = ThreadingHTTPServer((LOOPBACK, 0), _ApiHandler)
     server.daemon_threads = True
     with InThread(server) as running:
         yield f"http://{LOOPBACK}:{running.port}"
@@ -109,17 +109,17 @@ server: {{bindAddress: '127.0.0.1:0'}}
 """
 
 
-class Several(Process):
+class MultiProviderProgram(Process):
     """authproxy with an alpha configuration."""
 
-    def __init__(self, folder: Path, apis: str) -> None:
-        file = folder / "alpha.yaml"
+    def __init__(self, directory: Path, apis: str) -> None:
+        file = directory / "alpha.yaml"
         file.write_text(ALPHA.format(apis=apis))
         path = os.pathsep.join(str(ROOT / part) for part in ("core", "server"))
         super().__init__(
             "authproxy",
             [sys.executable, "-m", "authproxy", f"--alpha-config={file}"],
-            folder=folder,
+            folder=directory,
             environment={
                 "PYTHONPATH": path,
                 "OAUTH2_PROXY_COOKIE_SECRET": SECRET,
@@ -142,8 +142,8 @@ def log_in(client: Client, base: str, provider: str) -> Reply:
     return client.get(f"{base}/oauth2/callback?code=code-1&state={state}")
 
 
-def test_two_providers_over_real_sockets(tmp_path: Path, apis: str) -> None:
-    with Several(tmp_path, apis) as program:
+def test_login_with_each_provider(tmp_path: Path, apis: str) -> None:
+    with MultiProviderProgram(tmp_path, apis) as program:
         base = program.url()
         client = Client()
         page = client.get(f"{base}/oauth2/sign_in").text

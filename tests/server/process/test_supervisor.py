@@ -251,7 +251,7 @@ def sockets_of(pid: int) -> int:
     """Return the number of open sockets of a process."""
     count = 0
     for name in os.listdir(f"/proc/{pid}/fd"):
-        with suppress(FileNotFoundError):  # closed meanwhile
+        with suppress(FileNotFoundError):  # closed since the listing
             count += os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:")
     return count
 
@@ -273,7 +273,7 @@ def test_long_lived_connections_balanced_over_workers(start: Start) -> None:
     before = {pid: sockets_of(pid) for pid in workers_of(process)}
     with open_connections(port, 12):
         accepted = sorted(sockets_of(pid) - count for pid, count in before.items())
-    # About six each; a connection counted before may have closed meanwhile.
+    # About six each; a connection counted before may have closed since.
     assert accepted[0] >= 3, accepted
 
 

@@ -367,7 +367,7 @@ def test_refreshed_session_sealed_with_new_secret(start: Start, workers: int) ->
 
 
 class TokenEndpoint(InThread):
-    """A token endpoint that answers each refresh with new tokens and counts them."""
+    """A token endpoint that returns new tokens for each refresh and counts them."""
 
     def __init__(self) -> None:
         endpoint = self

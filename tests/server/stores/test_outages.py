@@ -1,4 +1,4 @@
-"""Redis that is away, slow, full, or somewhere else by now; and how it comes back."""
+"""Redis outages: unavailable, suspended, full, failed over; and the recovery."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ from support.redis import (
     with_tls_and_user,
 )
 from support.scripted import Peer, ScriptedServer, run
-from support.stores import NAME, Elsewhere, Watched
+from support.stores import NAME, RemoteStore, Watched
 
 pytestmark = pytest.mark.skipif(
     find("redis-server") is None, reason="redis-server isn't installed"
 )
-BACK = 1.0  # seconds after which all is as before once Redis is back
+MAX_RECOVERY = 1.0  # seconds until the store is ready once Redis is
 KEY = f"{NAME}-{'0' * 32}"
 Body = Callable[[Watched], Awaitable[None]]
 
 
 def in_redis(*addresses: RedisAddress, **values: object) -> StoreSettings:
-    """A store in Redis."""
+    """Return settings of a Redis store."""
     redis = RedisSettings(addresses=addresses, **values)  # type: ignore[arg-type]
     return StoreSettings(kind="redis", redis=redis)
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """One server that runs."""
-    with RedisServer(tmp_path) as found:
-        yield found
+    """A running Redis server."""
+    with RedisServer(tmp_path) as running:
+        yield running
 
 
 def with_watched(settings: StoreSettings, body: Body) -> None:
-    """Run *body* with a store that has been started."""
+    """Run *body* with a started store."""
 
     async def main() -> None:
         async with Watched(settings) as watched:
@@ -63,31 +63,31 @@ def with_watched(settings: StoreSettings, body: Body) -> None:
     run(main(), "uvloop")
 
 
-async def back(watched: Watched, since: float) -> Store:
-    """The store, which has come back in time after *since*."""
+async def recovered(watched: Watched, since: float) -> Store:
+    """Return the ready store; fails unless it is ready in time after *since*."""
     store = await watched.ready()
-    assert time.monotonic() - since < BACK
+    assert time.monotonic() - since < MAX_RECOVERY
     return store
 
 
-async def threaded(function: Callable[[], object]) -> float:
-    """Run something slow; the moment at which it was done."""
+async def run_in_thread(function: Callable[[], object]) -> float:
+    """Run a blocking function; returns the time of its end (monotonic seconds)."""
     await asyncio.to_thread(function)
     return time.monotonic()
 
 
 class Load:
-    """Requests that never stop while something else happens; what they saw."""
+    """Continuous loads of a key, and their results."""
 
     def __init__(self, store: Store, key: str = KEY, expected: bytes = b"v") -> None:
         self.store, self.key, self.expected = store, key, expected
-        self.good = 0
+        self.successes = 0
         self.failures: list[float] = []
         self.slowest = 0.0
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Load]:
-        """Four of them at once."""
+        """Run four loads concurrently."""
         tasks = [asyncio.ensure_future(self._one()) for _ in range(4)]
         yield self
         for task in tasks:
@@ -101,15 +101,14 @@ class Load:
             began = time.monotonic()
             try:
                 assert await self.store.load(self.key) == self.expected
-                self.good += 1
+                self.successes += 1
             except StoreError:
                 self.failures.append(time.monotonic())
             self.slowest = max(self.slowest, time.monotonic() - began)
             await asyncio.sleep(0.005)
 
 
-def test_start_without_redis(tmp_path: Path) -> None:
-    """It starts, says what is the matter at once, and is there when Redis is."""
+def test_start_without_redis_becomes_available_later(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
 
     async def body(watched: Watched) -> None:
@@ -123,8 +122,8 @@ def test_start_without_redis(tmp_path: Path) -> None:
                 await store.load(KEY)
         assert (store.available, store.notifies) == (False, False)
         assert str(server.port) in store.error
-        await threaded(server.start)
-        store = await back(watched, time.monotonic())
+        await run_in_thread(server.start)
+        store = await recovered(watched, time.monotonic())
         await store.save(KEY, b"v", 60.0)
         assert watched.changes[0][0] is None
 
@@ -134,8 +133,8 @@ def test_start_without_redis(tmp_path: Path) -> None:
         server.stop()
 
 
-def test_crash_and_return(server: RedisServer) -> None:
-    """Killed under load: quick failures; caches are void; back within a second."""
+def test_killed_redis_fails_fast_and_recovers(server: RedisServer) -> None:
+    """Caches are invalidated, and the store is ready within a second."""
 
     async def body(watched: Watched) -> None:
         store = await watched.ready()
@@ -145,15 +144,15 @@ def test_crash_and_return(server: RedisServer) -> None:
             await asyncio.sleep(0.2)
             assert not load.failures
             watched.changes.clear()
-            await threaded(server.kill)
+            await run_in_thread(server.kill)
             await watched.until(lambda one: not one.available, "the failure", 1.0)
             assert not store.notifies
             with pytest.raises(StoreError):
                 await store.acquire_lock(f"{KEY}.lock", 5.0, 1.0, "t")
-            load.expected = None  # type: ignore[assignment] # it kept nothing
-            await threaded(server.start)
+            load.expected = None  # type: ignore[assignment] # Redis has lost it
+            await run_in_thread(server.start)
             began = time.monotonic()
-            await back(watched, began)
+            await recovered(watched, began)
             assert [key for key, _ in watched.changes] == [None]
             failures = len(load.failures)
             await asyncio.sleep(0.3)
@@ -164,8 +163,7 @@ def test_crash_and_return(server: RedisServer) -> None:
     with_watched(in_redis(server.address), body)
 
 
-def test_restart_is_not_noticed(server: RedisServer) -> None:
-    """A link that is cut while Redis goes on costs no request."""
+def test_lost_connection_fails_no_request(server: RedisServer) -> None:
 
     async def body(watched: Watched) -> None:
         store = await watched.ready()
@@ -182,8 +180,9 @@ def test_restart_is_not_noticed(server: RedisServer) -> None:
     with_watched(in_redis(server.address), body)
 
 
-def test_frozen(server: RedisServer) -> None:
-    """It accepts and does not answer: failures in time, no trust in the caches."""
+def test_suspended_redis_fails_in_time_and_ends_notifications(
+    server: RedisServer,
+) -> None:
 
     async def body(watched: Watched) -> None:
         store = await watched.ready()
@@ -192,7 +191,9 @@ def test_frozen(server: RedisServer) -> None:
         async with load.running():
             with server.frozen():
                 began = time.monotonic()
-                await watched.until(lambda one: not one.notifies, "doubt")
+                await watched.until(
+                    lambda one: not one.notifies, "the loss of notifications"
+                )
                 assert time.monotonic() - began < 1.0
                 await watched.until(lambda one: not one.available, "the failure")
                 assert time.monotonic() - began < 2.5
@@ -201,31 +202,30 @@ def test_frozen(server: RedisServer) -> None:
                     await store.save(KEY, b"w", 60.0)
                 await asyncio.sleep(1.0)
                 assert len(load.failures) > failures
-            await back(watched, time.monotonic())
+            await recovered(watched, time.monotonic())
         assert load.slowest < 2.5
 
     with_watched(in_redis(server.address, answer_timeout=1.5), body)
 
 
-def test_stopped_ourselves(server: RedisServer) -> None:
-    """A process that was stopped for a while finds the answers, and no outage."""
+def test_suspended_process_reads_late_replies(server: RedisServer) -> None:
+    """Replies that arrived during the suspension are not an outage."""
 
     async def body(watched: Watched) -> None:
         store = await watched.ready()
         await store.save(KEY, b"v", 60.0)
         watched.states.clear()
-        asked = [asyncio.ensure_future(store.load(KEY)) for _ in range(3)]
+        loads = [asyncio.ensure_future(store.load(KEY)) for _ in range(3)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         time.sleep(0.5)
-        assert await asyncio.gather(*asked) == [b"v"] * 3
+        assert await asyncio.gather(*loads) == [b"v"] * 3
         assert all(available for available, _ in watched.states)
 
     with_watched(in_redis(server.address, answer_timeout=0.3), body)
 
 
-def test_frozen_at_start(server: RedisServer) -> None:
-    """The same when it has never answered."""
+def test_suspended_redis_at_start_unavailable(server: RedisServer) -> None:
 
     async def body(watched: Watched) -> None:
         with pytest.raises(StoreError):
@@ -237,13 +237,14 @@ def test_frozen_at_start(server: RedisServer) -> None:
         with_watched(in_redis(server.address, answer_timeout=0.5), body)
 
 
-def test_news_are_cut(server: RedisServer) -> None:
-    """Without its news nothing is trusted; afterwards all caches are void."""
+def test_lost_tracking_connection_invalidates_caches(server: RedisServer) -> None:
 
-    def cut() -> None:
+    def kill_tracking() -> None:
         clients = server.ask("CLIENT", "LIST").splitlines()
-        [news] = [line for line in clients if "flags=" in line and "B" in flags(line)]
-        server.ask("CLIENT", "KILL", "ID", news.split(" ")[0].removeprefix("id="))
+        [tracking] = [
+            line for line in clients if "flags=" in line and "B" in flags(line)
+        ]
+        server.ask("CLIENT", "KILL", "ID", tracking.split(" ")[0].removeprefix("id="))
 
     def flags(line: str) -> str:
         return line.split(" flags=")[1].split(" ")[0]
@@ -252,32 +253,33 @@ def test_news_are_cut(server: RedisServer) -> None:
         store = await watched.ready()
         watched.changes.clear()
         watched.states.clear()
-        await threaded(cut)
-        await watched.until(lambda _: len(watched.states) >= 2, "doubt and trust")
+        await run_in_thread(kill_tracking)
+        await watched.until(
+            lambda _: len(watched.states) >= 2, "loss and return of notifications"
+        )
         assert watched.states == [(True, False), (True, True)]
         assert [key for key, _ in watched.changes] == [None]
         since = time.monotonic()
         await store.save(KEY, b"v", 60.0)
-        await watched.told(KEY, since)
+        await watched.notified(KEY, since)
 
     with_watched(in_redis(server.address), body)
 
 
-def test_emptied(server: RedisServer) -> None:
-    """FLUSHALL is a change of everything."""
+def test_flushall_invalidates_all_keys(server: RedisServer) -> None:
 
     async def body(watched: Watched) -> None:
         await watched.ready()
         watched.changes.clear()
         since = time.monotonic()
         await asyncio.to_thread(server.ask, "FLUSHALL")
-        await watched.told("everything", since)
+        await watched.notified("everything", since)
 
     with_watched(in_redis(server.address), body)
 
 
-def test_no_memory(server: RedisServer) -> None:
-    """Redis refuses to write: that is an outage, reads go on."""
+def test_rejected_write_makes_store_unavailable(server: RedisServer) -> None:
+    """Reads still succeed."""
 
     async def body(watched: Watched) -> None:
         store = await watched.ready()
@@ -289,14 +291,14 @@ def test_no_memory(server: RedisServer) -> None:
         assert "OOM" in store.error
         assert await store.load(KEY) == b"v"
         await asyncio.to_thread(server.ask, "CONFIG", "SET", "maxmemory", "0")
-        await back(watched, time.monotonic())
+        await recovered(watched, time.monotonic())
         await store.save(KEY, b"w" * 100_000, 60.0)
 
     with_watched(in_redis(server.address), body)
 
 
-def test_long_values_of_others(server: RedisServer) -> None:
-    """ST07: 100 MB are not read; 2 MB are, and refused."""
+def test_st07_too_long_value_rejected(server: RedisServer) -> None:
+    """A reply of 100 MB is not read; one of 2 MB is read and rejected."""
 
     async def body(watched: Watched) -> None:
         store = await watched.ready()
@@ -314,8 +316,8 @@ def test_long_values_of_others(server: RedisServer) -> None:
     with_watched(in_redis(server.address), body)
 
 
-def test_wrong_kind_of_value(server: RedisServer) -> None:
-    """What others have put there under our names is an error, not an answer."""
+def test_value_of_wrong_type_raises(server: RedisServer) -> None:
+    """Another program may have written the key."""
 
     async def body(watched: Watched) -> None:
         store = await watched.ready()
@@ -329,8 +331,7 @@ def test_wrong_kind_of_value(server: RedisServer) -> None:
     with_watched(in_redis(server.address), body)
 
 
-def test_locks_during_an_outage(server: RedisServer) -> None:
-    """A lock that could not be given back is given back when Redis answers again."""
+def test_failed_release_deferred_until_redis_replies(server: RedisServer) -> None:
 
     async def body(watched: Watched) -> None:
         store = await watched.ready()
@@ -341,15 +342,14 @@ def test_locks_during_an_outage(server: RedisServer) -> None:
                 await store.release_lock(lock, "t")
             with pytest.raises(StoreError):
                 await store.acquire_lock(f"{KEY}2.lock", 60.0, 0.0, "u")
-        with Elsewhere(in_redis(server.address)) as other:
+        with RemoteStore(in_redis(server.address)) as other:
             assert await other.do("acquire_lock", lock, 60.0, 2.0, "far")
             assert await other.do("acquire_lock", f"{KEY}2.lock", 60.0, 2.0, "far")
 
     with_watched(in_redis(server.address, answer_timeout=0.5), body)
 
 
-def test_idle_links_are_renewed(server: RedisServer) -> None:
-    """A link that nobody asks for so long is left; nobody notices."""
+def test_idle_connection_reopened(server: RedisServer) -> None:
 
     async def body(watched: Watched) -> None:
         store = await watched.ready()
@@ -372,11 +372,12 @@ def test_idle_links_are_renewed(server: RedisServer) -> None:
     [
         ({}, "NOAUTH"),
         ({"password": Secret("wrong-secret")}, "WRONGPASS"),
-        ({"password": Secret(PASSWORD), "username": "nobody"}, "WRONGPASS"),
+        ({"password": Secret(PASSWORD), "username": "unknown"}, "WRONGPASS"),
     ],
 )
-def test_wrong_password(tmp_path: Path, values: dict[str, object], text: str) -> None:
-    """What Redis says is told, the password is not."""
+def test_wrong_password_reported_without_secret(
+    tmp_path: Path, values: dict[str, object], text: str
+) -> None:
     server, path = with_socket(tmp_path)
 
     async def body(watched: Watched) -> None:
@@ -390,31 +391,31 @@ def test_wrong_password(tmp_path: Path, values: dict[str, object], text: str) ->
         with_watched(in_redis(RedisAddress(path=str(path)), **values), body)
 
 
-def test_foreign_certificate(tmp_path: Path) -> None:
-    """A server that can't prove who it is gets no password."""
-    server, authority = with_tls_and_user(tmp_path)
+def test_unverified_certificate_rejected_before_login(tmp_path: Path) -> None:
+    server, ca_file = with_tls_and_user(tmp_path)
     (tmp_path / "other").mkdir()
     other = make_certificate(tmp_path / "other", LOOPBACK).cert_file
 
-    async def refused(watched: Watched) -> None:
+    async def fails_verification(watched: Watched) -> None:
         await watched.until(lambda one: "certificate" in one.error, "the reason")
 
-    async def accepted(watched: Watched) -> None:
-        await watched.until(lambda one: "AUTH" in one.error, "the answer")
+    async def reaches_login(watched: Watched) -> None:
+        await watched.until(lambda one: "AUTH" in one.error, "the error reply")
 
     with server:
-        with_watched(in_redis(server.address, tls=True), refused)
-        with_watched(in_redis(server.address, tls=True, ca_file=other), refused)
-        with_watched(in_redis(server.address, tls=True, ca_file=authority), accepted)
-        with_watched(in_redis(server.address, tls=True, verify=False), accepted)
+        with_watched(in_redis(server.address, tls=True), fails_verification)
+        with_watched(
+            in_redis(server.address, tls=True, ca_file=other), fails_verification
+        )
+        with_watched(in_redis(server.address, tls=True, ca_file=ca_file), reaches_login)
+        with_watched(in_redis(server.address, tls=True, verify=False), reaches_login)
 
 
-def test_nonsense_from_a_cluster() -> None:
-    """Answers of the right kind that mean nothing are an outage, not the end."""
+def test_invalid_cluster_slots_make_store_unavailable() -> None:
 
     async def main() -> None:
         slots = b"*1\r\n*3\r\n:0\r\n:16383\r\n*1\r\n+x\r\n"
-        for answer, text in (
+        for reply, text in (
             (slots, "expected an address"),
             (b"*1\r\n+x\r\n", "expected ranges of slots"),
             (b"*0\r\n", "knows no slots"),
@@ -422,8 +423,8 @@ def test_nonsense_from_a_cluster() -> None:
 
             async def talk(peer: Peer) -> None:
                 while data := await peer.reader.read(1000):
-                    known = b"CLUSTER" in data
-                    peer.writer.write(answer if known else b"+PONG\r\n")  # noqa: B023
+                    is_slots = b"CLUSTER" in data
+                    peer.writer.write(reply if is_slots else b"+PONG\r\n")  # noqa: B023
 
             async with ScriptedServer(talk) as listener:
                 settings = in_redis(
@@ -439,8 +440,7 @@ def test_nonsense_from_a_cluster() -> None:
     run(main())
 
 
-def test_no_redis() -> None:
-    """Something else that listens there, and something that talks too much."""
+def test_other_server_rejected() -> None:
 
     async def main() -> None:
         for greeting, text in (
@@ -461,11 +461,8 @@ def test_no_redis() -> None:
     run(main())
 
 
-# -- sentinels
-
-
 def in_sentinels(setup: SentinelSetup) -> StoreSettings:
-    """The store at the master that they name."""
+    """Return settings of the store at the master that the sentinels name."""
     return in_redis(
         setup.sentinel.address,
         mode="sentinel",
@@ -475,8 +472,8 @@ def in_sentinels(setup: SentinelSetup) -> StoreSettings:
     )
 
 
-def test_failover(tmp_path: Path) -> None:
-    """The master dies under load: its replica goes on, with all that was kept."""
+def test_failover_continues_on_replica(tmp_path: Path) -> None:
+    """The master is killed under load; the replica has its values."""
     with SentinelSetup(tmp_path) as setup:
 
         async def body(watched: Watched) -> None:
@@ -485,11 +482,11 @@ def test_failover(tmp_path: Path) -> None:
             await asyncio.to_thread(wait_for_copy, setup.first, setup.second)
             load = Load(store)
             async with load.running():
-                killed = await threaded(setup.first.kill)
+                killed = await run_in_thread(setup.first.kill)
                 watched.changes.clear()
                 await watched.until(lambda one: not one.available, "the failure")
                 await watched.ready()
-                print(f"back after {time.monotonic() - killed:.2f} s")
+                print(f"recovered after {time.monotonic() - killed:.2f} s")
                 assert time.monotonic() - killed < 8.0
                 await store.save(KEY, b"v", 60.0)
                 since = len(load.failures)
@@ -501,8 +498,8 @@ def test_failover(tmp_path: Path) -> None:
         with_watched(in_sentinels(setup), body)
 
 
-def test_planned_failover(tmp_path: Path) -> None:
-    """The master becomes a replica and lives on: writes go to the new one."""
+def test_planned_failover_writes_to_new_master(tmp_path: Path) -> None:
+    """The old master becomes a replica and keeps running."""
     with SentinelSetup(tmp_path) as setup:
 
         async def body(watched: Watched) -> None:
@@ -523,14 +520,13 @@ def test_planned_failover(tmp_path: Path) -> None:
                         break
                 assert time.monotonic() < moved + 3.0
                 await asyncio.sleep(0.02)
-            print(f"written to the new one {time.monotonic() - moved:.2f} s later")
+            print(f"written to the new master {time.monotonic() - moved:.2f} s later")
             await watched.ready()
 
         with_watched(in_sentinels(setup), body)
 
 
-def test_sentinels_without_master(tmp_path: Path) -> None:
-    """What they answer is told."""
+def test_unknown_master_name_reported(tmp_path: Path) -> None:
     with SentinelSetup(tmp_path) as setup:
         settings = in_redis(
             setup.sentinel.address,
@@ -541,17 +537,14 @@ def test_sentinels_without_master(tmp_path: Path) -> None:
 
         async def body(watched: Watched) -> None:
             await watched.until(
-                lambda one: "knows no master called 'other'" in one.error, "it"
+                lambda one: "knows no master called 'other'" in one.error, "the reason"
             )
 
         with_watched(settings, body)
 
 
-# -- a cluster
-
-
-def test_cluster_loses_a_node(tmp_path: Path) -> None:
-    """One master dies: the keys of the others are served, then its replica's too."""
+def test_cluster_serves_other_masters_until_failover(tmp_path: Path) -> None:
+    """After the failover the keys of the killed master are served, too."""
     with ClusterSetup(tmp_path) as setup:
 
         async def body(watched: Watched) -> None:
@@ -561,7 +554,7 @@ def test_cluster_loses_a_node(tmp_path: Path) -> None:
             assert await store.load_all(tuple(keys)) == (b"v",) * 60
             first, *_, replica = setup.servers
             await asyncio.to_thread(wait_for_copy, first, replica)
-            killed = await threaded(setup.servers[0].kill)
+            killed = await run_in_thread(setup.servers[0].kill)
             results = await asyncio.gather(
                 *[store.load(key) for key in keys], return_exceptions=True
             )
@@ -571,12 +564,12 @@ def test_cluster_loses_a_node(tmp_path: Path) -> None:
             await watched.until(
                 lambda one: one.available and one.notifies, "the replica", 15.0
             )
-            print(f"back after {time.monotonic() - killed:.2f} s")
+            print(f"recovered after {time.monotonic() - killed:.2f} s")
             assert await store.load_all(tuple(keys)) == (b"v",) * 60
             since = time.monotonic()
             await store.delete(keys[0])
-            await watched.told(keys[0], since)
-            await threaded(setup.servers[0].start)
+            await watched.notified(keys[0], since)
+            await run_in_thread(setup.servers[0].start)
             await asyncio.sleep(1.0)
             assert await store.load_all(tuple(keys[1:])) == (b"v",) * 59
 
@@ -586,8 +579,8 @@ def test_cluster_loses_a_node(tmp_path: Path) -> None:
         )
 
 
-def test_cluster_moves_a_slot(tmp_path: Path) -> None:
-    """A slot goes from one master to another, while its keys are used."""
+def test_cluster_follows_moved_slot(tmp_path: Path) -> None:
+    """The key is used before, during (ASK) and after (MOVED) the move."""
     with ClusterSetup(tmp_path) as setup:
         source, target = setup.servers[0], setup.servers[1]
         names = [f"{NAME}-{number:032x}" for number in range(1000)]
@@ -615,15 +608,15 @@ def test_cluster_moves_a_slot(tmp_path: Path) -> None:
             assert await store.load(key) == b"w"  # MOVED
             since = time.monotonic()
             await store.delete(key)
-            await watched.told(key, since)
+            await watched.notified(key, since)
             await asyncio.sleep(0.5)
             assert store.available
 
         with_watched(in_redis(source.address, mode="cluster"), body)
 
 
-def test_cluster_is_away(tmp_path: Path) -> None:
-    """No node answers: it says so, and finds the cluster when it is there."""
+def test_cluster_discovered_after_start(tmp_path: Path) -> None:
+    """Until a node replies the store reports that no node does."""
     setup = ClusterSetup(tmp_path)
     addresses = [server.address for server in setup.servers[:3]]
 
@@ -634,8 +627,8 @@ def test_cluster_is_away(tmp_path: Path) -> None:
             lambda one: "no node of the cluster replies" in one.error, "the reason"
         )
         assert not watched.store.available
-        await threaded(setup.__enter__)
-        await back(watched, time.monotonic())
+        await run_in_thread(setup.__enter__)
+        await recovered(watched, time.monotonic())
         await watched.store.save(KEY, b"v", 60.0)
 
     try:
@@ -644,10 +637,11 @@ def test_cluster_is_away(tmp_path: Path) -> None:
         setup.__exit__()
 
 
-def test_single_node_that_is_no_cluster(server: RedisServer) -> None:
-    """A server without cluster mode is told apart."""
+def test_server_without_cluster_mode_reported(server: RedisServer) -> None:
 
     async def body(watched: Watched) -> None:
-        await watched.until(lambda one: "cluster support disabled" in one.error, "it")
+        await watched.until(
+            lambda one: "cluster support disabled" in one.error, "the reason"
+        )
 
     with_watched(in_redis(server.address, mode="cluster"), body)

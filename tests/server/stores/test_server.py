@@ -1,4 +1,4 @@
-"""Whole servers on stores: outages, restarts, several workers and instances."""
+"""Servers with a store: outages, restarts, several workers and instances."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from support.redis import (
 
 @pytest.fixture
 def provider() -> Iterator[Provider]:
-    """The provider of up to two servers."""
-    with Provider(2) as found:
-        yield found
+    """The identity provider of up to two servers."""
+    with Provider(2) as running:
+        yield running
 
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis that runs."""
+    """A running Redis server."""
     if find("redis-server") is None:
         pytest.skip("redis-server isn't installed")
     with RedisServer(tmp_path) as server:
@@ -50,51 +50,51 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 def in_redis(server: RedisServer) -> dict[str, Any]:
-    """Options for sessions in Redis."""
+    """Return options for sessions in Redis."""
     return {"session_store_type": "redis", "redis_connection_url": server.url}
 
 
-def started(
-    folder: Path, provider: Provider, number: int = 0, **options: Any
+def start_server(
+    directory: Path, provider: Provider, number: int = 0, **options: Any
 ) -> Program:
-    """A server that is ready."""
-    place = folder / f"server{number}"
-    place.mkdir(exist_ok=True)
-    program = Program(place, **provider.options(number), **options)
+    """Start a server and wait until it is ready."""
+    subdirectory = directory / f"server{number}"
+    subdirectory.mkdir(exist_ok=True)
+    program = Program(subdirectory, **provider.options(number), **options)
     browser = provider.browser(number)
 
-    def ready() -> bool:
+    def is_ready() -> bool:
         with contextlib.suppress(OSError):
             return browser.get("/ready").status == 200
         return False
 
-    program.wait_until(ready)
+    program.wait_until(is_ready)
     return program
 
 
-@pytest.mark.parametrize("how", ["frozen", "killed"])
-def test_redis_is_away(
+@pytest.mark.parametrize("how", ["suspended", "killed"])
+def test_redis_outage_returns_503_until_recovery(
     tmp_path: Path, provider: Provider, redis: RedisServer, how: str
 ) -> None:
-    """503 with Retry-After, no cookie cleared, not ready; back: as before."""
+    """503 with Retry-After, no cookie is cleared, and /ready fails."""
     options = {**in_redis(redis), "metrics_address": f"{LOOPBACK}:0"}
-    with started(tmp_path, provider, workers=2, **options) as program:
+    with start_server(tmp_path, provider, workers=2, **options) as program:
         browser = provider.browser()
         browser.log_in()
         assert browser.check() == 202
-        assert failures(program) == 0
-        if how == "frozen":
+        assert failed_operations(program) == 0
+        if how == "suspended":
             with redis.frozen():
-                judge_outage(program, browser)
+                check_outage(program, browser)
         else:
             dump = tmp_path / "dump.rdb"
             assert "OK" in redis.ask("SAVE")
             assert dump.exists()
             redis.kill()
-            judge_outage(program, browser)
+            check_outage(program, browser)
             redis.start()
         wait_for(lambda: browser.check() == 202, "the session")
-        assert failures(program) > 0  # metrics have counted it
+        assert failed_operations(program) > 0
         wait_for(
             lambda: browser.check_each_worker(program, "/ready") == {200}, "all ready"
         )
@@ -103,17 +103,17 @@ def test_redis_is_away(
             wait_for(lambda t=text: f"session store {t}" in program.log(), text)  # type: ignore[misc]
 
 
-def failures(program: Program) -> float:
-    """How many operations of the store have failed, by the metrics."""
-    found = re.search(r"metrics on (http://\S+)", program.log())
-    assert found
-    text = Client().get(f"{found[1]}/metrics").text
+def failed_operations(program: Program) -> float:
+    """Return the number of failed store operations in the metrics."""
+    match = re.search(r"metrics on (http://\S+)", program.log())
+    assert match
+    text = Client().get(f"{match[1]}/metrics").text
     lines = re.findall(r"authproxy_store_operations_total{(.*)} (\S+)", text)
     return sum(float(count) for labels, count in lines if 'outcome="ok"' not in labels)
 
 
-def judge_outage(program: Program, browser: Browser) -> None:
-    """What a browser sees of it."""
+def check_outage(program: Program, browser: Browser) -> None:
+    """Check the responses during an outage of the store."""
     wait_for(
         lambda: browser.check_each_worker(program, "/ready") == {503},
         "the failure of all workers",
@@ -121,20 +121,19 @@ def judge_outage(program: Program, browser: Browser) -> None:
     assert b"session store" in browser.get("/ready").body
     before = browser.jar.named("_oauth2_proxy")
     for target in ("/oauth2/auth", "/", "/oauth2/userinfo"):
-        answer = browser.get(target)
-        assert (target, answer.status) == (target, 503)
-        assert answer.headers["retry-after"]
-        assert answer.cookies == []
+        response = browser.get(target)
+        assert (target, response.status) == (target, 503)
+        assert response.headers["retry-after"]
+        assert response.cookies == []
     assert browser.jar.named("_oauth2_proxy") == before
     assert browser.get("/ping").status == 200
-    stranger = browser.provider.browser()
-    assert stranger.check() == 401  # who has no session needs no store
+    other = browser.provider.browser()
+    assert other.check() == 401  # no session, so the store is not needed
 
 
-def test_start_without_redis(
+def test_start_without_redis_ready_later(
     tmp_path: Path, provider: Provider, redis: RedisServer
 ) -> None:
-    """It starts, is not ready, and is as soon as Redis is there."""
     redis.stop()
     browser = provider.browser()
     with Program(tmp_path, **provider.options(), **in_redis(redis)) as program:
@@ -142,17 +141,19 @@ def test_start_without_redis(
             lambda: b"session store" in browser.get("/ready").body
         )
         redis.start()
-        wait_for(lambda: browser.get("/ready").status == 200, "being ready")
+        wait_for(lambda: browser.get("/ready").status == 200, "readiness")
         browser.log_in()
         assert browser.check() == 202
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_stop_while_redis_is_away(
+def test_shutdown_during_redis_outage(
     tmp_path: Path, provider: Provider, redis: RedisServer, workers: int
 ) -> None:
-    """Stopping does not wait for an answer that never comes."""
-    with started(tmp_path, provider, workers=workers, **in_redis(redis)) as program:
+    """The shutdown does not wait for a reply of Redis."""
+    with start_server(
+        tmp_path, provider, workers=workers, **in_redis(redis)
+    ) as program:
         browser = provider.browser()
         browser.log_in()
         with redis.frozen():
@@ -163,14 +164,14 @@ def test_stop_while_redis_is_away(
             assert time.monotonic() - began < 6.0
 
 
-def test_sign_out_elsewhere(
+def test_st11_sign_out_ends_session_at_other_instance(
     tmp_path: Path, provider: Provider, redis: RedisServer
 ) -> None:
-    """ST11: two instances on one Redis; signed out at one is out at the other."""
+    """Two instances share a Redis."""
     options = in_redis(redis)
     with (
-        started(tmp_path, provider, 0, **options),
-        started(tmp_path, provider, 1, **options),
+        start_server(tmp_path, provider, 0, **options),
+        start_server(tmp_path, provider, 1, **options),
     ):
         other = provider.ports[1]
         delays = []
@@ -178,25 +179,25 @@ def test_sign_out_elsewhere(
             browser = provider.browser()
             browser.log_in()
             for _ in range(3):
-                assert browser.check(port=other) == 202  # in its cache by now
-            kept = provider.browser()
-            kept.jar = browser.jar
+                assert browser.check(port=other) == 202  # now in its cache
             copy = dict(browser.jar._values)
             browser.get("/oauth2/sign_out")
             signed_out = time.monotonic()
             browser.jar._values = copy
-            wait_for(lambda b=browser: b.check(port=other) == 401, "the end")  # type: ignore[misc]
+            wait_for(
+                lambda b=browser: b.check(port=other) == 401, "the end of the session"
+            )  # type: ignore[misc]
             delays.append(time.monotonic() - signed_out)
         print(f"median {statistics.median(delays) * 1000:.1f} ms")
         assert statistics.median(delays) < 0.1
 
 
-def test_redis_that_may_not_tell(
+def test_redis_without_tracking_permission_read_for_every_check(
     tmp_path: Path, provider: Provider, redis: RedisServer
 ) -> None:
-    """Without CLIENT TRACKING every session is looked up, and the log says why."""
+    """The log has the reason."""
     redis.ask("ACL", "SETUSER", "default", "-client")
-    with started(tmp_path, provider, **in_redis(redis)) as program:
+    with start_server(tmp_path, provider, **in_redis(redis)) as program:
         browser = provider.browser()
         browser.log_in()
         assert browser.check() == 202
@@ -208,13 +209,13 @@ def test_redis_that_may_not_tell(
         redis.ask("ACL", "SETUSER", "default", "+client")
         wait_for(
             lambda: "notifications from the session store restored" in program.log(),
-            "the news",
+            "notifications",
         )
         assert "unavailable" not in program.log()
 
 
 def in_sentinels(setup: SentinelSetup) -> dict[str, Any]:
-    """Options for sessions at the master that sentinels name."""
+    """Return options for sessions at the master that sentinels name."""
     return {
         "session_store_type": "redis",
         "redis_use_sentinel": True,
@@ -226,7 +227,7 @@ def in_sentinels(setup: SentinelSetup) -> dict[str, Any]:
 
 
 def in_cluster(setup: ClusterSetup) -> dict[str, Any]:
-    """Options for sessions in a cluster."""
+    """Return options for sessions in a cluster."""
     return {
         "session_store_type": "redis",
         "redis_use_cluster": True,
@@ -236,8 +237,10 @@ def in_cluster(setup: ClusterSetup) -> dict[str, Any]:
 
 @pytest.mark.skipif(find("redis-server") is None, reason="no redis-server")
 @pytest.mark.parametrize("kind", ["sentinel", "cluster"])
-def test_failover_under_load(tmp_path: Path, provider: Provider, kind: str) -> None:
-    """A master dies: 503 for a while, and nobody is logged out."""
+def test_failover_under_load_keeps_sessions(
+    tmp_path: Path, provider: Provider, kind: str
+) -> None:
+    """The master is killed: requests get 503 for a while, no session ends."""
     with contextlib.ExitStack() as stack:
         if kind == "sentinel":
             sentinels = stack.enter_context(SentinelSetup(tmp_path))
@@ -247,45 +250,47 @@ def test_failover_under_load(tmp_path: Path, provider: Provider, kind: str) -> N
             cluster = stack.enter_context(ClusterSetup(tmp_path))
             first, replica = cluster.servers[0], cluster.servers[3]
             options = in_cluster(cluster)
-        stack.enter_context(started(tmp_path, provider, workers=2, **options))
+        stack.enter_context(start_server(tmp_path, provider, workers=2, **options))
         browsers = [provider.browser() for _ in range(12)]
         for browser in browsers:
             browser.log_in()
         wait_for_copy(first, replica)
         first.kill()
         killed = time.monotonic()
-        seen: list[int] = []
-        good_since = killed
-        while time.monotonic() - good_since < 1.0:
+        statuses: list[int] = []
+        last_failure = killed
+        while time.monotonic() - last_failure < 1.0:
             for browser in browsers:
-                seen.append(browser.check())
-                if seen[-1] != 202:
-                    good_since = time.monotonic()
+                statuses.append(browser.check())
+                if statuses[-1] != 202:
+                    last_failure = time.monotonic()
             assert time.monotonic() - killed < 20.0
-        print(f"{kind}: the last 503 after {good_since - killed:.2f} s")
-        assert set(seen) <= {202, 503}
+        print(f"{kind}: the last 503 after {last_failure - killed:.2f} s")
+        assert set(statuses) <= {202, 503}
         assert [browser.check() for browser in browsers] == [202] * len(browsers)
         fresh = provider.browser()
         fresh.log_in()
         assert fresh.check() == 202
 
 
-def sqlite_options(folder: Path) -> dict[str, Any]:
-    """Options for sessions in a file."""
+def sqlite_options(directory: Path) -> dict[str, Any]:
+    """Return options for sessions in a SQLite file."""
     return {
         "session_store_type": "sqlite",
-        "sqlite_path": str(folder / "sessions.db"),
+        "sqlite_path": str(directory / "sessions.db"),
     }
 
 
-def test_sessions_in_a_file(tmp_path: Path, provider: Provider) -> None:
-    """All workers know them, they outlive a restart, and signing out ends them."""
+def test_sqlite_sessions_shared_by_workers_and_kept_after_restart(
+    tmp_path: Path, provider: Provider
+) -> None:
+    """Signing out ends them for all workers."""
     options = {**sqlite_options(tmp_path), "workers": 2}
     browser = provider.browser()
-    with started(tmp_path, provider, **options) as program:
+    with start_server(tmp_path, provider, **options) as program:
         browser.log_in()
         assert browser.check_each_worker(program) == {202}
-    with started(tmp_path, provider, **options) as program:
+    with start_server(tmp_path, provider, **options) as program:
         assert browser.check_each_worker(program) == {202}
         copy = dict(browser.jar._values)
         browser.get("/oauth2/sign_out")
@@ -293,37 +298,39 @@ def test_sessions_in_a_file(tmp_path: Path, provider: Provider) -> None:
         wait_for(lambda: browser.check_each_worker(program) == {401}, "the end")
 
 
-def test_file_is_locked(tmp_path: Path, provider: Provider) -> None:
-    """Somebody keeps it locked: sessions go on, logins are 503; back: as before."""
+def test_locked_sqlite_file_fails_logins_but_not_checks(
+    tmp_path: Path, provider: Provider
+) -> None:
     options = sqlite_options(tmp_path)
-    with started(tmp_path, provider, workers=2, **options) as program:
+    with start_server(tmp_path, provider, workers=2, **options) as program:
         browser, late = provider.browser(), provider.browser()
         browser.log_in()
-        begun = late.get("/oauth2/start?rd=/")
+        started = late.get("/oauth2/start?rd=/")
         intruder = sqlite3.connect(options["sqlite_path"], isolation_level=None)
         intruder.execute("BEGIN IMMEDIATE")
-        back = provider.idp.log_in(begun.headers["location"], "bob")
-        answer = late.get(back.removeprefix(f"http://127.0.0.1:{late.port}"))
-        assert answer.status == 503
+        callback = provider.idp.log_in(started.headers["location"], "bob")
+        response = late.get(callback.removeprefix(f"http://127.0.0.1:{late.port}"))
+        assert response.status == 503
         assert browser.check_each_worker(program) == {202}
-        refused = browser.get("/oauth2/sign_out")
-        for one in (answer, refused):
+        sign_out = browser.get("/oauth2/sign_out")
+        for one in (response, sign_out):
             assert (one.status, bool(one.headers["retry-after"])) == (503, True)
         intruder.execute("COMMIT")
         intruder.close()
         wait_for(
             lambda: browser.check_each_worker(program, "/ready") == {200},
-            "being ready",
+            "readiness",
         )
         assert browser.check() == 202
         late.log_in("bob")
         assert late.check() == 202
 
 
-def test_disk_is_full(tmp_path: Path, provider: Provider) -> None:
-    """No file may grow: sessions go on, logins are 503; with room again: as before."""
+def test_full_disk_fails_logins_but_not_checks(
+    tmp_path: Path, provider: Provider
+) -> None:
     options = sqlite_options(tmp_path)
-    with started(tmp_path, provider, workers=2, **options) as program:
+    with start_server(tmp_path, provider, workers=2, **options) as program:
         browser, late = provider.browser(), provider.browser()
         browser.log_in()
         assert browser.check_each_worker(program) == {202}
@@ -334,18 +341,18 @@ def test_disk_is_full(tmp_path: Path, provider: Provider) -> None:
         }
         for pid, (_, hard) in limits.items():
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
-        seen = set()
-        for _ in range(60):  # until the room of what is there already is used up
-            begun = late.get("/oauth2/start?rd=/")
-            back = provider.idp.log_in(begun.headers["location"], "bob")
-            answer = late.get(back.removeprefix(f"http://{LOOPBACK}:{late.port}"))
-            seen.add(answer.status)
-            if answer.status == 503:
+        statuses = set()
+        for _ in range(60):  # until the free pages of the file are used
+            started = late.get("/oauth2/start?rd=/")
+            callback = provider.idp.log_in(started.headers["location"], "bob")
+            response = late.get(callback.removeprefix(f"http://{LOOPBACK}:{late.port}"))
+            statuses.add(response.status)
+            if response.status == 503:
                 break
             late.jar = type(late.jar)()
-        assert seen <= {302, 503}
-        assert answer.status == 503
-        assert answer.headers["retry-after"]
+        assert statuses <= {302, 503}
+        assert response.status == 503
+        assert response.headers["retry-after"]
         assert not late.jar.named("_oauth2_proxy")
         assert browser.check_each_worker(program) == {202}
         assert browser.jar.named("_oauth2_proxy")
@@ -353,7 +360,7 @@ def test_disk_is_full(tmp_path: Path, provider: Provider) -> None:
             resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
         wait_for(
             lambda: browser.check_each_worker(program, "/ready") == {200},
-            "being ready",
+            "readiness",
         )
         assert browser.check_each_worker(program) == {202}
         late.log_in("bob")
@@ -361,16 +368,16 @@ def test_disk_is_full(tmp_path: Path, provider: Provider) -> None:
 
 
 @pytest.mark.parametrize("store", ["cookie", "sqlite", "redis"])
-def test_refresh_over_all_workers(
+def test_concurrent_refresh_over_workers_makes_one_token_request(
     tmp_path: Path, provider: Provider, store: str, request: pytest.FixtureRequest
 ) -> None:
-    """20 requests at once with one stale session: one token request, 20 successes."""
+    """20 concurrent requests with a stale session all succeed."""
     options: dict[str, Any] = {"workers": 2, "cookie_refresh": "2s"}
     if store == "sqlite":
         options |= sqlite_options(tmp_path)
     elif store == "redis":
         options |= in_redis(request.getfixturevalue("redis"))
-    with started(tmp_path, provider, **options):
+    with start_server(tmp_path, provider, **options):
         browser = provider.browser()
         browser.log_in()
         assert browser.check() == 202

@@ -19,7 +19,7 @@ from authproxy.stores.base import Store
 from authproxy.stores.sqlite import SqliteStore
 from authproxy_core.errors import StoreError
 from support.scripted import run
-from support.stores import Elsewhere, Watched
+from support.stores import RemoteStore, Watched
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_saved_values_survive_restart_and_kill(path: Path) -> None:
         store = await watched.ready()
         await store.save("saved", b"v", 60.0)
         await store.add("set", b"m", 0.0)
-        with Elsewhere(settings(path)) as other:
+        with RemoteStore(settings(path)) as other:
             for number in range(50):
                 await other.do("save", f"n{number}", b"v", 60.0)
             os.kill(other.pid, signal.SIGKILL)
@@ -167,7 +167,7 @@ def test_closing_process_keeps_wal_file_of_others(path: Path) -> None:
         store = await watched.ready()
         for number in range(3):
             await store.save(f"before{number}", b"v", 60.0)
-            with Elsewhere(settings(path)) as other:
+            with RemoteStore(settings(path)) as other:
                 assert await other.do("load", f"before{number}") == b"v"
             assert path.with_name("sessions.db-wal").exists()
 
@@ -213,7 +213,7 @@ def test_locked_file_fails_writes_but_not_reads(path: Path) -> None:
 def test_full_disk_fails_writes_until_space_is_free(path: Path) -> None:
 
     async def main() -> None:
-        with Elsewhere(settings(path)) as other:
+        with RemoteStore(settings(path)) as other:
             await other.do("save", "k", b"v", 60.0)
             _, hard = resource.prlimit(other.pid, resource.RLIMIT_FSIZE)
             size = sum(one.stat().st_size for one in path.parent.iterdir())
@@ -244,10 +244,10 @@ def test_removed_file_recreated_and_caches_invalidated(path: Path) -> None:
             one.unlink()
         await watched.until(lambda _: path.exists(), "a new file")
         await watched.until(lambda one: one.available and one.notifies, "the store")
-        await watched.told("everything", began)
+        await watched.notified("everything", began)
         assert await store.load("k") is None
         await store.save("k", b"v", 60.0)
-        with Elsewhere(settings(path)) as other:
+        with RemoteStore(settings(path)) as other:
             assert await other.do("load", "k") == b"v"
 
     with_watched(path, body)
@@ -359,7 +359,7 @@ def test_slow_poll_ends_notifications_without_losing_changes(path: Path) -> None
     async def body(watched: Watched) -> None:
         store = await watched.ready()
         assert isinstance(store, SqliteStore)
-        with Elsewhere(settings(path)) as other:
+        with RemoteStore(settings(path)) as other:
             await other.do("load", "k")
             blocked = asyncio.ensure_future(
                 store._reader.run(lambda _: time.sleep(1.5), 5.0)
@@ -371,7 +371,7 @@ def test_slow_poll_ends_notifications_without_losing_changes(path: Path) -> None
             await other.do("save", "k", b"v", 60.0)
             assert not store.notifies
             await blocked
-            await watched.told("k", began)
+            await watched.notified("k", began)
             await watched.until(lambda one: one.notifies, "notifications")
 
     with_watched(path, body)

@@ -32,7 +32,7 @@ from support.redis import (
     with_tls_and_user,
 )
 from support.scripted import run
-from support.stores import NAME, Elsewhere, Watched
+from support.stores import NAME, RemoteStore, Watched
 
 KINDS = ("sqlite", "redis", "redis-tls-user", "redis-socket", "sentinel", "cluster")
 MAX_NOTIFY_DELAY = 0.1  # seconds
@@ -323,7 +323,7 @@ def test_lock_passes_between_processes(backend: Backend) -> None:
 
     async def body(store: Store) -> None:
         name = key("far")
-        with Elsewhere(backend.settings) as other:
+        with RemoteStore(backend.settings) as other:
             assert await other.do("acquire_lock", name, 60.0, 0.0, "far")
             assert not await store.acquire_lock(name, 60.0, 0.1, "near")
             await store.release_lock(name, "near")
@@ -350,7 +350,7 @@ def test_st08_lock_of_exited_holder_expires(backend: Backend) -> None:
 
     async def body(store: Store) -> None:
         name = key("dies")
-        with Elsewhere(backend.settings) as other:
+        with RemoteStore(backend.settings) as other:
             assert await other.do("acquire_lock", name, 0.4, 0.0, "exited")
             assert not await store.acquire_lock(name, 60.0, 0.0, "next")
             assert await store.acquire_lock(name, 0.3, 5.0, "next")
@@ -370,7 +370,7 @@ def test_canceled_waiter_leaves_lock_to_next(backend: Backend) -> None:
 
     async def body(store: Store) -> None:
         name = key("left")
-        with Elsewhere(backend.settings) as other:
+        with RemoteStore(backend.settings) as other:
             assert await other.do("acquire_lock", name, 60.0, 0.0, "far")
             first = asyncio.ensure_future(store.acquire_lock(name, 60.0, 10.0, "1"))
             second = asyncio.ensure_future(store.acquire_lock(name, 60.0, 10.0, "2"))
@@ -390,7 +390,7 @@ def test_st11_changes_notified_within_100_ms(backend: Backend) -> None:
     async def main() -> None:
         async with Watched(backend.settings) as watched:
             store = await watched.ready()
-            with Elsewhere(backend.settings) as other:
+            with RemoteStore(backend.settings) as other:
                 delays = []
                 for number in range(10):
                     one = f"{NAME}-{number:032x}"
@@ -403,13 +403,13 @@ def test_st11_changes_notified_within_100_ms(backend: Backend) -> None:
                     ):
                         since = time.monotonic()
                         _, at = await other.timed(method, *arguments)
-                        notified = await watched.told(str(arguments[0]), since)
+                        notified = await watched.notified(str(arguments[0]), since)
                         delays.append(notified - at)
                 print(f"median {statistics.median(delays) * 1000:.1f} ms")
                 assert statistics.median(delays) < MAX_NOTIFY_DELAY
             since = time.monotonic()
             await store.save(key("local"), b"v", 60.0)
-            await watched.told(key("local"), since)
+            await watched.notified(key("local"), since)
 
     run(main(), "uvloop")
 
