@@ -122,7 +122,7 @@ class SessionIndex:
 
     # -- noting
 
-    def add(self, ticket: Ticket, session: Session) -> Flow[None]:
+    def add_session(self, ticket: Ticket, session: Session) -> Flow[None]:
         """Note a session in the store, or note it for longer. Raises `StoreError`."""
         info = SessionInfo(
             ticket.id[-ID_DIGITS:],

@@ -306,7 +306,7 @@ class Sessions:
         before = self.lookup(headers)
         kept = yield from self._keep(session, None, browser)
         if kept.entry.ticket is not None:
-            yield from self.index.add(kept.entry.ticket, session)
+            yield from self.index.add_session(kept.entry.ticket, session)
         if before is not None and (before.ticket is not None or self._revocable):
             yield from self.revoke(before)
         return kept
@@ -325,7 +325,7 @@ class Sessions:
         if ticket is not None and (
             entry.ticket is None or self.index.is_renewal_due(entry.session, session)
         ):
-            yield from self.index.add(ticket, session)
+            yield from self.index.add_session(ticket, session)
         return kept
 
     def _keep(
