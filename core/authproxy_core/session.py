@@ -1,4 +1,4 @@
-"""A user's session: who it is, what the provider gave, and until when it holds."""
+"""The session of a user: identity, tokens and timestamps."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from msgspec import Struct
 
 
 class Session(Struct, frozen=True, kw_only=True):
-    """What is kept of a login.
+    """A session as it is sealed into cookies or a store.
 
-    Moments are float seconds since the epoch; ``expires_at`` 0 means that the provider
-    named no end. ``created_at`` is reset by a refresh, ``login_at`` is not. ``nonce``
-    is the raw OIDC nonce; it stays the same for the session's whole life, so it also
-    tells one session from another. ``claims`` holds additional claims that headers ask
-    for, ``sid`` is the session's name at the provider (Back-Channel Logout §2.1), and
-    ``last_used_at`` the moment of a request that was noted last, 0 for none.
+    Timestamps are float seconds since the epoch. ``expires_at`` is 0 if the provider
+    named no expiry. A refresh resets ``created_at`` but not ``login_at``. ``nonce`` is
+    the raw OIDC nonce; it never changes, so it also identifies the session. ``claims``
+    holds the additional claims that injected headers or access rules need, ``sid`` is
+    the provider's session ID (Back-Channel Logout §2.1), and ``last_used_at`` is the
+    time of the last recorded request (0: none).
     """
 
     provider: str = ""
@@ -48,5 +48,5 @@ class Session(Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """How logs call the user: the e-mail, else the user."""
+        """The user in logs: the email address, else the user ID."""
         return self.email or self.user

@@ -1,4 +1,4 @@
-"""What a driver that has a store tells the core, and what it may ask about sessions."""
+"""Hooks for a driver with a session store: its state, changed keys, cache misses."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from .sessions.sessions import Sessions
 
 
 class StoreHooks:
-    """A part of `AuthProxy`, for its driver.
+    """The part of `AuthProxy` that a driver calls about its store.
 
-    ``store_available`` is the driver's to set: whether exchanges with its store succeed.
+    The driver sets ``store_available`` to whether its last store operation succeeded.
     """
 
     _sessions: Sessions
@@ -16,18 +16,18 @@ class StoreHooks:
 
     @property
     def session_cache_misses(self) -> int:
-        """How many sessions no cache held so far, so that they had to be unsealed."""
+        """Number of sessions so far that were not cached and had to be unsealed."""
         return self._sessions.cache_misses
 
     @property
     def store_notifies(self) -> bool:
-        """Whether the store tells of every change, so that what it said may be kept."""
+        """Whether the store reports every change, so that loaded values may be cached."""
         return self._sessions.store_notifies
 
     @store_notifies.setter
-    def store_notifies(self, trusted: bool) -> None:
-        self._sessions.store_notifies = trusted
+    def store_notifies(self, notifies: bool) -> None:
+        self._sessions.store_notifies = notifies
 
     def store_changed(self, key: str | None) -> None:
-        """The value under *key* was written or deleted by anybody; None: any may be."""
+        """Drop cached values of *key*, which any process changed; None: of all keys."""
         self._sessions.store_changed(key)

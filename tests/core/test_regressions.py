@@ -144,7 +144,7 @@ def test_renewals_are_forgotten_in_time(refreshing: Harness) -> None:
     for _ in range(5):
         refreshing.clock.now += 61
         refreshing.get("/oauth2/auth")
-    assert len(refreshing.proxy._sessions.refresh_cache._renewed) == 1
+    assert len(refreshing.proxy._sessions.refresh_cache._results) == 1
 
 
 @pytest.mark.parametrize("format", ["authproxy", "oauth2-proxy"])

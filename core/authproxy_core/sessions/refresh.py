@@ -1,13 +1,12 @@
-"""Refreshing a stale session (RFC 6749 §6): once for all requests that carry it.
+"""Refresh a stale session (RFC 6749 §6), once for all requests that carry it.
 
-The first request takes a lock and asks the provider; the others wait for it and take
-what it made. There are two locks: one in this process, so that siblings here wait
-without asking the store, and one in the store for all processes. While the provider is
-away the old session lives on until it expires.
+Two locks make a refresh single-flight: a local one, so that waiters in this process do
+not ask the store, and one in the store for all processes. If the provider is
+unavailable, the old session stays valid until it expires.
 
-What a refresh made is left for siblings: in the ticket's place in the store, or, for
-sessions in cookies, sealed under the generation of the old session. So are tokens whose
-session could not be made: the old refresh token is spent by then.
+A refresh shares its result with the waiters: a stored session under its ticket, a cookie
+session in a record under the generation of the old session. It also shares tokens whose
+session could not be built, because the provider may have revoked the old refresh token.
 """
 
 from __future__ import annotations
@@ -46,366 +45,400 @@ from .sessions import SavedSession
 
 R = TypeVar("R")
 
-LOCK_TTL = 180.0  # seconds; longer than all timeouts under it together
-LOCK_WAIT = 20.0  # seconds that a request waits for its sibling
-SAVE_RETRY_DELAYS = (
-    0.1,
-    0.4,
-    1.0,
-)  # seconds between tries to save what can't be made again
-ENDED = b"-"  # in place of a cookie's value: the session is over
+LOCK_TTL = 180.0  # seconds; longer than the sum of all timeouts while it is held
+LOCK_WAIT = 20.0  # seconds that a request waits for a concurrent refresh
+SAVE_RETRY_DELAYS = (0.1, 0.4, 1.0)  # seconds; a lost result cannot be refreshed again
+SESSION_ENDED = b"-"  # record in place of a cookie value
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(PendingTokens)
 
 
-def refresh(
-    context: SessionContext, request: Request, entry: SessionEntry
-) -> Flow[ResolvedSession]:
-    """What becomes of a stale session; never raises for what the provider does.
-
-    Raises `StoreError` when the session is in the store, and that is away.
-    """
-    return (yield from _Refresh(context, request, entry).run())
-
-
 class _Refresh:
-    """One request's part in the refresh of a session."""
+    """One request's refresh of a session: its keys, and the outcomes without I/O."""
 
     def __init__(
         self, context: SessionContext, request: Request, entry: SessionEntry
     ) -> None:
-        self._context = context
-        self._sessions = context.sessions
-        self._memory = context.sessions.refresh_cache
-        self._request = request
-        self._entry = entry
-        self._identity = self._sessions.identity(entry)
-        self._generation = self._sessions.generation(entry)
-        self._browser = context.browser(request)
-        # Set when siblings elsewhere can't learn what was made: while the lock holds,
-        # none of them spends the old refresh token once more.
-        self._keeps_lock = False
+        self.context = context
+        self.sessions = context.sessions
+        self.cache = context.sessions.refresh_cache
+        self.entry = entry
+        self.identity = self.sessions.identity(entry)
+        self.generation = self.sessions.generation(entry)
+        self.browser = context.browser(request)
+        # Set if the result could not be shared. The store lock then expires instead of
+        # being released: until then no other process uses the old refresh token again.
+        self.keeps_lock = False
 
-    # -- taking turns
+    def store_key(self, kind: str) -> str:
+        name = self.context.settings.cookie.name
+        return f"{name}:{kind}:{self.generation}"
 
-    def run(self) -> Flow[ResolvedSession]:
-        known = yield from self._known()
-        if known is not None:
-            return known
-        # Early, the session is good for a while: nobody needs to wait for the one
-        # request that refreshes it.
-        early = self._context.clock() < self._entry.deadlines.refresh_due_at
-        wait = 0.0 if early else LOCK_WAIT
-        settled = yield from with_lock(
-            f"refresh:{self._generation}",
-            self._with_local_lock(wait),
-            ttl=LOCK_TTL,
-            wait=wait,
-            local=True,
+    @property
+    def revocation_key(self) -> str:
+        return self.sessions.index.revocations.session_key(self.identity)
+
+    def ended(self) -> ResolvedSession:
+        """No session, and Set-Cookie fields that clear its cookies."""
+        browser = self.browser
+        return ResolvedSession(
+            None, self.sessions.clear(host=browser.host, present=browser.present)
         )
-        # Without the lock in time, the session is still good until it expires.
-        return settled or ResolvedSession(self._entry)
 
-    def _known(self) -> Flow[ResolvedSession | None]:
-        """What this process remembers of the session, or None: go on."""
-        if self._memory.has_ended(self._identity):
-            return self._over()
-        renewed = self._memory.result(self._generation)
-        if renewed is not None:
-            return (yield from self._taken(renewed))
-        if not self._memory.can_try(self._generation):
-            return ResolvedSession(self._entry)
-        return None
+    def failed(self, error: AuthProxyError) -> ResolvedSession:
+        """The old session, whose next refresh is delayed."""
+        self.cache.delay_retry(self.generation)
+        self.context.on_event(_event("refresh_failed", self.entry, error))
+        return ResolvedSession(self.entry)
 
-    def _with_local_lock(self, wait: float) -> Flow[ResolvedSession]:
-        known = yield from self._known()
-        if known is not None:
-            return known
-        if self._context.clock() >= self._entry.ends_at:
-            return self._over()  # it came to its end while we waited
-        if not self._sessions.has_store:
-            return (yield from self._renew(self._entry, None))
-        try:
-            return (yield from self._with_store_lock(wait))
-        except StoreError as error:
-            if self._entry.ticket is not None:
-                raise
-            return self._failed(error)
+    def refreshed(self, saved: SavedSession) -> ResolvedSession:
+        session = saved.entry.session
+        self.context.on_event(Event("refreshed", session.name, session.provider))
+        return ResolvedSession(saved.entry, saved.headers)
 
-    def _with_store_lock(self, wait: float) -> Flow[ResolvedSession]:
-        """The same among all processes, by a lock in the store."""
-        ticket = self._entry.ticket
-        key = self._key("refresh") if ticket is None else f"{ticket.id}.lock"
-        if not (yield from Lock(key, LOCK_TTL, wait)):
-            self._memory.delay_poll(self._generation)
-            return ResolvedSession(self._entry)
-        try:
-            settled = yield from (
-                self._refresh_cookie_session()
-                if ticket is None
-                else self._refresh_stored_session()
-            )
-        except Exception:
-            yield from release_quietly(key)
-            raise
-        yield from () if self._keeps_lock else release_quietly(key)
-        return settled
-
-    def _key(self, kind: str) -> str:
-        name = self._context.settings.cookie.name
-        return f"{name}:{kind}:{self._generation}"
-
-    # -- what others made
-
-    def _refresh_stored_session(self) -> Flow[ResolvedSession]:
-        """A ticket's session, refreshed unless somebody else has just done it."""
-        current = yield from self._sessions.load(self._entry)
-        if current is None:
-            return self._over()
-        if self._context.clock() < current.deadlines.refresh_from:
-            return self._with_cookies(current)
-        return (yield from self._renew(current, None))
-
-    def _refresh_cookie_session(self) -> Flow[ResolvedSession]:
-        """A cookie's session, refreshed unless somebody left a newer one."""
-        mark = self._sessions.index.revocations.session_key(self._identity)
-        keys = (self._key("renewed"), self._key("unfinished"), mark)
-        renewed, tokens, ended = yield from LoadAll(keys)
-        if ended is not None:
-            return self._over()
-        left = self._read_left(renewed)
-        if left is not None:
-            return (yield from self._taken(left))
-        return (yield from self._renew(self._entry, self._tokens(keys[1], tokens)))
-
-    def _read_left(self, data: bytes | None) -> RefreshResult | None:
-        """What was left for siblings, which is remembered here from now on."""
-        value = self._opened(self._key("renewed"), data) if data is not None else None
-        if value is None:
-            return None
-        left = RefreshResult(None if value == ENDED else value)
-        self._memory.put_result(self._generation, left)
-        return left
-
-    def _opened(self, key: str, data: bytes) -> bytes | None:
-        try:
-            return self._sessions.formats.unseal_record(key, data)
-        except SealError:
-            return None
-
-    def _tokens(self, key: str, data: bytes | None) -> PendingTokens | None:
-        note = self._opened(key, data) if data is not None else None
-        with suppress(msgspec.DecodeError):
-            return _DECODER.decode(note) if note is not None else None
-        return None
-
-    def _taken(self, renewed: RefreshResult) -> Flow[ResolvedSession]:
-        """The session that a sibling made; its cookie is judged like any other."""
-        if renewed.value is None:
-            return self._over()
-        entry = self._sessions.parse_cookie(renewed.value)
-        if entry is not None and entry.needs_load:
-            entry = yield from self._sessions.load(entry)
-        return self._over() if entry is None else self._with_cookies(entry)
-
-    def _with_cookies(self, entry: SessionEntry) -> ResolvedSession:
-        """*entry* with the cookies that carry it, if the client's are older ones."""
-        headers = self._sessions.reissue_cookie(entry, self._browser)
-        if not headers and entry.sealed != self._entry.sealed:
-            headers = self._sessions.cookie_headers(entry, self._browser)
+    def with_cookies(self, entry: SessionEntry) -> ResolvedSession:
+        """*entry* with its cookies, if the browser's are older."""
+        headers = self.sessions.reissue_cookie(entry, self.browser)
+        if not headers and entry.sealed != self.entry.sealed:
+            headers = self.sessions.cookie_headers(entry, self.browser)
         return ResolvedSession(entry, headers)
 
-    def _over(self) -> ResolvedSession:
-        browser = self._browser
-        return ResolvedSession(
-            None, self._sessions.clear(host=browser.host, present=browser.present)
-        )
+    def read_result(self, data: bytes | None) -> RefreshResult | None:
+        """Return the result that another process shared as *data*, and cache it."""
+        value = self._unseal("renewed", data)
+        if value is None:
+            return None
+        result = RefreshResult(None if value == SESSION_ENDED else value)
+        self.cache.put_result(self.generation, result)
+        return result
 
-    # -- asking the provider
+    def read_tokens(self, data: bytes | None) -> PendingTokens | None:
+        """Return the tokens that another process shared as *data*."""
+        record = self._unseal("unfinished", data)
+        with suppress(msgspec.DecodeError):
+            return _DECODER.decode(record) if record is not None else None
+        return None
 
-    def _renew(
-        self, entry: SessionEntry, left: PendingTokens | None
-    ) -> Flow[ResolvedSession]:
-        kept = self._newest(entry, left)
-        try:
-            if kept is None or not self._are_usable(kept):
-                kept = yield from self._asked(entry.session, kept)
-            provider = self._context.provider_of(entry.session)
-            session = yield from provider.apply_refresh(entry.session, kept.tokens)
-            return (yield from self._keep(entry, session))
-        except StoreError:
-            raise
-        except AuthProxyError as error:
-            if _is_fatal(error):
-                return (yield from self._end(entry, error))
-            with suppress(StoreError):
-                yield from self._leave_tokens(entry)
-            return self._failed(error)
-
-    def _newest(
-        self, entry: SessionEntry, left: PendingTokens | None
-    ) -> PendingTokens | None:
-        """The newest tokens of an earlier try, here or (*left*) elsewhere."""
-        kept = self._memory.pending_tokens(self._generation)
-        if entry.ticket is not None:
-            # The store has the newest refresh token; ours may be spent by now.
-            current = entry.session.refresh_token
-            ours = kept and current in (
-                kept.used_refresh_token,
-                kept.tokens.refresh_token,
-            )
-            return kept if ours else None
-        if kept is None or (left is not None and left.received_at > kept.received_at):
-            return left
-        return kept
-
-    def _are_usable(self, kept: PendingTokens) -> bool:
-        """Whether the ID token among them can still be young enough."""
-        return self._context.clock() - kept.received_at < PENDING_TOKENS_MAX_AGE
-
-    def _asked(
-        self, session: Session, kept: PendingTokens | None
-    ) -> Flow[PendingTokens]:
-        """New tokens, by the newest refresh token that is known."""
-        token = kept.tokens.refresh_token if kept is not None else ""
-        if token:
-            session = msgspec.structs.replace(session, refresh_token=token)
-        tokens = yield from self._context.provider_of(session).refresh(session)
-        if not tokens.refresh_token and token:
-            tokens = msgspec.structs.replace(tokens, refresh_token=token)
-        # From here on the old refresh token may be spent: what fails later on must not
-        # lose the new one.
-        spent = session.refresh_token
-        return self._memory.put_tokens(self._generation, tokens, spent)
-
-    def _failed(self, error: AuthProxyError) -> ResolvedSession:
-        self._memory.delay_retry(self._generation)
-        self._context.on_event(_event("refresh_failed", self._entry, error))
-        return ResolvedSession(self._entry)
-
-    # -- leaving it for others
-
-    def _keep(self, entry: SessionEntry, session: Session) -> Flow[ResolvedSession]:
-        """Put the new session in the old one's place, unless that was ended meanwhile."""
-        if self._memory.has_ended(self._identity):
-            return self._over()
-        if entry.ticket is None:
-            settled = yield from self._keep_cookie(entry, session)
-        else:
-            settled = yield from self._keep_ticket(entry, entry.ticket, session)
-        if settled.entry is not None:
-            self._context.on_event(Event("refreshed", session.name, session.provider))
-        return settled
-
-    def _keep_ticket(
-        self, entry: SessionEntry, ticket: Ticket, session: Session
-    ) -> Flow[ResolvedSession]:
-        # oauth2-proxy ends a session by deleting it.
-        if (yield from _retry_store(lambda: iter(Load(ticket.id)))) is None:
-            return self._over()
-        kept = yield from _retry_store(lambda: self._rewritten(entry, session))
-        # Who ends a session leaves the mark first and deletes then: either we see the
-        # mark, or what we saved is deleted.
-        if (yield from _retry_store(self._ended_elsewhere)):
-            yield from Delete(ticket.id)
-            return self._over()
-        return ResolvedSession(kept.entry, kept.headers)
-
-    def _rewritten(self, entry: SessionEntry, session: Session) -> Flow[SavedSession]:
-        return (yield from self._sessions.rewrite(entry, session, self._browser))
-
-    def _ended_elsewhere(self) -> Flow[bool]:
-        mark = self._sessions.index.revocations.session_key(self._identity)
-        return (yield from Load(mark)) is not None
-
-    def _keep_cookie(
-        self, entry: SessionEntry, session: Session
-    ) -> Flow[ResolvedSession]:
-        kept = yield from self._rewritten(entry, session)
-        self._memory.put_result(self._generation, RefreshResult(kept.entry.sealed))
-        if self._sessions.has_store:
-            try:
-                yield from _retry_store(lambda: self._left(kept.entry.sealed))
-                ended = yield from _retry_store(self._ended_elsewhere)
-            except StoreError as error:
-                # This session is good, only others have to do without it.
-                self._keeps_lock, ended = True, False
-                self._context.on_event(_event("refresh_not_shared", entry, error))
-            if ended:
-                self._memory.put_result(self._generation, RefreshResult(None))
-                with suppress(StoreError):
-                    yield from self._left(ENDED)
-                    yield from self._sessions.revoke(kept.entry)
-                return self._over()
-        return ResolvedSession(kept.entry, kept.headers)
-
-    def _left(self, value: bytes) -> Flow[None]:
-        """Leave a cookie's value for siblings with the cookie from before."""
-        key = self._key("renewed")
-        note = self._sessions.formats.seal_record(key, value)
-        yield from Save(key, note, OLD_COOKIE_GRACE)
-
-    def _leave_tokens(self, entry: SessionEntry) -> Flow[None]:
-        """Leave tokens whose session could not be made, for whoever tries next."""
-        kept = self._memory.pending_tokens(self._generation)
-        if kept is None or not self._sessions.has_store:
-            return
-        if entry.ticket is None:
-            key = self._key("unfinished")
-            note = self._sessions.formats.seal_record(key, _ENCODER.encode(kept))
-            yield from Save(key, note, PENDING_TOKENS_TTL)
-        elif kept.tokens.refresh_token:
-            # The session stays as old as it is, so that the next one refreshes it.
-            session = msgspec.structs.replace(
-                entry.session, refresh_token=kept.tokens.refresh_token
-            )
-            yield from self._keep_ticket(entry, entry.ticket, session)
-
-    def _end(self, entry: SessionEntry, error: AuthProxyError) -> Flow[ResolvedSession]:
-        """The session is over at the provider, so it is here and everywhere."""
-        faster = yield from self._concurrent_result(entry)
-        if faster is not None:
-            return faster
-        with suppress(StoreError):
-            if entry.ticket is not None:
-                yield from self._sessions.revoke(entry)
-            else:
-                self._memory.put_result(self._generation, RefreshResult(None))
-                if self._sessions.has_store:
-                    yield from self._left(ENDED)
-        self._context.on_event(_event("session_ended", entry, error))
-        return self._over()
-
-    def _concurrent_result(self, entry: SessionEntry) -> Flow[ResolvedSession | None]:
-        """What somebody made who did not know of our lock, for it was over or stolen.
-
-        Theirs is the good session: the provider refused our token because of theirs.
-        """
-        if entry.ticket is not None:
-            current = yield from self._sessions.load(entry)
-            moment = entry.session.created_at
-            if current is not None and current.session.created_at != moment:
-                return self._with_cookies(current)
-        elif self._sessions.has_store:
-            with suppress(StoreError):
-                left = self._read_left((yield from Load(self._key("renewed"))))
-                return (yield from self._taken(left)) if left is not None else None
+    def _unseal(self, kind: str, data: bytes | None) -> bytes | None:
+        with suppress(SealError):
+            if data is not None:
+                return self.sessions.formats.unseal_record(self.store_key(kind), data)
         return None
 
 
-def _retry_store(make: Callable[[], Flow[R]]) -> Flow[R]:
-    """Run what *make* gives, a few times if the store fails for a moment."""
-    for pause in SAVE_RETRY_DELAYS:
+def refresh_session(
+    context: SessionContext, request: Request, entry: SessionEntry
+) -> Flow[ResolvedSession]:
+    """Return the refreshed session, or the old one if it cannot be refreshed now.
+
+    Provider errors are reported as events. Raises `StoreError` for a stored session if
+    the store is unavailable.
+    """
+    refresh = _Refresh(context, request, entry)
+    known = yield from _cached_result(refresh)
+    if known is not None:
+        return known
+    # Before refresh_due_at the old session is good enough, so requests do not wait.
+    early = context.clock() < entry.deadlines.refresh_due_at
+    wait = 0.0 if early else LOCK_WAIT
+    resolved = yield from with_lock(
+        f"refresh:{refresh.generation}",
+        _refresh_with_local_lock(refresh, wait),
+        ttl=LOCK_TTL,
+        wait=wait,
+        local=True,
+    )
+    # Without the lock in time, the session stays valid until it expires.
+    return resolved or ResolvedSession(entry)
+
+
+def _refresh_with_local_lock(refresh: _Refresh, wait: float) -> Flow[ResolvedSession]:
+    known = yield from _cached_result(refresh)
+    if known is not None:
+        return known
+    if refresh.context.clock() >= refresh.entry.ends_at:
+        return refresh.ended()  # it expired while this request waited
+    ticket = refresh.entry.ticket
+    if ticket is not None:
+        flow = refresh_stored_session(refresh, ticket)
+        return (yield from _with_store_lock(refresh, f"{ticket.id}.lock", wait, flow))
+    flow = refresh_cookie_session(refresh)
+    if not refresh.sessions.has_store:
+        return (yield from flow)
+    try:
+        key = refresh.store_key("refresh")
+        return (yield from _with_store_lock(refresh, key, wait, flow))
+    except StoreError as error:
+        return refresh.failed(error)
+
+
+def refresh_cookie_session(refresh: _Refresh) -> Flow[ResolvedSession]:
+    """Refresh a session in cookies while holding the locks. Raises `StoreError`."""
+    entry, shared_tokens = refresh.entry, None
+    if refresh.sessions.has_store:
+        kinds = (refresh.store_key("renewed"), refresh.store_key("unfinished"))
+        keys = (*kinds, refresh.revocation_key)
+        renewed, unfinished, revoked = yield from LoadAll(keys)
+        if revoked is not None:
+            return refresh.ended()
+        result = refresh.read_result(renewed)
+        if result is not None:
+            return (yield from _use_result(refresh, result))
+        shared_tokens = refresh.read_tokens(unfinished)
+    pending = refresh.cache.pending_tokens(refresh.generation)
+    if pending is None or (
+        shared_tokens is not None and shared_tokens.received_at > pending.received_at
+    ):
+        pending = shared_tokens
+    try:
+        session = yield from _request_session(refresh, entry, pending)
+        if refresh.cache.has_ended(refresh.identity):
+            return refresh.ended()
+        saved = yield from refresh.sessions.rewrite(entry, session, refresh.browser)
+    except StoreError:
+        raise
+    except AuthProxyError as error:
+        if _is_fatal(error):
+            return (yield from _end_cookie_session(refresh, error))
+        yield from _share_tokens(refresh)
+        return refresh.failed(error)
+    refresh.cache.put_result(refresh.generation, RefreshResult(saved.entry.sealed))
+    if refresh.sessions.has_store and (yield from _share_result(refresh, saved)):
+        return refresh.ended()
+    return refresh.refreshed(saved)
+
+
+def refresh_stored_session(refresh: _Refresh, ticket: Ticket) -> Flow[ResolvedSession]:
+    """Refresh a stored session while holding the locks. Raises `StoreError`."""
+    entry = yield from refresh.sessions.load(refresh.entry)
+    if entry is None:
+        return refresh.ended()
+    if refresh.context.clock() < entry.deadlines.refresh_from:
+        return refresh.with_cookies(entry)  # another process has just refreshed it
+    # The store has the newest refresh token; tokens from before it are of no use.
+    pending = refresh.cache.pending_tokens(refresh.generation)
+    if pending is not None and entry.session.refresh_token not in (
+        pending.used_refresh_token,
+        pending.tokens.refresh_token,
+    ):
+        pending = None
+    try:
+        session = yield from _request_session(refresh, entry, pending)
+        if refresh.cache.has_ended(refresh.identity):
+            return refresh.ended()
+        saved = yield from _replace_stored(refresh, entry, ticket, session)
+    except StoreError:
+        raise
+    except AuthProxyError as error:
+        if _is_fatal(error):
+            return (yield from _end_stored_session(refresh, entry, error))
+        yield from _store_tokens(refresh, entry, ticket)
+        return refresh.failed(error)
+    return refresh.refreshed(saved) if saved is not None else refresh.ended()
+
+
+# -- locks and results of concurrent refreshes
+
+
+def _cached_result(refresh: _Refresh) -> Flow[ResolvedSession | None]:
+    """Return the outcome that this process already knows; None: refresh."""
+    if refresh.cache.has_ended(refresh.identity):
+        return refresh.ended()
+    result = refresh.cache.result(refresh.generation)
+    if result is not None:
+        return (yield from _use_result(refresh, result))
+    if not refresh.cache.can_try(refresh.generation):
+        return ResolvedSession(refresh.entry)
+    return None
+
+
+def _use_result(refresh: _Refresh, result: RefreshResult) -> Flow[ResolvedSession]:
+    """Return the session of a concurrent refresh, whose cookie is checked as usual."""
+    if result.value is None:
+        return refresh.ended()
+    entry = refresh.sessions.parse_cookie(result.value)
+    if entry is not None and entry.needs_load:
+        entry = yield from refresh.sessions.load(entry)
+    return refresh.ended() if entry is None else refresh.with_cookies(entry)
+
+
+def _with_store_lock(
+    refresh: _Refresh, key: str, wait: float, flow: Flow[ResolvedSession]
+) -> Flow[ResolvedSession]:
+    """Run *flow* while holding the lock *key* in the store. Raises `StoreError`."""
+    if not (yield from Lock(key, LOCK_TTL, wait)):
+        flow.close()
+        refresh.cache.delay_poll(refresh.generation)
+        return ResolvedSession(refresh.entry)
+    try:
+        resolved = yield from flow
+    except Exception:
+        yield from release_quietly(key)
+        raise
+    yield from () if refresh.keeps_lock else release_quietly(key)
+    return resolved
+
+
+# -- the provider
+
+
+def _request_session(
+    refresh: _Refresh, entry: SessionEntry, pending: PendingTokens | None
+) -> Flow[Session]:
+    """Return the session with new tokens: *pending* if usable, else the provider's."""
+    session, now = entry.session, refresh.context.clock()
+    # The ID token of older tokens may have expired.
+    if pending is None or now - pending.received_at >= PENDING_TOKENS_MAX_AGE:
+        pending = yield from _request_tokens(refresh, session, pending)
+    provider = refresh.context.provider_of(session)
+    return (yield from provider.apply_refresh(session, pending.tokens))
+
+
+def _request_tokens(
+    refresh: _Refresh, session: Session, pending: PendingTokens | None
+) -> Flow[PendingTokens]:
+    """Redeem the newest known refresh token."""
+    token = pending.tokens.refresh_token if pending is not None else ""
+    if token:
+        session = msgspec.structs.replace(session, refresh_token=token)
+    tokens = yield from refresh.context.provider_of(session).refresh(session)
+    if not tokens.refresh_token and token:
+        tokens = msgspec.structs.replace(tokens, refresh_token=token)
+    # The provider may have revoked the old refresh token, so a later failure must not
+    # lose the new one.
+    used = session.refresh_token
+    return refresh.cache.put_tokens(refresh.generation, tokens, used)
+
+
+# -- sessions in cookies
+
+
+def _share_result(refresh: _Refresh, saved: SavedSession) -> Flow[bool]:
+    """Share the new cookie; return whether the session was revoked meanwhile."""
+    try:
+        yield from _retry_store(lambda: _save_result(refresh, saved.entry.sealed))
+        revoked = yield from _retry_store(lambda: _is_revoked(refresh))
+    except StoreError as error:
+        # The new session is good; only the other processes do not learn of it.
+        refresh.keeps_lock = True
+        refresh.context.on_event(_event("refresh_not_shared", refresh.entry, error))
+        return False
+    if revoked:
+        refresh.cache.put_result(refresh.generation, RefreshResult(None))
+        with suppress(StoreError):
+            yield from _save_result(refresh, SESSION_ENDED)
+            yield from refresh.sessions.revoke(saved.entry)
+    return revoked
+
+
+def _save_result(refresh: _Refresh, value: bytes) -> Flow[None]:
+    """Save a cookie value for requests that carry the old cookie."""
+    key = refresh.store_key("renewed")
+    record = refresh.sessions.formats.seal_record(key, value)
+    yield from Save(key, record, OLD_COOKIE_GRACE)
+
+
+def _share_tokens(refresh: _Refresh) -> Flow[None]:
+    """Save tokens whose session could not be built, for the next attempt."""
+    pending = refresh.cache.pending_tokens(refresh.generation)
+    if pending is not None and refresh.sessions.has_store:
+        key = refresh.store_key("unfinished")
+        record = refresh.sessions.formats.seal_record(key, _ENCODER.encode(pending))
+        with suppress(StoreError):
+            yield from Save(key, record, PENDING_TOKENS_TTL)
+
+
+def _end_cookie_session(
+    refresh: _Refresh, error: AuthProxyError
+) -> Flow[ResolvedSession]:
+    """End a session that the provider refuses to refresh."""
+    if refresh.sessions.has_store:
+        # If this lock expired, a concurrent refresh may have redeemed the token first:
+        # its session is the good one.
+        with suppress(StoreError):
+            data = yield from Load(refresh.store_key("renewed"))
+            result = refresh.read_result(data)
+            if result is not None:
+                return (yield from _use_result(refresh, result))
+    refresh.cache.put_result(refresh.generation, RefreshResult(None))
+    if refresh.sessions.has_store:
+        with suppress(StoreError):
+            yield from _save_result(refresh, SESSION_ENDED)
+    refresh.context.on_event(_event("session_ended", refresh.entry, error))
+    return refresh.ended()
+
+
+# -- stored sessions
+
+
+def _replace_stored(
+    refresh: _Refresh, entry: SessionEntry, ticket: Ticket, session: Session
+) -> Flow[SavedSession | None]:
+    """Save *session* under its ticket; None if the session was revoked meanwhile."""
+    # oauth2-proxy ends a session by deleting it.
+    if (yield from _retry_store(lambda: iter(Load(ticket.id)))) is None:
+        return None
+    saved = yield from _retry_store(
+        lambda: refresh.sessions.rewrite(entry, session, refresh.browser)
+    )
+    # Sign-out writes the revocation mark, then deletes: this refresh either sees the
+    # mark, or its write is deleted.
+    if (yield from _retry_store(lambda: _is_revoked(refresh))):
+        yield from Delete(ticket.id)
+        return None
+    return saved
+
+
+def _store_tokens(refresh: _Refresh, entry: SessionEntry, ticket: Ticket) -> Flow[None]:
+    """Save the new refresh token of a session that could not be built.
+
+    The session keeps its age, so the next request refreshes it.
+    """
+    pending = refresh.cache.pending_tokens(refresh.generation)
+    if pending is not None and pending.tokens.refresh_token:
+        session = msgspec.structs.replace(
+            entry.session, refresh_token=pending.tokens.refresh_token
+        )
+        with suppress(StoreError):
+            yield from _replace_stored(refresh, entry, ticket, session)
+
+
+def _end_stored_session(
+    refresh: _Refresh, entry: SessionEntry, error: AuthProxyError
+) -> Flow[ResolvedSession]:
+    """End a session that the provider refuses to refresh. Raises `StoreError`."""
+    # If this lock expired, a concurrent refresh may have redeemed the token first: its
+    # session is the good one.
+    current = yield from refresh.sessions.load(entry)
+    created_at = entry.session.created_at
+    if current is not None and current.session.created_at != created_at:
+        return refresh.with_cookies(current)
+    with suppress(StoreError):
+        yield from refresh.sessions.revoke(entry)
+    refresh.context.on_event(_event("session_ended", entry, error))
+    return refresh.ended()
+
+
+# -- both
+
+
+def _is_revoked(refresh: _Refresh) -> Flow[bool]:
+    return (yield from Load(refresh.revocation_key)) is not None
+
+
+def _retry_store(start: Callable[[], Flow[R]]) -> Flow[R]:
+    """Run the flow of *start*, again after each of `SAVE_RETRY_DELAYS` if it fails."""
+    for delay in SAVE_RETRY_DELAYS:
         try:
-            return (yield from make())
+            return (yield from start())
         except StoreError:
-            yield from Sleep(pause)
-    return (yield from make())
+            yield from Sleep(delay)
+    return (yield from start())
 
 
 def _is_fatal(error: AuthProxyError) -> bool:
-    """Whether the session is over: its refresh token is spent, or its user changed."""
+    """Return whether the session has ended: token revoked, or access withdrawn."""
     if isinstance(error, TokenError):
         return error.reason not in ("unknown_key", "clock_skew")
     return isinstance(error, ProviderError) and error.reason in (

@@ -1,7 +1,7 @@
-"""What one process remembers of refreshes; all of it is bounded and short-lived.
+"""Results of recent refreshes in this process; bounded and short-lived.
 
-Late requests still carry the cookie from before a refresh. What became of it is kept
-here for them, under the session's generation, so that nobody refreshes it again.
+Late requests still carry the cookie from before a refresh. They find the result here,
+under the session's generation, so the session is not refreshed a second time.
 """
 
 from __future__ import annotations
@@ -13,118 +13,119 @@ from msgspec import Struct
 
 from ..oidc.protocol import Tokens
 
-OLD_COOKIE_GRACE = (
-    60.0  # seconds that siblings may come with the cookie from before a refresh
-)
-RETRY_DELAY = 10.0  # seconds between tries to refresh while the provider is away
-LOCK_POLL_INTERVAL = 1.0  # seconds between looks whether a sibling elsewhere is done
-PENDING_TOKENS_TTL = (
-    3600.0  # seconds for which tokens that wait for their session are kept
-)
-PENDING_TOKENS_MAX_AGE = (
-    60.0  # seconds in which tokens that were kept can still be used
-)
+OLD_COOKIE_GRACE = 60.0  # seconds; requests may carry the cookie from before a refresh
+RETRY_DELAY = 10.0  # seconds between refresh attempts while the provider is unavailable
+LOCK_POLL_INTERVAL = 1.0  # seconds between checks whether another process has finished
+PENDING_TOKENS_TTL = 3600.0  # seconds
+PENDING_TOKENS_MAX_AGE = 60.0  # seconds; older ones are refreshed before use
 MAX_ENTRIES = 2_000
 
 V = TypeVar("V")
 
 
 class RefreshResult(Struct, frozen=True):
-    """What became of a session: the value of its new cookie, None: it has ended."""
+    """The value of the new session cookie; None: the session has ended."""
 
     value: bytes | None
 
 
 class PendingTokens(Struct, frozen=True, array_like=True):
-    """Tokens of a refresh that failed later on, when they came, and what was spent."""
+    """Tokens of a refresh whose session could not be built yet.
+
+    ``received_at`` is in seconds since the epoch.
+    """
 
     tokens: Tokens
     received_at: float
-    used_refresh_token: str  # the refresh token
+    used_refresh_token: str  # the one that was redeemed for these tokens
 
     def __repr__(self) -> str:
-        return "KeptTokens(...)"
+        return "PendingTokens(...)"
 
 
-class _Memory(Generic[V]):
-    """Text → value for some seconds, at most `MAX_REMEMBERED`."""
+class _ExpiringCache(Generic[V]):
+    """String → value with a TTL (seconds), at most `MAX_ENTRIES`."""
 
-    def __init__(self, clock: Callable[[], float], seconds: float) -> None:
+    def __init__(self, clock: Callable[[], float], ttl: float) -> None:
         self._clock = clock
-        self._seconds = seconds  # for which a value is remembered
-        self._found: dict[str, tuple[V, float]] = {}
+        self._ttl = ttl
+        self._entries: dict[str, tuple[V, float]] = {}
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._entries)
 
     def get(self, key: str) -> V | None:
-        found = self._found.get(key)
+        found = self._entries.get(key)
         if found is None or self._clock() >= found[1]:
             return None
         return found[0]
 
-    def put(self, key: str, value: V, seconds: float | None = None) -> None:
+    def put(self, key: str, value: V, ttl: float | None = None) -> None:
         now = self._clock()
-        self._found.pop(key, None)
-        # They went in by time: those in front are over first.
-        while self._found:
-            first, (_, until) = next(iter(self._found.items()))
-            if until > now and len(self._found) < MAX_ENTRIES:
+        self._entries.pop(key, None)
+        # Entries are in the order of insertion, so the first ones expire first.
+        while self._entries:
+            first, (_, expires_at) = next(iter(self._entries.items()))
+            if expires_at > now and len(self._entries) < MAX_ENTRIES:
                 break
-            del self._found[first]
-        seconds = self._seconds if seconds is None else seconds
-        self._found[key] = (value, now + seconds)
+            del self._entries[first]
+        self._entries[key] = (value, now + (self._ttl if ttl is None else ttl))
 
     def drop(self, key: str) -> None:
-        self._found.pop(key, None)
+        self._entries.pop(key, None)
 
 
 class RefreshCache:
-    """The memory of one process, shared by an `AuthProxy` and those that replace it."""
+    """Refresh results of one process; a reloaded `AuthProxy` takes over the same object.
+
+    Keys are generations, which change with each refresh, or identities, which do not.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._renewed = _Memory[RefreshResult](clock, OLD_COOKIE_GRACE)
-        self._ended = _Memory[bool](clock, OLD_COOKIE_GRACE)
-        self._failed = _Memory[bool](clock, RETRY_DELAY)
-        self._tokens = _Memory[PendingTokens](clock, PENDING_TOKENS_TTL)
+        self._results = _ExpiringCache[RefreshResult](clock, OLD_COOKIE_GRACE)
+        self._ended = _ExpiringCache[bool](clock, OLD_COOKIE_GRACE)
+        self._delayed = _ExpiringCache[bool](clock, RETRY_DELAY)
+        self._tokens = _ExpiringCache[PendingTokens](clock, PENDING_TOKENS_TTL)
 
     def result(self, generation: str) -> RefreshResult | None:
-        """What a sibling made of this session a moment ago, or None."""
-        return self._renewed.get(generation)
+        """Return the result of a recent refresh of this session, or None."""
+        return self._results.get(generation)
 
-    def put_result(self, generation: str, renewed: RefreshResult) -> None:
-        """Keep what became of a session, for siblings with the cookie before."""
-        self._renewed.put(generation, renewed)
-        self._failed.drop(generation)
+    def put_result(self, generation: str, result: RefreshResult) -> None:
+        """Store the result of a refresh for late requests with the old cookie."""
+        self._results.put(generation, result)
+        self._delayed.drop(generation)
         self._tokens.drop(generation)
 
     def mark_ended(self, identity: str) -> None:
-        """Note that a session was ended; a refresh that still runs comes too late."""
+        """Mark a session as ended, so that a running refresh discards its result."""
         self._ended.put(identity, True)
 
     def has_ended(self, identity: str) -> bool:
-        """Whether the session was ended a moment ago."""
+        """Return whether the session ended recently."""
         return self._ended.get(identity) is not None
 
     def delay_retry(self, generation: str) -> None:
-        """Wait a while before the next try: the provider (or the store) is away."""
-        self._failed.put(generation, True)
+        """Delay the next attempt, because the provider or the store is unavailable."""
+        self._delayed.put(generation, True)
 
     def delay_poll(self, generation: str) -> None:
-        """Wait a moment: somebody else refreshes the session."""
-        self._failed.put(generation, True, LOCK_POLL_INTERVAL)
+        """Delay the next attempt shortly, because another process holds the lock."""
+        self._delayed.put(generation, True, LOCK_POLL_INTERVAL)
 
     def can_try(self, generation: str) -> bool:
-        """Whether a refresh may be tried (again) now."""
-        return self._failed.get(generation) is None
+        """Return whether a refresh may be attempted now."""
+        return self._delayed.get(generation) is None
 
-    def put_tokens(self, generation: str, tokens: Tokens, spent: str) -> PendingTokens:
-        """Keep new tokens until their session is made: the old ones are spent already."""
-        kept = PendingTokens(tokens, self._clock(), spent)
-        self._tokens.put(generation, kept)
-        return kept
+    def put_tokens(
+        self, generation: str, tokens: Tokens, used_refresh_token: str
+    ) -> PendingTokens:
+        """Store new tokens until their session is built; the old ones may be revoked."""
+        pending = PendingTokens(tokens, self._clock(), used_refresh_token)
+        self._tokens.put(generation, pending)
+        return pending
 
     def pending_tokens(self, generation: str) -> PendingTokens | None:
-        """Tokens of a refresh that failed later on."""
+        """Return the tokens of a refresh whose session could not be built, or None."""
         return self._tokens.get(generation)

@@ -214,7 +214,7 @@ def test_long_lists_are_loaded_in_batches(
 ) -> None:
     from authproxy_core.sessions import index
 
-    monkeypatch.setattr(index, "BATCH", 2)
+    monkeypatch.setattr(index, "BATCH_SIZE", 2)
     users.fleet.store.seen.clear()
     assert len(users.run(users.index.find())) == 3
     assert users.fleet.store.count(LoadAll) == 2
@@ -345,7 +345,7 @@ def test_foreign_tickets_are_looked_up_as_well() -> None:
     """What oauth2-proxy wrote is in no index, but can be revoked."""
     users = Users(stored(revocable=True, cookie={"format": "oauth2-proxy"}))
     users.fleet.store.sets.clear()
-    assert users.run(users.index.revoke(user="alice@example.com")).listed
+    assert users.run(users.index.revoke(user="alice@example.com")).cookie_sessions_revoked
     assert users.inside() == {"bob"}
 
 

@@ -268,7 +268,7 @@ def test_memory_of_renewals_and_failures_is_bounded(
 ) -> None:
     from authproxy_core.sessions import refresh_cache
 
-    monkeypatch.setattr(refresh_cache, "MAX_REMEMBERED", 1)
+    monkeypatch.setattr(refresh_cache, "MAX_ENTRIES", 1)
     for _ in range(3):
         refreshing.decide(stale(refreshing))
     refreshing.config.failing["token"] = 503
