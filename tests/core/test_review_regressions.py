@@ -128,9 +128,9 @@ def test_what_the_cache_lets_go_is_not_watched(kind: str) -> None:
         fleet[0].log_in("alice", jar)
         for _ in range(2):
             assert fleet[0].get("/oauth2/auth", jar=jar).status == 202
-    watch = fleet[0].proxy._sessions._watch
-    sizes = [len(group.members) for group in watch._groups.values()]
-    assert max(sizes) <= len(fleet[0].proxy._sessions._recall) < 30
+    watch = fleet[0].proxy._sessions._invalidation
+    sizes = [len(group.members) for group in watch._dependents.values()]
+    assert max(sizes) <= len(fleet[0].proxy._sessions._cache) < 30
 
 
 def test_the_signed_fields_are_ours_alone() -> None:

@@ -325,7 +325,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         '`cookie_format = "oauth2-proxy"`; its cookies are always read unless '
         "`cookie_read_oauth2_proxy = false`",
         proof="core/sessions/test_oauth2_proxy_format.py::"
-        "test_the_session_cookie_of_the_original_is_read",
+        "test_session_cookie_of_oauth2_proxy_read",
     ),
     Difference(
         "pages have a strict Content-Security-Policy; scripts of custom templates "

@@ -1,9 +1,10 @@
-"""ID tokens: signature by a JOSE library, claims by OIDC Core §3.1.3.7.
+"""JWTs and JWK sets: verification of signatures, validation of ID token claims.
 
-Keys that we can't use are left out when a key set is read (RFC 7517 §5). The algorithm
-in a token's header must be one that is allowed, and must fit the type, the curve and,
-where it names one, the algorithm of the key. Headers that point to keys elsewhere
-(``jku``, ``x5u``, ``jwk``, ``x5c``) are never followed.
+joserfc verifies the signature; the claims are validated after OIDC Core §3.1.3.7.
+Unusable keys of a key set are ignored (RFC 7517 §5). The algorithm of a token must be
+allowed, and must match the type, the curve and (if present) the algorithm of the key.
+Header parameters that refer to other keys (``jku``, ``x5u``, ``jwk``, ``x5c``) are
+never followed.
 """
 
 from __future__ import annotations
@@ -46,14 +47,14 @@ PEM_TYPES = (
     (EllipticCurvePublicKey, "EC"),
     (Ed25519PublicKey, "OKP"),
 )
-# What a JWT may carry as typ and still be an ID token (RFC 8725 §3.11).
+# Values of typ that an ID token must not have (RFC 8725 §3.11).
 ACCESS_TOKEN_TYPES = frozenset({"at+jwt", "application/at+jwt"})  # RFC 9068 §2.1
 NON_BEARER_TYPES = frozenset({"logout+jwt", "secevent+jwt"})
 NON_ID_TOKEN_TYPES = NON_BEARER_TYPES | ACCESS_TOKEN_TYPES
 
 
 class VerificationKey(Struct, frozen=True):
-    """A usable public key of a provider; ``kind`` is what `ALGORITHMS` maps to."""
+    """A public key of a provider; ``kind`` is a value of `ALGORITHMS`."""
 
     kid: str | None
     kind: str
@@ -62,9 +63,9 @@ class VerificationKey(Struct, frozen=True):
 
 
 class KeySet(Struct, frozen=True):
-    """The usable keys of a provider, and how many were left out.
+    """The usable keys of a provider, and the number of ``unusable`` ones.
 
-    With ``any_kid`` every key is tried, whatever key id a token names.
+    With ``any_kid``, every key is tried, regardless of the key ID of a token.
     """
 
     keys: tuple[VerificationKey, ...] = ()
@@ -72,7 +73,7 @@ class KeySet(Struct, frozen=True):
     any_kid: bool = False
 
     def candidates(self, kid: str | None, alg: str) -> list[VerificationKey]:
-        """The keys that may have signed a token with this header."""
+        """Return the keys that may have signed a token with this header."""
         return [
             key
             for key in self.keys
@@ -83,11 +84,13 @@ class KeySet(Struct, frozen=True):
 
 
 class ExpectedClaims(Struct, frozen=True, kw_only=True):
-    """What an ID token is judged by; ``leeway`` in seconds, ``nonce`` is the raw one.
+    """The values that the claims of an ID token are validated against.
 
-    ``issuer`` None switches the comparison off; ``authorized_parties`` are accepted in
-    ``azp`` besides the client, "*" means any; ``nonce`` None means that none was
-    sent, and ``nonce_optional`` that it is not known whether one was.
+    ``issuer`` None skips the check of the issuer. ``authorized_parties`` are accepted in
+    ``azp`` in addition to the client; "*" accepts any. ``leeway`` is in seconds.
+    ``nonce`` is the raw nonce, None if the authorization request had none; with
+    ``nonce_optional``, a token without a nonce is accepted. ``keycloak`` selects a hint
+    for Keycloak.
     """
 
     issuer: str | None
@@ -102,7 +105,7 @@ class ExpectedClaims(Struct, frozen=True, kw_only=True):
 
 
 def parse_key_set(body: bytes) -> KeySet:
-    """Read a JWK Set (RFC 7517 §5); raises `ProviderError` when it is none."""
+    """Parse a JWK set (RFC 7517 §5); raises `ProviderError` if it is invalid."""
     try:
         document = msgspec.json.decode(body)
         keys = document["keys"]
@@ -110,7 +113,8 @@ def parse_key_set(body: bytes) -> KeySet:
             raise TypeError
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ProviderError(
-            "the key set is not a JSON object with a list 'keys'", reason="jwks_invalid"
+            "the JWK set is not a JSON object with an array 'keys'",
+            reason="jwks_invalid",
         ) from None
     usable = [key for key in map(_usable_key, keys[:MAX_KEYS]) if key is not None]
     return KeySet(tuple(usable), len(keys) - len(usable))
@@ -125,9 +129,9 @@ def _usable_key(data: object) -> VerificationKey | None:
     alg, kid = data.get("alg"), data.get("kid")
     if alg is not None and (not isinstance(alg, str) or alg not in ALGORITHMS):
         return None
-    if data.get("kty") == "RSA" and _bits(data.get("n")) < MIN_RSA_BITS:
+    if data.get("kty") == "RSA" and _modulus_bits(data.get("n")) < MIN_RSA_BITS:
         return None
-    # Only what the key itself needs: an odd x5c must not cost the whole key.
+    # Only the parameters of the key itself: an invalid x5c must not make it unusable.
     wanted = ("kty", "n", "e", "crv", "x", "y")
     try:
         key = JWKRegistry.import_key(
@@ -142,9 +146,9 @@ def _usable_key(data: object) -> VerificationKey | None:
 
 
 def parse_public_keys(texts: Iterable[str]) -> KeySet:
-    """Public keys in PEM, which may sign with any algorithm that fits their type.
+    """Parse public keys in PEM; each is valid for all algorithms of its type.
 
-    Raises `ProviderError` for a key that can't be used.
+    Raises `ProviderError` for an unusable key.
     """
     keys = [_public_key(text) for text in texts]
     if not all(keys):
@@ -169,28 +173,28 @@ def _public_key(text: str) -> VerificationKey | None:
     try:
         key = JWKRegistry.import_key(text.encode(), kind)
         return _usable_key(key.as_dict(private=False))
-    except KeyError:  # a curve that the library does not know
+    except KeyError:  # a curve that joserfc does not support
         return None
 
 
-def _bits(modulus: object) -> int:
-    """The size of an RSA modulus in a JWK; 0 for what is none."""
+def _modulus_bits(modulus: object) -> int:
+    """Return the modulus size in bits of an RSA JWK; 0 if it is invalid."""
     decoded = b64url_decode(modulus.encode()) if isinstance(modulus, str) else None
     return int.from_bytes(decoded or b"", "big").bit_length()
 
 
 def _kind_of(key: Key) -> str | None:
-    """What `ALGORITHMS` maps to for *key*, None for a key that is weak or foreign."""
+    """Return the value of `ALGORITHMS` for *key*; None for a weak or unsupported key."""
     if isinstance(key, RSAKey):
         return "RSA" if key.public_key.public_numbers().e >= 3 else None
-    # The part of a symmetric key was not handed over, so it is no such key.
+    # The parameter k of a symmetric key is never passed to joserfc.
     assert isinstance(key, ECKey | OKPKey)  # noqa: S101
     _ = key.public_key  # a point off the curve raises here
     return key.curve_name if key.curve_name in ALGORITHMS.values() else None
 
 
 class _Registry(jws.JWSRegistry):
-    """The library's registry, narrowed to our algorithms and opened to our sizes."""
+    """joserfc's registry, with the algorithms and size limits of this module."""
 
     max_header_length = 8 << 10
     max_payload_length = MAX_TOKEN_BYTES
@@ -202,16 +206,17 @@ class _Registry(jws.JWSRegistry):
 _REGISTRY = _Registry(strict_check_header=False)
 
 
-def verify(
+def verify_jws(
     token: str,
     keys: KeySet,
     allowed: Iterable[str],
-    refused: frozenset[str] = NON_ID_TOKEN_TYPES,
+    rejected_types: frozenset[str] = NON_ID_TOKEN_TYPES,
 ) -> dict[str, Any]:
-    """The claims of a compact JWS whose signature is good.
+    """Verify the signature of a compact JWS and return its claims.
 
-    *refused* are the values of ``typ`` that belong to other kinds of token. Raises `TokenError`; its reason is ``unknown_key`` when no key fits, so that the
-    caller can fetch the key set again.
+    *allowed* are the accepted algorithms, *rejected_types* the values of ``typ`` of
+    other token types. Raises `TokenError`; with reason ``unknown_key``, no key matches,
+    and the caller may fetch the JWK set again.
     """
     header = _header(token)
     alg, kid = header.get("alg"), header.get("kid")
@@ -220,19 +225,19 @@ def verify(
             "the token's signing algorithm is not allowed", reason="algorithm"
         )
     if kid is not None and not isinstance(kid, str):
-        raise TokenError("the token's key id is not a text", reason="malformed")
-    if str(header.get("typ", "")).lower() in refused:
-        raise TokenError("the token is of another kind by its type", reason="type")
+        raise TokenError("the token's key ID is not a string", reason="malformed")
+    if str(header.get("typ", "")).lower() in rejected_types:
+        raise TokenError("the token has the type of another token", reason="type")
     candidates = keys.candidates(kid, alg)
     if not candidates:
         raise TokenError(
-            "no key of the provider fits the token's key id and algorithm",
+            "no key of the provider matches the token's key ID and algorithm",
             reason="unknown_key",
         )
     for candidate in candidates:
         if _signed_by(token, candidate, alg):
             return unverified_claims(token)
-    raise TokenError("the token's signature is wrong", reason="signature")
+    raise TokenError("the token's signature is invalid", reason="signature")
 
 
 def _signed_by(token: str, key: VerificationKey, alg: str) -> bool:
@@ -257,34 +262,36 @@ def _object(data: bytes) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise TokenError("the token holds no JSON", reason="malformed") from None
+        raise TokenError("the token is not JSON", reason="malformed") from None
     if not isinstance(value, dict):
-        raise TokenError("the token holds no JSON object", reason="malformed")
+        raise TokenError("the token is not a JSON object", reason="malformed")
     return value
 
 
 def _header(token: str) -> dict[str, Any]:
     header = _object(_segments(token)[0])
-    # RFC 7515 §4.1.11: what is critical and not understood makes the token invalid.
+    # RFC 7515 §4.1.11: no critical extension is supported, so the token is invalid.
     if "crit" in header:
-        raise TokenError("the token has a critical extension", reason="malformed")
+        raise TokenError(
+            "the token requires an unsupported extension (crit)", reason="malformed"
+        )
     return header
 
 
 def unverified_claims(token: str) -> dict[str, Any]:
-    """The claims of a JWT *without* any check of its signature."""
+    """Return the claims of a JWT *without* verifying its signature."""
     return _object(_segments(token)[1])
 
 
 def check_id_token(
     claims: Mapping[str, Any], expected: ExpectedClaims, now: float
 ) -> None:
-    """Judge the claims of a verified ID token (OIDC Core §3.1.3.7).
+    """Validate the claims of a verified ID token (OIDC Core §3.1.3.7).
 
-    Raises `TokenError` saying what was expected and what came.
+    *now* is in seconds since the epoch. Raises `TokenError`.
     """
     if "events" in claims:
-        raise TokenError("a logout token is not an ID token", reason="type")
+        raise TokenError("got a logout token, expected an ID token", reason="type")
     check_issuer(claims, expected)
     check_audience(claims, expected)
     _check_authorized_party(claims, expected)
@@ -294,8 +301,8 @@ def check_id_token(
         _check_nonce(claims, expected.nonce)
 
 
-def _shown(value: object) -> str:
-    """A claim's value for a message: short, printable."""
+def _display(value: object) -> str:
+    """Return a claim's value for an error text: short and printable."""
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return repr(text[:200])
 
@@ -304,36 +311,36 @@ def check_issuer(claims: Mapping[str, Any], expected: ExpectedClaims) -> None:
     """Raise `TokenError` unless ``iss`` is the expected issuer."""
     issuer = claims.get("iss")
     if not isinstance(issuer, str):
-        raise TokenError("expected a text in the claim iss", reason="issuer")
+        raise TokenError("expected a string in the claim iss", reason="issuer")
     if expected.issuer == GOOGLE_ISSUER and issuer == GOOGLE_ISSUER.removeprefix(
         "https://"
     ):
-        return  # Google's documents name both forms
+        return  # Google documents both forms
     if expected.issuer is not None and issuer != expected.issuer:
         raise TokenError(
-            f"expected issuer {expected.issuer!r}, got {_shown(issuer)}",
+            f"expected issuer {expected.issuer!r}, got {_display(issuer)}",
             reason="issuer",
-            hint="set oidc_issuer_url to exactly the issuer that the provider uses "
-            "(scheme, host, port and trailing slash count)",
+            hint="set oidc_issuer_url to the exact issuer of the provider, including "
+            "scheme, host, port and trailing slash",
         )
 
 
 def check_audience(claims: Mapping[str, Any], expected: ExpectedClaims) -> None:
-    """Raise `TokenError` unless the token is meant for this client."""
+    """Raise `TokenError` unless an audience claim contains this client."""
     for name in expected.audience_claims:
         if claims.get(name) is not None:
-            audiences = _texts(claims[name])
+            audiences = _strings(claims[name])
             if audiences & {expected.client_id, *expected.extra_audiences}:
                 return
             raise TokenError(
                 f"expected audience {expected.client_id!r} in the claim {name}, got "
-                f"{_shown(claims[name])}",
+                f"{_display(claims[name])}",
                 reason="audience",
                 hint=_audience_hint(expected),
             )
     raise TokenError(
-        f"expected audience {expected.client_id!r}, but the token has none of the "
-        f"claims {', '.join(expected.audience_claims)}",
+        f"expected audience {expected.client_id!r}, but these claims are missing: "
+        f"{', '.join(expected.audience_claims)}",
         reason="audience",
         hint=_audience_hint(expected),
     )
@@ -343,8 +350,8 @@ def _audience_hint(expected: ExpectedClaims) -> str:
     client = expected.client_id
     if not expected.keycloak:
         return (
-            f"make the provider put {client!r} into the token's audience, or list the "
-            "audience in oidc_extra_audiences"
+            f"configure the provider to include {client!r} in the token's audience, or "
+            "add the audience to oidc_extra_audiences"
         )
     return (
         "add an audience mapper in Keycloak: Clients -> "
@@ -354,7 +361,7 @@ def _audience_hint(expected: ExpectedClaims) -> str:
     )
 
 
-def _texts(value: object) -> set[str]:
+def _strings(value: object) -> set[str]:
     values = value if isinstance(value, list) else [value]
     return {item for item in values if isinstance(item, str)}
 
@@ -362,7 +369,7 @@ def _texts(value: object) -> set[str]:
 def _check_authorized_party(
     claims: Mapping[str, Any], expected: ExpectedClaims
 ) -> None:
-    own = {
+    trusted = {
         expected.client_id,
         *expected.extra_audiences,
         *expected.authorized_parties,
@@ -370,29 +377,28 @@ def _check_authorized_party(
     if "*" in expected.authorized_parties:
         return
     party = claims.get("azp")
-    if party is not None and (not isinstance(party, str) or party not in own):
+    if party is not None and (not isinstance(party, str) or party not in trusted):
         raise TokenError(
             f"expected authorized party {expected.client_id!r} in the claim azp, got "
-            f"{_shown(party)}",
+            f"{_display(party)}",
             reason="authorized_party",
-            hint="list the client in bearer_authorized_parties if its bearer tokens "
-            "shall be accepted",
+            hint="to accept the client's bearer tokens, add it to "
+            "bearer_authorized_parties",
         )
-    # OIDC Core §3.1.3.7 (3, 4): untrusted further audiences are only acceptable when
-    # the token says for whom it was made.
+    # OIDC Core §3.1.3.7 (3, 4): additional, untrusted audiences require azp.
     if (
         party is None
-        and _texts(claims.get("aud")) - own
+        and _strings(claims.get("aud")) - trusted
         and "aud" in expected.audience_claims
     ):
         raise TokenError(
-            f"the token has audiences besides {expected.client_id!r} and no claim azp",
+            f"the token has audiences other than {expected.client_id!r}, but no claim azp",
             reason="authorized_party",
-            hint="list the other audiences in oidc_extra_audiences if they are trusted",
+            hint="to trust the other audiences, add them to oidc_extra_audiences",
         )
 
 
-def _moment(claims: Mapping[str, Any], name: str) -> float:
+def _numeric_date(claims: Mapping[str, Any], name: str) -> float:
     value = claims.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TokenError(f"expected a number in the claim {name}", reason="malformed")
@@ -400,30 +406,32 @@ def _moment(claims: Mapping[str, Any], name: str) -> float:
 
 
 def check_times(claims: Mapping[str, Any], leeway: float, now: float) -> None:
-    """Raise `TokenError` for a token of the future or one that has expired."""
+    """Raise `TokenError` if the token has expired or is not valid yet.
+
+    *leeway* is in seconds.
+    """
     hint = (
-        "compare the clocks of this machine and of the provider (NTP); clock_skew "
-        "sets the leeway"
+        "synchronize the clocks of this machine and the provider (NTP), or raise the "
+        "leeway (clock_skew)"
     )
-    issued_at = _moment(claims, "iat")
-    expires_at = _moment(claims, "exp")
+    issued_at = _numeric_date(claims, "iat")
+    expires_at = _numeric_date(claims, "exp")
     if issued_at > now + leeway:
         raise TokenError(
-            f"the token was issued {issued_at - now:.0f} s in the future of our clock "
+            f"the token was issued {issued_at - now:.0f} s in the future "
             f"(allowed: {leeway:.0f} s)",
             reason="clock_skew",
             hint=hint,
         )
     if expires_at <= now - leeway:
         raise TokenError(
-            f"the token expired {now - expires_at:.0f} s ago by our clock "
-            f"(allowed: {leeway:.0f} s)",
+            f"the token expired {now - expires_at:.0f} s ago (allowed: {leeway:.0f} s)",
             reason="expired",
             hint=hint,
         )
-    if "nbf" in claims and _moment(claims, "nbf") > now + leeway:
+    if "nbf" in claims and _numeric_date(claims, "nbf") > now + leeway:
         raise TokenError(
-            "the token is not valid yet by our clock", reason="clock_skew", hint=hint
+            "the token is not valid yet (nbf)", reason="clock_skew", hint=hint
         )
 
 
@@ -435,7 +443,9 @@ def _check_subject(claims: Mapping[str, Any]) -> None:
         or not subject.isprintable()
     ):
         raise TokenError(
-            "expected a short printable text in the claim sub", reason="subject"
+            "expected a printable string of at most "
+            f"{MAX_SUBJECT_LENGTH} characters in the claim sub",
+            reason="subject",
         )
 
 
@@ -447,16 +457,16 @@ def _check_nonce(claims: Mapping[str, Any], nonce: bytes | None) -> None:
         claim.encode(), hash_nonce(nonce)
     ):
         raise TokenError(
-            "the token's nonce is not the one of this login", reason="nonce"
+            "the token's nonce does not match this sign-in", reason="nonce"
         )
 
 
 def check_access_token_hash(
     token: str, claims: Mapping[str, Any], access_token: str
 ) -> None:
-    """Compare ``at_hash`` with the access token when it is there (OIDC Core §3.1.3.6).
+    """Check ``at_hash``, if present, against the access token (OIDC Core §3.1.3.6).
 
-    Raises `TokenError`. Ed25519 is left out, as its hash is not agreed upon.
+    Not checked for Ed25519, for which no hash is specified. Raises `TokenError`.
     """
     claim, alg = claims.get("at_hash"), str(_header(token).get("alg"))
     if claim is None or not access_token or alg[:2] not in ("RS", "PS", "ES"):
@@ -471,5 +481,5 @@ def check_access_token_hash(
 
 
 def hash_nonce(nonce: bytes) -> bytes:
-    """How a nonce or state stands in a URL: base64url(SHA-256), 43 characters."""
+    """Return the form of a nonce or state in URLs: base64url(SHA-256), 43 characters."""
     return b64url(hashlib.sha256(nonce).digest())

@@ -1,7 +1,7 @@
-"""Logout tokens: what a provider sends when a session has ended there.
+"""Logout tokens of OpenID Connect Back-Channel Logout 1.0.
 
-OpenID Connect Back-Channel Logout 1.0. A logout token looks much like an ID token, so
-each is refused in the other's place: this one has ``events`` and may have no ``nonce``.
+A logout token resembles an ID token, so each is rejected in place of the other: a logout
+token has ``events`` and must not have a ``nonce``.
 """
 
 from __future__ import annotations
@@ -23,44 +23,49 @@ from .jwt import (
 
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 REJECTED_TYPES = NON_ID_TOKEN_TYPES - {"logout+jwt"}
-MAX_TOKEN_AGE = 600.0  # seconds; they are used at once, two minutes are recommended
+MAX_TOKEN_AGE = 600.0  # seconds; providers send it at once, two minutes are recommended
 MAX_ID_LENGTH = 256  # characters of jti and sid
 
 
 class LogoutToken(Struct, frozen=True):
-    """Whom a logout token means; at least one of ``subject`` and ``sid`` is there."""
+    """The claims of a logout token; ``subject``, ``sid`` or both are not empty."""
 
     subject: str
     sid: str
     jti: str
-    expires_at: float
+    expires_at: float  # seconds since the epoch
 
 
 def check_logout_token(
     claims: Mapping[str, Any], expected: ExpectedClaims, now: float
 ) -> LogoutToken:
-    """Judge the claims of a logout token (Back-Channel Logout §2.6).
+    """Validate the claims of a logout token (Back-Channel Logout §2.6).
 
-    Raises `TokenError` saying what was expected.
+    Raises `TokenError`.
     """
     check_issuer(claims, expected)
     check_audience(claims, expected)
     check_times(claims, expected.leeway, now)
     if claims["iat"] < now - MAX_TOKEN_AGE - expected.leeway:
-        raise TokenError("the logout token was issued long ago", reason="expired")
+        raise TokenError(
+            f"the logout token was issued more than {MAX_TOKEN_AGE:.0f} s ago",
+            reason="expired",
+        )
     _check_event(claims)
     if "nonce" in claims:
-        raise TokenError("a logout token must not have a nonce", reason="nonce")
+        raise TokenError("the logout token has the claim nonce", reason="nonce")
     found = LogoutToken(
-        _text(claims, "sub", MAX_SUBJECT_LENGTH),
-        _text(claims, "sid", MAX_ID_LENGTH),
-        _text(claims, "jti", MAX_ID_LENGTH),
+        _string(claims, "sub", MAX_SUBJECT_LENGTH),
+        _string(claims, "sid", MAX_ID_LENGTH),
+        _string(claims, "jti", MAX_ID_LENGTH),
         float(claims["exp"]),
     )
     if not found.jti:
-        raise TokenError("expected a claim jti in a logout token", reason="jti")
+        raise TokenError("the logout token has no claim jti", reason="jti")
     if not found.subject and not found.sid:
-        raise TokenError("expected one of the claims sub and sid", reason="subject")
+        raise TokenError(
+            "the logout token has neither the claim sub nor sid", reason="subject"
+        )
     return found
 
 
@@ -72,11 +77,13 @@ def _check_event(claims: Mapping[str, Any]) -> None:
         )
 
 
-def _text(claims: Mapping[str, Any], name: str, limit: int) -> str:
-    """A claim that may lack, but is a short printable text when it is there."""
+def _string(claims: Mapping[str, Any], name: str, limit: int) -> str:
+    """Return an optional claim, "" if missing; raises `TokenError` if it is invalid."""
     value = claims.get(name, "")
     if not isinstance(value, str) or len(value) > limit or not value.isprintable():
         raise TokenError(
-            f"expected a short printable text in the claim {name}", reason="malformed"
+            f"expected a printable string of at most {limit} characters in the claim "
+            f"{name}",
+            reason="malformed",
         )
     return value

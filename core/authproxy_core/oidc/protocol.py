@@ -1,8 +1,8 @@
-"""What is said to an identity provider, and what its answers mean.
+"""Requests to an identity provider, and parsers of its responses.
 
-Pure functions: settings and values in, a `Fetch` or a URL out; a `Response` in, a typed
-value out or a `ProviderError`. Nothing that the provider sent is put into an error's
-text unless it is a short code.
+All functions are pure: they return a `Fetch` or a URL, or parse a `Response` into a typed
+value and raise `ProviderError`. Error texts contain provider data only if it is a short
+code or an issuer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ JSON_HEADERS: Headers = ((b"accept", b"application/json"),)
 
 
 class Metadata(Struct, frozen=True, kw_only=True):
-    """The provider's endpoints and abilities (OIDC Discovery §3)."""
+    """The provider's endpoints and capabilities (OIDC Discovery §3)."""
 
     issuer: str
     authorization_endpoint: str
@@ -47,7 +47,7 @@ class Metadata(Struct, frozen=True, kw_only=True):
 
 
 class Tokens(Struct, frozen=True):
-    """A token endpoint's answer (RFC 6749 §5.1); ``expires_in`` in seconds, 0: unknown."""
+    """A token response (RFC 6749 §5.1); ``expires_in`` in seconds, 0: unknown."""
 
     access_token: str
     id_token: str = ""
@@ -59,21 +59,24 @@ class Tokens(Struct, frozen=True):
 
 
 def discovery_request(issuer: str) -> Fetch:
-    """Ask for the provider's metadata (OIDC Discovery §4)."""
+    """Return the request for the provider's metadata (OIDC Discovery §4)."""
     base = issuer.removesuffix("/")
     url = f"{base}/.well-known/openid-configuration"
     return Fetch("GET", url, JSON_HEADERS, purpose="discovery")
 
 
 def parse_metadata(response: Response, issuer: str | None) -> Metadata:
-    """Read the metadata; with an *issuer*, it must be exactly that (Discovery §4.3)."""
+    """Parse the metadata; its issuer must be *issuer*, if given (Discovery §4.3).
+
+    Raises `ProviderError`.
+    """
     if response.status == 404:
         raise ProviderError(
-            "there is no discovery document: status 404",
+            "discovery document not found: status 404",
             reason="discovery_invalid",
-            hint="check oidc_issuer_url, for Keycloak 'https://HOST/realms/REALM'",
+            hint="check oidc_issuer_url; Keycloak: 'https://HOST/realms/REALM'",
         )
-    document = _json_object(response, "the discovery document", "discovery")
+    document = _json_object(response, "discovery document", "discovery")
     for name in (
         "issuer",
         "authorization_endpoint",
@@ -89,23 +92,23 @@ def parse_metadata(response: Response, issuer: str | None) -> Metadata:
             f"expected issuer {issuer!r} in the discovery document, got "
             f"{document['issuer'][:200]!r}",
             reason="issuer",
-            hint="set oidc_issuer_url to exactly the issuer that the provider uses",
+            hint="set oidc_issuer_url to the exact issuer of the provider",
         )
     metadata = Metadata(
         issuer=document["issuer"],
         authorization_endpoint=document["authorization_endpoint"],
         token_endpoint=document["token_endpoint"],
         jwks_uri=document["jwks_uri"],
-        userinfo_endpoint=_text(document, "userinfo_endpoint"),
-        end_session_endpoint=_text(document, "end_session_endpoint"),
-        revocation_endpoint=_text(document, "revocation_endpoint"),
-        id_token_signing_alg_values_supported=_names(
+        userinfo_endpoint=_string(document, "userinfo_endpoint"),
+        end_session_endpoint=_string(document, "end_session_endpoint"),
+        revocation_endpoint=_string(document, "revocation_endpoint"),
+        id_token_signing_alg_values_supported=_strings(
             document, "id_token_signing_alg_values_supported"
         ),
-        code_challenge_methods_supported=_names(
+        code_challenge_methods_supported=_strings(
             document, "code_challenge_methods_supported"
         ),
-        token_endpoint_auth_methods_supported=_names(
+        token_endpoint_auth_methods_supported=_strings(
             document, "token_endpoint_auth_methods_supported"
         ),
         authorization_response_iss_parameter_supported=document.get(
@@ -118,7 +121,7 @@ def parse_metadata(response: Response, issuer: str | None) -> Metadata:
 
 
 def _check_schemes(metadata: Metadata) -> None:
-    """Refuse endpoints that step down from https (RFC 9700 §4.4 and plain sense)."""
+    """Reject endpoints without https if the issuer has it (see also RFC 9700 §4.4)."""
     secure = metadata.issuer.startswith("https://")
     for url in (
         metadata.authorization_endpoint,
@@ -131,37 +134,39 @@ def _check_schemes(metadata: Metadata) -> None:
         allowed = ("https://",) if secure else ("https://", "http://")
         if url and not url.startswith(allowed):
             raise ProviderError(
-                "the discovery document names an endpoint without https",
+                "the discovery document has an endpoint without https",
                 reason="discovery_invalid",
-                hint="all endpoints of an https issuer must be https URLs",
+                hint="all endpoints of an https issuer must have https URLs",
             )
 
 
-def _text(document: dict[str, Any], name: str) -> str:
+def _string(document: dict[str, Any], name: str) -> str:
     value = document.get(name)
     return value if isinstance(value, str) else ""
 
 
-def _names(document: dict[str, Any], name: str) -> tuple[str, ...]:
+def _strings(document: dict[str, Any], name: str) -> tuple[str, ...]:
     value = document.get(name)
     if not isinstance(value, list):
         return ()
     return tuple(item for item in value if isinstance(item, str))
 
 
-def _json_object(response: Response, what: str, reason: str) -> dict[str, Any]:
+def _json_object(response: Response, subject: str, reason: str) -> dict[str, Any]:
     if response.status != 200:
         raise ProviderError(
-            f"{what} answered with status {response.status}, expected 200",
+            f"{subject}: got status {response.status}, expected 200",
             reason=f"{reason}_failed",
         )
-    document = _decoded(response.body)
+    document = _parse_json(response.body)
     if document is None:
-        raise ProviderError(f"{what} is not a JSON object", reason=f"{reason}_invalid")
+        raise ProviderError(
+            f"{subject}: expected a JSON object", reason=f"{reason}_invalid"
+        )
     return document
 
 
-def _decoded(body: bytes) -> dict[str, Any] | None:
+def _parse_json(body: bytes) -> dict[str, Any] | None:
     try:
         document = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -170,11 +175,11 @@ def _decoded(body: bytes) -> dict[str, Any] | None:
 
 
 def with_query(url: str, params: list[tuple[str, str]]) -> str:
-    """*url* with *params* added to its query, form-encoded (RFC 6749 §3.1)."""
+    """Return *url* with *params* form-encoded in its query (RFC 6749 §3.1)."""
     if not params:
         return url
-    joint = "&" if urlsplit(url).query else "?"
-    return f"{url}{joint}{urlencode(params)}"
+    separator = "&" if urlsplit(url).query else "?"
+    return f"{url}{separator}{urlencode(params)}"
 
 
 def token_request(
@@ -185,9 +190,9 @@ def token_request(
     client_secret: bytes,
     in_body: bool,
 ) -> Fetch:
-    """A request to the token endpoint with client authentication (RFC 6749 §2.3.1).
+    """Return a token request with client authentication (RFC 6749 §2.3.1).
 
-    The credentials go into the Authorization field, form-encoded, or into the body.
+    The credentials are in the body or, form-encoded, in the Authorization field.
     """
     secret = client_secret.decode("utf-8", "surrogateescape")
     headers = FORM_HEADERS
@@ -206,7 +211,7 @@ def token_request(
 def assertion_request(
     endpoint: str, params: list[tuple[str, str]], assertion: str
 ) -> Fetch:
-    """The same with a signed assertion in place of a secret (RFC 7523 §2.2)."""
+    """Return a token request with a signed client assertion (RFC 7523 §2.2)."""
     params = [
         *params,
         ("client_assertion", assertion),
@@ -218,50 +223,50 @@ def assertion_request(
 
 
 def parse_tokens(response: Response, now: float = 0.0) -> Tokens:
-    """Read a token endpoint's answer (RFC 6749 §5); raises `ProviderError`.
+    """Parse a token response (RFC 6749 §5); raises `ProviderError`.
 
-    The error's reason is the ``error`` code that the provider gave, when it is one.
-    Answers older than the standard are understood too: form-encoded ones, and
-    ``expires_on``, which is a moment and needs *now*.
+    The reason of the error is the provider's ``error`` code, if any. Two nonstandard
+    forms are accepted: a form-encoded body, and ``expires_on`` in place of
+    ``expires_in``. ``expires_on`` and *now* are in seconds since the epoch.
     """
-    document = _decoded(response.body)
+    document = _parse_json(response.body)
     if document is None:
-        document = _decoded_form(response)
+        document = _parse_form(response)
     code = (document or {}).get("error")
     if isinstance(code, str) and code:
-        # RFC 6749 §5.2: some providers send the error with status 200.
+        # Unlike RFC 6749 §5.2, some providers send the error with status 200.
         raise ProviderError(
-            f"the token endpoint refused the request with {safe_error_code(code)!r}",
+            f"the token endpoint returned the error {safe_error_code(code)!r}",
             reason=safe_error_code(code),
             hint=TOKEN_HINTS.get(code, ""),
         )
     if not 200 <= response.status < 300:
         raise ProviderError(
-            f"the token endpoint answered with status {response.status}",
+            f"token endpoint: got status {response.status}, expected 2xx",
             reason="token_endpoint_failed",
         )
     if document is None:
         raise ProviderError(
-            "the token endpoint's answer is not a JSON object",
+            "token endpoint: expected a JSON object",
             reason="token_endpoint_invalid",
         )
     access_token = document.get("access_token")
     if not isinstance(access_token, str) or not access_token:
         raise ProviderError(
-            "the token endpoint's answer has no access_token",
+            "token endpoint: the response has no access_token",
             reason="token_endpoint_invalid",
         )
     return Tokens(
         access_token,
-        _text(document, "id_token"),
-        _text(document, "refresh_token"),
+        _string(document, "id_token"),
+        _string(document, "refresh_token"),
         _seconds(document.get("expires_in"))
         or max(_seconds(document.get("expires_on"), 1e12) - now, 0.0),
     )
 
 
-def _decoded_form(response: Response) -> dict[str, Any] | None:
-    """The fields of a form-encoded answer, None when it is of another type."""
+def _parse_form(response: Response) -> dict[str, Any] | None:
+    """Return the fields of a form-encoded response; None for another type."""
     kind = first_header(response.headers, b"content-type") or b""
     if kind.partition(b";")[0].strip().lower() not in FORM_TYPES:
         return None
@@ -273,52 +278,55 @@ def _decoded_form(response: Response) -> dict[str, Any] | None:
 
 
 TOKEN_HINTS = {
-    "invalid_client": "check client_id and client_secret against the provider's "
-    "client (in Keycloak: Clients -> the client -> Credentials -> Client Secret)",
+    "invalid_client": "compare client_id and client_secret with the client at the "
+    "provider (Keycloak: Clients -> the client -> Credentials -> Client Secret)",
     "unauthorized_client": "check client_id and client_secret, and that the client may "
-    "use the authorization code flow (in Keycloak: Client authentication On, Standard "
-    "flow ticked; the secret is in Clients -> the client -> Credentials)",
-    "invalid_grant": "the code or refresh token was used before, has expired, or the "
-    "redirect_uri differs between the two requests",
-    "redirect_uri_mismatch": "register the callback address at the provider",
+    "use the authorization code flow (Keycloak: Client authentication: On; Standard "
+    "flow: checked; the secret is in Clients -> the client -> Credentials)",
+    "invalid_grant": "the code or refresh token has expired or was already used, or the "
+    "redirect_uri of the two requests differs",
+    "redirect_uri_mismatch": "register the callback URL at the provider",
 }
 
 
-def _seconds(value: object, largest: float = 10.0 * 365 * 86400) -> float:
-    """expires_in as a number, or as a text of digits as some providers send it."""
+def _seconds(value: object, maximum: float = 10.0 * 365 * 86400) -> float:
+    """Return *value* in seconds: a number, or a string of digits; 0 if it is neither."""
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value[:12])
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0.0
-    return min(max(float(value), 0.0), largest)
+    return min(max(float(value), 0.0), maximum)
 
 
 def safe_error_code(text: str) -> str:
-    """An OAuth error code when it looks like one (RFC 6749 §4.1.2.1), else a stand-in."""
-    return text if ERROR_CODE.fullmatch(text) else "an unreadable error code"
+    """Return an OAuth error code for logs; a fixed text if it is not printable or long."""
+    return text if ERROR_CODE.fullmatch(text) else "invalid error code"
 
 
 def userinfo_request(endpoint: str, access_token: str) -> Fetch:
-    """Ask for the user's claims (OIDC Core §5.3.1)."""
+    """Return the request for the user's claims (OIDC Core §5.3.1)."""
     bearer = b"Bearer " + header_text(access_token)
     headers = (*JSON_HEADERS, (b"authorization", bearer))
     return Fetch("GET", endpoint, headers, purpose="userinfo")
 
 
 def parse_userinfo(response: Response, subject: str) -> dict[str, Any]:
-    """The claims of userinfo; their ``sub`` must be *subject* (OIDC Core §5.3.2)."""
+    """Return the claims of userinfo; ``sub`` must be *subject* (OIDC Core §5.3.2).
+
+    Raises `ProviderError`.
+    """
     kind = first_header(response.headers, b"content-type") or b""
     if kind.split(b";")[0].strip().lower() == b"application/jwt":
         raise ProviderError(
-            "userinfo is a signed JWT, expected JSON",
+            "userinfo: got a signed JWT, expected JSON",
             reason="userinfo_invalid",
-            hint="have the provider answer userinfo as plain JSON, or set "
+            hint="configure the provider to return userinfo as JSON, or set "
             "skip_claims_from_profile_url",
         )
     claims = _json_object(response, "userinfo", "userinfo")
     if claims.get("sub") != subject:
         raise ProviderError(
-            "the sub of userinfo is not the sub of the ID token",
+            "the sub of userinfo differs from the sub of the ID token",
             reason="userinfo_subject",
         )
     return claims

@@ -8,7 +8,7 @@ from typing import Any
 from ..effects import Fetch, Flow, with_lock
 from ..errors import EffectError, ProviderError, TokenError
 from ..messages import Response
-from ..oidc.jwt import NON_ID_TOKEN_TYPES, KeySet, parse_key_set, verify
+from ..oidc.jwt import NON_ID_TOKEN_TYPES, KeySet, parse_key_set, verify_jws
 from ..oidc.protocol import JSON_HEADERS
 
 REFETCH_INTERVAL = 10.0  # seconds between two fetches that a token asked for
@@ -61,11 +61,11 @@ class JwksCache:
         at most once in `REFETCH_INTERVAL`.
         """
         if self._fixed:
-            return verify(token, self._keys, allowed, refused)
+            return verify_jws(token, self._keys, allowed, refused)
         if self._clock() - self._fetched_at > MAX_AGE:
             yield from self._refetch(url)
         try:
-            return verify(token, self._keys, allowed, refused)
+            return verify_jws(token, self._keys, allowed, refused)
         except TokenError as error:
             # Bad tokens in a flood must not even queue for the lock.
             if self._fetched_recently or error.reason not in (
@@ -74,7 +74,7 @@ class JwksCache:
             ):
                 raise
         yield from self._refetch(url)
-        return verify(token, self._keys, allowed, refused)
+        return verify_jws(token, self._keys, allowed, refused)
 
     @property
     def _fetched_recently(self) -> bool:

@@ -1,10 +1,10 @@
-"""A session as the bytes that are sealed: MessagePack, tokens packed, compressed.
+"""The record of a session that is sealed: MessagePack, packed tokens, LZ4.
 
-A JWT is three base64url texts. Kept as the bytes that they stand for, they are a
-quarter smaller, and since the tokens of one login say much the same, LZ4 halves them
-again for half a microsecond. So most sessions need one cookie, and less has to be
-decrypted on each request. Packing is exact: a token that does not come back byte for
-byte is kept as it is.
+A JWT is three base64url strings. Their decoded bytes are a quarter smaller, and because
+the tokens of one login repeat the same claims, LZ4 halves them again in half a
+microsecond. Most sessions then fit into one cookie, and each request has less to
+decrypt. Packing is exact: a token that does not decode and encode to the same bytes is
+stored unchanged.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ..encoding import TO_URL, b64url_decode
 from ..errors import SealError
 from ..session import Session
 
-MAX_RECORD_BYTES = 1 << 20  # bytes
+MAX_RECORD_BYTES = 1 << 20
 
 
-class _Stored(Struct, frozen=True, array_like=True, forbid_unknown_fields=False):
-    """The record's fields in their order; new ones go to the end."""
+class _Record(Struct, frozen=True, array_like=True, forbid_unknown_fields=False):
+    """The fields of a record in their order; new fields are appended."""
 
     provider: str
     created_at: float
@@ -41,17 +41,17 @@ class _Stored(Struct, frozen=True, array_like=True, forbid_unknown_fields=False)
     preferred_username: str
     claims: Mapping[str, Any]
     sid: str = ""
-    seen_at: float = 0.0
+    last_used_at: float = 0.0
 
 
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(_Stored)
+_DECODER = msgspec.msgpack.Decoder(_Record)
 
 
 def encode_session(session: Session) -> bytes:
-    """The bytes of a session, to be sealed."""
+    """Return the record of *session*, to be sealed."""
     record = _ENCODER.encode(
-        _Stored(
+        _Record(
             session.provider,
             session.created_at,
             session.login_at,
@@ -74,30 +74,30 @@ def encode_session(session: Session) -> bytes:
 
 
 def decode_session(data: bytes) -> Session:
-    """The session in unsealed bytes; raises `SealError` for another layout."""
-    # LZ4 allocates what the first four bytes say.
+    """Return the session of an unsealed record; raises `SealError` if it is invalid."""
+    # LZ4 allocates the size that the first four bytes declare.
     if int.from_bytes(data[:4], "little") > MAX_RECORD_BYTES:
-        raise SealError("the session is too large")
+        raise SealError("session record too large")
     try:
-        stored = _DECODER.decode(lz4.block.decompress(data))
+        record = _DECODER.decode(lz4.block.decompress(data))
     except (lz4.block.LZ4BlockError, ValueError, RecursionError):
-        raise SealError("the session is of another layout") from None
+        raise SealError("session record has an unknown layout") from None
     return Session(
-        provider=stored.provider,
-        created_at=stored.created_at,
-        login_at=stored.login_at,
-        expires_at=stored.expires_at,
-        access_token=_unpack(stored.access_token),
-        id_token=_unpack(stored.id_token),
-        refresh_token=_unpack(stored.refresh_token),
-        nonce=stored.nonce,
-        user=stored.user,
-        email=stored.email,
-        groups=stored.groups,
-        preferred_username=stored.preferred_username,
-        claims=stored.claims,
-        sid=stored.sid,
-        last_used_at=stored.seen_at,
+        provider=record.provider,
+        created_at=record.created_at,
+        login_at=record.login_at,
+        expires_at=record.expires_at,
+        access_token=_unpack(record.access_token),
+        id_token=_unpack(record.id_token),
+        refresh_token=_unpack(record.refresh_token),
+        nonce=record.nonce,
+        user=record.user,
+        email=record.email,
+        groups=record.groups,
+        preferred_username=record.preferred_username,
+        claims=record.claims,
+        sid=record.sid,
+        last_used_at=record.last_used_at,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the flows about sessions share; `login.context.Context` extends it."""
+"""The context that session flows share; `login.context.Context` extends it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .sessions import Browser, Sessions
 
 
 class ResolvedSession(Struct, frozen=True):
-    """A usable session (None: no session) and the cookies to set for it."""
+    """A usable session (None: no session), and the Set-Cookie fields for it."""
 
     entry: SessionEntry | None
     headers: Headers = ()
@@ -44,10 +44,10 @@ class SessionContext(Struct, frozen=True, kw_only=True):
         return self.providers.get(session.provider, self.default_provider)
 
     def is_unbound_session(self, request: Request, entry: SessionEntry) -> bool:
-        """Return whether the session does not count on the host of *request*.
+        """Return whether the session is not valid on the host of *request*.
 
-        The provider of a ticket's session is unknown until it has been loaded:
-        `resolve_session` checks it again.
+        The provider of a ticket's session is unknown until it is loaded, so
+        `resolve_session` checks again.
         """
         if entry.needs_load and entry.ticket is not None:
             return False
@@ -58,5 +58,5 @@ class SessionContext(Struct, frozen=True, kw_only=True):
         return self.trusted_proxies.original(request).host
 
     def browser(self, request: Request) -> Browser:
-        """Return what session cookies are written for; raises `RequestError`."""
+        """Return the browser that cookies are written for; raises `RequestError`."""
         return Browser(self.host(request), self.sessions.cookie_names(request.headers))

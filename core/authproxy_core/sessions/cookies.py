@@ -1,10 +1,10 @@
-"""Cookies: read the Cookie lines, write Set-Cookie lines, split what is too long.
+"""Parse Cookie fields; write Set-Cookie fields, split into parts if they are too long.
 
-Browsers keep some 4 kB per cookie, so a long value is split over ``NAME_0``,
-``NAME_1`` … and joined again in numeric order. The rules of splitting, the order of the
-attributes and the limit are oauth2-proxy's, so that both can read each other's parts.
-Other than there, what an earlier and longer (or shorter) value left behind is cleared,
-and the domain is chosen on a border between labels.
+Browsers store about 4 kB per cookie, so a long value is split over ``NAME_0``,
+``NAME_1`` … and joined in numeric order. The split, the order of the attributes and the
+limit are oauth2-proxy's, so that each can read the other's parts. Unlike oauth2-proxy,
+authproxy clears the parts that a longer (or shorter) earlier value left, and matches the
+cookie domain on label boundaries.
 """
 
 from __future__ import annotations
@@ -18,62 +18,62 @@ from ..settings.root import CookieSettings
 
 Cookies: TypeAlias = Sequence[tuple[bytes, bytes]]
 
-MAX_COOKIE_BYTES = 4000  # bytes of a whole Set-Cookie value
-MAX_NAME_BYTES = 256  # bytes
-MAX_CLEARED_PARTS = 64  # parts cleared in one answer; as many as one session may have
+MAX_COOKIE_BYTES = 4000  # of a whole Set-Cookie value
+MAX_NAME_BYTES = 256
+MAX_CLEARED_PARTS = 64  # per response; the maximum of session_cookie_max_parts
 
-# RFC 6265 §4.1.1: printable ASCII without blank, quote, comma, semicolon, backslash.
+# RFC 6265 §4.1.1: printable ASCII without space, quote, comma, semicolon, backslash.
 COOKIE_OCTETS = bytes(range(0x21, 0x7F)).translate(None, b'",;\\')
 
 
 def read_cookies(headers: Iterable[Header]) -> list[tuple[bytes, bytes]]:
-    """The name-value pairs of all Cookie lines, in their order (RFC 6265 §4.2).
+    """Return the name-value pairs of all Cookie fields in order (RFC 6265 §4.2).
 
-    A pair without "=", with a name that is no token, or with a value that no cookie can
-    have is skipped. The blank behind a semicolon may be missing. Quotes belong to the
-    value, and nothing is unescaped.
+    Skips a pair without "=", with a name that is not a token, or with an invalid value.
+    The space after a semicolon may be missing. Quotes are part of the value, and nothing
+    is unescaped.
     """
     pairs: list[tuple[bytes, bytes]] = []
-    for field, line in headers:
-        if field == b"cookie":
-            _read_line(line, pairs)
+    for name, value in headers:
+        if name == b"cookie":
+            _read_field(value, pairs)
     return pairs
 
 
-def _read_line(line: bytes, pairs: list[tuple[bytes, bytes]]) -> None:
-    # Looking for the semicolons one by one beats split(), which walks byte by byte.
-    plain = _is_plain(line)
-    start, size = 0, len(line)
+def _read_field(field: bytes, pairs: list[tuple[bytes, bytes]]) -> None:
+    # Finding the semicolons one by one is faster than split(), which walks byte by byte.
+    unambiguous = _is_unambiguous(field)
+    start, size = 0, len(field)
     while start < size:
-        end = line.find(b";", start)
+        end = field.find(b";", start)
         if end < 0:
             end = size
-        name, equals, value = line[start:end].partition(b"=")
+        name, equals, value = field[start:end].partition(b"=")
         if (
             equals
             and name
             and not name.translate(None, TOKEN_BYTES)
-            and (plain or _is_value(value))
+            and (unambiguous or _is_value(value))
         ):
             pairs.append((name, value))
-        start = end + 2 if line[end + 1 : end + 2] == b" " else end + 1
+        start = end + 2 if field[end + 1 : end + 2] == b" " else end + 1
 
 
-def _is_plain(line: bytes) -> bool:
-    """Whether *line* has none of the bytes that would make its values doubtful.
+def _is_unambiguous(field: bytes) -> bool:
+    """Return whether *field* has no byte that parsers of cookie values read differently.
 
-    Six searches take a quarter of the time of looking at each byte. The other control
-    characters are illegal in any field (RFC 9110 §5.5), and no decoder of our values
-    lets them through.
+    Six searches take a quarter of the time of a check of each byte. The other control
+    characters are illegal in any field (RFC 9110 §5.5), and the decoders of session
+    cookies reject them.
     """
     return (
-        line.isascii()
-        and line.find(b'"') < 0
-        and line.find(b"\\") < 0
-        and line.find(b",") < 0
-        and line.find(b"\0") < 0
-        and line.find(b"\r") < 0
-        and line.find(b"\n") < 0
+        field.isascii()
+        and field.find(b'"') < 0
+        and field.find(b"\\") < 0
+        and field.find(b",") < 0
+        and field.find(b"\0") < 0
+        and field.find(b"\r") < 0
+        and field.find(b"\n") < 0
     )
 
 
@@ -84,10 +84,11 @@ def _is_value(value: bytes) -> bool:
 
 
 def join_cookie_parts(cookies: Cookies, name: bytes, max_parts: int) -> bytes | None:
-    """The value of *name*, or of its parts in numeric order; None if there is none.
+    """Return the value of *name*, or of its parts in numeric order; None without any.
 
-    The whole cookie wins over parts, the first of several with one name over the rest.
-    More than *max_parts* parts are none: they would not have been written.
+    A whole cookie takes precedence over parts, and the first of several cookies with one
+    name over the others. More than *max_parts* parts are ignored, because authproxy does
+    not write them.
     """
     for present, value in cookies:
         if present == name:
@@ -108,13 +109,13 @@ def _part_name(name: bytes, number: bytes) -> bytes:
 
 
 class CookieWriter:
-    """Writes and clears the cookie of one name; *samesite* overrides the settings'."""
+    """Writes and clears the cookie of one name; *samesite* overrides the settings."""
 
     def __init__(
         self, name: str, settings: CookieSettings, samesite: str | None = None
     ) -> None:
         if not is_token(name.encode()):
-            raise ValueError(f"expected the name of a cookie, got {name!r}")
+            raise ValueError(f"cookie name: got {name!r}, expected a token")
         samesite = settings.samesite if samesite is None else samesite
         self._name = name.encode()
         self._path = f"; Path={settings.path}".encode() if settings.path else b""
@@ -134,26 +135,26 @@ class CookieWriter:
         max_age: float,
         present: Iterable[bytes] = (),
     ) -> Headers:
-        """Set the cookie, in parts when its whole line is above 4000 bytes.
+        """Return the Set-Cookie fields for *value*, in parts if one exceeds the limit.
 
-        *host* is the request's host, *max_age* the lifetime in seconds (below 1: until
-        the browser ends), *present* the names of the cookies that the browser sent:
-        those of an earlier value that are not written now are cleared.
+        *host* is the host of the request. *max_age* is in seconds; below 1, the cookie
+        lasts until the browser exits. *present* are the names of the cookies in the
+        request: those of an earlier value that are not written again are cleared.
         """
         attributes = self._attributes(host, int(max_age))
         written = self._split(value, attributes)
         names = {name for name, _ in written}
-        surplus = [name for name in self._ours(present) if name not in names]
-        lines = [name + b"=" + piece + attributes for name, piece in written]
-        return _set_cookies(lines + self._deletions(surplus, host))
+        surplus = [name for name in self._matching(present) if name not in names]
+        cookies = [name + b"=" + part + attributes for name, part in written]
+        return _set_cookie_fields(cookies + self._deletions(surplus, host))
 
     def clear(self, *, host: str, present: Iterable[bytes]) -> Headers:
-        """Delete the cookie and those of its parts that are among *present*."""
-        parts = [name for name in self._ours(present) if name != self._name]
-        return _set_cookies(self._deletions([self._name, *parts], host))
+        """Return the Set-Cookie fields that delete the cookie and its *present* parts."""
+        parts = [name for name in self._matching(present) if name != self._name]
+        return _set_cookie_fields(self._deletions([self._name, *parts], host))
 
     def parts_needed(self, value: bytes, host: str, max_age: float) -> int:
-        """How many cookies `set` would write."""
+        """Return the number of cookies that `set` would write."""
         return len(self._split(value, self._attributes(host, int(max_age))))
 
     def _split(self, value: bytes, attributes: bytes) -> list[tuple[bytes, bytes]]:
@@ -164,19 +165,20 @@ class CookieWriter:
         parts: list[tuple[bytes, bytes]] = []
         while value:
             name = _part_name(self._name, b"%d" % len(parts))
-            room = MAX_COOKIE_BYTES - len(name) - 1 - len(attributes)
-            if room <= 0:
-                raise ValueError("the cookie's attributes leave no room for its value")
-            parts.append((name, value[:room]))
-            value = value[room:]
+            size = MAX_COOKIE_BYTES - len(name) - 1 - len(attributes)
+            if size <= 0:
+                raise ValueError("cookie attributes too long: no space for the value")
+            parts.append((name, value[:size]))
+            value = value[size:]
         return parts
 
-    def _ours(self, present: Iterable[bytes]) -> list[bytes]:
-        """Those of *present* that are the cookie or parts of it, by number."""
-        ours = {name for name in present if self._is_ours(name)}
-        return sorted(ours, key=lambda name: (len(name), name))[: MAX_CLEARED_PARTS + 1]
+    def _matching(self, present: Iterable[bytes]) -> list[bytes]:
+        """Return those of *present* that are the cookie or parts of it, by number."""
+        names = {name for name in present if self._is_cookie_or_part(name)}
+        by_number = sorted(names, key=lambda name: (len(name), name))
+        return by_number[: MAX_CLEARED_PARTS + 1]
 
-    def _is_ours(self, name: bytes) -> bool:
+    def _is_cookie_or_part(self, name: bytes) -> bool:
         number = name.rpartition(b"_")[2]
         return name == self._name or (
             number.isdigit() and name == _part_name(self._name, number)
@@ -196,7 +198,7 @@ class CookieWriter:
         )
 
     def _domain(self, host: str) -> str:
-        """The longest configured domain that *host* belongs to, "" for host-only."""
+        """Return the longest configured domain that *host* is in, "" for host-only."""
         name = _without_port(host).lower()
         for domain in self._domains:
             if name == domain.lower() or name.endswith("." + domain.lower()):
@@ -210,5 +212,5 @@ def _without_port(host: str) -> str:
     return host.partition(":")[0]
 
 
-def _set_cookies(lines: list[bytes]) -> Headers:
-    return tuple((b"set-cookie", line) for line in lines)
+def _set_cookie_fields(values: list[bytes]) -> Headers:
+    return tuple((b"set-cookie", value) for value in values)

@@ -1,8 +1,8 @@
-"""What stands in session cookies and in the store, in our format and oauth2-proxy's.
+"""Session cookies and stored values, in authproxy's format and oauth2-proxy's.
 
-A cookie holds a whole session, or a ticket: the key of a session in the store and a
-secret that opens it there. All of them are read; ``cookie_format`` says what is
-written. Names of users stand in no key of the store: they are hashed with the ring.
+A cookie holds a whole session or a ticket: the store key of a session and the secret
+that unseals it. All formats are read; ``cookie_format`` selects the one that is written.
+User names in store keys are hashed with a key of the key ring.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ from .sealing import NONCE_SIZE, Sealer
 
 TICKET_ID_SIZE = 16  # bytes; 32 hexadecimal digits
 TICKET_SECRET_SIZE = 32  # bytes
-OAUTH2_PROXY_SECRET_SIZE = 16  # bytes; as oauth2-proxy makes them
-MIN_NONCE_SIZE = 16  # bytes; a shorter nonce does not tell sessions apart
-MAX_STORED_BYTES = (
-    1 << 20
-)  # bytes of a stored session; what is longer is refused unread
+OAUTH2_PROXY_SECRET_SIZE = 16  # bytes; as oauth2-proxy writes them
+MIN_NONCE_SIZE = 16  # bytes; a shorter nonce does not identify a session
+MAX_TICKET_COOKIE_BYTES = 400  # a longer value is a session
+MAX_STORED_BYTES = 1 << 20  # a longer stored session is rejected unread
 
 
 class SessionFormats:
@@ -52,24 +51,28 @@ class SessionFormats:
         self._random_bytes = random_bytes
         self.writes_oauth2_proxy = cookie.format == "oauth2-proxy"
         self._sealer = Sealer(cookie.secrets)
-        self._interop = OAuth2ProxyFormat(cookie.secrets, cookie.name)
+        self._oauth2_proxy = OAuth2ProxyFormat(cookie.secrets, cookie.name)
         self._hash_keys = [
             hmac.digest(secret.value, b"authproxy v1 store keys", "sha256")
             for secret in cookie.secrets
         ]
-        # The name is part of the purpose: another instance's cookie is not ours.
+        # The cookie name is part of the purpose, so that an instance with the same
+        # secret and another name rejects the value.
         name = cookie.name.encode()
-        self._for_session = b"session:" + name
-        self._for_ticket = b"ticket:" + name
+        self._session_purpose = b"session:" + name
+        self._ticket_purpose = b"ticket:" + name
         self._tickets_first = settings.sessions.backend == "store"
         self._ticket_id = re.compile(re.escape(cookie.name) + "-[0-9a-f]{32}")
 
     # -- cookies
 
     def read(self, value: bytes) -> tuple[Session | Ticket, float]:
-        """What a cookie's value holds, and when it was written; raises `SealError`."""
+        """Return the content of a cookie value and the time it was written (seconds).
+
+        Raises `SealError`.
+        """
         if b"|" in value:
-            return self._read_foreign(value)
+            return self._read_oauth2_proxy(value)
         found = self._read_ticket(value) if self._tickets_first else None
         if found is not None:
             return found
@@ -81,30 +84,36 @@ class SessionFormats:
                 raise
             return found
 
-    def _read_foreign(self, value: bytes) -> tuple[Session | Ticket, float]:
+    def _read_oauth2_proxy(self, value: bytes) -> tuple[Session | Ticket, float]:
         if not self._cookie.read_oauth2_proxy:
-            raise SealError("expected a cookie of our own format")
-        found, signed_at = self._interop.read_cookie(
+            raise SealError("oauth2-proxy cookies are not accepted")
+        found, signed_at = self._oauth2_proxy.read_cookie(
             value, now=self._clock(), lifetime=self._cookie.expire
         )
         if isinstance(found, Session):
-            # The time of the cookie has no fraction; the session's end is the cookie's.
+            # The cookie's own timestamp has no fraction, and both must expire together.
             return found, float(int(found.created_at))
         self._check_ticket(found)
         return found, signed_at
 
     def _read_session(self, value: bytes) -> tuple[Session, float]:
         unsealed = self._sealer.unseal(
-            self._for_session, value, now=self._clock(), lifetime=self._cookie.expire
+            self._session_purpose,
+            value,
+            now=self._clock(),
+            lifetime=self._cookie.expire,
         )
         return decode_session(unsealed.payload), unsealed.issued_at
 
     def _read_ticket(self, value: bytes) -> tuple[Ticket, float] | None:
-        if len(value) > 400:  # a session; no need to try
+        if len(value) > MAX_TICKET_COOKIE_BYTES:
             return None
         try:
             unsealed = self._sealer.unseal(
-                self._for_ticket, value, now=self._clock(), lifetime=self._cookie.expire
+                self._ticket_purpose,
+                value,
+                now=self._clock(),
+                lifetime=self._cookie.expire,
             )
         except SealError:
             return None
@@ -112,28 +121,28 @@ class SessionFormats:
         return Ticket(f"{self._cookie.name}-{digits}", secret), unsealed.issued_at
 
     def _check_ticket(self, ticket: Ticket) -> None:
-        # It becomes a key of the store, so that nothing else may stand there.
+        # The ID becomes a store key, so it must not name any other key.
         if not self._ticket_id.fullmatch(ticket.id):
-            raise SealError("expected a ticket with an id of 32 hexadecimal digits")
+            raise SealError("expected a ticket with an ID of 32 hexadecimal digits")
 
     def write_session(self, session: Session) -> bytes:
-        """*session* as a cookie's value."""
+        """Return *session* as a cookie value."""
         if self.writes_oauth2_proxy:
-            return self._interop.write_session(session, iv=self._random_bytes(16))
+            return self._oauth2_proxy.write_session(session, iv=self._random_bytes(16))
         return self._sealer.seal(
-            self._for_session,
+            self._session_purpose,
             encode_session(session),
             issued_at=session.created_at,
             nonce=self._random_bytes(NONCE_SIZE),
         )
 
     def write_ticket(self, ticket: Ticket, created_at: float) -> bytes:
-        """*ticket* as a cookie's value; *created_at* is its session's."""
+        """Return *ticket* as a cookie value; *created_at* is that of its session."""
         if self.writes_oauth2_proxy:
-            return self._interop.write_ticket(ticket, created_at=created_at)
+            return self._oauth2_proxy.write_ticket(ticket, created_at=created_at)
         digits = ticket.id[-2 * TICKET_ID_SIZE :]
         return self._sealer.seal(
-            self._for_ticket,
+            self._ticket_purpose,
             bytes.fromhex(digits) + ticket.secret,
             issued_at=created_at,
             nonce=self._random_bytes(NONCE_SIZE),
@@ -142,20 +151,19 @@ class SessionFormats:
     # -- the store
 
     def new_ticket(self) -> Ticket:
-        """A ticket that was never used."""
+        """Return a random ticket."""
         digits = self._random_bytes(TICKET_ID_SIZE).hex()
-        size = (
-            OAUTH2_PROXY_SECRET_SIZE if self.writes_oauth2_proxy else TICKET_SECRET_SIZE
-        )
+        oauth2_proxy = self.writes_oauth2_proxy
+        size = OAUTH2_PROXY_SECRET_SIZE if oauth2_proxy else TICKET_SECRET_SIZE
         return Ticket(f"{self._cookie.name}-{digits}", self._random_bytes(size))
 
     def unseal_stored(self, ticket: Ticket, data: bytes) -> Session:
-        """The session that the store has under *ticket*; raises `SealError`."""
+        """Return the session that the store holds for *ticket*; raises `SealError`."""
         if len(data) > MAX_STORED_BYTES:
-            raise SealError("the stored session is too large")
+            raise SealError("stored session too large")
         try:
             unsealed = self._sealer.unseal(
-                self._for_stored(ticket),
+                self._stored_purpose(ticket),
                 data,
                 now=self._clock(),
                 lifetime=0,
@@ -169,12 +177,12 @@ class SessionFormats:
         return read_stored_session(ticket, data, created_at=0.0)
 
     def seal_stored(self, ticket: Ticket, session: Session) -> bytes:
-        """*session* as the store keeps it under *ticket*."""
+        """Return *session* as the store holds it for *ticket*."""
         nonce = self._random_bytes(NONCE_SIZE)
         if self.writes_oauth2_proxy:
             return write_stored_session(ticket, session, nonce=nonce)
         return self._sealer.seal(
-            self._for_stored(ticket),
+            self._stored_purpose(ticket),
             encode_session(session),
             issued_at=session.created_at,
             nonce=nonce,
@@ -182,12 +190,12 @@ class SessionFormats:
         )
 
     @staticmethod
-    def _for_stored(ticket: Ticket) -> bytes:
-        # The key is part of the purpose: moved to another key, a value is worthless.
+    def _stored_purpose(ticket: Ticket) -> bytes:
+        # With the key in the purpose, a value cannot be moved to another key.
         return b"stored:" + ticket.id.encode()
 
     def seal_record(self, key: str, payload: bytes) -> bytes:
-        """A short record for the store, of use under *key* only."""
+        """Seal a short record that is valid under the store key *key* only."""
         return self._sealer.seal(
             b"note:" + key.encode(),
             payload,
@@ -196,34 +204,35 @@ class SessionFormats:
         )
 
     def unseal_record(self, key: str, data: bytes) -> bytes:
-        """The record that `seal_note` made for *key*; raises `SealError`."""
+        """Return the payload that `seal_record` sealed for *key*; raises `SealError`."""
         return self._sealer.unseal(
             b"note:" + key.encode(), data, now=self._clock(), lifetime=0
         ).payload
 
-    def key_hashes(self, *texts: str) -> tuple[str, ...]:
-        """*texts* as a part of a key, one for each secret of the ring, the first first.
+    def key_hashes(self, *parts: str) -> tuple[str, ...]:
+        """Hash *parts* for a store key, with each secret of the key ring in its order.
 
-        A new first secret must not make what was written by the old one unfindable.
+        After a key rotation, keys that the old secret wrote are still found.
         """
-        message = msgspec.msgpack.encode(texts)  # so that no text reaches into the next
+        message = msgspec.msgpack.encode(parts)  # ("ab", "c") differs from ("a", "bc")
         return tuple(
             hmac.digest(key, message, "sha256").hex()[:40] for key in self._hash_keys
         )
 
 
 def subject_of(session: Session) -> str:
-    """The provider's ``sub`` of the session's user.
+    """Return the provider's ``sub`` of the session's user.
 
-    Some providers call the user by another name; then the ID token says it.
+    ``Session.user`` is another claim for some providers, so the ID token takes
+    precedence.
     """
     return _claim(session, "sub") or session.user
 
 
 def sid_of(session: Session) -> str:
-    """The provider's name for the session, "" when there is none.
+    """Return the provider's session ID, "" if there is none.
 
-    oauth2-proxy does not keep it, but its sessions have the ID token that says it.
+    oauth2-proxy does not store it, but its sessions have the ID token that holds it.
     """
     return session.sid or _claim(session, "sid")
 
@@ -239,14 +248,14 @@ def _claim(session: Session, name: str) -> str:
 
 
 def session_identity(session: Session, sealed: bytes) -> str:
-    """What stays the same in a cookie session's life, however often it is sealed."""
+    """Return the identity of a cookie session; a refresh does not change it."""
     if len(session.nonce) >= MIN_NONCE_SIZE:
         return hashlib.sha256(b"session\0" + session.nonce).hexdigest()
     return hashlib.sha256(b"cookie\0" + sealed).hexdigest()
 
 
 def session_generation(session: Session, sealed: bytes) -> str:
-    """The same between two refreshes; each has its own refresh token."""
-    moment = repr(session.created_at).encode()
-    own = session_identity(session, sealed).encode()
-    return hashlib.sha256(own + b"\0" + moment).hexdigest()
+    """Return the generation of a cookie session, which each refresh changes."""
+    created_at = repr(session.created_at).encode()
+    identity = session_identity(session, sealed).encode()
+    return hashlib.sha256(identity + b"\0" + created_at).hexdigest()

@@ -1,15 +1,14 @@
-"""The index of the sessions in the store: who has which, without any token.
+"""Index of stored sessions: lists which users have which sessions, without tokens.
 
-    NAME:index:all                                        sets of 32 digits
+    NAME:index:all                                        sets of 32-digit IDs
     NAME:index:sub:HASH, :sid:HASH, :name:HASH
-    NAME:info:DIGITS                                      a sealed `SessionInfo`
+    NAME:info:ID                                          a sealed `SessionInfo`
 
-The digits are those of the session's ticket. They are no secret: without the ticket's
-own secret the session under them is sealed. Names of users are hashed in keys and
-sealed in records.
+The ID is the one of the session's ticket. It is not a secret: the session is sealed with
+the ticket's secret. User names are hashed in keys and sealed in records.
 
-The flows at the end are for the command line: they need the settings and a store, but
-no running proxy.
+The methods `find` and `revoke` are for the command line, which has the settings and a
+store but no running proxy.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ from .lifetimes import Lifetimes
 from .oauth2_proxy_format import Ticket
 from .revocations import Revocations
 
-BATCH_SIZE = 500  # records loaded at once
+BATCH_SIZE = 500  # records per load
 ID_DIGITS = 2 * TICKET_ID_SIZE
-REVOCATION_MARK_TTL = 300.0  # seconds; longer than any refresh that may still run
+REVOCATION_MARK_TTL = 300.0  # seconds; longer than any refresh that is still running
 
 
 class SessionInfo(Struct, frozen=True, array_like=True):
-    """What is said of a session; moments are seconds since the epoch.
+    """The record of a stored session; times are seconds since the epoch.
 
     ``id`` are the 32 digits of its ticket, ``subject`` is the provider's ``sub``.
     """
@@ -54,11 +53,11 @@ class SessionInfo(Struct, frozen=True, array_like=True):
 
     @property
     def names(self) -> set[str]:
-        """What the user is called besides ``subject``."""
+        """The names of the user other than ``subject``."""
         return {self.user, self.email, self.preferred_username} - {self.subject}
 
     def matches(self, name: str) -> bool:
-        """Whether *name* is the session's user, by any of its names."""
+        """Return whether *name* is the user's ``subject`` or another name."""
         return name == self.subject or name in self.names
 
 
@@ -67,10 +66,10 @@ _DECODER = msgspec.msgpack.Decoder(SessionInfo)
 
 
 class RevocationResult(Struct, frozen=True):
-    """What a revocation did: how many sessions in the store it ended.
+    """The number of stored sessions that a revocation ended.
 
-    ``listed`` says that sessions in cookies are refused from now on as well; their
-    number is not known.
+    With ``cookie_sessions_revoked``, sessions in cookies are rejected as well; their
+    number is unknown.
     """
 
     count: int
@@ -78,7 +77,7 @@ class RevocationResult(Struct, frozen=True):
 
 
 class SessionIndex:
-    """Notes, finds and ends the sessions in the store under one cookie name."""
+    """Adds, finds and revokes the stored sessions under one cookie name."""
 
     def __init__(
         self,
@@ -101,29 +100,31 @@ class SessionIndex:
 
     # -- keys
 
-    def _set(self, kind: str, *texts: str) -> tuple[str, ...]:
-        hashes = self._formats.key_hashes(kind, *texts)
-        return tuple(f"{self._name}:index:{kind}:{one}" for one in hashes)
+    def _set_keys(self, kind: str, *parts: str) -> tuple[str, ...]:
+        """Return the keys of a set, one for each secret of the key ring."""
+        hashes = self._formats.key_hashes(kind, *parts)
+        return tuple(f"{self._name}:index:{kind}:{digest}" for digest in hashes)
 
-    def _all(self) -> str:
+    @property
+    def _all_key(self) -> str:
         return f"{self._name}:index:all"
 
-    def _info(self, digits: str) -> str:
-        return f"{self._name}:info:{digits}"
+    def _info_key(self, session_id: str) -> str:
+        return f"{self._name}:info:{session_id}"
 
     def _sets_of(self, info: SessionInfo) -> Iterator[tuple[str, ...]]:
-        """The sets that a session is in, each under the names of all secrets."""
-        yield (self._all(),)
-        yield self._set("sub", info.provider, info.subject)
+        """Yield the keys of each set that contains the session."""
+        yield (self._all_key,)
+        yield self._set_keys("sub", info.provider, info.subject)
         if info.sid:
-            yield self._set("sid", info.provider, info.sid)
+            yield self._set_keys("sid", info.provider, info.sid)
         for name in sorted(info.names - {""}):
-            yield self._set("name", name)
+            yield self._set_keys("name", name)
 
-    # -- noting
+    # -- adding and removing
 
     def add_session(self, ticket: Ticket, session: Session) -> Flow[None]:
-        """Note a session in the store, or note it for longer. Raises `StoreError`."""
+        """Add a stored session, or extend its TTL. Raises `StoreError`."""
         info = SessionInfo(
             ticket.id[-ID_DIGITS:],
             session.user,
@@ -135,15 +136,17 @@ class SessionIndex:
             session.created_at,
             subject_of(session),
         )
-        # A session that is refreshed lives on; it is noted anew once in that time.
+        # A refreshed session outlives its first TTL, but extends it once per period:
+        # see is_renewal_due.
         ttl = 2 * self._lifetimes.max_lifetime
-        key = self._info(info.id)
-        yield from Save(key, self._formats.seal_record(key, _ENCODER.encode(info)), ttl)
-        for names in self._sets_of(info):
-            yield from Add(names[0], info.id.encode(), ttl)
+        key = self._info_key(info.id)
+        record = self._formats.seal_record(key, _ENCODER.encode(info))
+        yield from Save(key, record, ttl)
+        for keys in self._sets_of(info):
+            yield from Add(keys[0], info.id.encode(), ttl)
 
     def is_renewal_due(self, before: Session, after: Session) -> bool:
-        """Whether a session that was refreshed has to be noted for longer."""
+        """Return whether a refreshed session must be added again to extend its TTL."""
         period = self._lifetimes.max_lifetime
         login_at = before.login_at
         return (before.created_at - login_at) // period != (
@@ -151,48 +154,50 @@ class SessionIndex:
         ) // period
 
     def revoke_ticket(self, ticket: Ticket) -> Flow[None]:
-        """End a session in the store. Raises `StoreError`."""
-        yield from self._end(ticket.id[-ID_DIGITS:])
+        """Delete the session of a ticket. Raises `StoreError`."""
+        yield from self._delete(ticket.id[-ID_DIGITS:])
 
-    def _end(self, digits: str, info: SessionInfo | None = None) -> Flow[None]:
-        ticket_id = f"{self._name}-{digits}"
-        # First the mark, for a refresh under way, which would write it once more.
-        yield from self.revocations.revoke_session(
-            ticket_identity(ticket_id), REVOCATION_MARK_TTL
-        )
+    def _delete(self, session_id: str, info: SessionInfo | None = None) -> Flow[None]:
+        ticket_id = f"{self._name}-{session_id}"
+        # First the mark: a running refresh would write the session again.
+        identity = ticket_identity(ticket_id)
+        yield from self.revocations.revoke_session(identity, REVOCATION_MARK_TTL)
         yield from Delete(ticket_id)
-        yield from Delete(self._info(digits))
-        sets = self._sets_of(info) if info is not None else ((self._all(),),)
-        for names in sets:
-            for name in names:
-                yield from Remove(name, digits.encode())
+        yield from Delete(self._info_key(session_id))
+        sets = self._sets_of(info) if info is not None else ((self._all_key,),)
+        for keys in sets:
+            for key in keys:
+                yield from Remove(key, session_id.encode())
 
     # -- finding
 
     def find(self, *, user: str = "", sid: str = "") -> Flow[tuple[SessionInfo, ...]]:
-        """The sessions of *user* (sub, e-mail or preferred name), of *sid*, or all.
+        """Return the sessions of *user* (sub, email or preferred name) and *sid*, or all.
 
-        Oldest login first. Raises `StoreError`.
+        The oldest login comes first. Raises `StoreError`.
         """
         if sid:
-            found = yield from self._found("sid", sid)
+            found = yield from self._find_at_providers("sid", sid)
             return tuple(info for info in found if not user or info.matches(user))
         if not user:
-            return (yield from self._infos((self._all(),)))
-        found = yield from self._found("sub", user)
-        named = yield from self._infos(self._set("name", user))
-        known = {info.id for info in found}
-        both = (*found, *(info for info in named if info.id not in known))
+            return (yield from self._load_infos((self._all_key,)))
+        found = yield from self._find_at_providers("sub", user)
+        named = yield from self._load_infos(self._set_keys("name", user))
+        ids = {info.id for info in found}
+        both = (*found, *(info for info in named if info.id not in ids))
         return tuple(sorted(both, key=lambda info: info.login_at))
 
     def find_by_subject(
         self, provider: str, *, subject: str = "", sid: str = ""
     ) -> Flow[tuple[SessionInfo, ...]]:
-        """The sessions at *provider* that match all of what is given, none for nothing."""
+        """Return the sessions at *provider* that match *subject* and *sid*, if given.
+
+        Without both, returns (). Raises `StoreError`.
+        """
         if not (subject or sid):
             return ()
-        kind, text = ("sid", sid) if sid else ("sub", subject)
-        found = yield from self._infos(self._set(kind, provider, text))
+        kind, value = ("sid", sid) if sid else ("sub", subject)
+        found = yield from self._load_infos(self._set_keys(kind, provider, value))
         return tuple(
             info
             for info in found
@@ -201,23 +206,26 @@ class SessionIndex:
             and sid in ("", info.sid)
         )
 
-    def _found(self, kind: str, text: str) -> Flow[tuple[SessionInfo, ...]]:
-        names = [
-            name
+    def _find_at_providers(
+        self, kind: str, value: str
+    ) -> Flow[tuple[SessionInfo, ...]]:
+        keys = [
+            key
             for provider in self._providers
-            for name in self._set(kind, provider, text)
+            for key in self._set_keys(kind, provider, value)
         ]
-        return (yield from self._infos(tuple(names)))
+        return (yield from self._load_infos(tuple(keys)))
 
-    def _infos(self, names: tuple[str, ...]) -> Flow[tuple[SessionInfo, ...]]:
+    def _load_infos(self, set_keys: tuple[str, ...]) -> Flow[tuple[SessionInfo, ...]]:
         members: dict[str, None] = {}
-        for name in names:
-            for member in (yield from Members(name)):
+        for set_key in set_keys:
+            for member in (yield from Members(set_key)):
                 members[member.decode("ascii", "replace")] = None
-        digits = list(members)
+        ids = list(members)
         infos: list[SessionInfo] = []
-        for start in range(0, len(digits), BATCH_SIZE):
-            keys = tuple(self._info(one) for one in digits[start : start + BATCH_SIZE])
+        for start in range(0, len(ids), BATCH_SIZE):
+            batch = ids[start : start + BATCH_SIZE]
+            keys = tuple(self._info_key(session_id) for session_id in batch)
             values = yield from LoadAll(keys)
             infos += self._read(keys, values)
         return tuple(sorted(infos, key=lambda info: info.login_at))
@@ -236,32 +244,32 @@ class SessionIndex:
     def revoke(
         self, *, user: str = "", sid: str = "", everything: bool = False
     ) -> Flow[RevocationResult]:
-        """End the sessions of *user* (sub, e-mail or preferred name), of *sid*, or all.
+        """Revoke the sessions of *user* (sub, email or preferred name) and *sid*, or all.
 
-        Raises `StoreError`, and ValueError unless it is said whose.
+        Raises `StoreError`, and ValueError without any argument.
         """
         if not (user or sid or everything):
             raise ValueError("expected a user, a sid, or everything")
-        listed = self._revocable and not (user and sid)
-        if listed:
-            yield from self._list(user, sid)
+        in_cookies = self._revocable and not (user and sid)
+        if in_cookies:
+            yield from self._revoke_in_cookies(user, sid)
         if not (user or sid):
-            return RevocationResult((yield from self._end_all()), listed)
+            return RevocationResult((yield from self._delete_all()), in_cookies)
         found = yield from self.find(user=user, sid=sid)
         for info in found:
-            yield from self._end(info.id, info)
-        return RevocationResult(len(found), listed)
+            yield from self._delete(info.id, info)
+        return RevocationResult(len(found), in_cookies)
 
-    def _end_all(self) -> Flow[int]:
-        """End what is in the index; a store gives out a large set in parts."""
+    def _delete_all(self) -> Flow[int]:
+        """Delete all indexed sessions; a store returns a large set in parts."""
         count = 0
-        while members := (yield from Members(self._all())):
+        while members := (yield from Members(self._all_key)):
             for member in members:
-                yield from self._end(member.decode("ascii", "replace"))
+                yield from self._delete(member.decode("ascii", "replace"))
             count += len(members)
         return count
 
-    def _list(self, user: str, sid: str) -> Flow[None]:
+    def _revoke_in_cookies(self, user: str, sid: str) -> Flow[None]:
         if not user and not sid:
             yield from self.revocations.revoke_all()
             return
@@ -276,9 +284,9 @@ class SessionIndex:
     def revoke_by_logout_token(
         self, provider: str, *, subject: str = "", sid: str = ""
     ) -> Flow[RevocationResult]:
-        """End what a provider's logout token means (Back-Channel Logout §2.7).
+        """Revoke the sessions that a logout token names (Back-Channel Logout §2.7).
 
-        With both *subject* and *sid* a session has to match both. Raises `StoreError`.
+        With both *subject* and *sid*, a session must match both. Raises `StoreError`.
         """
         if self._revocable:
             if sid:
@@ -287,10 +295,10 @@ class SessionIndex:
                 yield from self.revocations.revoke_subject(provider, subject)
         found = yield from self.find_by_subject(provider, subject=subject, sid=sid)
         for info in found:
-            yield from self._end(info.id, info)
+            yield from self._delete(info.id, info)
         return RevocationResult(len(found), self._revocable)
 
 
 def ticket_identity(ticket_id: str) -> str:
-    """The identity of a session in the store, for the mark that it has ended."""
+    """Return the identity of a stored session, under which it is marked as revoked."""
     return hashlib.sha256(b"ticket\0" + ticket_id.encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""Which remembered values rest on which keys of the store.
+"""Invalidation: which cache entries depend on which store keys.
 
-A store that is trusted tells of every change of its keys. What was read from it may
-then be kept until its key changes. A value that was asked for before a change and comes
-after the news of it would be old for ever, so reads under way are marked as well.
+If the store notifies of every change, values read from it may be cached until one of
+their keys changes. A change during a read would leave a stale entry in the cache, so
+pending reads are tracked as well.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from weakref import WeakSet, WeakValueDictionary
 
 
 class CacheItem(Protocol):
-    """What is kept under its sealed value."""
+    """A cache entry, identified by its sealed value."""
 
     sealed: bytes
 
 
 class DependentEntries:
-    """What rests on one key; the group lives as long as one of them does.
+    """The cache entries that depend on one key.
 
-    It holds them weakly: what the cache lets go is gone.
+    It references them weakly, and each of them references it: both are freed when the
+    cache evicts the entry.
     """
 
     __slots__ = ("__weakref__", "members")
@@ -31,7 +32,7 @@ class DependentEntries:
 
 
 class PendingRead:
-    """A read of some keys that is under way; ``clean`` while none of them changed."""
+    """A read of some keys that has not finished; ``clean`` while none of them changed."""
 
     __slots__ = ("__weakref__", "clean", "keys")
 
@@ -41,9 +42,10 @@ class PendingRead:
 
 
 class InvalidationTracker:
-    """Follows the changes of a store; *drop* forgets a value, *clear* all of them.
+    """Tracks the changes of a store.
 
-    Nothing may be kept while ``trusted`` is False.
+    *drop* removes one sealed value from the cache, *clear* removes all of them. While
+    ``store_notifies`` is False, nothing may be cached.
     """
 
     def __init__(
@@ -51,53 +53,53 @@ class InvalidationTracker:
     ) -> None:
         self._drop = drop
         self._clear = clear
-        self._groups: WeakValueDictionary[str, DependentEntries] = WeakValueDictionary()
-        self._readings: WeakSet[PendingRead] = WeakSet()
-        self._trusted = False
+        self._dependents: WeakValueDictionary[str, DependentEntries] = (
+            WeakValueDictionary()
+        )
+        self._pending: WeakSet[PendingRead] = WeakSet()
+        self._store_notifies = False
 
     @property
     def store_notifies(self) -> bool:
-        """Whether the store tells of every change."""
-        return self._trusted
+        """Whether the store notifies of every change."""
+        return self._store_notifies
 
     @store_notifies.setter
-    def store_notifies(self, trusted: bool) -> None:
-        if not trusted:
+    def store_notifies(self, notifies: bool) -> None:
+        if not notifies:
             self.invalidate(None)
-        self._trusted = trusted
+        self._store_notifies = notifies
 
     def start_read(self, *keys: str) -> PendingRead:
-        """Begin to read *keys*; keep the result while what is to rest on them is made."""
-        reading = PendingRead(keys, clean=self._trusted)
-        self._readings.add(reading)
-        return reading
+        """Start a read of *keys*; hold the result until `track` is called with it."""
+        read = PendingRead(keys, clean=self._store_notifies)
+        self._pending.add(read)
+        return read
 
-    def track(
-        self, kept: CacheItem, reading: PendingRead
-    ) -> tuple[DependentEntries, ...]:
-        """The groups that *kept*, which was read, belongs to; () if it can't be kept.
+    def track(self, item: CacheItem, read: PendingRead) -> tuple[DependentEntries, ...]:
+        """Register *item* under the keys of *read*; return () if it may not be cached.
 
-        Whoever keeps it holds the groups with it.
+        The item must hold the result while it is cached.
         """
-        if not reading.clean:
+        if not read.clean:
             return ()
         groups = []
-        for key in reading.keys:
-            group = self._groups.get(key)
+        for key in read.keys:
+            group = self._dependents.get(key)
             if group is None:
-                group = self._groups[key] = DependentEntries()
-            group.members.add(kept)
+                group = self._dependents[key] = DependentEntries()
+            group.members.add(item)
             groups.append(group)
         return tuple(groups)
 
     def invalidate(self, key: str | None) -> None:
-        """Forget what rests on *key*; None: on any."""
-        for reading in self._readings:
-            if key is None or key in reading.keys:
-                reading.clean = False
+        """Drop the entries that depend on *key*; None: all entries."""
+        for read in self._pending:
+            if key is None or key in read.keys:
+                read.clean = False
         if key is None:
             self._clear()
             return
-        group = self._groups.pop(key, None)
-        for kept in list(group.members) if group is not None else ():
-            self._drop(kept.sealed)
+        group = self._dependents.pop(key, None)
+        for item in list(group.members) if group is not None else ():
+            self._drop(item.sealed)

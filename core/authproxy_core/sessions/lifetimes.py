@@ -1,10 +1,10 @@
-"""When a session needs thought: its refresh, its next note of being used, its end.
+"""Session deadlines: refresh, touch (last use) and expiry.
 
-    created_at ──────► early_at ──────► due_at ─────────────► ends_at
-                       one request      requests wait for     over
-                       may refresh      the refresh
+    created_at ──► refresh_from ───► refresh_due_at ───────► ends_at
+                   one request       requests wait for       expired
+                   may refresh       the refresh
 
-All of it is computed once, when a session is read; a check compares one number.
+All deadlines are computed once when a session is read, so a check compares one number.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from ..session import Session
 from ..settings.provider_types import PROVIDER_TYPES
 from ..settings.root import Settings
 
-MAX_LIFETIME = 400 * 86400.0  # seconds; no browser keeps a cookie longer
-TOUCHES_PER_TIMEOUT = 10  # a sight is noted anew after this part of the idle timeout
+MAX_LIFETIME = 400 * 86400.0  # seconds; browsers store no cookie for longer
+TOUCHES_PER_TIMEOUT = 10  # touches of an active session per idle timeout
 MIN_TOUCH_INTERVAL = 1.0  # seconds
 
 
 class SessionDeadlines(Struct, frozen=True):
-    """The moments (seconds since the epoch) at which something is to be done.
+    """The deadlines of a session, in seconds since the epoch.
 
-    From ``early_at`` on a refresh may begin, from ``due_at`` on requests wait for it,
-    from ``noted_at`` on that the session is in use is to be noted, and from ``ends_at``
-    on there is no session any more.
+    From ``refresh_from`` on one request may refresh the session, from
+    ``refresh_due_at`` on all requests wait for the refresh, from ``touch_due_at`` on a
+    request records that the session is in use, and at ``ends_at`` it expires.
     """
 
     refresh_from: float
@@ -37,85 +37,90 @@ class SessionDeadlines(Struct, frozen=True):
 
     @property
     def fresh_until(self) -> float:
-        """Until when nothing is to be done."""
+        """The first deadline; until then the session needs no action."""
         return min(self.refresh_from, self.touch_due_at, self.ends_at)
 
 
 class Lifetimes:
-    """The lifetimes of some settings, applied to sessions."""
+    """The lifetimes of *settings*, applied to sessions."""
 
     def __init__(self, settings: Settings) -> None:
         self._expire = settings.cookie.expire
         self._refresh = settings.cookie.refresh
-        self._before = settings.sessions.refresh_before
-        self._idle = settings.sessions.idle_timeout
-        self._max = settings.sessions.max_lifetime
-        # Their sessions live on by asking again with the access token.
-        self._asking = frozenset(
+        self._refresh_before = settings.sessions.refresh_before
+        self._idle_timeout = settings.sessions.idle_timeout
+        self._max_lifetime = settings.sessions.max_lifetime
+        # These providers refresh a session by a request with the access token.
+        self._refreshed_by_access_token = frozenset(
             provider.id
             for provider in settings.providers
             if PROVIDER_TYPES[provider.type].renews == "ask"
         )
 
     def deadlines(self, session: Session, issued_at: float) -> SessionDeadlines:
-        """The moments of *session*, last written at *issued_at*."""
+        """Return the deadlines of *session*, last written at *issued_at* (seconds)."""
         ends_at = self._ends_at(session, issued_at)
-        noted_at = inf
-        if self._idle:
-            seen_at = session.last_used_at or session.created_at
-            noted_at = seen_at + max(
-                MIN_TOUCH_INTERVAL, self._idle / TOUCHES_PER_TIMEOUT
+        touch_due_at = inf
+        if self._idle_timeout:
+            last_used_at = session.last_used_at or session.created_at
+            touch_due_at = last_used_at + max(
+                MIN_TOUCH_INTERVAL, self._idle_timeout / TOUCHES_PER_TIMEOUT
             )
-            ends_at = min(ends_at, seen_at + self._idle)
-        if not self._can_be_renewed(session):
-            return SessionDeadlines(inf, inf, noted_at, ends_at)
+            ends_at = min(ends_at, last_used_at + self._idle_timeout)
+        if not self._can_refresh(session):
+            return SessionDeadlines(inf, inf, touch_due_at, ends_at)
         due_at = session.created_at + self._refresh if self._refresh else inf
-        early_at = due_at
-        if self._before and session.expires_at:
+        refresh_from = due_at
+        if self._refresh_before and session.expires_at:
             due_at = min(due_at, session.expires_at)
-            # Tokens that live shorter than that are not refreshed all the time.
+            # Tokens that live shorter than refresh_before are refreshed at half time,
+            # not with each request.
             half = (session.created_at + session.expires_at) / 2
-            early_at = min(due_at, max(session.expires_at - self._before, half))
-        return SessionDeadlines(early_at, due_at, noted_at, ends_at)
+            early = max(session.expires_at - self._refresh_before, half)
+            refresh_from = min(due_at, early)
+        return SessionDeadlines(refresh_from, due_at, touch_due_at, ends_at)
 
     def _ends_at(self, session: Session, issued_at: float) -> float:
-        """When the session ends however busy it is."""
+        """Return when the session expires, regardless of its use."""
         ends_at = issued_at + self._expire if self._expire else inf
-        if self._max:
-            ends_at = min(ends_at, session.login_at + self._max)
-        renews = self._refresh or self._before
-        if renews and not self._can_be_renewed(session):
-            # Nothing to refresh with: it ends with what the provider promised.
+        if self._max_lifetime:
+            ends_at = min(ends_at, session.login_at + self._max_lifetime)
+        refreshes = self._refresh or self._refresh_before
+        if refreshes and not self._can_refresh(session):
+            # Without a refresh, the session expires with its tokens.
             ends_at = min(ends_at, session.expires_at or inf)
         return ends_at
 
-    def _can_be_renewed(self, session: Session) -> bool:
-        return bool(session.refresh_token) or session.provider in self._asking
+    def _can_refresh(self, session: Session) -> bool:
+        return (
+            bool(session.refresh_token)
+            or session.provider in self._refreshed_by_access_token
+        )
 
     def store_ttl(self, session: Session, now: float) -> float:
-        """Seconds for which a store has to keep *session*, written *now*."""
-        return min(_until(self._ends_at(session, now), now), MAX_LIFETIME)
+        """Return the TTL (seconds) of a stored session that is written at *now*."""
+        return min(_seconds_until(self._ends_at(session, now), now), MAX_LIFETIME)
 
-    def max_age(self, session: Session, now: float, *, held: bool) -> float:
-        """Seconds for the session's cookie, 0: until the browser ends.
+    def max_age(self, session: Session, now: float, *, stored: bool) -> float:
+        """Return the Max-Age (seconds) of the session's cookie; 0: no Max-Age.
 
-        The cookie ends with the session. That a session in a store (*held*) is in use
-        is noted there, without another cookie: its idle timeout ends no cookie.
+        The cookie expires with the session. Touching a *stored* session writes no
+        cookie, so its cookie ignores the idle timeout.
         """
         if not self._expire:
             return 0.0
         issued_at = session.created_at
         ends_at = self._ends_at(session, issued_at)
-        if not held:
+        if not stored:
             ends_at = self.deadlines(session, issued_at).ends_at
-        return _until(ends_at, now)
+        return _seconds_until(ends_at, now)
 
     @property
     def max_lifetime(self) -> float:
-        """Seconds that a session may still live without being written anew."""
-        return min(self._expire or MAX_LIFETIME, self._max or MAX_LIFETIME)
+        """The longest time (seconds) that a session lives without being rewritten."""
+        return min(self._expire or MAX_LIFETIME, self._max_lifetime or MAX_LIFETIME)
 
 
-def _until(ends_at: float, now: float) -> float:
-    """Seconds, at least one; a moment in floats is not exact to the last digit."""
+def _seconds_until(ends_at: float, now: float) -> float:
+    """Return the seconds until *ends_at*, at least 1, plus a margin for rounding."""
     return max(1.0, ends_at - now + 0.001)

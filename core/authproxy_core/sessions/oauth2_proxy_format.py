@@ -1,15 +1,15 @@
-"""oauth2-proxy's own cookies: read always, written on request.
+"""oauth2-proxy's formats: cookies, login states and sessions in Redis.
 
-    VALUE | TIME | SIGNATURE        joined by "|"; base64url with padding, ten digits
+    VALUE | TIME | SIGNATURE     joined by "|"; base64url with padding, ten digits
 
-The signature is HMAC-SHA256 over name, value and time. A session's value is AES-CFB over
-an LZ4 frame of one MessagePack map, a login state's the same without LZ4. A ticket
-cookie holds the key and the secret of a session in Redis, signed but not encrypted; the
-session there is under AES-GCM.
+The signature is HMAC-SHA256 over name, value and time. The value of a session is AES-CFB
+over an LZ4 frame of one MessagePack map, the value of a login state the same without
+LZ4. A ticket cookie holds the key and the secret of a session in Redis, signed but not
+encrypted; the session there is encrypted with AES-GCM.
 
-The signed text has no separators, so a character could wander between value and time.
-The three fields are therefore parsed strictly: base64 in its canonical form, exactly ten
-digits of time. Nothing inside is looked at before the signature has been found good.
+The signed message has no separators, so a digit could move between value and time. The
+fields are therefore parsed strictly: canonical base64, exactly ten digits of time. The
+value is not decoded before its signature is verified.
 """
 
 from __future__ import annotations
@@ -36,17 +36,18 @@ from .sealing import check_age
 
 T = TypeVar("T")
 
-MAX_VALUE_BYTES = 1 << 18  # bytes of a signed value; 64 cookies hold less
-MAX_RECORD_BYTES = 1 << 18  # bytes of a session's MessagePack after decompression
-IV_SIZE = 16
-TIME_DIGITS = 10  # from 2001 to 2286; a fixed width leaves no doubt where it begins
-MAX_TIMESTAMP = 1 << 34  # seconds; what the 8-byte form can hold, the year 2514
-NANO = 1_000_000_000
+MAX_VALUE_BYTES = 1 << 18  # of a signed value; more than 64 cookies can hold
+MAX_RECORD_BYTES = 1 << 18  # of a session's MessagePack map after decompression
+IV_SIZE = 16  # bytes
+NONCE_SIZE = 12  # bytes
+TIME_DIGITS = 10  # from 2001 to 2286; the fixed width prevents ambiguity
+MAX_TIMESTAMP = 1 << 34  # seconds; the limit of the 8-byte form, in the year 2514
+NANOSECONDS = 1_000_000_000
 MAX_CLAIM_DEPTH = 16
 
 
 class CsrfRecord(Struct, frozen=True):
-    """A login under way: raw OAuth state and OIDC nonce, PKCE verifier or ""."""
+    """A login state: raw OAuth state and OIDC nonce, and PKCE verifier or ""."""
 
     state: bytes
     nonce: bytes
@@ -57,7 +58,7 @@ class CsrfRecord(Struct, frozen=True):
 
 
 class Ticket(Struct, frozen=True):
-    """Where a session lies in Redis, and the AES key that opens it there."""
+    """The store key of a session, and the secret that unseals it."""
 
     id: str
     secret: bytes
@@ -67,7 +68,7 @@ class Ticket(Struct, frozen=True):
 
 
 class _SessionMap(Struct):
-    """The map of a session; ``object`` is for text, which may be str, bin or nil."""
+    """The map of a session; fields of type object are strings: str, bin or nil."""
 
     ca: Ext | None = None
     eo: Ext | None = None
@@ -97,76 +98,64 @@ class OAuth2ProxyFormat:
 
     def __init__(self, secrets: Sequence[Secret], cookie_name: str) -> None:
         if not secrets or not all(secrets):
-            raise ValueError("expected at least one secret, and none of them empty")
+            raise ValueError("expected at least one secret, none of them empty")
         self._name = cookie_name.encode()
         self._keys = [(secret.value, AES(aes_key(secret))) for secret in secrets]
-
-    def read_session(self, value: bytes, *, now: float, lifetime: float) -> Session:
-        """The session of a (joined) cookie value, or `SealError`.
-
-        *lifetime* (seconds) is how old it may be; 0 means no judgement of its time.
-        """
-        payload, signed_at, cipher = self._verified(self._name, value, now, lifetime)
-        record = _decompress(_decrypt(cipher, payload))
-        return _read_record(record, signed_at)
 
     def read_cookie(
         self, value: bytes, *, now: float, lifetime: float
     ) -> tuple[Session | Ticket, float]:
-        """The session or the ticket of a cookie value, and the time in it.
+        """Return the session or ticket of a joined cookie value, and its time (seconds).
 
-        Raises `SealError`. Random bytes that look like a ticket do not come about.
+        *lifetime* is the maximum age in seconds; 0 skips the check of the time. Raises
+        `SealError`.
         """
-        payload, signed_at, cipher = self._verified(self._name, value, now, lifetime)
+        payload, signed_at, cipher = self._verify(self._name, value, now, lifetime)
+        # Encrypted bytes are never ASCII: each byte would have to be by chance.
         if b"." in payload and payload.isascii():
             return _parse_ticket(payload), signed_at
         session = _read_record(_decompress(_decrypt(cipher, payload)), signed_at)
         return session, signed_at
 
     def write_session(self, session: Session, *, iv: bytes) -> bytes:
-        """*session* as a cookie value; *iv* is 16 fresh random bytes."""
+        """Return *session* as a cookie value; *iv* is 16 random bytes."""
         frame = _compress(_write_record(session))
-        return self._sealed(self._name, frame, session.created_at, iv)
+        return self._encrypt_and_sign(self._name, frame, session.created_at, iv)
+
+    def write_ticket(self, ticket: Ticket, *, created_at: float) -> bytes:
+        """Return *ticket* as a cookie value; *created_at* is that of its session."""
+        fields = (b"v2", b64url(ticket.id.encode()), b64url(ticket.secret))
+        return self._sign(self._name, b".".join(fields), created_at)
 
     def read_csrf(
         self, name: bytes, value: bytes, *, now: float, lifetime: float
     ) -> CsrfRecord:
-        """The login state in the CSRF cookie called *name*, or `SealError`."""
-        payload, _, cipher = self._verified(name, value, now, lifetime)
+        """Return the login state in the CSRF cookie *name*; raises `SealError`."""
+        payload, _, cipher = self._verify(name, value, now, lifetime)
         found = _decode(_CSRF, _decrypt(cipher, payload))
         if not found.s or not found.n:
             raise SealError("expected a state and a nonce in the login state")
-        return CsrfRecord(found.s, found.n, _text(found.cv))
+        return CsrfRecord(found.s, found.n, _string(found.cv))
 
     def write_csrf(
         self, name: bytes, record: CsrfRecord, *, now: float, iv: bytes
     ) -> bytes:
-        """*record* as the value of the cookie *name*; *iv*: 16 fresh random bytes."""
+        """Return *record* as the value of the cookie *name*; *iv* is 16 random bytes."""
         fields = {"s": record.state, "n": record.nonce, "cv": record.code_verifier}
-        kept = {key: field for key, field in fields.items() if field}
-        return self._sealed(name, msgspec.msgpack.encode(kept), now, iv)
+        present = {key: field for key, field in fields.items() if field}
+        return self._encrypt_and_sign(name, msgspec.msgpack.encode(present), now, iv)
 
-    def read_ticket(self, value: bytes, *, now: float, lifetime: float) -> Ticket:
-        """The ticket of a cookie value, in its present or its old form."""
-        text, _, _ = self._verified(self._name, value, now, lifetime)
-        return _parse_ticket(text)
-
-    def write_ticket(self, ticket: Ticket, *, created_at: float) -> bytes:
-        """*ticket* as a cookie value; *created_at* is its session's."""
-        fields = (b"v2", b64url(ticket.id.encode()), b64url(ticket.secret))
-        return self._signed(self._name, b".".join(fields), created_at)
-
-    def _verified(
+    def _verify(
         self, name: bytes, value: bytes, now: float, lifetime: float
     ) -> tuple[bytes, float, AES]:
-        """The payload, its time and the AES key of the secret that signed both."""
+        """Return the payload, its time, and the AES key of the secret that signed it."""
         fields = value.split(b"|", 3) if len(value) <= MAX_VALUE_BYTES else ()
         if len(fields) != 3:
             raise SealError("expected three fields: value, time and signature")
         text, digits, signature = fields
         if len(digits) != TIME_DIGITS or not digits.isdigit():
             raise SealError("expected a time of ten digits")
-        cipher = self._signer(name + text + digits, signature)
+        cipher = self._verified_key(name + text + digits, signature)
         signed_at = float(digits)
         if lifetime:
             check_age(signed_at, now=now, lifetime=lifetime)
@@ -175,42 +164,45 @@ class OAuth2ProxyFormat:
             raise SealError("expected base64url with padding")
         return payload, signed_at, cipher
 
-    def _signer(self, message: bytes, signature: bytes) -> AES:
+    def _verified_key(self, message: bytes, signature: bytes) -> AES:
         for secret, cipher in self._keys:
-            # Texts are compared, not what they decode to: one form is the only form.
+            # Comparing the encoded signatures accepts only the canonical encoding.
             if hmac.compare_digest(_signature(secret, message), signature):
                 return cipher
-        raise SealError("changed, or signed with an unknown secret or for another name")
+        raise SealError("modified, or signed with an unknown secret or another name")
 
-    def _sealed(self, name: bytes, plain: bytes, moment: float, iv: bytes) -> bytes:
-        return self._signed(name, _encrypt(self._keys[0][1], plain, iv), moment)
+    def _encrypt_and_sign(
+        self, name: bytes, plain: bytes, timestamp: float, iv: bytes
+    ) -> bytes:
+        return self._sign(name, _encrypt(self._keys[0][1], plain, iv), timestamp)
 
-    def _signed(self, name: bytes, payload: bytes, moment: float) -> bytes:
-        if not 0 <= moment < 10**TIME_DIGITS:
-            raise ValueError(f"expected a moment from 1970 to 2286, got {moment!r}")
-        text, digits = b64url_padded(payload), b"%010d" % int(moment)
+    def _sign(self, name: bytes, payload: bytes, timestamp: float) -> bytes:
+        if not 0 <= timestamp < 10**TIME_DIGITS:
+            raise ValueError(f"expected a time from 1970 to 2286, got {timestamp!r}")
+        text, digits = b64url_padded(payload), b"%010d" % int(timestamp)
         signature = _signature(self._keys[0][0], name + text + digits)
         return b"|".join((text, digits, signature))
 
 
 def read_stored_session(ticket: Ticket, value: bytes, *, created_at: float) -> Session:
-    """The session in Redis that *ticket* names, or `SealError`.
+    """Return the session that Redis holds for *ticket*; raises `SealError`.
 
-    *created_at* counts when the session itself does not say when it was made.
+    *created_at* (seconds) is the default if the session does not contain it.
     """
     if len(value) > MAX_RECORD_BYTES:
-        raise SealError("the stored session is too large")
+        raise SealError("stored session too large")
+    nonce, sealed = value[:NONCE_SIZE], value[NONCE_SIZE:]
     try:
-        record = AESGCM(ticket.secret).decrypt(value[:12], value[12:], None)
+        record = AESGCM(ticket.secret).decrypt(nonce, sealed, None)
     except (InvalidTag, ValueError):  # ValueError: too short for a nonce and a tag
-        raise SealError("the ticket does not open the stored session") from None
+        raise SealError("the ticket does not decrypt the stored session") from None
     return _read_record(record, created_at)
 
 
 def write_stored_session(ticket: Ticket, session: Session, *, nonce: bytes) -> bytes:
-    """*session* as Redis holds it; *nonce* is 12 fresh random bytes."""
-    if len(nonce) != 12:
-        raise ValueError("expected a nonce of 12 bytes")
+    """Return *session* as Redis holds it; *nonce* is 12 random bytes."""
+    if len(nonce) != NONCE_SIZE:
+        raise ValueError(f"expected a nonce of {NONCE_SIZE} bytes")
     return nonce + AESGCM(ticket.secret).encrypt(nonce, _write_record(session), None)
 
 
@@ -218,23 +210,23 @@ def _signature(secret: bytes, message: bytes) -> bytes:
     return b64url_padded(hmac.digest(secret, message, "sha256"))
 
 
-def _parse_ticket(text: bytes) -> Ticket:
-    match text.split(b"."):
-        case [b"v2", encoded, secret]:
-            key = b64url_decode(encoded)
-        case [key, secret]:  # the form before version 2 was introduced
+def _parse_ticket(payload: bytes) -> Ticket:
+    match payload.split(b"."):
+        case [b"v2", encoded_id, encoded_secret]:
+            ticket_id = b64url_decode(encoded_id)
+        case [ticket_id, encoded_secret]:  # the form before version 2
             pass
         case _:
             raise SealError("expected a ticket")
-    opener = b64url_decode(secret)
+    secret = b64url_decode(encoded_secret)
     if (
-        not key
-        or not key.isascii()
-        or opener is None
-        or len(opener) not in (16, 24, 32)
+        not ticket_id
+        or not ticket_id.isascii()
+        or secret is None
+        or len(secret) not in (16, 24, 32)
     ):
         raise SealError("expected a ticket with a key and a secret")
-    return Ticket(key.decode("ascii"), opener)
+    return Ticket(ticket_id.decode("ascii"), secret)
 
 
 def _encrypt(cipher: AES, plain: bytes, iv: bytes) -> bytes:
@@ -252,7 +244,7 @@ def _decrypt(cipher: AES, payload: bytes) -> bytes:
 
 
 def _compress(record: bytes) -> bytes:
-    """One LZ4 frame that begins as Go's writer begins it: 04224d18 6440 a7."""
+    """Return one LZ4 frame with the header of Go's writer: 04224d18 6440 a7."""
     frame: bytes = lz4.frame.compress(
         record,
         block_size=lz4.frame.BLOCKSIZE_MAX64KB,
@@ -264,41 +256,41 @@ def _compress(record: bytes) -> bytes:
 
 
 def _decompress(frame: bytes) -> bytes:
-    """The content of exactly one whole LZ4 frame, at most `MAX_RECORD` bytes."""
+    """Return the content of exactly one LZ4 frame, at most `MAX_RECORD_BYTES`."""
     decompressor = lz4.frame.LZ4FrameDecompressor()
     try:
         record: bytes = decompressor.decompress(frame, max_length=MAX_RECORD_BYTES)
     except RuntimeError:
         raise SealError("expected an LZ4 frame") from None
     if not decompressor.eof or decompressor.unused_data:
-        raise SealError("expected one whole LZ4 frame within the size limit")
+        raise SealError("expected one complete LZ4 frame within the size limit")
     return record
 
 
 def _read_record(record: bytes, created_at: float) -> Session:
     found = _decode(_SESSION, record)
-    created_at = _moment(found.ca) or created_at
+    created_at = _parse_timestamp(found.ca) or created_at
     return Session(
         created_at=created_at,
         login_at=created_at,
-        expires_at=_moment(found.eo),
-        access_token=_text(found.at),
-        id_token=_text(found.it),
-        refresh_token=_text(found.rt),
+        expires_at=_parse_timestamp(found.eo),
+        access_token=_string(found.at),
+        id_token=_string(found.it),
+        refresh_token=_string(found.rt),
         nonce=found.n or b"",
-        email=_text(found.e),
-        user=_text(found.u),
-        groups=tuple(_text(group) for group in found.g or ()),
-        preferred_username=_text(found.pu),
+        email=_string(found.e),
+        user=_string(found.u),
+        groups=tuple(_string(group) for group in found.g or ()),
+        preferred_username=_string(found.pu),
         claims=_read_claims(found.ac or {}),
     )
 
 
 def _write_record(session: Session) -> bytes:
-    """The map as Go writes it: keys in this order, nothing that is empty."""
+    """Encode the map as Go does: keys in this order, without empty fields."""
     fields: dict[str, object] = {
-        "ca": _timestamp(session.created_at),
-        "eo": _timestamp(session.expires_at),
+        "ca": _encode_timestamp(session.created_at),
+        "eo": _encode_timestamp(session.expires_at),
         "at": session.access_token,
         "it": session.id_token,
         "rt": session.refresh_token,
@@ -307,7 +299,7 @@ def _write_record(session: Session) -> bytes:
         "u": session.user,
         "g": session.groups,
         "pu": session.preferred_username,
-        "ac": _claims(session.claims),
+        "ac": _normalize_claims(session.claims),
     }
     return msgspec.msgpack.encode(
         {key: field for key, field in fields.items() if field}
@@ -321,22 +313,22 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], record: bytes) -> T:
         raise SealError("expected a MessagePack map of known fields") from None
 
 
-def _text(value: object) -> str:
-    """A string field: str, UTF-8 in bin, or nil for the empty one."""
+def _string(value: object) -> str:
+    """Return a string field, which is str, UTF-8 in bin, or nil for ""."""
     if isinstance(value, bytes):
         try:
             return value.decode()
         except UnicodeDecodeError:
-            raise SealError("expected UTF-8 in a text field") from None
+            raise SealError("expected UTF-8 in a string field") from None
     if value is None:
         return ""
     if isinstance(value, str):
         return value
-    raise SealError("expected text in a text field")
+    raise SealError("expected a string field")
 
 
-def _moment(timestamp: Ext | None) -> float:
-    """Seconds since the epoch of a MessagePack timestamp, 0 for nil."""
+def _parse_timestamp(timestamp: Ext | None) -> float:
+    """Return the seconds since the epoch of a MessagePack timestamp, 0 for nil."""
     if timestamp is None:
         return 0.0
     data = bytes(timestamp.data)
@@ -350,17 +342,19 @@ def _moment(timestamp: Ext | None) -> float:
             nanos, seconds = number >> 64, number & ((1 << 64) - 1)
         case _:
             raise SealError("expected a timestamp of 4, 8 or 12 bytes")
-    if nanos >= NANO or seconds >= 1 << 63:  # the sign bit: before 1970
+    if nanos >= NANOSECONDS or seconds >= 1 << 63:  # the sign bit: before 1970
         raise SealError("expected a timestamp after 1970")
-    return seconds + nanos / NANO
+    return seconds + nanos / NANOSECONDS
 
 
-def _timestamp(moment: float) -> Ext | None:
-    """The shortest timestamp of *moment* (seconds); None for 0, which is not written."""
-    if not 0 <= moment < 1 << 63:
-        raise ValueError(f"expected a moment after 1970, got {moment!r}")
-    whole = int(moment)
-    seconds, nanos = divmod(whole * NANO + round((moment - whole) * NANO), NANO)
+def _encode_timestamp(timestamp: float) -> Ext | None:
+    """Return the shortest encoding of *timestamp* (seconds); None for 0."""
+    if not 0 <= timestamp < 1 << 63:
+        raise ValueError(f"expected a time after 1970, got {timestamp!r}")
+    whole = int(timestamp)
+    seconds, nanos = divmod(
+        whole * NANOSECONDS + round((timestamp - whole) * NANOSECONDS), NANOSECONDS
+    )
     if not seconds and not nanos:
         return None
     if not nanos and seconds < 1 << 32:
@@ -372,33 +366,36 @@ def _timestamp(moment: float) -> Ext | None:
 
 def _read_claims(claims: Mapping[str, object]) -> dict[str, Any]:
     try:
-        return _claims(claims)
+        return _normalize_claims(claims)
     except ValueError:
-        raise SealError("expected claims of JSON's kinds") from None
+        raise SealError("expected claims with JSON types") from None
 
 
-def _claims(claims: Mapping[str, object]) -> dict[str, Any]:
-    """Claims as oauth2-proxy keeps them: without nulls, numbers as their JSON text."""
+def _normalize_claims(claims: Mapping[str, object]) -> dict[str, Any]:
+    """Return claims as oauth2-proxy stores them: without nulls, numbers as strings."""
     return {
-        name: _claim(value, MAX_CLAIM_DEPTH)
+        name: _normalize_claim(value, MAX_CLAIM_DEPTH)
         for name, value in claims.items()
         if value is not None
     }
 
 
-def _claim(value: object, depth: int) -> object:
+def _normalize_claim(value: object, depth: int) -> object:
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int | float):
         return msgspec.json.encode(value).decode()
     if isinstance(value, list | tuple) and depth:
-        return [_claim(item, depth - 1) for item in value]
+        return [_normalize_claim(item, depth - 1) for item in value]
     if isinstance(value, Mapping) and depth:
-        return {_key(key): _claim(item, depth - 1) for key, item in value.items()}
-    raise ValueError("expected JSON's kinds of values, nested a few levels")
+        return {
+            _claim_name(key): _normalize_claim(item, depth - 1)
+            for key, item in value.items()
+        }
+    raise ValueError(f"expected JSON types, nested at most {MAX_CLAIM_DEPTH} levels")
 
 
-def _key(key: object) -> str:
+def _claim_name(key: object) -> str:
     if isinstance(key, str):
         return key
-    raise ValueError("expected text as the name of a claim")
+    raise ValueError("expected a string as the name of a claim")

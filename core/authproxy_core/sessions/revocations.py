@@ -1,8 +1,8 @@
-"""The list of what was revoked: sessions that no index knows are looked up in it.
+"""Revocations: store records against which cookie sessions are checked.
 
-Each record is a key of its own, ``NAME:revoked:KIND:HASH``, with the moment of the
-revocation as its value. A session that logged in later is not meant. What can't be
-read counts as a revocation.
+Each record has a key of its own, ``NAME:revoked:KIND:HASH``, and the time of the
+revocation as its value. A session whose login was later is not revoked. An invalid
+record revokes the session (fail closed).
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ class Revocations:
         self._clock = clock
         self._lifetimes = Lifetimes(settings)
 
-    # -- looking up
+    # -- checking
 
     def session_key(self, identity: str) -> str:
-        """The key under which one session is revoked."""
+        """Return the key of the record that revokes one session."""
         return f"{self._prefix}session:{identity}"
 
     def identity_of_key(self, key: str) -> str:
-        """The session that a key of `key_of_one` is about, "" for any other key."""
-        start = self.session_key("")
-        return key.removeprefix(start) if key.startswith(start) else ""
+        """Return the identity in a key of `session_key`, "" for any other key."""
+        prefix = self.session_key("")
+        return key.removeprefix(prefix) if key.startswith(prefix) else ""
 
     def keys_for(self, session: Session, identity: str) -> tuple[str, ...]:
-        """The keys that could say that *session* is revoked, the one of `all` last."""
-        return (self.session_key(identity), *self._keys_of_users(session), self._all)
+        """Return the keys of all records that can revoke *session*."""
+        return (self.session_key(identity), *self._user_keys(session), self._all_key)
 
-    def _keys_of_users(self, session: Session) -> Iterator[str]:
+    def _user_keys(self, session: Session) -> Iterator[str]:
         sid = sid_of(session)
         if sid:
             yield from self._keys("sid", session.provider, sid)
@@ -52,62 +52,63 @@ class Revocations:
             yield from self._keys("name", name)
 
     @property
-    def _all(self) -> str:
+    def _all_key(self) -> str:
         return f"{self._prefix}all"
 
-    def _keys(self, kind: str, *texts: str) -> tuple[str, ...]:
-        hashes = self._formats.key_hashes(kind, *texts)
-        return tuple(f"{self._prefix}{kind}:{one}" for one in hashes)
+    def _keys(self, kind: str, *parts: str) -> tuple[str, ...]:
+        hashes = self._formats.key_hashes(kind, *parts)
+        return tuple(f"{self._prefix}{kind}:{digest}" for digest in hashes)
 
     def is_revoked(
         self, session: Session, keys: tuple[str, ...], values: tuple[bytes | None, ...]
     ) -> bool:
-        """Whether the *values* under *keys* (of `keys_of`) revoke *session*."""
+        """Return whether a record of *values*, under the *keys* of `keys_for`, applies."""
         return any(
-            value is not None and self._means(session, key, value)
+            value is not None and self._applies(session, key, value)
             for key, value in zip(keys, values, strict=True)
         )
 
-    def _means(self, session: Session, key: str, value: bytes) -> bool:
+    def _applies(self, session: Session, key: str, value: bytes) -> bool:
         kind = key.removeprefix(self._prefix).partition(":")[0]
-        moment, _, subject = value.decode("ascii", "replace").partition(" ")
+        revoked_at, _, subject = value.decode("ascii", "replace").partition(" ")
         if kind == "session":
             return True
         if kind == "sid":
-            # The provider's name for one session: later ones have another.
-            provider, named = session.provider, subject_of(session)
-            known = self._formats.key_hashes("sub", provider, named)
-            return not subject or subject in known
+            # A later login has another sid, so the time does not matter.
+            subjects = self._formats.key_hashes(
+                "sub", session.provider, subject_of(session)
+            )
+            return not subject or subject in subjects
         try:
-            return session.login_at <= float(moment)
+            return session.login_at <= float(revoked_at)
         except ValueError:
             return True
 
     # -- revoking
 
     def revoke_session(self, identity: str, ttl: float = 0.0) -> Flow[None]:
-        """Revoke one session, for *ttl* seconds (0: as long as it could live)."""
+        """Revoke one session for *ttl* seconds; 0: for its maximum lifetime."""
         yield from self._save(self.session_key(identity), ttl=ttl)
 
     def revoke_sid(self, provider: str, sid: str, subject: str = "") -> Flow[None]:
-        """Revoke the session with the provider's name *sid*, if it is of *subject*."""
-        note = ""
+        """Revoke the session with the provider's *sid*, if it belongs to *subject*."""
+        suffix = ""
         if subject:
-            note = " " + self._formats.key_hashes("sub", provider, subject)[0]
-        yield from self._save(self._keys("sid", provider, sid)[0], note)
+            suffix = " " + self._formats.key_hashes("sub", provider, subject)[0]
+        yield from self._save(self._keys("sid", provider, sid)[0], suffix)
 
     def revoke_subject(self, provider: str, subject: str) -> Flow[None]:
-        """Revoke all present sessions of a provider's user."""
+        """Revoke all current sessions of a provider's user."""
         yield from self._save(self._keys("sub", provider, subject)[0])
 
     def revoke_name(self, name: str) -> Flow[None]:
-        """Revoke all present sessions of who is called so, by whatever claim."""
+        """Revoke all current sessions with *name* as user, email or preferred name."""
         yield from self._save(self._keys("name", name)[0])
 
     def revoke_all(self) -> Flow[None]:
-        """Revoke all present sessions."""
-        yield from self._save(self._all)
+        """Revoke all current sessions."""
+        yield from self._save(self._all_key)
 
-    def _save(self, key: str, note: str = "", ttl: float = 0.0) -> Flow[None]:
-        value = f"{self._clock():.6f}{note}".encode()
+    def _save(self, key: str, suffix: str = "", ttl: float = 0.0) -> Flow[None]:
+        value = f"{self._clock():.6f}{suffix}".encode()
         yield from Save(key, value, ttl or self._lifetimes.max_lifetime)

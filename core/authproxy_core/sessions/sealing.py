@@ -1,15 +1,15 @@
-"""Sealing: values that only we can make, that only we can read, and that age.
+"""Sealing: authenticated encryption of cookie values and stored values.
 
-A sealed value is base64url text without padding, in one canonical form, of
+A sealed value is base64url without padding, in its one canonical form, of
 
-    version (1 byte) | key id (4) | issued at (8) | nonce (12) | ciphertext and tag
+    version (1 byte) | key ID (4) | issued at (8) | nonce (12) | ciphertext and tag
 
-encrypted with AES-256-GCM. What stands before the nonce and the purpose are
-authenticated with it, so a value sealed for one purpose is worthless for another. The
-key id says which secret of the ring to use: the first one seals, each one unseals.
+encrypted with AES-256-GCM. The bytes before the nonce and the purpose are authenticated
+with it, so a value that is sealed for one purpose is invalid for another. The key ID
+selects the secret of the key ring: the first one seals, each one unseals.
 
-What lies in a store is sealed with a further secret that only the client has: neither
-who reads the store nor who holds the ring can open it alone.
+Stored values are sealed with an additional secret that only the client has, so neither
+the store's contents nor the key ring is sufficient to unseal them.
 """
 
 from __future__ import annotations
@@ -28,35 +28,34 @@ from ..errors import SealError
 from ..settings.root import Secret
 
 VERSION = b"\x01"
-KEY_ID_SIZE = 4
-HEAD_SIZE = 13  # version, key id, issued at
-NONCE_SIZE = 12
-TAG_SIZE = 16
-MAX_SEALED_BYTES = 1 << 20  # bytes; what is longer is refused unread
-FUTURE_LEEWAY = 300.0  # seconds that the clock of another machine may be ahead
+KEY_ID_SIZE = 4  # bytes
+HEAD_SIZE = 13  # bytes; version, key ID, issued at
+NONCE_SIZE = 12  # bytes
+TAG_SIZE = 16  # bytes
+MAX_SEALED_BYTES = 1 << 20  # longer values are rejected undecoded
+FUTURE_LEEWAY = 300.0  # seconds that another machine's clock may be ahead
 
 
 class Unsealed(Struct, frozen=True):
-    """What was sealed, when (seconds), and by which key of the ring (0: the first)."""
+    """A payload, and the time at which it was sealed (seconds since the epoch)."""
 
     payload: bytes
     issued_at: float
-    key_index: int
 
 
 class Sealer:
-    """Seals and unseals with the keys of a ring of secrets."""
+    """Seals and unseals with a key ring."""
 
     def __init__(self, secrets: Sequence[Secret]) -> None:
         if not secrets or not all(secrets):
-            raise ValueError("expected at least one secret, and none of them empty")
-        self._ring: dict[bytes, tuple[int, AESGCM, bytes]] = {}
-        for index, secret in enumerate(secrets):
+            raise ValueError("expected at least one secret, none of them empty")
+        self._ring: dict[bytes, tuple[AESGCM, bytes]] = {}
+        for secret in secrets:
             key = _derive(secret, b"authproxy v1 seal", 32)
             shared = _derive(secret, b"authproxy v1 seal with a secret", 32)
-            self._ring.setdefault(_key_id(secret), (index, AESGCM(key), shared))
+            self._ring.setdefault(_key_id(secret), (AESGCM(key), shared))
         self._head = VERSION + _key_id(secrets[0])
-        _, self._cipher, self._shared = self._ring[_key_id(secrets[0])]
+        self._cipher, self._shared = self._ring[_key_id(secrets[0])]
 
     def seal(
         self,
@@ -67,9 +66,9 @@ class Sealer:
         nonce: bytes,
         secret: bytes = b"",
     ) -> bytes:
-        """Seal *payload*; *nonce* is 12 fresh random bytes, never used twice.
+        """Seal *payload*; *nonce* is 12 random bytes that are never used twice.
 
-        With a *secret* (random bytes), that is needed to unseal as well.
+        With a *secret* (random bytes), `unseal` requires it as well.
         """
         if len(nonce) != NONCE_SIZE:
             raise ValueError(f"expected a nonce of {NONCE_SIZE} bytes")
@@ -86,41 +85,41 @@ class Sealer:
         lifetime: float,
         secret: bytes = b"",
     ) -> Unsealed:
-        """Open what `seal` made for the same purpose, or raise `SealError`.
+        """Return what `seal` sealed for the same purpose; raises `SealError`.
 
-        *lifetime* (seconds) is how old it may be, 0 for any age.
+        *lifetime* is the maximum age in seconds, 0 for any age.
         """
         data = b64url_decode(text) if len(text) <= MAX_SEALED_BYTES else None
         if data is None or len(data) < HEAD_SIZE + NONCE_SIZE + TAG_SIZE:
-            raise SealError("expected a sealed value, got something else")
+            raise SealError("not a sealed value")
         head = data[:HEAD_SIZE]
         found = self._ring.get(head[1:5])
         if head[:1] != VERSION or found is None:
             raise SealError("sealed in another version or with an unknown secret")
-        index, cipher, shared = found
+        cipher, shared = found
         if secret:
             cipher = _with_secret(shared, secret)
         try:
             payload = cipher.decrypt(data[13:25], data[25:], head + purpose)
         except InvalidTag:
-            raise SealError("changed, or sealed for another purpose") from None
+            raise SealError("modified, or sealed for another purpose") from None
         issued_at = int.from_bytes(head[5:], "big") / 1e6
         check_age(issued_at, now=now, lifetime=lifetime)
-        return Unsealed(payload, issued_at, index)
+        return Unsealed(payload, issued_at)
 
 
 def check_age(issued_at: float, *, now: float, lifetime: float) -> None:
-    """Raise `SealError` for what is too old (*lifetime* 0: never) or of the future."""
+    """Raise `SealError` for a value from the future or older than *lifetime* (0: any)."""
     if lifetime and not now - issued_at < lifetime:
-        raise SealError("older than its lifetime")
+        raise SealError("expired: older than its lifetime")
     if not issued_at < now + FUTURE_LEEWAY:
-        raise SealError("issued in the future; are the clocks set?")
+        raise SealError("issued in the future; check the clocks of all machines")
 
 
-def _microseconds(moment: float) -> int:
-    micros = round(moment * 1e6)
+def _microseconds(timestamp: float) -> int:
+    micros = round(timestamp * 1e6)
     if not 0 <= micros < 1 << 64:
-        raise ValueError(f"expected a moment after 1970, got {moment!r}")
+        raise ValueError(f"expected a time after 1970, got {timestamp!r}")
     return micros
 
 
@@ -129,7 +128,7 @@ def _derive(secret: Secret, info: bytes, size: int) -> bytes:
 
 
 def _with_secret(shared: bytes, secret: bytes) -> AESGCM:
-    # A keyed BLAKE2b is a MAC as it is (RFC 7693 §2.9), at a third of HMAC's time.
+    # Keyed BLAKE2b is a MAC by itself (RFC 7693 §2.9), at a third of HMAC's time.
     return AESGCM(blake2b(secret, key=shared, digest_size=32).digest())
 
 

@@ -1,10 +1,10 @@
-"""The recall cache: sealed values that were unsealed before.
+"""Cache of unsealed sessions, by their sealed values.
 
-It is bounded in bytes and forgets what was not used for long: values live in a young
-generation, move to an old one when the young one is full, and come back when used.
-A value that was seen only once is not kept: most of those never come again, and keeping
-them costs a new session's check a third more and pushes others out.
-Expiry and rules are judged by whoever asks, on every hit.
+The cache is bounded in bytes and evicts entries that have not been used for long: they
+start in a young generation, move to an old one when the young one is full, and move back
+when used. A value is admitted when it is seen for the second time. Most others are never
+seen again; admitting them would cost a new session's check a third more time and evict
+useful entries. The caller checks expiry and access rules on every hit.
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ from .invalidation import DependentEntries
 from .lifetimes import SessionDeadlines
 from .oauth2_proxy_format import Ticket
 
-MAX_CANDIDATES = 4096  # values whose first sight is remembered
-ENTRY_OVERHEAD = 2000  # bytes of an entry besides its texts
+MAX_CANDIDATES = 4096  # values that were seen once
+ENTRY_OVERHEAD = 2000  # bytes of an entry besides its strings
 
 
 class SessionEntry:
-    """A session that a request carries, its moments, and its ready answer.
+    """A session that a request carries, its deadlines, and its reusable response.
 
-    ``fresh_until`` is the moment from which on it needs thought (it expires, has to be
-    refreshed …), ``ends_at`` the one at which it expires, ``issued_at`` the one at which its cookie was sealed. A ``cold`` entry
-    has to be looked up in the store first and is never fresh; if it has a ``ticket``,
-    the session itself is there and nothing is known of it yet. ``weight`` is the size
-    (bytes) of its sealed form.
+    Until ``fresh_until`` the session needs no action; at ``ends_at`` it expires;
+    ``issued_at`` is when its cookie was sealed. An entry that ``needs_load`` must be
+    loaded from the store and is never fresh; if it has a ``ticket``, ``session`` is
+    empty until then. ``sealed_bytes`` is the size of the sealed session.
     """
 
     __slots__ = (
@@ -51,56 +50,56 @@ class SessionEntry:
         self,
         session: Session,
         sealed: bytes,
-        span: SessionDeadlines,
+        deadlines: SessionDeadlines,
         issued_at: float,
         *,
         ticket: Ticket | None = None,
-        cold: bool = False,
-        weight: int = 0,
+        needs_load: bool = False,
+        sealed_bytes: int = 0,
     ) -> None:
         self.session = session
         self.sealed = sealed
-        self.deadlines = span
-        self.fresh_until = -inf if cold else span.fresh_until
-        self.ends_at = span.ends_at
+        self.deadlines = deadlines
+        self.fresh_until = -inf if needs_load else deadlines.fresh_until
+        self.ends_at = deadlines.ends_at
         self.issued_at = issued_at
         self.ticket = ticket
-        self.needs_load = cold
-        self.sealed_bytes = weight or len(sealed)
+        self.needs_load = needs_load
+        self.sealed_bytes = sealed_bytes or len(sealed)
         self.response: Respond | None = None
-        self.cached = False  # whether a cache holds it, so that it comes again
+        self.cached = False  # whether a later request finds the entry in a cache
         self.dependencies: tuple[DependentEntries, ...] = ()
 
     @property
     def size(self) -> int:
-        """Roughly how many bytes the entry takes, its ready answer included.
+        """Approximate memory (bytes) of the entry and its response.
 
-        The tokens are about as long as their sealed form, which is compressed, and half
-        of them stand in the answer again.
+        The tokens are about as long as their compressed sealed form, and the response
+        repeats half of them.
         """
         return ENTRY_OVERHEAD + 4 * self.sealed_bytes
 
 
 def is_outdated(entry: SessionEntry) -> bool:
-    """Whether a ticket's session was renewed since its cookie was written."""
+    """Return whether a stored session was refreshed after its cookie was written."""
     return int(entry.session.created_at) > int(entry.issued_at)
 
 
 class SessionCache:
-    """Sealed value → `Entry`, at most ``limit`` bytes together."""
+    """Sealed value → `SessionEntry`, at most *limit* bytes in total."""
 
     def __init__(self, limit: int) -> None:
         self._half = limit // 2
         self._young: dict[bytes, SessionEntry] = {}
         self._old: dict[bytes, SessionEntry] = {}
         self._young_size = 0
-        self._seen_once: set[int] = set()
+        self._candidates: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._young.keys() | self._old.keys())
 
     def get(self, sealed: bytes) -> SessionEntry | None:
-        """The entry of a sealed value, or None."""
+        """Return the entry of a sealed value, or None."""
         entry = self._young.get(sealed)
         if entry is None:
             entry = self._old.pop(sealed, None)
@@ -109,18 +108,18 @@ class SessionCache:
         return entry
 
     def admit(self, entry: SessionEntry) -> None:
-        """Remember an entry if its value was offered before."""
-        mark = hash(entry.sealed)
-        if mark in self._seen_once:
-            self._seen_once.discard(mark)
+        """Store an entry if its value was offered before."""
+        candidate = hash(entry.sealed)
+        if candidate in self._candidates:
+            self._candidates.discard(candidate)
             self.put(entry)
             return
-        if len(self._seen_once) >= MAX_CANDIDATES:
-            self._seen_once.clear()
-        self._seen_once.add(mark)
+        if len(self._candidates) >= MAX_CANDIDATES:
+            self._candidates.clear()
+        self._candidates.add(candidate)
 
     def put(self, entry: SessionEntry) -> None:
-        """Remember an entry under its sealed value."""
+        """Store an entry under its sealed value."""
         size = entry.size
         if size > self._half:
             return
@@ -132,12 +131,12 @@ class SessionCache:
         self._young_size += size
 
     def drop(self, sealed: bytes) -> None:
-        """Forget a sealed value."""
+        """Remove the entry of a sealed value, if any."""
         entry = self._young.pop(sealed, None)
         if entry is not None:
             self._young_size -= entry.size
         self._old.pop(sealed, None)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all entries."""
         self._young, self._old, self._young_size = {}, {}, 0

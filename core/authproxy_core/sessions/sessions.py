@@ -1,8 +1,8 @@
-"""Where sessions are kept: in sealed cookies, or in a store under a ticket.
+"""Sessions in sealed cookies, or in a store under a ticket.
 
-A cookie that holds the whole session is read without I/O. A ticket's session is loaded
-once, then answered from the recall cache for as long as the store tells of changes.
-Both kinds are accepted wherever there is a store; the settings say which is written.
+A cookie that holds the whole session is read without I/O. The session of a ticket is
+loaded once and then cached, if the store notifies of changes. With a store, both kinds
+are accepted; the settings select the one that is written.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from .refresh_cache import OLD_COOKIE_GRACE, RefreshCache
 from .session_cache import SessionCache, SessionEntry, is_outdated
 
 EMPTY_SESSION = Session()
-SESSION_NONCE_SIZE = 32  # bytes; for sessions that no OIDC login began
+SESSION_NONCE_SIZE = 32  # bytes; for sessions without an OIDC login
 
 
 def is_part_suffix(suffix: bytes) -> bool:
-    """Whether a cookie's name with this *suffix* is the whole one, or a part of it."""
+    """Return whether *suffix* of a cookie name is empty or the number of a part."""
     return not suffix or (suffix[:1] == b"_" and suffix[1:].isdigit())
 
 
 class Browser(Struct, frozen=True):
-    """What cookies are written for: the original host, and the cookies that came."""
+    """The browser that cookies are written for: its host, and the names it sent."""
 
     host: str
     present: tuple[bytes, ...] = ()
 
 
 class SavedSession(Struct, frozen=True):
-    """A session that was written: its entry, and the cookies that carry it."""
+    """The entry of a session that was written, and its Set-Cookie fields."""
 
     entry: SessionEntry
     headers: Headers
 
 
 class Sessions:
-    """All sessions of one cookie name; the only memory is caches."""
+    """All sessions of one cookie name. Its only state are caches."""
 
     def __init__(
         self,
@@ -63,8 +63,8 @@ class Sessions:
         clock: Callable[[], float],
         random_bytes: Callable[[int], bytes],
     ) -> None:
-        self._settings = settings.cookie
-        self._life = settings.sessions
+        self._cookie = settings.cookie
+        self._settings = settings.sessions
         self._clock = clock
         self._random_bytes = random_bytes
         self._providers = frozenset(provider_ids)
@@ -74,75 +74,74 @@ class Sessions:
         self._revocable = settings.sessions.revocable
         self._writer = CookieWriter(settings.cookie.name, settings.cookie)
         self._lifetimes = Lifetimes(settings)
-        self._recall = SessionCache(settings.session_cache_bytes)
-        self._watch = InvalidationTracker(self._recall.drop, self._recall.clear)
+        self._cache = SessionCache(settings.session_cache_bytes)
+        self._invalidation = InvalidationTracker(self._cache.drop, self._cache.clear)
         self.formats = SessionFormats(settings, clock=clock, random_bytes=random_bytes)
         self.index = SessionIndex(
             settings, clock=clock, random_bytes=random_bytes, formats=self.formats
         )
         self.refresh_cache = RefreshCache(clock)
-        self.cache_misses = 0  # values that no cache held, so far
+        self.cache_misses = 0
 
     def adopt_cache(self, previous: Sessions) -> None:
-        """Share what *previous* remembers of refreshes; its flows may still run.
+        """Share the refresh results of *previous*, whose flows may still run.
 
-        Entries are not taken over: their answers were made by other rules.
+        Session entries are not shared, because their responses follow the old settings.
         """
         self.refresh_cache = previous.refresh_cache
         self.store_notifies = previous.store_notifies
 
-    # -- what the driver says about its store
+    # -- state of the store
 
     @property
     def has_store(self) -> bool:
-        """Whether there is a store that all processes see."""
+        """Whether there is a store that all processes share."""
         return self._has_store
 
     @property
     def store_notifies(self) -> bool:
-        """Whether what the store said may be kept, because it tells of every change."""
-        return self._watch.store_notifies
+        """Whether the store notifies of every change, so that reads may be cached."""
+        return self._invalidation.store_notifies
 
     @store_notifies.setter
-    def store_notifies(self, trusted: bool) -> None:
-        self._watch.store_notifies = trusted
+    def store_notifies(self, notifies: bool) -> None:
+        self._invalidation.store_notifies = notifies
 
     def store_changed(self, key: str | None) -> None:
-        """Drop what came from *key* of the store; None: all that came from it."""
+        """Drop the entries that depend on *key* of the store; None: all of them."""
         if key is not None:
             ended = self.index.revocations.identity_of_key(key)
             if ended:
                 self.refresh_cache.mark_ended(ended)
-        self._watch.invalidate(key)
+        self._invalidation.invalidate(key)
 
     # -- reading without I/O
 
     def lookup(self, headers: Iterable[Header]) -> SessionEntry | None:
-        """The session that a request carries, if its seal holds and it has not expired.
+        """Return the session in a request's cookies; None without a valid one.
 
-        No I/O and no judgement about staleness or rules. A cold entry is yet to be
-        looked up by `load`.
+        Checks the seal and the expiry, but neither staleness nor access rules. An entry
+        that needs it must be passed to `load`.
         """
-        value = join_cookie_parts(
-            read_cookies(headers), self._name, self._settings.max_parts
-        )
+        cookies = read_cookies(headers)
+        value = join_cookie_parts(cookies, self._name, self._cookie.max_parts)
         if value is None:
             return None
-        entry = self._recall.get(value)
+        entry = self._cache.get(value)
         if entry is None:
             self.cache_misses += 1
             entry = self.parse_cookie(value)
             if entry is None:
                 return None
             if not entry.needs_load:
-                self._recall.admit(entry)
+                self._cache.admit(entry)
         if self._clock() >= entry.ends_at:
-            self._recall.drop(value)
+            self._cache.drop(value)
             return None
         return entry
 
     def cookie_names(self, headers: Iterable[Header]) -> tuple[bytes, ...]:
-        """The names of the session's cookies that a request carries, parts included."""
+        """Return the names of the session cookie and its parts in a request."""
         return tuple(
             name
             for name, _ in read_cookies(headers)
@@ -150,14 +149,16 @@ class Sessions:
         )
 
     def is_session_cookie(self, name: bytes) -> bool:
-        """Whether a cookie of this name holds a session, a part, or a login state."""
+        """Return whether *name* is a session cookie, a part, or a login state cookie."""
         if not name.startswith(self._name):
             return False
-        rest = name[len(self._name) :]
-        return is_part_suffix(rest) or (rest[:1] == b"_" and rest.endswith(b"_csrf"))
+        suffix = name[len(self._name) :]
+        return is_part_suffix(suffix) or (
+            suffix[:1] == b"_" and suffix.endswith(b"_csrf")
+        )
 
     def parse_cookie(self, value: bytes) -> SessionEntry | None:
-        """The entry of a cookie's whole value; None when it holds no session."""
+        """Return the entry of a whole cookie value; None if the value is invalid."""
         try:
             found, issued_at = self.formats.read(value)
         except SealError:
@@ -165,38 +166,45 @@ class Sessions:
         if isinstance(found, Ticket):
             if not self._has_store:
                 return None
-            expire = self._settings.expire
-            span = SessionDeadlines(
-                inf, inf, inf, issued_at + expire if expire else inf
-            )
+            expire = self._cookie.expire
+            ends_at = issued_at + expire if expire else inf
             return SessionEntry(
-                EMPTY_SESSION, value, span, issued_at, ticket=found, cold=True
+                EMPTY_SESSION,
+                value,
+                SessionDeadlines(inf, inf, inf, ends_at),
+                issued_at,
+                ticket=found,
+                needs_load=True,
             )
-        session = self._named(found)
+        session = self._with_provider(found)
         if session is None:
             return None
-        span = self._lifetimes.deadlines(session, issued_at)
-        return SessionEntry(session, value, span, issued_at, cold=self._revocable)
+        deadlines = self._lifetimes.deadlines(session, issued_at)
+        return SessionEntry(
+            session, value, deadlines, issued_at, needs_load=self._revocable
+        )
 
-    def _named(self, session: Session) -> Session | None:
-        """*session* with its provider, None when that is none of ours."""
-        if not session.provider:  # oauth2-proxy has but one, and users of a file
-            held = session.email or session.access_token or session.id_token
-            local = HTPASSWD in self._providers and not held
-            provider = HTPASSWD if local else self._default_provider
-            return msgspec.structs.replace(session, provider=provider)
-        return session if session.provider in self._providers else None
+    def _with_provider(self, session: Session) -> Session | None:
+        """Return *session* with its provider; None if that is not configured."""
+        if session.provider:
+            return session if session.provider in self._providers else None
+        # oauth2-proxy has one provider, and sessions of its htpasswd users have no
+        # identity but the user name.
+        from_login = session.email or session.access_token or session.id_token
+        local = HTPASSWD in self._providers and not from_login
+        provider = HTPASSWD if local else self._default_provider
+        return msgspec.structs.replace(session, provider=provider)
 
     # -- identities
 
     def identity(self, entry: SessionEntry) -> str:
-        """What stays the same in the session's life."""
+        """Return the identity of a session, which never changes."""
         if entry.ticket is not None:
             return ticket_identity(entry.ticket.id)
         return session_identity(entry.session, entry.sealed)
 
     def generation(self, entry: SessionEntry) -> str:
-        """The same between two refreshes."""
+        """Return the generation of a session, which each refresh changes."""
         if entry.ticket is not None:
             return f"{self.identity(entry)}:{entry.session.created_at!r}"
         return session_generation(entry.session, entry.sealed)
@@ -204,86 +212,86 @@ class Sessions:
     # -- reading from the store
 
     def load(self, entry: SessionEntry) -> Flow[SessionEntry | None]:
-        """What the store says of an entry; None when the session is over.
+        """Load a stored session, or check a cookie session for revocation.
 
-        Raises `StoreError`.
+        Returns None if the session has ended. Raises `StoreError`.
         """
         if entry.ticket is None:
-            return (yield from self._look_up(entry))
-        return (yield from self._load(entry, entry.ticket))
+            return (yield from self._check_revocations(entry))
+        return (yield from self._load_ticket(entry, entry.ticket))
 
-    def _look_up(self, entry: SessionEntry) -> Flow[SessionEntry | None]:
-        """The session in a cookie, unless it was revoked."""
+    def _check_revocations(self, entry: SessionEntry) -> Flow[SessionEntry | None]:
         revocations = self.index.revocations
         keys = revocations.keys_for(entry.session, self.identity(entry))
-        reading = self._watch.start_read(*keys)
+        read = self._invalidation.start_read(*keys)
         values = yield from LoadAll(keys)
         if revocations.is_revoked(entry.session, keys, values):
             return None
-        found = SessionEntry(
+        checked = SessionEntry(
             entry.session, entry.sealed, entry.deadlines, entry.issued_at
         )
-        found.dependencies = self._watch.track(found, reading)
-        if found.dependencies:
-            self._recall.admit(found)
-        return found
+        checked.dependencies = self._invalidation.track(checked, read)
+        if checked.dependencies:
+            self._cache.admit(checked)
+        return checked
 
-    def _load(self, entry: SessionEntry, ticket: Ticket) -> Flow[SessionEntry | None]:
-        wanted: tuple[str, ...] = (ticket.id,)
-        if self._idle:
-            wanted = (ticket.id, self._key("seen", ticket))
-        reading = self._watch.start_read(ticket.id)
-        data, *seen = yield from LoadAll(wanted)
-        session = self._opened(ticket, data, seen)
+    def _load_ticket(
+        self, entry: SessionEntry, ticket: Ticket
+    ) -> Flow[SessionEntry | None]:
+        keys: tuple[str, ...] = (ticket.id,)
+        if self._idle_timeout:
+            keys = (ticket.id, self._last_use_key(ticket))
+        read = self._invalidation.start_read(ticket.id)
+        data, *last_use = yield from LoadAll(keys)
+        session = self._unseal_stored(ticket, data, last_use)
         if session is None or data is None:
             return None
         if self._revocable:
-            # What oauth2-proxy wrote is in no index.
+            # Sessions that oauth2-proxy wrote are not in the index.
             revocations = self.index.revocations
             keys = revocations.keys_for(session, ticket_identity(ticket.id))
-            reading = self._watch.start_read(ticket.id, *keys)
+            read = self._invalidation.start_read(ticket.id, *keys)
             values = yield from LoadAll(keys)
             if revocations.is_revoked(session, keys, values):
                 return None
-        span = self._lifetimes.deadlines(session, session.created_at)
-        if self._clock() >= span.ends_at:
+        deadlines = self._lifetimes.deadlines(session, session.created_at)
+        now = self._clock()
+        if now >= deadlines.ends_at:
             return None
-        found = SessionEntry(
+        loaded = SessionEntry(
             session,
             entry.sealed,
-            span,
+            deadlines,
             entry.issued_at,
             ticket=ticket,
-            weight=len(data),
+            sealed_bytes=len(data),
         )
-        # A late request still gets the new cookie.
-        late = (
-            is_outdated(found) and self._clock() < session.created_at + OLD_COOKIE_GRACE
-        )
-        found.dependencies = () if late else self._watch.track(found, reading)
-        if found.dependencies:
-            self._recall.put(found)
-        return found
+        # Not cached for a request with the old cookie, so that it gets the new one.
+        late = is_outdated(loaded) and now < session.created_at + OLD_COOKIE_GRACE
+        loaded.dependencies = () if late else self._invalidation.track(loaded, read)
+        if loaded.dependencies:
+            self._cache.put(loaded)
+        return loaded
 
     @property
-    def _idle(self) -> float:
-        return self._life.idle_timeout
+    def _idle_timeout(self) -> float:
+        return self._settings.idle_timeout
 
-    def _key(self, kind: str, ticket: Ticket) -> str:
-        return f"{self._settings.name}:{kind}:{ticket.id[len(self._name) + 1 :]}"
+    def _last_use_key(self, ticket: Ticket) -> str:
+        return f"{self._cookie.name}:seen:{ticket.id[len(self._name) + 1 :]}"
 
-    def _opened(
-        self, ticket: Ticket, data: bytes | None, seen: list[bytes | None]
+    def _unseal_stored(
+        self, ticket: Ticket, data: bytes | None, last_use: list[bytes | None]
     ) -> Session | None:
         if data is None:
             return None
         try:
-            session = self._named(self.formats.unseal_stored(ticket, data))
+            session = self._with_provider(self.formats.unseal_stored(ticket, data))
         except SealError:
             return None
-        if session is not None and seen and seen[0] is not None:
-            seen_at = max(session.last_used_at, _moment(seen[0]))
-            session = msgspec.structs.replace(session, last_used_at=seen_at)
+        if session is not None and last_use and last_use[0] is not None:
+            last_used_at = max(session.last_used_at, _parse_time(last_use[0]))
+            session = msgspec.structs.replace(session, last_used_at=last_used_at)
         return session
 
     # -- writing
@@ -291,164 +299,157 @@ class Sessions:
     def create(
         self, session: Session, headers: Iterable[Header], *, host: str
     ) -> Flow[SavedSession]:
-        """Keep the session of a fresh login, and end the one that was there before.
+        """Save the session of a new login and revoke the request's earlier session.
 
-        A new session never has an earlier one's ticket: that may have been planted.
-        Raises `SealError` when it needs too many cookies, and `StoreError`.
+        The new session never reuses a ticket, because an attacker may have planted it
+        (session fixation). Raises `SealError` if it needs too many cookies, and
+        `StoreError`.
         """
         headers = tuple(headers)
         browser = Browser(host, self.cookie_names(headers))
         session = msgspec.structs.replace(
             session,
             nonce=session.nonce or self._random_bytes(SESSION_NONCE_SIZE),
-            last_used_at=self._clock() if self._idle else 0.0,
+            last_used_at=self._clock() if self._idle_timeout else 0.0,
         )
-        before = self.lookup(headers)
-        kept = yield from self._keep(session, None, browser)
-        if kept.entry.ticket is not None:
-            yield from self.index.add_session(kept.entry.ticket, session)
-        if before is not None and (before.ticket is not None or self._revocable):
-            yield from self.revoke(before)
-        return kept
+        earlier = self.lookup(headers)
+        saved = yield from self._save(session, None, browser)
+        if saved.entry.ticket is not None:
+            yield from self.index.add_session(saved.entry.ticket, session)
+        if earlier is not None and (earlier.ticket is not None or self._revocable):
+            yield from self.revoke(earlier)
+        return saved
 
     def rewrite(
         self, entry: SessionEntry, session: Session, browser: Browser
     ) -> Flow[SavedSession]:
-        """Keep *session* in place of the one of *entry*; its ticket stays the same.
+        """Save *session* in place of the session of *entry*, under the same ticket.
 
-        Raises `SealError` when it needs too many cookies, and `StoreError`.
+        Raises `SealError` if it needs too many cookies, and `StoreError`.
         """
-        if self._idle:
+        if self._idle_timeout:
             session = msgspec.structs.replace(session, last_used_at=self._clock())
-        kept = yield from self._keep(session, entry.ticket, browser)
-        ticket = kept.entry.ticket
+        saved = yield from self._save(session, entry.ticket, browser)
+        ticket = saved.entry.ticket
         if ticket is not None and (
             entry.ticket is None or self.index.is_renewal_due(entry.session, session)
         ):
             yield from self.index.add_session(ticket, session)
-        return kept
+        return saved
 
-    def _keep(
-        self,
-        session: Session,
-        ticket: Ticket | None,
-        browser: Browser,
+    def _save(
+        self, session: Session, ticket: Ticket | None, browser: Browser
     ) -> Flow[SavedSession]:
-        if ticket is None and self._life.backend == "cookie":
-            stored = _minimal(session) if self._settings.minimal else session
-            sealed = self.formats.write_session(stored)
-            if self._fits(stored, sealed, browser.host):
-                return self._in_cookies(stored, sealed, browser)
+        if ticket is None and self._settings.backend == "cookie":
+            minimal = _without_tokens(session) if self._cookie.minimal else session
+            sealed = self.formats.write_session(minimal)
+            if self._fits_in_cookies(minimal, sealed, browser.host):
+                return self._save_in_cookies(minimal, sealed, browser)
         ticket = ticket or self.formats.new_ticket()
         data = self.formats.seal_stored(ticket, session)
-        yield from Save(
-            ticket.id, data, self._lifetimes.store_ttl(session, self._clock())
-        )
-        span = self._lifetimes.deadlines(session, session.created_at)
-        sealed = self.formats.write_ticket(ticket, session.created_at)
+        ttl = self._lifetimes.store_ttl(session, self._clock())
+        yield from Save(ticket.id, data, ttl)
         entry = SessionEntry(
             session,
-            sealed,
-            span,
+            self.formats.write_ticket(ticket, session.created_at),
+            self._lifetimes.deadlines(session, session.created_at),
             session.created_at,
             ticket=ticket,
-            weight=len(data),
+            sealed_bytes=len(data),
         )
         return SavedSession(entry, self.cookie_headers(entry, browser))
 
-    def _fits(self, session: Session, sealed: bytes, host: str) -> bool:
-        """Whether a session can be kept in cookies; else it goes to the store.
+    def _fits_in_cookies(self, session: Session, sealed: bytes, host: str) -> bool:
+        """Return whether the session fits in cookies instead of the store.
 
-        Raises `SealError` when there is none.
+        Raises `SealError` if it does not fit and there is no store.
         """
-        age = self._lifetimes.max_age(session, self._clock(), held=False)
+        age = self._lifetimes.max_age(session, self._clock(), stored=False)
         parts = self._writer.parts_needed(sealed, host, age)
-        if parts <= self._settings.max_parts:
+        if parts <= self._cookie.max_parts:
             return True
         if self._has_store:
             return False
         raise SealError(
-            f"the session needs {parts} cookies, allowed are "
-            f"{self._settings.max_parts} (session_cookie_max_parts)"
+            f"session too large: it needs {parts} cookies, the maximum is "
+            f"{self._cookie.max_parts} (session_cookie_max_parts)"
         )
 
-    def _in_cookies(
+    def _save_in_cookies(
         self, session: Session, sealed: bytes, browser: Browser
     ) -> SavedSession:
-        span = self._lifetimes.deadlines(session, session.created_at)
-        entry = SessionEntry(session, sealed, span, session.created_at)
+        deadlines = self._lifetimes.deadlines(session, session.created_at)
+        entry = SessionEntry(session, sealed, deadlines, session.created_at)
         if not self._revocable:
-            self._recall.put(entry)
+            self._cache.put(entry)
         return SavedSession(entry, self.cookie_headers(entry, browser))
 
     def cookie_headers(self, entry: SessionEntry, browser: Browser) -> Headers:
-        """The cookies that carry an entry's value; they end with the session."""
+        """Return the Set-Cookie fields for the sealed value of *entry*."""
         age = self._lifetimes.max_age(
-            entry.session, self._clock(), held=entry.ticket is not None
+            entry.session, self._clock(), stored=entry.ticket is not None
         )
-        return self._set(entry.sealed, age, browser)
+        return self._set_cookies(entry.sealed, age, browser)
 
     def reissue_cookie(self, entry: SessionEntry, browser: Browser) -> Headers:
-        """A ticket's cookies, if its session was renewed since they were written."""
+        """Return new ticket cookies if the session was refreshed since; () otherwise."""
         ticket, session = entry.ticket, entry.session
         if ticket is None or not is_outdated(entry):
             return ()
         sealed = self.formats.write_ticket(ticket, session.created_at)
-        age = self._lifetimes.max_age(session, self._clock(), held=True)
-        return self._set(sealed, age, browser)
+        age = self._lifetimes.max_age(session, self._clock(), stored=True)
+        return self._set_cookies(sealed, age, browser)
 
-    def _set(self, sealed: bytes, age: float, browser: Browser) -> Headers:
+    def _set_cookies(self, sealed: bytes, age: float, browser: Browser) -> Headers:
         return self._writer.set(
             sealed, host=browser.host, max_age=age, present=browser.present
         )
 
     def touch(self, entry: SessionEntry, browser: Browser) -> Flow[SavedSession]:
-        """Note that the session is in use, so that it is not idle. Raises `StoreError`."""
+        """Record that the session is in use, for its idle timeout. Raises `StoreError`."""
         now = self._clock()
         session = msgspec.structs.replace(entry.session, last_used_at=now)
         if entry.ticket is None:
             sealed = self.formats.write_session(session)
-            return self._in_cookies(session, sealed, browser)
-        moment = f"{now:.6f}".encode()
-        yield from Save(self._key("seen", entry.ticket), moment, self._idle)
-        entry.session = session
-        entry.deadlines = self._lifetimes.deadlines(session, session.created_at)
-        entry.fresh_until, entry.ends_at = (
-            entry.deadlines.fresh_until,
-            entry.deadlines.ends_at,
-        )
+            return self._save_in_cookies(session, sealed, browser)
+        value = f"{now:.6f}".encode()
+        key = self._last_use_key(entry.ticket)
+        yield from Save(key, value, self._idle_timeout)
+        deadlines = self._lifetimes.deadlines(session, session.created_at)
+        entry.session, entry.deadlines = session, deadlines
+        entry.fresh_until, entry.ends_at = deadlines.fresh_until, deadlines.ends_at
         return SavedSession(entry, ())
 
     # -- ending
 
     def clear(self, *, host: str, present: Iterable[bytes]) -> Headers:
-        """Cookies that end the session in the browser, all of its parts."""
+        """Return the Set-Cookie fields that delete the session cookie and its parts."""
         return self._writer.clear(host=host, present=present)
 
     def revoke(self, entry: SessionEntry) -> Flow[None]:
-        """End a session everywhere, as far as its kind allows. Raises `StoreError`."""
-        self._recall.drop(entry.sealed)
-        mark = self.identity(entry)
-        self.refresh_cache.mark_ended(mark)
+        """Revoke a session in all processes, if its kind allows. Raises `StoreError`."""
+        self._cache.drop(entry.sealed)
+        identity = self.identity(entry)
+        self.refresh_cache.mark_ended(identity)
         if entry.ticket is not None:
             yield from self.index.revoke_ticket(entry.ticket)
         elif self._revocable:
-            yield from self.index.revocations.revoke_session(mark)
+            yield from self.index.revocations.revoke_session(identity)
         elif self._has_store:
-            # Late requests and refreshes elsewhere look at this; nothing else does.
+            # Only concurrent refreshes and requests with the old cookie check this mark.
             with suppress(StoreError):
                 yield from self.index.revocations.revoke_session(
-                    mark, REVOCATION_MARK_TTL
+                    identity, REVOCATION_MARK_TTL
                 )
 
 
-def _minimal(session: Session) -> Session:
+def _without_tokens(session: Session) -> Session:
     return msgspec.structs.replace(
         session, access_token="", id_token="", refresh_token=""
     )
 
 
-def _moment(text: bytes) -> float:
+def _parse_time(text: bytes) -> float:
     try:
         return float(text)
     except ValueError:

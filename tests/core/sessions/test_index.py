@@ -345,7 +345,9 @@ def test_foreign_tickets_are_looked_up_as_well() -> None:
     """What oauth2-proxy wrote is in no index, but can be revoked."""
     users = Users(stored(revocable=True, cookie={"format": "oauth2-proxy"}))
     users.fleet.store.sets.clear()
-    assert users.run(users.index.revoke(user="alice@example.com")).cookie_sessions_revoked
+    assert users.run(
+        users.index.revoke(user="alice@example.com")
+    ).cookie_sessions_revoked
     assert users.inside() == {"bob"}
 
 
