@@ -93,7 +93,7 @@ def test_the_longest_sealed_value() -> None:
 
     longest = sealed(MAX_SEALED_BYTES)
     assert sealer.unseal(b"p", longest, now=START, lifetime=0).issued_at == START
-    with pytest.raises(SealError, match="something else"):
+    with pytest.raises(SealError, match="not a sealed value"):
         sealer.unseal(b"p", sealed(MAX_SEALED_BYTES + 2), now=START, lifetime=0)
 
 
@@ -103,7 +103,7 @@ def test_the_longest_stored_session() -> None:
     ticket = formats.new_ticket()
     # It is refused unread, so it does not matter what it is.
     for size, match in (
-        (MAX_STORED_BYTES, "something else"),
+        (MAX_STORED_BYTES, "not a sealed value"),
         (MAX_STORED_BYTES + 1, "too large"),
     ):
         with pytest.raises(SealError, match=match):
@@ -131,7 +131,7 @@ def test_the_longest_value_of_another_format() -> None:
     # Refused unread: what would fit is refused for its signature.
     rest = b"|1700000000|"
     for size, match in (
-        (MAX_VALUE_BYTES, "changed"),
+        (MAX_VALUE_BYTES, "modified"),
         (MAX_VALUE_BYTES + 1, "three fields"),
     ):
         value = b"A" * (size - len(rest)) + rest

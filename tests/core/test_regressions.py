@@ -1,4 +1,4 @@
-"""Defects that a careful read found once; each is here so that it stays away."""
+"""Regression tests for defects that a code review found."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def refreshing() -> Harness:
     return harness
 
 
-def test_an_ended_session_is_cleared_by_the_page_and_stays_ended(
+def test_page_clears_session_ended_by_provider(
     refreshing: Harness,
 ) -> None:
     refreshing.idp.revoke("alice")
@@ -48,7 +48,7 @@ def test_an_ended_session_is_cleared_by_the_page_and_stays_ended(
     assert b"_oauth2_proxy" not in refreshing.jar
 
 
-def test_new_tokens_are_not_lost_when_a_later_step_fails(refreshing: Harness) -> None:
+def test_refresh_keeps_new_tokens_when_later_step_fails(refreshing: Harness) -> None:
     refreshing.config.id_token_claims["groups"] = None  # so that userinfo is needed
     refreshing.config.failing["userinfo"] = 503
     refreshing.clock.now += 61
@@ -56,15 +56,15 @@ def test_new_tokens_are_not_lost_when_a_later_step_fails(refreshing: Harness) ->
     assert refreshing.get("/oauth2/auth").status == 202
     del refreshing.config.failing["userinfo"]
     refreshing.clock.now += 11
-    answer = refreshing.get("/oauth2/auth")
-    assert answer.status == 202
-    assert headers(answer, b"set-cookie")
+    response = refreshing.get("/oauth2/auth")
+    assert response.status == 202
+    assert headers(response, b"set-cookie")
     assert refreshing.idp.count("token") == before + 1
     refreshing.clock.now += 61
     assert headers(refreshing.get("/oauth2/auth"), b"set-cookie")
 
 
-def test_tokens_kept_for_a_retry_are_bounded(
+def test_pending_tokens_bounded(
     refreshing: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(refresh_cache, "MAX_ENTRIES", 1)
@@ -82,16 +82,16 @@ def test_tokens_kept_for_a_retry_are_bounded(
     assert len(refreshing.proxy._sessions.refresh_cache._tokens) == 1
 
 
-def test_userinfo_of_somebody_else_ends_a_refreshed_session(
+def test_refresh_userinfo_of_other_subject_ends_session(
     refreshing: Harness,
 ) -> None:
     refreshing.config.id_token_claims["groups"] = None
-    refreshing.config.userinfo_claims["sub"] = "somebody-else"
+    refreshing.config.userinfo_claims["sub"] = "another-subject"
     refreshing.clock.now += 61
     assert refreshing.get("/oauth2/auth").status == 401
 
 
-def test_a_session_that_expired_while_waiting_is_not_accepted(
+def test_session_expired_during_refresh_rejected(
     refreshing: Harness,
 ) -> None:
     refreshing.clock.now += 168 * 3600 - 5
@@ -106,19 +106,19 @@ def test_a_session_that_expired_while_waiting_is_not_accepted(
     assert headers(stop.value.value, b"set-cookie")
 
 
-def test_a_sibling_does_not_bring_a_signed_out_session_back(
+def test_old_cookie_after_sign_out_rejected(
     refreshing: Harness,
 ) -> None:
     old = dict(refreshing.jar)
     refreshing.clock.now += 61
     refreshing.get("/oauth2/auth")
     refreshing.get("/oauth2/sign_out")
-    answer = refreshing.get("/oauth2/auth", jar=old)
-    assert answer.status == 401
+    response = refreshing.get("/oauth2/auth", jar=old)
+    assert response.status == 401
     assert b"_oauth2_proxy" not in refreshing.jar
 
 
-def test_signing_out_leaves_the_renewals_of_others(refreshing: Harness) -> None:
+def test_sign_out_keeps_refresh_results_of_other_sessions(refreshing: Harness) -> None:
     old = dict(refreshing.jar)
     refreshing.clock.now += 61
     refreshing.get("/oauth2/auth")
@@ -128,19 +128,19 @@ def test_signing_out_leaves_the_renewals_of_others(refreshing: Harness) -> None:
     assert refreshing.get("/oauth2/auth", jar=old).status == 202
 
 
-def test_renewals_of_several_users_stand_side_by_side(refreshing: Harness) -> None:
+def test_refresh_results_of_several_users_kept_apart(refreshing: Harness) -> None:
     jars = [dict(refreshing.jar)]
     refreshing.jar.clear()
     refreshing.log_in("bob")
     jars.append(dict(refreshing.jar))
     refreshing.clock.now += 61
     for jar in jars * 2:
-        answer = refreshing.get("/oauth2/auth", jar=jar)
-        assert headers(answer, b"set-cookie")
+        response = refreshing.get("/oauth2/auth", jar=jar)
+        assert headers(response, b"set-cookie")
     assert refreshing.idp.count("token") == 4  # two logins, two refreshes
 
 
-def test_renewals_are_forgotten_in_time(refreshing: Harness) -> None:
+def test_refresh_results_expire(refreshing: Harness) -> None:
     for _ in range(5):
         refreshing.clock.now += 61
         refreshing.get("/oauth2/auth")
@@ -152,7 +152,9 @@ def test_renewals_are_forgotten_in_time(refreshing: Harness) -> None:
     ("level", "shown"),
     [(2**64, b"18446744073709551616"), (-(2**70), str(-(2**70)).encode()), (7, b"7")],
 )
-def test_numbers_of_any_size_are_kept(format: str, level: int, shown: bytes) -> None:
+def test_claim_numbers_of_any_size_round_trip(
+    format: str, level: int, shown: bytes
+) -> None:
     harness = Harness(
         settings(
             cookie={"format": format},
@@ -165,18 +167,18 @@ def test_numbers_of_any_size_are_kept(format: str, level: int, shown: bytes) -> 
     assert harness.get("/oauth2/userinfo").status == 200
 
 
-def test_claims_nested_too_deep_end_the_login_with_a_page() -> None:
+def test_login_claims_nested_too_deep_rejected() -> None:
     harness = Harness(settings(inject_response_headers=(rule("X-Level", "level"),)))
     value: Any = "x"
     for _ in range(20):
         value = {"a": [value]}
     harness.config.id_token_claims["level"] = value
-    answer = harness.log_in()
-    assert answer.status == 500
-    assert [event.reason for event in answer.events] == ["claims_too_deep"]
+    response = harness.log_in()
+    assert response.status == 500
+    assert [event.reason for event in response.events] == ["claims_too_deep"]
 
 
-def test_long_deep_links_do_not_fill_the_cookie_header(harness: Harness) -> None:
+def test_login_states_with_long_targets_bounded(harness: Harness) -> None:
     for number in range(20):
         harness.clock.now += 1
         harness.start_login(f"/{number}%3F" + "x" * 7000)
@@ -192,16 +194,16 @@ def test_long_deep_links_do_not_fill_the_cookie_header(harness: Harness) -> None
         header(harness.finish_login(harness.start_login("/" + "y" * 7000)), b"location")
         == b"/"
     )
-    kept = "/x%3F" + "y" * 2000
-    location = header(harness.finish_login(harness.start_login(kept)), b"location")
+    target = "/x%3F" + "y" * 2000
+    location = header(harness.finish_login(harness.start_login(target)), b"location")
     assert location == b"/x?" + b"y" * 2000
 
 
-def test_one_absent_provider_does_not_block_the_others() -> None:
+def test_warm_up_unavailable_provider_does_not_block_others() -> None:
     harness = Harness(
         settings(
             providers=(
-                provider_settings(id="a", issuer="https://away.example"),
+                provider_settings(id="a", issuer="https://down.example"),
                 provider_settings(id="b"),
             )
         ),
@@ -210,7 +212,7 @@ def test_one_absent_provider_does_not_block_the_others() -> None:
     original = harness.idp.fetch
 
     def fetch(effect: Fetch) -> Response:
-        if "away" in effect.url:
+        if "down" in effect.url:
             raise FetchError("connection refused")
         return original(effect)
 
@@ -218,23 +220,23 @@ def test_one_absent_provider_does_not_block_the_others() -> None:
     effect: Any = next(flow)
     while isinstance(effect, Fetch):
         try:
-            answer = fetch(effect)
+            response = fetch(effect)
         except FetchError as error:
             effect = flow.throw(error)
         else:
-            effect = flow.send(answer)
+            effect = flow.send(response)
     assert not harness.proxy.ready
     assert harness.get("/oauth2/start?provider=b").status == 302
     assert harness.get("/oauth2/start?provider=a").status == 503
 
 
 @pytest.mark.parametrize("domain", ["*example.com", "**", "*x*"])
-def test_email_domains_of_another_form_are_refused(domain: str) -> None:
+def test_email_domains_invalid_pattern_rejected(domain: str) -> None:
     with pytest.raises(SettingsError, match="email_domains"):
         Harness(settings(email_domains=(domain,)))
 
 
-def test_letters_that_become_others_in_lower_case() -> None:
+def test_email_with_kelvin_sign_rejected() -> None:
     listed = settings(authenticated_emails=frozenset({"kim@example.com"}))
     rules = EmailRule(settings(email_domains=()))
     assert not rules.permits("kim@example.com")
@@ -264,21 +266,21 @@ def test_letters_that_become_others_in_lower_case() -> None:
         ),
     ],
 )
-def test_settings_that_would_go_wrong_are_refused(
+def test_check_conflicting_settings_rejected(
     changes: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(SettingsError, match=problem):
         Harness(settings(**changes))
 
 
-def test_a_key_with_an_odd_algorithm_is_ignored() -> None:
+def test_parse_key_set_key_with_invalid_algorithm_ignored() -> None:
     body = b'{"keys": [{"kty": "RSA", "alg": []}, {"kty": "RSA", "alg": {}}]}'
     assert parse_key_set(body).unusable == 2
 
 
-def test_a_refresh_that_is_not_needed_asks_nobody(refreshing: Harness) -> None:
-    answer = run_scripted(
+def test_session_of_request_fresh_session_needs_no_effect(refreshing: Harness) -> None:
+    response = run_scripted(
         session_of_request(refreshing.proxy._context, refreshing.request("/"))
     )
-    assert answer[0].email == "alice@example.com"
+    assert response[0].email == "alice@example.com"
     assert isinstance(refreshing.get("/oauth2/auth"), Respond)

@@ -1,4 +1,4 @@
-"""Defects that a second careful read found; each is here so that it stays away."""
+"""Regression tests for defects that a second code review found."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ API = UpstreamSettings(
 
 
 def guarded(**when: Any) -> RuleSettings:
-    """A rule for /api/admin/ that nobody satisfies."""
-    condition = Condition(groups=("nobody",), **when)
+    """A rule for /api/admin/ that requires a group without members."""
+    condition = Condition(groups=("no-such-group",), **when)
     return RuleSettings(
         rules=(AccessRule(name="admin", paths=("/api/admin/",), when=condition),)
     )
@@ -54,29 +54,29 @@ def guarded(**when: Any) -> RuleSettings:
         "/api%EF%BC%8Fadmin/x",
     ],
 )
-def test_a_path_is_judged_by_what_rewriting_makes_of_it(path: str) -> None:
+def test_access_rule_matches_rewritten_path(path: str) -> None:
     harness = Harness(settings(access=guarded(), upstreams=(API, APP)))
     harness.log_in("bob")
     assert not isinstance(harness.send(path), Forward)
 
 
 @pytest.mark.parametrize("method", [b"POST", b"post", b"Post"])
-def test_a_rule_for_a_method_holds_for_its_spellings(method: bytes) -> None:
+def test_access_rule_method_is_case_insensitive(method: bytes) -> None:
     harness = Harness(settings(access=guarded(methods=("POST",)), reverse_proxy=True))
     harness.log_in("bob")
-    answer = harness.get(
+    response = harness.get(
         "/oauth2/auth",
         (b"x-forwarded-method", method),
         (b"x-forwarded-uri", b"/api/admin/x"),
         (b"x-forwarded-proto", b"https"),
         peer="10.0.0.1",
     )
-    assert answer.status == 403
+    assert response.status == 403
 
 
 @pytest.mark.parametrize("kind", ["cookie", "store"])
 @pytest.mark.parametrize("name", ["ann", "alice", "alice@example.com"])
-def test_every_name_of_a_user_revokes(kind: str, name: str) -> None:
+def test_revoke_by_any_name_of_user(kind: str, name: str) -> None:
     life = SessionSettings(shared=True, backend=kind, revocable=kind == "cookie")
     given = settings(sessions=life, credentials=CredentialSettings(users={"ann": HASH}))
     fleet = Fleet(given)
@@ -98,18 +98,18 @@ def test_every_name_of_a_user_revokes(kind: str, name: str) -> None:
         assert process.get("/oauth2/auth", jar=dict(jar)).status == 401
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_a_logout_token_is_for_the_client_that_it_names(turned: bool) -> None:
+@pytest.mark.parametrize("reverse", [False, True])
+def test_logout_token_checked_against_named_client(reverse: bool) -> None:
     providers = [
         provider_settings(id="other", client_id="other-client"),
-        provider_settings(id="ours"),
+        provider_settings(id="keycloak"),
     ]
     given = with_changes(
         settings(
             sessions=SessionSettings(shared=True, backend="store"),
             logout=LogoutSettings(back_channel=True),
         ),
-        providers=tuple(reversed(providers) if turned else providers),
+        providers=tuple(reversed(providers) if reverse else providers),
     )
     fleet = Fleet(given)
     fleet.harness.body = b"logout_token=" + fleet.idp.logout_token("alice").encode()
@@ -120,7 +120,7 @@ def test_a_logout_token_is_for_the_client_that_it_names(turned: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", ["cookie", "store"])
-def test_what_the_cache_lets_go_is_not_watched(kind: str) -> None:
+def test_evicted_entries_are_not_tracked(kind: str) -> None:
     life = SessionSettings(shared=True, backend=kind, revocable=True)
     fleet = Fleet(settings(sessions=life, session_cache_bytes=100_000))
     for _ in range(60):
@@ -128,12 +128,12 @@ def test_what_the_cache_lets_go_is_not_watched(kind: str) -> None:
         fleet[0].log_in("alice", jar)
         for _ in range(2):
             assert fleet[0].get("/oauth2/auth", jar=jar).status == 202
-    watch = fleet[0].proxy._sessions._invalidation
-    sizes = [len(group.members) for group in watch._dependents.values()]
+    tracker = fleet[0].proxy._sessions._invalidation
+    sizes = [len(group.members) for group in tracker._dependents.values()]
     assert max(sizes) <= len(fleet[0].proxy._sessions._cache) < 30
 
 
-def test_the_signed_fields_are_ours_alone() -> None:
+def test_signed_request_strips_forged_gap_fields() -> None:
     harness = Harness(
         settings(
             upstreams=(APP,),
@@ -156,27 +156,27 @@ def test_the_signed_fields_are_ours_alone() -> None:
     assert values[0] == b"alice@example.com"
 
 
-def test_an_embedder_is_told_of_nobody_when_credentials_are_refused() -> None:
+def test_identify_rejected_credentials_returns_none() -> None:
     given = CredentialSettings(jwt_bearer_tokens=True, bearer_login_fallback=False)
     harness = Harness(settings(credentials=given))
     request = harness.request("/", (b"authorization", b"Bearer nope"))
     assert harness.run(harness.proxy.identify(request)) is None
 
 
-def test_a_process_that_has_just_begun_finishes_a_login() -> None:
+def test_callback_in_new_process_waits_for_provider() -> None:
     harness = Harness()
     url = harness.idp.log_in(harness.start_login("/deep"), "alice")
     harness.proxy = harness.new_proxy(harness.settings)
     assert not harness.proxy.ready
-    answer = harness.get(target_of(url))
-    assert answer.status == 302
+    response = harness.get(target_of(url))
+    assert response.status == 302
     assert harness.get("/oauth2/auth").status == 202
 
 
-def test_a_public_websocket_does_not_hang_on_a_cookie() -> None:
-    gate = AuthBypassSettings(skip_auth_routes=("^/pub/",))
-    harness = Harness(settings(auth_bypass=gate, upstreams=(APP,)))
-    harness.jar[b"_oauth2_proxy"] = b"of-a-session-that-is-over"
+def test_public_websocket_with_ended_session_stays_open() -> None:
+    public = AuthBypassSettings(skip_auth_routes=("^/pub/",))
+    harness = Harness(settings(auth_bypass=public, upstreams=(APP,)))
+    harness.jar[b"_oauth2_proxy"] = b"of-an-ended-session"
     request = harness.request(
         "/pub/ws", (b"upgrade", b"websocket"), (b"connection", b"upgrade")
     )

@@ -1,4 +1,4 @@
-"""Corners of small modules that a whole login does not reach."""
+"""Edge cases of small modules that tests of whole logins do not cover."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from authproxy_core.sessions.lifetimes import SessionDeadlines
 from authproxy_core.sessions.session_cache import SessionCache, SessionEntry
 from support.harness import Harness, header, rule, settings
 
-# -- who may come in
+# -- email rules
 
 
 @pytest.mark.parametrize(
-    ("domains", "email", "good"),
+    ("domains", "email", "permitted"),
     [
         (("*",), "anyone@anywhere.example", True),
         (("*",), "", False),
@@ -69,7 +69,7 @@ from support.harness import Harness, header, rule, settings
         (("company.com",), "x", False),
         (("company.com",), "x@\uff43ompany.com", False),
         (("company.com",), "x@compan\u0131.com", False),
-        # A lower-case letter would become of it.
+        # KELVIN SIGN, whose lower case is the letter k.
         (("kompany.com",), "x@\u212aompany.com", False),
         ((".company.com",), "attacker@evil.com@x.company.com", False),
         (("company.com",), "x\n@company.com", False),
@@ -77,13 +77,13 @@ from support.harness import Harness, header, rule, settings
         ((), "x@company.com", False),
     ],
 )
-def test_az01_to_az05_addresses(
-    domains: tuple[str, ...], email: str, good: bool
+def test_az01_to_az05_email_domains(
+    domains: tuple[str, ...], email: str, permitted: bool
 ) -> None:
-    assert EmailRule(settings(email_domains=domains)).permits(email) is good
+    assert EmailRule(settings(email_domains=domains)).permits(email) is permitted
 
 
-def test_a_list_of_addresses_lets_in_beside_the_domains() -> None:
+def test_authenticated_emails_allow_besides_domains() -> None:
     listed = EmailRule(
         settings(
             email_domains=("company.com",),
@@ -95,7 +95,7 @@ def test_a_list_of_addresses_lets_in_beside_the_domains() -> None:
     assert not listed.permits("x@other.example")
 
 
-def test_constraints_without_a_readable_address() -> None:
+def test_constraints_with_invalid_email() -> None:
     session = Session(email="a b@c", groups=("g",))
     assert Constraints().permits(session)
     assert not Constraints(email_domains=()).permits(session)
@@ -116,7 +116,7 @@ def test_constraints_without_a_readable_address() -> None:
         ("none.at.all", None),
     ],
 )
-def test_claims_are_found(name: str, expected: Any) -> None:
+def test_find_claim_nested_and_literal_names(name: str, expected: Any) -> None:
     claims = {
         "a": 1,
         "deep": {"er": {"x": "y"}},
@@ -126,7 +126,7 @@ def test_claims_are_found(name: str, expected: Any) -> None:
     assert find_claim(claims, name) == expected
 
 
-def test_claims_as_text_list_and_truth() -> None:
+def test_claim_text_list_and_bool() -> None:
     assert claim_text(True) == "true"
     assert claim_text(1.5) == "1.5"
     assert claim_text(None) == ""
@@ -139,7 +139,7 @@ def test_claims_as_text_list_and_truth() -> None:
     ]  # fmt: skip
 
 
-def test_headers_without_a_session_are_empty() -> None:
+def test_header_injector_without_session_sets_empty_values() -> None:
     injector = HeaderInjector((rule("X-User", "user"),))
     assert injector.headers(None) == ((b"x-user", b""),)
     assert claim_values(Session(), "created_at") == ()
@@ -184,18 +184,18 @@ RSA = public(RSAKey.generate_key(2048))
         (None, False),
     ],
 )
-def test_jw05_jw07_which_keys_are_usable(data: Any, usable: bool) -> None:
+def test_jw05_jw07_parse_key_set_skips_unusable_keys(data: Any, usable: bool) -> None:
     keys = parse_key_set(msgspec.json.encode({"keys": [data]}))
     assert (len(keys.keys), keys.unusable) == (int(usable), int(not usable))
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"keys": {}}', b"\xff", b"7"])
-def test_jw28_what_is_no_key_set(body: bytes) -> None:
+def test_jw28_parse_key_set_invalid_document_raises(body: bytes) -> None:
     with pytest.raises(ProviderError):
         parse_key_set(body)
 
 
-def test_jw28_a_set_without_usable_keys_is_no_start() -> None:
+def test_jw28_key_set_without_usable_keys_not_ready() -> None:
     harness = Harness(ready=False)
     original = harness.idp.fetch
     harness.on_fetch = lambda effect: (
@@ -204,9 +204,9 @@ def test_jw28_a_set_without_usable_keys_is_no_start() -> None:
         else original(effect)
     )
     flow = harness.proxy.warm_up()
-    answer: Any = None
-    while type(effect := flow.send(answer)).__name__ == "Fetch":
-        answer = harness.on_fetch(effect)  # type: ignore[arg-type]
+    response: Any = None
+    while type(effect := flow.send(response)).__name__ == "Fetch":
+        response = harness.on_fetch(effect)  # type: ignore[arg-type]
     assert harness.events[-1].reason == "jwks_empty"
 
 
@@ -214,7 +214,7 @@ def test_jw28_a_set_without_usable_keys_is_no_start() -> None:
     ("value", "seconds"),
     [(300, 300.0), ("300", 300.0), (None, 0.0), (True, 0.0), ("x", 0.0), (-5, 0.0)],
 )
-def test_expires_in(value: Any, seconds: float) -> None:
+def test_parse_tokens_expires_in(value: Any, seconds: float) -> None:
     body = msgspec.json.encode({"access_token": "a", "expires_in": value})
     tokens = parse_tokens(Response(200, (), body))
     assert tokens.expires_in == seconds
@@ -222,7 +222,7 @@ def test_expires_in(value: Any, seconds: float) -> None:
     assert repr(Tokens("secret")) == "Tokens(expires_in=0.0)"
 
 
-def test_queries_are_added() -> None:
+def test_with_query_adds_parameters() -> None:
     assert with_query("https://x/a", []) == "https://x/a"
     assert with_query("https://x/a?b=1", [("c", "d e")]) == "https://x/a?b=1&c=d+e"
 
@@ -247,17 +247,17 @@ SESSIONS = st.builds(
 
 
 @given(SESSIONS)
-def test_a_session_survives_its_coding(session: Session) -> None:
+def test_session_record_round_trips(session: Session) -> None:
     assert decode_session(encode_session(session)) == session
 
 
 @given(st.binary())
-def test_other_bytes_are_no_session(data: bytes) -> None:
+def test_decode_session_any_bytes_rejected(data: bytes) -> None:
     with pytest.raises(SealError):
         decode_session(data)
 
 
-def test_ck13_a_bomb_is_not_unpacked() -> None:
+def test_ck13_decode_session_decompressed_size_limited() -> None:
     bomb = lz4.block.compress(b"\0" * (2 << 20))
     with pytest.raises(SealError, match="too large"):
         decode_session(bomb)
@@ -273,7 +273,7 @@ def entry(name: bytes) -> SessionEntry:
     )
 
 
-def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
+def test_session_cache_bounded_and_keeps_used_entries() -> None:
     size = entry(b"0").size
     cache = SessionCache(6 * size)
     for number in range(20):
@@ -285,7 +285,7 @@ def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
     assert cache.get(b"19") is not None
 
 
-def test_a_value_is_kept_from_its_second_sight_on(
+def test_session_cache_admits_value_seen_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cache = SessionCache(1 << 20)
@@ -296,13 +296,13 @@ def test_a_value_is_kept_from_its_second_sight_on(
     assert cache.get(b"a") is again
     assert again.cached
     monkeypatch.setattr(session_cache, "MAX_CANDIDATES", 2)
-    for name in (b"b", b"c", b"d"):  # the first two are forgotten again
+    for name in (b"b", b"c", b"d"):  # the first two are evicted
         cache.admit(entry(name))
     cache.admit(entry(b"b"))
     assert cache.get(b"b") is None
 
 
-def test_the_cache_forgets_on_demand() -> None:
+def test_session_cache_drop_and_oversized_entry() -> None:
     cache = SessionCache(1 << 20)
     cache.put(entry(b"a"))
     cache.drop(b"a")
@@ -313,19 +313,19 @@ def test_the_cache_forgets_on_demand() -> None:
     assert len(small) == 0
 
 
-def test_states_are_not_shown() -> None:
+def test_login_state_repr_contains_no_secrets() -> None:
     state = LoginState(b"STATE", b"NONCE", "VERIFIER", "kc", "/rd", "https://x")
     assert repr(state) == "LoginState(provider='kc')"
 
 
-def test_other_errors_have_a_page_too() -> None:
+def test_login_failure_of_unknown_error_has_default_message() -> None:
     failure = login_failure(AuthProxyError("something"))
     assert (failure.status, failure.message) == (500, DEFAULT)
     assert failure.event.reason == "internal_error"
 
 
 @given(st.text())
-def test_ou19_a_location_has_no_line_ends(location: str) -> None:
+def test_ou19_location_contains_no_control_characters(location: str) -> None:
     try:
         encoded = encode_location(location)
     except UnicodeEncodeError:
@@ -333,28 +333,28 @@ def test_ou19_a_location_has_no_line_ends(location: str) -> None:
     assert all(0x20 < byte < 0x7F for byte in encoded)
 
 
-def test_a_blank_in_a_target_is_encoded(harness: Harness) -> None:
-    answer = harness.log_in(rd="/a%20b")
-    assert header(answer, b"location") == b"/a%20b"
+def test_redirect_target_with_space_encoded(harness: Harness) -> None:
+    response = harness.log_in(rd="/a%20b")
+    assert header(response, b"location") == b"/a%20b"
 
 
-def test_sign_out_may_lead_to_the_sign_in_page(harness: Harness) -> None:
-    answer = harness.get("/oauth2/sign_out?rd=/oauth2/sign_in%3Frd=/x")
-    assert header(answer, b"location") == b"/oauth2/sign_in?rd=/x"
+def test_sign_out_redirects_to_sign_in_page(harness: Harness) -> None:
+    response = harness.get("/oauth2/sign_out?rd=/oauth2/sign_in%3Frd=/x")
+    assert header(response, b"location") == b"/oauth2/sign_in?rd=/x"
 
 
-def test_a_state_of_another_length_is_none_of_ours(harness: Harness) -> None:
+def test_callback_with_too_long_state_rejected(harness: Harness) -> None:
     harness.start_login()
     long_state = "A" * (17 << 10)
     assert harness.get(f"/oauth2/callback?code=x&state={long_state}").status == 403
 
 
-def test_cookies_and_forms_of_the_test_harness() -> None:
+def test_read_cookies_and_parse_form_of_one_pair() -> None:
     assert read_cookies(((b"cookie", b"a=1"),)) == [(b"a", b"1")]
     assert parse_form(b"a=1") == {"a": "1"}
 
 
-def test_headers_of_a_session_are_remembered_within_bounds() -> None:
+def test_header_injector_cache_bounded() -> None:
     injector = HeaderInjector((rule("X-User", "user"),))
     sessions = [Session(user=f"u{number}") for number in range(MAX_CACHED_SESSIONS + 2)]
     for _ in range(2):

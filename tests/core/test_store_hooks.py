@@ -1,4 +1,4 @@
-"""What a driver tells the core about its store."""
+"""Store hooks: availability and change notifications."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from support.harness import Harness, header, settings
         SessionSettings(revocable=True, shared=True),
     ],
 )
-def test_not_ready_while_a_store_that_is_needed_is_away(
+def test_ready_required_store_unavailable_returns_503(
     sessions: SessionSettings,
 ) -> None:
     harness = Harness(settings(sessions=sessions))
     assert harness.get("/ready").status == 200
     harness.proxy.store_available = False
-    answer = harness.get("/ready")
-    assert answer.status == 503
-    assert header(answer, b"retry-after") == b"1"
+    response = harness.get("/ready")
+    assert response.status == 503
+    assert header(response, b"retry-after") == b"1"
     assert not harness.proxy.ready
     harness.proxy.store_available = True
     assert harness.get("/ready").status == 200
 
 
-def test_ready_without_a_store_that_only_helps() -> None:
+def test_ready_optional_store_unavailable_returns_200() -> None:
     harness = Harness(settings(sessions=SessionSettings(shared=True)))
     harness.proxy.store_available = False
     assert harness.get("/ready").status == 200
 
 
-def test_trust_in_the_store_is_off_until_the_driver_says_otherwise() -> None:
+def test_store_notifies_is_false_until_set() -> None:
     proxy = Harness().proxy
     assert not proxy.store_notifies
     proxy.store_notifies = True

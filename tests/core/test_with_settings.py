@@ -1,4 +1,4 @@
-"""New settings for a running proxy: what changes at once, and what still holds."""
+"""Reload: the settings that take effect at once, and the state that is kept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEW_SECRET = Secret(b"fedcba9876543210fedcba9876543210")
 
 
 def reload(harness: Harness, **changes: Any) -> None:
-    """Go on with changed settings."""
+    """Replace the proxy by one with changed settings."""
     harness.proxy = harness.proxy.with_settings(
         with_changes(harness.proxy.settings, **changes)
     )
@@ -31,11 +31,11 @@ def ring(*secrets: Secret, **changes: Any) -> CookieSettings:
     return CookieSettings(secrets=secrets, **changes)
 
 
-def test_equal_settings_change_nothing(harness: Harness) -> None:
+def test_with_settings_equal_settings_returns_same_proxy(harness: Harness) -> None:
     assert harness.proxy.with_settings(settings()) is harness.proxy
 
 
-def test_what_the_store_said_holds(harness: Harness) -> None:
+def test_with_settings_keeps_store_state(harness: Harness) -> None:
     harness.proxy.store_available = harness.proxy.store_notifies = False
     reload(harness, auth_success_status=204)
     assert (harness.proxy.store_available, harness.proxy.store_notifies) == (
@@ -44,15 +44,15 @@ def test_what_the_store_said_holds(harness: Harness) -> None:
     )
 
 
-def test_bad_settings_leave_all_as_it_is(harness: Harness) -> None:
+def test_with_settings_invalid_settings_keep_old_ones(harness: Harness) -> None:
     harness.log_in()
     with pytest.raises(SettingsError, match="cookie_secret"):
         reload(harness, cookie=CookieSettings())
     assert harness.get("/oauth2/auth").status == 202
 
 
-def test_sessions_outlive_a_change_and_rules_hold_at_once(harness: Harness) -> None:
-    """AZ34: who may not come in any more is out with the next request."""
+def test_with_settings_keeps_sessions_and_applies_rules(harness: Harness) -> None:
+    """AZ34: a user who loses access is denied with the next request."""
     harness.log_in()
     assert harness.get("/oauth2/auth").status == 202
     assert harness.get("/oauth2/auth").status == 202
@@ -62,8 +62,8 @@ def test_sessions_outlive_a_change_and_rules_hold_at_once(harness: Harness) -> N
     assert harness.get("/oauth2/auth").status == 204
 
 
-def test_metadata_and_keys_are_kept(harness: Harness) -> None:
-    """Nothing is fetched again, and logins go on, while the provider is away."""
+def test_with_settings_keeps_metadata_and_keys(harness: Harness) -> None:
+    """Nothing is fetched again, so logins work while the provider is unavailable."""
     harness.fetched.clear()
     changes = {"allowed_groups": ("admins",), "client_secret": Secret(b"other")}
     reload(harness, providers=(provider_settings(**changes),))
@@ -83,15 +83,15 @@ def test_metadata_and_keys_are_kept(harness: Harness) -> None:
         {"type": "oidc"},
     ],
 )
-def test_another_provider_is_asked_anew(
+def test_with_settings_changed_provider_fetched_again(
     harness: Harness, changes: dict[str, Any]
 ) -> None:
     reload(harness, providers=(provider_settings(**changes),))
     assert not harness.proxy.ready
 
 
-def test_key_ring_is_rotated(harness: Harness) -> None:
-    """The old secret unseals what it sealed; what is written, the new one seals."""
+def test_with_settings_rotates_key_ring(harness: Harness) -> None:
+    """The old secret unseals its values; the new one seals all new values."""
     harness.log_in()
     old = dict(harness.jar)
     reload(harness, cookie=ring(NEW_SECRET, SECRET))
@@ -103,7 +103,7 @@ def test_key_ring_is_rotated(harness: Harness) -> None:
     assert harness.get("/oauth2/auth", jar=old).status == 401
 
 
-def test_rotation_seals_anew_with_a_refresh() -> None:
+def test_with_settings_refresh_seals_with_new_secret() -> None:
     harness = Harness(settings(cookie={"refresh": 60.0}))
     harness.log_in()
     reload(harness, cookie=ring(NEW_SECRET, SECRET, refresh=60.0))
@@ -115,7 +115,7 @@ def test_rotation_seals_anew_with_a_refresh() -> None:
 
 @pytest.fixture
 def refreshing() -> Harness:
-    """A session that is stale, and a proxy that remembers nothing of it."""
+    """A stale session, and a proxy with empty caches."""
     harness = Harness(settings(cookie={"refresh": 60.0}))
     harness.log_in()
     harness.clock.now += 61
@@ -123,8 +123,8 @@ def refreshing() -> Harness:
     return harness
 
 
-def test_refresh_of_an_old_flow_is_known_to_the_new_proxy(refreshing: Harness) -> None:
-    """A flow that began before the change spends the refresh token for both."""
+def test_with_settings_shares_results_of_running_refresh(refreshing: Harness) -> None:
+    """A flow that started before the reload refreshes the session for both proxies."""
     old_jar = dict(refreshing.jar)
     flow = refreshing.proxy.check(refreshing.request("/oauth2/auth"))
     assert not isinstance(flow, Respond)
@@ -132,45 +132,47 @@ def test_refresh_of_an_old_flow_is_known_to_the_new_proxy(refreshing: Harness) -
     assert isinstance(lock, Lock)
     before = refreshing.proxy
     reload(refreshing, auth_success_status=204)
-    answer: Any = None
+    result: Any = None
     try:
-        answer = refreshing.perform(lock)
+        result = refreshing.perform(lock)
         while True:
-            answer = refreshing.perform(flow.send(answer))  # type: ignore[union-attr]
+            result = refreshing.perform(flow.send(result))  # type: ignore[union-attr]
     except StopIteration as stop:
-        answer = stop.value
-    assert answer.status == 202  # it keeps the settings that it began with
-    sibling = refreshing.get("/oauth2/auth", jar=old_jar)
-    assert sibling.status == 204
-    assert headers(sibling, b"set-cookie")
+        result = stop.value
+    assert result.status == 202  # the flow keeps its old settings
+    late = refreshing.get("/oauth2/auth", jar=old_jar)
+    assert late.status == 204
+    assert headers(late, b"set-cookie")
     assert refreshing.idp.count("token") == 1
     assert before is not refreshing.proxy
 
 
-def test_renewals_are_judged_by_the_new_settings(refreshing: Harness) -> None:
-    """A session that was renewed a moment ago is no way around another key ring."""
+def test_with_settings_applies_key_ring_to_refresh_results(refreshing: Harness) -> None:
+    """A recent refresh result does not bypass the new key ring."""
     old_jar = dict(refreshing.jar)
     reload(refreshing, cookie=ring(NEW_SECRET, SECRET, refresh=60.0))
-    assert refreshing.get("/oauth2/auth").status == 202  # renewed, by the new secret
+    assert (
+        refreshing.get("/oauth2/auth").status == 202
+    )  # refreshed, with the new secret
     assert refreshing.get("/oauth2/auth", jar=old_jar).status == 202
     reload(refreshing, cookie=ring(SECRET, refresh=60.0))
     assert refreshing.get("/oauth2/auth", jar=old_jar).status == 401
 
 
-def test_provider_that_failed_is_left_alone_after_a_change(refreshing: Harness) -> None:
-    def away(_: object) -> None:
+def test_with_settings_keeps_retry_delay(refreshing: Harness) -> None:
+    def unavailable(_: object) -> None:
         raise FetchError("connection refused")
 
-    idp, refreshing.on_fetch = refreshing.on_fetch, away
-    asked = len(refreshing.fetched)
+    idp, refreshing.on_fetch = refreshing.on_fetch, unavailable
+    fetched = len(refreshing.fetched)
     assert refreshing.get("/oauth2/auth").status == 202
     reload(refreshing, auth_success_status=204)
     assert refreshing.get("/oauth2/auth").status == 204
-    assert len(refreshing.fetched) == asked + 1
+    assert len(refreshing.fetched) == fetched + 1
     refreshing.on_fetch = idp
 
 
-def test_settings_are_compared_with_their_secrets() -> None:
+def test_settings_comparison_includes_secrets() -> None:
     def with_secret(secret: Secret) -> Settings:
         return settings(cookie={"secrets": (secret,)})
 

@@ -377,7 +377,7 @@ def test_a_callback_without_code_fails(harness: Harness) -> None:
         (Response(200, (), b'{"access_token": "x"}'), "no_id_token"),
         (Response(302, (), b""), "token_endpoint_failed"),
         (Response(200, (), b'{"error": "invalid_grant"}'), "invalid_grant"),
-        (Response(400, (), b'{"error": "<b>"}'), "an unreadable error code"),
+        (Response(400, (), b'{"error": "<b>"}'), "invalid error code"),
         (FetchError("timed out after 10 s"), "provider_unreachable"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Attacks on sessions, for each place where they are kept; names are catalogue rows."""
+"""Attacks on sessions in each backend and format; names start with catalog IDs."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from support.harness import (
 )
 
 NAME = b"_oauth2_proxy"
-PLACES: dict[str, SessionSettings] = {
+BACKENDS: dict[str, SessionSettings] = {
     "cookie": SessionSettings(shared=True),
     "revocable": SessionSettings(shared=True, revocable=True),
     "store": SessionSettings(shared=True, backend="store"),
 }
 FORMATS = ("authproxy", "oauth2-proxy")
-KINDS = [f"{place}-{form}" for place in PLACES for form in FORMATS]
+KINDS = [f"{backend}-{form}" for backend in BACKENDS for form in FORMATS]
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 def settings_of(kind: str, **changes: Any) -> Settings:
-    place, _, form = kind.partition("-")
+    backend, _, form = kind.partition("-")
     cookie = {"format": form} | changes.pop("cookie", {})
-    return settings(cookie=cookie, sessions=PLACES[place], **changes)
+    return settings(cookie=cookie, sessions=BACKENDS[backend], **changes)
 
 
 def fleet_of(kind: str, **changes: Any) -> Fleet:
-    """Two processes; alice has logged in."""
+    """Two processes, and a session of alice."""
     fleet = Fleet(settings_of(kind, **changes))
     fleet[0].log_in()
     return fleet
 
 
 def statuses(fleet: Fleet, jar: dict[bytes, bytes]) -> set[int]:
-    """What an auth check with these cookies comes to in every process."""
+    """Return the statuses of an auth check with these cookies in all processes."""
     return {
         process.get("/oauth2/auth", jar=dict(jar)).status for process in fleet.processes
     }
@@ -58,7 +58,7 @@ def statuses(fleet: Fleet, jar: dict[bytes, bytes]) -> set[int]:
 
 
 @kinds
-def test_ck01_ck02_no_changed_cookie_is_a_session(kind: str) -> None:
+def test_ck01_ck02_changed_cookie_rejected(kind: str) -> None:
     fleet = fleet_of(kind)
     value = fleet.harness.jar[NAME]
     step = max(1, len(value) // 60)
@@ -74,15 +74,17 @@ def test_ck01_ck02_no_changed_cookie_is_a_session(kind: str) -> None:
 @kinds
 @given(data=st.binary(min_size=1, max_size=200))
 @budget(max_examples=8, deadline=None)
-def test_ck10_ck13_any_bytes_are_no_session(kind: str, data: bytes) -> None:
+def test_ck10_ck13_any_bytes_rejected_without_store_access(
+    kind: str, data: bytes
+) -> None:
     fleet = Fleet(settings_of(kind), size=1)
     seen = len(fleet.store.seen)
     assert statuses(fleet, {NAME: data}) == {401}
-    assert len(fleet.store.seen) == seen  # the store is not asked about it
+    assert len(fleet.store.seen) == seen  # the store is not read
 
 
 @kinds
-def test_ck05_the_cookie_of_another_name_is_none(kind: str) -> None:
+def test_ck05_cookie_of_another_name_rejected(kind: str) -> None:
     fleet = fleet_of(kind)
     other = fleet.join(settings_of(kind, cookie={"name": "_other"}))
     jar = {b"_other": fleet.harness.jar[NAME]}
@@ -90,7 +92,7 @@ def test_ck05_the_cookie_of_another_name_is_none(kind: str) -> None:
 
 
 @kinds
-def test_ck17_of_two_cookies_with_one_name_the_first_counts(kind: str) -> None:
+def test_ck17_first_cookie_of_duplicate_name_wins(kind: str) -> None:
     fleet = fleet_of(kind)
     bob: dict[bytes, bytes] = {}
     fleet[0].log_in("bob", bob)
@@ -100,24 +102,24 @@ def test_ck17_of_two_cookies_with_one_name_the_first_counts(kind: str) -> None:
     ):
         line = NAME + b"=" + first + b"; " + NAME + b"=" + second
         request = fleet.harness.request("/oauth2/auth", (b"cookie", line), jar={})
-        [answer] = fleet.together([(fleet[0], fleet[0].proxy.handle(request))])
-        assert answer.status == expected
+        [response] = fleet.together([(fleet[0], fleet[0].proxy.handle(request))])
+        assert response.status == expected
 
 
 @kinds
-def test_ck23_what_was_planted_before_a_login_is_not_the_session(kind: str) -> None:
+def test_ck23_cookie_planted_before_login_not_reused(kind: str) -> None:
     fleet = fleet_of(kind)
     planted = dict(fleet.harness.jar)
     fleet[1].log_in("bob")
     assert fleet.harness.jar[NAME] != planted[NAME]
-    answer = fleet[0].get("/oauth2/auth")
-    assert header(answer, b"x-auth-request-email") == b"bob@example.com"
-    if not kind.startswith("cookie"):  # without a list nothing ends a sealed cookie
+    response = fleet[0].get("/oauth2/auth")
+    assert header(response, b"x-auth-request-email") == b"bob@example.com"
+    if not kind.startswith("cookie"):  # cookies are not revocable
         assert statuses(fleet, planted) == {401}
 
 
 @kinds
-def test_ck25_lo08_a_copy_is_worth_nothing_after_signing_out(kind: str) -> None:
+def test_ck25_lo08_copied_cookie_after_sign_out(kind: str) -> None:
     fleet = fleet_of(kind)
     assert statuses(fleet, fleet.harness.jar) == {202}
     copy = dict(fleet.harness.jar)
@@ -128,18 +130,18 @@ def test_ck25_lo08_a_copy_is_worth_nothing_after_signing_out(kind: str) -> None:
 
 
 @kinds
-def test_ck26_a_broken_cookie_is_cleared_where_it_is_shown(kind: str) -> None:
+def test_ck26_invalid_cookie_cleared(kind: str) -> None:
     fleet = fleet_of(kind)
     for target in ("/oauth2/auth", "/oauth2/userinfo", "/page", "/oauth2/sign_in"):
         jar = {NAME: fleet.harness.jar[NAME][:-3]}
-        answer = fleet[0].get(target, jar=jar)
-        assert answer.status in (200, 401, 403)
-        assert headers(answer, b"set-cookie")
+        response = fleet[0].get(target, jar=jar)
+        assert response.status in (200, 401, 403)
+        assert headers(response, b"set-cookie")
         assert not jar
 
 
 @kinds
-def test_ck32_no_two_sealed_values_have_a_nonce_in_common(kind: str) -> None:
+def test_ck32_sealed_values_have_distinct_nonces(kind: str) -> None:
     fleet = fleet_of(kind)
     seen = set()
     for _ in range(200):
@@ -168,22 +170,24 @@ def test_ck32_no_two_sealed_values_have_a_nonce_in_common(kind: str) -> None:
 
 @kinds
 @pytest.mark.parametrize("broken", [Load, LoadAll, Save])
-def test_st10_whatever_fails_never_lets_anybody_in(kind: str, broken: type) -> None:
+def test_st10_store_errors_fail_closed(kind: str, broken: type) -> None:
     fleet = fleet_of(kind, cookie={"refresh": 60.0})
     fleet.store.failing = lambda effect: type(effect) is broken
     jars = [dict(fleet.harness.jar), {NAME: b"garbage"}, {}]
-    for moment in (0, 61):
-        fleet.clock.now += moment
+    for elapsed in (0, 61):
+        fleet.clock.now += elapsed
         for target in ("/oauth2/auth", "/oauth2/userinfo", "/page"):
-            good, *bad = [fleet[1].get(target, jar=dict(jar)).status for jar in jars]
-            assert all(status in (401, 403) for status in bad)
-            assert good in (202, 200, 404, 503)
-            if good == 503:
+            valid, *invalid = [
+                fleet[1].get(target, jar=dict(jar)).status for jar in jars
+            ]
+            assert all(status in (401, 403) for status in invalid)
+            assert valid in (202, 200, 404, 503)
+            if valid == 503:
                 assert not kind.startswith("cookie")
 
 
 @kinds
-def test_st10_an_answer_of_the_wrong_kind_is_no_session(kind: str) -> None:
+def test_st10_invalid_stored_value_rejected(kind: str) -> None:
     fleet = fleet_of(kind)
     for key in list(fleet.store.values):
         for junk in (b"", b"\xff" * 40, b"null", b"{}", b"0"):
@@ -193,35 +197,35 @@ def test_st10_an_answer_of_the_wrong_kind_is_no_session(kind: str) -> None:
 
 
 @kinds
-def test_st02_st05_what_the_store_has_of_one_is_worth_nothing_to_another(
+def test_st02_st05_swapped_store_values_change_no_identity(
     kind: str,
 ) -> None:
-    """Every value is put under every other key: nobody becomes somebody else."""
+    """Each value is saved under each other key; no user gets another identity."""
     fleet = fleet_of(kind, cookie={"refresh": 60.0})
     bob: dict[bytes, bytes] = {}
     fleet[0].log_in("bob", bob)
     fleet.clock.now += 61
     old = dict(fleet.harness.jar)
-    fleet[0].get("/oauth2/auth", jar=bob)  # leaves a renewed session
+    fleet[0].get("/oauth2/auth", jar=bob)  # saves a refresh result
     fleet[0].get("/oauth2/auth")
     values = {key: value for key, (value, _) in fleet.store.values.items()}
     for key in values:
         for other in values.values():
             fleet.store.put(key, other, 600)
             for jar, name in ((old, b"alice"), (bob, b"bob")):
-                answer = fleet[1].get("/oauth2/auth", jar=dict(jar))
-                if answer.status == 202:
-                    email = header(answer, b"x-auth-request-email")
+                response = fleet[1].get("/oauth2/auth", jar=dict(jar))
+                if response.status == 202:
+                    email = header(response, b"x-auth-request-email")
                     assert email == name + b"@example.com"
             fleet.store.put(key, values[key], 600)
 
 
-# -- refreshing
+# -- refresh
 
 
 @kinds
-def test_az26_a_stolen_refresh_token_ends_the_session(kind: str) -> None:
-    """Whoever refreshes with a copy: the provider notices, and the session is over."""
+def test_az26_stolen_refresh_token_ends_session(kind: str) -> None:
+    """The provider detects the reuse of a copied refresh token and ends the session."""
     fleet = fleet_of(kind, cookie={"refresh": 60.0})
     entry = fleet[0].proxy._sessions.parse_cookie(fleet.harness.jar[NAME])
     if entry is not None and entry.ticket is not None:
@@ -231,15 +235,15 @@ def test_az26_a_stolen_refresh_token_ends_the_session(kind: str) -> None:
     assert fleet.harness.run(thief).refresh_token
     fleet.clock.now += 61
     copy = dict(fleet.harness.jar)
-    answer = fleet[0].get("/oauth2/auth")
-    assert answer.status == 401
+    response = fleet[0].get("/oauth2/auth")
+    assert response.status == 401
     assert not fleet.harness.jar
     assert fleet.harness.events[-1].kind == "session_ended"
     assert statuses(fleet, copy) == {401}
 
 
 @kinds
-def test_az20_who_was_disabled_at_the_provider_is_out_with_the_refresh(
+def test_az20_user_disabled_at_provider_rejected_on_refresh(
     kind: str,
 ) -> None:
     fleet = fleet_of(kind, cookie={"refresh": 60.0})
@@ -250,18 +254,18 @@ def test_az20_who_was_disabled_at_the_provider_is_out_with_the_refresh(
 
 
 @kinds
-def test_az34_groups_are_judged_at_every_use(kind: str) -> None:
+def test_az34_groups_checked_at_every_use(kind: str) -> None:
     fleet = fleet_of(kind)
     assert statuses(fleet, fleet.harness.jar) == {202}
-    strict = provider_settings(allowed_groups=("nobody",))
+    strict = provider_settings(allowed_groups=("no-such-group",))
     later = fleet.join(with_changes(fleet.harness.settings, providers=(strict,)))
     assert later.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 403
     assert later.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 403
 
 
 @kinds
-def test_az28_az29_no_answer_is_given_to_somebody_else(kind: str) -> None:
-    """Many users at once, over all caches: each is who they are."""
+def test_az28_az29_responses_of_concurrent_users_not_mixed(kind: str) -> None:
+    """Concurrent requests of several users through all caches keep their identities."""
     fleet = fleet_of(kind, cookie={"refresh": 60.0})
     jars: dict[bytes, dict[bytes, bytes]] = {}
     for number in range(6):
@@ -277,32 +281,32 @@ def test_az28_az29_no_answer_is_given_to_somebody_else(kind: str) -> None:
             for jar in jars.values()
             for process in fleet.processes
         ]
-        answers = fleet.together(work)
-        for index, answer in enumerate(answers):
-            assert isinstance(answer, Respond)
+        responses = fleet.together(work)
+        for index, response in enumerate(responses):
+            assert isinstance(response, Respond)
             expected = (b"alice", b"bob")[(index // 2) % 2] + b"@example.com"
-            assert header(answer, b"x-auth-request-email") == expected
-            keep_cookies(jars[b"%d" % (index // 2)], answer)
+            assert header(response, b"x-auth-request-email") == expected
+            keep_cookies(jars[b"%d" % (index // 2)], response)
         fleet.clock.now += 61
 
 
-# -- signing out
+# -- sign-out
 
 
 @kinds
-def test_lo07_signing_out_twice_or_with_nothing_works(kind: str) -> None:
+def test_lo07_sign_out_twice_or_without_session(kind: str) -> None:
     fleet = fleet_of(kind)
-    good = dict(fleet.harness.jar)
-    for jar in (good, dict(good), {}, {NAME: b"garbage"}, {NAME: good[NAME][:-1]}):
+    valid = dict(fleet.harness.jar)
+    for jar in (valid, dict(valid), {}, {NAME: b"garbage"}, {NAME: valid[NAME][:-1]}):
         for process in fleet.processes:
-            answer = process.get("/oauth2/sign_out", jar=dict(jar))
-            assert answer.status == 302
-            cleared = headers(answer, b"set-cookie")
+            response = process.get("/oauth2/sign_out", jar=dict(jar))
+            assert response.status == 302
+            cleared = headers(response, b"set-cookie")
             assert any(line.startswith(NAME + b"=;") for line in cleared)
 
 
 @kinds
-def test_lo02_looking_at_the_sign_in_page_ends_nothing(kind: str) -> None:
+def test_lo02_sign_in_page_keeps_session(kind: str) -> None:
     fleet = fleet_of(kind)
     assert fleet[0].get("/oauth2/sign_in").status == 200
     assert fleet[0].get("/oauth2/start").status == 302
@@ -310,31 +314,31 @@ def test_lo02_looking_at_the_sign_in_page_ends_nothing(kind: str) -> None:
 
 
 @kinds
-def test_lo01_another_site_signs_nobody_out_behind_their_back(kind: str) -> None:
+def test_lo01_cross_site_sign_out_rejected(kind: str) -> None:
     fleet = fleet_of(kind)
     fields = ((b"sec-fetch-site", b"cross-site"), (b"sec-fetch-mode", b"no-cors"))
     request = fleet.harness.request("/oauth2/sign_out", *fields)
-    [answer] = fleet.together([(fleet[0], fleet[0].proxy.handle(request))])
-    assert answer.status == 403
+    [response] = fleet.together([(fleet[0], fleet[0].proxy.handle(request))])
+    assert response.status == 403
     assert statuses(fleet, fleet.harness.jar) == {202}
 
 
-def test_lo23_a_logout_that_could_end_nothing_is_refused_at_start() -> None:
+def test_lo23_back_channel_without_revocation_rejected_at_start() -> None:
     with pytest.raises(Exception, match="backchannel_logout"):
         Fleet(settings(logout=LogoutSettings(back_channel=True)))
 
 
 @kinds
-def test_lo25_no_answer_of_a_session_is_kept_by_a_cache(kind: str) -> None:
+def test_lo25_session_responses_not_cacheable(kind: str) -> None:
     fleet = fleet_of(kind)
     for target in ("/oauth2/userinfo", "/oauth2/sign_out", "/oauth2/sign_in"):
-        answer = fleet[0].get(target)
-        assert b"no-store" in header(answer, b"cache-control")
+        response = fleet[0].get(target)
+        assert b"no-store" in header(response, b"cache-control")
 
 
 @kinds
-def test_what_needs_no_session_needs_no_store_either(kind: str) -> None:
-    """Public paths go on without a session; all others stay closed."""
+def test_public_path_needs_no_store(kind: str) -> None:
+    """Without the store, public paths are forwarded; all others return 503."""
     public = AuthBypassSettings(skip_auth_routes=("GET=^/public/",))
     upstream = UpstreamSettings(id="app", path="/", uri="http://127.0.0.1:1")
     fleet = fleet_of(kind, auth_bypass=public, upstreams=(upstream,))
@@ -354,5 +358,5 @@ def test_what_needs_no_session_needs_no_store_either(kind: str) -> None:
     gateway = fleet.join(trusted)
     for field, expected in ((uri, 202), ((uri[0], b"/private"), 503)):
         request = fleet.harness.request("/oauth2/auth", field, peer="127.0.0.1")
-        [answer] = fleet.together([(gateway, gateway.proxy.handle(request))])
-        assert answer.status == (expected if needs_store else 202)
+        [response] = fleet.together([(gateway, gateway.proxy.handle(request))])
+        assert response.status == (expected if needs_store else 202)

@@ -1,4 +1,4 @@
-"""Cookies: what is read, how long values are split, what is cleared."""
+"""Cookies: parsing, splitting and joining of parts, attributes, clearing."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def lines(headers: Headers) -> list[bytes]:
     return [line for _, line in headers]
 
 
-def kept(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """What a browser keeps of an answer, in the order of the answer."""
+def stored_cookies(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Return the cookies that a browser stores, in the order of the fields."""
     jar: dict[bytes, bytes] = {}
     for line in lines(headers):
         name, _, value = line.partition(b";")[0].partition(b"=")
@@ -70,11 +70,13 @@ def kept(headers: Headers) -> list[tuple[bytes, bytes]]:
         (b"a; b=2", [(b"b", b"2")]),
     ],
 )
-def test_pairs(line: bytes, pairs: list[tuple[bytes, bytes]]) -> None:
+def test_read_cookies_pairs_of_one_field(
+    line: bytes, pairs: list[tuple[bytes, bytes]]
+) -> None:
     assert read(line) == pairs
 
 
-def test_all_cookie_lines_are_read_in_order() -> None:
+def test_read_cookies_several_fields_in_order() -> None:
     assert read(b"a=1; b=2", b"c=3") == [(b"a", b"1"), (b"b", b"2"), (b"c", b"3")]
     assert read_cookies([(b"cookies", b"a=1"), (b"set-cookie", b"a=1")]) == []
 
@@ -96,7 +98,7 @@ def test_all_cookie_lines_are_read_in_order() -> None:
         (b"a=1; _oauth2_proxy=%22x%22", [(b"a", b"1"), (NAME, b"%22x%22")]),
     ],
 )
-def test_ck19_only_the_grammar_of_rfc_6265(
+def test_ck19_read_cookies_rfc_6265_grammar_only(
     line: bytes, pairs: list[tuple[bytes, bytes]]
 ) -> None:
     assert read(line) == pairs
@@ -120,23 +122,23 @@ def test_ck19_only_the_grammar_of_rfc_6265(
         b'"_oauth2_proxy"=x',
     ],
 )
-def test_ck20_another_name_is_not_the_session_cookie(line: bytes) -> None:
+def test_ck20_similar_cookie_name_ignored(line: bytes) -> None:
     assert join_cookie_parts(read(line), NAME, 10) is None
 
 
 @pytest.mark.parametrize("octet", [b"\xff", b"\xc3\xa4", b"\0", b"\r", b"\n"])
-def test_ck22_a_value_with_a_foreign_byte_is_ignored_alone(octet: bytes) -> None:
+def test_ck22_only_value_with_invalid_byte_ignored(octet: bytes) -> None:
     line = b"a=1; _oauth2_proxy=x" + octet + b"y; b=2"
     assert read(line) == [(b"a", b"1"), (b"b", b"2")]
 
 
-def test_ck11_five_hundred_cookies_are_only_read() -> None:
+def test_ck11_read_cookies_five_hundred_cookies() -> None:
     line = b"; ".join(b"c%d=v" % number for number in range(500))
     assert len(read(line + b"; " + NAME + b"=x")) == 501
 
 
 @given(st.lists(st.binary(max_size=60), max_size=4))
-def test_reading_never_raises_and_gives_only_pairs_of_the_grammar(
+def test_read_cookies_any_bytes_yield_valid_pairs_only(
     texts: list[bytes],
 ) -> None:
     for name, value in read(*texts):
@@ -151,24 +153,24 @@ def test_reading_never_raises_and_gives_only_pairs_of_the_grammar(
         st.from_regex(r'"?[!#-+\--:<-\[\]-~]*', fullmatch=True),
     )
 )
-def test_what_a_browser_sends_is_read(jar: dict[str, str]) -> None:
-    sound = {name: value for name, value in jar.items() if '"' not in value}
+def test_read_cookies_valid_pairs_of_browser(jar: dict[str, str]) -> None:
+    valid = {name: value for name, value in jar.items() if '"' not in value}
     line = "; ".join(f"{name}={value}" for name, value in jar.items()).encode()
     assert read(line) == [
-        (name.encode(), value.encode()) for name, value in sound.items()
+        (name.encode(), value.encode()) for name, value in valid.items()
     ]
 
 
 # joining
 
 
-def test_parts_are_joined_in_numeric_order() -> None:
+def test_join_cookie_parts_numeric_order() -> None:
     parts = [(b"%b_%d" % (NAME, number), b"%x" % number) for number in range(12)]
     assert join_cookie_parts(parts, NAME, 12) == b"0123456789ab"
     assert join_cookie_parts(parts[::-1], NAME, 12) == b"0123456789ab"
 
 
-def test_joining_ends_at_the_first_missing_part() -> None:
+def test_join_cookie_parts_stops_at_first_missing_part() -> None:
     parts = [(NAME + b"_0", b"a"), (NAME + b"_2", b"c")]
     assert join_cookie_parts(parts, NAME, 10) == b"a"
     assert join_cookie_parts(parts[1:], NAME, 10) is None
@@ -178,16 +180,16 @@ def test_joining_ends_at_the_first_missing_part() -> None:
     )
 
 
-def test_more_parts_than_allowed_are_none() -> None:
+def test_join_cookie_parts_above_maximum_returns_none() -> None:
     parts = [(b"%b_%d" % (NAME, number), b"x") for number in range(4)]
     assert join_cookie_parts(parts, NAME, 4) == b"xxxx"
     assert join_cookie_parts(parts, NAME, 3) is None
 
 
-def test_ck14_parts_of_two_sessions_are_not_a_session() -> None:
+def test_ck14_cookie_parts_of_two_sessions_rejected() -> None:
     sealer = Sealer([Secret(b"s" * 32)])
     one, two = (
-        kept(
+        stored_cookies(
             writer().set(
                 sealer.seal(b"p", text * 5000, issued_at=1e9, nonce=text * 12),
                 host=HOST,
@@ -202,13 +204,13 @@ def test_ck14_parts_of_two_sessions_are_not_a_session() -> None:
         sealer.unseal(b"p", mixed, now=1e9, lifetime=0)
 
 
-def test_ck16_the_whole_cookie_wins_over_parts() -> None:
+def test_ck16_whole_cookie_takes_precedence_over_parts() -> None:
     cookies = [(NAME + b"_0", b"a"), (NAME + b"_1", b"b"), (NAME, b"whole")]
     assert join_cookie_parts(cookies, NAME, 10) == b"whole"
     assert join_cookie_parts([*cookies[:2], (NAME, b"")], NAME, 10) == b""
 
 
-def test_ck17_the_first_of_two_cookies_with_one_name_wins() -> None:
+def test_ck17_first_cookie_of_duplicate_name_wins() -> None:
     assert (
         join_cookie_parts([(NAME, b"first"), (NAME, b"second")], NAME, 10) == b"first"
     )
@@ -219,7 +221,7 @@ def test_ck17_the_first_of_two_cookies_with_one_name_wins() -> None:
 # writing
 
 
-def test_one_cookie_with_its_attributes_in_order() -> None:
+def test_set_writes_attributes_in_order() -> None:
     settings = CookieSettings(domains=("example.com",), samesite="lax", path="/x")
     assert lines(writer(settings).set(b"v", host=HOST, max_age=90.9)) == [
         b"_oauth2_proxy=v; Path=/x; Domain=example.com; Max-Age=90; HttpOnly; Secure; "
@@ -227,7 +229,7 @@ def test_one_cookie_with_its_attributes_in_order() -> None:
     ]
 
 
-def test_attributes_that_are_not_wanted_are_left_out() -> None:
+def test_set_omits_disabled_attributes() -> None:
     settings = CookieSettings(path="", secure=False, httponly=False)
     assert lines(writer(settings).set(b"v", host=HOST, max_age=0.9)) == [
         b"_oauth2_proxy=v"
@@ -235,7 +237,7 @@ def test_attributes_that_are_not_wanted_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "expected"),
+    ("samesite", "expected"),
     [
         (None, b"SameSite=Lax"),
         ("strict", b"SameSite=Strict"),
@@ -243,10 +245,8 @@ def test_attributes_that_are_not_wanted_are_left_out() -> None:
         ("", b"Secure"),
     ],
 )
-def test_samesite_may_differ_from_the_settings(
-    own: str | None, expected: bytes
-) -> None:
-    other = CookieWriter("x_csrf", CookieSettings(samesite="lax"), own)
+def test_set_samesite_overrides_settings(samesite: str | None, expected: bytes) -> None:
+    other = CookieWriter("x_csrf", CookieSettings(samesite="lax"), samesite)
     [line] = lines(other.set(b"v", host=HOST, max_age=1))
     assert line.rpartition(b"; ")[2] == expected
 
@@ -263,7 +263,7 @@ def test_samesite_may_differ_from_the_settings(
         ("[::1]:4180", b""),
     ],
 )
-def test_the_longest_domain_that_the_host_belongs_to(host: str, domain: bytes) -> None:
+def test_set_uses_longest_matching_domain(host: str, domain: bytes) -> None:
     settings = CookieSettings(domains=("example.com", ".dev.example.com", "x.org"))
     [line] = lines(writer(settings).set(b"v", host=host, max_age=0))
     found = re.search(rb"; Domain=([^;]*)", line)
@@ -273,7 +273,7 @@ def test_the_longest_domain_that_the_host_belongs_to(host: str, domain: bytes) -
 @pytest.mark.parametrize(
     "host", ["badexample.com", "example.com.evil.net", "xexample.com:80", "com"]
 )
-def test_ck28_no_cookie_for_a_foreign_domain(host: str) -> None:
+def test_ck28_no_domain_for_host_outside_of_domains(host: str) -> None:
     settings = CookieSettings(domains=("example.com",))
     for headers in (
         writer(settings).set(b"v", host=host, max_age=0),
@@ -282,7 +282,7 @@ def test_ck28_no_cookie_for_a_foreign_domain(host: str) -> None:
         assert b"Domain" not in lines(headers)[0]
 
 
-def test_an_address_with_a_port_belongs_to_itself() -> None:
+def test_set_domain_of_ip_address_with_port() -> None:
     settings = CookieSettings(domains=("127.0.0.1",))
     [line] = lines(writer(settings).set(b"v", host="127.0.0.1:4180", max_age=0))
     assert b"; Domain=127.0.0.1;" in line
@@ -291,20 +291,20 @@ def test_an_address_with_a_port_belongs_to_itself() -> None:
 # splitting
 
 
-def test_a_line_of_4000_bytes_is_not_split() -> None:
+def test_set_splits_above_4000_bytes() -> None:
     [line] = lines(writer().set(b"v", host=HOST, max_age=WEEK))
-    room = 4000 - len(line) + 1
-    [whole] = lines(writer().set(b"v" * room, host=HOST, max_age=WEEK))
+    space = 4000 - len(line) + 1
+    [whole] = lines(writer().set(b"v" * space, host=HOST, max_age=WEEK))
     assert len(whole) == 4000
-    assert writer().parts_needed(b"v" * room, HOST, WEEK) == 1
-    first, second = lines(writer().set(b"v" * (room + 1), host=HOST, max_age=WEEK))
-    assert writer().parts_needed(b"v" * (room + 1), HOST, WEEK) == 2
+    assert writer().parts_needed(b"v" * space, HOST, WEEK) == 1
+    first, second = lines(writer().set(b"v" * (space + 1), host=HOST, max_age=WEEK))
+    assert writer().parts_needed(b"v" * (space + 1), HOST, WEEK) == 2
     assert len(first) == 4000
     assert first.startswith(NAME + b"_0=v")
     assert second.startswith(NAME + b"_1=vvv; ")
 
 
-def test_the_room_in_a_part_is_what_oauth2_proxy_leaves() -> None:
+def test_set_part_size_as_in_oauth2_proxy() -> None:
     settings = CookieSettings(secure=False)  # Path=/, Max-Age=604800, HttpOnly
     written = lines(writer(settings).set(b"v" * 40_000, host=HOST, max_age=WEEK))
     sizes = [len(line.partition(b"=")[2].partition(b";")[0]) for line in written]
@@ -313,7 +313,7 @@ def test_the_room_in_a_part_is_what_oauth2_proxy_leaves() -> None:
     assert all(len(line) == 4000 for line in written[:-1])
 
 
-def test_a_part_s_number_of_two_digits_takes_its_room() -> None:
+def test_set_part_with_two_digit_number_is_shorter() -> None:
     written = lines(writer().set(b"v" * 48_000, host=HOST, max_age=WEEK))
     sizes = [len(line.partition(b"=")[2].partition(b";")[0]) for line in written]
     assert sizes[10] == sizes[9] - 1
@@ -321,13 +321,13 @@ def test_a_part_s_number_of_two_digits_takes_its_room() -> None:
 
 
 @pytest.mark.parametrize("size", [253, 254, 255, 256])
-def test_the_name_of_a_part_is_cut_to_256_bytes(size: int) -> None:
+def test_set_part_name_truncated_to_256_bytes(size: int) -> None:
     settings = CookieSettings(name="n" * size)
     written = writer(settings).set(b"v" * 44_000, host=HOST, max_age=WEEK)
     names = [line.partition(b"=")[0] for line in lines(written)]
     assert names[0] == b"n" * min(size, 254) + b"_0"
     assert names[10] == b"n" * 253 + b"_10"
-    assert join_cookie_parts(kept(written), b"n" * size, 20) == b"v" * 44_000
+    assert join_cookie_parts(stored_cookies(written), b"n" * size, 20) == b"v" * 44_000
     cleared = writer(settings).clear(host=HOST, present=names)
     assert {line.partition(b"=")[0] for line in lines(cleared)} == {
         b"n" * size,
@@ -340,11 +340,11 @@ def test_the_name_of_a_part_is_cut_to_256_bytes(size: int) -> None:
     st.integers(1, 1200),
     st.booleans(),
 )
-def test_joining_inverts_splitting(text: bytes, times: int, backwards: bool) -> None:
+def test_set_and_join_round_trip(text: bytes, times: int, backwards: bool) -> None:
     value = text * times
     headers = writer().set(value, host=HOST, max_age=WEEK)
     line = b"; ".join(
-        b"=".join(pair) for pair in kept(headers)[:: -1 if backwards else 1]
+        b"=".join(pair) for pair in stored_cookies(headers)[:: -1 if backwards else 1]
     )
     assert join_cookie_parts(read(line), NAME, 64) == value
     assert len(headers) == writer().parts_needed(value, HOST, WEEK)
@@ -352,7 +352,7 @@ def test_joining_inverts_splitting(text: bytes, times: int, backwards: bool) -> 
 
 
 @given(st.lists(st.integers(1, 20_000), min_size=2, max_size=4))
-def test_a_browser_always_joins_the_last_value_that_was_set(sizes: list[int]) -> None:
+def test_set_replaces_earlier_value_of_any_size(sizes: list[int]) -> None:
     jar: dict[bytes, bytes] = {}
     value = b""
     for number, size in enumerate(sizes):
@@ -369,7 +369,7 @@ def test_a_browser_always_joins_the_last_value_that_was_set(sizes: list[int]) ->
 # clearing
 
 
-def test_a_whole_cookie_clears_all_parts() -> None:
+def test_set_whole_cookie_clears_parts() -> None:
     present = [b"a", NAME + b"_0", NAME + b"_1", NAME + b"_csrf", NAME, NAME + b"_07"]
     first, *rest = lines(writer().set(b"v", host=HOST, max_age=WEEK, present=present))
     assert first.startswith(NAME + b"=v; ")
@@ -379,7 +379,7 @@ def test_a_whole_cookie_clears_all_parts() -> None:
     ]
 
 
-def test_parts_clear_the_whole_cookie_and_the_surplus() -> None:
+def test_set_parts_clear_whole_cookie_and_surplus_parts() -> None:
     present = [NAME, *(b"%b_%d" % (NAME, number) for number in range(4))]
     headers = writer().set(b"v" * 5000, host=HOST, max_age=WEEK, present=present)
     cleared = [line for line in lines(headers) if b"=;" in line]
@@ -390,7 +390,7 @@ def test_parts_clear_the_whole_cookie_and_the_surplus() -> None:
     ]
 
 
-def test_clearing_names_the_cookie_itself_and_what_is_present() -> None:
+def test_clear_deletes_cookie_and_present_parts() -> None:
     settings = CookieSettings(domains=("example.com",), samesite="strict")
     present = [NAME + b"_1", NAME + b"_0", NAME + b"_0", NAME + b"_x", b"x" + NAME]
     assert lines(writer(settings).clear(host=HOST, present=present)) == [
@@ -401,13 +401,13 @@ def test_clearing_names_the_cookie_itself_and_what_is_present() -> None:
     assert len(writer().clear(host=HOST, present=())) == 1
 
 
-def test_a_name_is_not_a_pattern() -> None:
+def test_clear_name_is_not_a_pattern() -> None:
     settings = CookieSettings(name="a.b")
     cleared = writer(settings).clear(host=HOST, present=[b"axb", b"axb_1", b"a.b_1"])
     assert [line.partition(b"=")[0] for line in lines(cleared)] == [b"a.b", b"a.b_1"]
 
 
-def test_what_is_cleared_in_one_answer_is_bounded() -> None:
+def test_clear_limits_number_of_parts() -> None:
     present = [b"%b_%d" % (NAME, number) for number in range(500)][::-1]
     cleared = lines(writer().clear(host=HOST, present=present))
     assert len(cleared) <= 66
@@ -415,24 +415,24 @@ def test_what_is_cleared_in_one_answer_is_bounded() -> None:
     assert names >= {b"%b_%d" % (NAME, number) for number in range(64)}
 
 
-# misuse
+# invalid arguments
 
 
 @pytest.mark.parametrize(
     "value", [b"", b"a b", b"a;b", b'"a"', b"a\n", b"\xff", b"a,b"]
 )
-def test_a_value_must_fit_into_a_cookie(value: bytes) -> None:
+def test_set_value_of_invalid_octets_raises(value: bytes) -> None:
     with pytest.raises(ValueError, match="cookie octets"):
         writer().set(value, host=HOST, max_age=0)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a=", "ä", "a;b"])
-def test_a_name_must_be_a_token(name: str) -> None:
-    with pytest.raises(ValueError, match="name of a cookie"):
+def test_writer_name_that_is_not_a_token_raises(name: str) -> None:
+    with pytest.raises(ValueError, match="cookie name"):
         CookieWriter(name, PLAIN)
 
 
-def test_attributes_that_leave_no_room_are_a_bug() -> None:
+def test_set_attributes_without_space_for_value_raises() -> None:
     settings = CookieSettings(path="/" + "x" * 4000)
-    with pytest.raises(ValueError, match="no room"):
+    with pytest.raises(ValueError, match="no space"):
         writer(settings).set(b"v", host=HOST, max_age=0)

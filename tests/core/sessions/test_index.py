@@ -1,4 +1,4 @@
-"""The index of sessions: who has which, and ending them from outside."""
+"""Index of stored sessions and revocation, as used by the command line and logout."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def stored(*, revocable: bool = False, **changes: Any) -> Settings:
 
 
 class Users:
-    """A fleet, some users' cookies, and the index as a command line has it."""
+    """A fleet, the cookies of some users, and the index as the command line builds it."""
 
     def __init__(self, given: Settings) -> None:
         self.fleet = Fleet(given)
@@ -43,8 +43,8 @@ class Users:
     def run(self, flow: Any) -> Any:
         return self.fleet[1].run(flow)
 
-    def inside(self) -> set[str]:
-        """Whose cookies are still good, in every process."""
+    def signed_in(self) -> set[str]:
+        """Return the names whose cookies all processes accept."""
         found = [
             {
                 name
@@ -62,7 +62,7 @@ def users() -> Users:
     return Users(stored())
 
 
-def test_sessions_are_listed_without_tokens(users: Users) -> None:
+def test_find_lists_sessions_without_tokens(users: Users) -> None:
     found = users.run(users.index.find())
     assert [info.email for info in found] == [
         "alice@example.com",
@@ -78,82 +78,82 @@ def test_sessions_are_listed_without_tokens(users: Users) -> None:
     assert "token" not in repr(found).lower()
 
 
-def test_no_name_stands_in_the_store(users: Users) -> None:
+def test_store_contains_no_user_names(users: Users) -> None:
     for key in users.fleet.store.held():
         assert "alice" not in key
         value = users.fleet.store.get(key) or b""
         assert b"alice" not in value
 
 
-def test_sessions_are_found_by_user_and_sid(users: Users) -> None:
+def test_find_by_user_and_sid(users: Users) -> None:
     alice, bob, again = users.run(users.index.find())
     for name in ("alice@example.com", "alice", alice.user):
         assert users.run(users.index.find(user=name)) == (alice, again)
     assert users.run(users.index.find(sid=bob.sid)) == (bob,)
     assert users.run(users.index.find(sid=bob.sid, user="bob")) == (bob,)
     assert users.run(users.index.find(sid=bob.sid, user="alice")) == ()
-    assert users.run(users.index.find(user="nobody")) == ()
+    assert users.run(users.index.find(user="unknown")) == ()
     assert users.run(users.index.find(sid="*")) == ()
 
 
 @pytest.mark.parametrize("revocable", [False, True])
-def test_a_user_is_logged_out_everywhere(revocable: bool) -> None:
+def test_revoke_user_ends_all_sessions(revocable: bool) -> None:
     users = Users(stored(revocable=revocable))
-    assert users.inside() == {"alice", "bob", "alice-again"}
+    assert users.signed_in() == {"alice", "bob", "alice-again"}
     found = users.run(users.index.revoke(user="alice@example.com"))
     assert found == RevocationResult(2, revocable)
-    assert users.inside() == {"bob"}
+    assert users.signed_in() == {"bob"}
     assert [info.email for info in users.run(users.index.find())] == ["bob@example.com"]
-    # Not for ever: the user may log in again.
+    # The user may sign in again.
     users.fleet.clock.now += 1
     users.jars["alice"] = {}
     users.fleet[0].log_in("alice", users.jars["alice"])
-    assert users.inside() == {"alice", "bob"}
+    assert users.signed_in() == {"alice", "bob"}
 
 
 @pytest.mark.parametrize("revocable", [False, True])
-def test_one_session_is_ended_by_its_sid(revocable: bool) -> None:
+def test_revoke_sid_ends_one_session(revocable: bool) -> None:
     users = Users(stored(revocable=revocable))
     [_, bob, _] = users.run(users.index.find())
     assert users.run(users.index.revoke(sid=bob.sid)) == RevocationResult(1, revocable)
-    assert users.inside() == {"alice", "alice-again"}
-    gone = users.run(users.index.revoke(sid=bob.sid, user="bob"))
-    assert gone == RevocationResult(0, False)
+    assert users.signed_in() == {"alice", "alice-again"}
+    repeated = users.run(users.index.revoke(sid=bob.sid, user="bob"))
+    assert repeated == RevocationResult(0, False)
 
 
 @pytest.mark.parametrize("revocable", [False, True])
-def test_all_sessions_are_ended(revocable: bool) -> None:
+def test_revoke_everything_ends_all_sessions(revocable: bool) -> None:
     users = Users(stored(revocable=revocable))
-    assert users.inside()
+    assert users.signed_in()
     assert users.run(users.index.revoke(everything=True)) == RevocationResult(
         3, revocable
     )
-    assert users.inside() == set()
+    assert users.signed_in() == set()
     assert users.run(users.index.find()) == ()
     assert not users.fleet.store.held("-")
 
 
-def test_all_are_ended_although_the_store_gives_them_out_in_parts(
+def test_revoke_everything_store_returns_members_in_parts(
     users: Users, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = users.fleet.store.perform
+    perform = users.fleet.store.perform
 
-    def parts(effect: Any, owner: object) -> Any:
-        answer = whole(effect, owner)
-        return answer[:2] if type(effect) is Members else answer
+    def perform_in_parts(effect: Any, owner: object) -> Any:
+        response = perform(effect, owner)
+        return response[:2] if type(effect) is Members else response
 
-    monkeypatch.setattr(users.fleet.store, "perform", parts)
+    monkeypatch.setattr(users.fleet.store, "perform", perform_in_parts)
     assert users.run(users.index.revoke(everything=True)).count == 3
-    assert users.inside() == set()
+    assert users.signed_in() == set()
 
 
-def test_nothing_is_ended_unless_it_is_said_whose(users: Users) -> None:
+def test_revoke_without_arguments_raises(users: Users) -> None:
     with pytest.raises(ValueError, match="expected"):
         users.run(users.index.revoke())
 
 
-def test_the_index_outlives_a_change_of_the_secret(users: Users) -> None:
-    """A user logs in before and after it: both sessions are found."""
+def test_find_after_key_rotation(users: Users) -> None:
+    """Sessions from before and after the rotation are found."""
     rotated = stored(cookie={"secrets": (OTHER, SECRET)})
     later = users.fleet.join(rotated)
     later.log_in("bob", users.jars.setdefault("bob-again", {}))
@@ -168,7 +168,7 @@ def test_the_index_outlives_a_change_of_the_secret(users: Users) -> None:
     assert users.run(index.revoke(user="bob")).count == 1
 
 
-def test_lo19_a_logout_has_to_match_both(users: Users) -> None:
+def test_lo19_logout_must_match_subject_and_sid(users: Users) -> None:
     alice, bob, again = users.run(users.index.find())
     match = users.index.find_by_subject
     assert users.run(match("keycloak", subject=alice.user)) == (alice, again)
@@ -180,12 +180,12 @@ def test_lo19_a_logout_has_to_match_both(users: Users) -> None:
     assert users.run(match("keycloak")) == ()
 
 
-def test_lo20_a_subject_is_no_pattern(users: Users) -> None:
+def test_lo20_subject_is_not_a_pattern(users: Users) -> None:
     for subject in ("*", "\r\n", "x" * 10_000, "all", ""):
         assert users.run(users.index.find_by_subject("keycloak", subject=subject)) == ()
 
 
-def test_records_that_are_gone_or_broken_are_left_out(users: Users) -> None:
+def test_find_skips_missing_and_invalid_records(users: Users) -> None:
     alice, bob, again = users.run(users.index.find())
     store = users.fleet.store
     store.put(f"_oauth2_proxy:info:{alice.id}", b"garbage", 60)
@@ -193,23 +193,23 @@ def test_records_that_are_gone_or_broken_are_left_out(users: Users) -> None:
     assert users.run(users.index.find()) == (again,)
 
 
-def test_a_session_that_is_refreshed_stays_in_the_index() -> None:
+def test_refreshed_session_stays_in_index() -> None:
     given = stored(cookie={"refresh": 60.0, "expire": 3600.0})
     users = Users(given)
     users.fleet.store.seen.clear()
     [info, *_] = users.run(users.index.find())
     for _ in range(150):
         users.fleet.clock.now += 61
-        answer = users.fleet[0].get("/oauth2/auth", jar=users.jars["alice"])
-        assert headers(answer, b"set-cookie")
+        response = users.fleet[0].get("/oauth2/auth", jar=users.jars["alice"])
+        assert headers(response, b"set-cookie")
     [later] = users.run(users.index.find())  # the others have expired
     assert later.id == info.id
     assert later.created_at > info.created_at
-    # Noted anew once in its lifetime, not with every refresh.
+    # The record is written once per lifetime, not with every refresh.
     assert users.fleet.store.count(Add) <= 3 * 6
 
 
-def test_long_lists_are_loaded_in_batches(
+def test_find_loads_records_in_batches(
     users: Users, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from authproxy_core.sessions import index
@@ -220,7 +220,7 @@ def test_long_lists_are_loaded_in_batches(
     assert users.fleet.store.count(LoadAll) == 2
 
 
-# -- sessions that no index knows: in cookies
+# -- sessions in cookies, which are not in the index
 
 
 def in_cookies(**changes: Any) -> Settings:
@@ -228,43 +228,43 @@ def in_cookies(**changes: Any) -> Settings:
     return settings(sessions=life, **changes)
 
 
-def test_ck25_a_cookie_is_worth_nothing_after_signing_out() -> None:
+def test_ck25_revocable_cookie_rejected_after_sign_out() -> None:
     users = Users(in_cookies())
-    assert users.inside() == {"alice", "bob", "alice-again"}
+    assert users.signed_in() == {"alice", "bob", "alice-again"}
     copy = dict(users.jars["alice"])
     users.fleet[0].get("/oauth2/sign_out", jar=users.jars["alice"])
     users.jars["alice"] = copy
-    assert users.inside() == {"bob", "alice-again"}
+    assert users.signed_in() == {"bob", "alice-again"}
 
 
-def test_ck23_a_cookie_from_before_a_login_is_worth_nothing() -> None:
+def test_ck23_revocable_cookie_rejected_after_new_login() -> None:
     users = Users(in_cookies())
     copy = dict(users.jars["alice"])
     users.fleet[1].log_in("bob", users.jars["alice"])
-    assert users.inside() == {"alice", "bob", "alice-again"}
+    assert users.signed_in() == {"alice", "bob", "alice-again"}
     users.jars["copy"] = copy
-    assert "copy" not in users.inside()
+    assert "copy" not in users.signed_in()
 
 
 @pytest.mark.parametrize(
-    ("whom", "left"),
+    ("criteria", "remaining"),
     [
         ({"user": "alice@example.com"}, {"bob"}),
         ({"everything": True}, set()),
     ],
 )
-def test_sessions_in_cookies_are_revoked(whom: Any, left: set[str]) -> None:
+def test_revoke_ends_cookie_sessions(criteria: Any, remaining: set[str]) -> None:
     users = Users(in_cookies())
-    assert users.inside() == {"alice", "bob", "alice-again"}
-    assert users.run(users.index.revoke(**whom)) == RevocationResult(0, True)
-    assert users.inside() == left
+    assert users.signed_in() == {"alice", "bob", "alice-again"}
+    assert users.run(users.index.revoke(**criteria)) == RevocationResult(0, True)
+    assert users.signed_in() == remaining
     users.fleet.clock.now += 1
     users.jars["alice"] = {}
     users.fleet[0].log_in("alice", users.jars["alice"])
-    assert users.inside() == left | {"alice"}
+    assert users.signed_in() == remaining | {"alice"}
 
 
-def test_sessions_in_cookies_are_revoked_by_what_the_provider_calls_them() -> None:
+def test_logout_token_ends_cookie_sessions() -> None:
     users = Users(in_cookies())
     sids = {}
     for name, jar in users.jars.items():
@@ -272,86 +272,86 @@ def test_sessions_in_cookies_are_revoked_by_what_the_provider_calls_them() -> No
         assert entry is not None
         sids[name] = entry.session
     alice, bob = sids["alice"], sids["bob"]
-    log_out = users.index.revoke_by_logout_token
-    # LO19: a sid with another's subject means nobody.
-    users.run(log_out("keycloak", sid=alice.sid, subject=bob.user))
-    assert users.inside() == {"alice", "bob", "alice-again"}
-    users.run(log_out("keycloak", sid=alice.sid, subject=alice.user))
-    assert users.inside() == {"bob", "alice-again"}
-    users.run(log_out("keycloak", sid=bob.sid))
-    assert users.inside() == {"alice-again"}
+    revoke = users.index.revoke_by_logout_token
+    # LO19: a sid with the subject of another user matches no session.
+    users.run(revoke("keycloak", sid=alice.sid, subject=bob.user))
+    assert users.signed_in() == {"alice", "bob", "alice-again"}
+    users.run(revoke("keycloak", sid=alice.sid, subject=alice.user))
+    assert users.signed_in() == {"bob", "alice-again"}
+    users.run(revoke("keycloak", sid=bob.sid))
+    assert users.signed_in() == {"alice-again"}
     users.run(users.index.revoke(sid=sids["alice-again"].sid))
-    assert users.inside() == set()
+    assert users.signed_in() == set()
     users.jars["alice"] = {}
     users.fleet.clock.now += 1
     users.fleet[0].log_in("alice", users.jars["alice"])
-    assert users.inside() == {"alice"}
-    users.run(log_out("keycloak", subject=alice.user))
-    assert users.inside() == set()
+    assert users.signed_in() == {"alice"}
+    users.run(revoke("keycloak", subject=alice.user))
+    assert users.signed_in() == set()
 
 
-def test_a_revocation_that_can_not_be_read_revokes() -> None:
+def test_invalid_revocation_record_revokes() -> None:
     users = Users(in_cookies())
     users.fleet.store.put("_oauth2_proxy:revoked:all", b"\xff", 60)
-    assert users.inside() == set()
+    assert users.signed_in() == set()
 
 
-def test_revocations_are_looked_up_once_and_then_remembered() -> None:
+def test_revocation_check_cached() -> None:
     users = Users(in_cookies())
     jar = users.jars["alice"]
     users.fleet.store.seen.clear()
     for _ in range(10):
         assert users.fleet[0].get("/oauth2/auth", jar=jar).status == 202
-    assert users.fleet.store.count(LoadAll) == 2  # kept from its second sight on
+    assert users.fleet.store.count(LoadAll) == 2  # cached when seen for the second time
     users.fleet[0].proxy.store_notifies = False
     for _ in range(3):
         assert users.fleet[0].get("/oauth2/auth", jar=jar).status == 202
     assert users.fleet.store.count(LoadAll) == 5
 
 
-def test_without_the_store_no_revocable_session_is_let_in() -> None:
+def test_revocable_session_without_store_returns_503() -> None:
     users = Users(in_cookies())
     users.fleet.store.away = True
     jar = dict(users.jars["alice"])
     for target in ("/oauth2/auth", "/oauth2/sign_out"):
-        answer = users.fleet[0].get(target, jar=jar)
-        assert answer.status == 503
-        assert not headers(answer, b"set-cookie")
+        response = users.fleet[0].get(target, jar=jar)
+        assert response.status == 503
+        assert not headers(response, b"set-cookie")
 
 
-def test_the_list_costs_nothing_without_the_option() -> None:
+def test_cookie_sessions_without_revocation_read_no_store() -> None:
     users = Users(settings(sessions=SessionSettings(shared=True)))
     users.fleet.store.seen.clear()
-    assert users.inside() == {"alice", "bob", "alice-again"}
+    assert users.signed_in() == {"alice", "bob", "alice-again"}
     assert not users.fleet.store.seen
     users.run(users.index.revoke_by_logout_token("keycloak", subject="x"))
-    assert users.inside() == {"alice", "bob", "alice-again"}
+    assert users.signed_in() == {"alice", "bob", "alice-again"}
 
 
-def test_signing_out_of_a_cookie_does_not_need_the_store() -> None:
+def test_sign_out_of_cookie_session_without_store() -> None:
     users = Users(settings(sessions=SessionSettings(shared=True)))
     users.fleet.store.away = True
     assert users.fleet[0].get("/oauth2/sign_out", jar=users.jars["bob"]).status == 302
     assert not users.jars["bob"]
 
 
-def test_a_session_without_names_has_few_keys() -> None:
+def test_keys_for_session_without_names() -> None:
     index = Users(in_cookies()).index
     keys = index.revocations.keys_for(Session(provider="keycloak", user="u"), "x")
-    assert len(keys) == 3  # itself, its subject, all
+    assert len(keys) == 3  # the session, its subject, all
 
 
-def test_foreign_tickets_are_looked_up_as_well() -> None:
-    """What oauth2-proxy wrote is in no index, but can be revoked."""
+def test_revoke_ends_sessions_of_oauth2_proxy() -> None:
+    """Sessions that oauth2-proxy wrote are not in the index, but can be revoked."""
     users = Users(stored(revocable=True, cookie={"format": "oauth2-proxy"}))
     users.fleet.store.sets.clear()
     assert users.run(
         users.index.revoke(user="alice@example.com")
     ).cookie_sessions_revoked
-    assert users.inside() == {"bob"}
+    assert users.signed_in() == {"bob"}
 
 
-def test_a_session_without_sid_is_in_fewer_sets(users: Users) -> None:
+def test_add_session_without_sid(users: Users) -> None:
     session = Session(provider="keycloak", user="u", login_at=START)
     users.run(users.index.add(users.index._formats.new_ticket(), session))
     assert len(users.run(users.index.find(user="u"))) == 1
@@ -359,9 +359,9 @@ def test_a_session_without_sid_is_in_fewer_sets(users: Users) -> None:
 
 
 @pytest.mark.parametrize("revocable", [False, True])
-def test_logging_out_by_subject_ends_all_of_a_user(revocable: bool) -> None:
+def test_logout_token_with_subject_ends_all_sessions_of_user(revocable: bool) -> None:
     users = Users(stored(revocable=revocable))
     [alice, *_] = users.run(users.index.find())
     done = users.run(users.index.revoke_by_logout_token("keycloak", subject=alice.user))
     assert done == RevocationResult(2, revocable)
-    assert users.inside() == {"bob"}
+    assert users.signed_in() == {"bob"}

@@ -1,4 +1,4 @@
-"""Which remembered values rest on which keys, and reads that the news overtakes."""
+"""Invalidation of cache entries by store keys, and of reads that a change overtakes."""
 
 from __future__ import annotations
 
@@ -7,76 +7,76 @@ import pytest
 from authproxy_core.sessions.invalidation import InvalidationTracker
 
 
-class Value:
-    """What is kept under a sealed value."""
+class Item:
+    """A cache entry."""
 
     def __init__(self, sealed: bytes) -> None:
         self.sealed = sealed
 
 
-class Memory:
-    """Remembers values by what `Watch` says, and what was dropped."""
+class Cache:
+    """Records the entries that the tracker drops."""
 
     def __init__(self) -> None:
         self.dropped: list[bytes] = []
         self.cleared = 0
-        self.watch = InvalidationTracker(self.dropped.append, self.clear)
+        self.tracker = InvalidationTracker(self.dropped.append, self.clear)
 
     def clear(self) -> None:
         self.cleared += 1
 
 
 @pytest.fixture
-def memory() -> Memory:
-    memory = Memory()
-    memory.watch.store_notifies = True
-    memory.cleared = 0
-    return memory
+def cache() -> Cache:
+    cache = Cache()
+    cache.tracker.store_notifies = True
+    cache.cleared = 0
+    return cache
 
 
-def test_a_change_drops_what_rests_on_its_key(memory: Memory) -> None:
-    watch = memory.watch
-    one, two = Value(b"1"), Value(b"2")
-    first = watch.track(one, watch.start_read("a", "b"))
-    second = watch.track(two, watch.start_read("b"))
+def test_invalidate_drops_dependents_of_key(cache: Cache) -> None:
+    tracker = cache.tracker
+    one, two = Item(b"1"), Item(b"2")
+    first = tracker.track(one, tracker.start_read("a", "b"))
+    second = tracker.track(two, tracker.start_read("b"))
     assert first
     assert second
-    watch.invalidate("c")
-    assert not memory.dropped
-    watch.invalidate("a")
-    assert memory.dropped == [b"1"]
-    watch.invalidate("b")
-    assert sorted(memory.dropped) == [b"1", b"1", b"2"]
+    tracker.invalidate("c")
+    assert not cache.dropped
+    tracker.invalidate("a")
+    assert cache.dropped == [b"1"]
+    tracker.invalidate("b")
+    assert sorted(cache.dropped) == [b"1", b"1", b"2"]
 
 
-def test_what_nobody_holds_takes_no_memory(memory: Memory) -> None:
-    watch = memory.watch
-    watch.track(Value(b"1"), watch.start_read("a"))
-    assert not len(watch._groups)
-    watch.invalidate("a")
-    assert not memory.dropped
+def test_dependents_freed_with_last_entry(cache: Cache) -> None:
+    tracker = cache.tracker
+    tracker.track(Item(b"1"), tracker.start_read("a"))
+    assert not len(tracker._dependents)
+    tracker.invalidate("a")
+    assert not cache.dropped
 
 
-def test_news_that_overtake_a_read_make_it_useless(memory: Memory) -> None:
-    watch = memory.watch
-    reading, other = watch.start_read("a"), watch.start_read("b")
-    watch.invalidate("a")
-    assert watch.track(Value(b"1"), reading) == ()
-    assert watch.track(Value(b"2"), other)
-    every = watch.start_read("a")
-    watch.invalidate(None)
-    assert watch.track(Value(b"1"), every) == ()
-    assert memory.cleared == 1
+def test_change_during_read_prevents_caching(cache: Cache) -> None:
+    tracker = cache.tracker
+    overtaken, other = tracker.start_read("a"), tracker.start_read("b")
+    tracker.invalidate("a")
+    assert tracker.track(Item(b"1"), overtaken) == ()
+    assert tracker.track(Item(b"2"), other)
+    pending = tracker.start_read("a")
+    tracker.invalidate(None)
+    assert tracker.track(Item(b"1"), pending) == ()
+    assert cache.cleared == 1
 
 
-def test_nothing_is_kept_without_trust(memory: Memory) -> None:
-    watch = memory.watch
-    before = watch.start_read("a")
-    watch.store_notifies = False
-    assert memory.cleared == 1
-    while_off = watch.start_read("a")
-    watch.store_notifies = True
-    # What was read before news could be missed, or while they were, may be old.
-    assert watch.track(Value(b"1"), before) == ()
-    assert watch.track(Value(b"1"), while_off) == ()
-    assert watch.track(Value(b"1"), watch.start_read("a"))
+def test_nothing_cached_without_change_notifications(cache: Cache) -> None:
+    tracker = cache.tracker
+    before = tracker.start_read("a")
+    tracker.store_notifies = False
+    assert cache.cleared == 1
+    while_off = tracker.start_read("a")
+    tracker.store_notifies = True
+    # Changes may have been missed during both reads.
+    assert tracker.track(Item(b"1"), before) == ()
+    assert tracker.track(Item(b"1"), while_off) == ()
+    assert tracker.track(Item(b"1"), tracker.start_read("a"))

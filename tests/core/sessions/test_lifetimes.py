@@ -1,4 +1,4 @@
-"""When a session needs thought: one table for all options."""
+"""Session deadlines for all options, and the settings that exclude each other."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def session(**given: Any) -> Session:
 
 
 @pytest.mark.parametrize(
-    ("options", "given", "early", "due", "noted", "ends"),
+    ("options", "given", "refresh_from", "refresh_due", "touch_due", "ends"),
     [
         ({}, {}, inf, inf, inf, inf),
         ({"expire": 100}, {}, inf, inf, inf, 100),
         ({"expire": 100, "refresh": 60}, {}, 60, 60, inf, 100),
-        # Without a refresh token it ends with what the provider promised.
+        # Without a refresh token, the session expires with its tokens.
         ({"refresh": 60}, {"refresh_token": ""}, inf, inf, inf, inf),
         (
             {"refresh": 60},
@@ -48,7 +48,7 @@ def session(**given: Any) -> Session:
             300,
         ),
         ({}, {"refresh_token": "", "expires_at": T + 300}, inf, inf, inf, inf),
-        # Counted from the login, whatever was refreshed since.
+        # max_lifetime counts from the login, regardless of refreshes.
         (
             {"expire": 100, "max_lifetime": 150},
             {"created_at": T + 90},
@@ -57,10 +57,10 @@ def session(**given: Any) -> Session:
             inf,
             150,
         ),
-        # Refreshing before the access token ends.
+        # A refresh before the access token expires.
         ({"refresh_before": 30}, {"expires_at": T + 300}, 270, 300, inf, inf),
         ({"refresh_before": 30}, {}, inf, inf, inf, inf),
-        # One that is shorter is refreshed at half of its life, not all the time.
+        # A token that lives shorter than refresh_before is refreshed at half time.
         ({"refresh_before": 900}, {"expires_at": T + 300}, 150, 300, inf, inf),
         (
             {"refresh_before": 30, "refresh": 60},
@@ -78,41 +78,43 @@ def session(**given: Any) -> Session:
             inf,
             inf,
         ),
-        # Idle: noted anew ten times in the timeout.
+        # Idle timeout: ten touches per timeout.
         ({"idle_timeout": 600}, {}, inf, inf, 60, 600),
         ({"idle_timeout": 600}, {"last_used_at": T + 100}, inf, inf, 160, 700),
         ({"idle_timeout": 5}, {}, inf, inf, 1, 5),
     ],
 )
-def test_moments(
+def test_deadlines_of_all_options(
     options: dict[str, float],
     given: dict[str, Any],
-    early: float,
-    due: float,
-    noted: float,
+    refresh_from: float,
+    refresh_due: float,
+    touch_due: float,
     ends: float,
 ) -> None:
     found = session(**given)
-    span = lifetimes(**options).deadlines(found, found.created_at)
-    assert span == SessionDeadlines(T + early, T + due, T + noted, T + ends)
-    assert span.fresh_until == T + min(early, noted, ends)
+    deadlines = lifetimes(**options).deadlines(found, found.created_at)
+    assert deadlines == SessionDeadlines(
+        T + refresh_from, T + refresh_due, T + touch_due, T + ends
+    )
+    assert deadlines.fresh_until == T + min(refresh_from, touch_due, ends)
 
 
-def test_cookies_end_with_the_session() -> None:
-    for held in (False, True):
+def test_max_age_ends_with_session() -> None:
+    for stored in (False, True):
         life = lifetimes(expire=HOUR, max_lifetime=2 * HOUR)
-        assert int(life.max_age(session(), T, held=held)) == HOUR
+        assert int(life.max_age(session(), T, stored=stored)) == HOUR
         late = session(created_at=T + 1.5 * HOUR)
-        assert int(life.max_age(late, T + 1.5 * HOUR, held=held)) == HOUR / 2
-        assert int(life.max_age(late, T + 9 * HOUR, held=held)) == 1
-        browser = lifetimes(max_lifetime=2 * HOUR)
-        assert browser.max_age(session(), T, held=held) == 0
+        assert int(life.max_age(late, T + 1.5 * HOUR, stored=stored)) == HOUR / 2
+        assert int(life.max_age(late, T + 9 * HOUR, stored=stored)) == 1
+        without_expiry = lifetimes(max_lifetime=2 * HOUR)
+        assert without_expiry.max_age(session(), T, stored=stored) == 0
     idle = lifetimes(expire=HOUR, idle_timeout=60)
-    assert int(idle.max_age(session(), T, held=False)) == 60
-    assert int(idle.max_age(session(), T, held=True)) == HOUR
+    assert int(idle.max_age(session(), T, stored=False)) == 60
+    assert int(idle.max_age(session(), T, stored=True)) == HOUR
 
 
-def test_a_store_keeps_what_can_still_be_used() -> None:
+def test_store_ttl_covers_remaining_lifetime() -> None:
     assert int(lifetimes(expire=HOUR).store_ttl(session(), T)) == HOUR
     assert lifetimes().store_ttl(session(), T) == MAX_LIFETIME
     assert int(lifetimes(max_lifetime=HOUR).store_ttl(session(), T + 60)) == HOUR - 60
@@ -150,7 +152,7 @@ STORE = {"shared": True, "backend": "store"}
         ({}, {}, {"front_channel": True, "at_provider": True}, ""),
     ],
 )
-def test_settings_that_would_go_wrong_are_refused(
+def test_check_unsupported_settings_rejected(
     cookie: dict[str, Any],
     sessions: dict[str, Any],
     logout: dict[str, bool],

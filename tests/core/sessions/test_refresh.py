@@ -1,4 +1,4 @@
-"""A session's life: the table of the design, one test for each row."""
+"""Refresh and expiry of sessions in one process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.harness import START, Harness, header, headers, run_scripted, setti
 
 @pytest.fixture
 def refreshing() -> Harness:
-    """A session that is refreshed after a minute, just logged in."""
+    """A new session that is refreshed after a minute."""
     harness = Harness(settings(cookie={"refresh": 60.0}))
     harness.log_in()
     harness.idp.requests.clear()
@@ -24,7 +24,7 @@ def refreshing() -> Harness:
 
 
 def stale(harness: Harness) -> Any:
-    """The flow of a check with the session gone stale."""
+    """Return the flow of a check after the session has become stale."""
     harness.clock.now += 61
     return harness.proxy.check(harness.request("/oauth2/auth"))
 
@@ -33,7 +33,7 @@ def kinds(harness: Harness) -> list[str]:
     return [event.kind for event in harness.events if event.kind != "provider_ready"]
 
 
-def test_fresh_needs_no_effect(refreshing: Harness) -> None:
+def test_fresh_session_needs_no_effect(refreshing: Harness) -> None:
     decision = refreshing.proxy.check(refreshing.request("/oauth2/auth"))
     assert isinstance(decision, Respond)
     assert decision.status == 202
@@ -41,12 +41,12 @@ def test_fresh_needs_no_effect(refreshing: Harness) -> None:
     assert again is decision
 
 
-def test_stale_is_refreshed_under_the_lock(refreshing: Harness) -> None:
+def test_stale_session_refreshed_with_lock(refreshing: Harness) -> None:
     before = dict(refreshing.jar)
-    answer = refreshing.decide(stale(refreshing))
-    assert isinstance(answer, Respond)
-    assert answer.status == 202
-    assert headers(answer, b"set-cookie")
+    response = refreshing.decide(stale(refreshing))
+    assert isinstance(response, Respond)
+    assert response.status == 202
+    assert headers(response, b"set-cookie")
     assert refreshing.jar != before
     assert len(refreshing.locks) == 1
     assert refreshing.idp.count("token") == 1
@@ -55,19 +55,19 @@ def test_stale_is_refreshed_under_the_lock(refreshing: Harness) -> None:
     assert refreshing.idp.count("token") == 1
 
 
-def test_az25_a_sibling_with_the_old_cookie_gets_the_new_session(
+def test_az25_request_with_old_cookie_gets_new_session(
     refreshing: Harness,
 ) -> None:
     old = dict(refreshing.jar)
     refreshing.decide(stale(refreshing))
     for _ in range(3):
-        answer = refreshing.get("/oauth2/auth", jar=old)
-        assert answer.status == 202
-        assert headers(answer, b"set-cookie")
+        response = refreshing.get("/oauth2/auth", jar=old)
+        assert response.status == 202
+        assert headers(response, b"set-cookie")
     assert refreshing.idp.count("token") == 1
 
 
-def test_a_sibling_that_waited_takes_what_was_made(refreshing: Harness) -> None:
+def test_waiter_uses_concurrent_result(refreshing: Harness) -> None:
     waiting = stale(refreshing)
     lock = next(waiting)
     assert isinstance(lock, Lock)
@@ -79,7 +79,7 @@ def test_a_sibling_that_waited_takes_what_was_made(refreshing: Harness) -> None:
     assert refreshing.idp.count("token") == 1
 
 
-def test_siblings_that_waited_in_vain_do_not_try_again(refreshing: Harness) -> None:
+def test_waiter_after_failed_refresh_does_not_retry(refreshing: Harness) -> None:
     waiting = stale(refreshing)
     next(waiting)
     refreshing.config.failing["token"] = 503
@@ -91,69 +91,69 @@ def test_siblings_that_waited_in_vain_do_not_try_again(refreshing: Harness) -> N
     assert refreshing.idp.count("token") == 1
 
 
-def test_stale_survives_an_absent_provider(refreshing: Harness) -> None:
-    answer = run_scripted(
+def test_stale_session_survives_unavailable_provider(refreshing: Harness) -> None:
+    response = run_scripted(
         stale(refreshing),
         (Lock, True),
         (Fetch, FetchError("connection refused")),
         (Unlock, None),
     )
-    assert answer.status == 202
-    assert not headers(answer, b"set-cookie")
+    assert response.status == 202
+    assert not headers(response, b"set-cookie")
     assert kinds(refreshing) == ["refresh_failed"]
-    # The provider is left alone for a while.
+    # The next attempt is delayed.
     assert (
         run_scripted(refreshing.proxy.check(refreshing.request("/oauth2/auth"))).status
         == 202
     )
 
 
-def test_stale_is_tried_again_after_a_while(refreshing: Harness) -> None:
+def test_failed_refresh_retried_after_delay(refreshing: Harness) -> None:
     refreshing.config.failing["token"] = 503
     refreshing.decide(stale(refreshing))
     del refreshing.config.failing["token"]
     refreshing.clock.now += 11
-    answer = refreshing.get("/oauth2/auth")
-    assert headers(answer, b"set-cookie")
+    response = refreshing.get("/oauth2/auth")
+    assert headers(response, b"set-cookie")
 
 
-def test_stale_without_the_lock_in_time_is_still_good(refreshing: Harness) -> None:
-    answer = run_scripted(stale(refreshing), (Lock, False))
-    assert answer.status == 202
+def test_stale_session_without_lock_still_valid(refreshing: Harness) -> None:
+    response = run_scripted(stale(refreshing), (Lock, False))
+    assert response.status == 202
 
 
-def test_az23_invalid_grant_ends_the_session(refreshing: Harness) -> None:
+def test_az23_invalid_grant_ends_session(refreshing: Harness) -> None:
     refreshing.idp.revoke("alice")
     old = dict(refreshing.jar)
-    answer = refreshing.decide(stale(refreshing))
-    assert isinstance(answer, Respond)
-    assert answer.status == 401
+    response = refreshing.decide(stale(refreshing))
+    assert isinstance(response, Respond)
+    assert response.status == 401
     assert b"_oauth2_proxy" not in refreshing.jar
     assert kinds(refreshing) == ["session_ended"]
-    # A sibling is told the same without asking again.
+    # A request with the old cookie gets the same result without a token request.
     assert refreshing.get("/oauth2/auth", jar=old).status == 401
     assert refreshing.idp.count("token") == 1
 
 
-def test_a_changed_subject_ends_the_session(refreshing: Harness) -> None:
-    refreshing.config.id_token_claims["sub"] = "somebody-else"
-    answer = refreshing.decide(stale(refreshing))
-    assert isinstance(answer, Respond)
-    assert answer.status == 401
+def test_refresh_with_other_subject_ends_session(refreshing: Harness) -> None:
+    refreshing.config.id_token_claims["sub"] = "another-subject"
+    response = refreshing.decide(stale(refreshing))
+    assert isinstance(response, Respond)
+    assert response.status == 401
     assert refreshing.events[-1].reason == "subject"
 
 
-def test_az22_a_refresh_without_id_token_keeps_who_it_is(refreshing: Harness) -> None:
+def test_az22_refresh_without_id_token_keeps_identity(refreshing: Harness) -> None:
     refreshing.config.id_token_on_refresh = False
-    answer = refreshing.decide(stale(refreshing))
-    assert isinstance(answer, Respond)
-    assert answer.status == 202
-    assert header(answer, b"x-auth-request-email") == b"alice@example.com"
-    groups = header(answer, b"x-auth-request-groups").split(b",")
+    response = refreshing.decide(stale(refreshing))
+    assert isinstance(response, Respond)
+    assert response.status == 202
+    assert header(response, b"x-auth-request-email") == b"alice@example.com"
+    groups = header(response, b"x-auth-request-groups").split(b",")
     assert len(groups) == len(set(groups))
 
 
-def test_a_refresh_token_that_is_not_rotated_is_kept(refreshing: Harness) -> None:
+def test_refresh_token_without_rotation_kept(refreshing: Harness) -> None:
     refreshing.config.rotate_refresh_tokens = False
     refreshing.config.token_response["refresh_token"] = None
     refreshing.decide(stale(refreshing))
@@ -162,7 +162,7 @@ def test_a_refresh_token_that_is_not_rotated_is_kept(refreshing: Harness) -> Non
     assert refreshing.idp.count("token") == 2
 
 
-def test_without_a_refresh_token_the_session_ends_with_the_access_token() -> None:
+def test_session_without_refresh_token_expires_with_access_token() -> None:
     harness = Harness(settings(cookie={"refresh": 60.0}))
     harness.config.issue_refresh_token = False
     harness.log_in()
@@ -173,34 +173,34 @@ def test_without_a_refresh_token_the_session_ends_with_the_access_token() -> Non
     assert harness.idp.count("token") == 1
 
 
-def test_expired_is_anonymous(harness: Harness) -> None:
+def test_expired_session_unauthenticated(harness: Harness) -> None:
     harness.log_in()
     harness.clock.now += 168 * 3600
-    answer = harness.get("/oauth2/auth")
-    assert answer.status == 401
+    response = harness.get("/oauth2/auth")
+    assert response.status == 401
     assert b"_oauth2_proxy" not in harness.jar
 
 
-def test_expired_is_noticed_in_the_cache(harness: Harness) -> None:
+def test_expired_session_in_cache_rejected(harness: Harness) -> None:
     harness.log_in()
     assert harness.get("/oauth2/auth").status == 202
     harness.clock.now += 168 * 3600
     assert harness.get("/oauth2/auth").status == 401
 
 
-def test_a_session_without_end_is_a_browser_session() -> None:
+def test_session_without_expiry_has_no_max_age() -> None:
     harness = Harness(settings(cookie={"expire": 0.0}))
-    answer = harness.log_in()
+    response = harness.log_in()
     assert all(
         b"Max-Age=0" in line or b"Max-Age" not in line
-        for line in headers(answer, b"set-cookie")
+        for line in headers(response, b"set-cookie")
     )
     harness.clock.now += 10 * 365 * 86400
     assert harness.get("/oauth2/auth").status == 202
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_validate_url_can_end_a_refreshed_session(status: int) -> None:
+def test_validate_url_ends_refreshed_session(status: int) -> None:
     harness = Harness(
         settings(
             cookie={"refresh": 60.0},
@@ -216,12 +216,12 @@ def test_validate_url_can_end_a_refreshed_session(status: int) -> None:
         return good(effect)
 
     harness.on_fetch = fetch
-    answer = harness.decide(stale(harness))
-    assert isinstance(answer, Respond)
-    assert answer.status == 401
+    response = harness.decide(stale(harness))
+    assert isinstance(response, Respond)
+    assert response.status == 401
 
 
-def test_validate_url_that_agrees_keeps_it() -> None:
+def test_validate_url_success_keeps_refreshed_session() -> None:
     harness = Harness(
         settings(
             cookie={"refresh": 60.0},
@@ -233,23 +233,23 @@ def test_validate_url_that_agrees_keeps_it() -> None:
     harness.on_fetch = lambda effect: (
         Response(200) if effect.url.endswith("/validate") else good(effect)
     )
-    answer = harness.decide(stale(harness))
-    assert isinstance(answer, Respond)
-    assert answer.status == 202
+    response = harness.decide(stale(harness))
+    assert isinstance(response, Respond)
+    assert response.status == 202
 
 
-def test_pages_and_userinfo_refresh_as_well(refreshing: Harness) -> None:
+def test_userinfo_and_pages_refresh_session(refreshing: Harness) -> None:
     refreshing.clock.now += 61
-    answer = refreshing.get("/oauth2/userinfo")
-    assert answer.status == 200
-    assert headers(answer, b"set-cookie")
+    response = refreshing.get("/oauth2/userinfo")
+    assert response.status == 200
+    assert headers(response, b"set-cookie")
     refreshing.clock.now += 61
-    answer = refreshing.get("/page")
-    assert answer.status == 404
-    assert headers(answer, b"set-cookie")
+    response = refreshing.get("/page")
+    assert response.status == 404
+    assert headers(response, b"set-cookie")
 
 
-def test_identify_refreshes_for_embedders(refreshing: Harness) -> None:
+def test_identify_refreshes_session(refreshing: Harness) -> None:
     request = refreshing.request("/")
     session = refreshing.run(refreshing.proxy.identify(request))
     assert session.email == "alice@example.com"
@@ -263,7 +263,7 @@ def test_identify_refreshes_for_embedders(refreshing: Harness) -> None:
     assert refreshing.proxy.identify(anonymous) is None
 
 
-def test_memory_of_renewals_and_failures_is_bounded(
+def test_refresh_cache_bounded(
     refreshing: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from authproxy_core.sessions import refresh_cache
@@ -278,13 +278,13 @@ def test_memory_of_renewals_and_failures_is_bounded(
     assert refreshing.get("/oauth2/auth").status == 202
 
 
-def test_lo08_sign_out_after_a_refresh_leaves_nothing(refreshing: Harness) -> None:
+def test_lo08_sign_out_after_refresh_ends_session(refreshing: Harness) -> None:
     refreshing.decide(stale(refreshing))
     refreshing.get("/oauth2/sign_out")
     assert refreshing.get("/oauth2/auth").status == 401
 
 
-def test_sessions_show_no_tokens() -> None:
+def test_session_repr_contains_no_tokens() -> None:
     session = Session(
         user="u", access_token="AT-1", id_token="IT-1", refresh_token="RT-1"
     )

@@ -1,4 +1,4 @@
-"""Refreshing among several processes: once, for all, whatever the order."""
+"""Refresh by several processes: single-flight, shared results, failures."""
 
 from __future__ import annotations
 
@@ -29,58 +29,60 @@ KINDS: dict[str, dict[str, Any]] = {
     "cookie": {"sessions": SessionSettings(shared=True)},
     "revocable": {"sessions": SessionSettings(shared=True, revocable=True)},
     "ticket": {"sessions": SessionSettings(shared=True, backend="store")},
-    "foreign-cookie": {
+    "oauth2-proxy-cookie": {
         "sessions": SessionSettings(shared=True),
         "cookie": {"refresh": 60.0, "format": "oauth2-proxy"},
     },
-    "foreign-ticket": {
+    "oauth2-proxy-ticket": {
         "sessions": SessionSettings(shared=True, backend="store"),
         "cookie": {"refresh": 60.0, "format": "oauth2-proxy"},
     },
 }
 kinds = pytest.mark.parametrize("kind", list(KINDS))
-in_cookies = pytest.mark.parametrize("kind", ["cookie", "revocable", "foreign-cookie"])
-in_store = pytest.mark.parametrize("kind", ["ticket", "foreign-ticket"])
+in_cookies = pytest.mark.parametrize(
+    "kind", ["cookie", "revocable", "oauth2-proxy-cookie"]
+)
+in_store = pytest.mark.parametrize("kind", ["ticket", "oauth2-proxy-ticket"])
 
 
 def fleet_of(kind: str, **changes: Any) -> Fleet:
-    """Two processes, and a session that has just begun."""
+    """Two processes that share a new session."""
     values = {"cookie": {"refresh": 60.0}} | KINDS[kind]
     fleet = Fleet(settings(**values), **changes)
     fleet[0].log_in()
     fleet.idp.requests.clear()
-    fleet.store.locks.clear()  # the login's
+    fleet.store.locks.clear()  # the login lock
     return fleet
 
 
 @kinds
 @given(seed=st.integers(0, 1 << 32))
 @budget(max_examples=6, deadline=None)
-def test_az25_twenty_requests_refresh_once(kind: str, seed: int) -> None:
+def test_az25_twenty_concurrent_requests_refresh_once(kind: str, seed: int) -> None:
     fleet = fleet_of(kind, seed=seed)
     fleet.clock.now += 61
     old = dict(fleet.harness.jar)
-    answers = fleet.check_together(20, old)
-    assert [answer.status for answer in answers] == [202] * 20
-    assert all(headers(answer, b"set-cookie") for answer in answers)
+    responses = fleet.check_together(20, old)
+    assert [response.status for response in responses] == [202] * 20
+    assert all(headers(response, b"set-cookie") for response in responses)
     assert fleet.idp.count("token") == 1
     # Late requests with the old cookie succeed in every process for a while.
     for moment in range(3):
         fleet.clock.now += 15 * bool(moment)
         for process in fleet.processes:
             jar = dict(old)
-            answer = process.get("/oauth2/auth", jar=jar)
-            assert answer.status == 202
-            assert headers(answer, b"set-cookie")
+            response = process.get("/oauth2/auth", jar=jar)
+            assert response.status == 202
+            assert headers(response, b"set-cookie")
             assert process.get("/oauth2/auth", jar=jar).status == 202
     assert fleet.idp.count("token") == 1
-    # Nobody holds a lock any more.
+    # All locks are released.
     assert not fleet.store.locks
 
 
 @kinds
-def test_late_requests_with_the_old_cookie_are_let_in_for_a_minute(kind: str) -> None:
-    """In the process that refreshed and in the other one; they get the new session."""
+def test_late_requests_with_old_cookie_allowed_for_a_minute(kind: str) -> None:
+    """In both processes, they get the refreshed session."""
     fleet = fleet_of(kind)
     fleet.clock.now += 61
     old = dict(fleet.harness.jar)
@@ -88,21 +90,21 @@ def test_late_requests_with_the_old_cookie_are_let_in_for_a_minute(kind: str) ->
     for moment in (0.0, 30.0, 29.0):
         fleet.clock.now += moment
         for process in fleet.processes:
-            answer = process.get("/oauth2/auth", jar=dict(old))
-            assert answer.status == 202
-            assert headers(answer, b"set-cookie") or kind.endswith("ticket")
+            response = process.get("/oauth2/auth", jar=dict(old))
+            assert response.status == 202
+            assert headers(response, b"set-cookie") or kind.endswith("ticket")
     assert fleet.idp.count("token") == 1
 
 
 @kinds
-def test_az23_an_ended_session_is_ended_everywhere(kind: str) -> None:
+def test_az23_invalid_grant_ends_session_in_all_processes(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.clock.now += 61
     fleet.idp.revoke("alice")
     old = dict(fleet.harness.jar)
-    answers = fleet.check_together(6, old)
-    assert {answer.status for answer in answers} == {401}
-    assert all(headers(answer, b"set-cookie") for answer in answers)
+    responses = fleet.check_together(6, old)
+    assert {response.status for response in responses} == {401}
+    assert all(headers(response, b"set-cookie") for response in responses)
     assert fleet.idp.count("token") == 1
     third = fleet.join(fleet.harness.settings)
     assert third.get("/oauth2/auth", jar=dict(old)).status == 401
@@ -110,22 +112,22 @@ def test_az23_an_ended_session_is_ended_everywhere(kind: str) -> None:
 
 
 @kinds
-def test_a_provider_that_is_away_ends_nothing(kind: str) -> None:
+def test_refresh_unavailable_provider_keeps_session(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.clock.now += 61
     fleet.harness.config.failing["token"] = 503
-    answers = fleet.check_together(6, dict(fleet.harness.jar))
-    assert {answer.status for answer in answers} == {202}
+    responses = fleet.check_together(6, dict(fleet.harness.jar))
+    assert {response.status for response in responses} == {202}
     del fleet.harness.config.failing["token"]
     fleet.clock.now += 11
-    answers = fleet.check_together(6, dict(fleet.harness.jar))
-    assert {answer.status for answer in answers} == {202}
-    assert all(headers(answer, b"set-cookie") for answer in answers)
+    responses = fleet.check_together(6, dict(fleet.harness.jar))
+    assert {response.status for response in responses} == {202}
+    assert all(headers(response, b"set-cookie") for response in responses)
 
 
 @kinds
-def test_another_process_finishes_what_one_began(kind: str) -> None:
-    """The provider rotates: whoever comes next has to know the new refresh token."""
+def test_pending_tokens_used_by_another_process(kind: str) -> None:
+    """After a rotation, the next process needs the new refresh token."""
     fleet = fleet_of(kind)
     fleet.harness.config.id_token_claims["groups"] = None  # so that userinfo is needed
     fleet.harness.config.failing["userinfo"] = 503
@@ -133,15 +135,15 @@ def test_another_process_finishes_what_one_began(kind: str) -> None:
     jar = dict(fleet.harness.jar)
     assert fleet[0].get("/oauth2/auth", jar=jar).status == 202
     del fleet.harness.config.failing["userinfo"]
-    answer = fleet[1].get("/oauth2/auth", jar=jar)
-    assert answer.status == 202
-    assert headers(answer, b"set-cookie")
+    response = fleet[1].get("/oauth2/auth", jar=jar)
+    assert response.status == 202
+    assert headers(response, b"set-cookie")
     fleet.clock.now += 61
     assert fleet[0].get("/oauth2/auth", jar=jar).status == 202
 
 
 @kinds
-def test_tokens_that_waited_too_long_are_renewed_themselves(kind: str) -> None:
+def test_pending_tokens_too_old_are_refreshed(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.harness.config.id_token_claims["groups"] = None
     fleet.harness.config.failing["userinfo"] = 503
@@ -149,21 +151,21 @@ def test_tokens_that_waited_too_long_are_renewed_themselves(kind: str) -> None:
     jar = dict(fleet.harness.jar)
     for _ in range(3):
         assert fleet[0].get("/oauth2/auth", jar=jar).status == 202
-        fleet.clock.now += 400  # longer than an ID token is good for
+        fleet.clock.now += 400  # longer than the lifetime of an ID token
     del fleet.harness.config.failing["userinfo"]
-    answer = fleet[1].get("/oauth2/auth", jar=jar)
-    assert answer.status == 202
-    assert headers(answer, b"set-cookie")
+    response = fleet[1].get("/oauth2/auth", jar=jar)
+    assert response.status == 202
+    assert headers(response, b"set-cookie")
 
 
-@pytest.mark.parametrize("kind", ["cookie", "foreign-cookie"])
-def test_without_the_store_a_cookie_session_lives_on(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["cookie", "oauth2-proxy-cookie"])
+def test_refresh_without_store_keeps_cookie_session(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.clock.now += 61
     fleet.store.away = True
     jar = dict(fleet.harness.jar)
-    answers = fleet.check_together(6, jar)
-    assert {answer.status for answer in answers} == {202}
+    responses = fleet.check_together(6, jar)
+    assert {response.status for response in responses} == {202}
     assert fleet.idp.count("token") == 0
     fleet.store.away = False
     fleet.clock.now += 11
@@ -172,7 +174,7 @@ def test_without_the_store_a_cookie_session_lives_on(kind: str) -> None:
 
 
 @in_store
-def test_without_the_store_a_ticket_session_is_503_and_nothing_is_cleared(
+def test_refresh_without_store_returns_503_for_stored_session(
     kind: str,
 ) -> None:
     fleet = fleet_of(kind)
@@ -180,18 +182,18 @@ def test_without_the_store_a_ticket_session_is_503_and_nothing_is_cleared(
     fleet.store.away = True
     jar = dict(fleet.harness.jar)
     for target in ("/oauth2/auth", "/page", "/oauth2/userinfo", "/oauth2/sign_out"):
-        answer = fleet[0].get(target, jar=jar)
-        assert answer.status == 503
-        assert headers(answer, b"retry-after")
-        assert not headers(answer, b"set-cookie")
+        response = fleet[0].get(target, jar=jar)
+        assert response.status == 503
+        assert headers(response, b"retry-after")
+        assert not headers(response, b"set-cookie")
     assert fleet.idp.count("token") == 0
     fleet.store.away = False
     assert fleet[0].get("/oauth2/auth", jar=jar).status == 202
 
 
 @kinds
-def test_a_store_that_fails_for_a_moment_loses_no_refresh(kind: str) -> None:
-    """The refresh token is spent: what came for it has to be saved."""
+def test_refresh_save_retried_after_store_error(kind: str) -> None:
+    """The old refresh token was used, so the new tokens must be saved."""
     fleet = fleet_of(kind)
     fleet.clock.now += 61
     failures = iter([True, True])
@@ -205,14 +207,14 @@ def test_a_store_that_fails_for_a_moment_loses_no_refresh(kind: str) -> None:
 
 
 @in_cookies
-def test_a_refresh_that_can_not_be_shared_keeps_others_from_trying(kind: str) -> None:
+def test_refresh_not_shared_prevents_second_refresh(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.clock.now += 61
     fleet.store.failing = lambda effect: type(effect) is Save
     jar = dict(fleet.harness.jar)
-    answer = fleet[0].get("/oauth2/auth", jar=dict(jar))
-    assert answer.status == 202
-    assert headers(answer, b"set-cookie")
+    response = fleet[0].get("/oauth2/auth", jar=dict(jar))
+    assert response.status == 202
+    assert headers(response, b"set-cookie")
     assert [event.kind for event in fleet.harness.events][-2:] == [
         "refresh_not_shared",
         "refreshed",
@@ -224,7 +226,7 @@ def test_a_refresh_that_can_not_be_shared_keeps_others_from_trying(kind: str) ->
 
 
 @in_store
-def test_a_ticket_whose_refresh_was_not_saved_is_saved_later(kind: str) -> None:
+def test_refresh_of_stored_session_saved_later(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.clock.now += 61
     fleet.store.failing = lambda effect: type(effect) is Save
@@ -236,8 +238,8 @@ def test_a_ticket_whose_refresh_was_not_saved_is_saved_later(kind: str) -> None:
 
 
 @kinds
-def test_lo08_signing_out_while_a_refresh_runs(kind: str) -> None:
-    """Whatever step the refresh is at: afterwards the session is over."""
+def test_lo08_sign_out_during_refresh_ends_session(kind: str) -> None:
+    """The session has ended, whichever step the refresh was at."""
     for steps in range(0, 12, 1 if kind in ("ticket", "cookie") else 4):
         fleet = fleet_of(kind)
         fleet.clock.now += 61
@@ -254,15 +256,16 @@ def test_lo08_signing_out_while_a_refresh_runs(kind: str) -> None:
         keep_cookies(signed_out, run.result)
         for process in fleet.processes:
             assert process.get("/oauth2/auth", jar=dict(old)).status == 401, steps
-        if kind != "cookie" and kind != "foreign-cookie":
-            # A fresh cookie that nothing revokes is good to its end, as documented.
+        if kind != "cookie" and kind != "oauth2-proxy-cookie":
+            # A new cookie that is not revocable stays valid until it expires, as
+            # documented.
             late = fleet[1].get("/oauth2/auth", jar=dict(signed_out))
             assert late.status == 401, steps
         assert not fleet.store.held("_oauth2_proxy-"), steps
 
 
 @kinds
-def test_st08_a_holder_that_died_delays_nobody_for_long(kind: str) -> None:
+def test_st08_lock_of_dead_process_expires(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.clock.now += 61
     jar = dict(fleet.harness.jar)
@@ -280,7 +283,7 @@ def test_st08_a_holder_that_died_delays_nobody_for_long(kind: str) -> None:
 
 
 @in_cookies
-def test_the_lock_of_a_refresh_that_can_not_be_shared_is_not_given_back(
+def test_refresh_not_shared_keeps_lock(
     kind: str,
 ) -> None:
     fleet = fleet_of(kind)
@@ -291,7 +294,7 @@ def test_the_lock_of_a_refresh_that_can_not_be_shared_is_not_given_back(
 
 
 @kinds
-def test_a_session_that_ends_while_it_waits_is_not_refreshed(kind: str) -> None:
+def test_session_expired_while_waiting_not_refreshed(kind: str) -> None:
     given = KINDS[kind] | {
         "cookie": {"refresh": 60.0, "expire": 90.0}
         | dict(KINDS[kind].get("cookie", {}))
@@ -312,24 +315,24 @@ def test_a_session_that_ends_while_it_waits_is_not_refreshed(kind: str) -> None:
 
 
 @kinds
-def test_records_that_were_planted_or_broken_are_ignored(kind: str) -> None:
-    """Whoever can write to the store can't put another session in a session's place."""
+def test_planted_or_invalid_refresh_records_ignored(kind: str) -> None:
+    """An attacker with write access to the store cannot replace a session."""
     fleet = fleet_of(kind)
     fleet.clock.now += 61
     loads = [one.keys for one in _effects(fleet) if isinstance(one, LoadAll)]
     keys = [key for load in loads for key in load if ":re" in key or ":un" in key]
     keys = [key for key in keys if ":revoked:" not in key]
     for key in keys:
-        note = fleet[0].proxy._sessions.formats.seal_record(key, b"other layout")
-        good = note if ":un" in key else fleet.harness.jar[b"_oauth2_proxy"]
-        fleet.store.put(key, good, 600)
-    answer = fleet[0].get("/oauth2/auth")
-    assert answer.status == 202
-    assert header(answer, b"x-auth-request-email") == b"alice@example.com"
+        record = fleet[0].proxy._sessions.formats.seal_record(key, b"other layout")
+        valid = record if ":un" in key else fleet.harness.jar[b"_oauth2_proxy"]
+        fleet.store.put(key, valid, 600)
+    response = fleet[0].get("/oauth2/auth")
+    assert response.status == 202
+    assert header(response, b"x-auth-request-email") == b"alice@example.com"
 
 
 def _effects(fleet: Fleet) -> list[Any]:
-    """The effects of a refresh in another process, up to the token request."""
+    """Return the store effects of a refresh in another process up to its token request."""
     run = Run(fleet[1], fleet[1].proxy.check(fleet.harness.request("/oauth2/auth")))
     fleet.store.seen.clear()
     while not isinstance(run.effect, Fetch):
@@ -340,7 +343,7 @@ def _effects(fleet: Fleet) -> list[Any]:
 
 
 @kinds
-def test_two_processes_that_fail_in_turn_keep_the_newest_token(kind: str) -> None:
+def test_alternating_failures_keep_newest_refresh_token(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.harness.config.id_token_claims["groups"] = None
     fleet.harness.config.failing["userinfo"] = 503
@@ -348,7 +351,7 @@ def test_two_processes_that_fail_in_turn_keep_the_newest_token(kind: str) -> Non
     jar = dict(fleet.harness.jar)
     for process in (fleet[0], fleet[1], fleet[0], fleet[1]):
         assert process.get("/oauth2/auth", jar=jar).status == 202
-        fleet.clock.now += 61  # what was kept is too old to be used as it is
+        fleet.clock.now += 61  # the pending tokens are too old to be used
     del fleet.harness.config.failing["userinfo"]
     for process in (fleet[0], fleet[1]):
         assert headers(process.get("/oauth2/auth", jar=jar), b"set-cookie")
@@ -357,7 +360,7 @@ def test_two_processes_that_fail_in_turn_keep_the_newest_token(kind: str) -> Non
 
 
 @in_store
-def test_a_provider_that_does_not_rotate_leaves_nothing_behind(kind: str) -> None:
+def test_pending_tokens_without_rotation_not_stored(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.harness.config.rotate_refresh_tokens = False
     fleet.harness.config.token_response["refresh_token"] = None
@@ -374,7 +377,7 @@ def test_a_provider_that_does_not_rotate_leaves_nothing_behind(kind: str) -> Non
 
 
 @kinds
-def test_a_provider_that_stops_rotating_keeps_the_newest_token(kind: str) -> None:
+def test_provider_that_stops_rotation_keeps_newest_token(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.harness.config.id_token_claims["groups"] = None
     fleet.harness.config.failing["userinfo"] = 503
@@ -392,11 +395,11 @@ def test_a_provider_that_stops_rotating_keeps_the_newest_token(kind: str) -> Non
     assert headers(fleet[1].get("/oauth2/auth", jar=jar), b"set-cookie")
 
 
-# -- refreshing early
+# -- early refresh
 
 
 def early(kind: str) -> Fleet:
-    """A token of 300 s, refreshed 60 s before its end."""
+    """A session whose token of 300 s is refreshed 60 s before its expiry."""
     given = KINDS[kind]
     cookie = {k: v for k, v in given.get("cookie", {}).items() if k != "refresh"}
     life = msgspec.structs.replace(given["sessions"], refresh_before=60.0)
@@ -407,7 +410,7 @@ def early(kind: str) -> Fleet:
 
 
 @kinds
-def test_early_one_refreshes_and_nobody_waits(kind: str) -> None:
+def test_early_refresh_does_not_block_other_requests(kind: str) -> None:
     fleet = early(kind)
     jar = dict(fleet.harness.jar)
     fleet.clock.now += 239
@@ -421,27 +424,27 @@ def test_early_one_refreshes_and_nobody_waits(kind: str) -> None:
     now = fleet.clock.now
     for _ in range(2):
         for process in fleet.processes:
-            answer = process.get("/oauth2/auth", jar=dict(jar))
-            assert answer.status == 202
-            assert not headers(answer, b"set-cookie")
-    assert fleet.clock.now == now  # nobody waited for the lock
+            response = process.get("/oauth2/auth", jar=dict(jar))
+            assert response.status == 202
+            assert not headers(response, b"set-cookie")
+    assert fleet.clock.now == now  # no request waited for the lock
     fleet.finish(run)
     assert headers(run.result, b"set-cookie")
     assert fleet.idp.count("token") == 1
 
 
 @kinds
-def test_when_the_token_has_ended_requests_wait(kind: str) -> None:
+def test_expired_token_makes_requests_wait(kind: str) -> None:
     fleet = early(kind)
     fleet.clock.now += 301
-    answers = fleet.check_together(10, dict(fleet.harness.jar))
-    assert {answer.status for answer in answers} == {202}
-    assert all(headers(answer, b"set-cookie") for answer in answers)
+    responses = fleet.check_together(10, dict(fleet.harness.jar))
+    assert {response.status for response in responses} == {202}
+    assert all(headers(response, b"set-cookie") for response in responses)
     assert fleet.idp.count("token") == 1
 
 
 @kinds
-def test_an_early_refresh_that_fails_is_tried_again(kind: str) -> None:
+def test_early_refresh_failure_retried(kind: str) -> None:
     fleet = early(kind)
     fleet.harness.config.failing["token"] = 503
     fleet.clock.now += 245
@@ -452,9 +455,9 @@ def test_an_early_refresh_that_fails_is_tried_again(kind: str) -> None:
     assert headers(fleet[0].get("/oauth2/auth", jar=jar), b"set-cookie")
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if "foreign" not in kind])
-def test_a_refresh_is_use_of_the_session(kind: str) -> None:
-    """The original's formats do not say when a session was used."""
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "oauth2-proxy" not in kind])
+def test_refresh_counts_as_use(kind: str) -> None:
+    """Not in oauth2-proxy's formats, which do not store the last use."""
     life = msgspec.structs.replace(KINDS[kind]["sessions"], idle_timeout=100.0)
     fleet = Fleet(settings(cookie={"refresh": 90.0}, sessions=life))
     fleet[0].log_in()
@@ -465,13 +468,13 @@ def test_a_refresh_is_use_of_the_session(kind: str) -> None:
     assert fleet[0].get("/oauth2/auth").status == 401
 
 
-def test_tokens_that_are_kept_are_not_shown() -> None:
+def test_pending_tokens_repr_contains_no_tokens() -> None:
     assert "RT" not in repr(PendingTokens(Tokens("AT", "IT", "RT"), 1.0, "RT-0"))
 
 
 @kinds
-def test_st08_a_lock_that_was_stolen_in_the_middle_of_a_refresh(kind: str) -> None:
-    """Another process refreshes meanwhile: its session is the good one, for all."""
+def test_st08_refresh_after_lost_lock_honors_concurrent_result(kind: str) -> None:
+    """Another process refreshes meanwhile; all processes use its session."""
     fleet = fleet_of(kind)
     fleet.clock.now += 61
     old = dict(fleet.harness.jar)
@@ -492,7 +495,7 @@ def test_st08_a_lock_that_was_stolen_in_the_middle_of_a_refresh(kind: str) -> No
 
 
 @kinds
-def test_a_refusal_while_the_store_goes_away_ends_the_session(kind: str) -> None:
+def test_invalid_grant_with_failing_store_ends_session(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.clock.now += 61
     run = Run(fleet[0], fleet[0].proxy.check(fleet.harness.request("/oauth2/auth")))
@@ -507,14 +510,14 @@ def test_a_refusal_while_the_store_goes_away_ends_the_session(kind: str) -> None
 
 
 @kinds
-def test_lo08_a_sign_out_is_final_although_the_store_goes_away(kind: str) -> None:
+def test_lo08_sign_out_final_although_store_fails(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.clock.now += 61
     run = Run(fleet[0], fleet[0].proxy.check(fleet.harness.request("/oauth2/auth")))
     while not isinstance(run.effect, Fetch):
         run.step()
     assert fleet[1].get("/oauth2/sign_out").status == 302
-    # The note of its end is still read, but nothing can be written any more.
+    # The revocation mark can still be read, but nothing can be written.
     fleet[0].proxy._sessions.refresh_cache._ended = type(
         fleet[0].proxy._sessions.refresh_cache._ended
     )(fleet.clock, 60.0)

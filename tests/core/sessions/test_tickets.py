@@ -1,4 +1,4 @@
-"""Sessions in the store: tickets, what opens them, and what remembers them."""
+"""Stored sessions: tickets, formats, caching, idle timeout."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def ticket_keys(fleet: Fleet) -> list[str]:
     return fleet.store.held("_oauth2_proxy-")
 
 
-# -- the usual
+# -- checks and caching
 
 
 @formats
-def test_the_cookie_is_short_and_the_store_opens_for_it_only(form: str) -> None:
+def test_ticket_cookie_short_and_required_to_unseal(form: str) -> None:
     fleet = fleet_of(form)
     [key] = ticket_keys(fleet)
     assert len(fleet.harness.jar[NAME]) < 300
@@ -69,7 +69,7 @@ def test_the_cookie_is_short_and_the_store_opens_for_it_only(form: str) -> None:
 
 
 @formats
-def test_a_cold_check_is_one_load_and_a_warm_one_none(form: str) -> None:
+def test_first_check_loads_once_and_later_checks_use_cache(form: str) -> None:
     fleet = fleet_of(form)
     first = fleet[1].get("/oauth2/auth")
     assert [type(effect) for effect in fleet.store.seen] == [LoadAll]
@@ -80,7 +80,7 @@ def test_a_cold_check_is_one_load_and_a_warm_one_none(form: str) -> None:
 
 
 @formats
-def test_without_trust_every_check_asks_the_store(form: str) -> None:
+def test_every_check_loads_without_change_notifications(form: str) -> None:
     fleet = fleet_of(form, trusting=False)
     for _ in range(3):
         assert fleet[1].get("/oauth2/auth").status == 202
@@ -88,7 +88,7 @@ def test_without_trust_every_check_asks_the_store(form: str) -> None:
 
 
 @formats
-def test_trust_that_ends_ends_the_cache(form: str) -> None:
+def test_cache_cleared_when_change_notifications_stop(form: str) -> None:
     fleet = fleet_of(form)
     assert fleet[0].get("/oauth2/auth").status == 202
     fleet[0].proxy.store_notifies = False
@@ -97,7 +97,7 @@ def test_trust_that_ends_ends_the_cache(form: str) -> None:
 
 
 @formats
-def test_st11_signing_out_here_ends_it_there(form: str) -> None:
+def test_st11_sign_out_ends_session_in_all_processes(form: str) -> None:
     fleet = fleet_of(form)
     old = dict(fleet.harness.jar)
     assert fleet[1].get("/oauth2/auth").status == 202
@@ -108,7 +108,7 @@ def test_st11_signing_out_here_ends_it_there(form: str) -> None:
 
 
 @formats
-def test_a_dead_ticket_is_cleared(form: str) -> None:
+def test_ticket_without_session_cleared(form: str) -> None:
     fleet = fleet_of(form)
     fleet.store.values.clear()
     jar = dict(fleet.harness.jar)
@@ -116,7 +116,7 @@ def test_a_dead_ticket_is_cleared(form: str) -> None:
     assert not jar
 
 
-def test_a_session_ends_with_its_time() -> None:
+def test_stored_session_expires() -> None:
     fleet = fleet_of(cookie={"expire": 3600.0})
     assert fleet[0].get("/oauth2/auth").status == 202
     fleet.clock.now += 3601
@@ -125,7 +125,7 @@ def test_a_session_ends_with_its_time() -> None:
     assert not ticket_keys(fleet)
 
 
-def test_a_session_whose_tokens_can_not_be_refreshed_ends_with_them() -> None:
+def test_stored_session_without_refresh_token_expires_with_tokens() -> None:
     fleet = fleet_of(logged_in=False, cookie={"refresh": 60.0})
     fleet.harness.config.issue_refresh_token = False
     fleet[0].log_in()
@@ -135,7 +135,7 @@ def test_a_session_whose_tokens_can_not_be_refreshed_ends_with_them() -> None:
     assert fleet[0].get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 401
 
 
-def test_sign_in_pages_and_userinfo_know_the_session() -> None:
+def test_stored_session_on_other_endpoints() -> None:
     fleet = fleet_of()
     assert fleet[1].get("/oauth2/userinfo").status == 200
     assert fleet[1].get("/oauth2/sign_in").status == 200
@@ -144,13 +144,13 @@ def test_sign_in_pages_and_userinfo_know_the_session() -> None:
     session = fleet[0].run(fleet[0].proxy.identify(request))
     assert session.email == "alice@example.com"
     fleet.store.values.clear()
-    gone = fleet[1].run(fleet[1].proxy.identify(fleet.harness.request("/")))
-    assert gone is not None  # nobody told of it
+    cached = fleet[1].run(fleet[1].proxy.identify(fleet.harness.request("/")))
+    assert cached is not None  # no change notification yet
     fleet[1].proxy.store_changed(None)
     assert fleet[1].run(fleet[1].proxy.identify(fleet.harness.request("/"))) is None
 
 
-def test_a_session_of_a_provider_that_is_gone_is_none() -> None:
+def test_stored_session_of_removed_provider_rejected() -> None:
     fleet = fleet_of()
     other = msgspec.structs.replace(fleet.harness.settings.providers[0], id="other")
     third = fleet.join(with_changes(fleet.harness.settings, providers=(other,)))
@@ -161,8 +161,8 @@ def test_a_session_of_a_provider_that_is_gone_is_none() -> None:
 
 
 @formats
-def test_ck23_a_ticket_planted_before_the_login_is_not_used(form: str) -> None:
-    """Session fixation: who knows the cookie from before knows nothing afterwards."""
+def test_ck23_ticket_planted_before_login_not_reused(form: str) -> None:
+    """Session fixation: the cookie from before the login is of no use afterwards."""
     fleet = fleet_of(form)
     planted = dict(fleet.harness.jar)
     [old_key] = ticket_keys(fleet)
@@ -176,25 +176,25 @@ def test_ck23_a_ticket_planted_before_the_login_is_not_used(form: str) -> None:
 
 
 @formats
-def test_a_login_without_the_store_fails_with_503(form: str) -> None:
+def test_login_without_store_returns_503(form: str) -> None:
     fleet = fleet_of(form, logged_in=False)
     fleet.store.away = True
-    answer = fleet[0].log_in()
-    assert answer.status == 503
-    assert b"retry-after" in dict(answer.headers)
+    response = fleet[0].log_in()
+    assert response.status == 503
+    assert b"retry-after" in dict(response.headers)
     assert NAME not in fleet.harness.jar
     fleet.store.away = False
     assert fleet[0].log_in().status == 302
 
 
 @formats
-def test_after_a_refresh_the_ticket_stays(form: str) -> None:
+def test_refresh_keeps_ticket(form: str) -> None:
     fleet = fleet_of(form, cookie={"refresh": 60.0})
     keys, old = ticket_keys(fleet), dict(fleet.harness.jar)
     fleet.clock.now += 61
-    answer = fleet[0].get("/oauth2/auth")
-    assert answer.status == 202
-    assert headers(answer, b"set-cookie")
+    response = fleet[0].get("/oauth2/auth")
+    assert response.status == 202
+    assert headers(response, b"set-cookie")
     assert ticket_keys(fleet) == keys
     fleet.clock.now += 30
     late = fleet[1].get("/oauth2/auth", jar=old)
@@ -202,8 +202,8 @@ def test_after_a_refresh_the_ticket_stays(form: str) -> None:
     assert headers(late, b"set-cookie")
 
 
-def test_who_deletes_a_session_while_it_is_refreshed_has_the_last_word() -> None:
-    """As oauth2-proxy signs out: it leaves no mark."""
+def test_refresh_of_session_deleted_meanwhile_rejected() -> None:
+    """oauth2-proxy signs out by deleting the session; it writes no revocation mark."""
     fleet = fleet_of("oauth2-proxy", cookie={"refresh": 60.0})
     [key] = ticket_keys(fleet)
     fleet.clock.now += 61
@@ -217,8 +217,8 @@ def test_who_deletes_a_session_while_it_is_refreshed_has_the_last_word() -> None
     assert not ticket_keys(fleet)
 
 
-def test_who_refreshed_behind_our_back_wins() -> None:
-    """Its lock ends after two seconds, so oauth2-proxy's refresh can meet ours."""
+def test_refresh_by_oauth2_proxy_meanwhile_wins() -> None:
+    """oauth2-proxy's lock expires after 2 s, so its refresh can overlap with this one."""
     fleet = fleet_of("oauth2-proxy", cookie={"refresh": 60.0})
     fleet.clock.now += 61
     seen: list[Any] = []
@@ -230,14 +230,14 @@ def test_who_refreshed_behind_our_back_wins() -> None:
         return fleet.idp.fetch(effect)
 
     fleet.harness.on_fetch = fetch
-    answer = fleet[0].get("/oauth2/auth")
+    response = fleet[0].get("/oauth2/auth")
     assert seen[0].status == 202
-    assert answer.status in (202, 401)
+    assert response.status in (202, 401)
     ended = [event.kind for event in fleet.harness.events].count("session_ended")
-    assert ended == (answer.status == 401)
+    assert ended == (response.status == 401)
 
 
-# -- what can be read
+# -- formats
 
 
 def formats_of(**cookie: Any) -> SessionFormats:
@@ -249,13 +249,13 @@ def formats_of(**cookie: Any) -> SessionFormats:
     )
 
 
-def test_st01_a_ticket_is_no_free_text() -> None:
-    """The id becomes a key of the store, so nothing but ours may stand there."""
-    foreign = OAuth2ProxyFormat((SECRET,), NAME.decode())
+def test_st01_ticket_id_of_another_form_rejected() -> None:
+    """The ID becomes a store key, so only IDs of sessions are accepted."""
+    oauth2_proxy = OAuth2ProxyFormat((SECRET,), NAME.decode())
     digits = "0123456789abcdef0123456789abcdef"
     good = Ticket(f"_oauth2_proxy-{digits}", b"s" * 16)
     reader = formats_of()
-    assert reader.read(foreign.write_ticket(good, created_at=START))[0] == good
+    assert reader.read(oauth2_proxy.write_ticket(good, created_at=START))[0] == good
     for bad in (
         digits,
         "_oauth2_proxy-" + digits.upper(),
@@ -269,13 +269,13 @@ def test_st01_a_ticket_is_no_free_text() -> None:
         "_oauth2_proxy-" + "0" * 10_000,
         "_oauth2_proxy-\0" + digits[1:],
     ):
-        value = foreign.write_ticket(Ticket(bad, b"s" * 16), created_at=START)
+        value = oauth2_proxy.write_ticket(Ticket(bad, b"s" * 16), created_at=START)
         with pytest.raises(SealError):
             reader.read(value)
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+def test_any_bytes_rejected_with_seal_error(data: bytes) -> None:
     reader = formats_of()
     with pytest.raises(SealError):
         reader.read(data)
@@ -304,19 +304,21 @@ sessions = st.builds(
 
 
 @given(sessions)
-def test_sealing_and_opening_are_inverses(session: Session) -> None:
-    own = formats_of()
-    ticket = own.new_ticket()
-    assert own.unseal_stored(ticket, own.seal_stored(ticket, session)) == session
-    value = own.write_ticket(ticket, session.created_at)
-    found, issued_at = own.read(value)
+def test_session_formats_round_trip(session: Session) -> None:
+    formats = formats_of()
+    ticket = formats.new_ticket()
+    assert (
+        formats.unseal_stored(ticket, formats.seal_stored(ticket, session)) == session
+    )
+    value = formats.write_ticket(ticket, session.created_at)
+    found, issued_at = formats.read(value)
     assert found == ticket
     assert issued_at == pytest.approx(session.created_at, abs=1e-6)
-    assert own.read(own.write_session(session))[0] == session
+    assert formats.read(formats.write_session(session))[0] == session
 
 
 @formats
-def test_st02_a_ticket_with_the_secret_of_another_opens_nothing(form: str) -> None:
+def test_st02_ticket_with_other_secret_rejected(form: str) -> None:
     reader = formats_of(format=form)
     mine, yours = reader.new_ticket(), reader.new_ticket()
     data = reader.seal_stored(mine, Session(user="a", created_at=START))
@@ -325,8 +327,8 @@ def test_st02_a_ticket_with_the_secret_of_another_opens_nothing(form: str) -> No
         reader.unseal_stored(forged, data)
 
 
-def test_st05_a_session_moved_to_another_key_opens_nothing() -> None:
-    """With our own format; oauth2-proxy's value does not say under which key it is."""
+def test_st05_stored_session_moved_to_other_key_rejected() -> None:
+    """In authproxy's format only: oauth2-proxy's value is not bound to its key."""
     reader = formats_of()
     mine = reader.new_ticket()
     data = reader.seal_stored(mine, Session(user="a", created_at=START))
@@ -335,7 +337,7 @@ def test_st05_a_session_moved_to_another_key_opens_nothing() -> None:
         reader.unseal_stored(moved, data)
 
 
-def test_st04_a_blob_that_was_planted_in_the_store_opens_nothing() -> None:
+def test_st04_value_planted_in_store_rejected() -> None:
     fleet = fleet_of()
     [key] = ticket_keys(fleet)
     planted = formats_of().seal_stored(
@@ -347,22 +349,22 @@ def test_st04_a_blob_that_was_planted_in_the_store_opens_nothing() -> None:
 
 
 @formats
-def test_st07_a_huge_value_is_refused_unread(form: str) -> None:
+def test_st07_huge_stored_session_rejected_undecoded(form: str) -> None:
     reader = formats_of(format=form)
     with pytest.raises(SealError, match="too large"):
         reader.unseal_stored(reader.new_ticket(), b"A" * (MAX_STORED_BYTES + 1))
 
 
-def test_ck04_a_ticket_is_no_session_and_no_login() -> None:
+def test_ck04_ticket_session_and_login_state_not_interchangeable() -> None:
     fleet = fleet_of()
     value = fleet.harness.jar[NAME]
     login = {b"_oauth2_proxy_12345678_csrf": value}
     assert fleet[0].get("/oauth2/callback?state=x&code=y", jar=login).status == 403
-    note = formats_of().seal_record("key", b"x" * 48)
-    assert fleet[0].get("/oauth2/auth", jar={NAME: note}).status == 401
+    record = formats_of().seal_record("key", b"x" * 48)
+    assert fleet[0].get("/oauth2/auth", jar={NAME: record}).status == 401
 
 
-def test_ck05_a_ticket_of_another_instance_is_none() -> None:
+def test_ck05_ticket_of_other_cookie_name_rejected() -> None:
     fleet = fleet_of()
     other = fleet.join(stored(cookie={"name": "_other"}))
     jar = {b"_other": fleet.harness.jar[NAME]}
@@ -370,7 +372,7 @@ def test_ck05_a_ticket_of_another_instance_is_none() -> None:
 
 
 @formats
-def test_ck01_ck02_a_changed_ticket_is_none(form: str) -> None:
+def test_ck01_ck02_changed_ticket_rejected_without_io(form: str) -> None:
     fleet = fleet_of(form)
     value = fleet.harness.jar[NAME]
     loads = fleet.store.count(LoadAll)
@@ -381,7 +383,7 @@ def test_ck01_ck02_a_changed_ticket_is_none(form: str) -> None:
         assert fleet[0].get("/oauth2/auth", jar={NAME: value[:at]}).status == 401
     for more in (b"=", b"A", b"|"):
         assert fleet[0].get("/oauth2/auth", jar={NAME: value + more}).status == 401
-    assert fleet.store.count(LoadAll) == loads  # no I/O for what is not ours
+    assert fleet.store.count(LoadAll) == loads  # no I/O for a forged ticket
 
 
 # -- both formats, and both kinds
@@ -389,7 +391,7 @@ def test_ck01_ck02_a_changed_ticket_is_none(form: str) -> None:
 
 @pytest.mark.parametrize("reads", FORMATS)
 @formats
-def test_either_format_is_read_whatever_is_written(form: str, reads: str) -> None:
+def test_both_formats_read_regardless_of_written_format(form: str, reads: str) -> None:
     fleet = fleet_of(form, cookie={"refresh": 60.0})
     other = fleet.join(stored(reads, cookie={"refresh": 60.0}))
     assert other.get("/oauth2/auth").status == 202
@@ -398,11 +400,11 @@ def test_either_format_is_read_whatever_is_written(form: str, reads: str) -> Non
     assert headers(other.get("/oauth2/auth"), b"set-cookie")
     assert ticket_keys(fleet) == keys
     if form == reads or reads == "oauth2-proxy":
-        # Written by the other one now, in its format.
+        # It was rewritten by the other process, in its format.
         assert fleet[0].get("/oauth2/auth").status == 202
 
 
-def test_reading_the_foreign_format_can_be_switched_off() -> None:
+def test_read_oauth2_proxy_off_rejects_its_formats() -> None:
     fleet = fleet_of("oauth2-proxy")
     strict = fleet.join(stored(cookie={"read_oauth2_proxy": False}))
     assert strict.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 401
@@ -413,7 +415,7 @@ def test_reading_the_foreign_format_can_be_switched_off() -> None:
         reader.unseal_stored(ticket, blob)
 
 
-def test_a_session_in_cookies_moves_to_the_store_when_it_is_refreshed() -> None:
+def test_cookie_session_moves_to_store_on_refresh() -> None:
     before = settings(cookie={"refresh": 60.0}, sessions=SessionSettings(shared=True))
     fleet = Fleet(before)
     fleet[0].log_in()
@@ -426,7 +428,7 @@ def test_a_session_in_cookies_moves_to_the_store_when_it_is_refreshed() -> None:
     assert headers(moved.get("/oauth2/auth"), b"set-cookie")
     assert ticket_keys(fleet)
     assert len(fleet.harness.jar[NAME]) < 300
-    # Siblings with the cookie from before get the ticket, in every process.
+    # Requests with the old cookie get the ticket in every process.
     for process in (moved, fleet[1]):
         jar = dict(old)
         assert process.get("/oauth2/auth", jar=jar).status == 202
@@ -436,7 +438,7 @@ def test_a_session_in_cookies_moves_to_the_store_when_it_is_refreshed() -> None:
     assert not ticket_keys(fleet)
 
 
-def test_a_move_that_fails_changes_nothing() -> None:
+def test_cookie_session_kept_when_move_to_store_fails() -> None:
     before = settings(cookie={"refresh": 60.0}, sessions=SessionSettings(shared=True))
     fleet = Fleet(before)
     fleet[0].log_in()
@@ -444,16 +446,16 @@ def test_a_move_that_fails_changes_nothing() -> None:
     moved = fleet.join(stored(cookie={"refresh": 60.0}))
     fleet.clock.now += 61
     fleet.store.failing = lambda effect: type(effect) is Save
-    answer = moved.get("/oauth2/auth")
-    assert answer.status == 202
-    assert not headers(answer, b"set-cookie")
+    response = moved.get("/oauth2/auth")
+    assert response.status == 202
+    assert not headers(response, b"set-cookie")
     fleet.store.failing = lambda effect: False
     fleet.clock.now += 11
     assert headers(moved.get("/oauth2/auth"), b"set-cookie")
     assert fleet.idp.count("token") == 1
 
 
-def test_a_session_in_the_store_is_read_where_cookies_are_written() -> None:
+def test_stored_session_read_with_cookie_backend() -> None:
     fleet = fleet_of(cookie={"refresh": 60.0})
     back = fleet.join(
         settings(cookie={"refresh": 60.0}, sessions=SessionSettings(shared=True))
@@ -463,16 +465,16 @@ def test_a_session_in_the_store_is_read_where_cookies_are_written() -> None:
     assert headers(back.get("/oauth2/auth"), b"set-cookie")
     assert len(ticket_keys(fleet)) == 1
     back.log_in()
-    assert not ticket_keys(fleet)  # a new login is kept as the settings say
+    assert not ticket_keys(fleet)  # the settings apply to a new login
 
 
-def test_without_a_store_a_ticket_is_none() -> None:
+def test_ticket_without_store_rejected() -> None:
     fleet = fleet_of()
-    lonely = fleet.join(settings())
-    assert lonely.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 401
+    without_store = fleet.join(settings())
+    assert without_store.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 401
 
 
-def test_a_session_too_large_for_cookies_goes_to_the_store_if_there_is_one() -> None:
+def test_session_too_large_for_cookies_stored() -> None:
     limits = {"max_parts": 1}
     fleet = Fleet(settings(cookie=limits, sessions=SessionSettings(shared=True)))
     fleet.harness.config.id_token_claims["groups"] = _many_groups()
@@ -485,12 +487,12 @@ def _many_groups() -> list[str]:
     return [random.Random(number).randbytes(20).hex() for number in range(300)]
 
 
-def test_ck29_a_session_too_large_without_a_store_says_so(harness: Any) -> None:
+def test_ck29_session_too_large_without_store_error_names_options(harness: Any) -> None:
     fleet = Fleet(settings(cookie={"max_parts": 1}))
     fleet.harness.config.id_token_claims["groups"] = _many_groups()
-    answer = fleet[0].log_in()
-    assert answer.status == 500
-    event = answer.events[0]
+    response = fleet[0].log_in()
+    assert response.status == 500
+    event = response.events[0]
     assert "session_cookie_max_parts" in event.detail
     assert "session_store_type" in event.detail
 
@@ -499,7 +501,7 @@ def test_ck29_a_session_too_large_without_a_store_says_so(harness: Any) -> None:
 
 
 @formats
-def test_ck07_an_old_secret_opens_and_the_new_one_seals_again(form: str) -> None:
+def test_ck07_old_secret_unseals_and_new_secret_seals(form: str) -> None:
     fleet = fleet_of(form, cookie={"refresh": 60.0})
     both = fleet.join(
         stored(form, cookie={"refresh": 60.0, "secrets": (OTHER, SECRET)})
@@ -520,13 +522,13 @@ def idle(**changes: Any) -> Settings:
     return stored(sessions=life, **changes)
 
 
-def test_use_is_noted_for_all_processes() -> None:
+def test_touch_seen_by_all_processes() -> None:
     fleet = Fleet(idle())
     fleet[0].log_in()
     for _ in range(5):
         fleet.clock.now += 500
         assert fleet[1].get("/oauth2/auth").status == 202
-    # The other one has not seen it for long, but the store has.
+    # This process has not seen the session for long, but the store has a later use.
     assert fleet[0].get("/oauth2/auth").status == 202
     assert fleet.store.held(":seen:")
     fleet.clock.now += 601
@@ -534,7 +536,7 @@ def test_use_is_noted_for_all_processes() -> None:
         assert process.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 401
 
 
-def test_use_is_noted_seldom() -> None:
+def test_touch_interval_limits_writes() -> None:
     fleet = Fleet(idle())
     fleet[0].log_in()
     fleet.store.seen.clear()
@@ -544,7 +546,7 @@ def test_use_is_noted_seldom() -> None:
     assert fleet.store.count(Save) in (4, 5)
 
 
-def test_use_that_can_not_be_noted_is_noted_later() -> None:
+def test_touch_retried_after_store_error() -> None:
     fleet = Fleet(idle())
     fleet[0].log_in()
     fleet.clock.now += 100
@@ -556,7 +558,7 @@ def test_use_that_can_not_be_noted_is_noted_later() -> None:
     assert fleet.store.held(":seen:")
 
 
-def test_a_note_that_can_not_be_read_is_none() -> None:
+def test_invalid_last_use_record_ignored() -> None:
     fleet = Fleet(idle())
     fleet[0].log_in()
     fleet.clock.now += 100
@@ -567,35 +569,35 @@ def test_a_note_that_can_not_be_read_is_none() -> None:
     assert fleet[0].get("/oauth2/auth").status == 401
 
 
-def test_an_idle_session_in_cookies_is_written_anew() -> None:
+def test_touch_rewrites_cookie_session() -> None:
     life = SessionSettings(idle_timeout=600.0)
     fleet = Fleet(settings(sessions=life))
     fleet[0].log_in()
     for _ in range(5):
         fleet.clock.now += 500
-        answer = fleet[0].get("/oauth2/auth")
-        assert answer.status == 202
-        [line] = headers(answer, b"set-cookie")
+        response = fleet[0].get("/oauth2/auth")
+        assert response.status == 202
+        [line] = headers(response, b"set-cookie")
         assert b"Max-Age=600;" in line
         assert not headers(fleet[0].get("/oauth2/auth"), b"set-cookie")
     fleet.clock.now += 601
     assert fleet[0].get("/oauth2/auth").status == 401
 
 
-# -- names of sessions
+# -- identities and keys
 
 
-def test_identities() -> None:
+def test_session_identity_and_generation() -> None:
     one = Session(nonce=b"n" * 32, created_at=START)
     later = Session(nonce=b"n" * 32, created_at=START + 60)
     assert session_identity(one, b"a") == session_identity(later, b"b")
     assert session_generation(one, b"a") == session_generation(one, b"b")
     assert session_generation(one, b"a") != session_generation(later, b"a")
-    # What another program made may have none.
+    # Sessions of oauth2-proxy may have no nonce.
     assert session_identity(Session(), b"a") != session_identity(Session(), b"b")
 
 
-def test_sid_is_found_in_the_id_token_where_it_is_not_kept() -> None:
+def test_sid_of_falls_back_to_id_token() -> None:
     token = "e30.eyJzaWQiOiJTMSJ9.e30"
     assert sid_of(Session(id_token=token)) == "S1"
     assert sid_of(Session(id_token=token, sid="S2")) == "S2"
@@ -604,7 +606,7 @@ def test_sid_is_found_in_the_id_token_where_it_is_not_kept() -> None:
     assert sid_of(Session(id_token="e30.eyJzaWQiOjF9.e30")) == ""
 
 
-def test_no_part_of_a_hashed_key_reaches_into_the_next() -> None:
+def test_key_hashes_delimit_parts() -> None:
     formats = formats_of()
     assert formats.key_hashes("sub", "ab", "c") == formats.key_hashes("sub", "ab", "c")
     assert formats.key_hashes("sub", "ab", "c") != formats.key_hashes("sub", "a", "bc")
