@@ -37,7 +37,7 @@ from authproxy_core.oidc.logout_token import (
     MAX_TOKEN_AGE,
     check_logout_token,
 )
-from authproxy_core.providers.adapters.graph import member_of
+from authproxy_core.providers.adapters.graph import fetch_groups
 from authproxy_core.providers.api import MAX_PAGES
 from authproxy_core.request.authorization import (
     MAX_CREDENTIALS,
@@ -450,7 +450,7 @@ def test_the_most_parts_that_are_cleared() -> None:
 
 @more
 def test_the_most_pages_of_groups(more: int) -> None:
-    flow = member_of("https://graph.example/g", ())
+    flow = fetch_groups("https://graph.example/g", ())
     next(flow)
     for page in range(1, MAX_PAGES):
         link = f"https://graph.example/g?{page}"

@@ -1,7 +1,7 @@
-"""Asking a provider's own endpoints, and reading what they say.
+"""Requests to provider APIs, and readers for their JSON responses.
 
-Nothing that they send is put into an error's text. An answer that refuses the access
-token ends a session; one that only says "not now" does not.
+Error texts contain no response data. A response that rejects the access token ends
+the session; a transient error does not.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ..identity.claims import claim_bool
 from ..messages import Response, first_header
 
 TRANSIENT_STATUSES = frozenset({408, 425, 429})
-MAX_PAGES = 30
+MAX_PAGES = 30  # of a paginated list
 
 
 def fetch_json(fetch: Fetch, what: str) -> Flow[Any]:
-    """The JSON that answers *fetch*; *what* is asked, for messages.
+    """Return the JSON document that *fetch* gets; *what* names it in error texts.
 
-    Raises `TokenError` when the access token is refused, and `ProviderError` for all
-    else that is not a good answer, or `FetchError`.
+    Raises `TokenError` if the access token is rejected, `ProviderError` for any other
+    invalid response, and `FetchError`.
     """
     response = yield from fetch
     if response.status != 200:
@@ -34,21 +34,21 @@ def fetch_json(fetch: Fetch, what: str) -> Flow[Any]:
         return msgspec.json.decode(response.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise ProviderError(
-            f"{what} answered with something that is not JSON",
+            f"{what}: the response is not JSON",
             reason=f"{fetch.purpose}_invalid",
         ) from None
 
 
 def status_error(response: Response, what: str, purpose: str) -> AuthProxyError:
-    """The error for a status that is not 200."""
-    text = f"{what} answered with status {response.status}, expected 200"
+    """Return the error for a status other than 200; *what* names the resource."""
+    text = f"{what}: got status {response.status}, expected 200"
     if 400 <= response.status < 500 and not is_transient(response):
         return TokenError(text, reason="validation")
     return ProviderError(text, reason=f"{purpose}_failed")
 
 
 def is_transient(response: Response) -> bool:
-    """Whether the provider is only too busy now, or counts our requests."""
+    """Return whether the provider is overloaded or throttles the requests."""
     if response.status in TRANSIENT_STATUSES or response.status >= 500:
         return True
     return response.status == 403 and (
@@ -58,44 +58,44 @@ def is_transient(response: Response) -> bool:
 
 
 def string_at(document: Any, *path: str) -> str:
-    """The text at *path* in a JSON document; "" when there is none."""
+    """Return the string at *path* in a JSON document; "" if there is none."""
     for name in path:
         document = document.get(name) if isinstance(document, dict) else None
     return document if isinstance(document, str) else ""
 
 
 def objects_in(value: Any) -> list[dict[str, Any]]:
-    """The objects in a JSON list; whatever is of another shape is left out."""
+    """Return the objects in a JSON array; other values are skipped."""
     if not isinstance(value, list):
         return []
     return [item for item in value if isinstance(item, dict)]
 
 
 def strings_in(value: Any) -> list[str]:
-    """The texts in a JSON list that are not empty; all else is left out."""
+    """Return the non-empty strings in a JSON array; other values are skipped."""
     if not isinstance(value, list):
         return []
     return [item for item in value if isinstance(item, str) and item]
 
 
-def unique_strings(*groups: str) -> tuple[str, ...]:
-    """*groups* in their order, each once, without empty names."""
-    return tuple(group for group in dict.fromkeys(groups) if group)
+def unique_strings(*strings: str) -> tuple[str, ...]:
+    """Return *strings* in order without duplicates and empty ones."""
+    return tuple(string for string in dict.fromkeys(strings) if string)
 
 
 def url_on_server(base: str, path: str) -> str:
-    """The address *path* on the server of *base*, without query."""
+    """Return the URL of *path* on the server of *base*, without a query."""
     parts = urlsplit(base)
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
 
 def quote_segment(text: str) -> str:
-    """*text* as one segment of a path."""
+    """Return *text* percent-encoded as one path segment."""
     return quote(text, safe="")
 
 
 def is_same_server(one: str, other: str) -> bool:
-    """Whether two addresses have one scheme, host and port."""
+    """Return whether two URLs have the same scheme, host and port."""
     try:
         a, b = urlsplit(one), urlsplit(other)
     except ValueError:
@@ -104,38 +104,51 @@ def is_same_server(one: str, other: str) -> bool:
 
 
 def check_next_page(link: str, base: str, what: str) -> str:
-    """*link* when it stays on the server of *base*: an access token goes with it."""
+    """Return *link* if it is on the server of *base*, else raise `ProviderError`.
+
+    The request for the next page carries the access token.
+    """
     if link and not is_same_server(link, base):
         raise ProviderError(
-            f"{what} has its next page on another server", reason="groups_invalid"
+            f"{what}: the next page is on another server", reason="groups_invalid"
         )
     return link
 
 
 def too_many_pages_error(what: str) -> ProviderError:
-    """The error for a list that does not end."""
+    """Return the error for a list of more than `MAX_PAGES` pages."""
     return ProviderError(
-        f"{what} has more than {MAX_PAGES} pages", reason="groups_too_many"
+        f"{what}: more than {MAX_PAGES} pages", reason="groups_too_many"
     )
 
 
 def check_email_verified(document: Mapping[str, Any], name: str) -> None:
-    """Raise `ProviderError` when *name* is there and says that the e-mail is not good."""
+    """Raise `ProviderError` if the field *name* marks the email address unverified."""
     verified = document.get(name)
     if verified is not None and not claim_bool(verified):
         raise email_unverified_error()
 
 
 def email_unverified_error() -> ProviderError:
-    """The error for an e-mail address that the provider calls unverified."""
+    """Return the error for an unverified email address."""
     return ProviderError(
-        "the provider says that the e-mail address is not verified",
+        "the email address is not verified at the provider",
         reason="email_unverified",
         hint="have the user verify the address, or set "
         "insecure_oidc_allow_unverified_email",
     )
 
 
+def email_missing_error(claim: str) -> ProviderError:
+    """Return the error for a user without an email address in *claim*."""
+    return ProviderError(
+        f"the user has no email address (claim {claim!r})",
+        reason="email_missing",
+        hint="give the user an email address at the provider, add email to the scope, "
+        "or set oidc_email_claim to a claim of the ID token",
+    )
+
+
 def not_allowed_error(text: str) -> ProviderError:
-    """The error for a user who is known but is not let in."""
+    """Return the error for a user without access."""
     return ProviderError(text, reason="not_allowed")

@@ -1,4 +1,4 @@
-"""What is put into the authorization request besides the fixed parameters."""
+"""Configurable parameters of the authorization request: PKCE, scope, login_url_*."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ..settings.root import ProviderSettings
 
 
 def code_challenge(verifier: str, method: str) -> str:
-    """The challenge for *verifier* (RFC 7636 §4.2)."""
+    """Return the code challenge for *verifier* (RFC 7636 §4.2)."""
     if method == "plain":
         return verifier
     return b64url(hashlib.sha256(verifier.encode()).digest()).decode()
 
 
 def build_scope(settings: ProviderSettings) -> str:
-    """The configured scope or the type's default, and what the restrictions need."""
+    """Return the configured or default scope, plus scopes that restrictions need."""
     kind = PROVIDER_TYPES[settings.type]
     scopes = [settings.scope or kind.scope]
     if kind.groups_scope and not settings.scope:
-        # Roles come without a scope.
+        # Roles need no scope.
         groups = any(not group.startswith("role:") for group in settings.allowed_groups)
         scopes += ["groups"] if groups else []
     if settings.type == "bitbucket":
@@ -35,7 +35,7 @@ def build_scope(settings: ProviderSettings) -> str:
 
 
 class LoginParameters:
-    """The configured parameters, and which of them a browser may choose."""
+    """The configured login parameters, some of which a request may set."""
 
     def __init__(self, settings: ProviderSettings) -> None:
         self._parameters = settings.login_parameters
@@ -50,10 +50,10 @@ class LoginParameters:
                 compile_pattern(rule.text) for rule in rules if rule.is_pattern
             ]
 
-    def pairs(self, asked: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-        """Names and values for a login; *asked* is the query of the request for it."""
+    def pairs(self, requested: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        """Yield names and values; an allowed value in *requested* takes precedence."""
         for parameter in self._parameters:
-            value = asked.get(parameter.name)
+            value = requested.get(parameter.name)
             if value is not None and self._allows(parameter.name, value):
                 yield parameter.name, value
             else:

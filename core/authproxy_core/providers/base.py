@@ -1,4 +1,4 @@
-"""Plain OpenID Connect, and the hooks by which a provider differs from it."""
+"""OpenID Connect provider; other provider types override its hooks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,12 @@ from ..oidc.protocol import (
 from ..session import Session
 from ..settings.provider_types import PROVIDER_TYPES
 from ..settings.root import ProviderSettings
-from .api import email_unverified_error, status_error, unique_strings
+from .api import (
+    email_missing_error,
+    email_unverified_error,
+    status_error,
+    unique_strings,
+)
 from .authorization import LoginParameters, build_scope, code_challenge
 from .endpoints import (
     allowed_algorithms,
@@ -58,10 +63,10 @@ from .jwks import JwksCache
 
 
 class Provider:
-    """One identity provider as this client sees it.
+    """One identity provider; metadata and keys are caches that `prepare` fills.
 
-    Metadata and keys are caches, filled by `prepare`. ``extra_claims`` are the names of
-    further claims that headers ask for.
+    *leeway* is the accepted clock difference in seconds; *extra_claims* are the names
+    of further claims that injected headers use.
     """
 
     is_keycloak = False
@@ -87,11 +92,11 @@ class Provider:
         self.metadata = self._configured_metadata()
         self._secret_in_body = self.kind.in_body
 
-    # -- getting ready
+    # -- preparation
 
     @property
     def is_ready(self) -> bool:
-        """Whether metadata and keys are there, so that logins can succeed."""
+        """Return whether metadata and keys are loaded, so that logins can succeed."""
         return self.metadata is not None and self._keys.has_keys
 
     def prepare(self) -> Flow[None]:
@@ -105,44 +110,42 @@ class Provider:
         yield from self._keys.fetch(self.metadata.jwks_uri)
 
     def adopt_cache(self, previous: Provider) -> None:
-        """Take over metadata and keys of *previous* if they are found in the same way."""
+        """Reuse metadata and keys of *previous* if both discover them alike."""
         if discovery_key(previous.settings) == discovery_key(self.settings):
             self.metadata = previous.metadata
             self._secret_in_body = previous._secret_in_body
             self._keys = previous._keys
 
     def _configured_metadata(self) -> Metadata | None:
-        """The endpoints, when they are not to be discovered."""
+        """Return the configured endpoints; None if they are discovered."""
         discovers = self.kind.discovers and not self.settings.skip_discovery
         return None if discovers else configured_metadata(self.settings)
 
     def _require_metadata(self) -> Metadata:
         if self.metadata is None:
-            raise ProviderError(
-                "the provider's metadata could not be fetched yet", reason="not_ready"
-            )
+            raise ProviderError("metadata is not loaded yet", reason="not_ready")
         return self.metadata
 
     def _expected_issuer(self) -> str | None:
         skip = self.settings.skip_issuer_verification
         return None if skip else self.settings.issuer or self.kind.issuer
 
-    # -- the authorization request
+    # -- authorization request
 
     @property
     def scope(self) -> str:
-        """What is asked for; empty for no ``scope`` parameter at all."""
+        """The ``scope`` parameter; "" omits it."""
         return build_scope(self.settings)
 
     @property
     def code_challenge_method(self) -> str:
-        """S256, plain, or empty for no PKCE (RFC 7636)."""
+        """The PKCE method, S256 or plain (RFC 7636); "" disables PKCE."""
         configured = self.settings.code_challenge_method
         if configured == "none":
             return ""
         offered = self.metadata and self.metadata.code_challenge_methods_supported
-        known = self.kind.pkce or (offered and "S256" in offered)
-        return configured or ("S256" if known else "")
+        supported = self.kind.pkce or (offered and "S256" in offered)
+        return configured or ("S256" if supported else "")
 
     def authorization_url(
         self,
@@ -153,7 +156,7 @@ class Provider:
         code_verifier: str,
         requested: Mapping[str, str] = {},
     ) -> str:
-        """Where the browser goes to log in (OIDC Core §3.1.2.1).
+        """Return the URL of the authorization request (OIDC Core §3.1.2.1).
 
         *requested* are the form values of the login request; only values that the configured
         parameters allow is taken from it.
@@ -186,16 +189,16 @@ class Provider:
 
     @property
     def sends_nonce(self) -> bool:
-        """Whether ID tokens are bound to their login by a nonce."""
+        """Return whether a nonce binds the ID token to its login."""
         return not self.settings.skip_nonce
 
     def extra_authorization_parameters(
         self, params: Mapping[str, str]
     ) -> dict[str, str]:
-        """What this type of provider adds to *params*, or has otherwise."""
+        """Return parameters that this provider type adds to *params*, or overrides."""
         return {}
 
-    # -- the token endpoint
+    # -- token endpoint
 
     def redeem(self, code: str, redirect_uri: str, code_verifier: str) -> Flow[Tokens]:
         """Redeem an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
@@ -209,10 +212,10 @@ class Provider:
         return (yield from self._request_tokens(params))
 
     def _request_tokens(self, params: list[tuple[str, str]]) -> Flow[Tokens]:
-        """Ask with the client authentication that worked last.
+        """Send a token request with the client authentication that worked last.
 
-        Providers without discovery, or with a wrong one, are found out by one more try
-        when the client is refused: a code is not used up by that.
+        If the provider rejects the client, retry once with the other method: metadata
+        may be missing or wrong about it, and a rejected request does not use the code.
         """
         params = [*params, *self.token_parameters()]
         request = yield from self.client_request(params)
@@ -235,17 +238,17 @@ class Provider:
         return tokens
 
     def token_parameters(self) -> list[tuple[str, str]]:
-        """What this type of provider adds to a request to the token endpoint."""
+        """Return parameters that this provider type adds to token requests."""
         return []
 
     def client_request(self, params: list[tuple[str, str]]) -> Flow[Fetch]:
-        """A request to the provider with the client authentication that works."""
+        """Return a POST with the client authentication that worked last."""
         return (yield from self._token_request(params, in_body=self._secret_in_body))
 
     def _token_request(
         self, params: list[tuple[str, str]], *, in_body: bool
     ) -> Flow[Fetch]:
-        yield from ()  # a provider's own way may need effects
+        yield from ()  # overrides may need effects
         return token_request(
             self._require_metadata().token_endpoint,
             params,
@@ -254,23 +257,24 @@ class Provider:
             in_body=in_body,
         )
 
-    # -- from tokens to a session
+    # -- session from tokens
 
     def create_session(
         self, tokens: Tokens, nonce: bytes, *, nonce_optional: bool = False
     ) -> Flow[Session]:
-        """The session of a fresh login; raises `TokenError` or `ProviderError`.
+        """Return the session of a new login; raises `TokenError` or `ProviderError`.
 
-        With *nonce_optional* a token without nonce passes, one with another does not.
+        *nonce* is the raw nonce of the login. With *nonce_optional* an ID token
+        without a nonce is accepted; one with a different nonce is not.
         """
         if not tokens.id_token:
             raise ProviderError(
-                "the token endpoint's answer has no id_token",
+                "the token response has no id_token",
                 reason="no_id_token",
                 hint="the scope must contain openid",
             )
-        expected = nonce if self.sends_nonce else None
-        claims = yield from self._verify_id_token(tokens, expected, nonce_optional)
+        sent = nonce if self.sends_nonce else None
+        claims = yield from self._verify_id_token(tokens, sent, nonce_optional)
         now = self._clock()
         session = Session(
             provider=self.id,
@@ -282,20 +286,15 @@ class Provider:
             refresh_token=tokens.refresh_token,
             nonce=nonce,
         )
-        session = yield from self._apply_claims(session, claims)
+        complete = yield from self._add_userinfo(session, claims)
+        session = self.with_claims(session, complete)
         session = yield from self.enrich(session)
         self._check_email(session)
         return session
 
     def _check_email(self, session: Session) -> None:
-        if session.email:
-            return
-        raise ProviderError(
-            f"the provider names no e-mail address (claim {self.settings.email_claim!r})",
-            reason="email_missing",
-            hint="give the user an e-mail address at the provider, ask for the scope "
-            "email, or set oidc_email_claim to a claim that is there",
-        )
+        if not session.email:
+            raise email_missing_error(self.settings.email_claim)
 
     def _verify_id_token(
         self,
@@ -304,7 +303,10 @@ class Provider:
         nonce_optional: bool = False,
         parties: tuple[str, ...] | None = None,
     ) -> Flow[dict[str, Any]]:
-        """The claims of the ID token; with *parties*, of a bearer JWT in its place."""
+        """Return the claims of the verified ID token.
+
+        *parties* are the accepted authorized parties if the token is a bearer JWT.
+        """
         metadata = self._require_metadata()
         claims = yield from self._keys.verify(
             tokens.id_token,
@@ -332,23 +334,15 @@ class Provider:
             keycloak=self.is_keycloak,
         )
 
-    def _apply_claims(
-        self, session: Session, claims: Mapping[str, Any]
-    ) -> Flow[Session]:
-        """*session* with what the ID token says, and userinfo where that is silent."""
-        return self.with_claims(
-            session, (yield from self._add_userinfo(session, claims))
-        )
-
     def with_claims(self, session: Session, claims: Mapping[str, Any]) -> Session:
-        """*session* with what *claims* say."""
+        """Return *session* with user, email, groups and extra claims from *claims*."""
         claims = serializable_claims(claims)
         self._check_email_verified(claims)
         extra = {name: find_claim(claims, name) for name in self._extra_claims}
         return replace(
             session,
             user=claim_text(claims.get("sub")),
-            # An empty list would be the same text for everybody: no address.
+            # An empty list would become the same text for all users.
             email=claim_text(find_claim(claims, self.settings.email_claim) or None),
             groups=self.read_groups(claims),
             preferred_username=claim_text(claims.get("preferred_username")),
@@ -357,13 +351,13 @@ class Provider:
         )
 
     def read_groups(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
-        """The groups in *claims*; an object's keys are no groups."""
+        """Return the groups in *claims*; the keys of an object are ignored."""
         return claim_list(find_claim(claims, self.settings.groups_claim))
 
     def _add_userinfo(
         self, session: Session, claims: Mapping[str, Any]
     ) -> Flow[Mapping[str, Any]]:
-        """*claims*, and those of userinfo below them if one that we need is missing."""
+        """Return ID token *claims*, completed by userinfo if a needed one is missing."""
         needed = {
             self.settings.email_claim,
             self.settings.groups_claim,
@@ -381,8 +375,8 @@ class Provider:
 
     @property
     def _checks_email_verified(self) -> bool:
-        own_claim = self.settings.email_claim == "email"
-        return own_claim and not self.settings.allow_unverified_email
+        is_standard = self.settings.email_claim == "email"
+        return is_standard and not self.settings.allow_unverified_email
 
     def _check_email_verified(self, claims: Mapping[str, Any]) -> None:
         verified = claims.get("email_verified")
@@ -392,38 +386,32 @@ class Provider:
             raise email_unverified_error()
 
     def enrich(self, session: Session) -> Flow[Session]:
-        """Add what the provider keeps elsewhere; after login and refresh alike."""
-        yield from ()  # nothing here; a provider's own enrich may need effects
+        """Add data of other endpoints; runs after login and after refresh."""
+        yield from ()  # overrides may need effects
         return session
 
     def enrich_bearer(self, session: Session) -> Session:
-        """*session* of a bearer JWT with what else the token itself says."""
+        """Return the *session* of a bearer JWT with further data from the token."""
         return session
 
-    # -- later in a session's life
+    # -- refresh
 
     def refresh(self, session: Session) -> Flow[Tokens]:
-        """New tokens for a session (RFC 6749 §6).
+        """Request new tokens with the refresh token (RFC 6749 §6).
 
-        Raises `ProviderError` with the reason ``invalid_grant`` when the refresh token
-        is spent for good.
+        Raises `ProviderError` with the reason ``invalid_grant`` if the refresh token
+        is used, revoked or expired.
         """
-        return (
-            yield from self._request_tokens(
-                [
-                    ("grant_type", "refresh_token"),
-                    ("refresh_token", session.refresh_token),
-                ]
-            )
-        )
+        grant, token = ("grant_type", "refresh_token"), session.refresh_token
+        return (yield from self._request_tokens([grant, ("refresh_token", token)]))
 
     def apply_refresh(self, session: Session, tokens: Tokens) -> Flow[Session]:
-        """*session* with new *tokens* and what they say (OIDC Core §12).
+        """Return *session* with new *tokens* and their claims (OIDC Core §12).
 
-        Raises `TokenError` when the new ID token is not acceptable.
+        Raises `TokenError` if the new ID token is invalid or of another user.
         """
         now = self._clock()
-        renewed = replace(
+        refreshed = replace(
             session,
             created_at=now,
             expires_at=now + tokens.expires_in if tokens.expires_in else 0.0,
@@ -436,22 +424,23 @@ class Provider:
                 raise TokenError(
                     "the refreshed ID token is of another user", reason="subject"
                 )
-            renewed = replace(renewed, id_token=tokens.id_token)
-            renewed = yield from self._apply_claims(renewed, claims)
-        renewed = yield from self.enrich(renewed)
-        self._check_email(renewed)
-        yield from self._validate_access_token(renewed)
-        return renewed
+            refreshed = replace(refreshed, id_token=tokens.id_token)
+            complete = yield from self._add_userinfo(refreshed, claims)
+            refreshed = self.with_claims(refreshed, complete)
+        refreshed = yield from self.enrich(refreshed)
+        self._check_email(refreshed)
+        yield from self._validate_access_token(refreshed)
+        return refreshed
 
     def expected_subject(self, session: Session) -> str:
-        """The ``sub`` that refreshed ID tokens of *session* must have."""
+        """Return the ``sub`` that refreshed ID tokens of *session* must have."""
         return session.user
 
     def _validate_access_token(self, session: Session) -> Flow[None]:
-        """Ask ``validate_url`` about the access token, where one is configured.
+        """Check the access token with ``validate_url``, if there is one.
 
-        Raises `TokenError` when the token is refused, and `ProviderError` when the
-        provider can't tell now.
+        Raises `TokenError` if the provider rejects the token, and `ProviderError` if
+        the provider fails or throttles the request.
         """
         url = self.settings.validate_url or self.kind.validate_url
         if not url:
@@ -465,30 +454,31 @@ class Provider:
             raise status_error(response, "validate_url", "validate")
 
     def api_headers(self, session: Session) -> Headers:
-        """The fields of a request with the session's access token."""
+        """Return the header fields of an API request with the access token."""
         token = header_text(session.access_token)
         scheme = self.kind.token_scheme
         return (*self.kind.api_headers, (b"authorization", scheme + b" " + token))
 
-    # -- who may come in
+    # -- authorization
 
     def allowed_groups(self) -> tuple[str, ...]:
-        """The groups of which a session needs one; none of them: everybody comes in."""
-        own = self.settings.keycloak_groups if self.settings.type == "keycloak" else ()
-        return own or self.settings.allowed_groups
+        """Return the groups of which a session needs one; () allows all users."""
+        is_keycloak = self.settings.type == "keycloak"
+        groups = self.settings.keycloak_groups if is_keycloak else ()
+        return groups or self.settings.allowed_groups
 
     def is_authorized(self, session: Session) -> bool:
-        """Whether the session has one of the allowed groups, if any are configured."""
+        """Return whether the session has an allowed group, or none are configured."""
         allowed = self._allowed_groups
         return not allowed or not allowed.isdisjoint(session.groups)
 
-    # -- the end of a session
+    # -- logout
 
     def verify_logout_token(self, token: str) -> Flow[LogoutToken]:
-        """Whom a logout token means (Back-Channel Logout §2.6).
+        """Validate a logout token and verify its signature (Back-Channel Logout §2.6).
 
-        Its claims are judged before its signature: so that whoever sends nonsense does
-        not make us fetch keys. Raises `TokenError`, or `ProviderError` if not ready.
+        The claims come first, so that a malformed token causes no key fetch. Raises
+        `TokenError`, or `ProviderError` if the metadata is not loaded.
         """
         metadata = self._require_metadata()
         expected = replace(
@@ -504,6 +494,6 @@ class Provider:
         return found
 
     def end_session_url(self, id_token: str, return_to: str) -> str:
-        """Where RP-initiated logout goes; empty when the provider offers none."""
+        """Return the URL of RP-initiated logout; "" without such an endpoint."""
         endpoint = self.metadata.end_session_endpoint if self.metadata else ""
         return logout_url(endpoint, self.settings.client_id, id_token, return_to)

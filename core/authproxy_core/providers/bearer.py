@@ -1,4 +1,4 @@
-"""Bearer JWTs, of a provider or of a further issuer (``extra_jwt_issuers``)."""
+"""Bearer JWTs of a provider, or of an issuer in ``extra_jwt_issuers``."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ..settings.root import ProviderSettings
 from .base import Provider
 from .jwks import JwksCache
 
-RETRY_AFTER = 30.0  # seconds between tries of discovery
+RETRY_DELAY = 30.0  # seconds between discovery attempts
 DEFAULT_ALGORITHMS = ("RS256",)
 
 
 class BearerIssuer:
-    """One further issuer; its metadata and keys are fetched when a token asks for them.
+    """An issuer in ``extra_jwt_issuers``; the first token fetches metadata and keys.
 
-    Without discovery the keys are looked for at ``/.well-known/jwks.json``. *provider*
-    says which claims hold the audience, and what else is accepted there.
+    If discovery fails, the keys are fetched from ``/.well-known/jwks.json``.
+    *provider* defines the audience claims and the extra audiences.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class BearerIssuer:
             client_id=settings.audience,
             audience_claims=provider.audience_claims,
             extra_audiences=provider.extra_audiences,
-            # It is the audience that says whom such a token is for; who got it issued
-            # is another service's client.
+            # The audience names the recipient of such a token; the authorized party is
+            # the client of another service.
             authorized_parties=("*",),
             leeway=leeway,
         )
 
     def bearer_session(self, token: str) -> Flow[Session]:
-        """The session of *token*; raises `TokenError`."""
+        """Return the session of *token*; raises `TokenError`."""
         yield from self._discover()
         claims = yield from self._keys.verify(
             token, self._jwks_uri, self._algorithms, NON_BEARER_TYPES
@@ -64,7 +64,7 @@ class BearerIssuer:
         verified = claims.get("email_verified")
         if verified is not None and not claim_bool(verified):
             raise TokenError(
-                "the token says that its e-mail address is not verified",
+                "the email address of the token is not verified",
                 reason="email_unverified",
             )
         user = claim_text(claims.get("sub"))
@@ -81,7 +81,7 @@ class BearerIssuer:
         )
 
     def _discover(self) -> Flow[None]:
-        if self._metadata or self._clock() - self._tried_at < RETRY_AFTER:
+        if self._metadata or self._clock() - self._tried_at < RETRY_DELAY:
             return
         self._tried_at = self._clock()
         try:
@@ -107,7 +107,7 @@ class BearerIssuer:
 
 
 def may_have_issued(provider: Provider, issuer: object) -> bool:
-    """Whether a token of *issuer* could be one of *provider*."""
+    """Return whether *provider* may have issued a token with this ``iss``."""
     metadata = provider.metadata
     if metadata is None or not (metadata.jwks_uri or provider._keys.has_keys):
         return False
@@ -117,9 +117,10 @@ def may_have_issued(provider: Provider, issuer: object) -> bool:
 def provider_session(
     provider: Provider, token: str, parties: tuple[str, ...], now: float
 ) -> Flow[Session]:
-    """The session that a bearer JWT of a provider alone tells.
+    """Return the session of a bearer JWT of *provider*, from its claims alone.
 
-    Raises `TokenError` or `ProviderError`.
+    *parties* are the accepted authorized parties. Raises `TokenError` or
+    `ProviderError`.
     """
     claims = yield from provider._verify_id_token(
         Tokens("", token), None, parties=parties
@@ -133,14 +134,12 @@ def provider_session(
         id_token=token,
     )
     session = provider.with_claims(session, claims)
-    email = session.email or session.user  # a service's token may name none
+    email = session.email or session.user  # a service account may have no email
     return provider.enrich_bearer(replace(session, email=email))
 
 
 def _groups(claims: Mapping[str, Any]) -> tuple[str, ...]:
     groups = claims.get("groups", [])
     if not isinstance(groups, list) or any(not isinstance(one, str) for one in groups):
-        raise TokenError(
-            "expected a list of texts in the claim groups", reason="groups"
-        )
+        raise TokenError("claim groups: expected an array of strings", reason="groups")
     return tuple(groups)

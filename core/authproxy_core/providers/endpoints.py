@@ -1,4 +1,4 @@
-"""Where a provider's endpoints are, and what follows from its metadata."""
+"""Endpoints, algorithms and keys from settings and metadata."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..oidc.protocol import Metadata, with_query
 from ..settings.provider_types import PROVIDER_TYPES
 from ..settings.root import ProviderSettings
 
-# Settings that have no part in what discovery and the key set say.
+# Default values of the settings that do not affect discovery and the key set.
 NON_DISCOVERY_FIELDS: Mapping[str, Any] = {
     field.name: field.default
     for field in msgspec.structs.fields(ProviderSettings)
@@ -38,12 +38,12 @@ NON_DISCOVERY_FIELDS: Mapping[str, Any] = {
 
 
 def discovery_key(settings: ProviderSettings) -> ProviderSettings:
-    """The settings by which the provider's metadata and keys are found and judged."""
+    """Return *settings* reduced to those that affect metadata and keys."""
     return msgspec.structs.replace(settings, **NON_DISCOVERY_FIELDS)
 
 
 def configured_metadata(settings: ProviderSettings) -> Metadata:
-    """The endpoints without discovery: as configured, else those of the type."""
+    """Return metadata without discovery: configured endpoints, else the defaults."""
     kind = PROVIDER_TYPES[settings.type]
     return Metadata(
         issuer=settings.issuer or kind.issuer,
@@ -55,7 +55,7 @@ def configured_metadata(settings: ProviderSettings) -> Metadata:
 
 
 def prefers_body(metadata: Metadata) -> bool:
-    """Whether client credentials are only taken in the body (RFC 6749 §2.3.1)."""
+    """Return whether client credentials must be in the body (RFC 6749 §2.3.1)."""
     offered = metadata.token_endpoint_auth_methods_supported
     return "client_secret_post" in offered and "client_secret_basic" not in offered
 
@@ -63,9 +63,10 @@ def prefers_body(metadata: Metadata) -> bool:
 def allowed_algorithms(
     settings: ProviderSettings, metadata: Metadata
 ) -> tuple[str, ...]:
-    """Configured and discovered algorithms together, of those that can be checked.
+    """Return the supported algorithms that are both configured and discovered.
 
-    Symmetric ones and "none" are never allowed (RFC 8725 §3.1).
+    Symmetric ones and "none" are never allowed (RFC 8725 §3.1). Raises
+    `ProviderError` if none is left.
     """
     offered = metadata.id_token_signing_alg_values_supported
     both = [
@@ -75,15 +76,15 @@ def allowed_algorithms(
     ]
     if not both:
         raise ProviderError(
-            "the provider offers none of the signing algorithms that are allowed",
+            "the provider supports none of the allowed signing algorithms",
             reason="algorithms",
-            hint="set oidc_enabled_signing_algs to what the provider signs with",
+            hint="set oidc_enabled_signing_algs to the algorithm of the provider",
         )
     return tuple(both)
 
 
 def logout_url(endpoint: str, client_id: str, id_token: str, return_to: str) -> str:
-    """Where RP-initiated logout goes (its §2); empty without an *endpoint*."""
+    """Return the URL of RP-initiated logout (§2); "" without an *endpoint*."""
     if not endpoint:
         return ""
     params = [("client_id", client_id)]
@@ -95,7 +96,10 @@ def logout_url(endpoint: str, client_id: str, id_token: str, return_to: str) -> 
 
 
 def fixed_keys(settings: ProviderSettings) -> KeySet | None:
-    """The configured public keys, without discovery; raises `SettingsError`."""
+    """Return the configured public keys, used only without discovery.
+
+    Raises `SettingsError` for invalid keys.
+    """
     if not settings.public_keys or not settings.skip_discovery:
         return None
     try:

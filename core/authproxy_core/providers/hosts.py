@@ -1,7 +1,7 @@
-"""Which providers are offered on which host.
+"""Binding of providers to hosts.
 
-A provider that is bound to hosts is offered there alone, and nowhere else; sessions
-count only where their provider is offered.
+On a host with bound providers only these are offered; unbound providers are offered
+on all other hosts. A session is valid only where its provider is offered.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from ..settings.root import Settings
 
 
 class HostBinding:
-    """The providers' hosts; ``active`` says whether any provider is bound at all."""
+    """Providers by host; ``is_active`` tells whether any provider has hosts."""
 
     def __init__(self, settings: Settings) -> None:
         providers = settings.providers
@@ -23,7 +23,7 @@ class HostBinding:
         self.is_active = bool(self._bound)
 
     def offered_providers(self, host: str) -> tuple[str, ...]:
-        """The ids of the providers that are offered on *host*, with or without port."""
+        """Return the ids of the providers offered on *host* (with or without port)."""
         if not self.is_active:
             return self._everywhere
         host = host.lower()
@@ -34,15 +34,15 @@ class HostBinding:
             or self._everywhere
         )
 
-    def choose(self, host: str, asked: str) -> str | None:
-        """The provider that was *asked* for if it is offered, else the first; or None."""
+    def choose(self, host: str, requested: str) -> str | None:
+        """Return *requested* if it is offered on *host*, else the first id or None."""
         offered = self.offered_providers(host)
-        if asked in offered:
-            return asked
+        if requested in offered:
+            return requested
         return offered[0] if offered else None
 
     def serves(self, host: str, provider: str) -> bool:
-        """Whether sessions of *provider* ("": the first one) count on *host*."""
+        """Return whether sessions of *provider* ("": the first) are valid on *host*."""
         if provider == HTPASSWD:
-            return True  # there is but one file, for all hosts
+            return True  # the htpasswd file applies to all hosts
         return (provider or self._default) in self.offered_providers(host)

@@ -1,4 +1,4 @@
-"""A provider's key set in memory: fetched when needed, never more often than allowed."""
+"""Cache of a provider's JWKS: fetched on demand, with a minimum interval."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..messages import Response
 from ..oidc.jwt import NON_ID_TOKEN_TYPES, KeySet, parse_key_set, verify_jws
 from ..oidc.protocol import JSON_HEADERS
 
-REFETCH_INTERVAL = 10.0  # seconds between two fetches that a token asked for
-MAX_AGE = 3600.0  # seconds after which a login fetches the keys again
-LOCK_TTL, LOCK_WAIT = 30.0, 15.0  # seconds; longer than the fetch under it
+REFETCH_INTERVAL = 10.0  # seconds between fetches that unknown keys cause
+MAX_AGE = 3600.0  # seconds until the next verification fetches the keys again
+LOCK_TTL, LOCK_WAIT = 30.0, 15.0  # seconds; longer than a fetch
 
 
 class JwksCache:
-    """The keys of one provider; its memory is a cache. *fixed* keys are never fetched."""
+    """The keys of one provider; *fixed* keys are never fetched."""
 
     def __init__(
         self,
@@ -35,11 +35,11 @@ class JwksCache:
 
     @property
     def has_keys(self) -> bool:
-        """Whether there is at least one usable key."""
+        """Return whether there is at least one usable key."""
         return bool(self._keys.keys)
 
     def fetch(self, url: str) -> Flow[None]:
-        """Fetch the keys now; raises `ProviderError` or `FetchError`, keeping the old."""
+        """Fetch the keys; on `ProviderError` or `FetchError` the old ones stay."""
         self._tried_at, self._fetching = self._clock(), True
         try:
             response = yield from Fetch("GET", url, JSON_HEADERS, purpose="jwks")
@@ -55,10 +55,11 @@ class JwksCache:
         allowed: tuple[str, ...],
         refused: frozenset[str] = NON_ID_TOKEN_TYPES,
     ) -> Flow[dict[str, Any]]:
-        """The claims of *token* when a key signed it; raises `TokenError`.
+        """Return the claims of *token* after verifying its signature.
 
-        A key that is unknown makes the set be fetched again, for all callers together
-        at most once in `REFETCH_INTERVAL`.
+        *url* is the jwks_uri, *allowed* are algorithms, *refused* values of ``typ``.
+        An unknown key causes a fetch, at most one per `REFETCH_INTERVAL` in total.
+        Raises `TokenError`.
         """
         if self._fixed:
             return verify_jws(token, self._keys, allowed, refused)
@@ -67,7 +68,7 @@ class JwksCache:
         try:
             return verify_jws(token, self._keys, allowed, refused)
         except TokenError as error:
-            # Bad tokens in a flood must not even queue for the lock.
+            # A flood of invalid tokens must not queue for the lock.
             if self._fetched_recently or error.reason not in (
                 "unknown_key",
                 "signature",
@@ -78,7 +79,7 @@ class JwksCache:
 
     @property
     def _fetched_recently(self) -> bool:
-        """Whether a fetch was tried a moment ago, and is not under way any more."""
+        """Return whether a fetch ended within `REFETCH_INTERVAL`."""
         return not self._fetching and self._clock() - self._tried_at < REFETCH_INTERVAL
 
     def _refetch(self, url: str) -> Flow[None]:
@@ -88,30 +89,30 @@ class JwksCache:
             self._refetch_locked(url, seen),
             ttl=LOCK_TTL,
             wait=LOCK_WAIT,
-            local=True,  # each process has a key set of its own
+            local=True,  # each process has its own key set
         )
 
     def _refetch_locked(self, url: str, seen: float) -> Flow[None]:
         if self._fetched_at != seen:
-            return  # somebody else has just done it
+            return  # fetched while waiting for the lock
         if self._clock() - self._tried_at < REFETCH_INTERVAL:
             return
         try:
             yield from self.fetch(url)
         except (ProviderError, EffectError):
-            return  # the old keys stay; a token they don't fit is refused all the same
+            return  # the old keys stay; they verify the token or reject it
 
 
 def _parse_response(response: Response) -> KeySet:
     if response.status != 200:
         raise ProviderError(
-            f"the key set answered with status {response.status}, expected 200",
+            f"jwks_uri: got status {response.status}, expected 200",
             reason="jwks_failed",
         )
     keys = parse_key_set(response.body)
     if not keys.keys:
         raise ProviderError(
-            f"the key set has no usable key ({keys.unusable} were left out)",
+            f"jwks_uri: no usable key ({keys.unusable} keys skipped)",
             reason="jwks_empty",
         )
     return keys

@@ -1,7 +1,7 @@
-"""Getting the providers ready, and waiting a moment for one that is not.
+"""Readiness of the providers: discovery with back-off, and waiting for it.
 
-A server answers as soon as it runs, while discovery may take some seconds more; who
-comes to log in just then had better wait than see an error.
+A server accepts requests at startup, while discovery may take some more seconds. A
+login during that time waits for the provider instead of failing.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from ..errors import EffectError, FetchError, ProviderError
 from ..messages import Event
 from .base import Provider
 
-RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds between tries of discovery
+RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds between discovery attempts
 READY_TIMEOUT = 5.0  # seconds that a login waits for the provider
-POLL_INTERVAL = 0.25  # seconds between two looks
-RETRY_AFTER = 2.0  # seconds between tries that logins ask for
+POLL_INTERVAL = 0.25  # seconds
+LOGIN_RETRY_DELAY = 2.0  # seconds between discovery attempts that logins cause
 NOT_READY = "not_ready"
 PERMANENT_REASONS = frozenset(
     {"issuer", "discovery_invalid"}
@@ -24,7 +24,7 @@ PERMANENT_REASONS = frozenset(
 
 
 class Readiness:
-    """Which providers are ready, and the flows that make them so."""
+    """Prepares the providers, and reports which are ready."""
 
     def __init__(
         self,
@@ -41,13 +41,13 @@ class Readiness:
 
     @property
     def is_ready(self) -> bool:
-        """Whether every provider's metadata and keys are there."""
+        """Return whether the metadata and keys of all providers are loaded."""
         return all(provider.is_ready for provider in self._providers.values())
 
     def warm_up(self) -> Flow[None]:
-        """Discovery and key sets of all providers, with back-off; ends when all stand."""
+        """Prepare all providers, with back-off; return when all are ready."""
         missing = [one for one in self._providers.values() if not one.is_ready]
-        tries = 0
+        attempts = 0
         while missing:
             for provider in missing:
                 try:
@@ -58,8 +58,8 @@ class Readiness:
                     self._on_event(Event("provider_ready", reason=provider.id))
             missing = [provider for provider in missing if not provider.is_ready]
             if missing:
-                yield from Sleep(RETRY_DELAYS[min(tries, len(RETRY_DELAYS) - 1)])
-                tries += 1
+                yield from Sleep(RETRY_DELAYS[min(attempts, len(RETRY_DELAYS) - 1)])
+                attempts += 1
 
     def _prepare(self, provider: Provider) -> Flow[None]:
         self._tried_at[provider.id] = self._clock()
@@ -71,36 +71,35 @@ class Readiness:
             raise
 
     def root_cause(self, provider: Provider, error: ProviderError) -> ProviderError:
-        """*error*, or what is behind it when waiting will not help.
+        """Return the permanent error that makes *provider* not ready, else *error*.
 
-        That is a provider which answers, but not as the issuer that is configured.
+        An unexpected issuer or invalid metadata needs a change of the configuration.
         """
-        found = self._errors.get(provider.id)
+        cause = self._errors.get(provider.id)
         if (
             error.reason != NOT_READY
-            or found is None
-            or found.reason not in PERMANENT_REASONS
+            or cause is None
+            or cause.reason not in PERMANENT_REASONS
         ):
             return error
-        text = f"provider {provider.id!r} is not ready: {found}"
-        return ProviderError(text, reason="wrong_issuer", hint=found.hint)
+        text = f"provider {provider.id!r} is not ready: {cause}"
+        return ProviderError(text, reason="wrong_issuer", hint=cause.hint)
 
     def wait_for(self, provider: Provider) -> Flow[None]:
-        """Wait until logins at *provider* can begin, for `LONGEST_WAIT` at most.
+        """Wait until *provider* has metadata, for at most `READY_TIMEOUT`.
 
-        Whoever tries last is waited for; when that was a while ago, as with a provider
-        that was away, this tries itself.
+        Polls while the last discovery attempt is recent, else starts another one.
         """
-        patience = self._clock() + READY_TIMEOUT
-        while provider.metadata is None and self._clock() < patience:
+        deadline = self._clock() + READY_TIMEOUT
+        while provider.metadata is None and self._clock() < deadline:
             tried_at = self._tried_at.get(provider.id, float("-inf"))
-            if self._clock() - tried_at < RETRY_AFTER:
+            if self._clock() - tried_at < LOGIN_RETRY_DELAY:
                 yield from Sleep(POLL_INTERVAL)
                 continue
             try:
                 yield from self._prepare(provider)
             except (ProviderError, EffectError):
-                continue  # the time of this try makes the next round wait
+                continue  # the next iteration polls: this attempt is recent
 
 
 def _provider_failed_event(

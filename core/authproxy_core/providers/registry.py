@@ -1,4 +1,4 @@
-"""Which types of provider there are."""
+"""Registry of provider types."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def create_provider(
     leeway: float,
     extra_claims: tuple[str, ...],
 ) -> Provider:
-    """The provider for *settings*; raises `SettingsError` for keys that can't be used."""
+    """Return the provider for *settings*; raises `SettingsError` for invalid keys."""
     read = PROFILE_READERS.get(settings.type)
     if read is not None:
         return ProfileProvider(settings, read=read, clock=clock, leeway=leeway)

@@ -971,7 +971,7 @@ def test_start_before_discovery_says_so(harness: Harness) -> None:
         ({"issuer": ISSUER + "/"}, "wrong_issuer", "expected issuer"),
         ({"token_endpoint": None}, "wrong_issuer", "token_endpoint"),
         (404, "wrong_issuer", "check oidc_issuer_url"),
-        (503, "not_ready", "could not be fetched"),
+        (503, "not_ready", "not loaded yet"),
     ],
 )
 def test_start_with_a_wrong_issuer_says_so(

@@ -468,10 +468,10 @@ def test_who_we_are_has_to_be_known() -> None:
 @pytest.mark.parametrize(
     ("credentials", "text"),
     [
-        (b"no json", "it is no JSON"),
+        (b"no json", "expected JSON"),
         (b"[]", "expected credentials of type service_account or authorized_user"),
         (orjson.dumps({"type": "external_account"}), "expected credentials of type"),
-        (orjson.dumps({"type": "authorized_user"}), "need google_target_principal"),
+        (orjson.dumps({"type": "authorized_user"}), "requires google_target_principal"),
         (orjson.dumps({**ACCOUNT, "private_key": "x"}), ""),
         (
             orjson.dumps(
@@ -482,7 +482,7 @@ def test_who_we_are_has_to_be_known() -> None:
                     ).decode(),
                 }
             ),
-            "no RSA key",
+            "expected an RSA key",
         ),
         (orjson.dumps({**ACCOUNT, "client_email": None}), "client_email"),
     ],

@@ -1,4 +1,4 @@
-"""ADFS: scopes that name a resource, and the UPN for users without an e-mail claim."""
+"""ADFS: resource in the scope, and the UPN for users without an email claim."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..base import Provider
 
 
 class Adfs(Provider):
-    """Plain OIDC with the habits of ADFS."""
+    """OIDC with ADFS's scope, state and UPN."""
 
     @property
     def scope(self) -> str:
-        """The scope, which begins with the resource when there is one."""
+        """The scope, prefixed by the resource if one is configured."""
         if self.settings.skip_scope:
             return ""
         scope, resource = super().scope, self.settings.resource
@@ -31,11 +31,11 @@ class Adfs(Provider):
     def extra_authorization_parameters(
         self, params: Mapping[str, str]
     ) -> dict[str, str]:
-        """The state once more encoded: ADFS decodes it once before it sends it back."""
+        """Return the state encoded once more: ADFS decodes it before returning it."""
         return {"state": quote_plus(params["state"])}
 
     def enrich(self, session: Session) -> Flow[Session]:
-        """*session* with the UPN where the e-mail claim is missing."""
+        """Return *session* with the UPN as email if the email claim is missing."""
         session = yield from super().enrich(session)
         if session.email or not session.id_token:
             return session

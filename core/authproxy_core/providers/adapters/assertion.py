@@ -1,4 +1,4 @@
-"""JWTs that we sign: assertions for a client or a service account (RFC 7523)."""
+"""Signed JWT assertions of a client or a service account (RFC 7523)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...oidc.jwt import MIN_RSA_BITS
 
 
 class SigningKey(Struct, frozen=True):
-    """A private RSA key; it is never shown."""
+    """A private RSA key; its repr does not contain it."""
 
     key: RSAKey
     kid: str = ""
@@ -26,7 +26,7 @@ class SigningKey(Struct, frozen=True):
         return "SigningKey(...)"
 
     def sign(self, claims: Mapping[str, Any]) -> str:
-        """*claims* as a JWT, signed with RS256."""
+        """Return *claims* as a JWT, signed with RS256."""
         header = {"alg": "RS256", "typ": "JWT"}
         if self.kid:
             header["kid"] = self.kid
@@ -34,13 +34,11 @@ class SigningKey(Struct, frozen=True):
 
 
 def load_signing_key(pem: bytes, kid: str = "") -> SigningKey:
-    """The private RSA key in *pem*; raises `ValueError` when it is none."""
+    """Return the private RSA key in *pem*; raises `ValueError` for other content."""
     try:
         private = load_pem_private_key(pem, None)
     except (TypeError, UnsupportedAlgorithm) as error:
-        raise ValueError(
-            "the key is encrypted, or of a kind that is unknown"
-        ) from error
+        raise ValueError("the key is encrypted or of an unsupported type") from error
     if not isinstance(private, RSAPrivateKey) or private.key_size < MIN_RSA_BITS:
-        raise ValueError(f"the key is no RSA key of at least {MIN_RSA_BITS} bits")
+        raise ValueError(f"expected an RSA key of at least {MIN_RSA_BITS} bits")
     return SigningKey(RSAKey.import_key(pem), kid)

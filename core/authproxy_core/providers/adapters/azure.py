@@ -1,7 +1,7 @@
-"""Azure AD as oauth2-proxy's old provider spoke to it; Entra ID is its successor.
+"""Azure AD, as oauth2-proxy's ``azure`` provider; `EntraId` is the successor.
 
-Who it is, the verified ID token says, and where that has no address, Graph does.
-oauth2-proxy also took access tokens for that; they are not meant for this client.
+The verified ID token identifies the user; if it has no email address, Microsoft Graph
+supplies it. oauth2-proxy also reads access tokens, whose audience is another service.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ...session import Session
 from ..api import string_at, unique_strings, url_on_server
 from ..base import Provider
 from ..endpoints import configured_metadata
-from .graph import address, member_of
+from .graph import fetch_email, fetch_groups
 
 LOGIN_URL = "https://login.microsoftonline.com"
 
 
 class Azure(Provider):
-    """Without discovery, version 1 or 2 of the endpoints of a tenant."""
+    """Azure AD endpoints of version 1 or 2, with or without discovery."""
 
     def _configured_metadata(self) -> Metadata | None:
         if not self.settings.skip_discovery:
@@ -40,7 +40,7 @@ class Azure(Provider):
 
     @property
     def profile_url(self) -> str:
-        """The user's profile in Graph."""
+        """URL of the user's profile in Microsoft Graph."""
         return self.settings.profile_url or self.kind.profile_url
 
     @property
@@ -50,7 +50,7 @@ class Azure(Provider):
 
     @property
     def scope(self) -> str:
-        """The scope; version 2 names what the access token is for in it."""
+        """The scope; in version 2 it contains the resource of the access token."""
         scopes = super().scope.split()
         if not self._is_version_2:
             return " ".join(scopes)
@@ -62,38 +62,38 @@ class Azure(Provider):
     def extra_authorization_parameters(
         self, params: Mapping[str, str]
     ) -> dict[str, str]:
-        """What the access token is for, in version 1."""
+        """Return the ``resource`` parameter of version 1."""
         return dict(self.token_parameters())
 
     def token_parameters(self) -> list[tuple[str, str]]:
-        """The same for the token endpoint."""
+        """Return the ``resource`` parameter of version 1."""
         resource = "" if self._is_version_2 else self.settings.resource
         return [("resource", resource)] if resource else []
 
     def expected_subject(self, session: Session) -> str:
-        """That of the ID token: the session has no user."""
+        """Return the ``sub`` of the ID token: the session has no user."""
         return string_at(unverified_claims(session.id_token), "sub")
 
     def _add_userinfo(
         self, session: Session, claims: Mapping[str, Any]
     ) -> Flow[Mapping[str, Any]]:
-        """*claims* as they are: the access token need not be for userinfo."""
+        """Return *claims*: the access token may not be valid for userinfo."""
         yield from ()
         return claims
 
     def enrich(self, session: Session) -> Flow[Session]:
-        """*session* with the address and groups of Graph; no user, as ever."""
+        """Return *session* with email and groups of Graph, without a user."""
         session = yield from super().enrich(session)
         headers = self.api_headers(session)
-        email = session.email or (yield from address(self.profile_url, headers))
-        # What Graph said before, and the session still has, may be true no more.
+        email = session.email or (yield from fetch_email(self.profile_url, headers))
+        # Groups that Graph returned earlier may be outdated, so they are dropped.
         groups = self.read_groups(unverified_claims(session.id_token))
         if self._is_version_2:
             field = self.settings.azure.graph_group_field or "id"
             fields = ",".join(unique_strings("displayName", "id", field))
             url = url_on_server(self.profile_url, "/v1.0/me/transitiveMemberOf")
             query = f"$count=true&$filter=securityEnabled+eq+true&$select={fields}"
-            groups += yield from member_of(f"{url}?{query}", headers, field)
+            groups += yield from fetch_groups(f"{url}?{query}", headers, field)
         return msgspec.structs.replace(
             session,
             user="",

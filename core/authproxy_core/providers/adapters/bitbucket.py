@@ -1,4 +1,4 @@
-"""Bitbucket: the primary address, and who belongs to a workspace or may see a repository."""
+"""Bitbucket: primary email address, workspace and repository membership."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ from .profile import ProfileProvider, with_identity
 
 
 def read_bitbucket(provider: ProfileProvider, session: Session) -> Flow[Session]:
-    """The user's primary address; raises `ProviderError` for who is not let in."""
+    """Return *session* with the user's primary email address.
+
+    Raises `ProviderError` if the user lacks the required membership.
+    """
     document = yield from provider.fetch(
         session, provider.validate_url, "the addresses"
     )
@@ -48,16 +51,16 @@ def _require_workspace(
 ) -> Flow[None]:
     """Raise `ProviderError` unless the user is a member of the workspace *team*.
 
-    Teams have become workspaces; the address that oauth2-proxy asks is no more.
+    Bitbucket replaced teams by workspaces and removed the endpoint of oauth2-proxy.
     """
     url = url_on_server(provider.validate_url, "/2.0/user/permissions/workspaces")
     url = with_query(url, [("q", f'workspace.slug="{_strip_quotes(team)}"')])
 
-    def fits(item: dict[str, Any]) -> bool:
-        own = string_at(item, "workspace", "slug") == team
-        return own and item.get("permission") in ("owner", "member")
+    def matches(item: dict[str, Any]) -> bool:
+        is_team = string_at(item, "workspace", "slug") == team
+        return is_team and item.get("permission") in ("owner", "member")
 
-    yield from _require_item(provider, session, url, fits, team)
+    yield from _require_item(provider, session, url, matches, team)
 
 
 def _require_repository(
@@ -68,12 +71,11 @@ def _require_repository(
     url = url_on_server(provider.validate_url, f"/2.0/repositories/{owner}")
     query = [("role", "contributor"), ("q", f'full_name="{_strip_quotes(repository)}"')]
 
-    def fits(item: dict[str, Any]) -> bool:
+    def matches(item: dict[str, Any]) -> bool:
         return item.get("full_name") == repository
 
-    yield from _require_item(
-        provider, session, with_query(url, query), fits, repository
-    )
+    url = with_query(url, query)
+    yield from _require_item(provider, session, url, matches, repository)
 
 
 def _strip_quotes(text: str) -> str:
@@ -84,20 +86,20 @@ def _require_item(
     provider: ProfileProvider,
     session: Session,
     url: str,
-    fits: Callable[[dict[str, Any]], bool],
-    wanted: str,
+    matches: Callable[[dict[str, Any]], bool],
+    required: str,
 ) -> Flow[None]:
-    """Raise `ProviderError` unless an item of the list at *url* *fits*."""
-    what = "the list of what the user belongs to"
+    """Raise `ProviderError` unless an item of the paginated list at *url* matches."""
+    what = "the membership list"
     for _ in range(MAX_PAGES):
         document = yield from provider.fetch(session, url, what, "groups")
         if not isinstance(document, dict):
             raise ProviderError(f"{what} is not an object", reason="groups_invalid")
-        if any(map(fits, objects_in(document.get("values")))):
+        if any(map(matches, objects_in(document.get("values")))):
             return
         url = check_next_page(string_at(document, "next"), provider.validate_url, what)
         if not url:
             raise not_allowed_error(
-                f"the user does not belong to {wanted!r} at Bitbucket"
+                f"the user is not a member of {required!r} at Bitbucket"
             )
     raise too_many_pages_error(what)

@@ -1,4 +1,4 @@
-"""Microsoft Entra ID: tenants, more groups than a token holds, workload identity."""
+"""Microsoft Entra ID: allowed tenants, group overage, workload identity."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ...oidc.protocol import Tokens, assertion_request
 from ...session import Session
 from ..api import unique_strings
 from ..base import Provider
-from .graph import GRAPH, member_of
+from .graph import GRAPH, fetch_groups
 
 ISSUER_PATTERN = re.compile(r"https://login\.microsoftonline\.com/([^/]+)/v2\.0")
 OVERAGE_URL = f"{GRAPH}/v1.0/me/transitiveMemberOf?$select=id&$top=100"
 
 
 class EntraId(Provider):
-    """Plain OIDC, for the tenants that are let in."""
+    """OIDC restricted to the allowed tenants."""
 
     def _verify_id_token(
         self,
@@ -36,16 +36,14 @@ class EntraId(Provider):
         found = ISSUER_PATTERN.fullmatch(claims["iss"])
         allowed = self.settings.entra_id.allowed_tenants
         if found is None or (allowed and found.group(1) not in allowed):
-            raise TokenError(
-                "the token's tenant is not one that is let in", reason="tenant"
-            )
+            raise TokenError("the tenant of the token is not allowed", reason="tenant")
         return claims
 
     def enrich(self, session: Session) -> Flow[Session]:
-        """*session* with the groups of Graph when there were too many for the token.
+        """Return *session* with groups of Graph if the token could not hold them all.
 
-        Without a rule about groups, Graph may refuse to tell them: the application need
-        not have that permission. With one, that ends the login.
+        If Graph denies the request, because the application lacks the permission, the
+        login fails only if allowed groups are configured.
         """
         session = yield from super().enrich(session)
         if not session.id_token or not _has_overage(
@@ -53,16 +51,16 @@ class EntraId(Provider):
         ):
             return session
         try:
-            groups = yield from member_of(OVERAGE_URL, self.api_headers(session))
+            groups = yield from fetch_groups(OVERAGE_URL, self.api_headers(session))
         except TokenError as error:
             if not self._allowed_groups:
                 return session
             raise ProviderError(
                 str(error),
                 reason="groups_failed",
-                hint="the user is in more groups than a token holds; grant the "
-                "application the permission GroupMember.Read.All, or have the token "
-                "hold assigned groups only",
+                hint="the user is in more groups than a token can hold; grant the "
+                "application the permission GroupMember.Read.All, or emit only assigned "
+                "groups in tokens",
             ) from None
         return msgspec.structs.replace(
             session,
@@ -93,6 +91,6 @@ class EntraId(Provider):
 
 
 def _has_overage(claims: dict[str, Any]) -> bool:
-    """Whether the groups are too many for the token (OIDC Core §5.6.2)."""
+    """Return whether the token refers to Graph for the groups (OIDC Core §5.6.2)."""
     names = claims.get("_claim_names")
     return isinstance(names, dict) and "groups" in names

@@ -1,7 +1,7 @@
-"""GitHub (also Enterprise, and Gitea): organisations, teams, repositories, users.
+"""GitHub, GitHub Enterprise and Gitea: organizations, teams, repositories, users.
 
-Everything is asked again when a session is renewed, so that who has left an
-organisation is out by then.
+Every refresh of a session fetches all of it again, so a user who left an organization
+loses access then.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ API_PATH = re.compile(r"/api/v[0-9]+")
 
 
 def read_github(provider: ProfileProvider, session: Session) -> Flow[Session]:
-    """Who the user is; raises `ProviderError` for who is not let in."""
-    organisations = yield from _fetch_list(provider, session, "/user/orgs")
+    """Return *session* with the user's identity; raises `ProviderError` if denied."""
+    organizations = yield from _fetch_list(provider, session, "/user/orgs")
     teams = yield from _fetch_list(provider, session, "/user/teams")
-    groups = unique_strings(*map(_organization, organisations), *map(_team, teams))
+    groups = unique_strings(*map(_organization, organizations), *map(_team, teams))
     user = yield from _fetch(provider, session, "/user")
     login = string_at(user, "login")
     if not login:
@@ -56,7 +56,7 @@ def read_github(provider: ProfileProvider, session: Session) -> Flow[Session]:
 
 
 def api_url(provider: ProfileProvider, path: str) -> str:
-    """The address of *path* in the API: below ``validate_url``, or its ``/api/vN``."""
+    """Return the API URL of *path*: below ``/api/vN`` of validate_url, or below it."""
     base = urlsplit(provider.validate_url).path
     found = API_PATH.match(base)
     prefix = found.group() if found else base.rstrip("/")
@@ -70,7 +70,7 @@ def _fetch(provider: ProfileProvider, session: Session, path: str) -> Flow[Any]:
 def _fetch_list(
     provider: ProfileProvider, session: Session, path: str
 ) -> Flow[list[dict[str, Any]]]:
-    """All items of a list, which ends with an empty page."""
+    """Return all items of a paginated list, which ends with an empty page."""
     found: list[dict[str, Any]] = []
     for page in range(1, MAX_PAGES + 1):
         query = [("per_page", str(PAGE_SIZE)), ("page", str(page))]
@@ -86,7 +86,7 @@ def _fetch_list(
 
 def _organization(item: dict[str, Any]) -> str:
     name = string_at(item, "login") or string_at(item, "name")  # Gitea: name
-    return "" if ":" in name else name  # it would pass for a team
+    return "" if ":" in name else name  # would look like a team
 
 
 def _team(item: dict[str, Any]) -> str:
@@ -99,19 +99,19 @@ def _team(item: dict[str, Any]) -> str:
 def _check_groups(
     settings: ProviderSettings, login: str, groups: tuple[str, ...]
 ) -> None:
-    """Raise `ProviderError` unless the organisation and the team are as demanded."""
+    """Raise `ProviderError` unless the required organization and team are in *groups*."""
     github = settings.github
     if github.users and not github.org and not github.repo:
-        raise not_allowed_error(f"{login!r} is none of github_users")
+        raise not_allowed_error(f"{login!r} is not in github_users")
     if github.team:
-        wanted = set(_wanted_teams(github.org, github.team))
-        if wanted.isdisjoint(group.lower() for group in groups):
-            raise not_allowed_error(f"{login!r} is in none of the teams of github_team")
+        required = set(_required_teams(github.org, github.team))
+        if required.isdisjoint(group.lower() for group in groups):
+            raise not_allowed_error(f"{login!r} is not in a team of github_team")
     elif github.org and (":" in github.org or github.org not in groups):
-        raise not_allowed_error(f"{login!r} is not in the organisation of github_org")
+        raise not_allowed_error(f"{login!r} is not in the organization of github_org")
 
 
-def _wanted_teams(org: str, teams: str) -> Iterator[str]:
+def _required_teams(org: str, teams: str) -> Iterator[str]:
     for team in teams.split(","):
         yield f"{org}:{team}".lower() if org else team.lower()
 
@@ -119,7 +119,7 @@ def _wanted_teams(org: str, teams: str) -> Iterator[str]:
 def _check_repository(
     provider: ProfileProvider, session: Session, login: str
 ) -> Flow[None]:
-    """Raise `ProviderError` unless the user may work on the repository."""
+    """Raise `ProviderError` unless the user has access to the required repository."""
     github = provider.settings.github
     if not github.repo or github.org:
         return
@@ -141,10 +141,9 @@ def _is_collaborator(provider: ProfileProvider, path: str, login: str) -> Flow[b
     url = api_url(provider, f"{path}/collaborators/{quote_segment(login)}")
     response = yield from Fetch("GET", url, headers, purpose="groups")
     if response.status not in (204, 404):
-        # 401: our own token is wrong, which says nothing about the user's.
+        # 401 is about github_token, not about the user's access token.
         raise ProviderError(
-            f"the collaborators answered with status {response.status}, expected 204 "
-            "or 404",
+            f"collaborators: got status {response.status}, expected 204 or 404",
             reason="groups_failed",
             hint="check github_token",
         )
@@ -152,12 +151,12 @@ def _is_collaborator(provider: ProfileProvider, path: str, login: str) -> Flow[b
 
 
 def _has_access(provider: ProfileProvider, session: Session, path: str) -> Flow[bool]:
-    """Whether the user may push, or may see a repository that is private."""
+    """Return whether the user can push, or can read a private repository."""
     headers = provider.api_headers(session)
     url = api_url(provider, path)
     response = yield from Fetch("GET", url, headers, purpose="groups")
     if response.status in (403, 404) and not is_transient(response):
-        return False  # a repository that is hidden from the user
+        return False  # hidden from the user
     if response.status != 200:
         raise status_error(response, "the repository", "groups")
     repository = _parse_object(response.body)
@@ -179,7 +178,7 @@ def _parse_object(body: bytes) -> dict[str, Any]:
 
 
 def _primary_email(emails: Any) -> str:
-    """The primary address when it is verified, else ""."""
+    """Return the primary email address if it is verified, else ""."""
     for item in objects_in(emails):
         if item.get("primary") is True and item.get("verified") is True:
             return string_at(item, "email")

@@ -1,4 +1,4 @@
-"""GitLab: its userinfo, and which projects the user works on."""
+"""GitLab: userinfo, groups, and access to projects."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ DEFAULT_ACCESS_LEVEL = 20  # reporter
 
 
 class Gitlab(Provider):
-    """Projects with enough access are groups ``project:PATH``."""
+    """OIDC with GitLab's userinfo; accessible projects are groups ``project:PATH``."""
 
     def allowed_groups(self) -> tuple[str, ...]:
-        """The groups and projects of GitLab's own options, else the general ones."""
+        """Return gitlab_group and gitlab_projects, else the general allowed groups."""
         gitlab = self.settings.gitlab
         projects = [
             f"{PROJECT_PREFIX}{parse_project(one)[0]}" for one in gitlab.projects
@@ -40,15 +40,15 @@ class Gitlab(Provider):
         return (*gitlab.groups, *projects) or super().allowed_groups()
 
     def read_groups(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
-        """The groups, but none that would pass for a project."""
+        """Return the groups except those that look like projects."""
         return _without_projects(super().read_groups(claims))
 
     def expected_subject(self, session: Session) -> str:
-        """That of the ID token: the session's user is the nickname."""
+        """Return the ``sub`` of the ID token: the session's user is the nickname."""
         return string_at(unverified_claims(session.id_token), "sub")
 
     def enrich(self, session: Session) -> Flow[Session]:
-        """*session* with what GitLab itself says, about the user and the projects."""
+        """Return *session* with user, email and groups of userinfo, and projects."""
         session = yield from super().enrich(session)
         url = url_on_server(
             self._require_metadata().authorization_endpoint, "/oauth/userinfo"
@@ -98,13 +98,13 @@ class Gitlab(Provider):
 
 
 def parse_project(project: str) -> tuple[str, int]:
-    """A project's path and the access that is demanded, from ``path=level``."""
+    """Split ``path=level`` into the project's path and the required access level."""
     path, _, level = project.partition("=")
     return path, int(level or DEFAULT_ACCESS_LEVEL)
 
 
 def access_level(project: Any) -> int:
-    """The user's access to a project as GitLab describes it; 0 for none."""
+    """Return the user's access level in a project's JSON object; 0 for no access."""
     if not isinstance(project, dict) or project.get("archived") is True:
         return 0
     permissions = project.get("permissions")

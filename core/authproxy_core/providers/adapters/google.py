@@ -1,7 +1,7 @@
-"""Google: OIDC with fixed endpoints, and groups from the directory of a Workspace.
+"""Google: OIDC with fixed endpoints, and groups from the Workspace directory.
 
-oauth2-proxy takes the ID token as it comes; here its signature is checked like any
-other's. A verified address is demanded, unless the settings say otherwise.
+oauth2-proxy does not verify the ID token's signature; authproxy does. The email
+address must be verified unless insecure_oidc_allow_unverified_email is set.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .google_directory import Directory
 
 
 class Google(Provider):
-    """With a service account, the groups are those of the directory."""
+    """OIDC with groups from the directory if a service account is configured."""
 
     def __init__(
         self,
@@ -32,44 +32,44 @@ class Google(Provider):
         extra_claims: tuple[str, ...] = (),
     ) -> None:
         google = settings.google
-        asks = bool(google.credentials or google.metadata_server)
-        self._directory = Directory(google, clock) if asks else None
+        has_account = bool(google.credentials or google.metadata_server)
+        self._directory = Directory(google, clock) if has_account else None
         super().__init__(
             settings, clock=clock, leeway=leeway, extra_claims=extra_claims
         )
 
     @property
     def is_ready(self) -> bool:
-        """Whether keys are there, and the directory has let itself be asked once."""
+        """Return whether keys are loaded and the directory has granted a token."""
         return super().is_ready and (
             self._directory is None or self._directory.is_reached
         )
 
     def adopt_cache(self, previous: Provider) -> None:
-        """Take over keys, and the directory if it is asked in the same way."""
+        """Reuse keys of *previous*, and its directory if the settings are equal."""
         super().adopt_cache(previous)
         same = previous.settings.google == self.settings.google
         if isinstance(previous, Google) and same:
             self._directory = previous._directory
 
     def prepare(self) -> Flow[None]:
-        """Fetch keys, and see that the directory lets itself be asked."""
+        """Fetch keys and, with a service account, a token for the directory."""
         yield from super().prepare()
         if self._directory is not None:
             yield from self._directory.access_token()
 
     def allowed_groups(self) -> tuple[str, ...]:
-        """The groups of Google's own option, else the general ones."""
+        """Return google_groups, else the general allowed groups."""
         return self.settings.google.groups or super().allowed_groups()
 
     def read_groups(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
-        """None: only the directory names groups."""
+        """Return no groups: they come from the directory only."""
         return ()
 
     def _add_userinfo(
         self, session: Session, claims: Mapping[str, Any]
     ) -> Flow[Mapping[str, Any]]:
-        """*claims* as they are; an address that is not verified is no address."""
+        """Return *claims* if the email address is verified; never fetches userinfo."""
         yield from ()
         verified = claim_bool(claims.get("email_verified"))
         if not verified and not self.settings.allow_unverified_email:
@@ -77,7 +77,7 @@ class Google(Provider):
         return claims
 
     def enrich(self, session: Session) -> Flow[Session]:
-        """*session* with groups and organisation id of the directory."""
+        """Return *session* with groups and organization ID from the directory."""
         session = yield from super().enrich(session)
         directory = self._directory
         groups: tuple[str, ...] = ()

@@ -1,9 +1,9 @@
-"""Google's directory (Admin SDK): who is in which group.
+"""Google Workspace directory (Admin SDK): groups and organization ID of a user.
 
-It is asked by a service account that may act as an administrator ("domain-wide
-delegation"): a signed assertion that names both is exchanged for a token (RFC 7523).
-The assertion is signed with the account's own key or, for credentials without one, by
-Google on behalf of ``target_principal``.
+A service account with domain-wide delegation impersonates an administrator: it
+exchanges a signed assertion for an access token (RFC 7523). The assertion is signed
+with the account's key or, for credentials without a key, by Google on behalf of
+``target_principal``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ METADATA_URL = (
 )
 CREDENTIALS_URL = "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts"
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-# The first that is granted is used; the later ones may also write, and are not needed.
+# Tried in order until one is granted. The last two, which allow writes, are not needed.
 GROUP_SCOPES = (
     "admin.directory.group.member.readonly",
     "admin.directory.group.readonly",
@@ -41,11 +41,11 @@ GROUP_SCOPES = (
     "admin.directory.group",
 )
 TOKEN_LIFETIME = 3600  # seconds
-EXPIRY_MARGIN = 60.0  # seconds before its end that a token is not used any more
+EXPIRY_MARGIN = 60.0  # seconds before expiry at which a token is replaced
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """The credentials: a service account with its key, or a user's refresh token."""
+    """Credentials: a service account with its key, or a user's refresh token."""
 
     email: str = ""
     key: SigningKey | None = None
@@ -57,9 +57,9 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Directory:
-    """The directory of one Workspace; its token is a cache.
+    """Client of one Workspace directory; caches its access token.
 
-    Raises `SettingsError` for credentials that can't be used.
+    Raises `SettingsError` for invalid credentials.
     """
 
     def __init__(self, settings: GoogleSettings, clock: Callable[[], float]) -> None:
@@ -71,13 +71,13 @@ class Directory:
 
     @property
     def is_reached(self) -> bool:
-        """Whether there was a token for it already."""
+        """Return whether Google has granted an access token."""
         return bool(self._token)
 
-    # -- what it says
+    # -- queries
 
     def read_groups(self, email: str) -> Flow[tuple[str, ...]]:
-        """The configured groups that *email* is in, or all of them.
+        """Return the configured groups that *email* is in, or all its groups.
 
         Raises `ProviderError` or `FetchError`.
         """
@@ -105,10 +105,10 @@ class Directory:
         raise too_many_pages_error("the list of groups")
 
     def _has_member(self, group: str, email: str) -> Flow[bool]:
-        """Whether *email* is in *group*, directly or through other groups.
+        """Return whether *email* is in *group*, directly or through other groups.
 
-        Google can't tell that of members outside of the domain, but it names those that
-        are direct members.
+        Google returns 400 for users outside the domain; for them only direct
+        membership is checked.
         """
         base = f"{DIRECTORY_URL}/groups/{quote_segment(group)}"
         headers = yield from self._headers()
@@ -126,16 +126,19 @@ class Directory:
         return _parse(response, "the member").get("status") == "ACTIVE"
 
     def organization_id(self, email: str) -> Flow[str]:
-        """The external id of type "organization"; raises `ProviderError` without one."""
+        """Return the external ID of type "organization".
+
+        Raises `ProviderError` if the user has none.
+        """
         url = f"{DIRECTORY_URL}/users/{quote_segment(email)}"
         document = yield from self._fetch(url, "the user")
         for entry in objects_in(document.get("externalIds")):
             if entry.get("type") == "organization" and string_at(entry, "value"):
                 return string_at(entry, "value")
         raise ProviderError(
-            "the user has no organization id in the directory",
+            "the user has no organization ID in the directory",
             reason="profile_invalid",
-            hint="set it, or google_use_organization_id = false",
+            hint="set it, or set google_use_organization_id = false",
         )
 
     def _fetch(self, url: str, what: str) -> Flow[dict[str, Any]]:
@@ -146,13 +149,13 @@ class Directory:
     def _headers(self) -> Flow[Headers]:
         return _bearer((yield from self.access_token()))
 
-    # -- the token to ask with
+    # -- access token
 
     def access_token(self) -> Flow[str]:
-        """An access token for the directory; raises `ProviderError` or `FetchError`."""
+        """Return an access token; raises `ProviderError` or `FetchError`."""
         if self._clock() < self._expires_at:
             return self._token
-        refused: ProviderError | None = None
+        rejection: ProviderError | None = None
         for scope in self._scopes():
             assertion = yield from self._assertion(scope)
             params = [("grant_type", GRANT), ("assertion", assertion)]
@@ -161,20 +164,20 @@ class Directory:
                     self._account.token_uri, params
                 )
             except ProviderError as error:
-                refused = error
+                rejection = error
                 continue
             self._token = token
             self._expires_at = self._clock() + lifetime - EXPIRY_MARGIN
             return token
         raise ProviderError(
-            f"Google grants no token for the directory: {refused}",
+            f"Google grants no token for the directory: {rejection}",
             reason="directory_refused",
             hint="delegate one of these scopes to the service account in the admin "
             f"console (domain-wide delegation): {', '.join(GROUP_SCOPES)}",
         )
 
     def _scopes(self) -> list[str]:
-        """Each scope to be tried; several in one are for groups and users."""
+        """Return the ``scope`` values to try, for groups and if needed for users."""
         if not self._settings.use_organization_id:
             return [f"{SCOPE_PREFIX}/{scope}" for scope in GROUP_SCOPES]
         user = {
@@ -186,7 +189,7 @@ class Directory:
         ]
 
     def _assertion(self, scope: str) -> Flow[str]:
-        """A signed wish to act as the administrator (RFC 7523 §3)."""
+        """Return a signed assertion that impersonates the administrator (RFC 7523 §3)."""
         now = int(self._clock())
         claims = {
             "iss": self._account.email or self._settings.target_principal,
@@ -216,12 +219,12 @@ class Directory:
         signed = string_at(_parse(response, "signJwt"), "signedJwt")
         if not signed:
             raise ProviderError(
-                "signJwt answered without a JWT", reason="directory_invalid"
+                "signJwt: the response has no JWT", reason="directory_invalid"
             )
         return signed
 
     def _credentials_token(self) -> Flow[str]:
-        """A token of the credentials themselves, to have assertions signed."""
+        """Return a token of the credentials themselves, for the signJwt request."""
         if self._account.refresh:
             params = [("grant_type", "refresh_token"), *self._account.refresh]
             token, _ = yield from _request_token(self._account.token_uri, params)
@@ -242,7 +245,7 @@ def _bearer(token: str) -> Headers:
 
 
 def _request_token(url: str, params: list[tuple[str, str]]) -> Flow[tuple[str, float]]:
-    """An access token and its lifetime in seconds."""
+    """Request an access token; return it and its lifetime in seconds."""
     body = urlencode(params).encode()
     response = yield from Fetch("POST", url, FORM_HEADERS, body, purpose="directory")
     tokens = parse_tokens(response)
@@ -252,18 +255,19 @@ def _request_token(url: str, params: list[tuple[str, str]]) -> Flow[tuple[str, f
 def _check_status(response: Response, what: str) -> None:
     """Raise `ProviderError` unless the status is 200.
 
-    The token is ours, not the user's: a refusal of it ends nobody's session.
+    Never `TokenError`: the token is the service account's, not the user's, so its
+    rejection ends no session.
     """
     if response.status != 200:
         raise ProviderError(
-            f"{what} answered with status {response.status}, expected 200",
+            f"{what}: got status {response.status}, expected 200",
             reason="directory_failed",
-            hint="check the rights of the service account and of google_admin_email",
+            hint="check the permissions of the service account and google_admin_email",
         )
 
 
 def _parse(response: Response, what: str) -> dict[str, Any]:
-    """The JSON object of an answer; raises `ProviderError`."""
+    """Return the JSON object of *response*; raises `ProviderError`."""
     _check_status(response, what)
     try:
         document = msgspec.json.decode(response.body)
@@ -271,25 +275,26 @@ def _parse(response: Response, what: str) -> dict[str, Any]:
         document = None
     if not isinstance(document, dict):
         raise ProviderError(
-            f"{what} did not answer with a JSON object", reason="directory_invalid"
+            f"{what}: the response is not a JSON object", reason="directory_invalid"
         )
     return document
 
 
 def _load_account(settings: GoogleSettings) -> Account:
-    """The account in the credentials' JSON; raises `SettingsError`."""
+    """Return the account of the configured credentials; raises `SettingsError`."""
     if settings.metadata_server:
         return Account(email=settings.target_principal)
     try:
         document = msgspec.json.decode(settings.credentials.value)
         return _parse_account(document, settings.target_principal)
     except (ValueError, RecursionError) as error:
-        reason = "it is no JSON" if isinstance(error, msgspec.DecodeError) else error
+        is_malformed = isinstance(error, msgspec.DecodeError)
+        reason = "expected JSON" if is_malformed else error
         raise SettingsError((f"google_service_account_json: {reason}",)) from None
 
 
 def _parse_account(document: Any, principal: str) -> Account:
-    """Raises `ValueError` for credentials of a kind that can't be used."""
+    """Return the account in *document*; raises `ValueError` for unsupported types."""
     match string_at(document, "type"):
         case "service_account":
             pem = string_at(document, "private_key").encode()
@@ -306,5 +311,5 @@ def _parse_account(document: Any, principal: str) -> Account:
             refresh = tuple((name, string_at(document, name)) for name in names)
             return Account(email=principal, refresh=refresh)
         case "authorized_user":
-            raise ValueError("a user's credentials need google_target_principal")
+            raise ValueError("type authorized_user requires google_target_principal")
     raise ValueError("expected credentials of type service_account or authorized_user")

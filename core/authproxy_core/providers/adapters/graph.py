@@ -1,4 +1,4 @@
-"""Microsoft Graph: a user's addresses, and all groups that the user is in."""
+"""Microsoft Graph: email address and groups of the user."""
 
 from __future__ import annotations
 
@@ -16,34 +16,38 @@ from ..api import (
 )
 
 GRAPH = "https://graph.microsoft.com"
-WHAT = "Graph's list of groups"
-# Counting and filtering need it.
-EVENTUAL: Headers = ((b"consistencylevel", b"eventual"),)
+GROUPS_NAME = "Graph's list of groups"
+# Graph requires it for $count and $filter.
+CONSISTENCY_HEADERS: Headers = ((b"consistencylevel", b"eventual"),)
 
 
-def member_of(url: str, headers: Headers, field: str = "id") -> Flow[tuple[str, ...]]:
-    """*field* of every group in a list of Graph's, page after page.
+def fetch_groups(
+    url: str, headers: Headers, field: str = "id"
+) -> Flow[tuple[str, ...]]:
+    """Return *field* of all groups in the paginated list at *url*.
 
     Raises `TokenError`, `ProviderError` or `FetchError`.
     """
     found: list[str] = []
     base = url
     for _ in range(MAX_PAGES):
-        fetch = Fetch("GET", url, (*headers, *EVENTUAL), purpose="groups")
-        document = yield from fetch_json(fetch, WHAT)
+        fetch = Fetch("GET", url, (*headers, *CONSISTENCY_HEADERS), purpose="groups")
+        document = yield from fetch_json(fetch, GROUPS_NAME)
         if not isinstance(document, dict):
-            raise ProviderError(f"{WHAT} is not an object", reason="groups_invalid")
+            raise ProviderError(
+                f"{GROUPS_NAME} is not an object", reason="groups_invalid"
+            )
         found += [
             string_at(group, field) for group in objects_in(document.get("value"))
         ]
-        url = check_next_page(string_at(document, "@odata.nextLink"), base, WHAT)
+        url = check_next_page(string_at(document, "@odata.nextLink"), base, GROUPS_NAME)
         if not url:
             return tuple(group for group in found if group)
-    raise too_many_pages_error(WHAT)
+    raise too_many_pages_error(GROUPS_NAME)
 
 
-def address(url: str, headers: Headers) -> Flow[str]:
-    """The user's address: ``mail``, else the first other one, else the UPN."""
+def fetch_email(url: str, headers: Headers) -> Flow[str]:
+    """Return ``mail`` of the profile, else the first of ``otherMails``, else the UPN."""
     document = yield from fetch_json(
         Fetch("GET", url, headers, purpose="profile"), "Graph's profile"
     )

@@ -1,4 +1,4 @@
-"""Keycloak: plain OIDC, plus the realm and client roles as groups."""
+"""Keycloak: OIDC, with realm and client roles as groups."""
 
 from __future__ import annotations
 
@@ -12,44 +12,48 @@ from ...oidc.jwt import unverified_claims
 from ...session import Session
 from ..base import Provider
 
-ROLE = "role:"
+ROLE_PREFIX = "role:"
 
 
 class KeycloakOidc(Provider):
     """Realm roles are groups ``role:NAME``, client roles ``role:CLIENT:NAME``.
 
-    They stand in the access token, which comes straight from the token endpoint and
-    whose signature is therefore not what its trust rests on.
+    The roles are in the access token. Its signature is not verified, because the token
+    comes directly from the token endpoint over TLS.
     """
 
     is_keycloak = True
 
     def read_groups(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
-        """The groups, but none that would pass for a role."""
+        """Return the groups except those that look like roles."""
         return tuple(
-            group for group in super().read_groups(claims) if not group.startswith(ROLE)
+            group
+            for group in super().read_groups(claims)
+            if not group.startswith(ROLE_PREFIX)
         )
 
     def enrich(self, session: Session) -> Flow[Session]:
-        """*session* with the roles of its access token in place of earlier ones."""
+        """Return *session* with the roles of its access token instead of earlier ones."""
         return self.enrich_bearer((yield from super().enrich(session)))
 
     def enrich_bearer(self, session: Session) -> Session:
-        """The same for a bearer JWT, whose signature has been checked."""
-        groups = [group for group in session.groups if not group.startswith(ROLE)]
-        roles = roles_of(unverified_claims(session.access_token))
+        """Return *session* with the roles of its access token, here a verified JWT."""
+        groups = [
+            group for group in session.groups if not group.startswith(ROLE_PREFIX)
+        ]
+        roles = realm_and_client_roles(unverified_claims(session.access_token))
         return msgspec.structs.replace(session, groups=(*groups, *roles))
 
 
-def roles_of(claims: Mapping[str, Any]) -> Iterator[str]:
-    """The roles in an access token's claims; whatever is of another shape is none."""
+def realm_and_client_roles(claims: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the roles in the claims of an access token; malformed ones are skipped."""
     for role in _roles(claims.get("realm_access")):
-        yield f"{ROLE}{role}"
+        yield f"{ROLE_PREFIX}{role}"
     clients = claims.get("resource_access")
     if isinstance(clients, dict):
         for client, access in clients.items():
             for role in _roles(access):
-                yield f"{ROLE}{client}:{role}"
+                yield f"{ROLE_PREFIX}{client}:{role}"
 
 
 def _roles(access: object) -> list[str]:

@@ -1,4 +1,4 @@
-"""login.gov: a signed assertion instead of a secret, the address from userinfo."""
+"""login.gov: a signed client assertion, and the email address from userinfo."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DEFAULT_ACR = "http://idmanagement.gov/ns/assurance/loa/1"
 
 
 class LoginGov(Provider):
-    """There are no refresh tokens: userinfo says whether a session is still good."""
+    """OIDC with a client assertion; without refresh tokens, userinfo is polled."""
 
     def __init__(
         self,
@@ -65,9 +65,9 @@ class LoginGov(Provider):
     def extra_authorization_parameters(
         self, params: Mapping[str, str]
     ) -> dict[str, str]:
-        """The level of assurance that is asked for, if none is configured."""
-        given = {parameter.name for parameter in self.settings.login_parameters}
-        return {} if "acr_values" in given else {"acr_values": DEFAULT_ACR}
+        """Return the default ``acr_values`` unless they are configured."""
+        configured = {parameter.name for parameter in self.settings.login_parameters}
+        return {} if "acr_values" in configured else {"acr_values": DEFAULT_ACR}
 
     def _token_request(
         self, params: list[tuple[str, str]], *, in_body: bool
@@ -79,7 +79,7 @@ class LoginGov(Provider):
             "iss": self.settings.client_id,
             "sub": self.settings.client_id,
             "aud": [endpoint],
-            # Every code is used once, so this is unique as well.
+            # Unique because every code is used once.
             "jti": b64url(hashlib.sha256(urlencode(params).encode()).digest()).decode(),
             "exp": now + int(ASSERTION_LIFETIME),
         }
@@ -89,12 +89,12 @@ class LoginGov(Provider):
     def _add_userinfo(
         self, session: Session, claims: Mapping[str, Any]
     ) -> Flow[Mapping[str, Any]]:
-        """*claims* as they are: userinfo is asked once, by `enrich`."""
+        """Return *claims*: `enrich` fetches userinfo."""
         yield from ()
         return claims
 
     def enrich(self, session: Session) -> Flow[Session]:
-        """*session* with the verified address of userinfo; no user, as ever."""
+        """Return *session* with the verified email of userinfo, without a user."""
         session = yield from super().enrich(session)
         email = yield from self._fetch_email(session)
         return msgspec.structs.replace(
@@ -115,18 +115,18 @@ class LoginGov(Provider):
         return string_at(info, "email")
 
     def refresh(self, session: Session) -> Flow[Tokens]:
-        """The access token as it is: there is no refresh token."""
+        """Return the same access token: there is no refresh token."""
         yield from ()
         return Tokens(session.access_token)
 
     def apply_refresh(self, session: Session, tokens: Tokens) -> Flow[Session]:
-        """*session* if userinfo still answers to its access token."""
+        """Return *session* if userinfo still accepts its access token."""
         if not session.id_token:
             raise TokenError("the session has no ID token", reason="validation")
         email = yield from self._fetch_email(session)
         if email != session.email:
             raise ProviderError(
-                "the user has another e-mail address now", reason="userinfo_subject"
+                "the email address of the user has changed", reason="userinfo_subject"
             )
         return msgspec.structs.replace(session, created_at=self._clock())
 

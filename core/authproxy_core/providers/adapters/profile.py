@@ -1,8 +1,8 @@
-"""OAuth 2.0 without ID tokens: the provider's own endpoints say who it is.
+"""OAuth 2.0 without ID tokens: an API of the provider identifies the user.
 
-The login is bound to the browser by state, and by PKCE where the provider knows it.
-There is nothing to refresh with: a session lives on as long as the provider still
-answers to its access token, and what it says then is what counts.
+The state binds the login to the browser, and PKCE if the provider supports it. There
+are no refresh tokens: a refresh reads the profile again with the access token, and
+the session ends when the provider rejects it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..base import Provider
 
 
 class ProfileProvider(Provider):
-    """A provider that *read* knows how to ask about the user of an access token."""
+    """A provider whose function *read* fetches the user of an access token."""
 
     def __init__(
         self,
@@ -36,37 +36,37 @@ class ProfileProvider(Provider):
 
     @property
     def is_ready(self) -> bool:
-        """Always: nothing has to be fetched before a login."""
+        """Return True: nothing is fetched before a login."""
         return True
 
     def prepare(self) -> Flow[None]:
-        """Nothing to do."""
+        """Do nothing: there are no metadata and keys."""
         yield from ()
 
     @property
     def sends_nonce(self) -> bool:
-        """Never: no ID token would bring it back."""
+        """Return False: there is no ID token to contain it."""
         return False
 
     def token_parameters(self) -> list[tuple[str, str]]:
-        """The resource, where one is configured."""
+        """Return the ``resource`` parameter, if configured."""
         resource = self.settings.resource
         return [("resource", resource)] if resource else []
 
     @property
     def profile_url(self) -> str:
-        """Where the user's profile is, if the type has one."""
+        """URL of the user's profile; "" if the provider type has none."""
         return self.settings.profile_url or self.kind.profile_url
 
     @property
     def validate_url(self) -> str:
-        """What is asked whether an access token is good."""
+        """URL that validates an access token."""
         return self.settings.validate_url or self.kind.validate_url
 
     def create_session(
         self, tokens: Tokens, nonce: bytes, *, nonce_optional: bool = False
     ) -> Flow[Session]:
-        """The session of a fresh login; raises `TokenError` or `ProviderError`."""
+        """Return the session of a new login; raises `TokenError` or `ProviderError`."""
         now = self._clock()
         session = Session(
             provider=self.id,
@@ -78,14 +78,14 @@ class ProfileProvider(Provider):
         return (yield from self._load_user(session))
 
     def refresh(self, session: Session) -> Flow[Tokens]:
-        """The access token as it is: there is no refresh token."""
+        """Return the same access token: there is no refresh token."""
         yield from ()
         return Tokens(session.access_token)
 
     def apply_refresh(self, session: Session, tokens: Tokens) -> Flow[Session]:
-        """*session* with what the provider says of its user now.
+        """Return *session* with the user's current profile.
 
-        Raises `TokenError` when it does not take the access token any more.
+        Raises `TokenError` if the provider rejects the access token.
         """
         fresh = Session(
             provider=session.provider,
@@ -99,7 +99,7 @@ class ProfileProvider(Provider):
     def _load_user(self, session: Session) -> Flow[Session]:
         session = yield from self._read(self, session)
         self._check_email(session)
-        # Reading a profile from that address has shown already that the token is good.
+        # A profile fetched from validate_url has already validated the token.
         if self.validate_url != self.profile_url:
             yield from self._validate_access_token(session)
         return session
@@ -107,7 +107,7 @@ class ProfileProvider(Provider):
     def fetch(
         self, session: Session, url: str, what: str, purpose: str = "profile"
     ) -> Flow[Any]:
-        """The JSON at *url*, asked with the session's access token; see `ask`."""
+        """Return the JSON document at *url*; see `fetch_json` for errors."""
         headers = self.api_headers(session)
         return (
             yield from fetch_json(Fetch("GET", url, headers, purpose=purpose), what)
@@ -125,7 +125,7 @@ def with_identity(
     groups: tuple[str, ...] = (),
     preferred_username: str = "",
 ) -> Session:
-    """*session* with who it is."""
+    """Return *session* with user, email, groups and preferred username set."""
     return msgspec.structs.replace(
         session,
         user=user,

@@ -1,4 +1,4 @@
-"""Providers whose one profile endpoint says who the user is."""
+"""Readers for providers with a single profile endpoint."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def read_digitalocean(provider: ProfileProvider, session: Session) -> Flow[Sessi
 
 
 def read_facebook(provider: ProfileProvider, session: Session) -> Flow[Session]:
-    """Facebook: ``email``, which is only there when it is confirmed."""
+    """Facebook: ``email``, which is present only if confirmed."""
     url = with_query(provider.profile_url, [("fields", "name,email")])
     document = yield from provider.fetch(session, url, "the profile")
     return with_identity(session, email=string_at(document, "email"))
 
 
 def read_linkedin(provider: ProfileProvider, session: Session) -> Flow[Session]:
-    """LinkedIn: the first address of the member."""
+    """LinkedIn: the first email address of the member."""
     joint = "&" if "?" in provider.profile_url else "?"
-    # The projection's parentheses and asterisk are LinkedIn's own syntax.
+    # with_query would percent-encode the punctuation of LinkedIn's projection.
     query = "q=members&projection=(elements*(handle~))"
     url = f"{provider.profile_url}{joint}{query}"
-    document = yield from provider.fetch(session, url, "the e-mail address")
+    document = yield from provider.fetch(session, url, "the email address")
     elements = objects_in(
         document.get("elements") if isinstance(document, dict) else None
     )
@@ -54,7 +54,7 @@ def read_linkedin(provider: ProfileProvider, session: Session) -> Flow[Session]:
 
 
 def read_keycloak(provider: ProfileProvider, session: Session) -> Flow[Session]:
-    """Keycloak by its userinfo, as before it was used with OpenID Connect."""
+    """Keycloak as a plain OAuth 2.0 provider: its userinfo."""
     url = provider.profile_url or provider.validate_url
     document = yield from provider.fetch(session, url, "userinfo")
     _check_object(document, "userinfo")
@@ -71,7 +71,7 @@ def read_keycloak(provider: ProfileProvider, session: Session) -> Flow[Session]:
 
 
 def read_nextcloud(provider: ProfileProvider, session: Session) -> Flow[Session]:
-    """Nextcloud: the user as its OCS API describes it."""
+    """Nextcloud: the user object of the OCS API."""
     url = provider.profile_url or provider.validate_url
     document = yield from provider.fetch(session, url, "the user")
     data: Any = document
@@ -90,7 +90,7 @@ def read_nextcloud(provider: ProfileProvider, session: Session) -> Flow[Session]
 
 
 def read_sourcehut(provider: ProfileProvider, session: Session) -> Flow[Session]:
-    """SourceHut: by GraphQL."""
+    """SourceHut: a GraphQL query."""
     headers = (
         *provider.api_headers(session),
         (b"content-type", b"application/json"),
@@ -103,7 +103,7 @@ def read_sourcehut(provider: ProfileProvider, session: Session) -> Flow[Session]
     )
     user = string_at(document, "data", "me", "username")
     if not user:
-        raise ProviderError("the profile has no user name", reason="profile_invalid")
+        raise ProviderError("the profile has no username", reason="profile_invalid")
     return with_identity(
         session,
         email=string_at(document, "data", "me", "email"),
