@@ -1,7 +1,7 @@
-"""The worker's coarse clock: what changes once a second is computed once a second.
+"""Coarse clock of a worker: cached monotonic time, Date field and log timestamp.
 
-`Clock.tick` is called by the worker's sweep; everything else only reads attributes, so
-that neither the time-outs nor the Date field cost anything per request.
+The worker calls `Clock.tick` periodically. All other code only reads attributes, so
+timeouts and the Date field cost nothing per request.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ MONTHS = (
 
 
 class Clock:
-    """Coarse time: ``now`` (monotonic seconds), ``date`` and ``timestamp``.
+    """Time of the last `tick`: ``now`` (monotonic seconds), ``date``, ``timestamp``.
 
-    ``date`` is the whole Date field with its line end (RFC 9110 §5.6.7), and
-    ``timestamp`` is the one of the log lines, in ``local_time`` or UTC.
+    ``date`` is the Date field with CRLF (RFC 9110 §5.6.7). ``timestamp`` is for log
+    lines, in local time if ``local_time`` is set, else in UTC.
     """
 
     __slots__ = (
         "_monotonic",
-        "_precise",
-        "_precise_for",
+        "_rfc3339",
+        "_rfc3339_key",
         "_second",
         "_wall",
         "date",
@@ -46,15 +46,15 @@ class Clock:
         self._wall = wall
         self._monotonic = monotonic
         self._second = -1
-        self._precise_for = (-1, False)
-        self._precise = ("", "")
+        self._rfc3339_key = (-1, False)
+        self._rfc3339 = ("", "")
         self.now = 0.0
         self.date = b""
         self.timestamp = ""
         self.tick()
 
     def tick(self) -> None:
-        """Read the clocks; the texts are made anew when the second has changed."""
+        """Read the clocks; format the texts again if the second has changed."""
         self.now = self._monotonic()
         second = int(self._wall())
         if second != self._second:
@@ -63,23 +63,23 @@ class Clock:
             self.timestamp = log_timestamp(second, local_time=self.local_time)
 
     def rfc3339(self, before: float = 0.0) -> str:
-        """The time *before* seconds ago with milliseconds and offset (RFC 3339)."""
+        """Return the time *before* seconds ago (RFC 3339), with milliseconds."""
         wall = self._wall() - before
         second = int(wall)
-        made_for = second, self.local_time
-        if made_for != self._precise_for:
-            self._precise_for = made_for
-            self._precise = rfc3339_parts(second, local_time=self.local_time)
-        start, offset = self._precise
+        key = second, self.local_time
+        if key != self._rfc3339_key:
+            self._rfc3339_key = key
+            self._rfc3339 = rfc3339_parts(second, local_time=self.local_time)
+        start, offset = self._rfc3339
         return f"{start}.{int((wall - second) * 1000):03}{offset}"
 
     def seconds_to_next_tick(self) -> float:
-        """Seconds until the texts change."""
+        """Return the seconds until ``date`` and ``timestamp`` change."""
         return 1.0 - self._wall() % 1.0
 
 
 def date_field(second: float) -> bytes:
-    """The Date field of an answer, with its line end."""
+    """Return the Date field with CRLF."""
     year, month, day, hour, minute, sec, weekday, *_ = time.gmtime(second)
     return (
         f"Date: {DAYS[weekday]}, {day:02} {MONTHS[month - 1]} {year:04} "
@@ -88,15 +88,15 @@ def date_field(second: float) -> bytes:
 
 
 def log_timestamp(second: float, *, local_time: bool) -> str:
-    """``YYYY/MM/DD HH:MM:SS``, in local time or UTC."""
-    moment = time.localtime(second) if local_time else time.gmtime(second)
-    return time.strftime("%Y/%m/%d %H:%M:%S", moment)
+    """Return ``YYYY/MM/DD HH:MM:SS`` in local time or UTC."""
+    fields = time.localtime(second) if local_time else time.gmtime(second)
+    return time.strftime("%Y/%m/%d %H:%M:%S", fields)
 
 
 def rfc3339_parts(second: float, *, local_time: bool) -> tuple[str, str]:
-    """What stands before and behind the fraction of an RFC 3339 time."""
+    """Return the parts of an RFC 3339 time before and after the fraction."""
     if not local_time:
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)), "Z"
-    moment = time.localtime(second)
-    offset = time.strftime("%z", moment)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", moment), f"{offset[:3]}:{offset[3:]}"
+    fields = time.localtime(second)
+    offset = time.strftime("%z", fields)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", fields), f"{offset[:3]}:{offset[3:]}"

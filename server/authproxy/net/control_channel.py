@@ -1,4 +1,4 @@
-"""Short words between the supervisor and a worker, over a socket that only they have."""
+"""Control channel between supervisor and worker: datagrams on a socket pair."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import contextlib
 import os
 import socket
 
-MAX_MESSAGE_BYTES = 1500  # bytes, for systems with small datagrams
+MAX_MESSAGE_BYTES = 1500  # small enough for the datagram limit of every system
 
 
 class ControlChannel:
-    """One of two ends; nothing blocks, and an end whose other is gone stays silent."""
+    """One end of the channel. No method blocks; a closed peer is not an error."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
@@ -18,21 +18,21 @@ class ControlChannel:
 
     @staticmethod
     def pair() -> tuple[ControlChannel, ControlChannel]:
-        """Two ends; datagrams keep words apart, and the descriptors that go with them."""
-        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        return ControlChannel(one), ControlChannel(other)
+        """Return both ends; datagrams keep messages and their descriptors apart."""
+        first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        return ControlChannel(first), ControlChannel(second)
 
     def fileno(self) -> int:
-        """For `select`."""
+        """Return the socket's descriptor, for `select`."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """End it."""
+        """Close this end."""
         self._socket.close()
 
-    def send(self, word: str, descriptor: int | None = None) -> None:
-        """Send *word*; the other side gets a copy of *descriptor*."""
-        data = word.encode(errors="replace")[:MAX_MESSAGE_BYTES]
+    def send(self, message: str, descriptor: int | None = None) -> None:
+        """Send *message*, cut to `MAX_MESSAGE_BYTES`, with a copy of *descriptor*."""
+        data = message.encode(errors="replace")[:MAX_MESSAGE_BYTES]
         with contextlib.suppress(OSError):
             if descriptor is None:
                 self._socket.send(data)
@@ -40,7 +40,10 @@ class ControlChannel:
                 socket.send_fds(self._socket, [data], [descriptor])
 
     def receive(self) -> tuple[str, int | None] | None:
-        """The next word and its descriptor, which is the caller's to close; or None."""
+        """Return the next message, and the descriptor that the caller has to close.
+
+        Returns None if there is no message.
+        """
         try:
             data, descriptors, _, _ = socket.recv_fds(
                 self._socket, MAX_MESSAGE_BYTES, 1

@@ -1,8 +1,8 @@
-"""Outgoing connections: TCP, TLS and unix sockets as a byte stream with bounds.
+"""Outgoing connections by TCP, TLS or unix socket, with back-pressure.
 
-`Stream` is a thin asyncio protocol instead of asyncio's reader and writer: a pool must
-see at once that an idle connection ended or that bytes came which nobody asked for,
-and a relay needs both back-pressure signals.
+`Stream` replaces asyncio's reader and writer because a pool has to notice at once that
+an idle connection was closed or received unexpected bytes, and a relay needs both
+back-pressure signals.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from typing import Any, Protocol, cast
 
 from .lazy_event import LazyEvent
 
-# Bytes buffered before reading from the socket is paused; uvloop reads 250 kB at once.
+# Buffered bytes at which reading is paused; uvloop reads 250 kB at once.
 READ_HIGH_WATER = 256 << 10
-HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS, where the caller has no shorter one
+HANDSHAKE_TIMEOUT = 10.0  # seconds for the TLS handshake; callers may be stricter
 
 
 class StreamReceiver(Protocol):
-    """Who takes what arrives at once, instead of asking for it."""
+    """Receiver of a stream's events, as an alternative to `Stream.read`."""
 
     def on_data(self, data: bytes) -> None:
-        """Bytes have come."""
+        """Handle received bytes."""
 
     def on_end(self) -> None:
-        """No more will come; told once."""
+        """Handle the end of the stream; called once."""
 
 
 class Stream(asyncio.Protocol):
-    """A connection to read from and write to, with back-pressure both ways.
+    """An outgoing connection with back-pressure in both directions.
 
-    It is in its owner's set *streams* for as long as it is open.
+    It is in its owner's set *streams* while it is open.
     """
 
     __slots__ = (
@@ -60,13 +60,13 @@ class Stream(asyncio.Protocol):
     def __init__(self, streams: set[Stream]) -> None:
         self._streams = streams
         self.at_eof = False  # no more bytes will arrive
-        self.closed = LazyEvent()  # the transport is gone
+        self.closed = LazyEvent()  # set when the transport is closed
         self.receiver: StreamReceiver | None = None
-        self.idle_since = 0.0  # of its pool
+        self.idle_since = 0.0  # monotonic seconds, set by the pool; 0: never idle
         self.on_closed: Callable[[], None] | None = None
         self._error: Exception | None = None
         self._chunks: deque[bytes] = deque()
-        self._size = 0  # of all chunks
+        self._size = 0  # bytes of all chunks
         self._paused = False
         self._readable = LazyEvent()
         self._writable = LazyEvent()
@@ -116,16 +116,16 @@ class Stream(asyncio.Protocol):
 
     @property
     def is_reusable(self) -> bool:
-        """Whether a pooled connection can still carry a request.
+        """Whether an idle connection can be used for a request.
 
-        Bytes that came while nothing was asked are no answer to anything.
+        Bytes that arrive without a request are not a response, so they end its use.
         """
         return not (self.at_eof or self._chunks or self.transport.is_closing())
 
     async def read(self, size: int) -> bytes:
-        """At most *size* bytes as soon as there are any; empty at the clean end.
+        """Return at most *size* bytes as soon as there are any; b"" at the end.
 
-        Raises OSError when the connection broke: a reset is never taken for the end of
+        Raises OSError if the connection was reset: that must not look like the end of
         a body.
         """
         await self._readable.wait()
@@ -133,7 +133,7 @@ class Stream(asyncio.Protocol):
             if self._error is not None:
                 raise self._error
             return b""
-        data = self._chunks.popleft()  # as it came: large bodies are not copied here
+        data = self._chunks.popleft()  # unchanged, so large bodies are not copied
         if len(data) > size:
             data, rest = data[:size], data[size:]
             self._chunks.appendleft(rest)
@@ -146,18 +146,21 @@ class Stream(asyncio.Protocol):
         return data
 
     def write(self, data: bytes) -> None:
-        """Send *data* as the peer reads; a broken connection shows in `read`."""
+        """Queue *data* for sending; errors are reported by `read` and `drain`."""
         if not self.transport.is_closing():
             self.transport.write(data)
 
     def detach(self) -> bytes:
-        """Give the transport away; what has been received and not read."""
+        """Hand over the transport; return the received bytes that were not read.
+
+        The stream must not be read afterwards.
+        """
         early = b"".join(self._chunks)
-        del self._chunks  # an empty one is more than half of a waiting tunnel's stream
+        del self._chunks  # an empty deque is more than half of the stream's memory
         return early
 
     def move(self, streams: set[Stream]) -> None:
-        """Let *streams* be its owner's set."""
+        """Change the owner's set to *streams*."""
         if self in self._streams:
             self._streams.remove(self)
             streams.add(self)
@@ -165,11 +168,11 @@ class Stream(asyncio.Protocol):
 
     @property
     def is_writable(self) -> bool:
-        """Whether the peer takes what is written, so that there is nothing to wait for."""
+        """Whether the write buffer is below its high-water mark."""
         return self._writable.is_set() and not self.closed.is_set()
 
     async def drain(self) -> None:
-        """Wait until the write buffer is below its mark; raises OSError when broken."""
+        """Wait until the write buffer is low. Raises OSError if the connection closed."""
         await self._writable.wait()
         if self.closed.is_set():
             raise self._error or ConnectionResetError(
@@ -177,8 +180,8 @@ class Stream(asyncio.Protocol):
             )
 
     def abort(self) -> None:
-        """Close without flushing; harmless when already closed."""
-        if not self.closed.is_set():  # asyncio's transport can't always take it twice
+        """Close at once without flushing; no effect on a closed stream."""
+        if not self.closed.is_set():  # asyncio's transports may fail on a second abort
             self.transport.abort()
 
 
@@ -189,12 +192,12 @@ async def dial(
     context: ssl.SSLContext | None = None,
     name: str = "",
 ) -> Stream:
-    """Connect to *host*, with *context* by TLS as *name*, if it is another.
+    """Connect to *host*; with *context*, by TLS to the server *name* (default: *host*).
 
-    Raises OSError; see `failure`.
+    Raises OSError; see `describe_error`.
     """
     stream = Stream(streams)
-    wish = asyncio.get_running_loop().create_connection(
+    connect = asyncio.get_running_loop().create_connection(
         lambda: stream,
         host,
         port,
@@ -202,7 +205,7 @@ async def dial(
         server_hostname=(name or host) if context else None,
         ssl_handshake_timeout=HANDSHAKE_TIMEOUT if context else None,
     )
-    return await _await_connect(stream, wish)
+    return await _await_connect(stream, connect)
 
 
 async def dial_unix(streams: set[Stream], path: str) -> Stream:
@@ -214,15 +217,17 @@ async def dial_unix(streams: set[Stream], path: str) -> Stream:
     )
 
 
-async def _await_connect(stream: Stream, wish: Coroutine[Any, Any, object]) -> Stream:
-    """*stream* once *wish* has connected it; otherwise it counts as closed.
+async def _await_connect(
+    stream: Stream, connect: Coroutine[Any, Any, object]
+) -> Stream:
+    """Return *stream* after *connect*; if that fails, mark the stream as closed.
 
-    Cancelled between connecting and returning, uvloop closes the socket and tells the
-    protocol nothing; whoever waits for the stream's end would wait for ever.
+    If uvloop is cancelled between connecting and returning, it closes the socket
+    without a call of ``connection_lost``, and waits for ``closed`` would never end.
     """
     try:
-        await wish
-    except UnicodeError:  # what the resolver says of a name with too long a label
+        await connect
+    except UnicodeError:  # from the resolver, for a label of more than 63 characters
         stream.connection_lost(None)
         raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None
     except BaseException:
@@ -232,7 +237,7 @@ async def _await_connect(stream: Stream, wish: Coroutine[Any, Any, object]) -> S
 
 
 async def close_all(streams: set[Stream]) -> None:
-    """Abort every stream of a set and wait until their sockets are closed."""
+    """Abort all *streams* and wait until their sockets are closed."""
     for stream in list(streams):
         stream.abort()
     for stream in list(streams):
@@ -240,7 +245,7 @@ async def close_all(streams: set[Stream]) -> None:
 
 
 async def start_tls(stream: Stream, context: ssl.SSLContext, name: str) -> None:
-    """Go on by TLS on *stream* (after a proxy's CONNECT). Raises OSError."""
+    """Start TLS on *stream* (after a proxy's CONNECT). Raises OSError."""
     loop = asyncio.get_running_loop()
     transport = await loop.start_tls(
         stream.transport,
@@ -249,18 +254,18 @@ async def start_tls(stream: Stream, context: ssl.SSLContext, name: str) -> None:
         server_hostname=name,
         ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
     )
-    if transport is None:  # asyncio's answer when the peer left during the handshake
+    if transport is None:  # asyncio, if the peer closes during the handshake
         raise ConnectionResetError(errno.ECONNRESET, "connection closed")
     stream.transport = transport
 
 
 def describe_error(error: OSError, where: str) -> str:
-    """One lower-case sentence for what happened to the connection to *where*."""
+    """Return the cause of a failed connection to *where*, in lower case, for logs."""
     match error:
         case ssl.SSLCertVerificationError():
             return f"certificate not trusted: {where}: {error.verify_message.lower()}"
         case ssl.SSLError():
-            # The attribute is there only when OpenSSL itself gave a reason.
+            # The attribute exists only if OpenSSL gave a reason.
             reason: str = getattr(error, "reason", None) or "protocol error"
             cause = reason.lower().replace("_", " ")
             return f"tls with {where} failed: {cause}"
@@ -278,10 +283,10 @@ def describe_error(error: OSError, where: str) -> str:
 
 
 def _errno(error: OSError) -> int | None:
-    """The error's number, also of asyncio's summary when several addresses failed."""
+    """Return the errno, also of asyncio's combined error for several addresses."""
     if error.errno is not None:
         return error.errno
-    if isinstance(error, ConnectionError):  # "SSL handshake interrupted" and the like
+    if isinstance(error, ConnectionError):  # such as an interrupted TLS handshake
         return errno.ECONNRESET
     codes = set(re.findall(r"\[Errno (\d+)\]", str(error)))
     return int(codes.pop()) if len(codes) == 1 else None

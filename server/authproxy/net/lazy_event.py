@@ -1,4 +1,4 @@
-"""An event that costs little while nobody waits for it, which is nearly always."""
+"""An event that is cheap while no task waits for it, which is the usual case."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 
 class LazyEvent:
-    """As `asyncio.Event`, which would be made with a queue for those who wait."""
+    """Like `asyncio.Event`, but allocates the queue of waiters on demand."""
 
     __slots__ = ("_event", "_set")
 
@@ -15,22 +15,22 @@ class LazyEvent:
         self._event: asyncio.Event | None = None
 
     def is_set(self) -> bool:
-        """Whether it is set."""
+        """Return whether the event is set."""
         return self._set
 
     def set(self) -> None:
-        """Wake all who wait, and let nobody wait from now on."""
+        """Set the event and wake all waiters."""
         self._set = True
         event, self._event = self._event, None
         if event is not None:
             event.set()
 
     def clear(self) -> None:
-        """Let those wait who come from now on."""
+        """Reset the event, so that later calls of `wait` block."""
         self._set = False
 
     async def wait(self) -> None:
-        """Wait until it is set."""
+        """Wait until the event is set."""
         if not self._set:
             self._event = self._event or asyncio.Event()
             await self._event.wait()

@@ -1,4 +1,4 @@
-"""The listening sockets: made once, before the workers are forked, shared by all."""
+"""Listening sockets: opened once before the workers are forked, shared by all."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from .tls import server_context
 
 BACKLOG = 1024
 SO_ATTACH_FILTER = 26  # not in Python's socket module
-# Drops the first packet of a TCP handshake; the third one, which completes it, and
-# all others pass. Each instruction is code, jump if true, jump if false, operand.
+# A BPF program that drops SYN packets, so no new handshake starts; all other packets
+# pass, so handshakes in progress complete. Instructions: code, jt, jf, k.
 DROP_SYN_FILTER = (
-    (0x30, 0, 0, 13),  # load the byte with the flags
-    (0x45, 0, 1, 0x02),  # SYN?
-    (0x06, 0, 0, 0),  # drop
-    (0x06, 0, 0, 0xFFFFFFFF),  # pass all of it
+    (0x30, 0, 0, 13),  # load the byte of the TCP flags
+    (0x45, 0, 1, 0x02),  # is SYN set?
+    (0x06, 0, 0, 0),  # drop the packet
+    (0x06, 0, 0, 0xFFFFFFFF),  # pass the whole packet
 )
 IPV6_UNAVAILABLE = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENOPROTOOPT)
 
 
 class ListenError(Exception):
-    """A listener could not be opened; the text says which, and why."""
+    """A listener could not be opened; the text names it and the cause."""
 
 
 class ListeningSocket(Struct, eq=False):
     """An open listening socket and, for TLS, its context, which a reload replaces.
 
-    A ``lent`` one is systemd's, and goes on when we have ended.
+    An ``inherited`` socket belongs to systemd and stays open when authproxy exits.
     """
 
     socket: socket.socket
@@ -50,7 +50,7 @@ class ListeningSocket(Struct, eq=False):
 
     @property
     def name(self) -> str:
-        """For logs, such as ``http://127.0.0.1:4180``."""
+        """The URL for logs, such as ``http://127.0.0.1:4180``."""
         scheme = "https" if self.context else "http"
         address = self.socket.getsockname()
         if isinstance(address, str):
@@ -61,7 +61,10 @@ class ListeningSocket(Struct, eq=False):
 
 @contextlib.contextmanager
 def open_listeners(listeners: Sequence[Listener]) -> Iterator[list[ListeningSocket]]:
-    """Open all *listeners*; close them, and remove unix sockets, at the end."""
+    """Open all *listeners*; on exit, close them and remove unix sockets.
+
+    Raises `ListenError`.
+    """
     with contextlib.ExitStack() as stack:
         sockets = []
         for listener in listeners:
@@ -72,9 +75,9 @@ def open_listeners(listeners: Sequence[Listener]) -> Iterator[list[ListeningSock
 
 
 def open_listener(listener: Listener) -> ListeningSocket:
-    """Open one listener; raises `ListenError`."""
+    """Open one listener. Raises `ListenError`."""
     where = listener.path or f"{listener.host}:{listener.port}"
-    lent = listener.descriptor is not None
+    inherited = listener.descriptor is not None
     try:
         context = server_context(listener.tls) if listener.tls else None
         if listener.descriptor is not None:
@@ -85,32 +88,32 @@ def open_listener(listener: Listener) -> ListeningSocket:
     except (OSError, KeyError, ValueError) as error:
         raise ListenError(f"can't listen on {where}: {error}") from None
     opened_socket.setblocking(False)
-    return ListeningSocket(opened_socket, context, listener.metrics, lent)
+    return ListeningSocket(opened_socket, context, listener.metrics, inherited)
 
 
 def _systemd_socket(descriptor: int, environ: Mapping[str, str]) -> socket.socket:
-    """The socket that systemd has opened for us (sd_listen_fds(3)).
+    """Return the socket that systemd has passed as *descriptor* (sd_listen_fds(3)).
 
-    Raises ValueError when it has not, or when it is none that one can listen on.
+    Raises ValueError if there is no such socket, or it does not listen.
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
         raise ValueError("LISTEN_PID does not name this process; is this a service of a "
                          "systemd socket unit?")  # fmt: skip
     count = environ.get("LISTEN_FDS", "")
     if not count.isdecimal() or not 3 <= descriptor < 3 + int(count):
-        raise ValueError(f"LISTEN_FDS={count} does not cover it")
-    handed = socket.socket(fileno=descriptor)
-    if handed.type != socket.SOCK_STREAM or not handed.getsockopt(
+        raise ValueError(f"LISTEN_FDS={count} does not include it")
+    passed_socket = socket.socket(fileno=descriptor)
+    if passed_socket.type != socket.SOCK_STREAM or not passed_socket.getsockopt(
         socket.SOL_SOCKET, socket.SO_ACCEPTCONN
     ):
-        handed.detach()
-        raise ValueError("it is no listening stream socket")
-    handed.set_inheritable(False)
-    return handed
+        passed_socket.detach()
+        raise ValueError("not a listening stream socket")
+    passed_socket.set_inheritable(False)
+    return passed_socket
 
 
 def _tcp(listener: Listener) -> socket.socket:
-    """A TCP socket; without a host, for IPv6 and IPv4 alike where there is IPv6."""
+    """Return a TCP socket; without a host it is dual-stack if IPv6 is available."""
     host = listener.host.strip("[]")
     if not host:
         try:
@@ -143,25 +146,25 @@ def _bind(
 def _unix(listener: Listener) -> socket.socket:
     _remove_stale_socket(listener.path)
     opened_socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # The mode must be right from the first moment, so it is set by the umask.
-    before = os.umask(0o777 & ~listener.mode) if listener.mode is not None else None
+    # A chmod after bind would leave the socket open to others for a moment.
+    previous = os.umask(0o777 & ~listener.mode) if listener.mode is not None else None
     try:
         opened_socket.bind(listener.path)
     except OSError:
         opened_socket.close()
         raise
     finally:
-        if before is not None:
-            os.umask(before)
+        if previous is not None:
+            os.umask(previous)
     opened_socket.listen(BACKLOG)
     return opened_socket
 
 
 def _remove_stale_socket(path: str) -> None:
-    """Remove a socket that nobody listens on any more; raises OSError otherwise."""
+    """Remove a unix socket without a listener. Raises OSError if *path* is in use."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise OSError(f"{path} exists and is no socket")
+            raise OSError(f"{path} exists and is not a socket")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -174,11 +177,11 @@ def _remove_stale_socket(path: str) -> None:
 
 
 def refuse_connections(listening: ListeningSocket) -> None:
-    """Let nobody new into the socket's queue; who is in it can still be accepted.
+    """Refuse new connections; those in the accept backlog can still be accepted.
 
-    A socket that is lent goes on without us. Who connects now waits, and is refused when the socket is closed (TCP sends the first
-    packet again after a second), or is refused at once (unix socket). Where the system
-    has no such filter nothing happens.
+    A TCP client gets no response to its SYN and retries after a second; it is refused
+    once the socket is closed. A unix socket refuses at once. No effect on an inherited
+    socket, and on systems without socket filters.
     """
     if listening.inherited:
         return

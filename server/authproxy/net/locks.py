@@ -1,18 +1,18 @@
-"""Locks by name inside one process, each with an end of its own."""
+"""Named locks inside one process, each with an expiry."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 
-_NOBODY = ""
+_NO_HOLDER = ""
 
 
 class LocalLocks:
-    """Named locks; one that nobody holds takes no memory.
+    """Named locks; a free lock takes no memory.
 
-    Each is held by a token that its owner alone knows: who gives back late, after its
-    time was over, does not take the lock from the one that holds it by then.
+    A lock is held by a secret token, so a holder that releases after the expiry does
+    not release the lock of the next holder.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class LocalLocks:
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
     async def take_lock(self, key: str, ttl: float, wait: float, token: str) -> bool:
-        """Hold *key* for at most *ttl* seconds; False when not free within *wait*."""
+        """Acquire *key* for *ttl* seconds; return False if not free within *wait*."""
         if key in self._held and not await self._wait_for_turn(key, wait):
             return False
         loop = asyncio.get_running_loop()
@@ -28,7 +28,7 @@ class LocalLocks:
         return True
 
     async def _wait_for_turn(self, key: str, wait: float) -> bool:
-        """Wait for the turn; whoever releases hands the lock over."""
+        """Wait until the holder hands the lock over; return False after *wait*."""
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, deque()).append(turn)
         try:
@@ -43,7 +43,7 @@ class LocalLocks:
         return True
 
     def _cancel_wait(self, key: str, turn: asyncio.Future[None]) -> bool:
-        """Leave the queue; True when the turn came all the same."""
+        """Leave the queue; return True if the lock has just been handed over."""
         if turn.done() and not turn.cancelled():
             return True
         queue = self._waiting.get(key)
@@ -54,17 +54,17 @@ class LocalLocks:
         return False
 
     async def release_lock(self, key: str, token: str) -> None:
-        """Give *key* back, if *token* still holds it."""
+        """Release *key* if *token* holds it."""
         self.release(key, token)
 
     def release(self, key: str, token: str) -> None:
-        """The same, at once."""
+        """Release *key* if *token* holds it (no coroutine)."""
         held = self._held.get(key)
         if held is not None and held[1] == token:
             self._hand_over(key)
 
     def extend(self, key: str, ttl: float, token: str) -> None:
-        """Let *token* hold *key* for *ttl* seconds from now, if it still holds it."""
+        """Set the expiry of *key* to *ttl* seconds from now if *token* holds it."""
         held = self._held.get(key)
         if held is not None and held[1] == token:
             held[0].cancel()
@@ -72,11 +72,11 @@ class LocalLocks:
             self._held[key] = (loop.call_later(ttl, self._hand_over, key), token)
 
     def _hand_over(self, key: str) -> None:
-        """Give *key* to the one that has waited longest."""
+        """Release *key*, or hand it to the first waiter."""
         timer, _ = self._held[key]
         timer.cancel()
-        # Nobody's, until the one whose turn it is has come to run.
-        self._held[key] = (timer, _NOBODY)
+        # The lock stays held without a token until the waiter's task runs.
+        self._held[key] = (timer, _NO_HOLDER)
         queue = self._waiting.get(key)
         while queue:
             turn = queue.popleft()

@@ -1,4 +1,4 @@
-"""Where an outgoing request goes: the URL's origin, and a proxy on the way there."""
+"""Origins of URLs, and the HTTP proxies of the environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from authproxy_core.messages import Headers
 from .addresses import bracket_ipv6
 
 PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
-# Underscores are no DNS, but Docker's and Windows' networks have such names.
+# Underscores are not allowed in DNS, but Docker and Windows networks use them.
 HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?", re.ASCII)
 
 
@@ -28,42 +28,43 @@ class Origin(NamedTuple):
 
     @property
     def host_port(self) -> str:
-        """For messages and CONNECT: ``host:port``."""
+        """``host:port``, for messages and CONNECT."""
         return f"{bracket_ipv6(self.host)}:{self.port}"
 
     @property
     def authority(self) -> str:
-        """For the Host field: without the scheme's own port."""
+        """The value for the Host field: without the scheme's default port."""
         if self.port == PORTS[self.scheme]:
             return bracket_ipv6(self.host)
         return self.host_port
 
 
 class Proxy(NamedTuple):
-    """An HTTP proxy, and the fields that it wants to see (its credentials)."""
+    """An HTTP proxy, and the fields with its credentials."""
 
     origin: Origin
     fields: Headers
 
 
 def split_url(url: str) -> tuple[Origin, str]:
-    """The origin and the request target (path and query) of an http or https URL.
+    """Return the origin and the request target (path and query) of an HTTP(S) URL.
 
-    Raises `FetchError`; its text does not repeat the URL.
+    Raises `FetchError`; its text does not contain the URL.
     """
     parts = _split(url)
     if parts is None or "@" in parts.netloc:
-        raise FetchError("not an http or https url with a host")
+        raise FetchError("not an http or https URL with a host")
     origin = _origin(parts)
     return origin, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 def select_proxy(origin: Origin, proxies: Mapping[str, str]) -> Proxy | None:
-    """The proxy to use for *origin*, from `urllib.request.getproxies`.
+    """Return the proxy for *origin*, None for a direct connection.
 
-    As in Go, which oauth2-proxy's users rely on, loopback is always reached directly,
-    a proxy without scheme is an http one, and NO_PROXY may name networks.
-    Raises `FetchError` when the proxy's URL can't be used.
+    *proxies* are from `urllib.request.getproxies`. The rules are those of Go, because
+    of oauth2-proxy: loopback addresses are always reached directly, the default scheme
+    of a proxy is http, and NO_PROXY may contain networks. Raises `FetchError` for an
+    invalid proxy URL.
     """
     url = proxies.get(origin.scheme)
     if not url or _is_loopback(origin.host):
@@ -85,8 +86,8 @@ def select_proxy(origin: Origin, proxies: Mapping[str, str]) -> Proxy | None:
 
 
 def _split(url: str) -> SplitResult | None:
-    """The parts of an http or https URL with a plausible host and port, else None."""
-    if not all("!" <= char <= "~" for char in url):  # urlsplit would drop some silently
+    """Return the parts of an HTTP(S) URL with a valid host and port, else None."""
+    if not all("!" <= char <= "~" for char in url):  # urlsplit drops some silently
         return None
     try:
         parts = urlsplit(url)
@@ -113,10 +114,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def _matches_no_proxy(entry: str, origin: Origin) -> bool:
-    """Whether one entry of NO_PROXY names *origin*.
+    """Return whether an entry of NO_PROXY matches *origin*.
 
-    An entry is ``*``, an address, a network, or a domain that stands for its
-    subdomains too (only for them when it begins with a dot); domains may have a port.
+    An entry is ``*``, an address, a network, or a domain with an optional port. A
+    domain includes its subdomains; with a leading dot it is the subdomains only.
     """
     entry = entry.strip().lower()
     if entry == "*":
@@ -124,7 +125,7 @@ def _matches_no_proxy(entry: str, origin: Origin) -> bool:
     try:
         return ip_address(origin.host) in ip_network(entry, strict=False)
     except ValueError:
-        pass  # one of them is a name
+        pass  # *entry* or the host is a name
     domain, colon, port = entry.partition(":")
     if not domain or (colon and port != str(origin.port)):
         return False

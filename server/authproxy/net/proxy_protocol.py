@@ -1,9 +1,9 @@
-"""The PROXY protocol, versions 1 and 2: who a load balancer has the connection from.
+"""PROXY protocol, versions 1 and 2: the client's address from a load balancer.
 
-The header stands before everything else on a connection, TLS included. It decides which
-address the rules see, so it is only read from peers that are named, and from these it
-must be there: what can't be read in exactly one way is an error, and ends the connection.
-(HAProxy's specification: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt)
+The header is the first data on a connection, before TLS. It determines the address for
+access rules, so it is read from trusted sources only, and is required from them. A
+missing or malformed header ends the connection.
+Specification: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import NamedTuple
 
 from authproxy_core.request.original import AddressSet
 
-UNIX = "unix"  # in a list of addresses: peers on unix sockets
-MAX_HEADER_BYTES = 4096  # bytes of a header with all its extras
-MAX_V1_HEADER_BYTES = 107  # bytes, the line's end included
-HEADER_TIMEOUT = 5.0  # seconds for the header to arrive
+UNIX = "unix"  # in proxy_protocol_from: all peers on unix sockets
+MAX_HEADER_BYTES = 4096  # bytes of a version 2 header with its extensions (TLVs)
+MAX_V1_HEADER_BYTES = 107  # bytes, including CRLF
+HEADER_TIMEOUT = 5.0  # seconds until the header must be complete
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-V2_HEAD_BYTES = 16  # of version 2: signature, command, family, length
+V2_HEAD_BYTES = 16  # signature, command, family and length
 LOCAL, PROXY = 0x20, 0x21
 UNSPECIFIED, TCP4, TCP6 = 0x00, 0x11, 0x21
 V1_LINE = re.compile(
@@ -34,14 +34,14 @@ V1_LINE = re.compile(
 
 
 class HeaderError(ValueError):
-    """What came is no header of the PROXY protocol, or not of a connection over TCP."""
+    """The PROXY protocol header is missing, malformed, or not for TCP."""
 
 
 class ProxyHeader(NamedTuple):
-    """``size`` in bytes, and the client's address and port.
+    """A parsed header: its size in bytes, and the client's address and port.
 
-    None for the address: the balancer speaks for itself (a health check), or does not
-    know; the peer is the client then.
+    ``client`` is None if the peer itself is the client (a health check of the load
+    balancer), or if the load balancer does not know the address.
     """
 
     size: int
@@ -49,7 +49,7 @@ class ProxyHeader(NamedTuple):
 
 
 class TrustedSources:
-    """Who has to send the header: networks, addresses, or `UNIX`."""
+    """The peers that have to send the header: addresses, networks, or `UNIX`."""
 
     def __init__(self, entries: Iterable[str]) -> None:
         names = frozenset(entries)
@@ -57,14 +57,14 @@ class TrustedSources:
         self._addresses = AddressSet(names - {UNIX})
 
     def contains(self, connection: socket.socket) -> bool:
-        """Whether the other side of *connection* is one of them."""
+        """Return whether the peer of *connection* is a trusted source."""
         if connection.family == socket.AF_UNIX:
             return self._unix
         return str(connection.getpeername()[0]) in self._addresses
 
 
 def parse_header(data: bytes) -> ProxyHeader | None:
-    """The header at the start of *data*, None when more of it is needed.
+    """Return the header at the start of *data*; None if more input is needed.
 
     Raises `HeaderError`.
     """
@@ -80,21 +80,21 @@ def _parse_v1(data: bytes) -> ProxyHeader | None:
     end = data.find(b"\r\n", 0, MAX_V1_HEADER_BYTES)
     if end < 0:
         if len(data) >= MAX_V1_HEADER_BYTES:
-            raise HeaderError("the header's line is too long")
+            raise HeaderError("PROXY protocol header: line too long")
         return None
     match = V1_LINE.fullmatch(data, 0, end + 2)
     if match is None:
-        raise HeaderError("the header's line is malformed")
+        raise HeaderError("PROXY protocol header: malformed line")
     if match[1] is None:
         return ProxyHeader(end + 2, None)
     kind = ipaddress.IPv4Address if match[1] == b"4" else ipaddress.IPv6Address
     try:
         client, _ = kind(match[2].decode()), kind(match[3].decode())
     except ValueError:
-        raise HeaderError("the header has no address where one is due") from None
+        raise HeaderError("PROXY protocol header: invalid address") from None
     port, other = int(match[4]), int(match[5])
     if max(port, other) > 0xFFFF:
-        raise HeaderError("the header has a port that is too large")
+        raise HeaderError("PROXY protocol header: port above 65535")
     return ProxyHeader(end + 2, (_format_address(client), port))
 
 
@@ -108,25 +108,25 @@ def _parse_v2(data: bytes) -> ProxyHeader | None:
     )
     size = V2_HEAD_BYTES + length
     if command not in (LOCAL, PROXY):
-        raise HeaderError("unknown version or command of the header")
+        raise HeaderError("PROXY protocol header: unknown version or command")
     if size > MAX_HEADER_BYTES:
-        raise HeaderError(f"the header is longer than {MAX_HEADER_BYTES} bytes")
+        raise HeaderError(f"PROXY protocol header: more than {MAX_HEADER_BYTES} bytes")
     if len(data) < size:
         return None
     if command == LOCAL or family == UNSPECIFIED:
         return ProxyHeader(size, None)
     if family not in (TCP4, TCP6):
-        raise HeaderError("the header is not about a connection over TCP")
+        raise HeaderError("PROXY protocol header: not a TCP connection")
     width = 4 if family == TCP4 else 16
     if length < 2 * width + 4:
-        raise HeaderError("the header is too short for its addresses")
+        raise HeaderError("PROXY protocol header: too short for the addresses")
     client = ipaddress.ip_address(data[V2_HEAD_BYTES : V2_HEAD_BYTES + width])
     [port] = struct.unpack_from("!H", data, V2_HEAD_BYTES + 2 * width)
     return ProxyHeader(size, (_format_address(client), port))
 
 
 def _format_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
-    """The address as text, IPv4 if it is IPv4-mapped: rules compare it."""
+    """Return *address* as text; an IPv4-mapped address as IPv4, for comparisons."""
     mapped = None
     if isinstance(address, ipaddress.IPv6Address):
         mapped = address.ipv4_mapped
@@ -134,26 +134,26 @@ def _format_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> s
 
 
 async def read_header(connection: socket.socket) -> ProxyHeader:
-    """Read the header off *connection*, and not one byte more.
+    """Read the header from *connection*, and no byte after it.
 
-    Raises `HeaderError`, also when the other side ends; OSError; TimeoutError.
+    Raises `HeaderError`, also if the peer closes the connection, OSError, TimeoutError.
     """
-    taken = b""
+    received = b""
     async with asyncio.timeout(HEADER_TIMEOUT):
         while True:
-            seen = await _peek(connection, MAX_HEADER_BYTES - len(taken))
-            if not seen:
-                raise HeaderError("the connection ended before its header")
-            header = parse_header(taken + seen)
-            # Until the header is whole, all that has come belongs to it.
-            size = len(seen) if header is None else header.size - len(taken)
-            taken += connection.recv(size)
+            available = await _peek(connection, MAX_HEADER_BYTES - len(received))
+            if not available:
+                raise HeaderError("connection closed before the PROXY protocol header")
+            header = parse_header(received + available)
+            # All bytes before the end of the header belong to it.
+            size = len(available) if header is None else header.size - len(received)
+            received += connection.recv(size)
             if header is not None:
                 return header
 
 
 async def _peek(connection: socket.socket, size: int) -> bytes:
-    """What can be read without reading it; empty at the end."""
+    """Return the available bytes without consuming them; b"" at the end."""
     loop = asyncio.get_running_loop()
     while True:
         try:

@@ -1,8 +1,7 @@
-"""One time limit for many: who waits longer than it is called.
+"""Timeout queue: one timer for all entries, because all have the same timeout.
 
-All wait equally long, so the one that has waited longest is the next, and one timer of
-the loop is enough. Setting and dropping a timer for each would cost a request more than
-finding its upstream.
+The oldest entry expires first, so one timer of the event loop is enough. One timer per
+request would cost more than the lookup of its upstream.
 """
 
 from __future__ import annotations
@@ -11,40 +10,39 @@ import asyncio
 from time import monotonic
 from typing import Protocol
 
-TIMER_SLACK = 0.001  # seconds by which a timer of the loop may come too early
+TIMER_SLACK = 0.001  # seconds by which the event loop may call too early
 
 
 class TimeoutHandler(Protocol):
-    """Who may have to wait too long."""
+    """An entry of a `TimeoutQueue`."""
 
     def on_timeout(self) -> None:
-        """The time is over; told once."""
+        """Handle the timeout; called once."""
 
 
 class TimeoutQueue:
-    """Tells those that wait longer than *limit* seconds; 0: nobody."""
+    """Calls handlers after *timeout* seconds; 0 disables the timeout."""
 
-    def __init__(self, limit: float) -> None:
-        self._limit = limit
-        self._ends: dict[
-            TimeoutHandler, float
-        ] = {}  # monotonic seconds, the first one first
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        # Handler → deadline (monotonic seconds), the earliest first.
+        self._deadlines: dict[TimeoutHandler, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, waiting: TimeoutHandler, now: float) -> None:
-        """*waiting* waits from *now* (monotonic seconds) on."""
-        if self._limit:
-            self._ends[waiting] = now + self._limit
+    def add(self, handler: TimeoutHandler, now: float) -> None:
+        """Call *handler* after the timeout, counted from *now* (monotonic seconds)."""
+        if self._timeout:
+            self._deadlines[handler] = now + self._timeout
             if self._timer is None:
-                self._arm(self._limit)
+                self._arm(self._timeout)
 
-    def discard(self, waiting: TimeoutHandler) -> None:
-        """*waiting* waits no more, if it did."""
-        self._ends.pop(waiting, None)
+    def discard(self, handler: TimeoutHandler) -> None:
+        """Remove *handler* if it is in the queue."""
+        self._deadlines.pop(handler, None)
 
     def clear(self) -> None:
-        """Tell nobody any more."""
-        self._ends.clear()
+        """Remove all handlers."""
+        self._deadlines.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -56,12 +54,12 @@ class TimeoutQueue:
     def _expire(self) -> None:
         self._timer = None
         now = monotonic()
-        late = []
-        for waiting, end in self._ends.items():
-            if end > now:
-                self._arm(end - now)
+        expired = []
+        for handler, deadline in self._deadlines.items():
+            if deadline > now:
+                self._arm(deadline - now)
                 break
-            late.append(waiting)
-        for waiting in late:
-            if self._ends.pop(waiting, None) is not None:
-                waiting.on_timeout()
+            expired.append(handler)
+        for handler in expired:
+            if self._deadlines.pop(handler, None) is not None:
+                handler.on_timeout()

@@ -1,4 +1,4 @@
-"""TLS of the listeners."""
+"""TLS contexts: listeners, identity provider, upstreams."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ VERSIONS = {"TLS1.2": ssl.TLSVersion.TLSv1_2, "TLS1.3": ssl.TLSVersion.TLSv1_3}
 
 
 def server_context(settings: TlsSettings) -> ssl.SSLContext:
-    """A context for a listener.
+    """Return the context of a listener.
 
-    Raises OSError (unreadable files), ssl.SSLError (bad certificate or key), KeyError
+    Raises OSError (unreadable file), ssl.SSLError (invalid certificate or key), KeyError
     (unknown version).
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = VERSIONS[settings.min_version or "TLS1.2"]
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["h2", "http/1.1"] if settings.http2 else ["http/1.1"])
-    if settings.cipher_suites:  # of TLS 1.2; those of 1.3 are always on
+    if settings.cipher_suites:  # for TLS 1.2; those of TLS 1.3 are always enabled
         context.set_ciphers(":".join(settings.cipher_suites))
-    # An encrypted key fails instead of asking on the terminal.
+    # The empty password lets an encrypted key fail instead of prompting.
     if settings.pem:
         with _private_file(settings.pem) as path:
             context.load_cert_chain(path, password="")
@@ -38,10 +38,11 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
 
 
 def client_context(settings: ClientSettings, *, verify: bool = True) -> ssl.SSLContext:
-    """TLS towards servers: TLS 1.2 or later, HTTP/1.1, and whom to trust.
+    """Return the context for the identity provider: TLS 1.2 or later, HTTP/1.1.
 
-    With ``ca_files`` only these are trusted, plus the system's store on request.
-    Raises `SettingsError` naming the file that can't be read.
+    With ``ca_files`` only these CAs are trusted, and the system trust store only if
+    ``use_system_trust_store`` is set. Raises `SettingsError`, which names an unreadable
+    file.
     """
     first, *others = settings.ca_files or ("",)
     path = first
@@ -51,7 +52,7 @@ def client_context(settings: ClientSettings, *, verify: bool = True) -> ssl.SSLC
             context.load_verify_locations(cafile=path)
     except OSError as error:
         problem = f"provider_ca_files: can't read certificates from {path!r}: "
-        raise SettingsError((problem + (error.strerror or "no PEM"),)) from None
+        raise SettingsError((problem + (error.strerror or "not PEM"),)) from None
     if settings.use_system_trust_store and first:
         context.load_default_certs()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -63,14 +64,14 @@ def client_context(settings: ClientSettings, *, verify: bool = True) -> ssl.SSLC
 
 
 def upstream_context(upstream: Upstream) -> ssl.SSLContext:
-    """TLS towards an upstream: TLS 1.2 or later, its version of HTTP, its own trust.
+    """Return the context for *upstream*, with its HTTP version and CA certificates.
 
-    Raises `SettingsError` for certificates that can't be read.
+    Raises `SettingsError` for malformed CA certificates.
     """
     try:
         context = ssl.create_default_context(cadata=upstream.ca_pem or None)
     except (ssl.SSLError, ValueError):
-        problem = f"upstreams: {upstream.id!r}: its CA certificates are no PEM"
+        problem = f"upstreams: {upstream.id!r}: its CA certificates are not PEM"
         raise SettingsError((problem,)) from None
     if upstream.ca_pem and upstream.trust_system:
         context.load_default_certs()
@@ -84,7 +85,7 @@ def upstream_context(upstream: Upstream) -> ssl.SSLContext:
 
 @contextmanager
 def _private_file(content: Secret) -> Iterator[str]:
-    """A file of nobody else with *content*: OpenSSL reads nothing but files here."""
+    """Yield the path of a private file with *content*: OpenSSL reads keys from files."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(content.value)
         file.flush()

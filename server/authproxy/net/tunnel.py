@@ -1,9 +1,9 @@
-"""Bytes both ways after an upgrade (101), until one side ends or the time is over.
+"""Tunnel: copy bytes in both directions after an upgrade (101).
 
-Each side is a protocol that hands what arrives to the other's transport: no task, no
-buffer of its own. What the other side does not read fits into its transport's write
-buffer; then this side's socket is not read either. Nothing is looked at, so close codes
-and whatever else the two agree on pass as they are.
+Each side is a protocol that writes received bytes to the other side's transport: no
+task, no buffer. When the write buffer of a transport reaches its high-water mark,
+reading from the other side is paused. The bytes are not interpreted, so the peers see
+each other's frames and close codes unchanged.
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-HALF_CLOSED_TIMEOUT = (
-    60.0  # seconds that a side may still send after the other's last byte
-)
+HALF_CLOSED_TIMEOUT = 60.0  # seconds for a side to finish after the other's EOF
 FLUSH_TIMEOUT = 10.0  # seconds for the last bytes to a side after the other is gone
 
 
 class UpgradedConnection(Struct):
-    """A connection that has changed its protocol.
+    """A connection that has switched protocols.
 
-    ``early`` are bytes of the new protocol that have come already. ``lost`` is told
-    when the connection ends, unless it is ``gone`` already.
+    ``early`` are received bytes of the new protocol. ``on_lost`` is called when the
+    connection closes, unless it is ``closed`` already.
     """
 
     transport: asyncio.Transport
@@ -35,31 +33,39 @@ class UpgradedConnection(Struct):
 class _Side(asyncio.Protocol):
     """One of the two connections."""
 
-    __slots__ = ("_lost", "_tunnel", "ended", "gone", "other", "size", "transport")
+    __slots__ = (
+        "_on_lost",
+        "_tunnel",
+        "at_eof",
+        "closed",
+        "other",
+        "size",
+        "transport",
+    )
 
     other: _Side
 
-    def __init__(self, tunnel: Tunnel, switched: UpgradedConnection) -> None:
-        self.transport = switched.transport
+    def __init__(self, tunnel: Tunnel, upgraded: UpgradedConnection) -> None:
+        self.transport = upgraded.transport
         self.size = 0  # bytes received
-        self.ended = False  # it has sent its last byte
-        self.gone = False
-        self._lost = None if switched.closed else switched.on_lost
+        self.at_eof = False  # it has sent its last byte
+        self.closed = False
+        self._on_lost = None if upgraded.closed else upgraded.on_lost
         self._tunnel = tunnel
 
     def data_received(self, data: bytes) -> None:
-        """Hand it on."""
+        """Write *data* to the other side."""
         self.size += len(data)
         if not self.other.transport.is_closing():
             self.other.transport.write(data)
 
     def eof_received(self) -> bool:
-        """No more from here; the other side may still answer, if it can be told."""
+        """Half-close the other side, or close both if that is not possible."""
         other = self.other.transport
-        self.ended = True
+        self.at_eof = True
         if other.is_closing():
             return False
-        if self.other.ended or not other.can_write_eof():
+        if self.other.at_eof or not other.can_write_eof():
             other.close()
             return False
         other.write_eof()
@@ -67,37 +73,37 @@ class _Side(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
-        """This side does not keep up: the other must not send."""
+        """Pause reading from the other side."""
         if not self.other.transport.is_closing():
             self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """This side has caught up."""
+        """Resume reading from the other side."""
         if not self.other.transport.is_closing():
             self.other.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the other side too, after what is still to be sent to it."""
-        self.gone = True
-        if self._lost is not None:
-            self._lost(exc)
-        if self.other.gone:
+        """Close the other side, too, after its pending bytes."""
+        self.closed = True
+        if self._on_lost is not None:
+            self._on_lost(exc)
+        if self.other.closed:
             self._tunnel.finish()
         else:
             self.other.transport.close()
             self._tunnel.abort_after(FLUSH_TIMEOUT)
 
     def detach(self) -> None:
-        """Both are gone: nothing is told to this side any more."""
-        self._lost = None
+        """Drop all references; both sides are closed."""
+        self._on_lost = None
         del self.other, self._tunnel, self.transport
 
 
 class Tunnel:
-    """Two connections joined; ``sent`` counts the bytes to the client.
+    """Two connections joined.
 
-    Nobody waits for its end: it tells it. Most tunnels only wait, and there may be
-    thousands, so this is all that one keeps.
+    There may be thousands of idle tunnels, so a tunnel has no task; callbacks report
+    its end.
     """
 
     __slots__ = ("_client", "_done_callbacks", "_timer", "_upstream", "closed")
@@ -105,39 +111,39 @@ class Tunnel:
     def __init__(
         self, client: UpgradedConnection, upstream: UpgradedConnection
     ) -> None:
-        self.closed = False  # both connections are gone
+        self.closed = False  # both connections are closed
         self._done_callbacks: tuple[Callable[[], None], ...] = ()
         self._timer: asyncio.TimerHandle | None = None
         self._client = _Side(self, client)
         self._upstream = _Side(self, upstream)
         self._client.other, self._upstream.other = self._upstream, self._client
         sides = ((self._client, client), (self._upstream, upstream))
-        for side, switched in sides:
-            if not switched.closed:
-                switched.transport.set_protocol(side)
-                if not switched.transport.is_closing():
-                    switched.transport.resume_reading()
-        # Only now: what is early may be so much that the other side has to pause.
-        for side, switched in sides:
-            if switched.early:
-                side.data_received(switched.early)
-            if switched.closed:
+        for side, upgraded in sides:
+            if not upgraded.closed:
+                upgraded.transport.set_protocol(side)
+                if not upgraded.transport.is_closing():
+                    upgraded.transport.resume_reading()
+        # Only after both protocols are set, because many early bytes pause the other side.
+        for side, upgraded in sides:
+            if upgraded.early:
+                side.data_received(upgraded.early)
+            if upgraded.closed:
                 side.connection_lost(None)
 
     @property
     def bytes_to_client(self) -> int:
-        """How many bytes went to the client."""
+        """The number of bytes received from the upstream for the client."""
         return self._upstream.size
 
-    def add_done_callback(self, call: Callable[[], None]) -> None:
-        """Have *call* called when both connections are gone, which may be at once."""
+    def add_done_callback(self, callback: Callable[[], None]) -> None:
+        """Call *callback* when both connections are closed, which may be at once."""
         if self.closed:
-            call()
+            callback()
         else:
-            self._done_callbacks += (call,)
+            self._done_callbacks += (callback,)
 
     def abort_after(self, seconds: float) -> None:
-        """Cut both sides after *seconds*, if they are still there and not cut before."""
+        """Abort both sides in *seconds*, unless an earlier deadline is set."""
         loop = asyncio.get_running_loop()
         when = loop.time() + seconds
         if self._timer is not None:
@@ -147,20 +153,20 @@ class Tunnel:
         self._timer = loop.call_at(when, self.abort)
 
     def abort(self) -> None:
-        """Cut both sides at once."""
+        """Abort both sides at once."""
         for side in (self._client, self._upstream):
-            if not side.gone:
+            if not side.closed:
                 side.transport.abort()
 
     def finish(self) -> None:
-        """Both connections are gone."""
+        """Handle the end of the second connection; called by its side."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self.closed = True
-        calls, self._done_callbacks = self._done_callbacks, ()
-        for call in calls:
-            call()
-        # Else the four would hold each other until the garbage is collected, rarely.
+        callbacks, self._done_callbacks = self._done_callbacks, ()
+        for callback in callbacks:
+            callback()
+        # Break the reference cycles; garbage collections are rare.
         self._client.detach()
         self._upstream.detach()

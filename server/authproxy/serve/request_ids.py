@@ -1,7 +1,7 @@
-"""The name of each request in logs and on error pages.
+"""Request IDs for logs and error pages.
 
-What the gateway sent is used when it is a single harmless word; otherwise a random
-UUID is made. The random bytes are drawn for many ids at a time.
+A valid ID from the gateway is used; otherwise a random UUID is generated. Random bytes
+are drawn for many IDs at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 class RequestIds:
-    """A supply of ids; make it after forking, or two workers count alike."""
+    """Source of request IDs; create it after forking, else workers share the IDs."""
 
     __slots__ = ("_at", "_pool", "_random")
 
@@ -27,7 +27,7 @@ class RequestIds:
         self._at = 0
 
     def generate(self) -> str:
-        """A new random id in the form of a UUID, version 4 (RFC 9562 §5.4)."""
+        """Return a new random UUID, version 4 (RFC 9562 §5.4)."""
         at = self._at
         if at >= len(self._pool):
             self._pool = self._random(IDS_PER_DRAW * ID_BYTES).hex()
@@ -40,7 +40,7 @@ class RequestIds:
         )
 
     def choose(self, sent: bytes | None) -> str:
-        """The id that was *sent* when it is well formed, else a fresh one."""
+        """Return the *sent* ID if it is valid, else a new one."""
         if sent is not None and SENT_ID.fullmatch(sent):
             return sent.decode("ascii")
         return self.generate()

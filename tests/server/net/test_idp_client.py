@@ -944,5 +944,5 @@ def test_a_proxy_that_is_not_there(loop: str, monkeypatch: pytest.MonkeyPatch) -
     ["ftp://idp.test/", "http://", "http://u:p@idp.test/", "/path", "http://a b/"],
 )
 def test_a_url_that_is_none(url: str) -> None:
-    with pytest.raises(FetchError, match=r"^not an http or https url with a host$"):
+    with pytest.raises(FetchError, match=r"^not an http or https URL with a host$"):
         run_on(HttpClient(settings()).fetch(Fetch("GET", url)))

@@ -57,7 +57,7 @@ def test_parts_of_a_url(url: str, origin: Origin, target: str) -> None:
     ],
 )
 def test_what_is_no_usable_url(url: str) -> None:
-    with pytest.raises(FetchError, match=r"^not an http or https url with a host$"):
+    with pytest.raises(FetchError, match=r"^not an http or https URL with a host$"):
         split_url(url)
 
 

@@ -173,7 +173,7 @@ def test_socket_that_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as idle:
         monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
         monkeypatch.setenv("LISTEN_FDS", "9999")
-        with pytest.raises(ListenError, match="no listening stream socket"):
+        with pytest.raises(ListenError, match="not a listening stream socket"):
             open_listener(Listener(descriptor=idle.fileno()))
         idle.listen()  # still open
 

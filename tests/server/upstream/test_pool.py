@@ -270,5 +270,5 @@ def test_others_are_refused(tmp_path: Path) -> None:
 
 
 def test_certificates_that_are_none() -> None:
-    with pytest.raises(SettingsError, match="'app': its CA certificates are no PEM"):
+    with pytest.raises(SettingsError, match="'app': its CA certificates are not PEM"):
         upstream_context(upstream(1, ca_pem="nothing"))
