@@ -160,7 +160,7 @@ RSA = public(RSAKey.generate_key(2048))
     [
         (RSA, True),
         ({**RSA, "alg": "RS256", "use": "sig", "kid": "k"}, True),
-        ({**RSA, "key_ops": ["verify"], "x5c": "nonsense", "kid": 7}, True),
+        ({**RSA, "key_ops": ["verify"], "x5c": "malformed", "kid": 7}, True),
         ({**RSA, "use": "enc"}, False),
         ({**RSA, "key_ops": ["encrypt"]}, False),
         ({**RSA, "key_ops": "verify"}, False),

@@ -299,7 +299,7 @@ def _seconds(value: object, maximum: float = 10.0 * 365 * 86400) -> float:
 
 
 def safe_error_code(text: str) -> str:
-    """Return an OAuth error code for logs; a fixed text if it is not printable or long."""
+    """Return *text* if it looks like an OAuth error code, else a fixed text."""
     return text if ERROR_CODE.fullmatch(text) else "invalid error code"
 
 

@@ -1,4 +1,4 @@
-"""Parse Cookie fields; write Set-Cookie fields, split into parts if they are too long.
+"""Cookies: parse Cookie fields, write Set-Cookie fields, split long values.
 
 Browsers store about 4 kB per cookie, so a long value is split over ``NAME_0``,
 ``NAME_1`` … and joined in numeric order. The split, the order of the attributes and the
@@ -60,7 +60,7 @@ def _read_field(field: bytes, pairs: list[tuple[bytes, bytes]]) -> None:
 
 
 def _is_unambiguous(field: bytes) -> bool:
-    """Return whether *field* has no byte that parsers of cookie values read differently.
+    """Return whether all parsers read the cookie values of *field* alike.
 
     Six searches take a quarter of the time of a check of each byte. The other control
     characters are illegal in any field (RFC 9110 §5.5), and the decoders of session

@@ -93,6 +93,7 @@ class _Refresh:
         return ResolvedSession(self.entry)
 
     def refreshed(self, saved: SavedSession) -> ResolvedSession:
+        """The new session and its cookies."""
         session = saved.entry.session
         self.context.on_event(Event("refreshed", session.name, session.provider))
         return ResolvedSession(saved.entry, saved.headers)
@@ -139,7 +140,7 @@ def refresh_session(
     known = yield from _cached_result(refresh)
     if known is not None:
         return known
-    # Before refresh_due_at the old session is good enough, so requests do not wait.
+    # Before refresh_due_at the old session is valid, so requests do not wait.
     early = context.clock() < entry.deadlines.refresh_due_at
     wait = 0.0 if early else LOCK_WAIT
     resolved = yield from with_lock(
@@ -154,6 +155,7 @@ def refresh_session(
 
 
 def _refresh_with_local_lock(refresh: _Refresh, wait: float) -> Flow[ResolvedSession]:
+    """Refresh unless a concurrent request did; take the lock in the store, if any."""
     known = yield from _cached_result(refresh)
     if known is not None:
         return known
@@ -179,13 +181,13 @@ def refresh_cookie_session(refresh: _Refresh) -> Flow[ResolvedSession]:
     if refresh.sessions.has_store:
         kinds = (refresh.store_key("renewed"), refresh.store_key("unfinished"))
         keys = (*kinds, refresh.revocation_key)
-        renewed, unfinished, revoked = yield from LoadAll(keys)
+        result_data, tokens_data, revoked = yield from LoadAll(keys)
         if revoked is not None:
             return refresh.ended()
-        result = refresh.read_result(renewed)
+        result = refresh.read_result(result_data)
         if result is not None:
             return (yield from _use_result(refresh, result))
-        shared_tokens = refresh.read_tokens(unfinished)
+        shared_tokens = refresh.read_tokens(tokens_data)
     pending = refresh.cache.pending_tokens(refresh.generation)
     if pending is None or (
         shared_tokens is not None and shared_tokens.received_at > pending.received_at
@@ -254,7 +256,7 @@ def _cached_result(refresh: _Refresh) -> Flow[ResolvedSession | None]:
 
 
 def _use_result(refresh: _Refresh, result: RefreshResult) -> Flow[ResolvedSession]:
-    """Return the session of a concurrent refresh, whose cookie is checked as usual."""
+    """Return the session of a concurrent refresh; its cookie is validated as well."""
     if result.value is None:
         return refresh.ended()
     entry = refresh.sessions.parse_cookie(result.value)
@@ -266,7 +268,10 @@ def _use_result(refresh: _Refresh, result: RefreshResult) -> Flow[ResolvedSessio
 def _with_store_lock(
     refresh: _Refresh, key: str, wait: float, flow: Flow[ResolvedSession]
 ) -> Flow[ResolvedSession]:
-    """Run *flow* while holding the lock *key* in the store. Raises `StoreError`."""
+    """Run *flow* while holding the lock *key* in the store. Raises `StoreError`.
+
+    Without the lock in time, returns the old session and delays the next attempt.
+    """
     if not (yield from Lock(key, LOCK_TTL, wait)):
         flow.close()
         refresh.cache.delay_poll(refresh.generation)
@@ -320,7 +325,7 @@ def _share_result(refresh: _Refresh, saved: SavedSession) -> Flow[bool]:
         yield from _retry_store(lambda: _save_result(refresh, saved.entry.sealed))
         revoked = yield from _retry_store(lambda: _is_revoked(refresh))
     except StoreError as error:
-        # The new session is good; only the other processes do not learn of it.
+        # The new session is valid, but other processes cannot find it.
         refresh.keeps_lock = True
         refresh.context.on_event(_event("refresh_not_shared", refresh.entry, error))
         return False
@@ -352,10 +357,10 @@ def _share_tokens(refresh: _Refresh) -> Flow[None]:
 def _end_cookie_session(
     refresh: _Refresh, error: AuthProxyError
 ) -> Flow[ResolvedSession]:
-    """End a session that the provider refuses to refresh."""
+    """End a session whose refresh the provider rejected."""
     if refresh.sessions.has_store:
         # If this lock expired, a concurrent refresh may have redeemed the token first:
-        # its session is the good one.
+        # use its session.
         with suppress(StoreError):
             data = yield from Load(refresh.store_key("renewed"))
             result = refresh.read_result(data)
@@ -407,9 +412,9 @@ def _store_tokens(refresh: _Refresh, entry: SessionEntry, ticket: Ticket) -> Flo
 def _end_stored_session(
     refresh: _Refresh, entry: SessionEntry, error: AuthProxyError
 ) -> Flow[ResolvedSession]:
-    """End a session that the provider refuses to refresh. Raises `StoreError`."""
-    # If this lock expired, a concurrent refresh may have redeemed the token first: its
-    # session is the good one.
+    """End a session whose refresh the provider rejected. Raises `StoreError`."""
+    # If this lock expired, a concurrent refresh may have redeemed the token first: use
+    # its session.
     current = yield from refresh.sessions.load(entry)
     created_at = entry.session.created_at
     if current is not None and current.session.created_at != created_at:

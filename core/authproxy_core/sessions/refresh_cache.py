@@ -76,7 +76,7 @@ class _ExpiringCache(Generic[V]):
 
 
 class RefreshCache:
-    """Refresh results of one process; a reloaded `AuthProxy` takes over the same object.
+    """Refresh results of one process; an `AuthProxy` passes it on in a reload.
 
     Keys are generations, which change with each refresh, or identities, which do not.
     """

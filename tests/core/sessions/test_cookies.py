@@ -294,8 +294,8 @@ def test_set_domain_of_ip_address_with_port() -> None:
 def test_set_splits_above_4000_bytes() -> None:
     [line] = lines(writer().set(b"v", host=HOST, max_age=WEEK))
     space = 4000 - len(line) + 1
-    [whole] = lines(writer().set(b"v" * space, host=HOST, max_age=WEEK))
-    assert len(whole) == 4000
+    [unsplit] = lines(writer().set(b"v" * space, host=HOST, max_age=WEEK))
+    assert len(unsplit) == 4000
     assert writer().parts_needed(b"v" * space, HOST, WEEK) == 1
     first, second = lines(writer().set(b"v" * (space + 1), host=HOST, max_age=WEEK))
     assert writer().parts_needed(b"v" * (space + 1), HOST, WEEK) == 2

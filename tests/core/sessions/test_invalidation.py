@@ -1,4 +1,4 @@
-"""Invalidation of cache entries by store keys, and of reads that a change overtakes."""
+"""Invalidation of cache entries and of pending reads by store keys."""
 
 from __future__ import annotations
 

@@ -309,10 +309,10 @@ def test_ck07_old_secret_reads_until_removed() -> None:
     both = OAuth2ProxyFormat([new, Secret(SECRET)], NAME.decode())
     assert both.read_cookie(COOKIE_A, now=NOW, lifetime=0)[0] == SESSION_A
     resigned = both.write_session(SESSION_A, iv=IV)
-    alone = OAuth2ProxyFormat([new], NAME.decode())
-    assert alone.read_cookie(resigned, now=NOW, lifetime=0)[0] == SESSION_A
+    new_only = OAuth2ProxyFormat([new], NAME.decode())
+    assert new_only.read_cookie(resigned, now=NOW, lifetime=0)[0] == SESSION_A
     with pytest.raises(SealError, match="unknown secret"):
-        alone.read_cookie(COOKIE_A, now=NOW, lifetime=0)
+        new_only.read_cookie(COOKIE_A, now=NOW, lifetime=0)
 
 
 @pytest.mark.parametrize(

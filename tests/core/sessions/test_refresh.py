@@ -208,12 +208,12 @@ def test_validate_url_ends_refreshed_session(status: int) -> None:
         )
     )
     harness.log_in()
-    good = harness.on_fetch
+    fetch_from_idp = harness.on_fetch
 
     def fetch(effect: Fetch) -> Any:
         if effect.url.endswith("/validate"):
             return Response(status)
-        return good(effect)
+        return fetch_from_idp(effect)
 
     harness.on_fetch = fetch
     response = harness.decide(stale(harness))
@@ -229,9 +229,9 @@ def test_validate_url_success_keeps_refreshed_session() -> None:
         )
     )
     harness.log_in()
-    good = harness.on_fetch
+    fetch_from_idp = harness.on_fetch
     harness.on_fetch = lambda effect: (
-        Response(200) if effect.url.endswith("/validate") else good(effect)
+        Response(200) if effect.url.endswith("/validate") else fetch_from_idp(effect)
     )
     response = harness.decide(stale(harness))
     assert isinstance(response, Respond)

@@ -67,8 +67,8 @@ def test_az25_twenty_concurrent_requests_refresh_once(kind: str, seed: int) -> N
     assert all(headers(response, b"set-cookie") for response in responses)
     assert fleet.idp.count("token") == 1
     # Late requests with the old cookie succeed in every process for a while.
-    for moment in range(3):
-        fleet.clock.now += 15 * bool(moment)
+    for elapsed in (0, 15, 15):
+        fleet.clock.now += elapsed
         for process in fleet.processes:
             jar = dict(old)
             response = process.get("/oauth2/auth", jar=jar)
@@ -87,8 +87,8 @@ def test_late_requests_with_old_cookie_allowed_for_a_minute(kind: str) -> None:
     fleet.clock.now += 61
     old = dict(fleet.harness.jar)
     assert headers(fleet[0].get("/oauth2/auth"), b"set-cookie")
-    for moment in (0.0, 30.0, 29.0):
-        fleet.clock.now += moment
+    for elapsed in (0.0, 30.0, 29.0):
+        fleet.clock.now += elapsed
         for process in fleet.processes:
             response = process.get("/oauth2/auth", jar=dict(old))
             assert response.status == 202
@@ -332,7 +332,7 @@ def test_planted_or_invalid_refresh_records_ignored(kind: str) -> None:
 
 
 def _effects(fleet: Fleet) -> list[Any]:
-    """Return the store effects of a refresh in another process up to its token request."""
+    """Return the store effects of a refresh up to its token request."""
     run = Run(fleet[1], fleet[1].proxy.check(fleet.harness.request("/oauth2/auth")))
     fleet.store.seen.clear()
     while not isinstance(run.effect, Fetch):

@@ -253,10 +253,10 @@ def test_st01_ticket_id_of_another_form_rejected() -> None:
     """The ID becomes a store key, so only IDs of sessions are accepted."""
     oauth2_proxy = OAuth2ProxyFormat((SECRET,), NAME.decode())
     digits = "0123456789abcdef0123456789abcdef"
-    good = Ticket(f"_oauth2_proxy-{digits}", b"s" * 16)
+    valid = Ticket(f"_oauth2_proxy-{digits}", b"s" * 16)
     reader = formats_of()
-    assert reader.read(oauth2_proxy.write_ticket(good, created_at=START))[0] == good
-    for bad in (
+    assert reader.read(oauth2_proxy.write_ticket(valid, created_at=START))[0] == valid
+    for ticket_id in (
         digits,
         "_oauth2_proxy-" + digits.upper(),
         "_oauth2_proxy-" + digits[1:],
@@ -269,7 +269,9 @@ def test_st01_ticket_id_of_another_form_rejected() -> None:
         "_oauth2_proxy-" + "0" * 10_000,
         "_oauth2_proxy-\0" + digits[1:],
     ):
-        value = oauth2_proxy.write_ticket(Ticket(bad, b"s" * 16), created_at=START)
+        value = oauth2_proxy.write_ticket(
+            Ticket(ticket_id, b"s" * 16), created_at=START
+        )
         with pytest.raises(SealError):
             reader.read(value)
 
@@ -320,9 +322,9 @@ def test_session_formats_round_trip(session: Session) -> None:
 @formats
 def test_st02_ticket_with_other_secret_rejected(form: str) -> None:
     reader = formats_of(format=form)
-    mine, yours = reader.new_ticket(), reader.new_ticket()
-    data = reader.seal_stored(mine, Session(user="a", created_at=START))
-    forged = Ticket(mine.id, yours.secret)
+    ticket, other = reader.new_ticket(), reader.new_ticket()
+    data = reader.seal_stored(ticket, Session(user="a", created_at=START))
+    forged = Ticket(ticket.id, other.secret)
     with pytest.raises(SealError):
         reader.unseal_stored(forged, data)
 
@@ -330,9 +332,9 @@ def test_st02_ticket_with_other_secret_rejected(form: str) -> None:
 def test_st05_stored_session_moved_to_other_key_rejected() -> None:
     """In authproxy's format only: oauth2-proxy's value is not bound to its key."""
     reader = formats_of()
-    mine = reader.new_ticket()
-    data = reader.seal_stored(mine, Session(user="a", created_at=START))
-    moved = Ticket(reader.new_ticket().id, mine.secret)
+    ticket = reader.new_ticket()
+    data = reader.seal_stored(ticket, Session(user="a", created_at=START))
+    moved = Ticket(reader.new_ticket().id, ticket.secret)
     with pytest.raises(SealError):
         reader.unseal_stored(moved, data)
 
@@ -506,12 +508,12 @@ def test_ck07_old_secret_unseals_and_new_secret_seals(form: str) -> None:
     both = fleet.join(
         stored(form, cookie={"refresh": 60.0, "secrets": (OTHER, SECRET)})
     )
-    alone = fleet.join(stored(form, cookie={"refresh": 60.0, "secrets": (OTHER,)}))
-    assert alone.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 401
+    new_only = fleet.join(stored(form, cookie={"refresh": 60.0, "secrets": (OTHER,)}))
+    assert new_only.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 401
     assert both.get("/oauth2/auth").status == 202
     fleet.clock.now += 61
     assert headers(both.get("/oauth2/auth"), b"set-cookie")
-    assert alone.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 202
+    assert new_only.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 202
 
 
 # -- idle sessions in the store
@@ -602,7 +604,7 @@ def test_sid_of_falls_back_to_id_token() -> None:
     assert sid_of(Session(id_token=token)) == "S1"
     assert sid_of(Session(id_token=token, sid="S2")) == "S2"
     assert sid_of(Session()) == ""
-    assert sid_of(Session(id_token="nonsense")) == ""
+    assert sid_of(Session(id_token="malformed")) == ""
     assert sid_of(Session(id_token="e30.eyJzaWQiOjF9.e30")) == ""
 
 
