@@ -28,7 +28,7 @@ from authproxy_core.messages import Decision, Headers
 
 from .net.idp_client import HttpClient
 from .serve.body_reader import read_body
-from .serve.perform import Performer
+from .serve.performer import Performer
 from .server_settings import ClientSettings
 
 UPGRADE: Headers = ((b"connection", b"Upgrade"), (b"upgrade", b"websocket"))

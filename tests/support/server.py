@@ -23,7 +23,7 @@ from authproxy.metrics.families import IN_FLIGHT
 from authproxy.metrics.shared_memory import LAYOUT
 from authproxy.net.clock import Clock
 from authproxy.net.idp_client import HttpClient
-from authproxy.serve.perform import Performer
+from authproxy.serve.performer import Performer
 from authproxy.serve.worker_context import WorkerContext
 from authproxy.server_settings import ClientSettings, Limits, LogSettings
 from authproxy.upstream.forwarder import Forwarder

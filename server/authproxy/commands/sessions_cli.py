@@ -21,7 +21,7 @@ from authproxy_core.sessions.index import RevocationResult, SessionIndex, Sessio
 
 from ..config.read.resolved import UsageError
 from ..net.idp_client import HttpClient
-from ..serve.perform import Performer
+from ..serve.performer import Performer
 from ..server_settings import ServerSettings
 from ..stores.base import MAX_MEMBERS, Store
 from ..stores.create import create

@@ -33,7 +33,7 @@ from ..net.proxy_protocol import HeaderError, TrustedSources, read_header
 from ..net.tls import client_context
 from ..reload.reload_settings import ConfigSource, PreparedReload, listener_contexts
 from ..reload.worker_reload import SingleProcessReload, WorkerReload
-from ..serve.perform import Performer
+from ..serve.performer import Performer
 from ..serve.worker_context import WorkerContext
 from ..server_settings import ServerSettings
 from ..stores.create import create

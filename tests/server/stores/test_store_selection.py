@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from authproxy.net.idp_client import HttpClient
-from authproxy.serve.perform import Performer
+from authproxy.serve.performer import Performer
 from authproxy.server_settings import ClientSettings, ServerSettings, StoreSettings
 from authproxy.stores import shared_state
 from authproxy.stores.create import create

@@ -1,4 +1,4 @@
-"""Performs the core's effects, each kind by one method."""
+"""Perform the effects of the core: provider requests, store operations, locks."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from ..net.locks import LocalLocks
 from ..server_settings import Limits
 from ..stores.base import Store
 
-Tokens = dict[str, str]  # key → token of a lock that is held
+Tokens = dict[str, str]  # lock key → token of its holder
 Method = Callable[[Any], Awaitable[Any]]
 T = TypeVar("T")
 
 
 class Performer:
-    """What performs the effects of one worker's flows.
+    """Performs the effects of one worker's flows.
 
-    Without a store, locks hold within this process and all else of a store fails.
-    *form_bytes* bounds the forms that the core reads, below its own limit.
+    Without a store, locks are local to the process and other store effects fail.
+    *form_bytes* limits the forms that the core reads, in addition to the core's limit.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Performer:
         self._store = store
         self._metrics = metrics or Metrics()
         self._locks = LocalLocks()
-        self._tokens: Tokens = {}  # of flows that belong to no request
+        self._tokens: Tokens = {}  # of flows without a request
         self._methods: dict[type[Effect[Any]], Method] = {
             Fetch: self._fetch,
             Sleep: self._sleep,
@@ -67,7 +67,7 @@ class Performer:
         }
 
     async def perform(self, effect: Effect[Any]) -> Any:
-        """The answer to an effect of a flow that belongs to no request."""
+        """Return the result of an effect of a flow without a request."""
         return await self._perform(effect, self._tokens)
 
     async def _perform(self, effect: Effect[Any], tokens: Tokens) -> Any:
@@ -77,11 +77,11 @@ class Performer:
             return await self._unlock(effect, tokens)
         method = self._methods.get(type(effect))
         if method is None:
-            raise ClientGone("there is no request whose body could be read")
+            raise ClientGone("a flow without a request can't read a body")
         return await method(effect)
 
     def bound_to(self, body: BodySource) -> Perform:
-        """The function that performs the effects of the flow of one request."""
+        """Return the function that performs the effects of one request's flow."""
         tokens: Tokens = {}
 
         async def perform(effect: Effect[Any]) -> Any:
@@ -96,46 +96,46 @@ class Performer:
         return perform
 
     def _store_methods(self, store: Store | None) -> dict[type[Effect[Any]], Method]:
-        """What performs the effects of the store, its time and failures counted."""
+        """Return the methods for store effects; durations and failures are measured."""
         if store is None:
             kinds = (Load, LoadAll, Save, Delete, Add, Members, Remove)
             return dict.fromkeys(kinds, _no_store)
-        did = self._measured
+        run = self._measure
         return {
-            Load: lambda one: did("load", store.load(one.key)),
-            LoadAll: lambda one: did("load_all", store.load_all(one.keys)),
-            Save: lambda one: did("save", store.save(one.key, one.value, one.ttl)),
-            Delete: lambda one: did("delete", store.delete(one.key)),
-            Add: lambda one: did("add", store.add(one.key, one.member, one.ttl)),
-            Members: lambda one: did("members", store.members(one.key)),
-            Remove: lambda one: did("remove", store.remove(one.key, one.member)),
+            Load: lambda one: run("load", store.load(one.key)),
+            LoadAll: lambda one: run("load_all", store.load_all(one.keys)),
+            Save: lambda one: run("save", store.save(one.key, one.value, one.ttl)),
+            Delete: lambda one: run("delete", store.delete(one.key)),
+            Add: lambda one: run("add", store.add(one.key, one.member, one.ttl)),
+            Members: lambda one: run("members", store.members(one.key)),
+            Remove: lambda one: run("remove", store.remove(one.key, one.member)),
         }
 
-    async def _measured(self, operation: str, work: Awaitable[T]) -> T:
+    async def _measure(self, operation: str, work: Awaitable[T]) -> T:
         outcome: Literal["ok", "error"] = "error"
-        began = monotonic()
+        started = monotonic()
         try:
-            answer = await work
+            result = await work
             outcome = "ok"
         finally:
             self._metrics.record_store_operation(
-                operation, monotonic() - began, outcome
+                operation, monotonic() - started, outcome
             )
-        return answer
+        return result
 
-    # A lock is held by a token that nobody else knows: who gives back late, after its
-    # time was over, does not take the lock from the one that holds it by then.
+    # A lock is held with a random token, so that a late release, after the lock has
+    # expired, does not release the lock of the next holder.
 
     async def _lock(self, effect: Lock, tokens: Tokens) -> bool:
         token = secrets.token_urlsafe(16)
-        wish = effect.key, effect.ttl, effect.wait, token
+        arguments = effect.key, effect.ttl, effect.wait, token
         if effect.local or self._store is None:
-            taken = await self._locks.take_lock(*wish)
+            acquired = await self._locks.take_lock(*arguments)
         else:
-            taken = await self._measured("lock", self._store.acquire_lock(*wish))
-        if taken:
+            acquired = await self._measure("lock", self._store.acquire_lock(*arguments))
+        if acquired:
             tokens[effect.key] = token
-        return taken
+        return acquired
 
     async def _unlock(self, effect: Unlock, tokens: Tokens) -> None:
         token = tokens.pop(effect.key, None)
@@ -145,15 +145,15 @@ class Performer:
             await self._locks.release_lock(effect.key, token)
         else:
             work = self._store.release_lock(effect.key, token)
-            await self._measured("unlock", work)
+            await self._measure("unlock", work)
 
     async def _fetch(self, effect: Fetch) -> Response:
-        began, status = monotonic(), None
+        started, status = monotonic(), None
         try:
             response = await self._client.fetch(effect)
             status = response.status
         finally:
-            self._metrics.record_fetch(effect.purpose, monotonic() - began, status)
+            self._metrics.record_fetch(effect.purpose, monotonic() - started, status)
         return response
 
     async def _sleep(self, effect: Sleep) -> None:

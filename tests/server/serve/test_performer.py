@@ -14,7 +14,7 @@ from authproxy.contract import Perform
 from authproxy.metrics.exposition import render_totals
 from authproxy.metrics.metrics import Metrics
 from authproxy.net.idp_client import HttpClient
-from authproxy.serve.perform import Performer
+from authproxy.serve.performer import Performer
 from authproxy.server_settings import ClientSettings, StoreSettings
 from authproxy_core.effects import (
     Add,
