@@ -387,7 +387,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "users who can write files could read others or run scripts in the site's "
         "origin",
         "`file_follow_symlinks = true`",
-        proof="server/static/test_static_files.py::test_what_is_not_served",
+        proof="server/static/test_static_files.py::test_static_missing_or_outside_root_rejected",
     ),
     Difference(
         "a missing trailing slash is inserted before the query",

@@ -1,4 +1,4 @@
-"""Connections over real sockets: order, framing, limits, failures."""
+"""HTTP/1.1 connections over real sockets: order, framing, timeouts, failures."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ HOST = b"Host: app.example.com\r\n"
 
 
 def get(target: bytes = b"/", *fields: bytes, version: bytes = b"1.1") -> bytes:
-    """A GET with additional field lines."""
+    """Return a GET request with additional field lines."""
     line = b"GET %b HTTP/%b\r\n" % (target, version)
     return line + HOST + b"".join(field + b"\r\n" for field in fields) + b"\r\n"
 
 
 def post(body: bytes, *fields: bytes, target: bytes = b"/read") -> bytes:
-    """A POST with its length."""
+    """Return a POST request with Content-Length."""
     head = b"POST %b HTTP/1.1\r\n" % target + HOST
     lines = b"".join(field + b"\r\n" for field in fields)
     return head + b"Content-Length: %d\r\n" % len(body) + lines + b"\r\n" + body
 
 
 def site(request: Request) -> Outcome:
-    """The application: some paths read, wait, fail; others answer."""
+    """The application; some paths read the body, wait or fail."""
     match request.target.partition(b"?")[0]:
         case b"/read":
             return flow(ReadBody(1000))  # type: ignore[return-value]
@@ -45,9 +45,9 @@ def site(request: Request) -> Outcome:
             return Respond(200, (), b"x" * (8 << 20))
         case b"/empty":
             return Respond(204)
-        case b"/who":
+        case b"/user":
             user = first_header(request.headers, b"cookie")
-            return Respond(200 if user == b"s=alice" else 401, (), user or b"nobody")
+            return Respond(200 if user == b"s=alice" else 401, (), user or b"anonymous")
     return Respond(200, (), request.method + b" " + request.target)
 
 
@@ -56,8 +56,7 @@ def _fails() -> Any:
     raise RuntimeError("boom later")
 
 
-def test_keep_alive() -> None:
-    """Several requests over one connection, each answered in full."""
+def test_connection_keep_alive_serves_several_requests() -> None:
     with Server(site) as server, Wire(server.port) as wire:
         for number in range(5):
             wire.send(get(b"/%d" % number))
@@ -70,32 +69,31 @@ def test_keep_alive() -> None:
         assert wire.ended
 
 
-@pytest.mark.parametrize("cut", [1, 9, 10_000])
-def test_pipelining_keeps_the_order(cut: int) -> None:
-    """Quick and slow answers come in the order of the requests, however cut."""
+@pytest.mark.parametrize("size", [1, 9, 10_000])
+def test_connection_pipelined_requests_answered_in_order(size: int) -> None:
+    """Fast and slow responses are in the order of the requests."""
     targets = [b"/%d" % number if number % 3 else b"/slow" for number in range(40)]
     raw = b"".join(get(target) for target in targets)
     with Server(site) as server, Wire(server.port) as wire:
-        for at in range(0, len(raw), cut):
-            wire.send(raw[at : at + cut])
+        for start in range(0, len(raw), size):
+            wire.send(raw[start : start + size])
         for target in targets:
             body = wire.answer().body
             assert body == (b"None" if target == b"/slow" else b"GET " + target)
 
 
-def test_each_request_is_judged_alone() -> None:
-    """HT17: what the request before had is not the next one's."""
-    raw = get(b"/who", b"Cookie: s=alice") + get(b"/who")
+def test_connection_requests_are_decided_independently() -> None:
+    """HT17: no credential of a request affects the next one."""
+    raw = get(b"/user", b"Cookie: s=alice") + get(b"/user")
     with Server(site) as server, Wire(server.port) as wire:
         wire.send(raw * 20)
         for _ in range(20):
             assert wire.answer().body == b"s=alice"
             answer = wire.answer()
-            assert (answer.status, answer.body) == (401, b"nobody")
+            assert (answer.status, answer.body) == (401, b"anonymous")
 
 
-def test_head_and_no_content() -> None:
-    """HEAD has the length but no body; 204 has neither."""
+def test_connection_head_and_204_have_no_body() -> None:
     with Server(site) as server, Wire(server.port) as wire:
         wire.send(b"HEAD /a HTTP/1.1\r\n" + HOST + b"\r\n" + get(b"/empty") + get())
         assert wire.answer(head_only=True).headers["content-length"] == "7"
@@ -104,8 +102,7 @@ def test_head_and_no_content() -> None:
         assert wire.answer().body == b"GET /"
 
 
-def test_http_1_0() -> None:
-    """Closed after the answer, unless the client asked to keep it."""
+def test_connection_http_1_0_closes_unless_keep_alive() -> None:
     with Server(site) as server:
         with Wire(server.port) as wire:
             wire.send(get(version=b"1.0"))
@@ -117,15 +114,14 @@ def test_http_1_0() -> None:
                 assert wire.answer().headers["connection"] == "keep-alive"
 
 
-def test_half_closed_client_gets_its_answers() -> None:
-    """Who has sent its last byte may still wait for what it asked."""
+def test_connection_half_closed_client_gets_responses() -> None:
     with Server(site) as server:
         answer = talk(server.port, get(b"/slow") + get(b"/a") + get(b"/slow"))
         assert answer.count(b"HTTP/1.1 200 OK") == 3
 
 
-def test_bodies_are_read() -> None:
-    """By length and in chunks, whole and byte by byte."""
+def test_connection_bodies_are_decoded() -> None:
+    """With Content-Length and chunked, in one packet and byte by byte."""
     chunked = (
         b"POST /read HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
         b"5;x=y\r\nhello\r\n6\r\n world\r\n0\r\nT: x\r\n\r\n"
@@ -139,8 +135,8 @@ def test_bodies_are_read() -> None:
             assert wire.answer().body == b"hello world"
 
 
-def test_expect_100_continue() -> None:
-    """HT20: the client is told to go on only when its body is wanted."""
+def test_connection_expect_100_continue() -> None:
+    """HT20: 100 is sent only when the flow reads the body."""
     with Server(site) as server, Wire(server.port) as wire:
         head = post(b"", b"Expect: 100-continue").replace(b"Length: 0", b"Length: 5")
         wire.send(head)
@@ -153,8 +149,8 @@ def test_expect_100_continue() -> None:
         assert wire.ended
 
 
-def test_unknown_expectation() -> None:
-    """HT20: 417."""
+def test_connection_unknown_expectation_gets_417() -> None:
+    """HT20."""
     with Server(site) as server, Wire(server.port) as wire:
         wire.send(get(b"/", b"Expect: 200-ok"))
         assert wire.answer().status == 417
@@ -162,8 +158,8 @@ def test_unknown_expectation() -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_body_too_large(chunked: bool) -> None:
-    """413, and the connection stays readable until the answer has arrived."""
+def test_connection_body_too_large_gets_413(chunked: bool) -> None:
+    """The response arrives although the client is still sending."""
     raw = post(b"x" * 2000)
     if chunked:
         head = b"POST /read HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -176,8 +172,8 @@ def test_body_too_large(chunked: bool) -> None:
         assert len(server.application.requests) <= 2
 
 
-def test_unread_body_is_skipped_or_ends_the_connection() -> None:
-    """HT19: a body that nobody wanted is never taken for a request."""
+def test_connection_unread_body_is_skipped_or_closes() -> None:
+    """HT19: an unread body is never parsed as a request."""
     smuggled = get(b"/smuggled")
     with Server(site) as server:
         with Wire(server.port) as wire:
@@ -188,13 +184,13 @@ def test_unread_body_is_skipped_or_ends_the_connection() -> None:
             wire.send(post(smuggled * 5000, target=b"/other"))
             assert wire.answer().headers["connection"] == "close"
             assert wire.ended
-        seen = {request.target for request in server.application.requests}
-        assert seen == {b"/other", b"/next"}
+        targets = {request.target for request in server.application.requests}
+        assert targets == {b"/other", b"/next"}
 
 
 @pytest.mark.parametrize("target", [b"/fails", b"/fails-later"])
-def test_failure_is_a_denial(target: bytes) -> None:
-    """FA01: 500 without a word about the cause; the server goes on."""
+def test_connection_application_error_gets_500(target: bytes) -> None:
+    """FA01: 500 without the cause, which is only logged."""
     with Server(site) as server:
         with Wire(server.port) as wire:
             wire.send(get(target) + get(b"/next"))
@@ -205,16 +201,15 @@ def test_failure_is_a_denial(target: bytes) -> None:
         assert "RuntimeError: boom" in server.logged("RuntimeError: boom")
 
 
-def test_malformed_body_in_the_middle_of_a_flow() -> None:
-    """A client that leaves during its body leaves nothing behind."""
+def test_connection_incomplete_body_closes_and_ends_task() -> None:
     with Server(site) as server:
         assert talk(server.port, post(b"hello")[:-2]) == b""
         until(lambda: not server.hub.connections, "the connection to end")
         until(lambda: not server.hub.tasks, "the task to end")
 
 
-def test_slow_head() -> None:
-    """408 for a head that has begun; a silent newcomer is just closed."""
+def test_connection_slow_head_gets_408() -> None:
+    """A connection without any byte is closed without a response."""
     with Server(site, Limits(head_timeout=0.05)) as server:
         with Wire(server.port) as wire:
             wire.send(b"GET / HT")
@@ -225,35 +220,32 @@ def test_slow_head() -> None:
         assert not server.application.requests
 
 
-def test_slow_body() -> None:
-    """A body that does not come ends the connection."""
+def test_connection_slow_body_closes() -> None:
     with Server(site, Limits(head_timeout=0.05)) as server, Wire(server.port) as wire:
         wire.send(post(b"hello")[:-2])
         assert b" 200 " not in wire.rest()
         until(lambda: not server.hub.tasks, "the task to end")
 
 
-def test_idle_timeout() -> None:
-    """A connection without requests is closed, without a word."""
+def test_connection_idle_timeout_closes() -> None:
     with Server(site, Limits(idle_timeout=0.05)) as server, Wire(server.port) as wire:
         wire.send(get())
         assert wire.answer().status == 200
         assert wire.ended
 
 
-def test_write_timeout() -> None:
-    """HT28: who does not read its answers is cut off."""
+def test_connection_write_timeout_closes() -> None:
+    """HT28: a client that does not read is disconnected."""
     with Server(site, Limits(write_timeout=0.1)) as server, Wire(server.port) as wire:
         wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         wire.send(get(b"/big") * 4)
         until(lambda: server.application.requests, "the request")
         until(lambda: not server.hub.connections, "the connection to be cut")
-        # No answers are piled up for a client that does not read.
+        # Further requests are not handled while the client does not read.
         assert len(server.application.requests) == 1
 
 
-def test_client_that_leaves_during_a_flow() -> None:
-    """The flow runs to its end; nothing is left."""
+def test_connection_disconnect_during_flow_ends_cleanly() -> None:
     with Server(site) as server:
         with Wire(server.port) as wire:
             wire.send(get(b"/slow"))
@@ -262,8 +254,7 @@ def test_client_that_leaves_during_a_flow() -> None:
         until(lambda: not server.hub.connections, "the connection to end")
 
 
-def test_blank_lines_do_not_keep_a_connection_open() -> None:
-    """Empty lines before a request are skipped, but are no sign of life."""
+def test_connection_empty_lines_do_not_extend_timeout() -> None:
     with Server(site, Limits(head_timeout=0.2)) as server, Wire(server.port) as wire:
         wire.socket.settimeout(0.02)
         for _ in range(500):

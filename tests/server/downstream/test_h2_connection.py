@@ -1,4 +1,4 @@
-"""HTTP/2 through the whole program: the same decisions, and its own limits."""
+"""HTTP/2 end to end: same decisions as HTTP/1.1, limits, abuse."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from support.program import Program, session_cookie
 from support.server import until
 
 LARGE = 1_000_000  # bytes: more than all windows
-CONNECTION_FLOOD = 400  # cancelled requests, more than the credit allows
+FLOOD_FRAMES = 400  # canceled requests, more than the credit allows
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 def program(
     tmp_path_factory: pytest.TempPathFactory, certificate: Certificate
 ) -> Iterator[Program]:
-    """The program with TLS in front of an app that says what it received."""
+    """authproxy with TLS in front of an echo application."""
     folder = tmp_path_factory.mktemp("h2")
     with EchoApp() as app, tls_program(folder, certificate, app.port) as started:
         yield started.started()
@@ -65,12 +65,12 @@ def client(program: Program, certificate: Certificate) -> Iterator[H2Client]:
 
 
 def crumbs() -> list[tuple[str, str]]:
-    """A session's cookies, each a field of its own as browsers send them."""
+    """Return the session cookies, one field per cookie, as browsers send them."""
     return [("cookie", one) for one in session_cookie().split("; ")]
 
 
-def test_decisions_are_the_same(client: H2Client) -> None:
-    """Many requests at once: health, stranger, user, page, login."""
+def test_h2_decisions_equal_http_1_1(client: H2Client) -> None:
+    """Concurrent requests: health, auth endpoint, page, login, query constraint."""
     numbers = [
         client.send("/ping"),
         client.send("/oauth2/auth"),
@@ -89,8 +89,8 @@ def test_decisions_are_the_same(client: H2Client) -> None:
     assert client.ask("/ping", method="HEAD").body == b""
 
 
-def test_requests_reach_the_upstream(client: H2Client) -> None:
-    """As HTTP/1.1: one Cookie field without ours, Host from the authority."""
+def test_h2_request_is_forwarded(client: H2Client) -> None:
+    """One Cookie field without the session, Host from :authority."""
     answer = client.ask("/deep?q=1", *crumbs(), ("cookie", "a=1"), ("cookie", "b=2"))
     received = json.loads(answer.body)
     fields = dict(received["headers"])
@@ -103,27 +103,25 @@ def test_requests_reach_the_upstream(client: H2Client) -> None:
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_bodies(client: H2Client, announced: bool) -> None:
-    """A body above all windows goes up and comes back."""
+def test_h2_large_bodies_in_both_directions(client: H2Client, announced: bool) -> None:
     length = [("content-length", str(LARGE))] if announced else []
     number = client.send("/up", *crumbs(), *length, method="POST", ends=False)
     client.send_body(number, b"x" * LARGE)
     answer = client.answer(number)
-    if announced:  # the app reads no chunks
+    if announced:  # the application does not decode chunks
         assert json.loads(answer.body)["body"] == "x" * LARGE
     assert answer.status == 200
     assert client.ask().status == 200
 
 
-def test_forms_are_read(client: H2Client) -> None:
+def test_h2_form_is_read(client: H2Client) -> None:
     kind = ("content-type", "application/x-www-form-urlencoded")
     number = client.send("/oauth2/start", kind, method="POST", ends=False)
     client.send_body(number, b"rd=/deep")
     assert client.answer(number).status == 302
 
 
-def test_continue(client: H2Client) -> None:
-    """A client that waits to be asked for the body is asked."""
+def test_h2_expect_100_continue(client: H2Client) -> None:
     fields = (("expect", "100-continue"), ("content-length", "7"))
     kind = ("content-type", "application/x-www-form-urlencoded")
     number = client.send("/oauth2/start", *fields, kind, method="POST", ends=False)
@@ -134,9 +132,9 @@ def test_continue(client: H2Client) -> None:
     assert client.answer(number).status == 302
 
 
-def test_unread_bodies_do_not_block(client: H2Client) -> None:
-    """Answers that come without the body; the windows are given back."""
-    client.ask()  # its windows have come
+def test_h2_unread_bodies_do_not_block(client: H2Client) -> None:
+    """The connection's window is extended by the discarded bytes."""
+    client.ask()  # the SETTINGS frame has been received
     for _ in range(8):
         number = client.send("/app", method="POST", ends=False)
         for _ in range(6):
@@ -147,8 +145,8 @@ def test_unread_bodies_do_not_block(client: H2Client) -> None:
     assert client.ask().status == 200
 
 
-def test_slow_readers_hold_up_only_themselves(client: H2Client) -> None:
-    """A client that takes nothing of one answer still gets the others."""
+def test_h2_slow_reader_blocks_only_its_stream(client: H2Client) -> None:
+    """A client that does not read one response still gets others."""
     client.acknowledges = False
     number = client.send(
         "/up", *crumbs(), ("content-length", str(LARGE)), method="POST", ends=False
@@ -180,7 +178,7 @@ def test_slow_readers_hold_up_only_themselves(client: H2Client) -> None:
         ("/", [(f"x-{n}", "1") for n in range(201)], {}, 431),
     ],
 )
-def test_bad_heads(
+def test_h2_invalid_head_rejected(
     program: Program,
     certificate: Certificate,
     path: str,
@@ -188,7 +186,7 @@ def test_bad_heads(
     how: dict[str, str],
     status: int,
 ) -> None:
-    """What HTTP/1.1 refuses; at 0 the library ends the whole connection."""
+    """As for HTTP/1.1; 0 means that the library closes the connection."""
     with H2Client(program.port, certificate, strict=False) as client:
         assert client.ask(path, *fields, **how).status == status
         assert client.goaway == (None if status else ErrorCodes.PROTOCOL_ERROR)
@@ -206,20 +204,21 @@ def test_bad_heads(
         ("x-nul", "a\0b"),
     ],
 )
-def test_fields_of_other_versions(
+def test_h2_forbidden_field_rejected(
     program: Program, certificate: Certificate, field: tuple[str, str]
 ) -> None:
-    """Never passed on, whoever refuses them (RFC 9113 §8.2)."""
+    """They are never forwarded (RFC 9113 §8.2)."""
     with H2Client(program.port, certificate, strict=False) as client:
         answer = client.ask("/app", *crumbs(), field)
         assert answer.status in (0, 400)
         assert b'"target"' not in answer.body
 
 
-def test_too_long_head(program: Program, certificate: Certificate) -> None:
-    """Above ``MAX_HEADER_LIST_SIZE`` the connection ends."""
+def test_h2_header_list_above_limit_closes(
+    program: Program, certificate: Certificate
+) -> None:
     with H2Client(program.port, certificate) as client:
-        # The same text again takes a byte, and 60 kB when it is unpacked.
+        # HPACK: a repeated field has one byte, and 4 kB when it is decoded.
         fields = [("x-bomb", "b" * 4000)] * 100
         client.send("/ping", *fields)
         client.until_closed()
@@ -227,12 +226,14 @@ def test_too_long_head(program: Program, certificate: Certificate) -> None:
 
 
 @pytest.mark.parametrize("kind", ["reset", "ping", "settings", "empty"])
-def test_floods(program: Program, certificate: Certificate, kind: str) -> None:
-    """Whoever costs and brings nothing is sent away, others are served."""
+def test_h2_flood_closes_connection(
+    program: Program, certificate: Certificate, kind: str
+) -> None:
+    """Other connections are not affected."""
     before = program.log().count("frame flood")
     with H2Client(program.port, certificate) as client:
         number = client.send("/oauth2/start", method="POST", ends=False)
-        for _ in range(8 * CONNECTION_FLOOD):
+        for _ in range(8 * FLOOD_FRAMES):
             match kind:
                 case "reset":
                     client.connection.reset_stream(client.send("/app"))
@@ -251,13 +252,15 @@ def test_floods(program: Program, certificate: Certificate, kind: str) -> None:
             pytest.fail("the connection was not closed")
     with H2Client(program.port, certificate) as client:
         assert client.ask().status == 200
-    until(lambda: program.log().count("frame flood") == before + 1, "its line")
+    until(lambda: program.log().count("frame flood") == before + 1, "the log line")
 
 
-def test_more_streams_than_allowed(program: Program, certificate: Certificate) -> None:
-    """Requests that wait for a body take places; the rest is refused or waits."""
+def test_h2_streams_above_limit_close(
+    program: Program, certificate: Certificate
+) -> None:
+    """Requests that wait for a body count."""
     with H2Client(program.port, certificate) as client:
-        client.ask()  # our settings have come
+        client.ask()  # the SETTINGS frame has been received
         assert client.connection.remote_settings.max_concurrent_streams == 100
         kind = ("content-type", "application/x-www-form-urlencoded")
         for _ in range(100):
@@ -269,8 +272,7 @@ def test_more_streams_than_allowed(program: Program, certificate: Certificate) -
         assert client.goaway is not None
 
 
-def test_rubbish(program: Program, certificate: Certificate) -> None:
-    """Frames that are none end the connection."""
+def test_h2_malformed_frames_close(program: Program, certificate: Certificate) -> None:
     with H2Client(program.port, certificate) as client:
         client.ask()
         client.socket.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 10)
@@ -278,8 +280,7 @@ def test_rubbish(program: Program, certificate: Certificate) -> None:
         assert client.goaway is not None
 
 
-def test_cancelled_requests(client: H2Client) -> None:
-    """A request that is cancelled in the middle leaves nothing behind."""
+def test_h2_canceled_requests_do_not_block(client: H2Client) -> None:
     for _ in range(20):
         number = client.send("/up", *crumbs(), method="POST", ends=False)
         client.connection.send_data(number, b"x" * 1000)
@@ -288,8 +289,10 @@ def test_cancelled_requests(client: H2Client) -> None:
     assert client.ask("/app", *crumbs()).status == 200
 
 
-def test_stopping_says_so(tmp_path: Path, certificate: Certificate) -> None:
-    """GOAWAY, and the request under way is answered."""
+def test_h2_graceful_shutdown_sends_goaway(
+    tmp_path: Path, certificate: Certificate
+) -> None:
+    """GOAWAY is sent, and the open request is answered."""
     kind = ("content-type", "application/x-www-form-urlencoded")
     with (
         tls_program(tmp_path, certificate, 9) as program,
@@ -301,14 +304,14 @@ def test_stopping_says_so(tmp_path: Path, certificate: Certificate) -> None:
         while client.goaway is None:
             client.receive()
         assert client.goaway == ErrorCodes.NO_ERROR
-        # The library thinks that all is over by that.
+        # The library's state machine closes the connection at GOAWAY.
         client.connection.state_machine.state = ConnectionState.CLIENT_OPEN
         client.send_body(number, b"rd=/x")
         assert client.answer(number).status == 302
         client.until_closed()
 
 
-def test_http2_can_be_off(tmp_path: Path, certificate: Certificate) -> None:
+def test_h2_disabled_by_option(tmp_path: Path, certificate: Certificate) -> None:
     with Program(
         tmp_path,
         https_address=f"{LOOPBACK}:0",
@@ -325,8 +328,8 @@ def test_http2_can_be_off(tmp_path: Path, certificate: Certificate) -> None:
             assert secure.selected_alpn_protocol() == "http/1.1"
 
 
-def test_a_client_that_begins_no_more_gets_its_answers(client: H2Client) -> None:
-    """GOAWAY is about later streams only (RFC 9113 §6.8)."""
+def test_h2_goaway_from_client_lets_streams_finish(client: H2Client) -> None:
+    """GOAWAY concerns later streams only (RFC 9113 §6.8)."""
     kind = ("content-type", "application/x-www-form-urlencoded")
     number = client.send("/oauth2/start", kind, method="POST", ends=False)
     client.socket.sendall(GoAwayFrame(0, last_stream_id=0, error_code=0).serialize())
@@ -336,8 +339,9 @@ def test_a_client_that_begins_no_more_gets_its_answers(client: H2Client) -> None
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")
-def test_curl(program: Program, certificate: Certificate) -> None:
-    """Another implementation of the protocol."""
+def test_h2_curl_uploads_and_gets_response(
+    program: Program, certificate: Certificate
+) -> None:
     done = subprocess.run(
         [
             "curl",
@@ -375,8 +379,10 @@ def test_curl(program: Program, certificate: Certificate) -> None:
     ),
     st.booleans(),
 )
-def test_heads_or_their_error(fields: list[tuple[bytes, bytes]], ended: bool) -> None:
-    """Any list of fields gives a head that HTTP/1.1 could carry, or a refusal."""
+def test_h2_request_head_is_valid_or_raises(
+    fields: list[tuple[bytes, bytes]], ended: bool
+) -> None:
+    """Any list of fields gives a head that is valid in HTTP/1.1, or an error."""
     try:
         head = build_request_head(fields, Limits(), ended=ended)
     except HeadError:
@@ -388,7 +394,7 @@ def test_heads_or_their_error(fields: list[tuple[bytes, bytes]], ended: bool) ->
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_limits_of_heads_at_their_edge(more: int) -> None:
+def test_h2_request_head_limits(more: int) -> None:
     limits = Limits(head_bytes=2048, header_count=20, target_bytes=512)
     first = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a")]
     start = [*first, (b":path", b"/")]
@@ -407,8 +413,8 @@ def test_limits_of_heads_at_their_edge(more: int) -> None:
 
 
 @given(st.lists(st.integers(0, 9), max_size=20), st.integers(1, 40))
-def test_frames_are_counted_however_cut(kinds: list[int], cut: int) -> None:
-    """The meter finds the same frames in any pieces."""
+def test_h2_frame_meter_is_independent_of_packets(kinds: list[int], size: int) -> None:
+    """The cost is independent of packet boundaries."""
     frames = b"".join(
         len(kind.to_bytes()).to_bytes(3) + bytes([kind, 0]) + b"\0\0\0\1" + b"x"
         for kind in kinds
@@ -416,15 +422,13 @@ def test_frames_are_counted_however_cut(kinds: list[int], cut: int) -> None:
     data = b"x" * 24 + frames
     whole = FrameMeter(1000).cost(data)
     meter = FrameMeter(1000)
-    pieces = [data[at : at + cut] for at in range(0, len(data), cut)]
-    assert sum(meter.cost(piece) for piece in pieces) == whole
+    chunks = [data[start : start + size] for start in range(0, len(data), size)]
+    assert sum(meter.cost(chunk) for chunk in chunks) == whole
     assert whole == sum({0: 0, 1: 0, 3: 5, 8: 0, 9: 0}.get(kind, 1) for kind in kinds)
 
 
-def test_long_frames_are_not_collected(
-    program: Program, certificate: Certificate
-) -> None:
-    """A frame above the limit, and a head in too many frames, end the connection."""
+def test_h2_oversized_frames_close(program: Program, certificate: Certificate) -> None:
+    """A frame above the limit, and a head in too many frames."""
     frame = (16_385).to_bytes(3) + bytes([0, 0]) + b"\0\0\0\1"
     part = (16_000).to_bytes(3) + bytes([9, 0]) + b"\0\0\0\1" + b"x" * 16_000
     begun = (1).to_bytes(3) + bytes([1, 0]) + b"\0\0\0\1x"
@@ -437,10 +441,10 @@ def test_long_frames_are_not_collected(
 
 
 @pytest.mark.parametrize("payload", [b"", b"x"])
-def test_a_head_without_end_is_not_waited_for(
+def test_h2_endless_head_closes(
     program: Program, certificate: Certificate, payload: bytes
 ) -> None:
-    """Not even when its frames are small, or empty."""
+    """The frames are small, or empty."""
     begun = (1).to_bytes(3) + bytes([1, 0]) + b"\0\0\0\1x"
     part = len(payload).to_bytes(3) + bytes([9, 0]) + b"\0\0\0\1" + payload
     with H2Client(program.port, certificate) as client:
@@ -452,10 +456,10 @@ def test_a_head_without_end_is_not_waited_for(
 
 
 @pytest.mark.parametrize("body", [b"", b"abc", b"abcdefgh"])
-def test_a_length_that_is_not_the_bodys(
+def test_h2_content_length_mismatch_rejected(
     program: Program, certificate: Certificate, body: bytes
 ) -> None:
-    """Over HTTP/1.1 the upstream would take the rest for another request, or wait."""
+    """Over HTTP/1.1 the upstream would parse the rest as a request, or wait."""
     with H2Client(program.port, certificate, strict=False) as client:
         length = ("content-length", "5")
         fields = (*crumbs(), length)

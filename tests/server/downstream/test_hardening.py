@@ -1,4 +1,4 @@
-"""Answers that can't be sent, bodies that come late, heads of unusual size."""
+"""Hardening of HTTP/1.1: invalid responses, late or malformed bodies, large heads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _later(respond: Respond) -> Any:
 
 
 def _careless() -> Any:
-    """A flow that takes any fault of the body for an empty one."""
+    """A flow that ignores all errors of the body."""
     try:
         yield ReadBody(1000)
     except Exception:
@@ -41,7 +41,7 @@ def _careless() -> Any:
 
 
 def site(request: Request) -> Outcome:
-    """The application: some answers are bugs."""
+    """The application; some of its responses are bugs."""
     match request.target:
         case b"/split":
             return SPLIT
@@ -51,23 +51,23 @@ def site(request: Request) -> Outcome:
             return _careless()  # type: ignore[no-any-return]
         case b"/large":
             return Respond(200, (), b"x" * (4 << 20))
-        case b"/nap":
-            return _nap()  # type: ignore[no-any-return]
+        case b"/wait":
+            return _wait_for_wake()  # type: ignore[no-any-return]
         case b"/forward":
             return Forward(Upstream("u", "http", "127.0.0.1", 1), b"POST", b"/", ())
     return Respond(200, (), request.id.encode())
 
 
-RESTED = threading.Event()
+WAKE = threading.Event()
 
 
-def _nap() -> Any:
-    yield Offload(lambda: RESTED.wait(10))
-    return Respond(200, (), b"rested")
+def _wait_for_wake() -> Any:
+    yield Offload(lambda: WAKE.wait(10))
+    return Respond(200, (), b"awake")
 
 
-def test_answer_is_never_split() -> None:
-    """A line end in a field is a bug: 500 and the end, never two answers."""
+def test_response_with_line_end_in_field_is_replaced_by_500() -> None:
+    """A line end in a field value is a bug of the core: 500 and close."""
     with Server(site) as server:
         for target in (b"/split", b"/split-later"):
             with Wire(server.port) as wire:
@@ -84,8 +84,8 @@ def test_answer_is_never_split() -> None:
         server.logged("control character in header field x-user")
 
 
-def test_malformed_body_is_refused_whatever_the_flow_says() -> None:
-    """HT05: no 2xx for a request whose framing is broken."""
+def test_malformed_body_rejected_even_if_flow_ignores_it() -> None:
+    """HT05: no 2xx for a request with malformed framing."""
     raw = b"POST /careless HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
     with Server(site) as server:
         answer = talk(server.port, raw + b"+5\r\nhello\r\n0\r\n\r\n")
@@ -93,8 +93,8 @@ def test_malformed_body_is_refused_whatever_the_flow_says() -> None:
     assert answer.count(b"HTTP/1.1") == 1
 
 
-def test_body_in_driblets() -> None:
-    """The time limit is for the whole body, not for each of its bytes."""
+def test_body_sent_byte_by_byte_hits_timeout() -> None:
+    """The timeout is for the whole body, not for each byte."""
     raw = b"POST /careless HTTP/1.1\r\n" + HOST + b"Content-Length: 900\r\n\r\n"
     with Server(site, Limits(head_timeout=0.2)) as server, Wire(server.port) as wire:
         wire.send(raw)
@@ -114,8 +114,8 @@ def test_body_in_driblets() -> None:
 CHUNKED = b"POST /other HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-def test_unread_chunks_are_skipped() -> None:
-    """HT19: to their end, then the next request is read."""
+def test_unread_chunked_body_is_skipped() -> None:
+    """HT19."""
     with Server(site) as server, Wire(server.port) as wire:
         wire.send(CHUNKED)
         assert wire.answer().status == 200
@@ -129,8 +129,8 @@ def test_unread_chunks_are_skipped() -> None:
     [b"11170\r\n" + b"x" * 0x11170 + b"\r\n0\r\n\r\n", b"+5\r\nhello\r\n0\r\n\r\n"],
     ids=["long", "malformed"],
 )
-def test_unread_chunks_that_end_the_connection(rest: bytes) -> None:
-    """HT19: too many, or malformed; what follows is not taken for a request."""
+def test_unread_chunked_body_too_long_or_malformed_closes(rest: bytes) -> None:
+    """HT19: the bytes after them are never parsed as a request."""
     with Server(site) as server, Wire(server.port) as wire:
         wire.send(CHUNKED)
         assert wire.answer().status == 200
@@ -139,8 +139,7 @@ def test_unread_chunks_that_end_the_connection(rest: bytes) -> None:
         assert [one.target for one in server.application.requests] == [b"/other"]
 
 
-def test_unread_body_that_never_comes() -> None:
-    """The connection ends by time."""
+def test_unread_incomplete_body_times_out() -> None:
     head = b"POST /other HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\n"
     with Server(site, Limits(head_timeout=0.1)) as server, Wire(server.port) as wire:
         wire.send(head + b"hell")
@@ -148,8 +147,8 @@ def test_unread_body_that_never_comes() -> None:
         assert wire.ended
 
 
-def test_slow_reader_gets_everything() -> None:
-    """Answers wait while the client does not read; none is lost, none piles up."""
+def test_slow_reader_pauses_pipelined_requests() -> None:
+    """Requests are not handled while the client does not read the responses."""
     with Server(site) as server, Wire(server.port) as wire:
         wire.send(get(b"/large") * 12)
         until(lambda: server.application.requests, "the first request")
@@ -163,11 +162,11 @@ def test_slow_reader_gets_everything() -> None:
     assert len(server.application.requests) == 12
 
 
-def test_no_continue_after_the_answer() -> None:
-    """HT20: an interim answer in the middle of the final one would garble it."""
-    seen: list[str] = []
+def test_continue_not_sent_after_response_started() -> None:
+    """HT20: "100 Continue" inside the final response would corrupt it."""
+    errors: list[str] = []
 
-    class AnswersFirst:
+    class RespondsFirst:
         async def forward(
             self, exchange: Any, forward: Forward, sent: SentRequest | None = None
         ) -> None:
@@ -175,7 +174,7 @@ def test_no_continue_after_the_answer() -> None:
             try:
                 await exchange.body.read_all(100)
             except ClientGone as error:
-                seen.append(str(error))
+                errors.append(str(error))
             await exchange.write(b"ok")
             await exchange.finish()
 
@@ -184,17 +183,16 @@ def test_no_continue_after_the_answer() -> None:
 
     head = b"POST /forward HTTP/1.1\r\n" + HOST
     with Server(site) as server, Wire(server.port) as wire:
-        server.hub.forwarder = AnswersFirst()
+        server.hub.forwarder = RespondsFirst()
         wire.send(head + b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n")
         answer = wire.answer()
         assert (answer.status, answer.body) == (200, b"ok")
         assert answer.headers["connection"] == "close"
         assert wire.ended
-    assert len(seen) == 1
+    assert len(errors) == 1
 
 
-def test_head_above_the_receive_buffer() -> None:
-    """A larger limit for heads is really one."""
+def test_head_larger_than_receive_buffer_accepted() -> None:
     limits = Limits(head_bytes=300_000, header_count=20)
     field = b"X-Long: " + b"a" * 200_000
     with Server(site, limits) as server, Wire(server.port) as wire:
@@ -204,8 +202,7 @@ def test_head_above_the_receive_buffer() -> None:
         assert wire.answer().body == b"it-came"
 
 
-def test_ambiguous_request_id() -> None:
-    """Two ids are none."""
+def test_duplicate_request_id_is_ignored() -> None:
     with Server(site) as server, Wire(server.port) as wire:
         wire.send(get(b"/", b"X-Request-Id: one", b"X-Request-Id: two"))
         assert wire.answer().body not in (b"one", b"two")
@@ -213,21 +210,21 @@ def test_ambiguous_request_id() -> None:
         assert wire.answer().body == b"one"
 
 
-def test_last_answer_when_stopping() -> None:
-    """HT37: a flow under way is finished, and its connection ends with it."""
+def test_shutdown_finishes_running_flow() -> None:
+    """HT37: the running flow is finished, then its connection is closed."""
     with Server(site) as server, Wire(server.port) as wire:
-        wire.send(get(b"/nap"))
+        wire.send(get(b"/wait"))
         until(lambda: server.application.requests, "the request")
         server.call(lambda: setattr(server.hub, "stopping", True))
-        server.call(RESTED.set)
+        server.call(WAKE.set)
         answer = wire.answer()
-        assert (answer.status, answer.body) == (200, b"rested")
+        assert (answer.status, answer.body) == (200, b"awake")
         assert answer.headers["connection"] == "close"
         assert wire.ended
 
 
-def test_answer_cache_is_bounded_with_all_it_keeps() -> None:
-    """Fresh answers in any number hold no more memory than allowed; pages none."""
+def test_response_head_cache_memory_is_bounded() -> None:
+    """The cached responses count too; responses that are not reused are not cached."""
 
     def encoded(cache: ResponseHeadCache, respond: Respond) -> bytes:
         return cache.encoded(respond, DATE, head_only=False, persistence="")

@@ -1,6 +1,4 @@
-"""Limits on what clients, upstreams and stores may make us hold: what just passes, and
-what just does not.
-"""
+"""Limits of memory per client, upstream and store: at the limit and just above it."""
 
 from __future__ import annotations
 
@@ -49,16 +47,16 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-# Bodies in chunks
+# Chunked bodies
 
 
 def reading(request: Request) -> Outcome:
-    """Answers with the body."""
+    """Respond with the body."""
     return flow(ReadBody(1 << 20))
 
 
 def status_of(body: bytes) -> int:
-    """How a body in chunks is answered."""
+    """Return the status of the response to a chunked body."""
     with Server(reading) as server, Wire(server.port) as wire:
         wire.send(CHUNKED + body)
         answer = wire.answer()
@@ -67,7 +65,7 @@ def status_of(body: bytes) -> int:
 
 
 @pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 400)])
-def test_a_line_of_a_chunked_body(more: int, status: int) -> None:
+def test_chunked_body_line_limit(more: int, status: int) -> None:
     size = MAX_LINE_BYTES + more
     line = b"1;" + b"e" * (size - 4) + b"\r\n"
     assert len(line) == size
@@ -75,12 +73,12 @@ def test_a_line_of_a_chunked_body(more: int, status: int) -> None:
     trailer = b"T: " + b"v" * (size - 5) + b"\r\n"
     assert len(trailer) == size
     assert status_of(b"1\r\nx\r\n0\r\n" + trailer + b"\r\n") == status
-    # The same when it comes without its end.
+    # Also if its end has not been received.
     assert status_of(line[:-2] + b"e\r\nx\r\n0\r\n\r\n") == 400
 
 
 @pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 400)])
-def test_extensions_and_trailers_together(more: int, status: int) -> None:
+def test_chunked_body_overhead_limit(more: int, status: int) -> None:
     chunk = b"1;" + b"e" * 1000 + b"\r\nx\r\n"
     rest = MAX_OVERHEAD_BYTES - 10 * 1001 + more
     trailers = []
@@ -92,8 +90,8 @@ def test_extensions_and_trailers_together(more: int, status: int) -> None:
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_bodies_that_nobody_reads(more: int) -> None:
-    """What is short is skipped, and the connection kept."""
+def test_unread_body_drain_limit(more: int) -> None:
+    """A short body is skipped, and the connection persists."""
     size = MAX_DRAIN_BYTES + more
     with Server() as server, Wire(server.port) as wire:
         wire.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
@@ -108,8 +106,8 @@ def test_bodies_that_nobody_reads(more: int) -> None:
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_chunks_that_nobody_reads(more: int) -> None:
-    """Nobody knows how many there will be, so the connection may end later."""
+def test_unread_chunked_body_drain_limit(more: int) -> None:
+    """The size is unknown in advance, so the connection closes only at the limit."""
     size = MAX_DRAIN_BYTES + more
     with Server() as server, Wire(server.port) as wire:
         wire.send(CHUNKED)
@@ -124,7 +122,7 @@ def test_chunks_that_nobody_reads(more: int) -> None:
 # The PROXY protocol
 
 
-def test_the_longest_line_of_version_1() -> None:
+def test_proxy_protocol_v1_length_limit() -> None:
     start = b"PROXY UNKNOWN "
     line = start + b"x" * (MAX_V1_HEADER_BYTES - len(start) - 2) + b"\r\n"
     assert len(line) == MAX_V1_HEADER_BYTES == 107
@@ -139,7 +137,7 @@ def test_the_longest_line_of_version_1() -> None:
             parse_header(part)
 
 
-def test_the_longest_header_of_version_2() -> None:
+def test_proxy_protocol_v2_length_limit() -> None:
     head = SIGNATURE + b"\x21\x00"
     length = MAX_HEADER_BYTES - len(head) - 2
     header = head + length.to_bytes(2, "big") + bytes(length)
@@ -150,30 +148,32 @@ def test_the_longest_header_of_version_2() -> None:
         parse_header(head + (length + 1).to_bytes(2, "big"))
 
 
-def test_a_header_that_does_not_come(tmp_path: Path) -> None:
-    """Who sends a part of it is cut when its time is over, and no sooner."""
+def test_proxy_protocol_incomplete_header_times_out(tmp_path: Path) -> None:
+    """An incomplete header closes the connection at the timeout, not earlier."""
     with Program(tmp_path, proxy_protocol_from=[LOOPBACK]) as program:
         program.started()
-        began = time.monotonic()
+        started = time.monotonic()
         with Wire(program.port) as slow, Wire(program.port) as late:
             slow.send(b"PROXY ")
             late.send(b"PROXY UNKNO")
             late.socket.settimeout(HEADER_TIMEOUT - 1)
-            with pytest.raises(TimeoutError):  # it is waited for
+            with pytest.raises(TimeoutError):  # still open
                 late.socket.recv(1)
             late.socket.settimeout(5)
             late.send(b"WN\r\n" + b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
             assert late.answer().status == 200
             slow.socket.settimeout(HEADER_TIMEOUT + 5)
             assert slow.rest() == b""
-            assert HEADER_TIMEOUT - 0.5 < time.monotonic() - began < HEADER_TIMEOUT + 4
+            assert (
+                HEADER_TIMEOUT - 0.5 < time.monotonic() - started < HEADER_TIMEOUT + 4
+            )
 
 
-# Upstreams that speak HTTP/2
+# HTTP/2 upstreams
 
 
 def to(port: int) -> Callable[[Request], Outcome]:
-    """An application that forwards everything."""
+    """Return an application that forwards everything."""
     upstream = Upstream("grpc", "http", LOOPBACK, port, http2=True)
 
     def forward(request: Request) -> Outcome:
@@ -184,7 +184,7 @@ def to(port: int) -> Callable[[Request], Outcome]:
 
 
 @pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 502)])
-def test_interim_answers_over_http2(more: int, status: int) -> None:
+def test_h2_upstream_informational_limit(more: int, status: int) -> None:
     reply = Reply(interim=[("a", "b")], interims=MAX_INFORMATIONAL + more)
     with (
         H2Server(lambda call: reply) as app,
@@ -198,7 +198,7 @@ def test_interim_answers_over_http2(more: int, status: int) -> None:
 
 
 class Waiting:
-    """Requests of clients that wait for an upstream that does not answer."""
+    """Requests that wait for an upstream that does not respond."""
 
     def __init__(self, stack: contextlib.ExitStack, streams: int) -> None:
         self.calls: list[Call] = []
@@ -211,13 +211,13 @@ class Waiting:
         return Reply(silent=True)
 
     def ask(self) -> Wire:
-        """Send one more request."""
+        """Send another request."""
         wire = self._stack.enter_context(Wire(self._server.port))
         wire.send(GET)
         return wire
 
     def add(self) -> None:
-        """The same, until the upstream has it, and we know what the upstream takes."""
+        """Send another request; wait until the upstream has it and its SETTINGS are known."""
         count = len(self.calls) + 1
         self.ask()
         until(lambda: len(self.calls) == count, "the request")
@@ -225,7 +225,7 @@ class Waiting:
         until(lambda: app.acknowledged == app.connections, "the settings")
 
 
-def test_connections_to_one_upstream() -> None:
+def test_h2_upstream_connection_limit() -> None:
     with contextlib.ExitStack() as stack:
         waiting = Waiting(stack, streams=1)
         for number in range(MAX_CONNECTIONS):
@@ -235,7 +235,7 @@ def test_connections_to_one_upstream() -> None:
         assert waiting.app.connections == MAX_CONNECTIONS
 
 
-def test_requests_on_one_connection_to_an_upstream() -> None:
+def test_h2_upstream_stream_limit() -> None:
     with contextlib.ExitStack() as stack:
         waiting = Waiting(stack, streams=10 * MAX_STREAMS)
         for _ in range(MAX_STREAMS):
@@ -248,7 +248,7 @@ def test_requests_on_one_connection_to_an_upstream() -> None:
 # Stores
 
 
-def test_works_that_wait_for_a_file(tmp_path: Path) -> None:
+def test_sqlite_thread_queue_limit(tmp_path: Path) -> None:
     go = threading.Event()
 
     async def main() -> None:
@@ -256,7 +256,7 @@ def test_works_that_wait_for_a_file(tmp_path: Path) -> None:
             str(tmp_path / "s.db"), writes=False, on_state=lambda: None
         )
         first = asyncio.ensure_future(works.run(lambda _: go.wait(20), 20))
-        await asyncio.sleep(0)  # it is begun, and waits no longer
+        await asyncio.sleep(0)  # it has been taken from the queue
         rest = [
             asyncio.ensure_future(works.run(lambda _: 1, 20))
             for _ in range(sqlite_thread.MAX_QUEUED_JOBS)
@@ -274,7 +274,7 @@ def test_works_that_wait_for_a_file(tmp_path: Path) -> None:
 
 
 async def connect_redis(port: int) -> RedisConnection:
-    """A connection to a Redis at *port*."""
+    """Return a connection to a Redis server at *port*."""
     loop = asyncio.get_running_loop()
     address = RedisAddress(host=LOOPBACK, port=port)
     _, link = await loop.create_connection(
@@ -283,7 +283,7 @@ async def connect_redis(port: int) -> RedisConnection:
     return link
 
 
-def test_questions_that_wait_for_redis() -> None:
+def test_redis_connection_queue_limit() -> None:
     async def silent(peer: Peer) -> None:
         await peer.reader.read()
 
@@ -301,8 +301,8 @@ def test_questions_that_wait_for_redis() -> None:
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_answers_of_redis(more: int) -> None:
-    """Of one that is not complete, no more than the limit is kept."""
+def test_redis_connection_reply_limit(more: int) -> None:
+    """Above the limit an incomplete reply is not buffered."""
     head = b"$%d\r\n" % (MAX_REPLY - 10 + more)
     assert len(head) == 10
     text = head + b"x" * (MAX_REPLY - 10 + more)
@@ -326,7 +326,9 @@ def test_answers_of_redis(more: int) -> None:
     run(main())
 
 
-def test_members_of_a_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sqlite_set_member_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sqlite_file, "MAX_MEMBERS", 3)
     connection = open_database(str(tmp_path / "s.db"))
     with contextlib.closing(connection):
@@ -335,7 +337,7 @@ def test_members_of_a_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             assert len(sqlite_file.members(connection, "set", 2.0)) == found
 
 
-def test_locks_that_are_owed() -> None:
+def test_store_locks_deferred_release_limit() -> None:
     async def away() -> None:
         raise StoreError("away")
 

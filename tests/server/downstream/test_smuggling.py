@@ -1,8 +1,8 @@
-"""No request reaches a real upstream that the proxy did not see as that one request.
+"""Request smuggling: authproxy and a real upstream see the same requests.
 
-Each piece of the corpus goes to the whole program over a socket of its own, with a good
-session. Either it is refused, or the upstream sees exactly the requests that were
-answered. What h11 refuses, the proxy must refuse.
+Each input of the corpus is sent to authproxy over a new connection, with a valid
+session. Either it is rejected, or the upstream sees exactly the requests that were
+answered. authproxy must reject every input that h11 rejects.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
 
 def post(*fields: bytes, body: bytes = b"", version: bytes = b"1.1") -> bytes:
-    """A POST of ``/seen`` with these lines as they are, and a session."""
+    """Return a POST of ``/seen`` with these raw field lines and a session."""
     lines = b"".join(fields)
     return (
         b"POST /seen HTTP/%b\r\nHost: a\r\nCookie: SESSION\r\n" % version
@@ -43,7 +43,7 @@ def chunks(body: bytes, *fields: bytes) -> bytes:
 
 LAST = b"0\r\n\r\n"
 CORPUS = {
-    # Two lengths, or two ways to say where the body ends.
+    # Two lengths, or two framings.
     "cl-te": post(b"Content-Length: 6\r\n", CHUNKED, body=LAST + HIDDEN),
     "te-cl": post(CHUNKED, b"Content-Length: 4\r\n", body=b"34\r\n" + HIDDEN + LAST),
     "cl-cl": post(b"Content-Length: 0\r\nContent-Length: 52\r\n", body=HIDDEN),
@@ -71,7 +71,7 @@ CORPUS = {
     "te-hidden-in-fold": post(
         b"X: y\r\n Transfer-Encoding: chunked\r\n", body=LAST + HIDDEN
     ),
-    # Line ends that some take and others don't.
+    # Line ends that only some parsers accept.
     "bare-lf-field": post(b"X: y\nTransfer-Encoding: chunked\r\n", body=LAST + HIDDEN),
     "bare-cr-field": post(b"X: y\rTransfer-Encoding: chunked\r\n", body=LAST + HIDDEN),
     "bare-lf-head": b"POST /seen HTTP/1.1\nHost: a\nCookie: SESSION\n\n" + HIDDEN,
@@ -117,14 +117,14 @@ CORPUS = {
     "no-host": b"GET /seen HTTP/1.1\r\nCookie: SESSION\r\n\r\n",
     "two-hosts": b"GET /seen HTTP/1.1\r\nHost: a\r\nHost: b\r\nCookie: SESSION\r\n\r\n",
     "bad-host": b"GET /seen HTTP/1.1\r\nHost: a b\r\nCookie: SESSION\r\n\r\n",
-    # Upgrades that would hide what follows.
+    # Upgrades that would hide the following bytes.
     "h2c": b"GET /seen HTTP/1.1\r\nHost: a\r\nCookie: SESSION\r\nUpgrade: h2c\r\n"
     b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
     b"Connection: Upgrade, HTTP2-Settings\r\n\r\n" + HIDDEN,
     "websocket": b"GET /seen HTTP/1.1\r\nHost: a\r\nCookie: SESSION\r\n"
     b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 777\r\n\r\n" + HIDDEN,
-    # Good ones, so that the net isn't seen to hold by refusing everything.
+    # Valid requests, which show that not everything is rejected.
     "good-length": post(b"Content-Length: 3\r\n", body=b"abc"),
     "good-chunks": chunks(b"3;x=y\r\nabc\r\n1\r\nd\r\n0\r\nX: y\r\n\r\n"),
     "good-hidden-in-body": post(b"Content-Length: 52\r\n", body=HIDDEN),
@@ -137,20 +137,20 @@ GOOD = {name for name in CORPUS if name.startswith("good")}
 def servers(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Program, AppServer]]:
-    """The program in front of a real server."""
+    """authproxy in front of a real server."""
     if find(request.param) is None:
         pytest.skip(f"{request.param} is not installed")
-    folder: Path = tmp_path_factory.mktemp(request.param)
+    directory: Path = tmp_path_factory.mktemp(request.param)
     with (
-        AppServer(request.param, folder / "app") as app,
-        Program(folder, upstreams=[f"http://{LOOPBACK}:{app.port}/"]) as program,
+        AppServer(request.param, directory / "app") as app,
+        Program(directory, upstreams=[f"http://{LOOPBACK}:{app.port}/"]) as program,
     ):
         program.started()
         yield program, app
 
 
-def refused_by_h11(data: bytes) -> bool:
-    """Whether h11 finds something wrong in the first request that the client sent."""
+def rejected_by_h11(data: bytes) -> bool:
+    """Return whether h11 rejects the first request in *data*."""
     connection = h11.Connection(h11.SERVER)
     connection.receive_data(data)
     connection.receive_data(b"")
@@ -164,53 +164,57 @@ def refused_by_h11(data: bytes) -> bool:
 
 
 def statuses(data: bytes) -> list[int]:
-    """The status of each answer in *data*."""
+    """Return the status of each response in *data*."""
     return [
         int(part[9:12]) for part in data.split(b"\r\n") if part.startswith(b"HTTP/1.1 ")
     ]
 
 
-def exchanged(port: int, data: bytes, *, in_pieces: bool = False) -> list[int]:
-    """Send *data*; the status of each answer until the server closes."""
+def send(port: int, data: bytes, *, byte_by_byte: bool = False) -> list[int]:
+    """Send *data*; return the status of each response until the server closes."""
     received = b""
     with socket.create_connection((LOOPBACK, port), timeout=10) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            for at in range(0, len(data), 1 if in_pieces else len(data)):
-                client.sendall(data[at : at + 1] if in_pieces else data)
-            while piece := client.recv(1 << 16):
-                received += piece
+            for at in range(0, len(data), 1 if byte_by_byte else len(data)):
+                client.sendall(data[at : at + 1] if byte_by_byte else data)
+            while chunk := client.recv(1 << 16):
+                received += chunk
         except ConnectionError:
-            pass  # refused before all was sent
+            pass  # rejected before all was sent
     return statuses(received)
 
 
-def test_every_piece(servers: tuple[Program, AppServer]) -> None:
+def test_smuggling_corpus_is_rejected_or_seen_alike(
+    servers: tuple[Program, AppServer],
+) -> None:
     program, app = servers
     cookie = session_cookie().encode()
-    for name, piece in CORPUS.items():
+    for name, template in CORPUS.items():
         before = len(app.seen())
-        data = piece.replace(b"SESSION", cookie)
+        data = template.replace(b"SESSION", cookie)
         if name in GOOD:
             data += LAST_REQUEST
-        answers = exchanged(program.port, data)
-        # A last request of our own: all before it is in the log by then.
+        responses = send(program.port, data)
+        # When the marker request is in the log, all earlier ones are.
         mark = b"GET /mark-%b HTTP/1.1\r\nHost: a\r\nCookie: %b\r\nConnection: close\r\n\r\n"
-        assert exchanged(program.port, mark % (name.encode(), cookie)) == [200]
+        assert send(program.port, mark % (name.encode(), cookie)) == [200]
         wait_for(lambda n=name: any(f"/mark-{n} " in x for x in app.seen()), "the mark")
         seen = app.seen()[before:]
         reached = [line for line in seen if "/mark-" not in line]
         assert not any("/hidden" in line for line in reached), name
-        assert len(reached) == answers.count(200), (name, answers, reached)
+        assert len(reached) == responses.count(200), (name, responses, reached)
         if name in GOOD:
-            assert answers[:1] == [200], (name, answers)
-        if refused_by_h11(data):
+            assert responses[:1] == [200], (name, responses)
+        if rejected_by_h11(data):
             assert not reached or name in GOOD, (name, reached)
-            assert any(status >= 400 for status in answers) or not answers, name
+            assert any(status >= 400 for status in responses) or not responses, name
 
 
-def test_bytes_in_pieces_are_the_same_bytes(servers: tuple[Program, AppServer]) -> None:
-    """A refusal must not depend on where the packets end."""
+def test_smuggling_result_is_independent_of_packets(
+    servers: tuple[Program, AppServer],
+) -> None:
+    """The result must not depend on packet boundaries."""
     program, app = servers
     cookie = session_cookie().encode()
     for name in ("te-cl", "bare-lf-field", "te-folded", "good-chunks"):
@@ -218,6 +222,6 @@ def test_bytes_in_pieces_are_the_same_bytes(servers: tuple[Program, AppServer]) 
         data = CORPUS[name].replace(b"SESSION", cookie)
         if name in GOOD:
             data += LAST_REQUEST
-        ok = exchanged(program.port, data, in_pieces=True).count(200)
+        ok = send(program.port, data, byte_by_byte=True).count(200)
         assert ok == (1 if name in GOOD else 0), name
         wait_for(lambda n=before + ok: len(app.seen()) == n, "the log")

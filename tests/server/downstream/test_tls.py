@@ -1,4 +1,4 @@
-"""HTTPS through the whole program: keep-alive, pipelining, bodies, what is refused."""
+"""HTTPS end to end: keep-alive, pipelining, bodies, rejected handshakes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from support.program import Program, session_cookie
 from support.server import Wire, talk
 
 PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
-# Over TLS 1.3 the client may learn of a refusal by a reset only.
+# With TLS 1.3 the client may see a failed handshake only as a reset.
 REFUSED = (ssl.SSLError, ConnectionError)
-LARGE = 300_000  # bytes: many TLS records, more than any buffer of ours
+LARGE = 300_000  # bytes: many TLS records, more than any buffer
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def certificate(tmp_path: Path) -> Certificate:
 
 @pytest.fixture
 def program(tmp_path: Path, certificate: Certificate) -> Iterator[Program]:
-    """The program with TLS in front of an app that says what it received."""
+    """authproxy with TLS in front of an echo application."""
     with (
         EchoApp() as app,
         Program(
@@ -42,33 +42,34 @@ def program(tmp_path: Path, certificate: Certificate) -> Iterator[Program]:
         yield started.started()
 
 
-def trusting(certificate: Certificate) -> ssl.SSLContext:
-    """A client that knows the certificate and speaks HTTP/1.1."""
+def client_context(certificate: Certificate) -> ssl.SSLContext:
+    """Return a TLS context that trusts the certificate and offers HTTP/1.1."""
     context = ssl.create_default_context(cafile=certificate.cert_file)
     context.set_alpn_protocols(["http/1.1"])
     return context
 
 
-def secured(wire: Wire, context: ssl.SSLContext) -> ssl.SSLSocket:
-    """Do the handshake; what *wire* sends and reads from now on is encrypted."""
+def start_tls(wire: Wire, context: ssl.SSLContext) -> ssl.SSLSocket:
+    """Do the TLS handshake on the connection of *wire*."""
     secure = context.wrap_socket(wire.socket, server_hostname=LOOPBACK)
     wire.socket = secure
     return secure
 
 
 def ping(program: Program, certificate: Certificate) -> int:
-    """The status of a health check over a connection of its own."""
+    """Return the status of a health check over a new connection."""
     with Wire(program.port) as wire:
-        secured(wire, trusting(certificate))
+        start_tls(wire, client_context(certificate))
         wire.send(PING)
         return wire.answer().status
 
 
-def test_requests_over_tls(program: Program, certificate: Certificate) -> None:
-    """One connection: kept alive, pipelined, a body in pieces, HEAD, the end."""
+def test_https_connection_serves_all_kinds_of_requests(
+    program: Program, certificate: Certificate
+) -> None:
     cookie = session_cookie().encode()
     with Wire(program.port) as wire:
-        secure = secured(wire, trusting(certificate))
+        secure = start_tls(wire, client_context(certificate))
         assert secure.version() == "TLSv1.3"
         for _ in range(3):
             wire.send(PING)
@@ -99,21 +100,22 @@ def test_requests_over_tls(program: Program, certificate: Certificate) -> None:
         assert wire.ended
 
 
-def test_malformed_request(program: Program, certificate: Certificate) -> None:
-    """400 and the end, as without TLS."""
+def test_https_malformed_request_gets_400_and_close(
+    program: Program, certificate: Certificate
+) -> None:
     with Wire(program.port) as wire:
-        secured(wire, trusting(certificate))
+        start_tls(wire, client_context(certificate))
         wire.send(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
         assert wire.answer().status == 400
         assert wire.ended
 
 
-def test_failed_handshakes_do_no_harm(
+def test_https_failed_handshakes_do_not_affect_others(
     program: Program, certificate: Certificate
 ) -> None:
-    """A foreign authority, plain text, rubbish and an early end; others are served."""
+    """Untrusted CA, plain HTTP, malformed TLS record, immediate close."""
     with Wire(program.port) as wire, pytest.raises(ssl.SSLError):
-        secured(wire, ssl.create_default_context())
+        start_tls(wire, ssl.create_default_context())
     assert b"HTTP/1.1 200" not in talk(program.port, PING)
     assert b"HTTP/1.1" not in talk(program.port, b"\x16\x03\x01\xff\xff" + b"A" * 600)
     talk(program.port, b"")
@@ -121,22 +123,23 @@ def test_failed_handshakes_do_no_harm(
 
 
 @pytest.mark.parametrize("newest", ["TLSv1", "TLSv1_1"])
-def test_old_versions_are_refused(
+def test_https_tls_below_1_2_rejected(
     program: Program, certificate: Certificate, newest: str
 ) -> None:
     """RFC 8996: TLS 1.0 and 1.1 must not be negotiated."""
-    context = trusting(certificate)
+    context = client_context(certificate)
     context.set_ciphers("ALL:@SECLEVEL=0")
     context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
     with pytest.warns(DeprecationWarning, match="TLSv1"):
         context.maximum_version = ssl.TLSVersion[newest]
     with Wire(program.port) as wire, pytest.raises(REFUSED):
-        secured(wire, context)
+        start_tls(wire, context)
     assert ping(program, certificate) == 200
 
 
-def test_minimum_version_and_suites(tmp_path: Path, certificate: Certificate) -> None:
-    """Only the configured suites are negotiated in TLS 1.2."""
+def test_https_tls_1_2_negotiates_configured_suites_only(
+    tmp_path: Path, certificate: Certificate
+) -> None:
     suite = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"
     with Program(
         tmp_path,
@@ -146,19 +149,20 @@ def test_minimum_version_and_suites(tmp_path: Path, certificate: Certificate) ->
         tls_min_version="TLS1.2",
         tls_cipher_suites=[suite],
     ) as program:
-        context = trusting(certificate)
+        context = client_context(certificate)
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         with Wire(program.port) as wire:
-            chosen = secured(wire, context).cipher()
+            chosen = start_tls(wire, context).cipher()
             assert chosen is not None
             assert chosen[0] == "ECDHE-ECDSA-AES256-GCM-SHA384"
         context.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
         with Wire(program.port) as wire, pytest.raises(REFUSED):
-            secured(wire, context)
+            start_tls(wire, context)
 
 
-def test_only_tls_1_3(tmp_path: Path, certificate: Certificate) -> None:
-    """``tls_min_version`` shuts 1.2 out."""
+def test_https_minimum_version_1_3_rejects_1_2(
+    tmp_path: Path, certificate: Certificate
+) -> None:
     with Program(
         tmp_path,
         https_address=f"{LOOPBACK}:0",
@@ -166,8 +170,8 @@ def test_only_tls_1_3(tmp_path: Path, certificate: Certificate) -> None:
         tls_key_file=certificate.key_file,
         tls_min_version="TLS1.3",
     ) as program:
-        context = trusting(certificate)
+        context = client_context(certificate)
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         with Wire(program.port) as wire, pytest.raises(REFUSED):
-            secured(wire, context)
+            start_tls(wire, context)
         assert ping(program, certificate) == 200

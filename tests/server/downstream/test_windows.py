@@ -1,4 +1,4 @@
-"""Bodies of any size pass in a fixed window, whoever is the slower side."""
+"""Memory while large bodies are relayed: bounded, whichever side is slower."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from support.program import Program, session_cookie
 from support.scripted import Peer, ScriptedServer
 
 SIZE = 96 << 20  # bytes of a body
-GROWTH = 20 << 20  # bytes that the worker may grow by
-PIECE = bytes(1 << 16)
+MAX_GROWTH = 20 << 20  # bytes of resident memory
+CHUNK = bytes(1 << 16)
 
 
 class App:
-    """An upstream: ``/down`` sends, ``/up`` takes, ``/chunks`` does both in chunks."""
+    """An upstream: ``/down`` sends, ``/up`` reads, ``/chunks`` does both in chunks."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -52,26 +52,26 @@ class App:
             seen = await peer.head()
             if seen.target == b"/down":
                 await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % SIZE)
-                for _ in range(SIZE // len(PIECE)):
-                    await peer.send(PIECE)
+                for _ in range(SIZE // len(CHUNK)):
+                    await peer.send(CHUNK)
             elif seen.target == b"/up":
                 left = int(seen.values(b"content-length")[0])
                 while left:
                     left -= len(await peer.reader.read(min(left, 1 << 20)))
-                await peer.answer(b"took it")
+                await peer.answer(b"received")
             else:
                 head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
                 await peer.send(head)
-                await asyncio.gather(self._send_chunks(peer), self._taken(peer))
+                await asyncio.gather(self._send_chunks(peer), self._read_chunks(peer))
                 await peer.send(b"0\r\n\r\n")
 
-    async def _taken(self, peer: Peer) -> None:
+    async def _read_chunks(self, peer: Peer) -> None:
         while size := int(await peer.reader.readuntil(b"\r\n"), 16):
             await peer.reader.readexactly(size + 2)
 
     async def _send_chunks(self, peer: Peer) -> None:
-        for _ in range(SIZE // len(PIECE)):
-            await peer.send(b"%x\r\n%b\r\n" % (len(PIECE), PIECE))
+        for _ in range(SIZE // len(CHUNK)):
+            await peer.send(b"%x\r\n%b\r\n" % (len(CHUNK), CHUNK))
 
 
 @pytest.fixture
@@ -83,44 +83,44 @@ def program(tmp_path: Path) -> Iterator[Program]:
             yield running
 
 
-def connected(program: Program, method: str, path: str, *fields: str) -> socket.socket:
+def send_head(program: Program, method: str, path: str, *fields: str) -> socket.socket:
     client = socket.create_connection((LOOPBACK, program.port), timeout=60)
     lines = [f"{method} {path} HTTP/1.1", "Host: a", f"Cookie: {session_cookie()}"]
     client.sendall("\r\n".join([*lines, *fields, "", ""]).encode())
     return client
 
 
-def test_a_download_to_a_slow_client(program: Program) -> None:
-    with connected(program, "GET", "/down") as client:
+def test_download_slow_client_memory_bounded(program: Program) -> None:
+    with send_head(program, "GET", "/down") as client:
         received = len(client.recv(1 << 16))
         before = program.peak()
-        threading.Event().wait(0.5)  # the upstream sends on meanwhile, if it may
+        threading.Event().wait(0.5)  # time in which the upstream would fill the memory
         while received < SIZE:
             received += len(client.recv(1 << 20))
-    assert program.peak() - before < GROWTH
+    assert program.peak() - before < MAX_GROWTH
 
 
-def test_an_upload(program: Program) -> None:
-    with connected(program, "POST", "/up", f"Content-Length: {SIZE}") as client:
-        client.sendall(PIECE)
+def test_upload_memory_bounded(program: Program) -> None:
+    with send_head(program, "POST", "/up", f"Content-Length: {SIZE}") as client:
+        client.sendall(CHUNK)
         before = program.peak()
-        for _ in range(SIZE // len(PIECE) - 1):
-            client.sendall(PIECE)
+        for _ in range(SIZE // len(CHUNK) - 1):
+            client.sendall(CHUNK)
         answer = b""
-        while not answer.endswith(b"took it"):
+        while not answer.endswith(b"received"):
             answer += client.recv(1 << 16)
     assert answer.startswith(b"HTTP/1.1 200 ")
-    assert program.peak() - before < GROWTH
+    assert program.peak() - before < MAX_GROWTH
 
 
-def test_chunks_both_ways_at_once(program: Program) -> None:
+def test_chunked_bodies_in_both_directions_memory_bounded(program: Program) -> None:
     chunked = "Transfer-Encoding: chunked"
-    with connected(program, "POST", "/chunks", chunked) as client:
+    with send_head(program, "POST", "/chunks", chunked) as client:
         before = program.peak()
 
         def send() -> None:
-            for _ in range(SIZE // len(PIECE)):
-                client.sendall(b"%x\r\n%b\r\n" % (len(PIECE), PIECE))
+            for _ in range(SIZE // len(CHUNK)):
+                client.sendall(b"%x\r\n%b\r\n" % (len(CHUNK), CHUNK))
             client.sendall(b"0\r\n\r\n")
 
         sender = threading.Thread(target=send)
@@ -132,4 +132,4 @@ def test_chunks_both_ways_at_once(program: Program) -> None:
             received, last = received + len(data), (last + data)[-16:]
         sender.join()
     assert received > SIZE
-    assert program.peak() - before < GROWTH
+    assert program.peak() - before < MAX_GROWTH

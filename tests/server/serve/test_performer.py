@@ -1,4 +1,4 @@
-"""Effects: each has its answer; locks end, and only their holder gives them back."""
+"""Effect performer: results of effects, lock ownership, metrics."""
 
 from __future__ import annotations
 
@@ -39,26 +39,24 @@ class Body:
     """A body of five bytes."""
 
     async def read_all(self, limit: int) -> bytes:
-        """The body, or the error of one that is too large."""
+        """Return the body, or raise `BodyTooLarge`."""
         if limit < 5:
             raise BodyTooLarge("too large")
         return b"hello"
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run *main*; nothing may be left waiting."""
+    """Run *main* with a timeout, so that a deadlock fails the test."""
     asyncio.run(asyncio.wait_for(main, 10))
 
 
 def performers(count: int) -> list[Perform]:
-    """What performs the effects of so many requests."""
+    """Return the effect functions of *count* requests."""
     performer = Performer(HttpClient(ClientSettings()))
     return [performer.bound_to(Body()) for _ in range(count)]
 
 
-def test_simple_effects() -> None:
-    """A body, a nap, work on another thread, and no store."""
-
+def test_performer_effects_return_results_or_raise() -> None:
     async def main() -> None:
         (perform,) = performers(1)
         assert await perform(ReadBody(5)) == b"hello"
@@ -77,9 +75,7 @@ def test_simple_effects() -> None:
     run(main())
 
 
-def test_no_body_outside_a_request() -> None:
-    """A background flow that asks for one gets an effect's error."""
-
+def test_performer_read_body_without_request_raises() -> None:
     async def main() -> None:
         performer = Performer(HttpClient(ClientSettings()))
         with pytest.raises(ClientGone):
@@ -88,13 +84,13 @@ def test_no_body_outside_a_request() -> None:
     run(main())
 
 
-def test_late_unlock_takes_nothing_away() -> None:
-    """Whose time was over does not give back what somebody else holds by now."""
+def test_performer_late_unlock_keeps_next_holder() -> None:
+    """A release after the lock has expired does not affect the next holder."""
 
     async def main() -> None:
         late, holder, third = performers(3)
         assert await late(Lock("k", 0.001, 0.0))
-        assert await holder(Lock("k", 60.0, 10.0))  # once the first one's time is over
+        assert await holder(Lock("k", 60.0, 10.0))  # as soon as the first lock expires
         await late(Unlock("k"))
         assert not await third(Lock("k", 60.0, 0.0))
         await holder(Unlock("k"))
@@ -105,26 +101,24 @@ def test_late_unlock_takes_nothing_away() -> None:
     run(main())
 
 
-def test_late_unlock_during_the_hand_over() -> None:
-    """Nor in the moment between the hand-over and the next holder's first step."""
+def test_performer_late_unlock_during_hand_over_keeps_waiter() -> None:
+    """A second release does not affect a waiter that has not run since it got the lock."""
 
     async def main() -> None:
         first, second, third = performers(3)
         assert await first(Lock("k", 60.0, 0.0))
-        waits = asyncio.ensure_future(second(Lock("k", 60.0, 10.0)))
+        waiter = asyncio.ensure_future(second(Lock("k", 60.0, 10.0)))
         await asyncio.sleep(0)
         await first(Unlock("k"))
         await first(Unlock("k"))
         assert not await third(Lock("k", 60.0, 0.0))
-        assert await waits
+        assert await waiter
         await second(Unlock("k"))
 
     run(main())
 
 
-def test_store_and_provider_are_measured(tmp_path: Path) -> None:
-    """Each operation, and its failures."""
-
+def test_performer_counts_store_and_provider_operations(tmp_path: Path) -> None:
     async def main() -> None:
         metrics = Metrics()
         metrics.worker_started()
@@ -153,25 +147,25 @@ def test_store_and_provider_are_measured(tmp_path: Path) -> None:
     run(main())
 
 
-def test_forms_are_read_up_to_the_configured_size() -> None:
+def test_performer_form_limit_applies_unless_body_is_kept() -> None:
     async def main() -> None:
         client = HttpClient(ClientSettings())
         performer = Performer(client, form_bytes=100)
-        asked: list[int] = []
+        limits: list[int] = []
 
         class Body:
             async def read_all(self, limit: int) -> bytes:
-                asked.append(limit)
+                limits.append(limit)
                 return b""
 
             def unread(self, data: bytes) -> None:
-                """Nothing to keep."""
+                """Discard the body."""
 
         perform = performer.bound_to(Body())
         await perform(ReadBody(64 << 10))
         await perform(ReadBody(50))
         await perform(ReadBody(1 << 20, keep=True))
-        assert asked == [100, 50, 1 << 20]
+        assert limits == [100, 50, 1 << 20]
         await client.close()
 
     run(main())

@@ -1,4 +1,4 @@
-"""Files and folders of a ``file://`` upstream, over real sockets."""
+"""Files and directories of a ``file://`` upstream, over real sockets."""
 
 from __future__ import annotations
 
@@ -20,56 +20,56 @@ from authproxy.static.static_files import MAX_ENTRIES, READ_BYTES
 from authproxy_core.messages import Request, ServeFile
 from support.server import Answer, Server, Wire
 
-MOMENT = 1_700_000_000
-NOBODY = 65534
+MODIFIED = 1_700_000_000
+UNPRIVILEGED_UID = 65534
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with files, links and other things; a secret beside it."""
+    """A directory with files, symlinks and a FIFO; a secret file is beside it."""
     base = tmp_path_factory.mktemp("files")
     (base / "secret").write_text("secret")
-    folder = base / "www"
-    (folder / "sub" / "deep").mkdir(parents=True)
-    (folder / "index.html").write_text("<h1>start</h1>")
-    (folder / "a.txt").write_text("0123456789")
-    (folder / ".dot").write_text("dot")
-    (folder / "page.html").write_text("<p>")
-    (folder / "noext").write_text("just text ü")
-    (folder / "script").write_text("<script>alert(1)</script>")
-    (folder / "binary").write_bytes(b"\x00\x01\xff")
-    (folder / "latin").write_bytes(b"caf\xe9 au lait")
-    (folder / "cut").write_bytes(b"x" * 511 + "ü".encode())
-    (folder / "x.tar.gz").write_bytes(b"gz")
-    (folder / "x.tar.bz2").write_bytes(b"bz")
-    (folder / "empty").write_bytes(b"")
-    (folder / "big.bin").write_bytes(bytes(range(256)) * (READ_BYTES // 64))
-    (folder / "sub" / 'a <b>&"c".txt').write_text("odd")
-    (folder / "sub" / "a:b").mkdir()
-    (folder / "out").symlink_to(base / "secret")
-    (folder / "up").symlink_to("../secret")
-    (folder / "updir").symlink_to("..")
-    (folder / "sub" / "in").symlink_to("../a.txt")
-    (folder / "sub" / "round").symlink_to("deep/../../sub/./in")
-    (folder / "loop").symlink_to("loop")
-    (folder / "indexless").mkdir()
-    (folder / "indexless" / "index.html").mkdir()
-    os.mkfifo(folder / "pipe")
+    directory = base / "www"
+    (directory / "sub" / "deep").mkdir(parents=True)
+    (directory / "index.html").write_text("<h1>start</h1>")
+    (directory / "a.txt").write_text("0123456789")
+    (directory / ".dot").write_text("dot")
+    (directory / "page.html").write_text("<p>")
+    (directory / "noext").write_text("just text ü")
+    (directory / "script").write_text("<script>alert(1)</script>")
+    (directory / "binary").write_bytes(b"\x00\x01\xff")
+    (directory / "latin").write_bytes(b"caf\xe9 au lait")
+    (directory / "cut").write_bytes(b"x" * 511 + "ü".encode())
+    (directory / "x.tar.gz").write_bytes(b"gz")
+    (directory / "x.tar.bz2").write_bytes(b"bz")
+    (directory / "empty").write_bytes(b"")
+    (directory / "big.bin").write_bytes(bytes(range(256)) * (READ_BYTES // 64))
+    (directory / "sub" / 'a <b>&"c".txt').write_text("odd")
+    (directory / "sub" / "a:b").mkdir()
+    (directory / "out").symlink_to(base / "secret")
+    (directory / "up").symlink_to("../secret")
+    (directory / "updir").symlink_to("..")
+    (directory / "sub" / "in").symlink_to("../a.txt")
+    (directory / "sub" / "round").symlink_to("deep/../../sub/./in")
+    (directory / "loop").symlink_to("loop")
+    (directory / "indexless").mkdir()
+    (directory / "indexless" / "index.html").mkdir()
+    os.mkfifo(directory / "pipe")
     for name in ("a.txt", "big.bin", "sub"):
-        os.utime(folder / name, (MOMENT, MOMENT))
-    return folder
+        os.utime(directory / name, (MODIFIED, MODIFIED))
+    return directory
 
 
 @pytest.fixture(scope="module")
 def wire(root: Path) -> Iterator[Wire]:
-    """A connection to a server that serves *root*; ``/+`` follows links."""
+    """A connection to a server of *root*; the prefix ``/+`` follows symlinks."""
 
     def handle(request: Request) -> ServeFile:
         path = request.target.partition(b"?")[0].decode()
         follow = path.startswith("/+")
         path = path.removeprefix("/+")
-        own = ((b"x-own", b"1"),)
-        return ServeFile(str(root), path, own, upstream="files", follow=follow)
+        added = ((b"x-added", b"1"),)
+        return ServeFile(str(root), path, added, upstream="files", follow=follow)
 
     with Server(handle) as server, Wire(server.port) as connection:
         yield connection
@@ -81,23 +81,23 @@ def get(wire: Wire, path: str, *fields: str, method: str = "GET") -> Answer:
     return wire.answer(head_only=method == "HEAD")
 
 
-def test_a_file(wire: Wire) -> None:
+def test_static_file_is_served(wire: Wire) -> None:
     answer = get(wire, "/a.txt")
     assert (answer.status, answer.body) == (200, b"0123456789")
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
-    assert answer.headers["last-modified"] == formatdate(MOMENT, usegmt=True)
+    assert answer.headers["last-modified"] == formatdate(MODIFIED, usegmt=True)
     assert answer.headers["accept-ranges"] == "bytes"
     assert answer.headers["content-length"] == "10"
-    assert answer.headers["x-own"] == "1"
+    assert answer.headers["x-added"] == "1"
 
 
-def test_a_large_file_comes_in_pieces(wire: Wire, root: Path) -> None:
+def test_static_large_file_is_streamed(wire: Wire, root: Path) -> None:
     answer = get(wire, "/big.bin")
     assert answer.body == (root / "big.bin").read_bytes()
     assert answer.headers["content-length"] == str(4 * READ_BYTES)
 
 
-def test_heads_have_no_body(wire: Wire) -> None:
+def test_static_head_has_length_and_no_body(wire: Wire) -> None:
     for path, size in (
         ("/a.txt", "10"),
         ("/big.bin", str(4 * READ_BYTES)),
@@ -107,7 +107,7 @@ def test_heads_have_no_body(wire: Wire) -> None:
         assert (answer.status, answer.headers["content-length"]) == (200, size)
 
 
-def test_other_methods_are_answered_like_get(wire: Wire) -> None:
+def test_static_post_is_served_like_get(wire: Wire) -> None:
     assert get(wire, "/a.txt", "Range: bytes=0-1", method="POST").status == 200
 
 
@@ -125,14 +125,14 @@ def test_other_methods_are_answered_like_get(wire: Wire) -> None:
         ("/x.tar.bz2", "application/octet-stream"),
     ],
 )
-def test_types(wire: Wire, path: str, kind: str) -> None:
+def test_static_content_type(wire: Wire, path: str, kind: str) -> None:
     answer = get(wire, path)
     assert answer.headers["content-type"] == kind
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize(
-    ("wanted", "status", "body"),
+    ("value", "status", "body"),
     [
         ("bytes=0-3", 206, b"0123"),
         ("bytes=8-", 206, b"89"),
@@ -148,23 +148,25 @@ def test_types(wire: Wire, path: str, kind: str) -> None:
         ("lines=0-1", 200, b"0123456789"),
     ],
 )
-def test_ranges(wire: Wire, wanted: str, status: int, body: bytes) -> None:
-    answer = get(wire, "/a.txt", f"Range: {wanted}")
+def test_static_range(wire: Wire, value: str, status: int, body: bytes) -> None:
+    answer = get(wire, "/a.txt", f"Range: {value}")
     assert (answer.status, answer.body) == (status, body)
     if status == 206:
         start = b"0123456789".index(body)
-        place = f"bytes {start}-{start + len(body) - 1}/10"
-        assert answer.headers["content-range"] == place
+        content_range = f"bytes {start}-{start + len(body) - 1}/10"
+        assert answer.headers["content-range"] == content_range
     if status == 416:
         assert answer.headers["content-range"] == "bytes */10"
 
 
-def test_a_range_of_a_large_file(wire: Wire, root: Path) -> None:
+def test_static_range_of_large_file(wire: Wire, root: Path) -> None:
     answer = get(wire, "/big.bin", f"Range: bytes=100-{READ_BYTES + 100}")
     assert answer.body == (root / "big.bin").read_bytes()[100 : READ_BYTES + 101]
 
 
-NOW, BEFORE, AFTER = (formatdate(MOMENT + shift, usegmt=True) for shift in (0, -10, 10))
+NOW, BEFORE, AFTER = (
+    formatdate(MODIFIED + shift, usegmt=True) for shift in (0, -10, 10)
+)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,7 @@ NOW, BEFORE, AFTER = (formatdate(MOMENT + shift, usegmt=True) for shift in (0, -
         (f"Range: bytes=0-0\r\nIf-Modified-Since: {NOW}", 304),
     ],
 )
-def test_conditions(wire: Wire, field: str, status: int) -> None:
+def test_static_conditional_request(wire: Wire, field: str, status: int) -> None:
     answer = get(wire, "/a.txt", field)
     assert answer.status == status
     if status == 304:
@@ -195,13 +197,13 @@ def test_conditions(wire: Wire, field: str, status: int) -> None:
         assert "content-type" not in answer.headers
 
 
-def test_conditions_of_other_methods(wire: Wire) -> None:
+def test_static_conditional_post(wire: Wire) -> None:
     field = f"If-Modified-Since: {NOW}"
     assert get(wire, "/a.txt", field, method="POST").status == 200
     assert get(wire, "/a.txt", "If-None-Match: *", method="POST").status == 412
 
 
-def test_folders(wire: Wire) -> None:
+def test_static_directory_index_redirect_and_listing(wire: Wire) -> None:
     assert get(wire, "/").body == b"<h1>start</h1>"
     for path, location in (
         ("/index.html", "./"),
@@ -238,28 +240,30 @@ def test_folders(wire: Wire) -> None:
         ("/+/pipe", 404),
     ],
 )
-def test_what_is_not_served(wire: Wire, path: str, status: int) -> None:
+def test_static_missing_or_outside_root_rejected(
+    wire: Wire, path: str, status: int
+) -> None:
     answer = get(wire, path)
     assert answer.status == status
     assert b"secret" not in answer.body
 
 
-def test_what_may_not_be_read() -> None:
-    """Root may read everything, so it becomes somebody else for a moment."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
+def test_static_unreadable_file_gets_403() -> None:
+    """Root can read everything, so the test drops its privileges temporarily."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
         for name, mode in (("open", 0o644), ("closed", 0o600)):
-            (Path(folder) / name).write_text("x")
-            (Path(folder) / name).chmod(mode if os.geteuid() == 0 else mode & 0o044)
-        (Path(folder) / "open").chmod(0o644)
+            (Path(directory) / name).write_text("x")
+            (Path(directory) / name).chmod(mode if os.geteuid() == 0 else mode & 0o044)
+        (Path(directory) / "open").chmod(0o644)
 
         def handle(request: Request) -> ServeFile:
-            return ServeFile(folder, request.target.decode(), upstream="files")
+            return ServeFile(directory, request.target.decode(), upstream="files")
 
         with Server(handle) as server, Wire(server.port) as wire:
             user = os.geteuid()
             if user == 0:
-                os.seteuid(NOBODY)
+                os.seteuid(UNPRIVILEGED_UID)
             try:
                 answers = [get(wire, "/open"), get(wire, "/closed")]
             finally:
@@ -267,17 +271,17 @@ def test_what_may_not_be_read() -> None:
     assert [answer.status for answer in answers] == [200, 403]
 
 
-def test_links_that_stay_inside_are_followed(wire: Wire) -> None:
+def test_static_symlink_inside_root_followed(wire: Wire) -> None:
     for path in ("/sub/in", "/sub/round", "/.dot"):
         assert get(wire, path).status == 200
 
 
-def test_links_out_by_option(wire: Wire) -> None:
+def test_static_symlink_outside_root_followed_by_option(wire: Wire) -> None:
     for path in ("/+/out", "/+/up", "/+/updir/secret"):
         assert get(wire, path).body == b"secret"
 
 
-def test_a_file_that_shrinks_cuts_the_connection(root: Path) -> None:
+def test_static_truncated_file_aborts_connection(root: Path) -> None:
     file = root / "shrinking"
     file.write_bytes(bytes(64 << 20))
 
@@ -293,7 +297,7 @@ def test_a_file_that_shrinks_cuts_the_connection(root: Path) -> None:
     file.unlink()
 
 
-def test_a_missing_root() -> None:
+def test_static_missing_root_gets_404() -> None:
     def handle(request: Request) -> ServeFile:
         return ServeFile("/nowhere/at/all", "/x")
 
@@ -302,7 +306,7 @@ def test_a_missing_root() -> None:
 
 
 @given(st.text(alphabet="ab./\0\\üsecrt%", max_size=30))
-def test_no_path_leads_out(path: str) -> None:
+def test_open_beneath_never_leaves_root(path: str) -> None:
     root = str(Path(__file__).parent)
     try:
         descriptor = open_beneath(root, path)
@@ -315,21 +319,21 @@ def test_no_path_leads_out(path: str) -> None:
     assert target == root or target.startswith(root + "/")
 
 
-def test_no_descriptor_is_left_open(root: Path) -> None:
-    def opened() -> int:
+def test_open_beneath_closes_descriptors(root: Path) -> None:
+    def count_descriptors() -> int:
         return len(os.listdir("/proc/self/fd"))
 
-    before = opened()
+    before = count_descriptors()
     for path in ("/a.txt", "/sub/round", "/missing", "/out", "/a.txt/x", "/pipe", "/"):
         for follow in (False, True):
             with contextlib.suppress(OSError):
                 os.close(open_beneath(str(root), path, follow=follow))
-    assert opened() == before
+    assert count_descriptors() == before
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > before
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_a_list_that_is_cut_says_so(tmp_path: Path, more: int) -> None:
+def test_static_truncated_listing_is_marked(tmp_path: Path, more: int) -> None:
     for number in range(MAX_ENTRIES + more):
         os.close(os.open(tmp_path / f"f{number}", os.O_CREAT, 0o600))
 
@@ -343,7 +347,7 @@ def test_a_list_that_is_cut_says_so(tmp_path: Path, more: int) -> None:
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_a_way_over_too_many_links_is_refused(tmp_path: Path, more: int) -> None:
+def test_static_symlink_limit(tmp_path: Path, more: int) -> None:
     (tmp_path / "link0").write_text("here")
     for number in range(MAX_SYMLINKS + more):
         (tmp_path / f"link{number + 1}").symlink_to(f"link{number}")

@@ -1,4 +1,4 @@
-"""Requests over a connection that stands unused already: the way without a task."""
+"""Fast path: requests over an idle connection, without a task."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
 
 
-@pytest.fixture(params=["made", "kept", "kept cookies"], autouse=True)
-def ours(request: pytest.FixtureRequest) -> str:
-    """What our own fields of the answer are: made for it, or the same ones again."""
-    Scene.ours = request.param
-    return Scene.ours
+@pytest.fixture(params=["new", "reused", "reused cookies"], autouse=True)
+def added(request: pytest.FixtureRequest) -> str:
+    """The fields that authproxy adds: new ones, or a tuple that the core reuses."""
+    Scene.added = request.param
+    return Scene.added
 
 
 class Scene:
-    """An upstream that answers the first request plainly and the second by *act*."""
+    """An upstream that runs *act* for the second request."""
 
-    ours = "made"
+    added = "new"
 
     def __init__(self, act: Act) -> None:
         self.act = act
@@ -52,10 +52,10 @@ class Scene:
                 await peer.answer(b"plain")
 
 
-def warm(
+def with_idle_connection(
     act: Act, talk: Callable[[Server, Wire], None], *, timeout: float = 10.0
 ) -> Scene:
-    """Let *talk* happen when one connection to the upstream stands unused."""
+    """Run *talk* when one connection to the upstream is idle."""
     scene = Scene(act)
 
     async def main() -> None:
@@ -71,9 +71,9 @@ def warm(
                 request.method,
                 request.target,
                 (*host, *IDENTITY),
-                NAMED if Scene.ours == "kept" else COOKIE,
+                NAMED if Scene.added == "reused" else COOKIE,
                 identity=IDENTITY,
-                reusable=Scene.ours != "made",
+                reusable=Scene.added != "new",
             )
 
         with Server(handle) as server, Wire(server.port) as wire:
@@ -85,8 +85,8 @@ def warm(
     return scene
 
 
-def second(act: Act, data: bytes = GET, *, timeout: float = 10.0) -> Answer:
-    """The answer to *data* when *act* plays the upstream; a third request works."""
+def second_response(act: Act, data: bytes = GET, *, timeout: float = 10.0) -> Answer:
+    """Return the response to *data* from an upstream that runs *act*."""
     answers: list[Answer] = []
 
     def talk(server: Server, wire: Wire) -> None:
@@ -99,13 +99,13 @@ def second(act: Act, data: bytes = GET, *, timeout: float = 10.0) -> Answer:
         assert wire.answer().body == b"plain"
         until(lambda: not server.hub.tasks, "the end of all tasks")
 
-    scene = warm(act, talk, timeout=timeout)
+    scene = with_idle_connection(act, talk, timeout=timeout)
     assert scene.seen[1][0] == 1  # the same connection
     return answers[0]
 
 
-def sends(*pieces: bytes) -> Act:
-    """Send *pieces*, each when the one before has certainly gone."""
+def responds(*pieces: bytes) -> Act:
+    """Return an act that sends *pieces* in separate packets."""
 
     async def act(peer: Peer, seen: Seen) -> None:
         for number, piece in enumerate(pieces):
@@ -129,61 +129,65 @@ def sends(*pieces: bytes) -> Act:
         ([b"content-length: 200000\r\n\r\n" + b"x" * 200_000], b"x" * 200_000),
     ],
 )  # fmt: skip
-def test_answers_of_every_form(pieces: list[bytes], body: bytes, ours: str) -> None:
-    answer = second(sends(OK + pieces[0], *pieces[1:]))
+def test_fast_path_response_framings(
+    pieces: list[bytes], body: bytes, added: str
+) -> None:
+    answer = second_response(responds(OK + pieces[0], *pieces[1:]))
     assert (answer.status, answer.body) == (200, body)
     name, value = (
-        ("gap-auth", "alice") if ours == "kept" else ("set-cookie", "renewed=1")
+        ("gap-auth", "alice") if added == "reused" else ("set-cookie", "renewed=1")
     )
     assert answer.headers[name] == value
     assert "connection" not in answer.headers
 
 
 @pytest.mark.parametrize("field", [b"x: a\r\n", b"date: yesterday\r\n"])
-def test_the_date_is_the_upstreams_if_it_has_one(field: bytes) -> None:
-    answer = second(sends(OK + field + b"content-length: 0\r\n\r\n"))
+def test_fast_path_upstream_date_kept(field: bytes) -> None:
+    answer = second_response(responds(OK + field + b"content-length: 0\r\n\r\n"))
     assert (answer.headers["date"] == "yesterday") == (b"date" in field)
 
 
-def test_our_cookies_come_last_and_our_names_first(ours: str) -> None:
-    theirs = b"gap-auth: mallory\r\nset-cookie: renewed=theirs\r\n"
+def test_fast_path_added_cookies_last_and_added_fields_first(added: str) -> None:
+    from_upstream = b"gap-auth: mallory\r\nset-cookie: renewed=upstream\r\n"
 
     def talk(server: Server, wire: Wire) -> None:
         wire.send(GET.replace(b"\r\n\r\n", CLOSE))
         text = wire.rest()
         cookie, name = text.rfind(b"Set-Cookie:"), text.find(b"Gap-Auth:")
-        if ours == "kept":
+        if added == "reused":
             assert text[name:].startswith(b"Gap-Auth: alice\r\n")
         else:
             assert text[cookie:].startswith(b"Set-Cookie: renewed=1\r\n")
 
-    warm(sends(OK + theirs + b"content-length: 0\r\n\r\n"), talk)
+    with_idle_connection(
+        responds(OK + from_upstream + b"content-length: 0\r\n\r\n"), talk
+    )
 
 
-def test_trailers() -> None:
+def test_fast_path_response_trailers() -> None:
     data = OK + b"transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Sum: 1\r\n\r\n"
-    assert second(sends(data)).trailers == {"x-sum": "1"}
+    assert second_response(responds(data)).trailers == {"x-sum": "1"}
 
 
-def test_interim_answers() -> None:
+def test_fast_path_informational_relayed() -> None:
     def talk(server: Server, wire: Wire) -> None:
         wire.send(GET)
         assert wire.answer().status == 103
         assert wire.answer().body == b"x"
 
     early = b"HTTP/1.1 103 Early\r\nLink: </a>\r\n\r\n"
-    warm(sends(early + OK + b"content-length: 1\r\n\r\nx"), talk)
+    with_idle_connection(responds(early + OK + b"content-length: 1\r\n\r\nx"), talk)
 
 
-def test_heads() -> None:
+def test_fast_path_head_request() -> None:
     data = OK + b"content-length: 3\r\n\r\n"
-    answer = second(sends(data), b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+    answer = second_response(responds(data), b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert answer.headers["content-length"] == "3"
 
 
 @pytest.mark.parametrize("status", [b"204 No", b"304 Not"])
-def test_answers_without_body(status: bytes) -> None:
-    answer = second(sends(b"HTTP/1.1 " + status + b"\r\n\r\n"))
+def test_fast_path_response_without_body(status: bytes) -> None:
+    answer = second_response(responds(b"HTTP/1.1 " + status + b"\r\n\r\n"))
     assert answer.body == b""
 
 
@@ -194,20 +198,18 @@ def test_answers_without_body(status: bytes) -> None:
         OK + b"content-length: 1\r\n\r\nxHTTP/1.1 500 No\r\n\r\n",
     ],
 )
-def test_the_connection_is_not_kept_after(data: bytes) -> None:
-    scene_numbers = []
-
+def test_fast_path_connection_not_reused(data: bytes) -> None:
     def talk(server: Server, wire: Wire) -> None:
         for _ in range(2):
             wire.send(GET)
             assert wire.answer().status == 200
 
-    scene = warm(sends(data), talk)
+    scene = with_idle_connection(responds(data), talk)
     scene_numbers = [number for number, _ in scene.seen]
     assert scene_numbers == [1, 1, 2]
 
 
-def test_a_small_body_goes_along() -> None:
+def test_fast_path_small_body_sent() -> None:
     async def act(peer: Peer, seen: Seen) -> None:
         assert (seen.method, seen.body) == (b"POST", b"abc")
         assert seen.values(b"content-length") == [b"3"]
@@ -215,10 +217,10 @@ def test_a_small_body_goes_along() -> None:
         assert seen.values(b"proxy-authorization") == []
         await peer.answer(b"done")
 
-    assert second(act, POST).body == b"done"
+    assert second_response(act, POST).body == b"done"
 
 
-def test_a_body_that_is_not_there_yet() -> None:
+def test_fast_path_incomplete_body_uses_task() -> None:
     async def act(peer: Peer, seen: Seen) -> None:
         await peer.answer(seen.body)
 
@@ -228,10 +230,10 @@ def test_a_body_that_is_not_there_yet() -> None:
         wire.send(POST[-1:])
         assert wire.answer().body == b"abc"
 
-    warm(act, talk)
+    with_idle_connection(act, talk)
 
 
-def test_an_old_client_sees_the_end() -> None:
+def test_fast_path_http_1_0_client() -> None:
     async def act(peer: Peer, seen: Seen) -> None:
         await peer.send(OK + b"transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n")
 
@@ -239,35 +241,35 @@ def test_an_old_client_sees_the_end() -> None:
         wire.send(GET.replace(b"1.1", b"1.0"))
         assert wire.rest().endswith(b"\r\n\r\nx")
 
-    warm(act, talk)
+    with_idle_connection(act, talk)
 
 
-async def leaves(peer: Peer, seen: Seen) -> None:
-    """Close the connection instead of answering."""
+async def closes(peer: Peer, seen: Seen) -> None:
+    """Close the connection instead of responding."""
     peer.writer.close()
     await peer.gone()
 
 
 async def resets(peer: Peer, seen: Seen) -> None:
-    """Reset the connection instead of answering."""
+    """Reset the connection instead of responding."""
     peer.reset()
     await peer.gone()
 
 
-@pytest.mark.parametrize("act", [leaves, resets])
-def test_a_dead_connection_is_replaced_for_what_may_be_repeated(act: Act) -> None:
+@pytest.mark.parametrize("act", [closes, resets])
+def test_fast_path_stale_connection_is_retried(act: Act) -> None:
     def talk(server: Server, wire: Wire) -> None:
         wire.send(GET)
         assert wire.answer().body == b"plain"
         wire.send(GET)
         assert wire.answer().body == b"plain"
 
-    scene = warm(act, talk)
+    scene = with_idle_connection(act, talk)
     assert [number for number, _ in scene.seen] == [1, 1, 2, 2]
 
 
-def test_but_not_for_what_may_not() -> None:
-    answer = second(leaves, POST)
+def test_fast_path_post_is_not_retried() -> None:
+    answer = second_response(closes, POST)
     assert (answer.status, answer.body) == (502, b"closed_early")
 
 
@@ -283,13 +285,13 @@ def test_but_not_for_what_may_not() -> None:
         (OK + b"x: " + b"y" * 300_000 + b"\r\n\r\n", b"head_too_large"),
     ],
 )
-def test_an_answer_that_is_none(data: bytes, reason: bytes) -> None:
-    answer = second(sends(data))
+def test_fast_path_malformed_response_gets_502(data: bytes, reason: bytes) -> None:
+    answer = second_response(responds(data))
     assert answer.status == 502
     assert answer.body.startswith(reason)
 
 
-def test_an_answer_that_stops_is_cut() -> None:
+def test_fast_path_incomplete_response_aborts_client() -> None:
     async def act(peer: Peer, seen: Seen) -> None:
         await peer.send(OK + b"content-length: 5\r\n\r\nab")
         peer.writer.close()
@@ -300,19 +302,19 @@ def test_an_answer_that_stops_is_cut() -> None:
         assert wire.rest().endswith(b"\r\n\r\nab")
         server.logged("closed_early while receiving the response")
 
-    warm(act, talk)
+    with_idle_connection(act, talk)
 
 
-def test_an_upstream_that_never_answers() -> None:
+def test_fast_path_no_response_gets_504() -> None:
     async def act(peer: Peer, seen: Seen) -> None:
         await peer.gone()
 
-    answer = second(act, timeout=0.1)
+    answer = second_response(act, timeout=0.1)
     assert (answer.status, answer.body) == (504, b"timeout")
 
 
-@pytest.mark.parametrize("closes", ["all", "half"])
-def test_the_upstream_is_told_when_the_client_leaves(closes: str) -> None:
+@pytest.mark.parametrize("how", ["close", "half-close"])
+def test_fast_path_disconnect_closes_upstream(how: str) -> None:
     arrived, gone = threading.Event(), threading.Event()
 
     async def act(peer: Peer, seen: Seen) -> None:
@@ -323,17 +325,17 @@ def test_the_upstream_is_told_when_the_client_leaves(closes: str) -> None:
     def talk(server: Server, wire: Wire) -> None:
         wire.send(GET)
         assert arrived.wait(5)
-        if closes == "all":
+        if how == "close":
             wire.socket.close()
         else:
             wire.socket.shutdown(1)
         assert gone.wait(5)
         until(lambda: not server.hub.connections, "the end of the connection")
 
-    warm(act, talk)
+    with_idle_connection(act, talk)
 
 
-def test_pipelined_requests_stay_in_their_order() -> None:
+def test_fast_path_pipelined_requests_in_order() -> None:
     async def act(peer: Peer, seen: Seen) -> None:
         await peer.answer(b"slow")
 
@@ -341,4 +343,4 @@ def test_pipelined_requests_stay_in_their_order() -> None:
         wire.send(GET * 3)
         assert [wire.answer().body for _ in range(3)] == [b"slow", b"plain", b"plain"]
 
-    warm(act, talk)
+    with_idle_connection(act, talk)

@@ -1,4 +1,4 @@
-"""Forwarding, from a client's socket to an upstream's, with every fault."""
+"""Forwarding over HTTP/1.1, from the client's to the upstream's socket."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 
 def forwarding(upstream: Upstream) -> Callable[[Request], Outcome]:
-    """An application that forwards everything."""
+    """Return an application that forwards everything."""
 
     def handle(request: Request) -> Outcome:
         headers = tuple(
@@ -51,7 +51,7 @@ def through(
     path: str = "",
     verify: bool = True,
 ) -> T:
-    """What *talk* makes of a proxy whose upstream plays *script*."""
+    """Return the result of *talk* with a proxy whose upstream runs *script*."""
 
     async def main() -> T:
         context = tls.server_context() if tls else None
@@ -65,25 +65,25 @@ def through(
                 timeout,
                 verify,
             )
-            return await asyncio.to_thread(talking, upstream, talk)
+            return await asyncio.to_thread(with_proxy, upstream, talk)
 
     return run(main())
 
 
-def talking(upstream: Upstream, talk: Talk[T]) -> T:
-    """What *talk* makes of a proxy to *upstream*."""
+def with_proxy(upstream: Upstream, talk: Talk[T]) -> T:
+    """Return the result of *talk* with a proxy to *upstream*."""
     with Server(forwarding(upstream)) as server, Wire(server.port) as wire:
         return talk(server, wire)
 
 
 @contextlib.contextmanager
-def forwarder(server: Server, own: Forwarder) -> Iterator[None]:
-    """Let *server* forward by *own*; closed at the end."""
-    server.hub.forwarder = own
+def use_forwarder(server: Server, forwarder: Forwarder) -> Iterator[None]:
+    """Replace the forwarder of *server*; close it at the end."""
+    server.hub.forwarder = forwarder
     closed = threading.Event()
 
     async def close() -> None:
-        await own.close()
+        await forwarder.close()
         closed.set()
 
     try:
@@ -106,8 +106,8 @@ def request(
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def asking(data: bytes, *, head_only: bool = False) -> Talk[Answer]:
-    """Send *data*, read one answer."""
+def exchange(data: bytes, *, head_only: bool = False) -> Talk[Answer]:
+    """Return a talk that sends *data* and reads one response."""
 
     def talk(_: Server, wire: Wire) -> Answer:
         wire.send(data)
@@ -116,8 +116,8 @@ def asking(data: bytes, *, head_only: bool = False) -> Talk[Answer]:
     return talk
 
 
-def sends(data: bytes) -> Script:
-    """A script that reads a request, writes *data* and closes."""
+def responds(data: bytes) -> Script:
+    """Return a script that reads a request, sends *data* and closes."""
 
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -127,21 +127,21 @@ def sends(data: bytes) -> Script:
 
 
 def seen_by_upstream(data: bytes) -> Seen:
-    """What the upstream gets when the client sends *data*."""
+    """Return the request at the upstream when the client sends *data*."""
     seen: list[Seen] = []
 
     async def script(peer: Peer) -> None:
         seen.append(await peer.request())
         await peer.answer()
 
-    through(script, asking(data))
+    through(script, exchange(data))
     return seen[0]
 
 
 # The request
 
 
-def test_the_head_goes_out_as_the_core_gave_it() -> None:
+def test_forwarder_head_is_sent_unchanged() -> None:
     target = b"/a%2F..//b;c?d=%zz&&e"
     seen = seen_by_upstream(request(b"DELETE", b"X-A: 1", b"x-a: 2", target=target))
     assert (seen.method, seen.target) == (b"DELETE", target)
@@ -151,19 +151,19 @@ def test_the_head_goes_out_as_the_core_gave_it() -> None:
 @pytest.mark.parametrize(
     ("method", "lengths"), [(b"GET", []), (b"POST", [b"0"]), (b"PUT", [b"0"])]
 )
-def test_no_body_is_told_where_one_is_usual(
+def test_forwarder_empty_body_announced_for_methods_with_body(
     method: bytes, lengths: list[bytes]
 ) -> None:
     assert seen_by_upstream(request(method)).values(b"content-length") == lengths
 
 
-def test_a_body_of_known_length() -> None:
+def test_forwarder_body_with_content_length() -> None:
     seen = seen_by_upstream(request(b"POST", body=b"a=b"))
     assert (seen.values(b"content-length"), seen.body) == ([b"3"], b"a=b")
     assert not seen.values(b"transfer-encoding")
 
 
-def test_a_body_in_chunks() -> None:
+def test_forwarder_chunked_body_with_trailers() -> None:
     chunks = b"2;x=y\r\nab\r\n1\r\nc\r\n0\r\nSum: 1\r\nHost: evil\r\n\r\n"
     seen = seen_by_upstream(request(b"POST", b"Transfer-Encoding: chunked") + chunks)
     assert seen.trailers == [(b"sum", b"1")]
@@ -171,14 +171,14 @@ def test_a_body_in_chunks() -> None:
     assert not seen.values(b"content-length")
 
 
-def test_what_belongs_to_one_connection_is_not_sent() -> None:
+def test_forwarder_hop_by_hop_fields_removed() -> None:
     fields = (b"Expect: 100-continue", b"TE: deflate", b"Keep-Alive: 5", b"Upgrade: x")
     seen = seen_by_upstream(request(b"POST", *fields, body=b"a"))
     names = {name for name, _ in seen.headers}
     assert names == {b"host", b"content-length"}
 
 
-def test_a_client_that_waits_for_continue_gets_it_once() -> None:
+def test_forwarder_continue_sent_once() -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -195,18 +195,18 @@ def test_a_client_that_waits_for_continue_gets_it_once() -> None:
     assert (answer.status, answer.body) == (200, b"abc")
 
 
-def test_a_large_body_both_ways() -> None:
+def test_forwarder_large_body_in_both_directions() -> None:
     body = bytes(range(256)) * (32 << 10)
 
     async def script(peer: Peer) -> None:
         seen = await peer.request()
         await peer.answer(seen.body)
 
-    answer = through(script, asking(request(b"POST", body=body)))
+    answer = through(script, exchange(request(b"POST", body=body)))
     assert hashlib.sha256(answer.body).digest() == hashlib.sha256(body).digest()
 
 
-def test_both_bodies_pass_at_once() -> None:
+def test_forwarder_bodies_streamed_concurrently() -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(OK + b"content-length: 6\r\n\r\n")
@@ -218,8 +218,8 @@ def test_both_bodies_pass_at_once() -> None:
         while wire.line() != b"\r\n":
             pass
         echoed = b""
-        for piece in (b"ab", b"cd", b"ef"):
-            wire.send(piece)
+        for chunk in (b"ab", b"cd", b"ef"):
+            wire.send(chunk)
             echoed += wire.take(2)
         return echoed
 
@@ -236,13 +236,13 @@ def test_both_bodies_pass_at_once() -> None:
         (b"", ()),
     ],
 )
-def test_no_head_can_be_split(target: bytes, headers: Headers) -> None:
+def test_request_head_with_line_end_raises(target: bytes, headers: Headers) -> None:
     forward = Forward(Upstream("a", "http", "h", 1), b"GET", target, headers)
     with pytest.raises(ValueError, match=r"line|control character"):
         request_head(forward, 0)
 
 
-# The answer
+# The response
 
 
 @pytest.mark.parametrize(
@@ -259,34 +259,36 @@ def test_no_head_can_be_split(target: bytes, headers: Headers) -> None:
         (b"\r\n", "transfer-encoding", b""),
     ],
 )
-def test_every_framing_is_passed(data: bytes, framing: str, body: bytes) -> None:
-    answer = through(sends(OK + data), asking(request()))
+def test_forwarder_response_framing_relayed(
+    data: bytes, framing: str, body: bytes
+) -> None:
+    answer = through(responds(OK + data), exchange(request()))
     assert (answer.status, answer.body) == (200, body)
     assert framing in answer.headers
     assert answer.trailers == ({"y": "z"} if b"y: z" in data else {})
 
 
-def test_only_harmless_trailers_pass() -> None:
+def test_forwarder_forbidden_response_trailers_removed() -> None:
     trailers = b"x-sum: 1\r\nset-cookie: a=b\r\ncontent_length: 5\r\nx-sum: 2\r\n"
     data = OK + b"transfer-encoding: chunked\r\n\r\n0\r\n" + trailers + b"\r\n"
-    answer = through(sends(data), asking(request()))
+    answer = through(responds(data), exchange(request()))
     assert answer.trailers == {"x-sum": "2"}
 
 
-def test_an_old_client_gets_an_open_answer_until_the_end() -> None:
+def test_forwarder_http_1_0_client_gets_close_delimited_body() -> None:
     def talk(_: Server, wire: Wire) -> bytes:
         wire.send(request(version=b"1.0"))
         return wire.rest()
 
     raw = through(
-        sends(OK + b"transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"), talk
+        responds(OK + b"transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"), talk
     )
     assert raw.endswith(b"\r\n\r\nx")
     assert b"chunked" not in raw
 
 
-def test_old_upstreams_are_understood() -> None:
-    answer = through(sends(b"HTTP/1.0 200 OK\r\n\r\nabc"), asking(request()))
+def test_forwarder_http_1_0_upstream() -> None:
+    answer = through(responds(b"HTTP/1.0 200 OK\r\n\r\nabc"), exchange(request()))
     assert answer.body == b"abc"
 
 
@@ -300,7 +302,7 @@ def test_old_upstreams_are_understood() -> None:
         (b"GET", b"HTTP/1.1 204 No\r\ncontent-length: 5\r\n\r\n", 204, None),
     ],
 )
-def test_answers_without_a_body(
+def test_forwarder_response_without_body(
     method: bytes, data: bytes, status: int, length: str | None
 ) -> None:
     def talk(_: Server, wire: Wire) -> tuple[Answer, Answer]:
@@ -309,19 +311,19 @@ def test_answers_without_a_body(
         wire.send(request(method))
         return first, wire.answer(head_only=True)
 
-    for answer in through(sends(data), talk):
+    for answer in through(responds(data), talk):
         assert answer.status == status
         assert answer.headers.get("content-length") == length
 
 
-def test_headers_of_the_answer() -> None:
+def test_forwarder_response_headers() -> None:
     data = (
         b"HTTP/1.1 418 Teapot\r\nServer: app\r\nDate: then\r\nX-Utf8: \xc3\xa9\r\n"
         b"Connection: close, X-Private\r\nX-Private: 1\r\nKeep-Alive: timeout=5\r\n"
         b"Proxy-Authenticate: x\r\nUpgrade: h2c\r\nTrailer: x\r\nTE: x\r\n"
         b"Set-Cookie: a=1\r\nContent-Length: 0\r\n\r\n"
     )
-    answer = through(sends(data), asking(request()))
+    answer = through(responds(data), exchange(request()))
     assert answer.status == 418
     assert set(answer.headers) == {
         "server",
@@ -335,7 +337,7 @@ def test_headers_of_the_answer() -> None:
     assert b"X-Utf8: \xc3\xa9\r\n" in answer.head
 
 
-def test_interim_answers_are_passed_except_continue() -> None:
+def test_forwarder_informational_relayed_except_100() -> None:
     data = (
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: </a>\r\n\r\n"
         + OK
@@ -346,12 +348,12 @@ def test_interim_answers_are_passed_except_continue() -> None:
         wire.send(request())
         return wire.answer(), wire.answer()
 
-    interim, answer = through(sends(data), talk)
+    interim, answer = through(responds(data), talk)
     assert (interim.status, interim.headers) == (103, {"link": "</a>"})
     assert answer.status == 200
 
 
-def test_pieces_are_passed_as_they_come() -> None:
+def test_forwarder_response_is_streamed() -> None:
     got = threading.Event()
 
     async def script(peer: Peer) -> None:
@@ -364,28 +366,28 @@ def test_pieces_are_passed_as_they_come() -> None:
         wire.send(request())
         while wire.line() != b"\r\n":
             pass
-        first = wire.line() + wire.take(7)  # the chunk's size comes before
+        first = wire.line() + wire.take(7)  # the chunk size line is first
         got.set()
         return first + wire.line() + wire.take(8)
 
     assert through(script, talk) == b"5\r\nfirst\r\n6\r\nsecond\r\n"
 
 
-def test_an_early_answer_does_not_wait_for_the_body() -> None:
+def test_forwarder_early_response_relayed_before_body_ends() -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.answer(b"no", status=b"413 Too Large")
         await peer.gone()
 
-    answer = through(script, asking(request(b"POST", b"Content-Length: 99")))
+    answer = through(script, exchange(request(b"POST", b"Content-Length: 99")))
     assert (answer.status, answer.body) == (413, b"no")
 
 
-# Failures before the answer has begun
+# Failures before the response is started
 
 
-def failed(script: Script, *, timeout: float = 20.0) -> tuple[Answer, list[str]]:
-    """The answer of the application for an upstream that failed, and its reasons."""
+def fail(script: Script, *, timeout: float = 20.0) -> tuple[Answer, list[str]]:
+    """Return the response when the upstream runs *script*, and the reason codes."""
 
     def talk(server: Server, wire: Wire) -> tuple[Answer, list[str]]:
         wire.send(request())
@@ -426,13 +428,13 @@ def failed(script: Script, *, timeout: float = 20.0) -> tuple[Answer, list[str]]
         b"HTTP/1.1 101 Switching\r\n\r\n",
     ],
 )
-def test_a_malformed_answer(data: bytes) -> None:
-    answer, reasons = failed(sends(data))
+def test_forwarder_malformed_response_gets_502(data: bytes) -> None:
+    answer, reasons = fail(responds(data))
     assert (answer.status, reasons) == (502, ["malformed_answer"])
 
 
 @pytest.mark.parametrize(("number", "status"), [(16, 200), (17, 502)])
-def test_interim_answers_are_counted(number: int, status: int) -> None:
+def test_forwarder_informational_limit(number: int, status: int) -> None:
     data = b"HTTP/1.1 103 Early\r\n\r\n" * number + OK + b"content-length: 0\r\n\r\n"
 
     def talk(_: Server, wire: Wire) -> list[int]:
@@ -442,25 +444,25 @@ def test_interim_answers_are_counted(number: int, status: int) -> None:
             statuses.append(wire.answer().status)
         return statuses
 
-    assert through(sends(data), talk) == [103] * 16 + [status]
+    assert through(responds(data), talk) == [103] * 16 + [status]
 
 
 @pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 O", OK + b"x: y\r\n"])
-def test_an_upstream_that_leaves_early(data: bytes) -> None:
-    answer, reasons = failed(sends(data))
+def test_forwarder_upstream_closes_early_gets_502(data: bytes) -> None:
+    answer, reasons = fail(responds(data))
     assert (answer.status, reasons) == (502, ["closed_early"])
 
 
-def test_an_upstream_that_resets() -> None:
+def test_forwarder_upstream_reset_gets_closed_early() -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         peer.reset()
 
-    assert failed(script)[1] == ["closed_early"]
+    assert fail(script)[1] == ["closed_early"]
 
 
 @pytest.mark.parametrize("piece", [b"x: y\r\n", b"x"], ids=["fields", "one-line"])
-def test_an_endless_head_is_cut(piece: bytes) -> None:
+def test_forwarder_endless_head_rejected(piece: bytes) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(OK)
@@ -468,23 +470,23 @@ def test_an_endless_head_is_cut(piece: bytes) -> None:
             await peer.send(piece * 1000)
             await asyncio.sleep(0)
 
-    assert failed(script)[1] == ["head_too_large"]
+    assert fail(script)[1] == ["head_too_large"]
 
 
-def test_a_large_head_is_passed() -> None:
+def test_forwarder_large_head_relayed() -> None:
     big = b"x-big: " + b"y" * (60 << 10) + b"\r\n"
     answer = through(
-        sends(OK + big * 1 + b"content-length: 0\r\n\r\n"), asking(request())
+        responds(OK + big * 1 + b"content-length: 0\r\n\r\n"), exchange(request())
     )
     assert len(answer.headers["x-big"]) == 60 << 10
 
 
-def test_an_upstream_that_never_answers() -> None:
-    answer, reasons = failed(Peer.gone, timeout=0.05)
+def test_forwarder_no_response_gets_504() -> None:
+    answer, reasons = fail(Peer.gone, timeout=0.05)
     assert (answer.status, reasons) == (504, ["timeout"])
 
 
-def test_a_dripping_head_does_not_hold_on() -> None:
+def test_forwarder_slow_head_does_not_extend_timeout() -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(OK + b"x: ")
@@ -492,10 +494,10 @@ def test_a_dripping_head_does_not_hold_on() -> None:
             await peer.send(b"y")
             await asyncio.sleep(0.005)
 
-    assert failed(script, timeout=0.1)[1] == ["timeout"]
+    assert fail(script, timeout=0.1)[1] == ["timeout"]
 
 
-def test_interim_answers_do_not_hold_on() -> None:
+def test_forwarder_informational_does_not_extend_timeout() -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(b"HTTP/1.1 102 Processing\r\n\r\n")
@@ -510,32 +512,32 @@ def test_interim_answers_do_not_hold_on() -> None:
     assert through(script, talk, timeout=0.05) == b"timeout"
 
 
-def test_the_body_may_take_longer_than_the_head() -> None:
+def test_forwarder_timeout_ends_with_head() -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(OK + b"content-length: 4\r\n\r\n")
         await asyncio.sleep(0.4)
         await peer.send(b"late")
 
-    assert through(script, asking(request()), timeout=0.2).body == b"late"
+    assert through(script, exchange(request()), timeout=0.2).body == b"late"
 
 
-def test_without_a_timeout_it_waits() -> None:
+def test_forwarder_timeout_zero_waits() -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await asyncio.sleep(0.05)
         await peer.answer(b"late")
 
-    assert through(script, asking(request()), timeout=0.0).body == b"late"
+    assert through(script, exchange(request()), timeout=0.0).body == b"late"
 
 
-def test_the_time_begins_when_the_request_is_complete() -> None:
+def test_forwarder_timeout_starts_after_request_body() -> None:
     waited = 0.5
 
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.reader.readexactly(1)
-        await asyncio.sleep(waited * 1.5)  # nothing may have ended by then
+        await asyncio.sleep(waited * 1.5)  # longer than the timeout
         await peer.send(b"HTTP/1.1 103 Go\r\n\r\n")
         await peer.reader.readexactly(1)
         await peer.answer(b"done")
@@ -549,7 +551,7 @@ def test_the_time_begins_when_the_request_is_complete() -> None:
     assert through(script, talk, timeout=waited).body == b"done"
 
 
-def test_an_upstream_that_does_not_take_the_body() -> None:
+def test_forwarder_upstream_that_does_not_read_times_out() -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # it's a socket's
@@ -563,13 +565,13 @@ def test_an_upstream_that_does_not_take_the_body() -> None:
         with contextlib.suppress(OSError):
             while True:
                 wire.socket.sendall(bytes(1 << 20))
-        until(lambda: server.application.failures, "the end of the wait")
+        until(lambda: server.application.failures, "the failure")
         return server.application.failures
 
     assert through(script, talk, timeout=0.2) == ["timeout"]
 
 
-def test_an_answer_that_has_begun_may_ignore_the_body() -> None:
+def test_forwarder_started_response_need_not_read_body() -> None:
     full = threading.Event()
 
     async def script(peer: Peer) -> None:
@@ -577,7 +579,7 @@ def test_an_answer_that_has_begun_may_ignore_the_body() -> None:
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # it's a socket's
         await peer.send(OK + b"content-length: 5\r\n\r\nfirst"[:-2])
         await asyncio.to_thread(full.wait, 15.0)
-        await asyncio.sleep(0.3)  # longer than the upstream may take no byte
+        await asyncio.sleep(0.3)  # longer than the upstream's timeout
         await peer.send(b"st")
 
     def talk(_: Server, wire: Wire) -> bytes:
@@ -596,7 +598,7 @@ def test_an_answer_that_has_begun_may_ignore_the_body() -> None:
     assert through(script, talk, timeout=0.1) == OK + b"first"
 
 
-def test_nobody_listens() -> None:
+def test_forwarder_connection_refused() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
@@ -606,36 +608,36 @@ def test_nobody_listens() -> None:
             answer = wire.answer()
             return answer, server.logged(f"refused by 127.0.0.1:{port}")
 
-        answer, log = talking(Upstream("app", "http", "127.0.0.1", port), talk)
+        answer, log = with_proxy(Upstream("app", "http", "127.0.0.1", port), talk)
     assert (answer.status, answer.body) == (502, b"connection_failed")
     assert "upstream app: connection refused" in log
 
 
-def test_connecting_has_its_own_timeout() -> None:
+def test_forwarder_connect_timeout() -> None:
     async def main() -> bytes:
-        async with ScriptedServer(Peer.gone) as played:  # never shakes hands
+        async with ScriptedServer(Peer.gone) as played:  # no TLS handshake
             upstream = Upstream("app", "https", "127.0.0.1", played.port)
-            return await asyncio.to_thread(talking, upstream, talk)
+            return await asyncio.to_thread(with_proxy, upstream, talk)
 
     def talk(server: Server, wire: Wire) -> bytes:
-        with forwarder(server, Forwarder(ForwardSettings(connect_timeout=0.05))):
+        with use_forwarder(server, Forwarder(ForwardSettings(connect_timeout=0.05))):
             wire.send(request())
             return wire.answer().body
 
     assert run(main()) == b"timeout"
 
 
-def test_a_name_that_is_none() -> None:
+def test_forwarder_invalid_host_name() -> None:
     upstream = Upstream("app", "http", "a" * 64, 80)
-    assert talking(upstream, asking(request())).body == b"connection_failed"
+    assert with_proxy(upstream, exchange(request())).body == b"connection_failed"
 
 
-def test_no_such_socket(tmp_path: Path) -> None:
+def test_forwarder_missing_unix_socket(tmp_path: Path) -> None:
     upstream = Upstream("app", "http", "localhost", 80, str(tmp_path / "none"))
-    assert talking(upstream, asking(request())).body == b"connection_failed"
+    assert with_proxy(upstream, exchange(request())).body == b"connection_failed"
 
 
-def test_a_client_stays_connected_after_a_failure() -> None:
+def test_forwarder_failure_keeps_client_connection() -> None:
     def talk(_: Server, wire: Wire) -> list[int]:
         statuses = []
         for _number in range(2):
@@ -643,10 +645,10 @@ def test_a_client_stays_connected_after_a_failure() -> None:
             statuses.append(wire.answer().status)
         return statuses
 
-    assert through(sends(b"nonsense\r\n\r\n"), talk) == [502, 502]
+    assert through(responds(b"nonsense\r\n\r\n"), talk) == [502, 502]
 
 
-# Failures in the middle of the answer
+# Failures during the response body
 
 
 @pytest.mark.parametrize(
@@ -659,19 +661,19 @@ def test_a_client_stays_connected_after_a_failure() -> None:
         (b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n", "malformed_answer"),
     ],
 )
-def test_an_answer_that_breaks_off_is_seen_to(data: bytes, reason: str) -> None:
+def test_forwarder_incomplete_response_aborts_client(data: bytes, reason: str) -> None:
     def talk(server: Server, wire: Wire) -> tuple[bytes, str]:
         wire.send(request())
         raw = wire.rest()
         return raw, server.logged(f"{reason} while receiving")
 
-    raw, _ = through(sends(OK + data), talk)
+    raw, _ = through(responds(OK + data), talk)
     assert raw.startswith(OK)
     assert not raw.endswith(b"0\r\n\r\n")
     assert b"502" not in raw
 
 
-def test_a_reset_is_no_end_of_an_open_answer() -> None:
+def test_forwarder_reset_does_not_complete_close_delimited_body() -> None:
     passed = threading.Event()
 
     async def script(peer: Peer) -> None:
@@ -691,11 +693,11 @@ def test_a_reset_is_no_end_of_an_open_answer() -> None:
     assert through(script, talk) == b"abc\r\n"
 
 
-# The client's faults
+# Clients that disconnect or send malformed bodies
 
 
-def upstream_left(begin: Callable[[Server, Wire], None], answer: bytes = b"") -> Seen:
-    """What the upstream had got when *begin* made the proxy leave it."""
+def closed_upstream(start: Callable[[Server, Wire], None], answer: bytes = b"") -> Seen:
+    """Return the request at the upstream when *start* makes the proxy disconnect."""
     seen: list[Seen] = []
     left = threading.Event()
 
@@ -704,13 +706,13 @@ def upstream_left(begin: Callable[[Server, Wire], None], answer: bytes = b"") ->
         await peer.send(answer)
         body = b""
         with contextlib.suppress(ConnectionError):
-            while piece := await peer.reader.read(1 << 16):
-                body += piece
+            while chunk := await peer.reader.read(1 << 16):
+                body += chunk
         seen.append(head._replace(body=body))
         left.set()
 
     def talk(server: Server, wire: Wire) -> None:
-        begin(server, wire)
+        start(server, wire)
         assert left.wait(15.0)
 
     through(script, talk)
@@ -718,66 +720,66 @@ def upstream_left(begin: Callable[[Server, Wire], None], answer: bytes = b"") ->
 
 
 def reset(wire: Wire) -> None:
-    """Leave at once."""
+    """Reset the connection."""
     wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     wire.socket.close()
 
 
-def test_a_client_that_leaves_while_waiting() -> None:
-    def begin(server: Server, wire: Wire) -> None:
+def test_forwarder_disconnect_before_response_closes_upstream() -> None:
+    def start(server: Server, wire: Wire) -> None:
         wire.send(request())
         until(lambda: server.application.requests, "the request")
         reset(wire)
 
-    assert upstream_left(begin).body == b""
+    assert closed_upstream(start).body == b""
 
 
-def test_a_client_that_leaves_in_the_middle_of_the_answer() -> None:
-    def begin(_: Server, wire: Wire) -> None:
+def test_forwarder_disconnect_during_response_closes_upstream() -> None:
+    def start(_: Server, wire: Wire) -> None:
         wire.send(request())
         while wire.line() != b"\r\n":
             pass
         reset(wire)
 
-    upstream_left(begin, OK + b"\r\nfirst")
+    closed_upstream(start, OK + b"\r\nfirst")
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_client_that_leaves_in_the_middle_of_its_body(chunked: bool) -> None:
+def test_forwarder_half_close_during_body_closes_upstream(chunked: bool) -> None:
     framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 9"
 
-    def begin(_: Server, wire: Wire) -> None:
+    def start(_: Server, wire: Wire) -> None:
         wire.send(request(b"POST", framing) + (b"3\r\nabc\r\n" if chunked else b"abc"))
         wire.socket.shutdown(socket.SHUT_WR)
 
-    body = upstream_left(begin).body
+    body = closed_upstream(start).body
     assert body == (b"3\r\nabc\r\n" if chunked else b"abc")
 
 
-def test_a_malformed_body_ends_at_the_upstream_and_is_the_clients_fault() -> None:
+def test_forwarder_malformed_body_gets_400() -> None:
     answers: list[Answer] = []
 
-    def begin(_: Server, wire: Wire) -> None:
-        # An interim answer tells that the request is on its way.
+    def start(_: Server, wire: Wire) -> None:
+        # The informational response shows that the request has been forwarded.
         wire.send(request(b"POST", b"Transfer-Encoding: chunked") + b"3\r\nabc\r\n")
         assert wire.answer().status == 103
         wire.send(b"zz\r\n")
         answers.append(wire.answer())
 
     early = b"HTTP/1.1 103 Early\r\n\r\n"
-    assert upstream_left(begin, early).body in (b"", b"3\r\nabc\r\n")
+    assert closed_upstream(start, early).body in (b"", b"3\r\nabc\r\n")
     assert answers[0].status == 400
     assert answers[0].headers["connection"] == "close"
 
 
-def test_a_body_that_is_malformed_at_once_reaches_nobody() -> None:
+def test_forwarder_buffered_malformed_body_is_not_forwarded() -> None:
     def talk(_: Server, wire: Wire) -> Answer:
         chunks = b"3\r\nabc\r\nzz\r\n"
         wire.send(request(b"POST", b"Transfer-Encoding: chunked") + chunks)
         return wire.answer()
 
     async def script(peer: Peer) -> None:
-        raise AssertionError("a connection")
+        raise AssertionError("unexpected connection")
 
     answer = through(script, talk)
     assert (answer.status, answer.headers["connection"]) == (400, "close")
@@ -786,7 +788,7 @@ def test_a_body_that_is_malformed_at_once_reaches_nobody() -> None:
 # Back-pressure
 
 
-def test_an_upstream_is_not_read_faster_than_the_client_reads() -> None:
+def test_forwarder_slow_client_pauses_upstream() -> None:
     total = 128 << 20
     sent = 0
     full = threading.Event()
@@ -812,7 +814,7 @@ def test_an_upstream_is_not_read_faster_than_the_client_reads() -> None:
     assert sent < total // 2
 
 
-def test_a_client_is_not_read_faster_than_the_upstream_reads() -> None:
+def test_forwarder_slow_upstream_pauses_client() -> None:
     total = 128 << 20
     done = threading.Event()
 
@@ -836,14 +838,14 @@ def test_a_client_is_not_read_faster_than_the_upstream_reads() -> None:
     assert through(script, talk) < total // 2
 
 
-# Connections that are kept
+# Persistent connections
 
 
-class Counted:
-    """Answers the requests of each connection and notes which came on which one."""
+class RecordingUpstream:
+    """Responds to requests and records the connection of each."""
 
     def __init__(self, answer: Callable[[Peer, int], Awaitable[None]]) -> None:
-        self.seen: list[tuple[int, bytes]] = []  # number of the connection, method
+        self.seen: list[tuple[int, bytes]] = []  # connection number, method
         self.closed = threading.Event()
         self._connections = 0
         self._answer = answer
@@ -859,54 +861,54 @@ class Counted:
             self.closed.set()
 
 
-async def plain_answer(peer: Peer, _: int) -> None:
+async def respond_plain(peer: Peer, _: int) -> None:
     await peer.answer(b"x")
 
 
-def fetched(wire: Wire, data: bytes) -> Answer:
-    """The answer to the request *data*."""
+def fetch(wire: Wire, data: bytes) -> Answer:
+    """Return the response to the request *data*."""
     wire.send(data)
     return wire.answer(head_only=data.startswith(b"HEAD"))
 
 
-def kept(counted: Counted, *requests: bytes) -> list[Answer]:
-    """The answers to requests, one after the other."""
-    return through(counted, lambda _, wire: [fetched(wire, data) for data in requests])
+def fetch_all(recorder: RecordingUpstream, *requests: bytes) -> list[Answer]:
+    """Return the responses to *requests*, sent one after the other."""
+    return through(recorder, lambda _, wire: [fetch(wire, data) for data in requests])
 
 
-def test_a_connection_is_kept() -> None:
-    counted = Counted(plain_answer)
-    kept(counted, request(), request(), request(b"PUT"))
-    assert counted.seen == [(1, b"GET"), (1, b"GET"), (1, b"PUT")]
+def test_forwarder_connection_reused() -> None:
+    recorder = RecordingUpstream(respond_plain)
+    fetch_all(recorder, request(), request(), request(b"PUT"))
+    assert recorder.seen == [(1, b"GET"), (1, b"GET"), (1, b"PUT")]
 
 
 @pytest.mark.parametrize(
     "data", [request(b"POST"), request(b"PATCH"), request(b"PUT", body=b"a")]
 )
-def test_what_may_not_be_repeated_takes_a_new_connection(data: bytes) -> None:
-    counted = Counted(plain_answer)
+def test_forwarder_not_retryable_request_gets_new_connection(data: bytes) -> None:
+    recorder = RecordingUpstream(respond_plain)
 
     def talk(server: Server, wire: Wire) -> None:
-        with forwarder(server, Forwarder(ForwardSettings(recent=0.0))):
-            fetched(wire, request())
-            fetched(wire, data)
+        with use_forwarder(server, Forwarder(ForwardSettings(recent=0.0))):
+            fetch(wire, request())
+            fetch(wire, data)
 
-    through(counted, talk)
-    assert [number for number, _ in counted.seen] == [1, 2]
+    through(recorder, talk)
+    assert [number for number, _ in recorder.seen] == [1, 2]
 
 
 @pytest.mark.parametrize("data", [request(b"POST"), request(b"PUT", body=b"a")])
-def test_a_connection_just_used_takes_every_request(data: bytes) -> None:
+def test_forwarder_recent_connection_reused_for_all_requests(data: bytes) -> None:
     async def answer(peer: Peer, count: int) -> None:
         if count < 3:
             return await peer.answer(b"x")
-        peer.writer.close()  # in the moment of the reuse
+        peer.writer.close()  # while the request is on its way
         return None
 
-    counted = Counted(answer)
-    answers = kept(counted, request(), data, data)
-    assert [number for number, _ in counted.seen] == [1, 1, 1]
-    # It may have been done already, so it is not sent again.
+    recorder = RecordingUpstream(answer)
+    answers = fetch_all(recorder, request(), data, data)
+    assert [number for number, _ in recorder.seen] == [1, 1, 1]
+    # The upstream may have processed it, so it is not retried.
     assert [one.status for one in answers] == [200, 200, 502]
 
 
@@ -922,110 +924,109 @@ def test_a_connection_just_used_takes_every_request(data: bytes) -> None:
     ],
     ids=["close", "http/1.0", "second-answer", "more", "head-body", "204-body"],
 )
-def test_a_connection_that_is_not_kept(data: bytes, method: bytes) -> None:
+def test_forwarder_connection_not_reused(data: bytes, method: bytes) -> None:
     async def answer(peer: Peer, _: int) -> None:
         await peer.send(data)
 
-    counted = Counted(answer)
-    answers = kept(counted, request(method), request(method))
-    assert [number for number, _ in counted.seen] == [1, 2]
+    recorder = RecordingUpstream(answer)
+    answers = fetch_all(recorder, request(method), request(method))
+    assert [number for number, _ in recorder.seen] == [1, 2]
     expected = 204 if b" 204 " in data else 200
     assert [one.status for one in answers] == [expected, expected]
 
 
 @pytest.mark.parametrize("method", [b"HEAD", b"GET"])
-def test_a_connection_is_kept_after_an_answer_without_body(method: bytes) -> None:
+def test_forwarder_connection_reused_after_response_without_body(method: bytes) -> None:
     async def answer(peer: Peer, _: int) -> None:
         status = b"200 OK" if method == b"HEAD" else b"304 Not"
         await peer.send(b"HTTP/1.1 " + status + b"\r\ncontent-length: 9\r\n\r\n")
 
-    counted = Counted(answer)
+    recorder = RecordingUpstream(answer)
 
     def talk(_: Server, wire: Wire) -> None:
         for _number in range(2):
             wire.send(request(method))
             wire.answer(head_only=True)
 
-    through(counted, talk)
-    assert counted.seen == [(1, method), (1, method)]
+    through(recorder, talk)
+    assert recorder.seen == [(1, method), (1, method)]
 
 
-async def dies_on_second(peer: Peer, count: int) -> None:
-    """Answers, then leaves without answering what comes second on the connection."""
+async def closes_on_second(peer: Peer, count: int) -> None:
+    """Respond to the first request, close at the second."""
     if count == 2:
         raise ConnectionResetError
     await peer.answer(b"x")
 
 
 async def resets_on_second(peer: Peer, count: int) -> None:
-    """The same, by a reset."""
+    """Respond to the first request, reset at the second."""
     if count == 2:
         peer.reset()
         raise ConnectionResetError
     await peer.answer(b"x")
 
 
-@pytest.mark.parametrize("answer", [dies_on_second, resets_on_second])
+@pytest.mark.parametrize("answer", [closes_on_second, resets_on_second])
 @pytest.mark.parametrize("method", [b"GET", b"DELETE"])
-def test_a_dead_connection_costs_nothing(
+def test_forwarder_stale_connection_is_retried(
     answer: Callable[[Peer, int], Awaitable[None]], method: bytes
 ) -> None:
-    counted = Counted(answer)
-    answers = kept(counted, request(), request(method))
+    recorder = RecordingUpstream(answer)
+    answers = fetch_all(recorder, request(), request(method))
     assert [one.status for one in answers] == [200, 200]
-    assert counted.seen == [(1, b"GET"), (1, method), (2, method)]
+    assert recorder.seen == [(1, b"GET"), (1, method), (2, method)]
 
 
-def test_nothing_is_sent_a_third_time() -> None:
+def test_forwarder_retries_once() -> None:
     async def dies(peer: Peer, count: int) -> None:
         if count > 1:
             raise ConnectionResetError
         await peer.answer(b"x")
 
-    counted = Counted(dies)
-    answers = kept(counted, request(), request())
+    recorder = RecordingUpstream(dies)
+    answers = fetch_all(recorder, request(), request())
     assert [one.status for one in answers] == [200, 502]
-    assert len(counted.seen) == 3
+    assert len(recorder.seen) == 3
 
 
-def test_an_answer_that_had_begun_is_not_asked_for_again() -> None:
+def test_forwarder_started_response_is_not_retried() -> None:
     async def breaks(peer: Peer, count: int) -> None:
         if count == 2:
             await peer.send(b"H")
             raise ConnectionResetError
         await peer.answer(b"x")
 
-    counted = Counted(breaks)
-    answers = kept(counted, request(), request())
+    recorder = RecordingUpstream(breaks)
+    answers = fetch_all(recorder, request(), request())
     assert [one.status for one in answers] == [200, 502]
-    assert len(counted.seen) == 2
+    assert len(recorder.seen) == 2
 
 
-def test_a_post_is_sent_once() -> None:
+def test_forwarder_post_is_not_retried() -> None:
     async def dies(peer: Peer, count: int) -> None:
         raise ConnectionResetError
 
-    counted = Counted(dies)
-    answers = kept(counted, request(b"POST", body=b"a"))
+    recorder = RecordingUpstream(dies)
+    answers = fetch_all(recorder, request(b"POST", body=b"a"))
     assert [one.status for one in answers] == [502]
-    assert counted.seen == [(1, b"POST")]
+    assert recorder.seen == [(1, b"POST")]
 
 
-def test_an_unused_connection_is_closed_after_a_while() -> None:
-    counted = Counted(plain_answer)
+def test_forwarder_idle_timeout_closes_connection() -> None:
+    recorder = RecordingUpstream(respond_plain)
 
     def talk(server: Server, wire: Wire) -> bool:
-        with forwarder(server, Forwarder(ForwardSettings(idle_timeout=0.01))):
+        with use_forwarder(server, Forwarder(ForwardSettings(idle_timeout=0.01))):
             wire.send(request())
             wire.answer()
-            return counted.closed.wait(15.0)
+            return recorder.closed.wait(15.0)
 
-    assert through(counted, talk)
+    assert through(recorder, talk)
 
 
-def test_a_request_that_was_not_sent_whole_ends_its_connection() -> None:
-    """What comes next on that connection would be read as the rest of the body."""
-
+def test_forwarder_incomplete_request_closes_connection() -> None:
+    """The upstream would parse the next request as the rest of the body."""
     methods: list[bytes] = []
 
     async def script(peer: Peer) -> None:
@@ -1044,21 +1045,21 @@ def test_a_request_that_was_not_sent_whole_ends_its_connection() -> None:
     assert methods == [b"POST", b"GET"]
 
 
-def test_a_connection_in_use_does_not_expire() -> None:
+def test_forwarder_connection_in_use_does_not_expire() -> None:
     async def slow(peer: Peer, count: int) -> None:
         await asyncio.sleep(0.3 if count == 2 else 0.0)
         await peer.answer(b"x")
 
-    counted = Counted(slow)
+    recorder = RecordingUpstream(slow)
 
     def talk(server: Server, wire: Wire) -> list[int]:
-        with forwarder(server, Forwarder(ForwardSettings(idle_timeout=0.1))):
-            return [fetched(wire, request()).status for _ in range(2)]
+        with use_forwarder(server, Forwarder(ForwardSettings(idle_timeout=0.1))):
+            return [fetch(wire, request()).status for _ in range(2)]
 
-    assert through(counted, talk) == [200, 200]
+    assert through(recorder, talk) == [200, 200]
 
 
-def test_so_many_unused_connections_are_kept_and_no_more() -> None:
+def test_forwarder_idle_connection_limit() -> None:
     number = ForwardSettings().idle_connections + 2
     arrived = 0
     closed: list[bool] = []
@@ -1082,25 +1083,25 @@ def test_so_many_unused_connections_are_kept_and_no_more() -> None:
                 wire.send(request())
             for wire in wires:
                 wire.answer()
-            until(lambda: len(closed) >= 2, "those that are too many")
+            until(lambda: len(closed) >= 2, "the surplus connections")
             return len(closed)
 
     assert through(script, talk) == 2
 
 
-def test_a_connection_that_the_upstream_closed_is_not_taken() -> None:
+def test_forwarder_closed_connection_not_reused() -> None:
     answered, gone = threading.Event(), threading.Event()
 
     async def closes(peer: Peer, count: int) -> None:
         await peer.answer(b"x")
         if count == 1:
             await asyncio.to_thread(answered.wait, 15.0)
-            await peer.answer(b"unasked for", status=b"500 No")
+            await peer.answer(b"unsolicited", status=b"500 No")
             peer.writer.write_eof()
-            await peer.gone()  # the proxy has seen the end and closed as well
+            await peer.gone()  # the proxy has closed the connection as well
             gone.set()
 
-    counted = Counted(closes)
+    recorder = RecordingUpstream(closes)
 
     def talk(_: Server, wire: Wire) -> None:
         wire.send(request())
@@ -1110,31 +1111,31 @@ def test_a_connection_that_the_upstream_closed_is_not_taken() -> None:
         wire.send(request())
         assert wire.answer().status == 200
 
-    through(counted, talk)
-    assert counted.seen == [(1, b"GET"), (2, b"GET")]
+    through(recorder, talk)
+    assert recorder.seen == [(1, b"GET"), (2, b"GET")]
 
 
 # Other transports
 
 
-def test_over_a_unix_socket(tmp_path: Path) -> None:
+def test_forwarder_unix_socket(tmp_path: Path) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.answer(b"unix")
 
-    answer = through(script, asking(request()), path=str(tmp_path / "app.sock"))
+    answer = through(script, exchange(request()), path=str(tmp_path / "app.sock"))
     assert answer.body == b"unix"
 
 
 @pytest.mark.parametrize("verify", [True, False])
-def test_over_tls(tmp_path: Path, verify: bool) -> None:
+def test_forwarder_tls_verifies_certificate(tmp_path: Path, verify: bool) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.answer(b"tls")
 
     answer = through(
         script,
-        asking(request()),
+        exchange(request()),
         tls=make_certificate(tmp_path, "127.0.0.1"),
         verify=verify,
     )

@@ -1,4 +1,4 @@
-"""HTTP/2 on both sides with a Go upstream that speaks both versions without TLS."""
+"""HTTP/2 clients with a Go upstream that supports HTTP/1.1 and h2c."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from support.processes import wait_for
 from support.program import Program, session_cookie
 from support.programs import find
 
-LARGE = 128 << 20  # bytes; as a number it has nine digits
-GROWTH = 20 << 20  # bytes that the program may grow by
-MESSAGE = b"\0\0\0\0\5hello"  # of gRPC: not compressed, its length, its bytes
+LARGE = 128 << 20  # bytes; the number has nine digits
+MAX_GROWTH = 20 << 20  # bytes of resident memory
+MESSAGE = b"\0\0\0\0\5hello"  # of gRPC: compression flag, length, bytes
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def ask(client: H2Client, path: str) -> Answer:
 
 
 @only_h2c
-def test_a_call_of_grpc(client: H2Client) -> None:
+def test_h2_real_grpc_call(client: H2Client) -> None:
     fields = (
         ("cookie", session_cookie()),
         ("content-type", "application/grpc"),
@@ -80,18 +80,21 @@ def test_a_call_of_grpc(client: H2Client) -> None:
     }
 
 
-def test_an_answer_that_breaks_off_ends_its_stream_alone(
+def test_h2_real_incomplete_response_resets_stream_only(
     program: Program, client: H2Client
 ) -> None:
     program.mark()
     answer = ask(client, "/reset")
     assert (answer.status, answer.ended) == (200, False)
     assert answer.reset is not None
-    wait_for(lambda: "while receiving the response" in program.log_since_mark(), "why")
+    wait_for(
+        lambda: "while receiving the response" in program.log_since_mark(),
+        "the log line",
+    )
     assert ask(client, "/next").body == b"ok"
 
 
-def test_an_upstream_that_never_answers(program: Program, client: H2Client) -> None:
+def test_h2_real_no_response_gets_504(program: Program, client: H2Client) -> None:
     program.mark()
     answer = ask(client, "/never")
     assert (answer.status, answer.ended) == (504, True)
@@ -99,14 +102,14 @@ def test_an_upstream_that_never_answers(program: Program, client: H2Client) -> N
     assert ask(client, "/next").body == b"ok"
 
 
-def test_hints_and_bodies(client: H2Client) -> None:
+def test_h2_real_early_hints_and_body(client: H2Client) -> None:
     hinted = ask(client, "/hints")
     assert (hinted.interim, hinted.body) == ([103], b"hinted")
     assert len(ask(client, "/big?size=4194304").body) == 4 << 20
 
 
 @pytest.mark.parametrize("size", [0, 1, 3_000_000])
-def test_uploads(client: H2Client, size: int) -> None:
+def test_h2_real_upload(client: H2Client, size: int) -> None:
     fields = ("cookie", session_cookie())
     number = client.send("/count", fields, method="POST", ends=not size)
     if size:
@@ -114,7 +117,7 @@ def test_uploads(client: H2Client, size: int) -> None:
     assert client.answer(number).body == b"%d" % size
 
 
-def test_large_bodies_pass_in_a_fixed_window(
+def test_h2_real_large_bodies_memory_bounded(
     tmp_path: Path, program: Program, certificate: Certificate
 ) -> None:
     large = tmp_path / "large"
@@ -124,15 +127,15 @@ def test_large_bodies_pass_in_a_fixed_window(
     assert curl(certificate, f"{url}/big?size=65536") == "2 200 65536"
     before = program.peak()
     assert curl(certificate, f"{url}/big?size={LARGE}") == f"2 200 {LARGE}"
-    # What curl leaves unread within its limit of the rate has to wait at the upstream.
+    # The rate limit of curl must pause the upstream.
     slow = curl(certificate, "--limit-rate", "4M", "-m", "1", f"{url}/big?size={LARGE}")
     assert slow.startswith("2 200 ")
     assert curl(certificate, "-T", str(large), f"{url}/count") == "2 200 9"
-    assert program.peak() - before < GROWTH
+    assert program.peak() - before < MAX_GROWTH
 
 
 def curl(certificate: Certificate, *arguments: str) -> str:
-    """The version, the status and the size of the answer."""
+    """Return the version, the status and the size of the response."""
     program = find("curl")
     if program is None:
         pytest.skip("curl is not installed")

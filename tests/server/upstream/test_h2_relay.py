@@ -1,4 +1,4 @@
-"""Upstreams that speak HTTP/2: many requests on one connection, trailers, failures."""
+"""HTTP/2 upstreams: multiplexing, trailers, flow control, failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LARGE = 1_000_000  # bytes: more than all windows
 
 
 def to(port: int, timeout: float = 5.0) -> Callable[[Request], Outcome]:
-    """An application that forwards everything."""
+    """Return an application that forwards everything."""
     upstream = Upstream(
         id="grpc", scheme="http", host=LOOPBACK, port=port, timeout=timeout, http2=True
     )
@@ -39,7 +39,7 @@ def to(port: int, timeout: float = 5.0) -> Callable[[Request], Outcome]:
 def ask(
     server: Server, *lines: bytes, method: bytes = b"GET", body: bytes = b""
 ) -> Answer:
-    """A request over a connection of its own, and its answer."""
+    """Send a request over a new connection; return the response."""
     with Wire(server.port) as wire:
         fields = [b"Host: app.example.com", *lines]
         if body:
@@ -52,12 +52,12 @@ def ask(
 
 
 def echo(call: Call) -> Reply:
-    """The body again, and what was asked."""
+    """Return the body and the fields of the request."""
     shown = " ".join(f"{name}={value}" for name, value in call.fields.items())
     return Reply(fields=[("x-seen", shown), ("content-type", "a/b")], body=call.body)
 
 
-def test_a_request_and_its_answer() -> None:
+def test_h2_relay_request_and_response() -> None:
     with H2Server(echo) as app, Server(to(app.port)) as server:
         answer = ask(server, b"X-A: 1", b"TE: trailers", method=b"POST", body=b"hello")
         assert (answer.status, answer.body) == (200, b"hello")
@@ -79,7 +79,7 @@ def test_a_request_and_its_answer() -> None:
         assert app.connections == 1
 
 
-def test_many_requests_share_a_connection() -> None:
+def test_h2_relay_concurrent_requests_share_connection() -> None:
     together = threading.Barrier(20, timeout=5)
     answers: list[Answer] = []
 
@@ -98,7 +98,7 @@ def test_many_requests_share_a_connection() -> None:
 
 
 @pytest.mark.parametrize("chunked", [True, False])
-def test_large_bodies(chunked: bool) -> None:
+def test_h2_relay_large_body_in_both_directions(chunked: bool) -> None:
     with H2Server(echo) as app, Server(to(app.port)) as server:
         if chunked:
             with Wire(server.port) as wire:
@@ -115,8 +115,8 @@ def test_large_bodies(chunked: bool) -> None:
         assert ("content-length" in answer.headers["x-seen"]) != chunked
 
 
-def test_trailers_reach_the_client() -> None:
-    """As gRPC sends them; those that would change the answer do not."""
+def test_h2_relay_response_trailers() -> None:
+    """Forbidden trailers are removed."""
     reply = Reply(
         body=b"data",
         trailers=[("grpc-status", "0"), ("x-cost", "7"), ("set-cookie", "a=b")],
@@ -130,7 +130,7 @@ def test_trailers_reach_the_client() -> None:
         assert text.endswith(b"0\r\nGrpc-Status: 0\r\nX-Cost: 7\r\n\r\n")
 
 
-def test_interim_answers_pass() -> None:
+def test_h2_relay_informational_relayed() -> None:
     reply = Reply(interim=[("link", "</a>")], body=b"x")
     with (
         H2Server(lambda call: reply) as app,
@@ -153,8 +153,10 @@ def test_interim_answers_pass() -> None:
         (Reply(fields=[("x-big", "x" * 70_000)]), 502, "closed_early"),
     ],
 )
-def test_failures_are_told(reply: Reply, status: int, reason: str) -> None:
-    """Each gives its page, and the next request works."""
+def test_h2_relay_failure_gets_error_page(
+    reply: Reply, status: int, reason: str
+) -> None:
+    """The next request succeeds."""
     replies = [reply, reply]
 
     def answer(call: Call) -> Reply:
@@ -168,7 +170,7 @@ def test_failures_are_told(reply: Reply, status: int, reason: str) -> None:
         assert ask(server).body == b"fine"
 
 
-def test_a_refused_request_is_sent_again() -> None:
+def test_h2_relay_refused_stream_is_retried() -> None:
     replies = [Reply(reset=int(ErrorCodes.REFUSED_STREAM))]
 
     def answer(call: Call) -> Reply:
@@ -178,34 +180,34 @@ def test_a_refused_request_is_sent_again() -> None:
         assert ask(server).body == b"fine"
 
 
-def test_an_answer_that_breaks_off_is_cut() -> None:
+def test_h2_relay_incomplete_response_aborts_client() -> None:
     reply = Reply(body=b"x" * 100, reset=int(ErrorCodes.INTERNAL_ERROR))
     with H2Server(lambda call: reply) as app, Server(to(app.port)) as server:
         with Wire(server.port) as wire:
             wire.send(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
             text = b""
-            while piece := wire.socket.recv(65536):
-                text += piece
+            while data := wire.socket.recv(65536):
+                text += data
         assert not text.endswith(b"0\r\n\r\n")
         server.logged("closed_early while receiving the response")
 
 
-def test_a_client_that_leaves_cancels_its_request() -> None:
-    begun = threading.Event()
+def test_h2_relay_disconnect_cancels_stream() -> None:
+    started = threading.Event()
 
     def answer(call: Call) -> Reply:
-        begun.set()
+        started.set()
         return Reply(silent=True)
 
     with H2Server(answer) as app, Server(to(app.port)) as server:
         with Wire(server.port) as wire:
             wire.send(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
-            assert begun.wait(5)
-        until(lambda: app.resets == [int(ErrorCodes.CANCEL)], "the request cancelled")
+            assert started.wait(5)
+        until(lambda: app.resets == [int(ErrorCodes.CANCEL)], "the canceled request")
 
 
-def test_a_slow_client_holds_up_only_itself() -> None:
-    """Its answer stops at its own window; the server in the test answers in turn."""
+def test_h2_relay_slow_client_blocks_only_its_stream() -> None:
+    """The slow response stops at its window."""
     sizes = {"/slow": 4 * LARGE, "/x?q=1": 1}
 
     def answer(call: Call) -> Reply:
@@ -223,14 +225,14 @@ def test_a_slow_client_holds_up_only_itself() -> None:
             assert quick.answer().body == b"y"
 
 
-def test_nobody_listens() -> None:
+def test_h2_relay_connection_refused() -> None:
     with Server(to(free_port())) as server:
         assert ask(server).status == 502
         assert server.application.failures == ["connection_failed"]
 
 
-def test_goaway_lets_the_requests_under_way_finish() -> None:
-    """An upstream that retires a connection says so and answers what it has."""
+def test_h2_relay_goaway_lets_streams_finish() -> None:
+    """The next request uses a new connection."""
     reply = Reply(body=b"fine", retires=True)
     with H2Server(lambda call: reply) as app, Server(to(app.port)) as server:
         assert ask(server).body == b"fine"
@@ -238,7 +240,7 @@ def test_goaway_lets_the_requests_under_way_finish() -> None:
         assert app.connections == 2
 
 
-def test_protected_names_are_no_trailers() -> None:
+def test_h2_relay_protected_trailers_removed() -> None:
     calls: list[Call] = []
 
     def answer(call: Call) -> Reply:
@@ -259,7 +261,7 @@ def test_protected_names_are_no_trailers() -> None:
     assert calls[0].trailers == [("checksum", "1")]
 
 
-def test_an_answer_that_is_a_head_alone_stays_one() -> None:
+def test_h2_relay_head_only_response_has_length_0() -> None:
     reply = Reply(fields=[("grpc-status", "5")])
     with H2Server(lambda call: reply) as app, Server(to(app.port)) as server:
         answer = ask(server, method=b"POST", body=b"x")

@@ -1,4 +1,4 @@
-"""How many connections go to an upstream, whom they trust, and how long they stay."""
+"""Connection pool: limit, idle connections, reload, TLS."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
 
 
-async def serving(peer: Peer) -> None:
-    """Answer whatever comes."""
+async def respond_all(peer: Peer) -> None:
+    """Respond to all requests."""
     while True:
         await peer.request()
         await peer.answer(b"ok")
@@ -36,15 +36,15 @@ def upstream(port: int, **changes: object) -> Upstream:
     return replace(plain, **changes)
 
 
-def pooled(
+def run_with_pool(
     work: Callable[[UpstreamPool], Awaitable[None]],
     settings: ForwardSettings,
     **changes: object,
 ) -> int:
-    """How many connections came while *work* had a pool."""
+    """Run *work* with a pool; return the number of connections made."""
 
     async def main() -> int:
-        async with ScriptedServer(serving) as played:
+        async with ScriptedServer(respond_all) as played:
             pool = UpstreamPool(upstream(played.port, **changes), None, settings)
             try:
                 await work(pool)
@@ -58,25 +58,23 @@ def pooled(
     return run(main())
 
 
-def test_who_comes_too_late_waits_for_a_connection() -> None:
+def test_pool_at_limit_queues_connect() -> None:
     async def work(pool: UpstreamPool) -> None:
         first, second = await pool.connect(), await pool.connect()
         assert pool.is_full
         waiting = [asyncio.ensure_future(pool.connect()) for _ in range(2)]
         await asyncio.sleep(0.01)
         assert not any(task.done() for task in waiting)
-        first.abort()  # makes room by its end
+        first.abort()  # its end frees a slot
         await waiting[0]
-        pool.release(second)  # makes room, since nobody could have taken it
+        pool.release(second)  # closed, because the waiters want new connections
         await waiting[1]
         assert second.transport.is_closing()
 
-    pooled(work, ForwardSettings(connections=2))
+    run_with_pool(work, ForwardSettings(connections=2))
 
 
-def test_who_waited_takes_what_is_put_back() -> None:
-    """No handshake for each request when all connections are in use."""
-
+def test_pool_waiter_gets_released_connection() -> None:
     async def work(pool: UpstreamPool) -> None:
         stream = await pool.connect()
         for _ in range(20):
@@ -87,10 +85,10 @@ def test_who_waited_takes_what_is_put_back() -> None:
             assert stream.idle_since > 0.0
         stream.abort()
 
-    pooled(work, ForwardSettings(connections=1))
+    run_with_pool(work, ForwardSettings(connections=1))
 
 
-def test_who_gives_up_waiting_lets_the_next_one_in() -> None:
+def test_pool_canceled_waiter_wakes_next() -> None:
     async def work(pool: UpstreamPool) -> None:
         only = await pool.connect()
         first, second = (asyncio.ensure_future(pool.connect()) for _ in range(2))
@@ -100,20 +98,21 @@ def test_who_gives_up_waiting_lets_the_next_one_in() -> None:
         only.abort()
         await second
 
-    pooled(work, ForwardSettings(connections=1))
+    run_with_pool(work, ForwardSettings(connections=1))
 
 
-def test_a_connection_that_was_not_made_leaves_its_room() -> None:
+def test_pool_failed_connect_frees_slot() -> None:
     async def work(pool: UpstreamPool) -> None:
+        pool.upstream = replace(pool.upstream, unix="/nowhere")
         for _ in range(2):
             with pytest.raises(OSError, match="No such file"):
                 await pool.connect()
         assert not pool.is_full
 
-    pooled(work, ForwardSettings(connections=1), unix="/nowhere")
+    run_with_pool(work, ForwardSettings(connections=1))
 
 
-def test_unused_connections_have_bounds() -> None:
+def test_pool_idle_connections_are_limited_and_time_out() -> None:
     async def work(pool: UpstreamPool) -> None:
         one, two, three = [await pool.connect() for _ in range(3)]
         for stream in (one, two, three):
@@ -126,16 +125,16 @@ def test_unused_connections_have_bounds() -> None:
         assert one.transport.is_closing()
         assert pool.acquire(retryable=True) is None
 
-    pooled(work, ForwardSettings(idle_connections=2, idle_timeout=0.1))
+    run_with_pool(work, ForwardSettings(idle_connections=2, idle_timeout=0.1))
 
 
-def test_one_request_for_each_connection_by_option() -> None:
+def test_pool_keep_alive_disabled() -> None:
     def handle(request: Request) -> Outcome:
         return Forward(app, request.method, request.target, tuple(request.headers))
 
     async def main() -> int:
         nonlocal app
-        async with ScriptedServer(serving) as played:
+        async with ScriptedServer(respond_all) as played:
             app = upstream(played.port, keep_alive=False)
             await asyncio.to_thread(talk)
             return played.connections
@@ -150,7 +149,7 @@ def test_one_request_for_each_connection_by_option() -> None:
     assert run(main()) == 3
 
 
-def test_an_upstream_with_too_much_to_do() -> None:
+def test_pool_full_gets_busy() -> None:
     arrived: list[Peer] = []
 
     async def silent(peer: Peer) -> None:
@@ -182,7 +181,7 @@ def test_an_upstream_with_too_much_to_do() -> None:
     run(main())
 
 
-def test_after_a_reload_old_connections_are_not_used() -> None:
+def test_pool_reload_uses_new_connections() -> None:
     def handle(request: Request) -> Outcome:
         return Forward(app, request.method, request.target, tuple(request.headers))
 
@@ -192,15 +191,15 @@ def test_after_a_reload_old_connections_are_not_used() -> None:
 
     async def main() -> None:
         nonlocal app
-        async with ScriptedServer(serving) as played:
+        async with ScriptedServer(respond_all) as played:
             app = upstream(played.port)
-            await asyncio.to_thread(go, played)
+            await asyncio.to_thread(reload, played)
 
-    def go(played: ScriptedServer) -> None:
+    def reload(played: ScriptedServer) -> None:
         nonlocal app
         with Server(handle) as server, Wire(server.port) as wire:
             talk(wire)
-            app = replace(app)  # equal: the same connection
+            app = replace(app)  # equal: the connection is reused
             talk(wire)
             talk(wire)
             old = app
@@ -208,14 +207,14 @@ def test_after_a_reload_old_connections_are_not_used() -> None:
                 app = replace(app, timeout=timeout)
                 talk(wire)
             assert played.connections == 3
-            # Who was let in before the reloads and comes late disturbs nobody.
+            # A request from before the reloads uses the pool of its upstream.
             new, app = app, old
             talk(wire)
             assert played.connections == 4
             app = new
             talk(wire)
             assert played.connections == 4
-            app = replace(old)  # taken back: its connections are kept again
+            app = replace(old)  # changed back: its pool is in use again
             talk(wire)
             talk(wire)
             assert played.connections == 4
@@ -228,7 +227,7 @@ def test_after_a_reload_old_connections_are_not_used() -> None:
 
 
 def over_tls(folder: Path, name: str, **changes: object) -> int:
-    """The status of a request to an upstream whose certificate is for *name*."""
+    """Return the status of a request to an upstream with a certificate for *name*."""
     certificate = make_certificate(folder, name)
 
     def handle(request: Request) -> Outcome:
@@ -242,10 +241,10 @@ def over_tls(folder: Path, name: str, **changes: object) -> int:
     async def main() -> int:
         nonlocal app
         context = certificate.server_context()
-        async with ScriptedServer(serving, tls=context) as played:
+        async with ScriptedServer(respond_all, tls=context) as played:
             app = upstream(played.port, scheme="https", host="localhost")
-            own = Path(certificate.cert_file).read_text()
-            changed = {"ca_pem": own, "trust_system": False, **changes}
+            ca_pem = Path(certificate.cert_file).read_text()
+            changed = {"ca_pem": ca_pem, "trust_system": False, **changes}
             app = replace(app, **changed)
             return await asyncio.to_thread(talk)
 
@@ -253,12 +252,12 @@ def over_tls(folder: Path, name: str, **changes: object) -> int:
     return run(main())
 
 
-def test_a_trusted_authority_and_the_right_name(tmp_path: Path) -> None:
+def test_pool_tls_trusted_certificate_accepted(tmp_path: Path) -> None:
     assert over_tls(tmp_path, "localhost") == 200
     assert over_tls(tmp_path, "app.internal", server_name="app.internal") == 200
 
 
-def test_others_are_refused(tmp_path: Path) -> None:
+def test_pool_tls_untrusted_certificate_rejected(tmp_path: Path) -> None:
     assert over_tls(tmp_path, "app.internal") == 502
     assert over_tls(tmp_path, "localhost", server_name="app.internal") == 502
     for system in (False, True):
@@ -269,6 +268,6 @@ def test_others_are_refused(tmp_path: Path) -> None:
     assert over_tls(tmp_path, "localhost", ca_pem="", verify=False) == 200
 
 
-def test_certificates_that_are_none() -> None:
-    with pytest.raises(SettingsError, match="'app': its CA certificates are not PEM"):
+def test_upstream_context_invalid_ca_raises() -> None:
+    with pytest.raises(SettingsError, match="'app': its CA certificates are no PEM"):
         upstream_context(upstream(1, ca_pem="nothing"))

@@ -1,7 +1,6 @@
-"""Streaming and faults with nginx, Node and Go as upstreams, through the whole program.
+"""Streaming and failures end to end with nginx, Node and Go as upstreams.
 
-Each server does what it does in its own way: what a scripted upstream of ours is taught
-may be what we believe, these are what there is.
+A scripted upstream behaves as its author expects; these are real servers.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from support.programs import find
 from support.server import Answer, Wire
 
 GIGABYTE = 1 << 30
-GROWTH = 20 << 20  # bytes that the worker may grow by
-PIECE = bytes(1 << 18)
-TIMEOUT = 1  # seconds for the head of an answer
-FAULTS = {
+MAX_GROWTH = 20 << 20  # bytes of resident memory
+CHUNK = bytes(1 << 18)
+TIMEOUT = 1  # seconds for a response head
+FAILURES = {
     "/raw/garbage": (502, "malformed_answer"),
     "/raw/head": (502, "head_too_large"),
     "/raw/early": (502, "closed_early"),
     "/never": (504, "timeout"),
 }
-BROKEN_OFF = ("/raw/half", "/raw/chunk")
-# nginx does as it is told by its configuration, which can't say any of the others.
-FAULTY = [("nginx", "/raw/early")] + [
-    (name, path) for name in ("node", "go") for path in FAULTS
+INCOMPLETE = ("/raw/half", "/raw/chunk")
+# The configuration of nginx can't produce the other failures.
+FAILING = [("nginx", "/raw/early")] + [
+    (name, path) for name in ("node", "go") for path in FAILURES
 ]
 programmed = pytest.mark.parametrize(
     "proxied", ["node", "go"], indirect=True, scope="module"
@@ -41,7 +40,7 @@ programmed = pytest.mark.parametrize(
 
 
 class Proxied:
-    """The program in front of one of the servers."""
+    """authproxy in front of one of the servers."""
 
     def __init__(self, program: Program, app: AppServer) -> None:
         self.program = program
@@ -50,18 +49,18 @@ class Proxied:
         self.cookie = session_cookie()
 
     @contextlib.contextmanager
-    def asked(self, line: str, *fields: str, body: bytes = b"") -> Iterator[Wire]:
-        """A connection on which a request has been sent."""
+    def connect(self, line: str, *fields: str, body: bytes = b"") -> Iterator[Wire]:
+        """Return a connection on which a request has been sent."""
         with Wire(self.port) as wire:
-            self.ask(wire, line, *fields, body=body)
+            self.send(wire, line, *fields, body=body)
             yield wire
 
-    def ask(self, wire: Wire, line: str, *fields: str, body: bytes = b"") -> None:
+    def send(self, wire: Wire, line: str, *fields: str, body: bytes = b"") -> None:
         head = [f"{line} HTTP/1.1", "Host: a", f"Cookie: {self.cookie}", *fields]
         wire.send("\r\n".join([*head, "", ""]).encode() + body)
 
     def get(self, path: str) -> Answer:
-        with self.asked(f"GET {path}") as wire:
+        with self.connect(f"GET {path}") as wire:
             return wire.answer()
 
     def logged(self, text: str) -> None:
@@ -78,7 +77,7 @@ def proxied(
     folder = tmp_path_factory.mktemp(name)
     with AppServer(name, folder / "app") as app:
         with (folder / "app" / "big").open("wb") as big:
-            big.truncate(GIGABYTE)  # for nginx; takes no room
+            big.truncate(GIGABYTE)  # for nginx; a sparse file
         upstreams = [f"http://127.0.0.1:{app.port}/"]
         with Program(
             folder, upstreams=upstreams, upstream_timeout=f"{TIMEOUT}s"
@@ -91,15 +90,17 @@ def marked(proxied: Proxied) -> None:
     proxied.program.mark()
 
 
-# Faults
+# Failures
 
 
 @pytest.mark.parametrize(
-    ("proxied", "path"), FAULTY, indirect=["proxied"], scope="module"
+    ("proxied", "path"), FAILING, indirect=["proxied"], scope="module"
 )
-def test_a_fault_is_a_page_a_line_and_no_more(proxied: Proxied, path: str) -> None:
-    status, reason = FAULTS[path]
-    with proxied.asked(f"GET {path}", "Accept: text/html") as wire:
+def test_real_upstream_failure_gets_page_and_log_line(
+    proxied: Proxied, path: str
+) -> None:
+    status, reason = FAILURES[path]
+    with proxied.connect(f"GET {path}", "Accept: text/html") as wire:
         answer = wire.answer()
         assert answer.status == status
         assert answer.headers["content-type"].startswith("text/html")
@@ -107,15 +108,17 @@ def test_a_fault_is_a_page_a_line_and_no_more(proxied: Proxied, path: str) -> No
         assert b"aaaaaaaa" not in answer.body
         assert b"what is this" not in answer.body
         proxied.logged(f"[upstream_failed] upstream /: {reason} (request ")
-        # The same client goes on, and so does the upstream.
-        proxied.ask(wire, "GET /next")
+        # The client connection and the upstream are still usable.
+        proxied.send(wire, "GET /next")
         assert wire.answer().body == b"ok"
 
 
 @programmed
-@pytest.mark.parametrize("path", BROKEN_OFF)
-def test_an_answer_that_breaks_off_is_seen_to(proxied: Proxied, path: str) -> None:
-    with proxied.asked(f"GET {path}") as wire:
+@pytest.mark.parametrize("path", INCOMPLETE)
+def test_real_upstream_incomplete_response_aborts_client(
+    proxied: Proxied, path: str
+) -> None:
+    with proxied.connect(f"GET {path}") as wire:
         received = wire.rest()
         assert received.startswith(b"HTTP/1.1 200 ")
         assert b"half" in received
@@ -124,8 +127,8 @@ def test_an_answer_that_breaks_off_is_seen_to(proxied: Proxied, path: str) -> No
     assert proxied.get("/next").body == b"ok"
 
 
-def test_a_post_that_meets_a_fault_is_not_repeated(proxied: Proxied) -> None:
-    with proxied.asked("POST /raw/early", "Content-Length: 3", body=b"abc") as wire:
+def test_real_upstream_failed_post_is_not_retried(proxied: Proxied) -> None:
+    with proxied.connect("POST /raw/early", "Content-Length: 3", body=b"abc") as wire:
         assert wire.answer().status == 502
     assert proxied.get("/next").body == b"ok"
 
@@ -133,91 +136,94 @@ def test_a_post_that_meets_a_fault_is_not_repeated(proxied: Proxied) -> None:
 # Streaming
 
 
-def test_a_gigabyte_down(proxied: Proxied) -> None:
-    with proxied.asked(f"GET /big?size={GIGABYTE}") as wire:
+def test_real_upstream_gigabyte_download_memory_bounded(proxied: Proxied) -> None:
+    with proxied.connect(f"GET /big?size={GIGABYTE}") as wire:
         received = len(wire.socket.recv(1 << 18))
         before = proxied.program.peak()
-        room = bytearray(1 << 20)
+        buffer = bytearray(1 << 20)
         while received < GIGABYTE:
-            size = wire.socket.recv_into(room)
+            size = wire.socket.recv_into(buffer)
             assert size
             received += size
-    assert proxied.program.peak() - before < GROWTH
+    assert proxied.program.peak() - before < MAX_GROWTH
 
 
 @programmed
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_gigabyte_up(proxied: Proxied, chunked: bool) -> None:
+def test_real_upstream_gigabyte_upload_memory_bounded(
+    proxied: Proxied, chunked: bool
+) -> None:
     length = f"Content-Length: {GIGABYTE}"
     framing = "Transfer-Encoding: chunked" if chunked else length
-    piece = b"%x\r\n%b\r\n" % (len(PIECE), PIECE) if chunked else PIECE
-    with proxied.asked("POST /count", framing) as wire:
-        wire.socket.sendall(piece)
+    chunk = b"%x\r\n%b\r\n" % (len(CHUNK), CHUNK) if chunked else CHUNK
+    with proxied.connect("POST /count", framing) as wire:
+        wire.socket.sendall(chunk)
         before = proxied.program.peak()
-        for _ in range(GIGABYTE // len(PIECE) - 1):
-            wire.socket.sendall(piece)
+        for _ in range(GIGABYTE // len(CHUNK) - 1):
+            wire.socket.sendall(chunk)
         if chunked:
             wire.socket.sendall(b"0\r\n\r\n")
         wire.socket.settimeout(30)
         answer = wire.answer()
     assert answer.status == 200
     assert answer.body == b"%d" % GIGABYTE
-    assert proxied.program.peak() - before < GROWTH
+    assert proxied.program.peak() - before < MAX_GROWTH
 
 
 @programmed
-def test_events_arrive_as_they_are_sent(proxied: Proxied) -> None:
-    with proxied.asked("GET /events", "Accept: text/event-stream") as wire:
-        _until(wire, b"data: one\n\n")
-        # The answer is not complete, and will not be before this:
+def test_real_upstream_events_are_streamed(proxied: Proxied) -> None:
+    with proxied.connect("GET /events", "Accept: text/event-stream") as wire:
+        _read_until(wire, b"data: one\n\n")
+        # The response can't be complete before this request:
         assert proxied.get("/go").body == b"went"
-        _until(wire, b"data: two\n\n")
+        _read_until(wire, b"data: two\n\n")
 
 
 @programmed
-def test_an_upstream_is_told_that_the_client_has_left(proxied: Proxied) -> None:
+def test_real_upstream_sees_client_disconnect(proxied: Proxied) -> None:
     before = proxied.app.log().count("ENDED /events")
-    with proxied.asked("GET /events") as wire:
-        _until(wire, b"data: one\n\n")
+    with proxied.connect("GET /events") as wire:
+        _read_until(wire, b"data: one\n\n")
     wait_for(
-        lambda: proxied.app.log().count("ENDED /events") > before, "the upstream's end"
+        lambda: proxied.app.log().count("ENDED /events") > before,
+        "the upstream to see the disconnect",
     )
 
 
 @programmed
-def test_trailers_both_ways(proxied: Proxied) -> None:
+def test_real_upstream_trailers_in_both_directions(proxied: Proxied) -> None:
     fields = ("Transfer-Encoding: chunked", "TE: trailers", "Trailer: Asked")
     body = b"1\r\nx\r\n0\r\nAsked: 42\r\n\r\n"
-    with proxied.asked("POST /trailers", *fields, body=body) as wire:
+    with proxied.connect("POST /trailers", *fields, body=body) as wire:
         answer = wire.answer()
     assert (answer.body, answer.trailers) == (b"body", {"x-sum": "42"})
 
 
 @programmed
-def test_early_hints(proxied: Proxied) -> None:
-    with proxied.asked("GET /hints") as wire:
+def test_real_upstream_early_hints_relayed(proxied: Proxied) -> None:
+    with proxied.connect("GET /hints") as wire:
         hints, answer = wire.answer(), wire.answer()
     assert (hints.status, answer.status) == (103, 200)
     assert "style.css" in hints.headers["link"]
     assert answer.body == b"hinted"
 
 
-def test_continue_is_said_before_the_body_is_sent(proxied: Proxied) -> None:
+def test_real_upstream_continue_sent_before_body(proxied: Proxied) -> None:
     fields = ("Content-Length: 3", "Expect: 100-continue")
-    with proxied.asked("POST /count", *fields) as wire:
+    with proxied.connect("POST /count", *fields) as wire:
         assert wire.answer().status == 100
         wire.send(b"abc")
         assert wire.answer().body == b"3"
 
 
-def test_an_answer_may_come_while_the_body_is_sent(proxied: Proxied) -> None:
-    with proxied.asked("POST /early", f"Content-Length: {GIGABYTE}") as wire:
+def test_real_upstream_response_during_request_body(proxied: Proxied) -> None:
+    with proxied.connect("POST /early", f"Content-Length: {GIGABYTE}") as wire:
         stop = threading.Event()
 
         def send() -> None:
             with contextlib.suppress(OSError):
                 while not stop.is_set():
-                    wire.socket.sendall(PIECE)
+                    wire.socket.sendall(CHUNK)
 
         sender = threading.Thread(target=send)
         sender.start()
@@ -231,41 +237,41 @@ def test_an_answer_may_come_while_the_body_is_sent(proxied: Proxied) -> None:
     assert proxied.get("/next").body == b"ok"
 
 
-def test_head_and_what_follows(proxied: Proxied) -> None:
-    with proxied.asked("HEAD /big?size=1048576") as wire:
+def test_real_upstream_head_keeps_connection(proxied: Proxied) -> None:
+    with proxied.connect("HEAD /big?size=1048576") as wire:
         head = wire.answer(head_only=True)
         assert head.status == 200
         assert int(head.headers["content-length"]) >= 1 << 20
-        proxied.ask(wire, "GET /next")
+        proxied.send(wire, "GET /next")
         assert wire.answer().body == b"ok"
 
 
 @programmed
-def test_a_body_that_only_the_end_ends(proxied: Proxied) -> None:
-    with proxied.asked("GET /raw/open") as wire:
+def test_real_upstream_close_delimited_body(proxied: Proxied) -> None:
+    with proxied.connect("GET /raw/open") as wire:
         answer = wire.answer()
         assert answer.body == b"until the end"
         assert answer.headers["transfer-encoding"] == "chunked"
-        proxied.ask(wire, "GET /next")
+        proxied.send(wire, "GET /next")
         assert wire.answer().body == b"ok"
 
 
-def test_connections_to_the_upstream_are_kept(proxied: Proxied) -> None:
+def test_real_upstream_connections_reused(proxied: Proxied) -> None:
     for _ in range(5):
         assert proxied.get("/next").body == b"ok"
-    assert _connections(proxied.app.port) <= 4
+    assert _count_connections(proxied.app.port) <= 4
 
 
-def _until(wire: Wire, text: bytes) -> None:
-    """Read until *text* has come."""
+def _read_until(wire: Wire, text: bytes) -> None:
+    """Read until *text* has been received."""
     while text not in wire.buffer:
         data = wire.socket.recv(1 << 16)
         assert data, wire.buffer
         wire.buffer += data
 
 
-def _connections(port: int) -> int:
-    """How many connections to *port* are open, from this machine."""
+def _count_connections(port: int) -> int:
+    """Return the number of open connections to *port* on this machine."""
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     return sum(
         line.split()[2].endswith(f":{port:04X}") and line.split()[3] == "01"

@@ -1,4 +1,4 @@
-"""Access rules with a real nginx that asks: what it carries, and what clients pretend."""
+"""Access rules behind a real nginx: path variants and forged forwarded headers."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ USER = Session(user="u", email="u@example.com", groups=("staff",))
 ADMIN = Session(user="a", email="a@example.com", groups=("admins",))
 
 
-class Local(HTTPSConnection):
-    """A connection to this machine, whatever name it is for."""
+class LocalConnection(HTTPSConnection):
+    """A connection to this machine for any host name."""
 
     def connect(self) -> None:
         plain = socket.create_connection((LOOPBACK, self.port), self.timeout)
@@ -47,7 +47,7 @@ class Local(HTTPSConnection):
 
 
 class Gateway:
-    """What a client of nginx sees."""
+    """A client of nginx."""
 
     def __init__(self, port: int, certificate: Certificate) -> None:
         self._port = port
@@ -60,8 +60,10 @@ class Gateway:
         method: str = "GET",
         **headers: str,
     ) -> bool:
-        """Whether a request arrives at the application."""
-        connection = Local(HOST, self._port, context=self._context, timeout=10)
+        """Return whether a request reaches the application."""
+        connection = LocalConnection(
+            HOST, self._port, context=self._context, timeout=10
+        )
         fields = {name.replace("_", "-"): text for name, text in headers.items()}
         if session is not None:
             fields["Cookie"] = session_cookie(session)
@@ -92,7 +94,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
             yield Gateway(port, certificate)
 
 
-def test_rules_of_a_gateways_requests(gateway: Gateway) -> None:
+def test_access_rules_of_nginx_requests(gateway: Gateway) -> None:
     assert gateway.reaches("/public/x")
     assert not gateway.reaches("/public/x", method="DELETE")
     assert not gateway.reaches("/x")
@@ -115,16 +117,16 @@ def test_rules_of_a_gateways_requests(gateway: Gateway) -> None:
         "/public/..;/admin/x",
     ],
 )
-def test_spellings_of_a_guarded_path(gateway: Gateway, target: str) -> None:
-    """SK: nginx resolves and decodes what the rules have to see through."""
+def test_access_rules_path_variants_need_session(gateway: Gateway, target: str) -> None:
+    """SK: nginx normalizes the path before the application sees it."""
     assert not gateway.reaches(target, USER)
     assert not gateway.reaches(target)
-    # Two slashes at the start might be another host's URL: no gateway may say that.
+    # Two leading slashes could be a URL of another host: rejected for all users.
     assert gateway.reaches(target, ADMIN) is not target.startswith("//")
 
 
-def test_what_clients_pretend(gateway: Gateway) -> None:
-    """FH: nobody chooses the rule by fields of his own."""
+def test_access_rules_forged_headers_ignored(gateway: Gateway) -> None:
+    """FH: a client can't select the rule by forged fields."""
     for headers in (
         {"X_Forwarded_Uri": "/public/"},
         {"X_Forwarded_Host": "other.example.com"},

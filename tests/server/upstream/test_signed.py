@@ -1,4 +1,4 @@
-"""Signed requests, judged by the application that gets them."""
+"""Request signatures, verified with the request that the application receives."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FIELDS = (
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A server that signs what it passes on to an application that echoes."""
+    """The port of authproxy that signs requests to an echo application."""
     with (
         EchoApp() as app,
         Program(
@@ -41,8 +41,8 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield program.port
 
 
-def genuine(received: dict[str, Any]) -> bool:
-    """Whether the signature is good for what was received."""
+def is_signed(received: dict[str, Any]) -> bool:
+    """Return whether the signature of the *received* request is valid."""
     values: dict[str, list[str]] = {}
     for name, value in received["headers"]:
         values.setdefault(name, []).append(value)
@@ -65,23 +65,23 @@ def genuine(received: dict[str, Any]) -> bool:
         b"POST /empty HTTP/1.1\r\ncontent-length: 0\r\n\r\n",
     ],
 )
-def test_what_the_application_gets_is_signed(port: int, rest: bytes) -> None:
+def test_signature_covers_forwarded_request(port: int, rest: bytes) -> None:
     line, _, tail = rest.partition(b"\r\n")
     cookie = f"; other=1; {session_cookie()}".removeprefix("; ").encode()
     fields = b"host: localhost\r\ncookie: " + cookie + b"\r\ngap-signature: forged\r\n"
     with Wire(port) as wire:
-        for _ in range(2):  # what follows a body is still the next request
+        for _ in range(2):  # the bytes after a body are the next request
             wire.send(line + b"\r\n" + fields + tail)
             answer = wire.answer()
             assert answer.status == 200
             received = json.loads(answer.body)
-            assert genuine(received)
+            assert is_signed(received)
             assert ["gap-auth", "alice@example.com"] in received["headers"]
             assert received["body"] == {b"POST /form": "a=1", b"PUT /chunks": "abcdefg"
                                         }.get(line.partition(b" HTTP")[0], "")  # fmt: skip
 
 
-def test_a_body_too_large_to_sign_is_refused(port: int) -> None:
+def test_signature_body_too_large_gets_413(port: int) -> None:
     size = (1 << 20) + 1
     head = (
         "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: "
@@ -92,7 +92,7 @@ def test_a_body_too_large_to_sign_is_refused(port: int) -> None:
         assert wire.answer().status == 413
 
 
-def test_bodies_over_http2_are_signed(tmp_path: Path) -> None:
+def test_signature_of_http2_request_body(tmp_path: Path) -> None:
     certificate = make_certificate(tmp_path, LOOPBACK)
     with (
         EchoApp() as app,
@@ -110,6 +110,6 @@ def test_bodies_over_http2_are_signed(tmp_path: Path) -> None:
         number = client.send("/up", *crumbs, method="POST", ends=False)
         client.send_body(number, b"x" * 100_000)
         received = json.loads(client.answer(number).body)
-        assert genuine(received)
+        assert is_signed(received)
         assert received["body"] == "x" * 100_000
-        assert genuine(json.loads(client.ask("/", *crumbs).body))
+        assert is_signed(json.loads(client.ask("/", *crumbs).body))

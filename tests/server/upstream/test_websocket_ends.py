@@ -1,4 +1,4 @@
-"""What ends a WebSocket besides its two sides: its time, its session, the process."""
+"""WebSockets closed by authproxy: lifetime, session expiry, shutdown."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from support.program import Program, session_cookie
 from support.server import Wire
 from support.websockets import TEXT, frame
 
-HELLO = frame(TEXT, b"hello", masked=False)  # as the server sends it
+HELLO = frame(TEXT, b"hello", masked=False)  # from the server
 
 
 @contextlib.contextmanager
-def behind(folder: Path, **options: Any) -> Iterator[Program]:
-    """The program in front of an echo server."""
+def run_program(folder: Path, **options: Any) -> Iterator[Program]:
+    """Run authproxy in front of an echo server."""
     with (
         ws.EchoServer() as echo,
         Program(
@@ -36,8 +36,8 @@ def behind(folder: Path, **options: Any) -> Iterator[Program]:
         yield program.started()
 
 
-def opened(program: Program, *, age: float = 0.0) -> Wire:
-    """A WebSocket that works, of a session that is *age* seconds old."""
+def open_websocket(program: Program, *, age: float = 0.0) -> Wire:
+    """Return an open WebSocket whose session is *age* seconds old."""
     wire = Wire(program.port)
     host = f"{LOOPBACK}:{program.port}"
     wire.send(ws.opening("/chat", host, session_cookie(age=age)))
@@ -47,32 +47,35 @@ def opened(program: Program, *, age: float = 0.0) -> Wire:
     return wire
 
 
-def test_it_ends_with_its_time(tmp_path: Path) -> None:
+def test_websocket_closed_after_max_lifetime(tmp_path: Path) -> None:
     with (
-        behind(tmp_path, upgrade_max_lifetime="300ms") as program,
-        opened(program) as wire,
+        run_program(tmp_path, upgrade_max_lifetime="300ms") as program,
+        open_websocket(program) as wire,
     ):
         assert wire.ended
-        wait_for(lambda: " 101 7 0.3" in program.log(), "its line")
+        wait_for(lambda: " 101 7 0.3" in program.log(), "the log line")
 
 
-def test_it_ends_when_its_session_expires(tmp_path: Path) -> None:
+def test_websocket_closed_when_session_expires(tmp_path: Path) -> None:
     options = {"cookie_expire": "1h", "upgrade_check_interval": "100ms"}
-    with behind(tmp_path, **options) as program:
-        with opened(program) as other, opened(program, age=3598.5) as wire:
+    with run_program(tmp_path, **options) as program:
+        with (
+            open_websocket(program) as other,
+            open_websocket(program, age=3598.5) as wire,
+        ):
             assert wire.ended
-            wait_for(lambda: "session expired or revoked" in program.log(), "why")
+            wait_for(
+                lambda: "session expired or revoked" in program.log(), "the reason"
+            )
             other.send(frame(TEXT, b"hello"))
             assert other.take(len(HELLO)) == HELLO
         assert program.log().count("session expired or revoked") == 1
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_process_that_stops_does_not_wait_for_it(
-    tmp_path: Path, workers: int
-) -> None:
-    with behind(tmp_path, workers=workers) as program:
-        wires = [opened(program) for _ in range(8)]
+def test_websocket_closed_on_shutdown(tmp_path: Path, workers: int) -> None:
+    with run_program(tmp_path, workers=workers) as program:
+        wires = [open_websocket(program) for _ in range(8)]
         program.signal(signal.SIGTERM)
         for wire in wires:
             assert wire.ended
@@ -81,12 +84,12 @@ def test_a_process_that_stops_does_not_wait_for_it(
         assert program.log().count(" 101 7 ") == 8
 
 
-def test_a_client_that_is_cut_off_leaves_nothing_behind(tmp_path: Path) -> None:
-    with behind(tmp_path) as program:
+def test_websocket_client_reset_is_logged(tmp_path: Path) -> None:
+    with run_program(tmp_path) as program:
         for _ in range(3):
-            with opened(program) as wire:
-                # A reset instead of an end.
+            with open_websocket(program) as wire:
+                # The close is a reset.
                 linger = b"\1\0\0\0\0\0\0\0"
                 wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        wait_for(lambda: program.log().count(" 101 7 ") == 3, "the lines")
+        wait_for(lambda: program.log().count(" 101 7 ") == 3, "the log lines")
         assert "Traceback" not in program.log()
