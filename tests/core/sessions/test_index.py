@@ -353,7 +353,7 @@ def test_revoke_ends_sessions_of_oauth2_proxy() -> None:
 
 def test_add_session_without_sid(users: Users) -> None:
     session = Session(provider="keycloak", user="u", login_at=START)
-    users.run(users.index.add(users.index._formats.new_ticket(), session))
+    users.run(users.index.add_session(users.index._formats.new_ticket(), session))
     assert len(users.run(users.index.find(user="u"))) == 1
     assert users.run(users.index.revoke(user="u")).count == 1
 
