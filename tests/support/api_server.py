@@ -1,4 +1,4 @@
-"""A provider's endpoints over real sockets, which answer from a table."""
+"""HTTP endpoints of a provider with responses from a table."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class _Handler(BaseHTTPRequestHandler):
     do_POST = do_GET
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 class ApiServer(InThread):
-    """Answers by method and path without query, 404 for what is not in the table.
+    """Responds by method and path without query, with 404 for unknown ones.
 
-    A value may be a function of the request's target and body. ``seen`` holds what was
-    asked, as ``METHOD target``.
+    A value of the table may be a function of request target and body. ``seen`` has the
+    requests as ``METHOD target``.
     """
 
     def __init__(self, answers: Mapping[str, Any] | None = None) -> None:
@@ -49,7 +49,7 @@ class ApiServer(InThread):
         self.url = f"http://{LOOPBACK}:{self.port}"
 
     def answer(self, method: str, target: str, body: str) -> tuple[int, Any]:
-        """The status and the JSON value of an answer."""
+        """Return status and JSON value of the response."""
         self.seen.append(f"{method} {target}")
         key = f"{method} {target.partition('?')[0]}"
         if key not in self.answers:

@@ -1,4 +1,4 @@
-"""Real servers as upstreams: nginx, Node and Go. Each prints what it saw."""
+"""Upstreams with nginx, Node and Go. Each prints the requests that it received."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ class AppServer(Process):
         return [binary, str(self.port)]
 
     def seen(self) -> list[str]:
-        """What it saw: ``METHOD URI SIZE`` each."""
+        """Return the received requests as ``METHOD URI SIZE``."""
         lines = self.log().splitlines()
         return [line.removeprefix("SAW ") for line in lines if line.startswith("SAW ")]

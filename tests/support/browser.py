@@ -1,4 +1,4 @@
-"""Chromium without a window, with its own empty profile."""
+"""Headless Chromium with an empty profile."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def start_browser(
     resolve: Mapping[str, int],
     *flags: str,
 ) -> Chrome:
-    """Start a browser that finds HTTPS of the names in *resolve* on local ports."""
+    """Start a browser that connects to local ports for the hosts in *resolve*."""
     options = ChromeOptions()
     options.binary_location = str(chromium)
     rules = [

@@ -20,7 +20,7 @@ GLOBAL = """\
 def deployed_site(
     text: str, port: int, auth_port: int, app_port: int, certificate: Certificate
 ) -> str:
-    """Our own ``deploy/Caddyfile``: addresses and the certificate are put in."""
+    """Return ``deploy/Caddyfile`` with ports and certificate filled in."""
     tls = f"\tbind {LOOPBACK}\n\ttls {certificate.cert_file} {certificate.key_file}\n"
     site = (
         text.replace("\napp.example.com {\n", f"\napp.example.com:{port} {{\n{tls}", 1)

@@ -1,4 +1,4 @@
-"""Self-signed certificates made while the tests run."""
+"""Self-signed certificates, created while the tests run."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ LIFETIME = datetime.timedelta(days=1)
 
 
 class Certificate(NamedTuple):
-    """PEM files of a certificate, which is its own issuer, and of its key."""
+    """The PEM files of a self-signed certificate and its key."""
 
     cert_file: str
     key_file: str
 
     def server_context(self) -> ssl.SSLContext:
-        """What a server needs to present it."""
+        """Return a TLS context for a server with this certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.cert_file, self.key_file)
         return context
 
 
 def make_certificate(folder: Path, *names: str) -> Certificate:
-    """A certificate for *names* (host names or addresses), written below *folder*."""
+    """Create a certificate for host names or addresses in *folder*."""
     key = ec.generate_private_key(ec.SECP256R1())
     cert = _sign(key, names)
     cert_file, key_file = folder / f"{names[0]}.pem", folder / f"{names[0]}.key"

@@ -1,6 +1,6 @@
-"""An app that answers with what it received.
+"""An application that responds with the request that it received.
 
-A request's field ``X-Answer-With: NAME=VALUE`` asks for a field of the answer.
+A request field ``X-Answer-With: NAME=VALUE`` adds a field to the response.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from support.ports import LOOPBACK
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # head and body in one packet: two would wait for each other
+    wbufsize = -1  # head and body in one packet, because of delayed ACKs
 
     def do_GET(self) -> None:
         self.server.count += 1  # type: ignore[attr-defined]
@@ -27,8 +27,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.dumps(received).encode()
         self.send_response_only(200)  # without Server and Date
         self.send_header("content-type", "application/json")
-        for asked in self.headers.get_all("x-answer-with", ()):
-            name, _, value = asked.partition("=")
+        for requested in self.headers.get_all("x-answer-with", ()):
+            name, _, value = requested.partition("=")
             self.send_header(name, value)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -38,32 +38,32 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         if self.headers.get("transfer-encoding") != "chunked":
             return self.rfile.read(int(self.headers.get("content-length") or 0))
-        pieces = []
+        chunks = []
         while size := int(self.rfile.readline(), 16):
-            pieces.append(self.rfile.read(size))
+            chunks.append(self.rfile.read(size))
             self.rfile.readline()
         self.rfile.readline()
-        return b"".join(pieces)
+        return b"".join(chunks)
 
     do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = do_OPTIONS = do_GET
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 class EchoApp(InThread):
-    """The app in a thread; ``port`` is where it listens."""
+    """The application in a thread; it listens on ``port``."""
 
     def __init__(self) -> None:
         self._server = ThreadingHTTPServer((LOOPBACK, 0), _Handler)
         self._server.daemon_threads = True
         self._server.count = 0  # type: ignore[attr-defined]
-        # A client that breaks off is no news.
+        # Clients may disconnect early.
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
         super().__init__(self._server)
 
     @property
     def count(self) -> int:
-        """How many requests have come."""
+        """The number of received requests."""
         number: int = self._server.count  # type: ignore[attr-defined]
         return number

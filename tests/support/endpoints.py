@@ -1,7 +1,7 @@
-"""A proxy with providers whose endpoints answer as a table says: no network.
+"""A proxy with providers whose endpoints respond from a table, without network.
 
-Answers are looked up by method and address without query. They are JSON values, whole
-`Response`s, errors to be thrown, functions of the `Fetch`, or `Turns` of these.
+Responses are looked up by method and URL without query. They are JSON values,
+`Response` objects, errors to raise, functions of the `Fetch`, or `Turns` of these.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ SUBJECT = "248289761001"
 
 
 class Turns:
-    """Answers one after the other; the last one stays."""
+    """Responses in sequence; the last one repeats."""
 
     def __init__(self, *answers: Any) -> None:
         self._answers = list(answers)
 
     def next(self) -> Any:
-        """The answer whose turn it is."""
+        """Return the next response."""
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 
 
 def json(value: Any, status: int = 200) -> Response:
-    """A JSON answer."""
+    """Return a JSON response."""
     return Response(status, JSON_TYPE, orjson.dumps(value))
 
 
 def status(code: int, *headers: tuple[bytes, bytes]) -> Response:
-    """An answer that has only a status."""
+    """Return a response without a body."""
     return Response(code, headers, b"")
 
 
 def signing_key(name: str = "one") -> RSAKey:
-    """A key of the scripted providers, made once for all tests."""
+    """Return a signing key of the providers, generated once for all tests."""
     return _key(name)
 
 
@@ -62,12 +62,12 @@ def _key(name: str) -> RSAKey:
 
 @cache
 def weak_key() -> rsa.RSAPrivateKey:
-    """An RSA key that is too small."""
+    """Return an RSA key that is too small."""
     return rsa.generate_private_key(65537, 1024)
 
 
 def public_pem(key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> str:
-    """A public key as PEM."""
+    """Return a public key as PEM."""
     return key.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     ).decode()
@@ -76,7 +76,7 @@ def public_pem(key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> str:
 def private_pem(
     key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, password: bytes = b""
 ) -> bytes:
-    """A private key as PEM."""
+    """Return a private key as PEM."""
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
@@ -87,18 +87,18 @@ def private_pem(
 
 
 def jwks(name: str = "one") -> dict[str, Any]:
-    """The key set with that key."""
+    """Return the key set with the key *name*."""
     return {"keys": [{**signing_key(name).as_dict(private=False), "kid": name}]}
 
 
 def signed(claims: Mapping[str, Any], name: str = "one") -> str:
-    """A JWT with *claims*."""
+    """Return a JWT with *claims*, signed by the key *name*."""
     header_ = {"alg": "RS256", "kid": name}
     return jws.serialize_compact(header_, orjson.dumps(dict(claims)), signing_key(name))
 
 
 def discovery(issuer: str = ISSUER, **changes: Any) -> dict[str, Any]:
-    """A discovery document; all endpoints are below the issuer."""
+    """Return provider metadata with all endpoints under the issuer."""
     return {
         "issuer": issuer,
         "authorization_endpoint": f"{issuer}/authorize",
@@ -110,9 +110,9 @@ def discovery(issuer: str = ISSUER, **changes: Any) -> dict[str, Any]:
 
 
 class Endpoints:
-    """A proxy, a browser, and providers that answer from a table.
+    """A proxy, a client, and providers that respond from a table.
 
-    ``claims`` go into ID tokens, besides those that every token has.
+    *claims* are added to the standard claims of ID tokens.
     """
 
     def __init__(
@@ -152,11 +152,11 @@ class Endpoints:
             self.harness.run(self.harness.proxy.warm_up())
             self.asked.clear()
 
-    # -- the provider's side
+    # -- the provider
 
     def _answer(self, fetch: Fetch) -> Response:
         self.asked.append(fetch)
-        assert fetch.purpose, f"{fetch.url} is asked without saying why"
+        assert fetch.purpose, f"{fetch.url} is requested without a purpose"
         answer = self.answers[f"{fetch.method} {fetch.url.partition('?')[0]}"]
         if isinstance(answer, Turns):
             answer = answer.next()
@@ -167,7 +167,7 @@ class Endpoints:
         return answer if isinstance(answer, Response) else json(answer)
 
     def id_token(self, **changes: Any) -> str:
-        """An ID token for the login under way."""
+        """Return an ID token for the current login."""
         now = int(self.harness.clock())
         claims = {
             "iss": ISSUER,
@@ -199,13 +199,13 @@ class Endpoints:
         return answer
 
     def requests(self, purpose: str) -> list[Fetch]:
-        """What was asked for that purpose."""
+        """Return the requests with that purpose."""
         return [fetch for fetch in self.asked if fetch.purpose == purpose]
 
-    # -- the browser's side
+    # -- the client
 
     def begin(self, target: str = "/oauth2/start?rd=/") -> dict[str, str]:
-        """Start a login; the parameters of the authorization request."""
+        """Start a login; return the parameters of the authorization request."""
         answer = self.harness.get(target)
         assert answer.status == 302, answer
         self.location = header(answer, b"location").decode()
@@ -214,27 +214,27 @@ class Endpoints:
         return params
 
     def finish(self, params: Mapping[str, str], **more: str) -> Respond:
-        """Come back from the provider with a code."""
+        """Call the callback with a code; return the response."""
         extra = "".join(f"&{name}={value}" for name, value in more.items())
         return self.harness.get(
             f"/oauth2/callback?code=code-1&state={params['state']}{extra}"
         )
 
     def log_in(self) -> Respond:
-        """A whole login; the answer of the callback."""
+        """Log in; return the response of the callback."""
         return self.finish(self.begin())
 
     def later(self, seconds: float) -> Respond:
-        """Ask whether the session is good, so many seconds later."""
+        """Return the response of the auth check *seconds* later."""
         self.harness.clock.now += seconds
         return self.who()
 
     def who(self) -> Respond:
-        """The answer of the auth check."""
+        """Return the response of the auth check."""
         return self.harness.get("/oauth2/auth")
 
     def identity(self) -> tuple[str, str, str, str]:
-        """User, e-mail, groups and preferred user name of the session."""
+        """Return user, email, groups and preferred username of the session."""
         answer = self.who()
         assert answer.status == 202, answer
         return (
@@ -245,7 +245,7 @@ class Endpoints:
         )
 
     def failure(self) -> str:
-        """The reason why a login fails."""
+        """Log in; return the reason code of its failure."""
         answer = self.log_in()
         assert answer.status >= 400, answer
         assert self.who().status == 401
@@ -253,20 +253,20 @@ class Endpoints:
 
 
 def form(fetch: Fetch) -> dict[str, str]:
-    """The form that a request carries."""
+    """Return the form in the body of a request."""
     return dict(parse_qsl(fetch.body.decode(), keep_blank_values=True))
 
 
 def query(fetch: Fetch) -> dict[str, str]:
-    """The query of a request."""
+    """Return the query parameters of a request."""
     return dict(parse_qsl(urlsplit(fetch.url).query, keep_blank_values=True))
 
 
 def field(fetch: Fetch, name: bytes) -> bytes:
-    """A field of a request; b"" when it is not there."""
+    """Return a field of a request; b"" if it is absent."""
     return next((value for known, value in fetch.headers if known == name), b"")
 
 
 def challenge_of(verifier: str) -> str:
-    """The S256 challenge for a verifier."""
+    """Return the S256 challenge of a verifier."""
     return b64url(hashlib.sha256(verifier.encode()).digest()).decode()

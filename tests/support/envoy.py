@@ -1,17 +1,16 @@
-"""A gateway that sends the requests which Envoy's ext_authz filter sends.
+"""A simulation of Envoy with its ext_authz filter.
 
-Envoy itself can't be installed here. What its ``http_service`` does is this, for the
-configuration in ``deploy/envoy.yaml``, behind the header_mutation filter:
+Envoy has no package that the tests could install. This gateway does what Envoy's
+``http_service`` does with ``deploy/envoy.yaml``, after the header_mutation filter:
 
-- The check has the method, the Host and the path of the request, the path behind
-  ``path_prefix``; of its headers only those that ``allowed_headers`` names (and
-  Authorization); no body.
-- 200 lets the request pass, with the headers of the answer that
-  ``allowed_upstream_headers`` names in place of the client's; those of
-  ``allowed_client_headers_on_success`` are added to the application's answer.
-- Every other answer goes to the client.
-- At the edge the client's X-Forwarded-Proto and -For are replaced, other X-Forwarded-*
-  are not.
+- The check has the method, Host and path of the request, with ``path_prefix`` before
+  the path. It has only the headers in ``allowed_headers``, Authorization, and no body.
+- 200 allows the request. The headers in ``allowed_upstream_headers`` replace those of
+  the client, and those in ``allowed_client_headers_on_success`` are added to the
+  application's response.
+- Any other response goes to the client.
+- The client's X-Forwarded-Proto and X-Forwarded-For are replaced at the edge; other
+  X-Forwarded-* fields are kept.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ import yaml
 from support.certificates import Certificate
 from support.http import Reply
 from support.ports import LOOPBACK
-from support.traefik import Pairs, Traefik, _ask, _passed_on, _without
+from support.traefik import Pairs, Traefik, _forward, _send, _without
 
 
 class Envoy(Traefik):
-    """The gateway, configured by the filters in *file*."""
+    """The simulated gateway with the filters in *file*."""
 
     def __init__(
         self, auth_port: int, app_port: int, certificate: Certificate, file: Path
@@ -43,39 +42,40 @@ class Envoy(Traefik):
         mutations = filters["header_mutation"]["mutations"]["request_mutations"]
         self._removed = [one["remove"] for one in mutations]
         service = config["http_service"]
-        answer = service["authorization_response"]
+        response = service["authorization_response"]
         self._prefix = service["path_prefix"]
-        self._told = _Patterns(config["allowed_headers"])
-        self._believed = _Patterns(answer["allowed_upstream_headers"])
-        self._shown = _Patterns(answer["allowed_client_headers_on_success"])
+        self._request_headers = _Patterns(config["allowed_headers"])
+        self._upstream_headers = _Patterns(response["allowed_upstream_headers"])
+        self._client_headers = _Patterns(response["allowed_client_headers_on_success"])
 
     def answer(self, method: str, target: str, headers: Pairs, body: bytes) -> Reply:
-        """What the client gets for a request whose headers are those of the entry."""
+        """Return the response to a request with the headers of `at_entry`."""
         if target.startswith("/oauth2/"):
-            return _passed_on(self.auth_port, method, target, headers, body)
+            return _forward(self.auth_port, method, target, headers, body)
         headers = _without(headers, *self._removed)
-        told = [
+        checked = [
             pair
             for pair in headers
-            if pair[0].lower() in ("host", "authorization") or pair[0] in self._told
+            if pair[0].lower() in ("host", "authorization")
+            or pair[0] in self._request_headers
         ]
-        check = _ask(self.auth_port, method, self._prefix + target, told)
+        check = _send(self.auth_port, method, self._prefix + target, checked)
         if check.status != 200:
             return check
-        believed = [pair for pair in check.headers if pair[0] in self._believed]
-        sent = _without(headers, *(name for name, _ in believed)) + believed
-        reply = _passed_on(self.app_port, method, target, sent, body)
-        shown = tuple(pair for pair in check.headers if pair[0] in self._shown)
-        return Reply(reply.url, reply.status, (*reply.headers, *shown), reply.body)
+        identity = [pair for pair in check.headers if pair[0] in self._upstream_headers]
+        sent = _without(headers, *(name for name, _ in identity)) + identity
+        reply = _forward(self.app_port, method, target, sent, body)
+        added = tuple(pair for pair in check.headers if pair[0] in self._client_headers)
+        return Reply(reply.url, reply.status, (*reply.headers, *added), reply.body)
 
     def at_entry(self, headers: Pairs) -> Pairs:
-        """What Envoy makes of a client's headers as they come."""
+        """Return the headers of a client after Envoy's edge processing."""
         kept = _without(headers, "x-forwarded-proto", "x-forwarded-for", "x-real-ip")
         return [*kept, ("x-forwarded-proto", "https"), ("x-forwarded-for", LOOPBACK)]
 
 
 class _Patterns:
-    """A list of Envoy's string matchers, for names of headers."""
+    """Envoy's string matchers for header names."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         texts = [

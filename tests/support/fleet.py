@@ -1,8 +1,8 @@
-"""Several processes on one store, played effect by effect in any order.
+"""Several processes with one store; their flows are interleaved effect by effect.
 
-`MemoryStore` is a store without I/O whose clock is set by hand. `Fleet` runs the flows
-of some processes together: which of them goes on next is drawn from a seed, so that a
-test can look at many interleavings, and each of them again.
+`MemoryStore` is a store without I/O and with a manual clock. `Fleet` runs flows of
+several processes concurrently. A seed determines the interleaving, so a test can try
+many and reproduce each.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from authproxy_core.messages import Header
 
 from .harness import Harness, keep_cookies
 
-BUSY = object()  # the answer of a lock that somebody else holds
+BUSY = object()  # the result of a lock that another process holds
 STORE_EFFECTS = (Load, LoadAll, Save, Delete, Add, Members, Remove)
 
 
 class MemoryStore:
-    """Values, sets and locks with an end; tells its listeners of every change."""
+    """Values, sets and locks with a TTL; calls its listeners for each change."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
@@ -50,19 +50,19 @@ class MemoryStore:
         self.seen: list[Any] = []
 
     def held(self, part: str = "") -> list[str]:
-        """The keys that are there and have *part* in them."""
+        """Return the existing keys that contain *part*, sorted."""
         now = self.clock()
         found = [key for key, (_, until) in self.values.items() if now < until]
         found += [key for key, members in self.sets.items() if members]
         return sorted(key for key in found if part in key)
 
     def get(self, key: str) -> bytes | None:
-        """The value under a key."""
+        """Return the value of a key, None if it has none."""
         value, until = self.values.get(key, (None, 0.0))
         return value if self.clock() < until else None
 
     def put(self, key: str, value: bytes, ttl: float) -> None:
-        """Put a value, as another program would."""
+        """Set a value, as another program would."""
         self.values[key] = (value, self.clock() + ttl if ttl else float("inf"))
         self._tell(key)
 
@@ -71,10 +71,10 @@ class MemoryStore:
             listener(key)
 
     def perform(self, effect: Any, owner: object) -> Any:
-        """The answer to an effect, or `BUSY`."""
+        """Return the result of an effect, or `BUSY`."""
         self.seen.append(effect)
         if self.away or self.failing(effect):
-            raise StoreError("the store is away")
+            raise StoreError("store unavailable")
         now = self.clock()
         match effect:
             case Load(key):
@@ -105,12 +105,12 @@ class MemoryStore:
         return None
 
     def count(self, kind: type) -> int:
-        """How many effects of a kind were asked for."""
+        """Return the number of performed effects of a type."""
         return sum(type(effect) is kind for effect in self.seen)
 
 
 class Process:
-    """One proxy of a fleet, with locks of its own."""
+    """One proxy of a fleet, with its local locks."""
 
     def __init__(self, fleet: Fleet, settings: Settings, *, trusting: bool) -> None:
         self.fleet = fleet
@@ -124,7 +124,7 @@ class Process:
             fleet.store.listeners.append(lambda key: self.proxy.store_changed(key))
 
     def perform(self, effect: Any, owner: object) -> Any:
-        """The answer to an effect, or `BUSY`."""
+        """Return the result of an effect, or `BUSY`."""
         if isinstance(effect, STORE_EFFECTS):
             return self.fleet.store.perform(effect, owner)
         if isinstance(effect, Lock | Unlock):
@@ -142,7 +142,7 @@ class Process:
     def get(
         self, target: str, *fields: Header, jar: dict[bytes, bytes] | None = None
     ) -> Respond:
-        """The answer to a request; its cookies go into the jar."""
+        """Return the response to a request; the jar stores its cookies."""
         cookies = self.harness.jar if jar is None else jar
         outcome = self.proxy.handle(self.harness.request(target, *fields, jar=cookies))
         [answer] = self.fleet.together([(self, outcome)])
@@ -151,12 +151,12 @@ class Process:
         return answer
 
     def run(self, flow: Any) -> Any:
-        """The result of a flow of this process."""
+        """Run a flow of this process; return its result."""
         [result] = self.fleet.together([(self, flow)])
         return result
 
     def log_in(self, user: str = "alice", jar: dict[bytes, bytes] | None = None) -> Any:
-        """A whole login; the answer of the callback."""
+        """Log in; return the response of the callback."""
         cookies = self.harness.jar if jar is None else jar
         begun = self.get("/oauth2/start?rd=/", jar=cookies)
         [location] = [v for n, v in begun.headers if n == b"location"]
@@ -165,7 +165,7 @@ class Process:
 
 
 class Fleet:
-    """Some processes with the same settings, one store, one provider, one clock."""
+    """Processes with equal settings that share a store, a provider and a clock."""
 
     def __init__(
         self, settings: Settings, *, size: int = 2, trusting: bool = True, seed: int = 0
@@ -183,7 +183,7 @@ class Fleet:
         return self.processes[number]
 
     def join(self, settings: Settings, *, trusting: bool = True) -> Process:
-        """One more process, with settings of its own."""
+        """Add a process with the given settings."""
         process = Process(self, settings, trusting=trusting)
         self.processes.append(process)
         return process
@@ -191,7 +191,7 @@ class Fleet:
     def check_together(
         self, count: int, jar: dict[bytes, bytes], target: str = "/oauth2/auth"
     ) -> list[Respond]:
-        """The answers to *count* requests with the same cookies, over all processes."""
+        """Send *count* requests with the same cookies to all processes in turn."""
         outcomes = [
             (process, process.proxy.handle(self.harness.request(target, jar=jar)))
             for number in range(count)
@@ -202,23 +202,23 @@ class Fleet:
         return answers
 
     def together(self, work: list[tuple[Process, Any]]) -> list[Any]:
-        """The results of flows (or decisions) that run at the same time."""
+        """Run flows (or decisions) concurrently; return their results."""
         runs = [Run(process, outcome) for process, outcome in work]
         self.finish(*runs)
         return [run.result for run in runs]
 
     def finish(self, *runs: Run) -> None:
-        """Let flows come to their end, in any order."""
+        """Run flows to their end, in an order from the seed."""
         while waiting := [run for run in runs if not run.done]:
             self.random.shuffle(waiting)
             if not any(run.step() for run in waiting):
-                self.clock.now += 1.0  # all of them wait for a lock
+                self.clock.now += 1.0  # all flows wait for locks
                 for run in waiting:
                     run.waited += 1.0
 
 
 class Run:
-    """A flow under way, and the effect that it waits for."""
+    """A running flow and its pending effect."""
 
     def __init__(self, process: Process, outcome: Outcome | Decision) -> None:
         self.process = process
@@ -231,7 +231,7 @@ class Run:
             self._go(lambda: next(self.flow))
 
     def step(self) -> bool:
-        """Do one effect; False when it has to wait."""
+        """Perform the pending effect; return False if it has to wait."""
         try:
             answer = self.process.perform(self.effect, self)
         except Exception as error:

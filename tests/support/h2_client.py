@@ -1,4 +1,4 @@
-"""A small HTTP/2 client over TLS, which can also misbehave."""
+"""A small HTTP/2 client over TLS that can violate the protocol."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEADLINE = 10.0  # seconds after which a test gives up
 
 @dataclass
 class Answer:
-    """What has come of an answer so far."""
+    """The received part of a response."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -38,9 +38,9 @@ class Answer:
 
 
 class H2Client:
-    """One connection; ``strict`` False sends what the library would refuse to.
+    """One connection; without *strict* it sends headers that the library rejects.
 
-    ``opening`` is sent before the handshake.
+    *opening* is sent before the TLS handshake.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class H2Client:
         self.socket.close()
 
     def flush(self) -> None:
-        """Send what is due; a server that has closed is no error here."""
+        """Send the pending bytes; a closed connection is not an error."""
         try:
             self.socket.sendall(self.connection.data_to_send())
         except OSError:
@@ -91,7 +91,7 @@ class H2Client:
         ends: bool = True,
         authority: str = "a.example.com",
     ) -> int:
-        """Begin a request; its stream."""
+        """Send the head of a request; return its stream id."""
         number = self.connection.get_next_available_stream_id()
         pseudo = [
             (":method", method),
@@ -105,19 +105,19 @@ class H2Client:
         return number
 
     def send_body(self, number: int, data: bytes) -> None:
-        """Send a whole body as the server's windows allow."""
+        """Send a body as far as the server's windows allow, and receive in between."""
         while data:
-            room = self.connection.local_flow_control_window(number)
-            room = min(room, self.connection.max_outbound_frame_size)
-            if room <= 0:
+            window = self.connection.local_flow_control_window(number)
+            window = min(window, self.connection.max_outbound_frame_size)
+            if window <= 0:
                 self.receive()
                 continue
-            piece, data = data[:room], data[room:]
-            self.connection.send_data(number, piece, end_stream=not data)
+            chunk, data = data[:window], data[window:]
+            self.connection.send_data(number, chunk, end_stream=not data)
             self.flush()
 
     def receive(self) -> None:
-        """Take what comes next."""
+        """Receive the next bytes and process their events."""
         try:
             data = self.socket.recv(65536)
         except ConnectionError:
@@ -153,17 +153,17 @@ class H2Client:
         self.flush()
 
     def answer(self, number: int) -> Answer:
-        """The answer once it is complete, or reset, or the connection is closed."""
+        """Return the response when it is complete, reset, or cut by a close."""
         answer = self.answers[number]
         while not answer.ended and answer.reset is None and not self.closed:
             self.receive()
         return answer
 
     def ask(self, path: str = "/ping", *fields: tuple[str, str], **how: str) -> Answer:
-        """A request without body and its answer."""
+        """Send a request without a body; return the response."""
         return self.answer(self.send(path, *fields, **how))  # type: ignore[arg-type]
 
     def until_closed(self) -> None:
-        """Read on until the server has closed the connection."""
+        """Receive until the server closes the connection."""
         while not self.closed:
             self.receive()

@@ -1,4 +1,4 @@
-"""A small HTTP/2 server (h2c) whose answers are a function of the test."""
+"""A small HTTP/2 server without TLS, with responses from a function of the test."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Fields = list[tuple[str, str]]
 
 @dataclass
 class Call:
-    """One request as it came, once it is complete."""
+    """A complete request."""
 
     number: int
     fields: dict[str, str]
@@ -41,26 +41,26 @@ class Call:
 
 @dataclass
 class Reply:
-    """What to answer; ``reset`` and ``goaway`` are error codes instead of an end."""
+    """A response; ``reset`` and ``goaway`` end it with an error instead."""
 
     status: str = "200"
     fields: Fields = field(default_factory=list)
     body: bytes = b""
     trailers: Fields = field(default_factory=list)
     interim: Fields = field(default_factory=list)
-    interims: int = 1  # how many of them
+    interims: int = 1  # the number of informational responses
     reset: int | None = None
     goaway: bool = False
-    retires: bool = False  # says GOAWAY for later requests, then answers
+    retires: bool = False  # sends GOAWAY for later requests, then the response
     silent: bool = False
     raw: bytes = b""
 
 
 class H2Server:
-    """Listens on ``port``; every complete request is answered by *answer*.
+    """Listens on ``port``; *answer* returns the response to each complete request.
 
-    *streams* are taken on one connection at the same time; ``acknowledged`` counts the
-    connections whose client knows that.
+    *streams* is the limit of concurrent streams of a connection. ``acknowledged`` counts
+    the clients that have acknowledged it.
     """
 
     def __init__(self, answer: Callable[[Call], Reply], *, streams: int = 100) -> None:
@@ -174,14 +174,14 @@ class H2Server:
             return
         body = reply.body
         while body:
-            room = connection.local_flow_control_window(number)
-            room = min(room, connection.max_outbound_frame_size)
-            if room <= 0:
+            window = connection.local_flow_control_window(number)
+            window = min(window, connection.max_outbound_frame_size)
+            if window <= 0:
                 wire.sendall(connection.data_to_send())
                 events.extend(connection.receive_data(wire.recv(65536)))
                 continue
-            piece, body = body[:room], body[room:]
-            connection.send_data(number, piece)
+            chunk, body = body[:window], body[window:]
+            connection.send_data(number, chunk)
         if reply.reset is not None:
             connection.reset_stream(number, reply.reset)
         elif reply.trailers:

@@ -1,4 +1,4 @@
-"""HAProxy as the gateway, over TLS, with our example."""
+"""HAProxy as the gateway, over TLS, with the example of ``deploy/``."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def start_haproxy(
     app_port: int,
     certificate: Certificate,
 ) -> Process:
-    """Start it with ``haproxy.cfg`` and the script of the folder *deploy*.
+    """Start HAProxy with ``haproxy.cfg`` and the Lua script of the directory *deploy*.
 
-    Only addresses and names of files are put in.
+    Only ports and file names are filled in.
     """
     pem = folder / "app.pem"
     pem.write_bytes(

@@ -59,7 +59,7 @@ BOB = User(name="bob", password="pw", groups=("staff",))
 
 
 def rule(name: str, claim: str, prefix: str = "") -> HeaderRule:
-    """A header that carries a claim."""
+    """Return a header rule for a claim."""
     return HeaderRule(name, (ClaimSource(claim, prefix),))
 
 
@@ -73,7 +73,7 @@ RESPONSE_RULES = (
 
 
 class Clock:
-    """Seconds since the epoch, moved by hand."""
+    """A manual clock in seconds since the epoch."""
 
     def __init__(self, now: float = START) -> None:
         self.now = now
@@ -83,7 +83,7 @@ class Clock:
 
 
 def provider_settings(**changes: Any) -> ProviderSettings:
-    """The development provider as Keycloak."""
+    """Return settings of the development provider as Keycloak."""
     values: dict[str, Any] = {
         "id": "keycloak",
         "type": "keycloak-oidc",
@@ -101,7 +101,7 @@ def settings(
     provider: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Settings:
-    """Good settings, with changes."""
+    """Return valid settings with *changes*."""
     values: dict[str, Any] = {
         "cookie": CookieSettings(**({"secrets": (SECRET,)} | (cookie or {}))),
         "providers": (provider_settings(**(provider or {})),),
@@ -112,7 +112,7 @@ def settings(
 
 
 class Harness:
-    """A proxy, a provider, a browser; time stands still unless told otherwise."""
+    """A proxy, a provider and a cookie jar; the clock only moves on request."""
 
     def __init__(self, given: Settings | None = None, *, ready: bool = True) -> None:
         self.clock = Clock()
@@ -133,7 +133,7 @@ class Harness:
             self.run(self.proxy.warm_up())
 
     def new_proxy(self, given: Settings) -> AuthProxy:
-        """Another process with the same clock and randomness."""
+        """Return a proxy with the same clock and randomness, as in another process."""
         return AuthProxy(
             given,
             clock=self.clock,
@@ -142,7 +142,7 @@ class Harness:
         )
 
     def perform(self, effect: Any) -> Any:
-        """One effect, done at once."""
+        """Perform an effect and return its result."""
         match effect:
             case Fetch():
                 self.fetched.append(effect)
@@ -163,7 +163,7 @@ class Harness:
         return None
 
     def run(self, flow: Any) -> Any:
-        """The result of a flow."""
+        """Run a flow; return its result."""
         return decide_sync(flow, self.perform)
 
     def request(
@@ -175,7 +175,7 @@ class Harness:
         secure: bool = True,
         jar: dict[bytes, bytes] | None = None,
     ) -> Request:
-        """A request of the browser, with its cookies."""
+        """Return a request with the cookies of the jar."""
         cookies = self.jar if jar is None else jar
         fields: list[Header] = [*headers]
         if not any(name == b"host" for name, _ in headers):
@@ -187,35 +187,35 @@ class Harness:
         return Request(method, raw, tuple(fields), peer, secure, "request-1")
 
     def send(self, target: str | bytes, *headers: Header, **changes: Any) -> Decision:
-        """The decision about a request; its cookies go into the jar."""
+        """Return the decision for a request; the jar stores its cookies."""
         return self.decide(self.proxy.handle(self.request(target, *headers, **changes)))
 
     def decide(self, outcome: Outcome) -> Decision:
-        """The decision of an outcome; its cookies go into the jar."""
+        """Return the decision of an outcome; the jar stores its cookies."""
         decision = decide_sync(outcome, self.perform)
         if isinstance(decision, Respond):
             keep_cookies(self.jar, decision)
         return decision
 
     def get(self, target: str | bytes, *headers: Header, **changes: Any) -> Respond:
-        """The same when an answer, not a forward, is expected."""
+        """Return the response to a request that must not be forwarded."""
         decision = self.send(target, *headers, **changes)
         assert isinstance(decision, Respond)
         return decision
 
     def start_login(self, rd: str = "/", *headers: Header) -> str:
-        """Start a login; the authorization URL."""
+        """Start a login; return the authorization URL."""
         answer = self.get(f"/oauth2/start?rd={rd}", *headers)
         assert answer.status == 302, answer
         return header(answer, b"location").decode()
 
     def finish_login(self, authorization_url: str, user: str = "alice") -> Respond:
-        """Log in at the provider and come back."""
+        """Log in at the provider; return the response of the callback."""
         url = self.idp.log_in(authorization_url, user)
         return self.get(target_of(url))
 
     def token(self, header: dict[str, Any] | None = None, **claims: Any) -> str:
-        """A JWT of the provider for Alice, with other *claims*; None takes one out."""
+        """Return a JWT of the provider with *claims*; None removes a claim."""
         now = int(self.clock.now)
         values = {
             "iss": ISSUER,
@@ -232,18 +232,18 @@ class Harness:
         return self.idp.tokens.keys.sign(kept, "RS256", header or {})
 
     def log_in(self, user: str = "alice", rd: str = "/") -> Respond:
-        """A whole login; the answer of the callback."""
+        """Log in; return the response of the callback."""
         return self.finish_login(self.start_login(rd), user)
 
 
 def target_of(url: str) -> str:
-    """The request target of a URL."""
+    """Return the request target of a URL."""
     parts = urlsplit(url)
     return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
 def keep_cookies(jar: dict[bytes, bytes], answer: Respond) -> None:
-    """Do with Set-Cookie what a browser does."""
+    """Apply the Set-Cookie fields of a response to the jar."""
     for name, value in answer.headers:
         if name != b"set-cookie":
             continue
@@ -256,26 +256,27 @@ def keep_cookies(jar: dict[bytes, bytes], answer: Respond) -> None:
 
 
 def header(answer: Respond, name: bytes) -> bytes:
-    """The one value of a field of an answer."""
+    """Return the value of a field that occurs exactly once."""
     values = [value for field, value in answer.headers if field == name]
     assert len(values) == 1, (name, values)
     return values[0]
 
 
 def headers(answer: Respond, name: bytes) -> list[bytes]:
-    """All values of a field of an answer."""
+    """Return all values of a field."""
     return [value for field, value in answer.headers if field == name]
 
 
 def with_changes(given: Settings, **changes: Any) -> Settings:
-    """Settings with changes."""
+    """Return *given* with *changes*."""
     return msgspec.structs.replace(given, **changes)
 
 
 def run_scripted(flow: Generator[Any, Any, Any], *script: tuple[type, Any]) -> Any:
-    """Run *flow*; each effect must be of the next scripted type and gets its answer.
+    """Run *flow* with scripted effects; return the result of the flow.
 
-    An exception as an answer is thrown in. The result of the flow is returned.
+    Each effect must have the next scripted type and returns the scripted result. A
+    result that is an exception is raised.
     """
     steps: Sequence[tuple[type, Any]] = script
     answer: Any = None
@@ -287,7 +288,7 @@ def run_scripted(flow: Generator[Any, Any, Any], *script: tuple[type, Any]) -> A
         effect = _step(flow, answer)
     except StopIteration as stop:
         return stop.value
-    raise AssertionError(f"the script is over, but the flow asks for {effect!r}")
+    raise AssertionError(f"the script has ended, but the flow yields {effect!r}")
 
 
 def _step(flow: Generator[Any, Any, Any], answer: Any) -> Any:

@@ -1,7 +1,7 @@
 """A small HTTP client that behaves like a browser without scripts.
 
-It keeps cookies, follows redirects only when told to, accepts every certificate, and
-can send a name such as ``app.example.com`` to a port of the loopback interface.
+It stores cookies, follows redirects only on request, accepts every certificate, and
+connects to a loopback port for host names such as ``app.example.com``.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 
 from support.ports import LOOPBACK
 
-TIMEOUT = 60.0  # seconds for one answer
+TIMEOUT = 60.0  # seconds for one response
 REDIRECTS = (301, 302, 303, 307, 308)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer; header names keep the spelling they came in."""
+    """A response; header names keep their spelling."""
 
     url: str
     status: int
@@ -32,11 +32,11 @@ class Reply:
     body: bytes
 
     def header(self, name: str) -> str:
-        """The first value of the header *name*, "" when it isn't there."""
+        """Return the first value of the header *name*, "" if it is absent."""
         return next(iter(self.all(name)), "")
 
     def all(self, name: str) -> list[str]:
-        """Every value of the header *name*, in order."""
+        """Return all values of the header *name*, in order."""
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
     @property
@@ -51,24 +51,24 @@ class Reply:
 
     @property
     def location(self) -> str:
-        """Where a redirect leads, as an absolute URL; "" when it is none."""
+        """The redirect target as an absolute URL; "" without a redirect."""
         target = self.header("location")
         return urllib.parse.urljoin(self.url, target) if target else ""
 
     @property
     def query(self) -> dict[str, str]:
-        """The parameters of `location`."""
+        """The query parameters of `location`."""
         return parameters(self.location)
 
 
 def parameters(url: str) -> dict[str, str]:
-    """The query of *url*; of a repeated parameter the last value."""
+    """Return the query parameters of *url*; the last value of duplicates."""
     parts = urllib.parse.urlsplit(url)
     return dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
 
 
 def form_action(page: Reply, form_id: str = "") -> str:
-    """The absolute URL that the page's (first) form is sent to."""
+    """Return the absolute action URL of the form *form_id*, or of the first form."""
     for tag in re.findall(r"<form\b[^>]*>", page.text, re.DOTALL):
         if form_id and f'id="{form_id}"' not in tag:
             continue
@@ -85,7 +85,7 @@ class Cookies:
         self._values: dict[tuple[str, str, str], str] = {}
 
     def take(self, url: str, set_cookies: Iterable[str]) -> None:
-        """Store what an answer from *url* sets."""
+        """Store the Set-Cookie values of a response from *url*."""
         host = urllib.parse.urlsplit(url).hostname or ""
         for line in set_cookies:
             pair, *attributes = (part.strip() for part in line.split(";"))
@@ -103,20 +103,20 @@ class Cookies:
                 self._values[key] = value
 
     def sent_to(self, url: str) -> str:
-        """The Cookie header for *url*, "" for none; longer paths come first."""
+        """Return the Cookie header for *url*, "" for none; longer paths first."""
         parts = urllib.parse.urlsplit(url)
         host, path = parts.hostname or "", parts.path or "/"
-        fitting = [
+        matching = [
             (cookie_path, f"{name}={value}")
             for (domain, cookie_path, name), value in self._values.items()
             if (host == domain or (f".{host}".endswith(domain) and domain[0] == "."))
             and f"{path}/".startswith(cookie_path.rstrip("/") + "/")
         ]
-        fitting.sort(key=lambda found: -len(found[0]))
-        return "; ".join(pair for _, pair in fitting)
+        matching.sort(key=lambda found: -len(found[0]))
+        return "; ".join(pair for _, pair in matching)
 
     def named(self, prefix: str) -> dict[str, str]:
-        """Names and values of the cookies whose names begin with *prefix*."""
+        """Return names and values of the cookies whose names start with *prefix*."""
         return {
             name: value
             for (_, _, name), value in self._values.items()
@@ -124,7 +124,7 @@ class Cookies:
         }
 
     def forget(self, prefix: str) -> None:
-        """Drop the cookies whose names begin with *prefix*."""
+        """Delete the cookies whose names start with *prefix*."""
         self._values = {
             key: value
             for key, value in self._values.items()
@@ -133,7 +133,7 @@ class Cookies:
 
 
 class Client:
-    """Sends requests; ``resolve`` maps an origin's host name to a loopback port."""
+    """Sends requests; *resolve* maps host names to loopback ports."""
 
     def __init__(
         self,
@@ -144,12 +144,12 @@ class Client:
         self.cookies = cookies or Cookies()
 
     def get(self, url: str, **headers: str) -> Reply:
-        """GET; ``x_real_ip="…"`` is sent as ``x-real-ip``."""
+        """Send GET; ``x_real_ip="…"`` is sent as ``x-real-ip``."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.request("GET", url, named.items())
 
     def submit(self, url: str, fields: Mapping[str, str]) -> Reply:
-        """POST a form."""
+        """Send a form by POST."""
         body = urllib.parse.urlencode(fields).encode()
         kind = ("content-type", "application/x-www-form-urlencoded")
         return self.request("POST", url, [kind], body)
@@ -161,7 +161,7 @@ class Client:
         headers: Iterable[tuple[str, str]] = (),
         body: bytes = b"",
     ) -> Reply:
-        """One request, one answer, no redirect followed."""
+        """Send one request; return the response without following redirects."""
         parts = urllib.parse.urlsplit(url)
         sent = [*headers]
         cookie = self.cookies.sent_to(url)
@@ -175,7 +175,7 @@ class Client:
         return reply
 
     def follow(self, reply: Reply, until: str = "", limit: int = 10) -> Reply:
-        """Follow redirects; stop before a location that begins with *until*."""
+        """Follow redirects; stop before a location that starts with *until*."""
         for _ in range(limit):
             if reply.status not in REDIRECTS:
                 return reply
@@ -205,7 +205,7 @@ def exchange(
     body: bytes = b"",
     url: str = "",
 ) -> Reply:
-    """Send exactly these headers (and a length, for a body) and read the answer."""
+    """Send exactly these headers, and Content-Length for a body; read the response."""
     try:
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
         for name, value in headers:
@@ -213,8 +213,9 @@ def exchange(
         if body:
             connection.putheader("content-length", str(len(body)))
         connection.endheaders(body or None)
-        answer = connection.getresponse()
-        read = answer.read()
-        return Reply(url or target, answer.status, tuple(answer.getheaders()), read)
+        response = connection.getresponse()
+        content = response.read()
+        headers = tuple(response.getheaders())
+        return Reply(url or target, response.status, headers, content)
     finally:
         connection.close()

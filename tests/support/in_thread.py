@@ -1,4 +1,4 @@
-"""Servers of the standard library, in a thread for as long as a test needs them."""
+"""Servers of the standard library in a thread."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Self
 
 
 class InThread:
-    """Runs a server that is bound already; ``port`` is where it listens."""
+    """Run a bound server in a thread; it listens on ``port``."""
 
     def __init__(self, server: TCPServer) -> None:
         self.port: int = server.server_address[1]
-        self._own = server
+        self._bound = server
         self._thread = threading.Thread(target=server.serve_forever, daemon=True)
 
     def __enter__(self) -> Self:
@@ -26,6 +26,6 @@ class InThread:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._own.shutdown()
-        self._own.server_close()
+        self._bound.shutdown()
+        self._bound.server_close()
         self._thread.join()

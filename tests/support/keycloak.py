@@ -1,4 +1,4 @@
-"""A real Keycloak with a realm set up as an operator would for oauth2-proxy."""
+"""Keycloak with a realm that is configured for oauth2-proxy."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ CLIENT_ID = "oauth2-proxy"
 CLIENT_SECRET = "client-secret-of-the-tests"
 PASSWORD = "a-password-of-the-tests"
 APP = "https://app.example.com"
-# Names that no compression makes much shorter, so that a session needs two cookies.
+# Incompressible names, so that a session needs two cookies.
 MANY_ROLES = tuple(
     hashlib.sha256(str(number).encode()).hexdigest()[:40] for number in range(60)
 )
 
-# Other clients, each like the first but for one thing.
-NO_MAPPER = "no-audience-mapper"  # the ID token's audience is still the client itself
-WRONG_AUDIENCE = "audience-account"  # the ID token is for "account" alone
-CONSENT = "asks-for-consent"
-OPTIONAL_GROUPS = "optional-groups"  # groups come only when the scope asks for them
+# Other clients; each differs from the first in one setting.
+NO_MAPPER = "no-audience-mapper"  # the audience of the ID token is the client
+WRONG_AUDIENCE = "audience-account"  # the only audience of the ID token is "account"
+CONSENT = "requires-consent"
+OPTIONAL_GROUPS = "optional-groups"  # groups only if the scope is requested
 
 
 class Keycloak:
-    """Its addresses and its admin API; made by `start_keycloak`."""
+    """The URLs and the admin API of a Keycloak that `start_keycloak` started."""
 
     def __init__(self, process: Process, http_port: int, https_port: int) -> None:
         self.process = process
@@ -44,16 +44,16 @@ class Keycloak:
 
     @property
     def issuer(self) -> str:
-        """The realm's issuer over TLS, with a certificate that nobody has signed."""
+        """The issuer URL of the realm over TLS, with a self-signed certificate."""
         return f"https://{LOOPBACK}:{self.https_port}/realms/{REALM}"
 
     @property
     def plain_issuer(self) -> str:
-        """The same realm without TLS."""
+        """The issuer URL of the realm without TLS."""
         return f"http://{LOOPBACK}:{self.http_port}/realms/{REALM}"
 
-    def answers(self) -> bool:
-        """Whether the master realm can be read."""
+    def is_ready(self) -> bool:
+        """Return whether the master realm can be read."""
         try:
             reply = self._client.get(self._url("/realms/master"))
         except OSError:
@@ -61,7 +61,7 @@ class Keycloak:
         return reply.status == 200
 
     def admin(self, method: str, path: str, data: Any = None) -> Reply:
-        """Call the admin API; *path* begins behind ``/admin/realms``."""
+        """Call the admin API; *path* follows ``/admin/realms``."""
         if not self._token:
             self._token = self._log_in_as_admin()
         headers = [("authorization", f"Bearer {self._token}")]
@@ -71,29 +71,29 @@ class Keycloak:
             body = json.dumps(data).encode()
         url = self._url(f"/admin/realms{path}")
         reply = self._client.request(method, url, headers, body)
-        if reply.status == 401:  # this token lives for a minute only
+        if reply.status == 401:  # the token has expired after one minute
             self._token = ""
             return self.admin(method, path, data)
         assert reply.status < 400, f"{method} {path}: {reply.status} {reply.text}"
         return reply
 
     def client_uuid(self, client_id: str) -> str:
-        """Keycloak's own id of a client."""
+        """Return Keycloak's id of a client."""
         found = self.admin("GET", f"/{REALM}/clients?clientId={client_id}").json
         return str(found[0]["id"])
 
     def user_uuid(self, name: str) -> str:
-        """Keycloak's own id of a user, the subject of the tokens."""
+        """Return Keycloak's id of a user, the subject of its tokens."""
         found = self.admin("GET", f"/{REALM}/users?exact=true&username={name}").json
         return str(found[0]["id"])
 
     def log_out_everywhere(self, name: str) -> None:
-        """End every session of a user, as an administrator does."""
+        """Log out all sessions of a user, as an administrator does."""
         self.admin("POST", f"/{REALM}/users/{self.user_uuid(name)}/logout", {})
 
     @contextlib.contextmanager
     def given_many_roles(self, name: str) -> Iterator[None]:
-        """Let a user have so many roles that his session needs two cookies."""
+        """Assign so many roles to a user that the session needs two cookies."""
         every = self.admin("GET", f"/{REALM}/roles").json
         many = [role for role in every if role["name"] in MANY_ROLES]
         path = f"/{REALM}/users/{self.user_uuid(name)}/role-mappings/realm"
@@ -121,14 +121,14 @@ class Keycloak:
 
 
 def start_keycloak(script: Path, folder: Path, certificate: Certificate) -> Keycloak:
-    """Start Keycloak in memory and set the realm up; the caller stops the process."""
+    """Start Keycloak in memory and create the realm; the caller stops the process."""
     http_port, https_port = free_port(), free_port()
     process = Process(
         "keycloak",
         [
             "bash",
             script,
-            # Not start-dev, which would build the server anew at every start.
+            # start-dev would rebuild the server at every start.
             "start",
             "--db=dev-mem",
             "--cache=local",
@@ -145,13 +145,13 @@ def start_keycloak(script: Path, folder: Path, certificate: Certificate) -> Keyc
         environment={
             "KC_BOOTSTRAP_ADMIN_USERNAME": ADMIN,
             "KC_BOOTSTRAP_ADMIN_PASSWORD": PASSWORD,
-            # Starts in half the time; nothing here runs long enough to miss the rest.
+            # Halves the start time; the tests are too short for the C2 compiler.
             "JAVA_OPTS_APPEND": "-XX:TieredStopAtLevel=1",
             "JAVA_OPTS_KC_HEAP": "-Xms128m -Xmx512m",
         },
     )
     keycloak = Keycloak(process, http_port, https_port)
-    process.wait_until(keycloak.answers, 180.0)
+    process.wait_until(keycloak.is_ready, 180.0)
     try:
         _set_up(keycloak)
     except BaseException:
@@ -161,7 +161,7 @@ def start_keycloak(script: Path, folder: Path, certificate: Certificate) -> Keyc
 
 
 def _set_up(keycloak: Keycloak) -> None:
-    """The realm, then the ``groups`` scope and the clients that use it."""
+    """Create the realm, the ``groups`` scope, and its assignment to the clients."""
     keycloak.admin("POST", "", _realm())
     scope = keycloak.admin("POST", f"/{REALM}/client-scopes", _groups_scope())
     scope_id = scope.header("location").rpartition("/")[2]
@@ -173,7 +173,6 @@ def _set_up(keycloak: Keycloak) -> None:
 
 
 def _realm() -> dict[str, Any]:
-    # Names without a pattern, which no compression makes small.
     return {
         "realm": REALM,
         "enabled": True,
@@ -232,7 +231,7 @@ def _client(client_id: str, *mappers: dict[str, Any]) -> dict[str, Any]:
 
 
 def _audience_mapper(client_id: str) -> dict[str, Any]:
-    """Without it the access token isn't for the client, only for "account"."""
+    """Return the mapper that adds the client to the audience, besides "account"."""
     return {
         "name": f"aud-mapper-{client_id}",
         "protocol": "openid-connect",
@@ -247,7 +246,7 @@ def _audience_mapper(client_id: str) -> dict[str, Any]:
 
 
 def _hardcoded_audience(audience: str) -> dict[str, Any]:
-    """Makes *audience* the only one, which a realm gone wrong looks like."""
+    """Return a mapper that makes *audience* the only one, as in a broken realm."""
     return {
         "name": "audience",
         "protocol": "openid-connect",
@@ -285,6 +284,6 @@ def _groups_scope() -> dict[str, Any]:
 
 
 def submit_credentials(client: Client, page: Reply, name: str) -> Reply:
-    """Fill in Keycloak's login form on *page*; returns the answer to it."""
+    """Submit Keycloak's login form on *page*; return the response."""
     action = form_action(page, "kc-form-login")
     return client.submit(action, {"username": name, "password": PASSWORD})

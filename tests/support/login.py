@@ -1,4 +1,4 @@
-"""A provider for whole servers, and browsers that log in there without a page."""
+"""A provider for whole servers, and clients that log in without its page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ USERS = tuple(User(name=name, password="pw") for name in ("alice", "bob"))
 
 
 class Provider:
-    """The development provider, for one or more servers on ports of their own."""
+    """The development provider for one or more servers with fixed ports."""
 
     def __init__(self, servers: int = 1) -> None:
         self.ports = [free_port() for _ in range(servers)]
@@ -43,7 +43,7 @@ class Provider:
         self._running.__exit__(kind, error, trace)
 
     def options(self, number: int = 0) -> dict[str, object]:
-        """What the configuration of a server says about it."""
+        """Return the options of a server that uses the provider."""
         return {
             "oidc_issuer_url": self.url,
             "client_id": self._client.id,
@@ -57,12 +57,12 @@ class Provider:
         }
 
     def browser(self, number: int = 0) -> Browser:
-        """A browser before one of the servers."""
+        """Return a client of one of the servers."""
         return Browser(self, self.ports[number])
 
 
 class Answer:
-    """Status, fields and body of an answer."""
+    """Status, fields and body of a response."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self.status = response.status
@@ -71,12 +71,12 @@ class Answer:
 
     @property
     def cookies(self) -> list[str]:
-        """What it sets."""
+        """The values of the Set-Cookie fields."""
         return self.headers.get_all("set-cookie") or []
 
 
 class Browser:
-    """A cookie jar, and requests on connections of their own."""
+    """A cookie jar, and requests that each open a connection."""
 
     def __init__(self, provider: Provider, port: int) -> None:
         self.provider = provider
@@ -84,7 +84,7 @@ class Browser:
         self.jar = Cookies()
 
     def get(self, target: str, *, port: int = 0) -> Answer:
-        """The answer of the server, or of another one."""
+        """Return the response of the server, or of another one at *port*."""
         url = f"http://{LOOPBACK}:{port or self.port}{target}"
         connection = http.client.HTTPConnection(LOOPBACK, port or self.port, timeout=20)
         try:
@@ -92,23 +92,23 @@ class Browser:
             if cookies := self.jar.sent_to(url):
                 headers["Cookie"] = cookies
             connection.request("GET", target, headers=headers)
-            answer = Answer(connection.getresponse())
+            response = Answer(connection.getresponse())
         finally:
             connection.close()
-        self.jar.take(url, answer.cookies)
-        return answer
+        self.jar.take(url, response.cookies)
+        return response
 
     def log_in(self, user: str = "alice") -> Answer:
-        """A whole login; the callback's answer."""
-        begun = self.get("/oauth2/start?rd=/")
-        assert begun.status == 302, (begun.status, begun.body)
-        back = urlsplit(self.provider.idp.log_in(begun.headers["location"], user))
-        answer = self.get(f"{back.path}?{back.query}")
-        assert answer.status == 302, (answer.status, answer.body)
-        return answer
+        """Log in; return the response of the callback."""
+        started = self.get("/oauth2/start?rd=/")
+        assert started.status == 302, (started.status, started.body)
+        back = urlsplit(self.provider.idp.log_in(started.headers["location"], user))
+        response = self.get(f"{back.path}?{back.query}")
+        assert response.status == 302, (response.status, response.body)
+        return response
 
     def check(self, *, port: int = 0) -> int:
-        """The status of an auth check."""
+        """Return the status of an auth check."""
         return self.get("/oauth2/auth", port=port).status
 
     def check_each_worker(

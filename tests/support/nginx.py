@@ -1,4 +1,4 @@
-"""nginx as the gateway, over TLS, with server blocks as they stand in documents."""
+"""nginx as the gateway, over TLS, with server blocks from documentation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from support.certificates import Certificate
 from support.ports import LOOPBACK
 from support.processes import Process, listens
 
-# The seed's server block is a part of a file; this is the least that goes around it,
-# with the room for headers that tokens need.
-AROUND = """\
+# Added to the reference server block: buffers for headers with tokens.
+BUFFERS = """\
 proxy_buffer_size           32k;
 proxy_buffers               8 32k;
 proxy_busy_buffers_size     64k;
@@ -39,7 +38,7 @@ http {{
 
 
 def reference_block(text: str, port: int, auth_port: int, app_port: int) -> str:
-    """The seed's server block: addresses and the cookie's name put in, no more."""
+    """Return the reference server block with ports and cookie name filled in."""
     listen = f"server {{\n  listen {LOOPBACK}:{port} ssl;\n"
     block = (
         text.replace("server {\n", listen, 1)
@@ -47,11 +46,11 @@ def reference_block(text: str, port: int, auth_port: int, app_port: int) -> str:
         .replace("http://backend/", f"http://{LOOPBACK}:{app_port}/")
         .replace("auth_cookie_name", "_oauth2_proxy")
     )
-    return AROUND + block
+    return BUFFERS + block
 
 
 def deployed_block(text: str, port: int, auth_port: int, app_port: int) -> str:
-    """Our own ``deploy/nginx.conf``: only the addresses are put in."""
+    """Return ``deploy/nginx.conf`` with the ports filled in."""
     return (
         text.replace("443 ssl", f"{LOOPBACK}:{port} ssl")
         .replace("127.0.0.1:4180", f"{LOOPBACK}:{auth_port}")
@@ -66,7 +65,7 @@ def start_nginx(
     configuration = folder / "nginx.conf"
     configuration.write_text(
         MAIN.format(
-            # As root, nginx's workers would be "nobody" and couldn't read the folder.
+            # Started by root, the workers would run as "nobody" without access to *folder*.
             user="user root;" if os.geteuid() == 0 else "",
             certificate=certificate.cert_file,
             key=certificate.key_file,

@@ -1,4 +1,4 @@
-"""authproxy and oauth2-proxy, started alike: the same file, the same environment."""
+"""Start authproxy and oauth2-proxy with the same file and environment."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from support.programs import ROOT, find
 AUTHPROXY = "authproxy"
 OAUTH2_PROXY = "oauth2-proxy"
 SOURCES = f"{ROOT / 'core'}:{ROOT / 'server'}"
-WORKERS = 2  # of authproxy, on machines with one CPU as well
+WORKERS = 2  # of authproxy, also on a machine with one CPU
 COOKIE_SECRET = "iSGfyi0EbDrkg6eNJpAXGLmwN1jZDZossmElq5GgXeI="
 REFERENCE = (ROOT / "tests" / "e2e" / "reference.cfg").read_text()
 
 
 @dataclass(frozen=True)
 class AuthServer:
-    """One of the two, running; ``url`` is where it listens itself."""
+    """A running authproxy or oauth2-proxy."""
 
     name: str
     process: Process
@@ -32,29 +32,29 @@ class AuthServer:
 
     @property
     def url(self) -> str:
-        """Its own address, without a gateway."""
+        """The URL of its listener, without a gateway."""
         return f"http://{LOOPBACK}:{self.port}"
 
     def stop(self) -> None:
-        """End it."""
+        """Stop it."""
         self.process.stop()
 
 
 def command(name: str) -> list[str | Path] | None:
-    """How a program is started; None when it isn't there.
+    """Return the command of a program, None if it is not installed.
 
-    *name* is one of the two, or the path of an archive of authproxy.
+    *name* is `AUTHPROXY`, `OAUTH2_PROXY` or the path of a zipapp.
     """
     if name == OAUTH2_PROXY:
         program = find(OAUTH2_PROXY)
         return [program] if program else None
     if name == AUTHPROXY:
-        return [sys.executable, *measured(), "-m", "authproxy"]
+        return [sys.executable, *coverage_arguments(), "-m", "authproxy"]
     return [sys.executable, name]
 
 
-def measured() -> list[str | Path]:
-    """When coverage is measured, measure the server's processes too."""
+def coverage_arguments() -> list[str | Path]:
+    """Return the arguments that measure coverage in a process, if the tests do."""
     coverage = sys.modules.get("coverage")
     if coverage is None or coverage.Coverage.current() is None:
         return []
@@ -72,17 +72,17 @@ def start_auth_server(
     environment: Mapping[str, str] | None = None,
     path: str = "/ready",
 ) -> AuthServer:
-    """Start the program *name* with the seed's configuration and return it.
+    """Start the program *name* with the reference configuration and wait for it.
 
     Args:
-        folder: takes its configuration and its log.
+        folder: directory for its configuration and its log.
         config: the text of the configuration file.
-        environment: settings beside the seed's own; those named alike replace them.
-        path: it has started when this path is answered with 200; "" means, when it
+        environment: added to the environment; replaces variables of the same name.
+        path: the program is ready when GET of this path returns 200; with "", when it
             listens.
     """
     started = command(name)
-    assert started, f"{name} isn't installed"
+    assert started, f"{name} is not installed"
     folder.mkdir(parents=True, exist_ok=True)
     name = Path(name).name
     file = folder / f"{name}.cfg"
@@ -106,14 +106,14 @@ def start_auth_server(
         },
     )
     server = AuthServer(name, process, port)
-    process.wait_until(lambda: _answers(server, path), 30.0)
+    process.wait_until(lambda: _is_ready(server, path), 30.0)
     return server
 
 
-def _answers(server: AuthServer, path: str) -> bool:
+def _is_ready(server: AuthServer, path: str) -> bool:
     if not path:
         return listens(server.port)
-    # Each worker gets the provider's keys by itself; an answer tells of one of them.
+    # Each worker loads the provider's keys; a response comes from one of them.
     ready = server.process.log().count("[provider_ready]")
     if path == "/ready" and server.name != OAUTH2_PROXY and ready < WORKERS:
         return False

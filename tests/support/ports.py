@@ -5,18 +5,18 @@ from __future__ import annotations
 import socket
 
 LOOPBACK = "127.0.0.1"
-_given: set[int] = set()
+_used: set[int] = set()
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that this process hasn't given out before.
+    """Return an unused port that this process has not returned before.
 
-    For programs that can't report the port they were given by the kernel.
+    It serves programs that cannot report a port chosen by the kernel.
     """
     while True:
         with socket.socket() as probe:
             probe.bind((LOOPBACK, 0))
             port: int = probe.getsockname()[1]
-        if port not in _given:
-            _given.add(port)
+        if port not in _used:
+            _used.add(port)
             return port

@@ -1,4 +1,4 @@
-"""Other programs, started for a test and surely ended after it."""
+"""Programs that are started for a test and always stopped after it."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from types import TracebackType
 
 from support.ports import LOOPBACK
 
-POLL = 0.02  # seconds between two looks at a condition
-TAIL = 60  # lines of a log that are shown
+POLL_INTERVAL = 0.02  # seconds between two checks of a condition
+TAIL = 60  # lines of a log in a failure report
 _running: list[Process] = []
 
 
 class ProgramFailedError(Exception):
-    """A program ended, or didn't answer in time; its log is part of the message."""
+    """A program exited or did not become ready in time; the message has its log."""
 
 
 def running() -> tuple[Process, ...]:
-    """The programs that run now, in the order they were started."""
+    """Return the running programs in the order of their start."""
     return tuple(_running)
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
-    """Return as soon as *condition* holds; TimeoutError when it doesn't in time."""
+    """Wait until *condition* holds; raises TimeoutError after *seconds*."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {seconds:g} s for {what}")
-        time.sleep(POLL)
+        time.sleep(POLL_INTERVAL)
 
 
 def listens(port: int, host: str = LOOPBACK) -> bool:
-    """Whether somebody accepts connections on *port*."""
+    """Return whether *port* accepts connections."""
     with contextlib.suppress(OSError), socket.create_connection((host, port), 1.0):
         return True
     return False
 
 
 class Process:
-    """A program in a process group of its own, with its output in a file.
+    """A program in a new process group, with its output in a file.
 
-    ``environment`` is all it gets besides PATH, HOME, the language and what measures
-    coverage: nothing of the tester's own settings reaches it.
+    Its environment is *environment*, `INHERITED` and the variables of coverage, so
+    settings of the developer do not reach it.
     """
 
-    KEPT = ("PATH", "HOME", "LANG", "JAVA_HOME", "TMPDIR")
+    INHERITED = ("PATH", "HOME", "LANG", "JAVA_HOME", "TMPDIR")
 
     def __init__(
         self,
@@ -61,14 +61,14 @@ class Process:
         folder: Path,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Start *command* in *folder*, which also takes the log."""
+        """Start *command* in *folder*, where the log is written."""
         self.name = name
         self.log_file = folder / f"{name}.log"
         self._mark = 0
         inherited = {
             key: value
             for key, value in os.environ.items()
-            if key in self.KEPT or key.startswith("COVERAGE_")
+            if key in self.INHERITED or key.startswith("COVERAGE_")
         }
         with self.log_file.open("ab") as log:
             self._popen = subprocess.Popen(
@@ -95,42 +95,42 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The process id, which is the group's as well."""
+        """The process id, which is also that of the group."""
         return self._popen.pid
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended; None while it runs."""
+        """The exit code; None while it runs."""
         return self._popen.poll()
 
     def wait_until(self, ready: Callable[[], bool], seconds: float = 15.0) -> Process:
-        """Wait until *ready* holds; the program must not end before."""
+        """Wait until *ready* holds; raises ProgramFailedError if the program exits."""
 
-        def decided() -> bool:
+        def is_done() -> bool:
             return self.exit_code is not None or ready()
 
         try:
-            wait_for(decided, f"{self.name} to answer", seconds)
+            wait_for(is_done, f"{self.name} to be ready", seconds)
         except TimeoutError as error:
             self.stop()
             raise ProgramFailedError(f"{error}\n{self.log_tail()}") from None
         if self.exit_code is not None:
             self.stop()
             raise ProgramFailedError(
-                f"{self.name} ended with {self.exit_code}\n{self.log_tail()}"
+                f"{self.name} exited with code {self.exit_code}\n{self.log_tail()}"
             )
         return self
 
     def wait(self, seconds: float = 15.0) -> int:
-        """Wait for its end; returns the exit code."""
+        """Wait until it exits; return the exit code."""
         return self._popen.wait(seconds)
 
     def signal(self, number: int) -> None:
-        """Send a signal to the program alone, not to its children."""
+        """Send a signal to the program, not to its children."""
         self._popen.send_signal(number)
 
     def stop(self, seconds: float = 10.0) -> None:
-        """End the whole group: politely, then by force."""
+        """Stop the process group with SIGTERM, then with SIGKILL."""
         if self in _running:
             _running.remove(self)
         self._signal_group(signal.SIGTERM)
@@ -144,19 +144,19 @@ class Process:
             os.killpg(self._popen.pid, number)
 
     def log(self) -> str:
-        """All that it wrote so far."""
+        """Return its output so far."""
         return self.log_file.read_text(errors="replace")
 
     def mark(self) -> None:
-        """Remember the end of the log, for `log_since_mark`."""
+        """Mark the end of the log for `log_since_mark`."""
         self._mark = self.log_file.stat().st_size
 
     def log_since_mark(self) -> str:
-        """What it wrote after `mark`."""
+        """Return its output since `mark`."""
         with self.log_file.open("rb") as log:
             log.seek(self._mark)
             return log.read().decode(errors="replace")
 
     def log_tail(self, lines: int = TAIL) -> str:
-        """The last lines of the log."""
+        """Return the last lines of the log."""
         return "\n".join(self.log().splitlines()[-lines:])

@@ -1,4 +1,4 @@
-"""The whole program with a configuration file, and sessions that it accepts."""
+"""authproxy with a configuration file, and session cookies that it accepts."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from authproxy_core.drive import drive_sync
 from authproxy_core.session import Session
 from authproxy_core.sessions.sessions import Sessions
 from authproxy_core.settings.root import CookieSettings, Secret, Settings
-from support.peers import measured
+from support.peers import coverage_arguments
 from support.ports import LOOPBACK
 from support.processes import Process
 
 ROOT = Path(__file__).parents[2]
 SECRET = "0123456789abcdef"
-# A provider that is never asked: sessions are sealed by the tests themselves.
+# The provider is never contacted, because the tests seal the sessions.
 BASE: Mapping[str, Any] = {
     "provider": "oidc",
     "client_id": "web",
@@ -38,7 +38,7 @@ BASE: Mapping[str, Any] = {
 
 
 def toml(values: Mapping[str, Any]) -> str:
-    """*values* (texts, numbers, booleans, lists of texts) as TOML."""
+    """Return *values* (strings, numbers, booleans, lists of strings) as TOML."""
     return "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())
 
 
@@ -53,9 +53,9 @@ def _toml(value: Any) -> str:
 
 
 class Program(Process):
-    """authproxy with a configuration file in *folder*; `BASE` with *changes*.
+    """authproxy with a configuration file in *folder*: `BASE` with *changes*.
 
-    A change of None takes an option out. ``extra`` is TOML that comes last.
+    A change to None removes an option. *extra* is TOML that is appended.
     """
 
     def __init__(
@@ -80,23 +80,23 @@ class Program(Process):
 
     @staticmethod
     def _command(wrapper: tuple[str, ...]) -> tuple[str, ...]:
-        started = wrapper or (*measured(), "-m", "authproxy")
+        started = wrapper or (*coverage_arguments(), "-m", "authproxy")
         return (sys.executable, *map(str, started))
 
     def __enter__(self) -> Program:
         return self
 
     def configure(self, extra: str = "", **changes: Any) -> None:
-        """Write the file anew: as it was, with *changes*; replaced in one step."""
+        """Apply *changes* to the configuration file; it is replaced atomically."""
         self._changes |= changes
         values = {
             key: value
             for key, value in {**BASE, **self._changes}.items()
             if value is not None
         }
-        fresh = self.config.with_suffix(".new")
-        fresh.write_text(toml(values) + extra)
-        fresh.replace(self.config)
+        new = self.config.with_suffix(".new")
+        new.write_text(toml(values) + extra)
+        new.replace(self.config)
 
     def started(self) -> Program:
         """Wait until it listens."""
@@ -105,7 +105,7 @@ class Program(Process):
 
     @property
     def port(self) -> int:
-        """The first TCP port from the log."""
+        """The first TCP port in the log."""
         self.started()
         match = re.search(r"listening on https?://\S+:(\d+)", self.log())
         assert match
@@ -113,12 +113,12 @@ class Program(Process):
 
     @property
     def workers(self) -> list[int]:
-        """The process ids of the workers; without a supervisor there are none."""
+        """The process ids of the workers; empty without a supervisor."""
         text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         return [int(pid) for pid in text.split()]
 
     def peak(self) -> int:
-        """The most memory that any of its processes has had, in bytes."""
+        """Return the largest peak memory of its processes in bytes."""
         sizes = []
         for pid in (self.pid, *self.workers):
             status = Path(f"/proc/{pid}/status").read_text()
@@ -130,7 +130,7 @@ class Program(Process):
 def session_cookie(
     session: Session | None = None, *, secret: str = SECRET, age: float = 0.0
 ) -> str:
-    """A Cookie field's value for a session that began *age* seconds ago."""
+    """Return the Cookie value of a session that was created *age* seconds ago."""
     given = session or Session(user="alice", email="alice@example.com")
     now = time.time() - age
     stored = Session(

@@ -1,7 +1,7 @@
-"""Where the programs that tests run against are found; only the standard library.
+"""Locations of the programs that the tests run.
 
-Looked for on PATH, in Go's bin folders and in ``.tools`` of the repository, which
-``.ci/run`` fills.
+They are searched on PATH, in Go's bin directories, and in ``.tools`` of the repository,
+which ``.ci/run`` fills. This module uses only the standard library.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TOOLS = ROOT / ".tools"
 
 
 def find(name: str) -> Path | None:
-    """The program *name* ("nginx", "keycloak" …), or None when it isn't installed."""
+    """Return the path of the program *name*, or None if it is not installed."""
     if name == "keycloak":
         return _keycloak()
     found = shutil.which(name, path=os.pathsep.join(_folders()))
@@ -23,16 +23,16 @@ def find(name: str) -> Path | None:
 
 
 def _folders() -> list[str]:
-    """Folders to search, in order; Debian puts servers where users' PATHs don't look."""
+    """Return the directories to search, with Debian's directories for servers."""
     gopath = os.environ.get("GOPATH") or str(Path.home() / "go")
-    places = [str(TOOLS / "bin"), *os.environ.get("PATH", "").split(os.pathsep)]
-    places += [os.environ.get("GOBIN", ""), str(Path(gopath) / "bin")]
-    places += ["/usr/sbin", "/usr/local/sbin"]
-    return [place for place in places if place]
+    folders = [str(TOOLS / "bin"), *os.environ.get("PATH", "").split(os.pathsep)]
+    folders += [os.environ.get("GOBIN", ""), str(Path(gopath) / "bin")]
+    folders += ["/usr/sbin", "/usr/local/sbin"]
+    return [folder for folder in folders if folder]
 
 
 def _keycloak() -> Path | None:
-    """Keycloak's start script; without a Java runtime there is no Keycloak."""
+    """Return Keycloak's start script, or None without a Java runtime."""
     scripts = sorted(TOOLS.glob("keycloak-*/bin/kc.sh"))
     home = os.environ.get("KEYCLOAK_HOME")
     if home:

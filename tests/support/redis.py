@@ -1,4 +1,4 @@
-"""Redis for tests: servers with TLS, users and unix sockets, sentinels, a cluster."""
+"""Redis servers with TLS, users and Unix sockets, sentinels, and a cluster."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.programs import find
 
 MASTER_NAME = "main"
 USER, PASSWORD, SENTINEL_PASSWORD = "app", "redis-pass word", "sentinel-pass"
-# All that a user of the store needs.
+# The permissions that the session store needs.
 COMMANDS = (
     "+get +mget +set +del +eval +zadd +zrem +zrange +zrangebyscore +zremrangebyscore "
     "+persist +pexpireat +time +ping +auth +hello +select +role +client|tracking "
@@ -33,7 +33,7 @@ dir {folder}
 
 
 class RedisServer:
-    """A redis-server on a port of its own; it can be stopped, frozen and started."""
+    """A redis-server on a free port; it can be stopped, suspended and restarted."""
 
     def __init__(self, folder: Path, *lines: str, sentinel: bool = False) -> None:
         self.port = free_port()
@@ -62,26 +62,26 @@ class RedisServer:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def address(self) -> RedisAddress:
-        """Where it is."""
+        """The host and port."""
         return RedisAddress(host=LOOPBACK, port=self.port)
 
     @property
     def url(self) -> str:
-        """The same as a URL."""
+        """The host and port as a URL."""
         return f"redis://{LOOPBACK}:{self.port}"
 
     def use_client(self, *flags: str) -> None:
-        """How redis-cli reaches it when not by its port."""
+        """Set the flags with which redis-cli connects."""
         self._client = flags
 
     def start(self) -> None:
-        """Start it, with the data of before if it had any."""
+        """Start it with its previous data."""
         program = find("redis-server")
         assert program is not None
         command: list[str | Path] = [program, self._config]
@@ -97,14 +97,14 @@ class RedisServer:
         return False
 
     def stop(self) -> None:
-        """End it, frozen or not."""
+        """Stop it, even if it is suspended."""
         if self._process is not None:
             self._process.signal(signal.SIGCONT)
             self._process.stop()
             self._process = None
 
     def kill(self) -> None:
-        """End it at once, as a crash does."""
+        """Kill it, as in a crash."""
         assert self._process is not None
         self._process.signal(signal.SIGKILL)
         self._process.wait()
@@ -113,7 +113,7 @@ class RedisServer:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """It accepts connections, but answers nothing."""
+        """Suspend it: it accepts connections, but does not respond."""
         assert self._process is not None
         self._process.signal(signal.SIGSTOP)
         try:
@@ -122,7 +122,7 @@ class RedisServer:
             self._process.signal(signal.SIGCONT)
 
     def ask(self, *words: str) -> str:
-        """What redis-cli prints."""
+        """Run a command with redis-cli; return its output."""
         program = find("redis-cli")
         assert program is not None
         done = subprocess.run(
@@ -136,7 +136,7 @@ class RedisServer:
 
 
 def with_tls_and_user(folder: Path) -> tuple[RedisServer, str]:
-    """A server that speaks TLS to known users only; and the file of its authority."""
+    """Return a server with TLS and users, and the file of its CA certificate."""
     certificate = make_certificate(folder, LOOPBACK)
     server = RedisServer(folder, "port 0", f"aclfile {folder}/users.acl")
     (folder / "users.acl").write_text(
@@ -160,14 +160,14 @@ def with_tls_and_user(folder: Path) -> tuple[RedisServer, str]:
 
 
 def sha256(text: str) -> str:
-    """The digest that an ACL file holds instead of a password."""
+    """Return the digest that replaces a password in an ACL file."""
     import hashlib
 
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def with_socket(folder: Path) -> tuple[RedisServer, Path]:
-    """A server at a unix socket only; and its path."""
+    """Return a server that listens only on a Unix socket, and the socket's path."""
     path = folder / "redis.sock"
     server = RedisServer(
         folder, "port 0", f"unixsocket {path}", f'requirepass "{PASSWORD}"'
@@ -177,7 +177,7 @@ def with_socket(folder: Path) -> tuple[RedisServer, Path]:
 
 
 def wait_for_copy(master: RedisServer, replica: RedisServer) -> None:
-    """Wait until the replica has as many keys as its master."""
+    """Wait until the replica has the same number of keys as its master."""
     wait_for(
         lambda: master.ask("DBSIZE") == replica.ask("DBSIZE") != "(integer) 0\n",
         "the replica's copy",
@@ -185,7 +185,7 @@ def wait_for_copy(master: RedisServer, replica: RedisServer) -> None:
 
 
 class SentinelSetup:
-    """A master, a replica, and a sentinel that swaps them within about two seconds."""
+    """A master, a replica, and a sentinel that fails over within about two seconds."""
 
     def __init__(self, folder: Path) -> None:
         secured = (f'requirepass "{PASSWORD}"', f'masterauth "{PASSWORD}"')
@@ -214,7 +214,7 @@ class SentinelSetup:
             lambda: "master_link_status:up" in self.second.ask("INFO", "replication"),
             "the replica",
         )
-        # A sentinel asks a replica how it is only now and then.
+        # A sentinel polls a replica only every few seconds.
         self.sentinel.start()
         wait_for(
             lambda: (
@@ -230,13 +230,13 @@ class SentinelSetup:
             server.stop()
 
     def master(self) -> RedisServer:
-        """Whom the sentinel takes for the master."""
+        """Return the server that the sentinel reports as master."""
         text = self.sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME)
         return self.first if str(self.first.port) in text else self.second
 
 
 class ClusterSetup:
-    """Three masters, of which the first has a replica."""
+    """Three masters and a replica of the first."""
 
     def __init__(self, folder: Path) -> None:
         self.nodes = []
@@ -253,7 +253,7 @@ class ClusterSetup:
 
     @property
     def servers(self) -> list[RedisServer]:
-        """The three masters, and the first one's replica."""
+        """The three masters and the replica of the first."""
         return [server for server, _ in self.nodes]
 
     def __enter__(self) -> ClusterSetup:

@@ -1,4 +1,4 @@
-"""Small servers whose every connection is played by a coroutine of the test."""
+"""Servers that run a coroutine of the test for each connection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import uvloop
 
 T = TypeVar("T")
-WATCHDOG = 30.0  # seconds after which a test that hangs is ended
+WATCHDOG = 30.0  # seconds; limit for one test
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -22,18 +22,18 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 
 
 def run(main: Coroutine[Any, Any, T], loop: str = "asyncio") -> T:
-    """Run *main* on a new loop of the kind *loop*; never for longer than `WATCHDOG`."""
+    """Run *main* on a new event loop of the kind *loop*, for at most `WATCHDOG`."""
 
-    async def watched() -> T:
+    async def limited() -> T:
         async with asyncio.timeout(WATCHDOG):
             return await main
 
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
-        return runner.run(watched())
+        return runner.run(limited())
 
 
 class Seen(NamedTuple):
-    """A request as it came over the wire; names of fields are lower-case."""
+    """A received request; field names are lower case."""
 
     method: bytes
     target: bytes
@@ -42,12 +42,12 @@ class Seen(NamedTuple):
     trailers: list[tuple[bytes, bytes]] = []  # noqa: RUF012 - a named tuple's default
 
     def values(self, name: bytes) -> list[bytes]:
-        """The values of all fields called *name*."""
+        """Return the values of all fields *name*."""
         return [value for field, value in self.headers if field == name]
 
 
 class Peer:
-    """One accepted connection, seen from the server."""
+    """An accepted connection."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -75,7 +75,7 @@ class Peer:
         return seen._replace(body=await self.reader.readexactly(length))
 
     async def chunked(self) -> bytes:
-        """Read a chunked body to its end; its trailers are in ``trailers`` then."""
+        """Read a chunked body; ``trailers`` takes its trailers."""
         body = b""
         while size := int(await self.reader.readuntil(b"\r\n"), 16):
             body += (await self.reader.readexactly(size + 2))[:-2]
@@ -86,14 +86,14 @@ class Peer:
         return body
 
     async def send(self, data: bytes) -> None:
-        """Write *data* as the client reads."""
+        """Write *data* and wait until the client has read enough."""
         self.writer.write(data)
         await self.writer.drain()
 
     async def answer(
         self, body: bytes = b"", *, status: bytes = b"200 OK", head: bytes = b""
     ) -> None:
-        """Answer with Content-Length; *head* are further lines, each with CRLF."""
+        """Send a response with Content-Length; *head* has more lines with CRLF."""
         length = b"content-length: %d\r\n" % len(body)
         await self.send(
             b"HTTP/1.1 " + status + b"\r\n" + length + head + b"\r\n" + body
@@ -108,7 +108,7 @@ class Peer:
             pass
 
     def reset(self) -> None:
-        """End the connection with a TCP reset."""
+        """Close the connection with a TCP reset."""
         sock = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
@@ -118,10 +118,10 @@ Script: TypeAlias = Callable[[Peer], Awaitable[None]]
 
 
 class ScriptedServer:
-    """Plays *script* on each connection, then closes it.
+    """Runs *script* for each connection, then closes it.
 
-    Listens on a free loopback port, or on the unix socket *path*. Leaving the context
-    raises what a script raised, except for what a client's leaving causes.
+    Listens on a free loopback port, or on the Unix socket *path*. Leaving the context
+    raises the first error of a script; disconnects of a client are not errors.
     """
 
     def __init__(
@@ -151,14 +151,14 @@ class ScriptedServer:
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._server.close()
-        await asyncio.sleep(0)  # whom the loop has just accepted becomes a task
+        await asyncio.sleep(0)  # a connection that the loop has accepted becomes a task
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
         for writer in self._writers:
-            # asyncio's transport, once closed with bytes still to send, has no loop any
-            # more and does not know that it is lost: aborting it again fails.
+            # A transport that was closed with bytes to send has no loop left, so
+            # aborting it raises AttributeError (CPython).
             with contextlib.suppress(AttributeError):
                 writer.transport.abort()
             with contextlib.suppress(OSError):
@@ -171,11 +171,13 @@ class ScriptedServer:
     ) -> None:
         self.connections += 1
         self._writers.append(writer)
-        task = asyncio.get_running_loop().create_task(self._play(Peer(reader, writer)))
+        task = asyncio.get_running_loop().create_task(
+            self._run_script(Peer(reader, writer))
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _play(self, peer: Peer) -> None:
+    async def _run_script(self, peer: Peer) -> None:
         try:
             await self._script(peer)
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -187,7 +189,7 @@ class ScriptedServer:
 
 
 async def accept_nobody() -> tuple[socket.socket, int]:
-    """A port that refuses: bound, but not listening. The caller closes the socket."""
-    held = socket.socket()
-    held.bind(("127.0.0.1", 0))
-    return held, held.getsockname()[1]
+    """Return a bound socket that refuses connections, and its port."""
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    return bound, bound.getsockname()[1]

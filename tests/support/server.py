@@ -1,4 +1,4 @@
-"""A server over real sockets, in a thread, with an application made for tests."""
+"""A server on real sockets, in a thread, with an application for tests."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from authproxy_core.messages import Forward, Request, Respond
 from authproxy_core.settings.root import Settings
 from support.ports import LOOPBACK
 
-DEADLINE = 5.0  # seconds after which a test gives up
-TICK = 0.01  # seconds between two looks at the time limits
+DEADLINE = 5.0  # seconds to wait for a response or a condition
+TICK = 0.01  # seconds between two checks of the timeouts
 Handler = Callable[[Request], Outcome]
 
 
 def hello(request: Request) -> Outcome:
-    """The plainest answer, which names the method and the target."""
+    """Return a response with method and target as its body."""
     return Respond(
         200, ((b"content-type", b"text/plain"),), request.method + b" " + request.target
     )
@@ -46,7 +46,7 @@ def hello(request: Request) -> Outcome:
 
 @dataclass
 class Application:
-    """Answers by *handler* and remembers what it was asked."""
+    """An application that calls *handler* and records the requests."""
 
     handler: Handler = hello
     requests: list[Request] = field(default_factory=list)
@@ -54,25 +54,25 @@ class Application:
     lasting: bool = True
 
     def handle(self, request: Request) -> Outcome:
-        """The handler's outcome."""
+        """Return the outcome of the handler."""
         self.requests.append(request)
         return self.handler(request)
 
     def is_session_valid(self, request: Request, forward: Forward) -> Flow[bool]:
-        """What ``lasting`` says by then."""
+        """Return the value of ``lasting``."""
         yield from ()
         return self.lasting
 
     def upstream_failed(
         self, request: Request, forward: Forward, reason: str
     ) -> Respond:
-        """A page that names the reason."""
+        """Return a response with the reason as its body."""
         self.failures.append(reason)
         return Respond(504 if reason == "timeout" else 502, (), reason.encode())
 
 
 class Server:
-    """Connections, performer and forwarder on a uvloop of their own."""
+    """Connections, performer and forwarder on a uvloop in a thread."""
 
     def __init__(self, handler: Handler = hello, limits: Limits | None = None) -> None:
         self.application = Application(handler)
@@ -101,19 +101,21 @@ class Server:
         assert not self._thread.is_alive()
         assert self._failure is None, self._failure
         numbers = self.hub.metrics.shared.slot(0)
-        assert numbers[LAYOUT.offset(IN_FLIGHT)] == 0, "requests that never ended"
+        assert numbers[LAYOUT.offset(IN_FLIGHT)] == 0, (
+            "requests in flight that never ended"
+        )
 
     def call(self, function: Callable[[], Any]) -> None:
-        """Run *function* on the server's loop."""
+        """Run *function* on the server's event loop."""
         self._loop.call_soon_threadsafe(function)
 
     def log(self) -> str:
-        """All lines so far that have reached the file."""
+        """Return the log lines written so far."""
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), size, 0).decode()
 
     def logged(self, text: str) -> str:
-        """Wait until *text* is in the log; the whole log."""
+        """Wait until *text* is in the log; return the log."""
         until(lambda: text in self.log(), f"{text!r} in the log")
         return self.log()
 
@@ -157,13 +159,13 @@ class Server:
         writer.close()
 
     def _failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """What the loop reports is a bug: a callback raised."""
+        """Record an error that the event loop reports, such as a failed callback."""
         self._failure = context.get("exception") or RuntimeError(context["message"])
 
 
 @dataclass
 class Answer:
-    """One answer as it came over the wire."""
+    """A received response."""
 
     status: int
     headers: dict[str, str]
@@ -173,7 +175,7 @@ class Answer:
 
 
 class Wire:
-    """A raw client connection that reads answers strictly."""
+    """A client connection that sends raw bytes and reads responses strictly."""
 
     def __init__(self, port: int, source: str = LOOPBACK) -> None:
         self.socket = socket.create_connection(
@@ -188,12 +190,12 @@ class Wire:
         self.socket.close()
 
     def send(self, data: bytes) -> None:
-        """Send raw bytes; a server that has already closed is no error here."""
+        """Send raw bytes; a closed connection is not an error."""
         with contextlib.suppress(ConnectionError):
             self.socket.sendall(data)
 
     def line(self) -> bytes:
-        """The next line, with its end."""
+        """Return the next line with its line end."""
         while b"\n" not in self.buffer:
             self._more()
         end = self.buffer.index(b"\n") + 1
@@ -201,14 +203,14 @@ class Wire:
         return line
 
     def take(self, size: int) -> bytes:
-        """Exactly *size* bytes."""
+        """Return exactly *size* bytes."""
         while len(self.buffer) < size:
             self._more()
         data, self.buffer = self.buffer[:size], self.buffer[size:]
         return data
 
     def answer(self, *, head_only: bool = False) -> Answer:
-        """The next answer, interim ones included."""
+        """Return the next response, which may be informational."""
         lines = [self.line()]
         while lines[-1] != b"\r\n":
             lines.append(self.line())
@@ -228,21 +230,21 @@ class Wire:
     def _body(self, fields: dict[str, str]) -> bytes:
         if fields.get("transfer-encoding") == "chunked":
             assert "content-length" not in fields
-            pieces = []
+            chunks = []
             while size := int(self.line(), 16):
-                pieces.append(self.take(size))
+                chunks.append(self.take(size))
                 assert self.take(2) == b"\r\n"
             while (line := self.line()) != b"\r\n":
                 name, _, value = line.decode("latin-1").partition(":")
                 self._trailers[name.lower()] = value.strip()
-            return b"".join(pieces)
+            return b"".join(chunks)
         if "content-length" in fields:
             return self.take(int(fields["content-length"]))
         assert fields.get("connection") == "close", fields
         return self.rest()
 
     def rest(self) -> bytes:
-        """Everything until the server ends the connection, a reset included."""
+        """Return all bytes until the server closes or resets the connection."""
         with contextlib.suppress(EOFError, ConnectionError):
             while True:
                 self._more()
@@ -251,7 +253,7 @@ class Wire:
 
     @property
     def ended(self) -> bool:
-        """Whether the server closes now, having sent nothing more."""
+        """Whether the server closes the connection without sending more bytes."""
         return self.rest() == b""
 
     def _more(self) -> None:
@@ -262,7 +264,7 @@ class Wire:
 
 
 def talk(port: int, data: bytes) -> bytes:
-    """Send *data* and then no more; all that comes back."""
+    """Send *data*, half-close, and return all received bytes."""
     with Wire(port) as wire:
         wire.send(data)
         with contextlib.suppress(OSError):
@@ -273,14 +275,14 @@ def talk(port: int, data: bytes) -> bytes:
 def until(
     condition: Callable[[], object], what: str, seconds: float = DEADLINE
 ) -> None:
-    """Wait for *condition*; AssertionError when it does not come."""
+    """Wait until *condition* holds; raises AssertionError after *seconds*."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"waited in vain for {what}"
+        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
         time.sleep(0.005)
 
 
 def flow(effect: Effect[Any]) -> Iterator[Any]:
-    """A flow that answers with the result of one effect."""
+    """Yield one effect and return its result in a response."""
     result = yield effect
     return Respond(200, (), result if isinstance(result, bytes) else b"%r" % (result,))

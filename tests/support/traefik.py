@@ -1,17 +1,17 @@
-"""A gateway that sends the requests which Traefik's middlewares send.
+"""A simulation of Traefik 3 with its forwardAuth and errors middlewares.
 
-The real one is no Go module that can be installed. What it does is this, for version 3:
+Traefik cannot be installed as a Go module. This gateway does the following:
 
-- At the entry it drops X-Forwarded-* of clients and sets its own: Host, Port, Proto,
-  Server, and X-Real-Ip; X-Forwarded-For is set when a request is passed on.
-- ``forwardAuth`` sends GET to its address with the headers of the original request, and
-  X-Forwarded-Method and -Uri besides; the Host is the address's. An answer of 2xx lets
-  the request pass, with the listed headers taken from the answer (or dropped); any other
-  answer goes to the client. ``addAuthCookiesToResponse`` adds the listed cookies to the
-  app's answer.
-- ``errors`` replaces an answer with one of its statuses: GET of its query at its service,
-  with the original request's headers and Host, and no word of the original URI; the
-  status stays.
+- At the entry point it drops the client's X-Forwarded-* fields and sets Host, Port,
+  Proto, Server and X-Real-Ip. X-Forwarded-For is set when a request is forwarded.
+- ``forwardAuth`` sends GET to its address with the headers of the original request,
+  X-Forwarded-Method and X-Forwarded-Uri; the Host is that of the address. A 2xx response
+  allows the request, and the listed headers are taken from it or dropped. Any other
+  response goes to the client. ``addAuthCookiesToResponse`` adds the listed cookies to
+  the application's response.
+- ``errors`` replaces a response that has one of its statuses by the page at its query.
+  The request for the page has the original headers and Host, but not the original URI.
+  The status does not change.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ Pairs = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Middlewares:
-    """How ``errors`` and ``forwardAuth`` are configured; without statuses no ``errors``.
+    """The options of ``errors`` and ``forwardAuth``; ``errors`` requires statuses.
 
-    ``check`` is the path of the address that ``forwardAuth`` asks.
+    ``check`` is the path of ``forwardAuth``'s address.
     """
 
     error_statuses: tuple[int, ...]
@@ -64,7 +64,7 @@ REFERENCE = Middlewares(
 
 
 class Traefik(InThread):
-    """The gateway in a thread; ``port`` is where it listens."""
+    """The gateway in a thread; it listens on ``port``."""
 
     def __init__(
         self,
@@ -84,19 +84,19 @@ class Traefik(InThread):
         super().__init__(self._server)
 
     def answer(self, method: str, target: str, headers: Pairs, body: bytes) -> Reply:
-        """What the client gets for a request whose headers are those of the entry."""
+        """Return the response to a request with the headers of `at_entry`."""
         if target.startswith("/oauth2"):
-            reply = _passed_on(self.auth_port, method, target, headers, body)
+            reply = _forward(self.auth_port, method, target, headers, body)
         else:
-            reply = self._guarded(method, target, headers, body)
+            reply = self._forward_if_allowed(method, target, headers, body)
         if reply.status not in self.middlewares.error_statuses:
             return reply
         query = self.middlewares.error_query
-        page = _passed_on(self.auth_port, "GET", query, headers)
+        page = _forward(self.auth_port, "GET", query, headers)
         return Reply(page.url, reply.status, page.headers, page.body)
 
     def at_entry(self, headers: Pairs) -> Pairs:
-        """What Traefik makes of a client's headers as they come."""
+        """Return the headers of a client after Traefik's entry point."""
         host = {name.lower(): value for name, value in headers}.get("host", "")
         return [
             *((name, value) for name, value in headers if not _is_forwarded(name)),
@@ -107,9 +107,11 @@ class Traefik(InThread):
             ("X-Real-Ip", LOOPBACK),
         ]
 
-    def _guarded(self, method: str, target: str, headers: Pairs, body: bytes) -> Reply:
-        """The app's answer if forwardAuth lets the request pass, else the check's."""
-        check = _ask(
+    def _forward_if_allowed(
+        self, method: str, target: str, headers: Pairs, body: bytes
+    ) -> Reply:
+        """Return the application's response, or the check's if it does not allow."""
+        check = _send(
             self.auth_port,
             "GET",
             self.middlewares.check,
@@ -126,7 +128,7 @@ class Traefik(InThread):
         listed = self.middlewares.response_headers
         sent = _without(headers, *listed)
         sent += [(name, value) for name in listed for value in check.all(name)]
-        reply = _passed_on(self.app_port, method, target, sent, body)
+        reply = _forward(self.app_port, method, target, sent, body)
         added = tuple(
             ("Set-Cookie", line)
             for line in check.all("set-cookie")
@@ -140,7 +142,7 @@ class _Server(ThreadingHTTPServer):
     gateway: Traefik
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A browser that breaks a handshake off is no news."""
+        """Ignore errors, such as a browser that aborts the handshake."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -166,11 +168,11 @@ class _Handler(BaseHTTPRequestHandler):
         return cast(_Server, self.server).gateway.at_entry(headers)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 def _resolved(check: Reply, port: int, path: str) -> Reply:
-    """*check* with its Location as Traefik passes it on: resolved by its own address."""
+    """Return *check* with Location resolved against its URL, as Traefik does."""
     base = f"http://{LOOPBACK}:{port}{path}"
     headers = tuple(
         (name, urljoin(base, value) if name.lower() == "location" else value)
@@ -188,13 +190,13 @@ def _without(headers: Iterable[tuple[str, str]], *names: str) -> Pairs:
     return [pair for pair in headers if pair[0].lower() not in dropped]
 
 
-def _passed_on(
+def _forward(
     port: int, method: str, target: str, headers: Pairs, body: bytes = b""
 ) -> Reply:
-    return _ask(port, method, target, [*headers, ("X-Forwarded-For", LOOPBACK)], body)
+    return _send(port, method, target, [*headers, ("X-Forwarded-For", LOOPBACK)], body)
 
 
-def _ask(
+def _send(
     port: int, method: str, target: str, headers: Pairs, body: bytes = b""
 ) -> Reply:
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=20.0)

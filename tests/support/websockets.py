@@ -1,4 +1,4 @@
-"""WebSocket frames as bytes, and a server that sends messages back."""
+"""WebSocket frames as bytes, and a server that echoes messages."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def frame(
     masked: bool = True,
     size: int | None = None,
 ) -> bytes:
-    """One frame as a client sends it (RFC 6455 §5.2), or a wrong one on purpose.
+    """Return a frame as a client sends it (RFC 6455 §5.2), or a malformed one.
 
     Args:
         reserved: the three reserved bits.
-        size: what the frame says instead of its true size.
+        size: the length in the frame, by default the payload's.
     """
-    told = len(payload) if size is None else size
+    length = len(payload) if size is None else size
     first = (0x80 if final else 0) | reserved << 4 | opcode
     bit = 0x80 if masked else 0
-    if told < 126:
-        head = struct.pack("!BB", first, bit | told)
-    elif told < 1 << 16:
-        head = struct.pack("!BBH", first, bit | 126, told)
+    if length < 126:
+        head = struct.pack("!BB", first, bit | length)
+    elif length < 1 << 16:
+        head = struct.pack("!BBH", first, bit | 126, length)
     else:
-        head = struct.pack("!BBQ", first, bit | 127, told)
+        head = struct.pack("!BBQ", first, bit | 127, length)
     if not masked:
         return head + payload
     key = (MASK * (len(payload) // 4 + 1))[: len(payload)]
@@ -53,12 +53,12 @@ def frame(
 
 
 def close(code: int | None = None, reason: bytes = b"") -> bytes:
-    """A client's Close frame."""
+    """Return a client's Close frame."""
     return frame(CLOSE, b"" if code is None else struct.pack("!H", code) + reason)
 
 
 def fragments(opcode: int, pieces: Iterable[bytes], between: bytes = b"") -> bytes:
-    """A message in several frames, with *between* (control frames) between them."""
+    """Return a message in several frames, with control frames *between* them."""
     parts = list(pieces)
     frames = [
         frame(opcode if not i else CONTINUATION, part, final=i == len(parts) - 1)
@@ -68,7 +68,7 @@ def fragments(opcode: int, pieces: Iterable[bytes], between: bytes = b"") -> byt
 
 
 def opening(path: str, host: str, cookie: str = "", **fields: str) -> bytes:
-    """The request that asks for a WebSocket."""
+    """Return the opening handshake of a client."""
     lines = {"Host": host, "Upgrade": "websocket", "Connection": "Upgrade"}
     lines |= {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": KEY}
     lines |= {"Cookie": cookie} if cookie else {}
@@ -78,11 +78,11 @@ def opening(path: str, host: str, cookie: str = "", **fields: str) -> bytes:
 
 
 class EchoServer:
-    """Sends every message back, in a thread; ``port`` is where it listens.
+    """Echoes all messages, in a thread; it listens on ``port``.
 
-    A text message ``close CODE REASON`` is answered with that Close frame instead.
-    The frames are judged by the `websockets` library, one at a time: what comes back
-    depends on what the client sent alone, never on the pieces in which it arrived.
+    A text message ``close CODE REASON`` makes it send that Close frame instead. The
+    `websockets` library validates the frames, one at a time, so the responses do not
+    depend on how the received bytes are split.
     """
 
     def __init__(self) -> None:
@@ -132,12 +132,12 @@ class _Echo:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             self._protocol.receive_data(await self._reader.readuntil(b"\r\n\r\n"))
             while self._protocol.state is State.OPEN or self._is_new:
-                self._act()
+                self._respond()
                 await self._send()
                 if self._protocol.state is State.OPEN:
                     await self._feed()
-            self._act()
-        # The rest is read, or a reset could overtake what was sent.
+            self._respond()
+        # Unread bytes would cause a reset, which could discard the sent ones.
         with contextlib.suppress(ConnectionError):
             await self._send()
             if self._writer.can_write_eof():
@@ -151,34 +151,34 @@ class _Echo:
         return self._protocol.state is State.CONNECTING
 
     async def _feed(self) -> None:
-        """Take exactly one frame; what there is of it, when the client has left."""
+        """Receive exactly one frame, or its first part if the client disconnects."""
         try:
-            start = await self._take_in(2)
+            start = await self._receive(2)
             size = start[1] & 0x7F
             if size > 125:
-                size = int.from_bytes(await self._take_in(2 if size == 126 else 8))
-            await self._take_in(size + (4 if start[1] & 0x80 else 0))
+                size = int.from_bytes(await self._receive(2 if size == 126 else 8))
+            await self._receive(size + (4 if start[1] & 0x80 else 0))
         except asyncio.IncompleteReadError as error:
             self._protocol.receive_data(error.partial)
             self._protocol.receive_eof()
 
-    async def _take_in(self, size: int) -> bytes:
-        """The next *size* bytes; not asked for once the library has seen enough."""
+    async def _receive(self, size: int) -> bytes:
+        """Return the next *size* bytes; stop reading when the library closes."""
         if self._protocol.state is not State.OPEN:
             return bytes(min(size, 8))
         data = await self._reader.readexactly(size)
         self._protocol.receive_data(data)
         return data
 
-    def _act(self) -> None:
-        """Answer what the frame meant."""
+    def _respond(self) -> None:
+        """Respond to the received frames."""
         for event in self._protocol.events_received():
             if isinstance(event, Request):
                 self._protocol.send_response(self._protocol.accept(event))
             elif isinstance(event, Frame):
-                self._take(event)
+                self._on_frame(event)
 
-    def _take(self, frame: Frame) -> None:
+    def _on_frame(self, frame: Frame) -> None:
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
             return
         if frame.opcode is not Opcode.CONT:

@@ -1,4 +1,4 @@
-"""What a browser makes of a URL: node's WHATWG parser as the judge, one batch a run."""
+"""URLs as browsers parse them, by Node's WHATWG parser."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ console.log(JSON.stringify(hosts));
 
 
 def available() -> bool:
-    """Whether there is a node."""
+    """Return whether Node is installed."""
     return find("node") is not None
 
 
 def resolve(targets: Sequence[str]) -> list[tuple[str, str] | None]:
-    """Protocol and host that each target leads to from `BASE`; None for no URL."""
+    """Return protocol and host of each target relative to `BASE`, None if invalid."""
     node = find("node")
     assert node
     done = subprocess.run(
