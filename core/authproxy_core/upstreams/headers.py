@@ -1,21 +1,22 @@
-"""The head that an upstream gets: what passes of the client's, and what we say.
+"""Request headers for upstreams: filter the client's fields, add authproxy's.
 
-What a client says about itself is believed from trusted proxies alone. From everybody
-else, fields that tell where a request came from or what it was are left out, and those
-that name the user always: an upstream behind us takes them for ours.
+Forwarded headers are accepted from trusted proxies only; from other clients they are
+dropped. Identity headers of clients are always dropped, because upstreams trust those
+that authproxy injects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from ..bounded_cache import BoundedCache
 from ..identity.headers import HOP_BY_HOP, HeaderInjector, connection_options, folded
 from ..messages import Header, Headers, Request
 from ..request.original import OriginalRequest
 from ..request.trace import TRACEPARENT, without_bad_trace
 from ..session import Session
 
-# Who a user is, in the spellings of this proxy and of its predecessor.
+# Identity headers of authproxy and oauth2-proxy.
 IDENTITY_FIELDS = frozenset(
     {
         b"gap-auth",
@@ -32,8 +33,8 @@ IDENTITY_FIELDS = frozenset(
         b"x-forwarded-user",
     }
 )
-# What a request was before a proxy: a lie unless a proxy says it. Some frameworks even
-# route by X-Original-URL and X-Rewrite-URL.
+# Forwarded headers: spoofed unless a trusted proxy sets them. Some frameworks even route
+# by X-Original-URL and X-Rewrite-URL.
 ORIGIN_FIELDS = frozenset(
     {
         b"forwarded",
@@ -57,8 +58,8 @@ ORIGIN_FIELDS = frozenset(
 REPLACED = frozenset(
     {b"host", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"}
 )
-MAX_FIELD_NAMES = 1024  # whose kind is kept
-# What is to be done with a client's field.
+MAX_FIELD_NAMES = 1024  # entries of the policy cache
+# Policies for a client's field.
 PASS, DROP, COOKIE, CONNECTION, TE, CHAIN, FORWARDED, TRACE = range(8)
 TRAILERS: Headers = ((b"te", b"trailers"),)
 SPECIAL_FIELDS = {
@@ -71,58 +72,58 @@ SPECIAL_FIELDS = {
 
 
 class _FieldPolicies:
-    """What to do with fields by their names; remembered, for they come again."""
+    """Policy by field name; the cache ``known`` serves repeated names."""
 
-    def __init__(self, refused: frozenset[bytes], exactly: frozenset[bytes]) -> None:
-        self._refused = refused
-        self._exactly = exactly
-        self.known: dict[bytes, int] = {}
+    def __init__(
+        self, dropped: frozenset[bytes], dropped_exactly: frozenset[bytes]
+    ) -> None:
+        self._dropped = dropped
+        self._dropped_exactly = dropped_exactly
+        self.known: BoundedCache[bytes, int] = BoundedCache(MAX_FIELD_NAMES)
 
     def classify(self, name: bytes) -> int:
-        """What to do with a client's field of this name."""
-        if len(self.known) >= MAX_FIELD_NAMES:
-            self.known.clear()
+        """Return and cache the policy for a client's field of this name."""
         kind = SPECIAL_FIELDS.get(name, PASS)
         if kind in (PASS, TRACE):
-            # Twins of what frames a message stay here too: some upstream folds them.
-            known = folded(name)
+            # Some upstreams fold "_" to "-", so variants of Content-Length and the like
+            # are dropped too.
+            canonical = folded(name)
             passes = (
-                known not in self._refused
-                and known not in HOP_BY_HOP
-                and name not in self._exactly
-                and (known == name or known != b"content-length")
+                canonical not in self._dropped
+                and canonical not in HOP_BY_HOP
+                and name not in self._dropped_exactly
+                and (canonical == name or canonical != b"content-length")
             )
             if not passes:
                 kind = DROP
             elif name == b"forwarded":
                 kind = FORWARDED
-        self.known[name] = kind
-        return kind
+        return self.known.put(name, kind)
 
 
 class UpstreamHeaders:
-    """Makes the heads; *via* is our name in Via fields, b"" for none.
+    """Builds the request headers; *via* is the name in the Via field, b"" omits it.
 
-    With *strips_identity* whatever could name a user is taken from the client's fields,
-    else only what the rules of *injector* say.
+    With *strips_identity* all identity headers of the client are dropped, else only
+    those that *injector* strips.
     """
 
     def __init__(
         self,
         injector: HeaderInjector,
-        is_own_cookie: Callable[[bytes], bool],
+        is_session_cookie: Callable[[bytes], bool],
         *,
         strips_identity: bool = True,
         via: bytes = b"",
     ) -> None:
-        own = injector.stripped | REPLACED
+        dropped = injector.stripped | REPLACED
         if strips_identity:
-            own |= IDENTITY_FIELDS - injector.kept - injector.stripped_exactly
-        self.protected = own | ORIGIN_FIELDS
-        self._trusted = _FieldPolicies(own, injector.stripped_exactly)
+            dropped |= IDENTITY_FIELDS - injector.kept - injector.stripped_exactly
+        self.protected = dropped | ORIGIN_FIELDS
+        self._trusted = _FieldPolicies(dropped, injector.stripped_exactly)
         self._untrusted = _FieldPolicies(self.protected, injector.stripped_exactly)
         self._injector = injector
-        self._is_own_cookie = is_own_cookie
+        self._is_session_cookie = is_session_cookie
         self._via: Headers = ((b"via", b"1.1 " + via),) if via else ()
 
     def build(
@@ -133,108 +134,113 @@ class UpstreamHeaders:
         host: bytes,
         upgrade: bytes = b"",
     ) -> tuple[Headers, Headers]:
-        """The whole head, framing aside; *upgrade* is the protocol to ask for.
+        """Return all header fields except the framing, and the identity headers alone.
 
-        Ours come last, and nothing that the client says about its connection can
-        remove them (RFC 9110 §7.6.1). The last of them, which the rules give for the
-        session, are given once more by themselves.
+        *host* is the Host field, *upgrade* the protocol to request (b"": none).
+        authproxy's fields come last, so the client's Connection options cannot remove
+        them (RFC 9110 §7.6.1).
         """
         trusted = original.trusted
-        passed = _FieldFilter(self._trusted if trusted else self._untrusted)
-        passed.read(request.headers, self._is_own_cookie)
+        client = _FieldFilter(self._trusted if trusted else self._untrusted)
+        client.read(request.headers, self._is_session_cookie)
         identity = self._injector.headers(session)
-        head = (
-            *passed.fields(),
+        fields = (
+            *client.fields(),
             (b"host", host),
-            *passed.chain(request.peer, trusted=trusted),
+            *client.forwarded_for(request.peer, trusted=trusted),
             (b"x-forwarded-host", original.host.encode()),
             (b"x-forwarded-proto", original.scheme.encode()),
             *self._via,
             *(((b"upgrade", upgrade),) if upgrade else ()),
-            *passed.trailers,
+            *client.trailers,
             *identity,
         )
-        return head, identity
+        return fields, identity
 
 
 class _FieldFilter:
-    """What passes of a client's fields, in one look at each."""
+    """Filters a client's fields in a single pass."""
 
     __slots__ = (
+        "_connection_options",
         "_forwarded",
         "_hops",
-        "_kept",
-        "_named",
-        "_names",
+        "_passed",
+        "_policies",
         "_traced",
         "trailers",
     )
 
-    def __init__(self, names: _FieldPolicies) -> None:
-        self._names = names
-        self._kept: list[Header] = []
+    def __init__(self, policies: _FieldPolicies) -> None:
+        self._policies = policies
+        self._passed: list[Header] = []
         self._hops: list[bytes] = []  # of X-Forwarded-For
-        self._named: set[bytes] = set()  # by Connection
+        self._connection_options: set[bytes] = set()
         self._traced = self._forwarded = False
-        self.trailers: Headers = ()  # said about the next connection, but no other
+        self.trailers: Headers = ()  # the only value of TE that is forwarded
 
-    def read(self, headers: Iterable[Header], is_own: Callable[[bytes], bool]) -> None:
-        """Take the fields *headers*; cookies of a name that *is_own* do not pass."""
-        known, kept = self._names.known.get, self._kept
+    def read(
+        self, headers: Iterable[Header], is_session_cookie: Callable[[bytes], bool]
+    ) -> None:
+        """Read the client's *headers*; session cookies are dropped."""
+        known, passed = self._policies.known.get, self._passed
         for field in headers:
             name, value = field
             kind = known(name)
             if kind is None:
-                kind = self._names.classify(name)
+                kind = self._policies.classify(name)
             if kind == PASS:
-                kept.append(field)
+                passed.append(field)
             elif kind == COOKIE:
-                kept += _strip_session_cookies(value, is_own)
+                passed += _strip_session_cookies(value, is_session_cookie)
             elif kind == CHAIN:
                 self._hops.append(value)
             elif kind == CONNECTION:
-                self._named |= connection_options((field,))
+                self._connection_options |= connection_options((field,))
             elif kind == TE:
                 if b"trailers" in [part.strip().lower() for part in value.split(b",")]:
                     self.trailers = TRAILERS
             elif kind != DROP:
-                kept.append(field)
+                passed.append(field)
                 self._traced |= kind == TRACE
                 self._forwarded |= kind == FORWARDED
 
     def fields(self) -> Sequence[Header]:
-        """Those that pass."""
-        kept: Sequence[Header] = self._kept
-        if self._named:
-            kept = [field for field in kept if field[0] not in self._named]
-        return without_bad_trace(kept) if self._traced else kept
+        """Return the fields that pass."""
+        passed: Sequence[Header] = self._passed
+        options = self._connection_options
+        if options:
+            passed = [field for field in passed if field[0] not in options]
+        return without_bad_trace(passed) if self._traced else passed
 
-    def chain(self, peer: str, *, trusted: bool) -> Headers:
-        """Who it came from: X-Forwarded-For, and Forwarded where a proxy began it."""
+    def forwarded_for(self, peer: str, *, trusted: bool) -> Headers:
+        """Return X-Forwarded-For, and Forwarded if a trusted proxy sent it."""
         node = peer.encode()
         if not trusted:
             return ((b"x-forwarded-for", node),) if node else ()
         hops = [*self._hops, node] if node else self._hops
         fields: Headers = ((b"x-forwarded-for", b", ".join(hops)),) if hops else ()
         if node and self._forwarded:
-            # RFC 7239 §4: each proxy adds an element of its own, as a field of its own here.
+            # RFC 7239 §4: each proxy appends an element, here as a separate field.
             node = b'"[%b]"' % node if b":" in node else node
             fields += ((b"forwarded", b"for=" + node),)
         return fields
 
 
-def _strip_session_cookies(line: bytes, is_own: Callable[[bytes], bool]) -> Headers:
-    """The Cookie field *line* without our own, which are for nobody else."""
-    foreign: list[bytes] = []
-    start, size = 0, len(line)
+def _strip_session_cookies(
+    value: bytes, is_session_cookie: Callable[[bytes], bool]
+) -> Headers:
+    """Return the Cookie field *value* without session cookies, or nothing if empty."""
+    others: list[bytes] = []
+    start, size = 0, len(value)
     while start < size:
-        # Looking for the semicolons one by one beats split(), which walks byte by byte.
-        end = line.find(b";", start)
+        # bytes.find per semicolon is faster than split(), which scans byte by byte.
+        end = value.find(b";", start)
         end = size if end < 0 else end
-        equals = line.find(b"=", start, end)
-        if not is_own(line[start : end if equals < 0 else equals].strip()):
-            pair = line[start:end].strip(b" \t")
+        equals = value.find(b"=", start, end)
+        if not is_session_cookie(value[start : end if equals < 0 else equals].strip()):
+            pair = value[start:end].strip(b" \t")
             if pair:
-                foreign.append(pair)
+                others.append(pair)
         start = end + 1
-    return ((b"cookie", b"; ".join(foreign)),) if foreign else ()
+    return ((b"cookie", b"; ".join(others)),) if others else ()

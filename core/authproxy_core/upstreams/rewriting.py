@@ -1,8 +1,8 @@
-"""Paths and queries as Go and oauth2-proxy write them: rewriting, cleaning, escaping.
+"""Rewriting, cleaning and escaping of paths and queries, as in oauth2-proxy (Go).
 
-A rewritten path is built from the decoded path and escaped again, so an escaped slash
-becomes a real one; and the query is decoded and written anew, sorted by its names. Both
-is what oauth2-proxy does, and what its users' upstreams get.
+As in oauth2-proxy, a rewritten path is built from the decoded path and escaped again,
+so an escaped slash becomes a real one, and the query is decoded and encoded again,
+sorted by name.
 """
 
 from __future__ import annotations
@@ -14,44 +14,46 @@ from urllib.parse import quote, quote_plus, unquote_to_bytes
 from ..errors import RequestError
 from ..go_regex import Match, Pattern, compile_pattern, replace_all
 
-PATH_SAFE = "$&+,/:;=@"  # beside letters, digits and -._~
+PATH_SAFE = "$&+,/:;=@"  # besides letters, digits and -._~
 REFERENCE = re.compile(r"\$(?:\$|(\w+)|\{(\w+)\})", re.ASCII)
 BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 def escape_path(path: bytes) -> bytes:
-    """A decoded path as it stands in a URL."""
+    """Return a decoded path percent-encoded for a URL."""
     return quote(path, safe=PATH_SAFE).encode()
 
 
 def clean_path(path: bytes) -> bytes:
-    """*path* without empty and dot segments (RFC 3986 §5.2.4); begins with a slash."""
-    kept: list[bytes] = []
+    """Return *path* without empty and dot segments (RFC 3986 §5.2.4)."""
+    clean: list[bytes] = []
     segments = path.split(b"/")
     for segment in segments:
         if segment == b"..":
-            del kept[-1:]
+            del clean[-1:]
         elif segment not in (b"", b"."):
-            kept.append(segment)
-    if kept and segments[-1] in (b"", b".", b".."):
-        kept.append(b"")
-    return b"/" + b"/".join(kept)
+            clean.append(segment)
+    if clean and segments[-1] in (b"", b".", b".."):
+        clean.append(b"")
+    return b"/" + b"/".join(clean)
 
 
 class PathRewrite:
-    """A pattern, and the template of what replaces its matches."""
+    """A pattern, and the template that replaces its matches.
+
+    Raises `ValueError` for an invalid pattern.
+    """
 
     def __init__(self, pattern: str, template: str) -> None:
-        """Raises ValueError for a pattern that is none."""
         self._pattern = compile_pattern(pattern)
         self._template = list(_parse_template(template, self._pattern))
 
     def matches(self, path: bytes) -> bool:
-        """Whether the decoded *path* belongs here."""
+        """Return whether the decoded *path* matches the pattern."""
         return self._pattern.search(decode_path(path)) is not None
 
     def rewrite(self, path: bytes, query: bytes) -> bytes:
-        """The target for the upstream, from the decoded path and the raw query."""
+        """Return the request target from the decoded *path* and the raw *query*."""
         text = replace_all(self._pattern, decode_path(path), self._expand) or ""
         head, mark, added = text.partition("?")
         pairs = list(_parse_query(query))
@@ -70,9 +72,9 @@ class PathRewrite:
 
 
 def _parse_template(text: str, pattern: Pattern) -> Iterator[str | int]:
-    """Texts and numbers of groups; unknown groups are empty, as in Go.
+    """Yield literals and group numbers; unknown groups are empty, as in Go.
 
-    A name is as long as it can be: ``$1x`` is the group "1x".
+    A group name extends as far as possible: ``$1x`` is the group "1x".
     """
     end = 0
     for found in REFERENCE.finditer(text):
@@ -89,7 +91,7 @@ def _parse_template(text: str, pattern: Pattern) -> Iterator[str | int]:
 
 
 def decode_path(path: bytes) -> str:
-    """A decoded path as text; raises `RequestError` when it is none."""
+    """Return a decoded path as text; raises `RequestError` if it is not UTF-8."""
     try:
         return path.decode()
     except UnicodeDecodeError:
@@ -97,7 +99,7 @@ def decode_path(path: bytes) -> str:
 
 
 def _parse_query(query: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The parameters; malformed ones are left out."""
+    """Yield names and values of the parameters; malformed ones are skipped."""
     for part in query.split(b"&"):
         if not part or b";" in part or BAD_ESCAPE.search(part):
             continue
@@ -110,7 +112,7 @@ def _decode_parameter(text: bytes) -> bytes:
 
 
 def _encode_query(pairs: list[tuple[bytes, bytes]]) -> bytes:
-    """Sorted by name; values of one name stay in their order."""
+    """Return the query sorted by name; values of one name keep their order."""
     return "&".join(
         f"{quote_plus(name)}={quote_plus(value)}"
         for name, value in sorted(pairs, key=lambda pair: pair[0])

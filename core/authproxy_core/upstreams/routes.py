@@ -1,16 +1,15 @@
-"""Upstreams: which one a path belongs to, and what is sent there.
+"""Routing: the upstream for a request target, and the decision to forward to it.
 
-Paths are compared as oauth2-proxy does: decoded, and without empty and dot segments (a
-path with some is redirected to the one without). First come the upstreams that rewrite,
-those with the longer pattern before the shorter; then the others in the same order.
+Paths are matched as in oauth2-proxy: decoded, and without empty and dot segments (a
+path that has some is redirected to the clean one). Upstreams with rewrite_target come
+first, longer patterns before shorter ones; the others follow in the same order.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.parse import SplitResult, unquote, unquote_to_bytes, urlsplit
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -39,7 +38,7 @@ from .rewriting import PathRewrite, clean_path, decode_path, escape_path
 from .upgrades import AllowedOrigins, requested_upgrade
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
-# HTTP/2 with TLS is h2, without it h2c.
+# h2 is HTTP/2 over TLS, h2c is HTTP/2 without TLS.
 SCHEMES = {
     "http": "http",
     "https": "https",
@@ -48,31 +47,33 @@ SCHEMES = {
     "h2": "https",
 }
 NOT_FOUND = plain_response(404, b"404 page not found\n")
-# What makes decoding or cleaning change a path.
+# Matches every path that decoding or cleaning can change.
 NEEDS_CLEANING = re.compile(rb"%|//|/\.|\A[^/]")
 PATH_VARIABLE = re.compile(r"\{([^{}:]+)(?::((?:[^{}]|\{[^{}]*\})+))?\}")
 
 
 class Route(Struct, frozen=True):
-    """An upstream at a path: everything below it when it ends in a slash.
+    """An upstream at a path: everything below it if the path ends in a slash.
 
-    One of ``upstream``, ``root`` (a folder) and ``answer`` is set.
+    Exactly one of ``upstream``, ``root`` (root directory of static files) and
+    ``response`` is set. ``authority`` replaces the Host header unless
+    ``pass_host_header``.
     """
 
     id: str
     path: bytes
     pattern: Pattern | None = None
     rewrite: PathRewrite | None = None
+    condition: ConditionMatcher | None = None
     upstream: Upstream | None = None
     root: str = ""
     response: Respond | None = None
-    condition: ConditionMatcher | None = None
     authority: bytes = b""
     pass_host_header: bool = True
     upgrades: bool = False
 
     def matches(self, path: bytes) -> bool:
-        """Whether a request's path, without query, belongs here."""
+        """Return whether *path*, decoded and without the query, matches the route."""
         if self.rewrite is not None:
             return self.rewrite.matches(path)
         if self.pattern is not None:
@@ -83,21 +84,21 @@ class Route(Struct, frozen=True):
 
 
 class Upstreams:
-    """The configured upstreams; raises `SettingsError` for those that can't be."""
+    """The configured upstreams; raises `SettingsError` for invalid ones."""
 
     def __init__(
-        self, settings: Settings, is_own_cookie: Callable[[bytes], bool]
+        self, settings: Settings, is_session_cookie: Callable[[bytes], bool]
     ) -> None:
         self._routes = _build_routes(settings.upstreams)
         self._raw = settings.proxy_raw_path
         self._origins = AllowedOrigins(settings.websocket_origins)
-        self._heads = UpstreamHeaders(
+        self._headers = UpstreamHeaders(
             HeaderInjector(settings.inject_request_headers),
-            is_own_cookie,
+            is_session_cookie,
             strips_identity=settings.strip_identity_headers,
             via=settings.via.encode(),
         )
-        self._follow = settings.follow_symlinks
+        self._follow_symlinks = settings.follow_symlinks
 
     def forward(
         self,
@@ -108,27 +109,24 @@ class Upstreams:
         *,
         reusable: bool = False,
     ) -> Decision | None:
-        """The decision for a request that may pass; *headers* go to the client.
+        """Return the decision for an allowed request; *headers* go to the client.
 
-        *reusable*: this very object will come again. The answer is
-        None when there are upstreams for the path, but none of them for this request.
+        *reusable*: the decision may be reused for an identical request. Returns None
+        if all upstreams for the path have conditions and none of them matches.
         """
         path, mark, query = request.target.partition(b"?")
+        decoded = path
         if NEEDS_CLEANING.search(path):
             decoded = path if self._raw else unquote_to_bytes(path)
             clean = clean_path(decoded)
             if clean != decoded:
                 target = clean if self._raw else escape_path(clean)
                 return _redirect_response(target + mark + query, headers, session)
-        else:
-            decoded = path
         route = self._find_route(decoded, request.method, original.host, session)
         if route is None:
-            if any(one.matches(decoded) for one in self._routes):
+            if self._has_route(decoded):
                 return None
-            if not decoded.endswith(b"/") and any(
-                one.matches(decoded + b"/") for one in self._routes
-            ):
+            if not decoded.endswith(b"/") and self._has_route(decoded + b"/"):
                 return _redirect_response(path + b"/" + mark + query, headers, session)
             return _static_response(NOT_FOUND, headers, session)
         if route.response is not None:
@@ -137,17 +135,7 @@ class Upstreams:
         if route.rewrite is not None:
             target = route.rewrite.rewrite(unquote_to_bytes(path), query)
         if route.upstream is None:
-            file = _file_path(route, unquote_to_bytes(target.partition(b"?")[0]))
-            return ServeFile(
-                route.root,
-                file,
-                headers,
-                user=session.name if session else "",
-                verdict="allowed",
-                reason=_allow_reason(session),
-                upstream=route.id,
-                follow=self._follow,
-            )
+            return self._serve_file(route, target, session, headers)
         return self._forward(
             route, route.upstream, target, request, original, session, headers, reusable
         )
@@ -162,6 +150,24 @@ class Upstreams:
             ):
                 return route
         return None
+
+    def _has_route(self, path: bytes) -> bool:
+        """Return whether a route matches *path*, whatever its condition."""
+        return any(route.matches(path) for route in self._routes)
+
+    def _serve_file(
+        self, route: Route, target: bytes, session: Session | None, headers: Headers
+    ) -> ServeFile:
+        return ServeFile(
+            route.root,
+            _file_path(route, unquote_to_bytes(target.partition(b"?")[0])),
+            headers,
+            user=session.name if session else "",
+            verdict="allowed",
+            reason=_allow_reason(session),
+            upstream=route.id,
+            follow=self._follow_symlinks,
+        )
 
     def _forward(
         self,
@@ -185,29 +191,31 @@ class Upstreams:
                 reason="foreign_origin",
             )
         host = original.host.encode() if route.pass_host_header else route.authority
-        head, identity = self._heads.build(request, original, session, host, upgrade)
+        fields, identity = self._headers.build(
+            request, original, session, host, upgrade
+        )
         return Forward(
             upstream,
             request.method,
             target,
-            head,
+            fields,
             headers,
             bool(upgrade),
             user=user,
             verdict="allowed",
             reason=_allow_reason(session),
-            protected=self._heads.protected,
+            protected=self._headers.protected,
             identity=identity,
             reusable=reusable,
         )
 
 
 def _static_response(
-    answer: Respond, headers: Headers, session: Session | None
+    response: Respond, headers: Headers, session: Session | None
 ) -> Respond:
     return replace(
-        answer,
-        headers=(*answer.headers, *headers),
+        response,
+        headers=(*response.headers, *headers),
         user=session.name if session else "",
         verdict="allowed",
         reason=_allow_reason(session),
@@ -217,27 +225,30 @@ def _static_response(
 def _redirect_response(
     target: bytes, headers: Headers, session: Session | None
 ) -> Respond:
-    # Two slashes at its start would be another host's URL.
+    # Two leading slashes would make it a URL of another host.
     location = b"/" + target.lstrip(b"/")
-    answer = plain_response(301, b"", ((b"location", location),))
-    return _static_response(answer, headers, session)
+    response = plain_response(301, b"", ((b"location", location),))
+    return _static_response(response, headers, session)
 
 
 def _allow_reason(session: Session | None) -> str:
-    """Why a request may pass: by its session, or by a rule that asks for none."""
+    """Return why the request is allowed: its session, or a rule that requires none."""
     return "session" if session else "skipped"
 
 
 def _file_path(route: Route, path: bytes) -> str:
-    """The path below the folder: without what the route matched."""
+    """Return the path below the root directory: *path* without that of the route."""
     text = decode_path(path)
     if route.rewrite is None and route.pattern is None:
         text = text.removeprefix(route.path.decode())
     return "/" + text.lstrip("/")
 
 
+# -- routes from settings
+
+
 def _build_routes(settings: Sequence[UpstreamSettings]) -> list[Route]:
-    """In the order of asking; of the same length, in that of the configuration."""
+    """Return the routes in matching order; equal lengths keep the configured order."""
     routes, problems = [], []
     for upstream in settings:
         try:
@@ -246,11 +257,11 @@ def _build_routes(settings: Sequence[UpstreamSettings]) -> list[Route]:
             problems.append(f"upstreams: {upstream.id!r}: {error}")
     for name, texts in (
         ("id", [upstream.id for upstream in settings]),
-        # One path may lead to several when it depends on a condition to which.
+        # Upstreams with conditions may share a path.
         ("path", [one.path for one in settings if one.condition == Condition()]),
     ):
         problems += [
-            f"upstreams: the {name} {text!r} is there twice"
+            f"upstreams: duplicate {name} {text!r}"
             for text in sorted({text for text in texts if texts.count(text) > 1})
         ]
     if problems:
@@ -259,63 +270,61 @@ def _build_routes(settings: Sequence[UpstreamSettings]) -> list[Route]:
 
 
 def _build_route(settings: UpstreamSettings) -> Route:
-    """Raises ValueError for what is wrong with an upstream."""
+    """Return the route of an upstream; raises `ValueError` if it is invalid."""
     if not settings.id:
         raise ValueError("an empty id")
-    path = settings.path.encode()
-    rewriting = pattern = None
+    rewrite = pattern = condition = None
     if settings.rewrite_target:
-        rewriting = PathRewrite(settings.path, settings.rewrite_target)
+        rewrite = PathRewrite(settings.path, settings.rewrite_target)
     elif not settings.path.startswith("/"):
-        raise ValueError(f"got the path {settings.path!r}, expected one that begins /")
+        raise ValueError(
+            f"got path {settings.path!r}, expected a path that starts with /"
+        )
     elif "{" in settings.path or "}" in settings.path:
         pattern = _compile_variables(settings.path)
-    kind = _target(settings)
-    when = (
-        None
-        if settings.condition == Condition()
-        else ConditionMatcher(settings.condition)
-    )
-    return Route(settings.id, path, pattern, rewriting, condition=when, **kind)
-
-
-def _target(settings: UpstreamSettings) -> dict[str, Any]:
-    """What kind of upstream it is."""
+    if settings.condition != Condition():
+        condition = ConditionMatcher(settings.condition)
+    route = Route(settings.id, settings.path.encode(), pattern, rewrite, condition)
     if settings.static_code is not None:
-        return {"response": plain_response(settings.static_code, b"Authenticated")}
-    parts = urlsplit(settings.uri)
-    if parts.scheme == "file" and parts.path.startswith("/"):
-        # /dev/null, the customary way to say that there is no upstream.
-        if parts.path == "/dev/null":
-            return {"response": NOT_FOUND}
-        return {"root": unquote(parts.path)}
-    scheme = SCHEMES.get(parts.scheme)
+        response = plain_response(settings.static_code, b"Authenticated")
+        return replace(route, response=response)
+    uri = urlsplit(settings.uri)
+    if uri.scheme == "file" and uri.path.startswith("/"):
+        # oauth2-proxy users write /dev/null for "no upstream".
+        if uri.path == "/dev/null":
+            return replace(route, response=NOT_FOUND)
+        return replace(route, root=unquote(uri.path))
+    return replace(
+        route,
+        upstream=_build_upstream(settings, uri),
+        authority=(uri.netloc or "localhost").rpartition("@")[2].encode(),
+        pass_host_header=settings.pass_host_header,
+        upgrades=settings.proxy_websockets,
+    )
+
+
+def _build_upstream(settings: UpstreamSettings, uri: SplitResult) -> Upstream:
+    scheme = SCHEMES.get(uri.scheme)
     if scheme is None:
         raise ValueError(f"got {settings.uri!r}, expected a URL")
-    upstream = Upstream(
+    return Upstream(
         id=settings.id,
         scheme=scheme,
-        host=parts.hostname or "localhost",
-        port=parts.port or DEFAULT_PORTS[scheme],
-        unix=unquote(parts.path) if parts.scheme == "unix" else "",
+        host=uri.hostname or "localhost",
+        port=uri.port or DEFAULT_PORTS[scheme],
+        unix=unquote(uri.path) if uri.scheme == "unix" else "",
         timeout=settings.timeout,
         verify=not settings.insecure_skip_tls_verify,
         ca_pem=settings.ca_pem,
         trust_system=settings.trust_system,
         server_name=settings.server_name,
         keep_alive=not settings.disable_keep_alives,
-        http2=parts.scheme in ("h2", "h2c"),
+        http2=uri.scheme in ("h2", "h2c"),
     )
-    return {
-        "upstream": upstream,
-        "authority": (parts.netloc or "localhost").rpartition("@")[2].encode(),
-        "pass_host_header": settings.pass_host_header,
-        "upgrades": settings.proxy_websockets,
-    }
 
 
 def _compile_variables(path: str) -> Pattern:
-    """A path with ``{name}`` or ``{name:pattern}``: one segment, or what it says."""
+    """Compile a path with ``{name}`` (one segment) or ``{name:pattern}``."""
     parts: list[str] = []
     end = 0
     for variable in PATH_VARIABLE.finditer(path):
@@ -325,7 +334,8 @@ def _compile_variables(path: str) -> Pattern:
         )
         end = variable.end()
     rest = path[end:]
-    if "{" in "".join(parts[::2]) + rest or "}" in "".join(parts[::2]) + rest:
-        raise ValueError(f"got the path {path!r}, expected pairs of braces")
-    whole = "" if path.endswith("/") else "$"
-    return compile_pattern("^" + "".join(parts) + escape_pattern(rest) + whole)
+    literals = "".join(parts[::2]) + rest
+    if "{" in literals or "}" in literals:
+        raise ValueError(f"got path {path!r}, expected balanced braces")
+    anchor = "" if path.endswith("/") else "$"
+    return compile_pattern("^" + "".join(parts) + escape_pattern(rest) + anchor)

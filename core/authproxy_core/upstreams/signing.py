@@ -1,7 +1,8 @@
-"""Signed requests for upstreams: the header Gap-Signature (deprecated in oauth2-proxy).
+"""Request signatures for upstreams: the header Gap-Signature of oauth2-proxy.
 
-An upstream that shares the key can tell that a request came by way of this proxy, and
-that nobody changed its method, target, body or what it says about the user.
+An upstream with the shared key can verify that authproxy forwarded the request, and
+that method, target, body and identity headers are unmodified. oauth2-proxy deprecates
+the feature.
 """
 
 from __future__ import annotations
@@ -22,10 +23,8 @@ from ..pages.outcomes import resolve_outcome
 from ..settings.root import Secret, Settings
 
 SIGNATURE_FIELDS = (b"gap-auth", b"gap-signature")
-MAX_BODY_BYTES = (
-    1 << 20
-)  # bytes of a body that is signed; it is held in memory for that
-# What is signed, in this order; an absent field counts as an empty one.
+MAX_BODY_BYTES = 1 << 20  # a signed body is buffered in memory
+# Signed in this order; an absent field counts as empty.
 SIGNED_FIELDS = (
     b"content-length",
     b"content-md5",
@@ -42,13 +41,13 @@ SIGNED_FIELDS = (
 
 
 def with_signing(settings: Settings, handler: Handler) -> Handler:
-    """*handler*, whose forwards are signed when *settings* have a key."""
+    """Wrap *handler* to sign forwarded requests if a signature_key is set."""
     key = settings.signature_key
     return Signer(key).wrap(handler) if key else handler
 
 
 class Signer:
-    """Signs what is forwarded; *key* is ``algorithm:key``, which settings check."""
+    """Signs forwarded requests; *key* is ``algorithm:key``, validated by settings."""
 
     def __init__(self, key: Secret) -> None:
         name, _, secret = key.value.partition(b":")
@@ -56,7 +55,7 @@ class Signer:
         self._key = secret
 
     def wrap(self, handler: Handler) -> Handler:
-        """*handler*, whose forwards are signed."""
+        """Return a handler that signs the forwarded requests of *handler*."""
 
         def handle(request: Request) -> Outcome:
             return self._sign(request, handler(request))
@@ -80,12 +79,12 @@ class Signer:
     def signature(
         self, request: Request, target: bytes, headers: Headers, body: bytes
     ) -> bytes:
-        """The value of Gap-Signature; *target* and *headers* are as sent upstream.
+        """Return the value of Gap-Signature; *target* and *headers* are as sent upstream.
 
-        The path is that of *target*, the query as it came.
+        The signed path is that of *target*, the signed query that of *request*.
         """
         if body and not header_values(headers, b"content-length"):
-            # It came in chunks; its size is known now, and is what the driver sends.
+            # The client sent chunks; the driver sends the buffered body with a length.
             headers = (*headers, (b"content-length", b"%d" % len(body)))
         path = target.partition(b"?")[0]
         _, mark, query = request.target.partition(b"?")

@@ -1,8 +1,8 @@
-"""Upgrades to another protocol: which are passed on, and whose pages may ask for them.
+"""Protocol upgrades: which are forwarded, and from which origins.
 
-A browser sends cookies with every WebSocket, from whatever page it is opened, and the
-same-origin policy does not keep the page from reading it. Origin, which scripts can't
-change, is all there is against it (RFC 6455 §10.2).
+A browser sends cookies with a WebSocket handshake from any page, and the same-origin
+policy does not apply to the WebSocket. The Origin field, which scripts cannot change,
+is the only protection (RFC 6455 §10.2).
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from ..encoding import is_token
 from ..identity.headers import connection_options
 from ..messages import Header, Request, header_values
 
-# Behind these the client could send any request to the upstream, unseen by us.
+# Inside these protocols the client could send unchecked requests to the upstream.
 REFUSED_PROTOCOLS = (b"h2", b"http", b"tls")
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def requested_upgrade(headers: Sequence[Header]) -> bytes:
-    """The protocol that a request asks for, b"" for none that could be passed on.
+    """Return the requested protocol; b"" if the upgrade is not forwarded.
 
-    A request with a body goes on as it is: RFC 9110 §7.8 lets a server ignore Upgrade.
+    An upgrade request with a body is forwarded without Upgrade, which a server may
+    ignore (RFC 9110 §7.8).
     """
     values = header_values(headers, b"upgrade")
     if not values:
@@ -56,9 +57,9 @@ class AllowedOrigins:
         self._entries = frozenset(entry.lower().rstrip("/") for entry in entries)
 
     def permits(self, request: Request, host: str) -> bool:
-        """Whether the page that asks is one of ours; *host* is the original one.
+        """Return whether the Origin of *request* is allowed; *host* is the original host.
 
-        Without Origin it is no browser, and what a program sends is its own affair.
+        A request without Origin is not from a browser, so it is allowed.
         """
         values = header_values(request.headers, b"origin")
         if not values or "*" in self._entries:
@@ -70,7 +71,7 @@ class AllowedOrigins:
 
 
 def _is_same_origin(origin: str, host: str) -> bool:
-    """Whether *origin* is a page of *host*; TLS may have ended before us."""
+    """Return whether *origin* is on *host*; the scheme may differ (TLS termination)."""
     scheme, separator, authority = origin.partition("://")
     if not separator or scheme not in DEFAULT_PORTS:
         return False

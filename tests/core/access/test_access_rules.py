@@ -612,7 +612,7 @@ def test_no_upstream_for_somebody() -> None:
 
 
 def test_one_path_may_lead_to_several_only_with_conditions() -> None:
-    with pytest.raises(SettingsError, match="the path '/' is there twice"):
+    with pytest.raises(SettingsError, match="duplicate path '/'"):
         harness_with(upstreams=(upstream("a"), upstream("b")))
     harness_with(upstreams=(upstream("a", groups=("x",)), upstream("b")))
     with pytest.raises(SettingsError, match="upstreams: 'a': got the method 'get'"):

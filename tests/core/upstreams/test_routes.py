@@ -154,7 +154,7 @@ def test_variables_in_paths() -> None:
         (at("/{a:(}"), "missing"),
         (at("/{a}{b:[}"), "missing"),
         (at("(", "/x"), "missing"),
-        (at("a"), "begins /"),
+        (at("a"), "starts with /"),
         (UpstreamSettings(id="", uri="http://x"), "empty id"),
         (UpstreamSettings(id="x", uri="file:x"), "expected a URL"),
         (UpstreamSettings(id="x", uri="gopher://x"), "gopher"),
