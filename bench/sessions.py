@@ -19,6 +19,7 @@ from authproxy_core import (
     Secret,
     Session,
     Settings,
+    decide_sync,
     drive_sync,
 )
 from authproxy_core.sessions.codec import encode_session
@@ -75,14 +76,14 @@ def _logged_in(issuer: str, padding: int) -> Session:
 
     drive_sync(proxy.warm_up(), perform)
     host = (b"host", b"app.example.com")
-    started = proxy.start(Request(b"GET", b"/oauth2/start", (host,), "127.0.0.1"))
+    started = proxy.handle(Request(b"GET", b"/oauth2/start", (host,), "127.0.0.1"))
     assert isinstance(started, Respond)
     values = dict(started.headers)
     cookie = values[b"set-cookie"].partition(b";")[0]
     back = provider.log_in(values[b"location"].decode(), "alice")
     target = back.removeprefix("https://app.example.com").encode()
     request = Request(b"GET", target, (host, (b"cookie", cookie)), "127.0.0.1")
-    answer = drive_sync(proxy.callback(request), perform)
+    answer = decide_sync(proxy.handle(request), perform)
     assert answer.status == 302, answer
     cookies = [
         value.partition(b";")[0]
