@@ -66,7 +66,7 @@ class RequestError(AuthProxyError):
     status_hint = 400
 
 
-class CredentialsRefused(AuthProxyError):
+class CredentialsRejected(AuthProxyError):
     """The Authorization field can't be used, and nothing else may stand in for it."""
 
     code = "credentials_refused"

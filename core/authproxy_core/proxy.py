@@ -22,7 +22,7 @@ from .endpoints.middleware import Handler, restore_query, wrap_handler
 from .endpoints.requirements import Requirements
 from .endpoints.session_recheck import is_session_valid
 from .endpoints.userinfo import userinfo
-from .errors import CredentialsRefused, RequestError, StoreError
+from .errors import CredentialsRejected, RequestError, StoreError
 from .identity.headers import HeaderInjector
 from .login.flow import (
     callback,
@@ -261,7 +261,7 @@ class AuthProxy(StoreHooks):
             session, _ = yield from authenticate(
                 self._context, self._credentials, request
             )
-        except CredentialsRefused:
+        except CredentialsRejected:
             return None
         return self._authorized(session) if session else None
 

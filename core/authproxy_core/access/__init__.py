@@ -1,1 +1,1 @@
-"""Who may pass: rules, matchers, public paths, credentials, group membership."""
+"""Access control: rules, matchers, bypass options, credentials, membership."""

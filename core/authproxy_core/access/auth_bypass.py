@@ -1,8 +1,8 @@
-"""The gate: which requests need no login, whoever sends them.
+"""Auth bypass: requests that need no login (``skip_auth_*``, ``trusted_ips``).
 
-A rule is tried on the path as a program behind us would decode it. Programs differ in
-what they make of dots, doubled or encoded separators and the like, so a path that can be
-read in two ways passes by no rule; it needs a login like any other.
+Rules match the decoded path, as the application will see it. Servers decode dots and
+doubled or encoded separators differently, so an ambiguous path matches no rule and needs
+a login.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..pages.challenge import plain_response
 from ..request.original import AddressSet, OriginalRequest, TrustedProxies
 from ..settings.auth_bypass import AuthBypassSettings, skip_rules
 
-# Separators and what else ends or changes a path for some program, plain or encoded.
+# Separators and characters that end or change the path in some servers, raw or encoded.
 _AMBIGUOUS = re.compile(rb"[\\;#\x00-\x20\x7f]|//|%(?:2[fF]|5[cC]|(?![0-9A-Fa-f]{2}))")
 _DOTS = re.compile(r"(?:^|/)[. ]+(?:/|$)")
 _DECODED = re.compile(r"[\\;#?\x00-\x1f\x7f-\x9f]|//")
@@ -25,7 +25,7 @@ _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 
 
 def unambiguous_path(uri: bytes) -> str | None:
-    """The decoded path of *uri* (origin-form), None when it can be read in two ways."""
+    """Return the decoded path of *uri* (origin-form), None if it is ambiguous."""
     path = uri.partition(b"?")[0]
     if not path.startswith(b"/") or _AMBIGUOUS.search(path):
         return None
@@ -33,18 +33,18 @@ def unambiguous_path(uri: bytes) -> str | None:
         decoded = unquote_to_bytes(path).decode()
     except UnicodeDecodeError:
         return None
-    if _ESCAPE.search(decoded):  # encoded twice: some decode once more
+    if _ESCAPE.search(decoded):  # encoded twice: some servers decode again
         return None
-    readings = [decoded]
-    if not decoded.isascii():  # full-width slashes and dots become plain ones somewhere
-        readings.append(unicodedata.normalize("NFKC", decoded))
-    if any(_DECODED.search(one) or _DOTS.search(one) for one in readings):
+    variants = [decoded]
+    if not decoded.isascii():  # some servers map full-width slashes and dots to ASCII
+        variants.append(unicodedata.normalize("NFKC", decoded))
+    if any(_DECODED.search(path) or _DOTS.search(path) for path in variants):
         return None
     return decoded
 
 
 class AuthBypass:
-    """Judges requests by the rules of *settings*, which are valid."""
+    """The bypass options of valid *settings*, compiled."""
 
     def __init__(self, settings: AuthBypassSettings, trust: TrustedProxies) -> None:
         self._trust = trust
@@ -55,7 +55,7 @@ class AuthBypass:
         self._api = tuple(map(compile_pattern, settings.api_routes))
 
     def applies(self, request: Request, original: OriginalRequest) -> bool:
-        """Whether *request*, which stands for *original*, passes without a login."""
+        """Return whether *request*, sent for *original*, needs no login."""
         if self._preflight and original.method == b"OPTIONS":
             return True
         if (
@@ -65,32 +65,32 @@ class AuthBypass:
             return True
         if not self._rules or self._trust.is_contradicted(request, original):
             return False
-        return self._passes(original.method, original.uri)
+        return self._matches_rule(original.method, original.uri)
 
     def applies_as_forwarded(self, request: Request, original: OriginalRequest) -> bool:
-        """The same about *request* itself, which we pass on as it is.
+        """Return whether *request* needs no login by its own method and target.
 
-        What a gateway says of another URI is not what the application will get.
+        The upstream receives these, not the URI in the gateway's headers.
         """
         if (request.method, request.target) == (original.method, original.uri):
             return True
-        own = OriginalRequest(
+        forwarded = OriginalRequest(
             request.method,
             original.scheme,
             original.host,
             request.target,
             original.client,
         )
-        return self.applies(request, own)
+        return self.applies(request, forwarded)
 
-    def _passes(self, method: bytes, uri: bytes) -> bool:
+    def _matches_rule(self, method: bytes, uri: bytes) -> bool:
         path = unambiguous_path(uri)
         return path is not None and any(
             rule.matches(method, path) for rule in self._rules
         )
 
     def is_api(self, original: OriginalRequest) -> bool:
-        """Whether *original* is for a script: it gets 401 in the place of a page."""
+        """Return whether *original* matches ``api_routes``: it gets 401, never a page."""
         if not self._api:
             return False
         uri = original.uri.decode("utf-8", "replace")
@@ -98,17 +98,17 @@ class AuthBypass:
 
 
 class HttpsRedirect:
-    """Sends plain requests to https (``force_https``)."""
+    """Redirects http requests to https (``force_https``)."""
 
     def __init__(self, settings: AuthBypassSettings) -> None:
         self._port = "" if settings.https_port == 443 else f":{settings.https_port}"
 
     def redirect(self, original: OriginalRequest) -> Respond | None:
-        """308 for a request that did not come over https, else None."""
+        """Return 308 for a request that was not sent over https, else None."""
         if original.scheme == "https":
             return None
         host, separator, port = original.host.rpartition(":")
-        if not separator or port.endswith("]"):  # no port, be it behind an address
+        if not separator or port.endswith("]"):  # no port, or an IPv6 address
             host = original.host
         else:
             host += self._port

@@ -1,8 +1,8 @@
-"""Who sends a request, by its Authorization field: a bearer JWT, or Basic credentials.
+"""Authentication by the Authorization field: bearer JWTs and Basic credentials.
 
-What was verified is remembered, so that the next request with it needs no new look at a
-signature or a hash; until when it holds is judged every time. The field comes before
-the session's cookie, and one of the two decides: identities are never mixed.
+Verified credentials are cached, so that further requests with them need no new
+verification of a signature or hash; their expiry is checked every time. The field takes
+precedence over the session cookie. One of the two decides: identities are never mixed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from ..effects import Flow, Outcome
 from ..errors import (
     AuthProxyError,
-    CredentialsRefused,
+    CredentialsRejected,
     EffectError,
     ProviderError,
     TokenError,
@@ -33,8 +33,8 @@ from ..sessions.session_resolver import session_of_request
 from ..settings.credentials import HTPASSWD, CredentialSettings
 from .htpasswd import VERIFIED_TTL, Htpasswd
 
-BEARER, BASIC = "bearer", "basic"  # reasons
-TOKEN_CACHE_TTL = 300.0  # seconds until a token's signature is looked at again
+BEARER, BASIC = "bearer", "basic"  # reason codes
+TOKEN_CACHE_TTL = 300.0  # seconds until the signature of a token is verified again
 
 
 def credentials_of(
@@ -42,7 +42,7 @@ def credentials_of(
     htpasswd: Htpasswd | None,
     random_bytes: Callable[[int], bytes],
 ) -> Credentials | None:
-    """What reads the field, None where the settings let nothing in it count."""
+    """Return the verifier of the field, None if the settings accept no credentials."""
     if not context.settings.credentials.any:
         return None
     return Credentials(context, htpasswd, random_bytes)
@@ -51,7 +51,11 @@ def credentials_of(
 def authenticate(
     context: SessionContext, credentials: Credentials | None, request: Request
 ) -> Flow[tuple[Session | None, Headers]]:
-    """Who sends a request, by its Authorization field or its session."""
+    """Return the session of *request*, by its Authorization field or its cookies.
+
+    Also returns the cookies to set. Raises `CredentialsRejected`, `RequestError` and
+    `StoreError`.
+    """
     if credentials is not None:
         entry = yield from credentials.verify(request)
         if entry is not None:
@@ -60,15 +64,15 @@ def authenticate(
 
 
 def by_field(outcome: Outcome, entry: SessionEntry) -> Outcome:
-    """*outcome* of a request that the field let in: it does not hang on a session."""
+    """Return *outcome* with the reason code of the credentials if it was allowed."""
     if isinstance(outcome, Decision) and outcome.verdict == "allowed":
-        basic = entry.session.provider == HTPASSWD
-        return replace(outcome, reason=BASIC if basic else BEARER)
+        is_basic = entry.session.provider == HTPASSWD
+        return replace(outcome, reason=BASIC if is_basic else BEARER)
     return outcome
 
 
 class Credentials:
-    """Reads the field, and remembers what it said."""
+    """Verifies the Authorization field and caches the sessions of verified ones."""
 
     def __init__(
         self,
@@ -97,85 +101,87 @@ class Credentials:
         self._verified = SessionCache(settings.session_cache_bytes)
 
     def cached(self, request: Request) -> SessionEntry | None:
-        """Who the field says, if that was verified a moment ago; no I/O."""
+        """Return the cached entry for the field if it is still valid; no I/O."""
         value = field_of(request.headers)
         if not value:
             return None
-        entry = self._verified.get(self._mark(value))
+        entry = self._verified.get(self._cache_key(value))
         if entry is None or self._clock() >= entry.fresh_until:
             return None
-        return entry if self._counts(request, entry.session) else None
+        return entry if self._is_bound(request, entry.session) else None
 
-    def _counts(self, request: Request, session: Session) -> bool:
-        """Whether sessions of that provider count on the request's host."""
+    def _is_bound(self, request: Request, session: Session) -> bool:
+        """Return whether the session's provider is used on the request's host."""
         binding = self._context.binding
         return not binding.is_active or binding.serves(
             self._context.host(request), session.provider
         )
 
     def verify(self, request: Request) -> Flow[SessionEntry | None]:
-        """Who the field says, None if it says nobody that we know.
+        """Return the session for the field; None for a missing or unknown one.
 
-        Raises `CredentialsRefused` where a field that can't be used is the end.
+        Raises `CredentialsRejected` for an invalid field if no login may replace it.
         """
-        known = self.cached(request)
-        if known is not None:
-            return known
+        cached = self.cached(request)
+        if cached is not None:
+            return cached
         value = field_of(request.headers)
         if value is None:
             return None
         if self._settings.jwt_bearer_tokens:
-            session = yield from self._bearer(value)
-            if session is not None and self._counts(request, session):
+            session = yield from self._verify_bearer(value)
+            if session is not None and self._is_bound(request, session):
                 until = min(
                     session.expires_at + self._leeway, self._clock() + TOKEN_CACHE_TTL
                 )
-                return self._remember(value, session, until)
+                return self._cache(value, session, until)
             if not self._settings.bearer_login_fallback:
-                raise CredentialsRefused("the Authorization field holds no good token")
-        session = yield from self._basic(
+                raise CredentialsRejected("no valid token in the Authorization field")
+        session = yield from self._verify_basic(
             value, self._context.trusted_proxies.client(request)
         )
         if session is None:
             return None
-        return self._remember(value, session, self._clock() + VERIFIED_TTL)
+        return self._cache(value, session, self._clock() + VERIFIED_TTL)
 
-    def _mark(self, value: bytes) -> bytes:
-        """What *value* is remembered by: a password is kept nowhere.
+    def _cache_key(self, value: bytes) -> bytes:
+        """Return a keyed hash of *value*, because no password is stored.
 
-        It is as long as the value, for the cache counts bytes.
+        It is padded to the length of *value*: the cache counts the bytes of its keys.
         """
         digest = hashlib.blake2b(value, key=self._key, digest_size=32).digest()
         return digest + bytes(max(len(value) - len(digest), 0))
 
-    def _remember(self, value: bytes, session: Session, until: float) -> SessionEntry:
-        span = SessionDeadlines(inf, inf, inf, until)
-        entry = SessionEntry(session, self._mark(value), span, session.created_at)
+    def _cache(self, value: bytes, session: Session, until: float) -> SessionEntry:
+        deadlines = SessionDeadlines(inf, inf, inf, until)
+        entry = SessionEntry(
+            session, self._cache_key(value), deadlines, session.created_at
+        )
         self._verified.put(entry)
         return entry
 
     # -- bearer JWTs
 
-    def _bearer(self, value: bytes) -> Flow[Session | None]:
-        given = bearer_of(value)
-        if not isinstance(given, Bearer):
+    def _verify_bearer(self, value: bytes) -> Flow[Session | None]:
+        bearer = bearer_of(value)
+        if not isinstance(bearer, Bearer):
             return None
-        error: AuthProxyError = TokenError("nobody known issued it", reason="issuer")
+        error: AuthProxyError = TokenError("unknown issuer", reason="issuer")
         try:
-            issuer = unverified_claims(given.token).get("iss")
+            issuer = unverified_claims(bearer.token).get("iss")
         except TokenError as malformed:
-            self._refused(malformed)
+            self._report_rejected_token(malformed)
             return None
-        for look in self._looks(given.token, issuer):
+        for verification in self._verifications(bearer.token, issuer):
             try:
-                return (yield from look)
-            except (TokenError, ProviderError, EffectError) as refused:
-                error = refused
-        self._refused(error)
+                return (yield from verification)
+            except (TokenError, ProviderError, EffectError) as rejected:
+                error = rejected
+        self._report_rejected_token(error)
         return None
 
-    def _looks(self, token: str, issuer: object) -> list[Flow[Session]]:
-        """The flows that may verify a token which says that it is of *issuer*."""
+    def _verifications(self, token: str, issuer: object) -> list[Flow[Session]]:
+        """Return the flows that may verify a token with the unverified *issuer*."""
         parties = self._settings.jwt_authorized_parties
         return [
             *(
@@ -190,38 +196,38 @@ class Credentials:
             ),
         ]
 
-    def _refused(self, error: AuthProxyError) -> None:
+    def _report_rejected_token(self, error: AuthProxyError) -> None:
         reason = getattr(error, "reason", error.code)
         hint = getattr(error, "hint", "")
-        detail = f"a bearer token was refused: {error}{hint and f'; {hint}'}"
+        detail = f"bearer token rejected: {error}{hint and f'; {hint}'}"
         self._on_event(Event("token_refused", reason=reason, detail=detail))
 
-    # -- names and passwords
+    # -- user names and passwords
 
-    def _basic(self, value: bytes, client: str) -> Flow[Session | None]:
-        given = basic_of(value)
-        if self._htpasswd is None or not isinstance(given, Basic):
+    def _verify_basic(self, value: bytes, client: str) -> Flow[Session | None]:
+        basic = basic_of(value)
+        if self._htpasswd is None or not isinstance(basic, Basic):
             return None
-        right = yield from self._htpasswd.verify(given, client)
-        if right:
-            return local_session(self._settings, given.user, self._clock())
-        self._on_event(password_rejected_event(given.user, right))
+        verified = yield from self._htpasswd.verify(basic, client)
+        if verified:
+            return local_session(self._settings, basic.user, self._clock())
+        self._on_event(password_rejected_event(basic.user, verified))
         return None
 
 
-def password_rejected_event(user: str, right: bool | None) -> Event:
-    """The event for a password that was wrong, or (None) that came too often."""
-    reason = "too_many_tries" if right is None else "password"
-    return Event("login_failed", user, reason, "name and password were refused")
+def password_rejected_event(user: str, verified: bool | None) -> Event:
+    """Return the event for a wrong password, or (None) for too many attempts."""
+    reason = "too_many_tries" if verified is None else "password"
+    return Event("login_failed", user, reason, "user name or password rejected")
 
 
 def local_session(
     settings: CredentialSettings, user: str, now: float, *, stored: bool = False
 ) -> Session:
-    """The session of a user of the htpasswd file.
+    """Return the session of a user of the htpasswd file.
 
-    The name is an e-mail address only where the settings say so, and never in a session
-    that is *stored*.
+    The user name serves as email address only if the settings say so, and never in a
+    session that is *stored*. *now* is in seconds since the epoch.
     """
     return Session(
         provider=HTPASSWD,

@@ -1,7 +1,7 @@
-"""Users of an htpasswd file: who is one, without telling who is not.
+"""Users of an htpasswd file: verify passwords and limit attempts.
 
-Whatever is wrong, a user that does not exist or a password, takes about as long and
-says as little. Tries are counted before they are made, so that many at once count too.
+An unknown user and a wrong password take the same time and give the same result.
+Attempts are counted before the verification, so concurrent ones count as well.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from ..effects import Flow, Offload
 from ..request.authorization import Basic
 from ..settings.secret import Secret
 
-VERIFIED_TTL = 60.0  # seconds that a right password needs no new look
-BCRYPT_BYTES = 72  # of a password; the rest means nothing to bcrypt
-WINDOW = 60.0  # seconds over which tries are counted
-MAX_ATTEMPTS_PER_CLIENT = 10  # wrong ones within the window; then everything is refused
+VERIFIED_TTL = 60.0  # seconds until a verified password is checked again
+BCRYPT_BYTES = 72  # bytes of a password; bcrypt ignores the rest
+WINDOW = 60.0  # seconds over which failed attempts are counted
+# Failed attempts per window; at the limit, further ones are rejected unchecked.
+MAX_ATTEMPTS_PER_CLIENT = 10
 MAX_ATTEMPTS_PER_USER = 30
 MAX_ATTEMPTS_TOTAL = 300
 _SHA = b"{SHA}"
 
 
 class AttemptLimiter:
-    """Wrong tries of the last `WINDOW` seconds, by client, by user and in all."""
+    """Counts the failed attempts of a `WINDOW`: by client, by user and in total."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -34,7 +35,7 @@ class AttemptLimiter:
         self._since = clock()
 
     def begin(self, client: str, user: str) -> bool:
-        """Count a try that begins; False when there were too many already."""
+        """Count an attempt as failed and return True; False if a limit is reached."""
         if self._clock() - self._since >= WINDOW:
             self._counts.clear()
             self._since = self._clock()
@@ -46,21 +47,21 @@ class AttemptLimiter:
         return True
 
     def succeed(self, client: str, user: str) -> None:
-        """Take back the try that began: it was none."""
+        """Uncount a successful attempt."""
         for key in self._limits(client, user):
             self._counts[key] = max(self._counts.get(key, 0) - 1, 0)
 
     @staticmethod
     def _limits(client: str, user: str) -> dict[tuple[str, str], int]:
         return {
-            ("client", _network(client)): MAX_ATTEMPTS_PER_CLIENT,
+            ("client", _client_network(client)): MAX_ATTEMPTS_PER_CLIENT,
             ("user", user.casefold()): MAX_ATTEMPTS_PER_USER,
             ("all", ""): MAX_ATTEMPTS_TOTAL,
         }
 
 
-def _network(client: str) -> str:
-    """A client's address, or the network that an IPv6 client has to itself."""
+def _client_network(client: str) -> str:
+    """Return an IPv4 address, or the /64 network of an IPv6 client."""
     if ":" not in client:
         return client
     try:
@@ -70,7 +71,7 @@ def _network(client: str) -> str:
 
 
 class Htpasswd:
-    """Judges names and passwords by the table *users* of valid hashes."""
+    """Verifies user names and passwords by *users*, a table of valid hashes."""
 
     def __init__(
         self,
@@ -80,34 +81,45 @@ class Htpasswd:
         random_bytes: Callable[[int], bytes],
     ) -> None:
         self._users = users
-        self._tries = AttemptLimiter(clock)
-        self._slow = any(not one.value.startswith(_SHA) for one in users.values())
-        self._dummy = _dummy(users, random_bytes)
+        self._attempts = AttemptLimiter(clock)
+        self._is_slow = any(
+            not hash_.value.startswith(_SHA) for hash_ in users.values()
+        )
+        self._dummy = _dummy_hash(users, random_bytes)
 
     def knows(self, user: str) -> bool:
-        """Whether there is a user of this name."""
+        """Return whether *user* is in the file."""
         return user in self._users
 
-    def verify(self, given: Basic, client: str) -> Flow[bool | None]:
-        """Whether name and password are right; None after too many wrong ones."""
-        if not self._tries.begin(client, given.user):
+    def verify(self, credentials: Basic, client: str) -> Flow[bool | None]:
+        """Return whether the password is correct; None after too many failed attempts.
+
+        *client* is the client's address.
+        """
+        if not self._attempts.begin(client, credentials.user):
             return None
-        stored = self._users.get(given.user)
-        judged = _judge(stored.value if stored else b"", self._dummy, given.password)
-        right: bool = (yield from Offload(judged)) if self._slow else judged()
-        if right:
-            self._tries.succeed(client, given.user)
-        return right
+        stored = self._users.get(credentials.user)
+        verify = _verifier(
+            stored.value if stored else b"", self._dummy, credentials.password
+        )
+        verified: bool = (yield from Offload(verify)) if self._is_slow else verify()
+        if verified:
+            self._attempts.succeed(client, credentials.user)
+        return verified
 
 
-def _dummy(users: Mapping[str, Secret], random_bytes: Callable[[int], bytes]) -> bytes:
-    """A hash that no password has, as expensive as the most expensive of *users*."""
+def _dummy_hash(
+    users: Mapping[str, Secret], random_bytes: Callable[[int], bytes]
+) -> bytes:
+    """Return a hash of no password, as expensive as the most expensive of *users*."""
     costs = [
-        int(one.value[4:6]) for one in users.values() if not one.value.startswith(_SHA)
+        int(hash_.value[4:6])
+        for hash_ in users.values()
+        if not hash_.value.startswith(_SHA)
     ]
     if not costs:
         return _SHA + base64.b64encode(random_bytes(20))
-    # bcrypt's own base64: 22 letters of salt, of which the last has four idle bits.
+    # bcrypt's base64 alphabet: 22 letters of salt; the last has four unused bits.
     salt = base64.b64encode(random_bytes(16)).translate(_TO_BCRYPT)[:21] + b"u"
     return b"$2b$%02d$" % max(costs) + salt + b"." * 31
 
@@ -115,25 +127,28 @@ def _dummy(users: Mapping[str, Secret], random_bytes: Callable[[int], bytes]) ->
 _TO_BCRYPT = bytes.maketrans(b"+/", b"./")
 
 
-def _judge(stored: bytes, dummy: bytes, password: bytes) -> Callable[[], bool]:
-    """Whether *password* has the hash *stored*; what is wrong costs as much as *dummy*."""
+def _verifier(stored: bytes, dummy: bytes, password: bytes) -> Callable[[], bool]:
+    """Return a function that compares *password* with the hash *stored* (b"": none).
 
-    def judge() -> bool:
+    A failure takes as long as a comparison with *dummy*.
+    """
+
+    def verify() -> bool:
         if stored and _matches(stored, password):
             return True
         if not stored or stored.startswith(_SHA) != dummy.startswith(_SHA):
             _matches(dummy, password)
         return False
 
-    return judge
+    return verify
 
 
 def _matches(stored: bytes, password: bytes) -> bool:
     if stored.startswith(_SHA):
-        # The format of the file, not a choice: SHA-1 without a salt.
+        # The format of the file: SHA-1 without a salt.
         digest = base64.b64encode(hashlib.sha1(password).digest())  # noqa: S324
         return hmac.compare_digest(digest, stored[len(_SHA) :])
-    import bcrypt  # few need it, and every start would pay for it
+    import bcrypt  # imported on use to keep startup fast
 
     try:
         return bcrypt.checkpw(password[:BCRYPT_BYTES], stored)

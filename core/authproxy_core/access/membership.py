@@ -1,9 +1,10 @@
-"""Does this session satisfy the rules: e-mail, groups, and what a query asks for."""
+"""Authorization of sessions: email rules and the constraints of an auth check's query."""
 
 from __future__ import annotations
 
 from msgspec import Struct
 
+from ..bounded_cache import BoundedCache
 from ..request.forms import constraints
 from ..request.hosts import ListedHost, listed_hosts
 from ..session import Session
@@ -11,16 +12,17 @@ from ..settings.root import Settings
 
 CONSTRAINTS = ("allowed_groups", "allowed_emails", "allowed_email_domains")
 MAX_CACHED_QUERIES = 256
+MAX_CACHED_QUERY_BYTES = 4096  # bytes of a query worth caching
 
 
 class EmailRule:
-    """Which e-mail addresses may come in: by domain, or from a list."""
+    """The email addresses that are allowed: by domain, or from a list."""
 
     def __init__(self, settings: Settings) -> None:
         domains = [domain.lower() for domain in settings.email_domains]
-        self._anyone = "*" in domains
+        self._any_email = "*" in domains
         self._exact = frozenset(domain for domain in domains if domain[:1] not in "*.")
-        self._below = tuple(
+        self._suffixes = tuple(
             domain.removeprefix("*") for domain in domains if domain[:1] in "*."
         )
         self._listed = frozenset(
@@ -28,10 +30,10 @@ class EmailRule:
         )
 
     def permits(self, email: str) -> bool:
-        """Whether the address is not empty and one that is let in."""
+        """Return whether *email* is allowed; an empty one never is."""
         if not email:
             return False
-        if self._anyone:
+        if self._any_email:
             return True
         domain = email_domain(email)
         if domain is None:
@@ -40,22 +42,22 @@ class EmailRule:
             domain in self._exact
             or any(
                 domain.endswith(suffix) and len(domain) > len(suffix)
-                for suffix in self._below
+                for suffix in self._suffixes
             )
             or folded_email(email) in self._listed
         )
 
 
 def folded_email(email: str) -> str:
-    """Lower-case, if that cannot make two different addresses one."""
+    """Return *email* in lower case, if that cannot merge two different addresses."""
     return email.lower() if email.isascii() else email
 
 
 def email_domain(email: str) -> str | None:
-    """The lower-case domain of an address with exactly one ``@``, else None.
+    """Return the lower-case domain of an address with exactly one ``@``, else None.
 
-    Blanks, control characters, quotes and anything that is not ASCII in the domain make
-    it None: such addresses are read in different ways by different programs.
+    Spaces, control characters, quotes and a domain that is not ASCII give None, because
+    parsers disagree about such addresses.
     """
     local, at, domain = email.partition("@")
     if not at or not local or not domain or "@" in domain:
@@ -68,9 +70,9 @@ def email_domain(email: str) -> str | None:
 
 
 class Constraints(Struct, frozen=True):
-    """What the query of the auth endpoint demands; None means no demand.
+    """The constraints in the query of the auth endpoint; None means no constraint.
 
-    A demand that is there but empty is satisfied by nobody.
+    No session satisfies a constraint that is present but empty.
     """
 
     groups: frozenset[str] | None = None
@@ -78,7 +80,7 @@ class Constraints(Struct, frozen=True):
     email_domains: tuple[ListedHost, ...] | None = None
 
     def permits(self, session: Session) -> bool:
-        """Whether the session satisfies every demand."""
+        """Return whether *session* satisfies every constraint."""
         if self.groups is not None and self.groups.isdisjoint(session.groups):
             return False
         if self.emails is not None and session.email not in self.emails:
@@ -92,12 +94,12 @@ class Constraints(Struct, frozen=True):
 
 
 def parse_constraints(query: bytes) -> Constraints:
-    """The demands in a raw query; raises `RequestError` when it can't be read."""
-    found = {
-        name: [piece for value in values for piece in value.split(",") if piece]
+    """Parse the constraints of a raw *query*; raises `RequestError` if it is malformed."""
+    listed = {
+        name: [item for value in values for item in value.split(",") if item]
         for name, values in constraints(query, CONSTRAINTS).items()
     }
-    groups, emails, domains = (found.get(name) for name in CONSTRAINTS)
+    groups, emails, domains = (listed.get(name) for name in CONSTRAINTS)
     return Constraints(
         None if groups is None else frozenset(groups),
         None if emails is None else frozenset(emails),
@@ -106,17 +108,18 @@ def parse_constraints(query: bytes) -> Constraints:
 
 
 class ConstraintCache:
-    """Parsed queries: a gateway asks with the same few over and over."""
+    """Parsed queries: the auth requests of a gateway have only a few different ones."""
 
     def __init__(self) -> None:
-        self._parsed: dict[bytes, Constraints] = {}
+        self._parsed: BoundedCache[bytes, Constraints] = BoundedCache(
+            MAX_CACHED_QUERIES
+        )
 
     def get(self, query: bytes) -> Constraints:
-        """The demands in *query*; raises `RequestError`."""
-        found = self._parsed.get(query)
-        if found is None:
-            found = parse_constraints(query)
-            if len(self._parsed) >= MAX_CACHED_QUERIES or len(query) > 4096:
-                self._parsed.clear()
-            self._parsed[query] = found
-        return found
+        """Return the constraints of a raw *query*; raises `RequestError`."""
+        parsed = self._parsed.get(query)
+        if parsed is None:
+            parsed = parse_constraints(query)
+            if len(query) <= MAX_CACHED_QUERY_BYTES:
+                self._parsed.put(query, parsed)
+        return parsed

@@ -9,7 +9,7 @@ import orjson
 from msgspec.structs import replace
 
 from ..effects import Flow, Outcome
-from ..errors import CredentialsRefused, EffectError, RequestError
+from ..errors import CredentialsRejected, EffectError, RequestError
 from ..messages import Decision, Event, Headers, Respond
 from ..session import Session
 from . import challenge
@@ -58,7 +58,7 @@ def with_error_handling(flow: Flow[Decision]) -> Flow[Decision]:
         return (yield from flow)
     except RequestError as error:
         return bad_request_response(error)
-    except CredentialsRefused as error:
+    except CredentialsRejected as error:
         return challenge.forbidden_response((), error.code)
     except EffectError as error:
         event = Event("effect_failed", reason=error.code, detail=str(error))
