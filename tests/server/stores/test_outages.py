@@ -35,7 +35,7 @@ from support.stores import NAME, RemoteStore, Watched
 pytestmark = pytest.mark.skipif(
     find("redis-server") is None, reason="redis-server isn't installed"
 )
-MAX_RECOVERY = 1.0  # seconds until the store is ready once Redis is
+MAX_OPERATION = 10.0  # seconds; an operation that takes longer hangs
 KEY = f"{NAME}-{'0' * 32}"
 Body = Callable[[Watched], Awaitable[None]]
 
@@ -63,27 +63,13 @@ def with_watched(settings: StoreSettings, body: Body) -> None:
     run(main(), "uvloop")
 
 
-async def recovered(watched: Watched, since: float) -> Store:
-    """Return the ready store; fails unless it is ready in time after *since*."""
-    store = await watched.ready()
-    assert time.monotonic() - since < MAX_RECOVERY
-    return store
-
-
-async def run_in_thread(function: Callable[[], object]) -> float:
-    """Run a blocking function; returns the time of its end (monotonic seconds)."""
-    await asyncio.to_thread(function)
-    return time.monotonic()
-
-
 class Load:
-    """Continuous loads of a key, and their results."""
+    """Continuous loads of a key, and the number of their results."""
 
-    def __init__(self, store: Store, key: str = KEY, expected: bytes = b"v") -> None:
-        self.store, self.key, self.expected = store, key, expected
-        self.successes = 0
-        self.failures: list[float] = []
-        self.slowest = 0.0
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.expected: bytes | None = b"v"
+        self.successes = self.failures = 0
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Load]:
@@ -98,14 +84,26 @@ class Load:
 
     async def _one(self) -> None:
         while True:
-            began = time.monotonic()
             try:
-                assert await self.store.load(self.key) == self.expected
+                async with asyncio.timeout(MAX_OPERATION):
+                    assert await self.store.load(KEY) == self.expected
                 self.successes += 1
             except StoreError:
-                self.failures.append(time.monotonic())
-            self.slowest = max(self.slowest, time.monotonic() - began)
+                self.failures += 1
             await asyncio.sleep(0.005)
+
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until *condition* holds; fails after `MAX_OPERATION` seconds."""
+        deadline = time.monotonic() + MAX_OPERATION
+        while not condition():
+            assert time.monotonic() < deadline, f"timed out waiting for {what}"
+            await asyncio.sleep(0.005)
+
+    async def succeed(self, count: int = 50) -> None:
+        """Wait for *count* further successful loads, none of which fails."""
+        successes, failures = self.successes + count, self.failures
+        await self.until(lambda: self.successes >= successes, "successful loads")
+        assert self.failures == failures
 
 
 def test_start_without_redis_becomes_available_later(tmp_path: Path) -> None:
@@ -113,17 +111,15 @@ def test_start_without_redis_becomes_available_later(tmp_path: Path) -> None:
 
     async def body(watched: Watched) -> None:
         store = watched.store
-        began = time.monotonic()
         with pytest.raises(StoreError):
             await store.load(KEY)
-        assert time.monotonic() - began < 0.5
         for _ in range(3):
             with pytest.raises(StoreError, match="refused"):
                 await store.load(KEY)
         assert (store.available, store.notifies) == (False, False)
         assert str(server.port) in store.error
-        await run_in_thread(server.start)
-        store = await recovered(watched, time.monotonic())
+        await asyncio.to_thread(server.start)
+        store = await watched.ready()
         await store.save(KEY, b"v", 60.0)
         assert watched.changes[0][0] is None
 
@@ -133,31 +129,27 @@ def test_start_without_redis_becomes_available_later(tmp_path: Path) -> None:
         server.stop()
 
 
-def test_killed_redis_fails_fast_and_recovers(server: RedisServer) -> None:
-    """Caches are invalidated, and the store is ready within a second."""
+def test_killed_redis_fails_requests_and_recovers(server: RedisServer) -> None:
+    """Caches are invalidated once."""
 
     async def body(watched: Watched) -> None:
         store = await watched.ready()
         await store.save(KEY, b"v", 60.0)
         load = Load(store)
         async with load.running():
-            await asyncio.sleep(0.2)
-            assert not load.failures
+            await load.succeed()
             watched.changes.clear()
-            await run_in_thread(server.kill)
-            await watched.until(lambda one: not one.available, "the failure", 1.0)
+            await asyncio.to_thread(server.kill)
+            await watched.until(lambda one: not one.available, "the failure")
             assert not store.notifies
             with pytest.raises(StoreError):
                 await store.acquire_lock(f"{KEY}.lock", 5.0, 1.0, "t")
-            load.expected = None  # type: ignore[assignment] # Redis has lost it
-            await run_in_thread(server.start)
-            began = time.monotonic()
-            await recovered(watched, began)
+            load.expected = None  # Redis has lost it
+            await asyncio.to_thread(server.start)
+            await watched.ready()
             assert [key for key, _ in watched.changes] == [None]
-            failures = len(load.failures)
-            await asyncio.sleep(0.3)
-            assert len(load.failures) == failures
-        assert load.slowest < 1.0
+            assert load.failures > 0
+            await load.succeed()
         assert (True, True) in watched.states[-2:]
 
     with_watched(in_redis(server.address), body)
@@ -171,16 +163,16 @@ def test_lost_connection_fails_no_request(server: RedisServer) -> None:
         load = Load(store)
         async with load.running():
             for _ in range(5):
-                await asyncio.sleep(0.1)
+                await load.succeed()
                 await asyncio.to_thread(server.ask, "CLIENT", "KILL", "TYPE", "normal")
-            await asyncio.sleep(0.1)
-        assert load.failures == []
+            await load.succeed()
+        assert load.failures == 0
         await watched.ready()
 
     with_watched(in_redis(server.address), body)
 
 
-def test_suspended_redis_fails_in_time_and_ends_notifications(
+def test_suspended_redis_fails_requests_and_ends_notifications(
     server: RedisServer,
 ) -> None:
 
@@ -190,20 +182,15 @@ def test_suspended_redis_fails_in_time_and_ends_notifications(
         load = Load(store)
         async with load.running():
             with server.frozen():
-                began = time.monotonic()
                 await watched.until(
                     lambda one: not one.notifies, "the loss of notifications"
                 )
-                assert time.monotonic() - began < 1.0
                 await watched.until(lambda one: not one.available, "the failure")
-                assert time.monotonic() - began < 2.5
-                failures = len(load.failures)
+                failures = load.failures
                 with pytest.raises(StoreError):
                     await store.save(KEY, b"w", 60.0)
-                await asyncio.sleep(1.0)
-                assert len(load.failures) > failures
-            await recovered(watched, time.monotonic())
-        assert load.slowest < 2.5
+                await load.until(lambda: load.failures > failures, "failures")
+            await watched.ready()
 
     with_watched(in_redis(server.address, answer_timeout=1.5), body)
 
@@ -253,7 +240,7 @@ def test_lost_tracking_connection_invalidates_caches(server: RedisServer) -> Non
         store = await watched.ready()
         watched.changes.clear()
         watched.states.clear()
-        await run_in_thread(kill_tracking)
+        await asyncio.to_thread(kill_tracking)
         await watched.until(
             lambda _: len(watched.states) >= 2, "loss and return of notifications"
         )
@@ -291,7 +278,7 @@ def test_rejected_write_makes_store_unavailable(server: RedisServer) -> None:
         assert "OOM" in store.error
         assert await store.load(KEY) == b"v"
         await asyncio.to_thread(server.ask, "CONFIG", "SET", "maxmemory", "0")
-        await recovered(watched, time.monotonic())
+        await watched.ready()
         await store.save(KEY, b"w" * 100_000, 60.0)
 
     with_watched(in_redis(server.address), body)
@@ -482,16 +469,12 @@ def test_failover_continues_on_replica(tmp_path: Path) -> None:
             await asyncio.to_thread(wait_for_copy, setup.first, setup.second)
             load = Load(store)
             async with load.running():
-                killed = await run_in_thread(setup.first.kill)
+                await asyncio.to_thread(setup.first.kill)
                 watched.changes.clear()
                 await watched.until(lambda one: not one.available, "the failure")
                 await watched.ready()
-                print(f"recovered after {time.monotonic() - killed:.2f} s")
-                assert time.monotonic() - killed < 8.0
                 await store.save(KEY, b"v", 60.0)
-                since = len(load.failures)
-                await asyncio.sleep(0.5)
-                assert len(load.failures) == since
+                await load.succeed()
             assert None in [key for key, _ in watched.changes]
             assert setup.master() is setup.second
 
@@ -507,7 +490,7 @@ def test_planned_failover_writes_to_new_master(tmp_path: Path) -> None:
             await asyncio.to_thread(
                 setup.sentinel.ask, "SENTINEL", "FAILOVER", MASTER_NAME
             )
-            deadline = time.monotonic() + 8.0
+            deadline = time.monotonic() + MAX_OPERATION
             while await asyncio.to_thread(setup.master) is setup.first:
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.05)
@@ -518,9 +501,8 @@ def test_planned_failover_writes_to_new_master(tmp_path: Path) -> None:
                     text = await asyncio.to_thread(setup.second.ask, "GET", KEY)
                     if text.strip() == "w":
                         break
-                assert time.monotonic() < moved + 3.0
+                assert time.monotonic() < moved + MAX_OPERATION
                 await asyncio.sleep(0.02)
-            print(f"written to the new master {time.monotonic() - moved:.2f} s later")
             await watched.ready()
 
         with_watched(in_sentinels(setup), body)
@@ -554,7 +536,7 @@ def test_cluster_serves_other_masters_until_failover(tmp_path: Path) -> None:
             assert await store.load_all(tuple(keys)) == (b"v",) * 60
             first, *_, replica = setup.servers
             await asyncio.to_thread(wait_for_copy, first, replica)
-            killed = await run_in_thread(setup.servers[0].kill)
+            await asyncio.to_thread(setup.servers[0].kill)
             results = await asyncio.gather(
                 *[store.load(key) for key in keys], return_exceptions=True
             )
@@ -564,12 +546,11 @@ def test_cluster_serves_other_masters_until_failover(tmp_path: Path) -> None:
             await watched.until(
                 lambda one: one.available and one.notifies, "the replica", 15.0
             )
-            print(f"recovered after {time.monotonic() - killed:.2f} s")
             assert await store.load_all(tuple(keys)) == (b"v",) * 60
             since = time.monotonic()
             await store.delete(keys[0])
             await watched.notified(keys[0], since)
-            await run_in_thread(setup.servers[0].start)
+            await asyncio.to_thread(setup.servers[0].start)
             await asyncio.sleep(1.0)
             assert await store.load_all(tuple(keys[1:])) == (b"v",) * 59
 
@@ -627,8 +608,8 @@ def test_cluster_discovered_after_start(tmp_path: Path) -> None:
             lambda one: "no node of the cluster replies" in one.error, "the reason"
         )
         assert not watched.store.available
-        await run_in_thread(setup.__enter__)
-        await recovered(watched, time.monotonic())
+        await asyncio.to_thread(setup.__enter__)
+        await watched.ready()
         await watched.store.save(KEY, b"v", 60.0)
 
     try:
