@@ -65,7 +65,7 @@ def _as_page(method: bytes, target: bytes, headers: Headers) -> HttpResponse:
 def _table(headers: list[tuple[bytes, bytes]], style: str) -> str:
     if not headers:
         return (
-            "<p>No identity headers: this request did not pass through authproxy.</p>"
+            "<p>None: this request did not pass through authproxy.</p>"
         )
     rows = "".join(
         f"<tr><th scope=row>{escape(_title(name))}</th>"

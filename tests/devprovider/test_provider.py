@@ -1,4 +1,4 @@
-"""The development provider and the sample application."""
+"""The development provider, without a network and over HTTP."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from joserfc.jwk import KeySet
 
 from authproxy_core.effects import Fetch
 from authproxy_core.messages import first_header
-from authproxy_demo import sample_app
 from authproxy_devprovider.config import (
     UNUSABLE_KEYS,
     Client,
@@ -29,7 +28,7 @@ from authproxy_devprovider.config import (
     User,
     example_users,
 )
-from authproxy_devprovider.pages import PAGE_HEADERS, SUBMIT_SCRIPT, csp_hash
+from authproxy_devprovider.pages import SUBMIT_SCRIPT, csp_hash
 from authproxy_devprovider.protocol import OAuthError
 from authproxy_devprovider.provider import DevProvider, serve
 from authproxy_devprovider.web import RunningServer
@@ -794,6 +793,10 @@ def test_fetch_returns_response_without_network(provider: DevProvider) -> None:
     assert "keys" in json.loads(response.body)
 
 
+def not_found(*_request: object) -> HttpResponse:
+    return 404, (), b""
+
+
 class TestServer:
     @pytest.fixture
     def server(self) -> Iterator[RunningServer]:
@@ -887,11 +890,11 @@ class TestServer:
 
     def test_taken_port_raises(self, server: RunningServer) -> None:
         with pytest.raises(OSError, match="address already in use"):
-            RunningServer(sample_app.handle, port=server.port)
+            RunningServer(not_found, port=server.port)
 
     def test_close_is_idempotent_and_ends_thread(self) -> None:
         before = threading.active_count()
-        server = RunningServer(sample_app.handle)
+        server = RunningServer(not_found)
         server.close()
         server.close()
         assert threading.active_count() == before
@@ -909,39 +912,3 @@ class TestServer:
             assert self.request(connection, "GET", "/")[0] == 500
             connection.close()
         assert "handler failed" in caplog.text
-
-
-class TestSampleApp:
-    HEADERS = (
-        (b"host", b"app"),
-        (b"x-forwarded-preferred-username", b"<alice>"),
-        (b"x-forwarded-user", b"sub"),
-        (b"authorization", b"Bearer " + b"t" * 100),
-    )
-
-    def test_page_escapes_and_shortens_headers(self) -> None:
-        status, headers, body = sample_app.handle(b"GET", b"/a?b", self.HEADERS, b"")
-        text = body.decode()
-        assert status == 200
-        assert headers == PAGE_HEADERS
-        assert "Hello, &lt;alice&gt;" in text
-        assert "<alice>" not in text
-        identity, others = text.split("Other headers")
-        assert "X-Forwarded-User" in identity
-        assert "X-Forwarded-User" not in others
-        assert "t" * 30 not in text
-        assert "(107 characters)" in others
-        assert 'href="/oauth2/sign_out?rd=/"' in text
-
-    def test_headers_json_has_complete_values(self) -> None:
-        _, _, body = sample_app.handle(
-            b"POST", b"/headers.json?x", self.HEADERS, b"12345"
-        )
-        value = json.loads(body)
-        assert value["target"] == "/headers.json?x"
-        assert ["authorization", "Bearer " + "t" * 100] in value["headers"]
-        assert value["body_bytes"] == 5
-
-    def test_page_without_identity_headers(self) -> None:
-        _, _, body = sample_app.handle(b"GET", b"/", ((b"host", b"app"),), b"")
-        assert b"did not pass through authproxy" in body
