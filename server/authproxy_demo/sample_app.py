@@ -64,9 +64,7 @@ def _as_page(method: bytes, target: bytes, headers: Headers) -> HttpResponse:
 
 def _table(headers: list[tuple[bytes, bytes]], style: str) -> str:
     if not headers:
-        return (
-            "<p>None: this request did not pass through authproxy.</p>"
-        )
+        return "<p>None: this request did not pass through authproxy.</p>"
     rows = "".join(
         f"<tr><th scope=row>{escape(_title(name))}</th>"
         f"<td>{escape(_display_value(name, value))}</td>"

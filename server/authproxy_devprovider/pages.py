@@ -107,7 +107,7 @@ def sign_in_page(
         "<h1>Sign in</h1>"
         f"<p>to continue to <strong>{escape(client_id)}</strong></p>{alert}"
         f'<form method="post" action="?{escape(urlencode(params))}">'
-        '<label for="username">User name</label>'
+        '<label for="username">Username</label>'
         f'<input id="username" name="username" value="{escape(username)}" '
         f'autocomplete="username" autocapitalize="none" spellcheck="false"{focus_name}>'
         '<label for="password">Password</label>'
