@@ -82,7 +82,7 @@ _HTML = (b"text/html", b"application/xhtml+xml")
 
 
 def is_navigation(method: bytes, headers: Iterable[Header]) -> bool:
-    """Return whether the request is a navigation, which a redirect can take to a login.
+    """Return whether the request is a navigation, so a redirect can start a login.
 
     Browsers send Sec-Fetch-Mode and -Dest (W3C Fetch Metadata) over HTTPS; without
     them, a request that accepts HTML counts as a navigation. An API request would

@@ -1,9 +1,8 @@
-"""The template language of custom pages: the used part of Go's html/template.
+"""Template language of custom pages: a subset of Go's html/template.
 
-Templates are text with ``{{actions}}``. They are compiled once; compiling follows the
-HTML, JavaScript, CSS or URL around every action and fixes how its value is escaped
-there, so a value can never leave the place it was put in. The bytes that come out are
-the ones Go writes.
+Templates are text with ``{{actions}}``. Compilation tracks the HTML, JavaScript, CSS
+or URL context of every action and selects the escapers of its value, so no value can
+break out of its context. The output is byte for byte that of Go.
 
     lexer → parser → autoescape (contexts: html, js, css) → render (escapers, functions)
 """

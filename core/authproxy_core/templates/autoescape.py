@@ -1,7 +1,7 @@
-"""Fix how every action is escaped, by following the page around it.
+"""Contextual autoescaping: select the escapers of every action.
 
-A template that is called in two contexts is compiled for each. What ends in two ways,
-or where no value can be put safely, is refused.
+A template that is called in two contexts is compiled for each. Branches that end in
+different contexts, and actions where no value is safe, are rejected.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ ESCAPERS_BY_STATE = {
     State.JS_REGEXP: "js_regexp",
     State.CSS: "css_value",
 }
-# What a template's own html or urlquery at the end of a pipeline stands in for.
+# Escapers that html or urlquery at the end of a pipeline replaces.
 EQUIVALENT = {
     "html": frozenset({"attr", "html_text", "rcdata"}),
     "urlquery": frozenset({"url_part", "url_normal"}),
@@ -75,7 +75,7 @@ EQUIVALENT = {
 
 
 class Compiler:
-    """Compiles named templates for the contexts that they are called in."""
+    """Compiles named templates for the contexts in which they are called."""
 
     def __init__(
         self,
@@ -98,7 +98,10 @@ class Compiler:
     def compile_template(
         self, name: str, c: Context, caller: str, line: int
     ) -> Context:
-        """Compile *name* for the context *c*; the context behind it."""
+        """Compile *name* for the context *c*; return the context after it.
+
+        *caller* and *line* locate the call in error texts.
+        """
         key = (name, c)
         if key in self._open:
             self._reentered.add(key)
@@ -107,8 +110,8 @@ class Compiler:
         definition = self._definitions.get(name)
         if definition is None:
             raise TemplateError(caller, line, f"no such template {name!r}")
-        # A template that calls itself, maybe through others, is taken to end as it
-        # began; what was compiled on that assumption stands only if it is true.
+        # A recursive template is assumed to end in the context in which it started;
+        # the assumption is checked below.
         self._ends[key] = c
         self._open.add(key)
         body, end = self._compile_body(definition, definition.body, c)
@@ -157,7 +160,7 @@ class Compiler:
     ) -> tuple[Node, Context]:
         pipe = node.pipe
         if pipe.variables:
-            return node, c  # a declaration shows nothing
+            return node, c  # a declaration renders nothing
         c = enter_action(c)
         try:
             escapers = list(_escapers(c))
@@ -171,28 +174,28 @@ class Compiler:
     def _merge_escaper(
         self, where: Definition, pipe: Pipe, c: Context, escapers: list[str]
     ) -> Pipe:
-        """Let a template's own escaper at the end count as the one it stands for.
+        """Replace the equivalent of *escapers* by the escaper that ends the pipeline.
 
-        It takes that one's place in the order: what has to be applied before it, is.
+        It takes the position of its equivalent, so preceding escapers run before it.
         """
         *before, last = pipe.commands
-        own = _named_escaper(last.words)
+        escaper = _named_escaper(last.operands)
         misplaced = [
-            name for command in before if (name := _named_escaper(command.words))
+            name for command in before if (name := _named_escaper(command.operands))
         ]
-        # html leaves blanks alone, which end an attribute that has no quotes.
-        if own == "html" and c.state is State.ATTR and "attr_unquoted" in escapers:
-            misplaced.append(own)
+        # html does not escape spaces, which end an unquoted attribute value.
+        if escaper == "html" and c.state is State.ATTR and "attr_unquoted" in escapers:
+            misplaced.append(escaper)
         if misplaced:
             raise TemplateError(
                 where.file, pipe.line, f"{misplaced[0]!r} is not allowed here"
             )
-        replaced = EQUIVALENT.get(own, frozenset()) & frozenset(escapers)
+        replaced = EQUIVALENT.get(escaper, frozenset()) & frozenset(escapers)
         if not replaced:
             return pipe
-        escapers[:] = [own if name in replaced else name for name in escapers]
+        escapers[:] = [escaper if name in replaced else name for name in escapers]
         if not before:
-            before = [Command((Function("print"), *last.words[1:]))]
+            before = [Command((Function("print"), *last.operands[1:]))]
         return replace(pipe, commands=tuple(before))
 
     def _compile_branch(
@@ -202,13 +205,13 @@ class Compiler:
         if isinstance(node, Range):
             joined = join_contexts(c, end)
             if joined is None:
-                raise _ambiguous_end(where, node)
-            # The second round begins where the first one ended.
+                raise _ambiguous_end_error(where, node)
+            # The second iteration starts in the context after the first.
             then, end = self._compile_body(where, node.then, joined)
         otherwise, other_end = self._compile_body(where, node.otherwise, c)
         after = join_contexts(end, other_end)
         if after is None:
-            raise _ambiguous_end(where, node)
+            raise _ambiguous_end_error(where, node)
         kind: type[Branch] = type(node)
         return kind(node.pipe, then, otherwise), after
 
@@ -231,14 +234,14 @@ class Compiler:
                 )
 
 
-def _ambiguous_end(where: Definition, node: Branch) -> TemplateError:
+def _ambiguous_end_error(where: Definition, node: Branch) -> TemplateError:
     return TemplateError(
         where.file, node.pipe.line, "the branches end in different contexts"
     )
 
 
 def _escapers(c: Context) -> Iterator[str]:
-    """The names of the escapers for a value at *c*, in their order."""
+    """Yield the names of the escapers for a value at *c*, in order."""
     if c.state in COMMENTS:
         yield "comment"
     elif c.state in URL_STATES:
@@ -273,7 +276,7 @@ def _named_escaper(words: tuple[Operand, ...]) -> str:
 
 def _operands(pipe: Pipe) -> Iterator[Operand]:
     for command in pipe.commands:
-        for word in command.words:
+        for word in command.operands:
             yield from _nested_operands(word)
 
 

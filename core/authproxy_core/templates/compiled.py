@@ -1,4 +1,4 @@
-"""Compiled templates: what can be rendered, and rendering it."""
+"""Compiled templates and their rendering."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def compile_templates(
     fields: Collection[str] | None = None,
     pages: Collection[str] | None = None,
 ) -> TemplateSet:
-    """Compile all of *sources* (file name → text), as one set.
+    """Compile *sources* (file name → text) as one set.
 
-    *pages* are the names that will be rendered (the files' names by default). With
-    *fields* a name of another field is refused. Raises `TemplateError`.
+    *pages* are the names to render, by default the file names. If *fields* is given,
+    any other field name is rejected. Raises `TemplateError`.
     """
     compiler = Compiler(parse(sources), fields)
     for name in sources if pages is None else pages:
@@ -52,13 +52,13 @@ def compile_templates(
 
 
 class TemplateSet:
-    """Templates that can be rendered."""
+    """A set of compiled templates."""
 
     def __init__(self, bodies: Mapping[Key, Body]) -> None:
         self._bodies = bodies
 
     def render(self, name: str, values: Mapping[str, object]) -> bytes:
-        """The page *name* for *values*; raises `TemplateError`."""
+        """Render the page *name* with *values* as UTF-8; raises `TemplateError`."""
         run = _Run(name, self._bodies)
         try:
             run.render_template((name, START), values)
@@ -99,12 +99,12 @@ class _Run:
                 case Action():
                     self._render_action(node, dot)
                 case If():
-                    value = self._value(node.pipe, dot)
+                    value = self._evaluate_and_assign(node.pipe, dot)
                     self._render_body(
                         node.then if is_true(value) else node.otherwise, dot
                     )
                 case With():
-                    value = self._value(node.pipe, dot)
+                    value = self._evaluate_and_assign(node.pipe, dot)
                     if is_true(value):
                         self._render_body(node.then, value)
                     else:
@@ -112,13 +112,15 @@ class _Run:
                 case Range():
                     self._render_range(node, dot)
                 case _:  # a Call
-                    inner = self._value(node.pipe, dot) if node.pipe else None
+                    inner = (
+                        self._evaluate_and_assign(node.pipe, dot) if node.pipe else None
+                    )
                     self._line = node.line
                     self.render_template(cast(Key, node.key), inner)
         del self._variables[mark:]
 
     def _render_action(self, node: Action, dot: object) -> None:
-        value = self._value(node.pipe, dot)
+        value = self._evaluate_and_assign(node.pipe, dot)
         if node.pipe.variables:
             return
         for escaper in node.escapers:
@@ -126,14 +128,14 @@ class _Run:
         self.out.append(cast(str, value))
 
     def _render_range(self, node: Range, dot: object) -> None:
-        pairs = self._items(self._evaluated(node.pipe, dot))
+        pairs = self._items(self._evaluate(node.pipe, dot))
         if not pairs:
             self._render_body(node.otherwise, dot)
         names = node.pipe.variables
         for key, item in pairs:
             mark = len(self._variables)
-            given = (key, item) if len(names) > 1 else (item,)
-            self._variables += zip(names, given, strict=False)
+            values = (key, item) if len(names) > 1 else (item,)
+            self._variables += zip(names, values, strict=False)
             self._render_body(node.then, item)
             del self._variables[mark:]
 
@@ -150,51 +152,51 @@ class _Run:
 
     # Values.
 
-    def _value(self, pipe: Pipe, dot: object) -> object:
-        """The value of a pipeline; its variable, if it has one, is set."""
-        value = self._evaluated(pipe, dot)
+    def _evaluate_and_assign(self, pipe: Pipe, dot: object) -> object:
+        """Return the value of a pipeline after assigning it to its variables."""
+        value = self._evaluate(pipe, dot)
         for name in pipe.variables:
-            self._set(name, value, assign=pipe.assign)
+            self._set_variable(name, value, assign=pipe.assign)
         return value
 
-    def _evaluated(self, pipe: Pipe, dot: object) -> object:
+    def _evaluate(self, pipe: Pipe, dot: object) -> object:
         self._line = pipe.line
         value: object = MISSING
         for command in pipe.commands:
-            value = self._command(command, dot, value)
+            value = self._evaluate_command(command, dot, value)
         return value
 
-    def _set(self, name: str, value: object, *, assign: bool) -> None:
+    def _set_variable(self, name: str, value: object, *, assign: bool) -> None:
         if not assign:
             self._variables.append((name, value))
             return
-        # The parser has seen to it that it exists; the innermost one is meant.
-        places = [at for at, (known, _) in enumerate(self._variables) if known == name]
-        self._variables[places[-1]] = (name, value)
+        # The parser has checked that it exists; the innermost one is assigned.
+        found = [at for at, (other, _) in enumerate(self._variables) if other == name]
+        self._variables[found[-1]] = (name, value)
 
-    def _command(self, command: Command, dot: object, piped: object) -> object:
-        first, *rest = command.words
+    def _evaluate_command(self, command: Command, dot: object, piped: object) -> object:
+        first, *rest = command.operands
         if not isinstance(first, Function):
-            return self._operand(first, dot)
+            return self._evaluate_operand(first, dot)
         if first.name in ("and", "or"):
-            return self._shortcut(first.name, rest, dot, piped)
-        values = [self._operand(word, dot) for word in rest]
+            return self._evaluate_and_or(first.name, rest, dot, piped)
+        values = [self._evaluate_operand(word, dot) for word in rest]
         if piped is not MISSING:
             values.append(piped)
         return FUNCTIONS[first.name].call(*values)
 
-    def _shortcut(
+    def _evaluate_and_or(
         self, name: str, words: list[Operand], dot: object, piped: object
     ) -> object:
-        """``and`` and ``or`` stop at the first value that decides."""
+        """Evaluate the arguments of ``and`` or ``or`` up to the deciding one."""
         value: object = piped
         for word in words:
-            value = self._operand(word, dot)
+            value = self._evaluate_operand(word, dot)
             if is_true(value) == (name == "or"):
                 return value
         return piped if piped is not MISSING else value
 
-    def _operand(self, word: Operand, dot: object) -> object:
+    def _evaluate_operand(self, word: Operand, dot: object) -> object:
         match word:
             case Dot():
                 return dot
@@ -203,27 +205,27 @@ class _Run:
             case Literal():
                 return word.value
             case Field():
-                return _fields(dot, word.names)
+                return _get_fields(dot, word.names)
             case Variable():
-                return _fields(self._variable(word.name), word.names)
+                return _get_fields(self._get_variable(word.name), word.names)
             case Chain():
-                return _fields(self._operand(word.base, dot), word.names)
+                return _get_fields(self._evaluate_operand(word.base, dot), word.names)
             case Function():
                 return FUNCTIONS[word.name].call()
             case _:  # a Pipe
-                return self._evaluated(word, dot)
+                return self._evaluate(word, dot)
 
-    def _variable(self, name: str) -> object:
+    def _get_variable(self, name: str) -> object:
         return next(
-            value for known, value in reversed(self._variables) if known == name
+            value for other, value in reversed(self._variables) if other == name
         )
 
     def error(self, problem: ValueKindError) -> TemplateError:
-        """What went wrong, with the line that it went wrong in."""
+        """Return *problem* as a template error with the current line."""
         return TemplateError(self._name, self._line, str(problem))
 
 
-def _fields(value: object, names: tuple[str, ...]) -> object:
+def _get_fields(value: object, names: tuple[str, ...]) -> object:
     for name in names:
         value = get_field(value, name)
     return value

@@ -1,7 +1,7 @@
-"""Where in a page something stands, as far as escaping cares.
+"""Escaping contexts: a position in a page as far as escaping depends on it.
 
-A `Context` is what the text before has led to: inside which construct of HTML,
-JavaScript or CSS, in which kind of attribute, in which part of a URL.
+A `Context` results from the preceding text: the enclosing construct of HTML,
+JavaScript or CSS, the kind of attribute, and the part of a URL.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 
 class State(Enum):
-    """The innermost construct."""
+    """The innermost enclosing construct."""
 
     TEXT = "text"
     TAG = "tag"
@@ -47,7 +47,7 @@ class State(Enum):
 
 
 class Delim(Enum):
-    """What ends the attribute value around, if there is one."""
+    """The delimiter of the enclosing attribute value, if there is one."""
 
     NONE = ""
     DOUBLE = '"'
@@ -56,7 +56,7 @@ class Delim(Enum):
 
 
 class UrlPart(Enum):
-    """How far into a URL."""
+    """The part of a URL at the position."""
 
     NONE = "start"
     PRE_QUERY = "path"
@@ -65,7 +65,7 @@ class UrlPart(Enum):
 
 
 class Slash(Enum):
-    """What a slash in JavaScript would begin here."""
+    """The token that a slash in JavaScript would start at the position."""
 
     REGEXP = "regexp"
     DIVISION = "division"
@@ -73,7 +73,7 @@ class Slash(Enum):
 
 
 class Attr(Enum):
-    """The kind of the attribute whose name has been read."""
+    """The kind of the attribute whose name precedes the position."""
 
     NONE = ""
     SCRIPT = "script"
@@ -85,7 +85,7 @@ class Attr(Enum):
 
 
 class Element(Enum):
-    """The elements whose content isn't ordinary HTML text."""
+    """Elements whose content or attributes need special treatment."""
 
     NONE = ""
     SCRIPT = "script"
@@ -131,7 +131,7 @@ VALUE_STATES = {
 
 
 class Context(Struct, frozen=True):
-    """A place in a page; ``braces`` counts open braces per ``${`` around."""
+    """A position in a page; ``braces`` counts open braces per enclosing ``${``."""
 
     state: State = State.TEXT
     delim: Delim = Delim.NONE
@@ -142,19 +142,19 @@ class Context(Struct, frozen=True):
     element: Element = Element.NONE
 
     def with_state(self, state: State) -> Context:
-        """The same place with another innermost construct."""
+        """Return the context with another innermost construct."""
         return replace(self, state=state)
 
 
 class ContextError(Exception):
-    """Text that can't be followed safely; says what is wrong with it."""
+    """Text whose context is ambiguous or unsafe."""
 
 
 START = Context()
 
 
 def enter_action(c: Context) -> Context:
-    """*c* after an action begins in it: in a tag that is an attribute's name or value."""
+    """Return *c* as an action sees it: in a tag, an attribute's name or value."""
     if c.state is State.TAG:
         return c.with_state(State.ATTR_NAME)
     if c.state is State.BEFORE_VALUE:
@@ -170,7 +170,7 @@ def enter_action(c: Context) -> Context:
 
 
 def join_contexts(a: Context, b: Context) -> Context | None:
-    """The context after a branch whose ends are *a* and *b*; None if there is none."""
+    """Return the context after branches that end in *a* and *b*; None if ambiguous."""
     if a == b:
         return a
     if replace(a, url_part=b.url_part) == b:

@@ -1,4 +1,4 @@
-"""How CSS moves the context on: strings, url(), comments; and decoding its escapes."""
+"""CSS contexts: strings, url() and comments; decoding of CSS escapes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ESCAPE = re.compile(r"\\(?:([0-9a-fA-F]{1,6})(?:\r\n|[ \t\n\f\r])?|(.?))", re.DO
 
 
 def css_step(c: Context, s: str) -> tuple[Context, int]:
-    """Rules up to a string, a url() or a comment."""
+    """Read rules up to a string, a url() or a comment."""
     match = CSS_SPECIAL.search(s)
     if match is None:
         return c, len(s)
@@ -41,7 +41,7 @@ def css_step(c: Context, s: str) -> tuple[Context, int]:
 
 
 def string_step(c: Context, s: str) -> tuple[Context, int]:
-    """Inside a string or url(); either is taken for a URL, which harms no other text."""
+    """Read a string or url(); both are treated as URLs, which is safe for any text."""
     pattern = STRING_SPECIALS[c.state]
     at = 0
     while match := pattern.search(s, at):
@@ -61,9 +61,9 @@ def line_comment_step(c: Context, s: str) -> tuple[Context, int]:
 
 
 def decode_escapes(text: str) -> str:
-    r"""*text* with CSS escapes resolved: ``\41`` is A, ``\"`` is a quote.
+    r"""Return *text* with CSS escapes decoded: ``\41`` is A, ``\"`` is a quote.
 
-    A backslash at the very end stands for nothing.
+    A trailing backslash is dropped.
     """
     return ESCAPE.sub(_unescape, text)
 
@@ -74,6 +74,6 @@ def _unescape(match: re.Match[str]) -> str:
         return character
     code = int(digits, 16)
     if code > 0x10FFFF:
-        # The last digit is not part of the number then.
+        # The last digit does not belong to the escape.
         return chr(code >> 4) + match[0][len(digits) :]
     return "\ufffd" if 0xD800 <= code <= 0xDFFF else chr(code)

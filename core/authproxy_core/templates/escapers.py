@@ -1,7 +1,7 @@
-"""The escapers: a value and the place it goes to make the text that stands there.
+"""Escapers: one function per context, which turns a value into safe text.
 
-Each takes a value and gives text that can't leave its place. The names are what
-compiling puts into an action; the bytes are Go's.
+`ESCAPERS` maps the names that compilation stores in actions to the functions. Their
+output is byte for byte that of Go.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .markup import attr_kind
 from .steps import strip_tags
 from .values import Html, to_text
 
-FAILSAFE = "ZgotmplZ"  # what Go writes in place of a value that isn't safe
+FAILSAFE = "ZgotmplZ"  # Go's replacement for an unsafe value
 
 _NORM = {
     "\0": "\ufffd", '"': "&#34;", "'": "&#39;", "+": "&#43;", "<": "&lt;", ">": "&gt;",
@@ -25,7 +25,7 @@ _NOSPACE_NORM = _NORM | {
     "\0": "&#xfffd;", "\t": "&#9;", "\n": "&#10;", "\v": "&#11;", "\f": "&#12;",
     "\r": "&#13;", " ": "&#32;", "=": "&#61;", "`": "&#96;",
 }  # fmt: skip
-# Old browsers trip over these code points in unquoted attributes.
+# Old browsers misparse these code points in unquoted attributes.
 _NOSPACE_NORM |= {
     chr(code): f"&#x{code:x};"
     for code in (*range(0xFDD0, 0xFDF0), *range(0xFFF0, 1 << 16))
@@ -67,24 +67,24 @@ NAME = re.compile(r"[0-9a-z]+")
 
 
 def html_text(value: object) -> str:
-    """HTML text; trusted HTML stays."""
+    """Escape HTML text; trusted HTML is unchanged."""
     return value if isinstance(value, Html) else to_text(value).translate(HTML)
 
 
 def rcdata(value: object) -> str:
-    """Text of a title or textarea; entities of trusted HTML stay."""
+    """Escape text of a title or textarea; entities of trusted HTML are unchanged."""
     return to_text(value).translate(NORM if isinstance(value, Html) else HTML)
 
 
 def attr(value: object) -> str:
-    """A quoted attribute; trusted HTML loses its tags."""
+    """Escape a quoted attribute value; tags of trusted HTML are stripped."""
     if isinstance(value, Html):
         return strip_tags(value).translate(NORM)
     return to_text(value).translate(HTML)
 
 
 def attr_unquoted(value: object) -> str:
-    """An attribute without quotes, which can't be empty."""
+    """Escape an unquoted attribute value, which must not be empty."""
     text = to_text(value)
     if not text:
         return FAILSAFE
@@ -94,18 +94,18 @@ def attr_unquoted(value: object) -> str:
 
 
 def attr_name(value: object) -> str:
-    """The name of an attribute, unless its value would be more than text."""
+    """Return an attribute name whose value is plain text, else `FAILSAFE`."""
     name = to_text(value).lower()
     return name if NAME.fullmatch(name) and attr_kind(name)[1] else FAILSAFE
 
 
 def comment(value: object) -> str:
-    """Nothing is shown in comments."""
+    """Return "": values in comments are dropped."""
     return ""
 
 
 def js_value(value: object) -> str:
-    """A JavaScript value; spaces keep numbers and words away from their neighbours."""
+    """Return a JavaScript literal; spaces separate numbers and words from neighbors."""
     text = json.dumps(
         _json_value(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True
     ).translate(JSON)
@@ -113,7 +113,7 @@ def js_value(value: object) -> str:
 
 
 def _json_value(value: object) -> object:
-    """*value* in what the JSON encoder knows, without what has no UTF-8 form."""
+    """Return *value* as JSON types; other types and lone surrogates are replaced."""
     if isinstance(value, Mapping):
         return {str(key): _json_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -124,22 +124,22 @@ def _json_value(value: object) -> object:
 
 
 def js_string(value: object) -> str:
-    """Inside a quoted JavaScript string."""
+    """Escape for a quoted JavaScript string."""
     return to_text(value).translate(JS_STRING)
 
 
 def js_template(value: object) -> str:
-    """Inside a JavaScript template literal."""
+    """Escape for a JavaScript template literal."""
     return to_text(value).translate(JS_TEMPLATE)
 
 
 def js_regexp(value: object) -> str:
-    """Inside a JavaScript regular expression; // would be a comment."""
+    """Escape for a JavaScript regular expression; never empty, // is a comment."""
     return to_text(value).translate(JS_REGEXP) or "(?:)"
 
 
 def css_string(value: object) -> str:
-    """Inside a CSS string."""
+    """Escape for a CSS string."""
     return CSS_SPECIAL.sub(_css_escape, to_text(value))
 
 
@@ -152,7 +152,7 @@ def _css_escape(match: re.Match[str]) -> str:
 
 
 def css_value(value: object) -> str:
-    """A CSS value; anything that could be more than one is refused."""
+    """Return a CSS value if it is a single harmless one, else `FAILSAFE`."""
     text = decode_escapes(to_text(value))
     word = CSS_NOT_NAME.sub("", text).lower()
     if CSS_UNSAFE.search(text) or "expression" in word or "mozbinding" in word:
@@ -161,7 +161,7 @@ def css_value(value: object) -> str:
 
 
 def url_filter(value: object) -> str:
-    """A URL with a harmless scheme or none."""
+    """Return a URL without a scheme or with a safe one, else a harmless fragment."""
     text = to_text(value)
     return text if _is_safe_url(text) else "#" + FAILSAFE
 
@@ -172,12 +172,12 @@ def _is_safe_url(text: str) -> bool:
 
 
 def url_part(value: object) -> str:
-    """A part of a URL's query: everything special is percent-encoded."""
+    """Percent-encode a part of a URL's query or fragment."""
     return _percent_encode(URL_KEPT, to_text(value))
 
 
 def url_normal(value: object) -> str:
-    """A URL as it is, with what isn't allowed in one percent-encoded."""
+    """Percent-encode the characters that are not allowed in a URL."""
     return _percent_encode(URL_NORMAL, to_text(value))
 
 
@@ -186,7 +186,7 @@ def _percent_encode(pattern: re.Pattern[bytes], text: str) -> str:
 
 
 def srcset(value: object) -> str:
-    """A list of image URLs; an unsafe one is replaced."""
+    """Return a list of image URLs in which unsafe ones are replaced."""
     return ",".join(map(_srcset_part, to_text(value).split(",")))
 
 
@@ -214,7 +214,7 @@ ESCAPERS: dict[str, Callable[[object], str]] = {
     "url_part": url_part,
     "url_normal": url_normal,
     "srcset": srcset,
-    # the functions a template may name itself at the end of a pipeline
+    # Functions that a template may call at the end of a pipeline.
     "html": escape_html,
     "urlquery": escape_query,
 }

@@ -1,4 +1,4 @@
-"""The functions of templates: Go's own, and ToUpper and ToLower."""
+"""Template functions: Go's built-in ones, and ToUpper and ToLower of oauth2-proxy."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ FORMAT_VERB = re.compile(r"%([-+# 0]*)([0-9]*)(?:\.([0-9]*))?(.?)", re.DOTALL)
 
 
 class Signature(NamedTuple):
-    """A function and how many arguments it takes, at least and at most."""
+    """A function with its minimum and maximum number of arguments."""
 
     call: Callable[..., object]
     arity: tuple[int, int]
 
 
 def concatenate(*values: object) -> str:
-    """The arguments as one text, as the escaping functions take them."""
+    """Return the arguments as one string, as Go's escaping functions do."""
     return sprint(values)
 
 
@@ -77,7 +77,7 @@ def _require_string(value: object) -> str:
 
 
 def to_upper(value: object) -> str:
-    """Upper case letter by letter: no letter becomes two, as in Go."""
+    """Return upper case per character: as in Go, no character becomes two."""
     return "".join(
         upper if len(upper := letter.upper()) == 1 else letter
         for letter in _require_string(value)
@@ -89,12 +89,12 @@ def to_lower(value: object) -> str:
 
 
 def equal_any(first: object, *others: object) -> bool:
-    """Whether *first* equals one of *others*."""
+    """Return whether *first* equals one of *others*."""
     return any(is_equal(first, other) for other in others)
 
 
 def byte_length(value: object) -> int:
-    """Bytes of a string, elements of a list or map."""
+    """Return the bytes of a string, or the elements of a list or map."""
     if isinstance(value, str):
         return len(replace_surrogates(value).encode())
     if isinstance(value, Mapping) or is_list(value):
@@ -103,7 +103,7 @@ def byte_length(value: object) -> int:
 
 
 def index_value(value: object, *keys: object) -> object:
-    """``index x 1 2`` is x[1][2]."""
+    """Return the element at *keys*: ``index x 1 2`` is x[1][2]."""
     for key in keys:
         value = _index_once(value, key)
     return value
@@ -129,7 +129,7 @@ def _check_index(key: object, last: int) -> int:
 
 
 def slice_value(value: object, *bounds: object) -> object:
-    """``slice x 1 2`` is x[1:2]; strings are cut between bytes."""
+    """Return a slice: ``slice x 1 2`` is x[1:2]; bounds of strings count bytes."""
     if isinstance(value, str):
         data = replace_surrogates(value).encode()
         start, end = _slice_bounds(bounds, len(data))
@@ -149,7 +149,7 @@ def _slice_bounds(bounds: tuple[object, ...], size: int) -> tuple[int, int]:
 
 
 def printf(form: object, *values: object) -> str:
-    """Go's Sprintf with the verbs %s %v %q %d %x %X %o %b %c %t and %%."""
+    """Format as Go's Sprintf, with the verbs %s %v %q %d %x %X %o %b %c %t and %%."""
     rest = list(values)
 
     def replacement(match: re.Match[str]) -> str:
@@ -199,7 +199,7 @@ def _format_string(text: str, verb: str, precision: str | None) -> str:
 
 
 def _quote(character: str) -> str:
-    """One character inside a Go string literal."""
+    """Return one character as part of a Go string literal."""
     short = {"\a": "a", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t",
              "\v": "v", "\\": "\\", '"': '"'}.get(character)  # fmt: skip
     if short:
@@ -212,7 +212,7 @@ def _quote(character: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-# "and" and "or" evaluate their arguments one by one; rendering does it.
+# Rendering evaluates the arguments of "and" and "or" one by one.
 FUNCTIONS: dict[str, Signature] = {
     "and": Signature(lambda *values: values[-1], (1, UNLIMITED)),
     "or": Signature(lambda *values: values[-1], (1, UNLIMITED)),

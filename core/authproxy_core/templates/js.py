@@ -1,4 +1,4 @@
-"""How JavaScript moves the context on: strings, regular expressions, comments."""
+"""JavaScript contexts: strings, template literals, regular expressions, comments."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ SPACE = "\f\n\r\t\v \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u
 SPECIAL = re.compile(r"[\"`'/{}<\-#]")
 LAST_WORD = re.compile(r"[$0-9A-Za-z_]*\Z")
 LINE_END = re.compile("[\n\r\u2028\u2029]")
-# A slash behind one of these begins a regular expression.
+# A slash after one of these starts a regular expression.
 OPERATORS = frozenset(",<>=*%&|^?!~([:;{}")
-WORDS = frozenset(
+KEYWORDS = frozenset(
     {
         "break", "case", "continue", "delete", "do", "else", "finally", "in",
         "instanceof", "return", "throw", "try", "typeof", "void",
@@ -39,16 +39,16 @@ OPENERS = (
 
 
 def next_slash(s: str, before: Slash) -> Slash:
-    """What a slash behind *s* begins; *s* holds no strings, comments or regexps.
+    """Return what a slash after *s* starts; *s* has no strings, comments or regexps.
 
-    One token of looking back decides, as in Go: an operand makes it a division.
+    As in Go, the preceding token decides: after an operand it is a division.
     """
     s = s.rstrip(SPACE)
     if not s:
         return before
     last = s[-1]
     if last in "+-":
-        # ++ and -- end an operand; an odd sign is an operator.
+        # ++ and -- end an operand; a single sign is an operator.
         run = len(s) - len(s.rstrip(last))
         return Slash.REGEXP if run % 2 else Slash.DIVISION
     if last == ".":
@@ -57,11 +57,11 @@ def next_slash(s: str, before: Slash) -> Slash:
     if last in OPERATORS:
         return Slash.REGEXP
     word = LAST_WORD.search(s)
-    return Slash.REGEXP if word and word[0] in WORDS else Slash.DIVISION
+    return Slash.REGEXP if word and word[0] in KEYWORDS else Slash.DIVISION
 
 
 def js_step(c: Context, s: str) -> tuple[Context, int]:
-    """Code up to something that is more than a token."""
+    """Read code up to a literal, a comment, a slash or a brace."""
     match = SPECIAL.search(s)
     if match is None:
         return replace(c, slash=next_slash(s, c.slash)), len(s)
@@ -86,7 +86,7 @@ def _slash(c: Context, s: str, at: int) -> tuple[Context, int]:
 
 
 def _brace(c: Context, s: str, at: int) -> tuple[Context, int]:
-    """Braces count only inside ``${}`` of a template literal."""
+    """Count braces, inside ``${}`` of a template literal only."""
     after = replace(c, slash=next_slash(s[at], c.slash))
     if not c.braces:
         return after, at + 1
@@ -98,7 +98,7 @@ def _brace(c: Context, s: str, at: int) -> tuple[Context, int]:
 
 
 def template_step(c: Context, s: str) -> tuple[Context, int]:
-    """Inside a template literal, up to its end or a ``${``."""
+    """Read a template literal up to its end or a ``${``."""
     at = 0
     while match := TEMPLATE_SPECIAL.search(s, at):
         at = match.end()
@@ -106,25 +106,25 @@ def template_step(c: Context, s: str) -> tuple[Context, int]:
             return c.with_state(State.JS), at
         if match[0] == "${":
             return replace(c, state=State.JS, braces=(*c.braces, 0)), at
-        at = _escaped(s, at)
+        at = _skip_escaped(s, at)
     return c, len(s)
 
 
 def literal_step(c: Context, s: str) -> tuple[Context, int]:
-    """Inside a string or a regular expression, up to its end."""
+    """Read a string or a regular expression up to its end."""
     pattern = LITERAL_SPECIALS[c.state]
     at, in_set = 0, False
     while found := pattern.search(s, at):
         at = found.end()
         match found[0]:
             case "\\":
-                at = _escaped(s, at)
+                at = _skip_escaped(s, at)
             case "[":
                 in_set = True
             case "]":
                 in_set = False
             case "/" if s[at - 2 : at + 6].lower() == "</script":
-                at += 1  # stays inside; the text is escaped
+                at += 1  # stays in the literal; the text is escaped
             case _ if not in_set:
                 return replace(c, state=State.JS, slash=Slash.DIVISION), at
     if in_set:
@@ -132,14 +132,14 @@ def literal_step(c: Context, s: str) -> tuple[Context, int]:
     return c, len(s)
 
 
-def _escaped(s: str, at: int) -> int:
+def _skip_escaped(s: str, at: int) -> int:
     if at == len(s):
         raise ContextError(f"unfinished escape sequence: {s[-32:]!r}")
     return at + 1
 
 
 def block_comment_step(c: Context, s: str) -> tuple[Context, int]:
-    """A comment of JavaScript or CSS up to its end."""
+    """Read a block comment of JavaScript or CSS up to its end."""
     end = s.find("*/")
     if end < 0:
         return c, len(s)
@@ -148,6 +148,6 @@ def block_comment_step(c: Context, s: str) -> tuple[Context, int]:
 
 
 def line_comment_step(c: Context, s: str) -> tuple[Context, int]:
-    """A comment up to the end of its line, which isn't part of it."""
+    """Read a comment up to the end of its line, which is not part of it."""
     match = LINE_END.search(s)
     return (c, len(s)) if match is None else (c.with_state(State.JS), match.start())

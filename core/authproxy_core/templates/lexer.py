@@ -1,7 +1,7 @@
-"""Template text to tokens.
+"""Lexer: template source to tokens.
 
-A token is (kind, text, line). Spaces inside actions are tokens, because they separate
-arguments: ``$x .Y`` is not ``$x.Y``. Comments and trimmed white space are gone.
+Spaces inside actions are tokens, because they separate arguments: ``$x .Y`` is not
+``$x.Y``. Comments and trimmed white space yield no tokens.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-# What may follow a name, a field or a variable.
+# May follow a name, a field or a variable.
 TERMINATOR = re.compile(r"[ \t\r\n.,|:)(]|\}\}|\Z")
 COMMENT_CLOSE = re.compile(r"([ \t\r\n]-)?\}\}")
 
 
 class Token(NamedTuple):
-    """A piece of a template and the line (from 1) that it starts on."""
+    """A token of a template; ``line`` (from 1) is where it starts."""
 
     kind: Kind
     text: str
@@ -52,7 +52,7 @@ class Token(NamedTuple):
 
 
 def tokenize(file: str, source: str) -> Iterator[Token]:
-    """The tokens of *source* up to an "end" token; raises `TemplateError`."""
+    """Yield the tokens of *source*, the last of kind "end"; raises `TemplateError`."""
     at, line = 0, 1
     trim = False
     while True:
@@ -86,7 +86,7 @@ def tokenize(file: str, source: str) -> Iterator[Token]:
 
 
 def _comment_end(file: str, source: str, at: int, line: int) -> int:
-    """Where the action that is a comment ends."""
+    """Return the end of the action at *at*, which is a comment."""
     end = source.find("*/", at + 2)
     if end < 0:
         raise TemplateError(file, line, "unclosed comment")
@@ -99,15 +99,15 @@ def _comment_end(file: str, source: str, at: int, line: int) -> int:
 def _action_tokens(
     file: str, source: str, at: int, line: int
 ) -> Iterator[tuple[Token, int]]:
-    """Tokens inside one action, each with the position behind it; "close" is last.
+    """Yield the tokens of one action and their end positions; the last is "close".
 
-    The space before the first word is left out.
+    The space before the first word is skipped.
     """
     start = at
     while True:
         match = TOKEN.match(source, at)
         if match is None:
-            raise TemplateError(file, line, _error_text(source, at))
+            raise TemplateError(file, line, _describe_error(source, at))
         kind: Kind = match.lastgroup  # type: ignore[assignment] # names are kinds
         first, at = at == start, match.end()
         if kind in ("name", "field", "variable") and not TERMINATOR.match(source, at):
@@ -119,7 +119,7 @@ def _action_tokens(
         line += match[0].count("\n")
 
 
-def _error_text(source: str, at: int) -> str:
+def _describe_error(source: str, at: int) -> str:
     if at >= len(source):
         return "unclosed action"
     character = source[at]

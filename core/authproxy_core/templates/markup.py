@@ -1,8 +1,8 @@
-"""How HTML text moves the context on: tags, attributes and their kinds, comments.
+"""HTML contexts: tags, attributes and their kinds, comments.
 
-Every step takes the context and the text to come, and gives the new context and how
-many characters it has read. The rules are those of the HTML standard as Go reads it,
-because the same bytes must come out.
+Every step function takes a context and the remaining text, and returns the next
+context and the number of characters read. The rules are Go's reading of the HTML
+standard, because the output has to be equal.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ PLAIN_ATTRS = frozenset(
         "wrap",
     ]
 )
-# These change what other content means or what is sent where; as plain as others when
-# written out, but never allowed as a name from a value.
+# These change the meaning of other content or a request. Their values are plain text,
+# but a value must never supply such a name.
 UNSAFE_ATTRS = frozenset(
     [
         "accept-charset",
@@ -172,10 +172,10 @@ SPECIAL_ATTRS = {"style": Attr.STYLE, "srcset": Attr.SRCSET}
 
 
 def attr_kind(name: str) -> tuple[Attr, bool]:
-    """What an attribute's value is, and whether a value may be the attribute's name.
+    """Return the kind of an attribute, and whether a value may supply its name.
 
-    *name* is in lower case. Unknown names are judged by what their authors mean: an
-    ``on…`` is a script; ``src``, ``uri`` or ``url`` inside the name is a URL.
+    *name* is in lower case. Unknown names are classified by convention: ``on…`` is a
+    script; a name with ``src``, ``uri`` or ``url`` is a URL.
     """
     if name.startswith("data-"):
         name = name[5:]
@@ -199,7 +199,7 @@ def attr_kind(name: str) -> tuple[Attr, bool]:
 
 
 def text_step(c: Context, s: str) -> tuple[Context, int]:
-    """HTML text up to a tag or a comment."""
+    """Read HTML text up to a tag or a comment."""
     match = OPENING.search(s)
     if match is None:
         return c, len(s)
@@ -211,7 +211,7 @@ def text_step(c: Context, s: str) -> tuple[Context, int]:
 
 
 def tag_step(c: Context, s: str) -> tuple[Context, int]:
-    """Inside a tag: an attribute's name, or the tag's end."""
+    """Read an attribute's name inside a tag, or the end of the tag."""
     start = _skip_white(s, 0)
     if start == len(s):
         return c, start
@@ -237,13 +237,13 @@ def _attribute(element: Element, name: str) -> Attr:
 
 
 def attr_name_step(c: Context, s: str) -> tuple[Context, int]:
-    """The rest of an attribute's name behind an action."""
+    """Read the rest of an attribute's name after an action."""
     end = _name_end(s, 0)
     return (c if end == len(s) else c.with_state(State.AFTER_NAME)), end
 
 
 def after_name_step(c: Context, s: str) -> tuple[Context, int]:
-    """Between an attribute's name and an equals sign, if one comes."""
+    """Read from an attribute's name to the equals sign, if there is one."""
     at = _skip_white(s, 0)
     if at == len(s):
         return c, at
@@ -253,7 +253,7 @@ def after_name_step(c: Context, s: str) -> tuple[Context, int]:
 
 
 def before_value_step(c: Context, s: str) -> tuple[Context, int]:
-    """Between the equals sign and the value."""
+    """Read from the equals sign to the value."""
     at = _skip_white(s, 0)
     if at == len(s):
         return c, at
@@ -269,24 +269,24 @@ def comment_step(c: Context, s: str) -> tuple[Context, int]:
 
 
 def special_end_step(c: Context, s: str) -> tuple[Context, int]:
-    """Up to the end tag of a script, style, title or textarea around, if it comes.
+    """Read up to the end tag of the enclosing script, style, title or textarea.
 
-    A context of plain text with nothing read says that the end tag comes next.
+    At the end tag, the result is the start context and 0 characters.
     """
     pattern = TAG_ENDS.get(c.element)
     if c.element is Element.SCRIPT and c.state in LITERALS_AND_COMMENTS:
-        pattern = None  # the text is escaped there instead
+        pattern = None  # the text is escaped instead
     match = pattern.search(s) if pattern else None
     return (c, len(s)) if match is None else (Context(), match.start())
 
 
 def plain_step(c: Context, s: str) -> tuple[Context, int]:
-    """Nothing in the text matters."""
+    """Read all of the text without a change of the context."""
     return c, len(s)
 
 
 def url_step(c: Context, s: str) -> tuple[Context, int]:
-    """A URL: its query begins with ? or #."""
+    """Read a URL; ? and # start its query or fragment."""
     part = c.url_part
     if "#" in s or "?" in s:
         part = UrlPart.QUERY_OR_FRAGMENT
@@ -296,7 +296,7 @@ def url_step(c: Context, s: str) -> tuple[Context, int]:
 
 
 def meta_step(c: Context, s: str) -> tuple[Context, int]:
-    """The content of a meta element, up to ``url=``."""
+    """Read the content of a meta element up to ``url=``."""
     match = META_URL.search(s)
     if match is None:
         return c, len(s)
@@ -313,7 +313,7 @@ def _skip_white(s: str, at: int) -> int:
 
 
 def _name_end(s: str, start: int) -> int:
-    """Where the attribute name at *start* ends; a quote or < in it is an error."""
+    """Return the end of the attribute name at *start*; reject quotes and < in it."""
     match = ATTR_NAME_END.search(s, start)
     end = match.start() if match else len(s)
     for character in s[start:end]:

@@ -1,4 +1,4 @@
-"""Tokens to definitions; everything that can be refused without values is refused."""
+"""Parser: tokens to definitions; rejects all errors that need no values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .syntax import (
     Text,
     Variable,
     With,
-    is_empty,
+    is_blank,
 )
 
 BRANCHES: dict[str, type[Branch]] = {"if": If, "with": With, "range": Range}
@@ -50,21 +50,21 @@ SIMPLE_ESCAPES = {
 
 
 def parse(sources: Mapping[str, str]) -> dict[str, Definition]:
-    """All named templates of *sources* (file name → text).
+    """Return all named templates of *sources* (file name → text).
 
-    In one file a name is defined once; a later file replaces what an earlier one
-    defined, unless its own definition is only white space.
+    A file must not define a name twice. A definition in a later file replaces an
+    earlier one unless it is only white space. Raises `TemplateError`.
     """
     definitions: dict[str, Definition] = {}
     for file, source in sources.items():
         for name, definition in _Parser(file, source).parse_file().items():
-            if name not in definitions or not is_empty(definition.body):
+            if name not in definitions or not is_blank(definition.body):
                 definitions[name] = definition
     return definitions
 
 
 class _Parser:
-    """One file being parsed."""
+    """Recursive-descent parser of one file."""
 
     def __init__(self, file: str, source: str) -> None:
         self.file_name = file
@@ -78,7 +78,7 @@ class _Parser:
 
     @property
     def next(self) -> Token:
-        """The token to come."""
+        """The next token."""
         return self.tokens[self.at]
 
     def take(self) -> Token:
@@ -87,7 +87,7 @@ class _Parser:
         return token
 
     def skip_space(self) -> Token:
-        """Skip spaces and say which token comes then."""
+        """Skip a space and return the next token."""
         if self.next.kind == "space":
             self.at += 1
         return self.next
@@ -116,7 +116,7 @@ class _Parser:
     # --- definitions and bodies ---
 
     def parse_file(self) -> dict[str, Definition]:
-        """Everything the file defines, itself included."""
+        """Return all definitions of the file, including the file itself."""
         nodes: list[Node] = []
         while self.next.kind != "end":
             if self.keyword() == "define":
@@ -133,7 +133,7 @@ class _Parser:
         self.add(name, self.parse_definition())
 
     def parse_definition(self) -> Body:
-        """The body of a definition up to its end; it sees no variables from outside."""
+        """Parse the body of a definition, in which no outer variables are visible."""
         outer, self.variables = self.variables, ["$"]
         body, ending = self.parse_body("define")
         if ending != "end":
@@ -143,22 +143,22 @@ class _Parser:
         return body
 
     def add(self, name: str, body: Body) -> None:
-        """Define *name*; of two definitions in a file one must be white space."""
+        """Define *name*; of two definitions in a file, one must be white space."""
         present = self.definitions.get(name)
-        if present is None or is_empty(present.body):
+        if present is None or is_blank(present.body):
             self.definitions[name] = Definition(self.file_name, body)
-        elif not is_empty(body):
+        elif not is_blank(body):
             raise self.error(f"multiple definition of template {name!r}")
 
     def keyword(self) -> str:
-        """The first word of the action to come, "" if there is none."""
+        """Return the first word of the next action; "" if the next token is text."""
         if self.next.kind != "open":
             return ""
         word = self.tokens[self.at + 1]
         return word.text if word.kind == "name" else ""
 
     def parse_body(self, where: str) -> tuple[Body, str]:
-        """Nodes up to ``{{end}}`` or ``{{else``; that word is taken and returned."""
+        """Return the nodes up to ``{{end}}`` or ``{{else``, and that word."""
         nodes: list[Node] = []
         while self.next.kind != "end":
             word = self.keyword()
@@ -187,7 +187,7 @@ class _Parser:
         self.expect("close", where)
 
     def parse_branch(self, word: str) -> Branch:
-        """An if, with or range whose word has been taken, to the end."""
+        """Parse an if, with or range after its keyword, up to its end."""
         self.enter()
         mark = len(self.variables)
         pipe = self.parse_pipeline(word)
@@ -209,7 +209,7 @@ class _Parser:
         return BRANCHES[word](pipe, then, otherwise)
 
     def parse_call(self, word: str) -> Call:
-        """A template call; a block is a definition and a call."""
+        """Parse a template call; a block is a definition and a call."""
         line = self.next.line
         name = self.parse_template_name(word)
         if word == "template" and self.skip_space().kind == "close":
@@ -232,7 +232,7 @@ class _Parser:
     # --- pipelines ---
 
     def parse_pipeline(self, where: str, end: str = "close") -> Pipe:
-        """A pipeline with its declarations up to the token *end*, which is taken."""
+        """Parse a pipeline with its declarations, up to and including token *end*."""
         line = self.skip_space().line
         variables, assign = self.parse_declarations(where)
         commands: list[Command] = []
@@ -244,7 +244,7 @@ class _Parser:
         return Pipe(tuple(commands), line, variables, assign)
 
     def parse_declarations(self, where: str) -> tuple[tuple[str, ...], bool]:
-        """The variables before ``:=`` or ``=``, and whether it was ``=``."""
+        """Return the variables before ``:=`` or ``=``, and whether it is ``=``."""
         start = self.at
         names: list[str] = []
         while self.next.kind == "variable" and len(names) < 2:
@@ -274,7 +274,7 @@ class _Parser:
             raise self.error(f"undefined variable {name!r}")
 
     def parse_command(self, end: str, *, piped: bool) -> Command:
-        """One stage; the pipe sign behind it is taken, and then more must follow."""
+        """Parse one command and the pipe sign after it, which must not be last."""
         line = self.next.line
         words: list[Operand] = []
         while True:
@@ -294,7 +294,7 @@ class _Parser:
             return Command(tuple(words))
 
     def check_call(self, words: list[Operand], line: int, *, piped: bool) -> None:
-        """Only functions take arguments, and not any number of them."""
+        """Check that only functions have arguments, and as many as they take."""
         head, given = words[0], len(words) - 1 + piped
         if isinstance(head, Nil):
             raise self.error("nil is not a command", line)
@@ -312,7 +312,7 @@ class _Parser:
             raise self.error(f"wrong number of arguments for {name}: {given}", line)
 
     def parse_operand(self) -> Operand:
-        """A term and the fields directly behind it."""
+        """Parse a term and the fields directly after it."""
         token = self.next
         term = self.parse_term()
         names: list[str] = []
@@ -345,7 +345,7 @@ class _Parser:
             case "number":
                 return Literal(self.parse_integer(token))
             case "name":
-                return self.parse_word(token)
+                return self.parse_identifier(token)
             case "left":
                 self.enter()
                 pipe = self.parse_pipeline("parentheses", "right")
@@ -353,7 +353,7 @@ class _Parser:
                 return pipe
         raise self.unexpected(token, "operand")
 
-    def parse_word(self, token: Token) -> Operand:
+    def parse_identifier(self, token: Token) -> Operand:
         if token.text in ("true", "false"):
             return Literal(token.text == "true")
         if token.text == "nil":
@@ -367,7 +367,7 @@ class _Parser:
     # --- literals ---
 
     def parse_integer(self, token: Token) -> int:
-        """Go's integer literals: 0x, 0o, 0b, a leading zero for octal, underscores."""
+        """Parse Go's integer literals: 0x, 0o, 0b, a leading zero for octal, _."""
         text = token.text
         if not INTEGER.fullmatch(text):
             raise self.error(f"expected an integer, got {text!r}", token.line)
@@ -391,7 +391,7 @@ class _Parser:
         return self.unescape(token, '"')
 
     def unescape(self, token: Token, quote: str) -> str:
-        """The text of a quoted literal; escapes are Go's."""
+        """Return the text of a quoted literal with Go's escapes decoded."""
 
         def replacement(match: re.Match[str]) -> str:
             byte, short, long, octal, simple = match.groups()

@@ -1,4 +1,4 @@
-"""Follow template text: which context stands behind it, and what remains of it."""
+"""Track the context through template text, and sanitize the text."""
 
 from __future__ import annotations
 
@@ -89,22 +89,22 @@ JS_LINE_END = re.compile("[\n\r\u2028\u2029]")
 
 
 def follow_text(c: Context, text: str) -> tuple[Context, str]:
-    """The context behind *text*, and the text to show.
+    """Return the context after *text*, and the text to render.
 
-    Comments are left out, a ``<`` that begins no tag becomes ``&lt;``, and what would
-    look like a script tag inside a script's string is written with an escape.
+    Comments are dropped, a ``<`` that starts no tag becomes ``&lt;``, and a script tag
+    inside a string of a script is escaped. Raises `ContextError`.
     """
     out: list[str] = []
     at = 0
     while at < len(text):
         after, read = _step(c, text[at:])
-        out.append(_rendered_part(c, after, text[at : at + read], text[at:]))
+        out.append(_render_part(c, after, text[at : at + read], text[at:]))
         c, at = after, at + read
     return c, "".join(out)
 
 
 def _step(c: Context, s: str) -> tuple[Context, int]:
-    """The next part of *s* in context *c*."""
+    """Read the next part of *s* in context *c*."""
     if c.delim is Delim.NONE:
         after, end = markup.special_end_step(c, s)
         if end == 0:
@@ -114,7 +114,7 @@ def _step(c: Context, s: str) -> tuple[Context, int]:
 
 
 def _attr_step(c: Context, s: str) -> tuple[Context, int]:
-    """Inside an attribute's value: to its end, or through the whole of *s*."""
+    """Read an attribute's value up to its end, or the whole of *s*."""
     match = ATTR_ENDS[c.delim].search(s)
     value = s[: match.start()] if match else s
     if c.delim is Delim.SPACE_OR_TAG_END and (bad := BAD_UNQUOTED.search(value)):
@@ -128,21 +128,21 @@ def _attr_step(c: Context, s: str) -> tuple[Context, int]:
         and c.attr is Attr.SCRIPT_TYPE
         and value.partition(";")[0].strip().lower() not in JS_TYPES
     ):
-        element = Element.NONE  # a block of data, not a script
+        element = Element.NONE  # a data block, not a script
     quoted = c.delim is not Delim.SPACE_OR_TAG_END
     return Context(State.TAG, element=element), len(value) + quoted
 
 
 def _follow_value(c: Context, value: str) -> Context:
-    """The context behind a part of an attribute's value, entities resolved."""
+    """Return the context after part of an attribute's value with entities decoded."""
     while value:
         c, read = STEPS[c.state](c, value)
         value = value[read:]
     return c
 
 
-def _rendered_part(c: Context, after: Context, part: str, rest: str) -> str:
-    """What is shown of *part*, which leads from *c* to *after*."""
+def _render_part(c: Context, after: Context, part: str, rest: str) -> str:
+    """Return the text to render for *part*, which leads from *c* to *after*."""
     raw = c.delim is Delim.NONE
     if c.state in (State.TEXT, State.RCDATA):
         part = _escape_text(part, rest, to_end=after.state is c.state)
@@ -157,20 +157,20 @@ def _rendered_part(c: Context, after: Context, part: str, rest: str) -> str:
 
 
 def _escape_text(part: str, rest: str, *, to_end: bool) -> str:
-    """HTML text with stray ``<`` escaped; the tag or comment at its end stays."""
+    """Escape stray ``<`` in HTML text; the tag or comment at its end is unchanged."""
     end = len(part) if to_end else max(part.rfind("<"), 0)
     return STRAY_LESS.sub("&lt;", rest[:end]) + part[end:]
 
 
 def _replace_comment(state: State, part: str) -> str:
-    """What stands for a part of a comment: white space where it separated tokens."""
+    """Return the replacement of a comment: white space if it may separate tokens."""
     if state is State.JS_BLOCK_COMMENT:
         return "\n" if JS_LINE_END.search(part) else " "
     return " " if state is State.CSS_BLOCK_COMMENT else ""
 
 
 def strip_tags(text: str) -> str:
-    """The text content of trusted HTML, for an attribute; *text* itself if no tags."""
+    """Return the text content of trusted HTML; *text* itself if it has no tags."""
     out: list[str] = []
     c, at, only_text = START, 0, True
     while at < len(text):
@@ -197,6 +197,6 @@ def strip_tags(text: str) -> str:
 
 
 def _tag_step(c: Context, s: str) -> tuple[Context, int]:
-    """As `_step`, but the inside of special elements is text."""
+    """Read as `_step`, but treat the content of special elements as text."""
     special = c.element is not Element.NONE and c.state not in IN_TAG
     return STEPS[State.RCDATA if special else c.state](c, s)

@@ -1,4 +1,4 @@
-"""What a template is made of after parsing, and the error for what is none."""
+"""Syntax tree of templates, and the error for invalid ones."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from msgspec import Struct
 
 from ..errors import AuthProxyError
 
-# Nested parentheses, blocks and {{template}} calls; Python's stack sets the bound.
+# Of parentheses, blocks and {{template}} calls; bounded by Python's stack.
 MAX_DEPTH = 100
 
 
 class TemplateError(AuthProxyError):
-    """A template can't be compiled or rendered; the text starts with ``name:line:``."""
+    """A template cannot be compiled or rendered; the text starts with ``name:line:``."""
 
     code = "template_invalid"
 
@@ -28,17 +28,17 @@ class Dot(Struct, frozen=True):
 
 
 class Nil(Struct, frozen=True):
-    """``nil``, only as an argument."""
+    """``nil``; valid only as an argument."""
 
 
 class Literal(Struct, frozen=True):
-    """A string, an integer (a character counts as one) or a boolean."""
+    """A string, an integer (including character literals) or a boolean."""
 
     value: str | int | bool
 
 
 class Field(Struct, frozen=True):
-    """``.A.B``, looked up in the current value."""
+    """``.A.B``, fields of the current value."""
 
     names: tuple[str, ...]
 
@@ -51,7 +51,7 @@ class Variable(Struct, frozen=True):
 
 
 class Function(Struct, frozen=True):
-    """The name of a function; the other words of its command are the arguments."""
+    """The name of a function; the other operands of its command are its arguments."""
 
     name: str
 
@@ -66,11 +66,11 @@ class Chain(Struct, frozen=True):
 class Command(Struct, frozen=True):
     """One stage of a pipeline: a function with arguments, or one operand."""
 
-    words: tuple[Operand, ...]
+    operands: tuple[Operand, ...]
 
 
 class Pipe(Struct, frozen=True):
-    """``$x := a | b``; *assign* says that the variables exist already."""
+    """``$x := a | b``; with *assign* ``$x = a | b``."""
 
     commands: tuple[Command, ...]
     line: int
@@ -82,14 +82,14 @@ Operand: TypeAlias = Dot | Nil | Literal | Field | Variable | Function | Chain |
 
 
 class Text(Struct, frozen=True):
-    """Text between actions; after compiling it is what the page shows."""
+    """Text between actions; after compilation, the text to render."""
 
     text: str
     line: int
 
 
 class Action(Struct, frozen=True):
-    """``{{pipeline}}``; *escapers* are filled in by compiling."""
+    """``{{pipeline}}``; compilation sets *escapers*."""
 
     pipe: Pipe
     escapers: tuple[str, ...] = ()
@@ -104,7 +104,7 @@ class If(Struct, frozen=True):
 
 
 class With(Struct, frozen=True):
-    """``{{with}}``: as `If`, and the value is dot inside."""
+    """``{{with}}``: like `If`, but the value is dot in *then*."""
 
     pipe: Pipe
     then: Body
@@ -112,7 +112,7 @@ class With(Struct, frozen=True):
 
 
 class Range(Struct, frozen=True):
-    """``{{range}}``: *then* once for every element."""
+    """``{{range}}``: renders *then* once per element."""
 
     pipe: Pipe
     then: Body
@@ -120,7 +120,7 @@ class Range(Struct, frozen=True):
 
 
 class Call(Struct, frozen=True):
-    """``{{template "name" pipeline}}``; *key* is the compiled body to run."""
+    """``{{template "name" pipeline}}``; *key* identifies the compiled body."""
 
     name: str
     pipe: Pipe | None
@@ -134,12 +134,12 @@ Body: TypeAlias = tuple[Node, ...]
 
 
 class Definition(Struct, frozen=True):
-    """A named template: its body and the file it stands in."""
+    """A named template: its body and its file."""
 
     file: str
     body: Body
 
 
-def is_empty(body: Body) -> bool:
-    """Whether *body* is only white space; such a definition replaces no other."""
+def is_blank(body: Body) -> bool:
+    """Return whether *body* is only white space; it then replaces no definition."""
     return all(isinstance(node, Text) and not node.text.strip() for node in body)

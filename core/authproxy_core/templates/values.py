@@ -1,7 +1,7 @@
-"""Values as Go sees them: strings, trusted HTML, integers, booleans, lists, maps, nil.
+"""Template values in Go's terms: string, trusted HTML, int, bool, list, map, nil.
 
-A value that a template asks something impossible of raises `ValueProblem`; whoever
-renders turns it into a `TemplateError` with its place.
+An operation that a value does not support raises `ValueKindError`; rendering turns it
+into a `TemplateError` with the position.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class Html(str):
-    """HTML from the operator, shown as it is; never made from what a client sent."""
+    """Trusted HTML from the operator, rendered unescaped; never from client input."""
 
     __slots__ = ()
 
 
 class ValueKindError(Exception):
-    """A value is of the wrong kind for what is done with it."""
+    """A value has the wrong type for an operation."""
 
 
 def is_list(value: object) -> TypeGuard[Sequence[object]]:
@@ -28,7 +28,7 @@ def is_list(value: object) -> TypeGuard[Sequence[object]]:
 
 
 def type_name(value: object) -> str:
-    """Go's name for the type of *value*."""
+    """Return Go's name of the type of *value*."""
     if value is None:
         return "nil"
     if isinstance(value, bool):
@@ -47,12 +47,12 @@ def type_name(value: object) -> str:
 
 
 def replace_surrogates(text: str) -> str:
-    """*text* without surrogates, which have no UTF-8 form."""
+    """Return *text* with surrogates, which UTF-8 cannot encode, replaced."""
     return SURROGATES.sub("\ufffd", text)
 
 
 def format_value(value: object) -> str:
-    """*value* as Go's %v writes it."""
+    """Return *value* as Go's %v formats it."""
     match type_name(value):
         case "nil":
             return "<nil>"
@@ -69,12 +69,12 @@ def format_value(value: object) -> str:
 
 
 def to_text(value: object) -> str:
-    """*value* as the text that an escaper works on; nil is nothing."""
+    """Return *value* as text for an escaper; nil is ""."""
     return "" if value is None else format_value(value)
 
 
 def sprint(values: Sequence[object]) -> str:
-    """Go's Sprint: a space between two values neither of which is a string."""
+    """Return *values* as Go's Sprint: a space between two operands, neither a string."""
     out: list[str] = []
     for number, value in enumerate(values):
         if number and not isinstance(value, str):
@@ -86,13 +86,13 @@ def sprint(values: Sequence[object]) -> str:
 
 
 def is_true(value: object) -> bool:
-    """Whether *value* counts as true: not zero, not empty, not nil."""
+    """Return whether *value* is true in Go's sense: not zero, empty or nil."""
     type_name(value)
     return bool(value)
 
 
 def get_field(value: object, name: str) -> object:
-    """``.name`` of *value*; only maps have fields, and nil has none of any name."""
+    """Return the field *name* of a map, None if missing; a field of nil is nil."""
     if value is None:
         return None
     if isinstance(value, Mapping):
@@ -101,13 +101,13 @@ def get_field(value: object, name: str) -> object:
 
 
 def comparison_type(value: object) -> str:
-    """The kind that decides whether two values can be compared."""
+    """Return the type that decides whether two values can be compared."""
     name = type_name(value)
     return "string" if name == "template.HTML" else name
 
 
 def is_equal(left: object, right: object) -> bool:
-    """Go's ==; different kinds are an error, nil equals only nil."""
+    """Compare with Go's ==; different types are an error, nil equals only nil."""
     kinds = {comparison_type(left), comparison_type(right)}
     if "nil" in kinds:
         return left is right
@@ -117,7 +117,7 @@ def is_equal(left: object, right: object) -> bool:
 
 
 def is_less(left: object, right: object) -> bool:
-    """Go's <; only between two integers or two strings."""
+    """Compare with Go's <; only two integers or two strings are comparable."""
     if isinstance(left, str) and isinstance(right, str):
         return left < right
     if comparison_type(left) == comparison_type(right) == "int":
