@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-COLOURS = {"authproxy": "#2f5bea", "oauth2-proxy": "#9aa3b5", "nginx": "#c9ced9"}
+COLORS = {"authproxy": "#2f5bea", "oauth2-proxy": "#9aa3b5", "nginx": "#c9ced9"}
 WIDTH, ROW, LEFT, RIGHT = 760, 26, 250, 120
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown: one line a program and case."""
+    """Return a Markdown table with one row per program and case."""
     lines = [
         "| case | program | requests/s | p50 ms | p99 ms |",
         "| --- | --- | ---: | ---: | ---: |",
@@ -25,7 +25,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def svg(rows: Sequence[dict[str, Any]]) -> str:
-    """A bar chart of requests per second."""
+    """Return a bar chart of requests per second."""
     top = max(row["rate"] for row in rows)
     height = ROW * len(rows) + 50
     parts = [
@@ -38,12 +38,12 @@ def svg(rows: Sequence[dict[str, Any]]) -> str:
     for number, row in enumerate(rows):
         y = 42 + number * ROW
         length = (WIDTH - LEFT - RIGHT) * row["rate"] / top
-        colour = COLOURS.get(row["program"], "#888")
+        color = COLORS.get(row["program"], "#888")
         label = escape(f"{row['case']}, {row['program']}")
         parts.append(
             f'<text x="{LEFT - 8}" y="{y + 14}" text-anchor="end">{label}</text>'
             f'<rect x="{LEFT}" y="{y}" width="{length:.0f}" height="18" rx="3" '
-            f'fill="{colour}"/>'
+            f'fill="{color}"/>'
             f'<text x="{LEFT + length + 6:.0f}" y="{y + 14}">{row["rate"]:,.0f}</text>'
         )
     return "\n".join([*parts, "</svg>\n"])

@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
-"""Proxied requests a second: authproxy and oauth2-proxy in front of one nginx worker.
+"""Measure proxied requests: authproxy and oauth2-proxy before one nginx worker.
 
     python bench/proxied.py [--rounds N] [--seconds N] [--connections N] [--size BYTES]
                             [--workers N] [--only NAME] [--output FILE]
 
-Needs wrk and nginx; oauth2-proxy takes part when it is installed. Beside the rate, the
-CPU time that each proxy spends on a request is told: it depends less on what else the
-machine does.
+Requires wrk and nginx, and oauth2-proxy for the comparison. The CPU time per request is
+measured besides the rate, because it depends less on other load.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> int:
-    """Measure and print a table; JSON on request."""
+    """Measure and print a table; write JSON to the file of ``--output``."""
     parser = argparse.ArgumentParser(prog="bench/proxied.py")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5)
@@ -57,24 +56,24 @@ def main() -> int:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     if find("wrk") is None or find("nginx") is None:
-        print("wrk and nginx are needed")
+        print("wrk and nginx are required")
         return 1
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
-        rows = measured(stack, Path(name), options)
+        rows = measure(stack, Path(name), options)
     for row in rows:
         print(
             f"{row['program']:14} {row['rate']:9,.0f}/s  p50 {row['p50_ms']:.2f} ms  "
-            f"p99 {row['p99_ms']:.2f} ms  {row['cpu_us']:.0f} µs CPU a request"
+            f"p99 {row['p99_ms']:.2f} ms  {row['cpu_us']:.0f} µs CPU per request"
         )
     if options.output is not None:
         options.output.write_text(json.dumps(rows, indent=1) + "\n")
     return 0
 
 
-def measured(
+def measure(
     stack: contextlib.ExitStack, folder: Path, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """The medians of each program's rounds."""
+    """Return one row per program with the medians of its rounds."""
     issuer = stack.enter_context(serve(DevProvider(ProviderConfig()))).url
     session = sessions.realistic_session(issuer)
     app = start_nginx(stack, folder, options.size)
@@ -85,21 +84,23 @@ def measured(
             continue
         if options.only in ("", name):
             file = folder / f"{name}.txt"
-            original = name == "oauth2-proxy"
-            sessions.write_cookies(file, session, SESSIONS, original=original)
+            is_oauth2_proxy = name == "oauth2-proxy"
+            sessions.write_cookies(
+                file, session, SESSIONS, oauth2_proxy=is_oauth2_proxy
+            )
             upstream = f"http://{LOOPBACK}:{app}/"
             port, process = run.start_proxy(
                 stack, folder, name, issuer, upstream, workers=options.workers
             )
             programs[name] = (port, process, file)
-    found: dict[str, list[dict[str, Any]]] = {}
+    results: dict[str, list[dict[str, Any]]] = {}
     for _ in range(options.rounds):
         for name, (port, process, file) in programs.items():
             before = cpu_seconds(process.pid)
             result = run.wrk(port, file, options.connections, options.seconds, target)
-            spent = cpu_seconds(process.pid) - before
-            result["cpu_us"] = spent * 1e6 / result["requests"]
-            found.setdefault(name, []).append(result)
+            used = cpu_seconds(process.pid) - before
+            result["cpu_us"] = used * 1e6 / result["requests"]
+            results.setdefault(name, []).append(result)
     keys = ("rate", "p50_ms", "p99_ms", "cpu_us")
     return [
         {
@@ -107,12 +108,12 @@ def measured(
             **{key: statistics.median(one[key] for one in rounds) for key in keys},
             "rounds": rounds,
         }
-        for name, rounds in found.items()
+        for name, rounds in results.items()
     ]
 
 
 def start_nginx(stack: contextlib.ExitStack, folder: Path, size: int) -> int:
-    """The upstream: one worker, a short fixed answer and a file of *size* bytes."""
+    """Start the upstream: one worker, a fixed response, a file of *size* bytes."""
     port, conf, root = free_port(), folder / "app.conf", folder / "www"
     root.mkdir()
     (root / "file").write_bytes(os.urandom(size))
@@ -129,7 +130,7 @@ def start_nginx(stack: contextlib.ExitStack, folder: Path, size: int) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time so far of a process and its children."""
+    """Return the CPU time of a process and its children in seconds."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     total = 0.0
     for one in (str(pid), *children):

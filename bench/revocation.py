@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""How soon a session that ends at one instance has ended at another one.
+"""Measure the time until a revoked session ends at another instance.
 
     python bench/revocation.py [--count N] [--workers N] [--only NAME] [--output FILE]
 
-Two instances of authproxy share Redis (when redis-server is installed) or a SQLite file,
-for whole sessions or for the list of ended ones beside sessions in cookies. A session is
-made at the first one and shown to the other until it stands in its cache. Then it ends at
-the first, by a sign-out or by a logout token of the provider, while the other is asked
-again and again. The time runs from the moment the request that ends the session is sent,
-so its own duration is in it, until the answer 401 has come; each look is a request of its
-own over a real connection. Every other answer than 202 and 401 ends the run. A median
-above `SOON` fails it.
+Two instances of authproxy share Redis (if redis-server is installed) or a SQLite file,
+for stored sessions or for the revocations of cookie sessions. A session is created at the
+first instance and checked at the second until it is cached. The first instance revokes it
+at a sign-out or by a logout token, while the second receives one check after another.
+
+The time starts when the revoking request is sent and ends with the first 401, so it
+includes the duration of that request. Any status other than 202 and 401 aborts the run. A
+median above `MAX_MEDIAN` fails it.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from support.program import Program  # noqa: E402
 from support.programs import find  # noqa: E402
 from support.redis import RedisServer  # noqa: E402
 
-SOON = 100.0  # milliseconds
-LIMIT = 5.0  # seconds for one session to end; more is a failure
-LOOKS = 3  # requests after which a session stands in a cache
+MAX_MEDIAN = 100.0  # milliseconds
+TIMEOUT = 5.0  # seconds; a session that lives longer fails the run
+CACHING_REQUESTS = 3  # after which a session is cached
 Options = dict[str, Any]
 End = Callable[[Browser, http.client.HTTPConnection], None]
 
 
 def main() -> int:
-    """Measure and print a table; JSON on request."""
+    """Measure and print a table; write JSON to the file of ``--output``."""
     parser = argparse.ArgumentParser(prog="bench/revocation.py")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)
@@ -54,32 +54,32 @@ def main() -> int:
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
-        for place, given in places(stack, Path(name)).items():
-            if options.only in place:
-                folder = Path(name) / place.replace(" ", "-")
-                rows += measured(folder, place, given, options)
+        for backend, settings in backends(stack, Path(name)).items():
+            if options.only in backend:
+                folder = Path(name) / backend.replace(" ", "-")
+                rows += measure(folder, backend, settings, options)
     for row in rows:
         print(
-            f"{row['place']:16} {row['how']:13} {row['count']:4} times  "
+            f"{row['backend']:16} {row['how']:13} {row['count']:4} times  "
             f"median {row['median_ms']:6.1f} ms  p99 {row['p99_ms']:6.1f} ms  "
             f"longest {row['longest_ms']:6.1f} ms"
         )
     if options.output is not None:
         options.output.write_text(json.dumps(rows, indent=1) + "\n")
-    late = [row["place"] for row in rows if row["median_ms"] > SOON]
-    if late:
-        print(f"later than {SOON:g} ms: {', '.join(late)}")
-    return 1 if late else 0
+    slow = [row["backend"] for row in rows if row["median_ms"] > MAX_MEDIAN]
+    if slow:
+        print(f"slower than {MAX_MEDIAN:g} ms: {', '.join(slow)}")
+    return 1 if slow else 0
 
 
-def places(stack: contextlib.ExitStack, folder: Path) -> dict[str, Options]:
-    """Options of each way to share; those in Redis when it is installed."""
-    listed = {"session_revocation": True}
-    in_file = {"sqlite_path": str(folder / "sessions.db")}
-    list_in_file = {"sqlite_path": str(folder / "ended.db")}
+def backends(stack: contextlib.ExitStack, folder: Path) -> dict[str, Options]:
+    """Return the options of each session backend; Redis only if it is installed."""
+    revocable = {"session_revocation": True}
+    sessions = {"sqlite_path": str(folder / "sessions.db")}
+    revocations = {"sqlite_path": str(folder / "revoked.db")}
     found: dict[str, Options] = {
-        "SQLite": {"session_store_type": "sqlite", **in_file},
-        "cookies, SQLite": {**listed, **list_in_file},
+        "SQLite": {"session_store_type": "sqlite", **sessions},
+        "cookies, SQLite": {**revocable, **revocations},
     }
     if find("redis-server") is None:
         print("redis-server is not installed", file=sys.stderr)
@@ -87,24 +87,24 @@ def places(stack: contextlib.ExitStack, folder: Path) -> dict[str, Options]:
     url = {"redis_connection_url": stack.enter_context(RedisServer(folder)).url}
     return {
         "Redis": {"session_store_type": "redis", **url},
-        "cookies, Redis": {**listed, "shared_state": "redis", **url},
+        "cookies, Redis": {**revocable, "shared_state": "redis", **url},
         **found,
     }
 
 
-def measured(
-    folder: Path, place: str, given: Options, options: argparse.Namespace
+def measure(
+    folder: Path, backend: str, settings: Options, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """One row for each way in which a session ends."""
+    """Return one row for each way to revoke a session."""
     with Provider(2) as provider, contextlib.ExitStack() as stack:
         for number in range(2):
-            start(stack, folder, provider, number, given, options.workers)
+            start(stack, folder, provider, number, settings, options.workers)
         rows = []
         for how, end in (("sign-out", sign_out), ("logout token", log_out)):
             times = sorted(delay(provider, end) * 1000 for _ in range(options.count))
             rows.append(
                 {
-                    "place": place,
+                    "backend": backend,
                     "how": how,
                     "count": options.count,
                     "median_ms": statistics.median(times),
@@ -120,17 +120,17 @@ def start(
     folder: Path,
     provider: Provider,
     number: int,
-    given: Options,
+    settings: Options,
     workers: int,
 ) -> None:
-    """One instance, ready."""
-    own = folder / str(number)
-    own.mkdir(parents=True)
+    """Start one instance and wait until it is ready."""
+    directory = folder / str(number)
+    directory.mkdir(parents=True)
     program = stack.enter_context(
         Program(
-            own,
+            directory,
             **provider.options(number),
-            **given,
+            **settings,
             backchannel_logout=True,
             workers=workers,
         )
@@ -141,54 +141,54 @@ def start(
 
 
 def delay(provider: Provider, end: End) -> float:
-    """Seconds until the second instance knows of one session's end."""
+    """Return the seconds until the second instance rejects a revoked session."""
     browser = provider.browser(0)
     browser.log_in()
     cookie = {"Cookie": browser.jar.sent_to(f"http://{LOOPBACK}:{browser.port}/")}
-    here, there = (
-        http.client.HTTPConnection(LOOPBACK, port, timeout=LIMIT)
+    first, second = (
+        http.client.HTTPConnection(LOOPBACK, port, timeout=TIMEOUT)
         for port in provider.ports
     )
-    with contextlib.closing(here), contextlib.closing(there):
-        here.connect()
-        for _ in range(LOOKS):
-            expect(202, status(there, cookie))
-        began = time.perf_counter()
-        end(browser, here)
-        while (seen := status(there, cookie)) != 401:
-            expect(202, seen)
-            if time.perf_counter() - began > LIMIT:
-                raise SystemExit(f"the session goes on after {LIMIT:g} s")
-        took = time.perf_counter() - began
-        answer = here.getresponse()
-        answer.read()
-        if answer.status not in (200, 302):
-            raise SystemExit(f"ending the session got {answer.status}")
+    with contextlib.closing(first), contextlib.closing(second):
+        first.connect()
+        for _ in range(CACHING_REQUESTS):
+            expect(202, status(second, cookie))
+        start_time = time.perf_counter()
+        end(browser, first)
+        while (code := status(second, cookie)) != 401:
+            expect(202, code)
+            if time.perf_counter() - start_time > TIMEOUT:
+                raise SystemExit(f"the session is valid after {TIMEOUT:g} s")
+        took = time.perf_counter() - start_time
+        response = first.getresponse()
+        response.read()
+        if response.status not in (200, 302):
+            raise SystemExit(f"revoking the session returned {response.status}")
     return took
 
 
 def status(connection: http.client.HTTPConnection, cookie: dict[str, str]) -> int:
-    """The status of one auth check."""
+    """Return the status of one auth check."""
     connection.request("GET", "/oauth2/auth", headers=cookie)
-    answer = connection.getresponse()
-    answer.read()
-    return answer.status
+    response = connection.getresponse()
+    response.read()
+    return response.status
 
 
-def expect(wanted: int, got: int) -> None:
-    """End the run when an answer is another one."""
-    if got != wanted:
-        raise SystemExit(f"expected {wanted}, got {got}")
+def expect(expected: int, got: int) -> None:
+    """Abort the run unless *got* is the expected status."""
+    if got != expected:
+        raise SystemExit(f"expected {expected}, got {got}")
 
 
 def sign_out(browser: Browser, connection: http.client.HTTPConnection) -> None:
-    """Send the browser's sign-out; its answer is read later."""
+    """Send the sign-out; its response is read later."""
     cookie = browser.jar.sent_to(f"http://{LOOPBACK}:{browser.port}/")
     connection.request("GET", "/oauth2/sign_out", headers={"Cookie": cookie})
 
 
 def log_out(browser: Browser, connection: http.client.HTTPConnection) -> None:
-    """Send the provider's logout token; its answer is read later."""
+    """Send a logout token of the provider; its response is read later."""
     token = browser.provider.idp.logout_token("alice")
     connection.request(
         "POST",

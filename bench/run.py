@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Auth checks a second: authproxy, oauth2-proxy and nginx in turn, in one run.
+"""Measure auth checks per second of authproxy, oauth2-proxy and nginx.
 
     python bench/run.py [--rounds N] [--seconds N] [--output FOLDER] [--quick]
 
-Needs wrk; oauth2-proxy and nginx take part when they are installed. Each program is
-measured in every round, the median of the rounds counts. All have their default logging
-on, into a file. ``--quick`` is a short run that fails when authproxy is not clearly
-faster than oauth2-proxy.
+Requires wrk, and oauth2-proxy and nginx for the comparison. Every round measures each
+program; the result is the median of the rounds. All programs write their default logs to
+a file. ``--quick`` is a short run that fails unless authproxy is at least twice as fast as
+oauth2-proxy.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ CASES = (
 
 
 def main() -> int:
-    """Measure, print the table, write table, JSON and chart."""
+    """Measure and print a table; write table, JSON and chart."""
     parser = argparse.ArgumentParser(prog="bench/run.py")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5)
@@ -79,25 +79,25 @@ def main() -> int:
     print(chart.table(rows))
     print(f"cookie sizes: {sizes}; idle memory of a worker: {memory:.1f} MB")
     if options.quick:
-        return judge(rows)
+        return check_rate(rows)
     options.output.mkdir(parents=True, exist_ok=True)
     document = {"rows": rows, "cookie_bytes": sizes, "idle_worker_mb": memory}
     (options.output / "results.json").write_text(json.dumps(document, indent=1) + "\n")
     (options.output / "results.md").write_text(chart.table(rows) + "\n")
-    shown = [
-        row for row in rows if "32" in row["case"] and row["program"] in chart.COLOURS
+    plotted = [
+        row for row in rows if "32" in row["case"] and row["program"] in chart.COLORS
     ]
-    (options.output / "chart.svg").write_text(chart.svg(shown))
+    (options.output / "chart.svg").write_text(chart.svg(plotted))
     return 0
 
 
-def judge(rows: list[dict[str, Any]]) -> int:
-    """Fail when warm checks are not at least twice as fast as oauth2-proxy's."""
+def check_rate(rows: list[dict[str, Any]]) -> int:
+    """Return 1 unless warm checks are at least twice as fast as oauth2-proxy's."""
     rates = {
         row["program"]: row["rate"] for row in rows if row["case"].startswith("warm")
     }
     if "oauth2-proxy" in rates and rates["authproxy"] < 2 * rates["oauth2-proxy"]:
-        print("authproxy is not clearly faster than oauth2-proxy")
+        print("authproxy is not twice as fast as oauth2-proxy")
         return 1
     return 0
 
@@ -105,7 +105,7 @@ def judge(rows: list[dict[str, Any]]) -> int:
 def start_all(
     stack: contextlib.ExitStack, folder: Path
 ) -> tuple[dict[str, tuple[int, dict[str, Path | None]]], dict[str, int], float]:
-    """Start every program; ports and the files of cookies to send to each."""
+    """Start all programs; return ports and cookie files, cookie sizes, worker memory."""
     provider = DevProvider(ProviderConfig())
     running = stack.enter_context(serve(provider))
     session = sessions.realistic_session(running.url)
@@ -118,19 +118,19 @@ def start_all(
         files: dict[str, Path | None] = {}
         for case, count in (("warm", WARM), ("cold", COLD)):
             file = folder / f"{name}-{case}.txt"
-            original = name == "oauth2-proxy"
+            is_oauth2_proxy = name == "oauth2-proxy"
             sizes[name] = sessions.write_cookies(
-                file, session, count, original=original
+                file, session, count, oauth2_proxy=is_oauth2_proxy
             )
             files[case] = file
         port, process = start_proxy(stack, folder, name, running.url)
         programs[name] = (port, files)
         if name == "authproxy":
             memory = worker_memory(process.pid)
-            apart = folder / "one"
-            apart.mkdir()
+            single = folder / "one"
+            single.mkdir()
             port, _ = start_proxy(
-                stack, apart, name, running.url, extra="workers = 1\n"
+                stack, single, name, running.url, extra="workers = 1\n"
             )
             programs[ONE_WORKER] = (port, files)
     nginx = find("nginx")
@@ -163,9 +163,9 @@ def start_proxy(
     extra: str = "",
     workers: int = 0,
 ) -> tuple[int, Process]:
-    """Start authproxy or oauth2-proxy with the same configuration, and *extra* TOML.
+    """Start authproxy or oauth2-proxy with the same configuration and *extra* TOML.
 
-    *workers* are for authproxy; 0 leaves their number to it.
+    *workers* applies to authproxy; 0 is its default.
     """
     if workers and name == "authproxy":
         extra += f"workers = {workers}\n"
@@ -198,7 +198,7 @@ def start_proxy(
 
 
 def worker_memory(supervisor: int) -> float:
-    """Resident memory of one worker, in MB."""
+    """Return the largest resident memory of a worker in MB."""
     children = (
         Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
     )
@@ -217,25 +217,25 @@ def measure(
     rounds: int,
     seconds: int,
 ) -> list[dict[str, Any]]:
-    """The medians of all rounds, one row for each case and program."""
+    """Return one row per case and program with the medians of all rounds."""
     rows = []
     for title, connections, kind in cases:
-        found: dict[str, list[dict[str, Any]]] = {}
+        results: dict[str, list[dict[str, Any]]] = {}
         for _ in range(rounds):
             for name, (port, files) in programs.items():
                 if kind in files:
                     result = wrk(port, files[kind], connections, seconds)
-                    found.setdefault(name, []).append(result)
-        for name, results in found.items():
+                    results.setdefault(name, []).append(result)
+        for name, measured in results.items():
             rows.append(
                 {
                     "case": title,
                     "program": name,
                     **{
-                        key: statistics.median(result[key] for result in results)
+                        key: statistics.median(result[key] for result in measured)
                         for key in ("rate", "p50_ms", "p99_ms")
                     },
-                    "rounds": results,
+                    "rounds": measured,
                 }
             )
             print(f"{title}: {name} {rows[-1]['rate']:,.0f}/s", file=sys.stderr)
@@ -249,7 +249,7 @@ def wrk(
     seconds: int,
     target: str = "/oauth2/auth",
 ) -> dict[str, Any]:
-    """One measurement; raises when any answer was no 2xx."""
+    """Run wrk once; raises SystemExit unless all responses are 2xx."""
     command = [
         str(find("wrk")), "-t1", f"-c{connections}", f"-d{seconds}s", "-s",
         str(ROOT / "bench" / "wrk.lua"), f"http://{LOOPBACK}:{port}", "--",
@@ -259,7 +259,7 @@ def wrk(
     [line] = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     result: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
     if result["errors"]:
-        raise SystemExit(f"{result['errors']} answers were errors:\n{done.stdout}")
+        raise SystemExit(f"{result['errors']} responses were errors:\n{done.stdout}")
     result["rate"] = result["requests"] / result["seconds"]
     return result
 

@@ -1,4 +1,4 @@
-"""Sessions for the benchmark: real tokens of the development provider, sealed."""
+"""Session cookies for the benchmarks, with tokens of the development provider."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from authproxy_devprovider.provider import DevProvider
 NAME = "_oauth2_proxy"
 SECRET = Secret(b"0123456789abcdef0123456789abcdef")
 CALLBACK = "https://app.example.com/oauth2/callback"
-TARGET = 3800  # bytes of oauth2-proxy's cookie
+COOKIE_BYTES = 3800  # of oauth2-proxy's cookie
 
 
 def realistic_session(issuer: str) -> Session:
-    """A session as Keycloak's users have them, with a cookie of about `TARGET` bytes."""
+    """Return a session as from Keycloak; its cookie has about `COOKIE_BYTES` bytes."""
     padding = 0
     while True:
-        session = _logged_in(issuer, padding)
+        session = _log_in(issuer, padding)
         size = len(
             OAuth2ProxyFormat((SECRET,), NAME).write_session(session, iv=bytes(16))
         )
-        if size >= TARGET:
+        if size >= COOKIE_BYTES:
             return session
-        padding += max((TARGET - size) // 3, 8)
+        padding += max((COOKIE_BYTES - size) // 3, 8)
 
 
-def _logged_in(issuer: str, padding: int) -> Session:
+def _log_in(issuer: str, padding: int) -> Session:
     user = User(
         name="alice", password="x", groups=("admins", "staff"), roles=("admin",)
     )
@@ -83,21 +83,25 @@ def _logged_in(issuer: str, padding: int) -> Session:
     back = provider.log_in(values[b"location"].decode(), "alice")
     target = back.removeprefix("https://app.example.com").encode()
     request = Request(b"GET", target, (host, (b"cookie", cookie)), "127.0.0.1")
-    answer = decide_sync(proxy.handle(request), perform)
-    assert answer.status == 302, answer
+    response = decide_sync(proxy.handle(request), perform)
+    assert response.status == 302, response
     cookies = [
         value.partition(b";")[0]
-        for name, value in answer.headers
+        for name, value in response.headers
         if name == b"set-cookie" and b"Max-Age=0" not in value
     ]
-    seen = Request(b"GET", b"/", (host, (b"cookie", b"; ".join(cookies))), "127.0.0.1")
-    session = proxy.identify(seen)
+    request = Request(
+        b"GET", b"/", (host, (b"cookie", b"; ".join(cookies))), "127.0.0.1"
+    )
+    session = proxy.identify(request)
     assert isinstance(session, Session)
     return session
 
 
-def write_cookies(file: Path, session: Session, count: int, *, original: bool) -> int:
-    """Write *count* Cookie lines of different users; the size of one value in bytes."""
+def write_cookies(
+    file: Path, session: Session, count: int, *, oauth2_proxy: bool
+) -> int:
+    """Write cookies of *count* users, one per line; return the size of a value."""
     interop, sealer = OAuth2ProxyFormat((SECRET,), NAME), Sealer((SECRET,))
     now = time.time()
     size = 0
@@ -110,7 +114,7 @@ def write_cookies(file: Path, session: Session, count: int, *, original: bool) -
                 user=f"user-{number}",
                 email=f"user-{number}@example.com",
             )
-            if original:
+            if oauth2_proxy:
                 value = interop.write_session(one, iv=os.urandom(16))
             else:
                 value = sealer.seal(

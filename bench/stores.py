@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Auth checks a second with sessions in Redis: authproxy beside oauth2-proxy.
+"""Measure auth checks per second with sessions in Redis.
 
     python bench/stores.py [--rounds N] [--seconds N] [--connections N] [--sqlite]
                            [--warm N] [--cold N] [--output FILE]
 
-Needs wrk and redis-server; oauth2-proxy takes part when it is installed. Both use one
-Redis on this machine, with as many sessions of their own. Warm: few sessions come again
-and again. Cold: each request brings another one of many, so that every check asks Redis.
-``--sqlite`` measures authproxy with sessions in a file as well. The CPU time of a check is
-that of the proxy's processes and of Redis: it depends less on what else the machine does.
+Requires wrk and redis-server, and oauth2-proxy for the comparison. The programs use one
+local Redis with the same number of sessions. Warm: a few sessions repeat. Cold: every
+request has another session, so each check reads Redis. ``--sqlite`` adds authproxy with
+sessions in a SQLite file. The CPU time of a check includes the processes of the proxy and
+Redis; it depends less on other load.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Put = Callable[[Any], None]
 
 
 def main() -> int:
-    """Measure and print a table; JSON on request."""
+    """Measure and print a table; write JSON to the file of ``--output``."""
     parser = argparse.ArgumentParser(prog="bench/stores.py")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5)
@@ -60,7 +60,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     if find("wrk") is None or find("redis-server") is None:
-        print("wrk and redis-server are needed")
+        print("wrk and redis-server are required")
         return 1
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         rows = measure(stack, Path(name), options)
@@ -68,7 +68,7 @@ def main() -> int:
         print(
             f"{row['case']:5} {row['program']:20} {row['rate']:10,.0f}/s"
             f"  p50 {row['p50_ms']:7.2f} ms  p99 {row['p99_ms']:7.2f} ms"
-            f"  CPU {row['proxy_us']:6.1f} µs + Redis {row['redis_us']:5.1f} µs a check"
+            f"  CPU {row['proxy_us']:6.1f} µs + Redis {row['redis_us']:5.1f} µs per check"
         )
     if options.output:
         options.output.write_text(json.dumps(rows, indent=1) + "\n")
@@ -76,7 +76,7 @@ def main() -> int:
 
 
 class Contestant(msgspec.Struct):
-    """A running proxy, and the cookies to send to it."""
+    """A running proxy and the files of its cookies."""
 
     port: int
     process: Process
@@ -86,18 +86,18 @@ class Contestant(msgspec.Struct):
 def measure(
     stack: contextlib.ExitStack, folder: Path, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """The medians of all rounds, one row for each case and program."""
+    """Return one row per case and program with the medians of all rounds."""
     redis = stack.enter_context(RedisServer(folder))
     running = stack.enter_context(serve(DevProvider(ProviderConfig())))
     session = sessions.realistic_session(running.url)
     in_redis = f'session_store_type = "redis"\nredis_connection_url = "{redis.url}"\n'
-    places = {"authproxy": in_redis, "oauth2-proxy": in_redis}
+    backends = {"authproxy": in_redis, "oauth2-proxy": in_redis}
     if options.sqlite:
         path = folder / "sessions.db"
         in_file = f'session_store_type = "sqlite"\nsqlite_path = "{path}"\n'
-        places["authproxy, SQLite"] = in_file
+        backends["authproxy, SQLite"] = in_file
     found = {}
-    for name, place in places.items():
+    for name, backend in backends.items():
         program = name.partition(",")[0]
         if program == "oauth2-proxy" and find(program) is None:
             continue
@@ -105,10 +105,14 @@ def measure(
         for case, count in (("warm", options.warm), ("cold", options.cold)):
             files[case] = folder / f"{name}-{case}.txt"
             put = into_file(path) if "SQLite" in name else into_redis(redis)
-            fill(files[case], put, session, count, original=program == "oauth2-proxy")
-        own = folder / name.replace(", ", "-")
-        own.mkdir()
-        port, process = run.start_proxy(stack, own, program, running.url, extra=place)
+            fill(
+                files[case], put, session, count, oauth2_proxy=program == "oauth2-proxy"
+            )
+        directory = folder / name.replace(", ", "-")
+        directory.mkdir()
+        port, process = run.start_proxy(
+            stack, directory, program, running.url, extra=backend
+        )
         found[name] = Contestant(port, process, files)
     return [
         row
@@ -123,7 +127,7 @@ def measure_case(
     redis: RedisServer,
     options: argparse.Namespace,
 ) -> list[dict[str, Any]]:
-    """One row for each program, the median of the rounds by rate."""
+    """Return one row per program with the medians of the rounds."""
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in found}
     for _ in range(options.rounds):
         for name, one in found.items():
@@ -132,11 +136,11 @@ def measure_case(
                 one.port, one.files[case], options.connections, options.seconds
             )
             after = cpu_seconds(one.process.pid), cpu_seconds(redis.pid)
-            spent = [
+            used = [
                 (end - start) / result["requests"] * 1e6
                 for start, end in zip(before, after, strict=True)
             ]
-            results[name].append({**result, "proxy_us": spent[0], "redis_us": spent[1]})
+            results[name].append({**result, "proxy_us": used[0], "redis_us": used[1]})
     keys = ("rate", "p50_ms", "p99_ms", "proxy_us", "redis_us")
     return [
         {
@@ -152,13 +156,15 @@ def measure_case(
 # -- sessions
 
 
-def fill(file: Path, put: Put, session: Session, count: int, *, original: bool) -> None:
-    """Put *count* sessions into a store, and write the cookies that name them."""
+def fill(
+    file: Path, put: Put, session: Session, count: int, *, oauth2_proxy: bool
+) -> None:
+    """Write *count* sessions to a store, and their cookies to *file*."""
     settings = Settings(
         cookie=CookieSettings(
             name=sessions.NAME,
             secrets=(sessions.SECRET,),
-            format="oauth2-proxy" if original else "authproxy",
+            format="oauth2-proxy" if oauth2_proxy else "authproxy",
         ),
         sessions=SessionSettings(backend="store", shared=True),
     )
@@ -184,7 +190,7 @@ def fill(file: Path, put: Put, session: Session, count: int, *, original: bool) 
 
 
 def into_redis(server: RedisServer) -> Put:
-    """What puts sessions into Redis; notes about them are left out."""
+    """Return a function that performs saves in Redis, without the session index."""
     import socket
 
     connection = socket.create_connection((server.address.host, server.port))
@@ -193,8 +199,8 @@ def into_redis(server: RedisServer) -> Put:
     def put(effect: Any) -> None:
         if not isinstance(effect, Save) or ":" in effect.key:
             return
-        words = ("SET", effect.key, effect.value, "EX", int(TTL))
-        connection.sendall(hiredis.pack_command(words))  # type: ignore[arg-type]
+        command = ("SET", effect.key, effect.value, "EX", int(TTL))
+        connection.sendall(hiredis.pack_command(command))  # type: ignore[arg-type]
         while (reply := reader.gets()) is False:
             reader.feed(connection.recv(4096))
         assert reply == b"OK", reply
@@ -203,7 +209,7 @@ def into_redis(server: RedisServer) -> Put:
 
 
 def into_file(path: Path) -> Put:
-    """What puts sessions into a file."""
+    """Return a function that performs saves in a SQLite file."""
     connection = sqlite_file.open_database(str(path))
 
     def put(effect: Any) -> None:

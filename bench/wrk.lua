@@ -1,6 +1,6 @@
--- Sends requests with the sessions of a file in rotation; prints one line of JSON.
+-- Send requests with the cookies of a file in rotation; print the result as JSON.
 local requests = {}
-local at = 0
+local index = 0
 
 function init(args)
   local file, target = args[1], args[2] or "/oauth2/auth"
@@ -14,8 +14,8 @@ function init(args)
 end
 
 function request()
-  at = at % #requests + 1
-  return requests[at]
+  index = index % #requests + 1
+  return requests[index]
 end
 
 function done(summary, latency, _)

@@ -1,31 +1,31 @@
--- Asks authproxy about every request, for HAProxy 2.5 or later (see haproxy.cfg).
+-- Forward auth with authproxy for HAProxy 2.5 or later (see haproxy.cfg).
 --
 --   http-request lua.forward_auth http://127.0.0.1:4180/oauth2/forward_auth
 --   http-response lua.forward_auth_cookies
 --
--- A 2xx lets the request pass, with the identity headers of the answer. Any other answer
--- goes to the client as it is: a redirect to the login, or 401 for a script. Without an
--- answer nobody passes.
+-- A 2xx response allows the request and sets its identity headers. Any other response
+-- goes to the client: a redirect to the login, or 401 for an API request. If authproxy does
+-- not respond, the client gets 503.
 
--- What the application may believe. All of them: what is not listed here, a client could
--- send itself.
+-- The identity headers for the application. List all of them: a client could send a header
+-- that is not listed.
 local IDENTITY = {
   "x-auth-request-user", "x-auth-request-email", "x-auth-request-preferred-username",
   "x-auth-request-groups", "x-auth-request-access-token", "authorization",
 }
 local TIMEOUT = 30000 -- milliseconds
 
--- Fields about one connection, about the body, or about who asks: not for the check.
+-- Fields of the connection, the body and the client, which are not part of the check.
 local DROPPED = {
   ["connection"] = true, ["content-length"] = true, ["content-type"] = true,
   ["expect"] = true, ["forwarded"] = true, ["host"] = true, ["keep-alive"] = true,
   ["proxy-connection"] = true, ["te"] = true, ["trailer"] = true,
   ["transfer-encoding"] = true, ["x-envoy-original-path"] = true, ["x-real-ip"] = true,
 }
-local NOT_ANSWERED = { ["connection"] = true, ["content-length"] = true,
+local HOP_BY_HOP = { ["connection"] = true, ["content-length"] = true,
   ["keep-alive"] = true, ["transfer-encoding"] = true }
 
--- How a name arrives where "-", "_" and "." are one.
+-- The name as seen by servers that treat "-", "_" and "." alike.
 local function folded(name)
   return (name:lower():gsub("[_.]", "-"))
 end
@@ -37,11 +37,12 @@ local function is_identity(name)
   return false
 end
 
-local function told_by_us(name)
+local function is_replaced(name)
   return DROPPED[name] or name:find("^x%-forwarded%-") or name:find("^x%-original%-")
 end
 
-local function in_order(values) -- HAProxy counts some of these from 0
+-- HAProxy starts the index of some lists at 0.
+local function to_list(values)
   local list, first = {}, values[0] ~= nil and 0 or 1
   for index = first, first + 1000 do
     if values[index] == nil then break end
@@ -50,55 +51,55 @@ local function in_order(values) -- HAProxy counts some of these from 0
   return list
 end
 
-local function questions(txn)
-  local asked = {}
+local function check_headers(txn)
+  local headers = {}
   for name, values in pairs(txn.http:req_get_headers()) do
-    if not told_by_us(folded(name)) then asked[name] = in_order(values) end
+    if not is_replaced(folded(name)) then headers[name] = to_list(values) end
   end
   local host = txn.f:req_hdr("host") or ""
-  asked["host"] = { host }
-  asked["x-forwarded-host"] = { host }
-  asked["x-forwarded-method"] = { txn.f:method() }
-  asked["x-forwarded-proto"] = { txn.f:ssl_fc() == 1 and "https" or "http" }
-  asked["x-forwarded-uri"] = { txn.f:pathq() }
-  asked["x-real-ip"] = { tostring(txn.f:src()) }
-  return asked
+  headers["host"] = { host }
+  headers["x-forwarded-host"] = { host }
+  headers["x-forwarded-method"] = { txn.f:method() }
+  headers["x-forwarded-proto"] = { txn.f:ssl_fc() == 1 and "https" or "http" }
+  headers["x-forwarded-uri"] = { txn.f:pathq() }
+  headers["x-real-ip"] = { tostring(txn.f:src()) }
+  return headers
 end
 
-local function refuse(txn, answer)
-  local reply = txn:reply({ status = answer.status, reason = answer.reason })
-  for name, values in pairs(answer.headers) do
-    if not NOT_ANSWERED[name:lower()] then
-      for _, value in ipairs(in_order(values)) do reply:add_header(name, value) end
+local function send_response(txn, response)
+  local reply = txn:reply({ status = response.status, reason = response.reason })
+  for name, values in pairs(response.headers) do
+    if not HOP_BY_HOP[name:lower()] then
+      for _, value in ipairs(to_list(values)) do reply:add_header(name, value) end
     end
   end
-  reply:set_body(txn.f:method() ~= "HEAD" and answer.body or "")
+  reply:set_body(txn.f:method() ~= "HEAD" and response.body or "")
   txn:done(reply)
 end
 
-local function identify(txn, answer)
+local function set_identity(txn, response)
   for name in pairs(txn.http:req_get_headers()) do
     if is_identity(name) then txn.http:req_del_header(name) end
   end
   for _, name in ipairs(IDENTITY) do
-    for _, value in ipairs(in_order(answer.headers[name] or {})) do
+    for _, value in ipairs(to_list(response.headers[name] or {})) do
       txn.http:req_add_header(name, value)
     end
   end
-  -- A session that was renewed: its cookies are for the browser.
-  txn:set_priv(in_order(answer.headers["set-cookie"] or {}))
+  -- The cookies of a refreshed session, for the browser.
+  txn:set_priv(to_list(response.headers["set-cookie"] or {}))
 end
 
 core.register_action("forward_auth", { "http-req" }, function(txn, address)
-  local answer = core.httpclient():get({
-    url = address, headers = questions(txn), timeout = TIMEOUT,
+  local response = core.httpclient():get({
+    url = address, headers = check_headers(txn), timeout = TIMEOUT,
   })
-  if answer.status == nil or answer.status < 200 then
+  if response.status == nil or response.status < 200 then
     txn:done(txn:reply({ status = 503 }))
-  elseif answer.status < 300 then
-    identify(txn, answer)
+  elseif response.status < 300 then
+    set_identity(txn, response)
   else
-    refuse(txn, answer)
+    send_response(txn, response)
   end
 end, 1)
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Build dist/authproxy.pyz, and run it.
+"""Build the zipapp dist/authproxy.pyz, and optionally run it.
 
     python3 zipapp/build.py [--output FILE] [--run ARGUMENTS …]
 
-Needs Python 3.11+ with pip or venv; the packages come from pip's index. The archive runs
-on the platform and the Python version that it was built with. When nothing has changed
-since the last build, the archive is used as it is.
+Requires Python 3.11+ with pip or venv, and pip's package index. The zipapp runs on the
+platform and the Python version with which it was built. If the sources have not changed
+since the last build, the existing zipapp is used.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ OUTPUT = ROOT / "dist" / "authproxy.pyz"
 SOURCES = ("pyproject.toml", "core", "server", "zipapp", "README.md", "LICENSE")
 SHEBANG = b"#!/usr/bin/env python3\n"
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
-# What an installed package has and the program never needs: anywhere, and in the
-# metadata (which has names of folders on this machine). Licences stay.
+# Parts of installed packages that the program does not need. Some metadata has paths of
+# the build machine. Licenses stay.
 UNWANTED_FOLDERS = ("__pycache__", "tests")
 UNWANTED_METADATA = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
-NO_PACKAGES = 69  # exit code when pip failed: EX_UNAVAILABLE of sysexits.h
-# Settings of a user's pip that contradict --target.
+NO_PACKAGES = 69  # exit code if pip fails, EX_UNAVAILABLE of sysexits.h
+# Overrides pip settings that conflict with --target.
 PIP_ENVIRONMENT = {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"}
 
 
 class BuildError(Exception):
-    """The archive can't be built; the text says why, and what to do."""
+    """The zipapp cannot be built; the message has the cause and the remedy."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Build if needed, run if asked to; returns the exit code."""
+    """Build if necessary, run on request, and return the exit code."""
     if sys.version_info < bootstrap.MINIMUM:
         version = sys.version.split()[0]
-        return bootstrap.fail(f"Python 3.11 or later is needed, this is {version}")
-    own, run = split(list(arguments))
-    output = parse(own)
+        return bootstrap.fail(f"Python 3.11 or later is required, this is {version}")
+    options, run = split(list(arguments))
+    output = parse(options)
     try:
         build_if_needed(output)
     except BuildError as error:
         bootstrap.fail(str(error))
         return NO_PACKAGES
     except OSError as error:
-        return bootstrap.fail(f"can't write {output}: {error}")
+        return bootstrap.fail(f"cannot write {output}: {error}")
     if run is not None:
         os.execv(sys.executable, [sys.executable, str(output), *run])
     print(output)
@@ -64,20 +64,20 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
-    """Our own arguments, and what stands behind --run (None without it)."""
+    """Return the arguments before --run and those after it, None without --run."""
     if "--run" not in arguments:
         return arguments, None
-    at = arguments.index("--run")
-    return arguments[:at], arguments[at + 1 :]
+    end = arguments.index("--run")
+    return arguments[:end], arguments[end + 1 :]
 
 
 def parse(arguments: list[str]) -> Path:
-    """Where the archive goes."""
+    """Return the path of the zipapp."""
     parser = argparse.ArgumentParser(
         prog="build.py",
         usage="build.py [-h] [--output FILE] [--run ARGUMENTS ...]",
-        description="Build the archive, if its sources have changed.",
-        epilog="--run starts it with all the arguments that follow.",
+        description="Build the zipapp if its sources have changed.",
+        epilog="--run starts it with all following arguments.",
     )
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="FILE")
     output: Path = parser.parse_args(arguments).output
@@ -85,15 +85,15 @@ def parse(arguments: list[str]) -> Path:
 
 
 def build_if_needed(output: Path) -> None:
-    """Build the archive unless it is there and up to date."""
-    mark = state_of_sources()
-    if not is_fresh(output, mark):
-        print(f"building {output}, this takes a while", file=sys.stderr, flush=True)
-        build(output, mark)
+    """Build the zipapp unless it is up to date."""
+    digest = digest_of_sources()
+    if not is_current(output, digest):
+        print(f"building {output}", file=sys.stderr, flush=True)
+        build(output, digest)
 
 
-def state_of_sources() -> str:
-    """A digest of everything that the archive is made from."""
+def digest_of_sources() -> str:
+    """Return a digest of the sources and the platform of the zipapp."""
     digest = hashlib.sha256(bootstrap.platform().encode())
     for path in source_files():
         content = path.read_bytes()
@@ -103,7 +103,7 @@ def state_of_sources() -> str:
 
 
 def source_files() -> Iterator[Path]:
-    """The project's files, in a stable order."""
+    """Yield the source files in a fixed order."""
     for name in SOURCES:
         path = ROOT / name
         if path.is_file():
@@ -113,48 +113,47 @@ def source_files() -> Iterator[Path]:
                 yield found
 
 
-def is_fresh(output: Path, mark: str) -> bool:
-    """Whether the archive was made from the sources as they are."""
+def is_current(output: Path, digest: str) -> bool:
+    """Return whether the zipapp was built from the sources with *digest*."""
     try:
         with zipfile.ZipFile(output) as archive:
-            return archive.read("SOURCES").decode() == mark
+            return archive.read("SOURCES").decode() == digest
     except (OSError, KeyError, zipfile.BadZipFile):
         return False
 
 
-def build(output: Path, mark: str) -> None:
-    """Install everything into a folder and pack it."""
+def build(output: Path, digest: str) -> None:
+    """Install the project with its dependencies and pack them."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="authproxy-build-") as folder:
         staging = Path(folder) / "staging"
         install(staging, Path(folder))
         remove_unwanted(staging)
-        payload = packed(staging)
-    beside = output.with_name(f".{output.name}.{os.getpid()}")
+        payload = pack(staging)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}")
     try:
-        beside.write_bytes(SHEBANG + archive_of(payload, mark))
-        beside.chmod(0o755)
-        beside.replace(output)
+        temporary.write_bytes(SHEBANG + wrap_payload(payload, digest))
+        temporary.chmod(0o755)
+        temporary.replace(output)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def install(staging: Path, spare: Path) -> None:
-    """The project and its dependencies into *staging*; *spare* is a folder for pip."""
+    """Install the project and its dependencies to *staging*; pip may use *spare*."""
     command = [*pip(spare), "install", "--quiet", "--no-compile"]
     command += ["--disable-pip-version-check", "--no-warn-conflicts"]
     command += ["--root-user-action=ignore", "--target", str(staging), str(ROOT)]
     done = subprocess.run(command, env={**os.environ, **PIP_ENVIRONMENT})
     if done.returncode:
         raise BuildError(
-            f"pip failed with exit code {done.returncode}, see above; it fetches the "
-            "packages from its index and needs the network (or PIP_INDEX_URL, "
-            "PIP_FIND_LINKS)"
+            f"pip failed with exit code {done.returncode}, see above; it requires network "
+            "access to its package index, or PIP_INDEX_URL or PIP_FIND_LINKS"
         )
 
 
 def pip(spare: Path) -> list[str]:
-    """The command that is pip: this Python's, or that of a new environment."""
+    """Return the command of pip: of this Python, or of a new environment."""
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-m", "pip"]
     environment = spare / "environment"
@@ -168,7 +167,7 @@ def pip(spare: Path) -> list[str]:
 
 
 def remove_unwanted(staging: Path) -> None:
-    """Remove what the program never needs, and whatever names this machine."""
+    """Remove unneeded files and metadata with paths of this machine."""
     shutil.rmtree(staging / "bin", ignore_errors=True)
     for path in sorted(staging.rglob("*")):
         if path.is_dir() and path.name in UNWANTED_FOLDERS:
@@ -178,8 +177,8 @@ def remove_unwanted(staging: Path) -> None:
             (metadata / name).unlink(missing_ok=True)
 
 
-def packed(staging: Path) -> bytes:
-    """A zip of *staging*, the same for the same files."""
+def pack(staging: Path) -> bytes:
+    """Return a reproducible zip of *staging*."""
     files = {
         path.relative_to(staging).as_posix(): path.read_bytes()
         for path in sorted(staging.rglob("*"))
@@ -188,21 +187,21 @@ def packed(staging: Path) -> bytes:
     return zip_of(files, zipfile.ZIP_DEFLATED)
 
 
-def archive_of(payload: bytes, mark: str) -> bytes:
-    """The archive around *payload*, which was made from sources in the state *mark*."""
+def wrap_payload(payload: bytes, digest: str) -> bytes:
+    """Return the zipapp with *payload*; *digest* is that of the sources."""
     files = {
         "__main__.py": (ROOT / "zipapp" / "bootstrap.py").read_bytes(),
         "DIGEST": hashlib.sha256(payload).hexdigest().encode(),
         "PLATFORM": bootstrap.platform().encode(),
-        "SOURCES": mark.encode(),
+        "SOURCES": digest.encode(),
         "payload.zip": payload,
     }
-    # Stored: the payload is compressed already, and the rest is quicker to read.
+    # Not compressed: the payload is, and the small files are read faster.
     return zip_of(files, zipfile.ZIP_STORED)
 
 
 def zip_of(files: dict[str, bytes], method: int) -> bytes:
-    """A zip without a trace of when and by whom it was made."""
+    """Return a zip without times and users."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as archive:
         for name, data in files.items():
