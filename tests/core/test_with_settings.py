@@ -151,9 +151,8 @@ def test_with_settings_applies_key_ring_to_refresh_results(refreshing: Harness) 
     """A recent refresh result does not bypass the new key ring."""
     old_jar = dict(refreshing.jar)
     reload(refreshing, cookie=ring(NEW_SECRET, SECRET, refresh=60.0))
-    assert (
-        refreshing.get("/oauth2/auth").status == 202
-    )  # refreshed, with the new secret
+    # The session is refreshed and sealed with the new secret.
+    assert refreshing.get("/oauth2/auth").status == 202
     assert refreshing.get("/oauth2/auth", jar=old_jar).status == 202
     reload(refreshing, cookie=ring(SECRET, refresh=60.0))
     assert refreshing.get("/oauth2/auth", jar=old_jar).status == 401
