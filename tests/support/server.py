@@ -78,7 +78,7 @@ class Server:
         self.application = Application(handler)
         self.limits = limits or Limits()
         self.port = 0
-        self.hub: WorkerContext
+        self.context: WorkerContext
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: uvloop.run(self._main()))
@@ -100,7 +100,7 @@ class Server:
         self._log.close()
         assert not self._thread.is_alive()
         assert self._failure is None, self._failure
-        numbers = self.hub.metrics.shared.slot(0)
+        numbers = self.context.metrics.shared.slot(0)
         assert numbers[LAYOUT.offset(IN_FLIGHT)] == 0, (
             "requests in flight that never ended"
         )
@@ -126,7 +126,7 @@ class Server:
         clock, writer = Clock(), LogWriter(self._log.fileno())
         client, forwarder = HttpClient(ClientSettings()), Forwarder()
         logs = Logs(LogSettings(), Settings(), clock, writer, writer)
-        self.hub = WorkerContext(
+        self.context = WorkerContext(
             self.application,
             Performer(client),
             forwarder,
@@ -136,7 +136,7 @@ class Server:
             "x-request-id",
         )
         server = await self._loop.create_server(
-            lambda: Connection(self.hub), LOOPBACK, 0
+            lambda: Connection(self.context), LOOPBACK, 0
         )
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
@@ -145,15 +145,15 @@ class Server:
                 async with asyncio.timeout(TICK):
                     await self._stop.wait()
             clock.tick()
-            for connection in list(self.hub.connections):
+            for connection in list(self.context.connections):
                 connection.check(clock.now)
         server.close()
-        for connection in list(self.hub.connections):
+        for connection in list(self.context.connections):
             connection.transport.abort()
-        for task in self.hub.tasks:
+        for task in self.context.tasks:
             task.cancel()
-        while self.hub.tasks:
-            await asyncio.wait(self.hub.tasks)
+        while self.context.tasks:
+            await asyncio.wait(self.context.tasks)
         await forwarder.close()
         await client.close()
         writer.close()

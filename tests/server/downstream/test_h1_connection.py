@@ -204,8 +204,8 @@ def test_connection_application_error_gets_500(target: bytes) -> None:
 def test_connection_incomplete_body_closes_and_ends_task() -> None:
     with Server(site) as server:
         assert talk(server.port, post(b"hello")[:-2]) == b""
-        until(lambda: not server.hub.connections, "the connection to end")
-        until(lambda: not server.hub.tasks, "the task to end")
+        until(lambda: not server.context.connections, "the connection to end")
+        until(lambda: not server.context.tasks, "the task to end")
 
 
 def test_connection_slow_head_gets_408() -> None:
@@ -224,7 +224,7 @@ def test_connection_slow_body_closes() -> None:
     with Server(site, Limits(head_timeout=0.05)) as server, Wire(server.port) as wire:
         wire.send(post(b"hello")[:-2])
         assert b" 200 " not in wire.rest()
-        until(lambda: not server.hub.tasks, "the task to end")
+        until(lambda: not server.context.tasks, "the task to end")
 
 
 def test_connection_idle_timeout_closes() -> None:
@@ -240,7 +240,7 @@ def test_connection_write_timeout_closes() -> None:
         wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         wire.send(get(b"/big") * 4)
         until(lambda: server.application.requests, "the request")
-        until(lambda: not server.hub.connections, "the connection to be cut")
+        until(lambda: not server.context.connections, "the connection to be cut")
         # Further requests are not handled while the client does not read.
         assert len(server.application.requests) == 1
 
@@ -250,8 +250,8 @@ def test_connection_disconnect_during_flow_ends_cleanly() -> None:
         with Wire(server.port) as wire:
             wire.send(get(b"/slow"))
             until(lambda: server.application.requests, "the request")
-        until(lambda: not server.hub.tasks, "the task to end")
-        until(lambda: not server.hub.connections, "the connection to end")
+        until(lambda: not server.context.tasks, "the task to end")
+        until(lambda: not server.context.connections, "the connection to end")
 
 
 def test_connection_empty_lines_do_not_extend_timeout() -> None:

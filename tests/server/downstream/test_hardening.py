@@ -153,7 +153,7 @@ def test_slow_reader_pauses_pipelined_requests() -> None:
         wire.send(get(b"/large") * 12)
         until(lambda: server.application.requests, "the first request")
         until(
-            lambda: any(not one._writable for one in server.hub.connections),
+            lambda: any(not one._writable for one in server.context.connections),
             "the buffers to be full",
         )
         assert len(server.application.requests) < 12
@@ -183,7 +183,7 @@ def test_continue_not_sent_after_response_started() -> None:
 
     head = b"POST /forward HTTP/1.1\r\n" + HOST
     with Server(site) as server, Wire(server.port) as wire:
-        server.hub.forwarder = RespondsFirst()
+        server.context.forwarder = RespondsFirst()
         wire.send(head + b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n")
         answer = wire.answer()
         assert (answer.status, answer.body) == (200, b"ok")
@@ -215,7 +215,7 @@ def test_shutdown_finishes_running_flow() -> None:
     with Server(site) as server, Wire(server.port) as wire:
         wire.send(get(b"/wait"))
         until(lambda: server.application.requests, "the request")
-        server.call(lambda: setattr(server.hub, "stopping", True))
+        server.call(lambda: setattr(server.context, "stopping", True))
         server.call(WAKE.set)
         answer = wire.answer()
         assert (answer.status, answer.body) == (200, b"awake")

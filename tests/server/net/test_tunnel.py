@@ -87,7 +87,7 @@ def proxied(
         Wire(server.port) as wire,
     ):
         if settings is not None:
-            server.hub.forwarder = Forwarder(settings)
+            server.context.forwarder = Forwarder(settings)
         yield server, wire
 
 
@@ -169,7 +169,10 @@ def test_the_client_leaves(resets: bool) -> None:
             wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         wire.socket.close()
         assert gone.wait(5)
-        until(lambda: not server.hub.connections and not server.hub.tasks, "the end")
+        until(
+            lambda: not server.context.connections and not server.context.tasks,
+            "the end",
+        )
 
 
 def test_the_upstream_leaves() -> None:
@@ -181,7 +184,10 @@ def test_the_upstream_leaves() -> None:
     with proxied(script) as (server, wire):
         switched(wire)
         assert wire.rest() == b""
-        until(lambda: not server.hub.connections and not server.hub.tasks, "the end")
+        until(
+            lambda: not server.context.connections and not server.context.tasks,
+            "the end",
+        )
 
 
 def test_who_does_not_read_is_not_sent_more_than_fits() -> None:
@@ -221,7 +227,7 @@ def test_who_never_reads_is_cut_off() -> None:
 
     with proxied(script, write_timeout=0.3) as (server, wire):
         switched(wire)
-        until(lambda: not server.hub.connections, "the end", 10.0)
+        until(lambda: not server.context.connections, "the end", 10.0)
 
 
 def test_a_tunnel_lives_no_longer_than_it_may() -> None:
@@ -253,7 +259,7 @@ def test_a_tunnel_whose_session_can_not_be_judged_ends() -> None:
 def test_a_tunnel_is_not_waited_for() -> None:
     with proxied(echo) as (server, wire):
         switched(wire)
-        assert all(connection.idle for connection in server.hub.connections)
+        assert all(connection.idle for connection in server.context.connections)
 
 
 @pytest.mark.parametrize(
@@ -313,8 +319,8 @@ def test_an_old_client_can_not_switch() -> None:
 def test_nothing_is_left_when_the_process_stops() -> None:
     with proxied(echo) as (server, wire):
         switched(wire)
-        until(lambda: not server.hub.tasks, "the end of the task")
-        [connection] = server.hub.connections
+        until(lambda: not server.context.tasks, "the end of the task")
+        [connection] = server.context.connections
         server.call(connection.transport.abort)
         assert wire.rest() == b""
         server.logged(" 101 0 ")
@@ -323,7 +329,7 @@ def test_nothing_is_left_when_the_process_stops() -> None:
 def test_a_waiting_tunnel_keeps_nothing_of_http() -> None:
     with proxied(echo) as (server, wire):
         switched(wire)
-        until(lambda: not server.hub.tasks, "the end of the task")
+        until(lambda: not server.context.tasks, "the end of the task")
         gc.collect()
         kept = {type(one).__name__ for one in gc.get_objects()}
         assert not kept & {"Exchange", "RequestBody", "Relay", "ResponseReader"}

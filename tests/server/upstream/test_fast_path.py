@@ -97,7 +97,7 @@ def second_response(act: Act, data: bytes = GET, *, timeout: float = 10.0) -> An
             return
         wire.send(GET)
         assert wire.answer().body == b"plain"
-        until(lambda: not server.hub.tasks, "the end of all tasks")
+        until(lambda: not server.context.tasks, "the end of all tasks")
 
     scene = with_idle_connection(act, talk, timeout=timeout)
     assert scene.seen[1][0] == 1  # the same connection
@@ -226,7 +226,7 @@ def test_fast_path_incomplete_body_uses_task() -> None:
 
     def talk(server: Server, wire: Wire) -> None:
         wire.send(POST[:-1])
-        until(lambda: server.hub.tasks, "a task")
+        until(lambda: server.context.tasks, "a task")
         wire.send(POST[-1:])
         assert wire.answer().body == b"abc"
 
@@ -330,7 +330,7 @@ def test_fast_path_disconnect_closes_upstream(how: str) -> None:
         else:
             wire.socket.shutdown(1)
         assert gone.wait(5)
-        until(lambda: not server.hub.connections, "the end of the connection")
+        until(lambda: not server.context.connections, "the end of the connection")
 
     with_idle_connection(act, talk)
 

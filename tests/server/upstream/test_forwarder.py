@@ -79,7 +79,7 @@ def with_proxy(upstream: Upstream, talk: Talk[T]) -> T:
 @contextlib.contextmanager
 def use_forwarder(server: Server, forwarder: Forwarder) -> Iterator[None]:
     """Replace the forwarder of *server*; close it at the end."""
-    server.hub.forwarder = forwarder
+    server.context.forwarder = forwarder
     closed = threading.Event()
 
     async def close() -> None:
@@ -89,7 +89,7 @@ def use_forwarder(server: Server, forwarder: Forwarder) -> Iterator[None]:
     try:
         yield
     finally:
-        server.call(lambda: server.hub.spawn(close()))
+        server.call(lambda: server.context.spawn(close()))
         assert closed.wait(15.0)
 
 

@@ -103,13 +103,12 @@ def test_pool_canceled_waiter_wakes_next() -> None:
 
 def test_pool_failed_connect_frees_slot() -> None:
     async def work(pool: UpstreamPool) -> None:
-        pool.upstream = replace(pool.upstream, unix="/nowhere")
         for _ in range(2):
             with pytest.raises(OSError, match="No such file"):
                 await pool.connect()
         assert not pool.is_full
 
-    run_with_pool(work, ForwardSettings(connections=1))
+    run_with_pool(work, ForwardSettings(connections=1), unix="/nowhere")
 
 
 def test_pool_idle_connections_are_limited_and_time_out() -> None:
@@ -163,7 +162,7 @@ def test_pool_full_gets_busy() -> None:
         settings = ForwardSettings(connections=1, connect_timeout=0.1)
         with Server(handle) as server, Wire(server.port) as one:
             forwarder = Forwarder(settings)
-            server.hub.forwarder = forwarder
+            server.context.forwarder = forwarder
             one.send(GET)
             until(lambda: arrived, "the first request")
             with Wire(server.port) as two:
@@ -269,5 +268,5 @@ def test_pool_tls_untrusted_certificate_rejected(tmp_path: Path) -> None:
 
 
 def test_upstream_context_invalid_ca_raises() -> None:
-    with pytest.raises(SettingsError, match="'app': its CA certificates are no PEM"):
+    with pytest.raises(SettingsError, match="'app': its CA certificates are not PEM"):
         upstream_context(upstream(1, ca_pem="nothing"))
