@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from authproxy.config.load import load
+from authproxy.config.load import load_settings
 from authproxy.net.listeners import ListenError, ListeningSocket, open_listeners
 from authproxy.server_settings import Listener, ServerSettings
 from authproxy.worker.worker import serve as serve_authproxy
@@ -140,4 +140,4 @@ def _settings(port: int, issuer: str, app: str, client: Client) -> ServerSetting
         "workers": "1",  # in this process, so no shared state is required
         "silence-ping-logging": "true",  # hides the readiness checks
     }
-    return load([f"--{name}={value}" for name, value in flags.items()], {})
+    return load_settings([f"--{name}={value}" for name, value in flags.items()], {})

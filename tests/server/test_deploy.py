@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from authproxy.config.load import load
+from authproxy.config.load import load_settings
 from authproxy.server_settings import ServerSettings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -34,7 +34,7 @@ def settings(tmp_path: Path) -> ServerSettings:
         (tmp_path / name).write_text("0123456789abcdef")
     file = tmp_path / "authproxy.cfg"
     file.write_text(text.replace("/secrets/", f"{tmp_path}/"))
-    return load(["--config", str(file)], {})
+    return load_settings(["--config", str(file)], {})
 
 
 def test_pod_matches_its_configuration(settings: ServerSettings) -> None:

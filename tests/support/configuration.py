@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from authproxy.config.load import load
+from authproxy.config.load import load_settings
 from authproxy.config.read.resolved import ConfigError
 from authproxy.server_settings import ServerSettings
 from support.endpoints import signing_key
@@ -26,7 +26,7 @@ def settings(
 ) -> ServerSettings:
     """The base with *flags*, variables and a file on top."""
     config = [] if file is None else ["--config", str(file)]
-    return load([*config, *flags], {**BASE, **(env or {})})
+    return load_settings([*config, *flags], {**BASE, **(env or {})})
 
 
 def problems(

@@ -67,31 +67,31 @@ def _asks_for_version(arguments: Iterator[str]) -> bool:
 
 
 def _run(arguments: list[str]) -> int:
-    from ..config.read.sources import read_flags
+    from ..config.read.sources import parse_flags
 
-    flags = read_flags(arguments)
+    flags = parse_flags(arguments)
     if flags.help:
         from ..config.reference import usage
 
         print(usage())
         return 0
     if flags.control.get("convert-config-to-alpha"):
-        from ..config.alpha.convert import convert
+        from ..config.alpha.convert import convert_to_alpha
 
-        text, warnings = convert(flags, os.environ)
+        text, warnings = convert_to_alpha(flags, os.environ)
         _warn(warnings)
         print(text, end="")
         return 0
-    from ..config.load import build
+    from ..config.load import build_settings
 
-    settings = build(flags, os.environ)
+    settings = build_settings(flags, os.environ)
     if flags.control.get("config-test"):
         _warn(settings.warnings)
         print("configuration is valid")
         return 0
     from ..process.launcher import run
 
-    return run(settings, lambda: build(flags, os.environ))
+    return run(settings, lambda: build_settings(flags, os.environ))
 
 
 def _warn(warnings: Sequence[str]) -> None:

@@ -223,11 +223,11 @@ def _answered(answer: Respond) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Print the explanation; raises `ConfigError`."""
-    from ..config.load import build
-    from ..config.read.sources import read_flags
+    from ..config.load import build_settings
+    from ..config.read.sources import parse_flags
 
     question, rest = parse(arguments)
-    settings = build(read_flags(rest), os.environ)
+    settings = build_settings(parse_flags(rest), os.environ)
     for line in explained(settings.core, question):
         sys.stdout.write(f"{line}\n")
     return 0

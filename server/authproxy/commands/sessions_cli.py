@@ -49,10 +49,10 @@ class SessionsCommand(NamedTuple):
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit code. Raises `ConfigError`."""
-    from ..config.load import load
+    from ..config.load import load_settings
 
     order, flags = parse(arguments)
-    settings = load(flags, os.environ)
+    settings = load_settings(flags, os.environ)
     try:
         return asyncio.run(_run(order, settings))
     except StoreError as error:

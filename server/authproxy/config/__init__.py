@@ -1,1 +1,1 @@
-"""From flags, environment and files to `ServerSettings`."""
+"""Load `ServerSettings` from flags, environment variables and files."""

@@ -1,9 +1,9 @@
-"""From the command line, the environment and a file to `ServerSettings`.
+"""Load `ServerSettings` from the command line, the environment and files.
 
-Most options go as they are to the place that the table names. Those that mean
-something only together, or under another name, are put together here and in
-`provider`, `headers`, `upstreams`, `listening`, `secrets` and `files`. All of them
-note problems instead of raising, so that everything that is wrong is told at once.
+The option table names the settings field of each option. Most values are set unchanged;
+fields that are built from several options, or from files, are built here and in
+``build``. All builders add problems instead of raising, so that one error reports every
+problem.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from ..server_settings import (
     StoreSettings,
 )
 from .build import auth_bypass, stores, upstreams
-from .build.access_rules import toml_rules
-from .build.cpus import usable_cpus
-from .build.credentials import credentials
-from .build.listeners import proxy_protocol_sources
-from .build.metrics import metrics_listeners
-from .build.provider import is_web_address
-from .build.sections import Sections, flat_sections, option_fields
+from .build.access_rules import build_rule_settings
+from .build.credentials import build_credentials
+from .build.listeners import build_metrics_listeners, parse_proxy_protocol_sources
+from .build.provider import is_http_url
+from .build.sections import Sections, build_sections, option_fields
+from .build.workers import worker_count
 from .config_warnings import add_warnings
 from .options.table import BY_KEY, OPTIONS
 from .preflight import preflight_problems
-from .read import files, secrets
+from .read import files
 from .read.resolved import ConfigError, ResolvedOptions
-from .read.sources import Flags, collect, read_flags
+from .read.sources import Flags, parse_flags, resolve_options
 
-LOG_SIZE = 100  # MiB, when the option says 0
+DEFAULT_LOG_SIZE = 100  # MiB
+MAX_CSRF_SLOTS = 64  # cookies
 CLIENT_IP_HEADERS = (
     "X-Forwarded-For",
     "X-Real-IP",
@@ -60,215 +60,192 @@ CLIENT_IP_HEADERS = (
 )
 
 
-def load(arguments: Sequence[str], environ: Mapping[str, str]) -> ServerSettings:
-    """The settings; raises `ConfigError` with everything that is wrong."""
-    return build(read_flags(arguments), environ)
+def load_settings(
+    arguments: Sequence[str], environ: Mapping[str, str]
+) -> ServerSettings:
+    """Load the settings; raises `ConfigError` with every problem."""
+    return build_settings(parse_flags(arguments), environ)
 
 
-def build(flags: Flags, environ: Mapping[str, str]) -> ServerSettings:
-    """The settings for a command line that has been read already."""
-    collected = collect(flags, environ)
-    parts = _parts(collected, str(flags.control.get("alpha-config", "")), environ)
-    settings = _server_settings(collected, parts)
-    collected.problems += _problems_of_core(collected, settings.core)
-    if not collected.problems:  # what fails now would only repeat the reasons above
-        collected.problems += preflight_problems(settings)
-    named = _files(collected, flags, settings)
-    if collected.problems:
-        raise ConfigError(tuple(collected.problems), tuple(collected.warnings), named)
-    add_warnings(collected)
-    auth_bypass.add_rule_warnings(collected, settings.core)
+def build_settings(flags: Flags, environ: Mapping[str, str]) -> ServerSettings:
+    """Build the settings for a parsed command line; raises `ConfigError`."""
+    options = resolve_options(flags, environ)
+    sections = _sections(options, str(flags.control.get("alpha-config", "")), environ)
+    settings = _server_settings(options, sections)
+    options.problems += _core_problems(options, settings.core)
+    if not options.problems:  # otherwise the preflight repeats the same causes
+        options.problems += preflight_problems(settings)
+    names = _file_names(options, flags, settings)
+    if options.problems:
+        raise ConfigError(tuple(options.problems), tuple(options.warnings), names)
+    add_warnings(options)
+    auth_bypass.add_bypass_warnings(options, settings.core)
     return msgspec.structs.replace(
-        settings, files=named, warnings=tuple(collected.warnings)
+        settings, files=names, warnings=tuple(options.warnings)
     )
 
 
-def _files(
-    collected: ResolvedOptions, flags: Flags, settings: ServerSettings
+def _file_names(
+    options: ResolvedOptions, flags: Flags, settings: ServerSettings
 ) -> tuple[str, ...]:
-    """All files that the configuration comes from; a reload follows their changes."""
-    named = [str(flags.control.get(flag, "")) for flag in ("config", "alpha-config")]
+    """Return the names of all files of the configuration, which a reload watches."""
+    names = [str(flags.control.get(flag, "")) for flag in ("config", "alpha-config")]
     for option in OPTIONS:
-        value = collected.value(option.key)
+        value = options.value(option.key)
         if option.key.endswith(("_file", "_files", "_ca_path")):
-            named += value if isinstance(value, tuple) else [str(value)]
+            names += value if isinstance(value, tuple) else [str(value)]
     for listener in settings.listeners:
         if listener.tls is not None:
-            named += (listener.tls.cert_file, listener.tls.key_file)
-    named += settings.client.ca_files
-    return tuple(sorted(collected.files.union(filter(None, named))))
+            names += (listener.tls.cert_file, listener.tls.key_file)
+    names += settings.client.ca_files
+    return tuple(sorted(options.files.union(filter(None, names))))
 
 
-def _parts(
-    collected: ResolvedOptions, alpha: str, environ: Mapping[str, str]
+def _sections(
+    options: ResolvedOptions, alpha_path: str, environ: Mapping[str, str]
 ) -> Sections:
-    """Providers, headers, upstreams and listeners, from the file *alpha* if given."""
-    if not alpha:
-        return flat_sections(collected)
-    from .alpha.sections import (
-        alpha_sections,  # few need it, and every start would pay for it
-    )
+    """Build the sections from the alpha file, if there is one, or flat options."""
+    if not alpha_path:
+        return build_sections(options)
+    # Imported on use, because most deployments have no alpha file.
+    from .alpha.sections import build_alpha_sections
 
-    return alpha_sections(collected, alpha, environ)
+    return build_alpha_sections(options, alpha_path, environ)
 
 
-def _problems_of_core(collected: ResolvedOptions, core: Settings) -> list[str]:
-    """What the core finds, with its origin, less what has been said already."""
+def _core_problems(options: ResolvedOptions, core: Settings) -> list[str]:
+    """Return the core's problems, with origins, except for options that failed."""
     try:
         check(core)
     except SettingsError as error:
-        said = collected.failed | {
-            key.removesuffix("_file") for key in collected.failed
-        }
+        failed = options.failed | {key.removesuffix("_file") for key in options.failed}
         problems = [problem.partition(": ") for problem in error.problems]
         return [
-            f"{collected.label(key) if key in BY_KEY else key}: {text}"
+            f"{options.label(key) if key in BY_KEY else key}: {text}"
             for key, _, text in problems
-            if key not in said
+            if key not in failed
         ]
     return []
 
 
-def _workers(collected: ResolvedOptions, store: StoreSettings) -> int:
-    """As many as given; else one for each CPU.
-
-    With refreshes and nothing shared it is one: workers would not know who refreshes a
-    session, and a provider that rotates refresh tokens ends a session whose old token
-    comes a second time.
-    """
-    given = collected.integer("workers")
-    refreshes = collected.seconds("cookie_refresh") or collected.seconds(
-        "session_refresh_before"
-    )
-    if not refreshes or store.kind != "none":
-        return given or usable_cpus()
-    if given > 1:
-        collected.add_warning(
-            "workers",
-            "several workers may refresh one session at the same time, which ends it at "
-            "a provider that rotates refresh tokens; use one, or shared_state",
-        )
-    return given or 1
-
-
-def _server_settings(collected: ResolvedOptions, parts: Sections) -> ServerSettings:
-    id_header = collected.string("request_id_header")
+def _server_settings(options: ResolvedOptions, sections: Sections) -> ServerSettings:
+    id_header = options.string("request_id_header")
     if not is_token(id_header.encode()):
-        collected.add_mismatch("request_id_header", id_header, "the name of a header")
-    upstreams.names(collected)
-    store = stores.store(collected)
+        options.add_mismatch("request_id_header", id_header, "a header name")
+    upstreams.check_forward_options(options)
+    store = stores.build_store(options)
     return ServerSettings(
-        core=_core(collected, parts, store),
-        listeners=(*parts.listeners, *metrics_listeners(collected)),
-        workers=_workers(collected, store),
+        core=_core_settings(options, sections, store),
+        listeners=(*sections.listeners, *build_metrics_listeners(options)),
+        workers=worker_count(options, store),
         store=store,
-        limits=Limits(**option_fields(collected, Limits)),
-        client=ClientSettings(**option_fields(collected, ClientSettings)),
-        forward=ForwardSettings(**option_fields(collected, ForwardSettings)),
-        logs=_logs(collected),
+        limits=Limits(**option_fields(options, Limits)),
+        client=ClientSettings(**option_fields(options, ClientSettings)),
+        forward=ForwardSettings(**option_fields(options, ForwardSettings)),
+        logs=_log_settings(options),
         request_id_header=id_header.lower(),
-        proxy_protocol_from=proxy_protocol_sources(collected),
-        reload_on_change=collected.boolean("reload_on_change"),
+        proxy_protocol_from=parse_proxy_protocol_sources(options),
+        reload_on_change=options.boolean("reload_on_change"),
     )
 
 
-def _logs(collected: ResolvedOptions) -> LogSettings:
-    """The log settings; a format of "" is the default one, which is made faster."""
-    values = option_fields(collected, LogSettings)
+def _log_settings(options: ResolvedOptions) -> LogSettings:
+    """Build the log settings; "" selects the optimized code of a default format."""
+    fields = option_fields(options, LogSettings)
     for name in ("standard", "auth", "request"):
-        if collected.is_default(f"{name}_logging_format"):
-            values[f"{name}_format"] = ""
-    values["exclude_paths"] = frozenset(values["exclude_paths"])
-    values["file"] = _log_file(collected)
-    return LogSettings(**values)
+        if options.is_default(f"{name}_logging_format"):
+            fields[f"{name}_format"] = ""
+    fields["exclude_paths"] = frozenset(fields["exclude_paths"])
+    fields["file"] = _log_file_settings(options)
+    return LogSettings(**fields)
 
 
-def _log_file(collected: ResolvedOptions) -> LogFileSettings | None:
-    path = collected.string("logging_filename")
+def _log_file_settings(options: ResolvedOptions) -> LogFileSettings | None:
+    path = options.string("logging_filename")
     if not path:
         return None
-    values = option_fields(collected, LogFileSettings)
-    values["max_size"] = values["max_size"] or LOG_SIZE
-    return LogFileSettings(path=path, **values)
+    fields = option_fields(options, LogFileSettings)
+    fields["max_size"] = fields["max_size"] or DEFAULT_LOG_SIZE
+    return LogFileSettings(path=path, **fields)
 
 
-def _core(
-    collected: ResolvedOptions, parts: Sections, store: StoreSettings
+def _core_settings(
+    options: ResolvedOptions, sections: Sections, store: StoreSettings
 ) -> Settings:
-    # Fields that several options share are overwritten by what is made of them.
+    # The built values override those that option_fields returns for the same field.
     return Settings(
         **{
-            **option_fields(collected, Settings),
-            "cookie": _cookie(collected),
-            "credentials": credentials(collected),
-            "auth_bypass": auth_bypass.auth_bypass(
-                collected,
-                option_fields(collected, AuthBypassSettings),
-                parts.listeners,
+            **option_fields(options, Settings),
+            "cookie": _cookie_settings(options),
+            "credentials": build_credentials(options),
+            "auth_bypass": auth_bypass.build_auth_bypass(
+                options,
+                option_fields(options, AuthBypassSettings),
+                sections.listeners,
             ),
-            "hsts": auth_bypass.hsts(collected),
-            "access": toml_rules(collected, parts.access_rules),
-            "sessions": stores.sessions(
-                collected, option_fields(collected, SessionSettings), store.kind
+            "hsts": auth_bypass.build_hsts(options),
+            "access": build_rule_settings(options, sections.access_rules),
+            "sessions": stores.build_sessions(
+                options, option_fields(options, SessionSettings), store.kind
             ),
-            "providers": parts.providers,
-            "real_client_ip_header": _client_ip_header(collected),
-            "redirect_url": _redirect_url(collected),
-            "signature_key": Secret(collected.string("signature_key")),
-            "authenticated_emails": _authenticated_emails(collected),
-            "inject_request_headers": parts.request_headers,
-            "inject_response_headers": parts.response_headers,
-            "upstreams": upstreams.trusted(collected, parts.upstreams),
-            "proxy_raw_path": parts.proxy_raw_path,
-            "strip_identity_headers": collected.boolean("strip_identity_headers")
-            and collected.boolean("skip_auth_strip_headers"),
-            "logout": LogoutSettings(**option_fields(collected, LogoutSettings)),
-            "pages": _pages(collected),
+            "providers": sections.providers,
+            "real_client_ip_header": _client_ip_header(options),
+            "redirect_url": _redirect_url(options),
+            "signature_key": Secret(options.string("signature_key")),
+            "authenticated_emails": _authenticated_emails(options),
+            "inject_request_headers": sections.request_headers,
+            "inject_response_headers": sections.response_headers,
+            "upstreams": upstreams.add_ca_certificates(options, sections.upstreams),
+            "proxy_raw_path": sections.proxy_raw_path,
+            "strip_identity_headers": options.boolean("strip_identity_headers")
+            and options.boolean("skip_auth_strip_headers"),
+            "logout": LogoutSettings(**option_fields(options, LogoutSettings)),
+            "pages": _page_settings(options),
             "version": __version__,
         }
     )
 
 
-def _cookie(collected: ResolvedOptions) -> CookieSettings:
-    values = option_fields(collected, CookieSettings)
-    values["csrf_slots"] = collected.integer("cookie_csrf_slots")
-    limit = collected.integer("cookie_csrf_per_request_limit")
-    if limit > 0 and collected.boolean("cookie_csrf_per_request"):
-        # oauth2-proxy counts those that are there before the new one.
-        values["csrf_slots"] = min(limit + 1, 64)
-    return CookieSettings(**{**values, "secrets": secrets.read_ring(collected)})
+def _cookie_settings(options: ResolvedOptions) -> CookieSettings:
+    fields = option_fields(options, CookieSettings)
+    fields["csrf_slots"] = options.integer("cookie_csrf_slots")
+    limit = options.integer("cookie_csrf_per_request_limit")
+    if limit > 0 and options.boolean("cookie_csrf_per_request"):
+        # oauth2-proxy limits the existing cookies, without the new one.
+        fields["csrf_slots"] = min(limit + 1, MAX_CSRF_SLOTS)
+    return CookieSettings(**{**fields, "secrets": files.read_key_ring(options)})
 
 
-def _client_ip_header(collected: ResolvedOptions) -> str:
-    name = collected.string("real_client_ip_header")
+def _client_ip_header(options: ResolvedOptions) -> str:
+    name = options.string("real_client_ip_header")
     known = {header.lower() for header in CLIENT_IP_HEADERS}
-    if collected.boolean("reverse_proxy") and name.lower() not in known:
+    if options.boolean("reverse_proxy") and name.lower() not in known:
         expected = "one of " + ", ".join(CLIENT_IP_HEADERS)
-        collected.add_mismatch("real_client_ip_header", name, expected)
+        options.add_mismatch("real_client_ip_header", name, expected)
     return name.lower()
 
 
-def _redirect_url(collected: ResolvedOptions) -> str:
-    url = collected.string("redirect_url")
-    if url and not is_web_address(url) and not url.startswith("/"):
-        collected.add_mismatch(
-            "redirect_url", url, "an address such as https://HOST/oauth2/callback"
+def _redirect_url(options: ResolvedOptions) -> str:
+    url = options.string("redirect_url")
+    if url and not is_http_url(url) and not url.startswith("/"):
+        options.add_mismatch(
+            "redirect_url", url, "a URL such as https://HOST/oauth2/callback"
         )
     return url
 
 
-def _authenticated_emails(collected: ResolvedOptions) -> frozenset[str] | None:
-    """None: there is no list. An empty list lets nobody in."""
+def _authenticated_emails(options: ResolvedOptions) -> frozenset[str] | None:
+    """Return the allowed emails; None without a list. An empty list allows no user."""
     key = "authenticated_emails_file"
-    path = collected.string(key)
-    return files.read_addresses(collected, key, path) if path else None
+    path = options.string(key)
+    return files.read_emails(options, key, path) if path else None
 
 
-def _pages(collected: ResolvedOptions) -> PageSettings:
+def _page_settings(options: ResolvedOptions) -> PageSettings:
     return PageSettings(
         **{
-            **option_fields(collected, PageSettings),
-            **files.read_templates(collected, "custom_templates_dir"),
-            "logo": files.logo_html(collected, "custom_sign_in_logo"),
+            **option_fields(options, PageSettings),
+            **files.read_templates(options, "custom_templates_dir"),
+            "logo": files.read_logo(options, "custom_sign_in_logo"),
         }
     )

@@ -1,13 +1,14 @@
-"""Try what settings lead to: templates, certificates, formats of log lines.
+"""Preflight: build what only its user can validate, and discard it.
 
-Only these know whether they can be used, so they are made once and dropped; a
-configuration that starts is one that works, and nothing is half-started.
+Templates, certificates, log formats and the log file are tried before the server
+starts, so an invalid configuration never leaves it half-started.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from authproxy_core.errors import AuthProxyError, SettingsError
 from authproxy_core.proxy import AuthProxy
@@ -20,22 +21,29 @@ from ..server_settings import LogFileSettings, ServerSettings, TlsSettings
 
 
 def preflight_problems(settings: ServerSettings) -> list[str]:
-    """What goes wrong when *settings* are used."""
-    trials: list[Callable[[], object]] = [
-        lambda: AuthProxy(settings.core),
+    """Return the problems of using *settings*."""
+    logs = settings.logs
+    builders: list[Callable[[], object]] = [
+        partial(AuthProxy, settings.core),
+        partial(
+            compile_format,
+            "standard_logging_format",
+            logs.standard_format,
+            STANDARD_FIELDS,
+        ),
+        partial(compile_format, "auth_logging_format", logs.auth_format, AUTH_FIELDS),
+        partial(
+            compile_format,
+            "request_logging_format",
+            logs.request_format,
+            REQUEST_FIELDS,
+        ),
     ]
-    if settings.client.ca_files:  # nothing else can be wrong with it
-        trials.append(lambda: client_context(settings.client))
-    for kind, fields in (
-        ("standard", STANDARD_FIELDS),
-        ("auth", AUTH_FIELDS),
-        ("request", REQUEST_FIELDS),
-    ):
-        template = getattr(settings.logs, f"{kind}_format")
-        trials.append(_compiling(f"{kind}_logging_format", template, fields))
-    problems = [problem for trial in trials for problem in _failures(trial)]
-    if settings.logs.file is not None:
-        problems += _file_problems(settings.logs.file)
+    if settings.client.ca_files:
+        builders.append(partial(client_context, settings.client))
+    problems = [problem for build in builders for problem in _build_problems(build)]
+    if logs.file is not None:
+        problems += _log_file_problems(logs.file)
     for listener in settings.listeners:
         if listener.tls is not None:
             prefix = "metrics_" if listener.metrics else ""
@@ -43,22 +51,16 @@ def preflight_problems(settings: ServerSettings) -> list[str]:
     return problems
 
 
-def _compiling(
-    option: str, template: str, fields: tuple[str, ...]
-) -> Callable[[], object]:
-    return lambda: compile_format(option, template, fields)
-
-
-def _failures(trial: Callable[[], object]) -> Iterator[str]:
+def _build_problems(build: Callable[[], object]) -> Iterator[str]:
     try:
-        trial()
+        build()
     except SettingsError as error:
         yield from error.problems
-    except AuthProxyError as error:  # a page that is no template
+    except AuthProxyError as error:  # an invalid page template
         yield f"custom_templates_dir: {error}"
 
 
-def _file_problems(settings: LogFileSettings) -> Iterator[str]:
+def _log_file_problems(settings: LogFileSettings) -> Iterator[str]:
     file = LogFile(settings, local_time=True)
     try:
         file.open()
@@ -69,7 +71,7 @@ def _file_problems(settings: LogFileSettings) -> Iterator[str]:
 
 
 def _tls_problems(tls: TlsSettings, prefix: str) -> Iterator[str]:
-    """What is wrong with the files of the options whose names begin with *prefix*."""
+    """Check the files of the options ``<prefix>tls_cert_file`` and ``…_key_file``."""
     files = (
         (f"{prefix}tls_cert_file", tls.cert_file),
         (f"{prefix}tls_key_file", tls.key_file),
@@ -84,8 +86,8 @@ def _tls_problems(tls: TlsSettings, prefix: str) -> Iterator[str]:
     try:
         server_context(tls)
     except ssl.SSLError as error:
-        reason = (error.reason or "no PEM").lower().replace("_", " ")
+        reason = (error.reason or "not PEM").lower().replace("_", " ")
         yield (
-            f"{prefix}tls_cert_file: {tls.cert_file} and {tls.key_file} can't be used "
-            f"together: {reason}"
+            f"{prefix}tls_cert_file: can't use {tls.cert_file} with the key "
+            f"{tls.key_file}: {reason}"
         )

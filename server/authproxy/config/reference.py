@@ -1,4 +1,4 @@
-"""The option table as text: ``--help`` and OPTIONS.md."""
+"""Render the option table as ``--help`` and OPTIONS.md."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .read.values import format_duration
 INTRODUCTION = """\
 # Options
 
-Every option has a TOML key, a flag and an environment variable. A flag beats the
-variable, the variable beats the file. This page is made from the option table:
+Each option has a TOML key, a flag and an environment variable. A flag takes precedence
+over the variable, and the variable over the file. This page is generated:
 `python -m authproxy.config.reference > server/OPTIONS.md`.
 
-An option marked *own* is not in oauth2-proxy. One marked *flat* can't be used with
-`--alpha-config FILE`, a YAML file that says the same in the form of oauth2-proxy's alpha
-configuration.
+*extension*: the option is not in oauth2-proxy. *flat*: the option can't be used with
+`--alpha-config FILE`, a YAML file in the format of oauth2-proxy's alpha configuration
+that has its own key for it.
 """
 
 INDENT = " " * 8
 
 
 def usage() -> str:
-    """What ``--help`` prints."""
+    """Return the text of ``--help``."""
     lines = [
         "usage: authproxy [--config FILE] [flags]",
         "       authproxy demo",
@@ -35,19 +35,19 @@ def usage() -> str:
         "       authproxy sessions list|show|revoke --config FILE [flags] …",
         "",
         "Each flag is also a key of the TOML file and an environment variable; see",
-        "OPTIONS.md. Flags beat variables, and those beat the file.",
+        "OPTIONS.md. Flags take precedence over variables, variables over the file.",
     ]
     for group, options in _groups(CONTROL_OPTIONS + OPTIONS):
         lines += ["", f"{group}:"]
         for option in options:
-            lines += _paragraph(option)
+            lines += _flag_lines(option)
     return "\n".join(lines)
 
 
-def _paragraph(option: Option) -> list[str]:
+def _flag_lines(option: Option) -> list[str]:
     kind = "" if option.kind == "bool" else f" {option.kind}"
-    default = f" (default {_default(option)})" if option.default else ""
-    text = f"{option.help}{default}{_mark(option)}"
+    default = f" (default {_format_default(option)})" if option.default else ""
+    text = f"{option.help}{default}{_marks(option)}"
     return [
         f"  --{option.flag}{kind}",
         *textwrap.wrap(text, 78, initial_indent=INDENT, subsequent_indent=INDENT),
@@ -55,13 +55,13 @@ def _paragraph(option: Option) -> list[str]:
 
 
 def markdown() -> str:
-    """The text of OPTIONS.md."""
+    """Return the text of OPTIONS.md."""
     parts = [INTRODUCTION]
     for group, options in _groups(OPTIONS):
         parts.append(f"\n## {group}\n\n")
         parts.append("| TOML key, flag, variable | kind | default | meaning |\n")
         parts.append("| --- | --- | --- | --- |\n")
-        parts += [_row(option) for option in options]
+        parts += [_table_row(option) for option in options]
     return "".join(parts)
 
 
@@ -70,26 +70,25 @@ def _groups(options: tuple[Option, ...]) -> Iterator[tuple[str, list[Option]]]:
         yield group, list(members)
 
 
-def _row(option: Option) -> str:
+def _table_row(option: Option) -> str:
     names = f"`{option.key}`<br>`--{option.flag}`<br>`{option.environment}`"
-    text = option.help + _mark(option)
+    text = option.help + _marks(option)
     if option.choices:
-        known = ", ".join(f"`{choice}`" for choice in option.choices if choice)
-        text += f"; one of {known}"
+        choices = ", ".join(f"`{choice}`" for choice in option.choices if choice)
+        text += f"; one of {choices}"
     if option.note:
         text += f"; {option.note}"
     text = text.replace("|", "\\|")
-    return f"| {names} | {option.kind} | {_default(option)} | {text} |\n"
+    return f"| {names} | {option.kind} | {_format_default(option)} | {text} |\n"
 
 
-def _mark(option: Option) -> str:
-    marks = ["own"] if option.is_extension else []
-    marks += [] if option.support == "full" else [option.support]
+def _marks(option: Option) -> str:
+    marks = ["extension"] if option.is_extension else []
     marks += ["flat"] if option.key in FLAT_ONLY else []
     return f" [{', '.join(marks)}]" if marks else ""
 
 
-def _default(option: Option) -> str:
+def _format_default(option: Option) -> str:
     default = option.default
     if option.kind == "duration":
         return format_duration(float(str(default)))

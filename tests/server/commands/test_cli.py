@@ -110,7 +110,7 @@ def test_warnings_stand_beside_problems(
     monkeypatch.setenv("OAUTH2_PROXY_EMAIL_DOMAIN", "*")
     assert main([]) == 1
     assert capsys.readouterr().err.startswith(
-        "warning: OAUTH2_PROXY_EMAIL_DOMAIN: no such option, ignored; did you mean "
+        "warning: OAUTH2_PROXY_EMAIL_DOMAIN: unknown option, ignored; did you mean "
         "OAUTH2_PROXY_EMAIL_DOMAINS?\ninvalid configuration:\n  email_domains: missing"
     )
 

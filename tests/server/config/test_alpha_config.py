@@ -1,4 +1,4 @@
-"""Alpha configurations as settings: what they may say, and what is wrong with them."""
+"""Alpha configurations: the settings they build, and their problems."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from authproxy.commands.cli import main
-from authproxy.config.load import load
+from authproxy.config.load import load_settings
 from authproxy.config.options.table import BY_KEY, FLAT_ONLY
 from authproxy.config.read.resolved import ConfigError, UsageError
 from authproxy.net.tls import server_context
@@ -35,23 +35,23 @@ BASE = PROVIDER + SERVER
 
 
 def settings(
-    text: str, folder: Path, *flags: str, env: Mapping[str, str] | None = None
+    text: str, directory: Path, *flags: str, env: Mapping[str, str] | None = None
 ) -> ServerSettings:
-    file = folder / "alpha.yaml"
+    file = directory / "alpha.yaml"
     file.write_text(text)
-    return load([f"--alpha-config={file}", *flags], {**ENV, **(env or {})})
+    return load_settings([f"--alpha-config={file}", *flags], {**ENV, **(env or {})})
 
 
-def problems(text: str, folder: Path, *flags: str) -> list[str]:
+def problems(text: str, directory: Path, *flags: str) -> list[str]:
     try:
-        settings(text, folder, *flags)
+        settings(text, directory, *flags)
     except ConfigError as error:
-        place = f" ({folder / 'alpha.yaml'})"
-        return [line.replace(place, "") for line in error.problems]
+        origin = f" ({directory / 'alpha.yaml'})"
+        return [line.replace(origin, "") for line in error.problems]
     return []
 
 
-def test_a_provider_takes_the_flat_options_meaning(tmp_path: Path) -> None:
+def test_alpha_provider_keys_set_flat_options(tmp_path: Path) -> None:
     text = """
 providers:
 - id: one
@@ -103,7 +103,7 @@ providers:
     )
 
 
-def test_several_providers(tmp_path: Path) -> None:
+def test_alpha_several_providers(tmp_path: Path) -> None:
     other = PROVIDER.replace("providers:", "").replace("idp\n", "other\n")
     found = settings(PROVIDER + other + SERVER, tmp_path)
     assert [provider.id for provider in found.core.providers] == ["idp", "other"]
@@ -115,8 +115,8 @@ def test_several_providers(tmp_path: Path) -> None:
         ("", ["providers: missing; at least one provider is needed"]),
         ("providers: []", ["providers: missing; at least one provider is needed"]),
         ("providers: [{provider: oidc}]", [
-            "providers[0].clientID: missing; expected the id of this client",
-            "providers[0].id: missing; expected a name for the provider",
+            "providers[0].clientID: missing; expected the client ID",
+            "providers[0].id: missing; expected an ID for the provider",
             "providers[].clientSecret: missing (or client_secret_file)",
             "providers[].oidcConfig.issuerURL: missing; expected the issuer, for "
             "Keycloak 'https://HOST/realms/REALM'",
@@ -126,7 +126,7 @@ def test_several_providers(tmp_path: Path) -> None:
          ["providers[1].provider: missing; expected the type of the provider"]),
         (PROVIDER + "  caFiles: [x]" + PROVIDER.replace("providers:", "").replace(
             "idp\n", "o\n"),
-         ["providers[0].caFiles: expected the same in all providers"]),
+         ["providers[0].caFiles: expected the same value for all providers"]),
         (PROVIDER + "  code_challenge_method: S512", [
             "providers[0].code_challenge_method: got 'S512', expected 'S256', 'plain', "
             "'none' or nothing"]),
@@ -135,22 +135,24 @@ def test_several_providers(tmp_path: Path) -> None:
             "loginURLParameters: a parameter has no name"]),
         (PROVIDER + "  loginURLParameters: [{name: a, allow: [{}, {value: a, "
          "pattern: b}]}]", [
-            "providers[0].loginURLParameters[0].allow[0]: expected one of value and "
-            "pattern",
-            "providers[0].loginURLParameters[0].allow[1]: expected one of value and "
-            "pattern"]),
+            "providers[0].loginURLParameters[0].allow[0]: expected exactly one of "
+            "value and pattern",
+            "providers[0].loginURLParameters[0].allow[1]: expected exactly one of "
+            "value and pattern"]),
         (PROVIDER + PROVIDER.replace("providers:", ""),
          ["provider: the id 'idp' is used twice"]),
     ],
 )  # fmt: skip
-def test_what_providers_lack(text: str, expected: list[str], tmp_path: Path) -> None:
+def test_alpha_provider_problems(
+    text: str, expected: list[str], tmp_path: Path
+) -> None:
     found = problems(text + "\n" + SERVER, tmp_path)
     known = [line for line in found if "by default, expected" not in line]
     assert [line.replace("providers[].provider: the", "provider: the") for line in known
             ] == expected  # fmt: skip
 
 
-def test_headers_from_claims_and_secrets(tmp_path: Path) -> None:
+def test_alpha_headers_from_claims_and_secrets(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_bytes(b"from file\n")
     text = f"""
@@ -195,18 +197,18 @@ injectResponseHeaders:
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        ("{}", "injectRequestHeaders[0].name: missing; expected the name of a header"),
+        ("{}", "injectRequestHeaders[0].name: missing; expected a header name"),
         ("{name: X, values: [{}]}", "injectRequestHeaders[0].values[0]: expected one "
          "of claimSource and secretSource"),
         ("{name: X, values: [{claimSource: {claim: a}, secretSource: {value: b}}]}",
          "injectRequestHeaders[0].values[0]: expected one of claimSource and "
          "secretSource"),
         ("{name: X, values: [{claimSource: {prefix: a}}]}",
-         "injectRequestHeaders[0].values[0].claimSource.claim: missing; expected the "
-         "name of a claim"),
+         "injectRequestHeaders[0].values[0].claimSource.claim: missing; expected a "
+         "claim name"),
         ("{name: X, values: [{secretSource: {value: a, fromEnv: b}}]}",
-         "injectRequestHeaders[0].values[0].secretSource: expected one of value, "
-         "fromEnv and fromFile"),
+         "injectRequestHeaders[0].values[0].secretSource: expected exactly one of "
+         "value, fromEnv and fromFile"),
         ("{name: X, values: [{secretSource: {fromEnv: NONE}}]}",
          "injectRequestHeaders[0].values[0].secretSource.fromEnv: the variable 'NONE' "
          "is not set"),
@@ -214,11 +216,11 @@ injectResponseHeaders:
          "injectRequestHeaders[0].values[0].secretSource.fromFile: can't read "
          "/missing: No such file or directory"),
         ("{name: X, values: [{secretSource: {fromFile: \"a\\0b\"}}]}",
-         "injectRequestHeaders[0].values[0].secretSource.fromFile: expected the name "
-         "of a file"),
+         "injectRequestHeaders[0].values[0].secretSource.fromFile: expected a file "
+         "name"),
         ("{name: X, values: [{secretSource: {value: \"a\\r\\nb: c\"}}]}",
-         "injectRequestHeaders[0].values[0].secretSource: it has more than one line, "
-         "which no header may have"),
+         "injectRequestHeaders[0].values[0].secretSource: a header value can't have "
+         "more than one line"),
         ("{name: X, values: [{claim: user}]}",
          "injectRequestHeaders[0].values[0].claim: unknown key; did you mean "
          "claimSource?"),
@@ -226,13 +228,13 @@ injectResponseHeaders:
          "expected a header name that has no part in the framing"),
     ],
 )  # fmt: skip
-def test_what_headers_lack(entry: str, expected: str, tmp_path: Path) -> None:
+def test_alpha_header_problems(entry: str, expected: str, tmp_path: Path) -> None:
     found = problems(f"{BASE}\ninjectRequestHeaders: [{entry}]", tmp_path)
     assert expected in found
     assert len(found) <= 2
 
 
-def test_upstreams(tmp_path: Path) -> None:
+def test_alpha_upstreams(tmp_path: Path) -> None:
     text = """
 upstreamConfig:
   proxyRawPath: true
@@ -263,38 +265,38 @@ upstreamConfig:
     [
         ("{path: /, uri: 'http://a'}", "[0].id: missing"),
         ("{id: a, uri: 'http://a'}", "[0].path: missing"),
-        ("{id: a, path: /}", "[0].uri: missing; expected an address, or static: true"),
+        ("{id: a, path: /}", "[0].uri: missing; expected a URL, or static: true"),
         ("{id: a, path: /, uri: 'ftp://a'}", "[0].uri: expected http://HOST, "
          "https://HOST, unix:///PATH or file:///PATH"),
         ("{id: a, path: /, uri: 'http://a:b'}", "[0].uri: expected http://HOST, "
          "https://HOST, unix:///PATH or file:///PATH"),
         ("{id: a, path: /, uri: 'http://'}", "[0].uri: expected http://HOST"),
         ("{id: a, path: /, uri: 'http://a', staticCode: 200}",
-         "[0].staticCode: needs static: true"),
+         "[0].staticCode: requires static: true"),
         ("{id: a, path: /, static: true, staticCode: 99}",
          "[0].staticCode: expected a status code from 200 to 599"),
         ("{id: a, path: /, uri: 'http://a', timeout: -5s}",
-         "[0].timeout: negative, expected a duration or 0s for none"),
+         "[0].timeout: negative, expected a duration or 0s for no timeout"),
         ("{id: a, path: /, static: true}, {id: a, path: /b, static: true}",
-         "[1].id: 'a' is there twice"),
+         "[1].id: duplicate 'a'"),
         ("{id: a, path: /, static: true}, {id: b, path: /, static: true}",
-         "[1].path: '/' is there twice"),
+         "[1].path: duplicate '/'"),
     ],
 )  # fmt: skip
-def test_what_upstreams_lack(entries: str, expected: str, tmp_path: Path) -> None:
+def test_alpha_upstream_problems(entries: str, expected: str, tmp_path: Path) -> None:
     text = f"{BASE}\nupstreamConfig: {{upstreams: [{entries}]}}"
     assert problems(text, tmp_path) == [f"upstreamConfig.upstreams{expected}"]
 
 
-def test_servers_may_be_plain_and_secure_at_once(tmp_path: Path) -> None:
-    made = make_certificate(tmp_path, "localhost")
+def test_alpha_server_plain_and_tls_listener(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path, "localhost")
     text = f"""
 server:
   bindAddress: unix:///run/authproxy.sock,mode=0660
   secureBindAddress: https://127.0.0.1:8443
   tls:
-    key: {{fromFile: {made.key_file}}}
-    cert: {{fromFile: {made.cert_file}}}
+    key: {{fromFile: {certificate.key_file}}}
+    cert: {{fromFile: {certificate.cert_file}}}
     minVersion: TLS1.3
 """
     plain, secure = settings(PROVIDER + text, tmp_path).listeners
@@ -307,30 +309,31 @@ server:
 @pytest.mark.parametrize(
     ("server", "expected"),
     [
-        ("{}", ["server: neither bindAddress nor secureBindAddress: nothing would "
-                "listen"]),
+        ("{}", ["server: no listener: set bindAddress or secureBindAddress"]),
         ("{bindAddress: x}", ["server.bindAddress: got 'x', expected HOST:PORT, "
                               "unix://PATH[,mode=0660] or '-'"]),
         ("{bindAddress: '-', secureBindAddress: ':443'}", [
-            "server.tls.cert: expected one of value, fromEnv and fromFile",
-            "server.tls.key: expected one of value, fromEnv and fromFile"]),
+            "server.tls.cert: expected exactly one of value, fromEnv and fromFile",
+            "server.tls.key: expected exactly one of value, fromEnv and fromFile"]),
         ("{secureBindAddress: ':1', tls: {key: {fromFile: x}, cert: {fromFile: y}, "
          "minVersion: TLS1}}",
          ["server.tls.minVersion: got 'TLS1', expected 'TLS1.2', 'TLS1.3' or nothing"]),
     ],
 )  # fmt: skip
-def test_what_servers_lack(server: str, expected: list[str], tmp_path: Path) -> None:
+def test_alpha_server_problems(
+    server: str, expected: list[str], tmp_path: Path
+) -> None:
     found = problems(f"{PROVIDER}\nserver: {server}", tmp_path)
     assert [line.replace("HOST:PORT, fd:N,", "HOST:PORT,") for line in found
             ] == expected  # fmt: skip
 
 
 @pytest.mark.parametrize("block", ["server", "metricsServer"])
-def test_certificates_may_be_texts(block: str, tmp_path: Path) -> None:
-    made = make_certificate(tmp_path, "localhost")
-    chain = Path(made.cert_file).read_text()
+def test_alpha_server_certificate_as_text(block: str, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path, "localhost")
+    chain = Path(certificate.cert_file).read_text()
     tls = f"""{{secureBindAddress: ':8443', tls: {{
-        cert: {{fromEnv: CHAIN}}, key: {{fromFile: {made.key_file}}}}}}}"""
+        cert: {{fromEnv: CHAIN}}, key: {{fromFile: {certificate.key_file}}}}}}}"""
     text = PROVIDER + f"{block}: {tls}\n" + (SERVER if block != "server" else "")
     secure = settings(text, tmp_path, env={"CHAIN": chain}).listeners[-1]
     assert secure.tls is not None
@@ -339,12 +342,12 @@ def test_certificates_may_be_texts(block: str, tmp_path: Path) -> None:
     assert server_context(secure.tls).minimum_version.name == "TLSv1_2"
 
     [problem] = problems(text.replace("fromEnv: CHAIN", "value: broken"), tmp_path)
-    assert "can't be used together" in problem
+    assert "can't use (not a file) with the key" in problem
     found = problems(text, tmp_path)
     assert f"{block}.tls.cert.fromEnv: the variable 'CHAIN' is not set" in found
 
 
-def test_a_metrics_server(tmp_path: Path) -> None:
+def test_alpha_metrics_server(tmp_path: Path) -> None:
     text = BASE + "metricsServer: {bindAddress: ':9100'}"
     plain, metrics = settings(text, tmp_path).listeners
     assert (plain.metrics, metrics.metrics, metrics.port) == (False, True, 9100)
@@ -352,35 +355,37 @@ def test_a_metrics_server(tmp_path: Path) -> None:
     assert problems(text, tmp_path)[0].startswith("metricsServer.bindAddress: got 'x'")
 
 
-# --- beside flat options ---------------------------------------------------------------
+# With flat options
 
 
-def test_87_flags_are_refused() -> None:
+def test_alpha_replaces_87_flags_and_keeps_80() -> None:
     assert len({BY_KEY[key].flag for key in FLAT_ONLY}) == 87
-    kept = {option.flag for option in BY_KEY.values() if not option.is_extension}
-    assert len(kept - {BY_KEY[key].flag for key in FLAT_ONLY}) == 80
+    flags = {option.flag for option in BY_KEY.values() if not option.is_extension}
+    assert len(flags - {BY_KEY[key].flag for key in FLAT_ONLY}) == 80
 
 
 @pytest.mark.parametrize("key", sorted(FLAT_ONLY))
-def test_each_of_them_is_refused_ignored_or_wrong(key: str, tmp_path: Path) -> None:
+def test_alpha_rejects_flat_flag_and_key_and_ignores_variable(
+    key: str, tmp_path: Path
+) -> None:
     option = BY_KEY[key]
     value = {"bool": "true", "int": "1", "duration": "1s"}.get(option.kind, "x")
-    refusal = "can't be used with --alpha-config, whose file says this instead"
+    message = "can't be used with --alpha-config; set it in that file"
 
     with pytest.raises(UsageError) as caught:
         settings(BASE, tmp_path, f"--{option.flag}={value}")
-    assert caught.value.problems == (f"--{option.flag}: {refusal}",)
+    assert caught.value.problems == (f"--{option.flag}: {message}",)
 
     found = settings(BASE, tmp_path, env={option.environment: value})
-    assert f"{option.environment}: ignored as an option; {refusal}" in found.warnings
+    assert f"{option.environment}: ignored as an option; {message}" in found.warnings
 
     file = tmp_path / "flat.cfg"
     file.write_text(f"{key} = '{value}'")
     [problem] = problems(BASE, tmp_path, f"--config={file}")
-    assert problem == f"{key} ({file}:1): {refusal}"
+    assert problem == f"{key} ({file}:1): {message}"
 
 
-def test_other_options_hold_beside_it(tmp_path: Path) -> None:
+def test_alpha_keeps_other_flat_options(tmp_path: Path) -> None:
     flags = ("--cookie-name=other", "--ssl-insecure-skip-verify", "--workers=3")
     found = settings(BASE, tmp_path, *flags)
     assert found.core.cookie.name == "other"
@@ -388,7 +393,7 @@ def test_other_options_hold_beside_it(tmp_path: Path) -> None:
     assert found.workers == 3
 
 
-def test_there_are_no_defaults_of_upstreams_headers_and_parameters(
+def test_alpha_has_no_default_upstreams_headers_or_parameters(
     tmp_path: Path,
 ) -> None:
     core = settings(BASE, tmp_path).core
@@ -397,7 +402,7 @@ def test_there_are_no_defaults_of_upstreams_headers_and_parameters(
     assert core.providers[0].login_parameters == ()
 
 
-def test_minimal_cookies_can_not_serve_tokens(tmp_path: Path) -> None:
+def test_alpha_minimal_session_conflicts_with_token_header(tmp_path: Path) -> None:
     header = (
         "injectRequestHeaders: [{name: X, values: [{claimSource: {claim: id_token}}]}]"
     )
@@ -408,7 +413,7 @@ def test_minimal_cookies_can_not_serve_tokens(tmp_path: Path) -> None:
     )
 
 
-# --- the command line ------------------------------------------------------------------
+# Command line
 
 
 @pytest.fixture
@@ -418,7 +423,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("environment")
-def test_config_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_alpha_config_test_shows_no_secret(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "alpha.yaml"
     file.write_text(BASE)
     assert main(["--config-test", "--alpha-config", str(file)]) == 0
@@ -433,7 +440,9 @@ def test_config_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize("other", ["--alpha-config=x", "--config-test"])
-def test_converting_goes_alone(other: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_to_alpha_conflicts_with_other_control_flag(
+    other: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--convert-config-to-alpha", other]) == 1
     name = other.partition("=")[0]
     expected = f"--convert-config-to-alpha: can't be used with {name}"

@@ -1,4 +1,4 @@
-"""Flat options to an alpha file: what oauth2-proxy makes of them, and what we read."""
+"""`--convert-config-to-alpha`: the same document and settings as oauth2-proxy."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from authproxy.commands.cli import main
-from authproxy.config.alpha.convert import convert
-from authproxy.config.alpha.substitute import substitute
-from authproxy.config.load import load
+from authproxy.config.alpha.convert import convert_to_alpha
+from authproxy.config.alpha.substitute import substitute_variables
+from authproxy.config.load import load_settings
 from authproxy.config.read.resolved import ConfigError
-from authproxy.config.read.sources import read_flags
+from authproxy.config.read.sources import parse_flags
 from support.programs import find
 
 ENV = {
@@ -40,10 +40,10 @@ SAMPLES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "files": (("--upstream=file:///dev/null", "--upstream=file:///srv/#/www/",
                "--upstream=file:///srv/www/"), {}),
     "static without a code": (("--upstream=static://x",), {}),
-    "answers": (("--set-xauthrequest", "--pass-access-token",
+    "response headers": (("--set-xauthrequest", "--pass-access-token",
                  "--set-authorization-header", "--pass-user-headers=false"), {}),
     "basic": (("--set-basic-auth", "--set-xauthrequest"), PASSWORD),
-    "e-mail as user": (("--prefer-email-to-user", "--set-basic-auth"), PASSWORD),
+    "email as user": (("--prefer-email-to-user", "--set-basic-auth"), PASSWORD),
     "no headers": (("--pass-basic-auth=false", "--pass-user-headers=false"), {}),
     "tokens": (("--pass-authorization-header", "--pass-access-token",
                 "--skip-auth-strip-headers=false"), {}),
@@ -90,13 +90,13 @@ SAMPLES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 }  # fmt: skip
 
 
-def ours(*flags: str, env: dict[str, str]) -> str:
-    return convert(read_flags(flags), env)[0]
+def convert(*flags: str, env: dict[str, str]) -> str:
+    return convert_to_alpha(parse_flags(flags), env)[0]
 
 
 def read(text: str, env: dict[str, str]) -> Any:
-    """The document, with secrets filled in as oauth2-proxy prints them."""
-    document = yaml.safe_load(substitute(text, env))
+    """Parse the document, with secrets substituted as oauth2-proxy prints them."""
+    document = yaml.safe_load(substitute_variables(text, env))
     for key in ("injectRequestHeaders", "injectResponseHeaders"):
         for header in document.get(key, ()):
             for value in header["values"]:
@@ -109,7 +109,7 @@ def read(text: str, env: dict[str, str]) -> Any:
 
 @pytest.mark.peers
 @pytest.mark.parametrize("name", SAMPLES)
-def test_the_document_is_that_of_the_original(name: str) -> None:
+def test_convert_to_alpha_equals_oauth2_proxy(name: str) -> None:
     program = find("oauth2-proxy")
     if program is None:
         pytest.skip("oauth2-proxy isn't installed")
@@ -123,17 +123,17 @@ def test_the_document_is_that_of_the_original(name: str) -> None:
         check=True,
     )
 
-    assert read(ours(*flags, env=env), env) == yaml.safe_load(run.stdout)
+    assert read(convert(*flags, env=env), env) == yaml.safe_load(run.stdout)
 
 
 @pytest.mark.parametrize(
     "name",
-    ["defaults", "upstreams", "answers", "basic", "e-mail as user", "no headers",
+    ["defaults", "upstreams", "response headers", "basic", "email as user", "no headers",
      "tokens", "keycloak", "oidc", "login parameters", "approval", "dollars"],
 )  # fmt: skip
-def test_both_forms_are_the_same_settings(name: str, tmp_path: Path) -> None:
+def test_convert_to_alpha_keeps_settings(name: str, tmp_path: Path) -> None:
     flags, more = SAMPLES[name]
-    if name == "upstreams":  # two of these share a path
+    if name == "upstreams":  # two of them share a path
         flags = tuple(
             flag for flag in flags if "static" not in flag and "unix" not in flag
         )
@@ -141,29 +141,32 @@ def test_both_forms_are_the_same_settings(name: str, tmp_path: Path) -> None:
         flags += ("--login-url=https://i/a", "--redeem-url=https://i/b")
     env = {**ENV, **more}
     file = tmp_path / "alpha.yaml"
-    file.write_text(ours(*flags, env=env))
+    file.write_text(convert(*flags, env=env))
 
-    flat, alpha = load(flags, env), load([f"--alpha-config={file}"], env)
+    flat, alpha = (
+        load_settings(flags, env),
+        load_settings([f"--alpha-config={file}"], env),
+    )
 
-    without_prefix = msgspec.structs.replace  # "Basic " says nothing with a password
+    replace = msgspec.structs.replace
     for rules in ("inject_request_headers", "inject_response_headers"):
-        for ours_, theirs in zip(
+        for flat_rule, alpha_rule in zip(
             getattr(flat.core, rules), getattr(alpha.core, rules), strict=True
         ):
             values = tuple(
-                without_prefix(value, prefix="")
+                replace(value, prefix="")  # ignored with a password
                 if value.basic_auth_password is not None
                 else value
-                for value in theirs.values
+                for value in alpha_rule.values
             )
-            assert without_prefix(theirs, values=values) == ours_
+            assert replace(alpha_rule, values=values) == flat_rule
     assert alpha.core.providers == flat.core.providers
     assert alpha.core.upstreams == flat.core.upstreams
     assert alpha.listeners == flat.listeners
     assert alpha.client == flat.client
 
 
-def test_secrets_are_not_printed(
+def test_convert_to_alpha_prints_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "flat.cfg"
@@ -179,7 +182,7 @@ def test_secrets_are_not_printed(
     assert "fromEnv: OAUTH2_PROXY_BASIC_AUTH_PASSWORD" in printed.out
     assert (
         f"warning: client_secret ({file}:1): not printed; set "
-        "OAUTH2_PROXY_CLIENT_SECRET beside the alpha file" in printed.err
+        "OAUTH2_PROXY_CLIENT_SECRET for the alpha file" in printed.err
     )
 
 
@@ -187,12 +190,15 @@ def test_secrets_are_not_printed(
     ("flags", "problem"),
     [
         (("--upstream=http://[x",), "upstreams (--upstream): got 'http://[x'"),
-        (("--set-basic-auth",), "set_basic_auth: needs basic_auth_password"),
+        (
+            ("--set-basic-auth",),
+            "set_basic_auth (--set-basic-auth): requires basic_auth_password",
+        ),
     ],
 )
-def test_what_can_not_be_converted(flags: tuple[str, ...], problem: str) -> None:
+def test_convert_to_alpha_reports_problems(
+    flags: tuple[str, ...], problem: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
-        ours(*flags, env=ENV)
-    assert any(problem in line for line in caught.value.problems) or (
-        caught.value.problems[0].startswith("set_basic_auth (--set-basic-auth): needs")
-    )
+        convert(*flags, env=ENV)
+    assert any(problem in line for line in caught.value.problems)

@@ -1,4 +1,4 @@
-"""Options about bearer JWTs and the htpasswd file."""
+"""Options of bearer JWTs and the htpasswd file."""
 
 from __future__ import annotations
 
@@ -17,95 +17,97 @@ SAM = "{SHA}qUqP5cyxm6YcTAhz05Hph5gvu9M="
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> Path:
-    """The file."""
+def htpasswd(tmp_path: Path) -> Path:
+    """Return the path of the htpasswd file."""
     return tmp_path / "htpasswd"
 
 
 def problem(*flags: str) -> str:
-    """What the one problem of *flags* says."""
+    """Return the only problem of *flags*, without the option."""
     with pytest.raises(ConfigError) as caught:
         settings(*flags)
     [text] = caught.value.problems
     return text.partition(": ")[2]
 
 
-def test_users_are_read(table: Path) -> None:
-    table.write_text(f'# staff\n ann:{ANN}\n\n"sam":{SAM}\r\nsam:{SAM}\n')
-    flags = (f"--htpasswd-file={table}", "--htpasswd-user-group=a,b")
+def test_htpasswd_file_users_and_groups(htpasswd: Path) -> None:
+    htpasswd.write_text(f'# staff\n ann:{ANN}\n\n"sam":{SAM}\r\nsam:{SAM}\n')
+    flags = (f"--htpasswd-file={htpasswd}", "--htpasswd-user-group=a,b")
     loaded = settings(*flags, "--prefer-email-to-user")
-    given = loaded.core.credentials
-    assert given.users == {"ann": Secret(ANN), "sam": Secret(SAM)}
-    assert given.user_groups == ("a", "b")
-    assert given.email_is_user
-    assert given.display_form
+    credentials = loaded.core.credentials
+    assert credentials.users == {"ann": Secret(ANN), "sam": Secret(SAM)}
+    assert credentials.user_groups == ("a", "b")
+    assert credentials.email_is_user
+    assert credentials.display_form
     assert not settings(
         *flags, "--display-htpasswd-form=false"
     ).core.credentials.display_form
-    assert str(table) in loaded.files  # its changes are followed
+    assert str(htpasswd) in loaded.files  # watched for a reload
     [weak] = loaded.warnings
-    assert "1 of the hashes are SHA-1 without a salt" in weak
+    assert "1 of the hashes are unsalted SHA-1" in weak
     assert settings().core.credentials.users is None
 
 
-def test_what_can_not_log_in_is_named(table: Path) -> None:
+def test_htpasswd_file_unusable_and_slow_hashes_warn(htpasswd: Path) -> None:
     costly = "$2b$17$" + "a" * 53
-    table.write_text(f"old:$apr1$x$y\nann:{ANN}\nslow:{costly}\nplain:pw\n")
-    others, slow = settings(f"--htpasswd-file={table}").warnings
-    assert others.endswith("so they can't log in: 'old', 'plain'")
+    htpasswd.write_text(f"old:$apr1$x$y\nann:{ANN}\nslow:{costly}\nplain:pw\n")
+    others, slow = settings(f"--htpasswd-file={htpasswd}").warnings
+    assert others.endswith("can't sign in: 'old', 'plain'")
     assert "'slow'" in slow
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "has no user with a bcrypt or {SHA} hash"),
-        ("# nobody\n", "has no user with a bcrypt or {SHA} hash"),
+        ("# empty\n", "has no user with a bcrypt or {SHA} hash"),
         ("ann:plain\n", "has no user with a bcrypt or {SHA} hash"),
-        (f"ann:{ANN}\nsam\n", "has lines of another form than NAME:HASH"),
-        (f"ann:{ANN}:staff\n", "has lines of another form than NAME:HASH"),
-        (f'an"n:{ANN}\n', "is malformed: line 1: a quote inside an unquoted field"),
+        (f"ann:{ANN}\nsam\n", "has lines that are not NAME:HASH"),
+        (f"ann:{ANN}:staff\n", "has lines that are not NAME:HASH"),
+        (f'an"n:{ANN}\n', "is malformed: line 1: quote in an unquoted field"),
     ],
 )
-def test_a_bad_file_stops_the_start(table: Path, text: str, said: str) -> None:
-    table.write_text(text)
-    assert problem(f"--htpasswd-file={table}") == f"{table} {said}"
+def test_htpasswd_file_malformed_rejected(
+    htpasswd: Path, text: str, message: str
+) -> None:
+    htpasswd.write_text(text)
+    assert problem(f"--htpasswd-file={htpasswd}") == f"{htpasswd} {message}"
 
 
-def test_an_absent_file_stops_the_start(table: Path) -> None:
-    said = problem(f"--htpasswd-file={table}")
-    assert said == f"can't read {table}: No such file or directory"
+def test_htpasswd_file_missing_rejected(htpasswd: Path) -> None:
+    message = problem(f"--htpasswd-file={htpasswd}")
+    assert message == f"can't read {htpasswd}: No such file or directory"
 
 
-def test_a_file_is_enough_to_say_who_comes_in(table: Path) -> None:
-    table.write_text(f"ann:{ANN}\n")
+def test_htpasswd_file_suffices_without_email_domains(htpasswd: Path) -> None:
+    htpasswd.write_text(f"ann:{ANN}\n")
     env = {"OAUTH2_PROXY_EMAIL_DOMAINS": ""}
-    assert not settings(f"--htpasswd-file={table}", env=env).core.email_domains
+    assert not settings(f"--htpasswd-file={htpasswd}", env=env).core.email_domains
 
 
-def test_bearers_are_read() -> None:
-    given = settings(
+def test_bearer_options_are_set() -> None:
+    credentials = settings(
         "--skip-jwt-bearer-tokens",
         "--bearer-token-login-fallback=false",
         "--extra-jwt-issuers=https://a.example=web,https://b.example/x=a=b",
         "--bearer-authorized-party=batch",
     ).core.credentials
-    assert given.jwt_bearer_tokens
-    assert not given.bearer_login_fallback
-    assert given.jwt_issuers == (
+    assert credentials.jwt_bearer_tokens
+    assert not credentials.bearer_login_fallback
+    assert credentials.jwt_issuers == (
         JwtIssuer("https://a.example", "web"),
         JwtIssuer("https://b.example/x", "a=b"),
     )
-    assert given.jwt_authorized_parties == ("batch",)
-    # As in oauth2-proxy they are only read with the switch.
+    assert credentials.jwt_authorized_parties == ("batch",)
+    # As in oauth2-proxy, issuers are only parsed with skip_jwt_bearer_tokens.
     off = settings("--extra-jwt-issuers=nonsense").core.credentials
     assert (off.jwt_bearer_tokens, off.jwt_issuers) == (False, ())
 
 
 @pytest.mark.parametrize("entry", ["x", "https://a.example", "https://a=", "a=b"])
-def test_bad_issuers_stop_the_start(entry: str) -> None:
-    said = problem("--skip-jwt-bearer-tokens", f"--extra-jwt-issuers={entry}")
+def test_extra_jwt_issuers_invalid_rejected(entry: str) -> None:
+    message = problem("--skip-jwt-bearer-tokens", f"--extra-jwt-issuers={entry}")
     assert (
-        said
+        message
         == f"got {entry!r}, expected ISSUER=AUDIENCE, such as https://HOST/path=web"
     )

@@ -1,4 +1,4 @@
-"""Files that options name: lists of addresses, templates, the logo."""
+"""Files that options name: email lists, templates, the logo."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LOGO = "--custom-sign-in-logo"
 TEMPLATES = "--custom-templates-dir"
 
 
-def test_addresses(tmp_path: Path) -> None:
+def test_emails_file_first_column_in_lower_case(tmp_path: Path) -> None:
     file = tmp_path / "emails"
-    file.write_text('# people\n Ann@Example.com , x\n\n"bob@example.com",y\n')
+    file.write_text('# users\n Ann@Example.com , x\n\n"bob@example.com",y\n')
     found = settings(f"{EMAILS}={file}").core.authenticated_emails
     assert found == frozenset({"ann@example.com", "bob@example.com"})
 
 
-def test_empty_list_lets_nobody_in(tmp_path: Path) -> None:
+def test_emails_file_empty_allows_no_user(tmp_path: Path) -> None:
     file = tmp_path / "emails"
     file.touch()
     assert settings(f"{EMAILS}={file}").core.authenticated_emails == frozenset()
@@ -29,14 +29,16 @@ def test_empty_list_lets_nobody_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a@b\nc@d,x\n", "FILE has lines with 1 and 2 columns, expected as many in "
-                          "each"),
-        (b'a"b\n', "FILE is not CSV: line 1: a quote inside an unquoted field"),
+        (b"a@b\nc@d,x\n", "FILE has lines with 1 and 2 columns, expected the same "
+                          "number"),
+        (b'a"b\n', "FILE is not CSV: line 1: quote in an unquoted field"),
         (b"\xff\n", "FILE is not UTF-8 text"),
         (None, "can't read FILE: No such file or directory"),
     ],
 )  # fmt: skip
-def test_bad_lists(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_emails_file_invalid_rejected(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
     file = tmp_path / "emails"
     if content is not None:
         file.write_bytes(content)
@@ -45,7 +47,7 @@ def test_bad_lists(tmp_path: Path, content: bytes | None, message: str) -> None:
     )
 
 
-def test_templates(tmp_path: Path) -> None:
+def test_templates_directory_sets_present_templates(tmp_path: Path) -> None:
     texts = {
         "sign_in.html": '{{define "sign_in.html"}}{{.ProxyPrefix}}{{end}}',
         "robots.txt": "User-agent: *\n",
@@ -59,21 +61,21 @@ def test_templates(tmp_path: Path) -> None:
     assert found.warnings == ()
 
 
-def test_directory_without_templates_is_a_warning(tmp_path: Path) -> None:
+def test_templates_directory_without_templates_warns(tmp_path: Path) -> None:
     found = settings(f"{TEMPLATES}={tmp_path}")
     assert found.warnings == (
-        f"custom_templates_dir ({TEMPLATES}): {tmp_path} has none of sign_in.html, "
-        "error.html, robots.txt; the built-in pages are used",
+        f"custom_templates_dir ({TEMPLATES}): {tmp_path} contains none of sign_in.html, "
+        "error.html, robots.txt; built-in pages are used",
     )
 
 
-def test_template_that_does_not_compile(tmp_path: Path) -> None:
+def test_template_invalid_rejected_with_line(tmp_path: Path) -> None:
     (tmp_path / "error.html").write_text("<p>\n{{.Title")
     text = problem(f"{TEMPLATES}={tmp_path}")
     assert text.startswith("custom_templates_dir: error.html:2: ")
 
 
-def test_template_that_is_no_text(tmp_path: Path) -> None:
+def test_template_not_utf8_rejected(tmp_path: Path) -> None:
     (tmp_path / "error.html").write_bytes(b"\xff")
     assert problem(f"{TEMPLATES}={tmp_path}").endswith("/error.html is not UTF-8 text")
 
@@ -88,11 +90,11 @@ def test_template_that_is_no_text(tmp_path: Path) -> None:
          'alt="Logo" />'),
     ],
 )  # fmt: skip
-def test_logo(value: str, html: str) -> None:
+def test_logo_url_becomes_image(value: str, html: str) -> None:
     assert settings(f"{LOGO}={value}").core.pages.logo == html
 
 
-def test_logo_files(tmp_path: Path) -> None:
+def test_logo_file_is_inlined(tmp_path: Path) -> None:
     svg, png = tmp_path / "l.svg", tmp_path / "l.PNG"
     svg.write_text("<svg></svg>")
     png.write_bytes(b"\x89PNG")
@@ -103,19 +105,21 @@ def test_logo_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["l.gif", "l", "http://a.example/l.png.gif"])
-def test_logo_of_unknown_kind(name: str) -> None:
+def test_logo_unknown_type_rejected(name: str) -> None:
     assert problem(f"{LOGO}={name}") == (
-        f"custom_sign_in_logo ({LOGO}): got {name!r}, expected an https address, a "
+        f"custom_sign_in_logo ({LOGO}): got {name!r}, expected an https URL, a "
         ".svg, .png, .jpg or .jpeg file, or '-'"
     )
 
 
-def test_logo_that_is_missing_or_too_big(tmp_path: Path) -> None:
+def test_logo_missing_or_too_large_rejected(tmp_path: Path) -> None:
     file = tmp_path / "l.jpg"
     assert problem(f"{LOGO}={file}").endswith("No such file or directory")
     file.write_bytes(bytes((1 << 20) + 1))
-    assert problem(f"{LOGO}={file}").endswith("has 1048577 bytes, at most 1048576")
+    assert problem(f"{LOGO}={file}").endswith(
+        "has 1048577 bytes, expected at most 1048576"
+    )
 
 
-def test_name_that_can_not_be_a_file() -> None:
-    assert problem(f"{EMAILS}=a\0b").endswith("expected the name of a file")
+def test_file_name_with_nul_rejected() -> None:
+    assert problem(f"{EMAILS}=a\0b").endswith("expected a file name")

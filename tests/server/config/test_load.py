@@ -1,4 +1,4 @@
-"""What options mean together: `load` from the outside."""
+"""`load_settings`: options that depend on each other, and their problems."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from authproxy.config.build import cpus
-from authproxy.config.load import load
+from authproxy.config.build import workers
+from authproxy.config.load import load_settings
 from authproxy.config.read.resolved import ConfigError
 from authproxy.server_settings import Listener
 from authproxy_core.settings.root import (
@@ -47,10 +47,10 @@ IDENTITY = (
 )
 
 
-def test_the_seed(tmp_path: Path) -> None:
+def test_load_settings_typical_configuration(tmp_path: Path) -> None:
     file = tmp_path / "seed.cfg"
     file.write_text(SEED)
-    found = load(
+    found = load_settings(
         ["--config", str(file)],
         {
             "OAUTH2_PROXY_CLIENT_ID": "web",
@@ -94,9 +94,9 @@ def test_the_seed(tmp_path: Path) -> None:
     ]
 
 
-def test_nothing_given_tells_everything_missing() -> None:
+def test_load_settings_without_options_reports_missing_ones() -> None:
     with pytest.raises(ConfigError) as caught:
-        load([], {})
+        load_settings([], {})
     assert caught.value.exit_code == 1
     assert [text.partition(":")[0] for text in caught.value.problems] == [
         "cookie_secret",
@@ -106,7 +106,7 @@ def test_nothing_given_tells_everything_missing() -> None:
     ]
 
 
-def test_what_the_core_finds_has_its_origin() -> None:
+def test_load_settings_core_problem_has_origin() -> None:
     assert problem("--cookie-refresh=200h") == (
         "cookie_refresh (--cookie-refresh): got 720000s, expected less than "
         "cookie_expire (604800s)"
@@ -120,43 +120,41 @@ def test_what_the_core_finds_has_its_origin() -> None:
     assert "topsecret" not in short
 
 
-def test_a_problem_is_told_once() -> None:
+def test_load_settings_reports_problem_once() -> None:
     assert len(problems("--client-secret=", "--client-secret-file=/missing")) == 1
     assert len(problems("--cookie-secret=", "--cookie-secret-file=/missing")) == 1
 
 
-# --- secrets ---------------------------------------------------------------------------
+# Secrets
 
 
-def test_secret_files_are_read_byte_for_byte(tmp_path: Path) -> None:
+def test_secret_file_read_byte_for_byte(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_bytes(b" a\n")
     found = settings("--client-secret=", f"--client-secret-file={file}")
     assert found.core.providers[0].client_secret == Secret(b" a\n")
     assert found.warnings == (
-        f"client_secret_file (--client-secret-file): {file} ends with a new line, "
-        "which is taken as part of the secret",
+        f"client_secret_file (--client-secret-file): {file} ends with a newline, "
+        "which is part of the secret",
     )
 
 
-def test_a_secret_beats_its_file(tmp_path: Path) -> None:
+def test_secret_takes_precedence_over_its_file(tmp_path: Path) -> None:
     found = settings(f"--client-secret-file={tmp_path / 'missing'}")
     assert found.core.providers[0].client_secret == Secret("hidden-client-secret")
     assert (
-        "client_secret_file (--client-secret-file): not read, for client_secret is "
-        "given too"
+        "client_secret_file (--client-secret-file): ignored because client_secret is set"
     ) in found.warnings
 
 
-def test_an_address_without_certificate_is_named() -> None:
+def test_https_address_without_certificate_warns() -> None:
     assert (
-        "https_address (--https-address): nothing listens there, for no tls_cert_file "
-        "is given"
+        "https_address (--https-address): has no effect without tls_cert_file"
     ) in settings("--https-address=127.0.0.1:0").warnings
     assert not [text for text in settings().warnings if "https_address" in text]
 
 
-def test_unusable_secret_files(tmp_path: Path) -> None:
+def test_secret_file_missing_or_empty_rejected(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.touch()
     for path, text in (
@@ -170,7 +168,7 @@ def test_unusable_secret_files(tmp_path: Path) -> None:
         )
 
 
-def test_key_ring() -> None:
+def test_cookie_secrets_form_key_ring() -> None:
     first, second = "0123456789abcdef", "fedcba9876543210"
     ring = settings(f"--cookie-secrets={second},{first}").core.cookie.secrets
     assert ring == (Secret(first), Secret(second))
@@ -182,7 +180,7 @@ def test_key_ring() -> None:
     assert problem(f"--cookie-secrets={first},").startswith("cookie_secrets (")
 
 
-def test_no_problem_shows_a_secret() -> None:
+def test_problems_show_no_secret() -> None:
     given = ("--cookie-secret=topsecret", "--basic-auth-password=topsecret",
              "--set-basic-auth", "--set-authorization-header",
              "--pass-authorization-header", "--signature-key=topsecret",
@@ -193,7 +191,7 @@ def test_no_problem_shows_a_secret() -> None:
     assert "topsecret" not in "\n".join(found)
 
 
-# --- provider --------------------------------------------------------------------------
+# Provider
 
 
 @pytest.mark.parametrize(
@@ -209,8 +207,8 @@ def test_no_problem_shows_a_secret() -> None:
         (("--provider=nextcloud", "--login-url=https://i/a", "--redeem-url=https://i/b"),
          "validate_url: missing; the provider nextcloud has no default"),
         (("--allowed-role=x",),
-         "allowed_roles (--allowed-role): only the provider keycloak-oidc knows roles; "
-         "with oidc nobody's would be checked"),
+         "allowed_roles (--allowed-role): requires the provider keycloak-oidc; "
+         "oidc has no roles"),
         (("--provider=keycloak-oidc", "--allowed-role=x,"),
          "allowed_roles (--allowed-role): got an empty role"),
         (("--allowed-group=",), None),
@@ -227,10 +225,10 @@ def test_no_problem_shows_a_secret() -> None:
          "oidc_audience_claims (--oidc-audience-claim): empty, expected claims such as "
          "aud"),
         (("--login-url=idp.example.com",),
-         "login_url (--login-url): got 'idp.example.com', expected an address such as "
+         "login_url (--login-url): got 'idp.example.com', expected a URL such as "
          "https://HOST/PATH"),
         (("--login-url=https://[x/",),
-         "login_url (--login-url): got 'https://[x/', expected an address such as "
+         "login_url (--login-url): got 'https://[x/', expected a URL such as "
          "https://HOST/PATH"),
         (("--skip-oidc-discovery", "--login-url=https://i/a", "--redeem-url=https://i/b"),
          "oidc_jwks_url: missing; needed with skip_oidc_discovery"),
@@ -238,15 +236,15 @@ def test_no_problem_shows_a_secret() -> None:
           "--oidc-jwks-url=https://i/b"),
          "redeem_url: missing; needed with skip_oidc_discovery"),
         (("--redirect-url=app.example.com",),
-         "redirect_url (--redirect-url): got 'app.example.com', expected an address "
+         "redirect_url (--redirect-url): got 'app.example.com', expected a URL "
          "such as https://HOST/oauth2/callback"),
         (("--reverse-proxy", "--real-client-ip-header=X"),
          "real_client_ip_header (--real-client-ip-header): got 'X', expected one of "
          "X-Forwarded-For, X-Real-IP, X-ProxyUser-IP, X-Envoy-External-Address, "
          "CF-Connecting-IP"),
         (("--request-id-header=x y",),
-         "request_id_header (--request-id-header): got 'x y', expected the name of a "
-         "header"),
+         "request_id_header (--request-id-header): got 'x y', expected a header "
+         "name"),
         (("--request-logging-format={{.Nope}}",), "request_logging_format: got the "
          "unknown field .Nope, expected one of .Client, .Host, .Protocol, .RequestID, "
          ".RequestDuration, .RequestMethod, .RequestURI, .ResponseSize, .StatusCode, "
@@ -255,16 +253,18 @@ def test_no_problem_shows_a_secret() -> None:
          "from '/missing': No such file or directory"),
     ],
 )  # fmt: skip
-def test_bad_provider_options(flags: tuple[str, ...], message: str | None) -> None:
+def test_provider_options_invalid_rejected(
+    flags: tuple[str, ...], message: str | None
+) -> None:
     assert list(problems(*flags)) == ([message] if message else [])
 
 
-def test_provider_id() -> None:
+def test_provider_id_from_display_name_or_client_id() -> None:
     assert settings().core.providers[0].id == "oidc=web"
     assert settings("--provider-display-name=SSO").core.providers[0].id == "SSO"
 
 
-def test_roles_become_groups() -> None:
+def test_allowed_roles_become_groups() -> None:
     found = settings(
         "--provider=keycloak-oidc", "--allowed-group=/staff", "--allowed-role=admin,c:r"
     )
@@ -285,14 +285,16 @@ def test_roles_become_groups() -> None:
         (("--acr-values=a b",), {"acr_values": "a b", "approval_prompt": "force"}),
     ],
 )
-def test_login_parameters(flags: tuple[str, ...], parameters: dict[str, str]) -> None:
+def test_login_parameters_prompt_replaces_approval_prompt(
+    flags: tuple[str, ...], parameters: dict[str, str]
+) -> None:
     found = settings(*flags).core.providers[0].login_parameters
     assert {one.name: one.values for one in found} == {
         name: (value,) for name, value in parameters.items()
     }
 
 
-def test_old_names() -> None:
+def test_old_option_names_have_lower_precedence() -> None:
     old = ("--user-id-claim=upn", "--force-code-challenge-method=plain")
     provider = settings(*old).core.providers[0]
     assert (provider.email_claim, provider.code_challenge_method) == ("upn", "plain")
@@ -301,10 +303,10 @@ def test_old_names() -> None:
     assert (provider.email_claim, provider.code_challenge_method) == ("mail", "S256")
 
 
-# --- headers ---------------------------------------------------------------------------
+# Headers
 
 
-def test_request_headers() -> None:
+def test_request_headers_of_pass_options() -> None:
     assert settings().core.inject_request_headers == IDENTITY
     off = ("--pass-basic-auth=false", "--pass-user-headers=false")
     assert settings(*off).core.inject_request_headers == ()
@@ -318,7 +320,7 @@ def test_request_headers() -> None:
     assert all(rule.preserve_request_value for rule in found)
 
 
-def test_access_token_goes_both_ways() -> None:
+def test_pass_access_token_sets_request_and_response_header() -> None:
     found = settings("--set-xauthrequest", "--pass-access-token").core
     for rules, name in (
         (found.inject_request_headers, "X-Forwarded-Access-Token"),
@@ -327,7 +329,7 @@ def test_access_token_goes_both_ways() -> None:
         assert rules[-1] == claim(name, "access_token")
 
 
-def test_basic_credentials_in_headers() -> None:
+def test_basic_auth_password_sets_authorization_headers() -> None:
     password = "--basic-auth-password=p"
     basic = HeaderRule("Authorization", (ClaimSource("user", "", Secret("p")),))
     assert settings(password).core.inject_request_headers == (basic, *IDENTITY)
@@ -348,26 +350,28 @@ def test_basic_credentials_in_headers() -> None:
     ("flags", "message"),
     [
         (("--set-basic-auth",),
-         "set_basic_auth (--set-basic-auth): needs basic_auth_password"),
+         "set_basic_auth (--set-basic-auth): requires basic_auth_password"),
         (("--set-basic-auth", "--set-authorization-header", "--basic-auth-password=p"),
          "set_basic_auth (--set-basic-auth): can't be used with "
-         "set_authorization_header; both set Authorization"),
+         "set_authorization_header, because both set Authorization"),
         (("--pass-authorization-header", "--basic-auth-password=p"),
          "pass_authorization_header (--pass-authorization-header): can't be used with "
-         "basic_auth_password; both set Authorization"),
+         "basic_auth_password, because both set Authorization"),
     ],
 )  # fmt: skip
-def test_headers_that_exclude_each_other(flags: tuple[str, ...], message: str) -> None:
+def test_header_options_conflicting_rejected(
+    flags: tuple[str, ...], message: str
+) -> None:
     assert problem(*flags) == message
 
 
-def test_minimal_sessions_hold_no_tokens() -> None:
+def test_minimal_session_conflicts_with_access_token() -> None:
     found = problems("--session-cookie-minimal", "--pass-access-token")
     assert len(found) == 1
     assert "session_cookie_minimal (--session-cookie-minimal)" in found[0]
 
 
-# --- upstreams -------------------------------------------------------------------------
+# Upstreams
 
 
 @pytest.mark.parametrize(
@@ -384,12 +388,14 @@ def test_minimal_sessions_hold_no_tokens() -> None:
         ("file:///srv/#/web/", ("/web/", "/web/", None)),
     ],
 )
-def test_upstreams(uri: str, expected: tuple[str, str, int | None]) -> None:
+def test_upstream_urls_define_path_and_id(
+    uri: str, expected: tuple[str, str, int | None]
+) -> None:
     [found] = settings(f"--upstream={uri}").core.upstreams
     assert (found.id, found.path, found.static_code) == expected
 
 
-def test_options_of_upstreams() -> None:
+def test_upstream_options_apply_to_upstreams() -> None:
     found = settings(
         "--upstream=https://h:8443/app/",
         "--pass-host-header=false",
@@ -415,14 +421,14 @@ def test_options_of_upstreams() -> None:
      "unix://run/x", "static://99", "static://1000", "static://600", "file:srv",
      "file://host/dev/null"],
 )  # fmt: skip
-def test_bad_upstreams(uri: str) -> None:
-    # A variable ending in a comma is a list with an empty entry.
+def test_upstream_url_invalid_rejected(uri: str) -> None:
+    # A variable that ends with a comma is a list with an empty entry.
     found = problems(env={"OAUTH2_PROXY_UPSTREAMS": uri or ","})
     assert found
     assert all(text.startswith("upstreams (") for text in found)
 
 
-def test_whom_upstreams_trust(tmp_path: Path) -> None:
+def test_upstream_ca_files_default_to_provider_ca_files(tmp_path: Path) -> None:
     provider = make_certificate(tmp_path, "provider").cert_file
     own = make_certificate(tmp_path, "own").cert_file
     app = "--upstream=https://app"
@@ -438,30 +444,30 @@ def test_whom_upstreams_trust(tmp_path: Path) -> None:
     assert (found.ca_pem, found.trust_system) == ("", True)
 
 
-def test_bad_trust_of_upstreams(tmp_path: Path) -> None:
+def test_upstream_ca_files_invalid_rejected(tmp_path: Path) -> None:
     key = "upstream_ca_files (--upstream-ca-files): "
     assert problem("--upstream-ca-files=/missing").startswith(key + "can't read /mis")
     (tmp_path / "x").write_text("no pem")
     found = problem(f"--upstream-ca-files={tmp_path / 'x'}")
     assert found.startswith(key + "got ")
-    assert found.endswith("expected files of certificates in PEM")
+    assert found.endswith("expected PEM files with certificates")
 
 
 @pytest.mark.parametrize(
     ("flag", "expected"),
     [
-        ("--via=a b", "a name without blanks"),
+        ("--via=a b", "a name without spaces"),
         ("--websocket-origin=app.example.com", "scheme://host[:port], or *"),
         ("--websocket-origin=https://a/b", "scheme://host[:port], or *"),
         ("--upstream-connect-timeout=0s", "at least"),
         ("--upstream-connections=-1", "at least"),
     ],
 )
-def test_bad_options_about_upstreams(flag: str, expected: str) -> None:
+def test_forward_options_invalid_rejected(flag: str, expected: str) -> None:
     assert expected in problem(flag)
 
 
-def test_options_about_upstreams() -> None:
+def test_forward_options_are_set() -> None:
     found = settings(
         "--websocket-origin=https://a.example:8443,http://[::1]/",
         "--websocket-origin=*",
@@ -478,14 +484,13 @@ def test_options_about_upstreams() -> None:
     assert not found.core.strip_identity_headers
 
 
-def test_two_upstreams_on_one_path() -> None:
+def test_upstreams_with_same_path_rejected() -> None:
     assert problem("--upstream=http://a", "--upstream=static://200") == (
-        "upstreams (--upstream): two of them answer for the path '/'; expected one for "
-        "each path"
+        "upstreams (--upstream): several upstreams have the path '/', expected one"
     )
 
 
-# --- listeners -------------------------------------------------------------------------
+# Listeners
 
 
 @pytest.mark.parametrize(
@@ -500,7 +505,7 @@ def test_two_upstreams_on_one_path() -> None:
         ("unix://x.sock,a=b", Listener(path="x.sock")),
     ],
 )
-def test_plain_listeners(address: str, listener: Listener) -> None:
+def test_http_address_forms(address: str, listener: Listener) -> None:
     assert settings(f"--http-address={address}").listeners == (listener,)
 
 
@@ -510,12 +515,12 @@ def test_plain_listeners(address: str, listener: Listener) -> None:
      "[::1:80", "https://h:80", "a b:80", "unix://", "unix://x,mode=9", "unix://x,mode",
      "unix://x,mode=7777", "unix://x,mode=", "fd:2", "FD:x", "h:٣"],
 )  # fmt: skip
-def test_bad_plain_listeners(address: str) -> None:
+def test_http_address_invalid_rejected(address: str) -> None:
     found = problem(f"--http-address={address}")
     assert found.startswith("http_address (--http-address): ")
 
 
-def test_tls_listener_replaces_the_plain_one(tmp_path: Path) -> None:
+def test_tls_listener_replaces_plain_listener(tmp_path: Path) -> None:
     cert, key = make_certificate(tmp_path, "localhost")
     found = settings(f"--tls-cert-file={cert}", f"--tls-key-file={key}")
     [listener] = found.listeners
@@ -524,7 +529,7 @@ def test_tls_listener_replaces_the_plain_one(tmp_path: Path) -> None:
     assert (listener.tls.min_version, listener.tls.cipher_suites) == ("TLS1.2", ())
 
 
-def test_cipher_suites_get_openssl_names(tmp_path: Path) -> None:
+def test_cipher_suites_translated_to_openssl_names(tmp_path: Path) -> None:
     cert, key = make_certificate(tmp_path, "localhost")
     tls = (f"--tls-cert-file={cert}", f"--tls-key-file={key}")
     suites = "--tls-cipher-suite=TLS_AES_128_GCM_SHA256,TLS_RSA_WITH_RC4_128_SHA"
@@ -532,26 +537,26 @@ def test_cipher_suites_get_openssl_names(tmp_path: Path) -> None:
     [listener] = settings(*tls, good).listeners
     assert listener.tls is not None
     assert listener.tls.cipher_suites == ("ECDHE-ECDSA-CHACHA20-POLY1305",)
-    assert problem(*tls, suites).startswith("tls_cipher_suites (--tls-cipher-suite): n")
+    assert problem(*tls, suites).startswith("tls_cipher_suites (--tls-cipher-suite): c")
     assert problem(*tls, "--tls-cipher-suite=AES").startswith(
         "tls_cipher_suites (--tls-cipher-suite): got 'AES', expected a name such as"
     )
 
 
-def test_bad_tls(tmp_path: Path) -> None:
+def test_tls_options_invalid_rejected(tmp_path: Path) -> None:
     cert, key = make_certificate(tmp_path, "localhost")
     other = make_certificate(tmp_path, "other")
     assert problem(f"--tls-cert-file={cert}") == (
-        "tls_key_file: missing; a certificate and its key go together"
+        "tls_key_file: missing; TLS requires a certificate and its key"
     )
     assert problem(f"--tls-key-file={key}") == (
-        "tls_cert_file: missing; a certificate and its key go together"
+        "tls_cert_file: missing; TLS requires a certificate and its key"
     )
     assert problem("--tls-cert-file=/missing", f"--tls-key-file={key}") == (
         "tls_cert_file: can't read /missing: No such file or directory"
     )
     assert problem(f"--tls-cert-file={cert}", f"--tls-key-file={other.key_file}") == (
-        f"tls_cert_file: {cert} and {other.key_file} can't be used together: key values "
+        f"tls_cert_file: can't use {cert} with the key {other.key_file}: key values "
         "mismatch"
     )
     both = (f"--tls-cert-file={cert}", f"--tls-key-file={key}")
@@ -559,10 +564,10 @@ def test_bad_tls(tmp_path: Path) -> None:
     assert problem(*both, "--https-address=x").startswith("https_address (")
 
 
-# --- the rest --------------------------------------------------------------------------
+# Other options
 
 
-def test_slots_of_logins() -> None:
+def test_csrf_slots_from_per_request_limit() -> None:
     limit = "--cookie-csrf-per-request-limit="
     per_request = "--cookie-csrf-per-request"
     assert settings(f"{limit}3").core.cookie.csrf_slots == 8
@@ -571,34 +576,34 @@ def test_slots_of_logins() -> None:
     assert settings(f"{limit}999", per_request).core.cookie.csrf_slots == 64
 
 
-def test_default_formats_are_left_to_the_logs() -> None:
+def test_default_log_format_becomes_empty() -> None:
     assert settings().logs.request_format == ""
 
 
 @pytest.mark.parametrize(
-    ("flags", "word"),
+    ("flags", "text"),
     [
         (("--insecure-oidc-skip-nonce",), "the nonce is not checked"),
-        (("--insecure-oidc-skip-issuer-verification",), "the issuer is not compared"),
-        (("--ssl-upstream-insecure-skip-verify",), "certificates of upstreams"),
+        (("--insecure-oidc-skip-issuer-verification",), "the issuer of ID tokens is not checked"),
+        (("--ssl-upstream-insecure-skip-verify",), "upstream certificates are not verified"),
         (("--code-challenge-method=none",), "PKCE is off"),
         (("--force-code-challenge-method=plain",), "use S256"),
         (("--reverse-proxy",), "loopback and private addresses"),
-        (("--cookie-secure=false",), "will be http://"),
-        (("--whitelist-domain=https://a.example",), "matches nothing"),
-        (("--email-domain=@a.example",), "matches nothing"),
-        (("--upstream=static://x",), "it answers 200"),
-        (("--custom-templates-dir=/missing",), "the built-in pages are used"),
+        (("--cookie-secure=false",), "uses http://"),
+        (("--whitelist-domain=https://a.example",), "matches no host"),
+        (("--email-domain=@a.example",), "matches no email"),
+        (("--upstream=static://x",), "responds with 200"),
+        (("--custom-templates-dir=/missing",), "built-in pages are used"),
         (("--standard-logging=false", "--auth-logging=false",
-          "--request-logging=false"), "all of them are off"),
+          "--request-logging=false"), "all logs are off"),
     ],
 )  # fmt: skip
-def test_warnings(flags: tuple[str, ...], word: str) -> None:
+def test_insecure_or_useless_option_warns(flags: tuple[str, ...], text: str) -> None:
     [warning] = settings(*flags).warnings
-    assert word in warning
+    assert text in warning
 
 
-def test_listed_hosts_are_no_warning() -> None:
+def test_whitelist_domains_valid_forms_do_not_warn() -> None:
     hosts = "a.example,.a.example,*.a.example,a.example:8080,a.example:*,[::1]:80"
     assert settings(f"--whitelist-domain={hosts}").warnings == ()
 
@@ -607,31 +612,33 @@ def test_listed_hosts_are_no_warning() -> None:
     ("text", "cpus_allowed"),
     [("max 100000", 64), ("150000 100000", 2), ("10000 100000", 1), ("x", 64)],
 )
-def test_workers_follow_the_quota(
+def test_workers_limited_by_cgroup_v2_quota(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, cpus_allowed: int
 ) -> None:
     quota = tmp_path / "cpu.max"
     quota.write_text(text)
-    monkeypatch.setattr(cpus, "QUOTA", quota)
+    monkeypatch.setattr(workers, "QUOTA_V2", quota)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     assert settings().workers == cpus_allowed
 
 
-def test_workers_follow_the_old_quota(
+def test_workers_limited_by_cgroup_v1_quota(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpus, "QUOTA", tmp_path / "missing")
-    for name, text in (("OLD_QUOTA", "-1"), ("OLD_PERIOD", "100000")):
+    monkeypatch.setattr(workers, "QUOTA_V2", tmp_path / "missing")
+    for name, text in (("QUOTA_V1", "-1"), ("PERIOD_V1", "100000")):
         (tmp_path / name).write_text(text)
-        monkeypatch.setattr(cpus, name, tmp_path / name)
+        monkeypatch.setattr(workers, name, tmp_path / name)
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     assert settings().workers == 3
-    (tmp_path / "OLD_QUOTA").write_text("200000")
+    (tmp_path / "QUOTA_V1").write_text("200000")
     assert settings().workers == 2
 
 
-def test_one_worker_refreshes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_refresh_without_store_defaults_to_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     alone = ("--cookie-refresh=1h", "--shared-state=none")
     assert settings("--cookie-refresh=1h").workers == 8
@@ -641,12 +648,12 @@ def test_one_worker_refreshes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any("rotates refresh tokens" in text for text in several.warnings)
 
 
-def test_base_is_quiet() -> None:
+def test_base_configuration_has_no_warnings() -> None:
     assert settings().warnings == ()
     assert BASE["OAUTH2_PROXY_CLIENT_SECRET"] not in repr(settings())
 
 
-def test_strict_transport_security() -> None:
+def test_hsts_options_build_header_value() -> None:
     assert settings().core.hsts == ""
     assert settings("--hsts-max-age=8760h").core.hsts == "max-age=31536000"
     subdomains = settings("--hsts-max-age=1h", "--hsts-include-subdomains")

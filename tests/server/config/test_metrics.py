@@ -1,4 +1,4 @@
-"""The options about the metrics endpoint."""
+"""Options of the metrics endpoint."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from support.configuration import problems, settings
 
 
 def metrics(*flags: str) -> list[Listener]:
-    return [one for one in settings(*flags).listeners if one.metrics]
+    return [listener for listener in settings(*flags).listeners if listener.metrics]
 
 
 @pytest.mark.parametrize("address", ["", "-"])
-def test_off(address: str) -> None:
+def test_metrics_address_off(address: str) -> None:
     assert metrics(f"--metrics-address={address}") == []
 
 
@@ -28,11 +28,11 @@ def test_off(address: str) -> None:
         ("unix:///m,mode=0600", Listener(path="/m", mode=0o600, metrics=True)),
     ],
 )
-def test_plain(address: str, expected: Listener) -> None:
+def test_metrics_address_forms(address: str, expected: Listener) -> None:
     assert metrics(f"--metrics-address={address}") == [expected]
 
 
-def test_both(tmp_path: Path) -> None:
+def test_metrics_plain_and_tls_listener(tmp_path: Path) -> None:
     cert = make_certificate(tmp_path, "localhost")
     plain, secure = metrics(
         "--metrics-address=:1",
@@ -63,7 +63,7 @@ def test_both(tmp_path: Path) -> None:
             ("--metrics-address=unix://,mode=9",),
             [
                 "metrics_address (--metrics-address): got 'unix://', expected a path "
-                "behind unix://",
+                "after unix://",
                 "metrics_address (--metrics-address): got '9', expected an octal mode "
                 "such as 0660",
             ],
@@ -71,9 +71,9 @@ def test_both(tmp_path: Path) -> None:
         (
             ("--metrics-secure-address=x",),
             [
-                "metrics_tls_cert_file: missing; metrics_secure_address needs a "
+                "metrics_tls_cert_file: missing; metrics_secure_address requires a "
                 "certificate and its key",
-                "metrics_tls_key_file: missing; metrics_secure_address needs a "
+                "metrics_tls_key_file: missing; metrics_secure_address requires a "
                 "certificate and its key",
                 "metrics_secure_address (--metrics-secure-address): got 'x', expected "
                 "HOST:PORT",
@@ -81,11 +81,13 @@ def test_both(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_problems(flags: tuple[str, ...], expected: list[str]) -> None:
+def test_metrics_options_invalid_rejected(
+    flags: tuple[str, ...], expected: list[str]
+) -> None:
     assert list(problems(*flags)) == expected
 
 
-def test_files_that_can_not_be_read() -> None:
+def test_metrics_certificate_missing_rejected() -> None:
     [problem] = problems(
         "--metrics-secure-address=:2",
         "--metrics-tls-cert-file=/missing/c",
@@ -96,7 +98,7 @@ def test_files_that_can_not_be_read() -> None:
     )
 
 
-def test_a_certificate_without_address_is_a_warning() -> None:
+def test_metrics_certificate_without_address_warns() -> None:
     assert settings("--metrics-tls-cert-file=/c").warnings == (
         "metrics_tls_cert_file (--metrics-tls-cert-file): has no effect without "
         "metrics_secure_address",

@@ -1,7 +1,7 @@
-"""The same configuration given to oauth2-proxy and to us: who accepts it?
+"""The same configuration is accepted or rejected by oauth2-proxy and authproxy.
 
-Only the exit codes of ``--config-test`` are compared: 0 accepted, 1 invalid, 2 the
-command line can't be read.
+Only the exit codes of ``--config-test`` are compared: 0 valid, 1 invalid, 2 invalid
+command line.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ TEXTS = [
 ]  # fmt: skip
 
 
-def theirs(arguments: list[str], env: dict[str, str]) -> int:
+def oauth2_proxy_exit_code(arguments: list[str], env: dict[str, str]) -> int:
     program = find("oauth2-proxy")
     if program is None:
         pytest.skip("oauth2-proxy isn't installed")
@@ -62,7 +62,7 @@ def theirs(arguments: list[str], env: dict[str, str]) -> int:
     return run.returncode
 
 
-def ours(
+def authproxy_exit_code(
     arguments: list[str], env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> int:
     for name in [name for name in os.environ if name.startswith("OAUTH2_PROXY_")]:
@@ -73,22 +73,32 @@ def ours(
 
 
 @pytest.mark.parametrize("flag", FLAGS)
-def test_flags(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ours([flag], BASE, monkeypatch) == theirs([flag], BASE)
+def test_flag_exit_code_as_oauth2_proxy(
+    flag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert authproxy_exit_code([flag], BASE, monkeypatch) == oauth2_proxy_exit_code(
+        [flag], BASE
+    )
 
 
 @pytest.mark.parametrize(("name", "value"), VARIABLES)
-def test_variables(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variable_exit_code_as_oauth2_proxy(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     env = {**BASE, f"OAUTH2_PROXY_{name}": value}
-    assert ours([], env, monkeypatch) == theirs([], env)
+    assert authproxy_exit_code([], env, monkeypatch) == oauth2_proxy_exit_code([], env)
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_files(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_toml_exit_code_as_oauth2_proxy(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "file.cfg"
     file.write_text(text)
     arguments = ["--config", str(file)]
-    assert ours(arguments, BASE, monkeypatch) == theirs(arguments, BASE)
+    assert authproxy_exit_code(arguments, BASE, monkeypatch) == oauth2_proxy_exit_code(
+        arguments, BASE
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,5 +118,9 @@ def test_files(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     ],
     ids=" ".join,
 )
-def test_control_flags(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ours(arguments, BASE, monkeypatch) == theirs(arguments, BASE)
+def test_control_flags_exit_code_as_oauth2_proxy(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert authproxy_exit_code(arguments, BASE, monkeypatch) == oauth2_proxy_exit_code(
+        arguments, BASE
+    )

@@ -1,6 +1,6 @@
-"""Every option of the original in every form that it may be given: who accepts what?
+"""Each option of oauth2-proxy as a flag, variable and TOML key.
 
-As in ``test_config_original`` only the exit codes of ``--config-test`` are compared.
+As in ``test_oauth2_proxy`` only the exit codes of ``--config-test`` are compared.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from support.configuration import BASE
 from support.programs import find
 
 pytestmark = pytest.mark.peers
-ORIGINAL = [option for option in OPTIONS if not option.is_extension]
-# Texts that are no value of the kind, in any form.
-NONSENSE = {"bool": "yes", "string-bool": "yes", "int": "1.5x", "duration": "5"}
+OAUTH2_PROXY_OPTIONS = [option for option in OPTIONS if not option.is_extension]
+# Invalid values of each kind.
+INVALID_VALUES = {"bool": "yes", "string-bool": "yes", "int": "1.5x", "duration": "5"}
 ALPHA_ENV = {
     "OAUTH2_PROXY_COOKIE_SECRET": "0123456789abcdef",
     "OAUTH2_PROXY_EMAIL_DOMAINS": "*",
@@ -37,7 +37,7 @@ providers:
 """
 
 
-def theirs(arguments: list[str], env: dict[str, str]) -> int:
+def oauth2_proxy_exit_code(arguments: list[str], env: dict[str, str]) -> int:
     program = find("oauth2-proxy")
     if program is None:
         pytest.skip("oauth2-proxy isn't installed")
@@ -46,20 +46,20 @@ def theirs(arguments: list[str], env: dict[str, str]) -> int:
     return run.returncode
 
 
-def both(
+def exit_codes(
     arguments: list[str], env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> tuple[int, int]:
-    """The exit codes: theirs, ours."""
+    """Return the exit codes of oauth2-proxy and authproxy."""
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    ours = main(["--config-test", *arguments])
+    code = main(["--config-test", *arguments])
     for name in env:
         monkeypatch.delenv(name)
-    return theirs(arguments, env), ours
+    return oauth2_proxy_exit_code(arguments, env), code
 
 
-def text_of(option: Option) -> str:
-    """The default, as a flag or a variable says it."""
+def default_text(option: Option) -> str:
+    """Format the default as in a flag or variable."""
     match option.default:
         case bool():
             return "true" if option.default else "false"
@@ -70,82 +70,84 @@ def text_of(option: Option) -> str:
     return str(option.default)
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     return "'" + text + "'"
 
 
-def toml_of(option: Option) -> str:
-    """The default, as a file says it."""
+def default_toml(option: Option) -> str:
+    """Format the default as in TOML."""
     if isinstance(option.default, tuple):
-        return "[" + ", ".join(map(quoted, option.default)) + "]"
-    text = text_of(option)
+        return "[" + ", ".join(map(quote, option.default)) + "]"
+    text = default_text(option)
     plain = option.kind in ("bool", "int", "string-bool")
-    return text if plain else quoted(text)
+    return text if plain else quote(text)
 
 
-def given(option: Option) -> bool:
-    """Whether the configuration that the tests begin with has it already."""
+def is_in_base(option: Option) -> bool:
+    """Return whether the base configuration sets *option*."""
     return option.environment in BASE
 
 
-def test_all_defaults_are_good_values(
+def test_defaults_accepted_as_flag_variable_and_toml(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rest = [option for option in ORIGINAL if not given(option)]
-    flags = [f"--{option.flag}={text_of(option)}" for option in rest]
-    assert both(flags, BASE, monkeypatch) == (0, 0)
+    rest = [option for option in OAUTH2_PROXY_OPTIONS if not is_in_base(option)]
+    flags = [f"--{option.flag}={default_text(option)}" for option in rest]
+    assert exit_codes(flags, BASE, monkeypatch) == (0, 0)
 
-    variables = {option.environment: text_of(option) for option in rest}
-    assert both([], {**BASE, **variables}, monkeypatch) == (0, 0)
+    variables = {option.environment: default_text(option) for option in rest}
+    assert exit_codes([], {**BASE, **variables}, monkeypatch) == (0, 0)
 
     file = tmp_path / "file.cfg"
-    file.write_text("".join(f"{one.key} = {toml_of(one)}\n" for one in rest))
-    assert both(["--config", str(file)], BASE, monkeypatch) == (0, 0)
+    file.write_text("".join(f"{one.key} = {default_toml(one)}\n" for one in rest))
+    assert exit_codes(["--config", str(file)], BASE, monkeypatch) == (0, 0)
 
 
 @pytest.mark.parametrize(
     "option",
-    [option for option in ORIGINAL if option.kind in NONSENSE],
+    [option for option in OAUTH2_PROXY_OPTIONS if option.kind in INVALID_VALUES],
     ids=lambda option: option.key,
 )
-def test_nonsense_in_every_form(
+def test_invalid_value_exit_code_as_oauth2_proxy(
     option: Option, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = NONSENSE[option.kind]
-    found = both([f"--{option.flag}={text}"], BASE, monkeypatch)
+    text = INVALID_VALUES[option.kind]
+    found = exit_codes([f"--{option.flag}={text}"], BASE, monkeypatch)
     assert found == ((1, 1) if option.kind == "string-bool" else (2, 2))
     env = {**BASE, option.environment: text}
-    assert both([], env, monkeypatch) == (1, 1)
+    assert exit_codes([], env, monkeypatch) == (1, 1)
     file = tmp_path / "file.cfg"
-    file.write_text(f"{option.key} = {quoted(text)}\n")
-    assert both(["--config", str(file)], BASE, monkeypatch) == (1, 1)
+    file.write_text(f"{option.key} = {quote(text)}\n")
+    assert exit_codes(["--config", str(file)], BASE, monkeypatch) == (1, 1)
 
 
-@pytest.mark.parametrize("option", ORIGINAL, ids=lambda option: option.key)
-def test_a_table_is_no_value(
+@pytest.mark.parametrize("option", OAUTH2_PROXY_OPTIONS, ids=lambda option: option.key)
+def test_toml_table_as_value_exit_code_as_oauth2_proxy(
     option: Option, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "file.cfg"
     file.write_text(f"{option.key} = {{a = 1}}\n")
-    expected = (0, 0) if given(option) else (1, 1)  # only what wins is read
-    assert both(["--config", str(file)], BASE, monkeypatch) == expected
+    expected = (
+        (0, 0) if is_in_base(option) else (1, 1)
+    )  # overridden values are not parsed
+    assert exit_codes(["--config", str(file)], BASE, monkeypatch) == expected
 
 
 @pytest.mark.parametrize("key", sorted(FLAT_ONLY))
-def test_flat_options_beside_an_alpha_file(
+def test_flat_option_with_alpha_file_exit_code_as_oauth2_proxy(
     key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    option = next(one for one in ORIGINAL if one.key == key)
+    option = next(one for one in OAUTH2_PROXY_OPTIONS if one.key == key)
     alpha = tmp_path / "alpha.yaml"
     alpha.write_text(ALPHA)
     arguments = ["--alpha-config", str(alpha)]
-    flag = f"--{option.flag}={text_of(option)}"
-    assert both([*arguments, flag], ALPHA_ENV, monkeypatch) == (2, 2)
-    variable = {option.environment: text_of(option)}
-    assert both(arguments, {**ALPHA_ENV, **variable}, monkeypatch) == (0, 0)
+    flag = f"--{option.flag}={default_text(option)}"
+    assert exit_codes([*arguments, flag], ALPHA_ENV, monkeypatch) == (2, 2)
+    variable = {option.environment: default_text(option)}
+    assert exit_codes(arguments, {**ALPHA_ENV, **variable}, monkeypatch) == (0, 0)
     file = tmp_path / "file.cfg"
-    file.write_text(f"{key} = {toml_of(option)}\n")
-    found = both([*arguments, "--config", str(file)], ALPHA_ENV, monkeypatch)
+    file.write_text(f"{key} = {default_toml(option)}\n")
+    found = exit_codes([*arguments, "--config", str(file)], ALPHA_ENV, monkeypatch)
     assert found == (1, 1)
 
 
@@ -207,13 +209,13 @@ GOOD = "id: a, path: /, uri: 'http://h'"
         ("[", False),
     ],
 )  # fmt: skip
-def test_alpha_files(
+def test_alpha_file_exit_code_as_oauth2_proxy(
     more: str, accepted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = ALPHA if not more.startswith("providers") else ALPHA.split("providers")[0]
     alpha = tmp_path / "alpha.yaml"
     alpha.write_text(f"{before}{more}\n")
-    found = both(["--alpha-config", str(alpha)], ALPHA_ENV, monkeypatch)
+    found = exit_codes(["--alpha-config", str(alpha)], ALPHA_ENV, monkeypatch)
     assert [code == 0 for code in found] == [accepted, accepted]
 
 
@@ -235,13 +237,13 @@ def test_alpha_files(
         "loginGovConfig: {pubjwkURL: 'https://i/'}",
         "loginURLParameters: [{name: prompt, default: [login], allow: [{value: a}, "
         "{pattern: b}]}]",
-        # These are none.
+        # Invalid keys or types.
         "loginURLParameters: {}", "scope: 5", "allowedGroups: a", "scopes: openid",
         "codeChallengeMethod: S256", "oidcConfig: {issuer: x}", "githubConfig: [a]",
         "useSystemTrustStore: 'true'", "googleConfig: {groups: [a]}",
     ],
 )  # fmt: skip
-def test_keys_of_alpha_providers(
+def test_alpha_provider_key_exit_code_as_oauth2_proxy(
     more: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alpha = tmp_path / "alpha.yaml"
@@ -249,5 +251,5 @@ def test_keys_of_alpha_providers(
     if more.startswith("oidcConfig"):
         text = text.replace("oidcConfig", "# ")
     alpha.write_text(f"{text}  {more}\n")
-    their_code, our_code = both(["--alpha-config", str(alpha)], ALPHA_ENV, monkeypatch)
-    assert their_code == our_code
+    expected, code = exit_codes(["--alpha-config", str(alpha)], ALPHA_ENV, monkeypatch)
+    assert code == expected

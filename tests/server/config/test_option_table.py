@@ -1,4 +1,4 @@
-"""The option table: complete, consistent, wired, and in step with its reference."""
+"""The option table: complete, consistent, applied and documented."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from support.certificates import make_certificate
 from support.configuration import account_file, key_file, settings
 from support.programs import ROOT, find
 
-# Defaults that differ on purpose.
+# Flags with another default than in oauth2-proxy.
 OTHER_DEFAULTS = {"insecure-oidc-skip-nonce"}
 TYPES = {
     "string": str,
@@ -53,7 +53,7 @@ TYPES = {
     "string-bool": bool,
 }
 
-# For options that a changed default doesn't show: the value, and what goes with it.
+# Flags that set an option to another value than its default, with required options.
 SAMPLES: dict[str, tuple[str, ...]] = {
     "max_form_bytes": ("--max-form-bytes=4096",),
     "azure_graph_group_field": (
@@ -156,8 +156,8 @@ CLUSTER = (
     "--redis-use-cluster",
     "--redis-cluster-connection-urls=redis://c",
 )
-# What makes an option visible, in both the changed and the unchanged settings.
-AROUND: dict[str, tuple[str, ...]] = {
+# Flags that an option requires to have an effect.
+REQUIRED_FLAGS: dict[str, tuple[str, ...]] = {
     "force_https": ("--reverse-proxy",),
     "hsts_include_subdomains": ("--hsts-max-age=1h",),
     "pass_host_header": ("--upstream=http://127.0.0.1:1/",),
@@ -172,26 +172,24 @@ AROUND: dict[str, tuple[str, ...]] = {
 }
 
 
-# They need the environment; test_config_providers has them.
-ELSEWHERE = {
+# They require environment variables; test_providers.py covers them.
+COVERED_ELSEWHERE = {
     "entra_id_federated_token_auth",
     "google_use_application_default_credentials",
 }
 
 
-def wired() -> list[Option]:
-    return [
-        option for option in OPTIONS if option.supported and option.key not in ELSEWHERE
-    ]
+def applied_options() -> list[Option]:
+    return [option for option in OPTIONS if option.key not in COVERED_ELSEWHERE]
 
 
-def sample(option: Option, folder: Path) -> tuple[str, ...]:
-    """Flags that set *option* to something else than its default."""
+def sample(option: Option, directory: Path) -> tuple[str, ...]:
+    """Return flags that set *option* to another value than its default."""
     if option.key in SAMPLES:
         return SAMPLES[option.key]
     name = f"--{option.flag}"
     if option.key == "htpasswd_file":
-        file = folder / "htpasswd"
+        file = directory / "htpasswd"
         file.write_text("sam:{SHA}qUqP5cyxm6YcTAhz05Hph5gvu9M=\n")
         return (f"{name}={file}",)
     if option.key.endswith("_connection_urls"):
@@ -204,38 +202,38 @@ def sample(option: Option, folder: Path) -> tuple[str, ...]:
         case float():
             return (f"{name}={format_duration(option.default + 1)}",)
     if option.key == "logging_filename":
-        return (f"{name}={folder / 'log'}",)
+        return (f"{name}={directory / 'log'}",)
     if option.key == "google_service_account_json":
-        return (f"{name}={account_file(folder, 'two')}",)
+        return (f"{name}={account_file(directory, 'two')}",)
     if option.key == "jwt_key":
-        return (f"{name}={key_file(folder, 'two').read_text()}",)
+        return (f"{name}={key_file(directory, 'two').read_text()}",)
     if option.key == "jwt_key_file":
-        return (f"{name}={key_file(folder, 'two')}",)
+        return (f"{name}={key_file(directory, 'two')}",)
     if option.key == "custom_templates_dir":
-        (folder / "sign_in.html").write_text("<p>x</p>")
-        return (f"{name}={folder}",)
+        (directory / "sign_in.html").write_text("<p>x</p>")
+        return (f"{name}={directory}",)
     if option.key == "cookie_secrets_files":
-        (folder / "secret").write_text("fedcba9876543210")
-        return (f"{name}={folder / 'secret'}",)
+        (directory / "secret").write_text("fedcba9876543210")
+        return (f"{name}={directory / 'secret'}",)
     if option.key.endswith(("_file", "_files")):
-        certificate = make_certificate(folder, "localhost")
+        certificate = make_certificate(directory, "localhost")
         return (f"{name}={certificate.cert_file}",)
     return (f"{name}=sample",)
 
 
-def around(option: Option, folder: Path) -> tuple[str, ...]:
-    flags = AROUND.get(option.key, ())
+def required_flags(option: Option, directory: Path) -> tuple[str, ...]:
+    flags = REQUIRED_FLAGS.get(option.key, ())
     if option.key.startswith("google_"):
         flags = (
             "--provider=google",
-            f"--google-service-account-json={account_file(folder, 'one')}",
+            f"--google-service-account-json={account_file(directory, 'one')}",
             "--google-admin-email=admin@example.com",
         )
     if option.key == "jwt_key":
-        pem = key_file(folder, "one").read_text()
+        pem = key_file(directory, "one").read_text()
         flags = ("--provider=login.gov", f"--jwt-key={pem}")
     elif option.key in ("jwt_key_file", "pubjwk_url"):
-        key = key_file(folder, "one")
+        key = key_file(directory, "one")
         flags = ("--provider=login.gov", f"--jwt-key-file={key}")
     if option.key.startswith("redis_use_"):
         flags = (*REDIS, *SENTINEL[2:], *CLUSTER[2:])
@@ -246,15 +244,15 @@ def around(option: Option, folder: Path) -> tuple[str, ...]:
     elif option.key.startswith("redis_"):
         flags = REDIS
     if option.flag.startswith(("tls-", "https-", "http2")):
-        certificate = make_certificate(folder, "localhost")
+        certificate = make_certificate(directory, "localhost")
         flags = (
             f"--tls-cert-file={certificate.cert_file}",
             f"--tls-key-file={certificate.key_file}",
         )
     if option.field_of(LogFileSettings):
-        flags = (f"--logging-filename={folder / 'log'}",)
+        flags = (f"--logging-filename={directory / 'log'}",)
     if option.key == "metrics_secure_address":
-        certificate = make_certificate(folder, "localhost")
+        certificate = make_certificate(directory, "localhost")
         flags = (
             f"--metrics-tls-cert-file={certificate.cert_file}",
             f"--metrics-tls-key-file={certificate.key_file}",
@@ -265,7 +263,7 @@ def around(option: Option, folder: Path) -> tuple[str, ...]:
 
 
 def field_values(value: object, option: Option) -> list[object]:
-    """The values of the field that *option* sets, wherever *value* contains it."""
+    """Return the values in *value* of the field that *option* sets."""
     if isinstance(value, tuple):
         return [found for item in value for found in field_values(item, option)]
     if not isinstance(value, Struct):
@@ -279,8 +277,8 @@ def field_values(value: object, option: Option) -> list[object]:
     return found
 
 
-@pytest.mark.parametrize("option", wired(), ids=lambda option: option.key)
-def test_each_option_changes_its_place(option: Option, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", applied_options(), ids=lambda option: option.key)
+def test_option_changes_its_settings_field(option: Option, tmp_path: Path) -> None:
     if option.key.endswith(("tls_cert_file", "tls_key_file")):
         certificate = make_certificate(tmp_path, "localhost")
         prefix = "metrics-" if option.key.startswith("metrics_") else ""
@@ -288,7 +286,7 @@ def test_each_option_changes_its_place(option: Option, tmp_path: Path) -> None:
             f"--{prefix}tls-cert-file={certificate.cert_file}",
             f"--{prefix}tls-key-file={certificate.key_file}",
             "--metrics-secure-address=:9",
-            *around(BY_KEY["metrics_secure_address"], tmp_path),
+            *required_flags(BY_KEY["metrics_secure_address"], tmp_path),
         )
         assert changed.listeners != settings().listeners
         return
@@ -296,10 +294,10 @@ def test_each_option_changes_its_place(option: Option, tmp_path: Path) -> None:
         file = tmp_path / "secret"
         file.write_text("fedcba9876543210")
         value = f"--{option.flag}={file}"
-        changed = settings(value, *around(option, tmp_path))
+        changed = settings(value, *required_flags(option, tmp_path))
         assert field_values(changed, option) != field_values(settings(), option)
         return
-    common = around(option, tmp_path)
+    common = required_flags(option, tmp_path)
     before = settings(*common)
     after = settings(*common, *sample(option, tmp_path))
     if option.key == "upstreams":
@@ -309,13 +307,11 @@ def test_each_option_changes_its_place(option: Option, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.key)
-def test_each_option_is_told_in_full(option: Option) -> None:
+def test_option_row_is_complete(option: Option) -> None:
     assert isinstance(option.default, TYPES[option.kind])
     assert option.help
     assert not option.help.endswith(".")
     assert option.environment == f"OAUTH2_PROXY_{option.key.upper()}"
-    assert option.supported != (option.support != "full")
-    assert option.support != "idle" or option.note
     assert isinstance(option.setting, MemberDescriptorType)
 
 
@@ -348,7 +344,7 @@ BUILT: set[object] = {
 
 
 def plain_type(hint: Any) -> Any:
-    """*hint* without bounds and choices."""
+    """Return *hint* without bounds and choices."""
     match get_origin(hint), get_args(hint):
         case (typing.Annotated, (bounded, *_)):
             return plain_type(bounded)
@@ -358,7 +354,7 @@ def plain_type(hint: Any) -> Any:
 
 
 def is_plain(option: Option) -> bool:
-    """Whether the settings field of *option* has the type of the option's values."""
+    """Return whether the settings field of *option* has the type of the option's values."""
     field = option.setting
     assert isinstance(field, MemberDescriptorType)
     hints = get_type_hints(field.__objclass__, include_extras=True)
@@ -377,45 +373,45 @@ def test_built_fields_have_options_of_another_type() -> None:
     assert {option.setting for option in OPTIONS if not is_plain(option)} == BUILT
 
 
-def test_names_are_unique() -> None:
+def test_option_names_are_unique() -> None:
     assert len(BY_KEY) == len(OPTIONS)
     flags = [option.flag for option in (*OPTIONS, *CONTROL_OPTIONS)]
     assert {flag for flag in flags if flags.count(flag) > 1} == {"google-group"}
 
 
-def test_all_keys_of_the_original_are_there() -> None:
+def test_options_include_all_168_of_oauth2_proxy() -> None:
     assert sum(not option.is_extension for option in OPTIONS) == 168
 
 
-def test_secrets_are_marked() -> None:
-    words = re.compile(r"secret|password|token$|jwt_key$|signature_key")
+def test_secret_options_are_marked() -> None:
+    pattern = re.compile(r"secret|password|token$|jwt_key$|signature_key")
     assert {
         option.key
         for option in OPTIONS
-        if words.search(option.key)
+        if pattern.search(option.key)
         and not option.key.endswith(("_file", "_files"))
         and option.kind in ("string", "list")
     } <= {option.key for option in OPTIONS if option.secret}
 
 
-def test_reference_is_in_step() -> None:
+def test_options_md_is_generated_from_table() -> None:
     assert (ROOT / "server" / "OPTIONS.md").read_text() == markdown()
 
 
-def test_help_names_every_flag() -> None:
+def test_usage_lists_every_flag() -> None:
     text = usage()
     for option in (*OPTIONS, *CONTROL_OPTIONS):
         assert f"\n  --{option.flag}" in text
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
-def test_version_is_that_of_the_project() -> None:
+def test_version_equals_project_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert __version__ == project["version"]
 
 
 @pytest.mark.peers
-def test_flags_and_defaults_are_those_of_the_original() -> None:
+def test_flags_and_defaults_equal_oauth2_proxy() -> None:
     program = find("oauth2-proxy")
     if program is None:
         pytest.skip("oauth2-proxy isn't installed")
@@ -425,23 +421,24 @@ def test_flags_and_defaults_are_those_of_the_original() -> None:
     found = re.findall(
         r'^ +--([a-z0-9-]+)\b.*?(?:\(default (?:"(.*)"|\[(.*)\]|(\S+))\))?$', text, re.M
     )
-    theirs = {name: "".join(defaults) for name, *defaults in found}
-    ours = {
-        option.flag: as_go_writes(option)
+    defaults = {name: "".join(groups) for name, *groups in found}
+    own_defaults = {
+        option.flag: default_as_go(option)
         for option in (*OPTIONS, *CONTROL_OPTIONS)
         if not option.is_extension
     }
-    assert theirs.keys() == ours.keys()
+    assert defaults.keys() == own_defaults.keys()
     zeros = {"false": "", "0": "", "0s": ""}
     differing = {
         name
-        for name, default in theirs.items()
-        if zeros.get(default, default) != zeros.get(ours[name], ours[name])
+        for name, default in defaults.items()
+        if zeros.get(default, default)
+        != zeros.get(own_defaults[name], own_defaults[name])
     }
     assert differing == OTHER_DEFAULTS
 
 
-def as_go_writes(option: Option) -> str:
+def default_as_go(option: Option) -> str:
     match option.default:
         case bool():
             return "true" if option.default else "false"

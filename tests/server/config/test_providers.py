@@ -1,4 +1,4 @@
-"""Options that one type of provider reads: files, the environment, mistakes."""
+"""Options of one provider type: files, environment variables, problems."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from authproxy.config.build.provider_types import READERS, TokenFile
-from authproxy.config.load import load
-from authproxy.config.options.provider import TYPES
+from authproxy.config.build.provider_types import PROVIDER_OF_OPTION, TokenFile
+from authproxy.config.load import load_settings
+from authproxy.config.options.table import BY_KEY
 from authproxy.config.read.resolved import ConfigError
 from authproxy_core.settings.provider_types import PROVIDER_TYPES
 from authproxy_core.settings.providers import (
@@ -28,8 +28,8 @@ from support.configuration import (
 from support.endpoints import public_pem, signing_key, weak_key
 
 
-def only(*flags: str, env: dict[str, str] | None = None) -> ProviderSettings:
-    """The one provider of such a configuration."""
+def provider(*flags: str, env: dict[str, str] | None = None) -> ProviderSettings:
+    """Return the only provider of the configuration."""
     [found] = settings(*flags, env=env).core.providers
     return found
 
@@ -38,25 +38,25 @@ def warnings(*flags: str) -> list[str]:
     return [text for text in settings(*flags).warnings if "provider" in text]
 
 
-def test_the_help_names_every_type() -> None:
-    assert TYPES.split(", ") == sorted(PROVIDER_TYPES)
+def test_provider_help_lists_all_types() -> None:
+    assert BY_KEY["provider"].help.endswith(", ".join(sorted(PROVIDER_TYPES)))
 
 
 @pytest.mark.parametrize("kind", sorted(PROVIDER_TYPES))
-def test_every_type_can_be_chosen(kind: str, tmp_path: Path) -> None:
+def test_provider_each_type_is_accepted(kind: str, tmp_path: Path) -> None:
     flags = [f"--provider={kind}"]
     if PROVIDER_TYPES[kind].demands:
         flags += [f"--{name}-url=https://i/{name}" for name in ("login", "redeem")]
         flags.append("--validate-url=https://i/me")
     if kind == "login.gov":
         flags.append(f"--jwt-key-file={key_file(tmp_path, 'one')}")
-    found = only(*flags)
+    found = provider(*flags)
     assert found.type == kind
     assert found.id == f"{kind}=web"
 
 
-def test_the_options_of_github() -> None:
-    found = only(
+def test_github_options_are_set() -> None:
+    found = provider(
         "--provider=github",
         "--github-org=acme",
         "--github-team=devs,ops",
@@ -74,9 +74,9 @@ def test_the_options_of_github() -> None:
     assert "hidden" not in repr(found)
 
 
-@pytest.mark.parametrize("key", sorted(READERS))
-def test_options_of_other_types_are_a_warning(key: str) -> None:
-    [reader] = READERS[key]
+@pytest.mark.parametrize("key", sorted(PROVIDER_OF_OPTION))
+def test_option_of_another_type_warns(key: str) -> None:
+    reader = PROVIDER_OF_OPTION[key]
     flag = f"--{key.replace('_', '-')}"
     singular = {
         "keycloak_groups": "--keycloak-group",
@@ -92,21 +92,21 @@ def test_options_of_other_types_are_a_warning(key: str) -> None:
     assert text.endswith(f"has no effect: only the provider {reader} reads it")
 
 
-def test_without_the_flag_only_one_of_the_twins_is_told() -> None:
+def test_google_groups_variable_of_another_type_warns_once() -> None:
     env = {"OAUTH2_PROXY_GOOGLE_GROUPS": "a"}
     [text] = [text for text in settings(env=env).warnings if "google" in text]
     assert text.startswith("google_groups")
 
 
-# -- keys in files
+# Keys in files
 
 
-def test_public_keys_are_read(tmp_path: Path) -> None:
+def test_public_key_files_are_read(tmp_path: Path) -> None:
     file = tmp_path / "key.pem"
     file.write_bytes(signing_key().as_pem(private=False))
     endpoints = ("--login-url=https://i/a", "--redeem-url=https://i/b")
     flag = f"--oidc-public-key-file={file}"
-    found = only("--skip-oidc-discovery", *endpoints, flag)
+    found = provider("--skip-oidc-discovery", *endpoints, flag)
     assert found.public_keys == (file.read_text(),)
     both = problem(
         "--skip-oidc-discovery", *endpoints, flag, "--oidc-jwks-url=https://i/k"
@@ -128,7 +128,7 @@ def test_public_keys_are_read(tmp_path: Path) -> None:
         (public_pem(weak_key().public_key()).encode(), "expected public keys in PEM"),
     ],
 )
-def test_public_keys_that_are_none(
+def test_public_key_files_invalid_rejected(
     content: bytes | None, expected: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "key.pem"
@@ -143,10 +143,10 @@ def test_public_keys_that_are_none(
     assert expected in found[0]
 
 
-def test_the_key_for_login_gov(tmp_path: Path) -> None:
+def test_login_gov_key_from_file_or_option(tmp_path: Path) -> None:
     file = key_file(tmp_path, "one")
     flag = f"--jwt-key-file={file}"
-    found = only("--provider=login.gov", flag, "--client-secret=")
+    found = provider("--provider=login.gov", flag, "--client-secret=")
     assert found.login_gov.jwt_key == Secret(file.read_bytes())
     assert problem("--provider=login.gov", flag, "--jwt-key=x").startswith(
         "jwt_key (--jwt-key): can't be used with jwt_key_file"
@@ -166,15 +166,15 @@ def test_the_key_for_login_gov(tmp_path: Path) -> None:
     assert missing.startswith("jwt_key_file (--jwt-key-file): can't read /missing")
 
 
-# -- the environment
+# Environment variables
 
 
-def test_the_token_file_of_entra_is_read_anew(tmp_path: Path) -> None:
+def test_entra_id_token_file_read_at_each_call(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("one")
     env = {"AZURE_FEDERATED_TOKEN_FILE": str(file)}
     flags = ("--provider=entra-id", "--entra-id-federated-token-auth")
-    found = only(*flags, "--client-secret=", env=env)
+    found = provider(*flags, "--client-secret=", env=env)
     assert found.entra_id.federated_token == TokenFile(str(file))
     read = found.entra_id.federated_token
     assert read is not None
@@ -185,19 +185,21 @@ def test_the_token_file_of_entra_is_read_anew(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         read()
     assert problem(*flags, env=env).endswith(
-        f"the file {file} of the variable AZURE_FEDERATED_TOKEN_FILE is missing"
+        f"no file {file} (AZURE_FEDERATED_TOKEN_FILE)"
     )
     assert problem(*flags).endswith(
-        "needs the variable AZURE_FEDERATED_TOKEN_FILE, the name of a file"
+        "requires the variable AZURE_FEDERATED_TOKEN_FILE with a file name"
     )
 
 
 GOOGLE = ("--provider=google", "--google-admin-email=admin@example.com")
 
 
-def test_a_service_account_of_google(tmp_path: Path) -> None:
+def test_google_service_account_file_is_read(tmp_path: Path) -> None:
     file = account_file(tmp_path, "one")
-    found = only(*GOOGLE, f"--google-service-account-json={file}", "--google-group=a")
+    found = provider(
+        *GOOGLE, f"--google-service-account-json={file}", "--google-group=a"
+    )
     assert found.google == GoogleSettings(
         groups=("a",),
         admin_email="admin@example.com",
@@ -205,28 +207,28 @@ def test_a_service_account_of_google(tmp_path: Path) -> None:
     )
 
 
-def test_default_credentials_of_google(tmp_path: Path) -> None:
+def test_google_default_credentials_search_order(tmp_path: Path) -> None:
     flags = (*GOOGLE, "--google-use-application-default-credentials=true")
     env = {"HOME": str(tmp_path)}
-    found = only(*flags, "--google-target-principal=sa@p", env=env).google
+    found = provider(*flags, "--google-target-principal=sa@p", env=env).google
     assert found.metadata_server
     assert found.target_principal == "sa@p"
-    usual = tmp_path / ".config" / "gcloud" / "application_default_credentials.json"
-    usual.parent.mkdir(parents=True)
-    usual.write_bytes(account_file(tmp_path, "one").read_bytes())
-    found = only(*flags, env=env).google
+    default = tmp_path / ".config" / "gcloud" / "application_default_credentials.json"
+    default.parent.mkdir(parents=True)
+    default.write_bytes(account_file(tmp_path, "one").read_bytes())
+    found = provider(*flags, env=env).google
     assert not found.metadata_server
-    assert found.credentials == Secret(usual.read_bytes())
-    named = account_file(tmp_path, "two")
-    found = only(
-        *flags, env={**env, "GOOGLE_APPLICATION_CREDENTIALS": str(named)}
+    assert found.credentials == Secret(default.read_bytes())
+    explicit = account_file(tmp_path, "two")
+    found = provider(
+        *flags, env={**env, "GOOGLE_APPLICATION_CREDENTIALS": str(explicit)}
     ).google
-    assert found.credentials == Secret(named.read_bytes())
-    both = problem(*flags, f"--google-service-account-json={named}", env=env)
+    assert found.credentials == Secret(explicit.read_bytes())
+    both = problem(*flags, f"--google-service-account-json={explicit}", env=env)
     assert "can't be used with google_use_application_default_credentials" in both
 
 
-def test_mistakes_about_google(tmp_path: Path) -> None:
+def test_google_options_invalid_rejected(tmp_path: Path) -> None:
     file = tmp_path / "account.json"
     file.write_text('{"type": "external_account"}')
     flag = f"--google-service-account-json={file}"
@@ -243,7 +245,7 @@ def test_mistakes_about_google(tmp_path: Path) -> None:
     )
 
 
-def test_the_old_name_of_googles_groups_wins(tmp_path: Path) -> None:
+def test_google_group_overrides_google_groups(tmp_path: Path) -> None:
     account = account_file(tmp_path, "one")
     env = {
         **BASE,
@@ -253,17 +255,17 @@ def test_the_old_name_of_googles_groups_wins(tmp_path: Path) -> None:
         "OAUTH2_PROXY_GOOGLE_ADMIN_EMAIL": "a@b.c",
         "OAUTH2_PROXY_GOOGLE_SERVICE_ACCOUNT_JSON": str(account),
     }
-    found = load([], env)
+    found = load_settings([], env)
     assert found.core.providers[0].google.groups == ("old",)
-    assert any("the old name of google_groups" in text for text in found.warnings)
+    assert any("overrides google_groups" in text for text in found.warnings)
 
 
-def test_roles_are_only_known_to_one_type() -> None:
+def test_allowed_roles_require_keycloak_oidc() -> None:
     found = problem("--provider=gitlab", "--allowed-role=x")
-    assert "with gitlab nobody's would be checked" in found
+    assert "gitlab has no roles" in found
 
 
-# -- several providers
+# Several providers
 
 SEVERAL = """
 providers:
@@ -291,12 +293,16 @@ server: {bindAddress: '127.0.0.1:4180'}
 """
 
 
-def alpha(text: str, folder: Path) -> list[str]:
-    return [f"--alpha-config={folder / 'alpha.yaml'}"] if _write(text, folder) else []
+def alpha(text: str, directory: Path) -> list[str]:
+    return (
+        [f"--alpha-config={directory / 'alpha.yaml'}"]
+        if _write(text, directory)
+        else []
+    )
 
 
-def _write(text: str, folder: Path) -> int:
-    return (folder / "alpha.yaml").write_text(text)
+def _write(text: str, directory: Path) -> int:
+    return (directory / "alpha.yaml").write_text(text)
 
 
 ENV = {
@@ -305,31 +311,31 @@ ENV = {
 }
 
 
-def test_several_providers_some_bound_to_hosts(tmp_path: Path) -> None:
-    found = load(alpha(SEVERAL, tmp_path), ENV)
+def test_alpha_providers_bound_to_hosts(tmp_path: Path) -> None:
+    found = load_settings(alpha(SEVERAL, tmp_path), ENV)
     keycloak, github, adfs = found.core.providers
     assert (keycloak.name, keycloak.hosts) == ("Staff", ())
     assert (github.hosts, github.github.org) == (("partners.example.com",), "acme")
     assert adfs.skip_scope
     assert found.warnings == ()
-    # With one provider for each host there is nothing to choose.
-    found = load([*alpha(SEVERAL, tmp_path), "--skip-provider-button"], ENV)
+    # Each host offers one provider, so the sign-in page can be skipped.
+    found = load_settings([*alpha(SEVERAL, tmp_path), "--skip-provider-button"], ENV)
     assert found.core.skip_provider_button
 
 
-def test_options_of_adfs_are_for_adfs(tmp_path: Path) -> None:
+def test_alpha_adfs_option_of_another_type_warns(tmp_path: Path) -> None:
     text = SEVERAL.replace("provider: adfs", "provider: oidc")
-    found = load(alpha(text, tmp_path), ENV)
+    found = load_settings(alpha(text, tmp_path), ENV)
     [warning] = found.warnings
     assert warning.startswith("providers[2].ADFSConfig.skipScope")
     assert "only the provider adfs reads it" in warning
 
 
-def test_mistakes_of_several_providers_name_which(tmp_path: Path) -> None:
+def test_alpha_provider_problem_names_provider(tmp_path: Path) -> None:
     text = SEVERAL.replace("hosts: [adfs.example.com]", "hosts: [partners.example.com]")
     text = text.replace("clientSecret: one", "clientSecret: ''")
     with pytest.raises(ConfigError) as caught:
-        load(alpha(text, tmp_path), ENV)
+        load_settings(alpha(text, tmp_path), ENV)
     found = "\n".join(caught.value.problems)
     assert "'partners.example.com' is bound to two providers" in found
     assert "(provider 'keycloak')" in found

@@ -1,4 +1,4 @@
-"""The options about Redis: oauth2-proxy's addresses and what beats them."""
+"""Redis options: URLs as in oauth2-proxy, and the options that override them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ TYPE = "--session-store-type=redis"
 
 
 def redis(*flags: str) -> RedisSettings:
-    """What these flags say about Redis."""
+    """Return the Redis settings of *flags*."""
     found = settings(TYPE, *flags)
     assert found.store.kind == "redis"
     return found.store.redis
 
 
 def single(url: str, *flags: str) -> RedisSettings:
-    """The same with one address."""
+    """Return the Redis settings of one URL and *flags*."""
     return redis(f"--redis-connection-url={url}", *flags)
 
 
 def at(host: str, port: int) -> tuple[RedisAddress, ...]:
-    """A TCP address."""
+    """Return one TCP address."""
     return (RedisAddress(host=host, port=port),)
 
 
@@ -82,8 +82,7 @@ def at(host: str, port: int) -> tuple[RedisAddress, ...]:
         ("redis://r?read_timeout=-1", {"addresses": at("r", 6379)}),
     ],
 )
-def test_addresses(url: str, expected: dict[str, object]) -> None:
-    """Each form of an address."""
+def test_redis_url_forms(url: str, expected: dict[str, object]) -> None:
     assert single(url) == RedisSettings(**expected)  # type: ignore[arg-type]
 
 
@@ -92,18 +91,17 @@ def test_addresses(url: str, expected: dict[str, object]) -> None:
     [
         ("http://hidden@r", "got the scheme 'http'"),
         ("r:6379", "got the scheme 'r'"),
-        ("redis://hidden:hidden@r:port", "an address can't be read"),
+        ("redis://hidden:hidden@r:port", "malformed URL"),
         ("redis://r/x", "got the database 'x', expected a number"),
         ("redis://r/1/2", "got the database '1/2'"),
         ("redis://r?db=-1", "got the database '-1'"),
-        ("redis://r?no_such=1", "got the unknown option 'no_such'"),
-        ("redis://r?skip_verify=1", "got the unknown option 'skip_verify'"),
+        ("redis://r?no_such=1", "got the unknown URL option 'no_such'"),
+        ("redis://r?skip_verify=1", "got the unknown URL option 'skip_verify'"),
         ("redis://r?read_timeout=soon", "got read_timeout='soon'"),
-        ("unix://", "a path is missing"),
+        ("unix://", "no path after unix://"),
     ],
 )
-def test_bad_addresses(url: str, text: str) -> None:
-    """What is wrong is told; no part of a password is."""
+def test_redis_url_invalid_rejected_without_password(url: str, text: str) -> None:
     found = problem(TYPE, f"--redis-connection-url={url}")
     assert found.startswith("redis_connection_url (--redis-connection-url): ")
     assert text in found
@@ -112,35 +110,33 @@ def test_bad_addresses(url: str, text: str) -> None:
 
 @given(st.text(max_size=60))
 @hypothesis_settings(deadline=None)
-def test_any_text_is_read_or_refused(text: str) -> None:
-    """Nothing else than a problem comes of it."""
+def test_redis_url_any_text_accepted_or_rejected(text: str) -> None:
     for url in (text, f"redis://{text}", f"unix://{text}", f"redis://h?{text}"):
         env = {"OAUTH2_PROXY_SESSION_STORE_TYPE": "redis"}
         for line in problems(f"--redis-connection-url={url}", env=env):
             assert line.startswith("redis_connection_url")
 
 
-def test_options_beat_the_address(tmp_path: Path) -> None:
-    """User, password, idle time; an authority switches TLS on."""
-    authority = make_certificate(tmp_path, LOOPBACK).cert_file
+def test_redis_options_override_url(tmp_path: Path) -> None:
+    """``redis_ca_path`` also enables TLS."""
+    ca_file_path = make_certificate(tmp_path, LOOPBACK).cert_file
     assert single(
         "redis://u:p@r",
         "--redis-username=other",
         "--redis-password=secret",
         "--redis-connection-idle-timeout=30",
-        f"--redis-ca-path={authority}",
+        f"--redis-ca-path={ca_file_path}",
     ) == RedisSettings(
         addresses=at("r", 6379),
         username="other",
         password=Secret("secret"),
         idle_timeout=30.0,
         tls=True,
-        ca_file=authority,
+        ca_file=ca_file_path,
     )
 
 
-def test_no_verification() -> None:
-    """It is possible, and warned of."""
+def test_redis_insecure_skip_tls_verify_enables_tls_and_warns() -> None:
     found = settings(
         TYPE,
         "--redis-connection-url=redis://r",
@@ -150,18 +146,17 @@ def test_no_verification() -> None:
     assert "not verified" in found.warnings[0]
 
 
-def test_options_of_a_pool() -> None:
-    """They are read, and said to mean nothing."""
+def test_redis_url_pool_options_ignored_with_warning() -> None:
     found = settings(TYPE, "--redis-connection-url=redis://r?pool_size=5&max_retries=1")
     assert found.store.redis == RedisSettings(addresses=at("r", 6379))
     assert [text.rpartition(": ")[2] for text in found.warnings] == [
-        "the option pool_size has no effect",
-        "the option max_retries has no effect",
+        "the URL option pool_size has no effect",
+        "the URL option max_retries has no effect",
     ]
 
 
-def test_sentinel() -> None:
-    """All addresses; user, password and TLS of the last; no database."""
+def test_redis_sentinel_urls_credentials_of_last_url() -> None:
+    """The database of a sentinel URL is ignored."""
     assert redis(
         "--redis-use-sentinel",
         "--redis-sentinel-master-name=m",
@@ -178,8 +173,7 @@ def test_sentinel() -> None:
     )
 
 
-def test_cluster() -> None:
-    """The same for a cluster."""
+def test_redis_cluster_urls_credentials_of_last_url() -> None:
     assert redis(
         "--redis-use-cluster",
         "--redis-cluster-connection-urls=rediss://:no@a:1,redis://:p@b:2",
@@ -206,7 +200,7 @@ def test_cluster() -> None:
         (("--redis-use-cluster",), "redis_cluster_connection_urls: missing"),
         (
             ("--redis-use-cluster", "--redis-cluster-connection-urls=unix:///s"),
-            "unix sockets can't be used here",
+            "unix sockets are not supported",
         ),
         (
             (
@@ -215,7 +209,7 @@ def test_cluster() -> None:
                 "--redis-sentinel-master-name=m",
                 "--redis-sentinel-connection-urls=redis://a",
             ),
-            "can't be used together with redis_use_sentinel",
+            "can't be used with redis_use_sentinel",
         ),
         (
             ("--redis-connection-url=redis://r", "--redis-ca-path=/no/such"),
@@ -223,17 +217,17 @@ def test_cluster() -> None:
         ),
         (
             ("--redis-connection-url=redis://r", f"--redis-ca-path={__file__}"),
-            "holds no PEM certificate",
+            "contains no PEM certificate",
         ),
     ],
 )
-def test_what_is_missing(flags: tuple[str, ...], text: str) -> None:
-    """Each mode needs its own."""
+def test_redis_options_missing_or_conflicting_rejected(
+    flags: tuple[str, ...], text: str
+) -> None:
     assert text in problem(TYPE, *flags)
 
 
-def test_shared_state_in_redis() -> None:
-    """Cookie sessions can share what they share there."""
+def test_shared_state_redis_with_cookie_sessions() -> None:
     found = settings(
         "--shared-state=redis", "--redis-connection-url=redis://r", "--workers=1"
     )

@@ -1,4 +1,4 @@
-"""Flags, environment and file: grammar, precedence, and what is said about mistakes."""
+"""Flags, variables and the TOML file: syntax, precedence, messages."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from authproxy.config.load import load
+from authproxy.config.load import load_settings
 from authproxy.config.read.resolved import ConfigError, UsageError
-from authproxy.config.read.sources import read_flags
+from authproxy.config.read.sources import parse_flags
 from support.configuration import problem, problems, settings
 
 
@@ -17,7 +17,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "authproxy.cfg"
 
 
-def test_flag_beats_environment_beats_file_beats_default(file: Path) -> None:
+def test_precedence_flag_variable_file_default(file: Path) -> None:
     env = {"OAUTH2_PROXY_COOKIE_NAME": "from_env"}
     assert settings().core.cookie.name == "_oauth2_proxy"
     file.write_text('cookie_name = "from_file"')
@@ -27,7 +27,7 @@ def test_flag_beats_environment_beats_file_beats_default(file: Path) -> None:
     assert settings(flag, file=file, env=env).core.cookie.name == "from_flag"
 
 
-def test_lists_replace_each_other(file: Path) -> None:
+def test_precedence_list_replaces_list(file: Path) -> None:
     file.write_text('cookie_domains = ["a.example", "b.example"]')
     flags = ("--cookie-domain", "c.example", "--cookie-domain=d.example,e.example")
     assert settings(*flags, file=file).core.cookie.domains == (
@@ -37,50 +37,50 @@ def test_lists_replace_each_other(file: Path) -> None:
     )
 
 
-def test_empty_variable_is_not_set_but_empty_text_in_file_is(file: Path) -> None:
-    file.write_text('cookie_name = "kept"\nping_path = ""')
+def test_empty_variable_ignored_but_empty_toml_string_used(file: Path) -> None:
+    file.write_text('cookie_name = "n"\nping_path = ""')
     env = {"OAUTH2_PROXY_COOKIE_NAME": ""}
     found = settings(file=file, env=env).core
-    assert (found.cookie.name, found.ping_path) == ("kept", "")
+    assert (found.cookie.name, found.ping_path) == ("n", "")
 
 
-def test_only_the_winning_value_is_read(file: Path) -> None:
+def test_precedence_overridden_value_is_not_parsed(file: Path) -> None:
     file.write_text('cookie_expire = "never"')
     env = {"OAUTH2_PROXY_COOKIE_EXPIRE": "1h"}
     assert settings(file=file, env=env).core.cookie.expire == 3600
 
 
-def test_keys_are_case_insensitive(file: Path) -> None:
+def test_toml_keys_case_insensitive(file: Path) -> None:
     file.write_text('Cookie_Name = "n"')
     assert settings(file=file).core.cookie.name == "n"
 
 
-def test_key_given_twice(file: Path) -> None:
+def test_toml_duplicate_key_rejected(file: Path) -> None:
     file.write_text('cookie_name = "a"\nCOOKIE_NAME = "b"')
     assert problem(file=file) == (
-        f"COOKIE_NAME ({file}:2): given twice; keys are the same in upper and lower case"
+        f"COOKIE_NAME ({file}:2): duplicate key; keys are case-insensitive"
     )
 
 
-def test_a_boolean_flag_takes_no_argument() -> None:
+def test_parse_flags_boolean_consumes_no_argument() -> None:
     assert settings("--reverse-proxy", "false").core.reverse_proxy
     assert not settings("--reverse-proxy=false").core.reverse_proxy
 
 
-def test_last_flag_wins_and_the_rest_is_ignored() -> None:
+def test_parse_flags_last_value_wins_and_positionals_ignored() -> None:
     flags = ("--cookie-name=a", "stray", "-", "--cookie-name", "b", "--", "--bogus")
     assert settings(*flags).core.cookie.name == "b"
 
 
-def test_help_ends_the_parsing() -> None:
-    assert read_flags(["--help", "--bogus"]).help
-    assert read_flags(["-h"]).help
+def test_parse_flags_help_ends_parsing() -> None:
+    assert parse_flags(["--help", "--bogus"]).help
+    assert parse_flags(["-h"]).help
     with pytest.raises(UsageError):
-        read_flags(["--bogus", "--help"])
+        parse_flags(["--bogus", "--help"])
 
 
-def test_one_flag_feeds_both_google_keys() -> None:
-    flags = read_flags(["--google-group=a", "--google-group=b"])
+def test_parse_flags_google_group_sets_both_keys() -> None:
+    flags = parse_flags(["--google-group=a", "--google-group=b"])
     assert flags.values == {"google_groups": ("a", "b"), "google_group": ("a", "b")}
 
 
@@ -90,30 +90,30 @@ def test_one_flag_feeds_both_google_keys() -> None:
         ("--cookie-expire=1d",
          "--cookie-expire: got '1d', expected a duration with a unit, such as 1h30m or "
          "90s"),
-        ("--workers=x", "--workers: got 'x', expected a whole number"),
+        ("--workers=x", "--workers: got 'x', expected an integer"),
         ("--reverse-proxy=yes", "--reverse-proxy: got 'yes', expected true or false"),
         ('--email-domain=a"b',
-         "--email-domain: got 'a\"b', expected texts with commas between them; \"…\" "
-         "protects a comma"),
+         "--email-domain: got 'a\"b', expected comma-separated strings; \"…\" "
+         "quotes a comma"),
         ('--cookie-secrets=top"secret',
-         "--cookie-secrets: got a secret (not shown), expected texts with commas "
-         'between them; "…" protects a comma'),
+         "--cookie-secrets: got a secret (not shown), expected comma-separated "
+         'strings; "…" quotes a comma'),
         ("--cookie-secrt=topsecret",
          "--cookie-secrt: unknown flag; did you mean --cookie-secret?"),
         ("--zzz", "--zzz: unknown flag"),
-        ("-provider=oidc", "-provider: flags are written with two dashes"),
-        ("--client-id", "--client-id: a value is missing"),
+        ("-provider=oidc", "-provider: flags start with two dashes"),
+        ("--client-id", "--client-id: missing value"),
         ("--=x", "--: unknown flag"),
     ],
 )  # fmt: skip
-def test_bad_flags(flag: str, message: str) -> None:
+def test_parse_flags_invalid_flag_rejected(flag: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        read_flags([flag])
+        parse_flags([flag])
     assert caught.value.problems == (message,)
     assert caught.value.exit_code == 2
 
 
-def test_all_bad_flags_are_told() -> None:
+def test_parse_flags_reports_all_problems() -> None:
     assert len(problems("--bogus", "--workers=x", "--cookie-expire", "1")) == 3
 
 
@@ -127,13 +127,13 @@ def test_all_bad_flags_are_told() -> None:
         ('config = "x"', "config (FILE:1): unknown key"),
         ("[zzz]\na = 1", "zzz (FILE:1): unknown table"),
         ("[email_domains]\na = 1", "email_domains (FILE:1): got {'a': 1}, expected a "
-                                   "list of texts"),
+                                   "list of strings"),
         ("zzz = 1", "zzz (FILE:1): unknown key"),
         ("reverse_proxy = 'yes'", "reverse_proxy (FILE:1): got 'yes', expected true or "
                                   "false"),
-        ("client_id = ['a']", "client_id (FILE:1): got ['a'], expected a text"),
+        ("client_id = ['a']", "client_id (FILE:1): got ['a'], expected a string"),
         ("cookie_secret = ['topsecret']", "cookie_secret (FILE:1): got a secret (not "
-                                          "shown), expected a text"),
+                                          "shown), expected a string"),
         ("cookie_expire = ''", "cookie_expire (FILE:1): got '', expected a duration "
                                "with a unit, such as 1h30m or 90s"),
         ("cookie_samesite = 'Lax'", "cookie_samesite (FILE:1): got 'Lax', expected "
@@ -156,15 +156,15 @@ def test_all_bad_flags_are_told() -> None:
                                   "0"),
     ],
 )  # fmt: skip
-def test_bad_files(file: Path, text: str, message: str) -> None:
-    # A key that comes again in the environment would win, so these are only in the file.
+def test_toml_invalid_value_names_line(file: Path, text: str, message: str) -> None:
+    # A variable takes precedence over the file, so the key is removed from the base.
     env = {"OAUTH2_PROXY_" + text.strip("[\n ").split()[0].strip("[]=").upper(): ""}
     file.write_text(text)
     found = problems(file=file, env=env)
     assert [p.replace(str(file), "FILE") for p in found] == [message]
 
 
-def test_file_that_can_not_be_read(tmp_path: Path) -> None:
+def test_toml_unreadable_file_rejected(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
     assert problem(file=missing) == (
         f"--config: can't read {missing}: No such file or directory"
@@ -172,7 +172,7 @@ def test_file_that_can_not_be_read(tmp_path: Path) -> None:
     assert problem(file=tmp_path).endswith(": Is a directory")
 
 
-def test_file_that_is_no_toml(file: Path) -> None:
+def test_toml_malformed_file_rejected(file: Path) -> None:
     file.write_text('provider = "oidc"\nbad\n')
     assert problem(file=file).startswith(f"--config: {file} is not TOML: ")
     assert "line 2" in problem(file=file)
@@ -180,23 +180,23 @@ def test_file_that_is_no_toml(file: Path) -> None:
     assert problem(file=file) == f"--config: {file} is not UTF-8 text"
 
 
-def test_a_file_that_can_not_be_read_is_the_only_problem(tmp_path: Path) -> None:
-    """What is in it is not missing; and a reload waits for its change."""
+def test_toml_unreadable_file_is_the_only_problem(tmp_path: Path) -> None:
+    """Its options are not reported as missing, and a reload watches the file."""
     path = str(tmp_path / "missing")
     with pytest.raises(ConfigError) as caught:
-        load([f"--config={path}"], {})
+        load_settings([f"--config={path}"], {})
     assert caught.value.problems == (
         f"--config: can't read {path}: No such file or directory",
     )
     assert caught.value.files == (path,)
 
 
-def test_key_that_is_not_found_in_the_text_has_no_line(file: Path) -> None:
+def test_toml_escaped_key_has_no_line(file: Path) -> None:
     file.write_text('"z\\u007Az" = 1')
     assert problem(file=file) == f"zzz ({file}): unknown key"
 
 
-def test_bad_variables_are_named() -> None:
+def test_invalid_variable_names_origin() -> None:
     assert problem(env={"OAUTH2_PROXY_REVERSE_PROXY": "yes"}) == (
         "reverse_proxy (OAUTH2_PROXY_REVERSE_PROXY): got 'yes', expected true or false"
     )
@@ -206,41 +206,41 @@ def test_bad_variables_are_named() -> None:
     )
 
 
-def test_passwords_in_addresses_are_not_shown() -> None:
+def test_display_value_hides_passwords_in_urls() -> None:
     text = problem("--upstream=ftp://user:topsecret@host/")
     assert "topsecret" not in text
     assert "ftp://***@host/" in text
 
 
-def test_long_values_are_cut() -> None:
+def test_display_value_cuts_long_values() -> None:
     assert len(problem("--upstream=ftp://" + "x" * 5000)) < 400
 
 
-def test_misspelt_variables_are_a_warning() -> None:
+def test_misspelled_variable_warns() -> None:
     env = {"OAUTH2_PROXY_EMAIL_DOMAIN": "x", "OAUTH2_PROXY_PORT": "tcp://10.0.0.1:80"}
-    assert [w for w in settings(env=env).warnings if "no such option" in w] == [
-        "OAUTH2_PROXY_EMAIL_DOMAIN: no such option, ignored; did you mean "
+    assert [w for w in settings(env=env).warnings if "unknown option" in w] == [
+        "OAUTH2_PROXY_EMAIL_DOMAIN: unknown option, ignored; did you mean "
         "OAUTH2_PROXY_EMAIL_DOMAINS?"
     ]
 
 
-def test_numbers_as_durations_keep_their_meaning_and_are_a_warning(file: Path) -> None:
+def test_toml_duration_number_is_nanoseconds_and_warns(file: Path) -> None:
     file.write_text("upstream_timeout = 3000000000\nidle_timeout = '2m'")
     found = settings("--upstream=http://127.0.0.1:1/", file=file)
     assert found.core.upstreams[0].timeout == 3.0
     assert found.warnings == (
-        f"upstream_timeout ({file}:1): the number 3000000000 is read as nanoseconds "
-        '(3s), as oauth2-proxy does; write it with a unit, such as "1h"',
+        f"upstream_timeout ({file}:1): the number 3000000000 means nanoseconds "
+        '(3s), as in oauth2-proxy; write it with a unit, such as "1h"',
     )
 
 
-def test_options_without_effect_are_a_warning(file: Path) -> None:
+def test_option_of_another_provider_warns(file: Path) -> None:
     file.write_text("github_org = 'x'")
     assert [w.partition(": ")[2] for w in settings(file=file).warnings] == [
         "has no effect: only the provider github reads it",
     ]
 
 
-def test_options_at_their_default_are_no_matter(file: Path) -> None:
+def test_option_at_its_default_does_not_warn(file: Path) -> None:
     file.write_text("logging_max_size = 100\nskip_auth_routes = []\nhtpasswd_file = ''")
     assert settings(file=file).warnings == ()

@@ -1,4 +1,4 @@
-"""Texts and TOML values as oauth2-proxy reads them."""
+"""Option values of flags, variables and TOML, with oauth2-proxy's semantics."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from authproxy.config.options.option import Kind, Option
 from authproxy.config.read.go_csv import read_records
 from authproxy.config.read.values import (
     format_duration,
-    from_flag,
-    from_text,
-    from_toml,
     parse_duration,
+    parse_flag,
     parse_int,
+    parse_text,
+    parse_toml,
 )
 
 
@@ -43,7 +43,7 @@ def option(kind: Kind) -> Option:
         ("2562047h", 2562047 * 3600),
     ],
 )
-def test_durations(text: str, seconds: float) -> None:
+def test_parse_duration_go_syntax(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
@@ -52,8 +52,8 @@ def test_durations(text: str, seconds: float) -> None:
     ["", "+", "1", "3600", "1d", "1H", ".h", ".", "1h 2m", " 1h", "1h ", "00",
      "2562048h", "9" * 50 + "h", "٣h", "h", "1hm", "--1h", "1e3s"],
 )  # fmt: skip
-def test_bad_durations(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - the caller makes the message
+def test_parse_duration_invalid_rejected(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the caller builds the message
         parse_duration(text)
 
 
@@ -72,12 +72,12 @@ def test_bad_durations(text: str) -> None:
         (10, "10s"),
     ],
 )
-def test_durations_are_written_as_go_does(seconds: float, text: str) -> None:
+def test_format_duration_as_go(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
 @given(st.integers(0, 10**15))
-def test_writing_and_reading_a_duration_are_inverse(nanoseconds: int) -> None:
+def test_format_duration_round_trips(nanoseconds: int) -> None:
     seconds = nanoseconds / 1e9
     assert parse_duration(format_duration(seconds)) == pytest.approx(seconds, abs=1e-9)
 
@@ -88,7 +88,7 @@ def test_writing_and_reading_a_duration_are_inverse(nanoseconds: int) -> None:
      ("0b11", 3), ("0o17", 15), ("010", 8), ("0_7", 7), ("1_000", 1000),
      ("9223372036854775807", 2**63 - 1), ("-9223372036854775808", -(2**63))],
 )  # fmt: skip
-def test_integers(text: str, number: int) -> None:
+def test_parse_int_go_syntax(text: str, number: int) -> None:
     assert parse_int(text) == number
 
 
@@ -97,8 +97,8 @@ def test_integers(text: str, number: int) -> None:
     ["", " 1", "1 ", "08", "_1", "1_", "1__0", "0x", "1.5", "1e3", "٣", "a",
      "9223372036854775808", "1" * 5000],
 )  # fmt: skip
-def test_bad_integers(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - the caller makes the message
+def test_parse_int_invalid_rejected(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the caller builds the message
         parse_int(text)
 
 
@@ -121,16 +121,16 @@ def test_bad_integers(text: str) -> None:
         ("duration", "", None),
     ],
 )
-def test_flags(kind: Kind, text: str, value: object) -> None:
+def test_parse_flag_by_kind(kind: Kind, text: str, value: object) -> None:
     if value is None:
         with pytest.raises(ValueError):  # noqa: PT011
-            from_flag(option(kind), text)
+            parse_flag(option(kind), text)
     else:
-        assert from_flag(option(kind), text) == value
+        assert parse_flag(option(kind), text) == value
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "read"),
+    ("kind", "value", "expected"),
     [
         ("string", "x", "x"),
         ("string", 12, "12"),
@@ -163,30 +163,30 @@ def test_flags(kind: Kind, text: str, value: object) -> None:
         ("list", [5, True], ("5", "1")),
     ],
 )
-def test_toml_values(kind: Kind, value: Any, read: object) -> None:
-    found = from_toml(option(kind), value)
-    assert (found, type(found)) == (read, type(read))
+def test_parse_toml_converts_by_kind(kind: Kind, value: Any, expected: object) -> None:
+    found = parse_toml(option(kind), value)
+    assert (found, type(found)) == (expected, type(expected))
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))
 @pytest.mark.parametrize("value", [[["x"]], {"a": 1}, [{}]])
-def test_nested_toml_values_are_refused(kind: Kind, value: Any) -> None:
+def test_parse_toml_nested_value_rejected(kind: Kind, value: Any) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
-        from_toml(option(kind), value)
+        parse_toml(option(kind), value)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), 2.0**63])
-def test_numbers_out_of_range_are_refused(number: float) -> None:
+def test_parse_toml_number_out_of_range_rejected(number: float) -> None:
     for kind in get_args(Kind):
         with pytest.raises(ValueError):  # noqa: PT011
-            from_toml(option(kind), number)
+            parse_toml(option(kind), number)
 
 
 @given(st.sampled_from(get_args(Kind)), st.text(max_size=50))
-def test_any_text_is_read_or_refused(kind: Kind, text: str) -> None:
-    for read in (from_flag, from_text):
+def test_parse_any_text_parsed_or_rejected(kind: Kind, text: str) -> None:
+    for parse in (parse_flag, parse_text):
         with contextlib.suppress(ValueError):
-            read(option(kind), text)
+            parse(option(kind), text)
 
 
 @pytest.mark.parametrize(
@@ -201,18 +201,18 @@ def test_any_text_is_read_or_refused(kind: Kind, text: str) -> None:
         ("", []),
     ],
 )
-def test_csv(text: str, records: list[tuple[str, ...]]) -> None:
+def test_read_records_as_go(text: str, records: list[tuple[str, ...]]) -> None:
     assert read_records(text, comment="#", trim=True) == records
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('a\nb"', "line 2: a quote inside an unquoted field"),
-        ('"a', "line 1: a quoted field without its end"),
-        ('"a"b', "line 1: text behind a closing quote"),
+        ('a\nb"', "line 2: quote in an unquoted field"),
+        ('"a', "line 1: unterminated quoted field"),
+        ('"a"b', "line 1: text after a closing quote"),
     ],
 )
-def test_malformed_csv(text: str, message: str) -> None:
+def test_read_records_malformed_names_line(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         read_records(text)

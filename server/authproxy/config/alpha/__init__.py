@@ -1,1 +1,1 @@
-"""Alpha configuration files (YAML)."""
+"""Alpha configuration files: YAML in the format of oauth2-proxy."""

@@ -1,8 +1,8 @@
-"""Providers of an alpha configuration, through the flat options that they stand for.
+"""Build the providers of an alpha configuration from equivalent flat options.
 
-Each provider's keys become values of flat options of its own, so that their defaults,
-bounds and meaning are the same in both forms. Options of ours that the original does
-not have are flat only, and hold for all providers.
+The keys of each provider become values of flat options, so defaults, bounds and meaning
+are the same in both formats. Extensions of authproxy are flat options only, and apply to
+all providers.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
+from authproxy_core.settings import ProviderSettings
 from authproxy_core.settings.providers import AllowRule, LoginParameter
-from authproxy_core.settings.root import ProviderSettings
 
-from ..build.provider import provider
+from ..build.provider import build_provider
 from ..build.sections import option_fields
 from ..config_warnings import INSECURE
 from ..options.option import Value
@@ -25,121 +25,122 @@ from ..read.sources import check_value
 from .read import Problems
 from .schema import PROVIDER_KEYS
 
-# Settings of the one client for all providers.
+# Options of the HTTP client, which all providers share.
 SHARED = ("provider_ca_files", "use_system_trust_store")
 
 
-def providers(
+def build_providers(
     entries: Sequence[Mapping[str, Any]] | None,
-    collected: ResolvedOptions,
+    options: ResolvedOptions,
     problems: Problems,
 ) -> tuple[ProviderSettings, ...]:
-    """The settings of each; what concerns the client goes to *collected*."""
+    """Build each provider, and set the options of their HTTP client in *options*."""
     if not entries:
-        problems.wrong("providers", "missing; at least one provider is needed")
-        collected.failed.add("provider")
+        problems.add_problem("providers", "missing; at least one provider is needed")
+        options.failed.add("provider")
         return ()
     views = [
-        _view(entry, number, collected, problems)
+        _provider_options(entry, number, options, problems)
         for number, entry in enumerate(entries)
     ]
     for key in SHARED:
-        _share(key, views, collected)
-    found = tuple(
-        _provider(view, entry, f"providers[{number}]", problems)
+        _set_shared_option(key, views, options)
+    providers = tuple(
+        _build_provider(view, entry, f"providers[{number}]", problems)
         for number, (view, entry) in enumerate(zip(views, entries, strict=True))
     )
     for view in views:
-        collected.failed |= view.failed
-    _advise(views, collected)
-    collected.names |= {
-        key: f"providers[].{path}" for key, path in _paths() if key in FLAT_ONLY
+        options.failed |= view.failed
+    _copy_options_with_warnings(views, options)
+    options.names |= {
+        key: f"providers[].{path}" for key, path in _option_paths() if key in FLAT_ONLY
     }
-    return found
+    return providers
 
 
-def _paths() -> Iterator[tuple[str, str]]:
-    """Flat option and path of each key of a provider."""
+def _option_paths() -> Iterator[tuple[str, str]]:
+    """Yield the flat option and the path of each provider key."""
     for block, keys in PROVIDER_KEYS.items():
         for name, (key, _) in keys.items():
             yield key, f"{block}.{name}" if block else name
 
 
-def _view(
+def _provider_options(
     entry: Mapping[str, Any],
     number: int,
-    collected: ResolvedOptions,
+    options: ResolvedOptions,
     problems: Problems,
 ) -> ResolvedOptions:
-    """The entry as flat options."""
-    view = flat_view(collected)
-    view.names = {key: f"providers[{number}].{path}" for key, path in _paths()}
+    """Return *options* with the keys of the provider *entry* as flat options."""
+    view = copy_flat_options(options)
+    view.names = {key: f"providers[{number}].{path}" for key, path in _option_paths()}
     for block, keys in PROVIDER_KEYS.items():
         values = entry.get(block, {}) if block else entry
         for name, (key, _) in keys.items():
             if name in values:
-                _give(view, key, values[name], problems.file)
+                _set_value(view, key, values[name], problems.file)
     if number and not entry.get("provider"):
         view.add_problem("provider", "missing; expected the type of the provider")
     return view
 
 
-def flat_view(collected: ResolvedOptions) -> ResolvedOptions:
-    """The options that hold beside an alpha file, to be filled with what it says.
+def copy_flat_options(options: ResolvedOptions) -> ResolvedOptions:
+    """Copy the options that an alpha file does not replace.
 
-    Problems and warnings go to *collected*'s lists.
+    The copy shares the problems and warnings of *options*.
     """
     view = ResolvedOptions()
-    view.environ, view.files = collected.environ, collected.files
-    view.problems, view.warnings = collected.problems, collected.warnings
-    view.given = {
-        option.key: collected.given[option.key]
+    view.environ, view.files = options.environ, options.files
+    view.problems, view.warnings = options.problems, options.warnings
+    view.explicit = {
+        option.key: options.explicit[option.key]
         for option in OPTIONS
-        if option.key not in FLAT_ONLY and option.key in collected.given
+        if option.key not in FLAT_ONLY and option.key in options.explicit
     }
     return view
 
 
-def _give(view: ResolvedOptions, key: str, value: Value, origin: str) -> None:
-    view.given[key] = OptionValue(value, origin)
+def _set_value(view: ResolvedOptions, key: str, value: Value, origin: str) -> None:
+    view.explicit[key] = OptionValue(value, origin)
     check_value(view, BY_KEY[key])
 
 
-def _share(
-    key: str, views: Sequence[ResolvedOptions], collected: ResolvedOptions
+def _set_shared_option(
+    key: str, views: Sequence[ResolvedOptions], options: ResolvedOptions
 ) -> None:
-    """Take a setting of the client, which has to be the same in all providers."""
     if len({view.value(key) for view in views}) > 1:
-        views[0].add_problem(key, "expected the same in all providers")
-    if key in views[0].given:
-        collected.given[key] = views[0].given[key]
+        views[0].add_problem(key, "expected the same value for all providers")
+    if key in views[0].explicit:
+        options.explicit[key] = views[0].explicit[key]
 
 
-def _advise(views: Sequence[ResolvedOptions], collected: ResolvedOptions) -> None:
-    """Give *collected* what is judged once the configuration is known to be good."""
+def _copy_options_with_warnings(
+    views: Sequence[ResolvedOptions], options: ResolvedOptions
+) -> None:
+    """Copy the options about which `add_warnings` warns to *options*."""
     for key in (*INSECURE, "code_challenge_method"):
         for view in views:
             if key in FLAT_ONLY and not view.is_default(key):
-                collected.given.setdefault(key, view.given[key])
+                options.explicit.setdefault(key, view.explicit[key])
 
 
-def _provider(
+def _build_provider(
     view: ResolvedOptions, entry: Mapping[str, Any], path: str, problems: Problems
 ) -> ProviderSettings:
     if not entry.get("id"):
-        problems.wrong(f"{path}.id", "missing; expected a name for the provider")
+        problems.add_problem(f"{path}.id", "missing; expected an ID for the provider")
     if not view.string("client_id"):
-        view.add_problem("client_id", "missing; expected the id of this client")
+        view.add_problem("client_id", "missing; expected the client ID")
     skip_scope = entry.get("ADFSConfig", {}).get("skipScope", False)
     if skip_scope and entry.get("provider") != "adfs":
-        problems.warn(
+        problems.add_warning(
             f"{path}.ADFSConfig.skipScope",
             "has no effect: only the provider adfs reads it",
         )
-    flat = provider(view, option_fields(view, ProviderSettings))
+    settings = build_provider(view, option_fields(view, ProviderSettings))
     return msgspec.structs.replace(
-        flat,
-        id=entry.get("id", flat.id),
+        settings,
+        id=entry.get("id", settings.id),
         login_parameters=_login_parameters(
             entry.get("loginURLParameters", ()), f"{path}.loginURLParameters", problems
         ),
@@ -157,7 +158,7 @@ def _login_parameters(
             entry.get("name", ""),
             entry.get("default", ()),
             tuple(
-                _rule(rule, f"{path}[{number}].allow[{position}]", problems)
+                _allow_rule(rule, f"{path}[{number}].allow[{position}]", problems)
                 for position, rule in enumerate(entry.get("allow", ()))
             ),
         )
@@ -165,9 +166,9 @@ def _login_parameters(
     )
 
 
-def _rule(rule: Mapping[str, str], path: str, problems: Problems) -> AllowRule:
+def _allow_rule(rule: Mapping[str, str], path: str, problems: Problems) -> AllowRule:
     if len(rule) != 1:
-        problems.wrong(path, "expected one of value and pattern")
+        problems.add_problem(path, "expected exactly one of value and pattern")
     if "pattern" in rule:
         return AllowRule(rule["pattern"], is_pattern=True)
     return AllowRule(rule.get("value", ""))

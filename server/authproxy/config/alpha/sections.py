@@ -1,8 +1,8 @@
-"""An alpha configuration as parts of the settings.
+"""Build sections of the settings from an alpha configuration.
 
-It stands for the flat options about providers, headers, upstreams and servers, and has
-no defaults of its own beside theirs: there is no upstream, no header and no listener
-unless the file has one. All else comes from the flat options as usual.
+The file replaces the flat options of providers, headers, upstreams and servers. Unlike
+the flat options it has no default upstream, header or listener. All other settings come
+from flat options.
 """
 
 from __future__ import annotations
@@ -13,47 +13,52 @@ from typing import Any
 
 from authproxy_core.settings.rules import AccessRule
 
-from ..build.access_rules import access_rule, snake_case
+from ..build.access_rules import build_access_rule, to_toml_names
 from ..build.sections import Sections
 from ..read.resolved import ResolvedOptions
-from .headers import header_rules
-from .providers import providers
-from .read import Problems, read_alpha
-from .servers import Servers
-from .upstreams import upstreams
+from .headers import build_header_rules
+from .providers import build_providers
+from .read import Problems, read_alpha_file
+from .servers import ListenerBuilder
+from .upstreams import build_upstreams
 
 
-def alpha_sections(
-    collected: ResolvedOptions, path: str, environ: Mapping[str, str]
+def build_alpha_sections(
+    options: ResolvedOptions, path: str, environ: Mapping[str, str]
 ) -> Sections:
-    """What the file at *path* says; problems and warnings go to *collected*."""
-    tree, problems = read_alpha(path, environ)
-    servers = Servers(collected, environ, problems)
-    parts = Sections(
-        providers=providers(tree.get("providers"), collected, problems),
-        request_headers=header_rules("injectRequestHeaders", tree, environ, problems),
-        response_headers=header_rules("injectResponseHeaders", tree, environ, problems),
-        upstreams=upstreams(tree.get("upstreamConfig", {}), problems),
-        listeners=(
-            *servers.application(tree.get("server", {})),
-            *servers.metrics(tree.get("metricsServer", {})),
+    """Build the sections from the file at *path*; problems are added to *options*."""
+    tree, problems = read_alpha_file(path, environ)
+    listeners = ListenerBuilder(options, environ, problems)
+    upstream_config = tree.get("upstreamConfig", {})
+    sections = Sections(
+        providers=build_providers(tree.get("providers"), options, problems),
+        request_headers=build_header_rules(
+            "injectRequestHeaders", tree, environ, problems
         ),
-        access_rules=access_rules(tree.get("accessRules", ()), problems),
-        proxy_raw_path=tree.get("upstreamConfig", {}).get("proxyRawPath", False),
+        response_headers=build_header_rules(
+            "injectResponseHeaders", tree, environ, problems
+        ),
+        upstreams=build_upstreams(upstream_config, problems),
+        listeners=(
+            *listeners.build_application(tree.get("server", {})),
+            *listeners.build_metrics(tree.get("metricsServer", {})),
+        ),
+        access_rules=_build_access_rules(tree.get("accessRules", ()), problems),
+        proxy_raw_path=upstream_config.get("proxyRawPath", False),
     )
-    collected.files |= problems.files
-    collected.problems += problems.found
-    collected.warnings += problems.warnings
-    return parts
+    options.files |= problems.files
+    options.problems += problems.problems
+    options.warnings += problems.warnings
+    return sections
 
 
-def access_rules(
+def _build_access_rules(
     entries: Sequence[Mapping[str, Any]], problems: Problems
 ) -> tuple[AccessRule, ...]:
-    """The access rules; what is wrong is noted."""
     return tuple(
-        access_rule(
-            snake_case(entry), partial(problems.wrong, f"accessRules[{number}]")
+        build_access_rule(
+            to_toml_names(entry),
+            partial(problems.add_problem, f"accessRules[{number}]"),
         )
         for number, entry in enumerate(entries)
     )

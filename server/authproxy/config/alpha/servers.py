@@ -1,4 +1,4 @@
-"""Servers of an alpha configuration, through the flat options about listeners."""
+"""Build the listeners of an alpha configuration from equivalent flat options."""
 
 from __future__ import annotations
 
@@ -7,112 +7,117 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from authproxy_core.settings.root import Secret
+from authproxy_core.settings import Secret
 
 from ...server_settings import Listener
-from ..build import listeners
+from ..build.listeners import OFF_VALUES, build_listeners
 from ..options.option import Value
 from ..options.table import BY_KEY
 from ..read.resolved import OptionValue, ResolvedOptions
 from ..read.sources import check_value
-from .headers import SOURCES, read_source
-from .providers import flat_view
+from .headers import EXPECTED_SOURCE, read_secret_source
+from .providers import copy_flat_options
 from .read import Problems
 
 TLS_KEYS = {"minVersion": "tls_min_version", "cipherSuites": "tls_cipher_suites"}
-INLINE = "(not a file)"  # stands for the name of a file where the PEM text is given
+INLINE_NAME = "(not a file)"  # file name of inline PEM text, for messages
 
 
-class Servers:
-    """Makes the listeners of `server` and `metricsServer`; problems are noted."""
+class ListenerBuilder:
+    """Build the listeners of ``server`` and ``metricsServer``."""
 
     def __init__(
-        self, collected: ResolvedOptions, environ: Mapping[str, str], problems: Problems
+        self, options: ResolvedOptions, environ: Mapping[str, str], problems: Problems
     ) -> None:
-        self._collected = collected
+        self._options = options
         self._environ = environ
         self._problems = problems
 
-    def application(self, server: Mapping[str, Any]) -> tuple[Listener, ...]:
-        """Plain and TLS listeners; here both may be there at once."""
-        found = self._listeners(server, "server")
+    def build_application(self, server: Mapping[str, Any]) -> tuple[Listener, ...]:
+        """Build the plain and the TLS listener; an alpha file may have both."""
+        listeners = self._build(server, "server")
         if not _address(server, "bindAddress") and not _address(
             server, "secureBindAddress"
         ):
-            self._problems.wrong(
-                "server",
-                "neither bindAddress nor secureBindAddress: nothing would listen",
+            self._problems.add_problem(
+                "server", "no listener: set bindAddress or secureBindAddress"
             )
-        return found
+        return listeners
 
-    def metrics(self, server: Mapping[str, Any]) -> tuple[Listener, ...]:
-        """The listeners that answer with metrics; often there are none."""
-        found = self._listeners(server, "metricsServer")
-        return tuple(replace(listener, metrics=True) for listener in found)
+    def build_metrics(self, server: Mapping[str, Any]) -> tuple[Listener, ...]:
+        """Build the listeners of the metrics endpoint, if there are any."""
+        listeners = self._build(server, "metricsServer")
+        return tuple(replace(listener, metrics=True) for listener in listeners)
 
-    def _listeners(self, server: Mapping[str, Any], block: str) -> tuple[Listener, ...]:
+    def _build(self, server: Mapping[str, Any], block: str) -> tuple[Listener, ...]:
         plain = _address(server, "bindAddress")
         secure = _address(server, "secureBindAddress")
-        found: tuple[Listener, ...] = ()
+        listeners: tuple[Listener, ...] = ()
         if plain:
             values: dict[str, tuple[Value, str]] = {
                 "http_address": (plain, "bindAddress")
             }
-            found += listeners.listeners(self._view(values, block))
+            listeners += build_listeners(self._flat_options(values, block))
         if secure:
-            found += self._secure(server.get("tls", {}), secure, block)
-        return found
+            listeners += self._build_tls(server.get("tls", {}), secure, block)
+        return listeners
 
-    def _secure(
+    def _build_tls(
         self, tls: Mapping[str, Any], address: str, block: str
     ) -> tuple[Listener, ...]:
         sources = {name: tls.get(name, {}) for name in ("cert", "key")}
-        bad = [name for name, source in sources.items() if len(source) != 1]
-        for name in bad:
-            self._problems.wrong(f"{block}.tls.{name}", f"expected {SOURCES}")
-        if bad:
+        invalid = [name for name, source in sources.items() if len(source) != 1]
+        for name in invalid:
+            self._problems.add_problem(
+                f"{block}.tls.{name}", f"expected {EXPECTED_SOURCE}"
+            )
+        if invalid:
             return ()
-        pem = self._pem(sources, block)
+        pem = self._read_pem(sources, block)
         if pem is None:
             return ()
         values: dict[str, tuple[Value, str]] = {
             "https_address": (address, "secureBindAddress")
         }
         for name, source in sources.items():
-            file = INLINE if pem else source["fromFile"]
+            file = INLINE_NAME if pem else source["fromFile"]
             values[f"tls_{name}_file"] = (file, f"tls.{name}")
-        for name, option in TLS_KEYS.items():
+        for name, key in TLS_KEYS.items():
             if name in tls:
-                values[option] = (tls[name], f"tls.{name}")
-        made = listeners.listeners(self._view(values, block))
+                values[key] = (tls[name], f"tls.{name}")
         return tuple(
-            replace(one, tls=replace(one.tls, pem=pem)) if pem and one.tls else one
-            for one in made
+            replace(listener, tls=replace(listener.tls, pem=pem))
+            if pem and listener.tls
+            else listener
+            for listener in build_listeners(self._flat_options(values, block))
         )
 
-    def _pem(
+    def _read_pem(
         self, sources: Mapping[str, Mapping[str, Any]], block: str
     ) -> Secret | None:
-        """Chain and key as text when one of them is no file, else an empty secret.
+        """Return chain and key as PEM text; empty if both are files.
 
-        None when one can't be had.
+        Return None after adding a problem.
         """
         if all("fromFile" in source for source in sources.values()):
             return Secret(b"")
         texts = [
-            read_source(source, f"{block}.tls.{name}", self._environ, self._problems)
+            read_secret_source(
+                source, f"{block}.tls.{name}", self._environ, self._problems
+            )
             for name, source in sources.items()
         ]
         if None in texts:
             return None
         return Secret(b"\n".join(text for text in texts if text is not None))
 
-    def _view(
+    def _flat_options(
         self, values: Mapping[str, tuple[Value, str]], block: str
     ) -> ResolvedOptions:
-        view = flat_view(self._collected)
+        """Return the options with *values*: key to value and name in the block."""
+        view = copy_flat_options(self._options)
         for key, (value, name) in values.items():
-            view.given[key] = OptionValue(value, self._problems.file)
+            view.explicit[key] = OptionValue(value, self._problems.file)
             view.names[key] = f"{block}.{name}"
             check_value(view, BY_KEY[key])
         return view
@@ -120,4 +125,4 @@ class Servers:
 
 def _address(server: Mapping[str, Any], name: str) -> str:
     address: str = server.get(name, "")
-    return "" if address in listeners.OFF else address
+    return "" if address in OFF_VALUES else address

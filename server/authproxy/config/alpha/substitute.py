@@ -1,9 +1,9 @@
-"""Environment variables in the text of an alpha configuration.
+"""Substitute environment variables in the text of an alpha configuration.
 
-The forms are those of a shell: ``$NAME``, ``${NAME}``, ``$$`` for a dollar sign, and
-``${NAME:-text}``, ``${NAME-text}``, ``${NAME:=text}``, ``${NAME=text}``, ``${NAME+text}``
-and ``${NAME:+text}``, where the text may be another ``$NAME``. A number is no name:
-``$1`` and ``${1}`` stay as they are, for they mean a group of a rewrite's pattern.
+References have the forms of a shell: ``$NAME``, ``${NAME}``, ``${NAME:-text}``,
+``${NAME-text}``, ``${NAME:=text}``, ``${NAME=text}``, ``${NAME+text}`` and
+``${NAME:+text}``, where the text may be another ``$NAME``; ``$$`` is a dollar sign.
+``$1`` and ``${1}`` are not references, because they are groups of a rewrite pattern.
 """
 
 from __future__ import annotations
@@ -21,29 +21,31 @@ REFERENCE = re.compile(
 )
 
 
-def substitute(text: str, environ: Mapping[str, str]) -> str:
-    """*text* with its references filled in; a variable that is not set is empty.
+def substitute_variables(text: str, environ: Mapping[str, str]) -> str:
+    """Replace the references in *text*; an unset variable is empty.
 
-    Raises ValueError with the line of a reference that can't be read.
+    Raises ValueError with the line of a malformed reference.
     """
 
-    def value(match: re.Match[str]) -> str:
+    def replace(match: re.Match[str]) -> str:
         if match["bad"]:
             line = text.count("\n", 0, match.start()) + 1
             raise ValueError(
-                f"line {line}: a reference ${{…}} that can't be read; $$ is a dollar sign"
+                f"line {line}: malformed reference ${{…}}; $$ is a dollar sign"
             )
         if match["dollar"]:
             return "$"
         return _value(match, environ)
 
-    return REFERENCE.sub(value, text)
+    return REFERENCE.sub(replace, text)
 
 
-def unset(text: str, environ: Mapping[str, str]) -> Iterator[tuple[str, int]]:
-    """References to variables that are not set and have no default, with their lines.
+def unset_references(
+    text: str, environ: Mapping[str, str]
+) -> Iterator[tuple[str, int]]:
+    """Yield references to unset variables without a default, with their lines.
 
-    Those in lines that are comments do not count.
+    References in comment lines are skipped.
     """
     for number, line in enumerate(text.split("\n"), 1):
         if line.lstrip().startswith("#"):
@@ -69,7 +71,7 @@ def _value(match: re.Match[str], environ: Mapping[str, str]) -> str:
 
 
 def _default(text: str, environ: Mapping[str, str]) -> str:
-    """The text of a reference, which may be a reference without braces."""
+    """Return the text after an operator, which may be a reference without braces."""
     if re.fullmatch(r"\$(?!\d)\w+", text):
         return environ.get(text[1:], "")
     return text

@@ -1,4 +1,7 @@
-"""Access rules, as tables of the TOML file and as ``accessRules`` of an alpha file."""
+"""Build access rules from ``[[access_rules]]`` tables or an alpha file.
+
+An alpha file has the same keys in camel case, as ``accessRules``.
+"""
 
 from __future__ import annotations
 
@@ -12,76 +15,78 @@ from ..read.sources import closest_name
 
 KEY = "access_rules"
 POLICIES = ("login", "public", "deny")
-PEOPLE = ("groups", "roles", "emails", "email_domains", "claims")
-LISTS = ("paths", "patterns", "hosts", "methods", *PEOPLE[:-1])
-KEYS = ("name", "policy", *LISTS, "claims", "any_of")
-# How the keys are called in an alpha file, where that is another name.
-ALPHA_NAMES = {"emailDomains": "email_domains", "anyOf": "any_of"}
+USER_KEYS = ("groups", "roles", "emails", "email_domains", "claims")
+LIST_KEYS = ("paths", "patterns", "hosts", "methods", *USER_KEYS[:-1])
+KEYS = ("name", "policy", *LIST_KEYS, "claims", "any_of")
+ALPHA_NAMES = {"emailDomains": "email_domains", "anyOf": "any_of"}  # camel to snake
 
-Wrong = Callable[[str], None]
+AddProblem = Callable[[str], None]
 
 
-def toml_rules(
-    collected: ResolvedOptions, listed: Sequence[AccessRule]
+def build_rule_settings(
+    options: ResolvedOptions, alpha_rules: Sequence[AccessRule]
 ) -> RuleSettings:
-    """The rules of the TOML file, or those *listed* in an alpha file."""
-    given = collected.tables.get(KEY)
-    default = collected.string("access_rules_default")
+    """Build the rules of the TOML file, or take the *alpha_rules*."""
+    table = options.tables.get(KEY)
+    default = options.string("access_rules_default")
     settings = RuleSettings(
-        rules=tuple(listed), default="deny" if default == "deny" else "login"
+        rules=tuple(alpha_rules), default="deny" if default == "deny" else "login"
     )
-    if given is None:
+    if table is None:
         return settings
-    entries, origin = given
-    if listed:
-        collected.problems.append(
-            f"{KEY} ({origin}): there are accessRules in the alpha configuration too; "
-            "which are first?"
+    entries, origin = table
+    if alpha_rules:
+        options.problems.append(
+            f"{KEY} ({origin}): can't be used with accessRules of the alpha "
+            "configuration, because their order is undefined"
         )
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-        collected.problems.append(f"{KEY} ({origin}): expected [[{KEY}]] tables")
+        options.problems.append(f"{KEY} ({origin}): expected [[{KEY}]] tables")
         return settings
     rules = []
     for number, entry in enumerate(entries, 1):
 
-        def wrong(text: str, number: int = number) -> None:
-            collected.problems.append(f"{KEY} ({origin}): rule {number}: {text}")
+        def add_problem(text: str, number: int = number) -> None:
+            options.problems.append(f"{KEY} ({origin}): rule {number}: {text}")
 
-        rules.append(access_rule(_read(entry, wrong), wrong))
+        rules.append(build_access_rule(_parse_entry(entry, add_problem), add_problem))
     return RuleSettings(rules=tuple(rules), default=settings.default)
 
 
-def access_rule(values: Mapping[str, Any], wrong: Wrong) -> AccessRule:
-    """The rule that *values* describe; what is wrong with them is told."""
-    people = [name for name in PEOPLE if name in values]
-    policy = values.get("policy", "login" if people else "")
+def build_access_rule(values: Mapping[str, Any], add_problem: AddProblem) -> AccessRule:
+    """Build the rule with *values*, keyed as in TOML."""
+    restricts_users = any(name in values for name in USER_KEYS)
+    policy = values.get("policy", "login" if restricts_users else "")
     if policy not in POLICIES:
-        text = (
-            f"got the policy {policy!r}, expected"
+        expected = "'login', 'public', 'deny', or users"
+        add_problem(
+            f"got the policy {policy!r}, expected {expected}"
             if policy
-            else "it says nothing; give"
+            else f"no policy; expected {expected}"
         )
-        wrong(f"{text} 'login', 'public', 'deny', or whom it is for")
         policy = "login"
     return AccessRule(
         name=values.get("name", ""),
         paths=values.get("paths", ()),
         patterns=values.get("patterns", ()),
-        when=condition(values, wrong),
+        when=build_condition(values, add_problem),
         policy=policy,
     )
 
 
-def condition(values: Mapping[str, Any], wrong: Wrong) -> Condition:
-    """The condition in *values*; an empty list is told, for it would mean nobody."""
-    for name in (*LISTS, "claims"):
+def build_condition(values: Mapping[str, Any], add_problem: AddProblem) -> Condition:
+    """Build the condition in *values*, keyed as in TOML.
+
+    An empty list is a problem: it would match no request or no user.
+    """
+    for name in (*LIST_KEYS, "claims"):
         if name in values and not values[name]:
-            wrong(f"{name} is empty; leave it out, or say whom or what it is for")
+            add_problem(f"{name} is empty; omit it, or list values")
     claims: Mapping[str, tuple[str, ...]] = values.get("claims", {})
-    for name, wanted in claims.items():
-        if not wanted:
-            wrong(f"claims.{name} is empty; expected values")
-    names = ("hosts", "methods", *PEOPLE[:-1])
+    for name, accepted in claims.items():
+        if not accepted:
+            add_problem(f"claims.{name} is empty; expected values")
+    names = ("hosts", "methods", *USER_KEYS[:-1])
     return Condition(
         **{name: values[name] for name in names if name in values},
         claims=tuple(claims.items()),
@@ -89,70 +94,75 @@ def condition(values: Mapping[str, Any], wrong: Wrong) -> Condition:
     )
 
 
-def _read(entry: Mapping[str, Any], wrong: Wrong) -> dict[str, Any]:
-    """The values of a TOML table, of the right types; a single text is a list of one."""
-    found: dict[str, Any] = {}
+def _parse_entry(entry: Mapping[str, Any], add_problem: AddProblem) -> dict[str, Any]:
+    """Return the valid values of a TOML table; a string is a list of one."""
+    values: dict[str, Any] = {}
     for name, value in entry.items():
         try:
             if name in ("name", "policy"):
-                found[name] = _text(value)
-            elif name in LISTS:
-                found[name] = texts(value)
+                values[name] = _parse_string(value)
+            elif name in LIST_KEYS:
+                values[name] = _parse_strings(value)
             elif name == "claims":
-                found[name] = claim_values(value)
+                values[name] = parse_claims(value)
             elif name == "any_of":
-                found[name] = _bool(value)
+                values[name] = _parse_bool(value)
             else:
                 near = closest_name(name, KEYS)
-                wrong(
+                add_problem(
                     f"unknown key {name!r}"
                     + (f"; did you mean {near}?" if near else "")
                 )
         except ValueError as error:
-            wrong(f"{name}: expected {error}")
-    return found
+            add_problem(f"{name}: expected {error}")
+    return values
 
 
-def _text(value: Any) -> str:
+def _parse_string(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("a text")
+        raise ValueError("a string")
     return value
 
 
-def _bool(value: Any) -> bool:
+def _parse_bool(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("true or false")
     return value
 
 
-def texts(value: Any) -> tuple[str, ...]:
-    """A list of texts, or one of them; raises ValueError."""
-    items = value if isinstance(value, list) else [value]
+def _parse_strings(value: Any) -> tuple[str, ...]:
+    items = _as_list(value)
     if not all(isinstance(item, str) for item in items):
-        raise ValueError("a list of texts")
+        raise ValueError("a list of strings")
     return tuple(items)
 
 
-def claim_values(value: Any) -> dict[str, tuple[str, ...]]:
-    """Names of claims with their values as texts; raises ValueError."""
+def parse_claims(value: Any) -> dict[str, tuple[str, ...]]:
+    """Return claim names with their values as strings.
+
+    Raises ValueError with the expected type.
+    """
     if not isinstance(value, dict):
-        raise ValueError("names of claims with values")
-    return {str(name): tuple(map(_claim_text, _listed(v))) for name, v in value.items()}
+        raise ValueError("claim names with values")
+    return {
+        str(name): tuple(map(_claim_text, _as_list(item)))
+        for name, item in value.items()
+    }
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
 def _claim_text(value: Any) -> str:
-    """A claim's value as a session has it: JSON's words for truth values."""
+    """Return a claim value as it is in a session, where booleans are as in JSON."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, (str, int)):
-        raise ValueError("texts, numbers or truth values")
+        raise ValueError("strings, numbers or booleans")
     return str(value)
 
 
-def snake_case(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of an alpha file's mapping, under the names that TOML has for them."""
+def to_toml_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the *values* of an alpha file under their names in TOML."""
     return {ALPHA_NAMES.get(name, name): value for name, value in values.items()}

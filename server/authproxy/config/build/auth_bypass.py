@@ -1,70 +1,76 @@
-"""The options about what passes without a session: skip rules, https, addresses."""
+"""Build the settings of requests that bypass authentication, and of HTTPS."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from authproxy_core.settings import Settings
 from authproxy_core.settings.auth_bypass import AuthBypassSettings, auth_bypass_warnings
-from authproxy_core.settings.root import Settings
 
 from ...server_settings import Listener
 from ..read.resolved import ResolvedOptions
 
-HTTPS = 443
+HTTPS_PORT = 443
 
 
-def auth_bypass(
-    collected: ResolvedOptions, values: Mapping[str, Any], listeners: Sequence[Listener]
+def build_auth_bypass(
+    options: ResolvedOptions, fields: Mapping[str, Any], listeners: Sequence[Listener]
 ) -> AuthBypassSettings:
-    """The gate's settings; *values* are those of the options that go there as they are."""
-    if not collected.boolean("force_https"):
-        return AuthBypassSettings(**values)
-    secure = [one for one in listeners if one.tls is not None]
-    if not secure and not collected.boolean("reverse_proxy"):
-        collected.add_problem(
+    """Build the settings; *fields* are the values of the options set unchanged."""
+    if not options.boolean("force_https"):
+        return AuthBypassSettings(**fields)
+    tls_listeners = [listener for listener in listeners if listener.tls is not None]
+    if not tls_listeners and not options.boolean("reverse_proxy"):
+        options.add_problem(
             "force_https",
-            "no request could ever come over https; expected tls_cert_file, or "
-            "reverse_proxy with a gateway that sends X-Forwarded-Proto",
+            "no request can arrive over HTTPS; set tls_cert_file, or reverse_proxy with "
+            "a gateway that sends X-Forwarded-Proto",
         )
-    port = secure[0].port if secure else _port(collected.string("https_address"))
-    return AuthBypassSettings(**{**values, "https_port": port or HTTPS})
+    port = (
+        tls_listeners[0].port
+        if tls_listeners
+        else _parse_port(options.string("https_address"))
+    )
+    return AuthBypassSettings(**{**fields, "https_port": port or HTTPS_PORT})
 
 
-def hsts(collected: ResolvedOptions) -> str:
-    """The value of Strict-Transport-Security, "" when it is off."""
-    seconds = collected.seconds("hsts_max_age")
-    subdomains = collected.boolean("hsts_include_subdomains")
+def build_hsts(options: ResolvedOptions) -> str:
+    """Build the value of Strict-Transport-Security; "" if HSTS is off."""
+    seconds = options.seconds("hsts_max_age")
+    subdomains = options.boolean("hsts_include_subdomains")
     if not seconds:
         if subdomains:
-            collected.add_warning(
+            options.add_warning(
                 "hsts_include_subdomains", "has no effect without hsts_max_age"
             )
         return ""
     return f"max-age={int(seconds)}" + ("; includeSubDomains" if subdomains else "")
 
 
-def _port(address: str) -> int:
-    """The port of *address*, 0 if it has none."""
+def _parse_port(address: str) -> int:
+    """Return the port of *address*; 0 if it has no valid port."""
     port = address.rpartition(":")[2]
     return int(port) if port.isascii() and port.isdigit() and int(port) < 65536 else 0
 
 
-def add_rule_warnings(collected: ResolvedOptions, settings: Settings) -> None:
-    """Add what an operator should know about rules that are allowed."""
+def add_bypass_warnings(options: ResolvedOptions, settings: Settings) -> None:
+    """Add warnings about valid but risky bypass and access rules."""
     for key, text in auth_bypass_warnings(settings.auth_bypass):
-        collected.add_warning(key, text)
-    if not collected.boolean("reverse_proxy"):
+        options.add_warning(key, text)
+    if not options.boolean("reverse_proxy"):
         return
     if settings.auth_bypass.skips:
-        collected.add_warning(
+        options.add_warning(
             "reverse_proxy",
-            "with rules that skip the login, the gateway must set X-Forwarded-Uri, "
-            "X-Forwarded-Method and real_client_ip_header itself, or a client does",
+            "with skip_auth_* or trusted_ips, the gateway must overwrite "
+            "X-Forwarded-Uri, X-Forwarded-Method and real_client_ip_header; otherwise "
+            "clients can forge them",
         )
     elif settings.access.any:
-        collected.add_warning(
+        options.add_warning(
             "reverse_proxy",
-            "with access rules, a gateway that asks must set X-Forwarded-Host, "
-            "X-Forwarded-Uri and X-Forwarded-Method itself, or a client does",
+            "with access rules, a gateway that uses auth checks must overwrite "
+            "X-Forwarded-Host, X-Forwarded-Uri and X-Forwarded-Method; otherwise "
+            "clients can forge them",
         )

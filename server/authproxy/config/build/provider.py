@@ -1,18 +1,18 @@
-"""The options about the identity provider, as `ProviderSettings`."""
+"""Build `ProviderSettings` from the options of the identity provider."""
 
 from __future__ import annotations
 
 from typing import Any
 from urllib.parse import urlsplit
 
+from authproxy_core.settings import ProviderSettings
 from authproxy_core.settings.provider_types import PROVIDER_TYPES
-from authproxy_core.settings.root import LoginParameter, ProviderSettings
+from authproxy_core.settings.providers import LoginParameter
 
-from ..read.files import read_text
+from ..read.files import read_secret, read_text
 from ..read.resolved import ResolvedOptions
-from ..read.secrets import read_secret
 from ..read.sources import closest_name
-from . import provider_types as own
+from . import provider_types
 
 ALGORITHMS = frozenset(
     f"{kind}{size}" for kind in ("HS", "RS", "ES", "PS") for size in (256, 384, 512)
@@ -28,87 +28,89 @@ ENDPOINTS = (
 )
 
 
-def provider(collected: ResolvedOptions, plain: dict[str, Any]) -> ProviderSettings:
-    """The provider; *plain* holds the fields that are options as they are."""
-    kind = _kind(collected)
-    _judge(collected)
-    own.warn_of_others(collected, kind)
-    name = plain["name"]
+def build_provider(
+    options: ResolvedOptions, fields: dict[str, Any]
+) -> ProviderSettings:
+    """Build the provider; *fields* are the values of the options set unchanged."""
+    kind = _provider_type(options)
+    _check_values(options)
+    provider_types.warn_unused_options(options, kind)
+    name = fields["name"]
     return ProviderSettings(
         **{
-            **plain,
-            "id": name or f"{kind}={plain['client_id']}",
+            **fields,
+            "id": name or f"{kind}={fields['client_id']}",
             "type": kind,
-            "client_secret": read_secret(collected, "client_secret"),
-            "public_keys": _public_keys(collected),
-            "code_challenge_method": collected.string("code_challenge_method")
-            or collected.string("force_code_challenge_method"),
-            "email_claim": _email_claim(collected),
-            "allowed_groups": _allowed_groups(collected, kind),
-            "login_parameters": _login_parameters(collected),
-            **_of_type(collected, kind),
+            "client_secret": read_secret(options, "client_secret"),
+            "public_keys": _read_public_keys(options),
+            "code_challenge_method": options.string("code_challenge_method")
+            or options.string("force_code_challenge_method"),
+            "email_claim": _email_claim(options),
+            "allowed_groups": _allowed_groups(options, kind),
+            "login_parameters": _login_parameters(options),
+            **_type_fields(options, kind),
         }
     )
 
 
-def _kind(collected: ResolvedOptions) -> str:
-    kind = collected.string("provider")
+def _provider_type(options: ResolvedOptions) -> str:
+    kind = options.string("provider")
     if kind not in PROVIDER_TYPES:
         near = closest_name(kind, PROVIDER_TYPES)
         expected = f"one of {', '.join(sorted(PROVIDER_TYPES))}"
         expected += f"; did you mean {near!r}?" if near else ""
-        collected.add_mismatch("provider", kind, expected)
-        return "oidc"  # its problems are those of most types
+        options.add_mismatch("provider", kind, expected)
+        return "oidc"  # has the checks that most types share
     return kind
 
 
-def _of_type(collected: ResolvedOptions, kind: str) -> dict[str, Any]:
-    """The settings that only this type of provider has."""
+def _type_fields(options: ResolvedOptions, kind: str) -> dict[str, Any]:
+    """Return the field with the settings of this type of provider, if it has one."""
     match kind:
         case "github":
-            return {"github": own.github(collected)}
+            return {"github": provider_types.build_github(options)}
         case "gitlab":
-            return {"gitlab": own.gitlab(collected)}
+            return {"gitlab": provider_types.build_gitlab(options)}
         case "google":
-            return {"google": own.google(collected)}
+            return {"google": provider_types.build_google(options)}
         case "bitbucket":
-            return {"bitbucket": own.bitbucket(collected)}
+            return {"bitbucket": provider_types.build_bitbucket(options)}
         case "azure":
-            return {"azure": own.azure(collected)}
+            return {"azure": provider_types.build_azure(options)}
         case "entra-id":
-            return {"entra_id": own.entra_id(collected)}
+            return {"entra_id": provider_types.build_entra_id(options)}
         case "login.gov":
-            return {"login_gov": own.login_gov(collected)}
+            return {"login_gov": provider_types.build_login_gov(options)}
     return {}
 
 
-def _public_keys(collected: ResolvedOptions) -> tuple[str, ...]:
+def _read_public_keys(options: ResolvedOptions) -> tuple[str, ...]:
     key = "oidc_public_key_files"
-    found = [read_text(collected, key, path) for path in collected.strings(key)]
-    if found and not collected.boolean("skip_oidc_discovery"):
-        collected.add_warning(key, "has no effect without skip_oidc_discovery")
-    return tuple(text for text in found if text is not None)
+    texts = [read_text(options, key, path) for path in options.strings(key)]
+    if texts and not options.boolean("skip_oidc_discovery"):
+        options.add_warning(key, "has no effect without skip_oidc_discovery")
+    return tuple(text for text in texts if text is not None)
 
 
-def _judge(collected: ResolvedOptions) -> None:
-    """Note what makes no sense in options that are passed on as they are."""
+def _check_values(options: ResolvedOptions) -> None:
+    """Check the options that are set unchanged."""
     for key in ENDPOINTS:
-        url = collected.string(key)
-        if url and not is_web_address(url):
-            collected.add_mismatch(key, url, "an address such as https://HOST/PATH")
-    for name in collected.strings("oidc_enabled_signing_algs"):
+        url = options.string(key)
+        if url and not is_http_url(url):
+            options.add_mismatch(key, url, "a URL such as https://HOST/PATH")
+    for name in options.strings("oidc_enabled_signing_algs"):
         if name not in ALGORITHMS:
-            collected.add_mismatch(
+            options.add_mismatch(
                 "oidc_enabled_signing_algs", name, "an algorithm such as RS256 or ES256"
             )
-    if not collected.strings("oidc_audience_claims"):
-        collected.add_problem(
+    if not options.strings("oidc_audience_claims"):
+        options.add_problem(
             "oidc_audience_claims", "empty, expected claims such as aud"
         )
 
 
-def is_web_address(text: str) -> bool:
-    """Whether *text* is an absolute http or https URL."""
+def is_http_url(text: str) -> bool:
+    """Return whether *text* is an absolute http or https URL."""
     try:
         parts = urlsplit(text)
         _ = parts.port
@@ -122,34 +124,32 @@ def is_web_address(text: str) -> bool:
     )
 
 
-def _email_claim(collected: ResolvedOptions) -> str:
-    claim = collected.string("oidc_email_claim")
-    return collected.string("user_id_claim") if claim == "email" else claim
+def _email_claim(options: ResolvedOptions) -> str:
+    claim = options.string("oidc_email_claim")
+    return options.string("user_id_claim") if claim == "email" else claim
 
 
-def _allowed_groups(collected: ResolvedOptions, kind: str) -> tuple[str, ...]:
-    """Groups, and roles in the form that keycloak-oidc gives to them."""
-    groups = collected.strings("allowed_groups")
-    roles = collected.strings("allowed_roles")
+def _allowed_groups(options: ResolvedOptions, kind: str) -> tuple[str, ...]:
+    """Return the groups, and the roles as groups ``role:NAME`` (keycloak-oidc)."""
+    groups = options.strings("allowed_groups")
+    roles = options.strings("allowed_roles")
     if roles and kind != "keycloak-oidc":
-        collected.add_problem(
-            "allowed_roles",
-            f"only the provider keycloak-oidc knows roles; with {kind} nobody's would "
-            "be checked",
+        options.add_problem(
+            "allowed_roles", f"requires the provider keycloak-oidc; {kind} has no roles"
         )
     if "" in roles:
-        collected.add_problem("allowed_roles", "got an empty role")
+        options.add_problem("allowed_roles", "got an empty role")
     return (*groups, *(f"role:{role}" for role in roles))
 
 
-def _login_parameters(collected: ResolvedOptions) -> tuple[LoginParameter, ...]:
-    """The fixed parameters; approval_prompt is always there unless prompt is."""
-    found = []
-    if acr_values := collected.string("acr_values"):
-        found.append(LoginParameter("acr_values", (acr_values,)))
-    if prompt := collected.string("prompt"):
-        found.append(LoginParameter("prompt", (prompt,)))
+def _login_parameters(options: ResolvedOptions) -> tuple[LoginParameter, ...]:
+    """Return the fixed parameters; ``approval_prompt`` is the default of ``prompt``."""
+    parameters = []
+    if acr_values := options.string("acr_values"):
+        parameters.append(LoginParameter("acr_values", (acr_values,)))
+    if prompt := options.string("prompt"):
+        parameters.append(LoginParameter("prompt", (prompt,)))
     else:
-        approval = collected.string("approval_prompt") or "force"
-        found.append(LoginParameter("approval_prompt", (approval,)))
-    return tuple(found)
+        approval = options.string("approval_prompt") or "force"
+        parameters.append(LoginParameter("approval_prompt", (approval,)))
+    return tuple(parameters)

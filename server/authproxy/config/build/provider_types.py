@@ -1,4 +1,4 @@
-"""The options that only one type of provider reads."""
+"""Build the settings that only one type of provider has."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from authproxy_core.settings import Secret
 from authproxy_core.settings.providers import (
     AzureSettings,
     BitbucketSettings,
@@ -16,48 +17,47 @@ from authproxy_core.settings.providers import (
     GoogleSettings,
     LoginGovSettings,
 )
-from authproxy_core.settings.root import Secret
 
 from ..read.files import read_file
 from ..read.resolved import ResolvedOptions
 
-# Whose options these are; what others are given is ignored, with a warning.
-READERS: Mapping[str, tuple[str, ...]] = {
-    "keycloak_groups": ("keycloak",),
-    "azure_tenant": ("azure",),
-    "azure_graph_group_field": ("azure",),
-    "entra_id_allowed_tenants": ("entra-id",),
-    "entra_id_federated_token_auth": ("entra-id",),
-    "bitbucket_team": ("bitbucket",),
-    "bitbucket_repository": ("bitbucket",),
-    "github_org": ("github",),
-    "github_team": ("github",),
-    "github_repo": ("github",),
-    "github_token": ("github",),
-    "github_users": ("github",),
-    "gitlab_groups": ("gitlab",),
-    "gitlab_projects": ("gitlab",),
-    "google_groups": ("google",),
-    "google_group": ("google",),
-    "google_admin_email": ("google",),
-    "google_service_account_json": ("google",),
-    "google_use_application_default_credentials": ("google",),
-    "google_target_principal": ("google",),
-    "google_use_organization_id": ("google",),
-    "google_admin_api_user_scope": ("google",),
-    "jwt_key": ("login.gov",),
-    "jwt_key_file": ("login.gov",),
-    "pubjwk_url": ("login.gov",),
+# The only type of provider that reads the option; others ignore it with a warning.
+PROVIDER_OF_OPTION: Mapping[str, str] = {
+    "keycloak_groups": "keycloak",
+    "azure_tenant": "azure",
+    "azure_graph_group_field": "azure",
+    "entra_id_allowed_tenants": "entra-id",
+    "entra_id_federated_token_auth": "entra-id",
+    "bitbucket_team": "bitbucket",
+    "bitbucket_repository": "bitbucket",
+    "github_org": "github",
+    "github_team": "github",
+    "github_repo": "github",
+    "github_token": "github",
+    "github_users": "github",
+    "gitlab_groups": "gitlab",
+    "gitlab_projects": "gitlab",
+    "google_groups": "google",
+    "google_group": "google",
+    "google_admin_email": "google",
+    "google_service_account_json": "google",
+    "google_use_application_default_credentials": "google",
+    "google_target_principal": "google",
+    "google_use_organization_id": "google",
+    "google_admin_api_user_scope": "google",
+    "jwt_key": "login.gov",
+    "jwt_key_file": "login.gov",
+    "pubjwk_url": "login.gov",
 }
-TOKEN_FILE = "AZURE_FEDERATED_TOKEN_FILE"  # noqa: S105  # the name of a variable
-GOOGLE_FILE = "GOOGLE_APPLICATION_CREDENTIALS"
-GOOGLE_DEFAULT = ".config/gcloud/application_default_credentials.json"
+TOKEN_FILE_VARIABLE = "AZURE_FEDERATED_TOKEN_FILE"  # noqa: S105 - a variable's name
+GOOGLE_FILE_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
+GOOGLE_DEFAULT_FILE = ".config/gcloud/application_default_credentials.json"
 
 
 class TokenFile(Struct, frozen=True):
-    """A file whose content is a token; it is read anew each time, for it changes.
+    """A file with a token; read at each call, because the platform rotates it.
 
-    Raises OSError when it can't be read.
+    The call raises OSError for an unreadable file.
     """
 
     path: str
@@ -66,128 +66,124 @@ class TokenFile(Struct, frozen=True):
         return Path(self.path).read_bytes()
 
 
-def warn_of_others(collected: ResolvedOptions, kind: str) -> None:
-    """Say which of the given options have no effect with the provider *kind*."""
-    for key, readers in READERS.items():
-        # Both options have one flag.
-        twin = key == "google_groups" and "google_group" in collected.given
-        if kind not in readers and not collected.is_default(key) and not twin:
-            collected.add_warning(
-                key, f"has no effect: only the provider {readers[0]} reads it"
+def warn_unused_options(options: ResolvedOptions, kind: str) -> None:
+    """Warn about options that a provider of type *kind* ignores."""
+    for key, reader in PROVIDER_OF_OPTION.items():
+        # Both options share one flag; one warning is enough.
+        is_alias = key == "google_groups" and "google_group" in options.explicit
+        if kind != reader and not options.is_default(key) and not is_alias:
+            options.add_warning(
+                key, f"has no effect: only the provider {reader} reads it"
             )
 
 
-def github(collected: ResolvedOptions) -> GithubSettings:
-    """The options about GitHub."""
+def build_github(options: ResolvedOptions) -> GithubSettings:
+    """Build the settings of GitHub."""
     return GithubSettings(
-        org=collected.string("github_org"),
-        team=collected.string("github_team"),
-        repo=collected.string("github_repo"),
-        token=Secret(collected.string("github_token")),
-        users=collected.strings("github_users"),
+        org=options.string("github_org"),
+        team=options.string("github_team"),
+        repo=options.string("github_repo"),
+        token=Secret(options.string("github_token")),
+        users=options.strings("github_users"),
     )
 
 
-def gitlab(collected: ResolvedOptions) -> GitlabSettings:
-    """The options about GitLab."""
+def build_gitlab(options: ResolvedOptions) -> GitlabSettings:
+    """Build the settings of GitLab."""
     return GitlabSettings(
-        groups=collected.strings("gitlab_groups"),
-        projects=collected.strings("gitlab_projects"),
+        groups=options.strings("gitlab_groups"),
+        projects=options.strings("gitlab_projects"),
     )
 
 
-def bitbucket(collected: ResolvedOptions) -> BitbucketSettings:
-    """The options about Bitbucket."""
+def build_bitbucket(options: ResolvedOptions) -> BitbucketSettings:
+    """Build the settings of Bitbucket."""
     return BitbucketSettings(
-        team=collected.string("bitbucket_team"),
-        repository=collected.string("bitbucket_repository"),
+        team=options.string("bitbucket_team"),
+        repository=options.string("bitbucket_repository"),
     )
 
 
-def azure(collected: ResolvedOptions) -> AzureSettings:
-    """The options about Azure."""
+def build_azure(options: ResolvedOptions) -> AzureSettings:
+    """Build the settings of Azure."""
     return AzureSettings(
-        tenant=collected.string("azure_tenant"),
-        graph_group_field=collected.string("azure_graph_group_field"),
+        tenant=options.string("azure_tenant"),
+        graph_group_field=options.string("azure_graph_group_field"),
     )
 
 
-def entra_id(collected: ResolvedOptions) -> EntraIdSettings:
-    """The options about Entra ID."""
+def build_entra_id(options: ResolvedOptions) -> EntraIdSettings:
+    """Build the settings of Entra ID."""
     key = "entra_id_federated_token_auth"
-    token = _token_file(collected, key) if collected.boolean(key) else None
+    token = _federated_token_file(options, key) if options.boolean(key) else None
     return EntraIdSettings(
-        allowed_tenants=collected.strings("entra_id_allowed_tenants"),
+        allowed_tenants=options.strings("entra_id_allowed_tenants"),
         federated_token=token,
     )
 
 
-def _token_file(collected: ResolvedOptions, key: str) -> TokenFile:
-    path = collected.environ.get(TOKEN_FILE, "")
+def _federated_token_file(options: ResolvedOptions, key: str) -> TokenFile:
+    path = options.environ.get(TOKEN_FILE_VARIABLE, "")
     if not path:
-        collected.add_problem(
-            key, f"needs the variable {TOKEN_FILE}, the name of a file"
+        options.add_problem(
+            key, f"requires the variable {TOKEN_FILE_VARIABLE} with a file name"
         )
     elif not Path(path).is_file():
-        collected.add_problem(
-            key, f"the file {path} of the variable {TOKEN_FILE} is missing"
-        )
+        options.add_problem(key, f"no file {path} ({TOKEN_FILE_VARIABLE})")
     return TokenFile(path)
 
 
-def google(collected: ResolvedOptions) -> GoogleSettings:
-    """The options about Google, and the credentials that they lead to."""
-    groups, old = collected.strings("google_groups"), collected.strings("google_group")
+def build_google(options: ResolvedOptions) -> GoogleSettings:
+    """Build the settings of Google, with the credentials for the directory."""
+    groups, old = options.strings("google_groups"), options.strings("google_group")
     if old and old != groups:
-        collected.add_warning(
-            "google_group", "is the old name of google_groups, and wins"
-        )
+        options.add_warning("google_group", "overrides google_groups, its new name")
         groups = old
-    credentials = _google_credentials(collected)
+    credentials = _google_credentials(options)
     return GoogleSettings(
         groups=groups,
-        admin_email=collected.string("google_admin_email"),
+        admin_email=options.string("google_admin_email"),
         credentials=credentials or Secret(b""),
         metadata_server=credentials is None,
-        target_principal=collected.string("google_target_principal"),
-        use_organization_id=collected.boolean("google_use_organization_id"),
-        admin_api_user_scope=collected.string("google_admin_api_user_scope"),
+        target_principal=options.string("google_target_principal"),
+        use_organization_id=options.boolean("google_use_organization_id"),
+        admin_api_user_scope=options.string("google_admin_api_user_scope"),
     )
 
 
-def _google_credentials(collected: ResolvedOptions) -> Secret | None:
-    """The JSON of an account; None for those that the metadata server has."""
+def _google_credentials(options: ResolvedOptions) -> Secret | None:
+    """Return the account as JSON; None for the credentials of the metadata server."""
     key = "google_service_account_json"
-    path = collected.string(key)
+    path = options.string(key)
     default = "google_use_application_default_credentials"
-    if collected.boolean(default):
+    if options.boolean(default):
         if path:
-            collected.add_problem(key, f"can't be used with {default}; choose one")
-        key, path = default, _default_credentials(collected.environ)
+            options.add_problem(key, f"can't be used with {default}")
+        key, path = default, _default_credentials_file(options.environ)
         if not path:
             return None
-    return Secret(read_file(collected, key, path) or b"") if path else Secret(b"")
+    return Secret(read_file(options, key, path) or b"") if path else Secret(b"")
 
 
-def _default_credentials(environ: Mapping[str, str]) -> str:
-    """Where the application default credentials are, "" when in no file."""
-    named = environ.get(GOOGLE_FILE, "")
-    if named:
-        return named
-    usual = Path(environ.get("HOME", "/")) / GOOGLE_DEFAULT
-    return str(usual) if usual.is_file() else ""
+def _default_credentials_file(environ: Mapping[str, str]) -> str:
+    """Return the file with the application default credentials, or ""."""
+    explicit = environ.get(GOOGLE_FILE_VARIABLE, "")
+    if explicit:
+        return explicit
+    default = Path(environ.get("HOME", "/")) / GOOGLE_DEFAULT_FILE
+    return str(default) if default.is_file() else ""
 
 
-def login_gov(collected: ResolvedOptions) -> LoginGovSettings:
-    """The options about login.gov."""
-    text, path = collected.string("jwt_key"), collected.string("jwt_key_file")
+def build_login_gov(options: ResolvedOptions) -> LoginGovSettings:
+    """Build the settings of login.gov."""
+    text, path = options.string("jwt_key"), options.string("jwt_key_file")
     if text and path:
-        collected.add_problem("jwt_key", "can't be used with jwt_key_file; choose one")
+        options.add_problem("jwt_key", "can't be used with jwt_key_file")
     if path and not text:
-        content = read_file(collected, "jwt_key_file", path)
+        content = read_file(options, "jwt_key_file", path)
         if content == b"":
-            collected.add_problem("jwt_key_file", f"{path} is empty")
+            options.add_problem("jwt_key_file", f"{path} is empty")
         key = Secret(content or b"")
     else:
         key = Secret(text)
-    return LoginGovSettings(jwt_key=key, pubjwk_url=collected.string("pubjwk_url"))
+    return LoginGovSettings(jwt_key=key, pubjwk_url=options.string("pubjwk_url"))

@@ -1,4 +1,4 @@
-"""The parts of the settings that either the flat options or an alpha file give."""
+"""The sections of the settings that flat options or an alpha file define."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from authproxy_core.settings.root import HeaderRule, ProviderSettings, UpstreamSettings
+from authproxy_core.settings import HeaderRule, ProviderSettings, UpstreamSettings
 from authproxy_core.settings.rules import AccessRule
 
 from ...server_settings import Listener
 from ..options.table import OPTIONS
 from ..read.resolved import ResolvedOptions
-from . import headers
-from .listeners import listeners
-from .provider import provider
-from .upstreams import upstreams
+from .headers import build_request_headers, build_response_headers
+from .listeners import build_listeners
+from .provider import build_provider
+from .upstreams import build_upstreams
 
 
 class Sections(NamedTuple):
-    """What both forms can say; the rest comes from flat options only."""
+    """The settings that an alpha file can replace; the rest has flat options only."""
 
     providers: tuple[ProviderSettings, ...]
     request_headers: tuple[HeaderRule, ...]
@@ -30,21 +30,21 @@ class Sections(NamedTuple):
     access_rules: tuple[AccessRule, ...] = ()
 
 
-def option_fields(collected: ResolvedOptions, settings: type[Struct]) -> dict[str, Any]:
+def option_fields(options: ResolvedOptions, settings: type[Struct]) -> dict[str, Any]:
     """Return the values of the options that set a field of *settings*, by field name."""
     return {
-        name: collected.value(option.key)
+        name: options.value(option.key)
         for option in OPTIONS
         if (name := option.field_of(settings))
     }
 
 
-def flat_sections(collected: ResolvedOptions) -> Sections:
-    """What the flat options say; problems are noted."""
+def build_sections(options: ResolvedOptions) -> Sections:
+    """Build the sections from the flat options."""
     return Sections(
-        providers=(provider(collected, option_fields(collected, ProviderSettings)),),
-        request_headers=headers.request_rules(collected),
-        response_headers=headers.response_rules(collected),
-        upstreams=upstreams(collected),
-        listeners=listeners(collected),
+        providers=(build_provider(options, option_fields(options, ProviderSettings)),),
+        request_headers=build_request_headers(options),
+        response_headers=build_response_headers(options),
+        upstreams=build_upstreams(options),
+        listeners=build_listeners(options),
     )

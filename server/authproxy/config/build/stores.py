@@ -1,96 +1,105 @@
-"""Where sessions are kept, and what the workers share."""
+"""Build the settings of the session store and of the state that workers share."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from authproxy_core.settings.root import SessionSettings
+from authproxy_core.settings import SessionSettings
 
 from ...server_settings import StoreSettings
 from ..options.table import OPTIONS
 from ..read.resolved import ResolvedOptions
-from .redis import redis
-
-FOR_REDIS = "only read when session_store_type or shared_state is redis"
-FOR_SQLITE = "only read when session_store_type or shared_state is sqlite"
+from .redis import build_redis
 
 
-def store(collected: ResolvedOptions) -> StoreSettings:
-    """The store, if there is to be one."""
-    kind = _kind(collected)
-    _warn_of_unread(collected, kind)
+def build_store(options: ResolvedOptions) -> StoreSettings:
+    """Build the store; its kind is "none" if sessions and workers need no store."""
+    kind = _store_kind(options)
+    _warn_unused_options(options, kind)
     match kind:
         case "sqlite":
-            return StoreSettings(kind="sqlite", path=_path(collected))
+            return StoreSettings(kind="sqlite", path=_sqlite_path(options))
         case "redis":
-            return StoreSettings(kind="redis", redis=redis(collected))
+            return StoreSettings(kind="redis", redis=build_redis(options))
     return StoreSettings()
 
 
-def _kind(collected: ResolvedOptions) -> str:
-    kept_in = collected.string("session_store_type")
-    shared = collected.string("shared_state")
-    if kept_in == "cookie":
-        return shared or ("sqlite" if _is_needed(collected) else "none")
-    if shared not in ("", kept_in):
-        collected.add_problem(
+def _store_kind(options: ResolvedOptions) -> str:
+    backend = options.string("session_store_type")
+    shared = options.string("shared_state")
+    if backend == "cookie":
+        return shared or ("sqlite" if _needs_shared_state(options) else "none")
+    if shared not in ("", backend):
+        options.add_problem(
             "shared_state",
-            f"got {shared!r}, but sessions are kept in {kept_in}, which is shared",
+            f"got {shared!r}, expected {backend!r} as in session_store_type",
         )
-    return kept_in
+    return backend
 
 
-def _is_needed(collected: ResolvedOptions) -> bool:
-    """Whether cookie sessions need something that outlives a worker.
+def _needs_shared_state(options: ResolvedOptions) -> bool:
+    """Return whether cookie sessions need state outside of a worker.
 
-    Several workers must not refresh one session at the same time, and a session that
-    was ended at one of them has ended for all.
+    Workers must not refresh the same session at once, and must know the sessions that
+    another worker revoked.
     """
-    several = collected.integer("workers") != 1
+    several = options.integer("workers") != 1
     return (
         several
-        or bool(collected.seconds("cookie_refresh"))
-        or bool(collected.seconds("session_refresh_before"))
-        or collected.boolean("session_revocation")
-        or not collected.is_default("sqlite_path")
+        or bool(options.seconds("cookie_refresh"))
+        or bool(options.seconds("session_refresh_before"))
+        or options.boolean("session_revocation")
+        or not options.is_default("sqlite_path")
     )
 
 
-def _path(collected: ResolvedOptions) -> str:
+def _sqlite_path(options: ResolvedOptions) -> str:
     key = "sqlite_path"
-    path = collected.string(key)
+    path = options.string(key)
     if not path:
-        if collected.string("session_store_type") == "sqlite":
-            collected.add_problem(key, "missing; expected a file for the sessions")
+        if options.string("session_store_type") == "sqlite":
+            options.add_problem(key, "missing; expected a file for the sessions")
         return ""
     path = os.path.abspath(path)
+    directory = os.path.dirname(path)
     if os.path.isdir(path):
-        collected.add_problem(key, f"{path} is a folder, expected a file")
-    elif not os.path.isdir(os.path.dirname(path)):
-        collected.add_problem(key, f"the folder {os.path.dirname(path)} does not exist")
+        options.add_problem(key, f"{path} is a directory, expected a file")
+    elif not os.path.isdir(directory):
+        options.add_problem(key, f"no directory {directory}")
     return path
 
 
-def _warn_of_unread(collected: ResolvedOptions, kind: str) -> None:
+def _warn_unused_options(options: ResolvedOptions, kind: str) -> None:
     for option in OPTIONS:
         key = option.key
-        if collected.is_default(key) or key in collected.failed:
+        if options.is_default(key) or key in options.failed:
             continue
-        if key.startswith("redis_") and kind != "redis":
-            collected.add_warning(key, f"has no effect: {FOR_REDIS}")
-        elif key == "sqlite_path" and kind != "sqlite":
-            collected.add_warning(key, f"has no effect: {FOR_SQLITE}")
+        if key.startswith("redis_"):
+            required = "redis"
+        elif key == "sqlite_path":
+            required = "sqlite"
+        else:
+            continue
+        if kind != required:
+            options.add_warning(
+                key,
+                "has no effect: only read if session_store_type or shared_state is "
+                f"{required}",
+            )
 
 
-def sessions(
-    collected: ResolvedOptions, plain: dict[str, Any], kind: str
+def build_sessions(
+    options: ResolvedOptions, fields: dict[str, Any], kind: str
 ) -> SessionSettings:
-    """The core's part; *plain* holds the fields that are options as they are."""
-    in_cookies = collected.string("session_store_type") == "cookie"
+    """Build the core's settings of sessions for a store of *kind*.
+
+    *fields* are the values of the options set unchanged.
+    """
+    in_cookies = options.string("session_store_type") == "cookie"
     return SessionSettings(
         **{
-            **plain,
+            **fields,
             "backend": "cookie" if in_cookies else "store",
             "shared": kind != "none",
         }

@@ -1,4 +1,4 @@
-"""The option ``upstreams``: an address is also the path that it answers for."""
+"""Build upstreams: the path of an upstream's URL is also the path that it serves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from msgspec.structs import replace
 
 from authproxy_core.encoding import is_token
-from authproxy_core.settings.root import UpstreamSettings
+from authproxy_core.settings import UpstreamSettings
 
 from ..read.files import read_text
 from ..read.resolved import ResolvedOptions
@@ -25,140 +25,146 @@ BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 BAD_CHARACTER = re.compile(r"[\x00-\x20\x7f]")
 
 
-def upstreams(collected: ResolvedOptions) -> tuple[UpstreamSettings, ...]:
-    """What oauth2-proxy makes of each address; problems are noted."""
-    found = [_upstream(collected, uri) for uri in collected.strings(KEY)]
-    good = [upstream for upstream in found if upstream is not None]
-    for path in _repeated([upstream.path for upstream in good]):
-        collected.add_problem(
-            KEY, f"two of them answer for the path {path!r}; expected one for each path"
+def build_upstreams(options: ResolvedOptions) -> tuple[UpstreamSettings, ...]:
+    """Build the upstreams from their URLs, as oauth2-proxy does."""
+    upstreams = [
+        upstream
+        for uri in options.strings(KEY)
+        if (upstream := _build_upstream(options, uri)) is not None
+    ]
+    for path in _duplicates([upstream.path for upstream in upstreams]):
+        options.add_problem(
+            KEY, f"several upstreams have the path {path!r}, expected one"
         )
-    return tuple(good)
+    return tuple(upstreams)
 
 
-def _repeated(texts: Sequence[str]) -> list[str]:
+def _duplicates(texts: Sequence[str]) -> list[str]:
     return sorted({text for text in texts if texts.count(text) > 1})
 
 
-def _upstream(collected: ResolvedOptions, uri: str) -> UpstreamSettings | None:
+def _build_upstream(options: ResolvedOptions, uri: str) -> UpstreamSettings | None:
     try:
         parts = urlsplit(uri)
         _ = parts.port
         if BAD_CHARACTER.search(uri) or BAD_ESCAPE.search(parts.path):
             raise ValueError
     except ValueError:
-        collected.add_mismatch(KEY, uri, "an address such as http://127.0.0.1:8080/")
+        options.add_mismatch(KEY, uri, "a URL such as http://127.0.0.1:8080/")
         return None
     match parts.scheme:
         case "http" | "https" | "h2c" | "h2" if parts.hostname:
             path = unquote(parts.path) or "/"
-            return _proxied(collected, path, path, uri)
+            return _build_proxied(options, path, path, uri)
         case "unix" if parts.path and not parts.netloc:
-            return _proxied(collected, unquote(parts.path), "/", uri)
+            return _build_proxied(options, unquote(parts.path), "/", uri)
         case "static":
-            return _static(collected, uri, parts)
+            return _build_static(options, uri, parts)
         case "file":
-            return _file(collected, uri, parts)
+            return _build_files(options, uri, parts)
         case _:
-            collected.add_mismatch(
+            options.add_mismatch(
                 KEY,
                 uri,
                 "http://HOST, https://HOST, h2c://HOST, h2://HOST, unix:///PATH, "
-                "static://CODE or file:///FOLDER/",
+                "static://CODE or file:///DIRECTORY/",
             )
             return None
 
 
-def _proxied(
-    collected: ResolvedOptions, name: str, path: str, uri: str
+def _build_proxied(
+    options: ResolvedOptions, name: str, path: str, uri: str
 ) -> UpstreamSettings:
     return UpstreamSettings(
         id=name,
         path=path,
         uri=uri,
-        pass_host_header=collected.boolean("pass_host_header"),
-        proxy_websockets=collected.boolean("proxy_websockets"),
-        flush_interval=collected.seconds("flush_interval"),
-        disable_keep_alives=collected.boolean("disable_keep_alives"),
-        insecure_skip_tls_verify=collected.boolean("ssl_upstream_insecure_skip_verify"),
-        timeout=collected.seconds("upstream_timeout"),
+        pass_host_header=options.boolean("pass_host_header"),
+        proxy_websockets=options.boolean("proxy_websockets"),
+        flush_interval=options.seconds("flush_interval"),
+        disable_keep_alives=options.boolean("disable_keep_alives"),
+        insecure_skip_tls_verify=options.boolean("ssl_upstream_insecure_skip_verify"),
+        timeout=options.seconds("upstream_timeout"),
     )
 
 
-def _static(
-    collected: ResolvedOptions, uri: str, parts: SplitResult
+def _build_static(
+    options: ResolvedOptions, uri: str, parts: SplitResult
 ) -> UpstreamSettings | None:
     text = parts.netloc
     if not text.isascii() or not text.isdigit():
-        collected.add_warning(KEY, f"{uri} has no status code; it answers 200")
+        options.add_warning(KEY, f"{uri} has no status code; responds with 200")
         text = "200"
     if len(text) != 3 or not 200 <= int(text) <= 599:
-        collected.add_mismatch(KEY, uri, "a status code from 200 to 599")
+        options.add_mismatch(KEY, uri, "a status code from 200 to 599")
         return None
     return UpstreamSettings(id=uri, path="/", static_code=int(text))
 
 
-def _file(
-    collected: ResolvedOptions, uri: str, parts: SplitResult
+def _build_files(
+    options: ResolvedOptions, uri: str, parts: SplitResult
 ) -> UpstreamSettings | None:
-    """A folder, for the path in the fragment or else for its own.
+    """Build a static file server for the path in the fragment, or the file path.
 
-    The null device is the customary way to say that there is no upstream.
+    ``file:///dev/null`` is valid: deployments without an upstream use it.
     """
     if parts.netloc or not parts.path.startswith("/"):
-        collected.add_mismatch(KEY, uri, "file:///FOLDER/ or file:///FOLDER/#/PATH/")
+        expected = "file:///DIRECTORY/ or file:///DIRECTORY/#/PATH/"
+        options.add_mismatch(KEY, uri, expected)
         return None
     path = unquote(parts.fragment) or unquote(parts.path)
     return UpstreamSettings(id=path, path=path, uri=uri.partition("#")[0])
 
 
-def trusted(
-    collected: ResolvedOptions, found: Sequence[UpstreamSettings]
+def add_ca_certificates(
+    options: ResolvedOptions, upstreams: Sequence[UpstreamSettings]
 ) -> tuple[UpstreamSettings, ...]:
-    """*found* with the authorities to trust, where they name none themselves.
+    """Return *upstreams* with the CA certificates to trust, unless they have some.
 
-    As in oauth2-proxy, those for the provider count for upstreams too.
+    As in oauth2-proxy, the CA certificates of the provider are the default.
     """
-    own = collected.strings(CA_KEY)
-    if own:
-        pem = _certificates(collected, own)
+    files = options.strings(CA_KEY)
+    if files:
+        pem = _read_certificates(options, files)
+        trust_system = False
     else:
-        # What is wrong with these is said where the provider's client is tried out.
-        files = collected.strings("provider_ca_files")
-        pem = "\n".join([_text(path) for path in files])
+        # The preflight of the provider's client reports problems with these files.
+        pem = "\n".join(map(_read_or_empty, options.strings("provider_ca_files")))
+        trust_system = options.boolean("use_system_trust_store")
     if not pem:
-        return tuple(found)
-    system = not own and collected.boolean("use_system_trust_store")
+        return tuple(upstreams)
     return tuple(
-        one if one.ca_pem else replace(one, ca_pem=pem, trust_system=system)
-        for one in found
+        upstream
+        if upstream.ca_pem
+        else replace(upstream, ca_pem=pem, trust_system=trust_system)
+        for upstream in upstreams
     )
 
 
-def _certificates(collected: ResolvedOptions, files: Sequence[str]) -> str:
-    pem = "\n".join([read_text(collected, CA_KEY, path) or "" for path in files])
+def _read_certificates(options: ResolvedOptions, files: Sequence[str]) -> str:
+    pem = "\n".join([read_text(options, CA_KEY, path) or "" for path in files])
     try:
         ssl.create_default_context(cadata=pem)
     except (ssl.SSLError, ValueError):
-        if CA_KEY not in collected.failed:
-            collected.add_mismatch(CA_KEY, list(files), "files of certificates in PEM")
+        if CA_KEY not in options.failed:
+            options.add_mismatch(CA_KEY, list(files), "PEM files with certificates")
     return pem
 
 
-def _text(path: str) -> str:
+def _read_or_empty(path: str) -> str:
     try:
         return Path(path).read_text()
     except (OSError, ValueError):
         return ""
 
 
-def names(collected: ResolvedOptions) -> None:
-    """Note what is wrong with the options that are names."""
-    via = collected.string("via")
+def check_forward_options(options: ResolvedOptions) -> None:
+    """Check the options ``via`` and ``websocket_origins``."""
+    via = options.string("via")
     if via and not is_token(via.encode()):
-        collected.add_mismatch("via", via, "a name without blanks, such as authproxy")
-    for origin in collected.strings("websocket_origins"):
+        options.add_mismatch("via", via, "a name without spaces, such as authproxy")
+    for origin in options.strings("websocket_origins"):
         if origin != "*" and not ORIGIN.fullmatch(origin):
-            collected.add_mismatch(
+            options.add_mismatch(
                 "websocket_origins", origin, "scheme://host[:port], or *"
             )

@@ -1,1 +1,1 @@
-"""The option table."""
+"""The option table, one module for each area."""

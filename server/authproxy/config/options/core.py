@@ -1,4 +1,4 @@
-"""Rows of the option table: endpoints and rules, cookies, sessions."""
+"""Options of endpoints, access and cookies."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from authproxy_core.settings.rules import RuleSettings
 
 from .option import Option, in_group
 
-_SAMESITE = ("", "lax", "strict", "none")
-_WITH_HTPASSWD = "only read with htpasswd_file"
-_WITH_BEARER = "only read with skip_jwt_bearer_tokens"
+SAMESITE_CHOICES = ("", "lax", "strict", "none")
 
 CORE_OPTIONS = in_group(
     "Proxy",
@@ -19,73 +17,76 @@ CORE_OPTIONS = in_group(
         "proxy_prefix",
         "string",
         "/oauth2",
-        "path below which the own endpoints are",
+        "path prefix of the proxy endpoints (sign_in, auth, callback, …)",
         Settings.proxy_prefix,
     ),
     Option(
         "ping_path",
         "string",
         "/ping",
-        "path that answers 200 while the process lives; empty disables it",
+        "liveness path: responds with 200 while the process runs; empty disables it",
         Settings.ping_path,
     ),
     Option(
         "ping_user_agent",
         "string",
         "",
-        "answer ping_path to this User-Agent only",
+        "respond to ping_path only for this User-Agent; empty accepts any",
         Settings.ping_user_agent,
     ),
     Option(
         "ready_path",
         "string",
         "/ready",
-        "path that answers 200 once logins are possible; empty disables it",
+        "readiness path: responds with 200 when logins are possible, else 503; empty "
+        "disables it",
         Settings.ready_path,
     ),
     Option(
         "reverse_proxy",
         "bool",
         False,
-        "believe the X-Forwarded-* headers of trusted peers",
+        "trust the X-Forwarded-* headers of trusted_proxy_ips",
         Settings.reverse_proxy,
     ),
     Option(
         "trusted_proxy_ips",
         "list",
         (),
-        "addresses and networks of the trusted peers; empty means loopback and "
-        "private addresses",
+        "IP addresses and networks of trusted gateways, ignored unless reverse_proxy; "
+        "empty: loopback and private addresses",
         Settings.trusted_proxies,
         "trusted-proxy-ip",
-        note="in oauth2-proxy empty means everybody",
+        note="in oauth2-proxy empty means all addresses",
     ),
     Option(
         "real_client_ip_header",
         "string",
         "X-Real-IP",
-        "header in which trusted peers name the client",
+        "header with the client's IP address, ignored unless sent by a trusted gateway",
         Settings.real_client_ip_header,
     ),
     Option(
         "redirect_url",
         "string",
         "",
-        "callback address given to the provider; empty means the request's own host",
+        "callback URL for the provider; empty: PREFIX/callback on the host of the "
+        "request",
         Settings.redirect_url,
     ),
     Option(
         "relative_redirect_url",
         "bool",
         False,
-        "give the callback to the provider without scheme and host",
+        "send the callback URL to the provider without scheme and host",
         Settings.relative_redirect_url,
     ),
     Option(
         "whitelist_domains",
         "list",
         (),
-        "hosts that a login may return to; a leading dot includes subdomains",
+        "additional hosts allowed as redirect target after login and sign-out; a "
+        "leading dot includes subdomains",
         Settings.whitelist_domains,
         "whitelist-domain",
     ),
@@ -93,7 +94,7 @@ CORE_OPTIONS = in_group(
         "email_domains",
         "list",
         (),
-        "let in addresses of these domains; * means any",
+        "allow emails of these domains; * allows any email",
         Settings.email_domains,
         "email-domain",
     ),
@@ -101,15 +102,16 @@ CORE_OPTIONS = in_group(
         "authenticated_emails_file",
         "string",
         "",
-        "CSV file whose first column has the addresses to let in",
+        "CSV file with allowed emails in the first column; emails in email_domains "
+        "are allowed as well",
         Settings.authenticated_emails,
-        note="read again when it changes",
+        note="reloaded when it changes",
     ),
     Option(
         "auth_success_status",
         "int",
         202,
-        "status of the auth endpoint for a good session",
+        "status of the auth endpoint for an allowed request",
         Settings.auth_success_status,
         choices=("200", "202", "204"),
         is_extension=True,
@@ -118,9 +120,9 @@ CORE_OPTIONS = in_group(
         "forbidden_session",
         "string",
         "keep",
-        "what becomes of a session that fails the rules for e-mail addresses, groups or "
-        "roles: keep, and answer 403; or clear, as in oauth2-proxy: its cookies and what "
-        "the store has of it are deleted, and the auth endpoint answers 401",
+        "action for a session that fails the email, group or role rules: keep (403), "
+        "or clear the cookie and the stored session (auth endpoint: 401, as in "
+        "oauth2-proxy)",
         Settings.forbidden_session,
         choices=("keep", "clear"),
         is_extension=True,
@@ -129,22 +131,22 @@ CORE_OPTIONS = in_group(
         "skip_provider_button",
         "bool",
         False,
-        "go to the provider without showing the sign-in page",
+        "redirect to the provider without showing the sign-in page",
         Settings.skip_provider_button,
     ),
     Option(
         "encode_state",
         "bool",
         False,
-        "base64url-encode the state parameter",
+        "encode the state parameter of the login as base64url",
         Settings.encode_state,
     ),
     Option(
         "restart_lost_logins",
         "bool",
         True,
-        "begin a login again, once, whose state is lost or foreign; off: a page says so, "
-        "as in oauth2-proxy",
+        "restart a login once if its state is missing or belongs to oauth2-proxy; "
+        "false shows an error page, as in oauth2-proxy",
         Settings.restart_lost_logins,
         is_extension=True,
     ),
@@ -152,14 +154,14 @@ CORE_OPTIONS = in_group(
         "force_json_errors",
         "bool",
         False,
-        "answer errors as JSON instead of pages",
+        "respond with JSON instead of error pages",
         Settings.force_json_errors,
     ),
     Option(
         "clock_skew",
         "duration",
         30.0,
-        "leeway for the times in tokens",
+        "tolerated clock difference when validating the times of tokens",
         Settings.clock_skew,
         maximum=600.0,
         is_extension=True,
@@ -168,7 +170,8 @@ CORE_OPTIONS = in_group(
         "api_routes",
         "list",
         (),
-        "paths (regular expressions) answered 401 JSON instead of a login page",
+        "path patterns (regular expressions) of API requests, which get 401 JSON "
+        "instead of the sign-in page",
         setting=AuthBypassSettings.api_routes,
         flag="api-route",
     ),
@@ -176,8 +179,8 @@ CORE_OPTIONS = in_group(
         "hsts_max_age",
         "duration",
         0.0,
-        "how long browsers shall use https only (Strict-Transport-Security), such as "
-        "8760h; sent over https, also when a trusted gateway speaks it; 0 means off",
+        "max-age of the Strict-Transport-Security header, such as 8760h, sent over "
+        "HTTPS (also behind a trusted gateway); 0 disables it",
         Settings.hsts,
         is_extension=True,
     ),
@@ -185,7 +188,8 @@ CORE_OPTIONS = in_group(
         "hsts_include_subdomains",
         "bool",
         False,
-        "the same for all names below the host",
+        "add includeSubDomains to Strict-Transport-Security; ignored without "
+        "hsts_max_age",
         Settings.hsts,
         is_extension=True,
     ),
@@ -193,8 +197,8 @@ CORE_OPTIONS = in_group(
         "access_rules_default",
         "string",
         "login",
-        "what holds where no access rule does ([[access_rules]] tables of the file): a "
-        "login, as without rules, or deny",
+        "policy for requests that no access rule matches ([[access_rules]] tables of "
+        "the TOML file): login, as without rules, or deny",
         RuleSettings.default,
         choices=("login", "deny"),
         is_extension=True,
@@ -203,7 +207,7 @@ CORE_OPTIONS = in_group(
         "skip_auth_routes",
         "list",
         (),
-        "requests let through without a login: METHOD=REGEX or REGEX",
+        "requests that bypass authentication: METHOD=REGEX, METHOD!=REGEX or REGEX",
         setting=AuthBypassSettings.skip_auth_routes,
         flag="skip-auth-route",
     ),
@@ -211,21 +215,22 @@ CORE_OPTIONS = in_group(
         "skip_auth_regex",
         "list",
         (),
-        "old form of skip_auth_routes, without methods",
+        "path patterns that bypass authentication for all methods; older form of "
+        "skip_auth_routes",
         setting=AuthBypassSettings.skip_auth_regex,
     ),
     Option(
         "skip_auth_preflight",
         "bool",
         False,
-        "let OPTIONS requests through without a login",
+        "bypass authentication for OPTIONS requests",
         setting=AuthBypassSettings.skip_auth_preflight,
     ),
     Option(
         "trusted_ips",
         "list",
         (),
-        "client addresses and networks let through without a login",
+        "client IP addresses and networks that bypass authentication",
         setting=AuthBypassSettings.trusted_ips,
         flag="trusted-ip",
     ),
@@ -233,80 +238,85 @@ CORE_OPTIONS = in_group(
         "force_https",
         "bool",
         False,
-        "redirect plain requests to https",
+        "redirect HTTP requests to HTTPS",
         setting=AuthBypassSettings.force_https,
     ),
     Option(
         "htpasswd_file",
         "string",
         "",
-        "file of users and password hashes for a login form",
+        "htpasswd file with the users of the sign-in form and of Basic "
+        "authentication; bcrypt or {SHA} hashes",
         setting=CredentialSettings.users,
     ),
     Option(
         "htpasswd_user_groups",
         "list",
         (),
-        "groups of the users of htpasswd_file",
+        "groups of all users of htpasswd_file",
         flag="htpasswd-user-group",
-        note=_WITH_HTPASSWD,
+        note="ignored without htpasswd_file",
         setting=CredentialSettings.user_groups,
     ),
     Option(
         "skip_jwt_bearer_tokens",
         "bool",
         False,
-        "accept bearer JWTs in place of a session",
+        "accept JWTs of the provider and of extra_jwt_issuers as bearer tokens, "
+        "without a session",
         setting=CredentialSettings.jwt_bearer_tokens,
     ),
     Option(
         "bearer_token_login_fallback",
         "bool",
         True,
-        "treat a request with a bad bearer token as one without",
-        note=_WITH_BEARER,
+        "treat a request with an invalid bearer token as one without a token; false: "
+        "403",
+        note="ignored without skip_jwt_bearer_tokens",
         setting=CredentialSettings.bearer_login_fallback,
     ),
     Option(
         "extra_jwt_issuers",
         "list",
         (),
-        "further issuers of bearer JWTs, as issuer=audience",
-        note=_WITH_BEARER,
+        "additional issuers of bearer JWTs, as ISSUER=AUDIENCE",
+        note="ignored without skip_jwt_bearer_tokens",
         setting=CredentialSettings.jwt_issuers,
     ),
     Option(
         "bearer_authorized_parties",
         "list",
         (),
-        "clients (azp) whose bearer JWTs are accepted besides the own one's; * means any",
+        "clients (azp claim) whose bearer JWTs are accepted in addition to client_id; "
+        "* accepts any",
         setting=CredentialSettings.jwt_authorized_parties,
         flag="bearer-authorized-party",
-        note=_WITH_BEARER,
+        note="ignored without skip_jwt_bearer_tokens",
         is_extension=True,
     ),
     Option(
         "allow_query_semicolons",
         "bool",
         False,
-        "read a semicolon in the query of an own endpoint as an ampersand",
+        "treat semicolons in the query of proxy endpoints as ampersands",
         Settings.allow_query_semicolons,
     ),
     Option(
         "signature_key",
         "string",
         "",
-        "sign upstream requests (Gap-Signature), as algorithm:key",
+        "sign upstream requests (Gap-Signature) with this key, as ALGORITHM:KEY; "
+        "empty disables signing",
         Settings.signature_key,
-        note="bodies above 1 MiB are answered 413",
+        note="with it, request bodies over 1 MiB are rejected with 413",
         secret=True,
     ),
     Option(
         "gcp_healthchecks",
         "bool",
         False,
-        "answer /liveness_check and /readiness_check, and with ping_path only to "
-        "Google's load balancers and ping_user_agent",
+        "respond to /liveness_check and /readiness_check; respond to ping_path only "
+        "for ping_user_agent and the health checks of Google's load balancers",
         Settings.gcp_healthchecks,
     ),
 )
@@ -332,16 +342,16 @@ COOKIE_OPTIONS = in_group(
         "cookie_secret_file",
         "string",
         "",
-        "file with the cookie secret, read byte for byte; used when cookie_secret is "
-        "empty",
+        "file with the cookie secret, read byte for byte; ignored if cookie_secret is "
+        "set",
         CookieSettings.secrets,
     ),
     Option(
         "cookie_secrets",
         "list",
         (),
-        "key ring: the first secret seals, all of them unseal; cookie_secret, when "
-        "given, is the first",
+        "key ring for rotation: the first secret seals, all secrets unseal; "
+        "cookie_secret comes first",
         CookieSettings.secrets,
         secret=True,
         is_extension=True,
@@ -350,8 +360,8 @@ COOKIE_OPTIONS = in_group(
         "cookie_secrets_files",
         "list",
         (),
-        "files with further secrets of the key ring, one in each, read byte for byte; "
-        "they come after cookie_secret and cookie_secrets",
+        "files with more secrets of the key ring, one each, read byte for byte; "
+        "placed after cookie_secret and cookie_secrets",
         CookieSettings.secrets,
         "cookie-secrets-file",
         is_extension=True,
@@ -360,7 +370,7 @@ COOKIE_OPTIONS = in_group(
         "cookie_format",
         "string",
         "authproxy",
-        "format of the cookies written: our own, or that of oauth2-proxy",
+        "format of new session cookies",
         CookieSettings.format,
         choices=("authproxy", "oauth2-proxy"),
         is_extension=True,
@@ -369,7 +379,7 @@ COOKIE_OPTIONS = in_group(
         "cookie_read_oauth2_proxy",
         "bool",
         True,
-        "accept cookies in oauth2-proxy's format",
+        "accept session cookies in the format of oauth2-proxy",
         CookieSettings.read_oauth2_proxy,
         is_extension=True,
     ),
@@ -377,59 +387,65 @@ COOKIE_OPTIONS = in_group(
         "cookie_domains",
         "list",
         (),
-        "domains for the cookies; the longest one that fits the host is used",
+        "Domain attributes of cookies; the longest domain that matches the host is "
+        "used; empty: the host only",
         CookieSettings.domains,
         "cookie-domain",
     ),
-    Option("cookie_path", "string", "/", "path for the cookies", CookieSettings.path),
+    Option(
+        "cookie_path", "string", "/", "Path attribute of cookies", CookieSettings.path
+    ),
     Option(
         "cookie_expire",
         "duration",
         168 * 3600.0,
-        "how long a session lasts; 0 means until the browser ends",
+        "lifetime of a session and its cookie after the last refresh; 0: until the "
+        "browser is closed, without an age limit",
         CookieSettings.expire,
     ),
     Option(
         "cookie_refresh",
         "duration",
         0.0,
-        "age at which a session is refreshed; 0 means never",
+        "age at which a session is refreshed; 0 disables it",
         CookieSettings.refresh,
     ),
     Option(
         "cookie_secure",
         "bool",
         True,
-        "send cookies over https only",
+        "set the Secure attribute, so browsers send cookies over HTTPS only",
         CookieSettings.secure,
     ),
     Option(
         "cookie_httponly",
         "bool",
         True,
-        "hide cookies from scripts",
+        "set the HttpOnly attribute, which hides cookies from scripts",
         CookieSettings.httponly,
     ),
     Option(
         "cookie_samesite",
         "string",
         "",
-        "SameSite attribute of the cookies",
+        "SameSite attribute of cookies; empty omits it",
         CookieSettings.samesite,
-        choices=_SAMESITE,
+        choices=SAMESITE_CHOICES,
     ),
     Option(
         "cookie_csrf_per_request",
         "bool",
         False,
-        "name the login-state cookie after the state, one for each login under way",
+        "use a separate login-state cookie for each concurrent login, named after the "
+        "state",
         CookieSettings.csrf_per_request,
     ),
     Option(
         "cookie_csrf_per_request_limit",
         "int",
         0,
-        "how many of these cookies to keep beside a new one; 0 means cookie_csrf_slots",
+        "maximum number of other login-state cookies; 0 or less: cookie_csrf_slots; "
+        "ignored without cookie_csrf_per_request",
         CookieSettings.csrf_slots,
         minimum=None,
     ),
@@ -437,7 +453,7 @@ COOKIE_OPTIONS = in_group(
         "cookie_csrf_slots",
         "int",
         8,
-        "how many logins may be under way in one browser",
+        "maximum number of concurrent logins in one browser",
         CookieSettings.csrf_slots,
         minimum=1,
         maximum=64,
@@ -447,15 +463,15 @@ COOKIE_OPTIONS = in_group(
         "cookie_csrf_expire",
         "duration",
         900.0,
-        "how long a login may take; 0 means no limit",
+        "time limit of a login; 0 means no limit",
         CookieSettings.csrf_expire,
     ),
     Option(
         "cookie_csrf_samesite",
         "string",
         "",
-        "SameSite attribute of the login-state cookie; empty means cookie_samesite",
+        "SameSite attribute of the login-state cookie; empty: cookie_samesite",
         CookieSettings.csrf_samesite,
-        choices=_SAMESITE,
+        choices=SAMESITE_CHOICES,
     ),
 )

@@ -1,7 +1,8 @@
-"""Rows of the option table: the identity provider."""
+"""Options of the identity provider."""
 
 from __future__ import annotations
 
+from authproxy_core.settings.provider_types import PROVIDER_TYPES
 from authproxy_core.settings.providers import (
     AzureSettings,
     BitbucketSettings,
@@ -16,17 +17,11 @@ from authproxy_core.settings.root import ProviderSettings
 from ...server_settings import ClientSettings
 from .option import Option, in_group
 
-# The core's table has them too; it is not imported, for --help has to be quick.
-TYPES = (
-    "adfs, azure, bitbucket, cidaas, digitalocean, entra-id, facebook, github, gitlab, "
-    "google, keycloak, keycloak-oidc, linkedin, login.gov, nextcloud, oidc, sourcehut"
-)
 
-
-def _of_one(
+def _string_of(
     key: str, provider: str, setting: object, help_: str, *, flag: str = ""
 ) -> Option:
-    """A string that only one type of provider reads."""
+    """Return a string option that only one type of provider reads."""
     return Option(
         key,
         "string",
@@ -38,10 +33,11 @@ def _of_one(
     )
 
 
-def _list_of_one(
+def _list_of(
     key: str, provider: str, setting: object, help_: str, *, flag: str = ""
 ) -> Option:
-    return _of_one(key, provider, setting, help_, flag=flag)._replace(
+    """Return a list option that only one type of provider reads."""
+    return _string_of(key, provider, setting, help_, flag=flag)._replace(
         kind="list", default=()
     )
 
@@ -52,22 +48,23 @@ PROVIDER_OPTIONS = in_group(
         "provider",
         "string",
         "google",
-        f"type of the identity provider: {TYPES}",
+        f"type of the identity provider: {', '.join(sorted(PROVIDER_TYPES))}",
         ProviderSettings.type,
     ),
     Option(
         "provider_display_name",
         "string",
         "",
-        "name on the sign-in button, and the provider's id in sessions",
+        "provider name on the sign-in button, and provider ID in sessions; empty: "
+        "PROVIDER=CLIENT_ID as ID",
         ProviderSettings.name,
     ),
-    Option("client_id", "string", "", "id of this client", ProviderSettings.client_id),
+    Option("client_id", "string", "", "OAuth client ID", ProviderSettings.client_id),
     Option(
         "client_secret",
         "string",
         "",
-        "secret of this client",
+        "OAuth client secret",
         ProviderSettings.client_secret,
         secret=True,
     ),
@@ -75,15 +72,16 @@ PROVIDER_OPTIONS = in_group(
         "client_secret_file",
         "string",
         "",
-        "file with the client secret, read byte for byte; used when client_secret is "
-        "empty",
+        "file with the client secret, read byte for byte; ignored if client_secret is "
+        "set",
         ProviderSettings.client_secret,
     ),
     Option(
         "provider_ca_files",
         "list",
         (),
-        "PEM files with the only authorities trusted for the provider",
+        "PEM files with the CA certificates to trust for the provider, instead of the "
+        "system's",
         ClientSettings.ca_files,
         "provider-ca-file",
     ),
@@ -91,22 +89,22 @@ PROVIDER_OPTIONS = in_group(
         "use_system_trust_store",
         "bool",
         False,
-        "trust the system's authorities beside provider_ca_files",
+        "trust the system's CA certificates in addition to provider_ca_files",
         ClientSettings.use_system_trust_store,
     ),
     Option(
         "ssl_insecure_skip_verify",
         "bool",
         False,
-        "do not verify the provider's certificate (insecure)",
+        "skip the verification of the provider's certificate (insecure)",
         ClientSettings.insecure_skip_verify,
-        note="upstreams are not affected; they have their own option",
+        note="does not affect upstreams, which have ssl_upstream_insecure_skip_verify",
     ),
     Option(
         "provider_connect_timeout",
         "duration",
         5.0,
-        "time to connect to the provider",
+        "timeout for connecting to the provider",
         ClientSettings.connect_timeout,
         minimum=0.1,
         is_extension=True,
@@ -115,7 +113,7 @@ PROVIDER_OPTIONS = in_group(
         "provider_connections",
         "int",
         16,
-        "kept connections to each origin of the provider, per worker",
+        "idle connections to each origin of the provider, per worker",
         ClientSettings.pool_size,
         minimum=1,
         is_extension=True,
@@ -124,56 +122,57 @@ PROVIDER_OPTIONS = in_group(
         "oidc_issuer_url",
         "string",
         "",
-        "issuer, exactly as the provider writes it",
+        "issuer URL, exactly as in the provider's metadata",
         ProviderSettings.issuer,
     ),
     Option(
         "skip_oidc_discovery",
         "bool",
         False,
-        "use the configured endpoints instead of the discovery document",
+        "use the configured endpoints instead of the provider's metadata (discovery)",
         ProviderSettings.skip_discovery,
     ),
     Option(
         "login_url",
         "string",
         "",
-        "authorization endpoint, without discovery",
+        "authorization endpoint; with OIDC ignored unless skip_oidc_discovery",
         ProviderSettings.login_url,
     ),
     Option(
         "redeem_url",
         "string",
         "",
-        "token endpoint, without discovery",
+        "token endpoint; with OIDC ignored unless skip_oidc_discovery",
         ProviderSettings.redeem_url,
     ),
     Option(
         "profile_url",
         "string",
         "",
-        "userinfo endpoint, without discovery",
+        "userinfo endpoint; with OIDC ignored unless skip_oidc_discovery",
         ProviderSettings.profile_url,
     ),
     Option(
         "oidc_jwks_url",
         "string",
         "",
-        "key set of the provider, without discovery",
+        "JWKS URL of the provider; ignored unless skip_oidc_discovery",
         ProviderSettings.jwks_url,
     ),
     Option(
         "validate_url",
         "string",
         "",
-        "endpoint that is asked whether an access token is good",
+        "endpoint that validates access tokens",
         ProviderSettings.validate_url,
     ),
     Option(
         "oidc_public_key_files",
         "list",
         (),
-        "PEM files with the provider's keys, without discovery",
+        "PEM files with the provider's public keys, instead of oidc_jwks_url; ignored "
+        "unless skip_oidc_discovery",
         ProviderSettings.public_keys,
         "oidc-public-key-file",
     ),
@@ -181,23 +180,23 @@ PROVIDER_OPTIONS = in_group(
         "scope",
         "string",
         "",
-        "scopes to ask for; empty means the provider's default",
+        "requested scopes; empty: the default of the provider type",
         ProviderSettings.scope,
     ),
     Option(
         "code_challenge_method",
         "string",
         "",
-        "PKCE method; empty means S256 when the provider advertises it",
+        "PKCE method; empty: S256 if the provider supports it",
         ProviderSettings.code_challenge_method,
         choices=("", "S256", "plain", "none"),
-        note="none switches PKCE off; in oauth2-proxy empty does",
+        note="none disables PKCE; in oauth2-proxy empty disables it",
     ),
     Option(
         "force_code_challenge_method",
         "string",
         "",
-        "old name of code_challenge_method, used when that is empty",
+        "older name of code_challenge_method, ignored if that is set",
         ProviderSettings.code_challenge_method,
         choices=("", "S256", "plain", "none"),
     ),
@@ -205,36 +204,36 @@ PROVIDER_OPTIONS = in_group(
         "insecure_oidc_skip_nonce",
         "bool",
         False,
-        "neither send nor check the nonce (insecure)",
+        "skip sending and checking the nonce (insecure)",
         ProviderSettings.skip_nonce,
-        note="the nonce is checked by default; oauth2-proxy skips it by default",
+        note="oauth2-proxy skips the nonce by default",
     ),
     Option(
         "insecure_oidc_skip_issuer_verification",
         "bool",
         False,
-        "do not compare the issuer (insecure)",
+        "skip the check of the issuer (insecure)",
         ProviderSettings.skip_issuer_verification,
     ),
     Option(
         "insecure_oidc_allow_unverified_email",
         "bool",
         False,
-        "accept an e-mail address that the provider calls unverified",
+        "accept emails that the provider reports as not verified",
         ProviderSettings.allow_unverified_email,
     ),
     Option(
         "oidc_email_claim",
         "string",
         "email",
-        "claim with the e-mail address",
+        "claim with the email",
         ProviderSettings.email_claim,
     ),
     Option(
         "user_id_claim",
         "string",
         "email",
-        "old name of oidc_email_claim, used while that is at its default",
+        "older name of oidc_email_claim, ignored if that is not at its default",
         ProviderSettings.email_claim,
     ),
     Option(
@@ -248,7 +247,7 @@ PROVIDER_OPTIONS = in_group(
         "oidc_audience_claims",
         "list",
         ("aud",),
-        "claims with the audience; the first one present decides",
+        "claims with the audience; the first claim in the token is used",
         ProviderSettings.audience_claims,
         "oidc-audience-claim",
     ),
@@ -256,7 +255,7 @@ PROVIDER_OPTIONS = in_group(
         "oidc_extra_audiences",
         "list",
         (),
-        "audiences accepted beside the client id",
+        "audiences that are accepted in addition to client_id",
         ProviderSettings.extra_audiences,
         "oidc-extra-audience",
     ),
@@ -264,7 +263,8 @@ PROVIDER_OPTIONS = in_group(
         "oidc_enabled_signing_algs",
         "list",
         (),
-        "algorithms accepted for ID tokens; empty means those advertised",
+        "accepted signing algorithms of ID tokens; empty: those in the provider's "
+        "metadata",
         ProviderSettings.signing_algs,
         "oidc-enabled-signing-alg",
     ),
@@ -272,14 +272,14 @@ PROVIDER_OPTIONS = in_group(
         "skip_claims_from_profile_url",
         "bool",
         False,
-        "never ask userinfo for claims that the ID token lacks",
+        "skip the userinfo request for claims that are missing in the ID token",
         ProviderSettings.skip_claims_from_profile_url,
     ),
     Option(
         "allowed_groups",
         "list",
         (),
-        "let in only members of one of these groups",
+        "allow only members of at least one of these groups; empty allows any",
         ProviderSettings.allowed_groups,
         "allowed-group",
     ),
@@ -287,7 +287,8 @@ PROVIDER_OPTIONS = in_group(
         "allowed_roles",
         "list",
         (),
-        "keycloak-oidc: let in only holders of one of these roles",
+        "keycloak-oidc: allow only users with at least one of these roles; empty "
+        "allows any",
         ProviderSettings.allowed_groups,
         "allowed-role",
     ),
@@ -295,194 +296,203 @@ PROVIDER_OPTIONS = in_group(
         "prompt",
         "string",
         "",
-        "prompt parameter of the authorization request",
+        "prompt parameter of the authorization request; empty omits it",
         ProviderSettings.login_parameters,
     ),
     Option(
         "approval_prompt",
         "string",
         "force",
-        "approval_prompt parameter, sent unless prompt is set",
+        "approval_prompt parameter of the authorization request; ignored if prompt is "
+        "set",
         ProviderSettings.login_parameters,
     ),
     Option(
         "acr_values",
         "string",
         "",
-        "acr_values parameter of the authorization request",
+        "acr_values parameter of the authorization request; empty omits it",
         ProviderSettings.login_parameters,
     ),
     Option(
         "auth_request_response_mode",
         "string",
         "",
-        "response_mode parameter: query or form_post",
+        "response_mode parameter of the authorization request: query or form_post; "
+        "empty omits it",
         ProviderSettings.response_mode,
     ),
     Option(
         "backend_logout_url",
         "string",
         "",
-        "address that is called when somebody signs out; {id_token} is filled in",
+        "URL requested at sign-out; {id_token} is replaced",
         ProviderSettings.backend_logout_url,
     ),
     Option(
         "resource",
         "string",
         "",
-        "resource that access tokens are asked for: azure, adfs, and types without ID "
-        "tokens",
+        "resource parameter of token requests: azure, adfs, and provider types "
+        "without ID tokens",
         ProviderSettings.resource,
     ),
-    _list_of_one(
+    _list_of(
         "keycloak_groups",
         "keycloak",
         ProviderSettings.keycloak_groups,
-        "groups to let in; with keycloak-oidc use allowed_groups",
+        "allowed groups; with keycloak-oidc use allowed_groups",
         flag="keycloak-group",
     ),
-    _of_one(
+    _string_of(
         "azure_tenant",
         "azure",
         AzureSettings.tenant,
-        "tenant whose endpoints are used without discovery",
+        "tenant of the default endpoints without discovery",
     )._replace(default="common"),
-    _of_one(
+    _string_of(
         "azure_graph_group_field",
         "azure",
         AzureSettings.graph_group_field,
-        "field of Graph with the group's name; empty means its id",
+        "field of Microsoft Graph with the group name; empty: the group ID",
     ),
-    _list_of_one(
+    _list_of(
         "entra_id_allowed_tenants",
         "entra-id",
         EntraIdSettings.allowed_tenants,
-        "ids of the tenants to let in",
+        "IDs of the allowed tenants; empty allows any",
         flag="entra-id-allowed-tenant",
     ),
     Option(
         "entra_id_federated_token_auth",
         "bool",
         False,
-        "entra-id: the token in the file that AZURE_FEDERATED_TOKEN_FILE names stands "
-        "for the client secret",
+        "entra-id: authenticate with the token in the file that "
+        "AZURE_FEDERATED_TOKEN_FILE names, instead of client_secret",
         EntraIdSettings.federated_token,
     ),
-    _of_one(
+    _string_of(
         "bitbucket_team",
         "bitbucket",
         BitbucketSettings.team,
-        "workspace (as teams are called now) to let in",
+        "allowed workspace (formerly team)",
     ),
-    _of_one(
+    _string_of(
         "bitbucket_repository",
         "bitbucket",
         BitbucketSettings.repository,
-        "let in who contributes to this repository, OWNER/NAME",
+        "repository whose contributors are allowed, as OWNER/NAME",
     ),
-    _of_one("github_org", "github", GithubSettings.org, "organisation to let in"),
-    _of_one(
+    _string_of("github_org", "github", GithubSettings.org, "allowed organization"),
+    _string_of(
         "github_team",
         "github",
         GithubSettings.team,
-        "teams to let in, with commas between them; ORG:TEAM without github_org",
+        "allowed teams, comma-separated; ORG:TEAM without github_org",
     ),
-    _of_one(
+    _string_of(
         "github_repo",
         "github",
         GithubSettings.repo,
-        "let in who works on this repository, OWNER/NAME; not with github_org",
+        "repository whose collaborators are allowed, as OWNER/NAME; ignored with "
+        "github_org",
     ),
-    _of_one(
+    _string_of(
         "github_token",
         "github",
         GithubSettings.token,
-        "token to read the collaborators of github_repo with",
+        "token for reading the collaborators of github_repo",
     ),
-    _list_of_one(
+    _list_of(
         "github_users",
         "github",
         GithubSettings.users,
-        "users to let in, whatever else is demanded",
+        "users that are allowed regardless of organization, team and repository",
         flag="github-user",
     ),
-    _list_of_one(
+    _list_of(
         "gitlab_groups",
         "gitlab",
         GitlabSettings.groups,
-        "groups to let in",
+        "allowed groups",
         flag="gitlab-group",
     ),
-    _list_of_one(
+    _list_of(
         "gitlab_projects",
         "gitlab",
         GitlabSettings.projects,
-        "projects whose members to let in, as PATH or PATH=LEVEL (10 to 40; 20)",
+        "projects whose members are allowed, as PATH or PATH=LEVEL (access level 10 "
+        "to 40; default 20)",
         flag="gitlab-project",
     ),
-    _list_of_one(
+    _list_of(
         "google_groups",
         "google",
         GoogleSettings.groups,
-        "groups to let in",
+        "allowed groups",
         flag="google-group",
     ),
-    _list_of_one(
+    _list_of(
         "google_group",
         "google",
         GoogleSettings.groups,
-        "old name of google_groups; wins when both are given",
+        "older name of google_groups, takes precedence over it",
         flag="google-group",
     ),
-    _of_one(
+    _string_of(
         "google_admin_email",
         "google",
         GoogleSettings.admin_email,
-        "administrator as whom the directory is asked",
+        "administrator impersonated for directory requests",
     ),
-    _of_one(
+    _string_of(
         "google_service_account_json",
         "google",
         GoogleSettings.credentials,
-        "file with the key of the service account that asks the directory",
+        "file with the key of the service account for directory requests",
     ),
     Option(
         "google_use_application_default_credentials",
         "string-bool",
         False,
-        "google: ask the directory with the application default credentials",
+        "google: use the application default credentials for directory requests",
         GoogleSettings.metadata_server,
     ),
-    _of_one(
+    _string_of(
         "google_target_principal",
         "google",
         GoogleSettings.target_principal,
-        "service account that the default credentials act for",
+        "service account impersonated by the application default credentials",
     ),
     Option(
         "google_use_organization_id",
         "string-bool",
         False,
-        "google: the organisation id of the directory is the preferred user name",
+        "google: use the organization ID of the directory as preferred username",
         GoogleSettings.use_organization_id,
     ),
-    _of_one(
+    _string_of(
         "google_admin_api_user_scope",
         "google",
         GoogleSettings.admin_api_user_scope,
-        "scope to read users with: cloud, user, else the read-only one",
+        "scope for reading users: cloud, user, else the read-only scope",
     ),
-    _of_one("jwt_key", "login.gov", LoginGovSettings.jwt_key, "private RSA key, PEM"),
-    _of_one(
+    _string_of(
+        "jwt_key",
+        "login.gov",
+        LoginGovSettings.jwt_key,
+        "private RSA key that authenticates the client, PEM",
+    ),
+    _string_of(
         "jwt_key_file",
         "login.gov",
         LoginGovSettings.jwt_key,
-        "file with the private RSA key, PEM",
+        "file with the private RSA key, PEM; can't be used with jwt_key",
     ),
-    _of_one(
+    _string_of(
         "pubjwk_url",
         "login.gov",
         LoginGovSettings.pubjwk_url,
-        "key set of the provider; empty means login.gov's own",
+        "JWKS URL of the provider; empty: that of login.gov",
     ),
 )

@@ -1,4 +1,4 @@
-"""Rows of the option table: how long sessions live, and how they end."""
+"""Options of session lifetimes, revocation and logout."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ SESSION_OPTIONS = in_group(
         "session_cookie_minimal",
         "bool",
         False,
-        "leave the tokens out of the session cookie",
+        "store no tokens in the session cookie; can't be used with options that need "
+        "them",
         CookieSettings.minimal,
     ),
     Option(
         "session_cookie_max_parts",
         "int",
         10,
-        "how many cookies a session may be split over",
+        "maximum number of cookies for one session",
         CookieSettings.max_parts,
         minimum=1,
         maximum=64,
@@ -34,8 +35,9 @@ SESSION_OPTIONS = in_group(
         "session_idle_timeout",
         "duration",
         0.0,
-        "end a session that was not used for so long; 0 means never. Use is noted ten "
-        "times in that time, so a session may end a tenth earlier",
+        "end a session that was not used for this time; 0 disables it. The last use "
+        "is recorded ten times per timeout, so a session may end up to a tenth "
+        "earlier",
         SessionSettings.idle_timeout,
         is_extension=True,
     ),
@@ -43,8 +45,8 @@ SESSION_OPTIONS = in_group(
         "session_max_lifetime",
         "duration",
         0.0,
-        "end a session so long after its login, however often it was refreshed; 0 means "
-        "never",
+        "end a session this time after its login, regardless of refreshes; 0 disables "
+        "it",
         SessionSettings.max_lifetime,
         is_extension=True,
     ),
@@ -52,9 +54,9 @@ SESSION_OPTIONS = in_group(
         "session_refresh_before",
         "duration",
         0.0,
-        "refresh a session so long before its access token ends, by one request while "
-        "others go on; tokens that are shorter are refreshed at half of their life. 0 "
-        "means that only cookie_refresh counts",
+        "refresh a session in the background this time before its access token "
+        "expires; tokens with a shorter lifetime are refreshed at half of it; 0: only "
+        "cookie_refresh applies",
         SessionSettings.refresh_before,
         is_extension=True,
     ),
@@ -62,8 +64,9 @@ SESSION_OPTIONS = in_group(
         "session_revocation",
         "bool",
         False,
-        "refuse sessions in cookies (and those that oauth2-proxy wrote) that were signed "
-        "out or revoked: each is looked up in the store when it is first seen",
+        "check cookie sessions (and sessions written by oauth2-proxy) against the "
+        "revocations in the store, so signed-out and revoked sessions are rejected; "
+        "requires a store",
         SessionSettings.revocable,
         is_extension=True,
     ),
@@ -71,8 +74,8 @@ SESSION_OPTIONS = in_group(
         "sign_out_at_provider",
         "bool",
         False,
-        "signing out goes on to the provider's own logout (RP-Initiated Logout); the "
-        "address to come back to has to be registered there",
+        "redirect to the provider's logout at sign-out (RP-Initiated Logout); the URL "
+        "to return to must be registered at the provider",
         LogoutSettings.at_provider,
         is_extension=True,
     ),
@@ -80,8 +83,8 @@ SESSION_OPTIONS = in_group(
         "revoke_tokens_at_sign_out",
         "bool",
         False,
-        "signing out revokes the refresh token at the provider (RFC 7009); with Keycloak "
-        "that ends the user's other sessions of this client as well",
+        "revoke the refresh token at the provider at sign-out (RFC 7009); Keycloak "
+        "also ends the user's other sessions of this client",
         LogoutSettings.revokes_tokens,
         is_extension=True,
     ),
@@ -89,8 +92,8 @@ SESSION_OPTIONS = in_group(
         "backchannel_logout",
         "bool",
         False,
-        "end sessions when the provider says so (Back-Channel Logout) at "
-        "PREFIX/backchannel-logout; needs session_revocation, or sessions in a store",
+        "end sessions at PREFIX/backchannel-logout when the provider requests it "
+        "(Back-Channel Logout); requires session_revocation or stored sessions",
         LogoutSettings.back_channel,
         is_extension=True,
     ),
@@ -98,8 +101,8 @@ SESSION_OPTIONS = in_group(
         "frontchannel_logout",
         "bool",
         False,
-        "end the browser's session in the provider's iframe (Front-Channel Logout) at "
-        "PREFIX/frontchannel-logout",
+        "end the browser's session at PREFIX/frontchannel-logout, which the provider "
+        "loads in an iframe (Front-Channel Logout)",
         LogoutSettings.front_channel,
         is_extension=True,
     ),
@@ -107,7 +110,7 @@ SESSION_OPTIONS = in_group(
         "session_cache_size",
         "int",
         16 << 20,
-        "bytes of unsealed sessions kept in memory, per worker; 0 disables the cache",
+        "size of the cache of unsealed sessions in bytes, per worker; 0 disables it",
         Settings.session_cache_bytes,
         is_extension=True,
     ),

@@ -1,4 +1,4 @@
-"""Rows of the option table: where sessions are kept, and what the workers share."""
+"""Options of the session store and of state shared by workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STORE_OPTIONS = in_group(
         "session_store_type",
         "string",
         "cookie",
-        "where sessions are kept: in cookies, or in a store while cookies hold tickets",
+        "location of sessions: sealed cookies, or a store with tickets in cookies",
         ServerSettings.store,
         choices=("cookie", "redis", "sqlite"),
         note="sqlite is not in oauth2-proxy",
@@ -26,8 +26,8 @@ STORE_OPTIONS = in_group(
         "sqlite_path",
         "string",
         "",
-        "file of the embedded store, shared by the workers of one machine; without one, "
-        "what they share for cookie sessions is kept as long as the server runs",
+        "file of the SQLite store, shared by all workers of a host; empty: with "
+        "cookie sessions, shared state is in a temporary file that is deleted at exit",
         StoreSettings.path,
         is_extension=True,
     ),
@@ -35,35 +35,41 @@ STORE_OPTIONS = in_group(
         "shared_state",
         "string",
         "",
-        "where workers keep what they share about cookie sessions (who refreshes one, "
-        "renewed and revoked ones); empty means redis or sqlite as session_store_type, "
-        "else sqlite with several workers or with cookie_refresh",
+        "store for refresh locks and revocations of cookie sessions; empty: "
+        "session_store_type, else sqlite if several workers, refreshes or revocations "
+        "require it",
         ServerSettings.store,
         choices=("", "none", "sqlite", "redis"),
         is_extension=True,
     ),
-    _redis("redis_connection_url", "address of Redis: redis://, rediss:// or unix://"),
-    _redis("redis_username", "user name at Redis, instead of the address's"),
-    _redis("redis_password", "password at Redis, instead of the address's"),
-    _redis("redis_use_sentinel", "find Redis through sentinels", "bool", False),
+    _redis(
+        "redis_connection_url", "URL of Redis: redis://, rediss:// (TLS) or unix://"
+    ),
+    _redis("redis_username", "username at Redis; overrides the URL"),
+    _redis("redis_password", "password at Redis; overrides the URL"),
+    _redis(
+        "redis_use_sentinel", "find the Redis master through sentinels", "bool", False
+    ),
     _redis("redis_sentinel_password", "password at the sentinels"),
     _redis("redis_sentinel_master_name", "name of the master at the sentinels"),
-    _redis("redis_sentinel_connection_urls", "addresses of the sentinels", "list", ()),
-    _redis("redis_use_cluster", "Redis is a cluster", "bool", False),
-    _redis("redis_cluster_connection_urls", "addresses of the cluster", "list", ()),
+    _redis("redis_sentinel_connection_urls", "URLs of the sentinels", "list", ()),
+    _redis("redis_use_cluster", "use Redis Cluster", "bool", False),
+    _redis("redis_cluster_connection_urls", "URLs of some cluster nodes", "list", ()),
     _redis(
         "redis_ca_path",
-        "PEM file of authorities for Redis, beside the system's; switches TLS on",
+        "PEM file with CA certificates to trust for Redis, in addition to the "
+        "system's; enables TLS",
     ),
     _redis(
         "redis_insecure_skip_tls_verify",
-        "do not verify the certificate of Redis; switches TLS on",
+        "skip the verification of Redis' certificate (insecure); enables TLS",
         "bool",
         False,
     ),
     _redis(
         "redis_connection_idle_timeout",
-        "seconds that a connection to Redis may idle; 0 means for ever",
+        "close Redis connections that are idle for this number of seconds; 0 disables "
+        "it",
         "int",
         0,
     ),

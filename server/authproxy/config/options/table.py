@@ -1,4 +1,4 @@
-"""The table of all options, in the order of OPTIONS.md, and its indexes."""
+"""All options, in the order of OPTIONS.md, and lookup tables."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .sessions import SESSION_OPTIONS
 from .stores import STORE_OPTIONS
 from .upstream import UPSTREAM_OPTIONS
 
-# Flags that steer the program itself: no TOML key, no environment variable.
+# Flags without a TOML key and environment variable.
 CONTROL_OPTIONS = in_group(
     "Control",
-    Option("", "string", "", "TOML file to read", flag="config"),
+    Option("", "string", "", "TOML configuration file", flag="config"),
     Option(
         "",
         "string",
         "",
-        "YAML file with providers, headers, upstreams and servers",
+        "YAML file with providers, headers, upstreams, servers and access rules",
         flag="alpha-config",
     ),
     Option("", "bool", False, "check the configuration and exit", flag="config-test"),
@@ -32,7 +32,8 @@ CONTROL_OPTIONS = in_group(
         "",
         "bool",
         False,
-        "print what is for the alpha configuration as YAML, secrets included, and exit",
+        "print the alpha configuration of the flat options as YAML, without secrets, "
+        "and exit",
         flag="convert-config-to-alpha",
     ),
     Option("", "bool", False, "print the version and exit", flag="version"),
@@ -52,7 +53,7 @@ OPTIONS: tuple[Option, ...] = (
     *LOGGING_OPTIONS,
 )
 
-# What the alpha configuration says instead; refused beside it.
+# Groups that an alpha configuration replaces; rejected together with it.
 ALPHA_GROUPS = frozenset({"Provider", "Headers", "Upstreams", "Listeners"})
 FLAT_ONLY: frozenset[str] = frozenset(
     option.key
@@ -67,7 +68,7 @@ CONTROL_BY_FLAG: dict[str, Option] = {option.flag: option for option in CONTROL_
 
 
 def _by_flag() -> dict[str, tuple[Option, ...]]:
-    """Flag to options: one flag (google-group) feeds two keys."""
+    """Map flags to options: one flag (google-group) sets two options."""
     index: dict[str, tuple[Option, ...]] = {}
     for option in OPTIONS:
         index[option.flag] = (*index.get(option.flag, ()), option)

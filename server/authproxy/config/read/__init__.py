@@ -1,1 +1,1 @@
-"""Read options: flags, environment, TOML, files."""
+"""Read options from flags, environment variables, TOML and files."""

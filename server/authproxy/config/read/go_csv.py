@@ -1,7 +1,7 @@
-"""CSV as Go's encoding/csv reads it (RFC 4180 with its strictness about quotes).
+"""CSV as Go's encoding/csv reads it: RFC 4180 with strict quoting.
 
-Python's csv module accepts stray quotes, which would turn a typing error into another
-list of users.
+Python's csv module accepts stray quotes, so a typo would silently change a list of
+users.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import re
 def read_records(
     text: str, *, comment: str = "", trim: bool = False, separator: str = ","
 ) -> list[tuple[str, ...]]:
-    """All records of *text*; empty lines and lines starting with *comment* are skipped.
+    """Return all records of *text*, without empty lines and *comment* lines.
 
-    With *trim*, white space before a field is removed. Raises ValueError saying in
-    which line the text is malformed.
+    *trim* removes white space before a field. Raises ValueError with the number of the
+    malformed line.
     """
     records = []
     lines = re.findall(r"[^\n]*\n|[^\n]+", text.replace("\r\n", "\n"))
@@ -33,7 +33,7 @@ def read_records(
 def _read_record(
     lines: list[str], at: int, trim: bool, separator: str
 ) -> tuple[tuple[str, ...], int]:
-    """The record that begins in line *at*, and the number of the line after it."""
+    """Return the record that starts at line *at*, and the number of the next line."""
     fields = []
     rest = lines[at].removesuffix("\n")
     while True:
@@ -44,7 +44,7 @@ def _read_record(
         else:
             field, comma, after = rest.partition(separator)
             if '"' in field:
-                raise ValueError(f"line {at + 1}: a quote inside an unquoted field")
+                raise ValueError(f"line {at + 1}: quote in an unquoted field")
             rest = comma + after
         fields.append(field)
         if not rest:
@@ -55,21 +55,24 @@ def _read_record(
 def _read_quoted(
     lines: list[str], at: int, rest: str, separator: str
 ) -> tuple[str, str, int]:
-    """The field behind an opening quote, what follows it, and the line it ended in."""
+    """Return a quoted field, the text after it, and the number of its last line.
+
+    *rest* is the text after the opening quote.
+    """
     parts = []
     while True:
         part, quote, after = rest.partition('"')
         parts.append(part)
-        if not quote:  # the field goes on in the next line
+        if not quote:  # the field continues on the next line
             at += 1
             if at == len(lines):
-                raise ValueError(f"line {at}: a quoted field without its end")
+                raise ValueError(f"line {at}: unterminated quoted field")
             parts.append("\n")
             rest = lines[at].removesuffix("\n")
-        elif after.startswith('"'):  # a doubled quote is a quote
+        elif after.startswith('"'):  # "" is an escaped quote
             parts.append('"')
             rest = after[1:]
         elif not after or after.startswith(separator):
             return "".join(parts), after, at
         else:
-            raise ValueError(f"line {at + 1}: text behind a closing quote")
+            raise ValueError(f"line {at + 1}: text after a closing quote")

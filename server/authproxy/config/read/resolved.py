@@ -1,7 +1,7 @@
-"""The chosen value of each option, and what is wrong with them.
+"""The resolved value of each option, with the problems and warnings found so far.
 
-Everything that reads options adds its findings here instead of raising, so that all
-problems of a configuration are told at once.
+All readers and builders add their findings here instead of raising, so that one run
+reports every problem of a configuration.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ USERINFO = re.compile(r"//[^/?#@\s]*@")
 
 
 class ConfigError(SettingsError):
-    """The configuration can't be used; ``problems`` lists everything, no secrets.
+    """The configuration is invalid; ``problems`` lists every problem, no secrets.
 
-    ``warnings`` are what was found beside; they may explain a problem. ``files`` are
-    those that the configuration names; a change of one may solve it.
+    ``warnings`` may explain a problem. ``files`` are the files that the configuration
+    names: a reload watches them, because a change of one may solve a problem.
     """
 
     code = "config_invalid"
@@ -43,20 +43,20 @@ class ConfigError(SettingsError):
 
 
 class UsageError(ConfigError):
-    """The command line can't be read."""
+    """The command line is invalid."""
 
     exit_code = 2
 
 
 class OptionValue(NamedTuple):
-    """A value that somebody gave; ``origin`` says where, for messages."""
+    """An explicit value; ``origin`` is its flag, variable or file, for messages."""
 
     value: Value
     origin: str
 
 
 def display_value(option: Option, value: object) -> str:
-    """*value* for a message: secrets are hidden, long texts are cut."""
+    """Format *value* for a message: secrets are hidden, long values are cut."""
     if option.secret:
         return "a secret (not shown)"
     text = USERINFO.sub("//***@", repr(value))
@@ -64,17 +64,17 @@ def display_value(option: Option, value: object) -> str:
 
 
 class ResolvedOptions:
-    """Typed access to the values, and the list of problems and warnings so far.
+    """Typed access to the values, and the problems and warnings so far.
 
-    ``failed`` holds the keys that have a problem: their values are the defaults.
-    ``names`` says how a key is called where it was given, when that is another name.
-    ``tables`` are those of the TOML file that are no options, with their origin.
-    ``files`` holds the names of files and folders that were read, or looked for,
-    ``environ`` the environment's variables.
+    ``explicit`` holds the values set by a flag, variable or file. ``failed`` holds the
+    keys with a problem; their values are the defaults. ``names`` maps a key to its name
+    in an alpha file. ``tables`` are the tables of the TOML file that are not options,
+    each with its origin. ``files`` are the names of all files and directories that were
+    read or looked for.
     """
 
     def __init__(self) -> None:
-        self.given: dict[str, OptionValue] = {}
+        self.explicit: dict[str, OptionValue] = {}
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.failed: set[str] = set()
@@ -99,38 +99,38 @@ class ResolvedOptions:
         return self._typed(key, tuple)
 
     def value(self, key: str) -> Value:
-        """The value of *key*, of the type that its kind says."""
-        given = self.given.get(key)
-        return BY_KEY[key].default if given is None else given.value
+        """Return the explicit or default value of *key*, of the type of its kind."""
+        explicit = self.explicit.get(key)
+        return BY_KEY[key].default if explicit is None else explicit.value
 
-    def _typed(self, key: str, kind: type[T]) -> T:
+    def _typed(self, key: str, expected: type[T]) -> T:
         value = self.value(key)
-        if not isinstance(value, kind):
-            raise TypeError(f"{key} is no {kind.__name__}")
+        if not isinstance(value, expected):
+            raise TypeError(f"{key} is not of type {expected.__name__}")
         return value
 
     def is_default(self, key: str) -> bool:
-        """Whether *key* has its default value, given or not."""
-        given = self.given.get(key)
-        return given is None or given.value == BY_KEY[key].default
+        """Return whether *key* has its default value, explicit or not."""
+        explicit = self.explicit.get(key)
+        return explicit is None or explicit.value == BY_KEY[key].default
 
     def label(self, key: str) -> str:
-        """*key*, with the place it came from when it was given."""
-        given = self.given.get(key)
+        """Return the name of *key* for messages, with the origin of its value."""
+        explicit = self.explicit.get(key)
         name = self.names.get(key, key)
-        return f"{name} ({given.origin})" if given is not None else name
+        return f"{name} ({explicit.origin})" if explicit is not None else name
 
     def add_problem(self, key: str, text: str) -> None:
-        """Note a problem with the value of *key*."""
+        """Add a problem with the value of *key*."""
         self.failed.add(key)
         self.problems.append(f"{self.label(key)}: {text}")
 
     def add_warning(self, key: str, text: str) -> None:
-        """Note something about *key* that the operator should know."""
+        """Add a warning about the value of *key*."""
         self.warnings.append(f"{self.label(key)}: {text}")
 
     def add_mismatch(self, key: str, value: object, expected: str) -> None:
-        """Note that *value* came where something else was expected."""
+        """Add the problem that *value* is not what *expected* describes."""
         self.add_problem(
             key, f"got {display_value(BY_KEY[key], value)}, expected {expected}"
         )

@@ -1,8 +1,8 @@
-"""Where values come from: flags, environment variables, a TOML file.
+"""Resolve options from flags, environment variables and a TOML file.
 
-Precedence for each key: flag, non-empty environment variable, file, default. Lists
-replace each other, they are never merged. Only the value that wins is read, as in
-oauth2-proxy, except that a flag has to be right even when repeated.
+Precedence for each key: flag, non-empty environment variable, file, default. A list
+replaces the list of a lower precedence. As in oauth2-proxy, only the effective value is
+parsed, except that every repetition of a flag must be valid.
 """
 
 from __future__ import annotations
@@ -22,28 +22,29 @@ from .resolved import (
     UsageError,
     display_value,
 )
-from .values import EXPECTED, format_duration, from_flag, from_toml
+from .values import EXPECTED, format_duration, parse_flag, parse_toml
 
-TABLES = ("access_rules",)  # of the file; no options
-MIN_SIMILARITY = 0.6  # how alike a misspelt name has to be to be suggested
-# Kubernetes injects OAUTH2_PROXY_PORT and the like for a service of that name.
-VERY_SIMILAR = 0.85
-NOT_WITH_ALPHA = "can't be used with --alpha-config, whose file says this instead"
+TABLES = ("access_rules",)  # tables of the TOML file that are not options
+MIN_SIMILARITY = 0.6  # of a misspelled name to its suggestion (difflib ratio)
+# Kubernetes sets OAUTH2_PROXY_PORT and similar variables for a service of that name.
+MIN_VARIABLE_SIMILARITY = 0.85
+NOT_WITH_ALPHA = "can't be used with --alpha-config; set it in that file"
 
 
 class Flags(NamedTuple):
-    """What the command line says; ``control`` is keyed by flag."""
+    """The parsed command line: option values by key, control flags by flag name."""
 
     values: dict[str, Value]
     control: dict[str, Value]
     help: bool
 
 
-def read_flags(arguments: Sequence[str]) -> Flags:
+def parse_flags(arguments: Sequence[str]) -> Flags:
     """Parse the command line; raises `UsageError` with all its problems.
 
-    ``--name=value`` and ``--name value``; a boolean never takes the next argument;
-    ``--`` ends the flags; positional arguments are ignored. Help ends the parsing.
+    Flags are ``--name=value`` or ``--name value``; a boolean flag never consumes the
+    next argument. ``--`` and a help flag end the parsing. Positional arguments are
+    ignored.
     """
     values: dict[str, Value] = {}
     control: dict[str, Value] = {}
@@ -57,13 +58,13 @@ def read_flags(arguments: Sequence[str]) -> Flags:
             wants_help = True
             break
         if argument.startswith("-") and argument != "-":
-            _read_flag(argument, rest, values, control, problems)
+            _parse_flag(argument, rest, values, control, problems)
     if problems:
         raise UsageError(tuple(problems))
     return Flags(values, control, wants_help)
 
 
-def _read_flag(
+def _parse_flag(
     argument: str,
     rest: Iterator[str],
     values: dict[str, Value],
@@ -71,22 +72,22 @@ def _read_flag(
     problems: list[str],
 ) -> None:
     name, equals, text = argument[2:].partition("=")
-    options = BY_FLAG.get(name) or tuple(filter(None, [CONTROL_BY_FLAG.get(name)]))
-    if not argument.startswith("--") or not options:
+    matches = BY_FLAG.get(name) or tuple(filter(None, [CONTROL_BY_FLAG.get(name)]))
+    if not argument.startswith("--") or not matches:
         problems.append(_unknown_flag(argument, name))
         return
     if not equals:
-        if options[0].kind == "bool":
+        if matches[0].kind == "bool":
             text = "true"
         else:
             following = next(rest, None)
             if following is None:
-                problems.append(f"--{name}: a value is missing")
+                problems.append(f"--{name}: missing value")
                 return
             text = following
-    for option in options:
+    for option in matches:
         try:
-            value = from_flag(option, text)
+            value = parse_flag(option, text)
         except ValueError:
             problems.append(
                 f"--{name}: got {display_value(option, text)}, expected {_expected(option)}"
@@ -102,197 +103,197 @@ def _read_flag(
 
 def _expected(option: Option) -> str:
     if option.kind == "list":
-        return 'texts with commas between them; "…" protects a comma'
+        return 'comma-separated strings; "…" quotes a comma'
     return EXPECTED[option.kind]
 
 
 def _unknown_flag(argument: str, name: str) -> str:
-    shown_name = argument.partition("=")[0]
+    flag = argument.partition("=")[0]
     if not argument.startswith("--"):
-        return f"{shown_name}: flags are written with two dashes"
+        return f"{flag}: flags start with two dashes"
     near = closest_name(name, [*BY_FLAG, *CONTROL_BY_FLAG])
-    return f"{shown_name}: unknown flag" + (f"; did you mean --{near}?" if near else "")
+    return f"{flag}: unknown flag" + (f"; did you mean --{near}?" if near else "")
 
 
 def closest_name(
     name: str, known: Iterable[str], cutoff: float = MIN_SIMILARITY
 ) -> str:
-    """The name in *known* that is most like *name*, or ""."""
+    """Return the name in *known* that is most similar to *name*, or ""."""
     return next(iter(difflib.get_close_matches(name, list(known), 1, cutoff)), "")
 
 
-def collect(flags: Flags, environ: Mapping[str, str]) -> ResolvedOptions:
-    """Choose a value for each option; what is wrong is noted in the result.
+def resolve_options(flags: Flags, environ: Mapping[str, str]) -> ResolvedOptions:
+    """Resolve each option; the result holds the problems and warnings.
 
-    Beside an alpha configuration the flags for which it stands are a `UsageError`,
-    such keys of the file are problems, and such variables are ignored.
+    With an alpha configuration, flags that it replaces are a `UsageError`, such keys of
+    the TOML file are problems, and such variables are ignored with a warning. Raises
+    `ConfigError` for an unreadable TOML file.
     """
     alpha = bool(flags.control.get("alpha-config"))
     if alpha:
-        _refuse_flat_flags(flags)
-    collected = ResolvedOptions()
-    collected.environ = environ
+        _reject_flat_flags(flags)
+    options = ResolvedOptions()
+    options.environ = environ
     path = flags.control.get("config")
-    file = _read_toml(collected, str(path)) if path else {}
+    file = _read_toml(options, str(path)) if path else {}
     for option in OPTIONS:
         text = environ.get(option.environment, "")
         if alpha and option.key in FLAT_ONLY:
-            _pass_over(collected, option, text, file)
+            _report_flat_option(options, option, text, file)
             continue
         if option.key in flags.values:
-            _take_flag(collected, option, flags.values[option.key])
+            _set_from_flag(options, option, flags.values[option.key])
         elif text:
-            _take(collected, option, text, option.environment)
+            _set_from_source(options, option, text, option.environment)
         elif option.key in file:
             raw, origin = file[option.key]
-            _take(collected, option, raw, origin)
-        check_value(collected, option)
-    _warn_of_misspelt_variables(collected, environ)
-    return collected
+            _set_from_source(options, option, raw, origin)
+        check_value(options, option)
+    _warn_misspelled_variables(options, environ)
+    return options
 
 
-def _refuse_flat_flags(flags: Flags) -> None:
-    refused = sorted({BY_KEY[key].flag for key in flags.values if key in FLAT_ONLY})
-    if refused:
-        raise UsageError(tuple(f"--{flag}: {NOT_WITH_ALPHA}" for flag in refused))
+def _reject_flat_flags(flags: Flags) -> None:
+    rejected = sorted({BY_KEY[key].flag for key in flags.values if key in FLAT_ONLY})
+    if rejected:
+        raise UsageError(tuple(f"--{flag}: {NOT_WITH_ALPHA}" for flag in rejected))
 
 
-def _pass_over(
-    collected: ResolvedOptions,
+def _report_flat_option(
+    options: ResolvedOptions,
     option: Option,
     text: str,
     file: Mapping[str, tuple[Any, str]],
 ) -> None:
-    """Note what says something that the alpha configuration is for."""
+    """Report a variable or key that the alpha configuration replaces.
+
+    A variable is only a warning, because the alpha file may refer to it.
+    """
     if text:
-        collected.warnings.append(
+        options.warnings.append(
             f"{option.environment}: ignored as an option; {NOT_WITH_ALPHA}",
         )
     if option.key in file:
         _, origin = file[option.key]
-        collected.problems.append(f"{option.key} ({origin}): {NOT_WITH_ALPHA}")
+        options.problems.append(f"{option.key} ({origin}): {NOT_WITH_ALPHA}")
 
 
-def _take_flag(collected: ResolvedOptions, option: Option, value: Value) -> None:
-    """Note the value of a flag; only string-bool is still text."""
+def _set_from_flag(options: ResolvedOptions, option: Option, value: Value) -> None:
+    """Set the value of a parsed flag; a string-bool is still text."""
     origin = f"--{option.flag}"
     if option.kind == "string-bool":
-        _take(collected, option, value, origin)
+        _set_from_source(options, option, value, origin)
     else:
-        collected.given[option.key] = OptionValue(value, origin)
+        options.explicit[option.key] = OptionValue(value, origin)
 
 
-def _take(collected: ResolvedOptions, option: Option, raw: Any, origin: str) -> None:
-    """Read *raw*: a text, which is the same from anywhere, or another TOML value."""
-    collected.given[option.key] = OptionValue(option.default, origin)
+def _set_from_source(
+    options: ResolvedOptions, option: Option, raw: Any, origin: str
+) -> None:
+    """Parse and set *raw*: text from any source, or another TOML value."""
+    options.explicit[option.key] = OptionValue(option.default, origin)
     try:
-        value = from_toml(option, raw)
+        value = parse_toml(option, raw)
     except (ValueError, OverflowError):
-        collected.add_mismatch(option.key, raw, EXPECTED[option.kind])
+        options.add_mismatch(option.key, raw, EXPECTED[option.kind])
         return
-    collected.given[option.key] = OptionValue(value, origin)
+    options.explicit[option.key] = OptionValue(value, origin)
     if option.kind == "duration" and not isinstance(raw, str) and raw:
-        collected.add_warning(
+        options.add_warning(
             option.key,
-            f"the number {raw} is read as nanoseconds "
-            f"({format_duration(float(str(value)))}), as oauth2-proxy does; write it "
+            f"the number {raw} means nanoseconds "
+            f"({format_duration(float(str(value)))}), as in oauth2-proxy; write it "
             'with a unit, such as "1h"',
         )
 
 
-def check_value(collected: ResolvedOptions, option: Option) -> None:
-    """Check the choices and bounds of the table, and whether the value is supported.
+def check_value(options: ResolvedOptions, option: Option) -> None:
+    """Check the value of *option* against its choices and bounds.
 
-    A value outside of them is replaced by the default, as for every failed option.
+    An invalid value is replaced by the default, as for every failed option.
     """
     key = option.key
-    if collected.is_default(key) or key in collected.failed:
+    if options.is_default(key) or key in options.failed:
         return
-    value, origin = collected.given[key]
-    default = OptionValue(option.default, origin)
+    value, origin = options.explicit[key]
     if option.choices and str(value) not in option.choices:
-        collected.add_mismatch(key, value, _alternatives(option.choices))
-        collected.given[key] = default
-    elif isinstance(value, (int, float)) and not _in_bounds(option, value):
+        options.add_mismatch(key, value, _format_choices(option.choices))
+    elif isinstance(value, (int, float)) and not _is_within_bounds(option, value):
         text = format_duration(value) if option.kind == "duration" else value
-        collected.add_mismatch(key, text, _bounds(option))
-        collected.given[key] = default
-    elif option.support == "refused":
-        note = f"; {option.note}" if option.note else ""
-        collected.add_problem(key, f"not supported yet by this version{note}")
-    elif option.support == "idle":
-        collected.add_warning(key, f"has no effect: {option.note}")
+        options.add_mismatch(key, text, _format_bounds(option))
+    else:
+        return
+    options.explicit[key] = OptionValue(option.default, origin)
 
 
-def _in_bounds(option: Option, value: float) -> bool:
+def _is_within_bounds(option: Option, value: float) -> bool:
     return (option.minimum is None or value >= option.minimum) and (
         option.maximum is None or value <= option.maximum
     )
 
 
-def _bounds(option: Option) -> str:
+def _format_bounds(option: Option) -> str:
     def text(bound: float) -> str:
         return format_duration(bound) if option.kind == "duration" else f"{bound:g}"
 
-    limits = []
+    bounds = []
     if option.minimum is not None:
-        limits.append(f"at least {text(option.minimum)}")
+        bounds.append(f"at least {text(option.minimum)}")
     if option.maximum is not None:
-        limits.append(f"at most {text(option.maximum)}")
-    return " and ".join(limits)
+        bounds.append(f"at most {text(option.maximum)}")
+    return " and ".join(bounds)
 
 
-def _alternatives(choices: Sequence[str]) -> str:
-    words = [repr(choice) for choice in choices if choice]
+def _format_choices(choices: Sequence[str]) -> str:
+    texts = [repr(choice) for choice in choices if choice]
     if "" in choices:
-        words.append("nothing")
-    *most, last = words
+        texts.append("nothing")
+    *most, last = texts
     return f"{', '.join(most)} or {last}" if most else last
 
 
-def _read_toml(collected: ResolvedOptions, path: str) -> dict[str, tuple[Any, str]]:
-    """The known keys of the file, with their value and origin.
+def _read_toml(options: ResolvedOptions, path: str) -> dict[str, tuple[Any, str]]:
+    """Return the known keys of the file, each with its value and origin.
 
-    Raises `ConfigError` when there are none to be had: that all of them are missing
-    would only hide the reason.
+    Raises `ConfigError` for an unreadable file: problems about the missing keys would
+    only hide the cause.
     """
     try:
         with open(path, "rb") as stream:
             text = stream.read().decode()
         table = tomllib.loads(text)
-    except OSError as exc:
-        why = f"can't read {path}: {exc.strerror}"
+    except OSError as error:
+        problem = f"can't read {path}: {error.strerror}"
     except UnicodeDecodeError:
-        why = f"{path} is not UTF-8 text"
-    except tomllib.TOMLDecodeError as exc:
-        why = f"{path} is not TOML: {exc}"
+        problem = f"{path} is not UTF-8 text"
+    except tomllib.TOMLDecodeError as error:
+        problem = f"{path} is not TOML: {error}"
     else:
-        return _known_keys(collected, path, text, table)
-    raise ConfigError((f"--config: {why}",), files=(path,))
+        return _known_keys(options, path, text, table)
+    raise ConfigError((f"--config: {problem}",), files=(path,))
 
 
 def _known_keys(
-    collected: ResolvedOptions, path: str, text: str, table: dict[str, Any]
+    options: ResolvedOptions, path: str, text: str, table: dict[str, Any]
 ) -> dict[str, tuple[Any, str]]:
-    found: dict[str, tuple[Any, str]] = {}
+    known: dict[str, tuple[Any, str]] = {}
     for name, value in table.items():
         key = name.lower()
         origin = f"{path}{_line_of(text, name)}"
-        if key in TABLES and key not in collected.tables:
-            collected.tables[key] = (value, origin)
+        if key in TABLES and key not in options.tables:
+            options.tables[key] = (value, origin)
         elif key not in BY_KEY:
             kind = "table" if isinstance(value, dict) else "key"
-            collected.problems.append(
+            options.problems.append(
                 f"{name} ({origin}): unknown {kind}{_suggestion(key)}"
             )
-        elif key in found:
-            collected.problems.append(
-                f"{name} ({origin}): given twice; keys are the same in upper and "
-                "lower case"
+        elif key in known:
+            options.problems.append(
+                f"{name} ({origin}): duplicate key; keys are case-insensitive"
             )
         else:
-            found[key] = (value, origin)
-    return found
+            known[key] = (value, origin)
+    return known
 
 
 def _suggestion(key: str) -> str:
@@ -301,7 +302,7 @@ def _suggestion(key: str) -> str:
 
 
 def _line_of(text: str, name: str) -> str:
-    """``:LINE`` of a top-level key or table, as far as a glance at the text tells."""
+    """Return ``:LINE`` of a top-level key or table, or "" if a regex can't find it."""
     pattern = re.compile(rf"^\s*\[*\s*[\"']?{re.escape(name)}[\"']?\s*[=.\]]", re.M)
     match = pattern.search(text)
     if match is None:
@@ -309,16 +310,19 @@ def _line_of(text: str, name: str) -> str:
     return f":{text.count(chr(10), 0, match.end()) + 1}"
 
 
-def _warn_of_misspelt_variables(
-    collected: ResolvedOptions, environ: Mapping[str, str]
+def _warn_misspelled_variables(
+    options: ResolvedOptions, environ: Mapping[str, str]
 ) -> None:
-    """A variable in singular is silently ignored by oauth2-proxy; we say so."""
+    """Warn about unknown variables, which oauth2-proxy ignores silently.
+
+    The usual mistake is the singular form of the flag.
+    """
     for name in sorted(environ):
         key = name.removeprefix(ENVIRONMENT_PREFIX).lower()
         if name == key or not name.startswith(ENVIRONMENT_PREFIX) or key in BY_KEY:
             continue
-        if near := closest_name(key, BY_KEY, VERY_SIMILAR):
-            collected.warnings.append(
-                f"{name}: no such option, ignored; did you mean "
+        if near := closest_name(key, BY_KEY, MIN_VARIABLE_SIMILARITY):
+            options.warnings.append(
+                f"{name}: unknown option, ignored; did you mean "
                 f"{BY_KEY[near].environment}?"
             )

@@ -1,7 +1,7 @@
-"""Texts and TOML values to option values, with the meaning they have in oauth2-proxy.
+"""Parse option values from text and TOML, with the semantics of oauth2-proxy.
 
-All functions raise ValueError for what they can't read; `EXPECTED` says what they
-want. Durations are seconds.
+All parsers raise ValueError for invalid input; `EXPECTED` describes valid input.
+Durations are seconds.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from ..options.option import Kind, Option, Value
 from .go_csv import read_records
 
 EXPECTED: dict[Kind, str] = {
-    "string": "a text",
+    "string": "a string",
     "bool": "true or false",
-    "int": "a whole number",
+    "int": "an integer",
     "duration": "a duration with a unit, such as 1h30m or 90s",
-    "list": "a list of texts",
+    "list": "a list of strings",
     "string-bool": "true or false",
 }
 
-TRUE_WORDS = frozenset({"1", "t", "T", "TRUE", "true", "True"})
-FALSE_WORDS = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+TRUE_VALUES = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+FALSE_VALUES = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
 INT_LIMIT = 1 << 63
 GO_INT = re.compile(
@@ -31,7 +31,7 @@ GO_INT = re.compile(
 )
 INT_BASES = (16, 2, 8, 8, 10)
 
-UNITS = {  # in nanoseconds; both spellings of micro are Unicode letters
+UNITS = {  # nanoseconds; "micro" is either of two Unicode letters
     "ns": 1,
     "us": 10**3,
     "µs": 10**3,
@@ -42,11 +42,11 @@ UNITS = {  # in nanoseconds; both spellings of micro are Unicode letters
     "h": 3600 * 10**9,
 }
 QUANTITY = re.compile(r"(?=\.?[0-9])([0-9]*)(?:\.([0-9]*))?(ns|[uµμ]s|ms|s|m|h)")
-LONGEST_NUMBER = 40  # digits; more can't be in range and would cost time
+MAX_DIGITS = 40  # longer numbers are out of range and slow to parse
 
 
-def from_flag(option: Option, text: str) -> Value:
-    """The value of a flag: a list is one CSV record, the rest is as in `from_text`."""
+def parse_flag(option: Option, text: str) -> Value:
+    """Parse the value of a flag: a list is one CSV record, the rest is plain text."""
     match option.kind:
         case "list":
             if not text:
@@ -56,15 +56,16 @@ def from_flag(option: Option, text: str) -> Value:
                 raise ValueError("no record")
             return records[0]
         case "string-bool":
-            return text  # read later: a bad one is no usage error in oauth2-proxy
+            # Parsed later: for oauth2-proxy a bad value is not a usage error.
+            return text
         case "bool":
             return parse_bool(text)
         case _:
-            return from_text(option, text)
+            return parse_text(option, text)
 
 
-def from_text(option: Option, text: str) -> Value:
-    """The value of an environment variable or of a TOML string."""
+def parse_text(option: Option, text: str) -> Value:
+    """Parse the value of an environment variable or a TOML string."""
     match option.kind:
         case "string":
             return text
@@ -78,10 +79,10 @@ def from_text(option: Option, text: str) -> Value:
             return tuple(text.split(",")) if text else ()
 
 
-def from_toml(option: Option, value: Any) -> Value:
-    """The value of a TOML key; numbers and booleans stand in for each other."""
+def parse_toml(option: Option, value: Any) -> Value:
+    """Convert a TOML value; numbers and booleans are interchangeable."""
     if isinstance(value, str):
-        return from_text(option, value)
+        return parse_text(option, value)
     match option.kind:
         case "list":
             items = value if isinstance(value, list) else [value]
@@ -92,19 +93,19 @@ def from_toml(option: Option, value: Any) -> Value:
             return _number(value) != 0
         case "int":
             return int(_number(value))
-        case "duration":  # a number without unit is nanoseconds
+        case "duration":  # a number without a unit is nanoseconds
             return int(_number(value)) / 1e9
 
 
 def _number(value: Any) -> int | float:
-    """A TOML boolean or number as a number (`bool` is an `int` in Python)."""
+    """Return a TOML boolean or number as a number (`bool` is an `int` in Python)."""
     if not isinstance(value, (int, float)) or value != value or abs(value) >= INT_LIMIT:
         raise ValueError("not a number")
     return value
 
 
 def _scalar_text(value: Any) -> str:
-    """A TOML text, number or boolean as text; booleans are 1 and 0."""
+    """Return a TOML string, number or boolean as text; booleans are 1 and 0."""
     if isinstance(value, str):
         return value
     number = _number(value)
@@ -116,16 +117,16 @@ def _scalar_text(value: Any) -> str:
 
 
 def parse_bool(text: str) -> bool:
-    """Go's words for true and false."""
-    if text not in TRUE_WORDS and text not in FALSE_WORDS:
+    """Parse a boolean as Go's strconv.ParseBool does."""
+    if text not in TRUE_VALUES and text not in FALSE_VALUES:
         raise ValueError("not a boolean")
-    return text in TRUE_WORDS
+    return text in TRUE_VALUES
 
 
 def parse_int(text: str) -> int:
-    """An integer in Go's syntax: 0x, 0b, 0o, a leading 0 for octal, and ``_``."""
+    """Parse an integer in Go's syntax: 0x, 0b, 0o, a leading 0 for octal, and ``_``."""
     match = GO_INT.fullmatch(text)
-    if match is None or len(text) > 2 * LONGEST_NUMBER:
+    if match is None or len(text) > 2 * MAX_DIGITS:
         raise ValueError("not an integer")
     sign, *groups = match.groups()
     number = next(
@@ -140,9 +141,9 @@ def parse_int(text: str) -> int:
 
 
 def parse_duration(text: str) -> float:
-    """A duration in Go's syntax, such as ``1h30m`` or ``1.5h``; in seconds.
+    """Parse a duration in Go's syntax, such as ``1h30m`` or ``1.5h``, to seconds.
 
-    A bare 0 needs no unit.
+    ``0`` needs no unit.
     """
     body = text[1:] if text[:1] in ("+", "-") else text
     if body == "0":
@@ -153,7 +154,7 @@ def parse_duration(text: str) -> float:
         if match is None:
             raise ValueError("not a duration")
         whole, fraction, unit = match[1], match[2] or "", UNITS[match[3]]
-        if len(whole) > LONGEST_NUMBER or len(fraction) > LONGEST_NUMBER:
+        if len(whole) > MAX_DIGITS or len(fraction) > MAX_DIGITS:
             raise ValueError("out of range")
         total += int(whole or "0") * unit
         total += int(fraction or "0") * unit // 10 ** len(fraction)
@@ -164,7 +165,7 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """*seconds* as Go writes a duration: ``168h0m0s``, ``1.5s``, ``3.6µs``."""
+    """Format *seconds* as Go does: ``168h0m0s``, ``1.5s``, ``3.6µs``."""
     total = round(abs(seconds) * 1e9)
     sign = "-" if seconds < 0 else ""
     if total == 0:
@@ -182,6 +183,6 @@ def format_duration(seconds: float) -> str:
 
 
 def _decimal(number: int, size: int) -> str:
-    """``number / size`` without trailing zeros; *size* is a power of ten."""
+    """Format ``number / size`` without trailing zeros; *size* is a power of ten."""
     digits = len(str(size)) - 1
     return f"{number // size}.{number % size:0{digits}d}".rstrip("0").rstrip(".")

@@ -1,8 +1,8 @@
-"""YAML as oauth2-proxy reads it: plain scalars of YAML 1.2, each key once.
+"""YAML as oauth2-proxy reads it: YAML 1.2 scalars, no duplicate keys.
 
-PyYAML follows YAML 1.1, where ``no`` is a boolean and ``1:30`` a number; both are texts
-here. Old octals (``0660``) are numbers in both. PyYAML is imported on use only, for most
-deployments have no alpha configuration.
+PyYAML implements YAML 1.1, in which ``no`` is a boolean and ``1:30`` a number; here
+both are strings. Old octals (``0660``) are numbers in both. PyYAML is imported on first
+use, because most deployments have no alpha configuration.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ PREFIX = "tag:yaml.org,2002:"
 
 
 def read_yaml(text: str) -> Any:
-    """The document of *text*; raises ValueError saying where it is malformed.
+    """Parse *text*; raises ValueError with the line of a syntax error.
 
-    The message quotes nothing of the document, which may hold secrets.
+    The message quotes nothing of the document, because it may contain secrets.
     """
     import yaml
 
@@ -40,36 +40,36 @@ def read_yaml(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"line {mark.line + 1}: " if mark is not None else ""
-        raise ValueError(f"{where}{_plain(error.problem)}") from None
+        raise ValueError(f"{where}{_without_quotes(error.problem)}") from None
     except yaml.YAMLError:
-        raise ValueError("it has characters that YAML does not allow") from None
+        raise ValueError("invalid characters for YAML") from None
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError("nested too deeply") from None
 
 
-def _plain(problem: str | None) -> str:
-    """A problem without what the parser quotes from the document."""
+def _without_quotes(problem: str | None) -> str:
+    """Return *problem* without the parser's quotes from the document."""
     text = problem or "malformed"
-    return (
-        text if text.startswith("the key") else re.sub(r"'[^']{4,}'|\".*\"", "…", text)
-    )
+    if text.startswith("duplicate key"):
+        return text
+    return re.sub(r"'[^']{4,}'|\".*\"", "…", text)
 
 
-class Quoted(str):
-    """A text to be written in single quotes, whatever is in it."""
+class SingleQuoted(str):
+    """A string that `write_yaml` writes in single quotes."""
 
     __slots__ = ()
 
 
 def write_yaml(document: Any) -> str:
-    """*document* as YAML, keys in the order they are in, indented by four spaces."""
+    """Format *document* as YAML: keys in their order, indented by four spaces."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
         pass
 
     Dumper.add_representer(
-        Quoted,
+        SingleQuoted,
         lambda dumper, text: dumper.represent_scalar(f"{PREFIX}str", text, style="'"),
     )
     return yaml.dump(
@@ -82,7 +82,7 @@ def write_yaml(document: Any) -> str:
 
 
 def _loader() -> type[yaml.SafeLoader]:
-    """A loader with the scalars of YAML 1.2 that refuses repeated keys."""
+    """Return a loader with YAML 1.2 scalars that rejects duplicate keys."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -93,9 +93,9 @@ def _loader() -> type[yaml.SafeLoader]:
                     continue
                 key = self.construct_object(key_node, deep=True)
                 if not isinstance(key, str | int | float | None):
-                    raise _refused("the key is no text", key_node)
+                    raise _node_error("key is not a scalar", key_node)
                 if key in seen:
-                    raise _refused(f"the key {key!r} is there twice", key_node)
+                    raise _node_error(f"duplicate key {key!r}", key_node)
                 seen.add(key)
             return super().construct_mapping(node, deep=deep)
 
@@ -108,18 +108,18 @@ def _loader() -> type[yaml.SafeLoader]:
         ("merge", MERGE),
     ):
         Loader.add_implicit_resolver(f"{PREFIX}{tag}", pattern, None)
-    Loader.add_constructor(f"{PREFIX}int", _integer)
+    Loader.add_constructor(f"{PREFIX}int", _construct_int)
     return Loader
 
 
-def _refused(problem: str, node: Any) -> Exception:
+def _node_error(problem: str, node: Any) -> Exception:
     import yaml
 
     return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
-def _integer(loader: Any, node: Any) -> int | str:
-    """Whole numbers as in Go; one that does not fit is a text, as there."""
+def _construct_int(loader: Any, node: Any) -> int | str:
+    """Parse an integer as Go does; one that is out of range becomes a string."""
     text: str = loader.construct_scalar(node)
     try:
         return parse_int(text.replace("_", ""))

@@ -1,8 +1,8 @@
-"""Names of TLS 1.2 cipher suites: those of IANA and Go, and OpenSSL's."""
+"""TLS cipher suites: names of IANA and Go, mapped to the names of OpenSSL."""
 
 from __future__ import annotations
 
-_TWELVE = {
+_TLS12 = {
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
     "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
     "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
@@ -23,14 +23,14 @@ _TWELVE = {
     "TLS_RSA_WITH_AES_256_CBC_SHA": "AES256-SHA",
     "TLS_RSA_WITH_AES_256_GCM_SHA384": "AES256-GCM-SHA384",
 }
-# Always on with TLS 1.3: naming them changes nothing, in Go as here.
-_THIRTEEN = (
+# Always enabled with TLS 1.3: listing them has no effect, as in Go.
+_TLS13 = (
     "TLS_AES_128_GCM_SHA256",
     "TLS_AES_256_GCM_SHA384",
     "TLS_CHACHA20_POLY1305_SHA256",
 )
-# Known to Go; broken, and no longer in OpenSSL.
-_GONE = (
+# Known to Go, but broken and removed from OpenSSL.
+_BROKEN = (
     "TLS_ECDHE_ECDSA_WITH_RC4_128_SHA",
     "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA",
     "TLS_ECDHE_RSA_WITH_RC4_128_SHA",
@@ -38,5 +38,5 @@ _GONE = (
     "TLS_RSA_WITH_RC4_128_SHA",
 )
 
-# Name of IANA and Go to name of OpenSSL; "" for what can't or need not be set.
-OPENSSL_NAMES = {**_TWELVE, **dict.fromkeys((*_THIRTEEN, *_GONE), "")}
+# "" for suites that can't be configured.
+OPENSSL_NAMES = {**_TLS12, **dict.fromkeys((*_TLS13, *_BROKEN), "")}
