@@ -1,6 +1,8 @@
-"""The option table is at least as strict as the settings that it fills."""
+"""The option table is at least as strict as the settings that it sets."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +23,7 @@ EXTREMES = {
 
 
 def error_of(flag: str) -> SettingsError | None:
-    """The error for a configuration with *flag*, None if it is valid."""
+    """Return the error for a configuration with *flag*; None if it is valid."""
     try:
         settings(flag)
     except SettingsError as error:
@@ -30,7 +32,10 @@ def error_of(flag: str) -> SettingsError | None:
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.key)
-def test_option_extreme_value_accepted_or_reported_as_option(option: Option) -> None:
+def test_option_extreme_value_accepted_or_reported_as_option(
+    option: Option, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A `SettingsError` that is not a `ConfigError` would come from a constructor."""
+    monkeypatch.chdir(tmp_path)  # logging_filename creates the file
     errors = [error_of(f"--{option.flag}={text}") for text in EXTREMES[option.kind]]
     assert all(error is None or isinstance(error, ConfigError) for error in errors)
