@@ -44,7 +44,7 @@ class Login(Struct, kw_only=True, eq=False):
 
 
 class ExpiringDict(Generic[V]):
-    """A dict whose entries expire."""
+    """A dict with expiring entries."""
 
     def __init__(self) -> None:
         self._entries: dict[str, tuple[float, V]] = {}

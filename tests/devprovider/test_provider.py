@@ -231,7 +231,7 @@ class TestAuthorization:
 
     @pytest.mark.parametrize(
         ("username", "password"),
-        [("alice", "wrong"), ("nobody", "pass word"), ("nobody", ""), ("", "")],
+        [("alice", "wrong"), ("unknown", "pass word"), ("unknown", ""), ("", "")],
     )
     def test_wrong_password_shows_form(
         self, provider: DevProvider, username: str, password: str

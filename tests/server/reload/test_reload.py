@@ -153,8 +153,8 @@ def test_changed_htpasswd_file_replaces_passwords(
         request = (
             b"GET /oauth2/auth HTTP/1.1\r\nHost: a\r\nAuthorization: Basic %b\r\n\r\n"
         )
-        answers = workers_of.send_to_each(program, program.port, request % field)
-        return {answer.status for answer in answers}
+        responses = workers_of.send_to_each(program, program.port, request % field)
+        return {response.status for response in responses}
 
     write("old")
     program = start(workers=workers, htpasswd_file=str(file))
