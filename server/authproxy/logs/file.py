@@ -1,13 +1,13 @@
-"""A log file that is rotated, and that several workers append to.
+"""A rotated log file that several workers append to.
 
-Every chunk is appended under a lock on the file (``flock``), after a look whether the
-path still leads to it. Who finds that the chunk would make it too large renames it,
-still under the lock, and the next to come makes a new one; the others see that and open
-it. So no line is lost, torn or written to a file that is being compressed, and whoever
-moves the file away from outside (logrotate) is understood too.
+A worker appends each chunk under a lock on the file (``flock``), after it has checked
+that the path still leads to the open file. If the chunk would exceed the maximum size,
+the worker renames the file under the lock; the next writer creates a new one, and the
+others reopen the path. So no line is lost, split, or written to a file that is being
+compressed. External rotation (logrotate) works in the same way.
 
-A rotated file is called ``NAME-2026-11-24T10-30-00.000.EXT``, by the moment at which it
-was rotated, with ``.gz`` when it has been compressed.
+A rotated file is named ``NAME-2026-11-24T10-30-00.000.EXT`` after the time of its
+rotation, with ``.gz`` appended if it is compressed.
 """
 
 from __future__ import annotations
@@ -27,27 +27,28 @@ from pathlib import Path
 
 from ..server_settings import LogFileSettings
 
-MODE = 0o600  # lines name users
+MODE = 0o600  # lines contain user names
 MEBIBYTE = 1 << 20
 DEVICES = Path("/dev")
 COMPRESSED = ".gz"
-UNFINISHED = ".tmp"  # behind the name of a file that is being made
+UNFINISHED = ".tmp"  # suffix of a file that is being compressed
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3}")
 STAMP_FORMAT = "%Y-%m-%dT%H-%M-%S"
-COPY_SIZE = 1 << 20
+COPY_BYTES = 1 << 20
 
 
 def resolve_path(settings: LogFileSettings) -> Path:
-    """The file itself: where a link leads to, but not from standard output's name."""
+    """Return the path with symlinks resolved, except below /dev (``/dev/stdout``)."""
     path = Path(settings.path)
     return path if path.is_relative_to(DEVICES) else Path(os.path.realpath(path))
 
 
 class LogFile:
-    """The file that *settings* name; opened by the first `write`, or by `open`.
+    """The log file of *settings*; opened by the first `write`, or by `open`.
 
-    Belongs to one thread; other processes may have the same file, and rotate it where
-    this one does not (*rotates*): that may start a thread. All methods raise OSError.
+    Not thread-safe, but other processes may write to the same file. Without *rotates*
+    only the other processes rotate it; rotation may start a thread. All methods raise
+    OSError.
     """
 
     def __init__(
@@ -61,27 +62,27 @@ class LogFile:
         self._fd = -1
 
     def open(self) -> None:
-        """Open the file, which is made if need be."""
+        """Open the file; create it if it does not exist."""
         self.close()
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._fd = os.open(self._path, flags, MODE)
 
     def close(self) -> None:
-        """Close it; the next `write` opens it again."""
+        """Close the file; the next `write` opens it again."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def interrupt(self) -> None:
-        """Nothing here waits for a reader."""
+        """Do nothing: writes to a file don't wait for a reader."""
 
     def write(self, chunk: bytes) -> None:
-        """Append *chunk*, all of it or nothing."""
+        """Append *chunk* completely or not at all."""
         while not self._append(chunk):
             pass
 
     def _append(self, chunk: bytes) -> bool:
-        """Append *chunk*; False when the file was another one, or had to be rotated."""
+        """Append *chunk*; return False if the file has been or had to be rotated."""
         if self._fd < 0:
             self.open()
         with _locked(self._fd):
@@ -99,7 +100,7 @@ class LogFile:
         return False
 
     def _is_current(self, status: os.stat_result) -> bool:
-        """Whether the path still leads to the open file."""
+        """Return whether the path still leads to the open file."""
         try:
             return os.path.samestat(status, self._path.stat())
         except FileNotFoundError:
@@ -109,12 +110,12 @@ class LogFile:
         try:
             _write_all(self._fd, chunk)
         except OSError:
-            # No half line: the disk is full, and others may go on after it.
+            # The disk is full; the next line must not continue an incomplete one.
             os.ftruncate(self._fd, size)
             raise
 
     def _rotate(self) -> bool:
-        """Rename the file; False when that can't be done: better too large than lost."""
+        """Rename the file; return False on failure: too large is better than lost."""
         if self._path.is_relative_to(DEVICES):
             return False  # /dev/stdout may lead to a regular file
         backup = self._backups.new_path(time.time())
@@ -132,38 +133,42 @@ class Backups:
 
     def __init__(self, settings: LogFileSettings, *, local_time: bool) -> None:
         path = resolve_path(settings)
-        self._folder = path.parent
+        self._directory = path.parent
         self._prefix, self._suffix = f"{path.stem}-", path.suffix
         self._settings = settings
         self._local_time = local_time
 
     def new_path(self, now: float) -> Path:
-        """The name for a file that is rotated at *now*; nobody has it yet."""
+        """Return an unused path for a file that is rotated at *now* (Unix time)."""
         while True:
-            path = self._folder / f"{self._prefix}{self._stamp(now)}{self._suffix}"
+            path = self._directory / f"{self._prefix}{self._stamp(now)}{self._suffix}"
             if not path.exists() and not _compressed_path(path).exists():
                 return path
             now += 0.001
 
     def _stamp(self, now: float) -> str:
-        moment = datetime.fromtimestamp(now, None if self._local_time else UTC)
-        return f"{moment:{STAMP_FORMAT}}.{moment.microsecond // 1000:03}"
+        rotated_at = datetime.fromtimestamp(now, None if self._local_time else UTC)
+        return f"{rotated_at:{STAMP_FORMAT}}.{rotated_at.microsecond // 1000:03}"
 
     def clean_up(self, fresh: Path | None = None) -> None:
-        """Remove what is too old or too much, and compress the rest in a thread.
+        """Remove expired files, and compress the others in a thread.
 
-        *fresh* stays in any case: clocks go back, local ones every autumn.
+        *fresh* is never removed, because its stamp may be older than others: clocks are
+        set back, local time every autumn.
         """
-        kept = self._remove_expired(time.time(), fresh)
-        if self._settings.compress and kept:
+        remaining = self._remove_expired(time.time(), fresh)
+        if self._settings.compress and remaining:
             threading.Thread(
-                target=_compress_all, args=(kept,), name="log compression", daemon=True
+                target=_compress_all,
+                args=(remaining,),
+                name="log compression",
+                daemon=True,
             ).start()
 
     def _remove_expired(self, now: float, fresh: Path | None) -> list[Path]:
-        """The files that stay, the newest first; the others are removed."""
+        """Remove the files beyond the limits; return the others, the newest first."""
         found: dict[str, list[Path]] = {}
-        for path in self._folder.iterdir():
+        for path in self._directory.iterdir():
             stamp = self._stamp_of(path.name)
             if stamp:
                 found.setdefault(stamp, []).append(path)
@@ -182,7 +187,7 @@ class Backups:
         return [path for stamp in stamps if stamp in keep for path in found[stamp]]
 
     def _stamp_of(self, name: str) -> str:
-        """The stamp in the name of a rotated file; "" for other files."""
+        """Return the stamp in the name of a rotated file; "" for other files."""
         bare = name.removesuffix(COMPRESSED)
         if not (bare.startswith(self._prefix) and bare.endswith(self._suffix)):
             return ""
@@ -197,27 +202,26 @@ def _compressed_path(path: Path) -> Path:
 def _compress_all(paths: list[Path]) -> None:
     for path in paths:
         if not path.name.endswith(COMPRESSED):
-            with contextlib.suppress(
-                OSError
-            ):  # the disk may be full: it stays as it is
+            # The disk may be full; then the file stays uncompressed.
+            with contextlib.suppress(OSError):
                 _compress(path)
 
 
 def _compress(path: Path) -> None:
-    """Put *path* into a compressed file; another worker may be about to do so too."""
+    """Replace *path* by a compressed file, unless another worker is doing so."""
     unfinished = path.with_name(path.name + UNFINISHED)
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
     with os.fdopen(os.open(unfinished, flags, MODE), "wb") as raw:
         fcntl.flock(raw, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(os.fstat(raw.fileno()), unfinished.stat()):
-            return  # another worker has just finished it, and given it its name
+            return  # another worker has just finished and renamed it
         try:
             raw.truncate()
             with (
                 path.open("rb") as source,
-                gzip.GzipFile(path.name, "wb", fileobj=raw) as packed,
+                gzip.GzipFile(path.name, "wb", fileobj=raw) as compressed,
             ):
-                shutil.copyfileobj(source, packed, COPY_SIZE)
+                shutil.copyfileobj(source, compressed, COPY_BYTES)
         except OSError:
             unfinished.unlink(missing_ok=True)
             raise

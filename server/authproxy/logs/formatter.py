@@ -1,16 +1,17 @@
 """Log lines as text, in the formats of oauth2-proxy.
 
-What reads its logs reads ours. Nothing that is a credential gets into a line
-(`log_text.redact`), and nothing that a client sends can end one.
+Tools for its logs work unchanged. Lines contain no credentials (`redact`), and no input
+of a client can end a line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Protocol, TypeAlias, TypeVar
+from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
+from authproxy_core.bounded_cache import BoundedCache
 from authproxy_core.messages import Event, Request, Verdict
 from authproxy_core.request.original import TrustedProxies
 from authproxy_core.request.trace import TRACEPARENT, trace_id
@@ -31,7 +32,6 @@ from .redact import (
 Format: TypeAlias = Callable[[tuple[str, ...]], str]
 Level: TypeAlias = Literal["info", "error"]
 AuthStatus: TypeAlias = Literal["AuthSuccess", "AuthFailure", "AuthError"]
-Key = TypeVar("Key")
 
 REQUEST_FIELDS = (
     "Client", "Host", "Protocol", "RequestID", "RequestDuration", "RequestMethod",
@@ -50,15 +50,16 @@ AUTH_FORMAT = (
 STANDARD_FORMAT = "[{{.Timestamp}}] [{{.File}}] {{.Message}}"
 PROTOCOLS = ("HTTP/1.0", "HTTP/1.1", "HTTP/2.0")
 FORWARDED_HOST = b"x-forwarded-host"
-TEXTS_KEPT = 1024  # of each kind
-TEXT_BYTES_KEPT = 512
+CACHE_BYTES = 256 << 10  # bytes of the keys of one cache
+ENTRY_BYTES = 64  # overhead of a cache entry
 
 
 class RequestRecord(Struct):
-    """What the request line says about one request.
+    """The data of one request's log lines.
 
-    ``client`` is the peer as host:port, ``size`` is of the body in bytes, ``seconds``
-    is how long the answer took. ``verdict`` and ``reason`` are the decision's.
+    ``client`` is the peer as ``host:port``. ``size`` is the length of the response body
+    in bytes. ``seconds`` is the time from the request to the end of the response.
+    ``verdict`` and ``reason`` are those of the decision.
     """
 
     head: RequestHead
@@ -71,79 +72,78 @@ class RequestRecord(Struct):
     upstream: str = ""
     verdict: Verdict = ""
     reason: str = ""
-    upstream_seconds: float | None = None  # from passing it on to its answer's head
+    upstream_seconds: float | None = None  # from forwarding to the response's head
 
 
 class ClientResolver:
-    """Who sent a request, and to which host, before any gateway in front of us.
+    """Resolves the client and the host of the original request, before any gateway.
 
-    Both are looked up for each line and come again, so what a peer's fields amounted to
-    is remembered.
+    The results for the fields of a peer are cached, because most lines have the same.
     """
 
     def __init__(self, core: Settings) -> None:
         self._trust = TrustedProxies(core)
         self._behind_proxy = core.reverse_proxy
         self._client_field = core.real_client_ip_header.lower().encode()
-        self._clients: dict[tuple[str, bytes], str] = {}
-        self._hosts: dict[tuple[str, bytes], str] = {}
+        self._clients: BoundedCache[tuple[str, bytes], str] = BoundedCache(CACHE_BYTES)
+        self._hosts: BoundedCache[tuple[str, bytes], str] = BoundedCache(CACHE_BYTES)
 
-    def client(self, entry: RequestRecord) -> str:
-        """The client's address; the peer's, with its port, when there is no gateway."""
+    def client(self, record: RequestRecord) -> str:
+        """Return the client's address; without a gateway, the peer's with its port."""
         if not self._behind_proxy:
-            return entry.client
-        request, head = entry.request, entry.head
+            return record.client
+        request, head = record.request, record.head
         if self._client_field not in head.fields:
             return request.peer or "@"
         value = head.single_value(self._client_field)
-        if value is None:  # several
+        if value is None:  # repeated
             return self._trust.client(request) or "@"
-        client = self._clients.get((request.peer, value))
+        key = (request.peer, value)
+        client = self._clients.get(key)
         if client is None:
             client = self._trust.client(request) or "@"
-            if len(value) <= TEXT_BYTES_KEPT:
-                _keep(self._clients, (request.peer, value), client)
+            self._clients.put(key, client, len(value) + ENTRY_BYTES)
         return client
 
-    def host(self, entry: RequestRecord) -> str:
-        """The original host, "-" if it is malformed or missing."""
-        head, request = entry.head, entry.request
+    def host(self, record: RequestRecord) -> str:
+        """Return the original host, "-" if it is malformed or missing."""
+        head, request = record.head, record.request
         if not self._behind_proxy or FORWARDED_HOST not in head.fields:
             return head.host or "-"
         value = head.single_value(FORWARDED_HOST)
-        if value is None:  # several
+        if value is None:  # repeated
             return self._trust.host(request) or "-"
-        host = self._hosts.get((request.peer, value))
+        key = (request.peer, value)
+        host = self._hosts.get(key)
         if host is None:
             host = self._trust.host(request) or "-"
-            if len(value) <= TEXT_BYTES_KEPT:
-                _keep(self._hosts, (request.peer, value), host)
+            self._hosts.put(key, host, len(value) + ENTRY_BYTES)
         return host
 
 
 class LogFormatter(Protocol):
-    """Makes lines, each with its end."""
+    """Formats log lines; each includes its line feed."""
 
-    def request(self, entry: RequestRecord) -> str:
-        """The line of an answered request."""
+    def request(self, record: RequestRecord) -> str:
+        """Return the request log line of a finished request."""
 
-    def auth(self, entry: RequestRecord, event: Event, status: AuthStatus) -> str:
-        """The line of something that happened to a login or a session."""
+    def auth(self, record: RequestRecord, event: Event, status: AuthStatus) -> str:
+        """Return the auth log line of *event*, which occurred in a request."""
 
     def standard(
         self, level: Level, module: str, message: str, request_id: str = ""
     ) -> str:
-        """Any other line; *request_id* names the request that it is about."""
+        """Return a standard log line; *request_id* is "" outside of requests."""
 
 
 class TextFormatter:
-    """Lines by templates; raises `SettingsError` for those that can't be used."""
+    """Formats lines by templates. Raises `SettingsError` for invalid templates."""
 
     def __init__(self, settings: LogSettings, core: Settings, clock: Clock) -> None:
         self._clock = clock
         self._resolver = ClientResolver(core)
-        self._agents: dict[bytes, str] = {}
-        self._users: dict[str, str] = {}
+        self._agents: BoundedCache[bytes, str] = BoundedCache(CACHE_BYTES)
+        self._users: BoundedCache[str, str] = BoundedCache(CACHE_BYTES)
         self._request_format = settings.request_format and compile_format(
             "request_logging_format", settings.request_format, REQUEST_FIELDS
         )
@@ -159,47 +159,47 @@ class TextFormatter:
     def standard(
         self, level: Level, module: str, message: str, request_id: str = ""
     ) -> str:
-        """Any other line; *request_id* names the request that it is about."""
+        """Return a standard log line; *request_id* is "" outside of requests."""
         if request_id:
             message = f"{message} (request {request_id})"
         return self._standard_format(
             (self._clock.timestamp, module, escape_unprintable(message))
         )
 
-    def request(self, entry: RequestRecord) -> str:
-        """The line of an answered request."""
-        head, request = entry.head, entry.request
+    def request(self, record: RequestRecord) -> str:
+        """Return the request log line of a finished request."""
+        head, request = record.head, record.request
         target = head.target
         if b"?" in target:
             target = redact(target)
         uri = target.decode("ascii")
         if '"' in uri or "\\" in uri:
             uri = quote(uri)[1:-1]
-        client, host = self._resolver.client(entry), self._resolver.host(entry)
-        user = self._user(entry.user) if entry.user else "-"
+        client, host = self._resolver.client(record), self._resolver.host(record)
+        user = self._user(record.user) if record.user else "-"
         agent = self._agent(head)
         if self._request_format:
             return self._request_format(
                 (
                     client, host, PROTOCOLS[head.minor], request.id,
-                    f"{entry.seconds:.3f}", head.method.decode("ascii"), f'"{uri}"',
-                    str(entry.size), str(entry.status), self._clock.timestamp,
-                    entry.upstream or "-", agent, user, trace_id_of(head) or "-",
+                    f"{record.seconds:.3f}", head.method.decode("ascii"), f'"{uri}"',
+                    str(record.size), str(record.status), self._clock.timestamp,
+                    record.upstream or "-", agent, user, trace_id_of(head) or "-",
                 )
             )  # fmt: skip
         return (
             f"{client} - {request.id} - {user} [{self._clock.timestamp}] "
-            f"{host} {head.method.decode('ascii')} {entry.upstream or '-'} "
+            f"{host} {head.method.decode('ascii')} {record.upstream or '-'} "
             f'"{uri}" {PROTOCOLS[head.minor]} {agent} '
-            f"{entry.status} {entry.size} {entry.seconds:.3f}\n"
+            f"{record.status} {record.size} {record.seconds:.3f}\n"
         )
 
-    def auth(self, entry: RequestRecord, event: Event, status: AuthStatus) -> str:
-        """The line of something that happened to a login or a session."""
-        head, request = entry.head, entry.request
+    def auth(self, record: RequestRecord, event: Event, status: AuthStatus) -> str:
+        """Return the auth log line of *event*, which occurred in a request."""
+        head, request = record.head, record.request
         return self._auth_format(
             (
-                self._resolver.client(entry), self._resolver.host(entry),
+                self._resolver.client(record), self._resolver.host(record),
                 PROTOCOLS[head.minor],
                 request.id, head.method.decode("ascii"), self._clock.timestamp,
                 self._agent(head), self._user(event.user) if event.user else "-",
@@ -212,24 +212,22 @@ class TextFormatter:
         text = self._agents.get(value)
         if text is None:
             text = quote(decode_bytes(value))
-            if len(value) <= TEXT_BYTES_KEPT:
-                _keep(self._agents, value, text)
+            self._agents.put(value, text, len(value) + ENTRY_BYTES)
         return text
 
     def _user(self, user: str) -> str:
         text = self._users.get(user)
         if text is None:
             text = format_field(user)
-            if len(user) <= TEXT_BYTES_KEPT:
-                _keep(self._users, user, text)
+            self._users.put(user, text, len(user) + ENTRY_BYTES)
         return text
 
 
 def event_message(event: Event, status: AuthStatus) -> str:
-    """What an authentication line says about an event.
+    """Return the message of the auth log line of *event*.
 
-    A success is told with its detail (who it is), a failure with its reason: its
-    detail, a sentence for the operator, is a line of the standard log.
+    For a success it is the detail, for a failure the reason code. The detail of a
+    failure is written to the standard log.
     """
     if status == "AuthSuccess" and event.detail:
         return event.detail
@@ -238,12 +236,6 @@ def event_message(event: Event, status: AuthStatus) -> str:
 
 
 def trace_id_of(head: RequestHead) -> str:
-    """The id of the trace that a request belongs to, or ""."""
+    """Return the trace ID of a request, "" if there is no valid one."""
     value = head.single_value(TRACEPARENT)
     return trace_id(value) if value is not None else ""
-
-
-def _keep(known: dict[Key, str], key: Key, text: str) -> None:
-    if len(known) >= TEXTS_KEPT:
-        known.clear()
-    known[key] = text

@@ -1,7 +1,7 @@
-"""Log lines as JSON: one object a line, always with the same fields for its kind.
+"""Log lines as JSON: one object per line, with the same fields for each kind.
 
-What is not known is null. Texts are whole, the encoding sees to it that they can't end
-a line; what could trick a terminal is written as an escape.
+Unknown values are null. Strings are not shortened: the encoding prevents them from
+ending a line. Unprintable characters are escaped, because they could control a terminal.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from .formatter import (
 )
 from .redact import redact
 
-DELETE = "\x7f"  # the only character of ASCII that JSON lets pass and nobody can print
+DELETE = "\x7f"  # the only unprintable ASCII character that JSON does not escape
 
 
 class JsonFormatter:
-    """The same lines as `log_lines.TextLines`, for programs."""
+    """Formats the lines of `LogFormatter` as JSON."""
 
     def __init__(self, core: Settings, clock: Clock) -> None:
         self._clock = clock
@@ -43,7 +43,7 @@ class JsonFormatter:
     def standard(
         self, level: Level, module: str, message: str, request_id: str = ""
     ) -> str:
-        """Any other line; *request_id* names the request that it is about."""
+        """Return a standard log line; *request_id* is "" outside of requests."""
         return _line(
             {
                 "time": self._clock.rfc3339(),
@@ -55,34 +55,34 @@ class JsonFormatter:
             }
         )
 
-    def request(self, entry: RequestRecord) -> str:
-        """The line of an answered request; its time is the one of its beginning."""
-        upstream_seconds = entry.upstream_seconds
+    def request(self, record: RequestRecord) -> str:
+        """Return the request log line; its time is the start of the request."""
+        upstream_seconds = record.upstream_seconds
         return _line(
             {
-                "time": self._clock.rfc3339(entry.seconds),
+                "time": self._clock.rfc3339(record.seconds),
                 "kind": "request",
-                **self._request_fields(entry),
-                "user": entry.user or None,
-                "decision": entry.verdict or None,
-                "reason": entry.reason or None,
-                "status": entry.status,
-                "size": entry.size,
-                "duration": round(entry.seconds, 6),
-                "upstream": entry.upstream or None,
+                **self._request_fields(record),
+                "user": record.user or None,
+                "decision": record.verdict or None,
+                "reason": record.reason or None,
+                "status": record.status,
+                "size": record.size,
+                "duration": round(record.seconds, 6),
+                "upstream": record.upstream or None,
                 "upstream_time": (
                     None if upstream_seconds is None else round(upstream_seconds, 6)
                 ),
             }
         )
 
-    def auth(self, entry: RequestRecord, event: Event, status: AuthStatus) -> str:
-        """The line of something that happened to a login or a session."""
+    def auth(self, record: RequestRecord, event: Event, status: AuthStatus) -> str:
+        """Return the auth log line of *event*, which occurred in a request."""
         return _line(
             {
                 "time": self._clock.rfc3339(),
                 "kind": "auth",
-                **self._request_fields(entry),
+                **self._request_fields(record),
                 "user": event.user or None,
                 "result": status,
                 "event": event.kind,
@@ -91,16 +91,16 @@ class JsonFormatter:
             }
         )
 
-    def _request_fields(self, entry: RequestRecord) -> dict[str, Any]:
-        """Which request it is: the original one, and the ``target`` that we were sent."""
-        head, request = entry.head, entry.request
+    def _request_fields(self, record: RequestRecord) -> dict[str, Any]:
+        """Return the fields of the original request; ``target`` is the received one."""
+        head, request = record.head, record.request
         target = redact(head.target).decode("ascii")
         method, host, uri, scheme = head.method, head.host, target, None
         if self._behind_proxy:
             try:
                 original = self._trust.original(request)
             except RequestError:
-                pass  # the answer was 400: what is shown is what came
+                pass  # the response was 400; log the request as received
             else:
                 method, host, scheme = original.method, original.host, original.scheme
                 uri = _text(redact(original.uri))
@@ -110,7 +110,7 @@ class JsonFormatter:
         return {
             "request_id": request.id,
             "trace_id": trace_id_of(head) or None,
-            "client": self._resolver.client(entry),
+            "client": self._resolver.client(record),
             "method": _text(method),
             "scheme": scheme,
             "host": host or None,
@@ -128,13 +128,13 @@ def _text(value: bytes) -> str:
 def _line(fields: Mapping[str, Any]) -> str:
     try:
         text = orjson.dumps(fields).decode()
-    except orjson.JSONEncodeError:  # half of a surrogate pair: no UTF-8 can hold it
+    except orjson.JSONEncodeError:  # lone surrogates are not allowed in UTF-8
         text = orjson.dumps(
             {key: _replace_surrogates(value) for key, value in fields.items()}
         ).decode()
     if not (text.isascii() and DELETE not in text) and not text.isprintable():
         text = "".join(
-            [one if one.isprintable() else _escape_char(one) for one in text]
+            [char if char.isprintable() else _escape_char(char) for char in text]
         )
     return text + "\n"
 
@@ -145,7 +145,7 @@ def _replace_surrogates(value: Any) -> Any:
     return value
 
 
-def _escape_char(character: str) -> str:
-    """A character as JSON escapes it: one or two units of UTF-16."""
-    units = character.encode("utf-16-be").hex()
+def _escape_char(char: str) -> str:
+    """Return the JSON escape of *char*: one or two UTF-16 code units."""
+    units = char.encode("utf-16-be").hex()
     return "".join([f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4)])

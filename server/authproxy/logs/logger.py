@@ -1,7 +1,7 @@
-"""Log lines: one for each request, one for each decision about a login, and texts.
+"""Write the request log, the auth log and the standard log of one worker.
 
-Which lines are written is decided here, what stands in them by `log_lines` (text) or
-`log_json`. They are made on the loop's thread and written by another (`log_writer`).
+This module decides which lines are written. A `LogFormatter` formats them on the event
+loop's thread, and a `LogWriter` writes them on another.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .json_formatter import JsonFormatter
 from .redact import decode_bytes
 from .writer import FdSink, LogWriter, Sink
 
-# What an event is in the authentication log; those not named here have no line there.
+# The events with a line in the auth log, and its status.
 AUTH_STATUS: Mapping[EventKind, AuthStatus] = {
     "logged_in": "AuthSuccess",
     "logged_out": "AuthSuccess",
@@ -41,28 +41,33 @@ INFO_EVENTS: frozenset[EventKind] = frozenset({"provider_ready", "refreshed"})
 def create_formatter(
     settings: LogSettings, core: Settings, clock: Clock
 ) -> LogFormatter:
-    """What makes the lines; raises `SettingsError` for templates that are none."""
+    """Return the formatter. Raises `SettingsError` for invalid templates."""
     if settings.format == "json":
         return JsonFormatter(core, clock)
     return TextFormatter(settings, core, clock)
 
 
-def log_writers(
-    settings: LogSettings, on_lost: Callable[[int], None]
+def create_writers(
+    settings: LogSettings, on_dropped: Callable[[int], None]
 ) -> tuple[LogWriter, LogWriter]:
-    """Where lines go, and where those about errors; make them after forking."""
+    """Return the writers for output and for errors; call it after forking.
+
+    *on_dropped* is called with the number of dropped lines.
+    """
     output: Sink = FdSink(STANDARD_OUTPUT)
     if settings.file is not None:
         output = LogFile(settings.file, local_time=settings.local_time)
     errors = FdSink(STANDARD_ERROR)
-    return LogWriter(output, on_lost=on_lost), LogWriter(errors, on_lost=on_lost)
+    return LogWriter(output, on_dropped=on_dropped), LogWriter(
+        errors, on_dropped=on_dropped
+    )
 
 
 class Logs:
-    """Writes the lines of one worker.
+    """The logs of one worker.
 
-    *output* gets requests, authentication and good news, *errors* the rest, unless the
-    settings say that all goes to *output*.
+    *output* gets the request log, the auth log and the info level of the standard log.
+    *errors* gets the error level, unless ``errors_to_info`` is set.
     """
 
     def __init__(
@@ -78,68 +83,70 @@ class Logs:
         self._write = output.write
         self._write_error = output.write if settings.errors_to_info else errors.write
         self._silent_paths = _silent_paths(settings, core)
-        self._skips = bool(self._silent_paths or settings.exclude_paths)
+        self._has_exclusions = bool(self._silent_paths or settings.exclude_paths)
         self._writers = (output, errors)
 
     def attach_writers(self) -> None:
-        """Have the writers tell of lost lines in the form of these."""
+        """Use the formatter for the writers' lines about dropped lines."""
         for writer in self._writers:
             writer.dropped_line = self._dropped_line
 
     def replace_with(self, other: Logs) -> None:
-        """Write as *other* does from now on, for everybody who holds this one."""
+        """Behave like *other* from now on; all references to this object stay valid."""
         vars(self).update(vars(other))
         self.attach_writers()
 
-    def record_response(self, entry: RequestRecord, events: tuple[Event, ...]) -> None:
-        """Write the lines of an answered request."""
+    def record_response(self, record: RequestRecord, events: tuple[Event, ...]) -> None:
+        """Write the lines of a finished request."""
         if events:
-            self._events(entry, events)
-        if self._settings.request and not (self._skips and self._skipped(entry)):
-            self._write(self._formatter.request(entry))
+            self._record_events(record, events)
+        if self._settings.request and not (
+            self._has_exclusions and self._is_excluded(record)
+        ):
+            self._write(self._formatter.request(record))
 
     def event(self, event: Event) -> None:
-        """Write a fact that belongs to no single request."""
+        """Write an event that belongs to no single request to the standard log."""
         log = self.info if event.kind in INFO_EVENTS else self.error
         text = event.detail or event.reason
         log(event.kind, f"{event.user}: {text}" if event.user else text)
 
     def info(self, module: str, message: str, request_id: str = "") -> None:
-        """A line in the standard log."""
+        """Write a line of the info level to the standard log."""
         if self._settings.standard:
             self._write(self._formatter.standard("info", module, message, request_id))
 
     def error(self, module: str, message: str, request_id: str = "") -> None:
-        """A line about something that somebody should look at."""
+        """Write a line of the error level: the operator has to act."""
         if self._settings.standard:
             line = self._formatter.standard("error", module, message, request_id)
             self._write_error(line)
 
     def exception(self, module: str, message: str, error: BaseException) -> None:
-        """An error line, and the traceback: lines of text, or in the same object."""
+        """Write *message* and the traceback of *error*: one object or several lines."""
         trace = "".join(traceback.format_exception(error)).rstrip("\n")
-        whole = f"{message}\n{trace}"
-        for line in [whole] if self._settings.format == "json" else whole.split("\n"):
+        text = f"{message}\n{trace}"
+        for line in [text] if self._settings.format == "json" else text.split("\n"):
             self.error(module, line)
 
     def _dropped_line(self, count: int) -> str:
-        return self._formatter.standard("error", "logs", f"{count} log lines were lost")
+        return self._formatter.standard("error", "logs", f"dropped {count} log lines")
 
-    def _skipped(self, entry: RequestRecord) -> bool:
-        path = entry.head.target.partition(b"?")[0]
-        # With a verdict it was no health check, but a request like others.
-        if path in self._silent_paths and not entry.verdict:
+    def _is_excluded(self, record: RequestRecord) -> bool:
+        path = record.head.target.partition(b"?")[0]
+        # A request with a verdict was not handled as a health check.
+        if path in self._silent_paths and not record.verdict:
             return True
         exclude = self._settings.exclude_paths
         return bool(exclude) and decode_bytes(unquote_to_bytes(path)) in exclude
 
-    def _events(self, entry: RequestRecord, events: tuple[Event, ...]) -> None:
+    def _record_events(self, record: RequestRecord, events: tuple[Event, ...]) -> None:
         for event in events:
             status = AUTH_STATUS.get(event.kind)
             if status is not None and self._settings.auth:
-                self._write(self._formatter.auth(entry, event, status))
+                self._write(self._formatter.auth(record, event, status))
             if event.detail and status != "AuthSuccess":
-                self.error(event.kind, event.detail, entry.request.id)
+                self.error(event.kind, event.detail, record.request.id)
 
 
 def _silent_paths(settings: LogSettings, core: Settings) -> frozenset[bytes]:

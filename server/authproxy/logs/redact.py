@@ -1,7 +1,7 @@
-"""What may stand in a log line: quoting, redaction, and formats.
+"""Make values safe for log lines: quoting, redaction, line templates.
 
-A line ends where we end it: control characters of clients are written as escapes.
-Query values that are credentials are replaced before they reach a line.
+Control characters from clients are escaped, so a value cannot end a line. Credentials
+in query parameters are replaced.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ SECRET_NAMES = (
     b"state",
     b"token",
 )
-_NAMES = b"|".join(reversed(SECRET_NAMES))  # code_verifier before code
-# Also inside a percent-encoded URL, such as the value of rd.
+_NAMES = b"|".join(
+    reversed(SECRET_NAMES)
+)  # the longer of two names with one prefix first
+# Matches inside a percent-encoded URL, too, such as the value of rd.
 SECRET_VALUE = re.compile(
     rb"(?i)((?:[?&;]|%3f|%26|%3b)(?:" + _NAMES + rb")(?:=|%3d))"
     rb"(?:(?!%26|%3b|%23)[^&;#])*"
@@ -50,7 +52,7 @@ PLACEHOLDER = re.compile(r"\{\{\s*\.([A-Za-z]+)\s*\}\}")
 
 
 def redact(target: bytes) -> bytes:
-    """*target* with the values of secret query parameters replaced."""
+    """Return *target* with the values of secret query parameters replaced."""
     path, mark, query = target.partition(b"?")
     if not mark:
         return target
@@ -60,7 +62,7 @@ def redact(target: bytes) -> bytes:
 
 
 def _redact_encoded(pair: bytes) -> bytes:
-    """*pair* redacted if its name is a secret one in percent-encoded spelling."""
+    """Return *pair*, redacted if its percent-encoded name is a secret one."""
     name, mark, _ = pair.partition(b"=")
     if b"%" in name and unquote_to_bytes(name).lower() in SECRET_NAMES:
         return name + mark + REDACTED
@@ -68,14 +70,14 @@ def _redact_encoded(pair: bytes) -> bytes:
 
 
 def quote(text: str) -> str:
-    """*text* in double quotes with escapes, as Go's strconv.Quote writes it."""
+    """Return *text* in double quotes with escapes, like Go's strconv.Quote."""
     if PLAIN.fullmatch(text):
         return f'"{text}"'
     return f'"{"".join([_escape_char(char) for char in text])}"'
 
 
 def escape_unprintable(text: str) -> str:
-    """*text* on one line: what is not printable becomes an escape."""
+    """Return *text* with escapes for all unprintable characters."""
     if text.isprintable():
         return text
     return "".join(
@@ -84,20 +86,20 @@ def escape_unprintable(text: str) -> str:
 
 
 def format_field(text: str) -> str:
-    """*text* as one field of a line: "-" when empty, quoted when it has blanks."""
+    """Return *text* as one field of a line: "-" if empty, quoted if it has spaces."""
     if not text:
         return "-"
     return quote(text) if set(text) & {" ", '"'} else escape_unprintable(text)
 
 
 def _escape_char(char: str) -> str:
-    known = GO_ESCAPES.get(char)
-    if known is not None:
-        return known
+    escape = GO_ESCAPES.get(char)
+    if escape is not None:
+        return escape
     if char.isprintable():
         return char
     number = ord(char)
-    if 0xDC80 <= number <= 0xDCFF:  # a byte that is not UTF-8
+    if 0xDC80 <= number <= 0xDCFF:  # a byte of invalid UTF-8, from `decode_bytes`
         return f"\\x{number - 0xDC00:02x}"
     if number < 0x80:
         return f"\\x{number:02x}"
@@ -105,17 +107,17 @@ def _escape_char(char: str) -> str:
 
 
 def decode_bytes(value: bytes) -> str:
-    """The text of a header value; bytes that are not UTF-8 survive as surrogates."""
+    """Return the text of a field value; invalid UTF-8 becomes surrogates."""
     return value.decode("utf-8", "surrogateescape")
 
 
 def compile_format(
     option: str, template: str, fields: Sequence[str]
 ) -> Callable[[tuple[str, ...]], str]:
-    """A function from the values of *fields* (in that order) to a line.
+    """Return a function from the values of *fields*, in that order, to a line.
 
-    *template* may hold text and ``{{.Field}}``; anything else of Go's template
-    language raises `SettingsError` that names *option*.
+    *template* consists of text and ``{{.Field}}``. Raises `SettingsError`, which names
+    *option*, for other actions of Go's template language and for unknown fields.
     """
     names = [match[1] for match in PLACEHOLDER.finditer(template)]
     problems = [
@@ -127,7 +129,7 @@ def compile_format(
     literal = PLACEHOLDER.sub("", template)
     if "{{" in literal or "}}" in literal:
         problems.append(
-            f"{option}: only text and fields such as {{{{.{fields[0]}}}}} can be used"
+            f"{option}: only text and fields such as {{{{.{fields[0]}}}}} are supported"
         )
     if problems:
         raise SettingsError(tuple(problems))
@@ -135,6 +137,6 @@ def compile_format(
     if not names:
         return lambda values: text % ()
     indexes = [fields.index(name) for name in names]
-    # itemgetter gives a bare value for one index, a tuple for several.
-    pick = itemgetter(*indexes)
-    return lambda values: text % pick(values)
+    # itemgetter returns a single value for one index, a tuple for several.
+    select = itemgetter(*indexes)
+    return lambda values: text % select(values)

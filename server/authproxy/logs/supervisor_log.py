@@ -1,7 +1,8 @@
-"""Lines in the standard log from where no worker's loop runs: the supervisor's.
+"""Standard log of the supervisor and of other code without an event loop.
 
-They are written at once, where and as the workers write theirs. Nobody waits for a slow
-reader: a supervisor that hangs could replace no worker.
+Lines have the format and the destination of the workers' lines, and are written at
+once. A line is dropped if the reader is too slow, because a blocked supervisor could
+not restart workers.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from authproxy_core.settings.root import Settings
 from ..net.clock import Clock
 from ..server_settings import LogSettings, ServerSettings
 from .file import LogFile
+from .formatter import Level
 from .logger import STANDARD_ERROR, STANDARD_OUTPUT, create_formatter
 
 MODULE = "server"
 
 
 class SupervisorLog:
-    """Writes lines by *settings*; *core* is what they are about."""
+    """Writes standard log lines according to *settings*."""
 
     def __init__(self, settings: LogSettings, core: Settings) -> None:
         self._settings = settings
@@ -30,20 +32,20 @@ class SupervisorLog:
         self._formatter = create_formatter(settings, core, self._clock)
         self._file: LogFile | None = None
         if settings.file is not None:
-            # The supervisor has no threads, for it forks.
+            # Rotation may start a thread, but the supervisor forks.
             self._file = LogFile(
                 settings.file, local_time=settings.local_time, rotates=False
             )
 
-    def write(self, text: str, *, good: bool) -> None:
-        """Write a line, to where *good* news or other lines go."""
+    def write(self, level: Level, text: str) -> None:
+        """Write one line."""
         if not self._settings.standard:
             return
         self._clock.tick()
-        line = self._formatter.standard("info" if good else "error", MODULE, text)
+        line = self._formatter.standard(level, MODULE, text)
         data = line.encode("utf-8", "backslashreplace")
-        with contextlib.suppress(OSError):  # there is nobody to tell
-            if not (good or self._settings.errors_to_info):
+        with contextlib.suppress(OSError):  # there is no way to report it
+            if level == "error" and not self._settings.errors_to_info:
                 _write(STANDARD_ERROR, data)
             elif self._file is None:
                 _write(STANDARD_OUTPUT, data)
@@ -58,34 +60,34 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def reserve_standard_fds() -> None:
-    """Open what of standard input, output and error is closed.
+    """Open those of standard input, output and error that are closed.
 
-    Else their numbers go to the next files and sockets, and lines of the log into them.
+    Otherwise the next files and sockets get their numbers, and log lines go into them.
     """
     for fd in (0, STANDARD_OUTPUT, STANDARD_ERROR):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
 
 
-_announcers: list[SupervisorLog] = []  # one, as soon as there are settings
+_logs: list[SupervisorLog] = []  # at most one
 
 
 def configure(settings: ServerSettings) -> None:
-    """Write by *settings* from now on."""
-    _announcers[:] = [SupervisorLog(settings.logs, settings.core)]
+    """Use *settings* for all later lines."""
+    _logs[:] = [SupervisorLog(settings.logs, settings.core)]
 
 
-def log(text: str, *, good: bool = False) -> None:
-    """Write one line; *good* if nobody needs to look at it."""
-    if not _announcers:
-        _announcers.append(SupervisorLog(LogSettings(), Settings()))
-    _announcers[0].write(text, good=good)
+def log(text: str, *, level: Level = "error") -> None:
+    """Write one line; before `configure`, with the default settings."""
+    if not _logs:
+        _logs.append(SupervisorLog(LogSettings(), Settings()))
+    _logs[0].write(level, text)
 
 
 def log_all(header: str, lines: Iterable[str]) -> None:
-    """Write *header*, and each of *lines* as one of its own."""
+    """Write *header* and *lines*, indented, at error level."""
     log(header)
     for line in lines:
         log(f"  {line}")

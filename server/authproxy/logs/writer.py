@@ -1,16 +1,15 @@
-"""Writes log lines without ever blocking the loop.
+"""Write log lines without blocking the event loop.
 
-Lines are collected on the loop's thread and handed over some times a second as one
-chunk of bytes; a daemon thread writes it. The queue between them is bounded in bytes:
-when the reader of the log is too slow, lines are lost and counted. So are those that
-can't be written, because the reader is gone or the disk is full. When lines get through
-again, one of them says how many were lost. Make it after forking: a thread does not
-survive a fork.
+The event loop's thread collects lines and queues them every `FLUSH_INTERVAL` as one
+chunk of bytes; a daemon thread writes the chunks. The queue is bounded in bytes. If the
+reader of the log is too slow, or a write fails (reader closed, disk full), lines are
+dropped and counted. The next successful write starts with a line that contains the
+count. Create a writer after forking, because threads do not survive a fork.
 
-Several workers write to one standard output. A chunk holds whole lines and is written
-in one call, which files keep in one piece. Pipes do so up to PIPE_BUF, so a chunk for
-a pipe is cut between lines into pieces of that size; only a single longer line can
-mix with another worker's.
+All workers write to one standard output. A chunk contains whole lines and is written by
+one call, which is atomic for files in append mode. Writes to a pipe are atomic up to
+PIPE_BUF bytes, so chunks for a pipe are split between lines; only a longer line can be
+mixed with those of other workers.
 """
 
 from __future__ import annotations
@@ -27,29 +26,29 @@ from typing import Protocol
 FLUSH_INTERVAL = 0.05  # seconds
 MAX_QUEUED_BYTES = 4 << 20
 PIPE_WRITE_BYTES = select.PIPE_BUF
-STOP_TIMEOUT = 2.0  # seconds for the last lines when stopping
-INTERRUPT_CHECK_INTERVAL = 1.0  # seconds between looks at a stopped writer
+STOP_TIMEOUT = 2.0  # seconds for the last lines in `close`
+INTERRUPT_CHECK_INTERVAL = 1.0  # seconds
 
 
 def _dropped_line(count: int) -> str:
-    return f"lost {count} log lines\n"
+    return f"dropped {count} log lines\n"
 
 
 class Sink(Protocol):
-    """Where lines end up."""
+    """Destination of log lines."""
 
     def write(self, chunk: bytes) -> None:
-        """Write whole lines; raises OSError. May block."""
+        """Write whole lines; may block. Raises OSError."""
 
     def close(self) -> None:
-        """No more is to be written."""
+        """Release resources; no more writes follow."""
 
     def interrupt(self) -> None:
-        """A `write` that waits for the reader is to end; called by another thread."""
+        """Let a `write` that waits for the reader fail; called by another thread."""
 
 
 class FdSink:
-    """A file descriptor that was there before us, such as standard output."""
+    """An inherited file descriptor, such as standard output."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -57,19 +56,19 @@ class FdSink:
         self._interrupted = False
 
     def write(self, chunk: bytes) -> None:
-        """Write *chunk*, in pieces that are not torn; raises OSError."""
-        for piece in _split_lines(chunk) if self._pipe else (chunk,):
-            self._write_all(piece)
+        """Write *chunk*, in atomic parts for a pipe. Raises OSError."""
+        for part in _split_lines(chunk) if self._pipe else (chunk,):
+            self._write_all(part)
 
     def close(self) -> None:
-        """It stays open, for it is not ours."""
+        """Do nothing: the descriptor is not owned by the sink."""
 
     def interrupt(self) -> None:
-        """A `write` that waits for the reader is to end."""
+        """Let a `write` that waits for the reader fail."""
         self._interrupted = True
 
-    def _write_all(self, piece: bytes) -> None:
-        view = memoryview(piece)
+    def _write_all(self, data: bytes) -> None:
+        view = memoryview(data)
         while view:
             try:
                 view = view[os.write(self._fd, view) :]
@@ -80,10 +79,10 @@ class FdSink:
 
 
 class LogWriter:
-    """Lines for one sink, or file descriptor.
+    """Writes lines to one sink or file descriptor.
 
-    *lost_line* makes the line that tells how many were lost, *on_lost* hears of it on
-    the loop's thread. ``lost`` counts them all.
+    ``dropped_line`` formats the line about dropped lines. *on_dropped* is called with
+    their number on the event loop's thread.
     """
 
     def __init__(
@@ -91,55 +90,55 @@ class LogWriter:
         sink: Sink | int,
         *,
         queue_bytes: int = MAX_QUEUED_BYTES,
-        on_lost: Callable[[int], None] = lambda count: None,
+        on_dropped: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.dropped_line: Callable[[int], str] = _dropped_line
         self._sink = FdSink(sink) if isinstance(sink, int) else sink
         self._queue_bytes = queue_bytes
-        self._on_lost = on_lost
+        self._on_dropped = on_dropped
         self._lines: list[str] = []
         self._armed = False
         self._chunks: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        # Each of these is changed by one thread alone: the loop's …
-        self._handed_over = 0
-        self._dropped = 0  # lines that found no room in the queue
-        self._reported = 0
-        # … and the writer's.
-        self._finished = 0
-        self._failed = 0  # lines that could not be written
-        self._announced = 0  # lines about whose loss a line was written
+        # Written by the event loop's thread only:
+        self._queued = 0  # bytes put into the queue
+        self._rejected = 0  # lines for which the queue was full
+        self._reported = 0  # dropped lines that `on_dropped` got
+        # Written by the writer's thread only:
+        self._finished = 0  # bytes taken from the queue
+        self._failed = 0  # lines whose write failed
+        self._announced = 0  # dropped lines that a line was written about
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
         self._thread.start()
 
     @property
     def dropped(self) -> int:
-        """How many lines were lost so far."""
-        return self._dropped + self._failed
+        """The number of lines dropped so far."""
+        return self._rejected + self._failed
 
     def write(self, line: str) -> None:
-        """Take one line, which ends with its line end."""
+        """Collect one line, which ends with a line feed."""
         self._lines.append(line)
         if not self._armed:
             self._arm()
 
     def flush(self) -> None:
-        """Hand over what has been collected."""
+        """Queue the collected lines."""
         self._armed = False
         if self.dropped != self._reported:
-            self._reported, before = self.dropped, self._reported
-            self._on_lost(self._reported - before)
+            self._reported, previous = self.dropped, self._reported
+            self._on_dropped(self._reported - previous)
         lines, self._lines = self._lines, []
         if not lines:
             return
         chunk = "".join(lines).encode("utf-8", "backslashreplace")
-        if self._handed_over - self._finished + len(chunk) > self._queue_bytes:
-            self._dropped += len(lines)
+        if self._queued - self._finished + len(chunk) > self._queue_bytes:
+            self._rejected += len(lines)
             return
-        self._handed_over += len(chunk)
+        self._queued += len(chunk)
         self._chunks.put(chunk)
 
     def close(self) -> None:
-        """Write what is left, within `STOP_TIMEOUT`."""
+        """Write the remaining lines, within `STOP_TIMEOUT`."""
         self.flush()
         self._chunks.put(None)
         self._thread.join(STOP_TIMEOUT / 2)
@@ -150,32 +149,32 @@ class LogWriter:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self.flush()  # no loop yet, or none any more
+            self.flush()  # before the event loop starts, or after it has stopped
             return
         self._armed = True
         loop.call_later(FLUSH_INTERVAL, self.flush)
 
     def _run(self) -> None:
         while (chunk := self._chunks.get()) is not None:
-            lost = self.dropped
-            untold = lost - self._announced
+            dropped = self.dropped
+            unannounced = dropped - self._announced
             try:
-                if untold:
-                    self._sink.write(self.dropped_line(untold).encode() + chunk)
+                if unannounced:
+                    self._sink.write(self.dropped_line(unannounced).encode() + chunk)
                 else:
                     self._sink.write(chunk)
             except OSError:
-                # The reader is gone or the disk is full: there is nobody to tell now.
+                # The reader has closed, or the disk is full: there is no way to report it.
                 self._failed += chunk.count(b"\n")
             else:
-                self._announced = lost
+                self._announced = dropped
             finally:
                 self._finished += len(chunk)
         self._sink.close()
 
 
 def _split_lines(chunk: bytes) -> Iterator[bytes]:
-    """Cut *chunk* between lines into pieces that a pipe takes as a whole."""
+    """Split *chunk* between lines into parts of at most PIPE_BUF bytes."""
     start = 0
     while len(chunk) - start > PIPE_WRITE_BYTES:
         end = chunk.rfind(b"\n", start, start + PIPE_WRITE_BYTES) + 1

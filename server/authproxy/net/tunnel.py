@@ -14,7 +14,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 HALF_CLOSED_TIMEOUT = 60.0  # seconds for a side to finish after the other's EOF
-FLUSH_TIMEOUT = 10.0  # seconds for the last bytes to a side after the other is gone
+FLUSH_TIMEOUT = 10.0  # seconds for the last bytes to a side after the other closed
 
 
 class UpgradedConnection(Struct):

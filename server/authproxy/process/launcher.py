@@ -28,7 +28,7 @@ def run(settings: ServerSettings, rebuild: Rebuild | None = None) -> int:
                 log(f"warning: {warning}")
             for listener in sockets:
                 event = "metrics" if listener.metrics else "listening"
-                log(f"{event} on {listener.name}", good=True)
+                log(f"{event} on {listener.name}", level="info")
             if settings.workers == 1:
                 from ..worker.worker import serve
 

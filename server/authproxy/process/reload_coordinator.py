@@ -165,7 +165,7 @@ class ReloadCoordinator:
         configure(candidate.settings)
         for note in candidate.notes:
             log(note)
-        log(RELOADED, good=True)
+        log(RELOADED, level="info")
         self._count("success")
 
     def _on_timeout(self, candidate: Candidate) -> None:

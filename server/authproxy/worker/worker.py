@@ -23,7 +23,7 @@ from authproxy_core.messages import Event
 from ..contract import MODULE
 from ..downstream.alpn import AlpnProtocol
 from ..downstream.h1_connection import Connection
-from ..logs.logger import Logs, log_writers
+from ..logs.logger import Logs, create_writers
 from ..metrics.metrics import Metrics
 from ..net.clock import Clock
 from ..net.control_channel import ControlChannel
@@ -81,7 +81,7 @@ class Worker:
         clock = Clock(local_time=settings.logs.local_time)
         self._clock = clock
         self._metrics = metrics or Metrics()
-        self._output, self._errors = log_writers(
+        self._output, self._errors = create_writers(
             settings.logs, self._metrics.count_dropped_lines
         )
         self._logs = self._new_logs(settings)

@@ -259,7 +259,7 @@ for number in range(20):
     writer.write(f"{number:03} {'x' * 995}\\n")
 while writer._finished != writer._handed_over:
     pass
-assert writer.lost == 10, writer.lost
+assert writer.dropped == 10, writer.dropped
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 writer.write("last\\n")
 writer.close()
@@ -280,7 +280,7 @@ def test_a_full_disk_costs_lines_that_are_counted(tmp_path: Path) -> None:
     assert done.returncode == 0
     lines = path.read_text().splitlines()
     assert [line[:3] for line in lines[:10]] == [f"{n:03}" for n in range(10)]
-    assert lines[10:] == ["lost 10 log lines", "last"]
+    assert lines[10:] == ["dropped 10 log lines", "last"]
 
 
 def test_the_whole_program(tmp_path: Path) -> None:

@@ -257,8 +257,8 @@ def test_lost_lines_are_told_in_the_form_in_use(tmp_path: Path) -> None:
     logs = Logs(LogSettings(format="json"), Settings(), Clock(), writer, writer)
     logs.attach_writers()
     prepared = Logs(LogSettings(), Settings(), Clock(), writer, writer)
-    assert json.loads(writer.dropped_line(3))["message"] == "3 log lines were lost"
+    assert json.loads(writer.dropped_line(3))["message"] == "dropped 3 log lines"
     logs.replace_with(prepared)
-    assert writer.dropped_line(3).endswith("[logs] 3 log lines were lost\n")
+    assert writer.dropped_line(3).endswith("[logs] dropped 3 log lines\n")
     writer.close()
     os.close(fd)

@@ -101,7 +101,7 @@ def test_lost_lines_are_counted() -> None:
     """A reader that is too slow costs lines, not memory, and learns how many."""
     reader, fd = os.pipe()
     heard: list[int] = []
-    writer = LogWriter(fd, queue_bytes=100_000, on_lost=heard.append)
+    writer = LogWriter(fd, queue_bytes=100_000, on_dropped=heard.append)
     line = "x" * 999 + "\n"
     sent = 0
     while not writer.dropped:
@@ -121,6 +121,6 @@ def test_lost_lines_are_counted() -> None:
         received += more
     os.close(reader)
     assert received.endswith(b"x\nlast\n") or received.endswith(b"lines\nlast\n")
-    told = re.findall(rb"(?m)^lost (\d+) log lines$", received)
+    told = re.findall(rb"(?m)^dropped (\d+) log lines$", received)
     assert sum(map(int, told)) == 4
     assert sum(heard) == 4

@@ -25,7 +25,7 @@ given = json.loads(sys.argv[1])
 if given is not None:
     logs = msgspec.convert(given, LogSettings)
     configure(ServerSettings(core=Settings(), listeners=(), logs=logs))
-log("started", good=True)
+log("started", level="info")
 log_all("it failed:", ["why\\nso"])
 """
 
