@@ -2,9 +2,9 @@
 
     app = AuthMiddleware(app, AuthProxy(settings))
 
-The application gets the headers that an upstream would get, and the bodies as they come:
-nothing is gathered here. A websocket needs a session as a request does, and a page of
-ours; who has none gets 401 where the server can say so, else 403.
+The application gets the headers that an upstream would get. Request bodies are not
+buffered. A WebSocket needs a session like a request. A rejected WebSocket gets an error
+response if the server supports ``websocket.http.response``, else close code 1008.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from .server_settings import ClientSettings
 
 UPGRADE: Headers = ((b"connection", b"Upgrade"), (b"upgrade", b"websocket"))
 UPGRADE_NAMES = {name for name, _ in UPGRADE}
-SAFE = "/:@!$&'()*+,;=~-._"  # of a path (RFC 3986 §3.3)
-HEADS = {"http.response.start", "websocket.accept"}  # messages that have headers
+PATH_SAFE = "/:@!$&'()*+,;=~-._"  # unescaped in a path (RFC 3986 §3.3)
+HEADS = {"http.response.start", "websocket.accept"}  # messages with headers
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -42,9 +42,10 @@ Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None
 
 
 class AuthMiddleware:
-    """Guards *app*; *proxy* must belong to this event loop alone.
+    """Authenticates the requests to *app*.
 
-    A websocket lasts *websocket_lifetime* seconds at most, 0 means no limit.
+    *proxy* must not be used by another event loop. A WebSocket is closed after
+    *websocket_lifetime* seconds; 0 means no limit.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class AuthMiddleware:
     async def __call__(
         self, scope: MutableMapping[str, Any], receive: Receive, send: Send
     ) -> None:
-        """Answer a request, or hand it to the application with who it is."""
+        """Respond to a request, or pass it to the application with identity headers."""
         if self._warm_up is None:
             self._warm_up = asyncio.create_task(
                 drive(self._proxy.warm_up(), self._performer.perform)
@@ -80,10 +81,10 @@ class AuthMiddleware:
         elif scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
         else:
-            raise ValueError(f"an unknown kind of scope: {scope['type']!r}")
+            raise ValueError(f"unknown ASGI scope type {scope['type']!r}")
 
     async def close(self) -> None:
-        """Close what is open towards the provider; a lifespan's end does it too."""
+        """Close the connections to the provider; done at the lifespan's end, too."""
         if self._warm_up is not None:
             self._warm_up.cancel()
         await self._client.close()
@@ -97,7 +98,7 @@ class AuthMiddleware:
         decision = await decide(self._proxy.handle(request), perform)
         if isinstance(decision, Forward):
             inner = {**scope, "headers": [list(field) for field in decision.headers]}
-            await self._app(inner, body.receive, _adding_headers(send, decision))
+            await self._app(inner, body.receive, _with_headers(send, decision))
             return
         if not isinstance(decision, Respond):
             decision = Respond(404)
@@ -108,34 +109,34 @@ class AuthMiddleware:
     ) -> None:
         request = build_request(scope)
         outcome = self._proxy.handle(request)
-        decision = await decide(outcome, self._performer.bound_to(_NoBody()))
+        decision = await decide(outcome, self._performer.bound_to(_EmptyBody()))
         if not isinstance(decision, Forward) or not decision.upgrade:
             await _reject_websocket(scope, receive, send, decision)
             return
         inner = {**scope, "headers": [list(field) for field in decision.headers]}
-        adding = _adding_headers(send, decision)
         try:
             async with asyncio.timeout(self._websocket_lifetime or None) as deadline:
-                await self._app(inner, receive, adding)
+                await self._app(inner, receive, _with_headers(send, decision))
         except TimeoutError:
             if not deadline.expired():
                 raise
-            # RFC 6455 §7.4.1: 1001, the server goes away.
+            # 1001: the endpoint is going away (RFC 6455 §7.4.1).
             await send({"type": "websocket.close", "code": 1001})
 
 
 def build_request(scope: MutableMapping[str, Any]) -> Request:
-    """The request of an ASGI scope (its ``raw_path`` has no query).
+    """Return the request of an ASGI scope.
 
-    That of a websocket may lack the fields that its server has dealt with.
+    Some servers remove the upgrade fields of a WebSocket, so they are set again.
     """
-    path: bytes = scope.get("raw_path") or quote(scope["path"], safe=SAFE).encode()
+    path: bytes = scope.get("raw_path") or quote(scope["path"], safe=PATH_SAFE).encode()
     query: bytes = scope.get("query_string", b"")
     headers = tuple(
         (bytes(name).lower(), bytes(value)) for name, value in scope["headers"]
     )
     if scope.get("type") == "websocket":
-        headers = (*(one for one in headers if one[0] not in UPGRADE_NAMES), *UPGRADE)
+        others = (field for field in headers if field[0] not in UPGRADE_NAMES)
+        headers = (*others, *UPGRADE)
     return Request(
         scope.get("method", "GET").encode(),
         path + (b"?" + query if query else b""),
@@ -147,18 +148,18 @@ def build_request(scope: MutableMapping[str, Any]) -> Request:
 
 
 class _Body:
-    """The request's body for the flows that read it."""
+    """A request body that both authproxy and the application can read."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._unread: list[Message] = []
 
     async def receive(self) -> Message:
-        """The next message for the application."""
+        """Return the next ASGI message for the application."""
         return self._unread.pop() if self._unread else await self._receive()
 
     def unread(self, data: bytes) -> None:
-        """Put the whole body back."""
+        """Put back the whole body for the application."""
         message = {"type": "http.request", "body": data, "more_body": False}
         self._unread.append(message)
 
@@ -176,21 +177,21 @@ class _Body:
             more = message.get("more_body", False)
 
 
-class _NoBody:
-    """The body of a websocket's request."""
+class _EmptyBody:
+    """The body of a WebSocket's request."""
 
     def unread(self, data: bytes) -> None:
-        """There is none to put back."""
+        """Do nothing."""
 
     async def read_all(self, limit: int) -> bytes:
-        """Nothing."""
+        """Return b""."""
         return b""
 
 
 async def _reject_websocket(
     scope: MutableMapping[str, Any], receive: Receive, send: Send, decision: Decision
 ) -> None:
-    """Refuse a websocket: never with a redirect, which nobody would follow."""
+    """Reject a WebSocket; without a redirect, which clients do not follow."""
     await receive()  # websocket.connect
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008})
@@ -205,19 +206,19 @@ async def _reject_websocket(
     await send({"type": f"{kind}.body", "body": respond.body})
 
 
-def _adding_headers(send: Send, forward: Forward) -> Send:
-    """A *send* that adds our headers to the head of the answer."""
+def _with_headers(send: Send, forward: Forward) -> Send:
+    """Return a *send* that adds the headers of *forward* to the response."""
 
-    async def adding(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] in HEADS:
-            theirs = tuple((name, value) for name, value in message.get("headers", ()))
+            headers = tuple((name, value) for name, value in message.get("headers", ()))
             message = {
                 **message,
-                "headers": list(forward.merge_response_headers(theirs)),
+                "headers": list(forward.merge_response_headers(headers)),
             }
         await send(message)
 
-    return adding
+    return send_with_headers
 
 
 async def _send_response(send: Send, respond: Respond, *, head_only: bool) -> None:

@@ -182,7 +182,7 @@ def test_other_servers_and_other_scopes() -> None:
             extensions = {"websocket.http.response": extensions}
             changed = {**scope, "path": path, "extensions": extensions}
             await guarded(changed, receive, send)
-        with pytest.raises(ValueError, match="unknown kind of scope: 'odd'"):
+        with pytest.raises(ValueError, match="unknown ASGI scope type 'odd'"):
             await guarded({"type": "odd"}, receive, send)
         await guarded.close()
         return sent
