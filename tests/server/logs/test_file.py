@@ -257,7 +257,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
 writer = LogWriter(LogFile(LogFileSettings(path=sys.argv[1]), local_time=False))
 for number in range(20):
     writer.write(f"{number:03} {'x' * 995}\\n")
-while writer._finished != writer._handed_over:
+while writer._finished != writer._queued:
     pass
 assert writer.dropped == 10, writer.dropped
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))

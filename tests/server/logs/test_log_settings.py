@@ -241,4 +241,4 @@ def test_reader_that_is_gone() -> None:
         writer.write("lost\n")
     writer.close()
     os.close(fd)
-    assert writer._finished == writer._handed_over > 0
+    assert writer._finished == writer._queued > 0

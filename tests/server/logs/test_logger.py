@@ -113,7 +113,7 @@ def test_lost_lines_are_counted() -> None:
     received = b""
     while received.count(b"x\n") < sent - 1:
         received += os.read(reader, 1 << 16)
-    until(lambda: writer._finished == writer._handed_over, "the queue to be empty")
+    until(lambda: writer._finished == writer._queued, "the queue to be empty")
     writer.write("last\n")
     writer.close()
     os.close(fd)
