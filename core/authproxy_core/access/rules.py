@@ -33,7 +33,7 @@ MAX_CACHED_BYTES = 512  # bytes of a path or of forwarded headers worth caching
 MAX_DECODINGS = 3  # percent-decodings that a chain of servers may apply
 # Set by the forward-auth endpoint. No client can send it: ":" is not a token character.
 TAIL_FIELD = b":original-uri"
-# Apart from the peer, `TrustedProxies.named` depends on these fields only.
+# Apart from the peer, `TrustedProxies.find_original` depends on these fields only.
 CACHE_KEY_FIELDS = ORIGINAL_FIELDS | {TAIL_FIELD}
 _PATH_PARAMETERS = re.compile(r";[^/]*")
 _PATH_END = re.compile(r"[?#\x00]")
@@ -294,7 +294,7 @@ class AccessRules:
 
     def _evaluate_original(self, request: Request) -> RuleResult:
         tail = first_header(request.headers, TAIL_FIELD) or b""
-        original, method, uri = self._trust.named(request, tail)
+        original, method, uri = self._trust.find_original(request, tail)
         return self.table.evaluate(
             original.host,
             original.method if method else None,

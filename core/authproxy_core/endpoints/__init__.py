@@ -1,1 +1,1 @@
-"""Endpoints below the proxy prefix, and the middleware around all of them."""
+"""Proxy endpoints without a login flow, and the middleware for all endpoints."""

@@ -1,9 +1,9 @@
-"""Ends the session of whoever may not come in, for those who want it so.
+"""End sessions that are not authorized (``forbidden_session = "clear"``).
 
-By default such a session is kept, for a gateway that sees a 401 sends its user to log in
-again, for ever. Built around the endpoints only when settings ask for it, so that others
-pay nothing. Rules about a place and demands of a query end no session: it is good
-elsewhere.
+By default they are kept, because a gateway that receives 401 redirects the user to the
+login again and again. Sessions that fail only an access rule or a query constraint are
+always kept: they are valid for other requests. The handlers are wrapped only if the
+settings require it, so others have no overhead.
 """
 
 from __future__ import annotations
@@ -22,83 +22,86 @@ from ..pages.outcomes import resolve_outcome
 from ..sessions.session_resolver import ended_session
 from .middleware import Handler
 
-# What `Context.refusal` says of a session, and what may hide that.
-REFUSALS = frozenset({"email", "groups", "user", "query"})
+# Reasons of `Context.denial_reason`; "query" is checked first and may hide one of them.
+REASONS = frozenset({"email", "groups", "user", "query"})
 
 
 def with_session_clearing(
     context: Context, routes: Mapping[bytes, Handler], elsewhere: Handler
 ) -> tuple[dict[bytes, Handler], Handler]:
-    """The handlers, with the end of a session that may not come in.
+    """Wrap the handlers so that they end a session that is not authorized.
 
-    Its cookies are cleared, and it is taken from the store. The auth check and userinfo
-    answer 401 then, everything else as ever.
+    Its cookies are cleared and it is deleted from the store. The auth check and userinfo
+    return 401 for it; other responses keep their status.
     """
     prefix = context.settings.proxy_prefix.encode()
-    asking = (prefix + b"/auth", prefix + b"/userinfo")
-    ended = {
-        path: _ending(context, handler, _as_nobody if path in asking else _as_it_is)
+    unauthorized = (prefix + b"/auth", prefix + b"/userinfo")
+    wrapped = {
+        path: _with_clearing(
+            context, handler, _as_unauthorized if path in unauthorized else _unchanged
+        )
         for path, handler in routes.items()
     }
     page = prefix + b"/sign_in"
-    ended[page] = _ending_at_page(context, routes[page])
-    return ended, _ending(context, elsewhere, _as_it_is)
+    wrapped[page] = _with_clearing_at_sign_in(context, routes[page])
+    return wrapped, _with_clearing(context, elsewhere, _unchanged)
 
 
-def _as_nobody(answer: Respond) -> Respond:
-    asked = challenge.unauthorized_response()
-    return replace(answer, status=401, headers=asked.headers, body=asked.body)
+def _as_unauthorized(response: Respond) -> Respond:
+    unauthorized = challenge.unauthorized_response()
+    return replace(
+        response, status=401, headers=unauthorized.headers, body=unauthorized.body
+    )
 
 
-def _as_it_is(answer: Respond) -> Respond:
-    return answer
+def _unchanged(response: Respond) -> Respond:
+    return response
 
 
-def _ending(
-    context: Context, handler: Handler, changed: Callable[[Respond], Respond]
+def _with_clearing(
+    context: Context, handler: Handler, convert: Callable[[Respond], Respond]
 ) -> Handler:
     def handle(request: Request) -> Outcome:
         outcome = handler(request)
-        if isinstance(outcome, Decision) and not _refuses(outcome):
+        if isinstance(outcome, Decision) and not _denies_session(outcome):
             return outcome
-        return later(request, outcome)
+        return clear(request, outcome)
 
-    def later(request: Request, outcome: Outcome) -> Flow[Decision]:
-        answer = yield from resolve_outcome(outcome)
-        if not isinstance(answer, Respond) or not _refuses(answer):
-            return answer
-        # The query is judged first, and says nothing about the session otherwise.
-        if answer.reason == "query" and not (yield from _is_refused(context, request)):
-            return answer
-        cookies = yield from _end(context, request)
-        return _with_cookies(context, changed(answer), cookies)
+    def clear(request: Request, outcome: Outcome) -> Flow[Decision]:
+        response = yield from resolve_outcome(outcome)
+        if not isinstance(response, Respond) or not _denies_session(response):
+            return response
+        if response.reason == "query" and not (yield from _is_denied(context, request)):
+            return response
+        cookies = yield from _end_session(context, request)
+        return _with_cookies(context, convert(response), cookies)
 
     return handle
 
 
-def _refuses(decision: Decision) -> bool:
-    return decision.verdict == "denied" and decision.reason in REFUSALS
+def _denies_session(decision: Decision) -> bool:
+    return decision.verdict == "denied" and decision.reason in REASONS
 
 
-def _ending_at_page(context: Context, handler: Handler) -> Handler:
-    """The same at the sign-in page, which asks nobody who they are."""
+def _with_clearing_at_sign_in(context: Context, handler: Handler) -> Handler:
+    """Wrap the sign-in page, which does not check the session by itself."""
 
     def handle(request: Request) -> Flow[Decision]:
-        answer = yield from resolve_outcome(handler(request))
-        if not isinstance(answer, Respond) or answer.status == 302:
-            return answer  # on to the provider, or logged in by a password
-        if not (yield from _is_refused(context, request)):
-            return answer
-        cookies = yield from _end(context, request)
-        return _with_cookies(context, answer, cookies)
+        response = yield from resolve_outcome(handler(request))
+        if not isinstance(response, Respond) or response.status == 302:
+            return response  # redirected to the provider, or logged in by password
+        if not (yield from _is_denied(context, request)):
+            return response
+        cookies = yield from _end_session(context, request)
+        return _with_cookies(context, response, cookies)
 
     return handle
 
 
-def _is_refused(context: Context, request: Request) -> Flow[bool]:
-    """Whether there is a session that is over, or may not come in.
+def _is_denied(context: Context, request: Request) -> Flow[bool]:
+    """Return whether the session of *request* has ended or is not authorized.
 
-    Not while nobody knows.
+    False if the store is unavailable.
     """
     entry = context.sessions.lookup(request.headers)
     if entry is None:
@@ -116,10 +119,10 @@ def _is_refused(context: Context, request: Request) -> Flow[bool]:
     return bool(context.denial_reason(entry.session))
 
 
-def _end(context: Context, request: Request) -> Flow[Headers]:
-    """End the session that a request shows; cookies that say so.
+def _end_session(context: Context, request: Request) -> Flow[Headers]:
+    """End the session of *request*; return the cookies that clear it.
 
-    A store that is away changes nothing: nobody comes in by what stays there.
+    If the store is unavailable, the session stays there, but it is not authorized.
     """
     entry = context.sessions.lookup(request.headers)
     if entry is not None:
@@ -130,12 +133,12 @@ def _end(context: Context, request: Request) -> Flow[Headers]:
     return ended_session(context, request).headers
 
 
-def _with_cookies(context: Context, answer: Respond, cookies: Headers) -> Respond:
-    """*answer* with *cookies*, in place of those of a session just refreshed."""
+def _with_cookies(context: Context, response: Respond, cookies: Headers) -> Respond:
+    """Return *response* with *cookies* in place of those of a refreshed session."""
     kept = (
         field
-        for field in answer.headers
+        for field in response.headers
         if field[0] != b"set-cookie"
         or not context.sessions.is_session_cookie(field[1].partition(b"=")[0])
     )
-    return replace(answer, headers=(*kept, *cookies), reusable=False)
+    return replace(response, headers=(*kept, *cookies), reusable=False)

@@ -1,7 +1,7 @@
-"""Paths that answer everybody: health checks, robots.txt, stylesheets.
+"""Public endpoints: health checks, robots.txt, stylesheets.
 
-A gateway may send its checks to any path by mistake, and takes each 2xx for a grant. So
-these answer only a request for themselves, not one that stands for another.
+A misconfigured gateway may send auth requests to them and takes any 2xx for "allowed".
+They therefore respond only to requests for themselves, not for another original URI.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ STORE_UNAVAILABLE = plain_response(
     503, b"session store unavailable\n", ((b"retry-after", b"1"),)
 )
 ROBOTS = b"/robots.txt"
-# What Google's load balancers ask, and as whom.
+# Paths and User-Agent of the health checks of Google's load balancers.
 GOOGLE_PATHS = (b"/liveness_check", b"/readiness_check")
 GOOGLE_AGENT = b"GoogleHC/1.0"
 
 
 def ping_paths(settings: Settings) -> tuple[bytes, ...]:
-    """Where it can be asked whether the process lives."""
+    """Return the paths of the liveness checks."""
     google = GOOGLE_PATHS if settings.gcp_healthchecks else ()
     return (settings.ping_path.encode(), *google)
 
@@ -43,7 +43,7 @@ def health_routes(
     robots: Respond,
     elsewhere: Handler,
 ) -> dict[bytes, Handler]:
-    """The handlers by path; *elsewhere* gets what is not for them."""
+    """Return the handlers by path; *elsewhere* handles requests that are not for them."""
     agents = {settings.ping_user_agent.encode()} - {b""}
     if settings.gcp_healthchecks:
         agents.add(GOOGLE_AGENT)
@@ -62,13 +62,15 @@ def health_routes(
         **static_handlers(settings.proxy_prefix.encode()),
     }
     return {
-        path: _for_itself(handler, trust, elsewhere)
+        path: _only_own_uri(handler, trust, elsewhere)
         for path, handler in handlers.items()
         if path
     }
 
 
-def _for_itself(handler: Handler, trust: TrustedProxies, elsewhere: Handler) -> Handler:
+def _only_own_uri(
+    handler: Handler, trust: TrustedProxies, elsewhere: Handler
+) -> Handler:
     def handle(request: Request) -> Outcome:
         if trust.overrides_uri(request):
             return elsewhere(request)

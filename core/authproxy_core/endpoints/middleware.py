@@ -1,6 +1,6 @@
-"""What is around every endpoint: https only, and for long; a query that became a path.
+"""Middleware for all endpoints: HTTPS redirect, HSTS, nginx's escaped query.
 
-Built only for settings that ask for it, so that others pay nothing.
+Handlers are wrapped only if the settings require it, so others have no overhead.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Handler: TypeAlias = Callable[[Request], Outcome]
 def wrap_handler(
     settings: Settings, handler: Handler, original: Callable[[Request], OriginalRequest]
 ) -> Handler:
-    """*handler*, behind what *settings* want before it."""
+    """Return *handler*, wrapped in the middleware that *settings* require."""
     if settings.auth_bypass.force_https:
         handler = _redirect_to_https(
             HttpsRedirect(settings.auth_bypass), handler, original
@@ -48,12 +48,12 @@ def _redirect_to_https(
 def _add_hsts(
     value: bytes, handler: Handler, original: Callable[[Request], OriginalRequest]
 ) -> Handler:
-    """Strict-Transport-Security on what goes to browsers over https (RFC 6797 §7.2)."""
+    """Add Strict-Transport-Security to responses over https (RFC 6797 §7.2)."""
     field: Header = (b"strict-transport-security", value)
 
     def handle(request: Request) -> Outcome:
         outcome = handler(request)
-        # What is kept are answers for gateways: they hand none of it to a browser.
+        # Reusable responses are for gateways, which forward no headers of theirs.
         if type(outcome) is Respond and outcome.reusable:
             return outcome
         if original(request).scheme != "https":
@@ -78,11 +78,11 @@ def _with_field(decision: Decision, field: Header) -> Decision:
 
 
 def restore_query(request: Request, path: bytes, query: bytes) -> Request:
-    """*request* at *path* with the query that was escaped as a part of the path.
+    """Return *request* for *path* with the *query* that was escaped in its path.
 
-    nginx takes the ``?`` of an ``auth_request`` for a letter of the path and escapes it.
-    Raises `RequestError` when there is a query besides: which one is the gateway's?
+    nginx treats the ``?`` of an ``auth_request`` URI as part of the path and escapes it.
+    Raises `RequestError` if there is another query: either may be the gateway's.
     """
     if b"?" in request.target:
-        raise RequestError("expected one query, got one in the path besides")
+        raise RequestError("two queries: one is escaped in the path")
     return replace(request, target=path + b"?" + unquote_to_bytes(query))

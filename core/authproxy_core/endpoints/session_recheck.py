@@ -1,7 +1,7 @@
-"""Whether a session that opened something lasting, a WebSocket, still holds.
+"""Re-check the session of an open WebSocket.
 
-Nothing is refreshed and nothing is noted: the client is not there to take a new cookie,
-and who only listens does not use anything.
+The session is neither refreshed nor touched: the client cannot receive a cookie, and an
+open connection alone is not a use of the session.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from ..errors import StoreError
 from ..login.context import Context
 from ..messages import Forward, Request
 
-NO_SESSION = (BEARER, BASIC, "skipped")
+WITHOUT_SESSION = (BEARER, BASIC, "skipped")  # reason codes
 
 
 def is_session_valid(
     context: Context, request: Request, forward: Forward
 ) -> Flow[bool]:
-    """Whether the session of *request* has neither ended nor been revoked.
+    """Return whether the session of *request* has neither expired nor been revoked.
 
-    A request that something else let in, as *forward* says, was judged once, whatever
-    cookies came with it. A store that is away ends nothing.
+    True if *forward* was allowed without a session, whatever cookies *request* carries,
+    and if the store is unavailable.
     """
-    if forward.reason in NO_SESSION:
+    if forward.reason in WITHOUT_SESSION:
         return True
     entry = context.sessions.lookup(request.headers)
     if entry is None:

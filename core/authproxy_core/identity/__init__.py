@@ -1,1 +1,1 @@
-"""Claims of tokens, and the identity headers that are made from them."""
+"""Claims, and the identity headers built from them."""

@@ -1,7 +1,7 @@
-"""Claims: finding them by name or path, and turning them into text.
+"""Claims: find them by name or path, and convert them to text.
 
-A name is first tried as it stands (names may be URLs), then as a path split at dots.
-Numbers keep their JSON text, lists and objects become compact JSON.
+A name is first looked up literally (names may be URLs), then as a path split at dots.
+Numbers keep their JSON text; lists and objects become compact JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TRUE_VALUES = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 
 
 def find_claim(claims: Mapping[str, Any], name: str) -> Any:
-    """The claim called *name*, or at the path *name*; None when absent or null."""
+    """Return the claim *name*, or the one at the path *name*; None if absent or null."""
     if claims.get(name) is not None:
         return claims[name]
     value: Any = claims
@@ -32,26 +32,26 @@ def find_claim(claims: Mapping[str, Any], name: str) -> Any:
 
 
 def serializable_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
-    """*claims* as every format that we write can hold them.
+    """Return *claims* in values that every session format can hold.
 
-    Whole numbers beyond 64 bits become their text. Raises `ProviderError` for claims
-    nested deeper than `MAX_DEPTH`.
+    Integers beyond 64 bits become text. Raises `ProviderError` for claims nested deeper
+    than `MAX_DEPTH`.
     """
-    return {name: _plain(value, MAX_DEPTH) for name, value in claims.items()}
+    return {name: _serializable(value, MAX_DEPTH) for name, value in claims.items()}
 
 
 def claim_sid(claims: Mapping[str, Any]) -> str:
-    """The provider's name of the session (OIDC Back-Channel Logout §2.1), or ""."""
+    """Return the provider's session ID (OIDC Back-Channel Logout §2.1), or ""."""
     sid = claims.get("sid")
     return sid if isinstance(sid, str) and len(sid) <= MAX_SID else ""
 
 
 def non_null_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
-    """*claims* less those that are null."""
+    """Return *claims* without null values."""
     return {name: value for name, value in claims.items() if value is not None}
 
 
-def _plain(value: Any, depth: int) -> Any:
+def _serializable(value: Any, depth: int) -> Any:
     if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
         return str(value)
     if not isinstance(value, dict | list):
@@ -60,15 +60,15 @@ def _plain(value: Any, depth: int) -> Any:
         raise ProviderError(
             f"the claims are nested deeper than {MAX_DEPTH} levels",
             reason="claims_too_deep",
-            hint="have the provider put a simpler value into the token",
+            hint="simplify the claim at the provider",
         )
     if isinstance(value, dict):
-        return {name: _plain(item, depth - 1) for name, item in value.items()}
-    return [_plain(item, depth - 1) for item in value]
+        return {name: _serializable(item, depth - 1) for name, item in value.items()}
+    return [_serializable(item, depth - 1) for item in value]
 
 
 def claim_text(value: Any) -> str:
-    """One claim as text."""
+    """Return a claim as text, "" for null."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -77,7 +77,7 @@ def claim_text(value: Any) -> str:
 
 
 def claim_list(value: Any) -> tuple[str, ...]:
-    """A claim as a list of texts: a list element by element, all else as one."""
+    """Return a claim as strings: one per element of a list, else a single one."""
     if value is None:
         return ()
     if isinstance(value, list | tuple):
@@ -86,7 +86,7 @@ def claim_list(value: Any) -> tuple[str, ...]:
 
 
 def claim_bool(value: Any) -> bool:
-    """A claim as a truth: a JSON boolean, a number that is not zero, a word for true."""
+    """Return a claim as a boolean: JSON true, a number other than zero, `TRUE_VALUES`."""
     if isinstance(value, str):
         return value in TRUE_VALUES
     return bool(value) if isinstance(value, bool | int | float) else False

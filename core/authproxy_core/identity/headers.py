@@ -1,8 +1,8 @@
-"""Header mapping: what an upstream or a gateway is told about the user.
+"""Identity headers: the session's claims for an upstream or a gateway.
 
-Rules are compiled once. A claim that the session lacks still gives its header, empty,
-so that a gateway which copies headers overwrites what the client sent. Names that fold
-to a protected one in CGI, WSGI or PHP (``_``, ``.`` for ``-``) are stripped as well.
+Rules are compiled once. A missing claim still yields its header, empty, so that a
+gateway that copies headers overwrites the client's value. Names that CGI, WSGI or PHP
+fold to a protected one (``_`` or ``.`` for ``-``) are stripped as well.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 
+from ..bounded_cache import BoundedCache
 from ..encoding import header_text
 from ..messages import Header, Headers
 from ..session import Session
 from ..settings.root import ClaimSource, HeaderRule, Secret
 from .claims import claim_list
 
-# RFC 9110 §7.6.1: fields that concern one connection only.
+# RFC 9110 §7.6.1: fields for one connection only.
 HOP_BY_HOP = frozenset(
     {
         b"connection",
@@ -46,22 +47,22 @@ BUILT_IN_CLAIMS = frozenset(
     }
 )
 TEXT_CLAIMS = BUILT_IN_CLAIMS - {"created_at", "expires_on", "groups"}
-MAX_CACHED_SESSIONS = 1024  # whose headers are remembered
+MAX_CACHED_SESSIONS = 1024  # sessions whose headers are cached
 FOLDED = bytes.maketrans(b"_.", b"--")
 
 
 def folded(name: bytes) -> bytes:
-    """How a lower-case header name arrives where ``-``, ``_`` and ``.`` are one."""
+    """Return a lower-case field name as servers fold it: ``_`` and ``.`` to ``-``."""
     return name.translate(FOLDED)
 
 
 def claim_values(session: Session, claim: str) -> tuple[str, ...]:
-    """The values of a claim of the session; empty texts are none."""
+    """Return the values of a claim of the session, without empty ones."""
     if claim in TEXT_CLAIMS:
         text: str = getattr(session, claim)
         return (text,) if text else ()
     if claim == "groups":
-        # A comma would end a group for whoever splits the joined list.
+        # A comma would separate two groups where the joined list is split.
         return tuple(group.replace(",", "%2C") for group in session.groups)
     if claim in ("created_at", "expires_on"):
         moment = session.created_at if claim == "created_at" else session.expires_at
@@ -70,14 +71,14 @@ def claim_values(session: Session, claim: str) -> tuple[str, ...]:
 
 
 def _go_time(moment: float) -> str:
-    """A moment as Go prints a time in UTC, to whole seconds."""
+    """Format seconds since the epoch as Go prints a UTC time, in whole seconds."""
     return datetime.fromtimestamp(int(moment), UTC).strftime(
         "%Y-%m-%d %H:%M:%S +0000 UTC"
     )
 
 
 def extra_claims(rules: Iterable[HeaderRule]) -> tuple[str, ...]:
-    """The claims that rules ask for and that a session does not have by itself."""
+    """Return the sorted names of the claims in *rules* that are not built in."""
     names = {
         value.claim
         for rule in rules
@@ -103,9 +104,9 @@ def _render(source: ClaimSource | Secret, session: Session | None) -> list[bytes
 
 
 class HeaderInjector:
-    """The headers that a list of rules gives for a session.
+    """Builds the headers of a list of rules for a session.
 
-    With *named* they begin with GAP-Auth, the name of the session's user.
+    With *named*, the first header is GAP-Auth, the name of the session's user.
     """
 
     def __init__(self, rules: Sequence[HeaderRule], *, named: bool = False) -> None:
@@ -113,10 +114,12 @@ class HeaderInjector:
         self._rules: list[tuple[bytes, tuple[ClaimSource | Secret, ...]]] = [
             (rule.name.lower().encode(), rule.values) for rule in rules
         ]
-        self._values = [(name, _value_of(sources)) for name, sources in self._rules]
+        self._values = [(name, _value_getter(sources)) for name, sources in self._rules]
         self._sets_cookies = any(name == b"set-cookie" for name, _ in self._rules)
         stripping = [rule for rule in rules if not rule.preserve_request_value]
-        self._known: dict[int, tuple[Session | None, Headers]] = {}
+        self._built: BoundedCache[int, tuple[Session | None, Headers]] = BoundedCache(
+            MAX_CACHED_SESSIONS
+        )
         self.stripped = frozenset(
             folded(rule.name.lower().encode())
             for rule in stripping
@@ -132,23 +135,20 @@ class HeaderInjector:
         )
 
     def headers(self, session: Session | None) -> Headers:
-        """One field per rule, its values joined by commas; empty when there is none.
+        """Return one field per rule, its values joined by commas; empty without values.
 
-        Cookies can't be joined (RFC 6265 §3): each value is a field of its own.
-        What it is for a session is remembered, and the same object is given again: each
-        session comes with many requests.
+        Cookies cannot be joined (RFC 6265 §3): each value is a separate field. The same
+        object is returned for every request of a session.
         """
-        known = self._known.get(id(session))
-        if known is not None and known[0] is session:
-            return known[1]
-        if len(self._known) >= MAX_CACHED_SESSIONS:
-            self._known.clear()
-        made = self._made(session)
-        self._known[id(session)] = (session, made)
-        return made
+        built = self._built.get(id(session))
+        if built is not None and built[0] is session:
+            return built[1]
+        headers = self._build(session)
+        self._built.put(id(session), (session, headers))
+        return headers
 
-    def _made(self, session: Session | None) -> Headers:
-        fields = self._joined(session)
+    def _build(self, session: Session | None) -> Headers:
+        fields = tuple([(name, value(session)) for name, value in self._values])
         if self._named and session is not None:
             fields = ((b"gap-auth", header_text(session.name)), *fields)
         if not self._sets_cookies:
@@ -160,30 +160,27 @@ class HeaderInjector:
             for source in sources
             for text in _render(source, session)
         ]
-        return (*(one for one in fields if one[0] != b"set-cookie"), *cookies)
-
-    def _joined(self, session: Session | None) -> Headers:
-        return tuple([(name, value(session)) for name, value in self._values])
+        return (*(field for field in fields if field[0] != b"set-cookie"), *cookies)
 
 
-def _value_of(
+def _value_getter(
     sources: tuple[ClaimSource | Secret, ...],
 ) -> Callable[[Session | None], bytes]:
-    """What gives the value of a rule's field for a session."""
+    """Return a function that builds the value of a rule's field for a session."""
     source = sources[0] if len(sources) == 1 else None
     if (
         isinstance(source, ClaimSource)
         and source.claim in TEXT_CLAIMS
         and source.basic_auth_password is None
     ):
-        return _text_of(source.claim, source.prefix)
+        return _text_getter(source.claim, source.prefix)
     return lambda session: b",".join(
         [text for one in sources for text in _render(one, session)]
     )
 
 
-def _text_of(claim: str, prefix: str) -> Callable[[Session | None], bytes]:
-    """The same for the usual rule: one claim that is a text."""
+def _text_getter(claim: str, prefix: str) -> Callable[[Session | None], bytes]:
+    """Return a faster function for the usual rule: a single claim that is text."""
     attribute = attrgetter(claim)
 
     def value(session: Session | None) -> bytes:
@@ -194,7 +191,7 @@ def _text_of(claim: str, prefix: str) -> Callable[[Session | None], bytes]:
 
 
 def connection_options(headers: Iterable[Header]) -> set[bytes]:
-    """What the Connection fields name (RFC 9110 §7.6.1), lower-case."""
+    """Return the lower-case options of the Connection fields (RFC 9110 §7.6.1)."""
     return {
         option.strip().lower()
         for name, value in headers

@@ -1,1 +1,1 @@
-"""What a request contains: original request, hosts, forms, credentials, trace."""
+"""Parsing of requests: original request, hosts, forms, Authorization, trace context."""

@@ -1,7 +1,7 @@
-"""The Authorization field: a bearer JWT, or a name and a password (RFC 9110 §11.6.2).
+"""The Authorization field: a bearer JWT, or user name and password (RFC 9110 §11.6.2).
 
-It is read as strictly as oauth2-proxy does: one blank between scheme and credentials,
-the schemes in their usual spelling.
+Parsing is as strict as in oauth2-proxy: one space between scheme and credentials, and
+the scheme in its usual spelling.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from msgspec import Struct
 from ..messages import Header, header_values
 
 FIELD = b"authorization"
-MAX_CREDENTIALS = 32 << 10  # bytes; checked before anything else is done with them
-MAX_PASSWORD = 1024  # bytes of name and password each
+MAX_CREDENTIALS = 32 << 10  # bytes of the field's value
+MAX_PASSWORD = 1024  # bytes of user name and password each
 
 _JWT = re.compile(rb"ey[A-Za-z0-9_-]*\.ey[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+")
 _PLACEHOLDERS = (b"", b"x-oauth-basic")
 
 
 class Bearer(Struct, frozen=True):
-    """A token that looks like a JWT."""
+    """A token in the form of a JWT, not verified."""
 
     token: str
 
@@ -34,7 +34,7 @@ class Bearer(Struct, frozen=True):
 
 
 class Basic(Struct, frozen=True):
-    """A name and a password (RFC 7617)."""
+    """A user name and a password (RFC 7617)."""
 
     user: str
     password: bytes
@@ -44,22 +44,22 @@ class Basic(Struct, frozen=True):
 
 
 class Unusable(Struct, frozen=True):
-    """Credentials that nobody here understands."""
+    """Credentials of another scheme, malformed, or too long."""
 
 
 Credentials: TypeAlias = Bearer | Basic | Unusable | None
 
 
 def field_of(headers: Iterable[Header]) -> bytes | None:
-    """The field's value; b"" if it is there twice, None if it is absent."""
+    """Return the field's value; b"" if it is repeated, None if it is absent."""
     values = header_values(headers, FIELD)
     if len(values) > 1:
-        return b""  # which of them the application would take is not known
+        return b""  # servers disagree on which one counts
     return values[0] if values else None
 
 
 def bearer_of(value: bytes | None) -> Credentials:
-    """The JWT in a field's *value*, be it the name or the password of Basic."""
+    """Return the JWT in a field's *value*: bearer, or user name or password of Basic."""
     if value is None:
         return None
     scheme, credentials = _split(value)
@@ -75,7 +75,7 @@ def bearer_of(value: bytes | None) -> Credentials:
 
 
 def basic_of(value: bytes | None) -> Credentials:
-    """The name and password in a field's *value*."""
+    """Return the user name and password in a field's *value*."""
     if value is None:
         return None
     scheme, credentials = _split(value)
@@ -84,7 +84,7 @@ def basic_of(value: bytes | None) -> Credentials:
 
 
 def basic(user: bytes, password: bytes) -> Basic | Unusable:
-    """The same for a name and a password that came in another way."""
+    """Return valid credentials for a user name and a password from any source."""
     if max(len(user), len(password)) > MAX_PASSWORD:
         return Unusable()
     try:

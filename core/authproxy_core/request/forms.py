@@ -1,12 +1,11 @@
-"""Queries and urlencoded forms, parsed strictly and without losing anything.
+"""Strict parsing of queries and urlencoded forms.
 
-Pairs are read as the WHATWG URL standard's urlencoded parser does: ``&`` separates, the
-first ``=`` splits, ``+`` is a space, an empty piece is nothing. What that parser would
-repair (bad percent escapes, bytes that are no UTF-8) is refused instead, so that what
-is judged here is what everybody else reads.
+Pairs are split as in the WHATWG URL Standard: ``&`` separates, the first ``=`` splits,
+``+`` is a space, an empty pair is skipped. Input that its parser repairs (bad percent
+escapes, invalid UTF-8) is rejected, because other parsers may repair it differently.
 
-A ``;`` stays in the value. Others take it for a separator and some parsers drop a pair
-that holds one; `constraints` counts a constraint in either reading.
+A ``;`` is part of the value. Some parsers treat it as a separator or drop the pair, so
+`constraints` honors a constraint in either interpretation.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ T = TypeVar("T")
 
 MAX_LENGTH = 64 << 10  # bytes of a query or a form
 MAX_PAIRS = 256
-# Two values of these would mean one thing to us and another to somebody else.
+# Parsers disagree on duplicates (first or last wins), so these are rejected.
 SINGLE = frozenset(
     {"code", "state", "iss", "error", "provider", "username", "password"}
     | {"logout_token", "sid"}
@@ -36,24 +35,25 @@ _SEPARATORS = re.compile(rb"[&;]")
 
 
 def parse_query(raw: bytes) -> list[tuple[str, str]]:
-    """The decoded pairs of *raw* (a query without its ``?``), in their order.
+    """Return the decoded pairs of *raw* (a query without its ``?``), in their order.
 
-    Raises `RequestError` for a bad percent escape, for what is no UTF-8, and above
+    Raises `RequestError` for a bad percent escape, for invalid UTF-8, and above
     `MAX_LENGTH` bytes or `MAX_PAIRS` pairs.
     """
     if len(raw) > MAX_LENGTH:
-        raise RequestError(f"expected parameters of at most {MAX_LENGTH} bytes")
-    pieces = [piece for piece in raw.split(b"&") if piece]
-    if len(pieces) > MAX_PAIRS:
-        raise RequestError(f"expected at most {MAX_PAIRS} parameters")
-    return [_pair(piece) for piece in pieces]
+        raise RequestError(f"parameters longer than {MAX_LENGTH} bytes")
+    pairs = [pair for pair in raw.split(b"&") if pair]
+    if len(pairs) > MAX_PAIRS:
+        raise RequestError(f"more than {MAX_PAIRS} parameters")
+    return [_decode_pair(pair) for pair in pairs]
 
 
 def parse_form(query: bytes, body: bytes = b"") -> dict[str, str]:
-    """The form values of a request: those of an urlencoded body beat the query's.
+    """Return the form values of a request; those of an urlencoded body take precedence.
 
-    Of a repeated name the first value counts. Raises `RequestError` as `parse_query`
-    does, and when one of `SINGLE` is there twice, be it in two places.
+    The first value of a repeated name counts. Raises `RequestError` as `parse_query`
+    does, and for a duplicate of `SINGLE`, even if one is in the query and one in the
+    body.
     """
     pairs = parse_query(body) + parse_query(query)
     values: dict[str, str] = {}
@@ -61,74 +61,71 @@ def parse_form(query: bytes, body: bytes = b"") -> dict[str, str]:
         if name not in values:
             values[name] = value
         elif name in SINGLE:
-            raise _twice(name)
+            raise _duplicate(name)
     return values
 
 
 def semicolons_read(route: Callable[[Request], T]) -> Callable[[Request], T]:
-    """*route*, asked with every ``;`` of the query read as ``&``."""
+    """Wrap *route* so that every ``;`` of the query counts as ``&``."""
 
-    def read(request: Request) -> T:
+    def wrapped(request: Request) -> T:
         path, mark, query = request.target.partition(b"?")
         if b";" in query:
             target = path + mark + query.replace(b";", b"&")
             request = replace(request, target=target)
         return route(request)
 
-    return read
+    return wrapped
 
 
 def only(params: Iterable[tuple[str, str]], name: str) -> str | None:
-    """The one value of *name*, or None; raises `RequestError` if it is there twice."""
+    """Return the value of *name*, or None; raises `RequestError` for a duplicate."""
     values = [value for key, value in params if key == name]
     if len(values) > 1:
-        raise _twice(name)
+        raise _duplicate(name)
     return values[0] if values else None
 
 
 def constraints(raw: bytes, names: Collection[str]) -> dict[str, list[str]]:
-    """The values of the parameters called *names* in the query *raw*, in their order.
+    """Return the values of the parameters *names* in the query *raw*, in their order.
 
-    A name that is absent has no entry; one without a value has an empty one. Where
-    ``;`` as a separator shows a name that ``&`` alone does not, that reading counts for
-    it, so ``x=1;name=value`` is a constraint too. Other parameters belong to the
-    application and may look as they like. Raises `RequestError` when the value of a
-    constraint is malformed.
+    An absent name has no entry; one without a value has an empty value. If a name is
+    found only with ``;`` as a separator, that interpretation counts for it, so
+    ``x=1;name=value`` is a constraint too. Other parameters belong to the application
+    and are not validated. Raises `RequestError` for a malformed value of a constraint.
     """
-    # Without an escape a name can only be there literally.
+    # Without an escape, a name can only occur literally.
     if b"%" not in raw and not any(name.encode() in raw for name in names):
         return {}
-    found = _values_of(names, raw.split(b"&"))
+    values = _values_of(names, raw.split(b"&"))
     if b";" in raw:
-        found = _values_of(names, _SEPARATORS.split(raw)) | found
-    return found
+        values = _values_of(names, _SEPARATORS.split(raw)) | values
+    return values
 
 
-def _values_of(names: Collection[str], pieces: Iterable[bytes]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for piece in pieces:
-        key, _, value = piece.partition(b"=")
+def _values_of(names: Collection[str], pairs: Iterable[bytes]) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    for pair in pairs:
+        key, _, value = pair.partition(b"=")
         name = unquote_to_bytes(key).decode("utf-8", "replace")
         if name in names:
-            found.setdefault(name, []).append(_decoded(value))
-    return found
+            values.setdefault(name, []).append(_decode(value))
+    return values
 
 
-def _pair(piece: bytes) -> tuple[str, str]:
-    name, _, value = piece.partition(b"=")
-    return _decoded(name), _decoded(value)
+def _decode_pair(pair: bytes) -> tuple[str, str]:
+    name, _, value = pair.partition(b"=")
+    return _decode(name), _decode(value)
 
 
-def _decoded(text: bytes) -> str:
+def _decode(text: bytes) -> str:
     if _BAD_ESCAPE.search(text):
-        raise RequestError(
-            "expected two hexadecimal digits after each % of a parameter"
-        )
+        raise RequestError("malformed percent escape in a parameter")
     try:
         return unquote_to_bytes(text.replace(b"+", b" ")).decode()
     except UnicodeDecodeError:
-        raise RequestError("expected a parameter in UTF-8") from None
+        raise RequestError("parameter is not UTF-8") from None
 
 
-def _twice(name: str) -> RequestError:
-    return RequestError(f"expected the parameter {name} once, got it more than once")
+def _duplicate(name: str) -> RequestError:
+    return RequestError(f"duplicate parameter {name}")

@@ -1,4 +1,4 @@
-"""Host lists such as whitelist_domains: entries `host[:port]`, with subdomains or not."""
+"""Host lists such as whitelist_domains: entries ``host[:port]``, some with subdomains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Struct
 
 HOST_NAME = r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*"
 IPV6_LITERAL = r"\[[0-9a-f:.]{2,45}\]"
-# A number without leading zeros, which browsers drop; an empty port is legal.
+# No leading zeros, which browsers drop; an empty port is valid.
 PORT = r"(?:0|[1-9][0-9]{0,4})?"
 _ENTRY = re.compile(
     rf"(?P<dot>\*?\.)?(?P<host>{HOST_NAME}|{IPV6_LITERAL})(?::(?P<port>{PORT}|\*))?",
@@ -29,10 +29,10 @@ class ListedHost(Struct, frozen=True):
     subdomains: bool = False
 
     def matches(self, host: str, port: str) -> bool:
-        """Whether *host* (lower-case, no port) and *port* ("": none) are listed."""
+        """Return whether *host* (lower-case, no port) and *port* ("": none) match."""
         if self.port not in ("*", port):
             return False
-        # The dot marks a label boundary: badexample.com is not below example.com.
+        # With the dot, badexample.com is not a subdomain of example.com.
         return host == self.host or (self.subdomains and host.endswith("." + self.host))
 
 

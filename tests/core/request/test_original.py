@@ -535,7 +535,7 @@ def test_remembered_verdicts_are_bounded() -> None:
         text = f"10.0.{number >> 8}.{number & 255}"
         assert text in addresses
     assert "11.0.0.1" not in addresses
-    assert len(addresses._verdicts) <= MAX_CACHED_ADDRESSES
+    assert len(addresses._known) <= MAX_CACHED_ADDRESSES
 
 
 def test_addresses_are_parsed_strictly() -> None:
