@@ -201,7 +201,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "login CSRF, mix-up attacks",
         SECURITY,
         proof="core/login/test_flow.py::"
-        "test_lg02_a_wrong_state_is_refused_before_the_code_is_redeemed",
+        "test_lg02_callback_with_wrong_state_does_not_redeem",
     ),
     Difference(
         "`azp`, `at_hash`, `iat` and `sub` of ID tokens and `sub` of userinfo are "
@@ -209,26 +209,26 @@ DIFFERENCES: tuple[Difference, ...] = (
         "OpenID Connect Core",
         SECURITY,
         proof="core/login/test_flow.py::"
-        "test_jw16_to_jw37_lg29_claims_that_do_not_fit_end_the_login",
+        "test_jw16_to_jw37_lg29_invalid_claims_fail_login",
     ),
     Difference(
         "commas in group names are escaped as `%2C`; duplicate request headers are "
         "not joined with commas",
         "a group `a,b` would count as two groups (RFC 9110 §5.3)",
         SECURITY,
-        proof="core/login/test_flow.py::test_hs11_a_comma_in_a_group_does_not_make_two",
+        proof="core/login/test_flow.py::test_hs11_comma_in_group_does_not_split_it",
     ),
     Difference(
         "groups named `role:…` are dropped for `keycloak-oidc`",
         "they would count as roles",
         SECURITY,
-        proof="core/login/test_flow.py::test_az14_a_group_can_not_pass_for_a_role",
+        proof="core/login/test_flow.py::test_az14_group_with_role_prefix_dropped",
     ),
     Difference(
         "groups named `project:…` are dropped for `gitlab`",
         "they would count as projects",
         SECURITY,
-        proof="core/providers/test_openid.py::test_gitlab_says_who_it_is",
+        proof="core/providers/test_openid.py::test_gitlab_login_reads_identity",
     ),
     Difference(
         "ID tokens of `google`, `azure` and `login.gov` are verified like all "
@@ -236,14 +236,14 @@ DIFFERENCES: tuple[Difference, ...] = (
         "oauth2-proxy does not verify Google's ID tokens and accepts Azure's access"
         " token as one",
         "`scope` sets the requested scopes",
-        proof="core/providers/test_google.py::test_the_signature_is_checked",
+        proof="core/providers/test_google.py::test_id_token_signature_verified",
     ),
     Difference(
         "`allowed_groups` applies to `gitlab`, `keycloak` and `google` if their "
         "specific option is not set",
         "oauth2-proxy ignores it and allows every user",
         SECURITY,
-        proof="core/providers/test_openid.py::test_groups_of_gitlab",
+        proof="core/providers/test_openid.py::test_gitlab_group_restriction",
     ),
     Difference(
         "a custom `redeem_url` requires a `validate_url` and a `profile_url`",
@@ -255,7 +255,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "`bitbucket_team` is a workspace, and the scope `account` is requested",
         "Bitbucket replaced teams by workspaces; no user would be allowed",
         BUG,
-        proof="core/providers/test_profiles.py::test_teams_of_bitbucket",
+        proof="core/providers/test_profiles.py::test_bitbucket_team_restriction",
     ),
     Difference(
         "email addresses that `bitbucket`, `digitalocean` or `keycloak` report as "
@@ -263,14 +263,14 @@ DIFFERENCES: tuple[Difference, ...] = (
         "any user can claim them",
         "`insecure_oidc_allow_unverified_email = true`",
         proof="core/providers/test_profiles.py::"
-        "test_an_unverified_address_is_refused_unless_allowed",
+        "test_unverified_email_denied_unless_allowed",
     ),
     Difference(
         "membership of an organization, team, repository, project or directory "
         "group is checked at every refresh; if it cannot be read, access is denied",
         "former members would keep access until the session ends",
         SECURITY,
-        proof="core/providers/test_github.py::test_who_leaves_the_organisation_is_out",
+        proof="core/providers/test_github.py::test_refresh_after_leaving_organization_denied",
     ),
     Difference(
         "a callback whose login is lost (too old, finished in another tab, started "
@@ -278,7 +278,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         " the cause",
         "oauth2-proxy ends at an error page or in the browser's redirect limit",
         "`restart_lost_logins = false`",
-        proof="core/login/test_loop_guard.py::test_a_lost_login_begins_again_once",
+        proof="core/login/test_loop_guard.py::test_lost_login_restarts_once",
     ),
     Difference(
         "a forwarded request must match a bypass rule by its path and method, not "
@@ -333,14 +333,14 @@ DIFFERENCES: tuple[Difference, ...] = (
         "clickjacking, injected scripts",
         "custom templates for scripts and styles; otherwise not available: it would"
         " weaken security",
-        proof="core/pages/test_pages.py::test_ou07_ou08_ou10_headers_of_own_pages",
+        proof="core/pages/test_pages.py::test_ou07_ou08_ou10_page_security_headers",
     ),
     Difference(
         "`/ready` returns 503 until the provider's metadata and keys are loaded; "
         "authproxy starts without them",
         "an unreachable provider must not prevent the start",
         BUG,
-        proof="core/login/test_flow.py::test_start_before_discovery_says_so",
+        proof="core/login/test_flow.py::test_start_before_discovery_shows_error_page",
     ),
     Difference(
         "`$1`, `$2` … in an alpha configuration file stay unchanged",
@@ -366,7 +366,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "a WebSocket that a page of another site opens with the user's session gets 403",
         "the same-origin policy does not apply to WebSockets (RFC 6455 §10.2)",
         '`websocket_origins = ["*"]`',
-        proof="core/upstreams/test_routes.py::test_only_own_pages_open_websockets",
+        proof="core/upstreams/test_routes.py::test_upgrade_from_other_origin_denied",
     ),
     Difference(
         "a WebSocket is closed within a minute after its session expired or was revoked",
@@ -379,7 +379,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "oauth2-proxy forwards upgrades even then; requests inside `h2c` would not "
         "be checked",
         "`proxy_websockets = true`",
-        proof="core/upstreams/test_routes.py::test_upgrades_that_are_not_passed_on",
+        proof="core/upstreams/test_routes.py::test_forward_rejected_upgrade_omits_it",
     ),
     Difference(
         "static files: symlinks that leave the root directory are not followed; a "
@@ -394,7 +394,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "the slash belongs to the path",
         BUG,
         proof="core/upstreams/test_routes.py::"
-        "test_a_folder_without_its_slash_is_redirected",
+        "test_forward_path_without_final_slash_redirects",
     ),
 )
 

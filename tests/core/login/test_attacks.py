@@ -50,7 +50,7 @@ def failed(harness: Harness, answer: Respond, reason: str = "") -> None:
 
 @pytest.mark.parametrize("form", ["authproxy", "oauth2-proxy"])
 @pytest.mark.parametrize("evil", ["//evil.com", "https://evil.com/", "/\\evil.com"])
-def test_or38_another_target_in_the_state_is_not_followed(form: str, evil: str) -> None:
+def test_or38_redirect_target_in_state_ignored(form: str, evil: str) -> None:
     harness = Harness(settings(cookie={"format": form}))
     callback = harness.idp.log_in(harness.start_login("/good"), "alice")
     state = params_of(callback)["state"].partition(":")[0]
@@ -61,7 +61,7 @@ def test_or38_another_target_in_the_state_is_not_followed(form: str, evil: str) 
 
 
 @pytest.mark.parametrize("name", ["error_uri", "redirect_uri", "rd", "redirect"])
-def test_or43_an_error_leads_nowhere(harness: Harness, name: str) -> None:
+def test_or43_error_page_has_safe_links(harness: Harness, name: str) -> None:
     state = params_of(harness.start_login())["state"]
     query = urlencode(
         {
@@ -77,7 +77,7 @@ def test_or43_an_error_leads_nowhere(harness: Harness, name: str) -> None:
     assert b"evil.example" not in answer.body
 
 
-def test_or46_a_strangers_host_does_not_move_the_callback() -> None:
+def test_or46_spoofed_host_does_not_change_callback_url() -> None:
     """With the address configured, no Host and no forwarded one changes it."""
     harness = Harness(settings(redirect_url="https://app.example.com/oauth2/callback"))
     for fields in (
@@ -89,7 +89,7 @@ def test_or46_a_strangers_host_does_not_move_the_callback() -> None:
         assert params["redirect_uri"] == "https://app.example.com/oauth2/callback"
 
 
-def test_or46_without_an_address_the_provider_judges_the_host(harness: Harness) -> None:
+def test_or46_callback_url_without_setting_has_request_host(harness: Harness) -> None:
     """Then the callback is the Host's, which the provider does not know."""
     answer = harness.get("/oauth2/start", (b"host", b"evil.com"))
     with pytest.raises(OAuthError, match="redirect_uri"):
@@ -102,7 +102,7 @@ def test_or46_without_an_address_the_provider_judges_the_host(harness: Harness) 
 # -- logins
 
 
-def test_lg28_a_stolen_code_is_worth_nothing_in_another_login() -> None:
+def test_lg28_stolen_code_rejected_in_other_login() -> None:
     """PKCE stops it; where the provider has none, the nonce does."""
     for offered in (True, False):
         victim, thief = Harness(ready=False), Harness(ready=False)
@@ -118,7 +118,7 @@ def test_lg28_a_stolen_code_is_worth_nothing_in_another_login() -> None:
         failed(thief, answer, "invalid_grant" if offered else "nonce")
 
 
-def test_lg37_every_redirect_makes_a_get(harness: Harness) -> None:
+def test_lg37_redirects_change_method_to_get(harness: Harness) -> None:
     begun = harness.get("/oauth2/start")
     callback = harness.idp.log_in(header(begun, b"location").decode(), "alice")
     ended = harness.get(target_of(callback))
@@ -129,7 +129,7 @@ def test_lg37_every_redirect_makes_a_get(harness: Harness) -> None:
     assert {one.status for one in (begun, ended, out, posted)} <= {302, 303}
 
 
-def test_lg38_lg40_pages_tell_no_address_and_can_not_be_framed(
+def test_lg38_lg40_pages_have_no_referrer_and_forbid_framing(
     harness: Harness,
 ) -> None:
     frame = (b"sec-fetch-dest", b"iframe")
@@ -145,7 +145,7 @@ def test_lg38_lg40_pages_tell_no_address_and_can_not_be_framed(
         assert b"secret-code" not in answer.body
 
 
-def test_lg43_nobody_else_begins_a_login_elsewhere(harness: Harness) -> None:
+def test_lg43_cross_site_login_start_keeps_target_on_host(harness: Harness) -> None:
     """What OIDC Core §4 calls a third-party initiated login is not offered."""
     query = urlencode(
         {
@@ -165,7 +165,7 @@ def test_lg43_nobody_else_begins_a_login_elsewhere(harness: Harness) -> None:
 # -- tokens
 
 
-def test_jw13_of_keys_with_one_name_the_type_decides() -> None:
+def test_jw13_keys_with_same_id_selected_by_type() -> None:
     """RSA and EC keys share a name, whichever comes first: a token meets its own kind."""
     for alg in ("RS256", "ES256"):
         harness = Harness(ready=False)
@@ -201,7 +201,7 @@ def test_jw13_of_keys_with_one_name_the_type_decides() -> None:
     ],
     ids=lambda payload: repr(payload[:12]),
 )
-def test_jw25_a_payload_that_is_no_object_of_bounds(
+def test_jw25_token_with_malformed_payload_rejected(
     harness: Harness, payload: bytes
 ) -> None:
     """Even a signature of the provider makes nothing of it."""
@@ -216,12 +216,14 @@ def test_jw25_a_payload_that_is_no_object_of_bounds(
 
 
 @pytest.mark.parametrize("value", ["AAAA", "", 7, [], {}])
-def test_jw32_the_hash_of_another_access_token(harness: Harness, value: Any) -> None:
+def test_jw32_at_hash_of_other_access_token_rejected(
+    harness: Harness, value: Any
+) -> None:
     harness.config.id_token_claims["at_hash"] = value
     failed(harness, harness.log_in(), "at_hash")
 
 
-def test_jw28_of_too_many_keys_some_are_read() -> None:
+def test_jw28_jwks_with_too_many_keys_truncated() -> None:
     key, *_ = Harness().idp.tokens.keys.public_keys()
     found = parse_key_set(
         msgspec.json.encode({"keys": [key | {"kid": str(n)} for n in range(10_000)]})
@@ -232,7 +234,7 @@ def test_jw28_of_too_many_keys_some_are_read() -> None:
 # -- who is let in
 
 
-def test_az08_anybody_of_a_group_is_not_anybody() -> None:
+def test_az08_allowed_group_does_not_bypass_email_domain() -> None:
     """``*`` for e-mail domains leaves the groups as they are."""
     strict = {"allowed_groups": ("admins",)}
     harness = Harness(settings(email_domains=("*",), provider=strict))
@@ -244,7 +246,7 @@ def test_az08_anybody_of_a_group_is_not_anybody() -> None:
 
 
 @pytest.mark.parametrize("groups", [("",), ("", ""), ("admins", "")])
-def test_az10_a_group_without_a_name_is_no_configuration(
+def test_az10_empty_group_name_rejected_by_settings(
     groups: tuple[str, ...],
 ) -> None:
     given = settings(providers=(provider_settings(allowed_groups=groups),))
@@ -265,7 +267,7 @@ def test_az10_a_group_without_a_name_is_no_configuration(
         (True, False),
     ],
 )
-def test_az16_groups_of_another_shape(
+def test_az16_malformed_groups_claim_handled(
     harness: Harness, claim: Any, admin: bool
 ) -> None:
     harness.config.id_token_claims["groups"] = claim
@@ -278,7 +280,7 @@ def test_az16_groups_of_another_shape(
     assert status == (202 if admin else 403)
 
 
-def test_az31_a_login_that_is_half_done_is_no_session(harness: Harness) -> None:
+def test_az31_incomplete_login_is_no_session(harness: Harness) -> None:
     """No cookie from before the callback lets anybody in, under any name."""
     harness.start_login("/a")
     refused = harness.idp.log_in(harness.start_login("/b"), "alice")
@@ -292,7 +294,7 @@ def test_az31_a_login_that_is_half_done_is_no_session(harness: Harness) -> None:
 
 @pytest.mark.parametrize("claim", ["sub", "email"])
 @pytest.mark.parametrize("value", [None, "", [], {}])
-def test_az35_nobody_shares_an_identity_that_is_missing(claim: str, value: Any) -> None:
+def test_az35_missing_identity_claim_fails_login(claim: str, value: Any) -> None:
     harness = Harness()
     harness.config.id_token_claims[claim] = value
     if claim == "email":
@@ -302,7 +304,7 @@ def test_az35_nobody_shares_an_identity_that_is_missing(claim: str, value: Any) 
         failed(harness, answer, "subject" if claim == "sub" else "email_missing")
 
 
-def test_az38_the_subject_reaches_the_application_beside_the_name(
+def test_az38_subject_injected_besides_username(
     harness: Harness,
 ) -> None:
     """A user may choose preferred_username at the provider, but not the subject."""

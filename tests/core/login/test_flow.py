@@ -36,7 +36,7 @@ def reasons(answer: Respond) -> list[str]:
     return [event.reason for event in answer.events]
 
 
-def test_a_login_ends_on_the_deep_link_with_a_session(harness: Harness) -> None:
+def test_login_redirects_to_deep_link_with_session(harness: Harness) -> None:
     answer = harness.log_in(rd="/deep%3Fx=1%26y=2")
     assert answer.status == 302
     assert header(answer, b"location") == b"/deep?x=1&y=2"
@@ -53,7 +53,7 @@ def test_a_login_ends_on_the_deep_link_with_a_session(harness: Harness) -> None:
     assert header(check, b"gap-auth") == b"alice@example.com"
 
 
-def test_the_authorization_request_has_all_that_binds_it(harness: Harness) -> None:
+def test_authorization_request_has_state_nonce_and_pkce(harness: Harness) -> None:
     params = params_of(harness.start_login("/"))
     assert params["response_type"] == "code"
     assert params["client_id"] == "authproxy"
@@ -65,7 +65,7 @@ def test_the_authorization_request_has_all_that_binds_it(harness: Harness) -> No
     assert len(params["nonce"]) == 43
 
 
-def test_lg32_parameters_of_the_request_do_not_reach_the_provider(
+def test_lg32_parameters_of_start_request_not_sent_to_provider(
     harness: Harness,
 ) -> None:
     answer = harness.get(
@@ -78,7 +78,7 @@ def test_lg32_parameters_of_the_request_do_not_reach_the_provider(
     assert {"prompt", "request", "acr_values"}.isdisjoint(params)
 
 
-def test_lg26_lg31_every_login_has_its_own_random_values(harness: Harness) -> None:
+def test_lg26_lg31_logins_have_distinct_random_values(harness: Harness) -> None:
     seen: set[str] = set()
     for _ in range(200):
         harness.jar.clear()
@@ -87,7 +87,7 @@ def test_lg26_lg31_every_login_has_its_own_random_values(harness: Harness) -> No
     assert len(seen) == 600
 
 
-def test_lg35_the_login_cookie_is_protected(harness: Harness) -> None:
+def test_lg35_login_cookie_has_protective_attributes(harness: Harness) -> None:
     answer = harness.get("/oauth2/start")
     cookie = header(answer, b"set-cookie").decode()
     assert cookie.startswith("_oauth2_proxy_")
@@ -98,7 +98,7 @@ def test_lg35_the_login_cookie_is_protected(harness: Harness) -> None:
     assert state[:8] in cookie.partition("=")[0]
 
 
-def test_without_an_offer_there_is_no_pkce(harness: Harness) -> None:
+def test_pkce_not_offered_by_provider_is_omitted(harness: Harness) -> None:
     harness.config.discovery["code_challenge_methods_supported"] = None
     fresh = Harness(harness.settings, ready=False)
     fresh.config.discovery["code_challenge_methods_supported"] = None
@@ -110,19 +110,19 @@ def test_without_an_offer_there_is_no_pkce(harness: Harness) -> None:
 @pytest.mark.parametrize(
     ("method", "expected"), [("plain", "plain"), ("S256", "S256"), ("none", None)]
 )
-def test_a_configured_pkce_method_is_used(method: str, expected: str | None) -> None:
+def test_pkce_method_configured_is_used(method: str, expected: str | None) -> None:
     harness = Harness(settings(provider={"code_challenge_method": method}))
     harness.config.discovery["code_challenge_methods_supported"] = ["S256", "plain"]
     assert params_of(harness.start_login()).get("code_challenge_method") == expected
 
 
-def test_the_nonce_can_be_switched_off() -> None:
+def test_nonce_disabled_is_not_sent() -> None:
     harness = Harness(settings(provider={"skip_nonce": True}))
     assert "nonce" not in params_of(harness.start_login())
     assert harness.log_in().status == 302
 
 
-def test_configured_parameters_are_sent_but_replace_none_of_ours() -> None:
+def test_login_parameters_configured_do_not_override_protocol_parameters() -> None:
     from authproxy_core.settings.root import LoginParameter
 
     harness = Harness(
@@ -153,7 +153,7 @@ def test_configured_parameters_are_sent_but_replace_none_of_ours() -> None:
         (("staff",), "openid email profile groups"),
     ],
 )
-def test_the_groups_scope_is_asked_for_when_groups_matter(
+def test_scope_contains_groups_if_allowed_groups_need_it(
     groups: tuple[str, ...], scope: str
 ) -> None:
     harness = Harness(settings(provider={"allowed_groups": groups}))
@@ -163,7 +163,7 @@ def test_the_groups_scope_is_asked_for_when_groups_matter(
 # -- the callback: state
 
 
-def test_lg01_no_login_cookie_no_redeem(harness: Harness) -> None:
+def test_lg01_callback_without_login_cookie_does_not_redeem(harness: Harness) -> None:
     url = harness.idp.log_in(harness.start_login(), "alice")
     before = harness.idp.count("token")
     answer = harness.get(target_of(url), jar={})
@@ -173,7 +173,7 @@ def test_lg01_no_login_cookie_no_redeem(harness: Harness) -> None:
     assert harness.idp.count("token") == before
 
 
-def test_lg02_a_wrong_state_is_refused_before_the_code_is_redeemed(
+def test_lg02_callback_with_wrong_state_does_not_redeem(
     harness: Harness,
 ) -> None:
     url = harness.idp.log_in(harness.start_login(), "alice")
@@ -185,7 +185,7 @@ def test_lg02_a_wrong_state_is_refused_before_the_code_is_redeemed(
     assert harness.get(target_of(url)).status == 302
 
 
-def test_lg04_lg05_a_login_is_finished_once(harness: Harness) -> None:
+def test_lg04_lg05_callback_repeated_is_rejected(harness: Harness) -> None:
     url = harness.idp.log_in(harness.start_login(), "alice")
     jar = dict(harness.jar)
     assert harness.get(target_of(url), jar=jar).status == 302
@@ -194,7 +194,9 @@ def test_lg04_lg05_a_login_is_finished_once(harness: Harness) -> None:
     assert harness.idp.count("token") == 1
 
 
-def test_lg07_cookies_of_one_purpose_do_not_serve_another(harness: Harness) -> None:
+def test_lg07_login_and_session_cookies_are_not_interchangeable(
+    harness: Harness,
+) -> None:
     harness.start_login()
     [(_, login)] = harness.jar.items()
     assert harness.get("/oauth2/auth", jar={b"_oauth2_proxy": login}).status == 401
@@ -211,7 +213,7 @@ def test_lg07_cookies_of_one_purpose_do_not_serve_another(harness: Harness) -> N
     "state",
     ["", "x", "A" * 100_000, "A" * 43, "*" * 43, ":", "a:b:c", "%00", "%C3%A9" * 43],
 )
-def test_lg10_a_state_that_is_none_of_ours_is_refused(
+def test_lg10_callback_with_malformed_state_rejected(
     harness: Harness, state: str
 ) -> None:
     harness.start_login()
@@ -220,12 +222,14 @@ def test_lg10_a_state_that_is_none_of_ours_is_refused(
     assert harness.idp.count("token") == 0
 
 
-def test_lg10_a_callback_without_state_is_refused(harness: Harness) -> None:
+def test_lg10_callback_without_state_rejected(harness: Harness) -> None:
     assert harness.get("/oauth2/callback").status == 403
 
 
 @pytest.mark.parametrize("name", ["code", "state", "iss"])
-def test_lg11_a_parameter_given_twice_is_refused(harness: Harness, name: str) -> None:
+def test_lg11_callback_with_duplicate_parameter_rejected(
+    harness: Harness, name: str
+) -> None:
     url = harness.idp.log_in(harness.start_login(), "alice")
     value = params_of(url)[name]
     answer = harness.get(f"{target_of(url)}&{name}={value}")
@@ -233,7 +237,7 @@ def test_lg11_a_parameter_given_twice_is_refused(harness: Harness, name: str) ->
     assert harness.idp.count("token") == 0
 
 
-def test_lg13_a_form_post_needs_the_login_cookie(harness: Harness) -> None:
+def test_lg13_form_post_callback_requires_login_cookie(harness: Harness) -> None:
     url = harness.idp.log_in(harness.start_login(), "alice")
     harness.body = urlsplit(url).query.encode()
     form = (b"content-type", b"application/x-www-form-urlencoded")
@@ -244,7 +248,9 @@ def test_lg13_a_form_post_needs_the_login_cookie(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("method", [b"HEAD", b"OPTIONS", b"PUT", b"DELETE"])
-def test_lg14_other_methods_do_not_redeem(harness: Harness, method: bytes) -> None:
+def test_lg14_callback_with_other_method_does_not_redeem(
+    harness: Harness, method: bytes
+) -> None:
     url = harness.idp.log_in(harness.start_login(), "alice")
     answer = harness.get(target_of(url), method=method)
     assert answer.status == 405
@@ -252,7 +258,7 @@ def test_lg14_other_methods_do_not_redeem(harness: Harness, method: bytes) -> No
     assert harness.idp.count("token") == 0
 
 
-def test_lg08_an_empty_post_is_harmless(harness: Harness) -> None:
+def test_lg08_callback_with_empty_post_rejected(harness: Harness) -> None:
     for path in ("callback", "start", "sign_in", "sign_out"):
         answer = harness.get(f"/oauth2/{path}", method=b"POST")
         assert answer.status in (200, 302, 403)
@@ -260,13 +266,13 @@ def test_lg08_an_empty_post_is_harmless(harness: Harness) -> None:
     assert harness.get("/oauth2/auth").status == 401
 
 
-def test_lg34_two_tabs_finish_in_reverse_order(harness: Harness) -> None:
+def test_lg34_logins_of_two_tabs_complete_in_reverse_order(harness: Harness) -> None:
     first, second = harness.start_login("/first"), harness.start_login("/second")
     assert header(harness.finish_login(second, "bob"), b"location") == b"/second"
     assert header(harness.finish_login(first), b"location") == b"/first"
 
 
-def test_slots_are_bounded_and_the_oldest_login_makes_room() -> None:
+def test_login_above_slot_limit_clears_oldest_login() -> None:
     harness = Harness(settings(cookie={"csrf_slots": 3}))
     urls = []
     for number in range(5):
@@ -277,7 +283,7 @@ def test_slots_are_bounded_and_the_oldest_login_makes_room() -> None:
     assert header(harness.finish_login(urls[4]), b"location") == b"/4"
 
 
-def test_a_broken_login_cookie_is_the_first_to_make_room() -> None:
+def test_login_above_slot_limit_clears_broken_cookie_first() -> None:
     harness = Harness(settings(cookie={"csrf_slots": 2}))
     url = harness.start_login("/kept")
     harness.jar[b"_oauth2_proxy_AAAAAAAA_csrf"] = b"broken"
@@ -286,13 +292,13 @@ def test_a_broken_login_cookie_is_the_first_to_make_room() -> None:
     assert header(harness.finish_login(url), b"location") == b"/kept"
 
 
-def test_a_login_that_took_too_long_is_lost(harness: Harness) -> None:
+def test_callback_after_login_expiry_rejected(harness: Harness) -> None:
     url = harness.start_login()
     harness.clock.now += 901
     assert harness.finish_login(url).status == 403
 
 
-def test_used_logins_are_remembered_within_bounds(
+def test_used_logins_are_bounded(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from authproxy_core.login import state
@@ -308,9 +314,7 @@ def test_used_logins_are_remembered_within_bounds(
 @pytest.mark.parametrize(
     "code", ["access_denied", "temporarily_unavailable", "odd_one"]
 )
-def test_lg17_an_error_of_the_provider_is_said_plainly(
-    harness: Harness, code: str
-) -> None:
+def test_lg17_callback_with_error_shows_error_page(harness: Harness, code: str) -> None:
     harness.config.authorization_error = code
     answer = harness.log_in()
     assert answer.status == 403
@@ -319,7 +323,7 @@ def test_lg17_an_error_of_the_provider_is_said_plainly(
     assert len(headers(answer, b"set-cookie")) == 1  # the login is spent
 
 
-def test_lg19_a_hostile_error_shows_nothing_of_itself(harness: Harness) -> None:
+def test_lg19_callback_with_hostile_error_does_not_echo_it(harness: Harness) -> None:
     state = params_of(harness.start_login())["state"]
     answer = harness.get(
         f"/oauth2/callback?state={state}&iss={ISSUER}"
@@ -331,7 +335,7 @@ def test_lg19_a_hostile_error_shows_nothing_of_itself(harness: Harness) -> None:
     assert "script" not in answer.events[0].detail
 
 
-def test_lg20_error_and_code_together_are_an_error(harness: Harness) -> None:
+def test_lg20_callback_with_error_and_code_fails(harness: Harness) -> None:
     url = harness.idp.log_in(harness.start_login(), "alice")
     answer = harness.get(f"{target_of(url)}&error=access_denied")
     assert answer.status == 403
@@ -341,7 +345,7 @@ def test_lg20_error_and_code_together_are_an_error(harness: Harness) -> None:
 @pytest.mark.parametrize(
     "issuer", [None, "https://other.test", ISSUER + "/", ISSUER.upper()]
 )
-def test_lg22_lg23_lg25_the_issuer_must_be_the_one_that_began(
+def test_lg22_lg23_lg25_callback_with_other_issuer_rejected(
     harness: Harness, issuer: str | None
 ) -> None:
     harness.config.authorization_response["iss"] = issuer
@@ -351,7 +355,7 @@ def test_lg22_lg23_lg25_the_issuer_must_be_the_one_that_began(
     assert harness.idp.count("token") == 0
 
 
-def test_an_unannounced_issuer_may_lack(harness: Harness) -> None:
+def test_callback_without_unannounced_issuer_accepted(harness: Harness) -> None:
     quiet = Harness(ready=False)
     quiet.config.discovery["authorization_response_iss_parameter_supported"] = None
     quiet.config.authorization_response["iss"] = None
@@ -359,7 +363,7 @@ def test_an_unannounced_issuer_may_lack(harness: Harness) -> None:
     assert quiet.log_in().status == 302
 
 
-def test_a_callback_without_code_fails(harness: Harness) -> None:
+def test_callback_without_code_fails(harness: Harness) -> None:
     state = params_of(harness.start_login())["state"]
     answer = harness.get(f"/oauth2/callback?state={state}&iss={ISSUER}")
     assert answer.status == 500
@@ -381,7 +385,7 @@ def test_a_callback_without_code_fails(harness: Harness) -> None:
         (FetchError("timed out after 10 s"), "provider_unreachable"),
     ],
 )
-def test_lg16_whatever_the_token_endpoint_does_there_is_no_session(
+def test_lg16_token_endpoint_failure_creates_no_session(
     harness: Harness, answer: Response | Exception, reason: str
 ) -> None:
     def fetch(effect: Fetch) -> Response:
@@ -398,7 +402,7 @@ def test_lg16_whatever_the_token_endpoint_does_there_is_no_session(
     assert b"_oauth2_proxy" not in harness.jar
 
 
-def test_a_wrong_client_secret_says_where_to_look() -> None:
+def test_invalid_client_names_client_secret() -> None:
     from authproxy_core import Secret
 
     harness = Harness(settings(provider={"client_secret": Secret(b"wrong")}))
@@ -409,7 +413,7 @@ def test_a_wrong_client_secret_says_where_to_look() -> None:
     assert "wrong" not in answer.events[0].detail
 
 
-def test_client_authentication_moves_into_the_body_when_that_is_what_works(
+def test_client_authentication_retries_in_body(
     harness: Harness,
 ) -> None:
     def fetch(effect: Fetch) -> Response:
@@ -424,7 +428,7 @@ def test_client_authentication_moves_into_the_body_when_that_is_what_works(
     assert sum(effect.url.endswith("/token") for effect in harness.fetched) == 3
 
 
-def test_client_authentication_follows_discovery() -> None:
+def test_client_authentication_uses_metadata() -> None:
     harness = Harness(ready=False)
     harness.config.discovery["token_endpoint_auth_methods_supported"] = [
         "client_secret_post"
@@ -438,7 +442,7 @@ def test_client_authentication_follows_discovery() -> None:
 # -- the ID token
 
 
-def test_the_missing_audience_mapper_is_explained(harness: Harness) -> None:
+def test_audience_missing_explains_keycloak_mapper(harness: Harness) -> None:
     harness.config.id_token_claims["aud"] = "account"
     answer = harness.log_in()
     assert answer.status == 500
@@ -449,7 +453,7 @@ def test_the_missing_audience_mapper_is_explained(harness: Harness) -> None:
     assert "Included Client Audience: authproxy" in detail
 
 
-def test_the_audience_hint_for_other_providers_names_the_option() -> None:
+def test_audience_missing_names_option_for_other_providers() -> None:
     harness = Harness(settings(provider={"type": "oidc"}))
     harness.config.id_token_claims["aud"] = "account"
     assert "oidc_extra_audiences" in harness.log_in().events[0].detail
@@ -490,7 +494,7 @@ def test_the_audience_hint_for_other_providers_names_the_option() -> None:
         ({"events": {}}, "type"),
     ],
 )
-def test_jw16_to_jw37_lg29_claims_that_do_not_fit_end_the_login(
+def test_jw16_to_jw37_lg29_invalid_claims_fail_login(
     harness: Harness, claims: dict[str, Any], reason: str
 ) -> None:
     harness.config.id_token_claims.update(claims)
@@ -512,14 +516,12 @@ def test_jw16_to_jw37_lg29_claims_that_do_not_fit_end_the_login(
         {"at_hash": None},
     ],
 )
-def test_claims_within_the_rules_are_accepted(
-    harness: Harness, claims: dict[str, Any]
-) -> None:
+def test_valid_claims_accepted(harness: Harness, claims: dict[str, Any]) -> None:
     harness.config.id_token_claims.update(claims)
     assert harness.log_in().status == 302
 
 
-def test_further_audiences_and_audience_claims_can_be_configured() -> None:
+def test_extra_audiences_and_audience_claims_accepted() -> None:
     harness = Harness(
         settings(
             provider={"audience_claims": ("x", "aud"), "extra_audiences": ("account",)}
@@ -531,13 +533,13 @@ def test_further_audiences_and_audience_claims_can_be_configured() -> None:
     assert reasons(harness.log_in()) == ["audience"]
 
 
-def test_the_issuer_check_can_be_switched_off() -> None:
+def test_issuer_check_disabled_accepts_other_issuer() -> None:
     harness = Harness(settings(provider={"skip_issuer_verification": True}))
     harness.config.id_token_claims["iss"] = "https://other.test"
     assert harness.log_in().status == 302
 
 
-def test_clock_skew_is_said_plainly(harness: Harness) -> None:
+def test_clock_skew_shows_error_page(harness: Harness) -> None:
     harness.config.clock_offset = 3600.0
     answer = harness.log_in()
     assert reasons(answer) == ["clock_skew"]
@@ -547,21 +549,21 @@ def test_clock_skew_is_said_plainly(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("alg", ["RS256", "ES256"])
-def test_both_common_algorithms_work(alg: str) -> None:
+def test_id_token_with_common_algorithm_accepted(alg: str) -> None:
     harness = Harness(ready=False)
     harness.config.signing_alg = alg  # type: ignore[assignment]
     harness.run(harness.proxy.warm_up())
     assert harness.log_in().status == 302
 
 
-def test_unusable_keys_are_ignored() -> None:
+def test_jwks_unusable_keys_skipped() -> None:
     harness = Harness(ready=False)
     harness.config.jwks_before = UNUSABLE_KEYS
     harness.run(harness.proxy.warm_up())
     assert harness.log_in().status == 302
 
 
-def test_jw29_rotated_keys_cost_one_fetch_and_no_login(harness: Harness) -> None:
+def test_jw29_rotated_keys_fetched_once(harness: Harness) -> None:
     harness.clock.now += 60
     harness.idp.rotate_keys(keep_old=False)
     before = harness.idp.count("jwks")
@@ -570,7 +572,7 @@ def test_jw29_rotated_keys_cost_one_fetch_and_no_login(harness: Harness) -> None
     assert harness.idp.count("jwks") == before + 1
 
 
-def test_jw10_jw11_unknown_keys_do_not_hammer_the_provider(harness: Harness) -> None:
+def test_jw10_jw11_unknown_keys_limit_fetches(harness: Harness) -> None:
     harness.clock.now += 60
     harness.config.id_token_header["kid"] = "nobody"
     before = harness.idp.count("jwks")
@@ -579,13 +581,13 @@ def test_jw10_jw11_unknown_keys_do_not_hammer_the_provider(harness: Harness) -> 
     assert harness.idp.count("jwks") == before + 1
 
 
-def test_jw28_a_failing_key_set_keeps_the_old_keys(harness: Harness) -> None:
+def test_jw28_jwks_failure_keeps_old_keys(harness: Harness) -> None:
     harness.clock.now += 4000
     harness.config.failing["jwks"] = 500
     assert harness.log_in().status == 302
 
 
-def test_a_sibling_that_fetched_the_keys_is_enough(harness: Harness) -> None:
+def test_jwks_fetched_while_waiting_not_fetched_again(harness: Harness) -> None:
     """While one login waits for the lock, another may have renewed the keys."""
     harness.clock.now += 60
     harness.idp.rotate_keys(keep_old=False)
@@ -605,7 +607,7 @@ def test_a_sibling_that_fetched_the_keys_is_enough(harness: Harness) -> None:
     assert harness.get(target_of(url)).status == 302
 
 
-def test_jw01_to_jw08_tokens_that_are_not_what_they_seem(harness: Harness) -> None:
+def test_jw01_to_jw08_forged_tokens_rejected(harness: Harness) -> None:
     def broken(token: str) -> list[str]:
         head, body, signature = token.split(".")
         return [
@@ -651,7 +653,7 @@ def test_jw01_to_jw08_tokens_that_are_not_what_they_seem(harness: Harness) -> No
         ({"typ": "at+jwt"}, "type"),
     ],
 )
-def test_jw04_headers_that_are_not_acceptable(
+def test_jw04_invalid_jose_headers_rejected(
     harness: Harness, header_change: dict[str, Any], reason: str
 ) -> None:
     harness.config.id_token_filter = lambda token: with_header(token, header_change)
@@ -667,7 +669,7 @@ def with_header(token: str, changes: dict[str, Any]) -> str:
     return f"{b64url(msgspec.json.encode(fields)).decode()}.{body}.{signature}"
 
 
-def test_jw14_keys_named_in_the_header_are_not_fetched(harness: Harness) -> None:
+def test_jw14_keys_in_jose_header_not_fetched(harness: Harness) -> None:
     harness.config.id_token_header.update(
         {"jku": "https://evil.test/jwks", "x5u": "https://evil.test/x"}
     )
@@ -675,7 +677,7 @@ def test_jw14_keys_named_in_the_header_are_not_fetched(harness: Harness) -> None
     assert all(effect.url.startswith(ISSUER) for effect in harness.fetched)
 
 
-def test_a_token_without_key_id_is_tried_with_every_key(harness: Harness) -> None:
+def test_id_token_without_key_id_verified_with_all_keys(harness: Harness) -> None:
     harness.idp.rotate_keys()
     harness.config.id_token_header["kid"] = None
     harness.clock.now += 60
@@ -685,7 +687,7 @@ def test_a_token_without_key_id_is_tried_with_every_key(harness: Harness) -> Non
 # -- claims and userinfo
 
 
-def test_claims_that_lack_in_the_id_token_come_from_userinfo(harness: Harness) -> None:
+def test_claims_missing_in_id_token_read_from_userinfo(harness: Harness) -> None:
     harness.config.id_token_claims.update({"email": None, "groups": None})
     assert harness.log_in().status == 302
     assert harness.idp.count("userinfo") == 1
@@ -694,12 +696,12 @@ def test_claims_that_lack_in_the_id_token_come_from_userinfo(harness: Harness) -
     assert header(check, b"x-auth-request-groups").startswith(b"admins,staff")
 
 
-def test_userinfo_is_not_asked_when_nothing_lacks(harness: Harness) -> None:
+def test_userinfo_not_fetched_if_claims_complete(harness: Harness) -> None:
     harness.log_in()
     assert harness.idp.count("userinfo") == 0
 
 
-def test_jw34_userinfo_of_somebody_else_ends_the_login(harness: Harness) -> None:
+def test_jw34_userinfo_of_other_subject_fails_login(harness: Harness) -> None:
     harness.config.id_token_claims["email"] = None
     harness.config.userinfo_claims["sub"] = "somebody else"
     assert reasons(harness.log_in()) == ["userinfo_subject"]
@@ -717,7 +719,7 @@ def test_jw34_userinfo_of_somebody_else_ends_the_login(harness: Harness) -> None
         ),
     ],
 )
-def test_jw35_az19_userinfo_that_fails_ends_the_login(
+def test_jw35_az19_userinfo_failure_fails_login(
     harness: Harness, answer: Response, reason: str
 ) -> None:
     harness.config.id_token_claims["groups"] = None
@@ -727,7 +729,7 @@ def test_jw35_az19_userinfo_that_fails_ends_the_login(
     assert reasons(harness.log_in()) == [reason]
 
 
-def test_userinfo_can_be_switched_off() -> None:
+def test_userinfo_disabled_is_not_fetched() -> None:
     harness = Harness(settings(provider={"skip_claims_from_profile_url": True}))
     harness.config.id_token_claims["email"] = None
     answer = harness.log_in()
@@ -737,25 +739,25 @@ def test_userinfo_can_be_switched_off() -> None:
 
 
 @pytest.mark.parametrize("verified", [False, "false", 0, "no"])
-def test_az07_an_unverified_address_is_refused(harness: Harness, verified: Any) -> None:
+def test_az07_unverified_email_denied(harness: Harness, verified: Any) -> None:
     harness.config.id_token_claims["email_verified"] = verified
     answer = harness.log_in()
     assert reasons(answer) == ["email_unverified"]
 
 
-def test_az07_unverified_addresses_can_be_allowed() -> None:
+def test_az07_unverified_email_allowed_by_option() -> None:
     harness = Harness(settings(provider={"allow_unverified_email": True}))
     harness.config.id_token_claims["email_verified"] = False
     assert harness.log_in().status == 302
 
 
-def test_az07_a_missing_email_verified_is_no_refusal() -> None:
+def test_az07_email_verified_missing_is_allowed() -> None:
     harness = Harness(settings(provider={"skip_claims_from_profile_url": True}))
     harness.config.id_token_claims["email_verified"] = None
     assert harness.log_in().status == 302
 
 
-def test_another_claim_can_be_the_address() -> None:
+def test_email_claim_configured_is_used() -> None:
     harness = Harness(settings(provider={"email_claim": "upn", "type": "oidc"}))
     harness.config.id_token_claims.update(
         {"upn": "a@b.example", "email_verified": False}
@@ -765,7 +767,7 @@ def test_another_claim_can_be_the_address() -> None:
     assert header(check, b"gap-auth") == b"a@b.example"
 
 
-def test_further_claims_reach_headers_by_path() -> None:
+def test_extra_claims_injected_by_path() -> None:
     from support.harness import rule
 
     harness = Harness(
@@ -783,7 +785,7 @@ def test_further_claims_reach_headers_by_path() -> None:
     assert header(check, b"x-nothing") == b""
 
 
-def test_az14_a_group_can_not_pass_for_a_role(harness: Harness) -> None:
+def test_az14_group_with_role_prefix_dropped(harness: Harness) -> None:
     harness.config.id_token_claims["groups"] = ["staff", "role:admin", "role:x:y"]
     harness.log_in("bob")
     assert header(harness.get("/oauth2/auth"), b"x-auth-request-groups") == b"staff"
@@ -798,23 +800,21 @@ def test_az14_a_group_can_not_pass_for_a_role(harness: Harness) -> None:
         {"realm_access": {"roles": [7, ""]}, "resource_access": {"app": {"roles": {}}}},
     ],
 )
-def test_roles_of_odd_shapes_are_no_roles(
-    harness: Harness, access: dict[str, Any]
-) -> None:
+def test_roles_malformed_are_skipped(harness: Harness, access: dict[str, Any]) -> None:
     harness.config.access_token_claims.update(access)
     harness.log_in()
     groups = header(harness.get("/oauth2/auth"), b"x-auth-request-groups")
     assert groups == b"admins,staff"
 
 
-def test_hs11_a_comma_in_a_group_does_not_make_two(harness: Harness) -> None:
+def test_hs11_comma_in_group_does_not_split_it(harness: Harness) -> None:
     harness.config.id_token_claims["groups"] = ["a,admins"]
     harness.log_in("bob")
     groups = header(harness.get("/oauth2/auth"), b"x-auth-request-groups")
     assert groups == b"a%2Cadmins"
 
 
-def test_hs10_line_ends_in_claims_do_not_reach_a_header(harness: Harness) -> None:
+def test_hs10_crlf_in_claims_encoded_in_headers(harness: Harness) -> None:
     harness.config.id_token_claims["preferred_username"] = "a\r\nX-Evil: 1\0"
     harness.log_in()
     name = header(harness.get("/oauth2/auth"), b"x-auth-request-preferred-username")
@@ -824,7 +824,7 @@ def test_hs10_line_ends_in_claims_do_not_reach_a_header(harness: Harness) -> Non
 # -- who may come in
 
 
-def test_a_user_without_an_allowed_group_is_refused_at_login() -> None:
+def test_login_without_allowed_group_denied() -> None:
     harness = Harness(settings(provider={"allowed_groups": ("role:admin",)}))
     answer = harness.log_in("bob")
     assert answer.status == 403
@@ -834,12 +834,12 @@ def test_a_user_without_an_allowed_group_is_refused_at_login() -> None:
     assert harness.log_in("alice").status == 302
 
 
-def test_a_user_of_another_domain_is_refused_at_login() -> None:
+def test_login_of_other_email_domain_denied() -> None:
     harness = Harness(settings(email_domains=("company.example",)))
     assert reasons(harness.log_in()) == ["email"]
 
 
-def test_ck29_a_session_too_large_for_cookies_is_said_plainly() -> None:
+def test_ck29_session_too_large_for_cookies_shows_error_page() -> None:
     harness = Harness(settings(cookie={"max_parts": 2}))
     harness.config.padding = 20_000
     answer = harness.log_in()
@@ -852,12 +852,14 @@ def test_ck29_a_session_too_large_for_cookies_is_said_plainly() -> None:
 
 
 @pytest.mark.parametrize("rd", ["//evil.com", "https://evil.com", "/%5Cevil.com"])
-def test_or01_a_login_ends_at_home_not_elsewhere(harness: Harness, rd: str) -> None:
+def test_or01_unsafe_redirect_target_falls_back_to_root(
+    harness: Harness, rd: str
+) -> None:
     answer = harness.log_in(rd=rd)
     assert header(answer, b"location") == b"/"
 
 
-def test_or40_the_target_is_judged_again_at_the_callback() -> None:
+def test_or40_redirect_target_checked_again_at_callback() -> None:
     harness = Harness(settings(whitelist_domains=(".example.com",)))
     url = harness.start_login("https://other.example.com/x")
     harness.proxy = harness.new_proxy(settings())
@@ -865,13 +867,13 @@ def test_or40_the_target_is_judged_again_at_the_callback() -> None:
     assert header(harness.finish_login(url), b"location") == b"/"
 
 
-def test_a_listed_host_is_a_good_target() -> None:
+def test_redirect_target_on_whitelisted_host_allowed() -> None:
     harness = Harness(settings(whitelist_domains=(".example.com",)))
     answer = harness.log_in(rd="https://other.example.com/x")
     assert header(answer, b"location") == b"https://other.example.com/x"
 
 
-def test_a_target_with_non_ascii_is_percent_encoded(harness: Harness) -> None:
+def test_redirect_target_with_non_ascii_percent_encoded(harness: Harness) -> None:
     answer = harness.log_in(rd="/%C3%A9")
     assert header(answer, b"location") == b"/%c3%a9"
 
@@ -893,7 +895,9 @@ def test_a_target_with_non_ascii_is_percent_encoded(harness: Harness) -> None:
         ({"proxy_prefix": "/auth"}, "https://app.example.com/auth/callback"),
     ],
 )
-def test_lg41_the_callback_address(changes: dict[str, Any], expected: str) -> None:
+def test_lg41_callback_url_from_settings(
+    changes: dict[str, Any], expected: str
+) -> None:
     harness = Harness(settings(**changes))
     prefix = changes.get("proxy_prefix", "/oauth2")
     answer = harness.get(f"{prefix}/start")
@@ -901,7 +905,7 @@ def test_lg41_the_callback_address(changes: dict[str, Any], expected: str) -> No
     assert params["redirect_uri"] == expected
 
 
-def test_without_secure_cookies_the_scheme_is_that_of_the_request() -> None:
+def test_callback_url_without_secure_cookies_has_request_scheme() -> None:
     harness = Harness(settings(cookie={"secure": False}))
     answer = harness.get("/oauth2/start", secure=False)
     params = params_of(header(answer, b"location").decode())
@@ -911,7 +915,7 @@ def test_without_secure_cookies_the_scheme_is_that_of_the_request() -> None:
 # -- another process, another provider
 
 
-def test_fa26_a_login_is_finished_by_another_process(harness: Harness) -> None:
+def test_fa26_login_completes_in_other_process(harness: Harness) -> None:
     url = harness.start_login("/x")
     harness.proxy = harness.new_proxy(harness.settings)
     harness.run(harness.proxy.warm_up())
@@ -920,7 +924,7 @@ def test_fa26_a_login_is_finished_by_another_process(harness: Harness) -> None:
     assert harness.get("/oauth2/auth").status == 202
 
 
-def test_the_provider_of_a_login_must_still_be_there(harness: Harness) -> None:
+def test_callback_of_removed_provider_fails(harness: Harness) -> None:
     url = harness.start_login()
     other = provider_settings(id="other")
     harness.proxy = harness.new_proxy(
@@ -932,7 +936,7 @@ def test_the_provider_of_a_login_must_still_be_there(harness: Harness) -> None:
     assert reasons(answer) == ["not_ready"]
 
 
-def test_a_session_of_an_unknown_provider_is_none(harness: Harness) -> None:
+def test_session_of_unknown_provider_rejected(harness: Harness) -> None:
     harness.log_in()
     other = provider_settings(id="other")
     harness.proxy = harness.new_proxy(
@@ -941,7 +945,7 @@ def test_a_session_of_an_unknown_provider_is_none(harness: Harness) -> None:
     assert harness.get("/oauth2/auth").status == 401
 
 
-def test_one_of_several_providers_is_chosen_by_its_id() -> None:
+def test_start_chooses_provider_by_id() -> None:
     second = provider_settings(id="second", client_id="app2", name="Second")
     harness = Harness(settings(providers=(provider_settings(), second)))
     answer = harness.get("/oauth2/start?provider=second")
@@ -950,7 +954,7 @@ def test_one_of_several_providers_is_chosen_by_its_id() -> None:
     assert params_of(header(answer, b"location").decode())["client_id"] == "authproxy"
 
 
-def test_start_before_discovery_says_so(harness: Harness) -> None:
+def test_start_before_discovery_shows_error_page(harness: Harness) -> None:
     fresh = Harness(ready=False)
 
     def away(effect: Fetch) -> Response:
@@ -974,7 +978,7 @@ def test_start_before_discovery_says_so(harness: Harness) -> None:
         (503, "not_ready", "not loaded yet"),
     ],
 )
-def test_start_with_a_wrong_issuer_says_so(
+def test_start_with_wrong_issuer_shows_error_page(
     document: Any, reason: str, text: str
 ) -> None:
     """The page does not promise that waiting helps; the log says what to correct."""
@@ -994,7 +998,7 @@ def test_start_with_a_wrong_issuer_says_so(
     assert fresh.log_in().status == 302
 
 
-def test_a_thread_of_its_own_needs_no_event_loop() -> None:
+def test_core_runs_in_thread_without_event_loop() -> None:
     results: list[int] = []
     thread = threading.Thread(target=lambda: results.append(Harness().log_in().status))
     thread.start()
@@ -1002,7 +1006,7 @@ def test_a_thread_of_its_own_needs_no_event_loop() -> None:
     assert results == [302]
 
 
-def test_hosts_and_names_of_the_test_harness_are_as_they_seem() -> None:
+def test_harness_hosts_and_names_are_consistent() -> None:
     assert HOST == b"app.example.com"
     assert (ALICE.groups, BOB.groups) == (("admins", "staff"), ("staff",))
     assert len(hash_nonce(b"x")) == 43
@@ -1016,7 +1020,7 @@ def test_hosts_and_names_of_the_test_harness_are_as_they_seem() -> None:
         ({"read_oauth2_proxy": False}, 0.0, 403),
     ],
 )
-def test_logins_that_another_program_began(
+def test_login_state_of_oauth2_proxy_consumed(
     changes: dict[str, Any], wait: float, status: int
 ) -> None:
     """Read as long as they live, and where they are to be read."""

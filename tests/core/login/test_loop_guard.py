@@ -34,7 +34,7 @@ def came_back(harness: Harness, url: str, *fields: Any, **changes: Any) -> Respo
 # -- lost states
 
 
-def test_a_lost_login_begins_again_once(harness: Harness) -> None:
+def test_lost_login_restarts_once(harness: Harness) -> None:
     url = harness.start_login("/deep")
     harness.jar.clear()
     again = came_back(harness, url, *PAGE)
@@ -47,7 +47,7 @@ def test_a_lost_login_begins_again_once(harness: Harness) -> None:
     assert harness.get("/oauth2/auth").status == 202
 
 
-def test_a_lost_login_can_end_in_a_page() -> None:
+def test_lost_login_without_restart_option_shows_page() -> None:
     harness = Harness(settings(restart_lost_logins=False))
     url = harness.start_login("/deep")
     harness.jar.clear()
@@ -56,7 +56,7 @@ def test_a_lost_login_can_end_in_a_page() -> None:
     assert harness.idp.count("token") == 0
 
 
-def test_a_browser_without_cookies_gets_a_page(harness: Harness) -> None:
+def test_lost_login_without_cookies_shows_page(harness: Harness) -> None:
     again = came_back(harness, harness.start_login(), *PAGE, jar={})
     location = header(again, b"location").decode()
     page = came_back(harness, location, *PAGE, jar={})
@@ -66,14 +66,14 @@ def test_a_browser_without_cookies_gets_a_page(harness: Harness) -> None:
     assert harness.idp.count("token") == 0
 
 
-def test_a_login_that_took_too_long_begins_again(harness: Harness) -> None:
+def test_expired_login_restarts(harness: Harness) -> None:
     url = harness.start_login()
     harness.clock.now += 3600
     assert came_back(harness, url, *PAGE).status == 302
     assert not harness.idp.count("token")
 
 
-def test_lg04_a_reloaded_callback_is_not_redeemed_twice(harness: Harness) -> None:
+def test_lg04_reloaded_callback_not_redeemed_twice(harness: Harness) -> None:
     target = target_of(harness.idp.log_in(harness.start_login(), "alice"))
     jar = dict(harness.jar)
     assert harness.get(target, *PAGE).status == 302
@@ -81,7 +81,7 @@ def test_lg04_a_reloaded_callback_is_not_redeemed_twice(harness: Harness) -> Non
     assert harness.idp.count("token") == 1
 
 
-def test_where_a_login_of_oauth2_proxy_was_to_lead_is_not_lost() -> None:
+def test_lost_login_of_oauth2_proxy_keeps_redirect_target() -> None:
     original = Harness(settings(cookie={"format": "oauth2-proxy"}))
     url = original.start_login("/deep%3Fx=1")
     harness = Harness()
@@ -118,7 +118,7 @@ def test_where_a_login_of_oauth2_proxy_was_to_lead_is_not_lost() -> None:
         ("?code=x&state=" + "a" * 20_000, PAGE, b"GET"),
     ],
 )
-def test_lg01_lg10_other_callbacks_stay_what_they_are(
+def test_lg01_lg10_other_callbacks_do_not_restart(
     harness: Harness, target: str, fields: Any, method: bytes
 ) -> None:
     answer = harness.get(f"/oauth2/callback{target}", *fields, method=method)
@@ -126,13 +126,13 @@ def test_lg01_lg10_other_callbacks_stay_what_they_are(
     assert not harness.idp.count("token")
 
 
-def test_the_format_of_oauth2_proxy_has_no_place_for_the_mark() -> None:
+def test_restart_with_oauth2_proxy_format_not_possible() -> None:
     harness = Harness(settings(cookie={"format": "oauth2-proxy"}))
     url = harness.start_login()
     assert came_back(harness, url, *PAGE, jar={}).status == 403
 
 
-def test_without_the_provider_there_is_a_page() -> None:
+def test_lost_login_without_provider_shows_page() -> None:
     harness = Harness(ready=False)
     answer = harness.get(f"/oauth2/callback?code=x&state={'a' * 43}", *PAGE)
     assert answer.status == 403
@@ -148,7 +148,7 @@ def rejected(harness: Harness) -> None:
             del harness.jar[name]
 
 
-def test_a_loop_of_logins_ends_in_a_page(harness: Harness) -> None:
+def test_login_loop_shows_page(harness: Harness) -> None:
     logins = 0
     while (answer := harness.get("/oauth2/start?rd=/deep")).status == 302:
         back = came_back(harness, header(answer, b"location").decode())
@@ -169,7 +169,7 @@ def test_a_loop_of_logins_ends_in_a_page(harness: Harness) -> None:
     assert harness.get("/oauth2/start").status == 302
 
 
-def test_usual_logins_are_not_counted(harness: Harness) -> None:
+def test_ordinary_login_sets_no_counter(harness: Harness) -> None:
     for _ in range(6):
         assert harness.log_in().status == 302  # with a session that came back
         assert COOKIE not in harness.jar
@@ -179,13 +179,13 @@ def test_usual_logins_are_not_counted(harness: Harness) -> None:
     assert COOKIE not in harness.jar
 
 
-def test_who_has_a_session_is_in_no_loop(harness: Harness) -> None:
+def test_login_with_session_is_no_loop(harness: Harness) -> None:
     harness.log_in()
     harness.jar[COOKIE] = b"9"
     assert harness.get("/oauth2/start").status == 302
 
 
-def test_the_cookie_is_one_of_our_own(harness: Harness) -> None:
+def test_counter_cookie_is_session_cookie(harness: Harness) -> None:
     for _ in range(2):
         harness.log_in()
         rejected(harness)
@@ -197,7 +197,7 @@ def test_the_cookie_is_one_of_our_own(harness: Harness) -> None:
     assert COOKIE in harness.jar
 
 
-def test_users_are_remembered_within_bounds() -> None:
+def test_login_times_are_bounded() -> None:
     loops = LoginLoopDetector(settings(), Clock())
     for number in range(MAX_USERS + 5):
         assert not loops.record_login((), f"u{number}", "192.0.2.7", "app.example.com")
@@ -212,7 +212,7 @@ def test_users_are_remembered_within_bounds() -> None:
 
 
 @given(st.binary(max_size=6))
-def test_any_count_is_read(value: bytes) -> None:
+def test_counter_cookie_with_any_value_parsed(value: bytes) -> None:
     loops = LoginLoopDetector(settings(), Clock())
     cookie = ((b"cookie", COOKIE + b"=" + value),)
     assert 0 <= loops.login_count(cookie) <= 9

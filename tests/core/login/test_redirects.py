@@ -73,7 +73,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("row", REFUSED)
-def test_or_rows_are_refused(row: str) -> None:
+def test_or_rows_rejected(row: str) -> None:
     for target in REFUSED[row]:
         assert not POLICY.allows(target, OWN), target
 
@@ -90,11 +90,11 @@ def test_or_rows_are_refused(row: str) -> None:
         "/x/..", "/x/.", "/a/../b//c",
     ],
 )  # fmt: skip
-def test_or32_legal_targets_are_allowed(target: str) -> None:
+def test_or32_valid_targets_allowed(target: str) -> None:
     assert POLICY.allows(target, OWN)
 
 
-def test_or20_a_plain_entry_does_not_include_subdomains() -> None:
+def test_or20_whitelist_entry_without_dot_excludes_subdomains() -> None:
     policy = RedirectPolicy(
         settings(whitelist_domains=("example.com", "[::1]", "bad host"))
     )
@@ -109,7 +109,7 @@ def test_or20_a_plain_entry_does_not_include_subdomains() -> None:
 
 
 @pytest.mark.skipif(not whatwg.available(), reason="node is not installed")
-def test_or49_the_public_list_ends_at_home() -> None:
+def test_or49_public_list_of_payloads_falls_back_to_root() -> None:
     go = find("go")
     if go is None:
         pytest.skip("go is not installed")
@@ -132,7 +132,7 @@ def test_or49_the_public_list_ends_at_home() -> None:
         assert where == ("https:", OWN), target
 
 
-def test_or26_a_listed_address_has_one_spelling() -> None:
+def test_or26_whitelisted_ip_address_matches_one_spelling() -> None:
     listed = ("10.0.0.1", "[2001:db8::1]:8443", ".0.0.1", "0x7f", "*")
     policy = RedirectPolicy(settings(whitelist_domains=listed))
     for target in ("http://10.0.0.1/", "https://[2001:DB8::1]:8443/x"):
@@ -144,7 +144,7 @@ def test_or26_a_listed_address_has_one_spelling() -> None:
         assert not policy.allows(target, OWN), target
 
 
-def test_or40_a_target_is_judged_by_the_list_of_now() -> None:
+def test_or40_target_checked_with_current_whitelist() -> None:
     target = "https://app.example.com/x"
     assert POLICY.allows(target, OWN)
     assert not RedirectPolicy(settings()).allows(target, OWN)
@@ -167,7 +167,7 @@ ALPHABET = "/\\.%:?#@;&= \t\n\r\0-_2fF5cC0o9aexmplhts[]\u3000\u2024\uff0f\u00ad"
         max_size=100,
     )
 )
-def test_or49_what_is_accepted_stays_by_a_browsers_judgement(
+def test_or49_accepted_target_stays_on_host_in_browsers(
     targets: list[str],
 ) -> None:
     accepted = [target for target in targets if POLICY.allows(target, OWN)]
@@ -178,7 +178,7 @@ def test_or49_what_is_accepted_stays_by_a_browsers_judgement(
 
 
 @given(st.text() | st.text(ALPHABET))
-def test_judging_never_fails(target: str) -> None:
+def test_is_safe_never_raises(target: str) -> None:
     assert POLICY.allows(target, OWN) in (True, False)
 
 
@@ -196,7 +196,7 @@ def chosen(
     )
 
 
-def test_the_first_good_candidate_is_chosen() -> None:
+def test_choose_returns_first_allowed_candidate() -> None:
     header = (b"x-auth-request-redirect", b"/header")
     uri = (b"x-forwarded-uri", b"/forwarded?y=2")
     host = (b"x-forwarded-host", b"other.example.com")
@@ -213,7 +213,7 @@ def test_the_first_good_candidate_is_chosen() -> None:
     assert chosen((b"x-auth-request-redirect", b"/\xff")) == "/own?x=1"
 
 
-def test_or34_a_stranger_is_not_believed() -> None:
+def test_or34_forwarded_headers_of_untrusted_client_ignored() -> None:
     fields = (
         (b"x-forwarded-host", b"other.example.com"),
         (b"x-forwarded-uri", b"/forwarded"),
@@ -223,12 +223,12 @@ def test_or34_a_stranger_is_not_believed() -> None:
     assert chosen(*fields, peer="203.0.113.9") == "/own?x=1"
 
 
-def test_or35_a_gateways_unlisted_host_is_no_target() -> None:
+def test_or35_unlisted_host_of_gateway_rejected() -> None:
     foreign = (b"x-forwarded-host", b"evil.com")
     assert chosen(foreign, (b"x-forwarded-uri", b"/x")) == "/x"
 
 
-def test_or37_the_scheme_of_a_target_is_http_or_https() -> None:
+def test_or37_target_with_other_scheme_rejected() -> None:
     host = (b"x-forwarded-host", b"other.example.com")
     assert chosen(host, (b"x-forwarded-proto", b"javascript"), target=b"/x") == (
         "http://other.example.com/x"
@@ -238,14 +238,14 @@ def test_or37_the_scheme_of_a_target_is_http_or_https() -> None:
     )
 
 
-def test_or44_own_endpoints_are_no_targets_of_a_login() -> None:
+def test_or44_proxy_endpoints_rejected_as_login_target() -> None:
     host = (b"x-forwarded-host", b"other.example.com")
     uri = (b"x-forwarded-uri", b"/oauth2/auth")
     assert chosen(host, uri) == "http://other.example.com/"
     assert chosen(uri, rd="/oauth2/sign_out") == "/"
 
 
-def test_or41_a_sign_out_may_end_at_the_sign_in_page() -> None:
+def test_or41_sign_in_page_allowed_as_sign_out_target() -> None:
     own_settings = settings()
     policy = RedirectPolicy(own_settings)
     request = Request(b"GET", b"/oauth2/sign_out", ((b"host", HOST),), "203.0.113.9")
@@ -263,7 +263,7 @@ def test_or41_a_sign_out_may_end_at_the_sign_in_page() -> None:
     assert policy.choose(request, original, {"rd": "/oauth2/sign_in"}) == "/"
 
 
-def test_a_target_of_nobody_is_home() -> None:
+def test_redirect_ambiguous_request_target_falls_back_to_root() -> None:
     # The only candidate is the request's own target, which is no path to a browser.
     assert chosen(target=b"//evil.com/x") == "/"
     assert chosen(target=b"/\\evil.com/x") == "/"
@@ -292,7 +292,7 @@ def test_a_target_of_nobody_is_home() -> None:
         ("https://[::1]:443/x", ((b"x-forwarded-host", b"[::1]:8443"),), "/own"),
     ],
 )
-def test_the_own_origin_needs_no_entry_in_the_list(
+def test_target_on_original_origin_needs_no_whitelist_entry(
     rd: str, fields: tuple[tuple[bytes, bytes], ...], target: str
 ) -> None:
     own_settings = settings(reverse_proxy=True)

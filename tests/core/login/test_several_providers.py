@@ -108,7 +108,7 @@ def check(idp: Endpoints, host: str) -> Respond:
     return idp.harness.get("/oauth2/auth", on(host))
 
 
-def test_the_sign_in_page_has_a_button_for_each() -> None:
+def test_sign_in_page_has_button_per_provider() -> None:
     text = page(endpoints())
     assert "Sign in with Staff &lt;login&gt;" in text
     assert "Sign in with Facebook" in text
@@ -116,7 +116,7 @@ def test_the_sign_in_page_has_a_button_for_each() -> None:
     assert 'href="/oauth2/start?rd=%2Fdeep&amp;provider=partners"' in text
 
 
-def test_custom_pages_may_list_them() -> None:
+def test_custom_template_lists_providers() -> None:
     template = "{{.ProviderName}}{{range .Providers}}|{{.Name}} {{.Start}}{{end}}|{{.Redirect}}"
     pages = PageSettings(sign_in_template=template)
     text = page(endpoints(core={"pages": pages}))
@@ -136,15 +136,13 @@ def test_custom_pages_may_list_them() -> None:
         ("", "idp.example.com"),
     ],
 )
-def test_a_login_goes_to_the_provider_that_is_asked_for(
-    asked: str, expected: str
-) -> None:
+def test_start_redirects_to_requested_provider(asked: str, expected: str) -> None:
     idp = endpoints()
     idp.begin(f"/oauth2/start?rd=/{asked}")
     assert urlsplit(idp.location).netloc == expected
 
 
-def test_each_session_belongs_to_the_provider_that_made_it() -> None:
+def test_session_belongs_to_its_provider() -> None:
     idp = endpoints(cookie={"refresh": 60.0})
     assert idp.finish(idp.begin("/oauth2/start?provider=partners")).status == 302
     assert idp.identity()[1] == "bob@example.com"
@@ -159,14 +157,14 @@ def test_each_session_belongs_to_the_provider_that_made_it() -> None:
     assert {urlsplit(fetch.url).netloc for fetch in idp.asked} == {"idp.example.com"}
 
 
-def test_each_provider_has_groups_of_its_own() -> None:
+def test_allowed_groups_apply_per_provider() -> None:
     idp = endpoints({"allowed_groups": ("other",)})
     assert idp.finish(idp.begin("/oauth2/start?provider=staff")).status == 403
     assert idp.finish(idp.begin("/oauth2/start?provider=partners")).status == 302
     assert idp.who().status == 202
 
 
-def test_lg25_an_answer_of_another_provider_is_refused() -> None:
+def test_lg25_callback_of_other_provider_rejected() -> None:
     idp = endpoints()
     params = idp.begin("/oauth2/start?provider=staff")
     answer = idp.finish(params, iss="https://www.facebook.com")
@@ -175,7 +173,7 @@ def test_lg25_an_answer_of_another_provider_is_refused() -> None:
     assert idp.requests("token") == []
 
 
-def test_a_provider_that_is_away_harms_its_own_logins_only() -> None:
+def test_unavailable_provider_affects_its_logins_only() -> None:
     away = {
         f"GET {ISSUER}/.well-known/openid-configuration": FetchError("refused"),
     }
@@ -192,7 +190,7 @@ def test_a_provider_that_is_away_harms_its_own_logins_only() -> None:
     assert idp.finish(idp.begin("/oauth2/start?provider=staff")).status == 302
 
 
-def test_a_lost_login_is_not_begun_again_with_another_provider() -> None:
+def test_lost_login_with_several_providers_does_not_restart() -> None:
     navigates = ((b"accept", b"text/html"), (b"sec-fetch-mode", b"navigate"))
     idp = endpoints()
     params = idp.begin("/oauth2/start?provider=partners")
@@ -217,7 +215,7 @@ def bound(**more: Any) -> Endpoints:
     return endpoints({"hosts": (A,)}, {"hosts": (B,)}, **more)
 
 
-def test_a_host_offers_the_provider_that_is_bound_to_it() -> None:
+def test_host_offers_its_bound_provider() -> None:
     idp = endpoints(None, {"hosts": ("B.Example.com",)})
     for host in (B, f"{B}:8443"):
         text = idp.harness.get("/oauth2/sign_in", on(host)).body.decode()
@@ -228,7 +226,7 @@ def test_a_host_offers_the_provider_that_is_bound_to_it() -> None:
     assert "Staff" in text
 
 
-def test_a_host_takes_its_own_sessions_only() -> None:
+def test_session_valid_only_where_provider_offered() -> None:
     idp = bound(cookie={"refresh": 60.0})
     assert log_in(idp, A).status == 302
     assert check(idp, A).status == 202
@@ -254,7 +252,7 @@ def test_a_host_takes_its_own_sessions_only() -> None:
     assert idp.asked
 
 
-def test_sessions_in_a_store_are_bound_as_well() -> None:
+def test_stored_session_valid_only_where_provider_offered() -> None:
     staff = provider_settings(hosts=("app.example.com",))
     given_ = settings(
         providers=(staff, ProviderSettings(**PARTNERS)),
@@ -267,7 +265,7 @@ def test_sessions_in_a_store_are_bound_as_well() -> None:
     assert fleet[1].get("/oauth2/auth", on(B)).status == 401
 
 
-def test_an_id_token_goes_to_the_provider_that_issued_it_only() -> None:
+def test_id_token_sent_only_to_its_issuer() -> None:
     end = f"{ISSUER}/end"
     other = discovery("https://other.example.com", end_session_endpoint=end)
     idp = endpoints(
@@ -284,14 +282,14 @@ def test_an_id_token_goes_to_the_provider_that_issued_it_only() -> None:
     assert header(answer, b"location") == f"{end}?id_token_hint=".encode()
 
 
-def test_another_provider_can_not_be_chosen_where_one_is_bound() -> None:
+def test_start_on_bound_host_ignores_other_provider() -> None:
     idp = bound()
     assert log_in(idp, B, "staff").status == 302
     assert check(idp, B).status == 202
     assert check(idp, A).status == 401
 
 
-def test_without_a_provider_there_is_no_login() -> None:
+def test_start_on_host_without_provider_shows_page() -> None:
     idp = bound()
     assert (
         "Sign in with"
@@ -303,7 +301,7 @@ def test_without_a_provider_there_is_no_login() -> None:
     assert answer.events[0].reason == "no_provider"
 
 
-def test_a_login_elsewhere_is_for_the_host_that_it_leads_back_to() -> None:
+def test_provider_chosen_by_host_of_redirect_target() -> None:
     idp = bound(
         core={
             "redirect_url": "https://auth.example.com/oauth2/callback",
@@ -321,13 +319,13 @@ def test_a_login_elsewhere_is_for_the_host_that_it_leads_back_to() -> None:
     assert header(answer, b"location").startswith(ISSUER.encode())
 
 
-def test_without_a_choice_the_button_may_be_skipped() -> None:
+def test_skip_provider_button_with_single_bound_provider() -> None:
     idp = bound(core={"skip_provider_button": True})
     answer = idp.harness.get("/app", on(B), (b"accept", b"text/html"))
     assert header(answer, b"location").startswith(b"https://www.facebook.com/")
 
 
-def test_sessions_without_a_name_are_the_first_providers() -> None:
+def test_session_without_provider_belongs_to_first() -> None:
     one = ProviderSettings(**STAFF, hosts=(A,))
     two = ProviderSettings(**PARTNERS)
     binding = HostBinding(settings(providers=(one, two)))
@@ -340,7 +338,7 @@ def test_sessions_without_a_name_are_the_first_providers() -> None:
 
 
 @given(st.text(), st.text())
-def test_any_host_has_an_answer(host: str, asked: str) -> None:
+def test_any_host_is_handled(host: str, asked: str) -> None:
     one = ProviderSettings(**STAFF, hosts=(A,))
     two = ProviderSettings(**PARTNERS, hosts=(B,))
     binding = HostBinding(settings(providers=(one, two)))
@@ -349,7 +347,7 @@ def test_any_host_has_an_answer(host: str, asked: str) -> None:
     assert chosen is None or binding.serves(host, chosen)
 
 
-def test_refusals_of_the_provider_stay_with_it() -> None:
+def test_provider_denial_applies_to_its_sessions() -> None:
     idp = endpoints(answers={"GET https://graph.facebook.com/v2.5/me": status(400)})
     answer = idp.finish(idp.begin("/oauth2/start?provider=partners"))
     assert answer.events[0].reason == "validation"

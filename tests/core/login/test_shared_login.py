@@ -29,7 +29,7 @@ def begun(kind: str, seed: int = 0) -> tuple[Fleet, str]:
 @kinds
 @given(seed=st.integers(0, 1 << 32))
 @budget(max_examples=10, deadline=None)
-def test_lg05_two_callbacks_at_once_redeem_one_code(kind: str, seed: int) -> None:
+def test_lg05_concurrent_callbacks_redeem_once(kind: str, seed: int) -> None:
     fleet, target = begun(kind, seed)
     answers = fleet.check_together(4, dict(fleet.harness.jar), target)
     assert sorted(answer.status for answer in answers) == [302, 403, 403, 403]
@@ -37,7 +37,7 @@ def test_lg05_two_callbacks_at_once_redeem_one_code(kind: str, seed: int) -> Non
 
 
 @kinds
-def test_lg04_another_process_knows_that_a_login_is_over(kind: str) -> None:
+def test_lg04_used_login_rejected_by_other_process(kind: str) -> None:
     fleet, target = begun(kind)
     jar = dict(fleet.harness.jar)
     assert fleet[0].get(target, jar=dict(jar)).status == 302
@@ -46,7 +46,7 @@ def test_lg04_another_process_knows_that_a_login_is_over(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "status"), [("cookie", 302), ("ticket", 503)])
-def test_a_login_without_the_store(kind: str, status: int) -> None:
+def test_login_with_store_unavailable(kind: str, status: int) -> None:
     """Who needs the store for the session keeps the code for another try."""
     fleet, target = begun(kind)
     fleet.store.away = True

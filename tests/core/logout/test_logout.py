@@ -92,7 +92,7 @@ class Scene:
 
 
 @kinds
-def test_lo11_a_user_is_logged_out_everywhere(kind: str) -> None:
+def test_lo11_logout_token_with_sub_revokes_all_sessions(kind: str) -> None:
     scene = Scene(kind)
     assert scene.inside() == {"alice", "alice-again", "bob"}
     answer = scene.send(scene.idp.logout_token("alice"))
@@ -103,7 +103,7 @@ def test_lo11_a_user_is_logged_out_everywhere(kind: str) -> None:
 
 
 @kinds
-def test_lo11_one_session_is_logged_out(kind: str) -> None:
+def test_lo11_logout_token_with_sid_revokes_one_session(kind: str) -> None:
     scene = Scene(kind)
     token = scene.idp.logout_token("", sid=scene.sid("alice"))
     assert scene.send(token, number=1).status == 200
@@ -114,7 +114,7 @@ def test_lo11_one_session_is_logged_out(kind: str) -> None:
 
 
 @kinds
-def test_lo19_sid_and_sub_both_have_to_match(kind: str) -> None:
+def test_lo19_logout_token_with_sid_and_sub_requires_both(kind: str) -> None:
     scene = Scene(kind)
     token = scene.idp.logout_token("bob", sid=scene.sid("alice"))
     assert scene.send(token).status == 200
@@ -122,7 +122,7 @@ def test_lo19_sid_and_sub_both_have_to_match(kind: str) -> None:
 
 
 @kinds
-def test_who_logs_in_again_is_in_again(kind: str) -> None:
+def test_login_after_logout_token_creates_valid_session(kind: str) -> None:
     scene = Scene(kind)
     scene.send(scene.idp.logout_token("alice"))
     scene.fleet.clock.now += 1
@@ -131,7 +131,7 @@ def test_who_logs_in_again_is_in_again(kind: str) -> None:
 
 
 @kinds
-def test_lo17_a_logout_token_is_used_once(kind: str) -> None:
+def test_lo17_logout_token_replay_rejected(kind: str) -> None:
     scene = Scene(kind)
     token = scene.idp.logout_token("alice")
     assert scene.send(token).status == 200
@@ -173,7 +173,7 @@ BAD: dict[str, dict[str, Any]] = {
 
 @kinds
 @pytest.mark.parametrize("name", list(BAD))
-def test_lo13_lo14_lo16_lo17_lo20_bad_tokens_log_nobody_out(
+def test_lo13_lo14_lo16_lo17_lo20_invalid_logout_token_revokes_nothing(
     kind: str, name: str
 ) -> None:
     scene = Scene(kind)
@@ -187,13 +187,13 @@ def test_lo13_lo14_lo16_lo17_lo20_bad_tokens_log_nobody_out(
 
 
 @pytest.mark.parametrize("subject", ["*", "_oauth2_proxy:index:all", "all"])
-def test_lo20_a_subject_is_looked_up_as_it_is(subject: str) -> None:
+def test_lo20_logout_token_subject_looked_up_verbatim(subject: str) -> None:
     scene = Scene("ticket")
     assert scene.send(scene.idp.logout_token("", sub=subject)).status == 200
     assert scene.inside() == {"alice", "alice-again", "bob"}
 
 
-def test_lo16_signatures_are_judged() -> None:
+def test_lo16_logout_token_signature_verified() -> None:
     scene = Scene("ticket")
     good = scene.idp.logout_token("alice")
     head, body, signature = good.split(".")
@@ -211,14 +211,14 @@ def test_lo16_signatures_are_judged() -> None:
     assert scene.inside() == {"alice", "alice-again", "bob"}
 
 
-def test_an_id_token_is_no_logout_token() -> None:
+def test_id_token_as_logout_token_rejected() -> None:
     scene = Scene("cookie")
     assert scene.send(scene.sessions["alice"].id_token).status == 400
     assert scene.send(scene.sessions["alice"].access_token).status == 400
 
 
 @pytest.mark.parametrize("typ", ["at+jwt", "secevent+jwt", "logout+jwt"])
-def test_only_its_own_type_does_for_a_logout_token(typ: str) -> None:
+def test_logout_token_with_other_type_rejected(typ: str) -> None:
     scene = Scene("ticket")
     claims = unverified_claims(scene.idp.logout_token("alice"))
     token = scene.idp.tokens.keys.sign(claims, "RS256", {"typ": typ})
@@ -227,7 +227,7 @@ def test_only_its_own_type_does_for_a_logout_token(typ: str) -> None:
     assert ("alice" in scene.inside()) is not good
 
 
-def test_lo22_nonsense_does_not_make_us_fetch_keys() -> None:
+def test_lo22_malformed_logout_token_causes_no_key_fetch() -> None:
     scene = Scene("ticket")
     scene.idp.requests.clear()
     scene.fleet.harness.clock.now += 60
@@ -242,7 +242,7 @@ def test_lo22_nonsense_does_not_make_us_fetch_keys() -> None:
     assert scene.idp.count("jwks") <= 1
 
 
-def test_a_key_that_was_rotated_is_fetched() -> None:
+def test_logout_token_with_rotated_key_fetches_keys() -> None:
     scene = Scene("ticket")
     scene.idp.rotate_keys()
     scene.fleet.clock.now += 60
@@ -261,14 +261,16 @@ def test_a_key_that_was_rotated_is_fetched() -> None:
         (b"logout_token=TOKEN", (b"content-type", b"")),
     ],
 )
-def test_only_a_posted_form_counts(body: bytes, field: tuple[bytes, bytes]) -> None:
+def test_back_channel_requires_posted_form(
+    body: bytes, field: tuple[bytes, bytes]
+) -> None:
     scene = Scene("ticket")
     token = scene.idp.logout_token("alice").encode()
     assert scene.post(body.replace(b"TOKEN", token), field).status == 400
     assert scene.inside() == {"alice", "alice-again", "bob"}
 
 
-def test_other_methods_and_queries_log_nobody_out() -> None:
+def test_back_channel_other_methods_and_queries_rejected() -> None:
     scene = Scene("ticket")
     token = scene.idp.logout_token("alice")
     target = f"/oauth2/backchannel-logout?logout_token={token}"
@@ -279,7 +281,7 @@ def test_other_methods_and_queries_log_nobody_out() -> None:
 
 
 @kinds
-def test_a_logout_that_fails_can_be_sent_again(kind: str) -> None:
+def test_back_channel_after_store_failure_can_be_retried(kind: str) -> None:
     scene = Scene(kind)
     token = scene.idp.logout_token("alice")
     scene.fleet.store.away = True
@@ -295,7 +297,7 @@ def test_a_logout_that_fails_can_be_sent_again(kind: str) -> None:
     assert scene.inside() == {"bob"}
 
 
-def test_a_provider_that_is_not_ready_logs_nobody_out() -> None:
+def test_back_channel_before_discovery_rejected() -> None:
     given = settings(sessions=KINDS["ticket"], logout=CHANNELS)
     harness = Harness(given, ready=False)
     harness.body = b"logout_token=" + harness.idp.logout_token("alice").encode()
@@ -304,7 +306,7 @@ def test_a_provider_that_is_not_ready_logs_nobody_out() -> None:
     assert answer.events[0].reason == "not_ready"
 
 
-def test_without_the_options_there_are_no_endpoints() -> None:
+def test_logout_endpoints_disabled_by_default() -> None:
     harness = Harness(settings(sessions=KINDS["ticket"]))
     for path in ("/oauth2/backchannel-logout", "/oauth2/frontchannel-logout"):
         answer = harness.get(path, FORM, method=b"POST")
@@ -324,7 +326,7 @@ NAMES = ("iss", "aud", "iat", "exp", "sub", "sid", "jti", "events", "nonce")
 
 @given(st.dictionaries(st.sampled_from(NAMES), json))
 @budget(max_examples=200)
-def test_any_claims_are_judged_or_refused(changes: dict[str, Any]) -> None:
+def test_logout_token_with_any_claims_handled(changes: dict[str, Any]) -> None:
     good = {
         "iss": ISSUER,
         "aud": "web",
@@ -353,7 +355,7 @@ def frame(scene: Scene, name: str, query: str) -> Respond:
 
 
 @kinds
-def test_the_provider_ends_the_session_in_an_iframe(kind: str) -> None:
+def test_front_channel_revokes_session_of_browser(kind: str) -> None:
     scene = Scene(kind)
     copy = dict(scene.jars["alice"])
     answer = frame(scene, "alice", f"iss={ISSUER}&sid={scene.sid('alice')}")
@@ -380,7 +382,7 @@ def test_the_provider_ends_the_session_in_an_iframe(kind: str) -> None:
         "iss=ISS&sid=",
     ],
 )
-def test_only_the_session_that_is_meant_is_ended(kind: str, query: str) -> None:
+def test_front_channel_with_other_session_rejected(kind: str, query: str) -> None:
     scene = Scene(kind)
     query = query.replace("ISS", ISSUER).replace("SID", scene.sid("alice"))
     query = query.replace("BOB", scene.sid("bob"))
@@ -390,7 +392,7 @@ def test_only_the_session_that_is_meant_is_ended(kind: str, query: str) -> None:
     assert scene.inside() == {"alice", "alice-again", "bob"}
 
 
-def test_without_a_session_nothing_is_ended() -> None:
+def test_front_channel_without_session_rejected() -> None:
     scene = Scene("ticket")
     scene.jars["nobody"] = {}
     query = f"iss={ISSUER}&sid={scene.sid('alice')}"
@@ -400,7 +402,7 @@ def test_without_a_session_nothing_is_ended() -> None:
     assert frame(scene, "alice", query).status == 400
 
 
-def test_nobody_may_frame_it_before_the_provider_is_known() -> None:
+def test_front_channel_before_discovery_forbids_framing() -> None:
     given = settings(sessions=KINDS["ticket"], logout=CHANNELS)
     answer = Harness(given, ready=False).get("/oauth2/frontchannel-logout")
     policy = header(answer, b"content-security-policy")
@@ -417,7 +419,7 @@ def at_provider(**changes: Any) -> Harness:
     return harness
 
 
-def test_lo05_signing_out_goes_on_to_the_provider() -> None:
+def test_lo05_sign_out_redirects_to_provider() -> None:
     harness = at_provider()
     token = harness.proxy._sessions.lookup(harness.request("/").headers)
     assert token is not None
@@ -433,19 +435,19 @@ def test_lo05_signing_out_goes_on_to_the_provider() -> None:
     assert header(harness.get("/oauth2/sign_out?rd=/bye"), b"location") == b"/bye"
 
 
-def test_the_way_back_has_the_scheme_of_the_request() -> None:
+def test_post_logout_redirect_has_request_scheme() -> None:
     harness = at_provider(cookie={"secure": False})
     location = header(harness.get("/oauth2/sign_out", secure=False), b"location")
     assert b"post_logout_redirect_uri=http%3A%2F%2Fapp.example.com%2F" in location
 
 
-def test_the_way_back_may_lead_to_another_host() -> None:
+def test_post_logout_redirect_to_whitelisted_host() -> None:
     harness = at_provider(whitelist_domains=(".example.com",))
     answer = harness.get("/oauth2/sign_out?rd=https://www.example.com/x")
     assert b"uri=https%3A%2F%2Fwww.example.com%2Fx" in header(answer, b"location")
 
 
-def test_a_provider_without_logout_is_left_alone() -> None:
+def test_sign_out_without_end_session_endpoint_stays_local() -> None:
     logout = LogoutSettings(at_provider=True)
     harness = Harness(settings(logout=logout), ready=False)
     harness.config.discovery["end_session_endpoint"] = None
@@ -473,7 +475,7 @@ def backend(outcome: Any) -> tuple[Harness, list[Fetch], Respond]:
 
 
 @pytest.mark.parametrize("status", [200, 204])
-def test_the_provider_is_told_of_a_logout(status: int) -> None:
+def test_sign_out_calls_backend_logout_url(status: int) -> None:
     harness, [asked], answer = backend(Response(status))
     assert asked.method == "GET"
     assert asked.url.startswith("https://idp.example.com/end?token=ey")
@@ -483,7 +485,7 @@ def test_the_provider_is_told_of_a_logout(status: int) -> None:
 
 
 @pytest.mark.parametrize("outcome", [Response(500), FetchError("connection refused")])
-def test_a_provider_that_does_not_listen_keeps_nobody_in(outcome: Any) -> None:
+def test_sign_out_with_failing_backend_logout_revokes_session(outcome: Any) -> None:
     harness, _, answer = backend(outcome)
     assert answer.status == 302
     assert [event.kind for event in answer.events] == ["logged_out", "logout_failed"]
@@ -491,7 +493,7 @@ def test_a_provider_that_does_not_listen_keeps_nobody_in(outcome: Any) -> None:
     assert NAME not in harness.jar
 
 
-def test_nobody_is_told_of_a_logout_without_a_session() -> None:
+def test_sign_out_without_session_calls_no_backend_logout() -> None:
     url = "https://idp.example.com/end?token={id_token}"
     harness = Harness(settings(provider={"backend_logout_url": url}))
     harness.fetched.clear()
@@ -523,7 +525,7 @@ def revoking(outcome: Any, **provider: Any) -> tuple[list[Fetch], Respond]:
     return asked, answer
 
 
-def test_lo10_the_refresh_token_is_revoked() -> None:
+def test_lo10_sign_out_revokes_refresh_token() -> None:
     [asked], answer = revoking(Response(200))
     assert (asked.method, asked.url) == ("POST", f"{ISSUER}/revoke")
     assert asked.purpose == "revocation"
@@ -533,13 +535,13 @@ def test_lo10_the_refresh_token_is_revoked() -> None:
 
 
 @pytest.mark.parametrize("outcome", [Response(503), FetchError("connection refused")])
-def test_lo10_a_failed_revocation_keeps_nobody_in(outcome: Any) -> None:
+def test_lo10_sign_out_with_failing_revocation_revokes_session(outcome: Any) -> None:
     _, answer = revoking(outcome)
     assert [event.kind for event in answer.events] == ["logged_out", "logout_failed"]
     assert answer.events[1].reason == "revocation"
 
 
-def test_lo10_without_an_endpoint_nothing_is_asked() -> None:
+def test_lo10_sign_out_without_revocation_endpoint() -> None:
     harness = Harness(settings(logout=REVOKES))
     harness.log_in()
     harness.fetched.clear()

@@ -35,13 +35,13 @@ def error(made: Pages, **changes: Any) -> Respond:
     return made.error(**(values | changes))
 
 
-def test_one_button_leads_to_the_provider() -> None:
+def test_sign_in_page_has_single_button() -> None:
     text = sign_in(pages(), "/deep?x=1&y=<")
     assert text.count("Sign in with Keycloak") == 1
     assert 'href="/oauth2/start?rd=%2Fdeep%3Fx%3D1%26y%3D%3C"' in text
 
 
-def test_several_providers_have_a_button_each() -> None:
+def test_sign_in_page_has_button_per_provider() -> None:
     text = sign_in(pages((("a", "First"), ("b", "Second"))))
     assert "Sign in with First" in text
     assert "provider=b" in text
@@ -59,7 +59,7 @@ def test_several_providers_have_a_button_each() -> None:
         ({"authenticated_emails": frozenset(), "email_domains": ("x.com",)}, None),
     ],
 )
-def test_the_banner(changes: dict[str, Any], expected: str | None) -> None:
+def test_sign_in_page_banner(changes: dict[str, Any], expected: str | None) -> None:
     text = sign_in(pages(**changes))
     if expected is None:
         assert "account" not in text.split("<main>")[1]
@@ -67,7 +67,7 @@ def test_the_banner(changes: dict[str, Any], expected: str | None) -> None:
         assert expected in text
 
 
-def test_logo_and_footer() -> None:
+def test_sign_in_page_logo_and_footer() -> None:
     assert "<svg" in sign_in(pages())
     assert "<svg" not in sign_in(pages(logo="-"))
     assert "<footer>" not in sign_in(pages(footer="-"))
@@ -77,7 +77,7 @@ def test_logo_and_footer() -> None:
     assert b"img-src data: https:" in header(answer, b"content-security-policy")
 
 
-def test_the_error_page_says_what_and_which() -> None:
+def test_error_page_has_message_and_request_id() -> None:
     answer = error(pages(), redirect="/x", detail="secret detail")
     text = answer.body.decode()
     assert "Internal Server Error" in text
@@ -88,7 +88,7 @@ def test_the_error_page_says_what_and_which() -> None:
     assert "secret detail" not in text
 
 
-def test_details_show_only_when_debugging() -> None:
+def test_error_page_detail_only_with_debug_option() -> None:
     made = pages(show_debug_on_error=True)
     assert b"a detail" in error(made, detail="a detail").body
     custom = pages(show_debug_on_error=True, error_template="<p>{{.Message}}</p>")
@@ -96,12 +96,12 @@ def test_details_show_only_when_debugging() -> None:
     assert error(custom).body == b"<p>it failed</p>"
 
 
-def test_titles() -> None:
+def test_error_page_titles() -> None:
     assert b"<h1>Odd</h1>" in error(pages(), title="Odd").body
     assert b"<h1>Error</h1>" in error(pages(), status=599).body
 
 
-def test_headers_and_events_are_carried() -> None:
+def test_pages_keep_headers_and_events() -> None:
     event = Event("denied")
     answer = error(pages(), headers=((b"x-a", b"1"),), events=(event,))
     assert header(answer, b"x-a") == b"1"
@@ -119,7 +119,7 @@ def test_headers_and_events_are_carried() -> None:
         "/x\ud800",
     ],
 )
-def test_ou01_ou04_a_target_stays_text(rd: str) -> None:
+def test_ou01_ou04_redirect_target_escaped(rd: str) -> None:
     made = pages()
     for text in (
         sign_in(made, rd),
@@ -130,7 +130,7 @@ def test_ou01_ou04_a_target_stays_text(rd: str) -> None:
         assert "49" not in re.sub(r"sha256-\S+|[0-9.]+[a-z]*", "", text)
 
 
-def test_ou07_ou08_ou10_headers_of_own_pages() -> None:
+def test_ou07_ou08_ou10_page_security_headers() -> None:
     for answer in (pages().sign_in(status=200, redirect="/"), error(pages())):
         csp = header(answer, b"content-security-policy").decode()
         assert "default-src 'none'" in csp
@@ -146,7 +146,7 @@ def test_ou07_ou08_ou10_headers_of_own_pages() -> None:
                 assert f"'sha256-{digest.decode()}'" in csp
 
 
-def test_nothing_is_loaded_from_elsewhere() -> None:
+def test_pages_load_no_external_resources() -> None:
     for text in (sign_in(pages()), error(pages()).body.decode()):
         text = text.replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"(src|href)=\"?(https?:)?//", text)
@@ -154,7 +154,7 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
         assert "url(" not in text
 
 
-def test_custom_pages_get_all_variables() -> None:
+def test_custom_template_gets_all_fields() -> None:
     template = (
         '{{define "sign_in.html"}}{{.ProviderName}}|{{.SignInMessage}}|{{.StatusCode}}|'
         "{{.CustomLogin}}|{{.Redirect}}|{{.Version}}|{{.ProxyPrefix}}|{{.Footer}}|"
@@ -170,24 +170,24 @@ def test_custom_pages_get_all_variables() -> None:
     assert b"frame-ancestors 'none'" in csp
 
 
-def test_a_custom_page_with_an_unknown_variable_is_refused() -> None:
+def test_custom_template_with_unknown_field_rejected() -> None:
     with pytest.raises(TemplateError, match="no such field"):
         pages(error_template="{{.Nothing}}")
 
 
-def test_custom_pages_see_the_footer_as_configured() -> None:
+def test_custom_template_gets_footer_verbatim() -> None:
     template = '{{if eq .Footer "-"}}none{{else if eq .Footer ""}}default{{else}}{{.Footer}}{{end}}'
     for footer, expected in (("-", "none"), ("", "default"), ("<i>f</i>", "<i>f</i>")):
         assert sign_in(pages(sign_in_template=template, footer=footer)) == expected
 
 
-def test_a_custom_page_that_can_not_be_rendered_is_refused_at_start() -> None:
+def test_custom_template_not_renderable_rejected_at_startup() -> None:
     for name in ("sign_in_template", "error_template"):
         with pytest.raises(TemplateError, match="index out of range"):
             pages(**{name: "{{index .Redirect 5}}"})
 
 
-def test_a_custom_page_that_fails_later_gives_way_to_the_built_in_one() -> None:
+def test_custom_template_failure_renders_built_in_page() -> None:
     template = '{{if ne .Redirect "/"}}{{index .Redirect 5}}{{end}}ok'
     made = pages(
         sign_in_template=template, error_template=template, show_debug_on_error=True
@@ -216,7 +216,7 @@ def hash_of(text: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-def test_the_operators_own_styles_work_and_scripts_do_not() -> None:
+def test_policy_allows_operator_styles_but_no_scripts() -> None:
     csp = policy_of(
         banner='<b style="color:red&amp;">x</b>',
         footer="<style>p{}</style>tail<script>f()</script>",
@@ -231,11 +231,11 @@ def test_the_operators_own_styles_work_and_scripts_do_not() -> None:
     assert "unsafe-hashes" not in policy_of(footer="<b>plain</b>")
 
 
-def test_images_come_from_elsewhere_only_when_the_operator_says_so() -> None:
+def test_policy_allows_remote_images_only_if_used() -> None:
     assert "img-src data:;" in policy_of(footer="<img src='data:x'><img src>")
     assert "img-src data: https:;" in policy_of(footer="<img src='https://h/x.png'>")
 
 
-def test_robots_can_be_replaced() -> None:
+def test_robots_text_configured() -> None:
     assert header(pages().robots(), b"x-content-type-options") == b"nosniff"
     assert pages(robots="User-agent: x\n").robots().body == b"User-agent: x\n"

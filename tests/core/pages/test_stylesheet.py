@@ -23,7 +23,7 @@ CLASSES = (
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_there_for_everybody_and_may_be_kept(name: str) -> None:
+def test_stylesheet_is_public_and_cacheable(name: str) -> None:
     harness = Harness(settings(proxy_prefix="/p"))
     answer = harness.get(f"/p/static/{name}?v=1")
     assert (answer.status, answer.verdict) == (200, "")
@@ -34,20 +34,22 @@ def test_it_is_there_for_everybody_and_may_be_kept(name: str) -> None:
     assert harness.get(f"/oauth2/static/{name}").status == 403
 
 
-def test_it_loads_nothing() -> None:
+def test_stylesheet_loads_no_resources() -> None:
     for name in NAMES:
         text = Harness().get(f"/oauth2/static/{name}").body
         assert not re.search(rb"url\(|@import|//", text)
 
 
-def test_the_classes_of_the_pages_are_there() -> None:
+def test_stylesheet_has_classes_of_oauth2_proxy_pages() -> None:
     text = Harness().get(f"/oauth2/static/{NAMES[0]}").body.decode()
     missing = [name for name in CLASSES if not re.search(rf"\.{name}\b(?!-)", text)]
     assert not missing
 
 
 @pytest.mark.parametrize("given", ["{}", "W/{}", '"x", {}', "*"])
-def test_who_has_it_gets_none_again(harness: Harness, given: str) -> None:
+def test_stylesheet_with_matching_etag_returns_304(
+    harness: Harness, given: str
+) -> None:
     target = f"/oauth2/static/{NAMES[0]}"
     etag = header(harness.get(target), b"etag").decode()
     same = harness.get(target, (b"if-none-match", given.format(etag).encode()))
@@ -57,7 +59,9 @@ def test_who_has_it_gets_none_again(harness: Harness, given: str) -> None:
 
 
 @pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"OPTIONS"])
-def test_it_is_only_for_reading(harness: Harness, method: bytes) -> None:
+def test_stylesheet_with_other_method_returns_405(
+    harness: Harness, method: bytes
+) -> None:
     answer = harness.get(f"/oauth2/static/{NAMES[0]}", method=method)
     assert answer.status == 405
     assert header(answer, b"allow") == b"GET, HEAD"
@@ -80,14 +84,14 @@ def test_it_is_only_for_reading(harness: Harness, method: bytes) -> None:
         "css/classes.css",
     ],
 )
-def test_there_is_nothing_else(harness: Harness, tail: str) -> None:
+def test_static_other_paths_return_404(harness: Harness, tail: str) -> None:
     answer = harness.get(f"/oauth2/static/{tail}")
     assert (answer.status, answer.body) == (404, b"Not Found\n")
     harness.log_in()
     assert harness.get(f"/oauth2/static/{tail}").status == 404
 
 
-def test_no_gateway_takes_it_for_a_grant() -> None:
+def test_stylesheet_not_served_for_auth_check() -> None:
     harness = Harness(settings(reverse_proxy=True))
     told = (b"x-forwarded-uri", b"/deep")
     target = f"/oauth2/static/{NAMES[0]}"

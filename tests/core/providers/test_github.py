@@ -56,7 +56,7 @@ def limited(answers: dict[str, Any] | None = None, **github: Any) -> Endpoints:
     return endpoints(answers, github=GithubSettings(**github))
 
 
-def test_a_login_says_who_it_is() -> None:
+def test_login_reads_identity() -> None:
     idp = endpoints()
     params = idp.begin()
     assert params["scope"] == "user:email read:org"
@@ -105,7 +105,9 @@ def test_a_login_says_who_it_is() -> None:
         ({"users": ("alice",), "org": "other", "team": "x", "repo": "a/b"}, ""),
     ],
 )
-def test_organisations_teams_and_users(github: dict[str, Any], reason: str) -> None:
+def test_organization_team_and_user_restrictions(
+    github: dict[str, Any], reason: str
+) -> None:
     idp = limited(**github)
     if reason:
         assert idp.failure() == reason
@@ -113,7 +115,7 @@ def test_organisations_teams_and_users(github: dict[str, Any], reason: str) -> N
         assert idp.log_in().status == 302
 
 
-def test_names_with_a_colon_pass_for_no_team() -> None:
+def test_organization_with_colon_does_not_match_team() -> None:
     answers = {
         f"GET {API}/user/orgs": Turns([{"login": "acme:devs"}, {"id": 1}, 7], []),
         f"GET {API}/user/teams": Turns(
@@ -149,7 +151,7 @@ def test_names_with_a_colon_pass_for_no_team() -> None:
         (status(401), "validation"),
     ],
 )
-def test_repositories(repository: Any, reason: str) -> None:
+def test_repository_restriction_by_access(repository: Any, reason: str) -> None:
     idp = limited({REPO: repository}, repo="acme/app")
     if reason:
         assert idp.failure() == reason
@@ -161,7 +163,7 @@ def test_repositories(repository: Any, reason: str) -> None:
     ("code", "reason"),
     [(204, ""), (404, "not_allowed"), (401, "groups_failed"), (200, "groups_failed")],
 )
-def test_collaborators_are_read_with_a_token_of_our_own(code: int, reason: str) -> None:
+def test_collaborators_read_with_github_token(code: int, reason: str) -> None:
     idp = limited({MEMBER: status(code)}, repo="acme/app", token=Secret("own-token"))
     if reason:
         assert idp.failure() == reason
@@ -171,7 +173,7 @@ def test_collaborators_are_read_with_a_token_of_our_own(code: int, reason: str) 
     assert field(asked, b"authorization") == b"token own-token"
 
 
-def test_with_an_organisation_the_repository_is_not_asked() -> None:
+def test_repository_not_checked_with_organization() -> None:
     assert limited(org="acme", repo="acme/app").log_in().status == 302
 
 
@@ -186,7 +188,7 @@ def test_with_an_organisation_the_repository_is_not_asked() -> None:
         (status(404), "validation"),
     ],
 )
-def test_only_the_primary_verified_address_counts(emails: Any, reason: str) -> None:
+def test_email_is_primary_verified_address(emails: Any, reason: str) -> None:
     assert endpoints({f"GET {API}/user/emails": emails}).failure() == reason
 
 
@@ -206,7 +208,7 @@ def test_only_the_primary_verified_address_counts(emails: Any, reason: str) -> N
         ),
     ],
 )
-def test_refused_and_garbled_answers(changes: dict[str, Any], reason: str) -> None:
+def test_invalid_api_responses_fail_login(changes: dict[str, Any], reason: str) -> None:
     assert endpoints(changes).failure() == reason
 
 
@@ -219,7 +221,7 @@ def test_refused_and_garbled_answers(changes: dict[str, Any], reason: str) -> No
         ("https://git.example.com/own/", "/own"),
     ],
 )
-def test_servers_of_ones_own(base: str, prefix: str) -> None:
+def test_api_url_of_enterprise_and_gitea(base: str, prefix: str) -> None:
     api = f"https://git.example.com{prefix}"
     idp = Endpoints(
         "github",
@@ -247,7 +249,7 @@ def test_servers_of_ones_own(base: str, prefix: str) -> None:
     assert {fetch.url.split("/")[2] for fetch in idp.asked} == {"git.example.com"}
 
 
-def test_who_leaves_the_organisation_is_out() -> None:
+def test_refresh_after_leaving_organization_denied() -> None:
     idp = endpoints(cookie={"refresh": 60.0}, github=GithubSettings(org="acme"))
     assert idp.log_in().status == 302
     idp.answers[f"GET {API}/user/orgs"] = Turns(ORGS[1:], [])
@@ -256,6 +258,6 @@ def test_who_leaves_the_organisation_is_out() -> None:
     assert idp.harness.events[-1].reason == "not_allowed"
 
 
-def test_allowed_groups_count_as_well() -> None:
+def test_allowed_groups_match_teams() -> None:
     assert endpoints(allowed_groups=("acme:devs",)).log_in().status == 302
     assert endpoints(allowed_groups=("acme:ops",)).log_in().status == 403

@@ -86,7 +86,7 @@ def workspace(answers: dict[str, Any] | None = None, **more: Any) -> Endpoints:
     )
 
 
-def test_google_says_who_it_is() -> None:
+def test_login_reads_identity() -> None:
     idp = google()
     params = idp.begin()
     assert idp.location.startswith(
@@ -101,13 +101,13 @@ def test_google_says_who_it_is() -> None:
     assert params["code_challenge"] == challenge_of(redeemed["code_verifier"])
 
 
-def test_the_issuer_may_be_without_scheme() -> None:
+def test_issuer_without_scheme_accepted() -> None:
     idp = google()
     idp.claims["iss"] = "accounts.google.com"
     assert idp.log_in().status == 302
 
 
-def test_the_signature_is_checked() -> None:
+def test_id_token_signature_verified() -> None:
     idp = google()
     params = idp.begin()
     forged = signed({**idp.claims, "nonce": idp.nonce, "aud": "web"}, "other")
@@ -126,21 +126,21 @@ def test_the_signature_is_checked() -> None:
         ({**ALICE, "aud": "other"}, "audience"),
     ],
 )
-def test_id_tokens_that_do_not_do(claims: dict[str, Any], reason: str) -> None:
+def test_invalid_id_token_fails_login(claims: dict[str, Any], reason: str) -> None:
     assert google(claims=claims).failure() == reason
 
 
-def test_unverified_addresses_may_be_allowed() -> None:
+def test_unverified_email_allowed_by_option() -> None:
     idp = google(claims={"email": "a@b.c"}, allow_unverified_email=True)
     assert idp.log_in().status == 302
 
 
-def test_groups_of_the_token_are_none() -> None:
+def test_groups_claim_of_id_token_ignored() -> None:
     idp = google(claims={**ALICE, "groups": ["admins"]}, allowed_groups=("admins",))
     assert idp.log_in().status == 403
 
 
-def test_a_refresh_keeps_the_refresh_token() -> None:
+def test_refresh_without_new_refresh_token_keeps_old() -> None:
     idp = google(cookie={"refresh": 60.0})
     idp.log_in()
     idp.answers[TOKEN_URL] = idp.tokens(refresh_token=None, access_token="access-2")
@@ -150,7 +150,7 @@ def test_a_refresh_keeps_the_refresh_token() -> None:
     assert [one["refresh_token"] for one in refreshed] == ["refresh-1", "refresh-1"]
 
 
-def test_a_configured_validate_url_gets_the_token_in_its_query() -> None:
+def test_validate_url_gets_token_in_query() -> None:
     url = "https://www.googleapis.com/oauth2/v1/tokeninfo"
     idp = google({f"GET {url}": {}}, cookie={"refresh": 60.0}, validate_url=url)
     idp.log_in()
@@ -165,7 +165,7 @@ def test_a_configured_validate_url_gets_the_token_in_its_query() -> None:
 # -- the directory
 
 
-def test_the_token_for_the_directory_is_asked_as_an_administrator() -> None:
+def test_directory_token_request_impersonates_administrator() -> None:
     idp = workspace({f"GET {DIRECTORY}/groups": {"groups": []}}, ready=False)
     idp.harness.run(idp.harness.proxy.warm_up())
     assert idp.harness.proxy.ready
@@ -191,7 +191,7 @@ def test_the_token_for_the_directory_is_asked_as_an_administrator() -> None:
     assert len(idp.requests("directory")) == 2
 
 
-def test_the_first_scope_that_is_granted_is_used() -> None:
+def test_directory_uses_first_granted_scope() -> None:
     idp = workspace(
         {EXCHANGE: Turns(REFUSED, REFUSED, GRANTED), f"GET {DIRECTORY}/groups": {}}
     )
@@ -206,7 +206,7 @@ def test_the_first_scope_that_is_granted_is_used() -> None:
         ("user", "admin.directory.user"),
     ],
 )
-def test_scopes_for_organization_ids(user_scope: str, expected: str) -> None:
+def test_directory_scopes_for_organization_id(user_scope: str, expected: str) -> None:
     idp = workspace(
         google={"use_organization_id": True, "admin_api_user_scope": user_scope},
         ready=False,
@@ -222,7 +222,7 @@ def test_scopes_for_organization_ids(user_scope: str, expected: str) -> None:
     )
 
 
-def test_without_any_scope_nobody_logs_in() -> None:
+def test_login_without_granted_scope_fails() -> None:
     idp = workspace({EXCHANGE: Turns(REFUSED, REFUSED, REFUSED, REFUSED, GRANTED)})
     failed = [event for event in idp.harness.events if event.kind == "provider_failed"]
     assert failed[0].reason == "directory_refused"
@@ -268,7 +268,7 @@ DEVS, OPS = "devs%40example.com", "ops%40example.com"
         ),
     ],
 )
-def test_members_of_groups(answers: dict[str, Any], groups: str) -> None:
+def test_membership_of_configured_groups(answers: dict[str, Any], groups: str) -> None:
     idp = workspace(
         answers,
         google={"groups": ("devs@example.com", "ops@example.com")},
@@ -294,9 +294,7 @@ def test_members_of_groups(answers: dict[str, Any], groups: str) -> None:
         (FetchError("timeout"), "provider_unreachable"),
     ],
 )
-def test_az19_a_directory_that_can_not_tell_lets_nobody_in(
-    answer: Any, reason: str
-) -> None:
+def test_az19_directory_failure_fails_login(answer: Any, reason: str) -> None:
     more: dict[str, Any] = {"google": {"groups": ("devs@example.com",)}}
     assert workspace({member(DEVS): answer}, **more).failure() == reason
     answers = {member(DEVS): status(400), direct(DEVS): answer}
@@ -304,7 +302,7 @@ def test_az19_a_directory_that_can_not_tell_lets_nobody_in(
     assert workspace({f"GET {DIRECTORY}/groups": answer}).failure() == reason
 
 
-def test_all_groups_of_a_user() -> None:
+def test_groups_without_restriction_are_all_groups() -> None:
     pages = Turns(
         {"groups": [{"email": "a@example.com"}, {"id": 1}, 7], "nextPageToken": "2"},
         {"groups": [{"email": "b@example.com"}]},
@@ -319,7 +317,7 @@ def test_all_groups_of_a_user() -> None:
     assert second == {**first, "pageToken": "2"}
 
 
-def test_a_list_without_end_is_no_login() -> None:
+def test_group_list_with_too_many_pages_fails_login() -> None:
     answers = {f"GET {DIRECTORY}/groups": {"nextPageToken": "2"}}
     assert workspace(answers).failure() == "groups_too_many"
 
@@ -345,7 +343,7 @@ USER = f"GET {DIRECTORY}/users/alice%40example.com"
         ({}, ""),
     ],
 )
-def test_organization_ids_are_the_preferred_names(user: Any, name: str) -> None:
+def test_organization_id_is_preferred_username(user: Any, name: str) -> None:
     idp = workspace(
         {USER: user, f"GET {DIRECTORY}/groups": {}},
         google={"use_organization_id": True},
@@ -357,7 +355,7 @@ def test_organization_ids_are_the_preferred_names(user: Any, name: str) -> None:
         assert idp.failure() == "profile_invalid"
 
 
-def test_who_leaves_the_group_is_out_and_may_come_back() -> None:
+def test_refresh_after_leaving_group_denied_until_rejoined() -> None:
     idp = workspace(
         {member(DEVS): {"isMember": True}},
         google={"groups": ("devs@example.com",)},
@@ -392,7 +390,7 @@ def impersonating(
     )
 
 
-def test_the_metadata_server_has_the_assertion_signed_by_google() -> None:
+def test_metadata_server_credentials_sign_with_google() -> None:
     principal = "vm@p.iam.gserviceaccount.com"
     idp = impersonating(
         {
@@ -411,7 +409,7 @@ def test_the_metadata_server_has_the_assertion_signed_by_google() -> None:
     assert (claims["iss"], claims["sub"]) == (principal, "admin@example.com")
 
 
-def test_a_principal_is_named_for_a_users_credentials() -> None:
+def test_authorized_user_credentials_sign_with_google() -> None:
     idp = impersonating(
         {
             EXCHANGE: Turns({"access_token": "user-1"}, GRANTED),
@@ -438,7 +436,7 @@ def test_a_principal_is_named_for_a_users_credentials() -> None:
 
 
 @pytest.mark.parametrize("answer", [status(403), {"keyId": "k"}])
-def test_an_assertion_that_is_not_signed_gives_no_token(answer: Any) -> None:
+def test_unsigned_assertion_fails_login(answer: Any) -> None:
     good = {"access_token": "vm-1"}
     idp = impersonating(
         {
@@ -454,7 +452,7 @@ def test_an_assertion_that_is_not_signed_gives_no_token(answer: Any) -> None:
     ]
 
 
-def test_who_we_are_has_to_be_known() -> None:
+def test_service_account_email_required_for_signing() -> None:
     answers = {
         f"GET {METADATA}/token": {"access_token": "vm-1"},
         f"GET {METADATA}/email": Turns(status(404), Response(200, (), b"sa")),
@@ -487,9 +485,7 @@ def test_who_we_are_has_to_be_known() -> None:
         (orjson.dumps({**ACCOUNT, "client_email": None}), "client_email"),
     ],
 )
-def test_credentials_that_are_none_are_told_at_start(
-    credentials: bytes, text: str
-) -> None:
+def test_invalid_credentials_rejected_at_startup(credentials: bytes, text: str) -> None:
     with pytest.raises(SettingsError) as caught:
         workspace(google={"credentials": Secret(credentials)})
     [problem] = caught.value.problems
@@ -497,7 +493,7 @@ def test_credentials_that_are_none_are_told_at_start(
     assert text in problem
 
 
-def test_credentials_are_not_shown() -> None:
+def test_repr_hides_credentials() -> None:
     from authproxy_core.providers.adapters.google_directory import Directory
 
     settings = GoogleSettings(
@@ -509,7 +505,7 @@ def test_credentials_are_not_shown() -> None:
     assert "proxy@p.iam" in shown
 
 
-def test_new_settings_keep_the_directory_that_is_asked_as_before() -> None:
+def test_adopt_cache_keeps_directory_with_equal_settings() -> None:
     idp = workspace({f"GET {DIRECTORY}/groups": {}})
     [provider] = idp.harness.settings.providers
     named = replace(provider, name="Staff")

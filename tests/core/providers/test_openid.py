@@ -98,11 +98,11 @@ def openid(
         ("azure", {}, "openid"),
     ],
 )
-def test_scopes(kind: str, changes: dict[str, Any], scope: str) -> None:
+def test_scope_by_provider_type(kind: str, changes: dict[str, Any], scope: str) -> None:
     assert openid(kind, **changes).begin()["scope"] == scope
 
 
-def test_what_is_asked_has_a_purpose() -> None:
+def test_requests_have_purposes() -> None:
     idp = openid("oidc", ready=False)
     idp.harness.run(idp.harness.proxy.warm_up())
     idp.answers[f"GET {ISSUER}/userinfo"] = {"sub": SUBJECT}
@@ -112,7 +112,7 @@ def test_what_is_asked_has_a_purpose() -> None:
     assert purposes == ["discovery", "jwks", "token", "userinfo"]
 
 
-def test_a_login_parameter_may_be_chosen_where_a_rule_allows_it() -> None:
+def test_login_parameter_from_request_needs_matching_rule() -> None:
     idp = openid(
         "oidc",
         login_parameters=(
@@ -135,7 +135,7 @@ def test_a_login_parameter_may_be_chosen_where_a_rule_allows_it() -> None:
     assert params["scope"] == "openid email profile"
 
 
-def test_additional_claims_are_kept() -> None:
+def test_additional_claims_stored_in_session() -> None:
     idp = openid(
         "oidc",
         claims={**ALICE, "department": "R&D", "other": 1},
@@ -147,7 +147,7 @@ def test_additional_claims_are_kept() -> None:
     assert document["additionalClaims"] == {"department": "R&D"}
 
 
-def test_public_keys_from_files_verify_tokens_without_any_fetch() -> None:
+def test_public_key_files_verify_tokens_without_fetch() -> None:
     pem = signing_key().as_pem(private=False).decode()
     idp = Endpoints(
         "oidc",
@@ -183,7 +183,7 @@ def test_public_keys_from_files_verify_tokens_without_any_fetch() -> None:
         .decode(),
     ],
 )
-def test_a_public_key_that_is_none_is_told_at_start(pem: str) -> None:
+def test_invalid_public_key_rejected_at_startup(pem: str) -> None:
     good = signing_key().as_pem(private=False).decode()
     with pytest.raises(SettingsError) as caught:
         Endpoints(
@@ -199,7 +199,7 @@ def test_a_public_key_that_is_none_is_told_at_start(pem: str) -> None:
     assert problem.startswith("oidc_public_key_files: expected public keys in PEM")
 
 
-def test_azure_is_asked_with_its_moment_of_expiry() -> None:
+def test_token_response_with_expires_on_sets_expiry() -> None:
     idp = openid("azure", cookie={"refresh": 60.0})
     later = str(int(idp.harness.clock()) + 100)
     idp.answers[f"POST {ISSUER}/token"] = idp.tokens(
@@ -225,17 +225,17 @@ def test_azure_is_asked_with_its_moment_of_expiry() -> None:
         ({"skip_scope": True}, None),
     ],
 )
-def test_scopes_of_adfs(changes: dict[str, Any], scope: str | None) -> None:
+def test_adfs_scope_with_resource(changes: dict[str, Any], scope: str | None) -> None:
     assert openid("adfs", **changes).begin().get("scope") == scope
 
 
-def test_the_state_for_adfs_is_encoded_once_more() -> None:
+def test_adfs_state_encoded_twice() -> None:
     idp = openid("adfs", cookie={"format": "oauth2-proxy"})
     params = idp.begin("/oauth2/start?rd=/a")
     assert params["state"].endswith("%3A%2Fa")
 
 
-def test_the_upn_stands_for_a_missing_address() -> None:
+def test_adfs_upn_replaces_missing_email() -> None:
     claims = {"upn": "alice@corp.example.com", "groups": [], "preferred_username": "a"}
     more = {"answers": {f"GET {ISSUER}/userinfo": {"sub": SUBJECT}}}
     idp = openid("adfs", claims=claims, **more)
@@ -246,13 +246,13 @@ def test_the_upn_stands_for_a_missing_address() -> None:
     )
 
 
-def test_an_address_is_kept_by_adfs() -> None:
+def test_adfs_email_claim_preferred_to_upn() -> None:
     idp = openid("adfs", claims={**ALICE, "upn": "other@example.com"})
     assert idp.log_in().status == 302
     assert idp.identity()[1] == "alice@example.com"
 
 
-def test_the_upn_after_a_refresh() -> None:
+def test_adfs_upn_after_refresh() -> None:
     claims = {"upn": "alice@corp.example.com", "groups": []}
     idp = openid("adfs", claims=claims, document={"userinfo_endpoint": ""})
     assert idp.log_in().status == 302
@@ -274,7 +274,7 @@ CIDAAS_USER = {
 }
 
 
-def test_groups_of_cidaas_stand_in_userinfo() -> None:
+def test_cidaas_groups_read_from_userinfo() -> None:
     idp = openid(
         "cidaas",
         {f"GET {ISSUER}/userinfo": CIDAAS_USER},
@@ -292,7 +292,7 @@ def test_groups_of_cidaas_stand_in_userinfo() -> None:
         ({"sub": SUBJECT}, "email_missing"),
     ],
 )
-def test_cidaas_without_userinfo_is_no_login(answer: Any, reason: str) -> None:
+def test_cidaas_userinfo_failure_fails_login(answer: Any, reason: str) -> None:
     answers = {f"GET {ISSUER}/userinfo": answer}
     assert openid("cidaas", answers, claims={}).failure() == reason
 
@@ -345,7 +345,7 @@ def gitlab(
     )
 
 
-def test_gitlab_says_who_it_is() -> None:
+def test_gitlab_login_reads_identity() -> None:
     idp = gitlab()
     assert idp.log_in().status == 302
     assert idp.identity() == ("alice", "alice@example.com", "eng,eng/core", "alice")
@@ -353,7 +353,7 @@ def test_gitlab_says_who_it_is() -> None:
     assert field(asked, b"authorization") == b"Bearer access-1"
 
 
-def test_what_userinfo_leaves_out_the_token_says() -> None:
+def test_gitlab_userinfo_gaps_filled_from_id_token() -> None:
     idp = gitlab(user={"sub": SUBJECT, "email_verified": True})
     assert idp.log_in().status == 302
     assert idp.identity() == (SUBJECT, "alice@example.com", "staff", "alice")
@@ -369,11 +369,11 @@ def test_what_userinfo_leaves_out_the_token_says() -> None:
         (status(401), "validation"),
     ],
 )
-def test_gitlab_without_a_good_userinfo_is_no_login(user: Any, reason: str) -> None:
+def test_gitlab_invalid_userinfo_fails_login(user: Any, reason: str) -> None:
     assert gitlab(user=json(user) if user == [] else user).failure() == reason
 
 
-def test_unverified_addresses_of_gitlab_may_be_allowed() -> None:
+def test_gitlab_unverified_email_allowed_by_option() -> None:
     user = {**GITLAB_USER, "email_verified": False}
     assert gitlab(user=user, allow_unverified_email=True).log_in().status == 302
 
@@ -407,7 +407,9 @@ def test_unverified_addresses_of_gitlab_may_be_allowed() -> None:
         (status(503), "eng/app", 502),
     ],
 )
-def test_projects_of_gitlab(project_: Any, demanded: str, status_: int) -> None:
+def test_gitlab_project_restriction_by_access_level(
+    project_: Any, demanded: str, status_: int
+) -> None:
     url = f"GET {ISSUER}/api/v4/projects/eng%2Fapp"
     idp = gitlab({url: project_}, projects=(demanded,))
     assert idp.log_in().status == status_
@@ -426,11 +428,11 @@ def test_projects_of_gitlab(project_: Any, demanded: str, status_: int) -> None:
         ({"allowed_groups": ("eng",)}, 302),
     ],
 )
-def test_groups_of_gitlab(changes: dict[str, Any], status_: int) -> None:
+def test_gitlab_group_restriction(changes: dict[str, Any], status_: int) -> None:
     assert gitlab(**changes).log_in().status == status_
 
 
-def test_gitlab_refreshes() -> None:
+def test_gitlab_refresh_updates_session() -> None:
     idp = gitlab(cookie={"refresh": 60.0}, groups=("eng",))
     idp.log_in()
     idp.answers[f"POST {ISSUER}/token"] = idp.tokens(
@@ -443,7 +445,7 @@ def test_gitlab_refreshes() -> None:
     assert idp.later(61).status == 401
 
 
-def test_who_leaves_the_group_of_gitlab_is_out() -> None:
+def test_gitlab_refresh_after_leaving_group_denied() -> None:
     idp = gitlab(cookie={"refresh": 60.0}, groups=("eng",))
     idp.log_in()
     idp.answers[f"GET {ISSUER}/oauth/userinfo"] = {**GITLAB_USER, "groups": []}
@@ -466,7 +468,7 @@ def entra(answers: dict[str, Any] | None = None, **more: Any) -> Endpoints:
     return openid("entra-id", answers, issuer=more.pop("issuer", ENTRA), **more)
 
 
-def test_entra_says_who_it_is() -> None:
+def test_entra_login_reads_identity() -> None:
     idp = entra()
     params = idp.begin()
     assert params["code_challenge_method"] == "S256"
@@ -477,7 +479,7 @@ def test_entra_says_who_it_is() -> None:
 @pytest.mark.parametrize(
     ("tenants", "allowed"), [((), True), ((TENANT,), True), (("other",), False)]
 )
-def test_tenants_of_entra(tenants: tuple[str, ...], allowed: bool) -> None:
+def test_entra_tenant_restriction(tenants: tuple[str, ...], allowed: bool) -> None:
     idp = entra(entra_id=EntraIdSettings(allowed_tenants=tenants))
     answer = idp.log_in()
     assert answer.status == (302 if allowed else 403)
@@ -494,13 +496,13 @@ def test_tenants_of_entra(tenants: tuple[str, ...], allowed: bool) -> None:
         f"https://login.microsoftonline.com/a/{TENANT}/v2.0",
     ],
 )
-def test_other_issuers_are_not_entra(issuer: str) -> None:
+def test_entra_other_issuer_rejected(issuer: str) -> None:
     idp = entra(skip_issuer_verification=True)
     idp.claims["iss"] = issuer
     assert idp.failure() == "tenant"
 
 
-def test_many_tenants_share_one_configuration() -> None:
+def test_entra_multi_tenant_issuer_accepted() -> None:
     common = "https://login.microsoftonline.com/common/v2.0"
     document = {"issuer": "https://login.microsoftonline.com/{tenantid}/v2.0"}
     idp = openid(
@@ -514,7 +516,7 @@ def test_many_tenants_share_one_configuration() -> None:
     assert idp.log_in().status == 302
 
 
-def test_more_groups_than_a_token_holds() -> None:
+def test_entra_group_overage_read_from_graph() -> None:
     pages = Turns(
         {
             "value": [{"id": "g1"}, {"id": "g2"}, {"id": 7}, "x"],
@@ -554,7 +556,7 @@ def test_more_groups_than_a_token_holds() -> None:
         ),
     ],
 )
-def test_az17_az19_groups_that_can_not_be_told(
+def test_az17_az19_entra_graph_failure(
     answer: Any, with_rule: str, without_rule: str
 ) -> None:
     answers = {GROUPS_URL: answer, f"GET {ENTRA}/userinfo": {"sub": SUBJECT}}
@@ -568,7 +570,7 @@ def test_az17_az19_groups_that_can_not_be_told(
         assert idp.identity()[2] == ""
 
 
-def test_a_token_file_stands_for_the_secret() -> None:
+def test_entra_federated_token_replaces_secret() -> None:
     reads: list[bytes] = [b"first\n", b"second\n"]
     idp = entra(
         client_secret=Secret(""),
@@ -589,7 +591,7 @@ def test_a_token_file_stands_for_the_secret() -> None:
     assert refreshed["grant_type"] == "refresh_token"
 
 
-def test_a_token_file_that_can_not_be_read() -> None:
+def test_entra_unreadable_federated_token_fails_login() -> None:
     def read() -> bytes:
         raise FileNotFoundError("/var/run/secrets/token")
 
@@ -606,7 +608,7 @@ V2 = {
 }
 
 
-def test_azure_says_who_it_is() -> None:
+def test_azure_login_reads_identity() -> None:
     idp = openid("azure", resource="https://graph.windows.net")
     params = idp.begin()
     assert params["resource"] == "https://graph.windows.net"
@@ -618,7 +620,7 @@ def test_azure_says_who_it_is() -> None:
     assert redeemed["resource"] == "https://graph.windows.net"
 
 
-def test_the_second_version_of_azure() -> None:
+def test_azure_version_2_endpoints() -> None:
     idp = openid(
         "azure",
         {GROUPS_URL: {"value": [{"id": "g1", "displayName": "One"}, {"id": "staff"}]}},
@@ -640,7 +642,7 @@ def test_the_second_version_of_azure() -> None:
     }
 
 
-def test_another_field_names_the_groups_of_azure() -> None:
+def test_azure_graph_group_field() -> None:
     idp = openid(
         "azure",
         {GROUPS_URL: {"value": [{"id": "g1", "mailNickname": "one"}, {"id": "g2"}]}},
@@ -655,7 +657,7 @@ def test_another_field_names_the_groups_of_azure() -> None:
 
 
 @pytest.mark.parametrize("answer", [status(403), status(500), json([])])
-def test_azure_without_groups_is_no_login(answer: Any) -> None:
+def test_azure_graph_failure_fails_login(answer: Any) -> None:
     assert openid("azure", {GROUPS_URL: answer}, document=V2).failure()
 
 
@@ -669,7 +671,7 @@ def test_azure_without_groups_is_no_login(answer: Any) -> None:
         (json([]), ""),
     ],
 )
-def test_graph_says_an_address_that_is_missing(profile: Any, email: str) -> None:
+def test_azure_email_missing_read_from_graph(profile: Any, email: str) -> None:
     idp = openid("azure", {GRAPH_ME: profile}, claims={"groups": ["a"]})
     if email:
         assert idp.log_in().status == 302
@@ -678,7 +680,7 @@ def test_graph_says_an_address_that_is_missing(profile: Any, email: str) -> None
         assert idp.failure() == "email_missing"
 
 
-def test_azure_without_discovery() -> None:
+def test_azure_without_discovery_uses_tenant_endpoints() -> None:
     tenant = "https://login.microsoftonline.com/contoso/oauth2"
     idp = Endpoints(
         "azure",
@@ -694,7 +696,7 @@ def test_azure_without_discovery() -> None:
     assert idp.location.startswith(f"{tenant}/authorize?")
 
 
-def test_azure_refreshes() -> None:
+def test_azure_refresh_updates_session() -> None:
     idp = openid("azure", cookie={"refresh": 60.0})
     idp.log_in()
     assert idp.later(61).status == 202
@@ -732,7 +734,7 @@ def login_gov(answers: dict[str, Any] | None = None, **more: Any) -> Endpoints:
     return idp
 
 
-def test_login_gov_says_who_it_is() -> None:
+def test_login_gov_login_reads_identity() -> None:
     idp = login_gov()
     params = idp.begin()
     assert params["acr_values"] == "http://idmanagement.gov/ns/assurance/loa/1"
@@ -760,13 +762,13 @@ def test_login_gov_says_who_it_is() -> None:
     }
 
 
-def test_each_login_has_its_own_assertion_and_nonce() -> None:
+def test_login_gov_assertion_and_nonce_unique_per_login() -> None:
     idp = login_gov()
     first = idp.begin()["nonce"]
     assert idp.begin()["nonce"] != first
 
 
-def test_levels_of_assurance_may_be_configured() -> None:
+def test_login_gov_acr_values_configured() -> None:
     idp = login_gov(login_parameters=(LoginParameter("acr_values", ("ial2",)),))
     assert idp.begin()["acr_values"] == "ial2"
 
@@ -782,12 +784,12 @@ def test_levels_of_assurance_may_be_configured() -> None:
         (status(500), "userinfo_failed"),
     ],
 )
-def test_login_gov_without_a_verified_address(answer: Any, reason: str) -> None:
+def test_login_gov_unverified_email_fails_login(answer: Any, reason: str) -> None:
     url = f"GET {SANDBOX}/api/openid_connect/userinfo"
     assert login_gov({url: answer}).failure() == reason
 
 
-def test_unverified_addresses_of_login_gov_may_be_allowed() -> None:
+def test_login_gov_unverified_email_allowed_by_option() -> None:
     answers = {
         f"GET {SANDBOX}/api/openid_connect/userinfo": {"sub": SUBJECT, "email": "a@b.c"}
     }
@@ -803,7 +805,7 @@ def test_unverified_addresses_of_login_gov_may_be_allowed() -> None:
         ({"aud": "other"}, "audience"),
     ],
 )
-def test_id_tokens_of_login_gov_are_checked(
+def test_login_gov_invalid_id_token_fails_login(
     changes: dict[str, Any], reason: str
 ) -> None:
     idp = login_gov()
@@ -811,7 +813,7 @@ def test_id_tokens_of_login_gov_are_checked(
     assert idp.failure() == reason
 
 
-def test_the_sandbox_of_login_gov() -> None:
+def test_login_gov_sandbox_issuer() -> None:
     host = "https://idp.int.identitysandbox.gov"
     idp = Endpoints(
         "login.gov",
@@ -830,7 +832,7 @@ def test_the_sandbox_of_login_gov() -> None:
     assert idp.failure() == "issuer"
 
 
-def test_a_session_of_login_gov_lives_as_long_as_userinfo_answers() -> None:
+def test_login_gov_session_ends_when_userinfo_rejects_token() -> None:
     url = f"GET {SANDBOX}/api/openid_connect/userinfo"
     idp = login_gov(cookie={"refresh": 60.0})
     idp.log_in()
@@ -843,7 +845,7 @@ def test_a_session_of_login_gov_lives_as_long_as_userinfo_answers() -> None:
     assert idp.later(61).status == 401
 
 
-def test_another_address_ends_the_session_of_login_gov() -> None:
+def test_login_gov_changed_email_ends_session() -> None:
     idp = login_gov(cookie={"refresh": 60.0})
     idp.log_in()
     url = f"GET {SANDBOX}/api/openid_connect/userinfo"
@@ -851,7 +853,7 @@ def test_another_address_ends_the_session_of_login_gov() -> None:
     assert idp.later(61).status == 401
 
 
-def test_without_id_token_login_gov_can_not_be_asked() -> None:
+def test_login_gov_refresh_without_id_token_rejected() -> None:
     [given] = login_gov().harness.settings.providers
     provider = LoginGov(given, clock=lambda: 0.0)
     with pytest.raises(TokenError, match="no ID token"):
@@ -868,7 +870,7 @@ def test_without_id_token_login_gov_can_not_be_asked() -> None:
         private_pem(rsa.generate_private_key(65537, 2048), b"password"),
     ],
 )
-def test_a_key_for_login_gov_that_is_none_is_told_at_start(pem: bytes) -> None:
+def test_login_gov_invalid_key_rejected_at_startup(pem: bytes) -> None:
     with pytest.raises(SettingsError) as caught:
         login_gov(login_gov=LoginGovSettings(jwt_key=Secret(pem)))
     [problem] = caught.value.problems

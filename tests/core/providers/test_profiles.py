@@ -153,7 +153,7 @@ def profile_of(kind: str) -> str:
 
 
 @pytest.mark.parametrize("kind", sorted(TYPES))
-def test_a_login_says_who_it_is(kind: str) -> None:
+def test_login_reads_identity(kind: str) -> None:
     idp = endpoints(kind)
     answer = idp.log_in()
     assert answer.status == 302
@@ -183,7 +183,7 @@ def test_a_login_says_who_it_is(kind: str) -> None:
         ("keycloak", "api"),
     ],
 )
-def test_the_authorization_request(kind: str, scope: str) -> None:
+def test_authorization_request_by_provider_type(kind: str, scope: str) -> None:
     params = endpoints(kind).begin()
     assert params.pop("state")
     assert params == {
@@ -194,12 +194,12 @@ def test_the_authorization_request(kind: str, scope: str) -> None:
     }
 
 
-def test_every_type_has_its_adapter() -> None:
+def test_registry_has_adapter_per_type() -> None:
     assert {*OPENID_PROVIDERS, *PROFILE_READERS} == set(PROVIDER_TYPES)
     assert not {*OPENID_PROVIDERS} & {*PROFILE_READERS}
 
 
-def test_nothing_has_to_be_fetched_before_a_login() -> None:
+def test_profile_provider_is_ready_without_fetch() -> None:
     idp = endpoints("facebook", ready=False)
     assert idp.harness.proxy.ready
     [given] = idp.harness.settings.providers
@@ -207,11 +207,11 @@ def test_nothing_has_to_be_fetched_before_a_login() -> None:
     assert list(provider.prepare()) == []
 
 
-def test_without_a_scope_none_is_asked_for() -> None:
+def test_authorization_request_without_scope_omits_it() -> None:
     assert "scope" not in endpoints("nextcloud").begin()
 
 
-def test_pkce_where_it_is_asked_for() -> None:
+def test_pkce_method_configured_is_used() -> None:
     idp = endpoints("facebook", code_challenge_method="S256")
     params = idp.begin()
     idp.finish(params)
@@ -220,13 +220,13 @@ def test_pkce_where_it_is_asked_for() -> None:
     assert params["code_challenge"] == challenge_of(verifier)
 
 
-def test_a_resource_is_asked_for_at_the_token_endpoint() -> None:
+def test_resource_sent_to_token_endpoint() -> None:
     idp = endpoints("keycloak", resource="https://api.example.com")
     assert idp.log_in().status == 302
     assert form(idp.requests("token")[0])["resource"] == "https://api.example.com"
 
 
-def test_the_queries_of_facebook_and_linkedin() -> None:
+def test_profile_queries_of_facebook_and_linkedin() -> None:
     idp = endpoints("facebook")
     idp.log_in()
     assert query(idp.requests("profile")[0]) == {"fields": "name,email"}
@@ -244,7 +244,7 @@ def test_the_queries_of_facebook_and_linkedin() -> None:
     assert "?version=2&q=members&projection=" in idp.requests("profile")[0].url
 
 
-def test_sourcehut_is_asked_by_graphql() -> None:
+def test_sourcehut_profile_read_by_graphql() -> None:
     idp = endpoints("sourcehut")
     idp.log_in()
     [asked] = idp.requests("profile")
@@ -264,7 +264,7 @@ def test_sourcehut_is_asked_by_graphql() -> None:
         {"ocs": {"data": []}, "data": {"me": []}, "account": [], "elements": [7]},
     ],
 )
-def test_answers_of_another_shape_are_no_login(kind: str, answer: Any) -> None:
+def test_malformed_profile_fails_login(kind: str, answer: Any) -> None:
     reason = endpoints(kind, {profile_of(kind): json(answer)}).failure()
     assert reason in ("email_missing", "profile_invalid")
 
@@ -282,18 +282,18 @@ def test_answers_of_another_shape_are_no_login(kind: str, answer: Any) -> None:
         (FetchError("connection refused"), "provider_unreachable"),
     ],
 )
-def test_refusals_are_no_login(kind: str, answer: Any, reason: str) -> None:
+def test_profile_failure_fails_login(kind: str, answer: Any, reason: str) -> None:
     assert endpoints(kind, {profile_of(kind): answer}).failure() == reason
 
 
-def test_a_provider_that_can_not_tell_is_named_as_the_cause() -> None:
+def test_profile_failure_page_names_provider() -> None:
     answer = endpoints("facebook", {profile_of("facebook"): status(503)}).log_in()
     assert answer.status == 502
     assert b"could not be loaded from the identity provider" in answer.body
     assert b"Try again in a minute" in answer.body
 
 
-def test_a_user_without_address_is_told_so() -> None:
+def test_profile_without_email_shows_page() -> None:
     idp = endpoints("facebook", {profile_of("facebook"): {"name": "Alice", "id": "1"}})
     answer = idp.log_in()
     assert answer.status == 500
@@ -301,7 +301,7 @@ def test_a_user_without_address_is_told_so() -> None:
 
 
 @pytest.mark.parametrize("kind", ["digitalocean", "keycloak", "bitbucket"])
-def test_an_unverified_address_is_refused_unless_allowed(kind: str) -> None:
+def test_unverified_email_denied_unless_allowed(kind: str) -> None:
     unverified: dict[str, Any] = {
         "digitalocean": {
             "account": {"email": "a@example.com", "email_verified": False}
@@ -320,7 +320,7 @@ def test_an_unverified_address_is_refused_unless_allowed(kind: str) -> None:
     assert idp.identity()[1] == "a@example.com"
 
 
-def test_a_user_without_name_is_none() -> None:
+def test_profile_without_username_fails_login() -> None:
     answers = {"POST https://meta.sr.ht/query": {"data": {"me": {"email": "a@b.c"}}}}
     assert endpoints("sourcehut", answers).failure() == "profile_invalid"
     answers = {f"GET {IDP}/me": {"ocs": {"data": {"email": "a@b.c"}}}}
@@ -341,17 +341,17 @@ def test_a_user_without_name_is_none() -> None:
         (FetchError("timeout"), "provider_unreachable"),
     ],
 )
-def test_token_endpoints_that_refuse(answer: Any, reason: str) -> None:
+def test_token_endpoint_failure_fails_login(answer: Any, reason: str) -> None:
     assert endpoints("keycloak", {f"POST {IDP}/token": answer}).failure() == reason
 
 
-def test_form_encoded_tokens_are_understood() -> None:
+def test_form_encoded_token_response_parsed() -> None:
     body = b"access_token=access-1&scope=user%3Aemail&token_type=bearer"
     idp = endpoints("keycloak", {f"POST {IDP}/token": Response(200, FORM_TYPE, body)})
     assert idp.log_in().status == 302
 
 
-def test_a_provider_without_issuer_may_name_one() -> None:
+def test_callback_issuer_of_provider_without_issuer_accepted() -> None:
     idp = endpoints("keycloak")
     assert idp.finish(idp.begin(), iss="https://any.example.com").status == 302
 
@@ -368,11 +368,13 @@ def test_a_provider_without_issuer_may_name_one() -> None:
         ({"allowed_groups": ("staff",)}, 302),
     ],
 )
-def test_groups_of_the_old_keycloak(changes: dict[str, Any], status_: int) -> None:
+def test_keycloak_oauth_group_restriction(
+    changes: dict[str, Any], status_: int
+) -> None:
     assert endpoints("keycloak", **changes).log_in().status == status_
 
 
-def test_groups_of_nextcloud() -> None:
+def test_nextcloud_groups_read() -> None:
     assert endpoints("nextcloud", allowed_groups=("admin",)).log_in().status == 302
     assert endpoints("nextcloud", allowed_groups=("root",)).log_in().status == 403
 
@@ -381,7 +383,7 @@ def test_groups_of_nextcloud() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(TYPES))
-def test_a_session_lives_on_while_the_token_is_good(kind: str) -> None:
+def test_refresh_with_valid_token_keeps_session(kind: str) -> None:
     idp = endpoints(kind, cookie={"refresh": 60.0})
     idp.log_in()
     idp.asked.clear()
@@ -398,7 +400,7 @@ def test_a_session_lives_on_while_the_token_is_good(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(TYPES))
-def test_a_session_ends_with_its_token(kind: str) -> None:
+def test_refresh_with_rejected_token_ends_session(kind: str) -> None:
     idp = endpoints(kind, cookie={"refresh": 60.0})
     idp.log_in()
     idp.answers[profile_of(kind)] = status(401)
@@ -411,7 +413,7 @@ def test_a_session_ends_with_its_token(kind: str) -> None:
 @pytest.mark.parametrize(
     "away", [status(503), status(429), FetchError("connection refused")]
 )
-def test_a_session_outlives_a_provider_that_is_away(away: Any) -> None:
+def test_refresh_with_unavailable_provider_keeps_session(away: Any) -> None:
     idp = endpoints("digitalocean", cookie={"refresh": 60.0})
     idp.log_in()
     idp.answers[profile_of("digitalocean")] = away
@@ -419,7 +421,7 @@ def test_a_session_outlives_a_provider_that_is_away(away: Any) -> None:
     assert idp.harness.events[-1].kind == "refresh_failed"
 
 
-def test_groups_are_those_of_now() -> None:
+def test_refresh_updates_groups() -> None:
     idp = endpoints("nextcloud", cookie={"refresh": 60.0}, allowed_groups=("admin",))
     idp.log_in()
     left = {"ocs": {"data": {"id": "alice", "email": "a@b.c", "groups": ["staff"]}}}
@@ -427,7 +429,7 @@ def test_groups_are_those_of_now() -> None:
     assert idp.later(61).status == 403
 
 
-def test_validate_url_is_asked_at_login_and_later() -> None:
+def test_validate_url_checked_at_login_and_refresh() -> None:
     answers = {f"GET {IDP}/profile": KEYCLOAK_USER, f"GET {IDP}/me": status(403)}
     more = {"profile_url": f"{IDP}/profile", "cookie": {"refresh": 60.0}}
     assert endpoints("keycloak", answers, **more).failure() == "validation"
@@ -459,7 +461,7 @@ def member(slug: str, permission: str = "member") -> dict[str, Any]:
 MEMBER = member("eng")
 
 
-def test_bitbucket_asks_for_more_where_it_needs_it() -> None:
+def test_bitbucket_scope_by_restriction() -> None:
     both = BitbucketSettings(team="eng", repository="eng/app")
     assert endpoints("bitbucket", bitbucket=both).begin()["scope"] == (
         "email account repository"
@@ -490,7 +492,7 @@ def test_bitbucket_asks_for_more_where_it_needs_it() -> None:
         ([{"values": [], "next": f"{WORKSPACES}?page=2"}], "groups_too_many"),
     ],
 )
-def test_teams_of_bitbucket(pages: list[Any], reason: str) -> None:
+def test_bitbucket_team_restriction(pages: list[Any], reason: str) -> None:
     idp = endpoints("bitbucket", {f"GET {WORKSPACES}": Turns(*pages)}, bitbucket=TEAM)
     if reason:
         assert idp.failure() == reason
@@ -499,14 +501,14 @@ def test_teams_of_bitbucket(pages: list[Any], reason: str) -> None:
         assert query(idp.requests("groups")[0]) == {"q": 'workspace.slug="eng"'}
 
 
-def test_who_is_not_in_the_team_is_told_so() -> None:
+def test_bitbucket_team_denial_shows_page() -> None:
     idp = endpoints("bitbucket", {f"GET {WORKSPACES}": {"values": []}}, bitbucket=TEAM)
     answer = idp.log_in()
     assert answer.status == 403
     assert b"does not have access to this application" in answer.body
 
 
-def test_repositories_of_bitbucket() -> None:
+def test_bitbucket_repository_restriction() -> None:
     url = f"GET {API}/repositories/eng"
     allowed = {url: {"values": [{"full_name": "eng/app"}]}}
     idp = endpoints("bitbucket", allowed, bitbucket=REPOSITORY)
@@ -521,7 +523,7 @@ def test_repositories_of_bitbucket() -> None:
     )
 
 
-def test_who_leaves_the_team_is_out() -> None:
+def test_bitbucket_refresh_after_leaving_team_denied() -> None:
     idp = endpoints(
         "bitbucket",
         {f"GET {WORKSPACES}": {"values": [MEMBER]}},

@@ -115,7 +115,7 @@ def anything(kind: str) -> Anything:
 
 
 @pytest.mark.parametrize("kind", sorted(PROVIDER_TYPES))
-def test_any_answer_of_its_endpoints_ends_in_a_decision(kind: str) -> None:
+def test_any_endpoint_response_leads_to_decision(kind: str) -> None:
     idp = anything(kind)
 
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -138,7 +138,7 @@ def test_any_answer_of_its_endpoints_ends_in_a_decision(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["github", "oidc"])
 @settings(max_examples=50, deadline=None)
 @given(body=BODIES, status=st.sampled_from([200, 400, 500]))
-def test_any_answer_of_the_token_endpoint_ends_in_a_decision(
+def test_any_token_response_leads_to_decision(
     kind: str, body: bytes, status: int
 ) -> None:
     idp = anything(kind)
@@ -148,7 +148,7 @@ def test_any_answer_of_the_token_endpoint_ends_in_a_decision(
 
 
 @given(BODIES, st.floats(0, 2e9))
-def test_tokens_are_read_or_refused(body: bytes, now: float) -> None:
+def test_parse_tokens_returns_or_raises(body: bytes, now: float) -> None:
     from authproxy_core.errors import ProviderError
 
     for kind in (FORM_TYPE, ()):
@@ -161,7 +161,7 @@ def test_tokens_are_read_or_refused(body: bytes, now: float) -> None:
 
 
 @given(DOCUMENTS)
-def test_small_readers_take_any_document(document: Any) -> None:
+def test_json_readers_accept_any_document(document: Any) -> None:
     assert isinstance(string_at(document, "a", "email"), str)
     assert all(isinstance(item, dict) for item in objects_in(document))
     assert all(strings_in(document))
@@ -174,6 +174,6 @@ def test_small_readers_take_any_document(document: Any) -> None:
     assert is_transient(json(document, 503))
 
 
-def test_turns_end_with_the_last_answer() -> None:
+def test_turns_repeat_last_response() -> None:
     turns = Turns(1, 2)
     assert [turns.next() for _ in range(3)] == [1, 2, 2]

@@ -30,7 +30,7 @@ def rendered(text: str, values: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("template", DATA["templates"], ids=str)
-def test_the_bytes_are_gos(template: str) -> None:
+def test_render_equals_go(template: str) -> None:
     for raw, expected in zip(DATA["values"], DATA["templates"][template], strict=True):
         if expected is None:
             with pytest.raises(TemplateError):
@@ -39,7 +39,7 @@ def test_the_bytes_are_gos(template: str) -> None:
             assert rendered(template, values_of(raw)) == expected
 
 
-def test_the_seeds_page_is_rendered_as_go_does() -> None:
+def test_render_page_equals_go() -> None:
     text = (Path(__file__).parents[2] / "e2e" / "reference_sign_in.html").read_text()
     page = compile_templates({"sign_in.html": text}).render(
         "sign_in.html", {"ProxyPrefix": "/oauth2"}
@@ -47,12 +47,12 @@ def test_the_seeds_page_is_rendered_as_go_does() -> None:
     assert b'window.location = "\\/oauth2/start?rd=" + encodeURI(' in page
 
 
-def test_errors_name_the_file_and_the_line() -> None:
+def test_errors_have_file_and_line() -> None:
     with pytest.raises(TemplateError, match=r"^page:2: "):
         compile_templates({"page": "a\n{{nosuch .X}}"})
 
 
-def test_fields_are_checked_when_they_are_known() -> None:
+def test_compile_unknown_field_rejected() -> None:
     for text in ("{{.Wrong}}", "{{$.Wrong}}", "{{if (len .Wrong)}}{{end}}"):
         with pytest.raises(TemplateError, match="no such field"):
             compile_templates({"t": text}, fields={"Right"})
@@ -60,7 +60,7 @@ def test_fields_are_checked_when_they_are_known() -> None:
         compile_templates({"t": text}, fields={"Right"})
 
 
-def test_a_template_may_call_another_with_a_bound() -> None:
+def test_render_nested_calls_bounded() -> None:
     text = '{{define "r"}}<i>{{if .}}{{template "r" .}}{{end}}</i>{{end}}{{template "r" .X}}'
     with pytest.raises(TemplateError, match="too deep"):
         rendered(text, {"X": "x"})
@@ -100,7 +100,7 @@ def test_a_template_may_call_another_with_a_bound() -> None:
         "{{" + "(" * 200 + ".X" + ")" * 200 + "}}",
     ],
 )
-def test_what_can_not_be_followed_is_refused(text: str) -> None:
+def test_compile_ambiguous_context_rejected(text: str) -> None:
     with pytest.raises(TemplateError):
         compile_templates({"t": text})
 
@@ -125,7 +125,7 @@ def test_what_can_not_be_followed_is_refused(text: str) -> None:
         "{{printf .N}}",
     ],
 )
-def test_what_fails_with_these_values_is_an_error(text: str) -> None:
+def test_render_unsupported_operation_raises(text: str) -> None:
     with pytest.raises(TemplateError):
         rendered(text, {"X": "x", "N": 3, "L": ["a"], "M": {"k": 1}})
 
@@ -178,7 +178,7 @@ def test_what_fails_with_these_values_is_an_error(text: str) -> None:
         ("1 < 2", "1 &lt; 2"),
     ],
 )  # fmt: skip
-def test_more_of_the_language(text: str, expected: str | None) -> None:
+def test_language_features(text: str, expected: str | None) -> None:
     values = {
         "X": "x", "N": 3, "L": ["a", "b"], "M": {"k": 1}, "Empty": "", "Nothing": None,
         "Q": "'\"<&=\x01é", "H": Html("<b>h</b>"),
@@ -191,7 +191,7 @@ def test_more_of_the_language(text: str, expected: str | None) -> None:
         assert rendered(text, values) == expected
 
 
-def test_templates_that_call_each_other_must_end_as_they_began() -> None:
+def test_compile_recursive_templates_require_stable_context() -> None:
     loop = '{{if .M}}{{template "b" .M}}{{end}}'
     b = '{{define "b"}}{{template "a" .}}{{.X}}{{end}}{{template "a" .}}'
     good = '{{define "a"}}<i>' + loop + "</i>{{end}}" + b
@@ -202,7 +202,7 @@ def test_templates_that_call_each_other_must_end_as_they_began() -> None:
         compile_templates({"t": bad})
 
 
-def test_a_named_escaper_does_not_replace_what_its_place_needs() -> None:
+def test_named_escaper_does_not_replace_context_escaper() -> None:
     for text in ("{{html .X}}", "{{.X | html}}"):
         page = rendered(f'<b onclick="f({text})">', {"X": "');alert(1)//\""})
         parser = _Parser()
@@ -212,7 +212,7 @@ def test_a_named_escaper_does_not_replace_what_its_place_needs() -> None:
             compile_templates({"t": f"<b title={text}>"})
 
 
-def test_a_file_with_only_a_definition_of_itself() -> None:
+def test_compile_file_defining_itself() -> None:
     texts = {
         "a": '\n{{define "a"}}A{{end}}\n',
         "b": '{{define "a"}} {{end}}{{template "a"}}',
@@ -222,7 +222,7 @@ def test_a_file_with_only_a_definition_of_itself() -> None:
     assert page.render("b", {}) == b"A"
 
 
-def test_only_what_was_compiled_is_rendered() -> None:
+def test_render_uncompiled_template_raises() -> None:
     with pytest.raises(TemplateError, match="no such template"):
         compile_templates({"a": "x"}).render("b", {})
 
@@ -256,7 +256,7 @@ NASTY_TEXT = st.text(alphabet="<>\"'`&/\\{}$();:=- \n\0a")
 
 
 @given(ANY_TEXT | NASTY_TEXT)
-def test_ou01_no_value_leaves_its_place(value: str) -> None:
+def test_ou01_value_stays_in_its_context(value: str) -> None:
     parser = _Parser()
     parser.feed(PLACES_COMPILED.render("t", {"X": value}).decode())
     assert parser.tags == ["p", "a", "script", "style", "title", "a"]
@@ -300,7 +300,7 @@ def test_ou01_no_value_leaves_its_place(value: str) -> None:
         "{{range $a, $b, $c := .L}}{{end}}",
     ],
 )
-def test_more_that_is_refused(text: str) -> None:
+def test_compile_invalid_syntax_rejected(text: str) -> None:
     with pytest.raises(TemplateError):
         compile_templates({"t": text})
 
@@ -341,7 +341,7 @@ def test_more_that_is_refused(text: str) -> None:
         ("<textarea>{{.H}}</textarea>", None),
     ],
 )
-def test_corners_of_the_language(text: str, expected: str | None) -> None:
+def test_language_edge_cases(text: str, expected: str | None) -> None:
     values = {
         "X": "x", "N": 3, "L": ["a", "b"], "M": {"k": 1}, "Nothing": None,
         "Odd": "\x01\u200b\U0001d173\u00e9", "H": Html("<b>h</b>"),
@@ -355,11 +355,11 @@ def test_corners_of_the_language(text: str, expected: str | None) -> None:
         assert rendered(text, values) == expected
 
 
-def test_escapes_beyond_unicode_in_css_values() -> None:
+def test_css_value_with_escape_beyond_unicode() -> None:
     text = rendered("<style>p{x:{{.X}}}</style>", {"X": "\\110000 \\41 \\d800 "})
     assert text == "<style>p{x:\U000110000 A\ufffd}</style>"
 
 
-def test_values_of_other_kinds_are_errors() -> None:
+def test_render_value_of_unsupported_type_raises() -> None:
     with pytest.raises(TemplateError, match="can't use"):
         rendered("{{if .X}}{{end}}", {"X": 1.5})

@@ -36,7 +36,7 @@ from authproxy_core.upstreams.rewriting import PathRewrite, clean_path, escape_p
         ("a*", "-", b"/baac", b"", b"/-/-b-c-"),
     ],
 )
-def test_targets(
+def test_rewrite_target(
     pattern: str, template: str, path: bytes, query: bytes, target: bytes
 ) -> None:
     rewriting = PathRewrite(pattern, template)
@@ -46,7 +46,7 @@ def test_targets(
     assert rewriting.rewrite(path, query) == target
 
 
-def test_a_path_that_is_no_text() -> None:
+def test_rewrite_path_not_utf8_raises() -> None:
     rewriting = PathRewrite("^/a", "/b")
     with pytest.raises(RequestError):
         rewriting.matches(b"/\xff")
@@ -55,7 +55,7 @@ def test_a_path_that_is_no_text() -> None:
 @pytest.mark.parametrize(
     "pattern", ["(", "a(?=b)", r"(a)\1", "a" * (MAX_PATTERN_LENGTH + 1), "\udcff"]
 )
-def test_patterns_that_are_none(pattern: str) -> None:
+def test_invalid_pattern_raises(pattern: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         compile_pattern(pattern)
 
@@ -74,12 +74,12 @@ def test_patterns_that_are_none(pattern: str) -> None:
         (b"a", b"/a"),
     ],
 )
-def test_cleaned(path: bytes, clean: bytes) -> None:
+def test_clean_path(path: bytes, clean: bytes) -> None:
     assert clean_path(path) == clean
 
 
 @given(st.binary())
-def test_a_clean_path_is_harmless(path: bytes) -> None:
+def test_clean_path_has_no_dot_segments(path: bytes) -> None:
     clean = clean_path(path)
     assert clean.startswith(b"/")
     assert clean_path(clean) == clean
@@ -87,12 +87,12 @@ def test_a_clean_path_is_harmless(path: bytes) -> None:
 
 
 @given(st.binary())
-def test_an_escaped_path_has_no_other_characters(path: bytes) -> None:
+def test_escape_path_has_only_safe_characters(path: bytes) -> None:
     assert all(33 <= byte < 127 and byte not in b'?#"<>' for byte in escape_path(path))
 
 
 @given(st.text(), st.text())
-def test_quoted_matches_itself(text: str, other: str) -> None:
+def test_escape_pattern_matches_itself_only(text: str, other: str) -> None:
     text = text.encode("utf-8", "replace").decode()
     other = other.encode("utf-8", "replace").decode()
     pattern = compile_pattern(escape_pattern(text[:500]))
@@ -100,5 +100,5 @@ def test_quoted_matches_itself(text: str, other: str) -> None:
     assert (pattern.fullmatch(other) is not None) == (other == text[:500])
 
 
-def test_nothing_to_replace() -> None:
+def test_replace_all_without_match() -> None:
     assert replace_all(compile_pattern("x"), "abc", lambda match: "y") is None

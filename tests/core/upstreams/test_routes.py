@@ -58,7 +58,7 @@ def at(path: str, rewrite: str = "", **changes: Any) -> UpstreamSettings:
 # Routing
 
 
-def test_own_cookies_are_for_nobody_else() -> None:
+def test_forward_strips_session_cookies() -> None:
     harness = proxied()
     session = next(
         value for name, value in harness.request("/").headers if name == b"cookie"
@@ -73,7 +73,7 @@ def test_own_cookies_are_for_nobody_else() -> None:
         assert header_values(sent.headers, b"cookie") == passed
 
 
-def test_rewriting_upstreams_come_first_then_the_longer_path() -> None:
+def test_routes_rewriting_first_then_longer_path() -> None:
     harness = proxied(
         at("/"), at("/a/long/prefix/"), at("/x/"), at("^/a", "/r"), at("^/a/b", "/q")
     )
@@ -87,17 +87,17 @@ def test_rewriting_upstreams_come_first_then_the_longer_path() -> None:
         assert forward(harness, target).upstream.id == chosen
 
 
-def test_a_rewritten_target() -> None:
+def test_forward_rewrites_target() -> None:
     harness = proxied(at("^/api/(.*)$", "/$1?v=1"))
     assert forward(harness, "/api/a%20b?z=1&a=2").target == b"/a%20b?a=2&v=1&z=1"
 
 
-def test_without_a_rewriting_the_target_stays_as_it_came() -> None:
+def test_forward_without_rewrite_keeps_target() -> None:
     target = "/a%2fb%20;x?q=%zz&;"
     assert forward(proxied(), target).target == target.encode()
 
 
-def test_paths_are_compared_decoded() -> None:
+def test_route_matches_decoded_path() -> None:
     harness = proxied(at("/a b/"), at("/c/"))
     assert forward(harness, "/%61%20b/x").upstream.id == "/a b/"
     assert forward(harness, "/%61%20b/x").target == b"/%61%20b/x"
@@ -115,20 +115,20 @@ def test_paths_are_compared_decoded() -> None:
         ("/.%5C..//x", b"/.%5C../x"),
     ],
 )
-def test_a_path_with_odd_segments_is_redirected(target: str, location: bytes) -> None:
+def test_forward_unclean_path_redirects(target: str, location: bytes) -> None:
     answer = proxied().get(target)
     assert (answer.status, answer.body) == (301, b"")
     assert header(answer, b"location") == location
 
 
-def test_raw_paths_are_compared_as_they_came() -> None:
+def test_route_with_raw_path_matches_undecoded_path() -> None:
     harness = proxied(at("/a%2Fb/"), at("/"), proxy_raw_path=True)
     assert forward(harness, "/a%2Fb/x").upstream.id == "/a%2Fb/"
     assert forward(harness, "/a%2F%2Fb").upstream.id == "/"
     assert header(harness.get("/a//b?x"), b"location") == b"/a/b?x"
 
 
-def test_a_folder_without_its_slash_is_redirected() -> None:
+def test_forward_path_without_final_slash_redirects() -> None:
     harness = proxied(at("/a/"), at("^/r/$", "/"))
     assert header(harness.get("/a?q=1"), b"location") == b"/a/?q=1"
     assert header(harness.get("/r"), b"location") == b"/r/"
@@ -136,7 +136,7 @@ def test_a_folder_without_its_slash_is_redirected() -> None:
     assert harness.get("/a/..%2Fb/").status == 301
 
 
-def test_variables_in_paths() -> None:
+def test_route_with_path_variables() -> None:
     harness = proxied(at("/u/{name}/"), at("/n/{id:[0-9]{2,3}}"), at("/c.d/{x}"))
     assert forward(harness, "/u/x/y").upstream.id == "/u/{name}/"
     assert forward(harness, "/n/12").upstream.id == "/n/{id:[0-9]{2,3}}"
@@ -160,19 +160,19 @@ def test_variables_in_paths() -> None:
         (UpstreamSettings(id="x", uri="gopher://x"), "gopher"),
     ],
 )
-def test_upstreams_that_can_not_be(upstream: UpstreamSettings, problem: str) -> None:
+def test_invalid_upstream_rejected(upstream: UpstreamSettings, problem: str) -> None:
     with pytest.raises(SettingsError, match="upstreams: .*" + problem):
         Harness(settings(upstreams=(upstream,)))
 
 
-def test_all_problems_at_once() -> None:
+def test_invalid_upstreams_reported_together() -> None:
     twice = UpstreamSettings(id="x", uri="http://x")
     with pytest.raises(SettingsError) as raised:
         Harness(settings(upstreams=(twice, twice, at("a"))))
     assert len(raised.value.problems) == 3
 
 
-def test_tls_and_connections_as_configured() -> None:
+def test_upstream_tls_and_connection_settings() -> None:
     [upstream] = [
         forward(
             proxied(
@@ -204,7 +204,7 @@ def served(harness: Harness, target: str) -> ServeFile:
     return decision
 
 
-def test_files_below_a_folder() -> None:
+def test_forward_serves_static_files() -> None:
     harness = proxied(
         UpstreamSettings(id="root", path="/", uri="file:///srv/www/"),
         UpstreamSettings(id="web", path="/web/", uri="file:///srv/a%20b"),
@@ -239,7 +239,7 @@ def names(decision: Forward) -> list[bytes]:
 
 
 @pytest.mark.parametrize("peer", ["10.0.0.1", "203.0.113.9"])
-def test_nobody_can_name_a_user_to_the_upstream(peer: str) -> None:
+def test_forward_strips_identity_headers_of_client(peer: str) -> None:
     harness = proxied(reverse_proxy=True)
     spoofed = (
         (b"x-forwarded-user", b"root"),
@@ -254,7 +254,7 @@ def test_nobody_can_name_a_user_to_the_upstream(peer: str) -> None:
     assert not {name for name, _ in spoofed[:-1]} & {*found}
 
 
-def test_a_rule_may_keep_what_the_client_says() -> None:
+def test_forward_keeps_client_header_if_rule_preserves_it() -> None:
     kept = HeaderRule("X-Forwarded-User", (ClaimSource("user"),), True)
     harness = proxied(inject_request_headers=(kept,))
     decision = forward(harness, "/", (b"x-forwarded-user", b"me"))
@@ -263,7 +263,7 @@ def test_a_rule_may_keep_what_the_client_says() -> None:
     assert b"gap-auth" in names(forward(harness, "/", (b"gap-auth", b"x")))
 
 
-def test_a_rule_may_strip_its_own_spelling_alone() -> None:
+def test_forward_strips_exact_spelling_only() -> None:
     exact = HeaderRule("X-Forwarded-User", (ClaimSource("user"),), strip_exactly=True)
     harness = proxied(at("/"), inject_request_headers=(exact,))
     sent = ((b"x-forwarded-user", b"eve"), (b"x_forwarded_user", b"eve"))
@@ -275,7 +275,7 @@ def test_a_rule_may_strip_its_own_spelling_alone() -> None:
     assert dict(decision.headers)[b"x_forwarded_user"] == b"eve"
 
 
-def test_only_a_trusted_proxy_says_where_a_request_came_from() -> None:
+def test_forward_keeps_forwarded_headers_of_trusted_proxy() -> None:
     harness = proxied(reverse_proxy=True)
     told = (
         (b"x-forwarded-for", b"198.51.100.1"),
@@ -318,7 +318,7 @@ IDENTITIES = (
 
 
 @pytest.mark.parametrize("name", [*ORIGINS, *IDENTITIES])
-def test_a_stranger_names_neither_an_origin_nor_a_user(name: bytes) -> None:
+def test_forward_drops_forwarded_and_identity_headers_of_client(name: bytes) -> None:
     value = b"/forged" if name.endswith(b"uri") else b"forged"
     for spelt in (name, name.replace(b"-", b"_"), name.replace(b"-", b".")):
         field = (spelt, value)
@@ -328,12 +328,12 @@ def test_a_stranger_names_neither_an_origin_nor_a_user(name: bytes) -> None:
         assert (field in trusted) is passes
 
 
-def test_a_unix_peer_that_is_not_trusted_adds_no_hop() -> None:
+def test_forward_untrusted_unix_peer_adds_no_hop() -> None:
     found = names(forward(proxied(), "/", (b"x-forwarded-for", b"1.2.3.4"), peer=""))
     assert b"x-forwarded-for" not in found
 
 
-def test_what_says_who_it_is_comes_again() -> None:
+def test_forward_returns_identity_headers_separately() -> None:
     """So that its bytes can be kept; what is made for one answer can't."""
     user = HeaderRule("X-Forwarded-User", (ClaimSource("email"),))
     harness = proxied(inject_request_headers=(user,))
@@ -351,18 +351,18 @@ def test_what_says_who_it_is_comes_again() -> None:
     assert not renewed.reusable
 
 
-def test_via_by_option() -> None:
+def test_forward_via_configured() -> None:
     decision = forward(proxied(via="authproxy"), "/", (b"via", b"1.1 edge"))
     vias = header_values(decision.headers, b"via")
     assert vias == [b"1.1 edge", b"1.1 authproxy"]
 
 
-def test_trailers_are_asked_for_when_the_client_takes_them() -> None:
+def test_forward_te_trailers_if_client_accepts_them() -> None:
     decision = forward(proxied(), "/", (b"te", b"gzip"), (b"te", b"x, Trailers"))
     assert header_values(decision.headers, b"te") == [b"trailers"]
 
 
-def test_names_are_remembered_within_bounds() -> None:
+def test_field_policy_cache_is_bounded() -> None:
     harness = proxied()
     for number in range(MAX_FIELD_NAMES + 5):
         field = (b"x-%d" % number, b"1")
@@ -372,7 +372,7 @@ def test_names_are_remembered_within_bounds() -> None:
 # Upgrades
 
 
-def test_a_websocket_is_passed_on() -> None:
+def test_forward_websocket_upgrade() -> None:
     harness = proxied(inject_request_headers=(rule("X-Forwarded-User", "user"),))
     decision = forward(harness, "/ws", *WEBSOCKET)
     assert decision.upgrade
@@ -397,25 +397,25 @@ def test_a_websocket_is_passed_on() -> None:
         ((b"transfer-encoding", b"chunked"), *WEBSOCKET),
     ],
 )
-def test_upgrades_that_are_not_passed_on(headers: Headers) -> None:
+def test_forward_rejected_upgrade_omits_it(headers: Headers) -> None:
     decision = forward(proxied(), "/", *headers)
     assert not decision.upgrade
     assert b"upgrade" not in names(decision)
 
 
-def test_other_protocols_are_passed_on() -> None:
+def test_forward_other_protocol_upgrade() -> None:
     spdy = ((b"upgrade", b"SPDY/3.1"), (b"connection", b"Upgrade"))
     decision = forward(proxied(), "/", *spdy, (b"content-length", b"0"))
     assert header_values(decision.headers, b"upgrade") == [b"SPDY/3.1"]
 
 
-def test_websockets_by_option() -> None:
+def test_forward_upgrade_disabled_by_option() -> None:
     assert not forward(
         proxied(at("/", proxy_websockets=False)), "/", *WEBSOCKET
     ).upgrade
 
 
-def test_an_upgrade_without_a_session_is_refused_without_a_page() -> None:
+def test_upgrade_without_session_returns_401() -> None:
     harness = Harness(settings(upstreams=(APP,)))
     assert harness.get("/", *WEBSOCKET).status == 401
 
@@ -435,7 +435,7 @@ def test_an_upgrade_without_a_session_is_refused_without_a_page() -> None:
         (b"https://other.example.com:444", False),
     ],
 )
-def test_only_own_pages_open_websockets(origin: bytes, passes: bool) -> None:
+def test_upgrade_from_other_origin_denied(origin: bytes, passes: bool) -> None:
     harness = proxied(websocket_origins=("https://Other.example.com/",))
     decision = harness.send("/", (b"origin", origin), *WEBSOCKET)
     assert isinstance(decision, Forward) == passes
@@ -444,7 +444,7 @@ def test_only_own_pages_open_websockets(origin: bytes, passes: bool) -> None:
     assert isinstance(harness.send("/", (b"origin", origin)), Forward)
 
 
-def test_two_origins_are_none_and_any_may_be_allowed() -> None:
+def test_upgrade_with_two_origins_denied_unless_any_allowed() -> None:
     origin = (b"origin", b"https://app.example.com")
     assert proxied().get("/", origin, origin, *WEBSOCKET).status == 403
     foreign = (b"origin", b"https://evil.example")
@@ -465,7 +465,7 @@ def lasts(harness: Harness, *headers: Header) -> bool:
     return found
 
 
-def test_a_websocket_lasts_as_long_as_its_session() -> None:
+def test_session_recheck_until_session_expires() -> None:
     harness = proxied()
     assert lasts(harness)
     harness.clock.now += 167 * 3600
@@ -474,14 +474,14 @@ def test_a_websocket_lasts_as_long_as_its_session() -> None:
     assert not lasts(harness)
 
 
-def test_a_session_that_does_not_do_any_more_ends_it() -> None:
+def test_session_recheck_denied_session_closes() -> None:
     harness = proxied()
     given = with_changes(harness.settings, email_domains=("other.example",))
     harness.proxy = harness.proxy.with_settings(given)
     assert not lasts(harness)
 
 
-def test_what_began_without_a_session_goes_on() -> None:
+def test_session_recheck_without_session_stays_open() -> None:
     harness = Harness(settings(upstreams=(APP,)))
     assert not lasts(harness)
     harness.jar[b"_oauth2_proxy"] = b"of-a-session-that-is-over"
@@ -493,7 +493,7 @@ def test_what_began_without_a_session_goes_on() -> None:
 
 @pytest.mark.parametrize("cookie", [b"", b"of-a-session-that-is-over"])
 @pytest.mark.parametrize("kind", ["bearer", "basic"])
-def test_a_websocket_by_other_credentials_hangs_on_no_cookie(
+def test_session_recheck_with_credentials_ignores_cookie(
     kind: str, cookie: bytes
 ) -> None:
     bob = Secret(b"{SHA}" + b64encode(sha1(b"bob").digest()))
@@ -512,7 +512,7 @@ def test_a_websocket_by_other_credentials_hangs_on_no_cookie(
     assert harness.run(harness.proxy.is_session_valid(request, decision))
 
 
-def test_who_is_refused_is_refused_with_other_credentials_too() -> None:
+def test_upgrade_denied_user_with_credentials_denied() -> None:
     accepted = CredentialSettings(jwt_bearer_tokens=True)
     given = {"upstreams": (APP,), "email_domains": ("other.example",)}
     harness = Harness(settings(credentials=accepted, **given))
@@ -521,7 +521,7 @@ def test_who_is_refused_is_refused_with_other_credentials_too() -> None:
     assert (answer.status, answer.verdict, answer.reason) == (403, "denied", "email")
 
 
-def test_a_field_that_says_nobody_leaves_it_to_the_session() -> None:
+def test_session_recheck_with_unknown_credentials_uses_session() -> None:
     accepted = CredentialSettings(jwt_bearer_tokens=True)
     harness = proxied(credentials=accepted)
     field = (b"authorization", b"Bearer opaque")
@@ -534,7 +534,7 @@ def test_a_field_that_says_nobody_leaves_it_to_the_session() -> None:
 
 
 @pytest.mark.parametrize("trusting", [True, False])
-def test_the_store_knows_who_was_signed_out(trusting: bool) -> None:
+def test_session_recheck_after_sign_out_in_store(trusting: bool) -> None:
     kept = SessionSettings(backend="store", shared=True)
     fleet = Fleet(settings(upstreams=(APP,), sessions=kept), trusting=trusting)
     fleet[0].log_in()

@@ -31,7 +31,7 @@ def forward(harness: Harness, target: str, *headers: Header, **changes: Any) -> 
     return decision
 
 
-def test_a_signature_covers_method_headers_target_and_body() -> None:
+def test_signature_covers_method_headers_target_and_body() -> None:
     harness = signing(inject_request_headers=())
     harness.body = b"a=1"
     decision = forward(
@@ -55,7 +55,7 @@ def test_a_signature_covers_method_headers_target_and_body() -> None:
     assert first_header(decision.headers, b"gap-auth") == b"alice@example.com"
 
 
-def test_the_body_can_be_read_again() -> None:
+def test_signed_request_keeps_body() -> None:
     harness = signing()
     seen = []
 
@@ -72,7 +72,7 @@ def test_the_body_can_be_read_again() -> None:
     assert (read.limit, read.keep) == (1 << 20, True)
 
 
-def test_the_length_of_chunks_is_signed_as_it_is_sent() -> None:
+def test_signature_covers_length_of_chunked_body() -> None:
     harness = signing(inject_request_headers=())
     harness.body = b"a=1"
     signatures = {
@@ -82,7 +82,7 @@ def test_the_length_of_chunks_is_signed_as_it_is_sent() -> None:
     assert len(signatures) == 1
 
 
-def test_own_answers_are_not_signed() -> None:
+def test_signing_leaves_other_responses() -> None:
     harness = signing()
     harness.jar.clear()
     assert harness.get("/").status == 403
@@ -93,7 +93,7 @@ def test_own_answers_are_not_signed() -> None:
     [("sha1:k", True), ("md5:k", True), ("", True), ("sha1", False), ("sha1:", False),
      ("sha3:k", False), ("sha1:a:b", False), (":k", False)],
 )  # fmt: skip
-def test_keys(key: str, good: bool) -> None:
+def test_signature_key_validation(key: str, good: bool) -> None:
     if good:
         Harness(settings(signature_key=Secret(key)))
         return
