@@ -1,3 +1,3 @@
-"""authproxy: login and access rules in front of any program."""
+"""authproxy: sign-in and access rules in front of any application."""
 
 __version__ = "0.1.0"

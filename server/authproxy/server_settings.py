@@ -1,7 +1,7 @@
-"""What the server is started with; holds the core's settings.
+"""The settings of the server, which contain those of the core.
 
-Built by ``config.load`` from flags, environment and files. Durations are seconds,
-sizes are bytes.
+``config.load`` builds them from flags, environment variables and files. Durations are
+seconds, sizes are bytes.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from authproxy_core.settings.root import Seconds, Secret, Settings
 
 
 class TlsSettings(Struct, frozen=True, kw_only=True):
-    """Certificate chain and key, PEM files; ``min_version`` is TLS1.2 or TLS1.3.
+    """The TLS settings of a listener; ``min_version`` is TLS1.2 or TLS1.3.
 
-    ``cipher_suites`` are OpenSSL's names of suites for TLS 1.2; empty: its choice.
-    ``http2`` offers HTTP/2 to clients (ALPN). ``pem`` has chain and key as text, and
-    stands for both files.
+    The files are PEM; ``pem`` contains chain and key as text and replaces both.
+    ``cipher_suites`` are OpenSSL's names of TLS 1.2 suites; empty selects its default.
+    ``http2`` offers HTTP/2 to clients (ALPN).
     """
 
     cert_file: str
@@ -30,9 +30,9 @@ class TlsSettings(Struct, frozen=True, kw_only=True):
 
 
 class Listener(Struct, frozen=True, kw_only=True):
-    """A place to listen: a TCP address, or a unix socket when ``path`` is set.
+    """A listening address: TCP, a unix socket (``path``), or a systemd socket.
 
-    ``descriptor`` is a socket that systemd has opened (3 and up).
+    ``descriptor`` is the file descriptor of a socket passed by systemd (3 and up).
     """
 
     host: str = ""
@@ -41,34 +41,34 @@ class Listener(Struct, frozen=True, kw_only=True):
     mode: int | None = None
     descriptor: int | None = None
     tls: TlsSettings | None = None
-    metrics: bool = False  # for the metrics alone, and they for it alone
+    metrics: bool = False  # serves the metrics endpoint only
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """What one client may ask of a worker."""
+    """Limits of requests and connections."""
 
     head_bytes: int = 64 << 10
     header_count: int = 200
-    target_bytes: int = 32 << 10  # of the request line's target
-    head_timeout: Seconds = 60.0  # from the first byte of a head to its end
+    target_bytes: int = 32 << 10  # of path and query
+    head_timeout: Seconds = 60.0  # to receive a head
     idle_timeout: Seconds = 120.0  # between two requests of a connection
-    write_timeout: Seconds = 60.0  # without the client reading anything
+    write_timeout: Seconds = 60.0  # while the client does not read
     connections: int = 10_000  # per worker
-    body_bytes: int = 64 << 10  # of a form that the proxy itself reads
-    drain_timeout: Seconds = 30.0  # for requests in flight when stopping
+    body_bytes: int = 64 << 10  # of a form that authproxy reads
+    drain_timeout: Seconds = 30.0  # for requests in flight at shutdown
 
 
 class ForwardSettings(Struct, frozen=True, kw_only=True):
-    """How upstreams are reached; ``upgrade_lifetime`` ends tunnels, 0: never.
+    """Connections and tunnels to upstreams.
 
-    Every ``upgrade_check_interval`` a tunnel's session must still hold, 0: never asked.
-
-    ``connections`` are at most open to one upstream, ``idle_connections`` of them kept
-    unused, for ``idle_timeout`` each; all per worker. For ``recent`` seconds after its
-    last answer a connection is taken to be alive.
+    ``connections`` and ``idle_connections`` are limits per upstream and worker. A
+    request that is not retryable reuses a connection only within ``recent`` seconds
+    after its last response, because the upstream may close an older one.
+    ``upgrade_lifetime`` ends tunnels (0: never); ``upgrade_check_interval`` is the
+    interval of their session checks (0: no checks).
     """
 
-    connect_timeout: Seconds = 10.0  # TLS, and the wait for room, included
+    connect_timeout: Seconds = 10.0  # includes TLS and the wait in a full pool
     idle_timeout: Seconds = 60.0
     recent: Seconds = 1.0
     idle_connections: int = 64
@@ -78,7 +78,7 @@ class ForwardSettings(Struct, frozen=True, kw_only=True):
 
 
 class ClientSettings(Struct, frozen=True, kw_only=True):
-    """How the identity provider is reached."""
+    """The HTTP client for the identity provider."""
 
     insecure_skip_verify: bool = False
     ca_files: tuple[str, ...] = ()
@@ -88,21 +88,21 @@ class ClientSettings(Struct, frozen=True, kw_only=True):
 
 
 class LogFileSettings(Struct, frozen=True, kw_only=True):
-    """A log file and its rotation; 0 means no limit of age (days) or number."""
+    """A log file and its rotation; 0 means no limit of age or number."""
 
     path: str
     max_size: int = 100  # MiB
-    max_age: int = 7
+    max_age: int = 7  # days
     max_backups: int = 0
     compress: bool = False
 
 
 class LogSettings(Struct, frozen=True, kw_only=True):
-    """Which lines are written, and how.
+    """The logs that are written, and their formats.
 
-    ``standard_format`` and its like are Go templates over known fields; an empty one
-    stands for the default. ``format`` "json" takes the place of all three. Without a
-    ``file``, lines go to standard output.
+    ``standard_format`` and the like are Go templates with a fixed set of fields; ""
+    selects the default. ``format`` "json" replaces all three. Without a ``file``, lines
+    are written to standard output.
     """
 
     format: Literal["text", "json"] = "text"
@@ -121,7 +121,7 @@ class LogSettings(Struct, frozen=True, kw_only=True):
 
 
 class RedisAddress(Struct, frozen=True, kw_only=True):
-    """Where a Redis server or sentinel is: TCP, or a unix socket when ``path`` is set."""
+    """The address of a Redis server or sentinel: TCP, or a unix socket (``path``)."""
 
     host: str = ""
     port: int = 6379
@@ -129,12 +129,12 @@ class RedisAddress(Struct, frozen=True, kw_only=True):
 
 
 class RedisSettings(Struct, frozen=True, kw_only=True):
-    """How Redis is reached.
+    """Connections to Redis.
 
-    ``addresses`` are the server's, the sentinels', or some of the cluster's. With
-    ``tls`` the certificate is verified for the address's host, by the authorities of
-    the system and of ``ca_file``, unless ``verify`` is off. ``idle_timeout`` closes a
-    connection that was not used for so long; 0: never.
+    ``addresses`` are those of the server, the sentinels or some cluster nodes. With
+    ``tls`` and ``verify``, certificates are verified for the host of the address by the
+    system's CA certificates and those of ``ca_file``. ``idle_timeout`` closes idle
+    connections (0: never).
     """
 
     mode: Literal["single", "sentinel", "cluster"] = "single"
@@ -154,10 +154,10 @@ class RedisSettings(Struct, frozen=True, kw_only=True):
 
 
 class StoreSettings(Struct, frozen=True, kw_only=True):
-    """The store that all processes share.
+    """The store that all processes share, if ``kind`` is not "none".
 
-    ``kind`` "none": there is none. "sqlite" keeps it in the file ``path``; when that is
-    empty, in one of a private temporary folder that lives as long as the server.
+    An empty ``path`` of SQLite is a file in a private temporary directory, which is
+    deleted when the server exits.
     """
 
     kind: Literal["none", "sqlite", "redis"] = "none"
@@ -166,7 +166,7 @@ class StoreSettings(Struct, frozen=True, kw_only=True):
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True):
-    """Everything that the server is started with; ``listeners`` include the metrics'."""
+    """All settings of the server; ``listeners`` include those for metrics."""
 
     core: Settings
     listeners: tuple[Listener, ...]
@@ -178,6 +178,6 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     store: StoreSettings = StoreSettings()
     request_id_header: str = "x-request-id"
     proxy_protocol_from: tuple[str, ...] = ()  # addresses, networks, "unix"
-    reload_on_change: bool = True  # of one of the ``files``
-    files: tuple[str, ...] = ()  # that the settings were made from
-    warnings: tuple[str, ...] = ()  # to be logged once at start
+    reload_on_change: bool = True  # when one of the ``files`` changes
+    files: tuple[str, ...] = ()  # the settings depend on them
+    warnings: tuple[str, ...] = ()  # logged at startup

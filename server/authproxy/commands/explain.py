@@ -1,7 +1,7 @@
-"""``authproxy explain``: what becomes of a request, and which rule decides about it.
+"""``authproxy explain``: show how a request is decided, and which access rule applies.
 
-The decision is that of the core itself, asked with a session made for the purpose; the
-lines about rules say how it came about. Nothing is sent anywhere.
+The core decides the request with a session made from the flags. Nothing is sent to a
+provider, store or upstream.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ GATEWAY = "127.0.0.1"
 
 
 class ExplainRequest(NamedTuple):
-    """What is asked: a request, and the session of whoever sends it (None: nobody)."""
+    """The request to explain, and the user's session; None if unauthenticated."""
 
     method: str
     scheme: str
@@ -52,18 +52,18 @@ class ExplainRequest(NamedTuple):
     session: Session | None
 
 
-def parse(arguments: Sequence[str]) -> tuple[ExplainRequest, list[str]]:
-    """The question, and the flags that are left for the configuration.
+def parse_arguments(arguments: Sequence[str]) -> tuple[ExplainRequest, list[str]]:
+    """Return the request, and the remaining flags for the configuration.
 
     Raises `UsageError`.
     """
-    said: dict[str, list[str]] = {name: [] for name in USER_FLAGS}
+    user_flags: dict[str, list[str]] = {name: [] for name in USER_FLAGS}
     rest: list[str] = []
-    given = iter(arguments)
-    for argument in given:
+    iterator = iter(arguments)
+    for argument in iterator:
         name, equals, value = argument.partition("=")
-        if name in said:
-            said[name].append(value if equals else next(given, ""))
+        if name in user_flags:
+            user_flags[name].append(value if equals else next(iterator, ""))
         else:
             rest.append(argument)
     for at, (method, url) in enumerate(pairwise(rest)):
@@ -75,118 +75,125 @@ def parse(arguments: Sequence[str]) -> tuple[ExplainRequest, list[str]]:
             del rest[at : at + 2]
             parts = urlsplit(url)
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            person = _session(said)
+            session = _build_session(user_flags)
             return ExplainRequest(
-                method, parts.scheme, parts.netloc, target, person
+                method, parts.scheme, parts.netloc, target, session
             ), rest
     raise UsageError((USAGE,))
 
 
-def _session(said: dict[str, list[str]]) -> Session | None:
-    if not any(said.values()):
+def _build_session(user_flags: dict[str, list[str]]) -> Session | None:
+    if not any(user_flags.values()):
         return None
     claims: dict[str, Any] = {}
-    for text in said["--claim"]:
+    for text in user_flags["--claim"]:
         name, equals, value = text.partition("=")
         if not equals:
             raise UsageError((f"--claim: got {text!r}, expected NAME=VALUE",))
         claims.setdefault(name, []).append(value)
-    [user, *_] = [*said["--user"], *said["--email"], "somebody"]
-    [email, *_] = [*said["--email"], user if "@" in user else ""]
+    emails = user_flags["--email"]
+    [user, *_] = [*user_flags["--user"], *emails, "user"]
+    [email, *_] = [*emails, user if "@" in user else ""]
+    roles = (f"role:{role}" for role in user_flags["--role"])
     now = time.time()
     return Session(
         created_at=now,
         login_at=now,
         user=user,
         email=email,
-        groups=(*said["--group"], *(f"role:{role}" for role in said["--role"])),
+        groups=(*user_flags["--group"], *roles),
         claims=claims,
     )
 
 
-def explained(core: Settings, question: ExplainRequest) -> Iterator[str]:
-    """The explanation, line by line."""
-    person = question.session
-    if person is not None and not person.email:
-        person = replace(person, email=f"{person.user}@{_a_domain(core)}")
-        question = question._replace(session=person)
-    who = "nobody in particular" if person is None else f"{person.name!r}"
-    groups = ", ".join(person.groups) if person and person.groups else "none"
-    yield f"{question.method} {question.scheme}://{question.host}{question.target}"
-    yield f"  from {who}" + (f", groups: {groups}" if person else "")
+def explain_request(core: Settings, request: ExplainRequest) -> Iterator[str]:
+    """Yield the lines of the explanation."""
+    session = request.session
+    if session is not None and not session.email:
+        session = replace(session, email=f"{session.user}@{_allowed_domain(core)}")
+        request = request._replace(session=session)
+    yield f"{request.method} {request.scheme}://{request.host}{request.target}"
+    if session is None:
+        yield "  unauthenticated"
+    else:
+        yield f"  as {session.name!r}, groups: {', '.join(session.groups) or 'none'}"
     if core.access.any:
         yield "access rules:"
-        yield from (f"  {line}" for line in _rules(core, question))
+        yield from (f"  {line}" for line in _explain_rules(core, request))
     else:
-        yield "access rules: there are none"
-    yield f"carried by authproxy: {_describe(_decision(core, question))}"
-    yield f"asked about by a gateway: {_describe(_decision(core, question, asked=True))}"
+        yield "access rules: none"
+    forwarded = _decide(core, request)
+    checked = _decide(core, request, auth_check=True)
+    yield f"forwarded by authproxy: {_describe_decision(forwarded)}"
+    yield f"auth check of a gateway: {_describe_decision(checked)}"
 
 
-def _a_domain(core: Settings) -> str:
-    """One whose addresses are let in, if there is any: nobody said which."""
-    domains = [one.removeprefix("*").removeprefix(".") for one in core.email_domains]
+def _allowed_domain(core: Settings) -> str:
+    """Return an allowed email domain, for a user without an email."""
+    domains = [
+        domain.removeprefix("*").removeprefix(".") for domain in core.email_domains
+    ]
     return next(filter(None, domains), "example.com")
 
 
-def _rules(core: Settings, question: ExplainRequest) -> Iterator[str]:
+def _explain_rules(core: Settings, request: ExplainRequest) -> Iterator[str]:
     table = RuleTable(core.access)
-    method, path = question.method.encode(), path_of(question.target.encode())
-    seen, sure = path_variants(path)
-    if not sure:
-        yield "the path can be read in several ways; no rule makes it public, and it must"
-        yield "satisfy what each reading demands: " + ", ".join(map(repr, seen))
-    for reading in seen:
-        for rule, match in table.trace(question.host, method, reading):
+    method, path = request.method.encode(), path_of(request.target.encode())
+    variants, unambiguous = path_variants(path)
+    if not unambiguous:
+        yield "the path is ambiguous: it can't be public, and must satisfy the rules of"
+        yield "each variant: " + ", ".join(map(repr, variants))
+    for variant in variants:
+        for rule, match in table.trace(request.host, method, variant):
             if rule is None:
-                yield f"none of them is about it: {table.default} (access_rules_default)"
+                yield f"no rule matches: {table.default} (access_rules_default)"
             elif match.mismatch:
-                yield f"{rule.name}: is about another {match.mismatch}"
+                yield f"{rule.name}: {match.mismatch} does not match"
             else:
-                yield _about(rule, question.session)
+                yield _explain_match(rule, request.session)
 
 
-def _about(rule: Rule, session: Session | None) -> str:
+def _explain_match(rule: Rule, session: Session | None) -> str:
     policy = rule.settings.policy
     if policy != "login":
         return f"{rule.name}: {policy}"
     if session is None:
-        return f"{rule.name}: needs a login"
-    lacking = rule.users.missing(session)
-    if not lacking:
-        return f"{rule.name}: is satisfied"
-    return f"{rule.name}: is not satisfied by the user's {', '.join(lacking)}"
+        return f"{rule.name}: requires a login"
+    missing = rule.users.missing(session)
+    if not missing:
+        return f"{rule.name}: allowed"
+    return f"{rule.name}: denied, because of the user's {', '.join(missing)}"
 
 
-def _decision(
-    core: Settings, question: ExplainRequest, *, asked: bool = False
+def _decide(
+    core: Settings, request: ExplainRequest, *, auth_check: bool = False
 ) -> Decision:
-    """What the core decides; as a trusted gateway's auth request when *asked*."""
+    """Let the core decide *request*, or the auth check of a gateway for it."""
     core = replace(
         core,
         sessions=SessionSettings(),
         cookie=replace(core.cookie, refresh=0.0, minimal=False),
-        reverse_proxy=core.reverse_proxy or asked,
+        reverse_proxy=core.reverse_proxy or auth_check,
         trusted_proxies=(GATEWAY,),
     )
-    host = question.host.encode()
+    host = request.host.encode()
     headers: list[Header] = [(b"host", host), (b"accept", b"text/html")]
-    method, target = question.method.encode(), question.target.encode()
-    if asked:
+    method, target = request.method.encode(), request.target.encode()
+    if auth_check:
         headers += [
             (b"x-forwarded-method", method),
-            (b"x-forwarded-proto", question.scheme.encode()),
+            (b"x-forwarded-proto", request.scheme.encode()),
             (b"x-forwarded-uri", target),
         ]
         method, target = b"GET", f"{core.proxy_prefix}/auth".encode()
-    if question.session is not None:
-        headers.append((b"cookie", _cookie(core, question.session)))
-    secure = question.scheme == "https"
-    request = Request(method, target, tuple(headers), GATEWAY, secure, "explain")
-    return decide_sync(AuthProxy(core).handle(request), _perform)
+    if request.session is not None:
+        headers.append((b"cookie", _seal_cookie(core, request.session)))
+    secure = request.scheme == "https"
+    sent = Request(method, target, tuple(headers), GATEWAY, secure, "explain")
+    return decide_sync(AuthProxy(core).handle(sent), _reject_effect)
 
 
-def _cookie(core: Settings, session: Session) -> bytes:
+def _seal_cookie(core: Settings, session: Session) -> bytes:
     ids = [provider.id for provider in core.providers]
     sessions = Sessions(
         core, provider_ids=ids, clock=time.time, random_bytes=os.urandom
@@ -195,30 +202,32 @@ def _cookie(core: Settings, session: Session) -> bytes:
     return core.cookie.name.encode() + b"=" + value
 
 
-def _perform(effect: object) -> Any:
-    raise StoreError(f"nothing is asked when explaining, got {type(effect).__name__}")
+def _reject_effect(effect: object) -> Any:
+    raise StoreError(f"explain performs no effects, got {type(effect).__name__}")
 
 
-def _describe(decision: Decision) -> str:
+def _describe_decision(decision: Decision) -> str:
     match decision:
         case Forward():
-            return f"passes, to the upstream {decision.upstream.id!r}"
+            return f"allowed, to the upstream {decision.upstream.id!r}"
         case ServeFile():
-            return f"passes, to the files of {decision.upstream!r}"
+            return f"allowed, to the files of {decision.upstream!r}"
         case Respond():
-            return _answered(decision)
+            return _describe_response(decision)
 
 
-def _answered(answer: Respond) -> str:
-    why = f" ({answer.reason})" if answer.reason else ""
-    if answer.verdict == "unauthenticated":
-        return f"needs a login: {answer.status}{why}"
-    if answer.verdict == "denied":
-        details = [event.detail for event in answer.events if event.detail]
-        return f"denied: {answer.status}{why}" + "".join(f", {one}" for one in details)
-    if answer.verdict == "allowed":
-        return f"passes: {answer.status}{why}"
-    return f"answered with {answer.status}{why}"
+def _describe_response(response: Respond) -> str:
+    reason = f" ({response.reason})" if response.reason else ""
+    status = f"{response.status}{reason}"
+    match response.verdict:
+        case "unauthenticated":
+            return f"requires a login: {status}"
+        case "denied":
+            details = [event.detail for event in response.events if event.detail]
+            return ", ".join([f"denied: {status}", *details])
+        case "allowed":
+            return f"allowed: {status}"
+    return f"response: {status}"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -226,8 +235,8 @@ def main(arguments: Sequence[str]) -> int:
     from ..config.load import build_settings
     from ..config.read.sources import parse_flags
 
-    question, rest = parse(arguments)
-    settings = build_settings(parse_flags(rest), os.environ)
-    for line in explained(settings.core, question):
+    request, flags = parse_arguments(arguments)
+    settings = build_settings(parse_flags(flags), os.environ)
+    for line in explain_request(settings.core, request):
         sys.stdout.write(f"{line}\n")
     return 0

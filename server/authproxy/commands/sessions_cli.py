@@ -1,7 +1,7 @@
-"""``authproxy sessions``: list, show and revoke the sessions of a running deployment.
+"""``authproxy sessions``: list, show and revoke the sessions of a deployment.
 
-It works on the store that the servers use, with the same configuration: they hear of
-what has changed there. Tokens are never read, so they can't be shown.
+The command uses the store of the running servers, with their configuration; the store
+notifies them of changes. Tokens are not in the session index, so they are never shown.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ USAGE = (
     "       authproxy sessions show (--user USER | --sid SID) --config FILE",
     "       authproxy sessions revoke (--user USER | --sid SID | --all) --config FILE",
 )
-STORE_TIMEOUT = 5.0  # seconds until the store has to answer
-SHOWN_DIGITS = 12  # of a ticket, enough to tell sessions apart
+STORE_TIMEOUT = 5.0  # seconds until the store must be available
+SHOWN_DIGITS = 12  # of a session ID, which is enough to distinguish sessions
 COLUMNS = ("session", "user", "email", "provider", "login", "refreshed")
 
 
 class SessionsCommand(NamedTuple):
-    """What is to be done, and with whose sessions."""
+    """The action and its filters: a user, a provider session (sid), or everything."""
 
     action: str
     user: str
@@ -51,149 +51,149 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit code. Raises `ConfigError`."""
     from ..config.load import load_settings
 
-    order, flags = parse(arguments)
+    command, flags = parse_arguments(arguments)
     settings = load_settings(flags, os.environ)
     try:
-        return asyncio.run(_run(order, settings))
+        return asyncio.run(_run(command, settings))
     except StoreError as error:
         sys.stderr.write(f"authproxy sessions: {error}\n")
         return 1
 
 
-def parse(arguments: Sequence[str]) -> tuple[SessionsCommand, list[str]]:
-    """The order, and the flags that are left for the configuration.
+def parse_arguments(arguments: Sequence[str]) -> tuple[SessionsCommand, list[str]]:
+    """Return the command, and the remaining flags for the configuration.
 
     Raises `UsageError`.
     """
-    said = {"--user": "", "--sid": ""}
+    filters = {"--user": "", "--sid": ""}
     switches = {"--all": False, "--json": False}
     rest: list[str] = []
     action, *others = arguments or ("",)
-    given = iter(others)
-    for argument in given:
+    iterator = iter(others)
+    for argument in iterator:
         name, equals, value = argument.partition("=")
-        if name in said:
-            said[name] = value if equals else next(given, "")
-            if not said[name]:
-                raise UsageError((f"{name}: a value is missing", *USAGE))
+        if name in filters:
+            filters[name] = value if equals else next(iterator, "")
+            if not filters[name]:
+                raise UsageError((f"{name}: missing value", *USAGE))
         elif argument in switches:
             switches[argument] = True
         else:
             rest.append(argument)
-    order = SessionsCommand(
-        action, said["--user"], said["--sid"], switches["--all"], switches["--json"]
+    command = SessionsCommand(
+        action,
+        filters["--user"],
+        filters["--sid"],
+        switches["--all"],
+        switches["--json"],
     )
-    _validate(order)
-    return order, rest
+    _validate(command)
+    return command, rest
 
 
-def _validate(order: SessionsCommand) -> None:
-    """Raise `UsageError` unless it is clear whose sessions are meant."""
-    named = bool(order.user or order.sid)
+def _validate(command: SessionsCommand) -> None:
+    """Raise `UsageError` unless the filters fit the action."""
+    filtered = bool(command.user or command.sid)
     if (
-        order.action not in ACTIONS
-        or (order.everything and (named or order.action != "revoke"))
-        or (order.as_json and order.action != "list")
-        or (order.action == "show" and not named)
-        or (order.action == "revoke" and not named and not order.everything)
+        command.action not in ACTIONS
+        or (command.everything and (filtered or command.action != "revoke"))
+        or (command.as_json and command.action != "list")
+        or (command.action == "show" and not filtered)
+        or (command.action == "revoke" and not filtered and not command.everything)
     ):
         raise UsageError(USAGE)
 
 
-async def _run(order: SessionsCommand, settings: ServerSettings) -> int:
-    async with _store(settings) as store:
+async def _run(command: SessionsCommand, settings: ServerSettings) -> int:
+    async with _open_store(settings) as store:
         performer = Performer(HttpClient(settings.client), store)
         index = SessionIndex(settings.core, clock=time.time, random_bytes=os.urandom)
-        if order.action == "revoke":
-            _judge_cookies(settings)
-            await _revoke(order, index, performer)
+        if command.action == "revoke":
+            _require_revocable(settings)
+            await _revoke(command, index, performer)
             return 0
-        flow = index.find(user=order.user, sid=order.sid)
-        found = await drive(flow, performer.perform)
-    for line in _format_sessions(order, found):
+        flow = index.find(user=command.user, sid=command.sid)
+        sessions = await drive(flow, performer.perform)
+    for line in _format_sessions(command, sessions):
         sys.stdout.write(line + "\n")
     if settings.core.sessions.backend == "cookie":
         sys.stderr.write(
-            "sessions in cookies are not listed: only browsers know them\n"
+            "cookie sessions are not listed, because only browsers store them\n"
         )
     return 0
 
 
 @asynccontextmanager
-async def _store(settings: ServerSettings) -> AsyncIterator[Store]:
-    """The deployment's store, once it answers. Raises `StoreError`."""
-    given = settings.store
-    if given.kind == "sqlite" and not given.path:
+async def _open_store(settings: ServerSettings) -> AsyncIterator[Store]:
+    """Open the deployment's store and wait for it. Raises `StoreError`."""
+    store_settings = settings.store
+    if store_settings.kind == "sqlite" and not store_settings.path:
         raise StoreError(
-            "what the workers share is in a file that only they know; set sqlite_path, "
-            "or shared_state = 'redis'"
+            "the shared state is in a temporary file of the server; set sqlite_path, or "
+            "shared_state = 'redis'"
         )
-    store = create(given, settings.core.cookie.name)
+    store = create(store_settings, settings.core.cookie.name)
     if store is None:
-        raise StoreError(
-            "there is no store: sessions are in cookies, and nothing is shared "
-            "(session_store_type, shared_state)"
-        )
-    answered = asyncio.Event()
+        raise StoreError("no session store: set session_store_type or shared_state")
+    available = asyncio.Event()
 
-    def noted() -> None:
+    def on_state_change() -> None:
         if store.available:
-            answered.set()
+            available.set()
 
-    await store.start(lambda _: None, noted)
+    await store.start(lambda _: None, on_state_change)
     try:
-        noted()
+        on_state_change()
         try:
             async with asyncio.timeout(STORE_TIMEOUT):
-                await answered.wait()
+                await available.wait()
         except TimeoutError:
-            raise StoreError(f"the session store is away: {store.error}") from None
+            raise StoreError(f"session store unavailable: {store.error}") from None
         yield store
     finally:
         await store.close()
 
 
-def _judge_cookies(settings: ServerSettings) -> None:
+def _require_revocable(settings: ServerSettings) -> None:
     sessions = settings.core.sessions
     if sessions.backend == "cookie" and not sessions.revocable:
         raise StoreError(
-            "sessions in cookies can't be revoked without session_revocation; to end "
-            "all of them, change the cookie secret"
+            "cookie sessions can't be revoked without session_revocation; to end all of "
+            "them, change cookie_secret"
         )
 
 
 async def _revoke(
-    order: SessionsCommand, index: SessionIndex, performer: Performer
+    command: SessionsCommand, index: SessionIndex, performer: Performer
 ) -> None:
-    count, listed = 0, False
+    count, cookies_revoked = 0, False
     while True:
-        flow = index.revoke(user=order.user, sid=order.sid, everything=order.everything)
-        done: RevocationResult = await drive(flow, performer.perform)
-        count += done.count
-        listed = listed or done.cookie_sessions_revoked
-        if done.count < MAX_MEMBERS:  # there were not more than are found at once
+        flow = index.revoke(
+            user=command.user, sid=command.sid, everything=command.everything
+        )
+        result: RevocationResult = await drive(flow, performer.perform)
+        count += result.count
+        cookies_revoked = cookies_revoked or result.cookie_sessions_revoked
+        if result.count < MAX_MEMBERS:  # the last batch
             break
-    sys.stdout.write(f"{count} session{'' if count == 1 else 's'} ended\n")
-    if listed:
-        sys.stdout.write("sessions in cookies that began before are refused\n")
-
-
-# -- what is said of sessions
+    sys.stdout.write(f"{count} session{'' if count == 1 else 's'} revoked\n")
+    if cookies_revoked:
+        sys.stdout.write("cookie sessions created before now are rejected\n")
 
 
 def _format_sessions(
-    order: SessionsCommand, found: tuple[SessionInfo, ...]
+    command: SessionsCommand, sessions: tuple[SessionInfo, ...]
 ) -> Iterator[str]:
-    if order.as_json:
-        yield json.dumps([_fields(info) for info in found], indent=2)
-    elif order.action == "show":
-        yield from _details(found)
+    if command.as_json:
+        yield json.dumps([_fields(info) for info in sessions], indent=2)
+    elif command.action == "show":
+        yield from _format_details(sessions)
     else:
-        yield from _table(found)
+        yield from _format_table(sessions)
 
 
 def _fields(info: SessionInfo) -> dict[str, str]:
-    """What is said of a session, by name."""
+    """Return the printed fields of a session by name."""
     fields = {
         "session": info.id[:SHOWN_DIGITS],
         "user": info.user,
@@ -202,8 +202,8 @@ def _fields(info: SessionInfo) -> dict[str, str]:
         "subject": info.subject,
         "provider": info.provider,
         "sid": info.sid,
-        "login": _moment(info.login_at),
-        "refreshed": _moment(info.created_at) if _was_refreshed(info) else "",
+        "login": _format_time(info.login_at),
+        "refreshed": _format_time(info.created_at) if _was_refreshed(info) else "",
     }
     return {name: _printable(text) for name, text in fields.items()}
 
@@ -212,27 +212,27 @@ def _was_refreshed(info: SessionInfo) -> bool:
     return info.created_at > info.login_at
 
 
-def _moment(at: float) -> str:
+def _format_time(at: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
 def _printable(text: str) -> str:
-    """*text* without what would steer a terminal."""
-    return "".join(one if one.isprintable() else "\ufffd" for one in text)
+    """Replace control characters, which could be terminal escape sequences."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
-def _table(found: tuple[SessionInfo, ...]) -> Iterator[str]:
-    rows = [COLUMNS, *([_fields(info)[name] for name in COLUMNS] for info in found)]
+def _format_table(sessions: tuple[SessionInfo, ...]) -> Iterator[str]:
+    rows = [COLUMNS, *([_fields(info)[name] for name in COLUMNS] for info in sessions)]
     widths = [max(len(row[at]) for row in rows) for at in range(len(COLUMNS))]
     for row in rows:
         cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
         yield "  ".join(cells).rstrip()
 
 
-def _details(found: tuple[SessionInfo, ...]) -> Iterator[str]:
-    if not found:
+def _format_details(sessions: tuple[SessionInfo, ...]) -> Iterator[str]:
+    if not sessions:
         yield "no session"
-    for number, info in enumerate(found):
+    for number, info in enumerate(sessions):
         if number:
             yield ""
         for name, text in _fields(info).items():
