@@ -149,7 +149,7 @@ class RedisSettings(Struct, frozen=True, kw_only=True):
     ca_file: str = ""
     client_name: str = ""
     connect_timeout: Seconds = 2.0
-    answer_timeout: Seconds = 2.0
+    response_timeout: Seconds = 2.0
     idle_timeout: Seconds = 0.0
 
 

@@ -1,4 +1,4 @@
-"""Configurations for tests: a valid base, and short ways to load variants of it."""
+"""Configurations for tests: a valid base, and functions that load variants."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BASE = {
 def settings(
     *flags: str, env: Mapping[str, str] | None = None, file: Path | None = None
 ) -> ServerSettings:
-    """The base with *flags*, variables and a file on top."""
+    """Load the base with *flags*, variables and a TOML file."""
     config = [] if file is None else ["--config", str(file)]
     return load_settings([*config, *flags], {**BASE, **(env or {})})
 
@@ -32,7 +32,7 @@ def settings(
 def problems(
     *flags: str, env: Mapping[str, str] | None = None, file: Path | None = None
 ) -> Sequence[str]:
-    """What is wrong with such a configuration; empty when nothing is."""
+    """Return the problems of the configuration."""
     try:
         settings(*flags, env=env, file=file)
     except ConfigError as error:
@@ -43,25 +43,25 @@ def problems(
 def problem(
     *flags: str, env: Mapping[str, str] | None = None, file: Path | None = None
 ) -> str:
-    """The only problem of such a configuration."""
+    """Return the only problem of the configuration."""
     [text] = problems(*flags, env=env, file=file)
     return text
 
 
-def key_file(folder: Path, name: str) -> Path:
-    """A file with a private RSA key, one for each *name*."""
-    file = folder / f"{name}.pem"
+def key_file(directory: Path, name: str) -> Path:
+    """Write a private RSA key, one for each *name*, as PEM."""
+    file = directory / f"{name}.pem"
     file.write_bytes(signing_key(name).as_pem(private=True))
     return file
 
 
-def account_file(folder: Path, name: str) -> Path:
-    """A file with a service account of Google's, one for each *name*."""
+def account_file(directory: Path, name: str) -> Path:
+    """Write a service account of Google, one for each *name*, as JSON."""
     account = {
         "type": "service_account",
         "client_email": f"{name}@p.iam.gserviceaccount.com",
         "private_key": signing_key(name).as_pem(private=True).decode(),
     }
-    file = folder / f"{name}.json"
+    file = directory / f"{name}.json"
     file.write_text(json.dumps(account))
     return file

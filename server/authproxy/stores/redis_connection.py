@@ -271,7 +271,7 @@ class Dialer:
     ) -> RedisConnection:
         loop = asyncio.get_running_loop()
         settings = self._settings
-        create = lambda: RedisConnection(address, settings.answer_timeout, on_push)  # noqa: E731
+        create = lambda: RedisConnection(address, settings.response_timeout, on_push)  # noqa: E731
         try:
             async with asyncio.timeout(settings.connect_timeout):
                 if address.path:

@@ -1,4 +1,4 @@
-"""The command line: what is printed where, exit codes, and how long it takes."""
+"""The command line: output, exit codes, imports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOME = {"PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'server'}"}
 
 @pytest.fixture
 def base(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A valid configuration in the environment, and nothing else of ours."""
+    """Set only the variables of a valid configuration."""
     for name in list(os.environ):
         if name.startswith("OAUTH2_PROXY_"):
             monkeypatch.delenv(name)
@@ -42,12 +42,12 @@ def run(
     )
 
 
-def test_version() -> None:
+def test_version_prints_version() -> None:
     done = run(["--version"], {})
     assert (done.returncode, done.stdout, done.stderr) == (0, "authproxy 0.1.0\n", "")
 
 
-def test_version_imports_next_to_nothing() -> None:
+def test_version_imports_only_the_command_line() -> None:
     probe = (
         "import sys; before = set(sys.modules); from authproxy.commands.cli import main; "
         "main(['--version']); print(*sorted(set(sys.modules) - before))"
@@ -67,7 +67,7 @@ def test_version_imports_next_to_nothing() -> None:
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_help(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_prints_usage(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([flag]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("usage: authproxy [--config FILE] [flags]\n")
@@ -76,7 +76,7 @@ def test_help(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("base")
-def test_config_test_of_a_good_configuration(
+def test_config_test_valid_configuration_prints_warnings(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["--config-test", "--reverse-proxy"]) == 0
@@ -86,7 +86,7 @@ def test_config_test_of_a_good_configuration(
 
 
 @pytest.mark.usefixtures("base")
-def test_config_test_lists_all_problems(
+def test_config_test_invalid_configuration_prints_all_problems(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file = tmp_path / "file.cfg"
@@ -103,7 +103,7 @@ def test_config_test_lists_all_problems(
 
 
 @pytest.mark.usefixtures("base")
-def test_warnings_stand_beside_problems(
+def test_invalid_configuration_prints_warnings_before_problems(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OAUTH2_PROXY_EMAIL_DOMAINS")
@@ -115,31 +115,31 @@ def test_warnings_stand_beside_problems(
     )
 
 
-def test_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_flags_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--cookie-secre=topsecret", "-x", "--workers=many"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("the command line can't be read:\n  --cookie-secre: unknown")
+    assert err.startswith("invalid command line:\n  --cookie-secre: unknown")
     assert err.count("\n") == 5
     assert err.endswith("authproxy --help lists all flags\n")
     assert "topsecret" not in err
 
 
-def test_nothing_starts_with_a_bad_configuration() -> None:
+def test_invalid_configuration_does_not_listen() -> None:
     port = free_port()
     done = run([f"--http-address={LOOPBACK}:{port}", "--cookie-secret=short"])
     assert (done.returncode, done.stdout) == (1, "")
     assert "listening" not in done.stderr
 
 
-def test_demo_gets_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_receives_remaining_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["demo", "--help"])
     assert caught.value.code == 0
     assert "authproxy demo" in capsys.readouterr().out
 
 
-def test_serves_and_stops(tmp_path: Path) -> None:
+def test_server_starts_and_stops(tmp_path: Path) -> None:
     port = free_port()
     process = Process(
         "authproxy",

@@ -1,4 +1,4 @@
-"""Access rules as they are written, over the wire, and explained."""
+"""Access rules: configuration, decisions of a running server, `explain`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from authproxy.commands.cli import main
-from authproxy.commands.explain import parse
+from authproxy.commands.explain import parse_arguments
 from authproxy.config.read.resolved import ConfigError
 from authproxy_core.session import Session
 from authproxy_core.settings.rules import AccessRule, Condition
@@ -49,7 +49,7 @@ active = true
 """
 
 
-def test_rules_of_the_file(tmp_path: Path) -> None:
+def test_access_rules_from_toml(tmp_path: Path) -> None:
     file = tmp_path / "config"
     file.write_text('access_rules_default = "deny"\n' + RULES)
     access = settings(file=file).core.access
@@ -98,14 +98,16 @@ def test_rules_of_the_file(tmp_path: Path) -> None:
         ("policy = 'public'\ngroups = 'a'", "rule 1: the policy 'public' can't be"),
     ],
 )  # fmt: skip
-def test_rules_that_can_not_be_read(tmp_path: Path, text: str, expected: str) -> None:
+def test_access_rules_invalid_rule_rejected(
+    tmp_path: Path, text: str, expected: str
+) -> None:
     file = tmp_path / "config"
     file.write_text(f"[[access_rules]]\n{text}\n")
     found = problems(file=file)
     assert any(expected in line and "access_rules" in line for line in found), found
 
 
-def test_rules_that_are_no_tables(tmp_path: Path) -> None:
+def test_access_rules_not_tables_rejected(tmp_path: Path) -> None:
     file = tmp_path / "config"
     for text in ("access_rules = 1", "access_rules = [1]", "[access_rules]\na = 1"):
         file.write_text(text)
@@ -134,15 +136,15 @@ upstreamConfig:
 """
 
 
-def test_rules_and_conditions_in_yaml(tmp_path: Path) -> None:
+def test_access_rules_and_conditions_from_alpha_file(tmp_path: Path) -> None:
     alpha, file = tmp_path / "alpha.yaml", tmp_path / "config"
     alpha.write_text(
         ALPHA
         + "accessRules:\n- {paths: [/admin/], groups: [admins], name: x}\n"
         + "- {policy: public, hosts: [a.b]}\n"
     )
-    keep = {"OAUTH2_PROXY_COOKIE_SECRET", "OAUTH2_PROXY_EMAIL_DOMAINS"}
-    bare = {key: "" for key in BASE if key not in keep}
+    kept = {"OAUTH2_PROXY_COOKIE_SECRET", "OAUTH2_PROXY_EMAIL_DOMAINS"}
+    bare = {key: "" for key in BASE if key not in kept}
     flags = (f"--alpha-config={alpha}",)
     core = settings(*flags, env=bare).core
     assert core.access.rules == (
@@ -185,21 +187,22 @@ def program(tmp_path: Path) -> Iterator[tuple[Program, EchoApp]]:
 def get(
     program: Program, target: str, cookie: str = "", **headers: str
 ) -> tuple[int, str]:
-    """Status and body of a request."""
+    """Return status and body of the response."""
     connection = HTTPConnection(LOOPBACK, program.port, timeout=10)
     try:
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
         if cookie:
             fields["Cookie"] = cookie
         connection.request("GET", target, headers={"Host": "app.example", **fields})
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
+        response = connection.getresponse()
+        return response.status, response.read().decode()
     finally:
         connection.close()
 
 
-def test_over_the_wire(program: tuple[Program, EchoApp]) -> None:
-    """Carried requests and a gateway's, by somebody, by an admin, and by nobody."""
+def test_access_rules_decide_forwarded_requests_and_auth_checks(
+    program: tuple[Program, EchoApp],
+) -> None:
     running, _ = program
     user = session_cookie(Session(user="u", email="u@example.com", groups=("staff",)))
     admin = session_cookie(Session(user="a", email="a@example.com", groups=("admins",)))
@@ -240,9 +243,10 @@ def file(tmp_path: Path) -> Path:
     return found
 
 
-def test_explain(capsys: pytest.CaptureFixture[str], file: Path) -> None:
-    """The line for each rule on the way, and what the core decides in the end."""
-    said = explain(
+def test_explain_shows_rules_and_decisions(
+    capsys: pytest.CaptureFixture[str], file: Path
+) -> None:
+    output = explain(
         capsys,
         file,
         "GET",
@@ -251,31 +255,31 @@ def test_explain(capsys: pytest.CaptureFixture[str], file: Path) -> None:
         "--group",
         "staff",
     )
-    assert "from 'alice@example.com', groups: staff" in said
-    assert "rule 1 (health): is about another path" in said
-    assert "rule 3 (admin area): is not satisfied by the user's groups, emails" in said
-    assert "carried by authproxy: denied: 403 (rule)" in said
-    assert "asked about by a gateway: denied: 403 (rule), denied by rule 3" in said
-    said = explain(
+    assert "as 'alice@example.com', groups: staff" in output
+    assert "rule 1 (health): path does not match" in output
+    assert "rule 3 (admin area): denied, because of the user's groups, emails" in output
+    assert "forwarded by authproxy: denied: 403 (rule)" in output
+    assert "auth check of a gateway: denied: 403 (rule), denied by rule 3" in output
+    output = explain(
         capsys, file, "GET", "https://app.example/admin/x", "--group=admins", "--role=r"
     )
-    assert "rule 3 (admin area): is satisfied" in said
-    assert "carried by authproxy: passes, to the upstream '/'" in said
-    assert "asked about by a gateway: passes: 202 (session)" in said
-    said = explain(capsys, file, "GET", "https://app.example/admin/x?a=b")
-    assert "rule 3 (admin area): needs a login" in said
-    assert "carried by authproxy: needs a login: 403" in said
-    said = explain(capsys, file, "GET", "https://other.example/healthz")
-    assert "rule 1 (health): public" in said
-    assert "gateway: passes: 202" in said
-    said = explain(
+    assert "rule 3 (admin area): allowed" in output
+    assert "forwarded by authproxy: allowed, to the upstream '/'" in output
+    assert "auth check of a gateway: allowed: 202 (session)" in output
+    output = explain(capsys, file, "GET", "https://app.example/admin/x?a=b")
+    assert "rule 3 (admin area): requires a login" in output
+    assert "forwarded by authproxy: requires a login: 403" in output
+    output = explain(capsys, file, "GET", "https://other.example/healthz")
+    assert "rule 1 (health): public" in output
+    assert "gateway: allowed: 202" in output
+    output = explain(
         capsys, file, "DELETE", "https://a/x", "--email=a@example.com", "--claim=level=3",
         "--role=editor", "--claim", "active=true",
     )  # fmt: skip
-    assert "rule 4: is satisfied" in said
-    said = explain(capsys, file, "GET", "https://a/x/..%2fy", "--user=a@example.com")
-    assert "can be read in several ways" in said
-    assert "none of them is about it: login" in said
+    assert "rule 4: allowed" in output
+    output = explain(capsys, file, "GET", "https://a/x/..%2fy", "--user=a@example.com")
+    assert "the path is ambiguous" in output
+    assert "no rule matches: login" in output
     capsys.readouterr()
 
 
@@ -288,24 +292,24 @@ def test_explain_without_rules(
     }
     values |= {"email_domains": "company.com"}
     bare.write_text(toml(values))
-    said = explain(capsys, bare, "GET", "http://a", "--user=x")
-    assert "access rules: there are none" in said
-    assert "'x@company.com'" in said
-    said = explain(
+    output = explain(capsys, bare, "GET", "http://a", "--user=x")
+    assert "access rules: none" in output
+    assert "'x@company.com'" in output
+    output = explain(
         capsys,
         bare,
         "GET",
         "http://a/oauth2/start",
         f"--custom-templates-dir={tmp_path}",
     )
-    assert "carried by authproxy: answered with" in said
-    said = explain(
+    assert "forwarded by authproxy: response: " in output
+    output = explain(
         capsys, bare, "GET", "http://a/srv/x", "--upstream=file:///srv/", "--user=x"
     )
-    assert "passes, to the files of '/srv/'" in said
+    assert "allowed, to the files of '/srv/'" in output
 
 
-def test_explain_is_asked_in_vain(
+def test_explain_invalid_arguments_rejected(
     capsys: pytest.CaptureFixture[str], file: Path
 ) -> None:
     assert main(["explain", "--config", str(file)]) == 2
@@ -315,4 +319,4 @@ def test_explain_is_asked_in_vain(
     )
     assert "NAME=VALUE" in capsys.readouterr().err
     with pytest.raises(ConfigError):
-        parse(["get", "http://a/"])
+        parse_arguments(["get", "http://a/"])

@@ -75,7 +75,7 @@ def at(host: str, port: int) -> tuple[RedisAddress, ...]:
                 "addresses": at("r", 6379),
                 "client_name": "x",
                 "connect_timeout": 3.0,
-                "answer_timeout": 0.5,
+                "response_timeout": 0.5,
                 "idle_timeout": 60.0,
             },
         ),

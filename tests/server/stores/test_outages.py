@@ -192,7 +192,7 @@ def test_suspended_redis_fails_requests_and_ends_notifications(
                 await load.until(lambda: load.failures > failures, "failures")
             await watched.ready()
 
-    with_watched(in_redis(server.address, answer_timeout=1.5), body)
+    with_watched(in_redis(server.address, response_timeout=1.5), body)
 
 
 def test_suspended_process_reads_late_replies(server: RedisServer) -> None:
@@ -209,7 +209,7 @@ def test_suspended_process_reads_late_replies(server: RedisServer) -> None:
         assert await asyncio.gather(*loads) == [b"v"] * 3
         assert all(available for available, _ in watched.states)
 
-    with_watched(in_redis(server.address, answer_timeout=0.3), body)
+    with_watched(in_redis(server.address, response_timeout=0.3), body)
 
 
 def test_suspended_redis_at_start_unavailable(server: RedisServer) -> None:
@@ -221,7 +221,7 @@ def test_suspended_redis_at_start_unavailable(server: RedisServer) -> None:
         assert not watched.store.available
 
     with server.frozen():
-        with_watched(in_redis(server.address, answer_timeout=0.5), body)
+        with_watched(in_redis(server.address, response_timeout=0.5), body)
 
 
 def test_lost_tracking_connection_invalidates_caches(server: RedisServer) -> None:
@@ -333,7 +333,7 @@ def test_failed_release_deferred_until_redis_replies(server: RedisServer) -> Non
             assert await other.do("acquire_lock", lock, 60.0, 2.0, "far")
             assert await other.do("acquire_lock", f"{KEY}2.lock", 60.0, 2.0, "far")
 
-    with_watched(in_redis(server.address, answer_timeout=0.5), body)
+    with_watched(in_redis(server.address, response_timeout=0.5), body)
 
 
 def test_idle_connection_reopened(server: RedisServer) -> None:

@@ -39,8 +39,8 @@ IGNORED_OPTIONS = frozenset(
 )
 TIMEOUT_FIELDS = {
     "dial_timeout": "connect_timeout",
-    "read_timeout": "answer_timeout",
-    "write_timeout": "answer_timeout",
+    "read_timeout": "response_timeout",
+    "write_timeout": "response_timeout",
     "conn_max_idle_time": "idle_timeout",
     "idle_timeout": "idle_timeout",
 }
