@@ -35,7 +35,7 @@ def test_file_is_not_replaced(tmp_path: Path) -> None:
     """Something that is no socket stays."""
     path = tmp_path / "s"
     path.write_text("precious")
-    with pytest.raises(ListenError, match="no socket"):
+    with pytest.raises(ListenError, match="not a socket"):
         open_listener(Listener(path=str(path)))
     assert path.read_text() == "precious"
 
