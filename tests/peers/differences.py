@@ -372,7 +372,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "a WebSocket is closed within a minute after its session expired or was revoked",
         "it would outlive the session without limit",
         '`upgrade_check_interval = "0s"`',
-        proof="server/net/test_tunnel.py::test_a_tunnel_ends_with_its_session",
+        proof="server/net/test_tunnel.py::test_tunnel_session_revoked_is_closed",
     ),
     Difference(
         "`proxy_websockets = false` disables upgrades; `h2c` is never forwarded",

@@ -1,4 +1,4 @@
-"""Packed heads: any receiver understands them, and the table keeps what comes again."""
+"""HPACK encoding: decoders understand it, and long values are not indexed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ field = st.tuples(
 
 
 @given(st.lists(st.lists(field, max_size=6), max_size=6))
-def test_a_receiver_reads_what_was_packed(
+def test_no_huffman_encoder_any_head_decodes_to_itself(
     heads: list[list[tuple[bytes, bytes]]],
 ) -> None:
     encoder, decoder = NoHuffmanEncoder(), Decoder()
@@ -24,11 +24,11 @@ def test_a_receiver_reads_what_was_packed(
         assert decoder.decode(encoder.encode(head), raw=True) == head
 
 
-def test_values_stand_there_plainly() -> None:
+def test_no_huffman_encoder_value_is_literal() -> None:
     assert b"some-value" in NoHuffmanEncoder().encode([(b"x-a", b"some-value")])
 
 
-def test_long_values_push_nothing_out() -> None:
+def test_no_huffman_encoder_long_value_does_not_evict_short_ones() -> None:
     encoder = NoHuffmanEncoder()
     short, token = (
         (b"x-a", b"some-value"),
@@ -37,6 +37,6 @@ def test_long_values_push_nothing_out() -> None:
     first = encoder.encode([short, token])
     for _ in range(9):
         again = encoder.encode([short, token])
-        assert b"some-value" not in again  # an index into the table stands for it
+        assert b"some-value" not in again  # replaced by an index
         assert token[1] in again
     assert len(again) < len(first)

@@ -1,4 +1,4 @@
-"""Malformed heads never reach the application; h11 is the judge beside ours."""
+"""Malformed heads never reach the application; h11 serves as a second opinion."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ CHUNKED = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 def get(*fields: bytes) -> bytes:
-    """A GET with additional field lines."""
+    """Return a GET with additional field lines."""
     return b"GET / HTTP/1.1\r\n" + HOST + b"".join(fields) + b"\r\n"
 
 
 def reads_bodies(request: Request) -> Outcome:
-    """Answers after the body has been read."""
+    """Respond after the body has been read."""
     return flow(ReadBody(1 << 16))  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """One server for all: refused requests leave nothing behind."""
+    """One server for all tests, because rejected requests leave no state."""
     with Server(reads_bodies) as running:
         yield running
 
 
 def lengths(*values: bytes) -> bytes:
-    """A POST of one byte with these Content-Length fields."""
+    """Return a POST of one byte with these Content-Length fields."""
     fields = b"".join(b"Content-Length: %b\r\n" % value for value in values)
     return b"POST / HTTP/1.1\r\n" + HOST + fields + b"\r\nx"
 
@@ -134,8 +134,8 @@ BAD_CHUNKS = {
 }
 
 
-# Well-formed, but nothing that is done here.
-UNWANTED = {
+# Well-formed, but not supported.
+UNSUPPORTED = {
     "HT13 foreign": 405,
     "HT13 own": 405,
     "HT14 TRACE": 405,
@@ -145,20 +145,22 @@ UNWANTED = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-@pytest.mark.parametrize("divided", [False, True], ids=["at once", "divided"])
-def test_malformed_is_refused(server: Server, name: str, divided: bool) -> None:
-    """One refusal, then the end; the request that follows is not looked at."""
+@pytest.mark.parametrize("split", [False, True], ids=["at once", "split"])
+def test_head_malformed_rejected_and_connection_closed(
+    server: Server, name: str, split: bool
+) -> None:
+    """The response closes the connection; the next request is ignored."""
     raw = MALFORMED[name]
     seen = len(server.application.requests)
     with Wire(server.port) as wire:
-        if divided:
+        if split:
             for at in range(0, len(raw), 7):
                 wire.send(raw[at : at + 7])
             wire.send(PLAIN)
         else:
             wire.send(raw + PLAIN)
         answer = wire.answer()
-        assert answer.status == UNWANTED.get(name, 400)
+        assert answer.status == UNSUPPORTED.get(name, 400)
         assert answer.headers["connection"] == "close"
         assert b"secret" not in answer.head + answer.body
         assert wire.ended
@@ -166,8 +168,10 @@ def test_malformed_is_refused(server: Server, name: str, divided: bool) -> None:
 
 
 @pytest.mark.parametrize("body", BAD_CHUNKS.values(), ids=BAD_CHUNKS.keys())
-def test_malformed_chunks_are_refused(server: Server, body: bytes) -> None:
-    """HT05: 400, and nothing after the body is taken for a request."""
+def test_ht05_malformed_chunk_rejected_and_connection_closed(
+    server: Server, body: bytes
+) -> None:
+    """400, and the bytes after the body are not parsed as a request."""
     seen = len(server.application.requests)
     with Wire(server.port) as wire:
         wire.send(CHUNKED + body + PLAIN)
@@ -190,8 +194,9 @@ def test_malformed_chunks_are_refused(server: Server, body: bytes) -> None:
         b"HEAD / HTTP/1.0\r\n\r\n",
     ],
 )
-def test_well_formed_is_answered(server: Server, raw: bytes) -> None:
-    """What the standard allows passes, whole or byte by byte."""
+def test_head_well_formed_accepted_whole_and_byte_by_byte(
+    server: Server, raw: bytes
+) -> None:
     assert talk(server.port, raw).startswith(b"HTTP/1.1 200 ")
     with Wire(server.port) as wire:
         for at in range(len(raw)):
@@ -209,8 +214,7 @@ def test_well_formed_is_answered(server: Server, raw: bytes) -> None:
     ],
     ids=["bytes", "fields", "target", "no end"],
 )
-def test_limits_of_heads(raw: bytes, status: int) -> None:
-    """HT26: refused without waiting for more."""
+def test_ht26_head_above_limit_rejected_at_once(raw: bytes, status: int) -> None:
     limits = Limits(head_bytes=2048, header_count=20, target_bytes=512)
     with Server(limits=limits) as server, Wire(server.port) as wire:
         wire.send(raw)
@@ -219,36 +223,36 @@ def test_limits_of_heads(raw: bytes, status: int) -> None:
         assert not server.application.requests
 
 
-@pytest.mark.parametrize("more", [0, 1])
-def test_limits_of_heads_at_their_edge(more: int) -> None:
+@pytest.mark.parametrize("excess", [0, 1])
+def test_ht26_head_at_limit_accepted_and_one_above_rejected(excess: int) -> None:
     limits = Limits(head_bytes=2048, header_count=20, target_bytes=512)
-    fields = [b"X%d: a\r\n" % number for number in range(19 + more)]
-    filler = b"X: " + b"a" * (2048 - len(get(b"X: \r\n")) + more) + b"\r\n"
-    assert len(get(filler)) == 2048 + more
-    target = b"/" + b"a" * (511 + more)
-    for raw, refusal in (
+    fields = [b"X%d: a\r\n" % number for number in range(19 + excess)]
+    filler = b"X: " + b"a" * (2048 - len(get(b"X: \r\n")) + excess) + b"\r\n"
+    assert len(get(filler)) == 2048 + excess
+    target = b"/" + b"a" * (511 + excess)
+    for raw, error_status in (
         (get(*fields), 431),
         (get(filler), 431),
         (b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n", 414),
     ):
         with Server(limits=limits) as server, Wire(server.port) as wire:
             wire.send(raw)
-            assert wire.answer().status == (refusal if more else 200)
+            assert wire.answer().status == (error_status if excess else 200)
 
 
-def h11_refuses(raw: bytes) -> bool:
-    """Whether h11's server side finds fault with the first request in *raw*.
+def h11_rejects(raw: bytes) -> bool:
+    """Return whether h11's server side rejects the first request in *raw*.
 
     RFC 9112 §2.2 lets a server skip empty lines before it; h11 does not.
     """
     while raw.startswith(b"\r\n"):
         raw = raw[2:]
-    judge = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
     try:
-        judge.receive_data(raw)
-        judge.receive_data(b"")
+        connection.receive_data(raw)
+        connection.receive_data(b"")
         while True:
-            event = judge.next_event()
+            event = connection.next_event()
             if isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
                 return False
             if event in (h11.NEED_DATA, h11.PAUSED):
@@ -264,7 +268,7 @@ VALID = (
     CHUNKED + b"5;a=b\r\nhello\r\n0\r\nT: x\r\n\r\n",
     b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
 )
-PIECES = (
+INSERTIONS = (
     b"\r", b"\n", b"\r\n", b" ", b"\t", b"\0", b":", b",", b"1", b"\x80", b"\x0b",
     b"Content-Length: 1\r\n", b"Transfer-Encoding: chunked\r\n", HOST, b"HTTP/1.1",
 )  # fmt: skip
@@ -272,28 +276,28 @@ PIECES = (
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """A valid request with up to three cuts, insertions and doublings."""
+    """Return a valid request with up to three deletions and insertions."""
     raw = draw(st.sampled_from(VALID))
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(raw)))
         to = min(len(raw), at + draw(st.integers(0, 4)))
-        piece = draw(st.sampled_from(PIECES) | st.binary(max_size=2))
-        raw = raw[:at] + piece + raw[to:]
+        insertion = draw(st.sampled_from(INSERTIONS) | st.binary(max_size=2))
+        raw = raw[:at] + insertion + raw[to:]
     return raw
 
 
-def refused_or_dropped(answer: bytes) -> bool:
-    """No 2xx first: a refusal, or the end without an answer."""
-    return not answer.startswith(b"HTTP/1.1 2")
+def rejected_or_closed(response: bytes) -> bool:
+    """Return whether the first response is not a 2xx, or missing."""
+    return not response.startswith(b"HTTP/1.1 2")
 
 
 @pytest.mark.parametrize(
     "raw", [*MALFORMED.values(), *(CHUNKED + body for body in BAD_CHUNKS.values())]
 )
-def test_what_h11_refuses_is_refused(server: Server, raw: bytes) -> None:
-    """The corpus, by the other judge (which takes more than we do)."""
-    if h11_refuses(raw):
-        assert refused_or_dropped(talk(server.port, raw))
+def test_head_rejected_by_h11_rejected(server: Server, raw: bytes) -> None:
+    """h11 accepts more than authproxy, so it can't be the only oracle."""
+    if h11_rejects(raw):
+        assert rejected_or_closed(talk(server.port, raw))
 
 
 @settings(
@@ -303,9 +307,9 @@ def test_what_h11_refuses_is_refused(server: Server, raw: bytes) -> None:
     suppress_health_check=list(HealthCheck),
 )
 @given(raw=mutated())
-def test_mutations(server: Server, raw: bytes) -> None:
-    """Whatever h11 refuses is refused; nothing makes the server fail."""
-    answer = talk(server.port, raw)
-    assert not answer.startswith(b"HTTP/1.1 5")
-    if h11_refuses(raw):
-        assert refused_or_dropped(answer), raw
+def test_head_mutated_rejected_if_h11_rejects_it(server: Server, raw: bytes) -> None:
+    """No mutation causes a server error."""
+    response = talk(server.port, raw)
+    assert not response.startswith(b"HTTP/1.1 5")
+    if h11_rejects(raw):
+        assert rejected_or_closed(response), raw

@@ -1,4 +1,4 @@
-"""Which trailers may pass on."""
+"""Trailers that are forwarded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from authproxy.http.trailers import FORBIDDEN_NAMES, MAX_TRAILERS, forwardable_t
 
 
 @pytest.mark.parametrize("name", [b"grpc-status", b"server-timing", b"content-digest"])
-def test_harmless_fields_pass(name: bytes) -> None:
+def test_forwardable_trailers_harmless_name_kept(name: bytes) -> None:
     assert forwardable_trailers([(name, b"1")]) == ((name, b"1"),)
 
 
@@ -32,17 +32,19 @@ def test_harmless_fields_pass(name: bytes) -> None:
         b":status",
     ],
 )
-def test_fields_that_name_or_frame_do_not(name: bytes) -> None:
+def test_forwardable_trailers_identity_or_framing_name_removed(name: bytes) -> None:
     assert forwardable_trailers([(name, b"1")]) == ()
 
 
 @given(st.lists(st.tuples(st.binary(max_size=12), st.binary(max_size=12))))
-def test_nothing_can_end_a_field(fields: list[tuple[bytes, bytes]]) -> None:
+def test_forwardable_trailers_any_input_has_no_control_characters(
+    fields: list[tuple[bytes, bytes]],
+) -> None:
     for name, value in forwardable_trailers([*fields, (b"ok", b"1")] * 20):
         assert name not in FORBIDDEN_NAMES
         assert not set(name) & set(b"\r\n: ")
         assert not set(value) & set(b"\r\n\0")
 
 
-def test_there_are_not_many() -> None:
+def test_forwardable_trailers_number_is_limited() -> None:
     assert len(forwardable_trailers([(b"a", b"1")] * 1000)) == MAX_TRAILERS

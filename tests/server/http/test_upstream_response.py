@@ -1,4 +1,4 @@
-"""Reading an upstream's answer: any bytes, cut anywhere."""
+"""Parsing an upstream's response: any bytes, split anywhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEADS = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
 ]
 BODIES = [b"hello", b"5\r\nhello\r\n0\r\n\r\n", b"0\r\nx: y\r\n\r\n", b"\r\n", b""]
-answers = st.tuples(
+responses = st.tuples(
     st.lists(st.sampled_from(HEADS), max_size=3),
     st.sampled_from(BODIES),
     st.binary(max_size=6),
@@ -34,14 +34,14 @@ answers = st.tuples(
 
 
 def read(
-    method: bytes, pieces: Iterable[bytes]
+    method: bytes, parts: Iterable[bytes]
 ) -> tuple[list[ResponseHead], bytes, str]:
-    """The heads, the body and how it ended: a reason, "done" or "open"."""
+    """Return the heads, the body and the result: a reason code, "done" or "open"."""
     reader = ResponseReader(method)
     heads: list[ResponseHead] = []
     body = b""
     try:
-        for data in pieces:
+        for data in parts:
             reader.feed(data)
             while not heads or heads[-1].status < 200:
                 head = reader.read_head()
@@ -49,17 +49,18 @@ def read(
                     break
                 heads.append(head)
             else:
-                while piece := reader.read_chunk():
-                    body += piece
+                while chunk := reader.read_chunk():
+                    body += chunk
     except UpstreamError as error:
         return heads, body, error.reason
     final = bool(heads) and heads[-1].status >= 200
     return heads, body, "done" if final and reader.done else "open"
 
 
-@given(answers | st.binary(max_size=80), st.sampled_from([b"GET", b"HEAD"]))
-def test_it_does_not_matter_where_the_bytes_are_cut(data: bytes, method: bytes) -> None:
-    """Whatever comes, it is read or refused, and the same way in single bytes."""
+@given(responses | st.binary(max_size=80), st.sampled_from([b"GET", b"HEAD"]))
+def test_response_reader_single_bytes_give_the_same_result(
+    data: bytes, method: bytes
+) -> None:
     whole = read(method, [data])
     single = read(method, [data[at : at + 1] for at in range(len(data))])
     if whole[2] in ("malformed_answer", "head_too_large"):
@@ -70,26 +71,26 @@ def test_it_does_not_matter_where_the_bytes_are_cut(data: bytes, method: bytes) 
 
 
 @given(st.lists(st.binary(min_size=1, max_size=20), max_size=8))
-def test_a_chunked_body_comes_out_as_it_went_in(chunks: list[bytes]) -> None:
+def test_response_reader_chunked_body_is_decoded(chunks: list[bytes]) -> None:
     coded = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
     data = HEADS[2] + coded + b"0\r\n\r\n"
     assert read(b"GET", [data])[1:] == (b"".join(chunks), "done")
 
 
-@pytest.mark.parametrize("interim", [0, 1])
-@pytest.mark.parametrize(("surplus", "ending"), [(0, "done"), (1, "head_too_large")])
-def test_the_heads_together_are_bounded(
-    interim: int, surplus: int, ending: str
+@pytest.mark.parametrize("informational", [0, 1])
+@pytest.mark.parametrize(("surplus", "result"), [(0, "done"), (1, "head_too_large")])
+def test_response_reader_size_of_all_heads_is_limited(
+    informational: int, surplus: int, result: str
 ) -> None:
-    before = HEADS[3] * interim
+    before = HEADS[3] * informational
     start, end = b"HTTP/1.1 204 No\r\nx: ", b"\r\n\r\n"
-    room = MAX_HEAD_BYTES - len(before + start + end) + surplus
-    data = before + start + b"y" * room + end
-    assert read(b"GET", [data])[2] == ending
-    assert read(b"GET", [data[:1000], data[1000:]])[2] == ending
+    size = MAX_HEAD_BYTES - len(before + start + end) + surplus
+    data = before + start + b"y" * size + end
+    assert read(b"GET", [data])[2] == result
+    assert read(b"GET", [data[:1000], data[1000:]])[2] == result
 
 
-def test_what_comes_after_the_answer_is_left_alone() -> None:
+def test_response_reader_bytes_after_the_response_stay_trailing_data() -> None:
     reader = ResponseReader(b"GET")
     reader.feed(HEADS[1] + b"helloHTTP/1.1 500 No\r\n\r\n")
     head = reader.read_head()

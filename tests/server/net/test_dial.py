@@ -1,4 +1,4 @@
-"""Outgoing connections that are given up."""
+"""Outgoing connections: canceled, failed, aborted."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from support.scripted import LOOPS, run
 
 
 class CancelsOnConnect(set[Stream]):
-    """Cancels whoever is dialling as soon as the connection is made."""
+    """Cancels the task that dials as soon as the connection is made."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.dialling: asyncio.Task[Stream] | None = None
+        self.task: asyncio.Task[Stream] | None = None
 
     def add(self, stream: Stream) -> None:
         super().add(stream)
-        assert self.dialling is not None
-        self.dialling.cancel()
+        assert self.task is not None
+        self.task.cancel()
 
 
 @pytest.mark.parametrize("unix", [False, True])
-def test_cancelled_when_connected(tmp_path: Path, unix: bool) -> None:
+def test_dial_canceled_when_connected_closes_the_stream(
+    tmp_path: Path, unix: bool
+) -> None:
     async def main() -> None:
         streams = CancelsOnConnect()
         path = str(tmp_path / "socket")
@@ -38,12 +40,12 @@ def test_cancelled_when_connected(tmp_path: Path, unix: bool) -> None:
             listener.bind(path if unix else ("127.0.0.1", 0))
             listener.listen()
             port = 0 if unix else listener.getsockname()[1]
-            wish = (
+            connect = (
                 dial_unix(streams, path) if unix else dial(streams, "127.0.0.1", port)
             )
-            streams.dialling = asyncio.create_task(wish)
+            streams.task = asyncio.create_task(connect)
             with pytest.raises(asyncio.CancelledError):
-                await streams.dialling
+                await streams.task
             async with asyncio.timeout(5):
                 await close_all(streams)
         assert not streams
@@ -52,7 +54,7 @@ def test_cancelled_when_connected(tmp_path: Path, unix: bool) -> None:
 
 
 @pytest.mark.parametrize("loop", sorted(LOOPS))
-def test_a_name_that_is_none(loop: str) -> None:
+def test_dial_invalid_host_name_raises_gaierror(loop: str) -> None:
     async def main() -> set[Stream]:
         streams: set[Stream] = set()
         with pytest.raises(socket.gaierror):
@@ -84,12 +86,12 @@ def test_a_name_that_is_none(loop: str) -> None:
         (ssl.SSLError(), "tls with a:1 failed: protocol error"),
     ],
 )
-def test_what_happened_in_words(error: OSError, text: str) -> None:
+def test_describe_error_names_cause_and_address(error: OSError, text: str) -> None:
     assert describe_error(error, "a:1") == text
 
 
-def test_aborting_what_closed_with_bytes_to_send() -> None:
-    """asyncio's transport forgets its loop then, without knowing that it is lost."""
+def test_stream_abort_after_close_with_pending_bytes_does_nothing() -> None:
+    """asyncio's transport fails on an abort in this state."""
 
     async def main() -> None:
         served = asyncio.Event()

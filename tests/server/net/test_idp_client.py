@@ -1,4 +1,4 @@
-"""The client towards the identity provider, against small servers with every fault."""
+"""HTTP client for the identity provider, against scripted servers."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def exchange(
     timeout: float = 20.0,
     max_body: int = 1000,
 ) -> Response:
-    """One fetch from a server that plays *script*."""
+    """Return the response to one fetch from a server that runs *script*."""
 
     async def main() -> Response:
         async with ScriptedServer(script) as server:
@@ -84,7 +84,7 @@ def refused(
     body: bytes = b"",
     timeout: float = 20.0,
 ) -> str:
-    """The message of a fetch that fails; no message repeats what may be secret."""
+    """Return the error of a failed fetch; check that it contains no secret."""
     with pytest.raises(FetchError) as caught:
         exchange(loop, script, method=method, body=body, timeout=timeout)
     text = str(caught.value)
@@ -94,7 +94,7 @@ def refused(
 
 
 def sends(data: bytes) -> Script:
-    """A script that reads a request, writes *data* and closes."""
+    """Return a script that reads a request, sends *data* and closes."""
 
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -103,7 +103,7 @@ def sends(data: bytes) -> Script:
     return script
 
 
-# What is sent
+# Requests
 
 
 def seen_by_server(loop: str, effect: Callable[[int], Fetch]) -> Seen:
@@ -123,9 +123,9 @@ def seen_by_server(loop: str, effect: Callable[[int], Fetch]) -> Seen:
     return seen[0]
 
 
-def test_a_get_carries_only_what_it_needs(loop: str) -> None:
+def test_fetch_get_sends_minimal_fields(loop: str) -> None:
     ports: list[int] = []
-    seen = seen_by_server(loop, lambda port: ports.append(port) or fetch(port))  # type: ignore[func-returns-value] # notes the port
+    seen = seen_by_server(loop, lambda port: ports.append(port) or fetch(port))  # type: ignore[func-returns-value] # records the port
     assert (seen.method, seen.target) == (b"GET", f"/{SECRET}?code={SECRET}".encode())
     assert seen.headers == [
         (b"host", b"127.0.0.1:%d" % ports[0]),
@@ -134,7 +134,7 @@ def test_a_get_carries_only_what_it_needs(loop: str) -> None:
     ]
 
 
-def test_a_post_carries_its_body_and_headers(loop: str) -> None:
+def test_fetch_post_sends_body_and_headers(loop: str) -> None:
     headers = ((b"content-type", b"text/x"), (b"authorization", b"Basic abc"))
     seen = seen_by_server(
         loop, lambda port: fetch(port, "POST", headers=headers, body=b"a=b")
@@ -144,7 +144,7 @@ def test_a_post_carries_its_body_and_headers(loop: str) -> None:
     assert seen.values(b"content-length") == [b"3"]
 
 
-def test_a_post_without_body_says_so(loop: str) -> None:
+def test_fetch_post_without_body_sends_content_length_0(loop: str) -> None:
     seen = seen_by_server(loop, lambda port: fetch(port, "POST"))
     assert seen.values(b"content-length") == [b"0"]
 
@@ -160,7 +160,9 @@ def test_a_post_without_body_says_so(loop: str) -> None:
         (b"connection", b"close"),
     ],
 )
-def test_a_caller_does_not_touch_the_framing(field: tuple[bytes, bytes]) -> None:
+def test_fetch_client_controlled_field_of_caller_dropped(
+    field: tuple[bytes, bytes],
+) -> None:
     seen = seen_by_server(
         "asyncio", lambda port: fetch(port, "POST", headers=(field,), body=b"a=b")
     )
@@ -168,13 +170,13 @@ def test_a_caller_does_not_touch_the_framing(field: tuple[bytes, bytes]) -> None
     assert seen.body == b"a=b"
 
 
-def test_the_callers_user_agent_stays() -> None:
+def test_fetch_user_agent_of_caller_kept() -> None:
     field = (b"user-agent", b"other")
     seen = seen_by_server("asyncio", lambda port: fetch(port, headers=(field,)))
     assert seen.values(b"user-agent") == [b"other"]
 
 
-def test_a_header_that_would_split_the_request_is_refused(loop: str) -> None:
+def test_fetch_header_with_line_break_rejected(loop: str) -> None:
     async def main() -> str:
         client = HttpClient(settings())
         async with ScriptedServer(sends(b"")) as server:
@@ -187,10 +189,10 @@ def test_a_header_that_would_split_the_request_is_refused(loop: str) -> None:
     assert run_on(main(), loop).startswith("malformed request to ")
 
 
-# What comes back
+# Responses
 
 
-def test_an_answer_is_whole(loop: str) -> None:
+def test_fetch_returns_status_headers_and_body(loop: str) -> None:
     answer = exchange(
         loop,
         sends(b"HTTP/1.1 400 Bad\r\nContent-Length: 2\r\nX-A: 1\r\nx-a: 2\r\n\r\nno"),
@@ -221,20 +223,20 @@ def test_an_answer_is_whole(loop: str) -> None:
         ),
     ],
 )
-def test_every_framing_is_read(
+def test_fetch_response_framing_supported(
     loop: str, data: bytes, status: int, body: bytes
 ) -> None:
     answer = exchange(loop, sends(data))
     assert (answer.status, answer.body) == (status, body)
 
 
-def test_head_has_a_length_but_no_body(loop: str) -> None:
+def test_fetch_head_response_has_no_body(loop: str) -> None:
     data = b"HTTP/1.1 200 OK\r\ncontent-length: 999999\r\n\r\n"
     answer = exchange(loop, sends(data), method="HEAD")
     assert (answer.status, answer.body) == (200, b"")
 
 
-def test_an_answer_in_single_bytes(loop: str) -> None:
+def test_fetch_response_in_single_bytes(loop: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         for byte in b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc":
@@ -244,7 +246,7 @@ def test_an_answer_in_single_bytes(loop: str) -> None:
     assert exchange(loop, script).body == b"abc"
 
 
-def test_an_early_answer_is_heard_while_the_body_is_unread(loop: str) -> None:
+def test_fetch_early_response_read_while_body_is_unsent(loop: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.answer(b"too large", status=b"413 Too Large")
@@ -254,11 +256,11 @@ def test_an_early_answer_is_heard_while_the_body_is_unread(loop: str) -> None:
     assert (answer.status, answer.body) == (413, b"too large")
 
 
-# Bounds
+# Limits
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000])
-def test_a_body_up_to_the_limit(loop: str, size: int) -> None:
+def test_fetch_body_at_limit_accepted(loop: str, size: int) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.answer(bytes(size))
@@ -266,11 +268,11 @@ def test_a_body_up_to_the_limit(loop: str, size: int) -> None:
     assert exchange(loop, script, max_body=1000).body == bytes(size)
 
 
-def test_an_announced_body_above_the_limit_is_not_read(loop: str) -> None:
+def test_fetch_content_length_above_limit_rejected_unread(loop: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1001\r\n\r\n")
-        await peer.gone()  # no byte of the body is needed to refuse it
+        await peer.gone()  # rejected before the body
 
     assert "response exceeds 1000 bytes" in refused(loop, script)
 
@@ -280,7 +282,7 @@ def test_an_announced_body_above_the_limit_is_not_read(loop: str) -> None:
     [b"\r\n", b"transfer-encoding: chunked\r\n\r\n7D0\r\n"],
     ids=["until-close", "chunked"],
 )
-def test_an_endless_body_ends_at_the_limit(loop: str, head: bytes) -> None:
+def test_fetch_endless_body_rejected_at_limit(loop: str, head: bytes) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(b"HTTP/1.1 200 OK\r\n" + head)
@@ -296,7 +298,7 @@ def test_an_endless_body_ends_at_the_limit(loop: str, head: bytes) -> None:
     [b"x: y\r\n", b"x", b"HTTP/1.1 100 C\r\n\r\n"],
     ids=["fields", "one-line", "informational"],
 )
-def test_an_endless_head_is_cut(loop: str, piece: bytes) -> None:
+def test_fetch_endless_head_rejected(loop: str, piece: bytes) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(b"HTTP/1.1 200 OK\r\n" if b"HTTP" not in piece else b"")
@@ -308,7 +310,7 @@ def test_an_endless_head_is_cut(loop: str, piece: bytes) -> None:
     assert "malformed" in text or "more than 16 informational responses" in text
 
 
-# Faults
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -327,7 +329,7 @@ def test_an_endless_head_is_cut(loop: str, piece: bytes) -> None:
         b"HTTP/1.1 101 Switch\r\nupgrade: x\r\n\r\n",
     ],
 )
-def test_a_malformed_answer(loop: str, data: bytes) -> None:
+def test_fetch_malformed_response_rejected(loop: str, data: bytes) -> None:
     assert refused(loop, sends(data)).startswith("malformed response from 127.0.0.1:")
 
 
@@ -341,13 +343,13 @@ def test_a_malformed_answer(loop: str, data: bytes) -> None:
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
     ],
 )
-def test_a_server_that_leaves_early(loop: str, data: bytes) -> None:
+def test_fetch_incomplete_response_rejected(loop: str, data: bytes) -> None:
     text = refused(loop, sends(data))
     assert text.startswith("connection closed before the response was complete: ")
 
 
 @pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 OK\r\n\r\nuntil the"])
-def test_a_reset_is_no_end_of_an_answer(loop: str, data: bytes) -> None:
+def test_fetch_reset_does_not_complete_a_response(loop: str, data: bytes) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(data)
@@ -356,7 +358,7 @@ def test_a_reset_is_no_end_of_an_answer(loop: str, data: bytes) -> None:
     assert refused(loop, script).startswith("connection closed by 127.0.0.1:")
 
 
-def test_nobody_listens(loop: str) -> None:
+def test_fetch_connection_refused(loop: str) -> None:
     async def main() -> str:
         held, port = await accept_nobody()
         client = HttpClient(settings())
@@ -368,12 +370,12 @@ def test_nobody_listens(loop: str) -> None:
     assert run_on(main(), loop) == "connection refused by 127.0.0.1:PORT"
 
 
-def test_a_server_that_never_answers(loop: str) -> None:
+def test_fetch_no_response_times_out(loop: str) -> None:
     text = refused(loop, Peer.gone, timeout=0.05)
     assert text.startswith("timed out after 0.05 s: 127.0.0.1:")
 
 
-def test_the_timeout_is_for_the_whole_exchange(loop: str) -> None:
+def test_fetch_timeout_covers_the_whole_exchange(loop: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -384,7 +386,7 @@ def test_the_timeout_is_for_the_whole_exchange(loop: str) -> None:
     assert refused(loop, script, timeout=0.1).startswith("timed out after 0.1 s: ")
 
 
-def test_a_timeout_closes_the_connection(loop: str) -> None:
+def test_fetch_timeout_closes_the_connection(loop: str) -> None:
     left = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -425,21 +427,21 @@ def over_tls(
     return run_on(main(), loop)
 
 
-def test_a_certificate_of_the_configured_authority(
+def test_fetch_certificate_of_configured_ca_accepted(
     loop: str, certificate: Certificate
 ) -> None:
     trusting = settings(ca_files=(certificate.cert_file,))
     assert over_tls(loop, certificate, trusting, "127.0.0.1").body == b"over tls"
 
 
-def test_an_unknown_certificate_is_not_trusted(
+def test_fetch_certificate_of_unknown_ca_rejected(
     loop: str, certificate: Certificate
 ) -> None:
     with pytest.raises(FetchError, match=r"^certificate not trusted: 127\.0\.0\.1:"):
         over_tls(loop, certificate, settings(), "127.0.0.1")
 
 
-def test_the_certificate_must_be_for_the_host(
+def test_fetch_certificate_for_another_host_rejected(
     loop: str, certificate: Certificate
 ) -> None:
     trusting = settings(ca_files=(certificate.cert_file,))
@@ -447,12 +449,16 @@ def test_the_certificate_must_be_for_the_host(
         over_tls(loop, certificate, trusting, "localhost")
 
 
-def test_verification_can_be_switched_off(loop: str, certificate: Certificate) -> None:
+def test_fetch_insecure_skip_verify_accepts_any_certificate(
+    loop: str, certificate: Certificate
+) -> None:
     careless = settings(insecure_skip_verify=True)
     assert over_tls(loop, certificate, careless, "localhost").body == b"over tls"
 
 
-def test_the_system_store_is_added_only_on_request(certificate: Certificate) -> None:
+def test_client_context_system_store_added_on_request_only(
+    certificate: Certificate,
+) -> None:
     files = (certificate.cert_file,)
     own = client_context(settings(ca_files=files))
     assert own.cert_store_stats()["x509"] == 1
@@ -460,12 +466,16 @@ def test_the_system_store_is_added_only_on_request(certificate: Certificate) -> 
     bare = ssl.create_default_context()
     assert (
         both.cert_store_stats()["x509"] == bare.cert_store_stats()["x509"] + 1
-        or not bare.cert_store_stats()["x509"]  # a machine that keeps a folder only
+        or not bare.cert_store_stats()[
+            "x509"
+        ]  # the system may have only a directory of certificates
     )
     assert own.minimum_version is ssl.TLSVersion.TLSv1_2
 
 
-def test_several_files_of_authorities(tmp_path: Path, certificate: Certificate) -> None:
+def test_client_context_several_ca_files_loaded(
+    tmp_path: Path, certificate: Certificate
+) -> None:
     other = make_certificate(tmp_path, "other.test")
     files = (certificate.cert_file, other.cert_file)
     stats = client_context(settings(ca_files=files)).cert_store_stats()
@@ -473,7 +483,7 @@ def test_several_files_of_authorities(tmp_path: Path, certificate: Certificate) 
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
-def test_a_file_of_authorities_that_is_none(
+def test_client_context_invalid_ca_file_named(
     tmp_path: Path, certificate: Certificate, content: str | None
 ) -> None:
     path = tmp_path / "ca.pem"
@@ -484,7 +494,7 @@ def test_a_file_of_authorities_that_is_none(
             HttpClient(settings(ca_files=files))
 
 
-def test_a_plain_server_is_no_tls_server(loop: str) -> None:
+def test_fetch_https_from_plain_http_server_fails(loop: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await peer.gone()
@@ -500,9 +510,11 @@ def test_a_plain_server_is_no_tls_server(loop: str) -> None:
     assert run_on(main(), loop).startswith("tls with 127.0.0.1:")
 
 
-def test_connecting_has_its_own_timeout(loop: str) -> None:
+def test_fetch_connect_timeout(loop: str) -> None:
     async def main() -> str:
-        async with ScriptedServer(Peer.gone) as server:  # never shakes hands
+        async with ScriptedServer(
+            Peer.gone
+        ) as server:  # never completes the TLS handshake
             client = HttpClient(settings(connect_timeout=0.05))
             with pytest.raises(FetchError) as caught:
                 await client.fetch(fetch(server.port, scheme="https"))
@@ -512,14 +524,14 @@ def test_connecting_has_its_own_timeout(loop: str) -> None:
     assert run_on(main(), loop).startswith("connecting timed out after 0.05 s: 127.")
 
 
-# The pool
+# Connection pool
 
 
-class Counted:
-    """Answers every request of a connection and notes what came on which one."""
+class CountingScript:
+    """Script that responds to all requests and records the connection of each."""
 
     def __init__(self, answer: Callable[[Peer, int], Awaitable[None]]) -> None:
-        self.seen: list[tuple[int, bytes]] = []  # number of the connection, method
+        self.seen: list[tuple[int, bytes]] = []  # connection number, method
         self.closed = asyncio.Queue[int]()
         self._connections = 0
         self._answer = answer
@@ -541,17 +553,17 @@ async def plain_answer(peer: Peer, _: int) -> None:
 
 def methods_seen(
     loop: str,
-    counted: Counted,
+    script: CountingScript,
     *methods: str,
     client_settings: ClientSettings | None = None,
     step: float = 0.0,
 ) -> list[tuple[int, bytes]]:
-    """Fetch one after the other; *step* seconds pass by the client's clock between."""
+    """Fetch sequentially; the client's clock advances by *step* seconds after each."""
     now = 1.0
 
     async def main() -> None:
         nonlocal now
-        async with ScriptedServer(counted) as server:
+        async with ScriptedServer(script) as server:
             client = HttpClient(client_settings or settings(), clock=lambda: now)
             for method in methods:
                 await client.fetch(fetch(server.port, method))
@@ -559,11 +571,11 @@ def methods_seen(
             await client.close()
 
     run_on(main(), loop)
-    return counted.seen
+    return script.seen
 
 
-def test_a_connection_is_kept(loop: str) -> None:
-    seen = methods_seen(loop, Counted(plain_answer), "GET", "POST", "GET")
+def test_fetch_reuses_the_connection(loop: str) -> None:
+    seen = methods_seen(loop, CountingScript(plain_answer), "GET", "POST", "GET")
     assert seen == [(1, b"GET"), (1, b"POST"), (1, b"GET")]
 
 
@@ -576,108 +588,112 @@ def test_a_connection_is_kept(loop: str) -> None:
     ],
     ids=["close", "http/1.0", "more-than-asked"],
 )
-def test_a_connection_that_is_not_kept(loop: str, data: bytes) -> None:
+def test_fetch_closing_or_surplus_response_connection_not_reused(
+    loop: str, data: bytes
+) -> None:
     async def answer(peer: Peer, _: int) -> None:
         await peer.send(data)
 
-    assert methods_seen(loop, Counted(answer), "GET", "GET") == [
+    assert methods_seen(loop, CountingScript(answer), "GET", "GET") == [
         (1, b"GET"),
         (2, b"GET"),
     ]
 
 
-def test_a_post_takes_no_connection_that_rested_long(loop: str) -> None:
-    seen = methods_seen(loop, Counted(plain_answer), "GET", "GET", "POST", step=3.0)
+def test_fetch_post_does_not_use_a_long_idle_connection(loop: str) -> None:
+    seen = methods_seen(
+        loop, CountingScript(plain_answer), "GET", "GET", "POST", step=3.0
+    )
     assert seen == [(1, b"GET"), (1, b"GET"), (2, b"POST")]
 
 
-def test_no_connection_is_kept_for_ever(loop: str) -> None:
-    seen = methods_seen(loop, Counted(plain_answer), "GET", "GET", step=61.0)
+def test_fetch_does_not_use_a_connection_after_idle_timeout(loop: str) -> None:
+    seen = methods_seen(loop, CountingScript(plain_answer), "GET", "GET", step=61.0)
     assert seen == [(1, b"GET"), (2, b"GET")]
 
 
-def test_an_idle_connection_is_closed(loop: str) -> None:
-    counted = Counted(plain_answer)
+def test_fetch_idle_connection_closed_after_idle_timeout(loop: str) -> None:
+    script = CountingScript(plain_answer)
 
     async def main() -> None:
-        async with ScriptedServer(counted) as server:
+        async with ScriptedServer(script) as server:
             client = HttpClient(settings(), idle_timeout=0.01)
             await client.fetch(fetch(server.port))
-            assert await counted.closed.get() == 1
+            assert await script.closed.get() == 1
             await client.close()
 
     run_on(main(), loop)
 
 
 async def dies_on_second(peer: Peer, count: int) -> None:
-    """Answers, then leaves without answering what comes second on the connection."""
+    """Respond to the first request, and close at the second."""
     if count == 2:
         raise ConnectionResetError
     await peer.answer(b"x")
 
 
-def test_a_get_on_a_dead_connection_is_sent_once_more(loop: str) -> None:
-    seen = methods_seen(loop, Counted(dies_on_second), "GET", "GET")
+def test_fetch_get_on_stale_connection_retried(loop: str) -> None:
+    seen = methods_seen(loop, CountingScript(dies_on_second), "GET", "GET")
     assert seen == [(1, b"GET"), (1, b"GET"), (2, b"GET")]
 
 
-def test_a_get_is_not_sent_a_third_time(loop: str) -> None:
+def test_fetch_get_retried_only_once(loop: str) -> None:
     async def dies(peer: Peer, count: int) -> None:
         if count > 1:
             raise ConnectionResetError
         await peer.answer(b"x")
 
-    counted = Counted(dies)
+    script = CountingScript(dies)
     with pytest.raises(FetchError, match="before the response was complete"):
-        methods_seen(loop, counted, "GET", "GET")
-    assert len(counted.seen) == 3
+        methods_seen(loop, script, "GET", "GET")
+    assert len(script.seen) == 3
 
 
-def test_a_post_is_never_sent_twice(loop: str) -> None:
-    counted = Counted(dies_on_second)
+def test_fetch_post_never_retried(loop: str) -> None:
+    script = CountingScript(dies_on_second)
     with pytest.raises(FetchError, match=r"^connection closed by 127\.0\.0\.1:"):
-        methods_seen(loop, counted, "GET", "POST")
-    assert counted.seen == [(1, b"GET"), (1, b"POST")]
+        methods_seen(loop, script, "GET", "POST")
+    assert script.seen == [(1, b"GET"), (1, b"POST")]
 
 
-def test_a_get_whose_answer_had_begun_is_not_sent_again(loop: str) -> None:
+def test_fetch_get_with_partial_response_not_retried(loop: str) -> None:
     async def breaks(peer: Peer, count: int) -> None:
         if count == 2:
             await peer.send(b"H")
             raise ConnectionResetError
         await peer.answer(b"x")
 
-    counted = Counted(breaks)
+    script = CountingScript(breaks)
     with pytest.raises(FetchError, match="before the response was complete"):
-        methods_seen(loop, counted, "GET", "GET")
-    assert len(counted.seen) == 2
+        methods_seen(loop, script, "GET", "GET")
+    assert len(script.seen) == 2
 
 
-def test_a_reset_of_a_kept_connection_counts_as_dead(loop: str) -> None:
+def test_fetch_reset_of_idle_connection_retried(loop: str) -> None:
     async def resets(peer: Peer, count: int) -> None:
         if count == 2:
             peer.reset()
             raise ConnectionResetError
         await peer.answer(b"x")
 
-    seen = methods_seen(loop, Counted(resets), "GET", "GET")
+    seen = methods_seen(loop, CountingScript(resets), "GET", "GET")
     assert seen == [(1, b"GET"), (1, b"GET"), (2, b"GET")]
 
 
-def test_a_post_after_the_server_closed_takes_a_new_connection(loop: str) -> None:
+def test_fetch_post_after_server_close_uses_a_new_connection(loop: str) -> None:
     closed = asyncio.Event()
 
     async def closes(peer: Peer, count: int) -> None:
         await peer.answer(b"x")
         if count == 1:
             peer.writer.write_eof()
-            await peer.gone()  # the client has seen the end and closed as well
+            await peer.gone()  # the client has noticed the EOF and closed
             closed.set()
 
-    counted = Counted(closes)
+    script = CountingScript(closes)
 
     async def main() -> None:
-        async with ScriptedServer(counted) as server:
+        async with ScriptedServer(script) as server:
             client = HttpClient(settings())
             await client.fetch(fetch(server.port))
             await closed.wait()
@@ -685,10 +701,10 @@ def test_a_post_after_the_server_closed_takes_a_new_connection(loop: str) -> Non
             await client.close()
 
     run_on(main(), loop)
-    assert counted.seen == [(1, b"GET"), (2, b"POST")]
+    assert script.seen == [(1, b"GET"), (2, b"POST")]
 
 
-def test_the_pool_is_bounded(loop: str) -> None:
+def test_fetch_parallel_requests_respect_pool_size(loop: str) -> None:
     open_now = most = 0
 
     async def script(peer: Peer) -> None:
@@ -696,7 +712,7 @@ def test_the_pool_is_bounded(loop: str) -> None:
         await peer.request()
         open_now += 1
         most = max(most, open_now)
-        await asyncio.sleep(0)  # others that may come do so now
+        await asyncio.sleep(0)  # let other requests arrive
         open_now -= 1
         await peer.answer(b"x", head=b"connection: close\r\n")
 
@@ -713,35 +729,35 @@ def test_the_pool_is_bounded(loop: str) -> None:
 
 
 def test_fetch_at_pool_limit_reuses_the_released_connection(loop: str) -> None:
-    counted = Counted(plain_answer)
+    script = CountingScript(plain_answer)
 
     async def main() -> None:
-        async with ScriptedServer(counted) as server:
+        async with ScriptedServer(script) as server:
             client = HttpClient(settings(pool_size=1))
             await asyncio.gather(*[client.fetch(fetch(server.port)) for _ in range(4)])
             await client.close()
 
     run_on(main(), loop)
-    assert counted.seen == [(1, b"GET")] * 4
+    assert script.seen == [(1, b"GET")] * 4
 
 
 def test_reconfigure_closes_idle_connections(loop: str) -> None:
-    counted = Counted(plain_answer)
+    script = CountingScript(plain_answer)
 
     async def main() -> None:
-        async with ScriptedServer(counted) as server:
+        async with ScriptedServer(script) as server:
             client = HttpClient(settings())
             await client.fetch(fetch(server.port))
             client.reconfigure(settings(), client_context(settings()))
-            assert await counted.closed.get() == 1
+            assert await script.closed.get() == 1
             await client.fetch(fetch(server.port))
             await client.close()
 
     run_on(main(), loop)
-    assert counted.seen == [(1, b"GET"), (2, b"GET")]
+    assert script.seen == [(1, b"GET"), (2, b"GET")]
 
 
-def test_waiting_for_the_pool_counts(loop: str) -> None:
+def test_fetch_timeout_covers_the_wait_for_a_connection(loop: str) -> None:
     async def main() -> None:
         async with ScriptedServer(Peer.gone) as server:
             client = HttpClient(settings(pool_size=1))
@@ -755,22 +771,22 @@ def test_waiting_for_the_pool_counts(loop: str) -> None:
     run_on(main(), loop)
 
 
-def test_close_ends_what_is_kept(loop: str) -> None:
-    counted = Counted(plain_answer)
+def test_close_closes_idle_connections(loop: str) -> None:
+    script = CountingScript(plain_answer)
 
     async def main() -> None:
-        async with ScriptedServer(counted) as server:
+        async with ScriptedServer(script) as server:
             client = HttpClient(settings())
             await client.fetch(fetch(server.port))
             await client.close()
-            assert await counted.closed.get() == 1
+            assert await script.closed.get() == 1
             with pytest.raises(FetchError, match="the client is closed"):
                 await client.fetch(fetch(server.port))
 
     run_on(main(), loop)
 
 
-def test_close_ends_what_is_under_way(loop: str) -> None:
+def test_close_fails_exchanges_in_progress(loop: str) -> None:
     begun = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -790,7 +806,7 @@ def test_close_ends_what_is_under_way(loop: str) -> None:
     run_on(main(), loop)
 
 
-def test_cancelling_closes_the_connection(loop: str) -> None:
+def test_fetch_canceled_closes_the_connection(loop: str) -> None:
     begun, left = asyncio.Event(), asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -844,7 +860,9 @@ def through_proxy(
 CREDENTIALS = (b"proxy-authorization", b"Basic dXNlcjpwQHNz")
 
 
-def test_http_through_a_proxy(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_http_through_proxy_sends_absolute_form(
+    loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[Seen] = []
 
     async def script(peer: Peer) -> None:
@@ -858,7 +876,7 @@ def test_http_through_a_proxy(loop: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert CREDENTIALS in seen[0].headers
 
 
-def test_https_through_a_proxy(
+def test_fetch_https_through_proxy_uses_connect(
     loop: str, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connects: list[Seen] = []
@@ -885,7 +903,7 @@ def test_https_through_a_proxy(
     assert CREDENTIALS not in seen[0].headers
 
 
-def test_the_certificate_behind_a_proxy_is_judged(
+def test_fetch_https_through_proxy_verifies_the_certificate(
     loop: str, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def script(peer: Peer) -> None:
@@ -907,7 +925,7 @@ def test_the_certificate_behind_a_proxy_is_judged(
         (b"", "closed before the response was complete"),
     ],
 )
-def test_a_proxy_that_does_not_connect(
+def test_fetch_proxy_rejects_connect_fails(
     loop: str, monkeypatch: pytest.MonkeyPatch, data: bytes, message: str
 ) -> None:
     with pytest.raises(FetchError, match=message) as caught:
@@ -916,7 +934,7 @@ def test_a_proxy_that_does_not_connect(
     assert "p@ss" not in str(caught.value)
 
 
-def test_a_proxy_that_resets(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_proxy_resets_fails(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         peer.reset()
@@ -925,7 +943,9 @@ def test_a_proxy_that_resets(loop: str, monkeypatch: pytest.MonkeyPatch) -> None
         through_proxy(loop, script, "https://idp.test/", monkeypatch)
 
 
-def test_a_proxy_that_is_not_there(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_proxy_unreachable_fails(
+    loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> str:
         held, port = await accept_nobody()
         monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{port}")
@@ -943,6 +963,6 @@ def test_a_proxy_that_is_not_there(loop: str, monkeypatch: pytest.MonkeyPatch) -
     "url",
     ["ftp://idp.test/", "http://", "http://u:p@idp.test/", "/path", "http://a b/"],
 )
-def test_a_url_that_is_none(url: str) -> None:
+def test_fetch_invalid_url_rejected(url: str) -> None:
     with pytest.raises(FetchError, match=r"^not an http or https URL with a host$"):
         run_on(HttpClient(settings()).fetch(Fetch("GET", url)))

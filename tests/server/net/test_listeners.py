@@ -1,4 +1,4 @@
-"""Listening sockets: TCP, unix sockets, TLS, and what goes wrong."""
+"""Listening sockets: TCP, unix sockets, TLS, and errors."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from support.certificates import make_certificate
 from support.ports import LOOPBACK
 
 
-def test_unix_socket(tmp_path: Path) -> None:
-    """It has its mode, and is gone at the end; a stale one is replaced."""
+def test_open_listeners_unix_socket_replaces_stale_one_and_is_removed(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
@@ -31,17 +32,15 @@ def test_unix_socket(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_file_is_not_replaced(tmp_path: Path) -> None:
-    """Something that is no socket stays."""
+def test_open_listener_path_of_regular_file_rejected(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    path.write_text("precious")
+    path.write_text("content")
     with pytest.raises(ListenError, match="not a socket"):
         open_listener(Listener(path=str(path)))
-    assert path.read_text() == "precious"
+    assert path.read_text() == "content"
 
 
-def test_port_in_use() -> None:
-    """The error names the address."""
+def test_open_listener_port_in_use_names_the_address() -> None:
     with open_listeners([Listener(host=LOOPBACK)]) as (listening,):
         port = listening.socket.getsockname()[1]
         assert listening.name == f"http://{LOOPBACK}:{port}"
@@ -49,8 +48,9 @@ def test_port_in_use() -> None:
             open_listener(Listener(host=LOOPBACK, port=port))
 
 
-def test_tls(tmp_path: Path) -> None:
-    """A context for https; unreadable files and odd versions are errors."""
+def test_open_listeners_tls_has_context_and_rejects_invalid_settings(
+    tmp_path: Path,
+) -> None:
     cert = make_certificate(tmp_path, LOOPBACK)
     tls = TlsSettings(cert_file=cert.cert_file, key_file=cert.key_file)
     with open_listeners([Listener(host=LOOPBACK, tls=tls)]) as (listening,):

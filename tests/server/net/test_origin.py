@@ -1,4 +1,4 @@
-"""URLs and the environment's proxies, as data."""
+"""Origins of URLs, and the proxies of the environment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from authproxy_core.errors import FetchError
         ("http://10.0.0.1//a", Origin("http", "10.0.0.1", 80), "//a"),
     ],
 )
-def test_parts_of_a_url(url: str, origin: Origin, target: str) -> None:
+def test_split_url_valid_url_gives_origin_and_target(
+    url: str, origin: Origin, target: str
+) -> None:
     assert split_url(url) == (origin, target)
 
 
@@ -56,13 +58,13 @@ def test_parts_of_a_url(url: str, origin: Origin, target: str) -> None:
         "http://.idp.test/",
     ],
 )
-def test_what_is_no_usable_url(url: str) -> None:
+def test_split_url_invalid_url_rejected(url: str) -> None:
     with pytest.raises(FetchError, match=r"^not an http or https URL with a host$"):
         split_url(url)
 
 
 @pytest.mark.parametrize(
-    ("origin", "where", "authority"),
+    ("origin", "host_port", "authority"),
     [
         (Origin("http", "a.test", 80), "a.test:80", "a.test"),
         (Origin("https", "a.test", 443), "a.test:443", "a.test"),
@@ -71,8 +73,10 @@ def test_what_is_no_usable_url(url: str) -> None:
         (Origin("http", "::1", 8080), "[::1]:8080", "[::1]:8080"),
     ],
 )
-def test_names_of_an_origin(origin: Origin, where: str, authority: str) -> None:
-    assert (origin.host_port, origin.authority) == (where, authority)
+def test_origin_host_port_and_authority(
+    origin: Origin, host_port: str, authority: str
+) -> None:
+    assert (origin.host_port, origin.authority) == (host_port, authority)
 
 
 PROXY = Origin("http", "proxy.test", 3128)
@@ -81,14 +85,14 @@ PROXY = Origin("http", "proxy.test", 3128)
 @pytest.mark.parametrize(
     "url", ["http://proxy.test:3128", "proxy.test:3128", "HTTP://Proxy.test:3128/"]
 )
-def test_the_proxy_of_a_scheme(url: str) -> None:
+def test_select_proxy_depends_on_the_scheme(url: str) -> None:
     origin = Origin("https", "idp.test", 443)
     assert select_proxy(origin, {"https": url}) == (PROXY, ())
     assert select_proxy(origin, {"http": url}) is None
     assert select_proxy(origin, {}) is None
 
 
-def test_credentials_of_a_proxy() -> None:
+def test_select_proxy_credentials_become_proxy_authorization() -> None:
     proxy = select_proxy(
         Origin("http", "idp.test", 80), {"http": "http://u:p%40@proxy.test:3128"}
     )
@@ -98,7 +102,9 @@ def test_credentials_of_a_proxy() -> None:
 @pytest.mark.parametrize(
     "url", ["socks5://proxy.test", "https://proxy.test", "http://", "http://s3cr3t@/"]
 )
-def test_a_proxy_that_is_not_spoken(url: str) -> None:
+def test_select_proxy_unsupported_proxy_url_rejected_without_credentials(
+    url: str,
+) -> None:
     with pytest.raises(FetchError, match=r"is not http://HOST:PORT$") as caught:
         select_proxy(Origin("http", "idp.test", 80), {"http": url})
     assert "s3cr3t" not in str(caught.value)
@@ -130,6 +136,8 @@ def test_a_proxy_that_is_not_spoken(url: str) -> None:
         ("", "::1", True),
     ],
 )
-def test_what_needs_no_proxy(no_proxy: str, host: str, direct: bool) -> None:
+def test_select_proxy_no_proxy_and_loopback_are_direct(
+    no_proxy: str, host: str, direct: bool
+) -> None:
     proxies = {"http": "http://proxy.test:3128", "no": no_proxy}
     assert (select_proxy(Origin("http", host, 80), proxies) is None) is direct

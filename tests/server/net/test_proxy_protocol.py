@@ -1,4 +1,4 @@
-"""The PROXY protocol: what its header may be, and what comes of it over the wire."""
+"""PROXY protocol: parsing, and clients behind a load balancer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 def line(client: str, port: int, family: int) -> bytes:
-    """A header of version 1."""
+    """Return a header of version 1."""
     other = "::1" if family == 6 else "127.0.0.1"
     return f"PROXY TCP{family} {client} {other} {port} 443\r\n".encode()
 
@@ -44,7 +44,7 @@ def line(client: str, port: int, family: int) -> bytes:
 def binary(
     client: str, port: int, extras: bytes = b"", command: int = 0x21, family: int = 0
 ) -> bytes:
-    """A header of version 2."""
+    """Return a header of version 2."""
     address = ipaddress.ip_address(client)
     family = family or (0x11 if address.version == 4 else 0x21)
     block = address.packed * 2 + struct.pack("!HH", port, 443) + extras
@@ -52,10 +52,10 @@ def binary(
 
 
 @given(ADDRESS, PORT, st.binary(max_size=60))
-def test_headers_are_read(
+def test_parse_header_valid_header_gives_the_client(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int, rest: bytes
 ) -> None:
-    """Both versions; what follows is not touched, and no part of one is enough."""
+    """Later bytes are ignored, and every proper prefix is incomplete."""
     mapped = getattr(address, "ipv4_mapped", None)
     expected = (str(mapped or address), port)
     for header in (
@@ -69,7 +69,7 @@ def test_headers_are_read(
 
 
 @given(st.binary(max_size=300))
-def test_anything_is_a_header_or_an_error(data: bytes) -> None:
+def test_parse_header_any_bytes_parse_or_raise_header_error(data: bytes) -> None:
     for start in (b"", SIGNATURE, b"PROXY ", b"PROXY TCP4 "):
         with contextlib.suppress(HeaderError):
             found = parse_header(start + data)
@@ -86,7 +86,7 @@ def test_anything_is_a_header_or_an_error(data: bytes) -> None:
         SIGNATURE + b"\x21\x00\x00\x00",
     ],
 )
-def test_the_balancer_itself(header: bytes) -> None:
+def test_parse_header_local_or_unknown_has_no_client(header: bytes) -> None:
     assert parse_header(header) == ProxyHeader(len(header), None)
 
 
@@ -123,20 +123,20 @@ def test_the_balancer_itself(header: bytes) -> None:
         SIGNATURE[:-1] + b"x",
     ],
 )
-def test_malformed_headers(header: bytes) -> None:
+def test_parse_header_malformed_header_rejected(header: bytes) -> None:
     with pytest.raises(HeaderError):
         parse_header(header)
 
 
-def test_option() -> None:
+def test_proxy_protocol_from_parsed_and_validated() -> None:
     found = settings("--proxy-protocol-from=10.0.0.0/8,192.0.2.1,unix")
     assert found.proxy_protocol_from == ("10.0.0.0/8", "192.0.2.1", "unix")
     assert "proxy_protocol_from" in problem("--proxy-protocol-from=10.0.0.1/8")
     assert "proxy_protocol_from" in problem("--proxy-protocol-from=balancer")
 
 
-def test_announced_clients(tmp_path: Path) -> None:
-    """The address is the peer's for logs and trust; a missing header ends it."""
+def test_proxy_protocol_client_used_for_logs_and_trust(tmp_path: Path) -> None:
+    """A connection without a valid header is refused."""
     with Program(
         tmp_path,
         proxy_protocol_from=["127.0.0.0/8"],
@@ -154,11 +154,11 @@ def test_announced_clients(tmp_path: Path) -> None:
         program.wait_until(lambda: program.log().count('"/ping"') == 2)
         assert "192.0.2.7 - " in program.log()
         start = b"GET /oauth2/start HTTP/1.1\r\nHost: a\r\nX-Forwarded-Host: app.example\r\n\r\n"
-        for client, believed in (("192.0.2.7", True), ("192.0.2.8", False)):
+        for client, is_trusted in (("192.0.2.7", True), ("192.0.2.8", False)):
             with Wire(port) as wire:
                 wire.send(line(client, 4711, 4) + start)
                 location = wire.answer().headers["location"]
-                assert ("app.example" in location) is believed
+                assert ("app.example" in location) is is_trusted
         for opening in (PING, line("x", 1, 4), b""):
             with Wire(port) as wire:
                 wire.send(opening)
@@ -168,7 +168,7 @@ def test_announced_clients(tmp_path: Path) -> None:
         program.wait_until(lambda: "connection refused: expected" in program.log())
 
 
-def test_header_before_tls(tmp_path: Path) -> None:
+def test_proxy_protocol_header_before_tls_accepted(tmp_path: Path) -> None:
     certificate = make_certificate(tmp_path, LOOPBACK)
     with (
         Program(
@@ -188,7 +188,7 @@ def test_header_before_tls(tmp_path: Path) -> None:
         program.wait_until(lambda: "[2001:db8::7]:4711 - " in program.log())
 
 
-def test_header_before_http2(tmp_path: Path) -> None:
+def test_proxy_protocol_header_before_http2_accepted(tmp_path: Path) -> None:
     certificate = make_certificate(tmp_path, LOOPBACK)
     with Program(
         tmp_path,
@@ -216,8 +216,8 @@ listen balancer
 
 
 @pytest.mark.parametrize("how", ["send-proxy", "send-proxy-v2"])
-def test_real_haproxy(tmp_path: Path, how: str) -> None:
-    """Both versions as HAProxy writes them; its health checks are of the balancer itself."""
+def test_proxy_protocol_from_haproxy_accepted(tmp_path: Path, how: str) -> None:
+    """HAProxy's health checks have no client; they are not refused."""
     haproxy = find("haproxy")
     if haproxy is None:
         pytest.skip("haproxy is not installed")
@@ -243,8 +243,10 @@ def test_real_haproxy(tmp_path: Path, how: str) -> None:
         assert "connection refused:" not in program.log()
 
 
-def test_others_are_as_usual(tmp_path: Path) -> None:
-    """FH29: a header from somebody who is not named is a malformed request."""
+def test_fh29_proxy_protocol_header_from_untrusted_peer_rejected(
+    tmp_path: Path,
+) -> None:
+    """To HTTP, the header is a malformed request line."""
     with Program(tmp_path, proxy_protocol_from=["192.0.2.1"]) as program:
         with Wire(program.port) as wire:
             wire.send(PING)
@@ -255,8 +257,8 @@ def test_others_are_as_usual(tmp_path: Path) -> None:
             assert wire.ended
 
 
-def test_unix_peers(tmp_path: Path) -> None:
-    """Behind a balancer on the same machine; without a client it is the socket's peer."""
+def test_proxy_protocol_from_unix_peer_accepted(tmp_path: Path) -> None:
+    """A load balancer on the same machine; without a client the log has "@"."""
     path = tmp_path / "socket"
     with Program(
         tmp_path, http_address=f"unix://{path},mode=0600", proxy_protocol_from=["unix"]
@@ -267,7 +269,7 @@ def test_unix_peers(tmp_path: Path) -> None:
             + session_cookie().encode()
             + b"\r\n\r\n"
         )
-        for header, logged in (
+        for header, start in (
             (line("192.0.2.7", 4711, 4), "192.0.2.7:4711 - "),
             (b"PROXY UNKNOWN\r\n", "@ - "),
         ):
@@ -276,4 +278,4 @@ def test_unix_peers(tmp_path: Path) -> None:
                 client.connect(str(path))
                 client.sendall(header + check)
                 assert client.recv(1000).startswith(b"HTTP/1.1 202 ")
-            until(lambda: logged in program.log(), "the log line")  # noqa: B023
+            until(lambda: start in program.log(), "the log line")  # noqa: B023

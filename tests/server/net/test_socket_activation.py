@@ -1,4 +1,4 @@
-"""Sockets that systemd has opened: ``fd:N``."""
+"""Sockets passed by systemd: ``fd:N``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.program import Program
 from support.server import Wire, until
 
 PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
-# Does what systemd does: a listening socket is descriptor 3 of the program.
+# Like systemd: a listening socket is descriptor 3 of authproxy.
 ACTIVATION = """
 import os, socket, sys
 listening = socket.socket()
@@ -34,7 +34,7 @@ sys.exit(main())
 """
 
 
-# The same with Restart=always: a program that has ended is started again.
+# With Restart=always: authproxy is restarted when it exits.
 SERVICE = """
 import os, socket, sys
 listening = socket.socket()
@@ -52,19 +52,19 @@ while True:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_restarts_lose_nobody(tmp_path: Path, workers: int) -> None:
-    """Who connects while there is no program waits for the next one."""
-    over = threading.Event()
-    served, lost = [0], []
+def test_systemd_socket_restart_loses_no_request(tmp_path: Path, workers: int) -> None:
+    """New connections wait in the backlog during a restart."""
+    stopped = threading.Event()
+    served, errors = [0], []
 
-    def anew() -> None:
-        while not over.is_set():
+    def send_requests() -> None:
+        while not stopped.is_set():
             connection = HTTPConnection(LOOPBACK, program.port, timeout=30)
             try:
                 connection.request("GET", "/ping")
                 served[0] += connection.getresponse().status == 200
             except (OSError, HTTPException) as error:
-                lost.append(repr(error))
+                errors.append(repr(error))
             finally:
                 connection.close()
 
@@ -72,7 +72,7 @@ def test_restarts_lose_nobody(tmp_path: Path, workers: int) -> None:
         tmp_path, wrapper=("-c", SERVICE), http_address="fd:3", workers=workers
     ) as program:
         program.started()
-        clients = [threading.Thread(target=anew) for _ in range(3)]
+        clients = [threading.Thread(target=send_requests) for _ in range(3)]
         for client in clients:
             client.start()
         for _ in range(2):
@@ -81,19 +81,19 @@ def test_restarts_lose_nobody(tmp_path: Path, workers: int) -> None:
             [current] = program.workers
             os.kill(current, signal.SIGTERM)
             until(
-                lambda old=current: program.workers not in ([], [old]), "the next", 30
+                lambda old=current: program.workers not in ([], [old]), "a restart", 30
             )
         served[0] = 0
-        until(lambda: served[0] > 20, "requests of the last one", 30)
-        over.set()
+        until(lambda: served[0] > 20, "requests after the restarts", 30)
+        stopped.set()
         for client in clients:
             client.join(30)
             assert not client.is_alive()
-    assert lost == []
+    assert errors == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_socket_of_systemd(tmp_path: Path, workers: int) -> None:
+def test_systemd_socket_serves_requests(tmp_path: Path, workers: int) -> None:
     with Program(
         tmp_path, wrapper=("-c", ACTIVATION), http_address="fd:3", workers=workers
     ) as program:
@@ -105,7 +105,7 @@ def test_socket_of_systemd(tmp_path: Path, workers: int) -> None:
         assert program.wait() == 0
 
 
-def test_tls_on_a_socket_of_systemd(tmp_path: Path) -> None:
+def test_systemd_socket_serves_tls(tmp_path: Path) -> None:
     certificate = make_certificate(tmp_path, LOOPBACK)
     with (
         Program(
@@ -123,20 +123,22 @@ def test_tls_on_a_socket_of_systemd(tmp_path: Path) -> None:
         assert wire.answer().status == 200
 
 
-def test_it_goes_on_without_us(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Who comes while nobody serves it waits for the next program."""
-    with socket.socket() as systemds, socket.socket() as client:
-        systemds.bind((LOOPBACK, 0))
-        systemds.listen()
-        descriptor = os.dup(systemds.fileno())
+def test_refuse_connections_inherited_socket_keeps_accepting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """New connections wait in the backlog for the next process."""
+    with socket.socket() as original, socket.socket() as client:
+        original.bind((LOOPBACK, 0))
+        original.listen()
+        descriptor = os.dup(original.fileno())
         monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
         monkeypatch.setenv("LISTEN_FDS", str(descriptor - 2))
         listening = open_listener(Listener(descriptor=descriptor))
         refuse_connections(listening)
         listening.socket.close()
         client.settimeout(5)
-        client.connect(systemds.getsockname())
-        systemds.accept()[0].close()
+        client.connect(original.getsockname())
+        original.accept()[0].close()
 
 
 @pytest.mark.parametrize(
@@ -150,11 +152,11 @@ def test_it_goes_on_without_us(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         (
             "own",
             "9999",
-            "no listening|not a socket|Bad file|non-socket|Socket operation",
+            "not a listening|not a socket|Bad file|non-socket|Socket operation",
         ),
     ],
 )
-def test_no_socket(
+def test_open_listener_descriptor_without_socket_rejected(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pid: str, count: str, text: str
 ) -> None:
     with (tmp_path / "file").open("w") as file:
@@ -169,7 +171,9 @@ def test_no_socket(
         os.close(descriptor)
 
 
-def test_socket_that_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_listener_socket_that_does_not_listen_rejected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with socket.socket() as idle:
         monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
         monkeypatch.setenv("LISTEN_FDS", "9999")
@@ -178,7 +182,7 @@ def test_socket_that_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
         idle.listen()  # still open
 
 
-def test_option() -> None:
+def test_http_address_descriptor_parsed_and_validated() -> None:
     [listener] = settings("--http-address=fd:4").listeners
     assert listener == Listener(descriptor=4)
     for bad in ("fd:2", "fd:http", "fd:", "fd:-1", "fd:99999999999"):

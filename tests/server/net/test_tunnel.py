@@ -1,4 +1,4 @@
-"""Upgrades, from a client's socket to an upstream's and back."""
+"""Upgrades and tunnels between a client and an upstream."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ import websockets.exceptions
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.sync.client import ClientConnection, connect
 
+from authproxy.downstream.h1_exchange import Exchange, RequestBody
+from authproxy.http.upstream_response import ResponseReader
 from authproxy.net.tunnel import Tunnel, UpgradedConnection
 from authproxy.server_settings import ForwardSettings, Limits
 from authproxy.upstream.forwarder import Forwarder
+from authproxy.upstream.relay import Relay
+from authproxy.upstream.tunnel_registry import _MonitoredTunnel
 from authproxy_core.effects import Outcome
 from authproxy_core.messages import Forward, Headers, Request, Upstream
 from support.scripted import Peer, Script, ScriptedServer, run
@@ -31,7 +35,7 @@ SWITCH = b"HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: chat\r\nX-A: 1\r\n
 
 
 def forwarding(port: int, path: str = "") -> Outcome:
-    """An application that forwards everything, upgrades too."""
+    """Return an application that forwards all requests, including upgrades."""
     upstream = Upstream("app", "http", "127.0.0.1", port, path, 5.0)
 
     def handle(request: Request) -> Outcome:
@@ -47,14 +51,14 @@ def forwarding(port: int, path: str = "") -> Outcome:
 
 @contextlib.contextmanager
 def upstream(script: Script, *, path: str = "") -> Iterator[int]:
-    """The port of a scripted server that runs in a thread."""
+    """Yield the port of a scripted server that runs in a thread."""
     started, stop = threading.Event(), threading.Event()
     ports: list[int] = []
     errors: list[BaseException] = []
 
     async def main() -> None:
-        async with ScriptedServer(script, path=path) as played:
-            ports.append(1 if path else played.port)
+        async with ScriptedServer(script, path=path) as scripted:
+            ports.append(1 if path else scripted.port)
             started.set()
             await asyncio.to_thread(stop.wait, 30)
 
@@ -80,7 +84,7 @@ def upstream(script: Script, *, path: str = "") -> Iterator[int]:
 def proxied(
     script: Script, settings: ForwardSettings | None = None, **limits: float
 ) -> Iterator[tuple[Server, Wire]]:
-    """A proxy in front of *script*, and a raw connection to it."""
+    """Yield a server that forwards to *script*, and a connection to it."""
     with (
         upstream(script) as port,
         Server(forwarding(port), Limits(**limits)) as server,  # type: ignore[arg-type]
@@ -92,7 +96,7 @@ def proxied(
 
 
 async def echo(peer: Peer) -> None:
-    """Switch, then send back whatever comes, to the client's end."""
+    """Switch protocols, then echo all bytes until EOF."""
     seen = await peer.head()
     assert seen.values(b"connection") == [b"Upgrade"]
     assert seen.values(b"upgrade") == [b"Chat"]
@@ -102,14 +106,14 @@ async def echo(peer: Peer) -> None:
 
 
 def switched(wire: Wire, data: bytes = ASK) -> dict[str, str]:
-    """The headers of the 101 that answers *data*."""
+    """Send *data* and return the headers of the 101 response."""
     wire.send(data)
     answer = wire.answer()
     assert answer.status == 101, answer
     return answer.headers
 
 
-def test_bytes_pass_both_ways_after_the_switch() -> None:
+def test_tunnel_copies_bytes_in_both_directions() -> None:
     with proxied(echo) as (server, wire):
         headers = switched(wire)
         assert (headers["upgrade"], headers["connection"]) == ("chat", "Upgrade")
@@ -124,7 +128,7 @@ def test_bytes_pass_both_ways_after_the_switch() -> None:
         server.logged(" 101 100020 ")
 
 
-def test_bytes_that_come_too_early_are_not_lost() -> None:
+def test_tunnel_early_bytes_of_both_sides_arrive() -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(SWITCH + b"hello")
@@ -136,7 +140,7 @@ def test_bytes_that_come_too_early_are_not_lost() -> None:
         assert wire.rest() == b"hello!"
 
 
-def test_the_upstream_is_told_of_the_end_and_may_still_answer() -> None:
+def test_tunnel_client_eof_upstream_can_still_send() -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(SWITCH)
@@ -151,14 +155,14 @@ def test_the_upstream_is_told_of_the_end_and_may_still_answer() -> None:
 
 
 @pytest.mark.parametrize("resets", [False, True])
-def test_the_client_leaves(resets: bool) -> None:
-    gone = threading.Event()
+def test_tunnel_client_closes_upstream_is_closed(resets: bool) -> None:
+    closed = threading.Event()
 
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(SWITCH)
         await peer.gone()
-        gone.set()
+        closed.set()
 
     with proxied(script) as (server, wire):
         switched(wire)
@@ -168,14 +172,14 @@ def test_the_client_leaves(resets: bool) -> None:
             linger = struct.pack("ii", 1, 0)
             wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         wire.socket.close()
-        assert gone.wait(5)
+        assert closed.wait(5)
         until(
             lambda: not server.context.connections and not server.context.tasks,
             "the end",
         )
 
 
-def test_the_upstream_leaves() -> None:
+def test_tunnel_upstream_resets_client_is_closed() -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(SWITCH)
@@ -190,7 +194,7 @@ def test_the_upstream_leaves() -> None:
         )
 
 
-def test_who_does_not_read_is_not_sent_more_than_fits() -> None:
+def test_tunnel_client_does_not_read_upstream_is_paused() -> None:
     sent = 0
 
     async def script(peer: Peer) -> None:
@@ -217,7 +221,7 @@ def test_who_does_not_read_is_not_sent_more_than_fits() -> None:
         assert received == size
 
 
-def test_who_never_reads_is_cut_off() -> None:
+def test_tunnel_client_never_reads_is_closed_after_write_timeout() -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(SWITCH)
@@ -230,14 +234,14 @@ def test_who_never_reads_is_cut_off() -> None:
         until(lambda: not server.context.connections, "the end", 10.0)
 
 
-def test_a_tunnel_lives_no_longer_than_it_may() -> None:
+def test_tunnel_upgrade_lifetime_expired_is_closed() -> None:
     with proxied(echo, ForwardSettings(upgrade_lifetime=0.2)) as (_, wire):
         switched(wire)
         wire.send(b"x")
         assert wire.rest() == b"x"
 
 
-def test_a_tunnel_ends_with_its_session() -> None:
+def test_tunnel_session_revoked_is_closed() -> None:
     with proxied(echo, ForwardSettings(upgrade_check_interval=0.05)) as (server, wire):
         switched(wire)
         for _ in range(5):
@@ -249,14 +253,14 @@ def test_a_tunnel_ends_with_its_session() -> None:
         server.logged("session expired or revoked")
 
 
-def test_a_tunnel_whose_session_can_not_be_judged_ends() -> None:
+def test_tunnel_session_check_fails_is_closed() -> None:
     with proxied(echo, ForwardSettings(upgrade_check_interval=0.05)) as (server, wire):
         switched(wire)
         server.application.is_session_valid = None  # type: ignore[method-assign,assignment]
         assert wire.rest() == b""
 
 
-def test_a_tunnel_is_not_waited_for() -> None:
+def test_tunnel_counts_as_idle_connection() -> None:
     with proxied(echo) as (server, wire):
         switched(wire)
         assert all(connection.idle for connection in server.context.connections)
@@ -270,7 +274,7 @@ def test_a_tunnel_is_not_waited_for() -> None:
         b"HTTP/1.1 101 Go\r\nUpgrade: chat\r\nUpgrade: chat\r\n\r\n",
     ],
 )
-def test_a_switch_to_something_else_is_a_failure(answer: bytes) -> None:
+def test_upgrade_to_another_protocol_is_502(answer: bytes) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(answer)
@@ -280,7 +284,7 @@ def test_a_switch_to_something_else_is_a_failure(answer: bytes) -> None:
         assert (wire.answer().status, wire.rest()) == (502, b"")
 
 
-def test_a_switch_that_nobody_asked_for_is_a_failure() -> None:
+def test_upgrade_without_request_is_502() -> None:
     async def script(peer: Peer) -> None:
         seen = await peer.head()
         assert not seen.values(b"upgrade")
@@ -291,7 +295,7 @@ def test_a_switch_that_nobody_asked_for_is_a_failure() -> None:
         assert wire.answer().status == 502
 
 
-def test_ht22_after_a_refusal_nothing_more_is_read() -> None:
+def test_ht22_upgrade_rejected_bytes_after_the_request_ignored() -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await peer.answer(b"no", status=b"426 Upgrade Required")
@@ -305,7 +309,7 @@ def test_ht22_after_a_refusal_nothing_more_is_read() -> None:
         assert len(server.application.requests) == 1
 
 
-def test_an_old_client_can_not_switch() -> None:
+def test_upgrade_from_http10_not_forwarded() -> None:
     async def script(peer: Peer) -> None:
         seen = await peer.request()
         assert not seen.values(b"upgrade")
@@ -316,7 +320,7 @@ def test_an_old_client_can_not_switch() -> None:
         assert wire.answer().body == b"plain"
 
 
-def test_nothing_is_left_when_the_process_stops() -> None:
+def test_tunnel_transport_aborted_is_logged() -> None:
     with proxied(echo) as (server, wire):
         switched(wire)
         until(lambda: not server.context.tasks, "the end of the task")
@@ -326,30 +330,31 @@ def test_nothing_is_left_when_the_process_stops() -> None:
         server.logged(" 101 0 ")
 
 
-def test_a_waiting_tunnel_keeps_nothing_of_http() -> None:
+def test_tunnel_holds_no_http_objects() -> None:
     with proxied(echo) as (server, wire):
         switched(wire)
         until(lambda: not server.context.tasks, "the end of the task")
         gc.collect()
-        kept = {type(one).__name__ for one in gc.get_objects()}
-        assert not kept & {"Exchange", "RequestBody", "Relay", "ResponseReader"}
+        classes = {type(item) for item in gc.get_objects()}
+        assert not classes & {Exchange, RequestBody, Relay, ResponseReader}
         wire.send(b"x")
         assert wire.take(1) == b"x"
 
 
-def test_what_is_known_of_a_tunnel_goes_with_it() -> None:
+def test_tunnel_closed_session_monitor_is_freed() -> None:
     with proxied(echo, ForwardSettings(upgrade_check_interval=600)) as (server, wire):
         switched(wire)
+        assert _MonitoredTunnel in {type(item) for item in gc.get_objects()}
         wire.socket.close()
         server.logged(" 101 0 ")
 
-        def watched() -> list[object]:
-            return [one for one in gc.get_objects() if type(one).__name__ == "_Watched"]
+        def monitored() -> list[object]:
+            return [item for item in gc.get_objects() if type(item) is _MonitoredTunnel]
 
-        until(lambda: not watched(), "the end of what is known")
+        until(lambda: not monitored(), "the release of the session monitor")
 
 
-def test_tunnels_take_no_room_from_requests() -> None:
+def test_tunnels_do_not_count_for_the_connection_limit() -> None:
     async def script(peer: Peer) -> None:
         seen = await peer.request()
         if not seen.values(b"upgrade"):
@@ -369,11 +374,11 @@ def test_tunnels_take_no_room_from_requests() -> None:
             assert other.answer().body == b"plain"
 
 
-# With the library that others use
+# With the websockets library
 
 
 async def chat(connection: ServerConnection) -> None:
-    """Send back what comes; "close" closes with a code of its own."""
+    """Echo messages; "close" closes the connection with a specific code."""
     async for message in connection:
         if message == "close":
             await connection.close(4321, "enough")
@@ -382,7 +387,7 @@ async def chat(connection: ServerConnection) -> None:
 
 @contextlib.contextmanager
 def websocket() -> Iterator[ClientConnection]:
-    """A WebSocket through the proxy."""
+    """Yield a WebSocket through authproxy."""
     started, stop = threading.Event(), threading.Event()
     ports: list[int] = []
 
@@ -406,7 +411,7 @@ def websocket() -> Iterator[ClientConnection]:
         thread.join()
 
 
-def test_messages_of_every_kind_and_size() -> None:
+def test_websocket_messages_of_all_kinds_and_sizes_arrive() -> None:
     with websocket() as client:
         for message in ("text", "ü" * 70_000, b"\x00\xff", b"x" * 900_000, ""):
             client.send(message)
@@ -414,7 +419,7 @@ def test_messages_of_every_kind_and_size() -> None:
         assert client.ping().wait(5)
 
 
-def test_the_code_of_the_upstreams_close_arrives() -> None:
+def test_websocket_close_code_of_upstream_arrives() -> None:
     with websocket() as client:
         client.send("close")
         with pytest.raises(websockets.exceptions.ConnectionClosedError) as raised:
@@ -423,14 +428,14 @@ def test_the_code_of_the_upstreams_close_arrives() -> None:
         assert (raised.value.rcvd.code, raised.value.rcvd.reason) == (4321, "enough")
 
 
-def test_the_code_of_the_clients_close_arrives() -> None:
+def test_websocket_close_code_of_client_arrives() -> None:
     with websocket() as client:
         client.close(4000, "bye")
         assert client.close_code == 4000
 
 
-def test_much_that_is_early_does_not_end_back_pressure() -> None:
-    """What comes right behind the 101 may be more than the client reads at once."""
+def test_tunnel_many_early_bytes_keep_back_pressure() -> None:
+    """More early bytes than the high-water mark must pause the other side."""
 
     class Side(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -441,8 +446,8 @@ def test_much_that_is_early_does_not_end_back_pressure() -> None:
         loop = asyncio.get_running_loop()
         client, peer = socket.socketpair()
         upstream, source = socket.socketpair()
-        for one in (client, peer, upstream, source):
-            one.setblocking(False)
+        for end in (client, peer, upstream, source):
+            end.setblocking(False)
         to_client, _ = await loop.create_connection(Side, sock=client)
         to_upstream, _ = await loop.create_connection(Side, sock=upstream)
         early = b"x" * (400 << 10)

@@ -1,4 +1,4 @@
-"""Writes that wait for the end of the turn, time limits, and fields that come again."""
+"""Write coalescing, timeout queues, and the encoded fields of requests."""
 
 from __future__ import annotations
 
@@ -61,27 +61,27 @@ async def nothing_comes(reader: asyncio.StreamReader) -> None:
             await reader.read(1)
 
 
-def test_writes_come_in_their_order_at_the_end_of_the_turn() -> None:
+def test_write_coalescer_flushes_in_order_at_the_end_of_the_iteration() -> None:
     async def scene(transport: asyncio.Transport, reader: asyncio.StreamReader) -> None:
-        outbox = WriteCoalescer()
-        outbox.write(transport, b"a")
-        outbox.write(transport, b"b")
+        coalescer = WriteCoalescer()
+        coalescer.write(transport, b"a")
+        coalescer.write(transport, b"b")
         assert await reader.readexactly(2) == b"ab"
-        outbox.write(transport, b"c")
+        coalescer.write(transport, b"c")
         assert await reader.readexactly(1) == b"c"
 
     connected(scene)
 
 
-def test_many_are_written_before() -> None:
+def test_write_coalescer_full_queue_flushes_at_once() -> None:
     async def scene(transport: asyncio.Transport, reader: asyncio.StreamReader) -> None:
-        outbox = WriteCoalescer()
+        coalescer = WriteCoalescer()
         loop = asyncio.get_running_loop()
         turns = []
         loop.call_soon(turns.append, "next turn")
         for number in range(MAX_COALESCED_WRITES):
-            outbox.write(transport, b"%d," % number)
-        # Nothing waits any more: what closes now loses nothing.
+            coalescer.write(transport, b"%d," % number)
+        # The queue is empty now, so closing loses nothing.
         transport.close()
         assert not turns
         expected = b"".join(b"%d," % number for number in range(MAX_COALESCED_WRITES))
@@ -91,10 +91,10 @@ def test_many_are_written_before() -> None:
 
 
 @pytest.mark.parametrize("how", ["close", "write_eof", "abort", "write_now"])
-def test_what_waits_is_not_overtaken(how: str) -> None:
+def test_connection_writer_other_operations_follow_queued_writes(how: str) -> None:
     async def scene(transport: asyncio.Transport, reader: asyncio.StreamReader) -> None:
-        outbox = WriteCoalescer()
-        out = ConnectionWriter(outbox, transport)
+        coalescer = WriteCoalescer()
+        out = ConnectionWriter(coalescer, transport)
         out.write(b"first")
         match how:
             case "close":
@@ -114,41 +114,41 @@ def test_what_waits_is_not_overtaken(how: str) -> None:
     connected(scene)
 
 
-def test_what_is_closed_gets_nothing() -> None:
+def test_write_coalescer_closed_transport_skipped() -> None:
     async def scene(transport: asyncio.Transport, reader: asyncio.StreamReader) -> None:
-        outbox = WriteCoalescer()
-        outbox.write(transport, b"lost")
+        coalescer = WriteCoalescer()
+        coalescer.write(transport, b"lost")
         transport.abort()
-        outbox.flush()
+        coalescer.flush()
         assert await reader.read() == b""
 
     connected(scene)
 
 
-def test_what_can_not_be_written_hinders_nobody() -> None:
-    """Writing behind the end is an error; what waits behind it arrives."""
+def test_write_coalescer_failed_write_does_not_stop_others() -> None:
+    """A write after EOF fails; the writes after it arrive."""
 
     async def scene(transport: asyncio.Transport, reader: asyncio.StreamReader) -> None:
         first, second = socket.socketpair()
         loop = asyncio.get_running_loop()
-        ended, _ = await loop.create_connection(asyncio.Protocol, sock=first)
-        ended.write(b"x" * 4_000_000)  # so that it can't be closed yet
-        ended.write_eof()
-        outbox = WriteCoalescer()
-        outbox.write(ended, b"too late")
-        outbox.write(transport, b"arrives")
+        half_closed, _ = await loop.create_connection(asyncio.Protocol, sock=first)
+        half_closed.write(b"x" * 4_000_000)  # pending bytes keep it open
+        half_closed.write_eof()
+        coalescer = WriteCoalescer()
+        coalescer.write(half_closed, b"too late")
+        coalescer.write(transport, b"arrives")
         try:
-            outbox.flush()
+            coalescer.flush()
             assert await reader.readexactly(7) == b"arrives"
         finally:
-            ended.abort()
+            half_closed.abort()
             second.close()
 
     connected(scene)
 
 
-class Waiter:
-    """Notes when its time is over."""
+class Handler:
+    """Records its timeouts."""
 
     def __init__(self, notes: list[str], name: str) -> None:
         self.notes, self.name = notes, name
@@ -157,28 +157,28 @@ class Waiter:
         self.notes.append(self.name)
 
 
-def test_deadlines() -> None:
-    """Each gets its full time and is told once; who is done hears nothing."""
+def test_timeout_queue_calls_each_handler_once_after_its_timeout() -> None:
+    """Discarded handlers are not called."""
     notes: list[str] = []
 
     async def main() -> None:
-        deadlines = TimeoutQueue(0.05)
-        first, second, third = (Waiter(notes, name) for name in ("a", "b", "c"))
+        queue = TimeoutQueue(0.05)
+        first, second, third = (Handler(notes, name) for name in ("a", "b", "c"))
         now = monotonic()
-        deadlines.add(first, now)
-        deadlines.add(second, now)
-        deadlines.add(third, now + 0.02)
-        deadlines.discard(second)
-        deadlines.discard(second)
+        queue.add(first, now)
+        queue.add(second, now)
+        queue.add(third, now + 0.02)
+        queue.discard(second)
+        queue.discard(second)
         while "a" not in notes:
             await asyncio.sleep(0.001)
         assert monotonic() >= now + 0.05
         while "c" not in notes:
             await asyncio.sleep(0.001)
         assert monotonic() >= now + 0.07
-        deadlines.add(first, monotonic())
-        deadlines.clear()
-        deadlines.add(second, monotonic() - 1)  # already late, and a timer of its own
+        queue.add(first, monotonic())
+        queue.clear()
+        queue.add(second, monotonic() - 1)  # already expired
         while "b" not in notes:
             await asyncio.sleep(0.001)
         TimeoutQueue(0).add(first, now)
@@ -188,7 +188,7 @@ def test_deadlines() -> None:
     assert notes == ["a", "c", "b"]
 
 
-def test_encoded_fields_are_remembered_within_bounds() -> None:
+def test_field_cache_is_bounded_in_bytes() -> None:
     cache = FieldCache(limit=2000)
     tuples: list[Headers] = [((b"x-number", b"%d" % number),) for number in range(20)]
     for _ in range(2):
@@ -209,11 +209,13 @@ USER: Header = (b"x-forwarded-user", b"alice")
     [
         ((HOST, USER), (USER,)),
         ((HOST, USER), ()),
-        ((USER, HOST), (USER,)),  # not where it should be: nothing is lost or doubled
+        ((USER, HOST), (USER,)),  # in an unexpected place: neither lost nor doubled
         ((HOST, USER, HOST), (USER, USER)),
     ],
 )
-def test_the_identity_is_sent_once(headers: Headers, identity: Headers) -> None:
+def test_request_head_identity_headers_sent_once(
+    headers: Headers, identity: Headers
+) -> None:
     app = Upstream("a", "http", "h", 1)
     forward = Forward(app, b"GET", b"/", headers, identity=identity)
     for encode in (
@@ -224,7 +226,7 @@ def test_the_identity_is_sent_once(headers: Headers, identity: Headers) -> None:
         assert head == b"GET / HTTP/1.1\r\n" + encode_fields(headers) + b"\r\n"
 
 
-def test_an_identity_does_not_frame_the_request() -> None:
+def test_request_head_identity_headers_cannot_set_framing() -> None:
     app = Upstream("a", "http", "h", 1)
     identity: Headers = ((b"proxy-authorization", b"x"), (b"transfer-encoding", b"x"))
     forward = Forward(app, b"GET", b"/", (HOST, *identity), identity=identity)
