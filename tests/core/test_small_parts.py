@@ -134,6 +134,7 @@ def test_claim_text_list_and_bool() -> None:
     assert claim_list("one") == ("one",)
     assert claim_list(None) == ()
     assert claim_list([1, "x"]) == ("1", "x")
+    assert claim_list([None, "x"]) == ("x",)
     assert [claim_bool(v) for v in (True, 1, "true", "t", 0, "no", [], None)] == [
         True, True, True, True, False, False, False, False,
     ]  # fmt: skip

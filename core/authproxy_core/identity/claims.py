@@ -77,11 +77,14 @@ def claim_text(value: Any) -> str:
 
 
 def claim_list(value: Any) -> tuple[str, ...]:
-    """Return a claim as strings: one per element of a list, else a single one."""
+    """Return a claim as strings: one per element of a list, else a single one.
+
+    Null elements are skipped: they would become empty strings.
+    """
     if value is None:
         return ()
     if isinstance(value, list | tuple):
-        return tuple(claim_text(item) for item in value)
+        return tuple(claim_text(item) for item in value if item is not None)
     return (claim_text(value),)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
 from ..effects import Flow
 from ..errors import EffectError, ProviderError, TokenError
-from ..identity.claims import claim_bool, claim_text
 from ..oidc.jwt import ALGORITHMS, NON_BEARER_TYPES, ExpectedClaims, check_id_token
 from ..oidc.protocol import Metadata, Tokens, discovery_request, parse_metadata
 from ..session import Session
@@ -17,6 +16,8 @@ from ..settings.credentials import JwtIssuer
 from ..settings.root import ProviderSettings
 from .base import Provider
 from .jwks import JwksCache
+
+Value = TypeVar("Value")
 
 RETRY_DELAY = 30.0  # seconds between discovery attempts
 DEFAULT_ALGORITHMS = ("RS256",)
@@ -26,7 +27,7 @@ class BearerIssuer:
     """An issuer in ``extra_jwt_issuers``; the first token fetches metadata and keys.
 
     If discovery fails, the keys are fetched from ``/.well-known/jwks.json``.
-    *provider* defines the audience claims and the extra audiences.
+    *provider* defines the audience claims, the extra audiences and the groups claim.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class BearerIssuer:
         self.issuer = settings.issuer
         self._clock = clock
         self._keys = JwksCache(f"bearer:{settings.issuer}", clock)
+        self._groups_claim = provider.groups_claim
         self._metadata: Metadata | None = None
         self._tried_at = float("-inf")
         self._expected = ExpectedClaims(
@@ -61,13 +63,12 @@ class BearerIssuer:
         )
         now = self._clock()
         check_id_token(claims, self._expected, now)
-        verified = claims.get("email_verified")
-        if verified is not None and not claim_bool(verified):
+        if not _claim(claims, "email_verified", bool, default=True):
             raise TokenError(
                 "the email address of the token is not verified",
                 reason="email_unverified",
             )
-        user = claim_text(claims.get("sub"))
+        user = str(claims["sub"])
         return Session(
             created_at=now,
             login_at=now,
@@ -75,9 +76,9 @@ class BearerIssuer:
             access_token=token,
             id_token=token,
             user=user,
-            email=claim_text(claims.get("email")) or user,
-            groups=_groups(claims),
-            preferred_username=claim_text(claims.get("preferred_username")),
+            email=_claim(claims, "email", str, default="") or user,
+            groups=_groups(claims, self._groups_claim),
+            preferred_username=_claim(claims, "preferred_username", str, default=""),
         )
 
     def _discover(self) -> Flow[None]:
@@ -138,8 +139,30 @@ def provider_session(
     return provider.enrich_bearer(replace(session, email=email))
 
 
-def _groups(claims: Mapping[str, Any]) -> tuple[str, ...]:
-    groups = claims.get("groups", [])
-    if not isinstance(groups, list) or any(not isinstance(one, str) for one in groups):
-        raise TokenError("claim groups: expected an array of strings", reason="groups")
-    return tuple(groups)
+def _claim(
+    claims: Mapping[str, Any], name: str, kind: type[Value], *, default: Value
+) -> Value:
+    """Return a claim of type *kind*, *default* if missing; raises `TokenError`."""
+    value = claims.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, kind):
+        raise TokenError(
+            f"claim {name}: expected a {'boolean' if kind is bool else 'string'}",
+            reason="malformed",
+        )
+    return value
+
+
+def _groups(claims: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return the groups in the claim *name*: a string or an array of strings.
+
+    The name is literal, not a path. Raises `TokenError`.
+    """
+    value = claims.get(name)
+    groups = [] if value is None else value if isinstance(value, list) else [value]
+    if any(not isinstance(group, str) for group in groups):
+        raise TokenError(
+            f"claim {name}: expected a string or an array of strings", reason="groups"
+        )
+    return tuple(group for group in groups if group)

@@ -456,8 +456,8 @@ class Further:
         return self.keys.sign(kept, alg, {})
 
 
-def with_issuer(discovers: bool = True) -> tuple[Harness, Further]:
-    harness = accepting(jwt_issuers=(JwtIssuer(OTHER, "api"),))
+def with_issuer(discovers: bool = True, **provider: Any) -> tuple[Harness, Further]:
+    harness = accepting(jwt_issuers=(JwtIssuer(OTHER, "api"),), provider=provider)
     return harness, Further(harness, discovers=discovers)
 
 
@@ -483,8 +483,15 @@ def test_tokens_of_a_further_issuer(discovers: bool) -> None:
         {"aud": "authproxy"},
         {"iss": OTHER + "/"},
         {"email_verified": False},
-        {"groups": "admins"},
+        {"email_verified": "true"},
+        {"email": 7},
+        {"preferred_username": ["x"]},
         {"groups": ["a", 7]},
+        {"groups": ["a", None]},
+        {"groups": [["a"]]},
+        {"groups": {"a": "b"}},
+        {"groups": 7},
+        {"groups": True},
         {"exp": 1},
         {"sub": ""},
     ],
@@ -493,6 +500,32 @@ def test_what_a_further_issuer_says_is_judged(claims: Any) -> None:
     harness, further = with_issuer()
     assert ask(harness, bearer(further.token(**claims))).status == 401
     assert ask(harness, bearer(further.token(email_verified=True))).status == 202
+
+
+@pytest.mark.parametrize(
+    ("claims", "groups"),
+    [
+        ({"ADGroups": ["a", "b"]}, b"a,b"),
+        ({"ADGroups": "x y"}, b"x y"),
+        ({"ADGroups": ["a", ""], "groups": ["admins"]}, b"a"),
+    ],
+)
+def test_further_issuer_configured_groups_claim_read(
+    claims: Any, groups: bytes
+) -> None:
+    harness, further = with_issuer(groups_claim="ADGroups")
+    answer = ask(harness, bearer(further.token(**claims)))
+    assert header(answer, b"x-auth-request-groups") == groups
+
+
+@pytest.mark.parametrize(
+    "claims", [{"groups": ["admins"]}, {"realm": {"roles": ["admins"]}}]
+)
+def test_further_issuer_other_groups_claim_denied(claims: Any) -> None:
+    for name in ("ADGroups", "realm.roles"):
+        harness, further = with_issuer(groups_claim=name, allowed_groups=("admins",))
+        assert ask(harness, bearer(further.token(**claims))).status == 403
+        assert ask(harness, bearer(further.token(**{name: "admins"}))).status == 202
 
 
 def test_jw38_an_issuer_can_not_speak_for_another() -> None:
