@@ -48,9 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _requests_version(arguments: Iterator[str]) -> bool:
-    """Return whether ``--version`` comes before ``--help``, ``--`` and invalid switches.
+    """Return whether the command line requests the version.
 
-    As in oauth2-proxy it takes precedence over all other flags, known or not.
+    As in oauth2-proxy, ``--version`` takes precedence over all flags, known or not,
+    unless ``--help``, ``--`` or an invalid switch comes first.
     """
     for argument in arguments:
         name, equals, value = argument.partition("=")

@@ -1,6 +1,6 @@
-"""``authproxy explain``: show how a request is decided, and which access rule applies.
+"""``authproxy explain``: show the decision for a request, and why.
 
-The core decides the request with a session made from the flags. Nothing is sent to a
+The core decides the request with a session that is built from the flags. Nothing is sent to a
 provider, store or upstream.
 """
 

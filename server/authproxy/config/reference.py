@@ -19,8 +19,8 @@ over the variable, and the variable over the file. This page is generated:
 `python -m authproxy.config.reference > server/OPTIONS.md`.
 
 *extension*: the option is not in oauth2-proxy. *flat*: the option can't be used with
-`--alpha-config FILE`, a YAML file in the format of oauth2-proxy's alpha configuration
-that has its own key for it.
+`--alpha-config FILE`, a YAML file in the format of oauth2-proxy's alpha configuration,
+which has an equivalent key.
 """
 
 INDENT = " " * 8

@@ -74,8 +74,8 @@ providers:
     extraAudiences: [other]
     enabledSigningAlgs: [ES256]
 """
-    found = settings(text + SERVER, tmp_path)
-    [provider] = found.core.providers
+    loaded = settings(text + SERVER, tmp_path)
+    [provider] = loaded.core.providers
     assert (provider.id, provider.name, provider.type) == (
         "one",
         "The IdP",
@@ -99,14 +99,14 @@ providers:
     )
     assert any(
         "providers[].oidcConfig.insecureSkipNonce" in warning
-        for warning in found.warnings
+        for warning in loaded.warnings
     )
 
 
 def test_alpha_several_providers(tmp_path: Path) -> None:
     other = PROVIDER.replace("providers:", "").replace("idp\n", "other\n")
-    found = settings(PROVIDER + other + SERVER, tmp_path)
-    assert [provider.id for provider in found.core.providers] == ["idp", "other"]
+    loaded = settings(PROVIDER + other + SERVER, tmp_path)
+    assert [provider.id for provider in loaded.core.providers] == ["idp", "other"]
 
 
 @pytest.mark.parametrize(
@@ -170,8 +170,8 @@ injectRequestHeaders:
 injectResponseHeaders:
 - {{name: X-Department, values: [{{claimSource: {{claim: department}}}}]}}
 """
-    found = settings(BASE + text, tmp_path)
-    assert found.core.inject_request_headers == (
+    loaded = settings(BASE + text, tmp_path)
+    assert loaded.core.inject_request_headers == (
         HeaderRule(
             "X-User",
             (
@@ -188,10 +188,10 @@ injectResponseHeaders:
             strip_exactly=True,
         ),
     )
-    assert found.core.inject_response_headers == (
+    assert loaded.core.inject_response_headers == (
         HeaderRule("X-Department", (ClaimSource("department"),)),
     )
-    assert any("another spelling" in warning for warning in found.warnings)
+    assert any("another spelling" in warning for warning in loaded.warnings)
 
 
 @pytest.mark.parametrize(
@@ -376,8 +376,8 @@ def test_alpha_rejects_flat_flag_and_key_and_ignores_variable(
         settings(BASE, tmp_path, f"--{option.flag}={value}")
     assert caught.value.problems == (f"--{option.flag}: {message}",)
 
-    found = settings(BASE, tmp_path, env={option.environment: value})
-    assert f"{option.environment}: ignored as an option; {message}" in found.warnings
+    loaded = settings(BASE, tmp_path, env={option.environment: value})
+    assert f"{option.environment}: ignored as an option; {message}" in loaded.warnings
 
     file = tmp_path / "flat.cfg"
     file.write_text(f"{key} = '{value}'")
@@ -387,10 +387,10 @@ def test_alpha_rejects_flat_flag_and_key_and_ignores_variable(
 
 def test_alpha_keeps_other_flat_options(tmp_path: Path) -> None:
     flags = ("--cookie-name=other", "--ssl-insecure-skip-verify", "--workers=3")
-    found = settings(BASE, tmp_path, *flags)
-    assert found.core.cookie.name == "other"
-    assert found.client.insecure_skip_verify
-    assert found.workers == 3
+    loaded = settings(BASE, tmp_path, *flags)
+    assert loaded.core.cookie.name == "other"
+    assert loaded.client.insecure_skip_verify
+    assert loaded.workers == 3
 
 
 def test_alpha_has_no_default_upstreams_headers_or_parameters(

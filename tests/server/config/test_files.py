@@ -16,8 +16,8 @@ TEMPLATES = "--custom-templates-dir"
 def test_emails_file_first_column_in_lower_case(tmp_path: Path) -> None:
     file = tmp_path / "emails"
     file.write_text('# users\n Ann@Example.com , x\n\n"bob@example.com",y\n')
-    found = settings(f"{EMAILS}={file}").core.authenticated_emails
-    assert found == frozenset({"ann@example.com", "bob@example.com"})
+    loaded = settings(f"{EMAILS}={file}").core.authenticated_emails
+    assert loaded == frozenset({"ann@example.com", "bob@example.com"})
 
 
 def test_emails_file_empty_allows_no_user(tmp_path: Path) -> None:
@@ -54,16 +54,16 @@ def test_templates_directory_sets_present_templates(tmp_path: Path) -> None:
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
-    found = settings(f"{TEMPLATES}={tmp_path}")
-    pages = found.core.pages
+    loaded = settings(f"{TEMPLATES}={tmp_path}")
+    pages = loaded.core.pages
     assert (pages.sign_in_template, pages.robots) == tuple(texts.values())
     assert pages.error_template == ""
-    assert found.warnings == ()
+    assert loaded.warnings == ()
 
 
 def test_templates_directory_without_templates_warns(tmp_path: Path) -> None:
-    found = settings(f"{TEMPLATES}={tmp_path}")
-    assert found.warnings == (
+    loaded = settings(f"{TEMPLATES}={tmp_path}")
+    assert loaded.warnings == (
         f"custom_templates_dir ({TEMPLATES}): {tmp_path} contains none of sign_in.html, "
         "error.html, robots.txt; built-in pages are used",
     )

@@ -50,7 +50,7 @@ IDENTITY = (
 def test_load_settings_typical_configuration(tmp_path: Path) -> None:
     file = tmp_path / "seed.cfg"
     file.write_text(SEED)
-    found = load_settings(
+    loaded = load_settings(
         ["--config", str(file)],
         {
             "OAUTH2_PROXY_CLIENT_ID": "web",
@@ -60,7 +60,7 @@ def test_load_settings_typical_configuration(tmp_path: Path) -> None:
             "OAUTH2_PROXY_REDIRECT_URL": "",
         },
     )
-    core = found.core
+    core = loaded.core
     [provider] = core.providers
     assert (provider.id, provider.name, provider.type) == (
         "Keycloak",
@@ -86,9 +86,9 @@ def test_load_settings_typical_configuration(tmp_path: Path) -> None:
         claim("Authorization", "id_token", "Bearer "),
     )
     assert [upstream.uri for upstream in core.upstreams] == ["file:///dev/null"]
-    assert found.client.insecure_skip_verify
-    assert found.listeners == (Listener(host="127.0.0.1", port=4180),)
-    assert [warning.split(" ")[0] for warning in found.warnings] == [
+    assert loaded.client.insecure_skip_verify
+    assert loaded.listeners == (Listener(host="127.0.0.1", port=4180),)
+    assert [warning.split(" ")[0] for warning in loaded.warnings] == [
         "ssl_insecure_skip_verify",
         "reverse_proxy",
     ]
@@ -131,20 +131,20 @@ def test_load_settings_reports_problem_once() -> None:
 def test_secret_file_read_byte_for_byte(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_bytes(b" a\n")
-    found = settings("--client-secret=", f"--client-secret-file={file}")
-    assert found.core.providers[0].client_secret == Secret(b" a\n")
-    assert found.warnings == (
+    loaded = settings("--client-secret=", f"--client-secret-file={file}")
+    assert loaded.core.providers[0].client_secret == Secret(b" a\n")
+    assert loaded.warnings == (
         f"client_secret_file (--client-secret-file): {file} ends with a newline, "
         "which is part of the secret",
     )
 
 
 def test_secret_takes_precedence_over_its_file(tmp_path: Path) -> None:
-    found = settings(f"--client-secret-file={tmp_path / 'missing'}")
-    assert found.core.providers[0].client_secret == Secret("hidden-client-secret")
+    loaded = settings(f"--client-secret-file={tmp_path / 'missing'}")
+    assert loaded.core.providers[0].client_secret == Secret("hidden-client-secret")
     assert (
         "client_secret_file (--client-secret-file): ignored because client_secret is set"
-    ) in found.warnings
+    ) in loaded.warnings
 
 
 def test_https_address_without_certificate_warns() -> None:
@@ -265,10 +265,10 @@ def test_provider_id_from_display_name_or_client_id() -> None:
 
 
 def test_allowed_roles_become_groups() -> None:
-    found = settings(
+    loaded = settings(
         "--provider=keycloak-oidc", "--allowed-group=/staff", "--allowed-role=admin,c:r"
     )
-    assert found.core.providers[0].allowed_groups == (
+    assert loaded.core.providers[0].allowed_groups == (
         "/staff",
         "role:admin",
         "role:c:r",
@@ -288,8 +288,8 @@ def test_allowed_roles_become_groups() -> None:
 def test_login_parameters_prompt_replaces_approval_prompt(
     flags: tuple[str, ...], parameters: dict[str, str]
 ) -> None:
-    found = settings(*flags).core.providers[0].login_parameters
-    assert {one.name: one.values for one in found} == {
+    loaded = settings(*flags).core.providers[0].login_parameters
+    assert {one.name: one.values for one in loaded} == {
         name: (value,) for name, value in parameters.items()
     }
 
@@ -316,15 +316,15 @@ def test_request_headers_of_pass_options() -> None:
     assert settings(
         *off, "--pass-authorization-header"
     ).core.inject_request_headers == (claim("Authorization", "id_token", "Bearer "),)
-    found = settings("--skip-auth-strip-headers=false").core.inject_request_headers
-    assert all(rule.preserve_request_value for rule in found)
+    loaded = settings("--skip-auth-strip-headers=false").core.inject_request_headers
+    assert all(rule.preserve_request_value for rule in loaded)
 
 
 def test_pass_access_token_sets_request_and_response_header() -> None:
-    found = settings("--set-xauthrequest", "--pass-access-token").core
+    loaded = settings("--set-xauthrequest", "--pass-access-token").core
     for rules, name in (
-        (found.inject_request_headers, "X-Forwarded-Access-Token"),
-        (found.inject_response_headers, "X-Auth-Request-Access-Token"),
+        (loaded.inject_request_headers, "X-Forwarded-Access-Token"),
+        (loaded.inject_response_headers, "X-Auth-Request-Access-Token"),
     ):
         assert rules[-1] == claim(name, "access_token")
 
@@ -335,10 +335,10 @@ def test_basic_auth_password_sets_authorization_headers() -> None:
     assert settings(password).core.inject_request_headers == (basic, *IDENTITY)
     off = settings(password, "--pass-basic-auth=false")
     assert off.core.inject_request_headers == IDENTITY
-    found = settings(password, "--set-basic-auth", "--prefer-email-to-user").core
+    loaded = settings(password, "--set-basic-auth", "--prefer-email-to-user").core
     by_email = HeaderRule("Authorization", (ClaimSource("email", "", Secret("p")),))
-    assert found.inject_response_headers == (by_email,)
-    assert found.inject_request_headers == (
+    assert loaded.inject_response_headers == (by_email,)
+    assert loaded.inject_request_headers == (
         by_email,
         claim("X-Forwarded-Groups", "groups"),
         claim("X-Forwarded-User", "email"),
@@ -391,18 +391,18 @@ def test_minimal_session_conflicts_with_access_token() -> None:
 def test_upstream_urls_define_path_and_id(
     uri: str, expected: tuple[str, str, int | None]
 ) -> None:
-    [found] = settings(f"--upstream={uri}").core.upstreams
-    assert (found.id, found.path, found.static_code) == expected
+    [loaded] = settings(f"--upstream={uri}").core.upstreams
+    assert (loaded.id, loaded.path, loaded.static_code) == expected
 
 
 def test_upstream_options_apply_to_upstreams() -> None:
-    found = settings(
+    loaded = settings(
         "--upstream=https://h:8443/app/",
         "--pass-host-header=false",
         "--ssl-upstream-insecure-skip-verify",
         "--upstream-timeout=5s",
     )
-    assert found.core.upstreams == (
+    assert loaded.core.upstreams == (
         UpstreamSettings(
             id="/app/",
             path="/app/",
@@ -432,16 +432,16 @@ def test_upstream_ca_files_default_to_provider_ca_files(tmp_path: Path) -> None:
     provider = make_certificate(tmp_path, "provider").cert_file
     own = make_certificate(tmp_path, "own").cert_file
     app = "--upstream=https://app"
-    [found] = settings(app, f"--provider-ca-file={provider}").core.upstreams
-    assert (found.ca_pem, found.trust_system) == (Path(provider).read_text(), False)
+    [loaded] = settings(app, f"--provider-ca-file={provider}").core.upstreams
+    assert (loaded.ca_pem, loaded.trust_system) == (Path(provider).read_text(), False)
     system = "--use-system-trust-store"
-    [found] = settings(app, f"--provider-ca-file={provider}", system).core.upstreams
-    assert found.trust_system
+    [loaded] = settings(app, f"--provider-ca-file={provider}", system).core.upstreams
+    assert loaded.trust_system
     both = (f"--provider-ca-file={provider}", f"--upstream-ca-files={own}", system)
-    [found] = settings(app, *both).core.upstreams
-    assert (found.ca_pem, found.trust_system) == (Path(own).read_text(), False)
-    [found] = settings(app).core.upstreams
-    assert (found.ca_pem, found.trust_system) == ("", True)
+    [loaded] = settings(app, *both).core.upstreams
+    assert (loaded.ca_pem, loaded.trust_system) == (Path(own).read_text(), False)
+    [loaded] = settings(app).core.upstreams
+    assert (loaded.ca_pem, loaded.trust_system) == ("", True)
 
 
 def test_upstream_ca_files_invalid_rejected(tmp_path: Path) -> None:
@@ -468,20 +468,20 @@ def test_forward_options_invalid_rejected(flag: str, expected: str) -> None:
 
 
 def test_forward_options_are_set() -> None:
-    found = settings(
+    loaded = settings(
         "--websocket-origin=https://a.example:8443,http://[::1]/",
         "--websocket-origin=*",
         "--via=authproxy",
         "--upgrade-max-lifetime=1h",
         "--skip-auth-strip-headers=false",
     )
-    assert found.core.websocket_origins == (
+    assert loaded.core.websocket_origins == (
         "https://a.example:8443",
         "http://[::1]/",
         "*",
     )
-    assert found.forward.upgrade_lifetime == 3600.0
-    assert not found.core.strip_identity_headers
+    assert loaded.forward.upgrade_lifetime == 3600.0
+    assert not loaded.core.strip_identity_headers
 
 
 def test_upstreams_with_same_path_rejected() -> None:
@@ -522,8 +522,8 @@ def test_http_address_invalid_rejected(address: str) -> None:
 
 def test_tls_listener_replaces_plain_listener(tmp_path: Path) -> None:
     cert, key = make_certificate(tmp_path, "localhost")
-    found = settings(f"--tls-cert-file={cert}", f"--tls-key-file={key}")
-    [listener] = found.listeners
+    loaded = settings(f"--tls-cert-file={cert}", f"--tls-key-file={key}")
+    [listener] = loaded.listeners
     assert (listener.host, listener.port) == ("", 443)
     assert listener.tls is not None
     assert (listener.tls.min_version, listener.tls.cipher_suites) == ("TLS1.2", ())

@@ -1,4 +1,4 @@
-"""The same configuration is accepted or rejected by oauth2-proxy and authproxy.
+"""oauth2-proxy and authproxy accept and reject the same configurations.
 
 Only the exit codes of ``--config-test`` are compared: 0 valid, 1 invalid, 2 invalid
 command line.

@@ -354,7 +354,7 @@ def plain_type(hint: Any) -> Any:
 
 
 def is_plain(option: Option) -> bool:
-    """Return whether the settings field of *option* has the type of the option's values."""
+    """Return whether the settings field of *option* has the type of its values."""
     field = option.setting
     assert isinstance(field, MemberDescriptorType)
     hints = get_type_hints(field.__objclass__, include_extras=True)

@@ -30,8 +30,8 @@ from support.endpoints import public_pem, signing_key, weak_key
 
 def provider(*flags: str, env: dict[str, str] | None = None) -> ProviderSettings:
     """Return the only provider of the configuration."""
-    [found] = settings(*flags, env=env).core.providers
-    return found
+    [loaded] = settings(*flags, env=env).core.providers
+    return loaded
 
 
 def warnings(*flags: str) -> list[str]:
@@ -255,9 +255,9 @@ def test_google_group_overrides_google_groups(tmp_path: Path) -> None:
         "OAUTH2_PROXY_GOOGLE_ADMIN_EMAIL": "a@b.c",
         "OAUTH2_PROXY_GOOGLE_SERVICE_ACCOUNT_JSON": str(account),
     }
-    found = load_settings([], env)
-    assert found.core.providers[0].google.groups == ("old",)
-    assert any("overrides google_groups" in text for text in found.warnings)
+    loaded = load_settings([], env)
+    assert loaded.core.providers[0].google.groups == ("old",)
+    assert any("overrides google_groups" in text for text in loaded.warnings)
 
 
 def test_allowed_roles_require_keycloak_oidc() -> None:
@@ -312,21 +312,21 @@ ENV = {
 
 
 def test_alpha_providers_bound_to_hosts(tmp_path: Path) -> None:
-    found = load_settings(alpha(SEVERAL, tmp_path), ENV)
-    keycloak, github, adfs = found.core.providers
+    loaded = load_settings(alpha(SEVERAL, tmp_path), ENV)
+    keycloak, github, adfs = loaded.core.providers
     assert (keycloak.name, keycloak.hosts) == ("Staff", ())
     assert (github.hosts, github.github.org) == (("partners.example.com",), "acme")
     assert adfs.skip_scope
-    assert found.warnings == ()
+    assert loaded.warnings == ()
     # Each host offers one provider, so the sign-in page can be skipped.
-    found = load_settings([*alpha(SEVERAL, tmp_path), "--skip-provider-button"], ENV)
-    assert found.core.skip_provider_button
+    loaded = load_settings([*alpha(SEVERAL, tmp_path), "--skip-provider-button"], ENV)
+    assert loaded.core.skip_provider_button
 
 
 def test_alpha_adfs_option_of_another_type_warns(tmp_path: Path) -> None:
     text = SEVERAL.replace("provider: adfs", "provider: oidc")
-    found = load_settings(alpha(text, tmp_path), ENV)
-    [warning] = found.warnings
+    loaded = load_settings(alpha(text, tmp_path), ENV)
+    [warning] = loaded.warnings
     assert warning.startswith("providers[2].ADFSConfig.skipScope")
     assert "only the provider adfs reads it" in warning
 

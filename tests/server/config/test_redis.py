@@ -20,9 +20,9 @@ TYPE = "--session-store-type=redis"
 
 def redis(*flags: str) -> RedisSettings:
     """Return the Redis settings of *flags*."""
-    found = settings(TYPE, *flags)
-    assert found.store.kind == "redis"
-    return found.store.redis
+    loaded = settings(TYPE, *flags)
+    assert loaded.store.kind == "redis"
+    return loaded.store.redis
 
 
 def single(url: str, *flags: str) -> RedisSettings:
@@ -137,19 +137,21 @@ def test_redis_options_override_url(tmp_path: Path) -> None:
 
 
 def test_redis_insecure_skip_tls_verify_enables_tls_and_warns() -> None:
-    found = settings(
+    loaded = settings(
         TYPE,
         "--redis-connection-url=redis://r",
         "--redis-insecure-skip-tls-verify",
     )
-    assert (found.store.redis.tls, found.store.redis.verify) == (True, False)
-    assert "not verified" in found.warnings[0]
+    assert (loaded.store.redis.tls, loaded.store.redis.verify) == (True, False)
+    assert "not verified" in loaded.warnings[0]
 
 
 def test_redis_url_pool_options_ignored_with_warning() -> None:
-    found = settings(TYPE, "--redis-connection-url=redis://r?pool_size=5&max_retries=1")
-    assert found.store.redis == RedisSettings(addresses=at("r", 6379))
-    assert [text.rpartition(": ")[2] for text in found.warnings] == [
+    loaded = settings(
+        TYPE, "--redis-connection-url=redis://r?pool_size=5&max_retries=1"
+    )
+    assert loaded.store.redis == RedisSettings(addresses=at("r", 6379))
+    assert [text.rpartition(": ")[2] for text in loaded.warnings] == [
         "the URL option pool_size has no effect",
         "the URL option max_retries has no effect",
     ]
@@ -228,8 +230,11 @@ def test_redis_options_missing_or_conflicting_rejected(
 
 
 def test_shared_state_redis_with_cookie_sessions() -> None:
-    found = settings(
+    loaded = settings(
         "--shared-state=redis", "--redis-connection-url=redis://r", "--workers=1"
     )
-    assert found.store.kind == "redis"
-    assert (found.core.sessions.backend, found.core.sessions.shared) == ("cookie", True)
+    assert loaded.store.kind == "redis"
+    assert (loaded.core.sessions.backend, loaded.core.sessions.shared) == (
+        "cookie",
+        True,
+    )

@@ -40,8 +40,8 @@ def test_precedence_list_replaces_list(file: Path) -> None:
 def test_empty_variable_ignored_but_empty_toml_string_used(file: Path) -> None:
     file.write_text('cookie_name = "n"\nping_path = ""')
     env = {"OAUTH2_PROXY_COOKIE_NAME": ""}
-    found = settings(file=file, env=env).core
-    assert (found.cookie.name, found.ping_path) == ("n", "")
+    loaded = settings(file=file, env=env).core
+    assert (loaded.cookie.name, loaded.ping_path) == ("n", "")
 
 
 def test_precedence_overridden_value_is_not_parsed(file: Path) -> None:
@@ -226,9 +226,9 @@ def test_misspelled_variable_warns() -> None:
 
 def test_toml_duration_number_is_nanoseconds_and_warns(file: Path) -> None:
     file.write_text("upstream_timeout = 3000000000\nidle_timeout = '2m'")
-    found = settings("--upstream=http://127.0.0.1:1/", file=file)
-    assert found.core.upstreams[0].timeout == 3.0
-    assert found.warnings == (
+    loaded = settings("--upstream=http://127.0.0.1:1/", file=file)
+    assert loaded.core.upstreams[0].timeout == 3.0
+    assert loaded.warnings == (
         f"upstream_timeout ({file}:1): the number 3000000000 means nanoseconds "
         '(3s), as in oauth2-proxy; write it with a unit, such as "1h"',
     )

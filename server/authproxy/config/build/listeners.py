@@ -185,7 +185,10 @@ def _parse_descriptor(options: ResolvedOptions, key: str, address: str) -> int |
 
 
 def _unix_listener(options: ResolvedOptions, key: str, address: str) -> Listener:
-    """Parse ``unix://PATH[,mode=0660]``; as in oauth2-proxy, other options are ignored."""
+    """Parse ``unix://PATH[,mode=0660]``.
+
+    As in oauth2-proxy, other options after the path are ignored.
+    """
     path, *arguments = address.removeprefix("unix://").split(",")
     mode = None
     if not path:

@@ -145,8 +145,8 @@ CORE_OPTIONS = in_group(
         "restart_lost_logins",
         "bool",
         True,
-        "restart a login once if its state is missing or belongs to oauth2-proxy; "
-        "false shows an error page, as in oauth2-proxy",
+        "restart a login once if its state expired, was already used or belongs to "
+        "another host; false shows an error page, as in oauth2-proxy",
         Settings.restart_lost_logins,
         is_extension=True,
     ),
@@ -270,8 +270,8 @@ CORE_OPTIONS = in_group(
         "bearer_token_login_fallback",
         "bool",
         True,
-        "treat a request with an invalid bearer token as one without a token; false: "
-        "403",
+        "treat a request with an invalid bearer token as one without a token; false "
+        "rejects it with 403",
         note="ignored without skip_jwt_bearer_tokens",
         setting=CredentialSettings.bearer_login_fallback,
     ),

@@ -113,7 +113,7 @@ PROVIDER_OPTIONS = in_group(
         "provider_connections",
         "int",
         16,
-        "idle connections to each origin of the provider, per worker",
+        "maximum number of connections to each origin of the provider, per worker",
         ClientSettings.pool_size,
         minimum=1,
         is_extension=True,
@@ -333,8 +333,8 @@ PROVIDER_OPTIONS = in_group(
         "resource",
         "string",
         "",
-        "resource parameter of token requests: azure, adfs, and provider types "
-        "without ID tokens",
+        "resource for which access tokens are requested: azure, adfs, and provider "
+        "types without ID tokens",
         ProviderSettings.resource,
     ),
     _list_of(

@@ -169,7 +169,8 @@ LISTENER_OPTIONS = in_group(
         "workers",
         "int",
         0,
-        "number of worker processes; 0: one for each usable CPU",
+        "number of worker processes; 0: one for each usable CPU, but only one if "
+        "sessions are refreshed without a shared store",
         ServerSettings.workers,
         maximum=1024,
         is_extension=True,

@@ -35,7 +35,7 @@ SESSION_OPTIONS = in_group(
         "session_idle_timeout",
         "duration",
         0.0,
-        "end a session that was not used for this time; 0 disables it. The last use "
+        "end a session that was not used for this time; 0 disables it; the last use "
         "is recorded ten times per timeout, so a session may end up to a tenth "
         "earlier",
         SessionSettings.idle_timeout,
