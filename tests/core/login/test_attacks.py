@@ -1,4 +1,4 @@
-"""Attacks on logins, tokens and who is let in that stand nowhere else; names are rows."""
+"""Attacks on login, tokens and access that other files do not cover."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def params_of(url: str) -> dict[str, str]:
     return {name: value for name, [value] in parse_qs(urlsplit(url).query).items()}
 
 
-def replaced(url: str, **changes: str) -> str:
-    """*url* with other values in its query."""
+def replace_query(url: str, **changes: str) -> str:
+    """Return *url* with query parameters replaced."""
     parts = urlsplit(url)
     query = urlencode(dict(parse_qsl(parts.query)) | changes)
     return urlunsplit(parts._replace(query=query))
 
 
-def failed(harness: Harness, answer: Respond, reason: str = "") -> None:
-    """The login came to nothing: a page says so, and no cookie is a session."""
-    assert answer.status in (400, 403, 500), answer
-    assert not reason or [event.reason for event in answer.events] == [reason]
+def assert_login_failed(harness: Harness, response: Respond, reason: str = "") -> None:
+    """Assert that the login failed with a page and created no session."""
+    assert response.status in (400, 403, 500), response
+    assert not reason or [event.reason for event in response.events] == [reason]
     assert NAME not in harness.jar
     assert harness.get("/oauth2/auth").status == 401
 
 
-# -- where a login leads
+# -- redirect targets
 
 
 @pytest.mark.parametrize("form", ["authproxy", "oauth2-proxy"])
@@ -54,14 +54,14 @@ def test_or38_redirect_target_in_state_ignored(form: str, evil: str) -> None:
     harness = Harness(settings(cookie={"format": form}))
     callback = harness.idp.log_in(harness.start_login("/good"), "alice")
     state = params_of(callback)["state"].partition(":")[0]
-    answer = harness.get(target_of(replaced(callback, state=f"{state}:{evil}")))
-    # Our own logins have it sealed in the cookie; what the state says is nothing.
-    home = b"/good" if form == "authproxy" else b"/"
-    assert header(answer, b"location") == home
+    response = harness.get(target_of(replace_query(callback, state=f"{state}:{evil}")))
+    # authproxy's login cookie contains the target; that in the state is ignored.
+    expected = b"/good" if form == "authproxy" else b"/"
+    assert header(response, b"location") == expected
 
 
 @pytest.mark.parametrize("name", ["error_uri", "redirect_uri", "rd", "redirect"])
-def test_or43_error_page_has_safe_links(harness: Harness, name: str) -> None:
+def test_or43_error_callback_ignores_foreign_urls(harness: Harness, name: str) -> None:
     state = params_of(harness.start_login())["state"]
     query = urlencode(
         {
@@ -71,29 +71,31 @@ def test_or43_error_page_has_safe_links(harness: Harness, name: str) -> None:
             name: "https://evil.example/x",
         }
     )
-    answer = harness.get(f"/oauth2/callback?{query}")
-    assert answer.status == 403
-    assert not headers(answer, b"location")
-    assert b"evil.example" not in answer.body
+    response = harness.get(f"/oauth2/callback?{query}")
+    assert response.status == 403
+    assert not headers(response, b"location")
+    assert b"evil.example" not in response.body
 
 
 def test_or46_spoofed_host_does_not_change_callback_url() -> None:
-    """With the address configured, no Host and no forwarded one changes it."""
+    """With redirect_url set, neither Host nor X-Forwarded-Host changes it."""
     harness = Harness(settings(redirect_url="https://app.example.com/oauth2/callback"))
     for fields in (
         ((b"host", b"evil.com"),),
         ((b"host", b"app.example.com"), (b"x-forwarded-host", b"evil.com")),
     ):
-        answer = harness.get("/oauth2/start", *fields)
-        params = params_of(header(answer, b"location").decode())
+        response = harness.get("/oauth2/start", *fields)
+        params = params_of(header(response, b"location").decode())
         assert params["redirect_uri"] == "https://app.example.com/oauth2/callback"
 
 
-def test_or46_callback_url_without_setting_has_request_host(harness: Harness) -> None:
-    """Then the callback is the Host's, which the provider does not know."""
-    answer = harness.get("/oauth2/start", (b"host", b"evil.com"))
+def test_or46_callback_url_of_unknown_host_rejected_by_provider(
+    harness: Harness,
+) -> None:
+    """Without redirect_url the callback is on the request's host."""
+    response = harness.get("/oauth2/start", (b"host", b"evil.com"))
     with pytest.raises(OAuthError, match="redirect_uri"):
-        harness.idp.log_in(header(answer, b"location").decode(), "alice")
+        harness.idp.log_in(header(response, b"location").decode(), "alice")
     before = harness.get("/oauth2/start", (b"x-forwarded-host", b"evil.com"))
     params = params_of(header(before, b"location").decode())
     assert params["redirect_uri"] == "https://app.example.com/oauth2/callback"
@@ -103,7 +105,7 @@ def test_or46_callback_url_without_setting_has_request_host(harness: Harness) ->
 
 
 def test_lg28_stolen_code_rejected_in_other_login() -> None:
-    """PKCE stops it; where the provider has none, the nonce does."""
+    """PKCE prevents it, or the nonce if the provider does not support PKCE."""
     for offered in (True, False):
         victim, thief = Harness(ready=False), Harness(ready=False)
         if not offered:
@@ -114,39 +116,39 @@ def test_lg28_stolen_code_rejected_in_other_login() -> None:
             one.run(one.proxy.warm_up())
         stolen = params_of(thief.idp.log_in(victim.start_login(), "alice"))["code"]
         own = thief.idp.log_in(thief.start_login(), "bob")
-        answer = thief.get(target_of(replaced(own, code=stolen)))
-        failed(thief, answer, "invalid_grant" if offered else "nonce")
+        response = thief.get(target_of(replace_query(own, code=stolen)))
+        assert_login_failed(thief, response, "invalid_grant" if offered else "nonce")
 
 
 def test_lg37_redirects_change_method_to_get(harness: Harness) -> None:
-    begun = harness.get("/oauth2/start")
-    callback = harness.idp.log_in(header(begun, b"location").decode(), "alice")
-    ended = harness.get(target_of(callback))
-    out = harness.get("/oauth2/sign_out")
+    started = harness.get("/oauth2/start")
+    callback = harness.idp.log_in(header(started, b"location").decode(), "alice")
+    finished = harness.get(target_of(callback))
+    signed_out = harness.get("/oauth2/sign_out")
     harness.body = b"rd=%2F"
     form = (b"content-type", b"application/x-www-form-urlencoded")
     posted = harness.get("/oauth2/start", form, method=b"POST")
-    assert {one.status for one in (begun, ended, out, posted)} <= {302, 303}
+    assert {one.status for one in (started, finished, signed_out, posted)} <= {302, 303}
 
 
 def test_lg38_lg40_pages_have_no_referrer_and_forbid_framing(
     harness: Harness,
 ) -> None:
     frame = (b"sec-fetch-dest", b"iframe")
-    for answer in (
+    for response in (
         harness.get("/oauth2/sign_in"),
         harness.get("/oauth2/sign_in", frame),
         harness.get("/oauth2/callback?code=secret-code&state=x", frame),
         harness.get("/page", frame),
     ):
-        assert header(answer, b"referrer-policy") == b"no-referrer"
-        assert header(answer, b"x-frame-options") == b"DENY"
-        assert b"frame-ancestors 'none'" in header(answer, b"content-security-policy")
-        assert b"secret-code" not in answer.body
+        assert header(response, b"referrer-policy") == b"no-referrer"
+        assert header(response, b"x-frame-options") == b"DENY"
+        assert b"frame-ancestors 'none'" in header(response, b"content-security-policy")
+        assert b"secret-code" not in response.body
 
 
-def test_lg43_cross_site_login_start_keeps_target_on_host(harness: Harness) -> None:
-    """What OIDC Core §4 calls a third-party initiated login is not offered."""
+def test_lg43_third_party_initiated_login_ignored(harness: Harness) -> None:
+    """OIDC Core §4 is not supported: its parameters are ignored."""
     query = urlencode(
         {
             "iss": "https://evil.example",
@@ -154,8 +156,8 @@ def test_lg43_cross_site_login_start_keeps_target_on_host(harness: Harness) -> N
             "target_link_uri": "//evil.example",
         }
     )
-    answer = harness.get(f"/oauth2/start?{query}")
-    location = header(answer, b"location").decode()
+    response = harness.get(f"/oauth2/start?{query}")
+    location = header(response, b"location").decode()
     assert location.startswith(ISSUER)
     assert "evil" not in location
     assert "victim" not in location
@@ -166,7 +168,7 @@ def test_lg43_cross_site_login_start_keeps_target_on_host(harness: Harness) -> N
 
 
 def test_jw13_keys_with_same_id_selected_by_type() -> None:
-    """RSA and EC keys share a name, whichever comes first: a token meets its own kind."""
+    """RSA and EC keys share a key ID in either order; the token's type selects."""
     for alg in ("RS256", "ES256"):
         harness = Harness(ready=False)
         harness.config.signing_alg = alg  # type: ignore[assignment]
@@ -177,12 +179,12 @@ def test_jw13_keys_with_same_id_selected_by_type() -> None:
         harness.config.jwks_before = (*own, *reversed(own))
         harness.run(harness.proxy.warm_up())
         assert harness.log_in().status == 302
-        foreign = Harness(ready=False)
-        foreign.config.signing_alg = alg  # type: ignore[assignment]
-        foreign.config.id_token_header["kid"] = "one"
-        foreign.config.jwks_before = tuple(keys)
-        foreign.run(foreign.proxy.warm_up())
-        failed(foreign, foreign.log_in())
+        other = Harness(ready=False)
+        other.config.signing_alg = alg  # type: ignore[assignment]
+        other.config.id_token_header["kid"] = "one"
+        other.config.jwks_before = tuple(keys)
+        other.run(other.proxy.warm_up())
+        assert_login_failed(other, other.log_in())
 
 
 @pytest.mark.parametrize(
@@ -204,15 +206,15 @@ def test_jw13_keys_with_same_id_selected_by_type() -> None:
 def test_jw25_token_with_malformed_payload_rejected(
     harness: Harness, payload: bytes
 ) -> None:
-    """Even a signature of the provider makes nothing of it."""
+    """Even a valid signature of the provider does not make it acceptable."""
 
-    def signed(token: str) -> str:
+    def sign_payload(token: str) -> str:
         key = harness.idp.tokens.keys._current()["RS256"]
         head = {"alg": "RS256", "kid": key.kid}
         return jws.serialize_compact(head, payload, key)
 
-    harness.config.id_token_filter = signed
-    failed(harness, harness.log_in())
+    harness.config.id_token_filter = sign_payload
+    assert_login_failed(harness, harness.log_in())
 
 
 @pytest.mark.parametrize("value", ["AAAA", "", 7, [], {}])
@@ -220,7 +222,7 @@ def test_jw32_at_hash_of_other_access_token_rejected(
     harness: Harness, value: Any
 ) -> None:
     harness.config.id_token_claims["at_hash"] = value
-    failed(harness, harness.log_in(), "at_hash")
+    assert_login_failed(harness, harness.log_in(), "at_hash")
 
 
 def test_jw28_jwks_with_too_many_keys_truncated() -> None:
@@ -231,34 +233,37 @@ def test_jw28_jwks_with_too_many_keys_truncated() -> None:
     assert len(found.keys) <= 100
 
 
-# -- who is let in
+# -- access
 
 
-def test_az08_allowed_group_does_not_bypass_email_domain() -> None:
-    """``*`` for e-mail domains leaves the groups as they are."""
+def test_az08_any_email_domain_does_not_bypass_groups() -> None:
+    """``*`` in email_domains does not affect the group rules."""
     strict = {"allowed_groups": ("admins",)}
     harness = Harness(settings(email_domains=("*",), provider=strict))
     assert harness.log_in("bob").status == 403
     assert harness.get("/oauth2/auth").status == 401
     assert harness.log_in("alice").status == 302
-    for demand, status in (("allowed_groups=staff", 202), ("allowed_groups=x", 403)):
-        assert harness.get(f"/oauth2/auth?{demand}").status == status
+    for constraint, status in (
+        ("allowed_groups=staff", 202),
+        ("allowed_groups=x", 403),
+    ):
+        assert harness.get(f"/oauth2/auth?{constraint}").status == status
 
 
 @pytest.mark.parametrize("groups", [("",), ("", ""), ("admins", "")])
 def test_az10_empty_group_name_rejected_by_settings(
     groups: tuple[str, ...],
 ) -> None:
-    given = settings(providers=(provider_settings(allowed_groups=groups),))
+    invalid = settings(providers=(provider_settings(allowed_groups=groups),))
     with pytest.raises(SettingsError, match="allowed_groups"):
-        check(given)
+        check(invalid)
 
 
 @pytest.mark.parametrize(
     ("claim", "admin"),
     [
         (["admins"], True),
-        ("admins", True),  # one group as a text, as oauth2-proxy has it
+        ("admins", True),  # a string is one group, as in oauth2-proxy
         ("staff admins", False),
         ({"admins": True}, False),
         ([{"admins": True}], False),
@@ -272,8 +277,8 @@ def test_az16_malformed_groups_claim_handled(
 ) -> None:
     harness.config.id_token_claims["groups"] = claim
     harness.config.userinfo_claims["groups"] = claim
-    answer = harness.log_in("bob")
-    if answer.status != 302:
+    response = harness.log_in("bob")
+    if response.status != 302:
         assert not admin
         return
     status = harness.get("/oauth2/auth?allowed_groups=admins").status
@@ -281,10 +286,10 @@ def test_az16_malformed_groups_claim_handled(
 
 
 def test_az31_incomplete_login_is_no_session(harness: Harness) -> None:
-    """No cookie from before the callback lets anybody in, under any name."""
+    """No cookie set before the callback is a session under any name."""
     harness.start_login("/a")
-    refused = harness.idp.log_in(harness.start_login("/b"), "alice")
-    harness.get(target_of(replaced(refused, code="wrong")))
+    callback = harness.idp.log_in(harness.start_login("/b"), "alice")
+    harness.get(target_of(replace_query(callback, code="wrong")))
     values = [*harness.jar.values()]
     assert values
     for value in values:
@@ -300,8 +305,10 @@ def test_az35_missing_identity_claim_fails_login(claim: str, value: Any) -> None
     if claim == "email":
         harness.config.userinfo_claims[claim] = value
     for user in ("alice", "bob"):
-        answer = harness.log_in(user)
-        failed(harness, answer, "subject" if claim == "sub" else "email_missing")
+        response = harness.log_in(user)
+        assert_login_failed(
+            harness, response, "subject" if claim == "sub" else "email_missing"
+        )
 
 
 def test_az38_subject_injected_besides_username(
@@ -310,9 +317,9 @@ def test_az38_subject_injected_besides_username(
     """A user may choose preferred_username at the provider, but not the subject."""
     harness.config.id_token_claims["preferred_username"] = "admin"
     harness.log_in("bob")
-    answer = harness.get("/oauth2/auth")
-    assert header(answer, b"x-auth-request-preferred-username") == b"admin"
-    subject = header(answer, b"x-auth-request-user")
+    response = harness.get("/oauth2/auth")
+    assert header(response, b"x-auth-request-preferred-username") == b"admin"
+    subject = header(response, b"x-auth-request-user")
     assert subject not in (b"admin", b"bob", b"")
     harness.config.id_token_claims.clear()
     harness.jar.clear()

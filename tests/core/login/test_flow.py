@@ -1,4 +1,4 @@
-"""Logging in, played against a development provider: OIDC Core §3.1, RFC 9207, 9700."""
+"""Login with the development provider: OIDC Core §3.1, RFC 9207, RFC 9700."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def params_of(url: str) -> dict[str, str]:
     return {name: value for name, [value] in parse_qs(urlsplit(url).query).items()}
 
 
-def reasons(answer: Respond) -> list[str]:
-    return [event.reason for event in answer.events]
+def reasons(response: Respond) -> list[str]:
+    return [event.reason for event in response.events]
 
 
 def test_login_redirects_to_deep_link_with_session(harness: Harness) -> None:
-    answer = harness.log_in(rd="/deep%3Fx=1%26y=2")
-    assert answer.status == 302
-    assert header(answer, b"location") == b"/deep?x=1&y=2"
-    assert [event.kind for event in answer.events] == ["logged_in"]
+    response = harness.log_in(rd="/deep%3Fx=1%26y=2")
+    assert response.status == 302
+    assert header(response, b"location") == b"/deep?x=1&y=2"
+    assert [event.kind for event in response.events] == ["logged_in"]
     check = harness.get("/oauth2/auth")
     assert check.status == 202
     assert header(check, b"x-auth-request-email") == b"alice@example.com"
@@ -68,11 +68,11 @@ def test_authorization_request_has_state_nonce_and_pkce(harness: Harness) -> Non
 def test_lg32_parameters_of_start_request_not_sent_to_provider(
     harness: Harness,
 ) -> None:
-    answer = harness.get(
+    response = harness.get(
         "/oauth2/start?prompt=none&client_id=evil&redirect_uri=//evil&scope=x&request=y"
         "&acr_values=z&rd=/"
     )
-    params = params_of(header(answer, b"location").decode())
+    params = params_of(header(response, b"location").decode())
     assert params["client_id"] == "authproxy"
     assert params["redirect_uri"] == "https://app.example.com/oauth2/callback"
     assert {"prompt", "request", "acr_values"}.isdisjoint(params)
@@ -88,13 +88,13 @@ def test_lg26_lg31_logins_have_distinct_random_values(harness: Harness) -> None:
 
 
 def test_lg35_login_cookie_has_protective_attributes(harness: Harness) -> None:
-    answer = harness.get("/oauth2/start")
-    cookie = header(answer, b"set-cookie").decode()
+    response = harness.get("/oauth2/start")
+    cookie = header(response, b"set-cookie").decode()
     assert cookie.startswith("_oauth2_proxy_")
     assert "; HttpOnly" in cookie
     assert "; Secure" in cookie
     assert "Max-Age=900" in cookie
-    state = params_of(header(answer, b"location").decode())["state"]
+    state = params_of(header(response, b"location").decode())["state"]
     assert state[:8] in cookie.partition("=")[0]
 
 
@@ -160,16 +160,16 @@ def test_scope_contains_groups_if_allowed_groups_need_it(
     assert params_of(harness.start_login())["scope"] == scope
 
 
-# -- the callback: state
+# -- callback: state
 
 
 def test_lg01_callback_without_login_cookie_does_not_redeem(harness: Harness) -> None:
     url = harness.idp.log_in(harness.start_login(), "alice")
     before = harness.idp.count("token")
-    answer = harness.get(target_of(url), jar={})
-    assert answer.status == 403
-    assert reasons(answer) == ["login_state_lost"]
-    assert b"request-1" in answer.body
+    response = harness.get(target_of(url), jar={})
+    assert response.status == 403
+    assert reasons(response) == ["login_state_lost"]
+    assert b"request-1" in response.body
     assert harness.idp.count("token") == before
 
 
@@ -179,8 +179,8 @@ def test_lg02_callback_with_wrong_state_does_not_redeem(
     url = harness.idp.log_in(harness.start_login(), "alice")
     params = params_of(url)
     forged = params["state"][:8] + "A" * 35
-    answer = harness.get(f"/oauth2/callback?code={params['code']}&state={forged}")
-    assert answer.status == 403
+    response = harness.get(f"/oauth2/callback?code={params['code']}&state={forged}")
+    assert response.status == 403
     assert harness.idp.count("token") == 0
     assert harness.get(target_of(url)).status == 302
 
@@ -205,8 +205,10 @@ def test_lg07_login_and_session_cookies_are_not_interchangeable(
     url = harness.start_login()
     state = params_of(url)["state"]
     name = f"_oauth2_proxy_{state[:8]}_csrf".encode()
-    answer = harness.get(f"/oauth2/callback?code=x&state={state}", jar={name: session})
-    assert answer.status == 403
+    response = harness.get(
+        f"/oauth2/callback?code=x&state={state}", jar={name: session}
+    )
+    assert response.status == 403
 
 
 @pytest.mark.parametrize(
@@ -217,8 +219,8 @@ def test_lg10_callback_with_malformed_state_rejected(
     harness: Harness, state: str
 ) -> None:
     harness.start_login()
-    answer = harness.get(f"/oauth2/callback?code=x&state={state}")
-    assert answer.status in (400, 403)
+    response = harness.get(f"/oauth2/callback?code=x&state={state}")
+    assert response.status in (400, 403)
     assert harness.idp.count("token") == 0
 
 
@@ -232,8 +234,8 @@ def test_lg11_callback_with_duplicate_parameter_rejected(
 ) -> None:
     url = harness.idp.log_in(harness.start_login(), "alice")
     value = params_of(url)[name]
-    answer = harness.get(f"{target_of(url)}&{name}={value}")
-    assert answer.status == 400
+    response = harness.get(f"{target_of(url)}&{name}={value}")
+    assert response.status == 400
     assert harness.idp.count("token") == 0
 
 
@@ -241,10 +243,10 @@ def test_lg13_form_post_callback_requires_login_cookie(harness: Harness) -> None
     url = harness.idp.log_in(harness.start_login(), "alice")
     harness.body = urlsplit(url).query.encode()
     form = (b"content-type", b"application/x-www-form-urlencoded")
-    foreign = harness.get("/oauth2/callback", form, method=b"POST", jar={})
-    assert foreign.status == 403
-    answer = harness.get("/oauth2/callback", form, method=b"POST")
-    assert answer.status == 302
+    without_cookie = harness.get("/oauth2/callback", form, method=b"POST", jar={})
+    assert without_cookie.status == 403
+    response = harness.get("/oauth2/callback", form, method=b"POST")
+    assert response.status == 302
 
 
 @pytest.mark.parametrize("method", [b"HEAD", b"OPTIONS", b"PUT", b"DELETE"])
@@ -252,16 +254,16 @@ def test_lg14_callback_with_other_method_does_not_redeem(
     harness: Harness, method: bytes
 ) -> None:
     url = harness.idp.log_in(harness.start_login(), "alice")
-    answer = harness.get(target_of(url), method=method)
-    assert answer.status == 405
-    assert header(answer, b"allow") == b"GET, POST"
+    response = harness.get(target_of(url), method=method)
+    assert response.status == 405
+    assert header(response, b"allow") == b"GET, POST"
     assert harness.idp.count("token") == 0
 
 
 def test_lg08_callback_with_empty_post_rejected(harness: Harness) -> None:
     for path in ("callback", "start", "sign_in", "sign_out"):
-        answer = harness.get(f"/oauth2/{path}", method=b"POST")
-        assert answer.status in (200, 302, 403)
+        response = harness.get(f"/oauth2/{path}", method=b"POST")
+        assert response.status in (200, 302, 403)
         assert harness.idp.count("token") == 0
     assert harness.get("/oauth2/auth").status == 401
 
@@ -285,11 +287,11 @@ def test_login_above_slot_limit_clears_oldest_login() -> None:
 
 def test_login_above_slot_limit_clears_broken_cookie_first() -> None:
     harness = Harness(settings(cookie={"csrf_slots": 2}))
-    url = harness.start_login("/kept")
+    url = harness.start_login("/first")
     harness.jar[b"_oauth2_proxy_AAAAAAAA_csrf"] = b"broken"
     harness.start_login("/new")
     assert b"_oauth2_proxy_AAAAAAAA_csrf" not in harness.jar
-    assert header(harness.finish_login(url), b"location") == b"/kept"
+    assert header(harness.finish_login(url), b"location") == b"/first"
 
 
 def test_callback_after_login_expiry_rejected(harness: Harness) -> None:
@@ -308,7 +310,7 @@ def test_used_logins_are_bounded(
         assert harness.log_in().status == 302
 
 
-# -- the callback: what the provider says
+# -- callback: response of the provider
 
 
 @pytest.mark.parametrize(
@@ -316,29 +318,29 @@ def test_used_logins_are_bounded(
 )
 def test_lg17_callback_with_error_shows_error_page(harness: Harness, code: str) -> None:
     harness.config.authorization_error = code
-    answer = harness.log_in()
-    assert answer.status == 403
-    assert reasons(answer) == [code]
-    assert b"request-1" in answer.body
-    assert len(headers(answer, b"set-cookie")) == 1  # the login is spent
+    response = harness.log_in()
+    assert response.status == 403
+    assert reasons(response) == [code]
+    assert b"request-1" in response.body
+    assert len(headers(response, b"set-cookie")) == 1  # clears the login cookie
 
 
 def test_lg19_callback_with_hostile_error_does_not_echo_it(harness: Harness) -> None:
     state = params_of(harness.start_login())["state"]
-    answer = harness.get(
+    response = harness.get(
         f"/oauth2/callback?state={state}&iss={ISSUER}"
         "&error=%3Cscript%3Ealert(1)%3C/script%3E&error_description=a%0d%0aSet-Cookie:x"
     )
-    assert answer.status == 403
-    assert b"<script>alert" not in answer.body
-    assert b"Set-Cookie:x" not in answer.body
-    assert "script" not in answer.events[0].detail
+    assert response.status == 403
+    assert b"<script>alert" not in response.body
+    assert b"Set-Cookie:x" not in response.body
+    assert "script" not in response.events[0].detail
 
 
 def test_lg20_callback_with_error_and_code_fails(harness: Harness) -> None:
     url = harness.idp.log_in(harness.start_login(), "alice")
-    answer = harness.get(f"{target_of(url)}&error=access_denied")
-    assert answer.status == 403
+    response = harness.get(f"{target_of(url)}&error=access_denied")
+    assert response.status == 403
     assert harness.idp.count("token") == 0
 
 
@@ -349,29 +351,29 @@ def test_lg22_lg23_lg25_callback_with_other_issuer_rejected(
     harness: Harness, issuer: str | None
 ) -> None:
     harness.config.authorization_response["iss"] = issuer
-    answer = harness.log_in()
-    assert answer.status == 500
-    assert reasons(answer) == ["issuer"]
+    response = harness.log_in()
+    assert response.status == 500
+    assert reasons(response) == ["issuer"]
     assert harness.idp.count("token") == 0
 
 
 def test_callback_without_unannounced_issuer_accepted(harness: Harness) -> None:
-    quiet = Harness(ready=False)
-    quiet.config.discovery["authorization_response_iss_parameter_supported"] = None
-    quiet.config.authorization_response["iss"] = None
-    quiet.run(quiet.proxy.warm_up())
-    assert quiet.log_in().status == 302
+    fresh = Harness(ready=False)
+    fresh.config.discovery["authorization_response_iss_parameter_supported"] = None
+    fresh.config.authorization_response["iss"] = None
+    fresh.run(fresh.proxy.warm_up())
+    assert fresh.log_in().status == 302
 
 
 def test_callback_without_code_fails(harness: Harness) -> None:
     state = params_of(harness.start_login())["state"]
-    answer = harness.get(f"/oauth2/callback?state={state}&iss={ISSUER}")
-    assert answer.status == 500
-    assert reasons(answer) == ["no_code"]
+    response = harness.get(f"/oauth2/callback?state={state}&iss={ISSUER}")
+    assert response.status == 500
+    assert reasons(response) == ["no_code"]
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("response", "reason"),
     [
         (Response(500, (), b"<html>"), "token_endpoint_failed"),
         (Response(200, (), b"<html>"), "token_endpoint_invalid"),
@@ -386,14 +388,14 @@ def test_callback_without_code_fails(harness: Harness) -> None:
     ],
 )
 def test_lg16_token_endpoint_failure_creates_no_session(
-    harness: Harness, answer: Response | Exception, reason: str
+    harness: Harness, response: Response | Exception, reason: str
 ) -> None:
     def fetch(effect: Fetch) -> Response:
         if "/token" not in effect.url:
             return harness.idp.fetch(effect)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        if isinstance(response, Exception):
+            raise response
+        return response
 
     harness.on_fetch = fetch
     page = harness.log_in()
@@ -406,11 +408,11 @@ def test_invalid_client_names_client_secret() -> None:
     from authproxy_core import Secret
 
     harness = Harness(settings(provider={"client_secret": Secret(b"wrong")}))
-    answer = harness.log_in()
-    assert answer.status == 500
-    assert b"credentials" in answer.body
-    assert "client_secret" in answer.events[0].detail
-    assert "wrong" not in answer.events[0].detail
+    response = harness.log_in()
+    assert response.status == 500
+    assert b"credentials" in response.body
+    assert "client_secret" in response.events[0].detail
+    assert "wrong" not in response.events[0].detail
 
 
 def test_client_authentication_retries_in_body(
@@ -439,15 +441,15 @@ def test_client_authentication_uses_metadata() -> None:
     assert b"client_secret=" in token.body
 
 
-# -- the ID token
+# -- ID token
 
 
 def test_audience_missing_explains_keycloak_mapper(harness: Harness) -> None:
     harness.config.id_token_claims["aud"] = "account"
-    answer = harness.log_in()
-    assert answer.status == 500
-    assert b"audience" in answer.body
-    detail = answer.events[0].detail
+    response = harness.log_in()
+    assert response.status == 500
+    assert b"audience" in response.body
+    detail = response.events[0].detail
     assert "expected audience 'authproxy' in the claim aud, got 'account'" in detail
     assert "Client scopes -> authproxy-dedicated" in detail
     assert "Included Client Audience: authproxy" in detail
@@ -498,9 +500,9 @@ def test_jw16_to_jw37_lg29_invalid_claims_fail_login(
     harness: Harness, claims: dict[str, Any], reason: str
 ) -> None:
     harness.config.id_token_claims.update(claims)
-    answer = harness.log_in()
-    assert answer.status == 500
-    assert reasons(answer) == [reason]
+    response = harness.log_in()
+    assert response.status == 500
+    assert reasons(response) == [reason]
     assert b"_oauth2_proxy" not in harness.jar
 
 
@@ -529,7 +531,7 @@ def test_extra_audiences_and_audience_claims_accepted() -> None:
     )
     harness.config.id_token_claims["aud"] = ["account", "authproxy"]
     assert harness.log_in().status == 302
-    harness.config.id_token_claims["x"] = "nobody"
+    harness.config.id_token_claims["x"] = "other"
     assert reasons(harness.log_in()) == ["audience"]
 
 
@@ -541,11 +543,11 @@ def test_issuer_check_disabled_accepts_other_issuer() -> None:
 
 def test_clock_skew_shows_error_page(harness: Harness) -> None:
     harness.config.clock_offset = 3600.0
-    answer = harness.log_in()
-    assert reasons(answer) == ["clock_skew"]
-    assert b"clocks" in answer.body
-    assert "3600 s in the future" in answer.events[0].detail
-    assert "clock_skew" in answer.events[0].detail
+    response = harness.log_in()
+    assert reasons(response) == ["clock_skew"]
+    assert b"clocks" in response.body
+    assert "3600 s in the future" in response.events[0].detail
+    assert "clock_skew" in response.events[0].detail
 
 
 @pytest.mark.parametrize("alg", ["RS256", "ES256"])
@@ -574,7 +576,7 @@ def test_jw29_rotated_keys_fetched_once(harness: Harness) -> None:
 
 def test_jw10_jw11_unknown_keys_limit_fetches(harness: Harness) -> None:
     harness.clock.now += 60
-    harness.config.id_token_header["kid"] = "nobody"
+    harness.config.id_token_header["kid"] = "unknown"
     before = harness.idp.count("jwks")
     for _ in range(20):
         assert reasons(harness.log_in()) == ["unknown_key"]
@@ -588,7 +590,7 @@ def test_jw28_jwks_failure_keeps_old_keys(harness: Harness) -> None:
 
 
 def test_jwks_fetched_while_waiting_not_fetched_again(harness: Harness) -> None:
-    """While one login waits for the lock, another may have renewed the keys."""
+    """While one login waits for the lock, another may fetch the keys."""
     harness.clock.now += 60
     harness.idp.rotate_keys(keep_old=False)
     url = harness.idp.log_in(harness.start_login(), "alice")
@@ -636,8 +638,8 @@ def test_jw01_to_jw08_forged_tokens_rejected(harness: Harness) -> None:
         harness.config.id_token_filter = lambda token, number=number: broken(token)[
             number
         ]
-        answer = harness.log_in()
-        assert answer.status == 500, number
+        response = harness.log_in()
+        assert response.status == 500, number
         assert b"_oauth2_proxy" not in harness.jar
 
 
@@ -703,12 +705,12 @@ def test_userinfo_not_fetched_if_claims_complete(harness: Harness) -> None:
 
 def test_jw34_userinfo_of_other_subject_fails_login(harness: Harness) -> None:
     harness.config.id_token_claims["email"] = None
-    harness.config.userinfo_claims["sub"] = "somebody else"
+    harness.config.userinfo_claims["sub"] = "other"
     assert reasons(harness.log_in()) == ["userinfo_subject"]
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("response", "reason"),
     [
         (Response(403, (), b"{}"), "userinfo_failed"),
         (Response(200, (), b"[]"), "userinfo_invalid"),
@@ -720,11 +722,11 @@ def test_jw34_userinfo_of_other_subject_fails_login(harness: Harness) -> None:
     ],
 )
 def test_jw35_az19_userinfo_failure_fails_login(
-    harness: Harness, answer: Response, reason: str
+    harness: Harness, response: Response, reason: str
 ) -> None:
     harness.config.id_token_claims["groups"] = None
     harness.on_fetch = lambda effect: (
-        answer if effect.url.endswith("/userinfo") else harness.idp.fetch(effect)
+        response if effect.url.endswith("/userinfo") else harness.idp.fetch(effect)
     )
     assert reasons(harness.log_in()) == [reason]
 
@@ -732,17 +734,17 @@ def test_jw35_az19_userinfo_failure_fails_login(
 def test_userinfo_disabled_is_not_fetched() -> None:
     harness = Harness(settings(provider={"skip_claims_from_profile_url": True}))
     harness.config.id_token_claims["email"] = None
-    answer = harness.log_in()
-    assert reasons(answer) == ["email_missing"]
-    assert "oidc_email_claim" in answer.events[0].detail
+    response = harness.log_in()
+    assert reasons(response) == ["email_missing"]
+    assert "oidc_email_claim" in response.events[0].detail
     assert harness.idp.count("userinfo") == 0
 
 
 @pytest.mark.parametrize("verified", [False, "false", 0, "no"])
 def test_az07_unverified_email_denied(harness: Harness, verified: Any) -> None:
     harness.config.id_token_claims["email_verified"] = verified
-    answer = harness.log_in()
-    assert reasons(answer) == ["email_unverified"]
+    response = harness.log_in()
+    assert reasons(response) == ["email_unverified"]
 
 
 def test_az07_unverified_email_allowed_by_option() -> None:
@@ -821,15 +823,15 @@ def test_hs10_crlf_in_claims_encoded_in_headers(harness: Harness) -> None:
     assert name == b"a%0D%0AX-Evil: 1%00"
 
 
-# -- who may come in
+# -- access
 
 
 def test_login_without_allowed_group_denied() -> None:
     harness = Harness(settings(provider={"allowed_groups": ("role:admin",)}))
-    answer = harness.log_in("bob")
-    assert answer.status == 403
-    assert [event.kind for event in answer.events] == ["login_denied"]
-    assert reasons(answer) == ["groups"]
+    response = harness.log_in("bob")
+    assert response.status == 403
+    assert [event.kind for event in response.events] == ["login_denied"]
+    assert reasons(response) == ["groups"]
     assert b"_oauth2_proxy" not in harness.jar
     assert harness.log_in("alice").status == 302
 
@@ -842,21 +844,21 @@ def test_login_of_other_email_domain_denied() -> None:
 def test_ck29_session_too_large_for_cookies_shows_error_page() -> None:
     harness = Harness(settings(cookie={"max_parts": 2}))
     harness.config.padding = 20_000
-    answer = harness.log_in()
-    assert answer.status == 500
-    assert reasons(answer) == ["session_too_large"]
-    assert "session_cookie_max_parts" in answer.events[0].detail
+    response = harness.log_in()
+    assert response.status == 500
+    assert reasons(response) == ["session_too_large"]
+    assert "session_cookie_max_parts" in response.events[0].detail
 
 
-# -- where it goes
+# -- redirect target and callback URL
 
 
 @pytest.mark.parametrize("rd", ["//evil.com", "https://evil.com", "/%5Cevil.com"])
 def test_or01_unsafe_redirect_target_falls_back_to_root(
     harness: Harness, rd: str
 ) -> None:
-    answer = harness.log_in(rd=rd)
-    assert header(answer, b"location") == b"/"
+    response = harness.log_in(rd=rd)
+    assert header(response, b"location") == b"/"
 
 
 def test_or40_redirect_target_checked_again_at_callback() -> None:
@@ -869,13 +871,13 @@ def test_or40_redirect_target_checked_again_at_callback() -> None:
 
 def test_redirect_target_on_whitelisted_host_allowed() -> None:
     harness = Harness(settings(whitelist_domains=(".example.com",)))
-    answer = harness.log_in(rd="https://other.example.com/x")
-    assert header(answer, b"location") == b"https://other.example.com/x"
+    response = harness.log_in(rd="https://other.example.com/x")
+    assert header(response, b"location") == b"https://other.example.com/x"
 
 
 def test_redirect_target_with_non_ascii_percent_encoded(harness: Harness) -> None:
-    answer = harness.log_in(rd="/%C3%A9")
-    assert header(answer, b"location") == b"/%c3%a9"
+    response = harness.log_in(rd="/%C3%A9")
+    assert header(response, b"location") == b"/%c3%a9"
 
 
 @pytest.mark.parametrize(
@@ -900,15 +902,15 @@ def test_lg41_callback_url_from_settings(
 ) -> None:
     harness = Harness(settings(**changes))
     prefix = changes.get("proxy_prefix", "/oauth2")
-    answer = harness.get(f"{prefix}/start")
-    params = params_of(header(answer, b"location").decode())
+    response = harness.get(f"{prefix}/start")
+    params = params_of(header(response, b"location").decode())
     assert params["redirect_uri"] == expected
 
 
 def test_callback_url_without_secure_cookies_has_request_scheme() -> None:
     harness = Harness(settings(cookie={"secure": False}))
-    answer = harness.get("/oauth2/start", secure=False)
-    params = params_of(header(answer, b"location").decode())
+    response = harness.get("/oauth2/start", secure=False)
+    params = params_of(header(response, b"location").decode())
     assert params["redirect_uri"] == "http://app.example.com/oauth2/callback"
 
 
@@ -931,9 +933,9 @@ def test_callback_of_removed_provider_fails(harness: Harness) -> None:
         with_changes(harness.settings, providers=(other,))
     )
     harness.run(harness.proxy.warm_up())
-    answer = harness.finish_login(url)
-    assert answer.status == 503
-    assert reasons(answer) == ["not_ready"]
+    response = harness.finish_login(url)
+    assert response.status == 503
+    assert reasons(response) == ["not_ready"]
 
 
 def test_session_of_unknown_provider_rejected(harness: Harness) -> None:
@@ -948,25 +950,25 @@ def test_session_of_unknown_provider_rejected(harness: Harness) -> None:
 def test_start_chooses_provider_by_id() -> None:
     second = provider_settings(id="second", client_id="app2", name="Second")
     harness = Harness(settings(providers=(provider_settings(), second)))
-    answer = harness.get("/oauth2/start?provider=second")
-    assert params_of(header(answer, b"location").decode())["client_id"] == "app2"
-    answer = harness.get("/oauth2/start?provider=unknown")
-    assert params_of(header(answer, b"location").decode())["client_id"] == "authproxy"
+    response = harness.get("/oauth2/start?provider=second")
+    assert params_of(header(response, b"location").decode())["client_id"] == "app2"
+    response = harness.get("/oauth2/start?provider=unknown")
+    assert params_of(header(response, b"location").decode())["client_id"] == "authproxy"
 
 
 def test_start_before_discovery_shows_error_page(harness: Harness) -> None:
     fresh = Harness(ready=False)
 
-    def away(effect: Fetch) -> Response:
+    def unavailable(effect: Fetch) -> Response:
         raise FetchError("connection refused")
 
-    fresh.on_fetch = away
-    began = fresh.clock.now
-    answer = fresh.get("/oauth2/start")
-    assert answer.status == 503
-    assert 4.0 < fresh.clock.now - began < 7.0
-    assert header(answer, b"retry-after") == b"5"
-    assert b"request-1" in answer.body
+    fresh.on_fetch = unavailable
+    started_at = fresh.clock.now
+    response = fresh.get("/oauth2/start")
+    assert response.status == 503
+    assert 4.0 < fresh.clock.now - started_at < 7.0
+    assert header(response, b"retry-after") == b"5"
+    assert b"request-1" in response.body
 
 
 @pytest.mark.parametrize(
@@ -981,17 +983,17 @@ def test_start_before_discovery_shows_error_page(harness: Harness) -> None:
 def test_start_with_wrong_issuer_shows_error_page(
     document: Any, reason: str, text: str
 ) -> None:
-    """The page does not promise that waiting helps; the log says what to correct."""
+    """The page does not suggest to wait; the log names the setting to correct."""
     fresh = Harness(ready=False)
     if isinstance(document, int):
         fresh.config.failing["discovery"] = document
     else:
         fresh.config.discovery.update(document)
     for _ in range(2):
-        answer = fresh.get("/oauth2/start")
-        assert (answer.status, reasons(answer)) == (503, [reason])
-        assert (b"issuer URL" in answer.body) == (reason == "wrong_issuer")
-        assert text in answer.events[0].detail
+        response = fresh.get("/oauth2/start")
+        assert (response.status, reasons(response)) == (503, [reason])
+        assert (b"issuer URL" in response.body) == (reason == "wrong_issuer")
+        assert text in response.events[0].detail
     fresh.config.failing.clear()
     fresh.config.discovery.clear()
     fresh.clock.now += 10
@@ -1023,7 +1025,7 @@ def test_harness_hosts_and_names_are_consistent() -> None:
 def test_login_state_of_oauth2_proxy_consumed(
     changes: dict[str, Any], wait: float, status: int
 ) -> None:
-    """Read as long as they live, and where they are to be read."""
+    """They are accepted until they expire, and only with read_oauth2_proxy."""
     harness = Harness(settings(cookie={"format": "oauth2-proxy", "csrf_expire": 900.0}))
     url = harness.start_login("/deep")
     [cookie] = harness.jar.values()

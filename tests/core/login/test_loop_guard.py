@@ -1,4 +1,4 @@
-"""Lost logins begin again once; loops of logins end in a page that says why."""
+"""Restart of lost logins, and detection of login loops."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ PAGE = (
 COOKIE = b"_oauth2_proxy_loop_csrf"
 
 
-def came_back(harness: Harness, url: str, *fields: Any, **changes: Any) -> Respond:
-    """The answer for a browser that comes back from the provider."""
+def follow_callback(
+    harness: Harness, url: str, *fields: Any, **changes: Any
+) -> Respond:
+    """Return the response to the browser's callback after login at the provider."""
     return harness.get(target_of(harness.idp.log_in(url, "alice")), *fields, **changes)
 
 
@@ -37,13 +39,13 @@ def came_back(harness: Harness, url: str, *fields: Any, **changes: Any) -> Respo
 def test_lost_login_restarts_once(harness: Harness) -> None:
     url = harness.start_login("/deep")
     harness.jar.clear()
-    again = came_back(harness, url, *PAGE)
+    again = follow_callback(harness, url, *PAGE)
     assert again.status == 302
     location = header(again, b"location").decode()
     assert location.startswith("https://idp.example.com/realms/main/authorize?")
-    assert harness.idp.count("token") == 0  # LG01: the code that came was not used
-    # The browser keeps this one's cookie: all is well.
-    assert came_back(harness, location, *PAGE).status == 302
+    assert harness.idp.count("token") == 0  # LG01: the code is discarded
+    # The browser keeps the cookie of the restarted login.
+    assert follow_callback(harness, location, *PAGE).status == 302
     assert harness.get("/oauth2/auth").status == 202
 
 
@@ -51,15 +53,15 @@ def test_lost_login_without_restart_option_shows_page() -> None:
     harness = Harness(settings(restart_lost_logins=False))
     url = harness.start_login("/deep")
     harness.jar.clear()
-    page = came_back(harness, url, *PAGE)
+    page = follow_callback(harness, url, *PAGE)
     assert page.status == 403
     assert harness.idp.count("token") == 0
 
 
 def test_lost_login_without_cookies_shows_page(harness: Harness) -> None:
-    again = came_back(harness, harness.start_login(), *PAGE, jar={})
+    again = follow_callback(harness, harness.start_login(), *PAGE, jar={})
     location = header(again, b"location").decode()
-    page = came_back(harness, location, *PAGE, jar={})
+    page = follow_callback(harness, location, *PAGE, jar={})
     assert page.status == 403
     assert page.events[0].reason == "login_state_lost"
     assert b"allow cookies" in page.body
@@ -69,7 +71,7 @@ def test_lost_login_without_cookies_shows_page(harness: Harness) -> None:
 def test_expired_login_restarts(harness: Harness) -> None:
     url = harness.start_login()
     harness.clock.now += 3600
-    assert came_back(harness, url, *PAGE).status == 302
+    assert follow_callback(harness, url, *PAGE).status == 302
     assert not harness.idp.count("token")
 
 
@@ -95,14 +97,14 @@ def test_lost_login_of_oauth2_proxy_keeps_redirect_target() -> None:
             if name == b"set-cookie":
                 cookie, _, text = value.partition(b";")[0].partition(b"=")
                 harness.jar[cookie] = text
-        back = came_back(harness, location, *PAGE)
+        back = follow_callback(harness, location, *PAGE)
         assert header(back, b"location") == end
 
 
 @pytest.mark.parametrize(
     ("target", "fields", "method"),
     [
-        ("?code=x&state=" + "a" * 43, (), b"GET"),  # no browser
+        ("?code=x&state=" + "a" * 43, (), b"GET"),  # not a browser
         (
             "?code=x&state=" + "a" * 43,
             (*PAGE[:1], (b"sec-fetch-mode", b"cors")),
@@ -121,28 +123,28 @@ def test_lost_login_of_oauth2_proxy_keeps_redirect_target() -> None:
 def test_lg01_lg10_other_callbacks_do_not_restart(
     harness: Harness, target: str, fields: Any, method: bytes
 ) -> None:
-    answer = harness.get(f"/oauth2/callback{target}", *fields, method=method)
-    assert answer.status == 403
+    response = harness.get(f"/oauth2/callback{target}", *fields, method=method)
+    assert response.status == 403
     assert not harness.idp.count("token")
 
 
 def test_restart_with_oauth2_proxy_format_not_possible() -> None:
     harness = Harness(settings(cookie={"format": "oauth2-proxy"}))
     url = harness.start_login()
-    assert came_back(harness, url, *PAGE, jar={}).status == 403
+    assert follow_callback(harness, url, *PAGE, jar={}).status == 403
 
 
 def test_lost_login_without_provider_shows_page() -> None:
     harness = Harness(ready=False)
-    answer = harness.get(f"/oauth2/callback?code=x&state={'a' * 43}", *PAGE)
-    assert answer.status == 403
+    response = harness.get(f"/oauth2/callback?code=x&state={'a' * 43}", *PAGE)
+    assert response.status == 403
 
 
 # -- loops
 
 
-def rejected(harness: Harness) -> None:
-    """The browser does not keep the session's cookie."""
+def drop_session_cookie(harness: Harness) -> None:
+    """Drop the session cookie, as a browser that rejects it."""
     for name in [*harness.jar]:
         if name == b"_oauth2_proxy" or name.startswith(b"_oauth2_proxy_0"):
             del harness.jar[name]
@@ -150,28 +152,28 @@ def rejected(harness: Harness) -> None:
 
 def test_login_loop_shows_page(harness: Harness) -> None:
     logins = 0
-    while (answer := harness.get("/oauth2/start?rd=/deep")).status == 302:
-        back = came_back(harness, header(answer, b"location").decode())
+    while (response := harness.get("/oauth2/start?rd=/deep")).status == 302:
+        back = follow_callback(harness, header(response, b"location").decode())
         assert back.status == 302
-        rejected(harness)
+        drop_session_cookie(harness)
         harness.clock.now += 1
         logins += 1
         assert logins < 5  # a browser gives up after 20 redirects
     assert logins == LOOP_THRESHOLD
-    assert answer.status == 403
-    assert b"did not keep the session" in answer.body
-    assert b"/oauth2/sign_in?rd=%2Fdeep" in answer.body
-    [event] = answer.events
+    assert response.status == 403
+    assert b"did not keep the session" in response.body
+    assert b"/oauth2/sign_in?rd=%2Fdeep" in response.body
+    [event] = response.events
     assert event.reason == "login_loop"
     assert "cookie_domains" in event.detail
-    # Trying again begins a new count.
+    # The next login starts a new count.
     assert COOKIE not in harness.jar
     assert harness.get("/oauth2/start").status == 302
 
 
 def test_ordinary_login_sets_no_counter(harness: Harness) -> None:
     for _ in range(6):
-        assert harness.log_in().status == 302  # with a session that came back
+        assert harness.log_in().status == 302  # the browser sends the session
         assert COOKIE not in harness.jar
     harness.jar.clear()
     harness.clock.now += REPEAT_WINDOW + 1
@@ -188,10 +190,10 @@ def test_login_with_session_is_no_loop(harness: Harness) -> None:
 def test_counter_cookie_is_session_cookie(harness: Harness) -> None:
     for _ in range(2):
         harness.log_in()
-        rejected(harness)
+        drop_session_cookie(harness)
     assert harness.jar[COOKIE] == b"2"
     assert harness.proxy._sessions.is_session_cookie(COOKIE)
-    # It takes no login's slot.
+    # It does not occupy a login slot.
     for _ in range(20):
         harness.get("/oauth2/start")
     assert COOKIE in harness.jar

@@ -1,4 +1,4 @@
-"""Open redirects: what is accepted stays here, by a browser's own judgement."""
+"""Open redirects: accepted targets stay on the host in a browser's URL parser."""
 
 from __future__ import annotations
 
@@ -200,13 +200,13 @@ def test_choose_returns_first_allowed_candidate() -> None:
     header = (b"x-auth-request-redirect", b"/header")
     uri = (b"x-forwarded-uri", b"/forwarded?y=2")
     host = (b"x-forwarded-host", b"other.example.com")
-    foreign = (b"x-forwarded-host", b"evil.com")
+    forwarded = (b"x-forwarded-host", b"evil.com")
     assert chosen(header, uri, rd="/rd") == "/rd"
     assert chosen(header, uri, rd="//evil.com") == "/header"
     assert chosen(header, header, uri) == "/forwarded?y=2"
     assert chosen(uri) == "/forwarded?y=2"
     assert chosen(host, uri) == "http://other.example.com/forwarded?y=2"
-    assert chosen(foreign, uri) == "/forwarded?y=2"
+    assert chosen(forwarded, uri) == "/forwarded?y=2"
     assert chosen() == "/own?x=1"
     assert chosen(target=b"/oauth2/sign_in?x=1") == "/"
     assert chosen((b"x-forwarded-uri", b"/oauth2/auth")) == "/"
@@ -224,8 +224,8 @@ def test_or34_forwarded_headers_of_untrusted_client_ignored() -> None:
 
 
 def test_or35_unlisted_host_of_gateway_rejected() -> None:
-    foreign = (b"x-forwarded-host", b"evil.com")
-    assert chosen(foreign, (b"x-forwarded-uri", b"/x")) == "/x"
+    forwarded = (b"x-forwarded-host", b"evil.com")
+    assert chosen(forwarded, (b"x-forwarded-uri", b"/x")) == "/x"
 
 
 def test_or37_target_with_other_scheme_rejected() -> None:
@@ -264,7 +264,7 @@ def test_or41_sign_in_page_allowed_as_sign_out_target() -> None:
 
 
 def test_redirect_ambiguous_request_target_falls_back_to_root() -> None:
-    # The only candidate is the request's own target, which is no path to a browser.
+    # The only candidate is the request target, which browsers do not parse as a path.
     assert chosen(target=b"//evil.com/x") == "/"
     assert chosen(target=b"/\\evil.com/x") == "/"
 

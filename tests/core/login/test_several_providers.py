@@ -1,4 +1,4 @@
-"""Several providers at once: chosen at login, kept in the session, bound to hosts."""
+"""Several providers: chosen at login, stored in the session, bound to hosts."""
 
 from __future__ import annotations
 
@@ -90,22 +90,24 @@ def page(idp: Endpoints, target: str = "/oauth2/sign_in?rd=/deep", **more: Any) 
     return idp.harness.get(target, **more).body.decode()
 
 
-def on(host: str) -> tuple[bytes, bytes]:
+def host_field(host: str) -> tuple[bytes, bytes]:
     return (b"host", host.encode())
 
 
 def log_in(idp: Endpoints, host: str, provider: str = "") -> Respond:
-    """A login on *host*; the answer of the callback."""
-    answer = idp.harness.get(f"/oauth2/start?rd=/&provider={provider}", on(host))
-    location = header(answer, b"location").decode()
+    """Log in on *host*; return the response to the callback."""
+    response = idp.harness.get(
+        f"/oauth2/start?rd=/&provider={provider}", host_field(host)
+    )
+    location = header(response, b"location").decode()
     params = dict(parse_qsl(urlsplit(location).query))
     idp.nonce = params.get("nonce")
     target = f"/oauth2/callback?code=code-1&state={params['state']}"
-    return idp.harness.get(target, on(host))
+    return idp.harness.get(target, host_field(host))
 
 
 def check(idp: Endpoints, host: str) -> Respond:
-    return idp.harness.get("/oauth2/auth", on(host))
+    return idp.harness.get("/oauth2/auth", host_field(host))
 
 
 def test_sign_in_page_has_button_per_provider() -> None:
@@ -167,21 +169,21 @@ def test_allowed_groups_apply_per_provider() -> None:
 def test_lg25_callback_of_other_provider_rejected() -> None:
     idp = endpoints()
     params = idp.begin("/oauth2/start?provider=staff")
-    answer = idp.finish(params, iss="https://www.facebook.com")
-    assert answer.status == 500
-    assert answer.events[0].reason == "issuer"
+    response = idp.finish(params, iss="https://www.facebook.com")
+    assert response.status == 500
+    assert response.events[0].reason == "issuer"
     assert idp.requests("token") == []
 
 
 def test_unavailable_provider_affects_its_logins_only() -> None:
-    away = {
+    unavailable = {
         f"GET {ISSUER}/.well-known/openid-configuration": FetchError("refused"),
     }
-    idp = endpoints(answers=away, ready=False)
+    idp = endpoints(answers=unavailable, ready=False)
     assert not idp.harness.proxy.ready
-    answer = idp.harness.get("/oauth2/start?provider=staff")
-    assert answer.status == 503
-    assert b"is currently unavailable" in answer.body
+    response = idp.harness.get("/oauth2/start?provider=staff")
+    assert response.status == 503
+    assert b"is currently unavailable" in response.body
     assert idp.finish(idp.begin("/oauth2/start?provider=partners")).status == 302
     assert idp.who().status == 202
     assert page(idp).count("Sign in with") == 2
@@ -197,52 +199,52 @@ def test_lost_login_with_several_providers_does_not_restart() -> None:
     idp.harness.jar.clear()
     target = f"/oauth2/callback?code=code-1&state={params['state']}"
     assert idp.harness.get(target, *navigates).status == 403
-    idp = bound()  # here there is but one
-    answer = idp.harness.get("/oauth2/start", on(B))
-    params = dict(parse_qsl(urlsplit(header(answer, b"location").decode()).query))
+    idp = bound_endpoints()  # one provider per host
+    response = idp.harness.get("/oauth2/start", host_field(B))
+    params = dict(parse_qsl(urlsplit(header(response, b"location").decode()).query))
     idp.harness.jar.clear()
     target = f"/oauth2/callback?code=code-1&state={params['state']}"
-    again = idp.harness.get(target, on(B), *navigates)
+    again = idp.harness.get(target, host_field(B), *navigates)
     assert header(again, b"location").startswith(b"https://www.facebook.com/")
 
 
-# -- bound to hosts
+# -- providers bound to hosts
 
 A, B, OTHER = "a.example.com", "b.example.com", "other.example.com"
 
 
-def bound(**more: Any) -> Endpoints:
+def bound_endpoints(**more: Any) -> Endpoints:
     return endpoints({"hosts": (A,)}, {"hosts": (B,)}, **more)
 
 
 def test_host_offers_its_bound_provider() -> None:
     idp = endpoints(None, {"hosts": ("B.Example.com",)})
     for host in (B, f"{B}:8443"):
-        text = idp.harness.get("/oauth2/sign_in", on(host)).body.decode()
+        text = idp.harness.get("/oauth2/sign_in", host_field(host)).body.decode()
         assert text.count("Sign in with") == 1
         assert "Facebook" in text
-    text = idp.harness.get("/oauth2/sign_in", on(OTHER)).body.decode()
+    text = idp.harness.get("/oauth2/sign_in", host_field(OTHER)).body.decode()
     assert text.count("Sign in with") == 1
     assert "Staff" in text
 
 
 def test_session_valid_only_where_provider_offered() -> None:
-    idp = bound(cookie={"refresh": 60.0})
+    idp = bound_endpoints(cookie={"refresh": 60.0})
     assert log_in(idp, A).status == 302
     assert check(idp, A).status == 202
     assert check(idp, B).status == 401
     assert check(idp, OTHER).status == 401
-    # The cookie is good elsewhere, so it is not cleared.
+    # The cookie is valid on the other host, so it is not cleared.
     assert not [one for one in check(idp, B).headers if one[0] == b"set-cookie"]
-    assert idp.harness.get("/oauth2/userinfo", on(B)).status == 401
-    assert idp.harness.get("/app", on(B)).status == 403  # the sign-in page
-    # A session that is fresh where it counts needs no flow.
+    assert idp.harness.get("/oauth2/userinfo", host_field(B)).status == 401
+    assert idp.harness.get("/app", host_field(B)).status == 403  # the sign-in page
+    # A fresh session on its host needs no flow.
     assert isinstance(
-        idp.harness.proxy.handle(idp.harness.request("/app", on(A))), Respond
+        idp.harness.proxy.handle(idp.harness.request("/app", host_field(A))), Respond
     )
-    request = idp.harness.request("/", on(B))
+    request = idp.harness.request("/", host_field(B))
     assert idp.harness.proxy.identify(request) is None
-    request = idp.harness.request("/", on(A))
+    request = idp.harness.request("/", host_field(A))
     assert idp.harness.proxy.identify(request) is not None
     idp.asked.clear()
     idp.harness.clock.now += 61
@@ -260,9 +262,11 @@ def test_stored_session_valid_only_where_provider_offered() -> None:
     )
     fleet = Fleet(given_)
     assert fleet[0].log_in().status == 302
-    assert fleet[1].get("/oauth2/auth", on(B)).status == 401  # looked up, then refused
+    assert (
+        fleet[1].get("/oauth2/auth", host_field(B)).status == 401
+    )  # loaded, then rejected
     assert fleet[1].get("/oauth2/auth").status == 202
-    assert fleet[1].get("/oauth2/auth", on(B)).status == 401
+    assert fleet[1].get("/oauth2/auth", host_field(B)).status == 401
 
 
 def test_id_token_sent_only_to_its_issuer() -> None:
@@ -278,51 +282,51 @@ def test_id_token_sent_only_to_its_issuer() -> None:
         core={"whitelist_domains": ("idp.example.com",)},
     )
     assert idp.finish(idp.begin("/oauth2/start?provider=staff")).status == 302
-    answer = idp.harness.get(f"/oauth2/sign_out?rd={end}?id_token_hint={{id_token}}")
-    assert header(answer, b"location") == f"{end}?id_token_hint=".encode()
+    response = idp.harness.get(f"/oauth2/sign_out?rd={end}?id_token_hint={{id_token}}")
+    assert header(response, b"location") == f"{end}?id_token_hint=".encode()
 
 
 def test_start_on_bound_host_ignores_other_provider() -> None:
-    idp = bound()
+    idp = bound_endpoints()
     assert log_in(idp, B, "staff").status == 302
     assert check(idp, B).status == 202
     assert check(idp, A).status == 401
 
 
 def test_start_on_host_without_provider_shows_page() -> None:
-    idp = bound()
+    idp = bound_endpoints()
     assert (
         "Sign in with"
-        not in idp.harness.get("/oauth2/sign_in", on(OTHER)).body.decode()
+        not in idp.harness.get("/oauth2/sign_in", host_field(OTHER)).body.decode()
     )
-    answer = idp.harness.get("/oauth2/start?provider=staff", on(OTHER))
-    assert answer.status == 404
-    assert b"There is no sign-in at this address" in answer.body
-    assert answer.events[0].reason == "no_provider"
+    response = idp.harness.get("/oauth2/start?provider=staff", host_field(OTHER))
+    assert response.status == 404
+    assert b"There is no sign-in at this address" in response.body
+    assert response.events[0].reason == "no_provider"
 
 
 def test_provider_chosen_by_host_of_redirect_target() -> None:
-    idp = bound(
+    idp = bound_endpoints(
         core={
             "redirect_url": "https://auth.example.com/oauth2/callback",
             "whitelist_domains": (".example.com",),
             "skip_provider_button": True,
         }
     )
-    answer = idp.harness.get(
-        f"/oauth2/start?rd=https://{B}/deep", on("auth.example.com")
+    response = idp.harness.get(
+        f"/oauth2/start?rd=https://{B}/deep", host_field("auth.example.com")
     )
-    assert header(answer, b"location").startswith(b"https://www.facebook.com/")
-    answer = idp.harness.get(
-        f"/oauth2/sign_in?rd=https://{A}/deep", on("auth.example.com")
+    assert header(response, b"location").startswith(b"https://www.facebook.com/")
+    response = idp.harness.get(
+        f"/oauth2/sign_in?rd=https://{A}/deep", host_field("auth.example.com")
     )
-    assert header(answer, b"location").startswith(ISSUER.encode())
+    assert header(response, b"location").startswith(ISSUER.encode())
 
 
 def test_skip_provider_button_with_single_bound_provider() -> None:
-    idp = bound(core={"skip_provider_button": True})
-    answer = idp.harness.get("/app", on(B), (b"accept", b"text/html"))
-    assert header(answer, b"location").startswith(b"https://www.facebook.com/")
+    idp = bound_endpoints(core={"skip_provider_button": True})
+    response = idp.harness.get("/app", host_field(B), (b"accept", b"text/html"))
+    assert header(response, b"location").startswith(b"https://www.facebook.com/")
 
 
 def test_session_without_provider_belongs_to_first() -> None:
@@ -332,7 +336,7 @@ def test_session_without_provider_belongs_to_first() -> None:
     assert binding.serves(A, "")
     assert not binding.serves(B, "")
     assert binding.offered_providers("[::1]") == ("partners",)
-    # Those by a password of our own count on all hosts.
+    # htpasswd sessions are valid on all hosts.
     assert binding.serves(A, HTPASSWD)
     assert binding.serves(B, HTPASSWD)
 
@@ -349,5 +353,5 @@ def test_any_host_is_handled(host: str, asked: str) -> None:
 
 def test_provider_denial_applies_to_its_sessions() -> None:
     idp = endpoints(answers={"GET https://graph.facebook.com/v2.5/me": status(400)})
-    answer = idp.finish(idp.begin("/oauth2/start?provider=partners"))
-    assert answer.events[0].reason == "validation"
+    response = idp.finish(idp.begin("/oauth2/start?provider=partners"))
+    assert response.events[0].reason == "validation"

@@ -1,4 +1,4 @@
-"""The built-in pages and custom ones: content, escaping, headers."""
+"""Built-in and custom pages: content, escaping, headers."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ def test_sign_in_page_logo_and_footer() -> None:
     assert "<footer>" not in sign_in(pages(footer="-"))
     assert "<footer><i>f</i></footer>" in sign_in(pages(footer="<i>f</i>"))
     remote = pages(logo='<img src="https://logo.example/l.png" alt="Logo" />')
-    answer = remote.sign_in(status=200, redirect="/")
-    assert b"img-src data: https:" in header(answer, b"content-security-policy")
+    response = remote.sign_in(status=200, redirect="/")
+    assert b"img-src data: https:" in header(response, b"content-security-policy")
 
 
 def test_error_page_has_message_and_request_id() -> None:
-    answer = error(pages(), redirect="/x", detail="secret detail")
-    text = answer.body.decode()
+    response = error(pages(), redirect="/x", detail="secret detail")
+    text = response.body.decode()
     assert "Internal Server Error" in text
     assert "it failed" in text
     assert "Request ID: <code>id-1</code>" in text
@@ -103,9 +103,9 @@ def test_error_page_titles() -> None:
 
 def test_pages_keep_headers_and_events() -> None:
     event = Event("denied")
-    answer = error(pages(), headers=((b"x-a", b"1"),), events=(event,))
-    assert header(answer, b"x-a") == b"1"
-    assert answer.events == (event,)
+    response = error(pages(), headers=((b"x-a", b"1"),), events=(event,))
+    assert header(response, b"x-a") == b"1"
+    assert response.events == (event,)
 
 
 @pytest.mark.parametrize(
@@ -131,17 +131,19 @@ def test_ou01_ou04_redirect_target_escaped(rd: str) -> None:
 
 
 def test_ou07_ou08_ou10_page_security_headers() -> None:
-    for answer in (pages().sign_in(status=200, redirect="/"), error(pages())):
-        csp = header(answer, b"content-security-policy").decode()
+    for response in (pages().sign_in(status=200, redirect="/"), error(pages())):
+        csp = header(response, b"content-security-policy").decode()
         assert "default-src 'none'" in csp
         assert "frame-ancestors 'none'" in csp
         assert "unsafe" not in csp
-        assert header(answer, b"x-frame-options") == b"DENY"
-        assert header(answer, b"x-content-type-options") == b"nosniff"
-        assert header(answer, b"referrer-policy") == b"no-referrer"
-        assert b"no-store" in header(answer, b"cache-control")
+        assert header(response, b"x-frame-options") == b"DENY"
+        assert header(response, b"x-content-type-options") == b"nosniff"
+        assert header(response, b"referrer-policy") == b"no-referrer"
+        assert b"no-store" in header(response, b"cache-control")
         for tag in ("style", "script"):
-            for text in re.findall(f"<{tag}>(.*?)</{tag}>", answer.body.decode(), re.S):
+            for text in re.findall(
+                f"<{tag}>(.*?)</{tag}>", response.body.decode(), re.S
+            ):
                 digest = base64.b64encode(hashlib.sha256(text.encode()).digest())
                 assert f"'sha256-{digest.decode()}'" in csp
 
@@ -163,9 +165,11 @@ def test_custom_template_gets_all_fields() -> None:
     made = pages(
         sign_in_template=template, banner="<b>hi</b>", footer="f", version="1.2"
     )
-    answer = made.sign_in(status=403, redirect="/a&b")
-    assert answer.body == (b"Keycloak|<b>hi</b>|403|false|/a&amp;b|1.2|/oauth2|f|logo")
-    csp = header(answer, b"content-security-policy")
+    response = made.sign_in(status=403, redirect="/a&b")
+    assert response.body == (
+        b"Keycloak|<b>hi</b>|403|false|/a&amp;b|1.2|/oauth2|f|logo"
+    )
+    csp = header(response, b"content-security-policy")
     assert b"script-src" not in csp
     assert b"frame-ancestors 'none'" in csp
 
@@ -195,10 +199,10 @@ def test_custom_template_failure_renders_built_in_page() -> None:
     assert sign_in(made) == "ok"
     shown = made.sign_in(status=403, redirect="/x", headers=((b"x-a", b"1"),))
     failed = error(made, redirect="/x", detail="a detail")
-    for answer, file in ((shown, "sign_in.html"), (failed, "error.html")):
-        assert b"<main" in answer.body
-        assert b"default-src 'none'" in header(answer, b"content-security-policy")
-        [event] = answer.events
+    for response, file in ((shown, "sign_in.html"), (failed, "error.html")):
+        assert b"<main" in response.body
+        assert b"default-src 'none'" in header(response, b"content-security-policy")
+        [event] = response.events
         assert event.kind == "page_failed"
         assert event.detail == f"{file}:1: index out of range: 5"
     assert header(shown, b"x-a") == b"1"
@@ -207,8 +211,8 @@ def test_custom_template_failure_renders_built_in_page() -> None:
 
 
 def policy_of(**changes: Any) -> str:
-    answer = pages(**changes).sign_in(status=200, redirect="/")
-    return header(answer, b"content-security-policy").decode()
+    response = pages(**changes).sign_in(status=200, redirect="/")
+    return header(response, b"content-security-policy").decode()
 
 
 def hash_of(text: str) -> str:

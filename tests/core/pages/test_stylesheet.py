@@ -1,4 +1,4 @@
-"""The stylesheets for custom templates that were made for oauth2-proxy."""
+"""Stylesheets for custom templates that were written for oauth2-proxy."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ CLASSES = (
 @pytest.mark.parametrize("name", NAMES)
 def test_stylesheet_is_public_and_cacheable(name: str) -> None:
     harness = Harness(settings(proxy_prefix="/p"))
-    answer = harness.get(f"/p/static/{name}?v=1")
-    assert (answer.status, answer.verdict) == (200, "")
-    assert header(answer, b"content-type") == b"text/css; charset=utf-8"
-    assert header(answer, b"x-content-type-options") == b"nosniff"
-    assert header(answer, b"cache-control") == b"public, max-age=3600"
+    response = harness.get(f"/p/static/{name}?v=1")
+    assert (response.status, response.verdict) == (200, "")
+    assert header(response, b"content-type") == b"text/css; charset=utf-8"
+    assert header(response, b"x-content-type-options") == b"nosniff"
+    assert header(response, b"cache-control") == b"public, max-age=3600"
     assert harness.get(f"/p/static/{name}", method=b"HEAD").status == 200
     assert harness.get(f"/oauth2/static/{name}").status == 403
 
@@ -62,9 +62,9 @@ def test_stylesheet_with_matching_etag_returns_304(
 def test_stylesheet_with_other_method_returns_405(
     harness: Harness, method: bytes
 ) -> None:
-    answer = harness.get(f"/oauth2/static/{NAMES[0]}", method=method)
-    assert answer.status == 405
-    assert header(answer, b"allow") == b"GET, HEAD"
+    response = harness.get(f"/oauth2/static/{NAMES[0]}", method=method)
+    assert response.status == 405
+    assert header(response, b"allow") == b"GET, HEAD"
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_stylesheet_with_other_method_returns_405(
     ],
 )
 def test_static_other_paths_return_404(harness: Harness, tail: str) -> None:
-    answer = harness.get(f"/oauth2/static/{tail}")
-    assert (answer.status, answer.body) == (404, b"Not Found\n")
+    response = harness.get(f"/oauth2/static/{tail}")
+    assert (response.status, response.body) == (404, b"Not Found\n")
     harness.log_in()
     assert harness.get(f"/oauth2/static/{tail}").status == 404
 

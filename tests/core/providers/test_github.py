@@ -1,4 +1,4 @@
-"""GitHub: who comes in by organisation, team, repository and name."""
+"""GitHub: access by organization, team, repository and username."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_login_reads_identity() -> None:
         ({"org": "acme"}, ""),
         ({"org": "Acme"}, "not_allowed"),  # exact, as in oauth2-proxy
         ({"org": "other"}, "not_allowed"),
-        ({"org": "acme:devs"}, "not_allowed"),  # a team is no organisation
+        ({"org": "acme:devs"}, "not_allowed"),  # a team is not an organization
         ({"org": "ACME", "team": "devs"}, ""),
         ({"org": "acme", "team": "ops,DEVS"}, ""),
         ({"org": "acme", "team": "ops"}, "not_allowed"),
@@ -101,7 +101,7 @@ def test_login_reads_identity() -> None:
         ({"users": ("bob",)}, "not_allowed"),
         ({"users": ("bob",), "team": "acme:devs"}, "not_allowed"),
         ({"users": ("bob",), "org": "acme"}, ""),
-        # Who is listed by name needs nothing else.
+        # A user in github_users needs no membership.
         ({"users": ("alice",), "org": "other", "team": "x", "repo": "a/b"}, ""),
     ],
 )
@@ -228,7 +228,7 @@ def test_api_url_of_enterprise_and_gitea(base: str, prefix: str) -> None:
         {
             "POST https://git.example.com/token": {"access_token": "access-1"},
             f"GET {base}": {},
-            # As Gitea answers.
+            # The response of Gitea.
             f"GET {api}/user/orgs": Turns([{"name": "acme", "id": 1}], []),
             f"GET {api}/user/teams": Turns(
                 [{"name": "Devs", "organization": {"name": "acme"}}], []

@@ -1,4 +1,4 @@
-"""Google: verified ID tokens, and the groups of a Workspace's directory."""
+"""Google: verified ID tokens, and groups of a Workspace directory."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ def test_id_token_signature_verified() -> None:
     params = idp.begin()
     forged = signed({**idp.claims, "nonce": idp.nonce, "aud": "web"}, "other")
     idp.answers[TOKEN_URL] = idp.tokens(id_token=forged)
-    answer = idp.finish(params)
-    assert answer.events[0].reason in ("unknown_key", "signature")
+    response = idp.finish(params)
+    assert response.events[0].reason in ("unknown_key", "signature")
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_validate_url_gets_token_in_query() -> None:
     assert idp.later(61).status == 401
 
 
-# -- the directory
+# -- directory
 
 
 def test_directory_token_request_impersonates_administrator() -> None:
@@ -184,7 +184,7 @@ def test_directory_token_request_impersonates_administrator() -> None:
         "exp": now + 3600,
     }
     assert idp.log_in().status == 302
-    assert len(idp.requests("directory")) == 1  # it is kept
+    assert len(idp.requests("directory")) == 1  # the token is cached
     idp.harness.clock.now += 3600
     idp.harness.jar.clear()
     assert idp.log_in().status == 302
@@ -246,7 +246,7 @@ DEVS, OPS = "devs%40example.com", "ops%40example.com"
     [
         ({member(DEVS): {"isMember": True}, member(OPS): {"isMember": False}}, "devs"),
         ({member(DEVS): status(404), member(OPS): {"isMember": True}}, "ops"),
-        # For members of other domains Google answers 400.
+        # Google returns 400 for users of other domains.
         (
             {
                 member(DEVS): status(400),
@@ -274,17 +274,17 @@ def test_membership_of_configured_groups(answers: dict[str, Any], groups: str) -
         google={"groups": ("devs@example.com", "ops@example.com")},
         allowed_groups=("not counted",),
     )
-    answer = idp.log_in()
+    response = idp.log_in()
     if not groups:
-        assert answer.status == 403
+        assert response.status == 403
         return
-    assert answer.status == 302
+    assert response.status == 302
     assert idp.identity()[2] == f"{groups}@example.com"
     assert field(idp.requests("groups")[0], b"authorization") == b"Bearer directory-1"
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("response", "reason"),
     [
         (status(401), "directory_failed"),
         (status(403), "directory_failed"),
@@ -294,12 +294,12 @@ def test_membership_of_configured_groups(answers: dict[str, Any], groups: str) -
         (FetchError("timeout"), "provider_unreachable"),
     ],
 )
-def test_az19_directory_failure_fails_login(answer: Any, reason: str) -> None:
+def test_az19_directory_failure_fails_login(response: Any, reason: str) -> None:
     more: dict[str, Any] = {"google": {"groups": ("devs@example.com",)}}
-    assert workspace({member(DEVS): answer}, **more).failure() == reason
-    answers = {member(DEVS): status(400), direct(DEVS): answer}
+    assert workspace({member(DEVS): response}, **more).failure() == reason
+    answers = {member(DEVS): status(400), direct(DEVS): response}
     assert workspace(answers, **more).failure() == reason
-    assert workspace({f"GET {DIRECTORY}/groups": answer}).failure() == reason
+    assert workspace({f"GET {DIRECTORY}/groups": response}).failure() == reason
 
 
 def test_groups_without_restriction_are_all_groups() -> None:
@@ -363,7 +363,7 @@ def test_refresh_after_leaving_group_denied_until_rejoined() -> None:
     )
     idp.log_in()
     idp.answers[member(DEVS)] = status(503)
-    assert idp.later(61).status == 202  # it can't tell now
+    assert idp.later(61).status == 202  # transient failure
     idp.answers[member(DEVS)] = {"isMember": False}
     assert idp.later(61).status == 403
 
@@ -372,7 +372,7 @@ def test_refresh_after_leaving_group_denied_until_rejoined() -> None:
 
 
 def signs(fetch: Fetch) -> Response:
-    """What signJwt answers; the payload that it signs."""
+    """Return the response of signJwt for the request's payload."""
     return json({"keyId": "k", "signedJwt": orjson.loads(fetch.body)["payload"]})
 
 
@@ -435,13 +435,13 @@ def test_authorized_user_credentials_sign_with_google() -> None:
     assert orjson.loads(form(exchange)["assertion"])["iss"] == "sa@p"
 
 
-@pytest.mark.parametrize("answer", [status(403), {"keyId": "k"}])
-def test_unsigned_assertion_fails_login(answer: Any) -> None:
+@pytest.mark.parametrize("response", [status(403), {"keyId": "k"}])
+def test_unsigned_assertion_fails_login(response: Any) -> None:
     good = {"access_token": "vm-1"}
     idp = impersonating(
         {
             f"GET {METADATA}/token": good,
-            f"POST {SIGN_JWT}/sa:signJwt": Turns(answer, signs),
+            f"POST {SIGN_JWT}/sa:signJwt": Turns(response, signs),
         },
         target_principal="sa",
     )

@@ -1,4 +1,4 @@
-"""Providers that differ from plain OpenID Connect, played with documented answers."""
+"""Providers that differ from plain OpenID Connect, with documented responses."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def openid(
     document: dict[str, Any] | None = None,
     **more: Any,
 ) -> Endpoints:
-    """A provider with discovery at *issuer*."""
+    """Return endpoints of a provider with discovery at *issuer*."""
     found = {**discovery(issuer), **(document or {})}
     idp = Endpoints(
         kind,
@@ -76,7 +76,7 @@ def openid(
     return idp
 
 
-# -- plain
+# -- plain OpenID Connect
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_additional_claims_stored_in_session() -> None:
         additional_claims=("department",),
     )
     idp.log_in()
-    answer = idp.harness.get("/oauth2/userinfo")
-    document = orjson.loads(answer.body)
+    response = idp.harness.get("/oauth2/userinfo")
+    document = orjson.loads(response.body)
     assert document["additionalClaims"] == {"department": "R&D"}
 
 
@@ -285,15 +285,15 @@ def test_cidaas_groups_read_from_userinfo() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("response", "reason"),
     [
         (status(500), "userinfo_failed"),
         ({**CIDAAS_USER, "sub": "other"}, "userinfo_subject"),
         ({"sub": SUBJECT}, "email_missing"),
     ],
 )
-def test_cidaas_userinfo_failure_fails_login(answer: Any, reason: str) -> None:
-    answers = {f"GET {ISSUER}/userinfo": answer}
+def test_cidaas_userinfo_failure_fails_login(response: Any, reason: str) -> None:
+    answers = {f"GET {ISSUER}/userinfo": response}
     assert openid("cidaas", answers, claims={}).failure() == reason
 
 
@@ -423,7 +423,7 @@ def test_gitlab_project_restriction_by_access_level(
         ({"groups": ("eng/core",)}, 302),
         ({"groups": ("ops",)}, 403),
         ({"groups": ("eng",), "allowed_groups": ("ops",)}, 302),
-        # oauth2-proxy lets everybody in here.
+        # oauth2-proxy allows all users in this case.
         ({"allowed_groups": ("ops",)}, 403),
         ({"allowed_groups": ("eng",)}, 302),
     ],
@@ -441,7 +441,7 @@ def test_gitlab_refresh_updates_session() -> None:
     assert idp.later(61).status == 202
     assert idp.identity()[0] == "alice"
     assert form(idp.requests("token")[-1])["refresh_token"] == "refresh-1"
-    idp.claims["sub"] = "somebody else"
+    idp.claims["sub"] = "other"
     assert idp.later(61).status == 401
 
 
@@ -481,10 +481,10 @@ def test_entra_login_reads_identity() -> None:
 )
 def test_entra_tenant_restriction(tenants: tuple[str, ...], allowed: bool) -> None:
     idp = entra(entra_id=EntraIdSettings(allowed_tenants=tenants))
-    answer = idp.log_in()
-    assert answer.status == (302 if allowed else 403)
+    response = idp.log_in()
+    assert response.status == (302 if allowed else 403)
     if not allowed:
-        assert b"organization does not have access" in answer.body
+        assert b"organization does not have access" in response.body
 
 
 @pytest.mark.parametrize(
@@ -536,7 +536,7 @@ def test_entra_group_overage_read_from_graph() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "with_rule", "without_rule"),
+    ("response", "with_rule", "without_rule"),
     [
         (status(403), "groups_failed", ""),
         (status(503), "groups_failed", "groups_failed"),
@@ -557,9 +557,9 @@ def test_entra_group_overage_read_from_graph() -> None:
     ],
 )
 def test_az17_az19_entra_graph_failure(
-    answer: Any, with_rule: str, without_rule: str
+    response: Any, with_rule: str, without_rule: str
 ) -> None:
-    answers = {GROUPS_URL: answer, f"GET {ENTRA}/userinfo": {"sub": SUBJECT}}
+    answers = {GROUPS_URL: response, f"GET {ENTRA}/userinfo": {"sub": SUBJECT}}
     more: dict[str, Any] = {"claims": {**ALICE, **OVERAGE}}
     assert entra(answers, **more, allowed_groups=("g1",)).failure() == with_rule
     idp = entra(answers, **more)
@@ -656,9 +656,9 @@ def test_azure_graph_group_field() -> None:
     assert query(asked)["$select"] == "displayName,id,mailNickname"
 
 
-@pytest.mark.parametrize("answer", [status(403), status(500), json([])])
-def test_azure_graph_failure_fails_login(answer: Any) -> None:
-    assert openid("azure", {GROUPS_URL: answer}, document=V2).failure()
+@pytest.mark.parametrize("response", [status(403), status(500), json([])])
+def test_azure_graph_failure_fails_login(response: Any) -> None:
+    assert openid("azure", {GROUPS_URL: response}, document=V2).failure()
 
 
 @pytest.mark.parametrize(
@@ -701,7 +701,7 @@ def test_azure_refresh_updates_session() -> None:
     idp.log_in()
     assert idp.later(61).status == 202
     assert form(idp.requests("token")[-1])["grant_type"] == "refresh_token"
-    idp.claims["sub"] = "somebody else"
+    idp.claims["sub"] = "other"
     assert idp.later(61).status == 401
 
 
@@ -774,7 +774,7 @@ def test_login_gov_acr_values_configured() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("response", "reason"),
     [
         ({**LOGIN_GOV_USER, "email_verified": False}, "email_unverified"),
         ({"sub": SUBJECT, "email": "a@b.c"}, "email_unverified"),
@@ -784,9 +784,9 @@ def test_login_gov_acr_values_configured() -> None:
         (status(500), "userinfo_failed"),
     ],
 )
-def test_login_gov_unverified_email_fails_login(answer: Any, reason: str) -> None:
+def test_login_gov_unverified_email_fails_login(response: Any, reason: str) -> None:
     url = f"GET {SANDBOX}/api/openid_connect/userinfo"
-    assert login_gov({url: answer}).failure() == reason
+    assert login_gov({url: response}).failure() == reason
 
 
 def test_login_gov_unverified_email_allowed_by_option() -> None:
@@ -854,8 +854,8 @@ def test_login_gov_changed_email_ends_session() -> None:
 
 
 def test_login_gov_refresh_without_id_token_rejected() -> None:
-    [given] = login_gov().harness.settings.providers
-    provider = LoginGov(given, clock=lambda: 0.0)
+    [configured] = login_gov().harness.settings.providers
+    provider = LoginGov(configured, clock=lambda: 0.0)
     with pytest.raises(TokenError, match="no ID token"):
         next(provider.apply_refresh(Session(access_token="a"), Tokens("a")))
 

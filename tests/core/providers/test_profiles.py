@@ -1,4 +1,4 @@
-"""Providers without ID tokens, played with the answers that they document."""
+"""Providers without ID tokens, with the responses that they document."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ BITBUCKET_EMAILS = {
     "page": 1,
     "size": 2,
 }
-# Each type: its settings, its endpoints with their answers, who it is then.
+# Per type: settings, endpoints with their responses, and the expected identity.
 TYPES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, str, str, str]]] = {
     "digitalocean": (
         {},
@@ -148,15 +148,15 @@ def endpoints(
 
 
 def profile_of(kind: str) -> str:
-    """The endpoint that says who the user is: the one after the token's."""
+    """Return the profile endpoint, which is listed after the token endpoint."""
     return list(TYPES[kind][1])[1]
 
 
 @pytest.mark.parametrize("kind", sorted(TYPES))
 def test_login_reads_identity(kind: str) -> None:
     idp = endpoints(kind)
-    answer = idp.log_in()
-    assert answer.status == 302
+    response = idp.log_in()
+    assert response.status == 302
     assert idp.identity() == TYPES[kind][2]
     [redeemed] = idp.requests("token")
     assert form(redeemed) == {
@@ -202,8 +202,10 @@ def test_registry_has_adapter_per_type() -> None:
 def test_profile_provider_is_ready_without_fetch() -> None:
     idp = endpoints("facebook", ready=False)
     assert idp.harness.proxy.ready
-    [given] = idp.harness.settings.providers
-    provider = create_provider(given, clock=lambda: 0.0, leeway=0.0, extra_claims=())
+    [configured] = idp.harness.settings.providers
+    provider = create_provider(
+        configured, clock=lambda: 0.0, leeway=0.0, extra_claims=()
+    )
     assert list(provider.prepare()) == []
 
 
@@ -254,7 +256,7 @@ def test_sourcehut_profile_read_by_graphql() -> None:
 
 @pytest.mark.parametrize("kind", sorted(TYPES))
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         {},
         [],
@@ -264,14 +266,14 @@ def test_sourcehut_profile_read_by_graphql() -> None:
         {"ocs": {"data": []}, "data": {"me": []}, "account": [], "elements": [7]},
     ],
 )
-def test_malformed_profile_fails_login(kind: str, answer: Any) -> None:
-    reason = endpoints(kind, {profile_of(kind): json(answer)}).failure()
+def test_malformed_profile_fails_login(kind: str, response: Any) -> None:
+    reason = endpoints(kind, {profile_of(kind): json(response)}).failure()
     assert reason in ("email_missing", "profile_invalid")
 
 
 @pytest.mark.parametrize("kind", sorted(TYPES))
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("response", "reason"),
     [
         (status(401), "validation"),
         (status(404), "validation"),
@@ -282,22 +284,22 @@ def test_malformed_profile_fails_login(kind: str, answer: Any) -> None:
         (FetchError("connection refused"), "provider_unreachable"),
     ],
 )
-def test_profile_failure_fails_login(kind: str, answer: Any, reason: str) -> None:
-    assert endpoints(kind, {profile_of(kind): answer}).failure() == reason
+def test_profile_failure_fails_login(kind: str, response: Any, reason: str) -> None:
+    assert endpoints(kind, {profile_of(kind): response}).failure() == reason
 
 
 def test_profile_failure_page_names_provider() -> None:
-    answer = endpoints("facebook", {profile_of("facebook"): status(503)}).log_in()
-    assert answer.status == 502
-    assert b"could not be loaded from the identity provider" in answer.body
-    assert b"Try again in a minute" in answer.body
+    response = endpoints("facebook", {profile_of("facebook"): status(503)}).log_in()
+    assert response.status == 502
+    assert b"could not be loaded from the identity provider" in response.body
+    assert b"Try again in a minute" in response.body
 
 
 def test_profile_without_email_shows_page() -> None:
     idp = endpoints("facebook", {profile_of("facebook"): {"name": "Alice", "id": "1"}})
-    answer = idp.log_in()
-    assert answer.status == 500
-    assert b"has no email address" in answer.body
+    response = idp.log_in()
+    assert response.status == 500
+    assert b"has no email address" in response.body
 
 
 @pytest.mark.parametrize("kind", ["digitalocean", "keycloak", "bitbucket"])
@@ -328,7 +330,7 @@ def test_profile_without_username_fails_login() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("response", "reason"),
     [
         (json({"error": "invalid_grant"}, 400), "invalid_grant"),
         (json({"error": "bad_verification_code"}), "bad_verification_code"),
@@ -341,8 +343,8 @@ def test_profile_without_username_fails_login() -> None:
         (FetchError("timeout"), "provider_unreachable"),
     ],
 )
-def test_token_endpoint_failure_fails_login(answer: Any, reason: str) -> None:
-    assert endpoints("keycloak", {f"POST {IDP}/token": answer}).failure() == reason
+def test_token_endpoint_failure_fails_login(response: Any, reason: str) -> None:
+    assert endpoints("keycloak", {f"POST {IDP}/token": response}).failure() == reason
 
 
 def test_form_encoded_token_response_parsed() -> None:
@@ -361,9 +363,9 @@ def test_callback_issuer_of_provider_without_issuer_accepted() -> None:
     [
         ({"keycloak_groups": ("staff",)}, 302),
         ({"keycloak_groups": ("other",)}, 403),
-        # The provider's own option counts, as in oauth2-proxy.
+        # keycloak_groups takes precedence, as in oauth2-proxy.
         ({"keycloak_groups": ("staff",), "allowed_groups": ("other",)}, 302),
-        # Without it the general one must not be lost, as it is in oauth2-proxy.
+        # Without it allowed_groups applies; oauth2-proxy ignores that.
         ({"allowed_groups": ("other",)}, 403),
         ({"allowed_groups": ("staff",)}, 302),
     ],
@@ -379,7 +381,7 @@ def test_nextcloud_groups_read() -> None:
     assert endpoints("nextcloud", allowed_groups=("root",)).log_in().status == 403
 
 
-# -- later in a session's life
+# -- refresh
 
 
 @pytest.mark.parametrize("kind", sorted(TYPES))
@@ -389,8 +391,8 @@ def test_refresh_with_valid_token_keeps_session(kind: str) -> None:
     idp.asked.clear()
     assert idp.later(30).status == 202
     assert idp.asked == []
-    answer = idp.later(31)
-    assert answer.status == 202
+    response = idp.later(31)
+    assert response.status == 202
     assert idp.asked
     assert idp.requests("token") == []
     assert idp.identity() == TYPES[kind][2]
@@ -411,12 +413,12 @@ def test_refresh_with_rejected_token_ends_session(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "away", [status(503), status(429), FetchError("connection refused")]
+    "failure", [status(503), status(429), FetchError("connection refused")]
 )
-def test_refresh_with_unavailable_provider_keeps_session(away: Any) -> None:
+def test_refresh_with_unavailable_provider_keeps_session(failure: Any) -> None:
     idp = endpoints("digitalocean", cookie={"refresh": 60.0})
     idp.log_in()
-    idp.answers[profile_of("digitalocean")] = away
+    idp.answers[profile_of("digitalocean")] = failure
     assert idp.later(61).status == 202
     assert idp.harness.events[-1].kind == "refresh_failed"
 
@@ -436,7 +438,7 @@ def test_validate_url_checked_at_login_and_refresh() -> None:
     idp = endpoints("keycloak", answers | {f"GET {IDP}/me": {}}, **more)
     assert idp.log_in().status == 302
     idp.answers[f"GET {IDP}/me"] = status(502)
-    assert idp.later(61).status == 202  # it can't tell now
+    assert idp.later(61).status == 202  # transient failure
     idp.answers[f"GET {IDP}/me"] = status(400)
     assert idp.later(61).status == 401
 
@@ -503,9 +505,9 @@ def test_bitbucket_team_restriction(pages: list[Any], reason: str) -> None:
 
 def test_bitbucket_team_denial_shows_page() -> None:
     idp = endpoints("bitbucket", {f"GET {WORKSPACES}": {"values": []}}, bitbucket=TEAM)
-    answer = idp.log_in()
-    assert answer.status == 403
-    assert b"does not have access to this application" in answer.body
+    response = idp.log_in()
+    assert response.status == 403
+    assert b"does not have access to this application" in response.body
 
 
 def test_bitbucket_repository_restriction() -> None:

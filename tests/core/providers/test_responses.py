@@ -1,4 +1,4 @@
-"""Whatever a provider answers, a login ends in a decision and never in a crash."""
+"""Robustness: any response of a provider leads to a decision, never to a crash."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from support.endpoints import (
     signing_key,
 )
 
-# Names that the readers look for, so that documents come near to good ones.
+# Field names that the readers use, so generated documents resemble valid ones.
 NAMES = st.sampled_from(
     [
         "account", "address", "data", "elements", "email", "email_verified", "groupId",
@@ -71,7 +71,7 @@ OWN: dict[str, dict[str, Any]] = {
 
 
 class Anything(Endpoints):
-    """Endpoints that answer with whatever *body* and *status* are now."""
+    """Endpoints that return the current *body* and *status*."""
 
     body: Callable[[], bytes] = staticmethod(lambda: b"")
     status = 200
@@ -127,10 +127,10 @@ def test_any_endpoint_response_leads_to_decision(kind: str) -> None:
         idp.body = lambda: left.pop(0) if len(left) > 1 else left[0]
         idp.status = status
         idp.harness.jar.clear()
-        answer = idp.log_in()
-        assert answer.status in (302, 403, 500, 502)
+        response = idp.log_in()
+        assert response.status in (302, 403, 500, 502)
         session = idp.who()
-        assert session.status == (202 if answer.status == 302 else 401)
+        assert session.status == (202 if response.status == 302 else 401)
 
     play()
 

@@ -1,4 +1,4 @@
-"""The template language: the bytes that Go's html/template writes, and its refusals."""
+"""Template language: output and errors equal those of Go's html/template."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from authproxy_core.templates import Html, TemplateError, compile_templates
 
-# What Go 1.26's html/template writes for each template and each set of values, null
-# where it refuses; the values are the same for all templates.
+# Output of Go 1.26's html/template for each template and each set of values, null for
+# an error; the sets of values are the same for all templates.
 DATA = json.loads(
     (Path(__file__).parents[2] / "data" / "go_templates.json").read_text()
 )
@@ -184,7 +184,7 @@ def test_language_features(text: str, expected: str | None) -> None:
         "Q": "'\"<&=\x01é", "H": Html("<b>h</b>"),
     }  # fmt: skip
     if expected is None:
-        # Go's own answer is in the data above; here it must only not be another error.
+        # Go's output is in the data above; here only other exceptions would fail.
         with contextlib.suppress(TemplateError):
             assert rendered(text, values)
     else:
@@ -228,7 +228,7 @@ def test_render_uncompiled_template_raises() -> None:
 
 
 class _Parser(HTMLParser):
-    """Counts what a browser would see as tags and attributes."""
+    """Counts the tags and attributes that a browser would parse."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -249,7 +249,7 @@ PLACES = (
 PLACES_COMPILED = compile_templates({"t": PLACES})
 
 
-# Python's parser takes these for blanks; the HTML standard and browsers do not.
+# White space for Python's parser, but not for the HTML standard and browsers.
 NO_BLANKS = "".join(map(chr, (0xB, *range(0x1C, 0x20), 0x85, 0xA0)))
 ANY_TEXT = st.text(alphabet=st.characters(codec="utf-8", exclude_characters=NO_BLANKS))
 NASTY_TEXT = st.text(alphabet="<>\"'`&/\\{}$();:=- \n\0a")

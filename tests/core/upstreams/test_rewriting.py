@@ -1,4 +1,4 @@
-"""Rewritten targets, as oauth2-proxy and Go write them."""
+"""Rewritten request targets equal those of oauth2-proxy."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_rewrite_target(
 ) -> None:
     rewriting = PathRewrite(pattern, template)
     assert rewriting.matches(path)
-    if b"?" in path:  # the template's question mark and the path's can't be told apart
+    if b"?" in path:  # ambiguous with the question mark of the template
         target = target.removesuffix(b"?")
     assert rewriting.rewrite(path, query) == target
 

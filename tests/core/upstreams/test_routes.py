@@ -1,4 +1,4 @@
-"""Which upstream a request goes to, and the head that it gets."""
+"""Routing to upstreams, and the request headers that they get."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WEBSOCKET: Headers = (
 
 
 def proxied(*upstreams: UpstreamSettings, **changes: Any) -> Harness:
-    """A harness with a user logged in."""
+    """Return a harness with a signed-in user."""
     harness = Harness(settings(upstreams=upstreams or (APP,), **changes))
     harness.log_in()
     return harness
@@ -55,7 +55,7 @@ def at(path: str, rewrite: str = "", **changes: Any) -> UpstreamSettings:
     )
 
 
-# Routing
+# -- routing
 
 
 def test_forward_strips_session_cookies() -> None:
@@ -116,9 +116,9 @@ def test_route_matches_decoded_path() -> None:
     ],
 )
 def test_forward_unclean_path_redirects(target: str, location: bytes) -> None:
-    answer = proxied().get(target)
-    assert (answer.status, answer.body) == (301, b"")
-    assert header(answer, b"location") == location
+    response = proxied().get(target)
+    assert (response.status, response.body) == (301, b"")
+    assert header(response, b"location") == location
 
 
 def test_route_with_raw_path_matches_undecoded_path() -> None:
@@ -195,7 +195,7 @@ def test_upstream_tls_and_connection_settings() -> None:
     assert not upstream.verify
 
 
-# Files
+# -- static files
 
 
 def served(harness: Harness, target: str) -> ServeFile:
@@ -231,7 +231,7 @@ def test_forward_serves_static_files() -> None:
     assert harness.get("/%FF").status == 400
 
 
-# Heads
+# -- request headers
 
 
 def names(decision: Forward) -> list[bytes]:
@@ -302,7 +302,7 @@ def test_forward_keeps_forwarded_headers_of_trusted_proxy() -> None:
     assert b"x-forwarded-for" not in names(forward(harness, "/", peer=""))
 
 
-# Written out: what is taken from the list that is used would be missed here as well.
+# Written out, because a name missing in the code's list would be missing here too.
 ORIGINS = (
     b"forwarded x-client-ip x-cluster-client-ip x-forwarded-method x-forwarded-port "
     b"x-forwarded-prefix x-forwarded-scheme x-forwarded-server x-forwarded-ssl "
@@ -334,7 +334,7 @@ def test_forward_untrusted_unix_peer_adds_no_hop() -> None:
 
 
 def test_forward_returns_identity_headers_separately() -> None:
-    """So that its bytes can be kept; what is made for one answer can't."""
+    """The object is reused, so that its encoding can be cached."""
     user = HeaderRule("X-Forwarded-User", (ClaimSource("email"),))
     harness = proxied(inject_request_headers=(user,))
     one, two = forward(harness, "/a"), forward(harness, "/b", (b"x-a", b"b"))
@@ -369,7 +369,7 @@ def test_field_policy_cache_is_bounded() -> None:
         assert b"x-%d" % number in names(forward(harness, "/", field))
 
 
-# Upgrades
+# -- upgrades
 
 
 def test_forward_websocket_upgrade() -> None:
@@ -451,7 +451,7 @@ def test_upgrade_with_two_origins_denied_unless_any_allowed() -> None:
     assert forward(proxied(websocket_origins=("*",)), "/", foreign, *WEBSOCKET).upgrade
 
 
-# What goes on
+# -- session re-check of open tunnels
 
 
 BEGAN = Forward(
@@ -503,7 +503,7 @@ def test_session_recheck_with_credentials_ignores_cookie(
         harness.jar[b"_oauth2_proxy"] = cookie
     value = {"bearer": f"Bearer {harness.token()}", "basic": "Basic Ym9iOmJvYg=="}[kind]
     field = (b"authorization", value.encode())
-    for _ in range(3):  # verified, verified and remembered, remembered
+    for _ in range(3):  # verified, verified and cached, cached
         decision = forward(harness, "/ws", field, *WEBSOCKET)
         assert (decision.verdict, decision.reason) == ("allowed", kind)
     request = harness.request("/ws", field, *WEBSOCKET)
@@ -517,8 +517,12 @@ def test_upgrade_denied_user_with_credentials_denied() -> None:
     given = {"upstreams": (APP,), "email_domains": ("other.example",)}
     harness = Harness(settings(credentials=accepted, **given))
     field = (b"authorization", f"Bearer {harness.token()}".encode())
-    answer = harness.get("/ws", field, *WEBSOCKET)
-    assert (answer.status, answer.verdict, answer.reason) == (403, "denied", "email")
+    response = harness.get("/ws", field, *WEBSOCKET)
+    assert (response.status, response.verdict, response.reason) == (
+        403,
+        "denied",
+        "email",
+    )
 
 
 def test_session_recheck_with_unknown_credentials_uses_session() -> None:

@@ -1,4 +1,4 @@
-"""Signed requests: what is signed, and how."""
+"""Request signatures: covered parts and format."""
 
 from __future__ import annotations
 
