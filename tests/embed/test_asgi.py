@@ -1,4 +1,4 @@
-"""The core under Starlette and uvicorn, over real sockets."""
+"""The ASGI middleware around Starlette under uvicorn."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from support.ports import free_port
 from support.processes import wait_for
 
 
-async def shown(request: Request) -> JSONResponse:
+async def echo(request: Request) -> JSONResponse:
     body = await request.body()
     return JSONResponse({"headers": dict(request.headers), "body": body.decode()})
 
 
 @pytest.fixture
 def running() -> Iterator[tuple[str, DevProvider]]:
-    """The URL of a guarded Starlette application, and its provider."""
+    """Yield the URL of a protected Starlette application, and its provider."""
     provider = DevProvider(ProviderConfig(users=(ALICE, BOB)))
     with serve(provider) as idp:
         given = settings(
@@ -47,7 +47,7 @@ def running() -> Iterator[tuple[str, DevProvider]]:
             inject_request_headers=(rule("X-Forwarded-Email", "email"),),
             signature_key=Secret("sha256:key"),
         )
-        app = Starlette(routes=[Route("/{path:path}", shown, methods=["GET", "POST"])])
+        app = Starlette(routes=[Route("/{path:path}", echo, methods=["GET", "POST"])])
         guarded = AuthMiddleware(app, AuthProxy(given))  # type: ignore[arg-type]
         with served(guarded) as url:
             yield url, provider
@@ -55,7 +55,7 @@ def running() -> Iterator[tuple[str, DevProvider]]:
 
 @contextlib.contextmanager
 def served(app: Any) -> Iterator[str]:
-    """The URL of a guarded application under uvicorn, when its provider is there."""
+    """Yield the URL of a protected application when its provider is ready."""
     port = free_port()
     server = uvicorn.Server(
         uvicorn.Config(app, port=port, log_level="warning", lifespan="on", ws="none")
@@ -75,8 +75,8 @@ def served(app: Any) -> Iterator[str]:
 README = Path(__file__).parents[2] / "README.md"
 
 
-def test_the_example_of_the_readme() -> None:
-    """Word by word, but for the provider's address and secret, and plain HTTP."""
+def test_asgi_readme_example_works() -> None:
+    """Unchanged except for the provider's URL and secret, and plain HTTP."""
     [code] = re.findall(
         r"```python\n(import authproxy_core.*?)```", README.read_text(), re.DOTALL
     )
@@ -84,13 +84,13 @@ def test_the_example_of_the_readme() -> None:
     client = DemoClient(id="app", secret="s3cret")
     provider = DevProvider(ProviderConfig(users=(ALICE,), clients=(client,)))
     with serve(provider) as idp:
-        for word, meant in (
+        for text, replacement in (
             ("https://keycloak.example.com/realms/main", idp.url),
             ("…", client.secret),
             ("CookieSettings(", "CookieSettings(secure=False, "),
         ):
-            assert word in code
-            code = code.replace(word, meant)
+            assert text in code
+            code = code.replace(text, replacement)
         names: dict[str, Any] = {}
         exec(code, names)
         with served(names["app"]) as url:
@@ -103,11 +103,11 @@ def test_the_example_of_the_readme() -> None:
 def log_in(client: Client, url: str, provider: DevProvider, rd: str = "/deep") -> None:
     started = client.get(f"{url}/oauth2/start?rd={rd}")
     callback = provider.log_in(started.location, "alice")
-    back = client.get(callback)
-    assert (back.status, back.location) == (302, f"{url}{rd}")
+    reply = client.get(callback)
+    assert (reply.status, reply.location) == (302, f"{url}{rd}")
 
 
-def test_login_and_a_guarded_page(running: tuple[str, DevProvider]) -> None:
+def test_asgi_login_protects_the_application(running: tuple[str, DevProvider]) -> None:
     url, provider = running
     client = Client()
     page = client.get(f"{url}/deep")
@@ -119,7 +119,7 @@ def test_login_and_a_guarded_page(running: tuple[str, DevProvider]) -> None:
     )
     assert reply.status == 200
     assert reply.json["headers"]["x-forwarded-email"] == "alice@example.com"
-    assert reply.json["body"] == "body"  # although it was read to be signed
+    assert reply.json["body"] == "body"  # although it was read for the signature
     assert reply.json["headers"]["gap-signature"].startswith("sha256 ")
     assert reply.header("gap-auth") == "alice@example.com"
     assert client.get(f"{url}/oauth2/auth").status == 202
@@ -127,7 +127,7 @@ def test_login_and_a_guarded_page(running: tuple[str, DevProvider]) -> None:
     assert (head.status, head.body) == (200, b"")
 
 
-def test_a_posted_form_is_read(running: tuple[str, DevProvider]) -> None:
+def test_asgi_posted_form_read_within_limit(running: tuple[str, DevProvider]) -> None:
     url, _ = running
     client = Client()
     reply = client.submit(f"{url}/oauth2/start", {"rd": "/posted"})
@@ -136,7 +136,7 @@ def test_a_posted_form_is_read(running: tuple[str, DevProvider]) -> None:
     assert too_large.status == 413
 
 
-def test_requests_without_everything() -> None:
+def test_build_request_minimal_scope() -> None:
     scope = {"method": "GET", "path": "/é", "headers": [(b"Host", b"x")]}
     request = build_request(scope)
     assert request.target == b"/%C3%A9"
@@ -144,7 +144,7 @@ def test_requests_without_everything() -> None:
     assert (request.peer, request.secure) == ("", False)
 
 
-def test_settings_can_be_built_in_code() -> None:
+def test_settings_built_in_code_accepted() -> None:
     given = msgspec.structs.replace(settings(), providers=(provider_settings(),))
     assert AuthProxy(given).settings is given
     assert urlsplit(given.providers[0].issuer).scheme == "https"

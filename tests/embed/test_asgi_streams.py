@@ -1,4 +1,4 @@
-"""WebSockets and streams behind the middleware, under Starlette and uvicorn."""
+"""WebSockets and streamed bodies behind the ASGI middleware."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from support.ports import free_port
 from support.processes import wait_for
 from support.program import SECRET, session_cookie
 
-go_on = threading.Event()
+first_chunk_read = threading.Event()
 
 
 async def chat(socket: WebSocket) -> None:
-    """Tell who it is, then send back what comes."""
+    """Send the user's email, then echo messages."""
     await socket.accept(headers=[(b"x-app", b"1")])
     await socket.send_text(socket.headers["x-forwarded-email"])
     async for message in socket.iter_text():
@@ -39,33 +39,33 @@ async def chat(socket: WebSocket) -> None:
         await socket.send_text(message)
 
 
-async def pieces(request: Request) -> StreamingResponse:
-    """One piece, and the second when the test has seen the first."""
+async def chunks(request: Request) -> StreamingResponse:
+    """Respond with one chunk, and a second when the test has read the first."""
 
     async def stream() -> AsyncIterator[bytes]:
         yield b"first"
-        await asyncio.to_thread(go_on.wait, 10)
+        await asyncio.to_thread(first_chunk_read.wait, 10)
         yield b"second"
 
     return StreamingResponse(stream())
 
 
 async def count(request: Request) -> StreamingResponse:
-    """The size of what was sent."""
+    """Respond with the size of the request body."""
     size = 0
-    async for piece in request.stream():
-        size += len(piece)
+    async for chunk in request.stream():
+        size += len(chunk)
 
-    async def answer() -> AsyncIterator[bytes]:
+    async def body() -> AsyncIterator[bytes]:
         yield b"%d" % size
 
-    return StreamingResponse(answer())
+    return StreamingResponse(body())
 
 
 @pytest.fixture(params=[0.0, 0.3])
 def port(request: pytest.FixtureRequest) -> Iterator[int]:
-    """A guarded application; with a lifetime for websockets by parameter."""
-    given = settings(
+    """Yield the port of a protected application; the parameter is the lifetime."""
+    configured = settings(
         cookie={"secure": False, "secrets": (Secret(SECRET),)},
         provider={"id": "oidc", "issuer": "http://127.0.0.1:9"},
         upstreams=(UpstreamSettings(id="app", uri="http://app.invalid"),),
@@ -73,10 +73,10 @@ def port(request: pytest.FixtureRequest) -> Iterator[int]:
     )
     routes = [
         WebSocketRoute("/chat", chat),
-        Route("/pieces", pieces),
+        Route("/chunks", chunks),
         Route("/count", count, methods=["POST"]),
     ]
-    proxy = AuthProxy(given)
+    proxy = AuthProxy(configured)
     guarded: Any = AuthMiddleware(
         Starlette(routes=routes),  # type: ignore[arg-type]
         proxy,
@@ -106,7 +106,7 @@ def opened(port: int, *, origin: str | None = None, **headers: str) -> ClientCon
 
 
 @unlimited
-def test_a_websocket_with_a_session(port: int) -> None:
+def test_asgi_websocket_with_session_accepted(port: int) -> None:
     spoofed = {"X-Forwarded-Email": "root@example.com"}
     with opened(port, origin=f"http://127.0.0.1:{port}", **spoofed) as client:
         assert client.response is not None
@@ -127,7 +127,7 @@ def test_a_websocket_with_a_session(port: int) -> None:
     ("headers", "origin", "status"),
     [({"Cookie": "x=y"}, None, 401), ({}, "https://evil.example", 403)],
 )
-def test_websockets_that_are_refused(
+def test_asgi_websocket_without_session_or_origin_rejected(
     port: int, headers: dict[str, str], origin: str | None, status: int
 ) -> None:
     with pytest.raises(websockets.exceptions.InvalidStatus) as raised:
@@ -136,7 +136,7 @@ def test_websockets_that_are_refused(
 
 
 @limited
-def test_a_websocket_ends_with_its_time(port: int) -> None:
+def test_asgi_websocket_lifetime_expired_closed_with_1001(port: int) -> None:
     with opened(port) as client:
         assert client.recv(timeout=10) == "alice@example.com"
         with pytest.raises(websockets.exceptions.ConnectionClosedOK):
@@ -145,18 +145,18 @@ def test_a_websocket_ends_with_its_time(port: int) -> None:
 
 
 @unlimited
-def test_pieces_are_passed_as_they_come(port: int) -> None:
+def test_asgi_response_chunks_not_buffered(port: int) -> None:
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    client.request("GET", "/pieces", headers={"Cookie": session_cookie()})
-    answer = client.getresponse()
-    assert answer.read(5) == b"first"
-    go_on.set()
-    assert answer.read() == b"second"
+    client.request("GET", "/chunks", headers={"Cookie": session_cookie()})
+    response = client.getresponse()
+    assert response.read(5) == b"first"
+    first_chunk_read.set()
+    assert response.read() == b"second"
     client.close()
 
 
 @unlimited
-def test_a_large_upload(port: int) -> None:
+def test_asgi_large_upload_passed(port: int) -> None:
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     body = bytes(8 << 20)
     client.request("POST", "/count", body, {"Cookie": session_cookie()})
@@ -164,7 +164,7 @@ def test_a_large_upload(port: int) -> None:
     client.close()
 
 
-def test_other_servers_and_other_scopes() -> None:
+def test_asgi_websocket_rejection_depends_on_extension() -> None:
     async def main() -> list[dict[str, Any]]:
         guarded = AuthMiddleware(None, AuthProxy(settings()))  # type: ignore[arg-type]
         sent: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""The core in a plain threaded server, without any event loop."""
+"""The core in a threaded server, without an event loop."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from support.ports import LOOPBACK
 
 
 def perform(effect: Any) -> Any:
-    """The effects that a login needs, with the standard library."""
+    """Perform the effects of a login with the standard library."""
     if isinstance(effect, Lock):
         return True
     if not isinstance(effect, Fetch):
@@ -67,7 +67,7 @@ def running() -> Iterator[tuple[str, DevProvider]]:
             )
         )
         drive_sync(proxy.warm_up(), perform)
-        lock = threading.Lock()  # one AuthProxy, one thread at a time
+        lock = threading.Lock()  # an AuthProxy is not thread-safe
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -100,19 +100,21 @@ def running() -> Iterator[tuple[str, DevProvider]]:
                 self.wfile.write(body)
 
             def log_message(self, *_: Any) -> None:
-                """Quiet."""
+                """Log nothing."""
 
         server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
         with InThread(server) as running:
             yield f"http://{LOOPBACK}:{running.port}", provider
 
 
-def test_login_and_a_guarded_page(running: tuple[str, DevProvider]) -> None:
+def test_threaded_server_login_protects_the_application(
+    running: tuple[str, DevProvider],
+) -> None:
     url, provider = running
     client = Client()
     assert client.get(f"{url}/page").status == 403
     started = client.get(f"{url}/oauth2/start?rd=/page")
-    back = client.get(provider.log_in(started.location, "alice"))
-    assert back.location == f"{url}/page"
+    callback = client.get(provider.log_in(started.location, "alice"))
+    assert callback.location == f"{url}/page"
     reply = client.get(f"{url}/page")
     assert reply.json["x-user"] == "alice@example.com"

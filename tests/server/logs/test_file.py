@@ -1,4 +1,4 @@
-"""The log file: rotation, several writers at once, what stays, what a full disk costs."""
+"""Log file: rotation, several writers, limits of rotated files, full disk."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ for thread in threading.enumerate():
 
 
 def ask(port: int, target: str) -> int:
-    """The status of a request over a connection of its own."""
+    """Return the status of a request on a new connection."""
     connection = HTTPConnection(LOOPBACK, port, timeout=10)
     connection.request("GET", target)
     status = connection.getresponse().status
@@ -64,10 +64,10 @@ def read(path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_several_processes_lose_and_tear_no_line(
+def test_log_file_several_processes_keep_all_lines_intact(
     tmp_path: Path, compress: bool
 ) -> None:
-    """Each rotates when it is its turn; together the files hold all lines in order."""
+    """All processes rotate; together the files contain all lines in order."""
     path = tmp_path / "access.log"
     environment = {
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "core", ROOT / "server")))
@@ -96,8 +96,8 @@ def test_several_processes_lose_and_tear_no_line(
     assert oct(path.stat().st_mode & 0o777) == "0o600"
 
 
-def test_rotation(tmp_path: Path) -> None:
-    """Before a chunk that would make it too large; one that is alone always fits."""
+def test_log_file_rotated_before_max_size(tmp_path: Path) -> None:
+    """A chunk above the maximum size is written to a separate file."""
     path = tmp_path / "log"
     file = LogFile(settings(path, max_backups=1), local_time=True)
     for letter in (b"a", b"b", b"c"):
@@ -105,12 +105,12 @@ def test_rotation(tmp_path: Path) -> None:
         file.write(b"\n")
     file.close()
     assert path.read_bytes() == b"\n"
-    [backup] = [one for one in tmp_path.iterdir() if one != path]
+    [backup] = [file for file in tmp_path.iterdir() if file != path]
     assert backup.read_bytes() == b"c" * (MEBIBYTE + 1)
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    """The file has a limit that only half of the second chunk fits below."""
+def test_log_file_failed_write_leaves_no_partial_line(tmp_path: Path) -> None:
+    """RLIMIT_FSIZE allows only half of the second chunk."""
     path = tmp_path / "log"
     file = LogFile(settings(path), local_time=True)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -129,7 +129,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     file.close()
 
 
-def test_whoever_moves_the_file_away_is_understood(tmp_path: Path) -> None:
+def test_log_file_moved_away_is_reopened(tmp_path: Path) -> None:
     path = tmp_path / "log"
     file = LogFile(settings(path), local_time=False)
     file.write(b"one\n")
@@ -142,8 +142,7 @@ def test_whoever_moves_the_file_away_is_understood(tmp_path: Path) -> None:
     file.close()
 
 
-def test_links(tmp_path: Path) -> None:
-    """The file that a link leads to is rotated, not the link."""
+def test_log_file_symlink_target_rotated(tmp_path: Path) -> None:
     folder = tmp_path / "real"
     folder.mkdir()
     link = tmp_path / "log"
@@ -156,8 +155,8 @@ def test_links(tmp_path: Path) -> None:
     assert len(names(folder)) == 2
 
 
-def test_standard_output_by_name(tmp_path: Path) -> None:
-    """It is not ours to rename, not even when it is a regular file."""
+def test_log_file_dev_stdout_never_rotated(tmp_path: Path) -> None:
+    """Not even if it is a regular file."""
     script = """
 from authproxy.logs.file import LogFile
 from authproxy.server_settings import LogFileSettings
@@ -177,8 +176,8 @@ for _ in range(3):
     assert names(tmp_path) == ["out"]
 
 
-def test_what_stays(tmp_path: Path) -> None:
-    """The newest, by their names; files that only look similar are left alone."""
+def test_backups_limits_remove_oldest_only(tmp_path: Path) -> None:
+    """The age is that of the name; files with similar names are not removed."""
     path = tmp_path / "a.log"
     for name in (
         "a-2099-01-02T03-04-05.000.log",
@@ -203,7 +202,7 @@ def test_what_stays(tmp_path: Path) -> None:
     ]
 
 
-def test_names_of_rotated_files(tmp_path: Path) -> None:
+def test_backups_new_path_is_unused(tmp_path: Path) -> None:
     backups = Backups(settings(tmp_path / "a.log"), local_time=False)
     first = backups.new_path(1_790_000_000.25)
     assert first.name == "a-2026-09-21T14-13-20.250.log"
@@ -211,8 +210,7 @@ def test_names_of_rotated_files(tmp_path: Path) -> None:
     assert backups.new_path(1_790_000_000.25).name.endswith(".251.log")
 
 
-def test_a_directory_that_can_not_be_written_costs_no_line(tmp_path: Path) -> None:
-    """Too large is better than lost."""
+def test_log_file_failed_rotation_loses_no_line(tmp_path: Path) -> None:
     path = tmp_path / "log"
     file = LogFile(settings(path), local_time=False)
     file._backups.new_path = lambda now: tmp_path / "missing" / "x"  # type: ignore[method-assign]
@@ -222,16 +220,17 @@ def test_a_directory_that_can_not_be_written_costs_no_line(tmp_path: Path) -> No
     file.close()
 
 
-def test_not_a_regular_file() -> None:
-    """There is nothing to rotate."""
+def test_log_file_device_not_rotated() -> None:
+    before = names(Path("/dev"))
     file = LogFile(settings(Path("/dev/null")), local_time=False)
     for _ in range(3):
         file.write(b"x" * MEBIBYTE)
     file.close()
+    assert [name for name in names(Path("/dev")) if name not in before] == []
 
 
-def test_compression_that_another_worker_does(tmp_path: Path) -> None:
-    """Once is enough; what can't be compressed stays as it is."""
+def test_backups_compression_by_another_worker_not_repeated(tmp_path: Path) -> None:
+    """A file stays uncompressed while another worker holds the lock."""
     path = tmp_path / "a.log"
     old = tmp_path / "a-2099-01-02T03-04-05.000.log"
     old.write_bytes(b"x" * 1000)
@@ -266,8 +265,8 @@ writer.close()
 """
 
 
-def test_a_full_disk_costs_lines_that_are_counted(tmp_path: Path) -> None:
-    """No half line stays, and when there is room again the log says what is missing."""
+def test_log_writer_full_disk_drops_and_counts_lines(tmp_path: Path) -> None:
+    """No partial line remains; the next successful write reports the count."""
     path = tmp_path / "log"
     environment = {
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "core", ROOT / "server")))
@@ -283,8 +282,10 @@ def test_a_full_disk_costs_lines_that_are_counted(tmp_path: Path) -> None:
     assert lines[10:] == ["dropped 10 log lines", "last"]
 
 
-def test_the_whole_program(tmp_path: Path) -> None:
-    """Two workers and their supervisor write to one file; nothing else but errors."""
+def test_program_logging_filename_used_by_workers_and_supervisor(
+    tmp_path: Path,
+) -> None:
+    """Only errors go to the standard streams."""
     log = tmp_path / "access.log"
     with Program(tmp_path, workers=2, logging_filename=str(log)) as program:
         wait_for(lambda: log.exists() and "listening on" in log.read_text(), "the file")

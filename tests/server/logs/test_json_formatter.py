@@ -1,4 +1,4 @@
-"""Log lines as JSON: stable fields, the original request, nothing that ends a line."""
+"""JSON log lines: stable fields, the original request, no log injection."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from support.processes import wait_for
 from support.program import Program, session_cookie
 
 TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-ABOUT = {
+REQUEST_FIELDS = {
     "request_id", "trace_id", "client", "method", "scheme", "host", "uri", "target",
     "protocol", "user_agent", "user", "reason", "time", "kind",
 }  # fmt: skip
 
 
-def entry(
+def record(
     target: bytes = b"/", *fields: tuple[bytes, bytes], **changes: Any
 ) -> RequestRecord:
-    """An answered request of the trusted gateway 10.0.0.1."""
+    """Return the record of a request from the trusted gateway 10.0.0.1."""
     headers = [(b"host", b"own.example"), *fields]
     head = RequestHead(b"GET", target, headers, dict(headers), "own.example", 1, True)
     request = Request(b"GET", target, headers, "10.0.0.1", True, "id-1")
@@ -48,13 +48,13 @@ def entry(
     return RequestRecord(head, request, "10.0.0.1:99", **values)
 
 
-def lines(core: Settings | None = None, *, local: bool = False) -> JsonFormatter:
+def formatter(core: Settings | None = None, *, local: bool = False) -> JsonFormatter:
     clock = Clock(local_time=local, wall=lambda: 1_790_000_000.75)
     return JsonFormatter(core or Settings(), clock)
 
 
-def test_a_request() -> None:
-    one = entry(
+def test_json_request_line_has_all_fields() -> None:
+    one = record(
         b"/a?code=SECRET&b=1",
         (b"user-agent", b'a "b" \xff'),
         (b"traceparent", TRACE),
@@ -63,7 +63,7 @@ def test_a_request() -> None:
         upstream="app",
         upstream_seconds=0.0100001,
     )
-    line = lines().request(one)
+    line = formatter().request(one)
     assert json.loads(line) == {
         "time": "2026-09-21T14:13:20.737Z",
         "kind": "request",
@@ -86,7 +86,7 @@ def test_a_request() -> None:
         "upstream": "app",
         "upstream_time": 0.01,
     }
-    bare = json.loads(lines().request(entry(user="")))
+    bare = json.loads(formatter().request(record(user="")))
     assert bare.keys() == json.loads(line).keys()
     assert [key for key, value in bare.items() if value is None] == [
         "trace_id", "user_agent", "user", "decision", "reason", "upstream",
@@ -94,8 +94,8 @@ def test_a_request() -> None:
     ]  # fmt: skip
 
 
-def test_the_original_request() -> None:
-    """What the gateway was asked, if it is one that may say so."""
+def test_json_request_line_original_request_of_trusted_gateway() -> None:
+    """An untrusted or ambiguous original request is not logged."""
     fields = (
         (b"x-real-ip", b"203.0.113.9"),
         (b"x-forwarded-host", b"app.example"),
@@ -104,7 +104,7 @@ def test_the_original_request() -> None:
         (b"x-forwarded-proto", b"http"),
     )
     core = Settings(reverse_proxy=True, trusted_proxies=("10.0.0.1",))
-    found = json.loads(lines(core).request(entry(b"/oauth2/auth", *fields)))
+    found = json.loads(formatter(core).request(record(b"/oauth2/auth", *fields)))
     assert {key: found[key] for key in ("client", "method", "scheme", "host")} == {
         "client": "203.0.113.9",
         "method": "POST",
@@ -113,21 +113,21 @@ def test_the_original_request() -> None:
     }
     assert (found["uri"], found["target"]) == ("/p?state=...", "/oauth2/auth")
     other = Settings(reverse_proxy=True, trusted_proxies=("10.0.0.2",))
-    found = json.loads(lines(other).request(entry(b"/oauth2/auth", *fields)))
+    found = json.loads(formatter(other).request(record(b"/oauth2/auth", *fields)))
     assert (found["host"], found["uri"]) == ("own.example", "/oauth2/auth")
-    unclear = entry(b"/oauth2/auth", *fields, (b"x-forwarded-uri", b"/q"))
-    found = json.loads(lines(core).request(unclear))
+    unclear = record(b"/oauth2/auth", *fields, (b"x-forwarded-uri", b"/q"))
+    found = json.loads(formatter(core).request(unclear))
     assert (found["host"], found["uri"]) == ("own.example", "/oauth2/auth")
 
 
-def test_other_kinds() -> None:
+def test_json_auth_and_standard_lines() -> None:
     event = Event("login_failed", "eve", "nonce", "it does not match")
-    found = json.loads(lines().auth(entry(), event, "AuthFailure"))
-    assert found.keys() == ABOUT | {"result", "event", "message"}
+    found = json.loads(formatter().auth(record(), event, "AuthFailure"))
+    assert found.keys() == REQUEST_FIELDS | {"result", "event", "message"}
     assert (found["result"], found["event"], found["user"], found["message"]) == (
         "AuthFailure", "login_failed", "eve", "login failed: nonce",
     )  # fmt: skip
-    assert json.loads(lines().standard("error", "server", "a\nb", "id-2")) == {
+    assert json.loads(formatter().standard("error", "server", "a\nb", "id-2")) == {
         "time": "2026-09-21T14:13:20.750Z",
         "kind": "standard",
         "level": "error",
@@ -137,10 +137,10 @@ def test_other_kinds() -> None:
     }
 
 
-def test_local_time_has_its_offset() -> None:
-    found = json.loads(lines(local=True).standard("info", "m", "x"))["time"]
-    moment = datetime.fromisoformat(found)
-    assert moment.timestamp() == pytest.approx(1_790_000_000.75, abs=0.001)
+def test_json_local_time_has_an_offset() -> None:
+    found = json.loads(formatter(local=True).standard("info", "m", "x"))["time"]
+    parsed = datetime.fromisoformat(found)
+    assert parsed.timestamp() == pytest.approx(1_790_000_000.75, abs=0.001)
     assert re.fullmatch(r"\S{23}[+-]\d\d:\d\d", found)
 
 
@@ -149,9 +149,11 @@ def test_local_time_has_its_offset() -> None:
     st.binary(max_size=40),
     st.text('/?&=%;abc"\\<>', max_size=40),
 )
-def test_nothing_ends_a_line(text: str, raw: bytes, target: str) -> None:
-    """Log injection: whatever users and clients send stays inside its field."""
-    one = entry(
+def test_log_lines_any_input_stays_on_one_line(
+    text: str, raw: bytes, target: str
+) -> None:
+    """Log injection is not possible in any field, as text and as JSON."""
+    one = record(
         f"/{target}".encode(),
         (b"user-agent", raw),
         (b"x-forwarded-uri", raw),
@@ -163,35 +165,34 @@ def test_nothing_ends_a_line(text: str, raw: bytes, target: str) -> None:
     event = Event("denied", text, text, text)
     core = Settings(reverse_proxy=True)
     as_text = TextFormatter(LogSettings(), core, Clock())
-    for made in (lines(core), as_text):
+    for each in (formatter(core), as_text):
         for line in (
-            made.request(one),
-            made.auth(one, event, "AuthFailure"),
-            made.auth(one, event, "AuthSuccess"),
-            made.standard("info", "m", text, "id-1"),
+            each.request(one),
+            each.auth(one, event, "AuthFailure"),
+            each.auth(one, event, "AuthSuccess"),
+            each.standard("info", "m", text, "id-1"),
         ):
             written = line.encode("utf-8", "backslashreplace").decode()
             assert written.endswith("\n")
             assert written[:-1].isprintable()
             assert len(written.splitlines()) == 1
-            if made is not as_text:
+            if each is not as_text:
                 assert isinstance(json.loads(written), dict)
 
 
-def test_texts_are_whole() -> None:
+def test_json_strings_round_trip() -> None:
     text = 'a\n"b"\u2028\x9b\x7f\U000e0041é'
-    found = json.loads(lines().standard("info", "m", text))
+    found = json.loads(formatter().standard("info", "m", text))
     assert found["message"] == text
 
 
-def test_half_of_a_surrogate_pair() -> None:
-    """No UTF-8 can hold it; the line is written nevertheless."""
-    found = json.loads(lines().standard("info", "m", "a\ud800b"))
+def test_json_lone_surrogate_escaped() -> None:
+    found = json.loads(formatter().standard("info", "m", "a\ud800b"))
     assert found["message"] == "a\\ud800b"
 
 
-def test_the_whole_program(tmp_path: Path) -> None:
-    """A request that is passed on: its trace, its upstream, and how long that took."""
+def test_program_json_forwarded_request_logged(tmp_path: Path) -> None:
+    """The line contains trace ID, upstream and upstream time."""
     with (
         EchoApp() as app,
         Program(
@@ -208,7 +209,7 @@ def test_the_whole_program(tmp_path: Path) -> None:
         assert "traceparent" not in dict(got["headers"])
         wait_for(lambda: program.log().count('"kind":"request"') == 2, "the lines")
         logged = [json.loads(line) for line in program.log().splitlines()]
-    first, second = (one for one in logged if one["kind"] == "request")
+    first, second = (line for line in logged if line["kind"] == "request")
     assert first["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
     assert second["trace_id"] is None
     assert (
@@ -217,7 +218,7 @@ def test_the_whole_program(tmp_path: Path) -> None:
     )
     assert first["upstream"] == "/"
     assert 0 < first["upstream_time"] <= first["duration"]
-    messages = [one["message"] for one in logged if one["kind"] == "standard"]
+    messages = [line["message"] for line in logged if line["kind"] == "standard"]
     assert [text.partition(" on ")[0] for text in messages[:2]] == [
         "listening",
         "metrics",
@@ -225,7 +226,7 @@ def test_the_whole_program(tmp_path: Path) -> None:
 
 
 def received(port: int, fields: dict[str, str]) -> dict[str, Any]:
-    """What the upstream has received of a request with *fields*."""
+    """Send a request with *fields* and return the request that the upstream got."""
     connection = HTTPConnection(LOOPBACK, port, timeout=10)
     connection.request("GET", "/a", headers=fields)
     found: dict[str, Any] = json.loads(connection.getresponse().read())
@@ -233,7 +234,7 @@ def received(port: int, fields: dict[str, str]) -> dict[str, Any]:
     return found
 
 
-def test_a_traceback_is_one_object(tmp_path: Path) -> None:
+def test_logs_exception_json_is_one_object(tmp_path: Path) -> None:
     path = tmp_path / "log"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
     writer = LogWriter(fd)
@@ -250,8 +251,8 @@ def test_a_traceback_is_one_object(tmp_path: Path) -> None:
     assert message.endswith("RuntimeError: a\nb")
 
 
-def test_lost_lines_are_told_in_the_form_in_use(tmp_path: Path) -> None:
-    """Logs that are prepared for a reload, and perhaps dropped, change nothing."""
+def test_logs_dropped_line_uses_the_current_format(tmp_path: Path) -> None:
+    """Logs that are only prepared for a reload change nothing."""
     fd = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
     writer = LogWriter(fd)
     logs = Logs(LogSettings(format="json"), Settings(), Clock(), writer, writer)

@@ -1,4 +1,4 @@
-"""What the operator may choose about the log, and how lines reach their file."""
+"""Log options, and the writers for files and pipes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Files:
         self.logs = Logs(settings, core, Clock(local_time=False), *self._writers)
 
     def read(self) -> tuple[str, str]:
-        """Both files, when all lines have reached them."""
+        """Return both files' contents after all lines are written."""
         for writer in self._writers:
             writer.close()
         for fd in self._fds:
@@ -43,8 +43,8 @@ class Files:
         return out, err
 
 
-def entry(target: bytes, *fields: bytes, peer: str = "192.0.2.1") -> RequestRecord:
-    """An answered request."""
+def record(target: bytes, *fields: bytes, peer: str = "192.0.2.1") -> RequestRecord:
+    """Return the record of a finished request."""
     lines = b"".join(field + b"\r\n" for field in fields)
     raw = b"GET " + target + b" HTTP/1.1\r\nHost: own.example\r\n" + lines + b"\r\n"
     head = HeadReader(Limits()).read(raw)
@@ -54,20 +54,19 @@ def entry(target: bytes, *fields: bytes, peer: str = "192.0.2.1") -> RequestReco
 
 def lines(
     folder: Path,
-    entries: list[RequestRecord],
+    records: list[RequestRecord],
     settings: LogSettings | None = None,
     core: Settings | None = None,
     events: tuple[Event, ...] = (),
 ) -> tuple[str, str]:
-    """What the logs say about *entries* on standard output and on standard error."""
+    """Log *records*; return standard output and standard error."""
     files = Files(folder, settings or LogSettings(), core or Settings())
-    for one in entries:
-        files.logs.record_response(one, events)
+    for item in records:
+        files.logs.record_response(item, events)
     return files.read()
 
 
-def test_custom_format(tmp_path: Path) -> None:
-    """All fields of a request."""
+def test_request_format_all_fields(tmp_path: Path) -> None:
     template = (
         "{{.Client}}|{{.Host}}|{{.Protocol}}|{{.RequestID}}|{{.RequestDuration}}|"
         "{{.RequestMethod}}|{{.RequestURI}}|{{.ResponseSize}}|{{.StatusCode}}|"
@@ -75,7 +74,7 @@ def test_custom_format(tmp_path: Path) -> None:
     )
     out, _ = lines(
         tmp_path,
-        [entry(b'/"a"?code=SECRET', b"User-Agent: x")],
+        [record(b'/"a"?code=SECRET', b"User-Agent: x")],
         LogSettings(request_format=template),
     )
     assert out == (
@@ -84,44 +83,46 @@ def test_custom_format(tmp_path: Path) -> None:
     )
 
 
-def test_unknown_field(tmp_path: Path) -> None:
-    """Refused at the start, naming the option."""
+def test_request_format_unknown_field_rejected(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"request_logging_format.*Cookie"):
         Files(tmp_path, LogSettings(request_format="{{.Cookie}}"), Settings())
 
 
-def test_what_is_left_out(tmp_path: Path) -> None:
-    """Health checks and excluded paths, which are compared decoded."""
-    entries = [
-        entry(b"/ping"),
-        entry(b"/ready?x"),
-        entry(b"/liveness_check"),
-        entry(b"/%68idden?x"),
-        entry(b"/shown"),
-        entry(b"/shown/ping", b"User-Agent: probe"),
-        # Somebody else than the probe: passed on like any request.
-        replace(entry(b"/ping"), verdict="allowed", reason="session"),
+def test_request_log_silenced_and_excluded_paths(tmp_path: Path) -> None:
+    """Excluded paths are compared after percent-decoding."""
+    records = [
+        record(b"/ping"),
+        record(b"/ready?x"),
+        record(b"/liveness_check"),
+        record(b"/%68idden?x"),
+        record(b"/shown"),
+        record(b"/shown/ping", b"User-Agent: probe"),
+        # Not from the probe, so it was forwarded like other requests.
+        replace(record(b"/ping"), verdict="allowed", reason="session"),
     ]
     settings = LogSettings(silence_ping=True, exclude_paths=frozenset({"/hidden"}))
     core = Settings(ping_user_agent="probe", gcp_healthchecks=True)
-    out, _ = lines(tmp_path, entries, settings, core)
+    out, _ = lines(tmp_path, records, settings, core)
     assert re.findall(r'"(/\S*)"', out) == ["/shown", "/shown/ping", "/ping"]
 
 
-def test_kinds_that_are_off(tmp_path: Path) -> None:
-    """Nothing is left of any of the three."""
+def test_logs_all_disabled_write_nothing(tmp_path: Path) -> None:
     silent = LogSettings(standard=False, auth=False, request=False)
     events = (Event("denied", "eve", "r", "detail"),)
-    assert lines(tmp_path, [entry(b"/")], silent, events=events) == ("", "")
+    assert lines(tmp_path, [record(b"/")], silent, events=events) == ("", "")
 
 
-def test_behind_a_gateway(tmp_path: Path) -> None:
-    """The client and the host that a trusted gateway names; nobody else's word."""
+def test_request_log_client_and_host_of_trusted_gateway(tmp_path: Path) -> None:
+    """The fields of an untrusted peer are ignored."""
     fields = (b"X-Real-Ip: 203.0.113.9", b"X-Forwarded-Host: app.example")
     core = Settings(reverse_proxy=True, trusted_proxies=("192.0.2.1",))
     out, _ = lines(
         tmp_path,
-        [entry(b"/", *fields), entry(b"/", *fields, peer="198.51.100.7"), entry(b"/")],
+        [
+            record(b"/", *fields),
+            record(b"/", *fields, peer="198.51.100.7"),
+            record(b"/"),
+        ],
         core=core,
     )
     assert re.findall(r"(?m)^(\S+) .*\] (\S+) GET", out) == [
@@ -131,14 +132,14 @@ def test_behind_a_gateway(tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_remembered_of_a_gateway(tmp_path: Path) -> None:
-    """By peer and field: neither another peer nor several fields profit from it."""
+def test_request_log_cached_client_depends_on_peer_and_field(tmp_path: Path) -> None:
+    """Neither another peer nor a repeated field uses the cached value."""
     one = (b"X-Real-Ip: 203.0.113.9", b"X-Forwarded-Host: app.example")
     two = (b"X-Forwarded-Host: first.example", b"X-Forwarded-Host: app.example")
     bad = (b"X-Real-Ip: x", b"X-Forwarded-Host: a b")
     core = Settings(reverse_proxy=True, trusted_proxies=("192.0.2.1",))
-    sent = [entry(b"/", *fields) for fields in (one, one, two, bad, bad)]
-    sent.append(entry(b"/", *one, peer="198.51.100.7"))
+    sent = [record(b"/", *fields) for fields in (one, one, two, bad, bad)]
+    sent.append(record(b"/", *one, peer="198.51.100.7"))
     out, _ = lines(tmp_path, sent, core=core)
     assert re.findall(r"(?m)^(\S+) .*\] (\S+) GET", out) == [
         ("203.0.113.9", "app.example"),
@@ -151,26 +152,28 @@ def test_what_is_remembered_of_a_gateway(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("to_info", [False, True])
-def test_where_events_go(tmp_path: Path, to_info: bool) -> None:
-    """Authentication lines to standard output, errors where the operator wants them."""
+def test_auth_log_events_and_details_go_to_their_logs(
+    tmp_path: Path, to_info: bool
+) -> None:
+    """The auth log goes to standard output, errors go where errors_to_info says."""
     events = (
         Event("logged_in", "bob", "", "welcome"),
-        Event("refresh_failed", "bob", "timeout", "the provider is away"),
+        Event("refresh_failed", "bob", "timeout", "the provider is unavailable"),
         Event("allowed", "bob"),
     )
     settings = LogSettings(errors_to_info=to_info)
-    out, err = lines(tmp_path, [entry(b"/")], settings, events=events)
+    out, err = lines(tmp_path, [record(b"/")], settings, events=events)
     assert re.findall(r"\[(Auth\w+)\] (.*)", out) == [
         ("AuthSuccess", "welcome"),
         ("AuthError", "refresh failed: timeout"),
     ]
     assert "[logged_in]" not in out + err
-    assert ("the provider is away" in err) is not to_info
-    assert ("the provider is away" in out) is to_info
+    assert ("the provider is unavailable" in err) is not to_info
+    assert ("the provider is unavailable" in out) is to_info
 
 
-def test_traceback_stays_in_its_lines(tmp_path: Path) -> None:
-    """Each line of it is one of the log, whatever a client put into the message."""
+def test_logs_exception_text_escapes_each_line(tmp_path: Path) -> None:
+    """Each line of the traceback is a log line without control characters."""
     files = Files(tmp_path, LogSettings(), Settings())
     try:
         raise RuntimeError("a\r\nb\x1b[2J\u2028c")
@@ -185,7 +188,7 @@ def test_traceback_stays_in_its_lines(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def pipe() -> Iterator[tuple[int, int]]:
-    """A pipe's reading end, closed at last, and its writing end."""
+    """Yield both ends of a pipe; close the reading end on exit."""
     reader, writer = os.pipe()
     try:
         yield reader, writer
@@ -193,17 +196,16 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(reader)
 
 
-def test_pipe_gets_whole_lines_at_a_time() -> None:
-    """Workers share a pipe: a piece that could be torn holds no part of a line."""
+def test_log_writer_pipe_gets_all_lines_in_order() -> None:
     with pipe() as (reader, fd):
         writer = LogWriter(fd)
-        pieces: list[bytes] = []
+        received: list[bytes] = []
         sent = [f"{number} {'x' * (number % 900)}\n" for number in range(400)]
         sent.insert(200, "y" * 10_000 + "\n")
 
         def read() -> None:
-            while piece := os.read(reader, 1 << 16):
-                pieces.append(piece)
+            while data := os.read(reader, 1 << 16):
+                received.append(data)
 
         thread = threading.Thread(target=read)
         thread.start()
@@ -212,11 +214,10 @@ def test_pipe_gets_whole_lines_at_a_time() -> None:
         writer.close()
         os.close(fd)
         thread.join(10)
-        assert b"".join(pieces).decode() == "".join(sent)
+        assert b"".join(received).decode() == "".join(sent)
 
 
-def test_writer_of_a_pipe_that_does_not_block() -> None:
-    """It waits for the reader instead of losing what did not fit."""
+def test_log_writer_nonblocking_pipe_waits_for_the_reader() -> None:
     with pipe() as (reader, fd):
         os.set_blocking(fd, False)
         writer = LogWriter(fd)
@@ -232,8 +233,7 @@ def test_writer_of_a_pipe_that_does_not_block() -> None:
         assert received.decode() == line * 300
 
 
-def test_reader_that_is_gone() -> None:
-    """No end of the program: the lines are just lost."""
+def test_log_writer_closed_reader_drops_lines() -> None:
     reader, fd = os.pipe()
     os.close(reader)
     writer = LogWriter(fd)

@@ -1,4 +1,4 @@
-"""Log lines: formats, redaction, no forging, and counting what is dropped."""
+"""Text log lines: formats, redaction, no log injection, dropped lines."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from support.server import Server, talk, until
 STAMP = r"\[\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\]"
 
 
-def signs_in(request: Request) -> Outcome:
-    """Answers with a user and an event."""
+def denies(request: Request) -> Outcome:
+    """Respond with a user and an event."""
     event = Event("denied", "eve@example.com", "not_authorized\nforged", "a\r\nb")
     return Respond(403, (), b"no", (event,), "alice@example.com")
 
 
 def request(target: bytes, *fields: bytes) -> bytes:
-    """A GET with a known id."""
+    """Return a GET with a known request ID."""
     lines = b"".join(field + b"\r\n" for field in (b"X-Request-Id: id-1", *fields))
     return (
         b"GET " + target + b" HTTP/1.1\r\nHost: app.example.com\r\n" + lines + b"\r\n"
     )
 
 
-def test_lines_of_a_request() -> None:
-    """The default formats, character for character."""
-    with Server(signs_in) as server:
+def test_log_lines_default_formats() -> None:
+    with Server(denies) as server:
         raw = request(b"/a?code=SECRET&b=1", b'User-Agent: a "b" \xff')
         assert b" 403 " in talk(server.port, raw)
         log = server.logged("app.example.com GET")
@@ -66,8 +65,7 @@ def test_lines_of_a_request() -> None:
         b"https://a/?refresh_token=SECRET",
     ],
 )
-def test_secrets_are_redacted(target: bytes) -> None:
-    """In each spelling that a server takes for the parameter."""
+def test_redact_secret_parameter_in_all_spellings(target: bytes) -> None:
     assert b"SECRET" not in redact(target)
     assert redact(target) != target
 
@@ -75,21 +73,19 @@ def test_secrets_are_redacted(target: bytes) -> None:
 @pytest.mark.parametrize(
     "target", [b"/", b"/code=a", b"/?codes=a&xstate=b", b"/?a=%63"]
 )
-def test_the_rest_stays(target: bytes) -> None:
-    """Other parameters are left alone."""
+def test_redact_other_parameters_unchanged(target: bytes) -> None:
     assert redact(target) == target
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\r\nb", "\x1b[2J", "\u2028", "\x85", "\0"])
-def test_text_stays_on_its_line(text: str) -> None:
-    """No control character gets through, in either form."""
+def test_escapes_control_characters_stay_on_one_line(text: str) -> None:
     for line in (escape_unprintable(text), quote(text)):
         assert line.isprintable()
         assert len(line.splitlines()) == 1
 
 
-def test_formats() -> None:
-    """Known fields only; percent signs are text."""
+def test_compile_format_known_fields_only() -> None:
+    """Percent signs are literal text."""
     line = compile_format("o", "{{.B}} 100% {{ .A }} %s", ("A", "B"))
     assert line(("1", "2")) == "2 100% 1 %s\n"
     for template in ("{{.C}}", "{{if .A}}x{{end}}", "{{.A"):
@@ -97,11 +93,11 @@ def test_formats() -> None:
             compile_format("o", template, ("A", "B"))
 
 
-def test_lost_lines_are_counted() -> None:
-    """A reader that is too slow costs lines, not memory, and learns how many."""
+def test_log_writer_slow_reader_drops_and_counts_lines() -> None:
+    """The count is written to the log and reported to the callback."""
     reader, fd = os.pipe()
-    heard: list[int] = []
-    writer = LogWriter(fd, queue_bytes=100_000, on_dropped=heard.append)
+    reported: list[int] = []
+    writer = LogWriter(fd, queue_bytes=100_000, on_dropped=reported.append)
     line = "x" * 999 + "\n"
     sent = 0
     while not writer.dropped:
@@ -121,6 +117,6 @@ def test_lost_lines_are_counted() -> None:
         received += more
     os.close(reader)
     assert received.endswith(b"x\nlast\n") or received.endswith(b"lines\nlast\n")
-    told = re.findall(rb"(?m)^dropped (\d+) log lines$", received)
-    assert sum(map(int, told)) == 4
-    assert sum(heard) == 4
+    counts = re.findall(rb"(?m)^dropped (\d+) log lines$", received)
+    assert sum(map(int, counts)) == 4
+    assert sum(reported) == 4

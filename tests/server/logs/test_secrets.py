@@ -1,4 +1,4 @@
-"""No line and no metric holds a credential: canaries over logins, refreshes and errors."""
+"""Logs and metrics contain no credentials during logins, refreshes and errors."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from support.processes import wait_for
 from support.program import SECRET, Program
 
 PASSWORD = "canary-password-of-everybody"
-LEAST = 12  # characters of a canary: shorter ones are found by chance
+MIN_SECRET_LENGTH = 12  # characters; shorter ones may occur by chance
 FORMATS = ("text", "json")
 
 
 class Recorder(DevProvider):
-    """A provider that remembers whatever is secret of what it was asked and said."""
+    """A provider that records the secrets of its requests and responses."""
 
     def __init__(self, config: ProviderConfig) -> None:
         super().__init__(config)
@@ -34,25 +34,25 @@ class Recorder(DevProvider):
     def handle(
         self, method: bytes, target: bytes, headers: Headers, body: bytes
     ) -> tuple[int, Headers, bytes]:
-        """The provider's answer."""
-        answer = super().handle(method, target, headers, body)
+        """Return the provider's response."""
+        response = super().handle(method, target, headers, body)
         self.note(target.decode().partition("?")[2])
         self.note(body.decode())
         self.secrets |= {v.decode() for k, v in headers if k == b"authorization"}
-        if target.startswith(b"/token") and answer[2].startswith(b"{"):
-            said = json.loads(answer[2])
-            self.secrets |= {said[k] for k in said if k.endswith("_token")}
-        return answer
+        if target.startswith(b"/token") and response[2].startswith(b"{"):
+            tokens = json.loads(response[2])
+            self.secrets |= {tokens[k] for k in tokens if k.endswith("_token")}
+        return response
 
     def note(self, query: str) -> None:
-        """Remember the values of a query or form that are secret."""
+        """Record the secret values of a query or form."""
         for name, value in parse_qsl(query):
             if name in ("code", "state", "nonce", "code_verifier", "refresh_token"):
                 self.secrets.add(value)
 
 
 class Browser:
-    """Sends requests with its cookies, and remembers their values."""
+    """Client with cookies; their values are secrets, too."""
 
     def __init__(self, port: int, provider: Recorder) -> None:
         self._port = port
@@ -60,24 +60,24 @@ class Browser:
         self.cookies: dict[str, str] = {}
 
     def get(self, target: str, headers: Mapping[str, str] | None = None) -> int:
-        """The status of the answer; its cookies are kept."""
+        """Send a request and return the status; store the cookies."""
         connection = HTTPConnection(LOOPBACK, self._port, timeout=10)
         jar = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         fields = {"Cookie": jar} if jar else {}
         connection.request("GET", target, headers={**fields, **(headers or {})})
-        answer = connection.getresponse()
-        answer.read()
-        for value in answer.headers.get_all("Set-Cookie", []):
+        response = connection.getresponse()
+        response.read()
+        for value in response.headers.get_all("Set-Cookie", []):
             name, _, text = value.partition(";")[0].partition("=")
             self._provider.secrets |= {text, text.partition("|")[0]}
             self.cookies[name] = text
-        self.location = answer.headers.get("Location", "")
+        self.location = response.headers.get("Location", "")
         self._provider.note(urlsplit(self.location).query)
         connection.close()
-        return answer.status
+        return response.status
 
     def log_in(self, name: str) -> int:
-        """A whole login; the status of the callback."""
+        """Log in and return the status of the callback."""
         assert self.get("/oauth2/start?rd=/page") == 302
         callback = urlsplit(self._provider.log_in(self.location, name))
         self._provider.note(callback.query)
@@ -111,16 +111,20 @@ def test_ou14_no_credential_is_logged(tmp_path: Path, form: str) -> None:
         browser = Browser(program.port, provider)
         wait_for(lambda: browser.get("/ready") == 200, "the provider")
         _use(browser, provider)
-        # Requests and events are written by two writers, each in its own time.
+        # The two log writers are not synchronized.
         for line in ("/last", "refresh_failed", "session_ended", "login_failed"):
             wait_for(lambda: line in program.log(), line)  # noqa: B023 - called at once
         log = program.log()
         metrics = _metrics(program)
-    secrets = {one for one in provider.secrets if len(one) >= LEAST}
+    secrets = {item for item in provider.secrets if len(item) >= MIN_SECRET_LENGTH}
     secrets |= {SECRET, PASSWORD, "demo-client-secret", "canary-"}
     assert len(secrets) > 20
     for secret in secrets:
-        for spelling in (secret, quote(secret, safe=""), secret[: 2 * LEAST]):
+        for spelling in (
+            secret,
+            quote(secret, safe=""),
+            secret[: 2 * MIN_SECRET_LENGTH],
+        ):
             assert spelling not in log
             assert spelling not in metrics
     lines = [line for line in log.splitlines() if line]
@@ -130,7 +134,7 @@ def test_ou14_no_credential_is_logged(tmp_path: Path, form: str) -> None:
 
 
 def _use(browser: Browser, provider: Recorder) -> None:
-    """Everything that may happen to a session and to somebody without one."""
+    """Cause all events of sessions, logins and rejected requests."""
     config = provider.config
     assert browser.log_in("alice") == 302
     assert browser.get("/oauth2/auth") == 202

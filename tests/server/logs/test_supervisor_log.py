@@ -1,4 +1,4 @@
-"""What the supervisor says: where and as the workers write, and never waiting."""
+"""Standard log of the supervisor: format and destination, and no waiting."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ import msgspec
 from authproxy.logs.supervisor_log import log, log_all, configure
 from authproxy.server_settings import LogSettings, ServerSettings
 from authproxy_core.settings import Settings
-given = json.loads(sys.argv[1])
-if given is not None:
-    logs = msgspec.convert(given, LogSettings)
+values = json.loads(sys.argv[1])
+if values is not None:
+    logs = msgspec.convert(values, LogSettings)
     configure(ServerSettings(core=Settings(), listeners=(), logs=logs))
 log("started", level="info")
 log_all("it failed:", ["why\\nso"])
 """
 
 
-def said(logs: dict[str, Any] | None, **pipes: Any) -> tuple[list[str], list[str]]:
-    """The lines on standard output and on standard error."""
+def written_lines(
+    logs: dict[str, Any] | None, **pipes: Any
+) -> tuple[list[str], list[str]]:
+    """Return the lines on standard output and on standard error."""
     path = os.pathsep.join(str(ROOT / part) for part in ("core", "server"))
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(logs)],
@@ -46,8 +48,8 @@ def said(logs: dict[str, Any] | None, **pipes: Any) -> tuple[list[str], list[str
     return out, err
 
 
-def test_text() -> None:
-    out, err = said(None)
+def test_supervisor_log_text_uses_both_streams() -> None:
+    out, err = written_lines(None)
     assert [line.partition("] ")[2] for line in out] == ["[server] started"]
     assert [line.partition("] ")[2] for line in err] == [
         "[server] it failed:",
@@ -55,10 +57,11 @@ def test_text() -> None:
     ]
 
 
-def test_json_in_one_stream() -> None:
-    out, err = said({"format": "json", "errors_to_info": True})
+def test_supervisor_log_json_errors_to_info() -> None:
+    out, err = written_lines({"format": "json", "errors_to_info": True})
     assert err == []
-    assert [(one["level"], one["message"]) for one in map(json.loads, out)] == [
+    records = map(json.loads, out)
+    assert [(record["level"], record["message"]) for record in records] == [
         ("info", "started"),
         ("error", "it failed:"),
         ("error", "  why\nso"),
@@ -66,20 +69,19 @@ def test_json_in_one_stream() -> None:
 
 
 @pytest.mark.parametrize("to_info", [False, True])
-def test_a_file(tmp_path: Path, to_info: bool) -> None:
+def test_supervisor_log_file_gets_info_lines(tmp_path: Path, to_info: bool) -> None:
     path = tmp_path / "log"
     file = {"path": str(path)}
-    out, err = said({"file": file, "errors_to_info": to_info})
+    out, err = written_lines({"file": file, "errors_to_info": to_info})
     lines = path.read_text().splitlines()
     assert (len(out), len(err), len(lines)) == ((0, 0, 3) if to_info else (0, 2, 1))
 
 
-def test_silence() -> None:
-    assert said({"standard": False}) == ([], [])
+def test_supervisor_log_standard_log_disabled_writes_nothing() -> None:
+    assert written_lines({"standard": False}) == ([], [])
 
 
-def test_nobody_reads() -> None:
-    """A full pipe costs the line."""
+def test_supervisor_log_full_pipe_drops_the_line() -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     try:
@@ -87,14 +89,14 @@ def test_nobody_reads() -> None:
             os.write(writer, b"x" * 4096)
     except BlockingIOError:
         os.set_blocking(writer, True)
-    _, err = said(None, stdout=writer)
+    _, err = written_lines(None, stdout=writer)
     assert len(err) == 2
     os.close(reader)
     os.close(writer)
 
 
-def test_closed_streams_are_not_taken_for_others(tmp_path: Path) -> None:
-    """No socket gets the number of standard output, and no line."""
+def test_program_closed_standard_streams_are_reserved(tmp_path: Path) -> None:
+    """No socket gets the descriptor of standard output, and with it log lines."""
     log = tmp_path / "log"
     shell = (
         "sh",
