@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from joserfc import jwt
@@ -16,19 +17,20 @@ ALGORITHMS = ("RS256", "ES256")
 class SigningKeys:
     """Signs with the current keys; publishes and verifies with all keys of the set.
 
-    Keys are generated on first use, because an RSA key takes 0.1 s.
+    Keys are generated on first use, because an RSA key takes 0.1 s, unless the *first*
+    ones are given.
     """
 
-    def __init__(self) -> None:
-        self._generations: list[dict[str, RSAKey | ECKey]] = []
+    def __init__(self, first: Mapping[str, RSAKey | ECKey] | None = None) -> None:
+        self._generations: list[Mapping[str, RSAKey | ECKey]] = [first] if first else []
 
     def rotate(self, *, keep_old: bool = True) -> None:
         """Generate new keys; with *keep_old* the old ones stay in the key set."""
         if not keep_old:
             self._generations.clear()
         elif not self._generations:
-            self._generations.append(_new_keys())
-        self._generations.append(_new_keys())
+            self._generations.append(generate_keys())
+        self._generations.append(generate_keys())
 
     def public_keys(self) -> list[dict[str, Any]]:
         """Return the public keys as members of a JWK set, newest first."""
@@ -48,9 +50,9 @@ class SigningKeys:
             return None
         return decoded.claims
 
-    def _current(self) -> dict[str, RSAKey | ECKey]:
+    def _current(self) -> Mapping[str, RSAKey | ECKey]:
         if not self._generations:
-            self._generations.append(_new_keys())
+            self._generations.append(generate_keys())
         return self._generations[-1]
 
     def _all(self) -> list[OctKey | RSAKey | ECKey | OKPKey]:
@@ -58,7 +60,8 @@ class SigningKeys:
         return [key for keys in reversed(self._generations) for key in keys.values()]
 
 
-def _new_keys() -> dict[str, RSAKey | ECKey]:
+def generate_keys() -> dict[str, RSAKey | ECKey]:
+    """Return a new key for each algorithm."""
     return {
         "RS256": RSAKey.generate_key(
             2048, {"use": "sig", "alg": "RS256"}, auto_kid=True

@@ -8,7 +8,8 @@ runs a flow against a script of effects and their results. `UNUSABLE_KEYS` and
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -40,6 +41,7 @@ from authproxy_devprovider.config import UNUSABLE_KEYS as UNUSABLE_KEYS
 from authproxy_devprovider.config import Client, ProviderConfig, User
 from authproxy_devprovider.protocol import OAuthError as OAuthError
 from authproxy_devprovider.provider import DevProvider
+from authproxy_devprovider.signing import SigningKeys, generate_keys
 
 ISSUER = "https://idp.example.com/realms/main"
 HOST = b"app.example.com"
@@ -114,7 +116,14 @@ def settings(
 class Harness:
     """A proxy, a provider and a cookie jar; the clock only moves on request."""
 
-    def __init__(self, given: Settings | None = None, *, ready: bool = True) -> None:
+    def __init__(
+        self,
+        given: Settings | None = None,
+        *,
+        ready: bool = True,
+        new_keys: bool = False,
+    ) -> None:
+        """With *new_keys* the provider's signing keys differ from other harnesses'."""
         self.clock = Clock()
         self.random = random.Random(7).randbytes
         self.events: list[Event] = []
@@ -122,6 +131,8 @@ class Harness:
             issuer=ISSUER, users=(ALICE, BOB), clients=(CLIENT,)
         )
         self.idp = DevProvider(self.config, self.clock, self.random)
+        if not new_keys:
+            self.idp.tokens.keys = SigningKeys(_shared_keys())
         self.settings = given or settings()
         self.proxy = self.new_proxy(self.settings)
         self.jar: dict[bytes, bytes] = {}
@@ -234,6 +245,12 @@ class Harness:
     def log_in(self, user: str = "alice", rd: str = "/") -> Respond:
         """Log in; return the response of the callback."""
         return self.finish_login(self.start_login(rd), user)
+
+
+@cache
+def _shared_keys() -> Mapping[str, Any]:
+    """Return keys for all providers of a process; generating them is slow."""
+    return generate_keys()
 
 
 def target_of(url: str) -> str:

@@ -254,7 +254,7 @@ def test_jw_tokens_of_another_form_are_refused(spoilt: Any) -> None:
 
 
 def test_jw02_symmetric_and_foreign_keys_are_refused() -> None:
-    stranger = Harness()  # has keys of its own
+    stranger = Harness(new_keys=True)
     assert refused(stranger.token())
     alg = b64url(b'{"alg":"HS256","typ":"JWT"}').decode()
     assert refused(f"{alg}.{SHARED.token().split('.')[1]}.c2lnbmF0dXJl")
@@ -412,7 +412,7 @@ class Further:
     """A further issuer: its own keys, at addresses of its own."""
 
     def __init__(self, harness: Harness, *, discovers: bool = True) -> None:
-        self.keys = Harness().idp.tokens.keys
+        self.keys = Harness(new_keys=True).idp.tokens.keys
         self.discovers = discovers
         self.away = False
         self._world = harness

@@ -173,7 +173,8 @@ def test_jw13_keys_with_same_id_selected_by_type() -> None:
         harness = Harness(ready=False)
         harness.config.signing_alg = alg  # type: ignore[assignment]
         harness.config.id_token_header["kid"] = "one"
-        keys = [key | {"kid": "one"} for key in Harness().idp.tokens.keys.public_keys()]
+        other = Harness(new_keys=True).idp.tokens.keys
+        keys = [key | {"kid": "one"} for key in other.public_keys()]
         assert {key["kty"] for key in keys} == {"RSA", "EC"}
         own = [key | {"kid": "one"} for key in harness.idp.tokens.keys.public_keys()]
         harness.config.jwks_before = (*own, *reversed(own))

@@ -236,7 +236,7 @@ def test_lo22_malformed_logout_token_causes_no_key_fetch() -> None:
         assert scene.send(token).status == 400
     assert scene.idp.count("jwks") == 0
     scene.idp.rotate_keys(keep_old=False)
-    other_provider = Harness(ready=False).idp  # its keys are not the provider's
+    other_provider = Harness(ready=False, new_keys=True).idp
     for _ in range(20):
         assert scene.send(other_provider.logout_token("alice")).status == 400
     assert scene.idp.count("jwks") <= 1
