@@ -65,9 +65,9 @@ def _with_clearing(
         outcome = handler(request)
         if isinstance(outcome, Decision) and not _denies_session(outcome):
             return outcome
-        return clear(request, outcome)
+        return clear_session(request, outcome)
 
-    def clear(request: Request, outcome: Outcome) -> Flow[Decision]:
+    def clear_session(request: Request, outcome: Outcome) -> Flow[Decision]:
         response = yield from resolve_outcome(outcome)
         if not isinstance(response, Respond) or not _denies_session(response):
             return response
