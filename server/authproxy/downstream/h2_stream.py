@@ -354,8 +354,8 @@ class StreamExchange:
 def _encode_fields(headers: Headers) -> list[Header]:
     """Return the fields of a response without connection-specific ones.
 
-    The last check against response splitting, as in `response_encoder.fields`; raises
-    ValueError.
+    The last check against response splitting, as in `response_encoder.encode_fields`;
+    raises ValueError.
     """
     for name, value in headers:
         if b"\n" in value or b"\r" in value or b"\0" in value:

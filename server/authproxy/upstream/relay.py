@@ -266,7 +266,7 @@ def upgrade_protocol(exchange: ExchangeProtocol, forward: Forward) -> bytes:
 
 
 def encode_forwardable_fields(headers: Sequence[Header]) -> bytes:
-    """Encode the encode_fields for an upstream, without those that `request_head` sets."""
+    """Encode *headers* without the fields that `request_head` sets."""
     return encode_fields([field for field in headers if field[0] not in NOT_FORWARDED])
 
 
@@ -283,9 +283,8 @@ def request_head(
     encodes the identity headers; it may cache the result.
     """
     line = b"%b %b HTTP/1.1\r\n" % (forward.method, forward.target)
-    if not START_LINE.fullmatch(
-        line
-    ):  # the last check, as in `response_encoder.fields`
+    # The last check against request splitting, as in `encode_fields`.
+    if not START_LINE.fullmatch(line):
         raise ValueError("invalid start line")
     framing = b""
     if length is None:

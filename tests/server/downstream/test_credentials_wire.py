@@ -94,9 +94,9 @@ def test_skip_auth_route_path_variants_rejected(program: Program) -> None:
     ):
         with Wire(program.port) as wire:
             wire.send(f"GET {target} HTTP/1.1\r\nhost: a.example\r\n\r\n".encode())
-            answer = wire.answer()
-        assert answer.status == status, target
-        assert (b'"target"' in answer.body) == (status == 200), target
+            response = wire.answer()
+        assert response.status == status, target
+        assert (b'"target"' in response.body) == (status == 200), target
     with Wire(program.port) as wire:
         wire.send(b"POST /public/x HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
         assert wire.answer().status == 403

@@ -60,10 +60,10 @@ def test_connection_keep_alive_serves_several_requests() -> None:
     with Server(site) as server, Wire(server.port) as wire:
         for number in range(5):
             wire.send(get(b"/%d" % number))
-            answer = wire.answer()
-            assert (answer.status, answer.body) == (200, b"GET /%d" % number)
-            assert "connection" not in answer.headers
-            assert answer.headers["date"].endswith(" GMT")
+            response = wire.answer()
+            assert (response.status, response.body) == (200, b"GET /%d" % number)
+            assert "connection" not in response.headers
+            assert response.headers["date"].endswith(" GMT")
         wire.send(get(b"/last", b"Connection: close"))
         assert wire.answer().headers["connection"] == "close"
         assert wire.ended
@@ -89,16 +89,16 @@ def test_connection_requests_are_decided_independently() -> None:
         wire.send(raw * 20)
         for _ in range(20):
             assert wire.answer().body == b"s=alice"
-            answer = wire.answer()
-            assert (answer.status, answer.body) == (401, b"anonymous")
+            response = wire.answer()
+            assert (response.status, response.body) == (401, b"anonymous")
 
 
 def test_connection_head_and_204_have_no_body() -> None:
     with Server(site) as server, Wire(server.port) as wire:
         wire.send(b"HEAD /a HTTP/1.1\r\n" + HOST + b"\r\n" + get(b"/empty") + get())
         assert wire.answer(head_only=True).headers["content-length"] == "7"
-        answer = wire.answer()
-        assert (answer.status, "content-length" in answer.headers) == (204, False)
+        response = wire.answer()
+        assert (response.status, "content-length" in response.headers) == (204, False)
         assert wire.answer().body == b"GET /"
 
 
@@ -116,8 +116,8 @@ def test_connection_http_1_0_closes_unless_keep_alive() -> None:
 
 def test_connection_half_closed_client_gets_responses() -> None:
     with Server(site) as server:
-        answer = talk(server.port, get(b"/slow") + get(b"/a") + get(b"/slow"))
-        assert answer.count(b"HTTP/1.1 200 OK") == 3
+        response = talk(server.port, get(b"/slow") + get(b"/a") + get(b"/slow"))
+        assert response.count(b"HTTP/1.1 200 OK") == 3
 
 
 def test_connection_bodies_are_decoded() -> None:
@@ -144,8 +144,8 @@ def test_connection_expect_100_continue() -> None:
         wire.send(b"hello")
         assert wire.answer().body == b"hello"
         wire.send(head.replace(b"/read", b"/other"))
-        answer = wire.answer()
-        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        response = wire.answer()
+        assert (response.status, response.headers["connection"]) == (200, "close")
         assert wire.ended
 
 
@@ -194,9 +194,9 @@ def test_connection_application_error_gets_500(target: bytes) -> None:
     with Server(site) as server:
         with Wire(server.port) as wire:
             wire.send(get(target) + get(b"/next"))
-            answer = wire.answer()
-            assert answer.status == 500
-            assert b"boom" not in answer.body
+            response = wire.answer()
+            assert response.status == 500
+            assert b"boom" not in response.body
         assert b" 200 OK" in talk(server.port, get())
         assert "RuntimeError: boom" in server.logged("RuntimeError: boom")
 

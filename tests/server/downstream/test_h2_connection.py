@@ -79,20 +79,20 @@ def test_h2_decisions_equal_http_1_1(client: H2Client) -> None:
         client.send("/oauth2/start?rd=/x"),
         client.send("/oauth2/auth?allowed_groups=none", *crumbs()),
     ]
-    answers = [client.answer(number) for number in numbers]
-    assert [one.status for one in answers] == [200, 401, 202, 403, 302, 403]
-    assert answers[0].body == b"OK"
-    assert answers[2].headers["gap-auth"] == "alice@example.com"
-    assert answers[2].headers["date"].endswith(" GMT")
-    assert b"Sign in" in answers[3].body
-    assert all("connection" not in one.headers for one in answers)
+    responses = [client.answer(number) for number in numbers]
+    assert [one.status for one in responses] == [200, 401, 202, 403, 302, 403]
+    assert responses[0].body == b"OK"
+    assert responses[2].headers["gap-auth"] == "alice@example.com"
+    assert responses[2].headers["date"].endswith(" GMT")
+    assert b"Sign in" in responses[3].body
+    assert all("connection" not in one.headers for one in responses)
     assert client.ask("/ping", method="HEAD").body == b""
 
 
 def test_h2_request_is_forwarded(client: H2Client) -> None:
     """One Cookie field without the session, Host from :authority."""
-    answer = client.ask("/deep?q=1", *crumbs(), ("cookie", "a=1"), ("cookie", "b=2"))
-    received = json.loads(answer.body)
+    response = client.ask("/deep?q=1", *crumbs(), ("cookie", "a=1"), ("cookie", "b=2"))
+    received = json.loads(response.body)
     fields = dict(received["headers"])
     assert (received["method"], received["target"]) == ("GET", "/deep?q=1")
     assert fields["host"] == "a.example.com"
@@ -107,10 +107,10 @@ def test_h2_large_bodies_in_both_directions(client: H2Client, announced: bool) -
     length = [("content-length", str(LARGE))] if announced else []
     number = client.send("/up", *crumbs(), *length, method="POST", ends=False)
     client.send_body(number, b"x" * LARGE)
-    answer = client.answer(number)
+    response = client.answer(number)
     if announced:  # the application does not decode chunks
-        assert json.loads(answer.body)["body"] == "x" * LARGE
-    assert answer.status == 200
+        assert json.loads(response.body)["body"] == "x" * LARGE
+    assert response.status == 200
     assert client.ask().status == 200
 
 
@@ -140,8 +140,8 @@ def test_h2_unread_bodies_do_not_block(client: H2Client) -> None:
         for _ in range(6):
             client.connection.send_data(number, b"x" * 16_000)
         client.flush()
-        answer = client.answer(number)
-        assert answer.status in (401, 403)
+        response = client.answer(number)
+        assert response.status in (401, 403)
     assert client.ask().status == 200
 
 
@@ -209,9 +209,9 @@ def test_h2_forbidden_field_rejected(
 ) -> None:
     """They are never forwarded (RFC 9113 §8.2)."""
     with H2Client(program.port, certificate, strict=False) as client:
-        answer = client.ask("/app", *crumbs(), field)
-        assert answer.status in (0, 400)
-        assert b'"target"' not in answer.body
+        response = client.ask("/app", *crumbs(), field)
+        assert response.status in (0, 400)
+        assert b'"target"' not in response.body
 
 
 def test_h2_header_list_above_limit_closes(
@@ -430,9 +430,9 @@ def test_h2_frame_meter_is_independent_of_packets(kinds: list[int], size: int) -
 def test_h2_oversized_frames_close(program: Program, certificate: Certificate) -> None:
     """A frame above the limit, and a head in too many frames."""
     frame = (16_385).to_bytes(3) + bytes([0, 0]) + b"\0\0\0\1"
-    part = (16_000).to_bytes(3) + bytes([9, 0]) + b"\0\0\0\1" + b"x" * 16_000
-    begun = (1).to_bytes(3) + bytes([1, 0]) + b"\0\0\0\1x"
-    for data in (frame, begun + part * 5):
+    continuation = (16_000).to_bytes(3) + bytes([9, 0]) + b"\0\0\0\1" + b"x" * 16_000
+    head_frame = (1).to_bytes(3) + bytes([1, 0]) + b"\0\0\0\1x"
+    for data in (frame, head_frame + continuation * 5):
         with H2Client(program.port, certificate) as client:
             client.ask()
             client.socket.sendall(data)
@@ -445,10 +445,10 @@ def test_h2_endless_head_closes(
     program: Program, certificate: Certificate, payload: bytes
 ) -> None:
     """The frames are small, or empty."""
-    begun = (1).to_bytes(3) + bytes([1, 0]) + b"\0\0\0\1x"
-    part = len(payload).to_bytes(3) + bytes([9, 0]) + b"\0\0\0\1" + payload
+    head_frame = (1).to_bytes(3) + bytes([1, 0]) + b"\0\0\0\1x"
+    continuation = len(payload).to_bytes(3) + bytes([9, 0]) + b"\0\0\0\1" + payload
     with H2Client(program.port, certificate) as client:
-        client.socket.sendall(begun + part * 1000)
+        client.socket.sendall(head_frame + continuation * 1000)
         client.until_closed()
         assert client.goaway is not None
     with H2Client(program.port, certificate) as client:
@@ -466,6 +466,6 @@ def test_h2_content_length_mismatch_rejected(
         number = client.send("/app", *fields, method="POST", ends=not body)
         if body:
             client.send_body(number, body)
-        answer = client.answer(number)
-        assert answer.status in (0, 400, 502)
-        assert b'"target"' not in answer.body
+        response = client.answer(number)
+        assert response.status in (0, 400, 502)
+        assert b'"target"' not in response.body

@@ -55,9 +55,9 @@ class App:
                 for _ in range(SIZE // len(CHUNK)):
                     await peer.send(CHUNK)
             elif seen.target == b"/up":
-                left = int(seen.values(b"content-length")[0])
-                while left:
-                    left -= len(await peer.reader.read(min(left, 1 << 20)))
+                remaining = int(seen.values(b"content-length")[0])
+                while remaining:
+                    remaining -= len(await peer.reader.read(min(remaining, 1 << 20)))
                 await peer.answer(b"received")
             else:
                 head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -106,10 +106,10 @@ def test_upload_memory_bounded(program: Program) -> None:
         before = program.peak()
         for _ in range(SIZE // len(CHUNK) - 1):
             client.sendall(CHUNK)
-        answer = b""
-        while not answer.endswith(b"received"):
-            answer += client.recv(1 << 16)
-    assert answer.startswith(b"HTTP/1.1 200 ")
+        response = b""
+        while not response.endswith(b"received"):
+            response += client.recv(1 << 16)
+    assert response.startswith(b"HTTP/1.1 200 ")
     assert program.peak() - before < MAX_GROWTH
 
 

@@ -82,19 +82,19 @@ def get(wire: Wire, path: str, *fields: str, method: str = "GET") -> Answer:
 
 
 def test_static_file_is_served(wire: Wire) -> None:
-    answer = get(wire, "/a.txt")
-    assert (answer.status, answer.body) == (200, b"0123456789")
-    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
-    assert answer.headers["last-modified"] == formatdate(MODIFIED, usegmt=True)
-    assert answer.headers["accept-ranges"] == "bytes"
-    assert answer.headers["content-length"] == "10"
-    assert answer.headers["x-added"] == "1"
+    response = get(wire, "/a.txt")
+    assert (response.status, response.body) == (200, b"0123456789")
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+    assert response.headers["last-modified"] == formatdate(MODIFIED, usegmt=True)
+    assert response.headers["accept-ranges"] == "bytes"
+    assert response.headers["content-length"] == "10"
+    assert response.headers["x-added"] == "1"
 
 
 def test_static_large_file_is_streamed(wire: Wire, root: Path) -> None:
-    answer = get(wire, "/big.bin")
-    assert answer.body == (root / "big.bin").read_bytes()
-    assert answer.headers["content-length"] == str(4 * READ_BYTES)
+    response = get(wire, "/big.bin")
+    assert response.body == (root / "big.bin").read_bytes()
+    assert response.headers["content-length"] == str(4 * READ_BYTES)
 
 
 def test_static_head_has_length_and_no_body(wire: Wire) -> None:
@@ -103,8 +103,8 @@ def test_static_head_has_length_and_no_body(wire: Wire) -> None:
         ("/big.bin", str(4 * READ_BYTES)),
         ("/", "14"),
     ):
-        answer = get(wire, path, method="HEAD")
-        assert (answer.status, answer.headers["content-length"]) == (200, size)
+        response = get(wire, path, method="HEAD")
+        assert (response.status, response.headers["content-length"]) == (200, size)
 
 
 def test_static_post_is_served_like_get(wire: Wire) -> None:
@@ -126,9 +126,9 @@ def test_static_post_is_served_like_get(wire: Wire) -> None:
     ],
 )
 def test_static_content_type(wire: Wire, path: str, kind: str) -> None:
-    answer = get(wire, path)
-    assert answer.headers["content-type"] == kind
-    assert answer.headers["x-content-type-options"] == "nosniff"
+    response = get(wire, path)
+    assert response.headers["content-type"] == kind
+    assert response.headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize(
@@ -149,19 +149,19 @@ def test_static_content_type(wire: Wire, path: str, kind: str) -> None:
     ],
 )
 def test_static_range(wire: Wire, value: str, status: int, body: bytes) -> None:
-    answer = get(wire, "/a.txt", f"Range: {value}")
-    assert (answer.status, answer.body) == (status, body)
+    response = get(wire, "/a.txt", f"Range: {value}")
+    assert (response.status, response.body) == (status, body)
     if status == 206:
         start = b"0123456789".index(body)
         content_range = f"bytes {start}-{start + len(body) - 1}/10"
-        assert answer.headers["content-range"] == content_range
+        assert response.headers["content-range"] == content_range
     if status == 416:
-        assert answer.headers["content-range"] == "bytes */10"
+        assert response.headers["content-range"] == "bytes */10"
 
 
 def test_static_range_of_large_file(wire: Wire, root: Path) -> None:
-    answer = get(wire, "/big.bin", f"Range: bytes=100-{READ_BYTES + 100}")
-    assert answer.body == (root / "big.bin").read_bytes()[100 : READ_BYTES + 101]
+    response = get(wire, "/big.bin", f"Range: bytes=100-{READ_BYTES + 100}")
+    assert response.body == (root / "big.bin").read_bytes()[100 : READ_BYTES + 101]
 
 
 NOW, BEFORE, AFTER = (
@@ -190,11 +190,11 @@ NOW, BEFORE, AFTER = (
     ],
 )
 def test_static_conditional_request(wire: Wire, field: str, status: int) -> None:
-    answer = get(wire, "/a.txt", field)
-    assert answer.status == status
+    response = get(wire, "/a.txt", field)
+    assert response.status == status
     if status == 304:
-        assert "content-length" not in answer.headers
-        assert "content-type" not in answer.headers
+        assert "content-length" not in response.headers
+        assert "content-type" not in response.headers
 
 
 def test_static_conditional_post(wire: Wire) -> None:
@@ -213,8 +213,8 @@ def test_static_directory_index_redirect_and_listing(wire: Wire) -> None:
         ("/sub/a:b", "./a%3Ab/"),
         ("/a.txt/", "../a.txt"),
     ):
-        answer = get(wire, path)
-        assert (answer.status, answer.headers["location"]) == (301, location)
+        response = get(wire, path)
+        assert (response.status, response.headers["location"]) == (301, location)
     page = get(wire, "/sub/").body.decode()
     assert '<a href="./a%20%3Cb%3E%26%22c%22.txt">a &lt;b&gt;&amp;&quot;c&quot;' in page
     assert '<a href="./a%3Ab/">a:b/</a>' in page
@@ -243,9 +243,9 @@ def test_static_directory_index_redirect_and_listing(wire: Wire) -> None:
 def test_static_missing_or_outside_root_rejected(
     wire: Wire, path: str, status: int
 ) -> None:
-    answer = get(wire, path)
-    assert answer.status == status
-    assert b"secret" not in answer.body
+    response = get(wire, path)
+    assert response.status == status
+    assert b"secret" not in response.body
 
 
 def test_static_unreadable_file_gets_403() -> None:
@@ -265,10 +265,10 @@ def test_static_unreadable_file_gets_403() -> None:
             if user == 0:
                 os.seteuid(UNPRIVILEGED_UID)
             try:
-                answers = [get(wire, "/open"), get(wire, "/closed")]
+                responses = [get(wire, "/open"), get(wire, "/closed")]
             finally:
                 os.seteuid(user)
-    assert [answer.status for answer in answers] == [200, 403]
+    assert [response.status for response in responses] == [200, 403]
 
 
 def test_static_symlink_inside_root_followed(wire: Wire) -> None:
@@ -356,5 +356,5 @@ def test_static_symlink_limit(tmp_path: Path, more: int) -> None:
         return ServeFile(str(tmp_path), request.target.decode())
 
     with Server(handle) as server, Wire(server.port) as wire:
-        answer = get(wire, f"/link{MAX_SYMLINKS + more}")
-    assert answer.status == (403 if more else 200)
+        response = get(wire, f"/link{MAX_SYMLINKS + more}")
+    assert response.status == (403 if more else 200)

@@ -87,12 +87,12 @@ def with_idle_connection(
 
 def second_response(act: Act, data: bytes = GET, *, timeout: float = 10.0) -> Answer:
     """Return the response to *data* from an upstream that runs *act*."""
-    answers: list[Answer] = []
+    responses: list[Answer] = []
 
     def talk(server: Server, wire: Wire) -> None:
         wire.send(data)
-        answers.append(wire.answer(head_only=data.startswith(b"HEAD")))
-        if answers[0].headers.get("connection") == "close":
+        responses.append(wire.answer(head_only=data.startswith(b"HEAD")))
+        if responses[0].headers.get("connection") == "close":
             assert wire.ended
             return
         wire.send(GET)
@@ -101,7 +101,7 @@ def second_response(act: Act, data: bytes = GET, *, timeout: float = 10.0) -> An
 
     scene = with_idle_connection(act, talk, timeout=timeout)
     assert scene.seen[1][0] == 1  # the same connection
-    return answers[0]
+    return responses[0]
 
 
 def responds(*pieces: bytes) -> Act:
@@ -132,19 +132,19 @@ def responds(*pieces: bytes) -> Act:
 def test_fast_path_response_framings(
     pieces: list[bytes], body: bytes, added: str
 ) -> None:
-    answer = second_response(responds(OK + pieces[0], *pieces[1:]))
-    assert (answer.status, answer.body) == (200, body)
+    response = second_response(responds(OK + pieces[0], *pieces[1:]))
+    assert (response.status, response.body) == (200, body)
     name, value = (
         ("gap-auth", "alice") if added == "reused" else ("set-cookie", "renewed=1")
     )
-    assert answer.headers[name] == value
-    assert "connection" not in answer.headers
+    assert response.headers[name] == value
+    assert "connection" not in response.headers
 
 
 @pytest.mark.parametrize("field", [b"x: a\r\n", b"date: yesterday\r\n"])
 def test_fast_path_upstream_date_kept(field: bytes) -> None:
-    answer = second_response(responds(OK + field + b"content-length: 0\r\n\r\n"))
-    assert (answer.headers["date"] == "yesterday") == (b"date" in field)
+    response = second_response(responds(OK + field + b"content-length: 0\r\n\r\n"))
+    assert (response.headers["date"] == "yesterday") == (b"date" in field)
 
 
 def test_fast_path_added_cookies_last_and_added_fields_first(added: str) -> None:
@@ -181,14 +181,14 @@ def test_fast_path_informational_relayed() -> None:
 
 def test_fast_path_head_request() -> None:
     data = OK + b"content-length: 3\r\n\r\n"
-    answer = second_response(responds(data), b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert answer.headers["content-length"] == "3"
+    response = second_response(responds(data), b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert response.headers["content-length"] == "3"
 
 
 @pytest.mark.parametrize("status", [b"204 No", b"304 Not"])
 def test_fast_path_response_without_body(status: bytes) -> None:
-    answer = second_response(responds(b"HTTP/1.1 " + status + b"\r\n\r\n"))
-    assert answer.body == b""
+    response = second_response(responds(b"HTTP/1.1 " + status + b"\r\n\r\n"))
+    assert response.body == b""
 
 
 @pytest.mark.parametrize(
@@ -269,8 +269,8 @@ def test_fast_path_stale_connection_is_retried(act: Act) -> None:
 
 
 def test_fast_path_post_is_not_retried() -> None:
-    answer = second_response(closes, POST)
-    assert (answer.status, answer.body) == (502, b"closed_early")
+    response = second_response(closes, POST)
+    assert (response.status, response.body) == (502, b"closed_early")
 
 
 @pytest.mark.parametrize(
@@ -286,9 +286,9 @@ def test_fast_path_post_is_not_retried() -> None:
     ],
 )
 def test_fast_path_malformed_response_gets_502(data: bytes, reason: bytes) -> None:
-    answer = second_response(responds(data))
-    assert answer.status == 502
-    assert answer.body.startswith(reason)
+    response = second_response(responds(data))
+    assert response.status == 502
+    assert response.body.startswith(reason)
 
 
 def test_fast_path_incomplete_response_aborts_client() -> None:
@@ -309,8 +309,8 @@ def test_fast_path_no_response_gets_504() -> None:
     async def act(peer: Peer, seen: Seen) -> None:
         await peer.gone()
 
-    answer = second_response(act, timeout=0.1)
-    assert (answer.status, answer.body) == (504, b"timeout")
+    response = second_response(act, timeout=0.1)
+    assert (response.status, response.body) == (504, b"timeout")
 
 
 @pytest.mark.parametrize("how", ["close", "half-close"])

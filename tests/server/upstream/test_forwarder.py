@@ -190,9 +190,9 @@ def test_forwarder_continue_sent_once() -> None:
         wire.send(b"abc")
         return interim, wire.answer()
 
-    interim, answer = through(script, talk)
+    interim, response = through(script, talk)
     assert interim.status == 100
-    assert (answer.status, answer.body) == (200, b"abc")
+    assert (response.status, response.body) == (200, b"abc")
 
 
 def test_forwarder_large_body_in_both_directions() -> None:
@@ -202,8 +202,8 @@ def test_forwarder_large_body_in_both_directions() -> None:
         seen = await peer.request()
         await peer.answer(seen.body)
 
-    answer = through(script, exchange(request(b"POST", body=body)))
-    assert hashlib.sha256(answer.body).digest() == hashlib.sha256(body).digest()
+    response = through(script, exchange(request(b"POST", body=body)))
+    assert hashlib.sha256(response.body).digest() == hashlib.sha256(body).digest()
 
 
 def test_forwarder_bodies_streamed_concurrently() -> None:
@@ -262,17 +262,17 @@ def test_request_head_with_line_end_raises(target: bytes, headers: Headers) -> N
 def test_forwarder_response_framing_relayed(
     data: bytes, framing: str, body: bytes
 ) -> None:
-    answer = through(responds(OK + data), exchange(request()))
-    assert (answer.status, answer.body) == (200, body)
-    assert framing in answer.headers
-    assert answer.trailers == ({"y": "z"} if b"y: z" in data else {})
+    response = through(responds(OK + data), exchange(request()))
+    assert (response.status, response.body) == (200, body)
+    assert framing in response.headers
+    assert response.trailers == ({"y": "z"} if b"y: z" in data else {})
 
 
 def test_forwarder_forbidden_response_trailers_removed() -> None:
     trailers = b"x-sum: 1\r\nset-cookie: a=b\r\ncontent_length: 5\r\nx-sum: 2\r\n"
     data = OK + b"transfer-encoding: chunked\r\n\r\n0\r\n" + trailers + b"\r\n"
-    answer = through(responds(data), exchange(request()))
-    assert answer.trailers == {"x-sum": "2"}
+    response = through(responds(data), exchange(request()))
+    assert response.trailers == {"x-sum": "2"}
 
 
 def test_forwarder_http_1_0_client_gets_close_delimited_body() -> None:
@@ -288,8 +288,8 @@ def test_forwarder_http_1_0_client_gets_close_delimited_body() -> None:
 
 
 def test_forwarder_http_1_0_upstream() -> None:
-    answer = through(responds(b"HTTP/1.0 200 OK\r\n\r\nabc"), exchange(request()))
-    assert answer.body == b"abc"
+    response = through(responds(b"HTTP/1.0 200 OK\r\n\r\nabc"), exchange(request()))
+    assert response.body == b"abc"
 
 
 @pytest.mark.parametrize(
@@ -311,9 +311,9 @@ def test_forwarder_response_without_body(
         wire.send(request(method))
         return first, wire.answer(head_only=True)
 
-    for answer in through(responds(data), talk):
-        assert answer.status == status
-        assert answer.headers.get("content-length") == length
+    for response in through(responds(data), talk):
+        assert response.status == status
+        assert response.headers.get("content-length") == length
 
 
 def test_forwarder_response_headers() -> None:
@@ -323,18 +323,18 @@ def test_forwarder_response_headers() -> None:
         b"Proxy-Authenticate: x\r\nUpgrade: h2c\r\nTrailer: x\r\nTE: x\r\n"
         b"Set-Cookie: a=1\r\nContent-Length: 0\r\n\r\n"
     )
-    answer = through(responds(data), exchange(request()))
-    assert answer.status == 418
-    assert set(answer.headers) == {
+    response = through(responds(data), exchange(request()))
+    assert response.status == 418
+    assert set(response.headers) == {
         "server",
         "date",
         "x-utf8",
         "set-cookie",
         "content-length",
     }
-    assert answer.headers["date"] == "then"
-    assert b"Set-Cookie: a=1\r\nSet-Cookie: renewed=1\r\n" in answer.head
-    assert b"X-Utf8: \xc3\xa9\r\n" in answer.head
+    assert response.headers["date"] == "then"
+    assert b"Set-Cookie: a=1\r\nSet-Cookie: renewed=1\r\n" in response.head
+    assert b"X-Utf8: \xc3\xa9\r\n" in response.head
 
 
 def test_forwarder_informational_relayed_except_100() -> None:
@@ -348,9 +348,9 @@ def test_forwarder_informational_relayed_except_100() -> None:
         wire.send(request())
         return wire.answer(), wire.answer()
 
-    interim, answer = through(responds(data), talk)
+    interim, response = through(responds(data), talk)
     assert (interim.status, interim.headers) == (103, {"link": "</a>"})
-    assert answer.status == 200
+    assert response.status == 200
 
 
 def test_forwarder_response_is_streamed() -> None:
@@ -379,8 +379,8 @@ def test_forwarder_early_response_relayed_before_body_ends() -> None:
         await peer.answer(b"no", status=b"413 Too Large")
         await peer.gone()
 
-    answer = through(script, exchange(request(b"POST", b"Content-Length: 99")))
-    assert (answer.status, answer.body) == (413, b"no")
+    response = through(script, exchange(request(b"POST", b"Content-Length: 99")))
+    assert (response.status, response.body) == (413, b"no")
 
 
 # Failures before the response is started
@@ -429,8 +429,8 @@ def fail(script: Script, *, timeout: float = 20.0) -> tuple[Answer, list[str]]:
     ],
 )
 def test_forwarder_malformed_response_gets_502(data: bytes) -> None:
-    answer, reasons = fail(responds(data))
-    assert (answer.status, reasons) == (502, ["malformed_answer"])
+    response, reasons = fail(responds(data))
+    assert (response.status, reasons) == (502, ["malformed_answer"])
 
 
 @pytest.mark.parametrize(("number", "status"), [(16, 200), (17, 502)])
@@ -449,8 +449,8 @@ def test_forwarder_informational_limit(number: int, status: int) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 O", OK + b"x: y\r\n"])
 def test_forwarder_upstream_closes_early_gets_502(data: bytes) -> None:
-    answer, reasons = fail(responds(data))
-    assert (answer.status, reasons) == (502, ["closed_early"])
+    response, reasons = fail(responds(data))
+    assert (response.status, reasons) == (502, ["closed_early"])
 
 
 def test_forwarder_upstream_reset_gets_closed_early() -> None:
@@ -475,15 +475,15 @@ def test_forwarder_endless_head_rejected(piece: bytes) -> None:
 
 def test_forwarder_large_head_relayed() -> None:
     big = b"x-big: " + b"y" * (60 << 10) + b"\r\n"
-    answer = through(
+    response = through(
         responds(OK + big * 1 + b"content-length: 0\r\n\r\n"), exchange(request())
     )
-    assert len(answer.headers["x-big"]) == 60 << 10
+    assert len(response.headers["x-big"]) == 60 << 10
 
 
 def test_forwarder_no_response_gets_504() -> None:
-    answer, reasons = fail(Peer.gone, timeout=0.05)
-    assert (answer.status, reasons) == (504, ["timeout"])
+    response, reasons = fail(Peer.gone, timeout=0.05)
+    assert (response.status, reasons) == (504, ["timeout"])
 
 
 def test_forwarder_slow_head_does_not_extend_timeout() -> None:
@@ -505,9 +505,9 @@ def test_forwarder_informational_does_not_extend_timeout() -> None:
 
     def talk(_: Server, wire: Wire) -> bytes:
         wire.send(request())
-        while (answer := wire.answer()).status < 200:
+        while (response := wire.answer()).status < 200:
             pass
-        return answer.body
+        return response.body
 
     assert through(script, talk, timeout=0.05) == b"timeout"
 
@@ -605,11 +605,11 @@ def test_forwarder_connection_refused() -> None:
 
         def talk(server: Server, wire: Wire) -> tuple[Answer, str]:
             wire.send(request())
-            answer = wire.answer()
-            return answer, server.logged(f"refused by 127.0.0.1:{port}")
+            response = wire.answer()
+            return response, server.logged(f"refused by 127.0.0.1:{port}")
 
-        answer, log = with_proxy(Upstream("app", "http", "127.0.0.1", port), talk)
-    assert (answer.status, answer.body) == (502, b"connection_failed")
+        response, log = with_proxy(Upstream("app", "http", "127.0.0.1", port), talk)
+    assert (response.status, response.body) == (502, b"connection_failed")
     assert "upstream app: connection refused" in log
 
 
@@ -696,14 +696,16 @@ def test_forwarder_reset_does_not_complete_close_delimited_body() -> None:
 # Clients that disconnect or send malformed bodies
 
 
-def closed_upstream(start: Callable[[Server, Wire], None], answer: bytes = b"") -> Seen:
+def closed_upstream(
+    start: Callable[[Server, Wire], None], response: bytes = b""
+) -> Seen:
     """Return the request at the upstream when *start* makes the proxy disconnect."""
     seen: list[Seen] = []
     left = threading.Event()
 
     async def script(peer: Peer) -> None:
         head = await peer.head()
-        await peer.send(answer)
+        await peer.send(response)
         body = b""
         with contextlib.suppress(ConnectionError):
             while chunk := await peer.reader.read(1 << 16):
@@ -757,19 +759,19 @@ def test_forwarder_half_close_during_body_closes_upstream(chunked: bool) -> None
 
 
 def test_forwarder_malformed_body_gets_400() -> None:
-    answers: list[Answer] = []
+    responses: list[Answer] = []
 
     def start(_: Server, wire: Wire) -> None:
         # The informational response shows that the request has been forwarded.
         wire.send(request(b"POST", b"Transfer-Encoding: chunked") + b"3\r\nabc\r\n")
         assert wire.answer().status == 103
         wire.send(b"zz\r\n")
-        answers.append(wire.answer())
+        responses.append(wire.answer())
 
     early = b"HTTP/1.1 103 Early\r\n\r\n"
     assert closed_upstream(start, early).body in (b"", b"3\r\nabc\r\n")
-    assert answers[0].status == 400
-    assert answers[0].headers["connection"] == "close"
+    assert responses[0].status == 400
+    assert responses[0].headers["connection"] == "close"
 
 
 def test_forwarder_buffered_malformed_body_is_not_forwarded() -> None:
@@ -781,8 +783,8 @@ def test_forwarder_buffered_malformed_body_is_not_forwarded() -> None:
     async def script(peer: Peer) -> None:
         raise AssertionError("unexpected connection")
 
-    answer = through(script, talk)
-    assert (answer.status, answer.headers["connection"]) == (400, "close")
+    response = through(script, talk)
+    assert (response.status, response.headers["connection"]) == (400, "close")
 
 
 # Back-pressure
@@ -844,11 +846,11 @@ def test_forwarder_slow_upstream_pauses_client() -> None:
 class RecordingUpstream:
     """Responds to requests and records the connection of each."""
 
-    def __init__(self, answer: Callable[[Peer, int], Awaitable[None]]) -> None:
+    def __init__(self, response: Callable[[Peer, int], Awaitable[None]]) -> None:
         self.seen: list[tuple[int, bytes]] = []  # connection number, method
         self.closed = threading.Event()
         self._connections = 0
-        self._answer = answer
+        self._respond = response
 
     async def __call__(self, peer: Peer) -> None:
         self._connections += 1
@@ -856,7 +858,7 @@ class RecordingUpstream:
         try:
             while True:
                 self.seen.append((number, (await peer.request()).method))
-                await self._answer(peer, len(self.seen))
+                await self._respond(peer, len(self.seen))
         finally:
             self.closed.set()
 
@@ -899,17 +901,17 @@ def test_forwarder_not_retryable_request_gets_new_connection(data: bytes) -> Non
 
 @pytest.mark.parametrize("data", [request(b"POST"), request(b"PUT", body=b"a")])
 def test_forwarder_recent_connection_reused_for_all_requests(data: bytes) -> None:
-    async def answer(peer: Peer, count: int) -> None:
+    async def response(peer: Peer, count: int) -> None:
         if count < 3:
             return await peer.answer(b"x")
         peer.writer.close()  # while the request is on its way
         return None
 
-    recorder = RecordingUpstream(answer)
-    answers = fetch_all(recorder, request(), data, data)
+    recorder = RecordingUpstream(response)
+    responses = fetch_all(recorder, request(), data, data)
     assert [number for number, _ in recorder.seen] == [1, 1, 1]
     # The upstream may have processed it, so it is not retried.
-    assert [one.status for one in answers] == [200, 200, 502]
+    assert [one.status for one in responses] == [200, 200, 502]
 
 
 @pytest.mark.parametrize(
@@ -922,26 +924,26 @@ def test_forwarder_recent_connection_reused_for_all_requests(data: bytes) -> Non
         (OK + b"content-length: 1\r\n\r\nx", b"HEAD"),
         (b"HTTP/1.1 204 No\r\n\r\nx", b"GET"),
     ],
-    ids=["close", "http/1.0", "second-answer", "more", "head-body", "204-body"],
+    ids=["close", "http/1.0", "second-response", "more", "head-body", "204-body"],
 )
 def test_forwarder_connection_not_reused(data: bytes, method: bytes) -> None:
-    async def answer(peer: Peer, _: int) -> None:
+    async def response(peer: Peer, _: int) -> None:
         await peer.send(data)
 
-    recorder = RecordingUpstream(answer)
-    answers = fetch_all(recorder, request(method), request(method))
+    recorder = RecordingUpstream(response)
+    responses = fetch_all(recorder, request(method), request(method))
     assert [number for number, _ in recorder.seen] == [1, 2]
     expected = 204 if b" 204 " in data else 200
-    assert [one.status for one in answers] == [expected, expected]
+    assert [one.status for one in responses] == [expected, expected]
 
 
 @pytest.mark.parametrize("method", [b"HEAD", b"GET"])
 def test_forwarder_connection_reused_after_response_without_body(method: bytes) -> None:
-    async def answer(peer: Peer, _: int) -> None:
+    async def response(peer: Peer, _: int) -> None:
         status = b"200 OK" if method == b"HEAD" else b"304 Not"
         await peer.send(b"HTTP/1.1 " + status + b"\r\ncontent-length: 9\r\n\r\n")
 
-    recorder = RecordingUpstream(answer)
+    recorder = RecordingUpstream(response)
 
     def talk(_: Server, wire: Wire) -> None:
         for _number in range(2):
@@ -967,14 +969,14 @@ async def resets_on_second(peer: Peer, count: int) -> None:
     await peer.answer(b"x")
 
 
-@pytest.mark.parametrize("answer", [closes_on_second, resets_on_second])
+@pytest.mark.parametrize("response", [closes_on_second, resets_on_second])
 @pytest.mark.parametrize("method", [b"GET", b"DELETE"])
 def test_forwarder_stale_connection_is_retried(
-    answer: Callable[[Peer, int], Awaitable[None]], method: bytes
+    response: Callable[[Peer, int], Awaitable[None]], method: bytes
 ) -> None:
-    recorder = RecordingUpstream(answer)
-    answers = fetch_all(recorder, request(), request(method))
-    assert [one.status for one in answers] == [200, 200]
+    recorder = RecordingUpstream(response)
+    responses = fetch_all(recorder, request(), request(method))
+    assert [one.status for one in responses] == [200, 200]
     assert recorder.seen == [(1, b"GET"), (1, method), (2, method)]
 
 
@@ -985,8 +987,8 @@ def test_forwarder_retries_once() -> None:
         await peer.answer(b"x")
 
     recorder = RecordingUpstream(dies)
-    answers = fetch_all(recorder, request(), request())
-    assert [one.status for one in answers] == [200, 502]
+    responses = fetch_all(recorder, request(), request())
+    assert [one.status for one in responses] == [200, 502]
     assert len(recorder.seen) == 3
 
 
@@ -998,8 +1000,8 @@ def test_forwarder_started_response_is_not_retried() -> None:
         await peer.answer(b"x")
 
     recorder = RecordingUpstream(breaks)
-    answers = fetch_all(recorder, request(), request())
-    assert [one.status for one in answers] == [200, 502]
+    responses = fetch_all(recorder, request(), request())
+    assert [one.status for one in responses] == [200, 502]
     assert len(recorder.seen) == 2
 
 
@@ -1008,8 +1010,8 @@ def test_forwarder_post_is_not_retried() -> None:
         raise ConnectionResetError
 
     recorder = RecordingUpstream(dies)
-    answers = fetch_all(recorder, request(b"POST", body=b"a"))
-    assert [one.status for one in answers] == [502]
+    responses = fetch_all(recorder, request(b"POST", body=b"a"))
+    assert [one.status for one in responses] == [502]
     assert recorder.seen == [(1, b"POST")]
 
 
@@ -1090,12 +1092,12 @@ def test_forwarder_idle_connection_limit() -> None:
 
 
 def test_forwarder_closed_connection_not_reused() -> None:
-    answered, gone = threading.Event(), threading.Event()
+    responded, gone = threading.Event(), threading.Event()
 
     async def closes(peer: Peer, count: int) -> None:
         await peer.answer(b"x")
         if count == 1:
-            await asyncio.to_thread(answered.wait, 15.0)
+            await asyncio.to_thread(responded.wait, 15.0)
             await peer.answer(b"unsolicited", status=b"500 No")
             peer.writer.write_eof()
             await peer.gone()  # the proxy has closed the connection as well
@@ -1106,7 +1108,7 @@ def test_forwarder_closed_connection_not_reused() -> None:
     def talk(_: Server, wire: Wire) -> None:
         wire.send(request())
         wire.answer()
-        answered.set()
+        responded.set()
         assert gone.wait(15.0)
         wire.send(request())
         assert wire.answer().status == 200
@@ -1123,8 +1125,8 @@ def test_forwarder_unix_socket(tmp_path: Path) -> None:
         await peer.request()
         await peer.answer(b"unix")
 
-    answer = through(script, exchange(request()), path=str(tmp_path / "app.sock"))
-    assert answer.body == b"unix"
+    response = through(script, exchange(request()), path=str(tmp_path / "app.sock"))
+    assert response.body == b"unix"
 
 
 @pytest.mark.parametrize("verify", [True, False])
@@ -1133,10 +1135,10 @@ def test_forwarder_tls_verifies_certificate(tmp_path: Path, verify: bool) -> Non
         await peer.request()
         await peer.answer(b"tls")
 
-    answer = through(
+    response = through(
         script,
         exchange(request()),
         tls=make_certificate(tmp_path, "127.0.0.1"),
         verify=verify,
     )
-    assert answer.body == (b"connection_failed" if verify else b"tls")
+    assert response.body == (b"connection_failed" if verify else b"tls")

@@ -71,10 +71,10 @@ def test_h2_real_grpc_call(client: H2Client) -> None:
     )
     number = client.send("/grpc", *fields, method="POST", ends=False)
     client.send_body(number, MESSAGE)
-    answer = client.answer(number)
-    assert (answer.status, answer.body) == (200, MESSAGE)
-    assert answer.headers["content-type"] == "application/grpc"
-    assert answer.trailers == {
+    response = client.answer(number)
+    assert (response.status, response.body) == (200, MESSAGE)
+    assert response.headers["content-type"] == "application/grpc"
+    assert response.trailers == {
         "grpc-status": "0",
         "grpc-message": "HTTP/2.0 trailers",
     }
@@ -84,9 +84,9 @@ def test_h2_real_incomplete_response_resets_stream_only(
     program: Program, client: H2Client
 ) -> None:
     program.mark()
-    answer = ask(client, "/reset")
-    assert (answer.status, answer.ended) == (200, False)
-    assert answer.reset is not None
+    response = ask(client, "/reset")
+    assert (response.status, response.ended) == (200, False)
+    assert response.reset is not None
     wait_for(
         lambda: "while receiving the response" in program.log_since_mark(),
         "the log line",
@@ -96,8 +96,8 @@ def test_h2_real_incomplete_response_resets_stream_only(
 
 def test_h2_real_no_response_gets_504(program: Program, client: H2Client) -> None:
     program.mark()
-    answer = ask(client, "/never")
-    assert (answer.status, answer.ended) == (504, True)
+    response = ask(client, "/never")
+    assert (response.status, response.ended) == (504, True)
     wait_for(lambda: "upstream /: timeout" in program.log_since_mark(), "the reason")
     assert ask(client, "/next").body == b"ok"
 

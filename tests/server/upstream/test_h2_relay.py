@@ -59,10 +59,12 @@ def echo(call: Call) -> Reply:
 
 def test_h2_relay_request_and_response() -> None:
     with H2Server(echo) as app, Server(to(app.port)) as server:
-        answer = ask(server, b"X-A: 1", b"TE: trailers", method=b"POST", body=b"hello")
-        assert (answer.status, answer.body) == (200, b"hello")
-        assert answer.headers["set-cookie"] == "s=1"
-        seen = answer.headers["x-seen"]
+        response = ask(
+            server, b"X-A: 1", b"TE: trailers", method=b"POST", body=b"hello"
+        )
+        assert (response.status, response.body) == (200, b"hello")
+        assert response.headers["set-cookie"] == "s=1"
+        seen = response.headers["x-seen"]
         for part in (
             ":method=POST",
             ":path=/x?q=1",
@@ -81,11 +83,11 @@ def test_h2_relay_request_and_response() -> None:
 
 def test_h2_relay_concurrent_requests_share_connection() -> None:
     together = threading.Barrier(20, timeout=5)
-    answers: list[Answer] = []
+    responses: list[Answer] = []
 
     def one() -> None:
         together.wait()
-        answers.append(ask(server, method=b"POST", body=b"x" * 70_000))
+        responses.append(ask(server, method=b"POST", body=b"x" * 70_000))
 
     with H2Server(echo) as app, Server(to(app.port)) as server:
         threads = [threading.Thread(target=one) for _ in range(20)]
@@ -93,7 +95,7 @@ def test_h2_relay_concurrent_requests_share_connection() -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        assert [len(answer.body) for answer in answers] == [70_000] * 20
+        assert [len(response.body) for response in responses] == [70_000] * 20
         assert app.connections == 1
 
 
@@ -108,11 +110,11 @@ def test_h2_relay_large_body_in_both_directions(chunked: bool) -> None:
                 for _ in range(10):
                     wire.send(b"%x\r\n%b\r\n" % (LARGE // 10, b"x" * (LARGE // 10)))
                 wire.send(b"0\r\n\r\n")
-                answer = wire.answer()
+                response = wire.answer()
         else:
-            answer = ask(server, method=b"POST", body=b"x" * LARGE)
-        assert answer.body == b"x" * LARGE
-        assert ("content-length" in answer.headers["x-seen"]) != chunked
+            response = ask(server, method=b"POST", body=b"x" * LARGE)
+        assert response.body == b"x" * LARGE
+        assert ("content-length" in response.headers["x-seen"]) != chunked
 
 
 def test_h2_relay_response_trailers() -> None:
@@ -159,11 +161,11 @@ def test_h2_relay_failure_gets_error_page(
     """The next request succeeds."""
     replies = [reply, reply]
 
-    def answer(call: Call) -> Reply:
+    def response(call: Call) -> Reply:
         return replies.pop() if replies else Reply(body=b"fine")
 
     limit = 0.5 if reply.silent else 30.0
-    with H2Server(answer) as app, Server(to(app.port, limit)) as server:
+    with H2Server(response) as app, Server(to(app.port, limit)) as server:
         assert ask(server).status == status
         assert server.application.failures == [reason]
         replies.clear()
@@ -173,10 +175,10 @@ def test_h2_relay_failure_gets_error_page(
 def test_h2_relay_refused_stream_is_retried() -> None:
     replies = [Reply(reset=int(ErrorCodes.REFUSED_STREAM))]
 
-    def answer(call: Call) -> Reply:
+    def response(call: Call) -> Reply:
         return replies.pop() if replies else Reply(body=b"fine")
 
-    with H2Server(answer) as app, Server(to(app.port)) as server:
+    with H2Server(response) as app, Server(to(app.port)) as server:
         assert ask(server).body == b"fine"
 
 
@@ -195,11 +197,11 @@ def test_h2_relay_incomplete_response_aborts_client() -> None:
 def test_h2_relay_disconnect_cancels_stream() -> None:
     started = threading.Event()
 
-    def answer(call: Call) -> Reply:
+    def response(call: Call) -> Reply:
         started.set()
         return Reply(silent=True)
 
-    with H2Server(answer) as app, Server(to(app.port)) as server:
+    with H2Server(response) as app, Server(to(app.port)) as server:
         with Wire(server.port) as wire:
             wire.send(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
             assert started.wait(5)
@@ -210,11 +212,11 @@ def test_h2_relay_slow_client_blocks_only_its_stream() -> None:
     """The slow response stops at its window."""
     sizes = {"/slow": 4 * LARGE, "/x?q=1": 1}
 
-    def answer(call: Call) -> Reply:
+    def response(call: Call) -> Reply:
         return Reply(body=b"y" * sizes[call.fields[":path"]])
 
     with (
-        H2Server(answer) as app,
+        H2Server(response) as app,
         Server(to(app.port)) as server,
         Wire(server.port) as slow,
     ):
@@ -243,7 +245,7 @@ def test_h2_relay_goaway_lets_streams_finish() -> None:
 def test_h2_relay_protected_trailers_removed() -> None:
     calls: list[Call] = []
 
-    def answer(call: Call) -> Reply:
+    def response(call: Call) -> Reply:
         calls.append(call)
         return Reply(body=b"x")
 
@@ -252,7 +254,11 @@ def test_h2_relay_protected_trailers_removed() -> None:
         assert isinstance(decision, Forward)
         return msgspec.structs.replace(decision, protected=frozenset({b"user-id"}))
 
-    with H2Server(answer) as app, Server(forward) as server, Wire(server.port) as wire:
+    with (
+        H2Server(response) as app,
+        Server(forward) as server,
+        Wire(server.port) as wire,
+    ):
         wire.send(
             b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
             b"1\r\nx\r\n0\r\nUser_Id: root\r\nChecksum: 1\r\n\r\n"
@@ -264,6 +270,6 @@ def test_h2_relay_protected_trailers_removed() -> None:
 def test_h2_relay_head_only_response_has_length_0() -> None:
     reply = Reply(fields=[("grpc-status", "5")])
     with H2Server(lambda call: reply) as app, Server(to(app.port)) as server:
-        answer = ask(server, method=b"POST", body=b"x")
-        assert answer.headers["grpc-status"] == "5"
-        assert answer.headers["content-length"] == "0"
+        response = ask(server, method=b"POST", body=b"x")
+        assert response.headers["grpc-status"] == "5"
+        assert response.headers["content-length"] == "0"

@@ -101,12 +101,12 @@ def test_real_upstream_failure_gets_page_and_log_line(
 ) -> None:
     status, reason = FAILURES[path]
     with proxied.connect(f"GET {path}", "Accept: text/html") as wire:
-        answer = wire.answer()
-        assert answer.status == status
-        assert answer.headers["content-type"].startswith("text/html")
-        assert answer.headers["cache-control"].startswith("no-")
-        assert b"aaaaaaaa" not in answer.body
-        assert b"what is this" not in answer.body
+        response = wire.answer()
+        assert response.status == status
+        assert response.headers["content-type"].startswith("text/html")
+        assert response.headers["cache-control"].startswith("no-")
+        assert b"aaaaaaaa" not in response.body
+        assert b"what is this" not in response.body
         proxied.logged(f"[upstream_failed] upstream /: {reason} (request ")
         # The client connection and the upstream are still usable.
         proxied.send(wire, "GET /next")
@@ -164,9 +164,9 @@ def test_real_upstream_gigabyte_upload_memory_bounded(
         if chunked:
             wire.socket.sendall(b"0\r\n\r\n")
         wire.socket.settimeout(30)
-        answer = wire.answer()
-    assert answer.status == 200
-    assert answer.body == b"%d" % GIGABYTE
+        response = wire.answer()
+    assert response.status == 200
+    assert response.body == b"%d" % GIGABYTE
     assert proxied.program.peak() - before < MAX_GROWTH
 
 
@@ -195,17 +195,17 @@ def test_real_upstream_trailers_in_both_directions(proxied: Proxied) -> None:
     fields = ("Transfer-Encoding: chunked", "TE: trailers", "Trailer: Asked")
     body = b"1\r\nx\r\n0\r\nAsked: 42\r\n\r\n"
     with proxied.connect("POST /trailers", *fields, body=body) as wire:
-        answer = wire.answer()
-    assert (answer.body, answer.trailers) == (b"body", {"x-sum": "42"})
+        response = wire.answer()
+    assert (response.body, response.trailers) == (b"body", {"x-sum": "42"})
 
 
 @programmed
 def test_real_upstream_early_hints_relayed(proxied: Proxied) -> None:
     with proxied.connect("GET /hints") as wire:
-        hints, answer = wire.answer(), wire.answer()
-    assert (hints.status, answer.status) == (103, 200)
+        hints, response = wire.answer(), wire.answer()
+    assert (hints.status, response.status) == (103, 200)
     assert "style.css" in hints.headers["link"]
-    assert answer.body == b"hinted"
+    assert response.body == b"hinted"
 
 
 def test_real_upstream_continue_sent_before_body(proxied: Proxied) -> None:
@@ -249,9 +249,9 @@ def test_real_upstream_head_keeps_connection(proxied: Proxied) -> None:
 @programmed
 def test_real_upstream_close_delimited_body(proxied: Proxied) -> None:
     with proxied.connect("GET /raw/open") as wire:
-        answer = wire.answer()
-        assert answer.body == b"until the end"
-        assert answer.headers["transfer-encoding"] == "chunked"
+        response = wire.answer()
+        assert response.body == b"until the end"
+        assert response.headers["transfer-encoding"] == "chunked"
         proxied.send(wire, "GET /next")
         assert wire.answer().body == b"ok"
 

@@ -72,9 +72,9 @@ def test_signature_covers_forwarded_request(port: int, rest: bytes) -> None:
     with Wire(port) as wire:
         for _ in range(2):  # the bytes after a body are the next request
             wire.send(line + b"\r\n" + fields + tail)
-            answer = wire.answer()
-            assert answer.status == 200
-            received = json.loads(answer.body)
+            response = wire.answer()
+            assert response.status == 200
+            received = json.loads(response.body)
             assert is_signed(received)
             assert ["gap-auth", "alice@example.com"] in received["headers"]
             assert received["body"] == {b"POST /form": "a=1", b"PUT /chunks": "abcdefg"

@@ -251,9 +251,9 @@ def test_websocket_invalid_frames_reach_server(endpoints: Endpoints) -> None:
         "reserved bits 1": 1002, "opcode 3": 1002, "no mask": 1002, "Close 1005": 1002,
         "invalid UTF-8: b'\\xff'": 1007, "ping of 126": 1002, "continuation without a start": 1002,
     }.items():  # fmt: skip
-        answer = endpoints.talk(endpoints.proxied, CASES[name])
-        assert b"\x88" in answer, name
-        expected = answer[answer.rindex(b"\x88") + 2 :][:2]
+        response = endpoints.talk(endpoints.proxied, CASES[name])
+        assert b"\x88" in response, name
+        expected = response[response.rindex(b"\x88") + 2 :][:2]
         assert struct.unpack("!H", expected)[0] == code, name
 
 
