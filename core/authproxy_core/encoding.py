@@ -89,7 +89,7 @@ def is_token(text: bytes) -> bool:
     return bool(text) and not text.translate(None, TOKEN_BYTES)
 
 
-def host_is_valid(host: str) -> bool:
+def is_host_name(host: str) -> bool:
     """Whether *host* is a DNS name of letters, digits and hyphens, without a port."""
     return len(host) <= 253 and HOST.fullmatch(host) is not None
 

@@ -88,7 +88,7 @@ class AuthProxy(StoreHooks):
         self._credentials = credentials_of(context, context.htpasswd, random_bytes)
         self._requirements = Requirements(rules)
         self._bypass = (
-            context.auth_bypass if settings.auth_bypass.skips or rules else None
+            context.auth_bypass if settings.auth_bypass.is_active or rules else None
         )
         self._bound = context.binding.is_active
         self._response_headers = HeaderInjector(

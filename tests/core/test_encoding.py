@@ -17,7 +17,7 @@ from authproxy_core.encoding import (
     b64url_padded,
     b64url_padded_decode,
     header_text,
-    host_is_valid,
+    is_host_name,
     is_token,
 )
 
@@ -131,7 +131,7 @@ def test_not_a_token(text: bytes) -> None:
     "host", ["a", "A.Example.COM", "x-1.example", "1.2.3.4", "a" * 63 + ".de"]
 )
 def test_host(host: str) -> None:
-    assert host_is_valid(host)
+    assert is_host_name(host)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_host(host: str) -> None:
     ],
 )
 def test_not_a_host(host: str) -> None:
-    assert not host_is_valid(host)
+    assert not is_host_name(host)
 
 
 @pytest.mark.parametrize(

@@ -659,7 +659,7 @@ def test_bad_settings_are_refused_as_a_whole() -> None:
         "cookie_samesite", "cookie_domains", "session_cookie_minimal", "client_id",
         "client_secret", "oidc_issuer_url", "auth_request_response_mode",
         "allowed_groups", "oidc_jwks_url", "email_domains", "trusted_proxy_ips",
-        "proxy_prefix", "'Host'", "twice",
+        "proxy_prefix", "'Host'", "duplicate",
     ):  # fmt: skip
         assert word in text, word
     assert "short" not in text

@@ -43,7 +43,7 @@ def credentials_of(
     random_bytes: Callable[[int], bytes],
 ) -> Credentials | None:
     """Return the verifier of the field, None if the settings accept no credentials."""
-    if not context.settings.credentials.any:
+    if not context.settings.credentials.is_active:
         return None
     return Credentials(context, htpasswd, random_bytes)
 

@@ -328,7 +328,7 @@ def build_access_control(
     settings: Settings, trust: TrustedProxies
 ) -> tuple[AuthBypass, AccessRules | None]:
     """Build the checks that precede the session's; None if there are no rules."""
-    if not settings.access.any:
+    if not settings.access.is_active:
         return AuthBypass(settings.auth_bypass, trust), None
     rules = AccessRules(settings.access, trust, settings.proxy_prefix)
     return RulesThenBypass(settings.auth_bypass, trust, rules), rules

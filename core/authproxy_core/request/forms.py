@@ -78,14 +78,6 @@ def semicolons_read(route: Callable[[Request], T]) -> Callable[[Request], T]:
     return wrapped
 
 
-def only(params: Iterable[tuple[str, str]], name: str) -> str | None:
-    """Return the value of *name*, or None; raises `RequestError` for a duplicate."""
-    values = [value for key, value in params if key == name]
-    if len(values) > 1:
-        raise _duplicate(name)
-    return values[0] if values else None
-
-
 def constraints(raw: bytes, names: Collection[str]) -> dict[str, list[str]]:
     """Return the values of the parameters *names* in the query *raw*, in their order.
 

@@ -1,4 +1,7 @@
-"""Settings of an `AuthProxy`: frozen values, one module for each group of options."""
+"""Settings of an `AuthProxy`: frozen values that validate themselves.
+
+There is one module for each group of options.
+"""
 
 from .root import (
     ClaimSource,

@@ -1,4 +1,4 @@
-"""Settings of the gate: what passes without a login, and what never gets a page."""
+"""Settings of the auth bypass, API routes and the HTTPS redirect."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ _SEPARATOR = re.compile(r"!?=")
 
 
 class AuthBypassSettings(ValidatedStruct, frozen=True, kw_only=True):
-    """Rules about requests, whoever sends them.
+    """Options that depend on the request only, not on its session.
 
-    ``skip_auth_routes`` are ``METHOD=REGEX``, ``METHOD!=REGEX`` or ``REGEX`` and
-    ``skip_auth_regex`` plain ones, all in Go's syntax and searched in the decoded path.
-    ``trusted_ips`` are addresses or networks of clients. ``api_routes`` are searched in
-    path and query. With ``force_https`` plain requests are sent to ``https_port``.
+    ``skip_auth_routes`` are ``METHOD=REGEX``, ``METHOD!=REGEX`` or ``REGEX``, and
+    ``skip_auth_regex`` are ``REGEX``, all in Go's syntax and searched in the decoded
+    path. ``trusted_ips`` are addresses or networks of clients. ``api_routes`` are
+    searched in path and query. ``force_https`` redirects http requests to
+    ``https_port``.
     """
 
     skip_auth_routes: tuple[str, ...] = ()
@@ -34,8 +35,8 @@ class AuthBypassSettings(ValidatedStruct, frozen=True, kw_only=True):
     https_port: Annotated[int, Meta(ge=1, le=65535)] = 443
 
     @property
-    def skips(self) -> bool:
-        """Whether there is any way past the login."""
+    def is_active(self) -> bool:
+        """Whether a request may need no login."""
         return bool(
             self.skip_auth_routes
             or self.skip_auth_regex
@@ -45,9 +46,9 @@ class AuthBypassSettings(ValidatedStruct, frozen=True, kw_only=True):
 
 
 class SkipRule(Struct, frozen=True):
-    """Which requests pass: of ``method`` ("": any), and whose path the pattern fits.
+    """A rule for requests with ``method`` (b"": any) whose path the pattern matches.
 
-    A ``negated`` rule is for the paths that it does not fit.
+    A ``negated`` rule is for paths that the pattern does not match.
     """
 
     method: bytes
@@ -55,14 +56,14 @@ class SkipRule(Struct, frozen=True):
     negated: bool
 
     def matches(self, method: bytes, path: str) -> bool:
-        """Whether a request may pass by this rule."""
+        """Return whether a request with a decoded *path* needs no login."""
         if self.method and self.method != method:
             return False
         return (self.pattern.search(path) is None) == self.negated
 
 
 def skip_rules(settings: AuthBypassSettings) -> tuple[SkipRule, ...]:
-    """The rules of valid *settings*, those of ``skip_auth_regex`` first."""
+    """Compile the rules of valid *settings*, those of ``skip_auth_regex`` first."""
     return (
         *(
             SkipRule(b"", compile_pattern(text), False)
@@ -76,7 +77,7 @@ def skip_rules(settings: AuthBypassSettings) -> tuple[SkipRule, ...]:
 
 
 def parse_route(route: str) -> tuple[str, bool, str]:
-    """Method ("": any), negation and pattern of an entry of ``skip_auth_routes``."""
+    """Split an entry of ``skip_auth_routes``: method ("": any), is negated, pattern."""
     separator = _SEPARATOR.search(route)
     if separator is None:
         return "", False, route
@@ -84,20 +85,20 @@ def parse_route(route: str) -> tuple[str, bool, str]:
     return route[: separator.start()], negated, route[separator.end() :]
 
 
-def gate_problems(settings: AuthBypassSettings) -> list[str]:
-    """What is wrong with *settings*, one line each, beginning with the option."""
+def auth_bypass_problems(settings: AuthBypassSettings) -> list[str]:
+    """Return the problems of *settings*, one line each, starting with the option."""
     return [
-        *_patterns("api_routes", settings.api_routes),
-        *_patterns("skip_auth_regex", settings.skip_auth_regex),
-        *_patterns(
+        *_pattern_problems("api_routes", settings.api_routes),
+        *_pattern_problems("skip_auth_regex", settings.skip_auth_regex),
+        *_pattern_problems(
             "skip_auth_routes",
-            (parse_route(one)[2] for one in settings.skip_auth_routes),
+            (parse_route(route)[2] for route in settings.skip_auth_routes),
         ),
         *address_problems("trusted_ips", settings.trusted_ips),
     ]
 
 
-def _patterns(option: str, patterns: Iterable[str]) -> Iterator[str]:
+def _pattern_problems(option: str, patterns: Iterable[str]) -> Iterator[str]:
     for pattern in patterns:
         try:
             compile_pattern(pattern)
@@ -109,7 +110,7 @@ def _patterns(option: str, patterns: Iterable[str]) -> Iterator[str]:
 
 
 def address_problems(option: str, entries: Iterable[str]) -> Iterator[str]:
-    """A line for each of *entries* that is neither an address nor a network."""
+    """Yield a line for each of *entries* that is neither an address nor a network."""
     for entry in entries:
         try:
             ipaddress.ip_network(entry)
@@ -121,43 +122,42 @@ def address_problems(option: str, entries: Iterable[str]) -> Iterator[str]:
 
 
 def auth_bypass_warnings(settings: AuthBypassSettings) -> Iterator[tuple[str, str]]:
-    """Options, and what an operator should know about a rule in them."""
+    """Yield option and warning for each rule that may not do what it looks like."""
     for pattern in settings.skip_auth_regex:
         if not _is_anchored(pattern):
-            yield "skip_auth_regex", _LOOSE.format(pattern)
+            yield "skip_auth_regex", _UNANCHORED.format(pattern)
     for route in settings.skip_auth_routes:
-        for text in _route_advice(route):
+        for text in _route_warnings(route):
             yield "skip_auth_routes", text
 
 
-_LOOSE = (
-    "{!r} is not anchored: it lets every path pass that it fits in the middle of; "
-    "begin it with ^"
+_UNANCHORED = (
+    "{!r} is not anchored: it also matches in the middle of a path; start it with ^"
 )
 
 
-def _route_advice(route: str) -> Iterator[str]:
+def _route_warnings(route: str) -> Iterator[str]:
     method, negated, pattern = parse_route(route)
-    # A negated rule that fits in more places lets fewer requests pass.
+    # A negated rule whose pattern matches more paths exempts fewer requests.
     if not negated and not _is_anchored(pattern):
-        yield _LOOSE.format(route)
+        yield _UNANCHORED.format(route)
     if method and not is_token(method.encode("utf-8", "replace")):
         yield (
-            f"{route!r} lets nothing pass: what stands before the first '=' is the "
+            f"{route!r} matches no request: the text before the first '=' is the "
             f"method; write ={route}"
         )
     if not negated and "!=" in pattern:
         yield (
-            f"{route!r} is not negated here, as it is in oauth2-proxy: '!=' stands in "
-            "the pattern"
+            f"{route!r} is not negated, unlike in oauth2-proxy: '!=' is part of the "
+            "pattern"
         )
 
 
 def _is_anchored(pattern: str) -> bool:
-    r"""Whether every alternative of *pattern* surely begins at the path's beginning.
+    r"""Return whether every alternative of *pattern* is anchored at the path's start.
 
-    Only what is plain to see counts: ``^…`` or ``\A…`` without ``|`` outside of
-    parentheses, or one group around all of it behind the anchor.
+    Recognizes ``^…`` and ``\A…`` without ``|`` outside of parentheses; other anchored
+    patterns give False.
     """
     text = re.sub(r"^\(\?[a-zA-Z]+\)", "", pattern)
     text = re.sub(r"\\.", "x", text if text[:2] != r"\A" else f"^{text[2:]}")

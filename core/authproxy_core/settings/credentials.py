@@ -1,4 +1,4 @@
-"""Settings of credentials that requests bring along: bearer JWTs, names and passwords."""
+"""Settings of credentials in requests: bearer JWTs, user names and passwords."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import Mapping
 from .secret import Secret
 from .validation import ValidatedStruct
 
-HTPASSWD = "htpasswd"  # the provider's name in sessions of users from the file
+HTPASSWD = "htpasswd"  # provider id in sessions of users from the file
 _HASH = re.compile(
     rb"\{SHA\}[A-Za-z0-9+/]{27}=|\$2[abxy]\$(?:0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}"
 )
 
 
 class JwtIssuer(ValidatedStruct, frozen=True):
-    """A further issuer of bearer JWTs, and whom its tokens have to be for."""
+    """An additional issuer of bearer JWTs and the audience that its tokens must have."""
 
     issuer: str
     audience: str
 
 
 class CredentialSettings(ValidatedStruct, frozen=True, kw_only=True):
-    """What is accepted in the Authorization field, and in the form for passwords.
+    """Credentials accepted in the Authorization field and in the sign-in form.
 
     ``jwt_authorized_parties`` are clients (``azp``) whose tokens are accepted besides
-    the own one's, "*" means any. ``users`` maps names to bcrypt or ``{SHA}`` hashes;
-    None means that there is no such file, an empty mapping lets nobody in.
+    those of authproxy's client; "*" accepts any. ``users`` maps user names to bcrypt or
+    ``{SHA}`` hashes; None: no htpasswd file, an empty mapping: no valid user.
     """
 
     jwt_bearer_tokens: bool = False
@@ -39,29 +39,29 @@ class CredentialSettings(ValidatedStruct, frozen=True, kw_only=True):
     email_is_user: bool = False
 
     @property
-    def any(self) -> bool:
-        """Whether the Authorization field is looked at."""
+    def is_active(self) -> bool:
+        """Whether the Authorization field is evaluated."""
         return self.jwt_bearer_tokens or self.users is not None
 
 
 def is_hash(text: bytes) -> bool:
-    """Whether *text* is a hash of a kind that can be judged: bcrypt, or SHA-1."""
+    """Return whether *text* is a bcrypt hash or a SHA-1 hash of an htpasswd file."""
     return _HASH.fullmatch(text) is not None
 
 
 def credential_problems(
     settings: CredentialSettings, provider_ids: tuple[str, ...]
 ) -> list[str]:
-    """What is wrong with *settings*, one line each, beginning with the option."""
+    """Return the problems of *settings*, one line each, starting with the option."""
     problems = [
         f"extra_jwt_issuers: got {entry.issuer!r}, expected ISSUER=AUDIENCE with an "
-        "issuer that begins with https://"
+        "issuer that starts with https://"
         for entry in settings.jwt_issuers
         if not entry.issuer.startswith(("https://", "http://")) or not entry.audience
     ]
     if settings.users is not None and HTPASSWD in provider_ids:
         problems.append(
-            f"provider: the id {HTPASSWD!r} stands for the users of htpasswd_file"
+            f"provider: the id {HTPASSWD!r} is reserved for the users of htpasswd_file"
         )
     problems += [
         f"htpasswd_file: the hash of {name!r} is neither bcrypt nor {{SHA}}"

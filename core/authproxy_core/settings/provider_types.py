@@ -1,7 +1,7 @@
-"""The types of identity providers as data: what they are called, ask for and need.
+"""The types of identity providers: names, default URLs and scopes, required options.
 
-How a type's exchanges go is in ``providers/``; this is what settings are judged by.
-Default addresses are those that the providers document.
+Settings are validated by this table; the protocol of each type is in ``providers/``. The
+default URLs are those in the providers' documentation.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ OPENID = "openid email profile"
 class ProviderType(Struct, frozen=True, kw_only=True):
     """One type of provider.
 
-    ``scope`` is the default one; with ``groups_scope`` it gets ``groups`` when there
-    are allowed groups. ``discovers``: its issuer names the endpoints. Otherwise the
-    addresses here are the defaults; ``demands`` are the options without which the
-    type can't work. ``secret`` says whether a client secret is needed, and
-    ``in_body`` where it goes in the first try. ``pkce``: S256 is known to be
-    understood although no metadata says so. ``api_headers`` and ``token_scheme`` are
-    how the provider's own endpoints are asked, ``token_in_query`` how ``validate_url``
-    is, where it takes no header. ``renews`` is how a session lives on: by
-    a refresh token, or by asking again with the access token.
+    ``scope`` is the default scope; ``groups_scope`` adds ``groups`` to it if there are
+    allowed groups. ``discovers``: the issuer's metadata contains the endpoints; otherwise
+    the URLs here are the defaults, and ``required_options`` have none. ``secret``: a
+    client secret is required; ``in_body``: the first token request sends it in the body.
+    ``pkce``: S256 is supported although no metadata says so. ``api_headers`` and
+    ``token_scheme`` are for requests to the provider's API; with ``token_in_query``,
+    ``validate_url`` takes the token as a query parameter. ``renews``: a session is
+    continued by a refresh token, or by validating its access token.
     """
 
     name: str
@@ -39,7 +38,7 @@ class ProviderType(Struct, frozen=True, kw_only=True):
     profile_url: str = ""
     validate_url: str = ""
     jwks_url: str = ""
-    demands: tuple[str, ...] = ()
+    required_options: tuple[str, ...] = ()
     secret: bool = True
     in_body: bool = False
     pkce: bool = False
@@ -73,7 +72,7 @@ PROVIDER_TYPES: Mapping[str, ProviderType] = {
     ),
     "google": ProviderType(
         name="Google",
-        # oauth2-proxy leaves openid out, and takes the ID token without checking it.
+        # oauth2-proxy omits openid and does not verify the ID token.
         scope="openid profile email",
         in_body=True,
         pkce=True,
@@ -162,13 +161,13 @@ PROVIDER_TYPES: Mapping[str, ProviderType] = {
         scope="api",
         in_body=True,
         renews="ask",
-        demands=("login_url", "redeem_url", "validate_url"),
+        required_options=("login_url", "redeem_url", "validate_url"),
     ),
     "nextcloud": ProviderType(
         name="Nextcloud",
         scope="",
         in_body=True,
         renews="ask",
-        demands=("login_url", "redeem_url", "validate_url"),
+        required_options=("login_url", "redeem_url", "validate_url"),
     ),
 }

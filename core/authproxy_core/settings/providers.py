@@ -1,6 +1,6 @@
-"""One identity provider as configured, and what is wrong with it.
+"""Settings of one identity provider, and their problems.
 
-What only one type of provider reads is in a struct of its own.
+Options of a single provider type are in a struct of that type.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from ..encoding import host_is_valid
+from ..encoding import is_host_name
 from ..go_regex import compile_pattern
 from .provider_types import PROVIDER_TYPES, ProviderType
 from .secret import Secret
@@ -19,9 +19,9 @@ PROJECT_LEVELS = ("10", "20", "30", "40")
 
 
 class AllowRule(ValidatedStruct, frozen=True):
-    """A value that a browser may choose: this text, or whatever the pattern finds.
+    """Values that a login request may choose: ``text`` itself, or matches of a pattern.
 
-    Patterns are Go's regular expressions, searched anywhere in the value.
+    A pattern is a regular expression in Go's syntax, searched anywhere in the value.
     """
 
     text: str
@@ -31,8 +31,8 @@ class AllowRule(ValidatedStruct, frozen=True):
 class LoginParameter(ValidatedStruct, frozen=True):
     """An extra parameter of the authorization request.
 
-    ``values`` are sent unless the request for the login brings one that a rule of
-    ``allow`` matches. Without rules the parameter is fixed.
+    ``values`` are sent unless the login request contains one that a rule of ``allow``
+    matches. Without rules, the parameter is fixed.
     """
 
     name: str
@@ -41,10 +41,10 @@ class LoginParameter(ValidatedStruct, frozen=True):
 
 
 class GithubSettings(ValidatedStruct, frozen=True, kw_only=True):
-    """Who comes in through GitHub; ``team`` has commas between several teams.
+    """GitHub users who are allowed; ``team`` is a comma-separated list.
 
-    ``token`` reads the collaborators of ``repo``; ``users`` come in whatever else is
-    demanded.
+    ``token`` is used to read the collaborators of ``repo``. ``users`` are allowed even if
+    they meet no other criterion.
     """
 
     org: str = ""
@@ -55,19 +55,22 @@ class GithubSettings(ValidatedStruct, frozen=True, kw_only=True):
 
 
 class GitlabSettings(ValidatedStruct, frozen=True, kw_only=True):
-    """Who comes in through GitLab; projects as ``path`` or ``path=level``."""
+    """GitLab groups and projects whose users are allowed.
+
+    Projects are ``path`` or ``path=level``.
+    """
 
     groups: tuple[str, ...] = ()
     projects: tuple[str, ...] = ()
 
 
 class GoogleSettings(ValidatedStruct, frozen=True, kw_only=True):
-    """Who comes in through Google, and how its directory is asked.
+    """Google groups whose members are allowed, and access to the directory.
 
-    ``credentials`` is the JSON of a service account (or of a user's application
-    default credentials); ``metadata_server`` asks Google's machines for a token
-    instead. ``admin_email`` is impersonated, by way of ``target_principal`` when the
-    credentials are not a service account's own.
+    ``credentials`` is the JSON of a service account (or of a user's application default
+    credentials); with ``metadata_server``, the token comes from Google's metadata server
+    instead. ``admin_email`` is impersonated, by way of the service account
+    ``target_principal`` if the credentials are not those of a service account.
     """
 
     groups: tuple[str, ...] = ()
@@ -80,24 +83,24 @@ class GoogleSettings(ValidatedStruct, frozen=True, kw_only=True):
 
 
 class BitbucketSettings(ValidatedStruct, frozen=True, kw_only=True):
-    """Who comes in through Bitbucket: of a workspace, or with access to a repository."""
+    """Bitbucket users who are allowed: of a workspace, or with access to a repository."""
 
     team: str = ""
     repository: str = ""
 
 
 class AzureSettings(ValidatedStruct, frozen=True, kw_only=True):
-    """The tenant (without discovery), and the field of Graph that names a group."""
+    """The tenant (without discovery), and the Microsoft Graph field with a group's name."""
 
     tenant: str = "common"
     graph_group_field: str = ""
 
 
 class EntraIdSettings(ValidatedStruct, frozen=True, kw_only=True):
-    """Tenants that are let in (none: all), and workload identity.
+    """Allowed tenants (empty: all), and workload identity.
 
-    ``federated_token`` reads the token that stands for a client secret; it is called
-    through an effect, for it may have to read a file.
+    ``federated_token`` returns the token that replaces the client secret. It is called
+    by an `Offload` effect, because it may read a file.
     """
 
     allowed_tenants: tuple[str, ...] = ()
@@ -105,7 +108,7 @@ class EntraIdSettings(ValidatedStruct, frozen=True, kw_only=True):
 
 
 class LoginGovSettings(ValidatedStruct, frozen=True, kw_only=True):
-    """The private RSA key (PEM) that signs for the client, and login.gov's keys."""
+    """The client's private RSA key (PEM), and the URL of login.gov's public keys."""
 
     jwt_key: Secret = Secret(b"")
     pubjwk_url: str = ""
@@ -114,12 +117,12 @@ class LoginGovSettings(ValidatedStruct, frozen=True, kw_only=True):
 class ProviderSettings(ValidatedStruct, frozen=True, kw_only=True):
     """One identity provider.
 
-    ``id`` stands in login states and sessions. ``code_challenge_method`` "" means S256
-    when the provider understands it; "none" switches PKCE off. ``hosts`` binds: on
-    those hosts this provider is offered alone, and nowhere else. ``public_keys`` are
-    PEM texts, used instead of ``jwks_url``. ``resource`` is what azure and adfs, and
-    providers without ID tokens, are asked for a token to. ``keycloak_groups`` are the
-    allowed groups of the old type ``keycloak``.
+    ``id`` is stored in login states and sessions. ``code_challenge_method`` "" means S256
+    if the provider supports it; "none" disables PKCE. ``hosts`` binds the provider: only
+    on these hosts it is offered, and no other provider is. ``public_keys`` are PEM
+    texts, used instead of ``jwks_url``. ``resource`` is the resource parameter for
+    azure, adfs and providers without ID tokens. ``keycloak_groups`` are the allowed
+    groups of the legacy type ``keycloak``.
     """
 
     id: str
@@ -165,7 +168,7 @@ class ProviderSettings(ValidatedStruct, frozen=True, kw_only=True):
 
 
 def provider_problems(providers: tuple[ProviderSettings, ...]) -> list[str]:
-    """One line for each thing that is wrong; with several providers it names which."""
+    """Return the problems, one line each; with several providers, a line names its own."""
     if not providers:
         return ["provider: missing; at least one provider is needed"]
     ids = [provider.id for provider in providers]
@@ -184,8 +187,8 @@ def provider_problems(providers: tuple[ProviderSettings, ...]) -> list[str]:
     return problems
 
 
-def offers_a_choice(providers: tuple[ProviderSettings, ...]) -> bool:
-    """Whether there is a host on which more than one provider is offered."""
+def has_provider_choice(providers: tuple[ProviderSettings, ...]) -> bool:
+    """Return whether more than one provider is offered on some host."""
     return sum(not provider.hosts for provider in providers) > 1
 
 
@@ -212,33 +215,33 @@ def _problems(provider: ProviderSettings) -> Iterator[str]:
         )
     yield from _group_problems(provider)
     for host in provider.hosts:
-        if not host_is_valid(host):
+        if not is_host_name(host):
             yield f"hosts: got {host!r}, expected a host name"
     yield from _parameter_problems(provider)
-    yield from _of_one_type(provider)
+    yield from _type_problems(provider)
 
 
 def _endpoint_problems(provider: ProviderSettings, kind: ProviderType) -> Iterator[str]:
     if kind.discovers:
         yield from _issuer_problems(provider)
         return
-    given = {
+    urls = {
         "login_url": provider.login_url,
         "redeem_url": provider.redeem_url,
         "profile_url": provider.profile_url,
         "validate_url": provider.validate_url,
     }
-    for option in kind.demands:
-        if not given[option]:
+    for option in kind.required_options:
+        if not urls[option]:
             yield f"{option}: missing; the provider {provider.type} has no default"
-    # The tokens of a server of one's own must not be sent to the public one.
-    if given["redeem_url"] not in ("", kind.redeem_url):
+    # Tokens of a self-hosted server must not be sent to the public one.
+    if urls["redeem_url"] not in ("", kind.redeem_url):
         for option in ("profile_url", "validate_url"):
             default = getattr(kind, option)
-            if default and not given[option]:
+            if default and not urls[option]:
                 yield (
-                    f"{option}: missing; with a redeem_url of its own the default "
-                    f"{default} would get the tokens of another server"
+                    f"{option}: missing; with another redeem_url, the default {default} "
+                    "would receive the tokens of another server"
                 )
 
 
@@ -262,8 +265,8 @@ def _issuer_problems(provider: ProviderSettings) -> Iterator[str]:
             yield f"{option}: missing; needed with skip_oidc_discovery"
     if provider.jwks_url and provider.public_keys:
         yield (
-            "oidc_public_key_files: can't be used with oidc_jwks_url, the keys come "
-            "from one of them"
+            "oidc_public_key_files: can't be used with oidc_jwks_url, because the keys "
+            "come from one of them"
         )
 
 
@@ -278,13 +281,13 @@ def _group_problems(provider: ProviderSettings) -> Iterator[str]:
     ):
         if not all(groups):
             kind = "group" if option.endswith("groups") else "entry"
-            yield f"{option}: got an empty {kind}; an empty entry would mean nobody"
+            yield f"{option}: got an empty {kind}, which matches no user"
 
 
 def _parameter_problems(provider: ProviderSettings) -> Iterator[str]:
     names = [parameter.name for parameter in provider.login_parameters]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"loginURLParameters: the parameter {name!r} is there twice"
+        yield f"loginURLParameters: the parameter {name!r} is a duplicate"
     if not all(names):
         yield "loginURLParameters: a parameter has no name"
     for parameter in provider.login_parameters:
@@ -300,7 +303,7 @@ def _pattern_problems(name: str, pattern: str) -> Iterator[str]:
         yield f"loginURLParameters: {name} allows the pattern {pattern!r}: {error}"
 
 
-def _of_one_type(provider: ProviderSettings) -> Iterator[str]:
+def _type_problems(provider: ProviderSettings) -> Iterator[str]:
     match provider.type:
         case "github":
             yield from _github_problems(provider.github)
@@ -331,18 +334,18 @@ def _github_problems(github: GithubSettings) -> Iterator[str]:
 
 
 def _google_problems(google: GoogleSettings) -> Iterator[str]:
-    asks = bool(google.credentials or google.metadata_server)
-    if asks and not google.admin_email:
-        yield "google_admin_email: missing; an administrator is impersonated"
-    if google.admin_email and not asks:
+    has_credentials = bool(google.credentials or google.metadata_server)
+    if has_credentials and not google.admin_email:
+        yield "google_admin_email: missing; expected the administrator to impersonate"
+    if google.admin_email and not has_credentials:
         yield (
             "google_service_account_json: missing (or "
             "google_use_application_default_credentials), needed with "
             "google_admin_email"
         )
-    if not asks and (google.groups or google.use_organization_id):
+    if not has_credentials and (google.groups or google.use_organization_id):
         option = "google_groups" if google.groups else "google_use_organization_id"
         yield (
             f"{option}: needs google_admin_email and google_service_account_json (or "
-            "google_use_application_default_credentials) to ask Google's directory"
+            "google_use_application_default_credentials) to read Google's directory"
         )

@@ -1,7 +1,6 @@
-"""What an `AuthProxy` is built from: frozen values, checked as a whole.
+"""The settings of an `AuthProxy`, and `check` for problems between them.
 
-Durations are float seconds. Nothing here reads a file or the environment; whoever
-builds the settings hands over contents, not names of files.
+Durations are seconds. No setting names a file: the caller passes contents.
 """
 
 from __future__ import annotations
@@ -10,35 +9,34 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta
 
-from ..encoding import b64url_decode_lenient, host_is_valid, is_token
+from ..encoding import b64url_decode_lenient, is_host_name, is_token
 from ..errors import SettingsError
-from .auth_bypass import AuthBypassSettings, address_problems, gate_problems
+from .auth_bypass import AuthBypassSettings, address_problems, auth_bypass_problems
 from .credentials import CredentialSettings, credential_problems
 from .providers import LoginParameter as LoginParameter
 from .providers import ProviderSettings as ProviderSettings
-from .providers import offers_a_choice, provider_problems
+from .providers import has_provider_choice, provider_problems
 from .rules import Condition, RuleSettings, condition_problems, rule_problems
 from .secret import Secret as Secret
 from .validation import ValidatedStruct
 
 Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 
-# The headers that the answer's or request's framing depends on can't carry claims.
+# Fields that frame a message cannot carry claims.
 FRAMING_HEADERS = frozenset(
     {"connection", "content-length", "host", "transfer-encoding", "upgrade", "te"}
 )
 MIN_IDLE_TIMEOUT = 10.0  # seconds
 SIGNATURE_ALGORITHMS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
-MAX_COOKIE_NAME = 240  # bytes, so that the names of parts need no cutting
+MAX_COOKIE_NAME_BYTES = 240  # bytes, so the names of cookie parts fit uncut
 
 
 class CookieSettings(ValidatedStruct, frozen=True, kw_only=True):
     """The session cookie and the login-state (CSRF) cookie.
 
-    ``secrets``: the first one seals, every one unseals. ``expire`` 0 means a cookie
-    that ends with the browser and no age check. ``max_parts`` limits how many cookies
-    one session may be split over. ``csrf_slots`` is how many logins may be under way
-    in one browser at once.
+    ``secrets``: the first one seals, all of them unseal. ``expire`` 0: a browser-session
+    cookie whose age is not checked. ``max_parts`` limits the cookies that one session may
+    be split into, ``csrf_slots`` the concurrent logins of one browser.
     """
 
     name: str = "_oauth2_proxy"
@@ -61,15 +59,15 @@ class CookieSettings(ValidatedStruct, frozen=True, kw_only=True):
 
 
 class SessionSettings(ValidatedStruct, frozen=True, kw_only=True):
-    """Where sessions are kept and how long they live.
+    """Location and lifetime of sessions.
 
-    ``kept_in`` "cookie": the sealed cookies hold all of it; "store": they hold a ticket
-    and the driver's store the session. ``shared`` says that the driver has a store that
-    all its processes see, for locks, renewed sessions and revocations. ``revocable``:
-    sessions in cookies are looked up in that store's list of revoked ones.
-    ``idle_timeout`` ends a session without requests, ``max_lifetime`` counts from the
-    login; 0 means never. ``refresh_before`` renews so many seconds before the access
-    token ends.
+    ``backend`` "cookie": the sealed cookies contain the session; "store": they contain a
+    ticket, and the driver's store the session. ``shared``: the driver has a store that
+    all its processes use, for locks, refreshed sessions and revocations. ``revocable``:
+    cookie sessions are checked against the revocations in that store. ``idle_timeout``
+    ends a session without requests, ``max_lifetime`` counts from the login; 0 disables
+    either. ``refresh_before``: seconds before the access token's expiry at which a
+    session is refreshed.
     """
 
     backend: Literal["cookie", "store"] = "cookie"
@@ -81,14 +79,14 @@ class SessionSettings(ValidatedStruct, frozen=True, kw_only=True):
 
     @property
     def needs_store(self) -> bool:
-        """Whether no session can be judged without the store."""
+        """Whether every session check needs the store."""
         return self.backend == "store" or self.revocable
 
 
 class ClaimSource(ValidatedStruct, frozen=True):
-    """A header value taken from the session, with an optional prefix.
+    """A header value from a claim of the session, with an optional prefix.
 
-    With ``basic_auth_password`` the value is ``Basic base64(claim:password)`` instead.
+    With ``basic_auth_password``, the value is ``Basic base64(claim:password)`` instead.
     """
 
     claim: str
@@ -97,10 +95,10 @@ class ClaimSource(ValidatedStruct, frozen=True):
 
 
 class HeaderRule(ValidatedStruct, frozen=True):
-    """A header to inject, and whether a client's own value of it may stay.
+    """A header to inject; ``preserve_request_value`` keeps the client's value.
 
-    ``values`` are claims, or fixed secrets. With ``strip_exactly`` a client's header
-    whose name only folds to this one (``_`` for ``-``) stays, which is insecure.
+    ``values`` are claims or fixed secrets. With ``strip_exactly``, a client's header
+    whose name folds to this one (``_`` for ``-``) is kept, which is insecure.
     """
 
     name: str
@@ -110,18 +108,19 @@ class HeaderRule(ValidatedStruct, frozen=True):
 
 
 class UpstreamSettings(ValidatedStruct, frozen=True, kw_only=True):
-    """An upstream as configured; ``path`` ending in a slash matches as a prefix.
+    """An upstream; a ``path`` that ends in a slash matches as a prefix.
 
-    ``uri`` is http, https, h2c (HTTP/2 without TLS), h2 (with it), unix or file; with ``static_code`` the upstream is none and
-    answers by itself. ``rewrite_target`` makes ``path`` a regular expression in Go's
-    syntax, and is the template (``$1``) of what replaces it.
+    ``uri`` is http, https, h2c (HTTP/2 without TLS), h2 (HTTP/2 with TLS), unix or file.
+    With ``static_code``, authproxy returns that status and contacts no upstream.
+    ``rewrite_target`` makes ``path`` a regular expression in Go's syntax; it is the
+    template (``$1``) of the replacement.
 
-    ``timeout`` is for the head of an answer, 0 means no limit. ``flush_interval`` is
-    how long (seconds) part of an answer may be held back, negative for not at all.
-    ``ca_pem`` are the certificates (PEM text) to trust, ``trust_system`` says whether
-    the system's count as well; "" with ``trust_system`` is the usual case.
-    ``server_name`` stands in for the host of the URI in TLS: SNI and certificate.
-    Requests and people for which ``when`` does not hold go to the next upstream.
+    ``timeout`` limits the wait for the head of a response, 0: no limit.
+    ``flush_interval`` is how long (seconds) parts of a response may be buffered;
+    negative: not at all. ``ca_pem`` contains trusted CA certificates (PEM text);
+    ``trust_system`` also trusts those of the system. ``server_name`` replaces the host
+    of the URI in TLS (SNI and certificate). A request that does not match ``condition``
+    goes to the next upstream.
     """
 
     id: str
@@ -142,9 +141,9 @@ class UpstreamSettings(ValidatedStruct, frozen=True, kw_only=True):
 
 
 class PageSettings(ValidatedStruct, frozen=True, kw_only=True):
-    """Texts of the pages; templates are in Go's html/template language.
+    """Texts of the pages; templates are in the language of Go's html/template.
 
-    ``banner`` and ``footer`` are HTML of the operator, "-" means none.
+    ``banner`` and ``footer`` are HTML; "-" omits them.
     """
 
     sign_in_template: str = ""
@@ -157,10 +156,10 @@ class PageSettings(ValidatedStruct, frozen=True, kw_only=True):
 
 
 class LogoutSettings(ValidatedStruct, frozen=True, kw_only=True):
-    """How sessions end at the provider, and with it.
+    """Logout at the provider, and logout that the provider initiates.
 
-    ``at_provider``: signing out goes on to the provider's own logout (RP-Initiated
-    Logout). ``back_channel`` and ``front_channel``: a logout there ends sessions here.
+    ``at_provider``: signing out redirects to the provider's logout (RP-Initiated Logout).
+    ``back_channel`` and ``front_channel``: a logout at the provider ends the session.
     ``revokes_tokens``: signing out revokes the refresh token (RFC 7009).
     """
 
@@ -171,22 +170,22 @@ class LogoutSettings(ValidatedStruct, frozen=True, kw_only=True):
 
 
 class Settings(ValidatedStruct, frozen=True, kw_only=True):
-    """Everything that an `AuthProxy` is built from.
+    """All settings of an `AuthProxy`.
 
-    ``trusted_proxies`` are addresses or networks whose X-Forwarded-* fields are
-    believed when ``reverse_proxy`` is on; empty means loopback and private addresses.
-    ``proxy_raw_path`` matches upstreams on the path as it came, escapes and all.
-    ``websocket_origins`` are the origins, besides the own one, whose pages may open
-    WebSockets with a session; ``*`` means any. ``strip_identity_headers`` removes from
-    clients' requests whatever could name a user to an upstream, ``via`` is the name
-    to stand in Via fields. ``follow_symlinks``: also out of the folder of an upstream.
-    ``signature_key`` (``algorithm:key``) signs what is passed on.
-    ``restart_lost_logins``: a callback with a lost state begins the login again, once.
-    ``forbidden_session``: what becomes of a session that may not come in; "clear" ends it.
-    ``allow_query_semicolons`` reads ``;`` in a query for an own endpoint as ``&``.
-    ``clock_skew`` is the leeway (seconds) in judging times in tokens, and
-    ``session_cache_bytes`` bounds the cache of unsealed sessions.
-    ``hsts`` is the value of Strict-Transport-Security, "" for none.
+    ``trusted_proxies`` are addresses or networks whose X-Forwarded-* fields count if
+    ``reverse_proxy`` is on; empty means loopback and private addresses.
+    ``proxy_raw_path`` matches upstreams by the path as received, without decoding.
+    ``websocket_origins`` are additional origins whose pages may open WebSockets with a
+    session; "*" allows any. ``strip_identity_headers`` removes client headers that an
+    upstream may take for the user's identity. ``via`` is the pseudonym in Via fields.
+    ``follow_symlinks`` allows symlinks to leave the root directory of an upstream.
+    ``signature_key`` (``algorithm:key``) signs forwarded requests.
+    ``restart_lost_logins``: a callback without its login state restarts the login, once.
+    ``forbidden_session`` "clear" ends a session that is not authorized.
+    ``allow_query_semicolons`` treats ``;`` as ``&`` in queries of proxy endpoints.
+    ``clock_skew`` is the leeway (seconds) for times in tokens, ``session_cache_bytes``
+    limits the cache of unsealed sessions. ``hsts`` is the value of
+    Strict-Transport-Security, "" omits the field.
     """
 
     cookie: CookieSettings = CookieSettings()
@@ -233,10 +232,9 @@ class Settings(ValidatedStruct, frozen=True, kw_only=True):
 
 
 def check(settings: Settings) -> None:
-    """Raise `SettingsError` with every problem of *settings*, or return.
+    """Raise `SettingsError` with all problems of *settings*, if there are any.
 
-    Each problem is one line: the option, what came, what is expected. No secret is
-    ever part of it.
+    Each problem is one line: option, value, expectation. It contains no secret.
     """
     problems = (
         *_cookie_problems(settings.cookie),
@@ -244,7 +242,7 @@ def check(settings: Settings) -> None:
         *_provider_problems(settings),
         *_address_problems(settings),
         *_header_problems(settings),
-        *gate_problems(settings.auth_bypass),
+        *auth_bypass_problems(settings.auth_bypass),
         *rule_problems(settings.access),
         *_condition_problems(settings.upstreams),
         *_signature_problems(settings.signature_key),
@@ -296,15 +294,15 @@ def _cookie_problems(cookie: CookieSettings) -> list[str]:
             f"cookie_refresh: got {cookie.refresh:g}s, expected less than "
             f"cookie_expire ({cookie.expire:g}s)"
         )
-    if not is_token(cookie.name.encode()) or len(cookie.name) > MAX_COOKIE_NAME:
+    if not is_token(cookie.name.encode()) or len(cookie.name) > MAX_COOKIE_NAME_BYTES:
         problems.append(
             f"cookie_name: got {cookie.name!r}, expected a cookie name (RFC 6265 "
-            f"token) of at most {MAX_COOKIE_NAME} bytes"
+            f"token) of at most {MAX_COOKIE_NAME_BYTES} bytes"
         )
     problems += [
         f"cookie_domains: got {domain!r}, expected a host name"
         for domain in cookie.domains
-        if not host_is_valid(domain.lstrip("."))
+        if not is_host_name(domain.lstrip("."))
     ]
     if not cookie.path.startswith("/") or set(cookie.path) & set(";\r\n\0"):
         problems.append(
@@ -312,7 +310,7 @@ def _cookie_problems(cookie: CookieSettings) -> list[str]:
         )
     if cookie.samesite == "none" and not cookie.secure:
         problems.append(
-            "cookie_samesite: 'none' needs cookie_secure; browsers refuse it otherwise"
+            "cookie_samesite: 'none' requires cookie_secure; browsers reject it otherwise"
         )
     return problems
 
@@ -337,33 +335,33 @@ def _session_problems(settings: Settings) -> list[str]:
             f"{MIN_IDLE_TIMEOUT:g}s, or 0 for never"
         )
     if cookie.format == "oauth2-proxy":
-        # Its session does not say when the login was, nor when it was used.
+        # The format has no fields for the time of the login and of the last use.
         problems += [
             f"{option}: can't be used with cookie_format 'oauth2-proxy', whose sessions "
-            f"do not say {what}"
+            f"do not contain {what}"
             for option, used, what in (
-                ("session_max_lifetime", life.max_lifetime, "when the login was"),
-                ("session_idle_timeout", life.idle_timeout, "when they were used"),
+                ("session_max_lifetime", life.max_lifetime, "the time of the login"),
+                ("session_idle_timeout", life.idle_timeout, "the time of the last use"),
             )
             if used
         ]
     if life.revocable and not life.shared:
         problems.append(
-            "session_revocation: needs a store; set shared_state or session_store_type"
+            "session_revocation: requires a store; set shared_state or session_store_type"
         )
     if settings.logout.back_channel and not life.needs_store:
         problems.append(
-            "backchannel_logout: sessions in cookies can't be ended from outside; set "
-            "session_revocation, or session_store_type to redis or sqlite"
+            "backchannel_logout: can't end cookie sessions; set session_revocation, or "
+            "session_store_type to redis or sqlite"
         )
     return problems
 
 
 def aes_key(secret: Secret) -> bytes:
-    """The AES key that oauth2-proxy derives from a cookie secret.
+    """Return the AES key that oauth2-proxy derives from a cookie secret.
 
-    The base64url form without padding counts when it decodes to a legal key size,
-    else the text itself is the key. The caller judges the size.
+    If the secret is base64url of a valid key size (padding optional), the decoded bytes
+    are the key, else the secret itself is. The caller checks its size.
     """
     decoded = b64url_decode_lenient(secret.value)
     if decoded is not None and len(decoded) in (16, 24, 32):
@@ -373,19 +371,19 @@ def aes_key(secret: Secret) -> bytes:
 
 def _provider_problems(settings: Settings) -> list[str]:
     problems = provider_problems(settings.providers)
-    if settings.skip_provider_button and offers_a_choice(settings.providers):
+    if settings.skip_provider_button and has_provider_choice(settings.providers):
         problems.append(
             "skip_provider_button: can't be used with more than one provider"
         )
     if len(settings.providers) > 1 and settings.cookie.format == "oauth2-proxy":
         problems.append(
             "cookie_format: 'oauth2-proxy' can't be used with more than one provider; "
-            "its cookies do not say whose they are"
+            "its cookies do not contain the provider"
         )
     problems += [
-        f"email_domains: got {domain!r}, expected '*.DOMAIN' for all below a domain"
+        f"email_domains: got {domain!r}, expected '*.DOMAIN' for all subdomains"
         for domain in settings.email_domains
-        # Without the dot it would end in the middle of a label.
+        # Without the dot, it would match in the middle of a label.
         if domain[:1] == "*" and domain[1:2] not in ("", ".")
     ]
     if (
@@ -394,7 +392,7 @@ def _provider_problems(settings: Settings) -> list[str]:
         and settings.credentials.users is None
     ):
         problems.append(
-            "email_domains: missing; expected e-mail domains, '*' for any, or "
+            "email_domains: missing; expected email domains, '*' for any, or "
             "authenticated_emails_file or htpasswd_file"
         )
     return problems
@@ -404,7 +402,7 @@ def _address_problems(settings: Settings) -> list[str]:
     problems = [*address_problems("trusted_proxy_ips", settings.trusted_proxies)]
     prefix = settings.proxy_prefix
     problems += [
-        f"{option}: got {path!r}, which is one of the own endpoints below {prefix!r}"
+        f"{option}: got {path!r}, expected a path outside of proxy_prefix {prefix!r}"
         for option, path in (
             ("ping_path", settings.ping_path),
             ("ready_path", settings.ready_path),
@@ -426,12 +424,12 @@ def _header_problems(settings: Settings) -> list[str]:
     ):
         names = [rule.name.lower() for rule in rules]
         problems += [
-            f"{option}: the header {name!r} is there twice"
+            f"{option}: the header {name!r} is a duplicate"
             for name in sorted({name for name in names if names.count(name) > 1})
         ]
         problems += [
-            f"{option}: the header {rule.name!r} can't be injected; expected a header "
-            "name that has no part in the framing"
+            f"{option}: the header {rule.name!r} can't be injected; expected a field name "
+            "that does not affect the framing"
             for rule in rules
             if rule.name.lower() in FRAMING_HEADERS or not is_token(rule.name.encode())
         ]

@@ -1,27 +1,28 @@
-"""Settings of access rules, and of what upstreams are for."""
+"""Settings of access rules and of the conditions of rules and upstreams."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Literal, TypeAlias
 
-from ..encoding import host_is_valid, is_token
+from ..encoding import is_host_name, is_token
 from ..go_regex import compile_pattern
 from .validation import ValidatedStruct
 
 Policy: TypeAlias = Literal["login", "public", "deny"]
 
-# Claims that are secrets: nobody should write them into a configuration.
+# Claims that are secrets, which do not belong into a configuration.
 TOKENS = frozenset({"access_token", "id_token", "refresh_token"})
 
 
 class Condition(ValidatedStruct, frozen=True, kw_only=True):
-    """Requests and people: everything that is given must hold, one of each list.
+    """Criteria for requests and users: all must be met, by one item of each list.
 
-    ``hosts`` are names without port, ``*.example.com`` means all below. ``methods``
-    with GET include HEAD. ``roles`` are the groups called ``role:…``. ``email_domains``
-    are ``example.com`` or ``*.example.com``, the name and all below. ``claims`` are pairs of a
-    name and values. With ``any_of`` one of the kinds that are about people is enough.
+    ``hosts`` are names without port; ``*.example.com`` matches all subdomains.
+    ``methods`` with GET include HEAD. ``roles`` are the groups ``role:…``.
+    ``email_domains`` are ``example.com`` or ``*.example.com``, which matches the name and
+    its subdomains. ``claims`` are pairs of a name and its allowed values. With
+    ``any_of``, one kind of the user criteria is enough.
     """
 
     hosts: tuple[str, ...] = ()
@@ -35,7 +36,7 @@ class Condition(ValidatedStruct, frozen=True, kw_only=True):
 
     @property
     def restricts_users(self) -> bool:
-        """Whether it asks anything of a session."""
+        """Whether the condition has criteria for users."""
         return bool(
             self.groups
             or self.roles
@@ -46,10 +47,10 @@ class Condition(ValidatedStruct, frozen=True, kw_only=True):
 
 
 class AccessRule(ValidatedStruct, frozen=True, kw_only=True):
-    """What a place demands: a login (and what ``when`` says of people), or nothing.
+    """The policy for requests; ``login`` also requires the user criteria of ``when``.
 
-    ``paths`` that end in a slash mean what is below as well; ``patterns`` are regular
-    expressions in Go's syntax, fitted from the path's beginning. Neither: any path.
+    ``paths`` that end in a slash match as prefixes; ``patterns`` are regular expressions
+    in Go's syntax, matched at the start of the path. Without either, any path matches.
     """
 
     name: str = ""
@@ -60,24 +61,24 @@ class AccessRule(ValidatedStruct, frozen=True, kw_only=True):
 
 
 class RuleSettings(ValidatedStruct, frozen=True, kw_only=True):
-    """Rules in the order of asking; ``default`` is for what none of them is about."""
+    """Rules in the order of evaluation; ``default`` applies if none matches."""
 
     rules: tuple[AccessRule, ...] = ()
     default: Literal["login", "deny"] = "login"
 
     @property
-    def any(self) -> bool:
-        """Whether they make any difference."""
+    def is_active(self) -> bool:
+        """Whether the rules differ from requiring a login everywhere."""
         return bool(self.rules) or self.default == "deny"
 
 
 def claims_of(conditions: Iterable[Condition]) -> set[str]:
-    """The names of the claims that *conditions* ask for."""
+    """Return the names of the claims in *conditions*."""
     return {name for condition in conditions for name, _ in condition.claims}
 
 
 def rule_problems(settings: RuleSettings) -> list[str]:
-    """What is wrong with the rules, one line each."""
+    """Return the problems of the rules, one line each."""
     return [
         f"access_rules: {label(rule, number)}: {text}"
         for number, rule in enumerate(settings.rules, 1)
@@ -86,18 +87,18 @@ def rule_problems(settings: RuleSettings) -> list[str]:
 
 
 def label(rule: AccessRule, number: int) -> str:
-    """How a rule is called in logs and messages."""
+    """Return the name of a rule in logs and messages."""
     return f"rule {number} ({rule.name})" if rule.name else f"rule {number}"
 
 
 def _rule_problems(rule: AccessRule) -> Iterator[str]:
     if rule.policy != "login" and rule.when.restricts_users:
-        yield f"the policy {rule.policy!r} can't be for some people only"
+        yield f"the policy {rule.policy!r} can't be used with criteria for users"
     for path in rule.paths:
         if not path.startswith("/") or set(path) & set("?#;\\%") or "//" in path:
             yield (
-                f"got the path {path!r}, expected one as it looks decoded, such as "
-                "'/admin/' (that and all below) or '/admin' (that alone)"
+                f"got the path {path!r}, expected a decoded path such as '/admin/' (a "
+                "prefix) or '/admin' (exact)"
             )
     for pattern in rule.patterns:
         try:
@@ -108,20 +109,20 @@ def _rule_problems(rule: AccessRule) -> Iterator[str]:
 
 
 def condition_problems(condition: Condition) -> Iterator[str]:
-    """What is wrong with a condition, one line each."""
+    """Yield the problems of a condition, one line each."""
     for host in condition.hosts:
         name = host.removeprefix("*.")
-        if not host_is_valid(name) or ":" in name.rpartition("]")[2]:
+        if not is_host_name(name) or ":" in name.rpartition("]")[2]:
             yield f"got the host {host!r}, expected a name without port, or '*.NAME'"
     for method in condition.methods:
         if not is_token(method.encode()) or method != method.upper():
             yield f"got the method {method!r}, expected one such as 'GET'"
     for domain in condition.email_domains:
-        if not host_is_valid(domain.removeprefix("*.")):
+        if not is_host_name(domain.removeprefix("*.")):
             yield f"got the domain {domain!r}, expected 'example.com' or '*.example.com'"
     for name, _ in condition.claims:
         if name in TOKENS or not name:
-            yield f"got the claim {name!r}, expected one that is no token"
+            yield f"got the claim {name!r}, expected one other than a token"
     texts = (*condition.groups, *condition.roles, *condition.emails)
     if not all(texts):
-        yield "an empty group, role or address means nobody"
+        yield "got an empty group, role or email, which matches no user"

@@ -117,7 +117,7 @@ def explain_request(core: Settings, request: ExplainRequest) -> Iterator[str]:
         yield "  unauthenticated"
     else:
         yield f"  as {session.name!r}, groups: {', '.join(session.groups) or 'none'}"
-    if core.access.any:
+    if core.access.is_active:
         yield "access rules:"
         yield from (f"  {line}" for line in _explain_rules(core, request))
     else:

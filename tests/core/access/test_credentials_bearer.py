@@ -573,9 +573,9 @@ def test_bad_issuers_are_problems(issuer: JwtIssuer) -> None:
 
 
 def test_nothing_is_looked_at_unless_asked_for() -> None:
-    assert not Settings().credentials.any
-    assert CredentialSettings(jwt_bearer_tokens=True).any
-    assert CredentialSettings(users={}).any
+    assert not Settings().credentials.is_active
+    assert CredentialSettings(jwt_bearer_tokens=True).is_active
+    assert CredentialSettings(users={}).is_active
 
 
 # -- whatever comes

@@ -437,7 +437,7 @@ def test_bad_tables_are_problems() -> None:
     [problem] = caught.value.problems
     assert problem == "htpasswd_file: the hash of 'a' is neither bcrypt nor {SHA}"
     taken = (provider_settings(id="htpasswd"),)
-    with pytest.raises(SettingsError, match="stands for the users"):
+    with pytest.raises(SettingsError, match="reserved for the users"):
         check(settings(providers=taken, credentials=CredentialSettings(users=FAST)))
 
 

@@ -89,8 +89,8 @@ def anything(kind: str) -> Anything:
         pem = Secret(signing_key().as_pem(private=True))
         own["login_gov"] = LoginGovSettings(jwt_key=pem)
     types = PROVIDER_TYPES[kind]
-    if types.demands:
-        own |= {name: f"{ISSUER}/{name}" for name in types.demands}
+    if types.required_options:
+        own |= {name: f"{ISSUER}/{name}" for name in types.required_options}
     if types.discovers:
         own["issuer"] = ISSUER
     keys = types.jwks_url or f"{ISSUER}/jwks"

@@ -14,7 +14,6 @@ from authproxy_core.request.forms import (
     MAX_LENGTH,
     MAX_PAIRS,
     constraints,
-    only,
     parse_form,
     parse_query,
 )
@@ -81,15 +80,6 @@ def test_lg11_security_parameters_given_twice_are_refused(
 ) -> None:
     with pytest.raises(RequestError, match="duplicate parameter"):
         parse_form(query, body)
-
-
-def test_lg11_only_refuses_a_second_value() -> None:
-    params = [("a", "1"), ("b", ""), ("a", "1"), ("d", "2")]
-    assert only(params, "b") == ""
-    assert only(params, "d") == "2"
-    assert only(params, "c") is None
-    with pytest.raises(RequestError, match="duplicate parameter a"):
-        only(params, "a")
 
 
 @pytest.mark.parametrize(

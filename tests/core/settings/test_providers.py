@@ -16,7 +16,7 @@ from authproxy_core.settings.providers import (
     LoginGovSettings,
     LoginParameter,
     ProviderSettings,
-    offers_a_choice,
+    has_provider_choice,
     provider_problems,
 )
 from authproxy_core.settings.secret import Secret
@@ -46,7 +46,7 @@ def problem(**changes: Any) -> str:
 @pytest.mark.parametrize("kind", sorted(PROVIDER_TYPES))
 def test_every_type_can_be_configured(kind: str) -> None:
     changes: dict[str, Any] = {"type": kind}
-    if PROVIDER_TYPES[kind].demands:
+    if PROVIDER_TYPES[kind].required_options:
         changes |= ADDRESSES
     if kind == "login.gov":
         changes["login_gov"] = LoginGovSettings(jwt_key=Secret("pem"))
@@ -82,9 +82,9 @@ def test_with_several_providers_a_problem_names_which() -> None:
 def test_a_choice_is_there_when_two_providers_are_bound_to_no_host() -> None:
     free = ProviderSettings(**BASE)
     bound = ProviderSettings(**(BASE | {"id": "two", "hosts": ("a.example.com",)}))
-    assert not offers_a_choice((free,))
-    assert not offers_a_choice((free, bound))
-    assert offers_a_choice((free, bound, free))
+    assert not has_provider_choice((free,))
+    assert not has_provider_choice((free, bound))
+    assert has_provider_choice((free, bound, free))
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_a_choice_is_there_when_two_providers_are_bound_to_no_host() -> None:
         ),
         (
             {"type": "github", **ADDRESSES, "validate_url": ""},
-            "validate_url: missing; with a redeem_url of its own the default "
-            "https://api.github.com/ would get the tokens of another server",
+            "validate_url: missing; with another redeem_url, the default "
+            "https://api.github.com/ would receive the tokens of another server",
         ),
         ({"skip_discovery": True, **ADDRESSES}, "oidc_jwks_url: missing; needed with"),
         (
@@ -121,12 +121,12 @@ def test_a_choice_is_there_when_two_providers_are_bound_to_no_host() -> None:
         ({"keycloak_groups": ("",)}, "keycloak_groups: got an empty group"),
         (
             {"github": GithubSettings(users=("",))},
-            "github_users: got an empty entry; an empty entry would mean nobody",
+            "github_users: got an empty entry, which matches no user",
         ),
         ({"hosts": ("a b",)}, "hosts: got 'a b', expected a host name"),
         (
             {"login_parameters": (LoginParameter("p"), LoginParameter("p"))},
-            "loginURLParameters: the parameter 'p' is there twice",
+            "loginURLParameters: the parameter 'p' is a duplicate",
         ),
         (
             {"login_parameters": (LoginParameter(""),)},

@@ -131,7 +131,7 @@ def test_alpha_several_providers(tmp_path: Path) -> None:
             "providers[0].code_challenge_method: got 'S512', expected 'S256', 'plain', "
             "'none' or nothing"]),
         (PROVIDER + "  loginURLParameters: [{name: a}, {name: a}, {}]", [
-            "loginURLParameters: the parameter 'a' is there twice",
+            "loginURLParameters: the parameter 'a' is a duplicate",
             "loginURLParameters: a parameter has no name"]),
         (PROVIDER + "  loginURLParameters: [{name: a, allow: [{}, {value: a, "
          "pattern: b}]}]", [
@@ -225,7 +225,7 @@ injectResponseHeaders:
          "injectRequestHeaders[0].values[0].claim: unknown key; did you mean "
          "claimSource?"),
         ("{name: 'X Y'}", "injectRequestHeaders: the header 'X Y' can't be injected; "
-         "expected a header name that has no part in the framing"),
+         "expected a field name that does not affect the framing"),
     ],
 )  # fmt: skip
 def test_alpha_header_problems(entry: str, expected: str, tmp_path: Path) -> None:

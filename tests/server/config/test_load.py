@@ -213,8 +213,8 @@ def test_problems_show_no_secret() -> None:
          "allowed_roles (--allowed-role): got an empty role"),
         (("--allowed-group=",), None),
         (("--allowed-group=,",),
-         "allowed_groups (--allowed-group): got an empty group; an empty entry would "
-         "mean nobody"),
+         "allowed_groups (--allowed-group): got an empty group, which "
+         "matches no user"),
         (("--code-challenge-method=s256",),
          "code_challenge_method (--code-challenge-method): got 's256', expected 'S256', "
          "'plain', 'none' or nothing"),

@@ -45,7 +45,7 @@ def test_provider_help_lists_all_types() -> None:
 @pytest.mark.parametrize("kind", sorted(PROVIDER_TYPES))
 def test_provider_each_type_is_accepted(kind: str, tmp_path: Path) -> None:
     flags = [f"--provider={kind}"]
-    if PROVIDER_TYPES[kind].demands:
+    if PROVIDER_TYPES[kind].required_options:
         flags += [f"--{name}-url=https://i/{name}" for name in ("login", "redeem")]
         flags.append("--validate-url=https://i/me")
     if kind == "login.gov":

@@ -60,14 +60,14 @@ def add_bypass_warnings(options: ResolvedOptions, settings: Settings) -> None:
         options.add_warning(key, text)
     if not options.boolean("reverse_proxy"):
         return
-    if settings.auth_bypass.skips:
+    if settings.auth_bypass.is_active:
         options.add_warning(
             "reverse_proxy",
             "with skip_auth_* or trusted_ips, the gateway must overwrite "
             "X-Forwarded-Uri, X-Forwarded-Method and real_client_ip_header; otherwise "
             "clients can forge them",
         )
-    elif settings.access.any:
+    elif settings.access.is_active:
         options.add_warning(
             "reverse_proxy",
             "with access rules, a gateway that uses auth checks must overwrite "
