@@ -32,8 +32,8 @@ SUBJECT = "248289761001"
 class Turns:
     """Responses in sequence; the last one repeats."""
 
-    def __init__(self, *answers: Any) -> None:
-        self._answers = list(answers)
+    def __init__(self, *responses: Any) -> None:
+        self._answers = list(responses)
 
     def next(self) -> Any:
         """Return the next response."""
@@ -118,7 +118,7 @@ class Endpoints:
     def __init__(
         self,
         kind: str,
-        answers: Mapping[str, Any],
+        responses: Mapping[str, Any],
         *,
         claims: Mapping[str, Any] | None = None,
         core: Mapping[str, Any] | None = None,
@@ -127,7 +127,7 @@ class Endpoints:
         **provider: Any,
     ) -> None:
         self.claims: dict[str, Any] = dict(claims or {})
-        self.answers: dict[str, Any] = dict(answers)
+        self.responses: dict[str, Any] = dict(responses)
         self.asked: list[Fetch] = []
         values = {
             "id": kind,
@@ -146,7 +146,7 @@ class Endpoints:
             },
         )
         self.harness = Harness(given, ready=False)
-        self.harness.on_fetch = self._answer
+        self.harness.on_fetch = self._respond
         self.nonce: str | None = None
         if ready:
             self.harness.run(self.harness.proxy.warm_up())
@@ -154,17 +154,17 @@ class Endpoints:
 
     # -- the provider
 
-    def _answer(self, fetch: Fetch) -> Response:
+    def _respond(self, fetch: Fetch) -> Response:
         self.asked.append(fetch)
         assert fetch.purpose, f"{fetch.url} is requested without a purpose"
-        answer = self.answers[f"{fetch.method} {fetch.url.partition('?')[0]}"]
-        if isinstance(answer, Turns):
-            answer = answer.next()
-        if callable(answer):
-            answer = answer(fetch)
-        if isinstance(answer, EffectError):
-            raise answer
-        return answer if isinstance(answer, Response) else json(answer)
+        response = self.responses[f"{fetch.method} {fetch.url.partition('?')[0]}"]
+        if isinstance(response, Turns):
+            response = response.next()
+        if callable(response):
+            response = response(fetch)
+        if isinstance(response, EffectError):
+            raise response
+        return response if isinstance(response, Response) else json(response)
 
     def id_token(self, **changes: Any) -> str:
         """Return an ID token for the current login."""
@@ -182,9 +182,9 @@ class Endpoints:
         return signed({name: it for name, it in claims.items() if it is not None})
 
     def tokens(self, **changes: Any) -> Callable[[Fetch], Response]:
-        """What the token endpoint answers; the ID token is of its moment."""
+        """Return a token endpoint whose ID token is issued at the request."""
 
-        def answer(fetch: Fetch) -> Response:
+        def response(fetch: Fetch) -> Response:
             document = {
                 "access_token": "access-1",
                 "token_type": "Bearer",
@@ -196,7 +196,7 @@ class Endpoints:
             kept = {name: it for name, it in document.items() if it is not None}
             return json(kept)
 
-        return answer
+        return response
 
     def requests(self, purpose: str) -> list[Fetch]:
         """Return the requests with that purpose."""
@@ -204,11 +204,11 @@ class Endpoints:
 
     # -- the client
 
-    def begin(self, target: str = "/oauth2/start?rd=/") -> dict[str, str]:
+    def start_login(self, target: str = "/oauth2/start?rd=/") -> dict[str, str]:
         """Start a login; return the parameters of the authorization request."""
-        answer = self.harness.get(target)
-        assert answer.status == 302, answer
-        self.location = header(answer, b"location").decode()
+        response = self.harness.get(target)
+        assert response.status == 302, response
+        self.location = header(response, b"location").decode()
         params = dict(parse_qsl(urlsplit(self.location).query))
         self.nonce = params.get("nonce")
         return params
@@ -222,34 +222,34 @@ class Endpoints:
 
     def log_in(self) -> Respond:
         """Log in; return the response of the callback."""
-        return self.finish(self.begin())
+        return self.finish(self.start_login())
 
     def later(self, seconds: float) -> Respond:
         """Return the response of the auth check *seconds* later."""
         self.harness.clock.now += seconds
-        return self.who()
+        return self.auth_check()
 
-    def who(self) -> Respond:
+    def auth_check(self) -> Respond:
         """Return the response of the auth check."""
         return self.harness.get("/oauth2/auth")
 
     def identity(self) -> tuple[str, str, str, str]:
         """Return user, email, groups and preferred username of the session."""
-        answer = self.who()
-        assert answer.status == 202, answer
+        response = self.auth_check()
+        assert response.status == 202, response
         return (
-            header(answer, b"x-auth-request-user").decode(),
-            header(answer, b"x-auth-request-email").decode(),
-            header(answer, b"x-auth-request-groups").decode(),
-            header(answer, b"x-auth-request-preferred-username").decode(),
+            header(response, b"x-auth-request-user").decode(),
+            header(response, b"x-auth-request-email").decode(),
+            header(response, b"x-auth-request-groups").decode(),
+            header(response, b"x-auth-request-preferred-username").decode(),
         )
 
     def failure(self) -> str:
         """Log in; return the reason code of its failure."""
-        answer = self.log_in()
-        assert answer.status >= 400, answer
-        assert self.who().status == 401
-        return answer.events[0].reason
+        response = self.log_in()
+        assert response.status >= 400, response
+        assert self.auth_check().status == 401
+        return response.events[0].reason
 
 
 def form(fetch: Fetch) -> dict[str, str]:

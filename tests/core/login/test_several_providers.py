@@ -70,7 +70,7 @@ def endpoints(
                 "access_token": "facebook-1"
             },
             "GET https://graph.facebook.com/v2.5/me": {"email": "bob@example.com"},
-            **more.pop("answers", {}),
+            **more.pop("responses", {}),
         },
         claims=CLAIMS,
         core={
@@ -82,7 +82,7 @@ def endpoints(
         },
         **more,
     )
-    idp.answers[f"POST {ISSUER}/token"] = idp.tokens()
+    idp.responses[f"POST {ISSUER}/token"] = idp.tokens()
     return idp
 
 
@@ -140,19 +140,19 @@ def test_custom_template_lists_providers() -> None:
 )
 def test_start_redirects_to_requested_provider(asked: str, expected: str) -> None:
     idp = endpoints()
-    idp.begin(f"/oauth2/start?rd=/{asked}")
+    idp.start_login(f"/oauth2/start?rd=/{asked}")
     assert urlsplit(idp.location).netloc == expected
 
 
 def test_session_belongs_to_its_provider() -> None:
     idp = endpoints(cookie={"refresh": 60.0})
-    assert idp.finish(idp.begin("/oauth2/start?provider=partners")).status == 302
+    assert idp.finish(idp.start_login("/oauth2/start?provider=partners")).status == 302
     assert idp.identity()[1] == "bob@example.com"
     assert [form(fetch)["client_id"] for fetch in idp.requests("token")] == ["app"]
     idp.asked.clear()
     assert idp.later(61).status == 202
     assert {urlsplit(fetch.url).netloc for fetch in idp.asked} == {"graph.facebook.com"}
-    assert idp.finish(idp.begin("/oauth2/start?provider=staff")).status == 302
+    assert idp.finish(idp.start_login("/oauth2/start?provider=staff")).status == 302
     assert idp.identity()[:2] == (SUBJECT, "alice@example.com")
     idp.asked.clear()
     assert idp.later(61).status == 202
@@ -161,14 +161,14 @@ def test_session_belongs_to_its_provider() -> None:
 
 def test_allowed_groups_apply_per_provider() -> None:
     idp = endpoints({"allowed_groups": ("other",)})
-    assert idp.finish(idp.begin("/oauth2/start?provider=staff")).status == 403
-    assert idp.finish(idp.begin("/oauth2/start?provider=partners")).status == 302
-    assert idp.who().status == 202
+    assert idp.finish(idp.start_login("/oauth2/start?provider=staff")).status == 403
+    assert idp.finish(idp.start_login("/oauth2/start?provider=partners")).status == 302
+    assert idp.auth_check().status == 202
 
 
 def test_lg25_callback_of_other_provider_rejected() -> None:
     idp = endpoints()
-    params = idp.begin("/oauth2/start?provider=staff")
+    params = idp.start_login("/oauth2/start?provider=staff")
     response = idp.finish(params, iss="https://www.facebook.com")
     assert response.status == 500
     assert response.events[0].reason == "issuer"
@@ -179,23 +179,23 @@ def test_unavailable_provider_affects_its_logins_only() -> None:
     unavailable = {
         f"GET {ISSUER}/.well-known/openid-configuration": FetchError("refused"),
     }
-    idp = endpoints(answers=unavailable, ready=False)
+    idp = endpoints(responses=unavailable, ready=False)
     assert not idp.harness.proxy.ready
     response = idp.harness.get("/oauth2/start?provider=staff")
     assert response.status == 503
     assert b"is currently unavailable" in response.body
-    assert idp.finish(idp.begin("/oauth2/start?provider=partners")).status == 302
-    assert idp.who().status == 202
+    assert idp.finish(idp.start_login("/oauth2/start?provider=partners")).status == 302
+    assert idp.auth_check().status == 202
     assert page(idp).count("Sign in with") == 2
-    idp.answers[f"GET {ISSUER}/.well-known/openid-configuration"] = discovery()
+    idp.responses[f"GET {ISSUER}/.well-known/openid-configuration"] = discovery()
     idp.harness.clock.now += 60
-    assert idp.finish(idp.begin("/oauth2/start?provider=staff")).status == 302
+    assert idp.finish(idp.start_login("/oauth2/start?provider=staff")).status == 302
 
 
 def test_lost_login_with_several_providers_does_not_restart() -> None:
     navigates = ((b"accept", b"text/html"), (b"sec-fetch-mode", b"navigate"))
     idp = endpoints()
-    params = idp.begin("/oauth2/start?provider=partners")
+    params = idp.start_login("/oauth2/start?provider=partners")
     idp.harness.jar.clear()
     target = f"/oauth2/callback?code=code-1&state={params['state']}"
     assert idp.harness.get(target, *navigates).status == 403
@@ -275,13 +275,13 @@ def test_id_token_sent_only_to_its_issuer() -> None:
     idp = endpoints(
         None,
         {**STAFF, "id": "other", "issuer": "https://other.example.com"},
-        answers={
+        responses={
             "GET https://other.example.com/.well-known/openid-configuration": other,
             "GET https://other.example.com/jwks": jwks(),
         },
         core={"whitelist_domains": ("idp.example.com",)},
     )
-    assert idp.finish(idp.begin("/oauth2/start?provider=staff")).status == 302
+    assert idp.finish(idp.start_login("/oauth2/start?provider=staff")).status == 302
     response = idp.harness.get(f"/oauth2/sign_out?rd={end}?id_token_hint={{id_token}}")
     assert header(response, b"location") == f"{end}?id_token_hint=".encode()
 
@@ -352,6 +352,6 @@ def test_any_host_is_handled(host: str, asked: str) -> None:
 
 
 def test_provider_denial_applies_to_its_sessions() -> None:
-    idp = endpoints(answers={"GET https://graph.facebook.com/v2.5/me": status(400)})
-    response = idp.finish(idp.begin("/oauth2/start?provider=partners"))
+    idp = endpoints(responses={"GET https://graph.facebook.com/v2.5/me": status(400)})
+    response = idp.finish(idp.start_login("/oauth2/start?provider=partners"))
     assert response.events[0].reason == "validation"

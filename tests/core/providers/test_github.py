@@ -36,7 +36,7 @@ REPO = f"GET {API}/repos/acme/app"
 MEMBER = f"{REPO}/collaborators/alice"
 
 
-def endpoints(answers: dict[str, Any] | None = None, **more: Any) -> Endpoints:
+def endpoints(responses: dict[str, Any] | None = None, **more: Any) -> Endpoints:
     return Endpoints(
         "github",
         {
@@ -46,19 +46,19 @@ def endpoints(answers: dict[str, Any] | None = None, **more: Any) -> Endpoints:
             f"GET {API}/user/teams": Turns(TEAMS, []),
             f"GET {API}/user": USER,
             f"GET {API}/user/emails": EMAILS,
-            **(answers or {}),
+            **(responses or {}),
         },
         **more,
     )
 
 
-def limited(answers: dict[str, Any] | None = None, **github: Any) -> Endpoints:
-    return endpoints(answers, github=GithubSettings(**github))
+def limited(responses: dict[str, Any] | None = None, **github: Any) -> Endpoints:
+    return endpoints(responses, github=GithubSettings(**github))
 
 
 def test_login_reads_identity() -> None:
     idp = endpoints()
-    params = idp.begin()
+    params = idp.start_login()
     assert params["scope"] == "user:email read:org"
     assert "nonce" not in params
     assert idp.finish(params).status == 302
@@ -116,7 +116,7 @@ def test_organization_team_and_user_restrictions(
 
 
 def test_organization_with_colon_does_not_match_team() -> None:
-    answers = {
+    responses = {
         f"GET {API}/user/orgs": Turns([{"login": "acme:devs"}, {"id": 1}, 7], []),
         f"GET {API}/user/teams": Turns(
             [
@@ -127,7 +127,7 @@ def test_organization_with_colon_does_not_match_team() -> None:
             [],
         ),
     }
-    idp = endpoints(answers)
+    idp = endpoints(responses)
     idp.log_in()
     assert idp.identity()[2] == ""
 
@@ -243,7 +243,7 @@ def test_api_url_of_enterprise_and_gitea(base: str, prefix: str) -> None:
         github=GithubSettings(org="acme", team="Devs"),
     )
     if base.endswith("/user/emails"):
-        idp.answers[f"GET {base}"] = EMAILS
+        idp.responses[f"GET {base}"] = EMAILS
     assert idp.log_in().status == 302
     assert idp.identity()[2] == "acme,acme:Devs"
     assert {fetch.url.split("/")[2] for fetch in idp.asked} == {"git.example.com"}
@@ -252,8 +252,8 @@ def test_api_url_of_enterprise_and_gitea(base: str, prefix: str) -> None:
 def test_refresh_after_leaving_organization_denied() -> None:
     idp = endpoints(cookie={"refresh": 60.0}, github=GithubSettings(org="acme"))
     assert idp.log_in().status == 302
-    idp.answers[f"GET {API}/user/orgs"] = Turns(ORGS[1:], [])
-    idp.answers[f"GET {API}/user/teams"] = []
+    idp.responses[f"GET {API}/user/orgs"] = Turns(ORGS[1:], [])
+    idp.responses[f"GET {API}/user/teams"] = []
     assert idp.later(61).status == 401
     assert idp.harness.events[-1].reason == "not_allowed"
 

@@ -55,7 +55,7 @@ ACCOUNT = {
 
 
 def google(
-    answers: dict[str, Any] | None = None,
+    responses: dict[str, Any] | None = None,
     *,
     claims: dict[str, Any] | None = None,
     **more: Any,
@@ -65,19 +65,19 @@ def google(
         {
             "GET https://www.googleapis.com/oauth2/v3/certs": jwks(),
             EXCHANGE: GRANTED,
-            **(answers or {}),
+            **(responses or {}),
         },
         claims={"iss": ISSUER, **(ALICE if claims is None else claims)},
         **more,
     )
-    idp.answers.setdefault(TOKEN_URL, idp.tokens())
+    idp.responses.setdefault(TOKEN_URL, idp.tokens())
     return idp
 
 
-def workspace(answers: dict[str, Any] | None = None, **more: Any) -> Endpoints:
+def workspace(responses: dict[str, Any] | None = None, **more: Any) -> Endpoints:
     """Google with a service account."""
     return google(
-        answers,
+        responses,
         google=GoogleSettings(
             admin_email="admin@example.com",
             **{"credentials": Secret(orjson.dumps(ACCOUNT)), **more.pop("google", {})},
@@ -88,7 +88,7 @@ def workspace(answers: dict[str, Any] | None = None, **more: Any) -> Endpoints:
 
 def test_login_reads_identity() -> None:
     idp = google()
-    params = idp.begin()
+    params = idp.start_login()
     assert idp.location.startswith(
         "https://accounts.google.com/o/oauth2/auth?access_type=offline&"
     )
@@ -109,9 +109,9 @@ def test_issuer_without_scheme_accepted() -> None:
 
 def test_id_token_signature_verified() -> None:
     idp = google()
-    params = idp.begin()
+    params = idp.start_login()
     forged = signed({**idp.claims, "nonce": idp.nonce, "aud": "web"}, "other")
-    idp.answers[TOKEN_URL] = idp.tokens(id_token=forged)
+    idp.responses[TOKEN_URL] = idp.tokens(id_token=forged)
     response = idp.finish(params)
     assert response.events[0].reason in ("unknown_key", "signature")
 
@@ -143,7 +143,7 @@ def test_groups_claim_of_id_token_ignored() -> None:
 def test_refresh_without_new_refresh_token_keeps_old() -> None:
     idp = google(cookie={"refresh": 60.0})
     idp.log_in()
-    idp.answers[TOKEN_URL] = idp.tokens(refresh_token=None, access_token="access-2")
+    idp.responses[TOKEN_URL] = idp.tokens(refresh_token=None, access_token="access-2")
     assert idp.later(61).status == 202
     assert idp.later(61).status == 202
     refreshed = [form(fetch) for fetch in idp.requests("token")[1:]]
@@ -158,7 +158,7 @@ def test_validate_url_gets_token_in_query() -> None:
     [asked] = idp.requests("validate")
     assert query(asked) == {"access_token": "access-1"}
     assert field(asked, b"authorization") == b""
-    idp.answers[f"GET {url}"] = status(400)
+    idp.responses[f"GET {url}"] = status(400)
     assert idp.later(61).status == 401
 
 
@@ -242,7 +242,7 @@ DEVS, OPS = "devs%40example.com", "ops%40example.com"
 
 
 @pytest.mark.parametrize(
-    ("answers", "groups"),
+    ("responses", "groups"),
     [
         ({member(DEVS): {"isMember": True}, member(OPS): {"isMember": False}}, "devs"),
         ({member(DEVS): status(404), member(OPS): {"isMember": True}}, "ops"),
@@ -268,9 +268,11 @@ DEVS, OPS = "devs%40example.com", "ops%40example.com"
         ),
     ],
 )
-def test_membership_of_configured_groups(answers: dict[str, Any], groups: str) -> None:
+def test_membership_of_configured_groups(
+    responses: dict[str, Any], groups: str
+) -> None:
     idp = workspace(
-        answers,
+        responses,
         google={"groups": ("devs@example.com", "ops@example.com")},
         allowed_groups=("not counted",),
     )
@@ -297,8 +299,8 @@ def test_membership_of_configured_groups(answers: dict[str, Any], groups: str) -
 def test_az19_directory_failure_fails_login(response: Any, reason: str) -> None:
     more: dict[str, Any] = {"google": {"groups": ("devs@example.com",)}}
     assert workspace({member(DEVS): response}, **more).failure() == reason
-    answers = {member(DEVS): status(400), direct(DEVS): response}
-    assert workspace(answers, **more).failure() == reason
+    responses = {member(DEVS): status(400), direct(DEVS): response}
+    assert workspace(responses, **more).failure() == reason
     assert workspace({f"GET {DIRECTORY}/groups": response}).failure() == reason
 
 
@@ -318,8 +320,8 @@ def test_groups_without_restriction_are_all_groups() -> None:
 
 
 def test_group_list_with_too_many_pages_fails_login() -> None:
-    answers = {f"GET {DIRECTORY}/groups": {"nextPageToken": "2"}}
-    assert workspace(answers).failure() == "groups_too_many"
+    responses = {f"GET {DIRECTORY}/groups": {"nextPageToken": "2"}}
+    assert workspace(responses).failure() == "groups_too_many"
 
 
 USER = f"GET {DIRECTORY}/users/alice%40example.com"
@@ -362,9 +364,9 @@ def test_refresh_after_leaving_group_denied_until_rejoined() -> None:
         cookie={"refresh": 60.0},
     )
     idp.log_in()
-    idp.answers[member(DEVS)] = status(503)
+    idp.responses[member(DEVS)] = status(503)
     assert idp.later(61).status == 202  # transient failure
-    idp.answers[member(DEVS)] = {"isMember": False}
+    idp.responses[member(DEVS)] = {"isMember": False}
     assert idp.later(61).status == 403
 
 
@@ -377,10 +379,10 @@ def signs(fetch: Fetch) -> Response:
 
 
 def impersonating(
-    answers: dict[str, Any], credentials: dict[str, Any] | None = None, **more: Any
+    responses: dict[str, Any], credentials: dict[str, Any] | None = None, **more: Any
 ) -> Endpoints:
     return workspace(
-        {f"GET {DIRECTORY}/groups": {}, **answers},
+        {f"GET {DIRECTORY}/groups": {}, **responses},
         google={
             "credentials": Secret(orjson.dumps(credentials) if credentials else b""),
             "metadata_server": credentials is None,
@@ -453,12 +455,12 @@ def test_unsigned_assertion_fails_login(response: Any) -> None:
 
 
 def test_service_account_email_required_for_signing() -> None:
-    answers = {
+    responses = {
         f"GET {METADATA}/token": {"access_token": "vm-1"},
         f"GET {METADATA}/email": Turns(status(404), Response(200, (), b"sa")),
         f"POST {SIGN_JWT}/sa:signJwt": signs,
     }
-    idp = impersonating(answers)
+    idp = impersonating(responses)
     idp.harness.run(idp.harness.proxy.warm_up())
     assert idp.harness.events[0].reason == "directory_failed"
 

@@ -53,7 +53,7 @@ ALICE = {
 
 def openid(
     kind: str,
-    answers: dict[str, Any] | None = None,
+    responses: dict[str, Any] | None = None,
     *,
     issuer: str = ISSUER,
     claims: dict[str, Any] | None = None,
@@ -67,12 +67,12 @@ def openid(
         {
             f"GET {issuer}/.well-known/openid-configuration": found,
             f"GET {found['jwks_uri']}": jwks(),
-            **(answers or {}),
+            **(responses or {}),
         },
         claims={"iss": issuer, **(ALICE if claims is None else claims)},
         **{"issuer": issuer, **more},
     )
-    idp.answers.setdefault(f"POST {found['token_endpoint']}", idp.tokens())
+    idp.responses.setdefault(f"POST {found['token_endpoint']}", idp.tokens())
     return idp
 
 
@@ -99,13 +99,13 @@ def openid(
     ],
 )
 def test_scope_by_provider_type(kind: str, changes: dict[str, Any], scope: str) -> None:
-    assert openid(kind, **changes).begin()["scope"] == scope
+    assert openid(kind, **changes).start_login()["scope"] == scope
 
 
 def test_requests_have_purposes() -> None:
     idp = openid("oidc", ready=False)
     idp.harness.run(idp.harness.proxy.warm_up())
-    idp.answers[f"GET {ISSUER}/userinfo"] = {"sub": SUBJECT}
+    idp.responses[f"GET {ISSUER}/userinfo"] = {"sub": SUBJECT}
     idp.claims = {"email": "alice@example.com", "iss": ISSUER}
     assert idp.log_in().status == 302
     purposes = [fetch.purpose for fetch in idp.asked]
@@ -122,14 +122,16 @@ def test_login_parameter_from_request_needs_matching_rule() -> None:
             LoginParameter("nonce", (), (AllowRule("x"),)),
         ),
     )
-    params = idp.begin("/oauth2/start?prompt=none&hint=a@example.com&fixed=g&nonce=x")
+    params = idp.start_login(
+        "/oauth2/start?prompt=none&hint=a@example.com&fixed=g&nonce=x"
+    )
     assert (params["prompt"], params["hint"], params["fixed"]) == (
         "none",
         "a@example.com",
         "f",
     )
     assert params["nonce"] != "x"
-    params = idp.begin("/oauth2/start?prompt=x&hint=a@example.org&scope=x")
+    params = idp.start_login("/oauth2/start?prompt=x&hint=a@example.org&scope=x")
     assert "prompt=login&prompt=consent".replace("prompt=login&", "") in idp.location
     assert "hint" not in params
     assert params["scope"] == "openid email profile"
@@ -159,11 +161,11 @@ def test_public_key_files_verify_tokens_without_fetch() -> None:
         login_url=f"{ISSUER}/authorize",
         redeem_url=f"{ISSUER}/token",
     )
-    idp.answers[f"POST {ISSUER}/token"] = idp.tokens()
+    idp.responses[f"POST {ISSUER}/token"] = idp.tokens()
     assert idp.harness.proxy.ready
     assert idp.log_in().status == 302
     other = signed({**idp.claims, "iss": ISSUER}, "two")
-    idp.answers[f"POST {ISSUER}/token"] = idp.tokens(id_token=other)
+    idp.responses[f"POST {ISSUER}/token"] = idp.tokens(id_token=other)
     idp.harness.jar.clear()
     assert idp.failure() == "signature"
     assert idp.requests("jwks") == []
@@ -202,7 +204,7 @@ def test_invalid_public_key_rejected_at_startup(pem: str) -> None:
 def test_token_response_with_expires_on_sets_expiry() -> None:
     idp = openid("azure", cookie={"refresh": 60.0})
     later = str(int(idp.harness.clock()) + 100)
-    idp.answers[f"POST {ISSUER}/token"] = idp.tokens(
+    idp.responses[f"POST {ISSUER}/token"] = idp.tokens(
         expires_in=None, expires_on=later, refresh_token=None
     )
     idp.log_in()
@@ -226,18 +228,18 @@ def test_token_response_with_expires_on_sets_expiry() -> None:
     ],
 )
 def test_adfs_scope_with_resource(changes: dict[str, Any], scope: str | None) -> None:
-    assert openid("adfs", **changes).begin().get("scope") == scope
+    assert openid("adfs", **changes).start_login().get("scope") == scope
 
 
 def test_adfs_state_encoded_twice() -> None:
     idp = openid("adfs", cookie={"format": "oauth2-proxy"})
-    params = idp.begin("/oauth2/start?rd=/a")
+    params = idp.start_login("/oauth2/start?rd=/a")
     assert params["state"].endswith("%3A%2Fa")
 
 
 def test_adfs_upn_replaces_missing_email() -> None:
     claims = {"upn": "alice@corp.example.com", "groups": [], "preferred_username": "a"}
-    more = {"answers": {f"GET {ISSUER}/userinfo": {"sub": SUBJECT}}}
+    more = {"responses": {f"GET {ISSUER}/userinfo": {"sub": SUBJECT}}}
     idp = openid("adfs", claims=claims, **more)
     assert idp.log_in().status == 302
     assert idp.identity()[1] == "alice@corp.example.com"
@@ -293,8 +295,8 @@ def test_cidaas_groups_read_from_userinfo() -> None:
     ],
 )
 def test_cidaas_userinfo_failure_fails_login(response: Any, reason: str) -> None:
-    answers = {f"GET {ISSUER}/userinfo": response}
-    assert openid("cidaas", answers, claims={}).failure() == reason
+    responses = {f"GET {ISSUER}/userinfo": response}
+    assert openid("cidaas", responses, claims={}).failure() == reason
 
 
 def test_cidaas_without_userinfo_endpoint_has_no_groups() -> None:
@@ -327,7 +329,7 @@ def project(level: Any, **more: Any) -> dict[str, Any]:
 
 
 def gitlab(
-    answers: dict[str, Any] | None = None,
+    responses: dict[str, Any] | None = None,
     *,
     user: Any = None,
     projects: tuple[str, ...] = (),
@@ -338,7 +340,7 @@ def gitlab(
         "gitlab",
         {
             f"GET {ISSUER}/oauth/userinfo": GITLAB_USER if user is None else user,
-            **(answers or {}),
+            **(responses or {}),
         },
         gitlab=GitlabSettings(groups=groups, projects=projects),
         **more,
@@ -435,7 +437,7 @@ def test_gitlab_group_restriction(changes: dict[str, Any], status_: int) -> None
 def test_gitlab_refresh_updates_session() -> None:
     idp = gitlab(cookie={"refresh": 60.0}, groups=("eng",))
     idp.log_in()
-    idp.answers[f"POST {ISSUER}/token"] = idp.tokens(
+    idp.responses[f"POST {ISSUER}/token"] = idp.tokens(
         access_token="access-2", nonce=None
     )
     assert idp.later(61).status == 202
@@ -448,7 +450,7 @@ def test_gitlab_refresh_updates_session() -> None:
 def test_gitlab_refresh_after_leaving_group_denied() -> None:
     idp = gitlab(cookie={"refresh": 60.0}, groups=("eng",))
     idp.log_in()
-    idp.answers[f"GET {ISSUER}/oauth/userinfo"] = {**GITLAB_USER, "groups": []}
+    idp.responses[f"GET {ISSUER}/oauth/userinfo"] = {**GITLAB_USER, "groups": []}
     assert idp.later(61).status == 403
 
 
@@ -464,13 +466,13 @@ OVERAGE = {
 }
 
 
-def entra(answers: dict[str, Any] | None = None, **more: Any) -> Endpoints:
-    return openid("entra-id", answers, issuer=more.pop("issuer", ENTRA), **more)
+def entra(responses: dict[str, Any] | None = None, **more: Any) -> Endpoints:
+    return openid("entra-id", responses, issuer=more.pop("issuer", ENTRA), **more)
 
 
 def test_entra_login_reads_identity() -> None:
     idp = entra()
-    params = idp.begin()
+    params = idp.start_login()
     assert params["code_challenge_method"] == "S256"
     assert idp.finish(params).status == 302
     assert idp.identity() == (SUBJECT, "alice@example.com", "staff", "alice")
@@ -524,8 +526,8 @@ def test_entra_group_overage_read_from_graph() -> None:
         },
         {"value": [{"id": "g2"}, {"id": "g3"}]},
     )
-    answers = {GROUPS_URL: pages, f"GET {ENTRA}/userinfo": {"sub": SUBJECT}}
-    idp = entra(answers, claims={**ALICE, **OVERAGE}, allowed_groups=("g3",))
+    responses = {GROUPS_URL: pages, f"GET {ENTRA}/userinfo": {"sub": SUBJECT}}
+    idp = entra(responses, claims={**ALICE, **OVERAGE}, allowed_groups=("g3",))
     assert idp.log_in().status == 302
     assert idp.identity()[2] == "g1,g2,g3"
     first, second = idp.requests("groups")
@@ -559,10 +561,10 @@ def test_entra_group_overage_read_from_graph() -> None:
 def test_az17_az19_entra_graph_failure(
     response: Any, with_rule: str, without_rule: str
 ) -> None:
-    answers = {GROUPS_URL: response, f"GET {ENTRA}/userinfo": {"sub": SUBJECT}}
+    responses = {GROUPS_URL: response, f"GET {ENTRA}/userinfo": {"sub": SUBJECT}}
     more: dict[str, Any] = {"claims": {**ALICE, **OVERAGE}}
-    assert entra(answers, **more, allowed_groups=("g1",)).failure() == with_rule
-    idp = entra(answers, **more)
+    assert entra(responses, **more, allowed_groups=("g1",)).failure() == with_rule
+    idp = entra(responses, **more)
     if without_rule:
         assert idp.failure() == without_rule
     else:
@@ -610,7 +612,7 @@ V2 = {
 
 def test_azure_login_reads_identity() -> None:
     idp = openid("azure", resource="https://graph.windows.net")
-    params = idp.begin()
+    params = idp.start_login()
     assert params["resource"] == "https://graph.windows.net"
     assert params["scope"] == "openid"
     assert idp.finish(params).status == 302
@@ -628,7 +630,7 @@ def test_azure_version_2_endpoints() -> None:
         resource="ignored",
         scope="openid groups",
     )
-    params = idp.begin()
+    params = idp.start_login()
     assert "resource" not in params
     assert params["scope"] == "openid https://graph.microsoft.com/.default"
     assert idp.finish(params).status == 302
@@ -691,7 +693,7 @@ def test_azure_without_discovery_uses_tenant_endpoints() -> None:
         jwks_url=f"{ISSUER}/jwks",
         azure=AzureSettings(tenant="contoso"),
     )
-    idp.answers[f"POST {tenant}/token"] = idp.tokens()
+    idp.responses[f"POST {tenant}/token"] = idp.tokens()
     assert idp.log_in().status == 302
     assert idp.location.startswith(f"{tenant}/authorize?")
 
@@ -713,13 +715,13 @@ PRIVATE_KEY = RSAKey.generate_key(2048)
 PEM = Secret(PRIVATE_KEY.as_pem(private=True))
 
 
-def login_gov(answers: dict[str, Any] | None = None, **more: Any) -> Endpoints:
+def login_gov(responses: dict[str, Any] | None = None, **more: Any) -> Endpoints:
     idp = Endpoints(
         "login.gov",
         {
             f"GET {SANDBOX}/api/openid_connect/certs": jwks(),
             f"GET {SANDBOX}/api/openid_connect/userinfo": LOGIN_GOV_USER,
-            **(answers or {}),
+            **(responses or {}),
         },
         claims={"iss": f"{SANDBOX}/", "acr": "x"},
         **{
@@ -728,7 +730,7 @@ def login_gov(answers: dict[str, Any] | None = None, **more: Any) -> Endpoints:
             **more,
         },
     )
-    idp.answers.setdefault(
+    idp.responses.setdefault(
         f"POST {SANDBOX}/api/openid_connect/token", idp.tokens(refresh_token=None)
     )
     return idp
@@ -736,7 +738,7 @@ def login_gov(answers: dict[str, Any] | None = None, **more: Any) -> Endpoints:
 
 def test_login_gov_login_reads_identity() -> None:
     idp = login_gov()
-    params = idp.begin()
+    params = idp.start_login()
     assert params["acr_values"] == "http://idmanagement.gov/ns/assurance/loa/1"
     assert params["scope"] == "email openid"
     assert params["nonce"]
@@ -764,13 +766,13 @@ def test_login_gov_login_reads_identity() -> None:
 
 def test_login_gov_assertion_and_nonce_unique_per_login() -> None:
     idp = login_gov()
-    first = idp.begin()["nonce"]
-    assert idp.begin()["nonce"] != first
+    first = idp.start_login()["nonce"]
+    assert idp.start_login()["nonce"] != first
 
 
 def test_login_gov_acr_values_configured() -> None:
     idp = login_gov(login_parameters=(LoginParameter("acr_values", ("ial2",)),))
-    assert idp.begin()["acr_values"] == "ial2"
+    assert idp.start_login()["acr_values"] == "ial2"
 
 
 @pytest.mark.parametrize(
@@ -790,10 +792,10 @@ def test_login_gov_unverified_email_fails_login(response: Any, reason: str) -> N
 
 
 def test_login_gov_unverified_email_allowed_by_option() -> None:
-    answers = {
+    responses = {
         f"GET {SANDBOX}/api/openid_connect/userinfo": {"sub": SUBJECT, "email": "a@b.c"}
     }
-    assert login_gov(answers, allow_unverified_email=True).log_in().status == 302
+    assert login_gov(responses, allow_unverified_email=True).log_in().status == 302
 
 
 @pytest.mark.parametrize(
@@ -825,7 +827,7 @@ def test_login_gov_sandbox_issuer() -> None:
         profile_url=f"{host}/userinfo",
         validate_url=f"{host}/userinfo",
     )
-    idp.answers[f"POST {host}/token"] = idp.tokens()
+    idp.responses[f"POST {host}/token"] = idp.tokens()
     assert idp.log_in().status == 302
     idp.claims["iss"] = f"{SANDBOX}/"
     idp.harness.jar.clear()
@@ -839,9 +841,9 @@ def test_login_gov_session_ends_when_userinfo_rejects_token() -> None:
     idp.asked.clear()
     assert idp.later(61).status == 202
     assert [fetch.purpose for fetch in idp.asked] == ["userinfo"]
-    idp.answers[url] = status(503)
+    idp.responses[url] = status(503)
     assert idp.later(61).status == 202
-    idp.answers[url] = status(401)
+    idp.responses[url] = status(401)
     assert idp.later(61).status == 401
 
 
@@ -849,7 +851,7 @@ def test_login_gov_changed_email_ends_session() -> None:
     idp = login_gov(cookie={"refresh": 60.0})
     idp.log_in()
     url = f"GET {SANDBOX}/api/openid_connect/userinfo"
-    idp.answers[url] = {**LOGIN_GOV_USER, "email": "other@example.com"}
+    idp.responses[url] = {**LOGIN_GOV_USER, "email": "other@example.com"}
     assert idp.later(61).status == 401
 
 

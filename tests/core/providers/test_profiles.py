@@ -141,10 +141,10 @@ TYPES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, str, str, str]
 
 
 def endpoints(
-    kind: str, answers: dict[str, Any] | None = None, **more: Any
+    kind: str, responses: dict[str, Any] | None = None, **more: Any
 ) -> Endpoints:
     provider, standard, _ = TYPES[kind]
-    return Endpoints(kind, {**standard, **(answers or {})}, **(provider | more))
+    return Endpoints(kind, {**standard, **(responses or {})}, **(provider | more))
 
 
 def profile_of(kind: str) -> str:
@@ -184,7 +184,7 @@ def test_login_reads_identity(kind: str) -> None:
     ],
 )
 def test_authorization_request_by_provider_type(kind: str, scope: str) -> None:
-    params = endpoints(kind).begin()
+    params = endpoints(kind).start_login()
     assert params.pop("state")
     assert params == {
         "client_id": "web",
@@ -210,12 +210,12 @@ def test_profile_provider_is_ready_without_fetch() -> None:
 
 
 def test_authorization_request_without_scope_omits_it() -> None:
-    assert "scope" not in endpoints("nextcloud").begin()
+    assert "scope" not in endpoints("nextcloud").start_login()
 
 
 def test_pkce_method_configured_is_used() -> None:
     idp = endpoints("facebook", code_challenge_method="S256")
-    params = idp.begin()
+    params = idp.start_login()
     idp.finish(params)
     [redeemed] = idp.requests("token")
     verifier = form(redeemed)["code_verifier"]
@@ -315,18 +315,18 @@ def test_unverified_email_denied_unless_allowed(kind: str) -> None:
             ]
         },
     }[kind]
-    answers = {profile_of(kind): unverified}
-    assert endpoints(kind, answers).failure() == "email_unverified"
-    idp = endpoints(kind, answers, allow_unverified_email=True)
+    responses = {profile_of(kind): unverified}
+    assert endpoints(kind, responses).failure() == "email_unverified"
+    idp = endpoints(kind, responses, allow_unverified_email=True)
     assert idp.log_in().status == 302
     assert idp.identity()[1] == "a@example.com"
 
 
 def test_profile_without_username_fails_login() -> None:
-    answers = {"POST https://meta.sr.ht/query": {"data": {"me": {"email": "a@b.c"}}}}
-    assert endpoints("sourcehut", answers).failure() == "profile_invalid"
-    answers = {f"GET {IDP}/me": {"ocs": {"data": {"email": "a@b.c"}}}}
-    assert endpoints("nextcloud", answers).failure() == "profile_invalid"
+    responses = {"POST https://meta.sr.ht/query": {"data": {"me": {"email": "a@b.c"}}}}
+    assert endpoints("sourcehut", responses).failure() == "profile_invalid"
+    responses = {f"GET {IDP}/me": {"ocs": {"data": {"email": "a@b.c"}}}}
+    assert endpoints("nextcloud", responses).failure() == "profile_invalid"
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_form_encoded_token_response_parsed() -> None:
 
 def test_callback_issuer_of_provider_without_issuer_accepted() -> None:
     idp = endpoints("keycloak")
-    assert idp.finish(idp.begin(), iss="https://any.example.com").status == 302
+    assert idp.finish(idp.start_login(), iss="https://any.example.com").status == 302
 
 
 @pytest.mark.parametrize(
@@ -405,11 +405,11 @@ def test_refresh_with_valid_token_keeps_session(kind: str) -> None:
 def test_refresh_with_rejected_token_ends_session(kind: str) -> None:
     idp = endpoints(kind, cookie={"refresh": 60.0})
     idp.log_in()
-    idp.answers[profile_of(kind)] = status(401)
+    idp.responses[profile_of(kind)] = status(401)
     assert idp.later(61).status == 401
     assert idp.harness.events[-1].kind == "session_ended"
-    idp.answers[profile_of(kind)] = TYPES[kind][1][profile_of(kind)]
-    assert idp.who().status == 401
+    idp.responses[profile_of(kind)] = TYPES[kind][1][profile_of(kind)]
+    assert idp.auth_check().status == 401
 
 
 @pytest.mark.parametrize(
@@ -418,7 +418,7 @@ def test_refresh_with_rejected_token_ends_session(kind: str) -> None:
 def test_refresh_with_unavailable_provider_keeps_session(failure: Any) -> None:
     idp = endpoints("digitalocean", cookie={"refresh": 60.0})
     idp.log_in()
-    idp.answers[profile_of("digitalocean")] = failure
+    idp.responses[profile_of("digitalocean")] = failure
     assert idp.later(61).status == 202
     assert idp.harness.events[-1].kind == "refresh_failed"
 
@@ -427,19 +427,19 @@ def test_refresh_updates_groups() -> None:
     idp = endpoints("nextcloud", cookie={"refresh": 60.0}, allowed_groups=("admin",))
     idp.log_in()
     left = {"ocs": {"data": {"id": "alice", "email": "a@b.c", "groups": ["staff"]}}}
-    idp.answers[f"GET {IDP}/me"] = left
+    idp.responses[f"GET {IDP}/me"] = left
     assert idp.later(61).status == 403
 
 
 def test_validate_url_checked_at_login_and_refresh() -> None:
-    answers = {f"GET {IDP}/profile": KEYCLOAK_USER, f"GET {IDP}/me": status(403)}
+    responses = {f"GET {IDP}/profile": KEYCLOAK_USER, f"GET {IDP}/me": status(403)}
     more = {"profile_url": f"{IDP}/profile", "cookie": {"refresh": 60.0}}
-    assert endpoints("keycloak", answers, **more).failure() == "validation"
-    idp = endpoints("keycloak", answers | {f"GET {IDP}/me": {}}, **more)
+    assert endpoints("keycloak", responses, **more).failure() == "validation"
+    idp = endpoints("keycloak", responses | {f"GET {IDP}/me": {}}, **more)
     assert idp.log_in().status == 302
-    idp.answers[f"GET {IDP}/me"] = status(502)
+    idp.responses[f"GET {IDP}/me"] = status(502)
     assert idp.later(61).status == 202  # transient failure
-    idp.answers[f"GET {IDP}/me"] = status(400)
+    idp.responses[f"GET {IDP}/me"] = status(400)
     assert idp.later(61).status == 401
 
 
@@ -465,7 +465,7 @@ MEMBER = member("eng")
 
 def test_bitbucket_scope_by_restriction() -> None:
     both = BitbucketSettings(team="eng", repository="eng/app")
-    assert endpoints("bitbucket", bitbucket=both).begin()["scope"] == (
+    assert endpoints("bitbucket", bitbucket=both).start_login()["scope"] == (
         "email account repository"
     )
 
@@ -533,6 +533,6 @@ def test_bitbucket_refresh_after_leaving_team_denied() -> None:
         cookie={"refresh": 60.0},
     )
     idp.log_in()
-    idp.answers[f"GET {WORKSPACES}"] = {"values": []}
+    idp.responses[f"GET {WORKSPACES}"] = {"values": []}
     assert idp.later(61).status == 401
     assert idp.harness.events[-1].reason == "not_allowed"

@@ -76,9 +76,9 @@ class Anything(Endpoints):
     body: Callable[[], bytes] = staticmethod(lambda: b"")
     status = 200
 
-    def _answer(self, fetch: Any) -> Response:
+    def _respond(self, fetch: Any) -> Response:
         try:
-            return super()._answer(fetch)
+            return super()._respond(fetch)
         except KeyError:
             return Response(self.status, FORM_TYPE, self.body())
 
@@ -110,7 +110,7 @@ def anything(kind: str) -> Anything:
     token = (
         types.redeem_url or f"{ISSUER}/{'token' if types.discovers else 'redeem_url'}"
     )
-    idp.answers[f"POST {token}"] = idp.tokens()
+    idp.responses[f"POST {token}"] = idp.tokens()
     return idp
 
 
@@ -129,7 +129,7 @@ def test_any_endpoint_response_leads_to_decision(kind: str) -> None:
         idp.harness.jar.clear()
         response = idp.log_in()
         assert response.status in (302, 403, 500, 502)
-        session = idp.who()
+        session = idp.auth_check()
         assert session.status == (202 if response.status == 302 else 401)
 
     play()
@@ -143,7 +143,7 @@ def test_any_token_response_leads_to_decision(
 ) -> None:
     idp = anything(kind)
     token = PROVIDER_TYPES[kind].redeem_url or f"{ISSUER}/token"
-    idp.answers[f"POST {token}"] = Response(status, FORM_TYPE, body)
+    idp.responses[f"POST {token}"] = Response(status, FORM_TYPE, body)
     assert idp.log_in().status in (500, 502)
 
 
