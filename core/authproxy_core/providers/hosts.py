@@ -11,7 +11,7 @@ from ..settings.root import Settings
 
 
 class HostBinding:
-    """Providers by host; ``is_active`` tells whether any provider has hosts."""
+    """Providers by host; ``is_active`` is true if any provider has hosts."""
 
     def __init__(self, settings: Settings) -> None:
         providers = settings.providers

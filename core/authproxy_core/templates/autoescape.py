@@ -267,8 +267,8 @@ def _url_escapers(c: Context) -> Iterator[str]:
     yield "css_string" if c.state in (State.CSS_DQ, State.CSS_SQ) else "url_normal"
 
 
-def _named_escaper(words: tuple[Operand, ...]) -> str:
-    first = words[0]
+def _named_escaper(operands: tuple[Operand, ...]) -> str:
+    first = operands[0]
     if isinstance(first, Function) and first.name in EQUIVALENT:
         return first.name
     return ""
@@ -276,14 +276,14 @@ def _named_escaper(words: tuple[Operand, ...]) -> str:
 
 def _operands(pipe: Pipe) -> Iterator[Operand]:
     for command in pipe.commands:
-        for word in command.operands:
-            yield from _nested_operands(word)
+        for operand in command.operands:
+            yield from _nested_operands(operand)
 
 
-def _nested_operands(word: Operand) -> Iterator[Operand]:
-    if isinstance(word, Pipe):
-        yield from _operands(word)
-    elif isinstance(word, Chain):
-        yield from _nested_operands(word.base)
+def _nested_operands(operand: Operand) -> Iterator[Operand]:
+    if isinstance(operand, Pipe):
+        yield from _operands(operand)
+    elif isinstance(operand, Chain):
+        yield from _nested_operands(operand.base)
     else:
-        yield word
+        yield operand

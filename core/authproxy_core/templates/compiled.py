@@ -180,40 +180,42 @@ class _Run:
             return self._evaluate_operand(first, dot)
         if first.name in ("and", "or"):
             return self._evaluate_and_or(first.name, rest, dot, piped)
-        values = [self._evaluate_operand(word, dot) for word in rest]
+        values = [self._evaluate_operand(operand, dot) for operand in rest]
         if piped is not MISSING:
             values.append(piped)
         return FUNCTIONS[first.name].call(*values)
 
     def _evaluate_and_or(
-        self, name: str, words: list[Operand], dot: object, piped: object
+        self, name: str, operands: list[Operand], dot: object, piped: object
     ) -> object:
         """Evaluate the arguments of ``and`` or ``or`` up to the deciding one."""
         value: object = piped
-        for word in words:
-            value = self._evaluate_operand(word, dot)
+        for operand in operands:
+            value = self._evaluate_operand(operand, dot)
             if is_true(value) == (name == "or"):
                 return value
         return piped if piped is not MISSING else value
 
-    def _evaluate_operand(self, word: Operand, dot: object) -> object:
-        match word:
+    def _evaluate_operand(self, operand: Operand, dot: object) -> object:
+        match operand:
             case Dot():
                 return dot
             case Nil():
                 return None
             case Literal():
-                return word.value
+                return operand.value
             case Field():
-                return _get_fields(dot, word.names)
+                return _get_fields(dot, operand.names)
             case Variable():
-                return _get_fields(self._get_variable(word.name), word.names)
+                return _get_fields(self._get_variable(operand.name), operand.names)
             case Chain():
-                return _get_fields(self._evaluate_operand(word.base, dot), word.names)
+                return _get_fields(
+                    self._evaluate_operand(operand.base, dot), operand.names
+                )
             case Function():
-                return FUNCTIONS[word.name].call()
+                return FUNCTIONS[operand.name].call()
             case _:  # a Pipe
-                return self._evaluate(word, dot)
+                return self._evaluate(operand, dot)
 
     def _get_variable(self, name: str) -> object:
         return next(

@@ -151,53 +151,53 @@ class _Parser:
             raise self.error(f"multiple definition of template {name!r}")
 
     def keyword(self) -> str:
-        """Return the first word of the next action; "" if the next token is text."""
+        """Return the name that starts the next action; "" if there is none."""
         if self.next.kind != "open":
             return ""
-        word = self.tokens[self.at + 1]
-        return word.text if word.kind == "name" else ""
+        token = self.tokens[self.at + 1]
+        return token.text if token.kind == "name" else ""
 
     def parse_body(self, where: str) -> tuple[Body, str]:
-        """Return the nodes up to ``{{end}}`` or ``{{else``, and that word."""
+        """Return the nodes up to ``{{end}}`` or ``{{else``, and that keyword."""
         nodes: list[Node] = []
         while self.next.kind != "end":
-            word = self.keyword()
-            if word in ("end", "else"):
+            keyword = self.keyword()
+            if keyword in ("end", "else"):
                 self.at += 2
-                return tuple(nodes), word
+                return tuple(nodes), keyword
             nodes.append(self.parse_node(where))
         raise self.error(f"unexpected end of file in {where}")
 
     def parse_node(self, where: str) -> Node:
-        word = self.keyword()
+        keyword = self.keyword()
         token = self.take()
         if token.kind == "text":
             return Text(token.text, token.line)
-        if word in BRANCHES:
+        if keyword in BRANCHES:
             self.at += 1
-            return self.parse_branch(word)
-        if word in ("template", "block"):
+            return self.parse_branch(keyword)
+        if keyword in ("template", "block"):
             self.at += 1
-            return self.parse_call(word)
-        if word in ("end", "else", "define"):
-            raise self.error(f"unexpected {{{{{word}}}}} in {where}")
+            return self.parse_call(keyword)
+        if keyword in ("end", "else", "define"):
+            raise self.error(f"unexpected {{{{{keyword}}}}} in {where}")
         return Action(self.parse_pipeline("command"))
 
     def close(self, where: str) -> None:
         self.expect("close", where)
 
-    def parse_branch(self, word: str) -> Branch:
+    def parse_branch(self, keyword: str) -> Branch:
         """Parse an if, with or range after its keyword, up to its end."""
         self.enter()
         mark = len(self.variables)
-        pipe = self.parse_pipeline(word)
-        then, ending = self.parse_body(word)
+        pipe = self.parse_pipeline(keyword)
+        then, ending = self.parse_body(keyword)
         otherwise: Body = ()
         if ending == "end":
             self.close("end")
-        elif word != "range" and self.skip_space().text == word:
+        elif keyword != "range" and self.skip_space().text == keyword:
             self.at += 1
-            otherwise = (self.parse_branch(word),)
+            otherwise = (self.parse_branch(keyword),)
         else:
             self.close("else")
             otherwise, ending = self.parse_body("else")
@@ -206,17 +206,17 @@ class _Parser:
             self.close("end")
         del self.variables[mark:]
         self.depth -= 1
-        return BRANCHES[word](pipe, then, otherwise)
+        return BRANCHES[keyword](pipe, then, otherwise)
 
-    def parse_call(self, word: str) -> Call:
+    def parse_call(self, keyword: str) -> Call:
         """Parse a template call; a block is a definition and a call."""
         line = self.next.line
-        name = self.parse_template_name(word)
-        if word == "template" and self.skip_space().kind == "close":
+        name = self.parse_template_name(keyword)
+        if keyword == "template" and self.skip_space().kind == "close":
             self.at += 1
             return Call(name, None, line)
-        pipe = self.parse_pipeline(word)
-        if word == "block":
+        pipe = self.parse_pipeline(keyword)
+        if keyword == "block":
             self.enter()
             self.add(name, self.parse_definition())
             self.depth -= 1
@@ -276,9 +276,9 @@ class _Parser:
     def parse_command(self, end: str, *, piped: bool) -> Command:
         """Parse one command and the pipe sign after it, which must not be last."""
         line = self.next.line
-        words: list[Operand] = []
+        operands: list[Operand] = []
         while True:
-            words.append(self.parse_operand())
+            operands.append(self.parse_operand())
             token = self.next
             if token.kind == "space":
                 token = self.skip_space()
@@ -290,26 +290,26 @@ class _Parser:
                     raise self.error("missing command after |", line)
             elif token.kind != end:
                 raise self.unexpected(token, "operand")
-            self.check_call(words, line, piped=piped)
-            return Command(tuple(words))
+            self.check_call(operands, line, piped=piped)
+            return Command(tuple(operands))
 
-    def check_call(self, words: list[Operand], line: int, *, piped: bool) -> None:
+    def check_call(self, operands: list[Operand], line: int, *, piped: bool) -> None:
         """Check that only functions have arguments, and as many as they take."""
-        head, given = words[0], len(words) - 1 + piped
+        head, count = operands[0], len(operands) - 1 + piped
         if isinstance(head, Nil):
             raise self.error("nil is not a command", line)
         if isinstance(head, Function):
-            self.check_count(head.name, given, line)
-        elif given:
+            self.check_count(head.name, count, line)
+        elif count:
             raise self.error("can't give argument to non-function", line)
-        for word in words[1:]:
-            if isinstance(word, Function):
-                self.check_count(word.name, 0, line)
+        for operand in operands[1:]:
+            if isinstance(operand, Function):
+                self.check_count(operand.name, 0, line)
 
-    def check_count(self, name: str, given: int, line: int) -> None:
+    def check_count(self, name: str, count: int, line: int) -> None:
         least, most = FUNCTIONS[name].arity
-        if not least <= given <= most:
-            raise self.error(f"wrong number of arguments for {name}: {given}", line)
+        if not least <= count <= most:
+            raise self.error(f"wrong number of arguments for {name}: {count}", line)
 
     def parse_operand(self) -> Operand:
         """Parse a term and the fields directly after it."""

@@ -59,7 +59,7 @@ def format_value(value: object) -> str:
         case "bool":
             return "true" if value else "false"
         case "list":
-            assert is_list(value)  # noqa: S101 # tells the type checker
+            assert is_list(value)  # noqa: S101 # for the type checker
             return "[" + " ".join(map(format_value, value)) + "]"
         case "map":
             assert isinstance(value, Mapping)  # noqa: S101

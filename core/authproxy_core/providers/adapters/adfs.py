@@ -31,7 +31,7 @@ class Adfs(Provider):
     def extra_authorization_parameters(
         self, params: Mapping[str, str]
     ) -> dict[str, str]:
-        """Return the state encoded once more: ADFS decodes it before returning it."""
+        """Return the state encoded twice: ADFS decodes it before returning it."""
         return {"state": quote_plus(params["state"])}
 
     def enrich(self, session: Session) -> Flow[Session]:
