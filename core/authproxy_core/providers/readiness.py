@@ -18,9 +18,8 @@ READY_TIMEOUT = 5.0  # seconds that a login waits for the provider
 POLL_INTERVAL = 0.25  # seconds
 LOGIN_RETRY_DELAY = 2.0  # seconds between discovery attempts that logins cause
 NOT_READY = "not_ready"
-PERMANENT_REASONS = frozenset(
-    {"issuer", "discovery_invalid"}
-)  # reasons of a wrong configuration
+# Caused by a wrong configuration, so waiting does not help.
+PERMANENT_REASONS = frozenset({"issuer", "discovery_invalid"})
 
 
 class Readiness:
