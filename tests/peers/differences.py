@@ -346,13 +346,13 @@ DIFFERENCES: tuple[Difference, ...] = (
         "`$1`, `$2` … in an alpha configuration file stay unchanged",
         "oauth2-proxy replaces each by `$1`",
         BUG,
-        proof="server/config/test_alpha_read.py::test_variables_are_filled_in",
+        proof="server/config/test_alpha_read.py::test_substitute_variables_replaces_references",
     ),
     Difference(
         "`--convert-config-to-alpha` prints references to variables instead of secrets",
         "its output ends up in tickets and repositories",
         "set the named variable",
-        proof="server/config/test_alpha_convert.py::test_secrets_are_not_printed",
+        proof="server/config/test_alpha_convert.py::test_convert_to_alpha_prints_no_secret",
     ),
     Difference(
         "`--config-test` reports all invalid options at once: "
@@ -360,7 +360,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "templates, TLS files, misspelled keys",
         "oauth2-proxy fails at the first request or ignores them",
         BUG,
-        proof="server/config/test_load.py::test_a_problem_is_told_once",
+        proof="server/config/test_load.py::test_load_settings_reports_problem_once",
     ),
     Difference(
         "a WebSocket that a page of another site opens with the user's session gets 403",

@@ -20,6 +20,36 @@ BASE = {
     "OAUTH2_PROXY_OIDC_ISSUER_URL": "https://idp.example.com/realms/r",
 }
 
+# One rule of each kind, as TOML.
+ACCESS_RULES = """
+[[access_rules]]
+name = "health"
+paths = "/healthz"
+policy = "public"
+
+[[access_rules]]
+paths = ["/.git/", "/.env"]
+policy = "deny"
+
+[[access_rules]]
+name = "admin area"
+hosts = ["app.example", "*.app.example"]
+paths = ["/admin/"]
+patterns = ["/[a-z]+/admin/"]
+groups = ["admins"]
+emails = "boss@example.com"
+any_of = true
+
+[[access_rules]]
+methods = ["DELETE"]
+roles = ["editor"]
+email_domains = ["example.com"]
+
+[access_rules.claims]
+level = [3, "4"]
+active = true
+"""
+
 
 def settings(
     *flags: str, env: Mapping[str, str] | None = None, file: Path | None = None

@@ -96,7 +96,7 @@ def _reference(key: str) -> SingleQuoted:
     return SingleQuoted("${" + BY_KEY[key].environment + "}")
 
 
-# -- providers
+# Providers
 
 
 def _provider(options: ResolvedOptions) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def _login_parameters(options: ResolvedOptions) -> list[dict[str, Any]]:
     return [{"name": name, "default": [_escape(value)]} for name, value in parameters]
 
 
-# -- headers
+# Headers
 
 
 def _header(rule: HeaderRule) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def _claim(source: ClaimSource) -> dict[str, Any]:
     return {"claim": source.claim, **prefix}
 
 
-# -- servers
+# Servers
 
 
 def _server(options: ResolvedOptions) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def _metrics(options: ResolvedOptions) -> dict[str, Any]:
     return server
 
 
-# -- upstreams
+# Upstreams
 
 
 def _upstream(options: ResolvedOptions, uri: str) -> dict[str, Any]:

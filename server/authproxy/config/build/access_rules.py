@@ -6,6 +6,7 @@ An alpha file has the same keys in camel case, as ``accessRules``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from authproxy_core.settings.rules import AccessRule, Condition, RuleSettings
@@ -45,12 +46,13 @@ def build_rule_settings(
         return settings
     rules = []
     for number, entry in enumerate(entries, 1):
-
-        def add_problem(text: str, number: int = number) -> None:
-            options.problems.append(f"{KEY} ({origin}): rule {number}: {text}")
-
+        add_problem = partial(_add_problem, options, f"{KEY} ({origin}): rule {number}")
         rules.append(build_access_rule(_parse_entry(entry, add_problem), add_problem))
     return RuleSettings(rules=tuple(rules), default=settings.default)
+
+
+def _add_problem(options: ResolvedOptions, rule: str, text: str) -> None:
+    options.problems.append(f"{rule}: {text}")
 
 
 def build_access_rule(values: Mapping[str, Any], add_problem: AddProblem) -> AccessRule:
