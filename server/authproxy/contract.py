@@ -279,8 +279,8 @@ class ClientConnection(Protocol):
         """Return whether it may be closed to make room for another client."""
 
     @property
-    def waiting(self) -> tuple[float, int]:
+    def eviction_order(self) -> tuple[float, int]:
         """Sort key for eviction: the longest-waiting connection is the first."""
 
-    def check(self, now: float) -> None:
+    def check_timeouts(self, now: float) -> None:
         """Apply the timeouts; called about once per second."""

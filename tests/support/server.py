@@ -146,7 +146,7 @@ class Server:
                     await self._stop.wait()
             clock.tick()
             for connection in list(self.context.connections):
-                connection.check(clock.now)
+                connection.check_timeouts(clock.now)
         server.close()
         for connection in list(self.context.connections):
             connection.transport.abort()

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 client connection: received bytes to requests, responses in their order.
+"""An HTTP/1.1 client connection: parse requests, respond to them in their order.
 
 The fast path is a request without a body that the core answers immediately, such as an
 auth check: `data_received` parses it, asks the application, writes the response and the
@@ -8,7 +8,8 @@ received bytes stay in the buffers of `ClientStream`, from which the exchange ta
 body; the next request is parsed when the response is complete.
 
 Requests are not answered while the client does not read the responses. Timeouts cost
-nothing per request: the worker calls `check` on every connection about once per second.
+nothing per request: the worker calls `check_timeouts` on every connection about once
+per second.
 """
 
 from __future__ import annotations
@@ -183,11 +184,11 @@ class Connection(ClientStream):
         return self._exchange is None and not self.upgraded
 
     @property
-    def waiting(self) -> tuple[float, int]:
+    def eviction_order(self) -> tuple[float, int]:
         """Sort key for eviction: the longest-waiting connection is the first."""
         return self._waiting_since, self.age
 
-    def check(self, now: float) -> None:
+    def check_timeouts(self, now: float) -> None:
         """Apply the timeouts; *now* is the worker's clock in seconds."""
         limits = self._worker.limits
         if self.out.is_stalled(now, limits.write_timeout):

@@ -365,11 +365,11 @@ class H2Connection(asyncio.Protocol):
         return not self._streams
 
     @property
-    def waiting(self) -> tuple[float, int]:
+    def eviction_order(self) -> tuple[float, int]:
         """Sort key for eviction: the longest-waiting connection is the first."""
         return self._waiting_since, self.age
 
-    def check(self, now: float) -> None:
+    def check_timeouts(self, now: float) -> None:
         """Refill the credit and apply the timeouts."""
         self._credit = min(
             MAX_ABUSE_CREDIT,

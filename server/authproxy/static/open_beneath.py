@@ -19,7 +19,7 @@ ENTRY_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def open_beneath(root: str, path: str, *, follow: bool = False) -> int:
-    """Return a descriptor of the file or directory *path* beneath the directory *root*.
+    """Return a descriptor of the file or directory *path* beneath *root*.
 
     With *follow*, symlinks may lead anywhere. Raises OSError: EACCES if the path leaves
     the root, ENOENT also for special files.
@@ -40,9 +40,10 @@ def open_beneath(root: str, path: str, *, follow: bool = False) -> int:
 
 
 def _resolve(ancestors: list[int], segments: Sequence[str]) -> int:
-    """Open *segments* from the last of *ancestors*, the open directories from the root.
+    """Open *segments*, starting at the last of *ancestors*.
 
-    Changes *ancestors*, which the caller closes.
+    *ancestors* are the open directories from the root; the list changes, and the caller
+    closes them.
     """
     pending = list(reversed(segments))
     symlinks = 0

@@ -75,7 +75,7 @@ class ScrapeContext(WorkerContext):
         surplus = len(self.connections) - MAX_CONNECTIONS + 1
         if surplus > 0:
             oldest = heapq.nsmallest(
-                surplus, self.connections, key=lambda one: one.waiting
+                surplus, self.connections, key=lambda one: one.eviction_order
             )
             for connection in oldest:
                 connection.transport.abort()

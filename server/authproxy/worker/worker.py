@@ -345,7 +345,7 @@ class Worker:
         evictable = [one for one in self._context.connections if one.evictable]
         count = min(MAX_EVICTIONS, len(evictable) // 8 + 1)
         for connection in heapq.nsmallest(
-            count, evictable, key=lambda one: one.waiting
+            count, evictable, key=lambda one: one.eviction_order
         ):
             connection.transport.abort()
 
@@ -373,7 +373,7 @@ class Worker:
                 *self._metrics_context.connections,
             ]:
                 try:
-                    connection.check(clock.now)
+                    connection.check_timeouts(clock.now)
                 except Exception as error:  # noqa: BLE001 - the others need their check
                     self._logs.exception(MODULE, "timeout check failed", error)
                     connection.transport.abort()

@@ -102,7 +102,7 @@ def test_performer_late_unlock_keeps_next_holder() -> None:
 
 
 def test_performer_late_unlock_during_hand_over_keeps_waiter() -> None:
-    """A second release does not affect a waiter that has not run since it got the lock."""
+    """A second release does not affect the waiter that got the lock."""
 
     async def main() -> None:
         first, second, third = performers(3)

@@ -1,4 +1,4 @@
-"""WebSocket conversations like those of Autobahn's fuzzing client, compared by bytes.
+"""WebSocket conversations like those of Autobahn's fuzzing client.
 
 Each conversation runs with an echo server directly, and with the same server behind
 authproxy. The received bytes must be equal: every message, every Close frame with its
