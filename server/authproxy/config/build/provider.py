@@ -47,7 +47,7 @@ def build_provider(
             or options.string("force_code_challenge_method"),
             "email_claim": _email_claim(options),
             "allowed_groups": _allowed_groups(options, kind),
-            "login_parameters": _login_parameters(options),
+            "login_parameters": build_login_parameters(options),
             **_type_fields(options, kind),
         }
     )
@@ -142,8 +142,8 @@ def _allowed_groups(options: ResolvedOptions, kind: str) -> tuple[str, ...]:
     return (*groups, *(f"role:{role}" for role in roles))
 
 
-def _login_parameters(options: ResolvedOptions) -> tuple[LoginParameter, ...]:
-    """Return the fixed parameters; ``approval_prompt`` is the default of ``prompt``."""
+def build_login_parameters(options: ResolvedOptions) -> tuple[LoginParameter, ...]:
+    """Build the fixed parameters; ``approval_prompt`` is the default of ``prompt``."""
     parameters = []
     if acr_values := options.string("acr_values"):
         parameters.append(LoginParameter("acr_values", (acr_values,)))
