@@ -1,7 +1,13 @@
-"""authproxy's core: decides about requests, does no I/O.
+"""The core of authproxy: decides about requests and does no I/O.
 
-Embed it with a driver of your own: build an `AuthProxy`, hand every `Request` to its
-`handle`, and run the outcome with `decide` (async) or `decide_sync`.
+A server embeds it with a driver that performs effects: it builds an `AuthProxy`, passes
+each `Request` to `AuthProxy.handle`, and runs the outcome with `decide` (async) or
+`decide_sync`.
+
+The public interface consists of the names in ``__all__`` and their public attributes,
+and of the settings in ``authproxy_core.settings``. It follows Semantic Versioning:
+incompatible changes come with a new major version, or a new minor version before 1.0.
+Everything else may change in any release.
 """
 
 from __future__ import annotations
@@ -57,6 +63,8 @@ from .settings.root import (
     Settings,
     UpstreamSettings,
 )
+
+__version__ = "0.1.0"  # also in pyproject.toml and authproxy/__init__.py
 
 __all__ = [
     # the proxy

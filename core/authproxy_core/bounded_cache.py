@@ -1,4 +1,4 @@
-"""A bounded dict for values that can be computed again at any time."""
+"""A bounded dict for values that can be recomputed at any time."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ V = TypeVar("V")
 
 
 class BoundedCache(dict[K, V]):
-    """Key → value, at most *limit* units of cost (entries, or bytes).
+    """A cache of at most *limit* units of cost (entries, or bytes).
 
-    Look up with the methods of `dict`, which stay as fast as they are; insert with
-    `put` only. A full cache is cleared as a whole: that needs no bookkeeping at a
-    lookup, and an attacker who fills it costs others one recomputation per value.
+    Lookups use the methods of `dict` at full speed; insert with `put` only. A full cache
+    is cleared as a whole, which needs no bookkeeping at a lookup. An attacker who fills
+    it causes one recomputation per value.
     """
 
     __slots__ = ("_limit", "_used")

@@ -1,4 +1,4 @@
-"""Puts the parts together that an `AuthProxy` and its flows are made of."""
+"""Builds the parts that an `AuthProxy` and its flows share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ def build_context(
     random_bytes: Callable[[int], bytes],
     on_event: Callable[[Event], None],
 ) -> tuple[Context, AccessRules | None]:
-    """The parts for valid *settings*; raises `SettingsError` for what can't be used."""
+    """Build the shared parts, and the access rules if there are any.
+
+    *settings* have passed `check`. Raises `SettingsError` for values that only a part
+    itself can validate, such as keys.
+    """
     providers = {
         provider.id: create_provider(
             provider,
@@ -43,13 +47,13 @@ def build_context(
     if users is not None:
         htpasswd = Htpasswd(users, clock=clock, random_bytes=random_bytes)
     trust = TrustedProxies(settings)
-    gate, access = build_access_control(settings, trust)
+    auth_bypass, rules = build_access_control(settings, trust)
     context = Context(
         settings=settings,
         clock=clock,
         on_event=on_event,
         trusted_proxies=trust,
-        auth_bypass=gate,
+        auth_bypass=auth_bypass,
         redirects=RedirectPolicy(settings),
         sessions=Sessions(
             settings,
@@ -63,9 +67,11 @@ def build_context(
         providers=providers,
         binding=HostBinding(settings),
         emails=EmailRule(settings),
-        pages=Pages(settings, [(one.id, one.name) for one in providers.values()]),
+        pages=Pages(
+            settings, [(provider.id, provider.name) for provider in providers.values()]
+        ),
         readiness=Readiness(providers, clock=clock, on_event=on_event),
         htpasswd=htpasswd,
         loops=LoginLoopDetector(settings, clock),
     )
-    return context, access
+    return context, rules

@@ -1,4 +1,4 @@
-"""The loops that every embedder needs: run a flow to its result."""
+"""Run flows: the loops that every driver needs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ R = TypeVar("R")
 
 
 async def drive(flow: Flow[R], perform: Callable[[Effect[Any]], Awaitable[Any]]) -> R:
-    """Run *flow*, performing its effects with an async function; returns its result.
+    """Run *flow*, performing its effects with an async function; return its result.
 
-    An `EffectError` (or, for `Offload`, any exception) that *perform* raises is thrown
-    into the flow.
+    An exception of *perform* is thrown into the flow: an `EffectError`, or for `Offload`
+    any exception.
     """
     step: Callable[[], Effect[Any]] = lambda: next(flow)  # noqa: E731
     while True:
@@ -23,7 +23,7 @@ async def drive(flow: Flow[R], perform: Callable[[Effect[Any]], Awaitable[Any]])
             effect = step()
         except StopIteration as stop:
             return cast(R, stop.value)
-        step = _answer(flow, *(await _attempt(effect, perform)))
+        step = _next_step(flow, *(await _attempt(effect, perform)))
 
 
 async def _attempt(
@@ -31,12 +31,12 @@ async def _attempt(
 ) -> tuple[Any, Exception | None]:
     try:
         return await perform(effect), None
-    except Exception as error:  # noqa: BLE001 - it goes on inside the flow
+    except Exception as error:  # noqa: BLE001 - thrown into the flow
         return None, error
 
 
 def drive_sync(flow: Flow[R], perform: Callable[[Effect[Any]], Any]) -> R:
-    """The same as `drive` for a plain function: threads, WSGI, scripts."""
+    """Run *flow* like `drive` with a plain function: for threads, WSGI, scripts."""
     step: Callable[[], Effect[Any]] = lambda: next(flow)  # noqa: E731
     while True:
         try:
@@ -44,31 +44,31 @@ def drive_sync(flow: Flow[R], perform: Callable[[Effect[Any]], Any]) -> R:
         except StopIteration as stop:
             return cast(R, stop.value)
         try:
-            answer, error = perform(effect), None
-        except Exception as exc:  # noqa: BLE001 - it goes on inside the flow
-            answer, error = None, exc
-        step = _answer(flow, answer, error)
+            result, error = perform(effect), None
+        except Exception as exc:  # noqa: BLE001 - thrown into the flow
+            result, error = None, exc
+        step = _next_step(flow, result, error)
 
 
-def _answer(
-    flow: Flow[Any], answer: Any, error: Exception | None
+def _next_step(
+    flow: Flow[Any], result: Any, error: Exception | None
 ) -> Callable[[], Effect[Any]]:
     if error is not None:
         return lambda: flow.throw(error)
-    return lambda: flow.send(answer)
+    return lambda: flow.send(result)
 
 
 async def decide(
     outcome: Outcome, perform: Callable[[Effect[Any]], Awaitable[Any]]
 ) -> Decision:
-    """The decision of either kind of outcome."""
+    """Return the decision of an outcome; run it if it is a flow (see `drive`)."""
     if isinstance(outcome, Generator):
         return await drive(outcome, perform)
     return outcome
 
 
 def decide_sync(outcome: Outcome, perform: Callable[[Effect[Any]], Any]) -> Decision:
-    """The same as `decide` for a plain function."""
+    """Return the decision of an outcome; run it if it is a flow (see `drive_sync`)."""
     if isinstance(outcome, Generator):
         return drive_sync(outcome, perform)
     return outcome

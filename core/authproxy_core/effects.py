@@ -1,8 +1,8 @@
-"""The things that the core asks of its driver.
+"""Effects: the operations that the core requests from its driver.
 
-A flow is a generator: it yields effects and in the end returns its result. An effect
-iterates over itself, so that ``answer = yield from Fetch(...)`` has the exact type of
-the answer. A driver sends the answer in, or throws an `EffectError`.
+A flow is a generator that yields effects and returns its result. An effect iterates over
+itself, so that ``response = yield from Fetch(...)`` has the exact type of the effect's
+result. A driver sends the result into the flow, or throws an `EffectError`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ R = TypeVar("R")
 
 
 class Effect(Struct, Generic[T], frozen=True):
-    """A wish of the core whose answer has the type T."""
+    """An operation whose result has the type T."""
 
     def __iter__(self) -> Generator[Effect[Any], Any, T]:
-        answer: T = yield self  # the only bare yield of the core
-        return answer
+        result: T = yield self  # the only bare yield of the core
+        return result
 
 
 Flow: TypeAlias = Generator[Effect[Any], Any, R]
@@ -35,9 +35,9 @@ Outcome: TypeAlias = Decision | Flow[Decision]
 class Fetch(Effect[Response], frozen=True):
     """One HTTP exchange with the identity provider; redirects are not followed.
 
-    Every status is an answer. ``timeout`` (seconds) covers the whole exchange,
-    ``max_body`` (bytes) limits the answer's body, ``purpose`` is a stable word for
-    metrics (token, jwks, userinfo …). Raises `FetchError`.
+    The result is the response, whatever its status. ``timeout`` (seconds) covers the
+    whole exchange, ``max_body`` (bytes) limits the response's body, ``purpose`` is a
+    label for metrics (token, jwks, userinfo …). Raises `FetchError`.
     """
 
     method: str
@@ -50,9 +50,9 @@ class Fetch(Effect[Response], frozen=True):
 
 
 class ReadBody(Effect[bytes], frozen=True):
-    """The body of the request being answered, at most ``limit`` bytes.
+    """Read the body of the current request, at most ``limit`` bytes.
 
-    With ``keep`` it can be read again, by whom the request is passed on to. Raises
+    With ``keep``, it can be read again when the request is forwarded. Raises
     `BodyTooLarge` or `ClientGone`.
     """
 
@@ -61,19 +61,19 @@ class ReadBody(Effect[bytes], frozen=True):
 
 
 class Load(Effect[bytes | None], frozen=True):
-    """The value under a key of the store, None when absent. Raises `StoreError`."""
+    """Load the value of a key in the store, None if absent. Raises `StoreError`."""
 
     key: str
 
 
 class LoadAll(Effect[tuple[bytes | None, ...]], frozen=True):
-    """The values under several keys, in their order. Raises `StoreError`."""
+    """Load the values of several keys, in their order. Raises `StoreError`."""
 
     keys: tuple[str, ...]
 
 
 class Save(Effect[None], frozen=True):
-    """Put a value under a key for ``ttl`` seconds (0: for ever). Raises `StoreError`."""
+    """Set the value of a key for ``ttl`` seconds (0: no expiry). Raises `StoreError`."""
 
     key: str
     value: bytes
@@ -81,15 +81,15 @@ class Save(Effect[None], frozen=True):
 
 
 class Delete(Effect[None], frozen=True):
-    """Forget a key of the store. Raises `StoreError`."""
+    """Delete a key of the store. Raises `StoreError`."""
 
     key: str
 
 
 class Add(Effect[None], frozen=True):
-    """Put a member into the set under a key; it leaves after ``ttl`` seconds.
+    """Add a member to the set of a key; it expires after ``ttl`` seconds.
 
-    Adding it again renews its time. Raises `StoreError`.
+    Adding it again resets its expiry. Raises `StoreError`.
     """
 
     key: str
@@ -98,24 +98,24 @@ class Add(Effect[None], frozen=True):
 
 
 class Members(Effect[tuple[bytes, ...]], frozen=True):
-    """The members of the set under a key, none when absent. Raises `StoreError`."""
+    """Load the members of the set of a key, () if absent. Raises `StoreError`."""
 
     key: str
 
 
 class Remove(Effect[None], frozen=True):
-    """Take a member out of the set under a key. Raises `StoreError`."""
+    """Remove a member from the set of a key. Raises `StoreError`."""
 
     key: str
     member: bytes
 
 
 class Lock(Effect[bool], frozen=True):
-    """Take a lock that ends by itself after ``ttl`` seconds.
+    """Acquire a lock that expires after ``ttl`` seconds.
 
-    Waits up to ``wait`` seconds; False when it was not free by then. A ``local`` one is
-    among the flows of this driver only, another among all that use the store, if there
-    is one. Raises `StoreError`, unless it is local.
+    Waits up to ``wait`` seconds; the result is False if the lock is still held then. A
+    ``local`` lock excludes the flows of this driver only, others exclude all users of
+    the store, if there is one. Raises `StoreError` unless it is local.
     """
 
     key: str
@@ -125,9 +125,9 @@ class Lock(Effect[bool], frozen=True):
 
 
 class Unlock(Effect[None], frozen=True):
-    """Give back a lock taken before; harmless when it has already ended.
+    """Release an acquired lock; no effect if it has expired.
 
-    Raises `StoreError`, unless it is local.
+    Raises `StoreError` unless it is local.
     """
 
     key: str
@@ -135,13 +135,13 @@ class Unlock(Effect[None], frozen=True):
 
 
 class Sleep(Effect[None], frozen=True):
-    """Let time pass (seconds)."""
+    """Wait for ``seconds``."""
 
     seconds: float
 
 
 class Offload(Effect[Any], frozen=True):
-    """Run a slow pure function off the loop; raises what the function raises."""
+    """Run a slow pure function outside of the event loop; raises its exceptions."""
 
     function: Callable[[], Any]
 
@@ -149,12 +149,12 @@ class Offload(Effect[Any], frozen=True):
 def with_lock(
     key: str, flow: Flow[R], *, ttl: float, wait: float, local: bool = False
 ) -> Flow[R | None]:
-    """Run *flow* while holding the lock *key*; None when the lock was not to be had.
+    """Run *flow* while holding the lock *key*; None if the lock was not acquired.
 
-    The lock is given back on return and on `Exception`, but not when the generator is
-    closed: a closed generator may not yield, and the lock's ttl ends it. It also ends a
-    lock that can't be given back: what was done under it (a refresh token redeemed and
-    rotated) must not be lost for that.
+    The lock is released on return and on `Exception`, but not when the generator is
+    closed, because a closed generator must not yield: then it expires. A failed release
+    is ignored for the same reason, so that the result (such as a rotated refresh token)
+    is not lost. *ttl* and *wait* are in seconds.
     """
     if not (yield from Lock(key, ttl, wait, local)):
         flow.close()
@@ -169,6 +169,6 @@ def with_lock(
 
 
 def release_quietly(key: str, *, local: bool = False) -> Flow[None]:
-    """Give a lock back; one that can't be given back ends by itself."""
+    """Release a lock; if that fails, it expires by itself."""
     with suppress(EffectError):
         yield from Unlock(key, local)

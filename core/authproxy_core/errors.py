@@ -1,8 +1,7 @@
-"""What can go wrong, as one small tree.
+"""The exceptions of the core.
 
-An error is raised where the fact is known and caught where the decision is made.
-Each class carries a stable ``code`` for pages, logs and metrics, and a
-``status_hint`` for the outer guard that answers what nobody caught.
+Each class has a stable ``code`` for pages, logs and metrics, and a ``status_hint``, the
+HTTP status for an exception that no flow handles.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ from typing import ClassVar
 
 
 class AuthProxyError(Exception):
-    """Base of all errors of the core; its text is for the operator, never a secret."""
+    """Base of all errors of the core; its text is for the operator, without secrets."""
 
     code: ClassVar[str] = "internal_error"
     status_hint: ClassVar[int] = 500
 
 
 class SettingsError(AuthProxyError):
-    """The settings contradict themselves; ``problems`` lists every one of them."""
+    """Invalid settings; ``problems`` has one line for each problem."""
 
     code = "settings_invalid"
 
@@ -28,32 +27,32 @@ class SettingsError(AuthProxyError):
 
 
 class EffectError(AuthProxyError):
-    """A driver could not perform an effect; thrown into the flow that asked."""
+    """A driver could not perform an effect; thrown into the flow that yielded it."""
 
     status_hint = 503
 
 
 class FetchError(EffectError):
-    """No HTTP answer came from the identity provider (refused, timeout, TLS, size)."""
+    """No HTTP response from the identity provider (connection, timeout, TLS, size)."""
 
     code = "provider_unreachable"
 
 
 class StoreError(EffectError):
-    """The session store did not answer."""
+    """The session store is unavailable."""
 
     code = "store_unavailable"
 
 
 class BodyTooLarge(EffectError):
-    """The request's body is above the limit that the flow asked for."""
+    """The request's body exceeds the limit of `ReadBody`."""
 
     code = "body_too_large"
     status_hint = 413
 
 
 class ClientGone(EffectError):
-    """The client left before its body had arrived."""
+    """The client disconnected before its request body was complete."""
 
     code = "client_gone"
     status_hint = 400
@@ -67,31 +66,30 @@ class RequestError(AuthProxyError):
 
 
 class CredentialsRejected(AuthProxyError):
-    """The Authorization field can't be used, and nothing else may stand in for it."""
+    """The Authorization field is invalid, and no login may replace it."""
 
     code = "credentials_refused"
     status_hint = 403
 
 
 class SealError(AuthProxyError):
-    """A sealed value is not ours, was changed, is of another purpose, or too old."""
+    """A sealed value was forged, altered, sealed for another purpose, or is too old."""
 
     code = "seal_invalid"
     status_hint = 401
 
 
 class LoginStateError(AuthProxyError):
-    """The login that this callback belongs to is unknown to this browser."""
+    """The browser has no login state for this callback."""
 
     code = "login_state_lost"
     status_hint = 403
 
 
 class TokenError(AuthProxyError):
-    """A token fails its checks (OIDC Core §3.1.3.7).
+    """A token failed validation (OIDC Core §3.1.3.7).
 
-    ``reason`` is a stable word for metrics and tests, ``hint`` says what the
-    operator can change.
+    ``reason`` is a stable reason code, ``hint`` tells the operator what to change.
     """
 
     code = "token_invalid"
@@ -104,7 +102,7 @@ class TokenError(AuthProxyError):
 
 
 class ProviderError(AuthProxyError):
-    """The identity provider answered, but with an error or with nonsense."""
+    """The identity provider sent an error or an invalid response."""
 
     code = "provider_error"
     status_hint = 500

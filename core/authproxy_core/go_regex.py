@@ -1,7 +1,7 @@
-"""Regular expressions in the syntax of Go, which existing configurations use.
+"""Regular expressions in Go's syntax, as in oauth2-proxy's configurations.
 
-RE2 is the library that Go's package is modelled on. It matches in linear time, whatever
-the pattern and the text, so that what clients send may be matched at all.
+Go's package is modeled on the RE2 library, which is used here. It matches in linear time
+for any pattern and text, so it is safe for client input.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Protocol
 import re2
 
 _OPTIONS = re2.Options()
-_OPTIONS.log_errors = False  # it would write them to standard error
+_OPTIONS.log_errors = False  # re2 writes them to standard error
 MAX_PATTERN_LENGTH = 4096  # characters of a pattern
 
 
 class Match(Protocol):
-    """What is used of a match."""
+    """A match of re2."""
 
     def start(self) -> int: ...
     def end(self) -> int: ...
@@ -25,7 +25,7 @@ class Match(Protocol):
 
 
 class Pattern(Protocol):
-    """What is used of a compiled pattern."""
+    """A compiled pattern of re2."""
 
     groups: int
     groupindex: dict[str, int]
@@ -36,14 +36,14 @@ class Pattern(Protocol):
 
 
 def compile_pattern(pattern: str) -> Pattern:
-    """*pattern*, compiled; raises ValueError, which says what is wrong with it."""
+    """Compile *pattern*; raises `ValueError` with the reason if it is invalid."""
     if len(pattern) > MAX_PATTERN_LENGTH:
-        raise ValueError(f"a pattern of more than {MAX_PATTERN_LENGTH} characters")
+        raise ValueError(f"longer than {MAX_PATTERN_LENGTH} characters")
     try:
-        found: Pattern = re2.compile(pattern, _OPTIONS)
+        compiled: Pattern = re2.compile(pattern, _OPTIONS)
     except (re2.error, UnicodeEncodeError) as error:
         raise ValueError(_reason(error)) from None
-    return found
+    return compiled
 
 
 def _reason(error: Exception) -> str:
@@ -52,7 +52,7 @@ def _reason(error: Exception) -> str:
 
 
 def escape_pattern(text: str) -> str:
-    """A pattern that matches *text* alone."""
+    """Return a pattern that matches *text* literally."""
     pattern: str = re2.escape(text)
     return pattern
 
@@ -60,9 +60,9 @@ def escape_pattern(text: str) -> str:
 def replace_all(
     pattern: Pattern, text: str, replacement: Callable[[Match], str]
 ) -> str | None:
-    """*text* with every match replaced; None when there is none.
+    """Return *text* with every match replaced; None if nothing matches.
 
-    As in Go, an empty match right behind another match does not count.
+    As in Go, an empty match directly after another match is ignored.
     """
     parts: list[str] = []
     end, matched = 0, False

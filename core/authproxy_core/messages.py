@@ -1,8 +1,8 @@
-"""What goes into the core and what comes out.
+"""Messages between the core and its driver: requests, decisions, events.
 
-In comes one immutable `Request`; bodies stay with the driver. Out comes a decision:
-`Respond`, `Forward` or `ServeFile`. Names of headers are lower-case bytes, values are
-bytes as on the wire (RFC 9110 §5).
+The input is an immutable `Request`; bodies stay with the driver. The result is a
+decision: `Respond`, `Forward` or `ServeFile`. Field names are lower-case bytes, field
+values are bytes as on the wire (RFC 9110 §5).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from msgspec import Struct
 Header: TypeAlias = tuple[bytes, bytes]
 Headers: TypeAlias = tuple[Header, ...]
 
-# What was decided about access, for logs and metrics. "": the request was not about
-# access (a page, a health check); "failed": who asked for it could not be found out.
-# Each comes with a reason, a stable word such as "session" or "groups".
+# The access decision, for logs and metrics. "": not an access decision (a page, a health
+# check); "failed": the session could not be checked. The reason code that accompanies it
+# is stable, such as "session" or "groups".
 Verdict: TypeAlias = Literal["", "allowed", "unauthenticated", "denied", "failed"]
 
 
-# What an event may be. Metrics count each of them, logs know which are about logins.
+# Metrics count each kind; the auth log contains the kinds that concern logins.
 EventKind: TypeAlias = Literal[
     "bad_request",
     "denied",
@@ -48,10 +48,10 @@ EventKind: TypeAlias = Literal[
 class Request(Struct, frozen=True):
     """The head of a request.
 
-    ``target`` is the request target as received (RFC 9112 §3.2). ``peer`` is the
-    address of the TCP peer without port, before any X-Forwarded-For; it is empty for a
-    unix socket. ``secure`` says that the connection itself is TLS. ``id`` names the
-    request in logs and on error pages.
+    ``target`` is the request target as received (RFC 9112 §3.2). ``peer`` is the address
+    of the TCP peer without port, regardless of X-Forwarded-For; "" for a unix socket.
+    ``secure``: the connection uses TLS. ``id`` identifies the request in logs and on
+    error pages.
     """
 
     method: bytes
@@ -63,9 +63,9 @@ class Request(Struct, frozen=True):
 
 
 class Event(Struct, frozen=True):
-    """A fact for logs and metrics; holds no token, code, cookie or secret.
+    """An event for logs and metrics; contains no token, code, cookie or secret.
 
-    ``kind`` and ``reason`` are stable words, ``detail`` is a sentence for the operator.
+    ``kind`` and ``reason`` are stable codes, ``detail`` is text for the operator.
     """
 
     kind: EventKind
@@ -75,7 +75,7 @@ class Event(Struct, frozen=True):
 
 
 class Response(Struct, frozen=True):
-    """A whole answer of the identity provider (what `effects.Fetch` returns)."""
+    """A complete response of the identity provider: the result of `effects.Fetch`."""
 
     status: int
     headers: Headers = ()
@@ -83,10 +83,10 @@ class Response(Struct, frozen=True):
 
 
 class Respond(Struct, frozen=True):
-    """Answer the client with this.
+    """Send this response to the client.
 
-    The driver adds Content-Length, Date and, where needed, Connection. ``kept`` says
-    that this very object will be handed out again, so that its bytes are worth keeping.
+    The driver adds Content-Length, Date and, if needed, Connection. ``reusable``: the
+    same object is returned again, so a driver may cache its encoded form.
     """
 
     status: int
@@ -100,13 +100,13 @@ class Respond(Struct, frozen=True):
 
 
 class Upstream(Struct, frozen=True):
-    """Where a request is forwarded to; ``timeout`` (seconds) is for its answer's head.
+    """The server that a request is forwarded to.
 
-    ``host`` is a name or an address; with ``unix`` set, that socket is used instead.
-    ``timeout`` 0 means no limit. ``verify``, ``ca_pem`` (certificates to trust),
-    ``trust_system`` and ``server_name`` ("": the host) are for TLS. ``keep_alive``
-    says whether a connection may carry more than one request, ``http2`` that it speaks
-    HTTP/2 and nothing else.
+    ``host`` is a name or an address; the path ``unix`` of a socket takes precedence.
+    ``timeout`` (seconds) limits the wait for the response's head, 0: no limit.
+    ``verify``, ``ca_pem`` (trusted CA certificates), ``trust_system`` and
+    ``server_name`` ("": the host) are for TLS. ``keep_alive``: connections may be
+    reused. ``http2``: the server speaks HTTP/2 only.
     """
 
     id: str
@@ -124,15 +124,15 @@ class Upstream(Struct, frozen=True):
 
 
 class Forward(Struct, frozen=True):
-    """Pass the request on; the driver streams its body.
+    """Forward the request to an upstream; the driver streams its body.
 
-    ``headers`` is the whole head to send, hop-by-hop fields removed; ``identity`` are the
-    last of them, which say who the user is: one object for all requests of a session.
-    ``response_headers`` are added to the upstream's answer, cookies last among them;
-    ``kept`` says that they are such an object too, so that their bytes are worth keeping.
-    With ``upgrade`` it asks for another protocol, named in ``headers``, and bytes pass
-    freely after a 101. ``protected`` are the names that the client's trailers may not
-    have either, as `headers.folded` gives them.
+    ``headers`` are all headers to send, without hop-by-hop fields. ``identity`` are the
+    identity headers at their end; they are the same object for all requests of a session.
+    ``response_headers`` are added to the upstream's response, cookies last; ``reusable``:
+    they are such an object too, so a driver may cache their encoded form. ``upgrade``:
+    the request asks for the protocol in ``headers``; 101 opens a tunnel. ``protected``
+    are field names that trailers of the client must not have, as returned by
+    `identity.headers.folded`.
     """
 
     upstream: Upstream
@@ -149,25 +149,25 @@ class Forward(Struct, frozen=True):
     identity: Headers = ()
     reusable: bool = False
 
-    def merge_response_headers(self, theirs: Headers) -> Headers:
-        """The upstream's fields and ours.
+    def merge_response_headers(self, upstream_headers: Headers) -> Headers:
+        """Return the response headers for the client.
 
-        Ours come first, for who reads the first of two must not read what the upstream
-        says about the user; but of two cookies the last one counts.
+        The added fields precede those of the upstream, because a recipient may read the
+        first of two equal names. Cookies follow them: the last of two cookies counts.
         """
-        ours = self.response_headers
-        if not ours or ours[-1][0] != b"set-cookie":
-            return (*ours, *theirs)
-        cookies = [field for field in ours if field[0] == b"set-cookie"]
-        rest = [field for field in ours if field[0] != b"set-cookie"]
-        return (*rest, *theirs, *cookies)
+        added = self.response_headers
+        if not added or added[-1][0] != b"set-cookie":
+            return (*added, *upstream_headers)
+        cookies = [field for field in added if field[0] == b"set-cookie"]
+        others = [field for field in added if field[0] != b"set-cookie"]
+        return (*others, *upstream_headers, *cookies)
 
 
 class ServeFile(Struct, frozen=True):
-    """Serve a file below ``root``; ``path`` is decoded and starts with a slash.
+    """Serve the file ``path`` beneath the directory ``root``.
 
-    ``upstream`` is the name of the upstream in logs. With ``follow``, symbolic links may
-    lead out of ``root``.
+    ``path`` is decoded and starts with a slash. ``upstream`` is the id of the upstream
+    for logs. ``follow``: symlinks may leave ``root``.
     """
 
     root: str
@@ -185,12 +185,12 @@ Decision: TypeAlias = Respond | Forward | ServeFile
 
 
 def header_values(headers: Iterable[Header], name: bytes) -> list[bytes]:
-    """All values of the fields called *name* (lower-case), in their order."""
+    """Return all values of the field *name* (lower-case), in their order."""
     return [value for field, value in headers if field == name]
 
 
 def first_header(headers: Iterable[Header], name: bytes) -> bytes | None:
-    """The first value of the fields called *name* (lower-case), or None."""
+    """Return the first value of the field *name* (lower-case), or None."""
     for field, value in headers:
         if field == name:
             return value
@@ -198,13 +198,13 @@ def first_header(headers: Iterable[Header], name: bytes) -> bytes | None:
 
 
 def single_header(headers: Iterable[Header], name: bytes) -> bytes | None:
-    """The value of *name* when it stands there exactly once, else None."""
+    """Return the value of the field *name* if it occurs exactly once, else None."""
     values = header_values(headers, name)
     return values[0] if len(values) == 1 else None
 
 
 def upstream_name(decision: Decision) -> str:
-    """The id of the upstream of *decision*, "" when it has none."""
+    """Return the id of the upstream of *decision*, "" without an upstream."""
     if isinstance(decision, Forward):
         return decision.upstream.id
     return decision.upstream if isinstance(decision, ServeFile) else ""
