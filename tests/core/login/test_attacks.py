@@ -26,7 +26,7 @@ from support.harness import (
 NAME = b"_oauth2_proxy"
 
 
-def params_of(url: str) -> dict[str, str]:
+def query_params(url: str) -> dict[str, str]:
     return {name: value for name, [value] in parse_qs(urlsplit(url).query).items()}
 
 
@@ -53,7 +53,7 @@ def assert_login_failed(harness: Harness, response: Respond, reason: str = "") -
 def test_or38_redirect_target_in_state_ignored(form: str, evil: str) -> None:
     harness = Harness(settings(cookie={"format": form}))
     callback = harness.idp.log_in(harness.start_login("/good"), "alice")
-    state = params_of(callback)["state"].partition(":")[0]
+    state = query_params(callback)["state"].partition(":")[0]
     response = harness.get(target_of(replace_query(callback, state=f"{state}:{evil}")))
     # authproxy's login cookie contains the target; that in the state is ignored.
     expected = b"/good" if form == "authproxy" else b"/"
@@ -62,7 +62,7 @@ def test_or38_redirect_target_in_state_ignored(form: str, evil: str) -> None:
 
 @pytest.mark.parametrize("name", ["error_uri", "redirect_uri", "rd", "redirect"])
 def test_or43_error_callback_ignores_foreign_urls(harness: Harness, name: str) -> None:
-    state = params_of(harness.start_login())["state"]
+    state = query_params(harness.start_login())["state"]
     query = urlencode(
         {
             "error": "access_denied",
@@ -85,7 +85,7 @@ def test_or46_spoofed_host_does_not_change_callback_url() -> None:
         ((b"host", b"app.example.com"), (b"x-forwarded-host", b"evil.com")),
     ):
         response = harness.get("/oauth2/start", *fields)
-        params = params_of(header(response, b"location").decode())
+        params = query_params(header(response, b"location").decode())
         assert params["redirect_uri"] == "https://app.example.com/oauth2/callback"
 
 
@@ -97,7 +97,7 @@ def test_or46_callback_url_of_unknown_host_rejected_by_provider(
     with pytest.raises(OAuthError, match="redirect_uri"):
         harness.idp.log_in(header(response, b"location").decode(), "alice")
     before = harness.get("/oauth2/start", (b"x-forwarded-host", b"evil.com"))
-    params = params_of(header(before, b"location").decode())
+    params = query_params(header(before, b"location").decode())
     assert params["redirect_uri"] == "https://app.example.com/oauth2/callback"
 
 
@@ -114,7 +114,7 @@ def test_lg28_stolen_code_rejected_in_other_login() -> None:
         for one in (victim, thief):
             one.on_fetch = thief.idp.fetch
             one.run(one.proxy.warm_up())
-        stolen = params_of(thief.idp.log_in(victim.start_login(), "alice"))["code"]
+        stolen = query_params(thief.idp.log_in(victim.start_login(), "alice"))["code"]
         own = thief.idp.log_in(thief.start_login(), "bob")
         response = thief.get(target_of(replace_query(own, code=stolen)))
         assert_login_failed(thief, response, "invalid_grant" if offered else "nonce")

@@ -28,11 +28,11 @@ from support.harness import (
 )
 
 
-def params_of(url: str) -> dict[str, str]:
+def query_params(url: str) -> dict[str, str]:
     return {name: value for name, [value] in parse_qs(urlsplit(url).query).items()}
 
 
-def reasons(response: Respond) -> list[str]:
+def event_reasons(response: Respond) -> list[str]:
     return [event.reason for event in response.events]
 
 
@@ -54,7 +54,7 @@ def test_login_redirects_to_deep_link_with_session(harness: Harness) -> None:
 
 
 def test_authorization_request_has_state_nonce_and_pkce(harness: Harness) -> None:
-    params = params_of(harness.start_login("/"))
+    params = query_params(harness.start_login("/"))
     assert params["response_type"] == "code"
     assert params["client_id"] == "authproxy"
     assert params["redirect_uri"] == "https://app.example.com/oauth2/callback"
@@ -72,7 +72,7 @@ def test_lg32_parameters_of_start_request_not_sent_to_provider(
         "/oauth2/start?prompt=none&client_id=evil&redirect_uri=//evil&scope=x&request=y"
         "&acr_values=z&rd=/"
     )
-    params = params_of(header(response, b"location").decode())
+    params = query_params(header(response, b"location").decode())
     assert params["client_id"] == "authproxy"
     assert params["redirect_uri"] == "https://app.example.com/oauth2/callback"
     assert {"prompt", "request", "acr_values"}.isdisjoint(params)
@@ -82,7 +82,7 @@ def test_lg26_lg31_logins_have_distinct_random_values(harness: Harness) -> None:
     seen: set[str] = set()
     for _ in range(200):
         harness.jar.clear()
-        params = params_of(harness.start_login("/"))
+        params = query_params(harness.start_login("/"))
         seen |= {params["state"], params["nonce"], params["code_challenge"]}
     assert len(seen) == 600
 
@@ -94,7 +94,7 @@ def test_lg35_login_cookie_has_protective_attributes(harness: Harness) -> None:
     assert "; HttpOnly" in cookie
     assert "; Secure" in cookie
     assert "Max-Age=900" in cookie
-    state = params_of(header(response, b"location").decode())["state"]
+    state = query_params(header(response, b"location").decode())["state"]
     assert state[:8] in cookie.partition("=")[0]
 
 
@@ -103,7 +103,7 @@ def test_pkce_not_offered_by_provider_is_omitted(harness: Harness) -> None:
     fresh = Harness(harness.settings, ready=False)
     fresh.config.discovery["code_challenge_methods_supported"] = None
     fresh.run(fresh.proxy.warm_up())
-    assert "code_challenge" not in params_of(fresh.start_login())
+    assert "code_challenge" not in query_params(fresh.start_login())
     assert fresh.log_in().status == 302
 
 
@@ -113,12 +113,12 @@ def test_pkce_not_offered_by_provider_is_omitted(harness: Harness) -> None:
 def test_pkce_method_configured_is_used(method: str, expected: str | None) -> None:
     harness = Harness(settings(provider={"code_challenge_method": method}))
     harness.config.discovery["code_challenge_methods_supported"] = ["S256", "plain"]
-    assert params_of(harness.start_login()).get("code_challenge_method") == expected
+    assert query_params(harness.start_login()).get("code_challenge_method") == expected
 
 
 def test_nonce_disabled_is_not_sent() -> None:
     harness = Harness(settings(provider={"skip_nonce": True}))
-    assert "nonce" not in params_of(harness.start_login())
+    assert "nonce" not in query_params(harness.start_login())
     assert harness.log_in().status == 302
 
 
@@ -138,7 +138,7 @@ def test_login_parameters_configured_do_not_override_protocol_parameters() -> No
             }
         )
     )
-    params = params_of(harness.start_login())
+    params = query_params(harness.start_login())
     assert params["acr_values"] == "loa2"
     assert params["state"] != "fixed"
     assert params["response_mode"] == "query"
@@ -157,7 +157,7 @@ def test_scope_contains_groups_if_allowed_groups_need_it(
     groups: tuple[str, ...], scope: str
 ) -> None:
     harness = Harness(settings(provider={"allowed_groups": groups}))
-    assert params_of(harness.start_login())["scope"] == scope
+    assert query_params(harness.start_login())["scope"] == scope
 
 
 # -- callback: state
@@ -168,7 +168,7 @@ def test_lg01_callback_without_login_cookie_does_not_redeem(harness: Harness) ->
     before = harness.idp.count("token")
     response = harness.get(target_of(url), jar={})
     assert response.status == 403
-    assert reasons(response) == ["login_state_lost"]
+    assert event_reasons(response) == ["login_state_lost"]
     assert b"request-1" in response.body
     assert harness.idp.count("token") == before
 
@@ -177,7 +177,7 @@ def test_lg02_callback_with_wrong_state_does_not_redeem(
     harness: Harness,
 ) -> None:
     url = harness.idp.log_in(harness.start_login(), "alice")
-    params = params_of(url)
+    params = query_params(url)
     forged = params["state"][:8] + "A" * 35
     response = harness.get(f"/oauth2/callback?code={params['code']}&state={forged}")
     assert response.status == 403
@@ -203,7 +203,7 @@ def test_lg07_login_and_session_cookies_are_not_interchangeable(
     harness.log_in()
     session = harness.jar[b"_oauth2_proxy"]
     url = harness.start_login()
-    state = params_of(url)["state"]
+    state = query_params(url)["state"]
     name = f"_oauth2_proxy_{state[:8]}_csrf".encode()
     response = harness.get(
         f"/oauth2/callback?code=x&state={state}", jar={name: session}
@@ -233,7 +233,7 @@ def test_lg11_callback_with_duplicate_parameter_rejected(
     harness: Harness, name: str
 ) -> None:
     url = harness.idp.log_in(harness.start_login(), "alice")
-    value = params_of(url)[name]
+    value = query_params(url)[name]
     response = harness.get(f"{target_of(url)}&{name}={value}")
     assert response.status == 400
     assert harness.idp.count("token") == 0
@@ -320,13 +320,13 @@ def test_lg17_callback_with_error_shows_error_page(harness: Harness, code: str) 
     harness.config.authorization_error = code
     response = harness.log_in()
     assert response.status == 403
-    assert reasons(response) == [code]
+    assert event_reasons(response) == [code]
     assert b"request-1" in response.body
     assert len(headers(response, b"set-cookie")) == 1  # clears the login cookie
 
 
 def test_lg19_callback_with_hostile_error_does_not_echo_it(harness: Harness) -> None:
-    state = params_of(harness.start_login())["state"]
+    state = query_params(harness.start_login())["state"]
     response = harness.get(
         f"/oauth2/callback?state={state}&iss={ISSUER}"
         "&error=%3Cscript%3Ealert(1)%3C/script%3E&error_description=a%0d%0aSet-Cookie:x"
@@ -353,7 +353,7 @@ def test_lg22_lg23_lg25_callback_with_other_issuer_rejected(
     harness.config.authorization_response["iss"] = issuer
     response = harness.log_in()
     assert response.status == 500
-    assert reasons(response) == ["issuer"]
+    assert event_reasons(response) == ["issuer"]
     assert harness.idp.count("token") == 0
 
 
@@ -366,10 +366,10 @@ def test_callback_without_unannounced_issuer_accepted(harness: Harness) -> None:
 
 
 def test_callback_without_code_fails(harness: Harness) -> None:
-    state = params_of(harness.start_login())["state"]
+    state = query_params(harness.start_login())["state"]
     response = harness.get(f"/oauth2/callback?state={state}&iss={ISSUER}")
     assert response.status == 500
-    assert reasons(response) == ["no_code"]
+    assert event_reasons(response) == ["no_code"]
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_lg16_token_endpoint_failure_creates_no_session(
     harness.on_fetch = fetch
     page = harness.log_in()
     assert page.status in (500, 502)
-    assert reasons(page) == [reason]
+    assert event_reasons(page) == [reason]
     assert b"_oauth2_proxy" not in harness.jar
 
 
@@ -502,7 +502,7 @@ def test_jw16_to_jw37_lg29_invalid_claims_fail_login(
     harness.config.id_token_claims.update(claims)
     response = harness.log_in()
     assert response.status == 500
-    assert reasons(response) == [reason]
+    assert event_reasons(response) == [reason]
     assert b"_oauth2_proxy" not in harness.jar
 
 
@@ -532,7 +532,7 @@ def test_extra_audiences_and_audience_claims_accepted() -> None:
     harness.config.id_token_claims["aud"] = ["account", "authproxy"]
     assert harness.log_in().status == 302
     harness.config.id_token_claims["x"] = "other"
-    assert reasons(harness.log_in()) == ["audience"]
+    assert event_reasons(harness.log_in()) == ["audience"]
 
 
 def test_issuer_check_disabled_accepts_other_issuer() -> None:
@@ -544,7 +544,7 @@ def test_issuer_check_disabled_accepts_other_issuer() -> None:
 def test_clock_skew_shows_error_page(harness: Harness) -> None:
     harness.config.clock_offset = 3600.0
     response = harness.log_in()
-    assert reasons(response) == ["clock_skew"]
+    assert event_reasons(response) == ["clock_skew"]
     assert b"clocks" in response.body
     assert "3600 s in the future" in response.events[0].detail
     assert "clock_skew" in response.events[0].detail
@@ -579,7 +579,7 @@ def test_jw10_jw11_unknown_keys_limit_fetches(harness: Harness) -> None:
     harness.config.id_token_header["kid"] = "unknown"
     before = harness.idp.count("jwks")
     for _ in range(20):
-        assert reasons(harness.log_in()) == ["unknown_key"]
+        assert event_reasons(harness.log_in()) == ["unknown_key"]
     assert harness.idp.count("jwks") == before + 1
 
 
@@ -659,7 +659,7 @@ def test_jw04_invalid_jose_headers_rejected(
     harness: Harness, header_change: dict[str, Any], reason: str
 ) -> None:
     harness.config.id_token_filter = lambda token: with_header(token, header_change)
-    assert reasons(harness.log_in()) == [reason]
+    assert event_reasons(harness.log_in()) == [reason]
 
 
 def with_header(token: str, changes: dict[str, Any]) -> str:
@@ -706,7 +706,7 @@ def test_userinfo_not_fetched_if_claims_complete(harness: Harness) -> None:
 def test_jw34_userinfo_of_other_subject_fails_login(harness: Harness) -> None:
     harness.config.id_token_claims["email"] = None
     harness.config.userinfo_claims["sub"] = "other"
-    assert reasons(harness.log_in()) == ["userinfo_subject"]
+    assert event_reasons(harness.log_in()) == ["userinfo_subject"]
 
 
 @pytest.mark.parametrize(
@@ -728,14 +728,14 @@ def test_jw35_az19_userinfo_failure_fails_login(
     harness.on_fetch = lambda effect: (
         response if effect.url.endswith("/userinfo") else harness.idp.fetch(effect)
     )
-    assert reasons(harness.log_in()) == [reason]
+    assert event_reasons(harness.log_in()) == [reason]
 
 
 def test_userinfo_disabled_is_not_fetched() -> None:
     harness = Harness(settings(provider={"skip_claims_from_profile_url": True}))
     harness.config.id_token_claims["email"] = None
     response = harness.log_in()
-    assert reasons(response) == ["email_missing"]
+    assert event_reasons(response) == ["email_missing"]
     assert "oidc_email_claim" in response.events[0].detail
     assert harness.idp.count("userinfo") == 0
 
@@ -744,7 +744,7 @@ def test_userinfo_disabled_is_not_fetched() -> None:
 def test_az07_unverified_email_denied(harness: Harness, verified: Any) -> None:
     harness.config.id_token_claims["email_verified"] = verified
     response = harness.log_in()
-    assert reasons(response) == ["email_unverified"]
+    assert event_reasons(response) == ["email_unverified"]
 
 
 def test_az07_unverified_email_allowed_by_option() -> None:
@@ -831,14 +831,14 @@ def test_login_without_allowed_group_denied() -> None:
     response = harness.log_in("bob")
     assert response.status == 403
     assert [event.kind for event in response.events] == ["login_denied"]
-    assert reasons(response) == ["groups"]
+    assert event_reasons(response) == ["groups"]
     assert b"_oauth2_proxy" not in harness.jar
     assert harness.log_in("alice").status == 302
 
 
 def test_login_of_other_email_domain_denied() -> None:
     harness = Harness(settings(email_domains=("company.example",)))
-    assert reasons(harness.log_in()) == ["email"]
+    assert event_reasons(harness.log_in()) == ["email"]
 
 
 def test_ck29_session_too_large_for_cookies_shows_error_page() -> None:
@@ -846,7 +846,7 @@ def test_ck29_session_too_large_for_cookies_shows_error_page() -> None:
     harness.config.padding = 20_000
     response = harness.log_in()
     assert response.status == 500
-    assert reasons(response) == ["session_too_large"]
+    assert event_reasons(response) == ["session_too_large"]
     assert "session_cookie_max_parts" in response.events[0].detail
 
 
@@ -903,14 +903,14 @@ def test_lg41_callback_url_from_settings(
     harness = Harness(settings(**changes))
     prefix = changes.get("proxy_prefix", "/oauth2")
     response = harness.get(f"{prefix}/start")
-    params = params_of(header(response, b"location").decode())
+    params = query_params(header(response, b"location").decode())
     assert params["redirect_uri"] == expected
 
 
 def test_callback_url_without_secure_cookies_has_request_scheme() -> None:
     harness = Harness(settings(cookie={"secure": False}))
     response = harness.get("/oauth2/start", secure=False)
-    params = params_of(header(response, b"location").decode())
+    params = query_params(header(response, b"location").decode())
     assert params["redirect_uri"] == "http://app.example.com/oauth2/callback"
 
 
@@ -935,7 +935,7 @@ def test_callback_of_removed_provider_fails(harness: Harness) -> None:
     harness.run(harness.proxy.warm_up())
     response = harness.finish_login(url)
     assert response.status == 503
-    assert reasons(response) == ["not_ready"]
+    assert event_reasons(response) == ["not_ready"]
 
 
 def test_session_of_unknown_provider_rejected(harness: Harness) -> None:
@@ -951,9 +951,11 @@ def test_start_chooses_provider_by_id() -> None:
     second = provider_settings(id="second", client_id="app2", name="Second")
     harness = Harness(settings(providers=(provider_settings(), second)))
     response = harness.get("/oauth2/start?provider=second")
-    assert params_of(header(response, b"location").decode())["client_id"] == "app2"
+    assert query_params(header(response, b"location").decode())["client_id"] == "app2"
     response = harness.get("/oauth2/start?provider=unknown")
-    assert params_of(header(response, b"location").decode())["client_id"] == "authproxy"
+    assert (
+        query_params(header(response, b"location").decode())["client_id"] == "authproxy"
+    )
 
 
 def test_start_before_discovery_shows_error_page(harness: Harness) -> None:
@@ -991,7 +993,7 @@ def test_start_with_wrong_issuer_shows_error_page(
         fresh.config.discovery.update(document)
     for _ in range(2):
         response = fresh.get("/oauth2/start")
-        assert (response.status, reasons(response)) == (503, [reason])
+        assert (response.status, event_reasons(response)) == (503, [reason])
         assert (b"issuer URL" in response.body) == (reason == "wrong_issuer")
         assert text in response.events[0].detail
     fresh.config.failing.clear()

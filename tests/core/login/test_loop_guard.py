@@ -128,7 +128,7 @@ def test_lg01_lg10_other_callbacks_do_not_restart(
     assert not harness.idp.count("token")
 
 
-def test_restart_with_oauth2_proxy_format_not_possible() -> None:
+def test_lost_login_in_oauth2_proxy_format_does_not_restart() -> None:
     harness = Harness(settings(cookie={"format": "oauth2-proxy"}))
     url = harness.start_login()
     assert follow_callback(harness, url, *PAGE, jar={}).status == 403

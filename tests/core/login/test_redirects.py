@@ -182,16 +182,16 @@ def test_is_safe_never_raises(target: str) -> None:
     assert POLICY.allows(target, OWN) in (True, False)
 
 
-def chosen(
+def choose_target(
     *fields: tuple[bytes, bytes],
     target: bytes = b"/own?x=1",
     rd: str = "",
     peer: str = "10.0.0.1",
 ) -> str:
-    given_settings = settings(reverse_proxy=True, whitelist_domains=(".example.com",))
+    configured = settings(reverse_proxy=True, whitelist_domains=(".example.com",))
     request = Request(b"GET", target, ((b"host", HOST), *fields), peer)
-    original = TrustedProxies(given_settings).original(request)
-    return RedirectPolicy(given_settings).choose(
+    original = TrustedProxies(configured).original(request)
+    return RedirectPolicy(configured).choose(
         request, original, {"rd": rd} if rd else {}
     )
 
@@ -201,16 +201,16 @@ def test_choose_returns_first_allowed_candidate() -> None:
     uri = (b"x-forwarded-uri", b"/forwarded?y=2")
     host = (b"x-forwarded-host", b"other.example.com")
     forwarded = (b"x-forwarded-host", b"evil.com")
-    assert chosen(header, uri, rd="/rd") == "/rd"
-    assert chosen(header, uri, rd="//evil.com") == "/header"
-    assert chosen(header, header, uri) == "/forwarded?y=2"
-    assert chosen(uri) == "/forwarded?y=2"
-    assert chosen(host, uri) == "http://other.example.com/forwarded?y=2"
-    assert chosen(forwarded, uri) == "/forwarded?y=2"
-    assert chosen() == "/own?x=1"
-    assert chosen(target=b"/oauth2/sign_in?x=1") == "/"
-    assert chosen((b"x-forwarded-uri", b"/oauth2/auth")) == "/"
-    assert chosen((b"x-auth-request-redirect", b"/\xff")) == "/own?x=1"
+    assert choose_target(header, uri, rd="/rd") == "/rd"
+    assert choose_target(header, uri, rd="//evil.com") == "/header"
+    assert choose_target(header, header, uri) == "/forwarded?y=2"
+    assert choose_target(uri) == "/forwarded?y=2"
+    assert choose_target(host, uri) == "http://other.example.com/forwarded?y=2"
+    assert choose_target(forwarded, uri) == "/forwarded?y=2"
+    assert choose_target() == "/own?x=1"
+    assert choose_target(target=b"/oauth2/sign_in?x=1") == "/"
+    assert choose_target((b"x-forwarded-uri", b"/oauth2/auth")) == "/"
+    assert choose_target((b"x-auth-request-redirect", b"/\xff")) == "/own?x=1"
 
 
 def test_or34_forwarded_headers_of_untrusted_client_ignored() -> None:
@@ -220,20 +220,20 @@ def test_or34_forwarded_headers_of_untrusted_client_ignored() -> None:
         (b"forwarded", b"host=evil.com"),
         (b"x-original-url", b"https://evil.com/"),
     )
-    assert chosen(*fields, peer="203.0.113.9") == "/own?x=1"
+    assert choose_target(*fields, peer="203.0.113.9") == "/own?x=1"
 
 
 def test_or35_unlisted_host_of_gateway_rejected() -> None:
     forwarded = (b"x-forwarded-host", b"evil.com")
-    assert chosen(forwarded, (b"x-forwarded-uri", b"/x")) == "/x"
+    assert choose_target(forwarded, (b"x-forwarded-uri", b"/x")) == "/x"
 
 
-def test_or37_target_with_other_scheme_rejected() -> None:
+def test_or37_forwarded_scheme_limited_to_http_and_https() -> None:
     host = (b"x-forwarded-host", b"other.example.com")
-    assert chosen(host, (b"x-forwarded-proto", b"javascript"), target=b"/x") == (
+    assert choose_target(host, (b"x-forwarded-proto", b"javascript"), target=b"/x") == (
         "http://other.example.com/x"
     )
-    assert chosen(host, (b"x-forwarded-proto", b"HTTPS"), target=b"/x") == (
+    assert choose_target(host, (b"x-forwarded-proto", b"HTTPS"), target=b"/x") == (
         "https://other.example.com/x"
     )
 
@@ -241,15 +241,15 @@ def test_or37_target_with_other_scheme_rejected() -> None:
 def test_or44_proxy_endpoints_rejected_as_login_target() -> None:
     host = (b"x-forwarded-host", b"other.example.com")
     uri = (b"x-forwarded-uri", b"/oauth2/auth")
-    assert chosen(host, uri) == "http://other.example.com/"
-    assert chosen(uri, rd="/oauth2/sign_out") == "/"
+    assert choose_target(host, uri) == "http://other.example.com/"
+    assert choose_target(uri, rd="/oauth2/sign_out") == "/"
 
 
 def test_or41_sign_in_page_allowed_as_sign_out_target() -> None:
-    own_settings = settings()
-    policy = RedirectPolicy(own_settings)
+    configured = settings()
+    policy = RedirectPolicy(configured)
     request = Request(b"GET", b"/oauth2/sign_out", ((b"host", HOST),), "203.0.113.9")
-    original = TrustedProxies(own_settings).original(request)
+    original = TrustedProxies(configured).original(request)
     for rd, target in (
         ("/oauth2/sign_in", "/oauth2/sign_in"),
         ("//evil.com", "/"),
@@ -265,8 +265,8 @@ def test_or41_sign_in_page_allowed_as_sign_out_target() -> None:
 
 def test_redirect_ambiguous_request_target_falls_back_to_root() -> None:
     # The only candidate is the request target, which browsers do not parse as a path.
-    assert chosen(target=b"//evil.com/x") == "/"
-    assert chosen(target=b"/\\evil.com/x") == "/"
+    assert choose_target(target=b"//evil.com/x") == "/"
+    assert choose_target(target=b"/\\evil.com/x") == "/"
 
 
 @pytest.mark.parametrize(
@@ -295,8 +295,8 @@ def test_redirect_ambiguous_request_target_falls_back_to_root() -> None:
 def test_target_on_original_origin_needs_no_whitelist_entry(
     rd: str, fields: tuple[tuple[bytes, bytes], ...], target: str
 ) -> None:
-    own_settings = settings(reverse_proxy=True)
+    configured = settings(reverse_proxy=True)
     request = Request(b"GET", b"/own", ((b"host", HOST), *fields), "10.0.0.1")
-    original = TrustedProxies(own_settings).original(request)
-    policy = RedirectPolicy(own_settings)
+    original = TrustedProxies(configured).original(request)
+    policy = RedirectPolicy(configured)
     assert policy.choose(request, original, {"rd": rd}) == target

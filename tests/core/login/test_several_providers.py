@@ -199,7 +199,7 @@ def test_lost_login_with_several_providers_does_not_restart() -> None:
     idp.harness.jar.clear()
     target = f"/oauth2/callback?code=code-1&state={params['state']}"
     assert idp.harness.get(target, *navigates).status == 403
-    idp = bound_endpoints()  # one provider per host
+    idp = host_bound_endpoints()  # one provider per host
     response = idp.harness.get("/oauth2/start", host_field(B))
     params = dict(parse_qsl(urlsplit(header(response, b"location").decode()).query))
     idp.harness.jar.clear()
@@ -213,7 +213,7 @@ def test_lost_login_with_several_providers_does_not_restart() -> None:
 A, B, OTHER = "a.example.com", "b.example.com", "other.example.com"
 
 
-def bound_endpoints(**more: Any) -> Endpoints:
+def host_bound_endpoints(**more: Any) -> Endpoints:
     return endpoints({"hosts": (A,)}, {"hosts": (B,)}, **more)
 
 
@@ -229,7 +229,7 @@ def test_host_offers_its_bound_provider() -> None:
 
 
 def test_session_valid_only_where_provider_offered() -> None:
-    idp = bound_endpoints(cookie={"refresh": 60.0})
+    idp = host_bound_endpoints(cookie={"refresh": 60.0})
     assert log_in(idp, A).status == 302
     assert check(idp, A).status == 202
     assert check(idp, B).status == 401
@@ -287,14 +287,14 @@ def test_id_token_sent_only_to_its_issuer() -> None:
 
 
 def test_start_on_bound_host_ignores_other_provider() -> None:
-    idp = bound_endpoints()
+    idp = host_bound_endpoints()
     assert log_in(idp, B, "staff").status == 302
     assert check(idp, B).status == 202
     assert check(idp, A).status == 401
 
 
 def test_start_on_host_without_provider_shows_page() -> None:
-    idp = bound_endpoints()
+    idp = host_bound_endpoints()
     assert (
         "Sign in with"
         not in idp.harness.get("/oauth2/sign_in", host_field(OTHER)).body.decode()
@@ -306,7 +306,7 @@ def test_start_on_host_without_provider_shows_page() -> None:
 
 
 def test_provider_chosen_by_host_of_redirect_target() -> None:
-    idp = bound_endpoints(
+    idp = host_bound_endpoints(
         core={
             "redirect_url": "https://auth.example.com/oauth2/callback",
             "whitelist_domains": (".example.com",),
@@ -324,7 +324,7 @@ def test_provider_chosen_by_host_of_redirect_target() -> None:
 
 
 def test_skip_provider_button_with_single_bound_provider() -> None:
-    idp = bound_endpoints(core={"skip_provider_button": True})
+    idp = host_bound_endpoints(core={"skip_provider_button": True})
     response = idp.harness.get("/app", host_field(B), (b"accept", b"text/html"))
     assert header(response, b"location").startswith(b"https://www.facebook.com/")
 
@@ -351,7 +351,7 @@ def test_any_host_is_handled(host: str, asked: str) -> None:
     assert chosen is None or binding.serves(host, chosen)
 
 
-def test_provider_denial_applies_to_its_sessions() -> None:
+def test_login_reports_failure_of_chosen_provider() -> None:
     idp = endpoints(responses={"GET https://graph.facebook.com/v2.5/me": status(400)})
     response = idp.finish(idp.start_login("/oauth2/start?provider=partners"))
     assert response.events[0].reason == "validation"

@@ -348,7 +348,7 @@ def test_logout_token_with_any_claims_handled(changes: dict[str, Any]) -> None:
 # -- front-channel logout
 
 
-def frame(scene: Scene, name: str, query: str) -> Respond:
+def load_front_channel(scene: Scene, name: str, query: str) -> Respond:
     return scene.fleet[0].get(
         f"/oauth2/frontchannel-logout?{query}", jar=scene.jars[name]
     )
@@ -358,7 +358,9 @@ def frame(scene: Scene, name: str, query: str) -> Respond:
 def test_front_channel_revokes_session_of_browser(kind: str) -> None:
     scene = Scene(kind)
     copy = dict(scene.jars["alice"])
-    response = frame(scene, "alice", f"iss={ISSUER}&sid={scene.sid('alice')}")
+    response = load_front_channel(
+        scene, "alice", f"iss={ISSUER}&sid={scene.sid('alice')}"
+    )
     assert response.status == 200
     assert not scene.jars["alice"]
     policy = header(response, b"content-security-policy")
@@ -386,7 +388,7 @@ def test_front_channel_with_other_session_rejected(kind: str, query: str) -> Non
     scene = Scene(kind)
     query = query.replace("ISS", ISSUER).replace("SID", scene.sid("alice"))
     query = query.replace("BOB", scene.sid("bob"))
-    response = frame(scene, "alice", query)
+    response = load_front_channel(scene, "alice", query)
     assert response.status == 400
     assert not headers(response, b"set-cookie")
     assert scene.valid_sessions() == {"alice", "alice-again", "bob"}
@@ -396,10 +398,10 @@ def test_front_channel_without_session_rejected() -> None:
     scene = Scene("ticket")
     scene.jars["carol"] = {}
     query = f"iss={ISSUER}&sid={scene.sid('alice')}"
-    assert frame(scene, "carol", query).status == 400
+    assert load_front_channel(scene, "carol", query).status == 400
     scene.fleet.store.values.clear()
     scene.fleet[0].proxy.store_changed(None)
-    assert frame(scene, "alice", query).status == 400
+    assert load_front_channel(scene, "alice", query).status == 400
 
 
 def test_front_channel_before_discovery_forbids_framing() -> None:
@@ -412,7 +414,7 @@ def test_front_channel_before_discovery_forbids_framing() -> None:
 # -- sign-out at the provider
 
 
-def at_provider(**changes: Any) -> Harness:
+def harness_with_provider_sign_out(**changes: Any) -> Harness:
     logout = LogoutSettings(at_provider=True)
     harness = Harness(settings(logout=logout, **changes))
     harness.log_in()
@@ -420,7 +422,7 @@ def at_provider(**changes: Any) -> Harness:
 
 
 def test_lo05_sign_out_redirects_to_provider() -> None:
-    harness = at_provider()
+    harness = harness_with_provider_sign_out()
     token = harness.proxy._sessions.lookup(harness.request("/").headers)
     assert token is not None
     response = harness.get("/oauth2/sign_out?rd=/bye")
@@ -436,13 +438,13 @@ def test_lo05_sign_out_redirects_to_provider() -> None:
 
 
 def test_post_logout_redirect_has_request_scheme() -> None:
-    harness = at_provider(cookie={"secure": False})
+    harness = harness_with_provider_sign_out(cookie={"secure": False})
     location = header(harness.get("/oauth2/sign_out", secure=False), b"location")
     assert b"post_logout_redirect_uri=http%3A%2F%2Fapp.example.com%2F" in location
 
 
 def test_post_logout_redirect_to_whitelisted_host() -> None:
-    harness = at_provider(whitelist_domains=(".example.com",))
+    harness = harness_with_provider_sign_out(whitelist_domains=(".example.com",))
     response = harness.get("/oauth2/sign_out?rd=https://www.example.com/x")
     assert b"uri=https%3A%2F%2Fwww.example.com%2Fx" in header(response, b"location")
 
@@ -456,7 +458,7 @@ def test_sign_out_without_end_session_endpoint_stays_local() -> None:
     assert header(harness.get("/oauth2/sign_out"), b"location") == b"/"
 
 
-def backend(outcome: Any) -> tuple[Harness, list[Fetch], Respond]:
+def sign_out_with_backend_logout(outcome: Any) -> tuple[Harness, list[Fetch], Respond]:
     """Sign out with a backend_logout_url that returns or raises *outcome*."""
     url = "https://idp.example.com/end?token={id_token}"
     harness = Harness(settings(provider={"backend_logout_url": url}))
@@ -476,7 +478,7 @@ def backend(outcome: Any) -> tuple[Harness, list[Fetch], Respond]:
 
 @pytest.mark.parametrize("status", [200, 204])
 def test_sign_out_calls_backend_logout_url(status: int) -> None:
-    harness, [asked], response = backend(Response(status))
+    harness, [asked], response = sign_out_with_backend_logout(Response(status))
     assert asked.method == "GET"
     assert asked.url.startswith("https://idp.example.com/end?token=ey")
     assert header(response, b"location") == b"/bye"
@@ -486,7 +488,7 @@ def test_sign_out_calls_backend_logout_url(status: int) -> None:
 
 @pytest.mark.parametrize("outcome", [Response(500), FetchError("connection refused")])
 def test_sign_out_with_failing_backend_logout_revokes_session(outcome: Any) -> None:
-    harness, _, response = backend(outcome)
+    harness, _, response = sign_out_with_backend_logout(outcome)
     assert response.status == 302
     assert [event.kind for event in response.events] == ["logged_out", "logout_failed"]
     assert "ey" not in response.events[1].detail
@@ -504,7 +506,9 @@ def test_sign_out_without_session_calls_no_backend_logout() -> None:
 REVOKES = LogoutSettings(revokes_tokens=True)
 
 
-def revoking(outcome: Any, **provider: Any) -> tuple[list[Fetch], Respond]:
+def sign_out_with_revocation(
+    outcome: Any, **provider: Any
+) -> tuple[list[Fetch], Respond]:
     """Sign out with token revocation, which returns or raises *outcome*."""
     harness = Harness(settings(logout=REVOKES, provider=provider), ready=False)
     harness.config.discovery["revocation_endpoint"] = f"{ISSUER}/revoke"
@@ -526,7 +530,7 @@ def revoking(outcome: Any, **provider: Any) -> tuple[list[Fetch], Respond]:
 
 
 def test_lo10_sign_out_revokes_refresh_token() -> None:
-    [asked], response = revoking(Response(200))
+    [asked], response = sign_out_with_revocation(Response(200))
     assert (asked.method, asked.url) == ("POST", f"{ISSUER}/revoke")
     assert asked.purpose == "revocation"
     assert b"token_type_hint=refresh_token" in asked.body
@@ -536,7 +540,7 @@ def test_lo10_sign_out_revokes_refresh_token() -> None:
 
 @pytest.mark.parametrize("outcome", [Response(503), FetchError("connection refused")])
 def test_lo10_sign_out_with_failing_revocation_revokes_session(outcome: Any) -> None:
-    _, response = revoking(outcome)
+    _, response = sign_out_with_revocation(outcome)
     assert [event.kind for event in response.events] == ["logged_out", "logout_failed"]
     assert response.events[1].reason == "revocation"
 

@@ -26,13 +26,13 @@ def pages(providers: Any = ONE, **changes: Any) -> Pages:
     return Pages(settings(pages=PageSettings(**texts), **changes), providers)
 
 
-def sign_in(made: Pages, redirect: str = "/", status: int = 200) -> str:
-    return made.sign_in(status=status, redirect=redirect).body.decode()
+def sign_in(built: Pages, redirect: str = "/", status: int = 200) -> str:
+    return built.sign_in(status=status, redirect=redirect).body.decode()
 
 
-def error(made: Pages, **changes: Any) -> Respond:
+def error(built: Pages, **changes: Any) -> Respond:
     values = {"status": 500, "message": "it failed", "request_id": "id-1"}
-    return made.error(**(values | changes))
+    return built.error(**(values | changes))
 
 
 def test_sign_in_page_has_single_button() -> None:
@@ -89,8 +89,8 @@ def test_error_page_has_message_and_request_id() -> None:
 
 
 def test_error_page_detail_only_with_debug_option() -> None:
-    made = pages(show_debug_on_error=True)
-    assert b"a detail" in error(made, detail="a detail").body
+    built = pages(show_debug_on_error=True)
+    assert b"a detail" in error(built, detail="a detail").body
     custom = pages(show_debug_on_error=True, error_template="<p>{{.Message}}</p>")
     assert error(custom, detail="a detail").body == b"<p>a detail</p>"
     assert error(custom).body == b"<p>it failed</p>"
@@ -120,10 +120,10 @@ def test_pages_keep_headers_and_events() -> None:
     ],
 )
 def test_ou01_ou04_redirect_target_escaped(rd: str) -> None:
-    made = pages()
+    built = pages()
     for text in (
-        sign_in(made, rd),
-        error(made, redirect=rd, message=rd).body.decode(),
+        sign_in(built, rd),
+        error(built, redirect=rd, message=rd).body.decode(),
     ):
         assert "<script>alert" not in text
         assert 'href="javascript:' not in text
@@ -162,10 +162,10 @@ def test_custom_template_gets_all_fields() -> None:
         "{{.CustomLogin}}|{{.Redirect}}|{{.Version}}|{{.ProxyPrefix}}|{{.Footer}}|"
         "{{if .LogoData}}logo{{end}}{{end}}"
     )
-    made = pages(
+    built = pages(
         sign_in_template=template, banner="<b>hi</b>", footer="f", version="1.2"
     )
-    response = made.sign_in(status=403, redirect="/a&b")
+    response = built.sign_in(status=403, redirect="/a&b")
     assert response.body == (
         b"Keycloak|<b>hi</b>|403|false|/a&amp;b|1.2|/oauth2|f|logo"
     )
@@ -193,12 +193,12 @@ def test_custom_template_not_renderable_rejected_at_startup() -> None:
 
 def test_custom_template_failure_renders_built_in_page() -> None:
     template = '{{if ne .Redirect "/"}}{{index .Redirect 5}}{{end}}ok'
-    made = pages(
+    built = pages(
         sign_in_template=template, error_template=template, show_debug_on_error=True
     )
-    assert sign_in(made) == "ok"
-    shown = made.sign_in(status=403, redirect="/x", headers=((b"x-a", b"1"),))
-    failed = error(made, redirect="/x", detail="a detail")
+    assert sign_in(built) == "ok"
+    shown = built.sign_in(status=403, redirect="/x", headers=((b"x-a", b"1"),))
+    failed = error(built, redirect="/x", detail="a detail")
     for response, file in ((shown, "sign_in.html"), (failed, "error.html")):
         assert b"<main" in response.body
         assert b"default-src 'none'" in header(response, b"content-security-policy")
@@ -210,34 +210,34 @@ def test_custom_template_failure_renders_built_in_page() -> None:
     assert b"a detail" in failed.body
 
 
-def policy_of(**changes: Any) -> str:
+def read_policy(**changes: Any) -> str:
     response = pages(**changes).sign_in(status=200, redirect="/")
     return header(response, b"content-security-policy").decode()
 
 
-def hash_of(text: str) -> str:
+def csp_hash(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 def test_policy_allows_operator_styles_but_no_scripts() -> None:
-    csp = policy_of(
+    csp = read_policy(
         banner='<b style="color:red&amp;">x</b>',
         footer="<style>p{}</style>tail<script>f()</script>",
         logo='<svg style><style>.a{fill:red}</style><path class="a"/></svg>',
     )
     styles = next(part for part in csp.split("; ") if part.startswith("style-src"))
     for text in ("p{}", ".a{fill:red}", "color:red&"):
-        assert hash_of(text) in styles
+        assert csp_hash(text) in styles
     assert styles.count("sha256") == 4
     assert "'unsafe-hashes'" in styles
-    assert hash_of("f()") not in csp
-    assert "unsafe-hashes" not in policy_of(footer="<b>plain</b>")
+    assert csp_hash("f()") not in csp
+    assert "unsafe-hashes" not in read_policy(footer="<b>plain</b>")
 
 
 def test_policy_allows_remote_images_only_if_used() -> None:
-    assert "img-src data:;" in policy_of(footer="<img src='data:x'><img src>")
-    assert "img-src data: https:;" in policy_of(footer="<img src='https://h/x.png'>")
+    assert "img-src data:;" in read_policy(footer="<img src='data:x'><img src>")
+    assert "img-src data: https:;" in read_policy(footer="<img src='https://h/x.png'>")
 
 
 def test_robots_text_configured() -> None:

@@ -52,7 +52,7 @@ def endpoints(responses: dict[str, Any] | None = None, **more: Any) -> Endpoints
     )
 
 
-def limited(responses: dict[str, Any] | None = None, **github: Any) -> Endpoints:
+def restricted(responses: dict[str, Any] | None = None, **github: Any) -> Endpoints:
     return endpoints(responses, github=GithubSettings(**github))
 
 
@@ -108,7 +108,7 @@ def test_login_reads_identity() -> None:
 def test_organization_team_and_user_restrictions(
     github: dict[str, Any], reason: str
 ) -> None:
-    idp = limited(**github)
+    idp = restricted(**github)
     if reason:
         assert idp.failure() == reason
     else:
@@ -152,7 +152,7 @@ def test_organization_with_colon_does_not_match_team() -> None:
     ],
 )
 def test_repository_restriction_by_access(repository: Any, reason: str) -> None:
-    idp = limited({REPO: repository}, repo="acme/app")
+    idp = restricted({REPO: repository}, repo="acme/app")
     if reason:
         assert idp.failure() == reason
     else:
@@ -164,7 +164,7 @@ def test_repository_restriction_by_access(repository: Any, reason: str) -> None:
     [(204, ""), (404, "not_allowed"), (401, "groups_failed"), (200, "groups_failed")],
 )
 def test_collaborators_read_with_github_token(code: int, reason: str) -> None:
-    idp = limited({MEMBER: status(code)}, repo="acme/app", token=Secret("own-token"))
+    idp = restricted({MEMBER: status(code)}, repo="acme/app", token=Secret("own-token"))
     if reason:
         assert idp.failure() == reason
         return
@@ -174,7 +174,7 @@ def test_collaborators_read_with_github_token(code: int, reason: str) -> None:
 
 
 def test_repository_not_checked_with_organization() -> None:
-    assert limited(org="acme", repo="acme/app").log_in().status == 302
+    assert restricted(org="acme", repo="acme/app").log_in().status == 302
 
 
 @pytest.mark.parametrize(

@@ -230,11 +230,11 @@ def test_login_without_granted_scope_fails() -> None:
     assert idp.harness.events[-1].kind == "provider_ready"
 
 
-def member(group: str) -> str:
+def has_member_url(group: str) -> str:
     return f"GET {DIRECTORY}/groups/{group}/hasMember/alice%40example.com"
 
 
-def direct(group: str) -> str:
+def member_url(group: str) -> str:
     return f"GET {DIRECTORY}/groups/{group}/members/alice%40example.com"
 
 
@@ -244,25 +244,43 @@ DEVS, OPS = "devs%40example.com", "ops%40example.com"
 @pytest.mark.parametrize(
     ("responses", "groups"),
     [
-        ({member(DEVS): {"isMember": True}, member(OPS): {"isMember": False}}, "devs"),
-        ({member(DEVS): status(404), member(OPS): {"isMember": True}}, "ops"),
-        # Google returns 400 for users of other domains.
         (
             {
-                member(DEVS): status(400),
-                direct(DEVS): {"status": "ACTIVE"},
-                member(OPS): status(400),
-                direct(OPS): {"status": "SUSPENDED"},
+                has_member_url(DEVS): {"isMember": True},
+                has_member_url(OPS): {"isMember": False},
             },
             "devs",
         ),
-        ({member(DEVS): {"isMember": "true"}, member(OPS): {"isMember": 1}}, ""),
         (
             {
-                member(DEVS): status(400),
-                direct(DEVS): status(404),
-                member(OPS): status(400),
-                direct(OPS): status(400),
+                has_member_url(DEVS): status(404),
+                has_member_url(OPS): {"isMember": True},
+            },
+            "ops",
+        ),
+        # Google returns 400 for users of other domains.
+        (
+            {
+                has_member_url(DEVS): status(400),
+                member_url(DEVS): {"status": "ACTIVE"},
+                has_member_url(OPS): status(400),
+                member_url(OPS): {"status": "SUSPENDED"},
+            },
+            "devs",
+        ),
+        (
+            {
+                has_member_url(DEVS): {"isMember": "true"},
+                has_member_url(OPS): {"isMember": 1},
+            },
+            "",
+        ),
+        (
+            {
+                has_member_url(DEVS): status(400),
+                member_url(DEVS): status(404),
+                has_member_url(OPS): status(400),
+                member_url(OPS): status(400),
             },
             "",
         ),
@@ -298,8 +316,8 @@ def test_membership_of_configured_groups(
 )
 def test_az19_directory_failure_fails_login(response: Any, reason: str) -> None:
     more: dict[str, Any] = {"google": {"groups": ("devs@example.com",)}}
-    assert workspace({member(DEVS): response}, **more).failure() == reason
-    responses = {member(DEVS): status(400), direct(DEVS): response}
+    assert workspace({has_member_url(DEVS): response}, **more).failure() == reason
+    responses = {has_member_url(DEVS): status(400), member_url(DEVS): response}
     assert workspace(responses, **more).failure() == reason
     assert workspace({f"GET {DIRECTORY}/groups": response}).failure() == reason
 
@@ -359,26 +377,26 @@ def test_organization_id_is_preferred_username(user: Any, name: str) -> None:
 
 def test_refresh_after_leaving_group_denied_until_rejoined() -> None:
     idp = workspace(
-        {member(DEVS): {"isMember": True}},
+        {has_member_url(DEVS): {"isMember": True}},
         google={"groups": ("devs@example.com",)},
         cookie={"refresh": 60.0},
     )
     idp.log_in()
-    idp.responses[member(DEVS)] = status(503)
+    idp.responses[has_member_url(DEVS)] = status(503)
     assert idp.later(61).status == 202  # transient failure
-    idp.responses[member(DEVS)] = {"isMember": False}
+    idp.responses[has_member_url(DEVS)] = {"isMember": False}
     assert idp.later(61).status == 403
 
 
 # -- other credentials
 
 
-def signs(fetch: Fetch) -> Response:
+def sign_jwt(fetch: Fetch) -> Response:
     """Return the response of signJwt for the request's payload."""
     return json({"keyId": "k", "signedJwt": orjson.loads(fetch.body)["payload"]})
 
 
-def impersonating(
+def impersonate(
     responses: dict[str, Any], credentials: dict[str, Any] | None = None, **more: Any
 ) -> Endpoints:
     return workspace(
@@ -394,11 +412,11 @@ def impersonating(
 
 def test_metadata_server_credentials_sign_with_google() -> None:
     principal = "vm@p.iam.gserviceaccount.com"
-    idp = impersonating(
+    idp = impersonate(
         {
             f"GET {METADATA}/token": {"access_token": "vm-1", "expires_in": 3599},
             f"GET {METADATA}/email": Response(200, (), principal.encode()),
-            f"POST {SIGN_JWT}/vm%40p.iam.gserviceaccount.com:signJwt": signs,
+            f"POST {SIGN_JWT}/vm%40p.iam.gserviceaccount.com:signJwt": sign_jwt,
         }
     )
     idp.harness.run(idp.harness.proxy.warm_up())
@@ -412,10 +430,10 @@ def test_metadata_server_credentials_sign_with_google() -> None:
 
 
 def test_authorized_user_credentials_sign_with_google() -> None:
-    idp = impersonating(
+    idp = impersonate(
         {
             EXCHANGE: Turns({"access_token": "user-1"}, GRANTED),
-            f"POST {SIGN_JWT}/sa%40p:signJwt": signs,
+            f"POST {SIGN_JWT}/sa%40p:signJwt": sign_jwt,
         },
         {
             "type": "authorized_user",
@@ -440,10 +458,10 @@ def test_authorized_user_credentials_sign_with_google() -> None:
 @pytest.mark.parametrize("response", [status(403), {"keyId": "k"}])
 def test_unsigned_assertion_fails_login(response: Any) -> None:
     good = {"access_token": "vm-1"}
-    idp = impersonating(
+    idp = impersonate(
         {
             f"GET {METADATA}/token": good,
-            f"POST {SIGN_JWT}/sa:signJwt": Turns(response, signs),
+            f"POST {SIGN_JWT}/sa:signJwt": Turns(response, sign_jwt),
         },
         target_principal="sa",
     )
@@ -458,9 +476,9 @@ def test_service_account_email_required_for_signing() -> None:
     responses = {
         f"GET {METADATA}/token": {"access_token": "vm-1"},
         f"GET {METADATA}/email": Turns(status(404), Response(200, (), b"sa")),
-        f"POST {SIGN_JWT}/sa:signJwt": signs,
+        f"POST {SIGN_JWT}/sa:signJwt": sign_jwt,
     }
-    idp = impersonating(responses)
+    idp = impersonate(responses)
     idp.harness.run(idp.harness.proxy.warm_up())
     assert idp.harness.events[0].reason == "directory_failed"
 

@@ -25,7 +25,7 @@ def values_of(raw: dict[str, Any]) -> dict[str, Any]:
     return {key: Html(value) if key == "H" else value for key, value in raw.items()}
 
 
-def rendered(text: str, values: dict[str, Any]) -> str:
+def render(text: str, values: dict[str, Any]) -> str:
     return compile_templates({"t": text}).render("t", values).decode()
 
 
@@ -34,9 +34,9 @@ def test_render_equals_go(template: str) -> None:
     for raw, expected in zip(DATA["values"], DATA["templates"][template], strict=True):
         if expected is None:
             with pytest.raises(TemplateError):
-                rendered(template, values_of(raw))
+                render(template, values_of(raw))
         else:
-            assert rendered(template, values_of(raw)) == expected
+            assert render(template, values_of(raw)) == expected
 
 
 def test_render_page_equals_go() -> None:
@@ -63,8 +63,8 @@ def test_compile_unknown_field_rejected() -> None:
 def test_render_nested_calls_bounded() -> None:
     text = '{{define "r"}}<i>{{if .}}{{template "r" .}}{{end}}</i>{{end}}{{template "r" .X}}'
     with pytest.raises(TemplateError, match="too deep"):
-        rendered(text, {"X": "x"})
-    assert rendered(text, {"X": ""}) == "<i></i>"
+        render(text, {"X": "x"})
+    assert render(text, {"X": ""}) == "<i></i>"
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_compile_ambiguous_context_rejected(text: str) -> None:
 )
 def test_render_unsupported_operation_raises(text: str) -> None:
     with pytest.raises(TemplateError):
-        rendered(text, {"X": "x", "N": 3, "L": ["a"], "M": {"k": 1}})
+        render(text, {"X": "x", "N": 3, "L": ["a"], "M": {"k": 1}})
 
 
 @pytest.mark.parametrize(
@@ -186,9 +186,9 @@ def test_language_features(text: str, expected: str | None) -> None:
     if expected is None:
         # Go's output is in the data above; here only other exceptions would fail.
         with contextlib.suppress(TemplateError):
-            assert rendered(text, values)
+            assert render(text, values)
     else:
-        assert rendered(text, values) == expected
+        assert render(text, values) == expected
 
 
 def test_compile_recursive_templates_require_stable_context() -> None:
@@ -196,7 +196,7 @@ def test_compile_recursive_templates_require_stable_context() -> None:
     b = '{{define "b"}}{{template "a" .}}{{.X}}{{end}}{{template "a" .}}'
     good = '{{define "a"}}<i>' + loop + "</i>{{end}}" + b
     values = {"X": "1", "M": {"X": "2", "M": None}}
-    assert rendered(good, values) == "<i><i></i>2</i>"
+    assert render(good, values) == "<i><i></i>2</i>"
     bad = '{{define "a"}}' + loop + "<script>{{end}}" + b + "</script>"
     with pytest.raises(TemplateError, match="calls itself in two contexts"):
         compile_templates({"t": bad})
@@ -204,7 +204,7 @@ def test_compile_recursive_templates_require_stable_context() -> None:
 
 def test_named_escaper_does_not_replace_context_escaper() -> None:
     for text in ("{{html .X}}", "{{.X | html}}"):
-        page = rendered(f'<b onclick="f({text})">', {"X": "');alert(1)//\""})
+        page = render(f'<b onclick="f({text})">', {"X": "');alert(1)//\""})
         parser = _Parser()
         parser.feed(page)
         assert parser.attrs == ["onclick"]
@@ -350,16 +350,16 @@ def test_language_edge_cases(text: str, expected: str | None) -> None:
     }  # fmt: skip
     if expected is None:
         with contextlib.suppress(TemplateError):
-            assert rendered(text, values)
+            assert render(text, values)
     else:
-        assert rendered(text, values) == expected
+        assert render(text, values) == expected
 
 
 def test_css_value_with_escape_beyond_unicode() -> None:
-    text = rendered("<style>p{x:{{.X}}}</style>", {"X": "\\110000 \\41 \\d800 "})
+    text = render("<style>p{x:{{.X}}}</style>", {"X": "\\110000 \\41 \\d800 "})
     assert text == "<style>p{x:\U000110000 A\ufffd}</style>"
 
 
 def test_render_value_of_unsupported_type_raises() -> None:
     with pytest.raises(TemplateError, match="can't use"):
-        rendered("{{if .X}}{{end}}", {"X": 1.5})
+        render("{{if .X}}{{end}}", {"X": 1.5})

@@ -33,14 +33,14 @@ WEBSOCKET: Headers = (
 )
 
 
-def proxied(*upstreams: UpstreamSettings, **changes: Any) -> Harness:
+def signed_in(*upstreams: UpstreamSettings, **changes: Any) -> Harness:
     """Return a harness with a signed-in user."""
     harness = Harness(settings(upstreams=upstreams or (APP,), **changes))
     harness.log_in()
     return harness
 
 
-OPEN = proxied(reverse_proxy=True)
+OPEN = signed_in(reverse_proxy=True)
 
 
 def forward(harness: Harness, target: str, *headers: Header, **changes: Any) -> Forward:
@@ -49,7 +49,7 @@ def forward(harness: Harness, target: str, *headers: Header, **changes: Any) -> 
     return decision
 
 
-def at(path: str, rewrite: str = "", **changes: Any) -> UpstreamSettings:
+def upstream_at(path: str, rewrite: str = "", **changes: Any) -> UpstreamSettings:
     return UpstreamSettings(
         id=path, path=path, uri="http://x", rewrite_target=rewrite, **changes
     )
@@ -59,7 +59,7 @@ def at(path: str, rewrite: str = "", **changes: Any) -> UpstreamSettings:
 
 
 def test_forward_strips_session_cookies() -> None:
-    harness = proxied()
+    harness = signed_in()
     session = next(
         value for name, value in harness.request("/").headers if name == b"cookie"
     )
@@ -74,8 +74,12 @@ def test_forward_strips_session_cookies() -> None:
 
 
 def test_routes_rewriting_first_then_longer_path() -> None:
-    harness = proxied(
-        at("/"), at("/a/long/prefix/"), at("/x/"), at("^/a", "/r"), at("^/a/b", "/q")
+    harness = signed_in(
+        upstream_at("/"),
+        upstream_at("/a/long/prefix/"),
+        upstream_at("/x/"),
+        upstream_at("^/a", "/r"),
+        upstream_at("^/a/b", "/q"),
     )
     for target, chosen in (
         ("/a/long/prefix/x", "^/a"),
@@ -88,17 +92,17 @@ def test_routes_rewriting_first_then_longer_path() -> None:
 
 
 def test_forward_rewrites_target() -> None:
-    harness = proxied(at("^/api/(.*)$", "/$1?v=1"))
+    harness = signed_in(upstream_at("^/api/(.*)$", "/$1?v=1"))
     assert forward(harness, "/api/a%20b?z=1&a=2").target == b"/a%20b?a=2&v=1&z=1"
 
 
 def test_forward_without_rewrite_keeps_target() -> None:
     target = "/a%2fb%20;x?q=%zz&;"
-    assert forward(proxied(), target).target == target.encode()
+    assert forward(signed_in(), target).target == target.encode()
 
 
 def test_route_matches_decoded_path() -> None:
-    harness = proxied(at("/a b/"), at("/c/"))
+    harness = signed_in(upstream_at("/a b/"), upstream_at("/c/"))
     assert forward(harness, "/%61%20b/x").upstream.id == "/a b/"
     assert forward(harness, "/%61%20b/x").target == b"/%61%20b/x"
 
@@ -116,20 +120,20 @@ def test_route_matches_decoded_path() -> None:
     ],
 )
 def test_forward_unclean_path_redirects(target: str, location: bytes) -> None:
-    response = proxied().get(target)
+    response = signed_in().get(target)
     assert (response.status, response.body) == (301, b"")
     assert header(response, b"location") == location
 
 
 def test_route_with_raw_path_matches_undecoded_path() -> None:
-    harness = proxied(at("/a%2Fb/"), at("/"), proxy_raw_path=True)
+    harness = signed_in(upstream_at("/a%2Fb/"), upstream_at("/"), proxy_raw_path=True)
     assert forward(harness, "/a%2Fb/x").upstream.id == "/a%2Fb/"
     assert forward(harness, "/a%2F%2Fb").upstream.id == "/"
     assert header(harness.get("/a//b?x"), b"location") == b"/a/b?x"
 
 
 def test_forward_path_without_final_slash_redirects() -> None:
-    harness = proxied(at("/a/"), at("^/r/$", "/"))
+    harness = signed_in(upstream_at("/a/"), upstream_at("^/r/$", "/"))
     assert header(harness.get("/a?q=1"), b"location") == b"/a/?q=1"
     assert header(harness.get("/r"), b"location") == b"/r/"
     assert harness.get("/b").status == 404
@@ -137,7 +141,11 @@ def test_forward_path_without_final_slash_redirects() -> None:
 
 
 def test_route_with_path_variables() -> None:
-    harness = proxied(at("/u/{name}/"), at("/n/{id:[0-9]{2,3}}"), at("/c.d/{x}"))
+    harness = signed_in(
+        upstream_at("/u/{name}/"),
+        upstream_at("/n/{id:[0-9]{2,3}}"),
+        upstream_at("/c.d/{x}"),
+    )
     assert forward(harness, "/u/x/y").upstream.id == "/u/{name}/"
     assert forward(harness, "/n/12").upstream.id == "/n/{id:[0-9]{2,3}}"
     assert forward(harness, "/c.d/%C3%BC").upstream.id == "/c.d/{x}"
@@ -149,12 +157,12 @@ def test_route_with_path_variables() -> None:
 @pytest.mark.parametrize(
     ("upstream", "problem"),
     [
-        (at("/{a"), "braces"),
-        (at("/a}b{c}"), "braces"),
-        (at("/{a:(}"), "missing"),
-        (at("/{a}{b:[}"), "missing"),
-        (at("(", "/x"), "missing"),
-        (at("a"), "starts with /"),
+        (upstream_at("/{a"), "braces"),
+        (upstream_at("/a}b{c}"), "braces"),
+        (upstream_at("/{a:(}"), "missing"),
+        (upstream_at("/{a}{b:[}"), "missing"),
+        (upstream_at("(", "/x"), "missing"),
+        (upstream_at("a"), "starts with /"),
         (UpstreamSettings(id="", uri="http://x"), "empty id"),
         (UpstreamSettings(id="x", uri="file:x"), "expected a URL"),
         (UpstreamSettings(id="x", uri="gopher://x"), "gopher"),
@@ -168,14 +176,14 @@ def test_invalid_upstream_rejected(upstream: UpstreamSettings, problem: str) -> 
 def test_invalid_upstreams_reported_together() -> None:
     twice = UpstreamSettings(id="x", uri="http://x")
     with pytest.raises(SettingsError) as raised:
-        Harness(settings(upstreams=(twice, twice, at("a"))))
+        Harness(settings(upstreams=(twice, twice, upstream_at("a"))))
     assert len(raised.value.problems) == 3
 
 
 def test_upstream_tls_and_connection_settings() -> None:
     [upstream] = [
         forward(
-            proxied(
+            signed_in(
                 UpstreamSettings(
                     id="x",
                     uri="https://10.0.0.1",
@@ -198,14 +206,14 @@ def test_upstream_tls_and_connection_settings() -> None:
 # -- static files
 
 
-def served(harness: Harness, target: str) -> ServeFile:
+def serve_file(harness: Harness, target: str) -> ServeFile:
     decision = harness.send(target)
     assert isinstance(decision, ServeFile), decision
     return decision
 
 
 def test_forward_serves_static_files() -> None:
-    harness = proxied(
+    harness = signed_in(
         UpstreamSettings(id="root", path="/", uri="file:///srv/www/"),
         UpstreamSettings(id="web", path="/web/", uri="file:///srv/a%20b"),
         UpstreamSettings(id="one", path="/one", uri="file:///srv/one"),
@@ -222,25 +230,25 @@ def test_forward_serves_static_files() -> None:
         ("/old/x%20y", "/srv/new", "/n/x y"),
         ("/v/1/2", "/srv/var", "/v/1/2"),
     ):
-        decision = served(harness, target)
+        decision = serve_file(harness, target)
         assert (decision.root, decision.path) == (root, path)
-    assert upstream_name(served(harness, "/one")) == "one"
-    assert upstream_name(forward(proxied(), "/")) == "app"
+    assert upstream_name(serve_file(harness, "/one")) == "one"
+    assert upstream_name(forward(signed_in(), "/")) == "app"
     assert upstream_name(harness.get("/%FF")) == ""
-    assert served(harness, "/one").user == "alice@example.com"
+    assert serve_file(harness, "/one").user == "alice@example.com"
     assert harness.get("/%FF").status == 400
 
 
 # -- request headers
 
 
-def names(decision: Forward) -> list[bytes]:
+def field_names(decision: Forward) -> list[bytes]:
     return [name for name, _ in decision.headers]
 
 
 @pytest.mark.parametrize("peer", ["10.0.0.1", "203.0.113.9"])
 def test_forward_strips_identity_headers_of_client(peer: str) -> None:
-    harness = proxied(reverse_proxy=True)
+    harness = signed_in(reverse_proxy=True)
     spoofed = (
         (b"x-forwarded-user", b"root"),
         (b"x_auth_request.email", b"root"),
@@ -249,23 +257,23 @@ def test_forward_strips_identity_headers_of_client(peer: str) -> None:
         (b"content_length", b"5"),
         (b"x-custom", b"1"),
     )
-    found = names(forward(harness, "/", *spoofed, peer=peer))
+    found = field_names(forward(harness, "/", *spoofed, peer=peer))
     assert b"x-custom" in found
     assert not {name for name, _ in spoofed[:-1]} & {*found}
 
 
 def test_forward_keeps_client_header_if_rule_preserves_it() -> None:
     kept = HeaderRule("X-Forwarded-User", (ClaimSource("user"),), True)
-    harness = proxied(inject_request_headers=(kept,))
+    harness = signed_in(inject_request_headers=(kept,))
     decision = forward(harness, "/", (b"x-forwarded-user", b"me"))
     assert header_values(decision.headers, b"x-forwarded-user")[0] == b"me"
-    harness = proxied(strip_identity_headers=False)
-    assert b"gap-auth" in names(forward(harness, "/", (b"gap-auth", b"x")))
+    harness = signed_in(strip_identity_headers=False)
+    assert b"gap-auth" in field_names(forward(harness, "/", (b"gap-auth", b"x")))
 
 
 def test_forward_strips_exact_spelling_only() -> None:
     exact = HeaderRule("X-Forwarded-User", (ClaimSource("user"),), strip_exactly=True)
-    harness = proxied(at("/"), inject_request_headers=(exact,))
+    harness = signed_in(upstream_at("/"), inject_request_headers=(exact,))
     sent = ((b"x-forwarded-user", b"eve"), (b"x_forwarded_user", b"eve"))
 
     decision = forward(harness, "/", *sent)
@@ -276,7 +284,7 @@ def test_forward_strips_exact_spelling_only() -> None:
 
 
 def test_forward_keeps_forwarded_headers_of_trusted_proxy() -> None:
-    harness = proxied(reverse_proxy=True)
+    harness = signed_in(reverse_proxy=True)
     told = (
         (b"x-forwarded-for", b"198.51.100.1"),
         (b"x-forwarded-port", b"8443"),
@@ -290,16 +298,16 @@ def test_forward_keeps_forwarded_headers_of_trusted_proxy() -> None:
         b"for=198.51.100.1",
         b"for=10.0.0.1",
     ]
-    assert {b"x-forwarded-port", b"x-original-url"} <= {*names(trusted)}
+    assert {b"x-forwarded-port", b"x-original-url"} <= {*field_names(trusted)}
     stranger = forward(harness, "/", *told, peer="203.0.113.9")
     chain = header_values(stranger.headers, b"x-forwarded-for")
     assert chain == [b"203.0.113.9"]
     assert not {b"forwarded", b"x-forwarded-port", b"x-original-url"} & {
-        *names(stranger)
+        *field_names(stranger)
     }
     six = forward(harness, "/", (b"forwarded", b"for=x"), peer="::1")
     assert header_values(six.headers, b"forwarded")[1] == b'for="[::1]"'
-    assert b"x-forwarded-for" not in names(forward(harness, "/", peer=""))
+    assert b"x-forwarded-for" not in field_names(forward(harness, "/", peer=""))
 
 
 # Written out, because a name missing in the code's list would be missing here too.
@@ -329,14 +337,16 @@ def test_forward_drops_forwarded_and_identity_headers_of_client(name: bytes) -> 
 
 
 def test_forward_untrusted_unix_peer_adds_no_hop() -> None:
-    found = names(forward(proxied(), "/", (b"x-forwarded-for", b"1.2.3.4"), peer=""))
+    found = field_names(
+        forward(signed_in(), "/", (b"x-forwarded-for", b"1.2.3.4"), peer="")
+    )
     assert b"x-forwarded-for" not in found
 
 
 def test_forward_returns_identity_headers_separately() -> None:
     """The object is reused, so that its encoding can be cached."""
     user = HeaderRule("X-Forwarded-User", (ClaimSource("email"),))
-    harness = proxied(inject_request_headers=(user,))
+    harness = signed_in(inject_request_headers=(user,))
     one, two = forward(harness, "/a"), forward(harness, "/b", (b"x-a", b"b"))
     assert one.identity is two.identity
     assert one.headers[-len(one.identity) :] == one.identity
@@ -344,7 +354,7 @@ def test_forward_returns_identity_headers_separately() -> None:
     assert one.reusable
     assert one.response_headers is two.response_headers
     assert one.response_headers[0] == (b"gap-auth", b"alice@example.com")
-    refreshing = proxied(cookie={"refresh": 60.0})
+    refreshing = signed_in(cookie={"refresh": 60.0})
     refreshing.clock.now += 61
     renewed = forward(refreshing, "/")
     assert header_values(renewed.response_headers, b"set-cookie")
@@ -352,32 +362,32 @@ def test_forward_returns_identity_headers_separately() -> None:
 
 
 def test_forward_via_configured() -> None:
-    decision = forward(proxied(via="authproxy"), "/", (b"via", b"1.1 edge"))
+    decision = forward(signed_in(via="authproxy"), "/", (b"via", b"1.1 edge"))
     vias = header_values(decision.headers, b"via")
     assert vias == [b"1.1 edge", b"1.1 authproxy"]
 
 
 def test_forward_te_trailers_if_client_accepts_them() -> None:
-    decision = forward(proxied(), "/", (b"te", b"gzip"), (b"te", b"x, Trailers"))
+    decision = forward(signed_in(), "/", (b"te", b"gzip"), (b"te", b"x, Trailers"))
     assert header_values(decision.headers, b"te") == [b"trailers"]
 
 
 def test_field_policy_cache_is_bounded() -> None:
-    harness = proxied()
+    harness = signed_in()
     for number in range(MAX_FIELD_NAMES + 5):
         field = (b"x-%d" % number, b"1")
-        assert b"x-%d" % number in names(forward(harness, "/", field))
+        assert b"x-%d" % number in field_names(forward(harness, "/", field))
 
 
 # -- upgrades
 
 
 def test_forward_websocket_upgrade() -> None:
-    harness = proxied(inject_request_headers=(rule("X-Forwarded-User", "user"),))
+    harness = signed_in(inject_request_headers=(rule("X-Forwarded-User", "user"),))
     decision = forward(harness, "/ws", *WEBSOCKET)
     assert decision.upgrade
     assert header_values(decision.headers, b"upgrade") == [b"websocket"]
-    assert b"sec-websocket-version" in names(decision)
+    assert b"sec-websocket-version" in field_names(decision)
     assert header_values(decision.headers, b"x-forwarded-user") != [b""]
     assert not forward(harness, "/ws").upgrade
 
@@ -398,20 +408,20 @@ def test_forward_websocket_upgrade() -> None:
     ],
 )
 def test_forward_rejected_upgrade_omits_it(headers: Headers) -> None:
-    decision = forward(proxied(), "/", *headers)
+    decision = forward(signed_in(), "/", *headers)
     assert not decision.upgrade
-    assert b"upgrade" not in names(decision)
+    assert b"upgrade" not in field_names(decision)
 
 
 def test_forward_other_protocol_upgrade() -> None:
     spdy = ((b"upgrade", b"SPDY/3.1"), (b"connection", b"Upgrade"))
-    decision = forward(proxied(), "/", *spdy, (b"content-length", b"0"))
+    decision = forward(signed_in(), "/", *spdy, (b"content-length", b"0"))
     assert header_values(decision.headers, b"upgrade") == [b"SPDY/3.1"]
 
 
 def test_forward_upgrade_disabled_by_option() -> None:
     assert not forward(
-        proxied(at("/", proxy_websockets=False)), "/", *WEBSOCKET
+        signed_in(upstream_at("/", proxy_websockets=False)), "/", *WEBSOCKET
     ).upgrade
 
 
@@ -436,7 +446,7 @@ def test_upgrade_without_session_returns_401() -> None:
     ],
 )
 def test_upgrade_from_other_origin_denied(origin: bytes, passes: bool) -> None:
-    harness = proxied(websocket_origins=("https://Other.example.com/",))
+    harness = signed_in(websocket_origins=("https://Other.example.com/",))
     decision = harness.send("/", (b"origin", origin), *WEBSOCKET)
     assert isinstance(decision, Forward) == passes
     if isinstance(decision, Respond):
@@ -446,48 +456,50 @@ def test_upgrade_from_other_origin_denied(origin: bytes, passes: bool) -> None:
 
 def test_upgrade_with_two_origins_denied_unless_any_allowed() -> None:
     origin = (b"origin", b"https://app.example.com")
-    assert proxied().get("/", origin, origin, *WEBSOCKET).status == 403
+    assert signed_in().get("/", origin, origin, *WEBSOCKET).status == 403
     foreign = (b"origin", b"https://evil.example")
-    assert forward(proxied(websocket_origins=("*",)), "/", foreign, *WEBSOCKET).upgrade
+    assert forward(
+        signed_in(websocket_origins=("*",)), "/", foreign, *WEBSOCKET
+    ).upgrade
 
 
 # -- session re-check of open tunnels
 
 
-BEGAN = Forward(
+ALLOWED = Forward(
     Upstream(id="app", scheme="http", host="10.0.0.9", port=80), b"GET", b"/ws", ()
 )
 
 
-def lasts(harness: Harness, *headers: Header) -> bool:
+def is_session_valid(harness: Harness, *headers: Header) -> bool:
     request = harness.request("/ws", *headers)
-    found: bool = harness.run(harness.proxy.is_session_valid(request, BEGAN))
+    found: bool = harness.run(harness.proxy.is_session_valid(request, ALLOWED))
     return found
 
 
 def test_session_recheck_until_session_expires() -> None:
-    harness = proxied()
-    assert lasts(harness)
+    harness = signed_in()
+    assert is_session_valid(harness)
     harness.clock.now += 167 * 3600
-    assert lasts(harness)
+    assert is_session_valid(harness)
     harness.clock.now += 3600
-    assert not lasts(harness)
+    assert not is_session_valid(harness)
 
 
 def test_session_recheck_denied_session_closes() -> None:
-    harness = proxied()
-    given = with_changes(harness.settings, email_domains=("other.example",))
-    harness.proxy = harness.proxy.with_settings(given)
-    assert not lasts(harness)
+    harness = signed_in()
+    changed = with_changes(harness.settings, email_domains=("other.example",))
+    harness.proxy = harness.proxy.with_settings(changed)
+    assert not is_session_valid(harness)
 
 
-def test_session_recheck_without_session_stays_open() -> None:
+def test_session_recheck_without_session_valid_only_if_bypassed() -> None:
     harness = Harness(settings(upstreams=(APP,)))
-    assert not lasts(harness)
+    assert not is_session_valid(harness)
     harness.jar[b"_oauth2_proxy"] = b"of-a-session-that-is-over"
-    assert not lasts(harness)
+    assert not is_session_valid(harness)
     request = harness.request("/ws")
-    skipped = msgspec.structs.replace(BEGAN, reason="skipped")
+    skipped = msgspec.structs.replace(ALLOWED, reason="skipped")
     assert harness.run(harness.proxy.is_session_valid(request, skipped))
 
 
@@ -514,8 +526,8 @@ def test_session_recheck_with_credentials_ignores_cookie(
 
 def test_upgrade_denied_user_with_credentials_denied() -> None:
     accepted = CredentialSettings(jwt_bearer_tokens=True)
-    given = {"upstreams": (APP,), "email_domains": ("other.example",)}
-    harness = Harness(settings(credentials=accepted, **given))
+    changes = {"upstreams": (APP,), "email_domains": ("other.example",)}
+    harness = Harness(settings(credentials=accepted, **changes))
     field = (b"authorization", f"Bearer {harness.token()}".encode())
     response = harness.get("/ws", field, *WEBSOCKET)
     assert (response.status, response.verdict, response.reason) == (
@@ -527,7 +539,7 @@ def test_upgrade_denied_user_with_credentials_denied() -> None:
 
 def test_session_recheck_with_unknown_credentials_uses_session() -> None:
     accepted = CredentialSettings(jwt_bearer_tokens=True)
-    harness = proxied(credentials=accepted)
+    harness = signed_in(credentials=accepted)
     field = (b"authorization", b"Bearer opaque")
     decision = forward(harness, "/ws", field, *WEBSOCKET)
     assert decision.reason == "session"
@@ -539,13 +551,13 @@ def test_session_recheck_with_unknown_credentials_uses_session() -> None:
 
 @pytest.mark.parametrize("trusting", [True, False])
 def test_session_recheck_after_sign_out_in_store(trusting: bool) -> None:
-    kept = SessionSettings(backend="store", shared=True)
-    fleet = Fleet(settings(upstreams=(APP,), sessions=kept), trusting=trusting)
+    stored = SessionSettings(backend="store", shared=True)
+    fleet = Fleet(settings(upstreams=(APP,), sessions=stored), trusting=trusting)
     fleet[0].log_in()
     request = fleet.harness.request("/ws")
-    assert fleet[1].run(fleet[1].proxy.is_session_valid(request, BEGAN))
+    assert fleet[1].run(fleet[1].proxy.is_session_valid(request, ALLOWED))
     fleet.store.away = not trusting
-    assert fleet[1].run(fleet[1].proxy.is_session_valid(request, BEGAN))
+    assert fleet[1].run(fleet[1].proxy.is_session_valid(request, ALLOWED))
     fleet.store.away = False
     fleet[0].get("/oauth2/sign_out", (b"sec-fetch-site", b"same-origin"))
-    assert not fleet[1].run(fleet[1].proxy.is_session_valid(request, BEGAN))
+    assert not fleet[1].run(fleet[1].proxy.is_session_valid(request, ALLOWED))

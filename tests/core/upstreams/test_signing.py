@@ -18,7 +18,7 @@ from support.harness import Harness, settings
 APP = UpstreamSettings(id="app", uri="http://10.0.0.9:8080/")
 
 
-def signing(**changes: Any) -> Harness:
+def signing_harness(**changes: Any) -> Harness:
     changes = {"upstreams": (APP,), "signature_key": Secret("sha256:key"), **changes}
     harness = Harness(settings(**changes))
     harness.log_in()
@@ -32,7 +32,7 @@ def forward(harness: Harness, target: str, *headers: Header, **changes: Any) -> 
 
 
 def test_signature_covers_method_headers_target_and_body() -> None:
-    harness = signing(inject_request_headers=())
+    harness = signing_harness(inject_request_headers=())
     harness.body = b"a=1"
     decision = forward(
         harness,
@@ -56,7 +56,7 @@ def test_signature_covers_method_headers_target_and_body() -> None:
 
 
 def test_signed_request_keeps_body() -> None:
-    harness = signing()
+    harness = signing_harness()
     seen = []
 
     def perform(effect: Any) -> bytes:
@@ -73,7 +73,7 @@ def test_signed_request_keeps_body() -> None:
 
 
 def test_signature_covers_length_of_chunked_body() -> None:
-    harness = signing(inject_request_headers=())
+    harness = signing_harness(inject_request_headers=())
     harness.body = b"a=1"
     signatures = {
         first_header(forward(harness, "/", *fields).headers, b"gap-signature")
@@ -83,7 +83,7 @@ def test_signature_covers_length_of_chunked_body() -> None:
 
 
 def test_signing_leaves_other_responses() -> None:
-    harness = signing()
+    harness = signing_harness()
     harness.jar.clear()
     assert harness.get("/").status == 403
 
