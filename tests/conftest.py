@@ -26,7 +26,7 @@ settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--no-skips`` (for CI, where all programs are installed) and ``--progress``."""
+    """Add ``--no-skips`` (for CI with all programs installed) and ``--progress``."""
     parser.addoption(
         "--no-skips", action="store_true", help="report a skipped test as failed"
     )

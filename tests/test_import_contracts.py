@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# Module → import added to it → what the report says.
+# Module: the import added to it, and a part of the report.
 VIOLATIONS = {
     "core/authproxy_core/messages.py": ("import asyncio", "imports asyncio"),
     "core/authproxy_core/session.py": (

@@ -1,4 +1,4 @@
-"""Test harness of the attacks: a provider, an application, authproxy in front of it.
+"""Test harness of the attacks: a provider, an application and authproxy.
 
 Requests are raw bytes. They come from the gateway, a trusted proxy, or from another
 client. Every response is checked for what no response may contain.

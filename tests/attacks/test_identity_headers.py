@@ -121,7 +121,7 @@ def test_hs14_duplicate_credentials(harness: Harness, bob: dict[str, str]) -> No
 
 @pytest.mark.parametrize(
     "target",
-    ["/oauth2/auth", "/oauth2/auth?allowed_groups=nobody", "/", "/oauth2/start"],
+    ["/oauth2/auth", "/oauth2/auth?allowed_groups=unknown", "/", "/oauth2/start"],
 )
 def test_hs16_denials_have_no_identity(
     harness: Harness, bob: dict[str, str], target: str

@@ -1,4 +1,4 @@
-"""Failures of real deployments: the page for the user and the log for the operator."""
+"""Failures of deployments: pages for the user and log lines for the operator."""
 
 from __future__ import annotations
 

@@ -70,10 +70,10 @@ def test_login_started_in_one_finishes_in_the_other(
 
 
 def test_oauth2_proxy_format_read_by_default(start: Start, keycloak: Keycloak) -> None:
-    theirs, ours = start(OAUTH2_PROXY), start(AUTHPROXY)
+    oauth2_proxy, authproxy = start(OAUTH2_PROXY), start(AUTHPROXY)
     cookies = Cookies()
-    log_in(at(theirs, cookies), PLAIN, "lisan123")
-    assert at(ours, cookies).get(f"{PLAIN}/oauth2/auth").status == 202
+    log_in(at(oauth2_proxy, cookies), PLAIN, "lisan123")
+    assert at(authproxy, cookies).get(f"{PLAIN}/oauth2/auth").status == 202
 
 
 def test_sign_out_clears_cookies_of_both_programs(

@@ -88,7 +88,7 @@ def _constraints() -> Iterator[Case]:
         "group": "allowed_groups=admin",
         "one of the groups": "allowed_groups=x,staff",
         "groups twice": "allowed_groups=x&allowed_groups=staff",
-        "no such group": "allowed_groups=nobody",
+        "no such group": "allowed_groups=unknown",
         "empty groups": "allowed_groups=",
         "group in other case": "allowed_groups=Admin",
         "email": "allowed_emails=alice@example.com,bob@example.com",
@@ -98,14 +98,16 @@ def _constraints() -> Iterator[Case]:
         "other domain": "allowed_email_domains=b.c",
         "all domains": "allowed_email_domains=*",
         "group and other domain": "allowed_groups=staff&allowed_email_domains=b.c",
-        "after a semicolon": "x=1;allowed_groups=nobody",
+        "after a semicolon": "x=1;allowed_groups=unknown",
         "with a bad escape": "allowed_groups=staff&x=%zz",
     }.items():
         yield Case(f"auth, {name}", f"{{P}}/auth?{query}", credentials="user")
     yield Case("auth, group, none", "{P}/auth?allowed_groups=admin")
-    yield Case("page, no such group", "/deep?allowed_groups=nobody", credentials="user")
     yield Case(
-        "userinfo, group", "{P}/userinfo?allowed_groups=nobody", credentials="user"
+        "page, no such group", "/deep?allowed_groups=unknown", credentials="user"
+    )
+    yield Case(
+        "userinfo, group", "{P}/userinfo?allowed_groups=unknown", credentials="user"
     )
 
 

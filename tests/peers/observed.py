@@ -1,4 +1,4 @@
-"""The compared parts of a response: those that gateways, browsers and upstreams use."""
+"""The compared parts of a response: what gateways, browsers and upstreams use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""oauth2-proxy and authproxy log in at the same provider endpoints with equal results."""
+"""oauth2-proxy and authproxy log in at the same endpoints with equal results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same requests to oauth2-proxy and to authproxy, in many configurations.
+"""Compare responses of oauth2-proxy and authproxy in many configurations.
 
 The table of `differences` must explain every differing field, and every row of it must
 apply to some response.

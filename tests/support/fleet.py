@@ -158,8 +158,8 @@ class Process:
     def log_in(self, user: str = "alice", jar: dict[bytes, bytes] | None = None) -> Any:
         """Log in; return the response of the callback."""
         cookies = self.harness.jar if jar is None else jar
-        begun = self.get("/oauth2/start?rd=/", jar=cookies)
-        [location] = [v for n, v in begun.headers if n == b"location"]
+        started = self.get("/oauth2/start?rd=/", jar=cookies)
+        [location] = [v for n, v in started.headers if n == b"location"]
         url = self.harness.idp.log_in(location.decode(), user)
         return self.get(url[url.index("/oauth2") :], jar=cookies)
 

@@ -1,4 +1,4 @@
-"""An import-linter contract: only listed packages outside the project are imported."""
+"""An import-linter contract that allows only listed external packages."""
 
 from __future__ import annotations
 

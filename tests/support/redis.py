@@ -121,12 +121,12 @@ class RedisServer:
         finally:
             self._process.signal(signal.SIGCONT)
 
-    def ask(self, *words: str) -> str:
+    def ask(self, *arguments: str) -> str:
         """Run a command with redis-cli; return its output."""
         program = find("redis-cli")
         assert program is not None
         done = subprocess.run(
-            [program, "--no-auth-warning", *self._client, *words],
+            [program, "--no-auth-warning", *self._client, *arguments],
             capture_output=True,
             text=True,
             timeout=10,

@@ -75,7 +75,7 @@ class Watched:
 
 
 class RemoteStore:
-    """The same store in another process; its methods are called by name."""
+    """The store in another process, which calls its methods by name."""
 
     def __init__(self, settings: StoreSettings) -> None:
         path = os.pathsep.join(str(ROOT / part) for part in ("core", "server", "tests"))
