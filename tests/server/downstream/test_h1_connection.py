@@ -82,8 +82,8 @@ def test_connection_pipelined_requests_answered_in_order(size: int) -> None:
             assert body == (b"None" if target == b"/slow" else b"GET " + target)
 
 
-def test_connection_requests_are_decided_independently() -> None:
-    """HT17: no credential of a request affects the next one."""
+def test_ht17_connection_requests_are_decided_independently() -> None:
+    """No credential of a request affects the next one."""
     raw = get(b"/user", b"Cookie: s=alice") + get(b"/user")
     with Server(site) as server, Wire(server.port) as wire:
         wire.send(raw * 20)
@@ -135,8 +135,8 @@ def test_connection_bodies_are_decoded() -> None:
             assert wire.answer().body == b"hello world"
 
 
-def test_connection_expect_100_continue() -> None:
-    """HT20: 100 is sent only when the flow reads the body."""
+def test_ht20_connection_expect_100_continue() -> None:
+    """100 is sent only when the flow reads the body."""
     with Server(site) as server, Wire(server.port) as wire:
         head = post(b"", b"Expect: 100-continue").replace(b"Length: 0", b"Length: 5")
         wire.send(head)
@@ -149,8 +149,7 @@ def test_connection_expect_100_continue() -> None:
         assert wire.ended
 
 
-def test_connection_unknown_expectation_gets_417() -> None:
-    """HT20."""
+def test_ht20_connection_unknown_expectation_gets_417() -> None:
     with Server(site) as server, Wire(server.port) as wire:
         wire.send(get(b"/", b"Expect: 200-ok"))
         assert wire.answer().status == 417
@@ -172,8 +171,8 @@ def test_connection_body_too_large_gets_413(chunked: bool) -> None:
         assert len(server.application.requests) <= 2
 
 
-def test_connection_unread_body_is_skipped_or_closes() -> None:
-    """HT19: an unread body is never parsed as a request."""
+def test_ht19_connection_unread_body_is_skipped_or_closes() -> None:
+    """An unread body is never parsed as a request."""
     smuggled = get(b"/smuggled")
     with Server(site) as server:
         with Wire(server.port) as wire:
@@ -189,8 +188,8 @@ def test_connection_unread_body_is_skipped_or_closes() -> None:
 
 
 @pytest.mark.parametrize("target", [b"/fails", b"/fails-later"])
-def test_connection_application_error_gets_500(target: bytes) -> None:
-    """FA01: 500 without the cause, which is only logged."""
+def test_fa01_connection_application_error_gets_500(target: bytes) -> None:
+    """500 without the cause, which is only logged."""
     with Server(site) as server:
         with Wire(server.port) as wire:
             wire.send(get(target) + get(b"/next"))
@@ -234,8 +233,8 @@ def test_connection_idle_timeout_closes() -> None:
         assert wire.ended
 
 
-def test_connection_write_timeout_closes() -> None:
-    """HT28: a client that does not read is disconnected."""
+def test_ht28_connection_write_timeout_closes() -> None:
+    """A client that does not read is disconnected."""
     with Server(site, Limits(write_timeout=0.1)) as server, Wire(server.port) as wire:
         wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         wire.send(get(b"/big") * 4)

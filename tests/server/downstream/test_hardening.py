@@ -82,8 +82,8 @@ def test_response_with_line_end_in_field_is_replaced_by_500() -> None:
         server.logged("control character in header field x-user")
 
 
-def test_malformed_body_rejected_even_if_flow_ignores_it() -> None:
-    """HT05: no 2xx for a request with malformed framing."""
+def test_ht05_malformed_body_rejected_even_if_flow_ignores_it() -> None:
+    """No 2xx for a request with malformed framing."""
     raw = b"POST /careless HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
     with Server(site) as server:
         response = talk(server.port, raw + b"+5\r\nhello\r\n0\r\n\r\n")
@@ -112,8 +112,7 @@ def test_body_sent_byte_by_byte_hits_timeout() -> None:
 CHUNKED = b"POST /other HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-def test_unread_chunked_body_is_skipped() -> None:
-    """HT19."""
+def test_ht19_unread_chunked_body_is_skipped() -> None:
     with Server(site) as server, Wire(server.port) as wire:
         wire.send(CHUNKED)
         assert wire.answer().status == 200
@@ -127,8 +126,8 @@ def test_unread_chunked_body_is_skipped() -> None:
     [b"11170\r\n" + b"x" * 0x11170 + b"\r\n0\r\n\r\n", b"+5\r\nhello\r\n0\r\n\r\n"],
     ids=["long", "malformed"],
 )
-def test_unread_chunked_body_too_long_or_malformed_closes(rest: bytes) -> None:
-    """HT19: the bytes after them are never parsed as a request."""
+def test_ht19_unread_chunked_body_too_long_or_malformed_closes(rest: bytes) -> None:
+    """The bytes after them are never parsed as a request."""
     with Server(site) as server, Wire(server.port) as wire:
         wire.send(CHUNKED)
         assert wire.answer().status == 200
@@ -160,8 +159,8 @@ def test_slow_reader_pauses_pipelined_requests() -> None:
     assert len(server.application.requests) == 12
 
 
-def test_continue_not_sent_after_response_started() -> None:
-    """HT20: "100 Continue" inside the final response would corrupt it."""
+def test_ht20_continue_not_sent_after_response_started() -> None:
+    """ "100 Continue" inside the final response would corrupt it."""
     errors: list[str] = []
 
     class RespondsFirst:
@@ -208,8 +207,8 @@ def test_duplicate_request_id_is_ignored() -> None:
         assert wire.answer().body == b"one"
 
 
-def test_shutdown_finishes_running_flow() -> None:
-    """HT37: the running flow is finished, then its connection is closed."""
+def test_ht37_shutdown_finishes_running_flow() -> None:
+    """The running flow is finished, then its connection is closed."""
     with Server(site) as server, Wire(server.port) as wire:
         wire.send(get(b"/wait"))
         until(lambda: server.application.requests, "the request")
