@@ -114,7 +114,7 @@ def test_sessions_stored_listed_shown_and_revoked(
         assert len(table) == 4
         assert [("bob" in line) for line in table] == [False, False, False, True]
         sessions = json.loads(shell.output("list", "--json"))
-        assert len({one["session"] for one in sessions}) == 3
+        assert len({session["session"] for session in sessions}) == 3
         [bob] = json.loads(shell.output("list", "--json", "--user", "bob@example.com"))
         assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", bob["login"])
         shown = shell.output("show", f"--sid={bob['sid']}")

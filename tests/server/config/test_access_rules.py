@@ -112,7 +112,7 @@ def test_access_rules_and_conditions_from_alpha_file(tmp_path: Path) -> None:
         AccessRule(name="x", paths=("/admin/",), when=Condition(groups=("admins",))),
         AccessRule(policy="public", when=Condition(hosts=("a.b",))),
     )
-    assert [one.condition for one in core.upstreams] == [
+    assert [upstream.condition for upstream in core.upstreams] == [
         Condition(groups=("admins",)),
         Condition(
             claims=(("department", ("it",)),),

@@ -289,7 +289,7 @@ def test_login_parameters_prompt_replaces_approval_prompt(
     flags: tuple[str, ...], parameters: dict[str, str]
 ) -> None:
     loaded = settings(*flags).core.providers[0].login_parameters
-    assert {one.name: one.values for one in loaded} == {
+    assert {parameter.name: parameter.values for parameter in loaded} == {
         name: (value,) for name, value in parameters.items()
     }
 

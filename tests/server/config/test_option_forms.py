@@ -99,7 +99,9 @@ def test_defaults_accepted_as_flag_variable_and_toml(
     assert exit_codes([], {**BASE, **variables}, monkeypatch) == (0, 0)
 
     file = tmp_path / "file.cfg"
-    file.write_text("".join(f"{one.key} = {default_toml(one)}\n" for one in rest))
+    file.write_text(
+        "".join(f"{option.key} = {default_toml(option)}\n" for option in rest)
+    )
     assert exit_codes(["--config", str(file)], BASE, monkeypatch) == (0, 0)
 
 
@@ -137,7 +139,7 @@ def test_toml_table_as_value_exit_code_as_oauth2_proxy(
 def test_flat_option_with_alpha_file_exit_code_as_oauth2_proxy(
     key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    option = next(one for one in OAUTH2_PROXY_OPTIONS if one.key == key)
+    [option] = [option for option in OAUTH2_PROXY_OPTIONS if option.key == key]
     alpha = tmp_path / "alpha.yaml"
     alpha.write_text(ALPHA)
     arguments = ["--alpha-config", str(alpha)]
