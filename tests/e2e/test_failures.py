@@ -49,7 +49,7 @@ def wait_for_log(server: AuthServer, *texts: str) -> None:
         lines = server.process.log().splitlines()
         return any(all(text in line for text in texts) for line in lines)
 
-    wait_for(is_logged, f"a log line with {texts}", 5)
+    wait_for(is_logged, f"a log line with {texts}")
 
 
 def test_missing_audience_mapper_named_in_log(start: Start) -> None:

@@ -84,7 +84,7 @@ def log_in(provider: Provider, user: str) -> Browser:
 
 
 def wait_until_signed_out(browser: Browser) -> None:
-    wait_for(lambda: browser.check() == 401, "the end of the session", 2.0)
+    wait_for(lambda: browser.check() == 401, "the end of the session")
 
 
 @pytest.fixture(params=["sqlite", "redis"])

@@ -107,7 +107,7 @@ def test_sk17_skip_auth_route_long_path_is_fast(program: Program) -> None:
     with Wire(program.port) as wire:
         wire.send(b"GET /" + b"a" * 12_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n")
         assert wire.answer().status == 403
-    assert time.monotonic() - started < 3.0
+    assert time.monotonic() - started < 10.0  # not minutes, as with backtracking
 
 
 def test_htpasswd_accepted_in_field_and_form(program: Program) -> None:
@@ -156,5 +156,5 @@ def test_bearer_token_accepted_and_forged_rejected(
     for bad in (token(provider, aud="other"), good[:-8] + "AAAAAAAA", "opaque"):
         field = {"authorization": f"Bearer {bad}"}
         assert Client().get(url(program, "/oauth2/auth"), **field).status == 401
-    wait_for(lambda: "bearer token rejected" in program.log(), "a line", 5.0)
+    wait_for(lambda: "bearer token rejected" in program.log(), "a line")
     assert good not in program.log()

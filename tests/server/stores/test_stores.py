@@ -35,7 +35,7 @@ from support.scripted import run
 from support.stores import NAME, RemoteStore, Watched
 
 KINDS = ("sqlite", "redis", "redis-tls-user", "redis-socket", "sentinel", "cluster")
-MAX_NOTIFY_DELAY = 0.1  # seconds
+MAX_NOTIFY_DELAY = 1.0  # seconds; bench/revocation.py measures the usual delay
 Body = Callable[[Store], Awaitable[None]]
 
 
