@@ -200,7 +200,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "9207), and a login finishes only once",
         "login CSRF, mix-up attacks",
         SECURITY,
-        proof="core/login/test_flow.py::"
+        proof="core/login/test_callback.py::"
         "test_lg02_callback_with_wrong_state_does_not_redeem",
     ),
     Difference(
@@ -208,7 +208,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "validated",
         "OpenID Connect Core",
         SECURITY,
-        proof="core/login/test_flow.py::"
+        proof="core/login/test_id_token.py::"
         "test_jw16_to_jw37_lg29_invalid_claims_fail_login",
     ),
     Difference(
@@ -216,19 +216,19 @@ DIFFERENCES: tuple[Difference, ...] = (
         "not joined with commas",
         "a group `a,b` would count as two groups (RFC 9110 §5.3)",
         SECURITY,
-        proof="core/login/test_flow.py::test_hs11_comma_in_group_does_not_split_it",
+        proof="core/login/test_claims.py::test_hs11_comma_in_group_does_not_split_it",
     ),
     Difference(
         "groups named `role:…` are dropped for `keycloak-oidc`",
         "they would count as roles",
         SECURITY,
-        proof="core/login/test_flow.py::test_az14_group_with_role_prefix_dropped",
+        proof="core/login/test_claims.py::test_az14_group_with_role_prefix_dropped",
     ),
     Difference(
         "groups named `project:…` are dropped for `gitlab`",
         "they would count as projects",
         SECURITY,
-        proof="core/providers/test_openid.py::test_gitlab_login_reads_identity",
+        proof="core/providers/test_gitlab.py::test_gitlab_login_reads_identity",
     ),
     Difference(
         "ID tokens of `google`, `azure` and `login.gov` are verified like all "
@@ -243,7 +243,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "specific option is not set",
         "oauth2-proxy ignores it and allows every user",
         SECURITY,
-        proof="core/providers/test_openid.py::test_gitlab_group_restriction",
+        proof="core/providers/test_gitlab.py::test_gitlab_group_restriction",
     ),
     Difference(
         "a custom `redeem_url` requires a `validate_url` and a `profile_url`",

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
@@ -257,6 +257,16 @@ def target_of(url: str) -> str:
     """Return the request target of a URL."""
     parts = urlsplit(url)
     return f"{parts.path}?{parts.query}" if parts.query else parts.path
+
+
+def query_params(url: str) -> dict[str, str]:
+    """Return the query parameters of *url*, each of which occurs once."""
+    return {name: value for name, [value] in parse_qs(urlsplit(url).query).items()}
+
+
+def event_reasons(response: Respond) -> list[str]:
+    """Return the reason codes of the events of *response*."""
+    return [event.reason for event in response.events]
 
 
 def keep_cookies(jar: dict[bytes, bytes], answer: Respond) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
 import pytest
@@ -19,15 +19,12 @@ from support.harness import (
     header,
     headers,
     provider_settings,
+    query_params,
     settings,
     target_of,
 )
 
 NAME = b"_oauth2_proxy"
-
-
-def query_params(url: str) -> dict[str, str]:
-    return {name: value for name, [value] in parse_qs(urlsplit(url).query).items()}
 
 
 def replace_query(url: str, **changes: str) -> str:
