@@ -84,46 +84,46 @@ def answers() -> Flow[Decision]:
 
 
 @both
-def test_answers_are_sent_in(run: Runner) -> None:
+def test_drive_sends_results_into_flow(run: Runner) -> None:
     assert run(two_loads(), perform) == b"ab"
 
 
 @both
-def test_errors_are_thrown_in(run: Runner) -> None:
+def test_drive_throws_errors_into_flow(run: Runner) -> None:
     assert run(recovers(), perform) == "away b'c'"
 
 
 @both
-def test_a_flow_without_effects_ends_at_once(run: Runner) -> None:
+def test_drive_flow_without_effects_returns(run: Runner) -> None:
     assert run(immediate(), perform) == 7
 
 
 @both
-def test_what_the_flow_does_not_catch_comes_out(run: Runner) -> None:
+def test_drive_uncaught_error_propagates(run: Runner) -> None:
     with pytest.raises(StoreError, match="away"):
         run(fails(), perform)
 
 
 @both
-def test_offload_raises_what_its_function_raises(run: Runner) -> None:
+def test_drive_offload_error_thrown_into_flow(run: Runner) -> None:
     assert run(offloads(lambda: 3), perform) == 3
     with pytest.raises(ZeroDivisionError):
         run(offloads(lambda: 1 // 0), perform)
 
 
 @both
-def test_a_stop_iteration_does_not_end_a_flow_as_if_it_were_done(run: Runner) -> None:
+def test_drive_stop_iteration_of_effect_does_not_end_flow(run: Runner) -> None:
     with pytest.raises(RuntimeError):
         run(offloads(lambda: next(iter(()))), perform)
 
 
 @pytest.mark.parametrize("judge", [decide_sync, decide_async])
-def test_decide_takes_either_kind_of_outcome(judge: Decider) -> None:
+def test_decide_accepts_decision_and_flow(judge: Decider) -> None:
     assert judge(Respond(202), perform) == Respond(202)
     assert judge(answers(), perform) == Respond(204)
 
 
-def test_cancelling_goes_through_and_closes_the_flow() -> None:
+def test_drive_cancellation_closes_flow() -> None:
     closed: list[bool] = []
 
     def flow() -> Flow[None]:

@@ -32,20 +32,20 @@ def status(url: str) -> Flow[int]:
     return response.status
 
 
-def test_an_effect_asks_and_returns_the_answer() -> None:
+def test_effect_yields_itself_and_returns_result() -> None:
     perform = Performer({Fetch: Response(204)})
     assert drive_sync(status("https://idp.test/"), perform) == 204
     assert perform.seen == [Fetch("GET", "https://idp.test/")]
 
 
-def test_locked_runs_the_flow_under_the_lock() -> None:
+def test_with_lock_runs_flow_under_lock() -> None:
     perform = Performer({Lock: True, Fetch: Response(200)})
     flow = with_lock("key", status("u"), ttl=15.0, wait=2.0)
     assert drive_sync(flow, perform) == 200
     assert perform.seen == [Lock("key", 15.0, 2.0), Fetch("GET", "u"), Unlock("key")]
 
 
-def test_locked_without_the_lock_does_nothing() -> None:
+def test_with_lock_not_acquired_returns_none() -> None:
     perform = Performer({Lock: False})
     inner = status("u")
     assert drive_sync(with_lock("key", inner, ttl=15.0, wait=2.0), perform) is None
@@ -54,25 +54,25 @@ def test_locked_without_the_lock_does_nothing() -> None:
         next(inner)
 
 
-def test_locked_gives_the_lock_back_on_an_error() -> None:
+def test_with_lock_released_on_error() -> None:
     perform = Performer({Lock: True, Fetch: FetchError("refused")})
     with pytest.raises(FetchError, match="refused"):
         drive_sync(with_lock("key", status("u"), ttl=15.0, wait=2.0), perform)
     assert perform.seen[-1] == Unlock("key")
 
 
-def test_locked_without_a_store_raises() -> None:
+def test_with_lock_store_error_propagates() -> None:
     perform = Performer({Lock: StoreError("away")})
     with pytest.raises(StoreError, match="away"):
         drive_sync(with_lock("key", status("u"), ttl=15.0, wait=2.0), perform)
 
 
-def test_a_lock_that_can_not_be_given_back_loses_no_result() -> None:
+def test_with_lock_failed_release_keeps_result() -> None:
     perform = Performer({Lock: True, Fetch: Response(200), Unlock: StoreError("away")})
     assert drive_sync(with_lock("key", status("u"), ttl=15.0, wait=2.0), perform) == 200
 
 
-def test_a_lock_that_can_not_be_given_back_hides_no_error() -> None:
+def test_with_lock_failed_release_keeps_error() -> None:
     perform = Performer(
         {Lock: True, Fetch: FetchError("refused"), Unlock: StoreError("away")}
     )
@@ -80,7 +80,7 @@ def test_a_lock_that_can_not_be_given_back_hides_no_error() -> None:
         drive_sync(with_lock("key", status("u"), ttl=15.0, wait=2.0), perform)
 
 
-def test_closing_a_locked_flow_yields_nothing_more() -> None:
+def test_with_lock_closed_flow_yields_no_effect() -> None:
     flow = with_lock("key", status("u"), ttl=15.0, wait=2.0)
     assert next(flow) == Lock("key", 15.0, 2.0)
     assert flow.send(True) == Fetch("GET", "u")
@@ -89,7 +89,7 @@ def test_closing_a_locked_flow_yields_nothing_more() -> None:
         next(flow)
 
 
-def test_effects_are_values() -> None:
+def test_effects_compare_by_value() -> None:
     assert Load("a") == Load("a") != Load("b")
     with pytest.raises(AttributeError):
         Load("a").key = "b"  # type: ignore[misc]  # that it is refused is the test

@@ -35,7 +35,7 @@ def decoded_slowly(text: bytes) -> bytes | None:
 
 
 @given(st.binary())
-def test_base64url_comes_back(data: bytes) -> None:
+def test_b64url_round_trip(data: bytes) -> None:
     assert b64url_decode(b64url(data)) == data
     assert b64url_padded_decode(b64url_padded(data)) == data
     assert b64url_decode_lenient(b64url(data)) == data
@@ -44,20 +44,20 @@ def test_base64url_comes_back(data: bytes) -> None:
 
 
 @given(MESSY)
-def test_only_the_canonical_form_is_decoded(text: bytes) -> None:
+def test_b64url_decode_accepts_canonical_form_only(text: bytes) -> None:
     assert b64url_decode(text) == decoded_slowly(text)
     padded = b64url_padded_decode(text)
     assert padded is None or b64url_padded(padded) == text
 
 
-def test_every_text_of_up_to_two_bytes_is_judged_rightly() -> None:
+def test_b64url_decode_all_texts_up_to_two_bytes() -> None:
     for length in range(3):
         for octets in itertools.product(range(256), repeat=length):
             assert b64url_decode(bytes(octets)) == decoded_slowly(bytes(octets))
 
 
 @pytest.mark.parametrize("position", range(6))
-def test_every_byte_at_every_place_of_a_group_is_judged_rightly(position: int) -> None:
+def test_b64url_decode_every_byte_at_every_position(position: int) -> None:
     for octet in range(256):
         text = bytearray(b"QUJDRA")
         text[position] = octet
@@ -83,7 +83,7 @@ def test_every_byte_at_every_place_of_a_group_is_judged_rightly(position: int) -
         b"+/+/",
     ],
 )
-def test_padded_text_of_another_form_is_refused(text: bytes) -> None:
+def test_b64url_padded_decode_other_form_rejected(text: bytes) -> None:
     assert b64url_padded_decode(text) is None
 
 
@@ -103,19 +103,19 @@ def test_padded_text_of_another_form_is_refused(text: bytes) -> None:
         (b"", b""),
     ],
 )
-def test_lenient_decoding_is_that_of_go(text: bytes, expected: bytes | None) -> None:
+def test_b64url_decode_lenient_like_go(text: bytes, expected: bytes | None) -> None:
     assert b64url_decode_lenient(text) == expected
 
 
 @given(st.binary(max_size=20))
-def test_lenient_decoding_never_raises(text: bytes) -> None:
+def test_b64url_decode_lenient_never_raises(text: bytes) -> None:
     assert isinstance(b64url_decode_lenient(text), bytes | None)
 
 
 @pytest.mark.parametrize(
     "text", [b"a", b"_oauth2_proxy", b"x-y.z", b"!#$%&'*+-.^_`|~09"]
 )
-def test_token(text: bytes) -> None:
+def test_is_token_valid(text: bytes) -> None:
     assert is_token(text)
 
 
@@ -123,14 +123,14 @@ def test_token(text: bytes) -> None:
     "text",
     [b"", b"a b", b"a=", b"a;", b'"a"', b"a\n", b"\xc3\xa4", b"a\0", b"a,b", b"(a)"],
 )
-def test_not_a_token(text: bytes) -> None:
+def test_is_token_invalid(text: bytes) -> None:
     assert not is_token(text)
 
 
 @pytest.mark.parametrize(
     "host", ["a", "A.Example.COM", "x-1.example", "1.2.3.4", "a" * 63 + ".de"]
 )
-def test_host(host: str) -> None:
+def test_is_host_name_valid(host: str) -> None:
     assert is_host_name(host)
 
 
@@ -152,7 +152,7 @@ def test_host(host: str) -> None:
         ".".join(["a" * 60] * 5),
     ],
 )
-def test_not_a_host(host: str) -> None:
+def test_is_host_name_invalid(host: str) -> None:
     assert not is_host_name(host)
 
 
@@ -166,11 +166,11 @@ def test_not_a_host(host: str) -> None:
         ("\ud800", b"?"),
     ],
 )
-def test_header_text(text: str, expected: bytes) -> None:
+def test_header_text_escapes_control_characters(text: str, expected: bytes) -> None:
     assert header_text(text) == expected
 
 
 @given(st.text())
-def test_header_text_never_ends_a_field(text: str) -> None:
+def test_header_text_cannot_end_field(text: str) -> None:
     safe = header_text(text)
     assert not set(safe) & {*range(9), *range(10, 32), 127}

@@ -82,7 +82,7 @@ more = pytest.mark.parametrize("more", [0, 1])
 # Sealed values
 
 
-def test_the_longest_sealed_value() -> None:
+def test_sealed_value_max_length() -> None:
     sealer = Sealer([SECRET])
 
     def sealed(length: int) -> bytes:
@@ -97,7 +97,7 @@ def test_the_longest_sealed_value() -> None:
         sealer.unseal(b"p", sealed(MAX_SEALED_BYTES + 2), now=START, lifetime=0)
 
 
-def test_the_longest_stored_session() -> None:
+def test_stored_session_max_length() -> None:
     given = settings(cookie={"read_oauth2_proxy": False})
     formats = SessionFormats(given, clock=lambda: START, random_bytes=bytes)
     ticket = formats.new_ticket()
@@ -111,7 +111,7 @@ def test_the_longest_stored_session() -> None:
 
 
 @pytest.mark.parametrize("ticket", [True, False])
-def test_the_oldest_cookie_of_another_format(ticket: bool) -> None:
+def test_oauth2_proxy_cookie_max_age(ticket: bool) -> None:
     given = settings(cookie={"format": "oauth2-proxy"})
     now = START
     formats = SessionFormats(given, clock=lambda: now, random_bytes=bytes)
@@ -126,7 +126,7 @@ def test_the_oldest_cookie_of_another_format(ticket: bool) -> None:
         formats.read(value)
 
 
-def test_the_longest_value_of_another_format() -> None:
+def test_oauth2_proxy_value_max_length() -> None:
     interop = OAuth2ProxyFormat([SECRET], "_oauth2_proxy")
     # Refused unread: what would fit is refused for its signature.
     rest = b"|1700000000|"
@@ -139,7 +139,7 @@ def test_the_longest_value_of_another_format() -> None:
             interop.read_cookie(value, now=START, lifetime=0)
 
 
-def test_the_longest_record_of_another_format() -> None:
+def test_oauth2_proxy_stored_session_max_length() -> None:
     interop = OAuth2ProxyFormat([SECRET], "_oauth2_proxy")
     ticket = Ticket("_oauth2_proxy-1", bytes(16))
 
@@ -165,7 +165,7 @@ def test_the_longest_record_of_another_format() -> None:
         read_stored_session(ticket, stored(longest + 1), created_at=0.0)
 
 
-def test_the_shortest_nonce_that_tells_sessions_apart() -> None:
+def test_nonce_min_length() -> None:
     def same(nonce: bytes) -> bool:
         session = Session(created_at=START, nonce=nonce)
         return session_identity(session, b"one") == session_identity(session, b"two")
@@ -186,7 +186,7 @@ def callback(state: str, harness: Harness) -> Respond:
 
 
 @more
-def test_the_longest_state(more: int) -> None:
+def test_state_max_length(more: int) -> None:
     answer = callback(
         ":" + "x" * (MAX_STATE_LENGTH - HASH_LENGTH - 1 + more), Harness()
     )
@@ -198,40 +198,40 @@ def test_the_longest_state(more: int) -> None:
 
 
 @more
-def test_the_longest_way_back(more: int) -> None:
+def test_redirect_target_max_length_in_login_state(more: int) -> None:
     harness = Harness()
     rd = "/a?" + "x" * (MAX_RD_BYTES - 3 + more)
     location = header(harness.log_in(rd=rd), b"location").decode()
     assert location == ("/a" if more else rd)
 
 
-def test_the_longest_redirect() -> None:
+def test_redirect_max_length() -> None:
     policy = RedirectPolicy(Settings())
     assert policy.is_safe("/" + "a" * (MAX_TARGET_LENGTH - 1))
     assert not policy.is_safe("/" + "a" * MAX_TARGET_LENGTH)
 
 
-def test_the_largest_port() -> None:
+def test_redirect_max_port() -> None:
     policy = RedirectPolicy(Settings(whitelist_domains=("any.test:*",)))
     assert policy.is_safe("https://any.test:65535/")
     assert not policy.is_safe("https://any.test:65536/")
 
 
-def test_what_is_encoded_thrice_leads_nowhere_else() -> None:
+def test_redirect_triple_encoding_stays_on_host() -> None:
     policy = RedirectPolicy(Settings())
     for target in ("/%2Fevil.com", "/%252Fevil.com"):
         assert not policy.is_safe(target)
     assert policy.is_safe("/%25252Fevil.com")
 
 
-def test_nothing_invisible_stands_behind_the_first_slash() -> None:
+def test_redirect_control_character_after_slash_rejected() -> None:
     policy = RedirectPolicy(Settings())
     for target in ("/%09evil.com", "/%a0evil.com", "/\u200bevil.com", "/ evil.com"):
         assert not policy.is_safe(target)
     assert policy.is_safe("/a%20b")
 
 
-def test_a_query_leads_nowhere() -> None:
+def test_redirect_query_only_target_rejected() -> None:
     policy = RedirectPolicy(Settings())
     for target in ("/?/..//other.example", "/a?b=/../..//c", "/a#/../..//c"):
         assert policy.is_safe(target)
@@ -247,14 +247,14 @@ def accepting() -> Harness:
 
 
 @more
-def test_the_longest_subject(more: int) -> None:
+def test_subject_max_length(more: int) -> None:
     harness = accepting()
     token = harness.token(sub="s" * (MAX_SUBJECT_LENGTH + more))
     field = (b"authorization", f"Bearer {token}".encode())
     assert harness.get("/oauth2/auth", field).status == (401 if more else 202)
 
 
-def test_the_longest_token() -> None:
+def test_token_max_length() -> None:
     head = b64url(b'{"alg":"none"}').decode()
     body = b64url(b'{"a":1 }').decode()
     fixed = len(head) + len(body) + 2
@@ -275,14 +275,14 @@ def key_set(*keys: Any) -> Any:
     return parse_key_set(orjson.dumps({"keys": keys}))
 
 
-def test_the_most_keys() -> None:
+def test_jwks_max_keys() -> None:
     assert len(key_set(*[KEY] * MAX_KEYS).keys) == MAX_KEYS
     found = key_set(*[KEY] * (MAX_KEYS + 1))
     assert (len(found.keys), found.unusable) == (MAX_KEYS, 1)
 
 
 @more
-def test_the_shortest_rsa_key(more: int) -> None:
+def test_rsa_key_min_size(more: int) -> None:
     modulus = (1 << (MIN_RSA_BITS - more)) - 1
     n = b64url(modulus.to_bytes(MIN_RSA_BITS // 8, "big")).decode()
     assert len(key_set({**KEY, "n": n}).keys) == 1 - more
@@ -290,24 +290,24 @@ def test_the_shortest_rsa_key(more: int) -> None:
 
 @more
 @pytest.mark.parametrize("name", ["sid", "jti"])
-def test_names_in_a_logout_token(name: str, more: int) -> None:
+def test_logout_token_claim_max_length(name: str, more: int) -> None:
     judged(more, **{name: "x" * (MAX_ID_LENGTH + more)})
 
 
 @more
-def test_the_oldest_logout_token(more: int) -> None:
+def test_logout_token_max_age(more: int) -> None:
     leeway = 30
     judged(more, iat=START - MAX_TOKEN_AGE - leeway - more)
 
 
-def test_a_logout_token_of_another_issuer() -> None:
+def test_logout_token_of_another_issuer_rejected() -> None:
     judged(1, iss="other")
     judged(1, iss="accounts.google.com")  # Google's other name is Google's alone
     judged(0, iss="i")
 
 
 @more
-def test_the_times_of_a_token(more: int) -> None:
+def test_token_times_within_leeway(more: int) -> None:
     """Our clock and the provider's may differ by the leeway, and no more."""
     judged(more, iat=START + 30 + more)
     judged(more, exp=START - 30 + 1 - more)
@@ -335,14 +335,14 @@ def nested(depth: int) -> Any:
     return value
 
 
-def test_the_deepest_claims() -> None:
+def test_claims_max_depth() -> None:
     claims = {"c": nested(MAX_DEPTH)}
     assert serializable_claims(claims) == claims
     with pytest.raises(ProviderError, match="deeper"):
         serializable_claims({"c": nested(MAX_DEPTH + 1)})
 
 
-def test_the_deepest_claims_of_another_format() -> None:
+def test_oauth2_proxy_claims_max_depth() -> None:
     interop = OAuth2ProxyFormat([SECRET], "_oauth2_proxy")
 
     def written(depth: int) -> bytes:
@@ -355,7 +355,7 @@ def test_the_deepest_claims_of_another_format() -> None:
         written(MAX_CLAIM_DEPTH + 1)
 
 
-def test_the_longest_sid() -> None:
+def test_sid_max_length() -> None:
     assert claim_sid({"sid": "s" * MAX_SID}) == "s" * MAX_SID
     assert claim_sid({"sid": "s" * (MAX_SID + 1)}) == ""
 
@@ -363,14 +363,14 @@ def test_the_longest_sid() -> None:
 # The Authorization field
 
 
-def test_the_longest_credentials() -> None:
+def test_credentials_max_length() -> None:
     start = b"Bearer eyA.eyA."
     longest = start + b"A" * (MAX_CREDENTIALS - len(start))
     assert isinstance(bearer_of(longest), Bearer)
     assert isinstance(bearer_of(longest + b"A"), Unusable)
 
 
-def test_the_longest_password() -> None:
+def test_password_max_length() -> None:
     longest = b"x" * MAX_PASSWORD
     for user, password in ((longest, b"p"), (b"u", longest)):
         assert isinstance(basic(user, password), Basic)
@@ -394,7 +394,7 @@ def told(*fields: tuple[bytes, bytes], host: bytes = b"a", target: bytes = b"/")
     return TRUST.original(Request(b"GET", target, headers, "10.0.0.1"))
 
 
-def test_the_most_hops() -> None:
+def test_forwarded_for_max_hops() -> None:
     def client(hops: int) -> tuple[str, str]:
         chain = b",".join([b"192.0.2.1", *[b"10.0.0.2"] * hops])
         fields = ((b"host", b"a"), (b"x-forwarded-for", chain))
@@ -406,7 +406,7 @@ def test_the_most_hops() -> None:
     assert client(MAX_HOPS) == ("10.0.0.2", "10.0.0.2")
 
 
-def test_the_longest_hop() -> None:
+def test_forwarded_for_max_hop_length() -> None:
     def client(size: int) -> str:
         value = b"192.0.2.1".ljust(size)
         found: str = told((b"x-forwarded-for", value)).client
@@ -416,7 +416,7 @@ def test_the_longest_hop() -> None:
     assert client(MAX_HOP + 1) == "10.0.0.1"
 
 
-def test_the_longest_host() -> None:
+def test_host_max_length() -> None:
     labels = b".".join([b"a" * 63] * 3)
     longest = labels + b"." + b"b" * (MAX_HOST - len(labels) - 1 - 6) + b":12345"
     assert len(longest) == MAX_HOST
@@ -425,7 +425,7 @@ def test_the_longest_host() -> None:
         told(host=longest.replace(b".", b".c.", 1)[: MAX_HOST + 1])
 
 
-def test_the_longest_target() -> None:
+def test_request_target_max_length() -> None:
     longest = b"/" + b"a" * (MAX_URI - 1)
     assert told(target=longest).uri == longest
     assert told((b"x-forwarded-uri", longest)).uri == longest
@@ -440,7 +440,7 @@ def test_the_longest_target() -> None:
 # Other things
 
 
-def test_the_most_parts_that_are_cleared() -> None:
+def test_cleared_cookie_parts_limit() -> None:
     writer = CookieWriter("s", CookieSettings(secrets=(SECRET,)))
     for parts in (MAX_CLEARED_PARTS, MAX_CLEARED_PARTS + 5):
         names = [b"s", *[b"s_%d" % number for number in range(parts)]]
@@ -449,7 +449,7 @@ def test_the_most_parts_that_are_cleared() -> None:
 
 
 @more
-def test_the_most_pages_of_groups(more: int) -> None:
+def test_group_pages_limit(more: int) -> None:
     flow = fetch_groups("https://graph.example/g", ())
     next(flow)
     for page in range(1, MAX_PAGES):

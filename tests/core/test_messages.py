@@ -31,17 +31,17 @@ from authproxy_core.messages import (
 HEADERS: Headers = ((b"host", b"a"), (b"cookie", b"x=1"), (b"cookie", b"y=2"))
 
 
-def test_header_values_come_in_order() -> None:
+def test_header_values_in_order() -> None:
     assert header_values(HEADERS, b"cookie") == [b"x=1", b"y=2"]
     assert header_values(HEADERS, b"accept") == []
 
 
-def test_first_header() -> None:
+def test_first_header_returns_first_or_none() -> None:
     assert first_header(HEADERS, b"cookie") == b"x=1"
     assert first_header(HEADERS, b"accept") is None
 
 
-def test_only_header_refuses_doubles() -> None:
+def test_single_header_repeated_field_returns_none() -> None:
     assert single_header(HEADERS, b"host") == b"a"
     assert single_header(HEADERS, b"cookie") is None
     assert single_header(HEADERS, b"accept") is None
@@ -67,7 +67,7 @@ def test_messages_are_immutable(make: Callable[[], Any], field: str) -> None:
         setattr(make(), field, None)
 
 
-def test_errors_are_one_tree_with_codes_of_their_own() -> None:
+def test_errors_have_distinct_codes() -> None:
     def below(kind: type[AuthProxyError]) -> list[type[AuthProxyError]]:
         return [kind, *(kin for child in kind.__subclasses__() for kin in below(child))]
 
@@ -79,7 +79,7 @@ def test_errors_are_one_tree_with_codes_of_their_own() -> None:
     assert len(own) == len(set(own)) > 8
 
 
-def test_errors_carry_reasons() -> None:
+def test_errors_have_reasons() -> None:
     token = TokenError("expired", reason="expired", hint="check the clocks")
     provider = ProviderError("no", reason="invalid_grant")
     settings = SettingsError(("a: missing", "b: missing"))
@@ -89,7 +89,7 @@ def test_errors_carry_reasons() -> None:
     assert str(settings) == "a: missing\nb: missing"
 
 
-def test_ours_come_first_and_cookies_last() -> None:
+def test_merge_response_headers_added_first_and_cookies_last() -> None:
     user, cookie = (b"gap-auth", b"alice"), (b"set-cookie", b"a=1")
     theirs = ((b"gap-auth", b"eve"), (b"set-cookie", b"a=2"))
     upstream = Upstream("app", "http", "h", 80)

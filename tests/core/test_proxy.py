@@ -55,7 +55,7 @@ def forward(harness: Harness, target: str, *fields: Any, **changes: Any) -> Forw
 # -- the auth check
 
 
-def test_anonymous_is_401_without_page_or_identity(harness: Harness) -> None:
+def test_auth_check_without_session_gets_401_without_identity(harness: Harness) -> None:
     answer = harness.get("/oauth2/auth")
     assert (answer.status, answer.body) == (401, b"Unauthorized\n")
     assert header(answer, b"cache-control") == b"no-store"
@@ -64,7 +64,7 @@ def test_anonymous_is_401_without_page_or_identity(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
-def test_the_status_of_a_good_check_can_be_chosen(status: int) -> None:
+def test_auth_check_success_status_configurable(status: int) -> None:
     harness = Harness(settings(auth_success_status=status))
     harness.log_in()
     assert harness.get("/oauth2/auth").status == status
@@ -95,7 +95,7 @@ def test_the_status_of_a_good_check_can_be_chosen(status: int) -> None:
         ("other=x", 202),
     ],
 )
-def test_az11_az14_demands_of_the_query(
+def test_az11_az14_auth_check_query_constraints(
     harness: Harness, query: str, status: int
 ) -> None:
     harness.log_in()
@@ -103,7 +103,7 @@ def test_az11_az14_demands_of_the_query(
         assert harness.get(f"/oauth2/auth?{query}").status == status
 
 
-def test_only_answers_that_come_again_are_marked_as_kept(harness: Harness) -> None:
+def test_auth_check_reusable_only_for_cached_entries(harness: Harness) -> None:
     harness.log_in()
     harness.proxy = harness.new_proxy(
         harness.settings
@@ -114,7 +114,7 @@ def test_only_answers_that_come_again_are_marked_as_kept(harness: Harness) -> No
     assert not harness.get("/page", jar={}).reusable
 
 
-def test_sessions_that_no_cache_held_are_counted(harness: Harness) -> None:
+def test_session_cache_misses_counted(harness: Harness) -> None:
     harness.log_in()
     harness.proxy = harness.new_proxy(harness.settings)
     for _ in range(5):
@@ -122,14 +122,14 @@ def test_sessions_that_no_cache_held_are_counted(harness: Harness) -> None:
     assert harness.proxy.session_cache_misses == 2  # what was seen once is not kept
 
 
-def test_queries_are_remembered_within_bounds(harness: Harness) -> None:
+def test_constraint_cache_bounded(harness: Harness) -> None:
     harness.log_in()
     for number in range(600):
         assert harness.get(f"/oauth2/auth?allowed_groups=g{number}").status == 403
     assert harness.get("/oauth2/auth?allowed_groups=staff").status == 202
 
 
-def test_az34_limits_are_judged_on_each_use(harness: Harness) -> None:
+def test_az34_limits_checked_on_each_use(harness: Harness) -> None:
     harness.log_in("bob")
     assert harness.get("/oauth2/auth").status == 202
     stricter = settings(provider={"allowed_groups": ("admins",)})
@@ -143,7 +143,7 @@ def test_az34_limits_are_judged_on_each_use(harness: Harness) -> None:
     assert harness.run(harness.proxy.identify(harness.request("/"))) is None
 
 
-def test_fa01_a_broken_cookie_is_401_and_cleared(harness: Harness) -> None:
+def test_fa01_invalid_cookie_gets_401_and_is_cleared(harness: Harness) -> None:
     for jar in (
         {b"_oauth2_proxy": b"broken"},
         {b"_oauth2_proxy": b"a|b|c"},
@@ -156,14 +156,14 @@ def test_fa01_a_broken_cookie_is_401_and_cleared(harness: Harness) -> None:
         assert all(b"Max-Age=0" in line for line in headers(answer, b"set-cookie"))
 
 
-def test_ck05_a_session_of_another_instance_is_not_ours(harness: Harness) -> None:
+def test_ck05_session_of_another_instance_rejected(harness: Harness) -> None:
     harness.log_in()
     other = Harness(settings(cookie={"name": "_other"}))
     jar = {b"_other": harness.jar[b"_oauth2_proxy"]}
     assert other.get("/oauth2/auth", jar=jar).status == 401
 
 
-def test_ck07_an_older_secret_still_unseals(harness: Harness) -> None:
+def test_ck07_older_secret_unseals(harness: Harness) -> None:
     harness.log_in()
     old = harness.settings.cookie.secrets[0]
     new = Secret(b"another-secret-of-32-bytes-here!")
@@ -174,7 +174,7 @@ def test_ck07_an_older_secret_still_unseals(harness: Harness) -> None:
     assert harness.get("/oauth2/auth").status == 401
 
 
-def test_ck14_parts_of_two_sessions_do_not_make_one(harness: Harness) -> None:
+def test_ck14_cookie_parts_of_two_sessions_rejected(harness: Harness) -> None:
     harness.config.padding = 9000
     jars = []
     for user in ("alice", "bob"):
@@ -186,7 +186,7 @@ def test_ck14_parts_of_two_sessions_do_not_make_one(harness: Harness) -> None:
     assert harness.get("/oauth2/auth", jar=mixed).status == 401
 
 
-def test_ck26_the_sign_in_page_clears_a_broken_cookie_and_keeps_a_good_one(
+def test_ck26_sign_in_page_clears_invalid_cookie_and_keeps_valid_one(
     harness: Harness,
 ) -> None:
     answer = harness.get("/oauth2/sign_in", jar={b"_oauth2_proxy": b"broken"})
@@ -196,7 +196,7 @@ def test_ck26_the_sign_in_page_clears_a_broken_cookie_and_keeps_a_good_one(
     assert harness.get("/oauth2/auth").status == 202
 
 
-def test_minimal_sessions_hold_no_tokens() -> None:
+def test_minimal_session_contains_no_tokens() -> None:
     harness = Harness(
         settings(
             cookie={"minimal": True},
@@ -209,7 +209,7 @@ def test_minimal_sessions_hold_no_tokens() -> None:
 
 
 @pytest.mark.parametrize("format", ["authproxy", "oauth2-proxy"])
-def test_both_cookie_formats_serve_a_whole_life(format: str) -> None:
+def test_cookie_format_supports_login_refresh_and_sign_out(format: str) -> None:
     harness = Harness(settings(cookie={"format": format, "refresh": 60.0}))
     assert harness.log_in(rd="/x").status == 302
     assert harness.get("/oauth2/auth").status == 202
@@ -219,7 +219,7 @@ def test_both_cookie_formats_serve_a_whole_life(format: str) -> None:
     assert harness.jar == {}
 
 
-def test_the_format_of_oauth2_proxy_can_be_refused() -> None:
+def test_oauth2_proxy_cookie_rejected_by_option() -> None:
     writer = Harness(settings(cookie={"format": "oauth2-proxy"}))
     url = writer.start_login()
     login = dict(writer.jar)
@@ -231,14 +231,14 @@ def test_the_format_of_oauth2_proxy_can_be_refused() -> None:
     assert answer.status == 403
 
 
-def test_another_process_reads_the_format_of_oauth2_proxy() -> None:
+def test_oauth2_proxy_cookie_accepted_by_another_process() -> None:
     harness = Harness(settings(cookie={"format": "oauth2-proxy"}))
     harness.log_in()
     harness.proxy = harness.new_proxy(settings())
     assert harness.get("/oauth2/auth").status == 202
 
 
-def test_per_request_names_in_the_format_of_oauth2_proxy() -> None:
+def test_oauth2_proxy_format_csrf_cookie_per_request() -> None:
     cookie = {"format": "oauth2-proxy", "csrf_per_request": True}
     harness = Harness(settings(cookie=cookie, encode_state=True))
     first, second = harness.start_login("/1"), harness.start_login("/2")
@@ -247,7 +247,7 @@ def test_per_request_names_in_the_format_of_oauth2_proxy() -> None:
     assert header(harness.finish_login(first), b"location") == b"/1"
 
 
-def test_a_login_of_oauth2_proxy_may_lack_a_nonce_but_not_have_another() -> None:
+def test_oauth2_proxy_login_state_nonce_optional_but_must_match() -> None:
     harness = Harness(settings(cookie={"format": "oauth2-proxy"}))
     harness.config.id_token_claims["nonce"] = None
     assert harness.log_in().status == 302
@@ -258,7 +258,7 @@ def test_a_login_of_oauth2_proxy_may_lack_a_nonce_but_not_have_another() -> None
 # -- small endpoints
 
 
-def test_ping_and_ready(harness: Harness) -> None:
+def test_ping_and_ready_endpoints(harness: Harness) -> None:
     assert harness.get("/ping").body == b"OK"
     assert harness.get("/ready").status == 200
     waiting = Harness(ready=False)
@@ -267,7 +267,7 @@ def test_ping_and_ready(harness: Harness) -> None:
     assert (answer.status, header(answer, b"retry-after")) == (503, b"5")
 
 
-def test_sk29_sk31_health_paths_are_exact(harness: Harness) -> None:
+def test_sk29_sk31_health_path_matched_exactly(harness: Harness) -> None:
     for path in ("/ping/", "/ping/../admin", "/ping%2f", "/PING", "/ready/x"):
         assert harness.get(path).status in (400, 403)
     named = Harness(settings(ping_user_agent="Probe/1"))
@@ -276,17 +276,17 @@ def test_sk29_sk31_health_paths_are_exact(harness: Harness) -> None:
     assert named.get("/admin", (b"user-agent", b"Probe/1")).status == 403
 
 
-def test_health_paths_can_be_off() -> None:
+def test_health_paths_disabled_by_empty_option() -> None:
     harness = Harness(settings(ping_path="", ready_path=""))
     assert harness.get("/ping").status == 403
     assert harness.get("/ready").status == 403
 
 
-def test_robots(harness: Harness) -> None:
+def test_robots_txt_disallows_all(harness: Harness) -> None:
     assert harness.get("/robots.txt").body == b"User-agent: *\nDisallow: /\n"
 
 
-def test_userinfo(harness: Harness) -> None:
+def test_userinfo_returns_identity_without_tokens(harness: Harness) -> None:
     assert harness.get("/oauth2/userinfo").status == 401
     harness.log_in()
     answer = harness.get("/oauth2/userinfo")
@@ -298,7 +298,7 @@ def test_userinfo(harness: Harness) -> None:
     assert headers(broken, b"set-cookie")
 
 
-def test_userinfo_leaves_out_what_is_empty() -> None:
+def test_userinfo_omits_empty_fields() -> None:
     harness = Harness(
         settings(
             provider={"type": "oidc", "skip_claims_from_profile_url": True},
@@ -316,19 +316,19 @@ def test_userinfo_leaves_out_what_is_empty() -> None:
 
 
 @pytest.mark.parametrize("target", ["/oauth2/start?x=%zz", "/oauth2/sign_in?rd=%zz"])
-def test_a_malformed_query_is_400(harness: Harness, target: str) -> None:
+def test_malformed_query_gets_400(harness: Harness, target: str) -> None:
     answer = harness.get(target)
     assert answer.status == 400
     assert [event.kind for event in answer.events] == ["bad_request"]
 
 
 @pytest.mark.parametrize("host", [b"", b"a b", b"app.example.com/evil", b"a@b"])
-def test_or47_a_malformed_host_is_400(harness: Harness, host: bytes) -> None:
+def test_or47_malformed_host_gets_400(harness: Harness, host: bytes) -> None:
     assert harness.get("/oauth2/start", (b"host", host)).status == 400
     assert harness.get("/page", (b"host", host)).status == 400
 
 
-def test_a_client_that_leaves_with_its_form_is_answered(harness: Harness) -> None:
+def test_start_client_disconnect_during_form_handled(harness: Harness) -> None:
     form = (b"content-type", b"application/x-www-form-urlencoded")
     flow = harness.proxy.handle(harness.request("/oauth2/start", form, method=b"POST"))
     next(flow)  # type: ignore[arg-type]
@@ -338,7 +338,7 @@ def test_a_client_that_leaves_with_its_form_is_answered(harness: Harness) -> Non
     assert stop.value.value.events[0].reason == "client_gone"
 
 
-def test_start_takes_a_posted_form(harness: Harness) -> None:
+def test_start_accepts_posted_form(harness: Harness) -> None:
     harness.body = b"rd=/posted"
     form = (b"content-type", b"application/x-www-form-urlencoded; charset=utf-8")
     answer = harness.get("/oauth2/start", form, method=b"POST")
@@ -350,21 +350,21 @@ def test_start_takes_a_posted_form(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("rd", ["//evil.com", "https://evil.com/", "/oauth2/sign_out"])
-def test_or41_or44_sign_out_goes_home(harness: Harness, rd: str) -> None:
+def test_or41_or44_sign_out_redirects_to_root(harness: Harness, rd: str) -> None:
     harness.log_in()
     answer = harness.get(f"/oauth2/sign_out?rd={rd}")
     assert header(answer, b"location") == b"/"
     assert [event.kind for event in answer.events] == ["logged_out"]
 
 
-def test_lo07_sign_out_without_a_session(harness: Harness) -> None:
+def test_lo07_sign_out_without_session(harness: Harness) -> None:
     for _ in range(2):
         answer = harness.get("/oauth2/sign_out?rd=/bye")
         assert (answer.status, header(answer, b"location")) == (302, b"/bye")
         assert answer.events == ()
 
 
-def test_lo01_another_sites_image_does_not_sign_out(harness: Harness) -> None:
+def test_lo01_cross_site_image_does_not_sign_out(harness: Harness) -> None:
     harness.log_in()
     foreign = (
         (b"sec-fetch-site", b"cross-site"),
@@ -376,7 +376,7 @@ def test_lo01_another_sites_image_does_not_sign_out(harness: Harness) -> None:
     assert harness.get("/oauth2/sign_out", *navigation).status == 302
 
 
-def test_lo04_the_id_token_goes_to_the_providers_logout_only() -> None:
+def test_lo04_id_token_sent_to_provider_logout_only() -> None:
     harness = Harness(settings(whitelist_domains=("idp.example.com", "other.example")))
     harness.log_in()
     hint = "%3Fid_token_hint%3D%7Bid_token%7D"
@@ -400,7 +400,7 @@ def test_lo04_the_id_token_goes_to_the_providers_logout_only() -> None:
     assert header(anonymous, b"location") == logout.encode() + b"?id_token_hint="
 
 
-def test_sign_out_without_an_offer_of_logout() -> None:
+def test_sign_out_without_end_session_endpoint() -> None:
     harness = Harness(settings(whitelist_domains=("idp.example.com",)), ready=False)
     answer = harness.get(
         "/oauth2/sign_out?rd=https://idp.example.com/x%3Fh%3D%7Bid_token%7D"
@@ -408,7 +408,7 @@ def test_sign_out_without_an_offer_of_logout() -> None:
     assert header(answer, b"location") == b"https://idp.example.com/x?h="
 
 
-def test_the_logout_address_of_the_provider(harness: Harness) -> None:
+def test_sign_out_redirects_to_backend_logout_url(harness: Harness) -> None:
     provider = harness.proxy._providers["keycloak"]
     url = provider.end_session_url("IT", "https://app.example.com/")
     assert "id_token_hint=IT" in url
@@ -418,7 +418,7 @@ def test_the_logout_address_of_the_provider(harness: Harness) -> None:
 # -- pages and forwarding
 
 
-def test_an_anonymous_page_request_gets_the_sign_in_page(harness: Harness) -> None:
+def test_page_without_session_gets_sign_in_page(harness: Harness) -> None:
     answer = harness.get("/deep?x=1")
     assert answer.status == 403
     assert b"Sign in with Keycloak" in answer.body
@@ -433,16 +433,16 @@ def test_an_anonymous_page_request_gets_the_sign_in_page(harness: Harness) -> No
         (b"upgrade", b"websocket"),
     ],
 )
-def test_who_can_not_use_a_page_gets_401(harness: Harness, field: Any) -> None:
+def test_api_request_without_session_gets_401(harness: Harness, field: Any) -> None:
     answer = harness.get("/page", field)
     assert (answer.status, answer.body) == (401, b"{}")
 
 
-def test_json_can_be_forced() -> None:
+def test_force_json_errors_returns_401() -> None:
     assert Harness(settings(force_json_errors=True)).get("/page").status == 401
 
 
-def test_without_the_button_the_login_begins_at_once() -> None:
+def test_skip_provider_button_starts_login() -> None:
     harness = Harness(settings(skip_provider_button=True))
     for target in ("/deep", "/oauth2/sign_in?rd=/deep"):
         answer = harness.get(target, jar={b"_oauth2_proxy": b"broken"})
@@ -451,7 +451,7 @@ def test_without_the_button_the_login_begins_at_once() -> None:
         assert header(harness.finish_login(url), b"location") == b"/deep"
 
 
-def test_a_request_is_forwarded_with_who_it_is() -> None:
+def test_request_forwarded_with_identity_headers() -> None:
     harness = proxied()
     harness.log_in()
     decision = forward(harness, "/x?y=1", (b"x-custom", b"1"))
@@ -478,7 +478,7 @@ def test_a_request_is_forwarded_with_who_it_is() -> None:
         b"x-forwarded-groups",
     ],
 )
-def test_hs01_hs04_what_a_client_says_of_itself_is_stripped(name: bytes) -> None:
+def test_hs01_hs04_client_identity_headers_stripped(name: bytes) -> None:
     harness = proxied()
     harness.log_in("bob")
     decision = forward(harness, "/", (name, b"admin"))
@@ -486,7 +486,7 @@ def test_hs01_hs04_what_a_client_says_of_itself_is_stripped(name: bytes) -> None
     assert b"admin" not in values
 
 
-def test_hs07_hop_by_hop_fields_go_and_ours_stay() -> None:
+def test_hs07_hop_by_hop_fields_removed_and_injected_kept() -> None:
     harness = proxied()
     harness.log_in()
     decision = forward(
@@ -504,7 +504,7 @@ def test_hs07_hop_by_hop_fields_go_and_ours_stay() -> None:
     assert dict(decision.headers)[b"x-forwarded-user"]
 
 
-def test_own_cookies_are_not_passed_on() -> None:
+def test_session_cookies_not_forwarded() -> None:
     harness = proxied()
     harness.log_in()
     harness.jar[b"app"] = b"1"
@@ -519,7 +519,7 @@ def test_own_cookies_are_not_passed_on() -> None:
     assert b"cookie" not in dict(forward(harness, "/").headers)
 
 
-def test_forwarded_for_grows_behind_a_gateway_and_a_socket() -> None:
+def test_forwarded_for_appended_behind_gateway_and_unix_socket() -> None:
     harness = proxied(reverse_proxy=True)
     harness.log_in()
     chain = (b"x-forwarded-for", b"203.0.113.9")
@@ -529,7 +529,7 @@ def test_forwarded_for_grows_behind_a_gateway_and_a_socket() -> None:
     assert dict(decision.headers)[b"x-forwarded-for"] == b"203.0.113.9"
 
 
-def test_upstreams_are_chosen_by_path() -> None:
+def test_upstream_chosen_by_path() -> None:
     harness = proxied(
         upstreams=(
             APP,
@@ -552,19 +552,19 @@ def test_upstreams_are_chosen_by_path() -> None:
     assert harness.get("/dev/null").status == 404
 
 
-def test_without_upstreams_there_is_nothing(harness: Harness) -> None:
+def test_no_upstream_gets_404(harness: Harness) -> None:
     harness.log_in()
     answer = harness.get("/page")
     assert (answer.status, answer.body) == (404, b"404 page not found\n")
 
 
-def test_an_upstream_of_another_kind_is_refused() -> None:
+def test_upstream_unknown_scheme_rejected() -> None:
     bad = UpstreamSettings(id="x", uri="gopher://x")
     with pytest.raises(SettingsError, match="gopher"):
         Harness(settings(upstreams=(bad,)))
 
 
-def test_demands_of_the_query_hold_for_pages_too() -> None:
+def test_query_constraints_apply_to_proxied_requests() -> None:
     harness = proxied()
     harness.log_in("bob")
     assert harness.get("/page?allowed_groups=admins").status == 403
@@ -574,7 +574,7 @@ def test_demands_of_the_query_hold_for_pages_too() -> None:
 @pytest.mark.parametrize(
     ("reason", "status"), [("timeout", 504), ("refused", 502), ("busy", 503)]
 )
-def test_the_page_of_an_upstream_that_failed(reason: str, status: int) -> None:
+def test_upstream_failed_page(reason: str, status: int) -> None:
     harness = proxied(pages=PageSettings(show_debug_on_error=True))
     harness.log_in()
     request = harness.request("/x")
@@ -585,7 +585,7 @@ def test_the_page_of_an_upstream_that_failed(reason: str, status: int) -> None:
     assert page.events[0].detail == f"upstream app: {reason}"
 
 
-def test_headers_of_every_kind() -> None:
+def test_response_headers_of_every_source() -> None:
     from authproxy_core import ClaimSource
 
     harness = Harness(
@@ -622,7 +622,7 @@ def test_headers_of_every_kind() -> None:
 # -- construction, warming up
 
 
-def test_bad_settings_are_refused_as_a_whole() -> None:
+def test_auth_proxy_reports_all_settings_problems() -> None:
     bad = settings(
         cookie={
             "secrets": (Secret(b"short"),),
@@ -665,7 +665,7 @@ def test_bad_settings_are_refused_as_a_whole() -> None:
     assert "short" not in text
 
 
-def test_other_problems_of_settings() -> None:
+def test_auth_proxy_reports_conflicting_settings() -> None:
     with pytest.raises(SettingsError, match="at least one provider"):
         AuthProxy(settings(providers=()))
     with pytest.raises(SettingsError, match="used twice"):
@@ -679,7 +679,7 @@ def test_other_problems_of_settings() -> None:
         AuthProxy(settings(provider={"issuer": ""}))
 
 
-def test_secrets_are_not_shown_and_compared_as_a_whole() -> None:
+def test_secret_hidden_and_compared_by_value() -> None:
     secret = Secret("s3cret")
     assert "s3cret" not in repr(secret)
     assert secret == Secret(b"s3cret")
@@ -688,7 +688,7 @@ def test_secrets_are_not_shown_and_compared_as_a_whole() -> None:
     assert len({secret, Secret(b"s3cret")}) == 1
 
 
-def test_warm_up_goes_on_until_the_provider_is_there() -> None:
+def test_warm_up_retries_until_provider_is_ready() -> None:
     harness = Harness(ready=False)
     harness.config.failing["discovery"] = 500
     tries = []
@@ -719,7 +719,7 @@ def test_warm_up_goes_on_until_the_provider_is_there() -> None:
         ({"jwks_uri": "https://idp.example.com/realms/main/nothing"}, "jwks_failed"),
     ],
 )
-def test_jw31_a_discovery_document_that_does_not_fit(
+def test_jw31_invalid_discovery_document_rejected(
     discovery: dict[str, Any], reason: str
 ) -> None:
     harness = Harness(ready=False)
@@ -732,7 +732,7 @@ def test_jw31_a_discovery_document_that_does_not_fit(
     assert not harness.proxy.ready
 
 
-def test_without_discovery_the_configured_endpoints_are_used() -> None:
+def test_skip_discovery_uses_configured_endpoints() -> None:
     base = "https://idp.example.com/realms/main"
     harness = Harness(
         settings(
@@ -751,7 +751,7 @@ def test_without_discovery_the_configured_endpoints_are_used() -> None:
     assert harness.idp.count("discovery") == 0
 
 
-def test_an_embedder_needs_no_callback_for_events() -> None:
+def test_auth_proxy_on_event_optional() -> None:
     harness = Harness()
     proxy = AuthProxy(
         harness.settings, clock=harness.clock, random_bytes=harness.random
@@ -766,7 +766,7 @@ def test_an_embedder_needs_no_callback_for_events() -> None:
         st.tuples(st.sampled_from([b"cookie", b"accept"]), st.binary(max_size=99))
     ),
 )
-def test_whatever_comes_is_answered_and_never_2xx(target: bytes, fields: Any) -> None:
+def test_arbitrary_request_never_allowed(target: bytes, fields: Any) -> None:
     for path in (target, b"/oauth2/auth?" + target, b"/oauth2/callback?" + target):
         decision = SHARED.send(path, *fields)
         assert isinstance(decision, Respond)
@@ -776,7 +776,7 @@ def test_whatever_comes_is_answered_and_never_2xx(target: bytes, fields: Any) ->
 SHARED = Harness()
 
 
-def test_a_page_that_a_user_may_not_see_leads_back_to_itself() -> None:
+def test_denied_page_login_returns_to_page() -> None:
     harness = Harness(settings())
     harness.log_in()
     strict = settings(email_domains=("example.org",))
@@ -797,7 +797,7 @@ def test_a_page_that_a_user_may_not_see_leads_back_to_itself() -> None:
 
 
 @pytest.mark.parametrize("button", [True, False])
-def test_a_form_may_say_where_a_login_ends(button: bool) -> None:
+def test_sign_in_form_redirect_target(button: bool) -> None:
     harness = Harness(settings(skip_provider_button=not button))
     harness.body = b"rd=/deep&username=carol"
     form = (b"content-type", b"application/x-www-form-urlencoded")

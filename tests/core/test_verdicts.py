@@ -22,50 +22,52 @@ def verdict(decision: Decision) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("target", ["/oauth2/auth", "/oauth2/userinfo", "/page"])
-def test_nobody(harness: Harness, target: str) -> None:
+def test_verdict_without_session_unauthenticated(harness: Harness, target: str) -> None:
     assert verdict(harness.get(target)) == ("unauthenticated", "no_session")
 
 
 @pytest.mark.parametrize("skips", [False, True])
-def test_nobody_is_sent_to_the_login(skips: bool) -> None:
+def test_verdict_login_challenge_unauthenticated(skips: bool) -> None:
     harness = Harness(settings(skip_provider_button=skips))
     answer = harness.get("/page")
     assert answer.status == (302 if skips else 403)
     assert verdict(answer) == ("unauthenticated", "no_session")
 
 
-def test_a_script_without_session(harness: Harness) -> None:
+def test_verdict_api_request_without_session_unauthenticated(harness: Harness) -> None:
     answer = harness.get("/page", (b"accept", b"application/json"))
     assert verdict(answer) == ("unauthenticated", "no_session")
 
 
 @pytest.mark.parametrize("target", ["/oauth2/auth", "/page", "/fixed", "/fixed/not"])
-def test_a_session(target: str) -> None:
+def test_verdict_session_allowed(target: str) -> None:
     harness = Harness(settings(upstreams=UPSTREAMS))
     harness.log_in()
     assert verdict(harness.send(target)) == ("allowed", "session")
 
 
 @pytest.mark.parametrize("target", ["/oauth2/auth", "/oauth2/userinfo", "/page"])
-def test_a_session_that_is_not_let_in(harness: Harness, target: str) -> None:
+def test_verdict_forbidden_session_denied(harness: Harness, target: str) -> None:
     harness.log_in("bob")
     harness.proxy = harness.new_proxy(STRICT)
     assert verdict(harness.get(target)) == ("denied", "groups")
 
 
 @pytest.mark.parametrize("target", ["/oauth2/auth", "/page"])
-def test_a_demand_of_the_query(harness: Harness, target: str) -> None:
+def test_verdict_query_constraint_denied(harness: Harness, target: str) -> None:
     harness.log_in()
     answer = harness.get(f"{target}?allowed_groups=none")
     assert verdict(answer) == ("denied", "query")
 
 
 @pytest.mark.parametrize("target", ["/ping", "/robots.txt", "/oauth2/sign_in"])
-def test_what_is_not_about_access(harness: Harness, target: str) -> None:
+def test_verdict_empty_for_pages_and_health_checks(
+    harness: Harness, target: str
+) -> None:
     assert verdict(harness.get(target)) == ("", "")
 
 
-def test_an_answer_with_cookies_keeps_its_verdict() -> None:
+def test_verdict_kept_in_response_with_cookies() -> None:
     harness = Harness(settings(cookie={"refresh": 60.0}))
     harness.log_in()
     harness.clock.now += 61
@@ -74,7 +76,7 @@ def test_an_answer_with_cookies_keeps_its_verdict() -> None:
     assert verdict(answer) == ("allowed", "session")
 
 
-def test_a_store_that_is_away(harness: Harness) -> None:
+def test_verdict_store_unavailable_failed(harness: Harness) -> None:
     def flow() -> Flow[Decision]:
         yield from Load("key")
         raise AssertionError

@@ -193,7 +193,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         'list the gateways in `trusted_proxy_ips`; `["0.0.0.0/0", "::/0"]` trusts '
         "all peers",
         proof="core/request/test_original.py::"
-        "test_fh02_nobody_listed_means_private_peers_only",
+        "test_fh02_default_trusted_proxies_are_private",
     ),
     Difference(
         "state is validated before the code is redeemed, `iss` is validated (RFC "
@@ -249,7 +249,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "a custom `redeem_url` requires a `validate_url` and a `profile_url`",
         "the default URLs would receive the tokens of another server",
         "set all three URLs",
-        proof="core/settings/test_providers.py::test_each_mistake_has_its_line",
+        proof="core/settings/test_providers.py::test_provider_problems_invalid_option_reported",
     ),
     Difference(
         "`bitbucket_team` is a workspace, and the scope `account` is requested",
@@ -286,7 +286,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "a gateway may keep the client's header",
         SECURITY,
         proof="core/access/test_auth_bypass.py::"
-        "test_what_we_pass_on_ourselves_must_fit_as_it_is",
+        "test_bypass_forwarded_request_must_match_by_its_own_target",
     ),
     Difference(
         "`trusted_ips` does not apply to a gateway that does not name its client; "
@@ -294,14 +294,14 @@ DIFFERENCES: tuple[Difference, ...] = (
         "the gateway's address is trusted, and it treats each 2xx as allowed",
         SECURITY,
         proof="core/access/test_auth_bypass.py::"
-        "test_fh13_to_fh17_the_address_of_the_client",
+        "test_fh13_to_fh17_trusted_ips_match_client_address",
     ),
     Difference(
         "bearer JWTs that were issued to another client (`azp`) are rejected",
         "the token is intended for another application",
         '`bearer_authorized_parties = ["*"]`',
         proof="core/access/test_credentials_bearer.py::"
-        "test_clients_whose_tokens_are_accepted_can_be_named",
+        "test_bearer_authorized_parties_accepted",
     ),
     Difference(
         "`htpasswd_file`: failed attempts are limited, take the same time and get "
@@ -309,14 +309,14 @@ DIFFERENCES: tuple[Difference, ...] = (
         "in page; removing a user ends the session",
         "password guessing, login CSRF",
         SECURITY,
-        proof="core/access/test_htpasswd.py::test_tries_are_bounded_by_client",
+        proof="core/access/test_htpasswd.py::test_htpasswd_attempts_limited_per_client",
     ),
     Difference(
         "`created_at` and `expires_on` in headers are UTC in whole seconds, empty "
         "if unknown",
         "oauth2-proxy closes the connection if they are unknown",
         BUG,
-        proof="core/identity/test_headers.py::test_times_in_headers",
+        proof="core/identity/test_headers.py::test_header_time_formatted_like_go",
     ),
     Difference(
         "sessions have a format of authproxy's (AES-256-GCM), and stale cookie "

@@ -78,7 +78,9 @@ def table(*rules: AccessRule, **values: Any) -> RuleTable:
         ({"any_of": True}, True, True),
     ],
 )
-def test_people(condition: dict[str, Any], alice: bool, bob: bool) -> None:
+def test_user_matcher_permits_users_that_meet_criteria(
+    condition: dict[str, Any], alice: bool, bob: bool
+) -> None:
     people = UserMatcher(Condition(**condition))
     assert (people.permits(ALICE), people.permits(BOB)) == (alice, bob)
     assert bool(people.missing(ALICE)) is not alice
@@ -98,12 +100,14 @@ def test_people(condition: dict[str, Any], alice: bool, bob: bool) -> None:
         (("a.example", "*.b.example"), "x.b.example:1", True),
     ],
 )
-def test_hosts(hosts: tuple[str, ...], host: str, fits: bool) -> None:
+def test_fh19_condition_host_matches_in_any_spelling(
+    hosts: tuple[str, ...], host: str, fits: bool
+) -> None:
     """FH19, CVE-2026-48794: a host is found in any spelling."""
     assert ConditionMatcher(Condition(hosts=hosts)).matches(host, b"GET", None) is fits
 
 
-def test_methods_and_nobody() -> None:
+def test_condition_matcher_methods_and_missing_session() -> None:
     reading = ConditionMatcher(Condition(methods=("GET",)))
     assert reading.matches("a", b"GET", None)
     assert reading.matches("a", b"HEAD", None)
@@ -132,7 +136,7 @@ def test_methods_and_nobody() -> None:
         (b"/", False),
     ],
 )
-def test_paths(path: bytes, fits: bool) -> None:
+def test_rule_table_path_matches(path: bytes, fits: bool) -> None:
     rules = table(
         rule("/admin/", "/exact", "/caf\N{LATIN SMALL LETTER E WITH ACUTE}/",
              patterns=("/api/v[0-9]+/|/nowhere",), policy="deny"),
@@ -178,7 +182,7 @@ def test_rule_table_trace_without_certain_match_ends_with_default() -> None:
     assert [(found, match.matches) for found, match in traced][2:] == [(None, True)]
 
 
-def test_what_somebody_lacks() -> None:
+def test_user_matcher_missing_lists_failed_criteria() -> None:
     people = UserMatcher(
         Condition(groups=("admins",), claims=(("department", ("x",)),))
     )
@@ -186,7 +190,7 @@ def test_what_somebody_lacks() -> None:
     assert people.missing(BOB) == ("groups", "claims.department")
 
 
-def test_first_rule_counts() -> None:
+def test_rule_table_first_match_wins() -> None:
     rules = table(
         rule("/admin/health", policy="public"),
         rule("/admin/", groups=("admins",), name="admin area"),
@@ -233,7 +237,7 @@ def test_first_rule_counts() -> None:
         b"/public/%2e%2e%2fadmin",
     ],
 )
-def test_sk_ambiguous_paths_satisfy_every_reading(path: bytes) -> None:
+def test_sk_ambiguous_path_must_meet_rules_of_every_variant(path: bytes) -> None:
     """SK rows: no spelling of a guarded path is public, or does with less."""
     rules = table(
         rule("/admin/", groups=("admins",)),
@@ -247,7 +251,7 @@ def test_sk_ambiguous_paths_satisfy_every_reading(path: bytes) -> None:
     assert denied.evaluate("a", b"GET", path).policy == "deny"
 
 
-def test_ambiguous_path_of_a_legal_application() -> None:
+def test_rule_table_encoded_slash_requires_login_and_matching_rules() -> None:
     """A slash within a segment needs a login, and no more than its rules demand."""
     rules = table(rule("/api/", groups=("staff",)), rule("/public/", policy="public"))
     found = rules.evaluate("a", b"GET", b"/api/projects/group%2Fname")
@@ -260,7 +264,7 @@ def test_ambiguous_path_of_a_legal_application() -> None:
 
 
 @given(st.binary(max_size=40))
-def test_any_path_has_readings(path: bytes) -> None:
+def test_path_variants_any_bytes_yield_variants(path: bytes) -> None:
     found, _ = path_variants(b"/" + path)
     assert found
     rules = table(rule("/", patterns=("x+",), groups=("a",)), default="deny")
@@ -272,7 +276,7 @@ def test_any_path_has_readings(path: bytes) -> None:
         st.sampled_from(["admin", "..", ".", "", "x", "%2e%2e", "admin;a", "%2f", "\\"])
     )
 )
-def test_resolving_finds_the_guarded_folder(segments: list[str]) -> None:
+def test_path_variants_contain_path_without_dot_segments(segments: list[str]) -> None:
     """Whatever a plain resolution of dots calls /admin is found to be that."""
     path = "/" + "/".join(segments)
     kept: list[str] = []
@@ -286,7 +290,7 @@ def test_resolving_finds_the_guarded_folder(segments: list[str]) -> None:
         assert rules.evaluate("a", b"GET", path.encode()).policy == "deny"
 
 
-def test_what_nobody_told() -> None:
+def test_rule_table_unknown_method_or_path_must_meet_all_possible_rules() -> None:
     """A gateway that tells neither path nor method gets no more than all rules allow."""
     rules = table(
         rule("/public/", methods=("GET",), policy="public"),
@@ -309,7 +313,7 @@ def test_what_nobody_told() -> None:
     assert hosts.evaluate("open.example", None, None).policy == "login"
 
 
-def test_rulings_are_remembered_within_bounds() -> None:
+def test_rule_table_cached_results_bounded() -> None:
     rules = table(rule("/", policy="public"))
     first = rules.evaluate("a", b"GET", b"/0")
     assert rules.evaluate("a", b"GET", b"/0") is first
@@ -338,13 +342,13 @@ def test_rulings_are_remembered_within_bounds() -> None:
         (rule(groups=("",)), "matches no user"),
     ],
 )
-def test_rules_that_can_not_be(bad: AccessRule, text: str) -> None:
+def test_rule_problems_invalid_rule_reported(bad: AccessRule, text: str) -> None:
     [problem] = rule_problems(RuleSettings(rules=(rule("/"), bad)))
     assert problem.startswith("access_rules: rule 2: ")
     assert text in problem
 
 
-def test_good_conditions() -> None:
+def test_condition_problems_valid_condition_empty() -> None:
     good = Condition(hosts=("a.b", "*.c.d"), methods=("GET",), email_domains=("*.x.y",))
     assert not list(condition_problems(good))
 
@@ -388,7 +392,7 @@ def status(harness: Harness, target: str, **changes: Any) -> int:
     return 200 if isinstance(decision, Forward) else decision.status  # type: ignore[union-attr]
 
 
-def test_rules_of_a_gateways_requests() -> None:
+def test_access_rules_apply_to_auth_checks() -> None:
     harness = harness_with()
     assert asked(harness, "/public/x").status == 202
     assert asked(harness, "/x").status == 401
@@ -410,7 +414,7 @@ def test_rules_of_a_gateways_requests() -> None:
     assert asked(harness, "/api/x", "DELETE").status == 202
 
 
-def test_refusal_says_which_rule() -> None:
+def test_access_rules_denial_event_names_rule() -> None:
     harness = harness_with()
     harness.log_in("bob")
     answer = asked(harness, "/admin/x")
@@ -427,7 +431,7 @@ def test_refusal_says_which_rule() -> None:
     )
 
 
-def test_public_places_carry_the_identity_that_is_there() -> None:
+def test_public_path_with_session_gets_identity_headers() -> None:
     harness = harness_with()
     assert header(asked(harness, "/public/"), b"x-auth-request-email") == b""
     harness.log_in("bob")
@@ -437,7 +441,7 @@ def test_public_places_carry_the_identity_that_is_there() -> None:
     )
 
 
-def test_gateway_that_tells_nothing() -> None:
+def test_auth_check_without_original_uri_requires_access_everywhere() -> None:
     """Without the original URI only who may go everywhere passes."""
     harness = harness_with(access=RuleSettings(rules=GUARDED.rules[2:4]))
     assert harness.get("/oauth2/auth", peer=GATEWAY).status == 401
@@ -448,7 +452,7 @@ def test_gateway_that_tells_nothing() -> None:
     assert harness.get("/oauth2/auth", peer=GATEWAY).status == 202
 
 
-def test_what_gateways_tell_is_remembered_within_bounds() -> None:
+def test_access_rules_cached_checks_bounded() -> None:
     """By whom and with all that may say it; never what is long."""
     rules = AccessRules(
         GUARDED, TrustedProxies(settings(reverse_proxy=True)), "/oauth2"
@@ -470,7 +474,7 @@ def test_what_gateways_tell_is_remembered_within_bounds() -> None:
     assert len(rules._checks) <= MAX_CACHED_RESULTS
 
 
-def test_forward_auth_with_the_uri_behind_it() -> None:
+def test_forward_auth_with_uri_in_path_evaluates_rules() -> None:
     harness = harness_with()
     prefix = "/oauth2/forward_auth"
     assert harness.get(f"{prefix}/public/x", peer=GATEWAY).status == 202
@@ -490,7 +494,7 @@ def test_forward_auth_with_the_uri_behind_it() -> None:
     assert b"This page is not available." in page.body
 
 
-def test_rules_of_carried_requests() -> None:
+def test_access_rules_apply_to_proxied_requests() -> None:
     harness = harness_with()
     assert status(harness, "/public/x") == 200
     assert status(harness, "/x") == 403  # the sign-in page
@@ -509,7 +513,7 @@ def test_rules_of_carried_requests() -> None:
     assert status(harness, "/admin/x?allowed_groups=nobody") == 403
 
 
-def test_fh_forwarded_uri_does_not_choose_the_rule_of_a_carried_request() -> None:
+def test_fh_forwarded_uri_ignored_for_rules_of_proxied_request() -> None:
     """CVE-2026-40575: what we carry is judged, not what a header says of it."""
     harness = harness_with()
     harness.log_in("bob")
@@ -519,7 +523,7 @@ def test_fh_forwarded_uri_does_not_choose_the_rule_of_a_carried_request() -> Non
     assert decision.status == 403
 
 
-def test_rules_come_before_what_skips_the_login() -> None:
+def test_az32_access_rules_take_precedence_over_bypass() -> None:
     """AZ32: a rule that is about a request decides; else it is as without rules."""
     gate = AuthBypassSettings(skip_auth_regex=("^/",))
     harness = harness_with(auth_bypass=gate)
@@ -532,7 +536,7 @@ def test_rules_come_before_what_skips_the_login() -> None:
     assert status(closed, "/x") == 403
 
 
-def test_stale_sessions_are_judged_by_the_rules_too() -> None:
+def test_access_rules_apply_to_stale_session() -> None:
     harness = harness_with(cookie={"refresh": 60.0})
     harness.log_in("bob")
     harness.clock.now += 61
@@ -540,7 +544,7 @@ def test_stale_sessions_are_judged_by_the_rules_too() -> None:
     assert asked(harness, "/x").status == 202
 
 
-def test_claims_of_rules_are_asked_for() -> None:
+def test_required_claims_of_rules_stored_in_session() -> None:
     """What only a rule asks for is kept in the session, and nothing that is there anyway."""
     claims = (("department", ("hr",)), ("email", ("x",)))
     upstream = UpstreamSettings(
@@ -565,7 +569,7 @@ def upstream(name: str, path: str = "/", **when: Any) -> UpstreamSettings:
     )
 
 
-def test_upstreams_by_who_and_what() -> None:
+def test_upstream_first_matching_condition_chosen() -> None:
     """The first whose condition holds; none: 403, if there is one for the path at all."""
     harness = harness_with(
         access=RuleSettings(),
@@ -595,7 +599,7 @@ def test_upstreams_by_who_and_what() -> None:
     assert chosen("/deep/x") == "deep"
 
 
-def test_no_upstream_for_somebody() -> None:
+def test_upstream_without_matching_condition_denied() -> None:
     harness = harness_with(
         access=RuleSettings(), upstreams=(upstream("app", "/app/", groups=("admins",)),)
     )
@@ -611,7 +615,7 @@ def test_no_upstream_for_somebody() -> None:
     assert status(skipped, "/") == 403
 
 
-def test_one_path_may_lead_to_several_only_with_conditions() -> None:
+def test_upstreams_of_one_path_require_conditions() -> None:
     with pytest.raises(SettingsError, match="duplicate path '/'"):
         harness_with(upstreams=(upstream("a"), upstream("b")))
     harness_with(upstreams=(upstream("a", groups=("x",)), upstream("b")))
@@ -622,18 +626,18 @@ def test_one_path_may_lead_to_several_only_with_conditions() -> None:
 @pytest.mark.parametrize(
     "path", ["/%EF%BD%81dmin/x", "/public/%EF%BC%8E%EF%BC%8E/admin/x"]
 )
-def test_full_width_letters_may_become_plain_ones(path: str) -> None:
+def test_rule_table_full_width_letters_match_normalized_path(path: str) -> None:
     rules = table(rule("/admin/", policy="deny"), rule("/", policy="public"))
     assert rules.evaluate("a", b"GET", path.encode()).policy == "deny"
 
 
-def test_methods_are_not_case_sensitive_everywhere() -> None:
+def test_rule_table_lower_case_method_may_match_any_rule() -> None:
     rules = table(rule(methods=("POST",), policy="deny"), rule("/", policy="public"))
     assert rules.evaluate("a", b"post", b"/").policy == "deny"
     assert rules.evaluate("a", b"GET", b"/").policy == "public"
 
 
-def test_the_method_of_the_gateways_own_request_is_nobodys() -> None:
+def test_auth_check_method_of_subrequest_is_not_the_original_method() -> None:
     public = RuleSettings(rules=(rule("/x", methods=("GET",), policy="public"),))
     harness = harness_with(access=public)
     assert asked(harness, "/x").status == 202

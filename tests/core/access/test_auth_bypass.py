@@ -80,7 +80,7 @@ def skipped(
     "target",
     ["/public/", "/public/x?y=//z/../;#"[:-1], "/%70ublic/x", "/public/é%C3%A9", "/public/a%20b.c", "/public/100%25.pdf", "/healthz", "/healthz?x"],
 )  # fmt: skip
-def test_what_a_rule_fits_passes(target: str) -> None:
+def test_bypass_matching_path_needs_no_login(target: str) -> None:
     assert skipped(target)
     for path in ("/oauth2/auth", "/oauth2/forward_auth"):
         fields = ((b"x-forwarded-uri", target.encode()),)
@@ -115,13 +115,13 @@ def test_what_a_rule_fits_passes(target: str) -> None:
         "/public/%zz", "/public/%", "/public/%u002e",
     ],
 )  # fmt: skip
-def test_sk_what_can_be_read_in_two_ways_passes_by_no_rule(target: str) -> None:
+def test_sk_ambiguous_path_matches_no_bypass_rule(target: str) -> None:
     assert not skipped(target)
     assert not skipped(target, given=harness("^/public/", "!=^/admin", *ROUTES))
 
 
 @pytest.mark.parametrize("target", ["/admin", "/", "/publi", "/Public/", "/x/public/"])
-def test_what_no_rule_fits_needs_a_login(target: str) -> None:
+def test_bypass_other_path_needs_login(target: str) -> None:
     assert not skipped(target)
 
 
@@ -136,7 +136,7 @@ def test_what_no_rule_fits_needs_a_login(target: str) -> None:
         (b"FOO", "/public/x", True),
     ],
 )
-def test_sk19_sk20_methods_are_compared_exactly(
+def test_sk19_sk20_bypass_method_compared_exactly(
     method: bytes, target: str, passes: bool
 ) -> None:
     assert skipped(target, method=method) == passes
@@ -160,24 +160,24 @@ def test_sk19_sk20_methods_are_compared_exactly(
         (r"^/\d$", b"GET", "/%D9%A1", False),  # Go's \d is ASCII
     ],
 )
-def test_the_forms_of_a_rule(
+def test_bypass_route_syntax(
     route: str, method: bytes, target: str, passes: bool
 ) -> None:
     assert skipped(target, given=harness(route), method=method) == passes
 
 
-def test_the_old_form_of_rules() -> None:
+def test_bypass_skip_auth_regex_matches() -> None:
     ruled = harness(skip_auth_regex=("^/a=b$",))
     assert skipped("/a=b", given=ruled, method=b"PUT")
     assert not skipped("/a=c", given=ruled)
 
 
-def test_sk17_a_rule_takes_linear_time() -> None:
+def test_sk17_bypass_rule_matches_in_linear_time() -> None:
     ruled = harness("^(a+)+$", "^/(a*)*b$")
     assert not skipped("/" + "a" * 30_000 + "!", given=ruled)
 
 
-def test_sk22_a_preflight_passes_without_identity() -> None:
+def test_sk22_preflight_allowed_without_identity() -> None:
     ruled = harness(skip_auth_preflight=True)
     assert skipped("/admin", given=ruled, method=b"OPTIONS")
     assert not skipped("/admin", given=ruled)
@@ -186,7 +186,7 @@ def test_sk22_a_preflight_passes_without_identity() -> None:
     assert (b"x-forwarded-email", b"") in decision.headers
 
 
-def test_fh11_a_strangers_word_makes_no_preflight() -> None:
+def test_fh11_preflight_method_of_untrusted_peer_ignored() -> None:
     ruled = harness(skip_auth_preflight=True)
     field = (b"x-forwarded-method", b"OPTIONS")
     answer = ruled.get("/oauth2/auth", field, jar={}, peer=STRANGER)
@@ -197,7 +197,7 @@ def test_fh11_a_strangers_word_makes_no_preflight() -> None:
 # -- who says what the original is
 
 
-def test_fh01_fh02_a_strangers_uri_is_not_believed() -> None:
+def test_fh01_fh02_forwarded_uri_of_untrusted_peer_ignored() -> None:
     field = (b"x-forwarded-uri", b"/public/x")
     for path in ("/oauth2/auth", "/oauth2/forward_auth", "/admin"):
         for given_world in (
@@ -236,14 +236,14 @@ def test_fh01_fh02_a_strangers_uri_is_not_believed() -> None:
         ((b"x-forwarded-uri", b"/admin"), (b"connection", b"x-forwarded-uri")),  # FH26
     ],
 )
-def test_fh_what_a_gateway_says_wrongly_passes_nobody(fields: Any) -> None:
+def test_fh_invalid_forwarded_fields_match_no_bypass_rule(fields: Any) -> None:
     for ruled in (RULED, STATIC):
         for path in ("/oauth2/auth", "/oauth2/forward_auth", "/", "/admin"):
             answer = ruled.get(path, *fields, jar={}, peer=GATEWAY)
             assert answer.status in (400, 401, 403), path
 
 
-def test_fh04_what_is_said_twice_and_agrees_is_believed() -> None:
+def test_fh04_agreeing_forwarded_fields_accepted() -> None:
     fields = (
         (b"x-forwarded-uri", b"/public/x"),
         (b"x-original-url", b"https://app.example.com/public/x"),
@@ -251,7 +251,7 @@ def test_fh04_what_is_said_twice_and_agrees_is_believed() -> None:
     assert RULED.get("/oauth2/auth", *fields, jar={}, peer=GATEWAY).status == 202
 
 
-def test_what_we_pass_on_ourselves_must_fit_as_it_is() -> None:
+def test_bypass_forwarded_request_must_match_by_its_own_target() -> None:
     """A gateway may leave a client's X-Forwarded-Uri; the app gets the request's own."""
     field = (b"x-forwarded-uri", b"/public/x")
     answer = RULED.send("/admin", field, jar={}, peer=GATEWAY)
@@ -294,7 +294,7 @@ def test_what_we_pass_on_ourselves_must_fit_as_it_is() -> None:
         ("x-forwarded-for", ((b"forwarded", b"for=192.0.2.7"),), GATEWAY, False),
     ],
 )  # fmt: skip
-def test_fh13_to_fh17_the_address_of_the_client(
+def test_fh13_to_fh17_trusted_ips_match_client_address(
     name: str, fields: Any, peer: str, passes: bool
 ) -> None:
     ruled = harness(
@@ -307,7 +307,7 @@ def test_fh13_to_fh17_the_address_of_the_client(
 
 @pytest.mark.parametrize("name", ["x-real-ip", "x-forwarded-for"])
 @pytest.mark.parametrize("told", [[], ["nonsense"], [""], ["198.51.100.1", "x"]])
-def test_the_address_of_a_gateway_lets_none_of_its_clients_pass(
+def test_trusted_ips_gateway_address_does_not_count_for_clients(
     name: str, told: list[str]
 ) -> None:
     """Also where the gateway itself is among those who may."""
@@ -320,7 +320,7 @@ def test_the_address_of_a_gateway_lets_none_of_its_clients_pass(
     assert ruled.get("/oauth2/auth", known, jar={}, peer=GATEWAY).status == 202
 
 
-def test_az32_an_address_gives_no_identity_and_takes_none() -> None:
+def test_az32_trusted_ip_neither_adds_nor_removes_identity() -> None:
     ruled = harness(trusted_ips=("192.0.2.7",), provider={"allowed_groups": ("none",)})
     answer = ruled.get("/oauth2/auth", jar={})
     assert answer.status == 202
@@ -339,7 +339,7 @@ def test_az32_an_address_gives_no_identity_and_takes_none() -> None:
 # -- sessions beside the rules
 
 
-def test_a_session_counts_where_none_is_needed() -> None:
+def test_bypass_with_session_gets_identity_headers() -> None:
     ruled = harness("^/public/", cookie={"refresh": 60.0})
     ruled.log_in()
     ruled.clock.now += 100
@@ -351,7 +351,7 @@ def test_a_session_counts_where_none_is_needed() -> None:
     assert isinstance(ruled.send("/admin", peer=STRANGER), Forward)
 
 
-def test_who_may_come_in_anyway_is_answered_before_the_rules() -> None:
+def test_bypass_authorized_session_answered_before_bypass_rules() -> None:
     """A rule lets in who may not; what a request demands holds for both."""
     user = harness("^/public/", email_domains=("example.com",))
     user.log_in()
@@ -371,7 +371,7 @@ def test_who_may_come_in_anyway_is_answered_before_the_rules() -> None:
     assert isinstance(user.send("/closed", peer=STRANGER), Respond)
 
 
-def test_a_token_that_was_verified_is_answered_before_the_rules() -> None:
+def test_bypass_cached_token_answered_before_bypass_rules() -> None:
     accepted = CredentialSettings(jwt_bearer_tokens=True)
     caller = harness("^/public/", credentials=accepted)
     field = (b"authorization", f"Bearer {caller.token()}".encode())
@@ -383,7 +383,7 @@ def test_a_token_that_was_verified_is_answered_before_the_rules() -> None:
     assert caller.get("/oauth2/auth", field, peer=GATEWAY).status == 401
 
 
-def test_a_broken_session_is_cleared_on_the_way() -> None:
+def test_invalid_session_cookie_cleared_by_response() -> None:
     jar = {b"_oauth2_proxy": b"broken"}
     decision = RULED.send("/public/x", peer=STRANGER, jar=jar)
     assert isinstance(decision, Forward)
@@ -391,7 +391,7 @@ def test_a_broken_session_is_cleared_on_the_way() -> None:
     assert b"Max-Age=0" in value
 
 
-def test_userinfo_of_nobody() -> None:
+def test_userinfo_bypass_without_session_returns_empty_document() -> None:
     field = (b"x-forwarded-uri", b"/public/x")
     answer = RULED.get("/oauth2/userinfo", field, jar={}, peer=GATEWAY)
     assert (answer.status, answer.body) == (200, b"{}")
@@ -415,14 +415,16 @@ def test_userinfo_of_nobody() -> None:
         ("/api/x", ((b"x-forwarded-uri", b"/page"),), 403),
     ],
 )
-def test_api_routes_get_json(target: str, fields: Any, status: int) -> None:
+def test_api_route_without_session_gets_401_json(
+    target: str, fields: Any, status: int
+) -> None:
     ruled = harness(api_routes=("/api/",))
     answer = ruled.get(target, *fields, jar={}, peer=GATEWAY)
     assert answer.status == status
     assert (answer.body == b"{}") == (status == 401)
 
 
-def test_api_routes_are_not_sent_to_the_login() -> None:
+def test_forward_auth_api_route_not_redirected_to_login() -> None:
     ruled = harness(api_routes=("^/api/",), skip_provider_button=True)
     browser = ((b"sec-fetch-mode", b"navigate"), (b"x-forwarded-proto", b"https"))
     for uri, status in ((b"/api/x", 401), (b"/page", 302)):
@@ -450,7 +452,7 @@ def test_api_routes_are_not_sent_to_the_login() -> None:
         (((b"x-forwarded-uri", b"/z"),), False, 443, "https://app.example.com/z"),
     ],
 )
-def test_plain_requests_are_sent_to_https(
+def test_force_https_redirects_http_request(
     fields: Any, secure: bool, port: int, location: str
 ) -> None:
     strict = harness(force_https=True, https_port=port)
@@ -462,7 +464,7 @@ def test_plain_requests_are_sent_to_https(
         assert ping.status == 308
 
 
-def test_plain_checks_are_sent_to_https_of_the_page() -> None:
+def test_force_https_auth_check_redirects_to_original_url() -> None:
     strict = harness(force_https=True)
     answer = strict.get("/oauth2/forward_auth/deep?x", jar={}, secure=False)
     assert header(answer, b"location") == b"https://app.example.com/deep?x"
@@ -475,7 +477,7 @@ def test_plain_checks_are_sent_to_https_of_the_page() -> None:
 # -- health paths
 
 
-def test_sk28_sk31_health_paths_answer_for_themselves_only() -> None:
+def test_sk28_sk31_health_path_ignores_other_original_uri() -> None:
     for path in ("/ping", "/ready", "/robots.txt"):
         about = (b"x-forwarded-uri", b"/admin")
         assert RULED.get(path, about, jar={}, peer=GATEWAY).status == 403
@@ -497,7 +499,9 @@ def test_sk28_sk31_health_paths_answer_for_themselves_only() -> None:
         ("/admin", b"GoogleHC/1.0", 403),
     ],
 )
-def test_googles_health_checks(path: str, agent: bytes, status: int) -> None:
+def test_gcp_healthchecks_paths_and_user_agent(
+    path: str, agent: bytes, status: int
+) -> None:
     checked = harness(gcp_healthchecks=True, ping_user_agent="probe")
     answer = checked.get(path, (b"user-agent", agent), jar={})
     assert answer.status == status
@@ -517,7 +521,7 @@ def test_googles_health_checks(path: str, agent: bytes, status: int) -> None:
         ({"trusted_ips": ("home",)}, "trusted_ips"),
     ],
 )
-def test_bad_rules_are_problems(gate: Any, said: str) -> None:
+def test_bypass_invalid_option_reported(gate: Any, said: str) -> None:
     with pytest.raises(SettingsError) as caught:
         check(settings(auth_bypass=AuthBypassSettings(**gate)))
     assert len(caught.value.problems) == 1
@@ -539,7 +543,7 @@ def test_bad_rules_are_problems(gate: Any, said: str) -> None:
         ("", False),
     ],
 )
-def test_rules_without_an_anchor_are_named(pattern: str, anchored: bool) -> None:
+def test_bypass_unanchored_rule_warned(pattern: str, anchored: bool) -> None:
     gate = AuthBypassSettings(
         skip_auth_regex=(pattern,),
         skip_auth_routes=(f"GET={pattern}", f"GET!={pattern}"),
@@ -554,7 +558,7 @@ def test_rules_without_an_anchor_are_named(pattern: str, anchored: bool) -> None
     ("route", "said"),
     [("^/a=b", "write =^/a=b"), ("=^/a!=b", "is not negated"), ("=^/a=b", "")],
 )
-def test_rules_that_are_not_what_they_seem_are_named(route: str, said: str) -> None:
+def test_bypass_misleading_route_warned(route: str, said: str) -> None:
     found = list(auth_bypass_warnings(AuthBypassSettings(skip_auth_routes=(route,))))
     assert bool(found) == bool(said)
     assert said in "".join(text for _, text in found)
@@ -565,7 +569,7 @@ def test_rules_that_are_not_what_they_seem_are_named(route: str, said: str) -> N
 
 @given(st.binary(max_size=40))
 @example(b"")
-def test_a_clear_path_has_one_reading(tail: bytes) -> None:
+def test_unambiguous_path_has_single_decoding(tail: bytes) -> None:
     path = unambiguous_path(b"/" + tail)
     if path is None:
         return
@@ -577,7 +581,7 @@ def test_a_clear_path_has_one_reading(tail: bytes) -> None:
 
 
 @given(st.binary(max_size=40).map(lambda tail: b"/public/" + tail))
-def test_what_passes_is_below_the_rule(target: bytes) -> None:
+def test_bypass_matched_path_is_beneath_rule(target: bytes) -> None:
     gate = AuthBypass(
         AuthBypassSettings(skip_auth_routes=("^/public/",)), TrustedProxies(Settings())
     )
@@ -590,7 +594,7 @@ def test_what_passes_is_below_the_rule(target: bytes) -> None:
 
 
 @given(st.text(max_size=30))
-def test_a_route_has_its_parts_or_is_a_problem(route: str) -> None:
+def test_parse_route_splits_or_reports(route: str) -> None:
     method, _, pattern = parse_route(route)
     assert route.startswith(method)
     assert route.endswith(pattern)
@@ -599,7 +603,7 @@ def test_a_route_has_its_parts_or_is_a_problem(route: str) -> None:
     assert all(option == "skip_auth_routes" for option, _ in auth_bypass_warnings(gate))
 
 
-def test_https_needs_no_trust() -> None:
+def test_force_https_direct_https_request_not_redirected() -> None:
     plain = OriginalRequest(b"GET", "http", "h:80", b"/", "")
     answer = HttpsRedirect(AuthBypassSettings(force_https=True)).redirect(plain)
     assert answer is not None

@@ -85,7 +85,7 @@ def refused(token: str, harness: Harness = SHARED) -> bool:
     return answer.status == 401
 
 
-def test_a_token_stands_in_for_a_session() -> None:
+def test_bearer_token_replaces_session() -> None:
     token = SHARED.token(realm_access={"roles": ["robot"]})
     answer = ask(SHARED, bearer(token))
     assert answer.status == 202
@@ -99,11 +99,11 @@ def test_a_token_stands_in_for_a_session() -> None:
     assert ask(SHARED, bearer(token), target="/oauth2/forward_auth").status == 202
 
 
-def test_without_the_option_a_token_is_nothing(harness: Harness) -> None:
+def test_bearer_token_ignored_without_option(harness: Harness) -> None:
     assert ask(harness, bearer(harness.token())).status == 401
 
 
-def test_a_token_is_verified_once_and_judged_always() -> None:
+def test_bearer_token_verified_once_and_expiry_checked_always() -> None:
     harness = accepting()
     field = bearer(harness.token())
     assert ask(harness, field).status == 202
@@ -117,7 +117,7 @@ def test_a_token_is_verified_once_and_judged_always() -> None:
     assert [event.reason for event in harness.events[-1:]] == ["expired"]
 
 
-def test_a_token_that_lives_long_is_verified_again_in_time() -> None:
+def test_bearer_token_with_long_lifetime_verified_again() -> None:
     harness = accepting()
     field = bearer(harness.token(exp=int(harness.clock.now) + 10**6))
     assert ask(harness, field).status == 202
@@ -127,7 +127,7 @@ def test_a_token_that_lives_long_is_verified_again_in_time() -> None:
     assert harness.decide(outcome).status == 202  # type: ignore[union-attr]
 
 
-def test_remembered_tokens_are_bounded() -> None:
+def test_bearer_cache_bounded() -> None:
     harness = accepting(session_cache_bytes=60_000)
     for number in range(40):
         assert ask(harness, bearer(harness.token(jti=str(number)))).status == 202
@@ -173,13 +173,13 @@ def test_remembered_tokens_are_bounded() -> None:
         ({"events": {"http://schemas.openid.net/event/backchannel-logout": {}}}, 401),
     ],
 )
-def test_jw_claims_of_a_token_are_judged(claims: Any, status: int) -> None:
+def test_jw_bearer_claims_validated(claims: Any, status: int) -> None:
     assert ask(SHARED, bearer(SHARED.token(**claims))).status == status
     assert ask(SHARED, bearer(SHARED.token())).status == 202
 
 
 @pytest.mark.parametrize("typ", ["JWT", "at+jwt", "application/at+jwt", "AT+JWT"])
-def test_access_tokens_are_accepted_by_their_type(typ: str) -> None:
+def test_bearer_access_token_types_accepted(typ: str) -> None:
     assert not refused(SHARED.token({"typ": typ}))
 
 
@@ -193,7 +193,9 @@ def test_access_tokens_are_accepted_by_their_type(typ: str) -> None:
         {"crit": []},
     ],
 )
-def test_a_good_signature_does_not_make_a_bearer(more: dict[str, Any]) -> None:
+def test_bearer_other_token_kind_with_valid_signature_rejected(
+    more: dict[str, Any],
+) -> None:
     head, payload, _ = SHARED.token().split(".")
     decoded = orjson.loads(base64.urlsafe_b64decode(head + "=="))
     key = SHARED.idp.tokens.keys._current()["RS256"].private_key
@@ -216,14 +218,14 @@ def test_a_good_signature_does_not_make_a_bearer(more: dict[str, Any]) -> None:
         {"crit": ["x"], "x": 1},
     ],
 )
-def test_jw_headers_of_a_token_are_judged(changed: dict[str, Any]) -> None:
+def test_jw_bearer_header_validated(changed: dict[str, Any]) -> None:
     head, payload, signature = SHARED.token().split(".")
     decoded = orjson.loads(base64.urlsafe_b64decode(head + "=="))
     forged = b64url(orjson.dumps(decoded | changed)).decode()
     assert refused(f"{forged}.{payload}.{signature}")
 
 
-def test_a_key_signs_by_its_own_algorithm_alone() -> None:
+def test_bearer_key_accepted_for_its_algorithm_only() -> None:
     [key] = [one for one in SHARED.idp.tokens.keys.public_keys() if one["kty"] == "RSA"]
     for alg, fits in (("RS256", True), ("RS512", False), (None, True)):
         document = {"keys": [{**key, "alg": alg}]}
@@ -249,18 +251,18 @@ def test_a_key_signs_by_its_own_algorithm_alone() -> None:
         lambda token: "eyJhIjoxfQ.eyJh.eyJh",
     ],
 )
-def test_jw_tokens_of_another_form_are_refused(spoilt: Any) -> None:
+def test_jw_bearer_malformed_token_rejected(spoilt: Any) -> None:
     assert refused(spoilt(SHARED.token()))
 
 
-def test_jw02_symmetric_and_foreign_keys_are_refused() -> None:
+def test_jw02_bearer_symmetric_or_embedded_key_rejected() -> None:
     stranger = Harness(new_keys=True)
     assert refused(stranger.token())
     alg = b64url(b'{"alg":"HS256","typ":"JWT"}').decode()
     assert refused(f"{alg}.{SHARED.token().split('.')[1]}.c2lnbmF0dXJl")
 
 
-def test_jw10_jw11_unknown_keys_ask_the_provider_rarely() -> None:
+def test_jw10_jw11_unknown_keys_limit_jwks_requests() -> None:
     harness = accepting()
     harness.clock.now += 60
     harness.fetched.clear()
@@ -272,7 +274,7 @@ def test_jw10_jw11_unknown_keys_ask_the_provider_rarely() -> None:
     assert ask(harness, bearer(harness.token())).status == 202
 
 
-def test_jw29_a_new_key_is_fetched_at_once_for_all() -> None:
+def test_jw29_rotated_key_fetched_once_for_concurrent_requests() -> None:
     harness = accepting()
     harness.clock.now += 60
     harness.idp.rotate_keys()
@@ -300,7 +302,7 @@ def finished(flow: Any, *answers: Any) -> Any:
     raise AssertionError("the flow goes on")
 
 
-def test_jw41_the_field_comes_before_the_cookie_and_never_mixes() -> None:
+def test_jw41_authorization_field_precedes_cookie_without_mixing() -> None:
     harness = accepting()
     harness.log_in()
     field = bearer(harness.token())
@@ -317,7 +319,7 @@ def test_jw41_the_field_comes_before_the_cookie_and_never_mixes() -> None:
 @pytest.mark.parametrize(
     "target", ["/oauth2/auth", "/oauth2/forward_auth", "/oauth2/userinfo", "/page"]
 )
-def test_without_the_fallback_a_bad_field_is_the_end(target: str) -> None:
+def test_bearer_invalid_token_without_fallback_gets_403(target: str) -> None:
     harness = accepting(bearer_login_fallback=False)
     harness.log_in()
     for bad in (
@@ -350,11 +352,11 @@ def test_without_the_fallback_a_bad_field_is_the_end(target: str) -> None:
         (lambda token: bearer(base64.b64encode(b"nocolon"), b"Basic"), 401),
     ],
 )
-def test_the_forms_of_the_field(field: Any, status: int) -> None:
+def test_authorization_field_forms(field: Any, status: int) -> None:
     assert ask(SHARED, field(SHARED.token())).status == status
 
 
-def test_rules_hold_for_bearers_too() -> None:
+def test_bearer_user_must_be_authorized() -> None:
     strict = accepting(provider={"allowed_groups": ("staff",)})
     assert ask(strict, bearer(strict.token())).status == 202
     assert ask(strict, bearer(strict.token(groups=["none"]))).status == 403
@@ -366,7 +368,7 @@ def test_rules_hold_for_bearers_too() -> None:
     assert ask(domains, bearer(domains.token(email="a@b@example.com"))).status == 403
 
 
-def test_clients_whose_tokens_are_accepted_can_be_named() -> None:
+def test_bearer_authorized_parties_accepted() -> None:
     named = accepting(jwt_authorized_parties=("batch",))
     assert ask(named, bearer(named.token(azp="batch"))).status == 202
     assert ask(named, bearer(named.token(azp="other"))).status == 401
@@ -376,7 +378,7 @@ def test_clients_whose_tokens_are_accepted_can_be_named() -> None:
     assert ask(any_client, bearer(any_client.token(aud="other"))).status == 401
 
 
-def test_a_bearer_gets_to_the_application_and_to_embedders() -> None:
+def test_bearer_request_forwarded_and_identified() -> None:
     harness = accepting(upstreams=(UpstreamSettings(id="a", uri="http://10.0.0.9/"),))
     field = bearer(harness.token())
     assert isinstance(harness.send("/page", field, jar={}), Forward)
@@ -392,13 +394,13 @@ def test_a_bearer_gets_to_the_application_and_to_embedders() -> None:
     assert harness.run(harness.proxy.identify(harness.request("/page"))) is not None
 
 
-def test_plain_providers_accept_tokens_too() -> None:
+def test_bearer_accepted_by_plain_provider() -> None:
     plain = accepting(provider={"type": "oidc"})
     answer = ask(plain, bearer(plain.token(realm_access={"roles": ["robot"]})))
     assert header(answer, b"x-auth-request-groups") == b"staff"
 
 
-def test_before_the_provider_is_ready_a_token_is_refused() -> None:
+def test_bearer_rejected_before_provider_is_ready() -> None:
     harness = accepting(ready=False)
     assert ask(harness, bearer(harness.token())).status == 401
     harness.run(harness.proxy.warm_up())
@@ -462,7 +464,7 @@ def with_issuer(discovers: bool = True, **provider: Any) -> tuple[Harness, Furth
 
 
 @pytest.mark.parametrize("discovers", [True, False])
-def test_tokens_of_a_further_issuer(discovers: bool) -> None:
+def test_extra_issuer_token_accepted(discovers: bool) -> None:
     harness, further = with_issuer(discovers)
     answer = ask(
         harness, bearer(further.token(groups=["a", "b"], email="r@example.org"))
@@ -496,7 +498,7 @@ def test_tokens_of_a_further_issuer(discovers: bool) -> None:
         {"sub": ""},
     ],
 )
-def test_what_a_further_issuer_says_is_judged(claims: Any) -> None:
+def test_extra_issuer_claims_validated(claims: Any) -> None:
     harness, further = with_issuer()
     assert ask(harness, bearer(further.token(**claims))).status == 401
     assert ask(harness, bearer(further.token(email_verified=True))).status == 202
@@ -510,9 +512,7 @@ def test_what_a_further_issuer_says_is_judged(claims: Any) -> None:
         ({"ADGroups": ["a", ""], "groups": ["admins"]}, b"a"),
     ],
 )
-def test_further_issuer_configured_groups_claim_read(
-    claims: Any, groups: bytes
-) -> None:
+def test_extra_issuer_configured_groups_claim_read(claims: Any, groups: bytes) -> None:
     harness, further = with_issuer(groups_claim="ADGroups")
     answer = ask(harness, bearer(further.token(**claims)))
     assert header(answer, b"x-auth-request-groups") == groups
@@ -521,14 +521,14 @@ def test_further_issuer_configured_groups_claim_read(
 @pytest.mark.parametrize(
     "claims", [{"groups": ["admins"]}, {"realm": {"roles": ["admins"]}}]
 )
-def test_further_issuer_other_groups_claim_denied(claims: Any) -> None:
+def test_extra_issuer_other_groups_claim_denied(claims: Any) -> None:
     for name in ("ADGroups", "realm.roles"):
         harness, further = with_issuer(groups_claim=name, allowed_groups=("admins",))
         assert ask(harness, bearer(further.token(**claims))).status == 403
         assert ask(harness, bearer(further.token(**{name: "admins"}))).status == 202
 
 
-def test_jw38_an_issuer_can_not_speak_for_another() -> None:
+def test_jw38_extra_issuer_cannot_sign_for_another_issuer() -> None:
     harness, further = with_issuer()
     assert (
         ask(harness, bearer(further.token(iss=ISSUER, aud="authproxy"))).status == 401
@@ -537,7 +537,7 @@ def test_jw38_an_issuer_can_not_speak_for_another() -> None:
     assert ask(harness, bearer(forged)).status == 401
 
 
-def test_a_further_issuer_may_be_away_for_a_while() -> None:
+def test_extra_issuer_unavailable_retried_later() -> None:
     harness, further = with_issuer()
     further.away = True
     assert ask(harness, bearer(further.token())).status == 401
@@ -549,14 +549,14 @@ def test_a_further_issuer_may_be_away_for_a_while() -> None:
     assert ask(harness, bearer(further.token())).status == 202
 
 
-def test_tokens_of_any_issuer_where_that_is_not_compared() -> None:
+def test_bearer_any_issuer_accepted_without_issuer_verification() -> None:
     harness = accepting(provider={"skip_issuer_verification": True})
     assert (
         ask(harness, bearer(harness.token(iss="https://alias.example"))).status == 202
     )
 
 
-def test_keys_that_are_nowhere_verify_nothing() -> None:
+def test_extra_issuer_without_keys_rejects_tokens() -> None:
     github = provider_settings(id="github", type="github", issuer="")
     harness = accepting(providers=(github,), ready=False)
     assert ask(harness, bearer(harness.token())).status == 401
@@ -566,13 +566,13 @@ def test_keys_that_are_nowhere_verify_nothing() -> None:
 
 
 @pytest.mark.parametrize("issuer", [JwtIssuer("x", "y"), JwtIssuer(OTHER, "")])
-def test_bad_issuers_are_problems(issuer: JwtIssuer) -> None:
+def test_extra_issuer_invalid_setting_reported(issuer: JwtIssuer) -> None:
     bad = settings(credentials=CredentialSettings(jwt_issuers=(issuer,)))
     with pytest.raises(SettingsError, match="extra_jwt_issuers: got"):
         check(bad)
 
 
-def test_nothing_is_looked_at_unless_asked_for() -> None:
+def test_credentials_inactive_by_default() -> None:
     assert not Settings().credentials.is_active
     assert CredentialSettings(jwt_bearer_tokens=True).is_active
     assert CredentialSettings(users={}).is_active
@@ -581,14 +581,14 @@ def test_nothing_is_looked_at_unless_asked_for() -> None:
 # -- whatever comes
 
 
-def test_names_are_text_and_passwords_are_not_shown() -> None:
+def test_basic_name_is_text_and_repr_hides_secrets() -> None:
     pair = base64.b64encode(b"\xff:secret")
     assert basic_of(b"Basic " + pair) == Unusable()
     assert "secret" not in repr(Basic("ann", b"secret"))
 
 
 @given(st.binary(max_size=80))
-def test_any_field_is_read(value: bytes) -> None:
+def test_authorization_any_field_parsed(value: bytes) -> None:
     assert isinstance(bearer_of(value), Bearer | Unusable)
     assert isinstance(basic_of(value), Basic | Unusable)
     assert bearer_of(None) is None
@@ -605,7 +605,7 @@ def test_any_field_is_read(value: bytes) -> None:
         ),
     )
 )
-def test_whatever_the_field_holds_nobody_comes_in(value: bytes) -> None:
+def test_authorization_arbitrary_field_never_allowed(value: bytes) -> None:
     answer = ask(SHARED, (b"authorization", value))
     assert answer.status == 401
 
@@ -614,19 +614,19 @@ def test_whatever_the_field_holds_nobody_comes_in(value: bytes) -> None:
     "pair",
     [b"a\n:pw", b"a\x00:pw", "a\u202e:pw".encode(), b"\xff:pw", b"no colon"],
 )
-def test_names_that_nobody_can_have(pair: bytes) -> None:
+def test_basic_invalid_name_rejected(pair: bytes) -> None:
     assert basic_of(b"Basic " + base64.b64encode(pair)) == Unusable()
 
 
 @pytest.mark.parametrize(
     "text", [b"Y*TpwdzE=", b"YTpwdzE=\n", b"-YTpwdzE=", b"YTpwdzE"]
 )
-def test_base64_has_one_form(text: bytes) -> None:
+def test_basic_non_canonical_base64_rejected(text: bytes) -> None:
     assert basic_of(b"Basic YTpwdzE=") == Basic("a", b"pw1")
     assert basic_of(b"Basic " + text) == Unusable()
 
 
-def test_a_token_that_is_remembered_ends_when_it_ends() -> None:
+def test_bearer_cached_token_expires() -> None:
     harness = accepting()
     field = bearer(harness.token(exp=int(harness.clock.now) + 60))
     for _ in range(3):
@@ -637,7 +637,7 @@ def test_a_token_that_is_remembered_ends_when_it_ends() -> None:
     assert ask(harness, field).status == 401
 
 
-def test_a_token_counts_on_the_hosts_of_its_provider_alone() -> None:
+def test_bearer_token_limited_to_hosts_of_provider() -> None:
     """Also when it was verified a moment ago, for another host."""
     harness = accepting(provider={"hosts": ("app.example.com",)})
     field = bearer(harness.token())

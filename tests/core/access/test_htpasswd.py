@@ -94,7 +94,7 @@ def submit(harness: Harness, *fields: Any, **form: str) -> Respond:
         ("", "", 401),
     ],
 )
-def test_names_and_passwords(user: str, password: str, status: int) -> None:
+def test_basic_credentials_verified(user: str, password: str, status: int) -> None:
     answer = ask(local(user_groups=("crew",)), user, password)
     assert answer.status == status
     assert not headers(answer, b"set-cookie")
@@ -106,7 +106,7 @@ def test_names_and_passwords(user: str, password: str, status: int) -> None:
 
 
 @pytest.mark.parametrize("version", [b"$2a$", b"$2b$", b"$2x$", b"$2y$"])
-def test_lg46_all_kinds_of_bcrypt(version: bytes) -> None:
+def test_lg46_bcrypt_versions_accepted(version: bytes) -> None:
     harness = local({"a": crypt("x" * 72, version)})
     assert ask(harness, "a", "x" * 72).status == 202
     assert ask(harness, "a", "x" * 200).status == 202  # the rest means nothing to it
@@ -114,7 +114,7 @@ def test_lg46_all_kinds_of_bcrypt(version: bytes) -> None:
     assert ask(harness, "a", "x\0y").status == 401
 
 
-def test_rules_hold_for_users_of_the_file() -> None:
+def test_htpasswd_email_rules_apply_to_email_users_only() -> None:
     groups = {"allowed_groups": ("crew",)}
     assert ask(local(provider=groups), "ann", "pw-ann").status == 403
     inside = local(provider=groups, user_groups=("crew",))
@@ -129,13 +129,13 @@ def test_rules_hold_for_users_of_the_file() -> None:
     assert header(answer, b"x-auth-request-email") == b"a@example.com"
 
 
-def test_without_any_domain_only_the_file_counts() -> None:
+def test_htpasswd_without_email_domains_allows_file_users_only() -> None:
     harness = local(email_domains=())
     assert ask(harness, "ann", "pw-ann").status == 202
     assert harness.log_in().status == 403
 
 
-def test_what_was_right_is_remembered_for_a_moment() -> None:
+def test_htpasswd_verified_password_cached() -> None:
     harness = local()
     field = basic("ann", "pw-ann")
     request = harness.request("/oauth2/auth", field, jar={})
@@ -154,7 +154,7 @@ def test_what_was_right_is_remembered_for_a_moment() -> None:
     assert type(harness.proxy.check(request)) is not Respond
 
 
-def test_a_password_that_changed_counts_at_once() -> None:
+def test_htpasswd_changed_password_takes_effect() -> None:
     harness = local()
     assert ask(harness, "ann", "pw-ann").status == 202
     harness.proxy = harness.proxy.with_settings(local({"ann": crypt("new")}).settings)
@@ -162,7 +162,7 @@ def test_a_password_that_changed_counts_at_once() -> None:
     assert ask(harness, "ann", "new").status == 202
 
 
-def test_unknown_users_cost_as_much() -> None:
+def test_htpasswd_unknown_user_costs_as_much() -> None:
     """As many looks at a hash, of the same cost."""
     costly = {"ann": Secret(bcrypt.hashpw(b"x", bcrypt.gensalt(8))), "sam": sha("x")}
     table = Htpasswd(costly, clock=Clock(), random_bytes=Harness().random)
@@ -188,14 +188,14 @@ def test_unknown_users_cost_as_much() -> None:
     assert end.value.value is False
 
 
-def test_a_damaged_hash_is_nobodys() -> None:
+def test_htpasswd_damaged_hash_matches_no_password() -> None:
     damaged = {"ann": Secret(b"$2b$04$" + b"~" * 53)}
     table = Htpasswd(damaged, clock=Clock(), random_bytes=Harness().random)
     effect: Any = next(table.verify(Basic("ann", b"x"), "x"))
     assert effect.function() is False
 
 
-def test_bearer_and_basic_side_by_side() -> None:
+def test_bearer_and_basic_both_accepted() -> None:
     both = local(jwt_bearer_tokens=True)
     assert ask(both, "ann", "pw-ann").status == 202
     field = (b"authorization", b"Bearer " + both.token().encode())
@@ -207,7 +207,7 @@ def test_bearer_and_basic_side_by_side() -> None:
 # -- tries
 
 
-def test_tries_are_bounded_by_client() -> None:
+def test_htpasswd_attempts_limited_per_client() -> None:
     harness = local()
     for _ in range(MAX_ATTEMPTS_PER_CLIENT):
         assert ask(harness, "ann", "wrong").status == 401
@@ -218,7 +218,7 @@ def test_tries_are_bounded_by_client() -> None:
     assert ask(harness, "sam", "pw-sam").status == 202
 
 
-def test_what_was_right_before_needs_no_try() -> None:
+def test_htpasswd_cached_password_needs_no_attempt() -> None:
     harness = local()
     assert ask(harness, "sam", "pw-sam").status == 202
     for _ in range(MAX_ATTEMPTS_PER_CLIENT + 1):
@@ -226,7 +226,7 @@ def test_what_was_right_before_needs_no_try() -> None:
     assert ask(harness, "sam", "pw-sam").status == 202
 
 
-def test_tries_are_counted_while_they_are_under_way() -> None:
+def test_htpasswd_concurrent_attempts_counted() -> None:
     table = Htpasswd(USERS, clock=Clock(), random_bytes=Harness().random)
     flows = [
         table.verify(Basic("ann", b"x"), "c") for _ in range(MAX_ATTEMPTS_PER_CLIENT)
@@ -238,7 +238,7 @@ def test_tries_are_counted_while_they_are_under_way() -> None:
     assert end.value.value is None
 
 
-def test_tries_for_a_user_and_in_all() -> None:
+def test_htpasswd_attempts_limited_per_user_and_in_total() -> None:
     tries = AttemptLimiter(Clock())
     # In whatever case the name is written, from whatever address.
     for number in range(MAX_ATTEMPTS_PER_USER):
@@ -251,7 +251,7 @@ def test_tries_for_a_user_and_in_all() -> None:
     assert tries.begin("10.8.8.8", "bob")
 
 
-def test_an_ipv6_client_is_its_network() -> None:
+def test_htpasswd_ipv6_attempts_counted_per_network() -> None:
     tries = AttemptLimiter(Clock())
     for number in range(MAX_ATTEMPTS_PER_CLIENT):
         assert tries.begin(f"2001:db8::{number}", f"u{number}")
@@ -263,7 +263,7 @@ def test_an_ipv6_client_is_its_network() -> None:
 # -- the form
 
 
-def test_the_page_has_a_form() -> None:
+def test_sign_in_page_contains_password_form() -> None:
     harness = local()
     page = harness.get("/oauth2/sign_in?rd=/deep?x=1")
     assert page.status == 200
@@ -279,7 +279,7 @@ def test_the_page_has_a_form() -> None:
     assert b"<form" in harness.get("/page", jar={}).body
 
 
-def test_custom_pages_know_of_the_form() -> None:
+def test_custom_template_receives_password_form_field() -> None:
     pages = PageSettings(
         sign_in_template="{{if .CustomLogin}}form{{end}}{{.StatusCode}}"
     )
@@ -291,7 +291,7 @@ def test_custom_pages_know_of_the_form() -> None:
 
 
 @pytest.mark.parametrize("format", ["authproxy", "oauth2-proxy"])
-def test_a_login_by_the_form(format: str) -> None:
+def test_password_form_logs_in(format: str) -> None:
     harness = local(
         cookie={"format": format}, user_groups=("crew",), email_is_user=True
     )
@@ -311,7 +311,7 @@ def test_a_login_by_the_form(format: str) -> None:
     assert not harness.jar
 
 
-def test_a_session_of_the_form_outlives_refreshes_but_not_its_user() -> None:
+def test_htpasswd_session_ends_when_user_is_removed() -> None:
     harness = local(cookie={"refresh": 60.0})
     submit(harness, username="ann", password="pw-ann")
     harness.clock.now += 3600
@@ -322,7 +322,7 @@ def test_a_session_of_the_form_outlives_refreshes_but_not_its_user() -> None:
     assert harness.get("/oauth2/auth").status == 401
 
 
-def test_a_file_does_not_open_sessions_of_providers() -> None:
+def test_htpasswd_does_not_authorize_provider_sessions() -> None:
     harness = local(email_domains=("other.example",))
     login = Harness(settings())
     login.log_in()
@@ -342,7 +342,7 @@ def test_a_file_does_not_open_sessions_of_providers() -> None:
         ({"username": "a" * 5000, "password": "x"}, 401, b"Incorrect username or"),
     ],
 )
-def test_what_a_wrong_form_says(form: Any, status: int, said: bytes) -> None:
+def test_password_form_error_messages(form: Any, status: int, said: bytes) -> None:
     harness = local()
     answer = submit(harness, **form, rd="/deep")
     assert answer.status == status
@@ -352,7 +352,7 @@ def test_what_a_wrong_form_says(form: Any, status: int, said: bytes) -> None:
     assert b"eve" not in answer.body
 
 
-def test_the_same_page_for_unknown_users_and_wrong_passwords() -> None:
+def test_password_form_same_page_for_unknown_user_and_wrong_password() -> None:
     harness = local()
     one = submit(harness, username="ann", password="no")
     assert one.body == submit(harness, username="eve", password="no").body
@@ -386,7 +386,7 @@ def test_the_same_page_for_unknown_users_and_wrong_passwords() -> None:
         ),
     ],
 )
-def test_lg44_the_form_of_another_site_logs_nobody_in(fields: Any, status: int) -> None:
+def test_lg44_cross_site_password_form_rejected(fields: Any, status: int) -> None:
     answer = submit(local(), *fields, username="ann", password="pw-ann")
     assert answer.status == status
     assert bool(headers(answer, b"set-cookie")) == (status == 302)
@@ -396,12 +396,12 @@ def test_lg44_the_form_of_another_site_logs_nobody_in(fields: Any, status: int) 
 @pytest.mark.parametrize(
     "rd", ["//evil.example", "https://evil.example", "/oauth2/start"]
 )
-def test_or_the_form_leads_nowhere_else(rd: str) -> None:
+def test_or_password_form_rejects_foreign_redirect_target(rd: str) -> None:
     answer = submit(local(), username="ann", password="pw-ann", rd=rd)
     assert header(answer, b"location") == b"/"
 
 
-def test_lg08_an_empty_post_is_no_login() -> None:
+def test_lg08_empty_post_does_not_log_in() -> None:
     harness = local()
     assert harness.get("/oauth2/sign_in", method=b"POST").status == 400
     # Not every post is from the form.
@@ -411,14 +411,14 @@ def test_lg08_an_empty_post_is_no_login() -> None:
     assert Harness().get("/oauth2/sign_in", method=b"POST").status == 200
 
 
-def test_ck26_a_broken_cookie_is_cleared_by_a_wrong_form() -> None:
+def test_ck26_invalid_cookie_cleared_by_rejected_form() -> None:
     harness = local()
     harness.jar = {b"_oauth2_proxy": b"broken"}
     answer = submit(harness, username="ann", password="no")
     assert b"Max-Age=0" in header(answer, b"set-cookie")
 
 
-def test_ck23_a_login_makes_a_new_session() -> None:
+def test_ck23_password_login_replaces_session() -> None:
     harness = local()
     submit(harness, username="ann", password="pw-ann")
     before = harness.jar[b"_oauth2_proxy"]
@@ -430,7 +430,7 @@ def test_ck23_a_login_makes_a_new_session() -> None:
 # -- settings
 
 
-def test_bad_tables_are_problems() -> None:
+def test_htpasswd_invalid_hash_reported() -> None:
     users = {"a": Secret(b"plain"), "b": sha("x")}
     with pytest.raises(SettingsError) as caught:
         check(settings(credentials=CredentialSettings(users=users)))
@@ -445,7 +445,7 @@ def test_bad_tables_are_problems() -> None:
     "text",
     [b"", b"x", b"$apr1$x$y", b"{SHA}", b"{SHA}AAAA", b"$2b$04$short", b"$2b$99$" + b"a" * 53],
 )  # fmt: skip
-def test_other_hashes_are_none(text: bytes) -> None:
+def test_is_hash_rejects_other_text(text: bytes) -> None:
     assert not is_hash(text)
     assert is_hash(sha("x").value)
     assert is_hash(crypt("x").value)
@@ -456,7 +456,7 @@ FORMS = local(FAST)
 
 @hypothesis_settings(deadline=None)
 @given(st.binary(max_size=80))
-def test_whatever_the_form_holds_nobody_comes_in(body: bytes) -> None:
+def test_password_form_arbitrary_body_never_logs_in(body: bytes) -> None:
     harness = FORMS
     harness.body = body
     harness.jar = {}

@@ -38,7 +38,7 @@ def harness_with(
 @pytest.mark.parametrize(
     "target", ["/oauth2/auth", "/oauth2/userinfo", "/oauth2/auth%3F"]
 )
-def test_who_asks_for_somebody_is_told_that_there_is_nobody(target: str) -> None:
+def test_auth_endpoints_forbidden_session_clear_returns_401(target: str) -> None:
     harness = harness_with()
     answer = harness.get(target)
     assert (answer.status, answer.body) == (401, b"Unauthorized\n")
@@ -48,7 +48,7 @@ def test_who_asks_for_somebody_is_told_that_there_is_nobody(target: str) -> None
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_a_page_says_that_there_is_no_access_once(as_json: bool) -> None:
+def test_page_forbidden_session_denied_and_cleared(as_json: bool) -> None:
     harness = harness_with(given=strict(force_json_errors=as_json))
     answer = harness.get("/page")
     assert (answer.status, answer.reason) == (403, "groups")
@@ -57,7 +57,7 @@ def test_a_page_says_that_there_is_no_access_once(as_json: bool) -> None:
     assert harness.get("/page").reason == "no_session"
 
 
-def test_the_gateways_own_endpoint_says_so_as_well() -> None:
+def test_forward_auth_forbidden_session_denied_and_cleared() -> None:
     for target in ("/oauth2/forward_auth", "/oauth2/forward_auth/deep"):
         harness = harness_with()
         answer = harness.get(target, *NAVIGATION)
@@ -67,21 +67,21 @@ def test_the_gateways_own_endpoint_says_so_as_well() -> None:
 
 
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
-def test_the_sign_in_page_ends_it(method: bytes) -> None:
+def test_sign_in_page_clears_forbidden_session(method: bytes) -> None:
     harness = harness_with()
     answer = harness.get("/oauth2/sign_in", method=method)
     assert (answer.status, answer.verdict) == (200, "")
     assert not harness.jar
 
 
-def test_the_way_to_the_provider_ends_nothing() -> None:
+def test_start_keeps_forbidden_session() -> None:
     harness = harness_with(given=strict(skip_provider_button=True))
     before = dict(harness.jar)
     assert harness.get("/oauth2/sign_in").status == 302
     assert before.items() <= harness.jar.items()
 
 
-def test_the_sign_in_page_leaves_others_alone() -> None:
+def test_sign_in_page_keeps_authorized_session() -> None:
     harness = harness_with("alice")
     before = dict(harness.jar)
     assert harness.get("/oauth2/sign_in").status == 200
@@ -93,7 +93,7 @@ def test_the_sign_in_page_leaves_others_alone() -> None:
 @pytest.mark.parametrize(
     "target", ["/oauth2/auth?allowed_groups=nobody", "/page?allowed_groups=nobody"]
 )
-def test_what_a_query_demands_ends_nothing(target: str) -> None:
+def test_query_constraint_keeps_session(target: str) -> None:
     harness = harness_with("alice")
     before = dict(harness.jar)
     assert harness.get(target).status == 403
@@ -101,7 +101,7 @@ def test_what_a_query_demands_ends_nothing(target: str) -> None:
 
 
 @pytest.mark.parametrize(("target", "status"), [("/oauth2/auth", 401), ("/page", 403)])
-def test_who_may_not_come_in_is_that_whatever_the_query_demands(
+def test_forbidden_session_cleared_regardless_of_query(
     target: str, status: int
 ) -> None:
     harness = harness_with()
@@ -109,7 +109,7 @@ def test_who_may_not_come_in_is_that_whatever_the_query_demands(
     assert not harness.jar
 
 
-def test_others_are_answered_as_ever() -> None:
+def test_other_responses_unchanged() -> None:
     harness = harness_with("alice")
     request = harness.request("/oauth2/auth")
     assert harness.get("/oauth2/auth").status == 202
@@ -118,7 +118,7 @@ def test_others_are_answered_as_ever() -> None:
     assert harness.get("/oauth2/userinfo").status == 200
 
 
-def test_cookies_of_a_refresh_are_not_given_with_their_end() -> None:
+def test_cleared_session_sets_no_refreshed_cookies() -> None:
     harness = harness_with(
         given=strict(cookie={"refresh": 60.0}), cookie={"refresh": 60.0}
     )
@@ -129,7 +129,7 @@ def test_cookies_of_a_refresh_are_not_given_with_their_end() -> None:
     assert not harness.jar
 
 
-def test_a_bearer_token_has_no_cookie_to_clear() -> None:
+def test_forbidden_bearer_token_clears_no_cookie() -> None:
     given = strict(credentials=CredentialSettings(jwt_bearer_tokens=True))
     harness = harness_with("alice", given)
     token = b"Bearer " + harness.token().encode()
@@ -138,7 +138,7 @@ def test_a_bearer_token_has_no_cookie_to_clear() -> None:
     assert not headers(answer, b"set-cookie")
 
 
-def test_a_password_begins_a_session_in_place_of_the_other() -> None:
+def test_password_login_replaces_forbidden_session() -> None:
     users = {"carol": Secret(b"{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=")}
     given = strict(credentials=CredentialSettings(users=users))
     harness = harness_with(given=given)
@@ -148,7 +148,7 @@ def test_a_password_begins_a_session_in_place_of_the_other() -> None:
     assert harness.jar
 
 
-def test_the_sign_in_page_leaves_a_session_of_another_host_alone() -> None:
+def test_sign_in_page_keeps_session_of_another_host() -> None:
     bound = settings().providers[0]
     providers = (
         with_changes(bound, hosts=("app.example.com",), allowed_groups=("admins",)),
@@ -174,7 +174,7 @@ def fleet_of(user: str = "bob") -> Fleet:
 
 
 @pytest.mark.parametrize("target", ["/oauth2/auth", "/page", "/oauth2/sign_in"])
-def test_it_is_taken_from_the_store(target: str) -> None:
+def test_forbidden_stored_session_deleted(target: str) -> None:
     fleet = fleet_of()
     old = dict(fleet.harness.jar)
     assert fleet[0].get("/oauth2/auth").status == 202
@@ -185,27 +185,27 @@ def test_it_is_taken_from_the_store(target: str) -> None:
     assert fleet[0].get("/oauth2/auth", jar=old).status == 401
 
 
-def test_the_sign_in_page_looks_a_good_one_up_and_leaves_it() -> None:
+def test_sign_in_page_loads_and_keeps_authorized_stored_session() -> None:
     fleet = fleet_of("alice")
     assert fleet[2].get("/oauth2/sign_in").status == 200
     assert fleet[0].get("/oauth2/auth").status == 202
 
 
-def test_the_sign_in_page_clears_the_cookie_of_one_that_is_over() -> None:
+def test_sign_in_page_clears_cookie_of_ended_stored_session() -> None:
     fleet = fleet_of("alice")
     fleet.store.values.clear()
     assert fleet[2].get("/oauth2/sign_in").status == 200
     assert not fleet.harness.jar
 
 
-def test_without_the_store_nobody_comes_in_all_the_same() -> None:
+def test_forbidden_session_denied_without_store() -> None:
     fleet = fleet_of()
     fleet.store.failing = lambda effect: type(effect).__name__ != "LoadAll"
     assert fleet[2].get("/oauth2/auth").status == 401
     assert not fleet.harness.jar
 
 
-def test_the_sign_in_page_is_shown_without_the_store() -> None:
+def test_sign_in_page_shown_without_store() -> None:
     fleet = fleet_of()
     fleet.store.away = True
     assert fleet[2].get("/oauth2/sign_in").status == 200

@@ -55,7 +55,9 @@ def rd_of(answer: Respond) -> str:
 
 
 @pytest.mark.parametrize("skip_button", [False, True])
-def test_a_browser_behind_traefik_logs_in_and_comes_back(skip_button: bool) -> None:
+def test_forward_auth_browser_behind_traefik_logs_in_and_returns(
+    skip_button: bool,
+) -> None:
     harness = behind(skip_provider_button=skip_button)
     answer = ask(harness, *TRAEFIK, *BROWSER)
     assert answer.status == 302
@@ -87,7 +89,7 @@ def test_a_browser_behind_traefik_logs_in_and_comes_back(skip_button: bool) -> N
         (*BROWSER, (b"x-forwarded-method", b"POST")),
     ],
 )
-def test_whoever_can_not_follow_a_redirect_gets_401_as_json(fields: Any) -> None:
+def test_forward_auth_api_request_gets_401_json(fields: Any) -> None:
     harness = behind()
     names = {name for name, _ in fields}
     gateway = [field for field in TRAEFIK if field[0] not in names]
@@ -111,20 +113,20 @@ def test_whoever_can_not_follow_a_redirect_gets_401_as_json(fields: Any) -> None
         ((b"accept", b"text/html;q=0.05"),),
     ],
 )
-def test_who_shows_pages_is_sent_to_the_login(fields: Any) -> None:
+def test_forward_auth_navigation_redirected_to_login(fields: Any) -> None:
     assert is_navigation(b"GET", fields)
     assert is_navigation(b"HEAD", fields)
     assert not is_navigation(b"POST", fields)
     assert ask(behind(), *TRAEFIK, *fields).status == 302
 
 
-def test_json_can_be_forced_for_all() -> None:
+def test_forward_auth_force_json_errors_returns_401() -> None:
     harness = behind(force_json_errors=True)
     assert ask(harness, *TRAEFIK, *BROWSER).status == 401
 
 
 @pytest.mark.parametrize("skip_button", [False, True])
-def test_the_login_may_be_at_another_host(skip_button: bool) -> None:
+def test_forward_auth_login_at_callback_host(skip_button: bool) -> None:
     harness = behind(
         redirect_url="https://auth.example.com/oauth2/callback",
         whitelist_domains=(".example.com",),
@@ -137,20 +139,20 @@ def test_the_login_may_be_at_another_host(skip_button: bool) -> None:
     assert not headers(answer, b"set-cookie")  # it would be set for the wrong host
 
 
-def test_several_providers_are_offered() -> None:
+def test_forward_auth_several_providers_redirect_to_sign_in_page() -> None:
     second = provider_settings(id="second", name="Second")
     harness = behind(providers=(provider_settings(), second))
     assert "/oauth2/sign_in?" in location(ask(harness, *TRAEFIK, *BROWSER))
 
 
-def test_http_stays_http_where_cookies_may() -> None:
+def test_forward_auth_insecure_cookie_keeps_http() -> None:
     harness = behind(cookie={"secure": False})
     fields = [field for field in TRAEFIK if field[0] != b"x-forwarded-proto"]
     answer = ask(harness, *fields, *BROWSER, secure=False)
     assert location(answer).startswith("http://app.example.com/")
 
 
-def test_a_broken_session_is_cleared_on_the_way() -> None:
+def test_forward_auth_invalid_session_cookie_cleared() -> None:
     harness = behind()
     for fields, status in ((BROWSER, 302), ((), 401)):
         jar = {b"_oauth2_proxy": b"broken"}
@@ -161,7 +163,7 @@ def test_a_broken_session_is_cleared_on_the_way() -> None:
 
 
 @pytest.mark.parametrize("fields", [BROWSER, ()])
-def test_who_may_not_come_in_gets_403_and_stays_logged_in(fields: Any) -> None:
+def test_forward_auth_forbidden_session_gets_403_and_is_kept(fields: Any) -> None:
     harness = behind()
     harness.log_in("bob")
     url = "/oauth2/forward_auth?allowed_groups=admins"
@@ -178,7 +180,7 @@ def test_who_may_not_come_in_gets_403_and_stays_logged_in(fields: Any) -> None:
     assert (answer.status, answer.events[0].reason) == (403, "groups")
 
 
-def test_a_stale_session_is_refreshed_here_too() -> None:
+def test_forward_auth_stale_session_refreshed() -> None:
     harness = behind(cookie={"refresh": 60.0})
     harness.log_in()
     harness.clock.now += 100
@@ -189,7 +191,7 @@ def test_a_stale_session_is_refreshed_here_too() -> None:
     assert ask(harness, *TRAEFIK, *BROWSER).status == 302
 
 
-def test_a_session_that_ends_at_its_refresh_leads_to_the_login() -> None:
+def test_forward_auth_failed_refresh_redirects_to_login() -> None:
     harness = behind(cookie={"refresh": 60.0})
     harness.log_in()
     harness.clock.now += 100
@@ -232,15 +234,13 @@ def test_a_session_that_ends_at_its_refresh_leads_to_the_login() -> None:
         ),
     ],
 )
-def test_other_gateways_tell_the_original_in_their_way(
-    target: str, fields: Any
-) -> None:
+def test_forward_auth_original_of_other_gateways(target: str, fields: Any) -> None:
     answer = ask(behind(), *fields, *BROWSER, target=target)
     assert location(answer).lower().startswith("https://app.example.com/oauth2/sign_in")
     assert rd_of(answer) == "/deep?x=1"
 
 
-def test_az13_the_clients_query_demands_and_allows_nothing() -> None:
+def test_az13_forward_auth_client_query_is_no_constraint() -> None:
     harness = behind()
     harness.log_in("bob")
     for query, status in (
@@ -278,7 +278,7 @@ def test_az13_the_clients_query_demands_and_allows_nothing() -> None:
         ("/oauth2/forward_auth/%zz", ()),
     ],
 )
-def test_fh04_fh07_what_is_said_twice_or_wrong_is_refused(
+def test_fh04_fh07_forward_auth_ambiguous_original_rejected(
     target: str, fields: Any
 ) -> None:
     harness = behind()
@@ -290,7 +290,7 @@ def test_fh04_fh07_what_is_said_twice_or_wrong_is_refused(
         assert ask(harness, *fields, target=target).status == 400
 
 
-def test_fh01_or34_a_stranger_is_not_believed() -> None:
+def test_fh01_or34_forward_auth_untrusted_peer_ignored() -> None:
     harness = behind()
     fields = (
         (b"x-forwarded-host", b"evil.example"),
@@ -307,7 +307,7 @@ def test_fh01_or34_a_stranger_is_not_believed() -> None:
     assert ask(harness, *fields, peer=STRANGER).status == 202  # for the stranger alone
 
 
-def test_a_login_never_ends_at_the_endpoint_itself() -> None:
+def test_forward_auth_login_does_not_return_to_endpoint() -> None:
     harness = behind(skip_provider_button=True)
     answer = ask(harness, *BROWSER)
     assert location(harness.finish_login(location(answer))) == "/"
@@ -330,7 +330,7 @@ def test_a_login_never_ends_at_the_endpoint_itself() -> None:
         ("%3Fallowed_groups=%25zz", 400),
     ],
 )
-def test_the_query_that_nginx_takes_for_path_is_a_query(
+def test_query_escaped_by_nginx_restored(
     endpoint: str, query: str, status: int
 ) -> None:
     harness = behind()
@@ -348,7 +348,7 @@ def test_the_query_that_nginx_takes_for_path_is_a_query(
     "path",
     ["/oauth2/auth%3", "/oauth2/auth%20x", "/oauth2/auth/x", "/oauth2/authx%3Fa"],
 )
-def test_sk26_other_paths_are_no_endpoints(path: str) -> None:
+def test_sk26_similar_path_is_not_an_endpoint(path: str) -> None:
     harness = behind()
     harness.log_in()
     assert ask(harness, target=path).status in (400, 404)
@@ -384,7 +384,7 @@ def test_sk26_other_paths_are_no_endpoints(path: str) -> None:
     st.sampled_from([GATEWAY, STRANGER, ""]),
     st.one_of(st.just(b""), st.binary(max_size=30).map(lambda tail: b"/" + tail)),
 )
-def test_whatever_a_gateway_says_is_answered_and_never_2xx(
+def test_forward_auth_arbitrary_fields_never_allowed(
     fields: Any, peer: str, tail: bytes
 ) -> None:
     harness = WORLD
@@ -399,7 +399,9 @@ WORLD = behind()
 
 
 @given(st.binary(max_size=60), st.sampled_from([b"x-original-url", b"x-forwarded-uri"]))
-def test_an_original_is_told_or_refused(value: bytes, name: bytes) -> None:
+def test_forward_auth_any_original_accepted_or_rejected(
+    value: bytes, name: bytes
+) -> None:
     trust = TrustedProxies(Settings(reverse_proxy=True))
     request = WORLD.request("/oauth2/forward_auth", (name, value), peer=GATEWAY)
     try:
@@ -413,7 +415,7 @@ def test_an_original_is_told_or_refused(value: bytes, name: bytes) -> None:
 # -- the first moments
 
 
-def test_a_login_waits_for_a_provider_that_is_about_to_come() -> None:
+def test_login_waits_for_provider_metadata() -> None:
     harness = Harness(ready=False)
     began = harness.clock.now
     down = iter([True, True, False])
@@ -429,7 +431,7 @@ def test_a_login_waits_for_a_provider_that_is_about_to_come() -> None:
     assert harness.clock.now - began < 6.0
 
 
-def test_a_login_waits_for_what_another_has_begun() -> None:
+def test_login_waits_for_running_discovery() -> None:
     harness = Harness(ready=False)
     warm_up = harness.proxy.warm_up()
     next(warm_up)  # discovery is under way

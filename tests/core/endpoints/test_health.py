@@ -13,7 +13,7 @@ PATHS = ("/ping", "/liveness_check", "/readiness_check")
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_googles_checks_are_answered_by_option(path: str) -> None:
+def test_gcp_health_paths_require_option(path: str) -> None:
     harness = Harness(settings(gcp_healthchecks=True))
     assert harness.get(path, GOOGLE).body == b"OK"
     assert harness.get(path, OTHER).status == 403
@@ -21,14 +21,14 @@ def test_googles_checks_are_answered_by_option(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_with_a_user_agent_both_are_answered(path: str) -> None:
+def test_ping_user_agent_and_gcp_user_agent_answered(path: str) -> None:
     harness = Harness(settings(gcp_healthchecks=True, ping_user_agent="probe/1"))
     assert harness.get(path, GOOGLE).status == 200
     assert harness.get(path, OTHER).status == 200
     assert harness.get(path, (b"user-agent", b"probe/10")).status == 403
 
 
-def test_usually_anybody_may_ask_under_the_usual_path_alone() -> None:
+def test_ping_default_answers_any_user_agent_at_default_path() -> None:
     harness = Harness()
     assert harness.get("/ping").body == b"OK"
     assert harness.get("/liveness_check", GOOGLE).status == 403
@@ -44,7 +44,7 @@ def state(harness: Harness, target: str) -> bytes:
                   b"location")  # fmt: skip
 
 
-def test_semicolons_separate_by_option() -> None:
+def test_allow_query_semicolons_separates_parameters() -> None:
     assert state(Harness(), "/oauth2/start?a=1;rd=/deep") == b"/"
     harness = Harness(settings(allow_query_semicolons=True))
     assert state(harness, "/oauth2/start?a=1;rd=/deep") == b"/deep"

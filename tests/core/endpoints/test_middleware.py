@@ -26,7 +26,7 @@ def has_it(decision: Decision) -> bool:
     return FIELD in fields
 
 
-def test_answers_over_https() -> None:
+def test_hsts_added_to_responses_over_https() -> None:
     """Pages, redirects, answers of flows, and those of upstreams."""
     harness = harness_with()
     for target in (
@@ -48,7 +48,7 @@ def test_answers_over_https() -> None:
     assert has_it(failed)
 
 
-def test_answers_to_gateways_are_left_alone() -> None:
+def test_hsts_not_added_to_auth_check() -> None:
     harness = harness_with()
     assert not has_it(harness.get("/oauth2/auth"))
     harness.log_in()
@@ -56,7 +56,7 @@ def test_answers_to_gateways_are_left_alone() -> None:
     assert harness.get("/oauth2/auth") is harness.get("/oauth2/auth")
 
 
-def test_https_of_a_gateway() -> None:
+def test_hsts_added_for_forwarded_https_of_trusted_gateway() -> None:
     """Whose word is believed."""
     harness = harness_with(reverse_proxy=True)
     https = (b"x-forwarded-proto", b"https")

@@ -28,7 +28,7 @@ def value(*sources: ClaimSource | Secret, session: Session | None = SESSION) -> 
     return text
 
 
-def test_many_values_are_joined_in_their_order() -> None:
+def test_header_values_joined_in_order() -> None:
     mixed = (ClaimSource("user", "u:"), Secret("fixed"), ClaimSource("groups", "g-"))
     assert value(*mixed) == b"u:alice,fixed,g-a,g-b%2Cc"
     assert value(*mixed, session=None) == b"fixed"
@@ -45,11 +45,11 @@ def test_many_values_are_joined_in_their_order() -> None:
         ("preferred_username", b""),
     ],
 )
-def test_other_claims(claim: str, expected: bytes) -> None:
+def test_header_value_of_claim(claim: str, expected: bytes) -> None:
     assert value(ClaimSource(claim)) == expected
 
 
-def test_basic_credentials_are_made_of_each_value() -> None:
+def test_header_basic_credentials_per_value() -> None:
     source = ClaimSource("groups", "ignored ", Secret("p:w"))
     parts = [part.removeprefix(b"Basic ") for part in value(source).split(b",")]
     assert [base64.b64decode(part) for part in parts] == [b"a:p:w", b"b%2Cc:p:w"]
@@ -62,7 +62,7 @@ def test_basic_credentials_are_made_of_each_value() -> None:
         ({"created_at": 0.0, "expires_at": 0.0}, b"", b""),
     ],
 )
-def test_times_in_headers(
+def test_header_time_formatted_like_go(
     changes: dict[str, Any], created: bytes, expires: bytes
 ) -> None:
     session = Session(**{"created_at": 1_764_000_000.75, "expires_at": 1_764_003_600.0,
@@ -71,7 +71,7 @@ def test_times_in_headers(
     assert value(ClaimSource("expires_on"), session=session) == expires
 
 
-def test_cookies_are_not_joined() -> None:
+def test_header_set_cookie_values_not_joined() -> None:
     rules = [
         HeaderRule("Set-Cookie", (Secret("a=1"), ClaimSource("groups", "g="))),
         HeaderRule("X-User", (ClaimSource("user"),)),

@@ -37,21 +37,19 @@ GROUPS = ("allowed_groups", "allowed_emails")
         (b"%61=%00", [("a", "\0")]),
     ],
 )
-def test_pairs_are_read_in_their_order(
-    raw: bytes, pairs: list[tuple[str, str]]
-) -> None:
+def test_parse_query_keeps_order(raw: bytes, pairs: list[tuple[str, str]]) -> None:
     assert parse_query(raw) == pairs
 
 
 @pytest.mark.parametrize(
     "raw", [b"a=%", b"a=%4", b"a=%zz", b"%=1", b"a=1&b=%u0041", b"a=%ff", b"\xff=1"]
 )
-def test_malformed_pairs_are_refused(raw: bytes) -> None:
+def test_parse_query_malformed_rejected(raw: bytes) -> None:
     with pytest.raises(RequestError):
         parse_query(raw)
 
 
-def test_length_and_number_are_limited() -> None:
+def test_parse_query_length_and_count_limited() -> None:
     assert len(parse_query(b"a=" + b"x" * (MAX_LENGTH - 2))) == 1
     assert len(parse_query(b"a&" * MAX_PAIRS)) == MAX_PAIRS
     for raw in (b"a=" + b"x" * (MAX_LENGTH - 1), b"a&" * (MAX_PAIRS + 1)):
@@ -59,7 +57,7 @@ def test_length_and_number_are_limited() -> None:
             parse_query(raw)
 
 
-def test_form_values_of_the_body_beat_the_query() -> None:
+def test_parse_form_body_takes_precedence_over_query() -> None:
     assert parse_form(b"rd=/q&x=1", b"rd=/b&y=2") == {"rd": "/b", "x": "1", "y": "2"}
     assert parse_form(b"rd=/one&rd=/two") == {"rd": "/one"}
     assert parse_form(b"") == {}
@@ -75,7 +73,7 @@ def test_form_values_of_the_body_beat_the_query() -> None:
         (b"st%61te=a&state=b", b""),
     ],
 )
-def test_lg11_security_parameters_given_twice_are_refused(
+def test_lg11_parse_form_duplicate_security_parameter_rejected(
     query: bytes, body: bytes
 ) -> None:
     with pytest.raises(RequestError, match="duplicate parameter"):
@@ -105,23 +103,25 @@ def test_lg11_security_parameters_given_twice_are_refused(
         ),
     ],
 )
-def test_no_constraint_is_lost(raw: bytes, found: dict[str, list[str]]) -> None:
+def test_constraints_found_in_either_interpretation(
+    raw: bytes, found: dict[str, list[str]]
+) -> None:
     assert constraints(raw, GROUPS) == found
 
 
 @pytest.mark.parametrize("raw", [b"allowed_groups=%zz", b"x;allowed_groups=%ff"])
-def test_malformed_constraints_are_refused(raw: bytes) -> None:
+def test_constraints_malformed_value_rejected(raw: bytes) -> None:
     with pytest.raises(RequestError):
         constraints(raw, GROUPS)
 
 
-def test_parameters_of_the_application_are_not_limited() -> None:
+def test_constraints_ignore_application_parameters() -> None:
     raw = b"a=%&" * (MAX_PAIRS + 1) + b"allowed_groups=a"
     assert constraints(raw, GROUPS) == {"allowed_groups": ["a"]}
 
 
 @given(st.lists(st.tuples(st.text(), st.text()), max_size=20))
-def test_what_a_browser_encodes_comes_back(pairs: list[tuple[str, str]]) -> None:
+def test_parse_query_inverts_browser_encoding(pairs: list[tuple[str, str]]) -> None:
     assert parse_query(urlencode(pairs).encode()) == pairs
 
 
@@ -138,7 +138,7 @@ PAIRS = st.lists(
 @given(st.binary() | LETTERS | PAIRS)
 @example(b"%")
 @example(b"%61=1&a=2&b&&=&a=3;b=4")
-def test_any_bytes_give_pairs_or_a_request_error(raw: bytes) -> None:
+def test_parse_query_any_bytes_parsed_or_rejected(raw: bytes) -> None:
     try:
         pairs = parse_query(raw)
     except RequestError:
@@ -153,7 +153,7 @@ def test_any_bytes_give_pairs_or_a_request_error(raw: bytes) -> None:
 
 
 @given(st.binary(max_size=200), st.binary(max_size=40))
-def test_any_bytes_are_read_or_refused(raw: bytes, body: bytes) -> None:
+def test_parse_form_any_bytes_parsed_or_rejected(raw: bytes, body: bytes) -> None:
     with contextlib.suppress(RequestError):
         parse_form(raw, body)
     with contextlib.suppress(RequestError):

@@ -72,7 +72,7 @@ FORWARDED = (
 )
 
 
-def test_a_trusted_gateway_tells_the_original() -> None:
+def test_original_from_trusted_gateway() -> None:
     assert LISTED.original(request(*FORWARDED)) == OriginalRequest(
         method=b"POST",
         scheme="https",
@@ -84,14 +84,14 @@ def test_a_trusted_gateway_tells_the_original() -> None:
     )
 
 
-def test_without_forwarded_fields_the_request_is_the_original() -> None:
+def test_original_without_forwarded_fields_is_request() -> None:
     own = OriginalRequest(b"GET", "https", "app.example.com", b"/x?y", GATEWAY)
     trusted = replace(own, trusted=True)
     assert LISTED.original(request(target=b"/x?y", secure=True)) == trusted
     assert OFF.original(request(*FORWARDED, target=b"/x?y", secure=True)) == own
 
 
-def test_fh01_a_public_peer_forwards_nothing() -> None:
+def test_fh01_forwarded_fields_of_public_peer_ignored() -> None:
     for trust in (OFF, PRIVATE, LISTED):
         plain = request(peer=ATTACKER, target=b"/admin")
         spoofed = request(*FORWARDED, peer=ATTACKER, target=b"/admin")
@@ -125,20 +125,20 @@ def test_fh01_a_public_peer_forwards_nothing() -> None:
         ("not-an-address", False),
     ],
 )
-def test_fh02_nobody_listed_means_private_peers_only(peer: str, trusted: bool) -> None:
+def test_fh02_default_trusted_proxies_are_private(peer: str, trusted: bool) -> None:
     assert PRIVATE.trusts(peer) is trusted
     assert PRIVATE.trusts(peer) is trusted  # the remembered verdict
     assert not OFF.trusts(peer)
 
 
-def test_listed_proxies_replace_the_private_ones() -> None:
+def test_trusted_proxies_replace_default() -> None:
     assert LISTED.trusts(GATEWAY)
     assert LISTED.trusts("")
     assert not LISTED.trusts("10.0.0.2")
     assert not LISTED.trusts("127.0.0.1")
 
 
-def test_fh04_original_url_of_other_gateways_is_not_read() -> None:
+def test_fh04_original_ignores_x_original_url() -> None:
     other = (("x-original-url", "/public/"), ("x-original-uri", "/public/"))
     assert LISTED.original(request(*FORWARDED, *other)) == LISTED.original(
         request(*FORWARDED)
@@ -148,7 +148,7 @@ def test_fh04_original_url_of_other_gateways_is_not_read() -> None:
 @pytest.mark.parametrize(
     "name", ["x-forwarded-uri", "x-forwarded-host", "x-forwarded-method"]
 )
-def test_fh05_fh20_duplicate_fields_are_refused(name: str) -> None:
+def test_fh05_fh20_repeated_field_rejected(name: str) -> None:
     good = dict(FORWARDED)[name]
     assert not refuses((name, good))
     assert refuses((name, good), (name, good))
@@ -157,7 +157,7 @@ def test_fh05_fh20_duplicate_fields_are_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "uri", ["/public/, /admin", "/public/,/admin", "/public/,\t/admin"]
 )
-def test_fh05_comma_list_of_uris_is_refused(uri: str) -> None:
+def test_fh05_comma_list_of_uris_rejected(uri: str) -> None:
     assert refuses(("x-forwarded-uri", uri))
 
 
@@ -184,7 +184,7 @@ def test_fh05_comma_list_of_uris_is_refused(uri: str) -> None:
         "/" + "a" * MAX_URI,
     ],
 )
-def test_fh07_malformed_uris_are_refused(uri: str | bytes) -> None:
+def test_fh07_malformed_forwarded_uri_rejected(uri: str | bytes) -> None:
     assert refuses(("x-forwarded-uri", uri))
 
 
@@ -201,7 +201,7 @@ def test_fh07_malformed_uris_are_refused(uri: str | bytes) -> None:
         " /public/",
     ],
 )
-def test_fh08_uris_that_are_not_origin_form_are_refused(uri: str) -> None:
+def test_fh08_forwarded_uri_not_in_origin_form_rejected(uri: str) -> None:
     assert refuses(("x-forwarded-uri", uri))
 
 
@@ -218,28 +218,28 @@ def test_fh08_uris_that_are_not_origin_form_are_refused(uri: str) -> None:
         "/" + "a" * (MAX_URI - 1),
     ],
 )
-def test_clean_uris_are_taken_unchanged(uri: str) -> None:
+def test_original_valid_forwarded_uri_unchanged(uri: str) -> None:
     assert LISTED.original(request(("x-forwarded-uri", uri))).uri == uri.encode()
 
 
 @pytest.mark.parametrize("method", ["GET, POST", "G ET", "", "GET\t", "GE(T)"])
-def test_fh10_forwarded_methods_that_are_no_token_are_refused(method: str) -> None:
+def test_fh10_forwarded_method_must_be_token(method: str) -> None:
     assert refuses(("x-forwarded-method", method))
 
 
 @pytest.mark.parametrize("method", ["get", "TRACE", "PROPFIND"])
-def test_fh10_methods_are_exact(method: str) -> None:
+def test_fh10_forwarded_method_keeps_case(method: str) -> None:
     original = LISTED.original(request(("x-forwarded-method", method)))
     assert original.method == method.encode()
 
 
-def test_fh11_a_public_peer_forwards_no_method() -> None:
+def test_fh11_forwarded_method_of_public_peer_ignored() -> None:
     preflight = request(("x-forwarded-method", "OPTIONS"), peer=ATTACKER)
     assert LISTED.original(preflight).method == b"GET"
 
 
 @pytest.mark.parametrize("spoofed", ["127.0.0.1", "10.0.0.5", GATEWAY])
-def test_fh13_forwarded_for_of_a_public_peer_is_not_read(spoofed: str) -> None:
+def test_fh13_forwarded_for_of_public_peer_ignored(spoofed: str) -> None:
     sent = request(("x-forwarded-for", spoofed), peer=ATTACKER)
     assert CHAIN.client(sent) == CHAIN.original(sent).client == ATTACKER
 
@@ -269,7 +269,7 @@ def test_fh13_forwarded_for_of_a_public_peer_is_not_read(spoofed: str) -> None:
         (["1.2.3.4" + " " * 100], GATEWAY),
     ],
 )
-def test_fh14_clients_are_found_right_to_left_over_trusted_hops(
+def test_fh14_client_found_right_to_left_over_trusted_hops(
     lines: list[str], client: str
 ) -> None:
     sent = request(*(("x-forwarded-for", line) for line in lines))
@@ -297,12 +297,12 @@ def test_fh14_clients_are_found_right_to_left_over_trusted_hops(
         ("", GATEWAY),
     ],
 )
-def test_real_client_ip_is_one_address_or_nothing(value: str, client: str) -> None:
+def test_client_real_ip_must_be_single_address(value: str, client: str) -> None:
     sent = request(("x-real-ip", value))
     assert LISTED.client(sent) == LISTED.original(sent).client == client
 
 
-def test_two_real_client_ips_are_nothing() -> None:
+def test_client_repeated_real_ip_ignored() -> None:
     sent = request(("x-real-ip", "192.0.2.7"), ("x-real-ip", "192.0.2.7"))
     assert LISTED.client(sent) == LISTED.original(sent).client == GATEWAY
 
@@ -318,12 +318,12 @@ def test_two_real_client_ips_are_nothing() -> None:
         "forwarded",
     ],
 )
-def test_fh16_only_the_configured_client_field_is_read(name: str) -> None:
+def test_fh16_only_configured_client_header_read(name: str) -> None:
     sent = request((name, "127.0.0.1"))
     assert LISTED.client(sent) == LISTED.original(sent).client == GATEWAY
 
 
-def test_fh17_mapped_addresses_are_ipv4_in_both_directions() -> None:
+def test_fh17_ipv4_mapped_address_and_network_match_ipv4() -> None:
     plain = AddressSet(["203.0.113.0/24"])
     mapped = AddressSet(["::ffff:203.0.113.0/120", "::ffff:192.0.2.1"])
     for addresses in (plain, mapped):
@@ -351,32 +351,32 @@ def test_fh17_mapped_addresses_are_ipv4_in_both_directions() -> None:
         "aPP.Example.com.:8443",
     ],
 )
-def test_fh19_spellings_of_a_host_have_one_name(host: str) -> None:
+def test_fh19_host_name_normalizes_spellings(host: str) -> None:
     original = LISTED.original(request(("x-forwarded-host", host)))
     assert original.host == host
     assert host_name(original.host) == "app.example.com"
 
 
-def test_forwarded_means_another_host() -> None:
+def test_original_forwarded_only_for_another_host() -> None:
     same = request(("x-forwarded-host", "APP.example.com"))
     assert not LISTED.original(same).forwarded
     other = request(("x-forwarded-host", "app.example.com:8443"))
     assert LISTED.original(other).forwarded
 
 
-def test_names_of_address_hosts_keep_their_brackets() -> None:
+def test_host_name_keeps_brackets_of_ipv6() -> None:
     assert host_name("[2001:DB8::1]:8443") == "[2001:db8::1]"
     assert host_name("[::1]") == "[::1]"
     assert host_name("10.0.0.1:80") == "10.0.0.1"
 
 
-def test_fh20_list_of_hosts_is_refused() -> None:
+def test_fh20_list_of_hosts_rejected() -> None:
     assert refuses(("x-forwarded-host", "app.example.com, evil.com"))
     assert refuses(("x-forwarded-host", "app.example.com,evil.com"))
     assert refuses(("x-forwarded-host", ""))
 
 
-def test_fh23_or37_scheme_of_a_public_peer_is_not_read() -> None:
+def test_fh23_or37_scheme_of_public_peer_ignored() -> None:
     sent = request(("x-forwarded-proto", "http"), peer=ATTACKER, secure=True)
     assert LISTED.original(sent).scheme == "https"
 
@@ -395,7 +395,7 @@ def test_fh23_or37_scheme_of_a_public_peer_is_not_read() -> None:
     ],
 )
 @pytest.mark.parametrize("secure", [True, False])
-def test_or37_only_http_and_https_are_schemes(
+def test_or37_forwarded_scheme_must_be_http_or_https(
     values: list[str], scheme: str, secure: bool
 ) -> None:
     own = "https" if secure else "http"
@@ -416,13 +416,13 @@ def test_or37_only_http_and_https_are_schemes(
         "x_real_ip",
     ],
 )
-def test_fh25_twins_of_fields_are_not_read(twin: str) -> None:
+def test_fh25_similar_field_names_ignored(twin: str) -> None:
     for fields in ((), FORWARDED):
         with_twin = request((twin, "/public/"), *fields, (twin, "/public/"))
         assert LISTED.original(with_twin) == LISTED.original(request(*fields))
 
 
-def test_fh26_connection_options_take_nothing_away() -> None:
+def test_fh26_connection_options_do_not_hide_forwarded_fields() -> None:
     named = ("connection", "close, x-forwarded-uri, x-forwarded-host, host")
     assert LISTED.original(request(named, *FORWARDED)) == LISTED.original(
         request(*FORWARDED)
@@ -470,7 +470,7 @@ BAD_HOSTS = [
 
 
 @pytest.mark.parametrize("host", GOOD_HOSTS)
-def test_or47_valid_hosts_are_taken(host: str) -> None:
+def test_or47_valid_host_accepted(host: str) -> None:
     for sent in (
         request(host=host, peer=ATTACKER),
         request(("x-forwarded-host", host)),
@@ -479,7 +479,7 @@ def test_or47_valid_hosts_are_taken(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", BAD_HOSTS)
-def test_or47_invalid_hosts_are_refused(host: str) -> None:
+def test_or47_invalid_host_rejected(host: str) -> None:
     for sent in (
         request(host=host, peer=ATTACKER),
         request(host=host),
@@ -492,7 +492,7 @@ def test_or47_invalid_hosts_are_refused(host: str) -> None:
 
 
 @pytest.mark.parametrize("peer", [ATTACKER, GATEWAY])
-def test_or47_there_is_exactly_one_host(peer: str) -> None:
+def test_or47_missing_or_repeated_host_rejected(peer: str) -> None:
     for sent in (
         request(host=None, peer=peer),
         request(("host", "app.example.com"), peer=peer),
@@ -507,29 +507,29 @@ def test_or47_there_is_exactly_one_host(peer: str) -> None:
     [b"", b"*", b"http://app.example.com/", b"app:443", b"/a b", b"/%zz", b"/#x"],
 )
 @pytest.mark.parametrize("peer", [ATTACKER, GATEWAY])
-def test_own_targets_are_in_origin_form(target: bytes, peer: str) -> None:
+def test_original_target_must_be_in_origin_form(target: bytes, peer: str) -> None:
     with pytest.raises(RequestError):
         LISTED.original(request(target=target, peer=peer))
 
 
-def test_own_targets_may_start_with_two_slashes() -> None:
+def test_original_target_with_two_slashes_accepted() -> None:
     # Not a gateway's claim but what will be forwarded; rules judge it as ambiguous.
     assert LISTED.original(request(target=b"//x", peer=ATTACKER)).uri == b"//x"
 
 
-def test_without_a_client_field_the_peer_is_the_client() -> None:
+def test_client_without_header_is_peer() -> None:
     trust = TrustedProxies(Settings(reverse_proxy=True, real_client_ip_header=""))
     sent = request(("x-real-ip", "192.0.2.7"))
     assert trust.client(sent) == trust.original(sent).client == GATEWAY
 
 
-def test_errors_quote_nothing_that_came() -> None:
+def test_original_error_text_contains_no_input() -> None:
     with pytest.raises(RequestError) as caught:
         LISTED.original(request(("x-forwarded-uri", "evil-text")))
     assert "evil" not in str(caught.value)
 
 
-def test_remembered_verdicts_are_bounded() -> None:
+def test_address_set_cache_bounded() -> None:
     addresses = AddressSet(["10.0.0.0/8"])
     for number in range(2 * MAX_CACHED_ADDRESSES):
         text = f"10.0.{number >> 8}.{number & 255}"
@@ -538,7 +538,7 @@ def test_remembered_verdicts_are_bounded() -> None:
     assert len(addresses._known) <= MAX_CACHED_ADDRESSES
 
 
-def test_addresses_are_parsed_strictly() -> None:
+def test_parse_address_strict() -> None:
     assert str(parse_address("::ffff:10.0.0.1")) == "10.0.0.1"
     assert parse_address("010.0.0.1") is None
     assert parse_address("10.0.0.1/8") is None
@@ -573,7 +573,7 @@ AUTHORITY = re.compile(r"[A-Za-z0-9_.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?"
     NASTY | st.just(b"/x"),
     st.sampled_from([OFF, PRIVATE, LISTED, CHAIN]),
 )
-def test_any_request_has_an_original_or_is_refused(
+def test_original_any_request_parsed_or_rejected(
     headers: list[tuple[bytes, bytes]], peer: str, target: bytes, trust: TrustedProxies
 ) -> None:
     sent = Request(b"GET", target, (*headers, (b"accept", b"*/*")), peer)

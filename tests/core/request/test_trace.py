@@ -17,7 +17,7 @@ GOOD = b"00-" + ID + b"-00f067aa0ba902b7-01"
 @pytest.mark.parametrize(
     "value", [GOOD, GOOD[:-2] + b"00", b"cc" + GOOD[2:], b"cc" + GOOD[2:] + b"-more"]
 )
-def test_good_ones(value: bytes) -> None:
+def test_trace_id_valid_traceparent(value: bytes) -> None:
     assert trace_id(value) == ID.decode()
 
 
@@ -37,12 +37,12 @@ def test_good_ones(value: bytes) -> None:
         b"cc" + GOOD[2:] + b"-a b",
     ],
 )
-def test_malformed_ones(value: bytes) -> None:
+def test_trace_id_malformed_traceparent_empty(value: bytes) -> None:
     assert trace_id(value) == ""
 
 
 @given(st.binary(max_size=80))
-def test_any_bytes(value: bytes) -> None:
+def test_trace_id_any_bytes(value: bytes) -> None:
     assert trace_id(value) == "" or trace_id(value).encode() in value
 
 
@@ -50,7 +50,9 @@ def test_any_bytes(value: bytes) -> None:
     ("values", "passed"),
     [([], []), ([GOOD], [GOOD]), ([b"x"], []), ([GOOD, GOOD], [])],
 )
-def test_what_an_upstream_gets(values: list[bytes], passed: list[bytes]) -> None:
+def test_trace_context_forwarded_or_dropped(
+    values: list[bytes], passed: list[bytes]
+) -> None:
     """The state goes with its parent."""
     app = UpstreamSettings(id="app", uri="http://10.0.0.9:8080/")
     harness = Harness(settings(upstreams=(app,)))
@@ -66,6 +68,6 @@ def test_what_an_upstream_gets(values: list[bytes], passed: list[bytes]) -> None
         assert found[b"tracestate"] == b"a=1"
 
 
-def test_the_rest_stays() -> None:
+def test_without_bad_trace_keeps_other_headers() -> None:
     headers = [(b"a", b"1"), (b"traceparent", b"x"), (b"b", b"2")]
     assert without_bad_trace(headers) == [(b"a", b"1"), (b"b", b"2")]

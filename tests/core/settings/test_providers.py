@@ -44,7 +44,7 @@ def problem(**changes: Any) -> str:
 
 
 @pytest.mark.parametrize("kind", sorted(PROVIDER_TYPES))
-def test_every_type_can_be_configured(kind: str) -> None:
+def test_provider_type_minimal_settings_valid(kind: str) -> None:
     changes: dict[str, Any] = {"type": kind}
     if PROVIDER_TYPES[kind].required_options:
         changes |= ADDRESSES
@@ -56,13 +56,13 @@ def test_every_type_can_be_configured(kind: str) -> None:
     assert problems(**changes) == []
 
 
-def test_without_providers_nothing_works() -> None:
+def test_provider_problems_without_providers() -> None:
     assert provider_problems(()) == [
         "provider: missing; at least one provider is needed"
     ]
 
 
-def test_ids_and_hosts_belong_to_one_provider() -> None:
+def test_provider_problems_duplicate_id_and_host_reported() -> None:
     one = ProviderSettings(**BASE, hosts=("a.example.com",))
     other = ProviderSettings(**BASE, hosts=("A.example.com",))
     assert provider_problems((one, other)) == [
@@ -71,7 +71,7 @@ def test_ids_and_hosts_belong_to_one_provider() -> None:
     ]
 
 
-def test_with_several_providers_a_problem_names_which() -> None:
+def test_provider_problems_name_the_provider() -> None:
     one = ProviderSettings(**BASE)
     other = ProviderSettings(**(BASE | {"id": "two", "client_id": ""}))
     assert provider_problems((one, other)) == [
@@ -79,7 +79,7 @@ def test_with_several_providers_a_problem_names_which() -> None:
     ]
 
 
-def test_a_choice_is_there_when_two_providers_are_bound_to_no_host() -> None:
+def test_has_provider_choice_needs_two_unbound_providers() -> None:
     free = ProviderSettings(**BASE)
     bound = ProviderSettings(**(BASE | {"id": "two", "hosts": ("a.example.com",)}))
     assert not has_provider_choice((free,))
@@ -177,11 +177,13 @@ def test_a_choice_is_there_when_two_providers_are_bound_to_no_host() -> None:
         ({"type": "login.gov"}, "jwt_key: missing"),
     ],
 )
-def test_each_mistake_has_its_line(changes: dict[str, Any], start: str) -> None:
+def test_provider_problems_invalid_option_reported(
+    changes: dict[str, Any], start: str
+) -> None:
     assert problem(**changes).startswith(start)
 
 
-def test_workload_identity_stands_for_a_secret() -> None:
+def test_provider_problems_federated_token_replaces_client_secret() -> None:
     entra = EntraIdSettings(federated_token=lambda: b"token")
     changes = {"type": "entra-id", "client_secret": Secret(""), "entra_id": entra}
     assert problems(**changes) == []
