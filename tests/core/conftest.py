@@ -1,4 +1,4 @@
-"""Fixtures of the core's tests."""
+"""Fixtures of the core tests."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from support.harness import Harness
 
 @pytest.fixture
 def harness() -> Harness:
-    """A proxy that is ready, its provider, and an empty cookie jar."""
+    """A ready proxy with its provider and an empty cookie jar."""
     return Harness()

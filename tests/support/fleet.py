@@ -64,9 +64,9 @@ class MemoryStore:
     def put(self, key: str, value: bytes, ttl: float) -> None:
         """Set a value, as another program would."""
         self.values[key] = (value, self.clock() + ttl if ttl else float("inf"))
-        self._tell(key)
+        self._notify(key)
 
-    def _tell(self, key: str) -> None:
+    def _notify(self, key: str) -> None:
         for listener in self.listeners:
             listener(key)
 
@@ -85,7 +85,7 @@ class MemoryStore:
                 self.put(key, value, ttl)
             case Delete(key):
                 self.values.pop(key, None)
-                self._tell(key)
+                self._notify(key)
             case Add(key, member, ttl):
                 self.sets.setdefault(key, {})[member] = now + ttl
             case Members(key):

@@ -1,4 +1,4 @@
-// An upstream that prints one line for each request it saw; some paths misbehave.
+// An upstream that prints one line per received request; some paths misbehave.
 const http = require("node:http");
 
 const PIECE = Buffer.alloc(1 << 16);
