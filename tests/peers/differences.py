@@ -255,7 +255,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "`bitbucket_team` is a workspace, and the scope `account` is requested",
         "Bitbucket replaced teams by workspaces; no user would be allowed",
         BUG,
-        proof="core/providers/test_profiles.py::test_bitbucket_team_restriction",
+        proof="core/providers/test_bitbucket.py::test_bitbucket_team_restriction",
     ),
     Difference(
         "email addresses that `bitbucket`, `digitalocean` or `keycloak` report as "
@@ -366,7 +366,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "a WebSocket that a page of another site opens with the user's session gets 403",
         "the same-origin policy does not apply to WebSockets (RFC 6455 §10.2)",
         '`websocket_origins = ["*"]`',
-        proof="core/upstreams/test_routes.py::test_upgrade_from_other_origin_denied",
+        proof="core/upstreams/test_upgrades.py::test_upgrade_from_other_origin_denied",
     ),
     Difference(
         "a WebSocket is closed within a minute after its session expired or was revoked",
@@ -379,7 +379,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "oauth2-proxy forwards upgrades even then; requests inside `h2c` would not "
         "be checked",
         "`proxy_websockets = true`",
-        proof="core/upstreams/test_routes.py::test_forward_rejected_upgrade_omits_it",
+        proof="core/upstreams/test_upgrades.py::test_forward_rejected_upgrade_omits_it",
     ),
     Difference(
         "static files: symlinks that leave the root directory are not followed; a "

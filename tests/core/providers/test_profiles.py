@@ -14,11 +14,8 @@ from authproxy_core.providers.registry import (
     create_provider,
 )
 from authproxy_core.settings.provider_types import PROVIDER_TYPES
-from authproxy_core.settings.providers import BitbucketSettings
 from support.endpoints import (
     FORM_TYPE,
-    Endpoints,
-    Turns,
     challenge_of,
     field,
     form,
@@ -26,130 +23,14 @@ from support.endpoints import (
     query,
     status,
 )
-
-TOKEN = {"access_token": "access-1", "token_type": "bearer"}
-IDP = "https://idp.example.com"
-OWN = {
-    "login_url": f"{IDP}/authorize",
-    "redeem_url": f"{IDP}/token",
-    "validate_url": f"{IDP}/me",
-}
-
-DIGITALOCEAN_ACCOUNT = {
-    "account": {
-        "droplet_limit": 25,
-        "email": "alice@example.com",
-        "uuid": "b6fr89dbf6d9156cace5f3c78dc9851d957381ef",
-        "email_verified": True,
-        "status": "active",
-    }
-}
-LINKEDIN_EMAIL = {
-    "elements": [
-        {
-            "handle": "urn:li:emailAddress:3775708763",
-            "handle~": {"emailAddress": "alice@example.com"},
-        }
-    ]
-}
-NEXTCLOUD_USER = {
-    "ocs": {
-        "meta": {"status": "ok", "statuscode": 100},
-        "data": {
-            "id": "alice",
-            "enabled": True,
-            "email": "alice@example.com",
-            "groups": ["staff", "admin"],
-        },
-    }
-}
-KEYCLOAK_USER = {
-    "sub": "1",
-    "email": "alice@example.com",
-    "email_verified": True,
-    "preferred_username": "alice",
-    "groups": ["staff", "", "admins", 7],
-}
-SOURCEHUT_USER = {"data": {"me": {"username": "alice", "email": "alice@example.com"}}}
-BITBUCKET_EMAILS = {
-    "values": [
-        {"email": "old@example.com", "is_primary": False, "is_confirmed": True},
-        {"email": "alice@example.com", "is_primary": True, "is_confirmed": True},
-    ],
-    "page": 1,
-    "size": 2,
-}
-# Per type: settings, endpoints with their responses, and the expected identity.
-TYPES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, str, str, str]]] = {
-    "digitalocean": (
-        {},
-        {
-            "POST https://cloud.digitalocean.com/v1/oauth/token": TOKEN,
-            "GET https://api.digitalocean.com/v2/account": DIGITALOCEAN_ACCOUNT,
-        },
-        ("", "alice@example.com", "", ""),
-    ),
-    "facebook": (
-        {},
-        {
-            "POST https://graph.facebook.com/v2.5/oauth/access_token": TOKEN,
-            "GET https://graph.facebook.com/v2.5/me": {
-                "name": "Alice Example",
-                "email": "alice@example.com",
-                "id": "10203040506070809",
-            },
-        },
-        ("", "alice@example.com", "", ""),
-    ),
-    "linkedin": (
-        {},
-        {
-            "POST https://www.linkedin.com/uas/oauth2/accessToken": TOKEN,
-            "GET https://api.linkedin.com/v2/emailAddress": LINKEDIN_EMAIL,
-            "GET https://api.linkedin.com/v2/me": {"id": "REDACTED"},
-        },
-        ("", "alice@example.com", "", ""),
-    ),
-    "bitbucket": (
-        {},
-        {
-            "POST https://bitbucket.org/site/oauth2/access_token": TOKEN,
-            "GET https://api.bitbucket.org/2.0/user/emails": BITBUCKET_EMAILS,
-        },
-        ("", "alice@example.com", "", ""),
-    ),
-    "sourcehut": (
-        {},
-        {
-            "POST https://meta.sr.ht/oauth2/access-token": TOKEN,
-            "POST https://meta.sr.ht/query": SOURCEHUT_USER,
-            "GET https://meta.sr.ht/profile": {},
-        },
-        ("alice", "alice@example.com", "", "alice"),
-    ),
-    "nextcloud": (
-        OWN,
-        {f"POST {IDP}/token": TOKEN, f"GET {IDP}/me": NEXTCLOUD_USER},
-        ("alice", "alice@example.com", "staff,admin", ""),
-    ),
-    "keycloak": (
-        OWN,
-        {f"POST {IDP}/token": TOKEN, f"GET {IDP}/me": KEYCLOAK_USER},
-        ("alice", "alice@example.com", "staff,admins", "alice"),
-    ),
-}
-
-
-def endpoints(
-    kind: str, responses: dict[str, Any] | None = None, **more: Any
-) -> Endpoints:
-    provider, standard, _ = TYPES[kind]
-    return Endpoints(kind, {**standard, **(responses or {})}, **(provider | more))
-
-
-def profile_of(kind: str) -> str:
-    """Return the profile endpoint, which is listed after the token endpoint."""
-    return list(TYPES[kind][1])[1]
+from support.profiles import (
+    IDP,
+    KEYCLOAK_USER,
+    LINKEDIN_EMAIL,
+    TYPES,
+    endpoints,
+    profile_of,
+)
 
 
 @pytest.mark.parametrize("kind", sorted(TYPES))
@@ -441,98 +322,3 @@ def test_validate_url_checked_at_login_and_refresh() -> None:
     assert idp.later(61).status == 202  # transient failure
     idp.responses[f"GET {IDP}/me"] = status(400)
     assert idp.later(61).status == 401
-
-
-# -- Bitbucket's restrictions
-
-API = "https://api.bitbucket.org/2.0"
-WORKSPACES = f"{API}/user/permissions/workspaces"
-TEAM = BitbucketSettings(team="eng")
-REPOSITORY = BitbucketSettings(repository="eng/app")
-
-
-def member(slug: str, permission: str = "member") -> dict[str, Any]:
-    return {
-        "type": "workspace_membership",
-        "permission": permission,
-        "user": {"type": "user", "nickname": "alice"},
-        "workspace": {"type": "workspace", "slug": slug, "name": "Engineering"},
-    }
-
-
-MEMBER = member("eng")
-
-
-def test_bitbucket_scope_by_restriction() -> None:
-    both = BitbucketSettings(team="eng", repository="eng/app")
-    assert endpoints("bitbucket", bitbucket=both).start_login()["scope"] == (
-        "email account repository"
-    )
-
-
-@pytest.mark.parametrize(
-    ("pages", "reason"),
-    [
-        ([{"values": [MEMBER]}], ""),
-        (
-            [
-                {"values": [member("x")], "next": f"{WORKSPACES}?page=2"},
-                {"values": [MEMBER]},
-            ],
-            "",
-        ),
-        ([{"values": [member("ENG"), 7]}], "not_allowed"),
-        ([{"values": [member("eng", "owner")]}], ""),
-        ([{"values": [member("eng", "collaborator")]}], "not_allowed"),
-        ([{"values": []}], "not_allowed"),
-        ([{}], "not_allowed"),
-        ([[]], "groups_invalid"),
-        ([status(500)], "groups_failed"),
-        ([status(403)], "validation"),
-        ([{"values": [], "next": "https://evil.example.com/"}], "groups_invalid"),
-        ([{"values": [], "next": "https://[evil/"}], "groups_invalid"),
-        ([{"values": [], "next": f"{WORKSPACES}?page=2"}], "groups_too_many"),
-    ],
-)
-def test_bitbucket_team_restriction(pages: list[Any], reason: str) -> None:
-    idp = endpoints("bitbucket", {f"GET {WORKSPACES}": Turns(*pages)}, bitbucket=TEAM)
-    if reason:
-        assert idp.failure() == reason
-    else:
-        assert idp.log_in().status == 302
-        assert query(idp.requests("groups")[0]) == {"q": 'workspace.slug="eng"'}
-
-
-def test_bitbucket_team_denial_shows_page() -> None:
-    idp = endpoints("bitbucket", {f"GET {WORKSPACES}": {"values": []}}, bitbucket=TEAM)
-    response = idp.log_in()
-    assert response.status == 403
-    assert b"does not have access to this application" in response.body
-
-
-def test_bitbucket_repository_restriction() -> None:
-    url = f"GET {API}/repositories/eng"
-    allowed = {url: {"values": [{"full_name": "eng/app"}]}}
-    idp = endpoints("bitbucket", allowed, bitbucket=REPOSITORY)
-    assert idp.log_in().status == 302
-    assert query(idp.requests("groups")[0]) == {
-        "role": "contributor",
-        "q": 'full_name="eng/app"',
-    }
-    denied = {url: {"values": [{"full_name": "eng/other"}]}}
-    assert endpoints("bitbucket", denied, bitbucket=REPOSITORY).failure() == (
-        "not_allowed"
-    )
-
-
-def test_bitbucket_refresh_after_leaving_team_denied() -> None:
-    idp = endpoints(
-        "bitbucket",
-        {f"GET {WORKSPACES}": {"values": [MEMBER]}},
-        bitbucket=TEAM,
-        cookie={"refresh": 60.0},
-    )
-    idp.log_in()
-    idp.responses[f"GET {WORKSPACES}"] = {"values": []}
-    assert idp.later(61).status == 401
-    assert idp.harness.events[-1].reason == "not_allowed"
