@@ -42,7 +42,9 @@ def main(arguments: Sequence[str]) -> int:
     if options.setup:
         return 0
     if pytest_arguments:
-        return run_pytest(options, pytest_arguments)[0]
+        code, closing_line = run_pytest(options, pytest_arguments)
+        report(closing_line)
+        return code
     report(f"expected duration: {DURATIONS['fast' if options.fast else 'full']}")
     failed = run_static_checks()
     code, closing_line = run_all_tests(options)
@@ -60,7 +62,9 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     given = list(arguments)
     end = given.index("--") if "--" in given else len(given)
     parser = argparse.ArgumentParser(
-        prog="tests/run.py", description=(__doc__ or "").partition("\n")[0]
+        prog="tests/run.py",
+        description=(__doc__ or "").partition("\n")[0],
+        epilog="Arguments after -- are passed to pytest; then nothing else runs.",
     )
     parser.add_argument(
         "--fast", action="store_true", help="run only tests without other programs"
