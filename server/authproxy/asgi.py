@@ -1,4 +1,4 @@
-"""authproxy as ASGI middleware: the application is the upstream of every `Forward`.
+"""authproxy as ASGI middleware: the application is the upstream.
 
     app = AuthMiddleware(app, AuthProxy(settings))
 

@@ -87,11 +87,11 @@ def running() -> Iterator[tuple[str, DevProvider]]:
                             for name, value in decision.headers
                         }
                     ).encode()
-                    self.answer(200, decision.response_headers, body)
+                    self.respond(200, decision.response_headers, body)
                 else:
-                    self.answer(decision.status, decision.headers, decision.body)
+                    self.respond(decision.status, decision.headers, decision.body)
 
-            def answer(self, status: int, headers: Any, body: bytes) -> None:
+            def respond(self, status: int, headers: Any, body: bytes) -> None:
                 self.send_response(status)
                 for name, value in headers:
                     self.send_header(name.decode(), value.decode())

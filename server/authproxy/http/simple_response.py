@@ -53,7 +53,7 @@ class SimpleResponse(Struct):
 def parse_simple_response(data: bytes, *, bodiless: bool) -> SimpleResponse | None:
     """Return the response if *data* is exactly one simple response, else None.
 
-    *bodiless* means that there is no body whatever Content-Length is (to HEAD).
+    *bodiless* means that Content-Length is not followed by a body (HEAD).
     """
     end = data.find(b"\r\n\r\n")
     if end < 0 or end > MAX_HEAD_BYTES - 4 or data[:9] != STATUS_LINE:

@@ -192,7 +192,7 @@ async def dial(
     context: ssl.SSLContext | None = None,
     name: str = "",
 ) -> Stream:
-    """Connect to *host*; with *context*, by TLS to the server *name* (default: *host*).
+    """Connect to *host*; with *context*, by TLS to the server *name* (or *host*).
 
     Raises OSError; see `describe_error`.
     """

@@ -28,7 +28,7 @@ def test_no_huffman_encoder_value_is_literal() -> None:
     assert b"some-value" in NoHuffmanEncoder().encode([(b"x-a", b"some-value")])
 
 
-def test_no_huffman_encoder_long_value_does_not_evict_short_ones() -> None:
+def test_no_huffman_encoder_long_value_evicts_no_other_field() -> None:
     encoder = NoHuffmanEncoder()
     short, token = (
         (b"x-a", b"some-value"),

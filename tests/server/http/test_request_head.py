@@ -159,10 +159,10 @@ def test_head_malformed_rejected_and_connection_closed(
             wire.send(PLAIN)
         else:
             wire.send(raw + PLAIN)
-        answer = wire.answer()
-        assert answer.status == UNSUPPORTED.get(name, 400)
-        assert answer.headers["connection"] == "close"
-        assert b"secret" not in answer.head + answer.body
+        response = wire.answer()
+        assert response.status == UNSUPPORTED.get(name, 400)
+        assert response.headers["connection"] == "close"
+        assert b"secret" not in response.head + response.body
         assert wire.ended
     assert len(server.application.requests) == seen
 
@@ -175,9 +175,9 @@ def test_ht05_malformed_chunk_rejected_and_connection_closed(
     seen = len(server.application.requests)
     with Wire(server.port) as wire:
         wire.send(CHUNKED + body + PLAIN)
-        answer = wire.answer()
-        assert answer.status == 400
-        assert answer.headers["connection"] == "close"
+        response = wire.answer()
+        assert response.status == 400
+        assert response.headers["connection"] == "close"
         assert wire.ended
     assert len(server.application.requests) == seen + 1
 
@@ -224,7 +224,7 @@ def test_ht26_head_above_limit_rejected_at_once(raw: bytes, status: int) -> None
 
 
 @pytest.mark.parametrize("excess", [0, 1])
-def test_ht26_head_at_limit_accepted_and_one_above_rejected(excess: int) -> None:
+def test_ht26_head_at_limit_accepted_and_above_rejected(excess: int) -> None:
     limits = Limits(head_bytes=2048, header_count=20, target_bytes=512)
     fields = [b"X%d: a\r\n" % number for number in range(19 + excess)]
     filler = b"X: " + b"a" * (2048 - len(get(b"X: \r\n")) + excess) + b"\r\n"

@@ -149,7 +149,7 @@ def test_json_local_time_has_an_offset() -> None:
     st.binary(max_size=40),
     st.text('/?&=%;abc"\\<>', max_size=40),
 )
-def test_log_lines_any_input_stays_on_one_line(
+def test_log_lines_any_input_stays_on_a_single_line(
     text: str, raw: bytes, target: str
 ) -> None:
     """Log injection is not possible in any field, as text and as JSON."""
@@ -234,7 +234,7 @@ def received(port: int, fields: dict[str, str]) -> dict[str, Any]:
     return found
 
 
-def test_logs_exception_json_is_one_object(tmp_path: Path) -> None:
+def test_logs_exception_json_is_a_single_object(tmp_path: Path) -> None:
     path = tmp_path / "log"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
     writer = LogWriter(fd)

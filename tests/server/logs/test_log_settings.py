@@ -155,7 +155,7 @@ def test_request_log_cached_client_depends_on_peer_and_field(tmp_path: Path) -> 
 def test_auth_log_events_and_details_go_to_their_logs(
     tmp_path: Path, to_info: bool
 ) -> None:
-    """The auth log goes to standard output, errors go where errors_to_info says."""
+    """The auth log goes to standard output, errors go where errors_to_info selects."""
     events = (
         Event("logged_in", "bob", "", "welcome"),
         Event("refresh_failed", "bob", "timeout", "the provider is unavailable"),

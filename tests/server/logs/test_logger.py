@@ -78,7 +78,7 @@ def test_redact_other_parameters_unchanged(target: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\r\nb", "\x1b[2J", "\u2028", "\x85", "\0"])
-def test_escapes_control_characters_stay_on_one_line(text: str) -> None:
+def test_escapes_control_characters_stay_on_a_single_line(text: str) -> None:
     for line in (escape_unprintable(text), quote(text)):
         assert line.isprintable()
         assert len(line.splitlines()) == 1

@@ -19,7 +19,7 @@ from support.ports import LOOPBACK
 from support.processes import wait_for
 from support.program import SECRET, Program
 
-PASSWORD = "canary-password-of-everybody"
+PASSWORD = "canary-password-of-all-users"
 MIN_SECRET_LENGTH = 12  # characters; shorter ones may occur by chance
 FORMATS = ("text", "json")
 

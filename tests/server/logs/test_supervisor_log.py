@@ -111,8 +111,8 @@ def test_program_closed_standard_streams_are_reserved(tmp_path: Path) -> None:
         folder = Path(f"/proc/{program.pid}/fd")
         assert [os.readlink(folder / str(fd)) for fd in range(3)] == ["/dev/null"] * 3
         port = int(log.read_text().partition(f"http://{LOOPBACK}:")[2].split()[0])
-        answer = talk(port, b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert answer.endswith(b"\r\n\r\nOK")
+        response = talk(port, b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert response.endswith(b"\r\n\r\nOK")
 
 
 class Closed(Program):

@@ -193,12 +193,12 @@ def test_fetch_header_with_line_break_rejected(loop: str) -> None:
 
 
 def test_fetch_returns_status_headers_and_body(loop: str) -> None:
-    answer = exchange(
+    response = exchange(
         loop,
         sends(b"HTTP/1.1 400 Bad\r\nContent-Length: 2\r\nX-A: 1\r\nx-a: 2\r\n\r\nno"),
     )
-    assert (answer.status, answer.body) == (400, b"no")
-    assert header_values(answer.headers, b"x-a") == [b"1", b"2"]
+    assert (response.status, response.body) == (400, b"no")
+    assert header_values(response.headers, b"x-a") == [b"1", b"2"]
 
 
 @pytest.mark.parametrize(
@@ -226,14 +226,14 @@ def test_fetch_returns_status_headers_and_body(loop: str) -> None:
 def test_fetch_response_framing_supported(
     loop: str, data: bytes, status: int, body: bytes
 ) -> None:
-    answer = exchange(loop, sends(data))
-    assert (answer.status, answer.body) == (status, body)
+    response = exchange(loop, sends(data))
+    assert (response.status, response.body) == (status, body)
 
 
 def test_fetch_head_response_has_no_body(loop: str) -> None:
     data = b"HTTP/1.1 200 OK\r\ncontent-length: 999999\r\n\r\n"
-    answer = exchange(loop, sends(data), method="HEAD")
-    assert (answer.status, answer.body) == (200, b"")
+    response = exchange(loop, sends(data), method="HEAD")
+    assert (response.status, response.body) == (200, b"")
 
 
 def test_fetch_response_in_single_bytes(loop: str) -> None:
@@ -252,8 +252,8 @@ def test_fetch_early_response_read_while_body_is_unsent(loop: str) -> None:
         await peer.answer(b"too large", status=b"413 Too Large")
         await peer.gone()
 
-    answer = exchange(loop, script, method="POST", body=bytes(8 << 20))
-    assert (answer.status, answer.body) == (413, b"too large")
+    response = exchange(loop, script, method="POST", body=bytes(8 << 20))
+    assert (response.status, response.body) == (413, b"too large")
 
 
 # Limits
@@ -294,16 +294,16 @@ def test_fetch_endless_body_rejected_at_limit(loop: str, head: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece",
+    "data",
     [b"x: y\r\n", b"x", b"HTTP/1.1 100 C\r\n\r\n"],
     ids=["fields", "one-line", "informational"],
 )
-def test_fetch_endless_head_rejected(loop: str, piece: bytes) -> None:
+def test_fetch_endless_head_rejected(loop: str, data: bytes) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
-        await peer.send(b"HTTP/1.1 200 OK\r\n" if b"HTTP" not in piece else b"")
+        await peer.send(b"HTTP/1.1 200 OK\r\n" if b"HTTP" not in data else b"")
         while not peer.writer.transport.is_closing():
-            await peer.send(piece * 1000)
+            await peer.send(data * 1000)
             await asyncio.sleep(0)
 
     text = refused(loop, script)
@@ -530,11 +530,11 @@ def test_fetch_connect_timeout(loop: str) -> None:
 class CountingScript:
     """Script that responds to all requests and records the connection of each."""
 
-    def __init__(self, answer: Callable[[Peer, int], Awaitable[None]]) -> None:
+    def __init__(self, respond: Callable[[Peer, int], Awaitable[None]]) -> None:
         self.seen: list[tuple[int, bytes]] = []  # connection number, method
         self.closed = asyncio.Queue[int]()
         self._connections = 0
-        self._answer = answer
+        self._respond = respond
 
     async def __call__(self, peer: Peer) -> None:
         self._connections += 1
@@ -542,7 +542,7 @@ class CountingScript:
         try:
             while True:
                 self.seen.append((number, (await peer.request()).method))
-                await self._answer(peer, len(self.seen))
+                await self._respond(peer, len(self.seen))
         finally:
             self.closed.put_nowait(number)
 
@@ -591,10 +591,10 @@ def test_fetch_reuses_the_connection(loop: str) -> None:
 def test_fetch_closing_or_surplus_response_connection_not_reused(
     loop: str, data: bytes
 ) -> None:
-    async def answer(peer: Peer, _: int) -> None:
+    async def respond(peer: Peer, _: int) -> None:
         await peer.send(data)
 
-    assert methods_seen(loop, CountingScript(answer), "GET", "GET") == [
+    assert methods_seen(loop, CountingScript(respond), "GET", "GET") == [
         (1, b"GET"),
         (2, b"GET"),
     ]
@@ -720,11 +720,11 @@ def test_fetch_parallel_requests_respect_pool_size(loop: str) -> None:
         async with ScriptedServer(script) as server:
             client = HttpClient(settings(pool_size=2))
             every = [client.fetch(fetch(server.port)) for _ in range(8)]
-            answers = await asyncio.gather(*every)
+            responses = await asyncio.gather(*every)
             await client.close()
-            return answers
+            return responses
 
-    assert [answer.body for answer in run_on(main(), loop)] == [b"x"] * 8
+    assert [response.body for response in run_on(main(), loop)] == [b"x"] * 8
     assert 1 <= most <= 2
 
 
@@ -869,8 +869,8 @@ def test_fetch_http_through_proxy_sends_absolute_form(
         seen.append(await peer.request())
         await peer.answer(b"proxied")
 
-    answer = through_proxy(loop, script, "http://idp.test/a?b", monkeypatch)
-    assert answer.body == b"proxied"
+    response = through_proxy(loop, script, "http://idp.test/a?b", monkeypatch)
+    assert response.body == b"proxied"
     assert seen[0].target == b"http://idp.test/a?b"
     assert seen[0].values(b"host") == [b"idp.test"]
     assert CREDENTIALS in seen[0].headers
@@ -889,14 +889,14 @@ def test_fetch_https_through_proxy_uses_connect(
         seen.append(await peer.request())
         await peer.answer(b"tunnelled")
 
-    answer = through_proxy(
+    response = through_proxy(
         loop,
         script,
         "https://idp.test/a?b",
         monkeypatch,
         ca_files=(certificate.cert_file,),
     )
-    assert answer.body == b"tunnelled"
+    assert response.body == b"tunnelled"
     assert (connects[0].method, connects[0].target) == (b"CONNECT", b"idp.test:443")
     assert connects[0].headers == [(b"host", b"idp.test:443"), CREDENTIALS]
     assert seen[0].target == b"/a?b"

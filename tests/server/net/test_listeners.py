@@ -14,7 +14,7 @@ from support.certificates import make_certificate
 from support.ports import LOOPBACK
 
 
-def test_open_listeners_unix_socket_replaces_stale_one_and_is_removed(
+def test_open_listeners_unix_socket_replaces_a_stale_socket_and_is_removed(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "s"

@@ -108,9 +108,9 @@ async def echo(peer: Peer) -> None:
 def switched(wire: Wire, data: bytes = ASK) -> dict[str, str]:
     """Send *data* and return the headers of the 101 response."""
     wire.send(data)
-    answer = wire.answer()
-    assert answer.status == 101, answer
-    return answer.headers
+    response = wire.answer()
+    assert response.status == 101, response
+    return response.headers
 
 
 def test_tunnel_copies_bytes_in_both_directions() -> None:
@@ -274,10 +274,10 @@ def test_tunnel_counts_as_idle_connection() -> None:
         b"HTTP/1.1 101 Go\r\nUpgrade: chat\r\nUpgrade: chat\r\n\r\n",
     ],
 )
-def test_upgrade_to_another_protocol_is_502(answer: bytes) -> None:
+def test_upgrade_to_another_protocol_is_502(response: bytes) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
-        await peer.send(answer)
+        await peer.send(response)
 
     with proxied(script) as (_, wire):
         wire.send(ASK)
@@ -303,8 +303,8 @@ def test_ht22_upgrade_rejected_bytes_after_the_request_ignored() -> None:
 
     with proxied(script) as (server, wire):
         wire.send(ASK + b"GET /admin HTTP/1.1\r\nHost: a\r\n\r\n")
-        answer = wire.answer()
-        assert (answer.status, answer.body) == (426, b"no")
+        response = wire.answer()
+        assert (response.status, response.body) == (426, b"no")
         assert wire.rest() == b""
         assert len(server.application.requests) == 1
 
