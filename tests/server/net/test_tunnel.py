@@ -267,7 +267,7 @@ def test_tunnel_counts_as_idle_connection() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: other\r\n\r\n",
         b"HTTP/1.1 101 Go\r\n\r\n",
