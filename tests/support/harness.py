@@ -23,7 +23,9 @@ from authproxy_core import (
     Event,
     Fetch,
     HeaderRule,
+    LoadAll,
     Lock,
+    Members,
     Offload,
     Outcome,
     ProviderSettings,
@@ -33,7 +35,6 @@ from authproxy_core import (
     Secret,
     Settings,
     Sleep,
-    Unlock,
     decide_sync,
 )
 from authproxy_core.messages import Header
@@ -167,10 +168,10 @@ class Harness:
             case Lock(key):
                 self.locks.append(key)
                 return True
-            case Unlock():
-                return None
-            case Offload(function):
-                return function()
+            case LoadAll(keys):
+                return (None,) * len(keys)
+            case Members():
+                return ()
         return None
 
     def run(self, flow: Any) -> Any:

@@ -68,7 +68,8 @@ def _serializable(value: Any, depth: int) -> Any:
 
 
 def claim_text(value: Any) -> str:
-    """Return a claim as text, "" for null."""
+    """Return a claim as text, "" for null; raises as `serializable_claims`."""
+    value = _serializable(value, MAX_DEPTH)
     if value is None:
         return ""
     if isinstance(value, str):

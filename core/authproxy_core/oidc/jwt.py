@@ -28,6 +28,7 @@ from msgspec import Struct
 
 from ..encoding import b64url, b64url_decode
 from ..errors import ProviderError, TokenError
+from .token_types import ID_TOKEN, TokenUse, check_claim_type, check_header_type
 
 MAX_TOKEN_BYTES = 64 << 10  # bytes
 MAX_KEYS = 100
@@ -47,10 +48,7 @@ PEM_TYPES = (
     (EllipticCurvePublicKey, "EC"),
     (Ed25519PublicKey, "OKP"),
 )
-# Values of typ that an ID token must not have (RFC 8725 §3.11).
-ACCESS_TOKEN_TYPES = frozenset({"at+jwt", "application/at+jwt"})  # RFC 9068 §2.1
-NON_BEARER_TYPES = frozenset({"logout+jwt", "secevent+jwt"})
-NON_ID_TOKEN_TYPES = NON_BEARER_TYPES | ACCESS_TOKEN_TYPES
+MAX_NUMERIC_DATE = 1e15  # seconds; times beyond it are equal to it
 
 
 class VerificationKey(Struct, frozen=True):
@@ -210,13 +208,13 @@ def verify_jws(
     token: str,
     keys: KeySet,
     allowed: Iterable[str],
-    rejected_types: frozenset[str] = NON_ID_TOKEN_TYPES,
+    use: TokenUse = ID_TOKEN,
 ) -> dict[str, Any]:
     """Verify the signature of a compact JWS and return its claims.
 
-    *allowed* are the accepted algorithms, *rejected_types* the values of ``typ`` of
-    other token types. Raises `TokenError`; with reason ``unknown_key``, no key matches,
-    and the caller may fetch the JWK set again.
+    *allowed* are the accepted algorithms. A token of another *use* is rejected. Raises
+    `TokenError`; with reason ``unknown_key``, no key matches, and the caller may fetch
+    the JWK set again.
     """
     header = _header(token)
     alg, kid = header.get("alg"), header.get("kid")
@@ -226,8 +224,7 @@ def verify_jws(
         )
     if kid is not None and not isinstance(kid, str):
         raise TokenError("the token's key ID is not a string", reason="malformed")
-    if str(header.get("typ", "")).lower() in rejected_types:
-        raise TokenError("the token has the type of another token", reason="type")
+    check_header_type(header, use)
     candidates = keys.candidates(kid, alg)
     if not candidates:
         raise TokenError(
@@ -236,7 +233,9 @@ def verify_jws(
         )
     for candidate in candidates:
         if _signed_by(token, candidate, alg):
-            return unverified_claims(token)
+            claims = unverified_claims(token)
+            check_claim_type(claims, use)
+            return claims
     raise TokenError("the token's signature is invalid", reason="signature")
 
 
@@ -398,11 +397,15 @@ def _check_authorized_party(
         )
 
 
-def _numeric_date(claims: Mapping[str, Any], name: str) -> float:
+def numeric_date(claims: Mapping[str, Any], name: str) -> float:
+    """Return a claim in seconds since the epoch; raises `TokenError` if it is invalid."""
     value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TokenError(f"expected a number in the claim {name}", reason="malformed")
-    return float(value) if abs(value) < 1e15 else 1e15
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return max(-MAX_NUMERIC_DATE, min(float(value), MAX_NUMERIC_DATE))
+    except OverflowError:  # an integer beyond all floats
+        pass
+    raise TokenError(f"expected a number in the claim {name}", reason="malformed")
 
 
 def check_times(claims: Mapping[str, Any], leeway: float, now: float) -> None:
@@ -414,8 +417,8 @@ def check_times(claims: Mapping[str, Any], leeway: float, now: float) -> None:
         "synchronize the clocks of this machine and the provider (NTP), or raise the "
         "leeway (clock_skew)"
     )
-    issued_at = _numeric_date(claims, "iat")
-    expires_at = _numeric_date(claims, "exp")
+    issued_at = numeric_date(claims, "iat")
+    expires_at = numeric_date(claims, "exp")
     if issued_at > now + leeway:
         raise TokenError(
             f"the token was issued {issued_at - now:.0f} s in the future "
@@ -429,7 +432,7 @@ def check_times(claims: Mapping[str, Any], leeway: float, now: float) -> None:
             reason="expired",
             hint=hint,
         )
-    if "nbf" in claims and _numeric_date(claims, "nbf") > now + leeway:
+    if "nbf" in claims and numeric_date(claims, "nbf") > now + leeway:
         raise TokenError(
             "the token is not valid yet (nbf)", reason="clock_skew", hint=hint
         )
@@ -478,6 +481,14 @@ def check_access_token_hash(
             "the access token does not belong to the ID token (at_hash)",
             reason="at_hash",
         )
+
+
+def token_algorithm(token: str) -> str:
+    """Return the ``alg`` of a JWT, "" for a token that is not one."""
+    try:
+        return str(_header(token).get("alg", ""))
+    except TokenError:
+        return ""
 
 
 def hash_nonce(nonce: bytes) -> bytes:

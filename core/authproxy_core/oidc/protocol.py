@@ -295,7 +295,7 @@ def _seconds(value: object, maximum: float = 10.0 * 365 * 86400) -> float:
         value = int(value[:12])
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0.0
-    return min(max(float(value), 0.0), maximum)
+    return float(min(max(value, 0), maximum))  # also for integers beyond all floats
 
 
 def safe_error_code(text: str) -> str:

@@ -21,28 +21,25 @@ from ..identity.claims import (
 )
 from ..messages import Headers
 from ..oidc.jwt import (
-    NON_BEARER_TYPES,
-    NON_ID_TOKEN_TYPES,
     ExpectedClaims,
     check_access_token_hash,
     check_id_token,
     hash_nonce,
+    token_algorithm,
     unverified_claims,
 )
-from ..oidc.logout_token import REJECTED_TYPES, LogoutToken, check_logout_token
+from ..oidc.logout_token import LogoutToken, check_logout_token
 from ..oidc.protocol import (
     Metadata,
     Tokens,
     discovery_request,
     parse_metadata,
-    parse_tokens,
     parse_userinfo,
-    token_request,
     userinfo_request,
     with_query,
 )
+from ..oidc.token_types import BEARER_TOKEN, ID_TOKEN, LOGOUT_TOKEN
 from ..session import Session
-from ..settings.provider_types import PROVIDER_TYPES
 from ..settings.root import ProviderSettings
 from .api import (
     email_missing_error,
@@ -60,9 +57,10 @@ from .endpoints import (
     prefers_body,
 )
 from .jwks import JwksCache
+from .token_client import TokenClient
 
 
-class Provider:
+class Provider(TokenClient):
     """One identity provider; metadata and keys are caches that `prepare` fills.
 
     *leeway* is the accepted clock difference in seconds; *extra_claims* are the names
@@ -79,18 +77,16 @@ class Provider:
         leeway: float = 30.0,
         extra_claims: tuple[str, ...] = (),
     ) -> None:
-        self.settings = settings
-        self.kind = PROVIDER_TYPES[settings.type]
+        super().__init__(settings, clock)
         self.id = settings.id
         self.name = settings.name or self.kind.name
-        self._clock = clock
         self._leeway = leeway
         self._extra_claims = unique_strings(*extra_claims, *settings.additional_claims)
         self._keys = JwksCache(settings.id, clock, fixed_keys(settings))
         self._allowed_groups = frozenset(self.allowed_groups())
         self._parameters = LoginParameters(settings)
+        self._id_token_algorithms: set[str] = set()  # of verified ID tokens
         self.metadata = self._configured_metadata()
-        self._secret_in_body = self.kind.in_body
 
     # -- preparation
 
@@ -115,16 +111,13 @@ class Provider:
             self.metadata = previous.metadata
             self._secret_in_body = previous._secret_in_body
             self._keys = previous._keys
+            if previous.settings.client_id == self.settings.client_id:
+                self._id_token_algorithms = previous._id_token_algorithms
 
     def _configured_metadata(self) -> Metadata | None:
         """Return the configured endpoints; None if they are discovered."""
         discovers = self.kind.discovers and not self.settings.skip_discovery
         return None if discovers else configured_metadata(self.settings)
-
-    def _require_metadata(self) -> Metadata:
-        if self.metadata is None:
-            raise ProviderError("metadata is not loaded yet", reason="not_ready")
-        return self.metadata
 
     def _expected_issuer(self) -> str | None:
         skip = self.settings.skip_issuer_verification
@@ -198,65 +191,6 @@ class Provider:
         """Return parameters that this provider type adds to *params*, or overrides."""
         return {}
 
-    # -- token endpoint
-
-    def redeem(self, code: str, redirect_uri: str, code_verifier: str) -> Flow[Tokens]:
-        """Redeem an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
-        params = [
-            ("grant_type", "authorization_code"),
-            ("code", code),
-            ("redirect_uri", redirect_uri),
-        ]
-        if code_verifier:
-            params.append(("code_verifier", code_verifier))
-        return (yield from self._request_tokens(params))
-
-    def _request_tokens(self, params: list[tuple[str, str]]) -> Flow[Tokens]:
-        """Send a token request with the client authentication that worked last.
-
-        If the provider rejects the client, retry once with the other method: metadata
-        may be missing or wrong about it, and a rejected request does not use the code.
-        """
-        params = [*params, *self.token_parameters()]
-        request = yield from self.client_request(params)
-        response = yield from request
-        try:
-            return parse_tokens(response, self._clock())
-        except ProviderError as error:
-            if error.reason != "invalid_client":
-                raise
-            first_error = error
-        request = yield from self._token_request(
-            params, in_body=not self._secret_in_body
-        )
-        response = yield from request
-        try:
-            tokens = parse_tokens(response, self._clock())
-        except ProviderError:
-            raise first_error from None
-        self._secret_in_body = not self._secret_in_body
-        return tokens
-
-    def token_parameters(self) -> list[tuple[str, str]]:
-        """Return parameters that this provider type adds to token requests."""
-        return []
-
-    def client_request(self, params: list[tuple[str, str]]) -> Flow[Fetch]:
-        """Return a POST with the client authentication that worked last."""
-        return (yield from self._token_request(params, in_body=self._secret_in_body))
-
-    def _token_request(
-        self, params: list[tuple[str, str]], *, in_body: bool
-    ) -> Flow[Fetch]:
-        yield from ()  # overrides may need effects
-        return token_request(
-            self._require_metadata().token_endpoint,
-            params,
-            client_id=self.settings.client_id,
-            client_secret=self.settings.client_secret.value,
-            in_body=in_body,
-        )
-
     # -- session from tokens
 
     def create_session(
@@ -312,11 +246,13 @@ class Provider:
             tokens.id_token,
             metadata.jwks_uri,
             allowed_algorithms(self.settings, metadata),
-            NON_ID_TOKEN_TYPES if parties is None else NON_BEARER_TYPES,
+            ID_TOKEN if parties is None else BEARER_TOKEN,
         )
         expected = self._expected_claims(nonce, nonce_optional, parties or ())
         check_id_token(claims, expected, self._clock())
         check_access_token_hash(tokens.id_token, claims, tokens.access_token)
+        if parties is None:
+            self._id_token_algorithms.add(token_algorithm(tokens.id_token))
         return claims
 
     def _expected_claims(
@@ -419,6 +355,7 @@ class Provider:
             refresh_token=tokens.refresh_token or session.refresh_token,
         )
         if tokens.id_token:
+            self._check_algorithm(tokens.id_token, {token_algorithm(session.id_token)})
             claims = yield from self._verify_id_token(tokens, None)
             if claims["sub"] != self.expected_subject(session):
                 raise TokenError(
@@ -431,6 +368,19 @@ class Provider:
         self._check_email(refreshed)
         yield from self._validate_access_token(refreshed)
         return refreshed
+
+    def _check_algorithm(self, token: str, known: set[str]) -> None:
+        """Raise `TokenError` unless *token* has a configured or *known* algorithm.
+
+        Providers advertise more algorithms than a client's ID tokens have. Without
+        either, all advertised ones are accepted (Back-Channel Logout §2.6, Core §12.2).
+        """
+        accepted = set(self.settings.signing_algs) or known - {""}
+        if accepted and token_algorithm(token) not in accepted:
+            raise TokenError(
+                "the token's signing algorithm is not that of the client's ID tokens",
+                reason="algorithm",
+            )
 
     def expected_subject(self, session: Session) -> str:
         """Return the ``sub`` that refreshed ID tokens of *session* must have."""
@@ -485,11 +435,12 @@ class Provider:
             self._expected_claims(None, False, ()), audience_claims=("aud",)
         )
         found = check_logout_token(unverified_claims(token), expected, self._clock())
+        self._check_algorithm(token, self._id_token_algorithms)
         yield from self._keys.verify(
             token,
             metadata.jwks_uri,
             allowed_algorithms(self.settings, metadata),
-            REJECTED_TYPES,
+            LOGOUT_TOKEN,
         )
         return found
 

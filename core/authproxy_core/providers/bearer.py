@@ -9,8 +9,9 @@ from msgspec.structs import replace
 
 from ..effects import Flow
 from ..errors import EffectError, ProviderError, TokenError
-from ..oidc.jwt import ALGORITHMS, NON_BEARER_TYPES, ExpectedClaims, check_id_token
+from ..oidc.jwt import ALGORITHMS, ExpectedClaims, check_id_token, numeric_date
 from ..oidc.protocol import Metadata, Tokens, discovery_request, parse_metadata
+from ..oidc.token_types import BEARER_TOKEN
 from ..session import Session
 from ..settings.credentials import JwtIssuer
 from ..settings.root import ProviderSettings
@@ -59,7 +60,7 @@ class BearerIssuer:
         """Return the session of *token*; raises `TokenError`."""
         yield from self._discover()
         claims = yield from self._keys.verify(
-            token, self._jwks_uri, self._algorithms, NON_BEARER_TYPES
+            token, self._jwks_uri, self._algorithms, BEARER_TOKEN
         )
         now = self._clock()
         check_id_token(claims, self._expected, now)
@@ -72,7 +73,7 @@ class BearerIssuer:
         return Session(
             created_at=now,
             login_at=now,
-            expires_at=float(claims["exp"]),
+            expires_at=numeric_date(claims, "exp"),
             access_token=token,
             id_token=token,
             user=user,
@@ -130,7 +131,7 @@ def provider_session(
         provider=provider.id,
         created_at=now,
         login_at=now,
-        expires_at=float(claims["exp"]),
+        expires_at=numeric_date(claims, "exp"),
         access_token=token,
         id_token=token,
     )

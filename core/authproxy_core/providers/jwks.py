@@ -8,8 +8,9 @@ from typing import Any
 from ..effects import Fetch, Flow, with_lock
 from ..errors import EffectError, ProviderError, TokenError
 from ..messages import Response
-from ..oidc.jwt import NON_ID_TOKEN_TYPES, KeySet, parse_key_set, verify_jws
+from ..oidc.jwt import KeySet, parse_key_set, verify_jws
 from ..oidc.protocol import JSON_HEADERS
+from ..oidc.token_types import ID_TOKEN, TokenUse
 
 REFETCH_INTERVAL = 10.0  # seconds between fetches that unknown keys cause
 MAX_AGE = 3600.0  # seconds until the next verification fetches the keys again
@@ -53,20 +54,20 @@ class JwksCache:
         token: str,
         url: str,
         allowed: tuple[str, ...],
-        refused: frozenset[str] = NON_ID_TOKEN_TYPES,
+        use: TokenUse = ID_TOKEN,
     ) -> Flow[dict[str, Any]]:
         """Return the claims of *token* after verifying its signature.
 
-        *url* is the jwks_uri, *allowed* are algorithms, *refused* values of ``typ``.
+        *url* is the jwks_uri, *allowed* are algorithms.
         An unknown key causes a fetch, at most one per `REFETCH_INTERVAL` in total.
         Raises `TokenError`.
         """
         if self._fixed:
-            return verify_jws(token, self._keys, allowed, refused)
+            return verify_jws(token, self._keys, allowed, use)
         if self._clock() - self._fetched_at > MAX_AGE:
             yield from self._refetch(url)
         try:
-            return verify_jws(token, self._keys, allowed, refused)
+            return verify_jws(token, self._keys, allowed, use)
         except TokenError as error:
             # A flood of invalid tokens must not queue for the lock.
             if self._fetched_recently or error.reason not in (
@@ -75,7 +76,7 @@ class JwksCache:
             ):
                 raise
         yield from self._refetch(url)
-        return verify_jws(token, self._keys, allowed, refused)
+        return verify_jws(token, self._keys, allowed, use)
 
     @property
     def _fetched_recently(self) -> bool:

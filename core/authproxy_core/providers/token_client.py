@@ -1,0 +1,85 @@
+"""Client of a provider's token endpoint (RFC 6749 §3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..effects import Fetch, Flow
+from ..errors import ProviderError
+from ..oidc.protocol import Metadata, Tokens, parse_tokens, token_request
+from ..settings.provider_types import PROVIDER_TYPES
+from ..settings.root import ProviderSettings
+
+
+class TokenClient:
+    """Sends token requests; ``metadata`` is None until it is discovered."""
+
+    metadata: Metadata | None
+
+    def __init__(self, settings: ProviderSettings, clock: Callable[[], float]) -> None:
+        self.settings = settings
+        self.kind = PROVIDER_TYPES[settings.type]
+        self._clock = clock
+        self._secret_in_body = self.kind.in_body
+
+    def _require_metadata(self) -> Metadata:
+        if self.metadata is None:
+            raise ProviderError("metadata is not loaded yet", reason="not_ready")
+        return self.metadata
+
+    def redeem(self, code: str, redirect_uri: str, code_verifier: str) -> Flow[Tokens]:
+        """Redeem an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
+        params = [
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", redirect_uri),
+        ]
+        if code_verifier:
+            params.append(("code_verifier", code_verifier))
+        return (yield from self._request_tokens(params))
+
+    def _request_tokens(self, params: list[tuple[str, str]]) -> Flow[Tokens]:
+        """Send a token request with the client authentication that worked last.
+
+        If the provider rejects the client, retry once with the other method: metadata
+        may be missing or wrong about it, and a rejected request does not use the code.
+        """
+        params = [*params, *self.token_parameters()]
+        request = yield from self.client_request(params)
+        response = yield from request
+        try:
+            return parse_tokens(response, self._clock())
+        except ProviderError as error:
+            if error.reason != "invalid_client":
+                raise
+            first_error = error
+        request = yield from self._token_request(
+            params, in_body=not self._secret_in_body
+        )
+        response = yield from request
+        try:
+            tokens = parse_tokens(response, self._clock())
+        except ProviderError:
+            raise first_error from None
+        self._secret_in_body = not self._secret_in_body
+        return tokens
+
+    def token_parameters(self) -> list[tuple[str, str]]:
+        """Return parameters that this provider type adds to token requests."""
+        return []
+
+    def client_request(self, params: list[tuple[str, str]]) -> Flow[Fetch]:
+        """Return a POST with the client authentication that worked last."""
+        return (yield from self._token_request(params, in_body=self._secret_in_body))
+
+    def _token_request(
+        self, params: list[tuple[str, str]], *, in_body: bool
+    ) -> Flow[Fetch]:
+        yield from ()  # overrides may need effects
+        return token_request(
+            self._require_metadata().token_endpoint,
+            params,
+            client_id=self.settings.client_id,
+            client_secret=self.settings.client_secret.value,
+            in_body=in_body,
+        )
