@@ -168,7 +168,7 @@ def test_parse_simple_response_rare_or_malformed_response_left(data: bytes) -> N
 
 def test_parse_simple_response_more_names_than_cached_are_correct() -> None:
     size = 0
-    for number in range(20_000):
+    for number in range(30_000):
         name = b"X-%d" % number
         size += len(name)
         data = OK + name + b": a\r\nContent-Length: 0\r\n\r\n"
