@@ -83,7 +83,7 @@ class Harness:
         """Send the same request to each worker; return their responses."""
         data = encode(target, **parts)
         port = self.program.port
-        responses = workers.send_to_each(self.program, port, data, source)
+        responses = workers.send_to_each(self.program, port, data, source=source)
         return [checked(response) for response in responses]
 
     def assert_denied(self, *request: Any, **parts: Any) -> Answer:

@@ -10,7 +10,7 @@ from support.http import Client, Cookies, Reply
 from support.ports import LOOPBACK
 from support.processes import Process
 
-REFRESH = 4.0  # seconds; longer than the checks before a refresh take
+REFRESH = 5.0  # seconds; longer than the checks before a refresh take
 PARALLEL = 20  # checks
 # Options of each session backend.
 BACKENDS: dict[str, dict[str, Any]] = {
@@ -44,10 +44,10 @@ class Instance:
         """The status of an auth check."""
         return self.get("/oauth2/auth", cookies).status
 
-    def check_each(self, cookies: Cookies) -> set[int]:
-        """Return the statuses of auth checks at all workers; *cookies* stay."""
-        field = cookies.sent_to(f"{self.origin}/oauth2/auth")
-        return workers.statuses(self.process, self.port, field, host=self.host)
+    def check_each(self, *jars: Cookies) -> set[int]:
+        """Return the statuses of auth checks at all workers; the jars do not change."""
+        fields = [jar.sent_to(f"{self.origin}/oauth2/auth") for jar in jars]
+        return workers.statuses(self.process, self.port, *fields, host=self.host)
 
 
 def copy_of(cookies: Cookies) -> Cookies:

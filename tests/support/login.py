@@ -116,4 +116,4 @@ class Browser:
     ) -> set[int]:
         """Return the statuses of all workers of *server* for the same cookies."""
         cookies = self.jar.sent_to(f"http://{LOOPBACK}:{self.port}{target}")
-        return workers.statuses(server, self.port, cookies, target)
+        return workers.statuses(server, self.port, cookies, target=target)

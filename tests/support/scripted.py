@@ -151,7 +151,7 @@ class ScriptedServer:
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._server.close()
-        await asyncio.sleep(0)  # a connection that the loop has accepted becomes a task
+        await self._finish_accepts()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -165,6 +165,18 @@ class ScriptedServer:
                 await writer.wait_closed()
         if self._errors and kind is None:
             raise self._errors[0]
+
+    @staticmethod
+    async def _finish_accepts() -> None:
+        """Wait for connections that the loop has accepted, or they would leak."""
+        await asyncio.sleep(0)
+        accepts = [
+            task
+            for task in asyncio.all_tasks()
+            if getattr(task.get_coro(), "__name__", "") == "_accept_connection2"
+        ]
+        if accepts:
+            await asyncio.wait(accepts, timeout=WATCHDOG)
 
     def _accept(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

@@ -46,27 +46,29 @@ def connections(
 
 
 def send_to_each(
-    process: Process, port: int, request: bytes, source: str = LOOPBACK
+    process: Process, port: int, *requests: bytes, source: str = LOOPBACK
 ) -> list[Answer]:
-    """Send *request* to each worker; return one response of each."""
+    """Send *requests* to each worker; return all responses."""
     with connections(process, port, source) as wires:
         for wire in wires:
-            wire.send(request)
-        return [wire.answer() for wire in wires]
+            wire.send(b"".join(requests))
+        return [wire.answer() for wire in wires for _ in requests]
 
 
 def statuses(
     process: Process,
     port: int,
-    cookie: str = "",
+    *cookies: str,
     target: str = "/oauth2/auth",
     host: str = "localhost",
     source: str = LOOPBACK,
 ) -> set[int]:
-    """Return the statuses with which the workers respond to a GET."""
-    field = f"Cookie: {cookie}\r\n" if cookie else ""
-    request = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{field}\r\n".encode("latin-1")
-    return {answer.status for answer in send_to_each(process, port, request, source)}
+    """Return the statuses with which the workers respond to GET with each cookie."""
+    head = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n"
+    fields = [f"Cookie: {cookie}\r\n" if cookie else "" for cookie in cookies or [""]]
+    requests = [f"{head}{field}\r\n".encode("latin-1") for field in fields]
+    answers = send_to_each(process, port, *requests, source=source)
+    return {answer.status for answer in answers}
 
 
 def worker_pids(process: Process) -> list[int]:
