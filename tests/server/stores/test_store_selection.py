@@ -99,15 +99,15 @@ def test_store_kind_by_options(flags: tuple[str, ...], kind: str, backend: str) 
     ("flags", "text"),
     [
         (("--session-store-type=sqlite",), "sqlite_path: missing"),
-        (("--sqlite-path=/tmp", "--shared-state=sqlite"), "is a folder"),
-        (("--sqlite-path=/no/such/s.db",), "/no/such does not exist"),
+        (("--sqlite-path=/tmp", "--shared-state=sqlite"), "is a directory"),
+        (("--sqlite-path=/no/such/s.db",), "no directory /no/such"),
         (
             (
                 "--session-store-type=sqlite",
                 "--sqlite-path=/tmp/s.db",
                 "--shared-state=none",
             ),
-            "sessions are kept in sqlite, which is shared",
+            "expected 'sqlite' as in session_store_type",
         ),
     ],
 )
@@ -125,7 +125,7 @@ def test_contradicting_options_rejected(flags: tuple[str, ...], text: str) -> No
 def test_ignored_options_cause_warning(flags: tuple[str, ...]) -> None:
     """The warning contains no secrets."""
     [warning] = settings(*flags).warnings
-    assert "has no effect: only read when" in warning
+    assert "has no effect: only read if" in warning
     assert "secret" not in warning
 
 
