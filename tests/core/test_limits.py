@@ -4,6 +4,7 @@ just does not.
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import orjson
@@ -19,8 +20,8 @@ from authproxy_core.identity.claims import (
     claim_sid,
     serializable_claims,
 )
-from authproxy_core.login.redirects import MAX_TARGET_LENGTH, RedirectPolicy
-from authproxy_core.login.state import HASH_LENGTH, MAX_RD_BYTES, MAX_STATE_LENGTH
+from authproxy_core.login.redirects import MAX_TARGET_BYTES, RedirectPolicy
+from authproxy_core.login.state import HASH_LENGTH, MAX_STATE_LENGTH
 from authproxy_core.messages import Request
 from authproxy_core.oidc.jwt import (
     MAX_KEYS,
@@ -198,17 +199,24 @@ def test_state_max_length(more: int) -> None:
 
 
 @more
-def test_redirect_target_max_length_in_login_state(more: int) -> None:
-    harness = Harness()
-    rd = "/a?" + "x" * (MAX_RD_BYTES - 3 + more)
-    location = header(harness.log_in(rd=rd), b"location").decode()
-    assert location == ("/a" if more else rd)
+@pytest.mark.parametrize("form", ["authproxy", "oauth2-proxy"])
+def test_redirect_target_kept_whole_up_to_limit(form: str, more: int) -> None:
+    harness = Harness(settings(cookie={"format": form}))
+    noise = random.Random(5).choices("abcdefghijklmnopqrstuvwxyz012345", k=1 << 14)
+    rd = "/a?" + "".join(noise)[: MAX_TARGET_BYTES - 3 + more]
+    if more:
+        response = harness.get(f"/oauth2/start?rd={rd}")
+        assert response.status == 414
+        assert b"Sign in first" in response.body
+        assert [event.reason for event in response.events] == ["target_too_long"]
+    else:
+        assert header(harness.log_in(rd=rd), b"location").decode() == rd
 
 
 def test_redirect_max_length() -> None:
     policy = RedirectPolicy(Settings())
-    assert policy.is_safe("/" + "a" * (MAX_TARGET_LENGTH - 1))
-    assert not policy.is_safe("/" + "a" * MAX_TARGET_LENGTH)
+    assert policy.is_safe("/" + "a" * (MAX_TARGET_BYTES - 1))
+    assert not policy.is_safe("/" + "a" * MAX_TARGET_BYTES)
 
 
 def test_redirect_max_port() -> None:

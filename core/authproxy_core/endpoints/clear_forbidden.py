@@ -108,7 +108,7 @@ def _is_denied(context: Context, request: Request) -> Flow[bool]:
         return False
     if entry.needs_load:
         try:
-            loaded = yield from context.sessions.load(entry)
+            loaded = yield from context.sessions.load_any(request.headers, entry)
         except StoreError:
             return False
         if loaded is None:

@@ -30,7 +30,7 @@ def is_session_valid(
         return False
     if entry.needs_load:
         try:
-            entry = yield from context.sessions.load(entry)
+            entry = yield from context.sessions.load_any(request.headers, entry)
         except StoreError:
             return True
     if entry is None or context.clock() >= entry.ends_at:

@@ -60,6 +60,15 @@ LOGIN_LOOP = (
     "Sign-in succeeded several times, but your browser did not keep the session. Allow "
     f"cookies for this site, then try again. {CONTACT_ADMIN}"
 )
+TOO_LONG = (
+    "The address of this page is too long to return to it after sign-in. Sign in first, "
+    "then open the page again."
+)
+TWIN_COOKIES = (
+    "Sign-in succeeded several times, but your browser sent an older session cookie of "
+    "this site that is not valid. The cookie was deleted: try again. If it fails again, "
+    f"delete the cookies of this site. {CONTACT_ADMIN}"
+)
 DEFAULT = f"Sign-in failed. Try again. {CONTACT_ADMIN}"
 
 # Reason code → page title and message.
@@ -183,15 +192,42 @@ def provider_error_failure(code: str) -> Failure:
     return _failure(403, title, message, code, detail)
 
 
-def login_loop_failure(count: int) -> Failure:
-    """Return the page and the event for *count* logins in a row without a session."""
+def target_too_long_failure(limit: int) -> Failure:
+    """Return the page and the event for a redirect target of more than *limit* bytes."""
+    detail = f"the redirect target is longer than {limit} bytes"
+    return _failure(414, "Address too long", TOO_LONG, "target_too_long", detail)
+
+
+def login_loop_failure(count: int, *, sent_cookie: bool = False) -> Failure:
+    """Return the page and the event for *count* logins in a row without a session.
+
+    *sent_cookie* is whether the browser sent a session cookie that is not valid. The
+    status is not 401 or 403, for which gateways may start the next login.
+    """
+    if sent_cookie:
+        detail = (
+            f"logged in {count} times within a minute, but no session cookie that the "
+            "browser sent is valid: an older cookie of another cookie_domains or "
+            "cookie_path, or another instance with this cookie_name and another secret"
+        )
+        return _failure(429, FAILED, TWIN_COOKIES, "login_loop", detail)
     detail = (
         f"logged in {count} times within a minute, but the browser sent no session: "
         "compare cookie_domains, cookie_path, cookie_secure and cookie_samesite with "
         "the URL in the browser, and check that the gateway forwards Set-Cookie and "
         "Cookie"
     )
-    return _failure(403, FAILED, LOGIN_LOOP, "login_loop", detail)
+    return _failure(429, FAILED, LOGIN_LOOP, "login_loop", detail)
+
+
+def denied_loop_failure(count: int) -> Failure:
+    """Return the page and the event for *count* logins in a row despite a session."""
+    detail = (
+        f"started {count} logins within a minute with a valid session: a constraint of "
+        "the auth endpoint's URL or an access rule denies it, and the gateway turns 403 "
+        "into a redirect to the sign-in page"
+    )
+    return _failure(429, DENIED, NO_ACCESS, "login_loop", detail)
 
 
 def _failure(

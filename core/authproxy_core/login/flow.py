@@ -21,10 +21,14 @@ from .failures import (
     DENIED,
     NO_ACCESS,
     Failure,
+    denied_loop_failure,
     login_failure,
     login_loop_failure,
     provider_error_failure,
+    target_too_long_failure,
 )
+from .loop_guard import LOOP_THRESHOLD, SIGNED_IN_THRESHOLD
+from .redirects import MAX_TARGET_BYTES
 from .state import LoginState
 
 MAX_FORM_BYTES = 64 << 10  # bytes
@@ -80,8 +84,12 @@ def sign_in_page(
     events: tuple[Event, ...] = (),
 ) -> Respond:
     """Return the sign-in page with the providers that are offered on the host."""
+    original = context.trusted_proxies.original(request)
+    if context.redirects.is_target_too_long(request, original, form):
+        failure = target_too_long_failure(MAX_TARGET_BYTES)
+        return login_failed_page(context, request, failure, "/", headers)
     rd = context.redirect_target(request, form)
-    host = context.redirect_host(context.host(request), rd)
+    host = context.redirect_host(original.host, rd)
     return context.pages.sign_in(
         status=status,
         redirect=rd,
@@ -144,11 +152,25 @@ def start_login(
     provider = choose_provider(context, original.host, rd, form)
     if provider is None:
         return login_failed_page(context, request, login_failure(NO_PROVIDER), rd)
-    if looping and context.sessions.lookup(request.headers) is None:
+    if context.redirects.is_target_too_long(request, original, form):
+        failure = target_too_long_failure(MAX_TARGET_BYTES)
+        return login_failed_page(context, request, failure, rd)
+    entry = context.sessions.lookup(request.headers)
+    if looping and entry is None:
         cleared = context.loops.clear_counter(original.host)
-        return login_failed_page(
-            context, request, login_loop_failure(looping), rd, cleared
+        browser = context.browser(request)
+        if browser.present:
+            cleared = (*cleared, *context.sessions.clear(browser))
+        failure = login_loop_failure(looping, sent_cookie=bool(browser.present))
+        return login_failed_page(context, request, failure, rd, cleared)
+    # Before a stored session is loaded, it may have ended, and its user is unknown.
+    if entry is not None and not entry.needs_load:
+        started_logins = context.loops.count_signed_in(
+            entry.session.name, original.client
         )
+        if started_logins >= SIGNED_IN_THRESHOLD:
+            failure = denied_loop_failure(started_logins)
+            return login_failed_page(context, request, failure, rd)
     try:
         started = context.login_states.create(
             request.headers,
@@ -166,6 +188,9 @@ def start_login(
             code_verifier=started.login.code_verifier,
             requested=form,
         )
+    except LoginStateError:
+        failure = target_too_long_failure(MAX_TARGET_BYTES)
+        return login_failed_page(context, request, failure, rd)
     except ProviderError as error:
         error = context.readiness.root_cause(provider, error)
         return login_failed_page(context, request, login_failure(error), rd)
@@ -173,7 +198,24 @@ def start_login(
 
 
 def callback(context: Context, request: Request) -> Flow[Respond]:
-    """Redeem the authorization code and create a session (OIDC Core §3.1.2.5)."""
+    """Redeem the authorization code and create a session (OIDC Core §3.1.2.5).
+
+    A gateway may turn 401 and 403 into a redirect to the sign-in page, which starts the
+    next login. After some in a row the status is 429, so the user sees the page.
+    """
+    response = yield from _finish_login(context, request)
+    if response.status not in (401, 403):
+        return response
+    event = response.events[0]
+    client = context.trusted_proxies.original(request).client
+    count = context.loops.count_denied(event.user, client)
+    if count < LOOP_THRESHOLD:
+        return response
+    detail = f"{event.detail}; {count} logins in a row failed, so the status is 429"
+    return replace(response, status=429, events=(replace(event, detail=detail),))
+
+
+def _finish_login(context: Context, request: Request) -> Flow[Respond]:
     if request.method not in (b"GET", b"POST"):
         return Respond(405, ((b"allow", b"GET, POST"), *NO_CACHE), b"")
     form = yield from read_form(request)

@@ -4,6 +4,10 @@ With single sign-on every login succeeds at once, so the browser would be redire
 until it gives up. A second login of a user within seconds sets a cookie that counts
 the logins; a loop is a counter above the threshold without a session. An ordinary
 login sets no such cookie.
+
+Logins are also repeated if they are denied and the gateway turns 403 into a redirect to
+the sign-in page. The gateway may drop the cookies of that 403, so these logins are
+counted in memory, per user and client.
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ from ..settings.root import Settings
 LOOP_COOKIE_SUFFIX = b"_loop_csrf"
 REPEAT_WINDOW = 15.0  # seconds between two logins of one user that start the counter
 COUNTER_TTL = 60.0  # seconds
-LOOP_THRESHOLD = 3  # logins in a row without a session
+LOOP_THRESHOLD = 3  # logins in a row without a session, or denied ones
+SIGNED_IN_THRESHOLD = 5  # logins in a row that start with a valid session
+SIGNED_IN_WINDOW = 5.0  # seconds between two of them; a human needs longer
 MAX_USERS = 2000  # the oldest are evicted
 
 
@@ -30,6 +36,7 @@ class LoginLoopDetector:
         self._writer = CookieWriter(self.name.decode(), settings.cookie, samesite)
         self._clock = clock
         self._logged_in_at: dict[str, float] = {}
+        self._repeated: dict[tuple[str, ...], tuple[int, float]] = {}
 
     def record_login(
         self, headers: Iterable[Header], user: str, client: str, host: str
@@ -54,10 +61,33 @@ class LoginLoopDetector:
         count = self._read_count(headers)
         return count if count >= LOOP_THRESHOLD else 0
 
+    def count_denied(self, user: str, client: str) -> int:
+        """Count a denied login; return how many there were in a row."""
+        return self._count(REPEAT_WINDOW, "denied", user, client)
+
+    def count_signed_in(self, user: str, client: str) -> int:
+        """Count a login that starts with a valid session; return how many in a row."""
+        return self._count(SIGNED_IN_WINDOW, "signed in", user, client)
+
+    def _count(self, window: float, *key: str) -> int:
+        now = self._clock()
+        count, last = self._repeated.pop(key, (0, 0.0))
+        if len(self._repeated) >= MAX_USERS:
+            del self._repeated[next(iter(self._repeated))]
+        count = count + 1 if now - last <= window else 1
+        self._repeated[key] = (count, now)
+        return count
+
     def clear_counter(self, host: str) -> Headers:
         """Return the cookie that clears the counter, so the next login is allowed."""
         return self._writer.clear(host=host, present=())
 
     def _read_count(self, headers: Iterable[Header]) -> int:
-        value = dict(read_cookies(headers)).get(self.name, b"")
-        return int(value) if len(value) == 1 and value in b"123456789" else 0
+        return max(
+            (
+                int(value)
+                for name, value in read_cookies(headers)
+                if name == self.name and len(value) == 1 and value in b"123456789"
+            ),
+            default=0,
+        )

@@ -20,7 +20,7 @@ from ..request.hosts import HOST_NAME, IPV6_LITERAL, PORT, listed_hosts
 from ..request.original import OriginalRequest, host_name, parse_address
 from ..settings.root import Settings
 
-MAX_TARGET_LENGTH = 8192  # characters; browsers and gateways limit Location
+MAX_TARGET_BYTES = 16 << 10  # in UTF-8; a login state must hold a redirect target
 DECODINGS = 2
 ROOT = "/"
 
@@ -56,7 +56,7 @@ class RedirectPolicy:
 
         *target* is a path with optional query and fragment, or an absolute URL.
         """
-        if len(target) > MAX_TARGET_LENGTH or _CONTROLS.search(target):
+        if is_too_long(target) or _CONTROLS.search(target):
             return False
         if target.startswith("/"):
             return _has_no_host(target)
@@ -103,6 +103,16 @@ class RedirectPolicy:
                 return target
         return ROOT
 
+    def is_target_too_long(
+        self, request: Request, original: OriginalRequest, form: Mapping[str, str]
+    ) -> bool:
+        """Return whether the first candidate of `choose` is longer than the limit.
+
+        A login would then end at another page without notice.
+        """
+        candidates = self._candidates(request, original, form)
+        return is_too_long(next(filter(None, candidates), ""))
+
     def _candidates(
         self, request: Request, original: OriginalRequest, form: Mapping[str, str]
     ) -> Iterator[str]:
@@ -131,6 +141,11 @@ class RedirectPolicy:
         return parse_address(host.strip("[]")) is not None and any(
             entry.host == host and entry.matches(host, port) for entry in self._listed
         )
+
+
+def is_too_long(target: str) -> bool:
+    """Return whether *target* is longer than `MAX_TARGET_BYTES`."""
+    return len(target.encode("utf-8", "surrogatepass")) > MAX_TARGET_BYTES
 
 
 def _strip_own_origin(target: str, original: OriginalRequest) -> str:

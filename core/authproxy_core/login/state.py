@@ -3,14 +3,19 @@
 Each login has its own cookie, named by the hash of its state, so several tabs can log
 in at once; beyond csrf_slots the oldest cookies are cleared. The ``state`` parameter
 is only that hash. The redirect target, nonce, PKCE verifier and provider are sealed in
-the cookie. Cookies and states of oauth2-proxy are read too.
+the cookie; with a long redirect target it is split into parts. Cookies and states of
+oauth2-proxy are read too. Its state contains the redirect target, since 7.15.6 escaped
+as in a query.
 """
 
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable, Iterable, Sequence
+from urllib.parse import quote, quote_plus, unquote_to_bytes
 
+import lz4.block
 import msgspec
 from msgspec import Struct
 
@@ -18,20 +23,32 @@ from ..encoding import b64url, b64url_decode
 from ..errors import LoginStateError, SealError
 from ..messages import Header, Headers
 from ..oidc.jwt import hash_nonce
-from ..sessions.cookies import CookieWriter, read_cookies
+from ..sessions.cookies import (
+    LOGIN_SUFFIX,
+    Cookies,
+    CookieWriter,
+    Twins,
+    candidate_values,
+    is_cookie_or_part,
+    join_cookie_parts,
+    login_cookie_name,
+    read_cookies,
+)
 from ..sessions.oauth2_proxy_format import CsrfRecord, OAuth2ProxyFormat
 from ..sessions.sealing import Sealer
 from ..settings.root import Settings
 from .loop_guard import LOOP_COOKIE_SUFFIX as LOOP_SUFFIX
 
 HASH_LENGTH = 43  # characters of base64url(SHA-256)
-COOKIE_SUFFIX = b"_csrf"
 RESTART_MARKER = ".again"  # follows the state of a login that replaces a lost one
-MAX_STATE_LENGTH = 16 << 10  # characters
-MAX_RD_BYTES = 2400  # so that the sealed login fits into one cookie
+MAX_STATE_LENGTH = 24 << 10  # characters of the parameter, escaped for a query
+MAX_COOKIE_PARTS = 8  # hold the longest redirect target that does not compress
+MIN_COMPRESSED_BYTES = 1024  # a shorter redirect target is sealed as it is
 MAX_USED_STATES = 10_000
 RANDOM_BYTES = 32  # of state and nonce
 VERIFIER_BYTES = 48  # 64 characters (RFC 7636 §4.1)
+
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 class LoginState(Struct, frozen=True, array_like=True):
@@ -68,7 +85,9 @@ class ConsumedLogin(Struct, frozen=True):
 
 
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(LoginState)
+# The second element is the compressed rd. Nothing secret is compressed with it, because
+# the sizes would reveal whether the two are alike.
+_DECODER = msgspec.msgpack.Decoder(tuple[LoginState, bytes])
 
 
 class LoginStates:
@@ -85,6 +104,11 @@ class LoginStates:
         self._cookie = settings.cookie
         self._encode_state = settings.encode_state
         self._default_provider = provider_ids[0]
+        self._posted_back = frozenset(
+            provider.id
+            for provider in settings.providers
+            if provider.response_mode == "form_post"
+        )
         self._clock = clock
         self._random_bytes = random_bytes
         self._prefix = settings.cookie.name.encode() + b"_"
@@ -112,11 +136,12 @@ class LoginStates:
     ) -> StartedLogin:
         """Create a login state; the response must set the returned cookies.
 
+        Raises `LoginStateError` if the ``state`` parameter would be too long.
+
         *headers* are those of the request, *host* its original host. *is_restart*
         marks a login that replaces one whose state was lost.
         """
         verifier = b64url(self._random_bytes(VERIFIER_BYTES)) if with_verifier else b""
-        rd = rd if self._writes_oauth2_proxy else _limit_rd(rd)
         login = LoginState(
             state=self._random_bytes(RANDOM_BYTES),
             nonce=self._random_bytes(RANDOM_BYTES),
@@ -126,29 +151,34 @@ class LoginStates:
             redirect_uri=redirect_uri,
         )
         state_hash = hash_nonce(login.state)
+        parameter = self._parameter(state_hash, rd) + RESTART_MARKER * is_restart
+        if len(quote(parameter, safe="")) > MAX_STATE_LENGTH:
+            raise LoginStateError("the redirect target is too long for the state")
         name = self._cookie_name(state_hash)
-        writer = self._writer(name)
-        cookies = writer.set(
+        cookies = self._writer(name, provider).set(
             self._seal(name, login), host=host, max_age=self._cookie.csrf_expire
         )
         cleared = self._clear_surplus(headers, host)
-        parameter = self._parameter(state_hash, rd) + RESTART_MARKER * is_restart
         return StartedLogin(login, parameter, (*cleared, *cookies))
 
     def _cookie_name(self, state_hash: bytes) -> bytes:
         if self._writes_oauth2_proxy and not self._cookie.csrf_per_request:
-            return self._prefix[:-1] + COOKIE_SUFFIX
-        return self._prefix + state_hash[:8] + COOKIE_SUFFIX
+            return self._prefix[:-1] + LOGIN_SUFFIX
+        return self._prefix + state_hash[:8] + LOGIN_SUFFIX
 
-    def _writer(self, name: bytes) -> CookieWriter:
-        samesite = self._cookie.csrf_samesite or self._cookie.samesite
-        return CookieWriter(name.decode(), self._cookie, samesite)
+    def _writer(self, name: bytes, provider: str = "") -> CookieWriter:
+        samesite, cookie = self._cookie.csrf_samesite, self._cookie
+        if provider in self._posted_back and not samesite:
+            # Browsers send no other cookie with a form that another site posts.
+            samesite, cookie = "none", msgspec.structs.replace(cookie, secure=True)
+        return CookieWriter(name.decode(), cookie, samesite or cookie.samesite)
 
     def _parameter(self, state_hash: bytes, rd: str) -> str:
         if not self._writes_oauth2_proxy:
             return state_hash.decode()
-        text = f"{state_hash.decode()}:{rd}"
-        return b64url(text.encode()).decode() if self._encode_state else text
+        if self._encode_state:
+            return b64url(f"{state_hash.decode()}:{rd}".encode()).decode()
+        return f"{state_hash.decode()}:{quote_plus(rd)}"
 
     def _seal(self, name: bytes, login: LoginState) -> bytes:
         now = self._clock()
@@ -159,33 +189,32 @@ class LoginStates:
             )
         return self._sealer.seal(
             b"login:" + name,
-            _ENCODER.encode(login),
+            _encode(login),
             issued_at=now,
             nonce=self._random_bytes(12),
         )
 
     def _clear_surplus(self, headers: Iterable[Header], host: str) -> Headers:
         """Return the cookies that clear the oldest logins above csrf_slots."""
-        logins: dict[bytes, bytes] = {}
-        for name, value in read_cookies(headers):
-            if (
-                name.startswith(self._prefix)
-                and name.endswith(COOKIE_SUFFIX)
-                and name != self._loop_cookie
-            ):
-                logins.setdefault(name, value)
+        cookies = read_cookies(headers)
+        logins: dict[bytes, list[bytes]] = {}
+        for present, _ in cookies:
+            name = login_cookie_name(present)
+            if name.startswith(self._prefix) and name not in (b"", self._loop_cookie):
+                logins.setdefault(name, []).append(present)
         surplus = len(logins) + 1 - self._cookie.csrf_slots
         if surplus <= 0:
             return ()
-        oldest = sorted(logins, key=lambda name: self._issued_at(name, logins[name]))
+        oldest = sorted(logins, key=lambda name: self._issued_at(cookies, name))
         return tuple(
             header
             for name in oldest[:surplus]
-            for header in self._writer(name).clear(host=host, present=())
+            for header in self._writer(name).clear(host=host, present=logins[name])
         )
 
-    def _issued_at(self, name: bytes, value: bytes) -> float:
+    def _issued_at(self, cookies: Cookies, name: bytes) -> float:
         """Return when a login started, in epoch seconds; 0 for an unreadable cookie."""
+        value = join_cookie_parts(cookies, name, MAX_COOKIE_PARTS) or b""
         try:
             return self._sealer.unseal(
                 b"login:" + name, value, now=self._clock(), lifetime=0
@@ -220,23 +249,27 @@ class LoginStates:
         state_hash, rd = self._parse_parameter(parameter)
         cookies = read_cookies(headers)
         for name in (
-            self._prefix + state_hash[:8] + COOKIE_SUFFIX,
-            self._prefix[:-1] + COOKIE_SUFFIX,
+            self._prefix + state_hash[:8] + LOGIN_SUFFIX,
+            self._prefix[:-1] + LOGIN_SUFFIX,
         ):
-            login = self._read(cookies, name, rd)
-            if login is None:
-                continue
-            if hmac.compare_digest(hash_nonce(login.state), state_hash):
-                self._mark_used(state_hash)
-                cleared = self._writer(name).clear(host=host, present=())
-                return ConsumedLogin(login, cleared)
+            for value in candidate_values(cookies, name, MAX_COOKIE_PARTS):
+                login = self._read(name, value, rd)
+                if login and hmac.compare_digest(hash_nonce(login.state), state_hash):
+                    self._mark_used(state_hash)
+                    return ConsumedLogin(login, self._clear(cookies, name, host))
         raise LoginStateError("the browser sent no login cookie for this state")
+
+    def _clear(self, cookies: Cookies, name: bytes, host: str) -> Headers:
+        present = [other for other, _ in cookies if is_cookie_or_part(other, name)]
+        twins: Twins = "host" if len(set(present)) < len(present) else "none"
+        return self._writer(name).clear(host=host, present=present, twins=twins)
 
     def _parse_parameter(self, parameter: str) -> tuple[bytes, str]:
         """Return the hash in the ``state`` parameter, and oauth2-proxy's rd after it."""
         if len(parameter) > MAX_STATE_LENGTH:
             raise LoginStateError("the state is too long")
-        parameter = parameter.removesuffix(RESTART_MARKER)
+        if len(parameter) == HASH_LENGTH + len(RESTART_MARKER):
+            parameter = parameter.removesuffix(RESTART_MARKER)
         decoded = b64url_decode(parameter.encode("utf-8", "replace"))
         if len(parameter) != HASH_LENGTH and decoded is not None:
             parameter = decoded.decode("utf-8", "replace")
@@ -246,14 +279,9 @@ class LoginStates:
             or b64url_decode(state_hash.encode("utf-8", "replace")) is None
         ):
             raise LoginStateError("the state is malformed")
-        return state_hash.encode(), rd
+        return state_hash.encode(), _unescape_rd(rd)
 
-    def _read(
-        self, cookies: Sequence[tuple[bytes, bytes]], name: bytes, rd: str
-    ) -> LoginState | None:
-        value = next((value for other, value in cookies if other == name), None)
-        if value is None:
-            return None
+    def _read(self, name: bytes, value: bytes, rd: str) -> LoginState | None:
         now, lifetime = self._clock(), self._cookie.csrf_expire
         try:
             if b"|" in value:
@@ -261,7 +289,7 @@ class LoginStates:
             payload = self._sealer.unseal(
                 b"login:" + name, value, now=now, lifetime=lifetime
             ).payload
-            return _DECODER.decode(payload)
+            return _decode(payload)
         except (SealError, msgspec.DecodeError):
             return None
 
@@ -291,9 +319,31 @@ class LoginStates:
         self._used[state_hash] = None
 
 
-def _limit_rd(rd: str) -> str:
-    """Return *rd* within MAX_RD_BYTES: without fragment, without query, else "/"."""
-    for target in (rd, rd.partition("#")[0], rd.partition("?")[0]):
-        if len(target.encode("utf-8", "surrogateescape")) <= MAX_RD_BYTES:
-            return target
-    return "/"
+def _encode(login: LoginState) -> bytes:
+    rd, compressed = login.rd, b""
+    if len(rd) >= MIN_COMPRESSED_BYTES:
+        rd, compressed = "", lz4.block.compress(login.rd.encode())
+    return _ENCODER.encode((msgspec.structs.replace(login, rd=rd), compressed))
+
+
+def _decode(payload: bytes) -> LoginState:
+    login, compressed = _DECODER.decode(payload)
+    if not compressed:
+        return login
+    return msgspec.structs.replace(login, rd=lz4.block.decompress(compressed).decode())
+
+
+def _unescape_rd(rd: str) -> str:
+    """Return the redirect target in a state of oauth2-proxy.
+
+    7.15.6 escapes it, so it contains no slash; before, it was a URL with a slash, or
+    empty. Raises `LoginStateError`.
+    """
+    if "/" in rd or not rd:
+        return rd
+    if _BAD_ESCAPE.search(rd):
+        raise LoginStateError("the state is malformed")
+    try:
+        return unquote_to_bytes(rd.replace("+", " ")).decode()
+    except UnicodeDecodeError:
+        raise LoginStateError("the state is malformed") from None

@@ -148,8 +148,7 @@ def front_channel(context: Context, request: Request) -> Flow[Decision]:
     if entry is None or not _names_session(context, entry.session, form):
         return Respond(400, headers, b"")
     yield from sessions.revoke(entry)
-    browser = context.browser(request)
-    cleared = sessions.clear(host=browser.host, present=browser.present)
+    cleared = sessions.clear(context.browser(request))
     name = entry.session.name
     event = Event("logged_out", name, detail="signed out at the provider")
     return Respond(200, (*headers, *cleared), EMPTY_PAGE, (event,), name)

@@ -37,13 +37,14 @@ def sign_out(context: Context, request: Request) -> Flow[Respond]:
     # Other proxy endpoints would sign in again or loop.
     is_sign_in = form.get("rd", "").partition("?")[0] == sign_in
     rd = context.redirect_target(request, form, allow_sign_in=is_sign_in)
-    headers = sessions.clear(
-        host=context.host(request), present=sessions.cookie_names(request.headers)
-    )
+    headers = sessions.clear(context.browser(request))
     if entry is None or session is None:
         return redirect(rd, headers)
     # Revoke locally first: requests to the provider may fail.
     yield from sessions.revoke(entry)
+    for twin in sessions.candidates(request.headers, entry):
+        if twin.sealed != entry.sealed:
+            yield from sessions.revoke(twin)
     event = Event("logged_out", session.name, detail="signed out")
     failed = yield from _call_backend_logout(context, session)
     failed += yield from _revoke_tokens(context, session)

@@ -12,8 +12,9 @@ from ..providers.hosts import HostBinding
 from ..request.original import TrustedProxies
 from ..session import Session
 from ..settings.root import Settings
+from .cookies import Browser
 from .session_cache import SessionEntry
-from .sessions import Browser, Sessions
+from .sessions import Sessions
 
 
 class ResolvedSession(Struct, frozen=True):
@@ -59,4 +60,4 @@ class SessionContext(Struct, frozen=True, kw_only=True):
 
     def browser(self, request: Request) -> Browser:
         """Return the browser that cookies are written for; raises `RequestError`."""
-        return Browser(self.host(request), self.sessions.cookie_names(request.headers))
+        return self.sessions.browser(request.headers, self.host(request))

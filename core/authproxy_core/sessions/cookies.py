@@ -9,21 +9,49 @@ cookie domain on label boundaries.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
 
 from ..encoding import TOKEN_BYTES, is_token
 from ..messages import Header, Headers
 from ..settings.root import CookieSettings
 
 Cookies: TypeAlias = Sequence[tuple[bytes, bytes]]
+# Which twins (cookies of the same name with another Domain or Path) a response expires:
+# none, the host-only one, or all.
+Twins: TypeAlias = Literal["none", "host", "all"]
 
+LOGIN_SUFFIX = b"_csrf"  # of the names of login cookies
 MAX_COOKIE_BYTES = 4000  # of a whole Set-Cookie value
 MAX_NAME_BYTES = 256
 MAX_CLEARED_PARTS = 64  # per response; the maximum of session_cookie_max_parts
+MAX_CANDIDATES = 8  # values of one name that are tried per request
+MAX_TWIN_DELETIONS = 16  # Set-Cookie fields per response that expire twins
 
 # RFC 6265 §4.1.1: printable ASCII without space, quote, comma, semicolon, backslash.
 COOKIE_OCTETS = bytes(range(0x21, 0x7F)).translate(None, b'",;\\')
+
+
+class Browser(Struct, frozen=True):
+    """The browser that cookies are written for: its host, and the names it sent.
+
+    ``twins`` are those that a login or a sign-out expires.
+    """
+
+    host: str
+    present: tuple[bytes, ...] = ()
+    twins: Twins = "none"
+    is_login: bool = False
+
+    @property
+    def twins_to_expire(self) -> Twins:
+        """The twins that new cookies expire: with a refresh, only if there are any."""
+        if self.is_login or len(set(self.present)) < len(self.present):
+            return self.twins
+        return "none"
 
 
 def read_cookies(headers: Iterable[Header]) -> list[tuple[bytes, bytes]]:
@@ -103,6 +131,71 @@ def join_cookie_parts(cookies: Cookies, name: bytes, max_parts: int) -> bytes | 
     return b"".join(parts) if 0 < len(parts) <= max_parts else None
 
 
+def is_cookie_or_part(present: bytes, name: bytes) -> bool:
+    """Return whether *present* is the cookie *name* or one of its parts."""
+    if not present.startswith(name):
+        return False
+    suffix = present[len(name) :]
+    return not suffix or (suffix[:1] == b"_" and suffix[1:].isdigit())
+
+
+def login_cookie_name(name: bytes) -> bytes:
+    """Return the name of the login cookie that *name* is or is a part of, else b""."""
+    if not name.endswith(LOGIN_SUFFIX):
+        name, _, number = name.rpartition(b"_")
+        if not number.isdigit():
+            return b""
+    return name if name.endswith(LOGIN_SUFFIX) else b""
+
+
+def candidate_values(cookies: Cookies, name: bytes, max_parts: int) -> list[bytes]:
+    """Return the values that the cookies called *name*, or its parts, may have.
+
+    A browser sends several cookies of one name if they differ in Domain or Path, and
+    does not tell them apart (RFC 6265 §5.4). Parts are joined by their position among
+    the parts of the same number. Of more than `MAX_CANDIDATES` values, the first and
+    the last ones are returned.
+    """
+    found: dict[bytes, list[bytes]] = {}
+    for present, value in cookies:
+        found.setdefault(present, []).append(value)
+    values = dict.fromkeys(found.get(name, ()))
+    parts: list[list[bytes]] = []
+    while len(parts) < max_parts:
+        same_number = found.get(_part_name(name, b"%d" % len(parts)))
+        if same_number is None:
+            break
+        parts.append(same_number)
+    values.update(dict.fromkeys(_join_twins(parts)))
+    candidates = list(values)
+    half = MAX_CANDIDATES // 2
+    if len(candidates) > MAX_CANDIDATES:
+        return candidates[:half] + candidates[-half:]
+    return candidates
+
+
+def count_values(present: Iterable[bytes], name: bytes) -> int:
+    """Return how many values the *present* names of cookies and parts stand for."""
+    counts = Counter(present)
+    return counts.pop(name, 0) + max(counts.values(), default=0)
+
+
+def _join_twins(parts: Sequence[Sequence[bytes]]) -> Iterator[bytes]:
+    """Yield the joined values of twins, whose numbers of parts may differ."""
+    if not parts:
+        return
+    count = max(map(len, parts))
+    half = MAX_CANDIDATES // 2
+    positions = range(count)
+    common = 0  # leading parts that every twin has
+    while common < len(parts) and len(parts[common]) == count:
+        common += 1
+    for position in dict.fromkeys((*positions[:half], *positions[-half:])):
+        yield b"".join(part[min(position, len(part) - 1)] for part in parts)
+        if common < len(parts):
+            yield b"".join(part[position] for part in parts[:common])
+
+
 def _part_name(name: bytes, number: bytes) -> bytes:
     suffix = b"_" + number
     return name[: MAX_NAME_BYTES - len(suffix)] + suffix
@@ -134,28 +227,44 @@ class CookieWriter:
         host: str,
         max_age: float,
         present: Iterable[bytes] = (),
+        twins: Twins = "none",
     ) -> Headers:
         """Return the Set-Cookie fields for *value*, in parts if one exceeds the limit.
 
         *host* is the host of the request. *max_age* is in seconds; below 1, the cookie
         lasts until the browser exits. *present* are the names of the cookies in the
-        request: those of an earlier value that are not written again are cleared.
+        request: those of an earlier value that are not written again are cleared, and
+        the *twins* of all of them are expired.
         """
-        attributes = self._attributes(host, int(max_age))
+        attributes = self._attributes(self._domain(host), int(max_age))
         written = self._split(value, attributes)
         names = {name for name, _ in written}
-        surplus = [name for name in self._matching(present) if name not in names]
+        known = self._matching(present)
+        surplus = [name for name in known if name not in names]
         cookies = [name + b"=" + part + attributes for name, part in written]
-        return _set_cookie_fields(cookies + self._deletions(surplus, host))
+        return _set_cookie_fields(
+            self._twin_deletions(known, host, twins)
+            + cookies
+            + self._deletions(surplus, host)
+        )
 
-    def clear(self, *, host: str, present: Iterable[bytes]) -> Headers:
-        """Return the Set-Cookie fields that delete the cookie and its *present* parts."""
-        parts = [name for name in self._matching(present) if name != self._name]
-        return _set_cookie_fields(self._deletions([self._name, *parts], host))
+    def clear(
+        self, *, host: str, present: Iterable[bytes], twins: Twins = "none"
+    ) -> Headers:
+        """Return the Set-Cookie fields that delete the cookie and its *present* parts.
+
+        The *twins* of the present ones are expired too.
+        """
+        known = self._matching(present)
+        names = [self._name, *(name for name in known if name != self._name)]
+        return _set_cookie_fields(
+            self._twin_deletions(known, host, twins) + self._deletions(names, host)
+        )
 
     def parts_needed(self, value: bytes, host: str, max_age: float) -> int:
         """Return the number of cookies that `set` would write."""
-        return len(self._split(value, self._attributes(host, int(max_age))))
+        attributes = self._attributes(self._domain(host), int(max_age))
+        return len(self._split(value, attributes))
 
     def _split(self, value: bytes, attributes: bytes) -> list[tuple[bytes, bytes]]:
         if not value or value.translate(None, COOKIE_OCTETS):
@@ -185,13 +294,43 @@ class CookieWriter:
         )
 
     def _deletions(self, names: list[bytes], host: str) -> list[bytes]:
-        attributes = self._attributes(host, 0, deletion=True)
+        attributes = self._attributes(self._domain(host), 0, deletion=True)
         return [name + b"=" + attributes for name in names]
 
-    def _attributes(self, host: str, max_age: int, *, deletion: bool = False) -> bytes:
-        domain = self._domain(host)
+    def _twin_deletions(
+        self, names: Sequence[bytes], host: str, twins: Twins
+    ) -> list[bytes]:
+        """Return the deletions of the twins of *names*, which never delete *names*.
+
+        They come before the other fields: a browser may take the Domain of a public
+        suffix for the host-only cookie (RFC 6265 §5.3).
+        """
+        if twins == "none" or not names:
+            return []
+        written = (self._path, self._domain(host).lower())
+        others = [(self._path, "")]
+        if twins == "all":
+            domains = ("", *_domains_of(host))
+            paths = dict.fromkeys((self._path, b"; Path=/"))
+            others = [(path, domain) for path in paths for domain in domains]
+        deletions = [
+            name + b"=" + self._attributes(domain, 0, deletion=True, path=path)
+            for path, domain in others
+            if (path, domain) != written
+            for name in names
+        ]
+        return deletions[:MAX_TWIN_DELETIONS]
+
+    def _attributes(
+        self,
+        domain: str,
+        max_age: int,
+        *,
+        deletion: bool = False,
+        path: bytes | None = None,
+    ) -> bytes:
         return (
-            self._path
+            (self._path if path is None else path)
             + (b"; Domain=" + domain.encode() if domain else b"")
             + (b"; Max-Age=%d" % max_age if max_age > 0 or deletion else b"")
             + self._flags
@@ -204,6 +343,17 @@ class CookieWriter:
             if name == domain.lower() or name.endswith("." + domain.lower()):
                 return domain
         return ""
+
+
+def _domains_of(host: str) -> list[str]:
+    """Return the values of Domain that a browser may accept from *host*.
+
+    None for an address or a name of one label.
+    """
+    labels = _without_port(host).lower().split(".")
+    if labels[-1].isdigit() or "[" in labels[0]:
+        return []
+    return [".".join(labels[start:]) for start in range(len(labels) - 1)]
 
 
 def _without_port(host: str) -> str:

@@ -259,3 +259,18 @@ def session_generation(session: Session, sealed: bytes) -> str:
     created_at = repr(session.created_at).encode()
     identity = session_identity(session, sealed).encode()
     return hashlib.sha256(identity + b"\0" + created_at).hexdigest()
+
+
+def without_tokens(session: Session) -> Session:
+    """Return *session* as session_cookie_minimal stores it."""
+    return msgspec.structs.replace(
+        session, access_token="", id_token="", refresh_token=""
+    )
+
+
+def parse_time(text: bytes) -> float:
+    """Return the time of a last use, in epoch seconds; 0 if it is invalid."""
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

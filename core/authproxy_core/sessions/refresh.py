@@ -40,8 +40,7 @@ from .refresh_cache import (
     PendingTokens,
     RefreshResult,
 )
-from .session_cache import SessionEntry
-from .sessions import SavedSession
+from .session_cache import SavedSession, SessionEntry
 
 R = TypeVar("R")
 
@@ -81,10 +80,7 @@ class _Refresh:
 
     def ended(self) -> ResolvedSession:
         """No session, and Set-Cookie fields that clear its cookies."""
-        browser = self.browser
-        return ResolvedSession(
-            None, self.sessions.clear(host=browser.host, present=browser.present)
-        )
+        return ResolvedSession(None, self.sessions.clear(self.browser))
 
     def failed(self, error: AuthProxyError) -> ResolvedSession:
         """The old session, whose next refresh is delayed."""

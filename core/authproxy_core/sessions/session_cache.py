@@ -9,9 +9,12 @@ useful entries. The caller checks expiry and access rules on every hit.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import inf
 
-from ..messages import Respond
+from msgspec import Struct
+
+from ..messages import Headers, Respond
 from ..session import Session
 from .invalidation import DependentEntries
 from .lifetimes import SessionDeadlines
@@ -78,6 +81,18 @@ class SessionEntry:
         repeats half of them.
         """
         return ENTRY_OVERHEAD + 4 * self.sealed_bytes
+
+
+class SavedSession(Struct, frozen=True):
+    """The entry of a session that was written, and its Set-Cookie fields."""
+
+    entry: SessionEntry
+    headers: Headers
+
+
+def newest_first(entries: Iterable[SessionEntry]) -> tuple[SessionEntry, ...]:
+    """Return *entries* by the time their cookies were sealed."""
+    return tuple(sorted(entries, key=lambda entry: entry.issued_at, reverse=True))
 
 
 def is_outdated(entry: SessionEntry) -> bool:

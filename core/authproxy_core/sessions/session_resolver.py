@@ -40,16 +40,20 @@ def resolve_session(
 
     Raises `StoreError` if the session needs the store and the store is unavailable.
     """
-    resolved = yield from _resolve(context, request, entry)
-    current = resolved.entry
-    if current is None or context.clock() < current.ends_at:
-        return resolved
-    return ended_session(context, request)  # it expired while this request waited
+    unbound = False
+    for candidate in context.sessions.candidates(request.headers, entry):
+        resolved = yield from _resolve(context, request, candidate)
+        if resolved is None:
+            unbound = True
+        elif resolved.entry and context.clock() < resolved.entry.ends_at:
+            return resolved
+    return ResolvedSession(None) if unbound else ended_session(context, request)
 
 
 def _resolve(
     context: SessionContext, request: Request, entry: SessionEntry
-) -> Flow[ResolvedSession]:
+) -> Flow[ResolvedSession | None]:
+    """Resolve one session of the request; None: it is valid on another host only."""
     now = context.clock()
     headers: Headers = ()
     # Another process may have touched a stored session since: the store knows.
@@ -59,7 +63,7 @@ def _resolve(
         if loaded is None:
             return ended_session(context, request)
         if context.binding.is_active and context.is_unbound_session(request, loaded):
-            return ResolvedSession(None)  # its cookie is valid on another host
+            return None
         entry = loaded
         if is_outdated(entry):
             headers = context.sessions.reissue_cookie(entry, context.browser(request))
@@ -77,10 +81,8 @@ def _resolve(
 
 def ended_session(context: SessionContext, request: Request) -> ResolvedSession:
     """No session, and Set-Cookie fields that clear its cookies."""
-    browser = context.browser(request)
-    return ResolvedSession(
-        None, context.sessions.clear(host=browser.host, present=browser.present)
-    )
+    cleared = context.sessions.clear(context.browser(request))
+    return ResolvedSession(None, cleared)
 
 
 def clear_invalid_cookies(context: SessionContext, request: Request) -> Headers:

@@ -12,7 +12,6 @@ from contextlib import suppress
 from math import inf
 
 import msgspec
-from msgspec import Struct
 
 from ..effects import Flow, LoadAll, Save
 from ..errors import SealError, StoreError
@@ -20,36 +19,39 @@ from ..messages import Header, Headers
 from ..session import Session
 from ..settings.credentials import HTPASSWD
 from ..settings.root import Settings
-from .cookies import CookieWriter, join_cookie_parts, read_cookies
-from .formats import SessionFormats, session_generation, session_identity
+from .cookies import (
+    Browser,
+    Cookies,
+    CookieWriter,
+    candidate_values,
+    count_values,
+    is_cookie_or_part,
+    join_cookie_parts,
+    login_cookie_name,
+    read_cookies,
+)
+from .formats import (
+    SessionFormats,
+    parse_time,
+    session_generation,
+    session_identity,
+    without_tokens,
+)
 from .index import REVOCATION_MARK_TTL, SessionIndex, ticket_identity
 from .invalidation import InvalidationTracker
 from .lifetimes import Lifetimes, SessionDeadlines
 from .oauth2_proxy_format import Ticket
 from .refresh_cache import OLD_COOKIE_GRACE, RefreshCache
-from .session_cache import SessionCache, SessionEntry, is_outdated
+from .session_cache import (
+    SavedSession,
+    SessionCache,
+    SessionEntry,
+    is_outdated,
+    newest_first,
+)
 
 EMPTY_SESSION = Session()
 SESSION_NONCE_SIZE = 32  # bytes; for sessions without an OIDC login
-
-
-def is_part_suffix(suffix: bytes) -> bool:
-    """Return whether *suffix* of a cookie name is empty or the number of a part."""
-    return not suffix or (suffix[:1] == b"_" and suffix[1:].isdigit())
-
-
-class Browser(Struct, frozen=True):
-    """The browser that cookies are written for: its host, and the names it sent."""
-
-    host: str
-    present: tuple[bytes, ...] = ()
-
-
-class SavedSession(Struct, frozen=True):
-    """The entry of a session that was written, and its Set-Cookie fields."""
-
-    entry: SessionEntry
-    headers: Headers
 
 
 class Sessions:
@@ -65,6 +67,7 @@ class Sessions:
     ) -> None:
         self._cookie = settings.cookie
         self._settings = settings.sessions
+        self._idle_timeout = settings.sessions.idle_timeout
         self._clock = clock
         self._random_bytes = random_bytes
         self._providers = frozenset(provider_ids)
@@ -129,32 +132,65 @@ class Sessions:
             return None
         entry = self._cache.get(value)
         if entry is None:
-            self.cache_misses += 1
-            entry = self.parse_cookie(value)
-            if entry is None:
-                return None
-            if not entry.needs_load:
-                self._cache.admit(entry)
-        if self._clock() >= entry.ends_at:
-            self._cache.drop(value)
-            return None
+            entry = self._parse_and_admit(value)
+        if entry is not None and self._clock() < entry.ends_at:
+            return entry
+        self._cache.drop(value)
+        return next(iter(self._valid_entries(cookies, value)), None)
+
+    def _parse_and_admit(self, value: bytes) -> SessionEntry | None:
+        self.cache_misses += 1
+        entry = self.parse_cookie(value)
+        if entry is not None and not entry.needs_load:
+            self._cache.admit(entry)
         return entry
+
+    def candidates(
+        self, headers: Iterable[Header], entry: SessionEntry
+    ) -> tuple[SessionEntry, ...]:
+        """Return all sessions in a request's cookies, the newest first.
+
+        *entry* is one of them. There are others if the request has several cookies of
+        one name, which differ in Domain or Path.
+        """
+        twins = self._valid_entries(read_cookies(headers), entry.sealed)
+        if not twins:
+            return (entry,)
+        return newest_first([entry, *twins])
+
+    def _valid_entries(
+        self, cookies: Cookies, tried: bytes | None = None
+    ) -> tuple[SessionEntry, ...]:
+        """Return the valid sessions of all candidates but *tried*, the newest first."""
+        entries = []
+        for value in candidate_values(cookies, self._name, self._cookie.max_parts):
+            if value == tried:
+                continue
+            entry = self._cache.get(value) or self._parse_and_admit(value)
+            if entry is not None and self._clock() < entry.ends_at:
+                entries.append(entry)
+        return newest_first(entries)
+
+    def browser(
+        self, headers: Iterable[Header], host: str, *, is_login: bool = False
+    ) -> Browser:
+        """Return the browser that sent *headers* to *host*."""
+        headers = tuple(headers)
+        present = self.cookie_names(headers)
+        valid = len(self._valid_entries(read_cookies(headers)))
+        # Another cookie with a Domain may belong to an instance on another host.
+        own = valid == count_values(present, self._name)
+        return Browser(host, present, "all" if own else "host", is_login)
 
     def cookie_names(self, headers: Iterable[Header]) -> tuple[bytes, ...]:
         """Return the names of the session cookie and its parts in a request."""
-        return tuple(
-            name
-            for name, _ in read_cookies(headers)
-            if name.startswith(self._name) and is_part_suffix(name[len(self._name) :])
-        )
+        cookies = read_cookies(headers)
+        return tuple(name for name, _ in cookies if is_cookie_or_part(name, self._name))
 
     def is_session_cookie(self, name: bytes) -> bool:
         """Return whether *name* is a session cookie, a part, or a login state cookie."""
-        if not name.startswith(self._name):
-            return False
-        suffix = name[len(self._name) :]
-        return is_part_suffix(suffix) or (
-            suffix[:1] == b"_" and suffix.endswith(b"_csrf")
+        return is_cookie_or_part(name, self._name) or (
+            login_cookie_name(name).startswith(self._name + b"_")
         )
 
     def parse_cookie(self, value: bytes) -> SessionEntry | None:
@@ -210,6 +246,21 @@ class Sessions:
         return session_generation(entry.session, entry.sealed)
 
     # -- reading from the store
+
+    def load_any(
+        self, headers: Iterable[Header], entry: SessionEntry
+    ) -> Flow[SessionEntry | None]:
+        """Return the newest session in a request's cookies that has not ended.
+
+        *entry* is one of them. Raises `StoreError`.
+        """
+        for candidate in self.candidates(headers, entry):
+            loaded: SessionEntry | None = candidate
+            if candidate.needs_load:
+                loaded = yield from self.load(candidate)
+            if loaded is not None:
+                return loaded
+        return None
 
     def load(self, entry: SessionEntry) -> Flow[SessionEntry | None]:
         """Load a stored session, or check a cookie session for revocation.
@@ -273,10 +324,6 @@ class Sessions:
             self._cache.put(loaded)
         return loaded
 
-    @property
-    def _idle_timeout(self) -> float:
-        return self._settings.idle_timeout
-
     def _last_use_key(self, ticket: Ticket) -> str:
         return f"{self._cookie.name}:seen:{ticket.id[len(self._name) + 1 :]}"
 
@@ -290,7 +337,7 @@ class Sessions:
         except SealError:
             return None
         if session is not None and last_use and last_use[0] is not None:
-            last_used_at = max(session.last_used_at, _parse_time(last_use[0]))
+            last_used_at = max(session.last_used_at, parse_time(last_use[0]))
             session = msgspec.structs.replace(session, last_used_at=last_used_at)
         return session
 
@@ -306,7 +353,7 @@ class Sessions:
         `StoreError`.
         """
         headers = tuple(headers)
-        browser = Browser(host, self.cookie_names(headers))
+        browser = self.browser(headers, host, is_login=True)
         session = msgspec.structs.replace(
             session,
             nonce=session.nonce or self._random_bytes(SESSION_NONCE_SIZE),
@@ -316,8 +363,9 @@ class Sessions:
         saved = yield from self._save(session, None, browser)
         if saved.entry.ticket is not None:
             yield from self.index.add_session(saved.entry.ticket, session)
-        if earlier is not None and (earlier.ticket is not None or self._revocable):
-            yield from self.revoke(earlier)
+        for entry in self.candidates(headers, earlier) if earlier else ():
+            if entry.ticket is not None or self._revocable:
+                yield from self.revoke(entry)
         return saved
 
     def rewrite(
@@ -341,7 +389,7 @@ class Sessions:
         self, session: Session, ticket: Ticket | None, browser: Browser
     ) -> Flow[SavedSession]:
         if ticket is None and self._settings.backend == "cookie":
-            minimal = _without_tokens(session) if self._cookie.minimal else session
+            minimal = without_tokens(session) if self._cookie.minimal else session
             sealed = self.formats.write_session(minimal)
             if self._fits_in_cookies(minimal, sealed, browser.host):
                 return self._save_in_cookies(minimal, sealed, browser)
@@ -402,7 +450,11 @@ class Sessions:
 
     def _set_cookies(self, sealed: bytes, age: float, browser: Browser) -> Headers:
         return self._writer.set(
-            sealed, host=browser.host, max_age=age, present=browser.present
+            sealed,
+            host=browser.host,
+            max_age=age,
+            present=browser.present,
+            twins=browser.twins_to_expire,
         )
 
     def touch(self, entry: SessionEntry, browser: Browser) -> Flow[SavedSession]:
@@ -422,9 +474,11 @@ class Sessions:
 
     # -- ending
 
-    def clear(self, *, host: str, present: Iterable[bytes]) -> Headers:
+    def clear(self, browser: Browser) -> Headers:
         """Return the Set-Cookie fields that delete the session cookie and its parts."""
-        return self._writer.clear(host=host, present=present)
+        return self._writer.clear(
+            host=browser.host, present=browser.present, twins=browser.twins
+        )
 
     def revoke(self, entry: SessionEntry) -> Flow[None]:
         """Revoke a session in all processes, if its kind allows. Raises `StoreError`."""
@@ -441,16 +495,3 @@ class Sessions:
                 yield from self.index.revocations.revoke_session(
                     identity, REVOCATION_MARK_TTL
                 )
-
-
-def _without_tokens(session: Session) -> Session:
-    return msgspec.structs.replace(
-        session, access_token="", id_token="", refresh_token=""
-    )
-
-
-def _parse_time(text: bytes) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0

@@ -14,6 +14,7 @@ from authproxy_core.login.loop_guard import (
     LOOP_THRESHOLD,
     MAX_USERS,
     REPEAT_WINDOW,
+    SIGNED_IN_WINDOW,
     LoginLoopDetector,
 )
 from support.harness import Clock, Harness, header, headers, settings, target_of
@@ -87,9 +88,15 @@ def test_lost_login_of_oauth2_proxy_keeps_redirect_target() -> None:
     original = Harness(settings(cookie={"format": "oauth2-proxy"}))
     url = original.start_login("/deep%3Fx=1")
     harness = Harness()
-    for rd, end in (("/deep?x=1", b"/deep?x=1"), ("//evil.example", b"/")):
+    for rd, end in (
+        ("/deep%3Fx=1", b"/deep?x=1"),  # before 7.15.6
+        ("%252Fdeep%253Fx%253D1", b"/deep?x=1"),
+        ("//evil.example", b"/"),
+        ("%252F%252Fevil.example", b"/"),
+    ):
         target = target_of(original.idp.log_in(url, "alice"))
-        target = target.replace("%2Fdeep%3Fx%3D1", rd.replace("?", "%3F"))
+        assert "%252Fdeep%253Fx%253D1" in target
+        target = target.replace("%252Fdeep%253Fx%253D1", rd)
         again = harness.get(target, *PAGE, jar={})
         assert again.status == 302
         location = header(again, b"location").decode()
@@ -160,7 +167,7 @@ def test_login_loop_shows_page(harness: Harness) -> None:
         logins += 1
         assert logins < 5  # a browser gives up after 20 redirects
     assert logins == LOOP_THRESHOLD
-    assert response.status == 403
+    assert response.status == 429  # a gateway may turn 403 into another login
     assert b"did not keep the session" in response.body
     assert b"/oauth2/sign_in?rd=%2Fdeep" in response.body
     [event] = response.events
@@ -174,6 +181,7 @@ def test_login_loop_shows_page(harness: Harness) -> None:
 def test_ordinary_login_sets_no_counter(harness: Harness) -> None:
     for _ in range(6):
         assert harness.log_in().status == 302  # the browser sends the session
+        harness.clock.now += SIGNED_IN_WINDOW + 1
         assert COOKIE not in harness.jar
     harness.jar.clear()
     harness.clock.now += REPEAT_WINDOW + 1
@@ -218,3 +226,86 @@ def test_counter_cookie_with_any_value_parsed(value: bytes) -> None:
     loops = LoginLoopDetector(settings(), Clock())
     cookie = ((b"cookie", COOKIE + b"=" + value),)
     assert 0 <= loops.login_count(cookie) <= 9
+
+
+# -- denied logins behind a gateway that turns 403 into the sign-in page
+
+
+def denied_callback(harness: Harness, user: str = "alice", **changes: Any) -> Respond:
+    """Return the callback of a login; the gateway drops the cookies of a 403."""
+    url = harness.start_login("/deep")
+    target = target_of(harness.idp.log_in(url, user))
+    return harness.get(target, *PAGE, jar=dict(harness.jar), **changes)
+
+
+def test_denied_login_loop_ends_at_status_that_gateways_pass() -> None:
+    harness = Harness(settings(email_domains=("other.example",)))
+    for number in range(1, 6):
+        response = denied_callback(harness)
+        harness.clock.now += 1
+        assert response.status == (403 if number < LOOP_THRESHOLD else 429)
+        assert b"does not have access" in response.body
+        assert response.verdict == "denied"
+        [event] = response.events
+        assert (event.kind, event.reason) == ("login_denied", "email")
+        assert ("logins in a row" in event.detail) == (number >= LOOP_THRESHOLD)
+    # Another user, another client, and a later login are counted for themselves.
+    assert denied_callback(harness, "bob").status == 403
+    assert denied_callback(harness, peer="192.0.2.8").status == 403
+    harness.clock.now += REPEAT_WINDOW + 1
+    assert denied_callback(harness).status == 403
+
+
+def test_denied_login_loop_other_failures_count_too(harness: Harness) -> None:
+    statuses = []
+    for _ in range(LOOP_THRESHOLD):
+        url = harness.start_login()
+        target = target_of(harness.idp.log_in(url, "alice"))
+        statuses.append(harness.get(target, jar={}).status)  # without the login cookie
+    assert statuses == [403] * (LOOP_THRESHOLD - 1) + [429]
+
+
+def test_denied_session_loop_ends_in_page(harness: Harness) -> None:
+    """The auth endpoint's constraint denies the session; the login succeeds."""
+    harness.log_in("bob")
+    logins = 0
+    while (response := harness.get("/oauth2/start?rd=/deep")).status == 302:
+        back = harness.finish_login(header(response, b"location").decode(), "bob")
+        assert back.status == 302
+        assert harness.get("/oauth2/auth?allowed_groups=admins").status == 403
+        harness.clock.now += 0.1
+        logins += 1
+        assert logins < 10
+    assert response.status == 429
+    assert b"does not have access" in response.body
+    [event] = response.events
+    assert event.reason == "login_loop"
+
+
+def test_login_loop_with_invalid_session_cookie_does_not_blame_browser() -> None:
+    harness = Harness(settings(cookie={"domains": ("example.com",)}))
+    session = b"_oauth2_proxy"
+    harness.jar[COOKIE] = b"3"
+    harness.jar[session] = b"left-by-another-instance"
+    response = harness.get("/oauth2/start?rd=/deep")
+    assert response.status == 429
+    assert b"did not keep" not in response.body
+    assert b"older session cookie" in response.body
+    [event] = response.events
+    assert "another secret" in event.detail
+    cleared = [
+        line
+        for line in headers(response, b"set-cookie")
+        if line.startswith(session + b"=")
+    ]
+    assert [b"Domain=example.com" in line for line in cleared] == [False, True]
+
+
+def test_failed_logins_are_counted_within_bounds() -> None:
+    loops = LoginLoopDetector(settings(), Clock())
+    for number in range(MAX_USERS + 5):
+        assert loops.count_denied(f"u{number}", "192.0.2.7") == 1
+    assert len(loops._repeated) == MAX_USERS
+    assert loops.count_denied("u0", "192.0.2.7") == 1
+    assert loops.count_signed_in("u0", "192.0.2.7") == 1
+    assert loops.count_denied("u0", "192.0.2.7") == 2

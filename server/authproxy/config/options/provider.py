@@ -319,7 +319,8 @@ PROVIDER_OPTIONS = in_group(
         "string",
         "",
         "response_mode parameter of the authorization request: query or form_post; "
-        "empty omits it",
+        "empty omits it; with form_post the login cookie has SameSite=None and Secure, "
+        "unless cookie_csrf_samesite is set",
         ProviderSettings.response_mode,
     ),
     Option(
