@@ -116,8 +116,7 @@ class UpstreamSettings(ValidatedStruct, frozen=True, kw_only=True):
     template (``$1``) of the replacement.
 
     ``timeout`` limits the wait for the head of a response, 0: no limit.
-    ``flush_interval`` is how long (seconds) parts of a response may be buffered;
-    negative: not at all. ``ca_pem`` contains trusted CA certificates (PEM text);
+    ``ca_pem`` contains trusted CA certificates (PEM text);
     ``trust_system`` also trusts those of the system. ``server_name`` replaces the host
     of the URI in TLS (SNI and certificate). A request that does not match ``condition``
     goes to the next upstream.
@@ -135,7 +134,6 @@ class UpstreamSettings(ValidatedStruct, frozen=True, kw_only=True):
     trust_system: bool = True
     server_name: str = ""
     timeout: Seconds = 30.0
-    flush_interval: float = 1.0
     disable_keep_alives: bool = False
     condition: Condition = Condition()
 

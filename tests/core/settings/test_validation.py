@@ -152,8 +152,8 @@ def test_settings_field_wrong_value_rejected(
             "None",
         ),
         (
-            lambda: UpstreamSettings(id="a", flush_interval=math.inf),
-            "UpstreamSettings.flush_interval: got inf, expected finite number",
+            lambda: UpstreamSettings(id="a", timeout=math.inf),
+            "UpstreamSettings.timeout: got inf, expected finite number >= 0",
         ),
         (
             lambda: Settings(email_domains=["*"]),  # type: ignore[arg-type]

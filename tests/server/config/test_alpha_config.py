@@ -255,7 +255,7 @@ upstreamConfig:
         5.0,
     )
     assert (app.pass_host_header, app.proxy_websockets) == (False, False)
-    assert (app.flush_interval, app.disable_keep_alives) == (-1e-9, True)
+    assert app.disable_keep_alives
     assert app.insecure_skip_tls_verify
     assert (gone.static_code, gone.uri, fine.static_code) == (410, "", 200)
 

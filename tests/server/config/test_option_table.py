@@ -166,7 +166,6 @@ REQUIRED_FLAGS: dict[str, tuple[str, ...]] = {
     "ssl_upstream_insecure_skip_verify": ("--upstream=http://127.0.0.1:1/",),
     "upstream_timeout": ("--upstream=http://127.0.0.1:1/",),
     "upstream_ca_files": ("--upstream=http://127.0.0.1:1/",),
-    "flush_interval": ("--upstream=http://127.0.0.1:1/",),
     "proxy_websockets": ("--upstream=http://127.0.0.1:1/",),
     "disable_keep_alives": ("--upstream=http://127.0.0.1:1/",),
 }
@@ -179,8 +178,13 @@ COVERED_ELSEWHERE = {
 }
 
 
+# Accepted for compatibility with oauth2-proxy.
+WITHOUT_EFFECT = {"flush_interval"}
+
+
 def applied_options() -> list[Option]:
-    return [option for option in OPTIONS if option.key not in COVERED_ELSEWHERE]
+    skipped = COVERED_ELSEWHERE | WITHOUT_EFFECT
+    return [option for option in OPTIONS if option.key not in skipped]
 
 
 def sample(option: Option, directory: Path) -> tuple[str, ...]:
@@ -312,7 +316,8 @@ def test_option_row_is_complete(option: Option) -> None:
     assert option.help
     assert not option.help.endswith(".")
     assert option.environment == f"OAUTH2_PROXY_{option.key.upper()}"
-    assert isinstance(option.setting, MemberDescriptorType)
+    has_field = isinstance(option.setting, MemberDescriptorType)
+    assert has_field != (option.key in WITHOUT_EFFECT)
 
 
 # Fields that are built from options of another type: a path becomes the content of the
@@ -356,6 +361,8 @@ def plain_type(hint: Any) -> Any:
 def is_plain(option: Option) -> bool:
     """Return whether the settings field of *option* has the type of its values."""
     field = option.setting
+    if option.key in WITHOUT_EFFECT:
+        return field is None
     assert isinstance(field, MemberDescriptorType)
     hints = get_type_hints(field.__objclass__, include_extras=True)
     kind = TYPES[option.kind]

@@ -20,7 +20,6 @@ FIELDS = {  # key to field of UpstreamSettings
     "uri": "uri",
     "rewriteTarget": "rewrite_target",
     "insecureSkipTLSVerify": "insecure_skip_tls_verify",
-    "flushInterval": "flush_interval",
     "passHostHeader": "pass_host_header",
     "proxyWebSockets": "proxy_websockets",
     "timeout": "timeout",

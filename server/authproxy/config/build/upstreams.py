@@ -81,7 +81,6 @@ def _build_proxied(
         uri=uri,
         pass_host_header=options.boolean("pass_host_header"),
         proxy_websockets=options.boolean("proxy_websockets"),
-        flush_interval=options.seconds("flush_interval"),
         disable_keep_alives=options.boolean("disable_keep_alives"),
         insecure_skip_tls_verify=options.boolean("ssl_upstream_insecure_skip_verify"),
         timeout=options.seconds("upstream_timeout"),

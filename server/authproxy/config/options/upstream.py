@@ -54,7 +54,6 @@ UPSTREAM_OPTIONS = in_group(
         "duration",
         1.0,
         "maximum delay of partial upstream responses",
-        UpstreamSettings.flush_interval,
         note="accepted for compatibility: responses are never delayed",
         minimum=None,
     ),
