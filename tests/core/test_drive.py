@@ -1,4 +1,4 @@
-"""The loops that run a flow, with and without await."""
+"""Drivers: run flows with and without await."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def recovers() -> Flow[str]:
 
 def immediate() -> Flow[int]:
     return 7
-    yield  # makes it a generator
+    yield  # makes this function a generator
 
 
 def fails() -> Flow[None]:

@@ -1,4 +1,4 @@
-"""Effects give typed answers, and `locked` gives back what it took."""
+"""Effects have typed results, and `with_lock` releases its lock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from authproxy_core.messages import Response
 
 
 class Performer:
-    """Performs effects from a script: an answer, or an error, for each type."""
+    """Performs effects from a script: a result or an error for each type."""
 
     def __init__(self, script: dict[type[Effect[Any]], Any]) -> None:
         self.script = script
@@ -50,7 +50,7 @@ def test_with_lock_not_acquired_returns_none() -> None:
     inner = status("u")
     assert drive_sync(with_lock("key", inner, ttl=15.0, wait=2.0), perform) is None
     assert perform.seen == [Lock("key", 15.0, 2.0)]
-    with pytest.raises(StopIteration):  # closed: it can't be run by mistake
+    with pytest.raises(StopIteration):  # closed, so it cannot run by mistake
         next(inner)
 
 

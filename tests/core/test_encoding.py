@@ -1,4 +1,4 @@
-"""Small encodings: strict where a client's bytes are read."""
+"""Encodings and syntax checks: strict for client input."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MESSY = st.binary(max_size=40) | st.text("AQgwz-_+/=\n\r .", max_size=12).map(
 
 
 def decoded_slowly(text: bytes) -> bytes | None:
-    """The judgement that `b64url_decode` makes quickly: only what we would write."""
+    """A slow reference for `b64url_decode`: decode, encode again, compare."""
     if not re.fullmatch(rb"[A-Za-z0-9_-]*", text) or len(text) % 4 == 1:
         return None
     data = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
@@ -94,7 +94,7 @@ def test_b64url_padded_decode_other_form_rejected(text: bytes) -> None:
         (b"QUI=", b"AB"),
         (b"QUI====", b"AB"),
         (b"Q\r\nUI\n", b"AB"),
-        (b"QUJ", b"AB"),  # unused bits are not looked at
+        (b"QUJ", b"AB"),  # unused bits are not checked
         (b"-_-_", b"\xfb\xff\xbf"),
         (b"+/+/", None),
         (b"Q", None),

@@ -1,6 +1,4 @@
-"""Limits on what clients and providers may make us read: what just passes, and what
-just does not.
-"""
+"""Limits of sizes, counts and times: the largest accepted value and the next one."""
 
 from __future__ import annotations
 
@@ -102,7 +100,7 @@ def test_stored_session_max_length() -> None:
     given = settings(cookie={"read_oauth2_proxy": False})
     formats = SessionFormats(given, clock=lambda: START, random_bytes=bytes)
     ticket = formats.new_ticket()
-    # It is refused unread, so it does not matter what it is.
+    # It is rejected unread, so its content does not matter.
     for size, match in (
         (MAX_STORED_BYTES, "not a sealed value"),
         (MAX_STORED_BYTES + 1, "too large"),
@@ -129,7 +127,7 @@ def test_oauth2_proxy_cookie_max_age(ticket: bool) -> None:
 
 def test_oauth2_proxy_value_max_length() -> None:
     interop = OAuth2ProxyFormat([SECRET], "_oauth2_proxy")
-    # Refused unread: what would fit is refused for its signature.
+    # Rejected unread; a shorter value would be rejected for its signature.
     rest = b"|1700000000|"
     for size, match in (
         (MAX_VALUE_BYTES, "modified"),
@@ -179,7 +177,7 @@ def test_nonce_min_length() -> None:
 
 
 def callback(state: str, harness: Harness) -> Respond:
-    """The answer to a callback of a login, with another *state*."""
+    """Return the response to a login's callback with another *state*."""
     url = harness.idp.log_in(harness.start_login("/deep"), "alice")
     own = target_of(url).partition("state=")[2].partition("&")[0]
     assert len(own) == HASH_LENGTH
@@ -239,7 +237,7 @@ def test_redirect_control_character_after_slash_rejected() -> None:
     assert policy.is_safe("/a%20b")
 
 
-def test_redirect_query_only_target_rejected() -> None:
+def test_redirect_dot_segments_count_in_path_only() -> None:
     policy = RedirectPolicy(Settings())
     for target in ("/?/..//other.example", "/a?b=/../..//c", "/a#/../..//c"):
         assert policy.is_safe(target)
@@ -299,31 +297,33 @@ def test_rsa_key_min_size(more: int) -> None:
 @more
 @pytest.mark.parametrize("name", ["sid", "jti"])
 def test_logout_token_claim_max_length(name: str, more: int) -> None:
-    judged(more, **{name: "x" * (MAX_ID_LENGTH + more)})
+    assert_logout_token_limit(more, **{name: "x" * (MAX_ID_LENGTH + more)})
 
 
 @more
 def test_logout_token_max_age(more: int) -> None:
     leeway = 30
-    judged(more, iat=START - MAX_TOKEN_AGE - leeway - more)
+    assert_logout_token_limit(more, iat=START - MAX_TOKEN_AGE - leeway - more)
 
 
 def test_logout_token_of_another_issuer_rejected() -> None:
-    judged(1, iss="other")
-    judged(1, iss="accounts.google.com")  # Google's other name is Google's alone
-    judged(0, iss="i")
+    assert_logout_token_limit(1, iss="other")
+    assert_logout_token_limit(
+        1, iss="accounts.google.com"
+    )  # an alias of Google's issuer only
+    assert_logout_token_limit(0, iss="i")
 
 
 @more
 def test_token_times_within_leeway(more: int) -> None:
-    """Our clock and the provider's may differ by the leeway, and no more."""
-    judged(more, iat=START + 30 + more)
-    judged(more, exp=START - 30 + 1 - more)
-    judged(more, nbf=START + 30 + more)
+    """The clocks of authproxy and the provider may differ by the leeway."""
+    assert_logout_token_limit(more, iat=START + 30 + more)
+    assert_logout_token_limit(more, exp=START - 30 + 1 - more)
+    assert_logout_token_limit(more, nbf=START + 30 + more)
 
 
-def judged(more: int, **changes: Any) -> None:
-    """Judge a logout token with *changes*, which is good unless there is *more*."""
+def assert_logout_token_limit(more: int, **changes: Any) -> None:
+    """Check a logout token with *changes*; it must be rejected if *more* is set."""
     claims = {
         "iss": "i", "aud": "c", "iat": START, "exp": START + 60, "jti": "1",
         "sub": "s", "events": {LOGOUT_EVENT: {}},
@@ -386,7 +386,7 @@ def test_password_max_length() -> None:
         assert isinstance(basic(user, password), Unusable)
 
 
-# What a gateway tells
+# Forwarded headers
 
 TRUST = TrustedProxies(
     Settings(
@@ -397,7 +397,9 @@ TRUST = TrustedProxies(
 )
 
 
-def told(*fields: tuple[bytes, bytes], host: bytes = b"a", target: bytes = b"/") -> Any:
+def original_of(
+    *fields: tuple[bytes, bytes], host: bytes = b"a", target: bytes = b"/"
+) -> Any:
     headers = ((b"host", host), *fields)
     return TRUST.original(Request(b"GET", target, headers, "10.0.0.1"))
 
@@ -410,14 +412,14 @@ def test_forwarded_for_max_hops() -> None:
         return TRUST.client(request), TRUST.client_for_rules(request)
 
     assert client(MAX_HOPS - 1) == ("192.0.2.1", "192.0.2.1")
-    # Further away than is looked: the last one that is known.
+    # Beyond the limit, the client is the last address that was checked.
     assert client(MAX_HOPS) == ("10.0.0.2", "10.0.0.2")
 
 
 def test_forwarded_for_max_hop_length() -> None:
     def client(size: int) -> str:
         value = b"192.0.2.1".ljust(size)
-        found: str = told((b"x-forwarded-for", value)).client
+        found: str = original_of((b"x-forwarded-for", value)).client
         return found
 
     assert client(MAX_HOP) == "192.0.2.1"
@@ -428,24 +430,24 @@ def test_host_max_length() -> None:
     labels = b".".join([b"a" * 63] * 3)
     longest = labels + b"." + b"b" * (MAX_HOST - len(labels) - 1 - 6) + b":12345"
     assert len(longest) == MAX_HOST
-    assert told(host=longest).host == longest.decode()
+    assert original_of(host=longest).host == longest.decode()
     with pytest.raises(RequestError):
-        told(host=longest.replace(b".", b".c.", 1)[: MAX_HOST + 1])
+        original_of(host=longest.replace(b".", b".c.", 1)[: MAX_HOST + 1])
 
 
 def test_request_target_max_length() -> None:
     longest = b"/" + b"a" * (MAX_URI - 1)
-    assert told(target=longest).uri == longest
-    assert told((b"x-forwarded-uri", longest)).uri == longest
+    assert original_of(target=longest).uri == longest
+    assert original_of((b"x-forwarded-uri", longest)).uri == longest
     for fields, target in (
         ((), longest + b"a"),
         (((b"x-forwarded-uri", longest + b"a"),), b"/"),
     ):
         with pytest.raises(RequestError):
-            told(*fields, target=target)
+            original_of(*fields, target=target)
 
 
-# Other things
+# Other limits
 
 
 def test_cleared_cookie_parts_limit() -> None:

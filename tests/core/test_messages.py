@@ -1,4 +1,4 @@
-"""The lookups in a head."""
+"""Messages: field lookups, immutability, errors, merged response headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routing, the auth check, pages, forwarding: what a request comes to."""
+"""`AuthProxy`: routing, the auth check, pages, forwarding, construction."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def forward(harness: Harness, target: str, *fields: Any, **changes: Any) -> Forw
 
 
 def test_auth_check_without_session_gets_401_without_identity(harness: Harness) -> None:
-    answer = harness.get("/oauth2/auth")
-    assert (answer.status, answer.body) == (401, b"Unauthorized\n")
-    assert header(answer, b"cache-control") == b"no-store"
-    names = {name for name, _ in answer.headers}
+    response = harness.get("/oauth2/auth")
+    assert (response.status, response.body) == (401, b"Unauthorized\n")
+    assert header(response, b"cache-control") == b"no-store"
+    names = {name for name, _ in response.headers}
     assert not {b"authorization", b"gap-auth", b"set-cookie"} & names
 
 
@@ -107,7 +107,7 @@ def test_auth_check_reusable_only_for_cached_entries(harness: Harness) -> None:
     harness.log_in()
     harness.proxy = harness.new_proxy(
         harness.settings
-    )  # which has never seen the session
+    )  # which has not cached the session
     kept = [harness.get("/oauth2/auth").reusable for _ in range(3)]
     assert kept == [False, True, True]
     assert harness.get("/oauth2/auth", jar={}).reusable
@@ -119,7 +119,9 @@ def test_session_cache_misses_counted(harness: Harness) -> None:
     harness.proxy = harness.new_proxy(harness.settings)
     for _ in range(5):
         harness.get("/oauth2/auth")
-    assert harness.proxy.session_cache_misses == 2  # what was seen once is not kept
+    assert (
+        harness.proxy.session_cache_misses == 2
+    )  # a session seen only once is not cached
 
 
 def test_constraint_cache_bounded(harness: Harness) -> None:
@@ -134,10 +136,10 @@ def test_az34_limits_checked_on_each_use(harness: Harness) -> None:
     assert harness.get("/oauth2/auth").status == 202
     stricter = settings(provider={"allowed_groups": ("admins",)})
     harness.proxy = harness.new_proxy(stricter)
-    answer = harness.get("/oauth2/auth")
-    assert (answer.status, answer.body) == (403, b"Forbidden\n")
-    assert [event.reason for event in answer.events] == ["groups"]
-    assert b"_oauth2_proxy" in harness.jar  # it is kept
+    response = harness.get("/oauth2/auth")
+    assert (response.status, response.body) == (403, b"Forbidden\n")
+    assert [event.reason for event in response.events] == ["groups"]
+    assert b"_oauth2_proxy" in harness.jar  # the cookie is kept
     assert harness.get("/oauth2/userinfo").status == 403
     assert harness.get("/page").status == 403
     assert harness.run(harness.proxy.identify(harness.request("/"))) is None
@@ -149,11 +151,11 @@ def test_fa01_invalid_cookie_gets_401_and_is_cleared(harness: Harness) -> None:
         {b"_oauth2_proxy": b"a|b|c"},
         {b"_oauth2_proxy_0": b"x", b"_oauth2_proxy_1": b"y"},
     ):
-        answer = harness.get("/oauth2/auth", jar=jar)
-        assert answer.status == 401
-        cleared = {line.partition(b"=")[0] for line in headers(answer, b"set-cookie")}
+        response = harness.get("/oauth2/auth", jar=jar)
+        assert response.status == 401
+        cleared = {line.partition(b"=")[0] for line in headers(response, b"set-cookie")}
         assert set(jar) <= cleared
-        assert all(b"Max-Age=0" in line for line in headers(answer, b"set-cookie"))
+        assert all(b"Max-Age=0" in line for line in headers(response, b"set-cookie"))
 
 
 def test_ck05_session_of_another_instance_rejected(harness: Harness) -> None:
@@ -189,8 +191,8 @@ def test_ck14_cookie_parts_of_two_sessions_rejected(harness: Harness) -> None:
 def test_ck26_sign_in_page_clears_invalid_cookie_and_keeps_valid_one(
     harness: Harness,
 ) -> None:
-    answer = harness.get("/oauth2/sign_in", jar={b"_oauth2_proxy": b"broken"})
-    assert headers(answer, b"set-cookie")
+    response = harness.get("/oauth2/sign_in", jar={b"_oauth2_proxy": b"broken"})
+    assert headers(response, b"set-cookie")
     harness.log_in()
     assert not headers(harness.get("/oauth2/sign_in"), b"set-cookie")
     assert harness.get("/oauth2/auth").status == 202
@@ -227,8 +229,8 @@ def test_oauth2_proxy_cookie_rejected_by_option() -> None:
     reader = Harness(settings(cookie={"read_oauth2_proxy": False}))
     assert reader.get("/oauth2/auth", jar=writer.jar).status == 401
     state = url.partition("state=")[2].partition("&")[0]
-    answer = reader.get(f"/oauth2/callback?code=x&state={state}", jar=login)
-    assert answer.status == 403
+    response = reader.get(f"/oauth2/callback?code=x&state={state}", jar=login)
+    assert response.status == 403
 
 
 def test_oauth2_proxy_cookie_accepted_by_another_process() -> None:
@@ -255,7 +257,7 @@ def test_oauth2_proxy_login_state_nonce_optional_but_must_match() -> None:
     assert harness.log_in().status == 500
 
 
-# -- small endpoints
+# -- other endpoints
 
 
 def test_ping_and_ready_endpoints(harness: Harness) -> None:
@@ -263,8 +265,8 @@ def test_ping_and_ready_endpoints(harness: Harness) -> None:
     assert harness.get("/ready").status == 200
     waiting = Harness(ready=False)
     assert waiting.get("/ping").status == 200
-    answer = waiting.get("/ready")
-    assert (answer.status, header(answer, b"retry-after")) == (503, b"5")
+    response = waiting.get("/ready")
+    assert (response.status, header(response, b"retry-after")) == (503, b"5")
 
 
 def test_sk29_sk31_health_path_matched_exactly(harness: Harness) -> None:
@@ -289,11 +291,11 @@ def test_robots_txt_disallows_all(harness: Harness) -> None:
 def test_userinfo_returns_identity_without_tokens(harness: Harness) -> None:
     assert harness.get("/oauth2/userinfo").status == 401
     harness.log_in()
-    answer = harness.get("/oauth2/userinfo")
-    assert header(answer, b"content-type") == b"application/json"
-    assert b'"email":"alice@example.com"' in answer.body
-    assert b'"preferredUsername":"alice"' in answer.body
-    assert b"token" not in answer.body
+    response = harness.get("/oauth2/userinfo")
+    assert header(response, b"content-type") == b"application/json"
+    assert b'"email":"alice@example.com"' in response.body
+    assert b'"preferredUsername":"alice"' in response.body
+    assert b"token" not in response.body
     broken = harness.get("/oauth2/userinfo", jar={b"_oauth2_proxy": b"x"})
     assert headers(broken, b"set-cookie")
 
@@ -317,9 +319,9 @@ def test_userinfo_omits_empty_fields() -> None:
 
 @pytest.mark.parametrize("target", ["/oauth2/start?x=%zz", "/oauth2/sign_in?rd=%zz"])
 def test_malformed_query_gets_400(harness: Harness, target: str) -> None:
-    answer = harness.get(target)
-    assert answer.status == 400
-    assert [event.kind for event in answer.events] == ["bad_request"]
+    response = harness.get(target)
+    assert response.status == 400
+    assert [event.kind for event in response.events] == ["bad_request"]
 
 
 @pytest.mark.parametrize("host", [b"", b"a b", b"app.example.com/evil", b"a@b"])
@@ -341,8 +343,8 @@ def test_start_client_disconnect_during_form_handled(harness: Harness) -> None:
 def test_start_accepts_posted_form(harness: Harness) -> None:
     harness.body = b"rd=/posted"
     form = (b"content-type", b"application/x-www-form-urlencoded; charset=utf-8")
-    answer = harness.get("/oauth2/start", form, method=b"POST")
-    url = header(answer, b"location").decode()
+    response = harness.get("/oauth2/start", form, method=b"POST")
+    url = header(response, b"location").decode()
     assert header(harness.finish_login(url), b"location") == b"/posted"
 
 
@@ -352,16 +354,16 @@ def test_start_accepts_posted_form(harness: Harness) -> None:
 @pytest.mark.parametrize("rd", ["//evil.com", "https://evil.com/", "/oauth2/sign_out"])
 def test_or41_or44_sign_out_redirects_to_root(harness: Harness, rd: str) -> None:
     harness.log_in()
-    answer = harness.get(f"/oauth2/sign_out?rd={rd}")
-    assert header(answer, b"location") == b"/"
-    assert [event.kind for event in answer.events] == ["logged_out"]
+    response = harness.get(f"/oauth2/sign_out?rd={rd}")
+    assert header(response, b"location") == b"/"
+    assert [event.kind for event in response.events] == ["logged_out"]
 
 
 def test_lo07_sign_out_without_session(harness: Harness) -> None:
     for _ in range(2):
-        answer = harness.get("/oauth2/sign_out?rd=/bye")
-        assert (answer.status, header(answer, b"location")) == (302, b"/bye")
-        assert answer.events == ()
+        response = harness.get("/oauth2/sign_out?rd=/bye")
+        assert (response.status, header(response, b"location")) == (302, b"/bye")
+        assert response.events == ()
 
 
 def test_lo01_cross_site_image_does_not_sign_out(harness: Harness) -> None:
@@ -382,8 +384,8 @@ def test_lo04_id_token_sent_to_provider_logout_only() -> None:
     hint = "%3Fid_token_hint%3D%7Bid_token%7D"
     logout = "https://idp.example.com/realms/main/logout"
     kept = dict(harness.jar)
-    answer = harness.get(f"/oauth2/sign_out?rd={logout}{hint}")
-    assert header(answer, b"location").startswith(
+    response = harness.get(f"/oauth2/sign_out?rd={logout}{hint}")
+    assert header(response, b"location").startswith(
         logout.encode() + b"?id_token_hint=ey"
     )
     for other in (
@@ -402,10 +404,10 @@ def test_lo04_id_token_sent_to_provider_logout_only() -> None:
 
 def test_sign_out_without_end_session_endpoint() -> None:
     harness = Harness(settings(whitelist_domains=("idp.example.com",)), ready=False)
-    answer = harness.get(
+    response = harness.get(
         "/oauth2/sign_out?rd=https://idp.example.com/x%3Fh%3D%7Bid_token%7D"
     )
-    assert header(answer, b"location") == b"https://idp.example.com/x?h="
+    assert header(response, b"location") == b"https://idp.example.com/x?h="
 
 
 def test_sign_out_redirects_to_backend_logout_url(harness: Harness) -> None:
@@ -419,10 +421,10 @@ def test_sign_out_redirects_to_backend_logout_url(harness: Harness) -> None:
 
 
 def test_page_without_session_gets_sign_in_page(harness: Harness) -> None:
-    answer = harness.get("/deep?x=1")
-    assert answer.status == 403
-    assert b"Sign in with Keycloak" in answer.body
-    assert b"rd=%2Fdeep%3Fx%3D1" in answer.body
+    response = harness.get("/deep?x=1")
+    assert response.status == 403
+    assert b"Sign in with Keycloak" in response.body
+    assert b"rd=%2Fdeep%3Fx%3D1" in response.body
 
 
 @pytest.mark.parametrize(
@@ -434,8 +436,8 @@ def test_page_without_session_gets_sign_in_page(harness: Harness) -> None:
     ],
 )
 def test_api_request_without_session_gets_401(harness: Harness, field: Any) -> None:
-    answer = harness.get("/page", field)
-    assert (answer.status, answer.body) == (401, b"{}")
+    response = harness.get("/page", field)
+    assert (response.status, response.body) == (401, b"{}")
 
 
 def test_force_json_errors_returns_401() -> None:
@@ -445,9 +447,9 @@ def test_force_json_errors_returns_401() -> None:
 def test_skip_provider_button_starts_login() -> None:
     harness = Harness(settings(skip_provider_button=True))
     for target in ("/deep", "/oauth2/sign_in?rd=/deep"):
-        answer = harness.get(target, jar={b"_oauth2_proxy": b"broken"})
-        assert answer.status == 302
-        url = header(answer, b"location").decode()
+        response = harness.get(target, jar={b"_oauth2_proxy": b"broken"})
+        assert response.status == 302
+        url = header(response, b"location").decode()
         assert header(harness.finish_login(url), b"location") == b"/deep"
 
 
@@ -554,8 +556,8 @@ def test_upstream_chosen_by_path() -> None:
 
 def test_no_upstream_gets_404(harness: Harness) -> None:
     harness.log_in()
-    answer = harness.get("/page")
-    assert (answer.status, answer.body) == (404, b"404 page not found\n")
+    response = harness.get("/page")
+    assert (response.status, response.body) == (404, b"404 page not found\n")
 
 
 def test_upstream_unknown_scheme_rejected() -> None:
@@ -606,20 +608,20 @@ def test_response_headers_of_every_source() -> None:
     )
     harness.config.issue_refresh_token = False
     harness.log_in()
-    answer = harness.get("/oauth2/auth")
-    assert header(answer, b"x-secret") == b"s3cret"
-    assert header(answer, b"x-basic").startswith(b"Basic ")
-    assert header(answer, b"x-created").endswith(b" +0000 UTC")
-    assert header(answer, b"x-expires").endswith(b" +0000 UTC")
-    assert header(answer, b"x-empty") == b""
-    assert header(answer, b"x-two").count(b",") == 1
+    response = harness.get("/oauth2/auth")
+    assert header(response, b"x-secret") == b"s3cret"
+    assert header(response, b"x-basic").startswith(b"Basic ")
+    assert header(response, b"x-created").endswith(b" +0000 UTC")
+    assert header(response, b"x-expires").endswith(b" +0000 UTC")
+    assert header(response, b"x-empty") == b""
+    assert header(response, b"x-two").count(b",") == 1
     decision = forward(harness, "/", (b"x-kept", b"client"))
     kept = [value for name, value in decision.headers if name == b"x-kept"]
     assert kept[0] == b"client"
     assert len(kept) == 2
 
 
-# -- construction, warming up
+# -- construction and readiness
 
 
 def test_auth_proxy_reports_all_settings_problems() -> None:
@@ -725,9 +727,9 @@ def test_jw31_invalid_discovery_document_rejected(
     harness = Harness(ready=False)
     harness.config.discovery.update(discovery)
     flow = harness.proxy.warm_up()
-    answer: Any = None
-    while type(effect := flow.send(answer)).__name__ == "Fetch":
-        answer = harness.idp.fetch(effect)  # type: ignore[arg-type]
+    response: Any = None
+    while type(effect := flow.send(response)).__name__ == "Fetch":
+        response = harness.idp.fetch(effect)  # type: ignore[arg-type]
     assert harness.events[-1].reason == reason
     assert not harness.proxy.ready
 
@@ -787,10 +789,10 @@ def test_denied_page_login_returns_to_page() -> None:
 
     strict = settings(email_domains=("example.org",), force_json_errors=True)
     harness.proxy = harness.new_proxy(strict)
-    answer = harness.get("/deep?x=1")
-    assert (answer.status, answer.body) == (403, b"{}")
-    assert header(answer, b"content-type") == b"application/json"
-    assert (answer.verdict, [event.kind for event in answer.events]) == (
+    response = harness.get("/deep?x=1")
+    assert (response.status, response.body) == (403, b"{}")
+    assert header(response, b"content-type") == b"application/json"
+    assert (response.verdict, [event.kind for event in response.events]) == (
         "denied",
         ["denied"],
     )
@@ -801,9 +803,9 @@ def test_sign_in_form_redirect_target(button: bool) -> None:
     harness = Harness(settings(skip_provider_button=not button))
     harness.body = b"rd=/deep&username=carol"
     form = (b"content-type", b"application/x-www-form-urlencoded")
-    answer = harness.get("/oauth2/sign_in", form, method=b"POST")
+    response = harness.get("/oauth2/sign_in", form, method=b"POST")
     if button:
-        assert b"rd=%2Fdeep" in answer.body
+        assert b"rd=%2Fdeep" in response.body
     else:
-        harness.finish_login(header(answer, b"location").decode())
-        assert answer.status == 302
+        harness.finish_login(header(response, b"location").decode())
+        assert response.status == 302

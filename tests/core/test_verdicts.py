@@ -1,4 +1,4 @@
-"""Each decision about access says what it was and why; others say nothing."""
+"""Verdict and reason of access decisions; empty for other responses."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def test_verdict_without_session_unauthenticated(harness: Harness, target: str) 
 @pytest.mark.parametrize("skips", [False, True])
 def test_verdict_login_challenge_unauthenticated(skips: bool) -> None:
     harness = Harness(settings(skip_provider_button=skips))
-    answer = harness.get("/page")
-    assert answer.status == (302 if skips else 403)
-    assert verdict(answer) == ("unauthenticated", "no_session")
+    response = harness.get("/page")
+    assert response.status == (302 if skips else 403)
+    assert verdict(response) == ("unauthenticated", "no_session")
 
 
 def test_verdict_api_request_without_session_unauthenticated(harness: Harness) -> None:
-    answer = harness.get("/page", (b"accept", b"application/json"))
-    assert verdict(answer) == ("unauthenticated", "no_session")
+    response = harness.get("/page", (b"accept", b"application/json"))
+    assert verdict(response) == ("unauthenticated", "no_session")
 
 
 @pytest.mark.parametrize("target", ["/oauth2/auth", "/page", "/fixed", "/fixed/not"])
@@ -56,8 +56,8 @@ def test_verdict_forbidden_session_denied(harness: Harness, target: str) -> None
 @pytest.mark.parametrize("target", ["/oauth2/auth", "/page"])
 def test_verdict_query_constraint_denied(harness: Harness, target: str) -> None:
     harness.log_in()
-    answer = harness.get(f"{target}?allowed_groups=none")
-    assert verdict(answer) == ("denied", "query")
+    response = harness.get(f"{target}?allowed_groups=none")
+    assert verdict(response) == ("denied", "query")
 
 
 @pytest.mark.parametrize("target", ["/ping", "/robots.txt", "/oauth2/sign_in"])
@@ -71,9 +71,9 @@ def test_verdict_kept_in_response_with_cookies() -> None:
     harness = Harness(settings(cookie={"refresh": 60.0}))
     harness.log_in()
     harness.clock.now += 61
-    answer = harness.get("/oauth2/auth")
-    assert any(name == b"set-cookie" for name, _ in answer.headers)
-    assert verdict(answer) == ("allowed", "session")
+    response = harness.get("/oauth2/auth")
+    assert any(name == b"set-cookie" for name, _ in response.headers)
+    assert verdict(response) == ("allowed", "session")
 
 
 def test_verdict_store_unavailable_failed(harness: Harness) -> None:

@@ -38,7 +38,8 @@ CACHE_KEY_FIELDS = ORIGINAL_FIELDS | {TAIL_FIELD}
 _PATH_PARAMETERS = re.compile(r";[^/]*")
 _PATH_END = re.compile(r"[?#\x00]")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
-_SLASHES = re.compile(r"[/\\]+")
+_SLASHES = re.compile(r"/+")
+_PADDING = re.compile(r"(?<=/)\s+|\s+(?=/|\Z)")
 
 
 class RuleResult(Struct, frozen=True):
@@ -212,7 +213,7 @@ def path_variants(path: bytes | None) -> tuple[tuple[str | None, ...], bool]:
     for raw in encoded:
         text = raw.decode("utf-8", "replace")
         for variant in _variants(text):
-            variants |= dict.fromkeys((variant, _normalize(variant)))
+            variants |= dict.fromkeys((variant, *_normalizations(variant)))
     return tuple(variants), False
 
 
@@ -224,20 +225,34 @@ def _variants(text: str) -> Iterator[str]:
             yield _PATH_PARAMETERS.sub("", path)
 
 
-def _normalize(path: str) -> str:
-    """Return *path* with one kind of slash and without dot segments (RFC 3986 §5.2.4).
+def _normalizations(path: str) -> Iterator[str]:
+    """Yield *path* without dot segments (RFC 3986 §5.2.4), as different servers do it.
 
-    Control characters, and spaces around a segment, are removed: some servers do that.
+    Some take a backslash for a slash, remove control characters and the spaces around a
+    segment, or merge slashes; what ".." removes depends on that.
     """
+    spellings = dict.fromkeys((path, path.replace("\\", "/")))
+    for text in (*spellings,):
+        spellings[_PADDING.sub("", _CONTROLS.sub("", text))] = None
+    for text in (*spellings,):
+        spellings[_SLASHES.sub("/", text)] = None
+    for text in spellings:
+        resolved = _remove_dot_segments(text)
+        yield resolved
+        yield _SLASHES.sub("/", resolved)
+
+
+def _remove_dot_segments(path: str) -> str:
     kept: list[str] = []
-    segments = [_CONTROLS.sub("", part).strip() for part in _SLASHES.split(path)]
+    segments = path.removeprefix("/").split("/")
     for segment in segments:
         if segment == "..":
             del kept[-1:]
-        elif segment not in ("", "."):
+        elif segment != ".":
             kept.append(segment)
-    end = "/" if segments[-1] in ("", ".", "..") and kept else ""
-    return "/" + "/".join(kept) + end
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)
 
 
 class AccessRules:

@@ -1,4 +1,4 @@
-"""Access rules and conditions of upstreams: what a place demands, and of whom."""
+"""Access rules and conditions of upstreams."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ ALICE = Session(
     claims={"department": ["it", "hr"], "level": 3},
 )
 BOB = Session(user="u2", email="bob@sub.example.com", groups=("staff",))
-NOBODY = Session(user="u3", email="broken")
+INVALID_EMAIL = Session(user="u3", email="broken")
 
 
 def rule(*paths: str, **values: Any) -> AccessRule:
-    """A rule; what is not its own is of its condition."""
+    """A rule; *values* other than name, patterns and policy are its condition's."""
     own = {
         name: values.pop(name)
         for name in ("name", "patterns", "policy")
@@ -84,7 +84,7 @@ def test_user_matcher_permits_users_that_meet_criteria(
     people = UserMatcher(Condition(**condition))
     assert (people.permits(ALICE), people.permits(BOB)) == (alice, bob)
     assert bool(people.missing(ALICE)) is not alice
-    assert people.permits(NOBODY) is not Condition(**condition).restricts_users
+    assert people.permits(INVALID_EMAIL) is not Condition(**condition).restricts_users
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_user_matcher_permits_users_that_meet_criteria(
 def test_fh19_condition_host_matches_in_any_spelling(
     hosts: tuple[str, ...], host: str, fits: bool
 ) -> None:
-    """FH19, CVE-2026-48794: a host is found in any spelling."""
+    """CVE-2026-48794: the spelling of a host does not matter."""
     assert ConditionMatcher(Condition(hosts=hosts)).matches(host, b"GET", None) is fits
 
 
@@ -238,7 +238,7 @@ def test_rule_table_first_match_wins() -> None:
     ],
 )
 def test_sk_ambiguous_path_must_meet_rules_of_every_variant(path: bytes) -> None:
-    """SK rows: no spelling of a guarded path is public, or does with less."""
+    """No spelling of a protected path is public or has weaker requirements."""
     rules = table(
         rule("/admin/", groups=("admins",)),
         rule("/public/", policy="public"),
@@ -251,11 +251,23 @@ def test_sk_ambiguous_path_must_meet_rules_of_every_variant(path: bytes) -> None
     assert denied.evaluate("a", b"GET", path).policy == "deny"
 
 
+@pytest.mark.parametrize(
+    "segment", ["\\", "%5c", "", "%20", "%01", "%00", "%09", "\\\\", "%2f", ";", "%3b"]
+)
+def test_sk_segment_that_some_servers_drop_keeps_the_path_protected(
+    segment: str,
+) -> None:
+    """Servers disagree on whether ".." removes *segment* or the one before it."""
+    rules = table(rule("/admin/", policy="deny"), rule("/", policy="public"))
+    for path in (f"/x/../admin/{segment}/../secret", f"/x/../{segment}/admin/secret"):
+        assert rules.evaluate("a", b"GET", path.encode()).policy == "deny", path
+
+
 def test_rule_table_encoded_slash_requires_login_and_matching_rules() -> None:
-    """A slash within a segment needs a login, and no more than its rules demand."""
+    """An encoded slash requires a login, but only the rules of its variants."""
     rules = table(rule("/api/", groups=("staff",)), rule("/public/", policy="public"))
     found = rules.evaluate("a", b"GET", b"/api/projects/group%2Fname")
-    assert (found.policy, found.permits(BOB), found.permits(NOBODY)) == (
+    assert (found.policy, found.permits(BOB), found.permits(INVALID_EMAIL)) == (
         "login",
         True,
         False,
@@ -277,7 +289,7 @@ def test_path_variants_any_bytes_yield_variants(path: bytes) -> None:
     )
 )
 def test_path_variants_contain_path_without_dot_segments(segments: list[str]) -> None:
-    """Whatever a plain resolution of dots calls /admin is found to be that."""
+    """A path that dot segments lead to /admin has /admin as a variant."""
     path = "/" + "/".join(segments)
     kept: list[str] = []
     for segment in segments:
@@ -291,7 +303,7 @@ def test_path_variants_contain_path_without_dot_segments(segments: list[str]) ->
 
 
 def test_rule_table_unknown_method_or_path_must_meet_all_possible_rules() -> None:
-    """A gateway that tells neither path nor method gets no more than all rules allow."""
+    """Without path or method, all rules that may match must be satisfied."""
     rules = table(
         rule("/public/", methods=("GET",), policy="public"),
         rule("/admin/", groups=("admins",)),
@@ -304,7 +316,7 @@ def test_rule_table_unknown_method_or_path_must_meet_all_possible_rules() -> Non
         False,
     )
     method = rules.evaluate("a", None, b"/public/x")
-    assert (method.policy, method.permits(BOB), method.permits(NOBODY)) == (
+    assert (method.policy, method.permits(BOB), method.permits(INVALID_EMAIL)) == (
         "login",
         True,
         False,
@@ -353,7 +365,7 @@ def test_condition_problems_valid_condition_empty() -> None:
     assert not list(condition_problems(good))
 
 
-# Through the whole core.
+# -- through `AuthProxy`
 
 GUARDED = RuleSettings(
     rules=(
@@ -373,8 +385,8 @@ def harness_with(**changes: Any) -> Harness:
     return Harness(settings(**values))
 
 
-def about(uri: str, method: str = "GET") -> tuple[tuple[bytes, bytes], ...]:
-    """What a gateway says of the original request."""
+def forwarded_fields(uri: str, method: str = "GET") -> tuple[tuple[bytes, bytes], ...]:
+    """Forwarded headers of a gateway for an original request."""
     return (
         (b"x-forwarded-uri", uri.encode()),
         (b"x-forwarded-method", method.encode()),
@@ -382,9 +394,11 @@ def about(uri: str, method: str = "GET") -> tuple[tuple[bytes, bytes], ...]:
     )
 
 
-def asked(harness: Harness, uri: str, method: str = "GET", **changes: Any) -> Respond:
+def auth_check(
+    harness: Harness, uri: str, method: str = "GET", **changes: Any
+) -> Respond:
     given = {"peer": GATEWAY, **changes}
-    return harness.get("/oauth2/auth", *about(uri, method), **given)
+    return harness.get("/oauth2/auth", *forwarded_fields(uri, method), **given)
 
 
 def status(harness: Harness, target: str, **changes: Any) -> int:
@@ -394,9 +408,9 @@ def status(harness: Harness, target: str, **changes: Any) -> int:
 
 def test_access_rules_apply_to_auth_checks() -> None:
     harness = harness_with()
-    assert asked(harness, "/public/x").status == 202
-    assert asked(harness, "/x").status == 401
-    assert asked(harness, "/.git/config").status == 403
+    assert auth_check(harness, "/public/x").status == 202
+    assert auth_check(harness, "/x").status == 401
+    assert auth_check(harness, "/.git/config").status == 403
     harness.log_in("bob")
     for uri, expected in (
         ("/public/x", 202),
@@ -406,25 +420,25 @@ def test_access_rules_apply_to_auth_checks() -> None:
         ("/x/../admin/x", 403),
         ("/hr/", 403),
     ):
-        assert asked(harness, uri).status == expected, uri
-    assert asked(harness, "/api/x").status == 202
-    assert asked(harness, "/api/x", "DELETE").status == 403
+        assert auth_check(harness, uri).status == expected, uri
+    assert auth_check(harness, "/api/x").status == 202
+    assert auth_check(harness, "/api/x", "DELETE").status == 403
     harness.log_in("alice")
-    assert asked(harness, "/admin/x").status == 202
-    assert asked(harness, "/api/x", "DELETE").status == 202
+    assert auth_check(harness, "/admin/x").status == 202
+    assert auth_check(harness, "/api/x", "DELETE").status == 202
 
 
 def test_access_rules_denial_event_names_rule() -> None:
     harness = harness_with()
     harness.log_in("bob")
-    answer = asked(harness, "/admin/x")
-    [event] = answer.events
+    response = auth_check(harness, "/admin/x")
+    [event] = response.events
     assert (event.kind, event.reason, event.detail) == (
         "denied",
         "rule",
         "denied by rule 3",
     )
-    assert (answer.verdict, answer.reason, answer.user) == (
+    assert (response.verdict, response.reason, response.user) == (
         "denied",
         "rule",
         "bob@example.com",
@@ -433,44 +447,44 @@ def test_access_rules_denial_event_names_rule() -> None:
 
 def test_public_path_with_session_gets_identity_headers() -> None:
     harness = harness_with()
-    assert header(asked(harness, "/public/"), b"x-auth-request-email") == b""
+    assert header(auth_check(harness, "/public/"), b"x-auth-request-email") == b""
     harness.log_in("bob")
     assert (
-        header(asked(harness, "/public/"), b"x-auth-request-email")
+        header(auth_check(harness, "/public/"), b"x-auth-request-email")
         == b"bob@example.com"
     )
 
 
 def test_auth_check_without_original_uri_requires_access_everywhere() -> None:
-    """Without the original URI only who may go everywhere passes."""
+    """Without the original URI, only users with access to every path are allowed."""
     harness = harness_with(access=RuleSettings(rules=GUARDED.rules[2:4]))
     assert harness.get("/oauth2/auth", peer=GATEWAY).status == 401
     harness.log_in("bob")
     assert harness.get("/oauth2/auth", peer=GATEWAY).status == 403
-    assert asked(harness, "/x", peer="203.0.113.9").status == 403
+    assert auth_check(harness, "/x", peer="203.0.113.9").status == 403
     harness.log_in("alice")
     assert harness.get("/oauth2/auth", peer=GATEWAY).status == 202
 
 
 def test_access_rules_cached_checks_bounded() -> None:
-    """By whom and with all that may say it; never what is long."""
+    """The cache key is the peer and the forwarded headers; long ones are not cached."""
     rules = AccessRules(
         GUARDED, TrustedProxies(settings(reverse_proxy=True)), "/oauth2"
     )
     harness = harness_with()
 
-    def told(uri: str, peer: str = GATEWAY) -> RuleResult:
-        request = harness.request("/oauth2/auth", *about(uri), peer=peer)
+    def evaluate(uri: str, peer: str = GATEWAY) -> RuleResult:
+        request = harness.request("/oauth2/auth", *forwarded_fields(uri), peer=peer)
         return rules.evaluate(request)
 
-    assert told("/public/").policy == "public"
-    assert told("/public/", "203.0.113.9").policy == "deny"  # nobody to be believed
-    assert [name for name, _ in told("/admin/").requirements] == ["rule 3"]
+    assert evaluate("/public/").policy == "public"
+    assert evaluate("/public/", "203.0.113.9").policy == "deny"  # an untrusted peer
+    assert [name for name, _ in evaluate("/admin/").requirements] == ["rule 3"]
     remembered = len(rules._checks)
-    told("/" + "x" * 600)
+    evaluate("/" + "x" * 600)
     assert len(rules._checks) == remembered
     for number in range(MAX_CACHED_RESULTS):
-        told(f"/{number}")
+        evaluate(f"/{number}")
     assert len(rules._checks) <= MAX_CACHED_RESULTS
 
 
@@ -485,7 +499,7 @@ def test_forward_auth_with_uri_in_path_evaluates_rules() -> None:
     assert harness.get(f"{prefix}/admin/x", peer=GATEWAY).status == 202
     page = harness.get(
         "/oauth2/forward_auth",
-        *about("/.git/"),
+        *forwarded_fields("/.git/"),
         (b"accept", b"text/html"),
         (b"sec-fetch-mode", b"navigate"),
         peer=GATEWAY,
@@ -514,25 +528,25 @@ def test_access_rules_apply_to_proxied_requests() -> None:
 
 
 def test_fh_forwarded_uri_ignored_for_rules_of_proxied_request() -> None:
-    """CVE-2026-40575: what we carry is judged, not what a header says of it."""
+    """CVE-2026-40575: the forwarded request counts, not the gateway's header."""
     harness = harness_with()
     harness.log_in("bob")
     assert status(harness, "/admin/x", peer=GATEWAY) == 403
-    decision = harness.send("/admin/x", *about("/public/"), peer=GATEWAY)
+    decision = harness.send("/admin/x", *forwarded_fields("/public/"), peer=GATEWAY)
     assert isinstance(decision, Respond)
     assert decision.status == 403
 
 
 def test_az32_access_rules_take_precedence_over_bypass() -> None:
-    """AZ32: a rule that is about a request decides; else it is as without rules."""
+    """A matching rule decides; otherwise the bypass options apply."""
     gate = AuthBypassSettings(skip_auth_regex=("^/",))
     harness = harness_with(auth_bypass=gate)
     assert status(harness, "/x") == 200
-    assert asked(harness, "/x").status == 202
-    assert asked(harness, "/admin/x").status == 401
+    assert auth_check(harness, "/x").status == 202
+    assert auth_check(harness, "/admin/x").status == 401
     assert status(harness, "/admin/x") == 403
     closed = harness_with(auth_bypass=gate, access=RuleSettings(default="deny"))
-    assert asked(closed, "/x").status == 403
+    assert auth_check(closed, "/x").status == 403
     assert status(closed, "/x") == 403
 
 
@@ -540,12 +554,12 @@ def test_access_rules_apply_to_stale_session() -> None:
     harness = harness_with(cookie={"refresh": 60.0})
     harness.log_in("bob")
     harness.clock.now += 61
-    assert asked(harness, "/admin/x").status == 403
-    assert asked(harness, "/x").status == 202
+    assert auth_check(harness, "/admin/x").status == 403
+    assert auth_check(harness, "/x").status == 202
 
 
 def test_required_claims_of_rules_stored_in_session() -> None:
-    """What only a rule asks for is kept in the session, and nothing that is there anyway."""
+    """The session stores claims that only a rule requires, without built-in ones."""
     claims = (("department", ("hr",)), ("email", ("x",)))
     upstream = UpstreamSettings(
         id="hr",
@@ -560,7 +574,7 @@ def test_required_claims_of_rules_stored_in_session() -> None:
     assert provider._extra_claims == ("department", "level")
 
 
-# Upstreams with conditions.
+# -- upstreams with conditions
 
 
 def upstream(name: str, path: str = "/", **when: Any) -> UpstreamSettings:
@@ -570,7 +584,7 @@ def upstream(name: str, path: str = "/", **when: Any) -> UpstreamSettings:
 
 
 def test_upstream_first_matching_condition_chosen() -> None:
-    """The first whose condition holds; none: 403, if there is one for the path at all."""
+    """The first upstream whose condition matches; 403 if only the path matches."""
     harness = harness_with(
         access=RuleSettings(),
         upstreams=(
@@ -640,6 +654,8 @@ def test_rule_table_lower_case_method_may_match_any_rule() -> None:
 def test_auth_check_method_of_subrequest_is_not_the_original_method() -> None:
     public = RuleSettings(rules=(rule("/x", methods=("GET",), policy="public"),))
     harness = harness_with(access=public)
-    assert asked(harness, "/x").status == 202
-    untold = [field for field in about("/x") if field[0] != b"x-forwarded-method"]
-    assert harness.get("/oauth2/auth", *untold, peer=GATEWAY).status == 401
+    assert auth_check(harness, "/x").status == 202
+    without_method = [
+        field for field in forwarded_fields("/x") if field[0] != b"x-forwarded-method"
+    ]
+    assert harness.get("/oauth2/auth", *without_method, peer=GATEWAY).status == 401

@@ -1,4 +1,4 @@
-"""Bearer JWTs in place of a session: rows JW of the attack catalogue."""
+"""Bearer JWTs in place of a session: rows JW of the attack catalog."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from support.harness import (
 OTHER = "https://tokens.example.net"
 
 
-def accepting(
+def accepting_bearer(
     *, provider: dict[str, Any] | None = None, ready: bool = True, **changes: Any
 ) -> Harness:
     """A harness that accepts bearer JWTs."""
@@ -72,28 +72,28 @@ def ask(harness: Harness, *fields: Any, target: str = "/oauth2/auth") -> Respond
     return harness.get(target, *fields, jar={})
 
 
-SHARED = accepting()
+SHARED = accepting_bearer()
 
 
-def refused(token: str, harness: Harness = SHARED) -> bool:
-    """Whether *token* is refused, and a good one is accepted right after it."""
-    answer = ask(harness, bearer(token))
-    names = {name for name, _ in answer.headers}
-    assert answer.status in (202, 401)
-    assert answer.status == 202 or not {b"gap-auth", b"authorization"} & names
+def is_rejected(token: str, harness: Harness = SHARED) -> bool:
+    """Return whether *token* is rejected; a valid one must be accepted afterwards."""
+    response = ask(harness, bearer(token))
+    names = {name for name, _ in response.headers}
+    assert response.status in (202, 401)
+    assert response.status == 202 or not {b"gap-auth", b"authorization"} & names
     assert ask(harness, bearer(harness.token())).status == 202
-    return answer.status == 401
+    return response.status == 401
 
 
 def test_bearer_token_replaces_session() -> None:
     token = SHARED.token(realm_access={"roles": ["robot"]})
-    answer = ask(SHARED, bearer(token))
-    assert answer.status == 202
-    assert header(answer, b"gap-auth") == b"service@example.com"
-    assert header(answer, b"x-auth-request-user") == b"service-1"
-    assert header(answer, b"x-auth-request-groups") == b"staff,role:robot"
-    assert header(answer, b"authorization") == b"Bearer " + token.encode()
-    assert not headers(answer, b"set-cookie")
+    response = ask(SHARED, bearer(token))
+    assert response.status == 202
+    assert header(response, b"gap-auth") == b"service@example.com"
+    assert header(response, b"x-auth-request-user") == b"service-1"
+    assert header(response, b"x-auth-request-groups") == b"staff,role:robot"
+    assert header(response, b"authorization") == b"Bearer " + token.encode()
+    assert not headers(response, b"set-cookie")
     document = orjson.loads(ask(SHARED, bearer(token), target="/oauth2/userinfo").body)
     assert document["email"] == "service@example.com"
     assert ask(SHARED, bearer(token), target="/oauth2/forward_auth").status == 202
@@ -104,21 +104,21 @@ def test_bearer_token_ignored_without_option(harness: Harness) -> None:
 
 
 def test_bearer_token_verified_once_and_expiry_checked_always() -> None:
-    harness = accepting()
+    harness = accepting_bearer()
     field = bearer(harness.token())
     assert ask(harness, field).status == 202
     again = harness.proxy.check(harness.request("/oauth2/auth", field, jar={}))
-    assert type(again) is Respond  # no flow, no look at the signature
+    assert type(again) is Respond  # no flow: the signature is not verified again
     assert again.reusable
     harness.clock.now += 299
     assert ask(harness, field).status == 202
-    harness.clock.now += 32  # past its end and the leeway
+    harness.clock.now += 32  # past its expiry and the leeway
     assert ask(harness, field).status == 401
     assert [event.reason for event in harness.events[-1:]] == ["expired"]
 
 
 def test_bearer_token_with_long_lifetime_verified_again() -> None:
-    harness = accepting()
+    harness = accepting_bearer()
     field = bearer(harness.token(exp=int(harness.clock.now) + 10**6))
     assert ask(harness, field).status == 202
     harness.clock.now += TOKEN_CACHE_TTL + 1
@@ -128,13 +128,13 @@ def test_bearer_token_with_long_lifetime_verified_again() -> None:
 
 
 def test_bearer_cache_bounded() -> None:
-    harness = accepting(session_cache_bytes=60_000)
+    harness = accepting_bearer(session_cache_bytes=60_000)
     for number in range(40):
         assert ask(harness, bearer(harness.token(jti=str(number)))).status == 202
     credentials = harness.proxy._credentials
     assert credentials is not None
     assert len(credentials._verified) < 20
-    tiny = accepting(session_cache_bytes=0)
+    tiny = accepting_bearer(session_cache_bytes=0)
     assert ask(tiny, bearer(tiny.token())).status == 202
 
 
@@ -144,7 +144,7 @@ def test_bearer_cache_bounded() -> None:
         ({}, 202),
         ({"aud": ["authproxy", "account"]}, 202),
         ({"azp": None}, 202),
-        ({"email": None}, 202),  # a service's token: the user stands in
+        ({"email": None}, 202),  # a service account: the user replaces the email
         ({"email_verified": True}, 202),
         ({"iss": "https://other.example"}, 401),  # JW16
         ({"iss": ISSUER + "/"}, 401),
@@ -180,7 +180,7 @@ def test_jw_bearer_claims_validated(claims: Any, status: int) -> None:
 
 @pytest.mark.parametrize("typ", ["JWT", "at+jwt", "application/at+jwt", "AT+JWT"])
 def test_bearer_access_token_types_accepted(typ: str) -> None:
-    assert not refused(SHARED.token({"typ": typ}))
+    assert not is_rejected(SHARED.token({"typ": typ}))
 
 
 @pytest.mark.parametrize(
@@ -205,8 +205,8 @@ def test_bearer_other_token_kind_with_valid_signature_rejected(
         signature = key.sign(text.encode(), PKCS1v15(), SHA256())
         return f"{text}.{b64url(signature).decode()}"
 
-    assert not refused(signed(decoded | {"x": 1}))
-    assert refused(signed(decoded | more))
+    assert not is_rejected(signed(decoded | {"x": 1}))
+    assert is_rejected(signed(decoded | more))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_jw_bearer_header_validated(changed: dict[str, Any]) -> None:
     head, payload, signature = SHARED.token().split(".")
     decoded = orjson.loads(base64.urlsafe_b64decode(head + "=="))
     forged = b64url(orjson.dumps(decoded | changed)).decode()
-    assert refused(f"{forged}.{payload}.{signature}")
+    assert is_rejected(f"{forged}.{payload}.{signature}")
 
 
 def test_bearer_key_accepted_for_its_algorithm_only() -> None:
@@ -236,7 +236,7 @@ def test_bearer_key_accepted_for_its_algorithm_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "spoilt",
+    "damaged",
     [
         lambda token: token[:-4],  # JW08
         lambda token: token + "AAAA",
@@ -251,31 +251,31 @@ def test_bearer_key_accepted_for_its_algorithm_only() -> None:
         lambda token: "eyJhIjoxfQ.eyJh.eyJh",
     ],
 )
-def test_jw_bearer_malformed_token_rejected(spoilt: Any) -> None:
-    assert refused(spoilt(SHARED.token()))
+def test_jw_bearer_malformed_token_rejected(damaged: Any) -> None:
+    assert is_rejected(damaged(SHARED.token()))
 
 
-def test_jw02_bearer_symmetric_or_embedded_key_rejected() -> None:
+def test_jw02_bearer_symmetric_or_foreign_key_rejected() -> None:
     stranger = Harness(new_keys=True)
-    assert refused(stranger.token())
+    assert is_rejected(stranger.token())
     alg = b64url(b'{"alg":"HS256","typ":"JWT"}').decode()
-    assert refused(f"{alg}.{SHARED.token().split('.')[1]}.c2lnbmF0dXJl")
+    assert is_rejected(f"{alg}.{SHARED.token().split('.')[1]}.c2lnbmF0dXJl")
 
 
 def test_jw10_jw11_unknown_keys_limit_jwks_requests() -> None:
-    harness = accepting()
+    harness = accepting_bearer()
     harness.clock.now += 60
     harness.fetched.clear()
     harness.locks.clear()
     for number in range(50):
         assert ask(harness, bearer(harness.token({"kid": str(number)}))).status == 401
     assert len(harness.fetched) == 1
-    assert len(harness.locks) == 1  # the rest did not even queue
+    assert len(harness.locks) == 1  # the other requests did not wait for the lock
     assert ask(harness, bearer(harness.token())).status == 202
 
 
 def test_jw29_rotated_key_fetched_once_for_concurrent_requests() -> None:
-    harness = accepting()
+    harness = accepting_bearer()
     harness.clock.now += 60
     harness.idp.rotate_keys()
     field = bearer(harness.token())
@@ -287,28 +287,28 @@ def test_jw29_rotated_key_fetched_once_for_concurrent_requests() -> None:
     fetch = first.send(True)  # type: ignore[union-attr]
     assert type(fetch) is Fetch
     assert type(next(second)) is Lock  # type: ignore[call-overload]
-    # The first one has its answer; the second gets the lock after it.
-    assert finished(first, harness.on_fetch(fetch), None).status == 202
-    assert finished(second, True, None).status == 202
+    # The first flow gets its response; the second acquires the lock afterwards.
+    assert result_of(first, harness.on_fetch(fetch), None).status == 202
+    assert result_of(second, True, None).status == 202
 
 
-def finished(flow: Any, *answers: Any) -> Any:
-    """The result of a flow that ends after these answers to its effects."""
+def result_of(flow: Any, *answers: Any) -> Any:
+    """Return the result of a flow that ends after these results of its effects."""
     try:
-        for answer in answers:
-            flow.send(answer)
+        for response in answers:
+            flow.send(response)
     except StopIteration as stop:
         return stop.value
-    raise AssertionError("the flow goes on")
+    raise AssertionError("the flow has not ended")
 
 
 def test_jw41_authorization_field_precedes_cookie_without_mixing() -> None:
-    harness = accepting()
+    harness = accepting_bearer()
     harness.log_in()
     field = bearer(harness.token())
     assert harness.get("/oauth2/auth", field).user == "service@example.com"
     assert harness.get("/oauth2/auth").user == "alice@example.com"
-    # With a bad token the cookie stands.
+    # With an invalid token, the cookie counts.
     for bad in (bearer("opaque"), basic("a", "b"), bearer("x", b"Digest")):
         assert harness.get("/oauth2/auth", bad).user == "alice@example.com"
     two = (field, field)
@@ -320,7 +320,7 @@ def test_jw41_authorization_field_precedes_cookie_without_mixing() -> None:
     "target", ["/oauth2/auth", "/oauth2/forward_auth", "/oauth2/userinfo", "/page"]
 )
 def test_bearer_invalid_token_without_fallback_gets_403(target: str) -> None:
-    harness = accepting(bearer_login_fallback=False)
+    harness = accepting_bearer(bearer_login_fallback=False)
     harness.log_in()
     for bad in (
         bearer("opaque"),
@@ -329,8 +329,8 @@ def test_bearer_invalid_token_without_fallback_gets_403(target: str) -> None:
         bearer("x", b"Digest"),
         (b"authorization", b""),
     ):
-        answer = harness.get(target, bad)
-        assert (answer.status, answer.body[:9]) == (403, b"Forbidden")
+        response = harness.get(target, bad)
+        assert (response.status, response.body[:9]) == (403, b"Forbidden")
     assert harness.get(target, bearer(harness.token())).status in (202, 200, 404)
     assert harness.get(target).status in (202, 200, 404)
     for own in ("/oauth2/sign_in", "/oauth2/start", "/ping", "/robots.txt"):
@@ -357,66 +357,68 @@ def test_authorization_field_forms(field: Any, status: int) -> None:
 
 
 def test_bearer_user_must_be_authorized() -> None:
-    strict = accepting(provider={"allowed_groups": ("staff",)})
+    strict = accepting_bearer(provider={"allowed_groups": ("staff",)})
     assert ask(strict, bearer(strict.token())).status == 202
     assert ask(strict, bearer(strict.token(groups=["none"]))).status == 403
     url = "/oauth2/auth?allowed_groups=admins"
     assert ask(strict, bearer(strict.token()), target=url).status == 403
-    domains = accepting(email_domains=("example.com",))
+    domains = accepting_bearer(email_domains=("example.com",))
     assert ask(domains, bearer(domains.token())).status == 202
     assert ask(domains, bearer(domains.token(email=None))).status == 403
     assert ask(domains, bearer(domains.token(email="a@b@example.com"))).status == 403
 
 
 def test_bearer_authorized_parties_accepted() -> None:
-    named = accepting(jwt_authorized_parties=("batch",))
+    named = accepting_bearer(jwt_authorized_parties=("batch",))
     assert ask(named, bearer(named.token(azp="batch"))).status == 202
     assert ask(named, bearer(named.token(azp="other"))).status == 401
     assert "bearer_authorized_parties" in named.events[-1].detail
-    any_client = accepting(jwt_authorized_parties=("*",))
+    any_client = accepting_bearer(jwt_authorized_parties=("*",))
     assert ask(any_client, bearer(any_client.token(azp="other"))).status == 202
     assert ask(any_client, bearer(any_client.token(aud="other"))).status == 401
 
 
 def test_bearer_request_forwarded_and_identified() -> None:
-    harness = accepting(upstreams=(UpstreamSettings(id="a", uri="http://10.0.0.9/"),))
+    harness = accepting_bearer(
+        upstreams=(UpstreamSettings(id="a", uri="http://10.0.0.9/"),)
+    )
     field = bearer(harness.token())
     assert isinstance(harness.send("/page", field, jar={}), Forward)
     again = harness.proxy.handle(harness.request("/page", field, jar={}))
-    assert isinstance(again, Forward)  # at once
+    assert isinstance(again, Forward)  # without a flow
     request = harness.request("/page", field, jar={})
     session = harness.run(harness.proxy.identify(request))
     assert session.email == "service@example.com"
     assert "service" not in repr(bearer_of(field[1]))
-    nobody = harness.request("/page", bearer("opaque"), jar={})
-    assert harness.run(harness.proxy.identify(nobody)) is None
+    unknown = harness.request("/page", bearer("opaque"), jar={})
+    assert harness.run(harness.proxy.identify(unknown)) is None
     harness.log_in()
     assert harness.run(harness.proxy.identify(harness.request("/page"))) is not None
 
 
 def test_bearer_accepted_by_plain_provider() -> None:
-    plain = accepting(provider={"type": "oidc"})
-    answer = ask(plain, bearer(plain.token(realm_access={"roles": ["robot"]})))
-    assert header(answer, b"x-auth-request-groups") == b"staff"
+    plain = accepting_bearer(provider={"type": "oidc"})
+    response = ask(plain, bearer(plain.token(realm_access={"roles": ["robot"]})))
+    assert header(response, b"x-auth-request-groups") == b"staff"
 
 
 def test_bearer_rejected_before_provider_is_ready() -> None:
-    harness = accepting(ready=False)
+    harness = accepting_bearer(ready=False)
     assert ask(harness, bearer(harness.token())).status == 401
     harness.run(harness.proxy.warm_up())
     assert ask(harness, bearer(harness.token())).status == 202
 
 
-# -- further issuers
+# -- extra issuers
 
 
-class Further:
-    """A further issuer: its own keys, at addresses of its own."""
+class ExtraIssuer:
+    """An extra issuer with separate keys and URLs."""
 
     def __init__(self, harness: Harness, *, discovers: bool = True) -> None:
         self.keys = Harness(new_keys=True).idp.tokens.keys
         self.discovers = discovers
-        self.away = False
+        self.unavailable = False
         self._world = harness
         self._fetch = harness.on_fetch
         harness.on_fetch = self.fetch
@@ -424,8 +426,8 @@ class Further:
     def fetch(self, effect: Fetch) -> Response:
         if not effect.url.startswith(OTHER):
             return self._fetch(effect)
-        if self.away:
-            raise FetchError("connection refused")
+        if self.unavailable:
+            raise FetchError("connection is_rejected")
         if effect.url.endswith("/openid-configuration"):
             document = {
                 "issuer": OTHER,
@@ -450,7 +452,7 @@ class Further:
             "iss": OTHER,
             "sub": "robot",
             "aud": "api",
-            "azp": "somebody",
+            "azp": "client",
             "iat": now,
             "exp": now + 60,
         } | claims
@@ -458,23 +460,27 @@ class Further:
         return self.keys.sign(kept, alg, {})
 
 
-def with_issuer(discovers: bool = True, **provider: Any) -> tuple[Harness, Further]:
-    harness = accepting(jwt_issuers=(JwtIssuer(OTHER, "api"),), provider=provider)
-    return harness, Further(harness, discovers=discovers)
+def with_extra_issuer(
+    discovers: bool = True, **provider: Any
+) -> tuple[Harness, ExtraIssuer]:
+    harness = accepting_bearer(
+        jwt_issuers=(JwtIssuer(OTHER, "api"),), provider=provider
+    )
+    return harness, ExtraIssuer(harness, discovers=discovers)
 
 
 @pytest.mark.parametrize("discovers", [True, False])
 def test_extra_issuer_token_accepted(discovers: bool) -> None:
-    harness, further = with_issuer(discovers)
-    answer = ask(
-        harness, bearer(further.token(groups=["a", "b"], email="r@example.org"))
+    harness, extra = with_extra_issuer(discovers)
+    response = ask(
+        harness, bearer(extra.token(groups=["a", "b"], email="r@example.org"))
     )
-    assert answer.status == 202
-    assert header(answer, b"gap-auth") == b"r@example.org"
-    assert header(answer, b"x-auth-request-groups") == b"a,b"
-    assert ask(harness, bearer(further.token())).user == "robot"
+    assert response.status == 202
+    assert header(response, b"gap-auth") == b"r@example.org"
+    assert header(response, b"x-auth-request-groups") == b"a,b"
+    assert ask(harness, bearer(extra.token())).user == "robot"
     assert ask(harness, bearer(harness.token())).status == 202
-    assert ask(harness, bearer(further.token("ES256"))).status == (
+    assert ask(harness, bearer(extra.token("ES256"))).status == (
         202 if discovers else 401
     )
 
@@ -499,9 +505,9 @@ def test_extra_issuer_token_accepted(discovers: bool) -> None:
     ],
 )
 def test_extra_issuer_claims_validated(claims: Any) -> None:
-    harness, further = with_issuer()
-    assert ask(harness, bearer(further.token(**claims))).status == 401
-    assert ask(harness, bearer(further.token(email_verified=True))).status == 202
+    harness, extra = with_extra_issuer()
+    assert ask(harness, bearer(extra.token(**claims))).status == 401
+    assert ask(harness, bearer(extra.token(email_verified=True))).status == 202
 
 
 @pytest.mark.parametrize(
@@ -513,9 +519,9 @@ def test_extra_issuer_claims_validated(claims: Any) -> None:
     ],
 )
 def test_extra_issuer_configured_groups_claim_read(claims: Any, groups: bytes) -> None:
-    harness, further = with_issuer(groups_claim="ADGroups")
-    answer = ask(harness, bearer(further.token(**claims)))
-    assert header(answer, b"x-auth-request-groups") == groups
+    harness, extra = with_extra_issuer(groups_claim="ADGroups")
+    response = ask(harness, bearer(extra.token(**claims)))
+    assert header(response, b"x-auth-request-groups") == groups
 
 
 @pytest.mark.parametrize(
@@ -523,42 +529,42 @@ def test_extra_issuer_configured_groups_claim_read(claims: Any, groups: bytes) -
 )
 def test_extra_issuer_other_groups_claim_denied(claims: Any) -> None:
     for name in ("ADGroups", "realm.roles"):
-        harness, further = with_issuer(groups_claim=name, allowed_groups=("admins",))
-        assert ask(harness, bearer(further.token(**claims))).status == 403
-        assert ask(harness, bearer(further.token(**{name: "admins"}))).status == 202
+        harness, extra = with_extra_issuer(
+            groups_claim=name, allowed_groups=("admins",)
+        )
+        assert ask(harness, bearer(extra.token(**claims))).status == 403
+        assert ask(harness, bearer(extra.token(**{name: "admins"}))).status == 202
 
 
 def test_jw38_extra_issuer_cannot_sign_for_another_issuer() -> None:
-    harness, further = with_issuer()
-    assert (
-        ask(harness, bearer(further.token(iss=ISSUER, aud="authproxy"))).status == 401
-    )
+    harness, extra = with_extra_issuer()
+    assert ask(harness, bearer(extra.token(iss=ISSUER, aud="authproxy"))).status == 401
     forged = harness.token(iss=OTHER, aud="api")
     assert ask(harness, bearer(forged)).status == 401
 
 
 def test_extra_issuer_unavailable_retried_later() -> None:
-    harness, further = with_issuer()
-    further.away = True
-    assert ask(harness, bearer(further.token())).status == 401
+    harness, extra = with_extra_issuer()
+    extra.unavailable = True
+    assert ask(harness, bearer(extra.token())).status == 401
     harness.fetched.clear()
-    assert ask(harness, bearer(further.token())).status == 401
-    assert not harness.fetched  # not so soon
-    further.away = False
+    assert ask(harness, bearer(extra.token())).status == 401
+    assert not harness.fetched  # no retry yet
+    extra.unavailable = False
     harness.clock.now += 31
-    assert ask(harness, bearer(further.token())).status == 202
+    assert ask(harness, bearer(extra.token())).status == 202
 
 
 def test_bearer_any_issuer_accepted_without_issuer_verification() -> None:
-    harness = accepting(provider={"skip_issuer_verification": True})
+    harness = accepting_bearer(provider={"skip_issuer_verification": True})
     assert (
         ask(harness, bearer(harness.token(iss="https://alias.example"))).status == 202
     )
 
 
-def test_extra_issuer_without_keys_rejects_tokens() -> None:
+def test_bearer_provider_without_keys_rejects_tokens() -> None:
     github = provider_settings(id="github", type="github", issuer="")
-    harness = accepting(providers=(github,), ready=False)
+    harness = accepting_bearer(providers=(github,), ready=False)
     assert ask(harness, bearer(harness.token())).status == 401
 
 
@@ -578,7 +584,7 @@ def test_credentials_inactive_by_default() -> None:
     assert CredentialSettings(users={}).is_active
 
 
-# -- whatever comes
+# -- arbitrary input
 
 
 def test_basic_name_is_text_and_repr_hides_secrets() -> None:
@@ -606,8 +612,8 @@ def test_authorization_any_field_parsed(value: bytes) -> None:
     )
 )
 def test_authorization_arbitrary_field_never_allowed(value: bytes) -> None:
-    answer = ask(SHARED, (b"authorization", value))
-    assert answer.status == 401
+    response = ask(SHARED, (b"authorization", value))
+    assert response.status == 401
 
 
 @pytest.mark.parametrize(
@@ -627,7 +633,7 @@ def test_basic_non_canonical_base64_rejected(text: bytes) -> None:
 
 
 def test_bearer_cached_token_expires() -> None:
-    harness = accepting()
+    harness = accepting_bearer()
     field = bearer(harness.token(exp=int(harness.clock.now) + 60))
     for _ in range(3):
         assert ask(harness, field).status == 202
@@ -638,8 +644,8 @@ def test_bearer_cached_token_expires() -> None:
 
 
 def test_bearer_token_limited_to_hosts_of_provider() -> None:
-    """Also when it was verified a moment ago, for another host."""
-    harness = accepting(provider={"hosts": ("app.example.com",)})
+    """A token cached for one host does not count on another."""
+    harness = accepting_bearer(provider={"hosts": ("app.example.com",)})
     field = bearer(harness.token())
     for _ in range(3):
         assert ask(harness, field).status == 202

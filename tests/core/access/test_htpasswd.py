@@ -1,4 +1,4 @@
-"""Names and passwords: Basic credentials, and the form on the sign-in page."""
+"""Users of an htpasswd file: Basic credentials and the sign-in form."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ FAST = {"sam": sha("pw-sam")}
 
 
 def local(users: Any = USERS, **changes: Any) -> Harness:
-    """A harness with users of its own."""
+    """A harness with an htpasswd file of *users*."""
     names = set(CredentialSettings.__struct_fields__)
     given = {name: changes.pop(name) for name in [*changes] if name in names}
     credentials = CredentialSettings(**({"users": users} | given))
@@ -72,7 +72,7 @@ def ask(harness: Harness, user: str, password: str, **changes: Any) -> Respond:
 
 
 def submit(harness: Harness, *fields: Any, **form: str) -> Respond:
-    """Send the form as a browser does."""
+    """Send the sign-in form as a browser does."""
     harness.body = urlencode(form).encode()
     kind = (b"content-type", b"application/x-www-form-urlencoded")
     return harness.get("/oauth2/sign_in", kind, *fields, method=b"POST")
@@ -95,21 +95,21 @@ def submit(harness: Harness, *fields: Any, **form: str) -> Respond:
     ],
 )
 def test_basic_credentials_verified(user: str, password: str, status: int) -> None:
-    answer = ask(local(user_groups=("crew",)), user, password)
-    assert answer.status == status
-    assert not headers(answer, b"set-cookie")
+    response = ask(local(user_groups=("crew",)), user, password)
+    assert response.status == status
+    assert not headers(response, b"set-cookie")
     if status == 202:
-        assert header(answer, b"gap-auth") == user.encode()
-        assert header(answer, b"x-auth-request-user") == user.encode()
-        assert header(answer, b"x-auth-request-email") == b""  # AZ37
-        assert header(answer, b"x-auth-request-groups") == b"crew"
+        assert header(response, b"gap-auth") == user.encode()
+        assert header(response, b"x-auth-request-user") == user.encode()
+        assert header(response, b"x-auth-request-email") == b""  # AZ37
+        assert header(response, b"x-auth-request-groups") == b"crew"
 
 
 @pytest.mark.parametrize("version", [b"$2a$", b"$2b$", b"$2x$", b"$2y$"])
 def test_lg46_bcrypt_versions_accepted(version: bytes) -> None:
     harness = local({"a": crypt("x" * 72, version)})
     assert ask(harness, "a", "x" * 72).status == 202
-    assert ask(harness, "a", "x" * 200).status == 202  # the rest means nothing to it
+    assert ask(harness, "a", "x" * 200).status == 202  # bcrypt ignores the rest
     assert ask(harness, "a", "x" * 2000).status == 401
     assert ask(harness, "a", "x\0y").status == 401
 
@@ -119,14 +119,14 @@ def test_htpasswd_email_rules_apply_to_email_users_only() -> None:
     assert ask(local(provider=groups), "ann", "pw-ann").status == 403
     inside = local(provider=groups, user_groups=("crew",))
     assert ask(inside, "ann", "pw-ann").status == 202
-    # A name is no address, so no rule about those applies; unless it was made one.
+    # Email rules do not apply to user names, unless email_is_user is set.
     domains = local({"ann": USERS["ann"]}, email_domains=("example.com",))
     assert ask(domains, "ann", "pw-ann").status == 202
     made = local(email_is_user=True, email_domains=("example.com",))
     assert ask(made, "ann", "pw-ann").status == 403
     address = local({"a@example.com": crypt("x")}, email_is_user=True)
-    answer = ask(address, "a@example.com", "x")
-    assert header(answer, b"x-auth-request-email") == b"a@example.com"
+    response = ask(address, "a@example.com", "x")
+    assert header(response, b"x-auth-request-email") == b"a@example.com"
 
 
 def test_htpasswd_without_email_domains_allows_file_users_only() -> None:
@@ -163,7 +163,7 @@ def test_htpasswd_changed_password_takes_effect() -> None:
 
 
 def test_htpasswd_unknown_user_costs_as_much() -> None:
-    """As many looks at a hash, of the same cost."""
+    """The number and the cost of hash verifications are the same."""
     costly = {"ann": Secret(bcrypt.hashpw(b"x", bcrypt.gensalt(8))), "sam": sha("x")}
     table = Htpasswd(costly, clock=Clock(), random_bytes=Harness().random)
 
@@ -204,14 +204,16 @@ def test_bearer_and_basic_both_accepted() -> None:
     assert ask(strict, "ann", "pw-ann").status == 403  # as in oauth2-proxy
 
 
-# -- tries
+# -- attempts
 
 
 def test_htpasswd_attempts_limited_per_client() -> None:
     harness = local()
     for _ in range(MAX_ATTEMPTS_PER_CLIENT):
         assert ask(harness, "ann", "wrong").status == 401
-    assert ask(harness, "sam", "pw-sam").status == 401  # now nothing is right
+    assert (
+        ask(harness, "sam", "pw-sam").status == 401
+    )  # now even the correct password is rejected
     assert harness.events[-1].reason == "too_many_tries"
     assert ask(harness, "sam", "pw-sam", peer="192.0.2.9").status == 202
     harness.clock.now += WINDOW
@@ -240,7 +242,7 @@ def test_htpasswd_concurrent_attempts_counted() -> None:
 
 def test_htpasswd_attempts_limited_per_user_and_in_total() -> None:
     tries = AttemptLimiter(Clock())
-    # In whatever case the name is written, from whatever address.
+    # Regardless of the case of the name and the client's address.
     for number in range(MAX_ATTEMPTS_PER_USER):
         assert tries.begin(f"10.0.{number}.1", "Ann" if number % 2 else "aNN")
     assert not tries.begin("10.9.9.9", "ann")
@@ -270,7 +272,7 @@ def test_sign_in_page_contains_password_form() -> None:
     assert b'<form class="actions" method="post" action="/oauth2/sign_in">' in page.body
     assert b'name="rd" value="/deep?x=1"' in page.body
     assert b"Sign in with Keycloak" in page.body
-    # Else a browser would not say where the form comes from.
+    # Otherwise browsers would not send the origin of the form.
     assert headers(page, b"referrer-policy") == [b"same-origin"]
     for other in (local(display_form=False), Harness()):
         page = other.get("/oauth2/sign_in")
@@ -295,9 +297,9 @@ def test_password_form_logs_in(format: str) -> None:
     harness = local(
         cookie={"format": format}, user_groups=("crew",), email_is_user=True
     )
-    answer = submit(harness, username="ann", password="pw-ann", rd="/deep?x=1")
-    assert (answer.status, header(answer, b"location")) == (302, b"/deep?x=1")
-    assert [event.kind for event in answer.events] == ["logged_in"]
+    response = submit(harness, username="ann", password="pw-ann", rd="/deep?x=1")
+    assert (response.status, header(response, b"location")) == (302, b"/deep?x=1")
+    assert [event.kind for event in response.events] == ["logged_in"]
     check = harness.get("/oauth2/auth")
     assert check.status == 202
     assert header(check, b"x-auth-request-user") == b"ann"
@@ -318,7 +320,7 @@ def test_htpasswd_session_ends_when_user_is_removed() -> None:
     assert harness.get("/oauth2/auth").status == 202
     harness.proxy = harness.proxy.with_settings(local(FAST).settings)
     assert harness.get("/oauth2/auth").status == 403
-    harness.proxy = harness.new_proxy(settings())  # without any file
+    harness.proxy = harness.new_proxy(settings())  # without an htpasswd file
     assert harness.get("/oauth2/auth").status == 401
 
 
@@ -344,12 +346,12 @@ def test_htpasswd_does_not_authorize_provider_sessions() -> None:
 )
 def test_password_form_error_messages(form: Any, status: int, said: bytes) -> None:
     harness = local()
-    answer = submit(harness, **form, rd="/deep")
-    assert answer.status == status
-    assert said in answer.body
-    assert b'value="/deep"' in answer.body
-    assert not headers(answer, b"set-cookie")
-    assert b"eve" not in answer.body
+    response = submit(harness, **form, rd="/deep")
+    assert response.status == status
+    assert said in response.body
+    assert b'value="/deep"' in response.body
+    assert not headers(response, b"set-cookie")
+    assert b"eve" not in response.body
 
 
 def test_password_form_same_page_for_unknown_user_and_wrong_password() -> None:
@@ -357,10 +359,10 @@ def test_password_form_same_page_for_unknown_user_and_wrong_password() -> None:
     one = submit(harness, username="ann", password="no")
     assert one.body == submit(harness, username="eve", password="no").body
     for _ in range(MAX_ATTEMPTS_PER_CLIENT):
-        answer = submit(harness, username="eve", password="no")
-    assert answer.status == 429
-    assert b"Too many sign-in attempts" in answer.body
-    assert answer.events[0].reason == "too_many_tries"
+        response = submit(harness, username="eve", password="no")
+    assert response.status == 429
+    assert b"Too many sign-in attempts" in response.body
+    assert response.events[0].reason == "too_many_tries"
 
 
 @pytest.mark.parametrize(
@@ -369,7 +371,7 @@ def test_password_form_same_page_for_unknown_user_and_wrong_password() -> None:
         (((b"sec-fetch-site", b"same-origin"),), 302),
         (((b"sec-fetch-site", b"none"),), 302),
         (((b"origin", b"https://app.example.com"),), 302),
-        ((), 302),  # no browser
+        ((), 302),  # not a browser
         (((b"sec-fetch-site", b"cross-site"),), 403),  # LG44
         (((b"sec-fetch-site", b"same-site"),), 403),
         (((b"origin", b"https://evil.example"),), 403),
@@ -387,24 +389,24 @@ def test_password_form_same_page_for_unknown_user_and_wrong_password() -> None:
     ],
 )
 def test_lg44_cross_site_password_form_rejected(fields: Any, status: int) -> None:
-    answer = submit(local(), *fields, username="ann", password="pw-ann")
-    assert answer.status == status
-    assert bool(headers(answer, b"set-cookie")) == (status == 302)
-    assert (b"sent from another site" in answer.body) == (status == 403)
+    response = submit(local(), *fields, username="ann", password="pw-ann")
+    assert response.status == status
+    assert bool(headers(response, b"set-cookie")) == (status == 302)
+    assert (b"sent from another site" in response.body) == (status == 403)
 
 
 @pytest.mark.parametrize(
     "rd", ["//evil.example", "https://evil.example", "/oauth2/start"]
 )
 def test_or_password_form_rejects_foreign_redirect_target(rd: str) -> None:
-    answer = submit(local(), username="ann", password="pw-ann", rd=rd)
-    assert header(answer, b"location") == b"/"
+    response = submit(local(), username="ann", password="pw-ann", rd=rd)
+    assert header(response, b"location") == b"/"
 
 
 def test_lg08_empty_post_does_not_log_in() -> None:
     harness = local()
     assert harness.get("/oauth2/sign_in", method=b"POST").status == 400
-    # Not every post is from the form.
+    # Other POST requests are not from the form.
     direct = local(skip_provider_button=True)
     assert direct.get("/oauth2/sign_in", method=b"POST").status == 302
     assert submit(direct, username="ann", password="no").status == 401
@@ -414,8 +416,8 @@ def test_lg08_empty_post_does_not_log_in() -> None:
 def test_ck26_invalid_cookie_cleared_by_rejected_form() -> None:
     harness = local()
     harness.jar = {b"_oauth2_proxy": b"broken"}
-    answer = submit(harness, username="ann", password="no")
-    assert b"Max-Age=0" in header(answer, b"set-cookie")
+    response = submit(harness, username="ann", password="no")
+    assert b"Max-Age=0" in header(response, b"set-cookie")
 
 
 def test_ck23_password_login_replaces_session() -> None:
@@ -461,7 +463,7 @@ def test_password_form_arbitrary_body_never_logs_in(body: bytes) -> None:
     harness.body = body
     harness.jar = {}
     kind = (b"content-type", b"application/x-www-form-urlencoded")
-    answer = harness.get("/oauth2/sign_in", kind, method=b"POST")
-    assert answer.status in (400, 401, 429)
+    response = harness.get("/oauth2/sign_in", kind, method=b"POST")
+    assert response.status in (400, 401, 429)
     assert not harness.jar
     assert harness.clock.now == START

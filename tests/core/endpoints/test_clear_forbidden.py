@@ -1,4 +1,4 @@
-"""What becomes of a session that may not come in, where it is to be ended."""
+"""Clearing of sessions that are not authorized (``forbidden_session = "clear"``)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAVIGATION = (
 
 
 def strict(**changes: Any) -> Settings:
-    """Only admins, and who is none has no session for long."""
+    """Settings that allow admins only and clear the sessions of other users."""
     provider = {"allowed_groups": ("admins",)} | changes.pop("provider", {})
     return settings(provider=provider, forbidden_session="clear", **changes)
 
@@ -27,7 +27,7 @@ def strict(**changes: Any) -> Settings:
 def harness_with(
     user: str = "bob", given: Settings | None = None, **before: Any
 ) -> Harness:
-    """A *user* who logged in while everybody was let in."""
+    """A harness in which *user* logged in while every user was allowed."""
     harness = Harness(settings(**before))
     harness.log_in(user)
     harness.proxy = harness.new_proxy(given or strict())
@@ -40,9 +40,9 @@ def harness_with(
 )
 def test_auth_endpoints_forbidden_session_clear_returns_401(target: str) -> None:
     harness = harness_with()
-    answer = harness.get(target)
-    assert (answer.status, answer.body) == (401, b"Unauthorized\n")
-    assert (answer.verdict, answer.reason) == ("denied", "groups")
+    response = harness.get(target)
+    assert (response.status, response.body) == (401, b"Unauthorized\n")
+    assert (response.verdict, response.reason) == ("denied", "groups")
     assert not harness.jar
     assert harness.get(target).reason == "no_session"
 
@@ -50,9 +50,9 @@ def test_auth_endpoints_forbidden_session_clear_returns_401(target: str) -> None
 @pytest.mark.parametrize("as_json", [False, True])
 def test_page_forbidden_session_denied_and_cleared(as_json: bool) -> None:
     harness = harness_with(given=strict(force_json_errors=as_json))
-    answer = harness.get("/page")
-    assert (answer.status, answer.reason) == (403, "groups")
-    assert (answer.body == b"{}") == as_json
+    response = harness.get("/page")
+    assert (response.status, response.reason) == (403, "groups")
+    assert (response.body == b"{}") == as_json
     assert not harness.jar
     assert harness.get("/page").reason == "no_session"
 
@@ -60,8 +60,8 @@ def test_page_forbidden_session_denied_and_cleared(as_json: bool) -> None:
 def test_forward_auth_forbidden_session_denied_and_cleared() -> None:
     for target in ("/oauth2/forward_auth", "/oauth2/forward_auth/deep"):
         harness = harness_with()
-        answer = harness.get(target, *NAVIGATION)
-        assert (answer.status, answer.reason) == (403, "groups")
+        response = harness.get(target, *NAVIGATION)
+        assert (response.status, response.reason) == (403, "groups")
         assert not harness.jar
         assert harness.get(target, *NAVIGATION).status == 302
 
@@ -69,12 +69,12 @@ def test_forward_auth_forbidden_session_denied_and_cleared() -> None:
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
 def test_sign_in_page_clears_forbidden_session(method: bytes) -> None:
     harness = harness_with()
-    answer = harness.get("/oauth2/sign_in", method=method)
-    assert (answer.status, answer.verdict) == (200, "")
+    response = harness.get("/oauth2/sign_in", method=method)
+    assert (response.status, response.verdict) == (200, "")
     assert not harness.jar
 
 
-def test_start_keeps_forbidden_session() -> None:
+def test_sign_in_redirect_to_provider_keeps_forbidden_session() -> None:
     harness = harness_with(given=strict(skip_provider_button=True))
     before = dict(harness.jar)
     assert harness.get("/oauth2/sign_in").status == 302
@@ -123,9 +123,9 @@ def test_cleared_session_sets_no_refreshed_cookies() -> None:
         given=strict(cookie={"refresh": 60.0}), cookie={"refresh": 60.0}
     )
     harness.clock.now += 61
-    answer = harness.get("/oauth2/auth")
-    assert answer.status == 401
-    assert all(b"=;" in value for value in headers(answer, b"set-cookie"))
+    response = harness.get("/oauth2/auth")
+    assert response.status == 401
+    assert all(b"=;" in value for value in headers(response, b"set-cookie"))
     assert not harness.jar
 
 
@@ -133,9 +133,9 @@ def test_forbidden_bearer_token_clears_no_cookie() -> None:
     given = strict(credentials=CredentialSettings(jwt_bearer_tokens=True))
     harness = harness_with("alice", given)
     token = b"Bearer " + harness.token().encode()
-    answer = harness.get("/oauth2/auth", (b"authorization", token), jar={})
-    assert (answer.status, answer.reason) == (401, "groups")
-    assert not headers(answer, b"set-cookie")
+    response = harness.get("/oauth2/auth", (b"authorization", token), jar={})
+    assert (response.status, response.reason) == (401, "groups")
+    assert not headers(response, b"set-cookie")
 
 
 def test_password_login_replaces_forbidden_session() -> None:

@@ -1,4 +1,4 @@
-"""The forward-auth endpoint: pass, log in, or 401, and back to where the user was."""
+"""The forward-auth endpoint: 2xx, redirect to the login, 401, and return."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from authproxy_core.request.original import TrustedProxies
 from support.harness import Harness, header, headers, provider_settings, settings
 
 GATEWAY = "10.0.0.1"
-STRANGER = "203.0.113.9"
+UNTRUSTED = "203.0.113.9"
 BROWSER = (
     (b"accept", b"text/html,application/xhtml+xml,*/*;q=0.8"),
     (b"sec-fetch-mode", b"navigate"),
@@ -34,23 +34,23 @@ DEEP = "/deep/page?x=1&y=https://other.example/"
 
 
 def behind(**changes: Any) -> Harness:
-    """A harness behind a gateway that is trusted."""
+    """A harness behind a trusted gateway."""
     return Harness(settings(reverse_proxy=True, trusted_proxies=(GATEWAY,), **changes))
 
 
 def ask(
     harness: Harness, *fields: Any, target: str = "/oauth2/forward_auth", **changes: Any
 ) -> Respond:
-    """What the gateway gets when it asks with *fields*."""
+    """Return the response to an auth request with *fields*."""
     return harness.get(target, *fields, **{"peer": GATEWAY, **changes})
 
 
-def location(answer: Respond) -> str:
-    return header(answer, b"location").decode()
+def location(response: Respond) -> str:
+    return header(response, b"location").decode()
 
 
-def rd_of(answer: Respond) -> str:
-    [rd] = parse_qs(urlsplit(location(answer)).query)["rd"]
+def rd_of(response: Respond) -> str:
+    [rd] = parse_qs(urlsplit(location(response)).query)["rd"]
     return rd
 
 
@@ -59,14 +59,16 @@ def test_forward_auth_browser_behind_traefik_logs_in_and_returns(
     skip_button: bool,
 ) -> None:
     harness = behind(skip_provider_button=skip_button)
-    answer = ask(harness, *TRAEFIK, *BROWSER)
-    assert answer.status == 302
+    response = ask(harness, *TRAEFIK, *BROWSER)
+    assert response.status == 302
     if not skip_button:
-        # Absolute: Traefik would take a relative one for a page of ours.
-        assert location(answer).startswith("https://app.example.com/oauth2/sign_in?rd=")
-        assert rd_of(answer) == DEEP
-        answer = harness.get(f"/oauth2/start?{urlsplit(location(answer)).query}")
-    back = harness.finish_login(location(answer))
+        # Traefik resolves a relative URL against authproxy's address.
+        assert location(response).startswith(
+            "https://app.example.com/oauth2/sign_in?rd="
+        )
+        assert rd_of(response) == DEEP
+        response = harness.get(f"/oauth2/start?{urlsplit(location(response)).query}")
+    back = harness.finish_login(location(response))
     assert location(back) == DEEP
     passed = ask(harness, *TRAEFIK, *BROWSER)
     assert passed.status == 202
@@ -93,13 +95,13 @@ def test_forward_auth_api_request_gets_401_json(fields: Any) -> None:
     harness = behind()
     names = {name for name, _ in fields}
     gateway = [field for field in TRAEFIK if field[0] not in names]
-    answer = ask(harness, *gateway, *fields)
-    assert answer.status == 401
-    assert header(answer, b"content-type") == b"application/json"
-    document = orjson.loads(answer.body)
+    response = ask(harness, *gateway, *fields)
+    assert response.status == 401
+    assert header(response, b"content-type") == b"application/json"
+    document = orjson.loads(response.body)
     assert document["error"] == "login_required"
     assert document["sign_in"].startswith("https://app.example.com/oauth2/sign_in?rd=")
-    assert b"no-store" in header(answer, b"cache-control")
+    assert b"no-store" in header(response, b"cache-control")
 
 
 @pytest.mark.parametrize(
@@ -132,11 +134,13 @@ def test_forward_auth_login_at_callback_host(skip_button: bool) -> None:
         whitelist_domains=(".example.com",),
         skip_provider_button=skip_button,
     )
-    answer = ask(harness, *TRAEFIK, *BROWSER)
+    response = ask(harness, *TRAEFIK, *BROWSER)
     page = "start" if skip_button else "sign_in"
-    assert location(answer).startswith(f"https://auth.example.com/oauth2/{page}?rd=")
-    assert rd_of(answer) == f"https://app.example.com{DEEP}"
-    assert not headers(answer, b"set-cookie")  # it would be set for the wrong host
+    assert location(response).startswith(f"https://auth.example.com/oauth2/{page}?rd=")
+    assert rd_of(response) == f"https://app.example.com{DEEP}"
+    assert not headers(
+        response, b"set-cookie"
+    )  # a cookie would be set for the wrong host
 
 
 def test_forward_auth_several_providers_redirect_to_sign_in_page() -> None:
@@ -148,17 +152,17 @@ def test_forward_auth_several_providers_redirect_to_sign_in_page() -> None:
 def test_forward_auth_insecure_cookie_keeps_http() -> None:
     harness = behind(cookie={"secure": False})
     fields = [field for field in TRAEFIK if field[0] != b"x-forwarded-proto"]
-    answer = ask(harness, *fields, *BROWSER, secure=False)
-    assert location(answer).startswith("http://app.example.com/")
+    response = ask(harness, *fields, *BROWSER, secure=False)
+    assert location(response).startswith("http://app.example.com/")
 
 
 def test_forward_auth_invalid_session_cookie_cleared() -> None:
     harness = behind()
     for fields, status in ((BROWSER, 302), ((), 401)):
         jar = {b"_oauth2_proxy": b"broken"}
-        answer = ask(harness, *TRAEFIK, *fields, jar=jar)
-        assert answer.status == status
-        [line] = headers(answer, b"set-cookie")
+        response = ask(harness, *TRAEFIK, *fields, jar=jar)
+        assert response.status == status
+        [line] = headers(response, b"set-cookie")
         assert b"Max-Age=0" in line
 
 
@@ -167,26 +171,26 @@ def test_forward_auth_forbidden_session_gets_403_and_is_kept(fields: Any) -> Non
     harness = behind()
     harness.log_in("bob")
     url = "/oauth2/forward_auth?allowed_groups=admins"
-    answer = ask(harness, *TRAEFIK, *fields, target=url)
-    assert answer.status == 403
-    assert not headers(answer, b"set-cookie")
-    assert (b"Access denied" in answer.body) == bool(fields)
+    response = ask(harness, *TRAEFIK, *fields, target=url)
+    assert response.status == 403
+    assert not headers(response, b"set-cookie")
+    assert (b"Access denied" in response.body) == bool(fields)
     url = "/oauth2/forward_auth?allowed_groups=staff"
     assert ask(harness, *TRAEFIK, target=url).status == 202
     harness.proxy = harness.new_proxy(
         settings(provider={"allowed_groups": ("admins",)})
     )
-    answer = ask(harness, *TRAEFIK, *fields)
-    assert (answer.status, answer.events[0].reason) == (403, "groups")
+    response = ask(harness, *TRAEFIK, *fields)
+    assert (response.status, response.events[0].reason) == (403, "groups")
 
 
 def test_forward_auth_stale_session_refreshed() -> None:
     harness = behind(cookie={"refresh": 60.0})
     harness.log_in()
     harness.clock.now += 100
-    answer = ask(harness, *TRAEFIK, *BROWSER)
-    assert answer.status == 202
-    assert headers(answer, b"set-cookie")
+    response = ask(harness, *TRAEFIK, *BROWSER)
+    assert response.status == 202
+    assert headers(response, b"set-cookie")
     harness.clock.now += 10**7
     assert ask(harness, *TRAEFIK, *BROWSER).status == 302
 
@@ -199,12 +203,12 @@ def test_forward_auth_failed_refresh_redirects_to_login() -> None:
     harness.on_fetch = lambda effect: type(harness.idp.fetch(effect))(
         400, ((b"content-type", b"application/json"),), orjson.dumps(refused)
     )
-    answer = ask(harness, *TRAEFIK, *BROWSER)
-    assert answer.status == 302
-    assert headers(answer, b"set-cookie")
+    response = ask(harness, *TRAEFIK, *BROWSER)
+    assert response.status == 302
+    assert headers(response, b"set-cookie")
 
 
-# -- the original request behind other gateways
+# -- original requests of other gateways
 
 
 @pytest.mark.parametrize(
@@ -212,7 +216,7 @@ def test_forward_auth_failed_refresh_redirects_to_login() -> None:
     [
         # Envoy appends the original path to its prefix and keeps the Host.
         ("/oauth2/forward_auth/deep?x=1", ((b"x-forwarded-proto", b"https"),)),
-        # ingress-nginx, and others after it
+        # ingress-nginx and gateways modeled on it
         (
             "/oauth2/forward_auth",
             (
@@ -235,9 +239,11 @@ def test_forward_auth_failed_refresh_redirects_to_login() -> None:
     ],
 )
 def test_forward_auth_original_of_other_gateways(target: str, fields: Any) -> None:
-    answer = ask(behind(), *fields, *BROWSER, target=target)
-    assert location(answer).lower().startswith("https://app.example.com/oauth2/sign_in")
-    assert rd_of(answer) == "/deep?x=1"
+    response = ask(behind(), *fields, *BROWSER, target=target)
+    assert (
+        location(response).lower().startswith("https://app.example.com/oauth2/sign_in")
+    )
+    assert rd_of(response) == "/deep?x=1"
 
 
 def test_az13_forward_auth_client_query_is_no_constraint() -> None:
@@ -282,10 +288,10 @@ def test_fh04_fh07_forward_auth_ambiguous_original_rejected(
     target: str, fields: Any
 ) -> None:
     harness = behind()
-    answer = ask(harness, *fields, *BROWSER, target=target)
-    assert answer.status == 400
-    assert not headers(answer, b"location")
-    if "/forward_auth/" in target:  # the path was judged, so for everybody
+    response = ask(harness, *fields, *BROWSER, target=target)
+    assert response.status == 400
+    assert not headers(response, b"location")
+    if "/forward_auth/" in target:  # a URI in the path counts for every peer
         harness.log_in()
         assert ask(harness, *fields, target=target).status == 400
 
@@ -298,22 +304,24 @@ def test_fh01_or34_forward_auth_untrusted_peer_ignored() -> None:
         (b"x-original-url", b"https://evil.example/evil"),
         (b"x-envoy-original-path", b"/evil"),
     )
-    answer = ask(harness, *fields, *BROWSER, peer=STRANGER)
+    response = ask(harness, *fields, *BROWSER, peer=UNTRUSTED)
     assert (
-        location(answer)
+        location(response)
         == "https://app.example.com/oauth2/sign_in?rd=/oauth2/forward_auth"
     )
     harness.log_in()
-    assert ask(harness, *fields, peer=STRANGER).status == 202  # for the stranger alone
+    assert (
+        ask(harness, *fields, peer=UNTRUSTED).status == 202
+    )  # for the untrusted peer only
 
 
 def test_forward_auth_login_does_not_return_to_endpoint() -> None:
     harness = behind(skip_provider_button=True)
-    answer = ask(harness, *BROWSER)
-    assert location(harness.finish_login(location(answer))) == "/"
+    response = ask(harness, *BROWSER)
+    assert location(harness.finish_login(location(response))) == "/"
 
 
-# -- a query that became a part of the path
+# -- query escaped as part of the path
 
 
 @pytest.mark.parametrize("endpoint", ["auth", "forward_auth"])
@@ -336,8 +344,8 @@ def test_query_escaped_by_nginx_restored(
     harness = behind()
     harness.log_in()
     for _ in range(2):
-        answer = ask(harness, target=f"/oauth2/{endpoint}{query}")
-        assert answer.status == status
+        response = ask(harness, target=f"/oauth2/{endpoint}{query}")
+        assert response.status == status
     assert ask(harness, target=f"/oauth2/{endpoint}{query}", jar={}).status in (
         400,
         401,
@@ -355,7 +363,7 @@ def test_sk26_similar_path_is_not_an_endpoint(path: str) -> None:
     assert ask(harness, target=path, jar={}).status in (400, 403)
 
 
-# -- whatever comes
+# -- arbitrary input
 
 
 @given(
@@ -381,16 +389,16 @@ def test_sk26_similar_path_is_not_an_endpoint(path: str) -> None:
         ),
         max_size=5,
     ),
-    st.sampled_from([GATEWAY, STRANGER, ""]),
+    st.sampled_from([GATEWAY, UNTRUSTED, ""]),
     st.one_of(st.just(b""), st.binary(max_size=30).map(lambda tail: b"/" + tail)),
 )
 def test_forward_auth_arbitrary_fields_never_allowed(
     fields: Any, peer: str, tail: bytes
 ) -> None:
     harness = WORLD
-    answer = harness.get(b"/oauth2/forward_auth" + tail, *fields, peer=peer, jar={})
-    assert answer.status in (302, 400, 401)
-    for value in headers(answer, b"location"):
+    response = harness.get(b"/oauth2/forward_auth" + tail, *fields, peer=peer, jar={})
+    assert response.status in (302, 400, 401)
+    for value in headers(response, b"location"):
         assert value.startswith(b"https://")
         assert all(0x20 < byte < 0x7F for byte in value)
 
@@ -412,7 +420,7 @@ def test_forward_auth_any_original_accepted_or_rejected(
     assert not original.uri.startswith((b"//", b"/\\"))
 
 
-# -- the first moments
+# -- startup
 
 
 def test_login_waits_for_provider_metadata() -> None:
@@ -434,12 +442,12 @@ def test_login_waits_for_provider_metadata() -> None:
 def test_login_waits_for_running_discovery() -> None:
     harness = Harness(ready=False)
     warm_up = harness.proxy.warm_up()
-    next(warm_up)  # discovery is under way
+    next(warm_up)  # discovery is running
     flow = harness.proxy.handle(harness.request("/oauth2/start"))
     assert not isinstance(flow, Respond)
     effect: Any = next(flow)  # type: ignore[call-overload]
     assert type(effect).__name__ == "Sleep"
     harness.run(harness.proxy.warm_up())
-    answer = harness.decide(flow)
-    assert answer.status == 302  # type: ignore[union-attr]
+    response = harness.decide(flow)
+    assert response.status == 302  # type: ignore[union-attr]
     warm_up.close()

@@ -1,4 +1,4 @@
-"""Health checks by path and user agent, and queries with semicolons."""
+"""Health checks by path and User-Agent, and queries with semicolons."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_ping_default_answers_any_user_agent_at_default_path() -> None:
 
 
 def state(harness: Harness, target: str) -> bytes:
-    """The path that a login started with *target* returns to."""
+    """Return the path that a login started with *target* returns to."""
     answer = harness.get(target)
     callback = harness.idp.log_in(header(answer, b"location").decode(), "alice")
     return header(harness.get(callback.removeprefix("https://app.example.com")),

@@ -1,4 +1,4 @@
-"""Strict-Transport-Security: on what goes to browsers over https, and on nothing else."""
+"""Strict-Transport-Security: on responses to browsers over https only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def harness_with(**changes: Any) -> Harness:
     return Harness(settings(hsts=VALUE, upstreams=(upstream, files), **changes))
 
 
-def has_it(decision: Decision) -> bool:
+def has_hsts(decision: Decision) -> bool:
     fields = (
         decision.headers if isinstance(decision, Respond) else decision.response_headers
     )
@@ -27,7 +27,7 @@ def has_it(decision: Decision) -> bool:
 
 
 def test_hsts_added_to_responses_over_https() -> None:
-    """Pages, redirects, answers of flows, and those of upstreams."""
+    """Pages, redirects, responses of flows and of upstreams."""
     harness = harness_with()
     for target in (
         "/",
@@ -36,29 +36,29 @@ def test_hsts_added_to_responses_over_https() -> None:
         "/oauth2/userinfo",
         "/ping",
     ):
-        assert has_it(harness.send(target)), target
-        assert not has_it(harness.send(target, secure=False)), target
+        assert has_hsts(harness.send(target)), target
+        assert not has_hsts(harness.send(target, secure=False)), target
     harness.log_in()
     forward = harness.send("/")
     assert isinstance(forward, Forward)
-    assert has_it(forward)
-    assert not forward.reusable  # made for this answer
-    assert has_it(harness.send("/files/x"))
+    assert has_hsts(forward)
+    assert not forward.reusable  # built for this response
+    assert has_hsts(harness.send("/files/x"))
     failed = harness.proxy.upstream_failed(harness.request("/"), forward, "timeout")
-    assert has_it(failed)
+    assert has_hsts(failed)
 
 
 def test_hsts_not_added_to_auth_check() -> None:
     harness = harness_with()
-    assert not has_it(harness.get("/oauth2/auth"))
+    assert not has_hsts(harness.get("/oauth2/auth"))
     harness.log_in()
     harness.get("/oauth2/auth")
     assert harness.get("/oauth2/auth") is harness.get("/oauth2/auth")
 
 
 def test_hsts_added_for_forwarded_https_of_trusted_gateway() -> None:
-    """Whose word is believed."""
+    """X-Forwarded-Proto of a trusted peer counts."""
     harness = harness_with(reverse_proxy=True)
     https = (b"x-forwarded-proto", b"https")
-    assert has_it(harness.get("/", https, secure=False, peer="10.0.0.1"))
-    assert not has_it(harness.get("/", https, secure=False, peer="203.0.113.9"))
+    assert has_hsts(harness.get("/", https, secure=False, peer="10.0.0.1"))
+    assert not has_hsts(harness.get("/", https, secure=False, peer="203.0.113.9"))

@@ -1,4 +1,4 @@
-"""Headers made of claims and secrets: every kind of source, many values, none."""
+"""Identity headers: sources of each kind, with many values and none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queries and forms: order is kept, nothing is repaired, no constraint is lost."""
+"""Queries and forms: order, strictness, and constraints in either interpretation."""
 
 from __future__ import annotations
 
@@ -143,9 +143,9 @@ def test_parse_query_any_bytes_parsed_or_rejected(raw: bytes) -> None:
         pairs = parse_query(raw)
     except RequestError:
         return
-    # Nothing is lost, nothing is added: as the standard library reads it.
+    # The standard library finds the same pairs.
     assert pairs == parse_qsl(raw.decode(), keep_blank_values=True, errors="strict")
-    # What is read strictly is found by the tolerant reader of constraints too.
+    # `constraints` finds every pair that the strict parser finds.
     found = constraints(raw, ("a", "b"))
     for name in ("a", "b"):
         values = [value for key, value in pairs if key == name]

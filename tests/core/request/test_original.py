@@ -1,4 +1,4 @@
-"""The original request: who is believed, and what is too ambiguous to be believed."""
+"""The original request: trusted peers, and ambiguous fields that are rejected."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def request(
     host: str | None = "app.example.com",
     secure: bool = False,
 ) -> Request:
-    """A request of *peer* with the header *fields* after its Host."""
-    own = [("host", host)] if host is not None else []
+    """A request of *peer* with *fields* after its Host field."""
+    original = [("host", host)] if host is not None else []
     headers = tuple(
         (name.encode(), value if isinstance(value, bytes) else value.encode())
-        for name, value in [*own, *fields]
+        for name, value in [*original, *fields]
     )
     return Request(b"GET", target, headers, peer, secure)
 
 
-def refuses(*fields: tuple[str, str | bytes]) -> bool:
-    """Whether the gateway's *fields* are refused, and only when it sent them."""
+def is_rejected(*fields: tuple[str, str | bytes]) -> bool:
+    """Return whether *fields* are rejected from the gateway, and from it only."""
     untrusted = LISTED.original(request(*fields, peer=ATTACKER))
     assert untrusted == LISTED.original(request(peer=ATTACKER))
     try:
@@ -85,10 +85,10 @@ def test_original_from_trusted_gateway() -> None:
 
 
 def test_original_without_forwarded_fields_is_request() -> None:
-    own = OriginalRequest(b"GET", "https", "app.example.com", b"/x?y", GATEWAY)
-    trusted = replace(own, trusted=True)
+    original = OriginalRequest(b"GET", "https", "app.example.com", b"/x?y", GATEWAY)
+    trusted = replace(original, trusted=True)
     assert LISTED.original(request(target=b"/x?y", secure=True)) == trusted
-    assert OFF.original(request(*FORWARDED, target=b"/x?y", secure=True)) == own
+    assert OFF.original(request(*FORWARDED, target=b"/x?y", secure=True)) == original
 
 
 def test_fh01_forwarded_fields_of_public_peer_ignored() -> None:
@@ -127,7 +127,7 @@ def test_fh01_forwarded_fields_of_public_peer_ignored() -> None:
 )
 def test_fh02_default_trusted_proxies_are_private(peer: str, trusted: bool) -> None:
     assert PRIVATE.trusts(peer) is trusted
-    assert PRIVATE.trusts(peer) is trusted  # the remembered verdict
+    assert PRIVATE.trusts(peer) is trusted  # the cached result
     assert not OFF.trusts(peer)
 
 
@@ -150,15 +150,15 @@ def test_fh04_original_ignores_x_original_url() -> None:
 )
 def test_fh05_fh20_repeated_field_rejected(name: str) -> None:
     good = dict(FORWARDED)[name]
-    assert not refuses((name, good))
-    assert refuses((name, good), (name, good))
+    assert not is_rejected((name, good))
+    assert is_rejected((name, good), (name, good))
 
 
 @pytest.mark.parametrize(
     "uri", ["/public/, /admin", "/public/,/admin", "/public/,\t/admin"]
 )
 def test_fh05_comma_list_of_uris_rejected(uri: str) -> None:
-    assert refuses(("x-forwarded-uri", uri))
+    assert is_rejected(("x-forwarded-uri", uri))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_fh05_comma_list_of_uris_rejected(uri: str) -> None:
     ],
 )
 def test_fh07_malformed_forwarded_uri_rejected(uri: str | bytes) -> None:
-    assert refuses(("x-forwarded-uri", uri))
+    assert is_rejected(("x-forwarded-uri", uri))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_fh07_malformed_forwarded_uri_rejected(uri: str | bytes) -> None:
     ],
 )
 def test_fh08_forwarded_uri_not_in_origin_form_rejected(uri: str) -> None:
-    assert refuses(("x-forwarded-uri", uri))
+    assert is_rejected(("x-forwarded-uri", uri))
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_original_valid_forwarded_uri_unchanged(uri: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET, POST", "G ET", "", "GET\t", "GE(T)"])
 def test_fh10_forwarded_method_must_be_token(method: str) -> None:
-    assert refuses(("x-forwarded-method", method))
+    assert is_rejected(("x-forwarded-method", method))
 
 
 @pytest.mark.parametrize("method", ["get", "TRACE", "PROPFIND"])
@@ -264,7 +264,7 @@ def test_fh13_forwarded_for_of_public_peer_ignored(spoofed: str) -> None:
         ([f"127.0.0.1, {ATTACKER}, {GATEWAY}"], ATTACKER),
         ([", ".join([GATEWAY] * 50)], GATEWAY),
         ([ATTACKER + ", 198.51.100.7" * 31], ATTACKER),
-        # More hops than are walked: nobody vouches for what is further left.
+        # More hops than are checked: addresses further left are not vouched for.
         ([ATTACKER + ", 198.51.100.7" * 33], "198.51.100.7"),
         (["1.2.3.4" + " " * 100], GATEWAY),
     ],
@@ -337,7 +337,7 @@ def test_fh17_ipv4_mapped_address_and_network_match_ipv4() -> None:
     everything = AddressSet(["::ffff:0:0/96"])
     assert ATTACKER in everything
     assert "2001:db8::1" not in everything
-    # Other networks of IPv6 hold no IPv4 address.
+    # Other IPv6 networks contain no IPv4 address.
     assert ATTACKER not in AddressSet(["::/0", "64:ff9b::/96"])
     assert LISTED.trusts(f"::ffff:{GATEWAY}")
 
@@ -371,9 +371,9 @@ def test_host_name_keeps_brackets_of_ipv6() -> None:
 
 
 def test_fh20_list_of_hosts_rejected() -> None:
-    assert refuses(("x-forwarded-host", "app.example.com, evil.com"))
-    assert refuses(("x-forwarded-host", "app.example.com,evil.com"))
-    assert refuses(("x-forwarded-host", ""))
+    assert is_rejected(("x-forwarded-host", "app.example.com, evil.com"))
+    assert is_rejected(("x-forwarded-host", "app.example.com,evil.com"))
+    assert is_rejected(("x-forwarded-host", ""))
 
 
 def test_fh23_or37_scheme_of_public_peer_ignored() -> None:
@@ -387,21 +387,21 @@ def test_fh23_or37_scheme_of_public_peer_ignored() -> None:
         (["https"], "https"),
         (["HTTPS"], "https"),
         (["Http"], "http"),
-        (["javascript"], "own"),
-        (["https,http"], "own"),
-        (["https", "https"], "own"),
-        ([""], "own"),
-        ([" https"], "own"),
+        (["javascript"], "default"),
+        (["https,http"], "default"),
+        (["https", "https"], "default"),
+        ([""], "default"),
+        ([" https"], "default"),
     ],
 )
 @pytest.mark.parametrize("secure", [True, False])
 def test_or37_forwarded_scheme_must_be_http_or_https(
     values: list[str], scheme: str, secure: bool
 ) -> None:
-    own = "https" if secure else "http"
+    default = "https" if secure else "http"
     fields = (("x-forwarded-proto", value) for value in values)
     original = LISTED.original(request(*fields, secure=secure))
-    assert original.scheme == (own if scheme == "own" else scheme)
+    assert original.scheme == (default if scheme == "default" else scheme)
 
 
 @pytest.mark.parametrize(
@@ -513,7 +513,7 @@ def test_original_target_must_be_in_origin_form(target: bytes, peer: str) -> Non
 
 
 def test_original_target_with_two_slashes_accepted() -> None:
-    # Not a gateway's claim but what will be forwarded; rules judge it as ambiguous.
+    # The target is forwarded as it is; for rules, it is ambiguous.
     assert LISTED.original(request(target=b"//x", peer=ATTACKER)).uri == b"//x"
 
 

@@ -1,4 +1,4 @@
-"""Trace context: what is passed on, and what is dropped."""
+"""Trace context: forwarded if valid, else dropped."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_trace_id_any_bytes(value: bytes) -> None:
 def test_trace_context_forwarded_or_dropped(
     values: list[bytes], passed: list[bytes]
 ) -> None:
-    """The state goes with its parent."""
+    """The tracestate is dropped with its traceparent."""
     app = UpstreamSettings(id="app", uri="http://10.0.0.9:8080/")
     harness = Harness(settings(upstreams=(app,)))
     harness.log_in()

@@ -1,4 +1,4 @@
-"""What is wrong with the settings of providers, each in one line."""
+"""Problems of provider settings, one line each."""
 
 from __future__ import annotations
 
