@@ -30,6 +30,7 @@ from .matchers import MatchResult, RequestMatcher, UserMatcher
 
 MAX_CACHED_RESULTS = 4096  # hosts, methods and paths, or sets of forwarded headers
 MAX_CACHED_BYTES = 512  # bytes of a path or of forwarded headers worth caching
+MAX_AMBIGUOUS_BYTES = 4096  # bytes of an ambiguous path whose variants are computed
 MAX_DECODINGS = 3  # percent-decodings that a chain of servers may apply
 # Set by the forward-auth endpoint. No client can send it: ":" is not a token character.
 TAIL_FIELD = b":original-uri"
@@ -199,21 +200,26 @@ class RuleTable:
 def path_variants(path: bytes | None) -> tuple[tuple[str | None, ...], bool]:
     """Return the decodings of *path* that servers may use, and whether it has only one.
 
-    The decoding of None, a path that the gateway did not send, is unknown: None.
+    None is an unknown path: the gateway did not send it, or it is ambiguous and longer
+    than `MAX_AMBIGUOUS_BYTES`, because the variants of long paths take too much time.
     """
     if path is None:
         return (None,), False
     decoded = unambiguous_path(path)
     if decoded is not None and normalize("NFKC", decoded) == decoded:
         return (decoded,), True
+    if len(path) > MAX_AMBIGUOUS_BYTES:
+        return (None,), False
     encoded = [path]
     for _ in range(MAX_DECODINGS):
         encoded.append(unquote_to_bytes(encoded[-1]))
+    decodings = dict.fromkeys(raw.decode("utf-8", "replace") for raw in encoded)
+    texts = dict.fromkeys(
+        text for decoding in decodings for text in _variants(decoding)
+    )
     variants: dict[str | None, None] = {}
-    for raw in encoded:
-        text = raw.decode("utf-8", "replace")
-        for variant in _variants(text):
-            variants |= dict.fromkeys((variant, *_normalizations(variant)))
+    for text in texts:
+        variants |= dict.fromkeys((text, *_normalizations(text)))
     return tuple(variants), False
 
 

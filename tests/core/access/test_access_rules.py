@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from authproxy_core import Forward, Respond, SettingsError
 from authproxy_core.access.matchers import ConditionMatcher, UserMatcher
 from authproxy_core.access.rules import (
+    MAX_AMBIGUOUS_BYTES,
     MAX_CACHED_RESULTS,
     AccessRules,
     RuleResult,
@@ -261,6 +262,15 @@ def test_sk_segment_that_some_servers_drop_keeps_the_path_protected(
     rules = table(rule("/admin/", policy="deny"), rule("/", policy="public"))
     for path in (f"/x/../admin/{segment}/../secret", f"/x/../{segment}/admin/secret"):
         assert rules.evaluate("a", b"GET", path.encode()).policy == "deny", path
+
+
+def test_rule_table_long_ambiguous_path_must_meet_all_rules() -> None:
+    rules = table(rule("/x/", groups=("staff",)), rule("/y/", policy="deny"))
+    path = b"/x//".ljust(MAX_AMBIGUOUS_BYTES, b"a")
+    assert rules.evaluate("a", b"GET", path).policy == "login"
+    assert rules.evaluate("a", b"GET", path + b"a").policy == "deny"
+    plain = path.replace(b"//", b"/a") + b"a"
+    assert rules.evaluate("a", b"GET", plain).policy == "login"
 
 
 def test_rule_table_encoded_slash_requires_login_and_matching_rules() -> None:
