@@ -13,11 +13,13 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from msgspec import Struct
 
-from .errors import EffectError
+from .errors import EffectError, StoreError
 from .messages import Decision, Headers, Response
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+STORE_RETRY_DELAYS = (0.1, 0.4, 1.0)  # seconds
 
 
 class Effect(Struct, Generic[T], frozen=True):
@@ -72,12 +74,17 @@ class LoadAll(Effect[tuple[bytes | None, ...]], frozen=True):
     keys: tuple[str, ...]
 
 
-class Save(Effect[None], frozen=True):
-    """Set the value of a key for ``ttl`` seconds (0: no expiry). Raises `StoreError`."""
+class Save(Effect[bool], frozen=True):
+    """Set the value of a key for ``ttl`` seconds (0: no expiry). Raises `StoreError`.
+
+    With ``expected`` (b"": no value), the value is set only if the present value is
+    this one; False if it is not.
+    """
 
     key: str
     value: bytes
     ttl: float
+    expected: bytes | None = None
 
 
 class Delete(Effect[None], frozen=True):
@@ -166,6 +173,16 @@ def with_lock(
         raise
     yield from release_quietly(key, local=local)
     return result
+
+
+def retry_store(start: Callable[[], Flow[R]]) -> Flow[R]:
+    """Run the flow of *start*, again after each of `STORE_RETRY_DELAYS` if it fails."""
+    for delay in STORE_RETRY_DELAYS:
+        try:
+            return (yield from start())
+        except StoreError:
+            yield from Sleep(delay)
+    return (yield from start())
 
 
 def release_quietly(key: str, *, local: bool = False) -> Flow[None]:

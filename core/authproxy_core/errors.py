@@ -44,6 +44,12 @@ class StoreError(EffectError):
     code = "store_unavailable"
 
 
+class ConflictError(AuthProxyError):
+    """Another process has saved the session since it was loaded."""
+
+    code = "session_conflict"
+
+
 class BodyTooLarge(EffectError):
     """The request's body exceeds the limit of `ReadBody`."""
 

@@ -81,8 +81,11 @@ class MemoryStore:
                 return self.get(key)
             case LoadAll(keys):
                 return tuple(self.get(key) for key in keys)
-            case Save(key, value, ttl):
+            case Save(key, value, ttl, expected):
+                if expected is not None and (self.get(key) or b"") != expected:
+                    return False
                 self.put(key, value, ttl)
+                return True
             case Delete(key):
                 self.values.pop(key, None)
                 self._notify(key)

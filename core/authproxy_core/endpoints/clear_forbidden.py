@@ -19,7 +19,7 @@ from ..login.context import Context
 from ..messages import Decision, Headers, Request, Respond
 from ..pages import challenge
 from ..pages.outcomes import resolve_outcome
-from ..sessions.session_resolver import ended_session
+from ..sessions.session_resolver import ended_session, load_any
 from .middleware import Handler
 
 # Reasons of `Context.denial_reason`; "query" is checked first and may hide one of them.
@@ -108,7 +108,7 @@ def _is_denied(context: Context, request: Request) -> Flow[bool]:
         return False
     if entry.needs_load:
         try:
-            loaded = yield from context.sessions.load_any(request.headers, entry)
+            loaded = yield from load_any(context, request, entry)
         except StoreError:
             return False
         if loaded is None:

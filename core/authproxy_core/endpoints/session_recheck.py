@@ -11,6 +11,7 @@ from ..effects import Flow
 from ..errors import StoreError
 from ..login.context import Context
 from ..messages import Forward, Request
+from ..sessions.session_resolver import load_any
 
 WITHOUT_SESSION = (BEARER, BASIC, "skipped")  # reason codes
 
@@ -30,7 +31,7 @@ def is_session_valid(
         return False
     if entry.needs_load:
         try:
-            entry = yield from context.sessions.load_any(request.headers, entry)
+            entry = yield from load_any(context, request, entry)
         except StoreError:
             return True
     if entry is None or context.clock() >= entry.ends_at:

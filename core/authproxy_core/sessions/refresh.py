@@ -11,9 +11,7 @@ session could not be built, because the provider may have revoked the old refres
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
 
 import msgspec
 
@@ -24,11 +22,18 @@ from ..effects import (
     LoadAll,
     Lock,
     Save,
-    Sleep,
     release_quietly,
+    retry_store,
     with_lock,
 )
-from ..errors import AuthProxyError, ProviderError, SealError, StoreError, TokenError
+from ..errors import (
+    AuthProxyError,
+    ConflictError,
+    ProviderError,
+    SealError,
+    StoreError,
+    TokenError,
+)
 from ..messages import Event, EventKind, Request
 from ..session import Session
 from .context import ResolvedSession, SessionContext
@@ -42,11 +47,8 @@ from .refresh_cache import (
 )
 from .session_cache import SavedSession, SessionEntry
 
-R = TypeVar("R")
-
 LOCK_TTL = 180.0  # seconds; longer than the sum of all timeouts while it is held
 LOCK_WAIT = 20.0  # seconds that a request waits for a concurrent refresh
-SAVE_RETRY_DELAYS = (0.1, 0.4, 1.0)  # seconds; a lost result cannot be refreshed again
 SESSION_ENDED = b"-"  # record in place of a cookie value
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -202,8 +204,10 @@ def refresh_cookie_session(refresh: _Refresh) -> Flow[ResolvedSession]:
         yield from _share_tokens(refresh)
         return refresh.failed(error)
     refresh.cache.put_result(refresh.generation, RefreshResult(saved.entry.sealed))
-    if refresh.sessions.has_store and (yield from _share_result(refresh, saved)):
-        return refresh.ended()
+    if refresh.sessions.has_store:
+        other = yield from _share_result(refresh, saved)
+        if other is not None:
+            return other
     return refresh.refreshed(saved)
 
 
@@ -225,7 +229,7 @@ def refresh_stored_session(refresh: _Refresh, ticket: Ticket) -> Flow[ResolvedSe
         session = yield from _request_session(refresh, entry, pending)
         if refresh.cache.has_ended(refresh.identity):
             return refresh.ended()
-        saved = yield from _replace_stored(refresh, entry, ticket, session)
+        replaced = yield from _replace_stored(refresh, entry, ticket, session)
     except StoreError:
         raise
     except AuthProxyError as error:
@@ -233,7 +237,9 @@ def refresh_stored_session(refresh: _Refresh, ticket: Ticket) -> Flow[ResolvedSe
             return (yield from _end_stored_session(refresh, entry, error))
         yield from _store_tokens(refresh, entry, ticket)
         return refresh.failed(error)
-    return refresh.refreshed(saved) if saved is not None else refresh.ended()
+    if isinstance(replaced, SavedSession):
+        return refresh.refreshed(replaced)
+    return refresh.ended() if replaced is None else refresh.with_cookies(replaced)
 
 
 # -- locks and results of concurrent refreshes
@@ -315,29 +321,47 @@ def _request_tokens(
 # -- sessions in cookies
 
 
-def _share_result(refresh: _Refresh, saved: SavedSession) -> Flow[bool]:
-    """Share the new cookie; return whether the session was revoked meanwhile."""
+def _share_result(
+    refresh: _Refresh, saved: SavedSession
+) -> Flow[ResolvedSession | None]:
+    """Share the new cookie; return the outcome that takes its place, None: none.
+
+    The session was revoked meanwhile, or this refresh lost its lock, and another
+    process refreshed the session.
+    """
+    value, other = saved.entry.sealed, None
     try:
-        yield from _retry_store(lambda: _save_result(refresh, saved.entry.sealed))
-        revoked = yield from _retry_store(lambda: _is_revoked(refresh))
+        if not (yield from retry_store(lambda: _save_result(refresh, value, b""))):
+            key = refresh.store_key("renewed")
+            data = yield from retry_store(lambda: iter(Load(key)))
+            other = refresh.read_result(data)
+        revoked = yield from retry_store(lambda: _is_revoked(refresh))
     except StoreError as error:
         # The new session is valid, but other processes cannot find it.
         refresh.keeps_lock = True
         refresh.context.on_event(_event("refresh_not_shared", refresh.entry, error))
-        return False
+        return None
     if revoked:
         refresh.cache.put_result(refresh.generation, RefreshResult(None))
         with suppress(StoreError):
             yield from _save_result(refresh, SESSION_ENDED)
             yield from refresh.sessions.revoke(saved.entry)
-    return revoked
+        return refresh.ended()
+    if other is None or other.value == value:  # a repeated save finds its own value
+        return None
+    return (yield from _use_result(refresh, other))
 
 
-def _save_result(refresh: _Refresh, value: bytes) -> Flow[None]:
-    """Save a cookie value for requests that carry the old cookie."""
+def _save_result(
+    refresh: _Refresh, value: bytes, expected: bytes | None = None
+) -> Flow[bool]:
+    """Save a cookie value for requests that carry the old cookie.
+
+    With *expected* b"", returns False if another process has saved one.
+    """
     key = refresh.store_key("renewed")
     record = refresh.sessions.formats.seal_record(key, value)
-    yield from Save(key, record, OLD_COOKIE_GRACE)
+    return (yield from Save(key, record, OLD_COOKIE_GRACE, expected)) is not False
 
 
 def _share_tokens(refresh: _Refresh) -> Flow[None]:
@@ -375,20 +399,43 @@ def _end_cookie_session(
 
 def _replace_stored(
     refresh: _Refresh, entry: SessionEntry, ticket: Ticket, session: Session
-) -> Flow[SavedSession | None]:
-    """Save *session* under its ticket; None if the session was revoked meanwhile."""
-    # oauth2-proxy ends a session by deleting it.
-    if (yield from _retry_store(lambda: iter(Load(ticket.id)))) is None:
-        return None
-    saved = yield from _retry_store(
-        lambda: refresh.sessions.rewrite(entry, session, refresh.browser)
-    )
+) -> Flow[SavedSession | SessionEntry | None]:
+    """Save *session* under its ticket; None if the session was revoked meanwhile.
+
+    If this refresh lost its lock, and another process has saved a newer session, that
+    one is returned.
+    """
+    data = yield from retry_store(lambda: iter(Load(ticket.id)))
+    if data is None:
+        return None  # oauth2-proxy ends a session by deleting it
+    if not _holds(refresh, entry, ticket, data):
+        return (yield from refresh.sessions.load(entry))
+    try:
+        saved = yield from retry_store(
+            lambda: refresh.sessions.rewrite(entry, session, refresh.browser, data)
+        )
+    except ConflictError:
+        # Also a repeated save, whose first reply was lost, finds another value.
+        return (yield from refresh.sessions.load(entry))
     # Sign-out writes the revocation mark, then deletes: this refresh either sees the
     # mark, or its write is deleted.
-    if (yield from _retry_store(lambda: _is_revoked(refresh))):
+    if (yield from retry_store(lambda: _is_revoked(refresh))):
         yield from Delete(ticket.id)
         return None
     return saved
+
+
+def _holds(refresh: _Refresh, entry: SessionEntry, ticket: Ticket, data: bytes) -> bool:
+    """Return whether the stored *data* is the session of *entry*."""
+    try:
+        stored = refresh.sessions.formats.unseal_stored(ticket, data)
+    except SealError:
+        return False
+    session = entry.session
+    return (stored.created_at, stored.refresh_token) == (
+        session.created_at,
+        session.refresh_token,
+    )
 
 
 def _store_tokens(refresh: _Refresh, entry: SessionEntry, ticket: Ticket) -> Flow[None]:
@@ -426,16 +473,6 @@ def _end_stored_session(
 
 def _is_revoked(refresh: _Refresh) -> Flow[bool]:
     return (yield from Load(refresh.revocation_key)) is not None
-
-
-def _retry_store(start: Callable[[], Flow[R]]) -> Flow[R]:
-    """Run the flow of *start*, again after each of `SAVE_RETRY_DELAYS` if it fails."""
-    for delay in SAVE_RETRY_DELAYS:
-        try:
-            return (yield from start())
-        except StoreError:
-            yield from Sleep(delay)
-    return (yield from start())
 
 
 def _is_fatal(error: AuthProxyError) -> bool:

@@ -79,6 +79,22 @@ def _resolve(
     return ResolvedSession(entry, headers)
 
 
+def load_any(
+    context: SessionContext, request: Request, entry: SessionEntry
+) -> Flow[SessionEntry | None]:
+    """Return the newest session in the cookies of *request* that has not ended.
+
+    *entry* is one of them. Raises `StoreError`.
+    """
+    for candidate in context.sessions.candidates(request.headers, entry):
+        loaded: SessionEntry | None = candidate
+        if candidate.needs_load:
+            loaded = yield from context.sessions.load(candidate)
+        if loaded is not None:
+            return loaded
+    return None
+
+
 def ended_session(context: SessionContext, request: Request) -> ResolvedSession:
     """No session, and Set-Cookie fields that clear its cookies."""
     cleared = context.sessions.clear(context.browser(request))

@@ -14,7 +14,7 @@ from math import inf
 import msgspec
 
 from ..effects import Flow, LoadAll, Save
-from ..errors import SealError, StoreError
+from ..errors import ConflictError, SealError, StoreError
 from ..messages import Header, Headers
 from ..session import Session
 from ..settings.credentials import HTPASSWD
@@ -247,21 +247,6 @@ class Sessions:
 
     # -- reading from the store
 
-    def load_any(
-        self, headers: Iterable[Header], entry: SessionEntry
-    ) -> Flow[SessionEntry | None]:
-        """Return the newest session in a request's cookies that has not ended.
-
-        *entry* is one of them. Raises `StoreError`.
-        """
-        for candidate in self.candidates(headers, entry):
-            loaded: SessionEntry | None = candidate
-            if candidate.needs_load:
-                loaded = yield from self.load(candidate)
-            if loaded is not None:
-                return loaded
-        return None
-
     def load(self, entry: SessionEntry) -> Flow[SessionEntry | None]:
         """Load a stored session, or check a cookie session for revocation.
 
@@ -369,15 +354,20 @@ class Sessions:
         return saved
 
     def rewrite(
-        self, entry: SessionEntry, session: Session, browser: Browser
+        self,
+        entry: SessionEntry,
+        session: Session,
+        browser: Browser,
+        stored: bytes | None = None,
     ) -> Flow[SavedSession]:
         """Save *session* in place of the session of *entry*, under the same ticket.
 
-        Raises `SealError` if it needs too many cookies, and `StoreError`.
+        Raises `SealError` if it needs too many cookies, `ConflictError` if the store no
+        longer holds *stored* for the ticket, and `StoreError`.
         """
         if self._idle_timeout:
             session = msgspec.structs.replace(session, last_used_at=self._clock())
-        saved = yield from self._save(session, entry.ticket, browser)
+        saved = yield from self._save(session, entry.ticket, browser, stored)
         ticket = saved.entry.ticket
         if ticket is not None and (
             entry.ticket is None or self.index.is_renewal_due(entry.session, session)
@@ -386,7 +376,11 @@ class Sessions:
         return saved
 
     def _save(
-        self, session: Session, ticket: Ticket | None, browser: Browser
+        self,
+        session: Session,
+        ticket: Ticket | None,
+        browser: Browser,
+        stored: bytes | None = None,
     ) -> Flow[SavedSession]:
         if ticket is None and self._settings.backend == "cookie":
             minimal = without_tokens(session) if self._cookie.minimal else session
@@ -396,7 +390,8 @@ class Sessions:
         ticket = ticket or self.formats.new_ticket()
         data = self.formats.seal_stored(ticket, session)
         ttl = self._lifetimes.store_ttl(session, self._clock())
-        yield from Save(ticket.id, data, ttl)
+        if (yield from Save(ticket.id, data, ttl, stored)) is False:
+            raise ConflictError("another process has saved this session")
         entry = SessionEntry(
             session,
             self.formats.write_ticket(ticket, session.created_at),

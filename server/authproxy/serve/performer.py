@@ -104,7 +104,9 @@ class Performer:
         return {
             Load: lambda one: run("load", store.load(one.key)),
             LoadAll: lambda one: run("load_all", store.load_all(one.keys)),
-            Save: lambda one: run("save", store.save(one.key, one.value, one.ttl)),
+            Save: lambda one: run(
+                "save", store.save(one.key, one.value, one.ttl, one.expected)
+            ),
             Delete: lambda one: run("delete", store.delete(one.key)),
             Add: lambda one: run("add", store.add(one.key, one.member, one.ttl)),
             Members: lambda one: run("members", store.members(one.key)),

@@ -56,8 +56,14 @@ class Store(Protocol):
     async def load_all(self, keys: tuple[str, ...]) -> tuple[bytes | None, ...]:
         """Return the values of *keys*, in their order, with one exchange."""
 
-    async def save(self, key: str, value: bytes, ttl: float) -> None:
-        """Set *key* to *value*."""
+    async def save(
+        self, key: str, value: bytes, ttl: float, expected: bytes | None = None
+    ) -> bool:
+        """Set *key* to *value*.
+
+        With *expected* (b"": no value), do so only if that is the present value, in one
+        step; return False if it is not.
+        """
 
     async def delete(self, key: str) -> None:
         """Delete the value or set of *key*."""

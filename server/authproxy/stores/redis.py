@@ -39,6 +39,11 @@ MEMBERS = (
     + "return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. string.format('%.0f', now), "
     "'+inf', 'LIMIT', 0, ARGV[1])"
 )
+REPLACE = (
+    "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end "
+    "if ARGV[3] == '0' then redis.call('SET', KEYS[1], ARGV[2]) "
+    "else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end return 1"
+)
 RELEASE = (
     "if redis.call('GET', KEYS[1]) == ARGV[1] then "
     "return redis.call('DEL', KEYS[1]) end return 0"
@@ -225,14 +230,22 @@ class RedisStore:
         replies = await self._router.call(keys[0], "MGET", *keys)
         return tuple(map(_check_length, replies))
 
-    async def save(self, key: str, value: bytes, ttl: float) -> None:
-        """Set *key* to *value*."""
+    async def save(
+        self, key: str, value: bytes, ttl: float, expected: bytes | None = None
+    ) -> bool:
+        """Set *key* to *value*; with *expected*, only if that is the present value."""
         if len(value) > MAX_VALUE:
             raise StoreError(
                 f"got a value of {len(value)} bytes, expected at most {MAX_VALUE}"
             )
-        expiry = ("PX", _milliseconds(ttl)) if ttl else ()
-        await self._write(key, "SET", key, value, *expiry)
+        lifetime = _milliseconds(ttl) if ttl else 0
+        if expected:
+            replace = ("EVAL", REPLACE, 1, key, expected, value, lifetime)
+            return bool(await self._write(key, *replace))
+        options = ("PX", lifetime) if ttl else ()
+        absent = () if expected is None else ("NX",)
+        reply = await self._write(key, "SET", key, value, *options, *absent)
+        return reply is not None
 
     async def delete(self, key: str) -> None:
         """Delete the value or set of *key*."""

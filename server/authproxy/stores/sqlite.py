@@ -96,15 +96,24 @@ class SqliteStore:
         job = partial(sqlite_file.members, key=key, now=self._clock())
         return await self._reader.run(job, READ_TIMEOUT)
 
-    async def save(self, key: str, value: bytes, ttl: float) -> None:
-        """Set *key* to *value*."""
+    async def save(
+        self, key: str, value: bytes, ttl: float, expected: bytes | None = None
+    ) -> bool:
+        """Set *key* to *value*; with *expected*, only if that is the present value."""
         if len(value) > MAX_VALUE:
             raise StoreError(
                 f"got a value of {len(value)} bytes, expected at most {MAX_VALUE}"
             )
         now, ends_at = self._lifetime(ttl)
-        job = partial(sqlite_file.save, key=key, value=value, ends_at=ends_at, now=now)
-        await self._writer.run(job, WRITE_TIMEOUT)
+        job = partial(
+            sqlite_file.save,
+            key=key,
+            value=value,
+            ends_at=ends_at,
+            now=now,
+            expected=expected,
+        )
+        return await self._writer.run(job, WRITE_TIMEOUT)
 
     async def delete(self, key: str) -> None:
         """Delete the value or set of *key*."""

@@ -213,15 +213,25 @@ def _last_change(connection: sqlite3.Connection) -> int:
 
 
 def save(
-    connection: sqlite3.Connection, key: str, value: bytes, ends_at: float, now: float
-) -> None:
-    """Set *key* to *value*."""
+    connection: sqlite3.Connection,
+    key: str,
+    value: bytes,
+    ends_at: float,
+    now: float,
+    expected: bytes | None = None,
+) -> bool:
+    """Set *key* to *value*; with *expected*, only if that is the present value."""
+    if expected is not None:
+        [present] = load(connection, (key,), now)
+        if (present or b"") != expected:
+            return False
     connection.execute(
         "INSERT INTO entry VALUES (?, ?, ?) ON CONFLICT (key) "
         "DO UPDATE SET value = excluded.value, ends_at = excluded.ends_at",
         (key, value, ends_at),
     )
     _record_change(connection, key, now)
+    return True
 
 
 def delete(connection: sqlite3.Connection, key: str, now: float) -> None:

@@ -527,3 +527,84 @@ def test_lo08_sign_out_final_although_store_fails(kind: str) -> None:
     )
     fleet.finish(run)
     assert run.result.status in (401, 503)
+
+
+@kinds
+@pytest.mark.parametrize("last", [Load, Save])
+def test_refresh_after_lost_lock_keeps_newer_session(kind: str, last: type) -> None:
+    """Compare and swap: the lock expired, and another process refreshed meanwhile."""
+    fleet = fleet_of(kind)
+    fleet.harness.config.rotate_refresh_tokens = False
+    fleet.clock.now += 61
+    old = dict(fleet.harness.jar)
+    request = fleet.harness.request("/oauth2/auth", jar=old)
+    slow = Run(fleet[0], fleet[0].proxy.handle(request))
+    redeemed = False
+    while not (redeemed and isinstance(slow.effect, last)):
+        redeemed = redeemed or isinstance(slow.effect, Fetch)
+        slow.step()
+    fleet.store.locks.clear()  # it expired
+    fleet.clock.now += 1
+    quick = fleet[1].get("/oauth2/auth", jar=fleet.harness.jar)
+    assert quick.status == 202
+    before = dict(fleet.store.values)
+    fleet.finish(slow)
+    assert slow.result.status == 202
+    keep_cookies(old, slow.result)
+    assert fleet.store.values == before
+    # Both browsers continue with the session of the quick refresh.
+    assert header(slow.result, b"authorization") == header(quick, b"authorization")
+    assert fleet[1].get("/oauth2/auth", jar=old).status == 202
+
+
+@kinds
+def test_refresh_save_with_lost_reply_keeps_own_session(kind: str) -> None:
+    """The store sets the value, but the reply is lost: the repeated save conflicts."""
+    fleet = fleet_of(kind)
+    fleet.clock.now += 61
+    lost = []
+
+    def failing(effect: Any) -> bool:
+        if not isinstance(effect, Save) or effect.expected is None or lost:
+            return False
+        fleet.store.put(effect.key, effect.value, effect.ttl)
+        lost.append(effect)
+        return True
+
+    fleet.store.failing = failing
+    response = fleet[0].get("/oauth2/auth")
+    assert response.status == 202
+    assert lost
+    assert headers(response, b"set-cookie")
+    for process in fleet.processes:
+        assert process.get("/oauth2/auth").status == 202
+    assert fleet.idp.count("token") == 1
+
+
+@in_store
+def test_refresh_of_replaced_unreadable_session_ends_it(kind: str) -> None:
+    fleet = fleet_of(kind)
+    fleet.clock.now += 61
+    [key] = fleet.store.held("_oauth2_proxy-")
+
+    def fetch(effect: Fetch) -> Any:
+        fleet.store.put(key, b"replaced", 100.0)
+        return fleet.idp.fetch(effect)
+
+    fleet.harness.on_fetch = fetch
+    assert fleet[0].get("/oauth2/auth").status == 401
+    assert fleet.store.get(key) == b"replaced"
+
+
+@in_store
+@pytest.mark.parametrize("length", range(12))
+def test_stored_session_shorter_than_a_nonce_is_cleared(kind: str, length: int) -> None:
+    """oauth2-proxy 7.15.4 panics at such a value (changes of 7.15.6, section 14)."""
+    fleet = fleet_of(kind)
+    [key] = fleet.store.held("_oauth2_proxy-")
+    fleet.store.put(key, b"\0" * length, 100.0)
+    for process in fleet.processes:
+        jar = dict(fleet.harness.jar)
+        assert process.get("/oauth2/auth", jar=jar).status == 401
+        assert not jar
+    assert fleet[0].get("/page").status == 403  # the sign-in page

@@ -167,6 +167,29 @@ def test_values_saved_loaded_and_deleted(backend: Backend) -> None:
     with_store(backend, body)
 
 
+def test_save_only_if_present_value_is_expected(backend: Backend) -> None:
+    """Compare and swap: of several writers with one expectation, one succeeds."""
+
+    async def body(store: Store) -> None:
+        assert await store.save(key("cas"), b"one", 60.0, b"")
+        assert not await store.save(key("cas"), b"two", 60.0, b"")
+        assert not await store.save(key("cas"), b"two", 60.0, b"other")
+        assert await store.load(key("cas")) == b"one"
+        saves = [store.save(key("cas"), b"%d" % n, 60.0, b"one") for n in range(9)]
+        results = await asyncio.gather(*saves)
+        assert sorted(results) == [False] * 8 + [True]
+        assert await store.load(key("cas")) == b"%d" % results.index(True)
+        assert await store.save(key("cas"), b"last", 0.0)
+        assert await store.save(key("cas"), b"short", 0.3, b"last")
+        await asyncio.sleep(0.35)
+        assert not await store.save(key("cas"), b"late", 60.0, b"short")
+        assert await store.save(key("cas"), b"first", 0.0, b"")
+        assert await store.save(key("cas"), b"binary\x00\xff", 0.0, b"first")
+        assert await store.load(key("cas")) == b"binary\x00\xff"
+
+    with_store(backend, body)
+
+
 def test_value_absent_after_ttl(backend: Backend) -> None:
     """A new value resets the TTL."""
 
