@@ -210,10 +210,10 @@ def test_huge_integers_become_text() -> None:
     assert bearer_status(idp.harness, signed_text(claims, numbers)) == 202
     audience = signed_text({"iss": ENDPOINTS_ISSUER}, {"aud": f"[{TOO_LARGE}]"})
     assert send_logout_token(idp.harness, audience) == 400
-    params = idp.begin()
+    params = idp.start_login()
     body = f"""{{"access_token": "a", "expires_in": {TOO_LARGE},
         "id_token": "{idp.id_token()}"}}""".encode()
-    idp.answers[f"POST {ENDPOINTS_ISSUER}/token"] = Response(200, (), body)
+    idp.responses[f"POST {ENDPOINTS_ISSUER}/token"] = Response(200, (), body)
     assert idp.finish(params).status == 302
 
 
