@@ -39,8 +39,8 @@ both = pytest.mark.parametrize("run", [drive_sync, run_async])
 
 def perform(effect: Effect[Any]) -> Any:
     match effect:
-        case Load("away"):
-            raise StoreError("away")
+        case Load("unavailable"):
+            raise StoreError("unavailable")
         case Load(key):
             return key.encode()
         case Offload(function):
@@ -58,7 +58,7 @@ def two_loads() -> Flow[bytes]:
 
 def recovers() -> Flow[str]:
     try:
-        yield from Load("away")
+        yield from Load("unavailable")
     except StoreError as error:
         value = yield from Load("c")
         return f"{error} {value!r}"
@@ -71,14 +71,14 @@ def immediate() -> Flow[int]:
 
 
 def fails() -> Flow[None]:
-    yield from Load("away")
+    yield from Load("unavailable")
 
 
 def offloads(function: Callable[[], Any]) -> Flow[Any]:
     return (yield from Offload(function))
 
 
-def answers() -> Flow[Decision]:
+def decision_flow() -> Flow[Decision]:
     yield from Load("a")
     return Respond(204)
 
@@ -90,7 +90,7 @@ def test_drive_sends_results_into_flow(run: Runner) -> None:
 
 @both
 def test_drive_throws_errors_into_flow(run: Runner) -> None:
-    assert run(recovers(), perform) == "away b'c'"
+    assert run(recovers(), perform) == "unavailable b'c'"
 
 
 @both
@@ -100,7 +100,7 @@ def test_drive_flow_without_effects_returns(run: Runner) -> None:
 
 @both
 def test_drive_uncaught_error_propagates(run: Runner) -> None:
-    with pytest.raises(StoreError, match="away"):
+    with pytest.raises(StoreError, match="unavailable"):
         run(fails(), perform)
 
 
@@ -117,10 +117,10 @@ def test_drive_stop_iteration_of_effect_does_not_end_flow(run: Runner) -> None:
         run(offloads(lambda: next(iter(()))), perform)
 
 
-@pytest.mark.parametrize("judge", [decide_sync, decide_async])
-def test_decide_accepts_decision_and_flow(judge: Decider) -> None:
-    assert judge(Respond(202), perform) == Respond(202)
-    assert judge(answers(), perform) == Respond(204)
+@pytest.mark.parametrize("decide", [decide_sync, decide_async])
+def test_decide_accepts_decision_and_flow(decide: Decider) -> None:
+    assert decide(Respond(202), perform) == Respond(202)
+    assert decide(decision_flow(), perform) == Respond(204)
 
 
 def test_drive_cancellation_closes_flow() -> None:

@@ -21,10 +21,10 @@ class Performer:
 
     def __call__(self, effect: Effect[Any]) -> Any:
         self.seen.append(effect)
-        answer = self.script.get(type(effect))
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        result = self.script.get(type(effect))
+        if isinstance(result, Exception):
+            raise result
+        return result
 
 
 def status(url: str) -> Flow[int]:
@@ -55,28 +55,34 @@ def test_with_lock_not_acquired_returns_none() -> None:
 
 
 def test_with_lock_released_on_error() -> None:
-    perform = Performer({Lock: True, Fetch: FetchError("refused")})
-    with pytest.raises(FetchError, match="refused"):
+    perform = Performer({Lock: True, Fetch: FetchError("connection refused")})
+    with pytest.raises(FetchError, match="connection refused"):
         drive_sync(with_lock("key", status("u"), ttl=15.0, wait=2.0), perform)
     assert perform.seen[-1] == Unlock("key")
 
 
 def test_with_lock_store_error_propagates() -> None:
-    perform = Performer({Lock: StoreError("away")})
-    with pytest.raises(StoreError, match="away"):
+    perform = Performer({Lock: StoreError("unavailable")})
+    with pytest.raises(StoreError, match="unavailable"):
         drive_sync(with_lock("key", status("u"), ttl=15.0, wait=2.0), perform)
 
 
 def test_with_lock_failed_release_keeps_result() -> None:
-    perform = Performer({Lock: True, Fetch: Response(200), Unlock: StoreError("away")})
+    perform = Performer(
+        {Lock: True, Fetch: Response(200), Unlock: StoreError("unavailable")}
+    )
     assert drive_sync(with_lock("key", status("u"), ttl=15.0, wait=2.0), perform) == 200
 
 
 def test_with_lock_failed_release_keeps_error() -> None:
     perform = Performer(
-        {Lock: True, Fetch: FetchError("refused"), Unlock: StoreError("away")}
+        {
+            Lock: True,
+            Fetch: FetchError("connection refused"),
+            Unlock: StoreError("unavailable"),
+        }
     )
-    with pytest.raises(FetchError, match="refused"):
+    with pytest.raises(FetchError, match="connection refused"):
         drive_sync(with_lock("key", status("u"), ttl=15.0, wait=2.0), perform)
 
 
@@ -92,4 +98,4 @@ def test_with_lock_closed_flow_yields_no_effect() -> None:
 def test_effects_compare_by_value() -> None:
     assert Load("a") == Load("a") != Load("b")
     with pytest.raises(AttributeError):
-        Load("a").key = "b"  # type: ignore[misc]  # that it is refused is the test
+        Load("a").key = "b"  # type: ignore[misc]  # must fail

@@ -186,14 +186,14 @@ def callback(state: str, harness: Harness) -> Respond:
 
 @more
 def test_state_max_length(more: int) -> None:
-    answer = callback(
+    response = callback(
         ":" + "x" * (MAX_STATE_LENGTH - HASH_LENGTH - 1 + more), Harness()
     )
     if more:
-        assert answer.status == 403
-        assert [event.kind for event in answer.events] == ["login_failed"]
+        assert response.status == 403
+        assert [event.kind for event in response.events] == ["login_failed"]
     else:
-        assert (answer.status, header(answer, b"location")) == (302, b"/deep")
+        assert (response.status, header(response, b"location")) == (302, b"/deep")
 
 
 @more
@@ -464,13 +464,15 @@ def test_group_pages_limit(more: int) -> None:
     next(flow)
     for page in range(1, MAX_PAGES):
         link = f"https://graph.example/g?{page}"
-        flow.send(answer({"value": [{"id": f"g{page}"}], "@odata.nextLink": link}))
+        flow.send(
+            graph_response({"value": [{"id": f"g{page}"}], "@odata.nextLink": link})
+        )
     last = {"@odata.nextLink": "https://graph.example/g"} if more else {}
     with pytest.raises(ProviderError if more else StopIteration) as ended:
-        flow.send(answer({"value": [{"id": "last"}], **last}))
+        flow.send(graph_response({"value": [{"id": "last"}], **last}))
     if isinstance(ended.value, StopIteration):
         assert len(ended.value.value) == MAX_PAGES
 
 
-def answer(document: Any) -> Any:
+def graph_response(document: Any) -> Any:
     return Response(200, (), orjson.dumps(document))

@@ -84,5 +84,5 @@ def test_verdict_store_unavailable_failed(harness: Harness) -> None:
     outer = with_error_handling(flow())
     next(outer)
     with pytest.raises(StopIteration) as end:
-        outer.throw(StoreError("away"))
+        outer.throw(StoreError("unavailable"))
     assert verdict(end.value.value) == ("failed", "store_unavailable")

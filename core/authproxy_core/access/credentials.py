@@ -226,7 +226,7 @@ def local_session(
 ) -> Session:
     """Return the session of a user of the htpasswd file.
 
-    The user name serves as email address only if the settings say so, and never in a
+    The user name serves as email address only with ``email_is_user``, and never in a
     session that is *stored*. *now* is in seconds since the epoch.
     """
     return Session(

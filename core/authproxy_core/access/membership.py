@@ -1,4 +1,4 @@
-"""Authorization of sessions: email rules and the constraints of an auth check's query."""
+"""Authorization of sessions: email rules and query constraints of auth checks."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Constraints(Struct, frozen=True):
 
 
 def parse_constraints(query: bytes) -> Constraints:
-    """Parse the constraints of a raw *query*; raises `RequestError` if it is malformed."""
+    """Parse the constraints of a raw *query*; raises `RequestError`."""
     listed = {
         name: [item for value in values for item in value.split(",") if item]
         for name, values in constraints(query, CONSTRAINTS).items()

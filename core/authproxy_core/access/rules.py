@@ -1,4 +1,4 @@
-"""Access rules: which policy holds for a host, method and path. The first match wins.
+"""Access rules: the policy for a host, method and path. The first match wins.
 
 Servers decode an ambiguous path (dots, doubled or encoded separators, …) in different
 ways, so it has several variants. A request for it must meet the requirements of every
@@ -198,7 +198,7 @@ class RuleTable:
 
 
 def path_variants(path: bytes | None) -> tuple[tuple[str | None, ...], bool]:
-    """Return the decodings of *path* that servers may use, and whether it has only one.
+    """Return the decodings of *path* by different servers, and whether it is unique.
 
     None is an unknown path: the gateway did not send it, or it is ambiguous and longer
     than `MAX_AMBIGUOUS_BYTES`, because the variants of long paths take too much time.
@@ -224,7 +224,7 @@ def path_variants(path: bytes | None) -> tuple[tuple[str | None, ...], bool]:
 
 
 def _variants(text: str) -> Iterator[str]:
-    """Yield *text* in NFKC or not, cut where a path may end or not, without parameters."""
+    """Yield *text* as is and in NFKC, cut at the end of a path, without parameters."""
     for whole in (text, normalize("NFKC", text)):
         for path in (whole, _PATH_END.split(whole, maxsplit=1)[0]):
             yield path

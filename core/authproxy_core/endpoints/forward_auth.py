@@ -1,4 +1,4 @@
-"""The forward-auth endpoint: the auth check, with a redirect to the login in its response.
+"""The forward-auth endpoint: the auth check, redirecting browsers to the login.
 
 The gateway passes the response on to the client. A browser that navigates is redirected
 to the login and returns to the original URL; other clients get 401 as JSON.

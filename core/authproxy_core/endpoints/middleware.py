@@ -53,7 +53,7 @@ def _add_hsts(
 
     def handle(request: Request) -> Outcome:
         outcome = handler(request)
-        # Reusable responses are for gateways, which forward no headers of theirs.
+        # Reusable responses are for gateways, which do not pass their headers on.
         if type(outcome) is Respond and outcome.reusable:
             return outcome
         if original(request).scheme != "https":

@@ -1,4 +1,4 @@
-"""Requirements of a request beyond an authorized session: access rules and the query."""
+"""Requirements besides an authorized session: access rules and query constraints."""
 
 from __future__ import annotations
 

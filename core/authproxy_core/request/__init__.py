@@ -1,1 +1,1 @@
-"""Parsing of requests: original request, hosts, forms, Authorization, trace context."""
+"""Request parsing: original request, hosts, forms, Authorization, trace context."""

@@ -1,4 +1,4 @@
-"""The Authorization field: a bearer JWT, or user name and password (RFC 9110 §11.6.2).
+"""The Authorization field: bearer JWTs and Basic credentials (RFC 9110 §11.6.2).
 
 Parsing is as strict as in oauth2-proxy: one space between scheme and credentials, and
 the scheme in its usual spelling.

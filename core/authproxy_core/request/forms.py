@@ -49,7 +49,7 @@ def parse_query(raw: bytes) -> list[tuple[str, str]]:
 
 
 def parse_form(query: bytes, body: bytes = b"") -> dict[str, str]:
-    """Return the form values of a request; those of an urlencoded body take precedence.
+    """Return the form values of a request; an urlencoded body takes precedence.
 
     The first value of a repeated name counts. Raises `RequestError` as `parse_query`
     does, and for a duplicate of `SINGLE`, even if one is in the query and one in the

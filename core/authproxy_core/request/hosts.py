@@ -1,4 +1,4 @@
-"""Host lists such as whitelist_domains: entries ``host[:port]``, some with subdomains."""
+"""Host lists such as whitelist_domains: ``host[:port]``, some with subdomains."""
 
 from __future__ import annotations
 

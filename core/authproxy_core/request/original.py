@@ -102,7 +102,7 @@ class OriginalRequest(Struct, frozen=True):
 
 
 class _ForwardedRequest:
-    """The original request of an auth check, collected from all fields that describe it."""
+    """The original request of an auth check, collected from all forwarded fields."""
 
     def __init__(self) -> None:
         self.uris: set[bytes] = set()

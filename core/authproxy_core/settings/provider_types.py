@@ -1,4 +1,4 @@
-"""The types of identity providers: names, default URLs and scopes, required options.
+"""Provider types: names, default URLs and scopes, required options.
 
 Settings are validated by this table; the protocol of each type is in ``providers/``. The
 default URLs are those in the providers' documentation.
@@ -23,7 +23,7 @@ class ProviderType(Struct, frozen=True, kw_only=True):
     allowed groups. ``discovers``: the issuer's metadata contains the endpoints; otherwise
     the URLs here are the defaults, and ``required_options`` have none. ``secret``: a
     client secret is required; ``in_body``: the first token request sends it in the body.
-    ``pkce``: S256 is supported although no metadata says so. ``api_headers`` and
+    ``pkce``: S256 is supported, although metadata does not list it. ``api_headers`` and
     ``token_scheme`` are for requests to the provider's API; with ``token_in_query``,
     ``validate_url`` takes the token as a query parameter. ``renews``: a session is
     continued by a refresh token, or by validating its access token.

@@ -19,7 +19,7 @@ PROJECT_LEVELS = ("10", "20", "30", "40")
 
 
 class AllowRule(ValidatedStruct, frozen=True):
-    """Values that a login request may choose: ``text`` itself, or matches of a pattern.
+    """Values that a login request may choose: ``text``, or matches of a pattern.
 
     A pattern is a regular expression in Go's syntax, searched anywhere in the value.
     """
@@ -90,7 +90,7 @@ class BitbucketSettings(ValidatedStruct, frozen=True, kw_only=True):
 
 
 class AzureSettings(ValidatedStruct, frozen=True, kw_only=True):
-    """The tenant (without discovery), and the Microsoft Graph field with a group's name."""
+    """The tenant (without discovery), and Microsoft Graph's field for group names."""
 
     tenant: str = "common"
     graph_group_field: str = ""
@@ -168,7 +168,7 @@ class ProviderSettings(ValidatedStruct, frozen=True, kw_only=True):
 
 
 def provider_problems(providers: tuple[ProviderSettings, ...]) -> list[str]:
-    """Return the problems, one line each; with several providers, a line names its own."""
+    """Return the problems, one line each; with several providers, it names the one."""
     if not providers:
         return ["provider: missing; at least one provider is needed"]
     ids = [provider.id for provider in providers]

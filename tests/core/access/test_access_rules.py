@@ -490,9 +490,9 @@ def test_access_rules_cached_checks_bounded() -> None:
     assert evaluate("/public/").policy == "public"
     assert evaluate("/public/", "203.0.113.9").policy == "deny"  # an untrusted peer
     assert [name for name, _ in evaluate("/admin/").requirements] == ["rule 3"]
-    remembered = len(rules._checks)
+    cached = len(rules._checks)
     evaluate("/" + "x" * 600)
-    assert len(rules._checks) == remembered
+    assert len(rules._checks) == cached
     for number in range(MAX_CACHED_RESULTS):
         evaluate(f"/{number}")
     assert len(rules._checks) <= MAX_CACHED_RESULTS

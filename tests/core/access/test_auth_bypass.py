@@ -59,7 +59,7 @@ def skipped(
     """Return whether a request without session is allowed at every endpoint.
 
     As a request of a client in proxy mode, and as what a gateway asks about. Where they
-    differ the request is refused in one of them for its form.
+    differ, the request is rejected in one of them for its form.
     """
     raw = target.encode() if isinstance(target, str) else target
     forwarded = given.send(raw, *fields, jar={}, **{"peer": UNTRUSTED, **changes})
@@ -306,13 +306,13 @@ def test_fh13_to_fh17_trusted_ips_match_client_address(
 
 
 @pytest.mark.parametrize("name", ["x-real-ip", "x-forwarded-for"])
-@pytest.mark.parametrize("told", [[], ["nonsense"], [""], ["198.51.100.1", "x"]])
+@pytest.mark.parametrize("values", [[], ["nonsense"], [""], ["198.51.100.1", "x"]])
 def test_trusted_ips_gateway_address_does_not_count_for_clients(
-    name: str, told: list[str]
+    name: str, values: list[str]
 ) -> None:
     """Even if the gateway's address is in ``trusted_ips``."""
     ruled = harness(trusted_ips=("10.0.0.0/8",), real_client_ip_header=name)
-    fields = [(name.encode(), value.encode()) for value in told]
+    fields = [(name.encode(), value.encode()) for value in values]
     response = ruled.get("/oauth2/auth", *fields, jar={}, peer=GATEWAY)
     assert response.status == 401
     assert ruled.get("/a", *fields, jar={}, peer=GATEWAY).status == 403

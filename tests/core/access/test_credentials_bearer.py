@@ -292,10 +292,10 @@ def test_jw29_rotated_key_fetched_once_for_concurrent_requests() -> None:
     assert result_of(second, True, None).status == 202
 
 
-def result_of(flow: Any, *answers: Any) -> Any:
+def result_of(flow: Any, *results: Any) -> Any:
     """Return the result of a flow that ends after these results of its effects."""
     try:
-        for response in answers:
+        for response in results:
             flow.send(response)
     except StopIteration as stop:
         return stop.value

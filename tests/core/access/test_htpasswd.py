@@ -182,9 +182,9 @@ def test_htpasswd_unknown_user_costs_as_much() -> None:
         with pytest.raises(StopIteration) as end:
             next(fast.verify(Basic(user, b"wrong"), user))
         assert end.value.value is False
-    nobody = Htpasswd({}, clock=Clock(), random_bytes=Harness().random)
+    empty = Htpasswd({}, clock=Clock(), random_bytes=Harness().random)
     with pytest.raises(StopIteration) as end:
-        next(nobody.verify(Basic("eve", b"wrong"), "x"))
+        next(empty.verify(Basic("eve", b"wrong"), "x"))
     assert end.value.value is False
 
 
@@ -333,7 +333,7 @@ def test_htpasswd_does_not_authorize_provider_sessions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "status", "said"),
+    ("form", "status", "message"),
     [
         ({}, 400, b"Enter your username."),
         ({"username": "", "password": "x"}, 400, b"Enter your username."),
@@ -344,11 +344,11 @@ def test_htpasswd_does_not_authorize_provider_sessions() -> None:
         ({"username": "a" * 5000, "password": "x"}, 401, b"Incorrect username or"),
     ],
 )
-def test_password_form_error_messages(form: Any, status: int, said: bytes) -> None:
+def test_password_form_error_messages(form: Any, status: int, message: bytes) -> None:
     harness = local()
     response = submit(harness, **form, rd="/deep")
     assert response.status == status
-    assert said in response.body
+    assert message in response.body
     assert b'value="/deep"' in response.body
     assert not headers(response, b"set-cookie")
     assert b"eve" not in response.body

@@ -38,8 +38,8 @@ def test_ping_default_answers_any_user_agent_at_default_path() -> None:
 
 def state(harness: Harness, target: str) -> bytes:
     """Return the path that a login started with *target* returns to."""
-    answer = harness.get(target)
-    callback = harness.idp.log_in(header(answer, b"location").decode(), "alice")
+    response = harness.get(target)
+    callback = harness.idp.log_in(header(response, b"location").decode(), "alice")
     return header(harness.get(callback.removeprefix("https://app.example.com")),
                   b"location")  # fmt: skip
 
