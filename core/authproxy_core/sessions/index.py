@@ -31,6 +31,7 @@ from .oauth2_proxy_format import Ticket
 from .revocations import Revocations
 
 BATCH_SIZE = 500  # records per load
+LIVE_BATCH_SIZE = 50  # sessions per load, which are longer
 ID_DIGITS = 2 * TICKET_ID_SIZE
 REVOCATION_MARK_TTL = 300.0  # seconds; longer than any refresh that is still running
 
@@ -89,6 +90,8 @@ class SessionIndex:
     ) -> None:
         self._name = settings.cookie.name
         self._revocable = settings.sessions.revocable
+        self._idle_timeout = settings.sessions.idle_timeout
+        self._clock = clock
         self._providers = [provider.id for provider in settings.providers]
         if settings.credentials.users is not None:
             self._providers.append(HTPASSWD)
@@ -174,8 +177,32 @@ class SessionIndex:
     def find(self, *, user: str = "", sid: str = "") -> Flow[tuple[SessionInfo, ...]]:
         """Return the sessions of *user* (sub, email or preferred name) and *sid*, or all.
 
-        The oldest login comes first. Raises `StoreError`.
+        Expired sessions are left out. The oldest login comes first. Raises
+        `StoreError`.
         """
+        found = yield from self._find(user, sid)
+        live: list[SessionInfo] = []
+        for start in range(0, len(found), LIVE_BATCH_SIZE):
+            live += yield from self._only_live(found[start : start + LIVE_BATCH_SIZE])
+        return tuple(live)
+
+    def _only_live(self, infos: tuple[SessionInfo, ...]) -> Flow[list[SessionInfo]]:
+        stored = yield from LoadAll(tuple(f"{self._name}-{info.id}" for info in infos))
+        live = [info for info, data in zip(infos, stored, strict=True) if data]
+        if not self._idle_timeout or not live:
+            return live
+        last_uses = yield from LoadAll(
+            tuple(last_use_key(self._name, info.id) for info in live)
+        )
+        idle_since = self._clock() - self._idle_timeout
+        return [
+            info
+            for info, last_use in zip(live, last_uses, strict=True)
+            if last_use is not None or info.created_at > idle_since
+        ]
+
+    def _find(self, user: str, sid: str) -> Flow[tuple[SessionInfo, ...]]:
+        """Return the sessions of `find` and expired ones whose record remains."""
         if sid:
             found = yield from self._find_at_providers("sid", sid)
             return tuple(info for info in found if not user or info.matches(user))
@@ -255,7 +282,7 @@ class SessionIndex:
             yield from self._revoke_in_cookies(user, sid)
         if not (user or sid):
             return RevocationResult((yield from self._delete_all()), in_cookies)
-        found = yield from self.find(user=user, sid=sid)
+        found = yield from self._find(user, sid)
         for info in found:
             yield from self._delete(info.id, info)
         return RevocationResult(len(found), in_cookies)
@@ -297,6 +324,11 @@ class SessionIndex:
         for info in found:
             yield from self._delete(info.id, info)
         return RevocationResult(len(found), self._revocable)
+
+
+def last_use_key(name: str, session_id: str) -> str:
+    """Return the key of the last use of a stored session, kept for the idle timeout."""
+    return f"{name}:seen:{session_id}"
 
 
 def ticket_identity(ticket_id: str) -> str:

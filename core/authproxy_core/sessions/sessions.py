@@ -37,7 +37,7 @@ from .formats import (
     session_identity,
     without_tokens,
 )
-from .index import REVOCATION_MARK_TTL, SessionIndex, ticket_identity
+from .index import REVOCATION_MARK_TTL, SessionIndex, last_use_key, ticket_identity
 from .invalidation import InvalidationTracker
 from .lifetimes import Lifetimes, SessionDeadlines
 from .oauth2_proxy_format import Ticket
@@ -310,7 +310,7 @@ class Sessions:
         return loaded
 
     def _last_use_key(self, ticket: Ticket) -> str:
-        return f"{self._cookie.name}:seen:{ticket.id[len(self._name) + 1 :]}"
+        return last_use_key(self._cookie.name, ticket.id[len(self._name) + 1 :])
 
     def _unseal_stored(
         self, ticket: Ticket, data: bytes | None, last_use: list[bytes | None]
@@ -369,6 +369,9 @@ class Sessions:
             session = msgspec.structs.replace(session, last_used_at=self._clock())
         saved = yield from self._save(session, entry.ticket, browser, stored)
         ticket = saved.entry.ticket
+        if ticket is not None and self._idle_timeout:
+            with suppress(StoreError):  # only a list of the sessions needs it
+                yield from self._save_last_use(ticket, session.last_used_at)
         if ticket is not None and (
             entry.ticket is None or self.index.is_renewal_due(entry.session, session)
         ):
@@ -459,13 +462,15 @@ class Sessions:
         if entry.ticket is None:
             sealed = self.formats.write_session(session)
             return self._save_in_cookies(session, sealed, browser)
-        value = f"{now:.6f}".encode()
-        key = self._last_use_key(entry.ticket)
-        yield from Save(key, value, self._idle_timeout)
+        yield from self._save_last_use(entry.ticket, now)
         deadlines = self._lifetimes.deadlines(session, session.created_at)
         entry.session, entry.deadlines = session, deadlines
         entry.fresh_until, entry.ends_at = deadlines.fresh_until, deadlines.ends_at
         return SavedSession(entry, ())
+
+    def _save_last_use(self, ticket: Ticket, last_used_at: float) -> Flow[None]:
+        value = f"{last_used_at:.6f}".encode()
+        yield from Save(self._last_use_key(ticket), value, self._idle_timeout)
 
     # -- ending
 

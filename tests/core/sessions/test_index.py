@@ -217,7 +217,7 @@ def test_find_loads_records_in_batches(
     monkeypatch.setattr(index, "BATCH_SIZE", 2)
     users.fleet.store.seen.clear()
     assert len(users.run(users.index.find())) == 3
-    assert users.fleet.store.count(LoadAll) == 2
+    assert users.fleet.store.count(LoadAll) == 3  # and all sessions at once
 
 
 # -- sessions in cookies, which are not in the index
@@ -353,7 +353,9 @@ def test_revoke_ends_sessions_of_oauth2_proxy() -> None:
 
 def test_add_session_without_sid(users: Users) -> None:
     session = Session(provider="keycloak", user="u", login_at=START)
-    users.run(users.index.add_session(users.index._formats.new_ticket(), session))
+    ticket = users.index._formats.new_ticket()
+    users.fleet.store.put(ticket.id, b"session", 100.0)
+    users.run(users.index.add_session(ticket, session))
     assert len(users.run(users.index.find(user="u"))) == 1
     assert users.run(users.index.revoke(user="u")).count == 1
 
@@ -365,3 +367,39 @@ def test_logout_token_with_subject_ends_all_sessions_of_user(revocable: bool) ->
     done = users.run(users.index.revoke_by_logout_token("keycloak", subject=alice.user))
     assert done == RevocationResult(2, revocable)
     assert users.signed_in() == {"bob"}
+
+
+# -- expired sessions
+
+
+def test_find_leaves_out_expired_sessions() -> None:
+    users = Users(stored(cookie={"expire": 100.0}))
+    alice, bob, again = users.run(users.index.find())
+    users.fleet.clock.now += 98.5
+    assert users.run(users.index.find()) == (bob, again)
+    assert users.run(users.index.find(user="alice")) == (again,)
+    assert users.run(users.index.find(sid=alice.sid)) == ()
+    assert users.signed_in() == {"bob", "alice-again"}
+    # A revocation also removes the records of expired sessions.
+    assert users.run(users.index.revoke(user="alice")).count == 2
+    assert users.run(users.index.find()) == (bob,)
+
+
+def test_find_leaves_out_idle_sessions() -> None:
+    life = SessionSettings(shared=True, backend="store", idle_timeout=100.0)
+    users = Users(settings(sessions=life, cookie={"refresh": 60.0}))
+    _, bob, _ = users.run(users.index.find())
+    for _ in range(3):
+        users.fleet.clock.now += 61  # a refresh counts as use
+        assert users.fleet[0].get("/oauth2/auth", jar=users.jars["bob"]).status == 202
+    assert users.run(users.index.find()) == (bob,)
+    assert users.signed_in() == {"bob"}
+    users.fleet.clock.now += 101
+    assert users.run(users.index.find()) == ()
+
+
+def test_find_leaves_out_sessions_that_oauth2_proxy_deleted() -> None:
+    users = Users(stored())
+    alice, bob, again = users.run(users.index.find())
+    users.fleet.store.values.pop(f"_oauth2_proxy-{bob.id}")
+    assert users.run(users.index.find()) == (alice, again)
