@@ -252,12 +252,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         proof="core/settings/test_providers.py::test_provider_problems_invalid_option_reported",
     ),
     Difference(
-        "`bitbucket_team` is a workspace, and the scope `account` is requested",
-        "Bitbucket replaced teams by workspaces; no user would be allowed",
-        BUG,
-        proof="core/providers/test_bitbucket.py::test_bitbucket_team_restriction",
-    ),
-    Difference(
         "email addresses that `bitbucket`, `digitalocean` or `keycloak` report as "
         "unverified are denied",
         "any user can claim them",

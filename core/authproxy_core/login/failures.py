@@ -56,6 +56,9 @@ CREDENTIALS_REJECTED = (
     "The identity provider rejected this application's credentials. An administrator "
     f"must check the client secret. {CONTACT_ADMIN}"
 )
+RESPONSE_MISMATCH = (
+    "The identity provider's response does not match this sign-in. Try again."
+)
 LOGIN_LOOP = (
     "Sign-in succeeded several times, but your browser did not keep the session. Allow "
     f"cookies for this site, then try again. {CONTACT_ADMIN}"
@@ -86,10 +89,10 @@ PAGES_BY_REASON = {
     ),
     "login_state_lost": (FAILED, LOGIN_EXPIRED),
     "invalid_grant": (FAILED, LOGIN_EXPIRED),
-    "nonce": (
-        FAILED,
-        "The identity provider's response does not match this sign-in. Try again.",
-    ),
+    "bad_verification_code": (FAILED, LOGIN_EXPIRED),  # invalid_grant of GitHub
+    "no_code": (FAILED, RESPONSE_MISMATCH),
+    "callback_issuer": (FAILED, RESPONSE_MISMATCH),
+    "nonce": (FAILED, RESPONSE_MISMATCH),
     "login_required": (
         FAILED,
         "Your identity provider requires a new sign-in. Try again.",
@@ -145,6 +148,16 @@ PAGES_BY_REASON = {
 }
 # Statuses of token and provider errors other than 500.
 STATUSES = {
+    # A client alone can cause these, with a forged callback or another login's code.
+    "no_code": 400,
+    "callback_issuer": 403,
+    "invalid_grant": 403,
+    "bad_verification_code": 403,
+    "nonce": 403,
+    # As in oauth2-proxy 7.15.6.
+    "audience": 403,
+    "authorized_party": 403,
+    "email_unverified": 403,
     "not_ready": 503,
     "wrong_issuer": 503,
     "not_allowed": 403,

@@ -314,7 +314,7 @@ def _check_callback_issuer(
     if (issuer is None and announced) or issuer not in expected:
         raise ProviderError(
             "the iss of the callback is not the issuer of the login's provider",
-            reason="issuer",
+            reason="callback_issuer",
             hint="another identity provider sent the callback (RFC 9207)",
         )
     return provider

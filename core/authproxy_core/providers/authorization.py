@@ -27,7 +27,9 @@ def build_scope(settings: ProviderSettings) -> str:
         groups = any(not group.startswith("role:") for group in settings.allowed_groups)
         scopes += ["groups"] if groups else []
     if settings.type == "bitbucket":
-        scopes += ["account"] if settings.bitbucket.team else []
+        has_account = "account" in scopes[0].split()
+        needs_account = settings.bitbucket.workspace and not has_account
+        scopes += ["account"] if needs_account else []
         scopes += ["repository"] if settings.bitbucket.repository else []
     if settings.type == "gitlab" and settings.gitlab.projects:
         scopes.append("read_api")

@@ -85,7 +85,7 @@ class GoogleSettings(ValidatedStruct, frozen=True, kw_only=True):
 class BitbucketSettings(ValidatedStruct, frozen=True, kw_only=True):
     """Bitbucket users who are allowed: of a workspace, or with access to a repository."""
 
-    team: str = ""
+    workspace: str = ""
     repository: str = ""
 
 

@@ -210,8 +210,8 @@ def test_lg22_lg23_lg25_callback_with_other_issuer_rejected(
 ) -> None:
     harness.config.authorization_response["iss"] = issuer
     response = harness.log_in()
-    assert response.status == 500
-    assert event_reasons(response) == ["issuer"]
+    assert response.status == 403
+    assert event_reasons(response) == ["callback_issuer"]
     assert harness.idp.count("token") == 0
 
 
@@ -226,7 +226,7 @@ def test_callback_without_unannounced_issuer_accepted(harness: Harness) -> None:
 def test_callback_without_code_fails(harness: Harness) -> None:
     state = query_params(harness.start_login())["state"]
     response = harness.get(f"/oauth2/callback?state={state}&iss={ISSUER}")
-    assert response.status == 500
+    assert response.status == 400
     assert event_reasons(response) == ["no_code"]
 
 
@@ -240,7 +240,6 @@ def test_callback_without_code_fails(harness: Harness) -> None:
         (Response(200, (), b'{"access_token": ""}'), "token_endpoint_invalid"),
         (Response(200, (), b'{"access_token": "x"}'), "no_id_token"),
         (Response(302, (), b""), "token_endpoint_failed"),
-        (Response(200, (), b'{"error": "invalid_grant"}'), "invalid_grant"),
         (Response(400, (), b'{"error": "<b>"}'), "invalid error code"),
         (FetchError("timed out after 10 s"), "provider_unreachable"),
     ],
@@ -259,6 +258,19 @@ def test_lg16_token_endpoint_failure_creates_no_session(
     page = harness.log_in()
     assert page.status in (500, 502)
     assert event_reasons(page) == [reason]
+    assert b"_oauth2_proxy" not in harness.jar
+
+
+@pytest.mark.parametrize("code", ["invalid_grant", "bad_verification_code"])
+def test_callback_with_foreign_code_is_forbidden(harness: Harness, code: str) -> None:
+    """A client alone can cause it, so it is no server error."""
+    url = harness.idp.log_in(harness.start_login(), "alice")
+    body = f'{{"error": "{code}"}}'.encode()
+    harness.on_fetch = lambda _fetch: Response(400, (), body)
+    page = harness.get(target_of(url))
+    assert page.status == 403
+    assert b"expired or was already used" in page.body
+    assert event_reasons(page) == [code]
     assert b"_oauth2_proxy" not in harness.jar
 
 

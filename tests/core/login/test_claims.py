@@ -72,6 +72,7 @@ def test_userinfo_disabled_is_not_fetched() -> None:
 def test_az07_unverified_email_denied(harness: Harness, verified: Any) -> None:
     harness.config.id_token_claims["email_verified"] = verified
     response = harness.log_in()
+    assert response.status == 403
     assert event_reasons(response) == ["email_unverified"]
 
 

@@ -21,7 +21,7 @@ from support.harness import (
 def test_audience_missing_explains_keycloak_mapper(harness: Harness) -> None:
     harness.config.id_token_claims["aud"] = "account"
     response = harness.log_in()
-    assert response.status == 500
+    assert response.status == 403
     assert b"audience" in response.body
     detail = response.events[0].detail
     assert "expected audience 'authproxy' in the claim aud, got 'account'" in detail
@@ -75,7 +75,8 @@ def test_jw16_to_jw37_lg29_invalid_claims_fail_login(
 ) -> None:
     harness.config.id_token_claims.update(claims)
     response = harness.log_in()
-    assert response.status == 500
+    forbidden = reason in ("audience", "authorized_party", "nonce")
+    assert response.status == (403 if forbidden else 500)
     assert event_reasons(response) == [reason]
     assert b"_oauth2_proxy" not in harness.jar
 

@@ -170,8 +170,8 @@ def test_lg25_callback_of_other_provider_rejected() -> None:
     idp = endpoints()
     params = idp.start_login("/oauth2/start?provider=staff")
     response = idp.finish(params, iss="https://www.facebook.com")
-    assert response.status == 500
-    assert response.events[0].reason == "issuer"
+    assert response.status == 403
+    assert response.events[0].reason == "callback_issuer"
     assert idp.requests("token") == []
 
 

@@ -9,6 +9,7 @@ import pytest
 from authproxy_core.settings.providers import BitbucketSettings
 from support.endpoints import (
     Turns,
+    field,
     query,
     status,
 )
@@ -17,15 +18,14 @@ from support.profiles import (
 )
 
 API = "https://api.bitbucket.org/2.0"
-WORKSPACES = f"{API}/user/permissions/workspaces"
-TEAM = BitbucketSettings(team="eng")
+WORKSPACES = f"{API}/user/workspaces"
+WORKSPACE = BitbucketSettings(workspace="eng")
 REPOSITORY = BitbucketSettings(repository="eng/app")
 
 
-def member(slug: str, permission: str = "member") -> dict[str, Any]:
+def member(slug: str) -> dict[str, Any]:
     return {
-        "type": "workspace_membership",
-        "permission": permission,
+        "type": "workspace_access",
         "user": {"type": "user", "nickname": "alice"},
         "workspace": {"type": "workspace", "slug": slug, "name": "Engineering"},
     }
@@ -34,11 +34,18 @@ def member(slug: str, permission: str = "member") -> dict[str, Any]:
 MEMBER = member("eng")
 
 
-def test_bitbucket_scope_by_restriction() -> None:
-    both = BitbucketSettings(team="eng", repository="eng/app")
-    assert endpoints("bitbucket", bitbucket=both).start_login()["scope"] == (
-        "email account repository"
-    )
+@pytest.mark.parametrize(
+    ("configured", "scope"),
+    [
+        ("", "email account repository"),
+        ("account email", "account email repository"),
+        ("accounts", "accounts account repository"),
+    ],
+)
+def test_bitbucket_scope_by_restriction(configured: str, scope: str) -> None:
+    both = BitbucketSettings(workspace="eng", repository="eng/app")
+    idp = endpoints("bitbucket", bitbucket=both, scope=configured)
+    assert idp.start_login()["scope"] == scope
 
 
 @pytest.mark.parametrize(
@@ -53,8 +60,6 @@ def test_bitbucket_scope_by_restriction() -> None:
             "",
         ),
         ([{"values": [member("ENG"), 7]}], "not_allowed"),
-        ([{"values": [member("eng", "owner")]}], ""),
-        ([{"values": [member("eng", "collaborator")]}], "not_allowed"),
         ([{"values": []}], "not_allowed"),
         ([{}], "not_allowed"),
         ([[]], "groups_invalid"),
@@ -65,17 +70,23 @@ def test_bitbucket_scope_by_restriction() -> None:
         ([{"values": [], "next": f"{WORKSPACES}?page=2"}], "groups_too_many"),
     ],
 )
-def test_bitbucket_team_restriction(pages: list[Any], reason: str) -> None:
-    idp = endpoints("bitbucket", {f"GET {WORKSPACES}": Turns(*pages)}, bitbucket=TEAM)
+def test_bitbucket_workspace_restriction(pages: list[Any], reason: str) -> None:
+    idp = endpoints(
+        "bitbucket", {f"GET {WORKSPACES}": Turns(*pages)}, bitbucket=WORKSPACE
+    )
     if reason:
         assert idp.failure() == reason
     else:
         assert idp.log_in().status == 302
-        assert query(idp.requests("groups")[0]) == {"q": 'workspace.slug="eng"'}
+        assert query(idp.requests("groups")[0]) == {}
+        for fetch in idp.requests("groups") + idp.requests("profile"):
+            assert field(fetch, b"authorization") == b"Bearer access-1"
 
 
-def test_bitbucket_team_denial_shows_page() -> None:
-    idp = endpoints("bitbucket", {f"GET {WORKSPACES}": {"values": []}}, bitbucket=TEAM)
+def test_bitbucket_workspace_denial_shows_page() -> None:
+    idp = endpoints(
+        "bitbucket", {f"GET {WORKSPACES}": {"values": []}}, bitbucket=WORKSPACE
+    )
     response = idp.log_in()
     assert response.status == 403
     assert b"does not have access to this application" in response.body
@@ -100,7 +111,7 @@ def test_bitbucket_refresh_after_leaving_team_denied() -> None:
     idp = endpoints(
         "bitbucket",
         {f"GET {WORKSPACES}": {"values": [MEMBER]}},
-        bitbucket=TEAM,
+        bitbucket=WORKSPACE,
         cookie={"refresh": 60.0},
     )
     idp.log_in()

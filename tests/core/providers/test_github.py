@@ -98,6 +98,7 @@ def test_login_reads_identity() -> None:
         ({"team": "umbrella:ops"}, ""),
         ({"team": "acme:ops,acme:admins"}, "not_allowed"),
         ({"users": ("alice",)}, ""),
+        ({"users": ("ALICE",)}, ""),
         ({"users": ("bob",)}, "not_allowed"),
         ({"users": ("bob",), "team": "acme:devs"}, "not_allowed"),
         ({"users": ("bob",), "org": "acme"}, ""),
@@ -180,7 +181,7 @@ def test_repository_not_checked_with_organization() -> None:
 @pytest.mark.parametrize(
     ("emails", "reason"),
     [
-        ([{"email": "a@b.c", "primary": True, "verified": False}], "email_missing"),
+        ([{"email": "a@b.c", "primary": True, "verified": False}], "email_unverified"),
         ([{"email": "a@b.c", "primary": False, "verified": True}], "email_missing"),
         ([{"email": "a@b.c", "primary": "true", "verified": 1}], "email_missing"),
         ([], "email_missing"),

@@ -76,6 +76,42 @@ def test_entra_other_issuer_rejected(issuer: str) -> None:
     assert idp.failure() == "tenant"
 
 
+@pytest.mark.parametrize(
+    ("issuer", "tid", "allowed"),
+    [
+        (f"https://login.microsoftonline.us/{TENANT}/v2.0", TENANT, True),
+        (f"https://login.partner.microsoftonline.cn/{TENANT}/v2.0", TENANT, True),
+        (f"https://sts.windows.net/{TENANT}/", TENANT, True),
+        (f"https://contoso.b2clogin.com/tfp/{TENANT}/policy/v2.0/", TENANT, True),
+        (ENTRA, TENANT, True),
+        (ENTRA, None, True),
+        (ENTRA, "", True),
+        # The claims name different tenants.
+        (ENTRA, "other", False),
+        (ENTRA.replace(TENANT, "other"), TENANT, False),
+        ("https://login.microsoftonline.us/other/v2.0", TENANT, False),
+        ("https://sts.windows.net/other/", TENANT, False),
+        # The tenant is not in the list.
+        ("https://login.microsoftonline.us/other/v2.0", "other", False),
+        # No tenant.
+        (f"https://login.microsoftonline.us/{TENANT}/v2.0", None, False),
+        (f"https://login.microsoftonline.us/{TENANT}/v2.0", [TENANT], False),
+    ],
+)
+def test_entra_tenant_is_tid_and_agrees_with_issuer(
+    issuer: str, tid: Any, allowed: bool
+) -> None:
+    idp = entra(
+        skip_issuer_verification=True,
+        entra_id=EntraIdSettings(allowed_tenants=(TENANT,)),
+    )
+    idp.claims |= {"iss": issuer, "tid": tid}
+    response = idp.log_in()
+    assert response.status == (302 if allowed else 403)
+    if not allowed:
+        assert response.events[0].reason == "tenant"
+
+
 def test_entra_multi_tenant_issuer_accepted() -> None:
     common = "https://login.microsoftonline.com/common/v2.0"
     document = {"issuer": "https://login.microsoftonline.com/{tenantid}/v2.0"}
@@ -110,38 +146,26 @@ def test_entra_group_overage_read_from_graph() -> None:
 
 
 @pytest.mark.parametrize(
-    ("response", "with_rule", "without_rule"),
+    ("response", "reason"),
     [
-        (status(403), "groups_failed", ""),
-        (status(503), "groups_failed", "groups_failed"),
-        (FetchError("timeout"), "provider_unreachable", "provider_unreachable"),
-        (json([]), "groups_invalid", "groups_invalid"),
-        (
-            {"@odata.nextLink": "https://evil.example/"},
-            "groups_invalid",
-            "groups_invalid",
-        ),
+        (status(403), "groups_failed"),
+        (status(503), "groups_failed"),
+        (FetchError("timeout"), "provider_unreachable"),
+        (json([]), "groups_invalid"),
+        ({"@odata.nextLink": "https://evil.example/"}, "groups_invalid"),
         (
             {
                 "@odata.nextLink": "https://graph.microsoft.com/v1.0/me/transitiveMemberOf"
             },
             "groups_too_many",
-            "groups_too_many",
         ),
     ],
 )
-def test_az17_az19_entra_graph_failure(
-    response: Any, with_rule: str, without_rule: str
-) -> None:
+def test_az17_az19_entra_graph_failure_fails_login(response: Any, reason: str) -> None:
     responses = {GROUPS_URL: response, f"GET {ENTRA}/userinfo": {"sub": SUBJECT}}
     more: dict[str, Any] = {"claims": {**ALICE, **OVERAGE}}
-    assert entra(responses, **more, allowed_groups=("g1",)).failure() == with_rule
-    idp = entra(responses, **more)
-    if without_rule:
-        assert idp.failure() == without_rule
-    else:
-        assert idp.log_in().status == 302
-        assert idp.identity()[2] == ""
+    assert entra(responses, **more, allowed_groups=("g1",)).failure() == reason
+    assert entra(responses, **more).failure() == reason
 
 
 def test_entra_federated_token_replaces_secret() -> None:

@@ -21,8 +21,7 @@ from support.harness import (
     settings,
     with_changes,
 )
-
-from .test_openid import ALICE, openid
+from support.openid import ALICE, openid
 
 FORM = (b"content-type", b"application/x-www-form-urlencoded")
 

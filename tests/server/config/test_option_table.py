@@ -63,6 +63,7 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "azure_tenant": ("--azure-tenant=contoso", "--provider=azure"),
     "bitbucket_repository": ("--bitbucket-repository=a/b", "--provider=bitbucket"),
     "bitbucket_team": ("--bitbucket-team=a", "--provider=bitbucket"),
+    "bitbucket_workspace": ("--bitbucket-workspace=a", "--provider=bitbucket"),
     "entra_id_allowed_tenants": (
         "--entra-id-allowed-tenant=t",
         "--provider=entra-id",

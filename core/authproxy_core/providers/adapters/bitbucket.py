@@ -39,28 +39,23 @@ def read_bitbucket(provider: ProfileProvider, session: Session) -> Flow[Session]
     if primary.get("is_confirmed") is False and not allow_unverified:
         raise email_unverified_error()
     restrictions = provider.settings.bitbucket
-    if restrictions.team:
-        yield from _require_workspace(provider, session, restrictions.team)
+    if restrictions.workspace:
+        yield from _require_workspace(provider, session, restrictions.workspace)
     if restrictions.repository:
         yield from _require_repository(provider, session, restrictions.repository)
     return with_identity(session, email=string_at(primary, "email"))
 
 
 def _require_workspace(
-    provider: ProfileProvider, session: Session, team: str
+    provider: ProfileProvider, session: Session, workspace: str
 ) -> Flow[None]:
-    """Raise `ProviderError` unless the user is a member of the workspace *team*.
-
-    Bitbucket replaced teams by workspaces and removed the endpoint of oauth2-proxy.
-    """
-    url = url_on_server(provider.validate_url, "/2.0/user/permissions/workspaces")
-    url = with_query(url, [("q", f'workspace.slug="{_strip_quotes(team)}"')])
+    """Raise `ProviderError` unless the user is a member of *workspace*, a slug."""
+    url = url_on_server(provider.validate_url, "/2.0/user/workspaces")
 
     def matches(item: dict[str, Any]) -> bool:
-        is_team = string_at(item, "workspace", "slug") == team
-        return is_team and item.get("permission") in ("owner", "member")
+        return string_at(item, "workspace", "slug") == workspace
 
-    yield from _require_item(provider, session, url, matches, team)
+    yield from _require_item(provider, session, url, matches, workspace)
 
 
 def _require_repository(

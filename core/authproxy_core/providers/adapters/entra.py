@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -16,7 +17,9 @@ from ..api import unique_strings
 from ..base import Provider
 from .graph import GRAPH, fetch_groups
 
-ISSUER_PATTERN = re.compile(r"https://login\.microsoftonline\.com/([^/]+)/v2\.0")
+PUBLIC_ISSUER = re.compile(r"https://login\.microsoftonline\.com/([^/]+)/v2\.0")
+# Issuers of national clouds, external tenants, and tokens of version 1.
+TENANT_ISSUER = re.compile(r"https://[^/]+/([^/]+)(?:/v2\.0)?/?")
 OVERAGE_URL = f"{GRAPH}/v1.0/me/transitiveMemberOf?$select=id&$top=100"
 
 
@@ -33,17 +36,16 @@ class EntraId(Provider):
         claims = yield from super()._verify_id_token(
             tokens, nonce, nonce_optional, parties
         )
-        found = ISSUER_PATTERN.fullmatch(claims["iss"])
-        allowed = self.settings.entra_id.allowed_tenants
-        if found is None or (allowed and found.group(1) not in allowed):
+        tenant, allowed = _tenant(claims), self.settings.entra_id.allowed_tenants
+        if not tenant or (allowed and tenant not in allowed):
             raise TokenError("the tenant of the token is not allowed", reason="tenant")
         return claims
 
     def enrich(self, session: Session) -> Flow[Session]:
         """Return *session* with groups of Graph if the token could not hold them all.
 
-        If Graph denies the request, because the application lacks the permission, the
-        login fails only if allowed groups are configured.
+        Raises `ProviderError` if Graph denies the request, because the application
+        lacks the permission: incomplete groups would be wrong in rules and headers.
         """
         session = yield from super().enrich(session)
         if not session.id_token or not _has_overage(
@@ -53,8 +55,6 @@ class EntraId(Provider):
         try:
             groups = yield from fetch_groups(OVERAGE_URL, self.api_headers(session))
         except TokenError as error:
-            if not self._allowed_groups:
-                return session
             raise ProviderError(
                 str(error),
                 reason="groups_failed",
@@ -88,6 +88,24 @@ class EntraId(Provider):
             [*params, ("client_id", self.settings.client_id)],
             assertion.decode("utf-8", "replace").strip(),
         )
+
+
+def _tenant(claims: Mapping[str, Any]) -> str:
+    """Return the tenant in ``tid``, else in an issuer of the public cloud, else "".
+
+    Raises `TokenError` if ``tid`` and the issuer name different tenants.
+    """
+    tenant, issuer = claims.get("tid"), claims["iss"]
+    if not isinstance(tenant, str) or not tenant:
+        public = PUBLIC_ISSUER.fullmatch(issuer)
+        return public.group(1) if public else ""
+    found = TENANT_ISSUER.fullmatch(issuer)
+    if found is not None and found.group(1) != tenant:
+        raise TokenError(
+            "the claims tid and iss of the token name different tenants",
+            reason="tenant",
+        )
+    return tenant
 
 
 def _has_overage(claims: dict[str, Any]) -> bool:

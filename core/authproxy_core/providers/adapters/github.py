@@ -46,7 +46,8 @@ def read_github(provider: ProfileProvider, session: Session) -> Flow[Session]:
     login = string_at(user, "login")
     if not login:
         raise ProviderError("the user has no login", reason="profile_invalid")
-    if login not in provider.settings.github.users:
+    allowed = {name.lower() for name in provider.settings.github.users}
+    if login.lower() not in allowed:
         _check_groups(provider.settings, login, groups)
         yield from _check_repository(provider, session, login)
     emails = yield from _fetch(provider, session, "/user/emails")
@@ -178,8 +179,17 @@ def _parse_object(body: bytes) -> dict[str, Any]:
 
 
 def _primary_email(emails: Any) -> str:
-    """Return the primary email address if it is verified, else ""."""
+    """Return the primary email address, "" if there is none.
+
+    Raises `ProviderError` if it is not verified.
+    """
     for item in objects_in(emails):
-        if item.get("primary") is True and item.get("verified") is True:
+        if item.get("primary") is True:
+            if item.get("verified") is not True:
+                raise ProviderError(
+                    "the primary email address is not verified at the provider",
+                    reason="email_unverified",
+                    hint="have the user verify the address",
+                )
             return string_at(item, "email")
     return ""

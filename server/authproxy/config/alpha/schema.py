@@ -137,6 +137,7 @@ PROVIDER_KEYS: Mapping[str, Mapping[str, tuple[str, Scalar]]] = {
         "federatedTokenAuth": ("entra_id_federated_token_auth", "bool"),
     },
     "bitbucketConfig": {
+        "workspace": ("bitbucket_workspace", "string"),
         "team": ("bitbucket_team", "string"),
         "repository": ("bitbucket_repository", "string"),
     },

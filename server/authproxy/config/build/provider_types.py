@@ -28,6 +28,7 @@ PROVIDER_OF_OPTION: Mapping[str, str] = {
     "azure_graph_group_field": "azure",
     "entra_id_allowed_tenants": "entra-id",
     "entra_id_federated_token_auth": "entra-id",
+    "bitbucket_workspace": "bitbucket",
     "bitbucket_team": "bitbucket",
     "bitbucket_repository": "bitbucket",
     "github_org": "github",
@@ -99,7 +100,8 @@ def build_gitlab(options: ResolvedOptions) -> GitlabSettings:
 def build_bitbucket(options: ResolvedOptions) -> BitbucketSettings:
     """Build the settings of Bitbucket."""
     return BitbucketSettings(
-        team=options.string("bitbucket_team"),
+        workspace=options.string("bitbucket_workspace")
+        or options.string("bitbucket_team"),
         repository=options.string("bitbucket_repository"),
     )
 

@@ -373,10 +373,16 @@ PROVIDER_OPTIONS = in_group(
         EntraIdSettings.federated_token,
     ),
     _string_of(
+        "bitbucket_workspace",
+        "bitbucket",
+        BitbucketSettings.workspace,
+        "slug of the allowed workspace",
+    ),
+    _string_of(
         "bitbucket_team",
         "bitbucket",
-        BitbucketSettings.team,
-        "allowed workspace (formerly team)",
+        BitbucketSettings.workspace,
+        "former name of bitbucket_workspace; ignored if both are set",
     ),
     _string_of(
         "bitbucket_repository",
