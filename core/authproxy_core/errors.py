@@ -38,6 +38,12 @@ class FetchError(EffectError):
     code = "provider_unreachable"
 
 
+class KeysUnavailableError(FetchError):
+    """A token cannot be verified, because the provider's keys are not loaded."""
+
+    code = "keys_unavailable"
+
+
 class StoreError(EffectError):
     """The session store is unavailable."""
 

@@ -22,7 +22,12 @@ from .endpoints.middleware import Handler, restore_query, wrap_handler
 from .endpoints.requirements import Requirements
 from .endpoints.session_recheck import is_session_valid
 from .endpoints.userinfo import userinfo
-from .errors import CredentialsRejected, RequestError, StoreError
+from .errors import (
+    CredentialsRejected,
+    KeysUnavailableError,
+    RequestError,
+    StoreError,
+)
 from .identity.headers import HeaderInjector
 from .login.flow import (
     callback,
@@ -311,7 +316,14 @@ class AuthProxy(StoreHooks):
     def _proxy_unverified(
         self, request: Request, credentials: Credentials
     ) -> Flow[Decision]:
-        entry = yield from credentials.verify(request)
+        try:
+            entry = yield from credentials.verify(request)
+        except KeysUnavailableError:
+            # A request that needs no session is forwarded without one.
+            original = self._context.trusted_proxies.original(request)
+            if self._bypass is None or not self._bypass.applies(request, original):
+                raise
+            entry = None
         if entry is None:
             return (yield from self._proxy_unresolved(request))
         outcome = by_field(self._proxy_session(request, entry.session, ()), entry)

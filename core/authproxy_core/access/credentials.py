@@ -18,6 +18,7 @@ from ..errors import (
     AuthProxyError,
     CredentialsRejected,
     EffectError,
+    KeysUnavailableError,
     ProviderError,
     TokenError,
 )
@@ -120,7 +121,8 @@ class Credentials:
     def verify(self, request: Request) -> Flow[SessionEntry | None]:
         """Return the session for the field; None for a missing or unknown one.
 
-        Raises `CredentialsRejected` for an invalid field if no login may replace it.
+        Raises `CredentialsRejected` for an invalid field if no login may replace it,
+        and `KeysUnavailableError` for a token that cannot be verified now.
         """
         cached = self.cached(request)
         if cached is not None:
@@ -167,6 +169,7 @@ class Credentials:
         if not isinstance(bearer, Bearer):
             return None
         error: AuthProxyError = TokenError("unknown issuer", reason="issuer")
+        unavailable: KeysUnavailableError | None = None
         try:
             issuer = unverified_claims(bearer.token).get("iss")
         except TokenError as malformed:
@@ -175,8 +178,12 @@ class Credentials:
         for verification in self._verifications(bearer.token, issuer):
             try:
                 return (yield from verification)
+            except KeysUnavailableError as away:
+                unavailable = away
             except (TokenError, ProviderError, EffectError) as rejected:
                 error = rejected
+        if unavailable is not None:
+            raise unavailable
         self._report_rejected_token(error)
         return None
 

@@ -12,7 +12,7 @@ from ..access.auth_bypass import AuthBypass
 from ..access.credentials import Credentials, authenticate
 from ..access.rules import TAIL_FIELD
 from ..effects import Flow, Outcome
-from ..errors import StoreError
+from ..errors import KeysUnavailableError, StoreError
 from ..identity.headers import HeaderInjector
 from ..login.context import Context
 from ..messages import Decision, Event, Request, Respond
@@ -144,7 +144,7 @@ class AuthCheck:
             session, headers = yield from authenticate(
                 self._context, self._credentials, request
             )
-        except StoreError:
+        except (StoreError, KeysUnavailableError):
             session, headers = None, ()
         if session is None:
             fields = (*self._response_headers.headers(None), *headers)

@@ -7,6 +7,7 @@ from msgspec import Struct
 from ..errors import (
     AuthProxyError,
     FetchError,
+    KeysUnavailableError,
     LoginStateError,
     ProviderError,
     SealError,
@@ -99,6 +100,7 @@ PAGES_BY_REASON = {
     ),
     "temporarily_unavailable": (UNAVAILABLE, PROVIDER_UNAVAILABLE),
     "not_ready": (UNAVAILABLE, PROVIDER_UNAVAILABLE),
+    "keys_unavailable": (UNAVAILABLE, PROVIDER_UNAVAILABLE),
     "provider_unreachable": (UNAVAILABLE, PROVIDER_UNAVAILABLE),
     "profile_failed": (UNAVAILABLE, PROFILE_UNAVAILABLE),
     "groups_failed": (UNAVAILABLE, PROFILE_UNAVAILABLE),
@@ -174,6 +176,8 @@ def login_failure(error: AuthProxyError) -> Failure:
     match error:
         case LoginStateError():
             reason, status, hint = "login_state_lost", 403, ""
+        case KeysUnavailableError():
+            reason, status, hint = error.code, error.status_hint, ""
         case FetchError():
             reason, status, hint = "provider_unreachable", 502, ""
         case SealError():

@@ -333,6 +333,7 @@ def _redeem(
     if not code:
         raise ProviderError("the callback has no code", reason="no_code")
     original = context.trusted_proxies.original(request)
+    yield from provider.require_keys()  # before the code is spent
     tokens = yield from provider.redeem(
         code, login.redirect_uri or context.callback_url(original), login.code_verifier
     )

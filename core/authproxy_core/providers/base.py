@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from ..effects import Fetch, Flow
 from ..encoding import header_text
-from ..errors import ProviderError, TokenError
+from ..errors import KeysUnavailableError, ProviderError, TokenError
 from ..identity.claims import (
     claim_bool,
     claim_list,
@@ -104,6 +104,10 @@ class Provider(TokenClient):
             self._secret_in_body = self.kind.in_body or prefers_body(metadata)
             self.metadata = metadata
         yield from self._keys.fetch(self.metadata.jwks_uri)
+
+    def require_keys(self) -> Flow[None]:
+        """Fetch the keys if there are none; raises `KeysUnavailableError`."""
+        yield from self._keys.require_keys(self._require_metadata().jwks_uri)
 
     def adopt_cache(self, previous: Provider) -> None:
         """Reuse metadata and keys of *previous* if both discover them alike."""
@@ -247,6 +251,7 @@ class Provider(TokenClient):
             metadata.jwks_uri,
             allowed_algorithms(self.settings, metadata),
             ID_TOKEN if parties is None else BEARER_TOKEN,
+            from_provider=parties is None,
         )
         expected = self._expected_claims(nonce, nonce_optional, parties or ())
         check_id_token(claims, expected, self._clock())
@@ -428,9 +433,11 @@ class Provider(TokenClient):
         """Validate a logout token and verify its signature (Back-Channel Logout §2.6).
 
         The claims come first, so that a malformed token causes no key fetch. Raises
-        `TokenError`, or `ProviderError` if the metadata is not loaded.
+        `TokenError`, or `KeysUnavailableError` if metadata or keys are not loaded.
         """
-        metadata = self._require_metadata()
+        metadata = self.metadata
+        if metadata is None:
+            raise KeysUnavailableError("the provider's metadata is not loaded yet")
         expected = replace(
             self._expected_claims(None, False, ()), audience_claims=("aud",)
         )

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from ..effects import Flow
-from ..errors import EffectError, ProviderError, TokenError
+from ..effects import Flow, with_lock
+from ..errors import EffectError, KeysUnavailableError, ProviderError, TokenError
 from ..oidc.jwt import ALGORITHMS, ExpectedClaims, check_id_token, numeric_date
 from ..oidc.protocol import Metadata, Tokens, discovery_request, parse_metadata
 from ..oidc.token_types import BEARER_TOKEN
@@ -16,11 +16,11 @@ from ..session import Session
 from ..settings.credentials import JwtIssuer
 from ..settings.root import ProviderSettings
 from .base import Provider
-from .jwks import JwksCache
+from .jwks import LOCK_TTL, LOCK_WAIT, REFETCH_INTERVAL, JwksCache
 
 Value = TypeVar("Value")
 
-RETRY_DELAY = 30.0  # seconds between discovery attempts
+RETRY_DELAY = 30.0  # seconds between discovery attempts if the keys are loaded
 DEFAULT_ALGORITHMS = ("RS256",)
 
 
@@ -57,8 +57,18 @@ class BearerIssuer:
         )
 
     def bearer_session(self, token: str) -> Flow[Session]:
-        """Return the session of *token*; raises `TokenError`."""
-        yield from self._discover()
+        """Return the session of *token*.
+
+        Raises `TokenError`, or `KeysUnavailableError` if the keys cannot be fetched.
+        """
+        if self._metadata is None:
+            yield from with_lock(
+                f"discovery:{self.issuer}",
+                self._discover(),
+                ttl=LOCK_TTL,
+                wait=LOCK_WAIT,
+                local=True,
+            )
         claims = yield from self._keys.verify(
             token, self._jwks_uri, self._algorithms, BEARER_TOKEN
         )
@@ -83,14 +93,14 @@ class BearerIssuer:
         )
 
     def _discover(self) -> Flow[None]:
-        if self._metadata or self._clock() - self._tried_at < RETRY_DELAY:
+        delay = RETRY_DELAY if self._keys.has_keys else REFETCH_INTERVAL
+        if self._metadata or self._clock() - self._tried_at < delay:
             return
-        self._tried_at = self._clock()
         try:
             response = yield from discovery_request(self.issuer)
             self._metadata = parse_metadata(response, self.issuer)
         except (ProviderError, EffectError):
-            return
+            self._tried_at = self._clock()
 
     @property
     def _jwks_uri(self) -> str:
@@ -111,8 +121,8 @@ class BearerIssuer:
 def may_have_issued(provider: Provider, issuer: object) -> bool:
     """Return whether *provider* may have issued a token with this ``iss``."""
     metadata = provider.metadata
-    if metadata is None or not (metadata.jwks_uri or provider._keys.has_keys):
-        return False
+    if metadata is not None and not (metadata.jwks_uri or provider._keys.has_keys):
+        return False  # it issues no tokens
     return provider._expected_issuer() in (None, issuer)
 
 
@@ -121,9 +131,11 @@ def provider_session(
 ) -> Flow[Session]:
     """Return the session of a bearer JWT of *provider*, from its claims alone.
 
-    *parties* are the accepted authorized parties. Raises `TokenError` or
-    `ProviderError`.
+    *parties* are the accepted authorized parties. Raises `TokenError`, `ProviderError`,
+    or `KeysUnavailableError` if metadata or keys are not loaded.
     """
+    if provider.metadata is None:
+        raise KeysUnavailableError("the provider's metadata is not loaded yet")
     claims = yield from provider._verify_id_token(
         Tokens("", token), None, parties=parties
     )

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from ..effects import Fetch, Flow, with_lock
-from ..errors import EffectError, ProviderError, TokenError
+from ..errors import EffectError, KeysUnavailableError, ProviderError, TokenError
 from ..messages import Response
 from ..oidc.jwt import KeySet, parse_key_set, verify_jws
 from ..oidc.protocol import JSON_HEADERS
 from ..oidc.token_types import ID_TOKEN, TokenUse
 
-REFETCH_INTERVAL = 10.0  # seconds between fetches that unknown keys cause
+REFETCH_INTERVAL = 2.0  # seconds between fetches that tokens of clients cause
 MAX_AGE = 3600.0  # seconds until the next verification fetches the keys again
+RENEWAL_INTERVAL = 60.0  # seconds between such attempts while the fetch fails
 LOCK_TTL, LOCK_WAIT = 30.0, 15.0  # seconds; longer than a fetch
 
 
@@ -30,9 +31,10 @@ class JwksCache:
         self._clock = clock
         self._fixed = fixed is not None
         self._keys = fixed or KeySet()
-        self._tried_at = float("-inf")
+        self._refetched_at = float("-inf")  # on behalf of a token
         self._fetched_at = float("-inf")
-        self._fetching = False
+        self._fetches = 0  # ended ones, successful or not
+        self._error: ProviderError | EffectError | None = None  # of the last fetch
 
     @property
     def has_keys(self) -> bool:
@@ -40,14 +42,20 @@ class JwksCache:
         return bool(self._keys.keys)
 
     def fetch(self, url: str) -> Flow[None]:
-        """Fetch the keys; on `ProviderError` or `FetchError` the old ones stay."""
-        self._tried_at, self._fetching = self._clock(), True
-        try:
-            response = yield from Fetch("GET", url, JSON_HEADERS, purpose="jwks")
-        finally:
-            self._fetching = False
-        self._keys = _parse_response(response)
-        self._fetched_at = self._clock()
+        """Fetch the keys; on `ProviderError` or `FetchError` the old ones stay.
+
+        Waits for a fetch in progress instead of starting another one.
+        """
+        yield from self._fetch_once(url)
+        if self._error is not None:
+            raise self._error
+
+    def require_keys(self, url: str) -> Flow[None]:
+        """Fetch the keys if there are none; raises `KeysUnavailableError`."""
+        if not self.has_keys:
+            yield from self._fetch_once(url)
+        if not self.has_keys:
+            raise self._unavailable()
 
     def verify(
         self,
@@ -55,53 +63,79 @@ class JwksCache:
         url: str,
         allowed: tuple[str, ...],
         use: TokenUse = ID_TOKEN,
+        *,
+        from_provider: bool = False,
     ) -> Flow[dict[str, Any]]:
         """Return the claims of *token* after verifying its signature.
 
-        *url* is the jwks_uri, *allowed* are algorithms.
-        An unknown key causes a fetch, at most one per `REFETCH_INTERVAL` in total.
-        Raises `TokenError`.
+        *url* is the jwks_uri, *allowed* are algorithms. An unknown key causes a fetch
+        (OIDC Core §10.1.1): always for a token that came *from_provider*, else at most
+        one per `REFETCH_INTERVAL`, because clients can send any token. Raises
+        `TokenError`, or `KeysUnavailableError` if the key may exist but the last fetch
+        failed.
         """
         if self._fixed:
             return verify_jws(token, self._keys, allowed, use)
-        if self._clock() - self._fetched_at > MAX_AGE:
+        if self._is_outdated:
             yield from self._refetch(url)
         try:
             return verify_jws(token, self._keys, allowed, use)
         except TokenError as error:
-            # A flood of invalid tokens must not queue for the lock.
-            if self._fetched_recently or error.reason not in (
-                "unknown_key",
-                "signature",
-            ):
+            if error.reason not in ("unknown_key", "signature"):
                 raise
-        yield from self._refetch(url)
-        return verify_jws(token, self._keys, allowed, use)
+            # A flood of invalid tokens must not queue for the lock.
+            if from_provider or not self._refetched_recently:
+                yield from self._refetch(url)
+        try:
+            return verify_jws(token, self._keys, allowed, use)
+        except TokenError as error:
+            if error.reason != "unknown_key" or (self.has_keys and not self._error):
+                raise
+            raise self._unavailable() from error
 
     @property
-    def _fetched_recently(self) -> bool:
-        """Return whether a fetch ended within `REFETCH_INTERVAL`."""
-        return not self._fetching and self._clock() - self._tried_at < REFETCH_INTERVAL
+    def _refetched_recently(self) -> bool:
+        """Return whether a token caused a fetch within `REFETCH_INTERVAL`."""
+        return self._clock() - self._refetched_at < REFETCH_INTERVAL
+
+    @property
+    def _is_outdated(self) -> bool:
+        now = self._clock()
+        return (
+            self.has_keys
+            and now - self._fetched_at > MAX_AGE
+            and now - self._refetched_at > RENEWAL_INTERVAL
+        )
 
     def _refetch(self, url: str) -> Flow[None]:
-        seen = self._fetched_at
+        yield from self._fetch_once(url)
+        self._refetched_at = self._clock()
+
+    def _fetch_once(self, url: str) -> Flow[None]:
+        """Fetch the keys, or wait for a fetch in progress; `_error` is the outcome."""
         yield from with_lock(
             self._lock,
-            self._refetch_locked(url, seen),
+            self._fetch_locked(url, self._fetches),
             ttl=LOCK_TTL,
             wait=LOCK_WAIT,
             local=True,  # each process has its own key set
         )
 
-    def _refetch_locked(self, url: str, seen: float) -> Flow[None]:
-        if self._fetched_at != seen:
+    def _fetch_locked(self, url: str, seen: int) -> Flow[None]:
+        if self._fetches != seen:
             return  # fetched while waiting for the lock
-        if self._clock() - self._tried_at < REFETCH_INTERVAL:
-            return
         try:
-            yield from self.fetch(url)
-        except (ProviderError, EffectError):
-            return  # the old keys stay; they verify the token or reject it
+            response = yield from Fetch("GET", url, JSON_HEADERS, purpose="jwks")
+            self._keys = _parse_response(response)
+        except (ProviderError, EffectError) as error:
+            self._error = error  # the old keys stay
+        else:
+            self._fetched_at, self._error = self._clock(), None
+        self._fetches += 1
+
+    def _unavailable(self) -> KeysUnavailableError:
+        cause = self._error or "the fetch has not ended yet"
+        return KeysUnavailableError(f"the provider's keys are not available: {cause}")
 
 
 def _parse_response(response: Response) -> KeySet:

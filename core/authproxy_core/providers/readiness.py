@@ -13,7 +13,8 @@ from ..errors import EffectError, FetchError, ProviderError
 from ..messages import Event
 from .base import Provider
 
-RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds between discovery attempts
+RETRY_DELAYS = (1.0, 2.0)  # seconds between discovery attempts; the last one repeats
+REPORT_INTERVAL = 30.0  # seconds between events about the same failure
 READY_TIMEOUT = 5.0  # seconds that a login waits for the provider
 POLL_INTERVAL = 0.25  # seconds
 LOGIN_RETRY_DELAY = 2.0  # seconds between discovery attempts that logins cause
@@ -37,6 +38,7 @@ class Readiness:
         self._on_event = on_event
         self._tried_at: dict[str, float] = {}
         self._errors: dict[str, ProviderError] = {}
+        self._reported: dict[str, tuple[str, float]] = {}  # reason and time
 
     @property
     def is_ready(self) -> bool:
@@ -52,13 +54,23 @@ class Readiness:
                 try:
                     yield from self._prepare(provider)
                 except (ProviderError, FetchError) as error:
-                    self._on_event(_provider_failed_event(provider.id, error))
+                    self._report_failure(provider.id, error)
                 else:
                     self._on_event(Event("provider_ready", reason=provider.id))
             missing = [provider for provider in missing if not provider.is_ready]
             if missing:
                 yield from Sleep(RETRY_DELAYS[min(attempts, len(RETRY_DELAYS) - 1)])
                 attempts += 1
+
+    def _report_failure(
+        self, provider_id: str, error: ProviderError | FetchError
+    ) -> None:
+        """Emit an event, unless the same failure had one within `REPORT_INTERVAL`."""
+        event, now = _provider_failed_event(provider_id, error), self._clock()
+        reason, reported_at = self._reported.get(provider_id, ("", 0.0))
+        if event.reason != reason or now - reported_at >= REPORT_INTERVAL:
+            self._reported[provider_id] = (event.reason, now)
+            self._on_event(event)
 
     def _prepare(self, provider: Provider) -> Flow[None]:
         self._tried_at[provider.id] = self._clock()

@@ -64,7 +64,7 @@ DOCUMENTS = st.recursive(
 BODIES = DOCUMENTS.map(orjson.dumps) | st.binary(max_size=40)
 OWN: dict[str, dict[str, Any]] = {
     "github": {"github": GithubSettings(org="a", team="b", repo="")},
-    "bitbucket": {"bitbucket": BitbucketSettings(team="a", repository="a/b")},
+    "bitbucket": {"bitbucket": BitbucketSettings(workspace="a", repository="a/b")},
     "gitlab": {"gitlab": GitlabSettings(projects=("a/b",))},
     "google": {"google": GoogleSettings()},
 }

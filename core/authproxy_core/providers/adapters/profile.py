@@ -43,6 +43,10 @@ class ProfileProvider(Provider):
         """Do nothing: there are no metadata and keys."""
         yield from ()
 
+    def require_keys(self) -> Flow[None]:
+        """Do nothing: there are no ID tokens."""
+        yield from ()
+
     @property
     def sends_nonce(self) -> bool:
         """Return False: there is no ID token to contain it."""
