@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..effects import Fetch, Flow, with_lock
+from ..effects import Fetch, Flow, Sleep, with_lock
 from ..errors import EffectError, KeysUnavailableError, ProviderError, TokenError
 from ..messages import Response
 from ..oidc.jwt import KeySet, parse_key_set, verify_jws
@@ -69,10 +69,10 @@ class JwksCache:
         """Return the claims of *token* after verifying its signature.
 
         *url* is the jwks_uri, *allowed* are algorithms. An unknown key causes a fetch
-        (OIDC Core §10.1.1): always for a token that came *from_provider*, else at most
-        one per `REFETCH_INTERVAL`, because clients can send any token. Raises
-        `TokenError`, or `KeysUnavailableError` if the key may exist but the last fetch
-        failed.
+        (OIDC Core §10.1.1), at most one per `REFETCH_INTERVAL`. A token that came
+        *from_provider* waits for the next one; others are rejected, because clients can
+        send any token. Raises `TokenError`, or `KeysUnavailableError` if the key may
+        exist but the last fetch failed.
         """
         if self._fixed:
             return verify_jws(token, self._keys, allowed, use)
@@ -83,8 +83,11 @@ class JwksCache:
         except TokenError as error:
             if error.reason not in ("unknown_key", "signature"):
                 raise
+            delay = self._refetched_at + REFETCH_INTERVAL - self._clock()
+            if from_provider and delay > 0:
+                yield from Sleep(min(delay, REFETCH_INTERVAL))
             # A flood of invalid tokens must not queue for the lock.
-            if from_provider or not self._refetched_recently:
+            if from_provider or delay <= 0:
                 yield from self._refetch(url)
         try:
             return verify_jws(token, self._keys, allowed, use)
@@ -92,11 +95,6 @@ class JwksCache:
             if error.reason != "unknown_key" or (self.has_keys and not self._error):
                 raise
             raise self._unavailable() from error
-
-    @property
-    def _refetched_recently(self) -> bool:
-        """Return whether a token caused a fetch within `REFETCH_INTERVAL`."""
-        return self._clock() - self._refetched_at < REFETCH_INTERVAL
 
     @property
     def _is_outdated(self) -> bool:

@@ -295,13 +295,13 @@ def test_back_channel_after_store_failure_can_be_retried(kind: str) -> None:
     assert scene.valid_sessions() == {"bob"}
 
 
-def test_back_channel_before_discovery_rejected() -> None:
+def test_back_channel_before_discovery_unavailable() -> None:
     configured = settings(sessions=KINDS["ticket"], logout=CHANNELS)
     harness = Harness(configured, ready=False)
     harness.body = b"logout_token=" + harness.idp.logout_token("alice").encode()
     response = harness.get("/oauth2/backchannel-logout", FORM, method=b"POST")
-    assert response.status == 400
-    assert response.events[0].reason == "not_ready"
+    assert response.status == 503
+    assert response.events[0].reason == "keys_unavailable"
 
 
 def test_logout_endpoints_disabled_by_default() -> None:

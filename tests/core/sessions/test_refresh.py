@@ -20,6 +20,7 @@ def refreshing() -> Harness:
     harness = Harness(settings(cookie={"refresh": 60.0}))
     harness.log_in()
     harness.idp.requests.clear()
+    harness.locks.clear()
     return harness
 
 

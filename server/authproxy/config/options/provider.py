@@ -22,14 +22,9 @@ def _string_of(
     key: str, provider: str, setting: object, help_: str, *, flag: str = ""
 ) -> Option:
     """Return a string option that only one type of provider reads."""
+    secret = key in ("github_token", "jwt_key")
     return Option(
-        key,
-        "string",
-        "",
-        f"{provider}: {help_}",
-        setting,
-        flag,
-        secret=key in ("github_token", "jwt_key"),
+        key, "string", "", f"{provider}: {help_}", setting, flag, secret=secret
     )
 
 

@@ -1,0 +1,243 @@
+"""Keys that are not loaded: slow, missing, empty or rotated key sets (OIDC §10.1.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from authproxy_core import Fetch, FetchError, Forward, Lock, Respond, UpstreamSettings
+from authproxy_core.messages import Response
+from authproxy_core.providers.jwks import REFETCH_INTERVAL
+from authproxy_core.providers.readiness import REPORT_INTERVAL
+from authproxy_core.settings.auth_bypass import AuthBypassSettings
+from authproxy_core.settings.credentials import CredentialSettings
+from authproxy_core.settings.root import LogoutSettings, SessionSettings
+from support.harness import Harness, event_reasons, header, settings, target_of
+
+FAILURES = {
+    "unreachable": FetchError("connection refused"),
+    "500": Response(500, (), b""),
+    "empty": Response(200, (), b'{"keys": []}'),
+    "HTML": Response(200, (), b"<html>"),
+}
+failures = pytest.mark.parametrize("failure", list(FAILURES.values()), ids=FAILURES)
+
+
+def harness_for(*, ready: bool = True, **changes: Any) -> Harness:
+    """Return a harness that accepts bearer JWTs and logout tokens."""
+    return Harness(
+        settings(
+            **{
+                "credentials": CredentialSettings(jwt_bearer_tokens=True),
+                "logout": LogoutSettings(back_channel=True),
+                "sessions": SessionSettings(shared=True, revocable=True),
+                **changes,
+            }
+        ),
+        ready=ready,
+    )
+
+
+def break_keys(harness: Harness, failure: Any) -> None:
+    """Let all requests for the key set fail."""
+
+    def fetch(effect: Fetch) -> Response:
+        if effect.purpose != "jwks":
+            return harness.idp.fetch(effect)
+        if isinstance(failure, Exception):
+            raise failure
+        return failure
+
+    harness.on_fetch = fetch
+
+
+def repair_keys(harness: Harness) -> None:
+    harness.on_fetch = harness.idp.fetch
+
+
+def load_metadata(harness: Harness) -> None:
+    """Run one attempt of the provider's preparation, which fails at the keys."""
+    [provider] = harness.proxy._providers.values()
+    with pytest.raises(Exception, match=r"jwks_uri|JWK set|refused"):
+        harness.run(provider.prepare())
+    assert provider.metadata is not None
+
+
+def bearer(harness: Harness, **claims: Any) -> tuple[bytes, bytes]:
+    return (b"authorization", b"Bearer " + harness.token(**claims).encode())
+
+
+def ask(harness: Harness, *fields: Any, target: str = "/oauth2/auth") -> Respond:
+    return harness.get(target, *fields, jar={})
+
+
+def assert_unavailable(response: Respond) -> None:
+    assert response.status == 503
+    assert header(response, b"retry-after").isdigit()
+    assert event_reasons(response) == ["keys_unavailable"]
+    assert "keys are not available: " in response.events[0].detail
+
+
+def test_login_after_rotation_at_start_succeeds() -> None:
+    harness = harness_for()
+    for _ in range(3):
+        harness.idp.rotate_keys(keep_old=False)
+        assert harness.log_in().status == 302
+
+
+def test_login_after_two_rotations_waits_for_next_fetch() -> None:
+    """Tokens of clients must not use up the fetches that logins need."""
+    harness = harness_for()
+    token = harness.token({"kid": "unknown"})
+    assert ask(harness, (b"authorization", b"Bearer " + token.encode())).status == 401
+    harness.idp.rotate_keys(keep_old=False)
+    start = harness.clock.now
+    assert harness.log_in().status == 302
+    assert harness.clock.now - start == REFETCH_INTERVAL
+
+
+def test_bearer_after_rotation_at_start_accepted() -> None:
+    harness = harness_for()
+    harness.idp.rotate_keys(keep_old=False)
+    assert ask(harness, bearer(harness)).status == 202
+    harness.idp.rotate_keys(keep_old=False)
+    harness.clock.now += REFETCH_INTERVAL
+    assert ask(harness, bearer(harness)).status == 202
+
+
+@failures
+def test_login_without_keys_is_unavailable_and_spends_no_code(failure: Any) -> None:
+    harness = harness_for(ready=False)
+    break_keys(harness, failure)
+    load_metadata(harness)
+    response = harness.log_in()
+    assert_unavailable(response)
+    assert b"currently unavailable" in response.body
+    assert harness.idp.count("token") == 0
+    repair_keys(harness)
+    assert harness.log_in().status == 302
+
+
+@failures
+def test_bearer_without_keys_is_unavailable(failure: Any) -> None:
+    harness = harness_for(ready=False)
+    break_keys(harness, failure)
+    load_metadata(harness)
+    field = bearer(harness)
+    for target in ("/oauth2/auth", "/oauth2/userinfo", "/oauth2/forward_auth", "/x"):
+        assert_unavailable(ask(harness, field, target=target))
+    repair_keys(harness)
+    harness.fetched.clear()
+    assert_unavailable(ask(harness, field))
+    assert not harness.fetched  # tokens of clients cause few fetches
+    harness.clock.now += REFETCH_INTERVAL
+    assert ask(harness, field).status == 202
+
+
+def test_bearer_and_logout_token_without_metadata_are_unavailable() -> None:
+    harness = harness_for(ready=False)
+    response = ask(harness, bearer(harness))
+    assert response.status == 503
+    assert event_reasons(response) == ["keys_unavailable"]
+    assert ask(harness, bearer(harness, iss="https://other.example")).status == 401
+    harness.body = b"logout_token=" + harness.idp.logout_token("alice").encode()
+    form = (b"content-type", b"application/x-www-form-urlencoded")
+    response = harness.get("/oauth2/backchannel-logout", form, method=b"POST", jar={})
+    assert response.status == 503
+
+
+def test_unknown_key_while_fetch_fails_is_unavailable() -> None:
+    harness = harness_for()
+    known = bearer(harness)
+    harness.idp.rotate_keys(keep_old=False)
+    break_keys(harness, FAILURES["unreachable"])
+    assert_unavailable(ask(harness, bearer(harness)))
+    assert ask(harness, known).status == 202
+    repair_keys(harness)
+    harness.clock.now += REFETCH_INTERVAL
+    assert ask(harness, bearer(harness)).status == 202
+
+
+def test_refresh_while_keys_are_unavailable_keeps_session() -> None:
+    harness = harness_for(cookie={"refresh": 60.0})
+    harness.log_in()
+    harness.idp.rotate_keys(keep_old=False)
+    break_keys(harness, FAILURES["500"])
+    harness.clock.now += 61
+    assert harness.get("/oauth2/auth").status == 202
+    assert harness.events[-1].reason == "keys_unavailable"
+
+
+def test_public_request_with_unverifiable_bearer_is_allowed() -> None:
+    harness = harness_for(
+        ready=False,
+        reverse_proxy=True,
+        trusted_proxies=("192.0.2.7",),
+        auth_bypass=AuthBypassSettings(skip_auth_routes=("^/public/",)),
+        upstreams=(UpstreamSettings(id="a", uri="http://10.0.0.9/"),),
+    )
+    field = bearer(harness)
+    assert isinstance(harness.send("/public/x", field, jar={}), Forward)
+    assert ask(harness, field, target="/private/x").status == 503
+    uri = (b"x-forwarded-uri", b"/public/x")
+    assert ask(harness, field, uri).status == 202
+
+
+def test_login_waits_for_fetch_in_progress() -> None:
+    harness = harness_for(ready=False)
+    warm_up = harness.proxy.warm_up()
+    effect = next(warm_up)
+    while not (isinstance(effect, Fetch) and effect.purpose == "jwks"):
+        effect = warm_up.send(harness.perform(effect))
+    url = harness.idp.log_in(harness.start_login(), "alice")
+    login = harness.proxy.handle(harness.request(target_of(url)))
+    waiting = next(login)  # type: ignore[call-overload]
+    while not (isinstance(waiting, Lock) and waiting.key.startswith("jwks:")):
+        waiting = login.send(harness.perform(waiting))  # type: ignore[union-attr]
+    harness.fetched.clear()
+    response = harness.idp.fetch(effect)
+    effect = warm_up.send(response)
+    harness.run(rest_of(warm_up, effect))
+    assert harness.run(rest_of(login, waiting)).status == 302
+    assert [fetch.purpose for fetch in harness.fetched] == ["token"]
+
+
+def rest_of(flow: Any, effect: Any) -> Any:
+    """Return a flow that continues *flow* from its pending *effect*."""
+    try:
+        while True:
+            effect = flow.send((yield effect))
+    except StopIteration as stop:
+        return stop.value
+
+
+def test_lock_timeout_without_keys_is_unavailable() -> None:
+    harness = harness_for(ready=False)
+    break_keys(harness, FAILURES["500"])
+    load_metadata(harness)
+    perform = harness.perform
+    harness.proxy._providers["keycloak"]._keys._error = None
+    harness.perform = lambda effect: (  # type: ignore[method-assign]
+        False if isinstance(effect, Lock) and effect.local else perform(effect)
+    )
+    response = ask(harness, bearer(harness))
+    assert_unavailable(response)
+    assert "has not ended yet" in response.events[0].detail
+
+
+def test_provider_failure_reported_once_per_interval() -> None:
+    harness = harness_for(ready=False)
+    start = harness.clock.now
+    until = 2.5 * REPORT_INTERVAL
+
+    def fetch(effect: Fetch) -> Response:
+        if harness.clock.now < start + until:
+            raise FetchError("connection refused")
+        return harness.idp.fetch(effect)
+
+    harness.on_fetch = fetch
+    harness.run(harness.proxy.warm_up())
+    kinds = [event.kind for event in harness.events]
+    assert kinds == ["provider_failed"] * 3 + ["provider_ready"]
+    assert harness.clock.now - start - until <= 2  # recovers soon
