@@ -19,6 +19,7 @@ from authproxy_core import (
     SettingsError,
     UpstreamSettings,
 )
+from authproxy_core.access.membership import MAX_CACHED_QUERY_BYTES
 from authproxy_core.settings.root import PageSettings
 from support.harness import (
     Harness,
@@ -129,6 +130,14 @@ def test_constraint_cache_bounded(harness: Harness) -> None:
     for number in range(600):
         assert harness.get(f"/oauth2/auth?allowed_groups=g{number}").status == 403
     assert harness.get("/oauth2/auth?allowed_groups=staff").status == 202
+
+
+def test_constraint_cache_long_query_evaluated(harness: Harness) -> None:
+    harness.log_in()
+    padding = "x" * MAX_CACHED_QUERY_BYTES
+    for group, status in (("staff", 202), ("nobody", 403)):
+        target = f"/oauth2/auth?allowed_groups={group}&x={padding}"
+        assert harness.get(target).status == status
 
 
 def test_az34_limits_checked_on_each_use(harness: Harness) -> None:

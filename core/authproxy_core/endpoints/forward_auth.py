@@ -27,25 +27,23 @@ def forward_auth(
     `RequestError`.
     """
     checked = auth_check.check_original(request, tail)
-    if isinstance(checked, Respond):
+    if isinstance(checked, Decision):
         return _with_login(context, request, tail, checked)
     return _with_login_later(context, request, tail, checked)
 
 
 def _with_login_later(
-    context: Context, request: Request, tail: bytes, check: Outcome
+    context: Context, request: Request, tail: bytes, check: Flow[Decision]
 ) -> Flow[Decision]:
-    checked = yield from resolve_outcome(check)
-    if not isinstance(checked, Respond):
-        return checked
+    checked = yield from check
     return (yield from resolve_outcome(_with_login(context, request, tail, checked)))
 
 
 def _with_login(
-    context: Context, request: Request, tail: bytes, checked: Respond
+    context: Context, request: Request, tail: bytes, checked: Decision
 ) -> Outcome:
     """Replace a 401 or 403 of the auth check by a response that helps the client."""
-    if checked.status not in (401, 403):
+    if not isinstance(checked, Respond) or checked.status not in (401, 403):
         return checked
     original = context.trusted_proxies.original_for_auth(request, tail)
     cookies = tuple(field for field in checked.headers if field[0] == b"set-cookie")

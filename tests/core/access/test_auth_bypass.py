@@ -373,6 +373,19 @@ def test_bypass_authorized_session_answered_before_bypass_rules() -> None:
     assert isinstance(user.send("/closed", peer=UNTRUSTED), Respond)
 
 
+def test_bypass_session_of_another_host_ignored() -> None:
+    bound = {"hosts": ("app.example.com",)}
+    user = harness("^/public/", provider=bound)
+    user.log_in()
+    other = (b"host", b"b.example.com")
+    for uri, statuses in (("/admin", (202, 401)), ("/public/", (202, 202))):
+        fields = ((b"x-forwarded-uri", uri.encode()),)
+        assert user.get("/oauth2/auth", *fields, peer=GATEWAY).status == statuses[0]
+        foreign = user.get("/oauth2/auth", *fields, other, peer=GATEWAY)
+        assert foreign.status == statuses[1]
+        assert not headers(foreign, b"gap-auth")
+
+
 def test_bypass_cached_token_answered_before_bypass_rules() -> None:
     accepted = CredentialSettings(jwt_bearer_tokens=True)
     caller = harness("^/public/", credentials=accepted)
