@@ -219,6 +219,19 @@ DIFFERENCES: tuple[Difference, ...] = (
         proof="core/login/test_claims.py::test_hs11_comma_in_group_does_not_split_it",
     ),
     Difference(
+        "`allowed_roles` with another provider than `keycloak-oidc` is an error at start",
+        "it is ignored, so the restriction that it names does not exist",
+        "remove the option",
+        proof="server/config/test_load.py::test_provider_options_invalid_rejected",
+    ),
+    Difference(
+        "a URL, a port, `*.` or several domains in one entry of `cookie_domains` mean "
+        "the domain in it",
+        "such entries write cookies without `Domain`, or never match",
+        "no `cookie_domains`: cookies for the host only",
+        proof="server/config/test_load.py::test_cookie_domains_of_oauth2_proxy_accepted",
+    ),
+    Difference(
         "groups named `role:…` are dropped for `keycloak-oidc`",
         "they would count as roles",
         SECURITY,

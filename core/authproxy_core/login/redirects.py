@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes
 from ..messages import Request, single_header
 from ..request.hosts import HOST_NAME, IPV6_LITERAL, PORT, listed_hosts
 from ..request.original import OriginalRequest, host_name, parse_address
-from ..settings.root import Settings
+from ..settings.root import Settings, is_proxy_endpoint
 
 MAX_TARGET_BYTES = 16 << 10  # in UTF-8; a login state must hold a redirect target
 DECODINGS = 2
@@ -44,7 +44,7 @@ class RedirectPolicy:
     """Validates redirect targets, and chooses the target of a request."""
 
     def __init__(self, settings: Settings) -> None:
-        self._prefix = settings.proxy_prefix + "/"
+        self._prefix = settings.proxy_prefix
         self._listed = listed_hosts(settings.whitelist_domains)
 
     def allows(self, target: str, host: str) -> bool:
@@ -74,7 +74,7 @@ class RedirectPolicy:
                 return False
             path = match["rest"] or "/"
         return any(
-            _SLASHES.sub("/", _resolve_dots(variant)).startswith(self._prefix)
+            is_proxy_endpoint(self._prefix, _SLASHES.sub("/", _resolve_dots(variant)))
             for variant in _path_variants(path)
         )
 

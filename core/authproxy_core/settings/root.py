@@ -5,6 +5,7 @@ Durations are seconds. No setting names a file: the caller passes contents.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta
@@ -26,6 +27,14 @@ Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 FRAMING_HEADERS = frozenset(
     {"connection", "content-length", "host", "transfer-encoding", "upgrade", "te"}
 )
+# The names of the endpoints below proxy_prefix.
+ENDPOINTS = frozenset(
+    {
+        "auth", "backchannel-logout", "callback", "forward_auth", "frontchannel-logout",
+        "sign_in", "sign_out", "start", "static", "userinfo",
+    }
+)  # fmt: skip
+FIRST_SEGMENT = re.compile(r"/([^/?#;]*)")
 MIN_IDLE_TIMEOUT = 10.0  # seconds
 SIGNATURE_ALGORITHMS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
 MAX_COOKIE_NAME_BYTES = 240  # bytes, so the names of cookie parts fit uncut
@@ -298,9 +307,10 @@ def _cookie_problems(cookie: CookieSettings) -> list[str]:
             f"token) of at most {MAX_COOKIE_NAME_BYTES} bytes"
         )
     problems += [
-        f"cookie_domains: got {domain!r}, expected a host name"
+        f"cookie_domains: got {domain!r}, expected a domain such as example.com"
         for domain in cookie.domains
-        if not is_host_name(domain.lstrip("."))
+        # Underscores are not allowed in DNS, but browsers accept them.
+        if not is_host_name(domain.removeprefix(".").replace("_", "x"))
     ]
     if not cookie.path.startswith("/") or set(cookie.path) & set(";\r\n\0"):
         problems.append(
@@ -405,13 +415,22 @@ def _address_problems(settings: Settings) -> list[str]:
             ("ping_path", settings.ping_path),
             ("ready_path", settings.ready_path),
         )
-        if path.startswith(f"{prefix}/")
+        if is_proxy_endpoint(prefix, path)
     ]
-    if not prefix.startswith("/") or prefix.endswith("/"):
+    if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
+        text = f"/{prefix.strip('/')}"
         problems.append(
-            f"proxy_prefix: got {prefix!r}, expected a path such as '/oauth2'"
+            f"proxy_prefix: got {prefix!r}, expected a path such as {text!r}"
         )
     return problems
+
+
+def is_proxy_endpoint(prefix: str, path: str) -> bool:
+    """Return whether *path* is below *prefix*, or an endpoint if that is empty."""
+    if prefix:
+        return path.startswith(f"{prefix}/")
+    match = FIRST_SEGMENT.match(path)
+    return match is not None and match[1] in ENDPOINTS
 
 
 def _header_problems(settings: Settings) -> list[str]:

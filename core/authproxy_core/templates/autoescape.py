@@ -75,13 +75,19 @@ EQUIVALENT = {
 
 
 class Compiler:
-    """Compiles named templates for the contexts in which they are called."""
+    """Compiles named templates for the contexts in which they are called.
+
+    With *plain*, the output is plain text, and values are not escaped.
+    """
 
     def __init__(
         self,
         definitions: Mapping[str, Definition],
         fields: Collection[str] | None,
+        *,
+        plain: bool = False,
     ) -> None:
+        self._plain = plain
         self._definitions = definitions
         self._fields = fields
         self._ends: dict[Key, Context] = {}
@@ -137,6 +143,8 @@ class Compiler:
         self, where: Definition, node: Node, c: Context
     ) -> tuple[Node, Context]:
         match node:
+            case Text() if self._plain:
+                return node, c
             case Text():
                 try:
                     after, text = follow_text(c, node.text)
@@ -161,6 +169,8 @@ class Compiler:
         pipe = node.pipe
         if pipe.variables:
             return node, c  # a declaration renders nothing
+        if self._plain:
+            return Action(pipe, ("plain",)), c
         c = enter_action(c)
         try:
             escapers = list(_escapers(c))

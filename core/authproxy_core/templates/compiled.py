@@ -39,13 +39,15 @@ def compile_templates(
     sources: Mapping[str, str],
     fields: Collection[str] | None = None,
     pages: Collection[str] | None = None,
+    *,
+    plain: bool = False,
 ) -> TemplateSet:
-    """Compile *sources* (file name → text) as one set.
+    """Compile *sources* (file name → text) as one set: HTML, or *plain* text.
 
     *pages* are the names to render, by default the file names. If *fields* is given,
     any other field name is rejected. Raises `TemplateError`.
     """
-    compiler = Compiler(parse(sources), fields)
+    compiler = Compiler(parse(sources), fields, plain=plain)
     for name in sources if pages is None else pages:
         compiler.compile_page(name)
     return TemplateSet(compiler.bodies)

@@ -214,6 +214,7 @@ ESCAPERS: dict[str, Callable[[object], str]] = {
     "url_part": url_part,
     "url_normal": url_normal,
     "srcset": srcset,
+    "plain": to_text,
     # Functions that a template may call at the end of a pipeline.
     "html": escape_html,
     "urlquery": escape_query,

@@ -16,7 +16,6 @@ from authproxy_core.encoding import is_token
 from authproxy_core.errors import SettingsError
 from authproxy_core.settings.auth_bypass import AuthBypassSettings
 from authproxy_core.settings.root import (
-    CookieSettings,
     LogoutSettings,
     PageSettings,
     Secret,
@@ -37,6 +36,7 @@ from ..server_settings import (
 )
 from .build import auth_bypass, stores, upstreams
 from .build.access_rules import build_rule_settings
+from .build.cookies import build_cookie
 from .build.credentials import build_credentials
 from .build.listeners import build_metrics_listeners, parse_proxy_protocol_sources
 from .build.provider import is_http_url
@@ -50,7 +50,6 @@ from .read.resolved import ConfigError, ResolvedOptions
 from .read.sources import Flags, parse_flags, resolve_options
 
 DEFAULT_LOG_SIZE = 100  # MiB
-MAX_CSRF_SLOTS = 64  # cookies
 CLIENT_IP_HEADERS = (
     "X-Forwarded-For",
     "X-Real-IP",
@@ -176,7 +175,7 @@ def _core_settings(
     return Settings(
         **{
             **option_fields(options, Settings),
-            "cookie": _cookie_settings(options),
+            "cookie": build_cookie(options, files.read_key_ring(options)),
             "credentials": build_credentials(options),
             "auth_bypass": auth_bypass.build_auth_bypass(
                 options,
@@ -189,6 +188,7 @@ def _core_settings(
                 options, option_fields(options, SessionSettings), store.kind
             ),
             "providers": sections.providers,
+            "proxy_prefix": _proxy_prefix(options),
             "real_client_ip_header": _client_ip_header(options),
             "redirect_url": _redirect_url(options),
             "signature_key": Secret(options.string("signature_key")),
@@ -206,14 +206,13 @@ def _core_settings(
     )
 
 
-def _cookie_settings(options: ResolvedOptions) -> CookieSettings:
-    fields = option_fields(options, CookieSettings)
-    fields["csrf_slots"] = options.integer("cookie_csrf_slots")
-    limit = options.integer("cookie_csrf_per_request_limit")
-    if limit > 0 and options.boolean("cookie_csrf_per_request"):
-        # oauth2-proxy limits the existing cookies, without the new one.
-        fields["csrf_slots"] = min(limit + 1, MAX_CSRF_SLOTS)
-    return CookieSettings(**{**fields, "secrets": files.read_key_ring(options)})
+def _proxy_prefix(options: ResolvedOptions) -> str:
+    """Return the prefix without its final slash, which oauth2-proxy tolerates."""
+    prefix = options.string("proxy_prefix")
+    text = prefix.rstrip("/")
+    if text != prefix and text:
+        options.add_warning("proxy_prefix", f"got {prefix!r}; {text!r} is used instead")
+    return text
 
 
 def _client_ip_header(options: ResolvedOptions) -> str:

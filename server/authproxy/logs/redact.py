@@ -12,6 +12,7 @@ from operator import itemgetter
 from urllib.parse import unquote_to_bytes
 
 from authproxy_core.errors import SettingsError
+from authproxy_core.templates import TemplateError, compile_templates
 
 REDACTED = b"..."
 SECRET_NAMES = (
@@ -111,13 +112,36 @@ def decode_bytes(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
+def _compile_template(
+    option: str, template: str, fields: Sequence[str]
+) -> Callable[[tuple[str, ...]], str]:
+    """Compile a *template* with functions or conditions; see `compile_format`.
+
+    Values for which it fails, such as one too short for ``slice``, are written in order,
+    so no line is lost.
+    """
+    try:
+        compiled = compile_templates({option: template}, fields, plain=True)
+    except TemplateError as error:
+        raise SettingsError((str(error),)) from None
+
+    def line(values: tuple[str, ...]) -> str:
+        try:
+            text = compiled.render(option, dict(zip(fields, values, strict=True)))
+        except TemplateError:
+            return " ".join(values) + "\n"
+        return text.decode() + "\n"
+
+    return line
+
+
 def compile_format(
     option: str, template: str, fields: Sequence[str]
 ) -> Callable[[tuple[str, ...]], str]:
     """Return a function from the values of *fields*, in that order, to a line.
 
-    *template* consists of text and ``{{.Field}}``. Raises `SettingsError`, which names
-    *option*, for other actions of Go's template language and for unknown fields.
+    *template* is in Go's template language. Raises `SettingsError`, which names *option*,
+    for invalid templates and unknown fields.
     """
     names = [match[1] for match in PLACEHOLDER.finditer(template)]
     problems = [
@@ -126,11 +150,8 @@ def compile_format(
         for name in names
         if name not in fields
     ]
-    literal = PLACEHOLDER.sub("", template)
-    if "{{" in literal or "}}" in literal:
-        problems.append(
-            f"{option}: only text and fields such as {{{{.{fields[0]}}}}} are supported"
-        )
+    if not problems and "{{" in PLACEHOLDER.sub("", template):
+        return _compile_template(option, template, fields)
     if problems:
         raise SettingsError(tuple(problems))
     text = PLACEHOLDER.sub("%s", template.replace("%", "%%")) + "\n"

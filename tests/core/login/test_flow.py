@@ -86,6 +86,7 @@ def test_redirect_target_with_non_ascii_percent_encoded(harness: Harness) -> Non
         ({"relative_redirect_url": True}, "/oauth2/callback"),
         ({"relative_redirect_url": True, "redirect_url": "/back"}, "/back"),
         ({"proxy_prefix": "/auth"}, "https://app.example.com/auth/callback"),
+        ({"proxy_prefix": ""}, "https://app.example.com/callback"),
     ],
 )
 def test_lg41_callback_url_from_settings(

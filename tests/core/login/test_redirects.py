@@ -245,6 +245,20 @@ def test_or44_proxy_endpoints_rejected_as_login_target() -> None:
     assert choose_target(uri, rd="/oauth2/sign_out") == "/"
 
 
+def test_or44_empty_prefix_rejects_the_endpoints_only() -> None:
+    policy = RedirectPolicy(settings(proxy_prefix=""))
+    for target in (
+        "/sign_out",
+        "/x/../start",
+        "/callback/a?b",
+        "/sign%5fout%3Fx",
+        "//auth",
+    ):
+        assert policy.is_proxy_endpoint(target, OWN), target
+    for target in ("/", "/authors", "/auth.html", "/app/start", "https://a.test/auth"):
+        assert not policy.is_proxy_endpoint(target, OWN), target
+
+
 def test_or41_sign_in_page_allowed_as_sign_out_target() -> None:
     configured = settings()
     policy = RedirectPolicy(configured)

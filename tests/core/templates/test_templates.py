@@ -363,3 +363,13 @@ def test_css_value_with_escape_beyond_unicode() -> None:
 def test_render_value_of_unsupported_type_raises() -> None:
     with pytest.raises(TemplateError, match="can't use"):
         render("{{if .X}}{{end}}", {"X": 1.5})
+
+
+def test_plain_template_escapes_nothing() -> None:
+    """Without a context of HTML, branches may end anywhere."""
+    text = '{{$x := .S}}{{if .S}}<a href="{{$x}}"{{end}}{{template "t2" .}}{{.S | len}}'
+    text += '{{define "t2"}}<script>{{.S}}{{end}}'
+    compiled = compile_templates({"t": text}, {"S"}, ["t"], plain=True)
+    assert compiled.render("t", {"S": '"&"'}) == b'<a href=""&""<script>"&"3'
+    with pytest.raises(TemplateError, match=r"no such field \.X"):
+        compile_templates({"t": "{{.X}}"}, {"S"}, plain=True)

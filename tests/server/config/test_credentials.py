@@ -30,6 +30,12 @@ def problem(*flags: str) -> str:
     return text.partition(": ")[2]
 
 
+def test_htpasswd_file_byte_order_mark_is_not_part_of_the_name(htpasswd: Path) -> None:
+    htpasswd.write_text(f"\ufeffann:{ANN}\n")
+    users = settings(f"--htpasswd-file={htpasswd}").core.credentials.users
+    assert users == {"ann": Secret(ANN)}
+
+
 def test_htpasswd_file_users_and_groups(htpasswd: Path) -> None:
     htpasswd.write_text(f'# staff\n ann:{ANN}\n\n"sam":{SAM}\r\nsam:{SAM}\n')
     flags = (f"--htpasswd-file={htpasswd}", "--htpasswd-user-group=a,b")

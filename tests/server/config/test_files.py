@@ -20,6 +20,13 @@ def test_emails_file_first_column_in_lower_case(tmp_path: Path) -> None:
     assert loaded == frozenset({"ann@example.com", "bob@example.com"})
 
 
+def test_emails_file_byte_order_mark_is_not_part_of_the_email(tmp_path: Path) -> None:
+    file = tmp_path / "emails"
+    file.write_text("\ufeffann@example.com\n")
+    loaded = settings(f"{EMAILS}={file}").core.authenticated_emails
+    assert loaded == frozenset({"ann@example.com"})
+
+
 def test_emails_file_empty_allows_no_user(tmp_path: Path) -> None:
     file = tmp_path / "emails"
     file.touch()

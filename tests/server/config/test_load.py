@@ -208,7 +208,8 @@ def test_problems_show_no_secret() -> None:
          "validate_url: missing; the provider nextcloud has no default"),
         (("--allowed-role=x",),
          "allowed_roles (--allowed-role): requires the provider keycloak-oidc; "
-         "oidc has no roles"),
+         "oidc has no roles, and oauth2-proxy ignores this option with it; remove it, or "
+         "set allowed_groups"),
         (("--provider=keycloak-oidc", "--allowed-role=x,"),
          "allowed_roles (--allowed-role): got an empty role"),
         (("--allowed-group=",), None),
@@ -379,6 +380,9 @@ def test_minimal_session_conflicts_with_access_token() -> None:
     [
         ("http://127.0.0.1:1", ("/", "/", None)),
         ("https://h/a%20b/", ("/a b/", "/a b/", None)),
+        ("http://user:pw@a_b.example:8080/", ("/", "/", None)),
+        ("http://bücher.example/", ("/", "/", None)),
+        ("http://[fe80::1%25eth0]:80/", ("/", "/", None)),
         ("unix:///run/app.sock", ("/run/app.sock", "/", None)),
         ("static://204", ("static://204", "/", 204)),
         ("static://ok", ("static://ok", "/", 200)),
@@ -419,7 +423,7 @@ def test_upstream_options_apply_to_upstreams() -> None:
     ["", "x", "127.0.0.1:8080", "ftp://h", "http://", "http:///x", "http://h:x/",
      "http://h:99999/", "http://h/%zz", "http://h /", "http://[::1/", "unix://",
      "unix://run/x", "static://99", "static://1000", "static://600", "file:srv",
-     "file://host/dev/null"],
+     "file://host/dev/null", "http://%zz/", "http://a%41/", "https://a%2fb/", "h2c://a..b"],
 )  # fmt: skip
 def test_upstream_url_invalid_rejected(uri: str) -> None:
     # A variable that ends with a comma is a list with an empty entry.
@@ -498,6 +502,8 @@ def test_upstreams_with_same_path_rejected() -> None:
     [
         (":80", Listener(port=80)),
         ("http://localhost:80", Listener(host="localhost", port=80)),
+        ("tcp://127.0.0.1:80", Listener(host="127.0.0.1", port=80)),
+        ("tcp6://[::1]:80", Listener(host="::1", port=80)),
         ("[::1]:80", Listener(host="::1", port=80)),
         ("[::]:80", Listener(host="::", port=80)),
         ("unix:///run/x.sock", Listener(path="/run/x.sock")),
@@ -590,6 +596,13 @@ def test_default_log_format_becomes_empty() -> None:
         (("--force-code-challenge-method=plain",), "use S256"),
         (("--reverse-proxy",), "loopback and private addresses"),
         (("--cookie-secure=false",), "uses http://"),
+        (("--cookie-name=__Host-s", "--cookie-domain=a.example"),
+         "starts with '__Host-' with cookie_domains"),
+        (("--cookie-name=__host-s", "--cookie-path=/a"),
+         "starts with '__host-' with a cookie_path other than '/'"),
+        (("--cookie-name=__Secure-s", "--cookie-secure=false", "--redirect-url=/c"),
+         "starts with '__Secure-' without cookie_secure"),
+        (("--proxy-prefix=/auth/",), "got '/auth/'; '/auth' is used instead"),
         (("--whitelist-domain=https://a.example",), "matches no host"),
         (("--email-domain=@a.example",), "matches no email"),
         (("--upstream=static://x",), "responds with 200"),
@@ -601,6 +614,61 @@ def test_default_log_format_becomes_empty() -> None:
 def test_insecure_or_useless_option_warns(flags: tuple[str, ...], text: str) -> None:
     [warning] = settings(*flags).warnings
     assert text in warning
+
+
+@pytest.mark.parametrize(
+    ("entry", "domains", "is_clean"),
+    [
+        ("a.example,.b.example", ("a.example", "b.example"), True),
+        (".a.example, .b.example,", ("a.example", "b.example"), True),
+        ("_x.a.example", ("_x.a.example",), True),
+        ("a.example:8443", ("a.example",), False),
+        ("*.a.example", ("a.example",), False),
+        ("https://a.example:8443/app", ("a.example",), False),
+        ("a.example.", ("a.example",), False),
+        ("bücher.example", ("xn--bcher-kva.example",), False),
+    ],
+)
+def test_cookie_domains_of_oauth2_proxy_accepted(
+    entry: str, domains: tuple[str, ...], is_clean: bool
+) -> None:
+    loaded = settings(env={"OAUTH2_PROXY_COOKIE_DOMAINS": entry})
+    assert loaded.core.cookie.domains == domains
+    in_effect = "" if is_clean else f"{entry!r} is not a domain; {domains[0]!r} is used"
+    assert [in_effect in text for text in loaded.warnings] == (
+        [] if is_clean else [True]
+    )
+
+
+def test_cookie_domains_in_one_toml_string_accepted(tmp_path: Path) -> None:
+    file = tmp_path / "file.cfg"
+    file.write_text('\ufeffcookie_domains = [".a.example, .b.example"]')
+    assert settings(file=file).core.cookie.domains == ("a.example", "b.example")
+
+
+@pytest.mark.parametrize("entry", ["a b", "a@b.example", "[::1]", "a..b", "é" * 70])
+def test_cookie_domains_invalid_rejected(entry: str) -> None:
+    assert "expected a domain such as example.com" in problem(
+        f"--cookie-domain={entry}"
+    )
+
+
+@pytest.mark.parametrize("prefix", ["", "/"])
+def test_proxy_prefix_empty_puts_endpoints_at_root(prefix: str) -> None:
+    assert settings(f"--proxy-prefix={prefix}").core.proxy_prefix == ""
+    assert problem(f"--proxy-prefix={prefix}", "--ping-path=/auth") == (
+        "ping_path (--ping-path): got '/auth', expected a path outside of proxy_prefix ''"
+    )
+
+
+def test_proxy_prefix_without_slash_names_valid_value() -> None:
+    assert "expected a path such as '/auth'" in problem("--proxy-prefix=auth/")
+
+
+def test_log_format_with_conditions_accepted() -> None:
+    text = "{{if .Username}}{{printf `%q` .Username}}{{else}}-{{end}}"
+    loaded = settings(f"--request-logging-format={text}")
+    assert loaded.logs.request_format == text
 
 
 def test_whitelist_domains_valid_forms_do_not_warn() -> None:

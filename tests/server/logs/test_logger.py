@@ -88,9 +88,25 @@ def test_compile_format_known_fields_only() -> None:
     """Percent signs are literal text."""
     line = compile_format("o", "{{.B}} 100% {{ .A }} %s", ("A", "B"))
     assert line(("1", "2")) == "2 100% 1 %s\n"
-    for template in ("{{.C}}", "{{if .A}}x{{end}}", "{{.A"):
-        with pytest.raises(SettingsError, match="o: "):
+    for template in ("{{.C}}", "{{if .C}}x{{end}}", "{{.A", "{{if .A}}", "{{nope .A}}"):
+        with pytest.raises(SettingsError, match=r"^o:"):
             compile_format("o", template, ("A", "B"))
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ('{{if eq .A "-"}}none{{else}}{{.A}}{{end}} {{.B}}', '1 <"2">\n'),
+        ("{{.A | printf `%3s`}}|{{ToUpper .B}}|{{html .B}}",
+         '  1|<"2">|&lt;&#34;2&#34;&gt;\n'),
+        ("{{- /* both */ -}} {{with .A}}{{.}}{{end}}{{ len .B }}", "15\n"),
+        ("{{slice .A 0 9}}", '1 <"2">\n'),
+    ],
+)  # fmt: skip
+def test_compile_format_functions_and_conditions(template: str, expected: str) -> None:
+    """As in oauth2-proxy, nothing is escaped; no line is lost if a function fails."""
+    line = compile_format("o", template, ("A", "B"))
+    assert line(("1", '<"2">')) == expected
 
 
 def test_log_writer_slow_reader_drops_and_counts_lines() -> None:

@@ -78,7 +78,7 @@ def read_alpha_file(
 
 def _read_document(path: str, environ: Mapping[str, str], problems: Problems) -> Any:
     try:
-        text = Path(path).read_bytes().decode()
+        text = Path(path).read_bytes().decode("utf-8-sig")
         problems.warnings += [
             f"--alpha-config: {path}, line {line}: {reference} is not set, so it is "
             "replaced by nothing; $$ is a dollar sign"

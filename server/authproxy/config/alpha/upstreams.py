@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from authproxy_core.settings import UpstreamSettings
 
 from ..build.access_rules import build_condition, to_toml_names
-from ..build.upstreams import BAD_CHARACTER, BAD_ESCAPE
+from ..build.upstreams import BAD_CHARACTER, BAD_ESCAPE, check_host
 from .read import Problems
 
 SCHEMES = ("http", "https", "file", "unix")
@@ -90,6 +90,7 @@ def _check_uri(uri: str, path: str, problems: Problems) -> None:
     try:
         parts = urlsplit(uri)
         _ = parts.port
+        check_host(parts)
     except ValueError:
         problems.add_problem(path, f"expected {EXPECTED_URI}")
         return

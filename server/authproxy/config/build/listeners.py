@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
 from msgspec.structs import replace
 
@@ -12,6 +13,7 @@ from ..read.resolved import ResolvedOptions
 from .cipher_suites import OPENSSL_NAMES
 
 OFF_VALUES = ("", "-")
+TCP_SCHEME = re.compile(r"^(?:http|tcp[46]?)://")  # of an address without TLS
 MAX_PORT = 65535
 MIN_DESCRIPTOR = 3  # the first socket passed by systemd (sd_listen_fds)
 MAX_DESCRIPTOR = 1 << 20
@@ -41,7 +43,7 @@ def _plain_listener(options: ResolvedOptions) -> tuple[Listener, ...]:
     elif address.lower().startswith("fd:"):
         if descriptor := _parse_descriptor(options, key, address):
             return (Listener(descriptor=descriptor),)
-    elif host_port := parse_host_port(address.removeprefix("http://")):
+    elif host_port := parse_host_port(TCP_SCHEME.sub("", address)):
         return (Listener(host=host_port[0], port=host_port[1]),)
     else:
         expected = "HOST:PORT, fd:N, unix://PATH[,mode=0660] or '-'"
@@ -114,7 +116,7 @@ def _plain_metrics_listener(options: ResolvedOptions) -> tuple[Listener, ...]:
         return ()
     if address.startswith("unix://"):
         return (replace(_unix_listener(options, key, address), metrics=True),)
-    host_port = parse_host_port(address.removeprefix("http://"))
+    host_port = parse_host_port(TCP_SCHEME.sub("", address))
     if host_port is None:
         expected = "HOST:PORT, unix://PATH[,mode=0660] or '-'"
         options.add_mismatch(key, address, expected)

@@ -135,7 +135,9 @@ def _allowed_groups(options: ResolvedOptions, kind: str) -> tuple[str, ...]:
     roles = options.strings("allowed_roles")
     if roles and kind != "keycloak-oidc":
         options.add_problem(
-            "allowed_roles", f"requires the provider keycloak-oidc; {kind} has no roles"
+            "allowed_roles",
+            f"requires the provider keycloak-oidc; {kind} has no roles, and oauth2-proxy "
+            "ignores this option with it; remove it, or set allowed_groups",
         )
     if "" in roles:
         options.add_problem("allowed_roles", "got an empty role")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -13,11 +14,13 @@ from msgspec.structs import replace
 from authproxy_core.encoding import is_token
 from authproxy_core.settings import UpstreamSettings
 
+from ...net.origin import HOST
 from ..read.files import read_text
 from ..read.resolved import ResolvedOptions
 
 KEY = "upstreams"
 CA_KEY = "upstream_ca_files"
+HTTP_SCHEMES = ("http", "https", "h2c", "h2")
 ORIGIN = re.compile(
     r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?/?"
 )
@@ -49,6 +52,7 @@ def _build_upstream(options: ResolvedOptions, uri: str) -> UpstreamSettings | No
         _ = parts.port
         if BAD_CHARACTER.search(uri) or BAD_ESCAPE.search(parts.path):
             raise ValueError
+        check_host(parts)
     except ValueError:
         options.add_mismatch(KEY, uri, "a URL such as http://127.0.0.1:8080/")
         return None
@@ -70,6 +74,17 @@ def _build_upstream(options: ResolvedOptions, uri: str) -> UpstreamSettings | No
                 "static://CODE or file:///DIRECTORY/",
             )
             return None
+
+
+def check_host(parts: SplitResult) -> None:
+    """Raise ValueError if no request could be sent to the host of an HTTP URL."""
+    host = parts.hostname
+    if not host or parts.scheme not in HTTP_SCHEMES:
+        return
+    if ":" in host:
+        ip_address(host)
+    elif not HOST.fullmatch(host.encode("idna").decode()):
+        raise ValueError
 
 
 def _build_proxied(

@@ -36,10 +36,13 @@ def read_file(options: ResolvedOptions, key: str, path: str) -> bytes | None:
 
 
 def read_text(options: ResolvedOptions, key: str, path: str) -> str | None:
-    """Return the text of the file *path* of option *key*; None if unreadable."""
+    """Return the text of the file *path* of option *key*; None if unreadable.
+
+    A byte order mark, which some editors write, is not part of the text.
+    """
     content = read_file(options, key, path)
     try:
-        return None if content is None else content.decode()
+        return None if content is None else content.decode("utf-8-sig")
     except UnicodeDecodeError:
         options.add_problem(key, f"{path} is not UTF-8 text")
         return None

@@ -260,7 +260,7 @@ def _read_toml(options: ResolvedOptions, path: str) -> dict[str, tuple[Any, str]
     """
     try:
         with open(path, "rb") as stream:
-            text = stream.read().decode()
+            text = stream.read().decode("utf-8-sig")
         table = tomllib.loads(text)
     except OSError as error:
         problem = f"can't read {path}: {error.strerror}"
