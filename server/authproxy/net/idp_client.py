@@ -285,6 +285,8 @@ class HttpClient:
     ) -> Response:
         exchange = _Exchange(stream, reused=stream.idle_since > 0)
         try:
+            if self._closed:  # while it was connecting
+                raise FetchError("the client is closed")
             request = h11.Request(
                 method=effect.method,
                 target=server.target_prefix + target,
@@ -320,8 +322,6 @@ class HttpClient:
         self, origin: Origin, proxy: Proxy | None, streams: set[Stream]
     ) -> Stream:
         """Connect to *origin* within the connect timeout. Raises `FetchError`, OSError."""
-        if self._closed:
-            raise FetchError("the client is closed")
         limit = self._settings.connect_timeout
         try:
             async with asyncio.timeout(limit or None) as timeout:
@@ -353,6 +353,9 @@ async def _dial_by_proxy(
         await start_tls(stream, context, origin.host)
     except BaseException:
         stream.abort()
+        # The event loop may call it late or, after a canceled handshake, never. The pool
+        # would count the connection until then.
+        stream.connection_lost(None)
         raise
     return stream
 

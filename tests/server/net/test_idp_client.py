@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -806,6 +807,30 @@ def test_close_fails_exchanges_in_progress(loop: str) -> None:
     run_on(main(), loop)
 
 
+def test_close_fails_fetch_that_is_connecting(
+    loop: str, certificate: Certificate
+) -> None:
+    async def main() -> None:
+        running = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setblocking(False)
+            client = HttpClient(settings(ca_files=(certificate.cert_file,)))
+            effect = fetch(listener.getsockname()[1], scheme="https")
+            task = asyncio.create_task(client.fetch(effect))
+            accepted, _ = await running.sock_accept(listener)
+            await client.close()
+            handshake = running.connect_accepted_socket(
+                asyncio.Protocol, accepted, ssl=certificate.server_context()
+            )
+            serving = asyncio.create_task(handshake)
+            with pytest.raises(FetchError, match="the client is closed"):
+                await task
+            serving.cancel()
+            await asyncio.wait([serving])
+
+    run_on(main(), loop)
+
+
 def test_fetch_canceled_closes_the_connection(loop: str) -> None:
     begun, left = asyncio.Event(), asyncio.Event()
 
@@ -914,6 +939,28 @@ def test_fetch_https_through_proxy_verifies_the_certificate(
 
     with pytest.raises(FetchError, match=r"certificate not trusted: idp.test:443"):
         through_proxy(loop, script, "https://idp.test/", monkeypatch)
+
+
+def test_fetch_at_pool_limit_timeout_through_proxy_frees_the_slot(
+    loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 Connected\r\n\r\n")
+        await peer.gone()
+
+    async def main() -> list[BaseException | Response]:
+        async with ScriptedServer(script) as server:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.port}")
+            client = HttpClient(settings(pool_size=1, connect_timeout=0.1))
+            effect = Fetch("GET", "https://idp.test/", timeout=5.0)
+            fetches = [client.fetch(effect) for _ in range(3)]
+            results = await asyncio.gather(*fetches, return_exceptions=True)
+            await client.close()
+            return results
+
+    for result in run_on(main(), loop):
+        assert "connecting timed out after 0.1 s" in str(result)
 
 
 @pytest.mark.parametrize(
