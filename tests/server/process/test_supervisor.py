@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from support import workers
 from support.ports import LOOPBACK
 from support.processes import Process, wait_for
 from support.program import Program
@@ -270,11 +271,13 @@ def open_connections(port: int, count: int) -> Iterator[None]:
 
 def test_long_lived_connections_balanced_over_workers(start: Start) -> None:
     process, port = start(2)
+    with workers.connections(process, port):
+        pass  # both workers accept now
     before = {pid: sockets_of(pid) for pid in workers_of(process)}
-    with open_connections(port, 12):
+    with open_connections(port, 40):
         accepted = sorted(sockets_of(pid) - count for pid, count in before.items())
-    # About six each; a connection counted before may have closed since.
-    assert accepted[0] >= 3, accepted
+    # About 20 each on an idle machine; a busy one may starve a worker for a while.
+    assert accepted[0] >= 5, accepted
 
 
 def test_suspended_worker_does_not_delay_accepts(start: Start) -> None:
