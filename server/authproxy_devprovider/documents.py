@@ -70,6 +70,7 @@ def id_token_claims(
         "iat": int(now),
         "exp": int(now + config.id_token_lifetime),
         "auth_time": int(login.auth_time),
+        "acr": next(iter(authorization.acr_values.split()), None),
         "typ": "ID",
         "sid": login.sid,
         "at_hash": b64url(half_hash).decode(),

@@ -26,6 +26,7 @@ class Authorization(Struct, kw_only=True, frozen=True):
     code_challenge: str = ""
     code_challenge_method: str = ""
     response_mode: str = "query"
+    acr_values: str = ""
 
 
 class Login(Struct, kw_only=True, eq=False):

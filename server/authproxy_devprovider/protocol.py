@@ -136,6 +136,7 @@ def parse_authorization(
         code_challenge=challenge,
         code_challenge_method=method,
         response_mode=params.get("response_mode", "query"),
+        acr_values=params.get("acr_values", ""),
     )
 
 

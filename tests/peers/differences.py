@@ -265,6 +265,36 @@ DIFFERENCES: tuple[Difference, ...] = (
         proof="core/settings/test_providers.py::test_provider_problems_invalid_option_reported",
     ),
     Difference(
+        "requested `acr_values`, `max_age` and `prompt=login` are compared with `acr` and "
+        "`auth_time` of the ID token; a mismatch denies the login",
+        "a provider may ignore them, and a weaker or older login would be accepted",
+        "do not request them",
+        proof="core/login/test_requested_authentication.py::"
+        "test_acr_compared_with_configured_values",
+    ),
+    Difference(
+        "failed logins that a client alone can cause (another login's code, no code, a "
+        "wrong `iss` or nonce) get 400 or 403 instead of 500",
+        "they are not server errors, and would trigger alerts",
+        BUG,
+        proof="core/login/test_callback.py::test_callback_with_foreign_code_is_forbidden",
+    ),
+    Difference(
+        "while the provider's keys cannot be fetched, logins and bearer tokens get 503 "
+        "with Retry-After instead of 500 and 403",
+        "the token may be valid; gateways and clients can retry",
+        BUG,
+        proof="core/providers/test_keys.py::test_bearer_without_keys_is_unavailable",
+    ),
+    Difference(
+        "refreshed ID tokens and logout tokens must have the signing algorithm of the "
+        "client's ID tokens; ID, bearer and logout tokens are told apart by `typ`",
+        "one kind of token must not replace another (RFC 8725 §3.11)",
+        "`oidc_enabled_signing_algs` with all algorithms",
+        proof="core/providers/test_token_types.py::"
+        "test_header_type_of_another_use_rejected",
+    ),
+    Difference(
         "email addresses that `bitbucket`, `digitalocean` or `keycloak` report as "
         "unverified are denied",
         "any user can claim them",

@@ -98,6 +98,16 @@ PAGES_BY_REASON = {
         FAILED,
         "Your identity provider requires a new sign-in. Try again.",
     ),
+    "acr": (
+        FAILED,
+        "This application requires another sign-in method than you used. Try again "
+        f"with the required one. {CONTACT_ADMIN}",
+    ),
+    "auth_time": (
+        FAILED,
+        "This application requires a recent sign-in. Sign out at the identity "
+        "provider, then try again.",
+    ),
     "temporarily_unavailable": (UNAVAILABLE, PROVIDER_UNAVAILABLE),
     "not_ready": (UNAVAILABLE, PROVIDER_UNAVAILABLE),
     "keys_unavailable": (UNAVAILABLE, PROVIDER_UNAVAILABLE),
@@ -156,6 +166,8 @@ STATUSES = {
     "invalid_grant": 403,
     "bad_verification_code": 403,
     "nonce": 403,
+    "acr": 403,
+    "auth_time": 403,
     # As in oauth2-proxy 7.15.6.
     "audience": 403,
     "authorized_party": 403,

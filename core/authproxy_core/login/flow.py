@@ -180,6 +180,7 @@ def start_login(
             redirect_uri=context.callback_url(original),
             with_verifier=bool(provider.code_challenge_method),
             is_restart=is_restart,
+            requested=provider.requested_authentication(form),
         )
         url = provider.authorization_url(
             redirect_uri=started.login.redirect_uri,
@@ -338,7 +339,10 @@ def _redeem(
         code, login.redirect_uri or context.callback_url(original), login.code_verifier
     )
     session = yield from provider.create_session(
-        tokens, login.nonce, nonce_optional=login.from_oauth2_proxy
+        tokens,
+        login.nonce,
+        nonce_optional=login.from_oauth2_proxy,
+        requested=login.requested,
     )
     reason = context.denial_reason(session)
     if reason:

@@ -23,6 +23,7 @@ from ..encoding import b64url, b64url_decode
 from ..errors import LoginStateError, SealError
 from ..messages import Header, Headers
 from ..oidc.jwt import hash_nonce
+from ..oidc.requested import RequestedAuthentication
 from ..sessions.cookies import (
     LOGIN_SUFFIX,
     Cookies,
@@ -55,6 +56,7 @@ class LoginState(Struct, frozen=True, array_like=True):
     """The content of a login cookie; ``state`` and ``nonce`` are raw random bytes.
 
     With ``from_oauth2_proxy`` the authorization request may have had no nonce.
+    ``requested`` is None if the record does not hold it.
     """
 
     state: bytes
@@ -64,6 +66,7 @@ class LoginState(Struct, frozen=True, array_like=True):
     rd: str
     redirect_uri: str
     from_oauth2_proxy: bool = False
+    requested: RequestedAuthentication | None = None
 
     def __repr__(self) -> str:
         return f"LoginState(provider={self.provider!r})"
@@ -133,6 +136,7 @@ class LoginStates:
         redirect_uri: str,
         with_verifier: bool,
         is_restart: bool = False,
+        requested: RequestedAuthentication | None = None,
     ) -> StartedLogin:
         """Create a login state; the response must set the returned cookies.
 
@@ -149,6 +153,7 @@ class LoginStates:
             provider=provider,
             rd=rd,
             redirect_uri=redirect_uri,
+            requested=requested,
         )
         state_hash = hash_nonce(login.state)
         parameter = self._parameter(state_hash, rd) + RESTART_MARKER * is_restart

@@ -61,6 +61,12 @@ class LoginParameters:
             else:
                 yield from ((parameter.name, fixed) for fixed in parameter.values)
 
+    def fixed_pairs(self) -> Iterator[tuple[str, str]]:
+        """Yield names and values of the parameters that a request cannot set."""
+        for parameter in self._parameters:
+            if not parameter.allow:
+                yield from ((parameter.name, fixed) for fixed in parameter.values)
+
     def _allows(self, name: str, value: str) -> bool:
         if value in self._texts[name]:
             return True

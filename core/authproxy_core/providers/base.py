@@ -38,6 +38,11 @@ from ..oidc.protocol import (
     userinfo_request,
     with_query,
 )
+from ..oidc.requested import (
+    RequestedAuthentication,
+    check_authentication,
+    requested_authentication,
+)
 from ..oidc.token_types import BEARER_TOKEN, ID_TOKEN, LOGOUT_TOKEN
 from ..session import Session
 from ..settings.root import ProviderSettings
@@ -184,6 +189,21 @@ class Provider(TokenClient):
             self._require_metadata().authorization_endpoint, sorted(pairs)
         )
 
+    def requested_authentication(
+        self, requested: Mapping[str, str] | None = None
+    ) -> RequestedAuthentication:
+        """Return what the ID token must show about the user's authentication.
+
+        *requested* are the form values of the login request. None is a login whose
+        request is unknown: only the parameters that it could not set count, without
+        prompt.
+        """
+        if requested is None:
+            return requested_authentication(self._parameters.fixed_pairs(), 0.0)
+        return requested_authentication(
+            self._parameters.pairs(requested), self._clock()
+        )
+
     @property
     def sends_nonce(self) -> bool:
         """Return whether a nonce binds the ID token to its login."""
@@ -198,12 +218,18 @@ class Provider(TokenClient):
     # -- session from tokens
 
     def create_session(
-        self, tokens: Tokens, nonce: bytes, *, nonce_optional: bool = False
+        self,
+        tokens: Tokens,
+        nonce: bytes,
+        *,
+        nonce_optional: bool = False,
+        requested: RequestedAuthentication | None = None,
     ) -> Flow[Session]:
         """Return the session of a new login; raises `TokenError` or `ProviderError`.
 
         *nonce* is the raw nonce of the login. With *nonce_optional* an ID token
-        without a nonce is accepted; one with a different nonce is not.
+        without a nonce is accepted; one with a different nonce is not. *requested* is
+        the result of `requested_authentication` at the start of the login.
         """
         if not tokens.id_token:
             raise ProviderError(
@@ -214,6 +240,8 @@ class Provider(TokenClient):
         sent = nonce if self.sends_nonce else None
         claims = yield from self._verify_id_token(tokens, sent, nonce_optional)
         now = self._clock()
+        requested = requested or self.requested_authentication()
+        check_authentication(claims, requested, self._leeway, now)
         session = Session(
             provider=self.id,
             created_at=now,

@@ -14,6 +14,7 @@ import msgspec
 
 from ...effects import Fetch, Flow
 from ...oidc.protocol import Tokens
+from ...oidc.requested import RequestedAuthentication
 from ...session import Session
 from ...settings.root import ProviderSettings
 from ..api import fetch_json
@@ -68,7 +69,12 @@ class ProfileProvider(Provider):
         return self.settings.validate_url or self.kind.validate_url
 
     def create_session(
-        self, tokens: Tokens, nonce: bytes, *, nonce_optional: bool = False
+        self,
+        tokens: Tokens,
+        nonce: bytes,
+        *,
+        nonce_optional: bool = False,
+        requested: RequestedAuthentication | None = None,
     ) -> Flow[Session]:
         """Return the session of a new login; raises `TokenError` or `ProviderError`."""
         now = self._clock()
