@@ -185,7 +185,7 @@ def test_adfs_scope_with_resource(changes: dict[str, Any], scope: str | None) ->
 def test_adfs_state_encoded_twice() -> None:
     idp = openid("adfs", cookie={"format": "oauth2-proxy"})
     params = idp.start_login("/oauth2/start?rd=/a")
-    assert params["state"].endswith("%3A%2Fa")
+    assert params["state"].endswith("%3A%252Fa")
 
 
 def test_adfs_upn_replaces_missing_email() -> None:
