@@ -310,23 +310,24 @@ def userinfo_request(endpoint: str, access_token: str) -> Fetch:
     return Fetch("GET", endpoint, headers, purpose="userinfo")
 
 
-def parse_userinfo(response: Response, subject: str) -> dict[str, Any]:
-    """Return the claims of userinfo; ``sub`` must be *subject* (OIDC Core §5.3.2).
-
-    Raises `ProviderError`.
-    """
+def signed_userinfo(response: Response) -> str:
+    """Return the JWT of a successful signed response, "" for another type or status."""
     kind = first_header(response.headers, b"content-type") or b""
-    if kind.split(b";")[0].strip().lower() == b"application/jwt":
-        raise ProviderError(
-            "userinfo: got a signed JWT, expected JSON",
-            reason="userinfo_invalid",
-            hint="configure the provider to return userinfo as JSON, or set "
-            "skip_claims_from_profile_url",
-        )
-    claims = _json_object(response, "userinfo", "userinfo")
+    is_jwt = kind.partition(b";")[0].strip().lower() == b"application/jwt"
+    if not is_jwt or response.status != 200:
+        return ""
+    return response.body.decode("ascii", "replace").strip()
+
+
+def parse_userinfo(response: Response) -> dict[str, Any]:
+    """Return the claims of a JSON response; raises `ProviderError`."""
+    return _json_object(response, "userinfo", "userinfo")
+
+
+def check_userinfo_subject(claims: dict[str, Any], subject: str) -> None:
+    """Raise `ProviderError` unless ``sub`` is *subject* (OIDC Core §5.3.2)."""
     if claims.get("sub") != subject:
         raise ProviderError(
             "the sub of userinfo differs from the sub of the ID token",
             reason="userinfo_subject",
         )
-    return claims

@@ -26,6 +26,7 @@ class TokenUse(Struct, frozen=True):
 
 ID_TOKEN = TokenUse(frozenset({"jwt"}), frozenset({"id"}))
 BEARER_TOKEN = TokenUse(frozenset({"jwt", "at+jwt"}), frozenset({"bearer", "id"}))
+USERINFO = TokenUse(frozenset({"jwt"}), frozenset())
 LOGOUT_TOKEN = TokenUse(frozenset({"jwt", "logout+jwt"}), frozenset({"logout"}))
 
 

@@ -19,7 +19,7 @@ from ..identity.claims import (
     non_null_claims,
     serializable_claims,
 )
-from ..messages import Headers
+from ..messages import Headers, Response
 from ..oidc.jwt import (
     ExpectedClaims,
     check_access_token_hash,
@@ -34,7 +34,6 @@ from ..oidc.protocol import (
     Tokens,
     discovery_request,
     parse_metadata,
-    parse_userinfo,
     userinfo_request,
     with_query,
 )
@@ -63,6 +62,7 @@ from .endpoints import (
 )
 from .jwks import JwksCache
 from .token_client import TokenClient
+from .userinfo import read_userinfo
 
 
 class Provider(TokenClient):
@@ -340,7 +340,20 @@ class Provider(TokenClient):
         if not missing or not endpoint or self.settings.skip_claims_from_profile_url:
             return claims
         response = yield from userinfo_request(endpoint, session.access_token)
-        return {**parse_userinfo(response, claims["sub"]), **non_null_claims(claims)}
+        info = yield from self.read_userinfo(response, claims["sub"])
+        return {**info, **non_null_claims(claims)}
+
+    def read_userinfo(self, response: Response, subject: str) -> Flow[dict[str, Any]]:
+        """Return the claims of a userinfo response; see `userinfo.read_userinfo`."""
+        return read_userinfo(
+            response,
+            self._keys,
+            self._require_metadata().jwks_uri,
+            self.settings.signing_algs,
+            self._expected_claims(None, False, ()),
+            subject=subject,
+            now=self._clock(),
+        )
 
     @property
     def _checks_email_verified(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...effects import Flow
 from ...identity.claims import find_claim
-from ...oidc.protocol import parse_userinfo, userinfo_request
+from ...oidc.protocol import userinfo_request
 from ...session import Session
 from ..api import objects_in, string_at, strings_in, unique_strings
 from ..base import Provider
@@ -33,7 +33,7 @@ class Cidaas(Provider):
         if not endpoint:
             return claims
         response = yield from userinfo_request(endpoint, session.access_token)
-        info = parse_userinfo(response, claims["sub"])
+        info = yield from self.read_userinfo(response, claims["sub"])
         from_userinfo = {self.settings.groups_claim, "roles"}
         other = {
             name: value

@@ -18,7 +18,6 @@ from ...oidc.protocol import (
     Metadata,
     Tokens,
     assertion_request,
-    parse_userinfo,
     userinfo_request,
 )
 from ...session import Session
@@ -106,7 +105,7 @@ class LoginGov(Provider):
         response = yield from userinfo_request(endpoint, session.access_token)
         if response.status != 200:
             raise status_error(response, "userinfo", "userinfo")
-        info = parse_userinfo(
+        info = yield from self.read_userinfo(
             response, string_at(unverified_claims(session.id_token), "sub")
         )
         verified = claim_bool(info.get("email_verified"))
