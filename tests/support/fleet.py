@@ -8,6 +8,7 @@ many and reproduce each.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +56,10 @@ class MemoryStore:
         found = [key for key, (_, until) in self.values.items() if now < until]
         found += [key for key, members in self.sets.items() if members]
         return sorted(key for key in found if part in key)
+
+    def tickets(self) -> list[str]:
+        """Return the keys of the stored sessions, sorted."""
+        return [key for key in self.held() if re.search("-[0-9a-f]{32}$", key)]
 
     def get(self, key: str) -> bytes | None:
         """Return the value of a key, None if it has none."""
@@ -132,7 +137,7 @@ class Process:
             return self.fleet.store.perform(effect, owner)
         if isinstance(effect, Lock | Unlock):
             if not effect.local:
-                assert effect.key.startswith((f"{self.prefix}-", f"{self.prefix}:"))
+                assert effect.key.startswith(f"{self.prefix}-")
                 return self.fleet.store.perform(effect, owner)
             if isinstance(effect, Unlock):
                 return self.local.pop(effect.key, None)

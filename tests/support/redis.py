@@ -141,7 +141,7 @@ def with_tls_and_user(folder: Path) -> tuple[RedisServer, str]:
     server = RedisServer(folder, "port 0", f"aclfile {folder}/users.acl")
     (folder / "users.acl").write_text(
         f"user default off\n"
-        f"user {USER} on #{sha256(PASSWORD)} ~_oauth2_proxy* resetchannels {COMMANDS}\n"
+        f"user {USER} on #{sha256(PASSWORD)} ~_oauth2_proxy-* resetchannels {COMMANDS}\n"
         f"user admin on >admin ~* &* +@all\n"
     )
     with server._config.open("a") as config:

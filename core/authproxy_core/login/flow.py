@@ -283,7 +283,7 @@ def _claim_login(context: Context, login: LoginState) -> Flow[None]:
     if not context.sessions.has_store:
         return
     cookie = context.settings.cookie
-    key = f"{cookie.name}:login:{hashlib.sha256(login.state).hexdigest()}"
+    key = f"{cookie.name}-login:{hashlib.sha256(login.state).hexdigest()}"
     ttl = cookie.csrf_expire or FINISHED_LOGIN_TTL
     try:
         first = yield from Lock(key, ttl, 0.0)

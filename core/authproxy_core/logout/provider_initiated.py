@@ -121,7 +121,7 @@ def _issuers(provider: Provider) -> tuple[str, ...]:
 def _replay_key(context: Context, provider: Provider, logout: LogoutToken) -> str:
     formats = context.sessions.formats
     digits = formats.key_hashes("jti", provider.id, logout.jti)[0]
-    return f"{context.settings.cookie.name}:jti:{digits}"
+    return f"{context.settings.cookie.name}-jti:{digits}"
 
 
 def _reject(code: str, error: AuthProxyError) -> Respond:

@@ -1,8 +1,8 @@
 """Index of stored sessions: lists which users have which sessions, without tokens.
 
-    NAME:index:all                                        sets of 32-digit IDs
-    NAME:index:sub:HASH, :sid:HASH, :name:HASH
-    NAME:info:ID                                          a sealed `SessionInfo`
+    NAME-index:all                                        sets of 32-digit IDs
+    NAME-index:sub:HASH, :sid:HASH, :name:HASH
+    NAME-info:ID                                          a sealed `SessionInfo`
 
 The ID is the one of the session's ticket. It is not a secret: the session is sealed with
 the ticket's secret. User names are hashed in keys and sealed in records.
@@ -106,14 +106,14 @@ class SessionIndex:
     def _set_keys(self, kind: str, *parts: str) -> tuple[str, ...]:
         """Return the keys of a set, one for each secret of the key ring."""
         hashes = self._formats.key_hashes(kind, *parts)
-        return tuple(f"{self._name}:index:{kind}:{digest}" for digest in hashes)
+        return tuple(f"{self._name}-index:{kind}:{digest}" for digest in hashes)
 
     @property
     def _all_key(self) -> str:
-        return f"{self._name}:index:all"
+        return f"{self._name}-index:all"
 
     def _info_key(self, session_id: str) -> str:
-        return f"{self._name}:info:{session_id}"
+        return f"{self._name}-info:{session_id}"
 
     def _sets_of(self, info: SessionInfo) -> Iterator[tuple[str, ...]]:
         """Yield the keys of each set that contains the session."""
@@ -328,7 +328,7 @@ class SessionIndex:
 
 def last_use_key(name: str, session_id: str) -> str:
     """Return the key of the last use of a stored session, kept for the idle timeout."""
-    return f"{name}:seen:{session_id}"
+    return f"{name}-seen:{session_id}"
 
 
 def ticket_identity(ticket_id: str) -> str:

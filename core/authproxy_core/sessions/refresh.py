@@ -74,7 +74,7 @@ class _Refresh:
 
     def store_key(self, kind: str) -> str:
         name = self.context.settings.cookie.name
-        return f"{name}:{kind}:{self.generation}"
+        return f"{name}-{kind}:{self.generation}"
 
     @property
     def revocation_key(self) -> str:

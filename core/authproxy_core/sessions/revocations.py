@@ -22,7 +22,7 @@ class Revocations:
     def __init__(
         self, settings: Settings, formats: SessionFormats, clock: Callable[[], float]
     ) -> None:
-        self._prefix = f"{settings.cookie.name}:revoked:"
+        self._prefix = f"{settings.cookie.name}-revoked:"
         self._formats = formats
         self._clock = clock
         self._lifetimes = Lifetimes(settings)

@@ -173,7 +173,7 @@ def _milliseconds(seconds: float) -> int:
 
 
 class RedisStore:
-    """A store in Redis; all keys start with *name* and a dash or a colon."""
+    """A store in Redis; all keys start with *name* and a dash."""
 
     def __init__(self, settings: RedisSettings, name: str) -> None:
         self._settings = settings
@@ -207,7 +207,7 @@ class RedisStore:
     async def start(self, on_change: OnChange, on_state: OnState) -> None:
         """Connect in the background."""
         self._on_state = on_state
-        prefixes = (f"{self._name}-", f"{self._name}:")
+        prefixes = (f"{self._name}-",)
         self._router = create_router(self._settings, prefixes, on_change, on_state)
         self._router.start()
         self._task = asyncio.get_running_loop().create_task(self._run_maintenance())
@@ -300,7 +300,7 @@ class RedisStore:
             self._on_state()
 
     async def _run_maintenance(self) -> None:
-        probe = f"{self._name}:probe"
+        probe = f"{self._name}-probe:"
         while True:
             await asyncio.sleep(PROBE_INTERVAL)
             with contextlib.suppress(StoreError):

@@ -261,7 +261,7 @@ def test_lo08_sign_out_during_refresh_ends_session(kind: str) -> None:
             # documented.
             late = fleet[1].get("/oauth2/auth", jar=dict(signed_out))
             assert late.status == 401, steps
-        assert not fleet.store.held("_oauth2_proxy-"), steps
+        assert not fleet.store.tickets(), steps
 
 
 @kinds
@@ -585,7 +585,7 @@ def test_refresh_save_with_lost_reply_keeps_own_session(kind: str) -> None:
 def test_refresh_of_replaced_unreadable_session_ends_it(kind: str) -> None:
     fleet = fleet_of(kind)
     fleet.clock.now += 61
-    [key] = fleet.store.held("_oauth2_proxy-")
+    [key] = fleet.store.tickets()
 
     def fetch(effect: Fetch) -> Any:
         fleet.store.put(key, b"replaced", 100.0)
@@ -601,7 +601,7 @@ def test_refresh_of_replaced_unreadable_session_ends_it(kind: str) -> None:
 def test_stored_session_shorter_than_a_nonce_is_cleared(kind: str, length: int) -> None:
     """oauth2-proxy 7.15.4 panics at such a value (changes of 7.15.6, section 14)."""
     fleet = fleet_of(kind)
-    [key] = fleet.store.held("_oauth2_proxy-")
+    [key] = fleet.store.tickets()
     fleet.store.put(key, b"\0" * length, 100.0)
     for process in fleet.processes:
         jar = dict(fleet.harness.jar)

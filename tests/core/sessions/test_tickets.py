@@ -51,7 +51,7 @@ def fleet_of(form: str = "authproxy", *, logged_in: bool = True, **more: Any) ->
 
 
 def ticket_keys(fleet: Fleet) -> list[str]:
-    return fleet.store.held("_oauth2_proxy-")
+    return fleet.store.tickets()
 
 
 # -- checks and caching
@@ -104,7 +104,7 @@ def test_st11_sign_out_ends_session_in_all_processes(form: str) -> None:
     assert fleet[0].get("/oauth2/sign_out").status == 302
     assert fleet[1].get("/oauth2/auth", jar=old).status == 401
     assert not old
-    assert fleet.store.held("-") == []
+    assert fleet.store.tickets() == []
 
 
 @formats
@@ -264,7 +264,7 @@ def test_st01_ticket_id_of_another_form_rejected() -> None:
         "_oauth2_proxy-*",
         "_oauth2_proxy-../" + digits[3:],
         f"_oauth2_proxy-{digits}\r\n",
-        f"_oauth2_proxy:revoked:{digits}",
+        f"_oauth2_proxy-revoked:{digits}",
         f"_other-{digits}",
         "_oauth2_proxy-" + "0" * 10_000,
         "_oauth2_proxy-\0" + digits[1:],
@@ -532,7 +532,7 @@ def test_touch_seen_by_all_processes() -> None:
         assert fleet[1].get("/oauth2/auth").status == 202
     # This process has not seen the session for long, but the store has a later use.
     assert fleet[0].get("/oauth2/auth").status == 202
-    assert fleet.store.held(":seen:")
+    assert fleet.store.held("-seen:")
     fleet.clock.now += 601
     for process in fleet.processes:
         assert process.get("/oauth2/auth", jar=dict(fleet.harness.jar)).status == 401
@@ -557,7 +557,7 @@ def test_touch_retried_after_store_error() -> None:
     fleet.store.failing = lambda effect: False
     fleet.clock.now += 100
     assert fleet[0].get("/oauth2/auth").status == 202
-    assert fleet.store.held(":seen:")
+    assert fleet.store.held("-seen:")
 
 
 def test_invalid_last_use_record_ignored() -> None:
@@ -565,7 +565,7 @@ def test_invalid_last_use_record_ignored() -> None:
     fleet[0].log_in()
     fleet.clock.now += 100
     fleet[0].get("/oauth2/auth")
-    [key] = fleet.store.held(":seen:")
+    [key] = fleet.store.held("-seen:")
     fleet.store.put(key, b"garbage", 600)
     fleet.clock.now += 550
     assert fleet[0].get("/oauth2/auth").status == 401

@@ -67,7 +67,7 @@ def test_twin_session_old_ticket_without_stored_session(form: str) -> None:
     fleet = fleet_of(form, "store")
     fleet[0].log_in()
     ended = fleet.harness.jar.pop(NAME)
-    [key] = fleet.store.held("_oauth2_proxy-")
+    [key] = fleet.store.tickets()
     fleet.store.values.pop(key)
     fleet[0].log_in()
     session = fleet.harness.jar[NAME]

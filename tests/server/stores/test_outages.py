@@ -290,7 +290,7 @@ def test_st07_too_long_value_rejected(server: RedisServer) -> None:
     async def body(watched: Watched) -> None:
         store = await watched.ready()
         await store.save(KEY, b"v", 60.0)
-        long, huge = f"{NAME}:long", f"{NAME}:huge"
+        long, huge = f"{NAME}-long", f"{NAME}:huge"
         server.ask("SETRANGE", long, str(2 * MAX_VALUE - 1), "x")
         server.ask("SETRANGE", huge, str(100 * MAX_VALUE - 1), "x")
         with pytest.raises(StoreError, match="got a value of 2097152 bytes"):

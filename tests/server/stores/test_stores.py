@@ -144,7 +144,7 @@ def with_store(backend: Backend, body: Body) -> None:
 
 def key(name: str) -> str:
     """Return a key in the core's format."""
-    return f"{NAME}:{name}"
+    return f"{NAME}-{name}"
 
 
 def test_values_saved_loaded_and_deleted(backend: Backend) -> None:
@@ -271,7 +271,7 @@ def test_st01_any_key_and_value_round_trips(backend: Backend) -> None:
             asyncio.run_coroutine_threadsafe(one(name, value, member), loop).result(5)
 
         async def one(name: str, value: bytes, member: bytes) -> None:
-            value_key, set_key = f"{NAME}-{name}", f"{NAME}:set:{name}"
+            value_key, set_key = f"{NAME}-{name}", f"{NAME}-set:{name}"
             await store.save(value_key, value, 60.0)
             await store.add(set_key, member, 60.0)
             assert await store.load(value_key) == value
