@@ -1,6 +1,6 @@
 """Revocations: store records against which cookie sessions are checked.
 
-Each record has a key of its own, ``NAME:revoked:KIND:HASH``, and the time of the
+Each record has a key of its own, ``NAME-revoked:KIND:HASH``, and the time of the
 revocation as its value. A session whose login was later is not revoked. An invalid
 record revokes the session (fail closed).
 """

@@ -44,6 +44,10 @@ class Store(Protocol):
     def error(self) -> str:
         """Reason for unavailability, for the log; "" if available; no secrets."""
 
+    @property
+    def limitation(self) -> str:
+        """Features that the store's user has no permission for, "" if none."""
+
     async def start(self, on_change: OnChange, on_state: OnState) -> None:
         """Connect in the background; does not fail if the store is unavailable."""
 

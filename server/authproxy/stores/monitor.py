@@ -36,6 +36,7 @@ class StoreMonitor:
         self._logging = False
         self._available = asyncio.Event()
         self._logged_unavailable = self._logged_no_notifications = False
+        self._logged_limitation = ""
         self._grace_timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -75,6 +76,7 @@ class StoreMonitor:
             self._available.set()
         if self._logging:
             self._log_availability(store)
+            self._log_limitation(store)
             self._log_notifications(store)
 
     def _log_availability(self, store: Store) -> None:
@@ -89,6 +91,20 @@ class StoreMonitor:
                 f"session store unavailable: {store.error}; "
                 "requests that need a session get 503",
             )
+
+    def _log_limitation(self, store: Store) -> None:
+        limitation = store.limitation
+        if limitation == self._logged_limitation:
+            return
+        self._logged_limitation = limitation
+        if limitation:
+            self._logs.error(
+                MODULE,
+                f"session store with limited permissions: {limitation}; grant the "
+                "commands that the README lists",
+            )
+        else:
+            self._logs.info(MODULE, "session store with full permissions again")
 
     def _log_notifications(self, store: Store) -> None:
         """Log missing notifications of an available store after `NOTIFY_GRACE`."""

@@ -1,13 +1,16 @@
 """The Redis store: a single server, a master found by sentinels, or a cluster.
 
 Tickets and their locks have oauth2-proxy's format, so both programs can share a Redis.
-Sets are sorted sets; the score of a member is its expiry by the clock of Redis.
+Sets are sorted sets; the score of a member is its expiry by the clock of Redis. With a
+user that may only run oauth2-proxy's commands, there are no sets, and steps that are
+otherwise one command are several.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from functools import partial
 from typing import Any, Protocol
 
@@ -48,6 +51,12 @@ RELEASE = (
     "if redis.call('GET', KEYS[1]) == ARGV[1] then "
     "return redis.call('DEL', KEYS[1]) end return 0"
 )
+NO_SETS = (
+    "sessions are not indexed: they are not listed, and a logout by the provider or the "
+    "command line does not find them"
+)
+NO_SCRIPTS = "a refresh that lost its lock may overwrite a newer session"
+PERMISSION_CHECK_INTERVAL = 5.0  # seconds, while permissions are missing
 PROBE_INTERVAL = 0.5  # seconds between two attempts to write after an error reply
 
 
@@ -182,6 +191,8 @@ class RedisStore:
         self._locks = StoreLocks()
         self._on_state: OnState = lambda: None
         self._write_error = ""  # error reply to the last write
+        self._denied: dict[str, str] = {}  # missing feature → error reply
+        self._has_mget = settings.mode != "cluster"
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -204,6 +215,11 @@ class RedisStore:
         """Reason for missing notifications."""
         return self._router.notify_error
 
+    @property
+    def limitation(self) -> str:
+        """Features that the Redis user has no permission for, "" if none."""
+        return "; ".join(f"{what} ({reply})" for what, reply in self._denied.items())
+
     async def start(self, on_change: OnChange, on_state: OnState) -> None:
         """Connect in the background."""
         self._on_state = on_state
@@ -225,10 +241,16 @@ class RedisStore:
 
     async def load_all(self, keys: tuple[str, ...]) -> tuple[bytes | None, ...]:
         """Return the values of *keys*, in their order, with one exchange."""
-        if self._settings.mode == "cluster" or not keys:
-            return tuple(await asyncio.gather(*[self.load(key) for key in keys]))
-        replies = await self._router.call(keys[0], "MGET", *keys)
-        return tuple(map(_check_length, replies))
+        if self._has_mget and keys:
+            try:
+                replies = await self._router.call(keys[0], "MGET", *keys)
+            except ReplyError as error:
+                if not error.is_denied:
+                    raise
+                self._has_mget = False
+            else:
+                return tuple(map(_check_length, replies))
+        return tuple(await asyncio.gather(*[self.load(key) for key in keys]))
 
     async def save(
         self, key: str, value: bytes, ttl: float, expected: bytes | None = None
@@ -241,7 +263,12 @@ class RedisStore:
         lifetime = _milliseconds(ttl) if ttl else 0
         if expected:
             replace = ("EVAL", REPLACE, 1, key, expected, value, lifetime)
-            return bool(await self._write(key, *replace))
+            reply = await self._write_if_permitted(NO_SCRIPTS, key, *replace)
+            if reply is not None:
+                return bool(reply)
+            if await self.load(key) != expected:
+                return False
+            expected = None
         options = ("PX", lifetime) if ttl else ()
         absent = () if expected is None else ("NX",)
         reply = await self._write(key, "SET", key, value, *options, *absent)
@@ -254,7 +281,8 @@ class RedisStore:
     async def add(self, key: str, member: bytes, ttl: float) -> None:
         """Add *member* to the set of *key*, or reset its TTL."""
         lifetime = _milliseconds(ttl) if ttl else 0
-        await self._write(key, "EVAL", ADD, 1, key, member, lifetime)
+        command = ("EVAL", ADD, 1, key, member, lifetime)
+        await self._write_if_permitted(NO_SETS, key, *command)
 
     async def members(self, key: str) -> tuple[bytes, ...]:
         """Return the members of the set of *key* that have not expired."""
@@ -262,7 +290,7 @@ class RedisStore:
 
     async def remove(self, key: str, member: bytes) -> None:
         """Remove *member* from the set of *key*."""
-        await self._write(key, "ZREM", key, member)
+        await self._write_if_permitted(NO_SETS, key, "ZREM", key, member)
 
     async def acquire_lock(self, key: str, ttl: float, wait: float, token: str) -> bool:
         """Acquire the lock *key* for *token*; False if it is not free within *wait*."""
@@ -279,7 +307,10 @@ class RedisStore:
         await self._locks.release(key, token, partial(self._release, key, token))
 
     async def _release(self, key: str, token: str) -> None:
-        await self._write(key, "EVAL", RELEASE, 1, key, token)
+        command = ("EVAL", RELEASE, 1, key, token)
+        reply = await self._write_if_permitted(NO_SCRIPTS, key, *command)
+        if reply is None and await self.load(key) == token.encode():
+            await self.delete(key)
 
     async def _write(
         self, key: str, *command: CommandArgument, retry: bool = True
@@ -293,6 +324,35 @@ class RedisStore:
             self._set_write_error("")
         return reply
 
+    async def _write_if_permitted(
+        self, feature: str, key: str, *command: CommandArgument
+    ) -> Any:
+        """Return the reply; None if the user may not run *command*.
+
+        *feature* is then missing, but the store is available.
+        """
+        try:
+            reply = await self._router.call(key, *command)
+        except ReplyError as error:
+            if not error.is_denied:
+                self._set_write_error(str(error))
+                raise
+            self._set_denied(feature, str(error))
+            return None
+        self._set_denied(feature, "")
+        if self._write_error:
+            self._set_write_error("")
+        return 1 if reply is None else reply
+
+    def _set_denied(self, feature: str, reply: str) -> None:
+        if bool(reply) == (feature in self._denied):
+            return
+        if reply:
+            self._denied[feature] = reply
+        else:
+            del self._denied[feature]
+        self._on_state()
+
     def _set_write_error(self, error: str) -> None:
         changed = bool(error) != bool(self._write_error)
         self._write_error = error
@@ -301,11 +361,18 @@ class RedisStore:
 
     async def _run_maintenance(self) -> None:
         probe = f"{self._name}-probe:"
+        loop = asyncio.get_running_loop()
+        check_at = 0.0
         while True:
             await asyncio.sleep(PROBE_INTERVAL)
             with contextlib.suppress(StoreError):
                 if self._write_error:
                     await self._write(probe, "SET", probe, "", "PX", 1000)
+                if self.available and loop.time() >= check_at:
+                    await self.add(f"{probe}set", b"", 1.0)
+                    await self._release(probe, "")
+                    wait = PERMISSION_CHECK_INTERVAL if self._denied else math.inf
+                    check_at = loop.time() + wait
                 if self.available:
                     await self._locks.release_deferred(self._release)
 

@@ -40,6 +40,21 @@ class ReplyError(StoreError):
         self.text = text
         self.prefix = text.partition(" ")[0]
 
+    @property
+    def is_denied(self) -> bool:
+        """Whether the user may not run the command, or the server has none of the name.
+
+        In a script the reply is an ERR.
+        """
+        text = self.text.lower()
+        return (
+            self.prefix == "NOPERM"
+            or "acl failure in script" in text
+            or "user executing the script can't" in text
+            or "unknown command" in text
+            or "unknown redis command" in text  # in a script
+        )
+
 
 class RedisConnection(asyncio.Protocol):
     """A connection; *on_push* receives the server's push messages (RESP3).
@@ -227,7 +242,7 @@ class Dialer:
                 user = (settings.username,) if settings.username else ()
                 await connection.call("AUTH", *user, settings.password.value)
             if settings.client_name:
-                await connection.call("CLIENT", "SETNAME", settings.client_name)
+                await _set_name(connection, settings.client_name)
             if settings.db:
                 await connection.call("SELECT", settings.db)
             await connection.call("PING")
@@ -295,6 +310,14 @@ class Dialer:
         except (OSError, UnicodeError) as error:  # UnicodeError: invalid host name
             raise StoreError(f"{format_address(address)}: {error}") from None
         return connection
+
+
+async def _set_name(connection: RedisConnection, name: str) -> None:
+    try:
+        await connection.call("CLIENT", "SETNAME", name)
+    except ReplyError as error:
+        if not error.is_denied:
+            raise
 
 
 @contextlib.asynccontextmanager

@@ -161,8 +161,8 @@ class RedisServer:
         connection = await self._dialer.open_commands(await self._locate())
         if self._must_be_master:
             async with close_on_error(connection):
-                role = await connection.call("ROLE")
-                if not isinstance(role, list) or role[:1] != [b"master"]:
+                role = await _role(connection)
+                if role not in (b"master", None):
                     address = format_address(connection.address)
                     raise StoreError(f"{address}: expected a master, got a replica")
         return connection
@@ -247,6 +247,17 @@ class RedisServer:
         if tracking != self._tracking:
             self._tracking = tracking
             self._on_state()
+
+
+async def _role(connection: RedisConnection) -> Any:
+    """Return the server's role; None if the user may not ask, as oauth2-proxy's."""
+    try:
+        reply = await connection.call("ROLE")
+    except ReplyError as error:
+        if not error.is_denied:
+            raise
+        return None
+    return reply[0] if isinstance(reply, list) and reply else b"unknown"
 
 
 async def _is_alive_after(

@@ -53,6 +53,11 @@ class SqliteStore:
         return self._reader.error or f"{self._path}: no poll within {POLL_TIMEOUT} s"
 
     @property
+    def limitation(self) -> str:
+        """No feature is missing."""
+        return ""
+
+    @property
     def available(self) -> bool:
         """Whether the last read and the last write succeeded."""
         return not self.error

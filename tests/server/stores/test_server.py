@@ -201,7 +201,7 @@ def test_redis_without_tracking_permission_read_for_every_check(
         browser = provider.browser()
         browser.log_in()
         assert browser.check() == 202
-        key = redis.ask("KEYS", "_oauth2_proxy-*").strip()
+        key = redis.ask("KEYS", f"_oauth2_proxy-{'[0-9a-f]' * 32}").strip()
         redis.ask("DEL", key)
         assert browser.check() == 401
         wait_for(lambda: "no change notifications" in program.log(), "the reason")
@@ -211,6 +211,58 @@ def test_redis_without_tracking_permission_read_for_every_check(
             lambda: "notifications from the session store restored" in program.log(),
             "notifications",
         )
+        assert "unavailable" not in program.log()
+
+
+# Commands of oauth2-proxy 7.15.6; the last ones release and extend its locks.
+VALUE_COMMANDS = ("+get", "+set", "+del", "+ping", "+auth", "+hello", "+select")
+SCRIPT_COMMANDS = ("+eval", "+evalsha", "+pexpire", "+pttl", "+exists")
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [("+@all",), (*VALUE_COMMANDS, *SCRIPT_COMMANDS), VALUE_COMMANDS],
+    ids=["all-commands", "commands-of-oauth2-proxy", "values-only"],
+)
+def test_redis_user_restricted_as_for_oauth2_proxy(
+    tmp_path: Path, provider: Provider, redis: RedisServer, commands: tuple[str, ...]
+) -> None:
+    """Logins work with fewer features; the log names them at start."""
+    rules = ("on", ">pw", "~_oauth2_proxy-*", "-@all", *commands)
+    assert "OK" in redis.ask("ACL", "SETUSER", "app", *rules)
+    options = {
+        **in_redis(redis),
+        "redis_connection_url": f"{redis.url}?client_name=proxy",
+        "redis_username": "app",
+        "redis_password": "pw",
+        "cookie_refresh": "1s",
+        "workers": 2,
+    }
+    with start_server(tmp_path, provider, **options) as program:
+        browser = provider.browser()
+        browser.log_in()
+        assert browser.check_each_worker(program) == {202}
+        time.sleep(1.1)
+        before = provider.idp.count("token")
+        assert browser.check() == 202
+        assert provider.idp.count("token") == before + 1
+        assert browser.check_each_worker(program) == {202}
+        assert browser.check_each_worker(program, "/ready") == {200}
+        copy = provider.browser()
+        copy.jar._values = dict(browser.jar._values)
+        assert browser.get("/oauth2/sign_out").status == 302
+        assert copy.check_each_worker(program) == {401}
+        if commands == ("+@all",):
+            assert "limited permissions" not in program.log()
+        else:
+            wait_for(lambda: "limited permissions" in program.log(), "the limitation")
+            assert "sessions are not indexed" in program.log()
+            scripts = "+eval" in commands
+            assert ("lost its lock" in program.log()) == (not scripts)
+            assert "OK" in redis.ask("ACL", "SETUSER", "app", "+@all")
+            browser.log_in()
+            browser.log_in()
+            wait_for(lambda: "full permissions" in program.log(), "permissions")
         assert "unavailable" not in program.log()
 
 
