@@ -2,7 +2,7 @@
 
 As in oauth2-proxy, a rewritten path is built from the decoded path and escaped again,
 so an escaped slash becomes a real one, and the query is decoded and encoded again,
-sorted by name.
+sorted by name. A path that would leave the target by ``..`` is rejected.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from ..go_regex import Match, Pattern, compile_pattern, replace_all
 
 PATH_SAFE = "$&+,/:;=@"  # besides letters, digits and -._~
 REFERENCE = re.compile(r"\$(?:\$|(\w+)|\{(\w+)\})", re.ASCII)
+# Tomcat ignores ";…" in a segment, Windows takes a backslash for a slash.
+PARENT_SEGMENT = re.compile(r"(?:^|[/\\])\.\.(?:;[^/\\]*)?(?:[/\\]|$)")
 BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
@@ -53,9 +55,14 @@ class PathRewrite:
         return self._pattern.search(decode_path(path)) is not None
 
     def rewrite(self, path: bytes, query: bytes) -> bytes:
-        """Return the request target from the decoded *path* and the raw *query*."""
+        """Return the request target from the decoded *path* and the raw *query*.
+
+        Raises `RequestError` for a rewritten path with a ``..`` segment.
+        """
         text = replace_all(self._pattern, decode_path(path), self._expand) or ""
         head, mark, added = text.partition("?")
+        if PARENT_SEGMENT.search(head):
+            raise RequestError("the rewritten path has a .. segment")
         pairs = list(_parse_query(query))
         if mark:
             pairs += _parse_query(added.encode())

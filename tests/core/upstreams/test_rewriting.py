@@ -53,6 +53,28 @@ def test_rewrite_path_not_utf8_raises() -> None:
 
 
 @pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("^/rw/(.*)", b"/rw/../../admin"),
+        ("^/rw/(.*)", b"/rw/.."),
+        ("^/rw(.*)", b"/rw../admin"),
+        ("^/rw/(.*)", b"/rw/..\\..\\admin"),
+        ("^/rw/(.*)", b"/rw/..;x=y/admin"),
+    ],
+)
+def test_rewrite_out_of_target_raises(pattern: str, path: bytes) -> None:
+    with pytest.raises(RequestError):
+        PathRewrite(pattern, "/base/$1").rewrite(path, b"")
+    assert PathRewrite(pattern, "/base?p=$1").rewrite(path, b"")[:5] == b"/base"
+
+
+@pytest.mark.parametrize("path", [b"/rw/..x/y", b"/rw/x../y", b"/rw/...", b"/rw/."])
+def test_rewrite_other_dots_kept(path: bytes) -> None:
+    target = PathRewrite("^/rw/(.*)", "/base/$1").rewrite(path, b"")
+    assert target == b"/base/" + path[4:]
+
+
+@pytest.mark.parametrize(
     "pattern", ["(", "a(?=b)", r"(a)\1", "a" * (MAX_PATTERN_LENGTH + 1), "\udcff"]
 )
 def test_invalid_pattern_raises(pattern: str) -> None:

@@ -103,6 +103,17 @@ def test_route_with_raw_path_matches_undecoded_path() -> None:
     assert header(harness.get("/a//b?x"), b"location") == b"/a/b?x"
 
 
+@pytest.mark.parametrize(
+    "target", ["/rw/..%2f..%2fadmin", "/rw/%2e%2e%2fadmin", "/rw/..%5cadmin"]
+)
+def test_raw_path_with_rewrite_stays_in_target(target: str) -> None:
+    harness = signed_in(
+        upstream_at("^/rw/(.*)$", "/base/$1"), upstream_at("/"), proxy_raw_path=True
+    )
+    assert harness.get(target).status == 400
+    assert forward(harness, "/rw/a%2Fb").target == b"/base/a/b"
+
+
 def test_forward_path_without_final_slash_redirects() -> None:
     harness = signed_in(upstream_at("/a/"), upstream_at("^/r/$", "/"))
     assert header(harness.get("/a?q=1"), b"location") == b"/a/?q=1"
