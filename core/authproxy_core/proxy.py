@@ -91,7 +91,7 @@ class AuthProxy(StoreHooks):
         self._providers, self._sessions = context.providers, context.sessions
         self._pages, self._readiness = context.pages, context.readiness
         self._credentials = credentials_of(context, context.htpasswd, random_bytes)
-        self._requirements = Requirements(rules)
+        self._requirements = Requirements(rules, settings.proxy_prefix)
         self._bypass = (
             context.auth_bypass if settings.auth_bypass.is_active or rules else None
         )

@@ -75,6 +75,7 @@ from support.harness import Harness, header, rule, settings
         (("company.com",), "x\n@company.com", False),
         (("company.com",), "x\u202e@company.com", False),
         ((), "x@company.com", False),
+        (("", "company.com"), "x@evil.com", False),
     ],
 )
 def test_az01_to_az05_email_domains(

@@ -12,7 +12,7 @@ import unicodedata
 from urllib.parse import unquote_to_bytes
 
 from ..go_regex import compile_pattern
-from ..messages import Request, Respond
+from ..messages import Request, Respond, first_header
 from ..pages.challenge import plain_response
 from ..request.original import AddressSet, OriginalRequest, TrustedProxies
 from ..settings.auth_bypass import AuthBypassSettings, skip_rules
@@ -46,8 +46,11 @@ def unambiguous_path(uri: bytes) -> str | None:
 class AuthBypass:
     """The bypass options of valid *settings*, compiled."""
 
-    def __init__(self, settings: AuthBypassSettings, trust: TrustedProxies) -> None:
+    def __init__(
+        self, settings: AuthBypassSettings, trust: TrustedProxies, prefix: str
+    ) -> None:
         self._trust = trust
+        self._auth_endpoints = auth_endpoints(prefix)
         self._preflight = settings.skip_auth_preflight
         self._rules = skip_rules(settings)
         self._addresses = AddressSet(settings.trusted_ips)
@@ -55,8 +58,12 @@ class AuthBypass:
         self._api = tuple(map(compile_pattern, settings.api_routes))
 
     def applies(self, request: Request, original: OriginalRequest) -> bool:
-        """Return whether *request*, sent for *original*, needs no login."""
-        if self._preflight and original.method == b"OPTIONS":
+        """Return whether *request*, sent for *original*, needs no login.
+
+        If *original* has the URI of an auth endpoint, the gateway did not send the path
+        that the client asks for, and no rule matches: a negated one would match any.
+        """
+        if self._preflight and _is_preflight(request, original):
             return True
         if (
             self._any_address
@@ -85,9 +92,9 @@ class AuthBypass:
 
     def _matches_rule(self, method: bytes, uri: bytes) -> bool:
         path = unambiguous_path(uri)
-        return path is not None and any(
-            rule.matches(method, path) for rule in self._rules
-        )
+        if path is None or path in self._auth_endpoints:
+            return False
+        return any(rule.matches(method, path) for rule in self._rules)
 
     def is_api(self, original: OriginalRequest) -> bool:
         """Return whether *original* matches ``api_routes``: it gets 401, never a page."""
@@ -95,6 +102,20 @@ class AuthBypass:
             return False
         uri = original.uri.decode("utf-8", "replace")
         return any(pattern.search(uri) for pattern in self._api)
+
+
+def auth_endpoints(prefix: str) -> tuple[str, ...]:
+    """Return the paths at which gateways send auth checks."""
+    return f"{prefix}/auth", f"{prefix}/forward_auth"
+
+
+def _is_preflight(request: Request, original: OriginalRequest) -> bool:
+    """Return whether *request* is a CORS preflight (Fetch §4.8), not any OPTIONS."""
+    return (
+        original.method == b"OPTIONS"
+        and first_header(request.headers, b"origin") is not None
+        and first_header(request.headers, b"access-control-request-method") is not None
+    )
 
 
 class HttpsRedirect:

@@ -81,10 +81,15 @@ class RequestMatcher:
             # RFC 9110 §9.3.2: HEAD is GET without the content.
             self._methods |= {b"HEAD"}
 
-    def matches_host(self, host: str) -> bool:
-        """Return whether *host* (``host[:port]`` in any spelling) matches."""
+    def matches_host(self, host: str | None) -> MatchResult:
+        """Return whether *host* (``host[:port]`` in any spelling) matches.
+
+        The result is None if the host is unknown.
+        """
         if self._any_host:
             return True
+        if host is None:
+            return None
         name = host_name(host)
         return name in self._hosts or name.endswith(self._suffixes or "\0")
 

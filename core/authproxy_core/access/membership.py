@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
+import re
+
 from msgspec import Struct
 
 from ..bounded_cache import BoundedCache
-from ..request.forms import constraints
+from ..request.forms import constraints, parameter_names
 from ..request.hosts import ListedHost, listed_hosts
 from ..session import Session
 from ..settings.root import Settings
 
 CONSTRAINTS = ("allowed_groups", "allowed_emails", "allowed_email_domains")
+MIN_SIMILARITY = 0.8  # of a misspelled constraint (difflib ratio)
+_NO_LETTERS = re.compile(r"[^a-z]+")
+_LETTERS_OF_CONSTRAINTS = [_NO_LETTERS.sub("", name) for name in CONSTRAINTS]
 MAX_CACHED_QUERIES = 256
 MAX_CACHED_QUERY_BYTES = 4096  # bytes of a query worth caching
 
@@ -21,9 +27,13 @@ class EmailRule:
     def __init__(self, settings: Settings) -> None:
         domains = [domain.lower() for domain in settings.email_domains]
         self._any_email = "*" in domains
-        self._exact = frozenset(domain for domain in domains if domain[:1] not in "*.")
+        self._exact = frozenset(
+            domain for domain in domains if not domain.startswith(("*", "."))
+        )
         self._suffixes = tuple(
-            domain.removeprefix("*") for domain in domains if domain[:1] in "*."
+            domain.removeprefix("*")
+            for domain in domains
+            if domain.startswith(("*", "."))
         )
         self._listed = frozenset(
             folded_email(address) for address in settings.authenticated_emails or ()
@@ -72,12 +82,14 @@ def email_domain(email: str) -> str | None:
 class Constraints(Struct, frozen=True):
     """The constraints in the query of the auth endpoint; None means no constraint.
 
-    No session satisfies a constraint that is present but empty.
+    No session satisfies a constraint that is present but empty. ``misspelled`` are the
+    parameters that look like a constraint but are none.
     """
 
     groups: frozenset[str] | None = None
     emails: frozenset[str] | None = None
     email_domains: tuple[ListedHost, ...] | None = None
+    misspelled: tuple[str, ...] = ()
 
     def permits(self, session: Session) -> bool:
         """Return whether *session* satisfies every constraint."""
@@ -104,6 +116,20 @@ def parse_constraints(query: bytes) -> Constraints:
         None if groups is None else frozenset(groups),
         None if emails is None else frozenset(emails),
         None if domains is None else listed_hosts(domains),
+        tuple(filter(_is_misspelled, parameter_names(query))),
+    )
+
+
+def _is_misspelled(name: str) -> bool:
+    """Return whether the parameter *name* looks like a constraint but is none."""
+    letters = _NO_LETTERS.sub("", name.lower())
+    return name not in CONSTRAINTS and (
+        letters.startswith("allow")
+        or bool(
+            difflib.get_close_matches(
+                letters, _LETTERS_OF_CONSTRAINTS, 1, MIN_SIMILARITY
+            )
+        )
     )
 
 

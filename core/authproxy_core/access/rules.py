@@ -2,14 +2,17 @@
 
 Servers decode an ambiguous path (dots, doubled or encoded separators, …) in different
 ways, so it has several variants. A request for it must meet the requirements of every
-variant, and none of them makes it public. If a gateway does not send the method or the
+variant, and none of them makes it public. If a gateway does not send the host, method or
 path, each rule that may match counts, up to the first that certainly does.
+
+Some servers ignore the case of a path and the dots and spaces at the end of a segment. A
+rule that restricts access matches in these spellings too; a public one never does.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 from unicodedata import normalize
 from urllib.parse import unquote_to_bytes
@@ -25,7 +28,7 @@ from ..session import Session
 from ..settings.auth_bypass import AuthBypassSettings
 from ..settings.root import Settings
 from ..settings.rules import AccessRule, Policy, RuleSettings, claims_of, label
-from .auth_bypass import AuthBypass, unambiguous_path
+from .auth_bypass import AuthBypass, auth_endpoints, unambiguous_path
 from .matchers import MatchResult, RequestMatcher, UserMatcher
 
 MAX_CACHED_RESULTS = 4096  # hosts, methods and paths, or sets of forwarded headers
@@ -36,6 +39,11 @@ MAX_DECODINGS = 3  # percent-decodings that a chain of servers may apply
 TAIL_FIELD = b":original-uri"
 # Apart from the peer, `TrustedProxies.find_original` depends on these fields only.
 CACHE_KEY_FIELDS = ORIGINAL_FIELDS | {TAIL_FIELD}
+# UTF-8 in more bytes than necessary, also with an invalid second byte: lenient decoders
+# accept both (CVE-2000-0884).
+_OVERLONG = re.compile(
+    rb"[\xc0\xc1][\x00-\xbf]|\xe0[\x80-\x9f][\x80-\xbf]|\xf0[\x80-\x8f][\x80-\xbf]{2}"
+)
 _PATH_PARAMETERS = re.compile(r";[^/]*")
 _PATH_END = re.compile(r"[?#\x00]")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
@@ -49,12 +57,15 @@ class RuleResult(Struct, frozen=True):
     ``requirements`` are pairs of a rule's name and its user conditions; a user must
     satisfy all of them. ``denied_by`` are the names of the rules that deny the request
     to every user. ``matched`` is False if no rule matches and the default applies.
+    ``unknown`` are the parts of the original request that the gateway did not send, if
+    a rule depends on them.
     """
 
     policy: Policy
     requirements: tuple[tuple[str, UserMatcher], ...]
     denied_by: tuple[str, ...]
     matched: bool
+    unknown: tuple[str, ...] = ()
 
     def permits(self, session: Session) -> bool:
         """Return whether the user of *session* is allowed."""
@@ -69,7 +80,10 @@ class RuleResult(Struct, frozen=True):
             for name, users in self.requirements
             if session is not None and not users.permits(session)
         ]
-        return ", ".join(self.denied_by or unmet)
+        text = ", ".join(self.denied_by or unmet)
+        if not self.unknown:
+            return text
+        return f"{text}; the gateway did not send the {', '.join(self.unknown)}"
 
 
 class RuleMatch(Struct, frozen=True):
@@ -106,18 +120,47 @@ class Rule:
             compile_pattern(rf"\A(?:{text})") for text in settings.patterns
         ]
         self._any_path = not (settings.paths or settings.patterns)
+        self._folded_exact = frozenset(map(fold_path, self._exact))
+        self._folded_prefixes = tuple(map(fold_path, self._prefixes))
+        self._folded_patterns = [
+            compile_pattern(rf"(?i)\A(?:{text})") for text in settings.patterns
+        ]
 
-    def match(self, host: str, method: bytes | None, path: str | None) -> RuleMatch:
-        """Match a request. A *method* or decoded *path* of None was not sent."""
-        if not self._requests.matches_host(host):
+    @property
+    def is_public(self) -> bool:
+        """Whether the rule allows requests without a login."""
+        return self.settings.policy == "public"
+
+    def match(
+        self, host: str | None, method: bytes | None, path: str | None
+    ) -> RuleMatch:
+        """Match a request. What is None was not sent; *path* is decoded."""
+        return self._match(host, method, self._matches_path(path))
+
+    def match_folded(
+        self, host: str | None, method: bytes | None, path: str
+    ) -> RuleMatch:
+        """Match a request whose server ignores what `fold_path` removed from *path*."""
+        by_path = (
+            self._any_path
+            or path in self._folded_exact
+            or path.startswith(self._folded_prefixes)
+            or any(pattern.search(path) for pattern in self._folded_patterns)
+        )
+        return self._match(host, method, by_path)
+
+    def _match(
+        self, host: str | None, method: bytes | None, by_path: MatchResult
+    ) -> RuleMatch:
+        by_host = self._requests.matches_host(host)
+        if by_host is False:
             return _OTHER_HOST
         by_method = self._requests.matches_method(method)
         if by_method is False:
             return _OTHER_METHOD
-        by_path = self._matches_path(path)
         if by_path is False:
             return _OTHER_PATH
-        return _MATCH if by_method and by_path else _UNKNOWN
+        return _MATCH if by_host and by_method and by_path else _UNKNOWN
 
     def _matches_path(self, path: str | None) -> MatchResult:
         if self._any_path:
@@ -140,16 +183,16 @@ class RuleTable:
         )
         self.default = settings.default
         self._results: BoundedCache[
-            tuple[str, bytes | None, bytes | None], RuleResult
+            tuple[str | None, bytes | None, bytes | None], RuleResult
         ] = BoundedCache(MAX_CACHED_RESULTS)
 
     def evaluate(
-        self, host: str, method: bytes | None, path: bytes | None
+        self, host: str | None, method: bytes | None, path: bytes | None
     ) -> RuleResult:
         """Return the result for a request.
 
-        *host* is ``host[:port]``, *path* is still escaped. A *method* or *path* of None
-        was not sent by the gateway.
+        *host* is ``host[:port]``, *path* is still escaped. What is None was not sent by
+        the gateway.
         """
         key = (host, method, path)
         result = self._results.get(key)
@@ -160,7 +203,7 @@ class RuleTable:
         return result
 
     def _evaluate(
-        self, host: str, method: bytes | None, path: bytes | None
+        self, host: str | None, method: bytes | None, path: bytes | None
     ) -> RuleResult:
         variants, certain = path_variants(path)
         matched: dict[str, Rule | None] = {}
@@ -169,6 +212,8 @@ class RuleTable:
                 if match.matches is not False:
                     matched[rule.name if rule else "default"] = rule
                     certain = certain and match.matches is True
+        for rule in self.rules_of_other_spellings(host, method, variants):
+            matched[rule.name] = rule
         policies = {
             name: rule.settings.policy if rule else self.default
             for name, rule in matched.items()
@@ -180,10 +225,36 @@ class RuleTable:
         requirements = tuple(
             (rule.name, rule.users) for rule in matched.values() if rule
         )
-        return RuleResult(policy, requirements, denied_by, bool(requirements))
+        parts = {"host": host, "method": method, "path": path}
+        unknown = tuple(name for name, value in parts.items() if value is None)
+        return RuleResult(
+            policy,
+            requirements,
+            denied_by,
+            bool(requirements),
+            () if certain else unknown,
+        )
+
+    def rules_of_other_spellings(
+        self,
+        host: str | None,
+        method: bytes | None,
+        variants: Iterable[str | None],
+    ) -> Iterator[Rule]:
+        """Yield the restrictive rules for servers that see other spellings as equal.
+
+        *variants* are those of `path_variants`. A rule may come more than once.
+        """
+        for path in {fold_path(path) for path in variants if path is not None}:
+            for rule in self.rules:
+                match = rule.match_folded(host, method, path)
+                if match.matches is not False and not rule.is_public:
+                    yield rule
+                if match.matches:
+                    break
 
     def trace(
-        self, host: str, method: bytes | None, path: str | None
+        self, host: str | None, method: bytes | None, path: str | None
     ) -> Iterator[tuple[Rule | None, RuleMatch]]:
         """Yield each rule with its match, up to the first that certainly matches.
 
@@ -213,7 +284,7 @@ def path_variants(path: bytes | None) -> tuple[tuple[str | None, ...], bool]:
     encoded = [path]
     for _ in range(MAX_DECODINGS):
         encoded.append(unquote_to_bytes(encoded[-1]))
-    decodings = dict.fromkeys(raw.decode("utf-8", "replace") for raw in encoded)
+    decodings = dict.fromkeys(text for raw in encoded for text in _decodings(raw))
     texts = dict.fromkeys(
         text for decoding in decodings for text in _variants(decoding)
     )
@@ -221,6 +292,31 @@ def path_variants(path: bytes | None) -> tuple[tuple[str | None, ...], bool]:
     for text in texts:
         variants |= dict.fromkeys((text, *_normalizations(text)))
     return tuple(variants), False
+
+
+def fold_path(path: str) -> str:
+    """Return *path* without case, and without dots and spaces that end a segment."""
+    segments = normalize("NFKC", path).casefold().split("/")
+    return "/".join([segment.rstrip(". ") or segment for segment in segments])
+
+
+def _decodings(raw: bytes) -> Iterator[str]:
+    """Yield *raw* as UTF-8, and as what lenient decoders make of invalid UTF-8."""
+    try:
+        yield raw.decode()
+    except UnicodeDecodeError:
+        yield raw.decode("utf-8", "replace")
+        yield raw.decode("latin-1")
+        yield _OVERLONG.sub(_shortest, raw).decode("utf-8", "replace")
+
+
+def _shortest(overlong: re.Match[bytes]) -> bytes:
+    """Return the character of an overlong sequence in the shortest form."""
+    lead, *rest = overlong[0]
+    number = lead & 0x3F >> len(rest)
+    for byte in rest:
+        number = number << 6 | byte & 0x3F
+    return chr(number).encode("utf-8", "replace")
 
 
 def _variants(text: str) -> Iterator[str]:
@@ -269,10 +365,7 @@ class AccessRules:
     ) -> None:
         self.table = RuleTable(settings)
         self._trust = trust
-        self._auth_endpoints = (
-            f"{prefix}/auth".encode(),
-            f"{prefix}/forward_auth".encode(),
-        )
+        self._auth_endpoints = tuple(map(str.encode, auth_endpoints(prefix)))
         self._last: tuple[Request, RuleResult] | None = None
         self._checks: BoundedCache[tuple[str, Headers], RuleResult] = BoundedCache(
             MAX_CACHED_RESULTS
@@ -315,11 +408,12 @@ class AccessRules:
 
     def _evaluate_original(self, request: Request) -> RuleResult:
         tail = first_header(request.headers, TAIL_FIELD) or b""
-        original, method, uri = self._trust.find_original(request, tail)
+        target = self._trust.find_original(request, tail)
+        original = target.original
         return self.table.evaluate(
-            original.host,
-            original.method if method else None,
-            path_of(original.uri) if uri else None,
+            original.host if target.has_host else None,
+            original.method if target.has_method else None,
+            path_of(original.uri) if target.has_uri else None,
         )
 
 
@@ -327,9 +421,13 @@ class RulesThenBypass(AuthBypass):
     """Access rules first; the bypass options decide only where no rule matches."""
 
     def __init__(
-        self, settings: AuthBypassSettings, trust: TrustedProxies, rules: AccessRules
+        self,
+        settings: AuthBypassSettings,
+        trust: TrustedProxies,
+        prefix: str,
+        rules: AccessRules,
     ) -> None:
-        super().__init__(settings, trust)
+        super().__init__(settings, trust, prefix)
         self._rules_first = rules
 
     def applies(self, request: Request, original: OriginalRequest) -> bool:
@@ -350,9 +448,10 @@ def build_access_control(
 ) -> tuple[AuthBypass, AccessRules | None]:
     """Build the checks that precede the session's; None if there are no rules."""
     if not settings.access.is_active:
-        return AuthBypass(settings.auth_bypass, trust), None
+        return AuthBypass(settings.auth_bypass, trust, settings.proxy_prefix), None
     rules = AccessRules(settings.access, trust, settings.proxy_prefix)
-    return RulesThenBypass(settings.auth_bypass, trust, rules), rules
+    bypass = RulesThenBypass(settings.auth_bypass, trust, settings.proxy_prefix, rules)
+    return bypass, rules
 
 
 def required_claims(settings: Settings) -> tuple[str, ...]:

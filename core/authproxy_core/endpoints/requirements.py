@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from ..access.membership import ConstraintCache
+from ..access.auth_bypass import auth_endpoints
+from ..access.membership import CONSTRAINTS, ConstraintCache
 from ..access.rules import AccessRules
 from ..login.flow import raw_query
 from ..messages import Event, Request, Respond
 from ..pages import challenge
 from ..session import Session
 
+MAX_NAME_LENGTH = 100  # characters of a parameter name in the log
+
 
 class Requirements:
-    """Checks the access rules, if there are any, and the constraints in the query."""
+    """Checks the access rules, if there are any, and the constraints in the query.
 
-    def __init__(self, rules: AccessRules | None) -> None:
+    At the auth endpoints below *prefix* the query is the operator's, so a misspelled
+    constraint denies access.
+    """
+
+    def __init__(self, rules: AccessRules | None, prefix: str) -> None:
         self.has_rules = rules is not None
         self._rules = rules
         self._constraints = ConstraintCache()
+        self._auth_queries = tuple(
+            f"{path}?".encode() for path in auth_endpoints(prefix)
+        )
         self._forbidden = replace(challenge.forbidden_response(), reusable=True)
 
     def check(self, request: Request, session: Session) -> Respond | None:
@@ -33,6 +43,8 @@ class Requirements:
         if b"?" not in request.target:
             return None
         constraints = self._constraints.get(raw_query(request))
+        if constraints.misspelled and request.target.startswith(self._auth_queries):
+            return _misspelled(session.name, constraints.misspelled[0])
         return None if constraints.permits(session) else self._forbidden
 
     def requires_session(self, request: Request) -> bool:
@@ -51,11 +63,22 @@ class Requirements:
 
 
 def _denied(user: str, rules: str) -> Respond:
-    event = Event("denied", user, "rule", f"denied by {rules}")
+    return _forbidden(Event("denied", user, "rule", f"denied by {rules}"))
+
+
+def _misspelled(user: str, name: str) -> Respond:
+    detail = (
+        f"unknown constraint {name[:MAX_NAME_LENGTH]!r} in the query of the auth check; "
+        f"expected {', '.join(CONSTRAINTS)}"
+    )
+    return _forbidden(Event("denied", user, "query", detail))
+
+
+def _forbidden(event: Event) -> Respond:
     return replace(
         challenge.forbidden_response(),
         events=(event,),
-        user=user,
+        user=event.user,
         verdict="denied",
-        reason="rule",
+        reason=event.reason,
     )

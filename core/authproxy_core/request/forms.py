@@ -95,6 +95,12 @@ def constraints(raw: bytes, names: Collection[str]) -> dict[str, list[str]]:
     return values
 
 
+def parameter_names(raw: bytes) -> list[str]:
+    """Return the decoded parameter names of the query *raw*; ``;`` separates too."""
+    keys = (pair.partition(b"=")[0] for pair in _SEPARATORS.split(raw))
+    return [unquote_to_bytes(key).decode("utf-8", "replace") for key in keys]
+
+
 def _values_of(names: Collection[str], pairs: Iterable[bytes]) -> dict[str, list[str]]:
     values: dict[str, list[str]] = {}
     for pair in pairs:

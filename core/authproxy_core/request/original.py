@@ -20,7 +20,7 @@ from ..bounded_cache import BoundedCache
 from ..encoding import is_token
 from ..errors import RequestError
 from ..messages import Request, first_header, header_values
-from ..settings.root import Settings
+from ..settings.root import UNIX_PEERS, Settings
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -38,7 +38,7 @@ PRIVATE_NETWORKS = (
     "fe80::/10",
 )
 MAX_CACHED_ADDRESSES = 4096  # texts of addresses and hosts
-MAX_HOPS = 32  # addresses of X-Forwarded-For that are checked
+MAX_HOPS = 256  # addresses of X-Forwarded-For that are checked
 MAX_URI = 32 << 10  # bytes
 MAX_HOP = 64  # bytes: an IPv6 address with brackets, a port, some spaces
 MAX_HOST = 260  # characters: a name of 253, its dot, a port
@@ -101,13 +101,25 @@ class OriginalRequest(Struct, frozen=True):
     trusted: bool = False
 
 
+class AuthTarget(Struct, frozen=True):
+    """The original request of an auth check, and which parts of it the gateway sent.
+
+    The other parts of ``original`` are those of the gateway's subrequest.
+    """
+
+    original: OriginalRequest
+    has_host: bool
+    has_method: bool
+    has_uri: bool
+
+
 class _ForwardedRequest:
     """The original request of an auth check, collected from all forwarded fields."""
 
     def __init__(self) -> None:
         self.uris: set[bytes] = set()
         self.methods: set[bytes] = set()
-        self._hosts: dict[str, str] = {}
+        self.hosts: dict[str, str] = {}
         self._scheme: Scheme | None = None
 
     def add(self, name: bytes, value: bytes) -> None:
@@ -120,7 +132,7 @@ class _ForwardedRequest:
             self.uris.add(_forwarded_uri(value))
             return
         host = _host(url[2])
-        self._hosts[host.lower()] = host
+        self.hosts[host.lower()] = host
         self._scheme = _SCHEMES[url[1].lower()]
         self.uris.add(_forwarded_uri(url[3] or b"/"))
 
@@ -129,12 +141,12 @@ class _ForwardedRequest:
 
         Raises `RequestError` if the fields contradict each other.
         """
-        if _FORWARDED_HOST in dict(request.headers):
-            self._hosts[original.host.lower()] = original.host
-        if max(map(len, (self.uris, self.methods, self._hosts))) > 1:
+        if original.trusted and _FORWARDED_HOST in dict(request.headers):
+            self.hosts[original.host.lower()] = original.host
+        if max(map(len, (self.uris, self.methods, self.hosts))) > 1:
             raise RequestError("forwarded headers name two different original requests")
         own_host = first_header(request.headers, b"host") or b""
-        host = next(iter(self._hosts.values()), original.host)
+        host = next(iter(self.hosts.values()), original.host)
         scheme = first_header(request.headers, _FORWARDED_PROTO) and original.scheme
         return OriginalRequest(
             next(iter(self.methods), original.method),
@@ -173,13 +185,21 @@ class TrustedProxies:
 
     def __init__(self, settings: Settings) -> None:
         self._reverse_proxy = settings.reverse_proxy
-        self._proxies = AddressSet(settings.trusted_proxies or PRIVATE_NETWORKS)
+        listed = settings.trusted_proxies
+        self._trusts_unix = not listed or UNIX_PEERS in listed
+        self._proxies = AddressSet(
+            [entry for entry in listed if entry != UNIX_PEERS]
+            if listed
+            else PRIVATE_NETWORKS
+        )
         self._client_header = settings.real_client_ip_header.lower().encode()
         self._wanted = _SINGLE_FIELDS | {_FORWARDED_PROTO, self._client_header}
 
     def trusts(self, peer: str) -> bool:
-        """Return whether *peer* is a trusted proxy ("": a unix socket, always trusted)."""
-        return self._reverse_proxy and (not peer or peer in self._proxies)
+        """Return whether *peer* is a trusted proxy ("": a unix socket)."""
+        return self._reverse_proxy and (
+            peer in self._proxies if peer else self._trusts_unix
+        )
 
     def original(self, request: Request) -> OriginalRequest:
         """Return the original of *request*; raises `RequestError` if it is ambiguous."""
@@ -208,15 +228,12 @@ class TrustedProxies:
         fields X-Forwarded-*, X-Original-* and X-Envoy-Original-Path of a trusted peer
         must agree: of two values, one may be the client's. Raises `RequestError`.
         """
-        return self.find_original(request, tail)[0]
+        return self.find_original(request, tail).original
 
-    def find_original(
-        self, request: Request, tail: bytes
-    ) -> tuple[OriginalRequest, bool, bool]:
+    def find_original(self, request: Request, tail: bytes) -> AuthTarget:
         """Return the original request of an auth check, and what the gateway sent of it.
 
-        The second and third value are whether it sent the method and the URI; without
-        them, those of the gateway's subrequest are used. Raises `RequestError`.
+        Raises `RequestError`.
         """
         original = self.original(request)
         forwarded = _ForwardedRequest()
@@ -227,7 +244,12 @@ class TrustedProxies:
                 if name in _AUTH_FIELDS:
                     forwarded.add(name, value)
         applied = forwarded.apply(original, request)
-        return applied, bool(forwarded.methods), bool(forwarded.uris)
+        return AuthTarget(
+            applied,
+            has_host=bool(forwarded.hosts),
+            has_method=bool(forwarded.methods),
+            has_uri=bool(forwarded.uris),
+        )
 
     def client(self, request: Request) -> str:
         """Return the client's address, or the peer's if it is unknown; never raises."""
@@ -250,7 +272,8 @@ class TrustedProxies:
                 address = _hop_address(text)
                 if not address or address not in self._proxies:
                     return address
-            return _hop_address(hops[0])
+            # Beyond MAX_HOPS trusted hops the client is unknown.
+            return _hop_address(hops[0]) if len(hops) < MAX_HOPS else ""
         return _hop_address(values[0]) if len(values) == 1 else ""
 
     def overrides_uri(self, request: Request) -> bool:
@@ -321,14 +344,15 @@ class TrustedProxies:
         be forged. A malformed address ends it too.
         """
         client = peer
-        for text in reversed(chain.rsplit(b",", MAX_HOPS)[-MAX_HOPS:]):
+        hops = chain.rsplit(b",", MAX_HOPS)[-MAX_HOPS:]
+        for text in reversed(hops):
             address = _hop_address(text)
             if not address:
-                break
+                return client
             client = address
             if address not in self._proxies:
-                break
-        return client
+                return client
+        return client if len(hops) < MAX_HOPS else peer
 
 
 def parse_address(text: str) -> Address | None:

@@ -100,6 +100,11 @@ def auth_bypass_problems(settings: AuthBypassSettings) -> list[str]:
 
 def _pattern_problems(option: str, patterns: Iterable[str]) -> Iterator[str]:
     for pattern in patterns:
+        if not pattern:
+            yield (
+                f"{option}: got an empty pattern, which matches every path; remove the "
+                "entry or a surplus comma, or write '.*'"
+            )
         try:
             compile_pattern(pattern)
         except ValueError as error:

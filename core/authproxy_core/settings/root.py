@@ -37,6 +37,7 @@ ENDPOINTS = frozenset(
 FIRST_SEGMENT = re.compile(r"/([^/?#;]*)")
 MIN_IDLE_TIMEOUT = 10.0  # seconds
 SIGNATURE_ALGORITHMS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
+UNIX_PEERS = "unix"  # entry of trusted_proxy_ips for peers on unix sockets
 MAX_COOKIE_NAME_BYTES = 240  # bytes, so the names of cookie parts fit uncut
 
 
@@ -179,7 +180,7 @@ class LogoutSettings(ValidatedStruct, frozen=True, kw_only=True):
 class Settings(ValidatedStruct, frozen=True, kw_only=True):
     """All settings of an `AuthProxy`.
 
-    ``trusted_proxies`` are addresses or networks whose X-Forwarded-* fields count if
+    ``trusted_proxies`` are addresses, networks or "unix", whose X-Forwarded-* fields count if
     ``reverse_proxy`` is on; empty means loopback and private addresses.
     ``proxy_raw_path`` matches upstreams by the path as received, without decoding.
     ``websocket_origins`` are additional origins whose pages may open WebSockets with a
@@ -394,6 +395,10 @@ def _provider_problems(settings: Settings) -> list[str]:
         # Without the dot, it would match in the middle of a label.
         if domain[:1] == "*" and domain[1:2] not in ("", ".")
     ]
+    if not all(settings.email_domains):
+        problems.append(
+            "email_domains: got an empty entry; remove it or a surplus comma"
+        )
     if (
         not settings.email_domains
         and settings.authenticated_emails is None
@@ -407,7 +412,8 @@ def _provider_problems(settings: Settings) -> list[str]:
 
 
 def _address_problems(settings: Settings) -> list[str]:
-    problems = [*address_problems("trusted_proxy_ips", settings.trusted_proxies)]
+    proxies = [entry for entry in settings.trusted_proxies if entry != UNIX_PEERS]
+    problems = [*address_problems("trusted_proxy_ips", proxies)]
     prefix = settings.proxy_prefix
     problems += [
         f"{option}: got {path!r}, expected a path outside of proxy_prefix {prefix!r}"

@@ -86,6 +86,26 @@ def rule_problems(settings: RuleSettings) -> list[str]:
     ]
 
 
+def rule_warnings(settings: RuleSettings) -> Iterator[str]:
+    """Yield a warning if a request for another host skips the rules with hosts."""
+    skipped = [
+        label(rule, number)
+        for number, rule in enumerate(settings.rules, 1)
+        if rule.when.hosts and (rule.policy == "deny" or rule.when.restricts_users)
+    ]
+    for_any_host = any(
+        not (rule.when.hosts or rule.when.methods or rule.patterns)
+        and (not rule.paths or "/" in rule.paths)
+        for rule in settings.rules
+    )
+    if skipped and settings.default != "deny" and not for_any_host:
+        yield (
+            "a request with another Host than the listed ones skips "
+            f"{', '.join(skipped)} and needs only a login; set access_rules_default to "
+            "'deny', or add a last rule without hosts"
+        )
+
+
 def label(rule: AccessRule, number: int) -> str:
     """Return the name of a rule in logs and messages."""
     return f"rule {number} ({rule.name})" if rule.name else f"rule {number}"
@@ -101,6 +121,8 @@ def _rule_problems(rule: AccessRule) -> Iterator[str]:
                 "prefix) or '/admin' (exact)"
             )
     for pattern in rule.patterns:
+        if not pattern:
+            yield "got an empty pattern, which matches every path; remove it"
         try:
             compile_pattern(pattern)
         except ValueError as error:

@@ -140,6 +140,7 @@ def _explain_rules(core: Settings, request: ExplainRequest) -> Iterator[str]:
     table = RuleTable(core.access)
     method, path = request.method.encode(), path_of(request.target.encode())
     variants, unambiguous = path_variants(path)
+    explained: set[Rule] = set()
     if not unambiguous:
         yield "the path is ambiguous: it can't be public, and must satisfy the rules of"
         yield "each variant: " + ", ".join(map(repr, variants))
@@ -151,6 +152,15 @@ def _explain_rules(core: Settings, request: ExplainRequest) -> Iterator[str]:
                 yield f"{rule.name}: {match.mismatch} does not match"
             else:
                 yield _explain_match(rule, request.session)
+            if rule is not None and match.matches is not False:
+                explained.add(rule)
+    for rule in table.rules_of_other_spellings(request.host, method, variants):
+        if rule not in explained:
+            explained.add(rule)
+            yield (
+                "for servers that ignore case, and dots or spaces at the end of a "
+                f"segment: {_explain_match(rule, request.session)}"
+            )
 
 
 def _explain_match(rule: Rule, session: Session | None) -> str:
@@ -181,6 +191,7 @@ def _decide(
     method, target = request.method.encode(), request.target.encode()
     if auth_check:
         headers += [
+            (b"x-forwarded-host", host),
             (b"x-forwarded-method", method),
             (b"x-forwarded-proto", request.scheme.encode()),
             (b"x-forwarded-uri", target),

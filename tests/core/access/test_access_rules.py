@@ -28,6 +28,7 @@ from authproxy_core.settings.rules import (
     RuleSettings,
     condition_problems,
     rule_problems,
+    rule_warnings,
 )
 from support.harness import Harness, header, settings
 
@@ -333,6 +334,94 @@ def test_rule_table_unknown_method_or_path_must_meet_all_possible_rules() -> Non
     )
     hosts = table(rule(hosts=("open.example",), policy="public"))
     assert hosts.evaluate("open.example", None, None).policy == "login"
+    assert hosts.evaluate(None, None, None).policy == "login"
+
+
+def test_auth_check_without_host_must_meet_rules_of_every_host() -> None:
+    """The Host field is that of the gateway's subrequest, not the client's."""
+    harness = harness_with(
+        access=RuleSettings(
+            rules=(
+                rule(hosts=("open.example",), policy="public"),
+                rule(hosts=("admin.example.com",), groups=("admins",)),
+            )
+        )
+    )
+    uri, method, _ = about("/x")
+    for host in (b"app.example.com", b"open.example"):
+        fields = (uri, method, (b"host", host))
+        answer = harness.get("/oauth2/auth", *fields, peer=GATEWAY)
+        assert answer.status == 401, host
+    harness.log_in("bob")
+    answer = harness.get("/oauth2/auth", uri, method, peer=GATEWAY)
+    assert answer.status == 403
+    [event] = answer.events
+    assert event.detail == "denied by rule 2; the gateway did not send the host"
+    assert harness.get("/oauth2/auth", *about("/x"), peer=GATEWAY).status == 202
+    url = (b"x-original-url", b"https://app.example.com/x")
+    assert harness.get("/oauth2/auth", url, method, peer=GATEWAY).status == 202
+    url = (b"x-original-url", b"https://admin.example.com/x")
+    assert harness.get("/oauth2/auth", url, method, peer=GATEWAY).status == 403
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/ADMIN/x",
+        b"/Admin",
+        b"/admin./x",
+        b"/admin%20/x",
+        b"/admin..%20./x",
+        b"/admin.",
+        b"/%c1%a1dmin/x",
+        b"/%e0%81%a1dmin/x",
+        b"/%f0%80%81%a1dmin/x",
+        b"/public/%c0%ae%c0%ae/admin/x",
+        b"/public%c0%afx/..%c1%1c..%c1%1cadmin/x",
+        b"/%e0%9f%bf/../admin/x",
+        b"/%f0%8d%a0%80/../admin/x",
+        b"/caf%e9/x",
+        b"/CAF%C3%89/x",
+        b"/cafe%CC%81/x",
+        b"/v2/KEYS/x",
+        b"/\xe2\x84\xaaeys/x",
+    ],
+)
+def test_restrictive_rule_matches_every_spelling(path: bytes) -> None:
+    rules = table(
+        rule(
+            "/admin/", "/caf\xe9/", patterns=("/keys/", "/v[0-9]/keys/"), policy="deny"
+        ),
+        rule("/public/", policy="public"),
+    )
+    assert rules.evaluate("a", b"GET", path).policy == "deny"
+    groups = table(
+        rule(
+            "/admin/",
+            "/caf\xe9/",
+            patterns=("/keys/", "/v[0-9]/keys/"),
+            groups=("admins",),
+        )
+    ).evaluate("a", b"GET", path)
+    assert (groups.permits(ALICE), groups.permits(BOB)) == (True, False)
+
+
+def test_public_rule_matches_no_other_spelling() -> None:
+    rules = table(rule("/public/", policy="public"), rule("/x/", policy="deny"))
+    for path in (b"/Public/x", b"/PUBLIC/", b"/public./x"):
+        found = rules.evaluate("a", b"GET", path)
+        assert (found.policy, found.matched) == ("login", False), path
+    assert rules.evaluate("a", b"GET", b"/public/X").policy == "public"
+
+
+def test_restrictive_rule_in_other_spelling_yields_to_earlier_public_rule() -> None:
+    rules = table(
+        rule("/admin/health", policy="public"),
+        rule("/admin/", methods=("GET",), policy="deny"),
+    )
+    assert rules.evaluate("a", b"GET", b"/admin/health").policy == "public"
+    assert rules.evaluate("a", b"GET", b"/admin/HEALTH").policy == "deny"
+    assert rules.evaluate("a", b"POST", b"/ADMIN/x").policy == "login"
 
 
 def test_rule_table_cached_results_bounded() -> None:
@@ -354,6 +443,7 @@ def test_rule_table_cached_results_bounded() -> None:
         (rule("/a%20b"), "the path"),
         (rule("/a//b"), "the path"),
         (rule(patterns=("(",)), "the pattern '('"),
+        (rule(patterns=("",)), "an empty pattern"),
         (rule(hosts=("a:80",)), "the host 'a:80'"),
         (rule(hosts=("*",)), "the host '*'"),
         (rule(hosts=("[::1]:8",)), "the host"),
@@ -368,6 +458,29 @@ def test_rule_problems_invalid_rule_reported(bad: AccessRule, text: str) -> None
     [problem] = rule_problems(RuleSettings(rules=(rule("/"), bad)))
     assert problem.startswith("access_rules: rule 2: ")
     assert text in problem
+
+
+@pytest.mark.parametrize(
+    ("rules", "default", "warned"),
+    [
+        ((rule(hosts=("a.b",), policy="deny"),), "login", True),
+        ((rule(hosts=("a.b",), groups=("x",)), rule("/a/")), "login", True),
+        ((rule(hosts=("a.b",), groups=("x",)), rule(patterns=("/a",))), "login", True),
+        ((rule(hosts=("a.b",), groups=("x",)), rule(methods=("PUT",))), "login", True),
+        ((rule(hosts=("a.b",), groups=("x",)),), "deny", False),
+        ((rule(hosts=("a.b",), groups=("x",)), rule("/")), "login", False),
+        ((rule(hosts=("a.b",), groups=("x",)), rule()), "login", False),
+        ((rule(hosts=("a.b",), policy="public"),), "login", False),
+        ((rule("/a/", policy="deny"),), "login", False),
+    ],
+)
+def test_rule_warnings_unlisted_host_skips_restrictive_rules(
+    rules: tuple[AccessRule, ...], default: Any, warned: bool
+) -> None:
+    warnings = list(rule_warnings(RuleSettings(rules=rules, default=default)))
+    assert [text[:50] for text in warnings] == [
+        "a request with another Host than the listed ones s"
+    ] * warned
 
 
 def test_condition_problems_valid_condition_empty() -> None:

@@ -29,6 +29,10 @@ from support.harness import Harness, header, headers, rule, settings, with_chang
 GATEWAY = "10.0.0.1"
 UNTRUSTED = "203.0.113.9"
 ROUTES = ("^/public/", "GET=^/healthz$")
+PREFLIGHT = (
+    (b"origin", b"https://front.example"),
+    (b"access-control-request-method", b"PUT"),
+)
 APP = UpstreamSettings(id="app", uri="http://10.0.0.9:8080/")
 ACCEPTED = UpstreamSettings(id="ok", uri="static://202", static_code=202)
 
@@ -179,22 +183,44 @@ def test_sk17_bypass_rule_matches_in_linear_time() -> None:
 
 def test_sk22_preflight_allowed_without_identity() -> None:
     ruled = harness(skip_auth_preflight=True)
-    assert skipped("/admin", given=ruled, method=b"OPTIONS")
-    assert not skipped("/admin", given=ruled)
-    decision = ruled.send("/admin", jar={}, method=b"OPTIONS", peer=UNTRUSTED)
+    assert skipped("/admin", *PREFLIGHT, given=ruled, method=b"OPTIONS")
+    assert not skipped("/admin", *PREFLIGHT, given=ruled)
+    decision = ruled.send(
+        "/admin", *PREFLIGHT, jar={}, method=b"OPTIONS", peer=UNTRUSTED
+    )
     assert isinstance(decision, Forward)
     assert (b"x-forwarded-email", b"") in decision.headers
 
 
+@pytest.mark.parametrize("fields", [(), PREFLIGHT[:1], PREFLIGHT[1:]])
+def test_sk22_options_without_preflight_fields_needs_login(fields: Any) -> None:
+    ruled = harness(skip_auth_preflight=True)
+    assert not skipped("/admin", *fields, given=ruled, method=b"OPTIONS")
+
+
 def test_fh11_preflight_method_of_untrusted_peer_ignored() -> None:
     ruled = harness(skip_auth_preflight=True)
-    field = (b"x-forwarded-method", b"OPTIONS")
-    response = ruled.get("/oauth2/auth", field, jar={}, peer=UNTRUSTED)
-    assert response.status == 401
-    assert ruled.get("/oauth2/auth", field, jar={}, peer=GATEWAY).status == 202
+    fields = ((b"x-forwarded-method", b"OPTIONS"), *PREFLIGHT)
+    answer = ruled.get("/oauth2/auth", *fields, jar={}, peer=UNTRUSTED)
+    assert answer.status == 401
+    assert ruled.get("/oauth2/auth", *fields, jar={}, peer=GATEWAY).status == 202
 
 
 # -- source of the original request
+
+
+@pytest.mark.parametrize("route", ["!=^/admin", "GET!=^/admin", "^/", "GET=.*"])
+def test_auth_check_without_original_uri_matches_no_path_rule(route: str) -> None:
+    ruled = harness(route)
+    uri = (b"x-forwarded-uri", b"/x")
+    for path in ("/oauth2/auth", "/oauth2/auth?x=1", "/oauth2/forward_auth"):
+        assert ruled.get(path, jar={}, peer=GATEWAY).status == 401
+        assert ruled.get(path, uri, jar={}, peer=UNTRUSTED).status == 401
+        assert ruled.get(path, uri, jar={}, peer=GATEWAY).status == 202
+        own = (b"x-forwarded-uri", path.encode())
+        assert ruled.get(path, own, jar={}, peer=GATEWAY).status == 401
+    escaped = ruled.get("/oauth2/auth%3Fx=1", jar={}, peer=GATEWAY)
+    assert escaped.status == 401
 
 
 def test_fh01_fh02_forwarded_uri_of_untrusted_peer_ignored() -> None:
@@ -278,7 +304,7 @@ def test_bypass_forwarded_request_must_match_by_its_own_target() -> None:
         ("x-real-ip", ((b"x-real-ip", b"192.0.2.7"),), GATEWAY, True),
         ("x-real-ip", ((b"x-real-ip", b"[2001:db8::7]:80"),), GATEWAY, True),
         ("x-real-ip", ((b"x-real-ip", b"::ffff:192.0.2.7"),), GATEWAY, True),  # FH17
-        ("x-real-ip", ((b"x-real-ip", b"192.0.2.7"),), "", True),
+        ("x-real-ip", ((b"x-real-ip", b"192.0.2.7"),), "", False),  # unix not listed
         ("x-real-ip", ((b"x-real-ip", b"192.0.2.7"),), UNTRUSTED, False),  # FH13
         ("x-real-ip", ((b"x-real-ip", b"192.0.2.7, 1.2.3.4"),), GATEWAY, False),
         ("x-real-ip", 2 * ((b"x-real-ip", b"192.0.2.7"),), GATEWAY, False),
@@ -292,6 +318,9 @@ def test_bypass_forwarded_request_must_match_by_its_own_target() -> None:
         ("x-forwarded-for", ((b"x-forwarded-for", b"10.0.0.1"),), GATEWAY, False),
         ("x-forwarded-for", ((b"x-forwarded-for", b""),), GATEWAY, False),
         ("x-forwarded-for", ((b"forwarded", b"for=192.0.2.7"),), GATEWAY, False),
+        ("x-forwarded-for", ((b"x-forwarded-for", b"192.0.2.7" + b", 10.0.0.1" * 40),), GATEWAY, True),
+        ("x-forwarded-for", ((b"x-forwarded-for", b"192.0.2.7, " * 300 + b"10.0.0.1"),), GATEWAY, True),
+        ("x-forwarded-for", ((b"x-forwarded-for", b"192.0.2.7" + b", 10.0.0.1" * 300),), GATEWAY, False),
     ],
 )  # fmt: skip
 def test_fh13_to_fh17_trusted_ips_match_client_address(
@@ -598,7 +627,9 @@ def test_unambiguous_path_has_single_decoding(tail: bytes) -> None:
 @given(st.binary(max_size=40).map(lambda tail: b"/public/" + tail))
 def test_bypass_matched_path_is_beneath_rule(target: bytes) -> None:
     gate = AuthBypass(
-        AuthBypassSettings(skip_auth_routes=("^/public/",)), TrustedProxies(Settings())
+        AuthBypassSettings(skip_auth_routes=("^/public/",)),
+        TrustedProxies(Settings()),
+        "/oauth2",
     )
     request = RULED.request(target, jar={})
     original = OriginalRequest(b"GET", "https", "h", target, "")
@@ -606,6 +637,21 @@ def test_bypass_matched_path_is_beneath_rule(target: bytes) -> None:
         raw = target.partition(b"?")[0].lower()
         assert b"%2f" not in raw
         assert b".." not in raw.split(b"/")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"skip_auth_routes": ("^/public/", "")},
+        {"skip_auth_routes": ("GET=",)},
+        {"skip_auth_routes": ("!=",)},
+        {"skip_auth_regex": ("",)},
+        {"api_routes": ("^/api/", "")},
+    ],
+)
+def test_bypass_empty_pattern_refused(values: dict[str, Any]) -> None:
+    [problem] = auth_bypass_problems(AuthBypassSettings(**values))
+    assert problem.startswith(f"{next(iter(values))}: got an empty pattern")
 
 
 @given(st.text(max_size=30))

@@ -246,6 +246,35 @@ def test_forward_auth_original_of_other_gateways(target: str, fields: Any) -> No
     assert rd_of(response) == "/deep?x=1"
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "Allowed_Groups=staff",
+        "allowed_group=staff",
+        "allowed-groups=staff",
+        "alowed_groups=staff",
+        "allowedEmailDomains=example.com",
+        "allowed%5femail=x",
+        "x=1;allowed_roles=x",
+        "allow_groups",
+        "allowed_groups=staff&ALLOWED_EMAILS=x",
+    ],
+)
+def test_auth_check_misspelled_constraint_denied(query: str) -> None:
+    harness = behind()
+    harness.log_in("bob")
+    for path in ("/oauth2/auth", "/oauth2/forward_auth"):
+        answer = ask(harness, target=f"{path}?{query}")
+        assert answer.status == 403
+        [event] = answer.events
+        assert event.reason == "query"
+        assert event.detail.endswith(
+            "allowed_groups, allowed_emails, allowed_email_domains"
+        )
+        for other in ("allowed_groups=staff", "rd=/x", "groups=x", "a", ""):
+            assert ask(harness, target=f"{path}?{other}").status == 202
+
+
 def test_az13_forward_auth_client_query_is_no_constraint() -> None:
     harness = behind()
     harness.log_in("bob")

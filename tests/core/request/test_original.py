@@ -133,9 +133,17 @@ def test_fh02_default_trusted_proxies_are_private(peer: str, trusted: bool) -> N
 
 def test_trusted_proxies_replace_default() -> None:
     assert LISTED.trusts(GATEWAY)
-    assert LISTED.trusts("")
+    assert not LISTED.trusts("")
     assert not LISTED.trusts("10.0.0.2")
     assert not LISTED.trusts("127.0.0.1")
+
+
+def test_unix_socket_peer_trusted_by_default_or_if_listed() -> None:
+    for proxies, trusted in (((), True), (("unix",), True), ((GATEWAY,), False)):
+        trust = TrustedProxies(Settings(reverse_proxy=True, trusted_proxies=proxies))
+        assert trust.trusts("") is trusted
+    assert not trust.trusts("unix")
+    assert not TrustedProxies(Settings(trusted_proxies=("unix",))).trusts("")
 
 
 def test_fh04_original_ignores_x_original_url() -> None:
@@ -264,8 +272,10 @@ def test_fh13_forwarded_for_of_public_peer_ignored(spoofed: str) -> None:
         ([f"127.0.0.1, {ATTACKER}, {GATEWAY}"], ATTACKER),
         ([", ".join([GATEWAY] * 50)], GATEWAY),
         ([ATTACKER + ", 198.51.100.7" * 31], ATTACKER),
-        # More hops than are checked: addresses further left are not vouched for.
-        ([ATTACKER + ", 198.51.100.7" * 33], "198.51.100.7"),
+        # A hop is never the client: past MAX_HOPS trusted ones it is unknown.
+        ([ATTACKER + ", 198.51.100.7" * 33], ATTACKER),
+        ([ATTACKER + ", 198.51.100.7" * 255], ATTACKER),
+        ([ATTACKER + ", 198.51.100.7" * 256], GATEWAY),
         (["1.2.3.4" + " " * 100], GATEWAY),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from authproxy_core.settings import Settings
 from authproxy_core.settings.auth_bypass import AuthBypassSettings, auth_bypass_warnings
+from authproxy_core.settings.rules import rule_warnings
 
 from ...server_settings import Listener
 from ..read.resolved import ResolvedOptions
@@ -58,6 +59,8 @@ def add_bypass_warnings(options: ResolvedOptions, settings: Settings) -> None:
     """Add warnings about valid but risky bypass and access rules."""
     for key, text in auth_bypass_warnings(settings.auth_bypass):
         options.add_warning(key, text)
+    for text in rule_warnings(settings.access):
+        options.add_warning("access_rules_default", text)
     if not options.boolean("reverse_proxy"):
         return
     if settings.auth_bypass.is_active:

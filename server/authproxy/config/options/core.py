@@ -53,8 +53,8 @@ CORE_OPTIONS = in_group(
         "trusted_proxy_ips",
         "list",
         (),
-        "IP addresses and networks of trusted gateways, ignored unless reverse_proxy; "
-        "empty: loopback and private addresses",
+        "IP addresses and networks of trusted gateways, 'unix' for unix sockets; ignored "
+        "unless reverse_proxy; empty: loopback, private addresses and unix sockets",
         Settings.trusted_proxies,
         "trusted-proxy-ip",
         note="in oauth2-proxy empty means all addresses",
