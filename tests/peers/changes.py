@@ -344,6 +344,20 @@ def ambiguous_paths(comparison: Comparison) -> Change:
     return {field: getattr(comparison.actual, field) for field in fields}
 
 
+def plain_options(comparison: Comparison) -> Change:
+    """An OPTIONS request that is no CORS preflight needs a login."""
+    if (
+        "skip_auth_preflight" not in comparison.options
+        or comparison.case.method != "OPTIONS"
+        or not comparison.expected.upstream
+        or comparison.case.credentials == "user"
+    ):
+        return {}
+    assert comparison.actual.status == 403
+    fields = ("status", "cookies", "headers", "kind", "body", "upstream")
+    return {field: getattr(comparison.actual, field) for field in fields}
+
+
 def unseen_cookies(comparison: Comparison) -> Change:
     """The cookie of a stored session is cleared only if the request contains it."""
     if (

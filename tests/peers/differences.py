@@ -157,6 +157,13 @@ DIFFERENCES: tuple[Difference, ...] = (
         change=changes.ambiguous_paths,
     ),
     Difference(
+        "`skip_auth_preflight` applies to CORS preflights (`Origin` and "
+        "`Access-Control-Request-Method`), not to every OPTIONS request",
+        "an upstream may give any answer to OPTIONS",
+        SECURITY,
+        change=changes.plain_options,
+    ),
+    Difference(
         "with a session store, a page clears the session cookie only if the request"
         " contains it",
         "there is nothing to clear",
@@ -194,6 +201,40 @@ DIFFERENCES: tuple[Difference, ...] = (
         "all peers",
         proof="core/request/test_original.py::"
         "test_fh02_default_trusted_proxies_are_private",
+    ),
+    Difference(
+        "at an auth check without the original URI no `skip_auth_routes` rule applies, "
+        "negated or not",
+        "a rule about paths cannot judge an unknown path",
+        SECURITY,
+        proof="core/access/test_auth_bypass.py::"
+        "test_auth_check_without_original_uri_matches_no_path_rule",
+    ),
+    Difference(
+        "an empty pattern or domain, such as after a surplus comma, is an error at start",
+        "it would allow every request",
+        "`.*`",
+        proof="core/access/test_auth_bypass.py::test_bypass_empty_pattern_refused",
+    ),
+    Difference(
+        "an environment variable `OAUTH2_PROXY_*` of no option is an error at start",
+        "a misspelled restriction would have no effect",
+        "remove the variable",
+        proof="server/config/test_sources.py::test_unknown_variable_is_error",
+    ),
+    Difference(
+        "a misspelled constraint in the query of an auth check (`Allowed_Groups`) denies "
+        "access",
+        "the constraint would be ignored",
+        SECURITY,
+        proof="core/endpoints/test_forward_auth.py::"
+        "test_auth_check_misspelled_constraint_denied",
+    ),
+    Difference(
+        "a rewritten path with a `..` segment gets 400",
+        "the path could leave the upstream's `rewriteTarget`",
+        SECURITY,
+        proof="core/upstreams/test_rewriting.py::test_rewrite_out_of_target_raises",
     ),
     Difference(
         "state is validated before the code is redeemed, `iss` is validated (RFC "

@@ -21,6 +21,9 @@ from ..http.request_head import RequestHead
 from ..net.clock import Clock
 from ..server_settings import LogSettings
 from .redact import (
+    MAX_SHORT_TEXT_LENGTH,
+    MAX_TEXT_LENGTH,
+    clip,
     compile_format,
     decode_bytes,
     escape_unprintable,
@@ -163,16 +166,18 @@ class TextFormatter:
         if request_id:
             message = f"{message} (request {request_id})"
         return self._standard_format(
-            (self._clock.timestamp, module, escape_unprintable(message))
+            (self._clock.timestamp, module, clip(escape_unprintable(clip(message))))
         )
 
     def request(self, record: RequestRecord) -> str:
         """Return the request log line of a finished request."""
         head, request = record.head, record.request
         target = head.target
-        if b"?" in target:
+        if b"?" in target or b"%" in target:
             target = redact(target)
         uri = target.decode("ascii")
+        if len(uri) > MAX_TEXT_LENGTH:
+            uri = clip(uri)
         if '"' in uri or "\\" in uri:
             uri = quote(uri)[1:-1]
         client, host = self._resolver.client(record), self._resolver.host(record)
@@ -182,7 +187,7 @@ class TextFormatter:
             return self._request_format(
                 (
                     client, host, PROTOCOLS[head.minor], request.id,
-                    f"{record.seconds:.3f}", head.method.decode("ascii"), f'"{uri}"',
+                    f"{record.seconds:.3f}", _method(head.method), f'"{uri}"',
                     str(record.size), str(record.status), self._clock.timestamp,
                     record.upstream or "-", agent, user, trace_id_of(head) or "-",
                 )
@@ -201,9 +206,9 @@ class TextFormatter:
             (
                 self._resolver.client(record), self._resolver.host(record),
                 PROTOCOLS[head.minor],
-                request.id, head.method.decode("ascii"), self._clock.timestamp,
+                request.id, _method(head.method), self._clock.timestamp,
                 self._agent(head), self._user(event.user) if event.user else "-",
-                status, escape_unprintable(event_message(event, status)), trace_id_of(head) or "-",
+                status, clip(escape_unprintable(event_message(event, status))), trace_id_of(head) or "-",
             )
         )  # fmt: skip
 
@@ -211,16 +216,20 @@ class TextFormatter:
         value = head.fields.get(b"user-agent", b"")
         text = self._agents.get(value)
         if text is None:
-            text = quote(decode_bytes(value))
+            text = quote(clip(decode_bytes(value), MAX_SHORT_TEXT_LENGTH))
             self._agents.put(value, text, len(value) + ENTRY_BYTES)
         return text
 
     def _user(self, user: str) -> str:
         text = self._users.get(user)
         if text is None:
-            text = format_field(user)
+            text = format_field(clip(user, MAX_SHORT_TEXT_LENGTH))
             self._users.put(user, text, len(user) + ENTRY_BYTES)
         return text
+
+
+def _method(method: bytes) -> str:
+    return clip(method.decode("ascii"), MAX_SHORT_TEXT_LENGTH)
 
 
 def event_message(event: Event, status: AuthStatus) -> str:

@@ -1,7 +1,8 @@
 """Log lines as JSON: one object per line, with the same fields for each kind.
 
-Unknown values are null. Strings are not shortened: the encoding prevents them from
-ending a line. Unprintable characters are escaped, because they could control a terminal.
+Unknown values are null. The encoding prevents strings from ending a line, and the middle
+of a long one is left out. Unprintable characters are escaped, because they could control
+a terminal.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from .formatter import (
     event_message,
     trace_id_of,
 )
-from .redact import redact
+from .redact import MAX_SHORT_TEXT_LENGTH, MAX_TEXT_LENGTH, clip, redact
 
+LONG = frozenset({"message", "target", "uri"})  # the other fields are short
 DELETE = "\x7f"  # the only unprintable ASCII character that JSON does not escape
 
 
@@ -128,15 +130,27 @@ def _text(value: bytes) -> str:
 def _line(fields: Mapping[str, Any]) -> str:
     try:
         text = orjson.dumps(fields).decode()
+        if len(text) > MAX_TEXT_LENGTH:
+            fields = {key: _clip(key, value) for key, value in fields.items()}
+            text = orjson.dumps(fields).decode()
     except orjson.JSONEncodeError:  # lone surrogates are not allowed in UTF-8
         text = orjson.dumps(
-            {key: _replace_surrogates(value) for key, value in fields.items()}
+            {
+                key: _replace_surrogates(_clip(key, value))
+                for key, value in fields.items()
+            }
         ).decode()
     if not (text.isascii() and DELETE not in text) and not text.isprintable():
         text = "".join(
             [char if char.isprintable() else _escape_char(char) for char in text]
         )
     return text + "\n"
+
+
+def _clip(key: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return clip(value, MAX_TEXT_LENGTH if key in LONG else MAX_SHORT_TEXT_LENGTH)
 
 
 def _replace_surrogates(value: Any) -> Any:

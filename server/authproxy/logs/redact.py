@@ -1,7 +1,7 @@
 """Make values safe for log lines: quoting, redaction, line templates.
 
 Control characters from clients are escaped, so a value cannot end a line. Credentials
-in query parameters are replaced.
+in parameters are replaced, and long texts are clipped.
 """
 
 from __future__ import annotations
@@ -15,28 +15,39 @@ from authproxy_core.errors import SettingsError
 from authproxy_core.templates import TemplateError, compile_templates
 
 REDACTED = b"..."
-SECRET_NAMES = (
-    b"access_token",
-    b"client_secret",
-    b"code",
-    b"code_verifier",
-    b"id_token",
-    b"id_token_hint",
-    b"logout_token",
-    b"password",
-    b"refresh_token",
-    b"session_state",
-    b"state",
-    b"token",
+SECRET_NAMES = frozenset(
+    {
+        b"access_token",
+        b"client_secret",
+        b"code",
+        b"code_verifier",
+        b"id_token",
+        b"id_token_hint",
+        b"logout_token",
+        b"password",
+        b"refresh_token",
+        b"session_state",
+        b"state",
+        b"token",
+    }
 )
-_NAMES = b"|".join(
-    reversed(SECRET_NAMES)
-)  # the longer of two names with one prefix first
-# Matches inside a percent-encoded URL, too, such as the value of rd.
-SECRET_VALUE = re.compile(
-    rb"(?i)((?:[?&;]|%3f|%26|%3b)(?:" + _NAMES + rb")(?:=|%3d))"
-    rb"(?:(?!%26|%3b|%23)[^&;#])*"
+MAX_TEXT_LENGTH = 4096  # characters of a message or a request target in a log line
+MAX_SHORT_TEXT_LENGTH = 1024  # characters of a method, user or user agent
+MAX_DECODINGS = 4  # percent-decodings of a parameter name
+# A parameter up to its "=". URLs in values, such as that of rd, are percent-encoded once
+# or more: "?" is %3F, then %253F, %25253F …; group 1 has the repetitions of "25".
+PARAMETER = re.compile(
+    rb"(?:[?&;#]|%((?:25)*)(?:3f|26|3b|23))"
+    rb"((?:[^?&;#=%]|%(?!(?:25)*(?:3f|26|3b|23|3d)))*)"
+    rb"(?:=|%(?:25)*3d)",
+    re.IGNORECASE,
 )
+# The end of a value by the depth of its parameter. A separator that is encoded more
+# often belongs to the value.
+VALUE_ENDS = [re.compile(rb"[&;#]")] + [
+    re.compile(rb"[&;#]|%%(?:25){0,%d}(?:26|3b|23)" % depth, re.IGNORECASE)
+    for depth in range(8)
+]
 PLAIN = re.compile(r"[ !#-\[\]-~]*")
 GO_ESCAPES = {
     '"': '\\"',
@@ -53,21 +64,42 @@ PLACEHOLDER = re.compile(r"\{\{\s*\.([A-Za-z]+)\s*\}\}")
 
 
 def redact(target: bytes) -> bytes:
-    """Return *target* with the values of secret query parameters replaced."""
-    path, mark, query = target.partition(b"?")
-    if not mark:
+    """Return *target* with the values of secret parameters replaced.
+
+    Parameters of the query and of the fragment count, also in URLs that are
+    percent-encoded within *target*, once or more.
+    """
+    if b"?" not in target and b"%" not in target and b"#" not in target:
         return target
-    if b"%" in query:
-        query = b"&".join([_redact_encoded(pair) for pair in query.split(b"&")])
-    return SECRET_VALUE.sub(rb"\1" + REDACTED, path + mark + query)
+    parts: list[bytes] = []
+    at = 0
+    while parameter := PARAMETER.search(target, at):
+        end = parameter.end()
+        parts.append(target[at:end])
+        at = end
+        if _is_secret(parameter[2]):
+            depth = 0 if parameter[1] is None else 1 + len(parameter[1]) // 2
+            stop = VALUE_ENDS[min(depth, len(VALUE_ENDS) - 1)].search(target, end)
+            at = stop.start() if stop else len(target)
+            parts.append(REDACTED)
+    return b"".join([*parts, target[at:]])
 
 
-def _redact_encoded(pair: bytes) -> bytes:
-    """Return *pair*, redacted if its percent-encoded name is a secret one."""
-    name, mark, _ = pair.partition(b"=")
-    if b"%" in name and unquote_to_bytes(name).lower() in SECRET_NAMES:
-        return name + mark + REDACTED
-    return pair
+def _is_secret(name: bytes) -> bool:
+    """Return whether the parameter *name*, percent-encoded or not, is a secret one."""
+    for _ in range(MAX_DECODINGS):
+        if b"%" not in name:
+            break
+        name = unquote_to_bytes(name)
+    return name.strip(b" +").lower() in SECRET_NAMES
+
+
+def clip(text: str, limit: int = MAX_TEXT_LENGTH) -> str:
+    """Return *text*, with its middle left out if it is longer than *limit*."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}...({len(text) - 2 * half} characters)...{text[-half:]}"
 
 
 def quote(text: str) -> str:

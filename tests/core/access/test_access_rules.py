@@ -347,7 +347,7 @@ def test_auth_check_without_host_must_meet_rules_of_every_host() -> None:
             )
         )
     )
-    uri, method, _ = about("/x")
+    uri, method, _ = forwarded_fields("/x")
     for host in (b"app.example.com", b"open.example"):
         fields = (uri, method, (b"host", host))
         answer = harness.get("/oauth2/auth", *fields, peer=GATEWAY)
@@ -357,7 +357,9 @@ def test_auth_check_without_host_must_meet_rules_of_every_host() -> None:
     assert answer.status == 403
     [event] = answer.events
     assert event.detail == "denied by rule 2; the gateway did not send the host"
-    assert harness.get("/oauth2/auth", *about("/x"), peer=GATEWAY).status == 202
+    assert (
+        harness.get("/oauth2/auth", *forwarded_fields("/x"), peer=GATEWAY).status == 202
+    )
     url = (b"x-original-url", b"https://app.example.com/x")
     assert harness.get("/oauth2/auth", url, method, peer=GATEWAY).status == 202
     url = (b"x-original-url", b"https://admin.example.com/x")

@@ -104,15 +104,22 @@ def test_config_test_invalid_configuration_prints_all_problems(
 
 @pytest.mark.usefixtures("base")
 def test_invalid_configuration_prints_warnings_before_problems(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.delenv("OAUTH2_PROXY_EMAIL_DOMAINS")
     monkeypatch.setenv("OAUTH2_PROXY_EMAIL_DOMAIN", "*")
-    assert main([]) == 1
-    assert capsys.readouterr().err.startswith(
-        "warning: OAUTH2_PROXY_EMAIL_DOMAIN: unknown option, ignored; did you mean "
-        "OAUTH2_PROXY_EMAIL_DOMAINS?\ninvalid configuration:\n  email_domains: missing"
-    )
+    (tmp_path / "file.toml").write_text("upstream_timeout = 3000000000")
+    assert main([f"--config={tmp_path / 'file.toml'}"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("warning: upstream_timeout ")
+    assert lines[1:3] == [
+        "invalid configuration:",
+        "  OAUTH2_PROXY_EMAIL_DOMAIN: unknown environment variable; did you mean "
+        "OAUTH2_PROXY_EMAIL_DOMAINS?",
+    ]
+    assert lines[3].startswith("  email_domains: missing")
 
 
 def test_invalid_flags_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,7 @@ FLAGS = [
 VARIABLES = [
     ("REVERSE_PROXY", "true"), ("REVERSE_PROXY", "yes"), ("REVERSE_PROXY", ""),
     ("COOKIE_EXPIRE", "60"), ("COOKIE_EXPIRE", "60s"), ("LOGGING_MAX_SIZE", "a"),
-    ("EMAIL_DOMAINS", ""), ("EMAIL_DOMAINS", 'a"b'), ("CLIENT_ID", ""), ("BOGUS", "1"),
+    ("EMAIL_DOMAINS", ""), ("EMAIL_DOMAINS", 'a"b'), ("CLIENT_ID", ""),
 ]  # fmt: skip
 TEXTS = [
     'cookie_expire = ""', "cookie_expire = 3600", "cookie_expire = 1.5",

@@ -8,7 +8,7 @@ import pytest
 
 from authproxy.config.load import load_settings
 from authproxy.config.read.resolved import ConfigError, UsageError
-from authproxy.config.read.sources import parse_flags
+from authproxy.config.read.sources import parse_flags, resolve_options
 from support.configuration import problem, problems, settings
 
 
@@ -216,12 +216,58 @@ def test_display_value_cuts_long_values() -> None:
     assert len(problem("--upstream=ftp://" + "x" * 5000)) < 400
 
 
-def test_misspelled_variable_warns() -> None:
-    env = {"OAUTH2_PROXY_EMAIL_DOMAIN": "x", "OAUTH2_PROXY_PORT": "tcp://10.0.0.1:80"}
-    assert [w for w in settings(env=env).warnings if "unknown option" in w] == [
-        "OAUTH2_PROXY_EMAIL_DOMAIN: unknown option, ignored; did you mean "
-        "OAUTH2_PROXY_EMAIL_DOMAINS?"
-    ]
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("EMAIL_DOMAIN", "; did you mean OAUTH2_PROXY_EMAIL_DOMAINS?"),
+        ("bitbucket_team", "; did you mean OAUTH2_PROXY_BITBUCKET_TEAM?"),
+        ("CONFIG", "; use the flag --config"),
+        ("ALPHA_CONFIG", "; use the flag --alpha-config"),
+        ("XQZ", ""),
+        ("METRICS_PORT", None),
+        ("", None),
+    ],
+)
+def test_unknown_variable_is_error(name: str, hint: str | None) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings(env={f"OAUTH2_PROXY_{name}": "x"})
+    [text] = caught.value.problems
+    expected = f"OAUTH2_PROXY_{name}: unknown environment variable"
+    if hint is None:
+        assert text.startswith(expected)
+    else:
+        assert text == expected + hint
+
+
+def test_variables_of_services_and_other_programs_are_no_error() -> None:
+    names = {
+        "OAUTH2_PROXY_PORT": "tcp://10.0.0.1:80",
+        "OAUTH2_PROXY_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "OAUTH2_PROXY_PORT_80_TCP_ADDR": "10.0.0.1",
+        "OAUTH2_PROXY_PORT_80_TCP_PORT": "80",
+        "OAUTH2_PROXY_PORT_80_TCP_PROTO": "tcp",
+        "OAUTH2_PROXY_SERVICE_HOST": "10.0.0.1",
+        "OAUTH2_PROXY_SERVICE_PORT": "80",
+        "OAUTH2_PROXY_SERVICE_PORT_HTTP": "80",
+        "OAUTH2_PROXY_REDIS_SERVICE_HOST": "10.0.0.2",
+        "OAUTH2_PROXY_REDIS_PORT": "tcp://10.0.0.2:6379",
+        "OAUTH2_PROXY_REDIS_PORT_6379_TCP": "tcp://10.0.0.2:6379",
+        "OAUTH2_PROXYX": "1",
+        "OAUTH2_PROXY_XQZ": "",
+        "oauth2_proxy_email_domain": "x",
+    }
+    assert settings(env=names).core == settings().core
+
+
+def test_variable_of_alpha_file_is_no_error(tmp_path: Path) -> None:
+    alpha = tmp_path / "alpha.yaml"
+    alpha.write_text("a: ${OAUTH2_PROXY_MY_SECRET}\n")
+    for name, unknown in (("MY_SECRET", False), ("OTHER_SECRET", True)):
+        flags = parse_flags([f"--alpha-config={alpha}"])
+        resolved = resolve_options(flags, {f"OAUTH2_PROXY_{name}": "x"})
+        assert any("unknown environment" in p for p in resolved.problems) is unknown
+    missing = parse_flags([f"--alpha-config={alpha}x"])
+    assert resolve_options(missing, {"OAUTH2_PROXY_MY_SECRET": "x"}).problems
 
 
 def test_toml_duration_number_is_nanoseconds_and_warns(file: Path) -> None:

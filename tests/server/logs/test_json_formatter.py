@@ -180,6 +180,24 @@ def test_log_lines_any_input_stays_on_a_single_line(
                 assert isinstance(json.loads(written), dict)
 
 
+@pytest.mark.parametrize("char", ["a", '"', "\xff", "\0", "\udcff", "\U0010ffff"])
+def test_log_lines_of_long_client_input_are_bounded(char: str) -> None:
+    long, core = char * 70_000, Settings()
+    raw = long.encode("utf-8", "surrogateescape")
+    one = record(b"/" + b'"' * 60_000, (b"user-agent", raw), user=long)
+    event = Event("denied", long, long, long)
+    for each, limit in (
+        (TextFormatter(LogSettings(), core, Clock()), 32_000),
+        (formatter(core), 64_000),
+    ):
+        for line in (
+            each.request(one),
+            each.auth(one, event, "AuthFailure"),
+            each.standard("error", "h2", long, "id-1"),
+        ):
+            assert len(line) < limit
+
+
 def test_json_strings_round_trip() -> None:
     text = 'a\n"b"\u2028\x9b\x7f\U000e0041é'
     found = json.loads(formatter().standard("info", "m", text))

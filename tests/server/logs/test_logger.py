@@ -63,6 +63,17 @@ def test_log_lines_default_formats() -> None:
         b"/?access_token=SECRET&token=SECRET",
         b"/?a;code=SECRET",
         b"https://a/?refresh_token=SECRET",
+        b"/oauth2/start?rd=%2Fx%23access_token%3DSECRET",
+        b"/oauth2/sign_in?rd=%252Fx%253Fcode%253DSECRET",
+        b"/oauth2/sign_in?rd=%25252Fx%25253Fa%25253D1%252526code%25253DSECRET",
+        b"/oauth2/sign_in?rd=%2Fx%3Frd%3D%252Fy%253Fcode%253DSECRET%26a%3D1",
+        b"/oauth2/sign_in?rd=/x%23a=1%26Access%5FToken=SECRET",
+        b"/oauth2/start%3Frd=/x%3Fcode%3DSECRET",
+        b"/?rd=%2Fx%3F%2563ode%3DSECRET",
+        b"/?code=a%26SECRET",
+        b"/?rd=%2Fx%3Fcode%3Da%2526SECRET",
+        b"/x#access_token=SECRET",
+        b"/?code%3DSECRET",
     ],
 )
 def test_redact_secret_parameter_in_all_spellings(target: bytes) -> None:
@@ -71,10 +82,26 @@ def test_redact_secret_parameter_in_all_spellings(target: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", [b"/", b"/code=a", b"/?codes=a&xstate=b", b"/?a=%63"]
+    "target",
+    [
+        b"/",
+        b"/code=a",
+        b"/?codes=a&xstate=b",
+        b"/?a=%63",
+        b"/a%20b",
+        b"/%3Fcode",
+        b"/?rd=%2Fx%3Fcodes%3Da%26b%3D%2523c",
+        b"/?&&a&=b#c=d",
+    ],
 )
 def test_redact_other_parameters_unchanged(target: bytes) -> None:
     assert redact(target) == target
+
+
+def test_redact_ends_value_where_its_url_ends() -> None:
+    target = b"/?rd=%2Fx%3Fcode%3DS%2526%26b%3D1&c=%3Fd&state=S;e=f%23"
+    redacted = b"/?rd=%2Fx%3Fcode%3D...%26b%3D1&c=%3Fd&state=...;e=f%23"
+    assert redact(target) == redacted
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\r\nb", "\x1b[2J", "\u2028", "\x85", "\0"])

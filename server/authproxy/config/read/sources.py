@@ -26,8 +26,14 @@ from .values import EXPECTED, format_duration, parse_flag, parse_toml
 
 TABLES = ("access_rules",)  # tables of the TOML file that are not options
 MIN_SIMILARITY = 0.6  # of a misspelled name to its suggestion (difflib ratio)
-# Kubernetes sets OAUTH2_PROXY_PORT and similar variables for a service of that name.
-MIN_VARIABLE_SIMILARITY = 0.85
+# Kubernetes and Docker set these for services such as "oauth2-proxy" and
+# "oauth2-proxy-redis"; NAME_PORT has a URL as its value.
+SERVICE_VARIABLE = re.compile(
+    r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?"
+    r"|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
+)
+SERVICE_URL = re.compile(r"(?:tcp|udp|sctp)://")
+ENVIRONMENT_NAMES = frozenset(option.environment for option in OPTIONS)
 NOT_WITH_ALPHA = "can't be used with --alpha-config; set it in that file"
 
 
@@ -149,7 +155,9 @@ def resolve_options(flags: Flags, environ: Mapping[str, str]) -> ResolvedOptions
             raw, origin = file[option.key]
             _set_from_source(options, option, raw, origin)
         check_value(options, option)
-    _warn_misspelled_variables(options, environ)
+    _reject_unknown_variables(
+        options, environ, str(flags.control.get("alpha-config", ""))
+    )
     return options
 
 
@@ -310,19 +318,36 @@ def _line_of(text: str, name: str) -> str:
     return f":{text.count(chr(10), 0, match.end()) + 1}"
 
 
-def _warn_misspelled_variables(
-    options: ResolvedOptions, environ: Mapping[str, str]
+def _reject_unknown_variables(
+    options: ResolvedOptions, environ: Mapping[str, str], alpha_path: str
 ) -> None:
-    """Warn about unknown variables, which oauth2-proxy ignores silently.
+    """Report variables of no option: oauth2-proxy ignores them, and what they restrict.
 
-    The usual mistake is the singular form of the flag.
+    Empty ones set nothing. Variables of services, and those that the alpha file contains,
+    are left out.
     """
-    for name in sorted(environ):
-        key = name.removeprefix(ENVIRONMENT_PREFIX).lower()
-        if name == key or not name.startswith(ENVIRONMENT_PREFIX) or key in BY_KEY:
+    alpha_text = _read_alpha(alpha_path)
+    for name, value in sorted(environ.items()):
+        if not value or not name.startswith(ENVIRONMENT_PREFIX):
             continue
-        if near := closest_name(key, BY_KEY, MIN_VARIABLE_SIMILARITY):
-            options.warnings.append(
-                f"{name}: unknown option, ignored; did you mean "
-                f"{BY_KEY[near].environment}?"
-            )
+        suffix = name.removeprefix(ENVIRONMENT_PREFIX)
+        key = suffix.lower()
+        is_service = SERVICE_VARIABLE.fullmatch(suffix) or (
+            suffix.endswith("PORT") and SERVICE_URL.match(value)
+        )
+        if name in ENVIRONMENT_NAMES or is_service or name in alpha_text:
+            continue
+        near = key if key in BY_KEY else closest_name(key, BY_KEY)
+        hint = f"; did you mean {BY_KEY[near].environment}?" if near else ""
+        if CONTROL_BY_FLAG.get(key.replace("_", "-")):
+            hint = f"; use the flag --{key.replace('_', '-')}"
+        options.problems.append(f"{name}: unknown environment variable{hint}")
+
+
+def _read_alpha(path: str) -> str:
+    """Return the text of the alpha file; "" if it can't be read, reported elsewhere."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""
