@@ -150,7 +150,9 @@ def _line(fields: Mapping[str, Any]) -> str:
 def _clip(key: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    return clip(value, MAX_TEXT_LENGTH if key in LONG else MAX_SHORT_TEXT_LENGTH)
+    limit = MAX_TEXT_LENGTH if key in LONG else MAX_SHORT_TEXT_LENGTH
+    # Escapes of other characters take up to 12 characters.
+    return clip(value, limit if value.isascii() else limit // 4)
 
 
 def _replace_surrogates(value: Any) -> Any:
