@@ -114,6 +114,7 @@ def test_candidate_values_parts_of_different_number() -> None:
         *(b"cde", b"cd"),
     ]
     assert candidate_values([(b"n", b"w"), *twins], b"n", 10) == [b"w", b"ab", b"cd"]
+    assert candidate_values(twins, b"n", 1) == [b"a", b"c"]
     assert candidate_values([(b"n_1", b"b")], b"n", 10) == []
     assert candidate_values([], b"n", 10) == []
 
