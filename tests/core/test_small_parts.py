@@ -207,8 +207,8 @@ def test_jw28_key_set_without_usable_keys_not_ready() -> None:
     )
     flow = harness.proxy.warm_up()
     response: Any = None
-    while type(effect := flow.send(response)).__name__ == "Fetch":
-        response = harness.on_fetch(effect)  # type: ignore[arg-type]
+    while type(effect := flow.send(response)).__name__ != "Sleep":
+        response = harness.perform(effect)
     assert harness.events[-1].reason == "jwks_empty"
 
 

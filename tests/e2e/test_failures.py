@@ -55,7 +55,7 @@ def wait_for_log(server: AuthServer, *texts: str) -> None:
 def test_missing_audience_mapper_named_in_log(start: Start) -> None:
     server = start(environment={"OAUTH2_PROXY_CLIENT_ID": WRONG_AUDIENCE})
     page = failed_login(server)
-    assert page.status == 500
+    assert page.status == 403
     assert "audience" in page.text
     wait_for_log(
         server,
