@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from authproxy_core.encoding import b64url
 from authproxy_core.errors import TokenError
 from authproxy_core.messages import Response
 from authproxy_core.oidc.logout_token import LOGOUT_EVENT
@@ -72,6 +73,14 @@ def test_logout_token_of_another_algorithm_than_id_tokens_rejected() -> None:
     assert send_logout_token(harness, token) == 400
     # A process that has verified no ID token accepts the advertised algorithms.
     assert send_logout_token(harness_for_provider_of(harness), token) == 200
+
+
+def test_logout_token_with_critical_extension_rejected() -> None:
+    harness = harness_for()
+    harness.log_in()
+    _, payload, signature = harness.idp.logout_token("alice").split(".")
+    head = b64url(b'{"alg": "RS256", "crit": ["x"], "x": 1}').decode()
+    assert send_logout_token(harness, f"{head}.{payload}.{signature}") == 400
 
 
 @pytest.mark.parametrize(("client_id", "status"), [("authproxy", 400), ("new", 200)])
