@@ -54,6 +54,9 @@ def _resolve(
     context: SessionContext, request: Request, entry: SessionEntry
 ) -> Flow[ResolvedSession | None]:
     """Resolve one session of the request; None: it is valid on another host only."""
+    bound = context.binding.is_active
+    if bound and context.is_unbound_session(request, entry):
+        return None
     now = context.clock()
     headers: Headers = ()
     # Another process may have touched a stored session since: the store knows.
@@ -62,7 +65,7 @@ def _resolve(
         loaded = yield from context.sessions.load(entry)
         if loaded is None:
             return ended_session(context, request)
-        if context.binding.is_active and context.is_unbound_session(request, loaded):
+        if bound and context.is_unbound_session(request, loaded):
             return None
         entry = loaded
         if is_outdated(entry):

@@ -269,6 +269,26 @@ def test_stored_session_valid_only_where_provider_offered() -> None:
     assert fleet[1].get("/oauth2/auth", host_field(B)).status == 401
 
 
+def test_newer_session_of_other_host_is_not_used() -> None:
+    """Of two cookies of one name, the one that is valid on the host counts."""
+    sessions = SessionSettings(idle_timeout=3600.0)
+    idp = host_bound_endpoints(core={"sessions": sessions})
+    jar, name = idp.harness.jar, b"_oauth2_proxy"
+    assert log_in(idp, B).status == 302
+    partners = jar.pop(name)
+    idp.harness.clock.now += 10
+    assert log_in(idp, A).status == 302
+    staff = jar.pop(name)
+    idp.harness.clock.now += 400  # a request must touch the sessions
+    for host, first, second, email in (
+        (B, partners, staff, b"bob@example.com"),
+        (A, staff, partners, b"alice@example.com"),
+    ):
+        both = (b"cookie", name + b"=" + first + b"; " + name + b"=" + second)
+        response = idp.harness.get("/oauth2/auth", host_field(host), both, jar={})
+        assert header(response, b"x-auth-request-email") == email
+
+
 def test_id_token_sent_only_to_its_issuer() -> None:
     end = f"{ISSUER}/end"
     other = discovery("https://other.example.com", end_session_endpoint=end)
