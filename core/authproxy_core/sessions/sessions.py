@@ -189,6 +189,8 @@ class Sessions:
 
     def is_session_cookie(self, name: bytes) -> bool:
         """Return whether *name* is a session cookie, a part, or a login state cookie."""
+        if not name.startswith(self._name):  # the usual case
+            return False
         return is_cookie_or_part(name, self._name) or (
             login_cookie_name(name).startswith(self._name + b"_")
         )
