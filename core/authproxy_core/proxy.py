@@ -245,7 +245,7 @@ class AuthProxy(StoreHooks):
         """Return the authorized session of *request*, or a flow that resolves it.
 
         The cookies of a refreshed session are lost: call `handle` where a response is
-        written. The flow raises `RequestError` and `StoreError`.
+        written. The flow raises `RequestError`, `StoreError` and `KeysUnavailableError`.
         """
         if self._credentials is not None and field_of(request.headers) is not None:
             return self._resolve_identity(request)
