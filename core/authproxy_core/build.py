@@ -9,6 +9,7 @@ from .access.membership import EmailRule
 from .access.rules import AccessRules, build_access_control, required_claims
 from .login.context import Context
 from .login.loop_guard import LoginLoopDetector
+from .login.notices import LoginNotices
 from .login.redirects import RedirectPolicy
 from .login.state import LoginStates
 from .messages import Event
@@ -73,5 +74,6 @@ def build_context(
         readiness=Readiness(providers, clock=clock, on_event=on_event),
         htpasswd=htpasswd,
         loops=LoginLoopDetector(settings, clock),
+        notices=LoginNotices(settings, trust, on_event),
     )
     return context, rules

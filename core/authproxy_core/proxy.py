@@ -11,7 +11,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from .access.credentials import Credentials, authenticate, by_field, credentials_of
+from .access.credentials import (
+    Credentials,
+    authenticate,
+    by_field,
+    credentials_of,
+    with_rejection,
+)
 from .build import build_context
 from .effects import Flow, Outcome
 from .endpoints.auth_check import AuthCheck
@@ -54,6 +60,7 @@ from .request.authorization import field_of
 from .request.forms import parse_form, semicolons_read
 from .request.original import OriginalRequest
 from .session import Session
+from .sessions.session_cache import SessionEntry
 from .sessions.session_resolver import clear_invalid_cookies, session_of_request
 from .settings.root import Settings, check
 from .store_hooks import StoreHooks
@@ -263,11 +270,13 @@ class AuthProxy(StoreHooks):
 
     def _resolve_identity(self, request: Request) -> Flow[Session | None]:
         try:
-            session, _ = yield from authenticate(
+            session, _, rejected = yield from authenticate(
                 self._context, self._credentials, request
             )
         except CredentialsRejected:
             return None
+        for event in rejected.events if rejected else ():
+            self._on_event(event)
         return self._authorized(session) if session else None
 
     def is_session_valid(self, request: Request, forward: Forward) -> Flow[bool]:
@@ -317,17 +326,18 @@ class AuthProxy(StoreHooks):
         self, request: Request, credentials: Credentials
     ) -> Flow[Decision]:
         try:
-            entry = yield from credentials.verify(request)
+            verified = yield from credentials.verify(request)
         except KeysUnavailableError:
             # A request that needs no session is forwarded without one.
             original = self._context.trusted_proxies.original(request)
             if self._bypass is None or not self._bypass.applies(request, original):
                 raise
-            entry = None
-        if entry is None:
-            return (yield from self._proxy_unresolved(request))
-        outcome = by_field(self._proxy_session(request, entry.session, ()), entry)
-        return (yield from resolve_outcome(outcome))
+            verified = None
+        if isinstance(verified, SessionEntry):
+            outcome = self._proxy_session(request, verified.session, ())
+            return (yield from resolve_outcome(by_field(outcome, verified)))
+        decision = yield from self._proxy_unresolved(request)
+        return with_rejection(decision, verified)
 
     def _proxy_unresolved(self, request: Request) -> Flow[Decision]:
         try:

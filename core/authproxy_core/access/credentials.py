@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable
 from math import inf
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from ..effects import Flow, Outcome
@@ -22,8 +23,10 @@ from ..errors import (
     ProviderError,
     TokenError,
 )
-from ..messages import Decision, Event, Headers, Request
+from ..messages import Decision, Event, Headers, Request, Respond
 from ..oidc.jwt import unverified_claims
+from ..pages.challenge import BASIC as BASIC_CHALLENGE
+from ..pages.challenge import BEARER as BEARER_CHALLENGE
 from ..providers.bearer import BearerIssuer, may_have_issued, provider_session
 from ..request.authorization import Basic, Bearer, basic_of, bearer_of, field_of
 from ..session import Session
@@ -35,7 +38,15 @@ from ..settings.credentials import HTPASSWD, CredentialSettings
 from .htpasswd import VERIFIED_TTL, Htpasswd
 
 BEARER, BASIC = "bearer", "basic"  # reason codes
+MAX_NAME = 64  # characters of a rejected user name in logs
 TOKEN_CACHE_TTL = 300.0  # seconds until the signature of a token is verified again
+
+
+class Rejection(Struct, frozen=True):
+    """Rejected credentials: the challenge for a 401, and events to log."""
+
+    challenge: Headers
+    events: tuple[Event, ...] = ()
 
 
 def credentials_of(
@@ -51,17 +62,36 @@ def credentials_of(
 
 def authenticate(
     context: SessionContext, credentials: Credentials | None, request: Request
-) -> Flow[tuple[Session | None, Headers]]:
+) -> Flow[tuple[Session | None, Headers, Rejection | None]]:
     """Return the session of *request*, by its Authorization field or its cookies.
 
-    Also returns the cookies to set. Raises `CredentialsRejected`, `RequestError` and
-    `StoreError`.
+    Also returns the cookies to set, and the rejection of the field. Raises
+    `CredentialsRejected`, `RequestError` and `StoreError`.
     """
+    rejected = None
     if credentials is not None:
-        entry = yield from credentials.verify(request)
-        if entry is not None:
-            return entry.session, ()
-    return (yield from session_of_request(context, request))
+        verified = yield from credentials.verify(request)
+        if isinstance(verified, SessionEntry):
+            return verified.session, (), None
+        rejected = verified
+    session, headers = yield from session_of_request(context, request)
+    return session, headers, rejected
+
+
+def with_rejection(decision: Decision, rejected: Rejection | None) -> Decision:
+    """Return *decision* with the events and, if it is 401, the challenge of *rejected*.
+
+    The lines of these events in the auth log have the client's address.
+    """
+    if rejected is None:
+        return decision
+    events = (*decision.events, *rejected.events)
+    if not isinstance(decision, Respond):
+        return replace(decision, events=events)
+    added = rejected.challenge if decision.status == 401 else ()
+    return replace(
+        decision, headers=(*decision.headers, *added), events=events, reusable=False
+    )
 
 
 def by_field(outcome: Outcome, entry: SessionEntry) -> Outcome:
@@ -118,9 +148,10 @@ class Credentials:
             self._context.host(request), session.provider
         )
 
-    def verify(self, request: Request) -> Flow[SessionEntry | None]:
+    def verify(self, request: Request) -> Flow[SessionEntry | Rejection | None]:
         """Return the session for the field; None for a missing or unknown one.
 
+        A `Rejection` leaves the decision to the session cookie; see `with_rejection`.
         Raises `CredentialsRejected` for an invalid field if no login may replace it,
         and `KeysUnavailableError` for a token that cannot be verified now.
         """
@@ -139,12 +170,13 @@ class Credentials:
                 return self._cache(value, session, until)
             if not self._settings.bearer_login_fallback:
                 raise CredentialsRejected("no valid token in the Authorization field")
-        session = yield from self._verify_basic(
-            value, self._context.trusted_proxies.client(request)
-        )
-        if session is None:
-            return None
-        return self._cache(value, session, self._clock() + VERIFIED_TTL)
+        client = self._context.trusted_proxies.client(request)
+        verified = yield from self._verify_basic(value, client)
+        if isinstance(verified, Session):
+            return self._cache(value, verified, self._clock() + VERIFIED_TTL)
+        if self._settings.jwt_bearer_tokens and isinstance(bearer_of(value), Bearer):
+            return Rejection(BEARER_CHALLENGE)
+        return verified
 
     def _cache_key(self, value: bytes) -> bytes:
         """Return a keyed hash of *value*, because no password is stored.
@@ -211,15 +243,17 @@ class Credentials:
 
     # -- user names and passwords
 
-    def _verify_basic(self, value: bytes, client: str) -> Flow[Session | None]:
+    def _verify_basic(
+        self, value: bytes, client: str
+    ) -> Flow[Session | Rejection | None]:
         basic = basic_of(value)
         if self._htpasswd is None or not isinstance(basic, Basic):
             return None
         verified = yield from self._htpasswd.verify(basic, client)
         if verified:
             return local_session(self._settings, basic.user, self._clock())
-        self._on_event(password_rejected_event(basic.user, verified))
-        return None
+        event = password_rejected_event(basic.user[:MAX_NAME], verified)
+        return Rejection(BASIC_CHALLENGE, (event,))
 
 
 def password_rejected_event(user: str, verified: bool | None) -> Event:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from ..access.auth_bypass import AuthBypass
-from ..access.credentials import Credentials, authenticate
+from ..access.credentials import Credentials, Rejection, authenticate, with_rejection
 from ..access.rules import TAIL_FIELD
 from ..effects import Flow, Outcome
 from ..errors import KeysUnavailableError, StoreError
 from ..identity.headers import HeaderInjector
 from ..login.context import Context
-from ..messages import Decision, Event, Request, Respond
+from ..messages import Decision, Event, Headers, Request, Respond
 from ..pages import challenge
 from ..pages.outcomes import allowed_response, resolve_outcome, with_headers
 from ..request.authorization import field_of
@@ -133,19 +133,26 @@ class AuthCheck:
     def _verify_credentials(
         self, request: Request, credentials: Credentials
     ) -> Flow[Decision]:
-        entry = yield from credentials.verify(request)
-        if entry is None:
-            return (yield from resolve_outcome(self.check_session(request)))
-        return self._check_entry(entry, request)
+        verified = yield from credentials.verify(request)
+        if isinstance(verified, SessionEntry):
+            return self._check_entry(verified, request)
+        decision = yield from resolve_outcome(self.check_session(request))
+        return with_rejection(decision, verified)
 
     def _check_optional(self, request: Request) -> Flow[Decision]:
         """Allow a request that needs no session, with the headers of one if present."""
+        rejected: Rejection | None = None
         try:
-            session, headers = yield from authenticate(
+            session, headers, rejected = yield from authenticate(
                 self._context, self._credentials, request
             )
         except (StoreError, KeysUnavailableError):
             session, headers = None, ()
+        return with_rejection(self._allow(request, session, headers), rejected)
+
+    def _allow(
+        self, request: Request, session: Session | None, headers: Headers
+    ) -> Respond:
         if session is None:
             fields = (*self._response_headers.headers(None), *headers)
             return allowed_response(self._status, fields, "", "skipped")

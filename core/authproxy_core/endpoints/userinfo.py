@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ..access.auth_bypass import AuthBypass
-from ..access.credentials import Credentials, authenticate
+from ..access.credentials import Credentials, authenticate, with_rejection
 from ..effects import Flow
 from ..login.context import Context
-from ..messages import Decision, Request
+from ..messages import Decision, Headers, Request, Respond
 from ..pages import challenge
 from ..pages.outcomes import anonymous_userinfo_response, userinfo_response
+from ..session import Session
 
 
 def userinfo(
@@ -21,7 +22,18 @@ def userinfo(
 
     If a *bypass* option applies to the request, both get 200.
     """
-    session, headers = yield from authenticate(context, credentials, request)
+    session, headers, rejected = yield from authenticate(context, credentials, request)
+    response = _respond(context, bypass, request, session, headers)
+    return with_rejection(response, rejected)
+
+
+def _respond(
+    context: Context,
+    bypass: AuthBypass | None,
+    request: Request,
+    session: Session | None,
+    headers: Headers,
+) -> Respond:
     if bypass and bypass.applies(request, context.trusted_proxies.original(request)):
         if session is None:
             return anonymous_userinfo_response(headers)

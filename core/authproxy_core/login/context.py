@@ -15,7 +15,9 @@ from ..request.original import OriginalRequest
 from ..session import Session
 from ..sessions.context import SessionContext
 from ..settings.credentials import HTPASSWD
+from ..settings.root import Settings
 from .loop_guard import LoginLoopDetector
+from .notices import LoginNotices
 from .redirects import RedirectPolicy
 from .state import LoginStates
 
@@ -31,6 +33,7 @@ class Context(SessionContext, frozen=True, kw_only=True):
     readiness: Readiness
     htpasswd: Htpasswd | None
     loops: LoginLoopDetector
+    notices: LoginNotices
 
     @staticmethod
     def redirect_host(host: str, rd: str) -> str:
@@ -60,16 +63,20 @@ class Context(SessionContext, frozen=True, kw_only=True):
 
     def callback_url(self, original: OriginalRequest) -> str:
         """Return the ``redirect_uri`` of a login that starts at *original*."""
-        settings = self.settings
-        path = f"{settings.proxy_prefix}/callback"
-        configured = settings.redirect_url
-        if settings.relative_redirect_url:
-            return configured or path
-        scheme, separator, rest = configured.partition("://")
-        if separator:
-            return configured if "/" in rest else f"{scheme}://{rest}{path}"
-        proto = "https" if settings.cookie.secure else original.scheme
-        return f"{proto}://{original.host}{configured or path}"
+        return callback_url(self.settings, original.scheme, original.host)
+
+
+def callback_url(settings: Settings, scheme: str, host: str) -> str:
+    """Return the ``redirect_uri`` of a login that starts at *scheme* and *host*."""
+    path = f"{settings.proxy_prefix}/callback"
+    configured = settings.redirect_url
+    if settings.relative_redirect_url:
+        return configured or path
+    configured_scheme, separator, rest = configured.partition("://")
+    if separator:
+        return configured if "/" in rest else f"{configured_scheme}://{rest}{path}"
+    proto = "https" if settings.cookie.secure else scheme
+    return f"{proto}://{host}{configured or path}"
 
 
 def redirect(

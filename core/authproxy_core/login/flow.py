@@ -195,6 +195,9 @@ def start_login(
     except ProviderError as error:
         error = context.readiness.root_cause(provider, error)
         return login_failed_page(context, request, login_failure(error), rd)
+    context.notices.login_started(
+        request, original, provider.id, started.login.redirect_uri
+    )
     return redirect(url, started.headers)
 
 

@@ -27,6 +27,9 @@ JSON_HEADERS: Headers = (
     (b"x-content-type-options", b"nosniff"),
 )
 NO_STORE: Headers = ((b"cache-control", b"no-store"),)
+# Challenges for rejected credentials (RFC 9110 §11.6.1, RFC 6750 §3, RFC 7617 §2).
+BEARER: Headers = ((b"www-authenticate", b'Bearer error="invalid_token"'),)
+BASIC: Headers = ((b"www-authenticate", b'Basic realm="authproxy", charset="UTF-8"'),)
 
 
 def plain_response(

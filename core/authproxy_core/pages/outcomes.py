@@ -59,7 +59,7 @@ def with_error_handling(flow: Flow[Decision]) -> Flow[Decision]:
     except RequestError as error:
         return bad_request_response(error)
     except CredentialsRejected as error:
-        return challenge.forbidden_response((), error.code)
+        return challenge.forbidden_response(challenge.BEARER, error.code)
     except EffectError as error:
         event = Event("effect_failed", reason=error.code, detail=str(error))
         retry_after: Headers = ()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 from .read.resolved import ResolvedOptions
 
 LISTED_HOST = re.compile(
     r"(?:\*?\.)?(?:[\w-]+(?:\.[\w-]+)*|\[[0-9a-fA-F:.]+\])(?::(?:\d+|\*))?"
 )
+
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")  # Secure cookies work there
 
 INSECURE = {  # option to its risk when enabled
     "ssl_insecure_skip_verify": "the provider's certificate is not verified: responses "
@@ -29,6 +32,7 @@ def add_warnings(options: ResolvedOptions) -> None:
     _warn_pkce(options)
     _warn_trusted_proxies(options)
     _warn_redirect_url(options)
+    _warn_secure_cookie(options)
     _warn_unmatchable_entries(options)
     _warn_logging(options)
     _warn_https_address(options)
@@ -65,6 +69,20 @@ def _warn_redirect_url(options: ResolvedOptions) -> None:
         options.add_warning(
             "redirect_url",
             "not set, and cookie_secure is off: the callback URL uses http://",
+        )
+
+
+def _warn_secure_cookie(options: ResolvedOptions) -> None:
+    url = options.string("redirect_url").lower()
+    if (
+        options.boolean("cookie_secure")
+        and url.startswith("http://")
+        and urlsplit(url).hostname not in LOCAL_HOSTS
+    ):
+        options.add_warning(
+            "cookie_secure",
+            "browsers drop Secure cookies over http, the scheme of redirect_url; every "
+            "login fails",
         )
 
 

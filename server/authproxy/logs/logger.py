@@ -35,7 +35,9 @@ AUTH_STATUS: Mapping[EventKind, AuthStatus] = {
     "refresh_failed": "AuthError",
 }
 STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
-INFO_EVENTS: frozenset[EventKind] = frozenset({"provider_ready", "refreshed"})
+INFO_EVENTS: frozenset[EventKind] = frozenset(
+    {"login_started", "provider_ready", "refreshed"}
+)
 
 
 def create_formatter(

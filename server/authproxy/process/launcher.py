@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from authproxy_core.login.context import callback_url
+
 from ..logs.supervisor_log import configure, log, reserve_standard_fds
 from ..metrics.metrics import metrics_of
 from ..metrics.shared_memory import SharedMetrics
@@ -9,6 +11,14 @@ from ..net.listeners import ListenError, open_listeners
 from ..reload.reload_settings import ConfigSource, Rebuild
 from ..server_settings import ServerSettings
 from ..stores.shared_state import NoDirectoryError, with_store_path
+
+
+def _callback_url(settings: ServerSettings) -> str:
+    """Return the callback URL to register at the provider, HOST for any host."""
+    is_tls = any(
+        listener.tls and not listener.metrics for listener in settings.listeners
+    )
+    return callback_url(settings.core, "https" if is_tls else "http", "HOST")
 
 
 def run(settings: ServerSettings, rebuild: Rebuild | None = None) -> int:
@@ -29,6 +39,7 @@ def run(settings: ServerSettings, rebuild: Rebuild | None = None) -> int:
             for listener in sockets:
                 event = "metrics" if listener.metrics else "listening"
                 log(f"{event} on {listener.name}", level="info")
+            log(f"callback URL: {_callback_url(settings)}", level="info")
             if settings.workers == 1:
                 from ..worker.worker import serve
 

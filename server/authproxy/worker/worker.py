@@ -144,7 +144,8 @@ class Worker:
             settings,
             self._proxy.with_settings(settings.core),
             listener_contexts(settings),
-            client_context(settings.client),
+            # Reading the system's CA certificates takes some 20 ms.
+            await asyncio.to_thread(client_context, settings.client),
             self._new_logs(settings),
         )
         if not prepared.application.ready and self._proxy.ready:

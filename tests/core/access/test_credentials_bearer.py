@@ -331,6 +331,7 @@ def test_bearer_invalid_token_without_fallback_gets_403(target: str) -> None:
     ):
         response = harness.get(target, bad)
         assert (response.status, response.body[:9]) == (403, b"Forbidden")
+        assert header(response, b"www-authenticate") == b'Bearer error="invalid_token"'
     assert harness.get(target, bearer(harness.token())).status in (202, 200, 404)
     assert harness.get(target).status in (202, 200, 404)
     for own in ("/oauth2/sign_in", "/oauth2/start", "/ping", "/robots.txt"):

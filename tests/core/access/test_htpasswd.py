@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from authproxy_core import Offload, Respond, Secret, SettingsError
+from authproxy_core import Forward, Offload, Respond, Secret, SettingsError
 from authproxy_core.access.htpasswd import (
     MAX_ATTEMPTS_PER_CLIENT,
     MAX_ATTEMPTS_PER_USER,
@@ -26,8 +26,9 @@ from authproxy_core.access.htpasswd import (
     Htpasswd,
 )
 from authproxy_core.request.authorization import Basic
+from authproxy_core.settings.auth_bypass import AuthBypassSettings
 from authproxy_core.settings.credentials import CredentialSettings, is_hash
-from authproxy_core.settings.root import PageSettings, check
+from authproxy_core.settings.root import PageSettings, UpstreamSettings, check
 from support.harness import (
     START,
     Clock,
@@ -103,6 +104,48 @@ def test_basic_credentials_verified(user: str, password: str, status: int) -> No
         assert header(response, b"x-auth-request-user") == user.encode()
         assert header(response, b"x-auth-request-email") == b""  # AZ37
         assert header(response, b"x-auth-request-groups") == b"crew"
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [("/oauth2/auth", 401), ("/oauth2/userinfo", 401), ("/page", 403), ("/open", 404)],
+)
+def test_basic_rejected_password_is_an_event_of_the_response(
+    target: str, status: int
+) -> None:
+    """Its line in the auth log has the client's address, which fail2ban needs."""
+    bypass = AuthBypassSettings(skip_auth_routes=("^/open$",))
+    harness = local(auth_bypass=bypass)
+    harness.events.clear()
+    response = harness.get(target, basic("eve" * 30, "pw"), jar={})
+    assert response.status == status
+    [event] = [event for event in response.events if event.kind == "login_failed"]
+    assert (event.reason, event.user) == ("password", ("eve" * 30)[:64])
+    challenged = b'Basic realm="authproxy", charset="UTF-8"'
+    expected = [challenged] if status == 401 else []
+    assert headers(response, b"www-authenticate") == expected
+    assert harness.events == []
+    request = harness.request(target, basic("eve", "pw"), jar={})
+    assert harness.run(harness.proxy.identify(request)) is None
+    assert [event.kind for event in harness.events] == ["login_failed"]
+
+
+def test_basic_rejected_password_of_forwarded_request_is_an_event() -> None:
+    bypass = AuthBypassSettings(skip_auth_routes=("^/open$",))
+    app = UpstreamSettings(id="app", uri="http://127.0.0.1:1/")
+    harness = local(auth_bypass=bypass, upstreams=(app,))
+    request = harness.request("/open", basic("ann", "no"), jar={})
+    decision = harness.decide(harness.proxy.handle(request))
+    assert isinstance(decision, Forward)
+    assert [event.reason for event in decision.events] == ["password"]
+
+
+def test_basic_rejected_password_with_auth_bypass_event_once() -> None:
+    bypass = AuthBypassSettings(trusted_ips=("192.0.2.7",))
+    response = ask(local(auth_bypass=bypass), "ann", "no")
+    assert response.status == 202
+    assert [event.kind for event in response.events] == ["login_failed"]
+    assert not headers(response, b"www-authenticate")
 
 
 @pytest.mark.parametrize("version", [b"$2a$", b"$2b$", b"$2x$", b"$2y$"])
@@ -211,10 +254,9 @@ def test_htpasswd_attempts_limited_per_client() -> None:
     harness = local()
     for _ in range(MAX_ATTEMPTS_PER_CLIENT):
         assert ask(harness, "ann", "wrong").status == 401
-    assert (
-        ask(harness, "sam", "pw-sam").status == 401
-    )  # now even the correct password is rejected
-    assert harness.events[-1].reason == "too_many_tries"
+    response = ask(harness, "sam", "pw-sam")
+    assert response.status == 401  # now even the correct password is rejected
+    assert response.events[-1].reason == "too_many_tries"
     assert ask(harness, "sam", "pw-sam", peer="192.0.2.9").status == 202
     harness.clock.now += WINDOW
     assert ask(harness, "sam", "pw-sam").status == 202

@@ -602,6 +602,7 @@ def test_default_log_format_becomes_empty() -> None:
          "starts with '__host-' with a cookie_path other than '/'"),
         (("--cookie-name=__Secure-s", "--cookie-secure=false", "--redirect-url=/c"),
          "starts with '__Secure-' without cookie_secure"),
+        (("--redirect-url=http://app.example/oauth2/callback",), "browsers drop Secure"),
         (("--proxy-prefix=/auth/",), "got '/auth/'; '/auth' is used instead"),
         (("--whitelist-domain=https://a.example",), "matches no host"),
         (("--email-domain=@a.example",), "matches no email"),
@@ -669,6 +670,12 @@ def test_log_format_with_conditions_accepted() -> None:
     text = "{{if .Username}}{{printf `%q` .Username}}{{else}}-{{end}}"
     loaded = settings(f"--request-logging-format={text}")
     assert loaded.logs.request_format == text
+
+
+def test_secure_cookie_for_local_redirect_url_does_not_warn() -> None:
+    assert (
+        settings("--redirect-url=http://localhost:4180/oauth2/callback").warnings == ()
+    )
 
 
 def test_whitelist_domains_valid_forms_do_not_warn() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -129,6 +130,22 @@ def test_htpasswd_accepted_in_field_and_form(program: Program) -> None:
     assert dict(page.json["headers"])["x-forwarded-user"] == "ann"
     assert PASSWORD not in program.log()
     assert pair not in program.log()
+
+
+@pytest.mark.parametrize(
+    "path", ["/oauth2/auth", "/oauth2/userinfo", "/x", "/public/x"]
+)
+def test_wrong_basic_password_is_auth_failure_with_client(
+    program: Program, path: str
+) -> None:
+    """A line of the auth log with the address, for fail2ban."""
+    pair = base64.b64encode(f"mallory{path}:no".encode()).decode()
+    reply = Client().get(url(program, path), authorization=f"Basic {pair}")
+    expected = ["Basic"] if reply.status == 401 else []
+    challenges = [text.partition(" ")[0] for text in reply.all("WWW-Authenticate")]
+    assert challenges == expected
+    line = rf"(?m)^127\.0\.0\.1:\d+ - \S+ - mallory{path} \[[^]]+\] \[AuthFailure\] "
+    program.wait_until(lambda: bool(re.search(line, program.log())))
 
 
 def test_htpasswd_change_is_reloaded(program: Program, tmp_path: Path) -> None:

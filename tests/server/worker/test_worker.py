@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import ssl
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +43,31 @@ settings = ServerSettings(
     limits=msgspec.convert(given["limits"], Limits),
 )
 sys.exit(run(settings))
+"""
+# Prints whether a reload reads the CA certificates on the event loop's thread.
+RELOAD_SCRIPT = """
+import asyncio, ssl, sys, threading
+from authproxy.server_settings import *
+from authproxy.worker.worker import Worker
+from authproxy_core.settings import *
+provider = ProviderSettings(
+    id="p", client_id="c", client_secret=Secret(b"s"), skip_discovery=True,
+    issuer="http://127.0.0.1:9", login_url="http://127.0.0.1:9/a",
+    redeem_url="http://127.0.0.1:9/t", jwks_url="http://127.0.0.1:9/k")
+core = Settings(
+    cookie=CookieSettings(secrets=(Secret(b"0123456789abcdef"),)), providers=(provider,),
+    email_domains=("*",))
+settings = ServerSettings(core=core, listeners=())
+async def main():
+    worker = Worker(settings, ())
+    create, threads = ssl.create_default_context, []
+    def record(**options):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return create(**options)
+    ssl.create_default_context = record
+    await worker.prepare(settings)
+    print(threads)
+asyncio.run(main())
 """
 PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
 Start = Callable[..., Process]
@@ -179,3 +205,20 @@ def test_sighup_without_configuration_logged(start: Start) -> None:
     process.signal(signal.SIGHUP)
     process.wait_until(lambda: "no configuration to reload" in process.log())
     assert ping(port) == 200
+
+
+def test_reload_reads_ca_certificates_outside_of_the_event_loop() -> None:
+    path = os.pathsep.join(str(ROOT / part) for part in ("core", "server"))
+    run = subprocess.run(
+        [sys.executable, "-c", RELOAD_SCRIPT],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert run.stdout == b"[False]\n"
+
+
+def test_callback_url_named_at_start(start: Start) -> None:
+    process = start({"host": LOOPBACK})
+    assert "callback URL: https://HOST/oauth2/callback" in process.log()
