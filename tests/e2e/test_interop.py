@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from support.http import Client, Cookies
 from support.keycloak import APP, Keycloak
 from support.peers import AUTHPROXY, OAUTH2_PROXY, AuthServer
+from support.programs import find
 
 from .conftest import callback_url, log_in
 
@@ -55,17 +57,39 @@ def test_session_valid_in_both_programs(
         assert sorted(expected) == sorted(got), name
 
 
+def escapes_state() -> bool:
+    """Return whether the installed oauth2-proxy escapes the redirect in the state."""
+    program = find("oauth2-proxy")
+    assert program is not None
+    version = re.search(rb"oauth2-proxy/v7\tv(\d+)\.(\d+)\.(\d+)", program.read_bytes())
+    assert version is not None
+    return tuple(map(int, version.groups())) >= (7, 15, 6)
+
+
+@pytest.mark.parametrize("encode", [False, True], ids=["plain", "encode_state"])
 @pytest.mark.parametrize(
     "order", [(0, 1), (1, 0)], ids=["from-oauth2-proxy", "from-authproxy"]
 )
 def test_login_started_in_one_finishes_in_the_other(
-    pair: tuple[AuthServer, AuthServer], order: tuple[int, int]
+    start: Start, order: tuple[int, int], encode: bool
 ) -> None:
+    environment = {"OAUTH2_PROXY_ENCODE_STATE": str(encode).lower()}
+    pair = (
+        start(OAUTH2_PROXY, environment=environment),
+        start(AUTHPROXY, environment=OAUTH2_PROXY_FORMAT | environment),
+    )
     first, second = pair[order[0]], pair[order[1]]
-    cookies = Cookies()
-    url = callback_url(at(first, cookies), PLAIN, "lisan123", "/deep%3Fx=1")
-    back = at(second, cookies).get(url.replace(APP, PLAIN, 1))
-    assert (back.status, back.header("location")) == (302, "/deep?x=1")
+    for rd, target in (
+        ("/deep%3Fx=1", "/deep?x=1"),
+        ("/deep%3Fx=1%26y=/%2526z", "/deep?x=1&y=/%26z"),
+        ("/a%2Bb", "/a+b"),
+    ):
+        cookies = Cookies()
+        url = callback_url(at(first, cookies), PLAIN, "lisan123", rd)
+        back = at(second, cookies).get(url.replace(APP, PLAIN, 1))
+        if second is pair[0] and not encode and not escapes_state():
+            target = "/"
+        assert (back.status, back.header("location")) == (302, target)
     assert at(second, cookies).get(f"{PLAIN}/oauth2/auth").status == 202
 
 
