@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from authproxy_core import Fetch, FetchError, Forward, Lock, Respond, UpstreamSettings
@@ -241,3 +242,52 @@ def test_provider_failure_reported_once_per_interval() -> None:
     kinds = [event.kind for event in harness.events]
     assert kinds == ["provider_failed"] * 3 + ["provider_ready"]
     assert harness.clock.now - start - until <= 2  # recovers soon
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        {"kty": "OKP", "crv": "Ed448", "x": "A" * 76},
+        {"kty": "OKP", "crv": "X448", "x": "A" * 75},
+        {"kty": "unknown"},
+        {"kty": "AKP", "pub": "AAAA"},
+        {"kty": "AKP", "alg": "ML-DSA-44", "pub": "AAAA"},
+        {"kty": "oct", "k": "AAAA"},
+        {"kty": "EC", "crv": "secp256k1", "x": "A" * 43, "y": "A" * 43},
+        {"kty": "EC", "crv": "P-256", "x": "A" * 43, "y": "A" * 43},  # off the curve
+        {"kty": "RSA", "e": "AQAB"},
+        {"kty": ["RSA"]},
+        {},
+        "key",
+        None,
+    ],
+)
+def test_login_ignores_keys_of_unknown_types(key: Any) -> None:
+    harness = Harness(ready=False)
+    harness.config.jwks_before = harness.config.jwks_after = (key,)
+    harness.run(harness.proxy.warm_up())
+    assert harness.log_in().status == 302
+
+
+def test_refreshed_id_token_replaces_additional_claims() -> None:
+    """A claim that the new token lacks disappears; without a token all stay."""
+    provider = {"additional_claims": ("phone", "address")}
+    harness = Harness(settings(cookie={"refresh": 60.0}, provider=provider))
+    claims = harness.config.id_token_claims
+    claims.update(phone="1", address="a")
+    harness.log_in()
+    assert additional_claims(harness) == {"phone": "1", "address": "a"}
+    claims.update(phone="2", address=None)
+    harness.clock.now += 61
+    assert additional_claims(harness) == {"phone": "2"}
+    harness.config.id_token_on_refresh = False
+    claims.update(phone="3")
+    harness.clock.now += 61
+    assert additional_claims(harness) == {"phone": "2"}
+
+
+def additional_claims(harness: Harness) -> Any:
+    """Return the additional claims in the response of the userinfo endpoint."""
+    response = harness.get("/oauth2/userinfo")
+    assert response.status == 200
+    return orjson.loads(response.body)["additionalClaims"]
