@@ -51,6 +51,22 @@ def problems(text: str, directory: Path, *flags: str) -> list[str]:
     return []
 
 
+@pytest.mark.parametrize(
+    "keys", ["workspace: eng", "team: eng", "workspace: eng, team: old"]
+)
+def test_alpha_bitbucket_workspace_is_set(tmp_path: Path, keys: str) -> None:
+    text = f"""
+providers:
+- id: bitbucket
+  provider: bitbucket
+  clientID: web
+  clientSecret: hidden-client-secret
+  bitbucketConfig: {{{keys}}}
+"""
+    [found] = settings(text + SERVER, tmp_path).core.providers
+    assert found.bitbucket.workspace == "eng"
+
+
 def test_alpha_provider_keys_set_flat_options(tmp_path: Path) -> None:
     text = """
 providers:

@@ -55,6 +55,22 @@ def test_provider_each_type_is_accepted(kind: str, tmp_path: Path) -> None:
     assert found.id == f"{kind}=web"
 
 
+def test_bitbucket_workspace_in_each_form(tmp_path: Path) -> None:
+    """Also by its former name bitbucket_team, which it overrides."""
+    kind = "--provider=bitbucket"
+    file = tmp_path / "file.cfg"
+    file.write_text('provider = "bitbucket"\nbitbucket_workspace = "eng"\n')
+    [from_file] = settings(file=file).core.providers
+    found = [
+        from_file,
+        provider(kind, "--bitbucket-workspace=eng"),
+        provider(kind, env={"OAUTH2_PROXY_BITBUCKET_WORKSPACE": "eng"}),
+        provider(kind, "--bitbucket-team=eng"),
+        provider(kind, "--bitbucket-team=old", "--bitbucket-workspace=eng"),
+    ]
+    assert [one.bitbucket.workspace for one in found] == ["eng"] * len(found)
+
+
 def test_github_options_are_set() -> None:
     found = provider(
         "--provider=github",
