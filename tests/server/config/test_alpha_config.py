@@ -374,8 +374,8 @@ def test_alpha_metrics_server(tmp_path: Path) -> None:
 # With flat options
 
 
-def test_alpha_replaces_87_flags_and_keeps_80() -> None:
-    assert len({BY_KEY[key].flag for key in FLAT_ONLY}) == 87
+def test_alpha_replaces_88_flags_and_keeps_80() -> None:
+    assert len({BY_KEY[key].flag for key in FLAT_ONLY}) == 88
     flags = {option.flag for option in BY_KEY.values() if not option.is_extension}
     assert len(flags - {BY_KEY[key].flag for key in FLAT_ONLY}) == 80
 

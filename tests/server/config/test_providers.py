@@ -59,8 +59,8 @@ def test_bitbucket_workspace_in_each_form(tmp_path: Path) -> None:
     """Also by its former name bitbucket_team, which it overrides."""
     kind = "--provider=bitbucket"
     file = tmp_path / "file.cfg"
-    file.write_text('provider = "bitbucket"\nbitbucket_workspace = "eng"\n')
-    [from_file] = settings(file=file).core.providers
+    file.write_text('bitbucket_workspace = "eng"\n')
+    [from_file] = settings(kind, file=file).core.providers
     found = [
         from_file,
         provider(kind, "--bitbucket-workspace=eng"),
