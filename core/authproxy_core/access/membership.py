@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..bounded_cache import BoundedCache
 from ..request.forms import constraints, parameter_names
@@ -114,8 +116,13 @@ def parse_constraints(query: bytes) -> Constraints:
         None if groups is None else frozenset(groups),
         None if emails is None else frozenset(emails),
         None if domains is None else listed_hosts(domains),
-        tuple(filter(_is_misspelled, parameter_names(query))),
     )
+
+
+def parse_auth_constraints(query: bytes) -> Constraints:
+    """Parse the *query* of an auth check, also for misspelled constraints."""
+    misspelled = tuple(filter(_is_misspelled, parameter_names(query)))
+    return replace(parse_constraints(query), misspelled=misspelled)
 
 
 def _is_misspelled(name: str) -> bool:
@@ -127,7 +134,8 @@ def _is_misspelled(name: str) -> bool:
 class ConstraintCache:
     """Parsed queries: the auth requests of a gateway have only a few different ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, parse: Callable[[bytes], Constraints]) -> None:
+        self._parse = parse
         self._parsed: BoundedCache[bytes, Constraints] = BoundedCache(
             MAX_CACHED_QUERIES
         )
@@ -136,7 +144,7 @@ class ConstraintCache:
         """Return the constraints of a raw *query*; raises `RequestError`."""
         parsed = self._parsed.get(query)
         if parsed is None:
-            parsed = parse_constraints(query)
+            parsed = self._parse(query)
             if len(query) <= MAX_CACHED_QUERY_BYTES:
                 self._parsed.put(query, parsed)
         return parsed

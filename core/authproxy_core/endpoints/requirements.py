@@ -5,7 +5,12 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from ..access.auth_bypass import auth_endpoints
-from ..access.membership import CONSTRAINTS, ConstraintCache
+from ..access.membership import (
+    CONSTRAINTS,
+    ConstraintCache,
+    parse_auth_constraints,
+    parse_constraints,
+)
 from ..access.rules import AccessRules
 from ..login.flow import raw_query
 from ..messages import Event, Request, Respond
@@ -25,7 +30,8 @@ class Requirements:
     def __init__(self, rules: AccessRules | None, prefix: str) -> None:
         self.has_rules = rules is not None
         self._rules = rules
-        self._constraints = ConstraintCache()
+        self._constraints = ConstraintCache(parse_constraints)
+        self._auth_constraints = ConstraintCache(parse_auth_constraints)
         self._auth_queries = tuple(
             f"{path}?".encode() for path in auth_endpoints(prefix)
         )
@@ -42,8 +48,11 @@ class Requirements:
                 return _denied(session.name, result.reason(session))
         if b"?" not in request.target:
             return None
-        constraints = self._constraints.get(raw_query(request))
-        if constraints.misspelled and request.target.startswith(self._auth_queries):
+        # Forwarded requests have too many queries to search all of them.
+        is_auth = request.target.startswith(self._auth_queries)
+        cache = self._auth_constraints if is_auth else self._constraints
+        constraints = cache.get(raw_query(request))
+        if constraints.misspelled:
             return _misspelled(session.name, constraints.misspelled[0])
         return None if constraints.permits(session) else self._forbidden
 

@@ -11,6 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authproxy_core import FetchError, Respond, Settings
+from authproxy_core.access.membership import (
+    Constraints,
+    parse_auth_constraints,
+    parse_constraints,
+)
 from authproxy_core.errors import RequestError
 from authproxy_core.pages.challenge import is_navigation
 from authproxy_core.request.original import TrustedProxies
@@ -273,6 +278,12 @@ def test_auth_check_misspelled_constraint_denied(query: str) -> None:
         )
         for other in ("allowed_groups=staff", "rd=/x", "groups=x", "a", ""):
             assert ask(harness, target=f"{path}?{other}").status == 202
+
+
+def test_constraints_misspelled_ones_reported_for_auth_checks_only() -> None:
+    query = b"allowed_group=staff"
+    assert parse_auth_constraints(query).misspelled == ("allowed_group",)
+    assert parse_constraints(query) == Constraints()
 
 
 def test_az13_forward_auth_client_query_is_no_constraint() -> None:
