@@ -35,6 +35,7 @@ from .errors import (
     StoreError,
 )
 from .identity.headers import HeaderInjector
+from .login.context import callback_paths
 from .login.flow import (
     callback,
     deny,
@@ -174,7 +175,10 @@ class AuthProxy(StoreHooks):
             prefix + b"forward_auth": partial(forward_auth, context, self._auth_check),
             prefix + b"sign_in": self._sign_in,
             prefix + b"start": self._start,
-            prefix + b"callback": partial(callback, context),
+            **{
+                path: partial(callback, context, provider_id)
+                for path, provider_id in callback_paths(prefix, self._providers)
+            },
             prefix + b"sign_out": partial(sign_out, context),
             **dict(logout_routes(context)),
             prefix + b"userinfo": partial(

@@ -227,9 +227,8 @@ class Endpoints:
     def finish(self, params: Mapping[str, str], **more: str) -> Respond:
         """Call the callback with a code; return the response."""
         extra = "".join(f"&{name}={value}" for name, value in more.items())
-        return self.harness.get(
-            f"/oauth2/callback?code=code-1&state={params['state']}{extra}"
-        )
+        path = urlsplit(params["redirect_uri"]).path
+        return self.harness.get(f"{path}?code=code-1&state={params['state']}{extra}")
 
     def log_in(self) -> Respond:
         """Log in; return the response of the callback."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from urllib.parse import urlsplit
+from collections.abc import Collection, Iterator, Mapping
+from urllib.parse import quote, urlsplit
 
 from ..access.auth_bypass import AuthBypass
 from ..access.htpasswd import Htpasswd
@@ -61,13 +61,30 @@ class Context(SessionContext, frozen=True, kw_only=True):
             request, original, form, allow_proxy_endpoints=allow_sign_in
         )
 
-    def callback_url(self, original: OriginalRequest) -> str:
+    def callback_url(self, original: OriginalRequest, provider_id: str = "") -> str:
         """Return the ``redirect_uri`` of a login that starts at *original*."""
-        return callback_url(self.settings, original.scheme, original.host)
+        return callback_url(
+            self.settings, original.scheme, original.host, provider_id
+        )
 
 
-def callback_url(settings: Settings, scheme: str, host: str) -> str:
-    """Return the ``redirect_uri`` of a login that starts at *scheme* and *host*."""
+def callback_url(
+    settings: Settings, scheme: str, host: str, provider_id: str = ""
+) -> str:
+    """Return the ``redirect_uri`` of a login that starts at *scheme* and *host*.
+
+    The first provider has the configured one. ``/ID`` follows in that of another
+    *provider_id*, so no provider can send a response in the place of another (mix-up
+    attack, RFC 9700 §4.4.2).
+    """
+    url = _configured_callback_url(settings, scheme, host)
+    if provider_id in ("", settings.providers[0].id):
+        return url
+    path, mark, query = url.partition("?")
+    return f"{path.removesuffix('/')}/{callback_name(provider_id)}{mark}{query}"
+
+
+def _configured_callback_url(settings: Settings, scheme: str, host: str) -> str:
     path = f"{settings.proxy_prefix}/callback"
     configured = settings.redirect_url
     if settings.relative_redirect_url:
@@ -77,6 +94,22 @@ def callback_url(settings: Settings, scheme: str, host: str) -> str:
         return configured if "/" in rest else f"{configured_scheme}://{rest}{path}"
     proto = "https" if settings.cookie.secure else scheme
     return f"{proto}://{host}{configured or path}"
+
+
+def callback_name(provider_id: str) -> str:
+    """Return the last segment of a provider's callback path."""
+    return quote(provider_id, safe="=:@")
+
+
+def callback_paths(prefix: bytes, ids: Collection[str]) -> Iterator[tuple[bytes, str]]:
+    """Yield each callback path below *prefix* (``/oauth2/``) with its provider's ID.
+
+    The path without an ID is that of the only or the first provider.
+    """
+    yield prefix + b"callback", next(iter(ids))
+    for provider_id in ids if len(ids) > 1 else ():
+        for name in {callback_name(provider_id), quote(provider_id, safe="")}:
+            yield prefix + b"callback/" + name.encode(), provider_id
 
 
 def redirect(

@@ -177,7 +177,7 @@ def start_login(
             host=original.host,
             provider=provider.id,
             rd=rd,
-            redirect_uri=context.callback_url(original),
+            redirect_uri=context.callback_url(original, provider.id),
             with_verifier=bool(provider.code_challenge_method),
             is_restart=is_restart,
             requested=provider.requested_authentication(form),
@@ -201,13 +201,15 @@ def start_login(
     return redirect(url, started.headers)
 
 
-def callback(context: Context, request: Request) -> Flow[Respond]:
+def callback(context: Context, provider_id: str, request: Request) -> Flow[Respond]:
     """Redeem the authorization code and create a session (OIDC Core §3.1.2.5).
+
+    *request* came to the callback of the provider *provider_id*.
 
     A gateway may turn 401 and 403 into a redirect to the sign-in page, which starts the
     next login. After some in a row the status is 429, so the user sees the page.
     """
-    response = yield from _finish_login(context, request)
+    response = yield from _finish_login(context, provider_id, request)
     if response.status not in (401, 403):
         return response
     event = response.events[0]
@@ -219,7 +221,9 @@ def callback(context: Context, request: Request) -> Flow[Respond]:
     return replace(response, status=429, events=(replace(event, detail=detail),))
 
 
-def _finish_login(context: Context, request: Request) -> Flow[Respond]:
+def _finish_login(
+    context: Context, provider_id: str, request: Request
+) -> Flow[Respond]:
     if request.method not in (b"GET", b"POST"):
         return Respond(405, ((b"allow", b"GET, POST"), *NO_CACHE), b"")
     form = yield from read_form(request)
@@ -235,6 +239,7 @@ def _finish_login(context: Context, request: Request) -> Flow[Respond]:
     login, cleared = consumed.login, consumed.headers
     rd = login.rd if context.redirects.allows(login.rd, host) else "/"
     try:
+        _check_callback_provider(context, login, provider_id)
         yield from _wait_until_ready(context, login)
         provider = _check_callback_issuer(context, login, form)
         yield from _claim_login(context, login)
@@ -298,6 +303,22 @@ def _claim_login(context: Context, login: LoginState) -> Flow[None]:
         raise LoginStateError("another process has completed this login")
 
 
+def _check_callback_provider(
+    context: Context, login: LoginState, provider_id: str
+) -> None:
+    """Raise `ProviderError` if *login* was not started with this callback's provider.
+
+    A hostile provider may send the browser on to an honest one, whose code would be
+    redeemed for the hostile one's login (RFC 9700 §4.4).
+    """
+    if login.provider in context.providers and login.provider != provider_id:
+        raise ProviderError(
+            "the callback is not that of the login's provider",
+            reason="callback_issuer",
+            hint="another identity provider sent the callback (RFC 9700 section 4.4)",
+        )
+
+
 def _check_callback_issuer(
     context: Context, login: LoginState, form: Mapping[str, str]
 ) -> Provider:
@@ -339,7 +360,9 @@ def _redeem(
     original = context.trusted_proxies.original(request)
     yield from provider.require_keys()  # before the code is spent
     tokens = yield from provider.redeem(
-        code, login.redirect_uri or context.callback_url(original), login.code_verifier
+        code,
+        login.redirect_uri or context.callback_url(original, provider.id),
+        login.code_verifier,
     )
     session = yield from provider.create_session(
         tokens,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
 from hypothesis import given
@@ -102,7 +102,8 @@ def log_in(idp: Endpoints, host: str, provider: str = "") -> Respond:
     location = header(response, b"location").decode()
     params = dict(parse_qsl(urlsplit(location).query))
     idp.nonce = params.get("nonce")
-    target = f"/oauth2/callback?code=code-1&state={params['state']}"
+    path = urlsplit(params["redirect_uri"]).path
+    target = f"{path}?code=code-1&state={params['state']}"
     return idp.harness.get(target, host_field(host))
 
 
@@ -175,6 +176,104 @@ def test_lg25_callback_of_other_provider_rejected() -> None:
     assert idp.requests("token") == []
 
 
+def test_each_provider_has_its_own_callback() -> None:
+    idp = endpoints()
+    for provider, path in (
+        ("staff", "/oauth2/callback"),
+        ("partners", "/oauth2/callback/partners"),
+    ):
+        params = idp.start_login(f"/oauth2/start?provider={provider}")
+        assert params["redirect_uri"] == f"https://app.example.com{path}"
+        assert idp.finish(params).status == 302
+        [fetch] = idp.requests("token")
+        assert form(fetch)["redirect_uri"] == params["redirect_uri"]
+        idp.asked.clear()
+    params = idp.start_login("/oauth2/start?provider=staff")
+    target = f"/oauth2/callback/staff?code=code-1&state={params['state']}"
+    assert idp.harness.get(target).status == 302
+
+
+@pytest.mark.parametrize(
+    ("provider", "path"),
+    [
+        ("partners", "/oauth2/callback"),
+        ("partners", "/oauth2/callback/staff"),
+        ("staff", "/oauth2/callback/partners"),
+    ],
+)
+@pytest.mark.parametrize("query", ["code=code-1", "error=access_denied"])
+def test_lg25_login_on_callback_of_other_provider_rejected(
+    provider: str, path: str, query: str
+) -> None:
+    """Mix-up without ``iss``: the honest provider's code comes back for the other."""
+    idp = endpoints()
+    params = idp.start_login(f"/oauth2/start?provider={provider}")
+    response = idp.harness.get(f"{path}?{query}&state={params['state']}")
+    assert response.status == 403
+    assert response.events[0].reason == "callback_issuer"
+    assert idp.requests("token") == []
+    assert idp.auth_check().status == 401
+    assert idp.finish(params).status == 403  # the login state is used
+
+
+def test_callback_of_unknown_provider_is_no_endpoint() -> None:
+    idp = endpoints()
+    params = idp.start_login("/oauth2/start?provider=staff")
+    target = f"/oauth2/callback/unknown?code=code-1&state={params['state']}"
+    response = idp.harness.get(target)
+    assert (response.status, response.events) == (403, ())  # the sign-in page
+    assert idp.requests("token") == []
+
+
+@pytest.mark.parametrize(
+    ("core", "url"),
+    [
+        (
+            {"redirect_url": "https://auth.example.com/cb"},
+            "https://auth.example.com/cb/partners",
+        ),
+        (
+            {"redirect_url": "https://auth.example.com/cb/?a=b/"},
+            "https://auth.example.com/cb/partners?a=b/",
+        ),
+        (
+            {"redirect_url": "https://auth.example.com"},
+            "https://auth.example.com/oauth2/callback/partners",
+        ),
+        ({"redirect_url": "/cb"}, "https://app.example.com/cb/partners"),
+        ({"relative_redirect_url": True}, "/oauth2/callback/partners"),
+        ({"relative_redirect_url": True, "redirect_url": "/cb"}, "/cb/partners"),
+        (
+            {"proxy_prefix": "/auth"},
+            "https://app.example.com/auth/callback/partners",
+        ),
+    ],
+)
+def test_callback_url_of_further_provider(core: dict[str, Any], url: str) -> None:
+    idp = endpoints(core=core)
+    prefix = core.get("proxy_prefix", "/oauth2")
+    params = idp.start_login(f"{prefix}/start?provider=partners")
+    assert params["redirect_uri"] == url
+
+
+@pytest.mark.parametrize(
+    ("provider_id", "paths"),
+    [
+        ("facebook=app", ("facebook=app", "facebook%3Dapp")),
+        ("a b/c?", ("a%20b%2Fc%3F",)),
+    ],
+)
+def test_callback_path_of_escaped_provider_id(
+    provider_id: str, paths: tuple[str, ...]
+) -> None:
+    idp = endpoints(partners={"id": provider_id})
+    for path in paths:
+        params = idp.start_login(f"/oauth2/start?provider={quote(provider_id)}")
+        assert params["redirect_uri"].endswith(f"/oauth2/callback/{paths[0]}")
+        target = f"/oauth2/callback/{path}?code=code-1&state={params['state']}"
+        assert idp.harness.get(target).status == 302
+
+
 def test_unavailable_provider_affects_its_logins_only() -> None:
     unavailable = {
         f"GET {ISSUER}/.well-known/openid-configuration": FetchError("refused"),
@@ -197,13 +296,15 @@ def test_lost_login_with_several_providers_does_not_restart() -> None:
     idp = endpoints()
     params = idp.start_login("/oauth2/start?provider=partners")
     idp.harness.jar.clear()
-    target = f"/oauth2/callback?code=code-1&state={params['state']}"
+    path = urlsplit(params["redirect_uri"]).path
+    target = f"{path}?code=code-1&state={params['state']}"
     assert idp.harness.get(target, *navigates).status == 403
     idp = host_bound_endpoints()  # one provider per host
     response = idp.harness.get("/oauth2/start", host_field(B))
     params = dict(parse_qsl(urlsplit(header(response, b"location").decode()).query))
     idp.harness.jar.clear()
-    target = f"/oauth2/callback?code=code-1&state={params['state']}"
+    path = urlsplit(params["redirect_uri"]).path
+    target = f"{path}?code=code-1&state={params['state']}"
     again = idp.harness.get(target, host_field(B), *navigates)
     assert header(again, b"location").startswith(b"https://www.facebook.com/")
 

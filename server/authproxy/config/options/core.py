@@ -71,7 +71,7 @@ CORE_OPTIONS = in_group(
         "string",
         "",
         "callback URL for the provider; empty: PREFIX/callback on the host of the "
-        "request",
+        "request; /ID follows for all providers but the first",
         Settings.redirect_url,
     ),
     Option(
