@@ -63,9 +63,7 @@ class Context(SessionContext, frozen=True, kw_only=True):
 
     def callback_url(self, original: OriginalRequest, provider_id: str = "") -> str:
         """Return the ``redirect_uri`` of a login that starts at *original*."""
-        return callback_url(
-            self.settings, original.scheme, original.host, provider_id
-        )
+        return callback_url(self.settings, original.scheme, original.host, provider_id)
 
 
 def callback_url(

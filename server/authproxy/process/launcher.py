@@ -13,12 +13,13 @@ from ..server_settings import ServerSettings
 from ..stores.shared_state import NoDirectoryError, with_store_path
 
 
-def _callback_url(settings: ServerSettings) -> str:
-    """Return the callback URL to register at the provider, HOST for any host."""
+def _callback_urls(settings: ServerSettings) -> list[str]:
+    """Return the callback URL to register at each provider, HOST for any host."""
     is_tls = any(
         listener.tls and not listener.metrics for listener in settings.listeners
     )
-    return callback_url(settings.core, "https" if is_tls else "http", "HOST")
+    core, scheme = settings.core, "https" if is_tls else "http"
+    return [callback_url(core, scheme, "HOST", one.id) for one in core.providers]
 
 
 def run(settings: ServerSettings, rebuild: Rebuild | None = None) -> int:
@@ -39,7 +40,8 @@ def run(settings: ServerSettings, rebuild: Rebuild | None = None) -> int:
             for listener in sockets:
                 event = "metrics" if listener.metrics else "listening"
                 log(f"{event} on {listener.name}", level="info")
-            log(f"callback URL: {_callback_url(settings)}", level="info")
+            for url in _callback_urls(settings):
+                log(f"callback URL: {url}", level="info")
             if settings.workers == 1:
                 from ..worker.worker import serve
 
