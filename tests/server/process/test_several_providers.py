@@ -150,7 +150,7 @@ def test_login_with_each_provider(tmp_path: Path, apis: str) -> None:
         assert "Sign in with GitHub" in page
         assert "Sign in with Partners" in page
         assert page.count("Sign in with") == 2
-        for path in ("/oauth2/callback\n", "/oauth2/callback/partners\n"):
+        for path in ("/oauth2/callback\n", "/oauth2/callback/ocean\n"):
             assert f"callback URL: http://HOST{path}" in program.log()
         assert log_in(client, base, "github").status == 302
         check = client.get(f"{base}/oauth2/auth")
