@@ -33,6 +33,7 @@ def add_warnings(options: ResolvedOptions) -> None:
     _warn_trusted_proxies(options)
     _warn_redirect_url(options)
     _warn_secure_cookie(options)
+    _warn_form_post(options)
     _warn_unmatchable_entries(options)
     _warn_logging(options)
     _warn_https_address(options)
@@ -83,6 +84,24 @@ def _warn_secure_cookie(options: ResolvedOptions) -> None:
             "cookie_secure",
             "browsers drop Secure cookies over http, the scheme of redirect_url; every "
             "login fails",
+        )
+
+
+def _warn_form_post(options: ResolvedOptions) -> None:
+    if options.string("auth_request_response_mode") != "form_post":
+        return
+    samesite = options.string("cookie_csrf_samesite").lower()
+    if samesite not in ("", "none"):
+        options.add_warning(
+            "cookie_csrf_samesite",
+            f"browsers do not send a login cookie with SameSite={samesite} with the form "
+            "that the provider posts; every login fails",
+        )
+    elif not options.boolean("cookie_secure"):
+        options.add_warning(
+            "auth_request_response_mode",
+            "form_post requires a Secure login cookie, which browsers drop over http; "
+            "every login over http fails",
         )
 
 
