@@ -314,6 +314,25 @@ DIFFERENCES: tuple[Difference, ...] = (
         "test_acr_compared_with_configured_values",
     ),
     Difference(
+        "`entra-id`: tokens whose `tid` and `iss` name different tenants are denied",
+        "only one of the two can be the tenant that issued the token",
+        SECURITY,
+        proof="core/providers/test_microsoft.py::"
+        "test_entra_tenant_is_tid_and_agrees_with_issuer",
+    ),
+    Difference(
+        "`bitbucket_workspace` is searched in all pages of the user's workspaces",
+        "members of many workspaces would be denied",
+        BUG,
+        proof="core/providers/test_bitbucket.py::test_bitbucket_workspace_restriction",
+    ),
+    Difference(
+        "signed userinfo (`application/jwt`) is verified and used",
+        "OpenID Connect Core §5.3.2 allows it; all logins would fail",
+        BUG,
+        proof="core/providers/test_userinfo.py::test_signed_userinfo_read",
+    ),
+    Difference(
         "failed logins that a client alone can cause (another login's code, no code, a "
         "wrong `iss` or nonce) get 400 or 403 instead of 500",
         "they are not server errors, and would trigger alerts",
