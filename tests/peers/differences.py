@@ -237,6 +237,14 @@ DIFFERENCES: tuple[Difference, ...] = (
         proof="core/upstreams/test_rewriting.py::test_rewrite_out_of_target_raises",
     ),
     Difference(
+        "a gateway on a unix socket is trusted only if `trusted_proxy_ips` is empty or "
+        "contains `unix`",
+        "the list of trusted peers is complete",
+        "add `unix` to `trusted_proxy_ips`",
+        proof="core/request/test_original.py::"
+        "test_unix_socket_peer_trusted_by_default_or_if_listed",
+    ),
+    Difference(
         "state is validated before the code is redeemed, `iss` is validated (RFC "
         "9207), and a login finishes only once",
         "login CSRF, mix-up attacks",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
+from authproxy_core.settings.root import UNIX_PEERS
+
 from .read.resolved import ResolvedOptions
 
 LISTED_HOST = re.compile(
@@ -53,7 +55,19 @@ def _warn_pkce(options: ResolvedOptions) -> None:
 
 
 def _warn_trusted_proxies(options: ResolvedOptions) -> None:
-    if options.boolean("reverse_proxy") and not options.strings("trusted_proxy_ips"):
+    proxies = options.strings("trusted_proxy_ips")
+    if (
+        options.boolean("reverse_proxy")
+        and options.string("http_address").startswith("unix:")
+        and proxies
+        and UNIX_PEERS not in proxies
+    ):
+        options.add_warning(
+            "trusted_proxy_ips",
+            "does not contain 'unix', so X-Forwarded-* headers of gateways that connect "
+            "to the unix socket are ignored",
+        )
+    if options.boolean("reverse_proxy") and not proxies:
         options.add_warning(
             "reverse_proxy",
             "X-Forwarded-* headers are trusted from all loopback and private addresses; "

@@ -99,7 +99,7 @@ def clip(text: str, limit: int = MAX_TEXT_LENGTH) -> str:
     if len(text) <= limit:
         return text
     half = limit // 2
-    return f"{text[:half]}...({len(text) - 2 * half} characters)...{text[-half:]}"
+    return f"{text[:half]}...{text[-half:]}"
 
 
 def quote(text: str) -> str:

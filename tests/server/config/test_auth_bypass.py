@@ -78,6 +78,43 @@ def test_auth_bypass_unanchored_patterns_warn() -> None:
     assert "X-Forwarded-Uri" in gateway_warning
 
 
+def test_access_rules_that_other_hosts_skip_warn(tmp_path: Path) -> None:
+    file = tmp_path / "file.toml"
+    rule = '[[access_rules]]\nhosts = ["a.example"]\npolicy = "deny"\n'
+    file.write_text(rule)
+    [warning] = settings(file=file).warnings
+    assert warning.startswith("access_rules_default: a request with another Host")
+    file.write_text(f'access_rules_default = "deny"\n{rule}')
+    assert settings(file=file).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("flag", "option"),
+    [
+        ("--skip-auth-route=^/a$,", "skip_auth_routes"),
+        ("--skip-auth-regex=^/a$,", "skip_auth_regex"),
+        ("--email-domain=a.example,", "email_domains"),
+        ("--trusted-ip=192.0.2.7,", "trusted_ips"),
+    ],
+)
+def test_surplus_comma_is_error(flag: str, option: str) -> None:
+    assert problem(flag).startswith(f"{option} ({flag.partition('=')[0]}): got ")
+    name, value = f"OAUTH2_PROXY_{option.upper()}", flag.partition("=")[2]
+    with pytest.raises(ConfigError) as caught:
+        settings(env={name: value})
+    [text] = caught.value.problems
+    assert text.startswith(f"{option} ({name}): got ")
+
+
+def test_unix_gateway_that_is_not_trusted_warns() -> None:
+    flags = ("--reverse-proxy", "--http-address=unix:///run/x", "--trusted-proxy-ip")
+    [warning] = settings(*flags[:2], f"{flags[2]}=10.0.0.1").warnings
+    assert warning.startswith(
+        "trusted_proxy_ips (--trusted-proxy-ip): does not contain"
+    )
+    assert settings(*flags[:2], f"{flags[2]}=10.0.0.1,unix").warnings == ()
+
+
 def test_force_https_port_from_tls_listener(tmp_path: Path) -> None:
     certificate = make_certificate(tmp_path, "localhost")
     bypass = settings(

@@ -26,6 +26,7 @@ from support.certificates import Certificate, make_certificate
 from support.echo import EchoApp
 from support.h2_client import H2Client
 from support.ports import LOOPBACK
+from support.processes import wait_for
 from support.program import Program, session_cookie
 from support.server import until
 
@@ -278,6 +279,23 @@ def test_h2_malformed_frames_close(program: Program, certificate: Certificate) -
         client.socket.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 10)
         client.until_closed()
         assert client.goaway is not None
+
+
+@pytest.mark.parametrize(
+    ("field", "event"),
+    [
+        (("\x01" * 15_000, "x"), "closed: ProtocolError"),
+        (("x", "\x01" * 15_000), "rejected request"),
+    ],
+)
+def test_h2_illegal_long_field_writes_a_short_log_line(
+    program: Program, certificate: Certificate, field: tuple[str, str], event: str
+) -> None:
+    before = len(program.log())
+    with H2Client(program.port, certificate, strict=False) as client:
+        client.send("/ping", field)
+        wait_for(lambda: event in program.log()[before:], event)
+    assert max(map(len, program.log()[before:].splitlines())) < 6000
 
 
 def test_h2_canceled_requests_do_not_block(client: H2Client) -> None:
