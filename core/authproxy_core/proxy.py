@@ -73,6 +73,10 @@ def _ignore(event: Event) -> None:
     """Drop *event*: the default of ``on_event``."""
 
 
+ASTERISK = b"*"  # target of OPTIONS for the server itself (RFC 9110 §9.3.7)
+NO_RESOURCE = Respond(200)
+
+
 class AuthProxy(StoreHooks):
     """Decides about requests. An instance belongs to one thread or event loop.
 
@@ -191,8 +195,13 @@ class AuthProxy(StoreHooks):
             routes, default = with_session_clearing(context, routes, default)
         return (
             {
-                path: wrap_handler(settings, handler, self._original)
-                for path, handler in routes.items()
+                ASTERISK: lambda request: (
+                    NO_RESOURCE if request.method == b"OPTIONS" else default(request)
+                ),
+                **{
+                    path: wrap_handler(settings, handler, self._original)
+                    for path, handler in routes.items()
+                },
             },
             wrap_handler(settings, default, self._original),
         )

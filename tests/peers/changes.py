@@ -117,7 +117,8 @@ def empty_identity(comparison: Comparison) -> Change:
     change: Change = {}
     lines, headers = comparison.expected.upstream, comparison.expected.headers
     if lines:
-        change["upstream"] = (*lines[:2], *_with_empty(lines[2:], request))
+        names = request - {"authorization"}  # no empty credentials
+        change["upstream"] = (*lines[:2], *_with_empty(lines[2:], names))
     auth = (
         comparison.case.target.startswith("{P}/auth")
         and comparison.expected.status == 202
@@ -125,6 +126,18 @@ def empty_identity(comparison: Comparison) -> Change:
     if lines or auth or any(line.startswith("gap-auth") for line in headers):
         change["headers"] = _with_empty(headers, response)
     return change
+
+
+def challenges(comparison: Comparison) -> Change:
+    """Rejected credentials are answered with a challenge."""
+    added = [
+        line
+        for line in comparison.actual.headers
+        if line.startswith("www-authenticate: ")
+    ]
+    if not added or comparison.actual.status not in (401, 403):
+        return {}
+    return {"headers": tuple(sorted((*comparison.expected.headers, *added)))}
 
 
 def caching(comparison: Comparison) -> Change:

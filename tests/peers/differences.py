@@ -268,6 +268,26 @@ DIFFERENCES: tuple[Difference, ...] = (
         proof="core/login/test_claims.py::test_hs11_comma_in_group_does_not_split_it",
     ),
     Difference(
+        "rejected passwords and bearer tokens are answered with `WWW-Authenticate`",
+        "clients learn what to send (RFC 9110 §11.6.1, RFC 6750 §3)",
+        "not available",
+        change=changes.challenges,
+    ),
+    Difference(
+        "a request target in absolute-form or with raw UTF-8 is forwarded in "
+        "percent-encoded origin-form; HTTP/1.0 without Host gets `Host: localhost`",
+        "authproxy and upstreams see one form of the target",
+        SECURITY,
+        proof="server/http/test_request_head.py::test_head_unusual_request_line_normalized",
+    ),
+    Difference(
+        "`Authorization` and `Cookie` of header rules are left out of requests if they "
+        "have no value",
+        "upstreams take empty credentials for invalid ones",
+        "not available",
+        proof="core/identity/test_headers.py::test_header_empty_credentials_left_out_of_requests",
+    ),
+    Difference(
         "`allowed_roles` with another provider than `keycloak-oidc` is an error at start",
         "it is ignored, so the restriction that it names does not exist",
         "remove the option",

@@ -77,6 +77,9 @@ def _go_time(moment: float) -> str:
     )
 
 
+CREDENTIAL_FIELDS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
+
+
 def extra_claims(rules: Iterable[HeaderRule]) -> tuple[str, ...]:
     """Return the sorted names of the claims in *rules* that are not built in."""
     names = {
@@ -106,7 +109,9 @@ def _render(source: ClaimSource | Secret, session: Session | None) -> list[bytes
 class HeaderInjector:
     """Builds the headers of a list of rules for a session.
 
-    With *named*, the first header is GAP-Auth, the name of the session's user.
+    *named*: the headers are for a response; the first one is GAP-Auth, the name of the
+    session's user. In requests, credentials without a value are left out: a server may
+    take an empty field for invalid credentials.
     """
 
     def __init__(self, rules: Sequence[HeaderRule], *, named: bool = False) -> None:
@@ -149,7 +154,11 @@ class HeaderInjector:
 
     def _build(self, session: Session | None) -> Headers:
         fields = tuple([(name, value(session)) for name, value in self._values])
-        if self._named and session is not None:
+        if not self._named:
+            fields = tuple(
+                [one for one in fields if one[1] or one[0] not in CREDENTIAL_FIELDS]
+            )
+        elif session is not None:
             fields = ((b"gap-auth", header_text(session.name)), *fields)
         if not self._sets_cookies:
             return fields

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from html import escape
 from urllib.parse import quote, urlsplit
 
 from ..access.auth_bypass import AuthBypass
@@ -20,6 +21,8 @@ from .loop_guard import LoginLoopDetector
 from .notices import LoginNotices
 from .redirects import RedirectPolicy
 from .state import LoginStates
+
+HTML = (b"content-type", b"text/html; charset=utf-8")
 
 
 class Context(SessionContext, frozen=True, kw_only=True):
@@ -116,9 +119,14 @@ def redirect(
     events: tuple[Event, ...] = (),
     user: str = "",
 ) -> Respond:
-    """Return an uncacheable 302 to *location* (RFC 9110 §15.4.3)."""
-    field = (b"location", encode_location(location))
-    return Respond(302, (field, *NO_CACHE, *headers), b"", events, user)
+    """Return an uncacheable 302 to *location* with a link (RFC 9110 §15.4.3).
+
+    A gateway may send the body with another status, where browsers do not redirect.
+    """
+    url = encode_location(location)
+    body = b'<a href="%b">Found</a>.\n' % escape(url.decode()).encode()
+    fields = ((b"location", url), HTML, *NO_CACHE, *headers)
+    return Respond(302, fields, body, events, user)
 
 
 def encode_location(location: str) -> bytes:

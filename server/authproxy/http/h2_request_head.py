@@ -21,6 +21,7 @@ from .request_head import (
     VISIBLE,
     HeadError,
     RequestHead,
+    normalize_target,
 )
 
 HTTP_2 = 2  # value of `RequestHead.minor`
@@ -50,10 +51,12 @@ def build_request_head(
         raise HeadError(400, "malformed method")
     if method in FORBIDDEN_METHODS:
         raise HeadError(405, f"method {method.decode()}")
+    if target[:1] != b"/" or not VISIBLE.fullmatch(target):
+        target, authority = normalize_target(method, target)
+        if authority is not None:
+            raise HeadError(400, "malformed request target")
     if len(target) > limits.target_bytes:
         raise HeadError(414, f"request target of {len(target)} bytes")
-    if target[:1] != b"/" or not VISIBLE.fullmatch(target):
-        raise HeadError(400, "malformed request target")
     if len(headers) > limits.header_count:
         raise HeadError(431, f"{len(headers)} header fields")
     host = _host(pseudo, headers)

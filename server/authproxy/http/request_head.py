@@ -2,7 +2,8 @@
 
 llhttp parses the header fields strictly; its lenient flags stay off. Where it accepts
 more than RFC 9112 allows, `check_head` is stricter: request line, protocol version,
-Host, body framing. Malformed or ambiguous input is rejected, never repaired.
+Host, body framing. Malformed or ambiguous input is rejected, never repaired. Valid but
+unusual targets are normalized to origin-form, so the core and upstreams see one form.
 
 `HeadReader.read_single` is the fast path for data that is exactly one head. It returns
 None for all other input; the caller then cuts out the head and calls `HeadReader.read`,
@@ -29,10 +30,15 @@ VISIBLE = re.compile(rb"[!-\"$-~]+")
 AUTHORITY = rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?"
 HOST = re.compile(AUTHORITY)
 # User information in an http URL is an error (RFC 9110 §4.2.4).
-ABSOLUTE = re.compile(rb"(?i:https?)://" + AUTHORITY + rb"(?:[/?][!-\"$-~]*)?")
-# Checked here because llhttp skips CR and LF in front of the method.
-METHOD = re.compile(rb"[A-Z-]+")
-FORBIDDEN_METHODS = frozenset({b"CONNECT", b"TRACE", b"TRACK"})
+ABSOLUTE = re.compile(rb"(?i:https?)://(" + AUTHORITY + rb")([/?][!-\"$-~]*)?")
+NON_ASCII = re.compile(rb"[\x80-\xff]")
+# Checked here because llhttp skips CR and LF in front of the method, and knows only
+# registered methods.
+METHOD = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}")
+ASTERISK = b"*"  # target of OPTIONS for the server itself (RFC 9112 §3.2.4)
+# Of an HTTP/1.0 request without a Host field (RFC 9112 §3.3).
+DEFAULT_HOST = b"localhost"
+FORBIDDEN_METHODS = frozenset({b"CONNECT", b"DEBUG", b"TRACE", b"TRACK"})
 MAX_HOST_BYTES = 300
 MAX_CACHED_HOSTS = 1024
 _hosts: BoundedCache[bytes, str] = BoundedCache(MAX_CACHED_HOSTS)  # valid Host values
@@ -50,7 +56,7 @@ class RequestHead(Struct):
     """The head of one request.
 
     ``headers`` are all fields in order, with lower-case names; ``fields`` maps a name
-    to its last value. ``host`` is the Host field, "" if it is absent (HTTP/1.0).
+    to its last value. ``host`` is the Host field.
     ``minor`` is the minor version of HTTP/1, or 2 for HTTP/2. ``length`` is the body's
     size in bytes, None for a chunked body. ``expects_continue`` means that the client
     waits for "100 Continue" before it sends the body.
@@ -121,12 +127,10 @@ class HeadReader:
         """Parse *head*, which ends with the empty line. Raises `HeadError`."""
         self._parser = HttpRequestParser(self)
         try:
-            self._feed(head)
+            self._feed(_with_plain_request_line(head))
         except HttpParserUpgrade:
             pass  # llhttp stops after the head; the core decides about the upgrade
         except HttpParserError as error:
-            if head.startswith(b"TRACK "):
-                raise HeadError(405, "method TRACK") from None
             raise HeadError(400, f"malformed head: {error}") from None
         finally:
             self._parser = HttpRequestParser(self)
@@ -138,6 +142,40 @@ class HeadReader:
         self._headers = []
         self._count = self._complete = 0
         self._parser.feed_data(data)
+
+
+def _with_plain_request_line(head: bytes) -> bytes:
+    """Return *head* with another method and target, which `check_head` checks.
+
+    llhttp rejects methods that it does not know, and UTF-8 in the target.
+    """
+    line, separator, rest = head.partition(b"\r\n")
+    parts = line.split(b" ")
+    if len(parts) != 3 or not METHOD.fullmatch(parts[0]) or not parts[1]:
+        return head
+    return b"GET / " + parts[2] + separator + rest
+
+
+def normalize_target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
+    """Return *target* in origin-form, and the authority of an absolute-form.
+
+    UTF-8 is percent-encoded, as clients should (RFC 3986 §2.5). ``*`` stays. Raises
+    `HeadError` for other targets.
+    """
+    if target == ASTERISK and method == b"OPTIONS":
+        return target, None
+    try:
+        target.decode()
+    except UnicodeDecodeError:
+        raise HeadError(400, "request target is not UTF-8") from None
+    target = NON_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], target)
+    if target[:1] == b"/" and VISIBLE.fullmatch(target):
+        return target, None
+    absolute = ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        raise HeadError(400, "malformed request target")
+    authority, path = absolute[1], absolute[2] or b"/"
+    return path if path[:1] == b"/" else b"/" + path, authority
 
 
 def check_head(data: bytes, headers: list[Header], limits: Limits) -> RequestHead:
@@ -157,12 +195,11 @@ def check_head(data: bytes, headers: list[Header], limits: Limits) -> RequestHea
         raise HeadError(400, "unsupported protocol version")
     if method in FORBIDDEN_METHODS:
         raise HeadError(405, f"method {method.decode()}")
+    authority = None
+    if target[:1] != b"/" or not VISIBLE.fullmatch(target):
+        target, authority = normalize_target(method, target)
     if len(target) > limits.target_bytes:
         raise HeadError(414, f"request target of {len(target)} bytes")
-    if not (
-        VISIBLE.fullmatch(target) if target[:1] == b"/" else ABSOLUTE.fullmatch(target)
-    ):
-        raise HeadError(400, "malformed request target")
     if len(headers) > limits.header_count:
         raise HeadError(431, f"{len(headers)} header fields")
     fields = dict(headers)
@@ -171,13 +208,18 @@ def check_head(data: bytes, headers: list[Header], limits: Limits) -> RequestHea
     host = fields.get(b"host")
     if host is None and minor:
         raise HeadError(400, "no Host field")
+    if host is None or authority is not None:
+        # The target's authority replaces the Host field (RFC 9112 §3.2.2).
+        host = authority or DEFAULT_HOST
+        headers = [(b"host", host), *(one for one in headers if one[0] != b"host")]
+        fields[b"host"] = host
     connection = fields.get(b"connection")
     head = RequestHead(
         method,
         target,
         headers,
         fields,
-        "" if host is None else _hosts.get(host) or _check_host(host),
+        _hosts.get(host) or _check_host(host),
         minor,
         minor == 1 if connection is None else _wants_keep_alive(headers, minor),
     )

@@ -44,6 +44,14 @@ def state(harness: Harness, target: str) -> bytes:
                   b"location")  # fmt: skip
 
 
+def test_options_of_the_server_itself_answered() -> None:
+    """RFC 9110 §9.3.7: OPTIONS * applies to no resource."""
+    harness = Harness()
+    response = harness.get("*", method=b"OPTIONS")
+    assert (response.status, response.body, response.verdict) == (200, b"", "")
+    assert harness.get("*").status == 400
+
+
 def test_allow_query_semicolons_separates_parameters() -> None:
     assert state(Harness(), "/oauth2/start?a=1;rd=/deep") == b"/"
     harness = Harness(settings(allow_query_semicolons=True))

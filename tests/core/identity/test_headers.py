@@ -49,6 +49,17 @@ def test_header_value_of_claim(claim: str, expected: bytes) -> None:
     assert value(ClaimSource(claim)) == expected
 
 
+@pytest.mark.parametrize("name", ["Authorization", "Cookie", "Proxy-Authorization"])
+def test_header_empty_credentials_left_out_of_requests(name: str) -> None:
+    """Gateways still get them, empty, and so overwrite the client's."""
+    rules = [HeaderRule(name, ()), HeaderRule("X-Test", ())]
+    injector = HeaderInjector(rules)
+    assert injector.headers(SESSION) == ((b"x-test", b""),)
+    assert name.lower().encode() in injector.stripped
+    response = HeaderInjector(rules, named=True).headers(None)
+    assert response == ((name.lower().encode(), b""), (b"x-test", b""))
+
+
 def test_header_basic_credentials_per_value() -> None:
     source = ClaimSource("groups", "ignored ", Secret("p:w"))
     parts = [part.removeprefix(b"Basic ") for part in value(source).split(b",")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from html import escape
 from typing import Any
 
 import pytest
@@ -97,6 +98,17 @@ def test_lg41_callback_url_from_settings(
     response = harness.get(f"{prefix}/start")
     params = query_params(header(response, b"location").decode())
     assert params["redirect_uri"] == expected
+
+
+def test_redirect_has_a_link_as_body() -> None:
+    """Browsers show it if a gateway changes the status."""
+    response = Harness().get("/oauth2/sign_out?rd=/a%22%3Cb%3E%26c")
+    location = header(response, b"location")
+    assert response.status == 302
+    assert header(response, b"content-type") == b"text/html; charset=utf-8"
+    link = escape(location.decode()).encode()
+    assert response.body == b'<a href="' + link + b'">Found</a>.\n'
+    assert b"<b>" not in response.body
 
 
 def test_callback_url_without_secure_cookies_has_request_scheme() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -101,6 +102,47 @@ def test_skip_auth_route_path_variants_rejected(program: Program) -> None:
     with Wire(program.port) as wire:
         wire.send(b"POST /public/x HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
         assert wire.answer().status == 403
+
+
+def test_unusual_request_lines_forwarded_in_origin_form(program: Program) -> None:
+    """UTF-8, absolute-form, unknown methods and HTTP/1.0 reach the upstream."""
+    for line, target, host in (
+        ("GET /public/ä?ü HTTP/1.1", "/public/%C3%A4?%C3%BC", "a.example"),
+        ("GET http://b.example/public/x?y HTTP/1.1", "/public/x?y", "b.example"),
+        ("GET /public/x HTTP/1.0", "/public/x", "localhost"),
+    ):
+        fields = "" if line.endswith("1.0") else "host: a.example\r\n"
+        with Wire(program.port) as wire:
+            wire.send(f"{line}\r\n{fields}\r\n".encode())
+            seen = json.loads(wire.answer().body)
+        assert (seen["target"], dict(seen["headers"])["host"]) == (target, host)
+    pair = base64.b64encode(f"ann:{PASSWORD}".encode()).decode()
+    with Wire(program.port) as wire:
+        fields = f"host: a\r\nauthorization: Basic {pair}\r\n"
+        wire.send(f"FOO /x HTTP/1.1\r\n{fields}\r\n".encode())
+        response = wire.answer()  # the application has no such method
+        assert (response.status, b"'FOO'" in response.body) == (501, True)
+    with Wire(program.port) as wire:
+        wire.send(b"OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert wire.answer().status == 200
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "GET http://a/admin HTTP/1.1", "GET http://a/public/../admin HTTP/1.1",
+        "GET http://public/admin HTTP/1.1", "GET http://a?/public/ HTTP/1.1",
+        "GET http://a//public/x HTTP/1.1", "GET /public/ä/../../admin HTTP/1.1",
+        "GET /public/\u2024\u2024/admin HTTP/1.1", "FOO /public/x HTTP/1.1",
+        "GET /admin HTTP/1.0", "OPTIONS http://a/public/x HTTP/1.1",
+    ],
+)  # fmt: skip
+def test_sk_unusual_request_lines_need_a_login(program: Program, line: str) -> None:
+    with Wire(program.port) as wire:
+        wire.send(f"{line}\r\nhost: a\r\nconnection: close\r\n\r\n".encode())
+        response = wire.answer()
+    assert response.status == 403
+    assert b'"target"' not in response.body
 
 
 def test_sk17_skip_auth_route_long_path_is_fast(program: Program) -> None:

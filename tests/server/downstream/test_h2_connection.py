@@ -411,6 +411,21 @@ def test_h2_request_head_is_valid_or_raises(
     assert not any(b"\n" in value or b"\r" in value for _, value in head.headers)
 
 
+def test_h2_request_head_unusual_targets() -> None:
+    rest = [(b":scheme", b"https"), (b":authority", b"a")]
+    for method, target, expected in (
+        (b"GET", "/ä?ü".encode(), b"/%C3%A4?%C3%BC"),
+        (b"OPTIONS", b"*", b"*"),
+        (b"FOO", b"/", b"/"),
+    ):
+        fields = [(b":method", method), (b":path", target), *rest]
+        assert build_request_head(fields, Limits(), ended=True).target == expected
+    for method, target in ((b"GET", b"*"), (b"GET", b"http://a/"), (b"GET", b"/\xe4")):
+        fields = [(b":method", method), (b":path", target), *rest]
+        with pytest.raises(HeadError):
+            build_request_head(fields, Limits(), ended=True)
+
+
 @pytest.mark.parametrize("more", [0, 1])
 def test_h2_request_head_limits(more: int) -> None:
     limits = Limits(head_bytes=2048, header_count=20, target_bytes=512)

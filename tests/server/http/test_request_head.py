@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import h11
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from authproxy.http.request_head import HeadError, HeadReader
 from authproxy.server_settings import Limits
 from authproxy_core.effects import Outcome, ReadBody
 from authproxy_core.messages import Request
@@ -93,7 +95,15 @@ MALFORMED = {
     "HT11 lower case": b"GET / http/1.1\r\n" + HOST + b"\r\n",
     "HT11 trailing blank": b"GET / HTTP/1.1 \r\n" + HOST + b"\r\n",
     "HT11 blank in target": b"GET /a b HTTP/1.1\r\n" + HOST + b"\r\n",
-    "HT11 raw UTF-8": "GET /ä HTTP/1.1\r\n".encode() + HOST + b"\r\n",
+    "HT11 raw Latin-1": b"GET /\xe4 HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT11 overlong UTF-8": b"GET /\xc0\xae HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT11 asterisk": b"GET * HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT11 authority": b"OPTIONS app.example.com:80 HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT11 other scheme": b"GET ftp://a/ HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT11 absolute and two hosts": b"GET http://a/ HTTP/1.1\r\n" + HOST + HOST + b"\r\n",
+    "HT11 absolute without host": b"GET http://a/ HTTP/1.1\r\n\r\n",
+    "HT11 absolute with fragment": b"GET http://a/#b HTTP/1.1\r\n" + HOST + b"\r\n",
+    "HT14 CR in method": b"FO\rO / HTTP/1.1\r\n" + HOST + b"\r\n",
     "HT11 fragment": b"GET /#a HTTP/1.1\r\n" + HOST + b"\r\n",
     "HT11 no slash": b"GET a HTTP/1.1\r\n" + HOST + b"\r\n",
     "HT11 user information": b"GET http://a@b/ HTTP/1.1\r\n" + HOST + b"\r\n",
@@ -138,6 +148,7 @@ BAD_CHUNKS = {
 UNSUPPORTED = {
     "HT13 foreign": 405,
     "HT13 own": 405,
+    "HT14 DEBUG": 405,
     "HT14 TRACE": 405,
     "HT14 TRACK": 405,
     "HT20": 417,
@@ -240,6 +251,46 @@ def test_ht26_head_at_limit_accepted_and_above_rejected(excess: int) -> None:
             assert wire.answer().status == (error_status if excess else 200)
 
 
+@pytest.mark.parametrize(
+    ("line", "method", "target", "host"),
+    [
+        ("GET /ä/é?rd=/ü HTTP/1.1", b"GET", b"/%C3%A4/%C3%A9?rd=/%C3%BC", "a"),
+        ("GET http://b:8080/x?y HTTP/1.1", b"GET", b"/x?y", "b:8080"),
+        ("GET HTTPS://b HTTP/1.1", b"GET", b"/", "b"),
+        ("GET http://b?y HTTP/1.1", b"GET", b"/?y", "b"),
+        ("GET http://b//c/../d HTTP/1.1", b"GET", b"//c/../d", "b"),
+        ("GET http://b/ä HTTP/1.1", b"GET", b"/%C3%A4", "b"),
+        ("OPTIONS * HTTP/1.1", b"OPTIONS", b"*", "a"),
+        ("FOO /x HTTP/1.1", b"FOO", b"/x", "a"),
+        ("M-SEARCH /x HTTP/1.1", b"M-SEARCH", b"/x", "a"),
+    ],
+)
+def test_head_unusual_request_line_normalized(
+    line: str, method: bytes, target: bytes, host: str
+) -> None:
+    """The core and upstreams see origin-form, and one host (RFC 9112 §3.2.2)."""
+    raw = line.encode() + b"\r\nX: y\r\nHost: a\r\nContent-Length: 1\r\n\r\n"
+    head = HeadReader(Limits()).read(raw)
+    assert (head.method, head.target, head.host) == (method, target, host)
+    assert [value for name, value in head.headers if name == b"host"] == [host.encode()]
+    assert head.fields[b"host"] == host.encode()
+    assert head.length == 1
+
+
+def test_head_of_http_1_0_without_host_gets_default_host() -> None:
+    head = HeadReader(Limits()).read(b"GET / HTTP/1.0\r\nX: y\r\n\r\n")
+    assert head.headers == [(b"host", b"localhost"), (b"x", b"y")]
+    assert (head.host, head.fields[b"host"]) == ("localhost", b"localhost")
+
+
+def test_ht26_target_limit_counts_the_encoded_target() -> None:
+    line = "GET /" + "ä" * 10 + " HTTP/1.1\r\n"
+    raw = line.encode() + HOST + b"\r\n"
+    assert len(HeadReader(Limits(target_bytes=61)).read(raw).target) == 61
+    with pytest.raises(HeadError, match="61 bytes"):
+        HeadReader(Limits(target_bytes=60)).read(raw)
+
+
 def h11_rejects(raw: bytes) -> bool:
     """Return whether h11's server side rejects the first request in *raw*.
 
@@ -247,6 +298,10 @@ def h11_rejects(raw: bytes) -> bool:
     """
     while raw.startswith(b"\r\n"):
         raw = raw[2:]
+    line, end, rest = raw.partition(b"\r\n")
+    with contextlib.suppress(UnicodeDecodeError):  # valid in the target, not for h11
+        line = line.decode().encode("ascii", "xmlcharrefreplace").replace(b"#", b"")
+        raw = line + end + rest
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
     try:
         connection.receive_data(raw)
