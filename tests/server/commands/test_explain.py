@@ -129,6 +129,10 @@ def test_explain_shows_rules_and_decisions(
     output = explain(capsys, file, "GET", "https://a/x/..%2fy", "--user=a@example.com")
     assert "the path is ambiguous" in output
     assert "no rule matches: login" in output
+    output = explain(capsys, file, "GET", "https://a/.GIT/x.", "--user=a@example.com")
+    assert "for servers that ignore case" in output
+    assert "segment: rule 2: deny" in output
+    assert "denied by rule 2" in output
     capsys.readouterr()
 
 
