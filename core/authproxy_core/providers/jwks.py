@@ -49,6 +49,8 @@ class JwksCache:
         yield from self._fetch_once(url)
         if self._error is not None:
             raise self._error
+        if not self.has_keys:
+            raise self._unavailable()
 
     def require_keys(self, url: str) -> Flow[None]:
         """Fetch the keys if there are none; raises `KeysUnavailableError`."""

@@ -225,6 +225,8 @@ def test_lock_timeout_without_keys_is_unavailable() -> None:
     response = ask(harness, bearer(harness))
     assert_unavailable(response)
     assert "has not ended yet" in response.events[0].detail
+    with pytest.raises(FetchError, match="has not ended yet"):
+        harness.run(harness.proxy._providers["keycloak"].prepare())
 
 
 def test_provider_failure_reported_once_per_interval() -> None:
