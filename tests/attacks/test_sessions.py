@@ -71,7 +71,7 @@ class RedisStore(Store):
         return {"session_store_type": "redis", "redis_connection_url": self.server.url}
 
     def keys(self) -> set[str]:
-        return set(self.server.ask("KEYS", f"{NAME}-*").split())
+        return set(self.server.ask("KEYS", f"{NAME}-{'[0-9a-f]' * 32}").split())
 
     def move(self, source: str, target: str) -> None:
         assert "1" in self.server.ask("COPY", source, target, "REPLACE")
@@ -91,7 +91,8 @@ class SqliteStore(Store):
             return database.execute(text, values).fetchall()
 
     def keys(self) -> set[str]:
-        rows = self._execute(f"SELECT key FROM entry WHERE key LIKE '{NAME}-%'")
+        pattern = f"{NAME}-{'[0-9a-f]' * 32}"
+        rows = self._execute("SELECT key FROM entry WHERE key GLOB ?", pattern)
         return {key for (key,) in rows}
 
     def move(self, source: str, target: str) -> None:

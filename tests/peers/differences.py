@@ -407,7 +407,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     Difference(
         "of several session or login cookies of one name, the first valid one counts, "
-        "and the newest one is refreshed; a login or a sign-out expires the others",
+        "and the newest one is refreshed; a login expires the others",
         "an old cookie without `Domain` would hide the new one in every request",
         BUG,
         proof="core/sessions/test_twin_cookies.py::test_twin_session_valid_one_counts",

@@ -29,7 +29,7 @@ from .failures import (
 )
 from .loop_guard import LOOP_THRESHOLD, SIGNED_IN_THRESHOLD
 from .redirects import MAX_TARGET_BYTES
-from .state import LoginState
+from .state import ConsumedLogin, LoginState
 
 MAX_FORM_BYTES = 64 << 10  # bytes
 FINISHED_LOGIN_TTL = 3600.0  # seconds, if login states do not expire
@@ -158,7 +158,9 @@ def start_login(
     entry = context.sessions.lookup(request.headers)
     if looping and entry is None:
         cleared = context.loops.clear_counter(original.host)
-        browser = context.browser(request)
+        browser = context.sessions.browser(
+            request.headers, original.host, expires_twins=True
+        )
         if browser.present:
             cleared = (*cleared, *context.sessions.clear(browser))
         failure = login_loop_failure(looping, sent_cookie=bool(browser.present))
@@ -205,11 +207,32 @@ def callback(context: Context, provider_id: str, request: Request) -> Flow[Respo
     """Redeem the authorization code and create a session (OIDC Core §3.1.2.5).
 
     *request* came to the callback of the provider *provider_id*.
+    """
+    if request.method not in (b"GET", b"POST"):
+        return Respond(405, ((b"allow", b"GET, POST"), *NO_CACHE), b"")
+    form = yield from read_form(request)
+    state, host = form.get("state", ""), context.host(request)
+    try:
+        consumed = context.login_states.consume(request.headers, state, host=host)
+    except LoginStateError as error:
+        page = login_failed_page(context, request, login_failure(error), "/")
+        is_navigation = challenge.is_navigation(request.method, request.headers)
+        if is_navigation and form.get("code"):
+            if restarted := _restart_lost_login(context, request, state):
+                return restarted
+            if context.login_states.is_well_formed(state):
+                return _end_loop(context, request, page)
+        return page
+    response = yield from _finish_login(context, provider_id, request, form, consumed)
+    return _end_loop(context, request, response)
+
+
+def _end_loop(context: Context, request: Request, response: Respond) -> Respond:
+    """Return *response*, with status 429 if some logins in a row were denied.
 
     A gateway may turn 401 and 403 into a redirect to the sign-in page, which starts the
-    next login. After some in a row the status is 429, so the user sees the page.
+    next login. It passes 429, so the user sees the page.
     """
-    response = yield from _finish_login(context, provider_id, request)
     if response.status not in (401, 403):
         return response
     event = response.events[0]
@@ -222,21 +245,14 @@ def callback(context: Context, provider_id: str, request: Request) -> Flow[Respo
 
 
 def _finish_login(
-    context: Context, provider_id: str, request: Request
+    context: Context,
+    provider_id: str,
+    request: Request,
+    form: Mapping[str, str],
+    consumed: ConsumedLogin,
 ) -> Flow[Respond]:
-    if request.method not in (b"GET", b"POST"):
-        return Respond(405, ((b"allow", b"GET, POST"), *NO_CACHE), b"")
-    form = yield from read_form(request)
-    host = context.host(request)
-    try:
-        consumed = context.login_states.consume(
-            request.headers, form.get("state", ""), host=host
-        )
-    except LoginStateError as error:
-        return _restart_lost_login(context, request, form) or login_failed_page(
-            context, request, login_failure(error), "/"
-        )
     login, cleared = consumed.login, consumed.headers
+    host = context.host(request)
     rd = login.rd if context.redirects.allows(login.rd, host) else "/"
     try:
         _check_callback_provider(context, login, provider_id)
@@ -254,7 +270,7 @@ def _finish_login(
 
 
 def _restart_lost_login(
-    context: Context, request: Request, form: Mapping[str, str]
+    context: Context, request: Request, state: str
 ) -> Respond | None:
     """Return the redirect to a new login if the state of this one is lost.
 
@@ -263,9 +279,8 @@ def _restart_lost_login(
     """
     if not context.settings.restart_lost_logins:
         return None
-    rd = context.login_states.restart_target(form.get("state", ""))
-    is_navigation = challenge.is_navigation(request.method, request.headers)
-    if rd is None or not is_navigation or not form.get("code"):
+    rd = context.login_states.restart_target(state)
+    if rd is None:
         return None
     host = context.redirect_host(context.host(request), rd)
     if len(context.binding.offered_providers(host)) > 1:

@@ -243,6 +243,14 @@ class LoginStates:
         except LoginStateError:
             return None
 
+    def is_well_formed(self, parameter: str) -> bool:
+        """Return whether *parameter* has the form of a ``state`` parameter."""
+        try:
+            self._parse_parameter(parameter)
+        except LoginStateError:
+            return False
+        return True
+
     def consume(
         self, headers: Iterable[Header], parameter: str, *, host: str
     ) -> ConsumedLogin:

@@ -38,18 +38,19 @@ COOKIE_OCTETS = bytes(range(0x21, 0x7F)).translate(None, b'",;\\')
 class Browser(Struct, frozen=True):
     """The browser that cookies are written for: its host, and the names it sent.
 
-    ``twins`` are those that a login or a sign-out expires.
+    ``twins`` are those that a response may expire. It does so if the browser sent
+    several cookies of one name, and with ``expires_twins``, as at a login.
     """
 
     host: str
     present: tuple[bytes, ...] = ()
     twins: Twins = "none"
-    is_login: bool = False
+    expires_twins: bool = False
 
     @property
     def twins_to_expire(self) -> Twins:
-        """The twins that new cookies expire: with a refresh, only if there are any."""
-        if self.is_login or len(set(self.present)) < len(self.present):
+        """The twins that a response expires."""
+        if self.expires_twins or len(set(self.present)) < len(self.present):
             return self.twins
         return "none"
 

@@ -172,7 +172,7 @@ class Sessions:
         return newest_first(entries)
 
     def browser(
-        self, headers: Iterable[Header], host: str, *, is_login: bool = False
+        self, headers: Iterable[Header], host: str, *, expires_twins: bool = False
     ) -> Browser:
         """Return the browser that sent *headers* to *host*."""
         headers = tuple(headers)
@@ -180,7 +180,7 @@ class Sessions:
         valid = len(self._valid_entries(read_cookies(headers)))
         # Another cookie with a Domain may belong to an instance on another host.
         own = valid == count_values(present, self._name)
-        return Browser(host, present, "all" if own else "host", is_login)
+        return Browser(host, present, "all" if own else "host", expires_twins)
 
     def cookie_names(self, headers: Iterable[Header]) -> tuple[bytes, ...]:
         """Return the names of the session cookie and its parts in a request."""
@@ -340,7 +340,7 @@ class Sessions:
         `StoreError`.
         """
         headers = tuple(headers)
-        browser = self.browser(headers, host, is_login=True)
+        browser = self.browser(headers, host, expires_twins=True)
         session = msgspec.structs.replace(
             session,
             nonce=session.nonce or self._random_bytes(SESSION_NONCE_SIZE),
@@ -479,7 +479,7 @@ class Sessions:
     def clear(self, browser: Browser) -> Headers:
         """Return the Set-Cookie fields that delete the session cookie and its parts."""
         return self._writer.clear(
-            host=browser.host, present=browser.present, twins=browser.twins
+            host=browser.host, present=browser.present, twins=browser.twins_to_expire
         )
 
     def revoke(self, entry: SessionEntry) -> Flow[None]:

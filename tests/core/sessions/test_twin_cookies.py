@@ -191,10 +191,12 @@ def test_sign_out_ends_both_twins(backend: str) -> None:
 def test_twin_deletions_no_domain_for_addresses(host: str) -> None:
     harness = Harness(settings(cookie={"path": "/app"}))
     harness.log_in()
+    older = harness.jar[NAME]
+    harness.log_in()
     request = Request(
         b"GET",
         b"/oauth2/sign_out",
-        ((b"host", host.encode()), (b"cookie", NAME + b"=" + harness.jar[NAME])),
+        ((b"host", host.encode()), cookies(older, harness.jar[NAME])),
         "10.0.0.1",
     )
     response = harness.run(harness.proxy.handle(request))
