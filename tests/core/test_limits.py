@@ -412,8 +412,8 @@ def test_forwarded_for_max_hops() -> None:
         return TRUST.client(request), TRUST.client_for_rules(request)
 
     assert client(MAX_HOPS - 1) == ("192.0.2.1", "192.0.2.1")
-    # Beyond the limit, the client is the last address that was checked.
-    assert client(MAX_HOPS) == ("10.0.0.2", "10.0.0.2")
+    # Beyond the limit the client is unknown: logs get the peer, rules get no address.
+    assert client(MAX_HOPS) == ("10.0.0.1", "")
 
 
 def test_forwarded_for_max_hop_length() -> None:

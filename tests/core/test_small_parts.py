@@ -14,7 +14,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from authproxy_core import AuthProxyError, Response, Session
 from authproxy_core.access.membership import Constraints, EmailRule, email_domain
 from authproxy_core.encoding import b64url
-from authproxy_core.errors import ProviderError, SealError
+from authproxy_core.errors import ProviderError, SealError, SettingsError
 from authproxy_core.identity.claims import (
     claim_bool,
     claim_list,
@@ -37,6 +37,7 @@ from authproxy_core.sessions.codec import decode_session, encode_session
 from authproxy_core.sessions.cookies import read_cookies
 from authproxy_core.sessions.lifetimes import SessionDeadlines
 from authproxy_core.sessions.session_cache import SessionCache, SessionEntry
+from authproxy_core.settings.root import check
 from support.harness import Harness, header, rule, settings
 
 # -- email rules
@@ -82,6 +83,11 @@ def test_az01_to_az05_email_domains(
     domains: tuple[str, ...], email: str, permitted: bool
 ) -> None:
     assert EmailRule(settings(email_domains=domains)).permits(email) is permitted
+
+
+def test_email_domains_empty_entry_refused() -> None:
+    with pytest.raises(SettingsError, match="email_domains: got an empty entry"):
+        check(settings(email_domains=("company.com", "")))
 
 
 def test_authenticated_emails_allow_besides_domains() -> None:
