@@ -154,7 +154,8 @@ DIFFERENCES: tuple[Difference, ...] = (
         "separator …)",
         "the upstream may read another path than the one that was checked",
         SECURITY,
-        change=changes.ambiguous_paths,
+        proof="core/access/test_auth_bypass.py::"
+        "test_sk_ambiguous_path_matches_no_bypass_rule",
     ),
     Difference(
         "`skip_auth_preflight` applies to CORS preflights (`Origin` and "
@@ -234,7 +235,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "a rewritten path with a `..` segment gets 400",
         "the path could leave the upstream's `rewriteTarget`",
         SECURITY,
-        proof="core/upstreams/test_rewriting.py::test_rewrite_out_of_target_raises",
+        change=changes.rewritten_dots,
     ),
     Difference(
         "a gateway on a unix socket is trusted only if `trusted_proxy_ips` is empty or "
