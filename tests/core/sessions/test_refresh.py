@@ -21,6 +21,7 @@ def refreshing() -> Harness:
     harness.log_in()
     harness.idp.requests.clear()
     harness.locks.clear()
+    harness.events.clear()
     return harness
 
 
