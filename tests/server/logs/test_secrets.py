@@ -158,7 +158,7 @@ def _use(browser: Browser, provider: Recorder) -> None:
     browser.get("/oauth2/callback?error=denied&state=canary-state-2")
     browser.get("/page?rd=https%3A%2F%2Fa%2F%3Fcode%3Dcanary-in-rd")
     config.id_token_claims["nonce"] = "canary-nonce-1"
-    assert browser.log_in("alice") == 429  # the third denied login in a row
+    assert browser.log_in("alice") == 403
     del config.id_token_claims["nonce"]
     config.id_token_filter = lambda token: token + "canary"
     assert browser.log_in("alice") == 500
