@@ -79,7 +79,7 @@ def authenticate(
 
 
 def with_rejection(decision: Decision, rejected: Rejection | None) -> Decision:
-    """Return *decision* with the events and, if it is 401, the challenge of *rejected*.
+    """Return *decision* with the events and, for 401, the challenge of *rejected*.
 
     The lines of these events in the auth log have the client's address.
     """

@@ -1,4 +1,4 @@
-"""Requested authentication: ``acr_values``, ``max_age`` and ``prompt`` (OIDC Core §3.1.2.1).
+"""Requested authentication: acr_values, max_age, prompt (OIDC Core §3.1.2.1).
 
 A provider may ignore these parameters, so the ID token must show that it did not.
 """

@@ -1,4 +1,4 @@
-"""Types of JWTs: an ID, bearer or logout token never replaces another (RFC 8725 §3.11).
+"""Types of JWTs: no kind of token passes for another (RFC 8725 §3.11).
 
 Two values carry the type: the header parameter ``typ``, and the claim ``typ`` of
 Keycloak. Either may be missing.
@@ -18,7 +18,7 @@ KEYCLOAK_TYPES = frozenset({"bearer", "dpop", "id", "logout", "offline", "refres
 
 
 class TokenUse(Struct, frozen=True):
-    """What a token is used for: the accepted lower-case values of the two types."""
+    """A use of tokens: the accepted lower-case values of its two types."""
 
     header_types: frozenset[str]
     claim_types: frozenset[str]

@@ -321,7 +321,7 @@ def _line_of(text: str, name: str) -> str:
 def _reject_unknown_variables(
     options: ResolvedOptions, environ: Mapping[str, str], alpha_path: str
 ) -> None:
-    """Report variables of no option: oauth2-proxy ignores them, and what they restrict.
+    """Report variables of no option; oauth2-proxy ignores them silently.
 
     Empty ones set nothing. Variables of services, and those that the alpha file contains,
     are left out.
