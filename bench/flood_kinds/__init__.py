@@ -1,0 +1,1 @@
+"""Floods of `bench/floods.py`: attacks, targets and a well-behaved client."""
