@@ -69,6 +69,25 @@ def read_cookies(headers: Iterable[Header]) -> list[tuple[bytes, bytes]]:
     return pairs
 
 
+def first_cookie_value(headers: Iterable[Header], prefix: bytes) -> bytes | None:
+    """Return the unchecked value of the first cookie ``NAME=``, which is *prefix*.
+
+    It is for a lookup among known values: two searches instead of parsing all cookies.
+    None does not mean that there is no such cookie.
+    """
+    for name, field in headers:
+        if name == b"cookie":
+            at = field.find(prefix)
+            if at < 0:
+                continue
+            if at and field[at - 1 : at] != b";" and field[at - 2 : at] != b"; ":
+                return None
+            start = at + len(prefix)
+            end = field.find(b";", start)
+            return field[start:] if end < 0 else field[start:end]
+    return None
+
+
 def _read_field(field: bytes, pairs: list[tuple[bytes, bytes]]) -> None:
     # Finding the semicolons one by one is faster than split(), which walks byte by byte.
     unambiguous = _is_unambiguous(field)
@@ -147,6 +166,14 @@ def login_cookie_name(name: bytes) -> bytes:
         if not number.isdigit():
             return b""
     return name if name.endswith(LOGIN_SUFFIX) else b""
+
+
+def is_session_or_login_cookie(present: bytes, name: bytes) -> bool:
+    """Return whether *present* is the session cookie *name*, a part, or a login cookie."""
+    if not present.startswith(name):  # the usual case
+        return False
+    login = login_cookie_name(present)
+    return is_cookie_or_part(present, name) or login.startswith(name + b"_")
 
 
 def candidate_values(cookies: Cookies, name: bytes, max_parts: int) -> list[bytes]:

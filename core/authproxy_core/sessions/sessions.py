@@ -25,9 +25,10 @@ from .cookies import (
     CookieWriter,
     candidate_values,
     count_values,
+    first_cookie_value,
     is_cookie_or_part,
+    is_session_or_login_cookie,
     join_cookie_parts,
-    login_cookie_name,
     read_cookies,
 )
 from .formats import (
@@ -73,6 +74,7 @@ class Sessions:
         self._providers = frozenset(provider_ids)
         self._default_provider = provider_ids[0]
         self._name = settings.cookie.name.encode()
+        self._cookie_prefix = self._name + b"="
         self._has_store = settings.sessions.shared or settings.sessions.needs_store
         self._revocable = settings.sessions.revocable
         self._writer = CookieWriter(settings.cookie.name, settings.cookie)
@@ -120,12 +122,17 @@ class Sessions:
 
     # -- reading without I/O
 
-    def lookup(self, headers: Iterable[Header]) -> SessionEntry | None:
+    def lookup(self, headers: Sequence[Header]) -> SessionEntry | None:
         """Return the session in a request's cookies; None without a valid one.
 
         Checks the seal and the expiry, but neither staleness nor access rules. An entry
         that needs it must be passed to `load`.
         """
+        value = first_cookie_value(headers, self._cookie_prefix)
+        if value is not None:
+            entry = self._cache.get(value)
+            if entry is not None and self._clock() < entry.ends_at:
+                return entry
         cookies = read_cookies(headers)
         value = join_cookie_parts(cookies, self._name, self._cookie.max_parts)
         if value is None:
@@ -175,8 +182,7 @@ class Sessions:
         self, headers: Iterable[Header], host: str, *, expires_twins: bool = False
     ) -> Browser:
         """Return the browser that sent *headers* to *host*."""
-        headers = tuple(headers)
-        present = self.cookie_names(headers)
+        present = self.cookie_names(headers := tuple(headers))
         valid = len(self._valid_entries(read_cookies(headers)))
         # Another cookie with a Domain may belong to an instance on another host.
         own = valid == count_values(present, self._name)
@@ -189,11 +195,7 @@ class Sessions:
 
     def is_session_cookie(self, name: bytes) -> bool:
         """Return whether *name* is a session cookie, a part, or a login state cookie."""
-        if not name.startswith(self._name):  # the usual case
-            return False
-        return is_cookie_or_part(name, self._name) or (
-            login_cookie_name(name).startswith(self._name + b"_")
-        )
+        return is_session_or_login_cookie(name, self._name)
 
     def parse_cookie(self, value: bytes) -> SessionEntry | None:
         """Return the entry of a whole cookie value; None if the value is invalid."""
@@ -204,8 +206,7 @@ class Sessions:
         if isinstance(found, Ticket):
             if not self._has_store:
                 return None
-            expire = self._cookie.expire
-            ends_at = issued_at + expire if expire else inf
+            ends_at = issued_at + (self._cookie.expire or inf)
             return SessionEntry(
                 EMPTY_SESSION,
                 value,

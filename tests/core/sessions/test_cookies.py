@@ -12,6 +12,7 @@ from authproxy_core.errors import SealError
 from authproxy_core.messages import Headers
 from authproxy_core.sessions.cookies import (
     CookieWriter,
+    first_cookie_value,
     join_cookie_parts,
     read_cookies,
 )
@@ -159,6 +160,33 @@ def test_read_cookies_valid_pairs_of_browser(jar: dict[str, str]) -> None:
     assert read(line) == [
         (name.encode(), value.encode()) for name, value in valid.items()
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        (b"_oauth2_proxy=x", b"x"),
+        (b"_oauth2_proxy=x; a=1", b"x"),
+        (b"a=1;_oauth2_proxy=x;b=2", b"x"),
+        (b"a=1; _oauth2_proxy=x; _oauth2_proxy=y", b"x"),
+        (b"a=1;  _oauth2_proxy=x", None),
+        (b"a_oauth2_proxy=x; _oauth2_proxy=y", None),
+        (b"_oauth2_proxy_0=x", None),
+        (b"a=1", None),
+    ],
+)
+def test_first_cookie_value_of_one_field(line: bytes, value: bytes | None) -> None:
+    assert first_cookie_value([(b"cookie", line)], NAME + b"=") == value
+    fields = [(b"x", NAME + b"=0"), (b"cookie", b"a=1"), (b"cookie", line)]
+    assert first_cookie_value(fields, NAME + b"=") == value
+
+
+@given(st.lists(st.text('ab=; ,"\t').map(str.encode), max_size=3))
+def test_first_cookie_value_valid_is_that_of_parsed_cookies(texts: list[bytes]) -> None:
+    value = first_cookie_value([(b"cookie", text) for text in texts], b"a=")
+    cookies = read(*texts)
+    if value is not None and (b"a", value) in cookies:
+        assert join_cookie_parts(cookies, b"a", 10) == value
 
 
 # joining
