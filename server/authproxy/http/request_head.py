@@ -13,6 +13,7 @@ which raises the precise error.
 from __future__ import annotations
 
 import re
+from typing import TypeAlias
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from msgspec import Struct
@@ -42,6 +43,10 @@ FORBIDDEN_METHODS = frozenset({b"CONNECT", b"DEBUG", b"TRACE", b"TRACK"})
 MAX_HOST_BYTES = 300
 MAX_CACHED_HOSTS = 1024
 _hosts: BoundedCache[bytes, str] = BoundedCache(MAX_CACHED_HOSTS)  # valid Host values
+MAX_CACHED_LINES, MAX_CACHED_LINE_BYTES = 1024, 256
+RequestLine: TypeAlias = tuple[bytes, bytes, int, bytes | None]
+# Method, target, minor version and authority by the valid request line.
+_request_lines: BoundedCache[bytes, RequestLine] = BoundedCache(MAX_CACHED_LINES)
 
 
 class HeadError(Exception):
@@ -184,20 +189,8 @@ def check_head(data: bytes, headers: list[Header], limits: Limits) -> RequestHea
     *data* starts with the request line; *headers* are the parsed fields. Raises
     `HeadError`.
     """
-    line = data[: data.find(b"\r\n")].split(b" ")
-    if len(line) != 3:
-        raise HeadError(400, "malformed request line")
-    method, target, version = line
-    if not METHOD.fullmatch(method):
-        raise HeadError(400, "malformed method")
-    minor = MINOR_VERSIONS.get(version)
-    if minor is None:
-        raise HeadError(400, "unsupported protocol version")
-    if method in FORBIDDEN_METHODS:
-        raise HeadError(405, f"method {method.decode()}")
-    authority = None
-    if target[:1] != b"/" or not VISIBLE.fullmatch(target):
-        target, authority = normalize_target(method, target)
+    line = data[: data.find(b"\r\n")]
+    method, target, minor, authority = _request_lines.get(line) or _parse_line(line)
     if len(target) > limits.target_bytes:
         raise HeadError(414, f"request target of {len(target)} bytes")
     if len(headers) > limits.header_count:
@@ -230,6 +223,28 @@ def check_head(data: bytes, headers: list[Header], limits: Limits) -> RequestHea
             raise HeadError(417, "unknown expectation")
         head.expects_continue = head.length != 0
     return head
+
+
+def _parse_line(line: bytes) -> RequestLine:
+    """Return the checked parts of a request line. Raises `HeadError`."""
+    parts = line.split(b" ")
+    if len(parts) != 3:
+        raise HeadError(400, "malformed request line")
+    method, target, version = parts
+    if not METHOD.fullmatch(method):
+        raise HeadError(400, "malformed method")
+    minor = MINOR_VERSIONS.get(version)
+    if minor is None:
+        raise HeadError(400, "unsupported protocol version")
+    if method in FORBIDDEN_METHODS:
+        raise HeadError(405, f"method {method.decode()}")
+    authority = None
+    if target[:1] != b"/" or not VISIBLE.fullmatch(target):
+        target, authority = normalize_target(method, target)
+    parsed = method, target, minor, authority
+    if len(line) > MAX_CACHED_LINE_BYTES:
+        return parsed
+    return _request_lines.put(line, parsed)
 
 
 def _check_host(host: bytes) -> str:

@@ -147,6 +147,7 @@ class TextFormatter:
         self._resolver = ClientResolver(core)
         self._agents: BoundedCache[bytes, str] = BoundedCache(CACHE_BYTES)
         self._users: BoundedCache[str, str] = BoundedCache(CACHE_BYTES)
+        self._targets: BoundedCache[bytes, str] = BoundedCache(CACHE_BYTES)
         self._request_format = settings.request_format and compile_format(
             "request_logging_format", settings.request_format, REQUEST_FIELDS
         )
@@ -172,14 +173,7 @@ class TextFormatter:
     def request(self, record: RequestRecord) -> str:
         """Return the request log line of a finished request."""
         head, request = record.head, record.request
-        target = head.target
-        if b"?" in target or b"%" in target:
-            target = redact(target)
-        uri = target.decode("ascii")
-        if len(uri) > MAX_TEXT_LENGTH:
-            uri = clip(uri)
-        if '"' in uri or "\\" in uri:
-            uri = quote(uri)[1:-1]
+        uri = self._targets.get(head.target) or self._target(head.target)
         client, host = self._resolver.client(record), self._resolver.host(record)
         user = self._user(record.user) if record.user else "-"
         agent = self._agent(head)
@@ -211,6 +205,20 @@ class TextFormatter:
                 status, clip(escape_unprintable(event_message(event, status))), trace_id_of(head) or "-",
             )
         )  # fmt: skip
+
+    def _target(self, target: bytes) -> str:
+        """Return the text of a request target without credentials."""
+        has_query = b"?" in target
+        uri = (redact(target) if has_query or b"%" in target else target).decode(
+            "ascii"
+        )
+        if len(uri) > MAX_TEXT_LENGTH:
+            uri = clip(uri)
+        if '"' in uri or "\\" in uri:
+            uri = quote(uri)[1:-1]
+        if not has_query:  # most queries do not come again
+            self._targets.put(target, uri, len(target) + ENTRY_BYTES)
+        return uri
 
     def _agent(self, head: RequestHead) -> str:
         value = head.fields.get(b"user-agent", b"")

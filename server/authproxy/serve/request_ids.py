@@ -8,36 +8,42 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Callable
 
 SENT_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 IDS_PER_DRAW = 256
 ID_BYTES = 16
-VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+# Version 4 and variant 10 (RFC 9562 §5.4) replace six of the random bits.
+RANDOM_BITS = b"\xff" * 6 + b"\x0f\xff\x3f" + b"\xff" * 7
+FIXED_BITS = bytes(6) + b"\x40\0\x80" + bytes(7)
+RANDOM_MASK = int.from_bytes(RANDOM_BITS * IDS_PER_DRAW)
+FIXED_MASK = int.from_bytes(FIXED_BITS * IDS_PER_DRAW)
+GROUPS = struct.Struct("8s4s4s4s12s" * IDS_PER_DRAW)  # of hexadecimal digits
+TEXTS = b"%b-%b-%b-%b-%b " * IDS_PER_DRAW
 
 
 class RequestIds:
     """Source of request IDs; create it after forking, else workers share the IDs."""
 
-    __slots__ = ("_at", "_pool", "_random")
+    __slots__ = ("_pool", "_random")
 
     def __init__(self, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         self._random = random_bytes
-        self._pool = ""
-        self._at = 0
+        self._pool: list[str] = []
 
     def generate(self) -> str:
         """Return a new random UUID, version 4 (RFC 9562 §5.4)."""
-        at = self._at
-        if at >= len(self._pool):
-            self._pool = self._random(IDS_PER_DRAW * ID_BYTES).hex()
-            at = 0
-        self._at = at + 2 * ID_BYTES
-        text = self._pool[at : at + 2 * ID_BYTES]
-        return (
-            f"{text[:8]}-{text[8:12]}-4{text[13:16]}"
-            f"-{VARIANTS[text[16]]}{text[17:20]}-{text[20:]}"
-        )
+        if not self._pool:
+            self._pool = self._draw()
+        return self._pool.pop()
+
+    def _draw(self) -> list[str]:
+        """Return new IDs, made together because that takes a third of the time."""
+        size = IDS_PER_DRAW * ID_BYTES
+        bits = int.from_bytes(self._random(size)) & RANDOM_MASK | FIXED_MASK
+        digits = bits.to_bytes(size).hex().encode()
+        return (TEXTS % GROUPS.unpack(digits)).decode().split()
 
     def choose(self, sent: bytes | None) -> str:
         """Return the *sent* ID if it is valid, else a new one."""
