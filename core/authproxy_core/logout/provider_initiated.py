@@ -23,6 +23,7 @@ from ..oidc.logout_token import LogoutToken
 from ..pages.challenge import JSON_HEADERS, NO_STORE
 from ..pages.pages import NO_CACHE
 from ..providers.base import Provider
+from ..providers.endpoints import check_algorithm
 from ..request.forms import parse_form
 from ..session import Session
 from ..sessions.formats import sid_of
@@ -59,6 +60,9 @@ def back_channel(context: Context, request: Request) -> Flow[Decision]:
         token = yield from _read_logout_token(request)
         provider = _find_provider(context, token)
         logout = yield from provider.verify_logout_token(token)
+        # After the signature, so only tokens of the provider cause store operations.
+        known = yield from context.sessions.index.algorithms(provider.id)
+        check_algorithm(token, provider.settings, known)
         key = _replay_key(context, provider, logout)
         if (yield from Load(key)) is not None:
             raise TokenError("the logout token was used before", reason="replay")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
 
-from ..errors import ProviderError, SettingsError
-from ..oidc.jwt import ALGORITHMS, KeySet, parse_public_keys
+from ..errors import ProviderError, SettingsError, TokenError
+from ..oidc.jwt import ALGORITHMS, KeySet, parse_public_keys, token_algorithm
 from ..oidc.protocol import Metadata, with_query
 from ..settings.provider_types import PROVIDER_TYPES
 from ..settings.root import ProviderSettings
@@ -81,6 +81,24 @@ def allowed_algorithms(
             hint="set oidc_enabled_signing_algs to the algorithm of the provider",
         )
     return tuple(both)
+
+
+def check_algorithm(
+    token: str, settings: ProviderSettings, known: Collection[str]
+) -> None:
+    """Raise `TokenError` unless *token* has a configured or *known* algorithm.
+
+    *known* are those of the client's ID tokens, fewer than the provider advertises
+    (Core §12.2, Back-Channel Logout §2.6). Without either, any algorithm is accepted.
+    """
+    accepted = settings.signing_algs or known
+    if accepted and token_algorithm(token) not in accepted:
+        raise TokenError(
+            "the token's signing algorithm is not that of the client's ID tokens",
+            reason="algorithm",
+            hint="if the provider's algorithm has changed, list the old and the new one "
+            "in oidc_enabled_signing_algs",
+        )
 
 
 def logout_url(endpoint: str, client_id: str, id_token: str, return_to: str) -> str:

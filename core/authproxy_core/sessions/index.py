@@ -2,10 +2,12 @@
 
     NAME-index:all                                        sets of 32-digit IDs
     NAME-index:sub:HASH, :sid:HASH, :name:HASH
+    NAME-index:alg:HASH                                   a set of algorithms
     NAME-info:ID                                          a sealed `SessionInfo`
 
 The ID is the one of the session's ticket. It is not a secret: the session is sealed with
-the ticket's secret. User names are hashed in keys and sealed in records.
+the ticket's secret. User names are hashed in keys and sealed in records. The algorithms
+are those of the ID tokens of all sessions at a provider, also of sessions in cookies.
 
 The methods `find` and `revoke` are for the command line, which has the settings and a
 store but no running proxy.
@@ -22,6 +24,7 @@ from msgspec import Struct
 
 from ..effects import Add, Delete, Flow, LoadAll, Members, Remove, Save
 from ..errors import SealError
+from ..oidc.jwt import token_algorithm
 from ..session import Session
 from ..settings.credentials import HTPASSWD
 from ..settings.root import Settings
@@ -99,6 +102,8 @@ class SessionIndex:
             settings, clock=clock, random_bytes=random_bytes
         )
         self._lifetimes = Lifetimes(settings)
+        self._notes_algorithms = settings.logout.back_channel
+        self._noted: dict[tuple[str, str], float] = {}  # algorithms and times
         self.revocations = Revocations(settings, self._formats, clock)
 
     # -- keys
@@ -155,6 +160,33 @@ class SessionIndex:
         return (before.created_at - login_at) // period != (
             after.created_at - login_at
         ) // period
+
+    def note_algorithm(self, session: Session) -> Flow[None]:
+        """Add the algorithm of the session's ID token, for logout tokens.
+
+        Each process adds it once per period, so it outlives the sessions. Raises
+        `StoreError`.
+        """
+        algorithm = token_algorithm(session.id_token)
+        if not (self._notes_algorithms and algorithm):
+            return
+        now, lifetime = self._clock(), self._lifetimes.max_lifetime
+        noted = (session.provider, algorithm)
+        if now - self._noted.get(noted, float("-inf")) < lifetime:
+            return
+        key = self._set_keys("alg", session.provider)[0]
+        yield from Add(key, algorithm.encode(), 2 * lifetime)
+        self._noted[noted] = now
+
+    def algorithms(self, provider: str) -> Flow[frozenset[str]]:
+        """Return the signing algorithms of the ID tokens of the sessions at *provider*.
+
+        Empty if no session was created. Raises `StoreError`.
+        """
+        found: set[bytes] = set()
+        for key in self._set_keys("alg", provider):
+            found.update((yield from Members(key)))
+        return frozenset(member.decode("ascii", "replace") for member in found)
 
     def revoke_ticket(self, ticket: Ticket) -> Flow[None]:
         """Delete the session of a ticket. Raises `StoreError`."""

@@ -240,6 +240,72 @@ def test_lo22_malformed_logout_token_causes_no_key_fetch() -> None:
     assert scene.idp.count("jwks") <= 1
 
 
+@kinds
+@pytest.mark.parametrize("number", [0, 1])
+def test_logout_token_of_another_algorithm_than_sessions_rejected(
+    kind: str, number: int
+) -> None:
+    """Also in a process that has verified no ID token."""
+    scene = Scene(kind)
+    scene.idp.config.signing_alg = "ES256"
+    response = scene.send(scene.idp.logout_token("alice"), number)
+    assert response.status == 400
+    [event] = response.events
+    assert event.reason == "algorithm"
+    assert scene.valid_sessions() == {"alice", "alice-again", "bob"}
+    scene.idp.config.signing_alg = "RS256"
+    assert scene.send(scene.idp.logout_token("alice"), number).status == 200
+    assert scene.valid_sessions() == {"bob"}
+
+
+@kinds
+def test_logout_token_after_change_of_algorithm_accepted(kind: str) -> None:
+    """The sessions have both algorithms then."""
+    scene = Scene(kind)
+    scene.idp.config.signing_alg = "ES256"
+    scene.fleet[0].log_in("bob", scene.jars["bob"])
+    scene.fleet.clock.now += 1
+    assert scene.send(scene.idp.logout_token("alice"), 1).status == 200
+    assert scene.valid_sessions() == {"bob"}
+
+
+def test_logout_token_without_sessions_may_have_any_advertised_algorithm() -> None:
+    fleet = Fleet(settings(sessions=KINDS["cookie"], logout=CHANNELS))
+    fleet.idp.config.signing_alg = "ES256"
+    fleet.harness.body = b"logout_token=" + fleet.idp.logout_token("alice").encode()
+    request = fleet.harness.request("/oauth2/backchannel-logout", FORM, method=b"POST")
+    assert fleet[0].run(fleet[0].proxy.handle(request)).status == 200
+
+
+@kinds
+def test_logout_token_configured_algorithms_count(kind: str) -> None:
+    scene = Scene(kind, provider={"signing_algs": ("RS256", "ES256")})
+    scene.idp.config.signing_alg = "ES256"
+    assert scene.send(scene.idp.logout_token("alice"), 1).status == 200
+    assert scene.valid_sessions() == {"bob"}
+
+
+def test_algorithm_of_sessions_saved_once_per_period() -> None:
+    """It outlives the sessions, and costs no store operation per login."""
+    scene = Scene("cookie")
+    adds = scene.fleet.store.count(Add)
+    assert adds == 1
+    scene.fleet[0].log_in("bob", {})
+    assert scene.fleet.store.count(Add) == adds
+    scene.fleet.clock.now += 7 * 86400
+    scene.fleet[0].log_in("bob", {})
+    assert scene.fleet.store.count(Add) == adds + 1
+
+
+def test_forged_logout_tokens_cause_no_store_operation() -> None:
+    scene = Scene("cookie")
+    scene.fleet.store.seen.clear()
+    token = scene.idp.logout_token("alice")
+    for forged in ("a.b.c", token[:-8] + "AAAAAAAA"):
+        assert scene.send(forged).status == 400
+    assert not scene.fleet.store.seen
+
+
 def test_logout_token_with_rotated_key_fetches_keys() -> None:
     scene = Scene("ticket")
     scene.idp.rotate_keys()
