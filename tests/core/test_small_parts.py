@@ -104,8 +104,8 @@ def test_authenticated_emails_allow_besides_domains() -> None:
 
 def test_constraints_with_invalid_email() -> None:
     session = Session(email="a b@c", groups=("g",))
-    assert Constraints().permits(session)
-    assert not Constraints(email_domains=()).permits(session)
+    assert Constraints().unmet(session) == ""
+    assert Constraints(email_domains=()).unmet(session) == "allowed_email_domains"
     assert email_domain("a b@c") is None
 
 

@@ -254,7 +254,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "test_lg02_callback_with_wrong_state_does_not_redeem",
     ),
     Difference(
-        "`azp`, `at_hash`, `iat` and `sub` of ID tokens and `sub` of userinfo are "
+        "`azp`, `at_hash`, `c_hash`, `iat` and `sub` of ID tokens and `sub` of userinfo are "
         "validated",
         "OpenID Connect Core",
         SECURITY,
@@ -363,7 +363,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     Difference(
         "failed logins that a client alone can cause (another login's code, no code, a "
-        "wrong `iss` or nonce) get 400 or 403 instead of 500",
+        "wrong `iss` or nonce, an account without an email address) get 400 or 403 instead of 500",
         "they are not server errors, and would trigger alerts",
         BUG,
         proof="core/login/test_callback.py::test_callback_with_foreign_code_is_forbidden",
@@ -376,12 +376,33 @@ DIFFERENCES: tuple[Difference, ...] = (
         proof="core/providers/test_keys.py::test_bearer_without_keys_is_unavailable",
     ),
     Difference(
-        "refreshed ID tokens and logout tokens must have the signing algorithm of the "
-        "client's ID tokens; ID, bearer and logout tokens are told apart by `typ`",
-        "one kind of token must not replace another (RFC 8725 §3.11)",
+        "a refresh whose ID token has another signing algorithm than the session's ID "
+        "token ends the session: the user signs in again",
+        "a provider may sign with weaker algorithms for other clients (OpenID Connect "
+        "Core §12.2)",
+        "`oidc_enabled_signing_algs` with the old and the new algorithm",
+        proof="core/providers/test_token_types.py::"
+        "test_refreshed_id_token_of_another_algorithm_ends_session",
+    ),
+    Difference(
+        "logout tokens must have a signing algorithm of the sessions' ID tokens",
+        "only the client's algorithm can be expected (Back-Channel Logout §2.6)",
         "`oidc_enabled_signing_algs` with all algorithms",
+        proof="core/logout/test_logout.py::"
+        "test_logout_token_of_another_algorithm_than_sessions_rejected",
+    ),
+    Difference(
+        "ID, bearer and logout tokens are told apart by `typ`",
+        "one kind of token must not replace another (RFC 8725 §3.11)",
+        SECURITY,
         proof="core/providers/test_token_types.py::"
         "test_header_type_of_another_use_rejected",
+    ),
+    Difference(
+        "an email claim that is a list, an object or a boolean denies the login",
+        "its JSON text would be an address, the same one for several users",
+        SECURITY,
+        proof="core/login/test_claims.py::test_email_claim_of_other_type_rejected",
     ),
     Difference(
         "email addresses that `bitbucket`, `digitalocean` or `keycloak` report as "

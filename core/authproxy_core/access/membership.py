@@ -91,18 +91,19 @@ class Constraints(Struct, frozen=True):
     email_domains: tuple[ListedHost, ...] | None = None
     misspelled: tuple[str, ...] = ()
 
-    def permits(self, session: Session) -> bool:
-        """Return whether *session* satisfies every constraint."""
+    def unmet(self, session: Session) -> str:
+        """Return the name of a constraint that *session* does not satisfy, or ""."""
         if self.groups is not None and self.groups.isdisjoint(session.groups):
-            return False
+            return "allowed_groups"
         if self.emails is not None and session.email not in self.emails:
-            return False
+            return "allowed_emails"
         if self.email_domains is None:
-            return True
+            return ""
         domain = email_domain(session.email)
-        return domain is not None and any(
+        satisfied = domain is not None and any(
             entry.matches(domain, "") for entry in self.email_domains
         )
+        return "" if satisfied else "allowed_email_domains"
 
 
 def parse_constraints(query: bytes) -> Constraints:

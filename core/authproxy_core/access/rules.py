@@ -34,6 +34,7 @@ from .matchers import MatchResult, RequestMatcher, UserMatcher
 MAX_CACHED_RESULTS = 4096  # hosts, methods and paths, or sets of forwarded headers
 MAX_CACHED_BYTES = 512  # bytes of a path or of forwarded headers worth caching
 MAX_AMBIGUOUS_BYTES = 4096  # bytes of an ambiguous path whose variants are computed
+MAX_DESCRIBED_LENGTH = 512  # characters of a URL in the log
 MAX_DECODINGS = 3  # percent-decodings that a chain of servers may apply
 # Set by the forward-auth endpoint. No client can send it: ":" is not a token character.
 TAIL_FIELD = b":original-uri"
@@ -387,6 +388,18 @@ class AccessRules:
         )
         self._last = (request, result)
         return result
+
+    def describe(self, request: Request) -> str:
+        """Return method, host and path that the rules match for *request*, for the log."""
+        path = request.target.partition(b"?")[0]
+        if path in self._auth_endpoints:
+            tail = first_header(request.headers, TAIL_FIELD) or b""
+            original = self._trust.find_original(request, tail).original
+            method, path = original.method, path_of(original.uri)
+        else:
+            original, method = self._trust.original(request), request.method
+        text = f"{method.decode('latin-1')} {original.host}{path.decode('latin-1')}"
+        return text[:MAX_DESCRIBED_LENGTH]
 
     def _evaluate_proxied(self, request: Request) -> RuleResult:
         """Evaluate the rules for the method and path that the upstream will receive."""

@@ -15,9 +15,11 @@ from ..access.rules import AccessRules
 from ..login.flow import raw_query
 from ..messages import Event, Request, Respond
 from ..pages import challenge
+from ..request.forms import constraints
 from ..session import Session
 
 MAX_NAME_LENGTH = 100  # characters of a parameter name in the log
+MAX_VALUES_LENGTH = 200  # characters of a constraint's values in the log
 
 
 class Requirements:
@@ -35,7 +37,6 @@ class Requirements:
         self._auth_queries = tuple(
             f"{path}?".encode() for path in auth_endpoints(prefix)
         )
-        self._forbidden = replace(challenge.forbidden_response(), reusable=True)
 
     def check(self, request: Request, session: Session) -> Respond | None:
         """Return 403 if *session* does not meet the requirements, else None.
@@ -45,16 +46,17 @@ class Requirements:
         if self._rules is not None:
             result = self._rules.evaluate(request)
             if not result.permits(session):
-                return _denied(session.name, result.reason(session))
+                return self._denied(request, session.name, result.reason(session))
         if b"?" not in request.target:
             return None
         # Forwarded requests have too many queries to search all of them.
         is_auth = request.target.startswith(self._auth_queries)
         cache = self._auth_constraints if is_auth else self._constraints
-        constraints = cache.get(raw_query(request))
-        if constraints.misspelled:
-            return _misspelled(session.name, constraints.misspelled[0])
-        return None if constraints.permits(session) else self._forbidden
+        parsed = cache.get(raw_query(request))
+        if parsed.misspelled:
+            return _misspelled(session.name, parsed.misspelled[0])
+        unmet = parsed.unmet(session)
+        return _unmet(session.name, unmet, request) if unmet else None
 
     def requires_session(self, request: Request) -> bool:
         """Return whether a rule requires a login, so that no bypass option applies."""
@@ -68,11 +70,24 @@ class Requirements:
         if self._rules is None:
             return None
         result = self._rules.evaluate(request)
-        return _denied("", result.reason()) if result.policy == "deny" else None
+        if result.policy != "deny":
+            return None
+        return self._denied(request, "", result.reason())
+
+    def _denied(self, request: Request, user: str, rules: str) -> Respond:
+        assert self._rules is not None  # noqa: S101
+        named = f"user {user}, " if user else ""
+        detail = f"denied by {rules}; {named}request {self._rules.describe(request)}"
+        return _forbidden(Event("denied", user, "rule", detail))
 
 
-def _denied(user: str, rules: str) -> Respond:
-    return _forbidden(Event("denied", user, "rule", f"denied by {rules}"))
+def _unmet(user: str, name: str, request: Request) -> Respond:
+    values = ",".join(constraints(raw_query(request), (name,))[name])
+    detail = (
+        f"the query requires {name}={values[:MAX_VALUES_LENGTH]!r}, which the user {user} "
+        "does not satisfy"
+    )
+    return _forbidden(Event("denied", user, "query", detail))
 
 
 def _misspelled(user: str, name: str) -> Respond:

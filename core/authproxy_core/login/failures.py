@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct
 
 from ..errors import (
@@ -14,7 +16,12 @@ from ..errors import (
     TokenError,
 )
 from ..messages import Event
-from ..oidc.protocol import safe_error_code
+from ..oidc.provider_errors import (
+    authorization_hint,
+    error_text,
+    safe_description,
+    safe_error_code,
+)
 
 
 class Failure(Struct, frozen=True):
@@ -124,6 +131,11 @@ PAGES_BY_REASON = {
         "Your account has no email address at the identity provider. Ask your "
         "administrator to add one, then try again.",
     ),
+    "email_invalid": (
+        FAILED,
+        "Your account does not have exactly one email address at the identity provider. "
+        "Ask your administrator to correct it, then try again.",
+    ),
     "email_unverified": (
         FAILED,
         "Your email address is not verified. Verify it at the identity provider, then "
@@ -149,6 +161,11 @@ PAGES_BY_REASON = {
     "clock_skew": (FAILED, f"The token is not valid yet. {CLOCKS_DIFFER}"),
     "invalid_client": (FAILED, CREDENTIALS_REJECTED),
     "unauthorized_client": (FAILED, CREDENTIALS_REJECTED),
+    "invalid_scope": (
+        FAILED,
+        "The identity provider does not know a scope that this application requests. "
+        f"An administrator must add it there. {CONTACT_ADMIN}",
+    ),
     "session_too_large": (
         FAILED,
         f"Your account data is too large for a session cookie. {CONTACT_ADMIN}",
@@ -165,9 +182,13 @@ STATUSES = {
     "callback_issuer": 403,
     "invalid_grant": 403,
     "bad_verification_code": 403,
+    "invalid_request": 403,
+    "token_endpoint_rejected": 403,
     "nonce": 403,
     "acr": 403,
     "auth_time": 403,
+    "email_missing": 403,
+    "email_invalid": 403,
     # As in oauth2-proxy 7.15.6.
     "audience": 403,
     "authorized_party": 403,
@@ -209,16 +230,21 @@ def login_failure(error: AuthProxyError) -> Failure:
     )
 
 
-def provider_error_failure(code: str) -> Failure:
-    """Return the page and the event for an OAuth *error* in the callback.
+def provider_error_failure(
+    form: Mapping[str, str], *, redirect_uri: str, scope: str
+) -> Failure:
+    """Return the page and the event for an OAuth error in the callback's *form*.
 
-    *code* is the ``error`` parameter of RFC 6749 §4.1.2.1, as received.
+    *redirect_uri* and *scope* are those of the authorization request. See RFC 6749
+    §4.1.2.1; the description is for the log only.
     """
-    code = safe_error_code(code)
+    code = safe_error_code(form["error"])
+    description = safe_description(form.get("error_description"))
     other = f"The identity provider returned an error ({code}). Try again. "
     title, message = PAGES_BY_REASON.get(code, (FAILED, other + CONTACT_ADMIN))
-    detail = f"the identity provider returned the error {code!r}"
-    return _failure(403, title, message, code, detail)
+    detail = f"the identity provider returned the error {error_text(code, description)}"
+    hint = authorization_hint(code, description, redirect_uri=redirect_uri, scope=scope)
+    return _failure(403, title, message, code, f"{detail}; {hint}" if hint else detail)
 
 
 def target_too_long_failure(limit: int) -> Failure:

@@ -260,7 +260,9 @@ def _finish_login(
         provider = _check_callback_issuer(context, login, form)
         yield from _claim_login(context, login)
         if form.get("error"):
-            failure = provider_error_failure(form["error"])
+            failure = provider_error_failure(
+                form, redirect_uri=login.redirect_uri, scope=provider.scope
+            )
             return login_failed_page(context, request, failure, rd, cleared)
         return (
             yield from _redeem(context, request, provider, login, form, rd, cleared)

@@ -464,25 +464,6 @@ def _check_nonce(claims: Mapping[str, Any], nonce: bytes | None) -> None:
         )
 
 
-def check_access_token_hash(
-    token: str, claims: Mapping[str, Any], access_token: str
-) -> None:
-    """Check ``at_hash``, if present, against the access token (OIDC Core §3.1.3.6).
-
-    Not checked for Ed25519, for which no hash is specified. Raises `TokenError`.
-    """
-    claim, alg = claims.get("at_hash"), str(_header(token).get("alg"))
-    if claim is None or not access_token or alg[:2] not in ("RS", "PS", "ES"):
-        return
-    digest = hashlib.new(f"sha{alg[2:]}", access_token.encode()).digest()
-    half = b64url(digest[: len(digest) // 2])
-    if not isinstance(claim, str) or not hmac.compare_digest(claim.encode(), half):
-        raise TokenError(
-            "the access token does not belong to the ID token (at_hash)",
-            reason="at_hash",
-        )
-
-
 def token_algorithm(token: str) -> str:
     """Return the ``alg`` of a JWT, "" for a token that is not one."""
     try:

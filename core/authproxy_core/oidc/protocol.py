@@ -1,14 +1,14 @@
 """Requests to an identity provider, and parsers of its responses.
 
 All functions are pure: they return a `Fetch` or a URL, or parse a `Response` into a typed
-value and raise `ProviderError`. Error texts contain provider data only if it is a short
-code or an issuer.
+value and raise `ProviderError`. Error texts contain provider data only if it is an issuer
+or an error made safe by `provider_errors`.
 """
 
 from __future__ import annotations
 
 import base64
-import re
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit
 
@@ -19,8 +19,14 @@ from ..effects import Fetch
 from ..encoding import header_text
 from ..errors import ProviderError
 from ..messages import Headers, Response, first_header
+from .provider_errors import (
+    TOKEN_HINTS,
+    bearer_error,
+    error_text,
+    safe_description,
+    safe_error_code,
+)
 
-ERROR_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 FORM_HEADERS: Headers = (
     (b"content-type", b"application/x-www-form-urlencoded"),
@@ -47,12 +53,16 @@ class Metadata(Struct, frozen=True, kw_only=True):
 
 
 class Tokens(Struct, frozen=True):
-    """A token response (RFC 6749 §5.1); ``expires_in`` in seconds, 0: unknown."""
+    """A token response (RFC 6749 §5.1); ``expires_in`` in seconds, 0: unknown.
+
+    ``code`` is the redeemed authorization code, "" for another grant.
+    """
 
     access_token: str
     id_token: str = ""
     refresh_token: str = ""
     expires_in: float = 0.0
+    code: str = ""
 
     def __repr__(self) -> str:
         return f"Tokens(expires_in={self.expires_in})"
@@ -152,11 +162,14 @@ def _strings(document: dict[str, Any], name: str) -> tuple[str, ...]:
     return tuple(item for item in value if isinstance(item, str))
 
 
-def _json_object(response: Response, subject: str, reason: str) -> dict[str, Any]:
+def _json_object(
+    response: Response, subject: str, reason: str, hint: str = ""
+) -> dict[str, Any]:
     if response.status != 200:
         raise ProviderError(
             f"{subject}: got status {response.status}, expected 200",
             reason=f"{reason}_failed",
+            hint=hint,
         )
     document = _parse_json(response.body)
     if document is None:
@@ -222,28 +235,35 @@ def assertion_request(
     )
 
 
-def parse_tokens(response: Response, now: float = 0.0) -> Tokens:
+def parse_tokens(
+    response: Response, now: float = 0.0, secrets: Iterable[str] = ()
+) -> Tokens:
     """Parse a token response (RFC 6749 §5); raises `ProviderError`.
 
-    The reason of the error is the provider's ``error`` code, if any. Two nonstandard
-    forms are accepted: a form-encoded body, and ``expires_on`` in place of
-    ``expires_in``. ``expires_on`` and *now* are in seconds since the epoch.
+    The reason of the error is the provider's ``error`` code, if any; its text does not
+    contain *secrets*. Two nonstandard forms are accepted: a form-encoded body, and
+    ``expires_on`` in place of ``expires_in``. ``expires_on`` and *now* are in seconds
+    since the epoch.
     """
     document = _parse_json(response.body)
     if document is None:
         document = _parse_form(response)
     code = (document or {}).get("error")
-    if isinstance(code, str) and code:
+    if document and isinstance(code, str) and code:
         # Unlike RFC 6749 §5.2, some providers send the error with status 200.
+        safe_code = safe_error_code(code)
+        text = safe_description(document.get("error_description"), secrets)
         raise ProviderError(
-            f"the token endpoint returned the error {safe_error_code(code)!r}",
-            reason=safe_error_code(code),
+            f"the token endpoint returned the error {error_text(safe_code, text)}",
+            reason=safe_code,
             hint=TOKEN_HINTS.get(code, ""),
         )
     if not 200 <= response.status < 300:
+        # 400 is the status of a rejected code; some providers send no error code.
+        rejected = response.status == 400
         raise ProviderError(
             f"token endpoint: got status {response.status}, expected 2xx",
-            reason="token_endpoint_failed",
+            reason="token_endpoint_rejected" if rejected else "token_endpoint_failed",
         )
     if document is None:
         raise ProviderError(
@@ -277,18 +297,6 @@ def _parse_form(response: Response) -> dict[str, Any] | None:
     return dict(pairs)
 
 
-TOKEN_HINTS = {
-    "invalid_client": "compare client_id and client_secret with the client at the "
-    "provider (Keycloak: Clients -> the client -> Credentials -> Client Secret)",
-    "unauthorized_client": "check client_id and client_secret, and that the client may "
-    "use the authorization code flow (Keycloak: Client authentication: On; Standard "
-    "flow: checked; the secret is in Clients -> the client -> Credentials)",
-    "invalid_grant": "the code or refresh token has expired or was already used, or the "
-    "redirect_uri of the two requests differs",
-    "redirect_uri_mismatch": "register the callback URL at the provider",
-}
-
-
 def _seconds(value: object, maximum: float = 10.0 * 365 * 86400) -> float:
     """Return *value* in seconds: a number, or a string of digits; 0 if it is neither."""
     if isinstance(value, str) and value.isascii() and value.isdigit():
@@ -298,16 +306,17 @@ def _seconds(value: object, maximum: float = 10.0 * 365 * 86400) -> float:
     return float(min(max(value, 0), maximum))  # also for integers beyond all floats
 
 
-def safe_error_code(text: str) -> str:
-    """Return *text* if it looks like an OAuth error code, else a fixed text."""
-    return text if ERROR_CODE.fullmatch(text) else "invalid error code"
-
-
 def userinfo_request(endpoint: str, access_token: str) -> Fetch:
     """Return the request for the user's claims (OIDC Core §5.3.1)."""
     bearer = b"Bearer " + header_text(access_token)
     headers = (*JSON_HEADERS, (b"authorization", bearer))
     return Fetch("GET", endpoint, headers, purpose="userinfo")
+
+
+USERINFO_HINT = (
+    "if the ID token has all claims, set skip_claims_from_profile_url; else allow the "
+    "client's access tokens at the userinfo endpoint"
+)
 
 
 def signed_userinfo(response: Response) -> str:
@@ -319,9 +328,18 @@ def signed_userinfo(response: Response) -> str:
     return response.body.decode("ascii", "replace").strip()
 
 
-def parse_userinfo(response: Response) -> dict[str, Any]:
-    """Return the claims of a JSON response; raises `ProviderError`."""
-    return _json_object(response, "userinfo", "userinfo")
+def parse_userinfo(response: Response, access_token: str) -> dict[str, Any]:
+    """Return the claims of a JSON response; raises `ProviderError`.
+
+    Its text has the reason that the provider names for rejecting *access_token*.
+    """
+    if response.status != 200 and (error := bearer_error(response, access_token)):
+        raise ProviderError(
+            f"userinfo: got status {response.status}, expected 200 (error {error})",
+            reason="userinfo_failed",
+            hint=USERINFO_HINT,
+        )
+    return _json_object(response, "userinfo", "userinfo", USERINFO_HINT)
 
 
 def check_userinfo_subject(claims: dict[str, Any], subject: str) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from ..effects import Fetch, Flow
 from ..errors import AuthProxyError, ProviderError, TokenError
-from ..identity.claims import claim_bool
+from ..identity.claims import claim_bool, claim_text, find_claim
 from ..messages import Response, first_header
 
 TRANSIENT_STATUSES = frozenset({408, 425, 429})
@@ -147,6 +147,24 @@ def email_missing_error(claim: str) -> ProviderError:
         hint="give the user an email address at the provider, add email to the scope, "
         "or set oidc_email_claim to a claim of the ID token",
     )
+
+
+def email_of(claims: Mapping[str, Any], name: str) -> str:
+    """Return the email address in the claim *name*, "" if it is missing or empty.
+
+    Raises `ProviderError` for a list, an object or a boolean: their text would be an
+    address that no user has, and the same one for several users.
+    """
+    value = find_claim(claims, name) or None
+    if isinstance(value, bool | list | dict):
+        raise ProviderError(
+            f"expected one email address in the claim {name!r}, got a JSON "
+            f"{'boolean' if value is True else 'array or object'}",
+            reason="email_invalid",
+            hint="have the provider send a single string (Keycloak: the mapper's "
+            "Multivalued: Off), or set oidc_email_claim to another claim",
+        )
+    return claim_text(value)
 
 
 def not_allowed_error(text: str) -> ProviderError:

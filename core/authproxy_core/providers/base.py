@@ -22,7 +22,6 @@ from ..identity.claims import (
 from ..messages import Headers, Response
 from ..oidc.jwt import (
     ExpectedClaims,
-    check_access_token_hash,
     check_id_token,
     hash_nonce,
     token_algorithm,
@@ -42,11 +41,13 @@ from ..oidc.requested import (
     check_authentication,
     requested_authentication,
 )
+from ..oidc.token_hashes import check_token_hash
 from ..oidc.token_types import BEARER_TOKEN, ID_TOKEN, LOGOUT_TOKEN
 from ..session import Session
 from ..settings.root import ProviderSettings
 from .api import (
     email_missing_error,
+    email_of,
     email_unverified_error,
     status_error,
     unique_strings,
@@ -54,6 +55,7 @@ from .api import (
 from .authorization import LoginParameters, build_scope, code_challenge
 from .endpoints import (
     allowed_algorithms,
+    check_algorithm,
     configured_metadata,
     discovery_key,
     fixed_keys,
@@ -90,7 +92,6 @@ class Provider(TokenClient):
         self._keys = JwksCache(settings.id, clock, fixed_keys(settings))
         self._allowed_groups = frozenset(self.allowed_groups())
         self._parameters = LoginParameters(settings)
-        self._id_token_algorithms: set[str] = set()  # of verified ID tokens
         self.metadata = self._configured_metadata()
 
     # -- preparation
@@ -120,8 +121,6 @@ class Provider(TokenClient):
             self.metadata = previous.metadata
             self._secret_in_body = previous._secret_in_body
             self._keys = previous._keys
-            if previous.settings.client_id == self.settings.client_id:
-                self._id_token_algorithms = previous._id_token_algorithms
 
     def _configured_metadata(self) -> Metadata | None:
         """Return the configured endpoints; None if they are discovered."""
@@ -283,9 +282,8 @@ class Provider(TokenClient):
         )
         expected = self._expected_claims(nonce, nonce_optional, parties or ())
         check_id_token(claims, expected, self._clock())
-        check_access_token_hash(tokens.id_token, claims, tokens.access_token)
-        if parties is None:
-            self._id_token_algorithms.add(token_algorithm(tokens.id_token))
+        check_token_hash(tokens.id_token, claims, "at_hash", tokens.access_token)
+        check_token_hash(tokens.id_token, claims, "c_hash", tokens.code)
         return claims
 
     def _expected_claims(
@@ -311,8 +309,7 @@ class Provider(TokenClient):
         return replace(
             session,
             user=claim_text(claims.get("sub")),
-            # An empty list would become the same text for all users.
-            email=claim_text(find_claim(claims, self.settings.email_claim) or None),
+            email=email_of(claims, self.settings.email_claim),
             groups=self.read_groups(claims),
             preferred_username=claim_text(claims.get("preferred_username")),
             sid=claim_sid(claims) or session.sid,
@@ -340,10 +337,12 @@ class Provider(TokenClient):
         if not missing or not endpoint or self.settings.skip_claims_from_profile_url:
             return claims
         response = yield from userinfo_request(endpoint, session.access_token)
-        info = yield from self.read_userinfo(response, claims["sub"])
+        info = yield from self.read_userinfo(response, session, claims["sub"])
         return {**info, **non_null_claims(claims)}
 
-    def read_userinfo(self, response: Response, subject: str) -> Flow[dict[str, Any]]:
+    def read_userinfo(
+        self, response: Response, session: Session, subject: str
+    ) -> Flow[dict[str, Any]]:
         """Return the claims of a userinfo response; see `userinfo.read_userinfo`."""
         return read_userinfo(
             response,
@@ -352,6 +351,7 @@ class Provider(TokenClient):
             self.settings.signing_algs,
             self._expected_claims(None, False, ()),
             subject=subject,
+            access_token=session.access_token,
             now=self._clock(),
         )
 
@@ -401,7 +401,8 @@ class Provider(TokenClient):
             refresh_token=tokens.refresh_token or session.refresh_token,
         )
         if tokens.id_token:
-            self._check_algorithm(tokens.id_token, {token_algorithm(session.id_token)})
+            known = {token_algorithm(session.id_token)} - {""}
+            check_algorithm(tokens.id_token, self.settings, known)
             claims = yield from self._verify_id_token(tokens, None)
             if claims["sub"] != self.expected_subject(session):
                 raise TokenError(
@@ -414,19 +415,6 @@ class Provider(TokenClient):
         self._check_email(refreshed)
         yield from self._validate_access_token(refreshed)
         return refreshed
-
-    def _check_algorithm(self, token: str, known: set[str]) -> None:
-        """Raise `TokenError` unless *token* has a configured or *known* algorithm.
-
-        Providers advertise more algorithms than a client's ID tokens have. Without
-        either, all advertised ones are accepted (Back-Channel Logout §2.6, Core §12.2).
-        """
-        accepted = set(self.settings.signing_algs) or known - {""}
-        if accepted and token_algorithm(token) not in accepted:
-            raise TokenError(
-                "the token's signing algorithm is not that of the client's ID tokens",
-                reason="algorithm",
-            )
 
     def expected_subject(self, session: Session) -> str:
         """Return the ``sub`` that refreshed ID tokens of *session* must have."""
@@ -473,8 +461,8 @@ class Provider(TokenClient):
     def verify_logout_token(self, token: str) -> Flow[LogoutToken]:
         """Validate a logout token and verify its signature (Back-Channel Logout §2.6).
 
-        The claims come first, so that a malformed token causes no key fetch. Raises
-        `TokenError`, or `KeysUnavailableError` if metadata or keys are not loaded.
+        The claims come first, so that a malformed token causes no key fetch. The caller
+        checks the algorithm. Raises `TokenError`, or `KeysUnavailableError` if metadata or keys are not loaded.
         """
         metadata = self.metadata
         if metadata is None:
@@ -483,7 +471,6 @@ class Provider(TokenClient):
             self._expected_claims(None, False, ()), audience_claims=("aud",)
         )
         found = check_logout_token(unverified_claims(token), expected, self._clock())
-        self._check_algorithm(token, self._id_token_algorithms)
         yield from self._keys.verify(
             token,
             metadata.jwks_uri,

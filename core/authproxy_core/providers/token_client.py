@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from ..effects import Fetch, Flow
 from ..errors import ProviderError
 from ..oidc.protocol import Metadata, Tokens, parse_tokens, token_request
+from ..oidc.provider_errors import redirect_uri_hint
 from ..settings.provider_types import PROVIDER_TYPES
 from ..settings.root import ProviderSettings
+
+SECRET_NAMES = frozenset({"code", "code_verifier", "refresh_token"})
 
 
 class TokenClient:
@@ -36,7 +41,13 @@ class TokenClient:
         ]
         if code_verifier:
             params.append(("code_verifier", code_verifier))
-        return (yield from self._request_tokens(params))
+        try:
+            tokens = yield from self._request_tokens(params)
+        except ProviderError as error:
+            if hint := redirect_uri_hint(error.reason, str(error), redirect_uri):
+                error.hint = hint
+            raise
+        return replace(tokens, code=code)
 
     def _request_tokens(self, params: list[tuple[str, str]]) -> Flow[Tokens]:
         """Send a token request with the client authentication that worked last.
@@ -47,8 +58,9 @@ class TokenClient:
         params = [*params, *self.token_parameters()]
         request = yield from self.client_request(params)
         response = yield from request
+        secrets = self._secrets_in(params)
         try:
-            return parse_tokens(response, self._clock())
+            return parse_tokens(response, self._clock(), secrets)
         except ProviderError as error:
             if error.reason != "invalid_client":
                 raise
@@ -58,11 +70,16 @@ class TokenClient:
         )
         response = yield from request
         try:
-            tokens = parse_tokens(response, self._clock())
+            tokens = parse_tokens(response, self._clock(), secrets)
         except ProviderError:
             raise first_error from None
         self._secret_in_body = not self._secret_in_body
         return tokens
+
+    def _secrets_in(self, params: list[tuple[str, str]]) -> list[str]:
+        """Return the secrets of a token request that its response may repeat."""
+        client_secret = self.settings.client_secret.value.decode("utf-8", "replace")
+        return [client_secret, *(text for name, text in params if name in SECRET_NAMES)]
 
     def token_parameters(self) -> list[tuple[str, str]]:
         """Return parameters that this provider type adds to token requests."""

@@ -30,16 +30,17 @@ def read_userinfo(
     expected: ExpectedClaims,
     *,
     subject: str,
+    access_token: str,
     now: float,
 ) -> Flow[dict[str, Any]]:
     """Return the claims of userinfo after verifying a signature.
 
-    ``sub`` must be *subject*. *signing_algs* are the configured algorithms, () for all.
+    ``sub`` must be *subject*. *access_token* was sent. *signing_algs* are the configured algorithms, () for all.
     Raises `ProviderError`, or `KeysUnavailableError`.
     """
     token = signed_userinfo(response)
     if not token:
-        claims = parse_userinfo(response)
+        claims = parse_userinfo(response, access_token)
     else:
         algorithms = signing_algs or tuple(ALGORITHMS)
         try:

@@ -481,6 +481,7 @@ def _is_fatal(error: AuthProxyError) -> bool:
         return error.reason not in ("unknown_key", "clock_skew")
     return isinstance(error, ProviderError) and error.reason in (
         "invalid_grant",
+        "email_invalid",
         "email_missing",
         "email_unverified",
         "userinfo_subject",
@@ -490,4 +491,6 @@ def _is_fatal(error: AuthProxyError) -> bool:
 
 def _event(kind: EventKind, entry: SessionEntry, error: AuthProxyError) -> Event:
     reason = getattr(error, "reason", error.code)
-    return Event(kind, entry.session.name, reason, str(error))
+    hint = getattr(error, "hint", "")
+    detail = f"{error}; {hint}" if hint else str(error)
+    return Event(kind, entry.session.name, reason, detail)

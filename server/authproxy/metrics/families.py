@@ -44,14 +44,15 @@ REASONS: Mapping[str, tuple[str, ...]] = {
 LOGIN_FAILURES = (
     *sorted(
         {
-            *PAGES_BY_REASON, "algorithm", "algorithms", "at_hash", "claims_too_deep",
+            *PAGES_BY_REASON, "algorithm", "algorithms", "at_hash", "c_hash", "claims_too_deep",
             "directory_failed", "directory_invalid", "directory_refused",
             "discovery_failed", "discovery_invalid", "federated_token", "groups_failed",
             "groups_invalid", "groups_too_many", "jwks_empty", "jwks_failed",
-            "jwks_invalid", "malformed", "no_code", "no_id_token", "no_session",
-            "not_allowed", "profile_failed", "profile_invalid", "provider_error",
-            "signature", "subject", "tenant", "token_endpoint_failed",
-            "token_endpoint_invalid", "token_failed", "type", "unknown_key",
+            "invalid_request", "jwks_invalid", "login_loop", "malformed", "no_code",
+            "no_id_token", "no_session", "not_allowed", "profile_failed", "profile_invalid", "provider_error", "server_error",
+            "signature", "subject", "target_too_long", "tenant",
+            "token_endpoint_failed", "token_endpoint_invalid",
+            "token_endpoint_rejected", "token_failed", "type", "unknown_key",
             "userinfo_failed", "userinfo_invalid", "userinfo_subject", "validation",
         }
     ),

@@ -109,7 +109,8 @@ class RedisConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Fail all pending commands."""
-        self.abort(str(error) if error else "connection closed by the server")
+        reason = str(error or "") or "connection closed by the server"
+        self.abort(reason)
         self._transport_closed.set()
 
     def _on_reply(self, reply: Any) -> None:
@@ -308,7 +309,9 @@ class Dialer:
                 f"{settings.connect_timeout:g} s"
             ) from None
         except (OSError, UnicodeError) as error:  # UnicodeError: invalid host name
-            raise StoreError(f"{format_address(address)}: {error}") from None
+            # A connection that closes during the TLS handshake has an error without text.
+            cause = str(error) or type(error).__name__
+            raise StoreError(f"{format_address(address)}: {cause}") from None
         return connection
 
 

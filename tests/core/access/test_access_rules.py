@@ -356,7 +356,10 @@ def test_auth_check_without_host_must_meet_rules_of_every_host() -> None:
     answer = harness.get("/oauth2/auth", uri, method, peer=GATEWAY)
     assert answer.status == 403
     [event] = answer.events
-    assert event.detail == "denied by rule 2; the gateway did not send the host"
+    assert event.detail == (
+        "denied by rule 2; the gateway did not send the host; user bob@example.com, "
+        "request GET app.example.com/x"
+    )
     assert (
         harness.get("/oauth2/auth", *forwarded_fields("/x"), peer=GATEWAY).status == 202
     )
@@ -553,16 +556,22 @@ def test_access_rules_apply_to_auth_checks() -> None:
     assert auth_check(harness, "/api/x", "DELETE").status == 202
 
 
-def test_access_rules_denial_event_names_rule() -> None:
+def test_access_rules_denial_event_names_rule_user_and_url() -> None:
     harness = harness_with()
     harness.log_in("bob")
-    response = auth_check(harness, "/admin/x")
+    response = auth_check(harness, "/admin/x?token=secret")
     [event] = response.events
     assert (event.kind, event.reason, event.detail) == (
         "denied",
         "rule",
-        "denied by rule 3",
+        "denied by rule 3; user bob@example.com, request GET app.example.com/admin/x",
     )
+    [long] = auth_check(harness, "/admin/" + "x" * 5000).events
+    assert len(long.detail) < 700
+    [proxied] = harness.get("/admin/y?token=secret").events
+    assert proxied.detail.endswith("request GET app.example.com/admin/y")
+    tail = harness.get("/oauth2/forward_auth/admin/z?token=secret", peer=GATEWAY)
+    assert tail.events[0].detail.endswith("request GET app.example.com/admin/z")
     assert (response.verdict, response.reason, response.user) == (
         "denied",
         "rule",

@@ -280,6 +280,38 @@ def test_auth_check_misspelled_constraint_denied(query: str) -> None:
             assert ask(harness, target=f"{path}?{other}").status == 202
 
 
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("allowed_groups=admins,ops", "allowed_groups='admins,ops'"),
+        ("allowed_groups=", "allowed_groups=''"),
+        ("allowed_groups=staff&allowed_emails=a@x.y", "allowed_emails='a@x.y'"),
+        ("allowed_email_domains=x.example", "allowed_email_domains='x.example'"),
+        ("allowed_groups=" + "x" * 900, "allowed_groups='xxx"),
+    ],
+)
+def test_auth_check_denied_by_constraint_names_user_and_constraint(
+    query: str, named: str
+) -> None:
+    harness = behind()
+    harness.log_in("bob")
+    answer = ask(harness, target=f"/oauth2/auth?{query}")
+    assert (answer.status, answer.verdict, answer.user) == (
+        403,
+        "denied",
+        "bob@example.com",
+    )
+    [event] = answer.events
+    assert (event.kind, event.user, event.reason) == (
+        "denied",
+        "bob@example.com",
+        "query",
+    )
+    assert named in event.detail
+    assert "user bob@example.com" in event.detail
+    assert len(event.detail) < 400
+
+
 def test_constraints_misspelled_ones_reported_for_auth_checks_only() -> None:
     query = b"allowed_group=staff"
     assert parse_auth_constraints(query).misspelled == ("allowed_group",)

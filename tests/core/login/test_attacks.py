@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -10,6 +11,7 @@ import pytest
 from joserfc import jws
 
 from authproxy_core import Respond, SettingsError
+from authproxy_core.encoding import b64url
 from authproxy_core.oidc.jwt import parse_key_set
 from authproxy_core.settings.root import check
 from support.harness import (
@@ -221,6 +223,19 @@ def test_jw32_at_hash_of_other_access_token_rejected(
 ) -> None:
     harness.config.id_token_claims["at_hash"] = value
     assert_login_failed(harness, harness.log_in(), "at_hash")
+
+
+@pytest.mark.parametrize("value", ["AAAA", "", 7, [], {}])
+def test_c_hash_of_other_code_rejected(harness: Harness, value: Any) -> None:
+    harness.config.id_token_claims["c_hash"] = value
+    assert_login_failed(harness, harness.log_in(), "c_hash")
+
+
+def test_c_hash_of_redeemed_code_accepted(harness: Harness) -> None:
+    url = harness.idp.log_in(harness.start_login(), "alice")
+    digest = hashlib.sha256(query_params(url)["code"].encode()).digest()
+    harness.config.id_token_claims["c_hash"] = b64url(digest[:16]).decode()
+    assert harness.get(target_of(url)).status == 302
 
 
 def test_jw28_jwks_with_too_many_keys_truncated() -> None:

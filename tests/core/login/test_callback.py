@@ -277,12 +277,12 @@ def test_callback_with_foreign_code_is_forbidden(harness: Harness, code: str) ->
 def test_invalid_client_names_client_secret() -> None:
     from authproxy_core import Secret
 
-    harness = Harness(settings(provider={"client_secret": Secret(b"wrong")}))
+    harness = Harness(settings(provider={"client_secret": Secret(b"not-that-one")}))
     response = harness.log_in()
     assert response.status == 500
     assert b"credentials" in response.body
     assert "client_secret" in response.events[0].detail
-    assert "wrong" not in response.events[0].detail
+    assert "not-that-one" not in response.events[0].detail
 
 
 def test_client_authentication_retries_in_body(

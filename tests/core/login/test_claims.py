@@ -98,6 +98,36 @@ def test_email_claim_configured_is_used() -> None:
     assert header(check, b"gap-auth") == b"a@b.example"
 
 
+@pytest.mark.parametrize(
+    "value", [["alice@example.com"], ["a@x.y", "b@x.y"], {"work": "a@x.y"}, True]
+)
+def test_email_claim_of_other_type_rejected(harness: Harness, value: Any) -> None:
+    """Its JSON text would be the address of no user, or of several."""
+    harness.config.id_token_claims["email"] = value
+    response = harness.log_in()
+    assert response.status == 403
+    assert event_reasons(response) == ["email_invalid"]
+    assert "Multivalued" in response.events[0].detail
+    assert b"exactly one email address" in response.body
+    assert b"_oauth2_proxy" not in harness.jar
+
+
+def test_email_claim_of_other_type_ends_session_at_refresh() -> None:
+    harness = Harness(settings(cookie={"refresh": 60.0}))
+    harness.log_in()
+    harness.config.id_token_claims["email"] = ["alice@example.com"]
+    harness.clock.now += 61
+    assert harness.get("/oauth2/auth").status == 401
+    assert harness.events[-1].reason == "email_invalid"
+
+
+def test_email_claim_number_is_its_text() -> None:
+    harness = Harness(settings(provider={"email_claim": "number", "type": "oidc"}))
+    harness.config.id_token_claims["number"] = 4711
+    assert harness.log_in().status == 302
+    assert header(harness.get("/oauth2/auth"), b"gap-auth") == b"4711"
+
+
 def test_extra_claims_injected_by_path() -> None:
     from support.harness import rule
 

@@ -127,6 +127,33 @@ def test_failed_signed_userinfo_names_status() -> None:
     assert "403" in response.events[0].detail
 
 
+@pytest.mark.parametrize(
+    ("challenge", "reason"),
+    [
+        (
+            b'Bearer realm="x", error="insufficient_scope", '
+            b'error_description="Missing openid scope"',
+            "'insufficient_scope': 'Missing openid scope'",
+        ),
+        (b'Bearer error="invalid_token"', "(error 'invalid_token')"),
+        (
+            b'Bearer error="<b>", error_description="access-1 \t\x1b[31m"',
+            "'invalid error code': '... ?[31m'",
+        ),
+        (b'Bearer error_description="no code"', "expected 200; "),
+        (b"Bearer", "expected 200; "),
+    ],
+)
+def test_failed_userinfo_names_status_and_reason(challenge: bytes, reason: str) -> None:
+    idp = with_userinfo(status(401, (b"www-authenticate", challenge)))
+    [event] = idp.log_in().events
+    assert event.reason == "userinfo_failed"
+    assert "got status 401" in event.detail
+    assert reason in event.detail
+    assert "skip_claims_from_profile_url" in event.detail
+    assert "access-1" not in event.detail
+
+
 def test_invalid_signed_userinfo_at_refresh_keeps_session() -> None:
     responses = Turns(signed_response(), signed_response("two"), signed_response())
     idp = with_userinfo(responses, cookie={"refresh": 60.0})

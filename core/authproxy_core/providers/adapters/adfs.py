@@ -8,9 +8,9 @@ from urllib.parse import quote_plus
 import msgspec
 
 from ...effects import Flow
-from ...identity.claims import claim_text, find_claim
 from ...oidc.jwt import unverified_claims
 from ...session import Session
+from ..api import email_of
 from ..base import Provider
 
 
@@ -39,5 +39,5 @@ class Adfs(Provider):
         session = yield from super().enrich(session)
         if session.email or not session.id_token:
             return session
-        upn = claim_text(find_claim(unverified_claims(session.id_token), "upn"))
+        upn = email_of(unverified_claims(session.id_token), "upn")
         return msgspec.structs.replace(session, email=upn)

@@ -33,7 +33,7 @@ class Cidaas(Provider):
         if not endpoint:
             return claims
         response = yield from userinfo_request(endpoint, session.access_token)
-        info = yield from self.read_userinfo(response, claims["sub"])
+        info = yield from self.read_userinfo(response, session, claims["sub"])
         from_userinfo = {self.settings.groups_claim, "roles"}
         other = {
             name: value

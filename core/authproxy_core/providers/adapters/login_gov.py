@@ -105,9 +105,8 @@ class LoginGov(Provider):
         response = yield from userinfo_request(endpoint, session.access_token)
         if response.status != 200:
             raise status_error(response, "userinfo", "userinfo")
-        info = yield from self.read_userinfo(
-            response, string_at(unverified_claims(session.id_token), "sub")
-        )
+        subject = string_at(unverified_claims(session.id_token), "sub")
+        info = yield from self.read_userinfo(response, session, subject)
         verified = claim_bool(info.get("email_verified"))
         if not verified and not self.settings.allow_unverified_email:
             raise email_unverified_error()

@@ -259,7 +259,8 @@ PROVIDER_OPTIONS = in_group(
         "list",
         (),
         "accepted signing algorithms of ID tokens; empty: those in the provider's "
-        "metadata",
+        "metadata, but a refresh that returns an ID token with another algorithm than "
+        "the session's ends the session, and a logout token with one is rejected",
         ProviderSettings.signing_algs,
         "oidc-enabled-signing-alg",
     ),
