@@ -3,7 +3,8 @@
 The supervisor reads and checks the configuration and sends it to every worker, which
 prepares it. Once all workers are prepared, all are sent ``commit``. If one fails or
 exceeds `PREPARE_TIMEOUT`, all are sent ``abort`` and keep their settings. The messages
-are listed at `WorkerReload`.
+are listed at `WorkerReload`. Each has the number of its reload, so a late one does not
+count for the next reload.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class ReloadCoordinator:
         self._next_poll = time.monotonic() + WATCH_INTERVAL
         self._requested = False
         self._candidate: Candidate | None = None
+        self._number = 0  # of the latest reload
         self._committing = False
         self._pending: set[int] = set()  # workers that have not replied
         self._deadline = 0.0
@@ -100,14 +102,20 @@ class ReloadCoordinator:
             self._start()
 
     def on_message(self, pid: int, message: str) -> None:
-        """Handle ``prepared``, ``committed`` or ``failed REASON`` from worker *pid*."""
-        if self._candidate is None or pid not in self._pending:
+        """Handle a message of worker *pid* about a reload: KIND NUMBER [REASON]."""
+        kind, _, rest = message.partition(" ")
+        number, _, reason = rest.partition(" ")
+        if (
+            self._candidate is None
+            or pid not in self._pending
+            or number != str(self._number)
+        ):
             return
-        if message == ("committed" if self._committing else "prepared"):
+        if kind == ("committed" if self._committing else "prepared"):
             self._pending.discard(pid)
             self._proceed()
-        elif message.startswith("failed"):
-            self._abort((f"worker {pid}: {message.partition(' ')[2]}",))
+        elif kind == "failed" and not self._committing:
+            self._abort((f"worker {pid}: {reason}",))
 
     def on_worker_exit(self, pid: int) -> None:
         """Stop waiting for worker *pid*; its successor starts with ``settings``."""
@@ -128,10 +136,11 @@ class ReloadCoordinator:
             return
         self._watcher.set_paths(candidate.settings.files)
         self._candidate = candidate
+        self._number += 1
         self._pending = set(self._workers)
         self._deadline = time.monotonic() + PREPARE_TIMEOUT
         for worker in self._workers.values():
-            worker.channel.send("prepare", descriptor)
+            worker.channel.send(f"prepare {self._number}", descriptor)
         os.close(descriptor)
         self._proceed()
 
@@ -196,7 +205,7 @@ class ReloadCoordinator:
 
     def _send_all(self, message: str) -> None:
         for worker in self._workers.values():
-            worker.channel.send(message)
+            worker.channel.send(f"{message} {self._number}")
 
     def _count(self, outcome: Literal["success", "failure"]) -> None:
         """Let one worker count the reload: the metrics add up those of all workers."""

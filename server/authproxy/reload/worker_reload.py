@@ -50,14 +50,15 @@ class Reloadable(Protocol):
 class WorkerReload:
     """Reloads one of several workers, directed by the supervisor's messages.
 
-    Received: ``prepare`` with the descriptor of the settings, ``commit``, ``abort``,
-    ``count_reload OUTCOME``. Sent: ``started``, ``prepared``, ``committed``,
-    ``failed REASON``.
+    N is the number of a reload. Received: ``prepare N`` with the descriptor of the
+    settings, ``commit N``, ``abort N``, ``count_reload OUTCOME``. Sent: ``started``,
+    ``prepared N``, ``committed N``, ``failed N REASON``.
     """
 
     def __init__(self, worker: Reloadable, channel: ControlChannel) -> None:
         self._worker = worker
         self._channel = channel
+        self._number = ""  # of the latest reload
         self._prepared: PreparedReload | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -75,18 +76,23 @@ class WorkerReload:
     def _read_messages(self) -> None:
         while (received := self._channel.receive()) is not None:
             message, descriptor = received
-            if message == "prepare" and descriptor is not None:
+            kind, _, argument = message.partition(" ")
+            if kind == "prepare" and descriptor is not None:
                 self._abort()
+                self._number = argument
                 self._start_prepare(descriptor)
-            elif message == "commit" and self._prepared is not None:
-                self._worker.commit(self._prepared)
+            elif kind == "count_reload":
+                self._worker.count_reload(
+                    "failure" if argument == "failure" else "success"
+                )
+            elif argument == self._number:
+                if kind == "commit" and self._prepared is not None:
+                    self._worker.commit(self._prepared)
+                    self._send("committed")
                 self._abort()
-                self._channel.send("committed")
-            elif message == "abort":
-                self._abort()
-            elif message.startswith("count_reload"):
-                failed = message.endswith("failure")
-                self._worker.count_reload("failure" if failed else "success")
+
+    def _send(self, kind: str, reason: str = "") -> None:
+        self._channel.send(f"{kind} {self._number} {reason}".rstrip())
 
     def _abort(self) -> None:
         if self._task is not None:
@@ -98,7 +104,7 @@ class WorkerReload:
             # Not in the task: this closes the file, which contains secrets.
             settings = deserialize_settings(descriptor)
         except Exception as error:  # noqa: BLE001 - the old settings stay in effect
-            self._channel.send(f"failed {'; '.join(error_lines(error))}")
+            self._send("failed", "; ".join(error_lines(error)))
             return
         loop = asyncio.get_running_loop()
         self._task = loop.create_task(self._prepare(settings))
@@ -107,9 +113,9 @@ class WorkerReload:
         try:
             self._prepared = await self._worker.prepare(settings)
         except Exception as error:  # noqa: BLE001 - the old settings stay in effect
-            self._channel.send(f"failed {'; '.join(error_lines(error))}")
+            self._send("failed", "; ".join(error_lines(error)))
         else:
-            self._channel.send("prepared")
+            self._send("prepared")
 
 
 class SingleProcessReload:

@@ -21,7 +21,7 @@ from support.certificates import make_certificate
 from support.configuration import settings
 from support.ports import LOOPBACK
 
-ABORTED = [["abort", "count_reload failure"], ["abort"]]
+ABORTED = [["abort 1", "count_reload failure"], ["abort 1"]]
 
 
 class Target:
@@ -71,9 +71,11 @@ class Fleet:
     def received(self) -> list[list[str]]:
         return [one.received() for one in self.targets.values()]
 
-    def reply(self, message: str, *pids: int) -> None:
+    def reply(self, message: str, *pids: int, number: int = 1) -> None:
+        """Let workers send *message* about the reload *number*."""
+        kind, _, reason = message.partition(" ")
         for pid in pids or tuple(self.targets):
-            self.reloads.on_message(pid, message)
+            self.reloads.on_message(pid, f"{kind} {number} {reason}".rstrip())
 
 
 @pytest.fixture(autouse=True)
@@ -97,14 +99,14 @@ def test_commit_sent_once_all_workers_are_prepared(
     fleet.start()
     assert fleet.reloads.in_progress
     assert fleet.reloads.due is not None
-    assert fleet.received() == [["prepare"], ["prepare"]]
+    assert fleet.received() == [["prepare 1"], ["prepare 1"]]
     fleet.reply("prepared", 1)
     fleet.reply("prepared", 1)
     fleet.reply("committed", 2)  # too early
     fleet.reloads.advance()
     assert fleet.received() == [[], []]
     fleet.reply("prepared", 2)
-    assert fleet.received() == [["commit"], ["commit"]]
+    assert fleet.received() == [["commit 1"], ["commit 1"]]
     assert fleet.reloads.settings.request_id_header == "x-other"
     fleet.reply("committed")
     assert not fleet.reloads.in_progress
@@ -151,13 +153,46 @@ def test_commit_timeout_finishes_reload(
     assert "worker 2 has not confirmed the reload" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("late", ["prepared", "failed no certificate"])
+def test_late_message_of_aborted_reload_does_not_count(fleet: Fleet, late: str) -> None:
+    fleet.start()
+    fleet.reply("failed busy", 1)
+    fleet.start()
+    fleet.received()
+    fleet.reply("prepared", 1, number=2)
+    fleet.reply(late, 2)
+    assert fleet.received() == [[], []]
+    fleet.reply("prepared", 2, number=2)
+    assert fleet.received() == [["commit 2"], ["commit 2"]]
+
+
+def test_late_committed_does_not_count_for_next_reload(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.start()
+    fleet.reply("prepared")
+    with monkeypatch.context() as patch:
+        patch.setattr(fleet.reloads, "_deadline", 0.0)
+        fleet.reloads.advance()
+    assert not fleet.reloads.in_progress
+    fleet.start()
+    fleet.reply("prepared", number=2)
+    fleet.reply("committed")  # of the first reload
+    assert fleet.reloads.in_progress
+    for malformed in ("committed", "committed 2x", ""):
+        fleet.reloads.on_message(1, malformed)
+    assert fleet.reloads.in_progress
+    fleet.reply("committed", number=2)
+    assert not fleet.reloads.in_progress
+
+
 def test_exited_worker_not_waited_for(fleet: Fleet) -> None:
     fleet.start()
     fleet.received()
     fleet.reply("prepared", 1)
     del fleet.targets[2]
     fleet.reloads.on_worker_exit(2)
-    assert fleet.received() == [["commit"]]
+    assert fleet.received() == [["commit 1"]]
     del fleet.targets[1]
     fleet.reloads.on_worker_exit(1)
     assert not fleet.reloads.in_progress
@@ -185,7 +220,7 @@ def test_unexpected_error_keeps_old_settings(
     assert "RuntimeError('a bug')" in capfd.readouterr().err
     fleet.failure = None
     fleet.start()
-    assert fleet.received() == [["prepare"], ["prepare"]]
+    assert fleet.received() == [["prepare 1"], ["prepare 1"]]
 
 
 def test_request_during_reload_starts_another_afterwards(fleet: Fleet) -> None:
@@ -197,7 +232,7 @@ def test_request_during_reload_starts_another_afterwards(fleet: Fleet) -> None:
     fleet.reply("committed")
     fleet.received()
     fleet.reloads.advance()
-    assert fleet.received() == [["prepare"], ["prepare"]]
+    assert fleet.received() == [["prepare 2"], ["prepare 2"]]
 
 
 def test_request_without_source_logged(capfd: pytest.CaptureFixture[str]) -> None:
@@ -218,7 +253,7 @@ def test_changed_file_starts_reload(
     assert fleet.reloads.due is not None
     fleet.reloads.advance()
     file.write_text("longer@b.c\n")
-    for expected in ([], ["prepare"], []):
+    for expected in ([], ["prepare 1"], []):
         fleet.reloads.advance()
         assert fleet.received() == [expected, expected]
 
@@ -239,6 +274,6 @@ def test_certificate_missing_at_commit_aborts_reload(tmp_path: Path) -> None:
     assert listening.context is before
     os.rename(certificate.key_file + ".moved", certificate.key_file)
     fleet.start()
-    fleet.reply("prepared")
+    fleet.reply("prepared", number=2)
     assert listening.context is not before
     listening.socket.close()
