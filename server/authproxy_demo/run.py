@@ -20,7 +20,7 @@ from types import FrameType
 from authproxy.config.load import load_settings
 from authproxy.net.listeners import ListenError, ListeningSocket, open_listeners
 from authproxy.server_settings import Listener, ServerSettings
-from authproxy.worker.worker import serve as serve_authproxy
+from authproxy.worker.serve import serve as serve_authproxy
 from authproxy_devprovider.config import Client, ProviderConfig, example_users
 from authproxy_devprovider.provider import DevProvider, serve
 from authproxy_devprovider.web import RunningServer

@@ -43,7 +43,7 @@ def run(settings: ServerSettings, rebuild: Rebuild | None = None) -> int:
             for url in _callback_urls(settings):
                 log(f"callback URL: {url}", level="info")
             if settings.workers == 1:
-                from ..worker.worker import serve
+                from ..worker.serve import serve
 
                 metrics = metrics_of(settings, SharedMetrics(), 0)
                 serve(settings, sockets, source=source, metrics=metrics)

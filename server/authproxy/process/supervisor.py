@@ -77,7 +77,7 @@ class Supervisor:
 
         Returns the exit code of the program.
         """
-        from ..worker import worker  # noqa: F401 - imported once, shared by all workers
+        from ..worker import serve  # noqa: F401 - imported once, shared by all workers
 
         self._install_signal_handlers()
         gc.collect()
@@ -117,7 +117,7 @@ class Supervisor:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             self._close_in_worker(channel)
-            from ..worker.worker import serve
+            from ..worker.serve import serve
 
             serve(
                 self._settings,

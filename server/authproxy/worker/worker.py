@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import heapq
-import signal
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
-
-import uvloop
 
 from authproxy_core import AuthProxy, drive
 from authproxy_core.messages import Event
@@ -26,13 +22,11 @@ from ..downstream.h1_connection import Connection
 from ..logs.logger import Logs, create_writers
 from ..metrics.metrics import Metrics
 from ..net.clock import Clock
-from ..net.control_channel import ControlChannel
 from ..net.idp_client import HttpClient
 from ..net.listeners import ListeningSocket, refuse_connections
 from ..net.proxy_protocol import HeaderError, TrustedSources, read_header
 from ..net.tls import client_context
-from ..reload.reload_settings import ConfigSource, PreparedReload, listener_contexts
-from ..reload.worker_reload import SingleProcessReload, WorkerReload
+from ..reload.reload_settings import PreparedReload, listener_contexts
 from ..serve.performer import Performer
 from ..serve.worker_context import WorkerContext
 from ..server_settings import ServerSettings
@@ -53,10 +47,6 @@ IMBALANCE_DIVISOR = 8  # a worker may exceed the least loaded one by 1 + 1/8
 SHORT_LIVED_RATE = 32  # connections closed in 1-2 s above which none is deferred
 ACCEPT_RETRY_DELAY = 0.1  # seconds after a failed accept (no file descriptors)
 MAX_EVICTIONS = 64  # connections closed at once, because the search takes time
-# Reference counting frees requests: 100 000 auth checks cause three young collections
-# with Python's threshold of 700, and none with this one. Logins and pages need them.
-GC_THRESHOLDS = (10_000, 20, 50)
-
 
 Client: TypeAlias = tuple[str, int] | None  # address and port of the PROXY protocol
 
@@ -416,67 +406,7 @@ class Worker:
             task.cancel()
 
 
-def serve(
-    settings: ServerSettings,
-    sockets: Sequence[ListeningSocket],
-    *,
-    parent: int | None = None,
-    channel: ControlChannel | None = None,
-    source: ConfigSource | None = None,
-    started: Callable[[], None] = lambda: None,
-    metrics: Metrics | None = None,
-) -> None:
-    """Run a worker in this process until SIGTERM or SIGINT.
-
-    With a supervisor, *channel* is the control channel and *parent* a file descriptor
-    that becomes readable when the supervisor exits. The supervisor handles SIGINT,
-    which a terminal sends to all processes, and SIGHUP. SIGTERM may arrive twice (from
-    the supervisor and from a service manager), so only SIGQUIT aborts.
-
-    Without a supervisor, *source* is the configuration for reloads. *started* is called
-    once the worker accepts connections.
-    """
-    if metrics is not None:
-        metrics.worker_started()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-
-    async def main() -> None:
-        worker = Worker(settings, sockets, metrics)
-        loop = asyncio.get_running_loop()
-        reloads: WorkerReload | SingleProcessReload
-        if parent is None or channel is None:
-            reloads = SingleProcessReload(worker, source)
-            loop.add_signal_handler(signal.SIGHUP, reloads.request)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, worker.stop_or_abort)
-        else:
-            reloads = WorkerReload(worker, channel)
-            loop.add_signal_handler(signal.SIGTERM, worker.stop)
-            for number in (signal.SIGINT, signal.SIGHUP):
-                loop.add_signal_handler(number, lambda: None)
-            loop.add_signal_handler(signal.SIGQUIT, worker.abort)
-            loop.add_reader(parent, _on_supervisor_exit, loop, parent, worker)
-
-        def on_started() -> None:
-            reloads.start()
-            started()
-
-        await worker.run(on_started)
-        reloads.stop()
-
-    uvloop.run(main())
-
-
 def _proxy_sources(settings: ServerSettings) -> TrustedSources | None:
     """Return the sources that send PROXY protocol headers; None if none is set."""
     sources = settings.proxy_protocol_from
     return TrustedSources(sources) if sources else None
-
-
-def _on_supervisor_exit(
-    loop: asyncio.AbstractEventLoop, parent: int, worker: Worker
-) -> None:
-    loop.remove_reader(parent)
-    worker.stop()
