@@ -23,7 +23,13 @@ from .effects import Flow, Outcome
 from .endpoints.auth_check import AuthCheck
 from .endpoints.clear_forbidden import with_session_clearing
 from .endpoints.forward_auth import forward_auth
-from .endpoints.health import NOT_READY, OK, STORE_UNAVAILABLE, health_routes
+from .endpoints.health import (
+    NOT_READY,
+    OK,
+    OTHER_WORKER_NOT_READY,
+    STORE_UNAVAILABLE,
+    health_routes,
+)
 from .endpoints.middleware import Handler, restore_query, wrap_handler
 from .endpoints.requirements import Requirements
 from .endpoints.session_recheck import is_session_valid
@@ -84,7 +90,8 @@ class AuthProxy(StoreHooks):
     bytes. *on_event* receives events that belong to no decision. Raises `SettingsError`.
 
     A driver with a store sets ``store_available`` when the store becomes available or
-    unavailable, and reports changes of keys (see `StoreHooks`).
+    unavailable, and reports changes of keys (see `StoreHooks`). One with several workers
+    sets ``other_workers_ready``, so that ``/ready`` answers for all of them.
     """
 
     def __init__(
@@ -119,6 +126,7 @@ class AuthProxy(StoreHooks):
             self._response_headers,
         )
         self._upstreams = Upstreams(settings, self._sessions.is_session_cookie)
+        self.other_workers_ready: Callable[[], bool] = lambda: True
         self._needs_store = settings.sessions.needs_store
         self._prefix = settings.proxy_prefix.encode() + b"/"
         self._routes, self._default_route = self._build_routes()
@@ -143,6 +151,7 @@ class AuthProxy(StoreHooks):
                 provider.adopt_cache(self._providers[name])
         fresh._sessions.adopt_cache(self._sessions)
         fresh.store_available = self.store_available
+        fresh.other_workers_ready = self.other_workers_ready
         return fresh
 
     # -- routing
@@ -250,7 +259,9 @@ class AuthProxy(StoreHooks):
     def _readiness_response(self) -> Respond:
         if self._needs_store and not self.store_available:
             return STORE_UNAVAILABLE
-        return OK if self.ready else NOT_READY
+        if not self.ready:
+            return NOT_READY
+        return OK if self.other_workers_ready() else OTHER_WORKER_NOT_READY
 
     # -- sessions
 

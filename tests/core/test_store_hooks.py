@@ -44,3 +44,15 @@ def test_store_notifies_is_false_until_set() -> None:
     proxy.store_changed(None)
     proxy.store_notifies = False
     assert not proxy.store_notifies
+
+
+def test_ready_other_worker_not_ready_returns_503() -> None:
+    harness = Harness()
+    harness.proxy.other_workers_ready = lambda: False
+    response = harness.get("/ready")
+    assert (response.status, response.body) == (503, b"another worker is not ready\n")
+    assert header(response, b"retry-after")
+    assert harness.proxy.ready  # this one is
+    successor = harness.proxy.with_settings(settings(email_domains=("b.example",)))
+    harness.proxy = successor
+    assert harness.get("/ready").status == 503

@@ -43,7 +43,7 @@ def test_pod_matches_its_configuration(settings: ServerSettings) -> None:
     (port,) = container["ports"]
     assert settings.listeners[0].port == port["containerPort"]
     assert container["livenessProbe"]["httpGet"]["path"] == settings.core.ping_path
-    assert container["readinessProbe"]["httpGet"]["path"] == settings.core.ready_path
+    assert container["readinessProbe"]["httpGet"]["path"] == settings.core.ping_path
     assert pod["terminationGracePeriodSeconds"] > settings.limits.drain_timeout
     mounted = {one["name"] for one in container["volumeMounts"]}
     assert mounted == {one["name"] for one in pod["volumes"]}

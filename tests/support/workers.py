@@ -38,7 +38,7 @@ def connections(
             prepare(wire)
             wire.send(PING)
             wire.answer()  # so it is accepted
-            found.setdefault(_owner(pids, wire), wire)
+            found.setdefault(owner(pids, wire), wire)
             if len(found) == len(pids):
                 break
         assert len(found) == len(pids), f"only {sorted(found)} of {pids} accept"
@@ -77,7 +77,7 @@ def worker_pids(process: Process) -> list[int]:
     return [int(pid) for pid in children.split()] or [process.pid]
 
 
-def _owner(pids: list[int], wire: Wire) -> int:
+def owner(pids: list[int], wire: Wire) -> int:
     """Return the worker that has accepted the connection of *wire*."""
     server, client = wire.socket.getpeername()[1], wire.socket.getsockname()[1]
     link = f"socket:[{_inode(server, client)}]"

@@ -23,6 +23,9 @@ NOT_READY = plain_response(
 STORE_UNAVAILABLE = plain_response(
     503, b"session store unavailable\n", ((b"retry-after", b"1"),)
 )
+OTHER_WORKER_NOT_READY = plain_response(
+    503, b"another worker is not ready\n", ((b"retry-after", b"2"),)
+)
 ROBOTS = b"/robots.txt"
 # Paths and User-Agent of the health checks of Google's load balancers.
 GOOGLE_PATHS = (b"/liveness_check", b"/readiness_check")

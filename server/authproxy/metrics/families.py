@@ -238,6 +238,7 @@ DROPPED_LINES = Family(
 )
 STARTS = Family("authproxy_worker_starts_total", "counter", "Started worker processes.")
 READY = Family("authproxy_workers_ready", "gauge", "Workers that can sign users in.")
+ACCEPTING = Family("authproxy_workers", "gauge", "Workers that accept connections.")
 PID = Family(
     "authproxy_worker_pid", "gauge", "Process ID, for the process metrics; not exposed."
 )
@@ -247,5 +248,5 @@ FAMILIES = (
     REQUESTS, IN_FLIGHT, DURATION, SCRAPES, SCRAPES_IN_FLIGHT, DECISIONS, LOGINS,
     REFRESH, EVENT, FETCHES, FETCH_SECONDS, STORE, STORE_SECONDS, UPSTREAM_SECONDS,
     UPSTREAM_FAILED, CACHE_MISSES, RELOAD, CONNECTIONS, ACCEPTED, DROPPED_LINES, STARTS, READY,
-    PID,
+    PID, ACCEPTING,
 )  # fmt: skip

@@ -19,6 +19,7 @@ from authproxy_core.messages import Event, Verdict
 from ..server_settings import ServerSettings
 from .families import (
     ACCEPTED,
+    ACCEPTING,
     BUCKETS,
     CACHE_MISSES,
     CONNECTIONS,
@@ -144,6 +145,13 @@ class Metrics:
             default=inf,
         )
 
+    def ready_peers(self) -> list[bool]:
+        """Return for each other worker that accepts connections whether it is ready."""
+        others = (self.shared.slot(number) for number in self._others)
+        return [
+            bool(values[READY_OFFSET]) for values in others if values[ACCEPTING_OFFSET]
+        ]
+
     def count_event(self, event: Event) -> None:
         """Count an event of the core."""
         kind = event.kind
@@ -198,7 +206,11 @@ class Metrics:
 
     def set_ready(self, ready: bool) -> None:
         """Set whether this worker can sign users in."""
-        self._values[LAYOUT.offset(READY)] = float(ready)
+        self._values[READY_OFFSET] = float(ready)
+
+    def set_accepting(self, accepting: bool) -> None:
+        """Set whether this worker accepts connections."""
+        self._values[ACCEPTING_OFFSET] = float(accepting)
 
     @contextlib.contextmanager
     def track_scrape(self) -> Iterator[None]:
@@ -225,6 +237,8 @@ class Metrics:
 IN_FLIGHT_OFFSET = LAYOUT.offset(IN_FLIGHT)
 CONNECTIONS_OFFSET = LAYOUT.offset(CONNECTIONS)
 PID_OFFSET = LAYOUT.offset(PID)
+READY_OFFSET = LAYOUT.offset(READY)
+ACCEPTING_OFFSET = LAYOUT.offset(ACCEPTING)
 ACCEPTED_OFFSET = LAYOUT.offset(ACCEPTED)
 
 

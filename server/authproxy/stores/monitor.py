@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Protocol
 
 from ..logs.logger import Logs
@@ -25,14 +26,22 @@ class Application(Protocol):
 
 
 class StoreMonitor:
-    """Start and stop the store; report its state and key changes to the core."""
+    """Start and stop the store; report its state and key changes to the core.
+
+    *on_state* is called after the core knows a changed state.
+    """
 
     def __init__(
-        self, store: Store | None, application: Application, logs: Logs
+        self,
+        store: Store | None,
+        application: Application,
+        logs: Logs,
+        on_state: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._application = application
         self._logs = logs
+        self._report_state = on_state
         self._logging = False
         self._available = asyncio.Event()
         self._logged_unavailable = self._logged_no_notifications = False
@@ -72,6 +81,7 @@ class StoreMonitor:
 
     def _on_state(self, store: Store) -> None:
         self.attach(self._application)
+        self._report_state()
         if store.available:
             self._available.set()
         if self._logging:

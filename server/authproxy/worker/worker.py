@@ -39,7 +39,9 @@ TIMEOUT_CHECK_INTERVAL = 1.0  # seconds between two checks of all timeouts
 # At shutdown: seconds in which an idle connection may still send a request.
 KEEP_ALIVE_GRACE = 1.0
 ACCEPT_DRAIN_TIME = 0.25  # seconds for pending TCP handshakes at shutdown
-WARM_UP_TIMEOUT = 3.0  # seconds for a new provider to get ready before the commit
+# Seconds for a provider to get ready: before the commit of a reload, and before a worker
+# accepts connections that ready workers can accept.
+WARM_UP_TIMEOUT = 3.0
 HANDSHAKE_TIMEOUT = 10.0  # seconds
 # Seconds in which a less loaded worker may accept a connection first.
 ACCEPT_DEFERRAL = 0.002
@@ -82,7 +84,8 @@ class Worker:
             self._client, store, self._metrics, settings.limits.body_bytes
         )
         self._proxy = AuthProxy(settings.core, on_event=self._on_event)
-        self._store = StoreMonitor(store, self._proxy, self._logs)
+        self._proxy.other_workers_ready = lambda: all(self._metrics.ready_peers())
+        self._store = StoreMonitor(store, self._proxy, self._logs, self._publish)
         self._forwarder = Forwarder(settings.forward)
         self._context = WorkerContext(
             self._proxy,
@@ -99,6 +102,8 @@ class Worker:
     def _on_event(self, event: Event) -> None:
         self._metrics.count_event(event)
         self._logs.event(event)
+        if event.kind == "provider_ready":
+            self._publish()
 
     def _publish(self) -> None:
         """Update the metrics that are not counted where they arise."""
@@ -158,6 +163,7 @@ class Worker:
         self._context.drop_caches()
         self._proxy_sources = _proxy_sources(settings)
         self._store.attach(self._proxy)
+        self._publish()
         self._start_warm_up()
 
     def count_reload(self, outcome: Literal["success", "failure"]) -> None:
@@ -174,12 +180,28 @@ class Worker:
             settings.logs, settings.core, self._clock, self._output, self._errors
         )
 
-    def _start_warm_up(self) -> None:
+    def _start_warm_up(self) -> asyncio.Task[None]:
         if self._warm_up is not None:
             self._warm_up.cancel()
         self._warm_up = self._context.spawn(
             drive(self._proxy.warm_up(), self._performer.perform)
         )
+        return self._warm_up
+
+    async def _wait_for_warm_up(self, warm_up: asyncio.Task[None]) -> None:
+        """Leave new connections to ready workers until this one is ready as well.
+
+        So a worker that replaces a crashed one does not make the server unready, unless
+        its provider is unavailable for `WARM_UP_TIMEOUT`.
+        """
+        if any(self._metrics.ready_peers()):
+            stop = asyncio.ensure_future(self._stopping.wait())
+            await asyncio.wait(
+                (warm_up, stop),
+                timeout=WARM_UP_TIMEOUT,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            stop.cancel()
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
         """Serve until `stop`, then finish the requests in flight.
@@ -189,7 +211,9 @@ class Worker:
         loop = asyncio.get_running_loop()
         timeouts = loop.create_task(self._check_timeouts())
         await self._store.start()
-        self._start_warm_up()
+        await self._wait_for_warm_up(self._start_warm_up())
+        self._publish()
+        self._metrics.set_accepting(True)
         for listener in self._sockets:
             self._accept_from(listener)
         self._context.on_connection_lost = self._on_connection_lost
@@ -227,6 +251,7 @@ class Worker:
         socket, the kernel refuses connections.
         """
         self._context.stopping = True
+        self._metrics.set_accepting(False)
         for listener in self._sockets:
             refuse_connections(listener)
         await asyncio.sleep(ACCEPT_DRAIN_TIME)

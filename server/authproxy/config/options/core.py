@@ -38,8 +38,8 @@ CORE_OPTIONS = in_group(
         "ready_path",
         "string",
         "/ready",
-        "readiness path: responds with 200 when logins are possible, else 503; empty "
-        "disables it",
+        "readiness path: responds with 200 when every worker can finish a login, else "
+        "503; empty disables it",
         Settings.ready_path,
     ),
     Option(
