@@ -12,6 +12,7 @@ from .base import Store
 
 MODULE = "store"
 STARTUP_TIMEOUT = 1.0  # seconds that the start waits for the store
+OUTAGE_INTERVAL = 30.0  # seconds between lines about an outage whose cause changes
 NOTIFY_GRACE = 3.0  # seconds without notifications before that is logged
 
 
@@ -45,6 +46,8 @@ class StoreMonitor:
         self._logging = False
         self._available = asyncio.Event()
         self._logged_unavailable = self._logged_no_notifications = False
+        self._logged_error = ""
+        self._outage_timer: asyncio.TimerHandle | None = None
         self._logged_limitation = ""
         self._grace_timer: asyncio.TimerHandle | None = None
 
@@ -64,8 +67,9 @@ class StoreMonitor:
     async def close(self) -> None:
         """Close the store, without a log line about its state."""
         self._logging = False
-        if self._grace_timer is not None:
-            self._grace_timer.cancel()
+        for timer in (self._grace_timer, self._outage_timer):
+            if timer is not None:
+                timer.cancel()
         if self._store is not None:
             await self._store.close()
 
@@ -94,13 +98,24 @@ class StoreMonitor:
             return
         self._logged_unavailable = not store.available
         if store.available:
+            self._logged_error = ""
+            if self._outage_timer is not None:
+                self._outage_timer.cancel()
             self._logs.info(MODULE, "session store available again")
         else:
+            self._log_outage(store)
+
+    def _log_outage(self, store: Store) -> None:
+        """Log the outage, and later again if it lasts for another reason."""
+        if store.error != self._logged_error:
+            self._logged_error = store.error
             self._logs.error(
                 MODULE,
                 f"session store unavailable: {store.error}; "
                 "requests that need a session get 503",
             )
+        loop = asyncio.get_running_loop()
+        self._outage_timer = loop.call_later(OUTAGE_INTERVAL, self._log_outage, store)
 
     def _log_limitation(self, store: Store) -> None:
         limitation = store.limitation

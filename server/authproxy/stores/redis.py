@@ -19,7 +19,8 @@ from authproxy_core.errors import StoreError
 from ..server_settings import RedisAddress, RedisSettings
 from .base import MAX_MEMBERS, MAX_VALUE, OnChange, OnState
 from .redis_cluster import Cluster
-from .redis_connection import CommandArgument, Dialer, ReplyError
+from .redis_connection import CommandArgument, Dialer
+from .redis_errors import ReplyError
 from .redis_sentinel import Sentinels
 from .redis_server import RedisServer
 from .store_locks import StoreLocks
@@ -57,7 +58,10 @@ NO_SETS = (
 )
 NO_SCRIPTS = "a refresh that lost its lock may overwrite a newer session"
 PERMISSION_CHECK_INTERVAL = 5.0  # seconds, while permissions are missing
-PROBE_INTERVAL = 0.5  # seconds between two attempts to write after an error reply
+PROBE_INTERVAL = 0.5  # seconds between two checks of the commands while they fail
+# Of a check: they have different slots, so a cluster node would redirect some of them.
+PROBE_KEYS = 16
+NOT_CHECKED = "its commands have not been checked yet"
 
 
 class Router(Protocol):
@@ -190,7 +194,9 @@ class RedisStore:
         self._router: Router
         self._locks = StoreLocks()
         self._on_state: OnState = lambda: None
-        self._write_error = ""  # error reply to the last write
+        self._write_error = NOT_CHECKED  # or an error reply, until a check succeeds
+        self._failed_key = ""  # of the last write with an error reply
+        self._state_changed = asyncio.Event()
         self._denied: dict[str, str] = {}  # missing feature → error reply
         self._has_mget = settings.mode != "cluster"
         self._task: asyncio.Task[None] | None = None
@@ -202,7 +208,7 @@ class RedisStore:
 
     @property
     def available(self) -> bool:
-        """Whether Redis is connected and the last write succeeded."""
+        """Whether Redis is connected and executes the commands that logins need."""
         return self._router.available and not self._write_error
 
     @property
@@ -220,11 +226,22 @@ class RedisStore:
         """Features that the Redis user has no permission for, "" if none."""
         return "; ".join(f"{what} ({reply})" for what, reply in self._denied.items())
 
+    @property
+    def _probe(self) -> str:
+        return f"{self._name}-probe:"
+
     async def start(self, on_change: OnChange, on_state: OnState) -> None:
         """Connect in the background."""
         self._on_state = on_state
         prefixes = (f"{self._name}-",)
-        self._router = create_router(self._settings, prefixes, on_change, on_state)
+
+        def report_change(key: str | None) -> None:
+            if key is None or not key.startswith(self._probe):
+                on_change(key)
+
+        self._router = create_router(
+            self._settings, prefixes, report_change, self._on_router_state
+        )
         self._router.start()
         self._task = asyncio.get_running_loop().create_task(self._run_maintenance())
 
@@ -318,10 +335,8 @@ class RedisStore:
         try:
             reply = await self._router.call(key, *command, retry=retry)
         except ReplyError as error:  # such as OOM or NOPERM
-            self._set_write_error(str(error))
+            self._set_write_error(str(error), key)
             raise
-        if self._write_error:
-            self._set_write_error("")
         return reply
 
     async def _write_if_permitted(
@@ -335,13 +350,11 @@ class RedisStore:
             reply = await self._router.call(key, *command)
         except ReplyError as error:
             if not error.is_denied:
-                self._set_write_error(str(error))
+                self._set_write_error(str(error), key)
                 raise
-            self._set_denied(feature, str(error))
+            self._set_denied(feature, f"redis: {error.text}")
             return None
         self._set_denied(feature, "")
-        if self._write_error:
-            self._set_write_error("")
         return 1 if reply is None else reply
 
     def _set_denied(self, feature: str, reply: str) -> None:
@@ -353,28 +366,61 @@ class RedisStore:
             del self._denied[feature]
         self._on_state()
 
-    def _set_write_error(self, error: str) -> None:
-        changed = bool(error) != bool(self._write_error)
-        self._write_error = error
+    def _set_write_error(self, error: str, key: str = "") -> None:
+        changed = error != self._write_error
+        self._write_error, self._failed_key = error, key
         if changed:
             self._on_state()
 
+    def _on_router_state(self) -> None:
+        """After a reconnect, check the commands again: it may be another server."""
+        if not self._router.available:
+            self._write_error = self._write_error or NOT_CHECKED
+        self._state_changed.set()
+        self._on_state()
+
     async def _run_maintenance(self) -> None:
-        probe = f"{self._name}-probe:"
         loop = asyncio.get_running_loop()
         check_at = 0.0
         while True:
-            await asyncio.sleep(PROBE_INTERVAL)
-            with contextlib.suppress(StoreError):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PROBE_INTERVAL):
+                    await self._state_changed.wait()
+            self._state_changed.clear()
+            if not self._router.available:
+                continue
+            try:
                 if self._write_error:
-                    await self._write(probe, "SET", probe, "", "PX", 1000)
-                if self.available and loop.time() >= check_at:
-                    await self.add(f"{probe}set", b"", 1.0)
-                    await self._release(probe, "")
+                    await self._check_commands()
+                if loop.time() >= check_at:
+                    await self._check_permissions()
                     wait = PERMISSION_CHECK_INTERVAL if self._denied else math.inf
                     check_at = loop.time() + wait
-                if self.available:
-                    await self._locks.release_deferred(self._release)
+                await self._locks.release_deferred(self._release)
+            except StoreError:
+                await asyncio.sleep(PROBE_INTERVAL)
+
+    async def _check_commands(self) -> None:
+        """Run the commands that logins need; the outcome decides the availability."""
+        keys = [f"{self._probe}{number}" for number in range(PROBE_KEYS)]
+        if self._failed_key:
+            keys.append(f"{self._probe}{{{self._failed_key}}}")  # has the same slot
+        call = self._router.call
+        try:
+            await asyncio.gather(
+                *[call(key, "SET", key, "", "NX", "PX", 1000) for key in keys]
+            )
+            await call(keys[0], "GET", keys[0])
+            await call(keys[0], "DEL", keys[0])
+        except ReplyError as error:
+            self._set_write_error(str(error), self._failed_key)
+            raise
+        self._set_write_error("")
+
+    async def _check_permissions(self) -> None:
+        """Find the features that the user has no permission for."""
+        await self.add(f"{self._probe}set", b"", 1.0)
+        await self._release(self._probe, "")
 
 
 def _check_length(reply: bytes | None) -> bytes | None:

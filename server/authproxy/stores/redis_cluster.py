@@ -11,7 +11,8 @@ from authproxy_core.errors import StoreError
 
 from ..server_settings import RedisAddress
 from .base import OnChange, OnState
-from .redis_connection import CommandArgument, Dialer, ReplyError, format_address
+from .redis_connection import CommandArgument, Dialer, format_address
+from .redis_errors import ReplyError
 from .redis_sentinel import parse_address
 from .redis_server import RedisServer
 

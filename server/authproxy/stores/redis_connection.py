@@ -20,40 +20,13 @@ from authproxy_core.errors import StoreError
 
 from ..server_settings import RedisAddress, RedisSettings
 from .base import MAX_VALUE
+from .redis_errors import ConnectionLostError, ReplyError
 
 CommandArgument: TypeAlias = bytes | str | int | float
 MAX_REPLY = 8 * MAX_VALUE  # bytes of one reply, which may contain several values
 MAX_PENDING_COMMANDS = 10_000  # sent commands without a reply
 CLOSE_TIMEOUT = 1.0  # seconds
 _INCOMPLETE = object()
-
-
-class ConnectionLostError(StoreError):
-    """The connection closed before the reply; the command may have been executed."""
-
-
-class ReplyError(StoreError):
-    """An error reply of Redis; ``prefix`` is its first token (NOAUTH, MOVED, …)."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(f"redis: {text}")
-        self.text = text
-        self.prefix = text.partition(" ")[0]
-
-    @property
-    def is_denied(self) -> bool:
-        """Whether the user may not run the command, or the server has none of the name.
-
-        In a script the reply is an ERR.
-        """
-        text = self.text.lower()
-        return (
-            self.prefix == "NOPERM"
-            or "acl failure in script" in text
-            or "user executing the script can't" in text
-            or "unknown command" in text
-            or "unknown redis command" in text  # in a script
-        )
 
 
 class RedisConnection(asyncio.Protocol):

@@ -19,13 +19,12 @@ from ..server_settings import RedisAddress
 from .base import OnChange, OnState
 from .redis_connection import (
     CommandArgument,
-    ConnectionLostError,
     Dialer,
     RedisConnection,
-    ReplyError,
     close_on_error,
     format_address,
 )
+from .redis_errors import ConnectionLostError, ReplyError
 
 MIN_RECONNECT_DELAY, MAX_RECONNECT_DELAY = 0.05, 0.4  # seconds
 RECONNECT_WAIT = 0.3  # seconds that a command waits for a connection just lost
@@ -125,7 +124,7 @@ class RedisServer:
             return await connection.call(*command)
         except ReplyError as error:
             if error.prefix in RECONNECT_ERRORS:
-                connection.abort(error.text)
+                connection.abort(str(error))
             raise
 
     async def _wait_for_connection(self) -> RedisConnection:
