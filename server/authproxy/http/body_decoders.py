@@ -15,11 +15,13 @@ from authproxy_core.messages import Header
 
 from .field_syntax import FIELD_NAME, FIELD_VALUE, OWS
 
-CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?")
+CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 TRAILER = re.compile(b"(%b):(%b)" % (FIELD_NAME.pattern, FIELD_VALUE.pattern))
 MAX_LINE_BYTES = 1 << 10  # bytes of a chunk-size line or a trailer
 MAX_OVERHEAD_BYTES = 16 << 10  # bytes of all extensions and trailers of a body
+MAX_TRAILERS = 100
 MAX_READ_BYTES = 256 << 10  # bytes that `take` returns at once
+MAX_READ_LINES = 256  # chunk-size lines and trailers that `take` parses at once
 NO_TRAILERS: list[Header] = []
 
 
@@ -99,16 +101,31 @@ class ChunkedDecoder:
         self._overhead = 0  # bytes of extensions and trailers
 
     def take(self, received: bytearray) -> bytes:
-        """Remove and return at most `MAX_READ_BYTES` of the body."""
-        while not self.done:
+        """Remove and return at most `MAX_READ_BYTES` of the body.
+
+        At most `MAX_READ_LINES` lines are parsed at once. The result is empty only if
+        more input is needed or the body is done.
+        """
+        body, at = bytearray(), 0
+        for _ in range(MAX_READ_LINES):
+            if self.done:  # the following bytes are the next message
+                break
             if self._left:
-                return self._take_data(received)
-            if self._in_trailers:
-                if not self._take_trailer(received):
-                    return b""
-            elif not self._start_chunk(received):
-                return b""
-        return b""
+                end = min(at + self._left, at + MAX_READ_BYTES - len(body))
+                data = received[at:end]
+                body += data
+                at += len(data)
+                self._left -= len(data)
+                if self._left:
+                    break
+                self._expects_crlf = True
+            parse_line = self._parse_trailer if self._in_trailers else self._parse_size
+            after = parse_line(received, at)
+            if after == at:
+                break
+            at = after
+        del received[:at]
+        return bytes(body)
 
     def pass_through(self, data: bytes) -> bytes:
         """Return *data* if the current chunk does not end within it, else b""."""
@@ -121,64 +138,67 @@ class ChunkedDecoder:
         """Return 0 once the body is complete, else None."""
         return 0 if self.done else None
 
-    def _take_data(self, received: bytearray) -> bytes:
-        data = _take_front(received, min(self._left, MAX_READ_BYTES))
-        self._left -= len(data)
-        self._expects_crlf = self._left == 0
-        return data
+    def _parse_size(self, received: bytearray, at: int) -> int:
+        """Parse the chunk-size line at index *at*; return the index after it.
 
-    def _start_chunk(self, received: bytearray) -> bool:
-        """Parse a chunk-size line; return False if more input is needed."""
+        Return *at* if more input is needed. Raises `RequestError`.
+        """
+        start = at
         if self._expects_crlf:
-            if not b"\r\n".startswith(bytes(received[:2])):
+            start += 2
+            line_end = received[at:start]
+            if line_end != b"\r\n":
+                if b"\r\n".startswith(line_end):
+                    return at
                 raise RequestError("no CRLF after the data of a chunk")
-            if len(received) < 2:
-                return False
-            del received[:2]
-            self._expects_crlf = False
-        line = self._take_line(received)
-        if line is None:
-            return False
-        match = CHUNK_SIZE.fullmatch(line)
+        match = CHUNK_SIZE.match(received, start, start + MAX_LINE_BYTES)
         if match is None:
+            if _find_line_end(received, start) < 0:
+                return at
             raise RequestError("malformed chunk size")
-        self._add_overhead(len(match[2] or b""))
+        if match[2]:
+            self._add_overhead(len(match[2]))
         self._left = int(match[1], 16)
         self._in_trailers = self._left == 0
-        return True
+        self._expects_crlf = False
+        return match.end()
 
-    def _take_trailer(self, received: bytearray) -> bool:
-        """Parse a trailer or the final empty line; False if more input is needed."""
-        line = self._take_line(received)
-        if line is None:
-            return False
+    def _parse_trailer(self, received: bytearray, at: int) -> int:
+        """Parse the trailer or the final empty line at index *at*, as `_parse_size`."""
+        end = _find_line_end(received, at)
+        if end < 0:
+            return at
+        line = bytes(received[at : end - 1])
         self._add_overhead(len(line))
         if not line:
             self.done = True
-            return True
+            return end + 1
         trailer = TRAILER.fullmatch(line)
         if trailer is None:
             raise RequestError("malformed trailer")
+        if len(self.trailers) == MAX_TRAILERS:
+            raise RequestError("too many trailers in a chunked body")
         self.trailers.append((trailer[1].lower(), trailer[2].strip(OWS)))
-        return True
-
-    def _take_line(self, received: bytearray) -> bytes | None:
-        """Remove and return a line without CRLF; None if more input is needed."""
-        end = received.find(b"\n", 0, MAX_LINE_BYTES)
-        if end < 0:
-            if len(received) >= MAX_LINE_BYTES:
-                raise RequestError("line too long in a chunked body")
-            return None
-        if received[end - 1 : end] != b"\r":
-            raise RequestError("bare line feed in a chunked body")
-        line = bytes(received[: end - 1])
-        del received[: end + 1]
-        return line
+        return end + 1
 
     def _add_overhead(self, size: int) -> None:
         self._overhead += size
         if self._overhead > MAX_OVERHEAD_BYTES:
             raise RequestError("too many extensions and trailers in a chunked body")
+
+
+def _find_line_end(received: bytearray, start: int) -> int:
+    """Return the index of the line feed that ends the line at *start*; -1 if none.
+
+    Raises `RequestError` for a line that is too long or has no carriage return.
+    """
+    end = received.find(b"\n", start, start + MAX_LINE_BYTES)
+    if end < 0:
+        if len(received) - start >= MAX_LINE_BYTES:
+            raise RequestError("line too long in a chunked body")
+    elif end == start or received[end - 1] != ord("\r"):
+        raise RequestError("bare line feed in a chunked body")
+    return end
 
 
 def _take_front(received: bytearray, size: int) -> bytes:

@@ -41,6 +41,7 @@ ASTERISK = b"*"  # target of OPTIONS for the server itself (RFC 9112 §3.2.4)
 DEFAULT_HOST = b"localhost"
 FORBIDDEN_METHODS = frozenset({b"CONNECT", b"DEBUG", b"TRACE", b"TRACK"})
 MAX_HOST_BYTES = 300
+MAX_UNCOUNTED_BYTES = 2048  # up to this size the lines of a head are not counted
 MAX_CACHED_HOSTS = 1024
 _hosts: BoundedCache[bytes, str] = BoundedCache(MAX_CACHED_HOSTS)  # valid Host values
 MAX_CACHED_LINES, MAX_CACHED_LINE_BYTES = 1024, 256
@@ -104,8 +105,10 @@ class HeadReader:
         self._headers.append((name.lower(), value.rstrip(OWS)))
 
     def on_headers_complete(self) -> None:
-        """Count a head."""
+        """Count a head; raise `HeadError`, which ends the parsing, for another one."""
         self._count += 1
+        if self._count > 1:
+            raise HeadError(400, "more than one head")
 
     def on_message_complete(self) -> None:
         """Count a complete request."""
@@ -115,7 +118,7 @@ class HeadReader:
 
     def read_single(self, data: bytes) -> RequestHead | None:
         """Return the head if *data* is one valid head without a body, else None."""
-        if not data.endswith(BLANK_LINE) or len(data) > self._limits.head_bytes:
+        if not data.endswith(BLANK_LINE) or self._has_too_many_lines(data):
             return None
         try:
             self._feed(data)
@@ -130,6 +133,8 @@ class HeadReader:
 
     def read(self, head: bytes) -> RequestHead:
         """Parse *head*, which ends with the empty line. Raises `HeadError`."""
+        if self._has_too_many_lines(head):
+            raise HeadError(431, f"more than {self._limits.header_count} header fields")
         self._parser = HttpRequestParser(self)
         try:
             self._feed(_with_plain_request_line(head))
@@ -142,6 +147,16 @@ class HeadReader:
         if self._count != 1:
             raise HeadError(400, "malformed head: no end of the header section")
         return check_head(head, self._headers, self._limits)
+
+    def _has_too_many_lines(self, data: bytes) -> bool:
+        """Return whether *data* is not worth parsing: too long, or too many fields."""
+        size, limits = len(data), self._limits
+        if size > limits.head_bytes:
+            return True
+        if size <= MAX_UNCOUNTED_BYTES:
+            return False  # `check_head` counts the fields
+        extra_lines = 2  # the request line and the empty line
+        return data.count(b"\n") > limits.header_count + extra_lines
 
     def _feed(self, data: bytes) -> None:
         self._headers = []

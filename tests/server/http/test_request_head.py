@@ -368,3 +368,43 @@ def test_head_mutated_rejected_if_h11_rejects_it(server: Server, raw: bytes) -> 
     assert not response.startswith(b"HTTP/1.1 5")
     if h11_rejects(raw):
         assert rejected_or_closed(response), raw
+
+
+class CountingReader(HeadReader):
+    """Counts the parsed fields."""
+
+    __slots__ = ("fields",)
+
+    def __init__(self) -> None:
+        super().__init__(Limits())
+        self.fields = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count one field."""
+        self.fields += 1
+        super().on_header(name, value)
+
+
+def test_head_with_too_many_fields_is_rejected_unparsed() -> None:
+    """The fields of a head that will be rejected cost nothing."""
+    raw = get(b"a:\r\n" * 15_000)
+    reader = CountingReader()
+    assert reader.read_single(raw) is None
+    with pytest.raises(HeadError, match="more than 200 header fields") as raised:
+        reader.read(raw)
+    assert (raised.value.status, reader.fields) == (431, 0)
+
+
+def test_head_limit_of_fields_accepts_the_limit() -> None:
+    limit = Limits().header_count
+    raw = get(b"abcdefghij: 1\r\n" * (limit - 1))
+    reader = CountingReader()
+    assert reader.read_single(raw) is not None
+    assert len(reader.read(raw).headers) == limit
+
+
+def test_pipelined_heads_are_parsed_once() -> None:
+    """The fast path gives up at the second head, not at the end of the packet."""
+    reader = CountingReader()
+    assert reader.read_single(PLAIN * 100) is None
+    assert reader.fields <= 2
