@@ -17,8 +17,9 @@ from ..net.tunnel import UpgradedConnection
 from ..net.write_coalescing import ConnectionWriter
 from ..serve.worker_context import WorkerContext
 
-# Bytes received and not yet taken before reading pauses; uvloop reads 250 kB at once.
-RECEIVE_HIGH_WATER = 256 << 10
+# Bytes received and not yet taken before reading pauses. uvloop reads up to 250 kB at
+# once, so a connection buffers at most the sum of both (a longer head adds its size).
+RECEIVE_HIGH_WATER = 64 << 10
 
 
 class ClientStream(asyncio.Protocol, ABC):
@@ -35,6 +36,7 @@ class ClientStream(asyncio.Protocol, ABC):
         "_chunks",
         "_input_waiter",
         "_reading_paused",
+        "_waiting_since",
         "_worker",
         "_writable",
         "_write_waiter",
@@ -55,6 +57,7 @@ class ClientStream(asyncio.Protocol, ABC):
         self.lost = False
         self._at_eof = False  # the client has half-closed the connection
         self._reading_paused = False
+        self._waiting_since = worker.clock.now  # for the client; monotonic seconds
         self._writable = True  # the transport's buffer is below its high-water mark
         self._input_waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
@@ -77,6 +80,7 @@ class ClientStream(asyncio.Protocol, ABC):
         if self._at_eof or self.lost:
             return False
         self._update_reading()
+        self._waiting_since = self._worker.clock.now
         waiter = asyncio.get_running_loop().create_future()
         self._input_waiter = waiter
         try:
@@ -89,6 +93,7 @@ class ClientStream(asyncio.Protocol, ABC):
     async def wait_writable(self) -> bool:
         """Wait until the client has read enough; return False if it disconnected."""
         while not self._writable and not self.lost:
+            self._waiting_since = self._worker.clock.now
             waiter = asyncio.get_running_loop().create_future()
             self._write_waiter = waiter
             try:
@@ -104,6 +109,10 @@ class ClientStream(asyncio.Protocol, ABC):
             and not self._worker.stopping
             and not (self._at_eof and not self.received)
         )
+
+    async def wait_turn(self) -> None:
+        """Wait for a turn after some of the received bytes have been handled."""
+        await self._worker.turns.wait_turn()
 
     @abstractmethod
     def exchange_ended(self, decoder: Decoder, *, close: bool) -> None:
@@ -150,11 +159,14 @@ class ClientStream(asyncio.Protocol, ABC):
         # A whole head must fit, or a request with a long one would wait forever.
         buffered = len(self.received) + self._chunk_bytes
         if buffered > max(RECEIVE_HIGH_WATER, self._worker.limits.head_bytes):
-            if not self._reading_paused and not self.transport.is_closing():
-                self._reading_paused = True
-                self.transport.pause_reading()
+            self._pause_reading()
         else:
             self._resume_reading()
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused and not self.transport.is_closing():
+            self._reading_paused = True
+            self.transport.pause_reading()
 
     def _resume_reading(self) -> None:
         if self._reading_paused and not self.transport.is_closing():

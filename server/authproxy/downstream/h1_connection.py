@@ -7,8 +7,9 @@ by a task (`serve_exchange`) or by the forwarder's fast path. During an exchange
 received bytes stay in the buffers of `ClientStream`, from which the exchange takes the
 body; the next request is parsed when the response is complete.
 
-Requests are not answered while the client does not read the responses. Timeouts cost
-nothing per request: the worker calls `check_timeouts` on every connection about once
+Requests are not answered while the client does not read the responses. Of pipelined
+requests, the first is handled at once and the rest in turns, while reading pauses, so
+one client cannot keep the event loop busy. Timeouts cost nothing per request: the worker calls `check_timeouts` on every connection about once
 per second.
 """
 
@@ -38,7 +39,11 @@ from .h1_exchange import MAX_DRAIN_BYTES, Exchange
 LINGER_TIMEOUT = 2.0  # seconds of a lingering close, then the connection is reset
 MAX_LINGER_BYTES = 1 << 20  # bytes read and dropped during a lingering close
 BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
-MAX_PIPELINED = 16  # requests of one connection answered per event-loop iteration
+# What a turn handles of one connection; it takes about a millisecond.
+MAX_TURN_REQUESTS = 8
+MAX_TURN_BYTES = 16 << 10  # of heads; the last one may exceed it
+MAX_EMPTY_LINES = 8  # before a request
+STALLED_LAST = 1e9  # seconds: sorts exchanges that wait for the client behind the idle
 FAILED = response_encoder.error_response(500)
 
 
@@ -47,8 +52,10 @@ class Connection(ClientStream):
 
     __slots__ = (
         "_client",
+        "_deferred",
         "_drain",
         "_drain_left",
+        "_empty_lines",
         "_exchange",
         "_fresh",
         "_lingering",
@@ -57,7 +64,6 @@ class Connection(ClientStream):
         "_reader",
         "_scanned",
         "_secure",
-        "_waiting_since",
         "age",
         "upgraded",
     )
@@ -73,9 +79,10 @@ class Connection(ClientStream):
         self._drain: Decoder | None = None  # of a body that is skipped
         self._drain_left = 0  # bytes that may still be skipped
         self._scanned = 0  # bytes of `received` already searched for the head's end
+        self._empty_lines = 0  # skipped before the next request
         self._fresh = True  # no request has been parsed
         self._lingering = False
-        self._waiting_since = worker.clock.now
+        self._deferred = False  # `_take_turn` will be called
 
     # Called by the event loop.
 
@@ -180,13 +187,20 @@ class Connection(ClientStream):
 
     @property
     def evictable(self) -> bool:
-        """Return whether it may be closed to make room for another client."""
-        return self._exchange is None and not self.upgraded
+        """Return whether it may be closed to make room for another client.
+
+        It waits for its client: for a request, for a body, or to read a response.
+        """
+        if self.upgraded:
+            return False
+        waiters = (self._input_waiter, self._write_waiter)
+        return self._exchange is None or any(waiters)
 
     @property
     def eviction_order(self) -> tuple[float, int]:
         """Sort key for eviction: the longest-waiting connection is the first."""
-        return self._waiting_since, self.age
+        stalled = 0.0 if self._exchange is None else STALLED_LAST
+        return self._waiting_since + stalled, self.age
 
     def check_timeouts(self, now: float) -> None:
         """Apply the timeouts; *now* is the worker's clock in seconds."""
@@ -213,23 +227,40 @@ class Connection(ClientStream):
 
     # Parsing and responding.
 
-    def advance(self) -> None:
-        """Handle the requests that have been received."""
-        for _ in range(MAX_PIPELINED):
-            if not self.received or not self._skip_body() or not self._is_ready():
-                break
+    def advance(self, requests: int = 1) -> None:
+        """Handle at most *requests* received requests, and the others in turns."""
+        if self._deferred:
+            return
+        size = 0
+        while self.received and self._skip_body() and self._is_ready():
+            if not requests or size > MAX_TURN_BYTES:
+                self._defer()
+                return
+            before = len(self.received)
             head = self._next_head()
             if head is None:
                 break
+            requests -= 1
+            size += before - len(self.received)
             self._handle(head)
             if self.received:  # so that a client that does not read is noticed
                 self._worker.writes.flush()
-        else:
-            asyncio.get_running_loop().call_soon(self.advance)
+        if self._deferred:
             return
         if self._at_eof and self._exchange is None and self._writable and not self.lost:
             self.out.close()
         self._update_reading()
+
+    def _defer(self) -> None:
+        """Pause reading, and handle the received bytes in the connection's turn."""
+        self._deferred = True
+        self._pause_reading()
+        self._worker.turns.add(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._deferred = False
+        if not (self.lost or self.upgraded):
+            self.advance(MAX_TURN_REQUESTS)
 
     def _is_ready(self) -> bool:
         """Return whether the next request may be handled."""
@@ -248,6 +279,10 @@ class Connection(ClientStream):
         while received[:2] == b"\r\n":
             del received[:2]
             self._scanned = 0
+            self._empty_lines += 1
+            if self._empty_lines > MAX_EMPTY_LINES:
+                self._reject(400, "too many empty lines before a request")
+                return None
         start = max(self._scanned - 3, 0)
         end = received.find(BLANK_LINE, start)
         limit = self._worker.limits.head_bytes
@@ -272,6 +307,7 @@ class Connection(ClientStream):
         worker = self._worker
         started = monotonic()
         self._fresh = False
+        self._empty_lines = 0
         request = Request(
             head.method,
             head.target,
@@ -354,15 +390,16 @@ class Connection(ClientStream):
         if drain is None:
             return True
         try:
-            while not drain.done:
-                skipped = drain.take(self.received)
-                self._drain_left -= len(skipped)
-                if self._drain_left < 0:
-                    self._drain = None
-                    self._linger()
-                    return False
-                if not skipped and not drain.done:
-                    return False
+            skipped = drain.take(self.received)
+            self._drain_left -= len(skipped)
+            if self._drain_left < 0:
+                self._drain = None
+                self._linger()
+                return False
+            if not drain.done:
+                if skipped and self.received:
+                    self._defer()
+                return False
         except RequestError:
             self._drain = None
             self._linger()

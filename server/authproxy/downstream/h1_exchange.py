@@ -73,14 +73,13 @@ class RequestBody:
         return self._owes_continue
 
     def decode_buffered(self) -> None:
-        """Decode the received bytes of a chunked body before the request is forwarded.
+        """Decode the first bytes of a chunked body before the request is forwarded.
 
-        Raises `RequestError` if they are malformed. Bytes received later can still be
-        malformed, but the upstream has the head by then.
+        Raises `RequestError` if they are malformed. Later bytes can still be malformed,
+        but the upstream has the head by then.
         """
         if self.length is None:
-            while len(self._decoded) < MAX_READ_BYTES and (data := self._take()):
-                self._decoded += data
+            self._decoded = self._take()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         if self._decoded:
@@ -90,6 +89,8 @@ class RequestBody:
             data = self._take()
             if data:
                 yield data
+                if self._stream.received:  # a small chunk costs as much as a large one
+                    await self._stream.wait_turn()
             elif not self.decoder.done:
                 await self._wait()
 

@@ -19,6 +19,7 @@ from ..logs.formatter import RequestRecord
 from ..logs.logger import Logs
 from ..metrics.metrics import Metrics
 from ..net.clock import Clock
+from ..net.fair_queue import FairQueue
 from ..net.write_coalescing import WriteCoalescer
 from ..server_settings import Limits
 from .encoding_caches import FieldCache, ResponseHeadCache
@@ -57,6 +58,7 @@ class WorkerContext:
         self.response_heads = ResponseHeadCache()
         self.field_cache = FieldCache()
         self.writes = WriteCoalescer()
+        self.turns = FairQueue()
         self.on_connection_lost: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[None]] = set()
         self._connection_count = 0

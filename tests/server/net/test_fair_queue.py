@@ -1,0 +1,74 @@
+"""Fair queue: one callback per iteration of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from authproxy.net.fair_queue import FairQueue
+
+
+def record(steps: int, script: Callable[[FairQueue, list[str]], None]) -> list[str]:
+    """Return what happens in *steps* iterations, whose ends are marked by "|"."""
+
+    async def main() -> list[str]:
+        seen: list[str] = []
+        script(FairQueue(), seen)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+            seen.append("|")
+        return seen
+
+    return asyncio.run(main())
+
+
+def test_fair_queue_calls_one_callback_per_iteration() -> None:
+    def script(queue: FairQueue, seen: list[str]) -> None:
+        for name in "abc":
+            queue.add(lambda name=name: seen.append(name))  # type: ignore[misc]
+
+    assert "".join(record(4, script)) == "a|b|c||"
+
+
+def test_fair_queue_callback_added_again_waits_for_others() -> None:
+    def script(queue: FairQueue, seen: list[str]) -> None:
+        def work() -> None:
+            seen.append("a")
+            if seen.count("a") < 3:
+                queue.add(work)
+
+        queue.add(work)
+        queue.add(lambda: seen.append("b"))
+
+    assert "".join(record(4, script)) == "a|b|a|a|"
+
+
+def test_fair_queue_failed_callback_does_not_stop_others() -> None:
+    failures: list[object] = []
+
+    def script(queue: FairQueue, seen: list[str]) -> None:
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: failures.append(context["exception"])
+        )
+        queue.add(lambda: [].pop())
+        queue.add(lambda: seen.append("b"))
+
+    assert "".join(record(2, script)) == "|b|"
+    assert isinstance(failures[0], IndexError)
+
+
+def test_fair_queue_cancelled_wait_is_skipped() -> None:
+    async def main() -> list[str]:
+        queue, seen = FairQueue(), []
+
+        async def wait(name: str) -> None:
+            await queue.wait_turn()
+            seen.append(name)
+
+        tasks = [asyncio.create_task(wait(name)) for name in "ab"]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        await asyncio.wait(tasks)
+        return seen
+
+    assert asyncio.run(main()) == ["b"]
