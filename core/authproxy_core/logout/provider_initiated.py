@@ -106,7 +106,7 @@ def _find_provider(context: Context, token: str) -> Provider:
     found = [
         provider
         for provider in context.providers.values()
-        if issuer is not None and issuer in _issuers(provider)
+        if isinstance(issuer, str) and issuer in provider.issuers
     ]
     if not found:
         raise TokenError(
@@ -115,11 +115,6 @@ def _find_provider(context: Context, token: str) -> Provider:
         )
     addressed = (one for one in found if one.settings.client_id in audience)
     return next(addressed, found[0])
-
-
-def _issuers(provider: Provider) -> tuple[str, ...]:
-    discovered = provider.metadata.issuer if provider.metadata else ""
-    return (discovered, provider.settings.issuer)
 
 
 def _replay_key(context: Context, provider: Provider, logout: LogoutToken) -> str:
@@ -139,23 +134,40 @@ def _reject(code: str, error: AuthProxyError) -> Respond:
 
 
 def front_channel(context: Context, request: Request) -> Flow[Decision]:
-    """Revoke this browser's session if ``iss`` and ``sid`` name it (§3).
+    """Revoke this browser's session if ``iss`` and ``sid`` name it, or are left out (§3).
 
-    A browser may withhold the session cookie from an iframe; then nothing is revoked,
-    because a ``sid`` alone does not authorize a logout.
+    A provider may send both or none. A browser may withhold the session cookie from an
+    iframe; then nothing is revoked, because a ``sid`` alone does not authorize a logout.
     """
     form = parse_form(raw_query(request))
     sessions, headers = context.sessions, _frame_headers(context)
+    is_named = "iss" in form or "sid" in form
+    if not is_named and not _is_frame(request):
+        return Respond(400, headers, b"")
     entry = sessions.lookup(request.headers)
     if entry is not None and entry.needs_load:
         entry = yield from sessions.load(entry)
-    if entry is None or not _names_session(context, entry.session, form):
+    if entry is None or (is_named and not _names_session(context, entry.session, form)):
         return Respond(400, headers, b"")
     yield from sessions.revoke(entry)
+    for twin in () if is_named else sessions.candidates(request.headers, entry):
+        yield from sessions.revoke(twin)
     cleared = sessions.clear(context.browser(request))
     name = entry.session.name
     event = Event("logged_out", name, detail="signed out at the provider")
     return Respond(200, (*headers, *cleared), EMPTY_PAGE, (event,), name)
+
+
+def _is_frame(request: Request) -> bool:
+    """Return whether the request can be that of an iframe (Fetch Metadata).
+
+    Without ``iss`` and ``sid`` nothing shows that the provider caused it. An image or
+    script in any page, such as a forum post, must not end sessions.
+    """
+    if request.method != b"GET":
+        return False
+    dest = first_header(request.headers, b"sec-fetch-dest")
+    return dest in (None, b"iframe", b"frame")
 
 
 def _names_session(context: Context, session: Session, form: dict[str, str]) -> bool:

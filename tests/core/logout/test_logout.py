@@ -21,7 +21,15 @@ from authproxy_core.oidc.jwt import ExpectedClaims, unverified_claims
 from authproxy_core.oidc.logout_token import LOGOUT_EVENT, check_logout_token
 from authproxy_core.settings.root import LogoutSettings
 from support.fleet import Fleet
-from support.harness import ISSUER, START, Harness, header, headers, settings
+from support.harness import (
+    ISSUER,
+    START,
+    Harness,
+    header,
+    headers,
+    keep_cookies,
+    settings,
+)
 
 NAME = b"_oauth2_proxy"
 FORM = (b"content-type", b"application/x-www-form-urlencoded")
@@ -412,10 +420,73 @@ def test_logout_token_with_any_claims_handled(changes: dict[str, Any]) -> None:
 # -- front-channel logout
 
 
-def load_front_channel(scene: Scene, name: str, query: str) -> Respond:
-    return scene.fleet[0].get(
-        f"/oauth2/frontchannel-logout?{query}", jar=scene.jars[name]
+def load_front_channel(
+    scene: Scene, name: str, query: str, *fields: Any, method: bytes = b"GET"
+) -> Respond:
+    process, jar = scene.fleet[0], scene.jars[name]
+    request = process.harness.request(
+        f"/oauth2/frontchannel-logout?{query}", *fields, method=method, jar=jar
     )
+    response = process.run(process.proxy.handle(request))
+    assert isinstance(response, Respond)
+    keep_cookies(jar, response)
+    return response
+
+
+IFRAME = (b"sec-fetch-dest", b"iframe")
+
+
+@kinds
+@pytest.mark.parametrize("fields", [(), (IFRAME,)])
+def test_front_channel_without_iss_and_sid_ends_session_of_cookie(
+    kind: str, fields: Any
+) -> None:
+    """A provider may leave out both (Front-Channel Logout §3)."""
+    scene = Scene(kind)
+    copy = dict(scene.jars["alice"])
+    response = load_front_channel(scene, "alice", "", *fields)
+    assert response.status == 200
+    assert [event.kind for event in response.events] == ["logged_out"]
+    assert not scene.jars["alice"]
+    scene.jars["alice"] = copy
+    assert scene.valid_sessions() == {"alice-again", "bob"}
+
+
+@kinds
+@pytest.mark.parametrize(
+    ("destination", "method"),
+    [
+        (b"image", b"GET"),
+        (b"script", b"GET"),
+        (b"empty", b"GET"),
+        (b"document", b"GET"),
+        (b"iframe", b"POST"),
+        (b"iframe", b"HEAD"),
+    ],
+)
+def test_front_channel_without_iss_and_sid_needs_iframe(
+    kind: str, destination: bytes, method: bytes
+) -> None:
+    """An image in a page of another site must not end sessions."""
+    scene = Scene(kind)
+    field = (b"sec-fetch-dest", destination)
+    response = load_front_channel(scene, "alice", "x=1", field, method=method)
+    assert response.status == 400
+    assert not headers(response, b"set-cookie")
+    assert scene.valid_sessions() == {"alice", "alice-again", "bob"}
+
+
+def test_front_channel_without_iss_and_sid_ends_twin_sessions() -> None:
+    scene = Scene("cookie")
+    jars = [scene.jars[name] for name in ("alice", "alice-again")]
+    both = b"; ".join(NAME + b"=" + jar[NAME] for jar in jars)
+    process = scene.fleet[0]
+    request = process.harness.request(
+        "/oauth2/frontchannel-logout", (b"cookie", both), jar={}
+    )
+    response = process.run(process.proxy.handle(request))
+    assert response.status == 200
+    assert scene.valid_sessions() == {"bob"}
 
 
 @kinds
@@ -439,7 +510,7 @@ def test_front_channel_revokes_session_of_browser(kind: str) -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        "",
+        "iss=",
         "iss=ISS",
         "sid=SID",
         "iss=ISS&sid=other",
