@@ -15,12 +15,15 @@ import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import unquote_to_bytes
 
+from ..errors import RequestError
 from ..messages import Request, single_header
+from ..request.forms import parse_form
 from ..request.hosts import HOST_NAME, IPV6_LITERAL, PORT, listed_hosts
 from ..request.original import OriginalRequest, host_name, parse_address
 from ..settings.root import Settings, is_proxy_endpoint
 
 MAX_TARGET_BYTES = 16 << 10  # in UTF-8; a login state must hold a redirect target
+MAX_WRAPPINGS = 4  # logins around a redirect target
 DECODINGS = 2
 ROOT = "/"
 
@@ -46,10 +49,16 @@ class RedirectPolicy:
     def __init__(self, settings: Settings) -> None:
         self._prefix = settings.proxy_prefix
         self._listed = listed_hosts(settings.whitelist_domains)
+        # Exact paths: other spellings of them are rejected like all endpoints.
+        self._harmless = {f"{self._prefix}/{name}" for name in ("auth", "userinfo")}
+        self._logins = {f"{self._prefix}/{name}" for name in ("sign_in", "start")}
 
     def allows(self, target: str, host: str) -> bool:
         """Return whether a login on *host* may redirect to *target*."""
-        return self.is_safe(target) and not self.is_proxy_endpoint(target, host)
+        return self.is_safe(target) and (
+            not self.is_proxy_endpoint(target, host)
+            or _path_on(host, target) in self._harmless
+        )
 
     def is_safe(self, target: str) -> bool:
         """Return whether *target* leads to the request's host or a whitelisted one.
@@ -65,15 +74,10 @@ class RedirectPolicy:
     def is_proxy_endpoint(self, target: str, host: str) -> bool:
         """Return whether *target* is below proxy_prefix on *host*.
 
-        A login that ends at such a path would sign out, or start another login.
+        A login that ends at most of these paths would sign out, or start another login.
         """
-        path = target
-        if not target.startswith("/"):
-            match = _ABSOLUTE.fullmatch(target)
-            if match is None or host_name(match["host"]) != host_name(host):
-                return False
-            path = match["rest"] or "/"
-        return any(
+        path = _uri_on(host, target)
+        return path is not None and any(
             is_proxy_endpoint(self._prefix, _SLASHES.sub("/", _resolve_dots(variant)))
             for variant in _path_variants(path)
         )
@@ -90,18 +94,33 @@ class RedirectPolicy:
 
         Candidates are ``rd`` of the request's *form* values, X-Auth-Request-Redirect
         and the original URL. An absolute URL of the origin of *original* needs no
-        whitelist entry; its path is returned. Sign-out sets *allow_proxy_endpoints*.
+        whitelist entry; its path is returned. A URL of the sign-in page or of the start
+        endpoint counts as its own ``rd``, which is checked alike. Sign-out sets
+        *allow_proxy_endpoints*.
         """
         for candidate in self._candidates(request, original, form):
-            target = candidate
-            if not self.is_safe(candidate):
-                target = _strip_own_origin(candidate, original)
-            if self.is_safe(target) and (
-                allow_proxy_endpoints
-                or not self.is_proxy_endpoint(target, original.host)
-            ):
-                return target
+            for wrapped in self._unwrap(candidate, original.host):
+                target = wrapped
+                if not self.is_safe(target):
+                    target = _strip_own_origin(target, original)
+                if self.allows(target, original.host) or (
+                    allow_proxy_endpoints and self.is_safe(target)
+                ):
+                    return target
         return ROOT
+
+    def _unwrap(self, target: str, host: str) -> Iterator[str]:
+        """Yield *target*, and while it is the URL of a login, the target of that."""
+        yield target
+        for _ in range(MAX_WRAPPINGS):
+            if _path_on(host, target) not in self._logins:
+                return
+            query = target.partition("?")[2].partition("#")[0]
+            try:
+                target = parse_form(query.encode()).get("rd", "")
+            except (RequestError, UnicodeEncodeError):
+                return
+            yield target
 
     def is_target_too_long(
         self, request: Request, original: OriginalRequest, form: Mapping[str, str]
@@ -141,6 +160,22 @@ class RedirectPolicy:
         return parse_address(host.strip("[]")) is not None and any(
             entry.host == host and entry.matches(host, port) for entry in self._listed
         )
+
+
+def _uri_on(host: str, target: str) -> str | None:
+    """Return *target* from its path on if its host is *host*, else None."""
+    if target.startswith("/"):
+        return target
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None or host_name(match["host"]) != host_name(host):
+        return None
+    return match["rest"] or "/"
+
+
+def _path_on(host: str, target: str) -> str | None:
+    """Return the raw path of *target* if its host is *host*, else None."""
+    uri = _uri_on(host, target)
+    return None if uri is None else _REST.split(uri, maxsplit=1)[0]
 
 
 def is_too_long(target: str) -> bool:

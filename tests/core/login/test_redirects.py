@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from authproxy_core.login.redirects import RedirectPolicy
+from authproxy_core.login.redirects import MAX_WRAPPINGS, RedirectPolicy
 from authproxy_core.messages import Request
 from authproxy_core.request.hosts import listed_hosts
 from authproxy_core.request.original import TrustedProxies
 from support import whatwg
-from support.harness import HOST, settings
+from support.harness import HOST, Harness, header, settings
 from support.programs import find
 
 POLICY = RedirectPolicy(
@@ -243,6 +243,92 @@ def test_or44_proxy_endpoints_rejected_as_login_target() -> None:
     uri = (b"x-forwarded-uri", b"/oauth2/auth")
     assert choose_target(host, uri) == "http://other.example.com/"
     assert choose_target(uri, rd="/oauth2/sign_out") == "/"
+
+
+@pytest.mark.parametrize(
+    "rd",
+    [
+        "/oauth2/userinfo",
+        "/oauth2/auth",
+        "/oauth2/auth?allowed_groups=a#b",
+        "https://app.example.com/oauth2/userinfo",
+    ],
+)
+def test_or44_endpoints_that_end_nothing_allowed_as_login_target(rd: str) -> None:
+    assert choose_target(rd=rd) == rd
+    assert POLICY.allows(rd, OWN)
+
+
+@pytest.mark.parametrize(
+    "rd",
+    [
+        "/oauth2/%61uth",
+        "/oauth2/auth/",
+        "/oauth2/auth/../sign_out",
+        "/oauth2//auth",
+        "/oauth2/auth%2f..%2fsign_out",
+        "/oauth2/auth;x",
+        "/oauth2/userinfo\\..\\start",
+        "/oauth2/forward_auth",
+        "//app.example.com/oauth2/auth",
+    ],
+)
+def test_or44_other_spellings_of_endpoints_rejected(rd: str) -> None:
+    assert choose_target(rd=rd) == "/own?x=1"
+    assert not POLICY.allows(rd, OWN)
+
+
+def wrap(target: str, times: int, page: str = "/oauth2/sign_in") -> str:
+    """Return the URL of a login that returns to a login … that returns to *target*."""
+    for _ in range(times):
+        target = f"{page}?rd={quote(target, safe='')}"
+    return target
+
+
+@pytest.mark.parametrize("times", range(1, MAX_WRAPPINGS + 1))
+@pytest.mark.parametrize("page", ["/oauth2/sign_in", "/oauth2/start"])
+def test_or44_target_of_login_page_is_its_own_target(page: str, times: int) -> None:
+    for target in ("/x?y=1&z=2#f", "/oauth2/userinfo", "https://b.example.com/x"):
+        assert choose_target(rd=wrap(target, times, page)) == target
+    absolute = "https://app.example.com" + page
+    assert choose_target(rd=wrap("/x", times, absolute)) == "/x"
+
+
+@pytest.mark.parametrize(
+    "rd",
+    [
+        wrap("/x", MAX_WRAPPINGS + 1),
+        wrap("/x", 200),
+        wrap("//evil.com", 1),
+        wrap("//evil.com", MAX_WRAPPINGS),
+        wrap("https://evil.com/x", 2),
+        wrap("javascript:alert(1)", 1),
+        wrap("/oauth2/sign_out", 1),
+        wrap("/oauth2/callback?code=1", 1),
+        wrap("", 1),
+        "/oauth2/start",
+        "/oauth2/start?rd=%ff",
+        "/oauth2/start?rd=%zz",
+        "/oauth2/start?x=\ud800",
+        "/oauth2/start?" + "a=b&" * 1000,
+        "/oauth2/sign_out?rd=/x",
+        "/oauth2/callback?rd=/x",
+        "/oauth2/%73tart?rd=/x",
+        "/x/../oauth2/start?rd=/x",
+        "https://evil.com/oauth2/start?rd=/x",
+    ],
+)
+def test_or44_login_page_with_other_target_rejected(rd: str) -> None:
+    assert choose_target(rd=rd) == "/own?x=1"
+
+
+def test_or44_login_returns_to_userinfo(harness: Harness) -> None:
+    for rd in ("/oauth2/userinfo", "/oauth2/start%3Frd%3D%252Foauth2%252Fuserinfo"):
+        response = harness.log_in(rd=rd)
+        assert header(response, b"location") == b"/oauth2/userinfo"
+        assert harness.get("/oauth2/userinfo").status == 200
+    page = harness.get("/oauth2/sign_in?rd=/oauth2/sign_in%3Frd%3D/deep", jar={})
+    assert b"/oauth2/start?rd=%2Fdeep" in page.body
 
 
 def test_or44_empty_prefix_rejects_the_endpoints_only() -> None:
