@@ -51,6 +51,7 @@ from .login.flow import (
     start_login_when_ready,
 )
 from .login.sign_in import sign_in
+from .login.third_party import start_requested_login
 from .logout.provider_initiated import logout_routes
 from .logout.sign_out import sign_out
 from .messages import Decision, Event, Forward, Headers, Request, Respond
@@ -317,13 +318,13 @@ class AuthProxy(StoreHooks):
         if request.method == b"POST":
             return self._start_posted(request)
         form = parse_form(raw_query(request))
-        return start_login_when_ready(self._context, request, form)
+        return start_requested_login(self._context, request, form)
 
     def _start_posted(self, request: Request) -> Flow[Decision]:
         form = yield from read_form(request)
         return (
             yield from resolve_outcome(
-                start_login_when_ready(self._context, request, form)
+                start_requested_login(self._context, request, form)
             )
         )
 

@@ -369,6 +369,22 @@ DIFFERENCES: tuple[Difference, ...] = (
         proof="core/login/test_callback.py::test_callback_with_foreign_code_is_forbidden",
     ),
     Difference(
+        "`iss` at `{prefix}/start` selects the provider; with it, `login_hint` and "
+        "`target_link_uri` count, and an unknown issuer gets 400",
+        "logins that a third party initiates (OpenID Connect Core §4)",
+        "not available",
+        proof="core/login/test_third_party.py::"
+        "test_third_party_login_passes_hint_and_returns_to_target",
+    ),
+    Difference(
+        "an `rd` to the sign-in page or the start endpoint counts as its own `rd`; other "
+        "proxy endpoints than `auth` and `userinfo` are no target of a login",
+        "the login would end in another login, or sign out",
+        BUG,
+        proof="core/login/test_redirects.py::"
+        "test_or44_target_of_login_page_is_its_own_target",
+    ),
+    Difference(
         "while the provider's keys cannot be fetched, logins and bearer tokens get 503 "
         "with Retry-After instead of 500 and 403",
         "the token may be valid; gateways and clients can retry",

@@ -141,6 +141,11 @@ PAGES_BY_REASON = {
         "Your email address is not verified. Verify it at the identity provider, then "
         "try again.",
     ),
+    "third_party": (
+        FAILED,
+        "The link that you followed does not name an identity provider of this site. "
+        "Open the application and sign in there.",
+    ),
     "no_provider": (
         UNAVAILABLE,
         f"There is no sign-in at this address. Check the URL. {CONTACT_ADMIN}",
@@ -179,6 +184,7 @@ PAGES_BY_REASON = {
 STATUSES = {
     # A client alone can cause these, with a forged callback or another login's code.
     "no_code": 400,
+    "third_party": 400,
     "callback_issuer": 403,
     "invalid_grant": 403,
     "bad_verification_code": 403,

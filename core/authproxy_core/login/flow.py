@@ -107,15 +107,17 @@ def start_login_when_ready(
     original: OriginalRequest | None = None,
     *,
     challenge: bool = False,
+    login_hint: str = "",
 ) -> Outcome:
     """Start a login once its provider is ready; *headers* are added to the response.
 
     With *challenge* the response replaces a requested resource, so its verdict is
-    "unauthenticated".
+    "unauthenticated". *login_hint* is sent to the provider.
     """
 
     def start() -> Respond:
-        response = with_headers(start_login(context, request, form, original), headers)
+        response = start_login(context, request, form, original, login_hint=login_hint)
+        response = with_headers(response, headers)
         return as_challenge(response) if challenge else response
 
     seen = original or context.trusted_proxies.original(request)
@@ -140,6 +142,7 @@ def start_login(
     original: OriginalRequest | None = None,
     *,
     is_restart: bool = False,
+    login_hint: str = "",
 ) -> Respond:
     """Return the redirect to the provider, or an error page; performs no I/O.
 
@@ -190,6 +193,7 @@ def start_login(
             nonce=started.login.nonce,
             code_verifier=started.login.code_verifier,
             requested=form,
+            login_hint=login_hint,
         )
     except LoginStateError:
         failure = target_too_long_failure(MAX_TARGET_BYTES)

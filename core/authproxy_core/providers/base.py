@@ -131,6 +131,13 @@ class Provider(TokenClient):
         skip = self.settings.skip_issuer_verification
         return None if skip else self.settings.issuer or self.kind.issuer
 
+    @property
+    def issuers(self) -> frozenset[str]:
+        """The configured and the discovered issuer, if there are any."""
+        discovered = self.metadata.issuer if self.metadata else ""
+        configured = self.settings.issuer or self.kind.issuer
+        return frozenset({discovered, configured} - {""})
+
     # -- authorization request
 
     @property
@@ -156,6 +163,7 @@ class Provider(TokenClient):
         nonce: bytes,
         code_verifier: str,
         requested: Mapping[str, str] = {},
+        login_hint: str = "",
     ) -> str:
         """Return the URL of the authorization request (OIDC Core §3.1.2.1).
 
@@ -178,6 +186,8 @@ class Provider(TokenClient):
             method = self.code_challenge_method
             params["code_challenge_method"] = method
             params["code_challenge"] = code_challenge(code_verifier, method)
+        if login_hint:
+            params["login_hint"] = login_hint
         params |= self.extra_authorization_parameters(params)
         pairs = list(params.items()) + [
             (name, value)
