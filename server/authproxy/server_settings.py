@@ -63,7 +63,9 @@ class ForwardSettings(Struct, frozen=True, kw_only=True):
 
     ``connections`` and ``idle_connections`` are limits per upstream and worker. A
     request that is not retryable reuses a connection only within ``recent`` seconds
-    after its last response, because the upstream may close an older one.
+    after its last response, because the upstream may close an older one. An HTTP/2
+    connection that is silent for ``ping_delay`` during a request gets a PING, and is
+    closed if it is silent for another ``ping_timeout``.
     ``upgrade_lifetime`` ends tunnels (0: never); ``upgrade_check_interval`` is the
     interval of their session checks (0: no checks).
     """
@@ -71,6 +73,8 @@ class ForwardSettings(Struct, frozen=True, kw_only=True):
     connect_timeout: Seconds = 10.0  # includes TLS and the wait in a full pool
     idle_timeout: Seconds = 60.0
     recent: Seconds = 1.0
+    ping_delay: Seconds = 10.0
+    ping_timeout: Seconds = 15.0
     idle_connections: int = 64
     connections: int = 2048
     upgrade_lifetime: Seconds = 0.0

@@ -14,6 +14,7 @@ from h2.connection import H2Connection
 from h2.events import (
     DataReceived,
     Event,
+    PingReceived,
     RequestReceived,
     SettingsAcknowledged,
     StreamEnded,
@@ -53,6 +54,7 @@ class Reply:
     goaway: bool = False
     retires: bool = False  # sends GOAWAY for later requests, then the response
     silent: bool = False
+    after_ping: bool = False  # sends the response when a PING has been received
     raw: bytes = b""
 
 
@@ -60,13 +62,29 @@ class H2Server:
     """Listens on ``port``; *answer* returns the response to each complete request.
 
     *streams* is the limit of concurrent streams of a connection. ``acknowledged`` counts
-    the clients that have acknowledged it.
+    the clients that have acknowledged it. The first *mute* connections send nothing at
+    all. With *withholds* received bodies do not extend the window. `freeze` lets the
+    open connections answer nothing more.
     """
 
-    def __init__(self, answer: Callable[[Call], Reply], *, streams: int = 100) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Call], Reply],
+        *,
+        streams: int = 100,
+        mute: int = 0,
+        withholds: bool = False,
+    ) -> None:
         self._answer = answer
         self._streams = streams
+        self._mute = mute
+        self._withholds = withholds
+        self._frozen = 0  # connections
+        self._held: list[tuple[Call, Reply]] = []
         self.acknowledged = 0
+        self.pings = 0
+        self.heads = 0
+        self.ended = 0  # connections
         self._socket = socket.create_server((LOOPBACK, 0))
         self.port: int = self._socket.getsockname()[1]
         self.connections = 0
@@ -91,10 +109,22 @@ class H2Server:
                 self.connections += 1
                 self._open.append(accepted)
                 threading.Thread(
-                    target=self._serve, args=(accepted,), daemon=True
+                    target=self._run, args=(accepted, self.connections), daemon=True
                 ).start()
 
-    def _serve(self, wire: socket.socket) -> None:
+    def freeze(self) -> None:
+        """Answer nothing more on the open connections."""
+        self._frozen = self.connections
+
+    def _run(self, wire: socket.socket, number: int) -> None:
+        if number > self._mute:
+            self._serve(wire, number)
+        with contextlib.suppress(OSError):
+            while wire.recv(65536):
+                pass
+        self.ended += 1
+
+    def _serve(self, wire: socket.socket, serial: int) -> None:
         connection = H2Connection(
             H2Configuration(client_side=False, header_encoding="latin-1")
         )
@@ -107,7 +137,7 @@ class H2Server:
         events: deque[Event] = deque()
         with contextlib.suppress(OSError, ProtocolError):
             wire.sendall(connection.data_to_send())
-            while data := wire.recv(65536):
+            while (data := wire.recv(65536)) and serial > self._frozen:
                 events.extend(connection.receive_data(data))
                 while events:
                     self._handle(wire, connection, calls, events)
@@ -124,8 +154,11 @@ class H2Server:
             case RequestReceived():
                 fields = {str(k): str(v) for k, v in event.headers}
                 calls[event.stream_id] = Call(event.stream_id, fields)
+                self.heads += 1
             case DataReceived():
                 calls[event.stream_id].body += event.data or b""
+                if self._withholds:
+                    return
                 connection.acknowledge_received_data(
                     event.flow_controlled_length or 0, event.stream_id
                 )
@@ -133,13 +166,22 @@ class H2Server:
                 calls[event.stream_id].trailers = [
                     (str(k), str(v)) for k, v in event.headers
                 ]
+            case PingReceived():
+                self.pings += 1
+                for call, reply in self._held:
+                    self._reply(wire, connection, call, reply, events)
+                self._held.clear()
             case SettingsAcknowledged():
                 self.acknowledged += 1
             case StreamReset():
                 self.resets.append(int(event.error_code))
             case StreamEnded():
                 call = calls[event.stream_id]
-                self._reply(wire, connection, call, self._answer(call), events)
+                reply = self._answer(call)
+                if reply.after_ping:
+                    self._held.append((call, reply))
+                else:
+                    self._reply(wire, connection, call, reply, events)
 
     def _reply(
         self,
@@ -149,6 +191,10 @@ class H2Server:
         reply: Reply,
         events: deque[Event],
     ) -> None:
+        number = call.number
+        if reply.retires:
+            frame = GoAwayFrame(0, last_stream_id=number, error_code=0)
+            wire.sendall(frame.serialize())
         if reply.silent:
             return
         if reply.raw:
@@ -157,10 +203,6 @@ class H2Server:
         if reply.goaway:
             connection.close_connection(last_stream_id=0)
             return
-        number = call.number
-        if reply.retires:
-            frame = GoAwayFrame(0, last_stream_id=number, error_code=0)
-            wire.sendall(frame.serialize())
         for _ in range(reply.interims if reply.interim else 0):
             connection.send_headers(number, [(":status", "103"), *reply.interim])
         if reply.reset is not None and not reply.body:

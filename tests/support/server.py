@@ -100,10 +100,12 @@ class Server:
         self._log.close()
         assert not self._thread.is_alive()
         assert self._failure is None, self._failure
+        assert self.in_flight() == 0, "requests in flight that never ended"
+
+    def in_flight(self) -> float:
+        """Return the number of requests that have not ended."""
         numbers = self.context.metrics.shared.slot(0)
-        assert numbers[LAYOUT.offset(IN_FLIGHT)] == 0, (
-            "requests in flight that never ended"
-        )
+        return numbers[LAYOUT.offset(IN_FLIGHT)]
 
     def call(self, function: Callable[[], Any]) -> None:
         """Run *function* on the server's event loop."""

@@ -8,6 +8,7 @@ back-pressure signals.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import re
@@ -21,6 +22,9 @@ from .lazy_event import LazyEvent
 
 # Buffered bytes at which reading is paused; uvloop reads 250 kB at once.
 READ_HIGH_WATER = 256 << 10
+# TCP keep-alive, as Go's dialer sets it: seconds until the first probe, between probes,
+# and the number of probes. So a peer that vanished ends a stream or tunnel, too.
+KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 9}
 HANDSHAKE_TIMEOUT = 10.0  # seconds for the TLS handshake; callers may be stricter
 
 
@@ -205,7 +209,17 @@ async def dial(
         server_hostname=(name or host) if context else None,
         ssl_handshake_timeout=HANDSHAKE_TIMEOUT if context else None,
     )
-    return await _await_connect(stream, connect)
+    await _await_connect(stream, connect)
+    _keep_alive(stream.transport.get_extra_info("socket"))
+    return stream
+
+
+def _keep_alive(tcp: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # the connection was closed meanwhile
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEP_ALIVE.items():
+            if hasattr(socket, name):  # not on each platform
+                tcp.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def dial_unix(streams: set[Stream], path: str) -> Stream:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Coroutine
 from time import monotonic
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from authproxy_core.messages import Forward, Upstream
 
@@ -19,13 +20,13 @@ from ..contract import (
     ExchangeProtocol,
     FastPathExchange,
     SentRequest,
-    StandardLog,
 )
 from ..http.upstream_response import UpstreamError
-from ..net.dial import Stream, close_all
+from ..net.dial import close_all
 from ..net.tls import upstream_context
 from ..serve.encoding_caches import FieldCache
 from ..server_settings import ForwardSettings
+from .disconnect import timeout_unless_disconnected
 from .fast_path import try_fast_path
 from .pool import UpstreamPool
 from .relay import (
@@ -38,7 +39,10 @@ from .relay import (
 from .tunnel_registry import TunnelRegistry
 
 if TYPE_CHECKING:
-    from .h2_relay import H2Upstream
+    from .h2_pool import H2Pool
+    from .h2_upstream_connection import UpstreamH2Connection
+
+T = TypeVar("T")
 
 MAX_RETIRED_POOLS = 16  # pools without connections that a reload has replaced
 
@@ -67,7 +71,7 @@ class Forwarder:
         # Pools replaced by a reload; requests may still use their connections.
         self._replaced: list[UpstreamPool] = []
         self._contexts: dict[TlsKey, ssl.SSLContext] = {}
-        self._http2: dict[UpstreamPool, H2Upstream] = {}
+        self._http2: dict[UpstreamPool, H2Pool] = {}
 
     async def close(self) -> None:
         """Close all connections."""
@@ -108,7 +112,7 @@ class Forwarder:
             relay = Relay(exchange, forward, sent.stream, received=sent.received)
             await run_relay(relay, pool)
         elif forward.upstream.http2:
-            await self._http2_upstream(exchange, pool).forward(exchange, forward)
+            await self._send_http2(exchange, forward, pool)
         else:
             await self._send(exchange, forward, pool)
 
@@ -122,7 +126,9 @@ class Forwarder:
         while True:
             reused = stream is not None
             if stream is None:
-                stream = await self._connect(exchange.worker.logs, pool, may_reuse)
+                stream = await self._connect(
+                    exchange, pool, pool.connect(retryable=may_reuse)
+                )
                 reused = stream.idle_since > 0.0
             relay = Relay(
                 exchange, forward, stream, reused=reused, tunnels=self._tunnels
@@ -136,19 +142,20 @@ class Forwarder:
             else:
                 return
 
-    def _http2_upstream(
-        self, exchange: ExchangeProtocol, pool: UpstreamPool
-    ) -> H2Upstream:
-        http2 = self._http2.get(pool)
-        if http2 is None:
-            # Imported when the first request needs it.
-            from .h2_relay import H2Upstream
+    async def _send_http2(
+        self, exchange: ExchangeProtocol, forward: Forward, pool: UpstreamPool
+    ) -> None:
+        # Imported when the first request needs them.
+        from .h2_pool import H2Pool
+        from .h2_relay import forward_over_h2
 
-            logs = exchange.worker.logs
-            http2 = self._http2[pool] = H2Upstream(
-                lambda: self._connect(logs, pool), pool.upstream.scheme.encode()
-            )
-        return http2
+        http2 = self._http2.get(pool) or H2Pool(pool.connect, self._settings)
+        self._http2[pool] = http2
+
+        async def connect() -> UpstreamH2Connection:
+            return await self._connect(exchange, pool, http2.acquire())
+
+        await forward_over_h2(exchange, forward, connect)
 
     # Pools.
 
@@ -200,20 +207,27 @@ class Forwarder:
         return self._contexts.get(_tls_key(upstream))
 
     async def _connect(
-        self, logs: StandardLog, pool: UpstreamPool, retryable: bool | None = None
-    ) -> Stream:
-        """Return a connection; log the failure and raise `UpstreamError`."""
+        self,
+        exchange: ExchangeProtocol,
+        pool: UpstreamPool,
+        connecting: Coroutine[Any, Any, T],
+    ) -> T:
+        """Return the result of *connecting* unless the client disconnects.
+
+        Logs a failure and raises `UpstreamError`.
+        """
         limit = self._settings.connect_timeout
         try:
-            async with asyncio.timeout(limit) as deadline:
-                return await pool.connect(retryable=retryable)
+            async with timeout_unless_disconnected(exchange.disconnected, limit):
+                return await connecting
+        except TimeoutError:
+            http2 = self._http2.get(pool)
+            if pool.is_full or (http2 is not None and http2.is_full):
+                cause, reason = "connection pool full: no free connection", "busy"
+            else:
+                cause, reason = "connect timeout", "timeout"
+            cause = f"{cause} after {limit:g} s"
         except OSError as error:
             cause, reason = pool.describe_failure(error), "connection_failed"
-            if deadline.expired():
-                if pool.is_full:
-                    cause, reason = "connection pool full: no free connection", "busy"
-                else:
-                    cause, reason = "connect timeout", "timeout"
-                cause = f"{cause} after {limit:g} s"
-            logs.error(MODULE, f"upstream {pool.upstream.id}: {cause}")
-            raise UpstreamError(reason) from None
+        exchange.worker.logs.error(MODULE, f"upstream {pool.upstream.id}: {cause}")
+        raise UpstreamError(reason)

@@ -19,70 +19,36 @@ from ..http.trailers import (
     without_protected,
 )
 from ..http.upstream_response import UpstreamError
-from ..net.dial import Stream
 from .h2_upstream_connection import UpstreamH2Connection, UpstreamStream
-from .relay import report_aborted
+from .relay import IDEMPOTENT, report_aborted
 
-MAX_CONNECTIONS = 16  # to one upstream
+MAX_ATTEMPTS = 3  # for a request that upstreams did not process
 CLIENT_DISCONNECTED = "client_gone"  # fault of a stream, never reported as a reason
 NOT_FORWARDED = HOP_BY_HOP | CONNECTION_FIELDS | {b"content-length", b"expect", b"host"}
 STATUS = re.compile(rb"[1-5][0-9]{2}")
 LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
-class H2Upstream:
-    """The HTTP/2 connections to one upstream.
+async def forward_over_h2(
+    exchange: ExchangeProtocol,
+    forward: Forward,
+    connect: Callable[[], Awaitable[UpstreamH2Connection]],
+) -> None:
+    """Forward the request; send it again if the upstream has not processed it.
 
-    *dial* returns a connection whose TLS handshake has selected HTTP/2, or raises
-    `UpstreamError`.
+    *connect* returns a connection on which a stream can be opened, or raises
+    `UpstreamError`. That is raised, too, if the upstream fails before the response is
+    started.
     """
-
-    def __init__(self, dial: Callable[[], Awaitable[Stream]], scheme: bytes) -> None:
-        self._dial = dial
-        self._scheme = scheme
-        self._connections: list[UpstreamH2Connection] = []
-        self._dialing = asyncio.Lock()
-
-    async def close(self) -> None:
-        """Close all connections."""
-        for connection in self._connections:
-            await connection.close()
-
-    def retire(self) -> None:
-        """Close each connection when its last stream ends."""
-        for connection in self._connections:
-            connection.retire()
-
-    async def forward(self, exchange: ExchangeProtocol, forward: Forward) -> None:
-        """Forward the request; retry if the upstream has not processed it.
-
-        Raises `UpstreamError` if the upstream fails before the response is started.
-        """
-        retryable = exchange.body.length == 0
-        relay = _Relay(exchange, forward, await self._connection(), self._scheme)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        relay = _Relay(exchange, forward, await connect())
         try:
             await relay.run()
         except UpstreamError:
-            if not (relay.unprocessed and retryable and not exchange.started):
+            if exchange.started or attempt == MAX_ATTEMPTS or not relay.may_retry:
                 raise
-            # RFC 9113 §8.7: the upstream has reported that it did not process it.
-            connection = await self._connection()
-            await _Relay(exchange, forward, connection, self._scheme).run()
-
-    async def _connection(self) -> UpstreamH2Connection:
-        for connection in self._connections:
-            if connection.has_capacity:
-                return connection
-        async with self._dialing:
-            for connection in self._connections:
-                if connection.has_capacity:
-                    return connection
-            self._connections = [c for c in self._connections if not c.is_finished]
-            if len(self._connections) >= MAX_CONNECTIONS:
-                raise UpstreamError("too_many_requests")
-            connection = UpstreamH2Connection(await self._dial())
-            self._connections.append(connection)
-            return connection
+        else:
+            return
 
 
 class _Relay:
@@ -93,30 +59,38 @@ class _Relay:
         exchange: ExchangeProtocol,
         forward: Forward,
         connection: UpstreamH2Connection,
-        scheme: bytes,
     ) -> None:
-        self.unprocessed = False
+        self.may_retry = False
         self._exchange = exchange
         self._forward = forward
         self._connection = connection
-        self._scheme = scheme
         self._timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Send the request and relay the response."""
         length = self._exchange.body.length
         stream = self._connection.open_stream(self._head(length), ends=length == 0)
-        sending = asyncio.create_task(self._send(stream, with_body=length != 0))
+        watching = asyncio.create_task(self._watch_client(stream))
+        if length == 0:
+            self._start_timer(stream)
+            tasks = [watching]
+        else:
+            tasks = [watching, asyncio.create_task(self._send_body(stream))]
         try:
             await self._relay_response(stream)
         except UpstreamError as error:
-            self.unprocessed = stream.unprocessed
+            # RFC 9113 §8.7: the upstream has reported that it did not process it.
+            self.may_retry = length == 0 and (
+                stream.unprocessed
+                or (stream.stale and self._forward.method in IDEMPOTENT)
+            )
             if error.reason == CLIENT_DISCONNECTED:
                 raise ClientGone("client disconnected") from None
             raise
         finally:
-            sending.cancel()
-            await asyncio.wait([sending])
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
             if self._timer is not None:
                 self._timer.cancel()
             self._connection.release(stream)
@@ -125,7 +99,7 @@ class _Relay:
         forward = self._forward
         fields = [
             (b":method", forward.method),
-            (b":scheme", self._scheme),
+            (b":scheme", forward.upstream.scheme.encode()),
             (b":path", forward.target),
         ]
         hosts = [value for name, value in forward.headers if name == b"host"]
@@ -144,39 +118,43 @@ class _Relay:
 
     # The request.
 
-    async def _send(self, stream: UpstreamStream, *, with_body: bool) -> None:
-        try:
-            if with_body:
-                await self._send_body(stream)
-            if not self._exchange.started and self._forward.upstream.timeout:
-                self._timer = asyncio.get_running_loop().call_later(
-                    self._forward.upstream.timeout, self._on_timeout, stream
-                )
-            await self._exchange.disconnected.wait()
-            stream.fail(CLIENT_DISCONNECTED)
-        except OSError:
-            return  # the upstream may have sent its response without reading the body
-        except UpstreamError as error:
-            stream.fail(error.reason)
-        except Exception:  # noqa: BLE001 - a client error; the reading side raises it
-            stream.fail(CLIENT_DISCONNECTED)
+    async def _watch_client(self, stream: UpstreamStream) -> None:
+        await self._exchange.disconnected.wait()
+        stream.fail(CLIENT_DISCONNECTED)
 
     async def _send_body(self, stream: UpstreamStream) -> None:
         body = self._exchange.body
-        async for data in body:
-            try:
+        try:
+            async for data in body:
                 async with asyncio.timeout(self._forward.upstream.timeout or None):
                     await self._connection.send(stream, data)
-            except TimeoutError:
-                raise UpstreamError("timeout") from None
-        trailers = without_protected(
-            forwardable_trailers(body.trailers), self._forward.protected
-        )
-        self._connection.end(stream, trailers)
+        except TimeoutError:
+            self._fail_late(stream)
+        except OSError:
+            pass  # the upstream may have sent its response without reading the body
+        except Exception:  # noqa: BLE001 - a client error; the reading side raises it
+            stream.fail(CLIENT_DISCONNECTED)
+        else:
+            trailers = without_protected(
+                forwardable_trailers(body.trailers), self._forward.protected
+            )
+            self._connection.end(stream, trailers)
+            self._start_timer(stream)
+
+    def _start_timer(self, stream: UpstreamStream) -> None:
+        """Limit the time for the response, now that the request is sent."""
+        timeout = self._forward.upstream.timeout
+        if timeout and not self._exchange.started:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(timeout, self._on_timeout, stream)
 
     def _on_timeout(self, stream: UpstreamStream) -> None:
         if not self._exchange.started:
-            stream.fail("timeout")
+            self._fail_late(stream)
+
+    def _fail_late(self, stream: UpstreamStream) -> None:
+        stream.fail("timeout")
+        self._connection.note_timeout(stream)
 
     # The response.
 

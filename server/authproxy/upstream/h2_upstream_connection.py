@@ -2,15 +2,18 @@
 
 A reader task parses the frames and distributes them to the streams. A stream's window
 is extended when its client has taken the data, so that a slow client limits only its
-own response.
+own response. A connection without streams is closed after the idle timeout, one that
+answers nothing by `Liveness`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import monotonic
 
 from h2.errors import ErrorCodes
 from h2.events import (
@@ -34,12 +37,19 @@ from ..http.h2_frame_meter import FrameError, FrameMeter
 from ..http.h2_protocol import create_h2_connection
 from ..http.upstream_response import UpstreamError
 from ..net.dial import Stream
+from ..net.lazy_event import LazyEvent
+from ..server_settings import ForwardSettings
+from .h2_liveness import Liveness
 
 MAX_STREAMS = 100  # concurrent requests of one connection
+LAST_STREAM = 1 << 30  # stream identifier; there are none above 2^31 (RFC 9113 §5.1.1)
 MAX_HEAD_BYTES = 64 << 10  # bytes of a response head
 WINDOW = 64 << 10  # bytes of a response received and not yet taken by its client
 READ_SIZE = 64 << 10  # bytes
 MAX_INFORMATIONAL = 16  # 1xx responses to one request
+RESPONSE_EVENTS = (InformationalResponseReceived, ResponseReceived, DataReceived)
+PING_DATA = b"\0" * 8
+TIMER_SLACK = 0.001  # seconds by which the event loop may call too early
 
 
 class UpstreamStream:
@@ -47,12 +57,14 @@ class UpstreamStream:
 
     def __init__(self, number: int) -> None:
         self.number = number  # the stream identifier
+        self.opened_at = monotonic()
         self.heads: deque[list[Header]] = deque()
         self.trailers: list[Header] = []
         self.ended = False  # the response is complete
         self.sent = False  # the request is complete
         self.fault: UpstreamError | None = None
         self.unprocessed = False  # by the upstream: the request may be sent again
+        self.stale = False  # no byte was received: an idempotent one may be sent again
         self._chunks: deque[tuple[bytes, int]] = deque()  # data, bytes of the window
         self._informational = 0
         self._changed = asyncio.Event()
@@ -124,10 +136,17 @@ class UpstreamStream:
 
 
 class UpstreamH2Connection:
-    """One connection over *stream*, whose TLS handshake has selected HTTP/2."""
+    """One connection over *stream*, whose TLS handshake has selected HTTP/2.
 
-    def __init__(self, stream: Stream) -> None:
+    *on_change* is called when streams can be opened again, or never more.
+    """
+
+    def __init__(
+        self, stream: Stream, settings: ForwardSettings, on_change: Callable[[], None]
+    ) -> None:
         self._stream = stream
+        self._idle_timeout = settings.idle_timeout
+        self._on_change = on_change
         self._protocol = create_h2_connection(client_side=True)
         self._protocol.local_settings = Settings(
             client=True,
@@ -140,41 +159,107 @@ class UpstreamH2Connection:
         self._protocol.decoder.max_header_list_size = MAX_HEAD_BYTES
         self._meter = FrameMeter(MAX_HEAD_BYTES, preface=0)
         self._streams: dict[int, UpstreamStream] = {}
-        self._draining = False  # no further streams are opened
+        self.draining = False  # no further streams are opened
+        self._ready = LazyEvent()  # set by the upstream's SETTINGS, or by a failure
+        self._failure: OSError | None = None
+        self._closed = False
+        self._liveness = Liveness(settings)
+        self._idle_since = monotonic()
+        self._timer: asyncio.TimerHandle | None = None
         self._window_waiters: set[asyncio.Future[None]] = set()
         self._protocol.initiate_connection()
         self._protocol.increment_flow_control_window(WINDOW * (MAX_STREAMS - 1))
         self._flush()
         self._reading = asyncio.get_running_loop().create_task(self._read())
 
+    async def wait_ready(self) -> None:
+        """Wait for the upstream's SETTINGS, its first frame. Raises OSError.
+
+        They limit the streams; an upstream of another protocol does not send them.
+        """
+        await self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
+        self._rearm()
+
     @property
-    def has_capacity(self) -> bool:
-        """Return whether another stream may be opened."""
-        limit = min(MAX_STREAMS, self._protocol.remote_settings.max_concurrent_streams)
-        open_streams = len(self._streams)
-        return not self._draining and not self._stream.at_eof and open_streams < limit
+    def max_streams(self) -> int:
+        """The number of streams that may be open at a time."""
+        return min(MAX_STREAMS, self._protocol.remote_settings.max_concurrent_streams)
+
+    @property
+    def free_streams(self) -> int:
+        """The number of streams that may be opened now."""
+        if self.draining or self._liveness.is_suspect or self._stream.at_eof:
+            return 0
+        return max(self.max_streams - len(self._streams), 0)
 
     @property
     def is_finished(self) -> bool:
-        """Return whether there is no open stream, and none will be opened."""
-        return not self._streams and (self._draining or self._stream.at_eof)
+        """Return whether it is closed, or will be because nothing uses it."""
+        unused = self.draining or self._stream.at_eof
+        return self._closed or (unused and not self._streams)
+
+    def abort(self) -> None:
+        """Close the connection; open streams fail."""
+        self.draining = True
+        self._reading.cancel()
+        self._finish("closed_early")
 
     async def close(self) -> None:
-        """Close the connection; open streams fail."""
-        self._draining = True
-        self._reading.cancel()
+        """Close the connection, and wait until its task has ended."""
+        self.abort()
         await asyncio.wait([self._reading])
-        self._fail_streams()
-        self._stream.abort()
 
     def retire(self) -> None:
         """Open no more streams, and close when the last one ends."""
-        self._draining = True
+        self.draining = True
         self._close_if_finished()
 
     def _close_if_finished(self) -> None:
-        if self._draining and not self._streams:
+        if self.draining and not self._streams:
             self._stream.abort()
+
+    # Timeouts.
+
+    def note_timeout(self, stream: UpstreamStream) -> None:
+        """Note that *stream* got no response in time: the connection may be dead."""
+        if not self._liveness.note_timeout(stream.opened_at):
+            self.draining = True
+        self._check()
+
+    def _check(self) -> None:
+        """Apply the timeouts that have expired, and wait for the next one."""
+        now = monotonic()
+        if self._liveness.is_dead(now):
+            self._finish("timeout")
+            return
+        if self._streams:
+            if self._liveness.should_ping(now):
+                self._protocol.ping(PING_DATA)
+                self._flush()
+        elif now >= self._idle_since + self._idle_timeout:
+            self.retire()
+            return
+        self._rearm()
+
+    def _rearm(self) -> None:
+        self._stop_timer()
+        if self._stream.at_eof:
+            return
+        due = (
+            self._liveness.next_check()
+            if self._streams or self._liveness.awaits_answer
+            else self._idle_since + self._idle_timeout
+        )
+        loop = asyncio.get_running_loop()
+        delay = max(due - monotonic(), TIMER_SLACK)
+        self._timer = loop.call_later(delay, self._check)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     # Requests.
 
@@ -184,11 +269,16 @@ class UpstreamH2Connection:
             number = self._protocol.get_next_available_stream_id()
             self._protocol.send_headers(number, fields, end_stream=ends)
         except ProtocolError:
-            self._draining = True
+            self.draining = True
             raise UpstreamError("malformed_request") from None
-        stream = self._streams[number] = UpstreamStream(number)
+        self.draining = self.draining or number >= LAST_STREAM
+        stream = UpstreamStream(number)
         stream.sent = ends
+        self._streams[number] = stream
         self._flush()
+        if len(self._streams) == 1:
+            self._liveness.activate(stream.opened_at)
+            self._rearm()
         return stream
 
     async def send(self, stream: UpstreamStream, data: bytes) -> None:
@@ -235,6 +325,10 @@ class UpstreamH2Connection:
         self._flush()
         self._wake_waiters()
         self._close_if_finished()
+        if not self._streams:
+            self._idle_since = monotonic()
+            self._rearm()
+        self._on_change()
 
     async def _wait_for_window(self, stream: UpstreamStream) -> int:
         """Return the bytes that may be sent in one frame, once there are any."""
@@ -258,24 +352,51 @@ class UpstreamH2Connection:
     async def _read(self) -> None:
         try:
             while data := await self._stream.read(READ_SIZE):
+                if self._liveness.receive(monotonic()):
+                    self._rearm()
+                    self._on_change()
                 self._meter.cost(data)
                 for event in self._protocol.receive_data(data):
                     self._handle(event)
                 self._flush()
-        except (OSError, ProtocolError, FrameError):
-            pass
+        except OSError as error:
+            self._failure = self._failure or error
+        except (ProtocolError, FrameError):
+            self._failure = OSError(errno.EPROTO, "malformed HTTP/2")
         finally:
-            self._draining = True
-            self._fail_streams()
-            self._stream.abort()
+            self._finish("closed_early")
+
+    def _finish(self, reason: str) -> None:
+        """Close the connection; open streams fail with the reason code."""
+        self.draining = self._closed = True
+        self._failure = self._failure or ConnectionResetError(
+            errno.ECONNRESET, "connection closed"
+        )
+        self._stop_timer()
+        for stream in self._streams.values():
+            # The first stream of a connection was not sent on an idle one.
+            stream.stale = stream.number > 1 and self._liveness.is_silent_since(
+                stream.opened_at
+            )
+            stream.fail(reason)
+        self._wake_waiters()
+        self._stream.abort()
+        self._ready.set()
+        self._on_change()
 
     def _handle(self, event: Event) -> None:
         stream = self._streams.get(getattr(event, "stream_id", None) or 0)
+        if isinstance(event, RESPONSE_EVENTS):
+            self._liveness.respond(monotonic())
         match event:
-            case WindowUpdated() | RemoteSettingsChanged():
+            case WindowUpdated():
                 self._wake_waiters()
+            case RemoteSettingsChanged():
+                self._ready.set()
+                self._wake_waiters()
+                self._on_change()
             case ConnectionTerminated():
-                self._draining = True
+                self.draining = True
                 last = event.last_stream_id or 0
                 for number, unprocessed in self._streams.items():
                     if number > last:
@@ -307,8 +428,3 @@ class UpstreamH2Connection:
         for waiter in self._window_waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-    def _fail_streams(self) -> None:
-        for stream in self._streams.values():
-            stream.fail("closed_early")
-        self._wake_waiters()

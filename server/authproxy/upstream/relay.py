@@ -21,6 +21,7 @@ from ..http.trailers import without_protected
 from ..http.upstream_response import ResponseHead, ResponseReader, UpstreamError
 from ..net.dial import Stream
 from ..net.tunnel import Tunnel, UpgradedConnection
+from .disconnect import timeout_unless_disconnected
 from .pool import UpstreamPool
 from .tunnel_registry import TunnelRegistry
 
@@ -151,8 +152,12 @@ class Relay:
     async def _drain(self) -> None:
         if self.stream.is_writable:
             return
+        disconnected, timeout = (
+            self._exchange.disconnected,
+            self._forward.upstream.timeout,
+        )
         try:
-            async with asyncio.timeout(self._forward.upstream.timeout or None):
+            async with timeout_unless_disconnected(disconnected, timeout):
                 await self.stream.drain()
         except TimeoutError:
             if not self._exchange.started:

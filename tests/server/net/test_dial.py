@@ -54,6 +54,23 @@ def test_dial_canceled_when_connected_closes_the_stream(
 
 
 @pytest.mark.parametrize("loop", sorted(LOOPS))
+def test_dial_sets_tcp_keep_alive(loop: str) -> None:
+    async def main() -> tuple[int, int]:
+        streams: set[Stream] = set()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            stream = await dial(streams, "127.0.0.1", listener.getsockname()[1])
+            tcp = stream.transport.get_extra_info("socket")
+            found = (
+                tcp.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+            )
+            await close_all(streams)
+        return found
+
+    assert run(main(), loop) == (1, 30)
+
+
+@pytest.mark.parametrize("loop", sorted(LOOPS))
 def test_dial_invalid_host_name_raises_gaierror(loop: str) -> None:
     async def main() -> set[Stream]:
         streams: set[Stream] = set()

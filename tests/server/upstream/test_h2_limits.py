@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from authproxy.upstream.h2_relay import MAX_CONNECTIONS
+from authproxy.server_settings import ForwardSettings
+from authproxy.upstream.forwarder import Forwarder
+from authproxy.upstream.h2_pool import MAX_CONNECTIONS
 from authproxy.upstream.h2_upstream_connection import MAX_INFORMATIONAL, MAX_STREAMS
 from authproxy_core.effects import Outcome
 from authproxy_core.messages import Forward, Request, Upstream
@@ -50,6 +52,7 @@ class Waiting:
         self.calls: list[Call] = []
         self.app = stack.enter_context(H2Server(self._silent, streams=streams))
         self._server = stack.enter_context(Server(to(self.app.port)))
+        self._server.context.forwarder = Forwarder(ForwardSettings(connect_timeout=2.0))
         self._stack = stack
 
     def _silent(self, call: Call) -> Reply:
@@ -77,7 +80,8 @@ def test_h2_upstream_connection_limit() -> None:
         for number in range(MAX_CONNECTIONS):
             waiting.add()
             assert waiting.app.connections == number + 1
-        assert waiting.ask().answer().status == 502
+        answer = waiting.ask().answer()
+        assert (answer.status, answer.body) == (502, b"busy")
         assert waiting.app.connections == MAX_CONNECTIONS
 
 

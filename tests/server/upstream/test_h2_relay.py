@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from h2.errors import ErrorCodes
 
+from authproxy.upstream.h2_relay import MAX_ATTEMPTS
 from authproxy_core.effects import Outcome
 from authproxy_core.messages import Forward, Request, Upstream
 from support.h2_server import Call, H2Server, Reply
@@ -159,7 +160,7 @@ def test_h2_relay_failure_gets_error_page(
     reply: Reply, status: int, reason: str
 ) -> None:
     """The next request succeeds."""
-    replies = [reply, reply]
+    replies = [reply] * MAX_ATTEMPTS
 
     def response(call: Call) -> Reply:
         return replies.pop() if replies else Reply(body=b"fine")
