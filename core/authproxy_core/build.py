@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .access.attempts import AttemptMemory
 from .access.htpasswd import Htpasswd
 from .access.membership import EmailRule
 from .access.rules import AccessRules, build_access_control, required_claims
@@ -28,10 +29,11 @@ def build_context(
     clock: Callable[[], float],
     random_bytes: Callable[[int], bytes],
     on_event: Callable[[Event], None],
+    attempts: AttemptMemory | None = None,
 ) -> tuple[Context, AccessRules | None]:
     """Build the shared parts, and the access rules if there are any.
 
-    *settings* have passed `check`. Raises `SettingsError` for values that only a part
+    Password attempts are counted in *attempts*. *settings* have passed `check`. Raises `SettingsError` for values that only a part
     itself can validate, such as keys.
     """
     providers = {
@@ -46,7 +48,12 @@ def build_context(
     ids, users = list(providers), settings.credentials.users
     htpasswd = None
     if users is not None:
-        htpasswd = Htpasswd(users, clock=clock, random_bytes=random_bytes)
+        htpasswd = Htpasswd(
+            users,
+            clock=clock,
+            random_bytes=random_bytes,
+            attempts=attempts or AttemptMemory(random_bytes(32)),
+        )
     trust = TrustedProxies(settings)
     auth_bypass, rules = build_access_control(settings, trust)
     context = Context(

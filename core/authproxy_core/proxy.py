@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from .access.attempts import AttemptMemory
 from .access.credentials import (
     Credentials,
     authenticate,
@@ -88,7 +89,8 @@ class AuthProxy(StoreHooks):
     """Decides about requests. An instance belongs to one thread or event loop.
 
     *clock* returns seconds since the epoch, *random_bytes* the requested number of random
-    bytes. *on_event* receives events that belong to no decision. Raises `SettingsError`.
+    bytes. *on_event* receives events that belong to no decision. *attempts* is where
+    password attempts are counted, for several processes. Raises `SettingsError`.
 
     A driver with a store sets ``store_available`` when the store becomes available or
     unavailable, and reports changes of keys (see `StoreHooks`). One with several workers
@@ -102,15 +104,20 @@ class AuthProxy(StoreHooks):
         clock: Callable[[], float] = time.time,
         random_bytes: Callable[[int], bytes] = os.urandom,
         on_event: Callable[[Event], None] = _ignore,
+        attempts: AttemptMemory | None = None,
     ) -> None:
         check(settings)
         self.settings = settings
         self._clock, self._random_bytes, self._on_event = clock, random_bytes, on_event
-        self._context, rules = build_context(settings, clock, random_bytes, on_event)
+        self._context, rules = build_context(
+            settings, clock, random_bytes, on_event, attempts
+        )
         context = self._context
+        htpasswd = context.htpasswd
+        self._attempts = htpasswd.attempts if htpasswd else attempts
         self._providers, self._sessions = context.providers, context.sessions
         self._pages, self._readiness = context.pages, context.readiness
-        self._credentials = credentials_of(context, context.htpasswd, random_bytes)
+        self._credentials = credentials_of(context, htpasswd, random_bytes)
         self._requirements = Requirements(rules, settings.proxy_prefix)
         self._bypass = (
             context.auth_bypass if settings.auth_bypass.is_active or rules else None
@@ -146,6 +153,7 @@ class AuthProxy(StoreHooks):
             clock=self._clock,
             random_bytes=self._random_bytes,
             on_event=self._on_event,
+            attempts=self._attempts,
         )
         for name, provider in fresh._providers.items():
             if name in self._providers:

@@ -35,6 +35,7 @@ from ..sessions.lifetimes import SessionDeadlines
 from ..sessions.session_cache import SessionCache, SessionEntry
 from ..sessions.session_resolver import session_of_request
 from ..settings.credentials import HTPASSWD, CredentialSettings
+from .attempts import network_of
 from .htpasswd import VERIFIED_TTL, Htpasswd
 
 BEARER, BASIC = "bearer", "basic"  # reason codes
@@ -136,10 +137,28 @@ class Credentials:
         value = field_of(request.headers)
         if not value:
             return None
-        entry = self._verified.get(self._cache_key(value))
+        client = self._password_client(request, value)
+        entry = self._verified.get(self._cache_key(value, client))
         if entry is None or self._clock() >= entry.fresh_until:
             return None
-        return entry if self._is_bound(request, entry.session) else None
+        session = entry.session
+        if (
+            self._htpasswd is not None
+            and session.provider == HTPASSWD
+            and self._htpasswd.is_guessed(session.user, client)
+        ):
+            return None
+        return entry if self._is_bound(request, session) else None
+
+    def _password_client(self, request: Request, value: bytes) -> str:
+        """Return the client of a field with a password, else "".
+
+        A password verified for one client must not be a way for others to guess it
+        without a limit.
+        """
+        if self._htpasswd is None or not value.startswith(b"Basic "):
+            return ""
+        return self._context.trusted_proxies.client(request)
 
     def _is_bound(self, request: Request, session: Session) -> bool:
         """Return whether the session's provider is used on the request's host."""
@@ -167,30 +186,34 @@ class Credentials:
                 until = min(
                     session.expires_at + self._leeway, self._clock() + TOKEN_CACHE_TTL
                 )
-                return self._cache(value, session, until)
+                return self._cache(request, value, session, until)
             if not self._settings.bearer_login_fallback:
                 raise CredentialsRejected("no valid token in the Authorization field")
         client = self._context.trusted_proxies.client(request)
         verified = yield from self._verify_basic(value, client)
         if isinstance(verified, Session):
-            return self._cache(value, verified, self._clock() + VERIFIED_TTL)
+            until = self._clock() + VERIFIED_TTL
+            return self._cache(request, value, verified, until)
         if self._settings.jwt_bearer_tokens and isinstance(bearer_of(value), Bearer):
             return Rejection(BEARER_CHALLENGE)
         return verified
 
-    def _cache_key(self, value: bytes) -> bytes:
+    def _cache_key(self, value: bytes, client: str) -> bytes:
         """Return a keyed hash of *value*, because no password is stored.
 
         It is padded to the length of *value*: the cache counts the bytes of its keys.
         """
-        digest = hashlib.blake2b(value, key=self._key, digest_size=32).digest()
+        network = network_of(client).encode(errors="replace")
+        data = network + b" " + value  # no network contains a space
+        digest = hashlib.blake2b(data, key=self._key, digest_size=32).digest()
         return digest + bytes(max(len(value) - len(digest), 0))
 
-    def _cache(self, value: bytes, session: Session, until: float) -> SessionEntry:
+    def _cache(
+        self, request: Request, value: bytes, session: Session, until: float
+    ) -> SessionEntry:
         deadlines = SessionDeadlines(inf, inf, inf, until)
-        entry = SessionEntry(
-            session, self._cache_key(value), deadlines, session.created_at
-        )
+        key = self._cache_key(value, self._password_client(request, value))
+        entry = SessionEntry(session, key, deadlines, session.created_at)
         self._verified.put(entry)
         return entry
 

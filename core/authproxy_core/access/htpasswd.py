@@ -1,4 +1,4 @@
-"""Users of an htpasswd file: verify passwords and limit attempts.
+"""Users of an htpasswd file: verify their passwords.
 
 An unknown user and a wrong password take the same time and give the same result.
 Attempts are counted before the verification, so concurrent ones count as well.
@@ -9,69 +9,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Callable, Mapping
 
 from ..effects import Flow, Offload
 from ..request.authorization import Basic
 from ..settings.secret import Secret
+from .attempts import AttemptLimiter, AttemptMemory
 
 VERIFIED_TTL = 60.0  # seconds until a verified password is checked again
 BCRYPT_BYTES = 72  # bytes of a password; bcrypt ignores the rest
-WINDOW = 60.0  # seconds over which failed attempts are counted
-# Failed attempts per window; at the limit, further ones are rejected unchecked.
-MAX_ATTEMPTS_PER_CLIENT = 10
-MAX_ATTEMPTS_PER_USER = 30
-MAX_ATTEMPTS_TOTAL = 300
 _SHA = b"{SHA}"
 
 
-class AttemptLimiter:
-    """Counts the failed attempts of a `WINDOW`: by client, by user and in total."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._counts: dict[tuple[str, str], int] = {}
-        self._since = clock()
-
-    def begin(self, client: str, user: str) -> bool:
-        """Count an attempt as failed and return True; False if a limit is reached."""
-        if self._clock() - self._since >= WINDOW:
-            self._counts.clear()
-            self._since = self._clock()
-        limits = self._limits(client, user)
-        if any(self._counts.get(key, 0) >= limit for key, limit in limits.items()):
-            return False
-        for key in limits:
-            self._counts[key] = self._counts.get(key, 0) + 1
-        return True
-
-    def succeed(self, client: str, user: str) -> None:
-        """Uncount a successful attempt."""
-        for key in self._limits(client, user):
-            self._counts[key] = max(self._counts.get(key, 0) - 1, 0)
-
-    @staticmethod
-    def _limits(client: str, user: str) -> dict[tuple[str, str], int]:
-        return {
-            ("client", _client_network(client)): MAX_ATTEMPTS_PER_CLIENT,
-            ("user", user.casefold()): MAX_ATTEMPTS_PER_USER,
-            ("all", ""): MAX_ATTEMPTS_TOTAL,
-        }
-
-
-def _client_network(client: str) -> str:
-    """Return an IPv4 address, or the /64 network of an IPv6 client."""
-    if ":" not in client:
-        return client
-    try:
-        return str(ipaddress.ip_network((client, 64), strict=False))
-    except ValueError:
-        return client
-
-
 class Htpasswd:
-    """Verifies user names and passwords by *users*, a table of valid hashes."""
+    """Verifies user names and passwords by *users*, a table of valid hashes.
+
+    Failed attempts are counted in *attempts*.
+    """
 
     def __init__(
         self,
@@ -79,9 +33,11 @@ class Htpasswd:
         *,
         clock: Callable[[], float],
         random_bytes: Callable[[int], bytes],
+        attempts: AttemptMemory,
     ) -> None:
         self._users = users
-        self._attempts = AttemptLimiter(clock)
+        self.attempts = attempts
+        self._attempts = AttemptLimiter(attempts, clock)
         self._is_slow = any(
             not hash_.value.startswith(_SHA) for hash_ in users.values()
         )
@@ -91,20 +47,23 @@ class Htpasswd:
         """Return whether *user* is in the file."""
         return user in self._users
 
+    def is_guessed(self, user: str, client: str) -> bool:
+        """Return whether too many passwords of *user* were guessed from *client*."""
+        return self._attempts.is_guessed(client, user)
+
     def verify(self, credentials: Basic, client: str) -> Flow[bool | None]:
         """Return whether the password is correct; None after too many failed attempts.
 
         *client* is the client's address.
         """
-        if not self._attempts.begin(client, credentials.user):
+        user, password = credentials.user, credentials.password
+        if not self._attempts.begin(client, user, password):
             return None
-        stored = self._users.get(credentials.user)
-        verify = _verifier(
-            stored.value if stored else b"", self._dummy, credentials.password
-        )
+        stored = self._users.get(user)
+        verify = _verifier(stored.value if stored else b"", self._dummy, password)
         verified: bool = (yield from Offload(verify)) if self._is_slow else verify()
         if verified:
-            self._attempts.succeed(client, credentials.user)
+            self._attempts.succeed(client, user, password)
         return verified
 
 

@@ -25,6 +25,7 @@ from ..net.listeners import ListeningSocket, refuse_connections
 from ..reload.reload_settings import ConfigSource, error_lines
 from ..server_settings import ServerSettings
 from .reload_coordinator import ReloadCoordinator
+from .shared_attempts import create_attempts
 
 MIN_BACK_OFF, MAX_BACK_OFF = 0.1, 10.0  # seconds before an exited worker is replaced
 STABLE_UPTIME = 10.0  # seconds of uptime that reset the back-off
@@ -56,6 +57,7 @@ class Supervisor:
         self._reloads = ReloadCoordinator(settings, sockets, self._workers, source)
         # Twice as many slots, because a worker may start before its predecessor exits.
         self._metrics = SharedMetrics(2 * settings.workers)
+        self._attempts = create_attempts()
         self._restarts_due: list[
             float
         ] = []  # monotonic seconds, one per missing worker
@@ -125,6 +127,7 @@ class Supervisor:
                 parent=self._alive[0],
                 channel=worker_channel,
                 metrics=metrics_of(self._settings, self._metrics, slot),
+                attempts=self._attempts,
             )
             code = 0
         except AuthProxyError as error:

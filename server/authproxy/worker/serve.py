@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 
 import uvloop
 
+from authproxy_core.access.attempts import AttemptMemory
+
 from ..metrics.metrics import Metrics
 from ..net.control_channel import ControlChannel
 from ..net.listeners import ListeningSocket
@@ -31,6 +33,7 @@ def serve(
     source: ConfigSource | None = None,
     started: Callable[[], None] = lambda: None,
     metrics: Metrics | None = None,
+    attempts: AttemptMemory | None = None,
 ) -> None:
     """Run a worker in this process until SIGTERM or SIGINT.
 
@@ -40,7 +43,7 @@ def serve(
     the supervisor and from a service manager), so only SIGQUIT aborts.
 
     Without a supervisor, *source* is the configuration for reloads. *started* is called
-    once the worker accepts connections.
+    once the worker accepts connections. *attempts* is shared by all workers.
     """
     if metrics is not None:
         metrics.worker_started()
@@ -49,7 +52,7 @@ def serve(
     gc.set_threshold(*GC_THRESHOLDS)
 
     async def main() -> None:
-        worker = Worker(settings, sockets, metrics)
+        worker = Worker(settings, sockets, metrics, attempts)
         loop = asyncio.get_running_loop()
         reloads: WorkerReload | SingleProcessReload
         if parent is None or channel is None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 from authproxy_core import AuthProxy, drive
+from authproxy_core.access.attempts import AttemptMemory
 from authproxy_core.messages import Event
 
 from ..contract import MODULE
@@ -61,6 +62,7 @@ class Worker:
         settings: ServerSettings,
         sockets: Sequence[ListeningSocket],
         metrics: Metrics | None = None,
+        attempts: AttemptMemory | None = None,
     ) -> None:
         self._settings = settings
         self._sockets = sockets
@@ -83,7 +85,9 @@ class Worker:
         self._performer = Performer(
             self._client, store, self._metrics, settings.limits.body_bytes
         )
-        self._proxy = AuthProxy(settings.core, on_event=self._on_event)
+        self._proxy = AuthProxy(
+            settings.core, on_event=self._on_event, attempts=attempts
+        )
         self._proxy.other_workers_ready = lambda: all(self._metrics.ready_peers())
         self._store = StoreMonitor(store, self._proxy, self._logs, self._publish)
         self._forwarder = Forwarder(settings.forward)

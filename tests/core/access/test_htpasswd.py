@@ -16,13 +16,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from authproxy_core import Forward, Offload, Respond, Secret, SettingsError
-from authproxy_core.access.htpasswd import (
+from authproxy_core.access.attempts import (
     MAX_ATTEMPTS_PER_CLIENT,
-    MAX_ATTEMPTS_PER_USER,
-    MAX_ATTEMPTS_TOTAL,
-    VERIFIED_TTL,
     WINDOW,
-    AttemptLimiter,
+    AttemptMemory,
+)
+from authproxy_core.access.htpasswd import (
+    VERIFIED_TTL,
     Htpasswd,
 )
 from authproxy_core.request.authorization import Basic
@@ -52,6 +52,13 @@ def crypt(password: str, version: bytes = b"$2y$") -> Secret:
 
 USERS = {"ann": crypt("pw-ann"), "sam": sha("pw-sam"), "zoë": crypt("pä:ss")}
 FAST = {"sam": sha("pw-sam")}
+
+
+def table_of(users: Any) -> Htpasswd:
+    """A table of *users* with a memory of its own."""
+    random = Harness().random
+    memory = AttemptMemory(random(32))
+    return Htpasswd(users, clock=Clock(), random_bytes=random, attempts=memory)
 
 
 def local(users: Any = USERS, **changes: Any) -> Harness:
@@ -208,7 +215,7 @@ def test_htpasswd_changed_password_takes_effect() -> None:
 def test_htpasswd_unknown_user_costs_as_much() -> None:
     """The number and the cost of hash verifications are the same."""
     costly = {"ann": Secret(bcrypt.hashpw(b"x", bcrypt.gensalt(8))), "sam": sha("x")}
-    table = Htpasswd(costly, clock=Clock(), random_bytes=Harness().random)
+    table = table_of(costly)
 
     def taken(user: str) -> float:
         flow = table.verify(Basic(user, b"wrong"), user)
@@ -220,12 +227,12 @@ def test_htpasswd_unknown_user_costs_as_much() -> None:
     known = min(taken("ann") for _ in range(3))
     for user in ("eve", "sam"):
         assert min(taken(user) for _ in range(3)) > known / 2
-    fast = Htpasswd(FAST, clock=Clock(), random_bytes=Harness().random)
+    fast = table_of(FAST)
     for user in ("sam", "eve"):
         with pytest.raises(StopIteration) as end:
             next(fast.verify(Basic(user, b"wrong"), user))
         assert end.value.value is False
-    empty = Htpasswd({}, clock=Clock(), random_bytes=Harness().random)
+    empty = table_of({})
     with pytest.raises(StopIteration) as end:
         next(empty.verify(Basic("eve", b"wrong"), "x"))
     assert end.value.value is False
@@ -233,7 +240,7 @@ def test_htpasswd_unknown_user_costs_as_much() -> None:
 
 def test_htpasswd_damaged_hash_matches_no_password() -> None:
     damaged = {"ann": Secret(b"$2b$04$" + b"~" * 53)}
-    table = Htpasswd(damaged, clock=Clock(), random_bytes=Harness().random)
+    table = table_of(damaged)
     effect: Any = next(table.verify(Basic("ann", b"x"), "x"))
     assert effect.function() is False
 
@@ -271,7 +278,7 @@ def test_htpasswd_cached_password_needs_no_attempt() -> None:
 
 
 def test_htpasswd_concurrent_attempts_counted() -> None:
-    table = Htpasswd(USERS, clock=Clock(), random_bytes=Harness().random)
+    table = table_of(USERS)
     flows = [
         table.verify(Basic("ann", b"x"), "c") for _ in range(MAX_ATTEMPTS_PER_CLIENT)
     ]
@@ -280,28 +287,6 @@ def test_htpasswd_concurrent_attempts_counted() -> None:
     with pytest.raises(StopIteration) as end:
         next(table.verify(Basic("ann", b"pw-ann"), "c"))
     assert end.value.value is None
-
-
-def test_htpasswd_attempts_limited_per_user_and_in_total() -> None:
-    tries = AttemptLimiter(Clock())
-    # Regardless of the case of the name and the client's address.
-    for number in range(MAX_ATTEMPTS_PER_USER):
-        assert tries.begin(f"10.0.{number}.1", "Ann" if number % 2 else "aNN")
-    assert not tries.begin("10.9.9.9", "ann")
-    for number in range(MAX_ATTEMPTS_TOTAL - MAX_ATTEMPTS_PER_USER):
-        assert tries.begin(f"10.1.{number // 250}.{number % 250}", f"u{number}")
-    assert not tries.begin("10.8.8.8", "bob")
-    tries.succeed("10.1.0.0", "u0")
-    assert tries.begin("10.8.8.8", "bob")
-
-
-def test_htpasswd_ipv6_attempts_counted_per_network() -> None:
-    tries = AttemptLimiter(Clock())
-    for number in range(MAX_ATTEMPTS_PER_CLIENT):
-        assert tries.begin(f"2001:db8::{number}", f"u{number}")
-    assert not tries.begin("2001:db8::ffff", "x")
-    assert tries.begin("2001:db8:0:1::1", "x")
-    assert tries.begin("what:ever", "x")
 
 
 # -- the form
