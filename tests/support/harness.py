@@ -141,6 +141,7 @@ class Harness:
         self.fetched: list[Fetch] = []
         self.locks: list[str] = []
         self.on_fetch: Callable[[Fetch], Any] = self.idp.fetch
+        self.on_sleep: Callable[[Sleep], None] = lambda _: None
         if ready:
             self.run(self.proxy.warm_up())
 
@@ -161,6 +162,7 @@ class Harness:
                 return self.on_fetch(effect)
             case Sleep(seconds):
                 self.clock.now += seconds
+                self.on_sleep(effect)
             case ReadBody():
                 return self.body
             case Offload(function):

@@ -73,13 +73,17 @@ class Readiness:
             self._on_event(event)
 
     def _prepare(self, provider: Provider) -> Flow[None]:
+        """Prepare *provider*; its last error stays known during the attempt."""
         self._tried_at[provider.id] = self._clock()
-        self._errors.pop(provider.id, None)
         try:
             yield from provider.prepare()
         except ProviderError as error:
             self._errors[provider.id] = error
             raise
+        except EffectError:
+            self._errors.pop(provider.id, None)
+            raise
+        self._errors.pop(provider.id, None)
 
     def root_cause(self, provider: Provider, error: ProviderError) -> ProviderError:
         """Return the permanent error that makes *provider* not ready, else *error*.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from authproxy_core import Fetch, FetchError, Response
+from authproxy_core import Fetch, FetchError, Response, Sleep
 from authproxy_core.oidc.jwt import hash_nonce
 from support.harness import (
     ALICE,
@@ -204,6 +204,35 @@ def test_start_with_wrong_issuer_shows_error_page(
     fresh.config.discovery.clear()
     fresh.clock.now += 10
     assert fresh.log_in().status == 302
+
+
+def test_start_during_another_discovery_names_last_error() -> None:
+    fresh = Harness(ready=False)
+    fresh.config.failing["discovery"] = 404
+    fresh.get("/oauth2/start")
+    pending = []
+
+    def restart(_: Sleep) -> None:
+        """Pass the time; another attempt is under way at each moment."""
+        pending.append(fresh.proxy.warm_up())
+        assert isinstance(next(pending[-1]), Fetch)
+
+    fresh.on_sleep = restart
+    response = fresh.get("/oauth2/start")
+    assert pending
+    assert event_reasons(response) == ["wrong_issuer"]
+
+
+def test_start_after_lost_connection_names_no_earlier_error() -> None:
+    fresh = Harness(ready=False)
+    fresh.config.failing["discovery"] = 404
+    fresh.get("/oauth2/start")
+
+    def refuse(_: Fetch) -> Response:
+        raise FetchError("connection refused")
+
+    fresh.on_fetch = refuse
+    assert event_reasons(fresh.get("/oauth2/start")) == ["not_ready"]
 
 
 def test_core_runs_in_thread_without_event_loop() -> None:
