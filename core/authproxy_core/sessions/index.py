@@ -161,11 +161,19 @@ class SessionIndex:
             after.created_at - login_at
         ) // period
 
-    def note_algorithm(self, session: Session) -> Flow[None]:
+    def add_login(self, ticket: Ticket | None, session: Session) -> Flow[None]:
+        """Add the session of a new login, which has no *ticket* if it is in a cookie.
+
+        Raises `StoreError`.
+        """
+        yield from self._add_algorithm(session)
+        if ticket is not None:
+            yield from self.add_session(ticket, session)
+
+    def _add_algorithm(self, session: Session) -> Flow[None]:
         """Add the algorithm of the session's ID token, for logout tokens.
 
-        Each process adds it once per period, so it outlives the sessions. Raises
-        `StoreError`.
+        Each process adds it once per period, so it outlives the sessions.
         """
         algorithm = token_algorithm(session.id_token)
         if not (self._notes_algorithms and algorithm):

@@ -348,10 +348,8 @@ class Sessions:
             last_used_at=self._clock() if self._idle_timeout else 0.0,
         )
         earlier = self.lookup(headers)
-        yield from self.index.note_algorithm(session)
         saved = yield from self._save(session, None, browser)
-        if saved.entry.ticket is not None:
-            yield from self.index.add_session(saved.entry.ticket, session)
+        yield from self.index.add_login(saved.entry.ticket, session)
         for entry in self.candidates(headers, earlier) if earlier else ():
             if entry.ticket is not None or self._revocable:
                 yield from self.revoke(entry)

@@ -259,8 +259,7 @@ PROVIDER_OPTIONS = in_group(
         "list",
         (),
         "accepted signing algorithms of ID tokens; empty: those in the provider's "
-        "metadata, but a refresh that returns an ID token with another algorithm than "
-        "the session's ends the session, and a logout token with one is rejected",
+        "metadata, but a refreshed ID token with another one than the session's ends it",
         ProviderSettings.signing_algs,
         "oidc-enabled-signing-alg",
     ),
