@@ -56,6 +56,12 @@ def build_context(
         )
     trust = TrustedProxies(settings)
     auth_bypass, rules = build_access_control(settings, trust)
+    sessions = Sessions(
+        settings,
+        provider_ids=[*ids, HTPASSWD] if htpasswd else ids,
+        clock=clock,
+        random_bytes=random_bytes,
+    )
     context = Context(
         settings=settings,
         clock=clock,
@@ -63,12 +69,7 @@ def build_context(
         trusted_proxies=trust,
         auth_bypass=auth_bypass,
         redirects=RedirectPolicy(settings),
-        sessions=Sessions(
-            settings,
-            provider_ids=[*ids, HTPASSWD] if htpasswd else ids,
-            clock=clock,
-            random_bytes=random_bytes,
-        ),
+        sessions=sessions,
         login_states=LoginStates(
             settings, provider_ids=ids, clock=clock, random_bytes=random_bytes
         ),
@@ -80,7 +81,7 @@ def build_context(
         ),
         readiness=Readiness(providers, clock=clock, on_event=on_event),
         htpasswd=htpasswd,
-        loops=LoginLoopDetector(settings, clock),
+        loops=LoginLoopDetector(settings, sessions, clock),
         notices=LoginNotices(settings, trust, on_event),
     )
     return context, rules

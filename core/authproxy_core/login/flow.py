@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from msgspec.structs import replace
 
@@ -16,6 +17,7 @@ from ..pages.pages import NO_CACHE
 from ..providers.base import Provider
 from ..request.forms import parse_form
 from ..request.original import OriginalRequest
+from ..sessions.session_cache import SessionEntry
 from .context import Context, redirect
 from .failures import (
     DENIED,
@@ -27,7 +29,7 @@ from .failures import (
     provider_error_failure,
     target_too_long_failure,
 )
-from .loop_guard import LOOP_THRESHOLD, SIGNED_IN_THRESHOLD
+from .loop_guard import LOOP_THRESHOLD, REPEAT_WINDOW, SIGNED_IN_THRESHOLD
 from .redirects import MAX_TARGET_BYTES
 from .state import ConsumedLogin, LoginState
 
@@ -123,16 +125,44 @@ def start_login_when_ready(
     seen = original or context.trusted_proxies.original(request)
     rd = context.redirects.choose(request, seen, form)
     provider = choose_provider(context, seen.host, rd, form)
-    if provider is not None and provider.metadata is None:
-        return _wait_and_start(context, provider, start)
+    entry = context.sessions.lookup(request.headers)
+    if entry is not None or (provider is not None and provider.metadata is None):
+        return _check_and_start(context, request, provider, entry, rd, start)
     return start()
 
 
-def _wait_and_start(
-    context: Context, provider: Provider, start: Callable[[], Respond]
+def _check_and_start(
+    context: Context,
+    request: Request,
+    provider: Provider | None,
+    entry: SessionEntry | None,
+    rd: str,
+    start: Callable[[], Respond],
 ) -> Flow[Decision]:
-    yield from context.readiness.wait_for(provider)
+    """Start a login once its provider is ready, unless the session *entry* is in a loop."""
+    count = (yield from _count_after_login(context, request, entry)) if entry else 0
+    if count >= SIGNED_IN_THRESHOLD:
+        return login_failed_page(context, request, denied_loop_failure(count), rd)
+    if provider is not None and provider.metadata is None:
+        yield from context.readiness.wait_for(provider)
     return start()
+
+
+def _count_after_login(
+    context: Context, request: Request, entry: SessionEntry
+) -> Flow[int]:
+    """Count a login that starts soon after the one of the session; else return 0."""
+    loaded: SessionEntry | None = entry
+    if entry.needs_load:
+        with suppress(StoreError):
+            loaded = yield from context.sessions.load(entry)
+    if loaded is None or loaded.needs_load:
+        return 0
+    session = loaded.session
+    if context.clock() - session.login_at > REPEAT_WINDOW:
+        return 0
+    client = context.trusted_proxies.original(request).client
+    return (yield from context.loops.count_signed_in(session.name, client))
 
 
 def start_login(
@@ -168,14 +198,6 @@ def start_login(
             cleared = (*cleared, *context.sessions.clear(browser))
         failure = login_loop_failure(looping, sent_cookie=bool(browser.present))
         return login_failed_page(context, request, failure, rd, cleared)
-    # Before a stored session is loaded, it may have ended, and its user is unknown.
-    if entry is not None and not entry.needs_load:
-        started_logins = context.loops.count_signed_in(
-            entry.session.name, original.client
-        )
-        if started_logins >= SIGNED_IN_THRESHOLD:
-            failure = denied_loop_failure(started_logins)
-            return login_failed_page(context, request, failure, rd)
     try:
         started = context.login_states.create(
             request.headers,
@@ -225,13 +247,13 @@ def callback(context: Context, provider_id: str, request: Request) -> Flow[Respo
             if restarted := _restart_lost_login(context, request, state):
                 return restarted
             if context.login_states.is_well_formed(state):
-                return _end_loop(context, request, page)
+                return (yield from _end_loop(context, request, page))
         return page
     response = yield from _finish_login(context, provider_id, request, form, consumed)
-    return _end_loop(context, request, response)
+    return (yield from _end_loop(context, request, response))
 
 
-def _end_loop(context: Context, request: Request, response: Respond) -> Respond:
+def _end_loop(context: Context, request: Request, response: Respond) -> Flow[Respond]:
     """Return *response*, with status 429 if some logins in a row were denied.
 
     A gateway may turn 401 and 403 into a redirect to the sign-in page, which starts the
@@ -241,7 +263,7 @@ def _end_loop(context: Context, request: Request, response: Respond) -> Respond:
         return response
     event = response.events[0]
     client = context.trusted_proxies.original(request).client
-    count = context.loops.count_denied(event.user, client)
+    count = yield from context.loops.count_denied(event.user, client)
     if count < LOOP_THRESHOLD:
         return response
     detail = f"{event.detail}; {count} logins in a row failed, so the status is 429"
@@ -401,7 +423,7 @@ def _redeem(
     )
     counter: Headers = ()
     if before is None:  # a session in the request rules out a login loop
-        counter = context.loops.record_login(
+        counter = yield from context.loops.record_login(
             request.headers, session.name, original.client, original.host
         )
     cookies = (*created.headers, *counter)

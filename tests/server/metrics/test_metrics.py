@@ -17,10 +17,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from authproxy.metrics import process
 from authproxy.metrics.exposition import render_per_worker, render_totals
-from authproxy.metrics.families import FAMILIES, REQUESTS
+from authproxy.metrics.families import FAMILIES, LOGIN_FAILURES, REQUESTS
 from authproxy.metrics.metrics import Metrics
 from authproxy.metrics.process import process_lines
 from authproxy.metrics.shared_memory import LAYOUT, SharedMetrics
+from authproxy_core.login.failures import (
+    PAGES_BY_REASON,
+    STATUSES,
+    denied_loop_failure,
+    login_loop_failure,
+    provider_error_failure,
+    target_too_long_failure,
+)
 from authproxy_core.messages import Event
 from support import workers
 from support.certificates import make_certificate
@@ -339,3 +347,16 @@ def test_metrics_listener_at_limit_closes_oldest_connections(tmp_path: Path) -> 
             wires = [stack.enter_context(Wire(exposed)) for _ in range(100)]
             assert scrape(exposed)["authproxy_connections"] == 0
             assert wires[0].ended
+
+
+def test_login_failures_have_labels_of_their_own() -> None:
+    failures = (
+        login_loop_failure(3),
+        login_loop_failure(3, sent_cookie=True),
+        denied_loop_failure(5),
+        target_too_long_failure(1),
+        provider_error_failure({"error": "invalid_scope"}, redirect_uri="", scope=""),
+    )
+    reasons = {failure.event.reason for failure in failures}
+    assert reasons == {"login_loop", "target_too_long", "invalid_scope"}
+    assert reasons | set(PAGES_BY_REASON) | set(STATUSES) <= set(LOGIN_FAILURES)
