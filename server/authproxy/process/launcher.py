@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from authproxy_core.errors import AuthProxyError
 from authproxy_core.login.context import callback_url
 
 from ..logs.supervisor_log import configure, log, reserve_standard_fds
 from ..metrics.metrics import metrics_of
 from ..metrics.shared_memory import SharedMetrics
 from ..net.listeners import ListenError, open_listeners
-from ..reload.reload_settings import ConfigSource, Rebuild
+from ..reload.reload_settings import ConfigSource, Rebuild, error_lines
 from ..server_settings import ServerSettings
 from ..stores.shared_state import NoDirectoryError, with_store_path
 
@@ -53,4 +54,6 @@ def run(settings: ServerSettings, rebuild: Rebuild | None = None) -> int:
             return Supervisor(settings, sockets, source).run()
     except (ListenError, NoDirectoryError) as error:
         log(str(error))
-        return 1
+    except (AuthProxyError, OSError) as error:
+        log(f"start failed: {'; '.join(error_lines(error))}")
+    return 1

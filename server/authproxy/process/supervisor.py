@@ -15,9 +15,7 @@ import socket
 import time
 from collections.abc import Sequence
 
-from authproxy_core.errors import AuthProxyError
-
-from ..logs.supervisor_log import log, log_all
+from ..logs.supervisor_log import log
 from ..metrics.metrics import metrics_of
 from ..metrics.shared_memory import SharedMetrics
 from ..net.control_channel import ControlChannel
@@ -31,15 +29,20 @@ MIN_BACK_OFF, MAX_BACK_OFF = 0.1, 10.0  # seconds before an exited worker is rep
 STABLE_UPTIME = 10.0  # seconds of uptime that reset the back-off
 KILL_DELAY = 5.0  # seconds between the end of drain_timeout and SIGKILL
 KILL_INTERVAL = 1.0  # seconds between two SIGKILLs
+FAILED_WORKER = "worker_failed"  # message of a worker before its exit, with the reason
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 class WorkerProcess:
-    """The supervisor's view of a worker; ``slot`` is its number in the metrics."""
+    """The supervisor's view of a worker; ``slot`` is its number in the metrics.
+
+    ``error`` is the reason that the worker reported before its exit.
+    """
 
     def __init__(self, channel: ControlChannel, slot: int) -> None:
         self.channel = channel
         self.slot = slot
+        self.error = ""
         self.forked_at = time.monotonic()
 
 
@@ -105,7 +108,13 @@ class Supervisor:
         # A signal that arrives before the worker resets its handlers would have no
         # effect there, and the shared wakeup socket would report it to the supervisor.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            channel.close()
+            worker_channel.close()
+            raise
         if pid:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             worker_channel.close()
@@ -130,10 +139,9 @@ class Supervisor:
                 attempts=self._attempts,
             )
             code = 0
-        except AuthProxyError as error:
-            log_all(f"worker {os.getpid()}: invalid settings:", error_lines(error))
-        except BaseException as error:  # noqa: BLE001 - logged before the process exits
-            log(f"worker {os.getpid()} failed: {error!r}")
+        except BaseException as error:  # noqa: BLE001 - the supervisor logs it
+            reasons = error_lines(error)
+            worker_channel.send(f"{FAILED_WORKER} {'; '.join(reasons)}")
         finally:
             os._exit(code)
 
@@ -178,6 +186,8 @@ class Supervisor:
             message, _ = received
             if message == "started":
                 self._any_started = True
+            elif message.startswith(FAILED_WORKER):
+                worker.error = message.removeprefix(FAILED_WORKER).strip()
             else:
                 self._reloads.on_message(pid, message)
 
@@ -228,14 +238,18 @@ class Supervisor:
             return
         code = os.waitstatus_to_exitcode(status)
         if not self._any_started and code == 1:
-            # Invalid settings: each further worker would fail too.
-            log(f"worker {pid} failed to start; shutting down")
+            # Each further worker would fail too, so one line is enough.
+            log(f"start failed: {worker.error or 'a worker exited'}")
             self._exit_code = 1
             self._stop()
             return
         if time.monotonic() - worker.forked_at >= STABLE_UPTIME:
             self._back_off = MIN_BACK_OFF
-        log(f"worker {pid} exited with code {code}; restart in {self._back_off:.1f} s")
+        reason = f" ({worker.error})" if worker.error else ""
+        self._restart_later(f"worker {pid} exited with code {code}{reason}")
+
+    def _restart_later(self, reason: str) -> None:
+        log(f"{reason}; restart in {self._back_off:.1f} s")
         self._restarts_due.append(time.monotonic() + self._back_off)
         self._back_off = min(self._back_off * 2, MAX_BACK_OFF)
 
@@ -247,4 +261,7 @@ class Supervisor:
         due = [at for at in self._restarts_due if at <= now]
         self._restarts_due = [at for at in self._restarts_due if at > now]
         for _ in due:
-            self._fork()
+            try:
+                self._fork()
+            except OSError as error:  # no process, memory or file descriptor
+                self._restart_later(f"cannot start a worker: {error}")

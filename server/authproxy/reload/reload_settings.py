@@ -148,8 +148,8 @@ def listener_contexts(settings: ServerSettings) -> tuple[SSLContext | None, ...]
     )
 
 
-def error_lines(error: Exception) -> tuple[str, ...]:
-    """Return the problems that *error* reports about settings, one line each."""
+def error_lines(error: BaseException) -> tuple[str, ...]:
+    """Return the problems that *error* reports, one line each."""
     if isinstance(error, SettingsError):
         return error.problems
     if isinstance(error, (AuthProxyError, OSError, KeyError, ValueError)):

@@ -499,18 +499,3 @@ def test_changed_ca_bundle_used_for_provider(tmp_path: Path, workers: int) -> No
 def _wrap_tls(wire: Wire, ca_file: str) -> ssl.SSLSocket:
     context = ssl.create_default_context(cafile=ca_file)
     return context.wrap_socket(wire.socket, server_hostname=LOOPBACK)
-
-
-def test_settings_invalid_for_every_worker_end_the_start(tmp_path: Path) -> None:
-    """The supervisor exits with 1 instead of restarting the workers endlessly."""
-    script = (
-        "import sys; from authproxy.server_settings import *; "
-        "from authproxy.process.launcher import run; from authproxy_core.settings import *; "
-        "sys.exit(run(ServerSettings(core=Settings(), workers=2, "
-        "listeners=(Listener(host='127.0.0.1'),))))"
-    )
-    with Program(tmp_path, wrapper=("-c", script)) as program:
-        assert program.wait() == 1
-        assert "invalid settings:" in program.log()
-        assert "cookie_secret: missing" in program.log()
-        assert "shutting down" in program.log()

@@ -115,6 +115,15 @@ def test_contradicting_options_rejected(flags: tuple[str, ...], text: str) -> No
     assert text in problem(*flags)
 
 
+def test_sqlite_path_without_permission_rejected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise each worker would wait for the store like in an outage."""
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may do all
+    flags = ("--session-store-type=sqlite", "--sqlite-path=/tmp/s.db")
+    assert "no permission to write /tmp/s.db" in problem(*flags)
+
+
 @pytest.mark.parametrize(
     "flags",
     [

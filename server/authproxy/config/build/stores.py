@@ -67,6 +67,8 @@ def _sqlite_path(options: ResolvedOptions) -> str:
         options.add_problem(key, f"{path} is a directory, expected a file")
     elif not os.path.isdir(directory):
         options.add_problem(key, f"no directory {directory}")
+    elif not os.access(path if os.path.exists(path) else directory, os.W_OK):
+        options.add_problem(key, f"no permission to write {path}")
     return path
 
 
