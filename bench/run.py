@@ -87,7 +87,7 @@ def main() -> int:
     plotted = [
         row for row in rows if "32" in row["case"] and row["program"] in chart.COLORS
     ]
-    (options.output / "chart.svg").write_text(chart.svg(plotted))
+    (options.output / "auth-checks.svg").write_text(chart.svg(plotted))
     return 0
 
 

@@ -72,13 +72,13 @@ def served(app: Any) -> Iterator[str]:
         thread.join()
 
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "embedding.md"
 
 
-def test_asgi_readme_example_works() -> None:
+def test_asgi_documented_example_works() -> None:
     """Unchanged except for the provider's URL and secret, and plain HTTP."""
     [code] = re.findall(
-        r"```python\n(import authproxy_core.*?)```", README.read_text(), re.DOTALL
+        r"```python\n(import authproxy_core.*?)```", PAGE.read_text(), re.DOTALL
     )
     assert len(code.splitlines()) <= 25
     client = DemoClient(id="app", secret="s3cret")

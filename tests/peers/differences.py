@@ -3,7 +3,7 @@
 A row that the compared requests can show has a ``change`` of oauth2-proxy's response.
 All changes together must result in authproxy's response, field by field. A missing row
 fails the comparison, and so does a row without effect. Other rows name a test as proof.
-``python -m peers.differences`` in ``tests/`` writes the table into README.md.
+``python -m peers.differences`` in ``tests/`` writes the table into docs/differences.md.
 """
 
 from __future__ import annotations
@@ -595,7 +595,7 @@ BEGIN, END = "<!-- differences: begin -->", "<!-- differences: end -->"
 
 
 def table() -> str:
-    """Return the table as Markdown, between the marks in README.md."""
+    """Return the table as Markdown, between the marks in docs/differences.md."""
     rows = [f"| {row.what} | {row.why} | {row.instead} |" for row in DIFFERENCES]
     head = [
         "| Difference | Reason | For oauth2-proxy's behavior |",
@@ -604,11 +604,11 @@ def table() -> str:
     return "\n".join([BEGIN, *head, *rows, END])
 
 
-def _rewrite(readme: Path) -> None:
-    before, _, rest = readme.read_text().partition(BEGIN)
+def _rewrite(page: Path) -> None:
+    before, _, rest = page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    readme.write_text(before + table() + after)
+    page.write_text(before + table() + after)
 
 
 if __name__ == "__main__":
-    _rewrite(Path(__file__).parents[2] / "README.md")
+    _rewrite(Path(__file__).parents[2] / "docs" / "differences.md")

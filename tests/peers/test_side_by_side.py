@@ -167,9 +167,9 @@ def test_each_row_names_the_option_or_the_reason() -> None:
     assert not [row.what for row in DIFFERENCES if not row.instead]
 
 
-def test_readme_has_the_table() -> None:
+def test_page_has_the_table() -> None:
     """``python -m peers.differences`` in ``tests/`` rewrites it."""
-    assert table() in (ROOT / "README.md").read_text()
+    assert table() in (ROOT / "docs" / "differences.md").read_text()
 
 
 def test_cases_and_configurations_are_numerous_and_unique() -> None:
@@ -178,7 +178,7 @@ def test_cases_and_configurations_are_numerous_and_unique() -> None:
     assert len(set(NAMES)) == len(NAMES)
 
 
-def test_readme_has_the_number_of_cases() -> None:
-    text = (ROOT / "README.md").read_text()
+def test_page_has_the_number_of_cases() -> None:
+    text = (ROOT / "docs" / "differences.md").read_text()
     assert f"{len(CONFIGURATIONS)} configurations" in text
     assert f"{len(CASES)} requests" in text

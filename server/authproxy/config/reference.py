@@ -1,4 +1,4 @@
-"""Render the option table as ``--help`` and OPTIONS.md."""
+"""Render the option table as ``--help`` and docs/options.md."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INTRODUCTION = """\
 
 Each option has a TOML key, a flag and an environment variable. A flag takes precedence
 over the variable, and the variable over the file. This page is generated:
-`python -m authproxy.config.reference > server/OPTIONS.md`.
+`python -m authproxy.config.reference > docs/options.md`.
 
 *extension*: the option is not in oauth2-proxy. *flat*: the option can't be used with
 `--alpha-config FILE`, a YAML file in the format of oauth2-proxy's alpha configuration,
@@ -35,7 +35,7 @@ def usage() -> str:
         "       authproxy sessions list|show|revoke --config FILE [flags] …",
         "",
         "Each flag is also a key of the TOML file and an environment variable; see",
-        "OPTIONS.md. Flags take precedence over variables, variables over the file.",
+        "docs/options.md. Flags take precedence over variables, variables over the file.",
     ]
     for group, options in _groups(CONTROL_OPTIONS + OPTIONS):
         lines += ["", f"{group}:"]
@@ -55,7 +55,7 @@ def _flag_lines(option: Option) -> list[str]:
 
 
 def markdown() -> str:
-    """Return the text of OPTIONS.md."""
+    """Return the text of docs/options.md."""
     parts = [INTRODUCTION]
     for group, options in _groups(OPTIONS):
         parts.append(f"\n## {group}\n\n")

@@ -126,7 +126,7 @@ class StoreMonitor:
             self._logs.error(
                 MODULE,
                 f"session store with limited permissions: {limitation}; grant the "
-                "commands that the README lists",
+                "commands that docs/sessions.md lists",
             )
         else:
             self._logs.info(MODULE, "session store with full permissions again")

@@ -21,7 +21,7 @@ REMEDIES = {  # first token of an error reply → remedy
     "redis_username for an ACL user",
     "WRONGPASS": "check redis_username and redis_password (for sentinels "
     "redis_sentinel_password)",
-    "NOPERM": "grant the Redis user the commands and keys that the README lists",
+    "NOPERM": "grant the Redis user the commands and keys that docs/sessions.md lists",
     "DENIED": "set requirepass in the configuration of Redis, and redis_password",
     "LOADING": "Redis is reading its data; it is tried again until it is ready",
     "OOM": "raise maxmemory in the configuration of Redis",

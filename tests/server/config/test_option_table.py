@@ -403,7 +403,7 @@ def test_secret_options_are_marked() -> None:
 
 
 def test_options_md_is_generated_from_table() -> None:
-    assert (ROOT / "server" / "OPTIONS.md").read_text() == markdown()
+    assert (ROOT / "docs" / "options.md").read_text() == markdown()
 
 
 def test_usage_lists_every_flag() -> None:

@@ -1,7 +1,7 @@
 """The rows of the option table.
 
 An option has three names: its TOML key, its flag and its environment variable. The table
-(``table.py``) is the single source of the parsers, of ``--help`` and of OPTIONS.md.
+(``table.py``) is the single source of the parsers, of ``--help`` and of docs/options.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Option(NamedTuple):
     str. ``setting`` is the settings field that the option sets, as an attribute of its
     class (``CookieSettings.path``), so mypy reports a field that does not exist.
     ``minimum`` and ``maximum`` limit numbers (seconds for durations). ``note`` is
-    only in OPTIONS.md, such as a difference from oauth2-proxy. ``is_extension`` marks
+    only in docs/options.md, such as a difference from oauth2-proxy. ``is_extension`` marks
     options that are not in oauth2-proxy.
     """
 

@@ -1,4 +1,4 @@
-"""All options, in the order of OPTIONS.md, and lookup tables."""
+"""All options, in the order of docs/options.md, and lookup tables."""
 
 from __future__ import annotations
 
