@@ -1,0 +1,1 @@
+"""Parts of `bench/chaos.py`: the stage, its faults, the traffic, the verdict."""
