@@ -26,6 +26,7 @@ EventKind: TypeAlias = Literal[
     "bad_request",
     "denied",
     "effect_failed",
+    "keys_withdrawn",
     "logged_in",
     "logged_out",
     "logged_out_by_provider",

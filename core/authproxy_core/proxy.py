@@ -42,6 +42,7 @@ from .errors import (
     StoreError,
 )
 from .identity.headers import HeaderInjector
+from .key_hooks import KeyHooks
 from .login.context import callback_paths
 from .login.flow import (
     callback,
@@ -85,7 +86,7 @@ ASTERISK = b"*"  # target of OPTIONS for the server itself (RFC 9110 §9.3.7)
 NO_RESOURCE = Respond(200)
 
 
-class AuthProxy(StoreHooks):
+class AuthProxy(StoreHooks, KeyHooks):
     """Decides about requests. An instance belongs to one thread or event loop.
 
     *clock* returns seconds since the epoch, *random_bytes* the requested number of random
@@ -94,7 +95,8 @@ class AuthProxy(StoreHooks):
 
     A driver with a store sets ``store_available`` when the store becomes available or
     unavailable, and reports changes of keys (see `StoreHooks`). One with several workers
-    sets ``other_workers_ready``, so that ``/ready`` answers for all of them.
+    sets ``other_workers_ready``, so that ``/ready`` answers for all of them, and reports
+    withdrawn keys (see `KeyHooks`).
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class AuthProxy(StoreHooks):
         self._providers, self._sessions = context.providers, context.sessions
         self._pages, self._readiness = context.pages, context.readiness
         self._credentials = credentials_of(context, htpasswd, random_bytes)
+        self._watch_keys()
         self._requirements = Requirements(rules, settings.proxy_prefix)
         self._bypass = (
             context.auth_bypass if settings.auth_bypass.is_active or rules else None
@@ -158,6 +161,7 @@ class AuthProxy(StoreHooks):
         for name, provider in fresh._providers.items():
             if name in self._providers:
                 provider.adopt_cache(self._providers[name])
+        fresh._watch_keys()
         fresh._sessions.adopt_cache(self._sessions)
         fresh.store_available = self.store_available
         fresh.other_workers_ready = self.other_workers_ready

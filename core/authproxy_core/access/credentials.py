@@ -28,6 +28,7 @@ from ..oidc.jwt import unverified_claims
 from ..pages.challenge import BASIC as BASIC_CHALLENGE
 from ..pages.challenge import BEARER as BEARER_CHALLENGE
 from ..providers.bearer import BearerIssuer, may_have_issued, provider_session
+from ..providers.jwks import JwksCache
 from ..request.authorization import Basic, Bearer, basic_of, bearer_of, field_of
 from ..session import Session
 from ..sessions.context import SessionContext
@@ -130,7 +131,17 @@ class Credentials:
         self._clock = context.clock
         self._key = random_bytes(32)
         self._on_event = context.on_event
-        self._verified = SessionCache(settings.session_cache_bytes)
+        self._cache_bytes = settings.session_cache_bytes
+        self._verified = SessionCache(self._cache_bytes)
+
+    @property
+    def key_sets(self) -> tuple[tuple[str, JwksCache], ...]:
+        """The key sets of the issuers that are no providers, with their names."""
+        return tuple((issuer.issuer, issuer.key_set) for issuer in self._issuers)
+
+    def drop_cache(self) -> None:
+        """Verify all tokens and passwords again: a key has been withdrawn."""
+        self._verified = SessionCache(self._cache_bytes)
 
     def cached(self, request: Request) -> SessionEntry | None:
         """Return the cached entry for the field if it is still valid; no I/O."""

@@ -70,6 +70,11 @@ class KeySet(Struct, frozen=True):
     unusable: int = 0
     any_kid: bool = False
 
+    @property
+    def thumbprints(self) -> frozenset[str]:
+        """The thumbprints of the keys (RFC 7638)."""
+        return frozenset(key.key.thumbprint() for key in self.keys)
+
     def candidates(self, kid: str | None, alg: str) -> list[VerificationKey]:
         """Return the keys that may have signed a token with this header."""
         return [

@@ -111,6 +111,11 @@ class Provider(TokenClient):
             self.metadata = metadata
         yield from self._keys.fetch(self.metadata.jwks_uri)
 
+    @property
+    def key_set(self) -> JwksCache:
+        """The provider's keys."""
+        return self._keys
+
     def require_keys(self) -> Flow[None]:
         """Fetch the keys if there are none; raises `KeysUnavailableError`."""
         yield from self._keys.require_keys(self._require_metadata().jwks_uri)

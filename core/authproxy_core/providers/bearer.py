@@ -56,6 +56,11 @@ class BearerIssuer:
             leeway=leeway,
         )
 
+    @property
+    def key_set(self) -> JwksCache:
+        """The issuer's keys."""
+        return self._keys
+
     def bearer_session(self, token: str) -> Flow[Session]:
         """Return the session of *token*.
 

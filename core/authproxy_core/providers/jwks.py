@@ -13,13 +13,16 @@ from ..oidc.protocol import JSON_HEADERS
 from ..oidc.token_types import ID_TOKEN, TokenUse
 
 REFETCH_INTERVAL = 2.0  # seconds between fetches that tokens of clients cause
-MAX_AGE = 3600.0  # seconds until the next verification fetches the keys again
+MAX_AGE = 300.0  # seconds until the next verification fetches the keys again
 RENEWAL_INTERVAL = 60.0  # seconds between such attempts while the fetch fails
 LOCK_TTL, LOCK_WAIT = 30.0, 15.0  # seconds; longer than a fetch
 
 
 class JwksCache:
-    """The keys of one provider; *fixed* keys are never fetched."""
+    """The keys of one provider; *fixed* keys are never fetched.
+
+    ``on_withdrawn`` is called with the number of keys that a fetch no longer found.
+    """
 
     def __init__(
         self,
@@ -35,6 +38,12 @@ class JwksCache:
         self._fetched_at = float("-inf")
         self._fetches = 0  # ended ones, successful or not
         self._error: ProviderError | EffectError | None = None  # of the last fetch
+        self._is_expired = False
+        self.on_withdrawn: Callable[[int], None] = lambda count: None
+
+    def expire(self) -> None:
+        """Let the next verification fetch the keys: one of them may be withdrawn."""
+        self._is_expired = True
 
     @property
     def has_keys(self) -> bool:
@@ -101,10 +110,11 @@ class JwksCache:
     @property
     def _is_outdated(self) -> bool:
         now = self._clock()
+        interval = REFETCH_INTERVAL if self._is_expired else RENEWAL_INTERVAL
         return (
             self.has_keys
-            and now - self._fetched_at > MAX_AGE
-            and now - self._refetched_at > RENEWAL_INTERVAL
+            and (self._is_expired or now - self._fetched_at > MAX_AGE)
+            and now - self._refetched_at > interval
         )
 
     def _refetch(self, url: str) -> Flow[None]:
@@ -126,11 +136,15 @@ class JwksCache:
             return  # fetched while waiting for the lock
         try:
             response = yield from Fetch("GET", url, JSON_HEADERS, purpose="jwks")
-            self._keys = _parse_response(response)
+            keys = _parse_response(response)
         except (ProviderError, EffectError) as error:
             self._error = error  # the old keys stay
         else:
+            withdrawn = self._keys.thumbprints - keys.thumbprints
+            self._keys, self._is_expired = keys, False
             self._fetched_at, self._error = self._clock(), None
+            if withdrawn:
+                self.on_withdrawn(len(withdrawn))
         self._fetches += 1
 
     def _unavailable(self) -> KeysUnavailableError:

@@ -14,7 +14,7 @@ from math import inf
 from typing import Literal
 
 from authproxy_core.endpoints.health import ping_paths
-from authproxy_core.messages import Event, Verdict
+from authproxy_core.messages import Event, EventKind, Verdict
 
 from ..server_settings import ServerSettings
 from .families import (
@@ -151,6 +151,11 @@ class Metrics:
         return [
             bool(values[READY_OFFSET]) for values in others if values[ACCEPTING_OFFSET]
         ]
+
+    def peer_events(self, kind: EventKind) -> float:
+        """Return the number of events of *kind* that other workers have counted."""
+        offset = LAYOUT.offsets(EVENT)[(kind,)]
+        return sum(self.shared.slot(number)[offset] for number in self._others)
 
     def count_event(self, event: Event) -> None:
         """Count an event of the core."""

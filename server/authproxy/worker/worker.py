@@ -102,6 +102,7 @@ class Worker:
             self._metrics,
         )
         self._metrics_context = ScrapeContext(self._context, self._publish)
+        self._withdrawn_by_peers = self._metrics.peer_events("keys_withdrawn")
 
     def _on_event(self, event: Event) -> None:
         self._metrics.count_event(event)
@@ -388,6 +389,7 @@ class Worker:
             clock.tick()
             self._closed = [self._closed[1], 0]
             self._publish()
+            self._expire_keys_of_peers()
             for connection in [
                 *self._context.connections,
                 *self._metrics_context.connections,
@@ -399,6 +401,13 @@ class Worker:
                     connection.transport.abort()
             if self._is_full() and not self._accepting:
                 self._evict()  # an earlier call may have found none
+
+    def _expire_keys_of_peers(self) -> None:
+        """Fetch the keys again if another worker has found that one was withdrawn."""
+        withdrawn = self._metrics.peer_events("keys_withdrawn")
+        if withdrawn != self._withdrawn_by_peers:
+            self._withdrawn_by_peers = withdrawn
+            self._proxy.expire_keys()
 
     async def _drain(self) -> None:
         """Wait for the requests in flight, at most ``drain_timeout`` seconds."""

@@ -8,13 +8,21 @@ import orjson
 import pytest
 
 from authproxy_core import Fetch, FetchError, Forward, Lock, Respond, UpstreamSettings
+from authproxy_core.access.credentials import TOKEN_CACHE_TTL
 from authproxy_core.messages import Response
-from authproxy_core.providers.jwks import REFETCH_INTERVAL
+from authproxy_core.providers.jwks import MAX_AGE, REFETCH_INTERVAL
 from authproxy_core.providers.readiness import REPORT_INTERVAL
 from authproxy_core.settings.auth_bypass import AuthBypassSettings
 from authproxy_core.settings.credentials import CredentialSettings
 from authproxy_core.settings.root import LogoutSettings, SessionSettings
-from support.harness import Harness, event_reasons, header, settings, target_of
+from support.harness import (
+    Harness,
+    event_reasons,
+    header,
+    settings,
+    target_of,
+    with_changes,
+)
 
 FAILURES = {
     "unreachable": FetchError("connection refused"),
@@ -244,6 +252,108 @@ def test_provider_failure_reported_once_per_interval() -> None:
     kinds = [event.kind for event in harness.events]
     assert kinds == ["provider_failed"] * 3 + ["provider_ready"]
     assert harness.clock.now - start - until <= 2  # recovers soon
+
+
+# -- withdrawn keys
+
+
+def other_process(harness: Harness) -> Harness:
+    """Return a harness with another process of the same provider and clock."""
+    other = harness_for()
+    other.on_fetch, other.clock = harness.idp.fetch, harness.clock
+    other.idp = harness.idp
+    other.proxy = other.new_proxy(other.settings)
+    other.run(other.proxy.warm_up())
+    return other
+
+
+def withdrawn_events(harness: Harness) -> list[str]:
+    return [one.reason for one in harness.events if one.kind == "keys_withdrawn"]
+
+
+def test_withdrawn_key_rejected_once_new_key_is_seen() -> None:
+    """Also for tokens whose verification was cached."""
+    harness = harness_for()
+    old = bearer(harness)
+    assert ask(harness, old).status == 202
+    harness.idp.rotate_keys(keep_old=False)
+    assert ask(harness, bearer(harness)).status == 202
+    assert ask(harness, old).status == 401
+    assert withdrawn_events(harness) == ["keycloak"]
+
+
+def test_added_key_withdraws_none() -> None:
+    harness = harness_for()
+    old = bearer(harness)
+    harness.idp.rotate_keys(keep_old=True)
+    assert ask(harness, bearer(harness)).status == 202
+    harness.fetched.clear()
+    assert ask(harness, old).status == 202
+    assert not harness.fetched
+    assert not withdrawn_events(harness)
+
+
+def test_withdrawn_key_of_other_process_rejected_before_next_token() -> None:
+    harness = harness_for()
+    other = other_process(harness)
+    old = bearer(harness)
+    assert [ask(one, old).status for one in (harness, other)] == [202, 202]
+    harness.idp.rotate_keys(keep_old=False)
+    assert ask(harness, bearer(harness)).status == 202
+    assert ask(other, old).status == 202  # nothing has told it
+    other.proxy.expire_keys()
+    assert ask(other, old).status == 401
+    assert withdrawn_events(other) == ["keycloak"]
+    # An unchanged set is no news for the others.
+    harness.proxy.expire_keys()
+    harness.clock.now += REFETCH_INTERVAL + 1
+    assert ask(harness, bearer(harness)).status == 202
+    assert withdrawn_events(harness) == ["keycloak"]
+
+
+def test_expired_keys_remain_while_fetch_fails() -> None:
+    harness = harness_for()
+    token = bearer(harness)
+    harness.proxy.expire_keys()
+    break_keys(harness, FAILURES["500"])
+    harness.fetched.clear()
+    for _ in range(3):
+        assert ask(harness, token).status == 202
+        harness.proxy.expire_keys()
+    assert len(harness.fetched) == 1
+    repair_keys(harness)
+    harness.idp.rotate_keys(keep_old=False)
+    harness.clock.now += REFETCH_INTERVAL + 1
+    assert ask(harness, token).status == 401
+
+
+def test_withdrawn_key_ends_without_new_tokens_within_max_age() -> None:
+    harness = harness_for()
+    old = bearer(harness, exp=int(harness.clock.now) + 86400)
+    assert ask(harness, old).status == 202
+    harness.idp.rotate_keys(keep_old=False)
+    harness.clock.now += MAX_AGE + TOKEN_CACHE_TTL
+    assert ask(harness, old).status == 401
+
+
+def test_withdrawn_key_after_reload_reported_to_new_application() -> None:
+    harness = harness_for()
+    old = bearer(harness)
+    changed = with_changes(harness.settings, clock_skew=31.0)
+    harness.proxy = harness.proxy.with_settings(changed)
+    assert ask(harness, old).status == 202
+    harness.idp.rotate_keys(keep_old=False)
+    assert ask(harness, bearer(harness)).status == 202
+    assert ask(harness, old).status == 401
+    assert withdrawn_events(harness) == ["keycloak"]
+
+
+def test_keys_expire_without_bearer_tokens() -> None:
+    harness = Harness()
+    harness.proxy.expire_keys()
+    harness.idp.rotate_keys(keep_old=False)
+    assert harness.log_in().status == 302
+    assert withdrawn_events(harness) == ["keycloak"]
 
 
 @pytest.mark.parametrize(
