@@ -559,6 +559,17 @@ DIFFERENCES: tuple[Difference, ...] = (
         proof="core/upstreams/test_upgrades.py::test_forward_rejected_upgrade_omits_it",
     ),
     Difference(
+        "upstream responses with both Content-Length and Transfer-Encoding, a folded "
+        "framing field or one with a space before the colon, Transfer-Encoding in "
+        "HTTP/1.0, or HTTP/2.0 in the status line get 502; a connection whose response "
+        "had to be normalized is not used again",
+        "other readers of the same bytes see another end of the response (RFC 9112 "
+        "§11.1)",
+        SECURITY,
+        proof="peers/test_upstream_heads.py::"
+        "test_ambiguous_upstream_response_rejected_by_authproxy_only",
+    ),
+    Difference(
         "static files: symlinks that leave the root directory are not followed; a "
         "file with an unknown extension is sent as text or bytes, never as HTML",
         "users who can write files could read others or run scripts in the site's "

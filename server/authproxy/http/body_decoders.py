@@ -16,6 +16,10 @@ from authproxy_core.messages import Header
 from .field_syntax import FIELD_NAME, FIELD_VALUE, OWS
 
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?\r\n")
+# Some servers pad the size to a fixed width (RFC 9112 §7.1.1: only before an extension).
+PADDED_CHUNK_SIZE = re.compile(
+    rb"([0-9A-Fa-f]{1,16})[\t ]{0,16}(;[\t\x20-\x7e\x80-\xff]*)?\r\n"
+)
 TRAILER = re.compile(b"(%b):(%b)" % (FIELD_NAME.pattern, FIELD_VALUE.pattern))
 MAX_LINE_BYTES = 1 << 10  # bytes of a chunk-size line or a trailer
 MAX_OVERHEAD_BYTES = 16 << 10  # bytes of all extensions and trailers of a body
@@ -81,20 +85,22 @@ class LengthDecoder:
 
 
 class ChunkedDecoder:
-    """Decoder of a body in the chunked transfer coding."""
+    """Decoder of a body in the chunked transfer coding; *size_line* matches its sizes."""
 
     __slots__ = (
         "_expects_crlf",
         "_in_trailers",
         "_left",
         "_overhead",
+        "_size_line",
         "done",
         "trailers",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, size_line: re.Pattern[bytes] = CHUNK_SIZE) -> None:
         self.trailers: list[Header] = []
         self.done = False
+        self._size_line = size_line
         self._left = 0  # bytes of the current chunk
         self._expects_crlf = False  # after a chunk's data
         self._in_trailers = False
@@ -151,7 +157,7 @@ class ChunkedDecoder:
                 if b"\r\n".startswith(line_end):
                     return at
                 raise RequestError("no CRLF after the data of a chunk")
-        match = CHUNK_SIZE.match(received, start, start + MAX_LINE_BYTES)
+        match = self._size_line.match(received, start, start + MAX_LINE_BYTES)
         if match is None:
             if _find_line_end(received, start) < 0:
                 return at

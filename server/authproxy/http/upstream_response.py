@@ -1,32 +1,40 @@
-"""Parse an upstream's HTTP/1 response strictly: heads and body.
+"""Parse an upstream's HTTP/1 response: heads and body.
 
 llhttp parses the head; its lenient flags stay off. Where it accepts more than RFC 9112
-allows, `_check_framing` is stricter. The body decoders never take more than the body,
+allows, `_check_framing` is stricter. A head that it rejects is normalized if that is safe,
+and its connection is not used again. The body decoders never take more than the body,
 because the remaining bytes could pass for the response to a later request.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from msgspec import Struct
+from msgspec.structs import replace
 
 from authproxy_core.errors import AuthProxyError, RequestError
-from authproxy_core.identity.headers import HOP_BY_HOP, connection_options
+from authproxy_core.identity.headers import connection_options
 from authproxy_core.messages import Header, Headers, header_values
 
-from .body_decoders import NO_TRAILERS, ChunkedDecoder, Decoder, LengthDecoder
+from .body_decoders import (
+    NO_TRAILERS,
+    PADDED_CHUNK_SIZE,
+    ChunkedDecoder,
+    Decoder,
+    LengthDecoder,
+)
 from .field_syntax import CONTENT_LENGTH, OWS
+from .lenient_head import FRAMING_FIELDS, normalize_head
 from .response_encoder import has_body
 from .trailers import FORBIDDEN_RESPONSE_PREFIXES, forwardable_trailers
 
 MAX_HEAD_BYTES = 256 << 10  # bytes of all heads of a response, informational ones too
 MAX_INFORMATIONAL = 16  # 1xx responses before the final one
 VERSION = b"HTTP/1."
-FRAMING_FIELDS = HOP_BY_HOP | {b"content-length"}
 PERSISTENCE_OPTIONS = frozenset({b"close", b"keep-alive"})
-# Bare LF matches, too, so that llhttp rejects it instead of waiting for more input.
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 
 
@@ -134,7 +142,7 @@ class ResponseReader:
         if self._method == b"HEAD" or not has_body(head.status):
             return LengthDecoder(0)
         if head.chunked:
-            return ChunkedDecoder()
+            return ChunkedDecoder(PADDED_CHUNK_SIZE)
         return (
             CloseDelimitedDecoder()
             if head.length is None
@@ -201,14 +209,25 @@ class _FieldCollector:
 
 
 def _parse_head(data: bytes) -> ResponseHead:
-    collector = _FieldCollector()
-    parser = HttpResponseParser(collector)
     try:
-        parser.feed_data(data)
-    except HttpParserUpgrade:
-        pass  # a 101 response; `ResponseReader` checks the protocol
+        return _parse_strictly(data)
+    except HttpParserError:
+        normalized = normalize_head(data)
+    try:
+        head = _parse_strictly(normalized or b"")
     except HttpParserError:
         raise UpstreamError("malformed_answer") from None
+    # Another reader of the same bytes may have seen another end of the response.
+    return replace(head, keep_alive=False)
+
+
+def _parse_strictly(data: bytes) -> ResponseHead:
+    """Return the head in *data*; raises HttpParserError and `UpstreamError`."""
+    collector = _FieldCollector()
+    parser = HttpResponseParser(collector)
+    # Raised for a 101 response; `ResponseReader` checks the protocol.
+    with contextlib.suppress(HttpParserUpgrade):
+        parser.feed_data(data)
     status, is_http10 = parser.get_status_code(), parser.get_http_version() == "1.0"
     if status < 100:
         raise UpstreamError("malformed_answer")

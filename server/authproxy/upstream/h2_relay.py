@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 
 from authproxy_core.errors import ClientGone
 from authproxy_core.identity.headers import HOP_BY_HOP
-from authproxy_core.messages import Forward, Header, Headers
+from authproxy_core.messages import Forward, Header, Headers, header_values
 
 from ..contract import ExchangeProtocol
-from ..http.field_syntax import FIELD_VALUE, LOWERCASE_NAME
+from ..http.field_syntax import CONTENT_LENGTH, FIELD_VALUE, LOWERCASE_NAME
 from ..http.h2_request_head import CONNECTION_FIELDS
 from ..http.trailers import (
     FORBIDDEN_RESPONSE_PREFIXES,
@@ -26,7 +26,6 @@ MAX_ATTEMPTS = 3  # for a request that upstreams did not process
 CLIENT_DISCONNECTED = "client_gone"  # fault of a stream, never reported as a reason
 NOT_FORWARDED = HOP_BY_HOP | CONNECTION_FIELDS | {b"content-length", b"expect", b"host"}
 STATUS = re.compile(rb"[1-5][0-9]{2}")
-LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
 async def forward_over_h2(
@@ -213,7 +212,7 @@ def _parse_head(fields: list[Header]) -> tuple[int, Headers, int | None]:
             raise UpstreamError("malformed_answer")
         if name != b"content-length":
             kept.append((name, value))
-    length = named.get(b"content-length")
-    if length is not None and not LENGTH.fullmatch(length):
+    lengths = set(header_values(fields, b"content-length"))
+    if len(lengths) > 1 or not all(map(CONTENT_LENGTH.fullmatch, lengths)):
         raise UpstreamError("malformed_answer")
-    return int(status), tuple(kept), None if length is None else int(length)
+    return int(status), tuple(kept), int(lengths.pop()) if lengths else None

@@ -14,6 +14,7 @@ from authproxy.http.upstream_response import (
     ResponseReader,
     UpstreamError,
 )
+from authproxy_core.messages import Headers
 
 HEADS = [
     b"HTTP/1.1 200 OK\r\n\r\n",
@@ -23,6 +24,7 @@ HEADS = [
     b"HTTP/1.0 404 No\r\nContent-Length: 2\r\n\r\n",
     b"HTTP/1.1 204 No\r\n\r\n",
     b"HTTP/1.1 200 OK\nContent-Length: 5\n\n",
+    b"HTTP/1.1 200 OK\r\nA : b\n c\nContent-Length: 5\r\nContent-Length: 5\r\n\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
 ]
 BODIES = [b"hello", b"5\r\nhello\r\n0\r\n\r\n", b"0\r\nx: y\r\n\r\n", b"\r\n", b""]
@@ -75,6 +77,38 @@ def test_response_reader_chunked_body_is_decoded(chunks: list[bytes]) -> None:
     coded = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
     data = HEADS[2] + coded + b"0\r\n\r\n"
     assert read(b"GET", [data])[1:] == (b"".join(chunks), "done")
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "headers"),
+    [
+        (b"HTTP/1.1 200 OK\nA: b\nContent-Length: 5\n\n", 200, ((b"a", b"b"),)),
+        (b"HTTP/1.1 200 OK\r\nA: b\nContent-Length: 5\r\n\n", 200, ((b"a", b"b"),)),
+        (b"HTTP/1.1  404 No\r\nContent-Length: 5\r\n\r\n", 404, ()),
+        (b"HTTP/1.2 200 OK\r\nContent-Length: 5\r\n\r\n", 200, ()),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\ncontent-length:5 \r\n\r\n", 200, ()),
+        (
+            b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\t\r\n\td \r\nContent-Length: 5\r\n\r\n",
+            200,
+            ((b"a", b"b c  d"),),
+        ),
+        (b"HTTP/1.1 200\r\nA \t: b\r\nContent-Length: 5\r\n\r\n", 200, ((b"a", b"b"),)),
+    ],
+)
+def test_response_reader_odd_head_normalized(
+    head: bytes, status: int, headers: Headers
+) -> None:
+    """The connection is not used again."""
+    assert read(b"GET", [head + b"hello"]) == (
+        [ResponseHead(status, headers, 5, False, False)],
+        b"hello",
+        "done",
+    )
+
+
+def test_response_reader_padded_chunk_sizes_accepted() -> None:
+    data = HEADS[2] + b"5     \r\nhello\r\n2 ;a=b\r\n, \r\n0       \r\n\r\n"
+    assert read(b"GET", [data])[1:] == (b"hello, ", "done")
 
 
 @pytest.mark.parametrize("informational", [0, 1])

@@ -153,6 +153,11 @@ def test_h2_relay_informational_relayed() -> None:
         (Reply(silent=True), 504, "timeout"),
         (Reply(raw=b"HTTP/1.1 200 OK\r\n\r\n" * 9), 502, "closed_early"),
         (Reply(status="banana"), 502, "malformed_answer"),
+        (
+            Reply(fields=[("content-length", "1"), ("content-length", "2")]),
+            502,
+            "malformed_answer",
+        ),
         (Reply(fields=[("x-big", "x" * 70_000)]), 502, "closed_early"),
     ],
 )
