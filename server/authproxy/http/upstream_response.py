@@ -8,7 +8,6 @@ because the remaining bytes could pass for the response to a later request.
 
 from __future__ import annotations
 
-import contextlib
 import re
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -225,9 +224,10 @@ def _parse_strictly(data: bytes) -> ResponseHead:
     """Return the head in *data*; raises HttpParserError and `UpstreamError`."""
     collector = _FieldCollector()
     parser = HttpResponseParser(collector)
-    # Raised for a 101 response; `ResponseReader` checks the protocol.
-    with contextlib.suppress(HttpParserUpgrade):
+    try:  # noqa: SIM105 - modules of this folder import few others
         parser.feed_data(data)
+    except HttpParserUpgrade:
+        pass  # a 101 response; `ResponseReader` checks the protocol
     status, is_http10 = parser.get_status_code(), parser.get_http_version() == "1.0"
     if status < 100:
         raise UpstreamError("malformed_answer")

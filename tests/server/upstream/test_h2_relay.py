@@ -156,7 +156,7 @@ def test_h2_relay_informational_relayed() -> None:
         (
             Reply(fields=[("content-length", "1"), ("content-length", "2")]),
             502,
-            "malformed_answer",
+            "closed_early",
         ),
         (Reply(fields=[("x-big", "x" * 70_000)]), 502, "closed_early"),
     ],
