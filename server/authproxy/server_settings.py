@@ -54,6 +54,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     idle_timeout: Seconds = 120.0  # between two requests of a connection
     write_timeout: Seconds = 60.0  # while the client does not read
     connections: int = 10_000  # per worker
+    handshakes: int = 512  # unfinished, per worker
     body_bytes: int = 64 << 10  # of a form that authproxy reads
     drain_timeout: Seconds = 30.0  # for requests in flight at shutdown
 

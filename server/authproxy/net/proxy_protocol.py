@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 from authproxy_core.request.original import AddressSet
 
+from .peek import peek
+
 UNIX = "unix"  # in proxy_protocol_from: all peers on unix sockets
 MAX_HEADER_BYTES = 4096  # bytes of a version 2 header with its extensions (TLVs)
 MAX_V1_HEADER_BYTES = 107  # bytes, including CRLF
@@ -141,7 +143,7 @@ async def read_header(connection: socket.socket) -> ProxyHeader:
     received = b""
     async with asyncio.timeout(HEADER_TIMEOUT):
         while True:
-            available = await _peek(connection, MAX_HEADER_BYTES - len(received))
+            available = await peek(connection, MAX_HEADER_BYTES - len(received))
             if not available:
                 raise HeaderError("connection closed before the PROXY protocol header")
             header = parse_header(received + available)
@@ -150,24 +152,3 @@ async def read_header(connection: socket.socket) -> ProxyHeader:
             received += connection.recv(size)
             if header is not None:
                 return header
-
-
-async def _peek(connection: socket.socket, size: int) -> bytes:
-    """Return the available bytes without consuming them; b"" at the end."""
-    loop = asyncio.get_running_loop()
-    while True:
-        try:
-            return connection.recv(size, socket.MSG_PEEK)
-        except (BlockingIOError, InterruptedError):
-            readable = loop.create_future()
-            descriptor = connection.fileno()
-            loop.add_reader(descriptor, _wake, readable)
-            try:
-                await readable
-            finally:
-                loop.remove_reader(descriptor)
-
-
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)

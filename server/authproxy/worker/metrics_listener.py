@@ -6,8 +6,9 @@ Every path and method gets the metrics, summed over the workers or, with the que
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
+
+from msgspec.structs import replace
 
 from authproxy_core.effects import Flow, Outcome
 from authproxy_core.messages import Forward, Headers, Request, Respond
@@ -16,6 +17,7 @@ from ..logs.formatter import RequestRecord
 from ..metrics.exposition import CONTENT_TYPE, render_per_worker, render_totals
 from ..metrics.metrics import Metrics
 from ..serve.worker_context import WorkerContext
+from ..server_settings import Limits
 
 MAX_CONNECTIONS = 64  # per worker; further ones replace the longest idle
 HEADERS: Headers = ((b"content-type", CONTENT_TYPE), (b"cache-control", b"no-store"))
@@ -66,21 +68,18 @@ class ScrapeContext(WorkerContext):
             "x-request-id",
             Metrics(),
         )
+        self.apply_limits(context.limits)
 
     def record_response(self, record: RequestRecord, events: object) -> None:
         """Do not log or count the request."""
 
-    def make_room(self) -> None:
-        """Close the longest-idle connections above `MAX_CONNECTIONS`."""
-        surplus = len(self.connections) - MAX_CONNECTIONS + 1
-        if surplus > 0:
-            oldest = heapq.nsmallest(
-                surplus, self.connections, key=lambda one: one.eviction_order
-            )
-            for connection in oldest:
-                connection.transport.abort()
+    def apply_limits(self, limits: Limits) -> None:
+        """Use *limits*, but with few connections."""
+        self.limits = replace(limits, connections=MAX_CONNECTIONS)
 
     def stop(self) -> None:
-        """Close all connections."""
+        """Close all connections and handshakes."""
+        for task in self.tasks:
+            task.cancel()
         for connection in list(self.connections):
             connection.transport.abort()

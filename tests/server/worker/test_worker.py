@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -11,39 +10,17 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from support.certificates import make_certificate
 from support.ports import LOOPBACK
-from support.processes import Process
 from support.server import Wire, talk
+from support.worker_program import PING, WorkerProgram, ping
 
 ROOT = Path(__file__).parents[3]
-SCRIPT = """
-import json, sys
-import msgspec
-from authproxy.server_settings import *
-from authproxy.process.launcher import run
-from authproxy_core.settings import *
-given = json.loads(sys.argv[1])
-settings = ServerSettings(
-    core=Settings(
-        cookie=CookieSettings(secrets=(Secret(b"0123456789abcdef"),)),
-        providers=(ProviderSettings(
-            id="p", client_id="c", client_secret=Secret(b"s"), skip_discovery=True,
-            issuer="http://127.0.0.1:9", login_url="http://127.0.0.1:9/a",
-            redeem_url="http://127.0.0.1:9/t", jwks_url="http://127.0.0.1:9/k"),),
-        email_domains=("*",),
-    ),
-    listeners=msgspec.convert(given["listeners"], tuple[Listener, ...]),
-    limits=msgspec.convert(given["limits"], Limits),
-)
-sys.exit(run(settings))
-"""
 # Prints whether a reload reads the CA certificates on the event loop's thread.
 RELOAD_SCRIPT = """
 import asyncio, ssl, sys, threading
@@ -69,55 +46,14 @@ async def main():
     print(threads)
 asyncio.run(main())
 """
-PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
-Start = Callable[..., Process]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Start a worker with *limits* and one *listener*."""
-    started: list[Process] = []
-
-    def start_worker(listener: dict[str, Any], **limits: float) -> Process:
-        path = os.pathsep.join(str(ROOT / part) for part in ("core", "server"))
-        given = json.dumps({"listeners": [listener], "limits": limits})
-        process = Process(
-            "authproxy",
-            [sys.executable, "-c", SCRIPT, given],
-            folder=tmp_path,
-            environment={"PYTHONPATH": path},
-        )
-        started.append(process)
-        process.wait_until(lambda: "listening on" in process.log())
-        return process
-
-    yield start_worker
-    for process in started:
-        process.stop()
-
-
-def port_of(process: Process) -> int:
-    """Return the port that the log names."""
-    match = re.search(r"listening on https?://\S+:(\d+)", process.log())
-    assert match
-    return int(match[1])
-
-
-def ping(port: int, host: str = LOOPBACK) -> int:
-    """Return the status of a health check over a new connection."""
-    with Wire(port) as wire:
-        if host != LOOPBACK:
-            wire.socket.close()
-            wire.socket = socket.create_connection((host, port), timeout=5)
-        wire.send(PING)
-        return wire.answer().status
+Start = Callable[..., WorkerProgram]
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\n", PING])
 def test_ht25_connection_limit_closes_longest_idle(start: Start, begun: bytes) -> None:
     """At the limit the longest-idle connections are closed to make room."""
     process = start({"host": LOOPBACK}, connections=40)
-    port = port_of(process)
+    port = process.port
     with contextlib.ExitStack() as stack:
         idle = [stack.enter_context(Wire(port)) for _ in range(120)]
         for wire in idle:
@@ -143,7 +79,7 @@ def test_tls_handshake_with_idle_connections(start: Start, tmp_path: Path) -> No
     cert = make_certificate(tmp_path, LOOPBACK)
     tls = {"cert_file": cert.cert_file, "key_file": cert.key_file}
     process = start({"host": LOOPBACK, "tls": tls}, connections=8)
-    port = port_of(process)
+    port = process.port
     context = ssl.create_default_context(cafile=cert.cert_file)
     context.set_alpn_protocols(["http/1.1"])
     with contextlib.ExitStack() as stack:
@@ -188,7 +124,7 @@ def test_unix_socket_served_and_removed(start: Start, tmp_path: Path) -> None:
 def test_listener_without_host_serves_ipv4_and_ipv6(start: Start) -> None:
     """IPv4 peers are logged as IPv4 addresses."""
     process = start({"host": ""})
-    port = port_of(process)
+    port = process.port
     assert ping(port) == 200
     process.wait_until(lambda: 'GET - "/ping"' in process.log())
     assert re.search(r"(?m)^127\.0\.0\.1:\d+ - ", process.log())
@@ -200,7 +136,7 @@ def test_listener_without_host_serves_ipv4_and_ipv6(start: Start) -> None:
 def test_sighup_without_configuration_logged(start: Start) -> None:
     """The server keeps running."""
     process = start({"host": LOOPBACK})
-    port = port_of(process)
+    port = process.port
     assert ping(port) == 200
     process.signal(signal.SIGHUP)
     process.wait_until(lambda: "no configuration to reload" in process.log())

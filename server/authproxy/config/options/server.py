@@ -274,6 +274,17 @@ LIMIT_OPTIONS = in_group(
         is_extension=True,
     ),
     Option(
+        "max_handshakes",
+        "int",
+        512,
+        "maximum number of connections, per worker, whose TLS handshake or PROXY protocol "
+        "header is unfinished; further ones replace the oldest; at most half of "
+        "max_connections",
+        Limits.handshakes,
+        minimum=1,
+        is_extension=True,
+    ),
+    Option(
         "head_timeout",
         "duration",
         60.0,
