@@ -1,19 +1,29 @@
 """The settings of the server, which contain those of the core.
 
 ``config.load`` builds them from flags, environment variables and files. Durations are
-seconds, sizes are bytes.
+seconds, sizes are bytes. Each struct validates itself where it is made: its constructor
+raises `SettingsError` for a wrong value. `check_server` finds contradictions.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Annotated, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Meta
 
-from authproxy_core.settings.root import Seconds, Secret, Settings
+from authproxy_core.encoding import is_token
+from authproxy_core.errors import SettingsError
+from authproxy_core.settings.auth_bypass import address_problems
+from authproxy_core.settings.root import UNIX_PEERS, Seconds, Secret, Settings
+from authproxy_core.settings.validation import ValidatedStruct
+
+Positive: TypeAlias = Annotated[int, Meta(ge=1)]
+Count: TypeAlias = Annotated[int, Meta(ge=0)]
+Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
 
 
-class TlsSettings(Struct, frozen=True, kw_only=True):
+class TlsSettings(ValidatedStruct, frozen=True, kw_only=True):
     """The TLS settings of a listener; ``min_version`` is TLS1.2 or TLS1.3.
 
     The files are PEM; ``pem`` contains chain and key as text and replaces both.
@@ -23,43 +33,43 @@ class TlsSettings(Struct, frozen=True, kw_only=True):
 
     cert_file: str
     key_file: str
-    min_version: str = "TLS1.2"
+    min_version: Literal["TLS1.2", "TLS1.3"] = "TLS1.2"
     cipher_suites: tuple[str, ...] = ()
     http2: bool = True
     pem: Secret = Secret(b"")
 
 
-class Listener(Struct, frozen=True, kw_only=True):
+class Listener(ValidatedStruct, frozen=True, kw_only=True):
     """A listening address: TCP, a unix socket (``path``), or a systemd socket.
 
     ``descriptor`` is the file descriptor of a socket passed by systemd (3 and up).
     """
 
     host: str = ""
-    port: int = 0
+    port: Port = 0
     path: str = ""
-    mode: int | None = None
-    descriptor: int | None = None
+    mode: Annotated[int, Meta(ge=0, le=0o777)] | None = None
+    descriptor: Annotated[int, Meta(ge=3)] | None = None
     tls: TlsSettings | None = None
     metrics: bool = False  # serves the metrics endpoint only
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+class Limits(ValidatedStruct, frozen=True, kw_only=True):
     """Limits of requests and connections."""
 
-    head_bytes: int = 64 << 10
-    header_count: int = 200
-    target_bytes: int = 32 << 10  # of path and query
+    head_bytes: Positive = 64 << 10
+    header_count: Positive = 200
+    target_bytes: Positive = 32 << 10  # of path and query
     head_timeout: Seconds = 60.0  # to receive a head
     idle_timeout: Seconds = 120.0  # between two requests of a connection
     write_timeout: Seconds = 60.0  # while the client does not read
-    connections: int = 10_000  # per worker
-    handshakes: int = 512  # unfinished, per worker
-    body_bytes: int = 64 << 10  # of a form that authproxy reads
+    connections: Positive = 10_000  # per worker
+    handshakes: Positive = 512  # unfinished, per worker
+    body_bytes: Positive = 64 << 10  # of a form that authproxy reads
     drain_timeout: Seconds = 30.0  # for requests in flight at shutdown
 
 
-class ForwardSettings(Struct, frozen=True, kw_only=True):
+class ForwardSettings(ValidatedStruct, frozen=True, kw_only=True):
     """Connections and tunnels to upstreams.
 
     ``connections`` and ``idle_connections`` are limits per upstream and worker. A
@@ -76,33 +86,33 @@ class ForwardSettings(Struct, frozen=True, kw_only=True):
     recent: Seconds = 1.0
     ping_delay: Seconds = 10.0
     ping_timeout: Seconds = 15.0
-    idle_connections: int = 64
-    connections: int = 2048
+    idle_connections: Count = 64
+    connections: Count = 2048  # 0: no limit
     upgrade_lifetime: Seconds = 0.0
     upgrade_check_interval: Seconds = 60.0
 
 
-class ClientSettings(Struct, frozen=True, kw_only=True):
+class ClientSettings(ValidatedStruct, frozen=True, kw_only=True):
     """The HTTP client for the identity provider."""
 
     insecure_skip_verify: bool = False
     ca_files: tuple[str, ...] = ()
     use_system_trust_store: bool = False
     connect_timeout: Seconds = 5.0
-    pool_size: int = 16  # connections per origin and worker
+    pool_size: Positive = 16  # connections per origin and worker
 
 
-class LogFileSettings(Struct, frozen=True, kw_only=True):
+class LogFileSettings(ValidatedStruct, frozen=True, kw_only=True):
     """A log file and its rotation; 0 means no limit of age or number."""
 
     path: str
-    max_size: int = 100  # MiB
-    max_age: int = 7  # days
-    max_backups: int = 0
+    max_size: Count = 100  # MiB
+    max_age: Count = 7  # days
+    max_backups: Count = 0
     compress: bool = False
 
 
-class LogSettings(Struct, frozen=True, kw_only=True):
+class LogSettings(ValidatedStruct, frozen=True, kw_only=True):
     """The logs that are written, and their formats.
 
     ``standard_format`` and the like are Go templates with a fixed set of fields; ""
@@ -125,15 +135,15 @@ class LogSettings(Struct, frozen=True, kw_only=True):
     exclude_paths: frozenset[str] = frozenset()
 
 
-class RedisAddress(Struct, frozen=True, kw_only=True):
+class RedisAddress(ValidatedStruct, frozen=True, kw_only=True):
     """The address of a Redis server or sentinel: TCP, or a unix socket (``path``)."""
 
     host: str = ""
-    port: int = 6379
+    port: Port = 6379
     path: str = ""
 
 
-class RedisSettings(Struct, frozen=True, kw_only=True):
+class RedisSettings(ValidatedStruct, frozen=True, kw_only=True):
     """Connections to Redis.
 
     ``addresses`` are those of the server, the sentinels or some cluster nodes. With
@@ -144,7 +154,7 @@ class RedisSettings(Struct, frozen=True, kw_only=True):
 
     mode: Literal["single", "sentinel", "cluster"] = "single"
     addresses: tuple[RedisAddress, ...] = ()
-    db: int = 0
+    db: Count = 0
     username: str = ""
     password: Secret = Secret(b"")
     master_name: str = ""
@@ -158,7 +168,7 @@ class RedisSettings(Struct, frozen=True, kw_only=True):
     idle_timeout: Seconds = 0.0
 
 
-class StoreSettings(Struct, frozen=True, kw_only=True):
+class StoreSettings(ValidatedStruct, frozen=True, kw_only=True):
     """The store that all processes share, if ``kind`` is not "none".
 
     An empty ``path`` of SQLite is a file in a private temporary directory, which is
@@ -170,12 +180,12 @@ class StoreSettings(Struct, frozen=True, kw_only=True):
     redis: RedisSettings = RedisSettings()
 
 
-class ServerSettings(Struct, frozen=True, kw_only=True):
+class ServerSettings(ValidatedStruct, frozen=True, kw_only=True):
     """All settings of the server; ``listeners`` include those for metrics."""
 
     core: Settings
     listeners: tuple[Listener, ...]
-    workers: int = 1
+    workers: Positive = 1
     limits: Limits = Limits()
     client: ClientSettings = ClientSettings()
     forward: ForwardSettings = ForwardSettings()
@@ -186,3 +196,23 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     reload_on_change: bool = True  # when one of the ``files`` changes
     files: tuple[str, ...] = ()  # the settings depend on them
     warnings: tuple[str, ...] = ()  # logged at startup
+
+
+def check_server(settings: ServerSettings) -> None:
+    """Raise `SettingsError` with a line for each value that no server can use."""
+    if problems := tuple(_problems(settings)):
+        raise SettingsError(problems)
+
+
+def _problems(settings: ServerSettings) -> Iterator[str]:
+    if not is_token(settings.request_id_header.encode(errors="replace")):
+        yield "request_id_header: expected the name of a header field"
+    sources = (one for one in settings.proxy_protocol_from if one != UNIX_PEERS)
+    yield from address_problems("proxy_protocol_from", sources)
+    store, sessions = settings.store, settings.core.sessions
+    if store.kind == "none" and (sessions.needs_store or sessions.shared):
+        yield "store: missing; required by core.sessions"
+    if store.kind == "redis" and not store.redis.addresses:
+        yield "store.redis.addresses: missing"
+    if store.redis.mode == "sentinel" and not store.redis.master_name:
+        yield "store.redis.master_name: missing; required by mode 'sentinel'"

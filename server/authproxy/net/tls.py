@@ -19,11 +19,10 @@ VERSIONS = {"TLS1.2": ssl.TLSVersion.TLSv1_2, "TLS1.3": ssl.TLSVersion.TLSv1_3}
 def server_context(settings: TlsSettings) -> ssl.SSLContext:
     """Return the context of a listener.
 
-    Raises OSError (unreadable file), ssl.SSLError (invalid certificate or key), KeyError
-    (unknown version).
+    Raises OSError (unreadable file) and ssl.SSLError (invalid certificate or key).
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = VERSIONS[settings.min_version or "TLS1.2"]
+    context.minimum_version = VERSIONS[settings.min_version]
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["h2", "http/1.1"] if settings.http2 else ["http/1.1"])
     if settings.cipher_suites:  # for TLS 1.2; those of TLS 1.3 are always enabled

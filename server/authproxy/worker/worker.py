@@ -22,7 +22,7 @@ from ..net.tls import client_context
 from ..reload.reload_settings import PreparedReload, listener_contexts
 from ..serve.performer import Performer
 from ..serve.worker_context import WorkerContext
-from ..server_settings import ServerSettings
+from ..server_settings import ServerSettings, check_server
 from ..stores.create import create
 from ..stores.monitor import StoreMonitor
 from ..upstream.forwarder import Forwarder
@@ -48,6 +48,7 @@ class Worker:
         metrics: Metrics | None = None,
         attempts: AttemptMemory | None = None,
     ) -> None:
+        check_server(settings)
         self._settings = settings
         self._sockets = sockets
         self._stopping = asyncio.Event()

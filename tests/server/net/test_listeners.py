@@ -58,9 +58,6 @@ def test_open_listeners_tls_has_context_and_rejects_invalid_settings(
         assert listening.name.startswith("https://")
     for bad in (
         TlsSettings(cert_file="/nowhere", key_file=cert.key_file),
-        TlsSettings(
-            cert_file=cert.cert_file, key_file=cert.key_file, min_version="SSL3"
-        ),
         TlsSettings(cert_file=cert.key_file, key_file=cert.key_file),
     ):
         with pytest.raises(ListenError):

@@ -61,10 +61,11 @@ def _tls_listener(
     listener = _parse_tls_address(options, address)
     if listener is None:
         return ()
+    version = options.string("tls_min_version")
     tls = TlsSettings(
         cert_file=cert,
         key_file=key,
-        min_version=options.string("tls_min_version") or "TLS1.2",
+        min_version="TLS1.3" if version == "TLS1.3" else "TLS1.2",
         cipher_suites=_cipher_suites(options),
         http2=options.boolean("http2"),
     )
