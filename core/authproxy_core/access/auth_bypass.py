@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from ..go_regex import compile_pattern
 from ..messages import Request, Respond, first_header
-from ..pages.challenge import plain_response
+from ..pages.challenge import redirect_response
 from ..request.original import AddressSet, OriginalRequest, TrustedProxies
 from ..settings.auth_bypass import AuthBypassSettings, skip_rules
 
@@ -134,4 +134,4 @@ class HttpsRedirect:
         else:
             host += self._port
         location = f"https://{host}".encode() + original.uri
-        return plain_response(308, b"", ((b"location", location),))
+        return redirect_response(308, location)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from html import escape
 from urllib.parse import quote, urlsplit
 
 from ..access.auth_bypass import AuthBypass
 from ..access.htpasswd import Htpasswd
 from ..access.membership import EmailRule
 from ..messages import Event, Headers, Request, Respond
+from ..pages.challenge import redirect_body
 from ..pages.pages import NO_CACHE, Pages
 from ..providers.readiness import Readiness
 from ..request.original import OriginalRequest
@@ -124,9 +124,8 @@ def redirect(
     A gateway may send the body with another status, where browsers do not redirect.
     """
     url = encode_location(location)
-    body = b'<a href="%b">Found</a>.\n' % escape(url.decode()).encode()
     fields = ((b"location", url), HTML, *NO_CACHE, *headers)
-    return Respond(302, fields, body, events, user)
+    return Respond(302, fields, redirect_body(302, url), events, user)
 
 
 def encode_location(location: str) -> bytes:

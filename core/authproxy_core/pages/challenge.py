@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from html import escape
 
 import orjson
 
@@ -26,7 +27,12 @@ JSON_HEADERS: Headers = (
     (b"content-type", b"application/json"),
     (b"x-content-type-options", b"nosniff"),
 )
+HTML_HEADERS: Headers = (
+    (b"content-type", b"text/html; charset=utf-8"),
+    (b"x-content-type-options", b"nosniff"),
+)
 NO_STORE: Headers = ((b"cache-control", b"no-store"),)
+REDIRECTS = {301: b"Moved Permanently", 302: b"Found", 308: b"Permanent Redirect"}
 # Challenges for rejected credentials (RFC 9110 §11.6.1, RFC 6750 §3, RFC 7617 §2).
 BEARER: Headers = ((b"www-authenticate", b'Bearer error="invalid_token"'),)
 BASIC: Headers = ((b"www-authenticate", b'Basic realm="authproxy", charset="UTF-8"'),)
@@ -42,6 +48,18 @@ def plain_response(
     """Return an uncacheable plain text response."""
     fields = (*TEXT_HEADERS, *NO_STORE, *headers)
     return Respond(status, fields, text, verdict=verdict, reason=reason)
+
+
+def redirect_response(status: int, location: bytes) -> Respond:
+    """Return an uncacheable redirect to *location* with a link (RFC 9110 §15.4)."""
+    fields = (*HTML_HEADERS, *NO_STORE, (b"location", location))
+    return Respond(status, fields, redirect_body(status, location))
+
+
+def redirect_body(status: int, location: bytes) -> bytes:
+    """Return a link to *location* as HTML."""
+    url = escape(location.decode("latin-1")).encode("latin-1")
+    return b'<a href="%b">%b</a>.\n' % (url, REDIRECTS[status])
 
 
 def unauthorized_response(headers: Headers = (), reason: str = "no_session") -> Respond:

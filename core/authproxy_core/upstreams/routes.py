@@ -28,7 +28,7 @@ from ..messages import (
     ServeFile,
     Upstream,
 )
-from ..pages.challenge import forbidden_response, plain_response
+from ..pages.challenge import forbidden_response, plain_response, redirect_response
 from ..request.original import OriginalRequest
 from ..session import Session
 from ..settings.root import Settings, UpstreamSettings
@@ -227,8 +227,7 @@ def _redirect_response(
 ) -> Respond:
     # Two leading slashes would make it a URL of another host.
     location = b"/" + target.lstrip(b"/")
-    response = plain_response(301, b"", ((b"location", location),))
-    return _static_response(response, headers, session)
+    return _static_response(redirect_response(301, location), headers, session)
 
 
 def _allow_reason(session: Session | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import pytest
@@ -92,7 +93,11 @@ def test_route_matches_decoded_path() -> None:
 )
 def test_forward_unclean_path_redirects(target: str, location: bytes) -> None:
     response = signed_in().get(target)
-    assert (response.status, response.body) == (301, b"")
+    link = (
+        b'<a href="%b">Moved Permanently</a>.\n'
+        % html.escape(location.decode()).encode()
+    )
+    assert (response.status, response.body) == (301, link)
     assert header(response, b"location") == location
 
 
