@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal, TypeAlias
 
+HOST = "app.example.com"
 # The credentials of a request.
 Credentials: TypeAlias = Literal[
     "none", "user", "broken cookie", "bearer", "bad bearer", "basic", "bad basic"
@@ -45,7 +46,10 @@ def basic(user: str, password: str) -> str:
 
 @dataclass(frozen=True)
 class Case:
-    """A request; ``cookies`` are sent in addition to those of ``credentials``."""
+    """A request; ``cookies`` are sent in addition to those of ``credentials``.
+
+    ``host`` is False for a request without Host.
+    """
 
     name: str
     target: str
@@ -54,6 +58,8 @@ class Case:
     headers: dict[str, str] = field(default_factory=dict)
     body: str = ""
     cookies: str = ""
+    protocol: str = "HTTP/1.1"
+    host: bool = True
 
 
 def _credentials() -> Iterator[Case]:
@@ -265,6 +271,41 @@ def _negotiation() -> Iterator[Case]:
     yield Case("page, websocket", "/deep", headers={**upgrade, "accept": "*/*"})
 
 
+def _request_lines() -> Iterator[Case]:
+    """Unusual methods, forms of the target, versions and lengths."""
+    for method in ("FOO", "PROPFIND", "TRACE", "CONNECT", "get"):
+        yield Case(f"page, {method}", "/deep", method, "user")
+        yield Case(f"auth, {method}", "{P}/auth", method, "user")
+    for name, target in {
+        "raw UTF-8": "/d\u00e9ep/\u4e2d?q=\u00fc",
+        "escaped UTF-8": "/d%C3%A9ep?q=%C3%BC",
+        "absolute form": f"http://{HOST}/deep?x=1",
+        "absolute form, other host": "http://other.example.com/deep",
+        "absolute form, no path": f"http://{HOST}",
+        "plus": "/deep+x?y=a+b",
+        "encoded slash": "/deep/a%2Fb?x=%2F",
+        "escapes in lower case": "/deep/a%2fb%c3%a9",
+        "unreserved characters": "/deep/%7Eu/~u/%2D;x@:!$&'()*,=",
+        "forbidden characters": '/deep/"<>`{}|^?"<>`{}|^',
+        "question marks": "/deep??x=1?&",
+        "empty query": "/deep?",
+        "2 kB": f"/deep?x={'a' * 2048}",
+        "4 kB": f"/deep?x={'a' * 4096}",
+        "8 kB": f"/deep?x={'a' * 8192}",
+        "17 kB": f"/deep?x={'a' * 17408}",
+    }.items():
+        yield Case(f"target, {name}, none", target, headers=BROWSER)
+        yield Case(f"target, {name}, user", target, credentials="user")
+    users: tuple[Credentials, ...] = ("none", "user")
+    for user in users:
+        yield Case(f"OPTIONS *, {user}", "*", "OPTIONS", user)
+        for version, host in (("1.0", True), ("1.0", False), ("1.1", False)):
+            yield Case(
+                f"HTTP/{version}{'' if host else ' without Host'}, {user}", "/deep",
+                credentials=user, protocol=f"HTTP/{version}", host=host,
+            )  # fmt: skip
+
+
 def _sorted(cases: Iterator[Case]) -> tuple[Case, ...]:
     """Return *cases*; those that end a stored session of the user come last."""
     ends = ("{P}/sign_in", "{P}/sign_out")
@@ -292,5 +333,6 @@ CASES: tuple[Case, ...] = _sorted(
         _paths(),
         _spoofed(),
         _negotiation(),
+        _request_lines(),
     )
 )

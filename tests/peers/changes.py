@@ -34,6 +34,13 @@ class Comparison:
         """The options of the configuration."""
         return self.configuration.options
 
+    @property
+    def host(self) -> str:
+        """The host that authproxy reads from the request line or from Host."""
+        parts = urllib.parse.urlsplit(self.case.target)
+        own = self.configuration.host if self.case.host else "localhost"
+        return parts.netloc or own
+
 
 def dropped_cookies(comparison: Comparison) -> Change:
     prefix = f"cookie: {comparison.configuration.cookie}=…"
@@ -71,12 +78,12 @@ def origin_headers(comparison: Comparison) -> Change:
     if not comparison.expected.upstream or not comparison.actual.upstream:
         return {}
     trusted = comparison.case.headers if trusts_tests(comparison.configuration) else {}
-    host = trusted.get("x-forwarded-host", comparison.configuration.host)
+    host = trusted.get("x-forwarded-host", comparison.host)
     proto = trusted.get("x-forwarded-proto", "http")
     names = {"x-forwarded-host": host, "x-forwarded-proto": proto}
     if not trusted:
         names["x-forwarded-for"] = "127.0.0.1"
-    dropped = {*names, *((FORWARDED if not trusted else {}).keys())}
+    dropped = {*names, *(() if trusted else (*FORWARDED, "x-real-ip"))}
     lines = [
         line
         for line in comparison.expected.upstream
@@ -336,7 +343,7 @@ def clean_paths(comparison: Comparison) -> Change:
     actual = comparison.actual
     if actual.status == 301:
         return {"headers": actual.headers, "cookies": actual.cookies}
-    assert actual.status in (302, 308, 401, 403, 502)
+    assert actual.status in (302, 308, 400, 401, 403, 502)
     return {
         field: getattr(actual, field)
         for field in ("status", "location", "cookies", "headers", "kind", "body")
@@ -405,6 +412,7 @@ def static(comparison: Comparison) -> Change:
 def sentences(comparison: Comparison) -> Change:
     body = comparison.expected.body
     for text, replacement in (
+        (": missing required Host header", "\n"),
         ("Authenticate using example.com", "Use your example.com account."),
         (
             "Authenticate using one of the following domains: example.com, example.org",

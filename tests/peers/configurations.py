@@ -12,7 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-HOST = "app.example.com"
+from . import special_cases
+from .cases import CASES, HOST, Case
+
 OTHER_HOST = "other.example.com"
 CALLBACK_HOSTS = (HOST, OTHER_HOST, "login.example.com")
 UPSTREAM = "http://127.0.0.1:{echo}/"
@@ -48,7 +50,7 @@ class Configuration:
     of pages, because the templates belong to the configuration. ``extensions`` are
     options that oauth2-proxy does not have. ``flags`` and ``environment`` are added to
     the file. ``relaxed`` are options for the login if the configuration itself would
-    deny it.
+    deny it. ``cases`` are the requests that both programs receive.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Configuration:
     relaxed: dict[str, Any] = field(default_factory=dict)
     extensions: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    cases: tuple[Case, ...] = CASES
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -177,6 +180,63 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
             "reverse_proxy": True,
             "real_client_ip_header": "X-Forwarded-For",
         },
+    ),
+    Configuration(
+        "skip_auth_routes behind a proxy",
+        {
+            "skip_auth_routes": ["^/public/"],
+            "reverse_proxy": True,
+            "trusted_proxy_ips": ["127.0.0.1"],
+        },
+        cases=special_cases.BYPASS_CASES,
+    ),
+    Configuration(
+        "negated skip_auth_routes",
+        {
+            "skip_auth_routes": ["GET!=^/admin"],
+            "reverse_proxy": True,
+            "trusted_proxy_ips": ["127.0.0.1"],
+        },
+        cases=special_cases.BYPASS_CASES,
+    ),
+    Configuration(
+        "trusted_ips behind two proxies",
+        {
+            "trusted_ips": ["10.9.9.9"],
+            "reverse_proxy": True,
+            "real_client_ip_header": "X-Forwarded-For",
+            "trusted_proxy_ips": ["127.0.0.1", "192.0.2.0/24"],
+        },
+        cases=special_cases.ADDRESS_CASES,
+    ),
+    Configuration(
+        "trusted_ips with the proxy's address",
+        {
+            "trusted_ips": ["10.9.9.9", "127.0.0.1"],
+            "reverse_proxy": True,
+            "trusted_proxy_ips": ["127.0.0.1"],
+        },
+        cases=special_cases.SINGLE_ADDRESS_CASES,
+    ),
+    Configuration(
+        "trusted_ips of an untrusted peer",
+        {
+            "trusted_ips": ["10.9.9.9"],
+            "reverse_proxy": True,
+            "real_client_ip_header": "X-Forwarded-For",
+            "trusted_proxy_ips": ["192.0.2.0/24"],
+        },
+        cases=special_cases.ADDRESS_CASES,
+    ),
+    Configuration(
+        "two cookie domains",
+        {"cookie_domains": [".example.com", ".other.net"]},
+        cases=special_cases.HOST_CASES,
+    ),
+    Configuration(
+        "an upstream path with a slash",
+        {"upstreams": ["http://127.0.0.1:{echo}/api/"]},
+        cases=special_cases.SLASH_CASES,
     ),
     Configuration("api_routes", {"api_routes": ["^/api/", r"\?x=1$"]}),
     Configuration("force_json_errors", {"force_json_errors": True}),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import changes
+from . import changes, request_changes
 from .changes import Change, Comparison
 from .observed import Observed
 
@@ -154,8 +154,48 @@ DIFFERENCES: tuple[Difference, ...] = (
         "separator …)",
         "the upstream may read another path than the one that was checked",
         SECURITY,
-        proof="core/access/test_auth_bypass.py::"
-        "test_sk_ambiguous_path_matches_no_bypass_rule",
+        change=request_changes.ambiguous_paths,
+    ),
+    Difference(
+        "a target with `#`, and an `X-Forwarded-Uri` that is not a path, get 400",
+        "gateways and applications read it differently",
+        SECURITY,
+        change=request_changes.malformed_targets,
+    ),
+    Difference(
+        "each login has a cookie of its own (`NAME_<id>_csrf`), as with "
+        "`cookie_csrf_per_request`",
+        "logins in two tabs would end each other",
+        '`cookie_format = "oauth2-proxy"` without `cookie_csrf_per_request`',
+        change=request_changes.login_cookie_names,
+    ),
+    Difference(
+        "TRACE, CONNECT and methods with lower-case letters are rejected (405, 400)",
+        "TRACE shows cookies and tokens to scripts, CONNECT asks for a tunnel, and "
+        "programs differ on whether `get` is GET",
+        SECURITY,
+        change=request_changes.methods,
+    ),
+    Difference(
+        "upstreams are asked for a compressed response only if the client accepts it",
+        "authproxy would have to decompress it; compression next to secrets reveals "
+        "them (BREACH)",
+        "clients send `Accept-Encoding: gzip`",
+        change=request_changes.compression,
+    ),
+    Difference(
+        "pages and other responses of authproxy have security headers (Content-Security-"
+        "Policy, X-Frame-Options, X-Content-Type-Options, Referrer-Policy, Cross-Origin-"
+        "Opener-Policy)",
+        "clickjacking, content sniffing, codes in the Referer",
+        SECURITY,
+        change=request_changes.security_headers,
+    ),
+    Difference(
+        "all redirects have a body with a link; oauth2-proxy omits it for some",
+        "programs that do not follow redirects can show it (RFC 9110 §15.4)",
+        "not available",
+        change=request_changes.redirect_links,
     ),
     Difference(
         "`skip_auth_preflight` applies to CORS preflights (`Origin` and "
@@ -202,6 +242,21 @@ DIFFERENCES: tuple[Difference, ...] = (
         "all peers",
         proof="core/request/test_original.py::"
         "test_fh02_default_trusted_proxies_are_private",
+    ),
+    Difference(
+        "`X-Real-IP` and other headers with one address must have exactly one; in "
+        "`X-Forwarded-For`, `[10.9.9.9]` is an address, `10.9.9.9:abc` is not",
+        "a client of a gateway that appends to the header could choose the address",
+        SECURITY,
+        change=request_changes.client_addresses,
+    ),
+    Difference(
+        "`cookie_domains` are compared by labels and in any letter case; a host outside "
+        "all of them gets a cookie without `Domain`",
+        "`badexample.com` is not in `example.com`, and browsers reject cookies for other "
+        "domains",
+        SECURITY,
+        change=request_changes.cookie_domains,
     ),
     Difference(
         "at an auth check without the original URI no `skip_auth_routes` rule applies, "
@@ -276,10 +331,11 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     Difference(
         "a request target in absolute-form or with raw UTF-8 is forwarded in "
-        "percent-encoded origin-form; HTTP/1.0 without Host gets `Host: localhost`",
+        "percent-encoded origin-form; HTTP/1.0 without Host gets `Host: localhost`; "
+        "`rewriteTarget` drops an empty query",
         "authproxy and upstreams see one form of the target",
         SECURITY,
-        proof="server/http/test_request_head.py::test_head_unusual_request_line_normalized",
+        change=request_changes.request_lines,
     ),
     Difference(
         "`Authorization` and `Cookie` of header rules are left out of requests if they "
@@ -386,10 +442,10 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     Difference(
         "while the provider's keys cannot be fetched, logins and bearer tokens get 503 "
-        "with Retry-After instead of 500 and 403",
+        "with Retry-After instead of 500 and 401 or 403",
         "the token may be valid; gateways and clients can retry",
         BUG,
-        proof="core/providers/test_keys.py::test_bearer_without_keys_is_unavailable",
+        proof="peers/test_scenes.py::test_login_and_bearer_with_late_keys",
     ),
     Difference(
         "a refresh whose ID token has another signing algorithm than the session's ID "
@@ -448,14 +504,14 @@ DIFFERENCES: tuple[Difference, ...] = (
         "and the newest one is refreshed; a login expires the others",
         "an old cookie without `Domain` would hide the new one in every request",
         BUG,
-        proof="core/sessions/test_twin_cookies.py::test_twin_session_valid_one_counts",
+        proof="peers/test_scenes.py::test_twin_session_cookies_valid_one_counts",
     ),
     Difference(
         "redirect targets of up to 16 kB are kept; a longer one is answered with 414 "
         "and a page that says so",
         "the user would arrive at another page without notice",
         "not needed: a longer URL works after the login",
-        proof="core/login/test_state.py::test_deep_link_too_long_is_told",
+        change=request_changes.long_targets,
     ),
     Difference(
         "a forwarded request must match a bypass rule by its path and method, not "
@@ -578,11 +634,35 @@ DIFFERENCES: tuple[Difference, ...] = (
         proof="server/static/test_static_files.py::test_static_missing_or_outside_root_rejected",
     ),
     Difference(
-        "a missing trailing slash is inserted before the query",
-        "the slash belongs to the path",
+        "the auth log has a line for each failed login, not for the Basic credentials of "
+        "each allowed request; the request line of a callback names the user; messages "
+        "have authproxy's texts",
+        "alerts and fail2ban see all failures",
+        "log templates select the fields; the texts are not available",
+        proof="peers/test_logs.py::test_log_templates_with_conditions_and_functions",
+    ),
+    Difference(
+        "expired bearer tokens are accepted for 30 s (`clock_skew`)",
+        "the clocks of two machines differ; ID tokens have the same leeway",
+        '`clock_skew = "0s"`',
+        proof="peers/test_scenes.py::test_bearer_expired_within_clock_skew_accepted",
+    ),
+    Difference(
+        "if the session store is unavailable, requests with a session, logins, sign-outs "
+        "and `/ready` get 503 with Retry-After, and no cookie is cleared",
+        "oauth2-proxy answers 401 or 500 and clears the cookie, so all users are signed "
+        "out",
         BUG,
-        proof="core/upstreams/test_routes.py::"
-        "test_forward_path_without_final_slash_redirects",
+        proof="peers/test_scenes.py::test_redis_with_restricted_user_fails_and_recovers",
+    ),
+    Difference(
+        "a Redis user without all permissions (other keys, scripts, sets) works with "
+        "fewer features, which the log names at start",
+        "single-use logins across instances, the index of a user's sessions and locks "
+        "need more commands than oauth2-proxy's",
+        "grant the permissions in `docs/sessions.md`",
+        proof="server/stores/test_server.py::"
+        "test_redis_user_restricted_as_for_oauth2_proxy",
     ),
 )
 

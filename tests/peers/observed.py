@@ -17,21 +17,13 @@ NOT_COMPARED = frozenset(
         "accept-ranges",
         "connection",
         "content-length",
-        "content-security-policy",
         "content-type",
-        "cross-origin-opener-policy",
-        "cross-origin-resource-policy",
         "date",
         "expires",
         "last-modified",
         "location",
-        "permissions-policy",
-        "referrer-policy",
         "set-cookie",
         "transfer-encoding",
-        "vary",
-        "x-content-type-options",
-        "x-frame-options",
         "cache-control",
         "x-accel-expires",
     }
@@ -40,19 +32,11 @@ NOT_COMPARED = frozenset(
 RANDOM = ("state", "nonce", "code_challenge", "code")
 TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 REQUEST_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+HREF = re.compile(r'href="([^"]*)"')
 RD = re.compile(r'name="rd"[^>]*value="([^"]*)"')
 LINK = re.compile(r'href="[^"]*/(?:start|sign_in)\?([^"]*)"')
-# Request fields that upstreams use.
-FORWARDED = (
-    "gap-auth",
-    "gap-signature",
-    "authorization",
-    "cookie",
-    "host",
-    "content-type",
-    "x-mixed",
-    "x-groups",
-)
+# Fields of a forwarded request that the connection or the framing determines.
+NOT_FORWARDED = ("connection", "content-length", "transfer-encoding")
 
 
 @dataclass(frozen=True)
@@ -77,9 +61,14 @@ def observe(reply: Reply, *, cookie: str, whole: bool = False) -> Observed:
     kind = reply.header("content-type").partition(";")[0]
     upstream: tuple[str, ...] = ()
     body = ""
-    # Browsers do not show the body of a redirect.
-    if reply.header("location"):
-        kind = ""
+    if location := reply.header("location"):
+        # Browsers do not show the body of a redirect; programs may read its link.
+        links = [html.unescape(one) for one in HREF.findall(reply.text)]
+        if urllib.parse.unquote(location) in map(urllib.parse.unquote, links):
+            body = "a link to it"
+        else:
+            body = reply.text
+        kind = kind if body else ""
     elif kind == "text/html":
         body = _page_text(reply) if whole else _page_summary(reply)
     elif kind == "application/json" and b'"target"' in reply.body:
@@ -122,8 +111,8 @@ def _cookie(line: str, session: str) -> str:
     """Return the name, whether there is a value, and the attributes."""
     pair, _, attributes = line.partition("; ")
     name, _, value = pair.partition("=")
-    if "_csrf" in name:  # the rest of the name is random
-        name = f"{session}…csrf"
+    # The ID of a login is random.
+    name = re.sub(rf"^{re.escape(session)}_.+_csrf$", f"{session}_ID_csrf", name)
     # The session's time may be one second before the cookie's.
     attributes = re.sub(r"(?<=Max-Age=)\d+9\b", _increment, attributes)
     return f"{name}={'…' if value else ''}; {attributes}"
@@ -146,16 +135,14 @@ def _forwarded_request(received: dict[str, Any], cookie: str) -> tuple[str, ...]
     """Return the compared parts of the request that reached the upstream."""
     values: dict[str, list[str]] = {}
     for name, value in received["headers"]:
-        if name in FORWARDED or name.startswith(
-            ("x-forwarded", "x_forwarded", "x-auth")
-        ):
-            if name == "cookie":
-                value = re.sub(rf"{re.escape(cookie)}\w*=[^;]*", f"{cookie}=…", value)
-            if (
-                name == "gap-signature"
-            ):  # covers tokens and fields that only one program sends
-                value = value.partition(" ")[0]
-            values.setdefault(name, []).append(TOKEN.sub("TOKEN", value))
+        if name in NOT_FORWARDED:
+            continue
+        if name == "cookie":
+            value = re.sub(rf"{re.escape(cookie)}\w*=[^;]*", f"{cookie}=…", value)
+        if name == "gap-signature":
+            # covers tokens and fields that only one program sends
+            value = value.partition(" ")[0]
+        values.setdefault(name, []).append(TOKEN.sub("TOKEN", value))
     fields = sorted(f"{name}: {','.join(items)}" for name, items in values.items())
     line = f"{received['method']} {received['target']}"
     return (line, f"body: {received['body']}", *fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -40,16 +41,18 @@ class Peer:
     login: tuple[Reply, ...] = ()
 
     def __post_init__(self) -> None:
-        self._connection = http.client.HTTPConnection(
-            LOOPBACK, self.port, timeout=TIMEOUT
-        )
+        self._socket: socket.socket | None = None
 
     def log_in(self, provider: DevProvider) -> None:
         """Log in the configuration's user; ``login`` takes the two responses."""
         self.login = self.log_in_with(provider, "/deep", self.cookies)
 
     def log_in_with(
-        self, provider: DevProvider, rd: str, cookies: Cookies | None = None
+        self,
+        provider: DevProvider,
+        rd: str,
+        cookies: Cookies | None = None,
+        user: str = "",
     ) -> tuple[Reply, Reply]:
         """Log in with *rd*; return the responses of the start and of the callback."""
         host = self.configuration.host
@@ -59,19 +62,18 @@ class Peer:
         started = client.get(f"{origin}{self.configuration.prefix}/start?{query}")
         if not started.location.startswith(provider.config.issuer):
             return started, started  # https only: no login over http
-        callback = provider.log_in(started.location, self.configuration.user)
+        callback = provider.log_in(started.location, user or self.configuration.user)
         parts = urllib.parse.urlsplit(callback)
         return started, client.get(f"{origin}{parts.path}?{parts.query}")
 
     def send(self, case: Case) -> Reply:
         """Return the response to *case*; the user's cookies do not change."""
         target = case.target.replace("{P}", self.configuration.prefix)
-        headers = {"Host": self.configuration.host, **case.headers}
-        headers |= self._credentials(case)
-        body = case.body.encode()
-        if body:
-            headers["Content-Length"] = str(len(body))
-        return self._exchange(case.method, target, headers, body)
+        host = {"Host": self.configuration.host} if case.host else {}
+        headers = {**host, **case.headers, **self._credentials(case)}
+        if case.body:
+            headers["Content-Length"] = str(len(case.body.encode()))
+        return self._exchange(case, target, headers)
 
     def _credentials(self, case: Case) -> dict[str, str]:
         cookies = [case.cookies] if case.cookies else []
@@ -93,29 +95,35 @@ class Peer:
         fields = {"Cookie": "; ".join(filter(None, cookies))} if any(cookies) else {}
         return {**fields, **({"Authorization": authorization} if authorization else {})}
 
-    def _exchange(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes
-    ) -> Reply:
-        """Return the response; status 0 if the connection closes without one."""
-        connection = self._connection
+    def _exchange(self, case: Case, target: str, headers: Mapping[str, str]) -> Reply:
+        """Send the bytes of *case*; status 0 if the connection closes without one."""
+        lines = [f"{case.method} {target} {case.protocol}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        data = "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
+        if self._socket is None:
+            self._socket = socket.create_connection((LOOPBACK, self.port), TIMEOUT)
+        response = http.client.HTTPResponse(self._socket, method=case.method)
         try:
-            connection.putrequest(
-                method, target, skip_host=True, skip_accept_encoding=True
-            )
-            for name, value in headers.items():
-                connection.putheader(name, value)
-            connection.endheaders(body or None)
-            response = connection.getresponse()
+            self._socket.sendall(data + case.body.encode())
+            response.begin()
             content = response.read()
         except (http.client.HTTPException, ConnectionError):
-            connection.close()
+            self.disconnect()
             return Reply(target, 0, (), b"")
+        if response.will_close:
+            self.disconnect()
         url = f"http://{self.configuration.host}{target}"
         return Reply(url, response.status, tuple(response.getheaders()), content)
 
+    def disconnect(self) -> None:
+        """Close the connection; the next request opens another."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
     def close(self) -> None:
         """Close the connection and stop the program."""
-        self._connection.close()
+        self.disconnect()
         self.process.stop()
 
 

@@ -30,6 +30,9 @@ from support.peers import (
 from support.ports import LOOPBACK, free_port
 from support.processes import wait_for
 
+from .cases import BAD_BEARER, basic
+from .configurations import HTPASSWD
+
 pytestmark = pytest.mark.peers
 
 FIELDS = "|".join(
@@ -159,21 +162,98 @@ def test_auth_log_lines_equal(
     """Both programs log a login as a success with the same fields."""
     found = []
     for server in each_program(tmp_path, issuer, AUTH_CONFIG):
-        status, location, cookies = request(server, "/oauth2/start?rd=/")
-        assert status == 302
-        callback = urlsplit(provider.log_in(location, "alice"))
-        target = f"{callback.path}?{callback.query}"
-        assert request(server, target, cookies)[0] == 302
+        assert log_in(server, provider) == 302
         wait_for(lambda: "A|id-00" in server.process.log(), "the line")  # noqa: B023
         [line] = lines(server, r"^A\|(id-00\|.*)$")
         found.append(line.replace(f":{server.port}|", ":PORT|").rsplit("|", 3)[0])
     assert found[0] == found[1]
 
 
-def request(server: AuthServer, target: str, cookies: str = "") -> tuple[int, str, str]:
+# Conditions and functions of Go's text/template.
+TEMPLATES = f"""{REFERENCE}
+htpasswd_file = "{{folder}}/htpasswd"
+skip_jwt_bearer_tokens = true
+request_logging_format = 'T|{{{{.RequestID}}}}|{{{{if eq .Username "-"}}}}no user{{{{else}}}}\
+{{{{html .Username}}}}{{{{end}}}}|{{{{.StatusCode | printf "%6s"}}}}|{{{{len .RequestMethod}}}}|\
+{{{{- /* a comment */ -}}}} {{{{with .Upstream}}}}to {{{{.}}}}{{{{end}}}}|{{{{slice .Protocol 0 4}}}}'
+auth_logging_format = 'A|{{{{.RequestID}}}}|{{{{if ne .Status "AuthFailure"}}}}{{{{.Status}}}}{{{{else}}}}\
+failed{{{{end}}}}|{{{{printf "%-5s" .RequestMethod}}}}|{{{{.Username}}}}'
+standard_logging_format = 'S|[{{{{.File}}}}]|{{{{len (slice .Timestamp 0 4)}}}}|{{{{.Message}}}}'
+"""
+START = "/oauth2/start?rd=/"
+# Requests after a login (id-00), with a credential that the log must not contain.
+AUTHENTICATIONS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("/oauth2/auth", {"Authorization": basic("carol", "secret")}),
+    ("/oauth2/auth", {"Authorization": basic("carol", "wrong")}),
+    ("/oauth2/auth", {"Authorization": BAD_BEARER}),
+    ("/oauth2/callback?code=CODE&state=STATE:/", {}),
+    ("/oauth2/callback?code=CODE&state=STATE:/", {"Cookie": "other_csrf=SECRET"}),
+    ("/oauth2/callback?error=access_denied&state=STATE:/", {}),
+    ("/oauth2/auth", {"Cookie": "_oauth2_proxy=SECRET|1|y"}),
+)
+AUTH_LINES = {
+    OAUTH2_PROXY: [
+        "A|id-00|AuthSuccess|GET  |alice@example.com",
+        "A|id-01|AuthSuccess|GET  |carol",
+        "A|id-02|failed|GET  |carol",
+        *["A|id-04|failed|GET  |-"] * 2,
+        *["A|id-05|failed|GET  |-"] * 2,
+    ],
+    AUTHPROXY: [
+        "A|id-00|AuthSuccess|GET  |alice@example.com",
+        "A|id-02|failed|GET  |carol",
+        "A|id-04|failed|GET  |-",
+        "A|id-05|failed|GET  |-",
+        "A|id-06|failed|GET  |-",
+        "A|id-08|failed|GET  |-",
+    ],
+}
+
+
+def test_log_templates_with_conditions_and_functions(
+    tmp_path: Path, issuer: str, provider: DevProvider
+) -> None:
+    """authproxy logs each failed login, and Basic credentials only if they fail.
+
+    It names the user of a callback, and no code or state.
+    """
+    found = []
+    (tmp_path / "htpasswd").write_text(HTPASSWD)
+    config = TEMPLATES.replace("{folder}", str(tmp_path))
+    for server in each_program(tmp_path, issuer, config):
+        log_in(server, provider)
+        for number, (target, headers) in enumerate(AUTHENTICATIONS, 1):
+            request(server, target, number=number, **headers)
+        provider.config.failing["token"] = 500
+        assert log_in(server, provider, number=8) == 500
+        provider.config.failing.clear()
+        wait_for(lambda: "T|id-08|no user|   500" in server.process.log(), "the last")  # noqa: B023
+        assert lines(server, r"^A\|.*$") == AUTH_LINES[server.name]
+        assert all(line.startswith("S|[") for line in lines(server, r"^S.*$"))
+        if server.name == AUTHPROXY:
+            assert not re.search("SECRET|CODE|STATE|eyJ|wrong", server.process.log())
+        text = "\n".join(lines(server, r"^T\|id.*$"))
+        # A callback that fails because of the client gets 403, not 500.
+        text = re.sub(r"(id-0[45]\|no user\|) +500", r"\1   403", text)
+        found.append(text.replace("id-00|alice@example.com", "id-00|no user"))
+    assert found[0] == found[1]
+
+
+def log_in(server: AuthServer, provider: DevProvider, number: int = 0) -> int:
+    """Log in alice; return the status of the callback."""
+    status, location, cookies = request(server, START, number=number)
+    assert status == 302
+    callback = urlsplit(provider.log_in(location, "alice"))
+    target = f"{callback.path}?{callback.query}"
+    return request(server, target, number=number, Cookie=cookies)[0]
+
+
+def request(
+    server: AuthServer, target: str, number: int = 0, **headers: str
+) -> tuple[int, str, str]:
     """Return status, Location and cookies of the response."""
     connection = HTTPConnection(LOOPBACK, server.port, timeout=10)
-    fields = {"X-Request-Id": "id-00", "User-Agent": 'a "b"', "Cookie": cookies}
+    fields = {"X-Request-Id": f"id-{number:02}", "User-Agent": 'a "b"', **headers}
     connection.request("GET", target, headers=fields)
     response = connection.getresponse()
     response.read()

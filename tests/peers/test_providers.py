@@ -115,6 +115,36 @@ CASES = (
             }
         },
     ),
+    *(
+        Case(
+            "bitbucket",
+            {
+                **OWN,
+                "validate_url": "{url}/2.0/user/emails",
+                "bitbucket_workspace": slug,
+            },
+            {
+                "GET /2.0/user/emails": {
+                    "values": [{"email": "alice@example.com", "is_primary": True}]
+                },
+                "GET /2.0/user/workspaces": {
+                    "values": [{"workspace": {"slug": "acme"}}]
+                },
+            },
+            allowed=slug == "acme",
+        )
+        for slug in ("acme", "other")
+    ),
+    *(
+        Case(
+            "entra-id",
+            {**DISCOVERED, "entra_id_allowed_tenants": "tenant-a"},
+            {},
+            {**ALICE, "tid": tenant},
+            allowed=tenant == "tenant-a",
+        )
+        for tenant in ("tenant-a", "tenant-b", "", ["tenant-a"], None)
+    ),
     Case(
         "digitalocean",
         {**OWN, "profile_url": "{url}/account", "validate_url": "{url}/account"},

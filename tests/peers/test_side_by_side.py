@@ -109,7 +109,7 @@ def test_responses_equal_except_for_listed_differences(
     if "session_store_type" in configuration.options and not find("redis-server"):
         pytest.skip("redis-server is not installed")
     with peers.running(configuration, tmp_path) as both:
-        found = [unexplained(configuration, case, both) for case in CASES]
+        found = [unexplained(configuration, case, both) for case in configuration.cases]
 
     ran.add(configuration.name)
     reports = list(filter(None, found))
