@@ -424,7 +424,7 @@ class AuthProxy(StoreHooks, KeyHooks):
         headers: Headers,
     ) -> Decision:
         if session and (denied := self._requirements.check(request, session)):
-            if denied.events:
+            if denied.reason == "rule":
                 return deny(self._context, request, denied.events[0], headers)
             return with_headers(denied, headers)
         injected = self._response_headers.headers(session)

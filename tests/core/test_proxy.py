@@ -578,7 +578,8 @@ def test_upstream_unknown_scheme_rejected() -> None:
 def test_query_constraints_apply_to_proxied_requests() -> None:
     harness = proxied()
     harness.log_in("bob")
-    assert harness.get("/page?allowed_groups=admins").status == 403
+    denied = harness.get("/page?allowed_groups=admins")
+    assert (denied.status, denied.body) == (403, b"Forbidden\n")  # as in oauth2-proxy
     assert forward(harness, "/page?allowed_groups=staff").target
 
 
