@@ -426,6 +426,7 @@ class AuthProxy(StoreHooks, KeyHooks):
         if session and (denied := self._requirements.check(request, session)):
             if denied.reason == "rule":
                 return deny(self._context, request, denied.events[0], headers)
+            # Of a constraint in the query; as plain as oauth2-proxy's response.
             return with_headers(denied, headers)
         injected = self._response_headers.headers(session)
         decision = self._upstreams.forward(
