@@ -1,44 +1,54 @@
-"""The entry point of the zipapp: unpack it once, then run from the cache.
+"""Start the zipapp: find its unpacked files, or unpack them, and run from there.
 
-Python cannot import native modules from a zip file, so the files are unpacked to a
-private directory that is named after the zipapp's digest. An atomic rename publishes
-them, so processes can start concurrently. This module runs at every start and imports
-little. Its syntax is valid in older Pythons, so that they print the required version.
-
-The cache is ``$AUTHPROXY_CACHE``, ``authproxy`` in ``$XDG_CACHE_HOME`` or ``~/.cache``,
-or, if that is not writable, a directory in the system's directory for temporary files.
-Directories of other zipapps are kept, because processes may run from them.
+Python cannot import native modules from a zip file, so the wheels of this platform are
+unpacked to a directory named after their digest. It is searched and created in the first
+usable place of `cache_directories`. This module runs at every start and imports little.
 """
 
+from __future__ import annotations
+
+import fcntl
 import os
 import sys
 import zipimport
 from importlib.machinery import EXTENSION_SUFFIXES
 
-MINIMUM = (3, 11)
-UNPACKING = ".unpacking-"  # prefix of incomplete directories
-UNPACKING_TTL = 24 * 3600.0  # seconds; older incomplete directories are removed
+TYPE_CHECKING = False  # importing typing and collections.abc takes too long
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FILES = "FILES"  # the list of unpacked files: digest, size and path in each line
+# Modification time of unpacked files, in seconds. A file with another time is verified
+# by its digest, because it was changed or copied.
+UNPACKED_MTIME = 315532800
+TEMPORARY_DIRECTORIES = ("/tmp", "/var/tmp", "/dev/shm")
+REMEDY = (
+    "set AUTHPROXY_CACHE to a directory that this user can write to and that is not "
+    "mounted noexec, or unpack the files when the image is built, by --version with "
+    "AUTHPROXY_CACHE set"
+)
+_in_use: list[int] = []  # descriptors whose locks keep the files from being removed
 
 
 class StartError(Exception):
     """The program cannot start; the message has the cause and the remedy."""
 
 
+class UnusableDirectoryError(Exception):
+    """Files cannot be run from a directory; the message has the cause."""
+
+
 def main() -> int:
     """Run the program and return the exit code."""
-    if sys.version_info < MINIMUM:
-        return fail(
-            f"Python 3.11 or later is required, this is {sys.version.split()[0]}"
-        )
     loader = globals().get("__loader__")
     if not isinstance(loader, zipimport.zipimporter):
         return fail("this file runs only inside the zipapp")
     try:
-        sys.path[0] = unpacked_directory(loader)
+        sys.path[0] = unpacked_directory(Zipapp(loader))
     except StartError as error:
         return fail(str(error))
-    except OSError as error:
-        return fail(f"cannot unpack {loader.archive}: {error}; set AUTHPROXY_CACHE")
+    except KeyboardInterrupt:
+        return 130
     from authproxy.commands.cli import main as run
 
     return run()
@@ -50,83 +60,152 @@ def fail(text: str) -> int:
     return 1
 
 
-def platform() -> str:
-    """Return the platform of native modules, as ``cpython-311-x86_64-linux-gnu``."""
-    machine = os.uname().machine
-    tag = EXTENSION_SUFFIXES[0].split(".")[1]
-    return tag if machine in tag else f"{tag}-{machine}"
+def this_target() -> str:
+    """Return Python version and platform, as ``3.11-linux-x86_64``.
+
+    Free-threaded and debug builds have a letter after the version, because they need
+    other native modules.
+    """
+    implementation, _, tag = EXTENSION_SUFFIXES[0].split(".")[1].partition("-")
+    abi = tag.partition("-")[0]
+    if implementation != "cpython" or not abi.startswith("3"):
+        return f"{sys.implementation.name}-{tag or implementation}"
+    system = "macos" if sys.platform == "darwin" else sys.platform
+    if tag.endswith("-musl"):
+        system += "-musl"
+    return f"3.{abi[1:]}-{system}-{os.uname().machine}"
 
 
-def unpacked_directory(loader: zipimport.zipimporter) -> str:
-    """Return the directory with the zipapp's files; unpack them if necessary."""
-    archive = loader.archive
-    built_for, digest = read_small(loader, "PLATFORM"), read_small(loader, "DIGEST")
-    if built_for != platform():
-        raise StartError(
-            f"{archive} was built for {built_for}, but this Python is {platform()}; "
-            "run it with that Python or build it with this one"
+class Zipapp:
+    """The running zipapp and the list of wheels for this Python and platform."""
+
+    def __init__(self, loader: zipimport.zipimporter) -> None:
+        """Read the list; raises `StartError` without one for this target."""
+        self.path = loader.archive
+        self.target = this_target()
+        name = os.path.join(self.path, "targets", self.target)
+        try:
+            content = loader.get_data(name).decode("ascii")
+        except OSError:
+            raise StartError(self._mismatch()) from None
+        except (ValueError, zipimport.ZipImportError) as error:
+            raise StartError(f"{self.path} is damaged: {error}") from None
+        self.digest, _, self.wheels = content.partition("\n")
+        if len(self.digest) != 64 or set(self.digest) - set("0123456789abcdef"):
+            raise StartError(f"{self.path} is damaged: invalid digest")
+
+    def _mismatch(self) -> str:
+        """Return the error for a Python or platform without wheels in the zipapp."""
+        import zipfile
+
+        with zipfile.ZipFile(self.path) as archive:
+            names = [name.rpartition("/") for name in archive.namelist()]
+        targets = [name for folder, _, name in names if folder == "targets"]
+        if not targets:
+            return f"{self.path} is damaged: it lists no platforms"
+        return (
+            f"{self.path} was built for {', '.join(targets)}, but this Python is "
+            f"{self.target}; run it with another Python, or build it with "
+            "zipapp/build.py --python and --platform"
         )
-    if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
-        raise StartError(f"{archive} is damaged: invalid digest")
-    cache = cache_folder(digest)
-    folder = os.path.join(cache, digest)
-    if not os.path.isdir(folder):
-        unpack(archive, digest, cache, folder)
-    check_private(folder)
+
+
+def unpacked_directory(zipapp: Zipapp) -> str:
+    """Return the directory with the files of *zipapp*; unpack them if necessary.
+
+    Raises `StartError` if no place is usable, or if the one in AUTHPROXY_CACHE is not
+    safe.
+    """
+    problems = []
+    for cache, create in cache_directories():
+        try:
+            return directory_in(cache, create, zipapp)
+        except UnusableDirectoryError as error:
+            if create is create_chosen:
+                raise StartError(f"{error}, or set AUTHPROXY_CACHE") from None
+            problem = str(error)
+        except OSError as error:
+            problem = f"{cache}: {error.strerror or error}"
+        if problem not in problems:
+            problems.append(problem)
+    raise StartError(f"cannot unpack {zipapp.path}: {'; '.join(problems)}; {REMEDY}")
+
+
+def cache_directories() -> Iterator[tuple[str, Callable[[str], None]]]:
+    """Yield directories for unpacked files, each with the function that creates it."""
+    get = os.environ.get
+    if get("AUTHPROXY_CACHE"):
+        yield os.path.realpath(os.environ["AUTHPROXY_CACHE"]), create_chosen
+    systemd_cache = get("CACHE_DIRECTORY", "").partition(":")[0]
+    if os.path.isabs(systemd_cache):
+        yield os.path.realpath(systemd_cache), create_directory
+    # The specification ignores a relative XDG_CACHE_HOME; "~" stays without a home.
+    for home_cache in (get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")):
+        if os.path.isabs(home_cache):
+            yield os.path.realpath(f"{home_cache}/authproxy"), create_private
+            break
+    runtime = get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    # Last the directory of a login session, because its end removes the files.
+    session = get("XDG_RUNTIME_DIR", "")
+    for base in (runtime, get("TMPDIR", ""), *TEMPORARY_DIRECTORIES, session):
+        if os.path.isabs(base):
+            # The name is predictable: a symlink there may be another user's.
+            name = f"authproxy-{os.getuid()}"
+            yield os.path.join(os.path.realpath(base), name), create_directory
+
+
+def create_chosen(path: str) -> None:
+    """Create a directory and its parents, readable by all users, as for an image."""
+    os.makedirs(path, mode=0o755, exist_ok=True)
+
+
+def create_private(path: str) -> None:
+    """Create a private directory and its parents."""
+    os.makedirs(path, mode=0o700, exist_ok=True)
+
+
+def create_directory(path: str) -> None:
+    """Create a private directory in an existing one."""
+    try:  # noqa: SIM105 - importing contextlib takes too long
+        os.mkdir(path, mode=0o700)
+    except FileExistsError:
+        pass  # check_safe follows
+
+
+def directory_in(cache: str, create: Callable[[str], None], zipapp: Zipapp) -> str:
+    """Return the directory with the files in *cache*; unpack or repair them there.
+
+    Raises OSError, `UnusableDirectoryError`, and `StartError` for a damaged zipapp.
+    """
+    if not os.path.lexists(cache):
+        create(cache)
+    check_safe(cache)
+    check_parents(cache)
+    if os.statvfs(cache).f_flag & getattr(os, "ST_NOEXEC", 0):
+        raise OSError(0, "mounted noexec, native modules cannot be loaded")
+    folder = os.path.join(cache, zipapp.digest)
+    if os.path.lexists(folder):
+        check_safe(folder)
+        if is_complete(folder):
+            return folder
+    import unpacking
+
+    unpacking.unpack(zipapp, cache, folder)
+    if not is_complete(folder):
+        raise OSError(0, "the unpacked files were removed at once")
     return folder
 
 
-def read_small(loader: zipimport.zipimporter, name: str) -> str:
-    """Return the text of a small file in the zipapp."""
-    archive = loader.archive
-    try:
-        return loader.get_data(os.path.join(archive, name)).decode("ascii").strip()
-    except (OSError, ValueError, zipimport.ZipImportError) as error:
-        raise StartError(f"{archive} is damaged: {error}") from None
-
-
-def cache_folder(digest: str) -> str:
-    """Return a cache directory that no other user can write to."""
-    chosen = preferred_cache()
-    usable = False
-    if chosen:
-        try:
-            os.makedirs(chosen, mode=0o700, exist_ok=True)
-        except OSError:
-            pass
-        else:
-            writable = os.access(chosen, os.W_OK | os.X_OK)
-            usable = writable or os.path.isdir(os.path.join(chosen, digest))
-    if not usable:
-        # The name is predictable; check_private rejects a directory of another user.
-        import tempfile
-
-        chosen = os.path.join(tempfile.gettempdir(), f"authproxy-{os.getuid()}")
-        os.makedirs(chosen, mode=0o700, exist_ok=True)
-    check_private(chosen)
-    check_parents(chosen)
-    return chosen
-
-
-def preferred_cache() -> str:
-    """Return the cache directory of the environment with symlinks resolved, or ""."""
-    chosen = os.environ.get("AUTHPROXY_CACHE")
-    if chosen:
-        return os.path.realpath(chosen)
-    # The specification ignores a relative XDG_CACHE_HOME; "~" stays without a home.
-    bases = (os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache"))
-    base = next((base for base in bases if os.path.isabs(base)), "")
-    return os.path.realpath(os.path.join(base, "authproxy")) if base else ""
-
-
-def check_private(folder: str) -> None:
+def check_safe(folder: str) -> None:
     """Reject a directory to which another user except root could write code."""
     status = os.lstat(folder)
+    if status.st_mode & 0o170000 != 0o040000:
+        raise UnusableDirectoryError(f"{folder} is not a directory; remove it")
     if status.st_uid not in (os.getuid(), 0):
-        raise StartError(f"{folder} belongs to another user; set AUTHPROXY_CACHE")
+        raise UnusableDirectoryError(f"{folder} belongs to another user; remove it")
     if status.st_mode & 0o022:
-        raise StartError(
-            f"{folder} is writable by other users; chmod 700 it or set AUTHPROXY_CACHE"
+        raise UnusableDirectoryError(
+            f"{folder} is writable by other users; chmod 755 it"
         )
 
 
@@ -134,61 +213,60 @@ def check_parents(folder: str) -> None:
     """Reject a directory that another user could replace through a parent."""
     above = os.path.dirname(folder)
     while above != folder:
-        # With the sticky bit, as in /tmp, only the owner can rename entries.
-        if os.lstat(above).st_mode & 0o1002 == 0o002:
-            raise StartError(f"{above} is writable by all users; set AUTHPROXY_CACHE")
+        status = os.lstat(above)
+        # With the sticky bit, as in /tmp, only owners can rename entries.
+        if status.st_mode & 0o1002 == 0o002:
+            raise UnusableDirectoryError(
+                f"{above} is writable by all users; chmod o-w or +t it"
+            )
+        if status.st_uid not in (os.getuid(), 0):
+            raise UnusableDirectoryError(
+                f"{above} belongs to another user; move the cache out of it"
+            )
         above, folder = os.path.dirname(above), above
 
 
-def unpack(archive: str, digest: str, cache: str, folder: str) -> None:
-    """Unpack, check the digest and compile next to *folder*, then rename to it."""
-    import shutil
-    import tempfile
-    import zipfile
-    import zlib
+def is_complete(folder: str) -> bool:
+    """Return whether all files are as unpacked; locks them against removal.
 
-    remove_abandoned(cache)
-    staging = tempfile.mkdtemp(prefix=UNPACKING, dir=cache)  # mode 0700
+    Files with the expected size and modification time count as unchanged.
+    """
     try:
-        fill(staging, archive, digest, folder)
-        try:
-            os.rename(staging, folder)
-        except OSError:
-            if not os.path.isdir(folder):  # otherwise another process was faster
-                raise
-    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
-        raise StartError(f"{archive} is damaged: {error}") from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        descriptor = os.open(os.path.join(folder, FILES), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:  # it is being removed
+        os.close(descriptor)
+        return False
+    except OSError:
+        pass  # no locks on this file system: old versions stay
+    with open(descriptor, encoding="utf-8", closefd=False) as file:
+        lines = file.read().split("\n")
+    complete = lines[-1] == "end" and all(
+        is_unchanged(folder, line) for line in lines[:-1]
+    )
+    if complete:
+        _in_use.append(descriptor)
+    else:
+        os.close(descriptor)
+    return complete
 
 
-def fill(staging: str, archive: str, digest: str, folder: str) -> None:
-    """Unpack to *staging* and compile for the paths in *folder*."""
-    import compileall
-    import hashlib
-    import io
-    import zipfile
+def is_unchanged(folder: str, line: str) -> bool:
+    """Return whether a file is as its *line* of the list: ``DIGEST SIZE PATH``."""
+    digest, size, name = line.split(" ", 2)
+    path = f"{folder}/{name}"
+    try:
+        status = os.lstat(path)
+        if status.st_size != int(size):
+            return False
+        if status.st_mtime == UNPACKED_MTIME:
+            return True
+        import hashlib
 
-    with zipfile.ZipFile(archive) as outer:
-        payload = outer.read("payload.zip")
-    if hashlib.sha256(payload).hexdigest() != digest:
-        raise StartError(f"{archive} is damaged: the digest of its content differs")
-    with zipfile.ZipFile(io.BytesIO(payload)) as inner:
-        inner.extractall(staging)  # its digest is verified
-    compileall.compile_dir(staging, ddir=folder, quiet=2, workers=1)
-
-
-def remove_abandoned(cache: str) -> None:
-    """Remove incomplete directories of processes that were killed."""
-    import shutil
-    import time
-
-    for entry in os.scandir(cache):
-        if entry.name.startswith(UNPACKING):
-            age = time.time() - entry.stat(follow_symlinks=False).st_mtime
-            if age > UNPACKING_TTL:
-                shutil.rmtree(entry.path, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest() == digest
+    except (OSError, ValueError):
+        return False

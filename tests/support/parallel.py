@@ -15,7 +15,7 @@ LONGEST = (
     "tests/peers/",
     "tests/server/reload/",
     "tests/server/stores/",
-    "tests/test_zipapp.py",
+    "tests/zipapp/",
     "tests/attacks/",
     "tests/server/",
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 
 from authproxy_core.errors import SettingsError
 from authproxy_core.messages import Upstream
@@ -13,6 +15,7 @@ from authproxy_core.settings.root import Secret
 
 from ..server_settings import ClientSettings, TlsSettings
 
+OPEN_FILES = "/proc/self/fd"
 VERSIONS = {"TLS1.2": ssl.TLSVersion.TLSv1_2, "TLS1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -84,8 +87,18 @@ def upstream_context(upstream: Upstream) -> ssl.SSLContext:
 
 @contextmanager
 def _private_file(content: Secret) -> Iterator[str]:
-    """Yield the path of a private file with *content*: OpenSSL reads keys from files."""
-    with tempfile.NamedTemporaryFile() as file:
+    """Yield the path of a private file with *content*: OpenSSL reads keys from files.
+
+    It is in memory if the system supports that, because no directory may be writable.
+    """
+    with _anonymous_file() as file:
         file.write(content.value)
         file.flush()
-        yield file.name
+        yield file.name if isinstance(file.name, str) else f"{OPEN_FILES}/{file.name}"
+
+
+def _anonymous_file() -> IO[bytes]:
+    """Return a new file; the name of one in memory is its descriptor."""
+    if hasattr(os, "memfd_create") and os.path.isdir(OPEN_FILES):
+        return open(os.memfd_create("certificate"), "wb")
+    return tempfile.NamedTemporaryFile()

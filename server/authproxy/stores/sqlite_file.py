@@ -75,6 +75,8 @@ def open_database(path: str) -> sqlite3.Connection:
             )
         # A power failure may lose the last commits, but never corrupts the file.
         connection.execute("PRAGMA synchronous = NORMAL")
+        # There may be no writable directory for temporary files.
+        connection.execute("PRAGMA temp_store = MEMORY")
         _create_schema(connection, path)
     except BaseException:
         connection.close()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from authproxy.net.listeners import ListenError, open_listener, open_listeners
 from authproxy.server_settings import Listener, TlsSettings
+from authproxy_core import Secret
 from support.certificates import make_certificate
 from support.ports import LOOPBACK
 
@@ -62,3 +64,15 @@ def test_open_listeners_tls_has_context_and_rejects_invalid_settings(
     ):
         with pytest.raises(ListenError):
             open_listener(Listener(host=LOOPBACK, tls=bad))
+
+
+def test_inline_certificate_without_temporary_directory_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose file systems are all read-only."""
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    cert = make_certificate(tmp_path, LOOPBACK)
+    chain, key = Path(cert.cert_file).read_bytes(), Path(cert.key_file).read_bytes()
+    tls = TlsSettings(cert_file="", key_file="", pem=Secret(chain + key))
+    with open_listeners([Listener(host=LOOPBACK, port=0, tls=tls)]) as (listening,):
+        assert listening.context is not None

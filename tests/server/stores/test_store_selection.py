@@ -7,7 +7,6 @@ import os
 import signal
 import stat
 import sys
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -68,12 +67,31 @@ def test_configured_path_and_no_store_unchanged(tmp_path: Path) -> None:
 def test_temporary_directory_failure_names_options(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/nowhere/at/all")
-    monkeypatch.setattr(shared_state, "FALLBACK", "/proc")
-    monkeypatch.setenv("RUNTIME_DIRECTORY", "")
+    monkeypatch.setattr(shared_state, "TEMPORARY_DIRECTORIES", ("/nowhere", "/proc"))
+    for name in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "TMPDIR"):
+        monkeypatch.setenv(name, "/dev/null")
     without_path = with_store(settings(), StoreSettings(kind="sqlite"))
-    with pytest.raises(NoDirectoryError, match="set sqlite_path, or shared_state"):
+    with pytest.raises(NoDirectoryError) as failure:
         with_store_path(without_path).__enter__()
+    text = str(failure.value)
+    assert "workers: /dev/null: Not a directory; /nowhere: No such file" in text
+    assert "; /proc: " in text
+    assert "set sqlite_path, or shared_state = 'none'" in text
+
+
+@pytest.mark.parametrize("name", ["RUNTIME_DIRECTORY", "TMPDIR", "XDG_RUNTIME_DIR"])
+def test_temporary_directory_unusable_tries_the_next(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container without /tmp, or with a full or read-only file system."""
+    monkeypatch.setattr(shared_state, "TEMPORARY_DIRECTORIES", ("/nowhere", "/proc"))
+    for other in ("RUNTIME_DIRECTORY", "TMPDIR", "XDG_RUNTIME_DIR"):
+        monkeypatch.setenv(other, "/dev/null")
+    monkeypatch.setenv(name, str(tmp_path))
+    with with_store_path(with_store(settings(), StoreSettings(kind="sqlite"))) as found:
+        assert Path(found.store.path).parent.parent == tmp_path
+        assert Path(found.store.path).exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -202,13 +220,10 @@ def test_workers_share_temporary_file_removed_at_exit(tmp_path: Path) -> None:
         "server", [*command, "--workers=2"], folder=tmp_path,
         environment=environment,
     ) as process:  # fmt: skip
-        process.wait_until(lambda: any(map(files_of, directories())))
+        # The workers have opened it when its write-ahead log exists.
+        process.wait_until(lambda: any(tmp_path.glob("authproxy-*/shared.db-wal")))
         [directory] = directories()
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
         process.signal(signal.SIGTERM)
         assert process.wait() == 0
     assert directories() == []
-
-
-def files_of(directory: Path) -> list[Path]:
-    return list(directory.iterdir())
