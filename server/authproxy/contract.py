@@ -16,9 +16,9 @@ from authproxy_core.messages import Decision, Event, Forward, Headers, Request, 
 
 from .http.request_head import RequestHead
 from .http.simple_response import SimpleResponse
+from .loop.write_coalescing import WriteCoalescer
 from .net.dial import Stream
 from .net.tunnel import Tunnel, UpgradedConnection
-from .net.write_coalescing import WriteCoalescer
 
 MODULE = "server"  # module name in the standard log
 Perform = Callable[[Effect[Any]], Awaitable[Any]]

@@ -19,9 +19,9 @@ import uvloop
 from authproxy.downstream.h1_connection import Connection
 from authproxy.logs.logger import Logs
 from authproxy.logs.writer import LogWriter
+from authproxy.loop.clock import Clock
 from authproxy.metrics.families import IN_FLIGHT
 from authproxy.metrics.shared_memory import LAYOUT
-from authproxy.net.clock import Clock
 from authproxy.net.idp_client import HttpClient
 from authproxy.serve.performer import Performer
 from authproxy.serve.worker_context import WorkerContext

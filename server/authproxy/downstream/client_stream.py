@@ -13,8 +13,8 @@ from collections import deque
 
 from ..http.body_decoders import Decoder
 from ..http.request_head import RequestHead
+from ..loop.write_coalescing import ConnectionWriter
 from ..net.tunnel import UpgradedConnection
-from ..net.write_coalescing import ConnectionWriter
 from ..serve.worker_context import WorkerContext
 
 # Bytes received and not yet taken before reading pauses. uvloop reads up to 250 kB at

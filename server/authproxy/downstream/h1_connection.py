@@ -28,9 +28,9 @@ from ..http import response_encoder
 from ..http.body_decoders import Decoder
 from ..http.request_head import BLANK_LINE, HeadError, HeadReader, RequestHead
 from ..logs.formatter import RequestRecord
+from ..loop.write_coalescing import ConnectionWriter
 from ..net.addresses import format_peer
 from ..net.tunnel import UpgradedConnection
-from ..net.write_coalescing import ConnectionWriter
 from ..serve.request_task import serve_exchange
 from ..serve.worker_context import WorkerContext
 from .client_stream import ClientStream

@@ -23,7 +23,7 @@ from ..http.request_head import RequestHead
 from ..http.simple_response import SimpleResponse
 from ..http.trailers import forwardable_trailers
 from ..logs.formatter import RequestRecord
-from ..net.lazy_event import LazyEvent
+from ..loop.lazy_event import LazyEvent
 from ..net.tunnel import Tunnel, UpgradedConnection
 from ..serve.body_reader import read_body
 from ..serve.worker_context import WorkerContext

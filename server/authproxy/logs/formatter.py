@@ -18,7 +18,7 @@ from authproxy_core.request.trace import TRACEPARENT, trace_id
 from authproxy_core.settings.root import Settings
 
 from ..http.request_head import RequestHead
-from ..net.clock import Clock
+from ..loop.clock import Clock
 from ..server_settings import LogSettings
 from .redact import (
     MAX_SHORT_TEXT_LENGTH,

@@ -17,7 +17,7 @@ from authproxy_core.messages import Event
 from authproxy_core.request.original import TrustedProxies
 from authproxy_core.settings.root import Settings
 
-from ..net.clock import Clock
+from ..loop.clock import Clock
 from .formatter import (
     PROTOCOLS,
     AuthStatus,

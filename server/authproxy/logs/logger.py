@@ -14,7 +14,7 @@ from authproxy_core.endpoints.health import ping_paths
 from authproxy_core.messages import Event, EventKind
 from authproxy_core.settings.root import Settings
 
-from ..net.clock import Clock
+from ..loop.clock import Clock
 from ..server_settings import LogSettings
 from .file import LogFile
 from .formatter import AuthStatus, LogFormatter, RequestRecord, TextFormatter

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from authproxy_core.settings.root import Settings
 
-from ..net.clock import Clock
+from ..loop.clock import Clock
 from ..server_settings import LogSettings, ServerSettings
 from .file import LogFile
 from .formatter import Level

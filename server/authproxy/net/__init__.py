@@ -1,1 +1,1 @@
-"""Sockets, TLS, timers, tunnels and the HTTP client for providers."""
+"""Sockets, TLS, tunnels and the HTTP client for providers."""

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, cast
 
-from .lazy_event import LazyEvent
+from ..loop.lazy_event import LazyEvent
 
 # Buffered bytes at which reading is paused; uvloop reads 250 kB at once.
 READ_HIGH_WATER = 256 << 10

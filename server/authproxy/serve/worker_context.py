@@ -17,10 +17,10 @@ from ..contract import (
 )
 from ..logs.formatter import RequestRecord
 from ..logs.logger import Logs
+from ..loop.clock import Clock
+from ..loop.fair_queue import FairQueue
+from ..loop.write_coalescing import WriteCoalescer
 from ..metrics.metrics import Metrics
-from ..net.clock import Clock
-from ..net.fair_queue import FairQueue
-from ..net.write_coalescing import WriteCoalescer
 from ..server_settings import Limits
 from .encoding_caches import FieldCache, ResponseHeadCache
 from .request_ids import RequestIds

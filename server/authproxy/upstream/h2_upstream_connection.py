@@ -36,8 +36,8 @@ from authproxy_core.messages import Header
 from ..http.h2_frame_meter import FrameError, FrameMeter
 from ..http.h2_protocol import create_h2_connection
 from ..http.upstream_response import UpstreamError
+from ..loop.lazy_event import LazyEvent
 from ..net.dial import Stream
-from ..net.lazy_event import LazyEvent
 from ..server_settings import ForwardSettings
 from .h2_liveness import Liveness
 

@@ -7,10 +7,10 @@ from functools import partial
 
 from authproxy_core.messages import Upstream
 
+from ..loop.timeout_queue import TimeoutQueue
 from ..net.connection_pool import ConnectionPool, PoolLimits
 from ..net.dial import Stream, describe_error, dial, dial_unix
 from ..net.origin import Origin
-from ..net.timeout_queue import TimeoutQueue
 from ..server_settings import ForwardSettings
 
 

@@ -15,7 +15,7 @@ from authproxy_core.errors import RequestError
 from authproxy_core.messages import Forward, Request
 
 from ..contract import MODULE, WorkerServices
-from ..net.timeout_queue import TimeoutQueue
+from ..loop.timeout_queue import TimeoutQueue
 from ..net.tunnel import Tunnel
 from ..server_settings import ForwardSettings
 

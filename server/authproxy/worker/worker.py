@@ -13,8 +13,8 @@ from authproxy_core.messages import Event
 
 from ..contract import MODULE
 from ..logs.logger import Logs, create_writers
+from ..loop.clock import Clock
 from ..metrics.metrics import Metrics
-from ..net.clock import Clock
 from ..net.idp_client import HttpClient
 from ..net.listeners import ListeningSocket
 from ..net.proxy_protocol import TrustedSources

@@ -19,7 +19,7 @@ from authproxy.logs.formatter import RequestRecord, TextFormatter
 from authproxy.logs.json_formatter import JsonFormatter
 from authproxy.logs.logger import Logs
 from authproxy.logs.writer import LogWriter
-from authproxy.net.clock import Clock
+from authproxy.loop.clock import Clock
 from authproxy.server_settings import LogSettings
 from authproxy_core.messages import Event, Request
 from authproxy_core.settings.root import Settings

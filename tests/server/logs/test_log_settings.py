@@ -17,7 +17,7 @@ from authproxy.http.request_head import HeadReader
 from authproxy.logs.formatter import RequestRecord
 from authproxy.logs.logger import Logs
 from authproxy.logs.writer import LogWriter
-from authproxy.net.clock import Clock
+from authproxy.loop.clock import Clock
 from authproxy.server_settings import Limits, LogSettings
 from authproxy_core.errors import SettingsError
 from authproxy_core.messages import Event, Request

@@ -11,8 +11,8 @@ import pytest
 import uvloop
 
 from authproxy.http.response_encoder import encode_fields
-from authproxy.net.timeout_queue import TimeoutQueue
-from authproxy.net.write_coalescing import (
+from authproxy.loop.timeout_queue import TimeoutQueue
+from authproxy.loop.write_coalescing import (
     MAX_COALESCED_WRITES,
     ConnectionWriter,
     WriteCoalescer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from authproxy.net.fair_queue import FairQueue
+from authproxy.loop.fair_queue import FairQueue
 
 
 def record(steps: int, script: Callable[[FairQueue, list[str]], None]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from authproxy.net.clock import Clock, date_field, log_timestamp
+from authproxy.loop.clock import Clock, date_field, log_timestamp
 
 
 def test_clock_texts_change_once_per_second() -> None:
