@@ -530,6 +530,15 @@ DIFFERENCES: tuple[Difference, ...] = (
         "test_fh13_to_fh17_trusted_ips_match_client_address",
     ),
     Difference(
+        "an argument that is neither a flag nor a command is an error; `true` after a "
+        "switch is redundant",
+        "a misspelled command, or `--cookie-secure false`, would start a server that "
+        "was not intended",
+        BUG,
+        proof="server/config/test_sources.py::"
+        "test_parse_flags_positional_argument_rejected_unshown",
+    ),
+    Difference(
         "bearer JWTs that were issued to another client (`azp`) are rejected",
         "the token is intended for another application",
         '`bearer_authorized_parties = ["*"]`',

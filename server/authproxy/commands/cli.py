@@ -1,4 +1,4 @@
-"""The command line: run the server, ``demo``, ``explain`` or ``sessions``.
+"""The command line: run the server, or one of its commands.
 
 Modules are imported in the functions that use them, so ``--version`` is fast.
 """
@@ -13,11 +13,23 @@ from .. import __version__
 
 SWITCHES = ("--config-test", "--convert-config-to-alpha")
 TRUE_VALUES = ("1", "t", "T", "TRUE", "true", "True")
+EXIT_BROKEN_PIPE = 141  # as of a program that SIGPIPE has ended (128 + 13)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command in *arguments* and return the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _main(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader of the output needs no more of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    return code
+
+
+def _main(arguments: list[str]) -> int:
     if _requests_version(iter(arguments)):
         print(f"authproxy {__version__}")
         return 0
@@ -28,18 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from ..config.read.resolved import ConfigError, UsageError
 
     try:
-        if arguments[:1] == ["explain"]:
-            from .explain import main as explain
-
-            return explain(arguments[1:])
-        if arguments[:1] == ["sessions"]:
-            from .sessions_cli import main as sessions
-
-            return sessions(arguments[1:])
-        return _run(arguments)
+        return _run_command(arguments)
     except UsageError as error:
         _print_problems("invalid command line:", error.problems)
-        print("authproxy --help lists all flags", file=sys.stderr)
+        print("authproxy --help lists flags and commands", file=sys.stderr)
         return error.exit_code
     except ConfigError as error:
         _print_warnings(error.warnings)
@@ -55,7 +59,7 @@ def _requests_version(arguments: Iterator[str]) -> bool:
     """
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        if argument == "--" or argument == "--help" or argument.startswith("-h"):
+        if argument in ("--", "--help", "--help-all") or argument.startswith("-h"):
             return False
         if name == "--version":
             return not equals or value in TRUE_VALUES
@@ -67,14 +71,43 @@ def _requests_version(arguments: Iterator[str]) -> bool:
     return False
 
 
+def _run_command(arguments: list[str]) -> int:
+    command, *rest = arguments or [""]
+    match command:
+        case "explain":
+            from .explain import main as explain
+
+            return explain(rest)
+        case "sessions":
+            from .sessions_cli import main as sessions
+
+            return sessions(rest)
+        case "help":
+            return _main([*rest[:1], "--help"])
+    if command and not command.startswith("-"):
+        _reject_command(command)
+    return _run(arguments)
+
+
+def _reject_command(command: str) -> None:
+    """Raise `UsageError`; the text is shown only if it resembles a command."""
+    from ..config.help import COMMANDS
+    from ..config.read.resolved import UsageError
+    from ..config.read.sources import closest_name
+
+    near = closest_name(command, COMMANDS)
+    hint = f": got {command!r}; did you mean {near}?" if near else ""
+    raise UsageError((f"the first argument is neither a flag nor a command{hint}",))
+
+
 def _run(arguments: list[str]) -> int:
     from ..config.read.sources import parse_flags
 
     flags = parse_flags(arguments)
     if flags.help:
-        from ..config.reference import usage
+        from ..config.help import common_help, full_help
 
-        print(usage())
+        print(full_help() if flags.help == "all" else common_help())
         return 0
     if flags.control.get("convert-config-to-alpha"):
         from ..config.alpha.convert import convert_to_alpha

@@ -33,10 +33,22 @@ from authproxy_core.sessions.sessions import Sessions
 from authproxy_core.settings.root import SessionSettings, Settings
 
 from ..config.read.resolved import UsageError
+from ..config.read.sources import parse_flags, requests_help
 
 USAGE = (
     "usage: authproxy explain --config FILE [flags] METHOD URL [--user USER] "
     "[--email ADDRESS] [--group GROUP]... [--role ROLE]... [--claim NAME=VALUE]..."
+)
+HELP = (
+    "Shows the decision for a request, and why. Nothing is sent anywhere.",
+    "",
+    "  --user USER          user of the session; without user flags: no session",
+    "  --email ADDRESS      email of the user",
+    "  --group GROUP        group of the user, may be repeated",
+    "  --role ROLE          role of the user, may be repeated",
+    "  --claim NAME=VALUE   further claim, may be repeated",
+    "",
+    "All flags of the configuration are accepted: authproxy --help-all.",
 )
 USER_FLAGS = ("--user", "--email", "--group", "--role", "--claim")
 GATEWAY = "127.0.0.1"
@@ -244,8 +256,10 @@ def _describe_response(response: Respond) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Print the explanation; raises `ConfigError`."""
     from ..config.load import build_settings
-    from ..config.read.sources import parse_flags
 
+    if requests_help(arguments):
+        sys.stdout.write("\n".join((USAGE, "", *HELP, "")))
+        return 0
     request, flags = parse_arguments(arguments)
     settings = build_settings(parse_flags(flags), os.environ)
     for line in explain_request(settings.core, request):

@@ -20,6 +20,7 @@ from authproxy_core.errors import StoreError
 from authproxy_core.sessions.index import RevocationResult, SessionIndex, SessionInfo
 
 from ..config.read.resolved import UsageError
+from ..config.read.sources import requests_help
 from ..net.idp_client import HttpClient
 from ..serve.performer import Performer
 from ..server_settings import ServerSettings
@@ -31,6 +32,16 @@ USAGE = (
     "usage: authproxy sessions list [--user USER] [--sid SID] [--json] --config FILE",
     "       authproxy sessions show (--user USER | --sid SID) --config FILE",
     "       authproxy sessions revoke (--user USER | --sid SID | --all) --config FILE",
+)
+HELP = (
+    "Lists, shows or ends sessions in the store of the running servers.",
+    "",
+    "  --user USER   user name, email or subject of the sessions",
+    "  --sid SID     session ID of the provider",
+    "  --all         all sessions (revoke)",
+    "  --json        JSON for scripts (list)",
+    "",
+    "All flags of the configuration are accepted: authproxy --help-all.",
 )
 STORE_TIMEOUT = 5.0  # seconds until the store must be available
 SHOWN_DIGITS = 12  # of a session ID, which is enough to distinguish sessions
@@ -51,6 +62,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit code. Raises `ConfigError`."""
     from ..config.load import load_settings
 
+    if requests_help(arguments):
+        sys.stdout.write("\n".join((*USAGE, "", *HELP, "")))
+        return 0
     command, flags = parse_arguments(arguments)
     settings = load_settings(flags, os.environ)
     try:

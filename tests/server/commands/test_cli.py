@@ -71,8 +71,65 @@ def test_help_prints_usage(flag: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert main([flag]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("usage: authproxy [--config FILE] [flags]\n")
-    assert "  --cookie-expire duration\n" in out
+    assert "  --cookie-expire  " in out
     assert err == ""
+    assert main(["--help-all"]) == 0
+    assert "  --cookie-expire duration\n" in capsys.readouterr().out
+    assert main(["help"]) == 0
+    assert capsys.readouterr().out == out
+
+
+@pytest.mark.parametrize("command", ["sessions", "explain"])
+@pytest.mark.parametrize(
+    "form", [("NAME", "--help"), ("NAME", "list", "-h"), ("help", "NAME")], ids=" ".join
+)
+def test_command_help_prints_its_usage(
+    command: str, form: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command if part == "NAME" else part for part in form]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"usage: authproxy {command} ")
+    assert "--user USER" in out
+    assert err == ""
+
+
+@pytest.mark.usefixtures("base")
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("sesions", "list"), "got 'sesions'; did you mean sessions?"),
+        (("top-secret",), "the first argument is neither a flag nor a command\n"),
+        (("--config-test", "explain"), "neither a flag nor a command after --config-t"),
+        (("help", "hlep"), "got 'hlep'; did you mean help?"),
+    ],
+)
+def test_unknown_command_starts_no_server(
+    arguments: tuple[str, ...], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert text in err
+    assert "top-secret" not in err
+
+
+def test_closed_pipe_ends_output_without_traceback() -> None:
+    """As in ``authproxy --help-all | head -1``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "authproxy", "--help-all"],
+            env=HOME,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 @pytest.mark.usefixtures("base")
@@ -128,7 +185,7 @@ def test_invalid_flags_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert out == ""
     assert err.startswith("invalid command line:\n  --cookie-secre: unknown")
     assert err.count("\n") == 5
-    assert err.endswith("authproxy --help lists all flags\n")
+    assert err.endswith("authproxy --help lists flags and commands\n")
     assert "topsecret" not in err
 
 

@@ -31,7 +31,7 @@ FLAGS = [
     "--cookie-secret=short", "--trusted-proxy-ip=10.0.0.1/8", "--upstream=ftp://x",
     "--upstream=http://a/%zz", "--upstream=file:///dev/null", "--set-basic-auth",
     "--redirect-url=http://a b/", "--oidc-enabled-signing-alg=none", "--bogus",
-    "-x", "-", "--=x", "---x", "-h", "--", "stray",
+    "-x", "--=x", "---x", "-h", "--",
 ]  # fmt: skip
 VARIABLES = [
     ("REVERSE_PROXY", "true"), ("REVERSE_PROXY", "yes"), ("REVERSE_PROXY", ""),
@@ -111,7 +111,6 @@ def test_toml_exit_code_as_oauth2_proxy(
         ["--version=false"],
         ["--config-test=foo", "--version"],
         ["--help", "--version"],
-        ["--", "--version"],
         ["--config", "--version"],
         ["--bogus", "--help"],
         ["--help", "--bogus"],

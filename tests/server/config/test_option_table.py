@@ -15,10 +15,11 @@ import pytest
 from msgspec import Struct
 
 from authproxy import __version__
+from authproxy.config.help import COMMANDS, COMMON, common_help, full_help
 from authproxy.config.options.option import Option
 from authproxy.config.options.table import BY_KEY, CONTROL_OPTIONS, OPTIONS
 from authproxy.config.read.values import format_duration
-from authproxy.config.reference import markdown, usage
+from authproxy.config.reference import markdown
 from authproxy.server_settings import (
     LogFileSettings,
     LogSettings,
@@ -406,8 +407,20 @@ def test_options_md_is_generated_from_table() -> None:
     assert (ROOT / "docs" / "options.md").read_text() == markdown()
 
 
-def test_usage_lists_every_flag() -> None:
-    text = usage()
+def test_common_help_fits_a_screen_and_names_the_rest() -> None:
+    lines = common_help().splitlines()
+    assert len(lines) <= 60
+    assert max(map(len, lines)) <= 80
+    assert all(f"authproxy {name} " in common_help() for name in COMMANDS)
+    assert "--help-all" in common_help()
+    assert {f"  --{BY_KEY[key].flag}" for key in COMMON} <= {
+        line[:30].rstrip() for line in lines
+    }
+
+
+def test_full_help_lists_every_flag() -> None:
+    text = full_help()
+    assert "[extension]   not in oauth2-proxy" in text
     for option in (*OPTIONS, *CONTROL_OPTIONS):
         assert f"\n  --{option.flag}" in text
     assert all(len(line) <= 80 for line in text.splitlines())

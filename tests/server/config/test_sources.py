@@ -63,18 +63,46 @@ def test_toml_duplicate_key_rejected(file: Path) -> None:
 
 
 def test_parse_flags_boolean_consumes_no_argument() -> None:
-    assert settings("--reverse-proxy", "false").core.reverse_proxy
+    assert settings("--reverse-proxy", "true").core.reverse_proxy
     assert not settings("--reverse-proxy=false").core.reverse_proxy
+    with pytest.raises(UsageError, match="write --reverse-proxy=false"):
+        parse_flags(["--reverse-proxy", "false"])
 
 
-def test_parse_flags_last_value_wins_and_positionals_ignored() -> None:
-    flags = ("--cookie-name=a", "stray", "-", "--cookie-name", "b", "--", "--bogus")
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (["top-secret"], ""),
+        (["--cookie-name=a", "top-secret"], ""),
+        (["--reverse-proxy", "top-secret"], " after --reverse-proxy"),
+        (["-"], ""),
+        (["--", "--bogus"], " after --"),
+        (["true"], ""),
+        (["--reverse-proxy=true", "true"], ""),
+        (["--workers", "2", "true"], ""),
+    ],
+)
+def test_parse_flags_positional_argument_rejected_unshown(
+    arguments: list[str], where: str
+) -> None:
+    """oauth2-proxy ignores them: a misspelled command would start a server."""
+    with pytest.raises(UsageError) as caught:
+        parse_flags(arguments)
+    problem = "got an argument that is neither a flag nor a command"
+    assert caught.value.problems == (problem + where,)
+
+
+def test_parse_flags_last_value_wins_and_empty_arguments_ignored() -> None:
+    flags = ("--cookie-name=a", "", "--cookie-name", "b", "--", "")
     assert settings(*flags).core.cookie.name == "b"
 
 
 def test_parse_flags_help_ends_parsing() -> None:
-    assert parse_flags(["--help", "--bogus"]).help
-    assert parse_flags(["-h"]).help
+    assert parse_flags(["--help", "--bogus"]).help == "common"
+    assert parse_flags(["-h"]).help == "common"
+    assert parse_flags(["--help-all", "--bogus"]).help == "all"
+    assert parse_flags(["--help-all=true"]).help == "all"
+    assert parse_flags([]).help == ""
     with pytest.raises(UsageError):
         parse_flags(["--bogus", "--help"])
 

@@ -37,6 +37,14 @@ CONTROL_OPTIONS = in_group(
         flag="convert-config-to-alpha",
     ),
     Option("", "bool", False, "print the version and exit", flag="version"),
+    Option(
+        "",
+        "bool",
+        False,
+        "print all flags and exit",
+        flag="help-all",
+        is_extension=True,
+    ),
 )
 
 OPTIONS: tuple[Option, ...] = (

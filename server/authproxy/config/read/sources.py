@@ -11,7 +11,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..options.option import ENVIRONMENT_PREFIX, Option, Value
 from ..options.table import BY_FLAG, BY_KEY, CONTROL_BY_FLAG, FLAT_ONLY, OPTIONS
@@ -38,36 +38,68 @@ NOT_WITH_ALPHA = "can't be used with --alpha-config; set it in that file"
 
 
 class Flags(NamedTuple):
-    """The parsed command line: option values by key, control flags by flag name."""
+    """The parsed command line: option values by key, control flags by flag name.
+
+    ``help`` is the help that was requested, "" for none.
+    """
 
     values: dict[str, Value]
     control: dict[str, Value]
-    help: bool
+    help: Literal["", "common", "all"]
 
 
 def parse_flags(arguments: Sequence[str]) -> Flags:
     """Parse the command line; raises `UsageError` with all its problems.
 
     Flags are ``--name=value`` or ``--name value``; a boolean flag never consumes the
-    next argument. ``--`` and a help flag end the parsing. Positional arguments are
-    ignored.
+    next argument, so a ``true`` after it is redundant. A help flag ends the parsing.
+    Positional arguments are problems: oauth2-proxy ignores them, so a misspelled
+    command or a flag without its dashes would start a server.
     """
     values: dict[str, Value] = {}
     control: dict[str, Value] = {}
     problems: list[str] = []
-    wants_help = False
+    requested: Literal["", "common", "all"] = ""
+    previous = ""  # the last flag, if it was a switch without "=value"
     rest = iter(arguments)
     for argument in rest:
-        if argument == "--":
+        if argument == "--help-all":
+            requested = "all"
             break
         if argument == "--help" or argument.startswith("-h"):
-            wants_help = True
+            requested = "common"
             break
-        if argument.startswith("-") and argument != "-":
+        if argument == "--":
+            problems += [_unexpected("--") for following in rest if following]
+        elif argument.startswith("-") and argument != "-":
             _parse_flag(argument, rest, values, control, problems)
+            previous = argument if _is_switch(argument) else ""
+        elif argument and not (previous and argument == "true"):
+            problems.append(_unexpected(previous, argument))
     if problems:
         raise UsageError(tuple(problems))
-    return Flags(values, control, wants_help)
+    if control.get("help-all"):
+        requested = "all"
+    return Flags(values, control, requested)
+
+
+def requests_help(arguments: Sequence[str]) -> bool:
+    """Return whether the *arguments* of a command request its help."""
+    return any(argument in ("-h", "--help") for argument in arguments)
+
+
+def _is_switch(argument: str) -> bool:
+    name = argument.removeprefix("--")
+    option = next(iter(BY_FLAG.get(name, ())), None) or CONTROL_BY_FLAG.get(name)
+    return option is not None and option.kind == "bool"
+
+
+def _unexpected(previous: str, argument: str = "") -> str:
+    """Return the problem of a positional argument, which may be a secret."""
+    if argument == "false":
+        return f"{previous} false: write {previous}=false"
+    where = f" after {previous}" if previous else ""
+    return f"got an argument that is neither a flag nor a command{where}"
 
 
 def _parse_flag(
