@@ -42,6 +42,7 @@ EventKind: TypeAlias = Literal[
     "refresh_failed",
     "refresh_not_shared",
     "refreshed",
+    "roles_missing",
     "session_ended",
     "token_refused",
     "upstream_failed",

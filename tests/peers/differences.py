@@ -358,6 +358,13 @@ DIFFERENCES: tuple[Difference, ...] = (
         proof="server/config/test_load.py::test_cookie_domains_of_oauth2_proxy_accepted",
     ),
     Difference(
+        "`keycloak-oidc`: roles that only the ID token has count too",
+        "lightweight access tokens contain no roles",
+        "not available",
+        proof="core/login/test_claims.py::"
+        "test_roles_of_access_token_completed_by_those_of_id_token",
+    ),
+    Difference(
         "groups named `role:…` are dropped for `keycloak-oidc`",
         "they would count as roles",
         SECURITY,

@@ -206,17 +206,18 @@ def _user(name: str, groups: list[str], roles: Sequence[str]) -> dict[str, Any]:
 
 
 def _clients() -> list[dict[str, Any]]:
-    mapper = _audience_mapper(CLIENT_ID)
+    mapper = audience_mapper(CLIENT_ID)
     return [
-        _client(CLIENT_ID, mapper),
-        _client(NO_MAPPER),
-        _client(WRONG_AUDIENCE, _hardcoded_audience("account")),
-        {**_client(CONSENT, _audience_mapper(CONSENT)), "consentRequired": True},
-        _client(OPTIONAL_GROUPS, _audience_mapper(OPTIONAL_GROUPS)),
+        client_settings(CLIENT_ID, mapper),
+        client_settings(NO_MAPPER),
+        client_settings(WRONG_AUDIENCE, _hardcoded_audience("account")),
+        {**client_settings(CONSENT, audience_mapper(CONSENT)), "consentRequired": True},
+        client_settings(OPTIONAL_GROUPS, audience_mapper(OPTIONAL_GROUPS)),
     ]
 
 
-def _client(client_id: str, *mappers: dict[str, Any]) -> dict[str, Any]:
+def client_settings(client_id: str, *mappers: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a confidential client with protocol *mappers*."""
     return {
         "clientId": client_id,
         "secret": CLIENT_SECRET,
@@ -230,7 +231,7 @@ def _client(client_id: str, *mappers: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _audience_mapper(client_id: str) -> dict[str, Any]:
+def audience_mapper(client_id: str) -> dict[str, Any]:
     """Return the mapper that adds the client to the audience, besides "account"."""
     return {
         "name": f"aud-mapper-{client_id}",

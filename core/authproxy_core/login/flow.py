@@ -15,8 +15,10 @@ from ..pages import challenge
 from ..pages.outcomes import as_challenge, with_headers
 from ..pages.pages import NO_CACHE
 from ..providers.base import Provider
+from ..providers.missing_groups import explain_missing_groups
 from ..request.forms import parse_form
 from ..request.original import OriginalRequest
+from ..session import Session
 from ..sessions.session_cache import SessionEntry
 from .context import Context, redirect
 from .failures import (
@@ -415,8 +417,10 @@ def _redeem(
     )
     reason = context.denial_reason(session)
     if reason:
-        event = Event("login_denied", session.name, reason, _denial_detail(reason))
+        detail = _denial_detail(provider, session, reason)
+        event = Event("login_denied", session.name, reason, detail)
         return access_denied_page(context, request, event, cleared)
+    context.notices.logged_in(provider, session)
     before = context.sessions.lookup(request.headers)
     created = yield from context.sessions.create(
         session, request.headers, host=original.host
@@ -431,10 +435,12 @@ def _redeem(
     return redirect(rd, (*cleared, *cookies), (event,), session.name)
 
 
-def _denial_detail(reason: str) -> str:
+def _denial_detail(provider: Provider, session: Session, reason: str) -> str:
     if reason == "email":
         return "the email address is not allowed (email_domains)"
-    return "the user has none of the allowed groups (allowed_groups, allowed_roles)"
+    cause = explain_missing_groups(provider, session)
+    text = "the user has none of the allowed groups (allowed_groups, allowed_roles)"
+    return f"{text}: {cause}" if cause else text
 
 
 def deny(context: Context, request: Request, event: Event, headers: Headers) -> Respond:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..messages import Event, Request
+from ..providers.base import Provider
 from ..request.original import OriginalRequest, TrustedProxies, host_name
+from ..session import Session
 from ..settings.root import Settings
 
 MAX_REPORTED = 100  # URLs and peers; hosts and addresses are chosen by clients
@@ -18,7 +20,7 @@ FORWARDED = (b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-uri")
 
 
 class LoginNotices:
-    """Reports the callback URLs of logins, and fields of untrusted peers."""
+    """Reports callback URLs, fields of untrusted peers, and sessions without roles."""
 
     def __init__(
         self,
@@ -46,6 +48,13 @@ class LoginNotices:
                 "to trusted_proxy_ips if it is your gateway"
             )
             self._on_event(Event("peer_untrusted", detail=detail))
+
+    def logged_in(self, provider: Provider, session: Session) -> None:
+        """Report once why the sessions of *provider* have no roles, if so."""
+        text = provider.missing_roles(session)
+        if text and self._is_first("roles", provider.id):
+            detail = f"session of {provider.id} without roles: {text}"
+            self._on_event(Event("roles_missing", reason=provider.id, detail=detail))
 
     def _is_first(self, kind: str, text: str) -> bool:
         key = (kind, text)

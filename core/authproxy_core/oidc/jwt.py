@@ -361,7 +361,7 @@ def _audience_hint(expected: ExpectedClaims) -> str:
         "add an audience mapper in Keycloak: Clients -> "
         f"{client} -> Client scopes -> {client}-dedicated -> Configure a new mapper -> "
         f"Audience; Included Client Audience: {client}; Add to ID token: On; Add to "
-        "access token: On"
+        "access token: On (lightweight access tokens: Add to lightweight access token: On)"
     )
 
 

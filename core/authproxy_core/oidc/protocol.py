@@ -314,8 +314,9 @@ def userinfo_request(endpoint: str, access_token: str) -> Fetch:
 
 
 USERINFO_HINT = (
-    "if the ID token has all claims, set skip_claims_from_profile_url; else allow the "
-    "client's access tokens at the userinfo endpoint"
+    "if the ID token has all claims that you need, set skip_claims_from_profile_url; "
+    "Keycloak's lightweight access tokens do not work there: for the mappers of these "
+    "claims, Add to ID token: On"
 )
 
 

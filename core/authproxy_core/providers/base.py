@@ -7,8 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..effects import Fetch, Flow
-from ..encoding import header_text
+from ..effects import Flow
 from ..errors import KeysUnavailableError, ProviderError, TokenError
 from ..identity.claims import (
     claim_bool,
@@ -19,7 +18,7 @@ from ..identity.claims import (
     non_null_claims,
     serializable_claims,
 )
-from ..messages import Headers, Response
+from ..messages import Response
 from ..oidc.jwt import (
     ExpectedClaims,
     check_id_token,
@@ -49,7 +48,6 @@ from .api import (
     email_missing_error,
     email_of,
     email_unverified_error,
-    status_error,
     unique_strings,
 )
 from .authorization import LoginParameters, build_scope, code_challenge
@@ -348,11 +346,16 @@ class Provider(TokenClient):
         if self._checks_email_verified:
             needed.add("email_verified")
         endpoint = self._require_metadata().userinfo_endpoint
-        missing = any(find_claim(claims, name) is None for name in needed)
+        missing = sorted(one for one in needed if find_claim(claims, one) is None)
         if not missing or not endpoint or self.settings.skip_claims_from_profile_url:
             return claims
         response = yield from userinfo_request(endpoint, session.access_token)
-        info = yield from self.read_userinfo(response, session, claims["sub"])
+        try:
+            info = yield from self.read_userinfo(response, session, claims["sub"])
+        except ProviderError as error:
+            if error.reason == "userinfo_failed":
+                error.hint = f"the ID token lacks {', '.join(missing)}; {error.hint}"
+            raise
         return {**info, **non_null_claims(claims)}
 
     def read_userinfo(
@@ -435,29 +438,6 @@ class Provider(TokenClient):
         """Return the ``sub`` that refreshed ID tokens of *session* must have."""
         return session.user
 
-    def _validate_access_token(self, session: Session) -> Flow[None]:
-        """Check the access token with ``validate_url``, if there is one.
-
-        Raises `TokenError` if the provider rejects the token, and `ProviderError` if
-        the provider fails or throttles the request.
-        """
-        url = self.settings.validate_url or self.kind.validate_url
-        if not url:
-            return
-        headers = self.api_headers(session)
-        if self.kind.token_in_query:
-            headers = self.kind.api_headers
-            url = with_query(url, [("access_token", session.access_token)])
-        response = yield from Fetch("GET", url, headers, purpose="validate")
-        if response.status != 200:
-            raise status_error(response, "validate_url", "validate")
-
-    def api_headers(self, session: Session) -> Headers:
-        """Return the header fields of an API request with the access token."""
-        token = header_text(session.access_token)
-        scheme = self.kind.token_scheme
-        return (*self.kind.api_headers, (b"authorization", scheme + b" " + token))
-
     # -- authorization
 
     def allowed_groups(self) -> tuple[str, ...]:
@@ -465,6 +445,10 @@ class Provider(TokenClient):
         is_keycloak = self.settings.type == "keycloak"
         groups = self.settings.keycloak_groups if is_keycloak else ()
         return groups or self.settings.allowed_groups
+
+    def missing_roles(self, session: Session) -> str:
+        """Return why *session* has no roles, for the log; "" if it should have none."""
+        return ""
 
     def is_authorized(self, session: Session) -> bool:
         """Return whether the session has an allowed group, or none are configured."""

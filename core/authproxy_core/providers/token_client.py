@@ -1,4 +1,4 @@
-"""Client of a provider's token endpoint (RFC 6749 §3.2)."""
+"""Client of a provider's token endpoint (RFC 6749 §3.2) and of ``validate_url``."""
 
 from __future__ import annotations
 
@@ -7,17 +7,27 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from ..effects import Fetch, Flow
+from ..encoding import header_text
 from ..errors import ProviderError
-from ..oidc.protocol import Metadata, Tokens, parse_tokens, token_request
+from ..messages import Headers
+from ..oidc.protocol import (
+    Metadata,
+    Tokens,
+    parse_tokens,
+    token_request,
+    with_query,
+)
 from ..oidc.provider_errors import redirect_uri_hint
+from ..session import Session
 from ..settings.provider_types import PROVIDER_TYPES
 from ..settings.root import ProviderSettings
+from .api import status_error
 
 SECRET_NAMES = frozenset({"code", "code_verifier", "refresh_token"})
 
 
 class TokenClient:
-    """Sends token requests; ``metadata`` is None until it is discovered."""
+    """Sends token and validation requests; ``metadata`` is None until it is discovered."""
 
     metadata: Metadata | None
 
@@ -100,3 +110,28 @@ class TokenClient:
             client_secret=self.settings.client_secret.value,
             in_body=in_body,
         )
+
+    # -- validation
+
+    def _validate_access_token(self, session: Session) -> Flow[None]:
+        """Check the access token with ``validate_url``, if there is one.
+
+        Raises `TokenError` if the provider rejects the token, and `ProviderError` if
+        the provider fails or throttles the request.
+        """
+        url = self.settings.validate_url or self.kind.validate_url
+        if not url:
+            return
+        headers = self.api_headers(session)
+        if self.kind.token_in_query:
+            headers = self.kind.api_headers
+            url = with_query(url, [("access_token", session.access_token)])
+        response = yield from Fetch("GET", url, headers, purpose="validate")
+        if response.status != 200:
+            raise status_error(response, "validate_url", "validate")
+
+    def api_headers(self, session: Session) -> Headers:
+        """Return the header fields of an API request with the access token."""
+        token = header_text(session.access_token)
+        scheme = self.kind.token_scheme
+        return (*self.kind.api_headers, (b"authorization", scheme + b" " + token))

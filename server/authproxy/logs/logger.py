@@ -36,7 +36,7 @@ AUTH_STATUS: Mapping[EventKind, AuthStatus] = {
 }
 STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 INFO_EVENTS: frozenset[EventKind] = frozenset(
-    {"keys_withdrawn", "login_started", "provider_ready", "refreshed"}
+    {"keys_withdrawn", "login_started", "provider_ready", "refreshed", "roles_missing"}
 )
 
 

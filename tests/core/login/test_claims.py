@@ -207,3 +207,106 @@ def test_ck29_session_too_large_for_cookies_shows_error_page() -> None:
     assert response.status == 500
     assert event_reasons(response) == ["session_too_large"]
     assert "session_cookie_max_parts" in response.events[0].detail
+
+
+# -- Keycloak's roles
+
+
+def roles(harness: Harness) -> list[str]:
+    """Return the roles of the session."""
+    groups = header(harness.get("/oauth2/auth"), b"x-auth-request-groups").decode()
+    return [one for one in groups.split(",") if one.startswith("role:")]
+
+
+def keycloak_harness(
+    access: dict[str, Any], identity: dict[str, Any], **changes: Any
+) -> Harness:
+    """Return a harness whose tokens have other role claims; None removes one."""
+    harness = Harness(settings(**changes))
+    none = {"realm_access": None, "resource_access": None}
+    harness.config.access_token_claims.update(none | access)
+    harness.config.id_token_claims.update(none | identity)
+    return harness
+
+
+REALM_ROLES = {"realm_access": {"roles": ["a"]}}
+CLIENT_ROLES = {"resource_access": {"app": {"roles": ["b"]}}}
+
+
+@pytest.mark.parametrize(
+    ("access", "identity", "expected"),
+    [
+        ({}, REALM_ROLES | CLIENT_ROLES, ["role:a", "role:app:b"]),
+        (REALM_ROLES, CLIENT_ROLES, ["role:a", "role:app:b"]),
+        (CLIENT_ROLES, REALM_ROLES, ["role:a", "role:app:b"]),
+        (REALM_ROLES, {"realm_access": {"roles": ["old"]}}, ["role:a"]),
+        (
+            CLIENT_ROLES,
+            {"resource_access": {"app": {"roles": ["old"]}, "x": {"roles": ["y"]}}},
+            ["role:app:b", "role:x:y"],
+        ),
+        ({"realm_access": {"roles": []}}, REALM_ROLES, []),
+        ({}, {"resource_access": ["app"]}, []),
+        ({}, {}, []),
+    ],
+)
+def test_roles_of_access_token_completed_by_those_of_id_token(
+    access: dict[str, Any], identity: dict[str, Any], expected: list[str]
+) -> None:
+    harness = keycloak_harness(access, identity)
+    assert harness.log_in().status == 302
+    assert roles(harness) == expected
+
+
+def test_roles_withdrawn_in_access_token_end_at_refresh_without_id_token() -> None:
+    harness = keycloak_harness(REALM_ROLES, REALM_ROLES, cookie={"refresh": 60.0})
+    harness.log_in()
+    assert roles(harness) == ["role:a"]
+    harness.config.id_token_on_refresh = False
+    harness.config.access_token_claims["realm_access"] = {"roles": []}
+    harness.clock.now += 61
+    assert roles(harness) == []
+
+
+def test_roles_missing_in_both_tokens_reported_once() -> None:
+    harness = keycloak_harness({}, {})
+    for _ in range(3):
+        assert harness.log_in().status == 302
+        harness.clock.now += 60
+    [event] = [one for one in harness.events if one.kind == "roles_missing"]
+    assert "lightweight" in event.detail
+    harness = Harness()
+    harness.log_in()
+    assert not [one for one in harness.events if one.kind == "roles_missing"]
+
+
+@pytest.mark.parametrize(
+    ("skips", "groups", "cause"),
+    [
+        (True, None, "skip_claims_from_profile_url skips userinfo"),
+        (False, None, "neither the ID token nor userinfo has the claim 'groups'"),
+        (False, [], "lightweight"),
+        (False, ["staff"], "lightweight"),
+    ],
+)
+def test_denied_login_explains_missing_groups_and_roles(
+    skips: bool, groups: Any, cause: str
+) -> None:
+    provider = {
+        "allowed_groups": ("role:admin",),
+        "skip_claims_from_profile_url": skips,
+    }
+    harness = keycloak_harness({}, {"groups": groups}, provider=provider)
+    harness.config.userinfo_claims["groups"] = groups
+    response = harness.log_in()
+    assert response.status == 403
+    [event] = response.events
+    assert event.reason == "groups"
+    assert cause in event.detail
+    assert "realm roles and client roles" in event.detail
+
+
+def test_denied_login_with_all_claims_has_no_explanation() -> None:
+    harness = Harness(settings(provider={"allowed_groups": ("other",)}))
+    [event] = harness.log_in().events
+    assert event.detail.endswith("(allowed_groups, allowed_roles)")
