@@ -162,10 +162,13 @@ def start_proxy(
     upstream: str = "file:///dev/null",
     extra: str = "",
     workers: int = 0,
+    *,
+    tls: bool = False,
 ) -> tuple[int, Process]:
     """Start authproxy or oauth2-proxy with the same configuration and *extra* TOML.
 
-    *workers* applies to authproxy; 0 is its default.
+    *workers* applies to authproxy; 0 is its default. With *tls* the port is that of
+    ``https_address``; *extra* has the certificate.
     """
     if workers and name == "authproxy":
         extra += f"workers = {workers}\n"
@@ -182,15 +185,17 @@ def start_proxy(
             "OAUTH2_PROXY_CLIENT_SECRET": "demo-client-secret",
             "OAUTH2_PROXY_COOKIE_SECRET": sessions.SECRET.value.decode(),
             "OAUTH2_PROXY_OIDC_ISSUER_URL": issuer,
-            "OAUTH2_PROXY_HTTP_ADDRESS": f"{LOOPBACK}:{port}",
+            f"OAUTH2_PROXY_HTTP{'S' * tls}_ADDRESS": f"{LOOPBACK}:{port}",
             "PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'server'}",
         },
     )
     stack.callback(process.stop)
 
+    scheme = "https" if tls else "http"
+
     def ready() -> bool:
         with contextlib.suppress(OSError):
-            return Client().get(f"http://{LOOPBACK}:{port}/ready").status == 200
+            return Client().get(f"{scheme}://{LOOPBACK}:{port}/ready").status == 200
         return False
 
     process.wait_until(ready, 30.0)
