@@ -18,6 +18,7 @@ from h2.events import (
     TrailersReceived,
 )
 
+from authproxy.http.h2_protocol import GoawayStateMachine
 from support.certificates import Certificate
 from support.ports import LOOPBACK
 
@@ -40,22 +41,23 @@ class Answer:
 class H2Client:
     """One connection; without *strict* it sends headers that the library rejects.
 
-    *opening* is sent before the TLS handshake.
+    *opening* is sent before the TLS handshake. Without a *certificate* there is no TLS.
     """
 
     def __init__(
         self,
         port: int,
-        certificate: Certificate,
+        certificate: Certificate | None = None,
         *,
         strict: bool = True,
         opening: bytes = b"",
     ) -> None:
-        context = ssl.create_default_context(cafile=certificate.cert_file)
-        context.set_alpn_protocols(["h2"])
-        plain = socket.create_connection((LOOPBACK, port), timeout=DEADLINE)
-        plain.sendall(opening)
-        self.socket = context.wrap_socket(plain, server_hostname=LOOPBACK)
+        self.socket = socket.create_connection((LOOPBACK, port), timeout=DEADLINE)
+        self.socket.sendall(opening)
+        if certificate is not None:
+            context = ssl.create_default_context(cafile=certificate.cert_file)
+            context.set_alpn_protocols(["h2"])
+            self.socket = context.wrap_socket(self.socket, server_hostname=LOOPBACK)
         self.connection = H2Connection(
             H2Configuration(
                 header_encoding="latin-1",
@@ -63,8 +65,10 @@ class H2Client:
                 normalize_outbound_headers=strict,
             )
         )
+        self.connection.state_machine = GoawayStateMachine()  # finishes open streams
         self.answers: dict[int, Answer] = {}
         self.goaway: int | None = None
+        self.last_stream: int | None = None  # that GOAWAY names
         self.closed = False
         self.acknowledges = True
         self.connection.initiate_connection()
@@ -150,6 +154,7 @@ class H2Client:
                     self.answers[event.stream_id].reset = int(event.error_code)
                 case ConnectionTerminated():
                     self.goaway = int(event.error_code or 0)
+                    self.last_stream = event.last_stream_id
         self.flush()
 
     def answer(self, number: int) -> Answer:

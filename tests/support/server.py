@@ -17,6 +17,7 @@ from typing import Any
 import uvloop
 
 from authproxy.downstream.h1_connection import Connection
+from authproxy.downstream.h2_connection import H2Connection
 from authproxy.logs.logger import Logs
 from authproxy.logs.writer import LogWriter
 from authproxy.loop.clock import Clock
@@ -72,10 +73,20 @@ class Application:
 
 
 class Server:
-    """Connections, performer and forwarder on a uvloop in a thread."""
+    """Connections, performer and forwarder on a uvloop in a thread.
 
-    def __init__(self, handler: Handler = hello, limits: Limits | None = None) -> None:
+    With *http2*, clients start with HTTP/2, without TLS.
+    """
+
+    def __init__(
+        self,
+        handler: Handler = hello,
+        limits: Limits | None = None,
+        *,
+        http2: bool = False,
+    ) -> None:
         self.application = Application(handler)
+        self._protocol = H2Connection if http2 else Connection
         self.limits = limits or Limits()
         self.port = 0
         self.context: WorkerContext
@@ -138,7 +149,7 @@ class Server:
             "x-request-id",
         )
         server = await self._loop.create_server(
-            lambda: Connection(self.context), LOOPBACK, 0
+            lambda: self._protocol(self.context), LOOPBACK, 0
         )
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()

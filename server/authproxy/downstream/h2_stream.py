@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable
 from time import monotonic
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from authproxy_core.errors import ClientGone
 from authproxy_core.messages import (
@@ -21,58 +20,55 @@ from authproxy_core.messages import (
 
 from ..contract import Application
 from ..http import response_encoder
-from ..http.h2_request_head import CONNECTION_FIELDS
+from ..http.body_decoders import MAX_READ_BYTES
 from ..http.request_head import RequestHead
+from ..http.simple_response import SimpleResponse
+from ..http.trailers import forwardable_trailers
+from ..http2 import hpack_encoder
+from ..http2.streams import Stream
 from ..logs.formatter import RequestRecord
 from ..net.tunnel import Tunnel, UpgradedConnection
 from ..serve.body_reader import read_body
 from ..serve.worker_context import WorkerContext
+from .h1_exchange import ClientDisconnect
+
+SMALL_BYTES = 4096  # smaller parts of a body are joined when they are received
+MAX_JOINED_BYTES = 64 << 10
 
 
 class FrameSender(Protocol):
-    """The connection as its streams use it; *number* is the stream identifier."""
+    """The connection as its exchanges use it."""
 
     worker: WorkerContext
     client: str
 
-    def send_head(
-        self, number: int, status: int, fields: Sequence[Header], *, ends: bool = False
-    ) -> None:
-        """Send a response head; dropped if the stream is closed."""
+    def encode_response_head(self, respond: Respond) -> bytes:
+        """Return the header block of a complete response; raises ValueError."""
 
-    def send_data(self, number: int, data: bytes, *, ends: bool) -> None:
-        """Send body data that fits into the window."""
+    def send_head(self, stream: OpenStream, block: bytes, *, ends: bool) -> None:
+        """Send a head or trailers."""
 
-    def send_end(self, number: int, trailers: Sequence[Header]) -> None:
-        """End the response body, with or without trailers."""
+    def send_data(self, stream: OpenStream, data: bytes, *, ends: bool) -> None:
+        """Send body data; the rest that can't be sent yet stays in the stream."""
 
-    def window(self, number: int) -> int:
-        """Return the number of bytes that the client accepts on the stream."""
-
-    async def wait_for_window(self, number: int) -> int:
-        """Return the bytes that may be sent, once there are any; 0 after a disconnect.
-
-        Raises TimeoutError if the client accepts nothing for the write timeout.
-        """
-
-    def acknowledge(self, number: int, count: int) -> None:
+    def acknowledge(self, stream: OpenStream, count: int) -> None:
         """Extend the window by *count* bytes, which have been taken."""
 
-    def reset(self, number: int) -> None:
+    def abort_stream(self, stream: OpenStream) -> None:
         """Reset a stream whose response can't be completed."""
 
     def release(self, exchange: StreamExchange) -> None:
-        """Remove a stream whose response is complete or was aborted."""
+        """Count a request that is served; its response may still be unsent."""
 
 
 class StreamBody:
-    """The request body of a stream; implements `contract.Body`.
+    """The request body of a stream; implements `contract.BufferedBody`.
 
     The window is extended when bytes are taken, not when they are received, so the
     client can't send more than fits into it (flow control, RFC 9113 §5.2).
     """
 
-    def __init__(self, connection: FrameSender, number: int, head: RequestHead) -> None:
+    def __init__(self, exchange: StreamExchange, head: RequestHead) -> None:
         self.length = head.length
         self.incomplete = False  # the rest of it can't be received
         self.malformed = False
@@ -80,45 +76,76 @@ class StreamBody:
         self.response_started = False  # too late for "100 Continue"
         self.ended = head.length == 0  # the client has sent all of it
         self._owes_continue = head.expects_continue
-        self._connection = connection
-        self._number = number
-        self._chunks: deque[tuple[bytes, int]] = deque()  # data, bytes of the window
-        self._timeout = connection.worker.limits.head_timeout
+        self._exchange = exchange
+        self._parts: list[bytes | bytearray] = []  # received and not taken
+        self._counted = 0  # their bytes of the window
+        self._timeout = exchange.worker.limits.head_timeout
         self._waiter: asyncio.Future[None] | None = None
 
-    @property
-    def _done(self) -> bool:
-        """Return whether all of it has been taken."""
-        return self.ended and not self._chunks
-
     def decode_buffered(self) -> None:
-        """Do nothing: the `h2` library has already checked the frames."""
+        """Do nothing: the frames have already been checked."""
+
+    @property
+    def is_buffered(self) -> bool:
+        """Return whether the whole body has been received and is small."""
+        return self.ended and self._counted <= MAX_READ_BYTES
+
+    def take_all(self) -> bytes:
+        """Return the whole body, which must be buffered."""
+        return self._take()
+
+    @property
+    def is_awaited(self) -> bool:
+        """Return whether the request waits for more of the body."""
+        return self._waiter is not None
 
     def feed(self, data: bytes, counted: int) -> None:
         """Queue received data that used *counted* bytes of the window."""
-        self._chunks.append((data, counted))
+        self._counted += counted
+        parts = self._parts
+        if len(data) >= SMALL_BYTES:
+            parts.append(data)
+        elif (
+            parts
+            and isinstance(parts[-1], bytearray)
+            and len(parts[-1]) < MAX_JOINED_BYTES
+        ):
+            parts[-1] += data
+        else:
+            parts.append(bytearray(data))
         self._wake()
 
-    def end(self) -> None:
+    def end(self, trailers: Iterable[Header]) -> None:
         """Mark the body as complete."""
+        self.trailers = forwardable_trailers(trailers)
         self.ended = True
         self._wake()
 
     def abort(self) -> None:
         """Mark the body as incomplete: no more of it will be received."""
-        self.incomplete = True
+        self.incomplete = not self.ended
         self._wake()
 
     def discard(self) -> None:
         """Discard the queued data and extend the window by its size."""
-        while self._chunks:
-            self._connection.acknowledge(self._number, self._chunks.popleft()[1])
+        self._parts.clear()
+        self._acknowledge()
+
+    def _take(self) -> bytes:
+        """Return all queued data and extend the window by its size."""
+        data = b"".join(self._parts)
+        self.discard()
+        return data
+
+    def _acknowledge(self) -> None:
+        counted, self._counted = self._counted, 0
+        if counted:
+            self._exchange.acknowledge(counted)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while not self._done:
-            if self._chunks:
-                data, counted = self._chunks.popleft()
-                self._connection.acknowledge(self._number, counted)
+        while self._parts or not self.ended:
+            if self._parts:
+                data = self._take()
                 if data:
                     yield data
             else:
@@ -131,7 +158,7 @@ class StreamBody:
             raise ClientGone("client disconnected during the request body")
         if self._owes_continue:
             self._owes_continue = False
-            self._connection.send_head(self._number, 100, ())
+            self._exchange.send_continue()
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(self._timeout or None):
@@ -158,16 +185,20 @@ class StreamBody:
         """Put the whole body back; the window was extended when it was read."""
         self.length = len(data)
         if data:
-            self._chunks.appendleft((data, 0))
+            self._parts.insert(0, data)
 
 
 class StreamExchange:
-    """A request and its response; implements `contract.ExchangeProtocol`."""
+    """A request and its response; implements `contract.FastPathExchange`.
+
+    The connection sets ``stream`` before anything else is called.
+    """
+
+    stream: OpenStream
 
     def __init__(
         self,
         connection: FrameSender,
-        number: int,
         head: RequestHead,
         request: Request,
         application: Application,
@@ -177,56 +208,102 @@ class StreamExchange:
         self.head = head
         self.request = request
         self.application = application
-        self.body = StreamBody(connection, number, head)
+        self.body = StreamBody(self, head)
         self.started = False
         self.finished = False
-        self.disconnected = asyncio.Event()
-        self.number = number
+        self.disconnected = ClientDisconnect()
         self.forwarded_at = 0.0
         self._connection = connection
         self._request_started = request_started  # monotonic seconds
+        self._open = True  # more of the response may be sent
         self._status = 0
         self._size = 0
         self._remaining: int | None = 0  # bytes of the response body, None if unknown
-        self._open = True  # END_STREAM has not been sent
         self._upstream_seconds: float | None = None
+        self._failure = ""  # why the client does not get the response
+        self._trailers: Headers | None = None  # to send after the unsent data
+        self._sent_waiter: asyncio.Future[None] | None = None
         self.worker.metrics.request_started()
 
     # Called by the connection.
 
-    def reset(self) -> None:
-        """Handle a canceled stream or a closed connection."""
-        self._open = False
-        self.disconnected.set()
+    def on_sent(self) -> None:
+        """Continue: no data is unsent."""
+        trailers, self._trailers = self._trailers, None
+        if trailers is not None:
+            self._send_trailers(trailers)
+        self._wake()
+
+    def reset(self, reason: str = "client disconnected") -> None:
+        """End the response: the stream is closed."""
+        self._failure, self._open = reason, False
         self.body.abort()
+        self.body.discard()
+        self._wake()
+        self.disconnected.set()
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Return whether the client has to send or to read something."""
+        return self.body.is_awaited or bool(self.stream.unsent)
+
+    def _wake(self) -> None:
+        if self._sent_waiter is not None and not self._sent_waiter.done():
+            self._sent_waiter.set_result(None)
+
+    # Called by the body.
+
+    def acknowledge(self, count: int) -> None:
+        """Extend the window by *count* bytes, which have been taken."""
+        self._connection.acknowledge(self.stream, count)
+
+    def send_continue(self) -> None:
+        """Ask for the body of a request with "Expect: 100-continue"."""
+        if self._open:
+            block = hpack_encoder.encode_status(100)
+            self._connection.send_head(self.stream, block, ends=False)
 
     # Streamed responses.
 
     async def send_informational(self, status: int, headers: Headers) -> None:
-        """Send a 1xx response, except 101 (RFC 9113 §8.1)."""
-        if not self.started and self._open and status != 101:
-            self._connection.send_head(self.number, status, _encode_fields(headers))
+        """Send a 1xx response."""
+        if self._open and not self.started:
+            fields = hpack_encoder.encode_fields(headers)
+            block = hpack_encoder.encode_status(status) + fields
+            self._connection.send_head(self.stream, block, ends=False)
 
     async def start(self, status: int, headers: Headers, *, length: int | None) -> None:
         """Send the final head; *length* is the body size in bytes, None if unknown."""
-        with_body = response_encoder.has_body(status) and self.head.method != b"HEAD"
-        self._remaining = length if with_body else 0
-        fields = _encode_fields(headers)
-        if length is not None and response_encoder.has_body(status):
-            fields.append((b"content-length", b"%d" % length))
         self._check_open()
+        may_have_body = response_encoder.has_body(status)
+        with_body = may_have_body and self.head.method != b"HEAD"
+        self._remaining = length if with_body else 0
+        fields = hpack_encoder.encode_fields(headers)
+        self._send_head(
+            status,
+            fields,
+            length if may_have_body else None,
+            has_date=any(name == b"date" for name, _ in headers),
+            ends=self._remaining == 0,
+        )
+
+    def _send_head(
+        self,
+        status: int,
+        fields: bytes,
+        length: int | None,
+        *,
+        has_date: bool,
+        ends: bool,
+    ) -> None:
         if self.forwarded_at:
             self._upstream_seconds = monotonic() - self.forwarded_at
-        self._send_head(status, fields, ends=self._remaining == 0)
-
-    def _send_head(self, status: int, fields: list[Header], *, ends: bool) -> None:
-        if not any(name == b"date" for name, _ in fields):
-            fields.append((b"date", self.worker.clock.date[6:-2]))
-        self._connection.send_head(self.number, status, fields, ends=ends)
         self.started = self.body.response_started = True
         self._status = status
-        if ends:
-            self._open = False
+        date = b"" if has_date else self.worker.clock.date
+        block = hpack_encoder.encode_head(status, fields, length, date)
+        self._open = not ends
+        self._connection.send_head(self.stream, block, ends=ends)
 
     async def write(self, data: bytes) -> None:
         """Send bytes of the body; raises `ClientGone`."""
@@ -244,21 +321,19 @@ class StreamExchange:
                 b"te", b""
             )
         self._size += len(data)
-        await self._send(data, ends=ends)
+        self._send_data(data, ends=ends)
+        while self.stream.unsent:
+            self._sent_waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._sent_waiter
+            finally:
+                self._sent_waiter = None
+        if self._failure:
+            raise ClientGone(self._failure)
 
-    async def _send(self, data: bytes, *, ends: bool) -> None:
-        try:
-            while data:
-                window = await self._connection.wait_for_window(self.number)
-                self._check_open()
-                chunk, data = data[:window], data[window:]
-                last = ends and not data
-                self._connection.send_data(self.number, chunk, ends=last)
-                if last:
-                    self._open = False
-        except TimeoutError:
-            self.abort()
-            raise ClientGone("client does not read the response") from None
+    def _send_data(self, data: bytes, *, ends: bool) -> None:
+        self._open = not ends
+        self._connection.send_data(self.stream, data, ends=ends)
 
     def switch_protocols(self, headers: Headers) -> UpgradedConnection:
         """Raise `ClientGone`: HTTP/2 has no Upgrade (RFC 9113 §8.6)."""
@@ -273,56 +348,101 @@ class StreamExchange:
             self.abort()
             return
         if self._open:
-            self._connection.send_end(self.number, _encode_fields(trailers))
-            self._open = False
+            self._send_trailers(trailers)
         self.finished = True
+
+    def _send_trailers(self, trailers: Headers) -> None:
+        """End the response body, with or without trailers (RFC 9113 §8.1)."""
+        block = hpack_encoder.encode_fields(trailers)
+        if block:
+            self._open = False
+            self._connection.send_head(self.stream, block, ends=True)
+        else:
+            self._send_data(b"", ends=True)
 
     def _check_open(self) -> None:
         if not self._open:
-            raise ClientGone("client disconnected")
+            raise ClientGone(self._failure or "response is complete")
 
     def abort(self) -> None:
         """Reset the stream: the client sees an incomplete response."""
+        was_open = self._open or bool(self.stream.unsent)
+        self._open = False
+        self._failure = self._failure or "response aborted"
         self.disconnected.set()
         self.body.abort()
-        if self._open:
-            self._open = False
-            self._connection.reset(self.number)
+        if was_open:
+            self._connection.abort_stream(self.stream)
+        self._wake()
 
     # Complete responses.
 
     def respond(self, respond: Respond, *, last: bool = False) -> None:
         """Send a complete response; *last* is ignored, other streams go on."""
         status, body = respond.status, respond.body
-        fields = _encode_fields(respond.headers)
-        if response_encoder.has_body(status):
-            fields.append((b"content-length", b"%d" % len(body)))
+        block = self._connection.encode_response_head(respond)
         if self.head.method == b"HEAD" or not response_encoder.has_body(status):
             body = b""
-        self._size = len(body)
+        self._size, self._status = len(body), status
+        self.started = self.finished = self.body.response_started = True
+        if self._open:
+            self._open = bool(body)
+            self._connection.send_head(self.stream, block, ends=not body)
+            if body:
+                self._send_data(body, ends=True)
+
+    def relay(
+        self,
+        status: int,
+        headers: Headers,
+        body: bytes,
+        *,
+        length: int | None,
+        trailers: Headers = (),
+    ) -> None:
+        """Send a complete upstream response; *length* is its Content-Length."""
+        fields = hpack_encoder.encode_fields(headers)
+        has_date = any(name == b"date" for name, _ in headers)
+        self._relay(status, fields, body, length, trailers, has_date=has_date)
+
+    def relay_simple(self, response: SimpleResponse, added: Headers) -> None:
+        """Send *response* with the reused fields *added* before its fields."""
+        fields = self.worker.hpack_fields.encoded(added)
+        fields += hpack_encoder.translate_fields(response.fields)
+        self._relay(
+            response.status,
+            fields,
+            response.body,
+            response.length,
+            (),
+            has_date=response.has_date,
+        )
+
+    def _relay(
+        self,
+        status: int,
+        fields: bytes,
+        body: bytes,
+        length: int | None,
+        trailers: Headers,
+        *,
+        has_date: bool,
+    ) -> None:
         self.finished = True
+        self._size = len(body)
         if not self._open:
-            self.started, self._status = True, status
+            self._status = status
             return
-        self._send_head(status, fields, ends=not body)
+        if not response_encoder.has_body(status):
+            length = None
+        ends = not body and not trailers
+        self._send_head(status, fields, length, has_date=has_date, ends=ends)
         if body:
-            self._send_body(body)
-
-    def _send_body(self, body: bytes) -> None:
-        """Send the whole body: immediately if it fits into the window, else by a task."""
-        if len(body) <= self._connection.window(self.number):
-            self._connection.send_data(self.number, body, ends=True)
-            self._open = False
-        else:
-            self.worker.spawn(self._send_large_body(body))
-
-    async def _send_large_body(self, body: bytes) -> None:
-        try:
-            await self._send(body, ends=True)
-        except ClientGone:
-            pass
-        finally:
-            self._connection.release(self)
+            if trailers:
+                self._trailers = trailers
+            self._send_data(body, ends=not trailers)
+        elif trailers:
+            self._send_trailers(trailers)
 
     # The end.
 
@@ -347,21 +467,8 @@ class StreamExchange:
         )
         if not self.finished:
             self.abort()
-        if not self._open:
-            self._connection.release(self)
+        self.body.discard()
+        self._connection.release(self)
 
 
-def _encode_fields(headers: Headers) -> list[Header]:
-    """Return the fields of a response without connection-specific ones.
-
-    The last check against response splitting, as in `response_encoder.encode_fields`;
-    raises ValueError.
-    """
-    for name, value in headers:
-        if b"\n" in value or b"\r" in value or b"\0" in value:
-            raise ValueError(f"control character in header field {name.decode()}")
-    return [
-        (name, value.strip(b" \t"))
-        for name, value in headers
-        if name not in CONNECTION_FIELDS
-    ]
+OpenStream: TypeAlias = Stream[StreamExchange]

@@ -16,3 +16,13 @@ LOWERCASE_NAME = re.compile(
 FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 # Longer numbers are rejected: parsers disagree on overflow.
 CONTENT_LENGTH = re.compile(rb"[0-9]{1,18}")
+# Connection-specific fields are not allowed in HTTP/2 (RFC 9113 §8.2.2).
+CONNECTION_FIELDS = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)

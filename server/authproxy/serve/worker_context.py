@@ -15,6 +15,7 @@ from ..contract import (
     EffectPerformer,
     Forwarder,
 )
+from ..http2 import hpack_encoder
 from ..logs.formatter import RequestRecord
 from ..logs.logger import Logs
 from ..loop.clock import Clock
@@ -57,6 +58,7 @@ class WorkerContext:
         self.stopping = False
         self.response_heads = ResponseHeadCache()
         self.field_cache = FieldCache()
+        self.hpack_fields = FieldCache(hpack_encoder.encode_fields)
         self.writes = WriteCoalescer()
         self.turns = FairQueue()
         self.on_connection_lost: Callable[[], None] = lambda: None
@@ -79,6 +81,7 @@ class WorkerContext:
         """Drop the encoded responses and fields of a replaced application."""
         self.response_heads = ResponseHeadCache()
         self.field_cache = FieldCache()
+        self.hpack_fields = FieldCache(hpack_encoder.encode_fields)
 
     def record_response(self, record: RequestRecord, events: tuple[Event, ...]) -> None:
         """Log and count a response and the events of its decision."""

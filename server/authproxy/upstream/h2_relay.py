@@ -11,8 +11,12 @@ from authproxy_core.identity.headers import HOP_BY_HOP
 from authproxy_core.messages import Forward, Header, Headers, header_values
 
 from ..contract import ExchangeProtocol
-from ..http.field_syntax import CONTENT_LENGTH, FIELD_VALUE, LOWERCASE_NAME
-from ..http.h2_request_head import CONNECTION_FIELDS
+from ..http.field_syntax import (
+    CONNECTION_FIELDS,
+    CONTENT_LENGTH,
+    FIELD_VALUE,
+    LOWERCASE_NAME,
+)
 from ..http.trailers import (
     FORBIDDEN_RESPONSE_PREFIXES,
     forwardable_trailers,

@@ -12,16 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from h2.connection import ConnectionState
 from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame
-from hypothesis import given
-from hypothesis import strategies as st
 
-from authproxy.http.h2_frame_meter import FrameMeter
-from authproxy.http.h2_request_head import build_request_head
-from authproxy.http.request_head import HeadError
-from authproxy.server_settings import Limits
 from support.certificates import Certificate, make_certificate
 from support.echo import EchoApp
 from support.h2_client import H2Client
@@ -167,10 +160,10 @@ def test_h2_slow_reader_blocks_only_its_stream(client: H2Client) -> None:
         ("no-slash", [], {}, 400),
         ("/a b", [], {}, 400),
         ("/a#b", [], {}, 400),
-        ("/", [("host", "other.example.com")], {}, 0),
+        ("/", [("host", "other.example.com")], {}, 400),
         ("/", [], {"authority": "a@b"}, 400),
         ("/", [("x", "a\x01b")], {}, 400),
-        ("/", [("x y", "1")], {}, 0),
+        ("/", [("x y", "1")], {}, 400),
         ("/", [("expect", "magic")], {}, 417),
         ("/", [("content-length", "0"), ("content-length", "0")], {}, 400),
         ("/", [], {"method": "TRACE"}, 405),
@@ -187,10 +180,10 @@ def test_h2_invalid_head_rejected(
     how: dict[str, str],
     status: int,
 ) -> None:
-    """As for HTTP/1.1; 0 means that the library closes the connection."""
+    """As for HTTP/1.1; other streams go on."""
     with H2Client(program.port, certificate, strict=False) as client:
         assert client.ask(path, *fields, **how).status == status
-        assert client.goaway == (None if status else ErrorCodes.PROTOCOL_ERROR)
+        assert client.ask().status == 200
 
 
 @pytest.mark.parametrize(
@@ -211,19 +204,15 @@ def test_h2_forbidden_field_rejected(
     """They are never forwarded (RFC 9113 §8.2)."""
     with H2Client(program.port, certificate, strict=False) as client:
         response = client.ask("/app", *crumbs(), field)
-        assert response.status in (0, 400)
+        assert response.status == 400
         assert b'"target"' not in response.body
 
 
-def test_h2_header_list_above_limit_closes(
-    program: Program, certificate: Certificate
-) -> None:
-    with H2Client(program.port, certificate) as client:
-        # HPACK: a repeated field has one byte, and 4 kB when it is decoded.
-        fields = [("x-bomb", "b" * 4000)] * 100
-        client.send("/ping", *fields)
-        client.until_closed()
-        assert client.goaway is not None
+def test_h2_header_list_above_limit_rejected(client: H2Client) -> None:
+    client.ask()  # the SETTINGS frame has been received
+    # HPACK: a repeated field has one byte, and 4 kB when it is decoded.
+    assert client.ask("/ping", *[("x-bomb", "b" * 4000)] * 100).status == 431
+    assert client.ask().status == 200
 
 
 @pytest.mark.parametrize("kind", ["reset", "ping", "settings", "empty"])
@@ -256,21 +245,22 @@ def test_h2_flood_closes_connection(
     until(lambda: program.log().count("frame flood") == before + 1, "the log line")
 
 
-def test_h2_streams_above_limit_close(
+def test_h2_streams_above_limit_refused(
     program: Program, certificate: Certificate
 ) -> None:
-    """Requests that wait for a body count."""
+    """Requests that wait for a body count; the others go on."""
     with H2Client(program.port, certificate) as client:
         client.ask()  # the SETTINGS frame has been received
         assert client.connection.remote_settings.max_concurrent_streams == 100
         kind = ("content-type", "application/x-www-form-urlencoded")
-        for _ in range(100):
-            client.send("/oauth2/start", kind, method="POST", ends=False)
+        start = ("/oauth2/start", kind)
+        numbers = [client.send(*start, method="POST", ends=False) for _ in range(100)]
         client.connection.remote_settings.update({3: 1000})
         client.connection.remote_settings.acknowledge()
-        client.send()
-        client.until_closed()
-        assert client.goaway is not None
+        assert client.ask().reset == ErrorCodes.REFUSED_STREAM
+        client.send_body(numbers[0], b"rd=/deep")
+        assert client.answer(numbers[0]).status == 302
+        assert client.ask().status == 200
 
 
 def test_h2_malformed_frames_close(program: Program, certificate: Certificate) -> None:
@@ -284,8 +274,8 @@ def test_h2_malformed_frames_close(program: Program, certificate: Certificate) -
 @pytest.mark.parametrize(
     ("field", "event"),
     [
-        (("\x01" * 15_000, "x"), "closed: ProtocolError"),
-        (("x", "\x01" * 15_000), "rejected request"),
+        (("\x01" * 1000, "x"), "rejected request"),
+        (("x", "\x01" * 15_000), "rare characters"),
     ],
 )
 def test_h2_illegal_long_field_writes_a_short_log_line(
@@ -322,8 +312,6 @@ def test_h2_graceful_shutdown_sends_goaway(
         while client.goaway is None:
             client.receive()
         assert client.goaway == ErrorCodes.NO_ERROR
-        # The library's state machine closes the connection at GOAWAY.
-        client.connection.state_machine.state = ConnectionState.CLIENT_OPEN
         client.send_body(number, b"rd=/x")
         assert client.answer(number).status == 302
         client.until_closed()
@@ -383,94 +371,20 @@ def test_h2_curl_uploads_and_gets_response(
     assert b'"method": "POST"' in done.stdout
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(
-                [b":method", b":path", b":authority", b"host", b"cookie", b"x", b"te"]
-            )
-            | st.binary(max_size=8),
-            st.sampled_from([b"GET", b"/", b"/x", b"a.example.com"])
-            | st.binary(max_size=12),
-        ),
-        max_size=12,
-    ),
-    st.booleans(),
-)
-def test_h2_request_head_is_valid_or_raises(
-    fields: list[tuple[bytes, bytes]], ended: bool
-) -> None:
-    """Any list of fields gives a head that is valid in HTTP/1.1, or an error."""
-    try:
-        head = build_request_head(fields, Limits(), ended=ended)
-    except HeadError:
-        return
-    assert head.target.startswith(b"/")
-    assert head.host
-    assert [name for name, _ in head.headers].count(b"host") == 1
-    assert not any(b"\n" in value or b"\r" in value for _, value in head.headers)
-
-
-def test_h2_request_head_unusual_targets() -> None:
-    rest = [(b":scheme", b"https"), (b":authority", b"a")]
-    for method, target, expected in (
-        (b"GET", "/ä?ü".encode(), b"/%C3%A4?%C3%BC"),
-        (b"OPTIONS", b"*", b"*"),
-        (b"FOO", b"/", b"/"),
-    ):
-        fields = [(b":method", method), (b":path", target), *rest]
-        assert build_request_head(fields, Limits(), ended=True).target == expected
-    for method, target in ((b"GET", b"*"), (b"GET", b"http://a/"), (b"GET", b"/\xe4")):
-        fields = [(b":method", method), (b":path", target), *rest]
-        with pytest.raises(HeadError):
-            build_request_head(fields, Limits(), ended=True)
-
-
-@pytest.mark.parametrize("more", [0, 1])
-def test_h2_request_head_limits(more: int) -> None:
-    limits = Limits(head_bytes=2048, header_count=20, target_bytes=512)
-    first = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a")]
-    start = [*first, (b":path", b"/")]
-    size = sum(len(name) + len(value) + 32 for name, value in start)
-    for fields, refusal in (
-        ([*first, (b":path", b"/" + b"a" * (511 + more))], 414),
-        ([*start, *((b"x-%d" % n, b"1") for n in range(20 + more))], 431),
-        ([*start, (b"x", b"a" * (2048 - size - 33 + more))], 431),
-    ):
-        if not more:
-            assert build_request_head(fields, limits, ended=True).host == "a"
-            continue
-        with pytest.raises(HeadError) as refused:
-            build_request_head(fields, limits, ended=True)
-        assert refused.value.status == refusal
-
-
-@given(st.lists(st.integers(0, 9), max_size=20), st.integers(1, 40))
-def test_h2_frame_meter_is_independent_of_packets(kinds: list[int], size: int) -> None:
-    """The cost is independent of packet boundaries."""
-    frames = b"".join(
-        len(kind.to_bytes()).to_bytes(3) + bytes([kind, 0]) + b"\0\0\0\1" + b"x"
-        for kind in kinds
-    )
-    data = b"x" * 24 + frames
-    whole = FrameMeter(1000).cost(data)
-    meter = FrameMeter(1000)
-    chunks = [data[start : start + size] for start in range(0, len(data), size)]
-    assert sum(meter.cost(chunk) for chunk in chunks) == whole
-    assert whole == sum({0: 0, 1: 0, 3: 5, 8: 0, 9: 0}.get(kind, 1) for kind in kinds)
-
-
 def test_h2_oversized_frames_close(program: Program, certificate: Certificate) -> None:
     """A frame above the limit, and a head in too many frames."""
     frame = (16_385).to_bytes(3) + bytes([0, 0]) + b"\0\0\0\1"
     continuation = (16_000).to_bytes(3) + bytes([9, 0]) + b"\0\0\0\1" + b"x" * 16_000
     head_frame = (1).to_bytes(3) + bytes([1, 0]) + b"\0\0\0\1x"
-    for data in (frame, head_frame + continuation * 5):
+    for data, code in (
+        (frame, ErrorCodes.FRAME_SIZE_ERROR),
+        (head_frame + continuation * 5, ErrorCodes.ENHANCE_YOUR_CALM),
+    ):
         with H2Client(program.port, certificate) as client:
             client.ask()
             client.socket.sendall(data)
             client.until_closed()
-            assert client.goaway == ErrorCodes.FRAME_SIZE_ERROR
+            assert client.goaway == code
 
 
 @pytest.mark.parametrize("payload", [b"", b"x"])
@@ -500,5 +414,5 @@ def test_h2_content_length_mismatch_rejected(
         if body:
             client.send_body(number, body)
         response = client.answer(number)
-        assert response.status in (0, 400, 502)
+        assert response.status in (0, 400)
         assert b'"target"' not in response.body
