@@ -45,6 +45,7 @@ RESTART_MARKER = ".again"  # follows the state of a login that replaces a lost o
 MAX_STATE_LENGTH = 24 << 10  # characters of the parameter, escaped for a query
 MAX_COOKIE_PARTS = 8  # hold the longest redirect target that does not compress
 MIN_COMPRESSED_BYTES = 1024  # a shorter redirect target is sealed as it is
+MAX_CLEARED_LOGINS = 32  # per response; the next ones clear the others
 MAX_USED_STATES = 10_000
 RANDOM_BYTES = 32  # of state and nonce
 VERIFIER_BYTES = 48  # 64 characters (RFC 7636 §4.1)
@@ -201,20 +202,21 @@ class LoginStates:
 
     def _clear_surplus(self, headers: Iterable[Header], host: str) -> Headers:
         """Return the cookies that clear the oldest logins above csrf_slots."""
-        cookies = read_cookies(headers)
-        logins: dict[bytes, list[bytes]] = {}
-        for present, _ in cookies:
+        logins: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        for present, value in read_cookies(headers):
             name = login_cookie_name(present)
             if name.startswith(self._prefix) and name not in (b"", self._loop_cookie):
-                logins.setdefault(name, []).append(present)
+                logins.setdefault(name, []).append((present, value))
         surplus = len(logins) + 1 - self._cookie.csrf_slots
         if surplus <= 0:
             return ()
-        oldest = sorted(logins, key=lambda name: self._issued_at(cookies, name))
+        oldest = sorted(logins, key=lambda name: self._issued_at(logins[name], name))
         return tuple(
             header
-            for name in oldest[:surplus]
-            for header in self._writer(name).clear(host=host, present=logins[name])
+            for name in oldest[: min(surplus, MAX_CLEARED_LOGINS)]
+            for header in self._writer(name).clear(
+                host=host, present=[present for present, _ in logins[name]]
+            )
         )
 
     def _issued_at(self, cookies: Cookies, name: bytes) -> float:

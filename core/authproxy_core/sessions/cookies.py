@@ -25,6 +25,7 @@ Cookies: TypeAlias = Sequence[tuple[bytes, bytes]]
 Twins: TypeAlias = Literal["none", "host", "all"]
 
 LOGIN_SUFFIX = b"_csrf"  # of the names of login cookies
+MAX_COOKIES = 1000  # per request; browsers store about 180 per domain
 MAX_COOKIE_BYTES = 4000  # of a whole Set-Cookie value
 MAX_NAME_BYTES = 256
 MAX_CLEARED_PARTS = 64  # per response; the maximum of session_cookie_max_parts
@@ -60,12 +61,13 @@ def read_cookies(headers: Iterable[Header]) -> list[tuple[bytes, bytes]]:
 
     Skips a pair without "=", with a name that is not a token, or with an invalid value.
     The space after a semicolon may be missing. Quotes are part of the value, and nothing
-    is unescaped.
+    is unescaped. After `MAX_COOKIES` pairs, skipped ones included, the others are ignored.
     """
+    count = 0
     pairs: list[tuple[bytes, bytes]] = []
     for name, value in headers:
-        if name == b"cookie":
-            _read_field(value, pairs)
+        if name == b"cookie" and count < MAX_COOKIES:
+            count += _read_field(value, pairs, MAX_COOKIES - count)
     return pairs
 
 
@@ -88,11 +90,13 @@ def first_cookie_value(headers: Iterable[Header], prefix: bytes) -> bytes | None
     return None
 
 
-def _read_field(field: bytes, pairs: list[tuple[bytes, bytes]]) -> None:
+def _read_field(field: bytes, pairs: list[tuple[bytes, bytes]], limit: int) -> int:
+    """Append at most *limit* pairs of *field* to *pairs*; return their number."""
     # Finding the semicolons one by one is faster than split(), which walks byte by byte.
     unambiguous = _is_unambiguous(field)
-    start, size = 0, len(field)
-    while start < size:
+    start, size, count = 0, len(field), 0
+    while start < size and count < limit:
+        count += 1
         end = field.find(b";", start)
         if end < 0:
             end = size
@@ -105,6 +109,7 @@ def _read_field(field: bytes, pairs: list[tuple[bytes, bytes]]) -> None:
         ):
             pairs.append((name, value))
         start = end + 2 if field[end + 1 : end + 2] == b" " else end + 1
+    return count
 
 
 def _is_unambiguous(field: bytes) -> bool:

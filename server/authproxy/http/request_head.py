@@ -41,7 +41,9 @@ ASTERISK = b"*"  # target of OPTIONS for the server itself (RFC 9112 §3.2.4)
 DEFAULT_HOST = b"localhost"
 FORBIDDEN_METHODS = frozenset({b"CONNECT", b"DEBUG", b"TRACE", b"TRACK"})
 MAX_HOST_BYTES = 300
-MAX_UNCOUNTED_BYTES = 2048  # up to this size the lines of a head are not counted
+MAX_UNCOUNTED_BYTES = 2048  # up to this size the parts of a head are not counted
+MAX_COOKIES = 1000  # browsers store about 180 per domain
+MAX_CONNECTION_OPTIONS = 100
 MAX_CACHED_HOSTS = 1024
 _hosts: BoundedCache[bytes, str] = BoundedCache(MAX_CACHED_HOSTS)  # valid Host values
 MAX_CACHED_LINES, MAX_CACHED_LINE_BYTES = 1024, 256
@@ -210,6 +212,8 @@ def check_head(data: bytes, headers: list[Header], limits: Limits) -> RequestHea
         raise HeadError(414, f"request target of {len(target)} bytes")
     if len(headers) > limits.header_count:
         raise HeadError(431, f"{len(headers)} header fields")
+    if len(data) > MAX_UNCOUNTED_BYTES:
+        _reject_long_lists(headers)
     fields = dict(headers)
     if len(fields) != len(headers):
         _reject_duplicates(headers)
@@ -266,6 +270,15 @@ def _check_host(host: bytes) -> str:
     if not HOST.fullmatch(host) or len(host) > MAX_HOST_BYTES:
         raise HeadError(400, "malformed Host field")
     return _hosts.put(host, host.decode("ascii"))
+
+
+def _reject_long_lists(headers: list[Header]) -> None:
+    cookies = sum(value.count(b";") + 1 for name, value in headers if name == b"cookie")
+    if cookies > MAX_COOKIES:
+        raise HeadError(431, f"{cookies} cookies")
+    options = sum(value.count(b",") for name, value in headers if name == b"connection")
+    if options >= MAX_CONNECTION_OPTIONS:
+        raise HeadError(431, f"{options + 1} connection options")
 
 
 def _reject_duplicates(headers: list[Header]) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from authproxy_core import Respond
 from authproxy_core.encoding import b64url_decode
+from authproxy_core.login.state import MAX_CLEARED_LOGINS
 from support.harness import Harness, header, headers, settings, target_of
 
 OAUTH2_PROXY = {"format": "oauth2-proxy"}
@@ -150,6 +151,15 @@ def test_deep_link_parts_are_cleared_beyond_slots() -> None:
     names = {name.partition(b"_csrf")[0] for name in harness.jar}
     assert len(names) == 2
     assert len(harness.jar) > 2
+
+
+def test_flood_of_login_cookies_is_cleared_in_portions(harness: Harness) -> None:
+    """The response to a client that sends many login cookies stays short."""
+    names = [b"_oauth2_proxy_%08d_csrf" % number for number in range(100)]
+    response = harness.get("/oauth2/start?rd=/", jar=dict.fromkeys(names, b"x"))
+    assert response.status == 302
+    written = [value for name, value in response.headers if name == b"set-cookie"]
+    assert sum(b"Max-Age=0" in value for value in written) == MAX_CLEARED_LOGINS
 
 
 def test_deep_link_parts_are_not_forwarded(harness: Harness) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from authproxy_core.errors import SealError
 from authproxy_core.messages import Headers
 from authproxy_core.sessions.cookies import (
+    MAX_COOKIES,
     CookieWriter,
     first_cookie_value,
     join_cookie_parts,
@@ -136,6 +137,15 @@ def test_ck22_only_value_with_invalid_byte_ignored(octet: bytes) -> None:
 def test_ck11_read_cookies_five_hundred_cookies() -> None:
     line = b"; ".join(b"c%d=v" % number for number in range(500))
     assert len(read(line + b"; " + NAME + b"=x")) == 501
+
+
+@pytest.mark.parametrize("pair", [b"a=1", b"=", b"broken"])
+def test_ck11_read_cookies_limited_number(pair: bytes) -> None:
+    """Each pair has a cost, also an invalid one, so those after the limit are ignored."""
+    last = (b"b", b"2")
+    assert read(b";".join([*[pair] * (MAX_COOKIES - 1), b"b=2"]))[-1:] == [last]
+    assert last not in read(b";".join([*[pair] * MAX_COOKIES, b"b=2"]))
+    assert last not in read(b";".join([pair] * (MAX_COOKIES - 1)), b"c=3", b"b=2")
 
 
 @given(st.lists(st.binary(max_size=60), max_size=4))

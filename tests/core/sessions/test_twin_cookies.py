@@ -12,7 +12,11 @@ import pytest
 
 from authproxy_core import LoadAll, Respond, SessionSettings
 from authproxy_core.messages import Forward, Request
-from authproxy_core.sessions.cookies import MAX_CANDIDATES, candidate_values
+from authproxy_core.sessions.cookies import (
+    MAX_CANDIDATES,
+    MAX_COOKIES,
+    candidate_values,
+)
 from authproxy_core.settings.root import UpstreamSettings
 from support.fleet import Fleet
 from support.harness import Harness, header, headers, settings
@@ -133,7 +137,7 @@ def test_twin_session_attack_many_cookies_cost_little() -> None:
     fleet[0].log_in()
     session = fleet.harness.jar[NAME]
     misses = fleet[0].proxy._sessions.cache_misses
-    flood = [b"%d" % number for number in range(2000)]
+    flood = [b"%d" % number for number in range(MAX_COOKIES - 1)]
     assert status(fleet, *flood) == 401
     assert status(fleet, *flood, session) == 202
     assert fleet[0].proxy._sessions.cache_misses - misses <= 6 * MAX_CANDIDATES

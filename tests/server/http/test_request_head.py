@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import h11
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from authproxy.http.request_head import HeadError, HeadReader
+from authproxy.http.request_head import (
+    MAX_CONNECTION_OPTIONS,
+    MAX_COOKIES,
+    HeadError,
+    HeadReader,
+)
 from authproxy.server_settings import Limits
 from authproxy_core.effects import Outcome, ReadBody
 from authproxy_core.messages import Request
@@ -408,3 +413,31 @@ def test_pipelined_heads_are_parsed_once() -> None:
     reader = CountingReader()
     assert reader.read_single(PLAIN * 100) is None
     assert reader.fields <= 2
+
+
+def cookies(count: int) -> bytes:
+    """Return two Cookie fields with *count* cookies."""
+    half = count // 2
+    lines = (b";".join([b"abc=d"] * half), b";".join([b"abc=d"] * (count - half)))
+    return b"".join(b"Cookie: %b\r\n" % line for line in lines)
+
+
+def options(count: int) -> bytes:
+    """Return a Connection field with *count* options, in a long head."""
+    padding = b"x-padding: %b\r\n" % (b"p" * 2048)
+    return b"Connection: " + b",".join([b"a"] * count) + b"\r\n" + padding
+
+
+@pytest.mark.parametrize(
+    ("fields", "limit"), [(cookies, MAX_COOKIES), (options, MAX_CONNECTION_OPTIONS)]
+)
+def test_head_with_too_many_cookies_or_options_rejected(
+    fields: Callable[[int], bytes], limit: int
+) -> None:
+    """They are counted, not parsed."""
+    reader = HeadReader(Limits())
+    assert reader.read_single(get(fields(limit))) is not None
+    assert reader.read_single(get(fields(limit + 1))) is None
+    with pytest.raises(HeadError) as raised:
+        reader.read(get(fields(limit + 1)))
+    assert raised.value.status == 431
