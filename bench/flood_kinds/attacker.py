@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import resource
 import ssl
 import sys
@@ -84,6 +85,7 @@ def main() -> None:
     """Attack as ordered; print the totals."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    logging.disable()  # asyncio reports writes to connections that the server closed
     order = Order(**json.loads(sys.stdin.readline()))
     attackers = Attackers(order, FLOODS[order.flood])
     uvloop.run(attackers.run())

@@ -6,7 +6,7 @@ import asyncio
 import struct
 
 from flood_kinds.http1 import BLOCK, repeated
-from flood_kinds.kinds import TLS, flood
+from flood_kinds.kinds import HTTP2, TLS, flood
 from flood_kinds.link import Link
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING = range(6)
@@ -113,13 +113,13 @@ async def _frames(link: Link, data: bytes) -> None:
         await link.send(repeated(data))
 
 
-@flood(variant=TLS, alpn="h2")
+@flood(variant=TLS, against=HTTP2, alpn="h2")
 async def h2_window_updates(link: Link) -> None:
     """WINDOW_UPDATE of the connection at speed."""
     await _frames(link, frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\1"))
 
 
-@flood(variant=TLS, alpn="h2")
+@flood(variant=TLS, against=HTTP2, alpn="h2")
 async def h2_stream_window_updates(link: Link) -> None:
     """WINDOW_UPDATE of a stream at speed."""
     connection = H2Link(link)
@@ -129,7 +129,7 @@ async def h2_stream_window_updates(link: Link) -> None:
         await link.send(repeated(frame(WINDOW_UPDATE, 0, stream, b"\0\0\0\1")))
 
 
-@flood(variant=TLS, alpn="h2")
+@flood(variant=TLS, against=HTTP2, alpn="h2")
 async def h2_one_byte_data(link: Link) -> None:
     """DATA of one byte on a forwarded stream."""
     connection = H2Link(link)
@@ -139,7 +139,7 @@ async def h2_one_byte_data(link: Link) -> None:
         await connection.data(stream, BLOCK // 10)
 
 
-@flood(variant=TLS, alpn="h2")
+@flood(variant=TLS, against=HTTP2, alpn="h2")
 async def h2_one_byte_data_refused(link: Link) -> None:
     """DATA of one byte on streams that the server has refused."""
     connection = H2Link(link)
@@ -151,7 +151,7 @@ async def h2_one_byte_data_refused(link: Link) -> None:
         await link.send(frame(RST_STREAM, 0, stream, b"\0\0\0\x08"))
 
 
-@flood(variant=TLS, alpn="h2")
+@flood(variant=TLS, against=HTTP2, alpn="h2")
 async def h2_empty_data(link: Link) -> None:
     """DATA without bytes on a forwarded stream."""
     connection = H2Link(link)
@@ -161,7 +161,7 @@ async def h2_empty_data(link: Link) -> None:
         await link.send(repeated(frame(DATA, 0, stream)))
 
 
-@flood(variant=TLS, alpn="h2")
+@flood(variant=TLS, against=HTTP2, alpn="h2")
 async def h2_rapid_reset(link: Link) -> None:
     """Requests that are reset at once."""
     await H2Link(link).start()
@@ -175,7 +175,7 @@ async def h2_rapid_reset(link: Link) -> None:
         await link.send(batch)
 
 
-@flood(variant=TLS, alpn="h2")
+@flood(variant=TLS, against=HTTP2, alpn="h2")
 async def h2_server_resets(link: Link) -> None:
     """Requests with a frame that makes the server reset the stream."""
     await H2Link(link).start()
@@ -189,7 +189,7 @@ async def h2_server_resets(link: Link) -> None:
         await link.send(batch)
 
 
-@flood(variant=TLS, alpn="h2")
+@flood(variant=TLS, against=HTTP2, alpn="h2")
 async def h2_requests(link: Link) -> None:
     """Requests at speed, at most 50 at a time."""
     connection = H2Link(link)
@@ -200,7 +200,7 @@ async def h2_requests(link: Link) -> None:
         await link.changed()
 
 
-@flood(variant=TLS, alpn="h2", is_reader=False)
+@flood(variant=TLS, against=HTTP2, alpn="h2", is_reader=False)
 async def h2_unread(link: Link) -> None:
     """Requests and PINGs at speed; nothing is read."""
     await H2Link(link).start()
@@ -213,7 +213,7 @@ async def h2_unread(link: Link) -> None:
         await link.send(batch)
 
 
-@flood(variant=TLS, alpn="h2")
+@flood(variant=TLS, against=HTTP2, alpn="h2")
 async def h2_continuation(link: Link) -> None:
     """A header block that never ends, in CONTINUATION frames of 64 bytes."""
     await H2Link(link).start()
@@ -223,7 +223,7 @@ async def h2_continuation(link: Link) -> None:
         await link.send(repeated(frame(CONTINUATION, 0, 1, field)))
 
 
-@flood(variant=TLS, alpn="h2")
+@flood(variant=TLS, against=HTTP2, alpn="h2")
 async def h2_empty_continuation(link: Link) -> None:
     """A header block that never ends, in empty CONTINUATION frames."""
     await H2Link(link).start()
@@ -232,19 +232,19 @@ async def h2_empty_continuation(link: Link) -> None:
         await link.send(repeated(frame(CONTINUATION, 0, 1)))
 
 
-@flood(variant=TLS, alpn="h2")
+@flood(variant=TLS, against=HTTP2, alpn="h2")
 async def h2_pings(link: Link) -> None:
     """PING at speed."""
     await _frames(link, frame(PING, 0, 0, bytes(8)))
 
 
-@flood(variant=TLS, alpn="h2")
+@flood(variant=TLS, against=HTTP2, alpn="h2")
 async def h2_settings(link: Link) -> None:
     """SETTINGS at speed that change the size of the header table."""
     await _frames(link, settings(s1=0) + settings(s1=4096))
 
 
-@flood(variant=TLS, alpn="h2")
+@flood(variant=TLS, against=HTTP2, alpn="h2")
 async def h2_priorities(link: Link) -> None:
     """PRIORITY of many streams at speed."""
     await H2Link(link).start()
@@ -257,13 +257,13 @@ async def h2_priorities(link: Link) -> None:
         await link.send(batch)
 
 
-@flood(variant=TLS, alpn="h2")
+@flood(variant=TLS, against=HTTP2, alpn="h2")
 async def h2_unknown_frames(link: Link) -> None:
     """Empty frames of an unknown type at speed."""
     await _frames(link, frame(0xBE, 0, 0))
 
 
-@flood(variant=TLS, alpn="h2")
+@flood(variant=TLS, against=HTTP2, alpn="h2")
 async def h2_hpack_bomb(link: Link) -> None:
     """Header blocks of 16 kB that expand to 64 MB."""
     await H2Link(link).start()
@@ -278,7 +278,7 @@ async def h2_hpack_bomb(link: Link) -> None:
         stream += 2
 
 
-@flood(variant=TLS, alpn="h2")
+@flood(variant=TLS, against=HTTP2, alpn="h2")
 async def h2_cookie_crumbs(link: Link) -> None:
     """Requests with 5,000 cookie fields of the static table."""
     await H2Link(link).start()
@@ -289,7 +289,7 @@ async def h2_cookie_crumbs(link: Link) -> None:
         stream += 2
 
 
-@flood(variant=TLS, alpn="h2")
+@flood(variant=TLS, against=HTTP2, alpn="h2")
 async def h2_closed_windows(link: Link) -> None:
     """100 downloads without a window."""
     connection = H2Link(link)
@@ -299,7 +299,7 @@ async def h2_closed_windows(link: Link) -> None:
     await link.hold()
 
 
-@flood(variant=TLS, alpn="h2")
+@flood(variant=TLS, against=HTTP2, alpn="h2")
 async def h2_one_byte_windows(link: Link) -> None:
     """100 downloads with windows of one byte that grow byte by byte."""
     connection = H2Link(link)
@@ -310,7 +310,7 @@ async def h2_one_byte_windows(link: Link) -> None:
         await link.send(b"".join(grants))
 
 
-@flood(variant=TLS, alpn="h2")
+@flood(variant=TLS, against=HTTP2, alpn="h2")
 async def h2_changing_windows(link: Link) -> None:
     """SETTINGS at speed that change the windows of 100 stalled downloads."""
     connection = H2Link(link)
@@ -321,7 +321,7 @@ async def h2_changing_windows(link: Link) -> None:
         await link.send(repeated(settings(s4=1) + settings(s4=0)))
 
 
-@flood(variant=TLS, alpn="h2", connections=5)
+@flood(variant=TLS, against=HTTP2, alpn="h2", connections=5)
 async def h2_slow_bodies(link: Link) -> None:
     """100 uploads on each connection, one byte per second (5 connections each)."""
     connection = H2Link(link)
@@ -335,7 +335,7 @@ async def h2_slow_bodies(link: Link) -> None:
         await asyncio.sleep(1)
 
 
-@flood(variant=TLS, alpn="h2", connections=20)
+@flood(variant=TLS, against=HTTP2, alpn="h2", connections=20)
 async def h2_slow_preface(link: Link) -> None:
     """Connection prefaces of one byte per second (20 connections each)."""
     await link.dribble(PREFACE + settings())

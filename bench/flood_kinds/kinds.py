@@ -9,6 +9,7 @@ from flood_kinds.link import Link
 
 ALL = ("authproxy", "oauth2-proxy", "nginx")
 PROXIES = ALL[:2]
+HTTP2 = ("authproxy", "nginx")  # oauth2-proxy does not offer it
 Attack = Callable[[Link], Awaitable[None]]
 
 
