@@ -3,7 +3,7 @@
 
     python bench/chaos.py [--minutes N] [--seed N] [--store KIND[,KIND...]] [--users N]
                           [--sessions N] [--rate N] [--refresh N] [--rounds N] [--observe N]
-                          [--only FAULT[,FAULT...]] [--output FILE] [--untimed] [--list]
+                          [--only FAULT[,FAULT...]] [--output FILE] [--logs FOLDER] [--untimed] [--list]
 
 Two instances of authproxy with two workers each are behind nginx. All links have gates.
 Each response is checked: whether it has the identity that belongs to its cookie, and
@@ -26,6 +26,7 @@ import contextlib
 import json
 import random
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -73,6 +74,10 @@ def main() -> int:
                 refresh=options.refresh,
             )
             verdicts.append(uvloop.run(run(stage, options)))
+            if options.logs is not None:
+                for instance in stage.instances:
+                    source = instance.process.log_file
+                    shutil.copy(source, options.logs / f"{kind}-{source.name}")
         print_report(verdicts[-1])
     if options.output is not None:
         documents = [verdict.document() for verdict in verdicts]
@@ -95,6 +100,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--observe", type=float, default=OBSERVATION)
     parser.add_argument("--only", default="")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--logs", type=Path)
     parser.add_argument("--untimed", action="store_true")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()

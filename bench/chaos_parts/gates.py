@@ -56,6 +56,7 @@ class Side(asyncio.Protocol):
         self.is_client = is_client
         self.transport: Any = None
         self.early: list[bytes] = []
+        self.free_at = 0.0  # loop time until which bytes to this side are delayed
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Store the transport and start the pair."""
@@ -158,8 +159,8 @@ class Pair:
             side.reset()  # bytes for a connection that the server does not know
             return
         match gate.mode:
-            case "delay":
-                asyncio.get_running_loop().call_later(gate.seconds, other.write, data)
+            case "delay" | "pass":
+                self._write_later(other, data)
             case "garbage" if not side.is_client:
                 other.write(gate.random.randbytes(len(data)))
                 self.close()
@@ -170,6 +171,17 @@ class Pair:
                     self.close()
             case _:
                 other.write(data)
+
+    def _write_later(self, side: Side, data: bytes) -> None:
+        """Write after the delay of the gate; bytes never overtake each other."""
+        loop = asyncio.get_running_loop()
+        delay = self.gate.seconds if self.gate.mode == "delay" else 0.0
+        now = loop.time()
+        if delay == 0.0 and side.free_at <= now:
+            side.write(data)
+            return
+        side.free_at = max(now + delay, side.free_at + 0.001)
+        loop.call_at(side.free_at, side.write, data)
 
     def mode_changed(self, before: str) -> None:
         """Apply a new mode to this pair."""
@@ -207,8 +219,8 @@ class Pair:
             return
         if error is not None:
             other.reset()
-        elif self.gate.mode == "delay":
-            close = other.transport.close
-            asyncio.get_running_loop().call_later(self.gate.seconds, close)
+        elif other.free_at > (now := asyncio.get_running_loop().time()):
+            delay = other.free_at - now + 0.01
+            asyncio.get_running_loop().call_later(delay, other.transport.close)
         else:
             other.transport.close()

@@ -11,6 +11,7 @@ from chaos_parts.stage import Stage
 from chaos_parts.traffic import Traffic
 
 MAX_RECOVERY = 2.0  # seconds
+EXCERPT = 6000  # bytes of a traceback in the report
 LEEWAY = 300.0  # seconds that a cookie may be from the future
 TRACEBACK = re.compile(r"Traceback \(most recent call last\)|never retrieved")
 
@@ -123,7 +124,8 @@ class Verdict:
 def excerpts(text: str) -> list[str]:
     """Return the tracebacks of a log, shortened."""
     return [
-        text[match.start() : match.start() + 1500] for match in TRACEBACK.finditer(text)
+        text[match.start() : match.start() + EXCERPT]
+        for match in TRACEBACK.finditer(text)
     ]
 
 
