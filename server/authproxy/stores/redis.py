@@ -61,6 +61,7 @@ PERMISSION_CHECK_INTERVAL = 5.0  # seconds, while permissions are missing
 PROBE_INTERVAL = 0.5  # seconds between two checks of the commands while they fail
 # Of a check: they have different slots, so a cluster node would redirect some of them.
 PROBE_KEYS = 16
+UNEXPECTED_REPLY = "redis: got a reply to another command"
 NOT_CHECKED = "its commands have not been checked yet"
 
 
@@ -254,7 +255,7 @@ class RedisStore:
 
     async def load(self, key: str) -> bytes | None:
         """Return the value of *key*; None if it is absent."""
-        return _check_length(await self._router.call(key, "GET", key))
+        return _check_value(await self._router.call(key, "GET", key))
 
     async def load_all(self, keys: tuple[str, ...]) -> tuple[bytes | None, ...]:
         """Return the values of *keys*, in their order, with one exchange."""
@@ -266,7 +267,7 @@ class RedisStore:
                     raise
                 self._has_mget = False
             else:
-                return tuple(map(_check_length, replies))
+                return tuple(map(_check_value, _check_list(replies, len(keys))))
         return tuple(await asyncio.gather(*[self.load(key) for key in keys]))
 
     async def save(
@@ -303,7 +304,8 @@ class RedisStore:
 
     async def members(self, key: str) -> tuple[bytes, ...]:
         """Return the members of the set of *key* that have not expired."""
-        return tuple(await self._router.call(key, "EVAL", MEMBERS, 1, key, MAX_MEMBERS))
+        command = ("EVAL", MEMBERS, 1, key, MAX_MEMBERS)
+        return tuple(_check_list(await self._router.call(key, *command)))
 
     async def remove(self, key: str, member: bytes) -> None:
         """Remove *member* from the set of *key*."""
@@ -423,9 +425,20 @@ class RedisStore:
         await self._release(self._probe, "")
 
 
-def _check_length(reply: bytes | None) -> bytes | None:
-    if reply is not None and len(reply) > MAX_VALUE:
+def _check_value(reply: Any) -> bytes | None:
+    """Return a value; raises `StoreError` if the reply belongs to another command."""
+    if reply is None:
+        return None
+    if not isinstance(reply, bytes):
+        raise StoreError(UNEXPECTED_REPLY)
+    if len(reply) > MAX_VALUE:
         raise StoreError(
             f"got a value of {len(reply)} bytes, expected at most {MAX_VALUE}"
         )
+    return reply
+
+
+def _check_list(reply: Any, size: int | None = None) -> list[Any]:
+    if not isinstance(reply, list) or size not in (None, len(reply)):
+        raise StoreError(UNEXPECTED_REPLY)
     return reply

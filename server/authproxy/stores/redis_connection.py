@@ -164,10 +164,13 @@ class RedisConnection(asyncio.Protocol):
         future = self.send(("PING",))
         try:
             async with asyncio.timeout(limit):
-                await self.reply(future)
+                reply = await self.reply(future)
         except TimeoutError:
             self._abort_late(limit)
             raise StoreError(self.close_reason) from None
+        if reply != b"PONG":  # replies do not match the commands any more
+            self.abort("got a reply to another command")
+            raise StoreError(self.close_reason)
 
     def abort(self, reason: str, error: type[StoreError] = ConnectionLostError) -> None:
         """Close the connection at once; pending commands fail with *error*."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
+import hiredis
 import pytest
 
 from authproxy.server_settings import RedisAddress, RedisSettings, StoreSettings
@@ -445,6 +446,40 @@ def test_other_server_rejected() -> None:
                 async with Watched(settings) as watched:
                     await watched.until(lambda one: text in one.error, text)  # noqa: B023
 
+    run(main())
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_replies_to_other_commands_make_store_unavailable(is_late: bool) -> None:
+    """Replies after a lost or doubled one belong to other commands."""
+
+    async def talk(peer: Peer) -> None:
+        commands = hiredis.Reader()
+        while data := await peer.reader.read(10_000):
+            commands.feed(data)
+            while command := commands.gets():
+                is_ping = command[0] == b"PING"
+                pong = b":7\r\n" if is_late and "loaded" in seen else b"+PONG\r\n"
+                peer.writer.write(pong if is_ping else b":1\r\n")
+
+    async def main() -> None:
+        async with ScriptedServer(talk) as listener:
+            settings = in_redis(RedisAddress(host=LOOPBACK, port=listener.port))
+            async with Watched(settings) as watched:
+                store = watched.store
+                await watched.until(lambda one: one.available, "the store")
+                for load in (store.load("k"), store.load_all(("k", "l"))):
+                    with pytest.raises(StoreError, match="reply to another command"):
+                        await load
+                with pytest.raises(StoreError, match="reply to another command"):
+                    await store.members("k")
+                seen.append("loaded")
+                if is_late:
+                    text = "reply to another command"
+                    await watched.until(lambda one: text in one.error, text)
+                    assert not store.available
+
+    seen: list[str] = []
     run(main())
 
 
