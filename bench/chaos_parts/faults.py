@@ -78,6 +78,13 @@ def pick(stage: Stage, dice: random.Random) -> Instance:
     return stage.instances[dice.randrange(len(stage.instances))]
 
 
+def reset_links(stage: Stage, *gates: str) -> None:
+    """Reset the open connections of *gates*, so that others must be opened."""
+    for gate in gates:
+        stage.network.ask(gate=gate, mode="reset")
+        stage.network.ask(gate=gate)
+
+
 @fault()
 async def kill_worker(
     stage: Stage, dice: random.Random, _seconds: float
@@ -259,6 +266,7 @@ async def dns_away(
 ) -> AsyncIterator[str]:
     """The DNS server does not respond."""
     stage.network.ask(dns=False)
+    reset_links(stage, "provider", "app")
     yield ""
     stage.network.ask(dns=True)
 
@@ -293,6 +301,7 @@ async def few_descriptors(
     pid = dice.choice(instance.workers)
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (FEW_DESCRIPTORS, before[1]))
+    reset_links(stage, f"instance-{instance.number}", "app")
     yield f"instance {instance.number}"
     with contextlib.suppress(ProcessLookupError):
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)

@@ -288,7 +288,7 @@ class Traffic:
         self.counts[f"status {reply.status}"] += 1
         if reply.status in UNAVAILABLE:
             self.failures.append((start, end))
-        elif reply.status == 401 or (reply.status == 302 and not is_check) or cleared:
+        elif reply.status in (302, 401, 403) or cleared:  # 403: the sign-in page
             if session is self.sessions[number] and session.cookies:
                 self._lose(session, reply)
         elif reply.status >= 300:

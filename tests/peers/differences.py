@@ -507,6 +507,12 @@ DIFFERENCES: tuple[Difference, ...] = (
         proof="core/login/test_loop_guard.py::test_lost_login_restarts_once",
     ),
     Difference(
+        "a cookie may be from the future by a tenth of its lifetime, 5 to 65 minutes, "
+        "not by 5 minutes",
+        "a clock that was an hour ahead and is set back would end all sessions",
+        proof="core/sessions/test_sealing.py::test_ck08_time_in_the_future_rejected",
+    ),
+    Difference(
         "of several session or login cookies of one name, the first valid one counts, "
         "and the newest one is refreshed; a login expires the others",
         "an old cookie without `Domain` would hide the new one in every request",

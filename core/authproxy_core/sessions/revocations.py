@@ -2,7 +2,8 @@
 
 Each record has a key of its own, ``NAME-revoked:KIND:HASH``, and the time of the
 revocation as its value. A session whose login was later is not revoked. An invalid
-record revokes the session (fail closed).
+record revokes the session (fail closed), and so does each record if the login is later
+than now.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from ..session import Session
 from ..settings.root import Settings
 from .formats import SessionFormats, sid_of, subject_of
 from .lifetimes import Lifetimes
+from .sealing import FUTURE_LEEWAY
 
 
 class Revocations:
@@ -79,6 +81,9 @@ class Revocations:
                 "sub", session.provider, subject_of(session)
             )
             return not subject or subject in subjects
+        # The clock was set back after this login, so the order of the two is unknown.
+        if session.login_at > self._clock() + FUTURE_LEEWAY:
+            return True
         try:
             return session.login_at <= float(revoked_at)
         except ValueError:

@@ -34,6 +34,7 @@ NONCE_SIZE = 12  # bytes
 TAG_SIZE = 16  # bytes
 MAX_SEALED_BYTES = 1 << 20  # longer values are rejected undecoded
 FUTURE_LEEWAY = 300.0  # seconds that another machine's clock may be ahead
+MAX_FUTURE_LEEWAY = 3900.0  # seconds; for values with a long lifetime
 
 
 class Unsealed(Struct, frozen=True):
@@ -112,8 +113,19 @@ def check_age(issued_at: float, *, now: float, lifetime: float) -> None:
     """Raise `SealError` for a value from the future or older than *lifetime* (0: any)."""
     if lifetime and not now - issued_at < lifetime:
         raise SealError("expired: older than its lifetime")
-    if not issued_at < now + FUTURE_LEEWAY:
+    if not issued_at < now + _future_leeway(lifetime):
         raise SealError("issued in the future; check the clocks of all machines")
+
+
+def _future_leeway(lifetime: float) -> float:
+    """Return the seconds by which a value may be from the future.
+
+    When a clock that was an hour ahead is set back, sessions of that hour must not end.
+    Their lifetime becomes longer by the leeway, hence at most by a tenth.
+    """
+    if not lifetime:
+        return MAX_FUTURE_LEEWAY
+    return min(max(lifetime / 10, FUTURE_LEEWAY), MAX_FUTURE_LEEWAY)
 
 
 def _microseconds(timestamp: float) -> int:

@@ -20,7 +20,7 @@ from authproxy_core.errors import TokenError
 from authproxy_core.oidc.jwt import ExpectedClaims, unverified_claims
 from authproxy_core.oidc.logout_token import LOGOUT_EVENT, check_logout_token
 from authproxy_core.settings.root import LogoutSettings
-from support.fleet import Fleet
+from support.fleet import Fleet, Process
 from support.harness import (
     ISSUER,
     START,
@@ -47,8 +47,8 @@ class Scene:
     """Two processes with two sessions of alice and one of bob."""
 
     def __init__(self, kind: str, **changes: Any) -> None:
-        configured = settings(sessions=KINDS[kind], logout=CHANNELS, **changes)
-        self.fleet = Fleet(configured)
+        self.configured = settings(sessions=KINDS[kind], logout=CHANNELS, **changes)
+        self.fleet = Fleet(self.configured)
         self.idp = self.fleet.idp
         self.jars: dict[str, dict[bytes, bytes]] = {}
         self.sessions: dict[str, Any] = {}
@@ -131,6 +131,22 @@ def test_lo19_logout_token_with_sid_and_sub_requires_both(kind: str) -> None:
 def test_login_after_logout_token_creates_valid_session(kind: str) -> None:
     scene = Scene(kind)
     scene.send(scene.idp.logout_token("alice"))
+    scene.fleet.clock.now += 1
+    scene.fleet[0].log_in("alice", scene.jars["alice"])
+    assert scene.valid_sessions() == {"alice", "bob"}
+
+
+@kinds
+def test_clock_set_back_keeps_sessions_until_they_are_revoked(kind: str) -> None:
+    """Logins of a clock that was an hour ahead seem to be later than their revocation."""
+    scene = Scene(kind)
+    scene.fleet.clock.now -= 3600
+    scene.fleet.processes[:] = [
+        Process(scene.fleet, scene.configured, trusting=True) for _ in range(2)
+    ]
+    assert scene.valid_sessions() == {"alice", "alice-again", "bob"}
+    assert scene.send(scene.idp.logout_token("alice")).status == 200
+    assert scene.valid_sessions() == {"bob"}
     scene.fleet.clock.now += 1
     scene.fleet[0].log_in("alice", scene.jars["alice"])
     assert scene.valid_sessions() == {"alice", "bob"}
