@@ -10,7 +10,7 @@ from .options.table import BY_KEY, CONTROL_OPTIONS, OPTIONS
 from .reference import format_default, groups_of, marks
 
 COMMANDS = {  # name → arguments and purpose
-    "demo": ("[--port PORT]", "try it with a sample application"),
+    "demo": ("[--port PORT]", "run a demonstration"),
     "explain": ("FLAGS METHOD URL …", "explain a decision"),
     "sessions": ("list|show|revoke FLAGS …", "list, show or end sessions"),
     "help": ("[COMMAND]", "usage of a command"),
