@@ -16,12 +16,14 @@ from support.server import Wire
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
-import json, sys
+import json, resource, sys
 import msgspec
 from authproxy.server_settings import *
 from authproxy.process.launcher import run
 from authproxy_core.settings import *
 given = json.loads(sys.argv[1])
+if given["descriptors"]:
+    resource.setrlimit(resource.RLIMIT_NOFILE, given["descriptors"])
 settings = ServerSettings(
     core=Settings(
         cookie=CookieSettings(secrets=(Secret(b"0123456789abcdef"),)),
@@ -41,13 +43,17 @@ PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 class WorkerProgram(Process):
-    """A worker with *listeners* and *limits* (fields of the settings)."""
+    """A worker with *listeners* and *limits* (fields of the settings).
+
+    *descriptors* are the soft and the hard limit of open files.
+    """
 
     def __init__(
         self,
         folder: Path,
         *listeners: dict[str, Any],
         proxy_protocol_from: tuple[str, ...] = (),
+        descriptors: tuple[int, int] | None = None,
         **limits: float,
     ) -> None:
         path = os.pathsep.join(str(ROOT / part) for part in ("core", "server"))
@@ -55,6 +61,7 @@ class WorkerProgram(Process):
             "listeners": listeners,
             "limits": limits,
             "proxy_protocol_from": proxy_protocol_from,
+            "descriptors": descriptors,
         }
         super().__init__(
             "authproxy",

@@ -8,6 +8,7 @@ from authproxy_core.login.context import callback_url
 from ..logs.supervisor_log import configure, log, reserve_standard_fds
 from ..metrics.metrics import metrics_of
 from ..metrics.shared_memory import SharedMetrics
+from ..net.descriptors import max_client_descriptors, raise_descriptor_limit
 from ..net.listeners import ListenError, open_listeners
 from ..reload.reload_settings import ConfigSource, Rebuild, error_lines
 from ..server_settings import ServerSettings
@@ -23,6 +24,17 @@ def _callback_urls(settings: ServerSettings) -> list[str]:
     return [callback_url(core, scheme, "HOST", one.id) for one in core.providers]
 
 
+def _descriptor_warnings(settings: ServerSettings) -> list[str]:
+    """Warn if the limit of open files allows fewer clients than ``max_connections``."""
+    usable, wanted = max_client_descriptors(), settings.limits.connections
+    if usable >= wanted:
+        return []
+    return [
+        f"max_connections: {wanted}, but the limit of open files allows {usable} per "
+        "worker; raise it (LimitNOFILE of systemd, ulimit -n)"
+    ]
+
+
 def run(settings: ServerSettings, rebuild: Rebuild | None = None) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code.
 
@@ -30,13 +42,14 @@ def run(settings: ServerSettings, rebuild: Rebuild | None = None) -> int:
     """
     reserve_standard_fds()
     configure(settings)
+    raise_descriptor_limit()
     source = ConfigSource(settings, rebuild) if rebuild is not None else None
     try:
         with (
             open_listeners(settings.listeners) as sockets,
             with_store_path(settings) as settings,
         ):
-            for warning in settings.warnings:
+            for warning in (*settings.warnings, *_descriptor_warnings(settings)):
                 log(f"warning: {warning}")
             for listener in sockets:
                 event = "metrics" if listener.metrics else "listening"

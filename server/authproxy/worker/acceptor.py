@@ -12,6 +12,7 @@ import socket
 from collections.abc import Sequence
 
 from ..contract import MODULE
+from ..net.descriptors import max_client_descriptors
 from ..net.listeners import ListeningSocket, refuse_connections
 from ..net.proxy_protocol import HeaderError
 from ..serve.worker_context import WorkerContext
@@ -38,6 +39,7 @@ class Acceptor:
         self.handshakes = Handshakes(context)
         self._context = context
         self._listeners = listeners
+        self._max_descriptors = max_client_descriptors()
         self._accepting: set[ListeningSocket] = set()
         self._closed = [0, 0]  # connections closed in the previous second, and in this
         self._attaching = 0  # accepted connections before the end of their handshake
@@ -160,10 +162,14 @@ class Acceptor:
     def _max_handshakes(self) -> int:
         """The limit of unfinished handshakes, at most half of all connections."""
         limits = self._context.limits
-        return min(limits.handshakes, (limits.connections + 1) // 2)
+        return min(limits.handshakes, (self._max_connections + 1) // 2)
+
+    @property
+    def _max_connections(self) -> int:
+        return min(self._context.limits.connections, self._max_descriptors)
 
     def _is_full(self) -> bool:
-        return self._count >= self._context.limits.connections
+        return self._count >= self._max_connections
 
     def _evict(self) -> None:
         """Close the longest-idle connections, or the oldest handshake."""

@@ -6,6 +6,7 @@ Every path and method gets the metrics, summed over the workers or, with the que
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from msgspec.structs import replace
@@ -32,16 +33,25 @@ class MetricsPage:
     def __init__(self, metrics: Metrics, publish: Callable[[], None]) -> None:
         self._metrics = metrics
         self._publish = publish
+        self._rendered: dict[bool, bytes] = {}  # in this event-loop iteration
 
     def handle(self, request: Request) -> Outcome:
         """Return the metrics of all workers."""
         _, _, query = request.target.partition(b"?")
         per_worker = b"by=worker" in query.split(b"&")
-        render = render_per_worker if per_worker else render_totals
         with self._metrics.track_scrape():
-            self._publish()
-            text = render(self._metrics.shared.used_slots())
-        return Respond(200, HEADERS, text.encode())
+            text = self._rendered.get(per_worker) or self._render(per_worker)
+        return Respond(200, HEADERS, text)
+
+    def _render(self, per_worker: bool) -> bytes:
+        """Return the metrics; it takes milliseconds, so simultaneous scrapes share it."""
+        if not self._rendered:
+            asyncio.get_running_loop().call_soon(self._rendered.clear)
+        render = render_per_worker if per_worker else render_totals
+        self._publish()
+        text = render(self._metrics.shared.used_slots()).encode()
+        self._rendered[per_worker] = text
+        return text
 
     def is_session_valid(self, request: Request, forward: Forward) -> Flow[bool]:
         """Never called, because this application opens no tunnel."""

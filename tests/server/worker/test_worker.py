@@ -67,6 +67,19 @@ def test_ht25_connection_limit_closes_longest_idle(start: Start, begun: bytes) -
         assert len(sockets) <= 40 + 10
 
 
+def test_connections_beyond_descriptor_limit_make_room(start: Start) -> None:
+    """The soft limit is raised; half of the hard one is for clients."""
+    process = start({"host": LOOPBACK}, descriptors=(64, 128))
+    warning = "max_connections: 10000, but the limit of open files allows 64 per worker"
+    assert warning in process.log()
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(Wire(process.port)) for _ in range(200)]
+        assert ping(process.port) == 200
+        assert idle[0].ended
+        assert len(os.listdir(f"/proc/{process.pid}/fd")) < 128 - 32
+    assert "cannot accept" not in process.log()
+
+
 def _link(path: Path) -> str:
     try:
         return os.readlink(path)
