@@ -76,6 +76,23 @@ def test_wrong_client_secret_named_in_log(start: Start) -> None:
     assert secret not in server.process.log()
 
 
+def test_scope_that_keycloak_lacks_named_in_log(start: Start) -> None:
+    """Keycloak returns to the callback with an error, before any login form."""
+    server = start(environment={"OAUTH2_PROXY_SCOPE": "openid email team"})
+    client = Client({"app.example.com": server.port})
+    started = client.get(f"{PLAIN}/oauth2/start?rd=/")
+    back = client.follow(started, until=APP)
+    page = client.get(back.location.replace(APP, PLAIN, 1))
+    assert page.status == 403
+    assert "does not know a scope" in page.text
+    wait_for_log(
+        server,
+        request_id(page),
+        "'invalid_scope': 'Invalid scopes: openid email team'",
+        "Create client scope",
+    )
+
+
 def test_wrong_issuer_reported(start: Start, keycloak: Keycloak) -> None:
     server = start(issuer=keycloak.issuer + "/", path="/ping")
     wait_for_log(server, "expected issuer", keycloak.issuer, "oidc_issuer_url")

@@ -146,20 +146,18 @@ def test_lg38_lg40_pages_have_no_referrer_and_forbid_framing(
         assert b"secret-code" not in response.body
 
 
-def test_lg43_third_party_initiated_login_ignored(harness: Harness) -> None:
-    """OIDC Core §4 is not supported: its parameters are ignored."""
-    query = urlencode(
-        {
-            "iss": "https://evil.example",
-            "login_hint": "victim",
-            "target_link_uri": "//evil.example",
-        }
-    )
-    response = harness.get(f"/oauth2/start?{query}")
+def test_lg43_third_party_login_to_unknown_issuer_or_target_refused(
+    harness: Harness,
+) -> None:
+    query = {"login_hint": "victim", "target_link_uri": "//evil.example"}
+    hostile = urlencode({**query, "iss": "https://evil.example"})
+    response = harness.get(f"/oauth2/start?{hostile}")
+    assert response.status == 400
+    assert b"evil" not in response.body
+    response = harness.get(f"/oauth2/start?{urlencode({**query, 'iss': ISSUER})}")
     location = header(response, b"location").decode()
     assert location.startswith(ISSUER)
     assert "evil" not in location
-    assert "victim" not in location
     assert header(harness.finish_login(location), b"location") == b"/"
 
 

@@ -162,6 +162,12 @@ def test_description_of_other_type_left_out(value: Any) -> None:
     assert safe_description(value) == ""
 
 
+def test_description_that_is_long_is_cut() -> None:
+    found = safe_description("word " * 500)
+    assert len(found) == MAX_DESCRIPTION_LENGTH + 3
+    assert found.endswith("...")
+
+
 def test_description_masks_tokens_but_no_hosts() -> None:
     text = f"at {'a' * 40} and {CALLBACK} and 123e4567-e89b-12d3-a456-426614174000"
     found = safe_description(text)

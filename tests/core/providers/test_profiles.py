@@ -179,7 +179,7 @@ def test_profile_failure_page_names_provider() -> None:
 def test_profile_without_email_shows_page() -> None:
     idp = endpoints("facebook", {profile_of("facebook"): {"name": "Alice", "id": "1"}})
     response = idp.log_in()
-    assert response.status == 500
+    assert response.status == 403
     assert b"has no email address" in response.body
 
 
