@@ -14,7 +14,9 @@ def test_simultaneous_scrapes_are_rendered_once() -> None:
     published: list[None] = []
 
     async def main() -> list[bytes]:
-        page = MetricsPage(Metrics(), lambda: published.append(None))
+        metrics = Metrics()
+        metrics.worker_started()
+        page = MetricsPage(metrics, lambda: published.append(None))
         bodies = []
         for _ in range(2):
             for target in (b"/metrics", b"/metrics?by=worker") * 50:
