@@ -60,6 +60,7 @@ class Target(NamedTuple):
     """A program under test."""
 
     port: int
+    process: Process
     cookie: str
     http1: bool
 
@@ -110,20 +111,21 @@ def start_all(
             f'tls_cert_file = "{certificate.cert_file}"\n'
             f'tls_key_file = "{certificate.key_file}"\n'
         )
-        port, _ = run.start_proxy(
+        port, process = run.start_proxy(
             stack, folder, name, issuer, upstream, extra, workers, tls=True
         )
         if not is_oauth2_proxy:
-            targets["authproxy h2"] = Target(port, cookie, http1=False)
-        targets[f"{name} h1"] = Target(port, cookie, http1=True)
-    port = start_nginx(stack, folder, certificate)
-    targets["nginx h2"] = Target(port, targets["authproxy h2"].cookie, http1=False)
+            targets["authproxy h2"] = Target(port, process, cookie, http1=False)
+        targets[f"{name} h1"] = Target(port, process, cookie, http1=True)
+    port, process = start_nginx(stack, folder, certificate)
+    cookie = targets["authproxy h2"].cookie
+    targets["nginx h2"] = Target(port, process, cookie, http1=False)
     return targets
 
 
 def start_nginx(
     stack: contextlib.ExitStack, folder: Path, certificate: Certificate
-) -> int:
+) -> tuple[int, Process]:
     """Start nginx with HTTP/2 and fixed responses."""
     port, conf = free_port(), folder / "nginx.conf"
     conf.write_text(
@@ -139,7 +141,7 @@ def start_nginx(
     process = Process("nginx-h2", command, folder=folder)
     stack.callback(process.stop)
     process.wait_until(lambda: listens(port))
-    return port
+    return port, process
 
 
 def measure(
@@ -175,6 +177,7 @@ def h2load(
         *(["--h1"] if target.http1 else []),
         "-H", f"cookie: {target.cookie}", f"https://{LOOPBACK}:{target.port}{path}",
     ]  # fmt: skip
+    before = proxied.cpu_seconds(target.process.pid)
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, timeout=seconds + 20
     )
@@ -189,9 +192,11 @@ def h2load(
         or any(int(one) for one in (*counts.groups()[1:], *failed.groups()))
     ):
         raise SystemExit(f"not all responses were 2xx:\n{done.stdout}{done.stderr}")
+    used = proxied.cpu_seconds(target.process.pid) - before
     latencies = sorted(int(line.split()[2]) for line in log.read_text().splitlines())
     return {
         "rate": int(counts[1]) / seconds,
+        "cpu_us": used * 1e6 / len(latencies),
         "p50_ms": latencies[len(latencies) // 2] / 1000,
         "p99_ms": latencies[len(latencies) * 99 // 100] / 1000,
     }
@@ -203,15 +208,15 @@ def table(rows: list[dict[str, Any]]) -> str:
         row["case"]: row["rate"] for row in rows if row["program"] == "oauth2-proxy h1"
     }
     lines = [
-        "| case | program | requests/s | of oauth2-proxy | p50 ms | p99 ms |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| case | program | requests/s | of oauth2-proxy | p50 ms | p99 ms | CPU µs |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows:
         reference = base.get(row["case"])
         ratio = f"{row['rate'] / reference:.2f}" if reference else ""
         lines.append(
             f"| {row['case']} | {row['program']} | {row['rate']:,.0f} | {ratio} "
-            f"| {row['p50_ms']:.2f} | {row['p99_ms']:.2f} |"
+            f"| {row['p50_ms']:.2f} | {row['p99_ms']:.2f} | {row['cpu_us']:.0f} |"
         )
     return "\n".join(lines)
 

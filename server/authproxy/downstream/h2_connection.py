@@ -286,13 +286,9 @@ class H2Connection(asyncio.Protocol):
 
     def encode_response_head(self, respond: Respond) -> bytes:
         """Return the header block of a complete response; raises ValueError."""
-        headers, status = respond.headers, respond.status
-        if respond.reusable:
-            fields = self.worker.hpack_fields.encoded(headers)
-        else:
-            fields = hpack_encoder.encode_fields(headers)
-        length = len(respond.body) if response_encoder.has_body(status) else None
-        return hpack_encoder.encode_head(status, fields, length, self.worker.clock.date)
+        worker = self.worker
+        date = hpack_encoder.encode_date(worker.clock.date)
+        return worker.hpack_heads.head(respond) + date
 
     def send_head(
         self, stream: Stream[StreamExchange], block: bytes, *, ends: bool

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from authproxy_core.bounded_cache import BoundedCache
+
 from .field_kinds import Entry, make_entry
 from .frames import ConnectionFault, ErrorCode
 from .huffman import MAX_SLOW_BYTES, decode_fast, decode_slow
 from .static_table import STATIC_TABLE
 
 DEFAULT_TABLE_BYTES = 4096
+# Encoders index neither paths nor values that would fill their table, such as session
+# cookies, so clients send the same strings in every request.
+MAX_CACHE_BYTES, MAX_CACHED_BYTES = 4 << 20, 8 << 10
+ENTRY_OVERHEAD = 200  # bytes: two objects and the dict entry
+_texts: BoundedCache[bytes, bytes] = BoundedCache(MAX_CACHE_BYTES)
 MAX_INTEGER_BYTES = 5  # continuation bytes of an integer
 STATIC = tuple(make_entry(name, value) for name, value in STATIC_TABLE)
 FIRST_DYNAMIC = len(STATIC) + 1
@@ -107,8 +114,13 @@ class HeaderDecoder:
             raise _fault("truncated string")
         if first < 0x80:
             return data, False, end
+        text = _texts.get(data)
+        if text is not None:
+            return text, True, end
         text = decode_fast(data)
         if text is not None:
+            if length <= MAX_CACHED_BYTES:
+                _texts.put(data, text, 2 * length + ENTRY_OVERHEAD)
             return text, True, end
         self.slow_bytes += length
         if self.slow_bytes > MAX_SLOW_BYTES:

@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from authproxy_core.bounded_cache import BoundedCache
-from authproxy_core.messages import Header
+from authproxy_core.messages import Header, Respond
 
 from ..http.field_syntax import CONNECTION_FIELDS, OWS
+from ..http.response_encoder import has_body
 from .static_table import STATIC_TABLE
 
 # Sent in the first header block: the encoder needs no dynamic table (§6.3).
 EMPTY_TABLE = b"\x20"
 NEVER_INDEXED, NOT_INDEXED = 0x10, 0x00
+DATE_START = b"\x0f\x12\x1d"  # static index 33, 29 bytes
+DATE_VALUE = slice(len("Date: "), -len("\r\n"))
 SECRET_NAMES = frozenset({b"authorization", b"gap-signature", b"set-cookie"})
 MAX_CACHED_NAME_BYTES = 64 << 10
 STATIC_NAMES: dict[bytes, int] = {}
@@ -97,12 +100,24 @@ def encode_head(status: int, fields: bytes, length: int | None, date: bytes) -> 
 
     *date* is the Date field of HTTP/1.1 with CRLF, b"" if *fields* contain Date.
     """
-    parts = [encode_status(status), fields]
+    head = encode_status(status) + fields
     if length is not None:
-        parts.append(encode_field(b"content-length", b"%d" % length))
-    if date:
-        parts.append(encode_field(b"date", date[6:-2]))
-    return b"".join(parts)
+        head += encode_field(b"content-length", b"%d" % length)
+    return head + encode_date(date) if date else head
+
+
+def encode_date(date: bytes) -> bytes:
+    """Return the Date field; *date* is that of HTTP/1.1 with CRLF."""
+    return DATE_START + date[DATE_VALUE]
+
+
+def encode_respond(respond: Respond) -> bytes:
+    """Return the header block of a complete response; Date has to follow.
+
+    Raises ValueError.
+    """
+    length = len(respond.body) if has_body(respond.status) else None
+    return encode_head(respond.status, encode_fields(respond.headers), length, b"")
 
 
 def translate_fields(parts: list[bytes]) -> bytes:

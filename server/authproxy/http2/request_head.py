@@ -24,11 +24,11 @@ from ..http.request_head import (
     normalize_target,
 )
 from ..server_settings import Limits
-from . import field_kinds
-from .field_kinds import AUTHORITY, COOKIE, NORMAL, PATH, SCHEME, SINGLE, Entry
+from .field_kinds import COOKIE, NORMAL, SINGLE, Entry
 
 HTTP_2 = 2  # value of `RequestHead.minor`
 SCHEMES = (b"https", b"http")
+USUAL_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE"})
 _hosts: BoundedCache[bytes, str] = BoundedCache(MAX_CACHED_HOSTS)  # valid authorities
 
 
@@ -40,35 +40,45 @@ def build_request_head(
     Cookies are joined to one field, which is the last. Raises `HeadError`, with status
     400 for what RFC 9113 §8.1.1 calls malformed.
     """
-    pseudo: dict[int, bytes] = {}
+    pseudo: list[bytes | None] = [None, None, None, None]
     headers: list[Header] = []
-    add = headers.append
     cookies: list[bytes] = []
     single: list[Header] = []
     total = 0
     for field, kind, size in entries:
         total += size
         if kind == NORMAL:
-            add(field)
-        elif kind == COOKIE:
-            cookies.append(field[1])
+            headers.append(field)
         elif kind < NORMAL:
-            if kind in pseudo or headers or cookies:
+            if headers or cookies or pseudo[kind] is not None:
                 raise HeadError(400, "repeated or late pseudo-header field")
             pseudo[kind] = field[1]
+        elif kind == COOKIE:
+            cookies.append(field[1])
         elif kind == SINGLE:
-            add(field)
+            headers.append(field)
             single.append(field)
         else:
             raise HeadError(400, "malformed or forbidden field")
     if total > limits.head_bytes:
         raise HeadError(431, f"head of more than {limits.head_bytes} bytes")
     if cookies:  # RFC 9113 §8.2.3
-        add((b"cookie", cookies[0] if len(cookies) == 1 else b"; ".join(cookies)))
-    method, target = _start_line(pseudo, limits)
+        cookie = cookies[0] if len(cookies) == 1 else b"; ".join(cookies)
+        headers.append((b"cookie", cookie))
+    method, scheme, authority, target = pseudo
+    if method is None or scheme is None or target is None:
+        raise HeadError(400, "missing pseudo-header field")
+    if method not in USUAL_METHODS:
+        _check_method(method)
+    if scheme not in SCHEMES:
+        raise HeadError(400, "unknown scheme")
+    if target[:1] != b"/" or not VISIBLE.fullmatch(target):
+        target = _normalize_target(method, target)
+    if len(target) > limits.target_bytes:
+        raise HeadError(414, f"request target of {len(target)} bytes")
     if len(headers) > limits.header_count:
         raise HeadError(431, f"{len(headers)} header fields")
-    host = _host(pseudo.get(AUTHORITY), headers, single)
+    host = _host(authority, headers, single)
     head = RequestHead(
         method, target, headers, dict(headers), host, HTTP_2, True, 0 if ended else None
     )
@@ -77,31 +87,25 @@ def build_request_head(
     return head
 
 
-def _start_line(pseudo: dict[int, bytes], limits: Limits) -> tuple[bytes, bytes]:
-    """Return the method and the target in origin-form."""
-    try:
-        method, target = pseudo[field_kinds.METHOD], pseudo[PATH]
-        scheme = pseudo[SCHEME]
-    except KeyError:
-        raise HeadError(400, "missing pseudo-header field") from None
+def _check_method(method: bytes) -> None:
     if method in FORBIDDEN_METHODS:
         raise HeadError(405, f"method {method.decode()}")
     if not METHOD.fullmatch(method):
         raise HeadError(400, "malformed method")
-    if scheme not in SCHEMES:
-        raise HeadError(400, "unknown scheme")
-    if target[:1] != b"/" or not VISIBLE.fullmatch(target):
-        target, authority = normalize_target(method, target)
-        if authority is not None:
-            raise HeadError(400, "malformed request target")
-    if len(target) > limits.target_bytes:
-        raise HeadError(414, f"request target of {len(target)} bytes")
-    return method, target
+
+
+def _normalize_target(method: bytes, target: bytes) -> bytes:
+    target, authority = normalize_target(method, target)
+    if authority is not None:
+        raise HeadError(400, "malformed request target")
+    return target
 
 
 def _host(authority: bytes | None, headers: list[Header], single: list[Header]) -> str:
     """Return the authority; insert it as the Host field if that is missing."""
-    host = next((value for name, value in single if name == b"host"), None)
+    host = None
+    if single:
+        host = next((value for name, value in single if name == b"host"), None)
     if authority is None:
         authority = host
     if authority is None:

@@ -20,9 +20,15 @@ ENTRY_OVERHEAD = 300  # bytes: the object itself and the dict entry
 
 
 class ResponseHeadCache:
-    """Responses with cached heads, *limit* bytes in total."""
+    """Responses with cached heads, encoded by *encode*, *limit* bytes in total."""
 
-    def __init__(self, limit: int = MAX_CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        limit: int = MAX_CACHE_BYTES,
+        *,
+        encode: Callable[[Respond], bytes] = response_encoder.encode_head,
+    ) -> None:
+        self._encode_head = encode
         self._heads: BoundedCache[int, tuple[Respond, bytes]] = BoundedCache(limit)
 
     def encoded(
@@ -33,7 +39,7 @@ class ResponseHeadCache:
         head_only: bool,
         persistence: response_encoder.Persistence,
     ) -> bytes:
-        """Return the encoded response; *date* is the Date field with its CRLF."""
+        """Return the encoded response of HTTP/1.1; *date* is the Date field with CRLF."""
         found = self._heads.get(id(respond))
         head = found[1] if found is not None else self._encode(respond)
         if not persistence and not respond.body:
@@ -46,8 +52,13 @@ class ResponseHeadCache:
         connection = response_encoder.CONNECTION_FIELDS[persistence]
         return b"".join((head, date, connection, b"\r\n", body))
 
+    def head(self, respond: Respond) -> bytes:
+        """Return the encoded head without Date."""
+        found = self._heads.get(id(respond))
+        return found[1] if found is not None else self._encode(respond)
+
     def _encode(self, respond: Respond) -> bytes:
-        head = response_encoder.encode_head(respond)
+        head = self._encode_head(respond)
         if respond.reusable:
             size = _entry_size(head, respond.headers) + len(respond.body)
             self._heads.put(id(respond), (respond, head), size)

@@ -56,9 +56,7 @@ class WorkerContext:
         self.metrics = metrics or Metrics()
         self.connections: set[ClientConnection] = set()
         self.stopping = False
-        self.response_heads = ResponseHeadCache()
-        self.field_cache = FieldCache()
-        self.hpack_fields = FieldCache(hpack_encoder.encode_fields)
+        self.drop_caches()
         self.writes = WriteCoalescer()
         self.turns = FairQueue()
         self.on_connection_lost: Callable[[], None] = lambda: None
@@ -81,6 +79,7 @@ class WorkerContext:
         """Drop the encoded responses and fields of a replaced application."""
         self.response_heads = ResponseHeadCache()
         self.field_cache = FieldCache()
+        self.hpack_heads = ResponseHeadCache(encode=hpack_encoder.encode_respond)
         self.hpack_fields = FieldCache(hpack_encoder.encode_fields)
 
     def record_response(self, record: RequestRecord, events: tuple[Event, ...]) -> None:
