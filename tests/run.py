@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Create the test environment and run all checks, tests and coverage.
 
-    python3 tests/run.py [--fast] [--no-skips] [-- PYTEST ARGUMENTS]
+    python3 tests/run.py [--fast | --pythons] [--no-skips] [-- PYTEST ARGUMENTS]
 
 The checks are format, lint, types and import rules. Requires Python 3.11+ with venv
 and pip. The environment is ``.venv-test`` in the repository; it is rebuilt when
@@ -22,10 +22,12 @@ import venv
 from collections.abc import Sequence
 from pathlib import Path
 
+from support.pythons import SUPPORTED, interpreters
+
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = ROOT / ".venv-test"
-STAMP = ENVIRONMENT / "made-from"
-PYTHON = ENVIRONMENT / "bin" / "python"
+STAMP = "made-from"  # in the environment
+PYTHON = "bin/python"  # likewise
 CODE = ("core", "server", "tests", "bench", "zipapp")
 MIN_CORE_COVERAGE = 100  # percent of lines and branches
 MIN_SERVER_COVERAGE = 94  # percent, in a run without skips
@@ -41,6 +43,8 @@ def main(arguments: Sequence[str]) -> int:
     make_environment()
     if options.setup:
         return 0
+    if options.pythons:
+        return test_other_pythons()
     if pytest_arguments:
         code, closing_line = run_pytest(options, pytest_arguments)
         report(closing_line)
@@ -73,25 +77,56 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "--no-skips", action="store_true", help="report a skipped test as failed"
     )
     parser.add_argument(
+        "--pythons",
+        action="store_true",
+        help="run only the core's tests, with the other supported Pythons found",
+    )
+    parser.add_argument(
         "--setup", action="store_true", help="create the environment and exit"
     )
     return parser.parse_args(given[:end]), given[end + 1 :]
 
 
-def make_environment() -> None:
-    """Create ``.venv-test`` unless it was created from the current pyproject.toml."""
+def make_environment(environment: Path = ENVIRONMENT, python: str = "") -> None:
+    """Create *environment* unless it was created from the current pyproject.toml.
+
+    *python* is the path of another interpreter than this one.
+    """
     project = (ROOT / "pyproject.toml").read_bytes()
-    stamp = hashlib.sha256(project + sys.version.encode() + bytes(ROOT)).hexdigest()
-    if STAMP.exists() and STAMP.read_text() == stamp:
+    origin = project + (python or sys.version).encode() + bytes(ROOT)
+    stamp, stamp_file = hashlib.sha256(origin).hexdigest(), environment / STAMP
+    if stamp_file.exists() and stamp_file.read_text() == stamp:
         return
-    report("creating .venv-test")
-    shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-    venv.create(ENVIRONMENT, with_pip=True, symlinks=True)
+    report(f"creating {environment.name}")
+    shutil.rmtree(environment, ignore_errors=True)
+    if python:
+        subprocess.run([python, "-m", "venv", str(environment)], check=True)
+    else:
+        venv.create(environment, with_pip=True, symlinks=True)
     # The group is read here because pip supports dependency groups only since 25.1.
     group = tomllib.loads(project.decode())["dependency-groups"]["dev"]
-    install = [str(PYTHON), "-m", "pip", "install", "--quiet"]
+    install = [str(environment / PYTHON), "-m", "pip", "install", "--quiet"]
     subprocess.run([*install, "--editable", str(ROOT), *group], check=True)
-    STAMP.write_text(stamp)
+    stamp_file.write_text(stamp)
+
+
+def test_other_pythons() -> int:
+    """Run the core's tests with each other supported Python; return the exit code."""
+    this = ".".join(map(str, sys.version_info[:2]))
+    failed = []
+    for version, python in interpreters().items():
+        if version not in SUPPORTED or version == this:
+            continue
+        environment = ENVIRONMENT.with_name(f"{ENVIRONMENT.name}-{version}")
+        make_environment(environment, python)
+        command = [str(environment / PYTHON), "-m", "pytest", "tests/core"]
+        command += ["--numprocesses", str(PROCESSES), "--dist", "loadfile", "--quiet"]
+        report(f"core tests with Python {version}")
+        if subprocess.run(command, cwd=ROOT).returncode:
+            failed.append(version)
+    if failed:
+        report(f"failed: the core's tests with Python {', '.join(failed)}")
+    return 1 if failed else 0
 
 
 def run_static_checks() -> list[str]:
@@ -108,7 +143,7 @@ def run_static_checks() -> list[str]:
 def _passes(name: str, check: list[str]) -> bool:
     """Run one check; print its output if it fails. Return whether it passes."""
     program, *arguments = check
-    command = [str(PYTHON.with_name(program)), *arguments]
+    command = [str(ENVIRONMENT / "bin" / program), *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     report(f"{name}: {'passed' if done.returncode == 0 else 'FAILED'}")
     if done.returncode:
@@ -130,7 +165,7 @@ def run_pytest(
     options: argparse.Namespace, arguments: Sequence[str]
 ) -> tuple[int, str]:
     """Run pytest and print its output except the last line, which is returned."""
-    command = [str(PYTHON), "-m", "pytest", *arguments]
+    command = [str(ENVIRONMENT / PYTHON), "-m", "pytest", *arguments]
     if options.no_skips:
         command.append("--no-skips")
     last = ""
@@ -162,7 +197,13 @@ def check_coverage(*, complete: bool) -> list[str]:
 
 def _is_covered(package: str, minimum: int) -> bool:
     """Print the coverage of *package*; return whether it is *minimum* percent."""
-    command = [str(PYTHON), "-m", "coverage", "report", f"--include=*/{package}/*"]
+    command = [
+        str(ENVIRONMENT / PYTHON),
+        "-m",
+        "coverage",
+        "report",
+        f"--include=*/{package}/*",
+    ]
     total = _output([*command, "--format=total", "--precision=1"]).strip()
     if not total.replace(".", "").isdigit():
         report(f"branch coverage of {package}: nothing measured")

@@ -242,8 +242,8 @@ class TestRelease:
             [name] = [name for name in archive.namelist() if "/authproxy-" in name]
             archive.extract(name, tmp_path)
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-        command += ["--no-index", "--target", str(tmp_path / "site"), tmp_path / name]
-        subprocess.run(command, check=True)
+        command += ["--no-index", "--target", str(tmp_path / "site")]
+        subprocess.run([*command, str(tmp_path / name)], check=True)
         assert (tmp_path / "site" / "authproxy" / "py.typed").exists()
 
 
