@@ -226,6 +226,7 @@ def _paths() -> Iterator[Case]:
         yield Case(f"path {target}, user", target, credentials="user")
     for target in (
         "/a//b", "/a/../b", "/a/./b", "/a%2F%2Fb", "/%2e%2e/x", "/deep/..;/x", "/public/../deep",
+        "/a%2Fb//c", "/a/b%2Fc/../d", "/a%2fb", "/a/%2E%2E/b%2Fc",
         "/deep?a=1;b=2", "/deep?x=%zz", "/public/%2e%2e/deep", "/files/a.txt", "/files/",
         "/files/none", "/deep", "/deep/down/under?z=1&a=2",
     ):  # fmt: skip

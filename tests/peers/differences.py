@@ -150,6 +150,26 @@ DIFFERENCES: tuple[Difference, ...] = (
         change=changes.clean_paths,
     ),
     Difference(
+        "the redirect to the clean path keeps `%2F`",
+        "oauth2-proxy decodes it or escapes it twice (`%252F`)",
+        BUG,
+        change=changes.encoded_slashes,
+    ),
+    Difference(
+        "the 401 of the auth endpoint is HTML with a link to the login, if the request "
+        "accepts `text/html`",
+        "some gateways show it in the browser",
+        "`force_json_errors = true` leaves the text",
+        change=changes.html_unauthorized,
+    ),
+    Difference(
+        "the redirect to the clean path resolves `/a//../b` to `/a/b`",
+        "`..` removes the segment before it, also an empty one, as in browsers (RFC 3986 "
+        "§5.2.4); oauth2-proxy redirects to `/b`",
+        BUG,
+        proof="core/upstreams/test_routes.py::test_forward_unclean_path_redirects",
+    ),
+    Difference(
         "no bypass rule applies to an ambiguous path (`..`, `//`, `;`, an encoded "
         "separator …)",
         "the upstream may read another path than the one that was checked",

@@ -6,13 +6,15 @@ comparison, and a response that was built before.
 
 from __future__ import annotations
 
+import contextlib
+
 from msgspec.structs import replace
 
 from ..access.auth_bypass import AuthBypass
 from ..access.credentials import Credentials, Rejection, authenticate, with_rejection
 from ..access.rules import TAIL_FIELD
 from ..effects import Flow, Outcome
-from ..errors import KeysUnavailableError, StoreError
+from ..errors import KeysUnavailableError, RequestError, StoreError
 from ..identity.headers import HeaderInjector
 from ..login.context import Context
 from ..messages import Decision, Event, Headers, Request, Respond
@@ -23,6 +25,7 @@ from ..request.original import OriginalRequest
 from ..session import Session
 from ..sessions.session_cache import SessionEntry
 from ..sessions.session_resolver import clear_invalid_cookies, resolve_session
+from .login_links import login_link
 from .middleware import Handler
 from .requirements import Requirements
 
@@ -186,8 +189,22 @@ class AuthCheck:
             self._status, headers, session.name, "session", reusable
         )
 
-    def _unauthenticated(self, request: Request) -> Respond:
-        cookies = clear_invalid_cookies(self._context, request)
+    def _unauthenticated(
+        self, request: Request, cookies: Headers | None = None
+    ) -> Respond:
+        """Return 401 with *cookies*, by default those that clear invalid ones.
+
+        A browser gets a link to the login, for gateways that show it the response.
+        """
+        if cookies is None:
+            cookies = clear_invalid_cookies(self._context, request)
+        if challenge.accepts_html(request.headers) and request.target.startswith(
+            self._auth_path
+        ):
+            # Ambiguous forwarded headers only leave the link out.
+            with contextlib.suppress(RequestError):
+                if link := login_link(self._context, request):
+                    return challenge.login_link_response(link, cookies)
         if cookies:
             return challenge.unauthorized_response(cookies)
         return self._unauthorized
@@ -195,7 +212,7 @@ class AuthCheck:
     def _check_stale(self, entry: SessionEntry, request: Request) -> Flow[Decision]:
         resolved = yield from resolve_session(self._context, request, entry)
         if resolved.entry is None:
-            return challenge.unauthorized_response(resolved.headers)
+            return self._unauthenticated(request, resolved.headers)
         return with_headers(
             self._check_entry(resolved.entry, request), resolved.headers
         )

@@ -6,16 +6,14 @@ to the login and returns to the original URL; other clients get 401 as JSON.
 
 from __future__ import annotations
 
-from urllib.parse import quote, urlsplit
-
 from ..effects import Flow, Outcome
 from ..login.context import Context, redirect
 from ..login.flow import access_denied_page, start_login_when_ready
 from ..messages import Decision, Event, Request, Respond
-from ..pages.challenge import is_navigation, login_required_response
+from ..pages.challenge import login_required_response
 from ..pages.outcomes import as_challenge, resolve_outcome
-from ..request.original import OriginalRequest
 from .auth_check import AuthCheck
+from .login_links import callback_origin, can_redirect_to_login, login_url, return_to
 
 
 def forward_auth(
@@ -61,50 +59,3 @@ def _with_login(
             context, request, form, cookies, original, challenge=True
         )
     return as_challenge(redirect(login_url(context, original), cookies))
-
-
-def can_redirect_to_login(
-    context: Context, request: Request, original: OriginalRequest
-) -> bool:
-    """Return whether the client is a browser that can follow a redirect to the login."""
-    return (
-        not context.settings.force_json_errors
-        and not context.auth_bypass.is_api(original)
-        and is_navigation(original.method, request.headers)
-    )
-
-
-def callback_origin(context: Context, original: OriginalRequest) -> str:
-    """Return ``scheme://host`` of the callback, "" if *original* has the same host.
-
-    The login must start on the callback's host, where its cookie has to be set.
-    """
-    parts = urlsplit(context.callback_url(original))
-    if not parts.netloc or parts.netloc.lower() == original.host.lower():
-        return ""
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def external_origin(context: Context, original: OriginalRequest) -> str:
-    """Return ``scheme://host`` of *original* as the client sees it."""
-    scheme = "https" if context.settings.cookie.secure else original.scheme
-    return f"{scheme}://{original.host}"
-
-
-def return_to(context: Context, original: OriginalRequest) -> str:
-    """Return the ``rd`` parameter that brings the user back to *original*."""
-    uri = original.uri.decode("utf-8", "surrogateescape")
-    if callback_origin(context, original):
-        return external_origin(context, original) + uri
-    return uri
-
-
-def login_url(context: Context, original: OriginalRequest) -> str:
-    """Return the URL of a login that returns to *original*.
-
-    It is absolute, because gateways resolve a relative one against authproxy's address.
-    """
-    origin = callback_origin(context, original) or external_origin(context, original)
-    page = "start" if context.settings.skip_provider_button else "sign_in"
-    rd = quote(return_to(context, original), safe="/:", errors="surrogateescape")
-    return f"{origin}{context.settings.proxy_prefix}/{page}?rd={rd}"

@@ -67,6 +67,15 @@ def unauthorized_response(headers: Headers = (), reason: str = "no_session") -> 
     return plain_response(401, b"Unauthorized\n", headers, "unauthenticated", reason)
 
 
+def login_link_response(link: str, headers: Headers = ()) -> Respond:
+    """Return 401 with a link to the login, for a browser behind a gateway."""
+    text = f'<p>Unauthorized. <a href="{escape(link)}">Sign in</a></p>\n'
+    fields = (*HTML_HEADERS, *NO_STORE, *headers)
+    return Respond(
+        401, fields, text.encode(), verdict="unauthenticated", reason="no_session"
+    )
+
+
 def forbidden_response(headers: Headers = (), reason: str = "query") -> Respond:
     """Return 403 for a gateway: the user is authenticated but has no access."""
     return plain_response(403, b"Forbidden\n", headers, "denied", reason)
@@ -85,6 +94,11 @@ def login_required_response(sign_in: str, headers: Headers = ()) -> Respond:
     body = orjson.dumps({"error": "login_required", "sign_in": sign_in})
     fields = (*JSON_HEADERS, *NO_CACHE, *headers)
     return Respond(401, fields, body, verdict="unauthenticated", reason="no_session")
+
+
+def accepts_html(headers: Iterable[Header]) -> bool:
+    """Return whether the first Accept field contains ``text/html``, as of browsers."""
+    return b"text/html" in (first_header(headers, b"accept") or b"")
 
 
 def wants_json(headers: Iterable[Header]) -> bool:

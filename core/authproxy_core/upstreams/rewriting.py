@@ -15,6 +15,9 @@ from ..errors import RequestError
 from ..go_regex import Match, Pattern, compile_pattern, replace_all
 
 PATH_SAFE = "$&+,/:;=@"  # besides letters, digits and -._~
+ESCAPED_PATH_SAFE = PATH_SAFE + "%!'()*"
+DOT = re.compile(rb"\.|%2[eE]")
+DOT_SEGMENT = re.compile(rb"(?<=/)(?:\.|%2[eE]){1,2}(?=/|\Z)")
 REFERENCE = re.compile(r"\$(?:\$|(\w+)|\{(\w+)\})", re.ASCII)
 # Tomcat ignores ";…" in a segment, Windows takes a backslash for a slash.
 PARENT_SEGMENT = re.compile(r"(?:^|[/\\])\.\.(?:;[^/\\]*)?(?:[/\\]|$)")
@@ -27,17 +30,31 @@ def escape_path(path: bytes) -> bytes:
 
 
 def clean_path(path: bytes) -> bytes:
-    """Return *path* without empty and dot segments (RFC 3986 §5.2.4)."""
-    clean: list[bytes] = []
-    segments = path.split(b"/")
+    """Return *path* without dot segments (RFC 3986 §5.2.4) and empty segments.
+
+    ``..`` removes the segment before it, also an empty one.
+    """
+    kept: list[bytes] = []
+    segments = path.removeprefix(b"/").split(b"/")
     for segment in segments:
         if segment == b"..":
-            del clean[-1:]
-        elif segment not in (b"", b"."):
-            clean.append(segment)
+            del kept[-1:]
+        elif segment != b".":
+            kept.append(segment)
+    clean = [segment for segment in kept if segment]
     if clean and segments[-1] in (b"", b".", b".."):
         clean.append(b"")
     return b"/" + b"/".join(clean)
+
+
+def decode_dots(path: bytes) -> bytes:
+    """Return the escaped *path* with the dot segments decoded."""
+    return DOT_SEGMENT.sub(lambda found: b"." * len(DOT.findall(found[0])), path)
+
+
+def requote_path(path: bytes) -> bytes:
+    """Return the escaped *path* with all characters escaped that URLs can't contain."""
+    return quote(path, safe=ESCAPED_PATH_SAFE).encode()
 
 
 class PathRewrite:

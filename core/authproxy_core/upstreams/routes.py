@@ -34,7 +34,14 @@ from ..session import Session
 from ..settings.root import Settings, UpstreamSettings
 from ..settings.rules import Condition
 from .headers import UpstreamHeaders
-from .rewriting import PathRewrite, clean_path, decode_path, escape_path
+from .rewriting import (
+    PathRewrite,
+    clean_path,
+    decode_dots,
+    decode_path,
+    escape_path,
+    requote_path,
+)
 from .upgrades import AllowedOrigins, requested_upgrade
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -118,10 +125,9 @@ class Upstreams:
         decoded = path
         if NEEDS_CLEANING.search(path):
             decoded = path if self._raw else unquote_to_bytes(path)
-            clean = clean_path(decoded)
-            if clean != decoded:
-                target = clean if self._raw else escape_path(clean)
-                return _redirect_response(target + mark + query, headers, session)
+            clean = self._clean(path, decoded)
+            if clean is not None:
+                return _redirect_response(clean + mark + query, headers, session)
         route = self._find_route(decoded, request.method, original.host, session)
         if route is None:
             if self._has_route(decoded):
@@ -139,6 +145,17 @@ class Upstreams:
         return self._forward(
             route, route.upstream, target, request, original, session, headers, reusable
         )
+
+    def _clean(self, path: bytes, decoded: bytes) -> bytes | None:
+        """Return the clean path to redirect to, None if *path* is clean.
+
+        Encoded slashes stay, unless a server that decodes them would find more to clean.
+        """
+        clean = clean_path(path if self._raw else decode_dots(path))
+        if clean != path:
+            return requote_path(clean)
+        clean = clean_path(decoded)
+        return None if clean == decoded else escape_path(clean)
 
     def _find_route(
         self, path: bytes, method: bytes, host: str, session: Session | None

@@ -89,6 +89,14 @@ def test_route_matches_decoded_path() -> None:
         ("/a//", b"/a/"),
         ("/a/..%2f..%2f%2fevil.example", b"/evil.example"),
         ("/.%5C..//x", b"/.%5C../x"),
+        ("/a%2Fb//c%3fd", b"/a%2Fb/c%3fd"),
+        ("/a/../b%2Fc%2f", b"/b%2Fc%2f"),
+        ("/files/a%2Fb/../c", b"/files/c"),
+        ("/a//../b", b"/a/b"),
+        ("/a/b/%2E%2e/.%2e/..", b"/"),
+        ("/a/b/%2e?q", b"/a/b/?q"),
+        ("/.//\\evil.example", b"/%5Cevil.example"),
+        ("/a//b!$&'()*+,;=:@~|c", b"/a/b!$&'()*+,;=:@~%7Cc"),
     ],
 )
 def test_forward_unclean_path_redirects(target: str, location: bytes) -> None:
@@ -101,11 +109,20 @@ def test_forward_unclean_path_redirects(target: str, location: bytes) -> None:
     assert header(response, b"location") == location
 
 
+@pytest.mark.parametrize(
+    "target", ["/a%2Fb", "/a/%252e%252e/b", "/%2E%2e%2e/b", "/a%2F"]
+)
+def test_forward_escaped_path_without_dot_segments_kept(target: str) -> None:
+    assert forward(signed_in(), target).target == target.encode()
+
+
 def test_route_with_raw_path_matches_undecoded_path() -> None:
     harness = signed_in(upstream_at("/a%2Fb/"), upstream_at("/"), proxy_raw_path=True)
     assert forward(harness, "/a%2Fb/x").upstream.id == "/a%2Fb/"
     assert forward(harness, "/a%2F%2Fb").upstream.id == "/"
     assert header(harness.get("/a//b?x"), b"location") == b"/a/b?x"
+    assert header(harness.get("//\\evil.example"), b"location") == b"/%5Cevil.example"
+    assert forward(harness, "/%2e%2e/x").target == b"/%2e%2e/x"
 
 
 @pytest.mark.parametrize(
