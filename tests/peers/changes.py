@@ -354,7 +354,7 @@ def clean_paths(comparison: Comparison) -> Change:
 def encoded_slashes(comparison: Comparison) -> Change:
     """The redirect to a clean path keeps an encoded slash as it is."""
     location = comparison.actual.location
-    if comparison.expected.status != 301 or "%2F" not in location:
+    if comparison.actual.status != 301 or "%2F" not in location:
         return {}
     assert location == {"/a%2Fb//c": "/a%2Fb/c"}.get(comparison.case.target, "/b%2Fc")
     return {"location": location}
