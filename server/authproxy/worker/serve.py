@@ -51,8 +51,10 @@ def serve(
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
 
+    # Before the event loop runs: it reads the system's CA certificates.
+    worker = Worker(settings, sockets, metrics, attempts)
+
     async def main() -> None:
-        worker = Worker(settings, sockets, metrics, attempts)
         loop = asyncio.get_running_loop()
         reloads: WorkerReload | SingleProcessReload
         if parent is None or channel is None:
