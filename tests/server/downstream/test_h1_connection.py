@@ -209,7 +209,7 @@ def test_connection_incomplete_body_closes_and_ends_task() -> None:
 
 def test_connection_slow_head_gets_408() -> None:
     """A connection without any byte is closed without a response."""
-    with Server(site, Limits(head_timeout=0.05)) as server:
+    with Server(site, Limits(head_timeout=0.5)) as server:
         with Wire(server.port) as wire:
             wire.send(b"GET / HT")
             assert wire.answer().status == 408

@@ -235,7 +235,7 @@ def test_tunnel_client_never_reads_is_closed_after_write_timeout() -> None:
 
 
 def test_tunnel_upgrade_lifetime_expired_is_closed() -> None:
-    with proxied(echo, ForwardSettings(upgrade_lifetime=0.2)) as (_, wire):
+    with proxied(echo, ForwardSettings(upgrade_lifetime=1.0)) as (_, wire):
         switched(wire)
         wire.send(b"x")
         assert wire.rest() == b"x"
@@ -349,6 +349,7 @@ def test_tunnel_closed_session_monitor_is_freed() -> None:
         server.logged(" 101 0 ")
 
         def monitored() -> list[object]:
+            gc.collect()
             return [item for item in gc.get_objects() if type(item) is _MonitoredTunnel]
 
         until(lambda: not monitored(), "the release of the session monitor")
