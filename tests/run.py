@@ -120,7 +120,8 @@ def test_other_pythons() -> int:
         environment = ENVIRONMENT.with_name(f"{ENVIRONMENT.name}-{version}")
         make_environment(environment, python)
         command = [str(environment / PYTHON), "-m", "pytest", "tests/core"]
-        command += ["--numprocesses", str(PROCESSES), "--dist", "loadfile", "--quiet"]
+        command += ["--numprocesses", str(os.cpu_count()), "--dist", "loadfile"]
+        command += ["--quiet"]
         report(f"core tests with Python {version}")
         if subprocess.run(command, cwd=ROOT).returncode:
             failed.append(version)
