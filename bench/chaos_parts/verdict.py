@@ -11,7 +11,7 @@ from chaos_parts.stage import Stage
 from chaos_parts.traffic import Traffic
 
 MAX_RECOVERY = 2.0  # seconds
-EXCERPT = 6000  # bytes of a traceback in the report
+EXCERPT = 2500  # bytes of a traceback in the report
 LEEWAY = 300.0  # seconds that a cookie may be from the future
 TRACEBACK = re.compile(r"Traceback \(most recent call last\)|never retrieved")
 
@@ -148,7 +148,7 @@ def print_report(verdict: Verdict) -> None:
     for kind, texts in document["examples"].items():
         for text in texts[:5]:
             print(f"    {kind}: {text[:300].splitlines()[0]}")
-    for text in (*document["problems"], *document["log"]):
+    for text in (*document["problems"], *document["log"][:3]):
         print(f"    {text}")
     for name, why in document["skipped"].items():
         print(f"  skipped {name}: {why}")

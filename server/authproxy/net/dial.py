@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, cast
 
 from ..loop.lazy_event import LazyEvent
+from .connect import open_socket
 
 # Buffered bytes at which reading is paused; uvloop reads 250 kB at once.
 READ_HIGH_WATER = 256 << 10
@@ -201,17 +202,21 @@ async def dial(
     Raises OSError; see `describe_error`.
     """
     stream = Stream(streams)
-    connect = asyncio.get_running_loop().create_connection(
-        lambda: stream,
-        host,
-        port,
-        ssl=context,
-        server_hostname=(name or host) if context else None,
-        ssl_handshake_timeout=HANDSHAKE_TIMEOUT if context else None,
-    )
-    await _await_connect(stream, connect)
+    await _await_connect(stream, _connect(stream, host, port, context, name or host))
     _keep_alive(stream.transport.get_extra_info("socket"))
     return stream
+
+
+async def _connect(
+    stream: Stream, host: str, port: int, context: ssl.SSLContext | None, name: str
+) -> None:
+    await asyncio.get_running_loop().create_connection(
+        lambda: stream,
+        sock=await open_socket(host, port),
+        ssl=context,
+        server_hostname=name if context else None,
+        ssl_handshake_timeout=HANDSHAKE_TIMEOUT if context else None,
+    )
 
 
 def _keep_alive(tcp: socket.socket) -> None:

@@ -18,6 +18,7 @@ import hiredis
 
 from authproxy_core.errors import StoreError
 
+from ..net.connect import open_socket
 from ..server_settings import RedisAddress, RedisSettings
 from .base import MAX_VALUE
 from .redis_errors import ConnectionLostError, ReplyError
@@ -274,8 +275,7 @@ class Dialer:
                     host = address.host if self._context is not None else None
                     _, connection = await loop.create_connection(
                         create,
-                        address.host,
-                        address.port,
+                        sock=await open_socket(address.host, address.port),
                         ssl=self._context,
                         server_hostname=host,
                     )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import gc
 import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -79,6 +82,41 @@ def test_dial_invalid_host_name_raises_gaierror(loop: str) -> None:
         return streams
 
     assert run(main(), loop) == set()
+
+
+@pytest.mark.parametrize("loop", sorted(LOOPS))
+@pytest.mark.parametrize("host", ["no host", "localhost"])
+def test_dial_canceled_before_the_resolver_ends_leaves_no_error(
+    loop: str, host: str
+) -> None:
+    reported: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        running = asyncio.get_running_loop()
+        running.set_exception_handler(lambda _, context: reported.append(context))
+        for _ in range(5):
+            task = asyncio.create_task(dial(set(), host, 9))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+        with contextlib.suppress(OSError):  # the threads of the resolver are done
+            await asyncio.gather(*[running.getaddrinfo(host, 9) for _ in range(5)])
+        await asyncio.sleep(0)
+        gc.collect()
+
+    run(main(), loop)
+    assert reported == []
+
+
+@pytest.mark.parametrize("loop", sorted(LOOPS))
+def test_dial_name_with_refusing_addresses_raises_the_error(loop: str) -> None:
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        with pytest.raises(ConnectionRefusedError):
+            await dial(set(), "localhost", port)
+
+    run(main(), loop)
 
 
 @pytest.mark.parametrize(
