@@ -24,6 +24,7 @@ Verdict: TypeAlias = Literal["", "allowed", "unauthenticated", "denied", "failed
 # Metrics count each kind; the auth log contains the kinds that concern logins.
 EventKind: TypeAlias = Literal[
     "bad_request",
+    "cookie_dropped",
     "denied",
     "effect_failed",
     "keys_withdrawn",

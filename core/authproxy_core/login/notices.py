@@ -14,7 +14,7 @@ from ..request.original import OriginalRequest, TrustedProxies, host_name
 from ..session import Session
 from ..settings.root import Settings
 
-MAX_REPORTED = 100  # URLs and peers; hosts and addresses are chosen by clients
+MAX_REPORTED = 100  # URLs, and peers; clients choose hosts and addresses
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")  # browsers store Secure cookies there
 FORWARDED = (b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-uri")
 
@@ -31,7 +31,7 @@ class LoginNotices:
         self._settings = settings
         self._trust = trust
         self._on_event = on_event
-        self._reported: set[tuple[str, str]] = set()
+        self._reported: dict[str, set[str]] = {"url": set(), "peer": set()}
 
     def login_started(
         self, request: Request, original: OriginalRequest, provider: str, url: str
@@ -41,7 +41,7 @@ class LoginNotices:
             detail = f"callback URL sent to {provider}: {url}"
             self._on_event(Event("login_started", detail=detail))
             if self._drops_cookie(original):
-                self._on_event(Event("login_started", detail=_cookie_text(original)))
+                self._on_event(Event("cookie_dropped", detail=_cookie_text(original)))
         if self._is_ignored(request) and self._is_first("peer", request.peer):
             detail = (
                 f"X-Forwarded-* from {request.peer} ignored: not a trusted proxy; add it "
@@ -57,10 +57,10 @@ class LoginNotices:
             self._on_event(Event("roles_missing", reason=provider.id, detail=detail))
 
     def _is_first(self, kind: str, text: str) -> bool:
-        key = (kind, text)
-        if key in self._reported or len(self._reported) >= MAX_REPORTED:
+        reported = self._reported[kind]
+        if text in reported or len(reported) >= MAX_REPORTED:
             return False
-        self._reported.add(key)
+        reported.add(text)
         return True
 
     def _drops_cookie(self, original: OriginalRequest) -> bool:

@@ -6,7 +6,7 @@ of a client can end a line.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -33,7 +33,8 @@ from .redact import (
 )
 
 Format: TypeAlias = Callable[[tuple[str, ...]], str]
-Level: TypeAlias = Literal["info", "error"]
+Level: TypeAlias = Literal["info", "warning", "error"]
+LEVELS: Mapping[str, Level] = {"info": "info", "warning": "warning", "error": "error"}
 AuthStatus: TypeAlias = Literal["AuthSuccess", "AuthFailure", "AuthError"]
 
 REQUEST_FIELDS = (
@@ -164,6 +165,8 @@ class TextFormatter:
         self, level: Level, module: str, message: str, request_id: str = ""
     ) -> str:
         """Return a standard log line; *request_id* is "" outside of requests."""
+        if level == "warning":  # lines of the other levels do not name theirs
+            message = f"warning: {message}"
         if request_id:
             message = f"{message} (request {request_id})"
         return self._standard_format(

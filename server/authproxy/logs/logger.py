@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from authproxy_core.endpoints.health import ping_paths
@@ -17,7 +18,7 @@ from authproxy_core.settings.root import Settings
 from ..loop.clock import Clock
 from ..server_settings import LogSettings
 from .file import LogFile
-from .formatter import AuthStatus, LogFormatter, RequestRecord, TextFormatter
+from .formatter import AuthStatus, Level, LogFormatter, RequestRecord, TextFormatter
 from .json_formatter import JsonFormatter
 from .redact import decode_bytes
 from .writer import FdSink, LogWriter, Sink
@@ -35,9 +36,28 @@ AUTH_STATUS: Mapping[EventKind, AuthStatus] = {
     "refresh_failed": "AuthError",
 }
 STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
-INFO_EVENTS: frozenset[EventKind] = frozenset(
-    {"keys_withdrawn", "login_started", "provider_ready", "refreshed", "roles_missing"}
+EVENT_LEVELS: Mapping[EventKind, Level] = {  # "error" for the others
+    "cookie_dropped": "warning",
+    "keys_withdrawn": "info",
+    "login_started": "info",
+    "peer_untrusted": "warning",
+    "provider_ready": "info",
+    "refreshed": "info",
+    "roles_missing": "info",
+}
+# Events that every worker sees, or that are reported once per worker.
+SHARED_EVENTS: frozenset[EventKind] = frozenset(
+    {
+        "cookie_dropped",
+        "keys_withdrawn",
+        "login_started",
+        "peer_untrusted",
+        "provider_failed",
+        "provider_ready",
+    }
 )
+# Logs a line (level, module, text) once for all workers; False: it could not.
+LogOnce: TypeAlias = Callable[[Level, str, str], bool]
 
 
 def create_formatter(
@@ -69,7 +89,8 @@ class Logs:
     """The logs of one worker.
 
     *output* gets the request log, the auth log and the info level of the standard log.
-    *errors* gets the error level, unless ``errors_to_info`` is set.
+    *errors* gets the other levels, unless ``errors_to_info`` is set. With several
+    workers, *log_once* logs the lines that all of them would write.
     """
 
     def __init__(
@@ -79,6 +100,7 @@ class Logs:
         clock: Clock,
         output: LogWriter,
         errors: LogWriter,
+        log_once: LogOnce | None = None,
     ) -> None:
         self._settings = settings
         self._formatter = create_formatter(settings, core, clock)
@@ -87,6 +109,7 @@ class Logs:
         self._silent_paths = _silent_paths(settings, core)
         self._has_exclusions = bool(self._silent_paths or settings.exclude_paths)
         self._writers = (output, errors)
+        self._log_once = log_once
 
     def attach_writers(self) -> None:
         """Use the formatter for the writers' lines about dropped lines."""
@@ -109,20 +132,32 @@ class Logs:
 
     def event(self, event: Event) -> None:
         """Write an event that belongs to no single request to the standard log."""
-        log = self.info if event.kind in INFO_EVENTS else self.error
         text = event.detail or event.reason
-        log(event.kind, f"{event.user}: {text}" if event.user else text)
+        log = self.shared if event.kind in SHARED_EVENTS else self.write
+        level = EVENT_LEVELS.get(event.kind, "error")
+        log(level, event.kind, f"{event.user}: {text}" if event.user else text)
+
+    def shared(self, level: Level, module: str, message: str) -> None:
+        """Write a line that every worker would write to the standard log, once."""
+        once = self._log_once if self._settings.standard else None
+        if once is None or not once(level, module, message):
+            self.write(level, module, message)
+
+    def write(
+        self, level: Level, module: str, message: str, request_id: str = ""
+    ) -> None:
+        """Write a line to the standard log."""
+        if self._settings.standard:
+            line = self._formatter.standard(level, module, message, request_id)
+            (self._write if level == "info" else self._write_error)(line)
 
     def info(self, module: str, message: str, request_id: str = "") -> None:
         """Write a line of the info level to the standard log."""
-        if self._settings.standard:
-            self._write(self._formatter.standard("info", module, message, request_id))
+        self.write("info", module, message, request_id)
 
     def error(self, module: str, message: str, request_id: str = "") -> None:
         """Write a line of the error level: the operator has to act."""
-        if self._settings.standard:
-            line = self._formatter.standard("error", module, message, request_id)
-            self._write_error(line)
+        self.write("error", module, message, request_id)
 
     def exception(self, module: str, message: str, error: BaseException) -> None:
         """Write *message* and the traceback of *error*: one object or several lines."""

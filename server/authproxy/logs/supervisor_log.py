@@ -37,15 +37,15 @@ class SupervisorLog:
                 settings.file, local_time=settings.local_time, rotates=False
             )
 
-    def write(self, level: Level, text: str) -> None:
+    def write(self, level: Level, text: str, module: str) -> None:
         """Write one line."""
         if not self._settings.standard:
             return
         self._clock.tick()
-        line = self._formatter.standard(level, MODULE, text)
+        line = self._formatter.standard(level, module, text)
         data = line.encode("utf-8", "backslashreplace")
         with contextlib.suppress(OSError):  # there is no way to report it
-            if level == "error" and not self._settings.errors_to_info:
+            if level != "info" and not self._settings.errors_to_info:
                 _write(STANDARD_ERROR, data)
             elif self._file is None:
                 _write(STANDARD_OUTPUT, data)
@@ -79,11 +79,11 @@ def configure(settings: ServerSettings) -> None:
     _logs[:] = [SupervisorLog(settings.logs, settings.core)]
 
 
-def log(text: str, *, level: Level = "error") -> None:
+def log(text: str, *, level: Level = "error", module: str = MODULE) -> None:
     """Write one line; before `configure`, with the default settings."""
     if not _logs:
         _logs.append(SupervisorLog(LogSettings(), Settings()))
-    _logs[0].write(level, text)
+    _logs[0].write(level, text, module)
 
 
 def log_all(header: str, lines: Iterable[str]) -> None:

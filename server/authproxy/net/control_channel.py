@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 
@@ -30,14 +29,20 @@ class ControlChannel:
         """Close this end."""
         self._socket.close()
 
-    def send(self, message: str, descriptor: int | None = None) -> None:
-        """Send *message*, cut to `MAX_MESSAGE_BYTES`, with a copy of *descriptor*."""
+    def send(self, message: str, descriptor: int | None = None) -> bool:
+        """Send *message*, cut to `MAX_MESSAGE_BYTES`, with a copy of *descriptor*.
+
+        Returns whether it was sent: the queue of the peer may be full.
+        """
         data = message.encode(errors="replace")[:MAX_MESSAGE_BYTES]
-        with contextlib.suppress(OSError):
+        try:
             if descriptor is None:
                 self._socket.send(data)
             else:
                 socket.send_fds(self._socket, [data], [descriptor])
+        except OSError:
+            return False
+        return True
 
     def receive(self) -> tuple[str, int | None] | None:
         """Return the next message, and the descriptor that the caller has to close.

@@ -172,8 +172,8 @@ class ReloadCoordinator:
     def _finish(self, candidate: Candidate) -> None:
         self._candidate, self._committing = None, False
         configure(candidate.settings)
-        for note in candidate.notes:
-            log(note)
+        for warning in candidate.warnings:
+            log(warning, level="warning")
         log(RELOADED, level="info")
         self._count("success")
 

@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Sequence
 
+from ..logs.reports import WorkerReports, parse_report
 from ..logs.supervisor_log import log
 from ..metrics.metrics import metrics_of
 from ..metrics.shared_memory import SharedMetrics
@@ -61,6 +62,7 @@ class Supervisor:
         # Twice as many slots, because a worker may start before its predecessor exits.
         self._metrics = SharedMetrics(2 * settings.workers)
         self._attempts = create_attempts()
+        self._reports = WorkerReports()
         self._restarts_due: list[
             float
         ] = []  # monotonic seconds, one per missing worker
@@ -186,6 +188,9 @@ class Supervisor:
             message, _ = received
             if message == "started":
                 self._any_started = True
+            elif (report := parse_report(message)) is not None:
+                if self._reports.is_new(pid, report, time.monotonic()):
+                    log(report.text, level=report.level, module=report.module)
             elif message.startswith(FAILED_WORKER):
                 worker.error = message.removeprefix(FAILED_WORKER).strip()
             else:

@@ -44,10 +44,10 @@ class ConfigSource(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """Settings for a reload, and the lines to log once they are in effect."""
+    """Settings for a reload, and the warnings to log once they are in effect."""
 
     settings: ServerSettings
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 class PreparedReload(Struct, frozen=True):
@@ -68,8 +68,7 @@ def read_candidate(current: ServerSettings, source: ConfigSource) -> Candidate:
     fresh = source.read()
     settings, fixed = merge_settings(source.first, current, fresh)
     added = [text for text in fresh.warnings if text not in current.warnings]
-    notes = [f"warning: {text}" for text in (*fixed, *added)]
-    return Candidate(settings, tuple(notes))
+    return Candidate(settings, (*fixed, *added))
 
 
 def merge_settings(

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from authproxy_core.errors import AuthProxyError
 
+from ..logs.formatter import Level
 from ..net.control_channel import ControlChannel
 from ..server_settings import ServerSettings
 from .file_watcher import FileWatcher
@@ -43,8 +44,8 @@ class Reloadable(Protocol):
     def count_reload(self, outcome: Literal["success", "failure"]) -> None:
         """Count a reload in the metrics."""
 
-    def log(self, text: str, *, info: bool = False) -> None:
-        """Log a line, at error level unless *info*."""
+    def log(self, text: str, *, level: Level = "error") -> None:
+        """Log a line."""
 
 
 class WorkerReload:
@@ -172,6 +173,6 @@ class SingleProcessReload:
             worker.count_reload("failure")
             return
         worker.count_reload("success")
-        for note in candidate.notes:
-            worker.log(note)
-        worker.log(RELOADED, info=True)
+        for warning in candidate.warnings:
+            worker.log(warning, level="warning")
+        worker.log(RELOADED, level="info")

@@ -101,7 +101,7 @@ class StoreMonitor:
             self._logged_error = ""
             if self._outage_timer is not None:
                 self._outage_timer.cancel()
-            self._logs.info(MODULE, "session store available again")
+            self._logs.shared("info", MODULE, "session store available again")
         else:
             self._log_outage(store)
 
@@ -109,7 +109,8 @@ class StoreMonitor:
         """Log the outage, and later again if it lasts for another reason."""
         if store.error != self._logged_error:
             self._logged_error = store.error
-            self._logs.error(
+            self._logs.shared(
+                "error",
                 MODULE,
                 f"session store unavailable: {store.error}; "
                 "requests that need a session get 503",
@@ -123,21 +124,22 @@ class StoreMonitor:
             return
         self._logged_limitation = limitation
         if limitation:
-            self._logs.error(
+            self._logs.shared(
+                "warning",
                 MODULE,
                 f"session store with limited permissions: {limitation}; grant the "
                 "commands that docs/sessions.md lists",
             )
         else:
-            self._logs.info(MODULE, "session store with full permissions again")
+            text = "session store with full permissions again"
+            self._logs.shared("info", MODULE, text)
 
     def _log_notifications(self, store: Store) -> None:
         """Log missing notifications of an available store after `NOTIFY_GRACE`."""
         if store.notifies and self._logged_no_notifications:
             self._logged_no_notifications = False
-            self._logs.info(
-                MODULE, "change notifications from the session store restored"
-            )
+            text = "change notifications from the session store restored"
+            self._logs.shared("info", MODULE, text)
         elif not store.notifies and self._grace_timer is None:
             loop = asyncio.get_running_loop()
             self._grace_timer = loop.call_later(NOTIFY_GRACE, self._on_grace_end, store)
@@ -146,7 +148,8 @@ class StoreMonitor:
         self._grace_timer = None
         if store.available and not store.notifies and not self._logged_no_notifications:
             self._logged_no_notifications = True
-            self._logs.error(
+            self._logs.shared(
+                "warning",
                 MODULE,
                 "no change notifications from the session store: "
                 f"{store.notify_error}; every check reads the store",

@@ -6,13 +6,16 @@ import asyncio
 import gc
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import uvloop
 
 from authproxy_core.access.attempts import AttemptMemory
 
+from ..logs.formatter import Level
+from ..logs.reports import Report
 from ..metrics.metrics import Metrics
-from ..net.control_channel import ControlChannel
+from ..net.control_channel import MAX_MESSAGE_BYTES, ControlChannel
 from ..net.listeners import ListeningSocket
 from ..reload.reload_settings import ConfigSource
 from ..reload.worker_reload import SingleProcessReload, WorkerReload
@@ -52,7 +55,8 @@ def serve(
     gc.set_threshold(*GC_THRESHOLDS)
 
     # Before the event loop runs: it reads the system's CA certificates.
-    worker = Worker(settings, sockets, metrics, attempts)
+    log_once = None if channel is None else partial(_log_once, channel)
+    worker = Worker(settings, sockets, metrics, attempts, log_once)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -78,6 +82,12 @@ def serve(
         reloads.stop()
 
     uvloop.run(main())
+
+
+def _log_once(channel: ControlChannel, level: Level, module: str, text: str) -> bool:
+    """Let the supervisor log a line, unless another worker has just reported it."""
+    message = Report(level, module, text).message()
+    return len(message.encode()) <= MAX_MESSAGE_BYTES and channel.send(message)
 
 
 def _on_supervisor_exit(

@@ -12,7 +12,8 @@ from authproxy_core.access.attempts import AttemptMemory
 from authproxy_core.messages import Event
 
 from ..contract import MODULE
-from ..logs.logger import Logs, create_writers
+from ..logs.formatter import Level
+from ..logs.logger import LogOnce, Logs, create_writers
 from ..loop.clock import Clock
 from ..metrics.metrics import Metrics
 from ..net.idp_client import HttpClient
@@ -47,8 +48,10 @@ class Worker:
         sockets: Sequence[ListeningSocket],
         metrics: Metrics | None = None,
         attempts: AttemptMemory | None = None,
+        log_once: LogOnce | None = None,
     ) -> None:
         check_server(settings)
+        self._log_once = log_once
         self._settings = settings
         self._sockets = sockets
         self._stopping = asyncio.Event()
@@ -165,14 +168,18 @@ class Worker:
         """Count a reload in the metrics."""
         self._metrics.count_reload(outcome)
 
-    def log(self, text: str, *, info: bool = False) -> None:
-        """Log a line, at error level unless *info*."""
-        log = self._logs.info if info else self._logs.error
-        log(MODULE, text)
+    def log(self, text: str, *, level: Level = "error") -> None:
+        """Log a line."""
+        self._logs.write(level, MODULE, text)
 
     def _new_logs(self, settings: ServerSettings) -> Logs:
         return Logs(
-            settings.logs, settings.core, self._clock, self._output, self._errors
+            settings.logs,
+            settings.core,
+            self._clock,
+            self._output,
+            self._errors,
+            self._log_once,
         )
 
     def _start_warm_up(self) -> asyncio.Task[None]:

@@ -237,7 +237,7 @@ def test_program_json_forwarded_request_logged(tmp_path: Path) -> None:
     assert first["upstream"] == "/"
     assert 0 < first["upstream_time"] <= first["duration"]
     messages = [line["message"] for line in logged if line["kind"] == "standard"]
-    assert [text.partition(" on ")[0] for text in messages[:2]] == [
+    assert [text.partition(" on ")[0] for text in messages[1:3]] == [
         "listening",
         "metrics",
     ]
