@@ -19,8 +19,16 @@ from ..settings.auth_bypass import AuthBypassSettings, skip_rules
 
 # Separators and characters that end or change the path in some servers, raw or encoded.
 _AMBIGUOUS = re.compile(rb"[\\;#\x00-\x20\x7f]|//|%(?:2[fF]|5[cC]|(?![0-9A-Fa-f]{2}))")
-_DOTS = re.compile(r"(?:^|/)[. ]+(?:/|$)")
+_PADDED = re.compile(r"/ |[. ](?:/|$)")  # spaces and dots that some servers remove
 _DECODED = re.compile(r"[\\;#?\x00-\x1f\x7f-\x9f]|//")
+# Characters that programs ignore in comparisons (Default_Ignorable_Code_Point of Unicode),
+# and its line and paragraph separators, for a character class.
+IGNORED_CHARACTERS = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+_IGNORED = re.compile(f"[{IGNORED_CHARACTERS}]")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 
 
@@ -35,10 +43,12 @@ def unambiguous_path(uri: bytes) -> str | None:
         return None
     if _ESCAPE.search(decoded):  # encoded twice: some servers decode again
         return None
-    variants = [decoded]
-    if not decoded.isascii():  # some servers map full-width slashes and dots to ASCII
-        variants.append(unicodedata.normalize("NFKC", decoded))
-    if any(_DECODED.search(path) or _DOTS.search(path) for path in variants):
+    if _DECODED.search(decoded) or _PADDED.search(decoded):
+        return None
+    # Some servers map characters to others, such as a full-width slash to a slash.
+    if not decoded.isascii() and (
+        _IGNORED.search(decoded) or unicodedata.normalize("NFKC", decoded) != decoded
+    ):
         return None
     return decoded
 

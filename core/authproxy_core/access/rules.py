@@ -28,7 +28,12 @@ from ..session import Session
 from ..settings.auth_bypass import AuthBypassSettings
 from ..settings.root import Settings
 from ..settings.rules import AccessRule, Policy, RuleSettings, claims_of, label
-from .auth_bypass import AuthBypass, auth_endpoints, unambiguous_path
+from .auth_bypass import (
+    IGNORED_CHARACTERS,
+    AuthBypass,
+    auth_endpoints,
+    unambiguous_path,
+)
 from .matchers import MatchResult, RequestMatcher, UserMatcher
 
 MAX_CACHED_RESULTS = 4096  # hosts, methods and paths, or sets of forwarded headers
@@ -47,7 +52,7 @@ _OVERLONG = re.compile(
 )
 _PATH_PARAMETERS = re.compile(r";[^/]*")
 _PATH_END = re.compile(r"[?#\x00]")
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROLS = re.compile(rf"[\x00-\x1f\x7f{IGNORED_CHARACTERS}]")
 _SLASHES = re.compile(r"/+")
 _PADDING = re.compile(r"(?<=/)\s+|\s+(?=/|\Z)")
 
@@ -278,7 +283,7 @@ def path_variants(path: bytes | None) -> tuple[tuple[str | None, ...], bool]:
     if path is None:
         return (None,), False
     decoded = unambiguous_path(path)
-    if decoded is not None and normalize("NFKC", decoded) == decoded:
+    if decoded is not None:
         return (decoded,), True
     if len(path) > MAX_AMBIGUOUS_BYTES:
         return (None,), False

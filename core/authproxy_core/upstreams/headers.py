@@ -16,11 +16,16 @@ from ..request.original import OriginalRequest
 from ..request.trace import TRACEPARENT, without_bad_trace
 from ..session import Session
 
-# Identity headers of authproxy and oauth2-proxy.
+# Identity headers of authproxy and oauth2-proxy, and those of other authentication proxies
+# that applications trust.
 IDENTITY_FIELDS = frozenset(
     {
         b"gap-auth",
         b"gap-signature",
+        b"remote-email",
+        b"remote-groups",
+        b"remote-name",
+        b"remote-user",
         b"x-auth-request-access-token",
         b"x-auth-request-email",
         b"x-auth-request-groups",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -237,6 +238,13 @@ def test_rule_table_first_match_wins() -> None:
         b"/admin%252fx",
         b"/admin/.",
         b"/public/%2e%2e%2fadmin",
+        b"/%EF%BD%81dmin/x",  # SK43
+        b"/%20admin/x",
+        b"/admin%20/x",
+        b"/admin./x",
+        b"/%E2%80%8Badmin/x",
+        b"/%CD%8Fadmin/x",
+        b"/ad%C2%ADmin/x",
     ],
 )
 def test_sk_ambiguous_path_must_meet_rules_of_every_variant(path: bytes) -> None:
@@ -659,6 +667,34 @@ def test_access_rules_apply_to_proxied_requests() -> None:
     harness.log_in("alice")
     assert status(harness, "/admin/x") == 200
     assert status(harness, "/admin/x?allowed_groups=nobody") == 403
+
+
+def test_fh22_unknown_host_gets_default_policy() -> None:
+    rules = RuleSettings(rules=(rule(hosts=("a.example",), policy="public"),))
+    closed = msgspec.structs.replace(rules, default="deny")
+    for settings_of_rules, expected in ((rules, 401), (closed, 403)):
+        harness = harness_with(access=settings_of_rules)
+        for host in (b"b.example", b"a.example.evil.example", b"xa.example", b"[::1]"):
+            named = (*forwarded_fields("/x")[:2], (b"x-forwarded-host", host))
+            response = harness.get("/oauth2/auth", *named, jar={}, peer=GATEWAY)
+            assert response.status == expected
+        named = (*forwarded_fields("/x")[:2], (b"x-forwarded-host", b"a.example"))
+        assert harness.get("/oauth2/auth", *named, jar={}, peer=GATEWAY).status == 202
+
+
+def test_az29_cached_decisions_depend_on_path_method_and_query() -> None:
+    """Each check is repeated, so most decisions come from a cache."""
+    harness = harness_with()
+    harness.log_in("bob")
+    for _ in range(4):
+        assert auth_check(harness, "/public/x").status == 202
+        assert auth_check(harness, "/admin/x").status == 403
+        assert auth_check(harness, "/api/x").status == 202
+        assert auth_check(harness, "/api/x", "DELETE").status == 403
+        for group, expected in (("staff", 202), ("admins", 403)):
+            fields = forwarded_fields("/x")
+            query = f"/oauth2/auth?allowed_groups={group}"
+            assert harness.get(query, *fields, peer=GATEWAY).status == expected
 
 
 def test_fh_forwarded_uri_ignored_for_rules_of_proxied_request() -> None:

@@ -116,12 +116,20 @@ def test_bypass_matching_path_needs_no_login(target: str) -> None:
         "/public/..%20/admin", "/public/.../admin", "/public/%20/x",
         "/public/\uff0e\uff0e/admin", "/public\uff0f..\uff0fadmin",  # full width
         "/public/x%EF%BC%BCy",
-        "/public/%zz", "/public/%", "/public/%u002e",
+        "/public/%zz", "/public/%", "/public/%u002e",  # SK25
+        "/public/%2e%2e;/admin", "/public/%2e%2e%3b/admin", "/public/..;v=1/admin",  # SK37
+        "/public/.;/..;/admin", "/public/a/..;/..;/admin", "/public/file;v=1", "/;/admin",
+        "/public/x%3f/../../admin", "/public%23/../admin", "/public/..%3f/admin",  # SK41
+        "/public/%09", "/public/x#", "/public/x?a#b",
+        "/%EF%BD%81dmin", "/%20admin", "/%E2%80%8Badmin", "/%CD%8Fadmin",  # SK43
     ],
 )  # fmt: skip
 def test_sk_ambiguous_path_matches_no_bypass_rule(target: str) -> None:
+    """SK23: neither plain nor negated rules apply."""
     assert not skipped(target)
     assert not skipped(target, given=harness("^/public/", "!=^/admin", *ROUTES))
+    assert not skipped(target, given=harness("GET!=^/admin"))
+    assert not skipped(target, given=harness(skip_auth_regex=("^/public/",)))
 
 
 @pytest.mark.parametrize("target", ["/admin", "/", "/publi", "/Public/", "/x/public/"])
@@ -211,6 +219,7 @@ def test_fh11_preflight_method_of_untrusted_peer_ignored() -> None:
 
 @pytest.mark.parametrize("route", ["!=^/admin", "GET!=^/admin", "^/", "GET=.*"])
 def test_auth_check_without_original_uri_matches_no_path_rule(route: str) -> None:
+    """SK40: the endpoint's own path says nothing of the original."""
     ruled = harness(route)
     uri = (b"x-forwarded-uri", b"/x")
     for path in ("/oauth2/auth", "/oauth2/auth?x=1", "/oauth2/forward_auth"):
@@ -267,6 +276,45 @@ def test_fh_invalid_forwarded_fields_match_no_bypass_rule(fields: Any) -> None:
         for path in ("/oauth2/auth", "/oauth2/forward_auth", "/", "/admin"):
             response = ruled.get(path, *fields, jar={}, peer=GATEWAY)
             assert response.status in (400, 401, 403), path
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        b"https://example.com/public", b"//admin/public", b"example.com:443", b"*",
+        b"public/x", b"%2fpublic/x", b"javascript:/public", b"", b"/public#x", b"/public x",
+        b"/public\tx", b"/public/%zz", b"/public?a#b", b"/public?a b",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("route", [".*", "!=^/admin", "^$"])
+def test_sk38_uri_that_is_no_path_matches_no_wide_rule(route: str, uri: bytes) -> None:
+    ruled = harness(route)
+    for path in ("/oauth2/auth", "/oauth2/forward_auth"):
+        response = ruled.get(path, (b"x-forwarded-uri", uri), jar={}, peer=GATEWAY)
+        assert response.status in (400, 401)
+
+
+@pytest.mark.parametrize("route", ["GET!=^/admin", ".*"])
+def test_sk40_similar_field_names_name_no_original(route: str) -> None:
+    ruled = harness(route)
+    for name in (b"x_forwarded_uri", b"x-forwarded_uri", b"x.forwarded.uri"):
+        response = ruled.get("/oauth2/auth", (name, b"/x"), jar={}, peer=GATEWAY)
+        assert response.status == 401
+
+
+def test_hs02_identity_headers_of_anonymous_client_not_forwarded() -> None:
+    names = (
+        "x-forwarded-user", "x-forwarded-email", "x-forwarded-groups",
+        "x-forwarded-preferred-username", "x-forwarded-access-token",
+        "x-auth-request-user", "x-auth-request-email", "x_forwarded_email",
+        "x-forwarded_email", "x.forwarded.email", "remote-user",
+    )  # fmt: skip
+    for name in names:
+        field = (name.encode(), b"admin")
+        sent = RULED.send("/public/x", field, jar={}, peer=UNTRUSTED)
+        assert isinstance(sent, Forward)
+        assert b"admin" not in [value for _, value in sent.headers], name
+        assert (b"x-forwarded-email", b"") in sent.headers
 
 
 def test_fh04_agreeing_forwarded_fields_accepted() -> None:
@@ -335,11 +383,23 @@ def test_fh13_to_fh17_trusted_ips_match_client_address(
 
 
 @pytest.mark.parametrize("name", ["x-real-ip", "x-forwarded-for"])
-@pytest.mark.parametrize("values", [[], ["nonsense"], [""], ["198.51.100.1", "x"]])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [],
+        ["nonsense"],
+        [""],
+        [" "],
+        [","],
+        ["198.51.100.1", "x"],
+        ["10.0.0.9, 203.0.113.9"],
+        ["10.0.0.9", "203.0.113.9"],
+    ],
+)
 def test_trusted_ips_gateway_address_does_not_count_for_clients(
     name: str, values: list[str]
 ) -> None:
-    """Even if the gateway's address is in ``trusted_ips``."""
+    """FH32: even if the gateway's address is in ``trusted_ips``."""
     ruled = harness(trusted_ips=("10.0.0.0/8",), real_client_ip_header=name)
     fields = [(name.encode(), value.encode()) for value in values]
     response = ruled.get("/oauth2/auth", *fields, jar={}, peer=GATEWAY)
@@ -347,6 +407,26 @@ def test_trusted_ips_gateway_address_does_not_count_for_clients(
     assert ruled.get("/a", *fields, jar={}, peer=GATEWAY).status == 403
     known = (name.encode(), b"10.0.0.9")
     assert ruled.get("/oauth2/auth", known, jar={}, peer=GATEWAY).status == 202
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x-real-ip", "x-proxyuser-ip", "x-envoy-external-address", "cf-connecting-ip",
+        "x-forwarded-for",
+    ],
+)  # fmt: skip
+def test_fh31_untrusted_peer_counts_with_its_own_address(name: str) -> None:
+    """Whether its header names an exempt address or the peer itself is exempt."""
+    ruled = harness(trusted_ips=("192.0.2.7",), real_client_ip_header=name)
+    for claimed, peer, passes in (
+        (b"192.0.2.7", UNTRUSTED, False),
+        (b"203.0.113.9", "192.0.2.7", True),
+        (b"192.0.2.7", GATEWAY, True),
+    ):
+        field = (name.encode(), claimed)
+        response = ruled.get("/oauth2/auth", field, jar={}, peer=peer)
+        assert response.status == (202 if passes else 401)
 
 
 def test_az32_trusted_ip_neither_adds_nor_removes_identity() -> None:
@@ -528,6 +608,13 @@ def test_sk28_sk31_health_path_ignores_other_original_uri() -> None:
         own = (b"x-forwarded-uri", path.encode())
         assert RULED.get(path, own, jar={}, peer=GATEWAY).status == 200
         assert RULED.get(path, about, jar={}, peer=UNTRUSTED).status == 200
+
+
+def test_sk32_health_path_hides_exactly_one_path_of_the_application() -> None:
+    hidden = harness("^/public/", ping_path="/admin")
+    assert hidden.get("/admin", jar={}).body == b"OK"
+    for target in ("/admin/", "/admin/x", "/Admin", "/%61dmin", "//admin", "/admin;x"):
+        assert not skipped(target, given=hidden)
 
 
 @pytest.mark.parametrize(

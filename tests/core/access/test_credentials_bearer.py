@@ -526,6 +526,15 @@ def test_extra_issuer_configured_groups_claim_read(claims: Any, groups: bytes) -
 
 
 @pytest.mark.parametrize(
+    "groups", [{"a": 1}, 7, True, ["a", 7], ["a", ["b"]], [{"a": 1}], [None]]
+)
+def test_az40_extra_issuer_malformed_groups_rejected(groups: Any) -> None:
+    """The token is not taken for one of a user without groups."""
+    harness, extra = with_extra_issuer(groups_claim="ADGroups")
+    assert ask(harness, bearer(extra.token(ADGroups=groups))).status == 401
+
+
+@pytest.mark.parametrize(
     "claims", [{"groups": ["admins"]}, {"realm": {"roles": ["admins"]}}]
 )
 def test_extra_issuer_other_groups_claim_denied(claims: Any) -> None:
