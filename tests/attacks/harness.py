@@ -229,5 +229,5 @@ def running_harness(folder: Path, **changes: Any) -> Iterator[Harness]:
         ) as program,
     ):
         workers = changes.get("workers", 2)
-        program.wait_until(lambda: program.log().count("[provider_ready]") >= workers)
+        program.wait_until(lambda: program.log().count("provider_ready") >= workers)
         yield Harness(program, app, idp)

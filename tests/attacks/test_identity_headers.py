@@ -12,6 +12,8 @@ FORGED = (
     "X-Forwarded-Groups",
     "X-Forwarded-Preferred-Username",
     "X-Forwarded-Access-Token",
+    "X-Auth-Request-User",
+    "Remote-User",
 )
 FOLDED = (
     "X_Forwarded_User",

@@ -7,7 +7,7 @@ import urllib.parse
 
 import pytest
 
-from .harness import GATEWAY, NAVIGATION, Harness, set_cookies
+from .harness import GATEWAY, NAVIGATION, Harness, encode, set_cookies
 
 SCRIPTS = (
     '"><script>alert(1)</script>',
@@ -98,6 +98,21 @@ def test_ou10_ou11_responses_not_cacheable(
         if response.status == 202 or (response.status == 200 and target == "/app"):
             continue  # read by the gateway only; or the application's response
         assert "no-store" in response.headers["cache-control"], response.head
+
+
+def test_ou13_responses_name_no_program(harness: Harness, bob: dict[str, str]) -> None:
+    for data in (
+        *(encode(target) for target in (*PAGES, "/ping", "/oauth2/auth", "/nothing")),
+        encode("/", cookies=bob),
+        encode("/", method="TRACE"),
+        encode("/", host="a b"),
+        b"nonsense\r\n\r\n",
+    ):
+        response = harness.send(data)
+        for name in ("server", "x-powered-by", "via", "x-generator"):
+            assert name not in response.headers
+        assert b"authproxy/" not in response.head + response.body
+        assert b"python" not in (response.head + response.body).lower()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ effect by effect.
 from __future__ import annotations
 
 import contextlib
+import re
 import socketserver
 import sqlite3
 import threading
@@ -249,6 +250,26 @@ def test_ck25_lo08_copied_cookie_after_sign_out_rejected(sessions: Sessions) -> 
     wait_for(lambda: sessions.statuses(copy) == expected, "the revocation")
     if sessions.kind != "cookie":
         sessions.assert_rejected(copy)
+
+
+def test_ou17_rejected_sessions_get_equal_responses(sessions: Sessions) -> None:
+    """Forged, truncated, foreign and ended sessions cannot be told apart."""
+    harness = sessions.harness
+    jar = harness.log_in()
+    value, ended = jar[NAME], dict(jar)
+    rejected = [{NAME: "A" * len(value)}, {NAME: value[:-5]}, {NAME: value[::-1]}]
+    if sessions.kind != "cookie":
+        assert harness.request("/oauth2/sign_out", cookies=jar).status == 302
+        wait_for(lambda: sessions.statuses(ended) == {401}, "the revocation")
+        rejected.append(ended)
+    responses = {
+        re.sub(
+            rb"(?im)^(date|x-request-id): .*\r\n", b"", response.head + response.body
+        )
+        for cookies in rejected
+        for response in sessions.check_each(cookies)
+    }
+    assert len(responses) == 1, responses
 
 
 def test_ck26_invalid_cookie_cleared(sessions: Sessions) -> None:

@@ -128,8 +128,11 @@ def as_gateway(server: AuthServer) -> Client:
 
 
 def test_nginx_example(start: Start, gateway: MakeGateway) -> None:
+    """FA07: a denial shows the sign-in page, never the application."""
     front = gateway(start(), DEPLOY_NGINX)
-    assert front.get("/").text.count("Sign in with Keycloak") == 1
+    denied = front.get("/")
+    assert denied.text.count("Sign in with Keycloak") == 1
+    assert '"target"' not in denied.text
     front.log_in()
     headers = received(front.get("/"))
     assert headers["x-auth-request-preferred-username"] == "lisan123"
@@ -253,7 +256,7 @@ def test_logout_at_keycloak_ends_session_at_next_refresh(
 def test_changed_number_of_cookies_leaves_no_stale_session(
     start: Start, gateway: MakeGateway, keycloak: Keycloak
 ) -> None:
-    """nginx forwards no Set-Cookie that clears a cookie; the example adds its own."""
+    """FA14: nginx forwards no Set-Cookie that clears a cookie; the example adds its own."""
     environment = {"OAUTH2_PROXY_COOKIE_REFRESH": "1s"}
     front = gateway(start(environment=environment), DEPLOY_NGINX)
     front.log_in("wangwu")
@@ -333,6 +336,7 @@ def test_post_without_session_gets_401_from_caddy(caddy: Gateway) -> None:
 
 
 def test_caddy_strips_identity_headers_of_the_client(caddy: Gateway) -> None:
+    """FA17: also those for which the user has no value."""
     caddy.log_in("wangwu")
     sent = {name.replace("-", "_"): "forged" for name in IDENTITY}
     headers = received(caddy.get("/", **sent))

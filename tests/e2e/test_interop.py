@@ -73,6 +73,7 @@ def escapes_state() -> bool:
 def test_login_started_in_one_finishes_in_the_other(
     start: Start, order: tuple[int, int], encode: bool
 ) -> None:
+    """LG47: both forms of the state, and encode_state."""
     environment = {"OAUTH2_PROXY_ENCODE_STATE": str(encode).lower()}
     pair = (
         start(OAUTH2_PROXY, environment=environment),

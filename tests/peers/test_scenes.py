@@ -190,6 +190,7 @@ def test_bearer_expired_within_clock_skew_accepted(
 def test_login_of_denied_user_or_audience_is_forbidden(
     both: tuple[Peer, Peer], provider: DevProvider
 ) -> None:
+    """LG49: both programs answer 403."""
     assert callbacks(both, provider, "unverified") == [403, 403]
     provider.config.id_token_claims = {"aud": ["other"]}
     assert callbacks(both, provider) == [403, 403]

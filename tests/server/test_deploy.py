@@ -54,7 +54,7 @@ def test_pod_matches_its_configuration(settings: ServerSettings) -> None:
 def test_auth_response_headers_list_every_identity_header(
     settings: ServerSettings, name: str
 ) -> None:
-    """A client could send an identity header that is not listed."""
+    """FA13, FA14: a client could send an identity header that is not listed."""
     (auth,) = [
         one["spec"]["forwardAuth"]
         for one in documents(name)
@@ -65,6 +65,19 @@ def test_auth_response_headers_list_every_identity_header(
     assert re.search(r":4180/oauth2/(auth|forward_auth)$", auth["address"])
     cookie = settings.core.cookie.name
     assert {cookie, f"{cookie}_0"} <= set(auth["addAuthCookiesToResponse"])
+
+
+def test_fa10_nginx_example_checks_every_location_of_the_application() -> None:
+    """It has no directive that lets requests pass without the check, and says why."""
+    text = (DEPLOY / "nginx.conf").read_text()
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+    directives = " ".join(lines)
+    assert not re.search(r"\b(satisfy|try_files|auth_request off)\b", directives)
+    for name, body in re.findall(r"location ([^{]+) {([^{}]*)}", directives):
+        checked = "auth_request /oauth2/auth;" in body
+        assert checked or name.lstrip("= ").startswith("/oauth2/"), name
+    for word in ("try_files", "satisfy any", "auth_request off"):
+        assert word in text
 
 
 def test_image_copies_existing_sources() -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from authproxy_core import SettingsError
 from authproxy_core.identity.headers import HeaderInjector
 from authproxy_core.session import Session
-from authproxy_core.settings.root import ClaimSource, HeaderRule, Secret
+from authproxy_core.settings.root import ClaimSource, HeaderRule, Secret, check
+from support.harness import rule, settings
 
 SESSION = Session(
     user="alice",
@@ -22,8 +24,8 @@ SESSION = Session(
 
 
 def value(*sources: ClaimSource | Secret, session: Session | None = SESSION) -> bytes:
-    rule = HeaderRule("X-Test", sources)
-    [(name, text)] = HeaderInjector([rule]).headers(session)
+    one = HeaderRule("X-Test", sources)
+    [(name, text)] = HeaderInjector([one]).headers(session)
     assert name == b"x-test"
     return text
 
@@ -80,6 +82,26 @@ def test_header_time_formatted_like_go(
                          "user": "a", **changes})  # fmt: skip
     assert value(ClaimSource("created_at"), session=session) == created
     assert value(ClaimSource("expires_on"), session=session) == expires
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Content-Length",
+        "host",
+        "Transfer-Encoding",
+        "Connection",
+        "Upgrade",
+        "TE",
+        "a b",
+        "",
+    ],
+)
+def test_hs19_header_that_affects_framing_refused(name: str) -> None:
+    for option in ("inject_request_headers", "inject_response_headers"):
+        values: dict[str, Any] = {option: (rule(name, "email"),)}
+        with pytest.raises(SettingsError, match="can't be injected"):
+            check(settings(**values))
 
 
 def test_header_set_cookie_values_not_joined() -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256, SHA512
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc import jws
+from joserfc.jwk import RSAKey
 
 from authproxy_core import Respond, SettingsError
 from authproxy_core.encoding import b64url
@@ -162,6 +168,84 @@ def test_lg43_third_party_login_to_unknown_issuer_or_target_refused(
 
 
 # -- tokens
+
+
+def public_key(harness: Harness) -> RSAKey:
+    """Return the provider's key of RS256."""
+    key: RSAKey = harness.idp.tokens.keys._current()["RS256"]
+    return key
+
+
+def public_key_spellings(key: RSAKey) -> Iterator[bytes]:
+    """Yield what an attacker could take for the secret of an HMAC."""
+    der = key.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    for text in (
+        key.as_pem(private=False),
+        msgspec.json.encode(key.as_dict(private=False)),
+        key.as_dict(private=False)["n"].encode(),
+    ):
+        yield text
+        yield text.rstrip(b"\n")
+        yield text.rstrip(b"\n") + b"\n"
+    yield der
+
+
+def test_jw02_hmac_with_public_key_rejected(harness: Harness) -> None:
+    for secret in public_key_spellings(public_key(harness)):
+        for kid in (public_key(harness).kid, None):
+
+            def forge(token: str) -> str:
+                head = b64url(msgspec.json.encode({"alg": "HS256", "kid": kid}))  # noqa: B023
+                text = f"{head.decode()}.{token.split('.')[1]}"
+                digest = hmac.new(secret, text.encode(), hashlib.sha256).digest()  # noqa: B023
+                return f"{text}.{b64url(digest).decode()}"
+
+            harness.jar.clear()
+            harness.config.id_token_filter = forge
+            assert_login_failed(harness, harness.log_in(), "algorithm")
+
+
+@pytest.mark.parametrize(
+    ("named", "used"),
+    [("RS512", "RS512"), ("PS256", "PS256"), ("RS256", "PS256"), ("RS256", "RS512")],
+)
+@pytest.mark.parametrize("key_alg", [None, "RS512", "PS256"])
+def test_jw04_jw05_valid_signature_of_other_algorithm_rejected(
+    harness: Harness, named: str, used: str, key_alg: str | None
+) -> None:
+    """The same key signs; the header, or the key set too, names the algorithm."""
+
+    def sign(token: str) -> str:
+        head = b64url(
+            msgspec.json.encode({"alg": named, "kid": public_key(harness).kid})
+        )
+        text = f"{head.decode()}.{token.split('.')[1]}"
+        algorithm = SHA512() if used == "RS512" else SHA256()
+        padding = PSS(MGF1(algorithm), 32) if used == "PS256" else PKCS1v15()
+        private = public_key(harness).private_key
+        signature = private.sign(text.encode(), padding, algorithm)
+        return f"{text}.{b64url(signature).decode()}"
+
+    if key_alg:
+        keys = harness.idp.tokens.keys.public_keys()
+        harness.config.jwks_before = tuple(key | {"alg": key_alg} for key in keys)
+        harness = Harness(ready=False)
+        harness.config.jwks_before = tuple(key | {"alg": key_alg} for key in keys)
+        harness.run(harness.proxy.warm_up())
+    harness.config.id_token_filter = sign
+    assert_login_failed(harness, harness.log_in())
+
+
+@pytest.mark.parametrize("alg", ["None", "nOnE", "NONE", "", None, 7, ["RS256"], {}])
+def test_jw01_other_spellings_of_none_rejected(harness: Harness, alg: Any) -> None:
+    for end in ("", "AAAA"):
+
+        def forge(token: str) -> str:
+            head = b64url(msgspec.json.encode({} if alg is None else {"alg": alg}))
+            return f"{head.decode()}.{token.split('.')[1]}.{end}"  # noqa: B023
+
+        harness.config.id_token_filter = forge
+        assert_login_failed(harness, harness.log_in())
 
 
 def test_jw13_keys_with_same_id_selected_by_type() -> None:

@@ -42,6 +42,7 @@ def test_jw34_userinfo_of_other_subject_fails_login(harness: Harness) -> None:
     [
         (Response(403, (), b"{}"), "userinfo_failed"),
         (Response(200, (), b"[]"), "userinfo_invalid"),
+        (Response(200, (), b'"text"'), "userinfo_invalid"),
         (Response(200, (), b"<html>"), "userinfo_invalid"),
         (
             Response(200, ((b"content-type", b"application/jwt"),), b"a.b.c"),

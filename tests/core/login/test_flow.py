@@ -130,6 +130,21 @@ def test_fa26_login_completes_in_other_process(harness: Harness) -> None:
     assert harness.get("/oauth2/auth").status == 202
 
 
+@pytest.mark.parametrize("difference", [-30, 30])
+def test_fa25_clocks_of_processes_differ(harness: Harness, difference: float) -> None:
+    """A login that finishes at another process, and its session, are valid in both."""
+    url = harness.start_login("/x")
+    for _ in range(2):
+        harness.clock.now += difference
+        harness.proxy = harness.new_proxy(harness.settings)
+        harness.run(harness.proxy.warm_up())
+        if url:
+            assert header(harness.finish_login(url), b"location") == b"/x"
+            url = ""
+        assert harness.get("/oauth2/auth").status == 202
+        difference = -difference
+
+
 def test_callback_of_removed_provider_fails(harness: Harness) -> None:
     url = harness.start_login()
     other = provider_settings(id="other")

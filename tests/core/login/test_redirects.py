@@ -74,6 +74,11 @@ REFUSED = {
 
 @pytest.mark.parametrize("row", REFUSED)
 def test_or_rows_rejected(row: str) -> None:
+    """All targets of a row are rejected.
+
+    OR02, OR04, OR05, OR07, OR08, OR10, OR11, OR13, OR14, OR16, OR17, OR19, OR22, OR23,
+    OR25, OR28, OR29, OR31.
+    """
     for target in REFUSED[row]:
         assert not POLICY.allows(target, OWN), target
 
@@ -361,6 +366,16 @@ def test_or41_sign_in_page_allowed_as_sign_out_target() -> None:
             policy.choose(request, original, form, allow_proxy_endpoints=True) == target
         )
     assert policy.choose(request, original, {"rd": "/oauth2/sign_in"}) == "/"
+
+
+@pytest.mark.parametrize("row", sorted(REFUSED.keys() - {"or44"}))
+def test_or41_rejected_targets_of_sign_out_fall_back_to_root(row: str) -> None:
+    request = Request(b"GET", b"/oauth2/sign_out", ((b"host", HOST),), "203.0.113.9")
+    original = TrustedProxies(settings()).original(request)
+    for target in REFUSED[row]:
+        form = {"rd": target}
+        chosen = POLICY.choose(request, original, form, allow_proxy_endpoints=True)
+        assert chosen == "/", target
 
 
 def test_redirect_ambiguous_request_target_falls_back_to_root() -> None:

@@ -58,6 +58,7 @@ def test_third_party_login_passes_hint_and_returns_to_target(
 def test_third_party_target_checked_like_rd(
     harness: Harness, target: str, end: bytes
 ) -> None:
+    """LG43: a foreign target becomes the root."""
     query = urlencode({"iss": ISSUER, "target_link_uri": target})
     response = harness.get(f"/oauth2/start?{query}")
     back = harness.finish_login(header(response, b"location").decode())
@@ -77,6 +78,7 @@ def test_third_party_target_yields_to_rd(harness: Harness) -> None:
 def test_third_party_login_with_other_issuer_rejected(
     harness: Harness, issuer: str
 ) -> None:
+    """LG43: before a login starts."""
     response = harness.get(f"/oauth2/start?iss={quote(issuer)}")
     assert response.status == 400
     assert event_reasons(response) == ["third_party"]

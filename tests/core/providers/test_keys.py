@@ -375,6 +375,7 @@ def test_keys_expire_without_bearer_tokens() -> None:
     ],
 )
 def test_login_ignores_keys_of_unknown_types(key: Any) -> None:
+    """JW46: the right key works beside them."""
     harness = Harness(ready=False)
     harness.config.jwks_before = harness.config.jwks_after = (key,)
     harness.run(harness.proxy.warm_up())

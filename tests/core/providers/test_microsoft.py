@@ -101,6 +101,7 @@ def test_entra_other_issuer_rejected(issuer: str) -> None:
 def test_entra_tenant_is_tid_and_agrees_with_issuer(
     issuer: str, tid: Any, allowed: bool
 ) -> None:
+    """AZ41: both claims count."""
     idp = entra(
         skip_issuer_verification=True,
         entra_id=EntraIdSettings(allowed_tenants=(TENANT,)),

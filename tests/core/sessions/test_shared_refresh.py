@@ -600,7 +600,7 @@ def test_refresh_of_replaced_unreadable_session_ends_it(kind: str) -> None:
 @in_store
 @pytest.mark.parametrize("length", range(12))
 def test_stored_session_shorter_than_a_nonce_is_cleared(kind: str, length: int) -> None:
-    """oauth2-proxy 7.15.4 panics at such a value (changes of 7.15.6, section 14)."""
+    """ST13: oauth2-proxy 7.15.4 panics at such a value (changes of 7.15.6, section 14)."""
     fleet = fleet_of(kind)
     [key] = fleet.store.tickets()
     fleet.store.put(key, b"\0" * length, 100.0)

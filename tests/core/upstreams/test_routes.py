@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from authproxy_core import (
-    ServeFile,
-    UpstreamSettings,
-)
+from authproxy_core import Forward, Respond, ServeFile, UpstreamSettings
 from authproxy_core.errors import SettingsError
 from authproxy_core.messages import header_values, upstream_name
 from authproxy_core.settings.root import ClaimSource, HeaderRule
+from authproxy_core.settings.rules import AccessRule, Condition, RuleSettings
 from authproxy_core.upstreams.headers import MAX_FIELD_NAMES
 from support.forwarding import field_names, forward, signed_in
 from support.harness import Harness, header, settings
@@ -114,6 +112,32 @@ def test_forward_unclean_path_redirects(target: str, location: bytes) -> None:
 )
 def test_forward_escaped_path_without_dot_segments_kept(target: str) -> None:
     assert forward(signed_in(), target).target == target.encode()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/api/x", "/%61pi/x", "/x/../api/x", "/x/%2e%2e/api/x", "//api/x", "/./api/x",
+        "/x//..//api/x", "/api%2fx", "/x%2f..%2fapi%2fx", "/api;a/x", "/x/..;/api/x",
+        "/x%5c..%5capi/x", "/api%252fx", "/x/.%00./api/x", "/%c0%afapi/x", "/api/../x",
+    ],
+)  # fmt: skip
+def test_sk35_route_is_that_of_the_path_which_the_rules_checked(target: str) -> None:
+    """A path that is routed to the protected upstream has met its rule."""
+    rules = RuleSettings(
+        rules=(AccessRule(paths=("/api/",), when=Condition(groups=("admins",))),)
+    )
+    harness = Harness(
+        settings(access=rules, upstreams=(upstream_at("/api/"), upstream_at("/")))
+    )
+    harness.log_in("bob")
+    decision = harness.send(target)
+    if isinstance(decision, Forward):
+        assert upstream_name(decision.upstream) == "/"
+        assert not decision.target.startswith((b"/api/", b"//"))
+    else:
+        assert isinstance(decision, Respond)
+        assert decision.status in (301, 400, 403)
 
 
 def test_route_with_raw_path_matches_undecoded_path() -> None:

@@ -97,6 +97,7 @@ def test_upgrade_without_session_returns_401() -> None:
     ],
 )
 def test_upgrade_from_other_origin_denied(origin: bytes, passes: bool) -> None:
+    """HT23: 403, although the session is valid."""
     harness = signed_in(websocket_origins=("https://Other.example.com/",))
     decision = harness.send("/", (b"origin", origin), *WEBSOCKET)
     assert isinstance(decision, Forward) == passes

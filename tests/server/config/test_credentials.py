@@ -55,6 +55,7 @@ def test_htpasswd_file_users_and_groups(htpasswd: Path) -> None:
 
 
 def test_htpasswd_file_unusable_and_slow_hashes_warn(htpasswd: Path) -> None:
+    """LG46: users with MD5 hashes or plain passwords cannot sign in."""
     costly = "$2b$17$" + "a" * 53
     htpasswd.write_text(f"old:$apr1$x$y\nann:{ANN}\nslow:{costly}\nplain:pw\n")
     others, slow = settings(f"--htpasswd-file={htpasswd}").warnings

@@ -201,7 +201,7 @@ def test_h2_invalid_head_rejected(
 def test_h2_forbidden_field_rejected(
     program: Program, certificate: Certificate, field: tuple[str, str]
 ) -> None:
-    """They are never forwarded (RFC 9113 §8.2)."""
+    """HS20: they are never forwarded (RFC 9113 §8.2)."""
     with H2Client(program.port, certificate, strict=False) as client:
         response = client.ask("/app", *crumbs(), field)
         assert response.status == 400
@@ -219,7 +219,7 @@ def test_h2_header_list_above_limit_rejected(client: H2Client) -> None:
 def test_h2_flood_closes_connection(
     program: Program, certificate: Certificate, kind: str
 ) -> None:
-    """Other connections are not affected."""
+    """HT29: other connections are not affected."""
     before = program.log().count("frame flood")
     with H2Client(program.port, certificate) as client:
         number = client.send("/oauth2/start", method="POST", ends=False)
@@ -391,7 +391,7 @@ def test_h2_oversized_frames_close(program: Program, certificate: Certificate) -
 def test_h2_endless_head_closes(
     program: Program, certificate: Certificate, payload: bytes
 ) -> None:
-    """The frames are small, or empty."""
+    """HT29: the frames are small, or empty."""
     head_frame = (1).to_bytes(3) + bytes([1, 0]) + b"\0\0\0\1x"
     continuation = len(payload).to_bytes(3) + bytes([9, 0]) + b"\0\0\0\1" + payload
     with H2Client(program.port, certificate) as client:

@@ -165,7 +165,7 @@ UNSUPPORTED = {
 def test_head_malformed_rejected_and_connection_closed(
     server: Server, name: str, split: bool
 ) -> None:
-    """The response closes the connection; the next request is ignored."""
+    """HT01, HT02, HT04, HT07, HT08, HT10, HT11, HT13, HT14: the response closes the connection; the next request is ignored."""
     raw = MALFORMED[name]
     seen = len(server.application.requests)
     with Wire(server.port) as wire:

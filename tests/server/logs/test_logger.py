@@ -77,6 +77,7 @@ def test_log_lines_default_formats() -> None:
     ],
 )
 def test_redact_secret_parameter_in_all_spellings(target: bytes) -> None:
+    """OU28: also in URLs within the URL."""
     assert b"SECRET" not in redact(target)
     assert redact(target) != target
 

@@ -284,6 +284,8 @@ def test_fetch_content_length_above_limit_rejected_unread(loop: str) -> None:
     ids=["until-close", "chunked"],
 )
 def test_fetch_endless_body_rejected_at_limit(loop: str, head: bytes) -> None:
+    """LG16, JW28, JW35: of whatever endpoint."""
+
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(b"HTTP/1.1 200 OK\r\n" + head)
@@ -377,6 +379,8 @@ def test_fetch_no_response_times_out(loop: str) -> None:
 
 
 def test_fetch_timeout_covers_the_whole_exchange(loop: str) -> None:
+    """LG16: a response in slow drips ends at the timeout."""
+
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")

@@ -429,12 +429,14 @@ def fail(script: Script, *, timeout: float = 20.0) -> tuple[Answer, list[str]]:
     ],
 )
 def test_forwarder_malformed_response_gets_502(data: bytes) -> None:
+    """HT34: the client never sees ambiguous bytes."""
     response, reasons = fail(responds(data))
     assert (response.status, reasons) == (502, ["malformed_answer"])
 
 
 @pytest.mark.parametrize(("number", "status"), [(16, 200), (17, 502)])
 def test_forwarder_informational_limit(number: int, status: int) -> None:
+    """HT34: a flood of 1xx responses ends in 502."""
     data = b"HTTP/1.1 103 Early\r\n\r\n" * number + OK + b"content-length: 0\r\n\r\n"
 
     def talk(_: Server, wire: Wire) -> list[int]:
@@ -463,6 +465,8 @@ def test_forwarder_upstream_reset_gets_closed_early() -> None:
 
 @pytest.mark.parametrize("piece", [b"x: y\r\n", b"x"], ids=["fields", "one-line"])
 def test_forwarder_endless_head_rejected(piece: bytes) -> None:
+    """HT34: 502 at the limit."""
+
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(OK)

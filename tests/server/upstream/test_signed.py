@@ -66,6 +66,7 @@ def is_signed(received: dict[str, Any]) -> bool:
     ],
 )
 def test_signature_covers_forwarded_request(port: int, rest: bytes) -> None:
+    """FA22: the application can verify that authproxy forwarded the request."""
     line, _, tail = rest.partition(b"\r\n")
     cookie = f"; other=1; {session_cookie()}".removeprefix("; ").encode()
     fields = b"host: localhost\r\ncookie: " + cookie + b"\r\ngap-signature: forged\r\n"

@@ -72,6 +72,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def test_login_before_keys_are_there_is_unavailable_then_succeeds(site: Site) -> None:
+    """FA28: 503 with Retry-After, and the code is not used."""
     assert site.log_in() == 503
     assert site.headers["retry-after"].isdigit()
     assert site.provider.count("token") == 0
@@ -83,6 +84,7 @@ def test_login_before_keys_are_there_is_unavailable_then_succeeds(site: Site) ->
 
 
 def test_bearer_before_keys_are_there_is_unavailable_then_accepted(site: Site) -> None:
+    """FA28: 503 with Retry-After, neither 401 nor 202."""
     provider = site.provider
     claims = {"iss": provider.config.issuer, "sub": "robot", "aud": "authproxy"}
     dates = {"iat": 1, "exp": 4_000_000_000, "email": "robot@example.com"}
