@@ -3,7 +3,8 @@
 
     python bench/chaos.py [--minutes N] [--seed N] [--store KIND[,KIND...]] [--users N]
                           [--sessions N] [--rate N] [--refresh N] [--rounds N] [--observe N]
-                          [--only FAULT[,FAULT...]] [--output FILE] [--logs FOLDER] [--untimed] [--list]
+                          [--only FAULT[,FAULT...]] [--output FILE] [--logs FOLDER] [--keycloak]
+                          [--untimed] [--list]
 
 Two instances of authproxy with two workers each are behind nginx. All links have gates.
 Each response is checked: whether it has the identity that belongs to its cookie, and
@@ -14,7 +15,8 @@ The report counts wrong identities, sessions that ended before their lifetime, r
 tokens that were used twice, tracebacks in the logs, responses with other statuses than
 200, 202, 401, 502, 503 and 504, and the time after each repair until no request fails.
 The exit code is 1 unless all are zero and that time is at most two seconds; ``--untimed``
-ignores the time. ``--rounds`` ends the run of each store earlier, ``--refresh`` is the age
+ignores the time. ``--keycloak`` takes Keycloak as the provider instead of the development
+provider; it has no clock steps, and its refresh tokens are not counted. ``--rounds`` ends the run of each store earlier, ``--refresh`` is the age
 in seconds at which sessions are refreshed.
 """
 
@@ -72,6 +74,7 @@ def main() -> int:
                 users=options.users,
                 seed=options.seed,
                 refresh=options.refresh,
+                keycloak=options.keycloak,
             )
             verdicts.append(uvloop.run(run(stage, options)))
             if options.logs is not None:
@@ -101,6 +104,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", default="")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--logs", type=Path)
+    parser.add_argument("--keycloak", action="store_true")
     parser.add_argument("--untimed", action="store_true")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
@@ -119,7 +123,9 @@ async def run(stage: Stage, options: argparse.Namespace) -> Verdict:
     faults, skipped = available(stage)
     wanted = options.only.split(",") if options.only else []
     faults = [one for one in faults if not wanted or one.name in wanted]
-    traffic = Traffic(stage.port, stage.provider_port, options.users, options.seed)
+    traffic = Traffic(
+        stage.port, stage.provider_port, stage.sign_in, options.users, options.seed
+    )
     await traffic.fill(options.sessions)
     stop = asyncio.Event()
     task = asyncio.create_task(traffic.run(options.rate, stop))

@@ -12,14 +12,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from chaos_parts.client import HOST
 from chaos_parts.control import PYTHONPATH, ROOT, Helper
+from chaos_parts.keycloak_provider import REALM, KeycloakProvider
+from chaos_parts.sign_in import SignIn, at_development_provider, at_keycloak
 from chaos_parts.stores import STORES, Store
 from support.ports import LOOPBACK, free_port
 from support.processes import Process, listens
 from support.program import toml
 from support.programs import find
 
-HOST = "app.test"
 CALLBACK = f"http://{HOST}/oauth2/callback"
 WORKERS = 2
 NGINX = """\
@@ -116,6 +118,7 @@ class Stage:
         users: int,
         seed: int,
         refresh: int,
+        keycloak: bool = False,
     ) -> None:
         self.folder = folder
         self.refresh = refresh
@@ -151,8 +154,13 @@ class Stage:
             self.wrapper = self._with_resolver(dns)
         name = "provider.test" if self.has_dns else LOOPBACK
         self.issuer = f"http://{name}:{self.gates['provider']}"
+        self.sign_in: SignIn = at_keycloak if keycloak else at_development_provider
+        if keycloak:
+            self.issuer += f"/realms/{REALM}"
         self.provider = stack.enter_context(
-            Helper(
+            KeycloakProvider(folder, self.provider_port, users, CALLBACK)
+            if keycloak
+            else Helper(
                 "provider",
                 port=self.provider_port,
                 issuer=self.issuer,
@@ -160,6 +168,7 @@ class Stage:
                 redirect=CALLBACK,
             )
         )
+        self.has_clock = not keycloak
         self.instances: list[Instance] = []
         stack.callback(self._stop_instances)
         for number, port in enumerate(ports):

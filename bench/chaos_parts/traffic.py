@@ -8,34 +8,16 @@ import random
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
-from chaos_parts.stage import HOST
-from support.ports import LOOPBACK
+from chaos_parts.client import CutError, Pool, Reply
+from chaos_parts.sign_in import SignIn
 
-TIMEOUT = 40.0  # seconds; longer than nginx waits
 MAX_IN_FLIGHT = 400
 UNAVAILABLE = (502, 503, 504)
 SIGN_OUTS = 0.004  # of all requests
 REVOKED_DELAY = 3.0  # seconds after which a signed-out session must be rejected
 MAX_EXAMPLES = 20  # of each kind of problem in the report
-
-
-class CutError(Exception):
-    """The connection was closed before the whole response."""
-
-
-@dataclass
-class Reply:
-    """A response of nginx."""
-
-    status: int
-    fields: list[tuple[str, str]]
-    body: bytes
-
-    def get(self, name: str) -> str:
-        """Return the first field of a name, "" for none."""
-        return next((value for key, value in self.fields if key == name), "")
 
 
 @dataclass(eq=False)
@@ -70,76 +52,14 @@ class Session:
         return "; ".join(f"{name}={value}" for name, value in self.cookies.items())
 
 
-class Pool:
-    """Connections to nginx or the provider."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._idle: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
-
-    async def ask(
-        self, method: str, target: str, cookie: str = "", body: bytes = b"", **how: str
-    ) -> Reply:
-        """Return a response; raises `CutError`, OSError or TimeoutError."""
-        lines = [f"{method} {target} HTTP/1.1", f"Host: {how.get('host', HOST)}"]
-        if cookie:
-            lines.append(f"Cookie: {cookie}")
-        if body:
-            lines += [f"Content-Length: {len(body)}", f"Content-Type: {how['kind']}"]
-        head = "\r\n".join(lines).encode() + b"\r\n\r\n"
-        async with asyncio.timeout(TIMEOUT):
-            while self._idle:
-                reader, writer = self._idle.pop()
-                if not reader.at_eof() and not writer.is_closing():
-                    break
-                writer.close()
-            else:
-                reader, writer = await asyncio.open_connection(
-                    LOOPBACK, self._port, limit=1 << 18
-                )
-            try:
-                writer.write(head + body)
-                reply, lasting = await self._read(reader)
-            except BaseException:
-                writer.transport.abort()
-                raise
-            if lasting:
-                self._idle.append((reader, writer))
-            else:
-                writer.close()
-            return reply
-
-    @staticmethod
-    async def _read(reader: asyncio.StreamReader) -> tuple[Reply, bool]:
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            start, *lines = head.decode("latin-1").split("\r\n")
-            fields = []
-            for line in lines[:-2]:
-                name, _, value = line.partition(":")
-                fields.append((name.strip().lower(), value.strip()))
-            known = dict(fields)
-            body = b""
-            if known.get("transfer-encoding") == "chunked":
-                while size := int(await reader.readline(), 16):
-                    body += (await reader.readexactly(size + 2))[:-2]
-                await reader.readline()
-            elif "content-length" in known:
-                body = await reader.readexactly(int(known["content-length"]))
-            elif known.get("connection") == "close":
-                body = await reader.read()
-        except (asyncio.IncompleteReadError, ConnectionError) as error:
-            raise CutError(str(error)) from None
-        return Reply(int(start.split(" ")[1]), fields, body), (
-            known.get("connection") != "close"
-        )
-
-
 class Traffic:
     """Uses the sessions at a fixed rate until it is stopped."""
 
-    def __init__(self, port: int, provider: int, users: int, seed: int) -> None:
+    def __init__(
+        self, port: int, provider: int, sign_in: SignIn, users: int, seed: int
+    ) -> None:
         self.gateway, self.provider = Pool(port), Pool(provider)
+        self._sign_in = sign_in
         self.random = random.Random(seed)
         self.users = [f"user-{number}" for number in range(users)]
         self.sessions: list[Session] = []
@@ -193,15 +113,11 @@ class Traffic:
             session.take(reply)
             if reply.status != 302:
                 return self._login_failed("start", reply)
-            url = urlsplit(reply.get("location"))
-            form = urlencode({"username": user, "password": "pw", "action": "login"})
-            reply = await self.provider.ask(
-                "POST",
-                f"{url.path}?{url.query}",
-                body=form.encode(),
-                host=url.netloc,
-                kind="application/x-www-form-urlencoded",
-            )
+            location = reply.get("location")
+            reply = await self._sign_in(self.provider, location, user)
+            if not reply.get("location"):
+                self.counts[f"login not possible: provider {reply.status}"] += 1
+                return None
             back = urlsplit(reply.get("location"))
             target = f"{back.path}?{back.query}"
             reply = await self.gateway.ask("GET", target, session.header)

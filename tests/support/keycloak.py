@@ -122,7 +122,20 @@ class Keycloak:
 
 def start_keycloak(script: Path, folder: Path, certificate: Certificate) -> Keycloak:
     """Start Keycloak in memory and create the realm; the caller stops the process."""
-    http_port, https_port = free_port(), free_port()
+    keycloak = launch_keycloak(script, folder, certificate, free_port())
+    try:
+        _set_up(keycloak)
+    except BaseException:
+        keycloak.process.stop()
+        raise
+    return keycloak
+
+
+def launch_keycloak(
+    script: Path, folder: Path, certificate: Certificate, http_port: int, *flags: str
+) -> Keycloak:
+    """Start Keycloak and wait until it responds; the caller stops the process."""
+    https_port = free_port()
     process = Process(
         "keycloak",
         [
@@ -140,6 +153,7 @@ def start_keycloak(script: Path, folder: Path, certificate: Certificate) -> Keyc
             f"--https-certificate-file={certificate.cert_file}",
             f"--https-certificate-key-file={certificate.key_file}",
             f"--http-management-port={free_port()}",
+            *flags,
         ],
         folder=folder,
         environment={
@@ -152,11 +166,6 @@ def start_keycloak(script: Path, folder: Path, certificate: Certificate) -> Keyc
     )
     keycloak = Keycloak(process, http_port, https_port)
     process.wait_until(keycloak.is_ready, 180.0)
-    try:
-        _set_up(keycloak)
-    except BaseException:
-        process.stop()
-        raise
     return keycloak
 
 
