@@ -67,6 +67,17 @@ def test_ht25_connection_limit_closes_longest_idle(start: Start, begun: bytes) -
         assert len(sockets) <= 40 + 10
 
 
+def test_drain_timeout_aborts_requests_in_flight(start: Start) -> None:
+    process = start({"host": LOOPBACK}, drain_timeout=1)
+    with Wire(process.port) as wire:
+        wire.send(PING + b"GET /p")
+        assert wire.answer().status == 200
+        process.signal(signal.SIGTERM)
+        assert wire.ended
+        assert process.wait() == 0
+    assert "drain timeout expired: aborted requests in flight" in process.log()
+
+
 def test_connections_beyond_descriptor_limit_make_room(start: Start) -> None:
     """The soft limit is raised; half of the hard one is for clients."""
     process = start({"host": LOOPBACK}, descriptors=(64, 128))
