@@ -162,6 +162,11 @@ def test_description_of_other_type_left_out(value: Any) -> None:
     assert safe_description(value) == ""
 
 
+def test_description_keeps_text_equal_to_short_secrets() -> None:
+    assert safe_description("Code is odd", ["", "o", "Code"]) == "Code is odd"
+    assert safe_description("Code is odd", ["is odd"]) == "Code ..."
+
+
 def test_description_that_is_long_is_cut() -> None:
     found = safe_description("word " * 500)
     assert len(found) == MAX_DESCRIPTION_LENGTH + 3
