@@ -124,6 +124,10 @@ class JsonFormatter:
 
 
 def _text(value: bytes) -> str:
+    """Return the text of *value*, without the middle if it is too long for a line."""
+    if len(value) > MAX_TEXT_LENGTH:
+        half = MAX_TEXT_LENGTH // 2
+        value = value[:half] + b"..." + value[-half:]
     return value.decode("utf-8", "backslashreplace")
 
 

@@ -7,7 +7,14 @@ import re
 
 import pytest
 
-from authproxy.logs.redact import compile_format, escape_unprintable, quote, redact
+from authproxy.logs.redact import (
+    MAX_TEXT_LENGTH,
+    REDACTED,
+    compile_format,
+    escape_unprintable,
+    quote,
+    redact,
+)
 from authproxy.logs.writer import LogWriter
 from authproxy_core.effects import Outcome
 from authproxy_core.errors import SettingsError
@@ -97,6 +104,26 @@ def test_redact_secret_parameter_in_all_spellings(target: bytes) -> None:
 )
 def test_redact_other_parameters_unchanged(target: bytes) -> None:
     assert redact(target) == target
+
+
+@pytest.mark.parametrize(
+    ("target", "start", "end"),
+    [
+        (b"/a?code=" + b"s" * 9000, b"/a?code=...", b"..."),
+        (b"/a?x=1&code=" + b"s" * 9000 + b"&y=2", b"/a?x=1&code=...", b"&y=2"),
+        (b"/a?" + b"x=1&" * 3000 + b"code=s", b"/a?x=1&", b"&x=1&code=..."),
+        (b"/a?rd=%3Fcode%3D" + b"s" * 9000 + b"%26z", b"/a?rd=%3Fcode%3D...", b"..."),
+    ],
+)
+def test_redact_long_target_keeps_both_ends(
+    target: bytes, start: bytes, end: bytes
+) -> None:
+    """Only what a line shows is searched for parameters, because each has a cost."""
+    redacted = redact(target)
+    assert redacted.startswith(start)
+    assert redacted.endswith(end)
+    assert b"s" not in redacted
+    assert len(redacted) <= MAX_TEXT_LENGTH + 2 * len(REDACTED)
 
 
 def test_redact_ends_value_where_its_url_ends() -> None:
