@@ -20,6 +20,9 @@ from ..serve.worker_context import WorkerContext
 # Bytes received and not yet taken before reading pauses. uvloop reads up to 250 kB at
 # once, so a connection buffers at most the sum of both (a longer head adds its size).
 RECEIVE_HIGH_WATER = 64 << 10
+# Measured microseconds to transfer bytes in one direction, and bytes per microsecond.
+TRANSFER_COST = 20
+DATA_BYTES_PER_COST = 4096
 
 
 class ClientStream(asyncio.Protocol, ABC):
@@ -110,9 +113,14 @@ class ClientStream(asyncio.Protocol, ABC):
             and not (self._at_eof and not self.received)
         )
 
-    async def wait_turn(self) -> None:
-        """Wait for a turn after some of the received bytes have been handled."""
-        await self._worker.turns.wait_turn()
+    async def spend_bytes(self, data: int, framing: int = 0) -> None:
+        """Wait for a turn if the event loop has handled many bytes in this iteration.
+
+        *data* and *framing* are the bytes just handled. A byte of framing costs much
+        more, because it is parsed.
+        """
+        cost = TRANSFER_COST + data // DATA_BYTES_PER_COST + framing
+        await self._worker.turns.spend(cost)
 
     @abstractmethod
     def exchange_ended(self, decoder: Decoder, *, close: bool) -> None:

@@ -42,6 +42,7 @@ class RequestBody:
         self.malformed = False
         self.response_started = False  # too late for "100 Continue"
         self._decoded = b""  # by `decode_buffered`
+        self._framing = 0  # bytes without data that the last `_take` removed
         self._stream = stream
         self._timeout = timeout
         self._owes_continue = head.expects_continue
@@ -89,8 +90,7 @@ class RequestBody:
             data = self._take()
             if data:
                 yield data
-                if self._stream.received:  # a small chunk costs as much as a large one
-                    await self._stream.wait_turn()
+                await self._stream.spend_bytes(len(data), self._framing)
             elif not self.decoder.done:
                 await self._wait()
 
@@ -101,13 +101,17 @@ class RequestBody:
             chunk = stream.next_chunk()
             data = decoder.pass_through(chunk)
             if data:
+                self._framing = 0
                 return data
             stream.received += chunk
         try:
+            before = len(stream.received)
             data = decoder.take(stream.received)
             while not (data or decoder.done) and (chunk := stream.next_chunk()):
                 stream.received += chunk
+                before += len(chunk)
                 data = decoder.take(stream.received)
+            self._framing = before - len(stream.received) - len(data)
         except RequestError:
             self.incomplete = self.malformed = True
             raise
@@ -240,10 +244,12 @@ class Exchange:
             if self._remaining < 0:
                 self.abort()
                 raise ClientGone("response body exceeds its Content-Length")
-        self._size += len(data)
+        size = len(data)
+        self._size += size
         if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
+            data = b"%x\r\n%b\r\n" % (size, data)
         await self._send(data)
+        await self._stream.spend_bytes(size)
 
     async def finish(self, trailers: Headers = ()) -> None:
         """End the body; *trailers* need the chunked coding (RFC 9112 §7.1.2)."""

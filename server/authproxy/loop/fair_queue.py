@@ -1,8 +1,9 @@
-"""Fair queue: work that is left over, one piece per event-loop iteration.
+"""Fair queue: a limited amount of deferrable work in each event-loop iteration.
 
-A client may send more in one packet than a callback should handle. The rest waits here
-for its turn. Between two turns the event loop handles all received events, so many
-clients with much left over do not delay the others.
+A client may send more at once than a callback should handle, and many clients may send
+at the same time. What exceeds the budget of an iteration waits here for its turn.
+Between two turns the event loop handles all received events, so floods do not delay the
+other clients.
 """
 
 from __future__ import annotations
@@ -12,32 +13,56 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+ITERATION_BUDGET = 1000  # estimated microseconds of deferrable work per iteration
+
+# What may be spent in several iterations before they are told apart, which costs an
+# additional iteration.
+UNCOUNTED = ITERATION_BUDGET // 4
+
 
 class FairQueue:
-    """The left-over work of one worker; each callback should take at most 1 ms."""
+    """The deferrable work of one worker; costs are estimated microseconds."""
 
-    __slots__ = ("_callbacks",)
+    __slots__ = ("_is_scheduled", "_spent", "_waiting")
 
     def __init__(self) -> None:
-        self._callbacks: deque[Callable[[], object]] = deque()
+        self._waiting: deque[tuple[Callable[[], object], int]] = deque()
+        self._spent = 0  # in this iteration
+        self._is_scheduled = False
 
-    def add(self, callback: Callable[[], object]) -> None:
+    def add(self, callback: Callable[[], object], cost: int = ITERATION_BUDGET) -> None:
         """Call *callback* in a later iteration, after all that were added before."""
-        self._callbacks.append(callback)
-        if len(self._callbacks) == 1:
-            asyncio.get_running_loop().call_soon(self._run_next)
+        self._waiting.append((callback, cost))
+        self._schedule()
 
-    async def wait_turn(self) -> None:
-        """Wait until it is the caller's turn."""
+    async def spend(self, cost: int) -> None:
+        """Return at once within the budget of this iteration, else wait for a turn."""
+        if self._spent < ITERATION_BUDGET:
+            self._spent += cost
+            if self._spent >= UNCOUNTED:
+                self._schedule()
+            return
+        await self.wait_turn(cost)
+
+    async def wait_turn(self, cost: int = ITERATION_BUDGET) -> None:
+        """Wait for a turn in a later iteration."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.add(partial(_wake, turn))
+        self.add(partial(_wake, turn), cost)
         await turn
 
-    def _run_next(self) -> None:
-        callback = self._callbacks.popleft()
-        if self._callbacks:
-            asyncio.get_running_loop().call_soon(self._run_next)
-        callback()
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._start_iteration)
+
+    def _start_iteration(self) -> None:
+        self._is_scheduled = False
+        self._spent = 0
+        while self._waiting and self._spent < ITERATION_BUDGET:
+            callback, cost = self._waiting.popleft()
+            self._spent += cost
+            self._schedule()  # before the callback, which may fail
+            callback()
 
 
 def _wake(turn: asyncio.Future[None]) -> None:

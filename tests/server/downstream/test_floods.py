@@ -210,7 +210,8 @@ def test_tiny_chunks_are_decoded_in_turns() -> None:
                 wire.send(CHUNKED % b"x" + b"1\r\nx\r\n" * count + b"0\r\n\r\n")
             assert wire.answer().body == b"x" * count
         [(started, _)] = recorder.seen
-        assert recorder.iterations.count - started >= count // MAX_READ_LINES
+        # At most two of an iteration's budgets are used in it.
+        assert recorder.iterations.count - started >= count // (2 * MAX_READ_LINES)
 
 
 def test_unread_body_of_tiny_chunks_is_skipped_in_turns() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from authproxy.loop.fair_queue import FairQueue
+from authproxy.loop.fair_queue import ITERATION_BUDGET, FairQueue
 
 
 def record(steps: int, script: Callable[[FairQueue, list[str]], None]) -> list[str]:
@@ -41,6 +41,37 @@ def test_fair_queue_callback_added_again_waits_for_others() -> None:
         queue.add(lambda: seen.append("b"))
 
     assert "".join(record(4, script)) == "a|b|a|a|"
+
+
+def test_fair_queue_cheap_callbacks_share_an_iteration() -> None:
+    def script(queue: FairQueue, seen: list[str]) -> None:
+        for name in "abcde":
+            queue.add(lambda name=name: seen.append(name), ITERATION_BUDGET // 2)  # type: ignore[misc]
+
+    assert "".join(record(4, script)) == "ab|cd|e||"
+
+
+def test_fair_queue_spend_waits_beyond_the_budget() -> None:
+    """No iteration does more than two budgets of work: its own, and that of its turns."""
+
+    async def main() -> list[str]:
+        queue, seen = FairQueue(), []
+
+        async def work() -> None:
+            for _ in range(10):
+                await queue.spend(ITERATION_BUDGET // 2)
+                seen.append("w")
+
+        tasks = [asyncio.create_task(work()) for _ in range(4)]
+        while not all(task.done() for task in tasks):
+            await asyncio.sleep(0)
+            seen.append("|")
+        return seen
+
+    iterations = "".join(asyncio.run(main())).strip("|").split("|")
+    assert "".join(iterations) == "w" * 40
+    assert iterations[0] == "ww"
+    assert max(map(len, iterations)) <= 4
 
 
 def test_fair_queue_failed_callback_does_not_stop_others() -> None:
