@@ -135,7 +135,7 @@ def start(
             workers=workers,
         )
     )
-    program.wait_until(lambda: program.log().count("[provider_ready]") >= workers, 30.0)
+    program.wait_until(lambda: "[provider_ready]" in program.log(), 30.0)
     browser = provider.browser(number)
     program.wait_until(lambda: browser.get("/ready").status == 200, 30.0)
 

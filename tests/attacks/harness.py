@@ -228,6 +228,10 @@ def running_harness(folder: Path, **changes: Any) -> Iterator[Harness]:
             | changes,
         ) as program,
     ):
-        workers = changes.get("workers", 2)
-        program.wait_until(lambda: program.log().count("provider_ready") >= workers)
+        count = changes.get("workers", 2)
+        program.started()
+        program.wait_until(lambda: len(program.workers) == (count if count > 1 else 0))
+        program.wait_until(
+            lambda: workers.statuses(program, program.port, target="/ready") == {200}
+        )
         yield Harness(program, app, idp)

@@ -7,15 +7,17 @@ reach the same one. Here connections stay open until every worker has one.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from support.ports import LOOPBACK
-from support.processes import Process
+from support.processes import POLL_INTERVAL, Process
 from support.server import Answer, Wire
 
 MAX_CONNECTIONS = 500  # until each worker has accepted one
+FAST_CONNECTIONS = 50  # without a delay between them
 PING = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -33,7 +35,9 @@ def connections(
     pids = worker_pids(process)
     found: dict[int, Wire] = {}
     with ExitStack() as stack:
-        for _ in range(MAX_CONNECTIONS):
+        for number in range(MAX_CONNECTIONS):
+            if number > FAST_CONNECTIONS:  # a worker has not begun to accept
+                time.sleep(POLL_INTERVAL)
             wire = stack.enter_context(Wire(port, source))
             prepare(wire)
             wire.send(PING)
