@@ -130,6 +130,14 @@ def test_fa26_login_completes_in_other_process(harness: Harness) -> None:
     assert harness.get("/oauth2/auth").status == 202
 
 
+def test_callback_before_discovery_waits_for_it(harness: Harness) -> None:
+    """The browser may return to a process that has just started."""
+    url = harness.start_login("/x")
+    harness.proxy = harness.new_proxy(harness.settings)
+    assert header(harness.finish_login(url), b"location") == b"/x"
+    assert harness.get("/oauth2/auth").status == 202
+
+
 @pytest.mark.parametrize("difference", [-30, 30])
 def test_fa25_clocks_of_processes_differ(harness: Harness, difference: float) -> None:
     """A login that finishes at another process, and its session, are valid in both."""

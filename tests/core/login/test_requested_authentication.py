@@ -115,6 +115,7 @@ def test_auth_time_within_max_age(
 def test_auth_time_within_max_age_of_login_request() -> None:
     assert log_in(MAX_AGE_CHOICE, query="&max_age=0", auth_time=-36) == "auth_time"
     assert log_in(MAX_AGE_CHOICE, query="&max_age=0", auth_time=0) == ""
+    assert log_in(MAX_AGE_CHOICE, query="&max_age=0", auth_time=None) == "auth_time"
     assert log_in(MAX_AGE_CHOICE, auth_time=-1000) == ""
     assert log_in(MAX_AGE_CHOICE, query="&max_age=9999999999999999", auth_time=0) == ""
 

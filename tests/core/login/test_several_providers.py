@@ -420,8 +420,12 @@ def test_start_on_host_without_provider_shows_page() -> None:
         "Sign in with"
         not in idp.harness.get("/oauth2/sign_in", host_field(OTHER)).body.decode()
     )
-    response = idp.harness.get("/oauth2/start?provider=staff", host_field(OTHER))
-    assert response.status == 404
+    assert log_in(idp, B, "staff").status == 302
+    for jar in ({}, idp.harness.jar):  # also with a session of another host
+        response = idp.harness.get(
+            "/oauth2/start?provider=staff", host_field(OTHER), jar=jar
+        )
+        assert response.status == 404
     assert b"There is no sign-in at this address" in response.body
     assert response.events[0].reason == "no_provider"
 

@@ -111,6 +111,15 @@ def test_hint_that_configuration_allows_passed_on_without_issuer() -> None:
     assert parameters(harness, iss=ISSUER, login_hint="bob")["login_hint"] == "bob"
 
 
+@pytest.mark.parametrize("kind", [b"text/plain", b"application/json", b""])
+def test_posted_body_of_other_type_is_no_form(harness: Harness, kind: bytes) -> None:
+    harness.body = f"iss=https://evil.example&login_hint={HINT}&rd=/x".encode()
+    field = (b"content-type", kind)
+    response = harness.get("/oauth2/start", field, method=b"POST")
+    back = harness.finish_login(header(response, b"location").decode())
+    assert header(back, b"location") == b"/"
+
+
 # -- several providers
 
 
