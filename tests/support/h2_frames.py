@@ -67,9 +67,8 @@ class Peer:
     def on_request(self, number: int, entries: list[Entry], *, ended: bool) -> None:
         self.seen.append(("request", number, ended))
         length = next((v for (k, v), *_ in entries if k == b"content-length"), None)
-        self.protocol.open(
-            number, number, None if length is None else int(length), ended=ended
-        )
+        announced = None if length is None else int(length)
+        self.protocol.open(number, announced, ended=ended).owner = number
 
     def on_data(self, owner: int, data: bytes, counted: int) -> None:
         self.seen.append(("data", owner, data))
@@ -80,8 +79,8 @@ class Peer:
     def on_reset(self, owner: int) -> None:
         self.seen.append(("reset", owner))
 
-    def on_sent(self, stream: Stream[int]) -> None:
-        self.seen.append(("sent", stream.number))
+    def on_sent(self, owner: int) -> None:
+        self.seen.append(("sent", owner))
 
     def on_goaway(self) -> None:
         self.seen.append(("goaway",))

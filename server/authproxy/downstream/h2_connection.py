@@ -14,6 +14,7 @@ read, either, while the client does not read.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from time import monotonic
 from typing import cast
 
@@ -38,6 +39,8 @@ from .h2_stream import StreamExchange
 
 COALESCE_BYTES = 16 << 10  # larger output is written at once, to notice a slow client
 MIN_PROGRESS = 1024  # bytes of a response that a client must take within the timeout
+MAX_TURN_ENDS = 8  # requests of a closed connection
+FAULT_LINGER = 0.25  # seconds in which the client can read why it is disconnected
 SHUTDOWN_PING = b"shutdown"
 SHUTDOWN_GRACE = 1.0  # seconds for the answer to it
 FAILED = response_encoder.error_response(500)
@@ -59,6 +62,7 @@ class H2Connection(asyncio.Protocol):
         self._peer = ""
         self._proxied_client = client  # from the PROXY protocol header
         self._fresh = True  # no request has been received
+        self._failed = False  # a connection error has been sent
         self._busy = False  # frames were left over since the last check
         self._deferred = False  # `_take_turn` will be called
         self._reading_paused = False
@@ -80,7 +84,7 @@ class H2Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Handle received frames, or defer it to the connection's turn."""
-        if self.transport.is_closing():
+        if self._failed or self.transport.is_closing():
             return
         self.protocol.receive(data)
         if self._busy:
@@ -96,10 +100,20 @@ class H2Connection(asyncio.Protocol):
         """Unregister the closed connection and end its streams."""
         self.lost = True
         self.worker.remove_connection(self)
-        for stream in list(self.protocol.streams.values()):
-            self.protocol.abort(stream, ErrorCode.CANCEL)
-            stream.owner.reset()
         self.worker.on_connection_lost()
+        self._end_streams()
+
+    def _end_streams(self) -> None:
+        """End the requests of a closed connection, some in each turn."""
+        streams = self.protocol.streams
+        for stream in list(itertools.islice(streams.values(), MAX_TURN_ENDS)):
+            owner = stream.owner
+            self.protocol.abort(stream, ErrorCode.CANCEL)
+            owner.reset()
+        if streams:
+            self.worker.turns.add(self._end_streams)
+        else:
+            self.protocol.close()
 
     def pause_writing(self) -> None:
         """Stop responding and reading: the client does not read."""
@@ -118,6 +132,8 @@ class H2Connection(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Handle received frames for one turn, and defer the rest."""
+        if self._failed:
+            return
         try:
             left = self.protocol.process()
         except ConnectionFault as fault:
@@ -187,10 +203,9 @@ class H2Connection(asyncio.Protocol):
             and self._respond(number, head, request, outcome, started)
         ):
             return
-        exchange = StreamExchange(self, head, request, application, started)
-        exchange.stream = self.protocol.open(
-            number, exchange, None if ended else head.length, ended=ended
-        )
+        stream = self.protocol.open(number, None if ended else head.length, ended=ended)
+        exchange = StreamExchange(self, stream, head, request, application, started)
+        stream.owner = exchange
         self.protocol.running += 1
         if (
             type(outcome) is Forward
@@ -267,9 +282,9 @@ class H2Connection(asyncio.Protocol):
         owner.reset()
         self._close_if_drained()
 
-    def on_sent(self, stream: Stream[StreamExchange]) -> None:
+    def on_sent(self, owner: StreamExchange) -> None:
         """Continue the response, if it is not complete."""
-        stream.owner.on_sent()
+        owner.on_sent()
         self._close_if_drained()
 
     def on_goaway(self) -> None:
@@ -357,6 +372,8 @@ class H2Connection(asyncio.Protocol):
         self._checked_at = now
         self._busy = False
         limits = self.worker.limits
+        if self._failed:
+            return  # `FAULT_LINGER` ends it
         if self.out.is_stalled(now, limits.write_timeout):
             self.out.abort()
         elif self.worker.stopping and not self.protocol.refusing:
@@ -375,8 +392,9 @@ class H2Connection(asyncio.Protocol):
             if not stream.unsent or stream.progress >= MIN_PROGRESS:
                 stream.progress, stream.progress_at = 0, now
             elif timeout and now - stream.progress_at >= timeout:
+                owner = stream.owner
                 self.protocol.abort(stream, ErrorCode.CANCEL)
-                stream.owner.reset("client does not read the response")
+                owner.reset("client does not read the response")
         self._flush()
 
     # Closing and flushing.
@@ -410,7 +428,9 @@ class H2Connection(asyncio.Protocol):
             f"HTTP/2 connection of {self.client} closed: {fault.code.name}: {fault}",
         )
         self._send_goaway(fault.code)
-        self.out.close()
+        self._failed = True
+        self._pause_reading()  # closing TLS would read on
+        asyncio.get_running_loop().call_later(FAULT_LINGER, self.out.abort)
 
     def _close_if_drained(self) -> None:
         if self.protocol.refusing and not self.protocol.streams:

@@ -68,7 +68,9 @@ class StreamBody:
     client can't send more than fits into it (flow control, RFC 9113 §5.2).
     """
 
-    def __init__(self, exchange: StreamExchange, head: RequestHead) -> None:
+    def __init__(
+        self, connection: FrameSender, stream: OpenStream, head: RequestHead
+    ) -> None:
         self.length = head.length
         self.incomplete = False  # the rest of it can't be received
         self.malformed = False
@@ -76,10 +78,11 @@ class StreamBody:
         self.response_started = False  # too late for "100 Continue"
         self.ended = head.length == 0  # the client has sent all of it
         self._owes_continue = head.expects_continue
-        self._exchange = exchange
+        self._connection = connection
+        self._stream = stream
         self._parts: list[bytes | bytearray] = []  # received and not taken
         self._counted = 0  # their bytes of the window
-        self._timeout = exchange.worker.limits.head_timeout
+        self._timeout = connection.worker.limits.head_timeout
         self._waiter: asyncio.Future[None] | None = None
 
     def decode_buffered(self) -> None:
@@ -140,7 +143,7 @@ class StreamBody:
     def _acknowledge(self) -> None:
         counted, self._counted = self._counted, 0
         if counted:
-            self._exchange.acknowledge(counted)
+            self._connection.acknowledge(self._stream, counted)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while self._parts or not self.ended:
@@ -158,7 +161,8 @@ class StreamBody:
             raise ClientGone("client disconnected during the request body")
         if self._owes_continue:
             self._owes_continue = False
-            self._exchange.send_continue()
+            block = hpack_encoder.encode_status(100)
+            self._connection.send_head(self._stream, block, ends=False)
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(self._timeout or None):
@@ -189,26 +193,23 @@ class StreamBody:
 
 
 class StreamExchange:
-    """A request and its response; implements `contract.FastPathExchange`.
-
-    The connection sets ``stream`` before anything else is called.
-    """
-
-    stream: OpenStream
+    """A request and its response; implements `contract.FastPathExchange`."""
 
     def __init__(
         self,
         connection: FrameSender,
+        stream: OpenStream,
         head: RequestHead,
         request: Request,
         application: Application,
         request_started: float,
     ) -> None:
         self.worker = connection.worker
+        self.stream = stream
         self.head = head
         self.request = request
         self.application = application
-        self.body = StreamBody(self, head)
+        self.body = StreamBody(connection, stream, head)
         self.started = False
         self.finished = False
         self.disconnected = ClientDisconnect()
@@ -250,18 +251,6 @@ class StreamExchange:
     def _wake(self) -> None:
         if self._sent_waiter is not None and not self._sent_waiter.done():
             self._sent_waiter.set_result(None)
-
-    # Called by the body.
-
-    def acknowledge(self, count: int) -> None:
-        """Extend the window by *count* bytes, which have been taken."""
-        self._connection.acknowledge(self.stream, count)
-
-    def send_continue(self) -> None:
-        """Ask for the body of a request with "Expect: 100-continue"."""
-        if self._open:
-            block = hpack_encoder.encode_status(100)
-            self._connection.send_head(self.stream, block, ends=False)
 
     # Streamed responses.
 

@@ -16,7 +16,7 @@ MAX_CREDIT = 1000
 CREDIT_PER_SECOND = 100
 EARNED_BY_DATA = 4  # unless the client's window keeps the frame small
 EARNED_BY_RESPONSE = 2
-RESET_COST = 5  # of a canceled request, or a stream error that the client causes
+RESET_COST = 10  # of a canceled request, or a stream error that the client causes
 REFUSAL_COST = 2  # of a request above the limit of concurrent requests
 TINY_BYTES = 8  # smaller DATA frames cost 1
 SMALL_FRAGMENT_BYTES = 1024  # smaller parts of an unfinished header block cost 1
@@ -24,6 +24,7 @@ SLOW_BYTES_PER_COST = 64  # of HPACK strings with rare characters
 SETTINGS_PER_COST = 8
 
 REQUEST_WORK = 40
+EXCHANGE_WORK = 160  # of a request that is not answered at once
 BLOCK_BYTES_PER_WORK = 128
 SLOW_BYTES_PER_WORK = 4
 TURN_WORK = 32 * REQUEST_WORK  # about 1 ms

@@ -9,12 +9,13 @@ error is a `ConnectionFault`; a stream error resets the stream.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..server_settings import Limits
 from . import credit as costs
 from . import frames
 from .credit import Credit
+from .events import Events
 from .field_kinds import INVALID, NORMAL, Entry
 from .frames import (
     ACK,
@@ -49,31 +50,6 @@ TABLE_BYTES = 16 << 10  # of the HPACK table, so that a session cookie fits
 MAX_COOKIES = 300  # fields above `Limits.header_count`: clients split the Cookie field
 
 
-class Events(Protocol[OwnerT]):
-    """What the protocol reports."""
-
-    def on_request(self, number: int, entries: list[Entry], *, ended: bool) -> None:
-        """Handle a request; *ended* means that no body follows."""
-
-    def on_data(self, owner: OwnerT, data: bytes, counted: int) -> None:
-        """Handle body data, which uses *counted* bytes of the window until taken."""
-
-    def on_end(self, owner: OwnerT, trailers: list[Entry]) -> None:
-        """Handle the end of a request body."""
-
-    def on_reset(self, owner: OwnerT) -> None:
-        """Handle a stream that the client has reset or made invalid."""
-
-    def on_sent(self, stream: Stream[OwnerT]) -> None:
-        """Handle that a stream has no unsent data any more."""
-
-    def on_goaway(self) -> None:
-        """Handle a client that will send no further request."""
-
-    def on_ping_ack(self, payload: bytes) -> None:
-        """Handle the answer to a PING frame."""
-
-
 class ServerProtocol(Generic[OwnerT]):
     """One connection. The caller counts the requests being served in ``running``."""
 
@@ -98,18 +74,6 @@ class ServerProtocol(Generic[OwnerT]):
         self._discarded = DiscardedStreams()
         self._receive_window = CONNECTION_WINDOW
         self._owed = 0  # bytes taken, by which the window has not been extended
-        self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
-            self._on_data,
-            self._on_headers,
-            self._on_priority,
-            self._on_rst_stream,
-            self._on_settings,
-            self._on_push_promise,
-            self._on_ping,
-            self._on_goaway,
-            self._on_window_update,
-            self._on_continuation,
-        )
         settings = {
             frames.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
             frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
@@ -179,8 +143,8 @@ class ServerProtocol(Generic[OwnerT]):
             if kind != frames.SETTINGS or flags & ACK:
                 raise protocol_fault("first frame is not SETTINGS")
             self._expects_settings = False
-        if kind < len(self._handlers):
-            self._handlers[kind](flags, number, payload)
+        if kind < len(HANDLERS):
+            HANDLERS[kind](self, flags, number, payload)
         else:  # RFC 9113 §5.5: unknown frames are ignored
             self.credit.spend(1)
 
@@ -336,8 +300,9 @@ class ServerProtocol(Generic[OwnerT]):
         if stream is None:
             self.credit.spend(1)
             return
+        owner = stream.owner
         self._close(stream)
-        self._events.on_reset(stream.owner)
+        self._events.on_reset(owner)
         self.credit.spend(costs.RESET_COST)
 
     def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
@@ -430,14 +395,15 @@ class ServerProtocol(Generic[OwnerT]):
 
     # Streams.
 
-    def open(
-        self, number: int, owner: OwnerT, length: int | None, *, ended: bool
-    ) -> Stream[OwnerT]:
-        """Open the stream of a request with a body of *length* bytes, if announced."""
-        stream = Stream(
-            number, self.sender.initial_window, length, ended=ended, owner=owner
-        )
+    def open(self, number: int, length: int | None, *, ended: bool) -> Stream[OwnerT]:
+        """Open the stream of a request with a body of *length* bytes, if announced.
+
+        The caller sets its owner.
+        """
+        window = self.sender.initial_window
+        stream: Stream[OwnerT] = Stream(number, window, length, ended=ended)
         self.streams[number] = stream
+        self._work -= costs.EXCHANGE_WORK
         return stream
 
     def send_head(self, stream: Stream[OwnerT], block: bytes, *, ends: bool) -> None:
@@ -482,18 +448,47 @@ class ServerProtocol(Generic[OwnerT]):
 
     def _fail(self, stream: Stream[OwnerT], code: ErrorCode) -> None:
         """Reset a stream for an error of the client, which has a cost."""
+        owner = stream.owner
         self.abort(stream, code)
-        self._events.on_reset(stream.owner)
+        self._events.on_reset(owner)
         self.credit.spend(costs.RESET_COST)
 
     def _on_sent(self, stream: Stream[OwnerT]) -> None:
+        owner = stream.owner
         if stream.local_ended:
             self._close(stream)
             if not stream.remote_ended:
                 # RFC 9113 §8.1: with the response complete, the body is not needed.
                 self.reset(stream.number, ErrorCode.NO_ERROR, ended=False)
-        self._events.on_sent(stream)
+        self._events.on_sent(owner)
 
     def _close(self, stream: Stream[OwnerT]) -> bool:
+        """Forget a stream; return False if it is closed already."""
         self.sender.forget(stream)
-        return self.streams.pop(stream.number, None) is not None
+        if self.streams.pop(stream.number, None) is None:
+            return False
+        del stream.owner  # the owner refers to the stream
+        return True
+
+    def close(self) -> None:
+        """Drop the references to the caller, so that all objects are freed at once.
+
+        Otherwise the buffers of TLS would stay until the next garbage collection.
+        """
+        del self._events
+        self.sender.close()
+
+
+# Frame type → method.
+HANDLERS: tuple[Callable[[ServerProtocol[Any], int, int, bytes], None], ...] = (
+    ServerProtocol._on_data,
+    ServerProtocol._on_headers,
+    ServerProtocol._on_priority,
+    ServerProtocol._on_rst_stream,
+    ServerProtocol._on_settings,
+    ServerProtocol._on_push_promise,
+    ServerProtocol._on_ping,
+    ServerProtocol._on_goaway,
+    ServerProtocol._on_window_update,
+    ServerProtocol._on_continuation,
+)

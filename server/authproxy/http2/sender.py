@@ -150,7 +150,17 @@ class FrameSender:
             self.waiting[stream.number] = stream
         return True
 
+    def close(self) -> None:
+        """Drop all data and the reference to the caller."""
+        self._on_sent = _ignore
+        self.frames.clear()
+        self.waiting.clear()
+
     def forget(self, stream: Stream[Any]) -> None:
         """Drop the unsent data of a closed stream."""
         stream.unsent = NOTHING
         self.waiting.pop(stream.number, None)
+
+
+def _ignore(stream: Stream[Any]) -> None:
+    """Do nothing: the connection is closed."""

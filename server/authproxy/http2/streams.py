@@ -14,7 +14,7 @@ MAX_DISCARDED = 1000  # reset streams whose late frames are ignored
 
 
 class Stream(Generic[OwnerT]):
-    """An open stream; *owner* is the request that it belongs to.
+    """An open stream; ``owner`` is the request that it belongs to.
 
     ``unsent`` is body data that waits for the client's window or for the transport,
     ``ends`` that it is the end of the response. ``remaining`` is what Content-Length
@@ -43,10 +43,9 @@ class Stream(Generic[OwnerT]):
         remaining: int | None,
         *,
         ended: bool,
-        owner: OwnerT,
     ) -> None:
         self.number = number
-        self.owner = owner
+        self.owner: OwnerT  # while the stream is open
         self.send_window = send_window
         self.receive_window = STREAM_WINDOW
         self.owed = 0  # bytes taken, by which the window has not been extended
