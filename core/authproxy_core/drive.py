@@ -17,45 +17,36 @@ async def drive(flow: Flow[R], perform: Callable[[Effect[Any]], Awaitable[Any]])
     An exception of *perform* is thrown into the flow: an `EffectError`, or for `Offload`
     any exception.
     """
-    step: Callable[[], Effect[Any]] = lambda: next(flow)  # noqa: E731
+    resume: Callable[[Any], Effect[Any]] = flow.send
+    result: Any = None
     while True:
         try:
-            effect = step()
+            effect = resume(result)
         except StopIteration as stop:
             return cast(R, stop.value)
-        step = _next_step(flow, *(await _attempt(effect, perform)))
-
-
-async def _attempt(
-    effect: Effect[Any], perform: Callable[[Effect[Any]], Awaitable[Any]]
-) -> tuple[Any, Exception | None]:
-    try:
-        return await perform(effect), None
-    except Exception as error:  # noqa: BLE001 - thrown into the flow
-        return None, error
+        finally:
+            del result  # the traceback of an error would refer to itself by this frame
+        try:
+            resume, result = flow.send, await perform(effect)
+        except Exception as error:  # noqa: BLE001 - thrown into the flow
+            resume, result = flow.throw, error
 
 
 def drive_sync(flow: Flow[R], perform: Callable[[Effect[Any]], Any]) -> R:
     """Run *flow* like `drive` with a plain function: for threads, WSGI, scripts."""
-    step: Callable[[], Effect[Any]] = lambda: next(flow)  # noqa: E731
+    resume: Callable[[Any], Effect[Any]] = flow.send
+    result: Any = None
     while True:
         try:
-            effect = step()
+            effect = resume(result)
         except StopIteration as stop:
             return cast(R, stop.value)
+        finally:
+            del result  # as in `drive`
         try:
-            result, error = perform(effect), None
-        except Exception as exc:  # noqa: BLE001 - thrown into the flow
-            result, error = None, exc
-        step = _next_step(flow, result, error)
-
-
-def _next_step(
-    flow: Flow[Any], result: Any, error: Exception | None
-) -> Callable[[], Effect[Any]]:
-    if error is not None:
-        return lambda: flow.throw(error)
-    return lambda: flow.send(result)
+            resume, result = flow.send, perform(effect)
+        except Exception as error:  # noqa: BLE001 - thrown into the flow
+            resume, result = flow.throw, error
 
 
 async def decide(
