@@ -112,12 +112,13 @@ class ConditionMatcher:
         self._users = UserMatcher(condition)
         self._any_user = not condition.restricts_users
 
-    def matches(self, host: str, method: bytes, session: Session | None) -> bool:
-        """Return whether the request and its user satisfy the condition."""
-        if not (
-            self._requests.matches_host(host) and self._requests.matches_method(method)
-        ):
+    def matches(self, host: str, method: bytes, session: Session | None) -> MatchResult:
+        """Return whether the request and its user satisfy the condition.
+
+        The result is None if that depends on a method in lower case.
+        """
+        if not self._requests.matches_host(host):
             return False
-        if self._any_user:
-            return True
-        return session is not None and self._users.permits(session)
+        if not self._any_user and (session is None or not self._users.permits(session)):
+            return False
+        return self._requests.matches_method(method)

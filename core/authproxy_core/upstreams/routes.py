@@ -8,15 +8,11 @@ first, longer patterns before shorter ones; the others follow in the same order.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from urllib.parse import SplitResult, unquote, unquote_to_bytes, urlsplit
+from collections.abc import Callable
+from urllib.parse import unquote_to_bytes
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-from ..access.matchers import ConditionMatcher
-from ..errors import SettingsError
-from ..go_regex import Pattern, compile_pattern, escape_pattern
 from ..identity.headers import HeaderInjector
 from ..messages import (
     Decision,
@@ -28,66 +24,24 @@ from ..messages import (
     ServeFile,
     Upstream,
 )
-from ..pages.challenge import forbidden_response, plain_response, redirect_response
+from ..pages.challenge import forbidden_response, redirect_response
 from ..request.original import OriginalRequest
 from ..session import Session
-from ..settings.root import Settings, UpstreamSettings
-from ..settings.rules import Condition
+from ..settings.root import Settings
 from .headers import UpstreamHeaders
 from .rewriting import (
-    PathRewrite,
     clean_path,
     decode_dots,
     decode_path,
     escape_path,
     requote_path,
 )
+from .route import NOT_FOUND, Route, build_routes
+from .spellings import SpellingCheck, first_route
 from .upgrades import AllowedOrigins, requested_upgrade
 
-DEFAULT_PORTS = {"http": 80, "https": 443}
-# h2 is HTTP/2 over TLS, h2c is HTTP/2 without TLS.
-SCHEMES = {
-    "http": "http",
-    "https": "https",
-    "unix": "http",
-    "h2c": "http",
-    "h2": "https",
-}
-NOT_FOUND = plain_response(404, b"404 page not found\n")
 # Matches every path that decoding or cleaning can change.
 NEEDS_CLEANING = re.compile(rb"%|//|/\.|\A[^/]")
-PATH_VARIABLE = re.compile(r"\{([^{}:]+)(?::((?:[^{}]|\{[^{}]*\})+))?\}")
-
-
-class Route(Struct, frozen=True):
-    """An upstream at a path: everything below it if the path ends in a slash.
-
-    Exactly one of ``upstream``, ``root`` (root directory of static files) and
-    ``response`` is set. ``authority`` replaces the Host header unless
-    ``pass_host_header``.
-    """
-
-    id: str
-    path: bytes
-    pattern: Pattern | None = None
-    rewrite: PathRewrite | None = None
-    condition: ConditionMatcher | None = None
-    upstream: Upstream | None = None
-    root: str = ""
-    response: Respond | None = None
-    authority: bytes = b""
-    pass_host_header: bool = True
-    upgrades: bool = False
-
-    def matches(self, path: bytes) -> bool:
-        """Return whether *path*, decoded and without the query, matches the route."""
-        if self.rewrite is not None:
-            return self.rewrite.matches(path)
-        if self.pattern is not None:
-            return self.pattern.search(decode_path(path)) is not None
-        if self.path.endswith(b"/"):
-            return path.startswith(self.path)
-        return path == self.path
 
 
 class Upstreams:
@@ -96,7 +50,8 @@ class Upstreams:
     def __init__(
         self, settings: Settings, is_session_cookie: Callable[[bytes], bool]
     ) -> None:
-        self._routes = _build_routes(settings.upstreams)
+        self._routes = build_routes(settings.upstreams)
+        self._spellings = SpellingCheck(self._routes)
         self._raw = settings.proxy_raw_path
         self._origins = AllowedOrigins(settings.websocket_origins)
         self._headers = UpstreamHeaders(
@@ -119,7 +74,8 @@ class Upstreams:
         """Return the decision for an allowed request; *headers* go to the client.
 
         *reusable*: the decision may be reused for an identical request. Returns None
-        if all upstreams for the path have conditions and none of them matches.
+        if all upstreams for the path have conditions and none of them matches, also if
+        that is so in another spelling of the path.
         """
         path, mark, query = request.target.partition(b"?")
         decoded = path
@@ -128,13 +84,17 @@ class Upstreams:
             clean = self._clean(path, decoded)
             if clean is not None:
                 return _redirect_response(clean + mark + query, headers, session)
-        route = self._find_route(decoded, request.method, original.host, session)
+        host, method = original.host, request.method
+        matching = (route for route in self._routes if route.matches(decoded))
+        route = first_route(matching, host, method, session)
         if route is None:
             if self._has_route(decoded):
                 return None
             if not decoded.endswith(b"/") and self._has_route(decoded + b"/"):
                 return _redirect_response(path + b"/" + mark + query, headers, session)
             return _static_response(NOT_FOUND, headers, session)
+        if self._spellings.denies(path, route, host, method, session):
+            return None
         if route.response is not None:
             return _static_response(route.response, headers, session)
         target = request.target
@@ -156,17 +116,6 @@ class Upstreams:
             return requote_path(clean)
         clean = clean_path(decoded)
         return None if clean == decoded else escape_path(clean)
-
-    def _find_route(
-        self, path: bytes, method: bytes, host: str, session: Session | None
-    ) -> Route | None:
-        for route in self._routes:
-            if route.matches(path) and (
-                route.condition is None
-                or route.condition.matches(host, method, session)
-            ):
-                return route
-        return None
 
     def _has_route(self, path: bytes) -> bool:
         """Return whether a route matches *path*, whatever its condition."""
@@ -258,100 +207,3 @@ def _file_path(route: Route, path: bytes) -> str:
     if route.rewrite is None and route.pattern is None:
         text = text.removeprefix(route.path.decode())
     return "/" + text.lstrip("/")
-
-
-# -- routes from settings
-
-
-def _build_routes(settings: Sequence[UpstreamSettings]) -> list[Route]:
-    """Return the routes in matching order; equal lengths keep the configured order."""
-    routes, problems = [], []
-    for upstream in settings:
-        try:
-            routes.append(_build_route(upstream))
-        except ValueError as error:
-            problems.append(f"upstreams: {upstream.id!r}: {error}")
-    for name, texts in (
-        ("id", [upstream.id for upstream in settings]),
-        # Upstreams with conditions may share a path.
-        ("path", [one.path for one in settings if one.condition == Condition()]),
-    ):
-        problems += [
-            f"upstreams: duplicate {name} {text!r}"
-            for text in sorted({text for text in texts if texts.count(text) > 1})
-        ]
-    if problems:
-        raise SettingsError(tuple(problems))
-    return sorted(routes, key=lambda route: (route.rewrite is None, -len(route.path)))
-
-
-def _build_route(settings: UpstreamSettings) -> Route:
-    """Return the route of an upstream; raises `ValueError` if it is invalid."""
-    if not settings.id:
-        raise ValueError("an empty id")
-    rewrite = pattern = condition = None
-    if settings.rewrite_target:
-        rewrite = PathRewrite(settings.path, settings.rewrite_target)
-    elif not settings.path.startswith("/"):
-        raise ValueError(
-            f"got path {settings.path!r}, expected a path that starts with /"
-        )
-    elif "{" in settings.path or "}" in settings.path:
-        pattern = _compile_variables(settings.path)
-    if settings.condition != Condition():
-        condition = ConditionMatcher(settings.condition)
-    route = Route(settings.id, settings.path.encode(), pattern, rewrite, condition)
-    if settings.static_code is not None:
-        response = plain_response(settings.static_code, b"Authenticated")
-        return replace(route, response=response)
-    uri = urlsplit(settings.uri)
-    if uri.scheme == "file" and uri.path.startswith("/"):
-        # oauth2-proxy users write /dev/null for "no upstream".
-        if uri.path == "/dev/null":
-            return replace(route, response=NOT_FOUND)
-        return replace(route, root=unquote(uri.path))
-    return replace(
-        route,
-        upstream=_build_upstream(settings, uri),
-        authority=(uri.netloc or "localhost").rpartition("@")[2].encode(),
-        pass_host_header=settings.pass_host_header,
-        upgrades=settings.proxy_websockets,
-    )
-
-
-def _build_upstream(settings: UpstreamSettings, uri: SplitResult) -> Upstream:
-    scheme = SCHEMES.get(uri.scheme)
-    if scheme is None:
-        raise ValueError(f"got {settings.uri!r}, expected a URL")
-    return Upstream(
-        id=settings.id,
-        scheme=scheme,
-        host=uri.hostname or "localhost",
-        port=uri.port or DEFAULT_PORTS[scheme],
-        unix=unquote(uri.path) if uri.scheme == "unix" else "",
-        timeout=settings.timeout,
-        verify=not settings.insecure_skip_tls_verify,
-        ca_pem=settings.ca_pem,
-        trust_system=settings.trust_system,
-        server_name=settings.server_name,
-        keep_alive=not settings.disable_keep_alives,
-        http2=uri.scheme in ("h2", "h2c"),
-    )
-
-
-def _compile_variables(path: str) -> Pattern:
-    """Compile a path with ``{name}`` (one segment) or ``{name:pattern}``."""
-    parts: list[str] = []
-    end = 0
-    for variable in PATH_VARIABLE.finditer(path):
-        parts += (
-            escape_pattern(path[end : variable.start()]),
-            f"({variable[2] or '[^/]+'})",
-        )
-        end = variable.end()
-    rest = path[end:]
-    literals = "".join(parts[::2]) + rest
-    if "{" in literals or "}" in literals:
-        raise ValueError(f"got path {path!r}, expected balanced braces")
-    anchor = "" if path.endswith("/") else "$"
-    return compile_pattern("^" + "".join(parts) + escape_pattern(rest) + anchor)
