@@ -34,6 +34,7 @@ class Difference:
 
 SECURITY = "not available: it would weaken security"
 BUG = "not available: bug in oauth2-proxy"
+ADDITION = "not needed: what works with oauth2-proxy works unchanged"
 
 # In this order: each change applies to the result of the previous ones.
 DIFFERENCES: tuple[Difference, ...] = (
@@ -214,7 +215,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference(
         "all redirects have a body with a link; oauth2-proxy omits it for some",
         "programs that do not follow redirects can show it (RFC 9110 §15.4)",
-        "not available",
+        ADDITION,
         change=request_changes.redirect_links,
     ),
     Difference(
@@ -346,7 +347,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference(
         "rejected passwords and bearer tokens are answered with `WWW-Authenticate`",
         "clients learn what to send (RFC 9110 §11.6.1, RFC 6750 §3)",
-        "not available",
+        BUG,
         change=changes.challenges,
     ),
     Difference(
@@ -361,7 +362,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "`Authorization` and `Cookie` of header rules are left out of requests if they "
         "have no value",
         "upstreams take empty credentials for invalid ones",
-        "not available",
+        BUG,
         proof="core/identity/test_headers.py::test_header_empty_credentials_left_out_of_requests",
     ),
     Difference(
@@ -380,7 +381,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference(
         "`keycloak-oidc`: roles that only the ID token has count too",
         "lightweight access tokens contain no roles",
-        "not available",
+        BUG,
         proof="core/login/test_claims.py::"
         "test_roles_of_access_token_completed_by_those_of_id_token",
     ),
@@ -455,7 +456,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "`iss` at `{prefix}/start` selects the provider; with it, `login_hint` and "
         "`target_link_uri` count, and an unknown issuer gets 400",
         "logins that a third party initiates (OpenID Connect Core §4)",
-        "not available",
+        ADDITION,
         proof="core/login/test_third_party.py::"
         "test_third_party_login_passes_hint_and_returns_to_target",
     ),
@@ -530,7 +531,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "a cookie may be from the future by a tenth of its lifetime, 5 to 65 minutes, "
         "not by 5 minutes",
         "a clock that was an hour ahead and is set back would end all sessions",
-        "not available",
+        ADDITION,
         proof="core/sessions/test_sealing.py::test_ck08_time_in_the_future_rejected",
     ),
     Difference(
