@@ -682,7 +682,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         "each allowed request; the request line of a callback names the user; messages "
         "have authproxy's texts",
         "alerts and fail2ban see all failures",
-        "log templates select the fields; the texts are not available",
+        'log templates, or `logging_format = "json"` with fixed reason codes',
         proof="peers/test_logs.py::test_log_templates_with_conditions_and_functions",
     ),
     Difference(
