@@ -31,7 +31,9 @@ class LoginNotices:
         self._settings = settings
         self._trust = trust
         self._on_event = on_event
-        self._reported: dict[str, set[str]] = {"url": set(), "peer": set()}
+        self._reported: dict[str, set[str]] = {
+            kind: set() for kind in ("url", "peer", "roles")
+        }
 
     def login_started(
         self, request: Request, original: OriginalRequest, provider: str, url: str
