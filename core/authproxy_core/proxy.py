@@ -44,9 +44,9 @@ from .errors import (
 from .identity.headers import HeaderInjector
 from .key_hooks import KeyHooks
 from .login.context import callback_paths
+from .login.error_pages import deny
 from .login.flow import (
     callback,
-    deny,
     raw_query,
     read_form,
     sign_in_page,
@@ -460,4 +460,4 @@ class AuthProxy(StoreHooks, KeyHooks):
         self, request: Request, forward: Forward, reason: str
     ) -> Respond:
         """Return the error page for an upstream that sent no response."""
-        return self._pages.upstream_error(request.id, forward, reason)
+        return self._pages.upstream_error(request, forward, reason)

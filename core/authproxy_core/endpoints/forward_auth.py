@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from ..effects import Flow, Outcome
 from ..login.context import Context, redirect
-from ..login.flow import access_denied_page, start_login_when_ready
+from ..login.error_pages import access_denied_page
+from ..login.flow import start_login_when_ready
 from ..messages import Decision, Event, Request, Respond
 from ..pages.challenge import login_required_response
 from ..pages.outcomes import as_challenge, resolve_outcome

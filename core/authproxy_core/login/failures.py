@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
 from msgspec import Struct
 
 from ..errors import (
@@ -31,13 +32,23 @@ class Failure(Struct, frozen=True):
     title: str
     message: str
     event: Event
+    values: Mapping[str, str] = {}
 
 
 FAILED = "Sign-in failed"
 UNAVAILABLE = "Sign-in unavailable"
 DENIED = "Access denied"
+TARGET_TOO_LONG = "Address too long"
 
 CONTACT_ADMIN = "Contact your administrator and include the request ID below."
+NO_ACCESS_FOR_USER = (
+    "You are signed in as {user}, but your account does not have access to this "
+    "application. Ask your administrator for access, or sign in with another account."
+)
+NOT_AVAILABLE = "This page is not available."
+PROVIDER_ERROR = (
+    "The identity provider returned an error ({code}). Try again. " + CONTACT_ADMIN
+)
 NO_ACCESS = (
     "You are signed in, but your account does not have access to this application. Ask "
     "your administrator for access, or sign in with another account."
@@ -246,17 +257,19 @@ def provider_error_failure(
     """
     code = safe_error_code(form["error"])
     description = safe_description(form.get("error_description"))
-    other = f"The identity provider returned an error ({code}). Try again. "
-    title, message = PAGES_BY_REASON.get(code, (FAILED, other + CONTACT_ADMIN))
+    title, message = PAGES_BY_REASON.get(code, (FAILED, PROVIDER_ERROR))
     detail = f"the identity provider returned the error {error_text(code, description)}"
     hint = authorization_hint(code, description, redirect_uri=redirect_uri, scope=scope)
-    return _failure(403, title, message, code, f"{detail}; {hint}" if hint else detail)
+    failure = _failure(
+        403, title, message, code, f"{detail}; {hint}" if hint else detail
+    )
+    return msgspec.structs.replace(failure, values={"code": code})
 
 
 def target_too_long_failure(limit: int) -> Failure:
     """Return the page and the event for a redirect target of more than *limit* bytes."""
     detail = f"the redirect target is longer than {limit} bytes"
-    return _failure(414, "Address too long", TOO_LONG, "target_too_long", detail)
+    return _failure(414, TARGET_TOO_LONG, TOO_LONG, "target_too_long", detail)
 
 
 def login_loop_failure(count: int, *, sent_cookie: bool = False) -> Failure:

@@ -21,10 +21,8 @@ from ..request.original import OriginalRequest
 from ..session import Session
 from ..sessions.session_cache import SessionEntry
 from .context import Context, redirect
+from .error_pages import access_denied_page, login_failed_page
 from .failures import (
-    DENIED,
-    NO_ACCESS,
-    Failure,
     denied_loop_failure,
     login_failure,
     login_loop_failure,
@@ -42,7 +40,6 @@ NO_PROVIDER = ProviderError(
     reason="no_provider",
     hint="add the host to a provider's hosts, or leave one provider without hosts",
 )
-RETRY_AFTER: Headers = ((b"retry-after", b"5"),)  # seconds
 
 
 def raw_query(request: Request) -> bytes:
@@ -95,8 +92,10 @@ def sign_in_page(
     rd = context.redirect_target(request, form)
     host = context.redirect_host(original.host, rd)
     return context.pages.sign_in(
+        request,
         status=status,
         redirect=rd,
+        host=original.host,
         headers=headers,
         events=events,
         offered=context.binding.offered_providers(host),
@@ -441,56 +440,3 @@ def _denial_detail(provider: Provider, session: Session, reason: str) -> str:
     cause = explain_missing_groups(provider, session)
     text = "the user has none of the allowed groups (allowed_groups, allowed_roles)"
     return f"{text}: {cause}" if cause else text
-
-
-def deny(context: Context, request: Request, event: Event, headers: Headers) -> Respond:
-    """Return 403 for a denied request: JSON with force_json_errors, else a page."""
-    if context.settings.force_json_errors:
-        fields = (*challenge.JSON_HEADERS, *NO_CACHE, *headers)
-        response = Respond(403, fields, b"{}", (event,))
-        return replace(response, verdict="denied", reason=event.reason)
-    target = context.redirect_target(request, {})
-    return access_denied_page(context, request, event, headers, target)
-
-
-def access_denied_page(
-    context: Context,
-    request: Request,
-    event: Event,
-    headers: Headers = (),
-    redirect: str = "/",
-) -> Respond:
-    """Return the 403 page for a user without access, or a page that is denied to all."""
-    page = context.pages.error(
-        status=403,
-        title=DENIED,
-        message=NO_ACCESS if event.user else "This page is not available.",
-        request_id=request.id,
-        redirect=redirect,
-        detail=event.detail,
-        headers=headers,
-        events=(event,),
-    )
-    return replace(page, verdict="denied", reason=event.reason)
-
-
-def login_failed_page(
-    context: Context,
-    request: Request,
-    failure: Failure,
-    rd: str,
-    headers: Headers = (),
-) -> Respond:
-    """Return the page of a failed login; a 503 carries Retry-After."""
-    if failure.status == 503:
-        headers = (*headers, *RETRY_AFTER)
-    return context.pages.error(
-        status=failure.status,
-        title=failure.title,
-        message=failure.message,
-        request_id=request.id,
-        redirect=rd,
-        detail=failure.event.detail,
-        headers=headers,
-        events=(failure.event,),
-    )

@@ -88,10 +88,10 @@ def _create_session(
 
 def _foreign_form_page(context: Context, request: Request, cleared: Headers) -> Respond:
     page = context.pages.error(
+        request,
         status=403,
         title=DENIED,
         message=FOREIGN_FORM,
-        request_id=request.id,
         redirect="/",
         headers=cleared,
     )

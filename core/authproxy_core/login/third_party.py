@@ -13,8 +13,9 @@ from ..effects import Outcome
 from ..errors import ProviderError
 from ..messages import Request
 from .context import Context
+from .error_pages import login_failed_page
 from .failures import login_failure
-from .flow import login_failed_page, start_login_when_ready
+from .flow import start_login_when_ready
 
 MAX_HINT_LENGTH = 1024  # characters
 

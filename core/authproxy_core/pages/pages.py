@@ -16,9 +16,10 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import urlencode
 
-from ..messages import Event, Forward, Headers, Respond
+from ..messages import Event, Forward, Headers, Request, Respond
 from ..settings.root import Settings
 from ..templates import Html, TemplateError, TemplateSet, compile_templates
+from .languages import ENGLISH, LABELS, Texts, choose_language, texts_of
 
 NO_CACHE: Headers = (
     (b"cache-control", b"no-cache, no-store, must-revalidate, max-age=0"),
@@ -35,35 +36,43 @@ SECURITY_HEADERS: Headers = (
 SAME_ORIGIN_REFERRER = (b"referrer-policy", b"same-origin")
 HTML: Headers = ((b"content-type", b"text/html; charset=utf-8"),)
 CUSTOM_POLICY = b"frame-ancestors 'none'; base-uri 'none'; object-src 'none'"
+MAX_SHOWN_TARGET_LENGTH = 200  # characters
 ROBOTS = "User-agent: *\nDisallow: /\n"
 
 SIGN_IN_FIELDS = frozenset(
     {
         "CustomLogin",
         "Footer",
+        "Language",
         "LogoData",
         "ProviderName",
         "ProxyPrefix",
         "Redirect",
         "SignInMessage",
         "StatusCode",
+        "Texts",
         "Version",
+        *LABELS,
     }
 )
 ERROR_FIELDS = frozenset(
     {
         "Footer",
+        "Language",
         "Message",
         "ProxyPrefix",
         "Redirect",
         "RequestID",
         "StatusCode",
+        "Texts",
         "Title",
         "Version",
     }
 )
-BUILT_IN_FIELDS = frozenset({"Detail", "Providers", "SignIn"})
-BUILT_IN_ITEMS = frozenset({"Start", "Name"})
+BUILT_IN_FIELDS = frozenset(
+    {"Detail", "Heading", "OtherAccount", "Providers", "Requested", "SignIn"}
+)
+BUILT_IN_ITEMS = frozenset({"Label", "Name", "Start"})
 
 
 def _read_data(name: str) -> str:
@@ -101,11 +110,14 @@ def content_security_policy(operator_html: str = "") -> bytes:
     ).encode()
 
 
+UPSTREAM_UNAVAILABLE = "Application unavailable"
 UPSTREAM_ERROR = (502, "The application is not reachable. Try again in a minute.")
 UPSTREAM_ERRORS = {
     "timeout": (504, "The application did not respond in time. Try again."),
     "busy": (503, "The application is busy. Try again in a minute."),
 }
+ONE_DOMAIN = "Use your {domain} account."
+SEVERAL_DOMAINS = "Use an account from one of these domains: {domains}."
 
 
 class _OperatorHtml(HTMLParser):
@@ -166,12 +178,19 @@ class Pages:
             "error.html": texts.error_template,
         }
         self._custom = frozenset(name for name, text in custom.items() if text)
+        # Other custom templates are in one language, which English messages suit best.
+        self._translates = frozenset(
+            name
+            for name, text in custom.items()
+            if not text or ".Language" in text or ".Texts" in text
+        )
         self._built_in_templates = _compile({})
         self._templates = _compile(custom) if self._custom else self._built_in_templates
         logo = "" if texts.logo == "-" else texts.logo or LOGO
-        message = _sign_in_message(settings)
+        self._banner = texts.banner
+        self._domains = _named_domains(settings)
         self._headers = _page_headers(
-            content_security_policy(f"{message}{logo}{texts.footer}")
+            content_security_policy(f"{texts.banner}{logo}{texts.footer}")
         )
         self._custom_headers = _page_headers(CUSTOM_POLICY)
         self._common: dict[str, Any] = {
@@ -183,7 +202,6 @@ class Pages:
         self._sign_in_values = {
             **self._common,
             "ProviderName": providers[0][1],
-            "SignInMessage": Html(message),
             "CustomLogin": self._has_form,
             "LogoData": Html(logo),
         }
@@ -194,12 +212,15 @@ class Pages:
         samples = {
             "sign_in.html": {
                 **self._sign_in_values,
+                **_language_values(texts_of(ENGLISH)),
+                "SignInMessage": self._sign_in_message(texts_of(ENGLISH)),
                 "StatusCode": 200,
                 "Redirect": "/",
-                "Providers": [{"Start": "/", "Name": "name"}],
+                "Providers": [{"Start": "/", "Name": "name", "Label": "label"}],
             },
             "error.html": {
                 **self._common,
+                **_language_values(texts_of(ENGLISH)),
                 "StatusCode": 500,
                 "Title": "Error",
                 "Message": "message",
@@ -210,19 +231,28 @@ class Pages:
         for name in sorted(self._custom):
             self._templates.render(name, samples[name])
 
+    def _texts(self, name: str, request: Request) -> Texts:
+        """Return the texts for the page *name* in the language of *request*."""
+        translates = name in self._translates
+        return texts_of(choose_language(request.headers) if translates else ENGLISH)
+
     def sign_in(
         self,
+        request: Request,
         *,
         status: int,
         redirect: str,
+        host: str = "",
         headers: Headers = (),
         events: tuple[Event, ...] = (),
         offered: Sequence[str] | None = None,
     ) -> Respond:
         """Return the sign-in page; *redirect* is the target after login.
 
-        *offered* are the ids of the providers to show, None for all of them.
+        *host* is that of the application. *offered* are the ids of the providers to
+        show, None for all of them.
         """
+        texts = self._texts("sign_in.html", request)
         shown = [
             (id_, name)
             for id_, name in self._providers
@@ -230,18 +260,35 @@ class Pages:
         ]
         values = {
             **self._sign_in_values,
+            **_language_values(texts),
+            "SignInMessage": self._sign_in_message(texts),
             "StatusCode": status,
             "Redirect": redirect,
             "Providers": [
-                {"Start": self._start_url(id_, redirect), "Name": name}
+                {
+                    "Start": self._start_url(id_, redirect),
+                    "Name": name,
+                    "Label": texts.text("Sign in with {name}", {"name": name}),
+                }
                 for id_, name in shown
             ],
         }
+        heading = "Sign in to continue to {host}" if host else "Sign in to continue"
+        built_in_values = {"Heading": texts.text(heading, {"host": host})}
         if self._has_form:
             headers = (*headers, SAME_ORIGIN_REFERRER)
         if shown:
             values["ProviderName"] = shown[0][1]
-        return self._render("sign_in.html", values, {}, headers, events)
+        return self._render("sign_in.html", values, built_in_values, headers, events)
+
+    def _sign_in_message(self, texts: Texts) -> Html:
+        """Return the banner, or a sentence about the allowed email domains."""
+        if self._banner or not self._domains:
+            return Html("" if self._banner == "-" else self._banner)
+        names = _escape(", ".join(self._domains))
+        if len(self._domains) > 1:
+            return Html(texts.text(SEVERAL_DOMAINS, {"domains": names}))
+        return Html(texts.text(ONE_DOMAIN, {"domain": names}))
 
     def _render(
         self,
@@ -279,45 +326,58 @@ class Pages:
 
     def error(
         self,
+        request: Request,
         *,
         status: int,
         message: str,
-        request_id: str,
+        values: Mapping[str, str] | None = None,
         redirect: str = "",
         title: str = "",
         detail: str = "",
+        denied_user: str = "",
         headers: Headers = (),
         events: tuple[Event, ...] = (),
     ) -> Respond:
-        """Return the error page; *detail* is shown only with show_debug_on_error."""
-        values = {
+        """Return the error page for *request*.
+
+        *message* and *title* are English texts; *values* are those of the message's
+        names. *detail* is shown only with show_debug_on_error. *denied_user* is the
+        signed-in user who may not request *redirect*.
+        """
+        texts = self._texts("error.html", request)
+        message = texts.text(message, values)
+        shown = detail if self._debug else ""
+        page_values = {
             **self._common,
+            **_language_values(texts),
             "StatusCode": status,
             "Title": _status_phrase(status),
-            "Message": message,
-            "RequestID": request_id,
+            "Message": shown or message,  # custom templates have no Detail field
+            "RequestID": request.id,
             "Redirect": redirect,
         }
-        shown = detail if self._debug else ""
-        sign_in = urlencode({"rd": redirect}, errors="replace")
+        rd = urlencode({"rd": redirect}, errors="replace")
         built_in_values = {
-            "Title": title or _status_phrase(status),
+            "Title": texts.text(title) if title else _status_phrase(status),
             "Message": message,
             "Detail": shown,
-            "SignIn": f"{self._prefix}/sign_in?{sign_in}",
+            "SignIn": f"{self._prefix}/sign_in?{rd}",
+            "OtherAccount": f"{self._prefix}/sign_out?{rd}" if denied_user else "",
+            "Requested": _shown_target(redirect) if denied_user else "",
         }
-        values["Message"] = shown or message  # custom templates have no Detail field
-        return self._render("error.html", values, built_in_values, headers, events)
+        return self._render("error.html", page_values, built_in_values, headers, events)
 
-    def upstream_error(self, request_id: str, forward: Forward, reason: str) -> Respond:
+    def upstream_error(
+        self, request: Request, forward: Forward, reason: str
+    ) -> Respond:
         """Return the page for an upstream without a response; *reason* is its code."""
         status, message = UPSTREAM_ERRORS.get(reason, UPSTREAM_ERROR)
         detail = f"upstream {forward.upstream.id}: {reason}"
         return self.error(
+            request,
             status=status,
-            title="Application unavailable",
+            title=UPSTREAM_UNAVAILABLE,
             message=message,
-            request_id=request_id,
             detail=reason,
             headers=forward.response_headers,
             events=(Event("upstream_failed", forward.user, reason, detail),),
@@ -361,18 +421,21 @@ def _status_phrase(status: int) -> str:
         return "Error"
 
 
-def _sign_in_message(settings: Settings) -> str:
-    """Return the banner, or a sentence about the allowed email domains."""
-    banner = settings.pages.banner
-    if banner:
-        return "" if banner == "-" else banner
-    if settings.authenticated_emails is not None or not settings.email_domains:
-        return ""
-    if len(settings.email_domains) > 1:
-        domains = _escape(", ".join(settings.email_domains))
-        return f"Use an account from one of these domains: {domains}."
-    [domain] = settings.email_domains
-    return "" if domain == "*" else f"Use your {_escape(domain)} account."
+def _language_values(texts: Texts) -> dict[str, Any]:
+    return {"Language": texts.language, "Texts": texts.labels}
+
+
+def _shown_target(redirect: str) -> str:
+    """Return *redirect* without its query, which may contain credentials."""
+    return redirect.partition("?")[0].partition("#")[0][:MAX_SHOWN_TARGET_LENGTH]
+
+
+def _named_domains(settings: Settings) -> tuple[str, ...]:
+    """Return the email domains that the sign-in page names."""
+    domains = settings.email_domains
+    if settings.authenticated_emails is not None or domains == ("*",):
+        return ()
+    return tuple(domains)
 
 
 def _escape(text: str) -> str:

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from authproxy_core import Event, PageSettings, Respond
+from authproxy_core import Event, PageSettings, Request, Respond
 from authproxy_core.pages.pages import Pages
 from authproxy_core.templates import TemplateError
 from support.harness import header, settings
 
 ONE = (("kc", "Keycloak"),)
+REQUEST = Request(b"GET", b"/", (), "192.0.2.7", id="id-1")
 
 
 def pages(providers: Any = ONE, **changes: Any) -> Pages:
@@ -27,12 +28,13 @@ def pages(providers: Any = ONE, **changes: Any) -> Pages:
 
 
 def sign_in(built: Pages, redirect: str = "/", status: int = 200) -> str:
-    return built.sign_in(status=status, redirect=redirect).body.decode()
+    return built.sign_in(REQUEST, status=status, redirect=redirect).body.decode()
 
 
 def error(built: Pages, **changes: Any) -> Respond:
-    values = {"status": 500, "message": "it failed", "request_id": "id-1"}
-    return built.error(**(values | changes))
+    return built.error(
+        **({"request": REQUEST, "status": 500, "message": "it failed"} | changes)
+    )
 
 
 def test_sign_in_page_has_single_button() -> None:
@@ -73,7 +75,7 @@ def test_sign_in_page_logo_and_footer() -> None:
     assert "<footer>" not in sign_in(pages(footer="-"))
     assert "<footer><i>f</i></footer>" in sign_in(pages(footer="<i>f</i>"))
     remote = pages(logo='<img src="https://logo.example/l.png" alt="Logo" />')
-    response = remote.sign_in(status=200, redirect="/")
+    response = remote.sign_in(REQUEST, status=200, redirect="/")
     assert b"img-src data: https:" in header(response, b"content-security-policy")
 
 
@@ -131,7 +133,10 @@ def test_ou01_ou04_redirect_target_escaped(rd: str) -> None:
 
 
 def test_ou07_ou08_ou10_page_security_headers() -> None:
-    for response in (pages().sign_in(status=200, redirect="/"), error(pages())):
+    for response in (
+        pages().sign_in(REQUEST, status=200, redirect="/"),
+        error(pages()),
+    ):
         csp = header(response, b"content-security-policy").decode()
         assert "default-src 'none'" in csp
         assert "frame-ancestors 'none'" in csp
@@ -165,7 +170,7 @@ def test_custom_template_gets_all_fields() -> None:
     built = pages(
         sign_in_template=template, banner="<b>hi</b>", footer="f", version="1.2"
     )
-    response = built.sign_in(status=403, redirect="/a&b")
+    response = built.sign_in(REQUEST, status=403, redirect="/a&b")
     assert response.body == (
         b"Keycloak|<b>hi</b>|403|false|/a&amp;b|1.2|/oauth2|f|logo"
     )
@@ -197,7 +202,7 @@ def test_custom_template_failure_renders_built_in_page() -> None:
         sign_in_template=template, error_template=template, show_debug_on_error=True
     )
     assert sign_in(built) == "ok"
-    shown = built.sign_in(status=403, redirect="/x", headers=((b"x-a", b"1"),))
+    shown = built.sign_in(REQUEST, status=403, redirect="/x", headers=((b"x-a", b"1"),))
     failed = error(built, redirect="/x", detail="a detail")
     for response, file in ((shown, "sign_in.html"), (failed, "error.html")):
         assert b"<main" in response.body
@@ -211,7 +216,7 @@ def test_custom_template_failure_renders_built_in_page() -> None:
 
 
 def read_policy(**changes: Any) -> str:
-    response = pages(**changes).sign_in(status=200, redirect="/")
+    response = pages(**changes).sign_in(REQUEST, status=200, redirect="/")
     return header(response, b"content-security-policy").decode()
 
 
