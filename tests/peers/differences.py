@@ -242,7 +242,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         change=changes.static,
     ),
     Difference(
-        "pages have authproxy's texts",
+        "pages have authproxy's texts, in the language of the browser",
         "they name the next step",
         "`banner`, custom templates",
         change=changes.sentences,
