@@ -16,6 +16,7 @@ from ..http.request_head import (
     FORBIDDEN_METHODS,
     HOST,
     MAX_CACHED_HOSTS,
+    MAX_COOKIES,
     MAX_HOST_BYTES,
     METHOD,
     VISIBLE,
@@ -64,6 +65,8 @@ def build_request_head(
         raise HeadError(431, f"head of more than {limits.head_bytes} bytes")
     if cookies:  # RFC 9113 §8.2.3
         cookie = cookies[0] if len(cookies) == 1 else b"; ".join(cookies)
+        if cookie.count(b";") >= MAX_COOKIES:
+            raise HeadError(431, f"{cookie.count(b';') + 1} cookies")
         headers.append((b"cookie", cookie))
     method, scheme, authority, target = pseudo
     if method is None or scheme is None or target is None:

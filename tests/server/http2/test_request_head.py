@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authproxy.http.request_head import HeadError, RequestHead
+from authproxy.http.request_head import MAX_COOKIES, HeadError, RequestHead
 from authproxy.http2.field_kinds import make_entry
 from authproxy.http2.request_head import build_request_head
 from authproxy.server_settings import Limits
@@ -147,6 +147,16 @@ def test_request_head_unusual_target(
     with pytest.raises(HeadError) as rejected:
         build(fields)
     assert rejected.value.status == 400
+
+
+def test_request_head_with_too_many_cookies_rejected() -> None:
+    """In one field or in several."""
+    half = b"; ".join([b"a=1"] * (MAX_COOKIES // 2))
+    cookies = [(b"cookie", half)] * 2
+    assert len(build([*START, *cookies]).fields[b"cookie"]) > 2 * len(half)
+    with pytest.raises(HeadError) as rejected:
+        build([*START, *cookies, (b"cookie", b"b=2")])
+    assert rejected.value.status == 431
 
 
 @pytest.mark.parametrize("more", [0, 1])
