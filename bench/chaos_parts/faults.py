@@ -21,7 +21,7 @@ from support.processes import wait_for
 HOUR = 3600.0
 CGROUP = Path("/sys/fs/cgroup/memory")
 LOW_MEMORY = 1 << 20  # bytes that a worker may allocate in addition
-RESTART_TIMEOUT = 30.0
+RESTART_TIMEOUT = 45.0  # seconds; orphaned workers finish their requests first
 RELOAD_TIMEOUT = 8.0
 MAX_SECRETS = 8
 FEW_DESCRIPTORS = 8  # fewer than a worker has open
@@ -67,9 +67,19 @@ def fault(
     def register(
         function: Callable[[Stage, random.Random, float], AsyncIterator[str]],
     ) -> Callable[[Stage, random.Random, float], AsyncIterator[str]]:
-        FAULTS.append(
-            Fault(function.__name__, contextlib.asynccontextmanager(function), missing)
-        )
+        @contextlib.asynccontextmanager
+        async def run(
+            stage: Stage, dice: random.Random, seconds: float
+        ) -> AsyncIterator[str]:
+            steps = function(stage, dice, seconds)
+            try:
+                yield await anext(steps)
+            finally:  # repair it also if another fault fails
+                with contextlib.suppress(StopAsyncIteration):
+                    await anext(steps)
+
+        run.__doc__ = function.__doc__
+        FAULTS.append(Fault(function.__name__, run, missing))
         return function
 
     return register
