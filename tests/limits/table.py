@@ -221,6 +221,26 @@ SECTIONS: dict[str, tuple[Limit, ...]] = {
         Limit("logins that a process knows to be finished",
               "authproxy_core.login.state:MAX_USED_STATES", "", "the oldest are evicted",
               "core/login/test_callback.py::test_used_logins_are_bounded"),
+        Limit("logins nested in a redirect target",
+              "authproxy_core.login.redirects:MAX_WRAPPINGS", "", "the target does not count",
+              "core/login/test_redirects.py::"
+              "test_or44_login_page_with_other_target_rejected"),
+        Limit("login_hint of a third party", "authproxy_core.login.third_party:MAX_HINT_LENGTH",
+              "characters", "400",
+              "core/login/test_third_party.py::"
+              "test_third_party_hint_of_other_form_rejected"),
+        Limit("logins in a row that are denied, or whose session is not kept",
+              "authproxy_core.login.loop_guard:LOOP_THRESHOLD", "", "429",
+              "core/login/test_shared_loops.py::test_denied_login_loop_ends_"
+              "at_threshold_whatever_process_responds"),
+        Limit("logins in a row with a valid session",
+              "authproxy_core.login.loop_guard:SIGNED_IN_THRESHOLD", "", "429",
+              "core/login/test_shared_loops.py::test_signed_in_loop_ends_"
+              "at_threshold_whatever_process_responds"),
+        Limit("error description of a provider in the log",
+              "authproxy_core.oidc.provider_errors:MAX_DESCRIPTION_LENGTH", "characters",
+              "the rest is cut",
+              "core/login/test_provider_errors.py::test_description_that_is_long_is_cut"),
         Limit("time that a login waits for discovery",
               "authproxy_core.providers.readiness:READY_TIMEOUT", "s", "503",
               "core/login/test_flow.py::test_start_before_discovery_shows_error_page"),
@@ -254,6 +274,10 @@ SECTIONS: dict[str, tuple[Limit, ...]] = {
               "core/test_limits.py::test_token_times_within_leeway"),
         Limit("age of a logout token", "authproxy_core.oidc.logout_token:MAX_TOKEN_AGE", "s",
               "400", "core/test_limits.py::test_logout_token_max_age"),
+        Limit("age of the keys of a provider", "authproxy_core.providers.jwks:MAX_AGE", "s",
+              "the next token fetches them again",
+              "core/providers/test_keys.py::"
+              "test_withdrawn_key_ends_without_new_tokens_within_max_age"),
         Limit("interval of key fetches that tokens cause",
               "authproxy_core.providers.jwks:REFETCH_INTERVAL", "s",
               "tokens with unknown keys are rejected",
