@@ -163,6 +163,7 @@ def test_loop_while_store_is_unavailable_ends_per_process(kind: str) -> None:
     scene = Scene(kind)
     scene.fleet.store.failing = lambda effect: "-loop:" in getattr(effect, "key", "")
     assert scene.get(scene.start(), *PAGE).status == 302
+    assert b"_oauth2_proxy_loop_csrf" not in scene.jar
 
 
 def test_start_with_ticket_while_store_is_unavailable_starts_login() -> None:
