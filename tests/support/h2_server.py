@@ -84,6 +84,7 @@ class H2Server:
         self.acknowledged = 0
         self.pings = 0
         self.heads = 0
+        self.body_bytes = 0
         self.ended = 0  # connections
         self._socket = socket.create_server((LOOPBACK, 0))
         self.port: int = self._socket.getsockname()[1]
@@ -97,9 +98,8 @@ class H2Server:
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
+        self.disconnect()
         for one in self._open:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
             one.close()
 
     def _accept(self) -> None:
@@ -111,6 +111,12 @@ class H2Server:
                 threading.Thread(
                     target=self._run, args=(accepted, self.connections), daemon=True
                 ).start()
+
+    def disconnect(self) -> None:
+        """Close the open connections."""
+        for one in self._open:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
     def freeze(self) -> None:
         """Answer nothing more on the open connections."""
@@ -157,6 +163,7 @@ class H2Server:
                 self.heads += 1
             case DataReceived():
                 calls[event.stream_id].body += event.data or b""
+                self.body_bytes += len(event.data or b"")
                 if self._withholds:
                     return
                 connection.acknowledge_received_data(

@@ -62,6 +62,20 @@ def test_header_empty_credentials_left_out_of_requests(name: str) -> None:
     assert response == ((name.lower().encode(), b""), (b"x-test", b""))
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        ClaimSource("unknown", "Bearer "),
+        ClaimSource("unknown", basic_auth_password=Secret("p")),
+    ],
+)
+def test_header_credentials_of_missing_claim_left_out(source: ClaimSource) -> None:
+    """Neither a scheme nor a password alone."""
+    injector = HeaderInjector([HeaderRule("Authorization", (source,))])
+    assert injector.headers(SESSION) == ()
+    assert b"authorization" in injector.stripped
+
+
 def test_header_basic_credentials_per_value() -> None:
     source = ClaimSource("groups", "ignored ", Secret("p:w"))
     parts = [part.removeprefix(b"Basic ") for part in value(source).split(b",")]
