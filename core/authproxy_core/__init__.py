@@ -12,6 +12,8 @@ Everything else may change in any release.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .drive import decide, decide_sync, drive, drive_sync
 from .effects import (
     Add,
@@ -50,7 +52,6 @@ from .messages import (
     ServeFile,
     Upstream,
 )
-from .proxy import AuthProxy
 from .session import Session
 from .settings.root import (
     ClaimSource,
@@ -63,6 +64,20 @@ from .settings.root import (
     Settings,
     UpstreamSettings,
 )
+
+if TYPE_CHECKING:
+    from .proxy import AuthProxy
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import `AuthProxy` when it is used: commands that decide nothing are faster."""
+        if name != "AuthProxy":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from .proxy import AuthProxy
+
+        globals()[name] = AuthProxy
+        return AuthProxy
+
 
 __version__ = "0.1.0"  # also in pyproject.toml and authproxy/__init__.py
 
