@@ -21,11 +21,10 @@ from authproxy_core.identity.claims import (
 from authproxy_core.login.redirects import MAX_TARGET_BYTES, RedirectPolicy
 from authproxy_core.login.state import HASH_LENGTH, MAX_STATE_LENGTH
 from authproxy_core.messages import Request
+from authproxy_core.oidc.algorithms import MAX_TOKEN_BYTES, MIN_RSA_BITS
 from authproxy_core.oidc.jwt import (
     MAX_KEYS,
     MAX_SUBJECT_LENGTH,
-    MAX_TOKEN_BYTES,
-    MIN_RSA_BITS,
     ExpectedClaims,
     parse_key_set,
     unverified_claims,

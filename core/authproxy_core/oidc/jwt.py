@@ -12,42 +12,22 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jwa import JWSAlgModel
-from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey, RSAKey
 from msgspec import Struct
 
 from ..encoding import b64url, b64url_decode
 from ..errors import ProviderError, TokenError
+from .algorithms import ALGORITHMS, MAX_TOKEN_BYTES, MIN_RSA_BITS
 from .token_types import ID_TOKEN, TokenUse, check_claim_type, check_header_type
 
-MAX_TOKEN_BYTES = 64 << 10  # bytes
+if TYPE_CHECKING:
+    from joserfc.jwk import Key
+
 MAX_KEYS = 100
 MAX_SUBJECT_LENGTH = 1024  # characters
-MIN_RSA_BITS = 2048
-ALGORITHMS: Mapping[str, str] = {
-    **{f"{family}{bits}": "RSA" for family in ("RS", "PS") for bits in (256, 384, 512)},
-    "ES256": "P-256",
-    "ES384": "P-384",
-    "ES512": "P-521",
-    "EdDSA": "Ed25519",
-    "Ed25519": "Ed25519",  # its fully-specified name (RFC 9864)
-}
 GOOGLE_ISSUER = "https://accounts.google.com"
-PEM_TYPES = (
-    (RSAPublicKey, "RSA"),
-    (EllipticCurvePublicKey, "EC"),
-    (Ed25519PublicKey, "OKP"),
-)
 MAX_NUMERIC_DATE = 1e15  # seconds; times beyond it are equal to it
 
 
@@ -136,14 +116,10 @@ def _usable_key(data: object) -> VerificationKey | None:
         return None
     # Only the parameters of the key itself: an invalid x5c must not make it unusable.
     wanted = ("kty", "n", "e", "crv", "x", "y")
-    try:
-        key = JWKRegistry.import_key(
-            {name: data[name] for name in wanted if name in data}
-        )
-        kind = _kind_of(key)
-    except (JoseError, ValueError, TypeError, KeyError, OverflowError):
-        return None
-    if kind is None or (alg is not None and ALGORITHMS[alg] != kind):
+    from .signatures import import_jwk
+
+    kind, key = import_jwk({name: data[name] for name in wanted if name in data})
+    if key is None or (alg is not None and ALGORITHMS[alg] != kind):
         return None
     return VerificationKey(kid if isinstance(kid, str) else None, kind, alg, key)
 
@@ -164,49 +140,16 @@ def parse_public_keys(texts: Iterable[str]) -> KeySet:
 
 
 def _public_key(text: str) -> VerificationKey | None:
-    try:
-        public = load_pem_public_key(text.encode())
-    except (ValueError, UnsupportedAlgorithm):
-        return None
-    kind = next((name for type_, name in PEM_TYPES if isinstance(public, type_)), "")
-    if not kind or (
-        isinstance(public, RSAPublicKey) and public.key_size < MIN_RSA_BITS
-    ):
-        return None
-    try:
-        key = JWKRegistry.import_key(text.encode(), kind)
-        return _usable_key(key.as_dict(private=False))
-    except KeyError:  # a curve that joserfc does not support
-        return None
+    from .signatures import convert_pem_to_jwk
+
+    jwk = convert_pem_to_jwk(text)
+    return _usable_key(jwk) if jwk is not None else None
 
 
 def _modulus_bits(modulus: object) -> int:
     """Return the modulus size in bits of an RSA JWK; 0 if it is invalid."""
     decoded = b64url_decode(modulus.encode()) if isinstance(modulus, str) else None
     return int.from_bytes(decoded or b"", "big").bit_length()
-
-
-def _kind_of(key: Key) -> str | None:
-    """Return the value of `ALGORITHMS` for *key*; None for a weak or unsupported key."""
-    if isinstance(key, RSAKey):
-        return "RSA" if key.public_key.public_numbers().e >= 3 else None
-    # The parameter k of a symmetric key is never passed to joserfc.
-    assert isinstance(key, ECKey | OKPKey)  # noqa: S101
-    _ = key.public_key  # a point off the curve raises here
-    return key.curve_name if key.curve_name in ALGORITHMS.values() else None
-
-
-class _Registry(jws.JWSRegistry):
-    """joserfc's registry, with the algorithms and size limits of this module."""
-
-    max_header_length = 8 << 10
-    max_payload_length = MAX_TOKEN_BYTES
-
-    def get_alg(self, name: str) -> JWSAlgModel:
-        return self.algorithms[name if name in ALGORITHMS else ""]
-
-
-_REGISTRY = _Registry(strict_check_header=False)
 
 
 def verify_jws(
@@ -236,20 +179,14 @@ def verify_jws(
             "no key of the provider matches the token's key ID and algorithm",
             reason="unknown_key",
         )
+    from .signatures import is_signed_by
+
     for candidate in candidates:
-        if _signed_by(token, candidate, alg):
+        if is_signed_by(token, candidate.key, alg):
             claims = unverified_claims(token)
             check_claim_type(claims, use)
             return claims
     raise TokenError("the token's signature is invalid", reason="signature")
-
-
-def _signed_by(token: str, key: VerificationKey, alg: str) -> bool:
-    try:
-        jws.deserialize_compact(token, key.key, algorithms=[alg], registry=_REGISTRY)
-    except (JoseError, ValueError, TypeError, KeyError):
-        return False
-    return True
 
 
 def _segments(token: str) -> list[bytes]:

@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from html.parser import HTMLParser
 from http import HTTPStatus
-from importlib.resources import files
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,6 +19,7 @@ from ..messages import Event, Forward, Headers, Request, Respond
 from ..settings.root import Settings
 from ..templates import Html, TemplateError, TemplateSet, compile_templates
 from .languages import ENGLISH, LABELS, Texts, choose_language, texts_of
+from .package_data import read_data
 
 NO_CACHE: Headers = (
     (b"cache-control", b"no-cache, no-store, must-revalidate, max-age=0"),
@@ -76,7 +76,7 @@ BUILT_IN_ITEMS = frozenset({"Label", "Name", "Start"})
 
 
 def _read_data(name: str) -> str:
-    return files(__package__).joinpath("data", name).read_text("utf-8")
+    return read_data(name).decode()
 
 
 STYLE = _read_data("style.css")

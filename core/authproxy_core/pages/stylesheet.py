@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from importlib.resources import files
 
 from ..messages import Headers, Request, Respond, header_values
 from .challenge import plain_response
+from .package_data import read_data
 
 MAX_AGE = 3600  # seconds until browsers revalidate by ETag
 METHODS = (b"GET", b"HEAD")
@@ -25,9 +25,8 @@ FILES = ("classes.css", "icons.css")
 
 def static_handlers(prefix: bytes) -> dict[bytes, Callable[[Request], Respond]]:
     """Return the handlers by path; *prefix* is proxy_prefix."""
-    data = files(__package__).joinpath("data")
     return {
-        prefix + name: _build_handler(data.joinpath(file).read_bytes())
+        prefix + name: _build_handler(read_data(file))
         for name, file in zip(NAMES, FILES, strict=True)
     }
 

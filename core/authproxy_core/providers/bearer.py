@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from ..effects import Flow, with_lock
 from ..errors import EffectError, KeysUnavailableError, ProviderError, TokenError
-from ..oidc.jwt import ALGORITHMS, ExpectedClaims, check_id_token, numeric_date
+from ..oidc.algorithms import ALGORITHMS
+from ..oidc.jwt import ExpectedClaims, check_id_token, numeric_date
 from ..oidc.protocol import Metadata, Tokens, discovery_request, parse_metadata
 from ..oidc.token_types import BEARER_TOKEN
 from ..session import Session

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from ..errors import ProviderError, SettingsError, TokenError
-from ..oidc.jwt import ALGORITHMS, KeySet, parse_public_keys, token_algorithm
+from ..oidc.algorithms import ALGORITHMS
+from ..oidc.jwt import KeySet, parse_public_keys, token_algorithm
 from ..oidc.protocol import Metadata, with_query
 from ..settings.provider_types import PROVIDER_TYPES
 from ..settings.root import ProviderSettings

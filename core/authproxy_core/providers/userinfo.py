@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from ..effects import Flow
 from ..errors import ProviderError, TokenError
 from ..messages import Response
+from ..oidc.algorithms import ALGORITHMS
 from ..oidc.jwt import (
-    ALGORITHMS,
     ExpectedClaims,
     check_audience,
     check_issuer,

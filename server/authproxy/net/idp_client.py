@@ -16,11 +16,12 @@ such failures rare, these requests use only connections that were in use within 
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from urllib.request import getproxies
 from weakref import WeakSet
 
 import h11
@@ -154,6 +155,16 @@ class _Exchange:
         return data
 
 
+def _proxies() -> dict[str, str]:
+    """Return the proxies of the environment, and on macOS of the system, by scheme."""
+    is_set = any(name.lower().endswith("_proxy") for name in os.environ)
+    if not is_set and sys.platform != "darwin":
+        return {}  # importing urllib.request takes long
+    from urllib.request import getproxies
+
+    return getproxies()
+
+
 def _check_framing(head: h11.Response, method: bytes, limit: int) -> None:
     """Reject an ambiguous response, and one whose Content-Length exceeds *limit*."""
     fields = dict(head.headers)
@@ -197,7 +208,7 @@ class HttpClient:
     ) -> None:
         self._settings = settings
         self._context = client_context(settings)
-        self._proxies = getproxies()
+        self._proxies = _proxies()
         self._agent = f"authproxy/{version}" if version else "authproxy"
         self._idle_timeout = idle_timeout
         self._clock = clock

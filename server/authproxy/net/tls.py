@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import ssl
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
@@ -101,4 +100,6 @@ def _anonymous_file() -> IO[bytes]:
     """Return a new file; the name of one in memory is its descriptor."""
     if hasattr(os, "memfd_create") and os.path.isdir(OPEN_FILES):
         return open(os.memfd_create("certificate"), "wb")
+    import tempfile  # slow, and not needed on Linux
+
     return tempfile.NamedTemporaryFile()

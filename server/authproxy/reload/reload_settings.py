@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import tempfile
 from collections.abc import Callable
 from ssl import SSLContext
 from typing import NamedTuple, TypeAlias
@@ -165,6 +164,8 @@ def serialize_settings(settings: ServerSettings) -> int:
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("settings")
     else:
+        import tempfile
+
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
     view = memoryview(data)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 
 import msgspec
@@ -44,6 +42,8 @@ def with_store_path(settings: ServerSettings) -> Iterator[ServerSettings]:
         store = msgspec.structs.replace(settings.store, path=path)
         yield msgspec.structs.replace(settings, store=store)
     finally:
+        import shutil
+
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -81,7 +81,9 @@ def _create_in(parent: str) -> str:
 
     Raises `UnusablePlaceError`, also if the file system is full or has no locks.
     """
+    import shutil
     import sqlite3
+    import tempfile
 
     from authproxy_core.errors import StoreError
 

@@ -220,8 +220,14 @@ def test_workers_share_temporary_file_removed_at_exit(tmp_path: Path) -> None:
         "server", [*command, "--workers=2"], folder=tmp_path,
         environment=environment,
     ) as process:  # fmt: skip
-        # The workers have opened it when its write-ahead log exists.
-        process.wait_until(lambda: any(tmp_path.glob("authproxy-*/shared.db-wal")))
+        # Then the supervisor has tried the directory, and the workers use it.
+        process.wait_until(
+            lambda: (
+                "listening on" in process.log()
+                and any(tmp_path.glob("authproxy-*/shared.db-wal"))
+            ),
+            60.0,
+        )
         [directory] = directories()
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
         process.signal(signal.SIGTERM)

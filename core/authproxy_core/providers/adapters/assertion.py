@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from joserfc import jws
-from joserfc.jwk import RSAKey
 from msgspec import Struct
 
-from ...oidc.jwt import MIN_RSA_BITS
+from ...oidc.algorithms import MIN_RSA_BITS
+
+if TYPE_CHECKING:
+    from joserfc.jwk import RSAKey
 
 
 class SigningKey(Struct, frozen=True):
@@ -27,6 +25,8 @@ class SigningKey(Struct, frozen=True):
 
     def sign(self, claims: Mapping[str, Any]) -> str:
         """Return *claims* as a JWT, signed with RS256."""
+        from joserfc import jws  # slow, see oidc/signatures.py
+
         header = {"alg": "RS256", "typ": "JWT"}
         if self.kid:
             header["kid"] = self.kid
@@ -35,6 +35,11 @@ class SigningKey(Struct, frozen=True):
 
 def load_signing_key(pem: bytes, kid: str = "") -> SigningKey:
     """Return the private RSA key in *pem*; raises `ValueError` for other content."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    from joserfc.jwk import RSAKey
+
     try:
         private = load_pem_private_key(pem, None)
     except (TypeError, UnsupportedAlgorithm) as error:

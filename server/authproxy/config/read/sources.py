@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -298,6 +297,8 @@ def _read_toml(options: ResolvedOptions, path: str) -> dict[str, tuple[Any, str]
     Raises `ConfigError` for an unreadable file: problems about the missing keys would
     only hide the cause.
     """
+    import tomllib  # needed only with a file
+
     try:
         with open(path, "rb") as stream:
             text = stream.read().decode("utf-8-sig")
