@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.resources import files
 
 import orjson
 
 from ..messages import Header
+from .package_data import read_data
 
 ENGLISH = "en"
 LANGUAGES = (ENGLISH, "de", "es", "fr", "ja", "pt", "zh")
@@ -77,5 +77,4 @@ def texts_of(language: str) -> Texts:
     """Return the texts of one of `LANGUAGES`."""
     if language == ENGLISH:
         return Texts(ENGLISH, {})
-    file = files(__package__).joinpath("data", "languages", f"{language}.json")
-    return Texts(language, orjson.loads(file.read_bytes()))
+    return Texts(language, orjson.loads(read_data(f"languages/{language}.json")))
