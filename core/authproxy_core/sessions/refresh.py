@@ -39,6 +39,7 @@ from ..session import Session
 from .context import ResolvedSession, SessionContext
 from .oauth2_proxy_format import Ticket
 from .refresh_cache import (
+    LOCK_TTL,
     OLD_COOKIE_GRACE,
     PENDING_TOKENS_MAX_AGE,
     PENDING_TOKENS_TTL,
@@ -47,7 +48,6 @@ from .refresh_cache import (
 )
 from .session_cache import SavedSession, SessionEntry
 
-LOCK_TTL = 180.0  # seconds; longer than the sum of all timeouts while it is held
 LOCK_WAIT = 20.0  # seconds that a request waits for a concurrent refresh
 SESSION_ENDED = b"-"  # record in place of a cookie value
 
@@ -140,7 +140,8 @@ def refresh_session(
         return known
     # Before refresh_due_at the old session is valid, so requests do not wait.
     early = context.clock() < entry.deadlines.refresh_due_at
-    wait = 0.0 if early else LOCK_WAIT
+    in_vain = refresh.cache.is_overdue(refresh.generation)
+    wait = 0.0 if early or in_vain else LOCK_WAIT
     resolved = yield from with_lock(
         f"refresh:{refresh.generation}",
         _refresh_with_local_lock(refresh, wait),
@@ -272,11 +273,14 @@ def _with_store_lock(
 ) -> Flow[ResolvedSession]:
     """Run *flow* while holding the lock *key* in the store. Raises `StoreError`.
 
-    Without the lock in time, returns the old session and delays the next attempt.
+    Without the lock in time, returns the old session and delays the next attempt; later
+    requests do not wait, because the holder may have been killed.
     """
     if not (yield from Lock(key, LOCK_TTL, wait)):
         flow.close()
         refresh.cache.delay_poll(refresh.generation)
+        if wait:
+            refresh.cache.mark_overdue(refresh.generation)
         return ResolvedSession(refresh.entry)
     try:
         resolved = yield from flow

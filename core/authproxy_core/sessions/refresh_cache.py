@@ -16,6 +16,7 @@ from ..oidc.protocol import Tokens
 OLD_COOKIE_GRACE = 60.0  # seconds; requests may carry the cookie from before a refresh
 RETRY_DELAY = 10.0  # seconds between refresh attempts while the provider is unavailable
 LOCK_POLL_INTERVAL = 1.0  # seconds between checks whether another process has finished
+LOCK_TTL = 180.0  # seconds; longer than the sum of all timeouts while it is held
 PENDING_TOKENS_TTL = 3600.0  # seconds
 PENDING_TOKENS_MAX_AGE = 60.0  # seconds; older ones are refreshed before use
 MAX_ENTRIES = 2_000
@@ -86,6 +87,7 @@ class RefreshCache:
         self._results = _ExpiringCache[RefreshResult](clock, OLD_COOKIE_GRACE)
         self._ended = _ExpiringCache[bool](clock, OLD_COOKIE_GRACE)
         self._delayed = _ExpiringCache[bool](clock, RETRY_DELAY)
+        self._overdue = _ExpiringCache[bool](clock, LOCK_TTL)
         self._tokens = _ExpiringCache[PendingTokens](clock, PENDING_TOKENS_TTL)
 
     def result(self, generation: str) -> RefreshResult | None:
@@ -113,6 +115,14 @@ class RefreshCache:
     def delay_poll(self, generation: str) -> None:
         """Delay the next attempt shortly, because another process holds the lock."""
         self._delayed.put(generation, True, LOCK_POLL_INTERVAL)
+
+    def mark_overdue(self, generation: str) -> None:
+        """Note that a wait for the lock was in vain; its holder may have been killed."""
+        self._overdue.put(generation, True)
+
+    def is_overdue(self, generation: str) -> bool:
+        """Return whether another wait for the lock would probably be in vain."""
+        return self._overdue.get(generation) is not None
 
     def can_try(self, generation: str) -> bool:
         """Return whether a refresh may be attempted now."""
