@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from urllib.parse import quote, urlsplit
 
@@ -22,6 +23,7 @@ from .notices import LoginNotices
 from .redirects import RedirectPolicy
 from .state import LoginStates
 
+_NOT_VISIBLE = re.compile(rb"[^!-~]")
 HTML = (b"content-type", b"text/html; charset=utf-8")
 
 
@@ -134,7 +136,7 @@ def encode_location(location: str) -> bytes:
     Non-ASCII characters, spaces and control characters are percent-encoded, so no
     value can end the field.
     """
-    return b"".join(
-        bytes([byte]) if 0x20 < byte < 0x7F else b"%%%02x" % byte
-        for byte in location.encode("utf-8", "surrogateescape")
+    return _NOT_VISIBLE.sub(
+        lambda match: b"%%%02x" % match[0][0],
+        location.encode("utf-8", "surrogateescape"),
     )

@@ -31,6 +31,7 @@ SECRET_NAMES = frozenset(
         b"token",
     }
 )
+SECRET_STEMS = (b"token", b"secret", b"code", b"password", b"state")  # one in each name
 MAX_TEXT_LENGTH = 4096  # characters of a message or a request target in a log line
 MAX_SHORT_TEXT_LENGTH = 1024  # characters of a method, user or user agent
 MAX_DECODINGS = 4  # percent-decodings of a parameter name
@@ -82,6 +83,9 @@ def redact(target: bytes) -> bytes:
 
 
 def _redact(target: bytes) -> bytes:
+    lower = target.lower()
+    if b"%" not in target and not any(stem in lower for stem in SECRET_STEMS):
+        return target  # the usual case: no search for each parameter
     parts: list[bytes] = []
     at = 0
     while parameter := PARAMETER.search(target, at):
