@@ -28,6 +28,7 @@ from ..http import response_encoder
 from ..http.body_decoders import Decoder
 from ..http.request_head import BLANK_LINE, HeadError, HeadReader, RequestHead
 from ..logs.formatter import RequestRecord
+from ..loop.fair_queue import ITERATION_BUDGET
 from ..loop.write_coalescing import ConnectionWriter
 from ..net.addresses import format_peer
 from ..net.tunnel import UpgradedConnection
@@ -42,6 +43,10 @@ BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 # What a turn handles of one connection; it takes about a millisecond.
 MAX_TURN_REQUESTS = 8
 MAX_TURN_BYTES = 16 << 10  # of heads; the last one may exceed it
+# A request may take this long, else the next one of its connection waits for a turn: so
+# floods of logins or pages do not delay auth checks, which take a tenth of it.
+MAX_CHEAP_TIME = 0.0002  # seconds
+COSTLY = 300  # estimated microseconds of such a request in the fair queue
 MAX_EMPTY_LINES = 8  # before a request
 STALLED_LAST = 1e9  # seconds: sorts exchanges that wait for the client behind the idle
 FAILED = response_encoder.error_response(500)
@@ -52,6 +57,7 @@ class Connection(ClientStream):
 
     __slots__ = (
         "_client",
+        "_costly",
         "_deferred",
         "_drain",
         "_drain_left",
@@ -83,6 +89,7 @@ class Connection(ClientStream):
         self._fresh = True  # no request has been parsed
         self._lingering = False
         self._deferred = False  # `_take_turn` will be called
+        self._costly = False  # the last request took long
 
     # Called by the event loop.
 
@@ -97,7 +104,12 @@ class Connection(ClientStream):
 
     def data_received(self, data: bytes) -> None:
         """Handle received bytes: nearly always exactly one head."""
-        if not self.received and self._exchange is None and self._is_ready():
+        if (
+            not self.received
+            and not self._costly
+            and self._exchange is None
+            and self._is_ready()
+        ):
             head = self._reader.read_single(data)
             if head is not None:
                 self._handle(head)
@@ -113,7 +125,7 @@ class Connection(ClientStream):
             self._waiting_since = self._worker.clock.now
         self.received += data
         self._wake_reader()
-        self.advance()
+        self._advance_fairly()
 
     def eof_received(self) -> bool:
         """Handle the half-close of a client that may still wait for its response."""
@@ -171,7 +183,7 @@ class Connection(ClientStream):
         if not decoder.done:
             self._drain = decoder
             self._drain_left = MAX_DRAIN_BYTES
-        self.advance()
+        self._advance_fairly()
 
     # Called by the worker.
 
@@ -251,16 +263,23 @@ class Connection(ClientStream):
             self.out.close()
         self._update_reading()
 
-    def _defer(self) -> None:
+    def _defer(self, cost: int = ITERATION_BUDGET) -> None:
         """Pause reading, and handle the received bytes in the connection's turn."""
         self._deferred = True
         self._pause_reading()
-        self._worker.turns.add(self._take_turn)
+        self._worker.turns.add(self._take_turn, cost)
+
+    def _advance_fairly(self) -> None:
+        """Handle received requests, at once if they are expected to be cheap."""
+        if not self._costly or self._exchange is not None:
+            self.advance()
+        elif not self._deferred:
+            self._defer(COSTLY)
 
     def _take_turn(self) -> None:
         self._deferred = False
         if not (self.lost or self.upgraded):
-            self.advance(MAX_TURN_REQUESTS)
+            self.advance(1 if self._costly else MAX_TURN_REQUESTS)
 
     def _is_ready(self) -> bool:
         """Return whether the next request may be handled."""
@@ -334,7 +353,9 @@ class Connection(ClientStream):
             and worker.forwarder is not None
             and worker.forwarder.try_fast_path(exchange, outcome)
         ):
+            self._costly = False
             return
+        self._costly = True
         worker.spawn(serve_exchange(exchange, outcome))
 
     def _respond(
@@ -355,6 +376,7 @@ class Connection(ClientStream):
             respond, persists = FAILED, False
             data = response_encoder.encode_error(500, worker.clock.date)
         self.out.write(data)
+        seconds = monotonic() - started
         worker.record_response(
             RequestRecord(
                 head,
@@ -362,7 +384,7 @@ class Connection(ClientStream):
                 self._client,
                 respond.status,
                 len(respond.body),
-                monotonic() - started,
+                seconds,
                 respond.user,
                 "",
                 respond.verdict,
@@ -370,6 +392,7 @@ class Connection(ClientStream):
             ),
             respond.events,
         )
+        self._costly = seconds > MAX_CHEAP_TIME
         self._waiting_since = worker.clock.now
         if not persists:
             self._linger()

@@ -22,7 +22,7 @@ from ..loop.lazy_event import LazyEvent
 from .connect import open_socket
 
 # Buffered bytes at which reading is paused; uvloop reads 250 kB at once.
-READ_HIGH_WATER = 256 << 10
+READ_HIGH_WATER = 64 << 10
 # TCP keep-alive, as Go's dialer sets it: seconds until the first probe, between probes,
 # and the number of probes. So a peer that vanished ends a stream or tunnel, too.
 KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 9}

@@ -11,18 +11,22 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import pairwise
+from time import monotonic
 from typing import Any
 
 import pytest
 
 from authproxy.downstream.client_stream import RECEIVE_HIGH_WATER
 from authproxy.downstream.h1_connection import (
+    COSTLY,
+    MAX_CHEAP_TIME,
     MAX_EMPTY_LINES,
     MAX_TURN_BYTES,
     MAX_TURN_REQUESTS,
     Connection,
 )
 from authproxy.http.body_decoders import MAX_READ_LINES
+from authproxy.loop.fair_queue import ITERATION_BUDGET
 from authproxy_core.effects import Offload, Outcome, ReadBody
 from authproxy_core.messages import Request, Respond
 from support.server import DEADLINE, Server, Wire, flow, until
@@ -290,3 +294,35 @@ def test_many_clients_share_the_turns() -> None:
     assert spread[-1] - spread[0] <= 2 * count * MAX_TURN_REQUESTS
     changes = sum(one != other for one, other in pairwise(targets))
     assert changes >= 200 // MAX_TURN_REQUESTS
+
+
+def test_costly_requests_wait_for_cheap_ones() -> None:
+    """After a slow request, the next one of the connection yields to other clients."""
+    count = 10
+
+    def respond(request: Request) -> Outcome:
+        if request.target == b"/slow":
+            end = monotonic() + 20 * MAX_CHEAP_TIME
+            while monotonic() < end:
+                pass
+        return ok(request)
+
+    recorder = Recorder(respond)
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(recorder.handle))
+        *slow, cheap = (
+            stack.enter_context(Wire(server.port)) for _ in range(count + 1)
+        )
+        for wire in slow:
+            wire.send(get(b"slow"))
+            assert wire.answer().status == 200
+        recorder.seen.clear()
+        with stopped_loop(server):
+            for wire in slow:
+                wire.send(get(b"slow"))
+            cheap.send(get(b"cheap"))
+        assert cheap.answer().status == 200
+        for wire in slow:
+            assert wire.answer().status == 200
+    targets = [target for _, target in recorder.seen]
+    assert targets.index(b"/cheap") <= 2 * (ITERATION_BUDGET // COSTLY + 1)
