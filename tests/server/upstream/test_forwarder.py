@@ -701,14 +701,18 @@ def test_forwarder_reset_does_not_complete_close_delimited_body() -> None:
 
 
 def closed_upstream(
-    start: Callable[[Server, Wire], None], response: bytes = b""
+    start: Callable[[threading.Event, Wire], None], response: bytes = b""
 ) -> Seen:
-    """Return the request at the upstream when *start* makes the proxy disconnect."""
+    """Return the request at the upstream when *start* makes the proxy disconnect.
+
+    The event is set when the upstream has received the head.
+    """
     seen: list[Seen] = []
-    left = threading.Event()
+    arrived, left = threading.Event(), threading.Event()
 
     async def script(peer: Peer) -> None:
         head = await peer.head()
+        arrived.set()
         await peer.send(response)
         body = b""
         with contextlib.suppress(ConnectionError):
@@ -717,8 +721,8 @@ def closed_upstream(
         seen.append(head._replace(body=body))
         left.set()
 
-    def talk(server: Server, wire: Wire) -> None:
-        start(server, wire)
+    def talk(_: Server, wire: Wire) -> None:
+        start(arrived, wire)
         assert left.wait(15.0)
 
     through(script, talk)
@@ -732,16 +736,16 @@ def reset(wire: Wire) -> None:
 
 
 def test_forwarder_disconnect_before_response_closes_upstream() -> None:
-    def start(server: Server, wire: Wire) -> None:
+    def start(arrived: threading.Event, wire: Wire) -> None:
         wire.send(request())
-        until(lambda: server.application.requests, "the request")
+        assert arrived.wait(15.0)
         reset(wire)
 
     assert closed_upstream(start).body == b""
 
 
 def test_forwarder_disconnect_during_response_closes_upstream() -> None:
-    def start(_: Server, wire: Wire) -> None:
+    def start(_: threading.Event, wire: Wire) -> None:
         wire.send(request())
         while wire.line() != b"\r\n":
             pass
@@ -754,7 +758,7 @@ def test_forwarder_disconnect_during_response_closes_upstream() -> None:
 def test_forwarder_half_close_during_body_closes_upstream(chunked: bool) -> None:
     framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 9"
 
-    def start(_: Server, wire: Wire) -> None:
+    def start(_: threading.Event, wire: Wire) -> None:
         wire.send(request(b"POST", framing) + (b"3\r\nabc\r\n" if chunked else b"abc"))
         while wire.line() != b"\r\n":  # the request has been forwarded
             pass
@@ -767,7 +771,7 @@ def test_forwarder_half_close_during_body_closes_upstream(chunked: bool) -> None
 def test_forwarder_malformed_body_gets_400() -> None:
     responses: list[Answer] = []
 
-    def start(_: Server, wire: Wire) -> None:
+    def start(_: threading.Event, wire: Wire) -> None:
         # The informational response shows that the request has been forwarded.
         wire.send(request(b"POST", b"Transfer-Encoding: chunked") + b"3\r\nabc\r\n")
         assert wire.answer().status == 103
