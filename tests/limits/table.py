@@ -128,6 +128,16 @@ SECTIONS: dict[str, tuple[Limit, ...]] = {
         Limit("unfinished handshakes per worker", "max_handshakes", "",
               "the oldest are closed",
               "server/worker/test_handshakes.py::test_started_handshakes_are_limited"),
+        Limit("received bytes of a connection that wait, besides one read of 250 kB",
+              "authproxy.downstream.client_stream:RECEIVE_HIGH_WATER", "bytes",
+              "reading pauses",
+              "server/downstream/test_floods.py::"
+              "test_pipelined_requests_without_reading_pause_and_are_bounded"),
+        Limit("open files for each client connection",
+              "authproxy.net.descriptors:DESCRIPTORS_PER_CLIENT", "",
+              "fewer connections than max_connections, with a warning at start",
+              "server/worker/test_worker.py::"
+              "test_connections_beyond_descriptor_limit_make_room"),
         Limit("receiving a head", "head_timeout", "s", "408, connection closed",
               "server/downstream/test_h1_connection.py::test_connection_slow_head_gets_408"),
         Limit("time between two requests", "idle_timeout", "s", "connection closed",
@@ -197,7 +207,7 @@ SECTIONS: dict[str, tuple[Limit, ...]] = {
               "the first and the last ones count",
               "core/sessions/test_twin_cookies.py::"
               "test_candidate_values_first_and_last_of_many"),
-        Limit("cache of sessions, per worker", "session_cache_size", "MiB",
+        Limit("cache of sessions, per worker", "session_cache_size", "bytes",
               "entries that are not used are evicted",
               "core/test_small_parts.py::test_session_cache_bounded_and_keeps_used_entries"),
         Limit("entries of the refresh cache",
