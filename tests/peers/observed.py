@@ -34,7 +34,7 @@ TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 REQUEST_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 HREF = re.compile(r'href="([^"]*)"')
 RD = re.compile(r'name="rd"[^>]*value="([^"]*)"')
-LINK = re.compile(r'href="[^"]*/(?:start|sign_in)\?([^"]*)"')
+LINK = re.compile(r'href="[^"]*/(?:start|sign_in|sign_out)\?([^"]*)"')
 # Fields of a forwarded request that the connection or the framing determines.
 NOT_FORWARDED = ("connection", "content-length", "transfer-encoding")
 
