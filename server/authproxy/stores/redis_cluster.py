@@ -13,7 +13,7 @@ from ..server_settings import RedisAddress
 from .base import OnChange, OnState
 from .redis_connection import CommandArgument, Dialer, format_address
 from .redis_errors import ReplyError
-from .redis_sentinel import parse_address
+from .redis_sentinel import make_address, parse_address
 from .redis_server import RedisServer
 
 SLOTS = 16384
@@ -134,7 +134,7 @@ class Cluster:
         host, _, port = text.split(" ")[-1].rpartition(":")
         if not host or not (port.isascii() and port.isdigit()):
             raise StoreError(f"expected the address of a node, got {text!r}")
-        return self._server(RedisAddress(host=host, port=int(port)))
+        return self._server(make_address(host, port))
 
     def _server(self, address: RedisAddress) -> RedisServer:
         server = self._masters.get(address)
@@ -204,12 +204,16 @@ class Cluster:
                 await connection.close()
         if not reply:
             raise StoreError(f"{format_address(address)}: knows no slots")
-        return list(reply)
+        if not isinstance(reply, list):
+            raise StoreError(
+                f"{format_address(address)}: got {reply!r}, no slots"[:200]
+            )
+        return reply
 
     async def _use_slots(self, ranges: list[Any], queried: RedisAddress) -> None:
         slots: list[RedisServer | None] = [None] * SLOTS
         masters = set()
-        for first, last, address in _parse_ranges(ranges, queried):
+        for first, last, address in parse_ranges(ranges, queried):
             masters.add(address)
             server = self._server(address)
             slots[first : last + 1] = [server] * (last + 1 - first)
@@ -219,7 +223,7 @@ class Cluster:
         await asyncio.gather(*[self._masters.pop(one).close() for one in removed])
 
 
-def _parse_ranges(
+def parse_ranges(
     ranges: list[Any], queried: RedisAddress
 ) -> list[tuple[int, int, RedisAddress]]:
     """Return first slot, last slot and master of each range of CLUSTER SLOTS.
@@ -227,11 +231,13 @@ def _parse_ranges(
     A node that does not know its address omits it; *queried* is that node's address.
     Raises `StoreError`.
     """
-    try:
-        return [
-            (first, last, parse_address(master) if master[0] else queried)
-            for first, last, master, *_ in ranges
-            if 0 <= first <= last < SLOTS
-        ]
-    except (TypeError, ValueError, IndexError):
-        raise StoreError(f"expected ranges of slots, got {ranges!r}"[:200]) from None
+    parsed = []
+    for one in ranges:
+        match one:
+            case [int() as first, int() as last, [name, *_] as master, *_] if (
+                0 <= first <= last < SLOTS
+            ):
+                parsed.append((first, last, parse_address(master) if name else queried))
+            case _:
+                raise StoreError(f"expected ranges of slots, got {ranges!r}"[:200])
+    return parsed

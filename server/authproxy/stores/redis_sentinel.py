@@ -9,6 +9,8 @@ from authproxy_core.errors import StoreError
 from ..server_settings import RedisAddress
 from .redis_connection import Dialer, RedisConnection, format_address
 
+MAX_PORT = 65_535
+
 
 class Sentinels:
     """The sentinels of one master; the first that replies stays in use."""
@@ -54,8 +56,18 @@ class Sentinels:
 
 def parse_address(reply: Any) -> RedisAddress:
     """Parse an address of a Redis reply: host and port. Raises `StoreError`."""
+    match reply:
+        case [bytes() as host, bytes() | int() as port, *_]:
+            return make_address(host.decode("latin-1"), port)
+    raise StoreError(f"expected an address, got {reply!r}"[:200])
+
+
+def make_address(host: str, port: str | bytes | int) -> RedisAddress:
+    """Return the address of a server that Redis names. Raises `StoreError`."""
     try:
-        host, port = reply[0], reply[1]
-        return RedisAddress(host=bytes(host).decode("latin-1"), port=int(port))
-    except (TypeError, ValueError, IndexError):
-        raise StoreError(f"expected an address, got {reply!r}") from None
+        number = int(port)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= MAX_PORT:
+        raise StoreError(f"expected a port of {host!r}, got {port!r}"[:200])
+    return RedisAddress(host=host, port=number)
