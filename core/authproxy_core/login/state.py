@@ -45,6 +45,7 @@ RESTART_MARKER = ".again"  # follows the state of a login that replaces a lost o
 MAX_STATE_LENGTH = 24 << 10  # characters of the parameter, escaped for a query
 MAX_COOKIE_PARTS = 8  # hold the longest redirect target that does not compress
 MIN_COMPRESSED_BYTES = 1024  # a shorter redirect target is sealed as it is
+MAX_DECOMPRESSED_BYTES = 64 << 10  # of a redirect target
 MAX_CLEARED_LOGINS = 32  # per response; the next ones clear the others
 MAX_USED_STATES = 10_000
 RANDOM_BYTES = 32  # of state and nonce
@@ -305,8 +306,8 @@ class LoginStates:
                 b"login:" + name, value, now=now, lifetime=lifetime
             ).payload
             return _decode(payload)
-        except (SealError, msgspec.DecodeError):
-            return None
+        except (SealError, ValueError, lz4.block.LZ4BlockError):
+            return None  # ValueError: not MessagePack, or not UTF-8
 
     def _read_oauth2_proxy(
         self, name: bytes, value: bytes, rd: str
@@ -345,6 +346,9 @@ def _decode(payload: bytes) -> LoginState:
     login, compressed = _DECODER.decode(payload)
     if not compressed:
         return login
+    # LZ4 allocates the size that the first four bytes declare.
+    if int.from_bytes(compressed[:4], "little") > MAX_DECOMPRESSED_BYTES:
+        raise ValueError("redirect target too large")
     return msgspec.structs.replace(login, rd=lz4.block.decompress(compressed).decode())
 
 

@@ -42,6 +42,7 @@ IV_SIZE = 16  # bytes
 NONCE_SIZE = 12  # bytes
 TIME_DIGITS = 10  # from 2001 to 2286; the fixed width prevents ambiguity
 MAX_TIMESTAMP = 1 << 34  # seconds; the limit of the 8-byte form, in the year 2514
+MAX_SECONDS = 1 << 53  # of a timestamp; below it, a float is exact
 NANOSECONDS = 1_000_000_000
 MAX_CLAIM_DEPTH = 16
 
@@ -342,7 +343,8 @@ def _parse_timestamp(timestamp: Ext | None) -> float:
             nanos, seconds = number >> 64, number & ((1 << 64) - 1)
         case _:
             raise SealError("expected a timestamp of 4, 8 or 12 bytes")
-    if nanos >= NANOSECONDS or seconds >= 1 << 63:  # the sign bit: before 1970
+    # Times before 1970 are negative, so their sign bit is set.
+    if nanos >= NANOSECONDS or seconds >= MAX_SECONDS:
         raise SealError("expected a timestamp after 1970")
     return seconds + nanos / NANOSECONDS
 

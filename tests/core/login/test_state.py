@@ -6,12 +6,23 @@ import random
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import lz4.block
+import msgspec
 import pytest
 
 from authproxy_core import Respond
 from authproxy_core.encoding import b64url_decode
 from authproxy_core.login.state import MAX_CLEARED_LOGINS
-from support.harness import Harness, header, headers, settings, target_of
+from authproxy_core.sessions.sealing import Sealer
+from support.harness import (
+    SECRET,
+    Harness,
+    event_reasons,
+    header,
+    headers,
+    settings,
+    target_of,
+)
 
 OAUTH2_PROXY = {"format": "oauth2-proxy"}
 formats = pytest.mark.parametrize("form", ["authproxy", "oauth2-proxy"])
@@ -102,6 +113,29 @@ def test_state_that_ends_like_the_restart_mark() -> None:
 
 
 # -- deep links
+
+
+@pytest.mark.parametrize(
+    "compressed",
+    [
+        b"\x05\0\0\0",  # no block of LZ4
+        b"\xff\xff\xff\x7f\0",  # declares 2 GiB
+        lz4.block.compress(b"\xff"),  # not UTF-8
+    ],
+)
+def test_deep_link_sealed_but_malformed_is_a_lost_login(compressed: bytes) -> None:
+    harness = Harness()
+    url = harness.start_login()
+    [name] = harness.jar
+    login = (b"s" * 32, b"n" * 32, "", "keycloak", "", "", False, None)
+    harness.jar[name] = Sealer((SECRET,)).seal(
+        b"login:" + name,
+        msgspec.msgpack.encode((login, compressed)),
+        issued_at=harness.clock.now,
+        nonce=bytes(12),
+    )
+    response = harness.finish_login(url)
+    assert event_reasons(response) == ["login_state_lost"]
 
 
 @formats

@@ -563,6 +563,7 @@ def test_timestamp_forms_read(data: str, seconds: float) -> None:
         (-1, "ee6b2800 00000000"),  # a billion nanoseconds
         (-1, "3b9aca00 000000006553f100"),
         (-1, "00000000 ffffffffffffffff"),  # before 1970
+        (-1, "00000000 7fffffffffffffff"),  # rounds to one that cannot be written
         (-1, "00000000 fffffff1886e0900"),  # Go's zero time
     ],
 )
