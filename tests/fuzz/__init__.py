@@ -1,0 +1,1 @@
+"""Fuzzing of all that reads foreign bytes: `run.py` runs a target for minutes."""
