@@ -1,8 +1,9 @@
-"""The HTTP client of a chaos run."""
+"""The HTTP client of a chaos run and of a soak."""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from dataclasses import dataclass
 
@@ -32,8 +33,9 @@ class Reply:
 class Pool:
     """Connections to nginx or the provider."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         self._port = port
+        self._tls = tls
         self._idle: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
 
     async def ask(
@@ -54,7 +56,7 @@ class Pool:
                 writer.close()
             else:
                 reader, writer = await asyncio.open_connection(
-                    LOOPBACK, self._port, limit=1 << 18
+                    LOOPBACK, self._port, limit=1 << 18, ssl=self._tls
                 )
             try:
                 writer.write(head + body)

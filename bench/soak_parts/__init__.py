@@ -1,0 +1,1 @@
+"""The parts of a soak: programs, traffic, samples, report."""
