@@ -15,6 +15,7 @@ from authproxy.server_settings import RedisAddress
 from authproxy.stores.redis_cluster import SLOTS, parse_ranges
 from authproxy.stores.redis_connection import RedisConnection
 from authproxy.stores.redis_sentinel import parse_address
+from authproxy.stores.redis_server import changed_keys
 from authproxy_core.encoding import b64url
 from authproxy_core.errors import ProviderError, StoreError, TokenError
 from authproxy_core.messages import Response
@@ -172,6 +173,7 @@ def redis_reply(data: bytes) -> None:
             assert 0 <= parse_address(reply).port <= 0xFFFF
         if not isinstance(reply, list):
             continue
+        changed_keys(reply)
         try:
             ranges = parse_ranges(reply, RedisAddress(host="127.0.0.1", port=6379))
         except StoreError:
@@ -225,6 +227,7 @@ TARGETS = (
             b"+OK\r\n$3\r\nabc\r\n$-1\r\n:1\r\n",
             b"*2\r\n$9\r\n127.0.0.1\r\n$4\r\n6379\r\n-MOVED 1 a:1\r\n",
             b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$1\r\na\r\n:6379\r\n",
+            b"%1\r\n%1\r\n+a\r\n+b\r\n+c\r\n*99999\r\n",
             b">2\r\n+invalidate\r\n*1\r\n$1\r\na\r\n%1\r\n+a\r\n,inf\r\n#t\r\n_\r\n",
         ),
     ),

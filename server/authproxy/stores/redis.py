@@ -305,7 +305,8 @@ class RedisStore:
     async def members(self, key: str) -> tuple[bytes, ...]:
         """Return the members of the set of *key* that have not expired."""
         command = ("EVAL", MEMBERS, 1, key, MAX_MEMBERS)
-        return tuple(_check_list(await self._router.call(key, *command)))
+        members = map(_check_value, _check_list(await self._router.call(key, *command)))
+        return tuple(member for member in members if member is not None)
 
     async def remove(self, key: str, member: bytes) -> None:
         """Remove *member* from the set of *key*."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -28,6 +29,10 @@ MAX_REPLY = 8 * MAX_VALUE  # bytes of one reply, which may contain several value
 MAX_PENDING_COMMANDS = 10_000  # sent commands without a reply
 CLOSE_TIMEOUT = 1.0  # seconds
 _INCOMPLETE = object()
+# hiredis allocates the declared size: 3 GB and seconds for 12 bytes. No reply has that
+# many elements, and no value such bytes: values are sealed.
+HUGE_ARRAY = re.compile(rb"\n[*>~%|][0-9]{6}")
+HEADER_BYTES = 7  # of a header that may continue in the next data
 
 
 class RedisConnection(asyncio.Protocol):
@@ -57,6 +62,7 @@ class RedisConnection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._unsent: list[bytes] = []
         self._incomplete_bytes = 0  # received bytes of an incomplete reply
+        self._last_bytes = b"\n"  # of the received data
 
     # Called by asyncio.
 
@@ -67,6 +73,11 @@ class RedisConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse replies and resolve the commands' futures."""
         self._incomplete_bytes += len(data)
+        recent = self._last_bytes + data
+        if HUGE_ARRAY.search(recent):
+            self.abort("got an array of more than 99999 elements")
+            return
+        self._last_bytes = recent[-HEADER_BYTES:]
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not _INCOMPLETE:
@@ -76,7 +87,7 @@ class RedisConnection(asyncio.Protocol):
                         self._on_push(reply)
                 else:
                     self._on_reply(reply)
-        except hiredis.ProtocolError as error:
+        except (hiredis.ProtocolError, TypeError) as error:  # an array as a map's key
             self.abort(f"not a Redis server: {error}")
         if self._incomplete_bytes > MAX_REPLY:
             self.abort(f"got a reply longer than {MAX_REPLY} bytes")

@@ -234,18 +234,26 @@ class RedisServer:
             self._set_tracking(False)
 
     def _on_push(self, message: list[Any]) -> None:
-        """Handle ``invalidate`` with keys, or with None after FLUSHALL or FLUSHDB."""
-        match message:
-            case [b"invalidate", [*keys]]:
-                for key in keys:
-                    self._on_change(bytes(key).decode("latin-1"))
-            case [b"invalidate", *_]:
-                self._on_change(None)
+        for key in changed_keys(message):
+            self._on_change(key)
 
     def _set_tracking(self, tracking: bool) -> None:
         if tracking != self._tracking:
             self._tracking = tracking
             self._on_state()
+
+
+def changed_keys(message: list[Any]) -> list[str | None]:
+    """Return the keys of an ``invalidate`` message; None stands for all keys.
+
+    It has None after FLUSHALL or FLUSHDB; a malformed one counts as that.
+    """
+    match message:
+        case [b"invalidate", [*keys]] if all(isinstance(key, bytes) for key in keys):
+            return [key.decode("latin-1") for key in keys]
+        case [b"invalidate", *_]:
+            return [None]
+    return []
 
 
 async def _role(connection: RedisConnection) -> Any:

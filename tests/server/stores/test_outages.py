@@ -435,6 +435,8 @@ def test_other_server_rejected() -> None:
             (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not a Redis server"),
             (b"+OK\r\n+OK\r\n", "reply without a command"),
             (b"$500000000\r\n" + b"x" * 9_000_000, "longer than"),
+            (b">299999999\r\n", "array of more than"),  # 2 GB, if hiredis read it
+            (b"%1\r\n%1\r\n+a\r\n+b\r\n+c\r\n", "not a Redis server"),
         ):
 
             async def talk(peer: Peer) -> None:
