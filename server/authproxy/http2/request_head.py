@@ -64,7 +64,7 @@ def build_request_head(
     if total > limits.head_bytes:
         raise HeadError(431, f"head of more than {limits.head_bytes} bytes")
     if cookies:  # RFC 9113 §8.2.3
-        cookie = cookies[0] if len(cookies) == 1 else b"; ".join(cookies)
+        cookie = cookies[0] if len(cookies) == 1 else b"; ".join(filter(None, cookies))
         if cookie.count(b";") >= MAX_COOKIES:
             raise HeadError(431, f"{cookie.count(b';') + 1} cookies")
         headers.append((b"cookie", cookie))

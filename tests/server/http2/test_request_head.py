@@ -149,6 +149,16 @@ def test_request_head_unusual_target(
     assert rejected.value.status == 400
 
 
+def test_request_head_empty_cookies_add_no_separators() -> None:
+    """The joined value would end with a space, which is no part of a value."""
+    for values, joined in (
+        ((b"", b""), b""),
+        ((b"a=1", b"", b"b=2", b""), b"a=1; b=2"),
+    ):
+        head = build([*START, *((b"cookie", value) for value in values)])
+        assert head.fields[b"cookie"] == joined
+
+
 def test_request_head_with_too_many_cookies_rejected() -> None:
     """In one field or in several."""
     half = b"; ".join([b"a=1"] * (MAX_COOKIES // 2))
