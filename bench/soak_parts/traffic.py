@@ -41,6 +41,13 @@ class Browser:
     ended_at: float = 0.0  # end of that response
     away_until: float = 0.0
     is_busy: bool = False  # with a login
+    last_use: str = "login"
+
+    def used(self, start: float, what: str) -> None:
+        """Record a successful request that began at *start*."""
+        if start > self.used_at:
+            self.used_at, self.last_use = start, what
+        self.ended_at = time.monotonic()
 
 
 class Traffic:
@@ -138,7 +145,7 @@ class Traffic:
                 browser.session = await self._log_in(browser.user)
             finally:
                 browser.is_busy = False
-            browser.used_at = browser.ended_at = time.monotonic()
+            browser.used(browser.login_started_at, "login")
             self.counts["login"] += 1
         elif self._dice.random() < REST:
             pause = 1.1 * self._stage.lifetimes.idle + LEEWAY
@@ -183,7 +190,7 @@ class Traffic:
             return None
         if reply.status < 300:
             self._must_last(browser, session, start)
-            browser.used_at, browser.ended_at = start, time.monotonic()
+            browser.used(start, f"{method} {target[:12]}")
             return session.user, reply
         browser.session = None
         self.counts["session ended"] += 1
@@ -204,7 +211,10 @@ class Traffic:
         now, limits = time.monotonic(), self._stage.lifetimes
         idle, age = now - browser.used_at, now - browser.login_started_at
         if idle < 0.9 * limits.idle - LEEWAY and age < limits.longest - LEEWAY:
-            self._report("session lost", f"idle {idle:.1f} s, age {age:.1f} s")
+            self._report(
+                "session lost",
+                f"idle {idle:.1f} s, age {age:.1f} s, last {browser.last_use}",
+            )
 
     # Kinds of actions
 
@@ -301,6 +311,7 @@ class Traffic:
         writer.write(head.encode() + bytes(self._dice.randrange(MEDIUM)))
         await writer.drain()
         writer.transport.abort()
+        browser.ended_at = time.monotonic()  # it may count as a use
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection(LOOPBACK, self._stage.port, ssl=self._tls)
@@ -329,6 +340,7 @@ class Traffic:
                 writer.write(MESSAGE)
                 echoed = await asyncio.wait_for(reader.readexactly(len(MESSAGE)), 20)
                 self.counts["WebSocket message"] += 1
+                browser.ended_at = time.monotonic()  # it may count as a use
                 if echoed != MESSAGE:
                     self._report("wrong WebSocket message", repr(echoed))
                 await asyncio.sleep(SOCKET_INTERVAL)
@@ -355,7 +367,7 @@ class Traffic:
         for path, size, answer in zip(paths, sizes, answers, strict=True):
             session.take(Reply(answer.status, list(answer.headers.items()), b""))
             if answer.status == 200:
-                browser.used_at, browser.ended_at = start, time.monotonic()
+                browser.used(start, "HTTP/2")
                 self.counts["HTTP/2 response"] += 1
                 self._check_proxied(session.user, answer, path, size)
             elif browser.session is session and self._expect(
