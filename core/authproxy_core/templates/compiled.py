@@ -220,9 +220,11 @@ class _Run:
                 return self._evaluate(operand, dot)
 
     def _get_variable(self, name: str) -> object:
-        return next(
-            value for other, value in reversed(self._variables) if other == name
-        )
+        for other, value in reversed(self._variables):
+            if other == name:
+                return value
+        # Go's range declares its variables for {{else}} too, without a value.
+        raise ValueKindError(f"undefined variable {name!r}")
 
     def error(self, problem: ValueKindError) -> TemplateError:
         """Return *problem* as a template error with the current line."""

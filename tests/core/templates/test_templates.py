@@ -373,3 +373,10 @@ def test_plain_template_escapes_nothing() -> None:
     assert compiled.render("t", {"S": '"&"'}) == b'<a href=""&""<script>"&"3'
     with pytest.raises(TemplateError, match=r"no such field \.X"):
         compile_templates({"t": "{{.X}}"}, {"S"}, plain=True)
+
+
+@pytest.mark.parametrize("clause", ["$x := .C", "$x := $x"])
+def test_template_range_variable_in_else_is_undefined(clause: str) -> None:
+    text = "{{range %s}}{{else}}{{$x}}{{end}}" % clause  # noqa: UP031
+    with pytest.raises(TemplateError, match="undefined variable"):
+        compile_templates({"p": text}).render("p", {"C": []})
