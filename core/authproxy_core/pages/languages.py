@@ -34,10 +34,8 @@ LABELS = {
     "Username": "Username",
 }
 MAX_RANGES = 20  # of an Accept-Language field; further ones are ignored
-# RFC 9110 §12.5.4 and §12.4.2
-RANGE = re.compile(
-    rb"\s*(?:([A-Za-z]{1,8})(?:-[A-Za-z0-9-]*)?|\*)\s*(?:;\s*q=([01](?:\.\d{0,3})?))?\s*"
-)
+MAX_FIELD_BYTES = 1000  # of Accept-Language; the rest is ignored
+QUALITY = re.compile(rb"q=([01](?:\.[0-9]{0,3})?)")  # RFC 9110 §12.4.2
 
 
 def choose_language(headers: Sequence[Header]) -> str:
@@ -45,16 +43,16 @@ def choose_language(headers: Sequence[Header]) -> str:
 
     A range matches by its first subtag (lookup, RFC 4647 §3.4).
     """
-    best, quality = ENGLISH, 0.0
+    best, best_quality = ENGLISH, 0.0
     field = next((value for name, value in headers if name == b"accept-language"), b"")
-    for text in field.split(b",", MAX_RANGES)[:MAX_RANGES]:
-        found = RANGE.fullmatch(text)
-        if found is None or found[1] is None:
+    for text in field[:MAX_FIELD_BYTES].split(b",", MAX_RANGES)[:MAX_RANGES]:
+        tag, _, weight = text.partition(b";")
+        language = tag.strip().partition(b"-")[0].lower().decode("latin-1")
+        found = QUALITY.fullmatch(weight.translate(None, b" \t") or b"q=1")
+        if language not in LANGUAGES or found is None:
             continue
-        language = found[1].decode().lower()
-        weight = float(found[2] or 1)
-        if language in LANGUAGES and weight > quality:
-            best, quality = language, weight
+        if (quality := float(found[1])) > best_quality:
+            best, best_quality = language, quality
     return best
 
 

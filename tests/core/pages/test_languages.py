@@ -57,6 +57,7 @@ def accepting(text: str) -> Header:
         ("xx", "en"),
         ("de;q=2, de;level=1, d/e, ;;", "en"),
         (",".join(["xx"] * 20 + ["de"]), "en"),
+        ("de" + " " * 60_000 + "x", "de"),  # costs no more than its first 1000 bytes
     ],
 )
 def test_choose_language_by_accept_language(text: str, language: str) -> None:
