@@ -316,6 +316,9 @@ def test_constraints_misspelled_ones_reported_for_auth_checks_only() -> None:
     query = b"allowed_group=staff"
     assert parse_auth_constraints(query).misspelled == ("allowed_group",)
     assert parse_constraints(query) == Constraints()
+    long = b"owed" * 8_000  # each name is searched once, from its first "owed"
+    assert parse_auth_constraints(long + b"=1").misspelled == ()
+    assert parse_auth_constraints(long + b"_groups=1").misspelled
 
 
 def test_az13_forward_auth_client_query_is_no_constraint() -> None:
