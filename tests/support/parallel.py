@@ -12,6 +12,8 @@ from xdist.workermanage import WorkerController
 # Files and folders that take longest come first, so that both processes end together.
 LONGEST = (
     "tests/e2e/",
+    "tests/zipapp/test_image.py",
+    "tests/bench/",
     "tests/peers/",
     "tests/server/reload/",
     "tests/server/stores/",

@@ -11,7 +11,7 @@ import pytest
 
 from support.programs import find
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FAULTS = (
     "kill_worker",
     "kill_supervisor",
