@@ -82,6 +82,10 @@ def _run_command(arguments: list[str]) -> int:
             from .sessions_cli import main as sessions
 
             return sessions(rest)
+        case "keycloak-realm":
+            from .keycloak_realm import main as keycloak_realm
+
+            return keycloak_realm(rest)
         case "help":
             return _main([*rest[:1], "--help"])
     if command and not command.startswith("-"):
