@@ -125,6 +125,8 @@ def _rule_problems(rule: AccessRule) -> Iterator[str]:
             yield "got an empty pattern, which matches every path; remove it"
         try:
             compile_pattern(pattern)
+            # As rules use it: longer, and broken by an unclosed \Q.
+            compile_pattern(rf"(?i)\A(?:{pattern})")
         except ValueError as error:
             yield f"got the pattern {pattern!r}, expected Go's syntax: {error}"
     yield from condition_problems(rule.when)
