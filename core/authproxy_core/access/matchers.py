@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from ..identity.headers import claim_values
-from ..request.hosts import listed_hosts
+from ..request.hosts import ListedDomains
 from ..request.original import host_name
 from ..session import Session
 from ..settings.rules import Condition
@@ -55,13 +55,8 @@ def _has_email(emails: frozenset[str]) -> Callable[[Session], bool]:
 
 
 def _in_domains(domains: tuple[str, ...]) -> Callable[[Session], bool]:
-    listed = listed_hosts(domains)
-
-    def test(session: Session) -> bool:
-        domain = email_domain(session.email)
-        return domain is not None and any(one.matches(domain, "") for one in listed)
-
-    return test
+    listed = ListedDomains(domains)
+    return lambda session: email_domain(session.email) in listed
 
 
 def _has_claim(name: str, values: frozenset[str]) -> Callable[[Session], bool]:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ..bounded_cache import BoundedCache
 from ..request.forms import constraints, parameter_names
-from ..request.hosts import ListedHost, listed_hosts
+from ..request.hosts import ListedDomains
 from ..session import Session
 from ..settings.root import Settings
 
@@ -88,7 +88,7 @@ class Constraints(Struct, frozen=True):
 
     groups: frozenset[str] | None = None
     emails: frozenset[str] | None = None
-    email_domains: tuple[ListedHost, ...] | None = None
+    email_domains: ListedDomains | None = None
     misspelled: tuple[str, ...] = ()
 
     def unmet(self, session: Session) -> str:
@@ -99,10 +99,7 @@ class Constraints(Struct, frozen=True):
             return "allowed_emails"
         if self.email_domains is None:
             return ""
-        domain = email_domain(session.email)
-        satisfied = domain is not None and any(
-            entry.matches(domain, "") for entry in self.email_domains
-        )
+        satisfied = email_domain(session.email) in self.email_domains
         return "" if satisfied else "allowed_email_domains"
 
 
@@ -116,7 +113,7 @@ def parse_constraints(query: bytes) -> Constraints:
     return Constraints(
         None if groups is None else frozenset(groups),
         None if emails is None else frozenset(emails),
-        None if domains is None else listed_hosts(domains),
+        None if domains is None else ListedDomains(domains),
     )
 
 

@@ -47,3 +47,23 @@ def listed_hosts(entries: Iterable[str]) -> tuple[ListedHost, ...]:
         for match in matches
         if match is not None
     )
+
+
+class ListedDomains:
+    """The domains of an allow list, where an entry with another port matches none."""
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        listed = [entry for entry in listed_hosts(entries) if entry.port in ("", "*")]
+        self._names = frozenset(entry.host for entry in listed)
+        self._parents = frozenset(entry.host for entry in listed if entry.subdomains)
+
+    def __contains__(self, domain: str | None) -> bool:
+        """Return whether *domain* (lower-case) is listed, or below one that is."""
+        if domain is None or domain in self._names:
+            return domain is not None
+        parent = domain.partition(".")[2] if self._parents else ""
+        while parent:
+            if parent in self._parents:
+                return True
+            parent = parent.partition(".")[2]
+        return False

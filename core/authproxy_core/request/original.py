@@ -165,7 +165,12 @@ class AddressSet:
     """
 
     def __init__(self, entries: Iterable[str]) -> None:
-        self._networks = tuple(_network(entry) for entry in entries)
+        # By IP version and the number of bits behind the prefix: the prefixes.
+        self._prefixes: dict[tuple[int, int], set[int]] = {}
+        for network in map(_network, entries):
+            host_bits = network.max_prefixlen - network.prefixlen
+            prefixes = self._prefixes.setdefault((network.version, host_bits), set())
+            prefixes.add(int(network.network_address) >> host_bits)
         self._known: BoundedCache[str, bool] = BoundedCache(MAX_CACHED_ADDRESSES)
 
     def __contains__(self, text: str) -> bool:
@@ -176,7 +181,10 @@ class AddressSet:
         return self._known.put(
             text,
             address is not None
-            and any(address in network for network in self._networks),
+            and any(
+                version == address.version and int(address) >> host_bits in prefixes
+                for (version, host_bits), prefixes in self._prefixes.items()
+            ),
         )
 
 
