@@ -6,6 +6,7 @@ for any pattern and text, so it is safe for client input.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -14,6 +15,10 @@ import re2
 _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False  # re2 writes them to standard error
 MAX_PATTERN_LENGTH = 4096  # characters of a pattern
+_ANCHOR = re.compile(r"(?:\^|\\A)+")
+# Letters, digits and punctuation without a meaning, and any other after a backslash.
+_LITERAL = re.compile(r"(?:[A-Za-z0-9/_~@:,;=&%!'#-]|\\[!-/:-@[\]^{|}~])*")
+_QUANTIFIERS = frozenset("*+?{")
 
 
 class Match(Protocol):
@@ -49,6 +54,42 @@ def compile_pattern(pattern: str) -> Pattern:
 def _reason(error: Exception) -> str:
     [first, *_] = error.args
     return first.decode(errors="replace") if isinstance(first, bytes) else str(error)
+
+
+def literal_prefix(pattern: str, *, anchored: bool = False) -> str:
+    """Return ASCII text that every text with a match of a valid *pattern* starts with.
+
+    It is "" if that is unknown, or if the pattern may match further behind; *anchored*:
+    the caller searches at the start only.
+    """
+    anchor = _ANCHOR.match(pattern)
+    if anchor is None and not anchored:
+        return ""
+    start = anchor.end() if anchor else 0
+    found = _LITERAL.match(pattern, start)
+    if found is None or not found[0] or _has_alternatives(pattern):
+        return ""
+    text = found[0]
+    if pattern[found.end() : found.end() + 1] in _QUANTIFIERS:
+        text = text[:-1].removesuffix("\\")
+    return text.replace("\\", "")
+
+
+def _has_alternatives(pattern: str) -> bool:
+    r"""Return whether ``|`` may stand outside of parentheses in a valid *pattern*.
+
+    True if that is unknown, because of ``[…]`` or ``\Q…\E``.
+    """
+    if "|" not in pattern:
+        return False
+    if "[" in pattern or r"\Q" in pattern:
+        return True
+    depth = 0
+    for letter in re.sub(r"\\.", "", pattern, flags=re.DOTALL):
+        depth += (letter == "(") - (letter == ")")
+        if letter == "|" and depth == 0:
+            return True
+    return False
 
 
 def escape_pattern(text: str) -> str:

@@ -16,6 +16,7 @@ from ..messages import Request, Respond, first_header
 from ..pages.challenge import redirect_response
 from ..request.original import AddressSet, OriginalRequest, TrustedProxies
 from ..settings.auth_bypass import AuthBypassSettings, skip_rules
+from .candidates import PatternIndex
 
 # Separators and characters that end or change the path in some servers, raw or encoded.
 _AMBIGUOUS = re.compile(rb"[\\;#\x00-\x20\x7f]|//|%(?:2[fF]|5[cC]|(?![0-9A-Fa-f]{2}))")
@@ -63,9 +64,15 @@ class AuthBypass:
         self._auth_endpoints = auth_endpoints(prefix)
         self._preflight = settings.skip_auth_preflight
         self._rules = skip_rules(settings)
+        self._index = PatternIndex(
+            # A negated rule is for the paths that its pattern does not match.
+            "" if rule.negated else rule.text
+            for rule in self._rules
+        )
         self._addresses = AddressSet(settings.trusted_ips)
         self._any_address = bool(settings.trusted_ips)
         self._api = tuple(map(compile_pattern, settings.api_routes))
+        self._api_index = PatternIndex(settings.api_routes)
 
     def applies(self, request: Request, original: OriginalRequest) -> bool:
         """Return whether *request*, sent for *original*, needs no login.
@@ -104,14 +111,19 @@ class AuthBypass:
         path = unambiguous_path(uri)
         if path is None or path in self._auth_endpoints:
             return False
-        return any(rule.matches(method, path) for rule in self._rules)
+        return any(
+            self._rules[number].matches(method, path)
+            for number in self._index.find(path)
+        )
 
     def is_api(self, original: OriginalRequest) -> bool:
         """Return whether *original* matches ``api_routes``: it gets 401, never a page."""
         if not self._api:
             return False
         uri = original.uri.decode("utf-8", "replace")
-        return any(pattern.search(uri) for pattern in self._api)
+        return any(
+            self._api[number].search(uri) for number in self._api_index.find(uri)
+        )
 
 
 def auth_endpoints(prefix: str) -> tuple[str, ...]:

@@ -11,16 +11,13 @@ rule that restricts access matches in these spellings too; a public one never do
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Literal
-from unicodedata import normalize
-from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
 
 from ..bounded_cache import BoundedCache
-from ..go_regex import compile_pattern
+from ..go_regex import compile_pattern, literal_prefix
 from ..identity.headers import BUILT_IN_CLAIMS, extra_claims
 from ..messages import Headers, Request, first_header
 from ..request.original import ORIGINAL_FIELDS, OriginalRequest, TrustedProxies
@@ -28,33 +25,18 @@ from ..session import Session
 from ..settings.auth_bypass import AuthBypassSettings
 from ..settings.root import Settings
 from ..settings.rules import AccessRule, Policy, RuleSettings, claims_of, label
-from .auth_bypass import (
-    IGNORED_CHARACTERS,
-    AuthBypass,
-    auth_endpoints,
-    unambiguous_path,
-)
+from .auth_bypass import AuthBypass, auth_endpoints
+from .candidates import HostIndex, TextIndex, members
 from .matchers import MatchResult, RequestMatcher, UserMatcher
+from .path_variants import fold_path, path_variants
 
 MAX_CACHED_RESULTS = 4096  # hosts, methods and paths, or sets of forwarded headers
 MAX_CACHED_BYTES = 512  # bytes of a path or of forwarded headers worth caching
-MAX_AMBIGUOUS_BYTES = 4096  # bytes of an ambiguous path whose variants are computed
 MAX_DESCRIBED_LENGTH = 512  # characters of a URL in the log
-MAX_DECODINGS = 3  # percent-decodings that a chain of servers may apply
 # Set by the forward-auth endpoint. No client can send it: ":" is not a token character.
 TAIL_FIELD = b":original-uri"
 # Apart from the peer, `TrustedProxies.find_original` depends on these fields only.
 CACHE_KEY_FIELDS = ORIGINAL_FIELDS | {TAIL_FIELD}
-# UTF-8 in more bytes than necessary, also with an invalid second byte: lenient decoders
-# accept both (CVE-2000-0884).
-_OVERLONG = re.compile(
-    rb"[\xc0\xc1][\x00-\xbf]|\xe0[\x80-\x9f][\x80-\xbf]|\xf0[\x80-\x8f][\x80-\xbf]{2}"
-)
-_PATH_PARAMETERS = re.compile(r";[^/]*")
-_PATH_END = re.compile(r"[?#\x00]")
-_CONTROLS = re.compile(rf"[\x00-\x1f\x7f{IGNORED_CHARACTERS}]")
-_SLASHES = re.compile(r"/+")
-_PADDING = re.compile(r"(?<=/)\s+|\s+(?=/|\Z)")
 
 
 class RuleResult(Struct, frozen=True):
@@ -137,6 +119,26 @@ class Rule:
         """Whether the rule allows requests without a login."""
         return self.settings.policy == "public"
 
+    def add_to(self, by_path: TextIndex[str], folded: TextIndex[str], bit: int) -> None:
+        """Add the rule as item *bit* for its paths, as written and as `fold_path` does."""
+        if self._any_path:
+            by_path.add_any(bit)
+            folded.add_any(bit)
+        for index, exact, prefixes in (
+            (by_path, self._exact, self._prefixes),
+            (folded, self._folded_exact, self._folded_prefixes),
+        ):
+            for path in exact:
+                index.add_exact(path, bit)
+            for path in prefixes:
+                index.add_prefix(path, bit)
+        for pattern in self.settings.patterns:
+            literal = literal_prefix(pattern, anchored=True)
+            by_path.add_prefix(literal, bit)
+            # Of the characters that re2 takes for an ASCII letter in another case, a
+            # folded path has only the lower-case letter.
+            folded.add_prefix(literal.lower(), bit)
+
     def match(
         self, host: str | None, method: bytes | None, path: str | None
     ) -> RuleMatch:
@@ -181,13 +183,18 @@ class Rule:
 
 
 class RuleTable:
-    """All rules, in their order."""
+    """All rules, in their order, and indexes of them by host and path."""
 
     def __init__(self, settings: RuleSettings) -> None:
         self.rules = tuple(
             Rule(rule, number) for number, rule in enumerate(settings.rules, 1)
         )
         self.default = settings.default
+        self._by_host = HostIndex(rule.when.hosts for rule in settings.rules)
+        self._by_path: TextIndex[str] = TextIndex()
+        self._by_folded_path: TextIndex[str] = TextIndex()
+        for number, rule in enumerate(self.rules):
+            rule.add_to(self._by_path, self._by_folded_path, number)
         self._results: BoundedCache[
             tuple[str | None, bytes | None, bytes | None], RuleResult
         ] = BoundedCache(MAX_CACHED_RESULTS)
@@ -214,10 +221,9 @@ class RuleTable:
         variants, certain = path_variants(path)
         matched: dict[str, Rule | None] = {}
         for variant in variants:
-            for rule, match in self.trace(host, method, variant):
-                if match.matches is not False:
-                    matched[rule.name if rule else "default"] = rule
-                    certain = certain and match.matches is True
+            for rule, match in self._matching(host, method, variant):
+                matched[rule.name if rule else "default"] = rule
+                certain = certain and match.matches is True
         for rule in self.rules_of_other_spellings(host, method, variants):
             matched[rule.name] = rule
         policies = {
@@ -251,13 +257,29 @@ class RuleTable:
 
         *variants* are those of `path_variants`. A rule may come more than once.
         """
+        by_host = self._by_host.find(host)
         for path in {fold_path(path) for path in variants if path is not None}:
-            for rule in self.rules:
+            for number in members(by_host & self._by_folded_path.find(path)):
+                rule = self.rules[number]
                 match = rule.match_folded(host, method, path)
                 if match.matches is not False and not rule.is_public:
                     yield rule
                 if match.matches:
                     break
+
+    def _matching(
+        self, host: str | None, method: bytes | None, path: str | None
+    ) -> Iterator[tuple[Rule | None, RuleMatch]]:
+        """Yield what `trace` yields, without the rules that do not match."""
+        candidates = self._by_host.find(host) & self._by_path.find(path)
+        for number in members(candidates):
+            rule = self.rules[number]
+            match = rule.match(host, method, path)
+            if match.matches is not False:
+                yield rule, match
+            if match.matches:
+                return
+        yield None, _MATCH
 
     def trace(
         self, host: str | None, method: bytes | None, path: str | None
@@ -272,95 +294,6 @@ class RuleTable:
             if match.matches:
                 return
         yield None, _MATCH
-
-
-def path_variants(path: bytes | None) -> tuple[tuple[str | None, ...], bool]:
-    """Return the decodings of *path* by different servers, and whether it is unique.
-
-    None is an unknown path: the gateway did not send it, or it is ambiguous and longer
-    than `MAX_AMBIGUOUS_BYTES`, because the variants of long paths take too much time.
-    """
-    if path is None:
-        return (None,), False
-    decoded = unambiguous_path(path)
-    if decoded is not None:
-        return (decoded,), True
-    if len(path) > MAX_AMBIGUOUS_BYTES:
-        return (None,), False
-    encoded = [path]
-    for _ in range(MAX_DECODINGS):
-        encoded.append(unquote_to_bytes(encoded[-1]))
-    decodings = dict.fromkeys(text for raw in encoded for text in _decodings(raw))
-    texts = dict.fromkeys(
-        text for decoding in decodings for text in _variants(decoding)
-    )
-    variants: dict[str | None, None] = {}
-    for text in texts:
-        variants |= dict.fromkeys((text, *_normalizations(text)))
-    return tuple(variants), False
-
-
-def fold_path(path: str) -> str:
-    """Return *path* without case, and without dots and spaces that end a segment."""
-    segments = normalize("NFKC", path).casefold().split("/")
-    return "/".join([segment.rstrip(". ") or segment for segment in segments])
-
-
-def _decodings(raw: bytes) -> Iterator[str]:
-    """Yield *raw* as UTF-8, and as what lenient decoders make of invalid UTF-8."""
-    try:
-        yield raw.decode()
-    except UnicodeDecodeError:
-        yield raw.decode("utf-8", "replace")
-        yield raw.decode("latin-1")
-        yield _OVERLONG.sub(_shortest, raw).decode("utf-8", "replace")
-
-
-def _shortest(overlong: re.Match[bytes]) -> bytes:
-    """Return the character of an overlong sequence in the shortest form."""
-    lead, *rest = overlong[0]
-    number = lead & 0x3F >> len(rest)
-    for byte in rest:
-        number = number << 6 | byte & 0x3F
-    return chr(number).encode("utf-8", "replace")
-
-
-def _variants(text: str) -> Iterator[str]:
-    """Yield *text* as is and in NFKC, cut at the end of a path, without parameters."""
-    for whole in (text, normalize("NFKC", text)):
-        for path in (whole, _PATH_END.split(whole, maxsplit=1)[0]):
-            yield path
-            yield _PATH_PARAMETERS.sub("", path)
-
-
-def _normalizations(path: str) -> Iterator[str]:
-    """Yield *path* without dot segments (RFC 3986 §5.2.4), as different servers do it.
-
-    Some take a backslash for a slash, remove control characters and the spaces around a
-    segment, or merge slashes; what ".." removes depends on that.
-    """
-    spellings = dict.fromkeys((path, path.replace("\\", "/")))
-    for text in (*spellings,):
-        spellings[_PADDING.sub("", _CONTROLS.sub("", text))] = None
-    for text in (*spellings,):
-        spellings[_SLASHES.sub("/", text)] = None
-    for text in spellings:
-        resolved = _remove_dot_segments(text)
-        yield resolved
-        yield _SLASHES.sub("/", resolved)
-
-
-def _remove_dot_segments(path: str) -> str:
-    kept: list[str] = []
-    segments = path.removeprefix("/").split("/")
-    for segment in segments:
-        if segment == "..":
-            del kept[-1:]
-        elif segment != ".":
-            kept.append(segment)
-    if segments[-1] in (".", ".."):
-        kept.append("")
-    return "/" + "/".join(kept)
 
 
 class AccessRules:

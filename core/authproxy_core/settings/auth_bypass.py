@@ -48,12 +48,14 @@ class AuthBypassSettings(ValidatedStruct, frozen=True, kw_only=True):
 class SkipRule(Struct, frozen=True):
     """A rule for requests with ``method`` (b"": any) whose path the pattern matches.
 
-    A ``negated`` rule is for paths that the pattern does not match.
+    A ``negated`` rule is for paths that the pattern does not match. ``text`` is the
+    pattern as written.
     """
 
     method: bytes
     pattern: Pattern
     negated: bool
+    text: str
 
     def matches(self, method: bytes, path: str) -> bool:
         """Return whether a request with a decoded *path* needs no login."""
@@ -66,12 +68,12 @@ def skip_rules(settings: AuthBypassSettings) -> tuple[SkipRule, ...]:
     """Compile the rules of valid *settings*, those of ``skip_auth_regex`` first."""
     return (
         *(
-            SkipRule(b"", compile_pattern(text), False)
+            SkipRule(b"", compile_pattern(text), False, text)
             for text in settings.skip_auth_regex
         ),
         *(
-            SkipRule(method.upper().encode(), compile_pattern(pattern), negated)
-            for method, negated, pattern in map(parse_route, settings.skip_auth_routes)
+            SkipRule(method.upper().encode(), compile_pattern(text), negated, text)
+            for method, negated, text in map(parse_route, settings.skip_auth_routes)
         ),
     )
 

@@ -10,9 +10,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..access.matchers import ConditionMatcher
-from ..access.rules import fold_path
+from ..access.path_variants import fold_path
 from ..errors import SettingsError
-from ..go_regex import Pattern, compile_pattern, escape_pattern
+from ..go_regex import Pattern, compile_pattern, escape_pattern, literal_prefix
 from ..messages import Respond, Upstream
 from ..pages.challenge import plain_response
 from ..settings.root import UpstreamSettings
@@ -38,6 +38,7 @@ class Route(Struct, frozen=True):
     Exactly one of ``upstream``, ``root`` (root directory of static files) and
     ``response`` is set. ``authority`` replaces the Host header unless
     ``pass_host_header``. ``folded_path`` or ``folded_pattern`` match other spellings.
+    ``literal`` is the start of the paths that the pattern matches, as far as it is known.
     """
 
     id: str
@@ -50,6 +51,8 @@ class Route(Struct, frozen=True):
     response: Respond | None = None
     folded_path: str = ""
     folded_pattern: Pattern | None = None
+    literal: str = ""
+    hosts: tuple[str, ...] = ()
     authority: bytes = b""
     pass_host_header: bool = True
     upgrades: bool = False
@@ -108,9 +111,11 @@ def _build_route(settings: UpstreamSettings) -> Route:
     if not settings.id:
         raise ValueError("an empty id")
     rewrite = pattern = folded_pattern = condition = None
+    literal = ""
     if settings.rewrite_target:
         rewrite = PathRewrite(settings.path, settings.rewrite_target)
         folded_pattern = compile_pattern(f"(?i)(?:{settings.path})")
+        literal = literal_prefix(settings.path)
     elif not settings.path.startswith("/"):
         raise ValueError(
             f"got path {settings.path!r}, expected a path that starts with /"
@@ -118,6 +123,7 @@ def _build_route(settings: UpstreamSettings) -> Route:
     elif "{" in settings.path or "}" in settings.path:
         text = _variables_pattern(settings.path)
         pattern, folded_pattern = compile_pattern(text), compile_pattern("(?i)" + text)
+        literal = literal_prefix(text)
     if settings.condition != Condition():
         condition = ConditionMatcher(settings.condition)
     route = Route(
@@ -128,6 +134,8 @@ def _build_route(settings: UpstreamSettings) -> Route:
         condition,
         folded_path=fold_path(settings.path),
         folded_pattern=folded_pattern,
+        literal=literal,
+        hosts=settings.condition.hosts,
     )
     if settings.static_code is not None:
         response = plain_response(settings.static_code, b"Authenticated")

@@ -37,6 +37,7 @@ from .rewriting import (
     requote_path,
 )
 from .route import NOT_FOUND, Route, build_routes
+from .route_table import RouteTable
 from .spellings import SpellingCheck, first_route
 from .upgrades import AllowedOrigins, requested_upgrade
 
@@ -50,8 +51,8 @@ class Upstreams:
     def __init__(
         self, settings: Settings, is_session_cookie: Callable[[bytes], bool]
     ) -> None:
-        self._routes = build_routes(settings.upstreams)
-        self._spellings = SpellingCheck(self._routes)
+        self._table = RouteTable(build_routes(settings.upstreams))
+        self._spellings = SpellingCheck(self._table)
         self._raw = settings.proxy_raw_path
         self._origins = AllowedOrigins(settings.websocket_origins)
         self._headers = UpstreamHeaders(
@@ -85,7 +86,7 @@ class Upstreams:
             if clean is not None:
                 return _redirect_response(clean + mark + query, headers, session)
         host, method = original.host, request.method
-        matching = (route for route in self._routes if route.matches(decoded))
+        matching = self._table.matching(decoded, host)
         route = first_route(matching, host, method, session)
         if route is None:
             if self._has_route(decoded):
@@ -119,7 +120,7 @@ class Upstreams:
 
     def _has_route(self, path: bytes) -> bool:
         """Return whether a route matches *path*, whatever its condition."""
-        return any(route.matches(path) for route in self._routes)
+        return next(self._table.matching(path), None) is not None
 
     def _serve_file(
         self, route: Route, target: bytes, session: Session | None, headers: Headers

@@ -7,29 +7,24 @@ one of the spellings is denied.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator
 
-from ..access.rules import (
-    MAX_CACHED_BYTES,
-    MAX_CACHED_RESULTS,
-    fold_path,
-    path_variants,
-)
+from ..access.candidates import members
+from ..access.path_variants import fold_path, path_variants
+from ..access.rules import MAX_CACHED_BYTES, MAX_CACHED_RESULTS
 from ..bounded_cache import BoundedCache
 from ..session import Session
 from .route import Route
-
-Candidates: TypeAlias = tuple[Route, ...]
+from .route_table import RouteTable
 
 
 class SpellingCheck:
-    """Checks the spellings of paths if any of *routes* has a condition."""
+    """Checks the spellings of paths if any route of *table* has a condition."""
 
-    def __init__(self, routes: Sequence[Route]) -> None:
-        self._routes = routes
-        self._conditional = [route for route in routes if route.condition is not None]
-        self._cache: BoundedCache[bytes, tuple[Candidates, ...]] = BoundedCache(
+    def __init__(self, table: RouteTable) -> None:
+        self._table = table
+        # By path: for each spelling, the routes whose conditions decide.
+        self._cache: BoundedCache[bytes, tuple[int, ...]] = BoundedCache(
             MAX_CACHED_RESULTS
         )
 
@@ -45,7 +40,7 @@ class SpellingCheck:
 
         *route* is that of the path as received.
         """
-        if not self._conditional or route.denies:
+        if not self._table.conditional or route.denies:
             return False
         spellings = self._cache.get(path)
         if spellings is None:
@@ -53,25 +48,23 @@ class SpellingCheck:
             if len(path) <= MAX_CACHED_BYTES:
                 self._cache.put(path, spellings)
         for candidates in spellings:
-            other = first_route(candidates, host, method, session)
+            routes = self._table.for_host(candidates, host)
+            other = first_route(routes, host, method, session)
             if other is None or other.denies:
                 return True
         return False
 
-    def _candidates(self, path: bytes) -> Iterator[Candidates]:
+    def _candidates(self, path: bytes) -> Iterator[int]:
         """Yield the routes for each spelling in which one with a condition matches."""
+        conditional = self._table.conditional
         for variant in path_variants(path)[0]:
             if variant is None:  # too long for its variants: all conditions count
-                yield from ((route,) for route in self._conditional)
+                yield from (1 << number for number in members(conditional))
                 return
-            raw, folded = variant.encode("utf-8", "replace"), fold_path(variant)
-            for matching in (
-                (route for route in self._routes if route.matches(raw)),
-                (route for route in self._routes if route.matches_folded(folded)),
-            ):
-                candidates = _until_unconditional(matching)
-                if candidates and candidates[0].condition is not None:
-                    yield candidates
+            raw = variant.encode("utf-8", "replace")
+            for routes in self._table.candidates(raw, fold_path(variant)):
+                if routes & -routes & conditional:
+                    yield routes
 
 
 def first_route(
@@ -88,12 +81,3 @@ def first_route(
         if matches is not False:
             return route if matches else None
     return None
-
-
-def _until_unconditional(routes: Iterator[Route]) -> Candidates:
-    found = []
-    for route in routes:
-        found.append(route)
-        if route.condition is None:
-            break
-    return tuple(found)

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
-from authproxy_core.access.rules import Rule, RuleTable, path_of, path_variants
+from authproxy_core.access.path_variants import path_variants
+from authproxy_core.access.rules import Rule, RuleTable, path_of
 from authproxy_core.drive import decide_sync
 from authproxy_core.errors import StoreError
 from authproxy_core.messages import (

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 
 from authproxy_core import Forward, Respond, SettingsError
 from authproxy_core.access.matchers import ConditionMatcher, UserMatcher
+from authproxy_core.access.path_variants import MAX_AMBIGUOUS_BYTES, path_variants
 from authproxy_core.access.rules import (
-    MAX_AMBIGUOUS_BYTES,
     MAX_CACHED_RESULTS,
     AccessRules,
     RuleResult,
     RuleTable,
-    path_variants,
 )
 from authproxy_core.request.original import TrustedProxies
 from authproxy_core.session import Session
@@ -456,6 +455,8 @@ def test_rule_table_cached_results_bounded() -> None:
         (rule("/a%20b"), "the path"),
         (rule("/a//b"), "the path"),
         (rule(patterns=("(",)), "the pattern '('"),
+        (rule(patterns=(r"/a\Qb",)), "the pattern"),
+        (rule(patterns=("/" * 4096,)), "longer than"),
         (rule(patterns=("",)), "an empty pattern"),
         (rule(hosts=("a:80",)), "the host 'a:80'"),
         (rule(hosts=("*",)), "the host '*'"),

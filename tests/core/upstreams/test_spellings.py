@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from authproxy_core import Forward, UpstreamSettings
-from authproxy_core.access.rules import MAX_AMBIGUOUS_BYTES, MAX_CACHED_BYTES
+from authproxy_core.access.path_variants import MAX_AMBIGUOUS_BYTES
+from authproxy_core.access.rules import MAX_CACHED_BYTES
 from authproxy_core.settings.rules import Condition
 from support.harness import Harness, settings
 
