@@ -1,0 +1,175 @@
+{{/* Refuse values that could not work, or that would silently have no effect. */}}
+
+{{- define "authproxy.check" -}}
+{{- $problems := list -}}
+{{- range $name := list "Unknown" "Credentials" "Image" "Config" "Sessions" "Exposure" -}}
+{{- range splitList "\n" (include (printf "authproxy.check%s" $name) $) -}}
+{{- with trim . -}}
+{{- $problems = append $problems . -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if $problems -}}
+{{- fail (printf "\n\n  - %s\n" (join "\n  - " $problems)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Top-level values of Bitnami's chart, with the value that does the same here. */}}
+{{- define "authproxy.bitnami" -}}
+configuration: config (clientID, clientSecret, cookieSecret and existingSecret keep their names; content is config.configFile; oidcIssuerUrl, redirectUrl and whiteList are extraArgs oidc-issuer-url, redirect-url and whitelist-domain)
+containerSecurityContext: securityContext
+externalRedis: sessionStorage.redis
+redis: sessionStorage.redis, for a Redis that is installed by itself
+pdb: podDisruptionBudget
+extraDeploy: extraObjects
+extraEnvVars: extraEnv
+extraEnvVarsCM: envFrom with configMapRef
+extraEnvVarsSecret: envFrom with secretRef
+sidecars: extraContainers
+commonLabels: customLabels
+commonAnnotations: annotations of each object
+updateStrategy: strategy
+lifecycleHooks: lifecycle
+args: extraArgs
+command: image.command
+automountServiceAccountToken: serviceAccount.automountServiceAccountToken
+{{- end -}}
+
+{{/* The top-level keys of values.yaml. */}}
+{{- define "authproxy.known" -}}
+affinity alphaConfig authCheck authenticatedEmailsFile autoscaling checkDeprecation config
+containerPort customLabels customTemplates deploymentAnnotations deploymentLabels
+enableServiceLinks envFrom extraArgs extraContainers extraEnv extraInitContainers
+extraObjects extraVolumeMounts extraVolumes fullnameOverride gatewayApi global
+hostAliases htpasswdFile httpScheme image imagePullSecrets ingress initContainers
+kubeVersion lifecycle livenessProbe metrics nameOverride namespaceOverride
+networkPolicy nodeSelector podAnnotations podDisruptionBudget podLabels
+podSecurityContext priorityClassName proxyVarsAsSecrets readinessProbe redis-ha
+replicaCount resizePolicy resources revisionHistoryLimit securityContext service
+serviceAccount sessionStorage strategy terminationGracePeriodSeconds tolerations
+topologySpreadConstraints traefik
+{{- end -}}
+
+{{/* Unknown values are refused, unless a template in the values uses them. */}}
+{{- define "authproxy.checkUnknown" -}}
+{{- $known := regexSplit `\s+` (include "authproxy.known" .) -1 -}}
+{{- $bitnami := include "authproxy.bitnami" . | fromYaml -}}
+{{- $values := toJson .Values -}}
+{{- range $key := keys .Values | sortAlpha -}}
+{{- if hasKey $bitnami $key }}
+{{ $key }}: a value of Bitnami's chart; use {{ get $bitnami $key }}
+{{- else if not (or (has $key $known) (hasPrefix "x-" $key) (regexMatch (printf `Values\.%s\b` $key) $values)) }}
+{{ $key }}: unknown; neither the chart nor a template in the values uses it
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "authproxy.checkCredentials" -}}
+{{- if and .Values.proxyVarsAsSecrets (not .Values.config.existingSecret) -}}
+{{- range $key := include "authproxy.secretKeys" . | fromYamlArray -}}
+{{- $name := dict "client-id" "clientID" "client-secret" "clientSecret" "cookie-secret" "cookieSecret" | dig $key "" -}}
+{{- $value := include "authproxy.credential" (dict "root" $ "key" $key) -}}
+{{- if not $value }}
+config.{{ $name }}: missing; set it, or config.existingSecret, or remove {{ $key }} from config.requiredSecretKeys
+{{- else if regexMatch "^X+$" $value }}
+config.{{ $name }}: a placeholder that everybody knows; set another value
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "authproxy.checkImage" -}}
+{{- if regexMatch "(^|/)(bitnami|bitnamilegacy|oauth2-proxy)/oauth2-proxy$" .Values.image.repository }}
+image.repository: an image of oauth2-proxy; remove it, or name an image of authproxy
+{{- end -}}
+{{- if regexMatch "^v?[4-7]\\.[0-9]+" (toString .Values.image.tag) }}
+image.tag: a version of oauth2-proxy; remove it, or name a version of authproxy
+{{- end -}}
+{{- if .Values.kubeVersion -}}
+{{- if not (semverCompare ">=1.25.0-0" (toString .Values.kubeVersion)) }}
+kubeVersion: the chart needs Kubernetes 1.25
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "authproxy.checkConfig" -}}
+{{- with .Values.alphaConfig -}}
+{{- $generated := or .serverConfigData .metricsConfigData .configData .configFile -}}
+{{- if and .enabled .existingConfig .existingSecret }}
+alphaConfig: existingConfig and existingSecret exclude each other
+{{- end -}}
+{{- if and .enabled (or .existingConfig .existingSecret) $generated }}
+alphaConfig: existingConfig and existingSecret exclude serverConfigData, metricsConfigData, configData and configFile
+{{- end -}}
+{{- end -}}
+{{- with .Values.authenticatedEmailsFile -}}
+{{- if and .enabled (not .template) (not .restricted_access) }}
+authenticatedEmailsFile: set restricted_access, or the name of an existing object as template
+{{- end -}}
+{{- end -}}
+{{- with .Values.htpasswdFile -}}
+{{- if and .enabled (not .existingSecret) (not .entries) }}
+htpasswdFile: set entries or existingSecret
+{{- end -}}
+{{- end -}}
+{{- with .Values.config.google -}}
+{{- if and (or .serviceAccountJson .existingSecret .useApplicationDefaultCredentials .targetPrincipal) (not .adminEmail) }}
+config.google: has no effect without adminEmail
+{{- end -}}
+{{- if and .adminEmail (not (or .serviceAccountJson .existingSecret .useApplicationDefaultCredentials)) }}
+config.google: set serviceAccountJson, existingSecret or useApplicationDefaultCredentials
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "authproxy.checkSessions" -}}
+{{- if index .Values "redis-ha" "enabled" }}
+redis-ha.enabled: this chart installs no Redis; install it by itself, and name it in sessionStorage.redis
+{{- end -}}
+{{- with and (eq .Values.sessionStorage.type "redis") .Values.sessionStorage.redis -}}
+{{- if eq .clientType "standalone" -}}
+{{- if not .standalone.connectionUrl }}
+sessionStorage.redis.standalone.connectionUrl: missing
+{{- end -}}
+{{- else if eq .clientType "cluster" -}}
+{{- if not .cluster.connectionUrls }}
+sessionStorage.redis.cluster.connectionUrls: missing
+{{- end -}}
+{{- else -}}
+{{- if not (and .sentinel.masterName .sentinel.connectionUrls) }}
+sessionStorage.redis.sentinel: masterName and connectionUrls are required
+{{- end -}}
+{{- if and .sentinel.password (ne .sentinel.password .password) (not .existingSecret) (not .sentinel.existingSecret) (eq .passwordKey .sentinel.passwordKey) }}
+sessionStorage.redis.sentinel.passwordKey: two passwords need two keys
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "authproxy.checkExposure" -}}
+{{- if .Values.service.port }}
+service.port: its name is service.portNumber
+{{- end -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) }}
+ingress.hosts: missing
+{{- end -}}
+{{- range .Values.ingress.extraPaths -}}
+{{- if or .backend.serviceName .backend.servicePort }}
+ingress.extraPaths: use the form of networking.k8s.io/v1, backend.service.name and backend.service.port
+{{- end -}}
+{{- end -}}
+{{- if and .Values.gatewayApi.enabled (not .Values.gatewayApi.gatewayRef.name) }}
+gatewayApi.gatewayRef.name: missing; a route without a gateway serves nothing
+{{- end -}}
+{{- if and .Values.networkPolicy.create (not .Values.networkPolicy.ingress) (not .Values.networkPolicy.egress) }}
+networkPolicy: without rules it would block all requests; list the peers in ingress or egress
+{{- end -}}
+{{- with .Values.podDisruptionBudget -}}
+{{- if not (or (kindIs "invalid" .minAvailable) (kindIs "invalid" .maxUnavailable)) }}
+podDisruptionBudget: minAvailable and maxUnavailable exclude each other
+{{- end -}}
+{{- end -}}
+{{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) }}
+metrics.serviceMonitor: has no effect without metrics.enabled=true
+{{- end -}}
+{{- end -}}
