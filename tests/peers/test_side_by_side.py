@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from authproxy.config.options.table import BY_KEY
 from authproxy_devprovider.config import Client, ProviderConfig, example_users
 from authproxy_devprovider.provider import DevProvider, serve
 from support.certificates import make_certificate
@@ -25,7 +26,14 @@ from support.redis import RedisServer
 
 from .cases import CASES, RETURNS, Case
 from .configurations import CALLBACK_HOSTS, CONFIGURATIONS, Configuration
-from .differences import DIFFERENCES, Comparison, apply_differences, table
+from .differences import (
+    CHANGES,
+    DIFFERENCES,
+    PROOFS,
+    Comparison,
+    apply_differences,
+    table,
+)
 from .observed import differences, observe
 from .running import Peer, Peers
 
@@ -150,23 +158,22 @@ def test_login_redirects_to_the_same_target(
 def test_each_row_applies_to_a_response() -> None:
     if ran != set(NAMES):
         pytest.skip("not all configurations ran")
-    listed = {row.what for row in DIFFERENCES if row.change is not None}
-    assert listed == used
+    assert set(CHANGES) == used
 
 
 def test_each_row_has_a_change_or_a_proof() -> None:
-    for row in DIFFERENCES:
-        assert bool(row.change) != bool(row.proof), row.what
-        if row.proof:
-            file, _, function = row.proof.partition("::")
-            source = (ROOT / "tests" / file).read_text()
-            assert re.search(rf"\bdef {function}\(", source), row.proof
+    assert sorted([*CHANGES, *PROOFS]) == sorted(row.id for row in DIFFERENCES)
+    for proof in PROOFS.values():
+        file, _, function = proof.partition("::")
+        source = (ROOT / "tests" / file).read_text()
+        assert re.search(rf"\bdef {function}\(", source), proof
 
 
 def test_each_row_names_the_option_or_the_reason() -> None:
     for row in DIFFERENCES:
         assert row.instead, row.what
         assert not row.instead.endswith("not available"), row.what
+        assert set(row.settings) <= set(BY_KEY), row.what
 
 
 def test_page_has_the_table() -> None:

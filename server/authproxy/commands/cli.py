@@ -86,6 +86,10 @@ def _run_command(arguments: list[str]) -> int:
             from .keycloak_realm import main as keycloak_realm
 
             return keycloak_realm(rest)
+        case "migrate":
+            from .migrate import main as migrate
+
+            return migrate(rest)
         case "help":
             return _main([*rest[:1], "--help"])
     if command and not command.startswith("-"):

@@ -14,6 +14,7 @@ COMMANDS = {  # name → arguments and purpose
     "explain": ("FLAGS METHOD URL …", "explain a decision"),
     "sessions": ("list|show|revoke FLAGS …", "list, show or end sessions"),
     "keycloak-realm": ("URL … [FLAGS]", "print a realm to import"),
+    "migrate": ("--check FILE …", "what a switch would change"),
     "help": ("[COMMAND]", "usage of a command"),
 }
 # Keys of the options that most deployments set, in the order of ``--help``.

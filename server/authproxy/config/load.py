@@ -68,10 +68,7 @@ def load_settings(
 
 def build_settings(flags: Flags, environ: Mapping[str, str]) -> ServerSettings:
     """Build the settings for a parsed command line; raises `ConfigError`."""
-    options = resolve_options(flags, environ)
-    sections = _sections(options, str(flags.control.get("alpha-config", "")), environ)
-    settings = _server_settings(options, sections)
-    options.problems += _core_problems(options, settings.core)
+    options, settings = resolve_settings(flags, environ)
     if not options.problems:  # otherwise the preflight repeats the same causes
         options.problems += preflight_problems(settings)
     names = _file_names(options, flags, settings)
@@ -82,6 +79,21 @@ def build_settings(flags: Flags, environ: Mapping[str, str]) -> ServerSettings:
     return msgspec.structs.replace(
         settings, files=names, warnings=tuple(options.warnings)
     )
+
+
+def resolve_settings(
+    flags: Flags, environ: Mapping[str, str]
+) -> tuple[ResolvedOptions, ServerSettings]:
+    """Return the options with all their problems, and the settings made from them.
+
+    With problems, the settings are not usable. Raises `ConfigError` for an unreadable
+    TOML file.
+    """
+    options = resolve_options(flags, environ)
+    sections = _sections(options, str(flags.control.get("alpha-config", "")), environ)
+    settings = _server_settings(options, sections)
+    options.problems += _core_problems(options, settings.core)
+    return options, settings
 
 
 def _file_names(

@@ -79,17 +79,24 @@ def test_help_prints_usage(flag: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == out
 
 
-@pytest.mark.parametrize("command", ["sessions", "explain"])
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [
+        ("sessions", "--user USER"),
+        ("explain", "--user USER"),
+        ("migrate", "--accept ID"),
+    ],
+)
 @pytest.mark.parametrize(
     "form", [("NAME", "--help"), ("NAME", "list", "-h"), ("help", "NAME")], ids=" ".join
 )
 def test_command_help_prints_its_usage(
-    command: str, form: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    command: str, flag: str, form: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([command if part == "NAME" else part for part in form]) == 0
     out, err = capsys.readouterr()
     assert out.startswith(f"usage: authproxy {command} ")
-    assert "--user USER" in out
+    assert flag in out
     assert err == ""
 
 

@@ -43,6 +43,7 @@ def build_providers(
         _provider_options(entry, number, options, problems)
         for number, entry in enumerate(entries)
     ]
+    options.provider_options = tuple(views)
     for key in SHARED:
         _set_shared_option(key, views, options)
     providers = tuple(

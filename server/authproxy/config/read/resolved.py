@@ -70,7 +70,7 @@ class ResolvedOptions:
     keys with a problem; their values are the defaults. ``names`` maps a key to its name
     in an alpha file. ``tables`` are the tables of the TOML file that are not options,
     each with its origin. ``files`` are the names of all files and directories that were
-    read or looked for.
+    read or looked for. ``provider_options`` are those of each provider in an alpha file.
     """
 
     def __init__(self) -> None:
@@ -82,6 +82,7 @@ class ResolvedOptions:
         self.names: dict[str, str] = {}
         self.files: set[str] = set()
         self.environ: Mapping[str, str] = {}
+        self.provider_options: tuple[ResolvedOptions, ...] = ()
 
     def string(self, key: str) -> str:
         return self._typed(key, str)

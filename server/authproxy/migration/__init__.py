@@ -1,0 +1,1 @@
+"""Moves a configuration of another program to authproxy."""

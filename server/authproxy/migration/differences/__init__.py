@@ -1,0 +1,1 @@
+"""The intended differences from oauth2-proxy, and the configurations that they touch."""
