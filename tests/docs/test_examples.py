@@ -1,7 +1,8 @@
-"""The configurations in the documentation are valid."""
+"""The configurations and other data in the documentation are valid."""
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -11,57 +12,81 @@ import pytest
 import yaml
 
 from authproxy.config.load import load_settings
-from support.certificates import make_certificate
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BASE = {
-    "provider": '"oidc"',
-    "oidc_issuer_url": '"https://idp.example.com"',
-    "client_id": '"app"',
-    "client_secret": '"secret"',
-    "cookie_secret": '"0123456789abcdef0123456789abcdef"',
-    "email_domains": '"*"',
-    "reverse_proxy": "true",
+from .blocks import BASE, VARIABLES, Block, blocks, with_files
+
+# The keys of an alpha configuration that an example without providers leaves out.
+ALPHA_BASE: dict[str, Any] = {
+    "providers": [
+        {
+            "id": "main",
+            "provider": "oidc",
+            "clientID": "app",
+            "clientSecret": "secret",
+            "oidcConfig": {"issuerURL": "https://idp.example.com"},
+        }
+    ],
+    "server": {"bindAddress": "127.0.0.1:4180"},
+}
+# Languages whose blocks are checked, here or in another module.
+CHECKED = {
+    "toml",
+    "yaml",
+    "json",
+    "html",
+    "console",  # test_console
+    "python",  # tests/embed
+    "mermaid",  # diagrams
+    "text",  # nothing to check
 }
 
 
-def blocks(language: str) -> list[Any]:
-    """Return the code blocks of *language*, unless they include a file."""
-    found = []
-    for page in PAGES:
-        texts = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
-        name = page.relative_to(ROOT).as_posix()
-        found += [
-            pytest.param(text, id=f"{name} {number}")
-            for number, text in enumerate(texts)
-            if "--8<--" not in text
-        ]
-    return found
+def parametrize(language: str) -> pytest.MarkDecorator:
+    found = blocks(language)
+    ids = [f"{block.name} {number}" for number, block in enumerate(found)]
+    return pytest.mark.parametrize("block", found, ids=ids)
 
 
-def with_files(text: str, folder: Path) -> str:
-    """Replace the absolute paths of files in *text* by those of real ones."""
-    for path in re.findall(r'"(/(?:run|etc)/[^"]+)"', text):
-        file = folder / Path(path).name
-        if file.suffix == ".pem":
-            Path(make_certificate(folder, "idp").cert_file).rename(file)
-        else:
-            file.write_text("0123456789abcdef0123456789abcdef")
-        text = text.replace(path, str(file))
-    return text
+def test_every_block_has_a_language_that_is_checked() -> None:
+    assert not [block for block in blocks() if block.language not in CHECKED]
 
 
-@pytest.mark.parametrize("text", blocks("toml"))
-def test_toml_example_is_valid_configuration(text: str, tmp_path: Path) -> None:
-    given = tomllib.loads(text)
-    base = {key: value for key, value in BASE.items() if f"{key}_file" not in given}
-    lines = [f"{key} = {value}" for key, value in base.items() if key not in given]
+@parametrize("toml")
+def test_toml_example_is_valid_configuration(block: Block, tmp_path: Path) -> None:
+    given = tomllib.loads(block.text)
+    variables = {
+        f"OAUTH2_PROXY_{key.upper()}": value
+        for key, value in BASE.items()
+        if key not in given and f"{key}_file" not in given
+    }
     file = tmp_path / "authproxy.cfg"
-    file.write_text("\n".join([*lines, with_files(text, tmp_path)]))
-    load_settings(["--config", str(file)], {})
+    file.write_text(with_files(block.text, tmp_path))
+    load_settings(["--config", str(file)], variables)
 
 
-@pytest.mark.parametrize("text", blocks("yaml"))
-def test_yaml_example_is_valid(text: str) -> None:
-    assert all(isinstance(document, dict) for document in yaml.safe_load_all(text))
+@parametrize("yaml")
+def test_yaml_example_is_valid(block: Block, tmp_path: Path) -> None:
+    documents = list(yaml.safe_load_all(block.text))
+    assert all(isinstance(document, dict) for document in documents)
+    if {"providers", "upstreamConfig"} & documents[0].keys():
+        base = "" if "providers" in documents[0] else yaml.safe_dump(ALPHA_BASE)
+        alpha = tmp_path / "alpha.yaml"
+        common = {
+            name: value
+            for name, value in VARIABLES.items()
+            if name.endswith(("COOKIE_SECRET", "EMAIL_DOMAINS"))
+        }
+        alpha.write_text(base + with_files(block.text, tmp_path))
+        load_settings([f"--alpha-config={alpha}"], common)
+
+
+@parametrize("json")
+def test_json_example_is_valid(block: Block) -> None:
+    assert json.loads(block.text)
+
+
+@parametrize("html")
+def test_html_example_is_valid_template(block: Block, tmp_path: Path) -> None:
+    [name] = re.findall(r'{{define "([^"]+)"}}', block.text)
+    (tmp_path / name).write_text(block.text)
+    load_settings([f"--custom-templates-dir={tmp_path}"], VARIABLES)

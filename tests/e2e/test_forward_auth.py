@@ -16,7 +16,7 @@ from support import caddy as caddy_support
 from support import nginx, processes
 from support.certificates import Certificate
 from support.echo import EchoApp
-from support.envoy import Envoy
+from support.envoy import start_envoy
 from support.haproxy import start_haproxy
 from support.http import Client, Reply
 from support.ports import free_port
@@ -123,8 +123,18 @@ def _traefik(
 def _envoy(
     running: ExitStack, folder: Path, auth: int, app: int, certificate: Certificate
 ) -> int:
-    envoy = Envoy(auth, app, certificate, DEPLOY / "envoy.yaml")
-    return running.enter_context(envoy).port
+    program, port = require("envoy"), free_port()
+    process = start_envoy(
+        program,
+        folder,
+        (DEPLOY / "envoy.yaml").read_text(),
+        port=port,
+        auth_port=auth,
+        app_port=app,
+        certificate=certificate,
+    )
+    running.enter_context(process)
+    return port
 
 
 def _caddy(
@@ -250,7 +260,7 @@ def test_refreshed_cookie_reaches_the_browser(name: str, start: Start) -> None:
     assert received(front.get("/"))["x-auth-request-email"] == "alice@example.com"
 
 
-@pytest.mark.parametrize("name", ["caddy", "haproxy"])
+@pytest.mark.parametrize("name", ["caddy", "envoy", "haproxy"])
 def test_authproxy_stopped_gateway_denies(name: str, start: Start) -> None:
     front = start(name)
     front.log_in()

@@ -13,6 +13,8 @@ import yaml
 
 from authproxy.config.load import load_settings
 from authproxy.server_settings import ServerSettings
+from support.certificates import make_certificate
+from support.programs import find
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -88,6 +90,60 @@ def test_image_copies_existing_sources() -> None:
             built = source == "dist/authproxy.pyz"  # by zipapp/build.py
             assert built or (DEPLOY.parent / source).exists(), source
     assert "USER 65532" in text
+
+
+def run_check(program: str, *arguments: str | Path) -> None:
+    """Run a program's check of its configuration; skip if it is not installed."""
+    found = find(program)
+    if found is None:
+        pytest.skip(f"{program} is not installed")
+    command = [str(part) for part in (found, *arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert "warning" not in output.lower(), output
+
+
+def deployed(name: str, folder: Path, certificates: str) -> Path:
+    """Copy an example; only the directory *certificates* becomes *folder*.
+
+    It gets a certificate ``app.pem`` and a key ``app.key``.
+    """
+    certificate = make_certificate(folder, "app.example.com")
+    pem = Path(certificate.cert_file).read_text()
+    key = Path(certificate.key_file).read_text()
+    (folder / "app.key").write_text(key)
+    (folder / "app.pem").write_text(pem + key)
+    file = folder / name
+    text = (DEPLOY / name).read_text()
+    assert f"{certificates}/app.pem" in text
+    file.write_text(text.replace(certificates, str(folder)))
+    return file
+
+
+def test_nginx_accepts_its_example(tmp_path: Path) -> None:
+    """In an http block and nothing else, as in /etc/nginx/conf.d."""
+    example = deployed("nginx.conf", tmp_path, "/etc/nginx")
+    main = tmp_path / "main.conf"
+    main.write_text(f"pid nginx.pid;\nevents {{}}\nhttp {{ include {example}; }}\n")
+    run_check("nginx", "-t", "-q", "-p", tmp_path, "-c", main)
+
+
+def test_haproxy_accepts_its_example(tmp_path: Path) -> None:
+    example = deployed("haproxy.cfg", tmp_path, "/etc/haproxy")
+    shutil.copy(DEPLOY / "forward_auth.lua", tmp_path)
+    run_check("haproxy", "-c", "-q", "-f", example)
+
+
+def test_envoy_accepts_its_example(tmp_path: Path) -> None:
+    example = deployed("envoy.yaml", tmp_path, "/etc/envoy")
+    flags = ["--mode", "validate", "--log-level", "error"]
+    run_check("envoy", "-c", example, *flags)
+
+
+def test_caddy_accepts_its_example() -> None:
+    file = DEPLOY / "Caddyfile"
+    run_check("caddy", "validate", "--config", file, "--adapter", "caddyfile")
 
 
 @pytest.mark.skipif(

@@ -62,6 +62,8 @@ def start_nginx(
     program: Path, folder: Path, block: str, port: int, certificate: Certificate
 ) -> Process:
     """Start nginx with *block* in its http block; it listens on *port*."""
+    for name, file in (("pem", certificate.cert_file), ("key", certificate.key_file)):
+        block = block.replace(f"/etc/nginx/app.{name}", file)
     configuration = folder / "nginx.conf"
     configuration.write_text(
         MAIN.format(
