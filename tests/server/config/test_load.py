@@ -715,6 +715,21 @@ def test_workers_limited_by_cgroup_v1_quota(
     assert settings().workers == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"), [("max", 8), ("314572800", 4), ("1048576", 1), ("x", 8)]
+)
+@pytest.mark.parametrize("name", ["MEMORY_V2", "MEMORY_V1"])
+def test_workers_limited_by_cgroup_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, expected: int
+) -> None:
+    monkeypatch.setattr(workers, "MEMORY_V2", tmp_path / "missing")
+    monkeypatch.setattr(workers, name, tmp_path / "memory")
+    (tmp_path / "memory").write_text(text)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert settings().workers == expected
+    assert settings("--workers=9").workers == 9
+
+
 def test_workers_refresh_without_store_defaults_to_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from ...server_settings import StoreSettings
@@ -12,10 +13,14 @@ from ..read.resolved import ResolvedOptions
 QUOTA_V2 = Path("/sys/fs/cgroup/cpu.max")
 QUOTA_V1 = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
 PERIOD_V1 = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+# Memory limit of the same cgroup, in bytes.
+MEMORY_V2 = Path("/sys/fs/cgroup/memory.max")
+MEMORY_V1 = Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
+WORKER_MEMORY = 64 * 1024 * 1024  # bytes, of a busy worker
 
 
 def worker_count(options: ResolvedOptions, store: StoreSettings) -> int:
-    """Return the option ``workers``, by default one for each usable CPU.
+    """Return the option ``workers``, by default as many as CPUs and memory allow.
 
     Without a shared store, but with session refreshes, the default is one worker.
     Workers could refresh the same session at once, and a provider that rotates refresh
@@ -26,7 +31,7 @@ def worker_count(options: ResolvedOptions, store: StoreSettings) -> int:
         "session_refresh_before"
     )
     if not refreshes or store.kind != "none":
-        return workers or usable_cpus()
+        return workers or min(usable_cpus(), memory_workers())
     if workers > 1:
         options.add_warning(
             "workers",
@@ -46,6 +51,18 @@ def usable_cpus() -> int:
     else:
         cpus = os.cpu_count() or 1
     return min(cpus, _cpu_quota() or cpus)
+
+
+def memory_workers() -> int:
+    """Return how many workers fit into the memory limit of the cgroup, at least 1.
+
+    A container of 300 MiB on a host of 64 CPUs would be killed with 64 workers.
+    """
+    try:
+        file = MEMORY_V2 if MEMORY_V2.exists() else MEMORY_V1
+        return max(1, int(file.read_text()) // WORKER_MEMORY)
+    except (OSError, ValueError):  # no cgroups, or "max"
+        return sys.maxsize
 
 
 def _cpu_quota() -> int | None:

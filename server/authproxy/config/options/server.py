@@ -169,8 +169,9 @@ LISTENER_OPTIONS = in_group(
         "workers",
         "int",
         0,
-        "number of worker processes; 0: one for each usable CPU, but only one if "
-        "sessions are refreshed without a shared store",
+        "number of worker processes; 0: one for each usable CPU, at most one for each "
+        "64 MiB of a container's memory limit, and only one if sessions are refreshed "
+        "without a shared store",
         ServerSettings.workers,
         maximum=1024,
         is_extension=True,
