@@ -139,6 +139,7 @@ MIDDLEWARE = {
             forwardAuth=strict(
                 address={"type": "string", "pattern": "^https?://[^ ]+$"},
                 trustForwardHeader={"type": "boolean"},
+                maxResponseBodySize={"type": "integer"},
                 authResponseHeaders=TEXTS,
                 addAuthCookiesToResponse=TEXTS,
             )

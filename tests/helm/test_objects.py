@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from helm.chart import VALUES, Objects, contents, rendered, template
+from helm.chart import VALUES, Manifest, Objects, contents, rendered, template
 from helm.schemas import missing_module, write_schemas
 from support.programs import find
 
@@ -45,7 +45,8 @@ def sources(volume: str, name: str) -> list[Any]:
 def test_keycloak_uses_existing_secret_and_its_configuration() -> None:
     objects = rendered("keycloak")
     assert objects.names() == COMMON | {
-        f"ConfigMap/{NAME}", f"Ingress/{NAME}", f"PodDisruptionBudget/{NAME}"
+        f"ConfigMap/{NAME}", f"PodDisruptionBudget/{NAME}", f"Ingress/{NAME}",
+        f"Ingress/{NAME}-wiki", f"Ingress/{NAME}-wiki-login",
     }  # fmt: skip
     assert objects.container["args"] == [HTTP, METRICS, CONFIG, "--cookie-name=_sso"]
     assert set(objects.variables.values()) == {
@@ -56,7 +57,7 @@ def test_keycloak_uses_existing_secret_and_its_configuration() -> None:
     assert 'allowed_groups = [ "/staff" ]\n' in config_of("keycloak")
     assert objects.get("Deployment")["spec"]["replicas"] == 2
     assert objects.get("PodDisruptionBudget")["spec"]["minAvailable"] == 1
-    spec = objects.get("Ingress")["spec"]
+    spec = objects.get("Ingress", NAME)["spec"]
     assert spec["ingressClassName"] == "nginx"
     assert spec["tls"] == [{"secretName": "app-tls", "hosts": ["app.example.com"]}]
     (path,) = spec["rules"][0]["http"]["paths"]
@@ -229,7 +230,51 @@ def test_gateway_api_route_and_middleware() -> None:
     assert check["address"] == f"{url}?allowed_groups=admin"
     assert check["addAuthCookiesToResponse"][:2] == ["_oauth2_proxy", "_oauth2_proxy_0"]
     assert "X-Auth-Request-Groups" in check["authResponseHeaders"]
-    assert "trustForwardHeader" not in check
+    assert check["trustForwardHeader"] is False
+
+
+def test_applications_are_reached_through_the_check_only() -> None:
+    """Each host has a route for the application and an unchecked one for the login."""
+    wiki = rendered("keycloak").get("Ingress", f"{NAME}-wiki")
+    annotations = wiki["metadata"]["annotations"]
+    prefix = "nginx.ingress.kubernetes.io"
+    url = f"http://{NAME}.sso.svc.cluster.local:80/oauth2/auth?allowed_groups=wiki"
+    assert annotations[f"{prefix}/auth-url"] == url
+    signin = "https://$host/oauth2/start?rd=$escaped_request_uri"
+    assert annotations[f"{prefix}/auth-signin"] == signin
+    assert "X-Auth-Request-Email" in annotations[f"{prefix}/auth-response-headers"]
+    assert annotations["cert-manager.io/issuer"] == "main"
+    assert backend(wiki) == ("wiki.example.com", "/", "wiki", 3000)
+    login = rendered("keycloak").get("Ingress", f"{NAME}-wiki-login")
+    assert f"{prefix}/auth-signin" not in login["metadata"]["annotations"]
+    assert backend(login) == ("wiki.example.com", "/oauth2", NAME, 80)
+    assert login["spec"]["tls"] == wiki["spec"]["tls"]
+
+    app = rendered("seed").get("Ingress", f"{NAME}-app")
+    assert app["metadata"]["annotations"] == {
+        "traefik.ingress.kubernetes.io/router.middlewares": (
+            "sso-errors-sign-in@kubernetescrd,sso-forward-auth@kubernetescrd"
+        )
+    }
+    assert backend(app) == ("app.example.com", "/", "backend", 80)
+
+    route = rendered("gateway-api").get("HTTPRoute", "sso-reports")["spec"]
+    assert route["hostnames"] == ["login.example.net"]
+    login, reports = route["rules"]
+    assert "filters" not in login
+    assert login["matches"][0]["path"]["value"] == "/oauth2"
+    assert login["backendRefs"] == [{"name": "sso", "port": 4180}]
+    (check,) = reports["filters"]
+    assert check["extensionRef"]["name"] == "sso-forward-auth"
+    assert reports["backendRefs"] == [{"name": "reports", "port": 8080}]
+
+
+def backend(ingress: Manifest) -> tuple[str, str, str, int]:
+    """Return the host, the path, the service and its port of an Ingress."""
+    (rule,) = ingress["spec"]["rules"]
+    (path,) = rule["http"]["paths"]
+    service = path["backend"]["service"]
+    return rule["host"], path["path"], service["name"], service["port"]["number"]
 
 
 def test_production_scales_and_is_monitored() -> None:

@@ -55,6 +55,9 @@ def test_values_that_cannot_work_are_refused_together() -> None:
           enabled: true
           extraPaths: [{path: /, backend: {serviceName: app, servicePort: 80}}]
         gatewayApi: {enabled: true}
+        applications:
+          - {name: a, gateway: traefik, hosts: [a], service: {name: a, port: 80}, query: b}
+          - {name: b, gateway: gateway-api, hosts: [b], service: {name: b, port: 80}}
         networkPolicy: {create: true}
         podDisruptionBudget: {minAvailable: 1, maxUnavailable: 1}
         metrics: {enabled: false, serviceMonitor: {enabled: true}}
@@ -74,7 +77,8 @@ def test_values_that_cannot_work_are_refused_together() -> None:
         "config.google",
         "redis-ha.enabled", "sessionStorage.redis.sentinel",
         "service.port", "ingress.hosts", "ingress.extraPaths",
-        "gatewayApi.gatewayRef.name", "networkPolicy", "podDisruptionBudget",
+        "gatewayApi.gatewayRef.name", "applications", "applications", "applications",
+        "networkPolicy", "podDisruptionBudget",
         "metrics.serviceMonitor",
     ]  # fmt: skip
     assert "use config (clientID" in found[0]

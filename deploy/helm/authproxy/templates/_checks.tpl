@@ -37,7 +37,7 @@ automountServiceAccountToken: serviceAccount.automountServiceAccountToken
 
 {{/* The top-level keys of values.yaml. */}}
 {{- define "authproxy.known" -}}
-affinity alphaConfig authCheck authenticatedEmailsFile autoscaling checkDeprecation config
+affinity alphaConfig applications authCheck authenticatedEmailsFile autoscaling checkDeprecation config
 containerPort customLabels customTemplates deploymentAnnotations deploymentLabels
 enableServiceLinks envFrom extraArgs extraContainers extraEnv extraInitContainers
 extraObjects extraVolumeMounts extraVolumes fullnameOverride gatewayApi global
@@ -160,6 +160,18 @@ ingress.extraPaths: use the form of networking.k8s.io/v1, backend.service.name a
 {{- end -}}
 {{- if and .Values.gatewayApi.enabled (not .Values.gatewayApi.gatewayRef.name) }}
 gatewayApi.gatewayRef.name: missing; a route without a gateway serves nothing
+{{- end -}}
+{{- range .Values.applications -}}
+{{- if and .query (ne .gateway "ingress-nginx") }}
+applications: {{ .name }}: query is for ingress-nginx; set traefik.middleware.query
+{{- end -}}
+{{- if eq .gateway "traefik" -}}
+{{- if not (include "authproxy.middlewares" $) }}
+applications: {{ .name }}: enable traefik.middleware, without which nothing is checked
+{{- end -}}
+{{- else if and (eq .gateway "gateway-api") (or (not $.Values.gatewayApi.gatewayRef.name) (not (or .filters $.Values.traefik.middleware.enabled))) }}
+applications: {{ .name }}: set gatewayApi.gatewayRef, and filters or traefik.middleware, without which nothing is checked
+{{- end -}}
 {{- end -}}
 {{- if and .Values.networkPolicy.create (not .Values.networkPolicy.ingress) (not .Values.networkPolicy.egress) }}
 networkPolicy: without rules it would block all requests; list the peers in ingress or egress

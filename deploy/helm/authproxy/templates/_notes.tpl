@@ -24,19 +24,15 @@ authproxy {{ .Chart.AppVersion }} is at {{ include "authproxy.serviceUrl" . }} w
   kubectl --namespace {{ include "authproxy.namespace" . }} get pods --selector app.kubernetes.io/instance={{ .Release.Name }}
   kubectl --namespace {{ include "authproxy.namespace" . }} logs deployment/{{ include "authproxy.fullname" . }}
 
-Traefik: {{ if .Values.traefik.middleware.enabled -}}
-the middleware {{ include "authproxy.namespace" . }}-{{ include "authproxy.middlewareName" . }}@kubernetescrd checks requests.
-{{- else if .Values.traefik.signInMiddlewares.enabled -}}
-the middlewares {{ include "authproxy.namespace" . }}-{{ .Values.traefik.signInMiddlewares.errorsName }}@kubernetescrd and {{ include "authproxy.namespace" . }}-{{ .Values.traefik.signInMiddlewares.forwardAuthName }}@kubernetescrd check requests, in this order.
+Traefik: {{ with include "authproxy.middlewares" . -}}
+these middlewares check requests, in this order: {{ . }}
 {{- else -}}
 set traefik.middleware.enabled=true for a middleware that checks requests.
 {{- end }}
 
 ingress-nginx: annotations of the application's Ingress:
 
-  nginx.ingress.kubernetes.io/auth-url: {{ include "authproxy.serviceUrl" . }}{{ .Values.authCheck.proxyPrefix }}/auth
-  nginx.ingress.kubernetes.io/auth-signin: https://$host{{ .Values.authCheck.proxyPrefix }}/start?rd=$escaped_request_uri
-  nginx.ingress.kubernetes.io/auth-response-headers: {{ join ", " .Values.authCheck.responseHeaders }}
+{{ include "authproxy.nginxAnnotations" (list . "") | indent 2 }}
 
 Either way, the host of the application must route {{ .Values.authCheck.proxyPrefix }}/ to authproxy.
 {{- with include "authproxy.remarks" . | trim }}
