@@ -10,6 +10,7 @@ import pytest
 
 from support import workers
 from support.program import Program, session_cookie
+from support.server import Wire
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -30,7 +31,14 @@ def test_connections_stopped_worker_fails_instead_of_passing(tmp_path: Path) -> 
         stopped = program.workers[0]
         os.kill(stopped, signal.SIGSTOP)
         try:
-            with pytest.raises((AssertionError, TimeoutError)):
-                workers.statuses(program, port)
+            with (
+                pytest.raises((AssertionError, TimeoutError)),
+                workers.connections(program, port, prepare=give_up_early),
+            ):
+                pass
         finally:
             os.kill(stopped, signal.SIGCONT)
+
+
+def give_up_early(wire: Wire) -> None:
+    wire.socket.settimeout(1.0)

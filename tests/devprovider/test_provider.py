@@ -806,7 +806,7 @@ class TestServer:
 
     @pytest.fixture
     def connection(self, server: RunningServer) -> Iterator[http.client.HTTPConnection]:
-        connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
+        connection = http.client.HTTPConnection(server.host, server.port, timeout=60)
         yield connection
         connection.close()
 

@@ -146,7 +146,7 @@ def test_asgi_websocket_lifetime_expired_closed_with_1001(port: int) -> None:
 
 @unlimited
 def test_asgi_response_chunks_not_buffered(port: int) -> None:
-    client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     client.request("GET", "/chunks", headers={"Cookie": session_cookie()})
     response = client.getresponse()
     assert response.read(5) == b"first"
@@ -157,7 +157,7 @@ def test_asgi_response_chunks_not_buffered(port: int) -> None:
 
 @unlimited
 def test_asgi_large_upload_passed(port: int) -> None:
-    client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     body = bytes(8 << 20)
     client.request("POST", "/count", body, {"Cookie": session_cookie()})
     assert client.getresponse().read() == b"%d" % len(body)

@@ -109,7 +109,7 @@ def each_program(
 def send(server: AuthServer, number: int) -> None:
     """Send the request *number* with an id that contains the number."""
     target, method, headers = REQUESTS[number]
-    connection = HTTPConnection(LOOPBACK, server.port, timeout=10)
+    connection = HTTPConnection(LOOPBACK, server.port, timeout=60)
     connection.request(
         method, target, headers={"X-Request-Id": f"id-{number:02}", **headers}
     )
@@ -259,7 +259,7 @@ def request(
     server: AuthServer, target: str, number: int = 0, **headers: str
 ) -> tuple[int, str, str]:
     """Return status, Location and cookies of the response."""
-    connection = HTTPConnection(LOOPBACK, server.port, timeout=10)
+    connection = HTTPConnection(LOOPBACK, server.port, timeout=60)
     fields = {"X-Request-Id": f"id-{number:02}", "User-Agent": 'a "b"', **headers}
     connection.request("GET", target, headers=fields)
     response = connection.getresponse()
@@ -282,7 +282,7 @@ def test_metrics_equal(tmp_path: Path, issuer: str) -> None:
     ):
         for number in range(len(REQUESTS)):
             send(server, number)
-        connection = HTTPConnection(LOOPBACK, port, timeout=10)
+        connection = HTTPConnection(LOOPBACK, port, timeout=60)
         connection.request("GET", "/metrics")
         response = connection.getresponse()
         found.append((response.headers["Content-Type"], response.read().decode()))

@@ -177,7 +177,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[AuthServe
 
 def ask(server: AuthServer, name: str) -> Observation | None:
     """Return the response, None if it is 502 or incomplete."""
-    connection = http.client.HTTPConnection(LOOPBACK, server.port, timeout=20)
+    connection = http.client.HTTPConnection(LOOPBACK, server.port, timeout=60)
     with contextlib.closing(connection):
         connection.request("GET", f"/{name}")
         try:

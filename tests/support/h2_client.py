@@ -22,7 +22,7 @@ from authproxy.http.h2_protocol import GoawayStateMachine
 from support.certificates import Certificate
 from support.ports import LOOPBACK
 
-DEADLINE = 10.0  # seconds after which a test gives up
+DEADLINE = 60.0  # seconds after which a test gives up
 
 
 @dataclass

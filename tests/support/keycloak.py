@@ -165,7 +165,7 @@ def launch_keycloak(
         },
     )
     keycloak = Keycloak(process, http_port, https_port)
-    process.wait_until(keycloak.is_ready, 180.0)
+    process.wait_until(keycloak.is_ready, 400.0)
     return keycloak
 
 

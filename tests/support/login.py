@@ -86,7 +86,7 @@ class Browser:
     def get(self, target: str, *, port: int = 0) -> Answer:
         """Return the response of the server, or of another one at *port*."""
         url = f"http://{LOOPBACK}:{port or self.port}{target}"
-        connection = http.client.HTTPConnection(LOOPBACK, port or self.port, timeout=20)
+        connection = http.client.HTTPConnection(LOOPBACK, port or self.port, timeout=60)
         try:
             headers = {}
             if cookies := self.jar.sent_to(url):

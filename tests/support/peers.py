@@ -106,7 +106,7 @@ def start_auth_server(
         },
     )
     server = AuthServer(name, process, port)
-    process.wait_until(lambda: _is_ready(server, path), 30.0)
+    process.wait_until(lambda: _is_ready(server, path), 60.0)
     return server
 
 

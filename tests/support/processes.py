@@ -28,7 +28,7 @@ def running() -> tuple[Process, ...]:
     return tuple(_running)
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
     """Wait until *condition* holds; raises TimeoutError after *seconds*."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -103,7 +103,7 @@ class Process:
         """The exit code; None while it runs."""
         return self._popen.poll()
 
-    def wait_until(self, ready: Callable[[], bool], seconds: float = 15.0) -> Process:
+    def wait_until(self, ready: Callable[[], bool], seconds: float = 60.0) -> Process:
         """Wait until *ready* holds; raises ProgramFailedError if the program exits."""
 
         def is_done() -> bool:
@@ -121,7 +121,7 @@ class Process:
             )
         return self
 
-    def wait(self, seconds: float = 15.0) -> int:
+    def wait(self, seconds: float = 60.0) -> int:
         """Wait until it exits; return the exit code."""
         return self._popen.wait(seconds)
 
@@ -129,7 +129,7 @@ class Process:
         """Send a signal to the program, not to its children."""
         self._popen.send_signal(number)
 
-    def stop(self, seconds: float = 10.0) -> None:
+    def stop(self, seconds: float = 20.0) -> None:
         """Stop the process group with SIGTERM, then with SIGKILL."""
         if self in _running:
             _running.remove(self)

@@ -66,7 +66,7 @@ class Prometheus(Process):
 
     def get(self, path: str, **parameters: str) -> Any:
         """Return the data of a response of the HTTP API; {} while it is not ready."""
-        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=20)
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=60)
         try:
             connection.request("GET", f"/api/v1/{path}?{urlencode(parameters)}")
             response = connection.getresponse()

@@ -33,7 +33,7 @@ from authproxy_core.messages import Forward, Request, Respond
 from authproxy_core.settings.root import Settings
 from support.ports import LOOPBACK
 
-DEADLINE = 20.0  # seconds to wait for a response or a condition on a busy machine
+DEADLINE = 60.0  # seconds to wait for a response or a condition on a busy machine
 TICK = 0.01  # seconds between two checks of the timeouts
 Handler = Callable[[Request], Outcome]
 

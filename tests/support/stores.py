@@ -50,7 +50,7 @@ class Watched:
     def _on_state(self) -> None:
         self.states.append((self.store.available, self.store.notifies))
 
-    async def until(self, condition: Any, what: str, seconds: float = 10.0) -> None:
+    async def until(self, condition: Any, what: str, seconds: float = 60.0) -> None:
         """Wait until *condition* of the store holds; *what* is for the error."""
         deadline = time.monotonic() + seconds
         while not condition(self.store):
@@ -63,7 +63,7 @@ class Watched:
         await self.until(lambda store: store.available, "the store")
         return self.store
 
-    async def notified(self, key: str, since: float, seconds: float = 5.0) -> float:
+    async def notified(self, key: str, since: float, seconds: float = 60.0) -> float:
         """Return the time of the first notification of *key* (or all) after *since*."""
         deadline = time.monotonic() + seconds
         while True:

@@ -81,7 +81,7 @@ class TestStart:
             environment={"AUTHPROXY_CACHE": str(filled)},
         ) as process:
             process.wait_until(lambda: listens(port))
-            connection = http.client.HTTPConnection(LOOPBACK, port, timeout=10)
+            connection = http.client.HTTPConnection(LOOPBACK, port, timeout=60)
             connection.request("GET", "/ping")
             response = connection.getresponse()
             assert (response.status, response.read()) == (200, b"OK")

@@ -37,7 +37,7 @@ def get(
     program: Program, target: str, cookie: str = "", **headers: str
 ) -> tuple[int, str]:
     """Return status and body of the response."""
-    connection = HTTPConnection(LOOPBACK, program.port, timeout=10)
+    connection = HTTPConnection(LOOPBACK, program.port, timeout=60)
     try:
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
         if cookie:

@@ -43,7 +43,7 @@ for thread in threading.enumerate():
 
 def ask(port: int, target: str) -> int:
     """Return the status of a request on a new connection."""
-    connection = HTTPConnection(LOOPBACK, port, timeout=10)
+    connection = HTTPConnection(LOOPBACK, port, timeout=60)
     connection.request("GET", target)
     status = connection.getresponse().status
     connection.close()

@@ -245,7 +245,7 @@ def test_program_json_forwarded_request_logged(tmp_path: Path) -> None:
 
 def received(port: int, fields: dict[str, str]) -> dict[str, Any]:
     """Send a request with *fields* and return the request that the upstream got."""
-    connection = HTTPConnection(LOOPBACK, port, timeout=10)
+    connection = HTTPConnection(LOOPBACK, port, timeout=60)
     connection.request("GET", "/a", headers=fields)
     found: dict[str, Any] = json.loads(connection.getresponse().read())
     connection.close()

@@ -62,7 +62,7 @@ class Browser:
 
     def get(self, target: str, headers: Mapping[str, str] | None = None) -> int:
         """Send a request and return the status; store the cookies."""
-        connection = HTTPConnection(LOOPBACK, self._port, timeout=10)
+        connection = HTTPConnection(LOOPBACK, self._port, timeout=60)
         jar = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         fields = {"Cookie": jar} if jar else {}
         connection.request("GET", target, headers={**fields, **(headers or {})})
@@ -181,7 +181,7 @@ def _metrics(program: Program) -> str:
     port = int(
         program.log().partition("metrics on http://127.0.0.1:")[2][:6].strip('" ,}\n')
     )
-    connection = HTTPConnection(LOOPBACK, port, timeout=10)
+    connection = HTTPConnection(LOOPBACK, port, timeout=60)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
     connection.close()

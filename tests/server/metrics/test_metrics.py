@@ -55,7 +55,7 @@ def samples(text: str) -> Samples:
 
 def scrape(port: int, target: str = "/metrics", method: str = "GET") -> Samples:
     """Return the samples of the metrics endpoint."""
-    connection = HTTPConnection(LOOPBACK, port, timeout=10)
+    connection = HTTPConnection(LOOPBACK, port, timeout=60)
     connection.request(method, target)
     response = connection.getresponse()
     assert response.status == 200
@@ -70,7 +70,7 @@ def scrape(port: int, target: str = "/metrics", method: str = "GET") -> Samples:
 
 def request(port: int, target: str, cookie: str = "", method: str = "GET") -> int:
     """Return the status of a request over a new connection."""
-    connection = HTTPConnection(LOOPBACK, port, timeout=10)
+    connection = HTTPConnection(LOOPBACK, port, timeout=60)
     connection.request(method, target, headers={"Cookie": cookie} if cookie else {})
     status = connection.getresponse().status
     connection.close()

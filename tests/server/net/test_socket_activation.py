@@ -59,7 +59,7 @@ def test_systemd_socket_restart_loses_no_request(tmp_path: Path, workers: int) -
 
     def send_requests() -> None:
         while not stopped.is_set():
-            connection = HTTPConnection(LOOPBACK, program.port, timeout=30)
+            connection = HTTPConnection(LOOPBACK, program.port, timeout=60)
             try:
                 connection.request("GET", "/ping")
                 served[0] += connection.getresponse().status == 200

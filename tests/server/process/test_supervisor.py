@@ -81,7 +81,7 @@ def workers_of(process: Process) -> list[int]:
 
 def ping(port: int) -> int:
     """Return the status of a health check over a new connection."""
-    connection = HTTPConnection(LOOPBACK, port, timeout=10)
+    connection = HTTPConnection(LOOPBACK, port, timeout=60)
     try:
         connection.request("GET", "/ping")
         return connection.getresponse().status
@@ -112,7 +112,7 @@ def test_graceful_shutdown_loses_no_request(start: Start, workers: int) -> None:
     served = [0, 0]
 
     def keep_alive() -> None:
-        connection = HTTPConnection(LOOPBACK, port, timeout=10)
+        connection = HTTPConnection(LOOPBACK, port, timeout=60)
         while True:
             try:
                 connection.connect()

@@ -56,7 +56,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def check(program: Program, cookie: str = "") -> int:
     """Return the status of an auth check over a new connection."""
-    connection = HTTPConnection(LOOPBACK, program.port, timeout=10)
+    connection = HTTPConnection(LOOPBACK, program.port, timeout=60)
     try:
         headers = {"Cookie": cookie or session_cookie()}
         connection.request("GET", "/oauth2/auth", headers=headers)
@@ -248,7 +248,7 @@ def test_reloads_under_load_lose_no_request(start: Start, workers: int) -> None:
         served[kind] += 1
 
     def keep_alive() -> None:
-        connection = HTTPConnection(LOOPBACK, program.port, timeout=10)
+        connection = HTTPConnection(LOOPBACK, program.port, timeout=60)
         with contextlib.closing(connection):
             connection.connect()
             while not stop.is_set():
@@ -258,7 +258,7 @@ def test_reloads_under_load_lose_no_request(start: Start, workers: int) -> None:
     def new_connections() -> None:
         while not stop.is_set():
             with contextlib.closing(
-                HTTPConnection(LOOPBACK, program.port, timeout=10)
+                HTTPConnection(LOOPBACK, program.port, timeout=60)
             ) as connection:
                 check_once(connection, 1)
 
@@ -353,7 +353,7 @@ def test_refreshed_session_sealed_with_new_secret(start: Start, workers: int) ->
         old = session_cookie(session, age=4000)
         program.configure(cookie_secret=NEW_SECRET, cookie_secrets=[SECRET])
         reload(program)
-        connection = HTTPConnection(LOOPBACK, program.port, timeout=10)
+        connection = HTTPConnection(LOOPBACK, program.port, timeout=60)
         connection.request("GET", "/oauth2/auth", headers={"Cookie": old})
         response = connection.getresponse()
         connection.close()
@@ -399,7 +399,7 @@ def test_reloads_counted_once_for_all_workers(start: Start, workers: int) -> Non
     assert match
 
     def reload_count(outcome: str) -> str:
-        connection = HTTPConnection(LOOPBACK, int(match[1]), timeout=10)
+        connection = HTTPConnection(LOOPBACK, int(match[1]), timeout=60)
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
         connection.close()

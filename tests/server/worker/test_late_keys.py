@@ -26,7 +26,7 @@ class Site:
 
     def get(self, target: str, **headers: str) -> int:
         """Send a request and return the status; store cookies and headers."""
-        connection = HTTPConnection(LOOPBACK, self.program.port, timeout=10)
+        connection = HTTPConnection(LOOPBACK, self.program.port, timeout=60)
         jar = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         connection.request("GET", target, headers={"Cookie": jar, **headers})
         response = connection.getresponse()

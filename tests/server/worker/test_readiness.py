@@ -55,7 +55,7 @@ def program(tmp_path: Path, provider: DevProvider) -> Iterator[Program]:
 
 def get(port: int, target: str) -> tuple[int, str]:
     """Return the status and body from the worker that accepts the connection."""
-    connection = HTTPConnection(LOOPBACK, port, timeout=10)
+    connection = HTTPConnection(LOOPBACK, port, timeout=60)
     try:
         connection.request("GET", target)
         response = connection.getresponse()

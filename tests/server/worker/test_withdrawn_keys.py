@@ -33,7 +33,7 @@ def statuses(program: Program, field: str) -> set[int]:
 
 def status(program: Program, field: str) -> int:
     """Return the status with which one worker responds to *field*."""
-    connection = HTTPConnection(LOOPBACK, program.port, timeout=20)
+    connection = HTTPConnection(LOOPBACK, program.port, timeout=60)
     name, value = field.strip().split(": ")
     connection.request("GET", "/oauth2/auth", headers={name: value})
     response = connection.getresponse()
