@@ -86,6 +86,10 @@ def _run_command(arguments: list[str]) -> int:
             from .keycloak_realm import main as keycloak_realm
 
             return keycloak_realm(rest)
+        case "init":
+            from .init import main as init
+
+            return init(rest)
         case "migrate":
             from .migrate import main as migrate
 

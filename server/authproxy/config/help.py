@@ -11,6 +11,7 @@ from .reference import format_default, groups_of, marks
 
 COMMANDS = {  # name → arguments and purpose
     "demo": ("[--port PORT]", "run a demonstration"),
+    "init": ("[FILE] [FLAGS]", "write a first configuration"),
     "explain": ("FLAGS METHOD URL …", "explain a decision"),
     "sessions": ("list|show|revoke FLAGS …", "list, show or end sessions"),
     "keycloak-realm": ("URL … [FLAGS]", "print a realm to import"),
