@@ -22,11 +22,7 @@ class RouteTable:
         self._by_folded_path: TextIndex[str] = TextIndex()
         for number, route in enumerate(routes):
             self._add(number, route)
-        self.conditional = sum(
-            1 << number
-            for number, route in enumerate(routes)
-            if route.condition is not None
-        )
+        self.conditional = [route for route in routes if route.condition is not None]
 
     def _add(self, number: int, route: Route) -> None:
         by_path, folded = self._by_path, self._by_folded_path
@@ -58,34 +54,41 @@ class RouteTable:
                 yield route
             routes ^= lowest
 
-    def candidates(self, path: bytes, folded: str) -> tuple[int, int]:
-        """Return the routes for *path*, and those for *folded*, of `fold_path`.
+    def for_host(self, host: str) -> int:
+        """Return the routes but those whose condition is for other hosts than *host*."""
+        return self._by_host.find(host)
 
-        Both end with the first route without a condition.
+    def conditional_routes(
+        self, path: bytes, folded: str, among: int
+    ) -> Iterator[tuple[Route, ...]]:
+        """Yield the routes for *path*, and those for *folded*, if a condition decides.
+
+        That is so if the first route has one. They are those *among* the given ones, up
+        to the first one without a condition. *folded* is a path of `fold_path`.
         """
-        return (
-            self._up_to_unconditional(
-                self._by_path.find(path), lambda route: route.matches(path)
-            ),
-            self._up_to_unconditional(
-                self._by_folded_path.find(folded),
-                lambda route: route.matches_folded(folded),
-            ),
+        yield from self._conditional_routes(
+            self._by_path.find(path), lambda route: route.matches(path), among
+        )
+        yield from self._conditional_routes(
+            self._by_folded_path.find(folded),
+            lambda route: route.matches_folded(folded),
+            among,
         )
 
-    def _up_to_unconditional(
-        self, candidates: int, matches: Callable[[Route], bool]
-    ) -> int:
-        found = 0
-        for number in members(candidates):
-            route = self._routes[number]
-            if matches(route):
-                found |= 1 << number
-                if route.condition is None:
-                    break
-        return found
+    def _conditional_routes(
+        self, candidates: int, matches: Callable[[Route], bool], among: int
+    ) -> Iterator[tuple[Route, ...]]:
+        first = next(self._filter(candidates, matches), None)
+        if first is None or first.condition is None:
+            return
+        found = []
+        for route in self._filter(candidates & among, matches):
+            found.append(route)
+            if route.condition is None:
+                break
+        yield tuple(found)
 
-    def for_host(self, routes: int, host: str) -> Iterator[Route]:
-        """Yield *routes* but those whose condition is for other hosts than *host*."""
-        for number in members(routes & self._by_host.find(host)):
-            yield self._routes[number]
+    def _filter(
+        self, candidates: int, matches: Callable[[Route], bool]
+    ) -> Iterator[Route]:
+        return filter(matches, map(self._routes.__getitem__, members(candidates)))

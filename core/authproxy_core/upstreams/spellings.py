@@ -8,8 +8,8 @@ one of the spellings is denied.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
-from ..access.candidates import members
 from ..access.path_variants import fold_path, path_variants
 from ..access.rules import MAX_CACHED_BYTES, MAX_CACHED_RESULTS
 from ..bounded_cache import BoundedCache
@@ -17,15 +17,17 @@ from ..session import Session
 from .route import Route
 from .route_table import RouteTable
 
+Candidates: TypeAlias = tuple[Route, ...]
+
 
 class SpellingCheck:
     """Checks the spellings of paths if any route of *table* has a condition."""
 
     def __init__(self, table: RouteTable) -> None:
         self._table = table
-        # By path: for each spelling, the routes whose conditions decide.
-        self._cache: BoundedCache[bytes, tuple[int, ...]] = BoundedCache(
-            MAX_CACHED_RESULTS
+        # By the routes for the host, and the path.
+        self._cache: BoundedCache[tuple[int, bytes], tuple[Candidates, ...]] = (
+            BoundedCache(MAX_CACHED_RESULTS)
         )
 
     def denies(
@@ -42,29 +44,26 @@ class SpellingCheck:
         """
         if not self._table.conditional or route.denies:
             return False
-        spellings = self._cache.get(path)
+        key = (self._table.for_host(host), path)
+        spellings = self._cache.get(key)
         if spellings is None:
-            spellings = tuple(dict.fromkeys(self._candidates(path)))
+            spellings = tuple(dict.fromkeys(self._candidates(*key)))
             if len(path) <= MAX_CACHED_BYTES:
-                self._cache.put(path, spellings)
+                self._cache.put(key, spellings)
         for candidates in spellings:
-            routes = self._table.for_host(candidates, host)
-            other = first_route(routes, host, method, session)
+            other = first_route(candidates, host, method, session)
             if other is None or other.denies:
                 return True
         return False
 
-    def _candidates(self, path: bytes) -> Iterator[int]:
+    def _candidates(self, for_host: int, path: bytes) -> Iterator[Candidates]:
         """Yield the routes for each spelling in which one with a condition matches."""
-        conditional = self._table.conditional
         for variant in path_variants(path)[0]:
             if variant is None:  # too long for its variants: all conditions count
-                yield from (1 << number for number in members(conditional))
+                yield from ((route,) for route in self._table.conditional)
                 return
             raw = variant.encode("utf-8", "replace")
-            for routes in self._table.candidates(raw, fold_path(variant)):
-                if routes & -routes & conditional:
-                    yield routes
+            yield from self._table.conditional_routes(raw, fold_path(variant), for_host)
 
 
 def first_route(
