@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from support.http import exchange
 from support.image import Image, missing_requirement
 from support.ports import LOOPBACK, free_port
 from support.processes import Process, listens
+from support.programs import ROOT
 
 pytestmark = [
     pytest.mark.e2e,
@@ -60,13 +62,25 @@ USERS = {
     "1001:1001": ("oauth2-proxy",),
     "1000680000:0": (),
 }
+# What the pods of the two charts have in addition: variables of Service links, and the
+# configuration and sign-in page of the article for Bitnami's chart.
+SERVICE_LINKS = {
+    "OAUTH2_PROXY_PORT": "tcp://10.43.0.1:80",
+    "OAUTH2_PROXY_PORT_80_TCP_ADDR": "10.43.0.1",
+    "OAUTH2_PROXY_SERVICE_HOST": "10.43.0.1",
+    "OAUTH2_PROXY_SERVICE_PORT": "80",
+    "OAUTH2_PROXY_SERVICE_PORT_METRICS": "44180",
+}
+ARTICLE = ROOT / "tests/e2e"
 
 
 def test_image_runs_read_only_as_any_user(image: Image, tmp_path: Path) -> None:
     """Without /tmp, home or passwd entry, with several workers and cookie_refresh."""
     tmp_path.chmod(0o755)
     (tmp_path / "oauth2_proxy.cfg").write_text(CONFIG)
-    (tmp_path / "oauth2_proxy.cfg").chmod(0o644)
+    (tmp_path / "templates").mkdir()
+    shutil.copy(ARTICLE / "reference.cfg", tmp_path / "article.cfg")
+    shutil.copy(ARTICLE / "reference_sign_in.html", tmp_path / "templates/sign_in.html")
     running: dict[str, tuple[Process, int]] = {}
     try:
         for user, command in USERS.items():
@@ -75,9 +89,14 @@ def test_image_runs_read_only_as_any_user(image: Image, tmp_path: Path) -> None:
             arguments += ["--https-address=0.0.0.0:4443"]
             arguments += [f"--metrics-address=0.0.0.0:{metrics}"]
             arguments += ["--config=/mnt/oauth2_proxy.cfg"]
+            more = SERVICE_LINKS
+            if user == "1001:1001":
+                issuer = "--oidc-issuer-url=https://keycloak.example.com/realms/master"
+                arguments[1:] = ["--config=/mnt/article.cfg", issuer]
+                more = {"OAUTH2_PROXY_CUSTOM_TEMPLATES_DIR": "/mnt/templates"}
             process = image.start(
                 arguments, folder=tmp_path, user=user, command=command,
-                environment=ENVIRONMENT,
+                environment={**ENVIRONMENT, **more},
             )  # fmt: skip
             running[user] = process, port
         for process, port in running.values():
@@ -90,6 +109,7 @@ def test_image_runs_read_only_as_any_user(image: Image, tmp_path: Path) -> None:
             assert process.wait(60.0) == 0
             assert "Traceback" not in process.log()
             assert "cannot" not in process.log()
+        assert "SERVICE" not in running["2000:2000"][0].log()
     finally:
         for process, _ in running.values():
             process.stop()
