@@ -235,7 +235,7 @@ class FastPathExchange(ExchangeProtocol, Protocol):
         """Send *response* with the reused fields *added* before its fields."""
 
 
-class SentRequest(Struct, frozen=True):
+class SentRequest(Struct):
     """A forwarded request that the fast path has sent but can't complete.
 
     The response goes on with the bytes *received* from *stream*. Without a stream the
@@ -245,6 +245,11 @@ class SentRequest(Struct, frozen=True):
     stream: Stream | None = None
     received: bytes = b""
     failure: str = ""
+
+    def take_received(self) -> bytes:
+        """Return the received bytes, and keep no reference to them."""
+        received, self.received = self.received, b""
+        return received
 
 
 class Forwarder(Protocol):

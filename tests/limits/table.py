@@ -133,6 +133,16 @@ SECTIONS: dict[str, tuple[Limit, ...]] = {
               "reading pauses",
               "server/downstream/test_floods.py::"
               "test_pipelined_requests_without_reading_pause_and_are_bounded"),
+        Limit("bytes from upstreams that clients have not taken, in all, per worker",
+              "authproxy.loop.receive_buffer:UNSENT_BUDGET", "bytes",
+              "less is read at once, down to the next limit",
+              "server/downstream/test_unsent_bytes.py::"
+              "test_all_stalled_downloads_share_a_budget"),
+        Limit("bytes read for a download while others use up that budget",
+              "authproxy.loop.receive_buffer:MIN_READ_BYTES", "bytes",
+              "nothing more is read before the client takes them",
+              "server/downstream/test_unsent_bytes.py::"
+              "test_one_stalled_download_holds_one_read"),
         Limit("open files for each client connection",
               "authproxy.net.descriptors:DESCRIPTORS_PER_CLIENT", "",
               "fewer connections than max_connections, with a warning at start",

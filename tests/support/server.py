@@ -21,6 +21,7 @@ from authproxy.downstream.h2_connection import H2Connection
 from authproxy.logs.logger import Logs
 from authproxy.logs.writer import LogWriter
 from authproxy.loop.clock import Clock
+from authproxy.loop.receive_buffer import ReceiveBuffer, receive_buffer
 from authproxy.metrics.families import IN_FLIGHT
 from authproxy.metrics.shared_memory import LAYOUT
 from authproxy.net.idp_client import HttpClient
@@ -90,6 +91,7 @@ class Server:
         self.limits = limits or Limits()
         self.port = 0
         self.context: WorkerContext
+        self.received: ReceiveBuffer
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: uvloop.run(self._main()))
@@ -111,6 +113,7 @@ class Server:
         self._log.close()
         assert not self._thread.is_alive()
         assert self._failure is None, self._failure
+        assert self.received.unsent == 0, "unsent bytes that still count"
         assert self.in_flight() == 0, "requests in flight that never ended"
 
     def in_flight(self) -> float:
@@ -136,6 +139,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._failed)
         self._stop = asyncio.Event()
+        self.received = receive_buffer()
         clock, writer = Clock(), LogWriter(self._log.fileno())
         client, forwarder = HttpClient(ClientSettings()), Forwarder()
         logs = Logs(LogSettings(), Settings(), clock, writer, writer)

@@ -20,6 +20,8 @@ from ..serve.worker_context import WorkerContext
 # Bytes received and not yet taken before reading pauses. uvloop reads up to 250 kB at
 # once, so a connection buffers at most the sum of both (a longer head adds its size).
 RECEIVE_HIGH_WATER = 64 << 10
+# Unsent bytes of a streamed response above which no more is received from the upstream.
+WRITE_HIGH_WATER = 4 << 10
 # Measured microseconds to transfer bytes in one direction, and bytes per microsecond.
 TRANSFER_COST = 20
 DATA_BYTES_PER_COST = 4096
@@ -104,6 +106,11 @@ class ClientStream(asyncio.Protocol, ABC):
             finally:
                 self._write_waiter = None
         return not self.lost
+
+    def limit_unsent(self) -> None:
+        """Buffer little of the responses; the socket has a large buffer of its own."""
+        if not self.transport.is_closing():
+            self.transport.set_write_buffer_limits(WRITE_HIGH_WATER)
 
     def may_persist(self, head: RequestHead) -> bool:
         """Return whether another request may follow the one with *head*."""

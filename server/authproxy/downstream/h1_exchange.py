@@ -208,6 +208,7 @@ class Exchange:
 
     async def start(self, status: int, headers: Headers, *, length: int | None) -> None:
         """Send the final head; *length* is the body size in bytes, None if unknown."""
+        self._stream.limit_unsent()
         await self._send(self._encode_head(status, headers, length))
 
     def _encode_head(self, status: int, headers: Headers, length: int | None) -> bytes:

@@ -76,6 +76,7 @@ class ConnectionPool:
         if self._retired or len(self._idle) >= self._limits.idle_connections:
             stream.abort()
             return
+        stream.finish_read()
         stream.idle_since = self._clock()
         self._idle.append(stream)
         if self._sweeper is None:

@@ -19,10 +19,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, cast
 
 from ..loop.lazy_event import LazyEvent
+from ..loop.receive_buffer import MAX_READ_BYTES, receive_buffer
 from .connect import open_socket
 
-# Buffered bytes at which reading is paused; uvloop reads 250 kB at once.
-READ_HIGH_WATER = 64 << 10
 # TCP keep-alive, as Go's dialer sets it: seconds until the first probe, between probes,
 # and the number of probes. So a peer that vanished ends a stream or tunnel, too.
 KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 9}
@@ -39,19 +38,22 @@ class StreamReceiver(Protocol):
         """Handle the end of the stream; called once."""
 
 
-class Stream(asyncio.Protocol):
+class Stream(asyncio.BufferedProtocol):
     """An outgoing connection with back-pressure in both directions.
 
-    It is in its owner's set *streams* while it is open.
+    It is in its owner's set *streams* while it is open. Received bytes count as unsent
+    in the `ReceiveBuffer` until their reader reads again.
     """
 
     __slots__ = (
+        "_buffer",
         "_chunks",
         "_error",
         "_paused",
         "_readable",
         "_size",
         "_streams",
+        "_taken",
         "_writable",
         "at_eof",
         "closed",
@@ -72,6 +74,8 @@ class Stream(asyncio.Protocol):
         self._error: Exception | None = None
         self._chunks: deque[bytes] = deque()
         self._size = 0  # bytes of all chunks
+        self._taken = 0  # bytes that the last `read` returned
+        self._buffer = receive_buffer()
         self._paused = False
         self._readable = LazyEvent()
         self._writable = LazyEvent()
@@ -81,13 +85,18 @@ class Stream(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
         self._streams.add(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer.view[: self._buffer.read_size]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self._buffer.view[:nbytes])
         if self.receiver is not None:
             self.receiver.on_data(data)
             return
         self._chunks.append(data)
-        self._size += len(data)
-        if self._size > READ_HIGH_WATER and not self._paused:
+        self._size += nbytes
+        self._buffer.unsent += nbytes
+        if self._size >= self._buffer.read_size and not self._paused:
             self._paused = True
             self.transport.pause_reading()
         self._readable.set()
@@ -127,28 +136,41 @@ class Stream(asyncio.Protocol):
         """
         return not (self.at_eof or self._chunks or self.transport.is_closing())
 
-    async def read(self, size: int) -> bytes:
+    async def read(self, size: int = MAX_READ_BYTES) -> bytes:
         """Return at most *size* bytes as soon as there are any; b"" at the end.
 
-        Raises OSError if the connection was reset: that must not look like the end of
-        a body.
+        The caller has sent or dropped the result of the last call. Raises OSError if the
+        connection was reset: that must not look like the end of a body.
         """
+        self.finish_read()
         await self._readable.wait()
         if not self._chunks:
             if self._error is not None:
                 raise self._error
             return b""
-        data = self._chunks.popleft()  # unchanged, so large bodies are not copied
+        data = self._chunks.popleft()
         if len(data) > size:
-            data, rest = data[:size], data[size:]
-            self._chunks.appendleft(rest)
+            self._chunks.appendleft(data[size:])
+            data = data[:size]
         self._size -= len(data)
+        self._taken = len(data)
         if not self._chunks and not self.at_eof:
             self._readable.clear()
-        if self._paused and self._size <= READ_HIGH_WATER // 2:
-            self._paused = False
-            self.transport.resume_reading()
         return data
+
+    def finish_read(self) -> None:
+        """Note that the result of the last `read` is sent, and resume reading."""
+        self._buffer.unsent -= self._taken
+        self._taken = 0
+        if self._paused and not self._chunks:
+            self._paused = False
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def hold(self, size: int) -> None:
+        """Count *size* bytes that its receiver got as the result of a `read`."""
+        self._taken += size
+        self._buffer.unsent += size
 
     def write(self, data: bytes) -> None:
         """Queue *data* for sending; errors are reported by `read` and `drain`."""
@@ -161,8 +183,16 @@ class Stream(asyncio.Protocol):
         The stream must not be read afterwards.
         """
         early = b"".join(self._chunks)
+        self._drop()
         del self._chunks  # an empty deque is more than half of the stream's memory
         return early
+
+    def _drop(self) -> None:
+        """Drop the received bytes."""
+        if held := self._size + self._taken:
+            self._buffer.unsent -= held
+            self._size = self._taken = 0
+            self._chunks.clear()
 
     def move(self, streams: set[Stream]) -> None:
         """Change the owner's set to *streams*."""
@@ -185,7 +215,8 @@ class Stream(asyncio.Protocol):
             )
 
     def abort(self) -> None:
-        """Close at once without flushing; no effect on a closed stream."""
+        """Close at once without flushing, and drop the received bytes."""
+        self._drop()
         if not self.closed.is_set():  # asyncio's transports may fail on a second abort
             self.transport.abort()
 

@@ -1,8 +1,8 @@
 """Tunnel: copy bytes in both directions after an upgrade (101).
 
 Each side is a protocol that writes received bytes to the other side's transport: no
-task, no buffer. When the write buffer of a transport reaches its high-water mark,
-reading from the other side is paused. The bytes are not interpreted, so the peers see
+task, no buffer. When the write buffer of a transport exceeds `WRITE_HIGH_WATER`, reading
+from the other side is paused; a read is limited by the `ReceiveBuffer`. The bytes are not interpreted, so the peers see
 each other's frames and close codes unchanged.
 """
 
@@ -13,7 +13,10 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from ..loop.receive_buffer import receive_buffer
+
 HALF_CLOSED_TIMEOUT = 60.0  # seconds for a side to finish after the other's EOF
+WRITE_HIGH_WATER = 16 << 10  # bytes to a peer that does not read them
 FLUSH_TIMEOUT = 10.0  # seconds for the last bytes to a side after the other closed
 
 
@@ -30,10 +33,12 @@ class UpgradedConnection(Struct):
     closed: bool = False
 
 
-class _Side(asyncio.Protocol):
+class _Side(asyncio.BufferedProtocol):
     """One of the two connections."""
 
     __slots__ = (
+        "_buffer",
+        "_held",
         "_on_lost",
         "_tunnel",
         "at_eof",
@@ -52,8 +57,18 @@ class _Side(asyncio.Protocol):
         self.closed = False
         self._on_lost = None if upgraded.closed else upgraded.on_lost
         self._tunnel = tunnel
+        self._buffer = receive_buffer()
+        self._held = 0  # bytes that count as unsent
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return the buffer of a read."""
+        return self._buffer.view[: self._buffer.read_size]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Write received bytes to the other side."""
+        self.forward(bytes(self._buffer.view[:nbytes]))
+
+    def forward(self, data: bytes) -> None:
         """Write *data* to the other side."""
         self.size += len(data)
         if not self.other.transport.is_closing():
@@ -74,17 +89,24 @@ class _Side(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Pause reading from the other side."""
+        self._hold(self.transport.get_write_buffer_size())
         if not self.other.transport.is_closing():
             self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Resume reading from the other side."""
+        self._hold(0)
         if not self.other.transport.is_closing():
             self.other.transport.resume_reading()
+
+    def _hold(self, size: int) -> None:
+        self._buffer.unsent += size - self._held
+        self._held = size
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Close the other side, too, after its pending bytes."""
         self.closed = True
+        self._hold(0)
         if self._on_lost is not None:
             self._on_lost(exc)
         if self.other.closed:
@@ -122,11 +144,12 @@ class Tunnel:
             if not upgraded.closed:
                 upgraded.transport.set_protocol(side)
                 if not upgraded.transport.is_closing():
+                    upgraded.transport.set_write_buffer_limits(WRITE_HIGH_WATER)
                     upgraded.transport.resume_reading()
         # Only after both protocols are set, because many early bytes pause the other side.
         for side, upgraded in sides:
             if upgraded.early:
-                side.data_received(upgraded.early)
+                side.forward(upgraded.early)
             if upgraded.closed:
                 side.connection_lost(None)
 

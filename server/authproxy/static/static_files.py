@@ -23,9 +23,10 @@ from msgspec import Struct
 from authproxy_core.messages import Headers, Respond, ServeFile
 
 from ..contract import ExchangeProtocol
+from ..loop.receive_buffer import receive_buffer
 from .open_beneath import open_beneath
 
-READ_BYTES = 256 << 10  # bytes per read
+SMALL_FILE = 64 << 10  # bytes of a file that is read at once
 SNIFF_BYTES = 512  # bytes inspected to tell text from binary data
 MAX_ENTRIES = 10_000  # of a directory listing
 INDEX = "index.html"
@@ -99,18 +100,19 @@ async def serve_file(exchange: ExchangeProtocol, decision: ServeFile) -> None:
 async def _send(
     exchange: ExchangeProtocol, file: FileResponse, headers: Headers
 ) -> None:
-    loop = asyncio.get_running_loop()
+    loop, buffer = asyncio.get_running_loop(), receive_buffer()
     await exchange.start(file.status, (*file.headers, *headers), length=file.size)
     position, end = file.start, file.start + file.size
     if exchange.head.method != b"HEAD":
         while position < end:
-            size = min(READ_BYTES, end - position)
+            size = min(buffer.read_size, end - position)
             data = await loop.run_in_executor(
                 None, os.pread, file.descriptor, size, position
             )
             if not data:
                 break  # the file was truncated; `finish` aborts the connection
-            await exchange.write(data)
+            with buffer.holding(len(data)):
+                await exchange.write(data)
             position += len(data)
     await exchange.finish()
 
@@ -235,7 +237,7 @@ def _select_response(
     if refusal is not None:
         os.close(descriptor)
         return refusal
-    if size <= READ_BYTES and request.method != b"HEAD":
+    if size <= SMALL_FILE and request.method != b"HEAD":
         body = os.pread(descriptor, size, 0)
         os.close(descriptor)
         return Respond(200, headers, body)

@@ -109,7 +109,7 @@ class Forwarder:
         await self._prepare(forward.upstream)
         pool = self._pool(forward.upstream)
         if sent is not None and sent.stream is not None:
-            relay = Relay(exchange, forward, sent.stream, received=sent.received)
+            relay = Relay(exchange, forward, sent.stream, received=sent.take_received())
             await run_relay(relay, pool)
         elif forward.upstream.http2:
             await self._send_http2(exchange, forward, pool)

@@ -37,6 +37,7 @@ from ..http.h2_frame_meter import FrameError, FrameMeter
 from ..http.h2_protocol import create_h2_connection
 from ..http.upstream_response import UpstreamError
 from ..loop.lazy_event import LazyEvent
+from ..loop.receive_buffer import receive_buffer
 from ..net.dial import Stream
 from ..server_settings import ForwardSettings
 from .h2_liveness import Liveness
@@ -44,8 +45,9 @@ from .h2_liveness import Liveness
 MAX_STREAMS = 100  # concurrent requests of one connection
 LAST_STREAM = 1 << 30  # stream identifier; there are none above 2^31 (RFC 9113 §5.1.1)
 MAX_HEAD_BYTES = 64 << 10  # bytes of a response head
-WINDOW = 64 << 10  # bytes of a response received and not yet taken by its client
-READ_SIZE = 64 << 10  # bytes
+# Bytes of a response received and not yet taken by its client: until the client takes
+# the first ones, and then.
+FIRST_WINDOW, WINDOW = 16 << 10, 64 << 10
 MAX_INFORMATIONAL = 16  # 1xx responses to one request
 RESPONSE_EVENTS = (InformationalResponseReceived, ResponseReceived, DataReceived)
 PING_DATA = b"\0" * 8
@@ -65,6 +67,7 @@ class UpstreamStream:
         self.fault: UpstreamError | None = None
         self.unprocessed = False  # by the upstream: the request may be sent again
         self.stale = False  # no byte was received: an idempotent one may be sent again
+        self.window = FIRST_WINDOW
         self._chunks: deque[tuple[bytes, int]] = deque()  # data, bytes of the window
         self._informational = 0
         self._changed = asyncio.Event()
@@ -145,6 +148,7 @@ class UpstreamH2Connection:
         self, stream: Stream, settings: ForwardSettings, on_change: Callable[[], None]
     ) -> None:
         self._stream = stream
+        self._buffer = receive_buffer()
         self._idle_timeout = settings.idle_timeout
         self._on_change = on_change
         self._protocol = create_h2_connection(client_side=True)
@@ -152,7 +156,7 @@ class UpstreamH2Connection:
             client=True,
             initial_values={
                 SettingCodes.ENABLE_PUSH: 0,
-                SettingCodes.INITIAL_WINDOW_SIZE: WINDOW,
+                SettingCodes.INITIAL_WINDOW_SIZE: FIRST_WINDOW,
                 SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD_BYTES,
             },
         )
@@ -307,9 +311,13 @@ class UpstreamH2Connection:
 
     def acknowledge(self, stream: UpstreamStream, count: int) -> None:
         """Extend the stream's window by *count* bytes, which have been taken."""
+        self._buffer.unsent -= count
+        more, stream.window = WINDOW - stream.window, WINDOW
         try:
             if count:
                 self._protocol.acknowledge_received_data(count, stream.number)
+                if more:
+                    self._protocol.increment_flow_control_window(more, stream.number)
         except ProtocolError:
             return
         self._flush()
@@ -351,7 +359,7 @@ class UpstreamH2Connection:
 
     async def _read(self) -> None:
         try:
-            while data := await self._stream.read(READ_SIZE):
+            while data := await self._stream.read():
                 if self._liveness.receive(monotonic()):
                     self._rearm()
                     self._on_change()
@@ -410,7 +418,9 @@ class UpstreamH2Connection:
             case InformationalResponseReceived() if stream:
                 stream.add_head(event.headers, informational=True)
             case DataReceived() if stream:
-                stream.add_data(event.data or b"", event.flow_controlled_length or 0)
+                counted = event.flow_controlled_length or 0
+                self._buffer.unsent += counted
+                stream.add_data(event.data or b"", counted)
             case TrailersReceived() if stream:
                 stream.trailers = [(bytes(k), bytes(v)) for k, v in event.headers]
             case StreamEnded() if stream:

@@ -25,7 +25,6 @@ from .disconnect import timeout_unless_disconnected
 from .pool import UpstreamPool
 from .tunnel_registry import TunnelRegistry
 
-READ_SIZE = 256 << 10  # bytes
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 # RFC 9110 §8.6: with these methods an empty body needs "Content-Length: 0".
 METHODS_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
@@ -76,7 +75,9 @@ class Relay:
             length = self._exchange.body.length
             self.stream.write(request_head(self._forward, length, self._upgrade))
         else:
+            self.stream.hold(len(self._received))
             self._response.feed(self._received)
+            self._received = b""
         sending = asyncio.create_task(self._send())
         try:
             head = await self._final_head()
@@ -221,7 +222,7 @@ class Relay:
     async def _read(self) -> bytes:
         """Return the next received bytes; b"" at the regular end of the connection."""
         try:
-            data = await self.stream.read(READ_SIZE)
+            data = await self.stream.read()
         except OSError:
             data, broken = b"", True
         else:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authproxy.static.open_beneath import MAX_SYMLINKS, open_beneath
-from authproxy.static.static_files import MAX_ENTRIES, READ_BYTES
+from authproxy.static.static_files import MAX_ENTRIES, SMALL_FILE
 from authproxy_core.messages import Request, ServeFile
 from support.server import Answer, Server, Wire
 
@@ -43,7 +43,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "x.tar.gz").write_bytes(b"gz")
     (directory / "x.tar.bz2").write_bytes(b"bz")
     (directory / "empty").write_bytes(b"")
-    (directory / "big.bin").write_bytes(bytes(range(256)) * (READ_BYTES // 64))
+    (directory / "big.bin").write_bytes(bytes(range(256)) * (SMALL_FILE // 64))
     (directory / "sub" / 'a <b>&"c".txt').write_text("odd")
     (directory / "sub" / "a:b").mkdir()
     (directory / "out").symlink_to(base / "secret")
@@ -94,13 +94,13 @@ def test_static_file_is_served(wire: Wire) -> None:
 def test_static_large_file_is_streamed(wire: Wire, root: Path) -> None:
     response = get(wire, "/big.bin")
     assert response.body == (root / "big.bin").read_bytes()
-    assert response.headers["content-length"] == str(4 * READ_BYTES)
+    assert response.headers["content-length"] == str(4 * SMALL_FILE)
 
 
 def test_static_head_has_length_and_no_body(wire: Wire) -> None:
     for path, size in (
         ("/a.txt", "10"),
-        ("/big.bin", str(4 * READ_BYTES)),
+        ("/big.bin", str(4 * SMALL_FILE)),
         ("/", "14"),
     ):
         response = get(wire, path, method="HEAD")
@@ -160,8 +160,8 @@ def test_static_range(wire: Wire, value: str, status: int, body: bytes) -> None:
 
 
 def test_static_range_of_large_file(wire: Wire, root: Path) -> None:
-    response = get(wire, "/big.bin", f"Range: bytes=100-{READ_BYTES + 100}")
-    assert response.body == (root / "big.bin").read_bytes()[100 : READ_BYTES + 101]
+    response = get(wire, "/big.bin", f"Range: bytes=100-{SMALL_FILE + 100}")
+    assert response.body == (root / "big.bin").read_bytes()[100 : SMALL_FILE + 101]
 
 
 NOW, BEFORE, AFTER = (
