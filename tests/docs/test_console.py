@@ -9,11 +9,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -21,7 +19,7 @@ import pytest
 from authproxy.config.help import full_help
 from support.programs import ROOT
 
-from .blocks import VARIABLES, Block, blocks, with_files
+from .blocks import BASE, VARIABLES, Block, blocks, with_files
 
 # Commands that are not run, as regular expressions, with the reason.
 NOT_RUN = {
@@ -30,13 +28,17 @@ NOT_RUN = {
     r"python3 tests/run\.py.*": "runs these tests",
     r"\.venv-test/bin/python .*": "checks of the repository: CONTRIBUTING.md",
     r"\(cd tests && .*": "writes into the repository",
+    r"docker compose .*": "needs Docker: tests/e2e/test_compose.py",
+    r"python3 dist/authproxy\.pyz init authproxy\.cfg": "asks: tests/server/commands",
     r"authproxy sessions .*": "needs sessions: tests/server/commands",
     r"helm (upgrade|template) .*": "run by tests/helm/test_docs.py",
 }
 # The server runs until it is stopped; with this flag, only its configuration is tested.
 SERVER = re.compile(r"(python3 \S+\.pyz|authproxy)( --config \S+| --alpha-config \S+)+")
 CONFIG_TEST = " --config-test"
-GENERATED = re.compile(r"[\w-]{16,}")  # secrets and passwords
+# Commands whose exit code reports a finding.
+FINDS = re.compile(r"python3 authproxy\.pyz migrate --check oauth2-proxy\.cfg")
+VARIABLE = re.compile(r"[\w-]{16,}|\b\d\d+\b")  # secrets and passwords, counts
 
 
 def commands(block: Block) -> list[tuple[str, str]]:
@@ -53,11 +55,10 @@ def reason_not_to_run(command: str) -> str:
 
 
 CONSOLE = blocks("console")
-PAGES = {name: list(group) for name, group in groupby(CONSOLE, lambda one: one.name)}
 RUN = [
-    name
-    for name, group in PAGES.items()
-    if any(not reason_not_to_run(c) for block in group for c, _ in commands(block))
+    pytest.param(block, id=f"{block.name} {number}")
+    for number, block in enumerate(CONSOLE)
+    if not all(reason_not_to_run(command) for command, _ in commands(block))
 ]
 
 
@@ -67,25 +68,26 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("unpacked")
 
 
-@pytest.mark.parametrize("name", RUN)
-def test_console_commands_of_page_succeed(
-    name: str, built: Path, unpacked: Path, tmp_path: Path
+@pytest.mark.parametrize("block", RUN)
+def test_console_commands_of_block_succeed(
+    block: Block, built: Path, unpacked: Path, tmp_path: Path
 ) -> None:
-    shown = [pair for block in PAGES[name] for pair in commands(block)]
-    run = [(c, output) for c, output in shown if not reason_not_to_run(c)]
-    prepare(tmp_path, PAGES[name][0].page, built)
+    run = [pair for pair in commands(block) if not reason_not_to_run(pair[0])]
+    prepare(tmp_path, block.page, built)
     script = ["set -eu", "exec 2>&1"]
     for command, _ in run:
         is_server = SERVER.fullmatch(command)
-        script += ["echo @@@", command + (CONFIG_TEST if is_server else "")]
-    exports_options = any("export OAUTH2_PROXY_" in command for command, _ in run)
+        text = command + (CONFIG_TEST if is_server else "")
+        if FINDS.fullmatch(command):
+            text = f"if {text}; then exit 9; fi"
+        script += ["echo @@@", text]
     done = subprocess.run(
-        ["bash", "-c", "\n".join(script)],
+        ["bash", "-c", with_files("\n".join(script), tmp_path)],
         cwd=tmp_path,
         env={
             "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
             "AUTHPROXY_CACHE": str(unpacked),
-            **({} if exports_options else VARIABLES),
+            **({} if "export OAUTH2_PROXY_" in block.text else VARIABLES),
         },
         capture_output=True,
         text=True,
@@ -95,13 +97,13 @@ def test_console_commands_of_page_succeed(
     _, *outputs = done.stdout.split("@@@\n")
     for (command, expected), output in zip(run, outputs, strict=True):
         if expected.strip():
-            assert GENERATED.sub("…", output) == GENERATED.sub("…", expected), command
+            assert VARIABLE.sub("…", output) == VARIABLE.sub("…", expected), command
 
 
 def prepare(folder: Path, page: Path, built: Path) -> None:
     """Create the files that the commands read: zipapp, configurations, ``authproxy``."""
-    for name in ("dist", "bin"):
-        (folder / name).mkdir()
+    for name in ("dist", "bin", "deploy/compose"):
+        (folder / name).mkdir(parents=True)
     for name in ("dist/authproxy.pyz", "authproxy.pyz"):
         (folder / name).symlink_to(built)
     program = folder / "bin" / "authproxy"
@@ -112,7 +114,11 @@ def prepare(folder: Path, page: Path, built: Path) -> None:
     text = with_files(examples[0], folder) if examples else ""
     (folder / "authproxy.cfg").write_text(text)
     (folder / "rest.cfg").write_text('reverse_proxy = true\nemail_domains = "*"\n')
-    shutil.copy(ROOT / "tests/e2e/reference.cfg", folder / "oauth2-proxy.cfg")
+    [example, *_] = [block for block in blocks("toml") if block.name == "README.md"]
+    lines = [
+        f'{key} = "{value}"' for key, value in BASE.items() if key not in example.text
+    ]
+    (folder / "oauth2-proxy.cfg").write_text(f"{example.text}{chr(10).join(lines)}\n")
 
 
 NOT_RUN_COMMANDS = [
@@ -127,7 +133,11 @@ NOT_RUN_COMMANDS = [
 def test_command_that_is_not_run_names_existing_files_and_flags(command: str) -> None:
     program, *words = shlex.split(command.strip("()").removeprefix("cd tests && "))
     text = full_help()
-    if program == "authproxy":
+    if words[0].endswith(".pyz"):
+        program, *words = words
+    if program == "docker":
+        text = "--build"
+    elif program.endswith(("authproxy", ".pyz")):
         text += help_of(words[0])
     elif program == "helm":
         text = command  # tests/helm/test_docs.py runs it
@@ -140,7 +150,7 @@ def test_command_that_is_not_run_names_existing_files_and_flags(command: str) ->
     for word in words:
         if word.startswith("--"):
             assert word.partition("=")[0] in text, word
-        if word.startswith("tests/"):
+        if word.startswith(("tests/", "deploy/")):
             assert (ROOT / word).exists(), word
 
 
