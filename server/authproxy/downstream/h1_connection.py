@@ -413,8 +413,9 @@ class Connection(ClientStream):
         if drain is None:
             return True
         try:
+            before = len(self.received)
             skipped = drain.take(self.received)
-            self._drain_left -= len(skipped)
+            self._drain_left -= before - len(self.received)  # framing costs more
             if self._drain_left < 0:
                 self._drain = None
                 self._linger()

@@ -25,6 +25,7 @@ from authproxy.downstream.h1_connection import (
     MAX_TURN_REQUESTS,
     Connection,
 )
+from authproxy.downstream.h1_exchange import MAX_DRAIN_BYTES
 from authproxy.http.body_decoders import MAX_READ_LINES
 from authproxy.loop.fair_queue import ITERATION_BUDGET
 from authproxy_core.effects import Offload, Outcome, ReadBody
@@ -220,7 +221,7 @@ def test_tiny_chunks_are_decoded_in_turns() -> None:
 
 def test_unread_body_of_tiny_chunks_is_skipped_in_turns() -> None:
     """The rest of a body that no application reads costs as much as a read one."""
-    count = 20_000
+    count = 10_000
     recorder = Recorder(ok)
     with Server(recorder.handle) as server, Wire(server.port) as wire:
         only_connection(server)
@@ -231,6 +232,15 @@ def test_unread_body_of_tiny_chunks_is_skipped_in_turns() -> None:
             assert [wire.answer().status for _ in range(2)] == [200, 200]
     (first, _), (second, _) = recorder.seen
     assert second - first >= count // MAX_READ_LINES
+
+
+def test_unread_body_of_tiny_chunks_is_skipped_up_to_limit_of_received_bytes() -> None:
+    """The framing counts, or skipping the body would cost six times as much."""
+    count = MAX_DRAIN_BYTES // 6 + MAX_READ_LINES
+    with Server(ok) as server, Wire(server.port) as wire:
+        wire.send(CHUNKED % b"x" + b"1\r\nx\r\n" * count + b"0\r\n\r\n" + GET)
+        assert wire.answer().status == 200
+        assert wire.ended
 
 
 @pytest.mark.parametrize("more", [0, 1])
