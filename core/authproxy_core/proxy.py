@@ -55,7 +55,7 @@ from .login.flow import (
 from .login.sign_in import sign_in
 from .login.third_party import start_requested_login
 from .logout.provider_initiated import logout_routes
-from .logout.sign_out import sign_out
+from .logout.sign_out import sign_out, signed_out
 from .messages import Decision, Event, Forward, Headers, Request, Respond
 from .pages import challenge
 from .pages.outcomes import (
@@ -206,6 +206,7 @@ class AuthProxy(StoreHooks, KeyHooks):
                 for path, provider_id in callback_paths(prefix, self._providers)
             },
             prefix + b"sign_out": partial(sign_out, context),
+            prefix + b"signed_out": partial(signed_out, context),
             **dict(logout_routes(context)),
             prefix + b"userinfo": partial(
                 userinfo, context, self._credentials, self._bypass

@@ -194,5 +194,5 @@ def test_nginx_variant_signs_in_and_restricts_and_logs_out(
     signed_out = bob.get(f"{deployment.app}/oauth2/sign_out")
     assert signed_out.location.startswith(deployment.issuer)
     after = bob.follow(signed_out)
-    assert after.url.startswith(f"{deployment.app}/")
-    assert "Sign in with Keycloak" in after.text
+    assert after.url.startswith(f"{deployment.app}/oauth2/signed_out")
+    assert "You are signed out of this application." in after.text

@@ -58,12 +58,12 @@ class Context(SessionContext, frozen=True, kw_only=True):
         return "" if self.provider_of(session).is_authorized(session) else "groups"
 
     def redirect_target(
-        self, request: Request, form: Mapping[str, str], *, allow_sign_in: bool = False
+        self, request: Request, form: Mapping[str, str], *, allow_pages: bool = False
     ) -> str:
         """Return the redirect target that *request* asks for; see `RedirectPolicy`."""
         original = self.trusted_proxies.original(request)
         return self.redirects.choose(
-            request, original, form, allow_proxy_endpoints=allow_sign_in
+            request, original, form, allow_proxy_endpoints=allow_pages
         )
 
     def callback_url(self, original: OriginalRequest, provider_id: str = "") -> str:

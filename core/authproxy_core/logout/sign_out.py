@@ -1,4 +1,4 @@
-"""Sign-out: revoke the session, and if configured also at the provider."""
+"""Sign-out: revoke the session, and if configured also at the provider; its page."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from ..effects import Fetch, Flow
 from ..errors import AuthProxyError, FetchError
 from ..login.context import Context, redirect
-from ..login.flow import read_form
+from ..login.flow import raw_query, read_form
 from ..messages import Event, Request, Respond, first_header
+from ..request.forms import parse_form
 from ..session import Session
 
 LOGOUT_TIMEOUT = 5.0  # seconds per request to the provider; the user waits
@@ -33,10 +34,13 @@ def sign_out(context: Context, request: Request) -> Flow[Respond]:
     target = form.get("rd", "")
     if PLACEHOLDER in target:
         form = {**form, "rd": _fill_id_token(context, target, session)}
-    sign_in = f"{context.settings.proxy_prefix}/sign_in"
+    prefix = context.settings.proxy_prefix
+    if not target and context.settings.logout.shows_page:
+        form = {**form, "rd": f"{prefix}/signed_out"}
     # Other proxy endpoints would sign in again or loop.
-    is_sign_in = form.get("rd", "").partition("?")[0] == sign_in
-    rd = context.redirect_target(request, form, allow_sign_in=is_sign_in)
+    pages = (f"{prefix}/sign_in", f"{prefix}/signed_out")
+    is_page = form.get("rd", "").partition("?")[0] in pages
+    rd = context.redirect_target(request, form, allow_pages=is_page)
     headers = sessions.clear(context.browser(request))
     if entry is None or session is None:
         return redirect(rd, headers)
@@ -50,6 +54,17 @@ def sign_out(context: Context, request: Request) -> Flow[Respond]:
     failed += yield from _revoke_tokens(context, session)
     location = _end_session_url(context, request, session, rd) or rd
     return redirect(location, headers, (event, *failed), session.name)
+
+
+def signed_out(context: Context, request: Request) -> Respond:
+    """Return the signed-out page; a browser with a session gets to the application.
+
+    The page would be untrue for it, and any site can link to the page.
+    """
+    rd = context.redirect_target(request, parse_form(raw_query(request)))
+    if context.sessions.lookup(request.headers) is not None:
+        return redirect(rd)
+    return context.pages.signed_out(request, rd)
 
 
 def _call_backend_logout(context: Context, session: Session) -> Flow[tuple[Event, ...]]:

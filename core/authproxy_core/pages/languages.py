@@ -29,6 +29,7 @@ LABELS = {
     "RequestID": "Request ID:",
     "Requested": "Requested page:",
     "SignIn": "Sign in",
+    "SignInAgain": "Sign in again",
     "TooManyAttempts": "Too many sign-in attempts. Wait one minute, then try again.",
     "TryAgain": "Try again",
     "Username": "Username",

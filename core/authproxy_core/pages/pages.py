@@ -1,4 +1,4 @@
-"""Sign-in and error pages: pure functions from values to responses.
+"""Sign-in, error and signed-out pages: pure functions from values to responses.
 
 The built-in pages load no external resources; their Content-Security-Policy allows
 only their style and script, by hash. The policy of custom templates restricts neither
@@ -84,6 +84,7 @@ SCRIPT = _read_data("fragment.js")
 LOGO = _read_data("logo.svg").strip()
 SIGN_IN = _read_data("sign_in.html")
 ERROR = _read_data("error.html")
+SIGNED_OUT = _read_data("signed_out.html")
 
 
 def _csp_hash(text: str) -> str:
@@ -116,6 +117,12 @@ UPSTREAM_ERRORS = {
     "timeout": (504, "The application did not respond in time. Try again."),
     "busy": (503, "The application is busy. Try again in a minute."),
 }
+SIGNED_OUT_TITLE = "Signed out"
+SIGNED_OUT_MESSAGE = "You are signed out of this application."
+STILL_SIGNED_IN = (
+    "You are signed out of this application. You may still be signed in at {provider}; "
+    "on a shared computer, sign out there too."
+)
 ONE_DOMAIN = "Use your {domain} account."
 SEVERAL_DOMAINS = "Use an account from one of these domains: {domains}."
 
@@ -176,6 +183,7 @@ class Pages:
         custom = {
             "sign_in.html": texts.sign_in_template,
             "error.html": texts.error_template,
+            "signed_out.html": texts.signed_out_template,
         }
         self._custom = frozenset(name for name, text in custom.items() if text)
         # Other custom templates are in one language, which English messages suit best.
@@ -205,6 +213,7 @@ class Pages:
             "CustomLogin": self._has_form,
             "LogoData": Html(logo),
         }
+        self._leaves_provider = settings.logout.at_provider
         self._check_custom_templates()
 
     def _check_custom_templates(self) -> None:
@@ -227,6 +236,7 @@ class Pages:
                 "RequestID": "id",
                 "Redirect": "/",
             },
+            "signed_out.html": self._signed_out_values(texts_of(ENGLISH), "/"),
         }
         for name in sorted(self._custom):
             self._templates.render(name, samples[name])
@@ -367,6 +377,27 @@ class Pages:
         }
         return self._render("error.html", page_values, built_in_values, headers, events)
 
+    def signed_out(self, request: Request, redirect: str) -> Respond:
+        """Return the page after sign-out; *redirect* is the target of another sign-in."""
+        texts = self._texts("signed_out.html", request)
+        values = self._signed_out_values(texts, redirect)
+        rd = urlencode({"rd": redirect}, errors="replace")
+        built_in_values = {"SignIn": f"{self._prefix}/sign_in?{rd}"}
+        return self._render("signed_out.html", values, built_in_values, (), ())
+
+    def _signed_out_values(self, texts: Texts, redirect: str) -> dict[str, Any]:
+        names = ", ".join(name for _, name in self._providers)
+        message = SIGNED_OUT_MESSAGE if self._leaves_provider else STILL_SIGNED_IN
+        return {
+            **self._common,
+            **_language_values(texts),
+            "LogoData": self._sign_in_values["LogoData"],
+            "StatusCode": 200,
+            "Title": texts.text(SIGNED_OUT_TITLE),
+            "Message": texts.text(message, {"provider": names}),
+            "Redirect": redirect,
+        }
+
     def upstream_error(
         self, request: Request, forward: Forward, reason: str
     ) -> Respond:
@@ -397,7 +428,11 @@ def _compile(custom: Mapping[str, str]) -> TemplateSet:
     sources = {
         name: custom.get(name)
         or text.replace("{{.Style}}", STYLE).replace("{{.Script}}", SCRIPT)
-        for name, text in (("sign_in.html", SIGN_IN), ("error.html", ERROR))
+        for name, text in (
+            ("sign_in.html", SIGN_IN),
+            ("error.html", ERROR),
+            ("signed_out.html", SIGNED_OUT),
+        )
     }
     fields = SIGN_IN_FIELDS | ERROR_FIELDS | BUILT_IN_FIELDS | BUILT_IN_ITEMS
     return compile_templates(sources, fields)

@@ -31,7 +31,7 @@ FRAMING_HEADERS = frozenset(
 ENDPOINTS = frozenset(
     {
         "auth", "backchannel-logout", "callback", "forward_auth", "frontchannel-logout",
-        "sign_in", "sign_out", "start", "static", "userinfo",
+        "sign_in", "sign_out", "signed_out", "start", "static", "userinfo",
     }
 )  # fmt: skip
 FIRST_SEGMENT = re.compile(r"/([^/?#;]*)")
@@ -156,6 +156,7 @@ class PageSettings(ValidatedStruct, frozen=True, kw_only=True):
 
     sign_in_template: str = ""
     error_template: str = ""
+    signed_out_template: str = ""
     robots: str = ""
     banner: str = ""
     footer: str = ""
@@ -169,9 +170,11 @@ class LogoutSettings(ValidatedStruct, frozen=True, kw_only=True):
     ``at_provider``: signing out redirects to the provider's logout (RP-Initiated Logout).
     ``back_channel`` and ``front_channel``: a logout at the provider ends the session.
     ``revokes_tokens``: signing out revokes the refresh token (RFC 7009).
+    ``shows_page``: signing out without a redirect target ends at the signed-out page.
     """
 
     at_provider: bool = False
+    shows_page: bool = False
     revokes_tokens: bool = False
     back_channel: bool = False
     front_channel: bool = False

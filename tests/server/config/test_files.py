@@ -72,7 +72,7 @@ def test_templates_directory_without_templates_warns(tmp_path: Path) -> None:
     loaded = settings(f"{TEMPLATES}={tmp_path}")
     assert loaded.warnings == (
         f"custom_templates_dir ({TEMPLATES}): {tmp_path} contains none of sign_in.html, "
-        "error.html, robots.txt; built-in pages are used",
+        "error.html, signed_out.html, robots.txt; built-in pages are used",
     )
 
 

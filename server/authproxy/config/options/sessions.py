@@ -80,6 +80,15 @@ SESSION_OPTIONS = in_group(
         is_extension=True,
     ),
     Option(
+        "signed_out_page",
+        "bool",
+        False,
+        "redirect to the page PREFIX/signed_out at a sign-out without rd, instead of the "
+        "application, where the login would begin again",
+        LogoutSettings.shows_page,
+        is_extension=True,
+    ),
+    Option(
         "revoke_tokens_at_sign_out",
         "bool",
         False,

@@ -19,6 +19,7 @@ IMAGE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 TEMPLATES = {  # setting to file name
     "sign_in_template": "sign_in.html",
     "error_template": "error.html",
+    "signed_out_template": "signed_out.html",
     "robots": "robots.txt",
 }
 

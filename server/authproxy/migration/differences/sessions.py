@@ -29,6 +29,13 @@ SESSIONS: tuple[Difference, ...] = (
         BUG,
     ),
     Difference(
+        "signed-out-page",
+        "`{prefix}/signed_out` is a page for the time after a sign-out; requests to it "
+        "are not forwarded to an upstream",
+        "without `rd`, a sign-out ends at the application, where a login may begin again",
+        ADDITION,
+    ),
+    Difference(
         "id-token-in-sign-out",
         "`{id_token}` is replaced in configured URLs only, not in the `rd` of a "
         "sign-out",
