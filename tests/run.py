@@ -106,7 +106,7 @@ def make_environment(environment: Path = ENVIRONMENT, python: str = "") -> None:
     # The group is read here because pip supports dependency groups only since 25.1.
     group = tomllib.loads(project.decode())["dependency-groups"]["dev"]
     install = [str(environment / PYTHON), "-m", "pip", "install", "--quiet"]
-    subprocess.run([*install, "--editable", str(ROOT), *group], check=True)
+    subprocess.run([*install, "--editable", f"{ROOT}[otlp]", *group], check=True)
     stamp_file.write_text(stamp)
 
 

@@ -122,13 +122,16 @@ class Lock(Effect[bool], frozen=True):
 
     Waits up to ``wait`` seconds; the result is False if the lock is still held then. A
     ``local`` lock excludes the flows of this driver only, others exclude all users of
-    the store, if there is one. Raises `StoreError` unless it is local.
+    the store, if there is one. ``purpose`` is a label for traces: what is done until
+    the lock is released (refresh), "" for no label. Raises `StoreError` unless it is
+    local.
     """
 
     key: str
     ttl: float
     wait: float
     local: bool = False
+    purpose: str = ""
 
 
 class Unlock(Effect[None], frozen=True):
@@ -154,16 +157,22 @@ class Offload(Effect[Any], frozen=True):
 
 
 def with_lock(
-    key: str, flow: Flow[R], *, ttl: float, wait: float, local: bool = False
+    key: str,
+    flow: Flow[R],
+    *,
+    ttl: float,
+    wait: float,
+    local: bool = False,
+    purpose: str = "",
 ) -> Flow[R | None]:
     """Run *flow* while holding the lock *key*; None if the lock was not acquired.
 
     The lock is released on return and on `Exception`, but not when the generator is
     closed, because a closed generator must not yield: then it expires. A failed release
     is ignored for the same reason, so that the result (such as a rotated refresh token)
-    is not lost. *ttl* and *wait* are in seconds.
+    is not lost. *ttl* and *wait* are in seconds; *purpose* is that of `Lock`.
     """
-    if not (yield from Lock(key, ttl, wait, local)):
+    if not (yield from Lock(key, ttl, wait, local, purpose)):
         flow.close()
         return None
     try:

@@ -185,6 +185,11 @@ class AuthProxy(StoreHooks, KeyHooks):
             return outcome
         return with_error_handling(outcome)
 
+    @property
+    def endpoint_paths(self) -> frozenset[bytes]:
+        """The paths of the proxy endpoints and the health checks."""
+        return frozenset(self._routes)
+
     def _build_routes(self) -> tuple[dict[bytes, Handler], Handler]:
         """Return the handlers by exact path, and the handler of all other paths."""
         settings, context, prefix = self.settings, self._context, self._prefix

@@ -180,6 +180,20 @@ class StoreSettings(ValidatedStruct, frozen=True, kw_only=True):
     redis: RedisSettings = RedisSettings()
 
 
+class TracingSettings(ValidatedStruct, frozen=True, kw_only=True):
+    """Traces for a collector; without an ``endpoint`` there are none.
+
+    ``headers`` are sent to it, as ``name=value,name=value`` with percent-encoded values.
+    ``sample_ratio`` is the share of traces that start here and are recorded. An empty
+    ``service_name`` selects OTEL_SERVICE_NAME, else "authproxy".
+    """
+
+    endpoint: str = ""
+    headers: Secret = Secret(b"")
+    service_name: str = ""
+    sample_ratio: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0
+
+
 class ServerSettings(ValidatedStruct, frozen=True, kw_only=True):
     """All settings of the server; ``listeners`` include those for metrics."""
 
@@ -191,6 +205,7 @@ class ServerSettings(ValidatedStruct, frozen=True, kw_only=True):
     forward: ForwardSettings = ForwardSettings()
     logs: LogSettings = LogSettings()
     store: StoreSettings = StoreSettings()
+    tracing: TracingSettings = TracingSettings()
     request_id_header: str = "x-request-id"
     proxy_protocol_from: tuple[str, ...] = ()  # addresses, networks, "unix"
     reload_on_change: bool = True  # when one of the ``files`` changes

@@ -115,6 +115,12 @@ def test_auth_check_reusable_only_for_cached_entries(harness: Harness) -> None:
     assert not harness.get("/page", jar={}).reusable
 
 
+def test_endpoint_paths_list_endpoints_and_health_checks(harness: Harness) -> None:
+    paths = harness.proxy.endpoint_paths
+    assert paths >= {b"/oauth2/auth", b"/oauth2/callback", b"/ping", b"/ready"}
+    assert b"/" not in paths
+
+
 def test_session_cache_misses_counted(harness: Harness) -> None:
     harness.log_in()
     harness.proxy = harness.new_proxy(harness.settings)

@@ -373,7 +373,7 @@ SECTIONS: dict[str, tuple[Limit, ...]] = {
     ),
     "Access rules, templates, static files": (
         Limit("ambiguous path that is compared in each spelling",
-              "authproxy_core.access.rules:MAX_AMBIGUOUS_BYTES", "bytes",
+              "authproxy_core.access.path_variants:MAX_AMBIGUOUS_BYTES", "bytes",
               "it has to satisfy all rules",
               "core/access/test_access_rules.py::"
               "test_rule_table_long_ambiguous_path_must_meet_all_rules"),
@@ -415,6 +415,14 @@ SECTIONS: dict[str, tuple[Limit, ...]] = {
               "s", "the old configuration stays",
               "server/reload/test_reload_coordinator.py::"
               "test_prepare_timeout_aborts_reload"),
+        Limit("spans that wait for the collector", "authproxy.tracing.limits:MAX_QUEUED_SPANS",
+              "", "further spans are dropped and counted",
+              "server/tracing/test_span_queue.py::"
+              "test_full_queue_drops_and_counts_spans"),
+        Limit("sending spans at shutdown", "authproxy.tracing.limits:FLUSH_TIMEOUT",
+              "s", "the remaining spans are dropped",
+              "server/tracing/test_traces.py::"
+              "test_shutdown_does_not_wait_for_hanging_collector"),
     ),
 }  # fmt: skip
 LIMITS = tuple(row for rows in SECTIONS.values() for row in rows)

@@ -72,6 +72,8 @@ HEALTHY: Series = {
     "process_open_fds{}": constant(1500),
     "process_max_fds{}": constant(1024),
     "authproxy_log_lines_dropped_total{}": constant(7),
+    'authproxy_trace_spans_total{outcome="exported"}': rate(1000),
+    'authproxy_trace_spans_total{outcome="dropped"}': constant(7),
 }
 
 
@@ -150,6 +152,10 @@ FIRING: Mapping[str, Cause] = {
     "AuthproxyLogLinesDropped": Cause(
         {"authproxy_log_lines_dropped_total{}": "7x35 8x10"},
         "authproxy {instance} cannot write its log lines",
+    ),
+    "AuthproxySpansDropped": Cause(
+        {'authproxy_trace_spans_total{outcome="dropped"}': rate(10)},
+        "authproxy {instance} drops spans of traces",
     ),
 }
 CRITICAL = (

@@ -142,12 +142,10 @@ def refresh_session(
     early = context.clock() < entry.deadlines.refresh_due_at
     in_vain = refresh.cache.is_overdue(refresh.generation)
     wait = 0.0 if early or in_vain else LOCK_WAIT
+    key = f"refresh:{refresh.generation}"
+    flow = _refresh_with_local_lock(refresh, wait)
     resolved = yield from with_lock(
-        f"refresh:{refresh.generation}",
-        _refresh_with_local_lock(refresh, wait),
-        ttl=LOCK_TTL,
-        wait=wait,
-        local=True,
+        key, flow, ttl=LOCK_TTL, wait=wait, local=True, purpose="refresh"
     )
     # Without the lock in time, the session stays valid until it expires.
     return resolved or ResolvedSession(entry)

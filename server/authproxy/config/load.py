@@ -41,6 +41,7 @@ from .build.credentials import build_credentials
 from .build.listeners import build_metrics_listeners, parse_proxy_protocol_sources
 from .build.provider import is_http_url
 from .build.sections import Sections, build_sections, option_fields
+from .build.tracing import build_tracing
 from .build.workers import worker_count
 from .config_warnings import add_warnings
 from .options.table import BY_KEY, OPTIONS
@@ -154,6 +155,7 @@ def _server_settings(options: ResolvedOptions, sections: Sections) -> ServerSett
         client=ClientSettings(**option_fields(options, ClientSettings)),
         forward=ForwardSettings(**option_fields(options, ForwardSettings)),
         logs=_log_settings(options),
+        tracing=build_tracing(options),
         request_id_header=id_header.lower(),
         proxy_protocol_from=parse_proxy_protocol_sources(options),
         reload_on_change=options.boolean("reload_on_change"),

@@ -71,6 +71,7 @@ OPERATIONS = (
 REFRESHES = ("refreshed", "failed", "ended")
 STORE_OUTCOMES = ("ok", "error")
 RELOADS = ("success", "failure")
+SPAN_OUTCOMES = ("exported", "dropped")
 UPSTREAM_FAILURES = (
     "timeout", "connection_failed", "closed_early", "busy", "malformed_answer", OTHER,
 )  # fmt: skip
@@ -243,10 +244,18 @@ PID = Family(
     "authproxy_worker_pid", "gauge", "Process ID, for the process metrics; not exposed."
 )
 
+SPANS = Family(
+    "authproxy_trace_spans_total",
+    "counter",
+    "Spans by outcome; dropped: full queue, or the collector did not accept them.",
+    ("outcome",),
+    _each(SPAN_OUTCOMES),
+)
+
 # REQUESTS is first, so that the status code itself is the offset of its value.
 FAMILIES = (
     REQUESTS, IN_FLIGHT, DURATION, SCRAPES, SCRAPES_IN_FLIGHT, DECISIONS, LOGINS,
     REFRESH, EVENT, FETCHES, FETCH_SECONDS, STORE, STORE_SECONDS, UPSTREAM_SECONDS,
     UPSTREAM_FAILED, CACHE_MISSES, RELOAD, CONNECTIONS, ACCEPTED, DROPPED_LINES, STARTS, READY,
-    PID, ACCEPTING,
+    PID, ACCEPTING, SPANS,
 )  # fmt: skip

@@ -39,6 +39,7 @@ from .families import (
     RELOAD,
     SCRAPES,
     SCRAPES_IN_FLIGHT,
+    SPANS,
     STARTS,
     STORE,
     STORE_SECONDS,
@@ -79,6 +80,7 @@ class Metrics:
         self._others = [one for one in range(self.shared.slots) if one != number]
         self._uncounted = uncounted
         self._cache_misses = 0
+        self._spans: dict[str, int] = {}
         durations = LAYOUT.offsets(DURATION)
         self._durations = {
             name.upper().encode(): durations[(name,)] for name in METHODS[:-1]
@@ -208,6 +210,13 @@ class Metrics:
     def count_dropped_lines(self, count: int) -> None:
         """Count log lines dropped since the last call."""
         self._values[LAYOUT.offset(DROPPED_LINES)] += count
+
+    def count_spans(self, exported: int, dropped: int) -> None:
+        """Count the increase of the totals of this process."""
+        for outcome, total in (("exported", exported), ("dropped", dropped)):
+            increase = total - self._spans.get(outcome, 0)
+            self._spans[outcome] = total
+            self._values[LAYOUT.offsets(SPANS)[(outcome,)]] += increase
 
     def set_ready(self, ready: bool) -> None:
         """Set whether this worker can sign users in."""

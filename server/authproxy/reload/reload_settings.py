@@ -29,7 +29,11 @@ WATCH_INTERVAL = 1.0  # seconds between two polls of the watched files
 FAILED = "reload failed, the old configuration stays in effect:"
 NO_SOURCE = "reload ignored: no configuration to reload"
 RELOADED = "configuration reloaded"
-DISPLAY_NAMES = {"forward": "upstream connection limits", "store": "session store"}
+DISPLAY_NAMES = {
+    "forward": "upstream connection limits",
+    "store": "session store",
+    "tracing": "traces",
+}
 
 # Reads the configuration again; raises `SettingsError`.
 Rebuild: TypeAlias = Callable[[], ServerSettings]

@@ -22,13 +22,13 @@ from ..net.proxy_protocol import TrustedSources
 from ..net.tls import client_context
 from ..reload.reload_settings import PreparedReload, listener_contexts
 from ..serve.performer import Performer
-from ..serve.worker_context import WorkerContext
 from ..server_settings import ServerSettings, check_server
 from ..stores.create import create
 from ..stores.monitor import StoreMonitor
 from ..upstream.forwarder import Forwarder
 from .acceptor import Acceptor
 from .metrics_listener import ScrapeContext
+from .traces import create_traces
 
 TIMEOUT_CHECK_INTERVAL = 1.0  # seconds between two checks of all timeouts
 # At shutdown: seconds in which an idle connection may still send a request.
@@ -69,13 +69,14 @@ class Worker:
         self._performer = Performer(
             self._client, store, self._metrics, settings.limits.body_bytes
         )
+        self._traces = create_traces(settings)
         self._proxy = AuthProxy(
             settings.core, on_event=self._on_event, attempts=attempts
         )
         self._proxy.other_workers_ready = lambda: all(self._metrics.ready_peers())
         self._store = StoreMonitor(store, self._proxy, self._logs, self._publish)
         self._forwarder = Forwarder(settings.forward)
-        self._context = WorkerContext(
+        self._context = self._traces.create_context(
             self._proxy,
             self._performer,
             self._forwarder,
@@ -99,6 +100,7 @@ class Worker:
     def _on_event(self, event: Event) -> None:
         self._metrics.count_event(event)
         self._logs.event(event)
+        self._traces.note(event)
         if event.kind == "provider_ready":
             self._publish()
 
@@ -106,6 +108,7 @@ class Worker:
         """Update the metrics that are not counted where they arise."""
         self._metrics.set_ready(self._proxy.ready)
         self._metrics.count_cache_misses(self._proxy.session_cache_misses)
+        self._traces.publish(self._metrics, self._logs)
 
     def stop(self) -> None:
         """Start a graceful shutdown."""
@@ -154,7 +157,8 @@ class Worker:
         self._clock.local_time = settings.logs.local_time
         self._client.reconfigure(settings.client, prepared.client_context)
         self._logs.replace_with(prepared.logs)
-        self._proxy = self._context.application = prepared.application
+        self._proxy = prepared.application
+        self._context.application = self._traces.application(self._proxy)
         self._context.limits = settings.limits
         self._context.request_id_header = settings.request_id_header.lower().encode()
         self._context.drop_caches()
@@ -229,6 +233,8 @@ class Worker:
         await self._forwarder.close()
         await self._client.close()
         await self._store.close()
+        await self._traces.close()
+        self._publish()
         self._output.close()
         self._errors.close()
 

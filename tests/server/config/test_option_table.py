@@ -25,6 +25,7 @@ from authproxy.server_settings import (
     LogSettings,
     ServerSettings,
     StoreSettings,
+    TracingSettings,
 )
 from authproxy_core.settings import (
     CookieSettings,
@@ -145,6 +146,8 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "websocket_origins": ("--websocket-origin=https://pages.example.com",),
     "validate_url": ("--validate-url=https://idp/a",),
     "workers": ("--workers=7",),
+    "otlp_endpoint": ("--otlp-endpoint=http://127.0.0.1:4318",),
+    "trace_sample_ratio": ("--trace-sample-ratio=0.5",),
 }
 REDIS = ("--session-store-type=redis", "--redis-connection-url=redis://r")
 SENTINEL = (
@@ -325,6 +328,8 @@ def test_option_row_is_complete(option: Option) -> None:
 # Fields that are built from options of another type: a path becomes the content of the
 # file, several options become one value.
 BUILT: set[object] = {
+    TracingSettings.headers,
+    TracingSettings.sample_ratio,
     CookieSettings.secrets,
     CredentialSettings.jwt_issuers,
     CredentialSettings.users,

@@ -14,6 +14,7 @@ from .server import (
 )
 from .sessions import SESSION_OPTIONS
 from .stores import STORE_OPTIONS
+from .tracing import TRACING_OPTIONS
 from .upstream import UPSTREAM_OPTIONS
 
 # Flags without a TOML key and environment variable.
@@ -59,6 +60,7 @@ OPTIONS: tuple[Option, ...] = (
     *LIMIT_OPTIONS,
     *PAGE_OPTIONS,
     *LOGGING_OPTIONS,
+    *TRACING_OPTIONS,
 )
 
 # Groups that an alpha configuration replaces; rejected together with it.
