@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def realistic_session(issuer: str) -> Session:
     """Return a session as from Keycloak; its cookie has about `COOKIE_BYTES` bytes."""
     padding = 0
     while True:
-        session = _log_in(issuer, padding)
+        session = log_in(DevProvider(provider_config(issuer, padding)), issuer)
         size = len(
             OAuth2ProxyFormat((SECRET,), NAME).write_session(session, iv=bytes(16))
         )
@@ -47,15 +48,23 @@ def realistic_session(issuer: str) -> Session:
         padding += max((COOKIE_BYTES - size) // 3, 8)
 
 
-def _log_in(issuer: str, padding: int) -> Session:
+def provider_config(issuer: str, padding: int = 0) -> ProviderConfig:
+    """Return the configuration of a provider that `log_in` can use."""
     user = User(
         name="alice", password="x", groups=("admins", "staff"), roles=("admin",)
     )
-    client = Client(redirect_uris=(CALLBACK,))
-    config = ProviderConfig(
-        issuer=issuer, users=(user,), clients=(client,), padding=padding
+    return ProviderConfig(
+        issuer=issuer,
+        users=(user,),
+        clients=(Client(redirect_uris=(CALLBACK,)),),
+        padding=padding,
+        rotate_refresh_tokens=False,
     )
-    provider = DevProvider(config)
+
+
+def log_in(provider: DevProvider, issuer: str) -> Session:
+    """Return the session of a login at *provider*."""
+    client = Client()
     settings = Settings(
         cookie=CookieSettings(secrets=(SECRET,)),
         providers=(
@@ -102,18 +111,29 @@ def write_cookies(
     file: Path, session: Session, count: int, *, oauth2_proxy: bool
 ) -> int:
     """Write cookies of *count* users, one per line; return the size of a value."""
+    now = time.time()
+    users = (
+        msgspec.structs.replace(
+            session,
+            created_at=now,
+            user=f"user-{number}",
+            email=f"user-{number}@example.com",
+        )
+        for number in range(count)
+    )
+    return write_sessions(file, users, oauth2_proxy=oauth2_proxy)
+
+
+def write_sessions(
+    file: Path, sessions: Iterable[Session], *, oauth2_proxy: bool
+) -> int:
+    """Write the cookies of *sessions*, one per line; return the size of the last."""
     interop, sealer = OAuth2ProxyFormat((SECRET,), NAME), Sealer((SECRET,))
     now = time.time()
     size = 0
     with file.open("wb") as stream:
-        for number in range(count):
-            one = msgspec.structs.replace(
-                session,
-                provider="",
-                created_at=now,
-                user=f"user-{number}",
-                email=f"user-{number}@example.com",
-            )
+        for session in sessions:
+            one = msgspec.structs.replace(session, provider="")
             if oauth2_proxy:
                 value = interop.write_session(one, iv=os.urandom(16))
             else:

@@ -11,8 +11,15 @@ from typing import NamedTuple
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.rsa import (
+    RSAPrivateKey,
+)
+from cryptography.hazmat.primitives.asymmetric.rsa import (
+    generate_private_key as generate_rsa_key,
+)
 from cryptography.x509.oid import NameOID
 
+CURVE = ec.SECP256R1()
 LIFETIME = datetime.timedelta(days=1)
 
 
@@ -29,9 +36,12 @@ class Certificate(NamedTuple):
         return context
 
 
-def make_certificate(folder: Path, *names: str) -> Certificate:
-    """Create a certificate for host names or addresses in *folder*."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def make_certificate(folder: Path, *names: str, rsa: bool = False) -> Certificate:
+    """Create a certificate for host names or addresses in *folder*.
+
+    Its key is an RSA key of 2048 bits, or one on the curve P-256.
+    """
+    key = generate_rsa_key(65537, 2048) if rsa else ec.generate_private_key(CURVE)
     cert = _sign(key, names)
     cert_file, key_file = folder / f"{names[0]}.pem", folder / f"{names[0]}.key"
     cert_file.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
@@ -45,7 +55,9 @@ def make_certificate(folder: Path, *names: str) -> Certificate:
     return Certificate(str(cert_file), str(key_file))
 
 
-def _sign(key: ec.EllipticCurvePrivateKey, names: tuple[str, ...]) -> x509.Certificate:
+def _sign(
+    key: ec.EllipticCurvePrivateKey | RSAPrivateKey, names: tuple[str, ...]
+) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
