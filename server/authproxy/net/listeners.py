@@ -7,7 +7,6 @@ import contextlib
 import errno
 import os
 import socket
-import ssl
 import stat
 import struct
 import sys
@@ -18,7 +17,7 @@ from msgspec import Struct
 
 from ..server_settings import Listener
 from .addresses import bracket_ipv6
-from .tls import server_context
+from .tls import ListenerContext, server_context
 
 BACKLOG = 1024
 SO_ATTACH_FILTER = 26  # not in Python's socket module
@@ -44,7 +43,7 @@ class ListeningSocket(Struct, eq=False):
     """
 
     socket: socket.socket
-    context: ssl.SSLContext | None = None
+    context: ListenerContext | None = None
     metrics: bool = False
     inherited: bool = False
 

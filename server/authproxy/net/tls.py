@@ -6,7 +6,10 @@ import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
+
+from msgspec.structs import replace
 
 from authproxy_core.errors import SettingsError
 from authproxy_core.messages import Upstream
@@ -18,24 +21,80 @@ OPEN_FILES = "/proc/self/fd"
 VERSIONS = {"TLS1.2": ssl.TLSVersion.TLSv1_2, "TLS1.3": ssl.TLSVersion.TLSv1_3}
 
 
-def server_context(settings: TlsSettings) -> ssl.SSLContext:
+class ListenerContext(ssl.SSLContext):
+    """The context of a listener, its settings, and its chain and key as PEM.
+
+    OpenSSL seals session tickets with keys that it creates with a context, so workers
+    resume each other's sessions if the context is older than their fork. `renew` keeps
+    it, and with it the tickets of all clients, over a reload.
+    """
+
+    settings: TlsSettings
+    chain: Secret
+    key: Secret
+
+    def load(self, chain: Secret, key: Secret) -> None:
+        """Use *chain* and *key* from the next handshake on; raises ssl.SSLError."""
+        with _private_file(chain) as chain_file, _private_file(key) as key_file:
+            # The empty password lets an encrypted key fail instead of prompting.
+            self.load_cert_chain(chain_file, key_file, password="")
+        self.chain, self.key = chain, key
+
+    def renew(self, fresh: ListenerContext) -> ListenerContext:
+        """Return `self` with the certificate of *fresh*, or *fresh* if more differs."""
+        same = replace(
+            fresh.settings,
+            cert_file=self.settings.cert_file,
+            key_file=self.settings.key_file,
+            pem=self.settings.pem,
+        )
+        if same != self.settings:
+            return fresh
+        if (self.chain, self.key) != (fresh.chain, fresh.key):
+            try:
+                # A context has one certificate for each type of key.
+                if _key_type(self.chain) != _key_type(fresh.chain):
+                    return fresh
+                self.load(fresh.chain, fresh.key)
+            except (OSError, ValueError):
+                return fresh
+        self.settings = fresh.settings
+        return self
+
+
+def _key_type(chain: Secret) -> str:
+    """Return the type of the certificate's key, as a dotted object identifier."""
+    from cryptography import x509
+
+    certificate = x509.load_pem_x509_certificate(chain.value)
+    return certificate.public_key_algorithm_oid.dotted_string
+
+
+def server_context(settings: TlsSettings) -> ListenerContext:
     """Return the context of a listener.
 
     Raises OSError (unreadable file) and ssl.SSLError (invalid certificate or key).
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ListenerContext(ssl.PROTOCOL_TLS_SERVER)
+    context.settings = settings
     context.minimum_version = VERSIONS[settings.min_version]
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["h2", "http/1.1"] if settings.http2 else ["http/1.1"])
     if settings.cipher_suites:  # for TLS 1.2; those of TLS 1.3 are always enabled
         context.set_ciphers(":".join(settings.cipher_suites))
-    # The empty password lets an encrypted key fail instead of prompting.
     if settings.pem:
-        with _private_file(settings.pem) as path:
-            context.load_cert_chain(path, password="")
+        context.load(settings.pem, settings.pem)
     else:
-        context.load_cert_chain(settings.cert_file, settings.key_file, password="")
+        files = Path(settings.cert_file), Path(settings.key_file)
+        context.load(*(Secret(file.read_bytes()) for file in files))
     return context
+
+
+def renew_context(
+    current: ListenerContext | None, fresh: ListenerContext | None
+) -> ListenerContext | None:
+    """Return the context for a listener that has *current* and reloads *fresh*."""
+    return current.renew(fresh) if current and fresh else fresh
 
 
 def client_context(settings: ClientSettings, *, verify: bool = True) -> ssl.SSLContext:

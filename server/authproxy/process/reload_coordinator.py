@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 from ..logs.supervisor_log import configure, log, log_all
 from ..net.control_channel import ControlChannel
 from ..net.listeners import ListeningSocket
+from ..net.tls import renew_context
 from ..reload.file_watcher import FileWatcher
 from ..reload.reload_settings import (
     FAILED,
@@ -164,7 +165,7 @@ class ReloadCoordinator:
         self.settings = candidate.settings
         # Workers that are forked later inherit these contexts.
         for listener, context in zip(self._sockets, contexts, strict=True):
-            listener.context = context
+            listener.context = renew_context(listener.context, context)
         self._committing = True
         self._pending = set(self._workers)
         self._proceed()

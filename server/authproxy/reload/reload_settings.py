@@ -22,7 +22,7 @@ from authproxy_core.proxy import AuthProxy
 from authproxy_core.settings.root import Settings
 
 from ..logs.logger import Logs
-from ..net.tls import server_context
+from ..net.tls import ListenerContext, server_context
 from ..server_settings import Listener, ServerSettings
 
 WATCH_INTERVAL = 1.0  # seconds between two polls of the watched files
@@ -61,7 +61,7 @@ class PreparedReload(Struct, frozen=True):
 
     settings: ServerSettings
     application: AuthProxy
-    contexts: tuple[SSLContext | None, ...]
+    contexts: tuple[ListenerContext | None, ...]
     client_context: SSLContext
     logs: Logs
 
@@ -142,7 +142,7 @@ def _socket_of(listener: Listener) -> tuple[Listener, bool]:
     return replace(listener, tls=None), listener.tls is not None
 
 
-def listener_contexts(settings: ServerSettings) -> tuple[SSLContext | None, ...]:
+def listener_contexts(settings: ServerSettings) -> tuple[ListenerContext | None, ...]:
     """Return the TLS context of each listener; raises as `server_context`."""
     return tuple(
         server_context(listener.tls) if listener.tls is not None else None

@@ -19,7 +19,7 @@ from ..metrics.metrics import Metrics
 from ..net.idp_client import HttpClient
 from ..net.listeners import ListeningSocket
 from ..net.proxy_protocol import TrustedSources
-from ..net.tls import client_context
+from ..net.tls import client_context, renew_context
 from ..reload.reload_settings import PreparedReload, listener_contexts
 from ..serve.performer import Performer
 from ..server_settings import ServerSettings, check_server
@@ -153,7 +153,7 @@ class Worker:
         """Use the prepared settings from the next request and TLS handshake on."""
         settings = self._settings = prepared.settings
         for listener, context in zip(self._sockets, prepared.contexts, strict=True):
-            listener.context = context
+            listener.context = renew_context(listener.context, context)
         self._clock.local_time = settings.logs.local_time
         self._client.reconfigure(settings.client, prepared.client_context)
         self._logs.replace_with(prepared.logs)
