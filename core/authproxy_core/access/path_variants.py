@@ -20,7 +20,7 @@ _PATH_PARAMETERS = re.compile(r";[^/]*")
 _PATH_END = re.compile(r"[?#\x00]")
 _CONTROLS = re.compile(rf"[\x00-\x1f\x7f{IGNORED_CHARACTERS}]")
 _SLASHES = re.compile(r"/+")
-_PADDING = re.compile(r"(?<=/)\s+|\s+(?=/|\Z)")
+_PADDING = re.compile(r"(?<=/)\s+|(?<!\s)\s+(?=/|\Z)")
 
 
 def path_variants(path: bytes | None) -> tuple[tuple[str | None, ...], bool]:

@@ -10,7 +10,7 @@ from .context import Context, ContextError, Slash, State
 
 SPACE = "\f\n\r\t\v \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
 SPECIAL = re.compile(r"[\"`'/{}<\-#]")
-LAST_WORD = re.compile(r"[$0-9A-Za-z_]*\Z")
+LAST_WORD = re.compile(r"(?<![$0-9A-Za-z_])[$0-9A-Za-z_]*\Z")
 LINE_END = re.compile("[\n\r\u2028\u2029]")
 # A slash after one of these starts a regular expression.
 OPERATORS = frozenset(",<>=*%&|^?!~([:;{}")
