@@ -39,7 +39,7 @@ from .h2_stream import StreamExchange
 
 COALESCE_BYTES = 16 << 10  # larger output is written at once, to notice a slow client
 MIN_PROGRESS = 1024  # bytes of a response that a client must take within the timeout
-MAX_TURN_ENDS = 8  # requests of a closed connection
+MAX_TURN_ENDS = 4  # requests of closed connections
 FAULT_LINGER = 0.25  # seconds in which the client can read why it is disconnected
 SHUTDOWN_PING = b"shutdown"
 SHUTDOWN_GRACE = 1.0  # seconds for the answer to it
@@ -104,14 +104,17 @@ class H2Connection(asyncio.Protocol):
         self._end_streams()
 
     def _end_streams(self) -> None:
-        """End the requests of a closed connection, some in each turn."""
+        """End the requests of a closed connection, some in each turn.
+
+        The latest ones end first, because they may wait for what the others use.
+        """
         streams = self.protocol.streams
-        for stream in list(itertools.islice(streams.values(), MAX_TURN_ENDS)):
+        for stream in list(itertools.islice(reversed(streams.values()), MAX_TURN_ENDS)):
             owner = stream.owner
             self.protocol.abort(stream, ErrorCode.CANCEL)
             owner.reset()
         if streams:
-            self.worker.turns.add(self._end_streams)
+            self.worker.turns.add_shared(self._end_streams)
         else:
             self.protocol.close()
 

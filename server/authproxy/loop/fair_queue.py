@@ -23,9 +23,10 @@ UNCOUNTED = ITERATION_BUDGET // 4
 class FairQueue:
     """The deferrable work of one worker; costs are estimated microseconds."""
 
-    __slots__ = ("_is_scheduled", "_spent", "_waiting")
+    __slots__ = ("_is_scheduled", "_shared", "_spent", "_waiting")
 
     def __init__(self) -> None:
+        self._shared: deque[Callable[[], object]] = deque()
         self._waiting: deque[tuple[Callable[[], object], int]] = deque()
         self._spent = 0  # in this iteration
         self._is_scheduled = False
@@ -34,6 +35,21 @@ class FairQueue:
         """Call *callback* in a later iteration, after all that were added before."""
         self._waiting.append((callback, cost))
         self._schedule()
+
+    def add_shared(self, callback: Callable[[], object]) -> None:
+        """Call *callback* in a turn that all callbacks of this kind share.
+
+        It is for work that no client waits for: one turn of a round, however much it is.
+        """
+        self._shared.append(callback)
+        if len(self._shared) == 1:
+            self.add(self._call_shared)
+
+    def _call_shared(self) -> None:
+        callback = self._shared.popleft()
+        if self._shared:
+            self.add(self._call_shared)
+        callback()
 
     async def spend(self, cost: int) -> None:
         """Return at once within the budget of this iteration, else wait for a turn."""

@@ -279,6 +279,36 @@ def test_h2_requests_of_a_closed_connection_end_in_turns() -> None:
     assert (sum(ends), max(ends)) == (60, MAX_TURN_ENDS)
 
 
+def test_h2_closed_connections_share_a_turn() -> None:
+    """Another client waits for one of them, not for all."""
+    count, streams = 5, 3 * MAX_TURN_ENDS
+    order: list[int] = []
+    with Server(lambda request: flow(ReadBody(limit=10)), http2=True) as server:
+        clients = [H2Client(server.port) for _ in range(count)]
+        for client in clients:
+            for _ in range(streams):
+                client.send(method="POST", ends=False)
+        ones = [connection(server, number) for number in range(count)]
+        for one in ones:
+            until(lambda one=one: one.protocol.running == streams, "the requests")
+
+        def other() -> None:
+            order.append(sum(len(one.protocol.streams) for one in ones))
+
+        def close() -> None:
+            for one in ones:
+                one.transport.abort()
+            # After the calls of `connection_lost`.
+            asyncio.get_running_loop().call_soon(server.context.turns.add, other)
+
+        server.call(close)
+        until(lambda: not any(one.protocol.running for one in ones), "their end")
+        for client in clients:
+            client.socket.close()
+    # Each connection ends some requests at once, and one of them in a turn before it.
+    assert order[0] >= count * (streams - MAX_TURN_ENDS) - MAX_TURN_ENDS
+
+
 Talk = Callable[[H2Client], None]
 
 

@@ -103,3 +103,30 @@ def test_fair_queue_cancelled_wait_is_skipped() -> None:
         return seen
 
     assert asyncio.run(main()) == ["b"]
+
+
+def test_shared_callbacks_take_one_turn_of_a_round() -> None:
+    """Of much work that no client waits for, another one waits for one callback."""
+
+    async def main() -> list[str]:
+        queue, order = FairQueue(), []
+
+        def again(left: int) -> None:
+            order.append("shared")
+            if left:
+                queue.add_shared(lambda: again(left - 1))
+
+        for _ in range(5):
+            queue.add_shared(lambda: again(2))
+        done = asyncio.Event()
+        for name in ("first", "second"):
+            queue.add(lambda name=name: order.append(name))
+        while len(order) < 17:
+            queue.add(done.set)
+            await done.wait()
+            done.clear()
+        return order
+
+    order = asyncio.run(main())
+    assert order[:3] == ["shared", "first", "second"]
+    assert order.count("shared") == 15
