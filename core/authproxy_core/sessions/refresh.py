@@ -156,8 +156,6 @@ def _refresh_with_local_lock(refresh: _Refresh, wait: float) -> Flow[ResolvedSes
     known = yield from _cached_result(refresh)
     if known is not None:
         return known
-    if refresh.context.clock() >= refresh.entry.ends_at:
-        return refresh.ended()  # it expired while this request waited
     ticket = refresh.entry.ticket
     if ticket is not None:
         flow = refresh_stored_session(refresh, ticket)
@@ -185,6 +183,8 @@ def refresh_cookie_session(refresh: _Refresh) -> Flow[ResolvedSession]:
         if result is not None:
             return (yield from _use_result(refresh, result))
         shared_tokens = refresh.read_tokens(tokens_data)
+    if refresh.context.clock() >= entry.ends_at:
+        return refresh.ended()  # it expired while this request waited
     pending = refresh.cache.pending_tokens(refresh.generation)
     if pending is None or (
         shared_tokens is not None and shared_tokens.received_at > pending.received_at

@@ -112,9 +112,13 @@ class RefreshCache:
         """Delay the next attempt, because the provider or the store is unavailable."""
         self._delayed.put(generation, True)
 
+    def has_failed(self, generation: str) -> bool:
+        """Return whether the next attempt is delayed because the last one failed."""
+        return self._delayed.get(generation) is True
+
     def delay_poll(self, generation: str) -> None:
         """Delay the next attempt shortly, because another process holds the lock."""
-        self._delayed.put(generation, True, LOCK_POLL_INTERVAL)
+        self._delayed.put(generation, False, LOCK_POLL_INTERVAL)
 
     def mark_overdue(self, generation: str) -> None:
         """Note that a wait for the lock was in vain; its holder may have been killed."""

@@ -72,14 +72,24 @@ def _resolve(
             headers = context.sessions.reissue_cookie(entry, context.browser(request))
     if now >= entry.deadlines.refresh_from:
         resolved = yield from refresh_session(context, request, entry)
-        return (
-            resolved if resolved.headers else ResolvedSession(resolved.entry, headers)
-        )
+        if resolved.entry is not entry or not _is_touched_unrefreshed(context, entry):
+            return ResolvedSession(resolved.entry, resolved.headers or headers)
     if now >= entry.deadlines.touch_due_at:
         with suppress(StoreError):  # still valid for a while; the next request retries
             saved = yield from context.sessions.touch(entry, context.browser(request))
             return ResolvedSession(saved.entry, saved.headers or headers)
     return ResolvedSession(entry, headers)
+
+
+def _is_touched_unrefreshed(context: SessionContext, entry: SessionEntry) -> bool:
+    """Return whether the use of a session is recorded although it was not refreshed.
+
+    Else it would become idle, however it is used, while the provider is unavailable. But
+    a touch of a session in cookies must not replace the cookie of a concurrent refresh.
+    """
+    sessions = context.sessions
+    failed = sessions.refresh_cache.has_failed(sessions.generation(entry))
+    return entry.ticket is not None or failed
 
 
 def load_any(

@@ -137,13 +137,17 @@ class Sessions:
         value = join_cookie_parts(cookies, self._name, self._cookie.max_parts)
         if value is None:
             return None
+        entry = self._find(value)
+        return entry or next(iter(self._valid_entries(cookies, value)), None)
+
+    def _find(self, value: bytes) -> SessionEntry | None:
+        """Return the entry of a whole cookie value; None if it has ended."""
         entry = self._cache.get(value)
-        if entry is None:
+        if entry is None or self._clock() >= entry.ends_at:
+            # A later use of a stored session, in another process, is in the store.
+            self._cache.drop(value)
             entry = self._parse_and_admit(value)
-        if entry is not None and self._clock() < entry.ends_at:
-            return entry
-        self._cache.drop(value)
-        return next(iter(self._valid_entries(cookies, value)), None)
+        return entry if entry is not None and self._clock() < entry.ends_at else None
 
     def _parse_and_admit(self, value: bytes) -> SessionEntry | None:
         self.cache_misses += 1
@@ -173,8 +177,8 @@ class Sessions:
         for value in candidate_values(cookies, self._name, self._cookie.max_parts):
             if value == tried:
                 continue
-            entry = self._cache.get(value) or self._parse_and_admit(value)
-            if entry is not None and self._clock() < entry.ends_at:
+            entry = self._find(value)
+            if entry is not None:
                 entries.append(entry)
         return newest_first(entries)
 
