@@ -108,7 +108,7 @@ class H2Client:
         self.flush()
         return number
 
-    def send_body(self, number: int, data: bytes) -> None:
+    def send_body(self, number: int, data: bytes, *, ends: bool = True) -> None:
         """Send a body as far as the server's windows allow, and receive in between."""
         while data:
             window = self.connection.local_flow_control_window(number)
@@ -117,7 +117,7 @@ class H2Client:
                 self.receive()
                 continue
             chunk, data = data[:window], data[window:]
-            self.connection.send_data(number, chunk, end_stream=not data)
+            self.connection.send_data(number, chunk, end_stream=ends and not data)
             self.flush()
 
     def receive(self) -> None:

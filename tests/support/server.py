@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
 import tempfile
 import threading
 import time
@@ -27,7 +28,12 @@ from authproxy.metrics.shared_memory import LAYOUT
 from authproxy.net.idp_client import HttpClient
 from authproxy.serve.performer import Performer
 from authproxy.serve.worker_context import WorkerContext
-from authproxy.server_settings import ClientSettings, Limits, LogSettings
+from authproxy.server_settings import (
+    ClientSettings,
+    ForwardSettings,
+    Limits,
+    LogSettings,
+)
 from authproxy.upstream.forwarder import Forwarder
 from authproxy_core.effects import Effect, Flow, Outcome
 from authproxy_core.messages import Forward, Request, Respond
@@ -76,7 +82,7 @@ class Application:
 class Server:
     """Connections, performer and forwarder on a uvloop in a thread.
 
-    With *http2*, clients start with HTTP/2, without TLS.
+    With *http2*, clients start with HTTP/2.
     """
 
     def __init__(
@@ -85,9 +91,13 @@ class Server:
         limits: Limits | None = None,
         *,
         http2: bool = False,
+        tls: ssl.SSLContext | None = None,
+        forward: ForwardSettings | None = None,
     ) -> None:
         self.application = Application(handler)
         self._protocol = H2Connection if http2 else Connection
+        self._tls = tls
+        self._forward = forward
         self.limits = limits or Limits()
         self.port = 0
         self.context: WorkerContext
@@ -141,7 +151,7 @@ class Server:
         self._stop = asyncio.Event()
         self.received = receive_buffer()
         clock, writer = Clock(), LogWriter(self._log.fileno())
-        client, forwarder = HttpClient(ClientSettings()), Forwarder()
+        client, forwarder = HttpClient(ClientSettings()), Forwarder(self._forward)
         logs = Logs(LogSettings(), Settings(), clock, writer, writer)
         self.context = WorkerContext(
             self.application,
@@ -153,7 +163,7 @@ class Server:
             "x-request-id",
         )
         server = await self._loop.create_server(
-            lambda: self._protocol(self.context), LOOPBACK, 0
+            lambda: self._protocol(self.context), LOOPBACK, 0, ssl=self._tls
         )
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()

@@ -235,7 +235,7 @@ class Credentials:
         if not isinstance(bearer, Bearer):
             return None
         error: AuthProxyError = TokenError("unknown issuer", reason="issuer")
-        unavailable: KeysUnavailableError | None = None
+        unavailable = ""
         try:
             issuer = unverified_claims(bearer.token).get("iss")
         except TokenError as malformed:
@@ -245,11 +245,11 @@ class Credentials:
             try:
                 return (yield from verification)
             except KeysUnavailableError as away:
-                unavailable = away
+                unavailable = str(away)
             except (TokenError, ProviderError, EffectError) as rejected:
-                error = rejected
-        if unavailable is not None:
-            raise unavailable
+                error = rejected.with_traceback(None)  # it would refer to this frame
+        if unavailable:
+            raise KeysUnavailableError(unavailable)
         self._report_rejected_token(error)
         return None
 

@@ -57,7 +57,7 @@ class JwksCache:
         """
         yield from self._fetch_once(url)
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None)  # of the waiters before
         if not self.has_keys:
             raise self._unavailable()
 

@@ -82,7 +82,10 @@ class TokenClient:
         try:
             tokens = parse_tokens(response, self._clock(), secrets)
         except ProviderError:
-            raise first_error from None
+            try:
+                raise first_error from None
+            finally:
+                del first_error  # it refers to this frame by its traceback
         self._secret_in_body = not self._secret_in_body
         return tokens
 

@@ -145,6 +145,8 @@ class Connection(ClientStream):
         self.lost = True
         worker = self._worker
         worker.remove_connection(self)
+        if not self.upgraded:
+            self._reader.close()
         if self._exchange is not None:
             self._exchange.disconnected.set()
         self._wake_reader()
@@ -163,6 +165,7 @@ class Connection(ClientStream):
         detached = super().detach()
         self.upgraded = True
         self._exchange = None
+        self._reader.close()
         del self._reader
         return detached
 

@@ -59,3 +59,8 @@ def create_h2_connection(*, client_side: bool) -> H2Connection:
     connection.state_machine = GoawayStateMachine()
     connection.encoder = NoHuffmanEncoder()
     return connection
+
+
+def free_h2_connection(connection: H2Connection) -> None:
+    """Break the reference cycle of an engine that receives no more frames."""
+    connection._frame_dispatch_table.clear()

@@ -118,6 +118,13 @@ class HeadReader:
 
     # Methods for the connection.
 
+    def close(self) -> None:
+        """Free the parser, which refers back; nothing can be read any more.
+
+        Reference cycles live until a full garbage collection, which may take hours.
+        """
+        del self._parser
+
     def read_single(self, data: bytes) -> RequestHead | None:
         """Return the head if *data* is one valid head without a body, else None."""
         if not data.endswith(BLANK_LINE) or self._has_too_many_lines(data):

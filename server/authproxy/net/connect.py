@@ -15,14 +15,14 @@ async def open_socket(host: str, port: int) -> socket.socket:
     if it is canceled before the resolver fails, the error is reported as unhandled.
     """
     loop = asyncio.get_running_loop()
-    error = OSError(f"no address of {host!r}")
+    cause: tuple[int | str, ...] = (f"no address of {host!r}",)
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     for family, kind, protocol, _, address in found:
         try:
             return await _connect(socket.socket(family, kind, protocol), address)
         except OSError as one:  # with an address in its text, depending on the loop
-            error = OSError(one.errno, os.strerror(one.errno or 0))
-    raise error
+            cause = one.errno or 0, os.strerror(one.errno or 0)
+    raise OSError(*cause)
 
 
 async def _connect(link: socket.socket, address: tuple[Any, ...]) -> socket.socket:

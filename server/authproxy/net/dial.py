@@ -16,6 +16,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Coroutine
+from copy import copy
 from typing import Any, Protocol, cast
 
 from ..loop.lazy_event import LazyEvent
@@ -146,7 +147,7 @@ class Stream(asyncio.BufferedProtocol):
         await self._readable.wait()
         if not self._chunks:
             if self._error is not None:
-                raise self._error
+                raise copy(self._error)  # a traceback would refer to this stream
             return b""
         data = self._chunks.popleft()
         if len(data) > size:
@@ -210,9 +211,10 @@ class Stream(asyncio.BufferedProtocol):
         """Wait until the write buffer is low. Raises OSError if the connection closed."""
         await self._writable.wait()
         if self.closed.is_set():
-            raise self._error or ConnectionResetError(
+            error = self._error or ConnectionResetError(
                 errno.ECONNRESET, "connection closed"
             )
+            raise copy(error)  # as in `read`
 
     def abort(self) -> None:
         """Close at once without flushing, and drop the received bytes."""

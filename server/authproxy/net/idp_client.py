@@ -134,7 +134,8 @@ class _Exchange:
                 data = await self._read()
                 at_eof = not data
                 self._state.receive_data(data)
-        except h11.RemoteProtocolError:
+        except h11.RemoteProtocolError as error:
+            error.with_traceback(None)  # a frame of h11 refers to its own error
             if at_eof:
                 raise FetchError(
                     "connection closed before the response was complete"

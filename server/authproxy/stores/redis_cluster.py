@@ -103,7 +103,7 @@ class Cluster:
             try:
                 return await server.call(*command, retry=retry)
             except ReplyError as error:
-                reply = error
+                reply = error.with_traceback(None)  # it would refer to this frame
             match reply.prefix:
                 case "MOVED":
                     self._refresh_requested.set()
@@ -115,8 +115,8 @@ class Cluster:
                     self._refresh_requested.set()
                     await asyncio.sleep(RETRY_DELAY)
                 case _:
-                    raise reply
-        raise reply
+                    break
+        raise ReplyError(reply.text)
 
     async def _master_of(self, key: str) -> RedisServer:
         slot = slot_of(key)

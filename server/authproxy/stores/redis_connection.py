@@ -109,7 +109,10 @@ class RedisConnection(asyncio.Protocol):
     # Called by the owner.
 
     def send(self, command: tuple[CommandArgument, ...]) -> asyncio.Future[Any]:
-        """Send *command*; the future's result is the reply, or an error reply."""
+        """Send *command*; the future's result is the reply, also an error reply.
+
+        It is a `StoreError`, for `reply` to raise, if the connection closes before.
+        """
         if self.closed.is_set():
             raise ConnectionLostError(self.close_reason)
         if len(self._pending) >= MAX_PENDING_COMMANDS:
@@ -165,6 +168,8 @@ class RedisConnection(asyncio.Protocol):
         reply = await future
         if isinstance(reply, hiredis.ReplyError):
             raise ReplyError(str(reply))
+        if isinstance(reply, StoreError):  # without the frames that refer to it
+            raise type(reply)(str(reply))
         return reply
 
     async def call(self, *command: CommandArgument) -> Any:
@@ -198,8 +203,7 @@ class RedisConnection(asyncio.Protocol):
             self._timer = None
         for future, _ in self._pending:
             if not future.done():
-                future.set_exception(error(self.close_reason))
-                future.exception()  # retrieved: the caller may have been canceled
+                future.set_result(error(self.close_reason))
         self._pending.clear()
 
     async def close(self) -> None:

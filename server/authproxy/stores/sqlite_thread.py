@@ -67,6 +67,8 @@ class SqliteThread:
             text = f"{self._path}: no result within {limit:g} s"
             self._set_error(text)
             raise StoreError(text) from None
+        finally:
+            del result  # its error refers to this frame by its traceback
 
     async def close(self) -> None:
         """Close the connection, and let the thread end."""
@@ -114,7 +116,7 @@ class SqliteThread:
         try:
             results = self._results_of(batch)
         except StoreError as error:
-            failure = error
+            failure = error.with_traceback(None)
         except Exception as error:  # noqa: BLE001 - else the callers would time out
             failure = StoreError(f"{self._path}: {error}")
         if failure is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from copy import copy
 from itertools import islice
 from time import monotonic
 
@@ -68,7 +69,7 @@ class H2Pool:
             if self._failure is not None and not self._dials:
                 began, error = self._failure
                 if began >= arrived:
-                    raise error
+                    raise copy(error)  # tracebacks would accumulate
             await self._wait()
 
     async def _wait(self) -> None:
@@ -102,7 +103,7 @@ class H2Pool:
                     connection.abort()
                     raise
         except Exception as error:  # noqa: BLE001 - the waiters raise it
-            self._failure = began, error
+            self._failure = began, copy(error)  # without its frames
             return
         self._failure = None
         self._max_streams = max(connection.max_streams, 1)

@@ -13,6 +13,7 @@ import contextlib
 import errno
 from collections import deque
 from collections.abc import Callable, Sequence
+from copy import copy
 from time import monotonic
 
 from h2.errors import ErrorCodes
@@ -34,7 +35,7 @@ from h2.settings import SettingCodes, Settings
 from authproxy_core.messages import Header
 
 from ..http.h2_frame_meter import FrameError, FrameMeter
-from ..http.h2_protocol import create_h2_connection
+from ..http.h2_protocol import create_h2_connection, free_h2_connection
 from ..http.upstream_response import UpstreamError
 from ..loop.lazy_event import LazyEvent
 from ..loop.receive_buffer import receive_buffer
@@ -64,7 +65,7 @@ class UpstreamStream:
         self.trailers: list[Header] = []
         self.ended = False  # the response is complete
         self.sent = False  # the request is complete
-        self.fault: UpstreamError | None = None
+        self.fault = ""  # reason code: why the response will not be complete
         self.unprocessed = False  # by the upstream: the request may be sent again
         self.stale = False  # no byte was received: an idempotent one may be sent again
         self.window = FIRST_WINDOW
@@ -95,8 +96,8 @@ class UpstreamStream:
 
     def fail(self, reason: str, *, unprocessed: bool = False) -> None:
         """Mark an incomplete response as failed, with a reason code."""
-        if self.fault is None and not self.ended:
-            self.fault, self.unprocessed = UpstreamError(reason), unprocessed
+        if not (self.fault or self.ended):
+            self.fault, self.unprocessed = reason, unprocessed
         self._changed.set()
 
     def discard(self) -> int:
@@ -130,8 +131,8 @@ class UpstreamStream:
         return self._chunks.popleft()
 
     async def _wait(self) -> None:
-        if self.fault is not None:
-            raise self.fault
+        if self.fault:
+            raise UpstreamError(self.fault)
         if self.ended:
             raise UpstreamError("malformed_answer")
         self._changed.clear()
@@ -183,7 +184,7 @@ class UpstreamH2Connection:
         """
         await self._ready.wait()
         if self._failure is not None:
-            raise self._failure
+            raise copy(self._failure)  # a traceback would refer to this connection
         self._rearm()
 
     @property
@@ -205,9 +206,10 @@ class UpstreamH2Connection:
         return self._closed or (unused and not self._streams)
 
     def abort(self) -> None:
-        """Close the connection; open streams fail."""
-        self.draining = True
-        self._reading.cancel()
+        """Close the connection; open streams fail.
+
+        The reader task ends with the stream; a cancelled one would keep its frames.
+        """
         self._finish("closed_early")
 
     async def close(self) -> None:
@@ -340,7 +342,7 @@ class UpstreamH2Connection:
 
     async def _wait_for_window(self, stream: UpstreamStream) -> int:
         """Return the bytes that may be sent in one frame, once there are any."""
-        while stream.number in self._streams and stream.fault is None:
+        while stream.number in self._streams and not stream.fault:
             try:
                 window = self._protocol.local_flow_control_window(stream.number)
             except ProtocolError:
@@ -359,7 +361,7 @@ class UpstreamH2Connection:
 
     async def _read(self) -> None:
         try:
-            while data := await self._stream.read():
+            while (data := await self._stream.read()) and not self._closed:
                 if self._liveness.receive(monotonic()):
                     self._rearm()
                     self._on_change()
@@ -368,11 +370,12 @@ class UpstreamH2Connection:
                     self._handle(event)
                 self._flush()
         except OSError as error:
-            self._failure = self._failure or error
+            self._failure = self._failure or error.with_traceback(None)
         except (ProtocolError, FrameError):
             self._failure = OSError(errno.EPROTO, "malformed HTTP/2")
         finally:
             self._finish("closed_early")
+            free_h2_connection(self._protocol)
 
     def _finish(self, reason: str) -> None:
         """Close the connection; open streams fail with the reason code."""

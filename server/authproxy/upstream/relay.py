@@ -88,6 +88,7 @@ class Relay:
             self._stop_timer()
             sending.cancel()
             await asyncio.wait([sending])
+            self._fault = None  # its traceback refers to this relay
         if head.status == 101:
             self._open_tunnel(head)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -37,6 +38,7 @@ ACCEPT_DRAIN_TIME = 0.25  # seconds for pending TCP handshakes at shutdown
 # Seconds for a provider to get ready: before the commit of a reload, and before a worker
 # accepts connections that ready workers can accept.
 WARM_UP_TIMEOUT = 3.0
+RELEASE_DELAY = 2.0  # seconds after a reload, for requests in flight
 
 
 class Worker:
@@ -167,6 +169,9 @@ class Worker:
         self._store.attach(self._proxy)
         self._publish()
         self._start_warm_up()
+        # The replaced application has reference cycles, and a cache of up to
+        # `session_cache_size`. Other full collections are hours apart.
+        asyncio.get_running_loop().call_later(RELEASE_DELAY, gc.collect)
 
     def count_reload(self, outcome: Literal["success", "failure"]) -> None:
         """Count a reload in the metrics."""

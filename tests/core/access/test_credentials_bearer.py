@@ -35,6 +35,7 @@ from authproxy_core.request.authorization import (
 )
 from authproxy_core.settings.credentials import CredentialSettings, JwtIssuer
 from authproxy_core.settings.root import check
+from support.cycles import cyclic, without_collections
 from support.harness import (
     ISSUER,
     Harness,
@@ -661,3 +662,15 @@ def test_bearer_token_limited_to_hosts_of_provider() -> None:
         assert ask(harness, field).status == 202
     assert ask(harness, field, (b"host", b"b.example.com")).status == 401
     assert ask(harness, field).status == 202
+
+
+def test_bearer_rejected_tokens_are_freed_without_a_collection() -> None:
+    harness = accepting_bearer()
+    expired = harness.token(exp=int(harness.clock.now) - 1000)
+    unknown = harness.token({"kid": "unknown"})
+    with without_collections():
+        assert ask(harness, bearer(expired)).status == 401
+        harness.config.failing["jwks"] = 503
+        for _ in range(2):  # the keys are not available
+            assert ask(harness, bearer(unknown)).status == 503
+        assert cyclic() == []

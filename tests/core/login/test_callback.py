@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from authproxy_core import Fetch, FetchError, Response
+from support.cycles import cyclic, without_collections
 from support.harness import (
     ISSUER,
     Harness,
@@ -283,6 +284,9 @@ def test_invalid_client_names_client_secret() -> None:
     assert b"credentials" in response.body
     assert "client_secret" in response.events[0].detail
     assert "not-that-one" not in response.events[0].detail
+    with without_collections():
+        assert harness.log_in().status == 500
+        assert cyclic() == []
 
 
 def test_client_authentication_retries_in_body(

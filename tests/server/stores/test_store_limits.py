@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from authproxy.stores.sqlite_file import open_database
 from authproxy.stores.sqlite_thread import SqliteThread
 from authproxy.stores.store_locks import MAX_DEFERRED_RELEASES, StoreLocks
 from authproxy_core.errors import StoreError
+from support.cycles import cyclic, without_collections
 from support.ports import LOOPBACK
 from support.scripted import Peer, ScriptedServer, run
 
@@ -95,10 +97,39 @@ def test_redis_connection_reply_limit(more: int) -> None:
             response = link.send(("PING",))
             if more:
                 with pytest.raises(ConnectionLostError, match="longer than"):
-                    await response
+                    await link.reply(response)
             else:
-                assert len(await response) == MAX_REPLY - 10
+                assert len(await link.reply(response)) == MAX_REPLY - 10
             link.abort("the end")
+
+    run(main())
+
+
+def test_failed_operations_of_stores_are_freed_without_a_collection(
+    tmp_path: Path,
+) -> None:
+    async def closing(peer: Peer) -> None:
+        await peer.reader.readuntil(b"PING\r\n")
+
+    def fail(_: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async def main() -> None:
+        thread = SqliteThread(
+            str(tmp_path / "s.db"), writes=False, on_state=lambda: None
+        )
+        async with ScriptedServer(closing) as played:
+            with without_collections():
+                for kind in ("call", "ping"):
+                    link = await connect_redis(played.port)
+                    with pytest.raises(StoreError):
+                        await (link.call("PING") if kind == "call" else link.ping(20))
+                    await link.close()
+                    del link
+                with pytest.raises(StoreError, match="disk"):
+                    await thread.run(fail, 20)
+                assert cyclic() == []
+        await thread.close()
 
     run(main())
 

@@ -21,9 +21,12 @@ from support.server import Wire, talk
 from support.worker_program import PING, WorkerProgram, ping
 
 ROOT = Path(__file__).parents[3]
-# Prints whether a reload reads the CA certificates on the event loop's thread.
+# Prints whether a reload reads the CA certificates on the event loop's thread, and whether
+# the application that it replaces is freed.
 RELOAD_SCRIPT = """
-import asyncio, ssl, sys, threading
+import asyncio, gc, ssl, sys, threading, weakref
+from msgspec.structs import replace
+from authproxy.worker import worker as module
 from authproxy.server_settings import *
 from authproxy.worker.worker import Worker
 from authproxy_core.settings import *
@@ -42,8 +45,18 @@ async def main():
         threads.append(threading.current_thread() is threading.main_thread())
         return create(**options)
     ssl.create_default_context = record
-    await worker.prepare(settings)
+    changed = replace(settings, core=replace(core, ping_path="/p"))
+    prepared = await worker.prepare(changed)
     print(threads)
+    gc.disable()
+    module.RELEASE_DELAY = 0.0
+    replaced = weakref.ref(worker._proxy)
+    worker.commit(prepared)
+    worker._warm_up.cancel()
+    del prepared
+    async with asyncio.timeout(20):
+        while replaced() is not None:
+            await asyncio.sleep(0.01)
 asyncio.run(main())
 """
 Start = Callable[..., WorkerProgram]

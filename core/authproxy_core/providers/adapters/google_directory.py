@@ -155,7 +155,7 @@ class Directory:
         """Return an access token; raises `ProviderError` or `FetchError`."""
         if self._clock() < self._expires_at:
             return self._token
-        rejection: ProviderError | None = None
+        rejection = ""
         for scope in self._scopes():
             assertion = yield from self._assertion(scope)
             params = [("grant_type", GRANT), ("assertion", assertion)]
@@ -164,7 +164,7 @@ class Directory:
                     self._account.token_uri, params
                 )
             except ProviderError as error:
-                rejection = error
+                rejection = str(error)
                 continue
             self._token = token
             self._expires_at = self._clock() + lifetime - EXPIRY_MARGIN
