@@ -29,6 +29,7 @@ from ..effects import (
 from ..errors import (
     AuthProxyError,
     ConflictError,
+    FetchError,
     ProviderError,
     SealError,
     StoreError,
@@ -251,7 +252,10 @@ def _cached_result(refresh: _Refresh) -> Flow[ResolvedSession | None]:
     result = refresh.cache.result(refresh.generation)
     if result is not None:
         return (yield from _use_result(refresh, result))
-    if not refresh.cache.can_try(refresh.generation):
+    provider = refresh.entry.session.provider
+    if not refresh.cache.can_try(refresh.generation) or refresh.cache.is_paused(
+        provider
+    ):
         return ResolvedSession(refresh.entry)
     return None
 
@@ -295,7 +299,25 @@ def _with_store_lock(
 def _request_session(
     refresh: _Refresh, entry: SessionEntry, pending: PendingTokens | None
 ) -> Flow[Session]:
-    """Return the session with new tokens: *pending* if usable, else the provider's."""
+    """Return the session with new tokens: *pending* if usable, else the provider's.
+
+    After a request that has failed late, the provider is left alone for a while, so that
+    other sessions do not wait for it.
+    """
+    provider_id, failed = entry.session.provider, False
+    began_at = refresh.cache.begin_attempt(provider_id)
+    try:
+        return (yield from _session_with_new_tokens(refresh, entry, pending))
+    except FetchError:
+        failed = True
+        raise
+    finally:
+        refresh.cache.end_attempt(provider_id, began_at, failed=failed)
+
+
+def _session_with_new_tokens(
+    refresh: _Refresh, entry: SessionEntry, pending: PendingTokens | None
+) -> Flow[Session]:
     session, now = entry.session, refresh.context.clock()
     # The ID token of older tokens may have expired.
     if pending is None or now - pending.received_at >= PENDING_TOKENS_MAX_AGE:

@@ -15,6 +15,7 @@ from ..oidc.protocol import Tokens
 
 OLD_COOKIE_GRACE = 60.0  # seconds; requests may carry the cookie from before a refresh
 RETRY_DELAY = 10.0  # seconds between refresh attempts while the provider is unavailable
+SLOW_FAILURE = 2.0  # seconds; a provider whose requests fail so late is unresponsive
 LOCK_POLL_INTERVAL = 1.0  # seconds between checks whether another process has finished
 LOCK_TTL = 180.0  # seconds; longer than the sum of all timeouts while it is held
 PENDING_TOKENS_TTL = 3600.0  # seconds
@@ -89,6 +90,9 @@ class RefreshCache:
         self._delayed = _ExpiringCache[bool](clock, RETRY_DELAY)
         self._overdue = _ExpiringCache[bool](clock, LOCK_TTL)
         self._tokens = _ExpiringCache[PendingTokens](clock, PENDING_TOKENS_TTL)
+        self._paused_until: dict[
+            str, float
+        ] = {}  # by provider; seconds since the epoch
 
     def result(self, generation: str) -> RefreshResult | None:
         """Return the result of a recent refresh of this session, or None."""
@@ -115,6 +119,25 @@ class RefreshCache:
     def has_failed(self, generation: str) -> bool:
         """Return whether the next attempt is delayed because the last one failed."""
         return self._delayed.get(generation) is True
+
+    def is_paused(self, provider: str) -> bool:
+        """Return whether *provider* is unresponsive: no session waits for it now."""
+        return self._clock() < self._paused_until.get(provider, 0.0)
+
+    def begin_attempt(self, provider: str) -> float:
+        """Return the time; only one attempt follows the pause of a provider."""
+        now = self._clock()
+        if provider in self._paused_until:
+            self._paused_until[provider] = now + RETRY_DELAY
+        return now
+
+    def end_attempt(self, provider: str, began_at: float, *, failed: bool) -> None:
+        """Pause *provider* if a request that began at *began_at* has *failed* late."""
+        now = self._clock()
+        if not failed:
+            self._paused_until.pop(provider, None)
+        elif now - began_at >= SLOW_FAILURE:
+            self._paused_until[provider] = now + RETRY_DELAY
 
     def delay_poll(self, generation: str) -> None:
         """Delay the next attempt shortly, because another process holds the lock."""

@@ -87,9 +87,12 @@ def _is_touched_unrefreshed(context: SessionContext, entry: SessionEntry) -> boo
     Else it would become idle, however it is used, while the provider is unavailable. But
     a touch of a session in cookies must not replace the cookie of a concurrent refresh.
     """
-    sessions = context.sessions
-    failed = sessions.refresh_cache.has_failed(sessions.generation(entry))
-    return entry.ticket is not None or failed
+    if entry.ticket is not None:
+        return True
+    cache = context.sessions.refresh_cache
+    return cache.is_paused(entry.session.provider) or cache.has_failed(
+        context.sessions.generation(entry)
+    )
 
 
 def load_any(
