@@ -20,6 +20,7 @@ from ..net.listeners import ListeningSocket
 from ..reload.reload_settings import ConfigSource
 from ..reload.worker_reload import SingleProcessReload, WorkerReload
 from ..server_settings import ServerSettings
+from .allocator import limit_fragmentation
 from .worker import Worker
 
 # Reference counting frees requests: 100 000 auth checks cause three young collections
@@ -53,6 +54,7 @@ def serve(
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    limit_fragmentation()
 
     # Before the event loop runs: it reads the system's CA certificates.
     log_once = None if channel is None else partial(_log_once, channel)
