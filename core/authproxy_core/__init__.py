@@ -36,6 +36,7 @@ from .effects import (
 from .errors import (
     AuthProxyError,
     BodyTooLarge,
+    BusyError,
     ClientGone,
     EffectError,
     FetchError,
@@ -129,6 +130,7 @@ __all__ = [
     # errors
     "AuthProxyError",
     "BodyTooLarge",
+    "BusyError",
     "ClientGone",
     "EffectError",
     "FetchError",

@@ -151,9 +151,14 @@ class Sleep(Effect[None], frozen=True):
 
 
 class Offload(Effect[Any], frozen=True):
-    """Run a slow pure function outside of the event loop; raises its exceptions."""
+    """Run a slow pure function outside of the event loop; raises its exceptions.
+
+    Clients can cause any number of *computations*: the driver bounds how many run and
+    wait, apart from other functions, and raises `BusyError` above.
+    """
 
     function: Callable[[], Any]
+    computation: bool = False
 
 
 def with_lock(

@@ -56,6 +56,12 @@ class ConflictError(AuthProxyError):
     code = "session_conflict"
 
 
+class BusyError(EffectError):
+    """Too many computations wait already."""
+
+    code = "busy"
+
+
 class BodyTooLarge(EffectError):
     """The request's body exceeds the limit of `ReadBody`."""
 

@@ -61,7 +61,10 @@ class Htpasswd:
             return None
         stored = self._users.get(user)
         verify = _verifier(stored.value if stored else b"", self._dummy, password)
-        verified: bool = (yield from Offload(verify)) if self._is_slow else verify()
+        if self._is_slow:
+            verified: bool = yield from Offload(verify, computation=True)
+        else:
+            verified = verify()
         if verified:
             self._attempts.succeed(client, user, password)
         return verified

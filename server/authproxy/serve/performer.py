@@ -33,6 +33,7 @@ from ..net.idp_client import HttpClient
 from ..net.locks import LocalLocks
 from ..server_settings import Limits
 from ..stores.base import Store
+from .computations import Computations
 
 Tokens = dict[str, str]  # lock key → token of its holder
 Method = Callable[[Any], Awaitable[Any]]
@@ -58,6 +59,7 @@ class Performer:
         self._store = store
         self._metrics = metrics or Metrics()
         self._locks = LocalLocks()
+        self._computations = Computations()
         self._tokens: Tokens = {}  # of flows without a request
         self._methods: dict[type[Effect[Any]], Method] = {
             Fetch: self._fetch,
@@ -162,6 +164,8 @@ class Performer:
         await asyncio.sleep(effect.seconds)
 
     async def _offload(self, effect: Offload) -> Any:
+        if effect.computation:
+            return await self._computations.run(effect.function)
         return await asyncio.get_running_loop().run_in_executor(None, effect.function)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from authproxy_core import Forward, Offload, Respond, Secret, SettingsError
+from authproxy_core import BusyError, Forward, Offload, Respond, Secret, SettingsError
 from authproxy_core.access.attempts import (
     MAX_ATTEMPTS_PER_CLIENT,
     WINDOW,
@@ -494,3 +494,16 @@ def test_password_form_arbitrary_body_never_logs_in(body: bytes) -> None:
     assert response.status in (400, 401, 429)
     assert not harness.jar
     assert harness.clock.now == START
+
+
+@pytest.mark.parametrize("target", ["/oauth2/auth", "/"])
+def test_htpasswd_too_many_computations_get_503(target: str) -> None:
+    harness = local()
+    request = harness.request(target, basic("ann", "pw-ann"), jar={})
+    flow: Any = harness.proxy.handle(request)
+    assert next(flow).computation
+    with pytest.raises(StopIteration) as stop:
+        flow.throw(BusyError("more than 100 computations wait"))
+    response = stop.value.value
+    assert (response.status, response.verdict) == (503, "failed")
+    assert header(response, b"retry-after") == b"1"
