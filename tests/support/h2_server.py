@@ -64,7 +64,7 @@ class H2Server:
     *streams* is the limit of concurrent streams of a connection. ``acknowledged`` counts
     the clients that have acknowledged it. The first *mute* connections send nothing at
     all. With *withholds* received bodies do not extend the window. `freeze` lets the
-    open connections answer nothing more.
+    open connections answer nothing more. Unless it *validates*, responses may be malformed.
     """
 
     def __init__(
@@ -74,7 +74,9 @@ class H2Server:
         streams: int = 100,
         mute: int = 0,
         withholds: bool = False,
+        validates: bool = True,
     ) -> None:
+        self._validates = validates
         self._answer = answer
         self._streams = streams
         self._mute = mute
@@ -132,7 +134,12 @@ class H2Server:
 
     def _serve(self, wire: socket.socket, serial: int) -> None:
         connection = H2Connection(
-            H2Configuration(client_side=False, header_encoding="latin-1")
+            H2Configuration(
+                client_side=False,
+                header_encoding="latin-1",
+                validate_outbound_headers=self._validates,
+                normalize_outbound_headers=self._validates,
+            )
         )
         connection.local_settings = Settings(
             client=False,

@@ -149,7 +149,9 @@ class Forwarder:
         from .h2_pool import H2Pool
         from .h2_relay import forward_over_h2
 
-        http2 = self._http2.get(pool) or H2Pool(pool.connect, self._settings)
+        http2 = self._http2.get(pool) or H2Pool(
+            pool.connect, self._settings, keep_alive=pool.upstream.keep_alive
+        )
         self._http2[pool] = http2
 
         async def connect() -> UpstreamH2Connection:

@@ -22,17 +22,26 @@ MAX_CONNECTIONS = 16  # to one upstream; as many again may finish their last str
 
 
 class H2Pool:
-    """Connections that *dial* opens; it raises OSError."""
+    """Connections that *dial* opens; it raises OSError.
+
+    Without *keep_alive* each is for one request, and only *dial* limits their number.
+    """
 
     def __init__(
-        self, dial: Callable[[], Awaitable[Stream]], settings: ForwardSettings
+        self,
+        dial: Callable[[], Awaitable[Stream]],
+        settings: ForwardSettings,
+        *,
+        keep_alive: bool = True,
     ) -> None:
+        self._keep_alive = keep_alive
         self._dial = dial
         self._settings = settings
         self._connections: list[UpstreamH2Connection] = []
         self._dials: set[asyncio.Task[None]] = set()
         self._waiters: dict[asyncio.Future[None], None] = {}
-        self._max_streams = MAX_STREAMS  # of the last dialed connection
+        # Of the last dialed connection.
+        self._max_streams = MAX_STREAMS if keep_alive else 1
         # When the last failed dial began (monotonic seconds), and its error.
         self._failure: tuple[float, Exception] | None = None
 
@@ -95,7 +104,10 @@ class H2Pool:
             async with asyncio.timeout(self._settings.connect_timeout):
                 stream = await self._dial()
                 connection = UpstreamH2Connection(
-                    stream, self._settings, self._on_change
+                    stream,
+                    self._settings,
+                    self._on_change,
+                    keep_alive=self._keep_alive,
                 )
                 try:
                     await connection.wait_ready()
@@ -106,7 +118,8 @@ class H2Pool:
             self._failure = began, copy(error)  # without its frames
             return
         self._failure = None
-        self._max_streams = max(connection.max_streams, 1)
+        if self._keep_alive:
+            self._max_streams = max(connection.max_streams, 1)
         self._connections.append(connection)
 
     def _dial_done(self, dial: asyncio.Task[None]) -> None:
@@ -117,7 +130,7 @@ class H2Pool:
         """Wake waiters for the free streams, or one that may dial."""
         self._connections = [one for one in self._connections if not one.is_finished]
         draining = [one for one in self._connections if one.draining]
-        for connection in draining[:-MAX_CONNECTIONS]:
+        for connection in draining[:-MAX_CONNECTIONS] if self._keep_alive else ():
             connection.abort()
         self._wake(max(sum(one.free_streams for one in self._connections), 1))
 

@@ -142,12 +142,19 @@ class UpstreamStream:
 class UpstreamH2Connection:
     """One connection over *stream*, whose TLS handshake has selected HTTP/2.
 
-    *on_change* is called when streams can be opened again, or never more.
+    *on_change* is called when streams can be opened again, or never more. Without
+    *keep_alive* it is closed after one request.
     """
 
     def __init__(
-        self, stream: Stream, settings: ForwardSettings, on_change: Callable[[], None]
+        self,
+        stream: Stream,
+        settings: ForwardSettings,
+        on_change: Callable[[], None],
+        *,
+        keep_alive: bool = True,
     ) -> None:
+        self._keep_alive = keep_alive
         self._stream = stream
         self._buffer = receive_buffer()
         self._idle_timeout = settings.idle_timeout
@@ -277,7 +284,7 @@ class UpstreamH2Connection:
         except ProtocolError:
             self.draining = True
             raise UpstreamError("malformed_request") from None
-        self.draining = self.draining or number >= LAST_STREAM
+        self.draining |= number >= LAST_STREAM or not self._keep_alive
         stream = UpstreamStream(number)
         stream.sent = ends
         self._streams[number] = stream
@@ -430,7 +437,8 @@ class UpstreamH2Connection:
                 stream.end()
             case StreamReset() if stream:
                 refused = event.error_code == ErrorCodes.REFUSED_STREAM
-                stream.fail("closed_early", unprocessed=refused)
+                reason = "closed_early" if event.remote_reset else "malformed_answer"
+                stream.fail(reason, unprocessed=refused)
                 self._wake_waiters()
 
     def _flush(self) -> None:

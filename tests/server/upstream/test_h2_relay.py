@@ -19,10 +19,16 @@ from support.server import Answer, Server, Wire, until
 LARGE = 1_000_000  # bytes: more than all windows
 
 
-def to(port: int, timeout: float = 5.0) -> Callable[[Request], Outcome]:
+def to(port: int, timeout: float = 5.0, **more: bool) -> Callable[[Request], Outcome]:
     """Return an application that forwards everything."""
     upstream = Upstream(
-        id="grpc", scheme="http", host=LOOPBACK, port=port, timeout=timeout, http2=True
+        id="grpc",
+        scheme="http",
+        host=LOOPBACK,
+        port=port,
+        timeout=timeout,
+        http2=True,
+        **more,
     )
 
     def forward(request: Request) -> Outcome:
@@ -156,7 +162,7 @@ def test_h2_relay_informational_relayed() -> None:
         (
             Reply(fields=[("content-length", "1"), ("content-length", "2")]),
             502,
-            "closed_early",
+            "malformed_answer",
         ),
         (Reply(fields=[("x-big", "x" * 70_000)]), 502, "closed_early"),
     ],
@@ -226,7 +232,7 @@ def test_h2_relay_slow_client_blocks_only_its_stream() -> None:
         Server(to(app.port)) as server,
         Wire(server.port) as slow,
     ):
-        slow.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        slow.send(b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na")
         with Wire(server.port) as quick:
             quick.send(b"GET /x?q=1 HTTP/1.1\r\nHost: a\r\n\r\n")
             assert len(slow.answer().body) == 4 * LARGE
@@ -279,3 +285,77 @@ def test_h2_relay_head_only_response_has_length_0() -> None:
         response = ask(server, method=b"POST", body=b"x")
         assert response.headers["grpc-status"] == "5"
         assert response.headers["content-length"] == "0"
+
+
+MALFORMED = {
+    "length": Reply(fields=[("content-length", "x")]),
+    "conflicting lengths": Reply(
+        fields=[("content-length", "1"), ("content-length", "2")]
+    ),
+    "shorter body": Reply(fields=[("content-length", "5")], body=b"abc"),
+    "longer body": Reply(fields=[("content-length", "2")], body=b"abc"),
+    "no body": Reply(fields=[("content-length", "5")]),
+    "connection field": Reply(fields=[("connection", "close")], body=b"abc"),
+    "upper case": Reply(fields=[("X-A", "1")], body=b"abc"),
+    "pseudo field": Reply(fields=[(":path", "/")], body=b"abc"),
+    "trailers": Reply(body=b"abc", trailers=[(":status", "200")]),
+}
+
+
+@pytest.mark.parametrize("kind", list(MALFORMED))
+def test_h2_relay_malformed_response_fails_only_its_stream(kind: str) -> None:
+    """RFC 9113 §8.1.1: a stream error; the other request of the connection goes on."""
+
+    def response(call: Call) -> Reply:
+        if call.fields[":path"] == "/slow":
+            return Reply(body=b"fine")
+        return MALFORMED[kind]
+
+    with (
+        H2Server(response, validates=False) as app,
+        Server(to(app.port)) as server,
+        Wire(server.port) as slow,
+    ):
+        slow.send(b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na")
+        until(lambda: app.heads == 1, "the first request")
+        with Wire(server.port) as wire:
+            wire.send(b"GET /bad HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert b"fine" not in wire.rest()
+        slow.send(b"b")
+        assert slow.answer().body == b"fine"
+        assert app.connections == 1
+
+
+def test_h2_relay_without_keep_alive_uses_each_connection_once() -> None:
+    with (
+        H2Server(echo) as app,
+        Server(to(app.port, keep_alive=False)) as server,
+    ):
+        for count in (1, 2, 3):
+            assert ask(server).status == 200
+            until(lambda count=count: app.ended == count, "the end of the connection")
+        assert app.connections == 3
+
+
+def test_h2_relay_without_keep_alive_serves_many_requests_at_once() -> None:
+    together = threading.Barrier(20, timeout=20)
+
+    def response(call: Call) -> Reply:
+        together.wait()  # no connection is closed for another one
+        return Reply(body=b"fine")
+
+    responses: list[Answer] = []
+    with (
+        H2Server(response) as app,
+        Server(to(app.port, keep_alive=False)) as server,
+    ):
+        threads = [
+            threading.Thread(target=lambda: responses.append(ask(server)))
+            for _ in range(20)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [response.body for response in responses] == [b"fine"] * 20
+        assert app.connections == 20
