@@ -220,6 +220,11 @@ SECTIONS: dict[str, tuple[Limit, ...]] = {
         Limit("cache of sessions, per worker", "session_cache_size", "bytes",
               "entries that are not used are evicted",
               "core/test_small_parts.py::test_session_cache_bounded_and_keeps_used_entries"),
+        Limit("time without a response of the provider after which no session waits for it",
+              "authproxy_core.sessions.refresh_cache:SLOW_FAILURE", "s",
+              "one session tries again after each 10s, others use their valid sessions",
+              "core/sessions/test_unresponsive_provider.py::"
+              "test_sessions_do_not_wait_for_an_unresponsive_provider"),
         Limit("entries of the refresh cache",
               "authproxy_core.sessions.refresh_cache:MAX_ENTRIES", "",
               "the oldest are evicted",
@@ -276,6 +281,14 @@ SECTIONS: dict[str, tuple[Limit, ...]] = {
               "one attempt for each client",
               "core/access/test_attempts.py::"
               "test_flood_from_many_clients_leaves_one_attempt_to_each"),
+        Limit("passwords that wait for bcrypt, per worker",
+              "authproxy.serve.computations:MAX_COMPUTATIONS", "", "503",
+              "server/serve/test_computations.py::"
+              "test_computations_wait_for_few_threads_and_delay_no_other_work"),
+        Limit("threads that compute bcrypt, per worker",
+              "authproxy.serve.computations:THREADS", "", "further passwords wait",
+              "server/serve/test_computations.py::"
+              "test_computations_wait_for_few_threads_and_delay_no_other_work"),
         Limit("user name and password, each",
               "authproxy_core.request.authorization:MAX_PASSWORD", "bytes", "401",
               "core/test_limits.py::test_password_max_length"),
