@@ -24,7 +24,9 @@ def problems(values: str) -> list[str]:
 
 
 def test_chart_without_credentials_is_refused_with_the_remedies() -> None:
-    assert problems("") == [
+    found = problems("htpasswdFile: {enabled: true}")
+    assert found.pop() == "htpasswdFile: set entries or existingSecret"
+    assert found == [
         f"config.{name}: missing; set it, or config.existingSecret, or remove {key}"
         " from config.requiredSecretKeys"
         for name, key in (
@@ -47,7 +49,8 @@ def test_values_that_cannot_work_are_refused_together() -> None:
         kubeVersion: "1.22"
         alphaConfig: {enabled: true, existingConfig: a, existingSecret: b, configFile: c}
         authenticatedEmailsFile: {enabled: true}
-        htpasswdFile: {enabled: true}
+        htpasswdFile: {enabled: true, entries: [alice-secret]}
+        extraArgs: [--provider=oidc, client-secret=secret]
         redis-ha: {enabled: true}
         sessionStorage: {type: redis, redis: {clientType: sentinel}}
         service: {port: 80}
@@ -73,8 +76,8 @@ def test_values_that_cannot_work_are_refused_together() -> None:
         "configuration", "pdb", "replicas",
         "config.cookieSecret",
         "image.repository", "image.tag", "kubeVersion",
-        "alphaConfig", "alphaConfig", "authenticatedEmailsFile", "htpasswdFile",
-        "config.google",
+        "extraArgs[1]", "alphaConfig", "alphaConfig", "authenticatedEmailsFile",
+        "htpasswdFile.entries[0]", "config.google",
         "redis-ha.enabled", "sessionStorage.redis.sentinel",
         "service.port", "ingress.hosts", "ingress.extraPaths",
         "gatewayApi.gatewayRef.name", "applications", "applications", "applications",
@@ -86,6 +89,8 @@ def test_values_that_cannot_work_are_refused_together() -> None:
     assert "neither the chart nor a template in the values uses it" in found[2]
     assert "a placeholder that everybody knows" in found[3]
     assert "installs no Redis" in "".join(found)
+    assert "secret=" not in "".join(found)
+    assert "alice" not in "".join(found)
 
 
 def test_schema_names_each_wrong_value() -> None:
@@ -96,9 +101,9 @@ def test_schema_names_each_wrong_value() -> None:
         sessionStorage: {type: redis-cluster}
         service: {portNumber: 99999}
         readinessProbe: {periodSeconds: 0, httpGet: {path: /}}
-        extraArgs: [provider=oidc]
-        htpasswdFile: {entries: [alice]}
         podDisruptionBudget: {minAvailable: half}
+        traefik: {middleware: null}
+        gatewayApi: null
         """
     )
     assert done.returncode != 0
@@ -110,9 +115,9 @@ def test_schema_names_each_wrong_value() -> None:
         "/service/portNumber': maximum: got 99,999, want 65,535",
         "/readinessProbe/periodSeconds': minimum: got 0, want 1",
         "additional properties 'httpGet' not allowed",
-        "/extraArgs/0': 'provider=oidc' does not match pattern",
-        "/htpasswdFile/entries/0': 'alice' does not match pattern",
         "/podDisruptionBudget/minAvailable'",
+        "/traefik': missing property 'middleware'",
+        "missing property 'gatewayApi'",
     ):
         assert message in done.stderr, message
 

@@ -92,7 +92,15 @@ kubeVersion: the chart needs Kubernetes 1.25
 {{- end -}}
 {{- end -}}
 
+{{/* The schema cannot check secrets and flags: its errors quote them. */}}
 {{- define "authproxy.checkConfig" -}}
+{{- if kindIs "slice" .Values.extraArgs -}}
+{{- range $index, $flag := .Values.extraArgs -}}
+{{- if not (hasPrefix "-" $flag) }}
+extraArgs[{{ $index }}]: expected a flag, such as --provider=oidc
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- with .Values.alphaConfig -}}
 {{- $generated := or .serverConfigData .metricsConfigData .configData .configFile -}}
 {{- if and .enabled .existingConfig .existingSecret }}
@@ -110,6 +118,11 @@ authenticatedEmailsFile: set restricted_access, or the name of an existing objec
 {{- with .Values.htpasswdFile -}}
 {{- if and .enabled (not .existingSecret) (not .entries) }}
 htpasswdFile: set entries or existingSecret
+{{- end -}}
+{{- range $index, $entry := .entries -}}
+{{- if not (regexMatch "^[^:]+:." $entry) }}
+htpasswdFile.entries[{{ $index }}]: expected NAME:HASH
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- with .Values.config.google -}}
