@@ -63,8 +63,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     python, _, platform = here.partition("-")
     parser = argparse.ArgumentParser(
         prog="build.py",
-        usage="build.py [-h] [--python VERSIONS] [--platform PLATFORMS] [--release]\n"
-        "                [--output FILE] [--run ARGUMENTS ...]",
+        usage="build.py [-h] [--python VERSIONS] [--platform PLATFORMS] [--otlp]\n"
+        "                [--release] [--output FILE] [--run ARGUMENTS ...]",
         description="Build the zipapp if its sources have changed.",
         epilog="--run starts it with all following arguments.",
     )
@@ -80,6 +80,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="PLATFORMS",
         help=f"comma-separated; known: {', '.join(wheels.PLATFORMS)} "
         f"(default: {platform})",
+    )
+    parser.add_argument(
+        "--otlp",
+        dest="lock",
+        action="store_const",
+        const=wheels.OTLP_LOCK,
+        default=wheels.LOCK,
+        help="with the packages of OpenTelemetry, for traces",
     )
     parser.add_argument(
         "--release",
@@ -99,15 +107,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def build_if_needed(options: argparse.Namespace) -> None:
     """Build the zipapp unless it is up to date."""
     output: Path = options.output
-    digest = digest_of_sources(options.targets)
+    digest = digest_of_sources([options.lock.name, *options.targets])
     if options.release or not is_current(output, digest):
         print(f"building {output}", file=sys.stderr, flush=True)
-        build(output, options.targets, digest, release=options.release)
+        build(options, digest)
 
 
-def digest_of_sources(targets: list[str]) -> str:
-    """Return a digest of the sources and the targets of the zipapp."""
-    digest = hashlib.sha256(" ".join(targets).encode())
+def digest_of_sources(choices: list[str]) -> str:
+    """Return a digest of the sources and of what was chosen for the zipapp."""
+    digest = hashlib.sha256(" ".join(choices).encode())
     for name in SOURCES:
         top = ROOT / name
         for path in [top] if top.is_file() else wheels.source_files(top):
@@ -126,18 +134,19 @@ def is_current(output: Path, digest: str) -> bool:
         return False
 
 
-def build(output: Path, targets: list[str], digest: str, *, release: bool) -> None:
+def build(options: argparse.Namespace, digest: str) -> None:
     """Write the zipapp, and on request what a release has besides."""
+    output, targets = options.output, options.targets
     output.parent.mkdir(parents=True, exist_ok=True)
     own, own_content = wheels.project_wheel()
     with tempfile.TemporaryDirectory(prefix="authproxy-build-") as folder:
         here = bootstrap.this_target()
-        fetched = wheels.fetch_wheels(targets, here, Path(folder))
+        fetched = wheels.fetch_wheels(targets, here, Path(folder), options.lock)
     for target_wheels in fetched.values():
         target_wheels[own] = own_content
     content = PREFIX + pack(fetched, digest)
     write(output, content, 0o755)
-    if release:
+    if options.release:
         all_wheels = {
             name: content
             for target_wheels in fetched.values()

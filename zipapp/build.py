@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Build the zipapp dist/authproxy.pyz, and optionally run it.
 
-    python3 zipapp/build.py [--python VERSIONS] [--platform PLATFORMS] [--release]
-                            [--output FILE] [--run ARGUMENTS ...]
+    python3 zipapp/build.py [--python VERSIONS] [--platform PLATFORMS] [--otlp]
+                            [--release] [--output FILE] [--run ARGUMENTS ...]
 
 Requires Python 3.11+ with pip or venv, and pip's package index. The zipapp contains the
-wheels that zipapp/requirements.txt locks, for each requested Python and platform; without
+wheels that zipapp/requirements.txt locks (with --otlp: requirements-otlp.txt), for each requested Python and platform; without
 a request, for those of this machine. If the sources have not changed since the last
 build, the existing zipapp is used.
 

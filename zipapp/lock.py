@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Write or check zipapp/requirements.txt, the versions and digests of all dependencies.
+"""Write or check the locks in zipapp/, the versions and digests of all dependencies.
 
     python3 zipapp/lock.py [--check | --upgrade]
 
-It has the digests of all files of each release, so that one lock serves all Pythons and
+requirements.txt is for the zipapp, requirements-otlp.txt for one that sends traces.
+They have the digests of all files of each release, so that one lock serves all Pythons and
 platforms. Without options, only what pyproject.toml requires is changed. Requires
 Python 3.11+ with venv, and pip's package index.
 """
@@ -21,7 +22,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCK = ROOT / "zipapp" / "requirements.txt"
+# The extra of pyproject.toml in each lock; the others have the versions of the first.
+LOCKS: dict[Path, tuple[str, ...]] = {
+    ROOT / "zipapp" / "requirements.txt": (),
+    ROOT / "zipapp" / "requirements-otlp.txt": ("--extra", "otlp"),
+}
 HEADER = """\
 # Versions and digests of all dependencies, for all Pythons and platforms.
 # Written by: python3 zipapp/lock.py
@@ -49,36 +54,43 @@ def main(arguments: Sequence[str]) -> int:
     group.add_argument("--upgrade", action="store_true", help="use new releases")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="authproxy-lock-") as folder:
-        locked = resolve(Path(folder), upgrade=options.upgrade)
-    current = LOCK.read_text() if LOCK.exists() else ""
-    if not options.check:
-        LOCK.write_text(locked)
-    elif locked != current:
-        diff = difflib.unified_diff(current.splitlines(), locked.splitlines(), n=0)
-        print("\n".join(diff))
-        print("zipapp/requirements.txt is stale: run python3 zipapp/lock.py")
-        return 1
-    return 0
+        all_locked = resolve(Path(folder), upgrade=options.upgrade)
+    code = 0
+    for lock, locked in all_locked.items():
+        current = lock.read_text() if lock.exists() else ""
+        if not options.check:
+            lock.write_text(locked)
+        elif locked != current:
+            diff = difflib.unified_diff(current.splitlines(), locked.splitlines(), n=0)
+            print("\n".join(diff))
+            print(f"zipapp/{lock.name} is stale: run python3 zipapp/lock.py")
+            code = 1
+    return code
 
 
-def resolve(folder: Path, *, upgrade: bool) -> str:
-    """Return the lock for pyproject.toml, made with pip-tools in *folder*."""
+def resolve(folder: Path, *, upgrade: bool) -> dict[Path, str]:
+    """Return the locks for pyproject.toml, made with pip-tools in *folder*."""
     venv.create(folder / "environment", with_pip=True, symlinks=True)
     python = str(folder / "environment" / "bin" / "python")
     install = [python, "-m", "pip", "install", "--quiet", PIP_TOOLS]
     subprocess.run(install, check=True)
-    output = folder / LOCK.name
-    if LOCK.exists():
-        shutil.copy(LOCK, output)
     command = [python, "-m", "piptools", "compile", *OPTIONS]
     command += ["--upgrade"] if upgrade else []
-    subprocess.run(
-        [*command, "--output-file", str(output), "pyproject.toml"],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        check=True,
-    )
-    return HEADER + output.read_text()
+    found: dict[Path, str] = {}
+    for lock, options in LOCKS.items():
+        output = folder / lock.name
+        if lock.exists():
+            shutil.copy(lock, output)
+        for other in found:
+            options += ("--constraint", str(folder / other.name))
+        subprocess.run(
+            [*command, *options, "--output-file", str(output), "pyproject.toml"],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+        found[lock] = HEADER + output.read_text()
+    return found
 
 
 if __name__ == "__main__":

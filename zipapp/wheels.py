@@ -19,6 +19,7 @@ from archive import zip_of
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "zipapp" / "requirements.txt"
+OTLP_LOCK = ROOT / "zipapp" / "requirements-otlp.txt"  # with the packages for traces
 SOURCES = (
     "core/authproxy_core",
     "server/authproxy",
@@ -43,9 +44,9 @@ class BuildError(Exception):
 
 
 def fetch_wheels(
-    targets: list[str], here: str, spare: Path
+    targets: list[str], here: str, spare: Path, lock: Path = LOCK
 ) -> dict[str, dict[str, bytes]]:
-    """Return the locked wheels of each target by file name; pip may use *spare*.
+    """Return the wheels in *lock* of each target by file name; pip may use *spare*.
 
     A target is ``PYTHON-PLATFORM``. Wheels that are not known for *here*, the target of
     this Python, are built from source. Raises `BuildError`.
@@ -67,7 +68,7 @@ def fetch_wheels(
                 f"{', '.join(PYTHONS)}, the platforms {', '.join(PLATFORMS)}; "
                 "for another one, build there without --python and --platform"
             )
-        run_pip([*command, *options, "--require-hashes", "--requirement", str(LOCK)])
+        run_pip([*command, *options, "--require-hashes", "--requirement", str(lock)])
         return {path.name: path.read_bytes() for path in sorted(folder.glob("*.whl"))}
 
     with ThreadPoolExecutor(max_workers=4) as pool:

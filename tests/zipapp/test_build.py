@@ -34,7 +34,10 @@ from support.zipapp import (
 )
 
 LOCK = ROOT / "zipapp" / "requirements.txt"
+OTLP_LOCK = ROOT / "zipapp" / "requirements-otlp.txt"
 PLATFORMS = ("linux-x86_64", "linux-aarch64", "macos-arm64")
+# Without the packages of the environment that runs the tests.
+BASE_PYTHON: str = getattr(sys, "_base_executable", sys.executable)
 HERE = sysconfig.get_platform()  # differs from the build's name on macOS
 
 
@@ -160,10 +163,14 @@ class TestTargets:
 
 
 class TestLock:
-    def test_lock_has_versions_and_digests_but_no_hosts(self) -> None:
+    @pytest.mark.parametrize("lock", [LOCK, OTLP_LOCK], ids=lambda path: path.stem)
+    def test_lock_has_versions_and_digests_but_no_hosts(self, lock: Path) -> None:
         """Any package index can serve the files, because their digests are known."""
-        text = LOCK.read_text()
+        text = lock.read_text()
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        if lock == OTLP_LOCK:
+            project["dependencies"] += project["optional-dependencies"]["otlp"]
+            assert set(LOCK.read_text().splitlines()) <= set(text.splitlines())
         locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\$", text, re.MULTILINE))
         for requirement in project["dependencies"]:
             name, _, minimum = requirement.partition(">=")
@@ -194,7 +201,10 @@ class TestRelease:
     def test_release_is_reproducible_and_complete(
         self, built: Path, tmp_path: Path
     ) -> None:
-        """Two builds: in another directory with other times, modes and environment."""
+        """Two builds: in another directory with other times, modes and environment.
+
+        They have the packages for traces, which the usual zipapp lacks.
+        """
         tree = copy_of_sources(tmp_path)
         for path in tree.rglob("*.py"):
             os.utime(path, (1e9, 1e9))
@@ -202,7 +212,7 @@ class TestRelease:
         here, there = tmp_path / "here", tmp_path / "there"
         for folder, script in ((here, BUILD), (there, tree / "zipapp" / "build.py")):
             done = build(
-                "--release", "--output", folder / "authproxy.pyz", script=script,
+                "--release", "--otlp", "--output", folder / "authproxy.pyz", script=script,
                 SOURCE_DATE_EPOCH="1764000000",
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
@@ -227,6 +237,14 @@ class TestRelease:
             }
         bill = json.loads((here / "authproxy.cdx.json").read_text())
         check_bill(bill, digests)
+        flags = ("--config-test", "--otlp-endpoint=http://127.0.0.1:4318")
+        reported = [
+            "build the zipapp with --otlp" in run(
+                archive, *flags, cache=tmp_path / "cache", python=BASE_PYTHON
+            ).stderr
+            for archive in (here / "authproxy.pyz", built)
+        ]  # fmt: skip
+        assert reported == [False, True]
 
     def test_wheels_are_as_published(self, built: Path) -> None:
         """The digest of each wheel but the project's is in the lock."""
