@@ -184,9 +184,10 @@ class AuthCheck:
                 reusable=reusable,
                 reason=reason,
             )
-        headers = self._response_headers.headers(session)
+        injector = self._response_headers
+        build = injector.headers if reusable else injector.build
         return allowed_response(
-            self._status, headers, session.name, "session", reusable
+            self._status, build(session), session.name, "session", reusable
         )
 
     def _unauthenticated(

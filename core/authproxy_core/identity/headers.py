@@ -148,11 +148,15 @@ class HeaderInjector:
         built = self._built.get(id(session))
         if built is not None and built[0] is session:
             return built[1]
-        headers = self._build(session)
+        headers = self.build(session)
         self._built.put(id(session), (session, headers))
         return headers
 
-    def _build(self, session: Session | None) -> Headers:
+    def build(self, session: Session | None) -> Headers:
+        """Return `headers` of a *session* that no later request will have.
+
+        Keeping it would fill the CPU's cache with sessions that nothing reads again.
+        """
         fields = tuple([(name, value(session)) for name, value in self._values])
         if not self._named:
             fields = tuple(

@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 MAX_VALUE_BYTES = 1 << 18  # of a signed value; more than 64 cookies can hold
 MAX_RECORD_BYTES = 1 << 18  # of a session's MessagePack map after decompression
-IV_SIZE = 16  # bytes
+BLOCK_SIZE = 16  # bytes of AES, and of an initialization vector
 NONCE_SIZE = 12  # bytes
 TIME_DIGITS = 10  # from 2001 to 2286; the fixed width prevents ambiguity
 MAX_TIMESTAMP = 1 << 34  # seconds; the limit of the 8-byte form, in the year 2514
@@ -94,6 +94,61 @@ _SESSION = msgspec.msgpack.Decoder(_SessionMap)
 _CSRF = msgspec.msgpack.Decoder(_CsrfMap)
 
 
+class _Key:
+    """Signs, encrypts and decrypts with one secret."""
+
+    def __init__(self, secret: Secret) -> None:
+        self._secret = secret.value
+        self._cipher = AES(aes_key(secret))
+        self._decryptor = Cipher(self._cipher, CFB(bytes(BLOCK_SIZE))).decryptor()
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the encoded HMAC-SHA256 of *message*."""
+        return b64url_padded(hmac.digest(self._secret, message, "sha256"))
+
+    def encrypt(self, plain: bytes, iv: bytes) -> bytes:
+        """Return *iv*, 16 random bytes, and *plain* encrypted with AES-CFB."""
+        if len(iv) != BLOCK_SIZE:
+            raise ValueError(f"expected an initialization vector of {BLOCK_SIZE} bytes")
+        encryptor = Cipher(self._cipher, CFB(iv)).encryptor()
+        return iv + encryptor.update(plain) + encryptor.finalize()
+
+    def decrypt(self, payload: bytes) -> bytes:
+        """Return what `encrypt` encrypted; raises `SealError` without a vector.
+
+        A block is decrypted with the encrypted block before it (NIST SP 800-38A §6.3),
+        and with the vector for the first one. So one decryptor can read all payloads as
+        one stream of whole blocks, in which each vector is a block whose result is
+        dropped. A new decryptor for each payload would take four times as long.
+        """
+        size = len(payload)
+        if size < BLOCK_SIZE:
+            raise SealError("expected an initialization vector")
+        blocks = payload + bytes(-size % BLOCK_SIZE)
+        return self._decryptor.update(blocks)[BLOCK_SIZE:size]
+
+
+class _FrameReader:
+    """Decompresses LZ4 frames, one after the other, with the same context."""
+
+    def __init__(self) -> None:
+        self._context = lz4.frame.create_decompression_context()
+
+    def decompress(self, frame: bytes) -> bytes:
+        """Return the content of exactly one frame, at most `MAX_RECORD_BYTES`."""
+        lz4.frame.reset_decompression_context(self._context)
+        try:
+            record, size, is_complete = lz4.frame.decompress_chunk(
+                self._context, frame, max_length=MAX_RECORD_BYTES
+            )
+        except RuntimeError:
+            raise SealError("expected an LZ4 frame") from None
+        if not is_complete or size != len(frame):
+            raise SealError("expected one complete LZ4 frame within the size limit")
+        content: bytes = record
+        return content
+
+
 class OAuth2ProxyFormat:
     """Reads and writes the formats of one cookie name; the first secret writes."""
 
@@ -101,7 +156,8 @@ class OAuth2ProxyFormat:
         if not secrets or not all(secrets):
             raise ValueError("expected at least one secret, none of them empty")
         self._name = cookie_name.encode()
-        self._keys = [(secret.value, AES(aes_key(secret))) for secret in secrets]
+        self._keys = [_Key(secret) for secret in secrets]
+        self._frames = _FrameReader()
 
     def read_cookie(
         self, value: bytes, *, now: float, lifetime: float
@@ -111,12 +167,12 @@ class OAuth2ProxyFormat:
         *lifetime* is the maximum age in seconds; 0 skips the check of the time. Raises
         `SealError`.
         """
-        payload, signed_at, cipher = self._verify(self._name, value, now, lifetime)
+        payload, signed_at, key = self._verify(self._name, value, now, lifetime)
         # Encrypted bytes are never ASCII: each byte would have to be by chance.
         if b"." in payload and payload.isascii():
             return _parse_ticket(payload), signed_at
-        session = _read_record(_decompress(_decrypt(cipher, payload)), signed_at)
-        return session, signed_at
+        record = self._frames.decompress(key.decrypt(payload))
+        return _read_record(record, signed_at), signed_at
 
     def write_session(self, session: Session, *, iv: bytes) -> bytes:
         """Return *session* as a cookie value; *iv* is 16 random bytes."""
@@ -132,8 +188,8 @@ class OAuth2ProxyFormat:
         self, name: bytes, value: bytes, *, now: float, lifetime: float
     ) -> CsrfRecord:
         """Return the login state in the CSRF cookie *name*; raises `SealError`."""
-        payload, _, cipher = self._verify(name, value, now, lifetime)
-        found = _decode(_CSRF, _decrypt(cipher, payload))
+        payload, _, key = self._verify(name, value, now, lifetime)
+        found = _decode(_CSRF, key.decrypt(payload))
         if not found.s or not found.n:
             raise SealError("expected a state and a nonce in the login state")
         return CsrfRecord(found.s, found.n, _string(found.cv))
@@ -148,40 +204,40 @@ class OAuth2ProxyFormat:
 
     def _verify(
         self, name: bytes, value: bytes, now: float, lifetime: float
-    ) -> tuple[bytes, float, AES]:
-        """Return the payload, its time, and the AES key of the secret that signed it."""
+    ) -> tuple[bytes, float, _Key]:
+        """Return the payload, its time, and the key that signed it."""
         fields = value.split(b"|", 3) if len(value) <= MAX_VALUE_BYTES else ()
         if len(fields) != 3:
             raise SealError("expected three fields: value, time and signature")
         text, digits, signature = fields
         if len(digits) != TIME_DIGITS or not digits.isdigit():
             raise SealError("expected a time of ten digits")
-        cipher = self._verified_key(name + text + digits, signature)
+        key = self._verified_key(name + text + digits, signature)
         signed_at = float(digits)
         if lifetime:
             check_age(signed_at, now=now, lifetime=lifetime)
         payload = b64url_padded_decode(text)
         if payload is None:
             raise SealError("expected base64url with padding")
-        return payload, signed_at, cipher
+        return payload, signed_at, key
 
-    def _verified_key(self, message: bytes, signature: bytes) -> AES:
-        for secret, cipher in self._keys:
+    def _verified_key(self, message: bytes, signature: bytes) -> _Key:
+        for key in self._keys:
             # Comparing the encoded signatures accepts only the canonical encoding.
-            if hmac.compare_digest(_signature(secret, message), signature):
-                return cipher
+            if hmac.compare_digest(key.sign(message), signature):
+                return key
         raise SealError("modified, or signed with an unknown secret or another name")
 
     def _encrypt_and_sign(
         self, name: bytes, plain: bytes, timestamp: float, iv: bytes
     ) -> bytes:
-        return self._sign(name, _encrypt(self._keys[0][1], plain, iv), timestamp)
+        return self._sign(name, self._keys[0].encrypt(plain, iv), timestamp)
 
     def _sign(self, name: bytes, payload: bytes, timestamp: float) -> bytes:
         if not 0 <= timestamp < 10**TIME_DIGITS:
             raise ValueError(f"expected a time from 1970 to 2286, got {timestamp!r}")
         text, digits = b64url_padded(payload), b"%010d" % int(timestamp)
-        signature = _signature(self._keys[0][0], name + text + digits)
+        signature = self._keys[0].sign(name + text + digits)
         return b"|".join((text, digits, signature))
 
 
@@ -207,10 +263,6 @@ def write_stored_session(ticket: Ticket, session: Session, *, nonce: bytes) -> b
     return nonce + AESGCM(ticket.secret).encrypt(nonce, _write_record(session), None)
 
 
-def _signature(secret: bytes, message: bytes) -> bytes:
-    return b64url_padded(hmac.digest(secret, message, "sha256"))
-
-
 def _parse_ticket(payload: bytes) -> Ticket:
     match payload.split(b"."):
         case [b"v2", encoded_id, encoded_secret]:
@@ -230,20 +282,6 @@ def _parse_ticket(payload: bytes) -> Ticket:
     return Ticket(ticket_id.decode("ascii"), secret)
 
 
-def _encrypt(cipher: AES, plain: bytes, iv: bytes) -> bytes:
-    if len(iv) != IV_SIZE:
-        raise ValueError(f"expected an initialization vector of {IV_SIZE} bytes")
-    encryptor = Cipher(cipher, CFB(iv)).encryptor()
-    return iv + encryptor.update(plain) + encryptor.finalize()
-
-
-def _decrypt(cipher: AES, payload: bytes) -> bytes:
-    if len(payload) < IV_SIZE:
-        raise SealError("expected an initialization vector")
-    decryptor = Cipher(cipher, CFB(payload[:IV_SIZE])).decryptor()
-    return decryptor.update(payload[IV_SIZE:]) + decryptor.finalize()
-
-
 def _compress(record: bytes) -> bytes:
     """Return one LZ4 frame with the header of Go's writer: 04224d18 6440 a7."""
     frame: bytes = lz4.frame.compress(
@@ -254,18 +292,6 @@ def _compress(record: bytes) -> bytes:
         store_size=False,
     )
     return frame
-
-
-def _decompress(frame: bytes) -> bytes:
-    """Return the content of exactly one LZ4 frame, at most `MAX_RECORD_BYTES`."""
-    decompressor = lz4.frame.LZ4FrameDecompressor()
-    try:
-        record: bytes = decompressor.decompress(frame, max_length=MAX_RECORD_BYTES)
-    except RuntimeError:
-        raise SealError("expected an LZ4 frame") from None
-    if not decompressor.eof or decompressor.unused_data:
-        raise SealError("expected one complete LZ4 frame within the size limit")
-    return record
 
 
 def _read_record(record: bytes, created_at: float) -> Session:
@@ -281,9 +307,9 @@ def _read_record(record: bytes, created_at: float) -> Session:
         nonce=found.n or b"",
         email=_string(found.e),
         user=_string(found.u),
-        groups=tuple(_string(group) for group in found.g or ()),
+        groups=tuple([_string(group) for group in found.g]) if found.g else (),
         preferred_username=_string(found.pu),
-        claims=_read_claims(found.ac or {}),
+        claims=_read_claims(found.ac) if found.ac else {},
     )
 
 
@@ -316,16 +342,16 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], record: bytes) -> T:
 
 def _string(value: object) -> str:
     """Return a string field, which is str, UTF-8 in bin, or nil for ""."""
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            raise SealError("expected UTF-8 in a string field") from None
-    if value is None:
-        return ""
     if isinstance(value, str):
         return value
-    raise SealError("expected a string field")
+    if value is None:
+        return ""
+    if not isinstance(value, bytes):
+        raise SealError("expected a string field")
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise SealError("expected UTF-8 in a string field") from None
 
 
 def _parse_timestamp(timestamp: Ext | None) -> float:
@@ -333,16 +359,16 @@ def _parse_timestamp(timestamp: Ext | None) -> float:
     if timestamp is None:
         return 0.0
     data = bytes(timestamp.data)
+    size = len(data) if timestamp.code == -1 else 0
     number = int.from_bytes(data, "big")
-    match timestamp.code, len(data):
-        case -1, 4:
-            nanos, seconds = 0, number
-        case -1, 8:
-            nanos, seconds = number >> 34, number & (MAX_TIMESTAMP - 1)
-        case -1, 12:
-            nanos, seconds = number >> 64, number & ((1 << 64) - 1)
-        case _:
-            raise SealError("expected a timestamp of 4, 8 or 12 bytes")
+    if size == 8:  # nearly always
+        nanos, seconds = number >> 34, number & (MAX_TIMESTAMP - 1)
+    elif size == 4:
+        nanos, seconds = 0, number
+    elif size == 12:
+        nanos, seconds = number >> 64, number & ((1 << 64) - 1)
+    else:
+        raise SealError("expected a timestamp of 4, 8 or 12 bytes")
     # Times before 1970 are negative, so their sign bit is set.
     if nanos >= NANOSECONDS or seconds >= MAX_SECONDS:
         raise SealError("expected a timestamp after 1970")

@@ -128,16 +128,15 @@ class Sessions:
         Checks the seal and the expiry, but neither staleness nor access rules. An entry
         that needs it must be passed to `load`.
         """
-        value = first_cookie_value(headers, self._cookie_prefix)
-        if value is not None:
-            entry = self._cache.get(value)
-            if entry is not None and self._clock() < entry.ends_at:
-                return entry
+        first = first_cookie_value(headers, self._cookie_prefix)
+        entry = None if first is None else self._cache.get(first)
+        if entry is not None and self._clock() < entry.ends_at:
+            return entry
         cookies = read_cookies(headers)
         value = join_cookie_parts(cookies, self._name, self._cookie.max_parts)
         if value is None:
             return None
-        entry = self._find(value)
+        entry = self._find(first if first == value else value)  # its hash is known
         return entry or next(iter(self._valid_entries(cookies, value)), None)
 
     def _find(self, value: bytes) -> SessionEntry | None:
