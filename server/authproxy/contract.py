@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from msgspec import Struct
 
 from authproxy_core.effects import Effect, Flow, Outcome
+from authproxy_core.errors import StoreError
 from authproxy_core.messages import Decision, Event, Forward, Headers, Request, Respond
 
 from .http.request_head import RequestHead
@@ -22,6 +23,9 @@ from .net.tunnel import Tunnel, UpgradedConnection
 
 MODULE = "server"  # module name in the standard log
 Perform = Callable[[Effect[Any]], Awaitable[Any]]
+# Called with the values that were loaded, or an error. None: `Store.load_all` decides.
+Loaded: TypeAlias = tuple[bytes | None, ...] | StoreError | None
+OnLoaded = Callable[[Loaded], None]
 
 
 class Application(Protocol):
@@ -120,6 +124,12 @@ class EffectPerformer(Protocol):
 
     def bound_to(self, body: BodySource) -> Perform:
         """Return the function that performs the effects of one request's flow."""
+
+    def start_load(self, effect: Effect[Any], on_loaded: OnLoaded) -> bool:
+        """Start a read of the store without a task; False if *effect* needs one.
+
+        *on_loaded* is called later, as by `Store.start_load`.
+        """
 
 
 class WorkerServices(Protocol):

@@ -28,6 +28,7 @@ LOGIN_SUFFIX = b"_csrf"  # of the names of login cookies
 MAX_COOKIES = 1000  # per request; browsers store about 180 per domain
 MAX_COOKIE_BYTES = 4000  # of a whole Set-Cookie value
 MAX_NAME_BYTES = 256
+MAX_PART_SUFFIX_BYTES = 8  # of the name of a part: "_" and its number
 MAX_CLEARED_PARTS = 64  # per response; the maximum of session_cookie_max_parts
 MAX_CANDIDATES = 8  # values of one name that are tried per request
 MAX_TWIN_DELETIONS = 16  # Set-Cookie fields per response that expire twins
@@ -88,6 +89,15 @@ def first_cookie_value(headers: Iterable[Header], prefix: bytes) -> bytes | None
             end = field.find(b";", start)
             return field[start:] if end < 0 else field[start:end]
     return None
+
+
+def cookie_name_count(headers: Iterable[Header], name: bytes) -> int:
+    """Return how often *name* occurs in the Cookie fields, in names and values.
+
+    If it occurs once, no other cookie is a part of it or has its name.
+    """
+    start = name[: MAX_NAME_BYTES - MAX_PART_SUFFIX_BYTES]
+    return sum([field.count(start) for other, field in headers if other == b"cookie"])
 
 
 def _read_field(field: bytes, pairs: list[tuple[bytes, bytes]], limit: int) -> int:

@@ -24,6 +24,7 @@ from .cookies import (
     Cookies,
     CookieWriter,
     candidate_values,
+    cookie_name_count,
     count_values,
     first_cookie_value,
     is_cookie_or_part,
@@ -156,13 +157,15 @@ class Sessions:
         return entry
 
     def candidates(
-        self, headers: Iterable[Header], entry: SessionEntry
+        self, headers: Sequence[Header], entry: SessionEntry
     ) -> tuple[SessionEntry, ...]:
         """Return all sessions in a request's cookies, the newest first.
 
         *entry* is one of them. There are others if the request has several cookies of
         one name, which differ in Domain or Path.
         """
+        if cookie_name_count(headers, self._name) == 1:
+            return (entry,)
         twins = self._valid_entries(read_cookies(headers), entry.sealed)
         if not twins:
             return (entry,)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Generator
 from time import monotonic
 from typing import cast
 
@@ -32,7 +33,7 @@ from ..loop.fair_queue import ITERATION_BUDGET
 from ..loop.write_coalescing import ConnectionWriter
 from ..net.addresses import format_peer
 from ..net.tunnel import UpgradedConnection
-from ..serve.request_task import serve_exchange
+from ..serve.request_task import serve_exchange, start_flow
 from ..serve.worker_context import WorkerContext
 from .client_stream import ClientStream
 from .h1_exchange import MAX_DRAIN_BYTES, Exchange
@@ -357,6 +358,9 @@ class Connection(ClientStream):
             and worker.forwarder.try_fast_path(exchange, outcome)
         ):
             self._costly = False
+            return
+        if head.length == 0 and isinstance(outcome, Generator):
+            self._costly = not start_flow(exchange, outcome)
             return
         self._costly = True
         worker.spawn(serve_exchange(exchange, outcome))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import monotonic
 from typing import Any, Literal, TypeVar
 
@@ -27,7 +28,7 @@ from authproxy_core.effects import (
 from authproxy_core.errors import ClientGone, StoreError
 from authproxy_core.messages import Response
 
-from ..contract import BodySource, Perform
+from ..contract import BodySource, Loaded, OnLoaded, Perform
 from ..metrics.metrics import Metrics
 from ..net.idp_client import HttpClient
 from ..net.locks import LocalLocks
@@ -37,6 +38,7 @@ from .computations import Computations
 
 Tokens = dict[str, str]  # lock key → token of its holder
 Method = Callable[[Any], Awaitable[Any]]
+Outcome = Literal["ok", "error"]
 T = TypeVar("T")
 
 
@@ -97,6 +99,28 @@ class Performer:
 
         return perform
 
+    def start_load(self, effect: Effect[Any], on_loaded: OnLoaded) -> bool:
+        """Start a read of the store without a task; False if *effect* needs one.
+
+        A task takes as long as the rest of a check whose session is in the store.
+        """
+        if type(effect) is not LoadAll or self._store is None:
+            return False
+        if not self._metrics.enabled:
+            return self._store.start_load(effect.keys, on_loaded)
+        return self._store.start_load(
+            effect.keys, partial(self._measure_load, monotonic(), on_loaded)
+        )
+
+    def _measure_load(
+        self, started: float, on_loaded: OnLoaded, loaded: Loaded
+    ) -> None:
+        if loaded is not None:  # else the load that follows is measured
+            outcome: Outcome = "error" if isinstance(loaded, StoreError) else "ok"
+            seconds = monotonic() - started
+            self._metrics.record_store_operation("load_all", seconds, outcome)
+        on_loaded(loaded)
+
     def _store_methods(self, store: Store | None) -> dict[type[Effect[Any]], Method]:
         """Return the methods for store effects; durations and failures are measured."""
         if store is None:
@@ -116,7 +140,7 @@ class Performer:
         }
 
     async def _measure(self, operation: str, work: Awaitable[T]) -> T:
-        outcome: Literal["ok", "error"] = "error"
+        outcome: Outcome = "error"
         started = monotonic()
         try:
             result = await work

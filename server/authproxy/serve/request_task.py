@@ -6,17 +6,97 @@ refresh token must not be lost. Every failure denies access.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from authproxy_core.drive import decide
-from authproxy_core.effects import Outcome
-from authproxy_core.errors import AuthProxyError, ClientGone, RequestError
+from authproxy_core.effects import Effect, Flow, Outcome, Sleep
+from authproxy_core.errors import AuthProxyError, ClientGone, RequestError, StoreError
 from authproxy_core.messages import Decision, Event, Forward, Respond, ServeFile
 
-from ..contract import MODULE, ExchangeProtocol, SentRequest
+from ..contract import MODULE, ExchangeProtocol, Loaded, SentRequest
 from ..http.response_encoder import error_response
 from ..http.upstream_response import UpstreamError
 from ..static.static_files import serve_file
 
 UNDECIDED = error_response(500)  # logged if the flow fails
+
+
+def start_flow(exchange: ExchangeProtocol, flow: Flow[Decision]) -> bool:
+    """Serve the result of *flow* to a request without a body.
+
+    While it only reads the store, as the check of a stored session does, it runs in
+    callbacks; then the result is True. A task does all other work.
+    """
+    try:
+        effect = flow.send(None)
+    except StopIteration as stop:
+        exchange.worker.spawn(serve_exchange(exchange, stop.value))
+    except Exception as error:  # noqa: BLE001 - the task reports it
+        exchange.worker.spawn(serve_exchange(exchange, _fail(error)))
+    else:
+        return _perform(exchange, flow, effect)
+    return False
+
+
+def _perform(
+    exchange: ExchangeProtocol, flow: Flow[Decision], effect: Effect[Any]
+) -> bool:
+    worker = exchange.worker
+    if worker.performer.start_load(effect, partial(_resume, exchange, flow, effect)):
+        return True
+    worker.spawn(serve_exchange(exchange, _resume_from(flow, effect)))
+    return False
+
+
+def _resume(
+    exchange: ExchangeProtocol,
+    flow: Flow[Decision],
+    effect: Effect[Any],
+    loaded: Loaded,
+) -> None:
+    """Continue *flow* with the result of *effect*, which has been performed."""
+    try:
+        if loaded is None:
+            exchange.worker.spawn(serve_exchange(exchange, _resume_from(flow, effect)))
+        elif isinstance(loaded, StoreError):
+            _perform(exchange, flow, flow.throw(loaded))
+        else:
+            _perform(exchange, flow, flow.send(loaded))
+    except StopIteration as stop:
+        decision = stop.value
+        if type(decision) is Respond:
+            exchange.respond(decision)
+            exchange.end(decision, decision.events)
+        else:
+            exchange.worker.spawn(serve_exchange(exchange, decision))
+    except Exception as error:  # noqa: BLE001 - denies access
+        _respond_error(exchange, error)
+        exchange.end(UNDECIDED, ())
+
+
+def _resume_from(flow: Flow[Decision], effect: Effect[Any]) -> Flow[Decision]:
+    """Return the rest of *flow*, which has yielded *effect*."""
+    resume: Callable[[Any], Effect[Any]]
+    while True:
+        try:
+            result = yield effect
+        except Exception as error:  # noqa: BLE001 - the flow handles it
+            resume, result = flow.throw, error
+        else:
+            resume = flow.send
+        try:
+            effect = resume(result)
+        except StopIteration as stop:
+            decision: Decision = stop.value
+            return decision
+
+
+def _fail(error: Exception) -> Flow[Decision]:
+    """Return a flow that raises *error*."""
+    raise error
+    yield from Sleep(0.0)
 
 
 async def serve_exchange(

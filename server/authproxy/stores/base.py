@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from ..contract import OnLoaded
+
 # Called with each key that any process, this one included, has written or deleted. None
 # means that changes may have been missed, so all caches are invalid.
 #
@@ -59,6 +61,13 @@ class Store(Protocol):
 
     async def load_all(self, keys: tuple[str, ...]) -> tuple[bytes | None, ...]:
         """Return the values of *keys*, in their order, with one exchange."""
+
+    def start_load(self, keys: tuple[str, ...], on_loaded: OnLoaded) -> bool:
+        """Start `load_all` without a task; return False if that is not possible now.
+
+        *on_loaded* is called later, in another event-loop callback: with the values, with
+        an error, or with None if `load_all` has to be called.
+        """
 
     async def save(
         self, key: str, value: bytes, ttl: float, expected: bytes | None = None

@@ -14,13 +14,16 @@ import math
 from functools import partial
 from typing import Any, Protocol
 
+import hiredis
+
 from authproxy_core.errors import StoreError
 
+from ..contract import OnLoaded
 from ..server_settings import RedisAddress, RedisSettings
 from .base import MAX_MEMBERS, MAX_VALUE, OnChange, OnState
 from .redis_cluster import Cluster
-from .redis_connection import CommandArgument, Dialer
-from .redis_errors import ReplyError
+from .redis_connection import CommandArgument, Dialer, RedisConnection
+from .redis_errors import ConnectionLostError, ReplyError
 from .redis_sentinel import Sentinels
 from .redis_server import RedisServer
 from .store_locks import StoreLocks
@@ -84,6 +87,10 @@ class Router(Protocol):
     def notify_error(self) -> str:
         """Reason for missing notifications."""
 
+    @property
+    def open_connection(self) -> RedisConnection | None:
+        """The open command connection to the only server, else None."""
+
     def start(self) -> None:
         """Connect in the background."""
 
@@ -125,6 +132,11 @@ class SingleMaster:
     def notify_error(self) -> str:
         """Reason for missing notifications."""
         return self._server.notify_error
+
+    @property
+    def open_connection(self) -> RedisConnection | None:
+        """The open command connection to the server, else None."""
+        return self._server.open_connection
 
     def start(self) -> None:
         """Connect in the background."""
@@ -269,6 +281,19 @@ class RedisStore:
             else:
                 return tuple(map(_check_value, _check_list(replies, len(keys))))
         return tuple(await asyncio.gather(*[self.load(key) for key in keys]))
+
+    def start_load(self, keys: tuple[str, ...], on_loaded: OnLoaded) -> bool:
+        """Start `load_all` without a task; see `Store.start_load`."""
+        connection = self._router.open_connection if self._has_mget else None
+        if connection is None or not keys:
+            return False
+        try:
+            reply = connection.send(("MGET", *keys))
+        except StoreError:
+            return False
+        connection.last_used_at = asyncio.get_running_loop().time()
+        reply.add_done_callback(partial(_finish_load, len(keys), on_loaded))
+        return True
 
     async def save(
         self, key: str, value: bytes, ttl: float, expected: bytes | None = None
@@ -424,6 +449,26 @@ class RedisStore:
         """Find the features that the user has no permission for."""
         await self.add(f"{self._probe}set", b"", 1.0)
         await self._release(self._probe, "")
+
+
+def _finish_load(size: int, on_loaded: OnLoaded, future: asyncio.Future[Any]) -> None:
+    error = future.exception()
+    if isinstance(error, ConnectionLostError):
+        on_loaded(None)
+        return
+    if isinstance(error, StoreError):
+        on_loaded(error)
+        return
+    reply = future.result()
+    if isinstance(reply, hiredis.ReplyError):
+        on_loaded(None)
+        return
+    try:
+        values = tuple(map(_check_value, _check_list(reply, size)))
+    except StoreError as unexpected:
+        on_loaded(unexpected)
+    else:
+        on_loaded(values)
 
 
 def _check_value(reply: Any) -> bytes | None:

@@ -83,6 +83,11 @@ class Cluster:
         masters = self._masters.values()
         return "; ".join(one.notify_error for one in masters if not one.notifies)
 
+    @property
+    def open_connection(self) -> None:
+        """None: keys have different servers."""
+        return None
+
     def start(self) -> None:
         """Discover the masters in the background."""
         self._task = asyncio.get_running_loop().create_task(self._run())

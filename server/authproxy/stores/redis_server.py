@@ -78,10 +78,11 @@ class RedisServer:
     @property
     def available(self) -> bool:
         """Whether the command connection is open."""
-        return self._open_connection is not None
+        return self.open_connection is not None
 
     @property
-    def _open_connection(self) -> RedisConnection | None:
+    def open_connection(self) -> RedisConnection | None:
+        """The command connection if it is open, else None."""
         connection = self._connection
         return None if connection is None or connection.closed.is_set() else connection
 
@@ -100,7 +101,7 @@ class RedisServer:
 
         With *retry* the command is sent again if the connection closes first.
         """
-        connection = self._open_connection or await self._wait_for_connection()
+        connection = self.open_connection or await self._wait_for_connection()
         try:
             return await self._call(connection, command)
         except ConnectionLostError:
@@ -110,7 +111,7 @@ class RedisServer:
 
     async def call_asking(self, *command: CommandArgument) -> Any:
         """Return the reply to *command* about a key that moves to this server (ASK)."""
-        connection = self._open_connection or await self._wait_for_connection()
+        connection = self.open_connection or await self._wait_for_connection()
         asking = connection.send(("ASKING",))
         reply = connection.send(command)
         await connection.reply(asking)
@@ -129,7 +130,7 @@ class RedisServer:
 
     async def _wait_for_connection(self) -> RedisConnection:
         """Return the connection; wait only if it was lost and no reconnect failed."""
-        if self._connection is not None and self._open_connection is None:
+        if self._connection is not None and self.open_connection is None:
             self._set_connection(None, self._connection.close_reason)
         if self._failed_attempts == 0 and self._task is not None:
             with contextlib.suppress(TimeoutError):

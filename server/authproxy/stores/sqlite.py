@@ -18,6 +18,7 @@ from functools import partial
 
 from authproxy_core.errors import StoreError
 
+from ..contract import OnLoaded
 from . import sqlite_file
 from .base import MAX_VALUE, OnChange, OnState
 from .sqlite_thread import SqliteThread
@@ -95,6 +96,10 @@ class SqliteStore:
         """Return the values of *keys*, in their order."""
         job = partial(sqlite_file.load, keys=keys, now=self._clock())
         return await self._reader.run(job, READ_TIMEOUT)
+
+    def start_load(self, keys: tuple[str, ...], on_loaded: OnLoaded) -> bool:
+        """Return False: reads wait for the thread, in `load_all`."""
+        return False
 
     async def members(self, key: str) -> tuple[bytes, ...]:
         """Return the members of the set of *key* that have not expired."""
