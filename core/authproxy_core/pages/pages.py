@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from html.parser import HTMLParser
 from http import HTTPStatus
 from typing import Any
@@ -192,7 +193,7 @@ class Pages:
             for name, text in custom.items()
             if not text or ".Language" in text or ".Texts" in text
         )
-        self._built_in_templates = _compile({})
+        self._built_in_templates = _compile_built_in()
         self._templates = _compile(custom) if self._custom else self._built_in_templates
         logo = "" if texts.logo == "-" else texts.logo or LOGO
         self._banner = texts.banner
@@ -417,6 +418,11 @@ class Pages:
     def robots(self) -> Respond:
         """Return robots.txt, which disallows all paths unless configured otherwise."""
         return self._robots
+
+
+@cache  # takes 10 ms; forked workers have it from the check of the configuration
+def _compile_built_in() -> TemplateSet:
+    return _compile({})
 
 
 def _compile(custom: Mapping[str, str]) -> TemplateSet:

@@ -5,6 +5,7 @@ Modules are imported in the functions that use them, so ``--version`` is fast.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -113,6 +114,7 @@ def _reject_command(command: str) -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    gc.disable()  # until the server has started: nearly all objects are kept
     from ..config.read.sources import parse_flags
 
     flags = parse_flags(arguments)

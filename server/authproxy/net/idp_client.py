@@ -208,7 +208,8 @@ class HttpClient:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._context = client_context(settings)
+        # Reading the system's CA certificates takes some 20 ms, so it waits for a need.
+        self._context = client_context(settings) if settings.ca_files else None
         self._proxies = _proxies()
         self._agent = f"authproxy/{version}" if version else "authproxy"
         self._idle_timeout = idle_timeout
@@ -337,7 +338,9 @@ class HttpClient:
         limit = self._settings.connect_timeout
         try:
             async with asyncio.timeout(limit or None) as timeout:
-                context = self._context if origin.scheme == "https" else None
+                context = None
+                if origin.scheme == "https":
+                    context = self._context or await self._create_context()
                 if proxy is None:
                     return await dial(streams, origin.host, origin.port, context)
                 return await _dial_by_proxy(streams, origin, proxy, context)
@@ -347,6 +350,11 @@ class HttpClient:
             raise FetchError(
                 f"connecting timed out after {limit:g} s: {origin.host_port}"
             ) from None
+
+    async def _create_context(self) -> ssl.SSLContext:
+        created = await asyncio.to_thread(client_context, self._settings)
+        self._context = self._context or created
+        return self._context
 
 
 async def _dial_by_proxy(

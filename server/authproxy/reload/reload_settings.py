@@ -9,7 +9,6 @@ keep the settings that they started with.
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable
 from ssl import SSLContext
 from typing import NamedTuple, TypeAlias
@@ -164,6 +163,8 @@ def serialize_settings(settings: ServerSettings) -> int:
 
     The file is in memory if the system supports that, because it contains secrets.
     """
+    import pickle  # not needed before a reload
+
     data = pickle.dumps(settings)
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("settings")
@@ -183,6 +184,8 @@ def deserialize_settings(descriptor: int) -> ServerSettings:
 
     Raises `TypeError` if the file contains another object.
     """
+    import pickle
+
     try:
         size = os.fstat(descriptor).st_size
         # Trusted: the supervisor writes it and sends it over a private socket pair.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..server_settings import StoreSettings
 from .base import Store
 
@@ -11,14 +13,21 @@ def create(settings: StoreSettings, name: str) -> Store | None:
 
     *name* is the name of the session cookie, the prefix of all keys.
     """
+    factory = store_factory(settings)
+    return factory(settings, name) if factory is not None else None
+
+
+def store_factory(
+    settings: StoreSettings,
+) -> Callable[[StoreSettings, str], Store] | None:
+    """Import the store that *settings* name, and return what creates it."""
     match settings.kind:
-        case "none":
-            return None
         case "sqlite":
             from .sqlite import SqliteStore
 
-            return SqliteStore(settings.path)
+            return lambda settings, _: SqliteStore(settings.path)
         case "redis":
             from .redis import RedisStore
 
-            return RedisStore(settings.redis, name)
+            return lambda settings, name: RedisStore(settings.redis, name)
+    return None

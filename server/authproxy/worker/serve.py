@@ -51,12 +51,11 @@ def serve(
     """
     if metrics is not None:
         metrics.worker_started()
-    gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(*GC_THRESHOLDS)
     limit_fragmentation()
 
-    # Before the event loop runs: it reads the system's CA certificates.
     log_once = None if channel is None else partial(_log_once, channel)
     worker = Worker(settings, sockets, metrics, attempts, log_once)
 

@@ -7,7 +7,6 @@ parsed, except that every repetition of a flag must be valid.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -156,6 +155,8 @@ def closest_name(
     name: str, known: Iterable[str], cutoff: float = MIN_SIMILARITY
 ) -> str:
     """Return the name in *known* that is most similar to *name*, or ""."""
+    import difflib  # only for errors
+
     return next(iter(difflib.get_close_matches(name, list(known), 1, cutoff)), "")
 
 
