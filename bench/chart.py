@@ -13,14 +13,16 @@ WIDTH, ROW, LEFT, RIGHT = 760, 26, 250, 120
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return a Markdown table with one row per program and case."""
     lines = [
-        "| case | program | requests/s | p50 ms | p99 ms |",
-        "| --- | --- | ---: | ---: | ---: |",
+        "| case | program | requests/s | of oauth2-proxy | goal | p50 ms | p99 ms | CPU µs |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    lines += [
-        f"| {row['case']} | {row['program']} | {row['rate']:,.0f} | "
-        f"{row['p50_ms']:.2f} | {row['p99_ms']:.2f} |"
-        for row in rows
-    ]
+    for row in rows:
+        ratio = f"{row['ratio']:.2f}" if row["ratio"] else ""
+        goal = f"{row.get('goal', '')}" if row["program"] == "authproxy" else ""
+        lines.append(
+            f"| {row['case']} | {row['program']} | {row['rate']:,.0f} | {ratio} | {goal} "
+            f"| {row['p50_ms']:.2f} | {row['p99_ms']:.2f} | {row['cpu_us']:,.0f} |"
+        )
     return "\n".join(lines)
 
 

@@ -177,7 +177,7 @@ def h2load(
         *(["--h1"] if target.http1 else []),
         "-H", f"cookie: {target.cookie}", f"https://{LOOPBACK}:{target.port}{path}",
     ]  # fmt: skip
-    before = proxied.cpu_seconds(target.process.pid)
+    before = run.cpu_seconds(target.process.pid)
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, timeout=seconds + 20
     )
@@ -192,7 +192,7 @@ def h2load(
         or any(int(one) for one in (*counts.groups()[1:], *failed.groups()))
     ):
         raise SystemExit(f"not all responses were 2xx:\n{done.stdout}{done.stderr}")
-    used = proxied.cpu_seconds(target.process.pid) - before
+    used = run.cpu_seconds(target.process.pid) - before
     latencies = sorted(int(line.split()[2]) for line in log.read_text().splitlines())
     return {
         "rate": int(counts[1]) / seconds,

@@ -27,6 +27,7 @@ import run  # noqa: E402
 import sessions  # noqa: E402
 from authproxy_devprovider.config import ProviderConfig  # noqa: E402
 from authproxy_devprovider.provider import DevProvider, serve  # noqa: E402
+from run import cpu_seconds  # noqa: E402
 from support.ports import LOOPBACK, free_port  # noqa: E402
 from support.processes import Process, listens  # noqa: E402
 from support.programs import find  # noqa: E402
@@ -41,7 +42,6 @@ keepalive_requests 100000000; keepalive_timeout 600s;
 server {{ listen 127.0.0.1:{port}; root {root}; location = /fixed {{
 default_type text/plain; return 200 "{body}"; }} }} }}
 """
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> int:
@@ -99,7 +99,7 @@ def measure(
             before = cpu_seconds(process.pid)
             result = run.wrk(port, file, options.connections, options.seconds, target)
             used = cpu_seconds(process.pid) - before
-            result["cpu_us"] = used * 1e6 / result["requests"]
+            result["cpu_us"] = used * 1e6 / max(result["requests"], 1)
             results.setdefault(name, []).append(result)
     keys = ("rate", "p50_ms", "p99_ms", "cpu_us")
     return [
@@ -127,16 +127,6 @@ def start_nginx(stack: contextlib.ExitStack, folder: Path, size: int) -> int:
     stack.callback(process.stop)
     process.wait_until(lambda: listens(port))
     return port
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process and its children in seconds."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    total = 0.0
-    for one in (str(pid), *children):
-        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-        total += (int(fields[11]) + int(fields[12])) / TICKS
-    return total
 
 
 if __name__ == "__main__":

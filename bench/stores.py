@@ -39,7 +39,7 @@ from authproxy_core.sessions.sessions import Sessions  # noqa: E402
 from authproxy_core.settings.root import CookieSettings, SessionSettings, Settings  # noqa: E402
 from authproxy_devprovider.config import ProviderConfig  # noqa: E402
 from authproxy_devprovider.provider import DevProvider, serve  # noqa: E402
-from proxied import cpu_seconds  # noqa: E402
+from run import cpu_seconds  # noqa: E402
 from support.processes import Process  # noqa: E402
 from support.programs import find  # noqa: E402
 from support.redis import RedisServer  # noqa: E402
