@@ -13,6 +13,7 @@ from authproxy_core.messages import Headers
 from authproxy_core.sessions.cookies import (
     MAX_COOKIES,
     CookieWriter,
+    cookie_name_count,
     first_cookie_value,
     join_cookie_parts,
     read_cookies,
@@ -53,6 +54,28 @@ def stored_cookies(headers: Headers) -> list[tuple[bytes, bytes]]:
 
 
 # reading
+
+
+@pytest.mark.parametrize(
+    ("values", "count"),
+    [
+        ((b"a=1; s=2",), 1),
+        ((b"s_0=2", b"s_1=3"), 2),
+        ((b"s=2; b=s",), 2),  # not exact, but never too few
+        ((b"a=1",), 0),
+    ],
+)
+def test_cookie_name_count_is_at_least_that_of_its_cookies(
+    values: tuple[bytes, ...], count: int
+) -> None:
+    headers = [(b"host", b"s"), *((b"cookie", value) for value in values)]
+    assert cookie_name_count(headers, b"s") == count
+
+
+def test_cookie_name_count_includes_parts_with_shortened_names() -> None:
+    name = b"s" * 300
+    part = name[:254] + b"_0"
+    assert cookie_name_count([(b"cookie", part + b"=1")], name) == 1
 
 
 @pytest.mark.parametrize(

@@ -414,6 +414,20 @@ def test_signed_random_record_read_or_rejected(record: bytes) -> None:
         read(framed(record))
 
 
+def test_cookies_of_all_sizes_read_in_turn_are_independent() -> None:
+    """One decryptor and one decompressor read all cookies."""
+    reader = OAuth2ProxyFormat((Secret(SECRET),), NAME.decode())
+    broken = signed(encrypted(lz4.frame.compress(b"\0" * 40)[:-3]))
+    for size in range(40):  # of more than two blocks of AES
+        session = msgspec.structs.replace(SESSION_A, user="u" * size)
+        value = reader.write_session(session, iv=bytes([size] * 16))
+        for unreadable in (broken, signed(b"\xff" * (size % 16)), signed(b"")):
+            with pytest.raises(SealError):
+                reader.read_cookie(unreadable, now=1_700_000_000.0, lifetime=0)
+        found, _ = reader.read_cookie(value, now=1_700_000_000.0, lifetime=0)
+        assert found == session
+
+
 @given(st.integers(0, len(RECORD_A) - 1), st.integers(0, 255))
 def test_signed_changed_record_read_or_rejected(position: int, octet: int) -> None:
     record = RECORD_A[:position] + bytes([octet]) + RECORD_A[position + 1 :]
