@@ -401,8 +401,12 @@ class Connection(ClientStream):
         )
         self._costly = seconds > MAX_CHEAP_TIME
         self._waiting_since = worker.clock.now
-        if not persists:
+        if persists:
+            return
+        if head.keep_alive or self.received:
             self._linger()
+        else:  # the client sends nothing more (RFC 9112 §9.6)
+            self.out.close()
 
     def _reject(self, status: int, reason: str) -> None:
         """Answer a request that does not reach the application, and close."""

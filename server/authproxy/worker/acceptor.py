@@ -130,9 +130,6 @@ class Acceptor:
             self._evict()
             asyncio.get_running_loop().call_later(delay, self._resume_accepting)
             return False
-        accepted.setblocking(False)
-        if accepted.family != socket.AF_UNIX:
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.handshakes) >= self._max_handshakes:
             self.handshakes.evict_oldest()
         self._attaching += 1

@@ -73,8 +73,10 @@ class Handshakes:
         sources = None if listener.metrics else self.proxy_sources
         expects_header = sources is not None and sources.contains(accepted)
         if listener.context is None and not expects_header:
+            # The event loop sets its options: no delay, no blocking.
             await self._serve_plain(accepted, None)
             return
+        accepted.setblocking(False)
         task = cast(asyncio.Task[None], asyncio.current_task())
         self._silent[task] = None
         try:
