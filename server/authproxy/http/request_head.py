@@ -280,10 +280,14 @@ def _check_host(host: bytes) -> str:
 
 
 def _reject_long_lists(headers: list[Header]) -> None:
-    cookies = sum(value.count(b";") + 1 for name, value in headers if name == b"cookie")
+    cookies = options = 0
+    for name, value in headers:
+        if name == b"cookie":
+            cookies += value.count(b";") + 1
+        elif name == b"connection":
+            options += value.count(b",")
     if cookies > MAX_COOKIES:
         raise HeadError(431, f"{cookies} cookies")
-    options = sum(value.count(b",") for name, value in headers if name == b"connection")
     if options >= MAX_CONNECTION_OPTIONS:
         raise HeadError(431, f"{options + 1} connection options")
 

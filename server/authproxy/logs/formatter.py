@@ -219,7 +219,8 @@ class TextFormatter:
             uri = clip(uri)
         if '"' in uri or "\\" in uri:
             uri = quote(uri)[1:-1]
-        if not has_query:  # most queries do not come again
+        # Most queries do not come again, except those of a gateway's checks.
+        if not has_query or b"/auth?" in target:
             self._targets.put(target, uri, len(target) + ENTRY_BYTES)
         return uri
 
