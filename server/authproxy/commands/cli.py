@@ -19,7 +19,10 @@ EXIT_BROKEN_PIPE = 141  # as of a program that SIGPIPE has ended (128 + 13)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command in *arguments* and return the exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        gc.disable()  # until the server has started: nearly all objects are kept
+        arguments = sys.argv[1:]
+    arguments = list(arguments)
     try:
         code = _main(arguments)
         if sys.stdout is not None:
@@ -37,6 +40,7 @@ def _main(arguments: list[str]) -> int:
     if arguments[:1] == ["demo"]:
         from authproxy_demo import main as demo
 
+        gc.enable()
         return demo(arguments[1:])
     from ..config.read.resolved import ConfigError, UsageError
 
@@ -114,7 +118,6 @@ def _reject_command(command: str) -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    gc.disable()  # until the server has started: nearly all objects are kept
     from ..config.read.sources import parse_flags
 
     flags = parse_flags(arguments)
