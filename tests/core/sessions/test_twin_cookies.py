@@ -66,6 +66,16 @@ def test_twin_session_valid_one_counts(form: str, backend: str) -> None:
         assert status(fleet, invalid, invalid) == 401
 
 
+def test_session_in_parts_is_cached_by_its_joined_value() -> None:
+    fleet = fleet_of("authproxy", "cookie")
+    fleet[0].log_in()
+    session, proxy = fleet.harness.jar[NAME], fleet[0].proxy
+    parts = b"%b_0=%b; %b_1=%b" % (NAME, session[:20], NAME, session[20:])
+    response = fleet[0].get("/oauth2/auth", (b"cookie", parts), jar={})
+    assert response.status == 202
+    assert proxy.session_cache_misses == 0  # the login has cached it
+
+
 @formats
 def test_twin_session_old_ticket_without_stored_session(form: str) -> None:
     fleet = fleet_of(form, "store")
