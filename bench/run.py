@@ -66,7 +66,7 @@ location = /check {{ internal; proxy_pass http://p{number}/oauth2/auth;
 proxy_pass_request_body off; proxy_set_header Content-Length ""; }} }}
 """
 CHECK, CARRIED = "/oauth2/auth", "/fixed"
-NEW = 24_000  # sessions in rotation, so that every one is new
+WARM, NEW = 200, 24_000  # sessions in rotation; each of the latter is new
 STARTS = 5
 TICKS = os.sysconf("SC_CLK_TCK")
 

@@ -137,7 +137,9 @@ class Sessions:
         value = join_cookie_parts(cookies, self._name, self._cookie.max_parts)
         if value is None:
             return None
-        entry = self._find(first if first == value else value)  # its hash is known
+        if first is not None and first == value:
+            value = first  # its hash is known
+        entry = self._find(value)
         return entry or next(iter(self._valid_entries(cookies, value)), None)
 
     def _find(self, value: bytes) -> SessionEntry | None:
