@@ -452,16 +452,12 @@ class RedisStore:
 
 
 def _finish_load(size: int, on_loaded: OnLoaded, future: asyncio.Future[Any]) -> None:
-    error = future.exception()
-    if isinstance(error, ConnectionLostError):
+    reply = future.result()  # or an error: see `RedisConnection.reply`
+    if isinstance(reply, (ConnectionLostError, hiredis.ReplyError)):
         on_loaded(None)
         return
-    if isinstance(error, StoreError):
-        on_loaded(error)
-        return
-    reply = future.result()
-    if isinstance(reply, hiredis.ReplyError):
-        on_loaded(None)
+    if isinstance(reply, StoreError):
+        on_loaded(reply)
         return
     try:
         values = tuple(map(_check_value, _check_list(reply, size)))
