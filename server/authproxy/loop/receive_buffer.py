@@ -13,7 +13,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-MAX_READ_BYTES = 256 << 10  # bytes of a read, as much as uvloop reads by itself
+# Bytes of a read, about as many as uvloop reads by itself. A chunk with its header must be
+# smaller than the blocks that are mapped one by one (`worker.allocator`).
+MAX_READ_BYTES = 240 << 10
 MIN_READ_BYTES = 4 << 10
 UNSENT_BUDGET = 4 << 20  # bytes received from upstreams that clients have not taken
 SHARES = UNSENT_BUDGET // MAX_READ_BYTES
