@@ -99,6 +99,18 @@ def _run_command(arguments: list[str]) -> int:
             from .migrate import main as migrate
 
             return migrate(rest)
+        case "completion":
+            from .completion import main as completion
+
+            return completion(rest)
+        case "schema":
+            from .schema import main as schema
+
+            return schema(rest)
+        case "help" if rest[:1] == ["--man"]:
+            from .man import main as man
+
+            return man()
         case "help":
             return _main([*rest[:1], "--help"])
     if command and not command.startswith("-"):

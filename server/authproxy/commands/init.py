@@ -48,8 +48,8 @@ PROVIDERS = tuple(
 class Question(NamedTuple):
     """A question, its default (None: an answer is required), and when it is asked.
 
-    ``parse`` raises ValueError with what is expected. A ``hidden`` answer is not echoed,
-    and has no flag.
+    ``parse`` raises ValueError with what is expected; ``choices`` are all answers. A
+    ``hidden`` answer is not echoed, and has no flag.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Question(NamedTuple):
     parse: Callable[[str], str]
     is_asked: Callable[[Answers], bool] = lambda _: True
     hidden: bool = False
+    choices: tuple[str, ...] = ()
 
     @property
     def flag(self) -> str:
@@ -66,15 +67,6 @@ class Question(NamedTuple):
 
 def _any(text: str) -> str:
     return text
-
-
-def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"one of {', '.join(choices)}")
-        return text
-
-    return parse
 
 
 def _url(*schemes: str) -> Callable[[str], str]:
@@ -118,7 +110,7 @@ def _has_no_gateway(answers: Answers) -> bool:
 
 
 QUESTIONS = (
-    Question("provider", "provider type", "keycloak-oidc", _one_of(PROVIDERS)),
+    Question("provider", "provider type", "keycloak-oidc", _any, choices=PROVIDERS),
     Question(
         "issuer",
         "issuer URL (Keycloak: https://HOST/realms/REALM)",
@@ -143,7 +135,7 @@ QUESTIONS = (
     ),
     Question("email_domains", "allowed email domains, separated by commas", "*", _any),
     Question("host", "host of the application", None, _host),
-    Question("gateway", "gateway in front of it", "traefik", _one_of(GATEWAYS)),
+    Question("gateway", "gateway in front of it", "traefik", _any, choices=GATEWAYS),
     Question(
         "trusted_proxies",
         "addresses of the gateway (empty: loopback and private addresses)",
@@ -173,7 +165,7 @@ QUESTIONS = (
         lambda answers: bool(answers["tls_cert_file"]),
     ),
     Question("listen", "address to listen on", "127.0.0.1:4180", _any),
-    Question("store", "session store", "cookie", _one_of(STORES)),
+    Question("store", "session store", "cookie", _any, choices=STORES),
     Question(
         "redis_url",
         "URL of Redis",
@@ -193,7 +185,7 @@ QUESTIONS = (
 
 def main(arguments: Sequence[str]) -> int:
     """Write the configuration; returns the exit code. Raises `ConfigError`."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     path = Path(options.file)
     if not options.stdout and path.exists():
         raise UsageError((f"{path}: exists, and is not overwritten",))
@@ -212,27 +204,28 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    result = argparse.ArgumentParser(
         prog="authproxy init", description=DESCRIPTION, allow_abbrev=False
     )
     help_ = f"file to write (default: {DEFAULT_FILE})"
-    parser.add_argument(
+    result.add_argument(
         "file", metavar="FILE", nargs="?", default=DEFAULT_FILE, help=help_
     )
     for question in QUESTIONS:
         if not question.hidden:
             default = f"; default: {question.default}" if question.default else ""
-            parser.add_argument(
+            result.add_argument(
                 question.flag,
                 metavar="VALUE",
                 help=f"{question.text}{default}".replace("%", "%%"),
             )
     help_ = "use the defaults instead of asking"
-    parser.add_argument("--no-questions", action="store_true", help=help_)
+    result.add_argument("--no-questions", action="store_true", help=help_)
     help_ = "print the configuration instead of writing a file"
-    parser.add_argument("--stdout", action="store_true", help=help_)
-    return parser
+    result.add_argument("--stdout", action="store_true", help=help_)
+    return result
 
 
 def _collect_answers(options: argparse.Namespace) -> dict[str, str]:
@@ -273,6 +266,8 @@ def _problem(question: Question, text: str) -> str:
     try:
         if text:
             question.parse(text)
+        if question.choices and text not in question.choices:
+            raise ValueError(f"one of {', '.join(question.choices)}")
     except ValueError as error:
         return f"got {shown}, expected {error}"
     return ""

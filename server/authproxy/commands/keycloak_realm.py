@@ -28,7 +28,7 @@ MAX_SECRET_LENGTH = 1024  # characters
 
 def main(arguments: Sequence[str]) -> int:
     """Print the realm; raises SystemExit if the arguments are invalid."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     endpoints = options.url[0] + options.proxy_prefix
     settings = RealmSettings(
         name=options.realm,
@@ -64,11 +64,12 @@ def _users(
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    result = argparse.ArgumentParser(
         prog="authproxy keycloak-realm", description=DESCRIPTION, allow_abbrev=False
     )
-    add = parser.add_argument
+    add = result.add_argument
     help_ = "origin of an application, such as https://app.example.com"
     add("url", metavar="URL", nargs="+", type=_origin, help=help_)
     help_ = "name of the realm (default: main)"
@@ -87,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--proxy-prefix", metavar="PATH", type=_prefix, default="/oauth2", help=help_)
     help_ = "back-channel logout URL (default: that of the first application)"
     add("--backchannel-url", metavar="URL", type=_url, help=help_)
-    return parser
+    return result
 
 
 def _origin(text: str) -> str:

@@ -16,7 +16,9 @@ COMMANDS = {  # name → arguments and purpose
     "sessions": ("list|show|revoke FLAGS …", "list, show or end sessions"),
     "keycloak-realm": ("URL … [FLAGS]", "print a realm to import"),
     "migrate": ("--check FILE …", "what a switch would change"),
-    "help": ("[COMMAND]", "usage of a command"),
+    "completion": ("bash|zsh|fish", "print a completion script"),
+    "schema": ("toml|alpha", "print a JSON schema for editors"),
+    "help": ("[COMMAND|--man]", "usage of a command; manual page"),
 }
 # Keys of the options that most deployments set, in the order of ``--help``.
 COMMON = (

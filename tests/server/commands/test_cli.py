@@ -85,6 +85,8 @@ def test_help_prints_usage(flag: str, capsys: pytest.CaptureFixture[str]) -> Non
         ("sessions", "--user USER"),
         ("explain", "--user USER"),
         ("migrate", "--accept ID"),
+        ("completion", "~/.bashrc"),
+        ("schema", "JSON schema"),
     ],
 )
 @pytest.mark.parametrize(
