@@ -30,6 +30,7 @@ NOT_RUN = {
     r"\(cd tests && .*": "writes into the repository",
     r"docker compose .*": "needs Docker: tests/e2e/test_compose.py",
     r"python3 dist/authproxy\.pyz init authproxy\.cfg": "asks: tests/server/commands",
+    r"authproxy migrate --from .*": "needs other programs' files: tests/server/migration",
     r"authproxy sessions .*": "needs sessions: tests/server/commands",
     r"helm (upgrade|template) .*": "run by tests/helm/test_docs.py",
 }

@@ -1,7 +1,8 @@
 """``authproxy migrate``: what a switch from another program changes.
 
 ``--check`` reports the differences from oauth2-proxy that touch a configuration, without
-contact to a provider, store or upstream.
+contact to a provider, store or upstream. ``--from`` prints the configuration of another
+program as one of authproxy.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from ..config.read.sources import closest_name, requests_help
 USAGE = (
     "usage: authproxy migrate --check [--json] [--all] [--accept ID]... FILE... "
     "[-- FLAGS]",
+    "       authproxy migrate --from vouch|tfa FILE... [-- FLAGS]",
 )
+PROGRAMS = ("vouch", "tfa")
 HELP = (
     "Reports which differences from oauth2-proxy touch a configuration, what to set for",
     "the old behavior, and how to go back. FILE is oauth2-proxy's TOML file, a file with",
@@ -28,7 +31,11 @@ HELP = (
     "  --json        JSON for scripts",
     "  --all         also the differences that need no attention",
     "  --accept ID   this difference was looked at, may be repeated",
-    "  -- FLAGS      flags of oauth2-proxy",
+    "  -- FLAGS      flags of oauth2-proxy, or of traefik-forward-auth",
+    "",
+    "--from prints a configuration made from that of vouch-proxy (config.yml or variables)",
+    "or of traefik-forward-auth (INI file, variables or flags), without secrets, and with",
+    "the options that have no counterpart.",
     "",
     "Exit codes: 0 nothing to do, 1 differences or errors that need a look, 2 a file or",
     "the command line is invalid.",
@@ -38,8 +45,9 @@ EXIT_UNREADABLE = 2
 
 
 class MigrateCommand(NamedTuple):
-    """The switches, the accepted differences, the files, and oauth2-proxy's flags."""
+    """The program to convert from or "", the switches, and the arguments."""
 
+    program: str
     switches: frozenset[str]
     accepted: tuple[str, ...]
     files: tuple[str, ...]
@@ -54,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     command = _parse(own, flags)
     try:
-        return _check(command)
+        return _convert(command) if command.program else _check(command)
     except UsageError:
         raise
     except ConfigError as error:
@@ -76,6 +84,7 @@ def _parse(arguments: Sequence[str], flags: tuple[str, ...]) -> MigrateCommand:
     switches: set[str] = set()
     accepted: list[str] = []
     files: list[str] = []
+    program = ""
     rest = iter(arguments)
     for argument in rest:
         name, equals, value = argument.partition("=")
@@ -83,14 +92,21 @@ def _parse(arguments: Sequence[str], flags: tuple[str, ...]) -> MigrateCommand:
             switches.add(argument)
         elif name == "--accept":
             accepted.append(value if equals else next(rest, ""))
+        elif name == "--from":
+            program = value if equals else next(rest, "")
+            if program not in PROGRAMS:
+                raise UsageError((f"--from {program}: expected vouch or tfa", *USAGE))
         elif argument.startswith("-") and argument != "-":
             raise UsageError((f"{name}: unknown flag", *USAGE))
         else:
             files.append(argument)
-    if "--check" not in switches or not (files or flags):
+    is_valid = not (switches or accepted) if program else "--check" in switches
+    if not is_valid or not (files or flags):
         raise UsageError(USAGE)
     _validate_ids(accepted)
-    return MigrateCommand(frozenset(switches), tuple(accepted), tuple(files), flags)
+    return MigrateCommand(
+        program, frozenset(switches), tuple(accepted), tuple(files), flags
+    )
 
 
 def _validate_ids(accepted: Sequence[str]) -> None:
@@ -120,3 +136,23 @@ def _check(command: MigrateCommand) -> int:
         for line in format_text(report, "--all" in command.switches):
             sys.stdout.write(line + "\n")
     return report.exit_code
+
+
+def _convert(command: MigrateCommand) -> int:
+    """Print the converted configuration; its problems go to standard error."""
+    from ..migration.files import read_file
+    from ..migration.forward_auth import convert_forward_auth
+    from ..migration.vouch import convert_vouch
+
+    files = [read_file(path) for path in command.files]
+    if command.program == "tfa":
+        converted = convert_forward_auth(files, command.flags)
+    elif len(files) != 1 or command.flags:
+        raise UsageError(("--from vouch: expected one file", *USAGE))
+    else:
+        converted = convert_vouch(files[0])
+    sys.stdout.write(converted.format())
+    problems = converted.problems()
+    for problem in problems:
+        sys.stderr.write(f"to complete: {problem}\n")
+    return 1 if problems else 0

@@ -67,7 +67,11 @@ def commands() -> tuple[Command, ...]:
         "keycloak-realm": ("text", _parser_flags(keycloak_realm.parser())),
         "migrate": (
             "file",
-            (*_switches(migrate.SWITCHES), Flag("--accept", "", differences)),
+            (
+                *_switches(migrate.SWITCHES),
+                Flag("--from", "", migrate.PROGRAMS),
+                Flag("--accept", "", differences),
+            ),
         ),
         "completion": (SHELLS, ()),
         "schema": (("toml", "alpha"), ()),

@@ -15,10 +15,10 @@ COMMANDS = {  # name → arguments and purpose
     "explain": ("FLAGS METHOD URL …", "explain a decision"),
     "sessions": ("list|show|revoke FLAGS …", "list, show or end sessions"),
     "keycloak-realm": ("URL … [FLAGS]", "print a realm to import"),
-    "migrate": ("--check FILE …", "what a switch would change"),
+    "migrate": ("--check|--from … FILE …", "help with a switch"),
     "completion": ("bash|zsh|fish", "print a completion script"),
-    "schema": ("toml|alpha", "print a JSON schema for editors"),
-    "help": ("[COMMAND|--man]", "usage of a command; manual page"),
+    "schema": ("toml|alpha", "print a JSON schema"),
+    "help": ("[COMMAND|--man]", "usage, or the manual page"),
 }
 # Keys of the options that most deployments set, in the order of ``--help``.
 COMMON = (

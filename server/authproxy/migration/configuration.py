@@ -112,7 +112,16 @@ def load_configuration(sources: Sources) -> Configuration:
                 names[str(path)] = source.name
         flags, usage_problems = parse_valid_flags(arguments)
         options, settings = resolve_settings(flags, sources.environ)
-        return _classify(options, settings, usage_problems, names, sources)
+        alpha_text = _read_text(str(flags.control.get("alpha-config", "")))
+        return _classify(options, settings, usage_problems, names, alpha_text)
+
+
+def _read_text(path: str) -> str:
+    """Return the text of the alpha file; "" if it can't be read, which is a problem."""
+    try:
+        return Path(path).read_text(encoding="utf-8") if path else ""
+    except (OSError, ValueError):
+        return ""
 
 
 def parse_valid_flags(arguments: Sequence[str]) -> tuple[Flags, list[str]]:
@@ -148,7 +157,7 @@ def _classify(
     settings: ServerSettings,
     usage_problems: list[str],
     names: Mapping[str, str],
-    sources: Sources,
+    alpha_text: str,
 ) -> Configuration:
     groups: dict[str, list[str]] = {"problems": [], "missing": [], "unchecked": []}
     for problem in (*usage_problems, *options.problems):
@@ -165,7 +174,7 @@ def _classify(
         tuple(groups["missing"]),
         tuple(groups["unchecked"]),
         tuple(dict.fromkeys(warnings)),
-        sources.alpha.text if sources.alpha else "",
+        alpha_text,
     )
 
 

@@ -171,6 +171,16 @@ def test_check_combines_files_and_flags(
     assert report["missing"] == []
 
 
+def test_check_reads_files_that_flags_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml = write(tmp_path, "oauth2-proxy.cfg", 'email_domains = "*"\n')
+    alpha = write(tmp_path, "alpha.yaml", ALPHA)
+    _, report = check(capsys, "--", f"--config={toml}", "--alpha-config", alpha)
+    assert open_ids(report) == {"forwarded-headers-sent", "websocket-origins"}
+    assert "converted-secrets" not in {one["id"] for one in report["differences"]}
+
+
 def test_check_ignores_variables_of_the_process(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
