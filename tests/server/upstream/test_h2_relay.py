@@ -232,7 +232,7 @@ def test_h2_relay_slow_client_blocks_only_its_stream() -> None:
         Server(to(app.port)) as server,
         Wire(server.port) as slow,
     ):
-        slow.send(b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na")
+        slow.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
         with Wire(server.port) as quick:
             quick.send(b"GET /x?q=1 HTTP/1.1\r\nHost: a\r\n\r\n")
             assert len(slow.answer().body) == 4 * LARGE
