@@ -23,9 +23,8 @@ from .files import unquote
 from .traefik_rules import parse_matcher
 
 PROGRAM = "traefik-forward-auth"
-ASSIGNMENT = re.compile(
-    r"\s*(?:export\s+)?(?:--)?([A-Za-z][\w.-]*)(?:\s*=\s*|\s+)(.*?)\s*"
-)
+# Of a line without the spaces around it.
+ASSIGNMENT = re.compile(r"(?:export\s+)?(?:--)?([A-Za-z][\w.-]*)(?:\s*=\s*|\s+)(.*)")
 RULE = re.compile(r"rule\.([^.]+)\.(\w+)")
 COMMENTS = ("#", ";", "[")
 NO_GENERIC = "it has no ID token; use a provider of OpenID Connect"
