@@ -35,96 +35,24 @@ from ..errors import (
     StoreError,
     TokenError,
 )
-from ..messages import Event, EventKind, Request
+from ..messages import Request
 from ..session import Session
-from .context import ResolvedSession, SessionContext
+from .context import RefreshContext, ResolvedSession, SessionContext, failure_event
 from .oauth2_proxy_format import Ticket
 from .refresh_cache import (
     LOCK_TTL,
     OLD_COOKIE_GRACE,
     PENDING_TOKENS_MAX_AGE,
     PENDING_TOKENS_TTL,
+    SESSION_ENDED,
     PendingTokens,
     RefreshResult,
 )
 from .session_cache import SavedSession, SessionEntry
 
 LOCK_WAIT = 20.0  # seconds that a request waits for a concurrent refresh
-SESSION_ENDED = b"-"  # record in place of a cookie value
 
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(PendingTokens)
-
-
-class _Refresh:
-    """One request's refresh of a session: its keys, and the outcomes without I/O."""
-
-    def __init__(
-        self, context: SessionContext, request: Request, entry: SessionEntry
-    ) -> None:
-        self.context = context
-        self.sessions = context.sessions
-        self.cache = context.sessions.refresh_cache
-        self.entry = entry
-        self.identity = self.sessions.identity(entry)
-        self.generation = self.sessions.generation(entry)
-        self.browser = context.browser(request)
-        # Set if the result could not be shared. The store lock then expires instead of
-        # being released: until then no other process uses the old refresh token again.
-        self.keeps_lock = False
-
-    def store_key(self, kind: str) -> str:
-        name = self.context.settings.cookie.name
-        return f"{name}-{kind}:{self.generation}"
-
-    @property
-    def revocation_key(self) -> str:
-        return self.sessions.index.revocations.session_key(self.identity)
-
-    def ended(self) -> ResolvedSession:
-        """No session, and Set-Cookie fields that clear its cookies."""
-        return ResolvedSession(None, self.sessions.clear(self.browser))
-
-    def failed(self, error: AuthProxyError) -> ResolvedSession:
-        """The old session, whose next refresh is delayed."""
-        self.cache.delay_retry(self.generation)
-        self.context.on_event(_event("refresh_failed", self.entry, error))
-        return ResolvedSession(self.entry)
-
-    def refreshed(self, saved: SavedSession) -> ResolvedSession:
-        """The new session and its cookies."""
-        session = saved.entry.session
-        self.context.on_event(Event("refreshed", session.name, session.provider))
-        return ResolvedSession(saved.entry, saved.headers)
-
-    def with_cookies(self, entry: SessionEntry) -> ResolvedSession:
-        """*entry* with its cookies, if the browser's are older."""
-        headers = self.sessions.reissue_cookie(entry, self.browser)
-        if not headers and entry.sealed != self.entry.sealed:
-            headers = self.sessions.cookie_headers(entry, self.browser)
-        return ResolvedSession(entry, headers)
-
-    def read_result(self, data: bytes | None) -> RefreshResult | None:
-        """Return the result that another process shared as *data*, and cache it."""
-        value = self._unseal("renewed", data)
-        if value is None:
-            return None
-        result = RefreshResult(None if value == SESSION_ENDED else value)
-        self.cache.put_result(self.generation, result)
-        return result
-
-    def read_tokens(self, data: bytes | None) -> PendingTokens | None:
-        """Return the tokens that another process shared as *data*."""
-        record = self._unseal("unfinished", data)
-        with suppress(msgspec.DecodeError):
-            return _DECODER.decode(record) if record is not None else None
-        return None
-
-    def _unseal(self, kind: str, data: bytes | None) -> bytes | None:
-        with suppress(SealError):
-            if data is not None:
-                return self.sessions.formats.unseal_record(self.store_key(kind), data)
-        return None
 
 
 def refresh_session(
@@ -135,7 +63,7 @@ def refresh_session(
     Provider errors are reported as events. Raises `StoreError` for a stored session if
     the store is unavailable.
     """
-    refresh = _Refresh(context, request, entry)
+    refresh = RefreshContext(context, request, entry)
     known = yield from _cached_result(refresh)
     if known is not None:
         return known
@@ -152,7 +80,9 @@ def refresh_session(
     return resolved or ResolvedSession(entry)
 
 
-def _refresh_with_local_lock(refresh: _Refresh, wait: float) -> Flow[ResolvedSession]:
+def _refresh_with_local_lock(
+    refresh: RefreshContext, wait: float
+) -> Flow[ResolvedSession]:
     """Refresh unless a concurrent request did; take the lock in the store, if any."""
     known = yield from _cached_result(refresh)
     if known is not None:
@@ -171,7 +101,7 @@ def _refresh_with_local_lock(refresh: _Refresh, wait: float) -> Flow[ResolvedSes
         return refresh.failed(error)
 
 
-def refresh_cookie_session(refresh: _Refresh) -> Flow[ResolvedSession]:
+def refresh_cookie_session(refresh: RefreshContext) -> Flow[ResolvedSession]:
     """Refresh a session in cookies while holding the locks. Raises `StoreError`."""
     entry, shared_tokens = refresh.entry, None
     if refresh.sessions.has_store:
@@ -211,7 +141,9 @@ def refresh_cookie_session(refresh: _Refresh) -> Flow[ResolvedSession]:
     return refresh.refreshed(saved)
 
 
-def refresh_stored_session(refresh: _Refresh, ticket: Ticket) -> Flow[ResolvedSession]:
+def refresh_stored_session(
+    refresh: RefreshContext, ticket: Ticket
+) -> Flow[ResolvedSession]:
     """Refresh a stored session while holding the locks. Raises `StoreError`."""
     entry = yield from refresh.sessions.load(refresh.entry)
     if entry is None:
@@ -245,7 +177,7 @@ def refresh_stored_session(refresh: _Refresh, ticket: Ticket) -> Flow[ResolvedSe
 # -- locks and results of concurrent refreshes
 
 
-def _cached_result(refresh: _Refresh) -> Flow[ResolvedSession | None]:
+def _cached_result(refresh: RefreshContext) -> Flow[ResolvedSession | None]:
     """Return the outcome that this process already knows; None: refresh."""
     if refresh.cache.has_ended(refresh.identity):
         return refresh.ended()
@@ -260,7 +192,9 @@ def _cached_result(refresh: _Refresh) -> Flow[ResolvedSession | None]:
     return None
 
 
-def _use_result(refresh: _Refresh, result: RefreshResult) -> Flow[ResolvedSession]:
+def _use_result(
+    refresh: RefreshContext, result: RefreshResult
+) -> Flow[ResolvedSession]:
     """Return the session of a concurrent refresh; its cookie is validated as well."""
     if result.value is None:
         return refresh.ended()
@@ -271,7 +205,7 @@ def _use_result(refresh: _Refresh, result: RefreshResult) -> Flow[ResolvedSessio
 
 
 def _with_store_lock(
-    refresh: _Refresh, key: str, wait: float, flow: Flow[ResolvedSession]
+    refresh: RefreshContext, key: str, wait: float, flow: Flow[ResolvedSession]
 ) -> Flow[ResolvedSession]:
     """Run *flow* while holding the lock *key* in the store. Raises `StoreError`.
 
@@ -297,7 +231,7 @@ def _with_store_lock(
 
 
 def _request_session(
-    refresh: _Refresh, entry: SessionEntry, pending: PendingTokens | None
+    refresh: RefreshContext, entry: SessionEntry, pending: PendingTokens | None
 ) -> Flow[Session]:
     """Return the session with new tokens: *pending* if usable, else the provider's.
 
@@ -316,7 +250,7 @@ def _request_session(
 
 
 def _session_with_new_tokens(
-    refresh: _Refresh, entry: SessionEntry, pending: PendingTokens | None
+    refresh: RefreshContext, entry: SessionEntry, pending: PendingTokens | None
 ) -> Flow[Session]:
     session, now = entry.session, refresh.context.clock()
     # The ID token of older tokens may have expired.
@@ -327,7 +261,7 @@ def _session_with_new_tokens(
 
 
 def _request_tokens(
-    refresh: _Refresh, session: Session, pending: PendingTokens | None
+    refresh: RefreshContext, session: Session, pending: PendingTokens | None
 ) -> Flow[PendingTokens]:
     """Redeem the newest known refresh token."""
     token = pending.tokens.refresh_token if pending is not None else ""
@@ -346,7 +280,7 @@ def _request_tokens(
 
 
 def _share_result(
-    refresh: _Refresh, saved: SavedSession
+    refresh: RefreshContext, saved: SavedSession
 ) -> Flow[ResolvedSession | None]:
     """Share the new cookie; return the outcome that takes its place, None: none.
 
@@ -363,7 +297,9 @@ def _share_result(
     except StoreError as error:
         # The new session is valid, but other processes cannot find it.
         refresh.keeps_lock = True
-        refresh.context.on_event(_event("refresh_not_shared", refresh.entry, error))
+        refresh.context.on_event(
+            failure_event("refresh_not_shared", refresh.entry, error)
+        )
         return None
     if revoked:
         refresh.cache.put_result(refresh.generation, RefreshResult(None))
@@ -377,7 +313,7 @@ def _share_result(
 
 
 def _save_result(
-    refresh: _Refresh, value: bytes, expected: bytes | None = None
+    refresh: RefreshContext, value: bytes, expected: bytes | None = None
 ) -> Flow[bool]:
     """Save a cookie value for requests that carry the old cookie.
 
@@ -388,7 +324,7 @@ def _save_result(
     return (yield from Save(key, record, OLD_COOKIE_GRACE, expected)) is not False
 
 
-def _share_tokens(refresh: _Refresh) -> Flow[None]:
+def _share_tokens(refresh: RefreshContext) -> Flow[None]:
     """Save tokens whose session could not be built, for the next attempt."""
     pending = refresh.cache.pending_tokens(refresh.generation)
     if pending is not None and refresh.sessions.has_store:
@@ -399,7 +335,7 @@ def _share_tokens(refresh: _Refresh) -> Flow[None]:
 
 
 def _end_cookie_session(
-    refresh: _Refresh, error: AuthProxyError
+    refresh: RefreshContext, error: AuthProxyError
 ) -> Flow[ResolvedSession]:
     """End a session whose refresh the provider rejected."""
     if refresh.sessions.has_store:
@@ -414,7 +350,7 @@ def _end_cookie_session(
     if refresh.sessions.has_store:
         with suppress(StoreError):
             yield from _save_result(refresh, SESSION_ENDED)
-    refresh.context.on_event(_event("session_ended", refresh.entry, error))
+    refresh.context.on_event(failure_event("session_ended", refresh.entry, error))
     return refresh.ended()
 
 
@@ -422,7 +358,7 @@ def _end_cookie_session(
 
 
 def _replace_stored(
-    refresh: _Refresh, entry: SessionEntry, ticket: Ticket, session: Session
+    refresh: RefreshContext, entry: SessionEntry, ticket: Ticket, session: Session
 ) -> Flow[SavedSession | SessionEntry | None]:
     """Save *session* under its ticket; None if the session was revoked meanwhile.
 
@@ -449,7 +385,9 @@ def _replace_stored(
     return saved
 
 
-def _holds(refresh: _Refresh, entry: SessionEntry, ticket: Ticket, data: bytes) -> bool:
+def _holds(
+    refresh: RefreshContext, entry: SessionEntry, ticket: Ticket, data: bytes
+) -> bool:
     """Return whether the stored *data* is the session of *entry*."""
     try:
         stored = refresh.sessions.formats.unseal_stored(ticket, data)
@@ -462,7 +400,9 @@ def _holds(refresh: _Refresh, entry: SessionEntry, ticket: Ticket, data: bytes) 
     )
 
 
-def _store_tokens(refresh: _Refresh, entry: SessionEntry, ticket: Ticket) -> Flow[None]:
+def _store_tokens(
+    refresh: RefreshContext, entry: SessionEntry, ticket: Ticket
+) -> Flow[None]:
     """Save the new refresh token of a session that could not be built.
 
     The session keeps its age, so the next request refreshes it.
@@ -477,7 +417,7 @@ def _store_tokens(refresh: _Refresh, entry: SessionEntry, ticket: Ticket) -> Flo
 
 
 def _end_stored_session(
-    refresh: _Refresh, entry: SessionEntry, error: AuthProxyError
+    refresh: RefreshContext, entry: SessionEntry, error: AuthProxyError
 ) -> Flow[ResolvedSession]:
     """End a session whose refresh the provider rejected. Raises `StoreError`."""
     # If this lock expired, a concurrent refresh may have redeemed the token first: use
@@ -488,14 +428,14 @@ def _end_stored_session(
         return refresh.with_cookies(current)
     with suppress(StoreError):
         yield from refresh.sessions.revoke(entry)
-    refresh.context.on_event(_event("session_ended", entry, error))
+    refresh.context.on_event(failure_event("session_ended", entry, error))
     return refresh.ended()
 
 
 # -- both
 
 
-def _is_revoked(refresh: _Refresh) -> Flow[bool]:
+def _is_revoked(refresh: RefreshContext) -> Flow[bool]:
     return (yield from Load(refresh.revocation_key)) is not None
 
 
@@ -511,10 +451,3 @@ def _is_fatal(error: AuthProxyError) -> bool:
         "userinfo_subject",
         "not_allowed",
     )
-
-
-def _event(kind: EventKind, entry: SessionEntry, error: AuthProxyError) -> Event:
-    reason = getattr(error, "reason", error.code)
-    hint = getattr(error, "hint", "")
-    detail = f"{error}; {hint}" if hint else str(error)
-    return Event(kind, entry.session.name, reason, detail)

@@ -21,6 +21,7 @@ LOCK_TTL = 180.0  # seconds; longer than the sum of all timeouts while it is hel
 PENDING_TOKENS_TTL = 3600.0  # seconds
 PENDING_TOKENS_MAX_AGE = 60.0  # seconds; older ones are refreshed before use
 MAX_ENTRIES = 2_000
+SESSION_ENDED = b"-"  # record in place of a cookie value
 
 V = TypeVar("V")
 

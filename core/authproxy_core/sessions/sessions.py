@@ -169,22 +169,15 @@ class Sessions:
         if cookie_name_count(headers, self._name) == 1:
             return (entry,)
         twins = self._valid_entries(read_cookies(headers), entry.sealed)
-        if not twins:
-            return (entry,)
         return newest_first([entry, *twins])
 
     def _valid_entries(
         self, cookies: Cookies, tried: bytes | None = None
     ) -> tuple[SessionEntry, ...]:
         """Return the valid sessions of all candidates but *tried*, the newest first."""
-        entries = []
-        for value in candidate_values(cookies, self._name, self._cookie.max_parts):
-            if value == tried:
-                continue
-            entry = self._find(value)
-            if entry is not None:
-                entries.append(entry)
-        return newest_first(entries)
+        values = candidate_values(cookies, self._name, self._cookie.max_parts)
+        entries = (self._find(value) for value in values if value != tried)
+        return newest_first([entry for entry in entries if entry is not None])
 
     def browser(
         self, headers: Iterable[Header], host: str, *, expires_twins: bool = False
