@@ -32,7 +32,7 @@ CODE = ("core", "server", "tests", "bench", "zipapp")
 MIN_CORE_COVERAGE = 100  # percent of lines and branches
 MIN_SERVER_COVERAGE = 94  # percent, in a run without skips
 UNIT_ONLY = "not e2e and not peers"
-PROCESSES = 3  # of pytest; most tests wait for other programs
+PROCESSES = 4  # of pytest; most tests wait for other programs
 # What a run takes on two idle cores.
 DURATIONS = {"fast": "3 minutes", "full": "5 minutes, 10 with all programs installed"}
 
