@@ -85,6 +85,7 @@ PROOFS: Mapping[str, str] = {
     "requested-authentication": "core/login/test_requested_authentication.py::test_acr_compared_with_configured_values",
     "entra-tenants": "core/providers/test_microsoft.py::test_entra_tenant_is_tid_and_agrees_with_issuer",
     "bitbucket-workspaces": "core/providers/test_bitbucket.py::test_bitbucket_workspace_restriction",
+    "signed-out-page": "core/logout/test_signed_out.py::test_signed_out_page_offers_another_sign_in",
     "signed-userinfo": "core/providers/test_userinfo.py::test_signed_userinfo_read",
     "client-error-statuses": "core/login/test_callback.py::test_callback_with_foreign_code_is_forbidden",
     "third-party-login": "core/login/test_third_party.py::test_third_party_login_passes_hint_and_returns_to_target",
