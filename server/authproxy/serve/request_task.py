@@ -91,11 +91,16 @@ def _resume_from(flow: Flow[Decision], effect: Effect[Any]) -> Flow[Decision]:
         except StopIteration as stop:
             decision: Decision = stop.value
             return decision
+        finally:
+            result = None  # an error's traceback refers back to this frame
 
 
 def _fail(error: Exception) -> Flow[Decision]:
     """Return a flow that raises *error*."""
-    raise error
+    try:
+        raise error
+    finally:
+        del error  # its traceback refers back to this frame
     yield from Sleep(0.0)
 
 

@@ -37,7 +37,7 @@ from authproxy_core.errors import AuthProxyError
 from authproxy_core.messages import Event, Response
 from authproxy_core.request.trace import TRACEPARENT
 
-from ..contract import BodySource, EffectPerformer, Perform
+from ..contract import BodySource, EffectPerformer, OnLoaded, Perform
 
 ROOT = Context()
 STORE_OPERATIONS: Mapping[type[Effect[Any]], str] = {
@@ -188,6 +188,10 @@ class TracedPerformer:
     def bound_to(self, body: BodySource) -> Perform:
         """Return the function that performs the effects of one request's flow."""
         return partial(self._perform, self._performer.bound_to(body))
+
+    def start_load(self, effect: Effect[Any], on_loaded: OnLoaded) -> bool:
+        """Leave all reads to tasks: a callback has the trace of another request."""
+        return False
 
     async def _perform(self, perform: Perform, effect: Effect[Any]) -> Any:
         trace = CURRENT.get()

@@ -62,7 +62,7 @@ def test_version_imports_only_the_command_line() -> None:
     )
     loaded = set(done.stdout.splitlines()[1].split())
     assert loaded <= {"__future__", "authproxy", "authproxy.commands", "authproxy.commands.cli", "collections.abc",
-                      "collections", "itertools", "keyword", "operator", "_operator",
+                      "collections", "gc", "itertools", "keyword", "operator", "_operator",
                       "reprlib", "_collections", "_collections_abc"}  # fmt: skip
 
 
