@@ -118,7 +118,8 @@ def check_outage(program: Program, browser: Browser) -> None:
         lambda: browser.check_each_worker(program, "/ready") == {503},
         "the failure of all workers",
     )
-    assert b"session store" in browser.get("/ready").body
+    # A worker that has not tried the store says that another one is not ready.
+    wait_for(lambda: b"session store" in browser.get("/ready").body, "the reason")
     before = browser.jar.named("_oauth2_proxy")
     for target in ("/oauth2/auth", "/", "/oauth2/userinfo"):
         response = browser.get(target)
