@@ -377,6 +377,9 @@ class ServerProtocol(Generic[OwnerT]):
             stream = self.streams.get(number)
             if stream is None:
                 self._check_used(number)
+                if not increment:  # an error also after the response (§6.9)
+                    self.reset(number, ErrorCode.PROTOCOL_ERROR, ended=True)
+                    self.credit.spend(costs.RESET_COST)
                 return
             if not increment:
                 self._fail(stream, ErrorCode.PROTOCOL_ERROR)

@@ -110,6 +110,7 @@ FLOODS: dict[str, Flood] = {
     "window update": repeated(window_update(0, 1)),
     "window update of a stream": repeated(window_update(1, 1)),
     "window update of a closed stream": repeated(window_update(3, 1)),
+    "empty window update of a closed stream": repeated(window_update(3, 0)),
     "empty data": repeated(data(1, b"")),
     "tiny data": repeated(data(1, b"x")),
     "padded data": repeated(frame(frames.DATA, PADDED, 1, b"\xfe" + bytes(254))),

@@ -98,6 +98,16 @@ def test_protocol_connection_error(received: bytes, code: ErrorCode) -> None:
     assert fault.value.code == code
 
 
+def test_protocol_empty_window_update_after_response_is_an_error() -> None:
+    """Whether the response or the frame of the client is faster must not matter."""
+    peer = Peer()
+    peer.send(peer.headers(1))
+    peer.protocol.send_head(peer.stream(1), b"\x88", ends=True)
+    peer.output()
+    [answer] = peer.send(window_update(1, 0))
+    assert (answer.kind, answer.stream, answer.code) == (RST_STREAM, 1, PROTOCOL)
+
+
 @pytest.mark.parametrize(
     ("received", "code"),
     [
