@@ -177,22 +177,6 @@ BYPASSES_PATHS = given("skip_auth_routes", "skip_auth_regex")
 BYPASSES = (
     BYPASSES_PATHS | given("trusted_ips") | is_on("skip_auth_preflight")
 )  # requests without a login
-RESTRICTS_USERS = given(
-    "allowed_groups",
-    "allowed_roles",
-    "keycloak_groups",
-    "github_org",
-    "github_team",
-    "github_repo",
-    "gitlab_groups",
-    "gitlab_projects",
-    "google_groups",
-    "google_group",
-    "bitbucket_workspace",
-    "bitbucket_team",
-    "bitbucket_repository",
-    "authenticated_emails_file",
-) | (given("email_domains") & ~lists("email_domains", "*"))
 CHECKS_MEMBERSHIP = given(
     "github_org",
     "github_team",
@@ -204,6 +188,12 @@ CHECKS_MEMBERSHIP = given(
     "bitbucket_workspace",
     "bitbucket_team",
     "bitbucket_repository",
+)
+RESTRICTS_USERS = (
+    given("allowed_groups", "allowed_roles", "keycloak_groups")
+    | CHECKS_MEMBERSHIP
+    | given("authenticated_emails_file")
+    | (given("email_domains") & ~lists("email_domains", "*"))
 )
 LISTS = ("skip_auth_regex", "api_routes", "email_domains")
 HAS_EMPTY_ENTRY = _simple(
