@@ -37,6 +37,7 @@ def add_warnings(options: ResolvedOptions) -> None:
     _warn_secure_cookie(options)
     _warn_form_post(options)
     _warn_unmatchable_entries(options)
+    _warn_emails_file(options)
     _warn_logging(options)
     _warn_https_address(options)
 
@@ -131,6 +132,14 @@ def _warn_unmatchable_entries(options: ResolvedOptions) -> None:
             options.add_warning(
                 "email_domains", f"{entry!r} matches no email; expected a domain or '*'"
             )
+
+
+def _warn_emails_file(options: ResolvedOptions) -> None:
+    key = "authenticated_emails_file"
+    if options.string(key) and "*" in options.strings("email_domains"):
+        options.add_warning(
+            key, "has no effect with '*' in email_domains, which allows any email"
+        )
 
 
 def _warn_logging(options: ResolvedOptions) -> None:

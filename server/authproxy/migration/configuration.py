@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from authproxy_core.settings.root import Settings
 
+from ..config.config_warnings import add_warnings
 from ..config.load import resolve_settings
 from ..config.options.option import Value
 from ..config.options.table import BY_KEY, OPTIONS
@@ -112,6 +113,7 @@ def load_configuration(sources: Sources) -> Configuration:
                 names[str(path)] = source.name
         flags, usage_problems = parse_valid_flags(arguments)
         options, settings = resolve_settings(flags, sources.environ)
+        add_warnings(options)
         alpha_text = _read_text(str(flags.control.get("alpha-config", "")))
         return _classify(options, settings, usage_problems, names, alpha_text)
 

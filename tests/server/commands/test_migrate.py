@@ -211,6 +211,8 @@ def test_check_names_values_that_are_elsewhere(
         "authenticated_emails_file (--authenticated-emails-file): can't read",
     ):
         assert part in text
+    [warning] = [text for text in report["warnings"] if "emails_file" in text]
+    assert "has no effect with '*' in email_domains" in warning
     _, report = check(capsys, write(tmp_path, "alpha.yaml", OFFICIAL_ALPHA))
     assert "existingSecret" in report["unchecked"][0]
     assert any(text.startswith("cookie_secret: missing") for text in report["missing"])

@@ -409,6 +409,14 @@ def test_alpha_keeps_other_flat_options(tmp_path: Path) -> None:
     assert loaded.workers == 3
 
 
+def test_alpha_emails_file_with_any_email_allowed_warns(tmp_path: Path) -> None:
+    file = tmp_path / "emails"
+    file.write_text("ann@example.com\n")
+    flag = f"--authenticated-emails-file={file}"
+    [warning] = settings(BASE, tmp_path, flag).warnings
+    assert "has no effect with '*' in email_domains" in warning
+
+
 def test_alpha_has_no_default_upstreams_headers_or_parameters(
     tmp_path: Path,
 ) -> None:

@@ -33,6 +33,17 @@ def test_emails_file_empty_allows_no_user(tmp_path: Path) -> None:
     assert settings(f"{EMAILS}={file}").core.authenticated_emails == frozenset()
 
 
+def test_emails_file_with_any_email_allowed_warns(tmp_path: Path) -> None:
+    file = tmp_path / "emails"
+    file.write_text("ann@example.com\n")
+    [warning] = settings(f"{EMAILS}={file}").warnings
+    assert warning == (
+        f"authenticated_emails_file ({EMAILS}): has no effect with '*' in email_domains, "
+        "which allows any email"
+    )
+    assert settings(f"{EMAILS}={file}", "--email-domain=example.com").warnings == ()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

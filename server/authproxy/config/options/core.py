@@ -103,7 +103,7 @@ CORE_OPTIONS = in_group(
         "string",
         "",
         "CSV file with allowed emails in the first column; emails in email_domains "
-        "are allowed as well",
+        "are allowed as well, so it has no effect with *",
         Settings.authenticated_emails,
         note="reloaded when it changes",
     ),
