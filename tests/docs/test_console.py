@@ -39,6 +39,7 @@ SERVER = re.compile(r"(python3 \S+\.pyz|authproxy)( --config \S+| --alpha-config
 CONFIG_TEST = " --config-test"
 # Commands whose exit code reports a finding.
 FINDS = re.compile(r"python3 authproxy\.pyz migrate --check oauth2-proxy\.cfg")
+WRITES_SECRETS = re.compile(r"(import secrets|keycloak-realm|init .*--stdout).*> *[^&]")
 VARIABLE = re.compile(r"[\w-]{16,}|\b\d\d+\b")  # secrets and passwords, counts
 
 
@@ -120,6 +121,14 @@ def prepare(folder: Path, page: Path, built: Path) -> None:
         f'{key} = "{value}"' for key, value in BASE.items() if key not in example.text
     ]
     (folder / "oauth2-proxy.cfg").write_text(f"{example.text}{chr(10).join(lines)}\n")
+
+
+def test_secrets_are_written_to_private_files_only() -> None:
+    """By the shell; files of ``authproxy init`` are always private."""
+    texts = [command for block in CONSOLE for command, _ in commands(block)]
+    found = [text for text in texts if WRITES_SECRETS.search(text)]
+    assert len(found) >= 2
+    assert [text for text in found if not text.startswith("(umask 077; ")] == []
 
 
 NOT_RUN_COMMANDS = [
