@@ -303,9 +303,13 @@ def test_production_scales_and_is_monitored() -> None:
     assert monitor["metadata"]["labels"]["prometheus"] == "main"
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
     assert monitor["spec"]["selector"]["matchLabels"] == selector
-    assert monitor["spec"]["endpoints"][0]["interval"] == "30s"
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["interval"] == "30s"
+    job, node = endpoint["relabelings"]
+    assert job == {"targetLabel": "job", "replacement": "authproxy"}  # of the alerts
+    assert node["targetLabel"] == "node"
     ports = {one["name"]: one for one in objects.get("Service")["spec"]["ports"]}
-    assert ports[monitor["spec"]["endpoints"][0]["port"]]["port"] == 9180
+    assert ports[endpoint["port"]]["port"] == 9180
     assert objects.variables["OAUTH2_PROXY_REDIS_PASSWORD"] == "redis:password"
     assert "--trusted-proxy-ip=10.43.0.0/16" in objects.container["args"]
     assert objects.pod["spec"]["topologySpreadConstraints"][0]["maxSkew"] == 1
