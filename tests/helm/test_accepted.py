@@ -19,7 +19,10 @@ from support.programs import find
 
 pytestmark = pytest.mark.skipif(not find("helm"), reason="no helm")
 # Options that the chart sets by itself.
-OF_THE_CHART = ("http_address", "https_address", "metrics_address", "config", "email")
+OF_THE_CHART = (
+    "http_address", "https_address", "metrics_address", "config", "email",
+    "authenticated_emails_file",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", VALUES)

@@ -76,8 +76,8 @@ def test_values_that_cannot_work_are_refused_together() -> None:
         "configuration", "pdb", "replicas",
         "config.cookieSecret",
         "image.repository", "image.tag", "kubeVersion",
-        "extraArgs[1]", "alphaConfig", "alphaConfig", "authenticatedEmailsFile",
-        "htpasswdFile.entries[0]", "config.google",
+        "extraArgs[1]", "alphaConfig", "alphaConfig",
+        "authenticatedEmailsFile", "authenticatedEmailsFile", "htpasswdFile.entries[0]", "config.google",
         "redis-ha.enabled", "sessionStorage.redis.sentinel",
         "service.port", "ingress.hosts", "ingress.extraPaths",
         "gatewayApi.gatewayRef.name", "applications", "applications", "applications",
@@ -91,6 +91,70 @@ def test_values_that_cannot_work_are_refused_together() -> None:
     assert "installs no Redis" in "".join(found)
     assert "secret=" not in "".join(found)
     assert "alice" not in "".join(found)
+
+
+EMAILS = "authenticatedEmailsFile: {enabled: true, restricted_access: a@example.com}\n"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        CREDENTIALS,
+        "config: {existingSecret: a, configFile: \"email_domains = [\\n 'a', '*'\\n]\"}",
+        "config: {existingSecret: a, emailDomains: []}\n"
+        "extraArgs: {email-domain: 'a.example,*'}",
+        "config: {existingSecret: a, emailDomains: []}\n"
+        "extraEnv: [{name: OAUTH2_PROXY_EMAIL_DOMAINS, value: '*'}]",
+    ],
+)
+def test_list_of_emails_with_any_email_allowed_is_refused(values: str) -> None:
+    [found] = problems(EMAILS + values)
+    assert found.startswith("authenticatedEmailsFile: has no effect with * in")
+    assert "set config.emailDomains (in a configFile email_domains) to []" in found
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "config: {existingSecret: a, configFile: \"email_domains = '*.b.c' # not *\"}",
+        "config: {existingSecret: a, existingConfig: a}",
+        CREDENTIALS + "extraArgs: [--email-domain=a.example]",
+    ],
+)
+def test_list_of_emails_with_other_domains_is_accepted(values: str) -> None:
+    """The value that takes precedence decides."""
+    done = template(EMAILS + values)
+    assert done.returncode == 0, done.stderr
+
+
+def test_values_of_another_gateway_are_refused() -> None:
+    found = problems(
+        """
+        config: {existingSecret: sso}
+        gatewayApi: {gatewayRef: {name: public}}
+        traefik: {middleware: {enabled: true}}
+        applications:
+          - name: a
+            gateway: gateway-api
+            hosts: [a]
+            service: {name: a, port: 80}
+            className: nginx
+            tls: [{secretName: a}]
+          - {name: b, gateway: traefik, hosts: [b], service: {name: b, port: 80},
+             filters: [{type: ExtensionRef}]}
+          - {name: c, gateway: ingress-nginx, hosts: [c], service: {name: c, port: 80},
+             filters: [{type: ExtensionRef}]}
+        metrics: {port: null, serviceMonitor: {enabled: true}}
+        """
+    )
+    assert [line.partition(";")[0] for line in found] == [
+        "applications: a: className is for Ingress objects",
+        "applications: a: tls is for Ingress objects",
+        "applications: b: filters is for gateway-api",
+        "applications: c: filters is for gateway-api",
+        "metrics.serviceMonitor: has no effect without metrics.port, the port of the "
+        "Service",
+    ]
 
 
 def test_schema_names_each_wrong_value() -> None:

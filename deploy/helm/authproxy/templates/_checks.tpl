@@ -114,6 +114,9 @@ alphaConfig: existingConfig and existingSecret exclude serverConfigData, metrics
 {{- if and .enabled (not .template) (not .restricted_access) }}
 authenticatedEmailsFile: set restricted_access, or the name of an existing object as template
 {{- end -}}
+{{- if and .enabled (regexMatch `(^|[,\s])\*([,\s]|$)` (include "authproxy.emailDomains" $)) }}
+authenticatedEmailsFile: has no effect with * in the email domains, which allows any email; set config.emailDomains (in a configFile email_domains) to [], or to the domains that are allowed as well
+{{- end -}}
 {{- end -}}
 {{- with .Values.htpasswdFile -}}
 {{- if and .enabled (not .existingSecret) (not .entries) }}
@@ -178,6 +181,16 @@ gatewayApi.gatewayRef.name: missing; a route without a gateway serves nothing
 {{- if and .query (ne .gateway "ingress-nginx") }}
 applications: {{ .name }}: query is for ingress-nginx; set traefik.middleware.query
 {{- end -}}
+{{- if eq .gateway "gateway-api" -}}
+{{- if .className }}
+applications: {{ .name }}: className is for Ingress objects; set gatewayApi.gatewayRef
+{{- end -}}
+{{- if .tls }}
+applications: {{ .name }}: tls is for Ingress objects; set the certificate at the Gateway
+{{- end -}}
+{{- else if .filters }}
+applications: {{ .name }}: filters is for gateway-api; remove it
+{{- end -}}
 {{- if eq .gateway "traefik" -}}
 {{- if not (include "authproxy.middlewares" $) }}
 applications: {{ .name }}: enable traefik.middleware, without which nothing is checked
@@ -196,5 +209,7 @@ podDisruptionBudget: minAvailable and maxUnavailable exclude each other
 {{- end -}}
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) }}
 metrics.serviceMonitor: has no effect without metrics.enabled=true
+{{- else if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.port) }}
+metrics.serviceMonitor: has no effect without metrics.port, the port of the Service
 {{- end -}}
 {{- end -}}

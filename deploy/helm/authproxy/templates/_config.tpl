@@ -30,6 +30,29 @@ upstreams = {{ toJson .Values.config.upstreams }}
 {{- end -}}
 {{- end -}}
 
+{{/* The email domains in effect, as far as the values tell them, separated by commas.
+     Flags take precedence over variables, and variables over the file. */}}
+{{- define "authproxy.emailDomains" -}}
+{{- $domains := list -}}
+{{- range include "authproxy.extraArgs" . | fromYamlArray -}}
+{{- with regexFind `^--?email-domain=.*` . -}}
+{{- $domains = append $domains (regexReplaceAll `^[^=]*=` . "") -}}
+{{- end -}}
+{{- end -}}
+{{- if not $domains -}}
+{{- range .Values.extraEnv -}}
+{{- if eq .name "OAUTH2_PROXY_EMAIL_DOMAINS" -}}
+{{- $domains = list (tpl (.value | default "in valueFrom" | toString) $) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and (not $domains) (not (has (include "authproxy.configSource" .) (list "existing" "none"))) -}}
+{{- $line := regexFind `(?m)^\s*email_domains\s*=\s*(\[[^\]]*\]|"[^"]*"|'[^']*')` (include "authproxy.config" .) -}}
+{{- $domains = list (regexReplaceAll `^[^=]*=|[\["'\]]` $line "") -}}
+{{- end -}}
+{{- join "," $domains -}}
+{{- end -}}
+
 {{/* Source of oauth2_proxy.yml: none, configMap, secret, or generated. */}}
 {{- define "authproxy.alphaSource" -}}
 {{- if not .Values.alphaConfig.enabled -}}
