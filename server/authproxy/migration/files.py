@@ -19,6 +19,7 @@ from .helm import is_values_file, read_values
 MAX_FILE_BYTES = 4 << 20  # of a configuration
 ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
+NO_OPTION = "contains no option of oauth2-proxy"
 EXPECTED = (
     "expected the TOML file of oauth2-proxy, variables (NAME=VALUE), an alpha "
     "configuration, or the values.yaml of the official or Bitnami chart"
@@ -75,13 +76,18 @@ def parse_source(file: NamedText) -> Sources:
     if suffix in (".yaml", ".yml", ".json"):
         return _parse_yaml(file)
     if suffix == ".env" or _is_environment(file.text):
-        return Sources(environ=parse_environment(file.text))
+        variables = parse_environment(file.text)
+        if not variables:
+            raise ConfigError((f"{file.name}: {NO_OPTION}",))
+        return Sources(environ=variables)
     try:
-        tomllib.loads(file.text)
+        document = tomllib.loads(file.text)
     except tomllib.TOMLDecodeError as error:
         if suffix != ".toml" and _looks_like_yaml(file.text):
             return _parse_yaml(file)
         raise ConfigError((f"{file.name}: not TOML: {error}; {EXPECTED}",)) from None
+    if not document:
+        raise ConfigError((f"{file.name}: {NO_OPTION}",))
     return Sources(toml=file)
 
 

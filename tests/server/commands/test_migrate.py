@@ -285,9 +285,13 @@ def test_check_names_the_way_back(
         ("a.cfg", "provider = ", "not TOML"),
         ("a.yaml", "a: [", "not YAML"),
         ("a.yaml", "replicas: 2", "expected the TOML file"),
+        ("a.cfg", "", "a.cfg: contains no option of oauth2-proxy"),
+        ("a.toml", "# nothing\n", "a.toml: contains no option of oauth2-proxy"),
+        ("a.env", "\n# nothing\n", "a.env: contains no option of oauth2-proxy"),
+        ("a", "PATH=/bin\n", "a: contains no option of oauth2-proxy"),
     ],
 )
-def test_check_unreadable_file_exits_with_2(
+def test_check_unreadable_or_empty_file_exits_with_2(
     name: str,
     text: str | None,
     problem: str,
