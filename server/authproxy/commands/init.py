@@ -10,6 +10,7 @@ import argparse
 import getpass
 import ipaddress
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable, Sequence
@@ -22,7 +23,13 @@ from authproxy_core.settings.provider_types import PROVIDER_TYPES
 from authproxy_core.settings.root import UNIX_PEERS
 
 from ..config.read.resolved import ConfigError, UsageError
-from .initial_file import Answers, callback_url, format_configuration, split_list
+from .initial_file import (
+    ANY_DOMAIN,
+    Answers,
+    callback_url,
+    format_configuration,
+    split_list,
+)
 
 DESCRIPTION = (
     "Asks for the provider, the client, the host, the gateway and the session store, and "
@@ -43,11 +50,19 @@ PROVIDERS = tuple(
     for name, kind in PROVIDER_TYPES.items()
     if kind.secret and not kind.required_options
 )
+# Issuers whose accounts are open to all; other public types have no issuer option.
+PUBLIC_ISSUER = re.compile(
+    r"https?://((www\.)?gitlab\.com|accounts\.google\.com|appleid\.apple\.com|"
+    r"login\.microsoftonline\.com/(common|organizations|consumers))(?![\w.-])",
+    re.IGNORECASE,
+)
 
 
 class Question(NamedTuple):
     """A question, its default (None: an answer is required), and when it is asked.
 
+    If ``has_no_default`` is true of the answers so far, an answer is required as well;
+    ``exception`` says so in the help.
     ``parse`` raises ValueError with what is expected; ``choices`` are all answers. A
     ``hidden`` answer is not echoed, and has no flag.
     """
@@ -59,6 +74,8 @@ class Question(NamedTuple):
     is_asked: Callable[[Answers], bool] = lambda _: True
     hidden: bool = False
     choices: tuple[str, ...] = ()
+    has_no_default: Callable[[Answers], bool] = lambda _: False
+    exception: str = ""
 
     @property
     def flag(self) -> str:
@@ -101,6 +118,13 @@ def _addresses(text: str) -> str:
     return text
 
 
+def _has_public_provider(answers: Answers) -> bool:
+    """Return whether any person can have an account of the provider."""
+    if not PROVIDER_TYPES[answers["provider"]].discovers:
+        return True
+    return PUBLIC_ISSUER.match(answers["issuer"]) is not None
+
+
 def _has_gateway(answers: Answers) -> bool:
     return answers["gateway"] != "none"
 
@@ -133,7 +157,14 @@ QUESTIONS = (
         lambda answers: not answers["client_secret_file"],
         hidden=True,
     ),
-    Question("email_domains", "allowed email domains, separated by commas", "*", _any),
+    Question(
+        "email_domains",
+        "allowed email domains, separated by commas (*: any account)",
+        ANY_DOMAIN,
+        _any,
+        has_no_default=_has_public_provider,
+        exception="; required for public providers, such as google and github",
+    ),
     Question("host", "host of the application", None, _host),
     Question("gateway", "gateway in front of it", "traefik", _any, choices=GATEWAYS),
     Question(
@@ -219,7 +250,7 @@ def parser() -> argparse.ArgumentParser:
             result.add_argument(
                 question.flag,
                 metavar="VALUE",
-                help=f"{question.text}{default}".replace("%", "%%"),
+                help=f"{question.text}{default}{question.exception}".replace("%", "%%"),
             )
     help_ = "use the defaults instead of asking"
     result.add_argument("--no-questions", action="store_true", help=help_)
@@ -233,6 +264,8 @@ def _collect_answers(options: argparse.Namespace) -> dict[str, str]:
     answers = {question.name: "" for question in QUESTIONS}
     for question in QUESTIONS:
         given: str | None = getattr(options, question.name, None)
+        if question.has_no_default(answers):
+            question = question._replace(default=None)
         if not question.is_asked(answers):
             if given is not None:
                 raise UsageError(
@@ -335,6 +368,12 @@ def _print_next_steps(
             f"  authproxy --config {path}",
         ]
     lines.append(f"redirect URI for the provider: {callback_url(answers)}")
+    is_open = ANY_DOMAIN in split_list(answers["email_domains"])
+    if is_open and _has_public_provider(answers):
+        name = PROVIDER_TYPES[answers["provider"]].name
+        lines.append(
+            f"every account of {name} can sign in, because email_domains contains *"
+        )
     if _has_gateway(answers):
         lines.append(f"the gateway's side: docs/gateways/{answers['gateway']}.md")
     sys.stderr.write("\n".join(lines) + "\n")

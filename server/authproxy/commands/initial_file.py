@@ -9,7 +9,21 @@ from urllib.parse import urlsplit
 from authproxy_core.settings.provider_types import PROVIDER_TYPES
 
 VARIABLE = "OAUTH2_PROXY_CLIENT_SECRET"
+ANY_DOMAIN = "*"  # in email_domains
 Answers = Mapping[str, str]
+GROUP_LINES = {  # of provider types that read groups, or memberships, from other options
+    "github": ('github_org = "my-org"',),
+    "google": (
+        'google_groups = ["staff@example.com"]',
+        'google_admin_email = "admin@example.com"',
+        'google_service_account_json = "/etc/authproxy/google.json"',
+    ),
+    "bitbucket": ('bitbucket_workspace = "my-workspace"',),
+    "digitalocean": (),
+    "facebook": (),
+    "linkedin": (),
+    "sourcehut": (),
+}
 
 
 def callback_url(answers: Answers) -> str:
@@ -56,8 +70,8 @@ def _provider(answers: Answers) -> Iterator[str]:
 def _users(answers: Answers) -> Iterator[str]:
     yield "# Allowed users: email domains (* for any), then groups."
     yield _line("email_domains", split_list(answers["email_domains"]))
-    if answers["provider"] not in ("google", "github"):
-        yield '# allowed_groups = ["staff"]'
+    lines = GROUP_LINES.get(answers["provider"], ('allowed_groups = ["staff"]',))
+    yield from (f"# {line}" for line in lines)
 
 
 def _cookies(answers: Answers, cookie_secret: str) -> Iterator[str]:

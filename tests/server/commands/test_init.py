@@ -29,6 +29,13 @@ BASE = {
 }
 
 
+GROUP_OPTIONS = {  # and their provider type
+    "github_org": "github",
+    "google_groups": "google",
+    "bitbucket_workspace": "bitbucket",
+}
+
+
 def flags(answers: Mapping[str, str]) -> list[str]:
     return [f"--{name}={value}" for name, value in answers.items()]
 
@@ -149,7 +156,7 @@ def test_init_asks_on_terminal_and_hides_the_secret(tmp_path: Path) -> None:
 def test_init_configuration_of_each_provider_is_valid(
     provider: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers = {**BASE, "provider": provider}
+    answers = {**BASE, "provider": provider, "email-domains": "example.com"}
     try:
         text, _ = configure(capsys, answers)
     except AssertionError:
@@ -157,6 +164,48 @@ def test_init_configuration_of_each_provider_is_valid(
         del answers["issuer"]
         text, _ = configure(capsys, answers)
     assert load(text, tmp_path).core.providers[0].type == provider
+    for key, owner in GROUP_OPTIONS.items():
+        assert (f"\n# {key} = " in text) == (provider == owner)
+
+
+PUBLIC = [
+    *({"provider": name} for name in ("google", "github", "bitbucket", "facebook")),
+    {"provider": "gitlab", "issuer": "https://gitlab.com"},
+    {"provider": "oidc", "issuer": "https://Accounts.Google.com/"},
+    {
+        "provider": "entra-id",
+        "issuer": "https://login.microsoftonline.com/common/v2.0",
+    },
+]
+
+
+@pytest.mark.parametrize("provider", PUBLIC)
+def test_init_public_provider_requires_email_domains(
+    provider: Mapping[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"client-id": "web", "host": "app.example.com", **provider}
+    assert main(["init", "--stdout", "--no-questions", *flags(given)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "--email-domains: missing; expected allowed email domains" in err
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_open"),
+    [
+        ({"provider": "github", "email-domains": "example.com, *"}, True),
+        ({"provider": "github", "email-domains": "example.com"}, False),
+        ({**BASE, "email-domains": "*"}, False),
+        ({**BASE, "provider": "gitlab", "issuer": "https://gitlab.company.com"}, False),
+    ],
+)
+def test_init_says_that_every_account_of_public_provider_can_sign_in(
+    answers: Mapping[str, str], is_open: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"client-id": "web", "host": "app.example.com", **answers}
+    _, messages = configure(capsys, given)
+    assert ("every account of GitHub can sign in" in messages) == is_open
+    assert ("every account" in messages) == is_open
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
@@ -249,6 +298,11 @@ def test_init_failed_check_writes_nothing(
         (["keycloak-oidc"], 1, "nothing written"),
         (["a", "b", "c", "d"], 2, "no valid answer for --provider"),
         (["x" * 5000], 2, "more than 4096 characters"),
+        (
+            ["github", "web", "", "", "", "", ""],
+            2,
+            "no valid answer for --email-domains",
+        ),
     ],
 )
 def test_init_without_answers_writes_nothing(
