@@ -152,7 +152,7 @@ def _convert(command: MigrateCommand) -> int:
     else:
         converted = convert_vouch(files[0])
     sys.stdout.write(converted.format())
-    problems = converted.problems()
+    problems = (*converted.access_notes, *converted.problems())
     for problem in problems:
         sys.stderr.write(f"to complete: {problem}\n")
     return 1 if problems else 0

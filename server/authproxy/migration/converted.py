@@ -14,6 +14,7 @@ PLACEHOLDERS = {  # of the secrets, which are not printed
     "OAUTH2_PROXY_CLIENT_SECRET": "placeholder",
     "OAUTH2_PROXY_COOKIE_SECRET": "0123456789abcdef",
 }
+NO_PROVIDER = "CHOOSE-ONE"  # no type, so authproxy does not start with it
 Setting = str | bool | int | list[str]
 
 
@@ -28,8 +29,9 @@ class Line(NamedTuple):
 class Converted:
     """The options, rules and notes so far.
 
-    ``unmapped`` are options without a counterpart, with the reason. ``variables`` are to
-    be set instead of secrets, which are not printed.
+    ``unmapped`` are options without a counterpart, with the reason; ``access_notes`` are
+    those that decide about access. ``variables`` are to be set instead of secrets, which
+    are not printed.
     """
 
     def __init__(self, program: str) -> None:
@@ -37,6 +39,7 @@ class Converted:
         self.lines: dict[str, Line] = {}
         self.rules: list[dict[str, Any]] = []
         self.unmapped: dict[str, str] = {}
+        self.access_notes: list[str] = []
         self.variables: dict[str, str] = {
             "OAUTH2_PROXY_COOKIE_SECRET": "a new random secret of 32 bytes"
         }
@@ -58,8 +61,16 @@ class Converted:
     def set_secret(self, key: str, origin: str) -> None:
         self.variables[BY_KEY[key].environment] = f"the value of {origin}"
 
-    def skip(self, name: str, why: str) -> None:
+    def set_no_provider(self, kind: str, name: str, why: str) -> None:
+        """Set an invalid provider type, because the default would allow other users."""
+        self.set("provider", NO_PROVIDER, f"{name}: no counterpart of {kind!r}")
+        self.skip(name, why, access=True)
+
+    def skip(self, name: str, why: str, *, access: bool = False) -> None:
+        """Note that an option has no counterpart; *access*: it decides about access."""
         self.unmapped[printable(name)] = why
+        if access:
+            self.access_notes.append(f"{printable(name)}: {why}")
 
     def skip_unknown(self, name: str, known: Iterable[str]) -> None:
         near = closest_name(name, known)
@@ -92,16 +103,14 @@ class Converted:
                 yield f"{key} = {_toml(value)}"
 
     def problems(self) -> tuple[str, ...]:
-        """Return what prevents a start with the file."""
+        """Return what prevents a start with the file, and options without effect."""
         sources = Sources(
             environ=PLACEHOLDERS,
             toml=NamedText("the new configuration", self.format()),
         )
         loaded = load_configuration(sources)
-        missing = (
-            () if "provider" in self.lines else ("provider: without a counterpart",)
-        )
-        return (*missing, *loaded.problems, *loaded.missing)
+        unused = [text for text in loaded.warnings if "has no effect" in text]
+        return (*loaded.problems, *loaded.missing, *unused)
 
 
 def _toml(value: Setting) -> str:
@@ -125,8 +134,16 @@ def is_true(value: object) -> bool:
 
 
 def duration(value: object, unit: str) -> str:
-    """Return an integer with its unit; raises ValueError for another value."""
-    return f"{int(str(value))}{unit}"
+    """Return a whole number with its unit; raises ValueError for another value."""
+    return f"{whole_number(value)}{unit}"
+
+
+def whole_number(value: object) -> int:
+    """Return a number that is not negative; raises ValueError for another value."""
+    number = int(str(value))
+    if number < 0:
+        raise ValueError("negative")
+    return number
 
 
 def normalized(name: str) -> str:

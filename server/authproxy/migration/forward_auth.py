@@ -13,11 +13,11 @@ from .converted import (
     Converted,
     Setting,
     by_normalized_name,
-    duration,
     entries,
     is_true,
     normalized,
     printable,
+    whole_number,
 )
 from .files import unquote
 from .traefik_rules import parse_matcher
@@ -28,6 +28,7 @@ ASSIGNMENT = re.compile(r"(?:export\s+)?(?:--)?([A-Za-z][\w.-]*)(?:\s*=\s*|\s+)(
 RULE = re.compile(r"rule\.([^.]+)\.(\w+)")
 COMMENTS = ("#", ";", "[")
 NO_GENERIC = "it has no ID token; use a provider of OpenID Connect"
+SEVERAL_PROVIDERS = "several providers need an alpha file"
 DEPRECATED = {  # older name to its option
     "cookie-domains": "cookie-domain",
     "cookie-secret": "secret",
@@ -51,7 +52,8 @@ COMBINED = (
     "match-whitelist-or-domain", "whitelist", "port", "secret",
     "providers.google.client-id", "providers.google.client-secret",
     "providers.google.prompt", "providers.oidc.issuer-url", "providers.oidc.client-id",
-    "providers.oidc.client-secret",
+    "providers.oidc.client-secret", "providers.generic-oauth.client-id",
+    "providers.generic-oauth.client-secret",
 )  # fmt: skip
 UNMAPPED: Mapping[str, str] = {
     "log-level": "there are no log levels; standard_logging, auth_logging and "
@@ -62,8 +64,7 @@ UNMAPPED: Mapping[str, str] = {
     **{
         f"providers.generic-oauth.{name}": NO_GENERIC
         for name in (
-            "auth-url", "token-url", "user-url", "client-id", "client-secret", "scope",
-            "token-style", "resource",
+            "auth-url", "token-url", "user-url", "scope", "token-style", "resource",
         )
     },
 }  # fmt: skip
@@ -165,10 +166,10 @@ def _pairs(
 
 def _convert_provider(options: Options, converted: Converted) -> None:
     kind = options.last("default-provider", "google")
-    if kind not in ("google", "oidc"):
-        converted.skip("default-provider", NO_GENERIC)
-        return
-    converted.set("provider", kind, "default-provider")
+    if kind in ("google", "oidc"):
+        converted.set("provider", kind, "default-provider")
+    else:
+        converted.set_no_provider(kind, "default-provider", NO_GENERIC)
     for name, key in (("issuer-url", "oidc_issuer_url"), ("client-id", "client_id")):
         full = f"providers.{kind}.{name}"
         if full in options.values:
@@ -179,10 +180,10 @@ def _convert_provider(options: Options, converted: Converted) -> None:
     if kind == "google":
         name = "providers.google.prompt"
         converted.set("prompt", options.last(name, "select_account"), name)
-    other = "oidc" if kind == "google" else "google"
     for name in options.values:
-        if name.startswith(f"providers.{other}."):
-            converted.skip(name, "several providers need an alpha file")
+        is_other = name.startswith("providers.") and name.split(".")[1] != kind
+        if is_other and name not in UNMAPPED:
+            converted.skip(name, SEVERAL_PROVIDERS)
 
 
 def _convert_cookies(options: Options, converted: Converted) -> None:
@@ -203,10 +204,12 @@ def _convert_cookies(options: Options, converted: Converted) -> None:
         secure = is_true(options.last("cookie-secure"))
         converted.set("cookie_secure", secure, "cookie-secure")
     try:
-        lifetime = duration(options.last("lifetime", str(DEFAULT_LIFETIME)), "s")
+        lifetime = whole_number(options.last("lifetime", str(DEFAULT_LIFETIME)))
     except ValueError:
-        lifetime = f"{DEFAULT_LIFETIME}s"
-    converted.set("cookie_expire", lifetime, "lifetime")
+        lifetime = 0
+    if not lifetime:
+        converted.skip("lifetime", "expected a positive number of seconds")
+    converted.set("cookie_expire", f"{lifetime or DEFAULT_LIFETIME}s", "lifetime")
 
 
 def _convert_gateway(options: Options, converted: Converted) -> None:
@@ -240,7 +243,9 @@ def _convert_access(options: Options, converted: Converted) -> None:
     for name, parameters in options.rules.items():
         if not _convert_rule(name, parameters, general, options, converted):
             is_complete = False
-    _convert_default(options, general, is_complete, converted)
+    _convert_default(options, general, converted)
+    if not is_complete:
+        _deny_all(converted)
 
 
 def _convert_rule(
@@ -250,7 +255,7 @@ def _convert_rule(
     options: Options,
     converted: Converted,
 ) -> bool:
-    """Add the rule; returns whether other requests may be decided without it."""
+    """Add the rule; returns whether the other rules allow no more without it."""
     is_public = parameters.get("action", "auth") == "allow"
     own = Restriction(
         entries(parameters.get("whitelist", "")),
@@ -259,11 +264,12 @@ def _convert_rule(
     )
     default = options.last("default-provider", "google")
     if parameters.get("provider", default) != default:
-        converted.skip(f"rule.{name}.provider", "several providers need an alpha file")
+        note = f"rule.{name}.provider"
+        converted.skip(note, SEVERAL_PROVIDERS, access=True)
     try:
         keys = parse_matcher(parameters.get("rule", ""))
     except ValueError as error:
-        converted.skip(f"rule.{name}", str(error))
+        converted.skip(f"rule.{name}", str(error), access=True)
         return is_public
     users = (own if own.emails or own.domains else general).keys()
     policy: dict[str, Any] = {"policy": "public"} if is_public else users
@@ -272,20 +278,22 @@ def _convert_rule(
 
 
 def _convert_default(
-    options: Options, general: Restriction, is_complete: bool, converted: Converted
+    options: Options, general: Restriction, converted: Converted
 ) -> None:
     """Add the policy of requests that no rule matches."""
-    if not is_complete:
-        converted.set(
-            "access_rules_default", "deny", "until you add the rules named above"
-        )
-        converted.skip(
-            "default-action",
-            "a rule could not be converted, so requests that no rule matches are denied",
-        )
-    elif options.last("default-action", "auth") == "allow":
+    if options.last("default-action", "auth") == "allow":
         converted.rules.append(
             {"name": "default", "patterns": ["/"], "policy": "public"}
         )
     elif users := general.keys():
         converted.rules.append({"name": "default", **users})
+
+
+def _deny_all(converted: Converted) -> None:
+    """Deny all requests, because a later rule may allow those of a missing one."""
+    converted.rules.insert(0, {"name": "incomplete", "policy": "deny"})
+    why = (
+        "a rule that restricts access could not be converted, so the first access rule, "
+        "incomplete, denies all requests; remove it after adding the rules named above"
+    )
+    converted.skip("access_rules", why, access=True)

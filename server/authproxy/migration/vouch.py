@@ -19,6 +19,7 @@ from .converted import (
     is_true,
     normalized,
     printable,
+    whole_number,
 )
 from .files import ASSIGNMENT, unquote
 
@@ -55,8 +56,8 @@ COMBINED = (
     "oauth.end_session_endpoint", "vouch.listen", "vouch.port", "vouch.socket_mode",
     "vouch.domains", "vouch.allowAllUsers", "vouch.whiteList", "vouch.teamWhitelist",
     "vouch.tls.cert", "vouch.tls.key", "vouch.tls.profile", "vouch.cookie.domain",
-    "vouch.cookie.maxAge", "vouch.headers.accesstoken", "vouch.headers.idtoken",
-    "vouch.post_logout_redirect_uris",
+    "vouch.cookie.maxAge", "vouch.jwt.maxAge", "vouch.headers.accesstoken",
+    "vouch.headers.idtoken", "vouch.post_logout_redirect_uris",
 )  # fmt: skip
 HEADER_NAMES = (
     "response headers have fixed names, such as X-Auth-Request-Email; others are "
@@ -78,7 +79,6 @@ UNMAPPED: Mapping[str, str] = {
     "vouch.jwt.private_key_file": SEALED,
     "vouch.jwt.issuer": SEALED,
     "vouch.jwt.compress": SEALED,
-    "vouch.jwt.maxAge": "cookie_expire is the lifetime of the session and its cookie",
     "vouch.session.name": "the login cookie is named after cookie_name",
     "vouch.session.key": "cookie_secret seals the login cookie",
     "vouch.headers.jwt": "a session is accepted in cookies only",
@@ -116,7 +116,8 @@ ISSUER_PATHS = (  # path of the authorization endpoint, after the issuer; its re
     ("/oauth/authorize", ""),
     ("/authorize", ""),
 )
-DEFAULT_LIFETIME = 240  # minutes
+DEFAULT_JWT_AGE = 240  # minutes
+NOT_A_NUMBER = "not a number"
 
 
 def convert_vouch(file: NamedText) -> Converted:
@@ -128,11 +129,13 @@ def convert_vouch(file: NamedText) -> Converted:
             try:
                 converted.set(key, parse(values[name]), name)
             except ValueError:
-                converted.skip(name, "not a number")
+                converted.skip(name, NOT_A_NUMBER)
     for name, why in UNMAPPED.items():
         if name in values:
-            converted.skip(name, why)
+            is_public = name == "vouch.publicAccess" and is_true(values[name])
+            converted.skip(name, why, access=is_public)
     _convert_provider(values, converted)
+    _convert_callback(values, converted)
     _convert_users(values, converted)
     _convert_cookies(values, converted)
     _convert_listener(values, converted)
@@ -183,23 +186,23 @@ def _convert_provider(values: Values, converted: Converted) -> None:
     name = "oauth.provider"
     kind = printable(values.get(name, ""))
     auth_url = printable(values.get("oauth.auth_url", ""))
+    if "oauth.client_secret" in values:
+        converted.set_secret("client_secret", "oauth.client_secret")
+    if "oauth.end_session_endpoint" in values:
+        converted.set("sign_out_at_provider", True, "oauth.end_session_endpoint")
     if kind not in PROVIDERS:
-        converted.skip(name, f"there is no provider type for {kind or 'nothing'}")
+        why = f"there is no provider type for {kind or 'nothing'}"
+        converted.set_no_provider(kind, name, why)
         return
     provider = PROVIDERS[kind]
     if KEYCLOAK_PATH in auth_url and provider == "oidc":
         provider = "keycloak-oidc"
     converted.set("provider", provider, name)
-    if "oauth.client_secret" in values:
-        converted.set_secret("client_secret", "oauth.client_secret")
     if provider in ("github", "nextcloud"):
         _convert_endpoints(values, provider, converted)
     elif provider != "google" and auth_url:
         origin = "from oauth.auth_url; compare it with the provider's metadata"
         converted.set("oidc_issuer_url", _issuer(auth_url), origin)
-    if "oauth.end_session_endpoint" in values:
-        converted.set("sign_out_at_provider", True, "oauth.end_session_endpoint")
-    _convert_callback(values, converted)
 
 
 def _convert_endpoints(values: Values, provider: str, converted: Converted) -> None:
@@ -254,6 +257,9 @@ def _convert_users(values: Values, converted: Converted) -> None:
         converted.rules.append({"name": "whiteList", "emails": users})
     elif users:
         _deny_all("vouch.whiteList", "users are named by email", converted)
+    elif teams and values.get("oauth.provider") != "github":
+        why = "teams exist for the provider type github only"
+        _deny_all("vouch.teamWhitelist", why, converted)
     elif teams:
         converted.set("email_domains", ["*"], "vouch.teamWhitelist")
         _convert_teams(teams, converted)
@@ -283,7 +289,8 @@ def _deny_all(name: str, why: str, converted: Converted) -> None:
     """Deny all requests instead of allowing more users than before."""
     converted.set("email_domains", ["*"], name)
     converted.set("access_rules_default", "deny", f"{name}, until you add a rule")
-    converted.skip(name, f"{why}; all access is denied until you add an access rule")
+    note = f"{why}; all access is denied until you add an access rule"
+    converted.skip(name, note, access=True)
 
 
 def _convert_cookies(values: Values, converted: Converted) -> None:
@@ -298,12 +305,26 @@ def _convert_cookies(values: Values, converted: Converted) -> None:
     hosts = [urlsplit(url).hostname for url in entries(values.get(name, []))]
     if any(hosts):
         converted.extend("whitelist_domains", filter(None, hosts), name)
-    name = "vouch.cookie.maxAge"
+    _convert_lifetime(values, converted)
+
+
+def _convert_lifetime(values: Values, converted: Converted) -> None:
+    """Set the lifetime to the shorter one of the cookie and the JWT in it."""
+    names = ("vouch.cookie.maxAge", "vouch.jwt.maxAge")
+    cookie, token = (_minutes(values, name, converted) for name in names)
+    token = token or DEFAULT_JWT_AGE
+    # A cookie of age 0 ends with the browser's session; the JWT limits it.
+    lifetime = min(cookie or token, token)
+    converted.set("cookie_expire", f"{lifetime}m", ", ".join(names))
+
+
+def _minutes(values: Values, name: str, converted: Converted) -> int:
+    """Return the value of an option; 0 if it is absent or, with a note, invalid."""
     try:
-        lifetime = duration(values.get(name, DEFAULT_LIFETIME), "m")
+        return whole_number(values.get(name, 0))
     except ValueError:
-        lifetime = f"{DEFAULT_LIFETIME}m"
-    converted.set("cookie_expire", lifetime, name)
+        converted.skip(name, NOT_A_NUMBER)
+        return 0
 
 
 def _convert_listener(values: Values, converted: Converted) -> None:

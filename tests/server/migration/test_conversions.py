@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from authproxy.commands.cli import main
-from authproxy.commands.explain import explain_request, parse_arguments
-from authproxy.config.load import load_settings
 from authproxy.migration import forward_auth, vouch
-from authproxy.migration.configuration import NamedText
-from authproxy.migration.converted import PLACEHOLDERS, Converted
 from authproxy.migration.traefik_rules import parse_matcher
-from authproxy.server_settings import ServerSettings
+from support.conversions import (
+    FORWARD_AUTH,
+    VOUCH,
+    from_forward_auth,
+    from_vouch,
+    load,
+)
 from support.programs import ROOT
 
 KEYCLOAK = """
@@ -45,43 +47,6 @@ oauth:
   callback_url: https://vouch.example.com/sso/auth
   code_challenge_method: S256
 """
-VOUCH = """
-vouch: {{domains: [example.com]{vouch}}}
-oauth: {{provider: {provider}, client_id: web, client_secret: top-secret{oauth}}}
-"""
-FORWARD_AUTH = """
-# traefik-forward-auth
-default-provider = oidc
-providers.oidc.issuer-url = https://idp.example.com
-providers.oidc.client-id = web
-providers.oidc.client-secret = "top-secret"
-secret = top-secret
-"""
-
-
-def load(converted: Converted, folder: Path) -> ServerSettings:
-    """Load the printed configuration, which contains no secret."""
-    text = converted.format()
-    assert "top-secret" not in text
-    assert converted.problems() == ()
-    file = folder / "authproxy.cfg"
-    file.write_text(text)
-    return load_settings(["--config", str(file)], PLACEHOLDERS)
-
-
-def from_vouch(text: str) -> Converted:
-    return vouch.convert_vouch(NamedText("config.yml", text))
-
-
-def from_forward_auth(text: str, flags: Sequence[str] = ()) -> Converted:
-    return forward_auth.convert_forward_auth([NamedText("file.ini", text)], flags)
-
-
-def decision(settings: ServerSettings, *arguments: str) -> str:
-    """Return the decision for an auth check, such as "allowed"."""
-    request, _ = parse_arguments(arguments)
-    *_, line = explain_request(settings.core, request)
-    return line.removeprefix("auth check of a gateway: ").partition(":")[0]
 
 
 def test_vouch_options_arrive(tmp_path: Path) -> None:
@@ -173,25 +138,29 @@ def test_vouch_endpoints_of_github_enterprise_arrive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("users", "allowed", "denied"),
+    ("ages", "minutes", "skipped"),
     [
-        ("", "a@example.com", "a@example.net"),
-        (", allowAllUsers: true", "a@example.net", ""),
-        (", whiteList: [a@example.net]", "a@example.net", "b@example.com"),
-        (", whiteList: [bob]", "", "a@example.com"),
-        (", teamWhitelist: [one, two/b]", "", "a@example.com"),
+        ("", 240, set()),
+        ("cookie: {maxAge: 0}", 240, set()),
+        ("cookie: {maxAge: 0}, jwt: {maxAge: 90}", 90, set()),
+        ("cookie: {maxAge: 600}", 240, set()),
+        ("cookie: {maxAge: 60}, jwt: {maxAge: 90}", 60, set()),
+        ("jwt: {maxAge: 0}", 240, set()),
+        (
+            "cookie: {maxAge: -1}, jwt: {maxAge: soon}",
+            240,
+            {"vouch.cookie.maxAge", "vouch.jwt.maxAge"},
+        ),
+        ("cookie: {maxAge: 5}, writeTimeout: -1", 5, {"vouch.writeTimeout"}),
     ],
 )
-def test_vouch_users_are_those_of_before(
-    users: str, allowed: str, denied: str, tmp_path: Path
+def test_vouch_session_ends_with_cookie_or_jwt(
+    ages: str, minutes: int, skipped: set[str], tmp_path: Path
 ) -> None:
-    text = VOUCH.format(vouch=users, provider="google", oauth="")
-    settings = load(from_vouch(text), tmp_path)
-    url = "https://app.example.com/"
-    if allowed:
-        assert decision(settings, "GET", url, "--email", allowed) == "allowed"
-    if denied:
-        assert decision(settings, "GET", url, "--email", denied) == "denied"
+    vouch = f", {ages}" if ages else ""
+    converted = from_vouch(VOUCH.format(vouch=vouch, provider="google", oauth=""))
+    assert load(converted, tmp_path).core.cookie.expire == 60 * minutes
+    assert set(converted.unmapped) == skipped
 
 
 def test_vouch_variables_are_read(tmp_path: Path) -> None:
@@ -202,20 +171,18 @@ def test_vouch_variables_are_read(tmp_path: Path) -> None:
     )
     settings = load(converted, tmp_path)
     assert settings.core.cookie.domains == ("example.com", "example.org")
-    assert settings.core.cookie.expire == 0
+    assert settings.core.cookie.expire == 240 * 60
     [listener] = [one for one in settings.listeners if not one.metrics]
     assert (listener.path, listener.mode) == ("/run/a", 0o660)
 
 
-def test_vouch_provider_without_counterpart_is_to_complete(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("value", ["0", "-1", "soon"])
+def test_forward_auth_lifetime_without_counterpart_is_default(
+    value: str, tmp_path: Path
 ) -> None:
-    file = tmp_path / "config.yml"
-    file.write_text(VOUCH.format(vouch="", provider="discord", oauth=""))
-    assert main(["migrate", "--from", "vouch", str(file)]) == 1
-    out, err = capsys.readouterr()
-    assert "#   oauth.provider: there is no provider type for discord" in out
-    assert "to complete: provider: without a counterpart" in err
+    converted = from_forward_auth(f"{FORWARD_AUTH}lifetime = {value}\n")
+    assert load(converted, tmp_path).core.cookie.expire == 12 * 3600
+    assert set(converted.unmapped) == {"lifetime"}
 
 
 def test_forward_auth_options_arrive(tmp_path: Path) -> None:
@@ -279,73 +246,6 @@ def test_names_of_options_add_no_lines() -> None:
     converted = from_vouch(text)
     assert converted.format().count("\nemail_domains = ") == 1
     assert converted.problems() == ()
-
-
-RULES = """
-whitelist = boss@example.com
-rule.open.action = allow
-rule.open.rule = Host(`app.example.com`) && Path(`/open`)
-rule.api.rule = PathPrefix(`/api`) && Method(`GET`)
-rule.api.domains = example.net
-"""
-
-
-@pytest.mark.parametrize(
-    ("text", "request_", "email", "expected"),
-    [
-        (RULES, ("GET", "https://app.example.com/open"), "", "allowed"),
-        (RULES, ("GET", "https://app.example.com/open/x"), "", "requires a login"),
-        (RULES, ("GET", "https://other.example.com/open"), "", "requires a login"),
-        (RULES, ("GET", "https://a.example.com/api/x"), "a@example.net", "allowed"),
-        (RULES, ("GET", "https://a.example.com/api/x"), "boss@example.com", "denied"),
-        (RULES, ("POST", "https://a.example.com/api/x"), "boss@example.com", "allowed"),
-        (RULES, ("GET", "https://a.example.com/"), "a@example.net", "denied"),
-        (
-            "default-action = allow\nrule.a.rule = PathPrefix(`/a`)",
-            ("GET", "https://a.example.com/"),
-            "",
-            "allowed",
-        ),
-        (
-            "default-action = allow\nrule.a.rule = PathPrefix(`/a`)",
-            ("GET", "https://a.example.com/a"),
-            "",
-            "requires a login",
-        ),
-        (
-            "whitelist = a@example.com\ndomain = example.net",
-            ("GET", "https://a.example.com/"),
-            "b@example.net",
-            "denied",
-        ),
-        (
-            "whitelist = a@example.com\ndomain = example.net\n"
-            "match-whitelist-or-domain = true",
-            ("GET", "https://a.example.com/"),
-            "b@example.net",
-            "allowed",
-        ),
-        # A rule that cannot be converted never allows more than before.
-        (
-            "rule.a.action = allow\nrule.a.rule = HostRegexp(`.*`)",
-            ("GET", "https://a.example.com/"),
-            "",
-            "requires a login",
-        ),
-        (
-            "default-action = allow\nrule.a.rule = HostRegexp(`.*`)",
-            ("GET", "https://a.example.com/"),
-            "a@example.com",
-            "denied",
-        ),
-    ],
-)
-def test_forward_auth_rules_decide_as_before(
-    text: str, request_: tuple[str, str], email: str, expected: str, tmp_path: Path
-) -> None:
-    settings = load(from_forward_auth(FORWARD_AUTH + text), tmp_path)
-    user = ("--email", email) if email else ()
-    assert decision(settings, *request_, *user) == expected
 
 
 @pytest.mark.parametrize(
